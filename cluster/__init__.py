@@ -1,0 +1,1 @@
+"""Many machines: corpus -> shards -> pinned actors -> predictions -> bill. Never imports torch."""

@@ -1,0 +1,186 @@
+"""The scoring actor: owns its cores, opens a bundle once, prepares slices and scores shards.
+
+    driver -> leases -> [actor] -> predictions on disk, receipts back
+
+An actor knows nothing of other actors, of the queue or of prices. It returns receipts, never
+predictions: what it made is on disk when its call returns.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet
+import ray
+
+from cluster.predictions import Receipt, build_predictions, write_predictions
+from cluster.prepared import Preparation, SliceReceipt
+from cluster.shard_queue import Lease
+from cluster.shards import Shard, read_shard_table
+from cluster.storage import Directory
+from cluster.topology import CoreSet, apply_core_set
+from fastformers.batching import plan_batches
+from fastformers.bundle import open_bundle
+from fastformers.engine import OnnxEngine
+from fastformers.scorer import Scorer
+from fastformers.tokenizer import TokenizedRows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What all actors of a run share.
+
+    Attributes:
+        bundle_path: Directory of the bundle, readable on every node.
+        shards: Where prepared shards are.
+        preparation: How to make them, or None if they are all there.
+        predictions: Where predictions go, or None if this run only prepares.
+        keep_columns: Columns to pass through.
+        max_batch_tokens: Token budget of a batch.
+    """
+
+    bundle_path: Path
+    shards: Directory
+    preparation: Preparation | None
+    predictions: Directory | None
+    keep_columns: tuple[str, ...]
+    max_batch_tokens: int
+
+
+class Worker:
+    """What runs inside an actor; a plain class, so it can be used without Ray."""
+
+    def __init__(self, work: Work, core_set: CoreSet | None, name: str) -> None:
+        if core_set is not None:
+            apply_core_set(core_set)
+            pa.set_cpu_count(core_set.num_threads)
+            pa.set_io_thread_count(1)
+        pa.set_memory_pool(pa.system_memory_pool())  # returns what a large shard needed
+        self._work = work
+        self._name = name
+        bundle = open_bundle(work.bundle_path)
+        threads = core_set.num_threads if core_set is not None else 1
+        if work.predictions is not None:
+            engine = OnnxEngine(bundle.model_path, num_threads=threads)
+            self._scorer = Scorer(bundle, engine=engine)
+            self._warm_up()
+        self._tokenizer = bundle.load_tokenizer()
+
+    def prepare(self, slice_: object) -> SliceReceipt:
+        """Cut a slice into shards on disk."""
+        assert self._work.preparation is not None
+        return self._work.preparation.prepare(slice_, self._tokenizer)  # type: ignore[arg-type]
+
+    def score(self, lease: Lease) -> Receipt | None:
+        """Score a shard and commit its predictions; a probe scores a part and commits nothing."""
+        shard, started_at, start = lease.shard, time.time(), time.perf_counter()
+        table = self._read(shard)
+        rows = read_shard_table(table)
+        read = time.perf_counter()
+        wanted = [row for row in range(len(rows)) if row not in lease.skip]
+        if lease.probe is not None:
+            wanted = [row for row in wanted if row in lease.probe]
+        rows_U = np.array(wanted, np.intp)
+        num_batches = [0]
+        logits_UC, errors = self._scorer.score_tokens(
+            rows,
+            rows_U=rows_U,
+            max_batch_tokens=self._work.max_batch_tokens,
+            on_batch=lambda tokens: num_batches.__setitem__(0, num_batches[0] + 1),
+        )
+        inferred = time.perf_counter()
+        if lease.probe is not None:
+            return None
+        all_logits_UC = np.full((len(rows), logits_UC.shape[1]), np.nan, np.float32)
+        all_logits_UC[rows_U] = logits_UC
+        errors_U = {**lease.skip, **{wanted[row]: reason for row, reason in errors.items()}}
+        predictions = build_predictions(
+            table, all_logits_UC, self._scorer.bundle.labels, errors_U, self._work.keep_columns
+        )
+        wrote = time.perf_counter()
+        rss_bytes, peak_rss_bytes = measure_memory()
+        receipt = Receipt(
+            shard=shard.name,
+            actor=self._name,
+            attempt=lease.attempt,
+            num_rows=shard.num_rows,
+            num_unique=shard.num_unique,
+            num_errors=predictions["error"].length() - predictions["error"].null_count,
+            num_tokens=shard.num_tokens,
+            num_unique_tokens=shard.num_unique_tokens,
+            num_batches=num_batches[0],
+            started_at=started_at,
+            finished_at=time.time(),
+            predicted_s=shard.predicted_s,
+            rss_bytes=rss_bytes,
+            peak_rss_bytes=peak_rss_bytes,
+            phase_s={"read": read - start, "infer": inferred - read, "write": wrote - inferred},
+        )
+        assert self._work.predictions is not None
+        write_predictions(self._work.predictions, shard.file_name, predictions, receipt)
+        return receipt
+
+    def measure_engine(self, shards: list[Shard]) -> float:
+        """Seconds the engine alone takes for the shards, their batches already in memory."""
+        batches = [batch for shard in shards for batch in self._batches(shard)]
+        start = time.perf_counter()
+        for ids_BT, types_BT in batches:
+            self._scorer.engine.run(ids_BT.astype(np.int64), types_BT.astype(np.int64))
+        return time.perf_counter() - start
+
+    def measure_tokens_per_second(self, seconds: float) -> float:
+        """Tokens per second over batches of several lengths, for about `seconds`."""
+        rows = _synthetic_rows(self._scorer.bundle.max_length)
+        tokens = 0
+        start = time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds:
+            self._scorer.score_tokens(rows, max_batch_tokens=self._work.max_batch_tokens)
+            tokens += len(rows.ids)
+        return tokens / elapsed
+
+    def _read(self, shard: Shard) -> pa.Table:
+        with self._work.shards.open_input(shard.file_name) as file:
+            return pyarrow.parquet.read_table(file, use_threads=False)
+
+    def _batches(self, shard: Shard) -> list[tuple[np.ndarray, np.ndarray]]:
+        rows = read_shard_table(self._read(shard))
+        plan = plan_batches(rows.lengths_N, max_batch_tokens=self._work.max_batch_tokens)
+        return [
+            (
+                rows.batch_ids(rows_B).astype(rows.ids.dtype),
+                rows.batch_types(rows_B).astype(np.uint8),
+            )
+            for rows_B in plan
+        ]
+
+    def _warm_up(self) -> None:
+        self._scorer.score_tokens(_synthetic_rows(self._scorer.bundle.max_length))
+
+
+@ray.remote
+class ScoringActor(Worker):
+    """A Worker that Ray runs."""
+
+
+def measure_memory() -> tuple[int, int]:
+    """Resident memory of this process in bytes, now and at its peak."""
+    rss_bytes = psutil.Process().memory_info().rss
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return rss_bytes, int(line.split()[1]) * 1024
+    return rss_bytes, rss_bytes
+
+
+def _synthetic_rows(max_length: int) -> TokenizedRows:
+    lengths = [length for length in (16, 32, 64, 128, 256, 512) if length <= max_length]
+    lengths = [length for length in lengths for _ in range(max(1, 256 // length))]
+    return TokenizedRows(
+        ids=np.full(sum(lengths), 5, np.uint16),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        second_lengths_N=np.zeros(len(lengths), np.uint16),
+    )

@@ -1,0 +1,255 @@
+"""The loop of a run: hand out slices and shards, wait, commit, and give back what was lost.
+
+    slices, shards -> [driver] -> leases -> actors -> receipts -> report
+
+Actors prepare slices while few shards wait, and score the costliest shard otherwise: the first
+shard is scored while the last is still being read. The driver holds O(shards), moves no rows, and
+trusts only files: what is on disk when it starts is not done again.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from cluster.corpus import Slice
+from cluster.pool import ActorPool, Slot
+from cluster.predictions import Receipt
+from cluster.prepared import SliceReceipt
+from cluster.shard_queue import Lease, ShardQueue
+from cluster.shards import Shard
+from fastformers.errors import FastformersError, InputError, ScoringError
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+_MAX_SLICE_ATTEMPTS = 3
+# A lease is lost when it takes far longer than the bundle's profile says on the slowest machine.
+_TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR = 300.0, 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands, for whoever shows it.
+
+    Attributes:
+        receipts: Shards finished since the last call.
+        num_done, num_known: Shards finished in this run; shards known to this run.
+        predicted_left_s: Core-seconds of the known shards that are not finished.
+        num_slices_left: Slices still to cut.
+    """
+
+    receipts: list[Receipt]
+    num_done: int
+    num_known: int
+    predicted_left_s: float
+    num_slices_left: int
+
+
+@dataclass
+class _Task:
+    slot: Slot
+    job: Lease | Slice
+    deadline: float
+    overdue: bool = False
+
+
+class Driver:
+    """Runs slices and shards through a pool of actors until none is left."""
+
+    def __init__(
+        self,
+        pool: ActorPool,
+        *,
+        slices: Iterable[Slice],
+        shards: Iterable[Shard],
+        scores: bool,
+        done: frozenset[str] = frozenset(),
+        timeout_s: float | None = None,
+        fail_on_bad_row: bool = False,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        """Set up a run.
+
+        Args:
+            pool: Started actors.
+            slices: Still to cut, in corpus order.
+            shards: Already cut.
+            scores: Whether shards are to be scored, or only cut.
+            done: Names of shards whose predictions are on disk.
+            timeout_s: Seconds a shard may take; by default 30 times what was predicted.
+            fail_on_bad_row: Stop at the first row that cannot be scored.
+            on_progress: Called about once a second.
+        """
+        self._pool = pool
+        self._slices = deque(slices)
+        self._slice_attempts: dict[tuple[int, int], int] = {}
+        self._queue = ShardQueue()
+        self._scores = scores
+        self._done = done
+        self._timeout_s = timeout_s
+        self._fail_on_bad_row = fail_on_bad_row
+        self._on_progress = on_progress
+        self._tasks: dict[Any, _Task] = {}
+        self._fresh: list[Receipt] = []
+        self._num_known = self._num_done = 0
+        self._predicted_left_s = 0.0
+        self.shards: list[Shard] = []
+        self.receipts: list[Receipt] = []
+        self.slice_receipts: list[SliceReceipt] = []
+        for shard in shards:
+            self._add(shard)
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Where actors run."""
+        return self._pool.slots
+
+    @property
+    def self_check(self) -> list[str]:
+        """Which actors run on which cores."""
+        return self._pool.self_check
+
+    @property
+    def num_retries(self) -> int:
+        """Leases that were lost with their actor."""
+        return self._queue.num_retries
+
+    def run(self) -> None:
+        """Work until everything is cut, scored and on disk.
+
+        Raises:
+            FastformersError: An input, the storage, or a row that may not be skipped is at fault.
+        """
+        while True:
+            self._hand_out()
+            if not self._tasks:
+                break
+            ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=_POLL_S)
+            for reference in ready:
+                self._finish(reference, self._tasks.pop(reference))
+            self._kill_overdue()
+            self._report()
+        if self._slices or len(self._queue):
+            raise InputError("every node has left the cluster; add nodes and run the same command")
+        self._report()
+
+    def _hand_out(self) -> None:
+        busy = {id(task.slot) for task in self._tasks.values()}
+        for slot in [slot for slot in self._pool.slots if id(slot) not in busy]:
+            job = self._next_job()
+            if job is None:
+                return
+            if isinstance(job, Lease):
+                reference = slot.actor.score.remote(job)
+                allowed = self._timeout_s or max(
+                    _TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR * job.shard.predicted_s
+                )
+            else:
+                reference = slot.actor.prepare.remote(job)
+                allowed = self._timeout_s or _TIMEOUT_FLOOR_S
+            self._tasks[reference] = _Task(slot, job, time.monotonic() + allowed)
+
+    def _next_job(self) -> Lease | Slice | None:
+        enough_waits = self._scores and len(self._queue) >= len(self._pool.slots)
+        if self._slices and not enough_waits:
+            return self._slices.popleft()
+        if self._scores and (lease := self._queue.lease()):
+            return lease
+        return self._slices.popleft() if self._slices else None
+
+    def _finish(self, reference: Any, task: _Task) -> None:
+        try:
+            result = ray.get(reference)
+        except RayActorError as error:
+            self._lose(task, error)
+            return
+        except RayTaskError as error:
+            if isinstance(error.cause, FastformersError):
+                raise error.cause from error
+            raise ScoringError(f"{_describe(task.job)}: {error.cause!r}") from error
+        task.slot.failed_starts = 0
+        if isinstance(task.job, Slice):
+            self._take_slice(result)
+        elif self._queue.complete(task.job):
+            self._take_receipt(result)
+
+    def _take_slice(self, receipt: SliceReceipt) -> None:
+        if receipt.first_bad is not None and self._fail_on_bad_row:
+            raise ScoringError(
+                f"{receipt.first_bad}; repair it, or use --on-bad-row dead-letter to go on"
+            )
+        self.slice_receipts.append(receipt)
+        if receipt.rest is not None:
+            self._slices.appendleft(receipt.rest)
+        for shard in receipt.shards:
+            self._add(shard)
+
+    def _add(self, shard: Shard) -> None:
+        self.shards.append(shard)
+        if shard.name in self._done:
+            return
+        self._num_known += 1
+        self._predicted_left_s += shard.predicted_s
+        if self._scores:
+            self._queue.add(shard)
+
+    def _take_receipt(self, receipt: Receipt) -> None:
+        if receipt.num_errors and self._fail_on_bad_row:
+            raise ScoringError(
+                f"shard {receipt.shard}: {receipt.num_errors} rows could not be scored; see the "
+                "error column of its predictions, or use --on-bad-row dead-letter to go on"
+            )
+        self._num_done += 1
+        self._predicted_left_s -= receipt.predicted_s
+        self.receipts.append(receipt)
+        self._fresh.append(receipt)
+
+    def _lose(self, task: _Task, error: RayActorError) -> None:
+        """Give back what a dead actor had, and put another actor in its place."""
+        reason = _reason(task, error)
+        logger.warning("%s: %s; retrying", _describe(task.job), reason)
+        if isinstance(task.job, Lease):
+            self._queue.fail(task.job, reason)
+        else:
+            key = task.job.index, task.job.first_shard
+            self._slice_attempts[key] = self._slice_attempts.get(key, 0) + 1
+            if self._slice_attempts[key] >= _MAX_SLICE_ATTEMPTS:
+                raise ScoringError(f"{_describe(task.job)}: {reason}, three times in a row")
+            self._slices.appendleft(task.job)
+        self._pool.replace(task.slot, as_it_started=error.actor_init_failed)
+
+    def _kill_overdue(self) -> None:
+        for task in self._tasks.values():
+            if time.monotonic() > task.deadline and not task.overdue:
+                task.overdue = True
+                ray.kill(task.slot.actor)
+
+    def _report(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        self._on_progress(
+            Progress(
+                receipts=fresh,
+                num_done=self._num_done,
+                num_known=self._num_known,
+                predicted_left_s=self._predicted_left_s,
+                num_slices_left=len(self._slices),
+            )
+        )
+
+
+def _describe(job: Lease | Slice) -> str:
+    if isinstance(job, Lease):
+        return f"shard {job.shard.name}, attempt {job.attempt}"
+    return f"slice {job.index} ({job.pieces[0].path})"
+
+
+def _reason(task: _Task, error: RayActorError) -> str:
+    if task.overdue:
+        return "it took longer than its time limit (--timeout-s)"
+    return f"its actor died ({type(error).__name__})"

@@ -1,0 +1,203 @@
+"""The actors of a run: one for each core set, on whatever nodes Ray has.
+
+    topology -> core sets -> [pool] -> actors <- leases <- driver
+
+Connects to Ray, asks every node what it lets this job use, plans core sets there, and starts an
+actor on each. A dead actor is replaced on the same cores; a node that left takes its slots along.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.actor import ScoringActor, Work
+from cluster.topology import (
+    CoreSet,
+    HostTopology,
+    describe_core_sets,
+    discover_topology,
+    plan_core_sets,
+)
+from fastformers.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# What Ray's object store must at least have; only receipts pass through it.
+_OBJECT_STORE_BYTES = 100 * 2**20
+_MAX_FAILED_STARTS = 3
+
+
+@dataclass
+class Slot:
+    """A place for one actor.
+
+    Attributes:
+        name: Host and cores, as shown in reports.
+        node_id: Ray's id of the node.
+        core_set: The cores that the actor owns.
+        actor: Its handle.
+        failed_starts: Actors in a row that died here as they started.
+    """
+
+    name: str
+    node_id: str
+    core_set: CoreSet
+    actor: Any = None
+    failed_starts: int = 0
+
+
+@dataclass
+class ActorPool:
+    """Slots with running actors."""
+
+    work: Work
+    slots: list[Slot]
+    self_check: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start an actor in every slot."""
+        for slot in self.slots:
+            self._start(slot)
+
+    def replace(self, slot: Slot, *, as_it_started: bool) -> None:
+        """Start a new actor where one died; drop the slot if its node has left the cluster.
+
+        Args:
+            slot: Where it died.
+            as_it_started: It never got to work.
+
+        Raises:
+            InputError: Actors keep dying there as they start.
+        """
+        ray.kill(slot.actor)
+        slot.failed_starts = slot.failed_starts + 1 if as_it_started else 0
+        if slot.failed_starts > _MAX_FAILED_STARTS:
+            raise InputError(
+                f"actors on {slot.name} died {slot.failed_starts} times in a row as they started; "
+                "see Ray's log directory, and check the node's memory and its installation"
+            )
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if slot.node_id not in alive:
+            self.slots.remove(slot)
+            return
+        self._start(slot)
+
+    def stop(self) -> None:
+        """End all actors."""
+        for slot in self.slots:
+            if slot.actor is not None:
+                ray.kill(slot.actor)
+
+    def _start(self, slot: Slot) -> None:
+        slot.actor = ScoringActor.options(  # type: ignore[attr-defined]
+            num_cpus=slot.core_set.num_threads,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node_id, soft=False),
+        ).remote(self.work, slot.core_set, slot.name)
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Use the Ray cluster at `address`, the one RAY_ADDRESS names, or a new one on this machine.
+
+    Raises:
+        InputError: No cluster answers there.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(1, len(discover_topology().cores)),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **quiet,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"--address {address}: {error}".splitlines()[0]) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def plan_pool(
+    work: Work, *, num_actors: int | None, cores_per_actor: int, oversubscribe: bool
+) -> ActorPool:
+    """Plan core sets on every node of the connected cluster.
+
+    Args:
+        work: What the actors do.
+        num_actors: Over all nodes; by default as many as fit.
+        cores_per_actor: Physical cores of each.
+        oversubscribe: Allow actors to share cores.
+
+    Raises:
+        InputError: The nodes do not have that many cores, or they are busy with other work.
+    """
+    slots: list[Slot] = []
+    self_check: list[str] = []
+    hosts = _discover_hosts()
+    num_nodes_left = len(hosts)
+    for node_id, topology in hosts:
+        wanted = None
+        if num_actors is not None:
+            fair = -(-(num_actors - len(slots)) // num_nodes_left)
+            fit = max(1, topology.num_usable_cores // cores_per_actor)
+            wanted = fair if num_nodes_left == 1 or oversubscribe else min(fair, fit)
+        num_nodes_left -= 1
+        if wanted == 0:
+            continue
+        core_sets = plan_core_sets(
+            topology,
+            num_actors=wanted,
+            cores_per_actor=cores_per_actor,
+            oversubscribe=oversubscribe,
+        )
+        self_check.append(describe_core_sets(core_sets, topology))
+        for core_set in core_sets:
+            cpus = ",".join(map(str, core_set.cpus))
+            slots.append(
+                Slot(name=f"{topology.hostname}:{cpus}", node_id=node_id, core_set=core_set)
+            )
+    _check_free(slots, hosts)
+    return ActorPool(work=work, slots=slots, self_check=self_check)
+
+
+def _discover_hosts() -> list[tuple[str, HostTopology]]:
+    node_ids = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
+    discover = ray.remote(num_cpus=0)(discover_topology)
+    asked = [
+        discover.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
+        ).remote()
+        for node_id in node_ids
+    ]
+    return list(zip(node_ids, ray.get(asked), strict=True))
+
+
+def _check_free(slots: list[Slot], hosts: list[tuple[str, HostTopology]]) -> None:
+    """Refuse to wait for CPUs that other work on the cluster holds."""
+    for node_id, topology in hosts:
+        needed = sum(slot.core_set.num_threads for slot in slots if slot.node_id == node_id)
+        free = ray._private.state.available_resources_per_node()[node_id].get("CPU", 0)
+        if needed > free:
+            raise InputError(
+                f"node {topology.hostname} has {free:g} free CPUs in Ray, {needed} are needed; "
+                "lower --num-actors, or wait for the other work on the cluster"
+            )

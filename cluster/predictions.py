@@ -1,0 +1,130 @@
+"""One shard's predictions: one Parquet file in corpus order, and the proof that it is done.
+
+    actors -> [predictions] -> predictions/part-*.parquet -> report
+
+Each file carries in its footer what it took to make it, so a resumed run's bill covers the shards
+of the runs before it.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from cluster.storage import Directory
+from fastformers.scorer import classify
+
+_RECEIPT_KEY = b"fastformers"
+PHASES = ("read", "tokenize", "infer", "write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What an actor reports of a finished shard.
+
+    Attributes:
+        shard: Its name.
+        actor: Which actor scored it.
+        attempt: Which attempt succeeded, from 1.
+        num_rows, num_unique, num_errors: Rows, different texts, rows without a prediction.
+        num_tokens, num_unique_tokens: Tokens of all good rows; tokens scored.
+        num_batches: Batches run.
+        started_at, finished_at: Seconds since the epoch.
+        phase_s: Seconds by phase.
+        predicted_s: Seconds expected from the bundle's cost profile.
+        rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.
+    """
+
+    shard: str
+    actor: str
+    attempt: int
+    num_rows: int
+    num_unique: int
+    num_errors: int
+    num_tokens: int
+    num_unique_tokens: int
+    num_batches: int
+    started_at: float
+    finished_at: float
+    predicted_s: float
+    rss_bytes: int
+    peak_rss_bytes: int
+    phase_s: dict[str, float] = field(default_factory=dict)
+
+
+def build_predictions(
+    shard: pa.Table,
+    logits_UC: NDArray[np.float32],
+    labels: tuple[str, ...],
+    errors_U: dict[int, str],
+    keep_columns: tuple[str, ...],
+) -> pa.Table:
+    """Predictions of a shard's rows in corpus order.
+
+    Args:
+        shard: The shard as stored, see `shards.build_shard_table`.
+        logits_UC: Logits of its different texts.
+        labels: Class names.
+        errors_U: Why a text could not be scored.
+        keep_columns: Columns to pass through.
+
+    Returns:
+        The kept columns, `label`, `probability` and `error`.
+    """
+    inverse = np.argsort(shard["place"].to_numpy())
+    shard = shard.take(pa.array(inverse))
+    is_good = shard["unique"].is_valid().to_numpy()
+    unique_N = shard["unique"].fill_null(0).to_numpy()
+    errors = shard["error"].to_pylist()
+    if errors_U:
+        for row in np.flatnonzero(is_good & np.isin(unique_N, list(errors_U))).tolist():
+            errors[row] = errors_U[int(unique_N[row])]
+    missing = pa.array(np.array([error is not None for error in errors], bool))
+    classes_U, probabilities_U = classify(logits_UC)
+    if len(classes_U) == 0:
+        classes_U, probabilities_U = np.zeros(1, np.intp), np.zeros(1, np.float32)
+    label = pa.DictionaryArray.from_arrays(
+        pa.array(classes_U[unique_N].astype(np.int32)), pa.array(labels, pa.string())
+    ).cast(pa.string())
+    columns = {name: shard[f"keep.{name}"] for name in keep_columns}
+    columns["label"] = pa.compute.if_else(missing, pa.scalar(None, pa.string()), label)
+    columns["probability"] = pa.compute.if_else(
+        missing, pa.scalar(None, pa.float32()), pa.array(probabilities_U[unique_N])
+    )
+    columns["error"] = pa.array(errors, pa.string())
+    return pa.table(columns)
+
+
+def write_predictions(
+    directory: Directory, file_name: str, table: pa.Table, receipt: Receipt
+) -> None:
+    """Commit a shard: the file appears whole, with its receipt, or not at all.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    stored = table.replace_schema_metadata({_RECEIPT_KEY: json.dumps(asdict(receipt)).encode()})
+    with directory.write(file_name) as file:
+        pyarrow.parquet.write_table(stored, file, compression="zstd")
+
+
+def read_receipt(directory: Directory, file_name: str) -> Receipt | None:
+    """Receipt of a finished shard, or None if the file is not a whole one of ours."""
+    try:
+        with directory.open_input(file_name) as file:
+            schema = pyarrow.parquet.read_schema(file)
+        fields: dict[str, Any] = json.loads((schema.metadata or {})[_RECEIPT_KEY])
+        return Receipt(**fields)
+    except (pa.ArrowInvalid, KeyError, ValueError, TypeError, FileNotFoundError):
+        return None
+
+
+def read_errors(directory: Directory, file_name: str) -> list[tuple[int, str]]:
+    """Position in the file and reason of each row without a prediction."""
+    with directory.open_input(file_name) as file:
+        errors = pyarrow.parquet.read_table(file, columns=["error"])["error"].to_pylist()
+    return [(row, error) for row, error in enumerate(errors) if error is not None]

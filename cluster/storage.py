@@ -1,0 +1,146 @@
+"""Files on a disk or in a bucket, written whole or not at all.
+
+    shards, predictions, report -> [storage] -> local directory, s3://, gs://, abfs://
+
+A file gets its final name only when it is complete: on a disk by writing under a temporary name
+and renaming, in a bucket because an object appears when its upload ends. `pyarrow.fs` does the
+rest.
+"""
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from fastformers.errors import InputError, StorageError
+
+TEMPORARY_SUFFIX = ".incomplete"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """A directory on some filesystem; pickles, so actors get the same one."""
+
+    filesystem: pyarrow.fs.FileSystem
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+    def child(self, name: str) -> "Directory":
+        """A directory inside this one."""
+        return Directory(filesystem=self.filesystem, path=f"{self.path}/{name}")
+
+    def list_files(self) -> list[str]:
+        """Names of the files in it, sorted; empty if it does not exist."""
+        selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return sorted(f.base_name for f in found if f.type == pyarrow.fs.FileType.File)
+
+    def is_empty(self) -> bool:
+        """Whether nothing at all is in it."""
+        selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
+        return not self.filesystem.get_file_info(selector)
+
+    def create(self) -> None:
+        """Make it and its parents.
+
+        Raises:
+            StorageError: It cannot be made or written to.
+        """
+        with storage_errors(self.path):
+            self.filesystem.create_dir(self.path, recursive=True)
+            if isinstance(self.filesystem, pyarrow.fs.LocalFileSystem) and not os.access(
+                self.path, os.W_OK
+            ):
+                raise PermissionError(errno.EACCES, "Permission denied", self.path)
+
+    def delete(self) -> None:
+        """Remove it with all that is in it."""
+        self.filesystem.delete_dir(self.path)
+
+    def delete_leftovers(self) -> None:
+        """Remove temporary files of writers that were killed."""
+        for name in self.list_files():
+            if name.endswith(TEMPORARY_SUFFIX):
+                self.filesystem.delete_file(f"{self.path}/{name}")
+
+    def open_input(self, name: str) -> pa.NativeFile:
+        """Open a file for reading at random places."""
+        return self.filesystem.open_input_file(f"{self.path}/{name}")
+
+    def read_json(self, name: str) -> Any:
+        """Parse a JSON file, or None if it does not exist."""
+        try:
+            with self.filesystem.open_input_stream(f"{self.path}/{name}") as file:
+                return json.loads(file.read())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        with self.write(name) as file:
+            file.write(json.dumps(value, indent=1).encode())
+
+    @contextmanager
+    def write(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file that gets its name when the block ends well, and is gone if it does not.
+
+        Raises:
+            StorageError: The disk is full, or the place cannot be written to.
+        """
+        final = f"{self.path}/{name}"
+        with storage_errors(final):
+            if not isinstance(self.filesystem, pyarrow.fs.LocalFileSystem):
+                with self.filesystem.open_output_stream(final) as file:
+                    yield file
+                return
+            temporary = Path(f"{self.path}/.{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                os.replace(temporary, final)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+
+def resolve(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Filesystem and path of a local path or a URI such as s3://bucket/key.
+
+    Raises:
+        InputError: The scheme is unknown or its filesystem cannot be reached.
+    """
+    if "://" not in uri:
+        return pyarrow.fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    try:
+        filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise InputError(f"{uri}: {error}".splitlines()[0]) from error
+    return filesystem, path
+
+
+def open_directory(uri: str) -> Directory:
+    """A directory by local path or URI; it need not exist."""
+    filesystem, path = resolve(uri)
+    return Directory(filesystem=filesystem, path=path.rstrip("/") or "/")
+
+
+@contextmanager
+def storage_errors(path: str) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(f"{path}: disk full; free space and run the same command") from error
+        reason = error.strerror or str(error).splitlines()[0]
+        raise StorageError(f"{path}: cannot be written: {reason}") from error

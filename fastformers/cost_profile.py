@@ -1,0 +1,105 @@
+"""Seconds as a function of length: what a row costs before it is scored.
+
+    engine -> [cost_profile] -> shards of equal predicted cost, bill
+
+Measured once when a bundle is made, for the best token budget found on that machine, and stored
+in the bundle, so that how a corpus is cut into shards and batches never depends on who runs it.
+"""
+
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastformers.batching import rows_per_batch
+from fastformers.engine import Engine
+
+TOKEN_BUDGETS = (256, 512, 1024, 2048, 4096)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostProfile:
+    """Cost of a row by its length, on one thread of one machine.
+
+    Attributes:
+        engine: Engine and version that were measured.
+        cpu_model: Processor that was measured.
+        max_batch_tokens: The token budget that was fastest.
+        lengths: Lengths measured, ascending, in tokens.
+        seconds_per_row: Median seconds a row of each length took in a full batch.
+    """
+
+    engine: str
+    cpu_model: str
+    max_batch_tokens: int
+    lengths: tuple[int, ...]
+    seconds_per_row: tuple[float, ...]
+
+    def estimate_seconds(self, lengths_N: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Predicted seconds of each row, interpolated between the measured lengths."""
+        seconds_N: NDArray[np.float64] = np.interp(lengths_N, self.lengths, self.seconds_per_row)
+        return seconds_N
+
+    def estimate_seconds_per_token(self) -> float:
+        """Predicted seconds of a token in a row of 64 tokens, where a corpus is not yet known."""
+        return float(self.estimate_seconds(np.array([64]))[0]) / 64
+
+
+def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 3) -> CostProfile:
+    """Time full batches over lengths and token budgets; a few seconds for a small model.
+
+    Args:
+        engine: A one-thread engine.
+        max_length: Longest row, in tokens.
+        repeats: Timed runs of each shape; the median counts.
+    """
+    probe = min(128, max_length)
+    budgets = [budget for budget in TOKEN_BUDGETS if budget >= max_length] or [max_length]
+    per_row = {
+        budget: np.mean(
+            [
+                _seconds_per_row(engine, length, budget, repeats) / length
+                for length in {min(32, max_length), probe, max_length}
+            ]
+        )
+        for budget in budgets
+    }
+    best = min(per_row, key=lambda budget: per_row[budget])
+    lengths = sorted(
+        {2, *(n for n in (8, 16, 32, 64, 128, 256, 384) if n < max_length), max_length}
+    )
+    return CostProfile(
+        engine=engine.name,
+        cpu_model=read_cpu_model(),
+        max_batch_tokens=best,
+        lengths=tuple(lengths),
+        seconds_per_row=tuple(
+            _seconds_per_row(engine, length, best, repeats) for length in lengths
+        ),
+    )
+
+
+def read_cpu_model(root: Path = Path("/")) -> str:
+    """Name of this machine's processor, as its kernel gives it."""
+    cpuinfo = root / "proc/cpuinfo"
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _seconds_per_row(engine: Engine, length: int, max_batch_tokens: int, repeats: int) -> float:
+    num_rows = rows_per_batch(length, max_batch_tokens)
+    ids_BT = np.full((num_rows, length), 5, np.int64)
+    types_BT = np.zeros_like(ids_BT)
+    engine.run(ids_BT, types_BT)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        engine.run(ids_BT, types_BT)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) / num_rows

@@ -1,0 +1,91 @@
+"""A graph on a device: token ids in, logits out.
+
+    batches -> [engine] -> logits
+
+The engine knows nothing of text, labels or shards. ONNX Runtime's own defaults are for servers:
+it takes every core of the host, keeps the memory of the largest shape it ever saw, and fuses
+Add + LayerNormalization into a kernel that is scalar on the CPU; each is set right here.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from fastformers.errors import BundleError, FastformersError
+
+
+class EngineError(FastformersError):
+    """The runtime failed on one batch; `scorer.py` looks for the row that causes it."""
+
+
+class Engine(Protocol):
+    """Anything that can run a bundle's graph."""
+
+    @property
+    def name(self) -> str:
+        """Engine and version, as stored with measurements."""
+        ...
+
+    def run(
+        self, ids_BT: NDArray[np.int64], types_BT: NDArray[np.int64] | None
+    ) -> NDArray[np.float32]:
+        """Logits (B, C) of one batch of rows of equal length."""
+        ...
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU cores that the calling process owns."""
+
+    def __init__(self, model: Path, *, num_threads: int = 1) -> None:
+        """Load a graph.
+
+        Args:
+            model: ONNX file.
+            num_threads: Threads of the session: as many as the actor owns cores.
+
+        Raises:
+            BundleError: ONNX Runtime cannot load the file.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        # Shapes vary with every batch: a pattern or an arena would keep the worst of them forever.
+        options.enable_mem_pattern = False
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = 4  # its errors reach the caller as exceptions
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model,
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["SkipLayerNormFusion"],
+            )
+        except Exception as error:  # its exception classes share no base but Exception
+            raise BundleError(f"{model}: ONNX Runtime cannot load it: {error}") from error
+        self.input_names = tuple(entry.name for entry in self._session.get_inputs())
+
+    @property
+    def name(self) -> str:
+        """Engine and version."""
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    def run(
+        self, ids_BT: NDArray[np.int64], types_BT: NDArray[np.int64] | None
+    ) -> NDArray[np.float32]:
+        """Logits (B, C) of one batch.
+
+        Raises:
+            EngineError: The runtime failed, for example on a token id without an embedding.
+        """
+        feed: dict[str, Any] = {"input_ids": ids_BT}
+        if "token_type_ids" in self.input_names:
+            feed["token_type_ids"] = types_BT
+        try:
+            logits_BC: NDArray[np.float32] = self._session.run(["logits"], feed)[0]
+        except Exception as error:  # its exception classes share no base but Exception
+            raise EngineError(str(error).splitlines()[0]) from error
+        return logits_BC

@@ -1,0 +1,46 @@
+"""Every error that fastformers raises on purpose, one class per decision of the caller.
+
+    FastformersError
+    ├── InputError          fix what you passed: a path, a column, a flag, a label set
+    ├── BundleError         rebuild or re-copy the bundle
+    ├── StageError          a compression stage broke its own pre- or postcondition
+    ├── QualityError        the compressed model is worse than you allowed
+    ├── ChangedWorkError    the output belongs to other work: use another directory
+    ├── StorageError        the disk or bucket refused a write; free space and rerun
+    └── ScoringError        rows could not be scored and you asked to fail on that
+
+Commands turn any of them into one line on stderr and exit code 2. All of them carry only their
+message, so they survive pickling on the way back from an actor.
+"""
+
+
+class FastformersError(Exception):
+    """Base of every error raised on purpose; its text is one line that says what to do."""
+
+
+class InputError(FastformersError):
+    """Something the user passed cannot be used; the text names it and the remedy."""
+
+
+class BundleError(FastformersError):
+    """A bundle is missing a file, was altered, or comes from a newer version."""
+
+
+class StageError(FastformersError):
+    """A compression stage found its input or its own result broken; names the stages before it."""
+
+
+class QualityError(FastformersError):
+    """A compressed model lost more quality than was allowed."""
+
+
+class ChangedWorkError(FastformersError):
+    """An output directory holds work of another corpus, bundle or setting."""
+
+
+class StorageError(FastformersError):
+    """A file could not be written; nothing that was finished is lost."""
+
+
+class ScoringError(FastformersError):
+    """Rows could not be scored, and `--on-bad-row fail` was asked for."""

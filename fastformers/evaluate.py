@@ -1,0 +1,75 @@
+"""The quality gate: how good a model is, and how often it still agrees with its teacher.
+
+any stage -> [evaluate] -> accuracy and agreement -> bundle
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from fastformers.batching import plan_batches
+from fastformers.errors import QualityError
+from fastformers.tokenizer import TokenizedRows
+
+_TEACHER_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Accuracy against the labels and agreement with the teacher, each 0-1."""
+
+    accuracy: float
+    agreement: float
+
+
+def measure_quality(
+    logits_NC: NDArray[np.float32],
+    *,
+    teacher_logits_NC: NDArray[np.float32],
+    labels_N: NDArray[np.int64],
+) -> Quality:
+    """Compare a model's logits with the labels and with its teacher's logits."""
+    classes_N = logits_NC.argmax(axis=1)
+    return Quality(
+        accuracy=float((classes_N == labels_N).mean()),
+        agreement=float((classes_N == teacher_logits_NC.argmax(axis=1)).mean()),
+    )
+
+
+def check_quality(
+    quality: Quality, *, teacher_accuracy: float, max_accuracy_drop: float, stage: str
+) -> None:
+    """Refuse a model that lost too much.
+
+    Args:
+        quality: Of the model after `stage`.
+        teacher_accuracy: 0-1.
+        max_accuracy_drop: Points of accuracy (0-100) that may be lost.
+        stage: For the message.
+
+    Raises:
+        QualityError: It lost more.
+    """
+    drop = 100 * (teacher_accuracy - quality.accuracy)
+    if drop > max_accuracy_drop + 1e-9:
+        raise QualityError(
+            f"{stage}: accuracy {100 * quality.accuracy:.2f} is {drop:.2f} points below the "
+            f"teacher's {100 * teacher_accuracy:.2f}, more than --max-accuracy-drop "
+            f"{max_accuracy_drop:g}; allow more or keep --precision float32"
+        )
+
+
+def teacher_logits(model: PreTrainedModel, rows: TokenizedRows) -> NDArray[np.float32]:
+    """Logits (N, C) of a PyTorch classifier, in unpadded batches of one length."""
+    takes_types = getattr(model.config, "type_vocab_size", 0) > 1
+    logits_NC = np.empty((len(rows), model.config.num_labels), np.float32)
+    with torch.inference_mode():
+        for rows_B in plan_batches(rows.lengths_N, max_batch_tokens=_TEACHER_BATCH_TOKENS):
+            inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B))}
+            if takes_types:
+                inputs["token_type_ids"] = torch.from_numpy(rows.batch_types(rows_B))
+            logits_NC[rows_B] = model(**inputs).logits.float().numpy()
+    return logits_NC

@@ -1,0 +1,208 @@
+"""Read a fine-tuned Hugging Face classifier into the arrays that the graph is laid from.
+
+    teacher (PyTorch) -> [export] -> Encoder -> graph -> bundle
+
+Why not torch.onnx: a traced graph has to be pattern-matched back into attention, and what the
+matchers leave behind costs a third of the time (masks, transposes, a scalar SkipLayerNorm). The
+five architectures here share one layer, so laying the graph from named weights is shorter than
+repairing a traced one, and the stage's postcondition compares every export with PyTorch.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from fastformers.encoder import Activation, Encoder, Floats, Head, Layer, Linear, Norm
+from fastformers.errors import InputError
+
+_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "relu": "relu", "tanh": "tanh"}
+
+
+def load_teacher(path: Path) -> PreTrainedModel:
+    """Load a fine-tuned sequence classifier in eval mode.
+
+    Raises:
+        InputError: The directory holds no such model, or one of an unsupported architecture.
+    """
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path}: no config.json; expected a Hugging Face model directory")
+    config = AutoConfig.from_pretrained(path)
+    if config.model_type not in _READERS:
+        supported = ", ".join(sorted(_READERS))
+        raise InputError(f"{path}: architecture {config.model_type!r} is not one of {supported}")
+    if config.problem_type not in (None, "single_label_classification") or config.num_labels < 2:
+        raise InputError(
+            f"{path}: problem type {config.problem_type or 'regression'!r}; "
+            "expected a classifier with two or more labels of which one is right"
+        )
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        path, output_loading_info=True, dtype=torch.float32
+    )
+    if report["missing_keys"]:
+        raise InputError(
+            f"{path}: not fine-tuned as a classifier: no weights for "
+            f"{', '.join(sorted(report['missing_keys'])[:3])}"
+        )
+    return model.eval()
+
+
+def class_names(config: PretrainedConfig) -> tuple[str, ...]:
+    """The model's label names by class index."""
+    return tuple(str(config.id2label[index]) for index in range(config.num_labels))
+
+
+def read_encoder(model: PreTrainedModel) -> Encoder:
+    """Copy a classifier's weights out of PyTorch.
+
+    Raises:
+        InputError: It uses an activation or position scheme that the graph does not have.
+    """
+    config = model.config
+    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
+        raise InputError(
+            f"position_embedding_type {config.position_embedding_type!r}: absolute only"
+        )
+    with torch.no_grad():
+        return _READERS[config.model_type](model)
+
+
+def _read_bert(model: PreTrainedModel) -> Encoder:
+    bert = model.bert
+    return _read_bert_like(
+        model,
+        embeddings=bert.embeddings,
+        layers=bert.encoder.layer,
+        first_position=0,
+        head=Head(
+            hidden=_linear(bert.pooler.dense), activation="tanh", output=_linear(model.classifier)
+        ),
+    )
+
+
+def _read_roberta(model: PreTrainedModel) -> Encoder:
+    roberta = model.roberta
+    head = model.classifier
+    return _read_bert_like(
+        model,
+        embeddings=roberta.embeddings,
+        layers=roberta.encoder.layer,
+        first_position=model.config.pad_token_id + 1,
+        head=Head(hidden=_linear(head.dense), activation="tanh", output=_linear(head.out_proj)),
+    )
+
+
+def _read_electra(model: PreTrainedModel) -> Encoder:
+    electra = model.electra
+    head = model.classifier
+    projection = getattr(electra, "embeddings_project", None)
+    return _read_bert_like(
+        model,
+        embeddings=electra.embeddings,
+        layers=electra.encoder.layer,
+        first_position=0,
+        head=Head(hidden=_linear(head.dense), activation="gelu", output=_linear(head.out_proj)),
+        projection=None if projection is None else _linear(projection),
+    )
+
+
+def _read_bert_like(
+    model: PreTrainedModel,
+    *,
+    embeddings: Any,
+    layers: Any,
+    first_position: int,
+    head: Head,
+    projection: Linear | None = None,
+) -> Encoder:
+    config = model.config
+    return Encoder(
+        words_VE=_floats(embeddings.word_embeddings.weight),
+        places_PE=_floats(embeddings.position_embeddings.weight[first_position:]),
+        types_KE=_floats(embeddings.token_type_embeddings.weight),
+        embedding_norm=_norm(embeddings.LayerNorm),
+        projection=projection,
+        activation=_activation(config.hidden_act),
+        layers=tuple(
+            Layer(
+                num_heads=layer.attention.self.num_attention_heads,
+                query=_linear(layer.attention.self.query),
+                key=_linear(layer.attention.self.key),
+                value=_linear(layer.attention.self.value),
+                output=_linear(layer.attention.output.dense),
+                attention_norm=_norm(layer.attention.output.LayerNorm),
+                up=_linear(layer.intermediate.dense),
+                down=_linear(layer.output.dense),
+                ffn_norm=_norm(layer.output.LayerNorm),
+            )
+            for layer in layers
+        ),
+        head=head,
+    )
+
+
+def _read_distilbert(model: PreTrainedModel) -> Encoder:
+    embeddings = model.distilbert.embeddings
+    return Encoder(
+        words_VE=_floats(embeddings.word_embeddings.weight),
+        places_PE=_floats(embeddings.position_embeddings.weight),
+        types_KE=None,
+        embedding_norm=_norm(embeddings.LayerNorm),
+        projection=None,
+        activation=_activation(model.config.activation),
+        layers=tuple(
+            Layer(
+                num_heads=layer.attention.n_heads,
+                query=_linear(layer.attention.q_lin),
+                key=_linear(layer.attention.k_lin),
+                value=_linear(layer.attention.v_lin),
+                output=_linear(layer.attention.out_lin),
+                attention_norm=_norm(layer.sa_layer_norm),
+                up=_linear(layer.ffn.lin1),
+                down=_linear(layer.ffn.lin2),
+                ffn_norm=_norm(layer.output_layer_norm),
+            )
+            for layer in model.distilbert.transformer.layer
+        ),
+        head=Head(
+            hidden=_linear(model.pre_classifier),
+            activation="relu",
+            output=_linear(model.classifier),
+        ),
+    )
+
+
+_READERS: dict[str, Callable[[PreTrainedModel], Encoder]] = {
+    "bert": _read_bert,
+    "roberta": _read_roberta,
+    "xlm-roberta": _read_roberta,
+    "distilbert": _read_distilbert,
+    "electra": _read_electra,
+}
+
+
+def _floats(tensor: torch.Tensor) -> Floats:
+    return np.ascontiguousarray(tensor.detach().float().numpy())
+
+
+def _linear(module: nn.Linear) -> Linear:
+    return Linear(weight=_floats(module.weight.T), bias=_floats(module.bias))
+
+
+def _norm(module: nn.LayerNorm) -> Norm:
+    return Norm(gain=_floats(module.weight), shift=_floats(module.bias), epsilon=float(module.eps))
+
+
+def _activation(name: str) -> Activation:
+    if name not in _ACTIVATIONS:
+        raise InputError(f"hidden activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]

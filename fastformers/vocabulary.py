@@ -1,0 +1,85 @@
+"""Trim a WordPiece vocabulary to what a corpus uses.
+
+    teacher -> [vocabulary] -> export -> ...
+
+The embedding table is most of a small model: MiniLM's 30,522 words are half of its weights. Words
+that the training texts never use are dropped; characters stay, so any text can still be spelled.
+"""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from fastformers.errors import InputError
+
+
+def trim_tokenizer(
+    tokenizer_json: str, counts_V: NDArray[np.int64], *, max_words: int
+) -> tuple[str, NDArray[np.intp]]:
+    """Keep special tokens, ASCII characters and the most frequent words.
+
+    Args:
+        tokenizer_json: Serialized `tokenizers` tokenizer with a WordPiece model.
+        counts_V: How often each token occurs in the training texts.
+        max_words: Size of the new vocabulary.
+
+    Returns:
+        The trimmed tokenizer, and for each new id the old one, ascending.
+
+    Raises:
+        InputError: The model is not WordPiece, or `max_words` does not hold what must stay.
+    """
+    tokenizer = json.loads(tokenizer_json)
+    if tokenizer["model"]["type"] != "WordPiece":
+        raise InputError(
+            f"--trim-vocabulary: the tokenizer is {tokenizer['model']['type']}, not WordPiece; "
+            "leave the option out"
+        )
+    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
+    special = {token["id"] for token in tokenizer["added_tokens"]}
+    letters = {
+        index
+        for word, index in vocabulary.items()
+        if len(word.removeprefix("##")) == 1 and word.isascii()
+    }
+    kept = special | letters
+    if len(kept) > max_words:
+        raise InputError(f"--trim-vocabulary {max_words}: give at least {len(kept)}")
+    for index in np.argsort(-counts_V, kind="stable").tolist():
+        if len(kept) == max_words or counts_V[index] == 0:
+            break
+        kept.add(index)
+    old_ids = sorted(kept)
+    new_id = {old: new for new, old in enumerate(old_ids)}
+    tokenizer["model"]["vocab"] = {
+        word: new_id[old] for word, old in vocabulary.items() if old in new_id
+    }
+    for token in tokenizer["added_tokens"]:
+        token["id"] = new_id[token["id"]]
+    _renumber_template(tokenizer["post_processor"], new_id)
+    return json.dumps(tokenizer, ensure_ascii=False), np.array(old_ids, np.intp)
+
+
+def trim_embeddings(model: PreTrainedModel, old_ids: Sequence[int] | NDArray[np.intp]) -> None:
+    """Keep only the given rows of the model's word embeddings, in that order."""
+    words = model.get_input_embeddings()
+    kept = torch.nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
+        words.weight.detach()[torch.as_tensor(np.asarray(old_ids))].clone(), freeze=False
+    )
+    model.set_input_embeddings(kept)
+    model.config.vocab_size = len(old_ids)
+
+
+def _renumber_template(post_processor: dict[str, object] | None, new_id: dict[int, int]) -> None:
+    match post_processor:
+        case {"type": "TemplateProcessing", "special_tokens": dict(specials)}:
+            for special in specials.values():
+                special["ids"] = [new_id[old] for old in special["ids"]]
+        case {"type": "BertProcessing", "sep": list(sep), "cls": list(cls)}:
+            sep[1], cls[1] = new_id[sep[1]], new_id[cls[1]]
+        case _:
+            raise InputError("--trim-vocabulary: the tokenizer adds its special tokens unusually")

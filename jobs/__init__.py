@@ -1,0 +1,1 @@
+"""What a person, `ray submit` or `ray job submit` runs: arguments in, report out."""

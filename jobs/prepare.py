@@ -1,0 +1,56 @@
+"""Cut a corpus into length-sorted shards of token ids, ready to be scored by any bundle with the
+same tokenizer.
+
+fastformers prepare CORPUS --bundle BUNDLE --output SHARDS
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.run import plan_prepare
+from jobs.cli import console, run
+from jobs.score import (
+    actor_settings,
+    add_corpus_arguments,
+    corpus_settings,
+    execute,
+    price_of,
+)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers prepare`."""
+    parser = argparse.ArgumentParser(
+        prog="fastformers prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("corpus", help="file, directory, glob or URI")
+    add_corpus_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `fastformers prepare`."""
+    options = parse(arguments)
+
+    def job() -> dict[str, Any]:
+        price = price_of(options)
+        prepare_run = plan_prepare(
+            options.corpus, options.bundle, options.output, corpus_settings(options)
+        )
+        report = execute(prepare_run, actor_settings(options), price)
+        console.print(
+            f"{report['rows']:,} rows, {report['tokens']:,} tokens in {report['shards']} shards "
+            f"under {report['output']} after {report['wall_s']:.1f} s"
+        )
+        keys = ("rows", "unique_rows", "tokens", "shards", "wall_s", "usd_total", "phase_s")
+        return {**{key: report[key] for key in keys}, "output": report["output"]}
+
+    return run(job, resume="Finished slices are kept: run the same command again to go on.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""A tiny bundle, made from random weights in a second: no network, no training, no torch."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as HfTokenizer
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from fastformers.bundle import Bundle, StageQuality, write_bundle
+from fastformers.cost_profile import CostProfile
+from fastformers.encoder import Encoder, Head, Layer, Linear, Norm
+from fastformers.graph import write_graph
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+WORDS = "the a of to and in is it on cat dog sat mat ran fast slow good bad film text".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def make_tokenizer_json() -> str:
+    """A WordPiece tokenizer of 20 words, the letters and the digits."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?"
+    pieces = [*SPECIAL, *WORDS, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = HfTokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return tokenizer.to_str()
+
+
+def make_encoder(
+    *,
+    vocabulary: int = 128,
+    width: int = 32,
+    num_layers: int = 2,
+    num_heads: int = 2,
+    classes: int = 2,
+    max_length: int = 64,
+) -> Encoder:
+    """A classifier of random weights, the same ones each time."""
+    rng = np.random.default_rng(0)
+
+    def floats(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) * 0.3).astype(np.float32)
+
+    def linear(inputs: int, outputs: int) -> Linear:
+        return Linear(weight=floats(inputs, outputs), bias=floats(outputs))
+
+    def norm() -> Norm:
+        return Norm(gain=1 + floats(width), shift=floats(width), epsilon=1e-12)
+
+    return Encoder(
+        words_VE=floats(vocabulary, width),
+        places_PE=floats(max_length, width),
+        types_KE=floats(2, width),
+        embedding_norm=norm(),
+        projection=None,
+        activation="gelu",
+        layers=tuple(
+            Layer(
+                num_heads=num_heads,
+                query=linear(width, width),
+                key=linear(width, width),
+                value=linear(width, width),
+                output=linear(width, width),
+                attention_norm=norm(),
+                up=linear(width, 2 * width),
+                down=linear(2 * width, width),
+                ffn_norm=norm(),
+            )
+            for _ in range(num_layers)
+        ),
+        head=Head(hidden=linear(width, width), activation="tanh", output=linear(width, classes)),
+    )
+
+
+def make_bundle(
+    path: Path, *, text_pairs: bool = False, labels: tuple[str, ...] = ("no", "yes"), **shape: int
+) -> Bundle:
+    """Write a bundle of random weights; `vocabulary` below 128 leaves words without embedding."""
+    model = path.parent / f"{path.name}.onnx"
+    encoder = make_encoder(classes=len(labels), **shape)
+    write_graph(encoder, model, text_pairs=text_pairs)
+    bundle = Bundle(
+        path=path,
+        task="text-classification",
+        labels=labels,
+        max_length=encoder.max_length,
+        text_pairs=text_pairs,
+        input_names=("input_ids", "token_type_ids") if text_pairs else ("input_ids",),
+        precision="float32",
+        stages=(
+            StageQuality(
+                stage="teacher", accuracy=0.5, agreement=1.0, num_rows=2, model_bytes=1, seconds=0.0
+            ),
+        ),
+        provenance={"teacher": "random"},
+        cost_profile=CostProfile(
+            engine="onnxruntime",
+            cpu_model="none",
+            max_batch_tokens=256,
+            lengths=(2, 64),
+            seconds_per_row=(1e-4, 1e-3),
+        ),
+        files={},
+    )
+    return write_bundle(bundle, model=model, tokenizer_json=make_tokenizer_json())
+
+
+@pytest.fixture(scope="session")
+def bundle_factory() -> Callable[..., Bundle]:
+    """`make_bundle`, for bundles of another shape."""
+    return make_bundle
+
+
+@pytest.fixture(scope="session")
+def encoder_factory() -> Callable[..., Encoder]:
+    """`make_encoder`."""
+    return make_encoder
+
+
+@pytest.fixture(scope="session")
+def tokenizer_json() -> str:
+    """The tokenizer of the tiny bundles."""
+    return make_tokenizer_json()
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Scores single texts."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "single")
+
+
+@pytest.fixture(scope="session")
+def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Scores pairs of texts."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "pair", text_pairs=True)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data sets beside the checkout; tests that need them skip without."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data sets at {SHARED_DATA}")
+    return SHARED_DATA
