@@ -84,12 +84,12 @@ class Worker:
         if lease.probe is not None:
             wanted = [row for row in wanted if row in lease.probe]
         rows_U = np.array(wanted, np.intp)
-        num_batches = [0]
+        computed: list[int] = []
         logits_UC, errors = self._scorer.score_tokens(
             rows,
             rows_U=rows_U,
             max_batch_tokens=self._work.max_batch_tokens,
-            on_batch=lambda tokens: num_batches.__setitem__(0, num_batches[0] + 1),
+            on_batch=computed.append,
         )
         inferred = time.perf_counter()
         if lease.probe is not None:
@@ -110,8 +110,9 @@ class Worker:
             num_unique=shard.num_unique,
             num_errors=predictions["error"].length() - predictions["error"].null_count,
             num_tokens=shard.num_tokens,
-            num_unique_tokens=shard.num_unique_tokens,
-            num_batches=num_batches[0],
+            num_scored_tokens=int(rows.lengths_N[rows_U].sum()),
+            num_computed_tokens=sum(computed),
+            num_batches=len(computed),
             started_at=started_at,
             finished_at=time.time(),
             predicted_s=shard.predicted_s,

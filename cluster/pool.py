@@ -8,12 +8,14 @@ actor on each. A dead actor is replaced on the same cores; a node that left take
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actor import ScoringActor, Work
@@ -116,6 +118,8 @@ def connect(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_answers(address)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     try:
         if address:
@@ -128,6 +132,11 @@ def connect(address: str | None) -> Iterator[None]:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 **quiet,
             )
+    except AuthenticationError as error:
+        raise InputError(
+            f"--address {address}: the cluster wants a token: put its token file's path in "
+            "RAY_AUTH_TOKEN_PATH and set RAY_AUTH_MODE=token (ray get-auth-token)"
+        ) from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"--address {address}: {error}".splitlines()[0]) from error
     try:
@@ -177,6 +186,20 @@ def plan_pool(
             )
     _check_free(slots, hosts)
     return ActorPool(work=work, slots=slots, self_check=self_check)
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at once where nothing listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():  # "auto", or a name that Ray resolves
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({error.strerror or error}); start "
+            "one with ray start --head, or leave --address out"
+        ) from error
 
 
 def _discover_hosts() -> list[tuple[str, HostTopology]]:

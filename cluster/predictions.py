@@ -31,7 +31,8 @@ class Receipt:
         actor: Which actor scored it.
         attempt: Which attempt succeeded, from 1.
         num_rows, num_unique, num_errors: Rows, different texts, rows without a prediction.
-        num_tokens, num_unique_tokens: Tokens of all good rows; tokens scored.
+        num_tokens: Tokens of all good rows.
+        num_scored_tokens, num_computed_tokens: Tokens of the texts scored; the same with padding.
         num_batches: Batches run.
         started_at, finished_at: Seconds since the epoch.
         phase_s: Seconds by phase.
@@ -46,7 +47,8 @@ class Receipt:
     num_unique: int
     num_errors: int
     num_tokens: int
-    num_unique_tokens: int
+    num_scored_tokens: int
+    num_computed_tokens: int
     num_batches: int
     started_at: float
     finished_at: float

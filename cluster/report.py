@@ -58,8 +58,7 @@ def build_report(run: ScoreRun, result: RunResult, price: HourlyPrice) -> dict[s
         "unique_tokens": sum(shard.num_unique_tokens for shard in result.shards),
         "rows_per_second": rows_now / wall_s,
         "tokens_per_second": tokens_now / wall_s,
-        # A batch holds rows of one exact length, so what is computed is what was read.
-        "padding_efficiency": 1.0,
+        "padding_efficiency": _padding_efficiency([*result.resumed, *receipts]),
         "wall_s": wall_s,
         "setup_s": result.setup_s,
         "usd_per_hour": price.usd_per_hour,
@@ -101,9 +100,9 @@ def render_bill(report: dict[str, Any]) -> Table:
         f", {report['resumed_rows']:,} of them by earlier runs" if report["resumed_rows"] else ""
     )
     table.add_row("rows", f"{rows:,} ({unique:,} different texts scored{resumed})")
-    table.add_row(
-        "tokens", f"{report['tokens']:,} (padding efficiency {report['padding_efficiency']:.3f})"
-    )
+    efficiency = report["padding_efficiency"]
+    padding = "" if efficiency is None else f" (padding efficiency {efficiency:.3f})"
+    table.add_row("tokens", f"{report['tokens']:,}{padding}")
     table.add_row("dead letters", f"{report['dead_letters']:,}")
     table.add_row(
         "speed",
@@ -132,6 +131,12 @@ def render_bill(report: dict[str, Any]) -> Table:
     if per_million is not None:
         table.add_row("per million rows", f"{per_million:.4f} USD")
     return table
+
+
+def _padding_efficiency(receipts: list[Receipt]) -> float | None:
+    """Share of the computed tokens that are text; None where nothing was computed."""
+    computed = sum(receipt.num_computed_tokens for receipt in receipts)
+    return sum(receipt.num_scored_tokens for receipt in receipts) / computed if computed else None
 
 
 def _phases(result: RunResult) -> dict[str, float]:

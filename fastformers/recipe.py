@@ -197,6 +197,7 @@ def export_stage() -> Stage:
             raise InputError(
                 f"--max-length {draft.max_length}: the teacher has {encoder.max_length} positions"
             )
+        encoder = replace(encoder, places_PE=encoder.places_PE[: draft.max_length])
         graph = draft.scratch / "float32.onnx"
         write_graph(encoder, graph, text_pairs=draft.text_pairs)
         return replace(draft, encoder=encoder, graph=graph)

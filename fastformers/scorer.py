@@ -103,7 +103,7 @@ class Scorer:
             rows: Tokenized rows.
             rows_U: Which of them to score, in this order; all by default.
             max_batch_tokens: Token budget of a batch; the bundle's measured best by default.
-            on_batch: Called after each batch with its number of tokens.
+            on_batch: Called after each batch with the tokens it computed: rows x longest row.
 
         Returns:
             Logits (U, C), NaN where a row failed, and the reason of each failed row.
@@ -116,7 +116,7 @@ class Scorer:
         for batch in plan_batches(lengths_U, max_batch_tokens=budget):
             self._score_batch(rows, rows_U, batch, logits_UC, errors)
             if on_batch is not None:
-                on_batch(len(batch) * int(lengths_U[batch[0]]))
+                on_batch(len(batch) * int(lengths_U[batch].max()))
         return logits_UC, errors
 
     def _score_batch(

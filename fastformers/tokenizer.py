@@ -19,6 +19,9 @@ from tokenizers import Tokenizer as _Tokenizer
 # A text longer than this many characters per token of `max_length` is first tried by its start:
 # the rest cannot matter once the start alone fills the row.
 _CHARACTERS_PER_TOKEN = 40
+# The library's own record of a text is a hundred times larger than its ids; it is held for so
+# many texts at a time.
+_CHUNK_ROWS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,8 @@ class TokenizedRows:
     @property
     def lengths_N(self) -> NDArray[np.int64]:
         """Tokens of each row, special tokens included."""
-        lengths_N: NDArray[np.int64] = np.diff(self.offsets)
-        return lengths_N  # type: ignore[no-any-return]
+        lengths_N: NDArray[np.int64] = self.offsets[1:] - self.offsets[:-1]
+        return lengths_N
 
     def slice(self, start: int, stop: int) -> "TokenizedRows":
         """Rows from `start` to before `stop`."""
@@ -64,7 +67,8 @@ class TokenizedRows:
         """Token types (B, T): 1 for the second text of a pair."""
         length = self.offsets[rows_B[0] + 1] - self.offsets[rows_B[0]]
         starts_B = length - self.second_lengths_N[rows_B].astype(np.int64)
-        return (np.arange(length) >= starts_B[:, None]).astype(np.int64)
+        types_BT: NDArray[np.int64] = (np.arange(length) >= starts_B[:, None]).astype(np.int64)
+        return types_BT
 
 
 class Tokenizer:
@@ -83,33 +87,36 @@ class Tokenizer:
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None
     ) -> TokenizedRows:
         """Tokenize N texts, or N pairs of texts."""
-        encodings = self._encode(texts, text_pairs)
-        lengths = np.fromiter((len(e) for e in encodings), np.int64, len(encodings))
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        ids = np.empty(offsets[-1], self._id_type)
-        for encoding, start, end in zip(encodings, offsets, offsets[1:], strict=False):
-            ids[start:end] = encoding.ids
-        second_lengths = np.zeros(len(encodings), np.uint16)
-        if text_pairs is not None:
-            second_lengths[:] = [sum(e.type_ids) for e in encodings]
-        return TokenizedRows(ids=ids, offsets=offsets, second_lengths_N=second_lengths)
+        ids = [np.empty(0, self._id_type)]
+        lengths: list[int] = []
+        second_lengths: list[int] = []
+        for start in range(0, len(texts), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            pairs = None if text_pairs is None else text_pairs[chunk]
+            for encoding in self._encode(texts[chunk], pairs):
+                row = encoding.ids
+                ids.append(np.array(row, self._id_type))
+                lengths.append(len(row))
+                second_lengths.append(0 if pairs is None else sum(encoding.type_ids))
+        return TokenizedRows(
+            ids=np.concatenate(ids),
+            offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+            second_lengths_N=np.array(second_lengths, np.uint16),
+        )
 
     def _encode(self, texts: Sequence[str], text_pairs: Sequence[str] | None) -> list[Encoding]:
+        """Encodings of a chunk, each text first tried by its start."""
         limit = self._max_characters
+        whole = list(texts) if text_pairs is None else list(zip(texts, text_pairs, strict=True))
         starts = [text[:limit] for text in texts]
         if text_pairs is None:
             encodings = self._tokenizer.encode_batch_fast(starts)
-            long = [row for row, text in enumerate(texts) if len(text) > limit]
+            is_long = [len(text) > limit for text in texts]
         else:
-            pairs = list(zip(starts, (text[:limit] for text in text_pairs), strict=True))
-            encodings = self._tokenizer.encode_batch_fast(pairs)
-            long = [
-                row
-                for row, (text, pair) in enumerate(zip(texts, text_pairs, strict=True))
-                if len(text) > limit or len(pair) > limit
-            ]
-        for row in long:
-            if len(encodings[row]) < self._max_length:  # its start does not fill the row
-                whole = texts[row] if text_pairs is None else (texts[row], text_pairs[row])
-                encodings[row] = self._tokenizer.encode_batch_fast([whole])[0]
+            pairs = [text[:limit] for text in text_pairs]
+            encodings = self._tokenizer.encode_batch_fast(list(zip(starts, pairs, strict=True)))
+            is_long = [max(len(a), len(b)) > limit for a, b in zip(texts, text_pairs, strict=True)]
+        for row, long in enumerate(is_long):
+            if long and len(encodings[row]) < self._max_length:  # its start does not fill the row
+                encodings[row] = self._tokenizer.encode_batch_fast([whole[row]])[0]
         return list(encodings)

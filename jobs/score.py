@@ -20,10 +20,10 @@ from cluster.topology import describe_core_sets, discover_topology, plan_core_se
 from jobs.cli import columns, console, run
 
 
-def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that `prepare` and `score` share."""
+def add_corpus_arguments(parser: argparse.ArgumentParser, *, needs_output: bool = True) -> None:
+    """Arguments that `prepare`, `score` and `bench` share."""
     parser.add_argument("--bundle", type=Path, required=True, help="directory of the bundle")
-    parser.add_argument("--output", required=True, help="directory or URI to write to")
+    parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--text-pair-column", help="second text, where the bundle reads pairs")
     parser.add_argument(

@@ -16,7 +16,10 @@ from fastformers.graph import write_graph
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-WORDS = "the a of to and in is it on cat dog sat mat ran fast slow good bad film text".split()
+WORDS = [
+    *("the", "a", "of", "to", "and", "in", "is", "it", "on", "cat", "dog"),
+    *("sat", "mat", "ran", "fast", "slow", "good", "bad", "film", "text"),
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

@@ -1,0 +1,47 @@
+"""A run whose actors die, or hang, on one text: `deadly_run.py CORPUS BUNDLE OUTPUT die|hang`."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import ray
+
+import fastformers.engine
+from cluster.run import ActorSettings, CorpusSettings, plan_score
+
+
+def arm(deed: str) -> None:
+    """Make this process's engine die, or hang, on a row of four equal words."""
+    run = fastformers.engine.OnnxEngine.run
+
+    def deadly(self, ids_BT, types_BT):
+        words_BT = ids_BT[:, 1:-1]
+        is_warm_up = (ids_BT == 5).all()
+        four_equal = words_BT.shape[1] == 4 and (words_BT == words_BT[:, :1]).all(axis=1).any()
+        if four_equal and not is_warm_up:
+            os._exit(1) if deed == "die" else time.sleep(3600)
+        return run(self, ids_BT, types_BT)
+
+    fastformers.engine.OnnxEngine.run = deadly
+
+
+if __name__ == "__main__":
+    corpus, bundle, output, deed = sys.argv[1:]
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"worker_process_setup_hook": lambda: arm(deed)},
+    )
+    planned = plan_score(
+        corpus,
+        Path(bundle),
+        output,
+        CorpusSettings(keep_columns=("id",)),
+        max_batch_tokens=None,
+        fail_on_bad_row=False,
+    )
+    actors = ActorSettings(num_actors=1, timeout_s=2.0 if deed == "hang" else None)
+    planned.run(actors, lambda progress: None, print)
+    ray.shutdown()

@@ -1,0 +1,333 @@
+"""Whole runs through the command line, with Ray, undisturbed and disturbed.
+
+Every run is a process of its own with its own Ray, so that it can be killed like a user's.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+
+from cluster.topology import discover_topology
+from fastformers import Scorer
+
+pytestmark = pytest.mark.cluster
+
+NUM_ROWS = 6000
+WORDS = np.array(
+    ["the", "a", "of", "cat", "dog", "sat", "mat", "ran", "fast", "slow", "good", "bad"]
+)
+
+
+def write_corpus(path, num_rows=NUM_ROWS):
+    """Skewed lengths, many repeats, and a few bad rows."""
+    rng = np.random.default_rng(1)
+    lengths = rng.geometric(0.08, num_rows).clip(1, 200)
+    texts = [" ".join(rng.choice(WORDS, length)) for length in lengths]
+    texts[7], texts[8], texts[9] = None, "", texts[10]
+    table = pa.table({"id": list(range(num_rows)), "text": texts})
+    pyarrow.parquet.write_table(table, path, row_group_size=1500)
+    return texts
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "corpus.parquet"
+    write_corpus(path)
+    return path
+
+
+def command(corpus, bundle, output, *options):
+    return [
+        *(sys.executable, "-m", "jobs.cli", "score", str(corpus), "--bundle", str(bundle.path)),
+        *("--output", str(output), "--keep-columns", "id", "--shard-seconds", "0.1", *options),
+    ]
+
+
+def run(arguments, **kwargs):
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=200, **kwargs)
+
+
+def score(corpus, bundle, output, *options):
+    done = run(command(corpus, bundle, output, *options))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def predictions(output):
+    parts = sorted((output / "predictions").glob("part-*.parquet"))
+    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus, bundle, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    summary, stderr = score(corpus, bundle, output, "--num-actors", "1", "--usd-per-hour", "0.36")
+    return output, summary, stderr
+
+
+def test_predictions_are_those_of_the_scorer_in_corpus_order(corpus, bundle, undisturbed):
+    output, summary, _ = undisturbed
+    table = predictions(output)
+    texts = pyarrow.parquet.read_table(corpus)["text"].to_pylist()
+    good = [row for row, text in enumerate(texts) if text]
+    expected = Scorer(bundle).score([texts[row] for row in good])
+    scored = table.take(good)
+
+    assert table.column_names == ["id", "label", "probability", "error"]
+    assert table["id"].to_pylist() == list(range(NUM_ROWS))
+    assert scored["label"].to_pylist() == expected.labels
+    assert np.abs(scored["probability"].to_numpy() - expected.probabilities).max() < 1e-5
+    assert summary["rows"] == NUM_ROWS
+    assert summary["unique_rows"] < len(good)
+
+
+def test_bad_rows_keep_their_place_and_are_listed(undisturbed, corpus):
+    output, summary, _ = undisturbed
+    table = predictions(output)
+    letters = pyarrow.parquet.read_table(output / "dead_letters.parquet").to_pylist()
+    assert summary["dead_letters"] == 2
+    assert table["label"][7].as_py() is None
+    assert table["probability"][8].as_py() is None
+    assert [letter["corpus_row"] for letter in letters] == [7, 8]
+    assert [letter["file_row"] for letter in letters] == [7, 8]
+    assert letters[0]["file"] == str(corpus)
+    assert "null text" in letters[0]["error"]
+    assert "empty text" in table["error"][8].as_py()
+
+
+def test_bill_adds_up(undisturbed):
+    output, summary, stderr = undisturbed
+    report = json.loads((output / "report.json").read_text())
+    assert "1 actor x 1 thread" in stderr
+    assert summary["usd_total"] == pytest.approx(0.36 * summary["wall_s"] / 3600)
+    assert summary["usd_per_million"] == pytest.approx(1e6 * summary["usd_total"] / NUM_ROWS)
+    assert summary["rows_per_second"] == pytest.approx(NUM_ROWS / summary["wall_s"])
+    assert summary["padding_efficiency"] == 1.0
+    actor_s = sum(summary["phase_s"].values())
+    assert actor_s <= report["wall_s"] * report["num_actors"] * 1.01
+    assert sum(entry["rows"] for entry in report["timeline"]) == NUM_ROWS
+    assert not list((output / "shards").glob("part-*"))  # token ids were only this run's
+
+
+def test_a_finished_run_is_not_done_again(corpus, bundle, undisturbed):
+    output, first, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in (output / "predictions").iterdir()}
+    again, _ = score(corpus, bundle, output)
+    assert again["resumed_shards"] == first["shards"]
+    assert again["rows"] == NUM_ROWS
+    assert {path: path.stat().st_mtime_ns for path in (output / "predictions").iterdir()} == before
+
+
+def test_a_lost_part_is_scored_again(corpus, bundle, undisturbed, tmp_path):
+    output, first, _ = undisturbed
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", output, copy], check=True)
+    parts = sorted((copy / "predictions").glob("part-*"))
+    parts[1].unlink()
+    parts[2].write_bytes(parts[2].read_bytes()[:-100])
+    again, _ = score(corpus, bundle, copy)
+    assert again["resumed_shards"] == first["shards"] - 2
+    assert predictions(copy).equals(predictions(output))
+
+
+def test_prepared_shards_serve_and_stay(corpus, bundle, undisturbed, tmp_path):
+    output, _, _ = undisturbed
+    shards = tmp_path / "shards"
+    done = run(
+        [
+            *(sys.executable, "-m", "jobs.cli", "prepare", str(corpus), "--bundle", bundle.path),
+            *("--output", str(shards), "--keep-columns", "id", "--shard-seconds", "0.1"),
+        ]
+    )
+    assert done.returncode == 0, done.stderr
+    summary, _ = score(shards, bundle, tmp_path / "out")
+    assert summary["rows"] == NUM_ROWS
+    assert predictions(tmp_path / "out").equals(predictions(output))
+    assert len(list(shards.glob("part-*"))) == summary["shards"]
+
+
+def wait_for_parts(process, output, count):
+    """Wait until the run has committed `count` parts, or has ended."""
+    while process.poll() is None and len(list(output.glob("predictions/part-*"))) < count:
+        time.sleep(0.01)
+
+
+def kill_drivers(corpus, bundle, output, moments):
+    """Kill -9 the driver each time so many parts are there, then let it finish."""
+    for count in moments:
+        process = subprocess.Popen(
+            command(corpus, bundle, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_parts(process, output, count)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return score(corpus, bundle, output)
+
+
+def kill_actors(corpus, bundle, output, moments):
+    """Kill -9 one actor each time so many parts are there, while the driver goes on."""
+    process = subprocess.Popen(
+        command(corpus, bundle, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    killed = 0
+    for count in moments:
+        wait_for_parts(process, output, count)
+        if process.poll() is not None:
+            break
+        family = psutil.Process(process.pid).children(recursive=True)
+        actors = [child for child in family if "ScoringActor" in " ".join(_command_line(child))]
+        if actors:
+            random.choice(actors).kill()
+            killed += 1
+    stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    return json.loads(stdout.splitlines()[-1]), killed
+
+
+def _command_line(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize(
+    "num_kills", [2, pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_killing_the_driver_loses_nothing(corpus, bundle, undisturbed, tmp_path, num_kills):
+    output, first, _ = undisturbed
+    rng = random.Random(num_kills)
+    moments = sorted(rng.randrange(first["shards"]) for _ in range(num_kills))
+    summary, _ = kill_drivers(corpus, bundle, tmp_path / "out", moments)
+    assert summary["resumed_shards"] >= moments[-1]
+    assert predictions(tmp_path / "out").equals(predictions(output))
+    assert not list((tmp_path / "out" / "predictions").glob("*.incomplete"))
+
+
+@pytest.mark.parametrize(
+    "num_kills", [2, pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_killing_actors_loses_nothing(corpus, bundle, undisturbed, tmp_path, num_kills):
+    output, first, _ = undisturbed
+    rng = random.Random(num_kills)
+    moments = sorted(rng.randrange(1, first["shards"] - 2) for _ in range(num_kills))
+    _, killed = kill_actors(corpus, bundle, tmp_path / "out", moments)
+    assert killed >= num_kills // 2
+    assert predictions(tmp_path / "out").equals(predictions(output))
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(corpus, bundle, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        command(corpus, bundle, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_parts(process, output, 3)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    summary, _ = score(corpus, bundle, output)
+    assert summary["resumed_shards"] >= 3
+    assert predictions(output).equals(predictions(undisturbed[0]))
+
+
+def test_disk_full_is_one_line_and_nothing_done_is_lost(corpus, bundle, undisturbed, tmp_path):
+    mount = tmp_path / "small"
+    mount.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(mount)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small filesystem: {mounted.stderr.decode().strip()}")
+    try:
+        failed = run(command(corpus, bundle, mount / "out"))
+        assert failed.returncode == 2
+        assert "disk full" in failed.stderr.splitlines()[-1]
+        assert str(mount) in failed.stderr.splitlines()[-1]
+        assert "Traceback" not in failed.stderr
+        subprocess.run(["mount", "-o", "remount,size=20m", str(mount)], check=True)
+        score(corpus, bundle, mount / "out")
+        assert predictions(mount / "out").equals(predictions(undisturbed[0]))
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_fail_on_bad_row_names_it(corpus, bundle, tmp_path):
+    failed = run(command(corpus, bundle, tmp_path / "out", "--on-bad-row", "fail"))
+    assert failed.returncode == 2
+    assert "row 7" in failed.stderr.splitlines()[-1]
+    assert "null text" in failed.stderr.splitlines()[-1]
+
+
+def test_a_text_without_embedding_is_a_dead_letter(corpus, bundle_factory, tmp_path):
+    """The runtime fails on token ids beyond the embedding table: here, the word "film"."""
+    crippled = bundle_factory(tmp_path / "crippled", vocabulary=23)
+    texts = ["the cat sat", "a good film", "the dog ran", "film film", "the cat"]
+    small = tmp_path / "small.parquet"
+    pyarrow.parquet.write_table(pa.table({"id": list(range(5)), "text": texts}), small)
+    summary, _ = score(small, crippled, tmp_path / "out")
+    table = predictions(tmp_path / "out")
+    assert summary["dead_letters"] == 2
+    assert [label is None for label in table["label"].to_pylist()] == [
+        *(False, True, False, True, False)
+    ]
+    assert "the model failed on it" in table["error"][1].as_py()
+
+
+@pytest.mark.parametrize("deed", ["die", "hang"])
+def test_a_text_that_kills_or_hangs_its_actor_is_found(bundle, tmp_path, deed):
+    """Runs the driver in a process whose actors die, or hang, on one text."""
+    rows = [" ".join(WORDS[(np.arange(3) + row) % len(WORDS)]) for row in range(40)]
+    rows[23] = "bad bad bad bad"
+    pyarrow.parquet.write_table(
+        pa.table({"id": list(range(40)), "text": rows}), tmp_path / "c.parquet"
+    )
+    script = Path(__file__).parent / "deadly_run.py"
+    done = run(
+        [sys.executable, script, tmp_path / "c.parquet", bundle.path, tmp_path / "out", deed]
+    )
+    assert done.returncode == 0, done.stderr
+    table = predictions(tmp_path / "out")
+    assert [row for row, label in enumerate(table["label"].to_pylist()) if label is None] == [23]
+    assert "kills its actor" in table["error"][23].as_py()
+    assert table.num_rows == 40
+
+
+def test_actors_own_their_cores_and_auto_measures_the_split(corpus, bundle, tmp_path):
+    cores = discover_topology().num_usable_cores
+    summary, stderr = score(corpus, bundle, tmp_path / "out", "--cores-per-actor", "auto")
+    assert summary["num_actors"] in {cores // k for k in range(1, cores + 1)}
+    assert "tokens/s" in stderr
+    assert "no overlap" in stderr
+
+
+def test_too_many_actors_are_refused_unless_told(corpus, bundle, tmp_path):
+    many = str(discover_topology().num_usable_cores + 1)
+    refused = run(command(corpus, bundle, tmp_path / "out", "--num-actors", many))
+    assert refused.returncode == 2
+    assert "--oversubscribe" in refused.stderr.splitlines()[-1]
+
+
+def test_dry_run_writes_nothing(corpus, bundle, tmp_path):
+    done = run(command(corpus, bundle, tmp_path / "out", "--dry-run"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["dry_run"] is True
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_such_cluster_is_one_line(corpus, bundle, tmp_path):
+    failed = run(command(corpus, bundle, tmp_path / "out", "--address", "127.0.0.1:1"))
+    assert failed.returncode == 2
+    assert "--address 127.0.0.1:1" in failed.stderr.splitlines()[-1]

@@ -1,0 +1,77 @@
+"""Tiny PyTorch classifiers of random weights, for the tests of the offline half."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as HfTokenizer
+
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,  # 0.02, the usual, gives all texts nearly the same logits
+}
+
+
+@pytest.fixture(scope="session")
+def make_teacher(tokenizer_json: str) -> Callable[..., Any]:
+    """A classifier in eval mode; `architecture` is the prefix of its class names."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.set_num_threads(1)  # threads that wait for each other cost more than they bring here
+
+    def make(architecture: str = "Bert", *, labels: tuple[str, ...] = ("no", "yes"), **shape: Any):
+        config = getattr(transformers, f"{architecture}Config")(
+            **{
+                "vocab_size": HfTokenizer.from_str(tokenizer_json).get_vocab_size(),
+                **SHAPE,
+                "id2label": dict(enumerate(labels)),
+                "label2id": {label: index for index, label in enumerate(labels)},
+                **shape,
+            }
+        )
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{architecture}ForSequenceClassification")(config)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # zero in a new model, so a forgotten one would not show
+                torch.nn.init.normal_(parameter, std=0.3)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def save_teacher(make_teacher, tokenizer_json) -> Callable[..., Path]:
+    """`make_teacher`, saved to a directory with a WordPiece tokenizer."""
+    transformers = pytest.importorskip("transformers")
+
+    def save(path: Path, architecture: str = "Bert", **shape: Any) -> Path:
+        make_teacher(architecture, **shape).save_pretrained(path)
+        special = {name: f"[{name[:3].upper()}]" for name in ("pad_token", "unk_token")}
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=HfTokenizer.from_str(tokenizer_json),
+            cls_token="[CLS]",
+            sep_token="[SEP]",
+            mask_token="[MASK]",
+            **special,
+        ).save_pretrained(path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def make_texts() -> Callable[..., list[str]]:
+    """Random texts of the words that the tiny tokenizer knows, the same ones each time."""
+    words = "the a of to and in is it on cat dog sat mat ran fast slow good bad film text".split()
+
+    def make(num_rows: int, *, max_words: int = 30, seed: int = 0) -> list[str]:
+        rng = np.random.default_rng(seed)
+        return [" ".join(rng.choice(words, rng.integers(1, max_words))) for _ in range(num_rows)]
+
+    return make
