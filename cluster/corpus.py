@@ -16,13 +16,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
-from cluster.corpus_formats import (
-    CsvReader,
-    FileReader,
-    JsonLinesReader,
-    ParquetReader,
-)
+from cluster.corpus_formats import FileReader, ParquetReader
 from cluster.storage import resolve
+from cluster.text_formats import CsvReader, JsonLinesReader
 from fastformers.errors import InputError
 
 SLICE_BYTES = 16 * 2**20
@@ -198,32 +194,43 @@ def open_corpus(
 
 
 def _find_files(filesystem: pyarrow.fs.FileSystem, path: str, uri: str) -> list[SourceFile]:
-    if any(character in path for character in "*?["):
+    [info] = filesystem.get_file_info([path])
+    if info.type == pyarrow.fs.FileType.File:
+        if _suffix(info.path) not in _READERS:
+            raise InputError(f"{uri}: expected .parquet, .jsonl, .ndjson, .json or .csv")
+        found, base = [info], info.path.rpartition("/")[0]
+    elif info.type == pyarrow.fs.FileType.Directory:
+        found, base = _list(filesystem, path), path
+    elif any(character in path for character in "*?["):
         base = path[: min(path.find(c) for c in "*?[" if c in path)].rpartition("/")[0]
-        found = filesystem.get_file_info(
-            pyarrow.fs.FileSelector(base, recursive=True, allow_not_found=True)
-        )
-        found = [info for info in found if fnmatch.fnmatch(info.path, path)]
+        pattern = path.split("/")
+        found = [f for f in _list(filesystem, base) if _matches(f.path.split("/"), pattern)]
     else:
-        [info] = filesystem.get_file_info([path])
-        if info.type == pyarrow.fs.FileType.NotFound:
-            raise InputError(f"{uri}: no such file or directory")
-        if info.type == pyarrow.fs.FileType.File:
-            if _suffix(info.path) not in _READERS:
-                raise InputError(f"{uri}: expected .parquet, .jsonl, .ndjson, .json or .csv")
-            found = [info]
-        else:
-            found = filesystem.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
+        raise InputError(f"{uri}: no such file or directory")
     files = [
         SourceFile(path=info.path, size_bytes=info.size, mtime_ns=info.mtime_ns or 0)
         for info in sorted(found, key=lambda info: info.path)
         if info.type == pyarrow.fs.FileType.File
-        and not info.base_name.startswith((".", "_"))
+        and not any(n.startswith((".", "_")) for n in info.path[len(base) :].split("/"))
         and _suffix(info.path) in _READERS
     ]
     if not files:
         raise InputError(f"{uri}: no .parquet, .jsonl, .ndjson, .json or .csv file there")
     return files
+
+
+def _list(filesystem: pyarrow.fs.FileSystem, base: str) -> list[pyarrow.fs.FileInfo]:
+    selector = pyarrow.fs.FileSelector(base, recursive=True, allow_not_found=True)
+    return filesystem.get_file_info(selector)  # type: ignore[no-any-return]
+
+
+def _matches(names: list[str], pattern: list[str]) -> bool:
+    """Whether a path fits a glob, name by name; `**` stands for any number of directories."""
+    if not pattern or not names:
+        return names == pattern or pattern == ["**"]
+    if pattern[0] == "**":
+        return _matches(names, pattern[1:]) or _matches(names[1:], pattern)
+    return fnmatch.fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
 def _suffix(path: str) -> str:

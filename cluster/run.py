@@ -9,96 +9,25 @@ refuses to mix it with other work in the same directory, and starts from what is
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet
 
 from cluster import prepared
 from cluster.actor import Work
-from cluster.corpus import Corpus, open_corpus
+from cluster.corpus import Corpus
+from cluster.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
 from cluster.driver import Driver, Progress
 from cluster.pool import ActorPool, connect, plan_pool
-from cluster.predictions import Receipt, read_errors, read_receipt
+from cluster.predictions import Receipt, read_receipt
 from cluster.prepared import Preparation
+from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards import Shard, plan_shard_seconds
 from cluster.split import measure_split
-from cluster.storage import Directory, open_directory
-from fastformers.bundle import Bundle, open_bundle
-from fastformers.errors import ChangedWorkError, InputError
+from cluster.storage import Directory
+from fastformers.bundle import Bundle
+from fastformers.errors import ChangedWorkError, InputError, ScoringError
 
 RUN_FILE = "run.json"
 REPORT_FILE = "report.json"
-DEAD_LETTERS_FILE = "dead_letters.parquet"
-_DEAD_LETTER_SCHEMA = pa.schema(
-    [
-        ("part", pa.string()),
-        ("part_row", pa.int64()),
-        ("corpus_row", pa.int64()),
-        ("file", pa.string()),
-        ("file_row", pa.int64()),
-        ("error", pa.string()),
-    ]
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusSettings:
-    """What of a corpus is read, and how it is cut.
-
-    Attributes:
-        text_column: Column with the text.
-        text_pair_column: Column with the second text of a pair, or None.
-        keep_columns: Columns to pass through to the predictions.
-        limit: Rows to take from the start of the corpus, or None for all.
-        shard_seconds: Predicted seconds of a shard on one core; None to choose by corpus size.
-        skip_unreadable_files: Leave out files that cannot be read.
-    """
-
-    text_column: str = "text"
-    text_pair_column: str | None = None
-    keep_columns: tuple[str, ...] = ()
-    limit: int | None = None
-    shard_seconds: float | None = None
-    skip_unreadable_files: bool = False
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"--limit {self.limit}: give at least 1")
-        if self.shard_seconds is not None and self.shard_seconds <= 0:
-            raise InputError(f"--shard-seconds {self.shard_seconds:g}: give more than 0")
-        if len(set(self.keep_columns)) < len(self.keep_columns):
-            raise InputError("--keep-columns names a column twice")
-        taken = {"label", "probability", "error"} & set(self.keep_columns)
-        if taken:
-            raise InputError(
-                f"--keep-columns {taken.pop()}: the predictions have a column of that name; "
-                "rename yours"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActorSettings:
-    """Who does the work; none of this changes a prediction.
-
-    Attributes:
-        num_actors: Over all nodes; None for as many as fit.
-        cores_per_actor: Physical cores of each; None to measure which split is fastest.
-        oversubscribe: Allow actors to share cores.
-        address: Of a Ray cluster; None for RAY_ADDRESS, or a new one on this machine.
-        timeout_s: Seconds that one shard may take; None for 30 times the prediction.
-    """
-
-    num_actors: int | None = None
-    cores_per_actor: int | None = 1
-    oversubscribe: bool = False
-    address: str | None = None
-    timeout_s: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.timeout_s is not None and self.timeout_s <= 0:
-            raise InputError(f"--timeout-s {self.timeout_s:g}: give more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +244,12 @@ class ScoreRun:
         if self.output is None:
             prepared.identify(self.shards, self.identity, complete=True)
         else:
-            dead_letters = _write_dead_letters(self.output, shards, [*resumed.values(), *receipts])
+            dead_letters = write_dead_letters(self.output, shards, [*resumed.values(), *receipts])
+            if dead_letters and self.fail_on_bad_row:
+                raise ScoringError(
+                    f"{self.output}/{DEAD_LETTERS_FILE}: lists {dead_letters} rows that could not "
+                    "be scored; repair them, or use --on-bad-row dead-letter"
+                )
             if self.corpus is not None and self.shards.path.startswith(self.output.path):
                 self._tidy(shards)
         phase_s: dict[str, float] = {}
@@ -346,121 +280,6 @@ class ScoreRun:
                 self.shards.filesystem.delete_file(f"{self.shards.path}/{shard.file_name}")
 
 
-def plan_prepare(
-    corpus_uri: str, bundle_path: Path, output_uri: str, settings: CorpusSettings
-) -> ScoreRun:
-    """Decide on a run that only prepares shards."""
-    bundle, corpus = _open(corpus_uri, bundle_path, settings)
-    return ScoreRun(
-        bundle=bundle,
-        output=None,
-        shards=open_directory(output_uri),
-        corpus=corpus,
-        settings=settings,
-        keep_columns=settings.keep_columns,
-        max_batch_tokens=bundle.cost_profile.max_batch_tokens,
-        fail_on_bad_row=False,
-        identity=_corpus_identity(bundle, corpus, settings),
-    )
-
-
-def plan_score(
-    corpus_uri: str,
-    bundle_path: Path,
-    output_uri: str,
-    settings: CorpusSettings,
-    *,
-    max_batch_tokens: int | None,
-    fail_on_bad_row: bool,
-) -> ScoreRun:
-    """Decide on a run that scores a corpus, or shards that `prepare` made of one.
-
-    Raises:
-        InputError: The corpus, the shards or the settings do not fit the bundle.
-    """
-    if max_batch_tokens is not None and max_batch_tokens < 1:
-        raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
-    output = open_directory(output_uri)
-    source = open_directory(corpus_uri)
-    is_prepared = "*" not in corpus_uri and source.read_json(prepared.IDENTITY_FILE) is not None
-    corpus: Corpus | None = None
-    if is_prepared:
-        bundle = open_bundle(bundle_path)
-        identity = _prepared_identity(source, bundle, settings)
-    else:
-        bundle, corpus = _open(corpus_uri, bundle_path, settings)
-        identity = _corpus_identity(bundle, corpus, settings)
-    budget = max_batch_tokens or bundle.cost_profile.max_batch_tokens
-    identity.update(
-        {
-            "bundle": bundle.digest,
-            "max batch tokens": budget,
-            "keep columns": list(settings.keep_columns),
-        }
-    )
-    return ScoreRun(
-        bundle=bundle,
-        output=output,
-        shards=source if is_prepared else output.child("shards"),
-        corpus=corpus,
-        settings=settings,
-        keep_columns=settings.keep_columns,
-        max_batch_tokens=budget,
-        fail_on_bad_row=fail_on_bad_row,
-        identity=identity,
-    )
-
-
-def _open(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
-    bundle = open_bundle(bundle_path)
-    if bundle.text_pairs and settings.text_pair_column is None:
-        raise InputError(f"{bundle_path} scores text pairs: give --text-pair-column")
-    if not bundle.text_pairs and settings.text_pair_column is not None:
-        raise InputError(f"{bundle_path} scores single texts: leave --text-pair-column out")
-    columns = tuple(c for c in (settings.text_column, settings.text_pair_column) if c is not None)
-    corpus = open_corpus(
-        uri,
-        text_columns=columns,
-        keep_columns=settings.keep_columns,
-        skip_unreadable=settings.skip_unreadable_files,
-    )
-    return bundle, corpus
-
-
-def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -> dict[str, Any]:
-    return {
-        "corpus files": corpus.digest,
-        "tokenizer": bundle.preparation_digest,
-        "text columns": list(corpus.reader.text_columns),
-        "keep columns": list(settings.keep_columns),
-        "limit": settings.limit,
-        "shard seconds": settings.shard_seconds,
-        "cost profile": list(bundle.cost_profile.seconds_per_row),
-    }
-
-
-def _prepared_identity(
-    source: Directory, bundle: Bundle, settings: CorpusSettings
-) -> dict[str, Any]:
-    """Identity of prepared shards, after checking that they suit the bundle and settings."""
-    identity: dict[str, Any] = dict(source.read_json(prepared.IDENTITY_FILE)["identity"])
-    if identity["tokenizer"] != bundle.preparation_digest:
-        raise InputError(
-            f"{source}: prepared for another tokenizer, maximum length or kind of input than "
-            f"{bundle.path} has; prepare the corpus with this bundle"
-        )
-    missing = [name for name in settings.keep_columns if name not in identity["keep columns"]]
-    if missing:
-        kept = ", ".join(identity["keep columns"]) or "none"
-        raise InputError(
-            f"{source}: --keep-columns {','.join(missing)}: not prepared (kept columns: {kept}); "
-            "prepare again with it"
-        )
-    if settings.limit is not None:
-        raise InputError(f"{source}: --limit applies when a corpus is prepared, not to its shards")
-    return identity
-
-
 def _check_same(home: Directory, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
@@ -468,35 +287,3 @@ def _check_same(home: Directory, before: Mapping[str, Any], now: Mapping[str, An
             f"--output {home}: holds the work of another run: {', '.join(changed)} changed since; "
             "choose another directory, or delete this one to start over"
         )
-
-
-def _write_dead_letters(output: Directory, shards: list[Shard], receipts: list[Receipt]) -> int:
-    """List the rows without a prediction, by file and row; returns how many there are."""
-    num_errors = {receipt.shard: receipt.num_errors for receipt in receipts}
-    letters: list[dict[str, Any]] = []
-    corpus_row = 0
-    file, file_row = "", 0
-    predictions = output.child("predictions")
-    for shard in shards:
-        errors = dict(read_errors(predictions, shard.file_name)) if num_errors[shard.name] else {}
-        part_row = 0
-        for path, num_rows in shard.spans:
-            file, file_row = path, (file_row if path == file else 0)
-            letters.extend(
-                {
-                    "part": shard.file_name,
-                    "part_row": row,
-                    "corpus_row": corpus_row + row,
-                    "file": path,
-                    "file_row": file_row + row - part_row,
-                    "error": error,
-                }
-                for row, error in errors.items()
-                if part_row <= row < part_row + num_rows
-            )
-            part_row += num_rows
-            file_row += num_rows
-        corpus_row += part_row
-    with output.write(DEAD_LETTERS_FILE) as sink:
-        pyarrow.parquet.write_table(pa.Table.from_pylist(letters, _DEAD_LETTER_SCHEMA), sink)
-    return len(letters)

@@ -19,9 +19,10 @@ from typing import Any
 
 import ray  # noqa: TID253 - this job talks to actors directly
 
+from cluster.plan import plan_prepare, plan_score
 from cluster.pool import connect, plan_pool
 from cluster.prepared import load_shards
-from cluster.run import ScoreRun, plan_prepare, plan_score
+from cluster.run import ScoreRun
 from cluster.shards import Shard
 from fastformers.cost_profile import read_cpu_model
 from jobs.cli import console, run

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
 
+from cluster.plan import plan_score
 from cluster.report import SUMMARY_KEYS, render_bill
-from cluster.run import ActorSettings, CorpusSettings, plan_score
+from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.docstrings import collect_docstrings, write_docstrings
 from jobs.cli import console, run
 from jobs.score import execute, price_of

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.run import plan_prepare
+from cluster.plan import plan_prepare
 from jobs.cli import console, run
 from jobs.score import (
     actor_settings,

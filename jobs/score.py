@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.plan import plan_score
 from cluster.pricing import HourlyPrice, choose_price, load_prices
 from cluster.progress import ProgressDisplay
 from cluster.report import SUMMARY_KEYS, build_report, render_bill
-from cluster.run import REPORT_FILE, ActorSettings, CorpusSettings, ScoreRun, plan_score
+from cluster.run import REPORT_FILE, ScoreRun
+from cluster.settings import ActorSettings, CorpusSettings
 from cluster.topology import describe_core_sets, discover_topology, plan_core_sets
 from jobs.cli import columns, console, run
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import ray
 
 import fastformers.engine
-from cluster.run import ActorSettings, CorpusSettings, plan_score
+from cluster.plan import plan_score
+from cluster.settings import ActorSettings, CorpusSettings
 
 
 def arm(deed: str) -> None:

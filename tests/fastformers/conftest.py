@@ -68,7 +68,28 @@ def save_teacher(make_teacher, tokenizer_json) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def make_texts() -> Callable[..., list[str]]:
     """Random texts of the words that the tiny tokenizer knows, the same ones each time."""
-    words = "the a of to and in is it on cat dog sat mat ran fast slow good bad film text".split()
+    words = [
+        "the",
+        "a",
+        "of",
+        "to",
+        "and",
+        "in",
+        "is",
+        "it",
+        "on",
+        "cat",
+        "dog",
+        "sat",
+        "mat",
+        "ran",
+        "fast",
+        "slow",
+        "good",
+        "bad",
+        "film",
+        "text",
+    ]
 
     def make(num_rows: int, *, max_words: int = 30, seed: int = 0) -> list[str]:
         rng = np.random.default_rng(seed)

@@ -1,0 +1,133 @@
+"""Decide what a run is: which corpus, which bundle, where to, and whether that fits together.
+
+    settings -> [plan] -> ScoreRun -> run
+
+Nothing is written here. The identity of the work is what must not change between two runs of the
+same command: the files of the corpus, the bundle, and every setting that decides a prediction.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from cluster import prepared
+from cluster.corpus import Corpus, open_corpus
+from cluster.run import ScoreRun
+from cluster.settings import CorpusSettings
+from cluster.storage import Directory, open_directory
+from fastformers.bundle import Bundle, open_bundle
+from fastformers.errors import InputError
+
+
+def plan_prepare(
+    corpus_uri: str, bundle_path: Path, output_uri: str, settings: CorpusSettings
+) -> ScoreRun:
+    """Decide on a run that only prepares shards."""
+    bundle, corpus = _open(corpus_uri, bundle_path, settings)
+    return ScoreRun(
+        bundle=bundle,
+        output=None,
+        shards=open_directory(output_uri),
+        corpus=corpus,
+        settings=settings,
+        keep_columns=settings.keep_columns,
+        max_batch_tokens=bundle.cost_profile.max_batch_tokens,
+        fail_on_bad_row=False,
+        identity=_corpus_identity(bundle, corpus, settings),
+    )
+
+
+def plan_score(
+    corpus_uri: str,
+    bundle_path: Path,
+    output_uri: str,
+    settings: CorpusSettings,
+    *,
+    max_batch_tokens: int | None,
+    fail_on_bad_row: bool,
+) -> ScoreRun:
+    """Decide on a run that scores a corpus, or shards that `prepare` made of one.
+
+    Raises:
+        InputError: The corpus, the shards or the settings do not fit the bundle.
+    """
+    if max_batch_tokens is not None and max_batch_tokens < 1:
+        raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
+    output = open_directory(output_uri)
+    source = open_directory(corpus_uri)
+    is_prepared = "*" not in corpus_uri and source.read_json(prepared.IDENTITY_FILE) is not None
+    corpus: Corpus | None = None
+    if is_prepared:
+        bundle = open_bundle(bundle_path)
+        identity = _prepared_identity(source, bundle, settings)
+    else:
+        bundle, corpus = _open(corpus_uri, bundle_path, settings)
+        identity = _corpus_identity(bundle, corpus, settings)
+    budget = max_batch_tokens or bundle.cost_profile.max_batch_tokens
+    identity.update(
+        {
+            "bundle": bundle.digest,
+            "max batch tokens": budget,
+            "keep columns": list(settings.keep_columns),
+        }
+    )
+    return ScoreRun(
+        bundle=bundle,
+        output=output,
+        shards=source if is_prepared else output.child("shards"),
+        corpus=corpus,
+        settings=settings,
+        keep_columns=settings.keep_columns,
+        max_batch_tokens=budget,
+        fail_on_bad_row=fail_on_bad_row,
+        identity=identity,
+    )
+
+
+def _open(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
+    bundle = open_bundle(bundle_path)
+    if bundle.text_pairs and settings.text_pair_column is None:
+        raise InputError(f"{bundle_path} scores text pairs: give --text-pair-column")
+    if not bundle.text_pairs and settings.text_pair_column is not None:
+        raise InputError(f"{bundle_path} scores single texts: leave --text-pair-column out")
+    columns = tuple(c for c in (settings.text_column, settings.text_pair_column) if c is not None)
+    corpus = open_corpus(
+        uri,
+        text_columns=columns,
+        keep_columns=settings.keep_columns,
+        skip_unreadable=settings.skip_unreadable_files,
+    )
+    return bundle, corpus
+
+
+def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -> dict[str, Any]:
+    return {
+        "corpus files": corpus.digest,
+        "tokenizer": bundle.preparation_digest,
+        "text columns": list(corpus.reader.text_columns),
+        "keep columns": list(settings.keep_columns),
+        "limit": settings.limit,
+        "shard seconds": settings.shard_seconds,
+        "cost profile": list(bundle.cost_profile.seconds_per_row),
+    }
+
+
+def _prepared_identity(
+    source: Directory, bundle: Bundle, settings: CorpusSettings
+) -> dict[str, Any]:
+    """Identity of prepared shards, after checking that they suit the bundle and settings."""
+    identity: dict[str, Any] = dict(source.read_json(prepared.IDENTITY_FILE)["identity"])
+    if identity["tokenizer"] != bundle.preparation_digest:
+        raise InputError(
+            f"{source}: prepared for another tokenizer, maximum length or kind of input than "
+            f"{bundle.path} has; prepare the corpus with this bundle"
+        )
+    missing = [name for name in settings.keep_columns if name not in identity["keep columns"]]
+    if missing:
+        kept = ", ".join(identity["keep columns"]) or "none"
+        raise InputError(
+            f"{source}: --keep-columns {','.join(missing)}: not prepared (kept columns: {kept}); "
+            "prepare again with it"
+        )
+    if settings.limit is not None:
+        raise InputError(f"{source}: --limit applies when a corpus is prepared, not to its shards")
+    return identity

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from fastformers.bundle import open_bundle
+from fastformers.engine import EngineError, OnnxEngine
+from fastformers.errors import BundleError
+
+IDS = np.array([[2, 5, 14, 3]])
+
+
+def test_a_file_that_is_no_graph_is_the_bundles_fault(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    for path in (tmp_path / "model.onnx", tmp_path / "missing.onnx"):
+        with pytest.raises(BundleError, match=rf"{path.name}: ONNX Runtime cannot load it"):
+            OnnxEngine(path)
+
+
+def test_a_token_without_embedding_is_an_error_of_its_batch(bundle):
+    engine = OnnxEngine(open_bundle(bundle.path).model_path)
+    expected = engine.run(IDS, None)
+    with pytest.raises(EngineError, match="out of data bounds") as caught:
+        engine.run(np.array([[2, 1000, 14, 3]]), None)
+    assert "\n" not in str(caught.value)
+    np.testing.assert_array_equal(engine.run(IDS, None), expected)  # and it still works
+
+
+def test_token_types_reach_only_a_graph_that_takes_them(bundle, pair_bundle):
+    single, pair = OnnxEngine(bundle.model_path), OnnxEngine(pair_bundle.model_path)
+    assert single.input_names == bundle.input_names == ("input_ids",)
+    assert pair.input_names == pair_bundle.input_names == ("input_ids", "token_type_ids")
+    first, second = np.zeros_like(IDS), np.array([[0, 0, 1, 1]])
+    np.testing.assert_array_equal(single.run(IDS, first), single.run(IDS, second))
+    assert np.abs(pair.run(IDS, first) - pair.run(IDS, second)).max() > 1e-3
+    # Without pairs the first type is part of the positions.
+    np.testing.assert_allclose(pair.run(IDS, first), single.run(IDS, None), atol=1e-5)
+
+
+def test_the_engine_is_named_with_its_version(bundle):
+    assert OnnxEngine(bundle.model_path).name.startswith("onnxruntime 1.")

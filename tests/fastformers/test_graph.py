@@ -1,0 +1,283 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
+
+from fastformers.encoder import Layer, Linear
+from fastformers.engine import OnnxEngine
+from fastformers.graph import ActivationRange, quantize_weight, write_graph
+from fastformers.quantize import collect_histograms
+
+SHAPE = {"vocabulary": 1000, "width": 32, "num_heads": 4, "classes": 5}
+
+
+def norm(values, parameters):
+    centered = values - values.mean(axis=-1, keepdims=True)
+    variance = np.square(centered).mean(axis=-1, keepdims=True)
+    return centered / np.sqrt(variance + parameters.epsilon) * parameters.gain + parameters.shift
+
+
+def linear(values, parameters):
+    return values @ parameters.weight.astype(np.float64) + parameters.bias
+
+
+def activate(values, activation):
+    gelu = np.vectorize(lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))))
+    return {"gelu": gelu, "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}[activation](values)
+
+
+class Projections:
+    """The projections as they are, or as int8 would round them where there are ranges."""
+
+    def __init__(self, ranges=None):
+        self._ranges = ranges or {}
+
+    def __call__(self, values, name, parameters):
+        if name not in self._ranges:
+            return linear(values, parameters)
+        span = self._ranges[name]
+        steps = np.clip(np.rint(values / np.float32(span.scale)) + span.zero_point, 0, 255)
+        weight, scale = quantize_weight(parameters.weight)
+        values = (steps - span.zero_point) * float(np.float32(span.scale))
+        return linear(values, replace(parameters, weight=weight * scale))
+
+
+def attend(values_TD, layer, name, names, project):
+    parts = zip((layer.query, layer.key, layer.value), names, strict=True)
+    heads = [
+        np.split(project(values_TD, f"{name}.{part_name}", part), layer.num_heads, axis=1)
+        for part, part_name in parts
+    ]
+    contexts = []
+    for query, key, value in zip(*heads, strict=True):
+        scores = np.exp(query @ key.T / math.sqrt(query.shape[1]))
+        contexts.append(scores / scores.sum(axis=1, keepdims=True) @ value)
+    return project(np.concatenate(contexts, axis=1), f"{name}.output", layer.output)
+
+
+def reference_logits(encoder, ids_T, types_T, ranges=None):
+    """The encoder as the papers have it, in float64: every layer on every token."""
+    words_VE = encoder.words_VE
+    if ranges:
+        steps, scale = quantize_weight(words_VE.T)
+        words_VE = (steps * scale).T
+    hidden_TD = words_VE[ids_T].astype(np.float64) + encoder.places_PE[: len(ids_T)]
+    if encoder.types_KE is not None:
+        hidden_TD = hidden_TD + encoder.types_KE[types_T]
+    hidden_TD = norm(hidden_TD, encoder.embedding_norm)
+    if encoder.projection is not None:
+        hidden_TD = linear(hidden_TD, encoder.projection)
+    project = Projections(ranges)
+    for index, layer in enumerate(encoder.layers):
+        name, is_last = f"layer{index}", index == len(encoder.layers) - 1
+        names = ("q", "kv", "kv") if is_last else ("qkv", "qkv", "qkv")
+        hidden_TD = hidden_TD + attend(hidden_TD, layer, name, names, project)
+        hidden_TD = norm(hidden_TD, layer.attention_norm)
+        inner_TF = activate(project(hidden_TD, f"{name}.up", layer.up), encoder.activation)
+        hidden_TD = norm(
+            hidden_TD + project(inner_TF, f"{name}.down", layer.down), layer.ffn_norm
+        )
+    head = encoder.head
+    return linear(activate(linear(hidden_TD[0], head.hidden), head.activation), head.output)
+
+
+def prune(layer: Layer, num_heads: int) -> Layer:
+    """The layer with only its first heads."""
+    width = layer.query.weight.shape[1] // layer.num_heads * num_heads
+
+    def first(part: Linear) -> Linear:
+        return Linear(weight=part.weight[:, :width], bias=part.bias[:width])
+
+    return replace(
+        layer,
+        num_heads=num_heads,
+        query=first(layer.query),
+        key=first(layer.key),
+        value=first(layer.value),
+        output=replace(layer.output, weight=layer.output.weight[:width]),
+    )
+
+
+def make_variant(encoder_factory, kind):
+    encoder = encoder_factory(num_layers=1 if kind == "one layer" else 2, num_heads=4)
+    if kind == "pruned":
+        first, last = encoder.layers
+        return replace(encoder, layers=(prune(first, 3), prune(last, 1)))
+    if kind == "narrow embeddings":
+        narrow = encoder_factory(width=16)
+        projection = Linear(weight=encoder.words_VE[:16], bias=encoder.places_PE[0])
+        return replace(
+            encoder,
+            words_VE=narrow.words_VE,
+            places_PE=narrow.places_PE,
+            types_KE=narrow.types_KE,
+            embedding_norm=narrow.embedding_norm,
+            projection=projection,
+        )
+    if kind == "relu":
+        return replace(encoder, activation="relu", head=replace(encoder.head, activation="gelu"))
+    if kind == "no types":
+        return replace(encoder, types_KE=None)
+    return encoder
+
+
+@pytest.mark.parametrize("text_pairs", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["plain", "one layer", "pruned", "narrow embeddings", "relu", "no types"]
+)
+def test_the_graph_computes_what_the_encoder_means(encoder_factory, tmp_path, kind, text_pairs):
+    encoder = make_variant(encoder_factory, kind)
+    write_graph(encoder, tmp_path / "model.onnx", text_pairs=text_pairs)
+    engine = OnnxEngine(tmp_path / "model.onnx")
+    has_types = text_pairs and kind != "no types"
+    assert engine.input_names == ("input_ids", "token_type_ids")[: 1 + has_types]
+    rng = np.random.default_rng(0)
+    for length in (1, 2, 17, 64):
+        ids_BT = rng.integers(0, 128, (3, length))
+        types_BT = rng.integers(0, 2, (3, length)) * text_pairs
+        expected_BC = [
+            reference_logits(encoder, *row) for row in zip(ids_BT, types_BT, strict=True)
+        ]
+        np.testing.assert_allclose(engine.run(ids_BT, types_BT), expected_BC, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def graphs(encoder_factory, tmp_path_factory):
+    """Paths of one encoder's graph in float and, with min-max ranges, in int8."""
+    path = tmp_path_factory.mktemp("graphs")
+    encoder = encoder_factory(**SHAPE)
+    write_graph(encoder, path / "float.onnx", text_pairs=True)
+    write_graph(encoder, path / "observed.onnx", text_pairs=True, observe=True)
+    ranges = find_ranges(path / "observed.onnx")
+    write_graph(encoder, path / "int8.onnx", text_pairs=True, ranges=ranges)
+    return path
+
+
+def find_ranges(observed):
+    """Ranges of all that random rows bring."""
+    histograms = collect_histograms(observed, RandomRows())
+    return {name: histogram.clipped_range(0) for name, histogram in histograms.items()}
+
+
+class RandomRows:
+    """Rows of random ids and types, all of one length, in the shape of `TokenizedRows`."""
+
+    lengths_N = np.full(128, 24)
+
+    def batch_ids(self, rows_B):
+        return np.random.default_rng(1).integers(0, 1000, (128, 24))[rows_B]
+
+    def batch_types(self, rows_B):
+        return np.random.default_rng(2).integers(0, 2, (128, 24))[rows_B]
+
+
+@pytest.fixture(scope="module")
+def logits(graphs):
+    """Logits of both graphs on random rows: ids, types, float, int8."""
+    rng = np.random.default_rng(3)
+    ids_BT, types_BT = rng.integers(0, 1000, (256, 24)), rng.integers(0, 2, (256, 24))
+    run = [OnnxEngine(graphs / name).run(ids_BT, types_BT) for name in ("float.onnx", "int8.onnx")]
+    return ids_BT, types_BT, *run
+
+
+def test_int8_logits_are_close_to_those_of_the_float_graph(logits):
+    _, _, float_BC, int8_BC = logits
+    assert len(set(float_BC.argmax(axis=1))) >= 3
+    # 0.95 here; weights without training leave many rows between two classes.
+    assert (float_BC.argmax(axis=1) == int8_BC.argmax(axis=1)).mean() >= 0.9
+    assert (np.abs(int8_BC - float_BC).mean(axis=0) < 0.1 * float_BC.std(axis=0)).all()
+
+
+def test_int8_logits_are_those_of_rounded_weights_and_activations(encoder_factory, logits, graphs):
+    ids_BT, types_BT, float_BC, int8_BC = (part[:64] for part in logits)
+    encoder = encoder_factory(**SHAPE)
+    ranges = find_ranges(graphs / "observed.onnx")
+    expected_BC = np.array(
+        [
+            reference_logits(encoder, *row, ranges)
+            for row in zip(ids_BT, types_BT, strict=True)
+        ]
+    )
+    # A value halfway between two steps may go either way, which moves a row by 0.03 or so.
+    errors_B = np.abs(int8_BC - expected_BC).max(axis=1)
+    assert (errors_B < 1e-4).mean() > 0.9
+    assert errors_B.max() < 0.1
+    assert np.abs(float_BC - expected_BC).mean() > 0.01  # rounding does move them
+
+
+def test_int8_takes_far_less_space(graphs):
+    sizes = [(graphs / name).stat().st_size for name in ("int8.onnx", "float.onnx")]
+    assert sizes[0] < 0.4 * sizes[1]  # towards a quarter, the wider the layers
+
+
+@pytest.mark.parametrize("name", ["float.onnx", "int8.onnx"])
+def test_the_file_has_no_mask_and_no_fused_norm(graphs, name):
+    graph = onnx.load(graphs / name).graph
+    assert [entry.name for entry in graph.input] == ["input_ids", "token_type_ids"]
+    operators = {node.op_type for node in graph.node}
+    assert "SkipLayerNormalization" not in operators
+    assert "LayerNormalization" in operators
+    for node in graph.node:
+        if node.op_type == "MultiHeadAttention":
+            assert len(node.input) == 3  # query, key, value; a mask would be the fifth
+
+
+def test_every_projection_is_int8_and_the_rest_is_not(graphs):
+    def count(name, operator):
+        return sum(node.op_type == operator for node in onnx.load(graphs / name).graph.node)
+
+    # Per layer qkv, output, up and down; the last one has q and kv instead of qkv.
+    assert count("int8.onnx", "MatMulIntegerToFloat") == 2 * 4 + 1
+    assert count("int8.onnx", "MatMul") == 2  # of the head
+    assert count("float.onnx", "MatMul") == 2 * 4 + 1 + 2
+    (words,) = (w for w in onnx.load(graphs / "int8.onnx").graph.initializer if w.name == "words")
+    assert words.data_type == onnx.TensorProto.INT8
+
+
+def test_only_the_first_token_goes_through_the_last_layers_feed_forward(graphs):
+    session = onnxruntime.InferenceSession(graphs / "observed.onnx")
+    feed = {name: np.zeros((2, 24), np.int64) for name in ("input_ids", "token_type_ids")}
+    names = [output.name for output in session.get_outputs()]
+    tokens = {name: v.shape[1] for name, v in zip(names, session.run(names, feed), strict=True)}
+    assert tokens["layer0.up.input"] == tokens["layer0.down.input"] == 24
+    assert tokens["layer1.kv.input"] == 24
+    for part in ("q", "output", "up", "down"):
+        assert tokens[f"layer1.{part}.input"] == 1
+
+
+def test_the_same_encoder_gives_the_same_file(encoder_factory, tmp_path):
+    for name in ("a.onnx", "b.onnx"):
+        write_graph(encoder_factory(), tmp_path / name, text_pairs=False)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+weights = st_np.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    elements=st.floats(-1000, 1000, width=32, allow_subnormal=False),
+)
+
+
+@given(weights)
+def test_a_weight_is_off_by_at_most_half_a_step(weight):
+    steps, scale = quantize_weight(weight)
+    assert steps.dtype == np.int8
+    assert steps.min() >= -127
+    errors = np.abs(steps * scale.astype(np.float64) - weight)
+    assert (errors <= 0.5001 * scale).all()
+    assert (steps[:, np.abs(weight).max(axis=0) == 0] == 0).all()
+
+
+@given(st.floats(-100, 0), st.floats(0, 100))
+def test_a_range_holds_its_ends_and_zero_exactly(low, high):
+    span = ActivationRange(low=low, high=high)
+    assert 0 <= span.zero_point <= 255
+    lowest, highest = (span.scale * (step - span.zero_point) for step in (0, 255))
+    assert lowest <= low + 0.51 * span.scale
+    assert highest >= high - 0.51 * span.scale
