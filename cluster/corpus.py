@@ -7,6 +7,7 @@ of Parquet files, or a byte range of a JSON lines or CSV file. Slices follow eac
 order, so rows keep their place without a global numbering. `corpus_formats.py` reads them.
 """
 
+import csv
 import fnmatch
 import hashlib
 from collections.abc import Iterator
@@ -169,7 +170,7 @@ def open_corpus(
                 keep_columns=keep_columns,
                 skip_unreadable=skip_unreadable,
             )
-        except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowInvalid, OSError, UnicodeDecodeError, csv.Error) as error:
             reason = str(error).splitlines()[0]
             if not skip_unreadable:
                 raise InputError(
@@ -198,7 +199,7 @@ def _find_files(filesystem: pyarrow.fs.FileSystem, path: str, uri: str) -> list[
     if info.type == pyarrow.fs.FileType.File:
         if _suffix(info.path) not in _READERS:
             raise InputError(f"{uri}: expected .parquet, .jsonl, .ndjson, .json or .csv")
-        found, base = [info], info.path.rpartition("/")[0]
+        found, base = [info], info.path
     elif info.type == pyarrow.fs.FileType.Directory:
         found, base = _list(filesystem, path), path
     elif any(character in path for character in "*?["):

@@ -40,7 +40,8 @@ class Progress:
     Attributes:
         receipts: Shards finished since the last call.
         num_done, num_known: Shards finished in this run; shards known to this run.
-        predicted_left_s: Core-seconds of the known shards that are not finished.
+        predicted_left_s: Core-seconds of the known shards that are not finished, and of the slices
+            that are not cut yet, taken to be like those that are.
         num_slices_left: Slices still to cut.
     """
 
@@ -98,7 +99,7 @@ class Driver:
         self._tasks: dict[Any, _Task] = {}
         self._fresh: list[Receipt] = []
         self._num_known = self._num_done = 0
-        self._predicted_left_s = 0.0
+        self._predicted_left_s = self._predicted_cut_s = 0.0
         self.shards: list[Shard] = []
         self.receipts: list[Receipt] = []
         self.slice_receipts: list[SliceReceipt] = []
@@ -188,6 +189,7 @@ class Driver:
         if receipt.rest is not None:
             self._slices.appendleft(receipt.rest)
         for shard in receipt.shards:
+            self._predicted_cut_s += shard.predicted_s
             self._add(shard)
 
     def _add(self, shard: Shard) -> None:
@@ -237,10 +239,16 @@ class Driver:
                 receipts=fresh,
                 num_done=self._num_done,
                 num_known=self._num_known,
-                predicted_left_s=self._predicted_left_s,
+                predicted_left_s=self._predicted_left_s + self._estimate_uncut_s(),
                 num_slices_left=len(self._slices),
             )
         )
+
+    def _estimate_uncut_s(self) -> float:
+        """Core-seconds of the slices that are left, from the average of those cut in this run."""
+        if not self.slice_receipts:
+            return 0.0
+        return self._predicted_cut_s / len(self.slice_receipts) * len(self._slices)
 
 
 def _describe(job: Lease | Slice) -> str:

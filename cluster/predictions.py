@@ -121,7 +121,7 @@ def read_receipt(directory: Directory, file_name: str) -> Receipt | None:
             schema = pyarrow.parquet.read_schema(file)
         fields: dict[str, Any] = json.loads((schema.metadata or {})[_RECEIPT_KEY])
         return Receipt(**fields)
-    except (pa.ArrowInvalid, KeyError, ValueError, TypeError, FileNotFoundError):
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError):
         return None
 
 

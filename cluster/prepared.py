@@ -3,8 +3,8 @@
     slices -> [prepared] -> shards -> actors
 
     prepared.json          identity of the preparation, and whether it is complete
-    slices/00003-00000.json  shards that came out of one read of slice 3, and what is left of it
-    part-00003-00001.parquet a shard
+    slices/000003-00000.json  shards that came out of one read of slice 3, and what is left of it
+    part-000003-00001.parquet  a shard
 
 A slice's receipt is written after its shards, so what a killed run left half done is cut again.
 The driver never holds more than one record for each shard, whatever the number of rows.
@@ -86,7 +86,7 @@ class Preparation:
                 {r - run.start: e for r, e in rows.errors.items() if r in run},
                 rows.kept.slice(run.start, len(run)),
             )
-            name = f"{slice_.index:05d}-{slice_.first_shard + number:05d}"
+            name = f"{slice_.index:06d}-{slice_.first_shard + number:05d}"
             shard = self._describe(name, table, cut_spans(spans, run))
             with self.directory.write(shard.file_name) as file:
                 pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
@@ -194,7 +194,7 @@ def identify(directory: Directory, identity: Mapping[str, Any], *, complete: boo
 
 
 def _receipt_name(slice_: Slice) -> str:
-    return f"{slice_.index:05d}-{slice_.first_shard:05d}.json"
+    return f"{slice_.index:06d}-{slice_.first_shard:05d}.json"
 
 
 def _load_receipt(directory: Directory, name: str) -> SliceReceipt:

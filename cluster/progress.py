@@ -78,8 +78,6 @@ class ProgressDisplay:
         elapsed_s = now - self._start
         known_s = self._predicted_done_s + progress.predicted_left_s
         share = self._predicted_done_s / known_s if known_s else 0.0
-        if progress.num_slices_left and progress.num_known:
-            share *= 0.5  # most of the corpus may not be read yet
         recent_s = min(elapsed_s, _RECENT_S)
         recent = sum(rows for _, rows in self._recent) / recent_s if recent_s else 0.0
         parts = [

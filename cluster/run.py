@@ -201,20 +201,22 @@ class ScoreRun:
         )
         claimed = home.read_json(file)
         if claimed is not None:
+            if not (isinstance(claimed, dict) and isinstance(claimed.get("identity"), dict)):
+                raise InputError(f"--output {home}: {file} is not ours; choose another directory")
             _check_same(home, claimed["identity"], self.identity)
         elif not home.is_empty():
             raise InputError(
                 f"--output {home}: is not empty and holds no run of ours; choose another directory"
             )
         home.create()
+        if claimed is None:
+            home.write_json(file, {"complete": False, "identity": self.identity})
         if self.corpus is not None:
             self.shards.child("slices").create()
         if self.output is not None:
             self.output.child("predictions").create()
             self.output.child("predictions").delete_leftovers()
         self.shards.delete_leftovers()
-        if claimed is None:
-            home.write_json(file, {"complete": False, "identity": self.identity})
 
     def _slices(self, resumed: Collection[str]) -> tuple[list[prepared.SliceReceipt], list[Any]]:
         if self.corpus is None:

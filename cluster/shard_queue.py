@@ -16,6 +16,8 @@ from fastformers.errors import ScoringError
 
 MAX_ATTEMPTS = 3
 MAX_FALSE_ALARMS = 2
+# A text is blamed only if it kills twice when it is scored alone: machines fail on their own, too.
+DEATHS_TO_BLAME = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class _Entry:
     shard: Shard
     attempts: int = 0
     deaths: int = 0
+    total_deaths: int = 0
+    suspect_deaths: int = 0
     false_alarms: int = 0
     suspects: range | None = None
     skip: dict[int, str] = field(default_factory=dict)
@@ -91,6 +95,7 @@ class ShardQueue:
         assert entry.suspects is not None
         if len(entry.suspects) > 1:  # the first half is innocent
             entry.suspects = entry.suspects[len(entry.suspects) // 2 :]
+            entry.suspect_deaths = 0
         else:
             self._false_alarm(entry)
         self._wait(entry.shard)
@@ -101,6 +106,7 @@ class ShardQueue:
         entry = self._entries[lease.shard.name]
         self.num_leased -= 1
         self.num_retries += 1
+        entry.total_deaths += 1
         if lease.probe is None:
             entry.deaths += 1
             if entry.deaths >= MAX_ATTEMPTS:
@@ -108,17 +114,30 @@ class ShardQueue:
         elif len(lease.probe) > 1:
             entry.suspects = lease.probe
         else:
-            entry.skip[lease.probe.start] = f"the text kills its actor: {reason}"
-            entry.suspects, entry.deaths = None, 0
+            self._suspect(entry, lease, reason)
         self._wait(entry.shard)
 
+    def _suspect(self, entry: _Entry, lease: Lease, reason: str) -> None:
+        """An actor died on one text alone, or on none."""
+        assert lease.probe is not None
+        entry.suspect_deaths += 1
+        if entry.suspect_deaths < DEATHS_TO_BLAME:
+            return
+        if set(lease.probe) <= entry.skip.keys():
+            raise ScoringError(
+                f"shard {entry.shard.name} killed its actor {entry.total_deaths} times, at last "
+                "with nothing to score; the machine may lack memory: lower --num-actors"
+            )
+        entry.skip[lease.probe.start] = f"the text kills its actor: {reason}"
+        entry.suspects, entry.deaths, entry.suspect_deaths = None, 0, 0
+
     def _false_alarm(self, entry: _Entry) -> None:
-        entry.suspects, entry.deaths = None, 0
+        entry.suspects, entry.deaths, entry.suspect_deaths = None, 0, 0
         entry.false_alarms += 1
         if entry.false_alarms > MAX_FALSE_ALARMS:
             raise ScoringError(
-                f"shard {entry.shard.name} killed its actor {entry.attempts} times, but no text of "
-                "it does alone; the machine may lack memory: lower --max-batch-tokens or "
+                f"shard {entry.shard.name} killed its actor {entry.total_deaths} times, but no "
+                "text of it does alone; the machine may lack memory: lower --max-batch-tokens or "
                 "--num-actors"
             )
 

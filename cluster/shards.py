@@ -32,7 +32,7 @@ class Shard:
     """What is known of a shard without reading it.
 
     Attributes:
-        name: "SLICE-NUMBER", both with five digits: in name order, shards are in corpus order.
+        name: "SLICE-NUMBER", with six and five digits: in name order, shards are in corpus order.
         num_rows: Rows of the corpus, bad ones included.
         num_unique: Different texts, each of which is scored once.
         num_tokens: Tokens of all good rows.

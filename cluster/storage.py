@@ -8,6 +8,7 @@ rest.
 """
 
 import errno
+import io
 import json
 import os
 import uuid
@@ -46,9 +47,11 @@ class Directory:
         return sorted(f.base_name for f in found if f.type == pyarrow.fs.FileType.File)
 
     def is_empty(self) -> bool:
-        """Whether nothing at all is in it."""
+        """Whether nothing is in it but what a killed writer left."""
         selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
-        return not self.filesystem.get_file_info(selector)
+        with storage_errors(self.path):
+            found = self.filesystem.get_file_info(selector)
+        return all(info.base_name.endswith(TEMPORARY_SUFFIX) for info in found)
 
     def create(self) -> None:
         """Make it and its parents.
@@ -84,6 +87,10 @@ class Directory:
                 return json.loads(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except ValueError as error:
+            raise InputError(
+                f"{self.path}/{name}: is not JSON, so not ours; choose another directory"
+            ) from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""
@@ -100,8 +107,10 @@ class Directory:
         final = f"{self.path}/{name}"
         with storage_errors(final):
             if not isinstance(self.filesystem, pyarrow.fs.LocalFileSystem):
+                buffer = io.BytesIO()  # closing a stream would commit what a failed block wrote
+                yield buffer
                 with self.filesystem.open_output_stream(final) as file:
-                    yield file
+                    file.write(buffer.getbuffer())
                 return
             temporary = Path(f"{self.path}/.{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
             try:

@@ -75,7 +75,8 @@ class JsonLinesReader:
         [info] = self.filesystem.get_file_info([path])
         if limit is not None:
             with _open_lines(self.filesystem, path, 0) as file:
-                num_rows = sum(1 for _ in itertools.islice(filter(bytes.strip, file), limit))
+                lines = itertools.islice(filter(bytes.strip, file), limit)
+                num_rows = _count(lines, path, skip=self.skip_unreadable)
             yield FilePart(
                 start=0, stop=None, num_bytes=info.size, num_rows=num_rows, max_rows=limit
             )
@@ -160,7 +161,8 @@ class CsvReader:
         if limit is not None:
             with _open_lines(self.filesystem, path, 0) as file:
                 _header(file, [0])
-                num_rows = sum(1 for _ in itertools.islice(_records(file, [0]), limit))
+                records = itertools.islice(_records(file, [0]), limit)
+                num_rows = _count(records, path, skip=self.skip_unreadable)
         yield FilePart(
             start=0, stop=None, num_bytes=info.size, num_rows=num_rows, max_rows=num_rows
         )
@@ -224,9 +226,10 @@ def _infer_type(path: str, name: str, values: Sequence[Any]) -> pa.DataType:
             pa.array([value])
             valid.append(value)
     try:
-        return pa.array(valid).type
+        kind = pa.array(valid).type
     except _UNFIT as error:
         raise InputError(f"{path}: --keep-columns: mixed types in {name!r}: {error}") from error
+    return pa.string() if kind == pa.null() else kind  # nothing but nulls: text is the likeliest
 
 
 def _convert(values: Sequence[Any], field: pa.Field, errors: dict[int, str]) -> pa.Array:
@@ -255,6 +258,18 @@ def _is_same(stored: Any, given: Any) -> bool:
     if isinstance(given, list) and isinstance(stored, list):
         return len(given) == len(stored) and all(map(_is_same, stored, given))
     return bool(stored == given) or given != given
+
+
+def _count(rows: Iterator[Any], path: str, *, skip: bool) -> int:
+    """Rows that can be read, and one for the place where a damaged file ends."""
+    num_rows = 0
+    try:
+        for _ in rows:
+            num_rows += 1
+    except OSError as error:
+        _unreadable(path, error, skip=skip)
+        num_rows += 1
+    return num_rows
 
 
 def _unreadable(path: str, error: OSError, *, skip: bool) -> str:
@@ -287,7 +302,7 @@ def _decoded(file: io.BufferedReader, position: list[int]) -> Iterator[str]:
     """Lines as text, undecodable bytes as surrogates; counts the bytes in `position[0]`."""
     for line in file:
         position[0] += len(line)
-        yield line.replace(b"\0", b"").decode("utf-8", "surrogateescape")
+        yield line.decode("utf-8", "surrogateescape")
 
 
 def _records(file: io.BufferedReader, position: list[int]) -> Iterator[list[str] | str]:

@@ -4,7 +4,8 @@ fastformers bench CORPUS --bundle BUNDLE
 
 First the whole job: start Ray, read, tokenize, score, write. Then the same actors on the same cores
 run the same batches, already tokenized and in memory, and nothing else. The ratio of their rows per
-second is what reading, tokenizing, writing, scheduling and idle cores cost.
+second is what reading, tokenizing, writing, scheduling and idle cores cost. Shards and predictions
+stay under `--output`, where it is given.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray  # noqa: TID253 - this job talks to actors directly
@@ -53,17 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        with tempfile.TemporaryDirectory(
-            prefix="fastformers-bench-", dir=options.output
-        ) as scratch:
-            return _bench(options, Path(scratch))
+        if options.output is not None:
+            return _bench(options, options.output)
+        with tempfile.TemporaryDirectory(prefix="fastformers-bench-") as scratch:
+            return _bench(options, scratch)
 
     return run(job)
 
 
-def _bench(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+def _bench(options: argparse.Namespace, scratch: str) -> dict[str, Any]:
     settings, actors, price = corpus_settings(options), actor_settings(options), price_of(options)
-    prepare_run = plan_prepare(options.corpus, options.bundle, str(scratch / "shards"), settings)
+    prepare_run = plan_prepare(options.corpus, options.bundle, f"{scratch}/shards", settings)
     execute(prepare_run, actors, price)
     jobs: list[dict[str, Any]] = []
     engines: list[float] = []
@@ -71,7 +71,7 @@ def _bench(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         score_run = plan_score(
             options.corpus,
             options.bundle,
-            str(scratch / f"scored-{repeat}"),
+            f"{scratch}/scored-{repeat}",
             settings,
             max_batch_tokens=None,
             fail_on_bad_row=False,

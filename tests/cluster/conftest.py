@@ -17,7 +17,8 @@ import pytest
 import cluster.run
 from cluster import prepared
 from cluster.actor import Worker
-from cluster.run import ActorSettings, ScoreRun
+from cluster.run import ScoreRun
+from cluster.settings import ActorSettings
 from cluster.shard_queue import Lease
 
 

@@ -61,6 +61,12 @@ def test_hidden_directories_are_ignored(tmp_path, write_rows, hidden):
     assert names(open_texts(tmp_path), tmp_path) == ["a.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["_rows.jsonl", ".rows.jsonl"])
+def test_a_file_that_is_named_itself_is_read_whatever_its_name(tmp_path, write_rows, name):
+    path = write_rows(tmp_path / name, rows_of("text"))
+    assert names(open_texts(path), tmp_path) == [name]
+
+
 def test_a_corpus_below_a_hidden_directory_is_read(tmp_path, write_rows):
     write_rows(tmp_path / ".cache" / "_data" / "a.jsonl", rows_of("text"))
     assert len(open_texts(tmp_path / ".cache" / "_data").files) == 1
@@ -90,6 +96,16 @@ def test_a_star_stays_in_its_directory(tmp_path, write_rows):
     write_rows(tmp_path / "a.jsonl", rows_of("new"))
     write_rows(tmp_path / "old" / "a.jsonl", rows_of("old"))
     assert names(open_texts(tmp_path / "*.jsonl"), tmp_path) == ["a.jsonl"]
+
+
+def test_two_stars_stand_for_any_directories(tmp_path, write_rows):
+    for name in ("a.jsonl", "x/a.jsonl", "x/y/a.jsonl", "x/y/b.jsonl"):
+        write_rows(tmp_path / name, rows_of("text"))
+    every = ["a.jsonl", "x/a.jsonl", "x/y/a.jsonl"]
+    assert names(open_texts(tmp_path / "**" / "a.jsonl"), tmp_path) == every
+    assert names(open_texts(tmp_path / "x" / "**" / "*.jsonl"), tmp_path) == [
+        *("x/a.jsonl", "x/y/a.jsonl", "x/y/b.jsonl")
+    ]
 
 
 def test_a_path_that_exists_is_no_glob(tmp_path, write_rows):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cluster.corpus
-from cluster import prepared, text_formats
+from cluster import prepared
 from cluster.corpus import open_corpus
 from fastformers.errors import InputError
 
@@ -126,62 +126,6 @@ def test_csv_is_cut_at_every_byte(read_corpus, ending):
         check_round_trip(read_corpus, "a.csv", content, SAMPLE, size, id_type=str)
 
 
-def test_csv_is_read_in_chunks(tmp_path, write_rows, read_slices, monkeypatch):
-    path = write_rows(tmp_path / "a.csv", [{"text": "x" * 98} for _ in range(10)])
-    monkeypatch.setattr(prepared, "READ_CHUNK_BYTES", 250)  # a row takes 101 bytes
-    assert [len(rows.texts[0]) for rows in read_slices(open_file(path))] == [3, 3, 3, 1]
-
-
-def test_a_byte_range_in_the_middle_of_a_line_has_no_rows(
-    tmp_path, write_rows, read_slices, monkeypatch
-):
-    path = write_rows(tmp_path / "a.jsonl", [{"text": "x" * 1000}, {"text": "y"}])
-    monkeypatch.setattr(cluster.corpus, "SLICE_BYTES", 100)
-    reads = read_slices(open_file(path))
-    assert len(reads) == -(-path.stat().st_size // 100)
-    assert [len(rows.texts[0]) for rows in reads if rows.texts[0]] == [1, 1]
-
-
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz"])
-def test_a_compressed_file_of_several_members(tmp_path, read_corpus, name):
-    encode = encode_csv if "csv" in name else encode_json
-    content = encode([{"text": "one"}, {"text": "two"}])
-    parts = content[:-6], content[-6:]
-    (tmp_path / name).write_bytes(b"".join(gzip.compress(part) for part in parts))
-    assert read_corpus(open_file(tmp_path / name)).texts == ["one", "two"]
-
-
-@pytest.mark.parametrize("name", ["A.JSONL.GZ", "A.CSV.GZ"])
-def test_suffixes_in_capitals(tmp_path, read_corpus, name):
-    encode = encode_csv if "CSV" in name else encode_json
-    (tmp_path / name).write_bytes(gzip.compress(encode([{"text": "one"}])))
-    assert read_corpus(open_file(tmp_path / name)).texts == ["one"]
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-def test_a_compressed_file_that_ends_too_early_is_named(tmp_path, read_corpus, suffix):
-    """Its first megabyte is whole, so that it is noticed only while it is read."""
-    rows = [{"text": f"{row} " + "x" * 100} for row in range(30_000)]
-    content = (encode_csv if suffix == "csv" else encode_json)(rows)
-    path = tmp_path / f"a.{suffix}.gz"
-    path.write_bytes(gzip.compress(content, 1)[:-1000])
-    corpus = open_file(path)
-    with pytest.raises(InputError, match=rf"a\.{suffix}\.gz"):
-        read_corpus(corpus)
-
-
-def test_a_bom_before_json(tmp_path, read_corpus):
-    """Editors of Windows put one there; it is no reason to lose the first row."""
-    (tmp_path / "a.jsonl").write_bytes(BOM + encode_json([{"text": "one"}, {"text": "two"}]))
-    read = read_corpus(open_file(tmp_path / "a.jsonl"))
-    assert (read.texts, read.errors) == (["one", "two"], {})
-
-
-def test_a_bom_before_a_quoted_header(tmp_path, read_corpus):
-    (tmp_path / "a.csv").write_bytes(BOM + encode_csv([{"text": "one", "id": 1}]))
-    assert read_corpus(open_file(tmp_path / "a.csv")).texts == ["one"]
-
-
 def binary_as_text(values):
     """Strings that Arrow did not check."""
     array = pa.array(values, pa.binary())
@@ -283,28 +227,6 @@ def test_either_text_of_a_pair_may_be_bad(tmp_path, write_rows, read_slices):
     assert rows.errors == {1: "column 'b': null text"}
 
 
-def test_a_bare_carriage_return_in_csv_spoils_its_row_only(tmp_path, read_corpus):
-    (tmp_path / "a.csv").write_bytes(b"text,k\none,1\nt\rwo,2\nthree,3\n")
-    read = read_corpus(open_file(tmp_path / "a.csv", keep=("k",)))
-    assert len(read.texts) == 3
-    assert read.texts[::2] == ["one", "three"]
-    assert set(read.errors) <= {1}
-
-
-def test_blank_lines_are_no_rows(tmp_path, read_corpus):
-    (tmp_path / "a.csv").write_bytes(b"\n\ntext\none\n\ntwo\n\n")
-    (tmp_path / "a.jsonl").write_bytes(b'\n{"text": "one"}\n \n{"text": "two"}\n\n')
-    for name in ("a.csv", "a.jsonl"):
-        read = read_corpus(open_file(tmp_path / name))
-        assert (read.texts, read.errors) == (["one", "two"], {})
-
-
-def test_a_json_file_without_any_object_is_refused(tmp_path):
-    (tmp_path / "a.json").write_text('[\n  "text"\n]\n')
-    with pytest.raises(InputError, match=r"a\.json: no line of its first MiB is a JSON object"):
-        open_file(tmp_path)
-
-
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz"])
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_text_of_five_megabytes(tmp_path, write_rows, read_corpus, suffix, place):
@@ -349,83 +271,3 @@ def test_a_kept_column_may_be_the_text_itself(tmp_path, write_rows, read_corpus)
         path = write_rows(tmp_path / f"a{suffix}", [{"text": "one"}, {"text": " "}])
         read = read_corpus(open_file(path, keep=("text",)))
         assert (read.texts, read.kept) == (["one", ""], {"text": ["one", " "]})
-
-
-def test_kept_json_values_of_any_kind(tmp_path, write_rows, read_corpus):
-    rows = [
-        {"text": "a", "flag": True, "number": 1, "real": 1, "list": [1, None], "object": {"x": 1}},
-        {"text": "b", "flag": None, "number": -(2**63), "real": 0.5, "list": [], "object": {}},
-        {"text": "c"},
-    ]
-    path = write_rows(tmp_path / "a.jsonl", rows)
-    read = read_corpus(open_file(path, keep=("flag", "number", "real", "list", "object")))
-    assert read.errors == {}
-    assert read.kept == {
-        "flag": [True, None, None],
-        "number": [1, -(2**63), None],
-        "real": [1.0, 0.5, None],
-        "list": [[1, None], [], None],
-        "object": [{"x": 1}, {"x": None}, None],
-    }
-
-
-@pytest.mark.parametrize(
-    ("first", "later", "fits"),
-    [
-        (1, 2, True),
-        (1, None, True),
-        (0.5, 2, True),
-        ([1], [2, None], True),
-        (1, 2.0, True),
-        (1, "no", False),
-        (1, True, False),
-        (1, [1], False),
-        (1, 1.5, False),  # not 1
-        (1, 10**30, False),
-        (0.5, 10**400, False),
-        ("yes", 1, False),
-        ("yes", "\ud800", False),
-        ([1], ["no"], False),
-        ([1], [1.5], False),
-        ({"x": 1}, {"x": "no"}, False),
-        ({"x": 1}, 3, False),
-        (True, 1, False),
-    ],
-)
-def test_a_kept_value_that_does_not_fit_makes_its_row_bad(
-    tmp_path, write_rows, read_corpus, monkeypatch, first, later, fits
-):
-    """Types are those of the beginning of the file, here of its first row."""
-    rows = [{"k": first, "text": "first"}, {"k": later, "text": "later"}, {"text": "end"}]
-    monkeypatch.setattr(text_formats, "_SAMPLE_BYTES", len(encode_json(rows[:1])) - 1)
-    path = write_rows(tmp_path / "a.jsonl", rows)
-    read = read_corpus(open_file(path, keep=("k",)))
-    assert read.kept == {"k": [first, later if fits else None, None]}
-    assert read.texts == ["first", "later" if fits else "", "end"]
-    assert list(read.errors) == ([] if fits else [1])
-    assert all("column 'k'" in reason for reason in read.errors.values())
-
-
-@pytest.mark.parametrize("value", ["\ud800", 10**30])
-def test_a_kept_value_that_no_column_can_hold(tmp_path, write_rows, read_corpus, value):
-    """At the beginning of a file it spoils its row, or is refused in words: never a traceback."""
-    path = write_rows(tmp_path / "a.jsonl", [{"text": "a", "k": value}, {"text": "b", "k": value}])
-    try:
-        read = read_corpus(open_file(path, keep=("k",)))
-    except InputError as error:
-        assert "a.jsonl" in str(error)
-    else:
-        assert list(read.errors) == [0, 1]
-
-
-def test_kept_json_values_of_mixed_types_are_refused(tmp_path, write_rows):
-    path = write_rows(tmp_path / "a.jsonl", [{"text": "a", "k": 1}, {"text": "b", "k": "x"}])
-    with pytest.raises(InputError, match=r"a\.jsonl: --keep-columns: mixed types"):
-        open_file(path, keep=("k",))
-
-
-def test_an_undecodable_kept_csv_value_makes_its_row_bad(tmp_path, read_corpus):
-    (tmp_path / "a.csv").write_bytes(b"text,k\none,\xff\ntwo,2\n")
-    read = read_corpus(open_file(tmp_path / "a.csv", keep=("k",)))
-    assert list(read.errors) == [0]
-    assert read.kept == {"k": [None, "2"]}

@@ -102,12 +102,30 @@ def test_a_text_that_kills_is_found_by_halves():
     assert [lease.probe for lease in leases] == [
         *(None, None, None),  # three deaths, then
         *(range(4), range(4, 6), range(4, 5), range(5, 6)),
+        range(5, 6),  # twice, to be sure
         None,
     ]
-    assert [lease.attempt for lease in leases] == list(range(1, 9))
+    assert [lease.attempt for lease in leases] == list(range(1, 10))
     assert list(leases[-1].skip) == [5]
     assert "its actor died" in leases[-1].skip[5]
     assert all(not lease.skip for lease in leases[:-1])
+
+
+def test_one_death_on_a_text_alone_is_not_enough_to_blame_it():
+    """Machines die on their own, too: here while texts 0 and then 1 are scored alone, once each."""
+    alone = []
+
+    def dies(lease):
+        if lease.probe is None:
+            return len(alone) == 0
+        first_time = lease.probe not in alone
+        alone.append(lease.probe)
+        return len(lease.probe) == 1 and first_time
+
+    leases = play(make_shard(num_unique=2), dies)
+    assert alone == [range(0, 1), range(0, 1), range(1, 2), range(1, 2)]
+    assert leases[-1].probe is None
+    assert leases[-1].skip == {}
 
 
 @given(st.data(), st.integers(1, 70))
@@ -116,7 +134,7 @@ def test_the_killing_texts_are_skipped_and_no_others(data, num_unique):
     leases = play(make_shard(num_unique=num_unique), lambda lease: killers & texts_of(lease))
     assert leases[-1].probe is None
     assert set(leases[-1].skip) == killers
-    search = MAX_ATTEMPTS + math.ceil(math.log2(num_unique)) + 1
+    search = MAX_ATTEMPTS + math.ceil(math.log2(num_unique)) + 2
     assert len(leases) <= len(killers) * search + 1
 
 

@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from tokenizers import Tokenizer as HfTokenizer
+
+# A time limit per example would fail on a machine that is busy with something else.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 SHAPE = {
     "hidden_size": 32,
@@ -47,18 +52,21 @@ def make_teacher(tokenizer_json: str) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def save_teacher(make_teacher, tokenizer_json) -> Callable[..., Path]:
-    """`make_teacher`, saved to a directory with a WordPiece tokenizer."""
+    """`make_teacher`, or its encoder alone, saved to a directory with a WordPiece tokenizer."""
     transformers = pytest.importorskip("transformers")
 
-    def save(path: Path, architecture: str = "Bert", **shape: Any) -> Path:
-        make_teacher(architecture, **shape).save_pretrained(path)
-        special = {name: f"[{name[:3].upper()}]" for name in ("pad_token", "unk_token")}
+    def save(
+        path: Path, architecture: str = "Bert", *, encoder_only: bool = False, **shape: Any
+    ) -> Path:
+        model = make_teacher(architecture, **shape)
+        (model.base_model if encoder_only else model).save_pretrained(path)
         transformers.PreTrainedTokenizerFast(
             tokenizer_object=HfTokenizer.from_str(tokenizer_json),
+            pad_token="[PAD]",
+            unk_token="[UNK]",
             cls_token="[CLS]",
             sep_token="[SEP]",
             mask_token="[MASK]",
-            **special,
         ).save_pretrained(path)
         return path
 

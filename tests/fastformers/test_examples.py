@@ -55,7 +55,7 @@ def test_labels_keep_their_kind(tmp_path, name, labels):
     assert load(write(tmp_path / name, {**TABLE, "label": labels})).labels == labels
 
 
-@pytest.mark.parametrize("kind", [pa.large_string(), pa.string(), pa.dictionary(pa.int8(), pa.string())])
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string()])
 def test_every_kind_of_text_column_is_text(tmp_path, kind):
     columns = {"text": pa.array(["a", "b", "a"]).cast(kind), "label": [0, 1, 0]}
     assert load(write(tmp_path / "e.parquet", columns)).texts == ["a", "b", "a"]
@@ -68,7 +68,9 @@ def test_rows_without_text_or_label_are_left_out(tmp_path):
     assert load(path, text="pair", pair="text").texts == ["w", "z"]
 
 
-@pytest.mark.parametrize("columns", [{"text": [None], "label": [1]}, {"text": ["a"], "label": [None]}])
+@pytest.mark.parametrize(
+    "columns", [{"text": [None], "label": ["b"]}, {"text": ["a"], "label": [None]}]
+)
 def test_a_file_without_examples_is_refused(tmp_path, columns):
     columns = {name: pa.array(c, pa.string()) for name, c in columns.items()}
     with pytest.raises(InputError, match=r"e\.parquet: no row has both a text and a label"):
@@ -193,7 +195,9 @@ def test_labels_are_class_names_or_else_indices(labels, names, classes):
 
 @pytest.mark.parametrize("label", ["c", 2, -1, 0.0, "A", ""])
 def test_another_label_is_refused_with_the_labels_there_are(label):
-    with pytest.raises(InputError, match=r"e\.csv: label .* is not one of the model's 2 labels") as e:
+    with pytest.raises(
+        InputError, match=r"e\.csv: label .* is not one of the model's 2 labels"
+    ) as e:
         encode_labels(["a", label], ["a", "b"], Path("e.csv"))
     assert f"label {label!r} is" in str(e.value)
     assert "(a, b)" in str(e.value)

@@ -118,7 +118,9 @@ def write_config(path, **fields):
 @pytest.mark.parametrize("name", ["gpt2", "deberta-v2", "t5", "no-such-architecture"])
 def test_another_architecture_is_refused_by_name_with_the_list(tmp_path, name):
     path = write_config(tmp_path / "teacher", model_type=name)
-    with pytest.raises(InputError, match=f"teacher: architecture '{name}' is not one of {SUPPORTED}"):
+    with pytest.raises(
+        InputError, match=f"teacher: architecture '{name}' is not one of {SUPPORTED}"
+    ):
         load_teacher(path)
 
 

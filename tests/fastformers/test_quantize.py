@@ -76,9 +76,7 @@ def test_the_order_and_cut_of_the_batches_do_not_matter(parts):
     assert joined.counts.sum() == sum(map(len, parts))
 
 
-@pytest.mark.parametrize(
-    "values", [[2.5, 2.5], [0, 0], [1, 1 + 2**-23], [1e-30, 2e-30]], ids=str
-)
+@pytest.mark.parametrize("values", [[2.5, 2.5], [0, 0], [1, 1 + 2**-23], [1e-30, 2e-30]], ids=str)
 def test_values_that_hardly_differ_still_have_a_range(values):
     values = np.array(values, np.float32)
     for share in (0, 1e-3):

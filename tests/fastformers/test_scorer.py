@@ -224,7 +224,7 @@ def test_what_is_no_text_is_refused_by_its_row(bundle, texts, message):
     "pair", ["one text", ("one",), ("three", "texts", "here"), ("a", None), None, 5, b"ab"]
 )
 def test_what_is_no_pair_is_refused_where_pairs_are_needed(pair_bundle, pair):
-    with pytest.raises(InputError, match="row 1: .* is not a pair of texts, as the bundle needs"):
+    with pytest.raises(InputError, match=r"row 1: .* is not a pair of texts, as the bundle"):
         Scorer(pair_bundle).score([("fine", "pair"), pair])
 
 
@@ -238,7 +238,9 @@ def test_pairs_are_scored_in_their_order_and_with_their_types(pair_bundle):
     ids_1T = rows.ids[None].astype(np.int64)
     engine = OnnxEngine(pair_bundle.model_path)
     for types, same in (([0, 0, 0, 0, 1, 1, 1], True), ([0] * 7, False)):
-        assert np.allclose(logits_NC[0], engine.run(ids_1T, np.array([types]))[0], atol=1e-5) is same
+        assert (
+            np.allclose(logits_NC[0], engine.run(ids_1T, np.array([types]))[0], atol=1e-5) is same
+        )
 
 
 @pytest.mark.parametrize("kind", ["bundle", "pair_bundle"])

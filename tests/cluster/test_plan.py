@@ -1,0 +1,96 @@
+import json
+
+import pytest
+
+import cluster.corpus
+from cluster.plan import plan_prepare, plan_score
+from cluster.settings import CorpusSettings
+from fastformers.errors import BundleError, InputError
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch):
+    monkeypatch.setattr(cluster.corpus, "SLICE_BYTES", 300)
+
+
+@pytest.fixture
+def corpus(tmp_path, write_rows):
+    rows = [{"id": row, "text": f"a cat {row}", "lang": "en"} for row in range(20)]
+    for name in "abc":
+        write_rows(tmp_path / "corpus" / f"{name}.jsonl", rows)
+    return tmp_path / "corpus"
+
+
+def plan(corpus, bundle, output, *, max_batch_tokens=None, fail_on_bad_row=False, **settings):
+    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
+    return plan_score(
+        str(corpus),
+        bundle.path,
+        str(output),
+        CorpusSettings(**settings),
+        max_batch_tokens=max_batch_tokens,
+        fail_on_bad_row=fail_on_bad_row,
+    )
+
+
+def plan_shards(corpus, bundle, output, **settings):
+    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
+    return plan_prepare(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
+
+
+def test_a_token_budget_below_one_is_refused(corpus, bundle, tmp_path):
+    with pytest.raises(InputError, match="--max-batch-tokens 0: give at least 1"):
+        plan(corpus, bundle, tmp_path / "out", max_batch_tokens=0)
+
+
+def test_text_columns_must_suit_the_bundle(corpus, bundle, pair_bundle, tmp_path):
+    with pytest.raises(InputError, match="scores text pairs: give --text-pair-column"):
+        plan(corpus, pair_bundle, tmp_path / "out")
+    with pytest.raises(InputError, match="scores single texts: leave --text-pair-column out"):
+        plan(corpus, bundle, tmp_path / "out", text_pair_column="lang")
+    assert plan(corpus, pair_bundle, tmp_path / "out", text_pair_column="lang").corpus
+
+
+def test_a_missing_bundle_or_corpus_is_refused(corpus, bundle, tmp_path):
+    with pytest.raises(BundleError, match="not a bundle"):
+        plan_score(
+            str(corpus),
+            tmp_path / "none",
+            str(tmp_path / "out"),
+            CorpusSettings(),
+            max_batch_tokens=None,
+            fail_on_bad_row=False,
+        )
+    with pytest.raises(InputError, match="no such file"):
+        plan(tmp_path / "none", bundle, tmp_path / "out")
+
+
+def test_planning_and_describing_write_nothing(corpus, bundle, tmp_path):
+    described = plan(corpus, bundle, tmp_path / "out", limit=50).describe()
+    assert described["files"] == 3
+    assert described["shards_done"] == 0
+    assert described["slices"] > 1
+    assert described["shard_seconds"] == 0.002
+    assert described["output"] == str(tmp_path / "out")
+    assert json.loads(json.dumps(described)) == described
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_prepared_for_another_tokenizer_are_refused(
+    corpus, bundle, pair_bundle, bundle_factory, tmp_path, run_locally
+):
+    run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
+    shorter = bundle_factory(tmp_path / "shorter", max_length=32)
+    for other in (shorter, pair_bundle):
+        with pytest.raises(InputError, match="prepared for another tokenizer, maximum length"):
+            plan(tmp_path / "shards", other, tmp_path / "out")
+
+
+def test_settings_that_prepared_shards_cannot_honor_are_refused(
+    corpus, bundle, tmp_path, run_locally
+):
+    run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
+    with pytest.raises(InputError, match=r"--keep-columns lang: not prepared \(kept columns: id\)"):
+        plan(tmp_path / "shards", bundle, tmp_path / "out", keep_columns=("id", "lang"))
+    with pytest.raises(InputError, match="--limit applies when a corpus is prepared"):
+        plan(tmp_path / "shards", bundle, tmp_path / "out", limit=5)

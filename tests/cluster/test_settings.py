@@ -1,0 +1,28 @@
+import pytest
+
+from cluster.settings import ActorSettings, CorpusSettings
+from fastformers.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"limit": 0}, "--limit 0: give at least 1"),
+        ({"limit": -3}, "--limit -3"),
+        ({"shard_seconds": 0}, "--shard-seconds 0: give more than 0"),
+        ({"shard_seconds": -1.5}, "--shard-seconds -1.5"),
+        ({"keep_columns": ("a", "b", "a")}, "--keep-columns names a column twice"),
+        ({"keep_columns": ("a", "label")}, "--keep-columns label: the predictions have"),
+        ({"keep_columns": ("error",)}, "--keep-columns error: the predictions have"),
+        ({"keep_columns": ("probability",)}, "--keep-columns probability: the predictions have"),
+    ],
+)
+def test_corpus_settings_are_checked(settings, message):
+    with pytest.raises(InputError, match=message):
+        CorpusSettings(**settings)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1])
+def test_actor_settings_are_checked(timeout_s):
+    with pytest.raises(InputError, match=f"--timeout-s {timeout_s}: give more than 0"):
+        ActorSettings(timeout_s=timeout_s)

@@ -1,0 +1,159 @@
+import json
+
+import numpy as np
+import pytest
+
+from fastformers.errors import InputError
+from fastformers.examples import Examples
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from fastformers import finetune as finetune_module  # noqa: E402
+from fastformers.evaluate import teacher_logits  # noqa: E402
+from fastformers.export import class_names, load_teacher  # noqa: E402
+from fastformers.finetune import FinetuneConfig, finetune  # noqa: E402
+from fastformers.tokenizer import Tokenizer  # noqa: E402
+
+ONE_EPOCH = {"epochs": 1, "max_length": 16, "batch_rows": 8}
+
+
+@pytest.fixture(scope="module")
+def encoder(save_teacher, tmp_path_factory):
+    """An encoder of random weights, without a head."""
+    return save_teacher(tmp_path_factory.mktemp("encoder"), encoder_only=True)
+
+
+@pytest.fixture
+def train(make_texts):
+    """Whether a text says good or bad: a trivial task."""
+    texts = [text.replace("good", "cat").replace("bad", "dog") for text in make_texts(96)]
+    labels = ["bright" if row % 2 else "dull" for row in range(96)]
+    marks = {"bright": "good", "dull": "bad"}
+    texts = [f"{marks[label]} {text}" for text, label in zip(texts, labels, strict=True)]
+    return Examples(texts=texts, text_pairs=None, labels=labels)
+
+
+def accuracy_of(path, examples):
+    model = load_teacher(path)
+    tokenizer_json = (path / "tokenizer.json").read_text()
+    rows = Tokenizer(tokenizer_json, max_length=16).encode(examples.texts)
+    classes_N = teacher_logits(model, rows).argmax(axis=1)
+    names = class_names(model.config)
+    return np.mean([names[c] == label for c, label in zip(classes_N, examples.labels, strict=True)])
+
+
+def test_a_trivial_task_is_learned_by_the_first_layer(encoder, train, tmp_path):
+    config = FinetuneConfig(epochs=20, learning_rate=3e-3, max_length=16, num_layers=1)
+    names = finetune(encoder, train, tmp_path / "train.csv", tmp_path / "teacher", config)
+    assert names == ["bright", "dull"]
+    model = load_teacher(tmp_path / "teacher")
+    assert class_names(model.config) == ("bright", "dull")
+    assert model.config.num_hidden_layers == len(model.bert.encoder.layer) == 1
+    assert accuracy_of(tmp_path / "teacher", train) >= 0.95
+    saved = json.loads((tmp_path / "teacher" / "tokenizer_config.json").read_text())
+    assert saved["model_max_length"] == 16
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layers"),
+    [("Bert", "bert.encoder.layer"), ("DistilBert", "distilbert.transformer.layer")],
+)
+def test_the_layers_kept_are_the_first_ones_as_they_were(
+    save_teacher, train, tmp_path, architecture, layers
+):
+    distilbert = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+    shape = distilbert if architecture == "DistilBert" else {}
+    path = save_teacher(tmp_path / "classifier", architecture, **shape)
+    config = FinetuneConfig(**ONE_EPOCH, num_layers=1, learning_rate=1e-12)
+    finetune(path, train, tmp_path / "train.csv", tmp_path / "teacher", config)
+    before = load_teacher(path).get_submodule(layers)
+    after = load_teacher(tmp_path / "teacher").get_submodule(layers)
+    assert (len(before), len(after)) == (2, 1)
+    for old, new in zip(before[0].parameters(), after[0].parameters(), strict=True):
+        torch.testing.assert_close(old, new, atol=1e-6, rtol=0)
+
+
+def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
+    encoder, train, tmp_path, monkeypatch
+):
+    arguments = finetune_module._training_arguments
+    read = finetune_module._Rows.__getitem__
+    rows_read = []
+
+    def save_often(output, config):
+        often = arguments(output, config)
+        often.save_steps = 4
+        return often
+
+    def read_and_count(self, row):
+        rows_read.append(row)
+        if len(rows_read) == power_cut:
+            raise KeyboardInterrupt
+        return read(self, row)
+
+    monkeypatch.setattr(finetune_module, "_training_arguments", save_often)
+    monkeypatch.setattr(finetune_module._Rows, "__getitem__", read_and_count)
+
+    def run(name):
+        rows_read.clear()
+        config = FinetuneConfig(**ONE_EPOCH, learning_rate=1e-3)
+        finetune(encoder, train, tmp_path / "train.csv", tmp_path / name, config)
+        return load_teacher(tmp_path / name).state_dict()
+
+    power_cut = None
+    expected = run("whole")
+    num_rows = len(rows_read)
+
+    power_cut = num_rows - 12  # in the batch before the last; the loader is one batch ahead
+    with pytest.raises(KeyboardInterrupt):
+        run("resumed")
+    assert not (tmp_path / "resumed" / "config.json").exists()
+    assert (tmp_path / "resumed" / "checkpoints" / "checkpoint-8").is_dir()
+
+    power_cut = None
+    resumed = run("resumed")
+    assert len(rows_read) <= num_rows - 64  # not the eight batches before the checkpoint
+    for name, weight in expected.items():
+        torch.testing.assert_close(resumed[name], weight, atol=1e-5, rtol=1e-4)
+
+
+def test_pairs_and_whole_number_labels_are_learned_from(encoder, train, tmp_path):
+    pairs = Examples(
+        texts=["the cat"] * 96, text_pairs=train.texts, labels=[row % 3 for row in range(96)]
+    )
+    names = finetune(
+        encoder, pairs, tmp_path / "train.csv", tmp_path / "teacher", FinetuneConfig(**ONE_EPOCH)
+    )
+    assert names == ["0", "1", "2"]
+    assert load_teacher(tmp_path / "teacher").config.num_labels == 3
+
+
+def test_one_label_is_not_enough(encoder, train, tmp_path):
+    same = Examples(texts=train.texts, text_pairs=None, labels=["dull"] * 96)
+    with pytest.raises(InputError, match=r"train\.csv: only one label \('dull'\)"):
+        finetune(encoder, same, tmp_path / "train.csv", tmp_path / "out", FinetuneConfig())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("num_layers", [0, 3])
+def test_more_layers_than_there_are_and_none_are_refused(encoder, train, tmp_path, num_layers):
+    with pytest.raises(InputError, match=f"--num-layers {num_layers}"):
+        finetune(
+            encoder,
+            train,
+            tmp_path / "train.csv",
+            tmp_path / "out",
+            FinetuneConfig(**ONE_EPOCH, num_layers=num_layers),
+        )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"epochs": 0}, {"learning_rate": 0}, {"batch_rows": 0}, {"max_length": 7}],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(settings):
+    with pytest.raises(InputError, match=r"must be positive|give at least 8 tokens"):
+        FinetuneConfig(**settings)
