@@ -132,13 +132,26 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
         hashes = {name: _sha256(staging / name) for name in (MODEL_FILE, TOKENIZER_FILE)}
         written = replace(bundle, files=hashes)
         (staging / MANIFEST_FILE).write_text(_manifest(written), encoding="utf-8")
-        if bundle.path.exists():
-            shutil.rmtree(bundle.path)
-        os.replace(staging, bundle.path)
+        _put_in_place(staging, bundle.path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return written
+
+
+def _put_in_place(staging: Path, path: Path) -> None:
+    """Rename a finished directory; what was there moves aside first, and back if that fails."""
+    if not path.exists():
+        os.replace(staging, path)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    os.replace(path, aside)
+    try:
+        os.replace(staging, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside)
 
 
 def check_output(path: Path) -> None:
@@ -166,7 +179,7 @@ def open_bundle(path: str | Path) -> Bundle:
     try:
         fields: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
         version, digest = fields.pop("format_version"), fields.pop("digest")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BundleError(f"{manifest}: damaged; copy the bundle again") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise BundleError(

@@ -18,7 +18,7 @@ from fastformers.cost_profile import measure_cost_profile
 from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
 from fastformers.examples import load_examples
-from fastformers.export import class_names, load_teacher
+from fastformers.export import class_names, load_teacher, max_positions
 from fastformers.recipe import (
     Draft,
     Stage,
@@ -95,10 +95,10 @@ def compress(
     if config.eval_limit is not None:
         evaluation = evaluation.sample(config.eval_limit)
     model = load_teacher(config.teacher)
-    tokenizer = AutoTokenizer.from_pretrained(config.teacher)
-    if not tokenizer.is_fast:
+    if not (config.teacher / "tokenizer.json").is_file():  # transformers would make one up
         raise InputError(f"{config.teacher}: has no tokenizer.json; save it with a fast tokenizer")
-    positions = model.config.max_position_embeddings
+    tokenizer = AutoTokenizer.from_pretrained(config.teacher)
+    positions = max_positions(model.config)
     with tempfile.TemporaryDirectory(prefix="fastformers-") as scratch:
         draft, qualities = run_recipe(
             Draft(

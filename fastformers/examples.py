@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from fastformers.errors import InputError
 
+# A row must fit one block of the CSV and JSON readers; theirs is 1 MiB.
+_BLOCK_BYTES = 64 * 2**20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
@@ -68,6 +71,8 @@ def load_examples(
                 f"{path}: no column {name!r}; it has {', '.join(table.column_names)} "
                 "(see --text-column, --text-pair-column, --label-column)"
             )
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"{path}: one column is given twice: {', '.join(map(repr, wanted))}")
     table = table.select(wanted).drop_null()
     if table.num_rows == 0:
         raise InputError(f"{path}: no row has both a text and a label")
@@ -75,6 +80,9 @@ def load_examples(
         kind = table.schema.field(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise InputError(f"{path}: column {name!r} holds {kind}, not text")
+    kind = table.schema.field(label_column).type
+    if pa.types.is_nested(kind):
+        raise InputError(f"{path}: column {label_column!r} holds {kind}, not one label a row")
     return Examples(
         texts=table[text_column].to_pylist(),
         text_pairs=table[text_pair_column].to_pylist() if text_pair_column else None,
@@ -91,11 +99,16 @@ def _read_table(path: Path) -> pa.Table:
                 return pyarrow.parquet.read_table(path)
             case ".csv":
                 return pyarrow.csv.read_csv(
-                    path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)
+                    path,
+                    read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
+                    parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 )
             case ".jsonl" | ".json" | ".ndjson":
-                return pyarrow.json.read_json(path)
-    except pa.ArrowInvalid as error:
+                options = pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
+                table = pyarrow.json.read_json(path, read_options=options)
+                table.validate(full=True)  # it takes any bytes for text
+                return table
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read: {error}".splitlines()[0]) from error
     raise InputError(f"{path}: expected a .parquet, .csv or .jsonl file")
 
@@ -116,8 +129,11 @@ def encode_labels(
     by_name = {name: index for index, name in enumerate(names)}
     index_of: dict[str | int | bool, int] = {}
     for label in dict.fromkeys(labels):
-        if str(label) in by_name:
-            index_of[label] = by_name[str(label)]
+        name = str(label)
+        if isinstance(label, bool) and name not in by_name:
+            name = name.lower()  # readers take "true" for a bool
+        if name in by_name:
+            index_of[label] = by_name[name]
         elif isinstance(label, int) and 0 <= int(label) < len(names):
             index_of[label] = int(label)
         else:

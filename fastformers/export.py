@@ -8,6 +8,7 @@ five architectures here share one layer, so laying the graph from named weights 
 repairing a traced one, and the stage's postcondition compares every export with PyTorch.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,24 +37,38 @@ def load_teacher(path: Path) -> PreTrainedModel:
     """
     if not (path / "config.json").is_file():
         raise InputError(f"{path}: no config.json; expected a Hugging Face model directory")
-    config = AutoConfig.from_pretrained(path)
-    if config.model_type not in _READERS:
+    try:
+        model_type = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: config.json names no architecture (model_type)") from error
+    if model_type not in _READERS:
         supported = ", ".join(sorted(_READERS))
-        raise InputError(f"{path}: architecture {config.model_type!r} is not one of {supported}")
+        raise InputError(f"{path}: architecture {model_type!r} is not one of {supported}")
+    config = AutoConfig.from_pretrained(path)
     if config.problem_type not in (None, "single_label_classification") or config.num_labels < 2:
         raise InputError(
             f"{path}: problem type {config.problem_type or 'regression'!r}; "
             "expected a classifier with two or more labels of which one is right"
         )
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        path, output_loading_info=True, dtype=torch.float32
-    )
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            path, output_loading_info=True, dtype=torch.float32
+        )
+    except OSError as error:
+        raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
     if report["missing_keys"]:
         raise InputError(
             f"{path}: not fine-tuned as a classifier: no weights for "
             f"{', '.join(sorted(report['missing_keys'])[:3])}"
         )
     return model.eval()
+
+
+def max_positions(config: PretrainedConfig) -> int:
+    """Tokens of the longest row that a model has positions for."""
+    # RoBERTa counts from behind its padding id, and leaves the positions before that unused.
+    unused = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    return int(config.max_position_embeddings) - unused
 
 
 def class_names(config: PretrainedConfig) -> tuple[str, ...]:
@@ -191,7 +206,7 @@ _READERS: dict[str, Callable[[PreTrainedModel], Encoder]] = {
 
 
 def _floats(tensor: torch.Tensor) -> Floats:
-    return np.ascontiguousarray(tensor.detach().float().numpy())
+    return np.array(tensor.detach().float().numpy(), order="C")  # a copy, whatever it was
 
 
 def _linear(module: nn.Linear) -> Linear:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -71,6 +72,7 @@ def finetune(
     names = [str(label) for label in sorted(set(train.labels))]
     if len(names) < 2:
         raise InputError(f"{train_path}: only one label ({names[0]!r}); a classifier needs two")
+    _check_num_layers(model_path, config.num_layers)
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     model = AutoModelForSequenceClassification.from_pretrained(
         model_path,
@@ -95,6 +97,12 @@ def finetune(
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return names
+
+
+def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
+    available = AutoConfig.from_pretrained(model_path).num_hidden_layers
+    if num_layers is not None and not 1 <= num_layers <= available:
+        raise InputError(f"--num-layers {num_layers}: give 1 to {available}")
 
 
 def _fewer_layers(num_layers: int | None) -> dict[str, int]:

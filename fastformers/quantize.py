@@ -46,7 +46,8 @@ class Histogram:
 
     def count(self, values: NDArray[np.float32]) -> None:
         """Second pass: count the values."""
-        self.counts += np.histogram(values, NUM_BINS, (self.low, self.high))[0]
+        # In float64, or values that differ by a few roundings leave no room for the bins.
+        self.counts += np.histogram(values.astype(np.float64), NUM_BINS, (self.low, self.high))[0]
 
     def clipped_range(self, share: float) -> ActivationRange:
         """Narrowest range around zero that leaves at most `share` of the values outside."""

@@ -7,6 +7,7 @@ its input and what it ensures of its result. `run_recipe` runs them in order and
 and agreement with the teacher after each; distilling and pruning are further stages of this kind.
 """
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from fastformers.encoder import Encoder
 from fastformers.errors import FastformersError, InputError, StageError
 from fastformers.evaluate import check_quality, measure_quality, teacher_logits
 from fastformers.examples import Examples, encode_labels
-from fastformers.export import class_names, read_encoder
+from fastformers.export import class_names, max_positions, read_encoder
 from fastformers.graph import write_graph
 from fastformers.quantize import calibrate, collect_histograms, run_graph
 from fastformers.tokenizer import TokenizedRows, Tokenizer
@@ -118,6 +119,9 @@ def run_recipe(
         QualityError: A stage loses more than allowed.
         InputError: The labels of the evaluation file do not match the model.
     """
+    positions = max_positions(draft.model.config)
+    if draft.max_length > positions:
+        raise InputError(f"--max-length {draft.max_length}: the teacher has {positions} positions")
     labels_N = encode_labels(eval_examples.labels, class_names(draft.model.config), eval_path)
     teacher_logits_NC = draft.logits(eval_examples)
     qualities: list[StageQuality] = []
@@ -177,8 +181,9 @@ def trim_vocabulary_stage(max_words: int) -> Stage:
         tokenizer_json, old_ids = trim_tokenizer(
             draft.tokenizer_json, counts_V, max_words=max_words
         )
-        trim_embeddings(draft.model, old_ids)
-        return replace(draft, tokenizer_json=tokenizer_json)
+        model = copy.deepcopy(draft.model)
+        trim_embeddings(model, old_ids)
+        return replace(draft, model=model, tokenizer_json=tokenizer_json)
 
     def ensures(before: Draft, after: Draft) -> None:
         largest = int(after.tokenize(after.train.sample(64)).ids.max())
@@ -193,10 +198,6 @@ def export_stage() -> Stage:
 
     def run(draft: Draft) -> Draft:
         encoder = read_encoder(draft.model)
-        if draft.max_length > encoder.max_length:
-            raise InputError(
-                f"--max-length {draft.max_length}: the teacher has {encoder.max_length} positions"
-            )
         encoder = replace(encoder, places_PE=encoder.places_PE[: draft.max_length])
         graph = draft.scratch / "float32.onnx"
         write_graph(encoder, graph, text_pairs=draft.text_pairs)

@@ -138,8 +138,9 @@ class Scorer:
             for half in np.array_split(batch, 2):
                 self._score_batch(rows, rows_U, half, logits_UC, errors)
             return
-        logits_UC[batch] = logits_BC
-        for row in batch[~np.isfinite(logits_BC).all(axis=1)]:
+        is_finite_B = np.isfinite(logits_BC).all(axis=1)
+        logits_UC[batch[is_finite_B]] = logits_BC[is_finite_B]
+        for row in batch[~is_finite_B]:
             errors[int(row)] = "the model's output is not a finite number"
 
     def _check(
@@ -150,8 +151,12 @@ class Scorer:
         pairs = self.bundle.text_pairs
         firsts, seconds = [], []
         for row, text in enumerate(texts):
-            parts = (text,) if isinstance(text, str) else tuple(text or ())
-            if len(parts) != 1 + pairs or not all(isinstance(part, str) for part in parts):
+            parts = (text,) if isinstance(text, str) else text
+            if (
+                not isinstance(parts, tuple | list)
+                or len(parts) != 1 + pairs
+                or not all(_is_text(part) for part in parts)
+            ):
                 expected = "a pair of texts" if pairs else "one text"
                 raise InputError(f"row {row}: {text!r:.60} is not {expected}, as the bundle needs")
             firsts.append(parts[0])
@@ -167,6 +172,17 @@ class Scorer:
         return Predictions(
             labels=labels, probabilities=probabilities_N, logits_NC=logits_NC, errors=errors
         )
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a string that a file could hold: no half of a surrogate pair."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def classify(

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
 
-# A text longer than this many characters per token of `max_length` is first tried by its start:
-# the rest cannot matter once the start alone fills the row.
+# A single text longer than this many characters per token of `max_length` is first tried by its
+# start, cut between two words: the rest cannot matter once the start alone fills the row.
 _CHARACTERS_PER_TOKEN = 40
 # The library's own record of a text is a hundred times larger than its ids; it is held for so
 # many texts at a time.
@@ -105,18 +105,23 @@ class Tokenizer:
         )
 
     def _encode(self, texts: Sequence[str], text_pairs: Sequence[str] | None) -> list[Encoding]:
-        """Encodings of a chunk, each text first tried by its start."""
-        limit = self._max_characters
-        whole = list(texts) if text_pairs is None else list(zip(texts, text_pairs, strict=True))
-        starts = [text[:limit] for text in texts]
-        if text_pairs is None:
-            encodings = self._tokenizer.encode_batch_fast(starts)
-            is_long = [len(text) > limit for text in texts]
-        else:
-            pairs = [text[:limit] for text in text_pairs]
-            encodings = self._tokenizer.encode_batch_fast(list(zip(starts, pairs, strict=True)))
-            is_long = [max(len(a), len(b)) > limit for a, b in zip(texts, text_pairs, strict=True)]
-        for row, long in enumerate(is_long):
-            if long and len(encodings[row]) < self._max_length:  # its start does not fill the row
-                encodings[row] = self._tokenizer.encode_batch_fast([whole[row]])[0]
-        return list(encodings)
+        """Encodings of a chunk, each single text first tried by its start."""
+        if text_pairs is not None:
+            # How a pair shares the row depends on the whole length of both texts.
+            pairs = list(zip(texts, text_pairs, strict=True))
+            return list(self._tokenizer.encode_batch_fast(pairs))
+        starts = [self._start(text) for text in texts]
+        encodings = list(self._tokenizer.encode_batch_fast(starts))
+        for row, (text, start) in enumerate(zip(texts, starts, strict=True)):
+            if len(start) < len(text) and len(encodings[row]) < self._max_length:
+                encodings[row] = self._tokenizer.encode_batch_fast([text])[0]
+        return encodings
+
+    def _start(self, text: str) -> str:
+        """The whole words among the first characters of a text."""
+        if len(text) <= self._max_characters:
+            return text
+        end = self._max_characters
+        while end and text[end] not in " \t\n\r":
+            end -= 1
+        return text[:end].rstrip(" \t\n\r")

@@ -46,7 +46,7 @@ def trim_tokenizer(
         for word, index in vocabulary.items()
         if len(word.removeprefix("##")) == 1 and word.isascii()
     }
-    kept = special | letters
+    kept = special | letters | {vocabulary[tokenizer["model"]["unk_token"]]}
     if len(kept) > max_words:
         raise InputError(f"--trim-vocabulary {max_words}: give at least {len(kept)}")
     for index in np.argsort(-counts_V, kind="stable").tolist():

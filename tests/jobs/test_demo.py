@@ -24,7 +24,7 @@ def test_bundle_is_whole_small_and_proven():
 
 def test_bundle_knows_its_libraries():
     texts = [
-        "Return a new array of given shape and type, filled with zeros. dtype : data-type, optional",
+        "Return a new array of given shape and type, filled with zeros. dtype : data-type",
         "Execute this Dataset and count its rows. The number of blocks of the Dataset.",
     ]
     assert Scorer(DEMO_BUNDLE).score(texts).labels == ["numpy", "ray.data"]
