@@ -230,7 +230,12 @@ def test_killing_actors_loses_nothing(corpus, bundle, undisturbed, tmp_path, num
 def test_ctrl_c_stops_cleanly_and_says_how_to_resume(corpus, bundle, undisturbed, tmp_path):
     output = tmp_path / "out"
     process = subprocess.Popen(
-        command(corpus, bundle, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(corpus, bundle, output),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has Ctrl-C ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_parts(process, output, 3)
     process.send_signal(signal.SIGINT)
