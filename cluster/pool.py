@@ -132,13 +132,13 @@ def connect(address: str | None) -> Iterator[None]:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 **quiet,
             )
-    except AuthenticationError as error:
+    except (AuthenticationError, ConnectionError) as error:
         raise InputError(
-            f"--address {address}: the cluster wants a token: put its token file's path in "
-            "RAY_AUTH_TOKEN_PATH and set RAY_AUTH_MODE=token (ray get-auth-token)"
+            f"--address {address}: the cluster does not let us in ({error}); if it wants a token, "
+            "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the token's file"
         ) from error
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--address {address}: {error}".splitlines()[0]) from error
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"--address {address}: {error}") from error
     try:
         yield
     finally:
