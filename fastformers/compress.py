@@ -17,7 +17,7 @@ from fastformers.bundle import Bundle, StageQuality, check_output, write_bundle
 from fastformers.cost_profile import measure_cost_profile
 from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
-from fastformers.examples import load_examples
+from fastformers.examples import Examples, load_examples
 from fastformers.export import class_names, load_teacher, max_positions
 from fastformers.recipe import (
     Draft,
@@ -94,21 +94,10 @@ def compress(
     )
     if config.eval_limit is not None:
         evaluation = evaluation.sample(config.eval_limit)
-    model = load_teacher(config.teacher)
-    if not (config.teacher / "tokenizer.json").is_file():  # transformers would make one up
-        raise InputError(f"{config.teacher}: has no tokenizer.json; save it with a fast tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(config.teacher)
-    positions = max_positions(model.config)
     with tempfile.TemporaryDirectory(prefix="fastformers-") as scratch:
+        teacher = _open_teacher(config, train, Path(scratch))
         draft, qualities = run_recipe(
-            Draft(
-                model=model,
-                tokenizer_json=tokenizer.backend_tokenizer.to_str(),
-                max_length=config.max_length or min(tokenizer.model_max_length, positions, 512),
-                text_pairs=config.text_pair_column is not None,
-                train=train,
-                scratch=Path(scratch),
-            ),
+            teacher,
             _stages(config),
             eval_examples=evaluation,
             eval_path=config.eval,
@@ -120,7 +109,7 @@ def compress(
         bundle = Bundle(
             path=config.output,
             task="text-classification",
-            labels=class_names(model.config),
+            labels=class_names(draft.model.config),
             max_length=draft.max_length,
             text_pairs=draft.text_pairs,
             input_names=engine.input_names,
@@ -131,6 +120,22 @@ def compress(
             files={},
         )
         return write_bundle(bundle, model=draft.graph, tokenizer_json=draft.tokenizer_json)
+
+
+def _open_teacher(config: CompressConfig, train: Examples, scratch: Path) -> Draft:
+    model = load_teacher(config.teacher)
+    if not (config.teacher / "tokenizer.json").is_file():  # transformers would make one up
+        raise InputError(f"{config.teacher}: has no tokenizer.json; save it with a fast tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(config.teacher)
+    longest = min(tokenizer.model_max_length, max_positions(model.config), 512)
+    return Draft(
+        model=model,
+        tokenizer_json=tokenizer.backend_tokenizer.to_str(),
+        max_length=config.max_length or longest,
+        text_pairs=config.text_pair_column is not None,
+        train=train,
+        scratch=scratch,
+    )
 
 
 def _stages(config: CompressConfig) -> list[Stage]:
