@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import ray
 
+from cluster.corpus import Slice
 from cluster.predictions import Receipt, build_predictions, write_predictions
 from cluster.prepared import Preparation, SliceReceipt
 from cluster.shard_queue import Lease
@@ -24,7 +25,6 @@ from cluster.storage import Directory
 from cluster.topology import CoreSet, apply_core_set
 from fastformers.batching import plan_batches
 from fastformers.bundle import open_bundle
-from fastformers.engine import OnnxEngine
 from fastformers.scorer import Scorer
 from fastformers.tokenizer import TokenizedRows
 
@@ -61,18 +61,18 @@ class Worker:
         pa.set_memory_pool(pa.system_memory_pool())  # returns what a large shard needed
         self._work = work
         self._name = name
-        bundle = open_bundle(work.bundle_path)
-        threads = core_set.num_threads if core_set is not None else 1
-        if work.predictions is not None:
-            engine = OnnxEngine(bundle.model_path, num_threads=threads)
-            self._scorer = Scorer(bundle, engine=engine)
+        if work.predictions is None:  # preparing needs no session
+            self._tokenizer = open_bundle(work.bundle_path).load_tokenizer()
+        else:
+            threads = core_set.num_threads if core_set is not None else 1
+            self._scorer = Scorer(work.bundle_path, num_threads=threads)
+            self._tokenizer = self._scorer.tokenizer
             self._warm_up()
-        self._tokenizer = bundle.load_tokenizer()
 
-    def prepare(self, slice_: object) -> SliceReceipt:
+    def prepare(self, slice_: Slice) -> SliceReceipt:
         """Cut a slice into shards on disk."""
         assert self._work.preparation is not None
-        return self._work.preparation.prepare(slice_, self._tokenizer)  # type: ignore[arg-type]
+        return self._work.preparation.prepare(slice_, self._tokenizer)
 
     def score(self, lease: Lease) -> Receipt | None:
         """Score a shard and commit its predictions; a probe scores a part and commits nothing."""

@@ -72,7 +72,6 @@ class ScoreRun:
         shards: Where prepared shards are or go.
         corpus: What to prepare, or None if `shards` is complete.
         settings: Of the corpus.
-        keep_columns: Columns to pass through.
         max_batch_tokens: Token budget of a batch.
         fail_on_bad_row: Stop at a row that cannot be scored.
         identity: What makes this the same work when it is run again.
@@ -83,7 +82,6 @@ class ScoreRun:
     shards: Directory
     corpus: Corpus | None
     settings: CorpusSettings
-    keep_columns: tuple[str, ...]
     max_batch_tokens: int
     fail_on_bad_row: bool
     identity: dict[str, Any]
@@ -176,7 +174,7 @@ class ScoreRun:
             shards=self.shards,
             preparation=self.preparation,
             predictions=None if self.output is None else self.output.child("predictions"),
-            keep_columns=self.keep_columns,
+            keep_columns=self.settings.keep_columns,
             max_batch_tokens=self.max_batch_tokens,
         )
 
@@ -209,8 +207,10 @@ class ScoreRun:
                 f"--output {home}: is not empty and holds no run of ours; choose another directory"
             )
         home.create()
-        if claimed is None:
-            home.write_json(file, {"complete": False, "identity": self.identity})
+        if claimed is None and self.output is None:
+            prepared.identify(self.shards, self.identity, complete=False)
+        elif claimed is None:
+            home.write_json(file, {"identity": self.identity})
         if self.corpus is not None:
             self.shards.child("slices").create()
         if self.output is not None:
@@ -252,7 +252,7 @@ class ScoreRun:
                     f"{self.output}/{DEAD_LETTERS_FILE}: lists {dead_letters} rows that could not "
                     "be scored; repair them, or use --on-bad-row dead-letter"
                 )
-            if self.corpus is not None and self.shards.path.startswith(self.output.path):
+            if self.corpus is not None:  # else the shards were prepared to be kept
                 self._tidy(shards)
         phase_s: dict[str, float] = {}
         for slice_receipt in driver.slice_receipts if driver is not None else []:

@@ -281,7 +281,7 @@ def test_pairs_are_scored_as_pairs(tmp_path, write_rows, pair_bundle):
 
 def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, monkeypatch):
     work, slices = plan_work(tmp_path, corpus, bundle)
-    monkeypatch.setattr("cluster.actor.OnnxEngine", None)
+    monkeypatch.setattr("fastformers.scorer.OnnxEngine", None)
     worker = Worker(replace(work, predictions=None), None, "here")
     assert len(prepare(worker, slices)) > 4
 
