@@ -80,7 +80,7 @@ def finetune(
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
         attn_implementation="sdpa",
-        **_fewer_layers(config.num_layers),
+        **_config_changes(model_path, config.num_layers),
     )
     tokenizer.model_max_length = config.max_length
     encoded = tokenizer(
@@ -105,8 +105,16 @@ def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
         raise InputError(f"--num-layers {num_layers}: give 1 to {available}")
 
 
-def _fewer_layers(num_layers: int | None) -> dict[str, int]:
-    return {} if num_layers is None else {"num_hidden_layers": num_layers}
+def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, float]:
+    """Fewer layers if asked for, and no dropout inside attention.
+
+    On a CPU its random masks, and the unfused attention that they need, took a quarter of a step
+    (MiniLM, 32 rows of 128 tokens: 3.1 s with them, 2.3 s without). Hidden dropout stays.
+    """
+    config = AutoConfig.from_pretrained(model_path)
+    names = ("attention_probs_dropout_prob", "attention_dropout")
+    changes = {name: 0.0 for name in names if hasattr(config, name)}
+    return changes if num_layers is None else {**changes, "num_hidden_layers": num_layers}
 
 
 def _has_fast_bf16() -> bool:
