@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from fastformers.batching import plan_batches
 from fastformers.errors import QualityError
 from fastformers.tokenizer import TokenizedRows
+from fastformers.training import OnProgress, on_fastest_device
 
 _TEACHER_BATCH_TOKENS = 4096
 
@@ -62,14 +63,29 @@ def check_quality(
         )
 
 
-def teacher_logits(model: PreTrainedModel, rows: TokenizedRows) -> NDArray[np.float32]:
+def model_inputs(
+    model: PreTrainedModel, rows: TokenizedRows, rows_B: NDArray[np.intp]
+) -> dict[str, torch.Tensor]:
+    """What a PyTorch model takes for rows of one length, on its device."""
+    inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B)).to(model.device)}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        types_BT = torch.from_numpy(rows.batch_types(rows_B))
+        inputs["token_type_ids"] = types_BT.to(model.device)
+    return inputs
+
+
+def teacher_logits(
+    model: PreTrainedModel,
+    rows: TokenizedRows,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> NDArray[np.float32]:
     """Logits (N, C) of a PyTorch classifier, in unpadded batches of one length."""
-    takes_types = getattr(model.config, "type_vocab_size", 0) > 1
     logits_NC = np.empty((len(rows), model.config.num_labels), np.float32)
-    with torch.inference_mode():
+    num_done = 0
+    with torch.inference_mode(), on_fastest_device(model):
         for rows_B in plan_batches(rows.lengths_N, max_batch_tokens=_TEACHER_BATCH_TOKENS):
-            inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B))}
-            if takes_types:
-                inputs["token_type_ids"] = torch.from_numpy(rows.batch_types(rows_B))
-            logits_NC[rows_B] = model(**inputs).logits.float().numpy()
+            logits = model(**model_inputs(model, rows, rows_B)).logits
+            logits_NC[rows_B] = logits.float().cpu().numpy()
+            num_done += len(rows_B)
+            on_progress("evaluate", num_done, len(rows))
     return logits_NC
