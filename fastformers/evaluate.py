@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from fastformers.batching import plan_batches
-from fastformers.errors import QualityError
 from fastformers.tokenizer import TokenizedRows
 from fastformers.training import OnProgress, on_fastest_device
 
@@ -40,27 +39,9 @@ def measure_quality(
     )
 
 
-def check_quality(
-    quality: Quality, *, teacher_accuracy: float, max_accuracy_drop: float, stage: str
-) -> None:
-    """Refuse a model that lost too much.
-
-    Args:
-        quality: Of the model after `stage`.
-        teacher_accuracy: 0-1.
-        max_accuracy_drop: Points of accuracy (0-100) that may be lost.
-        stage: For the message.
-
-    Raises:
-        QualityError: It lost more.
-    """
-    drop = 100 * (teacher_accuracy - quality.accuracy)
-    if drop > max_accuracy_drop + 1e-9:
-        raise QualityError(
-            f"{stage}: accuracy {100 * quality.accuracy:.2f} is {drop:.2f} points below the "
-            f"teacher's {100 * teacher_accuracy:.2f}, more than --max-accuracy-drop "
-            f"{max_accuracy_drop:g}; allow more or keep --precision float32"
-        )
+def accuracy_drop(accuracy: float, *, teacher_accuracy: float) -> float:
+    """Points (0-100) by which an accuracy (0-1) is below the teacher's."""
+    return round(100 * (teacher_accuracy - accuracy), 9)
 
 
 def model_inputs(

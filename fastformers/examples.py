@@ -34,7 +34,7 @@ class Examples:
 
     texts: list[str]
     text_pairs: list[str] | None
-    labels: list[str | int | bool]
+    labels: list[str | int | bool | None]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -47,6 +47,15 @@ class Examples:
             labels=[self.labels[row] for row in rows],
         )
 
+    def joined(self, others: "Examples") -> "Examples":
+        """These examples and then the others, which have the same columns."""
+        pairs = self.text_pairs
+        return Examples(
+            texts=self.texts + others.texts,
+            text_pairs=None if pairs is None else pairs + (others.text_pairs or []),
+            labels=self.labels + others.labels,
+        )
+
     def sample(self, num_rows: int) -> "Examples":
         """Evenly spaced examples, the same ones each time; all, if there are no more."""
         rows = np.linspace(0, len(self) - 1, min(num_rows, len(self))).astype(int)
@@ -54,7 +63,7 @@ class Examples:
 
 
 def load_examples(
-    path: Path, *, text_column: str, text_pair_column: str | None, label_column: str
+    path: Path, *, text_column: str, text_pair_column: str | None, label_column: str | None
 ) -> Examples:
     """Read labelled examples from a Parquet, CSV or JSON lines file.
 
@@ -64,7 +73,8 @@ def load_examples(
         InputError: The file is missing, unreadable or empty, or lacks a column.
     """
     table = _read_table(path)
-    wanted = [name for name in (text_column, text_pair_column, label_column) if name is not None]
+    texts = [name for name in (text_column, text_pair_column) if name is not None]
+    wanted = texts if label_column is None else [*texts, label_column]
     for name in wanted:
         if name not in table.column_names:
             raise InputError(
@@ -76,17 +86,18 @@ def load_examples(
     table = table.select(wanted).drop_null()
     if table.num_rows == 0:
         raise InputError(f"{path}: no row has both a text and a label")
-    for name in wanted[:-1]:
+    for name in texts:
         kind = table.schema.field(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise InputError(f"{path}: column {name!r} holds {kind}, not text")
-    kind = table.schema.field(label_column).type
-    if pa.types.is_nested(kind):
+    if label_column is not None and pa.types.is_nested(
+        kind := table.schema.field(label_column).type
+    ):
         raise InputError(f"{path}: column {label_column!r} holds {kind}, not one label a row")
     return Examples(
         texts=table[text_column].to_pylist(),
         text_pairs=table[text_pair_column].to_pylist() if text_pair_column else None,
-        labels=table[label_column].to_pylist(),
+        labels=[None] * len(table) if label_column is None else table[label_column].to_pylist(),
     )
 
 
@@ -114,7 +125,7 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def encode_labels(
-    labels: Sequence[str | int | bool], names: Sequence[str], path: Path
+    labels: Sequence[str | int | bool | None], names: Sequence[str], path: Path
 ) -> NDArray[np.int64]:
     """Class index of each label: by name where it is a class name, else as an index.
 
@@ -127,7 +138,7 @@ def encode_labels(
         InputError: A label is neither a class name nor an index below C.
     """
     by_name = {name: index for index, name in enumerate(names)}
-    index_of: dict[str | int | bool, int] = {}
+    index_of: dict[str | int | bool | None, int] = {}
     for label in dict.fromkeys(labels):
         name = str(label)
         if isinstance(label, bool) and name not in by_name:
