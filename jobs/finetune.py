@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.cli import console, run
+from jobs.progress import show_progress
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -55,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_layers=options.num_layers,
             seed=options.seed,
         )
-        labels = finetune(options.model, train, options.train, options.output, config)
+        with show_progress() as on_progress:
+            labels = finetune(
+                options.model, train, options.train, options.output, config, on_progress
+            )
         console.print(f"teacher with {len(labels)} labels, trained on {len(train):,} rows")
         return {"teacher": str(options.output), "labels": labels, "rows": len(train)}
 
