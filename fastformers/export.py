@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from fastformers.checkpoint import load_weights
 from fastformers.encoder import Activation, Encoder, Floats, Head, Layer, Linear, Norm
 from fastformers.errors import InputError
 
@@ -51,17 +52,14 @@ def load_teacher(path: Path) -> PreTrainedModel:
             "expected a classifier with two or more labels of which one is right"
         )
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            path, output_loading_info=True, dtype=torch.float32
-        )
+        model, missing = load_weights(AutoModelForSequenceClassification, path)
     except OSError as error:
         raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
-    if report["missing_keys"]:
+    if missing:
         raise InputError(
-            f"{path}: not fine-tuned as a classifier: no weights for "
-            f"{', '.join(sorted(report['missing_keys'])[:3])}"
+            f"{path}: not fine-tuned as a classifier: no weights for {', '.join(missing[:3])}"
         )
-    return model.eval()
+    return model
 
 
 def max_positions(config: PretrainedConfig) -> int:
