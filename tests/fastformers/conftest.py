@@ -130,7 +130,7 @@ def make_prunable(request, make_teacher) -> Callable[..., Any]:
         if "Roberta" in request.param:
             shape |= {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 66}
         if request.param == "Electra":
-            shape["embedding_size"] = 16
+            shape["embedding_size"] = 8
         return make_teacher(request.param, labels=("a", "b", "c"), **shape)
 
     return make
