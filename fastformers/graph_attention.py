@@ -65,8 +65,10 @@ class Attention:
         if layer.rotary_frequencies is not None:
             query, key = (self._rotate(side, layer.rotary_frequencies) for side in (query, key))
         biases = []
-        if layer.bias_HO is not None and (bias_HO := self._crop(layer.bias_HO)).any():
-            biases.append(self._bias(bias_HO, first_only=first_only))
+        if layer.bias_HO is not None:
+            bias_HO = self._crop(layer.bias_HO)
+            if bias_HO[:, 1:-1].any():  # no two tokens are `max_length` apart
+                biases.append(self._bias(bias_HO, first_only=first_only))
         if layer.relative is not None:
             biases += self._relative(layer, layer.relative, query, key, first_only=first_only)
         inputs = [query, key, value]
