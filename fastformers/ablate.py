@@ -5,11 +5,16 @@
 Each rung adds one thing to the one before: padding undone, a distilled student, an int8 graph laid
 for the CPU, one instance for each core, pruning. Measures what it is given; making students and
 bundles is the business of `compress`.
+
+Shape suffixes: N texts, C classes.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedModel
 
 from fastformers.bundle import TOKENIZER_FILE, Bundle, open_bundle
@@ -17,7 +22,7 @@ from fastformers.errors import InputError
 from fastformers.evaluate import teacher_logits
 from fastformers.examples import Examples, encode_labels
 from fastformers.export import class_names, load_teacher, max_positions
-from fastformers.ladder import Ladder
+from fastformers.ladder import Ladder, Rung
 from fastformers.ladder_texts import TextsConfig, load_texts, time_tokenization
 from fastformers.rungs import (
     DISTILLED,
@@ -30,6 +35,9 @@ from fastformers.rungs import (
 )
 from fastformers.tokenizer import TokenizedRows
 
+_SLICE_ROWS = 256
+_SAY_EVERY_S = 10.0
+
 
 def build_ladder(
     config: TextsConfig,
@@ -38,6 +46,7 @@ def build_ladder(
     student_path: Path | None,
     bundle_paths: Sequence[Path],
     cpus_of_instance: Sequence[tuple[int, ...]],
+    say: Callable[[str], None] = lambda line: None,
 ) -> Ladder:
     """Load models and texts and lay out the rungs that they allow.
 
@@ -48,6 +57,7 @@ def build_ladder(
         bundle_paths: Bundles: the first of the unpruned student, then of each further rung.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core;
             as many threads are used where a rung runs one text on all cores.
+        say: Gets a line now and then while accuracy is measured, outside any clock.
 
     Raises:
         InputError: A path, column or label cannot be used, or two models do not belong together.
@@ -56,58 +66,47 @@ def build_ladder(
     examples, eval_path = load_texts(config)
     bundles = [open_bundle(path) for path in bundle_paths]
     teacher = load_teacher(teacher_path)
-    max_length = _choose_max_length(config.max_length, teacher, teacher_path, bundles)
+    tokenizer_json, tokenizer_limit = _read_tokenizer(teacher_path)
+    max_length = _choose_max_length(config.max_length, tokenizer_limit, teacher, bundles)
     labels = class_names(teacher.config)
     labels_N = encode_labels(examples.labels, labels, eval_path)
     _check_bundles(bundles, labels, text_pairs=config.text_pair_column is not None)
     tokenize = _timed_tokenization(examples, max_length)
     num_cores = len(cpus_of_instance)
 
-    rows, tokenization_s = tokenize(_read_tokenizer(teacher_path))
+    rows, tokenization_s = tokenize(tokenizer_json)
     rungs = pytorch_baselines(
         teacher,
         rows,
         padded_to=max_length,
         num_threads=num_cores,
         baseline_rows=config.baseline_rows,
-        logits_NC=teacher_logits(teacher, rows),
+        logits_NC=_classify("teacher", teacher, rows, say),
         tokenization_s=tokenization_s,
     )
     if student_path is not None:
         student = _load_student(student_path, labels, max_length)
-        student_rows, student_tokenization_s = tokenize(_read_tokenizer(student_path))
+        student_rows, student_tokenization_s = tokenize(_read_tokenizer(student_path)[0])
         rungs.append(
             pytorch_rung(
                 DISTILLED,
                 student,
                 student_rows,
                 num_threads=num_cores,
-                logits_NC=teacher_logits(student, student_rows),
+                logits_NC=_classify("student", student, student_rows, say),
                 tokenization_s=student_tokenization_s,
             )
         )
-    for index, bundle in enumerate(bundles):
-        tokenizer_json = (bundle.path / TOKENIZER_FILE).read_text(encoding="utf-8")
-        bundle_rows, bundle_tokenization_s = tokenize(tokenizer_json)
-        if index == 0:
-            rungs.append(
-                engine_rung(
-                    _graph_name(bundle),
-                    bundle.model_path,
-                    bundle_rows,
-                    num_threads=num_cores,
-                    tokenization_s=bundle_tokenization_s,
-                )
-            )
-        rungs.append(
-            instances_rung(
-                MULTI_INSTANCE if index == 0 else _further_name(bundle),
-                bundle.model_path,
-                bundle_rows,
-                cpus_of_instance=cpus_of_instance,
-                max_batch_tokens=bundle.cost_profile.max_batch_tokens,
-                tokenization_s=bundle_tokenization_s,
-            )
+    for bundle in bundles:
+        bundle_rows, bundle_tokenization_s = tokenize(
+            (bundle.path / TOKENIZER_FILE).read_text(encoding="utf-8")
+        )
+        rungs += _bundle_rungs(
+            bundle,
+            bundle_rows,
+            is_first=bundle is bundles[0],
+            cpus_of_instance=cpus_of_instance,
+            tokenization_s=bundle_tokenization_s,
         )
     return Ladder(
         rungs=tuple(rungs),
@@ -119,16 +118,63 @@ def build_ladder(
     )
 
 
+def _bundle_rungs(
+    bundle: Bundle,
+    rows: TokenizedRows,
+    *,
+    is_first: bool,
+    cpus_of_instance: Sequence[tuple[int, ...]],
+    tokenization_s: float,
+) -> list[Rung]:
+    """One instance for each core; for the first bundle also, before it, one on all cores."""
+    is_pruned = any(quality.stage.startswith("prune") for quality in bundle.stages)
+    further = f"+ pruning: {bundle.path.name}" if is_pruned else f"+ {bundle.path.name}"
+    instances = instances_rung(
+        MULTI_INSTANCE if is_first else further,
+        bundle.model_path,
+        rows,
+        cpus_of_instance=cpus_of_instance,
+        max_batch_tokens=bundle.cost_profile.max_batch_tokens,
+        tokenization_s=tokenization_s,
+    )
+    if not is_first:
+        return [instances]
+    whole = engine_rung(
+        INT8_GRAPH if bundle.precision == "int8" else "+ graph optimization",
+        bundle.model_path,
+        rows,
+        num_threads=len(cpus_of_instance),
+        tokenization_s=tokenization_s,
+    )
+    return [whole, instances]
+
+
+def _classify(
+    what: str, model: PreTrainedModel, rows: TokenizedRows, say: Callable[[str], None]
+) -> NDArray[np.float32]:
+    """Logits (N, C), in slices so that a large model can say how far it is."""
+    start = said = time.perf_counter()
+    slices = []
+    for first in range(0, len(rows), _SLICE_ROWS):
+        stop = min(first + _SLICE_ROWS, len(rows))
+        slices.append(teacher_logits(model, rows.slice(first, stop)))
+        now = time.perf_counter()
+        if now - said >= _SAY_EVERY_S:
+            said = now
+            eta_s = (now - start) * (len(rows) - stop) / stop
+            say(f"accuracy of the {what}: {100 * stop / len(rows):.0f}%, ETA {eta_s:.0f} s")
+    return np.concatenate(slices)
+
+
 def _choose_max_length(
     max_length: int | None,
+    tokenizer_limit: int,
     teacher: PreTrainedModel,
-    teacher_path: Path,
     bundles: Sequence[Bundle],
 ) -> int:
     """One length limit for all rungs, or their times and accuracies could not be compared."""
     if max_length is None:
-        tokenizer = AutoTokenizer.from_pretrained(teacher_path)
-        longest = min(tokenizer.model_max_length, max_positions(teacher.config), 512)
+        longest = min(tokenizer_limit, max_positions(teacher.config), 512)
         max_length = bundles[0].max_length if bundles else longest
     if max_length > max_positions(teacher.config):
         raise InputError(
@@ -169,10 +215,12 @@ def _check_labels(what: str, labels: tuple[str, ...], teacher_labels: tuple[str,
         )
 
 
-def _read_tokenizer(path: Path) -> str:
+def _read_tokenizer(path: Path) -> tuple[str, int]:
+    """Serialized tokenizer of a model directory, and the tokens that it truncates to."""
     if not (path / "tokenizer.json").is_file():  # transformers would make one up
         raise InputError(f"{path}: has no tokenizer.json; save it with a fast tokenizer")
-    return str(AutoTokenizer.from_pretrained(path).backend_tokenizer.to_str())
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    return tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length
 
 
 def _timed_tokenization(
@@ -187,15 +235,6 @@ def _timed_tokenization(
         return known[tokenizer_json]
 
     return tokenize
-
-
-def _graph_name(bundle: Bundle) -> str:
-    return INT8_GRAPH if bundle.precision == "int8" else "+ graph optimization"
-
-
-def _further_name(bundle: Bundle) -> str:
-    is_pruned = any(quality.stage.startswith("prune") for quality in bundle.stages)
-    return f"+ pruning: {bundle.path.name}" if is_pruned else f"+ {bundle.path.name}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -42,6 +42,17 @@ def cells(result: RungResult) -> tuple[str, ...]:
     )
 
 
+def numbered_cells(results: Sequence[RungResult]) -> list[tuple[str, ...]]:
+    """The lines of the table, each name with the number of its note."""
+    lines = enumerate(map(cells, results), start=1)
+    return [(f"{name} [{number}]", *rest) for number, (name, *rest) in lines]
+
+
+def numbered_notes(results: Sequence[RungResult]) -> list[str]:
+    """How each rung was run, one line for each."""
+    return [f"{number}. {result.note}" for number, result in enumerate(results, start=1)]
+
+
 def summarize(results: Sequence[RungResult], ladder: Ladder) -> dict[str, Any]:
     """The rungs, the two headline speed-ups, and the texts they were measured on.
 
@@ -97,10 +108,6 @@ def render_markdown(
         summary: Of `summarize`.
         measured_on: Machine, versions, price and date.
     """
-    numbered = [
-        (f"{name} [{number}]", *rest)
-        for number, (name, *rest) in enumerate(map(cells, results), start=1)
-    ]
     lines = [
         f"# Ablation: {summary['description']}",
         "",
@@ -108,9 +115,9 @@ def render_markdown(
         "",
         _line(COLUMNS),
         _line(["---", *["---:"] * (len(COLUMNS) - 1)]),
-        *map(_line, numbered),
+        *map(_line, numbered_cells(results)),
         "",
-        *(f"{number}. {result.note}" for number, result in enumerate(results, start=1)),
+        *numbered_notes(results),
         "",
         CLOCK,
         "",

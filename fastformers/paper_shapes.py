@@ -271,7 +271,8 @@ def _measure_lengths(
     except (OSError, ValueError) as error:
         raise InputError(f"--tokenizer {tokenizer}: is not a tokenizer.json file") from error
     rows, tokenization_s = time_tokenization(examples, tokenizer_json, max_length)
-    return rows.lengths_N, tokenization_s, f"the lengths of {path.name} by {tokenizer}"
+    by = f"{tokenizer.parent.name}/{tokenizer.name}"
+    return rows.lengths_N, tokenization_s, f"the lengths of {path.name} by {by}"
 
 
 def _with_shape(rung: Rung, shape: EncoderShape, paper_cumulative: float | None) -> Rung:

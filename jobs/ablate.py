@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from fastformers.ladder import Ladder, LadderProgress, RungResult
 
 _LINE_EVERY_S = 10.0
+# Runnable processes for each core, over the last minute, from which a machine counts as busy.
+_BUSY_SHARE = 0.5
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -99,11 +101,24 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     # Also so that a missing extra shows now, not after the measurement.
     from fastformers.ladder import measure_ladder
     from fastformers.ladder_plot import draw_ladder
-    from fastformers.ladder_report import CLOCK, headline, render_markdown, summarize
+    from fastformers.ladder_report import (
+        CLOCK,
+        describe_texts,
+        headline,
+        numbered_notes,
+        render_markdown,
+        summarize,
+    )
 
     _check(options)
     price, topology = price_of(options), discover_topology()
     core_sets = plan_core_sets(topology, num_actors=None, cores_per_actor=1)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > _BUSY_SHARE * topology.num_usable_cores:
+        console.print(
+            f"warning: load {load:.1f} on {topology.num_usable_cores} cores: other work runs here, "
+            "so the times below cannot be trusted"
+        )
     console.print("loading models and texts ...")
     cpus = [core_set.cpus for core_set in core_sets]
     ladder = _build(options, cpus, scratch)
@@ -118,10 +133,13 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         **summarize(results, ladder),
         **_machine(topology, price),
         "repeats": options.repeats,
+        "load_before": load,
     }
     console.print(_table(results, ladder.description))
-    console.print(f"{headline(summary)}\n{CLOCK}\nprice: {price.label}")
-    page = render_markdown(results, summary, measured_on=_describe_machine(summary))
+    measured_on = _describe_machine(summary)
+    notes = [*numbered_notes(results), headline(summary), CLOCK]
+    console.print("\n".join([*notes, describe_texts(summary), measured_on]), markup=False)
+    page = render_markdown(results, summary, measured_on=measured_on)
     _write(options.output / "table.md", page)
     _write(options.output / "ablate.json", json.dumps(summary, indent=2) + "\n")
     plots = [options.output / f"ablate.{suffix}" for suffix in ("png", "svg")]
@@ -174,6 +192,7 @@ def _build(
             student_path=options.student,
             bundle_paths=options.bundles,
             cpus_of_instance=cpus_of_instance,
+            say=console.print,
         )
     from fastformers.paper_shapes import SHAPE_LADDERS, build_shape_ladder
 
@@ -209,15 +228,14 @@ def _show_result(result: "RungResult") -> None:
 
 
 def _table(results: Sequence["RungResult"], title: str) -> Table:
-    from fastformers.ladder_report import COLUMNS, cells
+    from fastformers.ladder_report import COLUMNS, numbered_cells
 
     table = Table(title=title, title_justify="left")
     table.add_column(COLUMNS[0])
     for column in COLUMNS[1:]:
         table.add_column(column, justify="right")
-    for result in results:
-        name, *rest = cells(result)
-        table.add_row(f"{name}\n[dim]{escape(result.note)}[/dim]", *rest, end_section=True)
+    for name, *rest in numbered_cells(results):
+        table.add_row(escape(name), *rest)
     return table
 
 
