@@ -17,8 +17,8 @@ from fastformers.bundle import Bundle, StageQuality, check_output, write_bundle
 from fastformers.cost_profile import measure_cost_profile
 from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
-from fastformers.examples import Examples, load_examples
-from fastformers.export import class_names, load_teacher, max_positions
+from fastformers.examples import Examples
+from fastformers.export import label_names, load_teacher, max_positions, task_of
 from fastformers.recipe import (
     Draft,
     Stage,
@@ -27,6 +27,8 @@ from fastformers.recipe import (
     run_recipe,
     trim_vocabulary_stage,
 )
+from fastformers.sentence import SentenceEncoder, is_sentence_encoder
+from fastformers.superglue import load_labelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,18 @@ class CompressConfig:
     """What to compress, on which data, how far.
 
     Attributes:
-        teacher: Directory of a fine-tuned Hugging Face sequence classifier.
+        teacher: Directory of a fine-tuned Hugging Face sequence classifier or multiple-choice
+            model, or of a sentence-transformers model, which needs no labels.
         train: Labelled file; calibration rows come from it.
         eval: Labelled file for the quality gate, not used for anything else.
         output: Directory of the bundle.
         text_column, text_pair_column, label_column: Columns of both files.
+        choice_columns: Second texts of which one is right, for multiple choice.
+        superglue: Name of a SuperGLUE task whose official files these are, instead of columns.
         max_length: Tokens to truncate to; None for the teacher tokenizer's own limit.
         precision: "int8", or "float32" for the tuned graph alone.
         trim_vocabulary: Words to keep in the vocabulary; None for all.
-        max_accuracy_drop: Points of accuracy that may be lost.
+        max_accuracy_drop: Points of 100 x the task's metric that may be lost.
         eval_limit: Evaluation rows to use, evenly spaced; None for all.
     """
 
@@ -53,6 +58,8 @@ class CompressConfig:
     text_column: str = "text"
     text_pair_column: str | None = None
     label_column: str = "label"
+    choice_columns: tuple[str, ...] = ()
+    superglue: str | None = None
     max_length: int | None = None
     precision: Literal["int8", "float32"] = "int8"
     trim_vocabulary: int | None = None
@@ -84,11 +91,13 @@ def compress(
     """
     check_output(config.output)
     train, evaluation = (
-        load_examples(
+        load_labelled(
             path,
             text_column=config.text_column,
             text_pair_column=config.text_pair_column,
-            label_column=config.label_column,
+            label_column=None if is_sentence_encoder(config.teacher) else config.label_column,
+            choice_columns=config.choice_columns,
+            superglue=config.superglue,
         )
         for path in (config.train, config.eval)
     )
@@ -108,8 +117,9 @@ def compress(
         engine = OnnxEngine(draft.graph)
         bundle = Bundle(
             path=config.output,
-            task="text-classification",
-            labels=class_names(draft.model.config),
+            task=task_of(draft.model),
+            labels=label_names(draft.model),
+            num_outputs=engine.num_outputs,
             max_length=draft.max_length,
             text_pairs=draft.text_pairs,
             input_names=engine.input_names,
@@ -128,11 +138,15 @@ def _open_teacher(config: CompressConfig, train: Examples, scratch: Path) -> Dra
         raise InputError(f"{config.teacher}: has no tokenizer.json; save it with a fast tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(config.teacher)
     longest = min(tokenizer.model_max_length, max_positions(model.config), 512)
+    if isinstance(model, SentenceEncoder):
+        if train.text_pairs is not None:
+            raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
+        longest = min(longest, model.max_length or longest)
     return Draft(
         model=model,
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),
         max_length=config.max_length or longest,
-        text_pairs=config.text_pair_column is not None,
+        text_pairs=train.text_pairs is not None,
         train=train,
         scratch=scratch,
     )

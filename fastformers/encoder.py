@@ -1,4 +1,4 @@
-"""A BERT-family classifier as plain arrays: what the graph is laid from, whatever trained it.
+"""A BERT-family model as plain arrays: what the graph is laid from, whatever trained it.
 
     teacher -> [encoder] -> graph -> quantize -> bundle
 
@@ -61,7 +61,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Classification head on the first token: logits = output(activation(hidden(x)))."""
+    """Classification head on the pooled vector: logits = output(activation(hidden(x)))."""
 
     hidden: Linear  # (D, D)
     activation: Activation
@@ -69,11 +69,21 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbeddingHead:
+    """What turns the pooled vector into an embedding: activation(projection(x)), to unit length."""
+
+    projection: Linear | None
+    activation: Activation | None
+    normalize: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A whole classifier.
+    """A whole classifier, or embedding model.
 
     `places_PE` starts at the row of the first token (RoBERTa's padding offset is gone), and
-    `types_KE` is None where a model has no token types.
+    `types_KE` is None where a model has no token types. The head reads the `pooling` of the last
+    layer: the first token, or the mean over all tokens of the row.
     """
 
     words_VE: Floats
@@ -83,7 +93,8 @@ class Encoder:
     projection: Linear | None  # (E, D), where embeddings are narrower than the layers
     activation: Activation
     layers: tuple[Layer, ...]
-    head: Head
+    head: Head | EmbeddingHead
+    pooling: Literal["first", "mean"] = "first"
 
     @property
     def max_length(self) -> int:

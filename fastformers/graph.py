@@ -5,7 +5,7 @@
 What is tuned, against a traced graph:
 - a batch holds rows of one exact length, so there is no attention mask anywhere;
 - query, key and value are one projection, quantized once;
-- the head reads only the first token, so the last layer computes keys and values for all tokens
+- a head that reads only the first token has the last layer compute keys and values for all tokens
   but query, attention, output and feed-forward for that one: a sixth of a 6-layer model's work;
 - Add + LayerNormalization stay apart: ONNX Runtime's fused SkipLayerNormalization is scalar on
   the CPU (engine.py keeps the runtime from fusing them again);
@@ -24,7 +24,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fastformers.encoder import Activation, Encoder, Floats, Layer, Linear, Norm
+from fastformers.encoder import (
+    Activation,
+    EmbeddingHead,
+    Encoder,
+    Floats,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+)
 
 OPSET = 20
 MICROSOFT = "com.microsoft"
@@ -59,7 +68,7 @@ def write_graph(
     """Write an encoder as an ONNX model.
 
     Inputs are `input_ids` (B, T), and `token_type_ids` (B, T) where the model tells text pairs
-    apart, both int64; the output is `logits` (B, C).
+    apart, both int64; the output is `logits` (B, C): of an embedding model, its vectors.
 
     Args:
         encoder: The classifier's weights.
@@ -74,17 +83,16 @@ def write_graph(
     *body, last = encoder.layers
     for index, layer in enumerate(body):
         hidden = _layer(graph, f"layer{index}", layer, hidden, encoder.activation)
-    first = _last_layer(graph, f"layer{len(body)}", last, hidden, encoder.activation)
-    pooled = graph.node("Squeeze", [first, graph.const("one", np.array([1]))])
-    head = encoder.head
-    pooled = graph.activate(graph.float_linear(pooled, "head.hidden", head.hidden), head.activation)
-    graph.float_linear(pooled, "logits", head.output, output="logits")
+    name, one = f"layer{len(body)}", graph.const("one", np.array([1]))
+    if encoder.pooling == "mean":
+        hidden = _layer(graph, name, last, hidden, encoder.activation)
+        pooled = graph.node("ReduceMean", [hidden, one], keepdims=0)
+    else:
+        first = _last_layer(graph, name, last, hidden, encoder.activation)
+        pooled = graph.node("Squeeze", [first, one])
+    num_outputs = _head(graph, encoder.head, pooled, len(last.ffn_norm.gain))
     inputs = ["input_ids"] + (["token_type_ids"] if has_types else [])
-    outputs = [
-        helper.make_tensor_value_info(
-            "logits", TensorProto.FLOAT, ["batch", head.output.bias.shape[0]]
-        )
-    ]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:
         outputs += [
             helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
@@ -168,6 +176,24 @@ def _attend(
     inner = graph.activate(graph.linear(hidden, f"{name}.up", layer.up), activation)
     total = graph.node("Add", [hidden, graph.linear(inner, f"{name}.down", layer.down)])
     return graph.norm(total, f"{name}.ffn_norm", layer.ffn_norm)
+
+
+def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) -> int:
+    """Lay what turns the pooled vectors (B, D) into the output; returns the output's width."""
+    if isinstance(head, Head):
+        inner = graph.float_linear(pooled, "head.hidden", head.hidden)
+        inner = graph.activate(inner, head.activation)
+        graph.float_linear(inner, "logits", head.output, output="logits")
+        return len(head.output.bias)
+    if head.projection is not None:
+        pooled = graph.float_linear(pooled, "head.projection", head.projection)
+        width = len(head.projection.bias)
+    if head.activation is not None:
+        pooled = graph.activate(pooled, head.activation)
+    if head.normalize:
+        pooled = graph.node("LpNormalization", [pooled], axis=-1, p=2)
+    graph.node("Identity", [pooled], output="logits")
+    return width
 
 
 @dataclass

@@ -22,10 +22,12 @@ from fastformers.bundle import StageQuality
 from fastformers.encoder import Encoder
 from fastformers.errors import FastformersError, InputError, StageError
 from fastformers.evaluate import check_quality, measure_quality, teacher_logits
-from fastformers.examples import Examples, encode_labels
-from fastformers.export import class_names, max_positions, read_encoder
+from fastformers.examples import Examples
+from fastformers.export import label_names, max_positions, read_encoder, task_of
 from fastformers.graph import write_graph
 from fastformers.quantize import calibrate, collect_histograms, run_graph
+from fastformers.targets import encode_targets
+from fastformers.tasks import metric_name
 from fastformers.tokenizer import TokenizedRows, Tokenizer
 from fastformers.vocabulary import trim_embeddings, trim_tokenizer
 
@@ -108,7 +110,7 @@ def run_recipe(
         stages: What to do to it.
         eval_examples: Held-out examples for the quality gate.
         eval_path: Where they come from, for messages.
-        max_accuracy_drop: Points of accuracy (0-100) that the whole recipe may cost.
+        max_accuracy_drop: Points of 100 x the task's metric that the whole recipe may cost.
         on_stage: Called with each measurement as it is made.
 
     Returns:
@@ -122,27 +124,38 @@ def run_recipe(
     positions = max_positions(draft.model.config)
     if draft.max_length > positions:
         raise InputError(f"--max-length {draft.max_length}: the teacher has {positions} positions")
-    labels_N = encode_labels(eval_examples.labels, class_names(draft.model.config), eval_path)
+    task = task_of(draft.model)
+    labels_N = encode_targets(eval_examples, task, label_names(draft.model), eval_path)
+    groups_N = None if eval_examples.groups is None else np.array(eval_examples.groups)
     teacher_logits_NC = draft.logits(eval_examples)
     qualities: list[StageQuality] = []
 
     def record(stage: str, logits_NC: NDArray[np.float32], draft: Draft, seconds: float) -> None:
-        quality = measure_quality(logits_NC, teacher_logits_NC=teacher_logits_NC, labels_N=labels_N)
+        quality = measure_quality(
+            logits_NC,
+            teacher_logits_NC=teacher_logits_NC,
+            labels_N=labels_N,
+            task=task,
+            groups_N=groups_N,
+        )
         measured = StageQuality(
             stage=stage,
-            accuracy=quality.accuracy,
+            quality=quality.quality,
             agreement=quality.agreement,
             num_rows=len(labels_N),
             model_bytes=_model_bytes(draft),
             seconds=seconds,
+            metric=metric_name(task),
+            other_metrics=quality.other_metrics,
         )
         qualities.append(measured)
         on_stage(measured)
         check_quality(
             quality,
-            teacher_accuracy=qualities[0].accuracy,
+            teacher_quality=qualities[0].quality,
             max_accuracy_drop=max_accuracy_drop,
             stage=stage,
+            metric=metric_name(task),
         )
 
     record("teacher", teacher_logits_NC, draft, 0.0)

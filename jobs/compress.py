@@ -1,4 +1,4 @@
-"""Compress a fine-tuned classifier into a bundle, with its quality after every stage.
+"""Compress a fine-tuned model into a bundle, with its quality after every stage.
 
 fastformers compress --teacher DIR --train train.parquet --eval validation.parquet --output BUNDLE
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from jobs.cli import console, run
+from jobs.cli import add_example_arguments, console, run
 
 if TYPE_CHECKING:
     from fastformers.bundle import Bundle, StageQuality
@@ -24,16 +24,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--train", type=Path, required=True, help="labelled file, for calibration")
     parser.add_argument("--eval", type=Path, required=True, help="labelled file, for the gate")
     parser.add_argument("--output", type=Path, required=True, help="directory of the bundle")
-    parser.add_argument("--text-column", default="text")
-    parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
-    parser.add_argument("--label-column", default="label")
+    add_example_arguments(parser)
     parser.add_argument("--max-length", type=int, help="tokens to truncate to (teacher's limit)")
     parser.add_argument("--precision", choices=("int8", "float32"), default="int8")
     parser.add_argument(
         "--trim-vocabulary", type=int, metavar="WORDS", help="keep the most frequent words only"
     )
     parser.add_argument(
-        "--max-accuracy-drop", type=float, default=1.0, metavar="POINTS", help="default 1.0"
+        "--max-accuracy-drop",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="of 100 x the task's metric (default 1.0)",
     )
     parser.add_argument("--eval-limit", type=int, metavar="ROWS", help="evaluate on fewer rows")
     return parser.parse_args(arguments)
@@ -54,21 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show_stage(quality: "StageQuality") -> None:
+    others = "".join(f", {name} {100 * value:.2f}" for name, value in quality.other_metrics.items())
     console.print(
-        f"{quality.stage}: accuracy {100 * quality.accuracy:.2f}, agreement with the teacher "
-        f"{100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
+        f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f}{others}, agreement with "
+        f"the teacher {100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
     )
 
 
 def _table(bundle: "Bundle") -> Table:
     table = Table(title=f"Bundle {bundle.path}", title_justify="left")
     table.add_column("stage")
-    for column in ("accuracy", "agreement", "model MB", "seconds"):
+    others = list(bundle.stages[0].other_metrics)
+    for column in (bundle.metric, *others, "agreement", "model MB", "seconds"):
         table.add_column(column, justify="right")
     for quality in bundle.stages:
         table.add_row(
             quality.stage,
-            f"{100 * quality.accuracy:.2f}",
+            f"{100 * quality.quality:.2f}",
+            *(f"{100 * quality.other_metrics[name]:.2f}" for name in others),
             f"{100 * quality.agreement:.2f}%",
             f"{quality.model_bytes / 1e6:.1f}",
             f"{quality.seconds:.1f}",
@@ -79,6 +84,8 @@ def _table(bundle: "Bundle") -> Table:
 def _summary(bundle: "Bundle") -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
+        "task": bundle.task,
+        "metric": bundle.metric,
         "precision": bundle.precision,
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in bundle.stages],

@@ -24,14 +24,14 @@ def test_accuracy_is_against_the_labels_and_agreement_against_the_teacher():
         teacher_logits_NC=one_hot(0, 1, 2, 1),
         labels_N=np.array([0, 2, 1, 1]),
     )
-    assert quality == Quality(accuracy=0.25, agreement=0.75)
+    assert quality == Quality(quality=0.25, agreement=0.75)
 
 
 @pytest.mark.parametrize(("accuracy", "allowed"), [(0.90, 0), (0.89, 1), (0.895, 0.5), (0.95, 0)])
 def test_a_drop_within_the_allowance_passes(accuracy, allowed):
     check_quality(
-        Quality(accuracy=accuracy, agreement=0.0),
-        teacher_accuracy=0.9,
+        Quality(quality=accuracy, agreement=0.0),
+        teacher_quality=0.9,
         max_accuracy_drop=allowed,
         stage="quantize",
     )
@@ -41,8 +41,8 @@ def test_a_drop_within_the_allowance_passes(accuracy, allowed):
 def test_a_larger_drop_is_refused_with_the_numbers(accuracy, allowed):
     with pytest.raises(QualityError, match=r"quantize: .* the teacher's 90\.00, more") as e:
         check_quality(
-            Quality(accuracy=accuracy, agreement=1.0),
-            teacher_accuracy=0.9,
+            Quality(quality=accuracy, agreement=1.0),
+            teacher_quality=0.9,
             max_accuracy_drop=allowed,
             stage="quantize",
         )

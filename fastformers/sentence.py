@@ -1,0 +1,212 @@
+"""Read a sentence-transformers directory: an encoder whose output is one vector for each text.
+
+    sentence-transformers directory -> [sentence] -> teacher -> export -> graph
+
+Such a directory says in modules.json which modules follow each other. Those known here are
+Transformer, Pooling (first token or mean), Dense and Normalize, in this order, the last two
+optional. They are read without the sentence-transformers library, whose class names moved between
+its releases: a module is known by the last part of its name.
+
+Shape suffixes: B rows of a batch, T tokens, D embedding width.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+from fastformers.errors import InputError
+
+MODULES_FILE = "modules.json"
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+_POOLINGS: dict[str, Literal["first", "mean"]] = {"cls": "first", "mean": "mean"}
+_DENSE_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "Tanh": nn.Tanh,
+    "Identity": nn.Identity,
+    "GELU": nn.GELU,
+    "ReLU": nn.ReLU,
+}
+
+
+@dataclass
+class EmbeddingOutput:
+    """Output of a SentenceEncoder, named as a classifier's: `logits` are the embeddings (B, D)."""
+
+    logits: torch.Tensor
+
+
+class SentenceEncoder(nn.Module):
+    """Encoder, pooling, optional projection, optional normalization to unit length.
+
+    Its rows are of one length, so that there is no padding to leave out of the mean.
+    """
+
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        *,
+        pooling: Literal["first", "mean"],
+        dense: tuple[nn.Linear, nn.Module] | None = None,
+        normalize: bool = False,
+        max_length: int | None = None,
+    ) -> None:
+        """Put the modules together.
+
+        Args:
+            encoder: A transformer without a head.
+            pooling: What becomes of its token vectors.
+            dense: A linear layer and its activation, behind the pooling.
+            normalize: Divide by the length of the vector.
+            max_length: Tokens that a text is truncated to; None for the tokenizer's own limit.
+        """
+        super().__init__()
+        self.base_model = encoder
+        self.pooling: Literal["first", "mean"] = pooling
+        self.dense = None if dense is None else nn.Sequential(*dense)
+        self.normalize = normalize
+        self.max_length = max_length
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Of the encoder."""
+        return self.base_model.config
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Word embeddings of the encoder."""
+        words: nn.Embedding = self.base_model.get_input_embeddings()
+        return words
+
+    def set_input_embeddings(self, words: nn.Embedding) -> None:
+        """Replace the word embeddings of the encoder."""
+        self.base_model.set_input_embeddings(words)
+
+    def forward(self, **inputs: torch.Tensor) -> EmbeddingOutput:
+        """Embeddings of rows of one length; the inputs are those of the encoder."""
+        hidden_BTD = self.base_model(**inputs).last_hidden_state
+        pooled = hidden_BTD[:, 0] if self.pooling == "first" else hidden_BTD.mean(dim=1)
+        if self.dense is not None:
+            pooled = self.dense(pooled)
+        if self.normalize:
+            pooled = nn.functional.normalize(pooled, dim=-1)
+        return EmbeddingOutput(logits=pooled)
+
+
+def is_sentence_encoder(path: Path) -> bool:
+    """Whether a directory is one of sentence-transformers."""
+    return (path / MODULES_FILE).is_file()
+
+
+def load_sentence_encoder(path: Path) -> SentenceEncoder:
+    """Load a sentence-transformers directory in eval mode.
+
+    Raises:
+        InputError: It has a module, or a setting of one, that is not known here; or no weights.
+    """
+    modules = _read_modules(path)
+    _check_settings(path)
+    pooling = _read_pooling(modules["Pooling"] / "config.json")
+    try:
+        encoder = AutoModel.from_pretrained(modules["Transformer"], dtype=torch.float32)
+    except OSError as error:
+        raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
+    return SentenceEncoder(
+        encoder,
+        pooling=pooling,
+        dense=_read_dense(modules["Dense"]) if "Dense" in modules else None,
+        normalize="Normalize" in modules,
+        max_length=_read_json(path / "sentence_bert_config.json").get("max_seq_length"),
+    ).eval()
+
+
+def _read_modules(path: Path) -> dict[str, Path]:
+    """Directory of each module by its kind."""
+    file = path / MODULES_FILE
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        kinds = [module["type"].rpartition(".")[2] for module in listed]
+        folders = [path / module["path"] for module in listed]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: not a list of sentence-transformers modules") from error
+    unknown = [kind for kind in kinds if kind not in _KINDS]
+    if unknown:
+        raise InputError(f"{file}: module {unknown[0]!r} is not one of {', '.join(_KINDS)}")
+    if kinds != [kind for kind in _KINDS if kind in kinds] or len(kinds) < 2 or folders[0] != path:
+        raise InputError(
+            f"{file}: {', '.join(kinds)}: expected Transformer (in the directory itself), Pooling, "
+            "then Dense and Normalize at will"
+        )
+    if kinds[1] != "Pooling":
+        raise InputError(f"{file}: no Pooling after the Transformer")
+    return dict(zip(kinds, folders, strict=True))
+
+
+def _check_settings(path: Path) -> None:
+    """Refuse what changes the text before it is tokenized: the corpus would not be treated so."""
+    settings = _read_json(path / "config_sentence_transformers.json")
+    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    if prompt:
+        raise InputError(
+            f"{path}: puts {prompt!r} before each text by default; set default_prompt_name to null "
+            "in config_sentence_transformers.json and put it into your texts"
+        )
+    if _read_json(path / "sentence_bert_config.json").get("do_lower_case"):
+        raise InputError(
+            f"{path}: sentence_bert_config.json says do_lower_case; set it to false and let the "
+            "tokenizer or your corpus do that"
+        )
+
+
+def _read_pooling(file: Path) -> Literal["first", "mean"]:
+    fields = _read_json(file)
+    prefix = "pooling_mode_"  # of flags, in releases before 6
+    flags = [key.removeprefix(prefix) for key, on in fields.items() if key[:13] == prefix and on]
+    mode = str(fields.get("pooling_mode") or "+".join(flags))
+    mode = {"cls_token": "cls", "mean_tokens": "mean"}.get(mode, mode)
+    if mode not in _POOLINGS:
+        raise InputError(f"{file}: pooling {mode!r} is not one of {', '.join(_POOLINGS)}")
+    return _POOLINGS[mode]
+
+
+def _read_dense(folder: Path) -> tuple[nn.Linear, nn.Module]:
+    fields = _read_json(folder / "config.json")
+    activation = str(fields.get("activation_function")).rpartition(".")[2]
+    if activation not in _DENSE_ACTIVATIONS:
+        known = ", ".join(_DENSE_ACTIVATIONS)
+        raise InputError(f"{folder}: Dense activation {activation!r} is not one of {known}")
+    weights = _load_weights(folder)
+    weight = weights["linear.weight"].float()
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        if "linear.bias" in weights:
+            linear.bias.copy_(weights["linear.bias"])
+        else:
+            linear.bias.zero_()
+    return linear, _DENSE_ACTIVATIONS[activation]()
+
+
+def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    if (folder / "model.safetensors").is_file():
+        return load_file(folder / "model.safetensors")
+    if not (folder / "pytorch_model.bin").is_file():
+        raise InputError(f"{folder}: no model.safetensors or pytorch_model.bin")
+    weights: dict[str, torch.Tensor] = torch.load(
+        folder / "pytorch_model.bin", map_location="cpu", weights_only=True
+    )
+    return weights
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Its fields; none if there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON") from error
+    return fields
