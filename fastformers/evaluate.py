@@ -20,6 +20,7 @@ from fastformers.tasks import (
     measure_other_metrics,
 )
 from fastformers.tokenizer import TokenizedRows
+from fastformers.training import OnProgress, on_fastest_device
 
 _TEACHER_BATCH_TOKENS = 4096
 
@@ -94,18 +95,32 @@ def check_quality(
         )
 
 
-def teacher_logits(model: PreTrainedModel, rows: TokenizedRows) -> NDArray[np.float32]:
+def model_inputs(
+    model: PreTrainedModel, rows: TokenizedRows, rows_B: NDArray[np.intp]
+) -> dict[str, torch.Tensor]:
+    """What a PyTorch model takes for rows of one length, on its device."""
+    inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B)).to(model.device)}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        types_BT = torch.from_numpy(rows.batch_types(rows_B))
+        inputs["token_type_ids"] = types_BT.to(model.device)
+    if task_of(model) == "multiple-choice":  # (B, choices, T): each row is asked by itself
+        return {name: values[:, None] for name, values in inputs.items()}
+    return inputs
+
+
+def teacher_logits(
+    model: PreTrainedModel,
+    rows: TokenizedRows,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> NDArray[np.float32]:
     """Outputs (N, C) of a PyTorch model, in unpadded batches of one length."""
-    takes_types = getattr(model.config, "type_vocab_size", 0) > 1
-    is_choice = task_of(model) == "multiple-choice"
     batches = plan_batches(rows.lengths_N, max_batch_tokens=_TEACHER_BATCH_TOKENS)
     outputs: list[NDArray[np.float32]] = []
-    with torch.inference_mode():
+    num_done = 0
+    with torch.inference_mode(), on_fastest_device(model):
         for rows_B in batches:
-            inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B))}
-            if takes_types:
-                inputs["token_type_ids"] = torch.from_numpy(rows.batch_types(rows_B))
-            if is_choice:  # it takes (B, choices, T); here each row is a question of one choice
-                inputs = {name: values[:, None] for name, values in inputs.items()}
-            outputs.append(model(**inputs).logits.float().numpy())
+            logits = model(**model_inputs(model, rows, rows_B)).logits
+            outputs.append(logits.float().cpu().numpy())
+            num_done += len(rows_B)
+            on_progress("evaluate", num_done, len(rows))
     return np.concatenate(outputs)[np.argsort(np.concatenate(batches))]

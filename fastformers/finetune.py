@@ -2,9 +2,8 @@
 
     pretrained encoder + labelled texts -> [finetune] -> teacher -> compress -> bundle
 
-The loop is Hugging Face's Trainer, so mixed precision, resuming and several GPUs are its own. What
-this module adds: labels, length-grouped batches padded to multiples of 16, and, for a small
-teacher, an encoder cut to its first layers.
+Labels come from the file; for a small teacher the encoder is cut to its first layers. The loop
+itself is training.py's.
 """
 
 import logging
@@ -22,16 +21,20 @@ from transformers import (
     DataCollatorForMultipleChoice,
     DataCollatorWithPadding,
     PreTrainedModel,
-    Trainer,
-    TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from fastformers.errors import InputError
 from fastformers.examples import Examples
 from fastformers.targets import class_names_of, encode_targets
 from fastformers.tasks import TaskName, has_labels
+from fastformers.training import (
+    PAD_MULTIPLE,
+    OnProgress,
+    TrainingConfig,
+    train_model,
+    without_attention_dropout,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,16 @@ class FinetuneConfig:
         if self.max_length < 8:
             raise InputError(f"--max-length {self.max_length}: give at least 8 tokens")
 
+    @property
+    def training(self) -> TrainingConfig:
+        """The part that is the same for any training."""
+        return TrainingConfig(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_rows=self.batch_rows,
+            seed=self.seed,
+        )
+
 
 def finetune(
     model_path: Path,
@@ -73,6 +86,7 @@ def finetune(
     train_path: Path,
     output: Path,
     config: FinetuneConfig,
+    on_progress: OnProgress = lambda what, done, total: None,
     *,
     task: TaskName | None = None,
 ) -> list[str]:
@@ -87,6 +101,7 @@ def finetune(
         train: Labelled examples; their distinct labels, sorted, become the classes.
         train_path: Where they come from, for messages.
         output: Directory for the model, readable by `from_pretrained`.
+        on_progress: Called after each step with steps done and in all.
         task: What to train for; None for what the labels look like (`Examples.task`).
 
     Returns:
@@ -114,19 +129,21 @@ def finetune(
         train.texts, train.text_pairs, truncation=True, max_length=config.max_length
     )
     rows = _Rows(encoded, targets.tolist())
-    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
+    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
     questions: _Questions | None = None
     if task == "multiple-choice":
         assert train.groups is not None
         questions = _Questions(rows, train.groups)
-        collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=16)
-    trainer = Trainer(
-        model=model,
-        args=_training_arguments(output, config),
-        train_dataset=questions or rows,
-        data_collator=collator,
+        collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
+    train_model(
+        model,
+        questions or rows,
+        collator,
+        checkpoints=output / "checkpoints",
+        config=config.training,
+        what="fine-tune",
+        on_progress=on_progress,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output / "checkpoints")))
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return names
@@ -160,46 +177,8 @@ def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
 
 
 def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, float]:
-    """Fewer layers if asked for, and no dropout inside attention.
-
-    On a CPU its random masks, and the unfused attention that they need, took a quarter of a step
-    (MiniLM, 32 rows of 128 tokens: 3.1 s with them, 2.3 s without). Hidden dropout stays.
-    """
-    config = AutoConfig.from_pretrained(model_path)
-    names = ("attention_probs_dropout_prob", "attention_dropout")
-    changes = {name: 0.0 for name in names if hasattr(config, name)}
+    changes = without_attention_dropout(AutoConfig.from_pretrained(model_path))
     return changes if num_layers is None else {**changes, "num_hidden_layers": num_layers}
-
-
-def _has_fast_bf16() -> bool:
-    """Whether bf16 is faster than fp32 here: emulated on a CPU without it, it is 3x slower."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _training_arguments(output: Path, config: FinetuneConfig) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(output / "checkpoints"),
-        num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        per_device_train_batch_size=config.batch_rows,
-        lr_scheduler_type="linear",
-        warmup_steps=0.06,
-        weight_decay=0.01,
-        bf16=_has_fast_bf16(),
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
-        logging_steps=50,
-        save_strategy="steps",
-        save_steps=500,
-        save_total_limit=1,
-        report_to="none",
-        seed=config.seed,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
-    )
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):

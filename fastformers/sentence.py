@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from fastformers.errors import InputError
 
 MODULES_FILE = "modules.json"
+_SETTINGS_FILE = "sentence_bert_config.json"
+_PACKAGE = "sentence_transformers.models"
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
 _POOLINGS: dict[str, Literal["first", "mean"]] = {"cls": "first", "mean": "mean"}
 _DENSE_ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -76,6 +78,12 @@ class SentenceEncoder(nn.Module):
         """Of the encoder."""
         return self.base_model.config
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        device: torch.device = self.base_model.device
+        return device
+
     def get_input_embeddings(self) -> nn.Embedding:
         """Word embeddings of the encoder."""
         words: nn.Embedding = self.base_model.get_input_embeddings()
@@ -94,6 +102,31 @@ class SentenceEncoder(nn.Module):
         if self.normalize:
             pooled = nn.functional.normalize(pooled, dim=-1)
         return EmbeddingOutput(logits=pooled)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Save it as a sentence-transformers directory; the tokenizer is not its own."""
+        path = Path(path)
+        self.base_model.save_pretrained(path)
+        modules: list[tuple[str, str]] = [("Transformer", ""), ("Pooling", "1_Pooling")]
+        mode = {"first": "cls", "mean": "mean"}[self.pooling]
+        _write_json(path / "1_Pooling" / "config.json", {"pooling_mode": mode})
+        if self.dense is not None:
+            modules.append(("Dense", "2_Dense"))
+            kind = type(self.dense[1])
+            fields = {"bias": True, "activation_function": f"{kind.__module__}.{kind.__name__}"}
+            _write_json(path / "2_Dense" / "config.json", fields)
+            weights = {f"linear.{name}": w for name, w in self.dense[0].state_dict().items()}
+            save_file(weights, path / "2_Dense" / "model.safetensors")
+        if self.normalize:
+            modules.append(("Normalize", "3_Normalize"))
+        _write_json(
+            path / MODULES_FILE,
+            [
+                {"idx": idx, "name": str(idx), "path": folder, "type": f"{_PACKAGE}.{kind}"}
+                for idx, (kind, folder) in enumerate(modules)
+            ],
+        )
+        _write_json(path / _SETTINGS_FILE, {"max_seq_length": self.max_length})
 
 
 def is_sentence_encoder(path: Path) -> bool:
@@ -119,7 +152,7 @@ def load_sentence_encoder(path: Path) -> SentenceEncoder:
         pooling=pooling,
         dense=_read_dense(modules["Dense"]) if "Dense" in modules else None,
         normalize="Normalize" in modules,
-        max_length=_read_json(path / "sentence_bert_config.json").get("max_seq_length"),
+        max_length=_read_json(path / _SETTINGS_FILE).get("max_seq_length"),
     ).eval()
 
 
@@ -154,9 +187,9 @@ def _check_settings(path: Path) -> None:
             f"{path}: puts {prompt!r} before each text by default; set default_prompt_name to null "
             "in config_sentence_transformers.json and put it into your texts"
         )
-    if _read_json(path / "sentence_bert_config.json").get("do_lower_case"):
+    if _read_json(path / _SETTINGS_FILE).get("do_lower_case"):
         raise InputError(
-            f"{path}: sentence_bert_config.json says do_lower_case; set it to false and let the "
+            f"{path}: {_SETTINGS_FILE} says do_lower_case; set it to false and let the "
             "tokenizer or your corpus do that"
         )
 
@@ -199,6 +232,11 @@ def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
         folder / "pytorch_model.bin", map_location="cpu", weights_only=True
     )
     return weights
+
+
+def _write_json(file: Path, fields: object) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_json(file: Path) -> dict[str, Any]:
