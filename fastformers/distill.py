@@ -67,12 +67,13 @@ def distill(
     labels_N: NDArray[np.int64],
     *,
     config: DistillConfig,
-    work: Path,
+    outputs: Path,
+    checkpoints: Path,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> PreTrainedModel:
     """Train a copy of the student on the teacher's answers.
 
-    The same call after an interruption goes on from what `work` holds.
+    The same call after an interruption goes on from what the two directories hold.
 
     Args:
         student: Where to start from; unchanged.
@@ -80,7 +81,8 @@ def distill(
         rows: N training rows.
         labels_N: Class of each row, `NO_LABEL` where there is none.
         config: What to learn from.
-        work: Directory for the teacher's outputs and checkpoints of this very training.
+        outputs: Directory for what this teacher says of these rows; other students may share it.
+        checkpoints: Directory for checkpoints of this very training.
         on_progress: Called with what is done, how much of it and of how much.
 
     Returns:
@@ -95,10 +97,10 @@ def distill(
     hidden = [at for _, at in pairs] if config.hidden_weight else []
     # The first match is that of the embeddings, which have no attention.
     attention = [at - 1 for _, at in pairs[1:]] if config.attention_weight else []
-    outputs = compute_teacher_outputs(
+    answers = compute_teacher_outputs(
         teacher,
         rows,
-        work / "teacher",
+        outputs,
         hidden_layers=hidden,
         attention_layers=attention,
         on_progress=on_progress,
@@ -113,11 +115,11 @@ def distill(
         _Collator(
             rows=rows,
             labels_N=labels_N,
-            outputs=outputs,
+            outputs=answers,
             pad_id=student.config.pad_token_id or 0,
             max_length=max_positions(student.config),
         ),
-        checkpoints=work / "checkpoints",
+        checkpoints=checkpoints,
         config=config.training,
         what="distill",
         on_progress=on_progress,

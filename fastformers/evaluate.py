@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from fastformers.batching import plan_batches
-from fastformers.errors import QualityError
 from fastformers.export import task_of
 from fastformers.tasks import (
     TaskName,
@@ -66,33 +65,9 @@ def measure_quality(
     )
 
 
-def check_quality(
-    quality: Quality,
-    *,
-    teacher_quality: float,
-    max_accuracy_drop: float,
-    stage: str,
-    metric: str = "accuracy",
-) -> None:
-    """Refuse a model that lost too much.
-
-    Args:
-        quality: Of the model after `stage`.
-        teacher_quality: At most 1.
-        max_accuracy_drop: Points of 100 x the metric that may be lost.
-        stage: For the message.
-        metric: What was measured, for the message.
-
-    Raises:
-        QualityError: It lost more.
-    """
-    drop = 100 * (teacher_quality - quality.quality)
-    if drop > max_accuracy_drop + 1e-9:
-        raise QualityError(
-            f"{stage}: {metric} {100 * quality.quality:.2f} is {drop:.2f} points below the "
-            f"teacher's {100 * teacher_quality:.2f}, more than --max-accuracy-drop "
-            f"{max_accuracy_drop:g}; allow more or keep --precision float32"
-        )
+def quality_drop(quality: float, *, teacher_quality: float) -> float:
+    """Points of 100 x the metric by which a quality (at most 1) is below the teacher's."""
+    return round(100 * (teacher_quality - quality), 9)
 
 
 def model_inputs(

@@ -60,6 +60,16 @@ class Examples:
             task=self.task,
         )
 
+    def joined(self, others: "Examples") -> "Examples":
+        """These examples and then the others, which have the same columns; without groups."""
+        pairs = self.text_pairs
+        return Examples(
+            texts=self.texts + others.texts,
+            text_pairs=None if pairs is None else pairs + (others.text_pairs or []),
+            labels=self.labels + others.labels,
+            task=self.task,
+        )
+
     def sample(self, num_rows: int) -> "Examples":
         """Evenly spaced examples, the same ones each time; all, if there are no more.
 

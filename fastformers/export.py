@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from fastformers.checkpoint import load_weights
 from fastformers.encoder import (
     Activation,
     EmbeddingHead,
@@ -67,17 +68,14 @@ def load_teacher(path: Path) -> PreTrainedModel:
         _check_problem(path, config)
     auto_model = AutoModelForMultipleChoice if is_choice else AutoModelForSequenceClassification
     try:
-        model, report = auto_model.from_pretrained(
-            path, output_loading_info=True, dtype=torch.float32
-        )
+        model, missing = load_weights(auto_model, path)
     except OSError as error:
         raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
-    if report["missing_keys"]:
+    if missing:
         raise InputError(
-            f"{path}: not fine-tuned as a classifier: no weights for "
-            f"{', '.join(sorted(report['missing_keys'])[:3])}"
+            f"{path}: not fine-tuned as a classifier: no weights for {', '.join(missing[:3])}"
         )
-    return model.eval()
+    return model
 
 
 def _check_problem(path: Path, config: PretrainedConfig) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from fastformers.checkpoint import load_weights
 from fastformers.errors import InputError
 
 MODULES_FILE = "modules.json"
@@ -43,10 +44,7 @@ class EmbeddingOutput:
 
 
 class SentenceEncoder(nn.Module):
-    """Encoder, pooling, optional projection, optional normalization to unit length.
-
-    Its rows are of one length, so that there is no padding to leave out of the mean.
-    """
+    """Encoder, pooling, optional projection, optional normalization to unit length."""
 
     def __init__(
         self,
@@ -84,6 +82,10 @@ class SentenceEncoder(nn.Module):
         device: torch.device = self.base_model.device
         return device
 
+    def num_parameters(self) -> int:
+        """How many numbers it has learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def get_input_embeddings(self) -> nn.Embedding:
         """Word embeddings of the encoder."""
         words: nn.Embedding = self.base_model.get_input_embeddings()
@@ -93,10 +95,17 @@ class SentenceEncoder(nn.Module):
         """Replace the word embeddings of the encoder."""
         self.base_model.set_input_embeddings(words)
 
-    def forward(self, **inputs: torch.Tensor) -> EmbeddingOutput:
-        """Embeddings of rows of one length; the inputs are those of the encoder."""
-        hidden_BTD = self.base_model(**inputs).last_hidden_state
-        pooled = hidden_BTD[:, 0] if self.pooling == "first" else hidden_BTD.mean(dim=1)
+    def forward(
+        self, attention_mask: torch.Tensor | None = None, **inputs: torch.Tensor
+    ) -> EmbeddingOutput:
+        """Embeddings; the inputs are those of the encoder, without a mask for rows of one length."""
+        hidden_BTD = self.base_model(attention_mask=attention_mask, **inputs).last_hidden_state
+        pooled = hidden_BTD[:, 0]
+        if self.pooling == "mean" and attention_mask is None:
+            pooled = hidden_BTD.mean(dim=1)
+        elif self.pooling == "mean":
+            mask_BT = attention_mask.to(hidden_BTD.dtype)
+            pooled = (hidden_BTD * mask_BT[:, :, None]).sum(1) / mask_BT.sum(1, keepdim=True)
         if self.dense is not None:
             pooled = self.dense(pooled)
         if self.normalize:
@@ -144,9 +153,12 @@ def load_sentence_encoder(path: Path) -> SentenceEncoder:
     _check_settings(path)
     pooling = _read_pooling(modules["Pooling"] / "config.json")
     try:
-        encoder = AutoModel.from_pretrained(modules["Transformer"], dtype=torch.float32)
+        encoder, missing = load_weights(AutoModel, path)
     except OSError as error:
         raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
+    # BERT's own pooler is not what pools here.
+    if missing := [name for name in missing if not name.startswith("pooler.")]:
+        raise InputError(f"{path}: no weights for {', '.join(missing[:3])}")
     return SentenceEncoder(
         encoder,
         pooling=pooling,

@@ -78,7 +78,7 @@ def _refuse(message: str) -> int:
     return 2
 
 
-def add_example_arguments(parser: argparse.ArgumentParser) -> None:
+def add_example_arguments(parser: argparse._ActionsContainer) -> None:
     """Arguments that say what the columns of a labelled file are."""
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--text-pair-column", help="second text, where rows are pairs")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.cli import add_example_arguments, console, run
+from jobs.progress import show_progress
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             choice_columns=options.choice_columns,
             superglue=options.superglue,
         )
+        task = options.task or train.task
         if options.limit is not None:
             train = train.sample(options.limit)
         config = FinetuneConfig(
@@ -61,8 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_layers=options.num_layers,
             seed=options.seed,
         )
-        task = options.task or train.task
-        labels = finetune(options.model, train, options.train, options.output, config, task=task)
+        with show_progress() as on_progress:
+            labels = finetune(
+                options.model, train, options.train, options.output, config, on_progress, task=task
+            )
         outputs = f"{len(labels)} labels" if labels else "a score"
         console.print(f"teacher for {task} with {outputs}, trained on {len(train):,} rows")
         return {

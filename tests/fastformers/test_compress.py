@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -10,8 +12,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.compress import CompressConfig, compress  # noqa: E402
+from fastformers.distill import DistillConfig  # noqa: E402
 from fastformers.evaluate import teacher_logits  # noqa: E402
 from fastformers.export import load_teacher  # noqa: E402
+from fastformers.recipe_config import RecipeConfig  # noqa: E402
+from fastformers.search import PRUNING_LADDER  # noqa: E402
+from fastformers.training import TrainingConfig  # noqa: E402
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -59,7 +65,9 @@ def accuracy_of(scorer, path, *, limit=None):
 
 def test_a_compressed_bundle_proves_what_it_says(configure, files):
     seen = []
-    written = compress(configure(trim_vocabulary=104, max_accuracy_drop=20), seen.append)
+    recipe = RecipeConfig(trim_vocabulary=104)
+    config = configure(recipe=recipe, max_accuracy_drop=20)
+    written = compress(config, on_stage=seen.append).bundle
     bundle = open_bundle(written.path)
     assert bundle == written
     assert (bundle.labels, bundle.max_length, bundle.precision) == (LABELS, 64, "int8")
@@ -89,7 +97,9 @@ def test_a_compressed_bundle_proves_what_it_says(configure, files):
 def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     configure, files, teacher, tokenizer_json
 ):
-    bundle = compress(configure(precision="float32", text_pair_column="pair", max_length=32))
+    recipe = RecipeConfig(precision="float32")
+    config = configure(recipe=recipe, text_pair_column="pair", max_length=32)
+    bundle = compress(config).bundle
     assert (bundle.text_pairs, bundle.precision, bundle.max_length) == (True, "float32", 32)
     assert bundle.input_names == ("input_ids", "token_type_ids")
     assert [quality.stage for quality in bundle.stages] == ["teacher", "export"]
@@ -102,28 +112,92 @@ def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     assert scorer.score(pairs).logits_NC == pytest.approx(expected_NC, abs=1e-4)
 
 
-def test_a_model_that_lost_too_much_is_not_written(configure, tmp_path, monkeypatch):
-    from fastformers import recipe
-
-    quantized = []
-
-    def lose_a_row(quality, **limits):
-        quantized.append(limits["stage"])
-        if limits["stage"] == "quantize":
-            check_quality(type(quality)(quality=quality.quality - 0.02, agreement=1.0), **limits)
-
-    check_quality = recipe.check_quality
-    monkeypatch.setattr(recipe, "check_quality", lose_a_row)
+def test_a_model_that_lost_too_much_is_not_written(configure):
+    config = configure(max_accuracy_drop=0, recipe=RecipeConfig(prune_ffn=0.75, prune_epochs=0))
     with pytest.raises(QualityError, match=r"quantize: .* more than --max-accuracy-drop 0"):
-        compress(configure(max_accuracy_drop=0))
-    assert quantized == ["teacher", "export", "quantize"]
-    assert list(tmp_path.rglob("*")) == []
+        compress(config)
+    assert not config.output.exists()
 
 
 def test_only_so_many_evaluation_rows_are_used(configure):
     seen = []
-    compress(configure(precision="float32", eval_limit=10), seen.append)
+    config = configure(recipe=RecipeConfig(precision="float32"), eval_limit=10)
+    compress(config, on_stage=seen.append)
     assert [quality.num_rows for quality in seen] == [10, 10]
+
+
+def test_what_stages_made_is_removed_unless_it_was_asked_for(configure, tmp_path):
+    config = configure(recipe=RecipeConfig(precision="float32"))
+    compress(config)
+    assert [path.name for path in config.output.parent.iterdir()] == ["bundle"]
+    compress(replace(config, work=tmp_path / "work"))
+    assert any((tmp_path / "work").glob("export-*/model.onnx"))
+
+
+TRAINING = TrainingConfig(epochs=2, learning_rate=1e-3, batch_rows=16)
+
+
+def test_a_student_is_distilled_pruned_and_quantized(configure, files):
+    seen = []
+    recipe = RecipeConfig(
+        student_layers=1,
+        prune_heads=0.5,
+        prune_ffn=0.5,
+        prune_rounds=2,
+        prune_epochs=1,
+        distill=DistillConfig(training=TRAINING),
+    )
+    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=files / "eval.parquet")
+    bundle = compress(config, on_progress=lambda what, *steps: seen.append(what)).bundle
+    names = ["teacher", "distill", "prune", "export", "quantize"]
+    assert [quality.stage for quality in bundle.stages] == names
+    teacher, distilled, pruned, _, quantized = (one.model_bytes for one in bundle.stages)
+    assert teacher > distilled > pruned > quantized
+    assert {"evaluate", "teacher", "distill", "importance"} <= set(seen)
+    assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[-1].quality
+    assert bundle.provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
+
+
+def test_a_search_takes_the_cheapest_that_holds_and_trains_nothing_twice(configure, tmp_path):
+    recipe = RecipeConfig(distill=DistillConfig(training=TRAINING), prune_epochs=1)
+    config = configure(recipe=recipe, search=True, max_accuracy_drop=100, work=tmp_path / "work")
+    found = compress(config)
+    names = [candidate.name for candidate in found.candidates]
+    assert names[:2] == ["teacher, int8", "1 layers, int8"]
+    assert len(names) == 2 + len(PRUNING_LADDER)  # all hold, so each rung is tried
+    assert found.chosen.seconds_per_million == min(
+        candidate.seconds_per_million for candidate in found.candidates
+    )
+    assert found.bundle.stages[-1].model_bytes < found.candidates[0].draft.graph.stat().st_size
+
+    trained = []
+    again = compress(config, on_progress=lambda what, *steps: trained.append(what))
+    assert "distill" not in trained
+    assert [one.qualities for one in again.candidates] == [
+        one.qualities for one in found.candidates
+    ]
+
+
+def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
+    from fastformers import search as search_module
+
+    def losing(self, quality):
+        return quality.model_bytes > smallest_allowed
+
+    monkeypatch.setattr(search_module.QualityGate, "holds", losing, raising=False)
+    recipe = RecipeConfig(distill=DistillConfig(training=TRAINING), prune_epochs=0)
+    smallest_allowed = 0
+    whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    sizes = [candidate.qualities[-1].model_bytes for candidate in whole.candidates]
+    smallest_allowed = sizes[1]  # a student of one layer is too small already
+    found = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    names = [candidate.name for candidate in found.candidates]
+    assert names[1:3] == ["1 layers, int8", "teacher, -25% heads, -25% FFN, int8"]
+    assert found.chosen.holds
+
+    smallest_allowed = 10**9
+    with pytest.raises(QualityError, match="of the teacher itself loses more than"):
+        compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
 
 
 @pytest.mark.parametrize("architecture", ["Bert", "Roberta"])
@@ -136,7 +210,9 @@ def test_without_a_length_the_model_says_how_long_a_text_may_be(
     long_texts = {"text": ["cat " * 200, "dog " * 200], "label": ["neutral", "positive"]}
     pyarrow.parquet.write_table(pa.table(long_texts), tmp_path / "long.parquet")
     long_file = tmp_path / "long.parquet"
-    bundle = compress(configure(teacher=path, train=long_file, eval=long_file, precision="float32"))
+    recipe = RecipeConfig(precision="float32")
+    config = configure(teacher=path, train=long_file, eval=long_file, recipe=recipe)
+    bundle = compress(config).bundle
     assert bundle.max_length == 64
 
 
@@ -151,7 +227,7 @@ def test_a_length_beyond_the_models_positions_is_refused(configure, tmp_path):
 def test_an_output_that_is_no_bundle_is_refused_before_any_work(configure, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="exists and is not a bundle"):
-        compress(configure(output=tmp_path), lambda quality: pytest.fail("worked"))
+        compress(configure(output=tmp_path), on_stage=lambda quality: pytest.fail("worked"))
 
 
 def test_a_teacher_without_tokenizer_is_refused(configure, make_teacher, tmp_path):

@@ -46,6 +46,18 @@ def rows(tokenizer_json, make_texts):
     return Tokenizer(tokenizer_json, max_length=32).encode(make_texts(96, max_words=12))
 
 
+def learn(student, teacher, rows, labels_N, *, work, **options):
+    return distill(
+        student,
+        teacher,
+        rows,
+        labels_N,
+        outputs=work / "outputs",
+        checkpoints=work / "checkpoints",
+        **options,
+    )
+
+
 def unlabelled(rows):
     return np.full(len(rows), NO_LABEL)
 
@@ -61,7 +73,14 @@ def distance(model, teacher, rows):
 
 def test_a_student_comes_close_to_its_teacher_without_any_label(student, teacher, rows, tmp_path):
     before = distance(student, teacher, rows)
-    after = distill(student, teacher, rows, unlabelled(rows), config=config(), work=tmp_path)
+    after = learn(
+        student,
+        teacher,
+        rows,
+        unlabelled(rows),
+        config=config(),
+        work=tmp_path,
+    )
     assert distance(after, teacher, rows) < 0.5 * before
     assert distance(student, teacher, rows) == before  # the one given is as it was
     assert not after.training
@@ -71,7 +90,14 @@ def test_labels_are_learned_against_the_teacher_where_only_they_count(
     student, teacher, rows, tmp_path
 ):
     labels_N = (teacher_logits(teacher, rows).argmax(axis=1) + 1) % 3
-    after = distill(student, teacher, rows, labels_N, config=config(hard_weight=1.0), work=tmp_path)
+    after = learn(
+        student,
+        teacher,
+        rows,
+        labels_N,
+        config=config(hard_weight=1.0),
+        work=tmp_path,
+    )
     assert (teacher_logits(after, rows).argmax(axis=1) == labels_N).mean() > 0.5  # the teacher: 0
 
 
@@ -93,10 +119,15 @@ def test_a_layer_loss_brings_the_layers_closer(student, teacher, rows, tmp_path,
                 outs.append(read(one(ids, output_hidden_states=True, output_attentions=True)))
         return float((outs[0] - outs[1]).square().mean())
 
-    without = distill(
-        student, teacher, rows, unlabelled(rows), config=config(), work=tmp_path / "without"
+    without = learn(
+        student,
+        teacher,
+        rows,
+        unlabelled(rows),
+        config=config(),
+        work=tmp_path / "without",
     )
-    within = distill(
+    within = learn(
         student,
         teacher,
         rows,
@@ -114,8 +145,13 @@ def test_a_narrower_student_learns_hidden_states_through_a_projection(
     lessons = _Lessons(narrow, teacher.config.hidden_size, config(hidden_weight=1.0))
     assert [tuple(p.weight.shape) for p in lessons.projections] == [(32, 16)] * 3
     before = distance(narrow, teacher, rows)
-    after = distill(
-        narrow, teacher, rows, unlabelled(rows), config=config(hidden_weight=0.1), work=tmp_path
+    after = learn(
+        narrow,
+        teacher,
+        rows,
+        unlabelled(rows),
+        config=config(hidden_weight=0.1),
+        work=tmp_path,
     )
     assert distance(after, teacher, rows) < 0.5 * before
 
@@ -177,7 +213,7 @@ def test_an_interrupted_distillation_goes_on_and_asks_the_teacher_once(
 
     again = []
     with pytest.raises(PowerCutError):
-        distill(
+        learn(
             student,
             teacher,
             rows,
@@ -186,7 +222,7 @@ def test_an_interrupted_distillation_goes_on_and_asks_the_teacher_once(
             work=tmp_path,
             on_progress=cut,
         )
-    resumed = distill(
+    resumed = learn(
         student,
         teacher,
         rows,
@@ -212,7 +248,14 @@ def test_a_student_of_another_vocabulary_or_other_labels_is_refused(
 ):
     other = make_teacher(**{"labels": ("a", "b", "c"), **shape})
     with pytest.raises(InputError, match=message):
-        distill(other, teacher, rows, unlabelled(rows), config=config(), work=tmp_path)
+        learn(
+            other,
+            teacher,
+            rows,
+            unlabelled(rows),
+            config=config(),
+            work=tmp_path,
+        )
 
 
 @pytest.mark.parametrize("architecture", ["Bert", "Roberta", "DistilBert", "Electra"])

@@ -10,14 +10,8 @@ from fastformers.examples import Examples
 
 torch = pytest.importorskip("torch")
 
-from fastformers.recipe import (  # noqa: E402
-    Draft,
-    Stage,
-    export_stage,
-    quantize_stage,
-    run_recipe,
-    trim_vocabulary_stage,
-)
+from fastformers.recipe import Draft, QualityGate, Stage, run_recipe  # noqa: E402
+from fastformers.stages import export_stage, quantize_stage, trim_vocabulary_stage  # noqa: E402
 
 NAMES = ("no", "yes")
 EVAL = Path("eval.csv")
@@ -27,12 +21,14 @@ EVAL = Path("eval.csv")
 def draft(make_teacher, tokenizer_json, make_texts, tmp_path):
     train = Examples(texts=make_texts(64, seed=1), text_pairs=None, labels=["no"] * 64)
     draft = Draft(
+        key="teacher",
         model=make_teacher(labels=NAMES),
         tokenizer_json=tokenizer_json,
         max_length=32,
         text_pairs=False,
         train=train,
-        scratch=tmp_path,
+        train_path=Path("train.csv"),
+        work=tmp_path / "work",
     )
     balance(draft)
     return draft
@@ -57,21 +53,18 @@ def evaluation(draft, make_texts):
 
 
 def run(draft, stages, evaluation, *, max_accuracy_drop=100.0, **options):
-    return run_recipe(
-        draft,
-        stages,
-        eval_examples=evaluation,
-        eval_path=EVAL,
-        max_accuracy_drop=max_accuracy_drop,
-        **options,
-    )
+    gate = QualityGate(draft, evaluation, EVAL, max_accuracy_drop=max_accuracy_drop)
+    last, qualities = run_recipe(draft, stages, gate, **options)
+    gate.check(qualities[-1])
+    return last, qualities
 
 
 def stage(name, change=lambda draft: draft, *, requires=None, ensures=None):
     return Stage(
         name=name,
+        settings={},
         requires=requires or (lambda draft: None),
-        run=change,
+        run=lambda draft, directory, on_progress: change(draft),
         ensures=ensures or (lambda before, after: None),
     )
 
@@ -81,10 +74,11 @@ def fail(*drafts):
 
 
 def turn_answers_around(draft):
+    model = copy.deepcopy(draft.model)
     with torch.no_grad():
-        draft.model.classifier.weight.neg_()
-        draft.model.classifier.bias.neg_()
-    return draft
+        model.classifier.weight.neg_()
+        model.classifier.bias.neg_()
+    return replace(draft, model=model)
 
 
 def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evaluation):
@@ -166,10 +160,10 @@ def test_an_export_that_differs_from_pytorch_is_found(draft, evaluation, monkeyp
         encoder = read_encoder(model)
         return replace(encoder, places_PE=encoder.places_PE[::-1])
 
-    from fastformers import recipe
+    from fastformers import stages
 
-    read_encoder = recipe.read_encoder
-    monkeypatch.setattr(recipe, "read_encoder", read_wrongly)
+    read_encoder = stages.read_encoder
+    monkeypatch.setattr(stages, "read_encoder", read_wrongly)
     message = r"stage export \(after teacher\): the graph's logits are off PyTorch's by"
     with pytest.raises(StageError, match=message):
         run(draft, [export_stage()], evaluation)
@@ -182,13 +176,47 @@ def test_a_teacher_that_is_not_finite_is_found(draft, evaluation):
         run(draft, [export_stage()], evaluation)
 
 
-def test_a_stage_that_loses_too_much_ends_the_recipe(draft, evaluation):
-    seen = []
-    stages = [stage("fine"), stage("turn", turn_answers_around), stage("never", pytest.fail)]
+def test_a_recipe_that_loses_too_much_is_refused(draft, evaluation):
     message = r"turn: accuracy 25\.00 is 50\.00 points below the teacher's 75\.00"
     with pytest.raises(QualityError, match=message):
-        run(draft, stages, evaluation, max_accuracy_drop=49.9, on_stage=seen.append)
-    assert [quality.stage for quality in seen] == ["teacher", "fine", "turn"]
+        run(draft, [stage("turn", turn_answers_around)], evaluation, max_accuracy_drop=49.9)
+
+
+def test_a_stage_may_win_back_what_one_before_it_lost(draft, evaluation):
+    stages = [stage("turn", turn_answers_around), stage("turn back", turn_answers_around)]
+    _, qualities = run(draft, stages, evaluation, max_accuracy_drop=0)
+    assert [quality.quality for quality in qualities] == [0.75, 0.25, 0.75]
+
+
+def test_a_recipe_that_was_interrupted_goes_on_where_it_was(draft, evaluation):
+    ran = []
+
+    def log(name):
+        def change(draft):
+            ran.append(name)
+            if name == "cut" and ran.count("cut") == 1:
+                raise KeyboardInterrupt
+            return turn_answers_around(draft)
+
+        return stage(name, change)
+
+    stages = [trim_vocabulary_stage(90), log("turn"), log("cut"), export_stage()]
+    with pytest.raises(KeyboardInterrupt):
+        run(draft, stages, evaluation)
+    resumed, qualities = run(draft, stages, evaluation)
+    assert ran == ["turn", "cut", "cut"]
+    again, read = run(draft, stages, evaluation)
+    assert (len(ran), read) == (3, qualities)
+    np.testing.assert_array_equal(again.logits(evaluation), resumed.logits(evaluation))
+    assert again.model.config.vocab_size == 90
+
+
+def test_other_settings_or_another_beginning_are_other_work(draft, evaluation):
+    ran = []
+    note = stage("note", lambda draft: ran.append(draft.model.config.vocab_size) or draft)
+    for max_words in (90, 91, 90):
+        run(draft, [trim_vocabulary_stage(max_words), note], evaluation)
+    assert ran == [90, 91]
 
 
 def test_the_allowance_is_for_the_whole_recipe(draft, evaluation):
@@ -233,7 +261,6 @@ def test_more_tokens_than_positions_are_refused(
 def test_a_trimmed_model_has_an_embedding_for_every_token(draft, evaluation):
     last, _ = run(draft, [trim_vocabulary_stage(90), export_stage()], evaluation)
     assert last.model.config.vocab_size == 90
-    assert last.encoder.words_VE.shape == (90, 32)
     assert np.isfinite(last.logits(evaluation)).all()
 
 
