@@ -196,8 +196,8 @@ def _check_recipe(config: CompressConfig, task: TaskName) -> None:
     changes_model = config.search or config.recipe.has_student or config.recipe.prunes
     if changes_model and task != "text-classification":
         raise InputError(
-            f"{config.teacher}: its task is {task}; students and pruning are for classifiers of one "
-            "label a row: give --precision int8 and no student or pruning"
+            f"{config.teacher}: its task is {task}; students and pruning are for classifiers of "
+            "one label a row: give --precision int8 and no student or pruning"
         )
 
 

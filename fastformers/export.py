@@ -64,8 +64,8 @@ def load_teacher(path: Path) -> PreTrainedModel:
         return load_sentence_encoder(path)
     config = AutoConfig.from_pretrained(path)
     is_choice = any(name.endswith("ForMultipleChoice") for name in config.architectures or ())
-    if not is_choice:
-        _check_problem(path, config)
+    if config.problem_type == "regression" and config.num_labels != 1 and not is_choice:
+        raise InputError(f"{path}: regression of {config.num_labels} numbers; expected one")
     auto_model = AutoModelForMultipleChoice if is_choice else AutoModelForSequenceClassification
     try:
         model, missing = load_weights(auto_model, path)
@@ -76,13 +76,6 @@ def load_teacher(path: Path) -> PreTrainedModel:
             f"{path}: not fine-tuned as a classifier: no weights for {', '.join(missing[:3])}"
         )
     return model
-
-
-def _check_problem(path: Path, config: PretrainedConfig) -> None:
-    if config.problem_type == "single_label_classification" and config.num_labels < 2:
-        raise InputError(f"{path}: a classifier with {config.num_labels} label; it needs two")
-    if config.problem_type == "regression" and config.num_labels != 1:
-        raise InputError(f"{path}: regression of {config.num_labels} numbers; expected one")
 
 
 def task_of(model: PreTrainedModel) -> TaskName:

@@ -98,12 +98,13 @@ class SentenceEncoder(nn.Module):
     def forward(
         self, attention_mask: torch.Tensor | None = None, **inputs: torch.Tensor
     ) -> EmbeddingOutput:
-        """Embeddings; the inputs are those of the encoder, without a mask for rows of one length."""
+        """Embeddings; the inputs are the encoder's, without a mask where rows have one length."""
         hidden_BTD = self.base_model(attention_mask=attention_mask, **inputs).last_hidden_state
-        pooled = hidden_BTD[:, 0]
-        if self.pooling == "mean" and attention_mask is None:
+        if self.pooling == "first":
+            pooled = hidden_BTD[:, 0]
+        elif attention_mask is None:
             pooled = hidden_BTD.mean(dim=1)
-        elif self.pooling == "mean":
+        else:
             mask_BT = attention_mask.to(hidden_BTD.dtype)
             pooled = (hidden_BTD * mask_BT[:, :, None]).sum(1) / mask_BT.sum(1, keepdim=True)
         if self.dense is not None:
