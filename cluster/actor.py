@@ -97,8 +97,9 @@ class Worker:
         all_logits_UC = np.full((len(rows), logits_UC.shape[1]), np.nan, np.float32)
         all_logits_UC[rows_U] = logits_UC
         errors_U = {**lease.skip, **{wanted[row]: reason for row, reason in errors.items()}}
+        bundle = self._scorer.bundle
         predictions = build_predictions(
-            table, all_logits_UC, self._scorer.bundle.labels, errors_U, self._work.keep_columns
+            table, all_logits_UC, bundle.task, bundle.labels, errors_U, self._work.keep_columns
         )
         wrote = time.perf_counter()
         rss_bytes, peak_rss_bytes = measure_memory()

@@ -16,6 +16,7 @@ from cluster.settings import CorpusSettings
 from cluster.storage import Directory, open_directory
 from fastformers.bundle import Bundle, open_bundle
 from fastformers.errors import InputError
+from fastformers.tasks import prediction_columns
 
 
 def plan_prepare(
@@ -57,6 +58,7 @@ def plan_score(
     corpus: Corpus | None = None
     if is_prepared:
         bundle = open_bundle(bundle_path)
+        _check_kept(bundle, settings)
         identity = _prepared_identity(source, bundle, settings)
     else:
         bundle, corpus = _open(corpus_uri, bundle_path, settings)
@@ -83,6 +85,7 @@ def plan_score(
 
 def _open(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
     bundle = open_bundle(bundle_path)
+    _check_kept(bundle, settings)
     if bundle.text_pairs and settings.text_pair_column is None:
         raise InputError(f"{bundle_path} scores text pairs: give --text-pair-column")
     if not bundle.text_pairs and settings.text_pair_column is not None:
@@ -95,6 +98,14 @@ def _open(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle
         skip_unreadable=settings.skip_unreadable_files,
     )
     return bundle, corpus
+
+
+def _check_kept(bundle: Bundle, settings: CorpusSettings) -> None:
+    for name in (*prediction_columns(bundle.task), "error"):
+        if name in settings.keep_columns:
+            raise InputError(
+                f"--keep-columns {name}: the predictions have a column of that name; rename yours"
+            )
 
 
 def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -> dict[str, Any]:

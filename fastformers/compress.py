@@ -16,11 +16,14 @@ from transformers import AutoTokenizer
 from fastformers.bundle import Bundle, StageQuality, check_output, write_bundle
 from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
-from fastformers.examples import Examples, load_examples
-from fastformers.export import class_names, load_teacher, max_positions
+from fastformers.examples import Examples
+from fastformers.export import label_names, load_teacher, max_positions, task_of
 from fastformers.recipe import Draft, QualityGate, digest_of
 from fastformers.recipe_config import RecipeConfig
 from fastformers.search import Candidate, evaluate_candidate, search
+from fastformers.sentence import SentenceEncoder, is_sentence_encoder
+from fastformers.superglue import load_labelled
+from fastformers.tasks import TaskName
 from fastformers.training import OnProgress
 
 
@@ -29,7 +32,8 @@ class CompressConfig:
     """What to compress, on which data, how far.
 
     Attributes:
-        teacher: Directory of a fine-tuned Hugging Face sequence classifier.
+        teacher: Directory of a fine-tuned Hugging Face sequence classifier or multiple-choice
+            model, or of a sentence-transformers model, which needs no labels.
         train: Labelled file to distill, rank and calibrate on.
         eval: Labelled file for the quality gate, not used for anything else.
         output: Directory of the bundle.
@@ -37,8 +41,10 @@ class CompressConfig:
             written.
         transfer: File of further texts, without labels, to distill on.
         text_column, text_pair_column, label_column: Columns of these files.
+        choice_columns: Second texts of which one is right, for multiple choice.
+        superglue: Name of a SuperGLUE task whose official files these are, instead of columns.
         max_length: Tokens to truncate to; None for the teacher tokenizer's own limit.
-        max_accuracy_drop: Points of accuracy that may be lost.
+        max_accuracy_drop: Points of 100 x the task's metric that may be lost.
         eval_limit: Evaluation rows to use, evenly spaced; None for all.
         recipe: The stages, or what all candidates of a search have in common.
         search: Whether to look for the cheapest recipe that holds.
@@ -53,6 +59,8 @@ class CompressConfig:
     text_column: str = "text"
     text_pair_column: str | None = None
     label_column: str = "label"
+    choice_columns: tuple[str, ...] = ()
+    superglue: str | None = None
     max_length: int | None = None
     max_accuracy_drop: float = 1.0
     eval_limit: int | None = None
@@ -105,12 +113,14 @@ def compress(
         QualityError: More accuracy was lost than `max_accuracy_drop`; no bundle is written.
     """
     check_output(config.output)
-    train = _load(config, config.train, config.label_column)
-    evaluation = _load(config, config.eval, config.label_column)
+    label_column = None if is_sentence_encoder(config.teacher) else config.label_column
+    train = _load(config, config.train, label_column)
+    evaluation = _load(config, config.eval, label_column)
     if config.eval_limit is not None:
         evaluation = evaluation.sample(config.eval_limit)
     transfer = None if config.transfer is None else _load(config, config.transfer, None)
     teacher = _open_teacher(config, train)
+    _check_recipe(config, task_of(teacher.model))
     gate = QualityGate(
         teacher,
         evaluation,
@@ -145,11 +155,13 @@ def compress(
 
 
 def _load(config: CompressConfig, path: Path, label_column: str | None) -> Examples:
-    return load_examples(
+    return load_labelled(
         path,
         text_column=config.text_column,
         text_pair_column=config.text_pair_column,
         label_column=label_column,
+        choice_columns=config.choice_columns,
+        superglue=config.superglue,
     )
 
 
@@ -159,24 +171,42 @@ def _open_teacher(config: CompressConfig, train: Examples) -> Draft:
         raise InputError(f"{config.teacher}: has no tokenizer.json; save it with a fast tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(config.teacher)
     longest = min(tokenizer.model_max_length, max_positions(model.config), 512)
+    if isinstance(model, SentenceEncoder):
+        if train.text_pairs is not None:
+            raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
+        longest = min(longest, model.max_length or longest)
     max_length = config.max_length or longest
-    columns = (config.text_column, config.text_pair_column, config.label_column)
+    columns = (
+        *(config.text_column, config.text_pair_column, config.label_column),
+        *(config.choice_columns, config.superglue),
+    )
     return Draft(
         key=digest_of(_identity(config), columns, max_length),
         model=model,
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),
         max_length=max_length,
-        text_pairs=config.text_pair_column is not None,
+        text_pairs=train.text_pairs is not None,
         train=train,
         train_path=config.train,
         work=config.work_directory,
     )
 
 
+def _check_recipe(config: CompressConfig, task: TaskName) -> None:
+    changes_model = config.search or config.recipe.has_student or config.recipe.prunes
+    if changes_model and task != "text-classification":
+        raise InputError(
+            f"{config.teacher}: its task is {task}; students and pruning are for classifiers of "
+            "one label a row: give --precision int8 and no student or pruning"
+        )
+
+
 def _identity(config: CompressConfig) -> list[str]:
     """Digests of the files that decide what a stage makes and how it is judged."""
     files = [config.train, config.eval, *sorted(config.teacher.glob("*.json"))]
     files += sorted(config.teacher.glob("*.safetensors"))
+    if is_sentence_encoder(config.teacher):
+        files += sorted(file for file in config.teacher.glob("[0-9]_*/*") if file.is_file())
     identity = [str(config.eval_limit)]
     for path in files:
         with path.open("rb") as file:
@@ -187,13 +217,15 @@ def _identity(config: CompressConfig) -> list[str]:
 def _write(config: CompressConfig, chosen: Candidate) -> Bundle:
     draft = chosen.draft
     assert draft.graph is not None
+    engine = OnnxEngine(draft.graph)
     bundle = Bundle(
         path=config.output,
-        task="text-classification",
-        labels=class_names(draft.model.config),
+        task=task_of(draft.model),
+        labels=label_names(draft.model),
+        num_outputs=engine.num_outputs,
         max_length=draft.max_length,
         text_pairs=draft.text_pairs,
-        input_names=OnnxEngine(draft.graph).input_names,
+        input_names=engine.input_names,
         precision=draft.precision,
         stages=chosen.qualities,
         provenance=_provenance(config, chosen),

@@ -67,6 +67,7 @@ class OnnxEngine:
         except Exception as error:  # its exception classes share no base but Exception
             raise BundleError(f"{model}: ONNX Runtime cannot load it: {error}") from error
         self.input_names = tuple(entry.name for entry in self._session.get_inputs())
+        self.num_outputs: int = self._session.get_outputs()[0].shape[1]
 
     @property
     def name(self) -> str:

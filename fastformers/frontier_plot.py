@@ -1,4 +1,4 @@
-"""Draw what a search found: accuracy against cost, and what may be lost.
+"""Draw what a search found: quality against cost, and what may be lost.
 
 search -> candidates -> [frontier_plot] -> an SVG file
 """
@@ -26,16 +26,16 @@ def plot_frontier(candidates: Sequence[Candidate], chosen: Candidate, path: Path
     axes = figure.subplots()
     teacher = candidates[0].qualities[0]
     best = frontier(candidates)
-    axes.axhline(100 * teacher.accuracy, color="gray", linewidth=1, label="teacher, float")
+    axes.axhline(100 * teacher.quality, color="gray", linewidth=1, label="teacher, float")
     axes.plot(
         [one.seconds_per_million for one in best],
-        [100 * one.qualities[-1].accuracy for one in best],
+        [100 * one.qualities[-1].quality for one in best],
         color="tab:blue",
         linewidth=1,
         label="frontier",
     )
     for candidate in candidates:
-        at = (candidate.seconds_per_million, 100 * candidate.qualities[-1].accuracy)
+        at = (candidate.seconds_per_million, 100 * candidate.qualities[-1].quality)
         axes.plot(
             *at,
             marker="*" if candidate is chosen else "o",
@@ -45,8 +45,8 @@ def plot_frontier(candidates: Sequence[Candidate], chosen: Candidate, path: Path
         axes.annotate(candidate.name, at, textcoords="offset points", xytext=(6, -10), fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("core-seconds per million rows")
-    axes.set_ylabel("accuracy on the evaluation file, %")
-    axes.set_title("Accuracy and cost; red loses more than allowed, the star was taken")
+    axes.set_ylabel(f"100 x {teacher.metric} on the evaluation file")
+    axes.set_title("Quality and cost; red loses more than allowed, the star was taken")
     axes.legend(loc="lower right")
     axes.margins(0.15)
     figure.savefig(path)

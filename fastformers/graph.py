@@ -5,7 +5,7 @@
 What is tuned, against a traced graph:
 - a batch holds rows of one exact length, so there is no attention mask anywhere;
 - query, key and value are one projection, quantized once;
-- the head reads only the first token, so the last layer computes keys and values for all tokens
+- a head that reads only the first token has the last layer compute keys and values for all tokens
   but query, attention, output and feed-forward for that one: a sixth of a 6-layer model's work;
 - what depends on the length alone (offsets, biases, rotations) is a slice of a table, and is
   laid once for all layers that share it (graph_attention.py);
@@ -27,7 +27,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fastformers.encoder import Activation, Encoder, Floats, Layer, Linear, Norm
+from fastformers.encoder import (
+    Activation,
+    EmbeddingHead,
+    Encoder,
+    Floats,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+)
 from fastformers.graph_attention import MICROSOFT, Attention
 
 OPSET = 20
@@ -62,7 +71,7 @@ def write_graph(
     """Write an encoder as an ONNX model.
 
     Inputs are `input_ids` (B, T), and `token_type_ids` (B, T) where the model tells text pairs
-    apart, both int64; the output is `logits` (B, C).
+    apart, both int64; the output is `logits` (B, C): of an embedding model, its vectors.
 
     Args:
         encoder: The classifier's weights.
@@ -89,17 +98,9 @@ def write_graph(
     if encoder.final_norm is not None:
         hidden = graph.norm(hidden, "final.norm", encoder.final_norm)
     pooled = graph.pool(hidden, encoder.pooling)
-    head = encoder.head
-    pooled = graph.activate(graph.float_linear(pooled, "head.hidden", head.hidden), head.activation)
-    if head.norm is not None:
-        pooled = graph.norm(pooled, "head.norm", head.norm)
-    graph.float_linear(pooled, "logits", head.output, output="logits")
+    num_outputs = _head(graph, encoder.head, pooled, len(encoder.layers[-1].ffn_norm.gain))
     inputs = ["input_ids"] + (["token_type_ids"] if has_types else [])
-    outputs = [
-        helper.make_tensor_value_info(
-            "logits", TensorProto.FLOAT, ["batch", head.output.bias.shape[0]]
-        )
-    ]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:
         outputs += [
             helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
@@ -195,6 +196,26 @@ def _feed_forward(
     merged = Linear.stacked(layer.up, layer.gate)
     up, gate = graph.split(graph.linear(normed, f"{name}.up", merged), 2)
     return graph.node("Mul", [graph.activate(up, activation), gate])
+
+
+def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) -> int:
+    """Lay what turns the pooled vectors (B, D) into the output; returns the output's width."""
+    if isinstance(head, Head):
+        inner = graph.float_linear(pooled, "head.hidden", head.hidden)
+        inner = graph.activate(inner, head.activation)
+        if head.norm is not None:
+            inner = graph.norm(inner, "head.norm", head.norm)
+        graph.float_linear(inner, "logits", head.output, output="logits")
+        return len(head.output.bias)
+    if head.projection is not None:
+        pooled = graph.float_linear(pooled, "head.projection", head.projection)
+        width = len(head.projection.bias)
+    if head.activation is not None:
+        pooled = graph.activate(pooled, head.activation)
+    if head.normalize:
+        pooled = graph.node("LpNormalization", [pooled], axis=-1, p=2)
+    graph.node("Identity", [pooled], output="logits")
+    return width
 
 
 @dataclass

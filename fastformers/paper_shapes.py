@@ -154,6 +154,7 @@ def random_encoder(shape: EncoderShape, *, max_length: int) -> Encoder:
         return Norm(gain=1 + floats(width), shift=floats(width), epsilon=1e-12)
 
     return Encoder(
+        max_length=max_length,
         words_VE=floats(shape.vocabulary, width),
         places_PE=floats(max_length, width),
         types_KE=floats(2, width),

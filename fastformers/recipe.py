@@ -24,10 +24,12 @@ from transformers import PreTrainedModel
 
 from fastformers.bundle import StageQuality
 from fastformers.errors import FastformersError, InputError, QualityError, StageError
-from fastformers.evaluate import accuracy_drop, measure_quality, teacher_logits
+from fastformers.evaluate import measure_quality, quality_drop, teacher_logits
 from fastformers.examples import Examples, encode_labels
-from fastformers.export import class_names, load_teacher, max_positions
+from fastformers.export import class_names, label_names, load_teacher, max_positions, task_of
 from fastformers.quantize import run_graph
+from fastformers.targets import encode_targets
+from fastformers.tasks import metric_name
 from fastformers.tokenizer import TokenizedRows, Tokenizer
 from fastformers.training import OnProgress
 
@@ -138,7 +140,7 @@ class QualityGate:
             teacher: The draft that all later ones are compared with.
             examples: Held-out examples, N rows.
             path: Where they come from, for messages.
-            max_accuracy_drop: Points of accuracy (0-100) that a recipe may cost.
+            max_accuracy_drop: Points of 100 x the task's metric that a recipe may cost.
             on_progress: Called with rows done and in all.
 
         Raises:
@@ -151,7 +153,10 @@ class QualityGate:
             )
         self.examples = examples
         self.max_accuracy_drop = max_accuracy_drop
-        self._labels_N = encode_labels(examples.labels, class_names(teacher.model.config), path)
+        self.task = task_of(teacher.model)
+        names = label_names(teacher.model)
+        self._targets_N = encode_targets(examples, self.task, names, path)
+        self._groups_N = None if examples.groups is None else np.array(examples.groups)
         kept = teacher.directory("teacher") / "eval_logits.npy"
         if not kept.is_file():
             logits_NC = teacher.logits(examples, on_progress)
@@ -168,8 +173,8 @@ class QualityGate:
         return self._measure(draft.logits(self.examples, on_progress), stage, draft, seconds)
 
     def drop(self, quality: StageQuality) -> float:
-        """Points of accuracy (0-100) that were lost."""
-        return accuracy_drop(quality.accuracy, teacher_accuracy=self.teacher.accuracy)
+        """Points of 100 x the metric that were lost."""
+        return quality_drop(quality.quality, teacher_quality=self.teacher.quality)
 
     def holds(self, quality: StageQuality) -> bool:
         """Whether no more was lost than allowed."""
@@ -183,9 +188,9 @@ class QualityGate:
         """
         if not self.holds(quality):
             raise QualityError(
-                f"{quality.stage}: accuracy {100 * quality.accuracy:.2f} is "
+                f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f} is "
                 f"{self.drop(quality):.2f} points below the teacher's "
-                f"{100 * self.teacher.accuracy:.2f}, more than --max-accuracy-drop "
+                f"{100 * self.teacher.quality:.2f}, more than --max-accuracy-drop "
                 f"{self.max_accuracy_drop:g}; allow more, or compress less"
             )
 
@@ -193,15 +198,21 @@ class QualityGate:
         self, logits_NC: NDArray[np.float32], stage: str, draft: Draft, seconds: float
     ) -> StageQuality:
         quality = measure_quality(
-            logits_NC, teacher_logits_NC=self._teacher_logits_NC, labels_N=self._labels_N
+            logits_NC,
+            teacher_logits_NC=self._teacher_logits_NC,
+            labels_N=self._targets_N,
+            task=self.task,
+            groups_N=self._groups_N,
         )
         return StageQuality(
             stage=stage,
-            accuracy=quality.accuracy,
+            quality=quality.quality,
             agreement=quality.agreement,
-            num_rows=len(self._labels_N),
+            num_rows=len(self._targets_N),
             model_bytes=_model_bytes(draft),
             seconds=seconds,
+            metric=metric_name(self.task),
+            other_metrics=quality.other_metrics,
         )
 
 

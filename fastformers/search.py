@@ -146,9 +146,9 @@ def frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates than which none is both cheaper and better, cheapest first."""
     best: list[Candidate] = []
     for candidate in sorted(
-        candidates, key=lambda one: (one.seconds_per_million, -one.qualities[-1].accuracy)
+        candidates, key=lambda one: (one.seconds_per_million, -one.qualities[-1].quality)
     ):
-        if not best or candidate.qualities[-1].accuracy > best[-1].qualities[-1].accuracy:
+        if not best or candidate.qualities[-1].quality > best[-1].qualities[-1].quality:
             best.append(candidate)
     return best
 

@@ -84,6 +84,26 @@ def _refuse(message: str) -> int:
     return 2
 
 
+def add_example_arguments(parser: argparse._ActionsContainer) -> None:
+    """Arguments that say what the columns of a labelled file are."""
+    parser.add_argument("--text-column", default="text")
+    parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
+    parser.add_argument(
+        "--choice-columns",
+        type=columns,
+        default=(),
+        metavar="A,B",
+        help="second texts of which one is right (multiple choice)",
+    )
+    parser.add_argument("--label-column", default="label")
+    parser.add_argument(
+        "--superglue",
+        metavar="TASK",
+        help="official files of a SuperGLUE task, in place of columns: BoolQ, RTE, CB, COPA, WiC, "
+        "WSC or MultiRC",
+    )
+
+
 def columns(text: str) -> tuple[str, ...]:
     """Parse a comma-separated list of column names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from jobs.cli import console, run
+from jobs.cli import add_example_arguments, console, run
 from jobs.progress import show_progress
 
 if TYPE_CHECKING:
@@ -41,17 +41,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     files.add_argument("--output", type=Path, required=True, help="directory of the bundle")
     files.add_argument("--work", type=Path, help="keep what stages make here, for other runs")
     files.add_argument("--transfer", type=Path, help="file of more texts to distill on, unlabelled")
-    files.add_argument("--text-column", default="text")
-    files.add_argument("--text-pair-column", help="second text, where rows are pairs")
-    files.add_argument("--label-column", default="label")
+    add_example_arguments(files)
     files.add_argument("--max-length", type=int, help="tokens to truncate to (teacher's limit)")
     files.add_argument("--eval-limit", type=int, metavar="ROWS", help="evaluate on fewer rows")
     files.add_argument(
         "--max-accuracy-drop",
         type=float,
         metavar="POINTS",
-        help="what may be lost (1.0); given without a student, pruning or precision, search for "
-        "the cheapest recipe that loses no more",
+        help="what may be lost of 100 x the task's metric (1.0); given without a student, pruning "
+        "or precision, search for the cheapest recipe that loses no more",
     )
     student = parser.add_argument_group("student")
     student.add_argument("--student", type=Path, help="checkpoint to distill into")
@@ -129,6 +127,8 @@ def _config(options: argparse.Namespace) -> "CompressConfig":
         text_column=options.text_column,
         text_pair_column=options.text_pair_column,
         label_column=options.label_column,
+        choice_columns=options.choice_columns,
+        superglue=options.superglue,
         max_length=options.max_length,
         max_accuracy_drop=1.0 if options.max_accuracy_drop is None else options.max_accuracy_drop,
         eval_limit=options.eval_limit,
@@ -185,15 +185,17 @@ def _is_search(options: argparse.Namespace) -> bool:
 
 
 def _show_stage(quality: "StageQuality") -> None:
+    others = "".join(f", {name} {100 * value:.2f}" for name, value in quality.other_metrics.items())
     console.print(
-        f"{quality.stage}: accuracy {100 * quality.accuracy:.2f}, agreement with the teacher "
-        f"{100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
+        f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f}{others}, agreement with "
+        f"the teacher {100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
     )
 
 
 def _show_candidate(candidate: "Candidate") -> None:
     console.print(
-        f"{candidate.name}: accuracy {100 * candidate.qualities[-1].accuracy:.2f}, "
+        f"{candidate.name}: {candidate.qualities[-1].metric} "
+        f"{100 * candidate.qualities[-1].quality:.2f}, "
         f"{candidate.seconds_per_million:,.0f} core-seconds a million rows, "
         f"{'holds' if candidate.holds else 'loses too much'}"
     )
@@ -202,12 +204,14 @@ def _show_candidate(candidate: "Candidate") -> None:
 def _stage_table(result: "Compressed") -> Table:
     table = Table(title=f"Bundle {result.bundle.path}", title_justify="left")
     table.add_column("stage")
-    for column in ("accuracy", "agreement", "model MB", "seconds"):
+    others = list(result.bundle.stages[0].other_metrics)
+    for column in (result.bundle.metric, *others, "agreement", "model MB", "seconds"):
         table.add_column(column, justify="right")
     for quality in result.bundle.stages:
         table.add_row(
             quality.stage,
-            f"{100 * quality.accuracy:.2f}",
+            f"{100 * quality.quality:.2f}",
+            *(f"{100 * quality.other_metrics[name]:.2f}" for name in others),
             f"{100 * quality.agreement:.2f}%",
             f"{quality.model_bytes / 1e6:.1f}",
             f"{quality.seconds:.1f}",
@@ -219,9 +223,9 @@ def _frontier_table(result: "Compressed") -> Table:
     from fastformers.search import frontier
 
     best = frontier(result.candidates)
-    table = Table(title="Accuracy and cost", title_justify="left")
+    table = Table(title="Quality and cost", title_justify="left")
     table.add_column("recipe")
-    for column in ("accuracy", "core-s per million", "times cheaper"):
+    for column in (result.bundle.metric, "core-s per million", "times cheaper"):
         table.add_column(column, justify="right")
     table.add_column("")
     first = result.candidates[0].seconds_per_million
@@ -230,7 +234,7 @@ def _frontier_table(result: "Compressed") -> Table:
         notes += ["frontier"] * (candidate in best) + ["loses too much"] * (not candidate.holds)
         table.add_row(
             candidate.name,
-            f"{100 * candidate.qualities[-1].accuracy:.2f}",
+            f"{100 * candidate.qualities[-1].quality:.2f}",
             f"{candidate.seconds_per_million:,.0f}",
             f"{first / candidate.seconds_per_million:.2f}",
             ", ".join(notes),
@@ -257,6 +261,8 @@ def _summary(result: "Compressed") -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
         "recipe": result.chosen.name,
+        "task": bundle.task,
+        "metric": bundle.metric,
         "precision": bundle.precision,
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in bundle.stages],
@@ -265,7 +271,7 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "candidates": [
             {
                 "recipe": candidate.name,
-                "accuracy": candidate.qualities[-1].accuracy,
+                "quality": candidate.qualities[-1].quality,
                 "seconds_per_million": candidate.seconds_per_million,
                 "holds": candidate.holds,
             }

@@ -30,7 +30,13 @@ def make_teacher(tokenizer_json: str) -> Callable[..., Any]:
     transformers = pytest.importorskip("transformers")
     torch.set_num_threads(1)  # threads that wait for each other cost more than they bring here
 
-    def make(architecture: str = "Bert", *, labels: tuple[str, ...] = ("no", "yes"), **shape: Any):
+    def make(
+        architecture: str = "Bert",
+        *,
+        labels: tuple[str, ...] = ("no", "yes"),
+        head: str = "SequenceClassification",
+        **shape: Any,
+    ):
         config = getattr(transformers, f"{architecture}Config")(
             **{
                 "vocab_size": HfTokenizer.from_str(tokenizer_json).get_vocab_size(),
@@ -41,7 +47,7 @@ def make_teacher(tokenizer_json: str) -> Callable[..., Any]:
             }
         )
         torch.manual_seed(0)
-        model = getattr(transformers, f"{architecture}ForSequenceClassification")(config)
+        model = getattr(transformers, f"{architecture}For{head}")(config)
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):  # zero in a new model, so a forgotten one would not show
                 torch.nn.init.normal_(parameter, std=0.3)

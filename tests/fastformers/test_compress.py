@@ -77,13 +77,13 @@ def test_a_compressed_bundle_proves_what_it_says(configure, files):
     names = ["teacher", "trim_vocabulary", "export", "quantize"]
     assert [quality.stage for quality in bundle.stages] == names
     assert list(bundle.stages) == seen
-    assert (bundle.stages[0].accuracy, bundle.stages[0].num_rows) == (0.8, 120)
+    assert (bundle.stages[0].quality, bundle.stages[0].num_rows) == (0.8, 120)
     assert bundle.stages[2].agreement == 1.0
     assert bundle.stages[3].model_bytes == bundle.model_path.stat().st_size
 
     scorer = Scorer(bundle)
-    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[3].accuracy
-    assert bundle.stages[3].accuracy >= 0.6
+    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[3].quality
+    assert bundle.stages[3].quality >= 0.6
 
     profile = bundle.cost_profile
     assert (profile.lengths[0], profile.lengths[-1]) == (2, 64)
@@ -104,7 +104,7 @@ def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     assert bundle.input_names == ("input_ids", "token_type_ids")
     assert [quality.stage for quality in bundle.stages] == ["teacher", "export"]
     scorer = Scorer(bundle)
-    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[1].accuracy
+    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[1].quality
 
     pairs = [("the cat", "good film"), ("a dog ran fast", "bad " * 60)]
     rows = Tokenizer(tokenizer_json, max_length=32).encode(*zip(*pairs, strict=True))
@@ -154,7 +154,7 @@ def test_a_student_is_distilled_pruned_and_quantized(configure, files):
     teacher, distilled, pruned, _, quantized = (one.model_bytes for one in bundle.stages)
     assert teacher > distilled > pruned > quantized
     assert {"evaluate", "teacher", "distill", "importance"} <= set(seen)
-    assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[-1].accuracy
+    assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[-1].quality
     assert bundle.provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
 
 

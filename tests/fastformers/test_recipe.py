@@ -92,8 +92,8 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evalua
         "export",
         "quantize",
     ]
-    assert (qualities[0].accuracy, qualities[0].agreement) == (0.75, 1.0)
-    assert (qualities[2].accuracy, qualities[2].agreement) == (0.75, 1.0)
+    assert (qualities[0].quality, qualities[0].agreement) == (0.75, 1.0)
+    assert (qualities[2].quality, qualities[2].agreement) == (0.75, 1.0)
     assert qualities[3].agreement >= 0.9
     assert {quality.num_rows for quality in qualities} == {80}
     assert qualities[0].seconds == 0
@@ -103,14 +103,14 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evalua
     agreeing = last.logits(evaluation).argmax(axis=1) == [
         NAMES.index(label) for label in evaluation.labels
     ]
-    assert agreeing.mean() == qualities[3].accuracy
+    assert agreeing.mean() == qualities[3].quality
 
 
 def test_agreement_is_with_the_teacher_not_with_the_stage_before(draft, evaluation):
     stages = [stage("turn", turn_answers_around), stage("rest")]
     _, qualities = run(draft, stages, evaluation)
     assert [quality.agreement for quality in qualities] == [1, 0, 0]
-    assert [quality.accuracy for quality in qualities] == [0.75, 0.25, 0.25]
+    assert [quality.quality for quality in qualities] == [0.75, 0.25, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_recipe_that_loses_too_much_is_refused(draft, evaluation):
 def test_a_stage_may_win_back_what_one_before_it_lost(draft, evaluation):
     stages = [stage("turn", turn_answers_around), stage("turn back", turn_answers_around)]
     _, qualities = run(draft, stages, evaluation, max_accuracy_drop=0)
-    assert [quality.accuracy for quality in qualities] == [0.75, 0.25, 0.75]
+    assert [quality.quality for quality in qualities] == [0.75, 0.25, 0.75]
 
 
 def test_a_recipe_that_was_interrupted_goes_on_where_it_was(draft, evaluation):
@@ -228,7 +228,7 @@ def test_the_allowance_is_for_the_whole_recipe(draft, evaluation):
 
     stages = [stage("one", favor_yes), stage("two", favor_yes)]
     _, qualities = run(draft, stages, evaluation)
-    teacher, one, two = (100 * quality.accuracy for quality in qualities)
+    teacher, one, two = (100 * quality.quality for quality in qualities)
     assert teacher > one > two
     run(draft, stages, evaluation, max_accuracy_drop=teacher - two)
     with pytest.raises(QualityError, match="two: accuracy"):
