@@ -19,10 +19,12 @@ from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
 from fastformers.examples import Examples, load_examples
 from fastformers.export import class_names, load_teacher, max_positions
+from fastformers.quantize import MIN_AGREEMENT
 from fastformers.recipe import (
     Draft,
     Stage,
     export_stage,
+    float16_stage,
     quantize_stage,
     run_recipe,
     trim_vocabulary_stage,
@@ -40,7 +42,10 @@ class CompressConfig:
         output: Directory of the bundle.
         text_column, text_pair_column, label_column: Columns of both files.
         max_length: Tokens to truncate to; None for the teacher tokenizer's own limit.
-        precision: "int8", or "float32" for the tuned graph alone.
+        precision: "int8"; "int8-dynamic", whose scores depend on the batch; "float16" for GPUs;
+            or "float32" for the tuned graph alone.
+        min_int8_agreement: Percent of calibration rows that must keep the float model's label;
+            what int8 would spoil stays in float until they do.
         trim_vocabulary: Words to keep in the vocabulary; None for all.
         max_accuracy_drop: Points of accuracy that may be lost.
         eval_limit: Evaluation rows to use, evenly spaced; None for all.
@@ -54,7 +59,8 @@ class CompressConfig:
     text_pair_column: str | None = None
     label_column: str = "label"
     max_length: int | None = None
-    precision: Literal["int8", "float32"] = "int8"
+    precision: Literal["int8", "int8-dynamic", "float16", "float32"] = "int8"
+    min_int8_agreement: float = 100 * MIN_AGREEMENT
     trim_vocabulary: int | None = None
     max_accuracy_drop: float = 1.0
     eval_limit: int | None = None
@@ -62,6 +68,8 @@ class CompressConfig:
     def __post_init__(self) -> None:
         if self.max_accuracy_drop < 0:
             raise InputError(f"--max-accuracy-drop {self.max_accuracy_drop:g}: give 0 or more")
+        if not 0 <= self.min_int8_agreement <= 100:
+            raise InputError(f"--min-int8-agreement {self.min_int8_agreement:g}: give 0 to 100")
         if self.max_length is not None and self.max_length < 4:
             raise InputError(f"--max-length {self.max_length}: give at least 4")
         if self.eval_limit is not None and self.eval_limit < 1:
@@ -115,7 +123,10 @@ def compress(
             input_names=engine.input_names,
             precision=draft.precision,
             stages=tuple(qualities),
-            provenance=_provenance(config),
+            provenance={
+                **_provenance(config),
+                "float_projections": list(draft.float_projections),
+            },
             cost_profile=measure_cost_profile(engine, max_length=draft.max_length),
             files={},
         )
@@ -143,8 +154,15 @@ def _stages(config: CompressConfig) -> list[Stage]:
     if config.trim_vocabulary is not None:
         stages.append(trim_vocabulary_stage(config.trim_vocabulary))
     stages.append(export_stage())
-    if config.precision == "int8":
-        stages.append(quantize_stage())
+    if config.precision in ("int8", "int8-dynamic"):
+        stages.append(
+            quantize_stage(
+                dynamic=config.precision == "int8-dynamic",
+                min_agreement=config.min_int8_agreement / 100,
+            )
+        )
+    elif config.precision == "float16":
+        stages.append(float16_stage())
     return stages
 
 

@@ -1,6 +1,6 @@
 """A recipe: the stages from a teacher to a bundle, each checked and measured.
 
-    teacher -> [trim_vocabulary] -> export -> [quantize] -> bundle
+    teacher -> [trim_vocabulary] -> export -> [quantize or float16] -> bundle
 
 A stage is a function from one draft of the model to the next, with a name, what it requires of
 its input and what it ensures of its result. `run_recipe` runs them in order and measures accuracy
@@ -25,7 +25,7 @@ from fastformers.evaluate import check_quality, measure_quality, teacher_logits
 from fastformers.examples import Examples, encode_labels
 from fastformers.export import class_names, max_positions, read_encoder
 from fastformers.graph import write_graph
-from fastformers.quantize import calibrate, collect_histograms, run_graph
+from fastformers.quantize import MIN_AGREEMENT, choose_ranges, run_graph
 from fastformers.tokenizer import TokenizedRows, Tokenizer
 from fastformers.vocabulary import trim_embeddings, trim_tokenizer
 
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 CALIBRATION_ROWS = 256
 # Float graphs differ from PyTorch by rounding alone: 1e-6 on the five architectures tested.
 MAX_EXPORT_ERROR = 1e-3
+# Of the largest logit. 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps 11 bits.
+MAX_FLOAT16_ERROR = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,7 @@ class Draft:
         encoder: Weights of the exported graph.
         graph: The exported graph.
         precision: Of the graph.
+        float_projections: What an int8 graph still does in float, by its name in the graph.
     """
 
     model: PreTrainedModel
@@ -61,6 +64,7 @@ class Draft:
     encoder: Encoder | None = None
     graph: Path | None = None
     precision: str = "float32"
+    float_projections: tuple[str, ...] = ()
 
     def tokenize(self, examples: Examples) -> TokenizedRows:
         """Token ids of examples as this draft reads them."""
@@ -212,35 +216,69 @@ def export_stage() -> Stage:
     return Stage(name="export", requires=_require_no_graph, run=run, ensures=ensures)
 
 
-def quantize_stage() -> Stage:
-    """Turn the projections into static int8, calibrated on training rows."""
+def quantize_stage(*, dynamic: bool = False, min_agreement: float = MIN_AGREEMENT) -> Stage:
+    """Turn the projections into int8, those apart that would cost too much.
 
-    def requires(draft: Draft) -> None:
-        if draft.encoder is None or draft.graph is None or draft.precision != "float32":
-            raise StageError("needs a float graph; run export first")
+    Args:
+        dynamic, min_agreement: As for `choose_ranges`.
+    """
 
     def run(draft: Draft) -> Draft:
-        assert draft.encoder is not None
-        rows = draft.tokenize(draft.train.sample(CALIBRATION_ROWS))
-        observed = draft.scratch / "observed.onnx"
-        write_graph(draft.encoder, observed, text_pairs=draft.text_pairs, observe=True)
-        ranges = calibrate(
-            draft.encoder,
-            collect_histograms(observed, rows),
-            rows=rows,
-            float_logits_NC=run_graph(observed, rows),
+        ranges, float_projections = choose_ranges(
+            _encoder(draft),
+            draft.tokenize(draft.train.sample(CALIBRATION_ROWS)),
             text_pairs=draft.text_pairs,
             scratch=draft.scratch,
+            dynamic=dynamic,
+            min_agreement=min_agreement,
         )
         graph = draft.scratch / "int8.onnx"
-        write_graph(draft.encoder, graph, text_pairs=draft.text_pairs, ranges=ranges)
-        return replace(draft, graph=graph, precision="int8")
+        write_graph(_encoder(draft), graph, text_pairs=draft.text_pairs, ranges=ranges)
+        precision = "int8-dynamic" if dynamic else "int8"
+        return replace(draft, graph=graph, precision=precision, float_projections=float_projections)
+
+    return Stage(name="quantize", requires=_require_float_graph, run=run, ensures=_ensure_smaller)
+
+
+def float16_stage() -> Stage:
+    """Lay the graph in float16, for GPUs.
+
+    An x86 CPU has next to no float16 kernels and computes it in float32, from the rounded weights:
+    that is what the postcondition and the quality after the stage measure there.
+    """
+
+    def run(draft: Draft) -> Draft:
+        graph = draft.scratch / "float16.onnx"
+        write_graph(_encoder(draft), graph, text_pairs=draft.text_pairs, float16=True)
+        return replace(draft, graph=graph, precision="float16")
 
     def ensures(before: Draft, after: Draft) -> None:
-        if _model_bytes(after) >= _model_bytes(before):
-            raise StageError("the int8 graph is no smaller than the float one")
+        _ensure_smaller(before, after)
+        sample = after.train.sample(16)
+        expected_NC = before.logits(sample)
+        error = float(np.abs(expected_NC - after.logits(sample)).max())
+        if not error <= MAX_FLOAT16_ERROR * float(np.abs(expected_NC).max()):
+            raise StageError(
+                f"the float16 graph's logits are off by {error:.2g}; the model may need numbers "
+                "beyond 65,504, which float16 does not have; keep --precision float32"
+            )
 
-    return Stage(name="quantize", requires=requires, run=run, ensures=ensures)
+    return Stage(name="float16", requires=_require_float_graph, run=run, ensures=ensures)
+
+
+def _require_float_graph(draft: Draft) -> None:
+    if draft.graph is None or draft.precision != "float32":
+        raise StageError("needs a float graph; run export first")
+
+
+def _ensure_smaller(before: Draft, after: Draft) -> None:
+    if _model_bytes(after) >= _model_bytes(before):
+        raise StageError(f"the {after.precision} graph is no smaller than the float one")
+
+
+def _encoder(draft: Draft) -> Encoder:
+    assert draft.encoder is not None  # made together with the graph, which stages require
+    return draft.encoder
 
 
 def _require_no_graph(draft: Draft) -> None:

@@ -28,7 +28,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
     parser.add_argument("--label-column", default="label")
     parser.add_argument("--max-length", type=int, help="tokens to truncate to (teacher's limit)")
-    parser.add_argument("--precision", choices=("int8", "float32"), default="int8")
+    parser.add_argument(
+        "--precision",
+        choices=("int8", "int8-dynamic", "float16", "float32"),
+        default="int8",
+        help="int8 (default): for CPUs, ranges fixed on training rows; int8-dynamic: ranges of "
+        "each batch, so that a row's score depends on the rows beside it; float16: for GPUs",
+    )
+    parser.add_argument(
+        "--min-int8-agreement",
+        type=float,
+        default=99.0,
+        metavar="PERCENT",
+        help="keep projections in float until int8 gives so many training rows the label of the "
+        "float model (default 99; 0 for all in int8)",
+    )
     parser.add_argument(
         "--trim-vocabulary", type=int, metavar="WORDS", help="keep the most frequent words only"
     )
@@ -48,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         bundle = compress(CompressConfig(**vars(options)), on_stage=_show_stage)
         console.print(_table(bundle))
+        if kept := bundle.provenance["float_projections"]:
+            console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         return _summary(bundle)
 
     return run(job, resume="Nothing was written.")
@@ -80,6 +96,7 @@ def _summary(bundle: "Bundle") -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
         "precision": bundle.precision,
+        "float_projections": bundle.provenance["float_projections"],
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in bundle.stages],
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,

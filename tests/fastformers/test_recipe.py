@@ -14,6 +14,7 @@ from fastformers.recipe import (  # noqa: E402
     Draft,
     Stage,
     export_stage,
+    float16_stage,
     quantize_stage,
     run_recipe,
     trim_vocabulary_stage,
@@ -142,6 +143,11 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(draft, evaluati
             r"stage quantize \(after teacher, trim_vocabulary, export, quantize\): needs a float",
             id="quantize twice",
         ),
+        pytest.param(
+            [export_stage(), quantize_stage(min_agreement=0), float16_stage()],
+            r"stage float16 \(after teacher, export, quantize\): needs a float graph",
+            id="float16 of int8",
+        ),
     ],
 )
 def test_stages_out_of_order_are_refused_with_those_before(draft, evaluation, stages, message):
@@ -173,6 +179,18 @@ def test_an_export_that_differs_from_pytorch_is_found(draft, evaluation, monkeyp
     message = r"stage export \(after teacher\): the graph's logits are off PyTorch's by"
     with pytest.raises(StageError, match=message):
         run(draft, [export_stage()], evaluation)
+
+
+def test_a_model_beyond_the_numbers_of_float16_is_found(draft, evaluation):
+    def shift(draft):
+        layer = draft.encoder.layers[0]
+        norm = replace(layer.attention_norm, shift=layer.attention_norm.shift + np.float32(1e5))
+        return replace(
+            draft, encoder=replace(draft.encoder, layers=(replace(layer, attention_norm=norm),))
+        )
+
+    with pytest.raises(StageError, match=r"stage float16 .* beyond 65,504"):
+        run(draft, [export_stage(), stage("shift", shift), float16_stage()], evaluation)
 
 
 def test_a_teacher_that_is_not_finite_is_found(draft, evaluation):
