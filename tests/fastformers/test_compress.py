@@ -112,6 +112,29 @@ def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     assert scorer.score(pairs).logits_NC == pytest.approx(expected_NC, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("precision", "stages"),
+    [("int8-dynamic", ["export", "quantize"]), ("float16", ["export", "float16"])],
+)
+def test_other_precisions_are_measured_and_recorded(configure, files, precision, stages):
+    recipe = RecipeConfig(precision=precision)
+    bundle = compress(configure(recipe=recipe, max_accuracy_drop=20)).bundle
+    assert open_bundle(bundle.path).precision == precision
+    assert [quality.stage for quality in bundle.stages] == ["teacher", *stages]
+    assert bundle.stages[2].model_bytes < 0.6 * bundle.stages[1].model_bytes
+    assert bundle.stages[2].agreement >= (1 if precision == "float16" else 0.9)
+    if precision == "float16":
+        assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[2].quality
+
+
+def test_what_stays_in_float_is_recorded(configure):
+    for target, names in ((0, []), (100, ["layer"])):
+        recipe = RecipeConfig(min_int8_agreement=target)
+        bundle = compress(configure(recipe=recipe, max_accuracy_drop=100)).bundle
+        kept = open_bundle(bundle.path).provenance["float_projections"]
+        assert sorted({name[:5] for name in kept}) == names
+
+
 def test_a_model_that_lost_too_much_is_not_written(configure):
     config = configure(max_accuracy_drop=0, recipe=RecipeConfig(prune_ffn=0.75, prune_epochs=0))
     with pytest.raises(QualityError, match=r"quantize: .* more than --max-accuracy-drop 0"):
@@ -249,6 +272,8 @@ def test_another_label_is_named(configure, tmp_path):
         ({"max_accuracy_drop": -0.5}, "--max-accuracy-drop -0.5: give 0 or more"),
         ({"max_length": 3}, "--max-length 3: give at least 4"),
         ({"eval_limit": 0}, "--eval-limit 0: give at least 1"),
+        ({"min_int8_agreement": 101}, "--min-int8-agreement 101: give 0 to 100"),
+        ({"min_int8_agreement": -1}, "--min-int8-agreement -1: give 0 to 100"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(configure, changes, message):
