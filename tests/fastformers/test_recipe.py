@@ -155,7 +155,7 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(draft, evaluati
             id="quantize twice",
         ),
         pytest.param(
-            [export_stage(), quantize_stage(min_agreement=0), float16_stage()],
+            [export_stage(), quantize_stage(dynamic=False, min_agreement=0), float16_stage()],
             r"stage float16 \(after teacher, export, quantize\): needs a float graph",
             id="float16 of int8",
         ),
