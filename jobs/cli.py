@@ -23,6 +23,7 @@ COMMANDS = {
     "compress": "teacher -> bundle: tuned, quantized, proven",
     "prepare": "corpus -> length-sorted shards of token ids",
     "score": "corpus or shards + bundle -> predictions and a bill",
+    "report": "the page of a scored run, drawn again",
     "bench": "how much of the engine's own speed a whole job keeps",
 }
 EXTRA_OF = {"torch": "compress", "transformers": "compress", "onnx": "compress"}
