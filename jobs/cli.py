@@ -24,6 +24,7 @@ COMMANDS = {
     "ablate": "what each optimization brought: the paper's table for your model and machine",
     "prepare": "corpus -> length-sorted shards of token ids",
     "score": "corpus or shards + bundle -> predictions and a bill",
+    "report": "the page of a scored run, drawn again",
     "bench": "how much of the engine's own speed a whole job keeps",
 }
 EXTRA_OF = {

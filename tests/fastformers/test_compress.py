@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -272,10 +273,25 @@ def test_another_label_is_named(configure, tmp_path):
         ({"max_accuracy_drop": -0.5}, "--max-accuracy-drop -0.5: give 0 or more"),
         ({"max_length": 3}, "--max-length 3: give at least 4"),
         ({"eval_limit": 0}, "--eval-limit 0: give at least 1"),
-        ({"min_int8_agreement": 101}, "--min-int8-agreement 101: give 0 to 100"),
-        ({"min_int8_agreement": -1}, "--min-int8-agreement -1: give 0 to 100"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(configure, changes, message):
     with pytest.raises(InputError, match=message):
         configure(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_int8_agreement": 101}, "--min-int8-agreement 101: give 0 to 100"),
+        ({"min_int8_agreement": -1}, "--min-int8-agreement -1: give 0 to 100"),
+        ({"prune_heads": 1.0}, "--prune-heads 1: give a share from 0 to below 1"),
+        ({"student_layers": 0}, "--student-layers 0: give at least 1"),
+        ({"prune_rounds": 0}, "--prune-rounds 0: give at least 1"),
+        ({"prune_epochs": -1}, "--prune-epochs -1: give 0 or more"),
+        ({"student": Path("x"), "student_layers": 2}, "--student is a model of its own"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        RecipeConfig(**changes)

@@ -192,13 +192,20 @@ def test_an_export_that_differs_from_pytorch_is_found(draft, evaluation, monkeyp
         run(draft, [export_stage()], evaluation)
 
 
-def test_a_model_beyond_the_numbers_of_float16_is_found(draft, evaluation):
-    def shift(draft):
-        layer = draft.encoder.layers[0]
+def test_a_model_beyond_the_numbers_of_float16_is_found(draft, evaluation, monkeypatch):
+    from fastformers import stages
+
+    read_encoder = stages.read_encoder
+
+    def read_shifted(model):
+        encoder = read_encoder(model)
+        layer = encoder.layers[0]
         norm = replace(layer.attention_norm, shift=layer.attention_norm.shift + np.float32(1e5))
-        return replace(
-            draft, encoder=replace(draft.encoder, layers=(replace(layer, attention_norm=norm),))
-        )
+        return replace(encoder, layers=(replace(layer, attention_norm=norm),))
+
+    def shift(draft):
+        monkeypatch.setattr(stages, "read_encoder", read_shifted)
+        return draft
 
     with pytest.raises(StageError, match=r"stage float16 .* beyond 65,504"):
         run(draft, [export_stage(), stage("shift", shift), float16_stage()], evaluation)
