@@ -28,7 +28,7 @@ from fastformers.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
 
-# Where nothing was measured. 0.9 million tokens a second a core: `tokenizers` 0.21 on an EPYC Zen 5,
+# Where nothing was measured. 0.9 million tokens a second a core: `tokenizers` on an EPYC Zen 5,
 # 2026-11. Reading, writing and batches that are not full add 3% to the seconds of full batches: a
 # run on IMDB and one on Wikipedia, README of 2026-11-23.
 DEFAULT_TOKENIZE_S_PER_TOKEN = 1 / 900_000
@@ -47,7 +47,7 @@ class MachineProfile:
         tokenize_s_per_token: Seconds to tokenize a token, on one worker.
         overhead_share: What reading, writing and batches that are not full add to `cost`, as a
             share of it.
-        origin: "bundle" (when it was compressed), "calibration" or "run" (fitted to a finished run).
+        origin: "bundle" (when it was compressed), "calibration", or "run" (fitted to a run).
         measured_at: ISO date; empty if not known.
     """
 
@@ -145,9 +145,13 @@ def fit_to_run(profile: MachineProfile, report: dict[str, Any], path: Path) -> M
         predicted_s, tokens = float(report["predicted_s"]), int(report["tokens"])
         resumed, cores = int(report["resumed_rows"]), int(report["num_actors"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is not a report of ours ({error}); give a run's output") from error
+        raise InputError(
+            f"{path}: is not a report of ours ({error}); give a run's output"
+        ) from error
     if digest != profile.bundle_digest:
-        raise InputError(f"{path}: a run of another bundle; give --bundle what that run scored with")
+        raise InputError(
+            f"{path}: a run of another bundle; give --bundle what that run scored with"
+        )
     if resumed:
         raise InputError(f"{path}: was resumed, so it is not whole; fit to a run without a stop")
     if predicted_s <= 0 or tokens <= 0 or phase_s["infer"] <= 0:
@@ -185,12 +189,16 @@ def load_profiles(directory: Path, bundles: Sequence[Bundle]) -> list[MachinePro
     """
     paths = sorted(directory.glob("*.json"))
     if not paths:
-        raise InputError(f"--profiles {directory}: no .json file there; write one with --profile-out")
+        raise InputError(
+            f"--profiles {directory}: no .json file there; write one with --profile-out"
+        )
     profiles = [load_profile(path) for path in paths]
     names = ", ".join(str(bundle.path) for bundle in bundles)
     for path, profile in zip(paths, profiles, strict=True):
         if profile.bundle_digest not in {bundle.digest for bundle in bundles}:
-            raise InputError(f"{path}: profile of another bundle than {names}; remove it from there")
+            raise InputError(
+                f"{path}: profile of another bundle than {names}; remove it from there"
+            )
     return profiles
 
 

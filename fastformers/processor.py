@@ -78,10 +78,7 @@ def _identify(fields: dict[str, str]) -> str | None:
         return None
     family, model, stepping = map(int, numbers)
     for (vendor, its_family, first, last), generation in _X86_GENERATIONS.items():
-        if (
-            (vendor, its_family) == (fields.get("vendor_id"), family)
-            and first <= model <= last
-        ):
+        if (vendor, its_family) == (fields.get("vendor_id"), family) and first <= model <= last:
             is_cascade_lake = generation == "skylake" and stepping >= 5
             return "cascade-lake" if is_cascade_lake else generation
     return None

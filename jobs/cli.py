@@ -23,9 +23,17 @@ COMMANDS = {
     "compress": "teacher -> bundle: tuned, quantized, proven",
     "prepare": "corpus -> length-sorted shards of token ids",
     "score": "corpus or shards + bundle -> predictions and a bill",
+    "cost": "what a corpus costs on each instance type, and the cheapest cluster by a deadline",
     "bench": "how much of the engine's own speed a whole job keeps",
 }
-EXTRA_OF = {"torch": "compress", "transformers": "compress", "onnx": "compress"}
+EXTRA_OF = {
+    "torch": "compress",
+    "transformers": "compress",
+    "onnx": "compress",
+    "boto3": "aws",
+    "botocore": "aws",
+    "google": "gcp",
+}
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
