@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cluster.sampling import CorpusSample, Window
 from cluster.shards import plan_shard_seconds
+from fastformers.cost_profile import CostProfile
 from fastformers.errors import InputError
 from fastformers.machine_profile import MachineProfile
 
@@ -55,7 +56,7 @@ class Work:
         bad_share: Share of rows without a usable text.
         truncated_share: Share of rows cut at the maximum length.
         histogram: Rows of the corpus by the longest length of their bin, in tokens.
-        shard_seconds: What a shard takes.
+        num_shards: Shards it is cut into, by the bundle's own cost profile.
         sampled_rows, sampled_windows: What it was estimated from.
     """
 
@@ -69,7 +70,7 @@ class Work:
     bad_share: float
     truncated_share: float
     histogram: dict[int, float]
-    shard_seconds: float
+    num_shards: int
     sampled_rows: int
     sampled_windows: int
 
@@ -97,7 +98,7 @@ class Work:
             "bad_share": self.bad_share,
             "truncated_share": self.truncated_share,
             "length_histogram": {str(k): v for k, v in self.histogram.items()},
-            "shard_seconds": self.shard_seconds,
+            "shards": self.num_shards,
             "sampled_rows": self.sampled_rows,
             "sampled_windows": self.sampled_windows,
             "confidence": CONFIDENCE,
@@ -105,9 +106,19 @@ class Work:
 
 
 def estimate_work(
-    sample: CorpusSample, profile: MachineProfile, *, rows: int | None = None
+    sample: CorpusSample,
+    profile: MachineProfile,
+    *,
+    shards_by: CostProfile,
+    rows: int | None = None,
 ) -> Work:
     """Estimate the work of a corpus, or of `rows` rows like those of the corpus.
+
+    Args:
+        sample: Of the corpus.
+        profile: What rows cost.
+        shards_by: The bundle's own cost profile, by which a run cuts shards.
+        rows: How many rows; None for those of the corpus.
 
     Raises:
         InputError: There are no rows to score.
@@ -125,7 +136,12 @@ def estimate_work(
     infer_s = estimator.total(lambda w: np.where(w.is_first_S, seconds(w.lengths_S), 0.0))
     num_rows = estimator.rows()
     num_good = sum(w.num_rows - w.num_bad for w in sample.windows)
-    scale = num_rows.value / max(1.0, estimator.corpus_rows)
+    text_bytes = round(sample.text_bytes * num_rows.value / max(1.0, estimator.corpus_rows))
+    predicted = shards_by.estimate_seconds
+    predicted_s = estimator.total(
+        lambda w: np.where(w.is_first_S, predicted(w.lengths_S), 0.0)
+    ).value
+    shard_s = plan_shard_seconds(text_bytes, shards_by.estimate_seconds_per_token())
     return Work(
         rows=num_rows,
         tokens=tokens,
@@ -140,9 +156,7 @@ def estimate_work(
             / num_rows.value
         ),
         histogram=_histogram(estimator, sample.max_length),
-        shard_seconds=plan_shard_seconds(
-            round(sample.text_bytes * scale), profile.cost.estimate_seconds_per_token()
-        ),
+        num_shards=max(1, round(predicted_s / shard_s)),
         sampled_rows=sample.num_rows,
         sampled_windows=len(sample.windows),
     )

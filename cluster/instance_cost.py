@@ -50,7 +50,6 @@ class InstanceCost:
         kwh: Energy of the server's share, modelled from design power; no cooling.
         num_actors: Actors on one machine.
         job_s: `wall_s` without `JOB_START_S`.
-        actor_s_per_core_s: Seconds of an actor here for one of a worker that was measured.
     """
 
     price: InstancePrice
@@ -66,7 +65,6 @@ class InstanceCost:
     kwh: float
     num_actors: int
     job_s: float
-    actor_s_per_core_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +86,6 @@ class _Speed:
 
     job_s: float
     num_actors: int
-    actor_s_per_core_s: float
     basis: Basis
     scaled_from: str
     error_factor: float
@@ -151,7 +148,6 @@ def _find_speed(
         return _Speed(
             job_s=work.core_s / profile.num_workers,
             num_actors=profile.num_workers,
-            actor_s_per_core_s=1.0,
             basis="measured",
             scaled_from=f"{profile.origin} of {profile.measured_at}",
             error_factor=1.0,
@@ -166,11 +162,13 @@ def _find_speed(
     actor_s = work.infer_s.value * infer + (work.tokenize_s + work.other_s) * (
         measured.clock_ghz / core.clock_ghz
     )
+    own = prices.get(profile.instance_type or "")
+    if own is not None and not own.gpu_count:  # workers may have been threads of one core
+        actor_s *= own.physical_cores / profile.num_workers
     guess = " or the like" if measured.is_guess else ""
     return _Speed(
         job_s=actor_s / price.physical_cores,
         num_actors=price.physical_cores,
-        actor_s_per_core_s=actor_s / work.core_s,
         basis="scaled",
         scaled_from=f"{measured.generation}{guess} at {measured.clock_ghz:g} GHz",
         error_factor=error_between(measured, core),
@@ -193,7 +191,6 @@ def _gpu_speed(
     return _Speed(
         job_s=job_s,
         num_actors=price.gpu_count,
-        actor_s_per_core_s=job_s * price.gpu_count / work.core_s,
         basis="scaled (published)",
         scaled_from=(
             f"BERT-large on {price.gpu_name}, MLPerf 4.1"
@@ -224,7 +221,6 @@ def _cost(
         kwh=_watts(price) * wall_s / 3600 / 1000,
         num_actors=speed.num_actors,
         job_s=speed.job_s,
-        actor_s_per_core_s=speed.actor_s_per_core_s,
     )
 
 

@@ -121,7 +121,7 @@ def plan_cluster(offers: Sequence[MachineOffer], settings: PlanSettings) -> list
         InputError: No allowed cluster makes it; says which would.
     """
     if not offers:
-        raise InputError("no instance type can be planned with; see which were left out and why")
+        raise InputError("no instance type can be planned with: all were left out, or are GPUs")
     best: list[ClusterPlan] = []
     for offer in offers:
         plans = _all_plans(offer, settings, range(1, settings.max_instances + 1))

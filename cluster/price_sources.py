@@ -261,7 +261,7 @@ def _fetch_gcp(
             from google.auth.credentials import AnonymousCredentials
 
             client = billing_v1.CloudCatalogClient(
-                credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+                credentials=AnonymousCredentials(),
                 transport="rest",
                 client_options={"api_endpoint": endpoint},
             )

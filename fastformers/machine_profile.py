@@ -24,6 +24,7 @@ from fastformers.bundle import Bundle, open_bundle
 from fastformers.cost_profile import CostProfile, measure_cost_profile
 from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
+from fastformers.processor import read_processor
 from fastformers.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
@@ -126,20 +127,24 @@ def measure_tokenizing(tokenizer: Tokenizer, texts: Sequence[str], *, repeats: i
     return float(np.median(times)) / max(1, len(rows.ids))
 
 
-def fit_to_run(profile: MachineProfile, report: dict[str, Any], path: Path) -> MachineProfile:
-    """The profile, corrected to what a finished run on the same machine took.
+def fit_to_run(
+    bundle: Bundle, report: dict[str, Any], *, path: str, instance_type: str | None = None
+) -> MachineProfile:
+    """The bundle's profile, corrected to what a finished run on this machine took.
 
     The run's seconds of inference over those that the bundle predicted correct every length alike;
-    its seconds of tokenizing, reading and writing replace the profile's.
+    its seconds of tokenizing, reading and writing replace what is assumed of others.
 
     Args:
-        profile: Of the bundle that ran; its `cost` must be the bundle's own.
+        bundle: What ran, with one core for each actor.
         report: `report.json` of the run.
         path: Where the report is, for messages.
+        instance_type: The cloud's name of this machine.
 
     Raises:
         InputError: The report is of another bundle, was resumed, or scored nothing.
     """
+    profile, processor = profile_of_bundle(bundle), read_processor()
     try:
         digest, phase_s = report["bundle"]["digest"], report["phase_s"]
         predicted_s, tokens = float(report["predicted_s"]), int(report["tokens"])
@@ -148,7 +153,7 @@ def fit_to_run(profile: MachineProfile, report: dict[str, Any], path: Path) -> M
         raise InputError(
             f"{path}: is not a report of ours ({error}); give a run's output"
         ) from error
-    if digest != profile.bundle_digest:
+    if digest != bundle.digest:
         raise InputError(
             f"{path}: a run of another bundle; give --bundle what that run scored with"
         )
@@ -160,14 +165,19 @@ def fit_to_run(profile: MachineProfile, report: dict[str, Any], path: Path) -> M
     tokenize_s = phase_s["tokenize"]
     return replace(
         profile,
+        instance_type=instance_type,
         num_workers=cores,
         cost=replace(
             profile.cost,
+            cpu_model=processor.model,
+            cpu_generation=processor.generation,
+            cpu_features=processor.features,
             seconds_per_row=tuple(seconds * ratio for seconds in profile.cost.seconds_per_row),
         ),
         tokenize_s_per_token=tokenize_s / tokens if tokenize_s else profile.tokenize_s_per_token,
         overhead_share=(phase_s["read"] + phase_s["write"]) / phase_s["infer"],
         origin="run",
+        measured_at=time.strftime("%Y-%m-%d"),
     )
 
 
