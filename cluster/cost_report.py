@@ -176,8 +176,8 @@ def render_comparison(costs: Sequence[BundleCost]) -> Table:
 
 def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
     """The best cluster, and the next best types."""
-    table = Table(title="Plan", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in ("cluster", "actors", "time", "USD", "starting", "end", "interruptions"):
+    table = Table(title="Plan", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in ("cluster", "actors", "time", "USD", "start", "end", "interrupted"):
         table.add_column(name, justify="left" if name == "cluster" else "right", no_wrap=True)
     for plan in plans[:_PLANS_SHOWN]:
         table.add_row(

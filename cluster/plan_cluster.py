@@ -170,7 +170,7 @@ def predict_cluster(offer: MachineOffer, num_instances: int, settings: PlanSetti
         wall_s=wall_s,
         tail_s=tail_s,
         usd_total=wall_s * usd_per_s,
-        interruptions=num_spot * per_s * (busy_s + tail_s),
+        interruptions=num_spot * per_s * (busy_s + tail_s) / (1 + per_s * settings.startup_s),
         interruption_usd=max(0.0, busy_s - offer.job_s / num_instances) * usd_per_s,
         startup_usd=settings.startup_s * usd_per_s,
         tail_usd=tail_s * usd_per_s,

@@ -66,7 +66,6 @@ class CorpusSample:
         is_rows: Whether sizes are rows, so that the number of rows is known.
         text_bytes: Rough bytes of text, from the sizes of the files.
         max_length: Tokens a row is truncated to.
-        first_texts: Some texts, for who has to time a tokenizer.
     """
 
     windows: tuple[Window, ...]
@@ -75,7 +74,6 @@ class CorpusSample:
     is_rows: bool
     text_bytes: int
     max_length: int
-    first_texts: tuple[str, ...]
 
     @property
     def num_rows(self) -> int:
@@ -139,11 +137,9 @@ def sample_corpus(
     chosen = _draw(len(spans), num_read, rng)
     share = wanted / max(1.0, sum(spans[i].stop - spans[i].start for i in chosen) * rows_per_unit)
     windows: list[Window] = []
-    texts: list[str] = []
     for index in chosen:
         columns = _read(corpus, spans[index])
         windows.append(_look(columns, spans[index], tokenizer, share, rng))
-        texts.extend(text for text in columns[0][:50] if text)
     return CorpusSample(
         windows=tuple(windows),
         total_size=sum(sizes),
@@ -151,7 +147,6 @@ def sample_corpus(
         is_rows=is_rows,
         text_bytes=corpus.text_bytes,
         max_length=max_length,
-        first_texts=tuple(texts[:500]),
     )
 
 
