@@ -235,6 +235,8 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
             max_batch_tokens=profile["max_batch_tokens"],
             lengths=tuple(profile["lengths"]),
             seconds_per_row=tuple(profile["seconds_per_row"]),
+            cpu_generation=profile.get("cpu_generation"),
+            cpu_features=tuple(profile.get("cpu_features", ())),
         ),
         files=fields["files"],
     )
