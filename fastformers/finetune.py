@@ -79,7 +79,6 @@ def finetune(
         num_labels=len(names),
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
-        attn_implementation="sdpa",
         **_config_changes(model_path, config.num_layers),
     )
     tokenizer.model_max_length = config.max_length
@@ -105,7 +104,7 @@ def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
         raise InputError(f"--num-layers {num_layers}: give 1 to {available}")
 
 
-def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, float]:
+def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
     """Fewer layers if asked for, and no dropout inside attention.
 
     On a CPU its random masks, and the unfused attention that they need, took a quarter of a step
@@ -113,8 +112,12 @@ def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, float
     """
     config = AutoConfig.from_pretrained(model_path)
     names = ("attention_probs_dropout_prob", "attention_dropout")
-    changes = {name: 0.0 for name in names if hasattr(config, name)}
-    return changes if num_layers is None else {**changes, "num_hidden_layers": num_layers}
+    changes: dict[str, Any] = {name: 0.0 for name in names if hasattr(config, name)}
+    if num_layers is not None:
+        changes["num_hidden_layers"] = num_layers
+        if hasattr(config, "layer_types"):  # ModernBERT's: which of them see a window alone
+            changes["layer_types"] = config.layer_types[:num_layers]
+    return changes
 
 
 def _has_fast_bf16() -> bool:
