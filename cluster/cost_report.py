@@ -28,7 +28,7 @@ def describe_cost(cost: BundleCost) -> dict[str, Any]:
     return {
         "bundle": str(cost.bundle.path),
         "bundle_digest": cost.bundle.digest,
-        "accuracy": stages[-1].accuracy if stages else None,
+        "accuracy": stages[-1].quality if stages else None,
         **cost.work.to_json(),
         "profiles": [
             {
@@ -165,7 +165,7 @@ def render_comparison(costs: Sequence[BundleCost]) -> Table:
         cheapest, stages = cost.instances.costs[0], cost.bundle.stages
         table.add_row(
             str(cost.bundle.path),
-            f"{100 * stages[-1].accuracy:.2f}%" if stages else "",
+            f"{100 * stages[-1].quality:.2f}%" if stages else "",
             f"{cost.work.core_s / 3600:,.2f}",
             cheapest.price.instance_type,
             f"{cheapest.usd_per_million:.4f}",

@@ -224,12 +224,19 @@ def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
         compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
 
 
-@pytest.mark.parametrize("architecture", ["Bert", "Roberta"])
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [
+        ("Bert", {}),
+        ("Roberta", {"max_position_embeddings": 66, "pad_token_id": 1}),  # two of them never used
+        ("MPNet", {"max_position_embeddings": 66}),
+        ("DebertaV2", {"relative_attention": True, "pos_att_type": "p2c|c2p"}),
+        ("ModernBert", {"local_attention": 8, "pad_token_id": 0}),
+    ],
+)
 def test_without_a_length_the_model_says_how_long_a_text_may_be(
-    configure, save_teacher, tmp_path, architecture
+    configure, save_teacher, tmp_path, architecture, shape
 ):
-    roberta = {"max_position_embeddings": 66, "pad_token_id": 1}  # two of them never used
-    shape = roberta if architecture == "Roberta" else {}
     path = save_teacher(tmp_path / "teacher", architecture, labels=LABELS, **shape)
     long_texts = {"text": ["cat " * 200, "dog " * 200], "label": ["neutral", "positive"]}
     pyarrow.parquet.write_table(pa.table(long_texts), tmp_path / "long.parquet")
