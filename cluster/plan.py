@@ -16,13 +16,14 @@ from cluster.settings import CorpusSettings
 from cluster.storage import Directory, open_directory
 from fastformers.bundle import Bundle, open_bundle
 from fastformers.errors import InputError
+from fastformers.tasks import prediction_columns
 
 
 def plan_prepare(
     corpus_uri: str, bundle_path: Path, output_uri: str, settings: CorpusSettings
 ) -> ScoreRun:
     """Decide on a run that only prepares shards."""
-    bundle, corpus = _open(corpus_uri, bundle_path, settings)
+    bundle, corpus = open_both(corpus_uri, bundle_path, settings)
     return ScoreRun(
         bundle=bundle,
         output=None,
@@ -57,9 +58,10 @@ def plan_score(
     corpus: Corpus | None = None
     if is_prepared:
         bundle = open_bundle(bundle_path)
+        _check_kept(bundle, settings)
         identity = _prepared_identity(source, bundle, settings)
     else:
-        bundle, corpus = _open(corpus_uri, bundle_path, settings)
+        bundle, corpus = open_both(corpus_uri, bundle_path, settings)
         identity = _corpus_identity(bundle, corpus, settings)
     budget = max_batch_tokens or bundle.cost_profile.max_batch_tokens
     identity.update(
@@ -81,8 +83,15 @@ def plan_score(
     )
 
 
-def _open(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
+def open_both(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
+    """A bundle and a corpus that fit together.
+
+    Raises:
+        BundleError: The bundle cannot be used.
+        InputError: The corpus cannot be read, or has not what the bundle scores.
+    """
     bundle = open_bundle(bundle_path)
+    _check_kept(bundle, settings)
     if bundle.text_pairs and settings.text_pair_column is None:
         raise InputError(f"{bundle_path} scores text pairs: give --text-pair-column")
     if not bundle.text_pairs and settings.text_pair_column is not None:
@@ -95,6 +104,14 @@ def _open(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle
         skip_unreadable=settings.skip_unreadable_files,
     )
     return bundle, corpus
+
+
+def _check_kept(bundle: Bundle, settings: CorpusSettings) -> None:
+    for name in (*prediction_columns(bundle.task), "error"):
+        if name in settings.keep_columns:
+            raise InputError(
+                f"--keep-columns {name}: the predictions have a column of that name; rename yours"
+            )
 
 
 def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -> dict[str, Any]:

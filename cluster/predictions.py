@@ -8,7 +8,7 @@ of the runs before it.
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from cluster.storage import Directory
-from fastformers.scorer import classify
+from fastformers.tasks import TaskName, classify, label_sets, sigmoid
 
 _RECEIPT_KEY = b"fastformers"
 PHASES = ("read", "tokenize", "infer", "write")
@@ -36,6 +36,7 @@ class Receipt:
         num_batches: Batches run.
         started_at, finished_at: Seconds since the epoch.
         phase_s: Seconds by phase.
+        lengths: Texts scored by length, see `lengths.count_lengths`; empty in old files.
         predicted_s: Seconds expected from the bundle's cost profile.
         rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.
     """
@@ -56,11 +57,13 @@ class Receipt:
     rss_bytes: int
     peak_rss_bytes: int
     phase_s: dict[str, float] = field(default_factory=dict)
+    lengths: dict[str, list[int]] = field(default_factory=dict)
 
 
 def build_predictions(
     shard: pa.Table,
     logits_UC: NDArray[np.float32],
+    task: TaskName,
     labels: tuple[str, ...],
     errors_U: dict[int, str],
     keep_columns: tuple[str, ...],
@@ -69,13 +72,14 @@ def build_predictions(
 
     Args:
         shard: The shard as stored, see `shards.build_shard_table`.
-        logits_UC: Logits of its different texts.
-        labels: Class names.
+        logits_UC: Logits, scores or embeddings of its different texts.
+        task: What they are.
+        labels: Class names; none for scores and embeddings.
         errors_U: Why a text could not be scored.
         keep_columns: Columns to pass through.
 
     Returns:
-        The kept columns, `label`, `probability` and `error`.
+        The kept columns, those of the task (`tasks.prediction_columns`), and `error`.
     """
     inverse = np.argsort(shard["place"].to_numpy())
     shard = shard.take(pa.array(inverse))
@@ -85,20 +89,39 @@ def build_predictions(
     if errors_U:
         for row in np.flatnonzero(is_good & np.isin(unique_N, list(errors_U))).tolist():
             errors[row] = errors_U[int(unique_N[row])]
-    missing = pa.array(np.array([error is not None for error in errors], bool))
-    classes_U, probabilities_U = classify(logits_UC)
-    if len(classes_U) == 0:
-        classes_U, probabilities_U = np.zeros(1, np.intp), np.zeros(1, np.float32)
-    label = pa.DictionaryArray.from_arrays(
-        pa.array(classes_U[unique_N].astype(np.int32)), pa.array(labels, pa.string())
-    ).cast(pa.string())
+    missing = np.array([error is not None for error in errors], bool)
+    place_N = pa.array(unique_N, pa.int64(), mask=missing)  # null takes null
     columns = {name: shard[f"keep.{name}"] for name in keep_columns}
-    columns["label"] = pa.compute.if_else(missing, pa.scalar(None, pa.string()), label)
-    columns["probability"] = pa.compute.if_else(
-        missing, pa.scalar(None, pa.float32()), pa.array(probabilities_U[unique_N])
-    )
+    for name, column_U in _describe(logits_UC, task, labels).items():
+        columns[name] = column_U.take(place_N)
     columns["error"] = pa.array(errors, pa.string())
     return pa.table(columns)
+
+
+def _describe(
+    logits_UC: NDArray[np.float32], task: TaskName, labels: tuple[str, ...]
+) -> dict[str, pa.Array]:
+    """Prediction columns of the different texts."""
+    match task:
+        case "text-classification":
+            classes_U, probabilities_U = classify(logits_UC)
+            label_U = pa.array(labels, pa.string()).take(pa.array(classes_U, pa.int64()))
+            return {"label": label_U, "probability": pa.array(probabilities_U)}
+        case "multi-label-classification":
+            return {
+                "labels": pa.array(label_sets(logits_UC, labels), pa.list_(pa.string())),
+                "probabilities": _fixed_lists(sigmoid(logits_UC)).cast(pa.list_(pa.float32())),
+            }
+        case "regression" | "multiple-choice":
+            return {"score": pa.array(logits_UC[:, 0])}
+        case "embedding":
+            return {"embedding": _fixed_lists(logits_UC)}
+        case _:
+            assert_never(task)
+
+
+def _fixed_lists(values_UC: NDArray[np.float32]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values_UC.ravel()), values_UC.shape[1])
 
 
 def write_predictions(

@@ -37,12 +37,6 @@ class CorpusSettings:
             raise InputError(f"--shard-seconds {self.shard_seconds:g}: give more than 0")
         if len(set(self.keep_columns)) < len(self.keep_columns):
             raise InputError("--keep-columns names a column twice")
-        taken = {"label", "probability", "error"} & set(self.keep_columns)
-        if taken:
-            raise InputError(
-                f"--keep-columns {taken.pop()}: the predictions have a column of that name; "
-                "rename yours"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,13 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fastformers.cost_profile import CostProfile
 from fastformers.errors import BundleError, InputError
+from fastformers.tasks import TaskName, metric_name
 from fastformers.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
@@ -35,19 +36,23 @@ class StageQuality:
 
     Attributes:
         stage: Name of the stage; the first is the teacher itself.
-        accuracy: Share of evaluation rows classified right, 0-1.
-        agreement: Share of evaluation rows given the teacher's label, 0-1.
+        quality: Value of the task's metric, at most 1.
+        agreement: With the teacher, at most 1; for labels the share of rows with the teacher's.
         num_rows: Evaluation rows measured.
         model_bytes: Size of the model after the stage.
         seconds: Duration of the stage, evaluation not included.
+        metric: What `quality` is, by name: "accuracy", "micro-F1", ... (see `tasks`).
+        other_metrics: What was measured beside it, by name.
     """
 
     stage: str
-    accuracy: float
+    quality: float
     agreement: float
     num_rows: int
     model_bytes: int
     seconds: float
+    metric: str = "accuracy"
+    other_metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +61,13 @@ class Bundle:
 
     Attributes:
         path: The directory.
-        task: "text-classification".
-        labels: Class names by class index.
+        task: What the model's outputs mean; see `tasks`.
+        labels: Class names by class index; none for scores and embeddings.
+        num_outputs: Numbers that the graph gives for a row.
         max_length: Tokens a row is truncated to, special tokens included.
         text_pairs: Whether a row is two texts.
         input_names: Inputs of the graph.
-        precision: "int8" or "float32".
+        precision: "int8", "int8-dynamic", "float16" or "float32".
         stages: Quality after each stage of the recipe.
         provenance: Where teacher and data came from, and the versions that made it.
         cost_profile: Seconds by length, as measured where it was compressed.
@@ -69,8 +75,9 @@ class Bundle:
     """
 
     path: Path
-    task: str
+    task: TaskName
     labels: tuple[str, ...]
+    num_outputs: int
     max_length: int
     text_pairs: bool
     input_names: tuple[str, ...]
@@ -79,6 +86,11 @@ class Bundle:
     provenance: dict[str, Any]
     cost_profile: CostProfile
     files: dict[str, str]
+
+    @property
+    def metric(self) -> str:
+        """What the `quality` of its stages is."""
+        return metric_name(self.task)
 
     @property
     def model_path(self) -> Path:
@@ -92,8 +104,15 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """Identity of what decides a prediction: the model, the tokenizer and the length limit."""
-        return _digest({"files": self.files, "max_length": self.max_length, "labels": self.labels})
+        """Identity of what decides a prediction: model, tokenizer, length limit and task."""
+        return _digest(
+            {
+                "files": self.files,
+                "max_length": self.max_length,
+                "labels": self.labels,
+                "task": self.task,
+            }
+        )
 
     @property
     def preparation_digest(self) -> str:
@@ -203,6 +222,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
         path=path,
         task=fields["task"],
         labels=tuple(fields["labels"]),
+        num_outputs=fields["num_outputs"],
         max_length=fields["max_length"],
         text_pairs=fields["text_pairs"],
         input_names=tuple(fields["input_names"]),
@@ -215,6 +235,8 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
             max_batch_tokens=profile["max_batch_tokens"],
             lengths=tuple(profile["lengths"]),
             seconds_per_row=tuple(profile["seconds_per_row"]),
+            cpu_generation=profile.get("cpu_generation"),
+            cpu_features=tuple(profile.get("cpu_features", ())),
         ),
         files=fields["files"],
     )

@@ -1,32 +1,30 @@
 """Compress a teacher into a bundle: the offline half from end to end.
 
-teacher + labelled texts -> recipe -> model, proof, cost profile -> [compress] -> bundle
+teacher + labelled texts -> recipe or search -> model, proof, cost profile -> [compress] -> bundle
 """
 
+import hashlib
 import importlib.metadata
 import platform
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from transformers import AutoTokenizer
 
 from fastformers.bundle import Bundle, StageQuality, check_output, write_bundle
-from fastformers.cost_profile import measure_cost_profile
 from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
-from fastformers.examples import Examples, load_examples
-from fastformers.export import class_names, load_teacher, max_positions
-from fastformers.recipe import (
-    Draft,
-    Stage,
-    export_stage,
-    quantize_stage,
-    run_recipe,
-    trim_vocabulary_stage,
-)
+from fastformers.examples import Examples
+from fastformers.export import label_names, load_teacher, max_positions, task_of
+from fastformers.recipe import Draft, QualityGate, digest_of
+from fastformers.recipe_config import RecipeConfig
+from fastformers.search import Candidate, evaluate_candidate, search
+from fastformers.sentence import SentenceEncoder, is_sentence_encoder
+from fastformers.superglue import load_labelled
+from fastformers.tasks import TaskName
+from fastformers.training import OnProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,30 +32,40 @@ class CompressConfig:
     """What to compress, on which data, how far.
 
     Attributes:
-        teacher: Directory of a fine-tuned Hugging Face sequence classifier.
-        train: Labelled file; calibration rows come from it.
+        teacher: Directory of a fine-tuned Hugging Face sequence classifier or multiple-choice
+            model, or of a sentence-transformers model, which needs no labels.
+        train: Labelled file to distill, rank and calibrate on.
         eval: Labelled file for the quality gate, not used for anything else.
         output: Directory of the bundle.
-        text_column, text_pair_column, label_column: Columns of both files.
+        work: Directory for what stages make; kept if given, else beside the output until it is
+            written.
+        transfer: File of further texts, without labels, to distill on.
+        text_column, text_pair_column, label_column: Columns of these files.
+        choice_columns: Second texts of which one is right, for multiple choice.
+        superglue: Name of a SuperGLUE task whose official files these are, instead of columns.
         max_length: Tokens to truncate to; None for the teacher tokenizer's own limit.
-        precision: "int8", or "float32" for the tuned graph alone.
-        trim_vocabulary: Words to keep in the vocabulary; None for all.
-        max_accuracy_drop: Points of accuracy that may be lost.
+        max_accuracy_drop: Points of 100 x the task's metric that may be lost.
         eval_limit: Evaluation rows to use, evenly spaced; None for all.
+        recipe: The stages, or what all candidates of a search have in common.
+        search: Whether to look for the cheapest recipe that holds.
     """
 
     teacher: Path
     train: Path
     eval: Path
     output: Path
+    work: Path | None = None
+    transfer: Path | None = None
     text_column: str = "text"
     text_pair_column: str | None = None
     label_column: str = "label"
+    choice_columns: tuple[str, ...] = ()
+    superglue: str | None = None
     max_length: int | None = None
-    precision: Literal["int8", "float32"] = "int8"
-    trim_vocabulary: int | None = None
     max_accuracy_drop: float = 1.0
     eval_limit: int | None = None
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    search: bool = False
 
     def __post_init__(self) -> None:
         if self.max_accuracy_drop < 0:
@@ -67,88 +75,170 @@ class CompressConfig:
         if self.eval_limit is not None and self.eval_limit < 1:
             raise InputError(f"--eval-limit {self.eval_limit}: give at least 1")
 
+    @property
+    def work_directory(self) -> Path:
+        """Where stages keep what they make."""
+        return self.work or self.output.with_name(f".{self.output.name}.work")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressed:
+    """What `compress` made: the bundle, and every candidate that it came from."""
+
+    bundle: Bundle
+    chosen: Candidate
+    candidates: Sequence[Candidate]
+
 
 def compress(
-    config: CompressConfig, on_stage: Callable[[StageQuality], None] = lambda quality: None
-) -> Bundle:
-    """Run the recipe and write the bundle.
+    config: CompressConfig,
+    *,
+    on_stage: Callable[[StageQuality], None] = lambda quality: None,
+    on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Compressed:
+    """Run the recipe, or search for one, and write the bundle.
+
+    Calling it again after an interruption goes on from what is in the working directory.
 
     Args:
         config: What to do.
-        on_stage: Called with the quality after each stage, as it is measured.
+        on_stage: Called with the quality after each stage of a recipe, as it is measured.
+        on_candidate: Called with each candidate of a search.
+        on_progress: Called with what is done, how much of it and of how much.
 
     Raises:
         InputError: A path, column, label or model cannot be used.
         StageError: A stage's pre- or postcondition does not hold.
-        QualityError: More accuracy was lost than `max_accuracy_drop`; nothing is written.
+        QualityError: More accuracy was lost than `max_accuracy_drop`; no bundle is written.
     """
     check_output(config.output)
-    train, evaluation = (
-        load_examples(
-            path,
-            text_column=config.text_column,
-            text_pair_column=config.text_pair_column,
-            label_column=config.label_column,
-        )
-        for path in (config.train, config.eval)
-    )
+    label_column = None if is_sentence_encoder(config.teacher) else config.label_column
+    train = _load(config, config.train, label_column)
+    evaluation = _load(config, config.eval, label_column)
     if config.eval_limit is not None:
         evaluation = evaluation.sample(config.eval_limit)
-    with tempfile.TemporaryDirectory(prefix="fastformers-") as scratch:
-        teacher = _open_teacher(config, train, Path(scratch))
-        draft, qualities = run_recipe(
+    transfer = None if config.transfer is None else _load(config, config.transfer, None)
+    teacher = _open_teacher(config, train)
+    _check_recipe(config, task_of(teacher.model))
+    gate = QualityGate(
+        teacher,
+        evaluation,
+        config.eval,
+        max_accuracy_drop=config.max_accuracy_drop,
+        on_progress=on_progress,
+    )
+    if config.search:
+        chosen, candidates = search(
             teacher,
-            _stages(config),
-            eval_examples=evaluation,
-            eval_path=config.eval,
-            max_accuracy_drop=config.max_accuracy_drop,
+            config.recipe,
+            gate,
+            transfer=transfer,
+            on_candidate=on_candidate,
+            on_progress=on_progress,
+        )
+    else:
+        chosen = evaluate_candidate(
+            teacher,
+            config.recipe,
+            gate,
+            transfer=transfer,
             on_stage=on_stage,
+            on_progress=on_progress,
         )
-        assert draft.graph is not None
-        engine = OnnxEngine(draft.graph)
-        bundle = Bundle(
-            path=config.output,
-            task="text-classification",
-            labels=class_names(draft.model.config),
-            max_length=draft.max_length,
-            text_pairs=draft.text_pairs,
-            input_names=engine.input_names,
-            precision=draft.precision,
-            stages=tuple(qualities),
-            provenance=_provenance(config),
-            cost_profile=measure_cost_profile(engine, max_length=draft.max_length),
-            files={},
-        )
-        return write_bundle(bundle, model=draft.graph, tokenizer_json=draft.tokenizer_json)
+        gate.check(chosen.qualities[-1])
+        candidates = [chosen]
+    bundle = _write(config, chosen)
+    if config.work is None:
+        shutil.rmtree(config.work_directory)
+    return Compressed(bundle=bundle, chosen=chosen, candidates=candidates)
 
 
-def _open_teacher(config: CompressConfig, train: Examples, scratch: Path) -> Draft:
+def _load(config: CompressConfig, path: Path, label_column: str | None) -> Examples:
+    return load_labelled(
+        path,
+        text_column=config.text_column,
+        text_pair_column=config.text_pair_column,
+        label_column=label_column,
+        choice_columns=config.choice_columns,
+        superglue=config.superglue,
+    )
+
+
+def _open_teacher(config: CompressConfig, train: Examples) -> Draft:
     model = load_teacher(config.teacher)
     if not (config.teacher / "tokenizer.json").is_file():  # transformers would make one up
         raise InputError(f"{config.teacher}: has no tokenizer.json; save it with a fast tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(config.teacher)
     longest = min(tokenizer.model_max_length, max_positions(model.config), 512)
+    if isinstance(model, SentenceEncoder):
+        if train.text_pairs is not None:
+            raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
+        longest = min(longest, model.max_length or longest)
+    max_length = config.max_length or longest
+    columns = (
+        *(config.text_column, config.text_pair_column, config.label_column),
+        *(config.choice_columns, config.superglue),
+    )
     return Draft(
+        key=digest_of(_identity(config), columns, max_length),
         model=model,
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),
-        max_length=config.max_length or longest,
-        text_pairs=config.text_pair_column is not None,
+        max_length=max_length,
+        text_pairs=train.text_pairs is not None,
         train=train,
-        scratch=scratch,
+        train_path=config.train,
+        work=config.work_directory,
     )
 
 
-def _stages(config: CompressConfig) -> list[Stage]:
-    stages = []
-    if config.trim_vocabulary is not None:
-        stages.append(trim_vocabulary_stage(config.trim_vocabulary))
-    stages.append(export_stage())
-    if config.precision == "int8":
-        stages.append(quantize_stage())
-    return stages
+def _check_recipe(config: CompressConfig, task: TaskName) -> None:
+    changes_model = config.search or config.recipe.has_student or config.recipe.prunes
+    if changes_model and task != "text-classification":
+        raise InputError(
+            f"{config.teacher}: its task is {task}; students and pruning are for classifiers of "
+            "one label a row: give --precision int8 and no student or pruning"
+        )
 
 
-def _provenance(config: CompressConfig) -> dict[str, str]:
+def _identity(config: CompressConfig) -> list[str]:
+    """Digests of the files that decide what a stage makes and how it is judged."""
+    files = [config.train, config.eval, *sorted(config.teacher.glob("*.json"))]
+    files += sorted(config.teacher.glob("*.safetensors"))
+    if is_sentence_encoder(config.teacher):
+        files += sorted(file for file in config.teacher.glob("[0-9]_*/*") if file.is_file())
+    identity = [str(config.eval_limit)]
+    for path in files:
+        with path.open("rb") as file:
+            identity.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return identity
+
+
+def _write(config: CompressConfig, chosen: Candidate) -> Bundle:
+    draft = chosen.draft
+    assert draft.graph is not None
+    engine = OnnxEngine(draft.graph)
+    bundle = Bundle(
+        path=config.output,
+        task=task_of(draft.model),
+        labels=label_names(draft.model),
+        num_outputs=engine.num_outputs,
+        max_length=draft.max_length,
+        text_pairs=draft.text_pairs,
+        input_names=engine.input_names,
+        precision=draft.precision,
+        stages=chosen.qualities,
+        provenance={
+            **_provenance(config, chosen),
+            "float_projections": list(draft.float_projections),
+        },
+        cost_profile=chosen.cost_profile,
+        files={},
+    )
+    return write_bundle(bundle, model=draft.graph, tokenizer_json=draft.tokenizer_json)
+
+
+def _provenance(config: CompressConfig, chosen: Candidate) -> dict[str, str]:
     versions = {
         name: importlib.metadata.version(name)
         for name in ("fastformers", "torch", "transformers", "onnx", "onnxruntime")
@@ -157,6 +247,7 @@ def _provenance(config: CompressConfig) -> dict[str, str]:
         "teacher": config.teacher.name,
         "train": config.train.name,
         "eval": config.eval.name,
+        "recipe": chosen.name,
         "python": platform.python_version(),
         **versions,
     }

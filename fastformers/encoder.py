@@ -1,4 +1,4 @@
-"""A BERT-family classifier as plain arrays: what the graph is laid from, whatever trained it.
+"""A BERT-family model as plain arrays: what the graph is laid from, whatever trained it.
 
     teacher -> [encoder] -> graph -> quantize -> bundle
 
@@ -95,7 +95,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Classification head: logits = output(norm(activation(hidden(x))))."""
+    """Classification head on the pooled vector: logits = output(norm(activation(hidden(x))))."""
 
     hidden: Linear  # (D, D)
     activation: Activation
@@ -104,8 +104,17 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbeddingHead:
+    """What turns the pooled vector into an embedding: activation(projection(x)), to unit length."""
+
+    projection: Linear | None
+    activation: Activation | None
+    normalize: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A whole classifier.
+    """A whole classifier, or embedding model.
 
     Attributes:
         max_length: Tokens of the longest row; tables of positions and offsets may hold more.
@@ -126,7 +135,7 @@ class Encoder:
     projection: Linear | None  # (E, D)
     activation: Activation
     layers: tuple[Layer, ...]
-    head: Head
+    head: Head | EmbeddingHead
     project_first: bool = False
     final_norm: Norm | None = None
     pooling: Literal["first", "mean"] = "first"

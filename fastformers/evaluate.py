@@ -1,9 +1,9 @@
-"""The quality gate: how good a model is, and how often it still agrees with its teacher.
+"""The quality gate: how good a model is, and how far it still agrees with its teacher.
 
-any stage -> [evaluate] -> accuracy and agreement -> bundle
+any stage -> [evaluate] -> quality and agreement -> bundle
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,65 +11,91 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from fastformers.batching import plan_batches
-from fastformers.errors import QualityError
+from fastformers.export import task_of
+from fastformers.tasks import (
+    TaskName,
+    measure_agreement,
+    measure_metric,
+    measure_other_metrics,
+)
 from fastformers.tokenizer import TokenizedRows
+from fastformers.training import OnProgress, on_fastest_device
 
 _TEACHER_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """Accuracy against the labels and agreement with the teacher, each 0-1."""
+    """How good a model is.
 
-    accuracy: float
+    Attributes:
+        quality: Value of the task's metric (`tasks.metric_name`), at most 1.
+        agreement: With the teacher (`tasks.measure_agreement`), at most 1.
+        other_metrics: What is shown beside the metric, by name.
+    """
+
+    quality: float
     agreement: float
+    other_metrics: dict[str, float] = field(default_factory=dict)
 
 
 def measure_quality(
     logits_NC: NDArray[np.float32],
     *,
     teacher_logits_NC: NDArray[np.float32],
-    labels_N: NDArray[np.int64],
+    labels_N: NDArray[np.generic],
+    task: TaskName = "text-classification",
+    groups_N: NDArray[np.int64] | None = None,
 ) -> Quality:
-    """Compare a model's logits with the labels and with its teacher's logits."""
-    classes_N = logits_NC.argmax(axis=1)
+    """Compare a model's outputs with the targets and with its teacher's outputs.
+
+    Args:
+        logits_NC: Outputs of the model.
+        teacher_logits_NC: Outputs of the teacher.
+        labels_N: Targets, as `targets.encode_targets` makes them.
+        task: What the outputs mean.
+        groups_N: Question of each row, where several belong to one.
+    """
     return Quality(
-        accuracy=float((classes_N == labels_N).mean()),
-        agreement=float((classes_N == teacher_logits_NC.argmax(axis=1)).mean()),
+        quality=measure_metric(
+            task, logits_NC, labels_N, teacher_outputs_NC=teacher_logits_NC, groups_N=groups_N
+        ),
+        agreement=measure_agreement(task, logits_NC, teacher_logits_NC, groups_N=groups_N),
+        other_metrics=measure_other_metrics(task, logits_NC, labels_N, groups_N=groups_N),
     )
 
 
-def check_quality(
-    quality: Quality, *, teacher_accuracy: float, max_accuracy_drop: float, stage: str
-) -> None:
-    """Refuse a model that lost too much.
-
-    Args:
-        quality: Of the model after `stage`.
-        teacher_accuracy: 0-1.
-        max_accuracy_drop: Points of accuracy (0-100) that may be lost.
-        stage: For the message.
-
-    Raises:
-        QualityError: It lost more.
-    """
-    drop = 100 * (teacher_accuracy - quality.accuracy)
-    if drop > max_accuracy_drop + 1e-9:
-        raise QualityError(
-            f"{stage}: accuracy {100 * quality.accuracy:.2f} is {drop:.2f} points below the "
-            f"teacher's {100 * teacher_accuracy:.2f}, more than --max-accuracy-drop "
-            f"{max_accuracy_drop:g}; allow more or keep --precision float32"
-        )
+def quality_drop(quality: float, *, teacher_quality: float) -> float:
+    """Points of 100 x the metric by which a quality (at most 1) is below the teacher's."""
+    return round(100 * (teacher_quality - quality), 9)
 
 
-def teacher_logits(model: PreTrainedModel, rows: TokenizedRows) -> NDArray[np.float32]:
-    """Logits (N, C) of a PyTorch classifier, in unpadded batches of one length."""
-    takes_types = getattr(model.config, "type_vocab_size", 0) > 1
-    logits_NC = np.empty((len(rows), model.config.num_labels), np.float32)
-    with torch.inference_mode():
-        for rows_B in plan_batches(rows.lengths_N, max_batch_tokens=_TEACHER_BATCH_TOKENS):
-            inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B))}
-            if takes_types:
-                inputs["token_type_ids"] = torch.from_numpy(rows.batch_types(rows_B))
-            logits_NC[rows_B] = model(**inputs).logits.float().numpy()
-    return logits_NC
+def model_inputs(
+    model: PreTrainedModel, rows: TokenizedRows, rows_B: NDArray[np.intp]
+) -> dict[str, torch.Tensor]:
+    """What a PyTorch model takes for rows of one length, on its device."""
+    inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B)).to(model.device)}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        types_BT = torch.from_numpy(rows.batch_types(rows_B))
+        inputs["token_type_ids"] = types_BT.to(model.device)
+    if task_of(model) == "multiple-choice":  # (B, choices, T): each row is asked by itself
+        return {name: values[:, None] for name, values in inputs.items()}
+    return inputs
+
+
+def teacher_logits(
+    model: PreTrainedModel,
+    rows: TokenizedRows,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> NDArray[np.float32]:
+    """Outputs (N, C) of a PyTorch model, in unpadded batches of one length."""
+    batches = plan_batches(rows.lengths_N, max_batch_tokens=_TEACHER_BATCH_TOKENS)
+    outputs: list[NDArray[np.float32]] = []
+    num_done = 0
+    with torch.inference_mode(), on_fastest_device(model):
+        for rows_B in batches:
+            logits = model(**model_inputs(model, rows, rows_B)).logits
+            outputs.append(logits.float().cpu().numpy())
+            num_done += len(rows_B)
+            on_progress("evaluate", num_done, len(rows))
+    return np.concatenate(outputs)[np.argsort(np.concatenate(batches))]

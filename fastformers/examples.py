@@ -7,16 +7,22 @@ Small enough to sit in memory; the corpus that is scored never comes this way (c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 from numpy.typing import NDArray
 
 from fastformers.errors import InputError
+from fastformers.tasks import TaskName
+
+# What a label column holds for one row; None where a task needs no labels.
+Label = str | int | bool | float | list[str | int] | None
 
 # A row must fit one block of the CSV and JSON readers; theirs is 1 MiB.
 _BLOCK_BYTES = 64 * 2**20
@@ -29,12 +35,17 @@ class Examples:
     Attributes:
         texts: First (or only) text of each example.
         text_pairs: Second text of each example, or None for single texts.
-        labels: What the label column holds, as it is: str, int or bool.
+        labels: What the label column holds, as it is.
+        groups: Question of each example, ascending, where several examples belong to one: the
+            choices of one question, or the answers to it. None where each stands alone.
+        task: What the labels are, as far as their kind tells.
     """
 
     texts: list[str]
     text_pairs: list[str] | None
-    labels: list[str | int | bool]
+    labels: list[Label]
+    groups: list[int] | None = None
+    task: TaskName = "text-classification"
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -45,52 +56,144 @@ class Examples:
             texts=[self.texts[row] for row in rows],
             text_pairs=None if self.text_pairs is None else [self.text_pairs[row] for row in rows],
             labels=[self.labels[row] for row in rows],
+            groups=None if self.groups is None else [self.groups[row] for row in rows],
+            task=self.task,
+        )
+
+    def joined(self, others: "Examples") -> "Examples":
+        """These examples and then the others, which have the same columns; without groups."""
+        pairs = self.text_pairs
+        return Examples(
+            texts=self.texts + others.texts,
+            text_pairs=None if pairs is None else pairs + (others.text_pairs or []),
+            labels=self.labels + others.labels,
+            task=self.task,
         )
 
     def sample(self, num_rows: int) -> "Examples":
-        """Evenly spaced examples, the same ones each time; all, if there are no more."""
-        rows = np.linspace(0, len(self) - 1, min(num_rows, len(self))).astype(int)
-        return self.take(np.unique(rows))
+        """Evenly spaced examples, the same ones each time; all, if there are no more.
+
+        Groups stay whole, so there may be a few examples fewer or more.
+        """
+        if self.groups is None:
+            return self.take(_spread(len(self), num_rows))
+        _, group_N = np.unique(self.groups, return_inverse=True)
+        num_groups = int(group_N.max()) + 1
+        wanted = max(1, round(num_groups * num_rows / len(self)))
+        return self.take(np.flatnonzero(np.isin(group_N, _spread(num_groups, wanted))))
 
 
 def load_examples(
-    path: Path, *, text_column: str, text_pair_column: str | None, label_column: str
+    path: Path,
+    *,
+    text_column: str,
+    text_pair_column: str | None,
+    label_column: str | None,
+    choice_columns: Sequence[str] = (),
 ) -> Examples:
     """Read labelled examples from a Parquet, CSV or JSON lines file.
 
     Rows without a text or a label are left out: they can neither teach nor be judged.
 
+    Args:
+        path: The file.
+        text_column, text_pair_column: Texts, or pairs of them.
+        label_column: Labels: one, a list of them or a number; None where none are needed.
+        choice_columns: Second texts of which one is right. Each row becomes one example for each
+            choice, and its label is the right one, by name of its column or by place from 0.
+
     Raises:
         InputError: The file is missing, unreadable or empty, or lacks a column.
     """
-    table = _read_table(path)
-    wanted = [name for name in (text_column, text_pair_column, label_column) if name is not None]
+    table = read_table(path)
+    texts = [name for name in (text_column, text_pair_column) if name is not None]
+    texts += choice_columns
+    wanted = texts if label_column is None else [*texts, label_column]
     for name in wanted:
         if name not in table.column_names:
             raise InputError(
                 f"{path}: no column {name!r}; it has {', '.join(table.column_names)} "
-                "(see --text-column, --text-pair-column, --label-column)"
+                "(see --text-column, --text-pair-column, --choice-columns, --label-column)"
             )
     if len(set(wanted)) < len(wanted):
         raise InputError(f"{path}: one column is given twice: {', '.join(map(repr, wanted))}")
     table = table.select(wanted).drop_null()
     if table.num_rows == 0:
         raise InputError(f"{path}: no row has both a text and a label")
-    for name in wanted[:-1]:
+    for name in texts:
         kind = table.schema.field(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise InputError(f"{path}: column {name!r} holds {kind}, not text")
-    kind = table.schema.field(label_column).type
-    if pa.types.is_nested(kind):
-        raise InputError(f"{path}: column {label_column!r} holds {kind}, not one label a row")
+    task = _task_of(path, table, label_column)
+    labels = [None] * len(table) if label_column is None else table[label_column].to_pylist()
+    if choice_columns:
+        if text_pair_column is not None:
+            raise InputError("--choice-columns and --text-pair-column: give one of them")
+        choices = [table[name].to_pylist() for name in choice_columns]
+        rights = encode_labels(labels, choice_columns, path).tolist()
+        return choice_examples(table[text_column].to_pylist(), choices, rights)
     return Examples(
         texts=table[text_column].to_pylist(),
         text_pairs=table[text_pair_column].to_pylist() if text_pair_column else None,
-        labels=table[label_column].to_pylist(),
+        labels=labels,
+        task=task,
     )
 
 
-def _read_table(path: Path) -> pa.Table:
+def choice_examples(
+    texts: Sequence[str], choices: Sequence[Sequence[str]], rights: Sequence[int]
+) -> Examples:
+    """Examples of multiple choice: each text with each of its choices, text after text.
+
+    Args:
+        texts: Q texts.
+        choices: For each place among the choices, the choices (Q,) that stand there.
+        rights: Place of the right choice of each text.
+    """
+    places = range(len(choices))
+    return Examples(
+        texts=[text for text in texts for _ in places],
+        text_pairs=list(chain.from_iterable(zip(*choices, strict=True))),
+        labels=[int(place == right) for right in rights for place in places],
+        groups=[group for group in range(len(texts)) for _ in places],
+        task="multiple-choice",
+    )
+
+
+def _task_of(path: Path, table: pa.Table, label_column: str | None) -> TaskName:
+    """What the kind of the label column says of the task."""
+    if label_column is None:
+        return "embedding"
+    kind = table.schema.field(label_column).type
+    if pa.types.is_floating(kind):
+        return "regression"
+    if not pa.types.is_nested(kind):
+        return "text-classification"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = kind.value_type
+        is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
+        if is_text or pa.types.is_integer(inner) or pa.types.is_null(inner):
+            if pc.list_flatten(table[label_column].combine_chunks()).null_count:
+                raise InputError(f"{path}: column {label_column!r} has a list with a null in it")
+            return "multi-label-classification"
+    raise InputError(
+        f"{path}: column {label_column!r} holds {kind}; labels are text, whole numbers or lists of "
+        "these, or a number"
+    )
+
+
+def _spread(num_rows: int, num_wanted: int) -> NDArray[np.intp]:
+    """Evenly spaced positions, first and last included."""
+    rows = np.linspace(0, num_rows - 1, min(num_wanted, num_rows)).astype(np.intp)
+    return np.unique(rows)
+
+
+def read_table(path: Path) -> pa.Table:
+    """A whole labelled file.
+
+    Raises:
+        InputError: It is missing, unreadable or of another format.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -113,9 +216,7 @@ def _read_table(path: Path) -> pa.Table:
     raise InputError(f"{path}: expected a .parquet, .csv or .jsonl file")
 
 
-def encode_labels(
-    labels: Sequence[str | int | bool], names: Sequence[str], path: Path
-) -> NDArray[np.int64]:
+def encode_labels(labels: Sequence[Label], names: Sequence[str], path: Path) -> NDArray[np.int64]:
     """Class index of each label: by name where it is a class name, else as an index.
 
     Args:
@@ -127,7 +228,7 @@ def encode_labels(
         InputError: A label is neither a class name nor an index below C.
     """
     by_name = {name: index for index, name in enumerate(names)}
-    index_of: dict[str | int | bool, int] = {}
+    index_of: dict[Label, int] = {}
     for label in dict.fromkeys(labels):
         name = str(label)
         if isinstance(label, bool) and name not in by_name:

@@ -1,4 +1,4 @@
-"""Read a fine-tuned Hugging Face classifier into the arrays that the graph is laid from.
+"""Read a fine-tuned Hugging Face model into the arrays that the graph is laid from.
 
     teacher (PyTorch) -> [export] -> Encoder -> graph -> bundle
 
@@ -11,20 +11,34 @@ PyTorch. Those that place tokens by their distance are read in export_relative.p
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
 )
 
-from fastformers.encoder import Encoder, Head, Layer, Linear
+from fastformers.checkpoint import load_weights
+from fastformers.encoder import EmbeddingHead, Encoder, Head, Layer, Linear
 from fastformers.errors import InputError
-from fastformers.export_relative import MPNET_PADDING_ID, read_deberta, read_modernbert, read_mpnet
+from fastformers.export_relative import (
+    MPNET_PADDING_ID,
+    deberta_head,
+    modernbert_head,
+    mpnet_head,
+    read_deberta,
+    read_modernbert,
+    read_mpnet,
+)
+from fastformers.sentence import SentenceEncoder, is_sentence_encoder, load_sentence_encoder
+from fastformers.tasks import TaskName, has_labels
 from fastformers.torch_arrays import copy_floats as _floats
 from fastformers.torch_arrays import copy_linear as _linear
 from fastformers.torch_arrays import copy_norm as _norm
@@ -32,7 +46,9 @@ from fastformers.torch_arrays import to_activation as _activation
 
 
 def load_teacher(path: Path) -> PreTrainedModel:
-    """Load a fine-tuned sequence classifier in eval mode.
+    """Load a fine-tuned model in eval mode; `task_of` tells what it does.
+
+    It is a sequence classifier, a multiple-choice model, or a sentence-transformers directory.
 
     Raises:
         InputError: The directory holds no such model, or one of an unsupported architecture.
@@ -46,24 +62,38 @@ def load_teacher(path: Path) -> PreTrainedModel:
     if model_type not in _READERS:
         supported = ", ".join(sorted(_READERS))
         raise InputError(f"{path}: architecture {model_type!r} is not one of {supported}")
+    if is_sentence_encoder(path):
+        return load_sentence_encoder(path)
     config = AutoConfig.from_pretrained(path)
-    if config.problem_type not in (None, "single_label_classification") or config.num_labels < 2:
-        raise InputError(
-            f"{path}: problem type {config.problem_type or 'regression'!r}; "
-            "expected a classifier with two or more labels of which one is right"
-        )
+    is_choice = any(name.endswith("ForMultipleChoice") for name in config.architectures or ())
+    if config.problem_type == "regression" and config.num_labels != 1 and not is_choice:
+        raise InputError(f"{path}: regression of {config.num_labels} numbers; expected one")
+    auto_model = AutoModelForMultipleChoice if is_choice else AutoModelForSequenceClassification
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            path, output_loading_info=True, dtype=torch.float32
-        )
+        model, missing = load_weights(auto_model, path)
     except OSError as error:
         raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
-    if report["missing_keys"]:
+    if missing:
         raise InputError(
-            f"{path}: not fine-tuned as a classifier: no weights for "
-            f"{', '.join(sorted(report['missing_keys'])[:3])}"
+            f"{path}: not fine-tuned as a classifier: no weights for {', '.join(missing[:3])}"
         )
-    return model.eval()
+    return model
+
+
+def task_of(model: PreTrainedModel) -> TaskName:
+    """What a model that `load_teacher` opened does."""
+    if isinstance(model, SentenceEncoder):
+        return "embedding"
+    if type(model).__name__.endswith("ForMultipleChoice"):
+        return "multiple-choice"
+    if model.config.problem_type == "multi_label_classification":
+        return "multi-label-classification"
+    return "regression" if model.config.num_labels == 1 else "text-classification"
+
+
+def label_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """Names of the model's outputs by index; none for scores and embeddings."""
+    return class_names(model.config) if has_labels(task_of(model)) else ()
 
 
 def max_positions(config: PretrainedConfig) -> int:
@@ -88,7 +118,7 @@ def class_names(config: PretrainedConfig) -> tuple[str, ...]:
 
 
 def read_encoder(model: PreTrainedModel) -> Encoder:
-    """Copy a classifier's weights out of PyTorch.
+    """Copy a model's weights out of PyTorch.
 
     Raises:
         InputError: It uses an activation or position scheme that the graph does not have.
@@ -99,46 +129,87 @@ def read_encoder(model: PreTrainedModel) -> Encoder:
             f"position_embedding_type {config.position_embedding_type!r}: absolute only"
         )
     with torch.no_grad():
-        return _READERS[config.model_type](model)
+        encoder = _READERS[config.model_type](model)
+    return replace(encoder, pooling=model.pooling) if task_of(model) == "embedding" else encoder
+
+
+def _read_head(
+    model: PreTrainedModel, read: Callable[[PreTrainedModel], Head]
+) -> Head | EmbeddingHead:
+    """The head of an embedding model, or what `read` makes of the architecture's own."""
+    if not isinstance(model, SentenceEncoder):
+        return read(model)
+    if model.dense is None:
+        return EmbeddingHead(projection=None, activation=None, normalize=model.normalize)
+    linear, activation = model.dense
+    assert isinstance(linear, nn.Linear)
+    name = type(activation).__name__.lower()
+    return EmbeddingHead(
+        projection=_linear(linear),
+        activation=None if name == "identity" else _activation(name),
+        normalize=model.normalize,
+    )
 
 
 def _read_bert(model: PreTrainedModel) -> Encoder:
-    bert = model.bert
+    bert = model.base_model
     return _read_bert_like(
         model,
         embeddings=bert.embeddings,
         layers=bert.encoder.layer,
         first_position=0,
-        head=Head(
-            hidden=_linear(bert.pooler.dense), activation="tanh", output=_linear(model.classifier)
-        ),
+        head=_read_head(model, _pooler_head),
     )
 
 
+def _pooler_head(model: PreTrainedModel) -> Head:
+    pooler = model.base_model.pooler
+    return Head(hidden=_linear(pooler.dense), activation="tanh", output=_linear(model.classifier))
+
+
 def _read_roberta(model: PreTrainedModel) -> Encoder:
-    roberta = model.roberta
-    head = model.classifier
+    roberta = model.base_model
     return _read_bert_like(
         model,
         embeddings=roberta.embeddings,
         layers=roberta.encoder.layer,
         first_position=model.config.pad_token_id + 1,
-        head=Head(hidden=_linear(head.dense), activation="tanh", output=_linear(head.out_proj)),
+        head=_read_head(model, _roberta_head),
     )
 
 
-def _read_electra(model: PreTrainedModel) -> Encoder:
-    electra = model.electra
+def _roberta_head(model: PreTrainedModel) -> Head:
     head = model.classifier
+    if isinstance(head, nn.Linear):  # of multiple choice
+        return _pooler_head(model)
+    return Head(hidden=_linear(head.dense), activation="tanh", output=_linear(head.out_proj))
+
+
+def _read_electra(model: PreTrainedModel) -> Encoder:
+    electra = model.base_model
     projection = getattr(electra, "embeddings_project", None)
     return _read_bert_like(
         model,
         embeddings=electra.embeddings,
         layers=electra.encoder.layer,
         first_position=0,
-        head=Head(hidden=_linear(head.dense), activation="gelu", output=_linear(head.out_proj)),
+        head=_read_head(model, _electra_head),
         projection=None if projection is None else _linear(projection),
     )
+
+
+def _electra_head(model: PreTrainedModel) -> Head:
+    head = model.classifier
+    if isinstance(head, nn.Linear):  # of multiple choice
+        config = model.config
+        if config.summary_type != "first" or not config.summary_use_proj:
+            raise InputError("an ELECTRA summary that is not a projection of the first token")
+        return Head(
+            hidden=_linear(model.sequence_summary.summary),
+            activation=_activation(config.summary_activation),
+            output=_linear(head),
+        )
+    return Head(hidden=_linear(head.dense), activation="gelu", output=_linear(head.out_proj))
 
 
 def _read_bert_like(
@@ -147,7 +218,7 @@ def _read_bert_like(
     embeddings: Any,
     layers: Any,
     first_position: int,
-    head: Head,
+    head: Head | EmbeddingHead,
     projection: Linear | None = None,
 ) -> Encoder:
     config = model.config
@@ -178,7 +249,8 @@ def _read_bert_like(
 
 
 def _read_distilbert(model: PreTrainedModel) -> Encoder:
-    embeddings = model.distilbert.embeddings
+    distilbert = model.base_model
+    embeddings = distilbert.embeddings
     return Encoder(
         max_length=max_positions(model.config),
         words_VE=_floats(embeddings.word_embeddings.weight),
@@ -199,13 +271,15 @@ def _read_distilbert(model: PreTrainedModel) -> Encoder:
                 down=_linear(layer.ffn.lin2),
                 ffn_norm=_norm(layer.output_layer_norm),
             )
-            for layer in model.distilbert.transformer.layer
+            for layer in distilbert.transformer.layer
         ),
-        head=Head(
-            hidden=_linear(model.pre_classifier),
-            activation="relu",
-            output=_linear(model.classifier),
-        ),
+        head=_read_head(model, _distilbert_head),
+    )
+
+
+def _distilbert_head(model: PreTrainedModel) -> Head:
+    return Head(
+        hidden=_linear(model.pre_classifier), activation="relu", output=_linear(model.classifier)
     )
 
 
@@ -215,7 +289,7 @@ _READERS: dict[str, Callable[[PreTrainedModel], Encoder]] = {
     "xlm-roberta": _read_roberta,
     "distilbert": _read_distilbert,
     "electra": _read_electra,
-    "mpnet": read_mpnet,
-    "deberta-v2": read_deberta,
-    "modernbert": read_modernbert,
+    "mpnet": lambda model: read_mpnet(model, _read_head(model, mpnet_head)),
+    "deberta-v2": lambda model: read_deberta(model, _read_head(model, deberta_head)),
+    "modernbert": lambda model: read_modernbert(model, _read_head(model, modernbert_head)),
 }

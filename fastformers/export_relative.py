@@ -19,7 +19,15 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-from fastformers.encoder import Encoder, Floats, Head, Layer, Linear, RelativePositions
+from fastformers.encoder import (
+    EmbeddingHead,
+    Encoder,
+    Floats,
+    Head,
+    Layer,
+    Linear,
+    RelativePositions,
+)
 from fastformers.errors import InputError
 from fastformers.torch_arrays import copy_floats, copy_linear, copy_norm, to_activation
 
@@ -27,9 +35,9 @@ from fastformers.torch_arrays import copy_floats, copy_linear, copy_norm, to_act
 MPNET_PADDING_ID = 1
 
 
-def read_mpnet(model: PreTrainedModel) -> Encoder:
-    """Copy an MPNet classifier."""
-    encoder, embeddings = model.mpnet.encoder, model.mpnet.embeddings
+def read_mpnet(model: PreTrainedModel, head: Head | EmbeddingHead) -> Encoder:
+    """Copy an MPNet model; its head was read before."""
+    encoder, embeddings = model.base_model.encoder, model.base_model.embeddings
     places_PE = copy_floats(embeddings.position_embeddings.weight[MPNET_PADDING_ID + 1 :])
     buckets_O = encoder.relative_position_bucket(_offsets(len(places_PE)))
     bias_HO = copy_floats(encoder.relative_attention_bias(buckets_O).T)
@@ -56,21 +64,27 @@ def read_mpnet(model: PreTrainedModel) -> Encoder:
             )
             for layer in encoder.layer
         ),
-        head=Head(
-            hidden=copy_linear(model.classifier.dense),
-            activation="tanh",
-            output=copy_linear(model.classifier.out_proj),
-        ),
+        head=head,
     )
 
 
-def read_deberta(model: PreTrainedModel) -> Encoder:
-    """Copy a DeBERTa-v2 or v3 classifier.
+def mpnet_head(model: PreTrainedModel) -> Head:
+    """Copy the head of an MPNet classifier."""
+    head = model.classifier
+    if isinstance(head, nn.Linear):  # of multiple choice
+        hidden, output = model.base_model.pooler.dense, head
+    else:
+        hidden, output = head.dense, head.out_proj
+    return Head(hidden=copy_linear(hidden), activation="tanh", output=copy_linear(output))
+
+
+def read_deberta(model: PreTrainedModel, head: Head | EmbeddingHead) -> Encoder:
+    """Copy a DeBERTa-v2 or v3 model; its head was read before.
 
     Raises:
         InputError: It has a convolution after its first layer, as the xlarge v2 models.
     """
-    config, deberta = model.config, model.deberta
+    config, deberta = model.config, model.base_model
     if deberta.encoder.conv is not None:
         raise InputError(
             f"conv_kernel_size {config.conv_kernel_size}: DeBERTa without convolution only "
@@ -92,11 +106,16 @@ def read_deberta(model: PreTrainedModel) -> Encoder:
             _deberta_layer(layer, deberta.encoder.get_rel_embedding(), rows_O)
             for layer in deberta.encoder.layer
         ),
-        head=Head(
-            hidden=copy_linear(model.pooler.dense),
-            activation=to_activation(config.pooler_hidden_act),
-            output=copy_linear(model.classifier),
-        ),
+        head=head,
+    )
+
+
+def deberta_head(model: PreTrainedModel) -> Head:
+    """Copy the head of a DeBERTa classifier."""
+    return Head(
+        hidden=copy_linear(model.pooler.dense),
+        activation=to_activation(model.config.pooler_hidden_act),
+        output=copy_linear(model.classifier),
     )
 
 
@@ -152,19 +171,18 @@ def _deberta_layer(
     )
 
 
-def read_modernbert(model: PreTrainedModel) -> Encoder:
-    """Copy a ModernBERT classifier.
+def read_modernbert(model: PreTrainedModel, head: Head | EmbeddingHead) -> Encoder:
+    """Copy a ModernBERT model; its head was read before.
 
     Raises:
         InputError: Its rotations change with the length.
     """
-    config, bert = model.config, model.model
+    config, bert = model.config, model.base_model
     for kind, rope in config.rope_parameters.items():
         if rope["rope_type"] != "default":
             raise InputError(f"rope_type {rope['rope_type']!r} of {kind}: default only")
     offsets_O = np.abs(_offsets(config.max_position_embeddings).numpy())
     window_1O = np.where(offsets_O > config.sliding_window, -np.inf, 0)[None].astype(np.float32)
-    head = model.head
     return Encoder(
         max_length=int(config.max_position_embeddings),
         words_VE=copy_floats(bert.embeddings.tok_embeddings.weight),
@@ -182,14 +200,19 @@ def read_modernbert(model: PreTrainedModel) -> Encoder:
             )
             for layer, kind in zip(bert.layers, config.layer_types, strict=True)
         ),
-        head=Head(
-            hidden=copy_linear(head.dense),
-            activation=to_activation(config.classifier_activation),
-            norm=copy_norm(head.norm),
-            output=copy_linear(model.classifier),
-        ),
+        head=head,
         final_norm=copy_norm(bert.final_norm),
         pooling="mean" if config.classifier_pooling == "mean" else "first",
+    )
+
+
+def modernbert_head(model: PreTrainedModel) -> Head:
+    """Copy the head of a ModernBERT classifier."""
+    return Head(
+        hidden=copy_linear(model.head.dense),
+        activation=to_activation(model.config.classifier_activation),
+        norm=copy_norm(model.head.norm),
+        output=copy_linear(model.classifier),
     )
 
 

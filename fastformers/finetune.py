@@ -1,10 +1,9 @@
-"""Fine-tune a pretrained encoder into a sequence classifier: the teacher of a recipe.
+"""Fine-tune a pretrained encoder on labelled texts: the teacher of a recipe.
 
     pretrained encoder + labelled texts -> [finetune] -> teacher -> compress -> bundle
 
-The loop is Hugging Face's Trainer, so mixed precision, resuming and several GPUs are its own. What
-this module adds: labels, length-grouped batches padded to multiples of 16, and, for a small
-teacher, an encoder cut to its first layers.
+Labels come from the file; for a small teacher the encoder is cut to its first layers. The loop
+itself is training.py's.
 """
 
 import logging
@@ -12,22 +11,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    DataCollatorForMultipleChoice,
     DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
+    PreTrainedModel,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from fastformers.errors import InputError
-from fastformers.examples import Examples, encode_labels
+from fastformers.examples import Examples
+from fastformers.targets import class_names_of, encode_targets
+from fastformers.tasks import TaskName, has_labels
+from fastformers.training import (
+    PAD_MULTIPLE,
+    OnProgress,
+    TrainingConfig,
+    train_model,
+    without_attention_dropout,
+)
 
 logger = logging.getLogger(__name__)
+
+# What can be trained: an embedding model has no labels to train on.
+TRAINABLE_TASKS: tuple[TaskName, ...] = (
+    "text-classification",
+    "multi-label-classification",
+    "regression",
+    "multiple-choice",
+)
+_PROBLEM_TYPES: dict[TaskName, str] = {
+    "text-classification": "single_label_classification",
+    "multi-label-classification": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,55 +69,105 @@ class FinetuneConfig:
         if self.max_length < 8:
             raise InputError(f"--max-length {self.max_length}: give at least 8 tokens")
 
+    @property
+    def training(self) -> TrainingConfig:
+        """The part that is the same for any training."""
+        return TrainingConfig(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_rows=self.batch_rows,
+            seed=self.seed,
+        )
+
 
 def finetune(
-    model_path: Path, train: Examples, train_path: Path, output: Path, config: FinetuneConfig
+    model_path: Path,
+    train: Examples,
+    train_path: Path,
+    output: Path,
+    config: FinetuneConfig,
+    on_progress: OnProgress = lambda what, done, total: None,
+    *,
+    task: TaskName | None = None,
 ) -> list[str]:
-    """Train a classifier on labelled texts and save it with its tokenizer.
+    """Train a model on labelled texts and save it with its tokenizer.
 
     Rerunning the same call after an interruption resumes from the last checkpoint in
     `output/checkpoints`.
 
     Args:
-        model_path: Directory of a pretrained Hugging Face encoder.
+        model_path: Directory of a pretrained Hugging Face encoder, or of a model fine-tuned for
+            something else, whose head is then made anew.
         train: Labelled examples; their distinct labels, sorted, become the classes.
         train_path: Where they come from, for messages.
         output: Directory for the model, readable by `from_pretrained`.
+        on_progress: Called after each step with steps done and in all.
+        task: What to train for; None for what the labels look like (`Examples.task`).
 
     Returns:
-        The class names by class index.
+        The class names by class index; none for scores.
 
     Raises:
-        InputError: There are fewer than two classes, or more layers asked for than there are.
+        InputError: There are fewer than two classes, the labels do not suit the task, or there
+            are more layers asked for than there are.
     """
     set_seed(config.seed)
-    names = [str(label) for label in sorted(set(train.labels))]
-    if len(names) < 2:
-        raise InputError(f"{train_path}: only one label ({names[0]!r}); a classifier needs two")
+    task = task or train.task
+    if task not in TRAINABLE_TASKS:
+        raise InputError(f"{train_path}: no labels to train on; give --label-column")
+    names = class_names_of(train, task) if has_labels(task) else []
+    if has_labels(task) and len(names) < 2:
+        raise InputError(
+            f"{train_path}: only one label ({', '.join(map(repr, names))}); a classifier needs two"
+        )
+    targets = encode_targets(train, task, names, train_path)
     _check_num_layers(model_path, config.num_layers)
     tokenizer = AutoTokenizer.from_pretrained(model_path)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        model_path,
-        num_labels=len(names),
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        **_config_changes(model_path, config.num_layers),
-    )
+    model = _new_model(model_path, task, names, config.num_layers)
     tokenizer.model_max_length = config.max_length
     encoded = tokenizer(
         train.texts, train.text_pairs, truncation=True, max_length=config.max_length
     )
-    labels = encode_labels(train.labels, names, train_path)
-    trainer = Trainer(
-        model=model,
-        args=_training_arguments(output, config),
-        train_dataset=_Rows(encoded, labels.tolist()),
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16),
+    rows = _Rows(encoded, targets.tolist())
+    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
+    questions: _Questions | None = None
+    if task == "multiple-choice":
+        assert train.groups is not None
+        questions = _Questions(rows, train.groups)
+        collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
+    train_model(
+        model,
+        questions or rows,
+        collator,
+        checkpoints=output / "checkpoints",
+        config=config.training,
+        what="fine-tune",
+        on_progress=on_progress,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output / "checkpoints")))
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return names
+
+
+def _new_model(
+    model_path: Path, task: TaskName, names: list[str], num_layers: int | None
+) -> PreTrainedModel:
+    """The encoder with a head for the task; a head of another size does not stand in the way."""
+    changes = _config_changes(model_path, num_layers)
+    if task == "multiple-choice":
+        return AutoModelForMultipleChoice.from_pretrained(
+            model_path, ignore_mismatched_sizes=True, **changes
+        )
+    names = names or ["score"]
+    return AutoModelForSequenceClassification.from_pretrained(
+        model_path,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        problem_type=_PROBLEM_TYPES[task],
+        ignore_mismatched_sizes=True,
+        **changes,
+    )
 
 
 def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
@@ -105,14 +177,8 @@ def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
 
 
 def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
-    """Fewer layers if asked for, and no dropout inside attention.
-
-    On a CPU its random masks, and the unfused attention that they need, took a quarter of a step
-    (MiniLM, 32 rows of 128 tokens: 3.1 s with them, 2.3 s without). Hidden dropout stays.
-    """
     config = AutoConfig.from_pretrained(model_path)
-    names = ("attention_probs_dropout_prob", "attention_dropout")
-    changes: dict[str, Any] = {name: 0.0 for name in names if hasattr(config, name)}
+    changes: dict[str, Any] = without_attention_dropout(config)
     if num_layers is not None:
         changes["num_hidden_layers"] = num_layers
         if hasattr(config, "layer_types"):  # ModernBERT's: which of them see a window alone
@@ -120,41 +186,10 @@ def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
     return changes
 
 
-def _has_fast_bf16() -> bool:
-    """Whether bf16 is faster than fp32 here: emulated on a CPU without it, it is 3x slower."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _training_arguments(output: Path, config: FinetuneConfig) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(output / "checkpoints"),
-        num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        per_device_train_batch_size=config.batch_rows,
-        lr_scheduler_type="linear",
-        warmup_steps=0.06,
-        weight_decay=0.01,
-        bf16=_has_fast_bf16(),
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
-        logging_steps=50,
-        save_strategy="steps",
-        save_steps=500,
-        save_total_limit=1,
-        report_to="none",
-        seed=config.seed,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
-    )
-
-
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
     """Tokenized examples with the length that groups them into batches."""
 
-    def __init__(self, encoded: dict[str, list[list[int]]], labels: list[int]) -> None:
+    def __init__(self, encoded: dict[str, list[list[int]]], labels: list[Any]) -> None:
         self._columns = {name: encoded[name] for name in encoded}
         self._labels = labels
 
@@ -164,3 +199,22 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitem__(self, row: int) -> dict[str, Any]:
         example: dict[str, Any] = {name: column[row] for name, column in self._columns.items()}
         return {**example, "labels": self._labels[row]}
+
+
+class _Questions(torch.utils.data.Dataset[dict[str, Any]]):
+    """Rows of multiple choice put together by question; the label is the place of the right one."""
+
+    def __init__(self, rows: _Rows, groups: list[int]) -> None:
+        self._rows = rows
+        starts = np.unique(groups, return_index=True)[1]
+        self._questions = np.split(np.arange(len(rows)), starts[1:])
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def __getitem__(self, question: int) -> dict[str, Any]:
+        choices = [self._rows[row] for row in self._questions[question].tolist()]
+        example: dict[str, Any] = {
+            name: [choice[name] for choice in choices] for name in choices[0]
+        }
+        return {**example, "labels": example["labels"].index(1)}

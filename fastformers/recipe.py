@@ -1,17 +1,21 @@
-"""A recipe: the stages from a teacher to a bundle, each checked and measured.
+"""A recipe: the stages from a teacher to a bundle, each checked, measured and kept.
 
-    teacher -> [trim_vocabulary] -> export -> [quantize] -> bundle
+    teacher -> [trim_vocabulary -> distill -> prune] -> export -> [quantize or float16] -> bundle
 
-A stage is a function from one draft of the model to the next, with a name, what it requires of
-its input and what it ensures of its result. `run_recipe` runs them in order and measures accuracy
-and agreement with the teacher after each; distilling and pruning are further stages of this kind.
+A stage is a function from one draft of the model to the next, with a name, the settings that
+decide its result, what it requires of its input and what it ensures of its result. `run_recipe`
+runs them in order and measures accuracy and agreement with the teacher after each. What a stage
+made is kept in a working directory under a name that is a digest of all that led to it, so an
+interrupted recipe goes on where it was, and recipes that begin alike share their beginning.
 """
 
-import copy
+import hashlib
+import json
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +23,20 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from fastformers.bundle import StageQuality
-from fastformers.encoder import Encoder
-from fastformers.errors import FastformersError, InputError, StageError
-from fastformers.evaluate import check_quality, measure_quality, teacher_logits
+from fastformers.errors import FastformersError, InputError, QualityError, StageError
+from fastformers.evaluate import measure_quality, quality_drop, teacher_logits
 from fastformers.examples import Examples, encode_labels
-from fastformers.export import class_names, max_positions, read_encoder
-from fastformers.graph import write_graph
-from fastformers.quantize import calibrate, collect_histograms, run_graph
+from fastformers.export import class_names, label_names, load_teacher, max_positions, task_of
+from fastformers.quantize import run_graph
+from fastformers.targets import encode_targets
+from fastformers.tasks import metric_name
 from fastformers.tokenizer import TokenizedRows, Tokenizer
-from fastformers.vocabulary import trim_embeddings, trim_tokenizer
+from fastformers.training import OnProgress
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_ROWS = 256
-# Float graphs differ from PyTorch by rounding alone: 1e-6 to 1e-5 on the architectures tested.
-MAX_EXPORT_ERROR = 1e-3
+_DONE = "stage.json"
+_GRAPH = "model.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,38 +44,60 @@ class Draft:
     """The model between two stages.
 
     Attributes:
+        key: Digest of all that made it what it is.
         model: The PyTorch model, while there is one to change.
         tokenizer_json: Its serialized tokenizer.
         max_length: Tokens a row is truncated to.
         text_pairs: Whether a row is two texts.
         train: Labelled training examples.
-        scratch: Directory for graphs.
-        encoder: Weights of the exported graph.
+        train_path: Where they come from, for messages.
+        work: Directory for what stages make.
         graph: The exported graph.
         precision: Of the graph.
+        float_projections: What an int8 graph still does in float, by its name in the graph.
     """
 
+    key: str
     model: PreTrainedModel
     tokenizer_json: str
     max_length: int
     text_pairs: bool
     train: Examples
-    scratch: Path
-    encoder: Encoder | None = None
+    train_path: Path
+    work: Path
     graph: Path | None = None
     precision: str = "float32"
+    float_projections: tuple[str, ...] = ()
 
     def tokenize(self, examples: Examples) -> TokenizedRows:
         """Token ids of examples as this draft reads them."""
         tokenizer = Tokenizer(self.tokenizer_json, max_length=self.max_length)
         return tokenizer.encode(examples.texts, examples.text_pairs)
 
-    def logits(self, examples: Examples) -> NDArray[np.float32]:
+    def labels(self, examples: Examples) -> NDArray[np.int64]:
+        """Class of each of some training examples.
+
+        Raises:
+            InputError: A label is not one of the model's.
+        """
+        return encode_labels(examples.labels, class_names(self.model.config), self.train_path)
+
+    def logits(
+        self,
+        examples: Examples,
+        on_progress: OnProgress = lambda what, done, total: None,
+    ) -> NDArray[np.float32]:
         """Logits (N, C) of the graph, or of the PyTorch model while there is no graph."""
         rows = self.tokenize(examples)
-        return (
-            teacher_logits(self.model, rows) if self.graph is None else run_graph(self.graph, rows)
-        )
+        if self.graph is not None:
+            return run_graph(self.graph, rows)
+        return teacher_logits(self.model, rows, on_progress)
+
+    def directory(self, what: str) -> Path:
+        """Where something that belongs to this very draft is kept."""
+        directory = self.work / f"{what}-{self.key[:16]}"
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,167 +106,219 @@ class Stage:
 
     Attributes:
         name: As shown in tables.
+        settings: Values that decide the result, beside the draft that comes in.
         requires: Raises unless the draft can enter the stage.
-        run: Makes the next draft.
+        run: Makes the next draft, in the directory given, which an earlier try may have left.
         ensures: Raises unless the result is sound; gets the draft before and after.
     """
 
     name: str
+    settings: Mapping[str, str | float | int | bool | None]
     requires: Callable[[Draft], None]
-    run: Callable[[Draft], Draft]
+    run: Callable[[Draft, Path, OnProgress], Draft]
     ensures: Callable[[Draft, Draft], None]
+
+
+def digest_of(*parts: object) -> str:
+    """Digest of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class QualityGate:
+    """The held-out examples, and what the teacher says of them."""
+
+    def __init__(
+        self,
+        teacher: Draft,
+        examples: Examples,
+        path: Path,
+        *,
+        max_accuracy_drop: float,
+        on_progress: OnProgress = lambda what, done, total: None,
+    ) -> None:
+        """Let the teacher answer the evaluation file.
+
+        Args:
+            teacher: The draft that all later ones are compared with.
+            examples: Held-out examples, N rows.
+            path: Where they come from, for messages.
+            max_accuracy_drop: Points of 100 x the task's metric that a recipe may cost.
+            on_progress: Called with rows done and in all.
+
+        Raises:
+            InputError: The labels do not match the model, or rows are longer than it can read.
+        """
+        positions = max_positions(teacher.model.config)
+        if teacher.max_length > positions:
+            raise InputError(
+                f"--max-length {teacher.max_length}: the teacher has {positions} positions"
+            )
+        self.examples = examples
+        self.max_accuracy_drop = max_accuracy_drop
+        self.task = task_of(teacher.model)
+        names = label_names(teacher.model)
+        self._targets_N = encode_targets(examples, self.task, names, path)
+        self._groups_N = None if examples.groups is None else np.array(examples.groups)
+        kept = teacher.directory("teacher") / "eval_logits.npy"
+        if not kept.is_file():
+            logits_NC = teacher.logits(examples, on_progress)
+            with kept.with_suffix(".part").open("wb") as file:
+                np.save(file, logits_NC)
+            os.replace(kept.with_suffix(".part"), kept)
+        self._teacher_logits_NC: NDArray[np.float32] = np.load(kept)
+        self.teacher = self._measure(self._teacher_logits_NC, "teacher", teacher, 0.0)
+
+    def measure(
+        self, stage: str, draft: Draft, seconds: float, on_progress: OnProgress
+    ) -> StageQuality:
+        """Quality of a draft; `seconds` is what its stage took."""
+        return self._measure(draft.logits(self.examples, on_progress), stage, draft, seconds)
+
+    def drop(self, quality: StageQuality) -> float:
+        """Points of 100 x the metric that were lost."""
+        return quality_drop(quality.quality, teacher_quality=self.teacher.quality)
+
+    def holds(self, quality: StageQuality) -> bool:
+        """Whether no more was lost than allowed."""
+        return self.drop(quality) <= self.max_accuracy_drop
+
+    def check(self, quality: StageQuality) -> None:
+        """Refuse what lost too much.
+
+        Raises:
+            QualityError: It lost more than allowed.
+        """
+        if not self.holds(quality):
+            raise QualityError(
+                f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f} is "
+                f"{self.drop(quality):.2f} points below the teacher's "
+                f"{100 * self.teacher.quality:.2f}, more than --max-accuracy-drop "
+                f"{self.max_accuracy_drop:g}; allow more, or compress less"
+            )
+
+    def _measure(
+        self, logits_NC: NDArray[np.float32], stage: str, draft: Draft, seconds: float
+    ) -> StageQuality:
+        quality = measure_quality(
+            logits_NC,
+            teacher_logits_NC=self._teacher_logits_NC,
+            labels_N=self._targets_N,
+            task=self.task,
+            groups_N=self._groups_N,
+        )
+        return StageQuality(
+            stage=stage,
+            quality=quality.quality,
+            agreement=quality.agreement,
+            num_rows=len(self._targets_N),
+            model_bytes=_model_bytes(draft),
+            seconds=seconds,
+            metric=metric_name(self.task),
+            other_metrics=quality.other_metrics,
+        )
 
 
 def run_recipe(
     draft: Draft,
     stages: Sequence[Stage],
+    gate: QualityGate,
     *,
-    eval_examples: Examples,
-    eval_path: Path,
-    max_accuracy_drop: float,
     on_stage: Callable[[StageQuality], None] = lambda quality: None,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> tuple[Draft, list[StageQuality]]:
-    """Run stages in order, measuring quality before the first and after each.
+    """Run stages in order and measure quality after each; what is done already is read.
+
+    Nothing is refused here for its quality: a stage may lose what a later one wins back.
 
     Args:
         draft: The teacher.
         stages: What to do to it.
-        eval_examples: Held-out examples for the quality gate.
-        eval_path: Where they come from, for messages.
-        max_accuracy_drop: Points of accuracy (0-100) that the whole recipe may cost.
+        gate: Measures quality.
         on_stage: Called with each measurement as it is made.
+        on_progress: Called with what is done, how much of it and of how much.
 
     Returns:
         The last draft, and the quality of the teacher and after each stage.
 
     Raises:
         StageError: A stage's pre- or postcondition does not hold.
-        QualityError: A stage loses more than allowed.
-        InputError: The labels of the evaluation file do not match the model.
+        InputError: The training file's labels do not match the model.
     """
-    positions = max_positions(draft.model.config)
-    if draft.max_length > positions:
-        raise InputError(f"--max-length {draft.max_length}: the teacher has {positions} positions")
-    labels_N = encode_labels(eval_examples.labels, class_names(draft.model.config), eval_path)
-    teacher_logits_NC = draft.logits(eval_examples)
-    qualities: list[StageQuality] = []
-
-    def record(stage: str, logits_NC: NDArray[np.float32], draft: Draft, seconds: float) -> None:
-        quality = measure_quality(logits_NC, teacher_logits_NC=teacher_logits_NC, labels_N=labels_N)
-        measured = StageQuality(
-            stage=stage,
-            accuracy=quality.accuracy,
-            agreement=quality.agreement,
-            num_rows=len(labels_N),
-            model_bytes=_model_bytes(draft),
-            seconds=seconds,
-        )
-        qualities.append(measured)
-        on_stage(measured)
-        check_quality(
-            quality,
-            teacher_accuracy=qualities[0].accuracy,
-            max_accuracy_drop=max_accuracy_drop,
-            stage=stage,
-        )
-
-    record("teacher", teacher_logits_NC, draft, 0.0)
+    qualities = [gate.teacher]
+    on_stage(gate.teacher)
     for stage in stages:
-        start = time.perf_counter()
-        draft = _run_stage(stage, draft, [quality.stage for quality in qualities])
-        seconds = time.perf_counter() - start
-        record(stage.name, draft.logits(eval_examples), draft, seconds)
+        key = digest_of(draft.key, stage.name, dict(stage.settings))
+        directory = draft.work / f"{stage.name}-{key[:16]}"
+        kept = _load(directory, replace(draft, key=key))
+        if kept is None:
+            directory.mkdir(parents=True, exist_ok=True)
+            start = time.perf_counter()
+            after = _run_stage(stage, draft, directory, on_progress, qualities)
+            seconds = time.perf_counter() - start
+            after = replace(after, key=key)
+            quality = gate.measure(stage.name, after, seconds, on_progress)
+            _keep(directory, draft, after, quality)
+            kept = after, quality
+        draft, quality = kept
+        qualities.append(quality)
+        on_stage(quality)
     return draft, qualities
 
 
-def _run_stage(stage: Stage, draft: Draft, done: Sequence[str]) -> Draft:
+def _run_stage(
+    stage: Stage,
+    draft: Draft,
+    directory: Path,
+    on_progress: OnProgress,
+    done: Sequence[StageQuality],
+) -> Draft:
     try:
         stage.requires(draft)
-        result = stage.run(draft)
+        result = stage.run(draft, directory, on_progress)
         stage.ensures(draft, result)
     except InputError:
         raise
     except FastformersError as error:
-        raise StageError(f"stage {stage.name} (after {', '.join(done)}): {error}") from error
+        names = ", ".join(quality.stage for quality in done)
+        raise StageError(f"stage {stage.name} (after {names}): {error}") from error
     return result
+
+
+def _keep(directory: Path, before: Draft, after: Draft, quality: StageQuality) -> None:
+    """Write down what a stage made; the marker comes last."""
+    if after.model is not before.model:
+        after.model.save_pretrained(directory / "model")
+    (directory / "tokenizer.json").write_text(after.tokenizer_json, encoding="utf-8")
+    graph = None if after.graph is None else str(after.graph.relative_to(after.work))
+    fields = {
+        "quality": asdict(quality),
+        "graph": graph,
+        "precision": after.precision,
+        "float_projections": after.float_projections,
+    }
+    part = directory / f".{_DONE}"
+    part.write_text(json.dumps(fields, indent=2), encoding="utf-8")
+    os.replace(part, directory / _DONE)
+
+
+def _load(directory: Path, draft: Draft) -> tuple[Draft, StageQuality] | None:
+    """What an earlier run of the same stage made."""
+    if not (directory / _DONE).is_file():
+        return None
+    fields = json.loads((directory / _DONE).read_text(encoding="utf-8"))
+    is_new_model = (directory / "model").is_dir()
+    after = replace(
+        draft,
+        model=load_teacher(directory / "model") if is_new_model else draft.model,
+        tokenizer_json=(directory / "tokenizer.json").read_text(encoding="utf-8"),
+        graph=None if fields["graph"] is None else draft.work / fields["graph"],
+        precision=fields["precision"],
+        float_projections=tuple(fields["float_projections"]),
+    )
+    return after, StageQuality(**fields["quality"])
 
 
 def _model_bytes(draft: Draft) -> int:
     if draft.graph is not None:
         return draft.graph.stat().st_size
     return sum(p.numel() * p.element_size() for p in draft.model.parameters())
-
-
-def trim_vocabulary_stage(max_words: int) -> Stage:
-    """Drop words that the training texts do not use, most frequent first to stay."""
-
-    def run(draft: Draft) -> Draft:
-        rows = draft.tokenize(draft.train)
-        counts_V = np.bincount(rows.ids, minlength=draft.model.config.vocab_size)
-        tokenizer_json, old_ids = trim_tokenizer(
-            draft.tokenizer_json, counts_V, max_words=max_words
-        )
-        model = copy.deepcopy(draft.model)
-        trim_embeddings(model, old_ids)
-        return replace(draft, model=model, tokenizer_json=tokenizer_json)
-
-    def ensures(before: Draft, after: Draft) -> None:
-        largest = int(after.tokenize(after.train.sample(64)).ids.max())
-        if largest >= after.model.config.vocab_size:
-            raise StageError(f"token id {largest} has no embedding any more")
-
-    return Stage(name="trim_vocabulary", requires=_require_no_graph, run=run, ensures=ensures)
-
-
-def export_stage() -> Stage:
-    """Lay the float graph."""
-
-    def run(draft: Draft) -> Draft:
-        encoder = replace(read_encoder(draft.model), max_length=draft.max_length)
-        graph = draft.scratch / "float32.onnx"
-        write_graph(encoder, graph, text_pairs=draft.text_pairs)
-        return replace(draft, encoder=encoder, graph=graph)
-
-    def ensures(before: Draft, after: Draft) -> None:
-        sample = after.train.sample(16)
-        error = float(np.abs(before.logits(sample) - after.logits(sample)).max())
-        if not error <= MAX_EXPORT_ERROR:
-            raise StageError(f"the graph's logits are off PyTorch's by {error:.2g}")
-
-    return Stage(name="export", requires=_require_no_graph, run=run, ensures=ensures)
-
-
-def quantize_stage() -> Stage:
-    """Turn the projections into static int8, calibrated on training rows."""
-
-    def requires(draft: Draft) -> None:
-        if draft.encoder is None or draft.graph is None or draft.precision != "float32":
-            raise StageError("needs a float graph; run export first")
-
-    def run(draft: Draft) -> Draft:
-        assert draft.encoder is not None
-        rows = draft.tokenize(draft.train.sample(CALIBRATION_ROWS))
-        observed = draft.scratch / "observed.onnx"
-        write_graph(draft.encoder, observed, text_pairs=draft.text_pairs, observe=True)
-        ranges = calibrate(
-            draft.encoder,
-            collect_histograms(observed, rows),
-            rows=rows,
-            float_logits_NC=run_graph(observed, rows),
-            text_pairs=draft.text_pairs,
-            scratch=draft.scratch,
-        )
-        graph = draft.scratch / "int8.onnx"
-        write_graph(draft.encoder, graph, text_pairs=draft.text_pairs, ranges=ranges)
-        return replace(draft, graph=graph, precision="int8")
-
-    def ensures(before: Draft, after: Draft) -> None:
-        if _model_bytes(after) >= _model_bytes(before):
-            raise StageError("the int8 graph is no smaller than the float one")
-
-    return Stage(name="quantize", requires=requires, run=run, ensures=ensures)
-
-
-def _require_no_graph(draft: Draft) -> None:
-    if draft.graph is not None:
-        raise StageError("changes the PyTorch model; it must come before export")

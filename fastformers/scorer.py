@@ -23,6 +23,7 @@ from fastformers.batching import plan_batches
 from fastformers.bundle import Bundle, open_bundle
 from fastformers.engine import Engine, EngineError, OnnxEngine
 from fastformers.errors import InputError
+from fastformers.tasks import classify, label_sets, sigmoid
 from fastformers.tokenizer import TokenizedRows
 
 
@@ -31,16 +32,29 @@ class Predictions:
     """What the model says of N texts, in their order.
 
     Attributes:
-        labels: Label of each text, None where it could not be scored.
-        probabilities: Probability (N,) of that label, NaN where it could not be scored.
-        logits_NC: Logits of all classes, NaN where a text could not be scored.
+        labels: Label of each text, or list of labels where several may be right; None where it
+            could not be scored, and for all where the task has no labels.
+        probabilities: Probability (N,) of that label, or (N, C) of each label where several may be
+            right; NaN where it could not be scored, and for all where the task has no labels.
+        logits_NC: What the graph gives: logits of all classes, a score (N, 1) or an embedding
+            (N, D); NaN where a text could not be scored.
         errors: Why a text could not be scored, by its index.
     """
 
-    labels: list[str | None]
+    labels: list[str | list[str] | None]
     probabilities: NDArray[np.float32]
     logits_NC: NDArray[np.float32]
     errors: dict[int, str]
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Score (N,) of each text: of regression, or of a choice."""
+        return self.logits_NC[:, 0]
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        """Embedding (N, D) of each text."""
+        return self.logits_NC
 
 
 class Scorer:
@@ -80,7 +94,7 @@ class Scorer:
         """
         firsts, seconds = self._check(texts)
         if not firsts:
-            return self._predictions(np.empty((0, len(self.bundle.labels)), np.float32), {})
+            return self._predictions(np.empty((0, self.bundle.num_outputs), np.float32), {})
         rows = self.tokenizer.encode(firsts, seconds)
         unique_N, first_U = find_unique(rows)
         logits_UC, errors_U = self.score_tokens(
@@ -111,7 +125,7 @@ class Scorer:
         rows_U = np.arange(len(rows)) if rows_U is None else rows_U
         lengths_U = rows.lengths_N[rows_U]
         budget = max_batch_tokens or self.bundle.cost_profile.max_batch_tokens
-        logits_UC = np.full((len(rows_U), len(self.bundle.labels)), np.nan, np.float32)
+        logits_UC = np.full((len(rows_U), self.bundle.num_outputs), np.nan, np.float32)
         errors: dict[int, str] = {}
         for batch in plan_batches(lengths_U, max_batch_tokens=budget):
             self._score_batch(rows, rows_U, batch, logits_UC, errors)
@@ -164,13 +178,22 @@ class Scorer:
         return firsts, seconds if pairs else None
 
     def _predictions(self, logits_NC: NDArray[np.float32], errors: dict[int, str]) -> Predictions:
-        classes_N, probabilities_N = classify(logits_NC)
-        labels: list[str | None] = [self.bundle.labels[c] for c in classes_N.tolist()]
+        names = self.bundle.labels
+        labels: list[str | list[str] | None]
+        match self.bundle.task:
+            case "text-classification":
+                classes_N, probabilities = classify(logits_NC)
+                labels = [names[c] for c in classes_N.tolist()]
+            case "multi-label-classification":
+                labels, probabilities = [*label_sets(logits_NC, names)], sigmoid(logits_NC)
+            case _:
+                labels = [None] * len(logits_NC)
+                probabilities = np.full(len(logits_NC), np.nan, np.float32)
         for row in errors:
             labels[row] = None
-            probabilities_N[row] = np.nan
+            probabilities[row] = np.nan
         return Predictions(
-            labels=labels, probabilities=probabilities_N, logits_NC=logits_NC, errors=errors
+            labels=labels, probabilities=probabilities, logits_NC=logits_NC, errors=errors
         )
 
 
@@ -183,21 +206,6 @@ def _is_text(value: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def classify(
-    logits_NC: NDArray[np.float32],
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Most probable class (N,) of each row and its softmax probability (N,).
-
-    Rows of NaN give class 0 and probability NaN.
-    """
-    if len(logits_NC) == 0:
-        return np.empty(0, np.intp), np.empty(0, np.float32)
-    shifted_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
-    classes_N = logits_NC.argmax(axis=1)
-    probabilities_N = 1 / np.exp(shifted_NC).sum(axis=1)
-    return classes_N, probabilities_N.astype(np.float32)
 
 
 def find_unique(rows: TokenizedRows) -> tuple[NDArray[np.int32], NDArray[np.intp]]:

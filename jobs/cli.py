@@ -21,11 +21,22 @@ COMMANDS = {
     "demo": "score real text with the small bundle that ships with the package",
     "finetune": "pretrained encoder + labelled texts -> teacher",
     "compress": "teacher -> bundle: tuned, quantized, proven",
+    "ablate": "what each optimization brought: the paper's table for your model and machine",
     "prepare": "corpus -> length-sorted shards of token ids",
     "score": "corpus or shards + bundle -> predictions and a bill",
+    "cost": "what a corpus costs on each instance type, and the cheapest cluster by a deadline",
+    "report": "the page of a scored run, drawn again",
     "bench": "how much of the engine's own speed a whole job keeps",
 }
-EXTRA_OF = {"torch": "compress", "transformers": "compress", "onnx": "compress"}
+EXTRA_OF = {
+    "torch": "compress",
+    "transformers": "compress",
+    "onnx": "compress",
+    "matplotlib": "report",
+    "boto3": "aws",
+    "botocore": "aws",
+    "google": "gcp",
+}
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -76,6 +87,26 @@ def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
 def _refuse(message: str) -> int:
     console.print("error: " + " ".join(message.split()), markup=False)
     return 2
+
+
+def add_example_arguments(parser: argparse._ActionsContainer) -> None:
+    """Arguments that say what the columns of a labelled file are."""
+    parser.add_argument("--text-column", default="text")
+    parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
+    parser.add_argument(
+        "--choice-columns",
+        type=columns,
+        default=(),
+        metavar="A,B",
+        help="second texts of which one is right (multiple choice)",
+    )
+    parser.add_argument("--label-column", default="label")
+    parser.add_argument(
+        "--superglue",
+        metavar="TASK",
+        help="official files of a SuperGLUE task, in place of columns: BoolQ, RTE, CB, COPA, WiC, "
+        "WSC or MultiRC",
+    )
 
 
 def columns(text: str) -> tuple[str, ...]:

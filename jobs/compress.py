@@ -1,6 +1,12 @@
-"""Compress a fine-tuned classifier into a bundle, with its quality after every stage.
+"""Compress a fine-tuned model into a bundle, with its quality after every stage.
 
-fastformers compress --teacher DIR --train train.parquet --eval validation.parquet --output BUNDLE
+One recipe, as flags say; without any, int8 of the teacher itself:
+    fastformers compress --teacher DIR --train train.parquet --eval validation.parquet \\
+        --output BUNDLE --student-layers 4 --prune-heads 0.33 --prune-ffn 0.5
+
+By intent: search for the cheapest recipe that loses no more than a point of accuracy:
+    fastformers compress --teacher DIR --train train.parquet --eval validation.parquet \\
+        --output BUNDLE --max-accuracy-drop 1.0
 """
 
 import argparse
@@ -11,31 +17,88 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from jobs.cli import console, run
+from jobs.cli import add_example_arguments, console, run
+from jobs.progress import show_progress
 
 if TYPE_CHECKING:
-    from fastformers.bundle import Bundle, StageQuality
+    from fastformers.bundle import StageQuality
+    from fastformers.compress import CompressConfig, Compressed
+    from fastformers.recipe_config import RecipeConfig
+    from fastformers.search import Candidate
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers compress`."""
-    parser = argparse.ArgumentParser(prog="fastformers compress", description=__doc__)
-    parser.add_argument("--teacher", type=Path, required=True, help="Hugging Face model directory")
-    parser.add_argument("--train", type=Path, required=True, help="labelled file, for calibration")
-    parser.add_argument("--eval", type=Path, required=True, help="labelled file, for the gate")
-    parser.add_argument("--output", type=Path, required=True, help="directory of the bundle")
-    parser.add_argument("--text-column", default="text")
-    parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
-    parser.add_argument("--label-column", default="label")
-    parser.add_argument("--max-length", type=int, help="tokens to truncate to (teacher's limit)")
-    parser.add_argument("--precision", choices=("int8", "float32"), default="int8")
-    parser.add_argument(
+    parser = argparse.ArgumentParser(
+        prog="fastformers compress",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument("--teacher", type=Path, required=True, help="Hugging Face model directory")
+    files.add_argument("--train", type=Path, required=True, help="labelled file to learn from")
+    files.add_argument("--eval", type=Path, required=True, help="labelled file, for the gate")
+    files.add_argument("--output", type=Path, required=True, help="directory of the bundle")
+    files.add_argument("--work", type=Path, help="keep what stages make here, for other runs")
+    files.add_argument("--transfer", type=Path, help="file of more texts to distill on, unlabelled")
+    add_example_arguments(files)
+    files.add_argument("--max-length", type=int, help="tokens to truncate to (teacher's limit)")
+    files.add_argument("--eval-limit", type=int, metavar="ROWS", help="evaluate on fewer rows")
+    files.add_argument(
+        "--max-accuracy-drop",
+        type=float,
+        metavar="POINTS",
+        help="what may be lost of 100 x the task's metric (1.0); given without a student, pruning "
+        "or precision, search for the cheapest recipe that loses no more",
+    )
+    student = parser.add_argument_group("student")
+    student.add_argument("--student", type=Path, help="checkpoint to distill into")
+    student.add_argument("--student-layers", type=int, help="cut the student from so many layers")
+    student.add_argument("--student-width", type=int, help="and from so many hidden dimensions")
+    student.add_argument("--keep-gelu", action="store_true", help="do not change GELU into ReLU")
+    distill = parser.add_argument_group("distillation")
+    distill.add_argument("--epochs", type=float, default=3.0)
+    distill.add_argument("--learning-rate", type=float, default=8e-5)
+    distill.add_argument("--batch-rows", type=int, default=32)
+    distill.add_argument("--temperature", type=float, default=2.0)
+    distill.add_argument(
+        "--hard-weight", type=float, default=0.5, help="share of the loss on labels (0.5)"
+    )
+    distill.add_argument(
+        "--hidden-weight", type=float, default=0.0, help="weight of hidden states (0)"
+    )
+    distill.add_argument(
+        "--attention-weight", type=float, default=0.0, help="weight of attention (0)"
+    )
+    distill.add_argument("--seed", type=int, default=0)
+    prune = parser.add_argument_group("pruning")
+    prune.add_argument("--prune-heads", type=float, default=0.0, metavar="SHARE")
+    prune.add_argument("--prune-ffn", type=float, default=0.0, metavar="SHARE")
+    prune.add_argument("--prune-budget", choices=("uniform", "global"), default="uniform")
+    prune.add_argument("--prune-multiple-of", type=int, default=16, metavar="NEURONS")
+    prune.add_argument("--prune-rounds", type=int, default=1)
+    prune.add_argument("--prune-epochs", type=float, default=2.0, help="to recover in each round")
+    prune.add_argument(
+        "--prune-without-labels", action="store_true", help="measure importance on texts alone"
+    )
+    graph = parser.add_argument_group("graph")
+    graph.add_argument(
+        "--precision",
+        choices=("int8", "int8-dynamic", "float16", "float32"),
+        help="int8 (the default): for CPUs, ranges fixed on training rows; int8-dynamic: ranges of "
+        "each batch, so that a row's score depends on the rows beside it; float16: for GPUs",
+    )
+    graph.add_argument(
+        "--min-int8-agreement",
+        type=float,
+        default=99.0,
+        metavar="PERCENT",
+        help="keep projections in float until int8 agrees with the float model on so many training "
+        "rows (default 99; 0 for all in int8)",
+    )
+    graph.add_argument(
         "--trim-vocabulary", type=int, metavar="WORDS", help="keep the most frequent words only"
     )
-    parser.add_argument(
-        "--max-accuracy-drop", type=float, default=1.0, metavar="POINTS", help="default 1.0"
-    )
-    parser.add_argument("--eval-limit", type=int, metavar="ROWS", help="evaluate on fewer rows")
     return parser.parse_args(arguments)
 
 
@@ -44,31 +107,127 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        from fastformers.compress import CompressConfig, compress
+        from fastformers.compress import compress
 
-        bundle = compress(CompressConfig(**vars(options)), on_stage=_show_stage)
-        console.print(_table(bundle))
-        return _summary(bundle)
+        config = _config(options)
+        with show_progress() as on_progress:
+            result = compress(
+                config,
+                on_stage=_show_stage,
+                on_candidate=_show_candidate,
+                on_progress=on_progress,
+            )
+        console.print(_stage_table(result))
+        if kept := result.bundle.provenance["float_projections"]:
+            console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
+        summary = _summary(result)
+        if config.search:
+            console.print(_frontier_table(result))
+            summary["frontier"] = _plot(result)
+        return summary
 
-    return run(job, resume="Nothing was written.")
+    return run(job, resume="Run the same command again to go on where it was.")
 
 
-def _show_stage(quality: "StageQuality") -> None:
-    console.print(
-        f"{quality.stage}: accuracy {100 * quality.accuracy:.2f}, agreement with the teacher "
-        f"{100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
+def _config(options: argparse.Namespace) -> "CompressConfig":
+    from fastformers.compress import CompressConfig
+
+    return CompressConfig(
+        teacher=options.teacher,
+        train=options.train,
+        eval=options.eval,
+        output=options.output,
+        work=options.work,
+        transfer=options.transfer,
+        text_column=options.text_column,
+        text_pair_column=options.text_pair_column,
+        label_column=options.label_column,
+        choice_columns=options.choice_columns,
+        superglue=options.superglue,
+        max_length=options.max_length,
+        max_accuracy_drop=1.0 if options.max_accuracy_drop is None else options.max_accuracy_drop,
+        eval_limit=options.eval_limit,
+        recipe=_recipe(options),
+        search=_is_search(options),
     )
 
 
-def _table(bundle: "Bundle") -> Table:
-    table = Table(title=f"Bundle {bundle.path}", title_justify="left")
+def _recipe(options: argparse.Namespace) -> "RecipeConfig":
+    from fastformers.distill import DistillConfig
+    from fastformers.recipe_config import RecipeConfig
+    from fastformers.training import TrainingConfig
+
+    return RecipeConfig(
+        trim_vocabulary=options.trim_vocabulary,
+        student=options.student,
+        student_layers=options.student_layers,
+        student_width=options.student_width,
+        use_relu=not options.keep_gelu,
+        distill=DistillConfig(
+            training=TrainingConfig(
+                epochs=options.epochs,
+                learning_rate=options.learning_rate,
+                batch_rows=options.batch_rows,
+                seed=options.seed,
+            ),
+            temperature=options.temperature,
+            hard_weight=options.hard_weight,
+            hidden_weight=options.hidden_weight,
+            attention_weight=options.attention_weight,
+        ),
+        prune_heads=options.prune_heads,
+        prune_ffn=options.prune_ffn,
+        prune_budget=options.prune_budget,
+        prune_multiple_of=options.prune_multiple_of,
+        prune_rounds=options.prune_rounds,
+        prune_labels=not options.prune_without_labels,
+        prune_epochs=options.prune_epochs,
+        precision=options.precision or "int8",
+        min_int8_agreement=options.min_int8_agreement,
+    )
+
+
+def _is_search(options: argparse.Namespace) -> bool:
+    """Whether flags say how good the bundle must be, and nothing of how it is made."""
+    shape = (
+        options.student,
+        options.student_layers,
+        options.student_width,
+        options.prune_heads,
+        options.prune_ffn,
+        options.precision,
+    )
+    return options.max_accuracy_drop is not None and not any(shape)
+
+
+def _show_stage(quality: "StageQuality") -> None:
+    others = "".join(f", {name} {100 * value:.2f}" for name, value in quality.other_metrics.items())
+    console.print(
+        f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f}{others}, agreement with "
+        f"the teacher {100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
+    )
+
+
+def _show_candidate(candidate: "Candidate") -> None:
+    console.print(
+        f"{candidate.name}: {candidate.qualities[-1].metric} "
+        f"{100 * candidate.qualities[-1].quality:.2f}, "
+        f"{candidate.seconds_per_million:,.0f} core-seconds a million rows, "
+        f"{'holds' if candidate.holds else 'loses too much'}"
+    )
+
+
+def _stage_table(result: "Compressed") -> Table:
+    table = Table(title=f"Bundle {result.bundle.path}", title_justify="left")
     table.add_column("stage")
-    for column in ("accuracy", "agreement", "model MB", "seconds"):
+    others = list(result.bundle.stages[0].other_metrics)
+    for column in (result.bundle.metric, *others, "agreement", "model MB", "seconds"):
         table.add_column(column, justify="right")
-    for quality in bundle.stages:
+    for quality in result.bundle.stages:
         table.add_row(
             quality.stage,
-            f"{100 * quality.accuracy:.2f}",
+            f"{100 * quality.quality:.2f}",
+            *(f"{100 * quality.other_metrics[name]:.2f}" for name in others),
             f"{100 * quality.agreement:.2f}%",
             f"{quality.model_bytes / 1e6:.1f}",
             f"{quality.seconds:.1f}",
@@ -76,14 +235,67 @@ def _table(bundle: "Bundle") -> Table:
     return table
 
 
-def _summary(bundle: "Bundle") -> dict[str, Any]:
+def _frontier_table(result: "Compressed") -> Table:
+    from fastformers.search import frontier
+
+    best = frontier(result.candidates)
+    table = Table(title="Quality and cost", title_justify="left")
+    table.add_column("recipe")
+    for column in (result.bundle.metric, "core-s per million", "times cheaper"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    first = result.candidates[0].seconds_per_million
+    for candidate in sorted(result.candidates, key=lambda one: one.seconds_per_million):
+        notes = ["chosen"] * (candidate is result.chosen)
+        notes += ["frontier"] * (candidate in best) + ["loses too much"] * (not candidate.holds)
+        table.add_row(
+            candidate.name,
+            f"{100 * candidate.qualities[-1].quality:.2f}",
+            f"{candidate.seconds_per_million:,.0f}",
+            f"{first / candidate.seconds_per_million:.2f}",
+            ", ".join(notes),
+        )
+    return table
+
+
+def _plot(result: "Compressed") -> str | None:
+    """Draw the frontier beside the bundle, where matplotlib is installed."""
+    from fastformers.frontier_plot import plot_frontier
+
+    path = result.bundle.path.with_name(f"{result.bundle.path.name}-frontier.svg")
+    try:
+        plot_frontier(result.candidates, result.chosen, path)
+    except ModuleNotFoundError:
+        console.print("no picture of the frontier: pip install 'fastformers[report]' draws one")
+        return None
+    console.print(f"frontier: {path}")
+    return str(path)
+
+
+def _summary(result: "Compressed") -> dict[str, Any]:
+    bundle = result.bundle
     return {
         "bundle": str(bundle.path),
+        "recipe": result.chosen.name,
+        "task": bundle.task,
+        "metric": bundle.metric,
         "precision": bundle.precision,
+        "float_projections": bundle.provenance["float_projections"],
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in bundle.stages],
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,
         "tokens_per_second_at_64": 1 / bundle.cost_profile.estimate_seconds_per_token(),
+        "candidates": [
+            {
+                "recipe": candidate.name,
+                "quality": candidate.qualities[-1].quality,
+                "seconds_per_million": candidate.seconds_per_million,
+                "holds": candidate.holds,
+            }
+            for candidate in result.candidates
+        ],
+        "times_cheaper": result.candidates[0].seconds_per_million
+        / result.chosen.seconds_per_million,
     }
 
 

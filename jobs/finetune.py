@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained encoder into a classifier, the teacher of a recipe.
+"""Fine-tune a pretrained encoder on labelled texts into the teacher of a recipe.
 
 fastformers finetune --model DIR --train train.parquet --output TEACHER
 """
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.cli import console, run
+from jobs.cli import add_example_arguments, console, run
+from jobs.progress import show_progress
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -18,9 +19,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="pretrained encoder directory")
     parser.add_argument("--train", type=Path, required=True, help="labelled file")
     parser.add_argument("--output", type=Path, required=True, help="directory of the teacher")
-    parser.add_argument("--text-column", default="text")
-    parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
-    parser.add_argument("--label-column", default="label")
+    add_example_arguments(parser)
+    parser.add_argument(
+        "--task",
+        choices=("text-classification", "multi-label-classification", "regression"),
+        help="by default from the labels: lists are multi-label, fractions regression; "
+        "in CSV files, several labels are separated by |",
+    )
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--batch-rows", type=int, default=16)
@@ -36,15 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        from fastformers.examples import load_examples
         from fastformers.finetune import FinetuneConfig, finetune
+        from fastformers.superglue import load_labelled
 
-        train = load_examples(
+        train = load_labelled(
             options.train,
             text_column=options.text_column,
             text_pair_column=options.text_pair_column,
             label_column=options.label_column,
+            choice_columns=options.choice_columns,
+            superglue=options.superglue,
         )
+        task = options.task or train.task
         if options.limit is not None:
             train = train.sample(options.limit)
         config = FinetuneConfig(
@@ -55,9 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_layers=options.num_layers,
             seed=options.seed,
         )
-        labels = finetune(options.model, train, options.train, options.output, config)
-        console.print(f"teacher with {len(labels)} labels, trained on {len(train):,} rows")
-        return {"teacher": str(options.output), "labels": labels, "rows": len(train)}
+        with show_progress() as on_progress:
+            labels = finetune(
+                options.model, train, options.train, options.output, config, on_progress, task=task
+            )
+        outputs = f"{len(labels)} labels" if labels else "a score"
+        console.print(f"teacher for {task} with {outputs}, trained on {len(train):,} rows")
+        return {
+            "teacher": str(options.output),
+            "task": task,
+            "labels": labels,
+            "rows": len(train),
+        }
 
     return run(job, resume="Run the same command again to go on from the last checkpoint.")
 

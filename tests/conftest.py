@@ -13,6 +13,7 @@ from fastformers.bundle import Bundle, StageQuality, write_bundle
 from fastformers.cost_profile import CostProfile
 from fastformers.encoder import Encoder, Head, Layer, Linear, Norm
 from fastformers.graph import write_graph
+from fastformers.tasks import TaskName
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -89,23 +90,31 @@ def make_encoder(
 
 
 def make_bundle(
-    path: Path, *, text_pairs: bool = False, labels: tuple[str, ...] = ("no", "yes"), **shape: int
+    path: Path,
+    *,
+    task: TaskName = "text-classification",
+    text_pairs: bool = False,
+    labels: tuple[str, ...] = ("no", "yes"),
+    num_outputs: int | None = None,
+    **shape: int,
 ) -> Bundle:
     """Write a bundle of random weights; `vocabulary` below 128 leaves words without embedding."""
     model = path.parent / f"{path.name}.onnx"
-    encoder = make_encoder(classes=len(labels), **shape)
+    num_outputs = num_outputs or len(labels)
+    encoder = make_encoder(classes=num_outputs, **shape)
     write_graph(encoder, model, text_pairs=text_pairs)
     bundle = Bundle(
         path=path,
-        task="text-classification",
+        task=task,
         labels=labels,
+        num_outputs=num_outputs,
         max_length=encoder.max_length,
         text_pairs=text_pairs,
         input_names=("input_ids", "token_type_ids") if text_pairs else ("input_ids",),
         precision="float32",
         stages=(
             StageQuality(
-                stage="teacher", accuracy=0.5, agreement=1.0, num_rows=2, model_bytes=1, seconds=0.0
+                stage="teacher", quality=0.5, agreement=1.0, num_rows=2, model_bytes=1, seconds=0.0
             ),
         ),
         provenance={"teacher": "random"},

@@ -51,6 +51,37 @@ def test_text_columns_must_suit_the_bundle(corpus, bundle, pair_bundle, tmp_path
     assert plan(corpus, pair_bundle, tmp_path / "out", text_pair_column="lang").corpus
 
 
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(
+    ("task", "taken", "free"),
+    [
+        ("text-classification", ("label", "probability", "error"), ("score", "labels")),
+        ("multi-label-classification", ("labels", "probabilities", "error"), ("label",)),
+        ("regression", ("score", "error"), ("label", "probability")),
+        ("embedding", ("embedding", "error"), ("label", "score")),
+    ],
+)
+def test_columns_of_the_predictions_cannot_be_kept(
+    write_rows, bundle_factory, run_locally, tmp_path, task, taken, free, prepared
+):
+    columns = (*taken, *free)
+    path = write_rows(tmp_path / "c.jsonl", [{"text": "a cat", **dict.fromkeys(columns, "x")}] * 9)
+    bundle = bundle_factory(tmp_path / "bundle", task=task)
+    if prepared:  # for a bundle of another task, with the same tokenizer
+        other = bundle_factory(
+            tmp_path / "other", task="regression" if task != "regression" else "embedding"
+        )
+        kept = tuple(name for name in columns if name not in ("score", "embedding", "error"))
+        run_locally(plan_shards(path, other, tmp_path / "shards", keep_columns=kept))
+        path, columns = tmp_path / "shards", kept
+    for name in columns:
+        if name in taken:
+            with pytest.raises(InputError, match=f"--keep-columns {name}: the predictions have"):
+                plan(path, bundle, tmp_path / "out", keep_columns=(name,))
+        else:
+            assert plan(path, bundle, tmp_path / "out", keep_columns=(name,))
+
+
 def test_a_missing_bundle_or_corpus_is_refused(corpus, bundle, tmp_path):
     with pytest.raises(BundleError, match="not a bundle"):
         plan_score(

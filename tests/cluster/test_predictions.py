@@ -74,7 +74,9 @@ def test_predictions_are_in_corpus_order(rows, failing, rng):
     logits_UC = np.array([logits[k] for k in present], np.float32).reshape(-1, 3)
     errors_U = {rank: f"failed {k}" for rank, k in enumerate(present) if k in failing}
     logits_UC[list(errors_U)] = np.nan
-    table = build_predictions(make_shard(rows), logits_UC, LABELS, errors_U, ("id",))
+    table = build_predictions(
+        make_shard(rows), logits_UC, "text-classification", LABELS, errors_U, ("id",)
+    )
 
     assert table.schema.names == ["id", "label", "probability", "error"]
     assert table.schema.types[1:] == [pa.string(), pa.float32(), pa.string()]
@@ -92,7 +94,12 @@ def test_predictions_are_in_corpus_order(rows, failing, rng):
 
 def test_a_shard_of_bad_rows_only():
     table = build_predictions(
-        make_shard([None, None]), np.empty((0, 3), np.float32), LABELS, {}, ("other",)
+        make_shard([None, None]),
+        np.empty((0, 3), np.float32),
+        "text-classification",
+        LABELS,
+        {},
+        ("other",),
     )
     assert table.to_pylist() == [
         {"other": row, "label": None, "probability": None, "error": f"bad {row}"}
@@ -103,7 +110,9 @@ def test_a_shard_of_bad_rows_only():
 def test_kept_columns_are_those_asked_for_in_that_order():
     shard, logits_UC = make_shard([0, 1]), np.zeros((2, 3), np.float32)
     names = [
-        build_predictions(shard, logits_UC, LABELS, {}, keep).column_names[:-3]
+        build_predictions(shard, logits_UC, "text-classification", LABELS, {}, keep).column_names[
+            :-3
+        ]
         for keep in ((), ("other",), ("other", "id"))
     ]
     assert names == [[], ["other"], ["other", "id"]]
@@ -112,7 +121,7 @@ def test_kept_columns_are_those_asked_for_in_that_order():
 def make_predictions():
     shard = make_shard([0, None, 1, 0])
     logits_UC = np.array([[0, 1, 2], [5, 0, 0]], np.float32)
-    return build_predictions(shard, logits_UC, LABELS, {}, ("id",))
+    return build_predictions(shard, logits_UC, "text-classification", LABELS, {}, ("id",))
 
 
 def test_the_receipt_is_in_the_file(directory):

@@ -12,9 +12,6 @@ from fastformers.errors import InputError
         ({"shard_seconds": 0}, "--shard-seconds 0: give more than 0"),
         ({"shard_seconds": -1.5}, "--shard-seconds -1.5"),
         ({"keep_columns": ("a", "b", "a")}, "--keep-columns names a column twice"),
-        ({"keep_columns": ("a", "label")}, "--keep-columns label: the predictions have"),
-        ({"keep_columns": ("error",)}, "--keep-columns error: the predictions have"),
-        ({"keep_columns": ("probability",)}, "--keep-columns probability: the predictions have"),
     ],
 )
 def test_corpus_settings_are_checked(settings, message):

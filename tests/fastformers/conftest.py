@@ -30,7 +30,13 @@ def make_teacher(tokenizer_json: str) -> Callable[..., Any]:
     transformers = pytest.importorskip("transformers")
     torch.set_num_threads(1)  # threads that wait for each other cost more than they bring here
 
-    def make(architecture: str = "Bert", *, labels: tuple[str, ...] = ("no", "yes"), **shape: Any):
+    def make(
+        architecture: str = "Bert",
+        *,
+        labels: tuple[str, ...] = ("no", "yes"),
+        head: str = "SequenceClassification",
+        **shape: Any,
+    ):
         config = getattr(transformers, f"{architecture}Config")(
             **{
                 "vocab_size": HfTokenizer.from_str(tokenizer_json).get_vocab_size(),
@@ -41,7 +47,7 @@ def make_teacher(tokenizer_json: str) -> Callable[..., Any]:
             }
         )
         torch.manual_seed(0)
-        model = getattr(transformers, f"{architecture}ForSequenceClassification")(config)
+        model = getattr(transformers, f"{architecture}For{head}")(config)
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):  # zero in a new model, so a forgotten one would not show
                 torch.nn.init.normal_(parameter, std=0.3)
@@ -102,5 +108,35 @@ def make_texts() -> Callable[..., list[str]]:
     def make(num_rows: int, *, max_words: int = 30, seed: int = 0) -> list[str]:
         rng = np.random.default_rng(seed)
         return [" ".join(rng.choice(words, rng.integers(1, max_words))) for _ in range(num_rows)]
+
+    return make
+
+
+@pytest.fixture(params=["Bert", "Roberta", "XLMRoberta", "DistilBert", "Electra"])
+def make_prunable(request, make_teacher) -> Callable[..., Any]:
+    """`make_teacher` of each architecture that can be pruned, under BERT's names for a shape."""
+
+    def make(
+        *, num_hidden_layers: int = 3, num_attention_heads: int = 4, intermediate_size: int = 48
+    ):
+        shape: dict[str, Any] = {
+            "num_hidden_layers": num_hidden_layers,
+            "num_attention_heads": num_attention_heads,
+            "intermediate_size": intermediate_size,
+        }
+        if request.param == "DistilBert":
+            shape = {
+                "n_layers": num_hidden_layers,
+                "n_heads": num_attention_heads,
+                "hidden_dim": intermediate_size,
+                "num_hidden_layers": num_hidden_layers,
+                "num_attention_heads": num_attention_heads,
+                "dim": 32,
+            }
+        if "Roberta" in request.param:
+            shape |= {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 66}
+        if request.param == "Electra":
+            shape["embedding_size"] = 8
+        return make_teacher(request.param, labels=("a", "b", "c"), **shape)
 
     return make

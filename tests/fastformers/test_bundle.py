@@ -50,7 +50,7 @@ def change_byte(path, position, by):
 
 def test_a_bundle_reads_back_as_it_was_written(bundle, tmp_path):
     quality = StageQuality(
-        stage="quantize", accuracy=1 / 3, agreement=0.1, num_rows=7, model_bytes=9, seconds=0.25
+        stage="quantize", quality=1 / 3, agreement=0.1, num_rows=7, model_bytes=9, seconds=0.25
     )
     written = rewrite(
         bundle,

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -10,8 +13,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.compress import CompressConfig, compress  # noqa: E402
+from fastformers.distill import DistillConfig  # noqa: E402
 from fastformers.evaluate import teacher_logits  # noqa: E402
 from fastformers.export import load_teacher  # noqa: E402
+from fastformers.recipe_config import RecipeConfig  # noqa: E402
+from fastformers.search import PRUNING_LADDER  # noqa: E402
+from fastformers.training import TrainingConfig  # noqa: E402
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -59,7 +66,9 @@ def accuracy_of(scorer, path, *, limit=None):
 
 def test_a_compressed_bundle_proves_what_it_says(configure, files):
     seen = []
-    written = compress(configure(trim_vocabulary=104, max_accuracy_drop=20), seen.append)
+    recipe = RecipeConfig(trim_vocabulary=104)
+    config = configure(recipe=recipe, max_accuracy_drop=20)
+    written = compress(config, on_stage=seen.append).bundle
     bundle = open_bundle(written.path)
     assert bundle == written
     assert (bundle.labels, bundle.max_length, bundle.precision) == (LABELS, 64, "int8")
@@ -69,13 +78,13 @@ def test_a_compressed_bundle_proves_what_it_says(configure, files):
     names = ["teacher", "trim_vocabulary", "export", "quantize"]
     assert [quality.stage for quality in bundle.stages] == names
     assert list(bundle.stages) == seen
-    assert (bundle.stages[0].accuracy, bundle.stages[0].num_rows) == (0.8, 120)
+    assert (bundle.stages[0].quality, bundle.stages[0].num_rows) == (0.8, 120)
     assert bundle.stages[2].agreement == 1.0
     assert bundle.stages[3].model_bytes == bundle.model_path.stat().st_size
 
     scorer = Scorer(bundle)
-    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[3].accuracy
-    assert bundle.stages[3].accuracy >= 0.6
+    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[3].quality
+    assert bundle.stages[3].quality >= 0.6
 
     profile = bundle.cost_profile
     assert (profile.lengths[0], profile.lengths[-1]) == (2, 64)
@@ -89,12 +98,14 @@ def test_a_compressed_bundle_proves_what_it_says(configure, files):
 def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     configure, files, teacher, tokenizer_json
 ):
-    bundle = compress(configure(precision="float32", text_pair_column="pair", max_length=32))
+    recipe = RecipeConfig(precision="float32")
+    config = configure(recipe=recipe, text_pair_column="pair", max_length=32)
+    bundle = compress(config).bundle
     assert (bundle.text_pairs, bundle.precision, bundle.max_length) == (True, "float32", 32)
     assert bundle.input_names == ("input_ids", "token_type_ids")
     assert [quality.stage for quality in bundle.stages] == ["teacher", "export"]
     scorer = Scorer(bundle)
-    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[1].accuracy
+    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[1].quality
 
     pairs = [("the cat", "good film"), ("a dog ran fast", "bad " * 60)]
     rows = Tokenizer(tokenizer_json, max_length=32).encode(*zip(*pairs, strict=True))
@@ -102,28 +113,115 @@ def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     assert scorer.score(pairs).logits_NC == pytest.approx(expected_NC, abs=1e-4)
 
 
-def test_a_model_that_lost_too_much_is_not_written(configure, tmp_path, monkeypatch):
-    from fastformers import recipe
+@pytest.mark.parametrize(
+    ("precision", "stages"),
+    [("int8-dynamic", ["export", "quantize"]), ("float16", ["export", "float16"])],
+)
+def test_other_precisions_are_measured_and_recorded(configure, files, precision, stages):
+    recipe = RecipeConfig(precision=precision)
+    bundle = compress(configure(recipe=recipe, max_accuracy_drop=20)).bundle
+    assert open_bundle(bundle.path).precision == precision
+    assert [quality.stage for quality in bundle.stages] == ["teacher", *stages]
+    assert bundle.stages[2].model_bytes < 0.6 * bundle.stages[1].model_bytes
+    assert bundle.stages[2].agreement >= (1 if precision == "float16" else 0.9)
+    if precision == "float16":
+        assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[2].quality
 
-    quantized = []
 
-    def lose_a_row(quality, **limits):
-        quantized.append(limits["stage"])
-        if limits["stage"] == "quantize":
-            check_quality(type(quality)(accuracy=quality.accuracy - 0.02, agreement=1.0), **limits)
+def test_what_stays_in_float_is_recorded(configure):
+    for target, names in ((0, []), (100, ["layer"])):
+        recipe = RecipeConfig(min_int8_agreement=target)
+        bundle = compress(configure(recipe=recipe, max_accuracy_drop=100)).bundle
+        kept = open_bundle(bundle.path).provenance["float_projections"]
+        assert sorted({name[:5] for name in kept}) == names
 
-    check_quality = recipe.check_quality
-    monkeypatch.setattr(recipe, "check_quality", lose_a_row)
+
+def test_a_model_that_lost_too_much_is_not_written(configure):
+    config = configure(max_accuracy_drop=0, recipe=RecipeConfig(prune_ffn=0.75, prune_epochs=0))
     with pytest.raises(QualityError, match=r"quantize: .* more than --max-accuracy-drop 0"):
-        compress(configure(max_accuracy_drop=0))
-    assert quantized == ["teacher", "export", "quantize"]
-    assert list(tmp_path.rglob("*")) == []
+        compress(config)
+    assert not config.output.exists()
 
 
 def test_only_so_many_evaluation_rows_are_used(configure):
     seen = []
-    compress(configure(precision="float32", eval_limit=10), seen.append)
+    config = configure(recipe=RecipeConfig(precision="float32"), eval_limit=10)
+    compress(config, on_stage=seen.append)
     assert [quality.num_rows for quality in seen] == [10, 10]
+
+
+def test_what_stages_made_is_removed_unless_it_was_asked_for(configure, tmp_path):
+    config = configure(recipe=RecipeConfig(precision="float32"))
+    compress(config)
+    assert [path.name for path in config.output.parent.iterdir()] == ["bundle"]
+    compress(replace(config, work=tmp_path / "work"))
+    assert any((tmp_path / "work").glob("export-*/model.onnx"))
+
+
+TRAINING = TrainingConfig(epochs=2, learning_rate=1e-3, batch_rows=16)
+
+
+def test_a_student_is_distilled_pruned_and_quantized(configure, files):
+    seen = []
+    recipe = RecipeConfig(
+        student_layers=1,
+        prune_heads=0.5,
+        prune_ffn=0.5,
+        prune_rounds=2,
+        prune_epochs=1,
+        distill=DistillConfig(training=TRAINING),
+    )
+    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=files / "eval.parquet")
+    bundle = compress(config, on_progress=lambda what, *steps: seen.append(what)).bundle
+    names = ["teacher", "distill", "prune", "export", "quantize"]
+    assert [quality.stage for quality in bundle.stages] == names
+    teacher, distilled, pruned, _, quantized = (one.model_bytes for one in bundle.stages)
+    assert teacher > distilled > pruned > quantized
+    assert {"evaluate", "teacher", "distill", "importance"} <= set(seen)
+    assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[-1].quality
+    assert bundle.provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
+
+
+def test_a_search_takes_the_cheapest_that_holds_and_trains_nothing_twice(configure, tmp_path):
+    recipe = RecipeConfig(distill=DistillConfig(training=TRAINING), prune_epochs=1)
+    config = configure(recipe=recipe, search=True, max_accuracy_drop=100, work=tmp_path / "work")
+    found = compress(config)
+    names = [candidate.name for candidate in found.candidates]
+    assert names[:2] == ["teacher, int8", "1 layers, int8"]
+    assert len(names) == 2 + len(PRUNING_LADDER)  # all hold, so each rung is tried
+    assert found.chosen.seconds_per_million == min(
+        candidate.seconds_per_million for candidate in found.candidates
+    )
+    assert found.bundle.stages[-1].model_bytes < found.candidates[0].draft.graph.stat().st_size
+
+    trained = []
+    again = compress(config, on_progress=lambda what, *steps: trained.append(what))
+    assert "distill" not in trained
+    assert [one.qualities for one in again.candidates] == [
+        one.qualities for one in found.candidates
+    ]
+
+
+def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
+    from fastformers import search as search_module
+
+    def losing(self, quality):
+        return quality.model_bytes > smallest_allowed
+
+    monkeypatch.setattr(search_module.QualityGate, "holds", losing, raising=False)
+    recipe = RecipeConfig(distill=DistillConfig(training=TRAINING), prune_epochs=0)
+    smallest_allowed = 0
+    whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    sizes = [candidate.qualities[-1].model_bytes for candidate in whole.candidates]
+    smallest_allowed = sizes[1]  # a student of one layer is too small already
+    found = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    names = [candidate.name for candidate in found.candidates]
+    assert names[1:3] == ["1 layers, int8", "teacher, -25% heads, -25% FFN, int8"]
+    assert found.chosen.holds
+
+    smallest_allowed = 10**9
+    with pytest.raises(QualityError, match="of the teacher itself loses more than"):
+        compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +241,9 @@ def test_without_a_length_the_model_says_how_long_a_text_may_be(
     long_texts = {"text": ["cat " * 200, "dog " * 200], "label": ["neutral", "positive"]}
     pyarrow.parquet.write_table(pa.table(long_texts), tmp_path / "long.parquet")
     long_file = tmp_path / "long.parquet"
-    bundle = compress(configure(teacher=path, train=long_file, eval=long_file, precision="float32"))
+    recipe = RecipeConfig(precision="float32")
+    config = configure(teacher=path, train=long_file, eval=long_file, recipe=recipe)
+    bundle = compress(config).bundle
     assert bundle.max_length == 64
 
 
@@ -158,7 +258,7 @@ def test_a_length_beyond_the_models_positions_is_refused(configure, tmp_path):
 def test_an_output_that_is_no_bundle_is_refused_before_any_work(configure, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="exists and is not a bundle"):
-        compress(configure(output=tmp_path), lambda quality: pytest.fail("worked"))
+        compress(configure(output=tmp_path), on_stage=lambda quality: pytest.fail("worked"))
 
 
 def test_a_teacher_without_tokenizer_is_refused(configure, make_teacher, tmp_path):
@@ -185,3 +285,20 @@ def test_another_label_is_named(configure, tmp_path):
 def test_settings_that_make_no_sense_are_refused(configure, changes, message):
     with pytest.raises(InputError, match=message):
         configure(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_int8_agreement": 101}, "--min-int8-agreement 101: give 0 to 100"),
+        ({"min_int8_agreement": -1}, "--min-int8-agreement -1: give 0 to 100"),
+        ({"prune_heads": 1.0}, "--prune-heads 1: give a share from 0 to below 1"),
+        ({"student_layers": 0}, "--student-layers 0: give at least 1"),
+        ({"prune_rounds": 0}, "--prune-rounds 0: give at least 1"),
+        ({"prune_epochs": -1}, "--prune-epochs -1: give 0 or more"),
+        ({"student": Path("x"), "student_layers": 2}, "--student is a model of its own"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        RecipeConfig(**changes)

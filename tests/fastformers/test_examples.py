@@ -99,10 +99,104 @@ def test_one_column_cannot_be_two_things(tmp_path, columns):
         load(write(tmp_path / "e.csv", TABLE), **columns)
 
 
-def test_labels_that_are_lists_are_refused(tmp_path):
-    (tmp_path / "e.jsonl").write_text('{"text": "a", "label": [0, 1]}\n')
-    with pytest.raises(InputError, match="column 'label' holds list"):
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (["a", "b"], "text-classification"),
+        ([1, 0], "text-classification"),
+        ([True, False], "text-classification"),
+        ([0.5, 2.0], "regression"),
+        ([["a", "b"], []], "multi-label-classification"),
+        ([[3], [1, 2]], "multi-label-classification"),
+        ([[], []], "multi-label-classification"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["e.parquet", "e.jsonl"])
+def test_the_kind_of_the_labels_tells_the_task(tmp_path, name, labels, task):
+    examples = load(write(tmp_path / name, {"text": ["x", "y"], "label": labels}))
+    assert examples == Examples(texts=["x", "y"], text_pairs=None, labels=labels, task=task)
+
+
+@pytest.mark.parametrize("labels", [[{"a": 1}], [[["a"]]], [[0.5]]], ids=str)
+def test_labels_of_other_kinds_are_refused(tmp_path, labels):
+    (tmp_path / "e.jsonl").write_text(json.dumps({"text": "a", "label": labels[0]}) + "\n")
+    with pytest.raises(InputError, match=r"column 'label' holds (struct|list)"):
         load(tmp_path / "e.jsonl")
+
+
+def test_a_null_among_the_labels_of_a_row_is_refused(tmp_path):
+    (tmp_path / "e.jsonl").write_text('{"text": "a", "label": ["x", null]}\n')
+    with pytest.raises(InputError, match="column 'label' has a list with a null in it"):
+        load(tmp_path / "e.jsonl")
+
+
+def test_no_label_column_is_needed_for_embeddings(tmp_path):
+    path = write(tmp_path / "e.csv", {"text": ["a", "b"]})
+    expected = Examples(texts=["a", "b"], text_pairs=None, labels=[None] * 2, task="embedding")
+    assert load(path, label=None) == expected
+
+
+CHOICES = {
+    "text": ["p", "q"],
+    "one": ["a", "b"],
+    "two": ["c", "d"],
+    "three": ["e", "f"],
+}
+
+
+@pytest.mark.parametrize("rights", [[2, 0], ["three", "one"]], ids=str)
+def test_each_choice_of_a_row_becomes_an_example(tmp_path, rights):
+    path = write(tmp_path / "e.jsonl", {**CHOICES, "label": rights})
+    examples = load_examples(
+        path,
+        text_column="text",
+        text_pair_column=None,
+        label_column="label",
+        choice_columns=("one", "two", "three"),
+    )
+    assert examples == Examples(
+        texts=["p", "p", "p", "q", "q", "q"],
+        text_pairs=["a", "c", "e", "b", "d", "f"],
+        labels=[0, 0, 1, 1, 0, 0],
+        groups=[0, 0, 0, 1, 1, 1],
+        task="multiple-choice",
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "pair", "message"),
+    [
+        (("one", "four"), None, "no column 'four'"),
+        (("one", "one"), None, "one column is given twice"),
+        (("one", "two"), "three", "--choice-columns and --text-pair-column: give one"),
+        (("one", "two"), None, "label 2 is not one of .* labels \\(one, two\\)"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(tmp_path, columns, pair, message):
+    path = write(tmp_path / "e.parquet", {**CHOICES, "label": [2, 0]})
+    with pytest.raises(InputError, match=message):
+        load_examples(
+            path,
+            text_column="text",
+            text_pair_column=pair,
+            label_column="label",
+            choice_columns=columns,
+        )
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.integers(1, 100))
+def test_a_sample_keeps_groups_whole(sizes, num_rows):
+    groups = [group for group, size in enumerate(sizes) for _ in range(size)]
+    texts = [str(row) for row in range(len(groups))]
+    examples = Examples(texts=texts, text_pairs=None, labels=[0] * len(texts), groups=groups)
+    sample = examples.sample(num_rows)
+    assert [groups[int(text)] for text in sample.texts] == sample.groups
+    assert [sizes[g] for g in dict.fromkeys(sample.groups)] == [
+        sample.groups.count(g) for g in dict.fromkeys(sample.groups)
+    ]
+    if num_rows >= len(texts):
+        assert sample == examples
 
 
 @pytest.mark.parametrize(

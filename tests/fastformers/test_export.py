@@ -10,7 +10,13 @@ from fastformers.graph import write_graph
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from fastformers.export import class_names, load_teacher, read_encoder  # noqa: E402
+from fastformers.export import (  # noqa: E402
+    class_names,
+    label_names,
+    load_teacher,
+    read_encoder,
+    task_of,
+)
 
 FIVE = ["Bert", "Roberta", "XLMRoberta", "DistilBert", "Electra"]
 SUPPORTED = "bert, deberta-v2, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta"
@@ -149,21 +155,49 @@ def test_an_encoder_without_classifier_is_refused(make_teacher, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "fields", "message"),
+    ("labels", "fields", "task"),
     [
-        (("score",), {}, "problem type 'regression'"),
-        (("a", "b"), {"problem_type": "regression"}, "problem type 'regression'"),
-        (
-            ("a", "b"),
-            {"problem_type": "multi_label_classification"},
-            "problem type 'multi_label_classification'",
-        ),
+        (("a", "b"), {}, "text-classification"),
+        (("score",), {}, "regression"),
+        (("score",), {"problem_type": "regression"}, "regression"),
+        (("a", "b"), {"problem_type": "multi_label_classification"}, "multi-label-classification"),
+        (("a",), {"problem_type": "multi_label_classification"}, "multi-label-classification"),
+        (("a", "b"), {"head": "MultipleChoice"}, "multiple-choice"),
     ],
 )
-def test_what_has_not_one_right_label_is_refused(make_teacher, tmp_path, labels, fields, message):
+def test_a_saved_model_says_what_its_task_is(make_teacher, tmp_path, labels, fields, task):
     make_teacher(labels=labels, **fields).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=f"{message}; expected a classifier with two or more"):
+    model = load_teacher(tmp_path)
+    assert task_of(model) == task
+    assert label_names(model) == (labels if "classification" in task else ())
+
+
+def test_regression_of_several_numbers_is_refused(make_teacher, tmp_path):
+    make_teacher(problem_type="regression").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="regression of 2 numbers; expected one"):
         load_teacher(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", FIVE)
+def test_a_choice_is_exported_as_a_pair_with_one_output(make_teacher, tmp_path, architecture):
+    make_teacher(
+        architecture, head="MultipleChoice", **SHAPES.get(architecture, {})
+    ).save_pretrained(tmp_path / "saved")
+    model = load_teacher(tmp_path / "saved")
+    write_graph(read_encoder(model), tmp_path / "model.onnx", text_pairs=True)
+    engine = OnnxEngine(tmp_path / "model.onnx")
+    rng = np.random.default_rng(0)
+    ids_BT = rng.integers(2, model.config.vocab_size, (6, 17))
+    types_BT = np.sort(rng.integers(0, 2, (6, 17)), axis=1)
+    has_types = "token_type_ids" in engine.input_names
+    # PyTorch is asked as it was trained: two questions of three choices.
+    expected = pytorch_logits(
+        model, ids_BT.reshape(2, 3, 17), types_BT.reshape(2, 3, 17) if has_types else None
+    )
+    logits_B1 = engine.run(ids_BT, types_BT)
+    assert logits_B1.shape == (6, engine.num_outputs) == (6, 1)
+    np.testing.assert_allclose(logits_B1.reshape(2, 3), expected, atol=1e-4)
+    assert expected.std() > 0.01
 
 
 def test_an_activation_without_operator_is_refused(make_teacher):

@@ -11,6 +11,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from fastformers import finetune as finetune_module  # noqa: E402
+from fastformers import training  # noqa: E402
 from fastformers.evaluate import teacher_logits  # noqa: E402
 from fastformers.export import class_names, load_teacher  # noqa: E402
 from fastformers.finetune import FinetuneConfig, finetune  # noqa: E402
@@ -86,14 +87,8 @@ def test_the_layers_kept_are_the_first_ones_as_they_were(
 def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
     encoder, train, tmp_path, monkeypatch
 ):
-    arguments = finetune_module._training_arguments
     read = finetune_module._Rows.__getitem__
     rows_read = []
-
-    def save_often(output, config):
-        often = arguments(output, config)
-        often.save_steps = 4
-        return often
 
     def read_and_count(self, row):
         rows_read.append(row)
@@ -101,7 +96,7 @@ def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
             raise KeyboardInterrupt
         return read(self, row)
 
-    monkeypatch.setattr(finetune_module, "_training_arguments", save_often)
+    monkeypatch.setattr(training, "SAVE_STEPS", 4)
     monkeypatch.setattr(finetune_module._Rows, "__getitem__", read_and_count)
 
     def run(name):

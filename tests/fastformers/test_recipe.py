@@ -10,12 +10,11 @@ from fastformers.examples import Examples
 
 torch = pytest.importorskip("torch")
 
-from fastformers.recipe import (  # noqa: E402
-    Draft,
-    Stage,
+from fastformers.recipe import Draft, QualityGate, Stage, run_recipe  # noqa: E402
+from fastformers.stages import (  # noqa: E402
     export_stage,
+    float16_stage,
     quantize_stage,
-    run_recipe,
     trim_vocabulary_stage,
 )
 
@@ -27,12 +26,14 @@ EVAL = Path("eval.csv")
 def draft(make_teacher, tokenizer_json, make_texts, tmp_path):
     train = Examples(texts=make_texts(64, seed=1), text_pairs=None, labels=["no"] * 64)
     draft = Draft(
+        key="teacher",
         model=make_teacher(labels=NAMES),
         tokenizer_json=tokenizer_json,
         max_length=32,
         text_pairs=False,
         train=train,
-        scratch=tmp_path,
+        train_path=Path("train.csv"),
+        work=tmp_path / "work",
     )
     balance(draft)
     return draft
@@ -57,21 +58,22 @@ def evaluation(draft, make_texts):
 
 
 def run(draft, stages, evaluation, *, max_accuracy_drop=100.0, **options):
-    return run_recipe(
-        draft,
-        stages,
-        eval_examples=evaluation,
-        eval_path=EVAL,
-        max_accuracy_drop=max_accuracy_drop,
-        **options,
-    )
+    gate = QualityGate(draft, evaluation, EVAL, max_accuracy_drop=max_accuracy_drop)
+    last, qualities = run_recipe(draft, stages, gate, **options)
+    gate.check(qualities[-1])
+    return last, qualities
+
+
+def to_int8():
+    return quantize_stage(dynamic=False, min_agreement=0.99)
 
 
 def stage(name, change=lambda draft: draft, *, requires=None, ensures=None):
     return Stage(
         name=name,
+        settings={},
         requires=requires or (lambda draft: None),
-        run=change,
+        run=lambda draft, directory, on_progress: change(draft),
         ensures=ensures or (lambda before, after: None),
     )
 
@@ -81,15 +83,20 @@ def fail(*drafts):
 
 
 def turn_answers_around(draft):
+    model = copy.deepcopy(draft.model)
     with torch.no_grad():
-        draft.model.classifier.weight.neg_()
-        draft.model.classifier.bias.neg_()
-    return draft
+        model.classifier.weight.neg_()
+        model.classifier.bias.neg_()
+    return replace(draft, model=model)
 
 
 def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evaluation):
     seen = []
-    stages = [trim_vocabulary_stage(104), export_stage(), quantize_stage()]
+    stages = [
+        trim_vocabulary_stage(104),
+        export_stage(),
+        to_int8(),
+    ]
     last, qualities = run(draft, stages, evaluation, on_stage=seen.append)
     assert seen == qualities
     assert [quality.stage for quality in qualities] == [
@@ -98,8 +105,8 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evalua
         "export",
         "quantize",
     ]
-    assert (qualities[0].accuracy, qualities[0].agreement) == (0.75, 1.0)
-    assert (qualities[2].accuracy, qualities[2].agreement) == (0.75, 1.0)
+    assert (qualities[0].quality, qualities[0].agreement) == (0.75, 1.0)
+    assert (qualities[2].quality, qualities[2].agreement) == (0.75, 1.0)
     assert qualities[3].agreement >= 0.9
     assert {quality.num_rows for quality in qualities} == {80}
     assert qualities[0].seconds == 0
@@ -109,21 +116,21 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evalua
     agreeing = last.logits(evaluation).argmax(axis=1) == [
         NAMES.index(label) for label in evaluation.labels
     ]
-    assert agreeing.mean() == qualities[3].accuracy
+    assert agreeing.mean() == qualities[3].quality
 
 
 def test_agreement_is_with_the_teacher_not_with_the_stage_before(draft, evaluation):
     stages = [stage("turn", turn_answers_around), stage("rest")]
     _, qualities = run(draft, stages, evaluation)
     assert [quality.agreement for quality in qualities] == [1, 0, 0]
-    assert [quality.accuracy for quality in qualities] == [0.75, 0.25, 0.25]
+    assert [quality.quality for quality in qualities] == [0.75, 0.25, 0.25]
 
 
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
         pytest.param(
-            [quantize_stage()],
+            [to_int8()],
             r"stage quantize \(after teacher\): needs a float graph; run export first",
             id="quantize before export",
         ),
@@ -138,9 +145,19 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(draft, evaluati
             id="export twice",
         ),
         pytest.param(
-            [trim_vocabulary_stage(104), export_stage(), quantize_stage(), quantize_stage()],
+            [
+                trim_vocabulary_stage(104),
+                export_stage(),
+                to_int8(),
+                to_int8(),
+            ],
             r"stage quantize \(after teacher, trim_vocabulary, export, quantize\): needs a float",
             id="quantize twice",
+        ),
+        pytest.param(
+            [export_stage(), quantize_stage(dynamic=False, min_agreement=0), float16_stage()],
+            r"stage float16 \(after teacher, export, quantize\): needs a float graph",
+            id="float16 of int8",
         ),
     ],
 )
@@ -166,13 +183,32 @@ def test_an_export_that_differs_from_pytorch_is_found(draft, evaluation, monkeyp
         encoder = read_encoder(model)
         return replace(encoder, places_PE=encoder.places_PE[::-1])
 
-    from fastformers import recipe
+    from fastformers import stages
 
-    read_encoder = recipe.read_encoder
-    monkeypatch.setattr(recipe, "read_encoder", read_wrongly)
+    read_encoder = stages.read_encoder
+    monkeypatch.setattr(stages, "read_encoder", read_wrongly)
     message = r"stage export \(after teacher\): the graph's logits are off PyTorch's by"
     with pytest.raises(StageError, match=message):
         run(draft, [export_stage()], evaluation)
+
+
+def test_a_model_beyond_the_numbers_of_float16_is_found(draft, evaluation, monkeypatch):
+    from fastformers import stages
+
+    read_encoder = stages.read_encoder
+
+    def read_shifted(model):
+        encoder = read_encoder(model)
+        layer = encoder.layers[0]
+        norm = replace(layer.attention_norm, shift=layer.attention_norm.shift + np.float32(1e5))
+        return replace(encoder, layers=(replace(layer, attention_norm=norm),))
+
+    def shift(draft):
+        monkeypatch.setattr(stages, "read_encoder", read_shifted)
+        return draft
+
+    with pytest.raises(StageError, match=r"stage float16 .* beyond 65,504"):
+        run(draft, [export_stage(), stage("shift", shift), float16_stage()], evaluation)
 
 
 def test_a_teacher_that_is_not_finite_is_found(draft, evaluation):
@@ -182,13 +218,47 @@ def test_a_teacher_that_is_not_finite_is_found(draft, evaluation):
         run(draft, [export_stage()], evaluation)
 
 
-def test_a_stage_that_loses_too_much_ends_the_recipe(draft, evaluation):
-    seen = []
-    stages = [stage("fine"), stage("turn", turn_answers_around), stage("never", pytest.fail)]
+def test_a_recipe_that_loses_too_much_is_refused(draft, evaluation):
     message = r"turn: accuracy 25\.00 is 50\.00 points below the teacher's 75\.00"
     with pytest.raises(QualityError, match=message):
-        run(draft, stages, evaluation, max_accuracy_drop=49.9, on_stage=seen.append)
-    assert [quality.stage for quality in seen] == ["teacher", "fine", "turn"]
+        run(draft, [stage("turn", turn_answers_around)], evaluation, max_accuracy_drop=49.9)
+
+
+def test_a_stage_may_win_back_what_one_before_it_lost(draft, evaluation):
+    stages = [stage("turn", turn_answers_around), stage("turn back", turn_answers_around)]
+    _, qualities = run(draft, stages, evaluation, max_accuracy_drop=0)
+    assert [quality.quality for quality in qualities] == [0.75, 0.25, 0.75]
+
+
+def test_a_recipe_that_was_interrupted_goes_on_where_it_was(draft, evaluation):
+    ran = []
+
+    def log(name):
+        def change(draft):
+            ran.append(name)
+            if name == "cut" and ran.count("cut") == 1:
+                raise KeyboardInterrupt
+            return turn_answers_around(draft)
+
+        return stage(name, change)
+
+    stages = [trim_vocabulary_stage(90), log("turn"), log("cut"), export_stage()]
+    with pytest.raises(KeyboardInterrupt):
+        run(draft, stages, evaluation)
+    resumed, qualities = run(draft, stages, evaluation)
+    assert ran == ["turn", "cut", "cut"]
+    again, read = run(draft, stages, evaluation)
+    assert (len(ran), read) == (3, qualities)
+    np.testing.assert_array_equal(again.logits(evaluation), resumed.logits(evaluation))
+    assert again.model.config.vocab_size == 90
+
+
+def test_other_settings_or_another_beginning_are_other_work(draft, evaluation):
+    ran = []
+    note = stage("note", lambda draft: ran.append(draft.model.config.vocab_size) or draft)
+    for max_words in (90, 91, 90):
+        run(draft, [trim_vocabulary_stage(max_words), note], evaluation)
+    assert ran == [90, 91]
 
 
 def test_the_allowance_is_for_the_whole_recipe(draft, evaluation):
@@ -200,7 +270,7 @@ def test_the_allowance_is_for_the_whole_recipe(draft, evaluation):
 
     stages = [stage("one", favor_yes), stage("two", favor_yes)]
     _, qualities = run(draft, stages, evaluation)
-    teacher, one, two = (100 * quality.accuracy for quality in qualities)
+    teacher, one, two = (100 * quality.quality for quality in qualities)
     assert teacher > one > two
     run(draft, stages, evaluation, max_accuracy_drop=teacher - two)
     with pytest.raises(QualityError, match="two: accuracy"):
@@ -233,7 +303,6 @@ def test_more_tokens_than_positions_are_refused(
 def test_a_trimmed_model_has_an_embedding_for_every_token(draft, evaluation):
     last, _ = run(draft, [trim_vocabulary_stage(90), export_stage()], evaluation)
     assert last.model.config.vocab_size == 90
-    assert last.encoder.words_VE.shape == (90, 32)
     assert np.isfinite(last.logits(evaluation)).all()
 
 

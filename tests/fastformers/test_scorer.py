@@ -15,7 +15,8 @@ from fastformers.engine import EngineError, OnnxEngine
 from fastformers.errors import BundleError, InputError
 from fastformers.graph import write_graph
 from fastformers.quantize import collect_histograms
-from fastformers.scorer import classify, find_unique
+from fastformers.scorer import find_unique
+from fastformers.tasks import classify
 from fastformers.tokenizer import TokenizedRows
 
 TEXTS = ["the cat sat", "good film", "bad film", "a dog ran fast", "it is on the mat", "zebra!"]

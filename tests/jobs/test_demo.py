@@ -19,7 +19,7 @@ def test_bundle_is_whole_small_and_proven():
     assert [stage.stage for stage in bundle.stages] == [
         *("teacher", "trim_vocabulary", "export", "quantize")
     ]
-    assert bundle.stages[-1].accuracy > bundle.stages[0].accuracy - 0.01
+    assert bundle.stages[-1].quality > bundle.stages[0].quality - 0.01
 
 
 def test_bundle_knows_its_libraries():

@@ -1,0 +1,313 @@
+"""Every task through the whole offline flow: fine-tune, compress, score what was written."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fastformers import Scorer
+from fastformers.errors import InputError
+from fastformers.tasks import rank_agreement, spearman
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from fastformers.compress import CompressConfig, compress  # noqa: E402
+from fastformers.export import load_teacher, task_of  # noqa: E402
+from fastformers.finetune import FinetuneConfig, finetune  # noqa: E402
+from fastformers.recipe_config import RecipeConfig  # noqa: E402
+from fastformers.sentence import SentenceEncoder  # noqa: E402
+from fastformers.superglue import READERS, load_labelled  # noqa: E402
+from jobs.compress import main as compress_main  # noqa: E402
+from jobs.finetune import main as finetune_main  # noqa: E402
+
+WORDS = ("good", "bad", "fast")
+COLUMNS = {
+    "text_column": "text",
+    "text_pair_column": None,
+    "label_column": "label",
+    "choice_columns": (),
+}
+
+
+@pytest.fixture(scope="module")
+def encoder(save_teacher, tmp_path_factory):
+    """An encoder of random weights, without a head."""
+    return save_teacher(tmp_path_factory.mktemp("encoder"), encoder_only=True)
+
+
+@pytest.fixture(scope="module")
+def texts(make_texts):
+    """Each text begins with one to three of the words that labels are made of."""
+    rng = np.random.default_rng(0)
+    plain = [" ".join(w for w in text.split() if w not in WORDS) for text in make_texts(64)]
+    return [" ".join([*rng.choice(WORDS, rng.integers(1, 4)), text]) for text in plain]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run_flow(encoder, path, tmp_path, *, task=None, epochs=1.0, precision="float32", **options):
+    """Fine-tune on a file and compress with it; returns the bundle with what it was asked."""
+    columns = {**COLUMNS, "superglue": None, **options}
+    train = load_labelled(path, **columns)
+    config = FinetuneConfig(epochs=epochs, max_length=32, batch_rows=8, learning_rate=3e-3)
+    names = finetune(encoder, train, path, tmp_path / "teacher", config, task=task)
+    result = compress(
+        CompressConfig(
+            teacher=tmp_path / "teacher",
+            train=path,
+            eval=path,
+            output=tmp_path / "bundle",
+            max_accuracy_drop=100,
+            recipe=RecipeConfig(precision=precision),
+            **options,
+        )
+    )
+    pairs = train.text_pairs and list(zip(train.texts, train.text_pairs, strict=True))
+    return SimpleNamespace(
+        bundle=result.bundle,
+        names=names,
+        examples=train,
+        predictions=Scorer(result.bundle).score(pairs or train.texts),
+    )
+
+
+def test_several_labels(encoder, texts, tmp_path):
+    labels = [sorted(set(WORDS) & set(text.split()) - {"fast"}) for text in texts]
+    assert [] in labels and ["bad", "good"] in labels
+    path = write(
+        tmp_path / "t.jsonl",
+        [{"text": text, "label": row} for text, row in zip(texts, labels, strict=True)],
+    )
+    flow = run_flow(encoder, path, tmp_path, epochs=10, precision="int8")
+    bundle, predictions = flow.bundle, flow.predictions
+    assert (bundle.task, bundle.metric) == ("multi-label-classification", "micro-F1")
+    assert bundle.labels == ("bad", "good") == tuple(flow.names)
+    both = [(set(said), set(true)) for said, true in zip(predictions.labels, labels, strict=True)]
+    f1 = 2 * sum(len(a & b) for a, b in both) / sum(len(a) + len(b) for a, b in both)
+    assert bundle.stages[-1].quality == pytest.approx(f1)
+    assert f1 > 0.8  # it learned
+    assert predictions.probabilities.shape == (64, 2)
+    is_said = predictions.probabilities >= 0.5
+    assert [[bundle.labels[c] for c in np.flatnonzero(row)] for row in is_said] == (
+        predictions.labels
+    )
+
+
+def test_several_labels_in_a_csv_file(encoder, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\n" + "good film,a|b\nbad film,\nslow film,b\n" * 8)
+    flow = run_flow(encoder, path, tmp_path, task="multi-label-classification")
+    assert flow.bundle.labels == ("a", "b")
+    assert flow.bundle.task == "multi-label-classification"
+
+
+@pytest.mark.parametrize("task", [None, "regression"])
+def test_regression(encoder, texts, tmp_path, task):
+    """Of fractions; and of whole numbers, if told so."""
+    counts = [5 if "good" in text.split() else 1 for text in texts]
+    values = [count / 4 for count in counts] if task is None else counts
+    path = write(
+        tmp_path / "t.jsonl",
+        [{"text": text, "label": value} for text, value in zip(texts, values, strict=True)],
+    )
+    flow = run_flow(encoder, path, tmp_path, task=task, epochs=8 if task is None else 1)
+    assert (flow.bundle.task, flow.bundle.metric) == ("regression", "Spearman")
+    assert (flow.bundle.labels, flow.names, flow.bundle.num_outputs) == ((), [], 1)
+    quality = flow.bundle.stages[-1].quality
+    assert quality == spearman(flow.predictions.scores, np.array(values))
+    if task is None:
+        assert quality > 0.5  # it learned
+    assert flow.predictions.labels == [None] * 64
+
+
+def test_choice(encoder, tmp_path):
+    rows = [
+        {"text": "the film", "one": a, "two": b, "three": c, "label": (a, b, c).index("good")}
+        for a, b, c in [("good", "bad", "slow"), ("bad", "good", "a"), ("cat", "slow", "good")] * 8
+    ]
+    path = write(tmp_path / "t.jsonl", rows)
+    choices = ("one", "two", "three")
+    flow = run_flow(encoder, path, tmp_path, epochs=10, choice_columns=choices, precision="int8")
+    assert (flow.bundle.task, flow.bundle.metric) == ("multiple-choice", "accuracy")
+    assert flow.bundle.text_pairs
+    best = flow.predictions.scores.reshape(24, 3).argmax(axis=1)
+    quality = flow.bundle.stages[-1].quality
+    assert quality == pytest.approx(np.mean(best == [row["label"] for row in rows]))
+    assert quality > 0.9
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_embeddings(encoder, make_texts, tmp_path, precision):
+    from transformers import AutoModel, AutoTokenizer
+
+    plain = AutoModel.from_pretrained(encoder)
+    path = tmp_path / "sentence"
+    SentenceEncoder(plain, pooling="mean", normalize=True, max_length=20).save_pretrained(path)
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(path)
+    texts = make_texts(60)
+    file = write(tmp_path / "t.jsonl", [{"text": text} for text in texts])
+    config = CompressConfig(
+        teacher=path,
+        train=file,
+        eval=file,
+        output=tmp_path / "bundle",
+        max_accuracy_drop=100,
+        recipe=RecipeConfig(precision=precision, trim_vocabulary=104),
+    )
+    bundle = compress(config).bundle
+    assert (bundle.task, bundle.metric) == ("embedding", "rank agreement")
+    assert (bundle.labels, bundle.num_outputs, bundle.max_length) == ((), 32, 20)
+    vectors = Scorer(bundle).score(texts).embeddings
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+    tokenizer = bundle.load_tokenizer()
+    model = load_teacher(path)
+    with torch.no_grad():
+        expected = np.concatenate(
+            [
+                model(input_ids=torch.tensor(tokenizer.encode([t]).ids[None].astype(int))).logits
+                for t in texts
+            ]
+        )
+    assert bundle.stages[0].quality == bundle.stages[0].agreement == pytest.approx(1)
+    last = bundle.stages[-1]
+    assert last.agreement == pytest.approx((vectors * expected).sum(axis=1).mean(), abs=1e-4)
+    assert last.quality == pytest.approx(rank_agreement(vectors, expected), abs=1e-3)
+    if precision == "float32":
+        np.testing.assert_allclose(vectors, expected, atol=1e-4)
+    else:
+        assert 0.5 < last.quality < 1
+
+
+def test_pairs_and_students_of_an_embedding_model_are_refused(encoder, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    path = tmp_path / "sentence"
+    SentenceEncoder(AutoModel.from_pretrained(encoder), pooling="first").save_pretrained(path)
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(path)
+    file = write(tmp_path / "t.jsonl", [{"text": "a cat", "pair": "a dog"}] * 8)
+    paths = {"teacher": path, "train": file, "eval": file, "output": tmp_path / "bundle"}
+    with pytest.raises(InputError, match="sentence embeds single texts; leave the pair"):
+        compress(CompressConfig(**paths, text_pair_column="pair"))
+    with pytest.raises(InputError, match="its task is embedding; students and pruning are for"):
+        compress(CompressConfig(**paths, recipe=RecipeConfig(student_layers=1)))
+    with pytest.raises(InputError, match="its task is embedding"):
+        compress(CompressConfig(**paths, search=True))
+
+
+def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
+    """Of two labels, then three, then a choice, then a number: each from the one before."""
+    rows = [
+        {"text": text, "pair": "the cat", "two": i % 2, "three": i % 3, "number": i / 7}
+        for i, text in enumerate(texts)
+    ]
+    path = write(tmp_path / "t.jsonl", rows)
+    config = FinetuneConfig(epochs=0.5, max_length=16, batch_rows=16)
+    before, tasks = encoder, []
+    for name, columns in {
+        "two": {"label_column": "two"},
+        "three": {"label_column": "three"},
+        "choice": {"label_column": "two", "choice_columns": ("pair", "text2")},
+        "number": {"label_column": "number"},
+    }.items():
+        if name == "choice":
+            path = write(tmp_path / "c.jsonl", [{**row, "text2": "a dog"} for row in rows])
+        train = load_labelled(path, **{**COLUMNS, **columns}, superglue=None)
+        finetune(before, train, path, tmp_path / name, config)
+        before = tmp_path / name
+        model = load_teacher(before)
+        tasks.append((task_of(model), model.classifier.out_features))
+    assert tasks == [
+        ("text-classification", 2),
+        ("text-classification", 3),
+        ("multiple-choice", 1),
+        ("regression", 1),
+    ]
+
+
+def test_there_is_nothing_to_learn_without_labels(encoder, tmp_path):
+    path = write(tmp_path / "t.jsonl", [{"text": "a cat"}] * 8)
+    train = load_labelled(path, **{**COLUMNS, "label_column": None}, superglue=None)
+    with pytest.raises(InputError, match="no labels to train on"):
+        finetune(encoder, train, path, tmp_path / "teacher", FinetuneConfig())
+
+
+def official_rows(name):
+    """A dozen rows in the official format."""
+    answers = [{"text": "the cat", "label": 1}, {"text": "a dog", "label": 0}]
+    rows = {
+        "BoolQ": {"question": "is it good", "passage": "it is a good film"},
+        "RTE": {"premise": "the cat sat", "hypothesis": "a cat sat"},
+        "CB": {"premise": "the cat sat", "hypothesis": "a cat sat"},
+        "COPA": {"premise": "the cat", "choice1": "sat", "choice2": "ran", "question": "cause"},
+        "WiC": {
+            "sentence1": "the cat sat",
+            "sentence2": "a cat ran",
+            "start1": 4,
+            "end1": 7,
+            "start2": 2,
+            "end2": 5,
+        },
+        "WSC": {
+            "text": "the cat sat and it ran",
+            "target": {
+                "span1_index": 0,
+                "span1_text": "the cat",
+                "span2_index": 4,
+                "span2_text": "it",
+            },
+        },
+        "MultiRC": {
+            "passage": {
+                "text": "the cat sat on the mat",
+                "questions": [{"question": "what sat", "answers": answers}],
+            }
+        },
+    }
+    labels = {
+        "RTE": ("entailment", "not_entailment"),
+        "CB": ("entailment", "neutral", "contradiction"),
+        "COPA": (0, 1),
+    }.get(name, (True, False))
+    for number in range(12):
+        row = {**rows[name], "idx": number}
+        yield row if name == "MultiRC" else {**row, "label": labels[number % len(labels)]}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_each_superglue_task_runs_from_end_to_end(encoder, tmp_path, capsys, name):
+    path = write(tmp_path / "train.jsonl", official_rows(name))
+    files = ["--superglue", name, "--train", str(path), "--max-length", "32"]
+    teacher, bundle = tmp_path / "teacher", tmp_path / "bundle"
+    status = finetune_main(
+        [*files, "--model", str(encoder), "--output", str(teacher), "--epochs", "1"]
+    )
+    trained = json.loads(capsys.readouterr().out.splitlines()[-1])
+    task = "multiple-choice" if name == "COPA" else "text-classification"
+    assert (status, trained["task"]) == (0, task)
+    assert trained["rows"] == (24 if name in ("COPA", "MultiRC") else 12)
+
+    status = compress_main(
+        [
+            *(*files, "--teacher", str(teacher), "--eval", str(path), "--output", str(bundle)),
+            *("--max-accuracy-drop", "100", "--precision", "int8" if name == "CB" else "float32"),
+        ]
+    )
+    captured = capsys.readouterr()
+    report = json.loads(captured.out.splitlines()[-1])
+    assert (status, report["task"], report["metric"]) == (0, task, "accuracy")
+    others = {"COPA": set(), "MultiRC": {"macro-F1", "F1a", "exact match"}}
+    for stage in report["stages"]:
+        assert set(stage["other_metrics"]) == others.get(name, {"macro-F1"})
+        assert 0 <= stage["quality"] <= 1
+    for shown in {"accuracy", *report["stages"][0]["other_metrics"]}:
+        assert shown in captured.err
+    pairs = name != "WSC"
+    text = ("the cat", "a dog") if pairs else "the cat"
+    assert np.isfinite(Scorer(bundle).score([text]).logits_NC).all()
