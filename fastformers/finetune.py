@@ -178,7 +178,7 @@ def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
 
 def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(model_path)
-    changes: dict[str, Any] = dict(without_attention_dropout(config))
+    changes: dict[str, Any] = without_attention_dropout(config)
     if num_layers is not None:
         changes["num_hidden_layers"] = num_layers
         if hasattr(config, "layer_types"):  # ModernBERT's: which of them see a window alone
