@@ -8,6 +8,7 @@ list is public; AWS and GCP are read through their own libraries with the user's
 `aws` and `gcp`). This module knows nothing of jobs.
 """
 
+import contextlib
 import csv
 import json
 import re
@@ -141,6 +142,9 @@ def _azure_items(url: str) -> Iterator[dict[str, Any]]:
                 page = json.load(response)
             yield from page["Items"]
             next_url = page.get("NextPageLink")
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise _unreachable("azure", next_url.partition("?")[0], str(error)) from error
         except (urllib.error.URLError, OSError) as error:
             reason = getattr(error, "reason", None) or error
             raise _unreachable("azure", next_url.partition("?")[0], str(reason)) from error
@@ -157,18 +161,18 @@ def _fetch_aws(
     import boto3
     import botocore.exceptions
 
+    found: dict[str, ListPrice] = {}
     try:
         # The price list is served from few regions and holds all of them.
-        pricing = boto3.client("pricing", region_name="us-east-1", endpoint_url=endpoint)
-        ec2 = boto3.client("ec2", region_name=region, endpoint_url=endpoint)
-        found: dict[str, ListPrice] = {}
-        for price in types:
-            on_demand, reserved = _aws_listed(pricing, price.instance_type, region)
-            if on_demand is not None:
-                spot = _aws_spot(ec2, price.instance_type)
-                found[price.instance_type] = ListPrice(
-                    on_demand=on_demand, spot=spot, reserved=reserved
-                )
+        with (
+            contextlib.closing(
+                boto3.client("pricing", region_name="us-east-1", endpoint_url=endpoint)
+            ) as pricing,
+            contextlib.closing(
+                boto3.client("ec2", region_name=region, endpoint_url=endpoint)
+            ) as ec2,
+        ):
+            _add_aws(found, types, region, pricing, ec2)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise _unreachable("aws", endpoint or "pricing", str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
@@ -176,6 +180,18 @@ def _fetch_aws(
             "aws", endpoint or "pricing", f"an answer we cannot read: {error!r}"
         ) from error
     return found
+
+
+def _add_aws(
+    found: dict[str, ListPrice], types: list[InstancePrice], region: str, pricing: Any, ec2: Any
+) -> None:
+    for price in types:
+        on_demand, reserved = _aws_listed(pricing, price.instance_type, region)
+        if on_demand is not None:
+            spot = _aws_spot(ec2, price.instance_type)
+            found[price.instance_type] = ListPrice(
+                on_demand=on_demand, spot=spot, reserved=reserved
+            )
 
 
 def _aws_listed(pricing: Any, instance_type: str, region: str) -> tuple[float | None, float | None]:
@@ -266,9 +282,10 @@ def _fetch_gcp(
                 client_options={"api_endpoint": endpoint},
             )
         usd_of_part: dict[tuple[str, str], float] = {}
-        for sku in client.list_skus(parent=_GCP_COMPUTE):
-            if region in sku.service_regions:
-                _add_gcp_part(usd_of_part, sku)
+        with client:
+            for sku in client.list_skus(parent=_GCP_COMPUTE):
+                if region in sku.service_regions:
+                    _add_gcp_part(usd_of_part, sku)
     except (
         google.api_core.exceptions.GoogleAPIError,
         google.auth.exceptions.GoogleAuthError,
