@@ -37,8 +37,8 @@ _KINDS = {
     "load": ("model load", _MUTED),
     "prepare": ("read and tokenize", _SERIES[2]),
     "score": ("score", _SERIES[0]),
-    "search": ("search for a deadly text", _SERIES[1]),
-    "lost": ("lost with its actor", _BAD),
+    "search": ("search for what kills", _SERIES[1]),
+    "lost": ("lost", _BAD),
 }
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -111,7 +111,7 @@ def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
         step = 1 if is_wide or len(lengths) <= 8 else 2
         under.set_xticks(list(places)[::step], [f"≤{edge}" for edge in lengths][::step])
         under.set_xlabel("tokens of a text")
-        figure.legend(*under.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        figure.legend(*under.get_legend_handles_labels(), loc="outside lower left", ncols=2)
 
     texts = sum(count[0] for count in lengths.values())
     return _render(
@@ -134,7 +134,7 @@ def plot_throughput(throughput: Throughput) -> str:
         _time_axis(axes, float(throughput.edges_s[-1]))
         _count_axis(axes)
         if len(throughput.groups) > 1:
-            figure.legend(loc="outside upper left", ncols=3 if is_wide else 2)
+            _legend(figure, is_wide)
 
     return _render(
         draw, "throughput", "Tokens per second over the run, stacked by actor", (250, 270)
@@ -174,35 +174,39 @@ def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
         axes.set_ylim(len(lanes) - 0.4, -0.6)
         _time_axis(axes, wall_s)
         axes.xaxis.grid(True)
-        figure.legend(loc="outside upper left", ncols=5 if is_wide else 2)
+        _legend(figure, is_wide)
 
     height = 24 * len(lanes)
     return _render(draw, "timeline", "Timeline of shards by actor", (height + 90, height + 120))
 
 
-def plot_type_costs(costs: Sequence[TypeCost]) -> str:
-    """USD of this run by instance type; measured and scaled told apart by hatching, too."""
+def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
+    """USD of this run and on other instance types; what is scaled is hatched."""
+    bars: list[tuple[str, float, str, str | None]] = [("this run", own_usd, _SERIES[2], None)]
+    for cost in costs:
+        color, hatch = (_SERIES[0], None) if cost.basis == "measured" else (_SERIES[5], "///")
+        bars.append((cost.instance_type, cost.usd, color, hatch))
 
     def draw(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()
-        for number, cost in enumerate(costs):
-            is_measured = cost.basis == "measured"
-            axes.barh(
-                number,
-                cost.usd,
-                color=_SERIES[0] if is_measured else _SERIES[5],
-                hatch=None if is_measured else "///",
-                height=0.7,
+        for number, (_, usd, color, hatch) in enumerate(bars):
+            axes.barh(number, usd, color=color, hatch=hatch, height=0.7)
+            axes.annotate(
+                format_usd(usd),
+                (usd, number),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                color=_INK,
             )
-            axes.annotate(f" {format_usd(cost.usd)}", (cost.usd, number), va="center", color=_INK)
-        axes.set_yticks(range(len(costs)), [cost.instance_type for cost in costs])
+        axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
         axes.invert_yaxis()
         axes.margins(x=0.16 if is_wide else 0.3)
         axes.set_xlim(left=0)
         axes.xaxis.set_visible(False)
         axes.spines["bottom"].set_visible(False)
 
-    height = 26 * len(costs) + 20
+    height = 26 * len(bars) + 20
     return _render(draw, "types", "USD of this run by instance type", (height, height))
 
 
@@ -230,17 +234,20 @@ def plot_frontier(candidates: Sequence[Candidate]) -> str:
                 s=44 if label == "best" else 20,
                 label=label,
             )
-        for place in _pick_labels(best, limit=8 if is_wide else 4):
-            axes.annotate(
-                candidates[place].name,
-                (usd[place], quality[place]),
-                xytext=(6, -13),
-                textcoords="offset points",
-                fontsize=11,
-            )
         if min(usd) > 0 and max(usd) / min(usd) > 20:
             axes.set_xscale("log")
         axes.margins(x=0.12, y=0.15)
+        for place in _pick_labels(best, limit=8 if is_wide else 4):
+            point = usd[place], quality[place]
+            across, _ = axes.transLimits.transform(axes.transScale.transform(point))
+            axes.annotate(
+                candidates[place].name,
+                point,
+                xytext=(6 if across < 0.7 else -6, -13),
+                textcoords="offset points",
+                ha="left" if across < 0.7 else "right",
+                fontsize=11,
+            )
         axes.grid(True)
         axes.set_ylabel("quality, %")
         axes.set_xlabel("USD per million rows")
@@ -300,6 +307,14 @@ def _embed(svg: str, prefix: str, label: str, kind: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def _legend(figure: "Figure", is_wide: bool) -> None:
+    """Above the plot, in as many columns as the labels leave room for."""
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    room = 100 if is_wide else 44  # letters
+    columns = max(1, min(len(labels), room // (max(map(len, labels)) + 5)))
+    figure.legend(loc="outside upper left", ncols=columns)
+
+
 def _count_axis(axes: "Axes") -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -311,14 +326,15 @@ def _count_axis(axes: "Axes") -> None:
 def _time_axis(axes: "Axes", wall_s: float) -> None:
     from matplotlib.ticker import MultipleLocator
 
-    unit, seconds = ("h", 3600) if wall_s > 7200 else ("min", 60) if wall_s > 300 else ("s", 1)
+    units = {"hours": (3600, 7200), "minutes": (60, 300), "seconds": (1, 0)}
+    unit, seconds = next((u, s) for u, (s, least) in units.items() if wall_s >= least)
     least = max(wall_s, 1e-3) / seconds / 6
     power = 10.0 ** np.floor(np.log10(least))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
     axes.set_xlim(0, wall_s)
     axes.xaxis.set_major_locator(MultipleLocator(step * seconds))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / seconds:g}")
-    axes.set_xlabel(f"{unit} since the start of the run")
+    axes.set_xlabel(f"{unit} since the start")
 
 
 def _pick_labels(places: Sequence[int], *, limit: int) -> list[int]:

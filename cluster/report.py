@@ -216,8 +216,7 @@ def _timeline(attempts: list[Attempt], receipts: list[Receipt]) -> list[dict[str
     receipt_of = {(receipt.shard, receipt.attempt): receipt for receipt in receipts}
     timeline = []
     for attempt in attempts:
-        is_score = attempt.job == "score" and not attempt.is_lost
-        receipt = receipt_of[attempt.name, attempt.number] if is_score else None
+        receipt = receipt_of.get((attempt.name, attempt.number))
         timeline.append(
             {
                 "job": attempt.job,

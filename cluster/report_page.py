@@ -84,34 +84,46 @@ def frontier_section(candidates: Sequence[Candidate]) -> str:
 
 def _header(report: Mapping[str, Any]) -> str:
     per_million = report["usd_per_million"]
+    estimate = ", an estimate" if report["price_is_estimate"] else ""
     efficiency = report["padding_efficiency"]
     cards = [
-        ("Rows", f"{report['rows']:,}", f"{report['unique_rows']:,} different"),
+        ("Rows", f"{report['rows']:,}", "", f"{report['unique_rows']:,} different"),
         (
             "Speed",
-            f"{report['rows_per_second']:,.0f} rows/s",
+            f"{report['rows_per_second']:,.0f}",
+            "rows/s",
             f"{report['tokens_per_second']:,.0f} tokens/s",
         ),
-        ("Per million rows", "none" if per_million is None else format_usd(per_million), ""),
-        ("Total", format_usd(report["usd_total"]), f"{report['usd_per_hour']:g} USD/h a machine"),
+        (
+            "A million rows",
+            *(("none", "") if per_million is None else format_usd(per_million).split()),
+            "at this run's rate",
+        ),
+        (
+            "Total",
+            *format_usd(report["usd_total"]).split(),
+            f"{report['usd_per_hour']:g} USD/h a machine{estimate}",
+        ),
         (
             "Time",
             format_seconds(report["wall_s"]),
+            "",
             f"{_count(report['num_actors'], 'actor')}, {_count(report['num_machines'], 'machine')}",
         ),
         (
             "Tokens",
             f"{report['tokens']:,}",
+            "",
             "" if efficiency is None else f"{100 * (1 - efficiency):.1f}% padding",
         ),
     ]
     items = "\n".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-        for name, value, note in cards
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <b>{unit}</b>"
+        f"<small>{escape(note)}</small></dd></div>"
+        for name, value, unit, note in cards
     )
-    estimate = " (an estimate)" if report["price_is_estimate"] else ""
     started = datetime.fromisoformat(report["started_at"])
-    heading = f"{report['rows']:,} texts scored for {format_usd(report['usd_total'])}{estimate}"
+    heading = f"{report['rows']:,} texts scored for {format_usd(report['usd_total'])}"
     return (
         f"<h1>{escape(heading)}</h1>\n"
         f'<p class="note">{started:%Y-%m-%d %H:%M} UTC · {escape(report["output"])}</p>\n'
@@ -135,7 +147,8 @@ def _trouble(report: Mapping[str, Any]) -> str:
             f"earlier runs, {first} to {last} UTC, in {format_seconds(earlier['actor_s'])} of "
             "their actors; rates and money on this page are of this run alone."
         )
-    return "".join(f'<p class="note">{escape(note)}</p>\n' for note in notes)
+    lines = "".join(f"<p>{escape(note)}</p>\n" for note in notes)
+    return f'<div class="warn note">\n{lines}</div>' if notes else ""
 
 
 def _bill(report: Mapping[str, Any]) -> str:
@@ -156,16 +169,16 @@ def _bill(report: Mapping[str, Any]) -> str:
     return f"""<h2>The bill</h2>
 <p class="note">Every core-second that was paid for, under one heading each.
 Price: {escape(report["price"])}.</p>
-<table>
-<thead><tr><th scope="col">for</th><th scope="col">core time</th><th scope="col">USD</th>
-<th scope="col">share</th></tr></thead>
+<table class="bill">
+<thead><tr><th scope="col">for</th><th scope="col" class="time">core time</th>
+<th scope="col">USD</th><th scope="col">share</th></tr></thead>
 <tbody>
 {rows}
 </tbody>
 <tfoot>
 <tr><th scope="row">total</th><td class="time">{escape(format_seconds(total_s))}</td>
 <td class="usd">{bill["total_usd"]:,.{places}f}</td><td></td></tr>
-<tr><th scope="row">not spent: equal texts scored once</th><td></td>
+<tr><th scope="row">not spent: equal texts scored once</th><td class="time"></td>
 <td class="usd">{-saved if saved else 0:,.{places}f}</td><td></td></tr>
 </tfoot>
 </table>
@@ -199,10 +212,11 @@ def _energy(report: Mapping[str, Any]) -> str:
 def _types(report: Mapping[str, Any]) -> str:
     costs = [TypeCost(**cost) for cost in report["other_types"]]
     rows = [[cost.instance_type, format_usd(cost.usd), cost.basis] for cost in costs]
+    rows.insert(0, ["this run", format_usd(report["usd_total"]), "measured"])
     return _figure(
         "The same run elsewhere",
         "Cheapest other instance types; hatched where scaled from another type, not measured.",
-        plots.plot_type_costs(costs),
+        plots.plot_type_costs(costs, own_usd=report["usd_total"]),
         _table(["instance type", "USD", "basis"], rows),
     )
 
@@ -259,7 +273,7 @@ def _timeline(report: Mapping[str, Any]) -> str:
     lanes = plan_lanes(report["timeline"], report["wall_s"])
     num_actors = len({entry["actor"] for entry in report["timeline"]})
     many = (
-        f" {len(lanes)} of {num_actors:,} actors, spread over when they finished."
+        f" {len(lanes)} of {num_actors:,} actors: some that died, others spread over their ends."
         if num_actors > len(lanes)
         else ""
     )

@@ -94,7 +94,7 @@ def describe_energy(energy: dict[str, Any]) -> str:
     """What was drawn, how that is known, and of what it is."""
     gpu = "" if energy["gpu_basis"] == "none" else f", GPUs {energy['gpu_basis']}"
     return (
-        f"energy of the driver's node: {1000 * energy['kwh']:,.3g} Wh, "
+        f"driver's node: {1000 * energy['kwh']:,.3g} Wh, "
         f"{1000 * energy['co2_kg']:,.3g} g CO2e by the mix of {energy['country']} "
         f"(CPU {energy['cpu_basis']}{gpu}, memory modelled; {energy['covered_s']:,.0f} s watched)"
     )

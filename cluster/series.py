@@ -88,7 +88,7 @@ def bin_throughput(timeline: Sequence[Mapping[str, Any]], wall_s: float) -> Thro
 
 
 def plan_lanes(timeline: Sequence[Mapping[str, Any]], wall_s: float) -> list[Lane]:
-    """Rows of the timeline: of many actors, some spread evenly over when they finished.
+    """Rows of the timeline: of many actors, some that died, and some spread over when they ended.
 
     Args:
         timeline: Attempts, as the report lists them.
@@ -99,8 +99,11 @@ def plan_lanes(timeline: Sequence[Mapping[str, Any]], wall_s: float) -> list[Lan
         spans.setdefault(entry["actor"], []).extend(_cut(entry, is_first))
     picked = sorted(spans, key=lambda actor: (spans[actor][-1].end_s, actor))
     if len(picked) > MAX_LANES:
-        places = np.linspace(0, len(picked) - 1, MAX_LANES).round().astype(int)
-        picked = [picked[place] for place in places]
+        died = [actor for actor in picked if any(s.kind == "lost" for s in spans[actor])]
+        died = died[: MAX_LANES // 2]
+        others = [actor for actor in picked if actor not in died]
+        places = np.linspace(0, len(others) - 1, MAX_LANES - len(died)).round().astype(int)
+        picked = [*died, *(others[place] for place in places)]
     names = shorten_names(sorted(spans))
     if sum(len(spans[actor]) for actor in picked) > MAX_SPANS:
         num_cells = MAX_SPANS // len(picked)

@@ -55,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_page(output: Directory, report: dict[str, Any]) -> str | None:
     """Write the page beside the report; returns its path, or None without the extra `report`."""
     if not can_draw():
-        console.print(f"{GET_PAGE} {output}")
+        console.print(f"{GET_PAGE} {output}", markup=False)
         return None
     with output.write(PAGE_FILE) as file:
         file.write(render_page(report).encode())
-    console.print(f"report: {output}/{PAGE_FILE}")
+    console.print(f"page: {output}/{PAGE_FILE}", markup=False)
     return f"{output}/{PAGE_FILE}"
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,18 @@ def test_bill_adds_up(undisturbed):
     actor_s = sum(summary["phase_s"].values())
     assert actor_s <= report["wall_s"] * report["num_actors"] * 1.01
     assert sum(entry["rows"] for entry in report["timeline"]) == NUM_ROWS
+    assert (
+        sum(entry["end_s"] - entry["start_s"] for entry in report["timeline"]) <= report["wall_s"]
+    )
+    items = report["bill"]["items"]
+    assert {"compute", "model load", "start-up", "idle tail"} <= {i["heading"] for i in items}
+    cores = max(1, discover_topology().num_usable_cores)  # one actor on one of them
+    assert sum(item["core_s"] for item in items) == pytest.approx(cores * report["wall_s"])
+    assert sum(Decimal(str(i["usd"])) for i in items) == Decimal(str(report["bill"]["total_usd"]))
+    texts, tokens, computed = map(sum, zip(*report["lengths"].values(), strict=True))
+    assert (texts, tokens) == (report["unique_rows"], report["unique_tokens"])
+    assert computed == tokens
+    assert (output / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert not list((output / "shards").glob("part-*"))  # token ids were only this run's
 
 

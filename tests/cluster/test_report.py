@@ -4,6 +4,8 @@ import json
 import pytest
 from rich.console import Console
 
+from cluster.attempts import Attempt
+from cluster.energy import Energy
 from cluster.predictions import Receipt
 from cluster.pricing import HourlyPrice
 from cluster.report import SUMMARY_KEYS, build_report
@@ -13,6 +15,7 @@ from cluster.settings import CorpusSettings
 from cluster.shards import Shard
 from cluster.storage import open_directory
 
+SLICE_PHASES = {"read": 0.5, "tokenize": 1.0, "write": 0.25}
 PRICE = HourlyPrice(usd_per_hour=0.36, label="0.36 USD per hour, as given", is_estimate=False)
 
 
@@ -51,6 +54,20 @@ def make_receipt(number, actor="host:0", *, start=0.0, seconds=2.0, **changes):
     return Receipt(**{**fields, **changes})
 
 
+def make_attempt(name, start_s, end_s, **changes):
+    fields = {
+        "actor": "host:0",
+        "job": "score",
+        "name": name,
+        "number": 1,
+        "start_s": start_s,
+        "end_s": end_s,
+        "is_lost": False,
+        "phase_s": {"read": 0.25, "infer": 1.5, "write": 0.125},
+    }
+    return Attempt(**{**fields, **changes})
+
+
 @pytest.fixture
 def run(bundle, tmp_path):
     output = open_directory(str(tmp_path / "out"))
@@ -76,15 +93,26 @@ def make_result(**changes):
             make_receipt(3, "host:0", start=3.0, attempt=2),
         ],
         "resumed": [make_receipt(0, "other:0", num_rows=100)],
-        "slice_phase_s": {"read": 0.5, "tokenize": 1.0, "write": 0.25},
+        "slice_phase_s": SLICE_PHASES,
         "dead_letters": 5,
         "skipped_files": {},
         "self_check": ["host: 2 actors"],
         "num_actors": 2,
         "num_machines": 1,
         "num_retries": 1,
+        "attempts": [
+            make_attempt("slice 0", 2.0, 3.75, job="prepare", phase_s=SLICE_PHASES),
+            make_attempt("00000-00003", 3.75, 4.25, is_lost=True, phase_s={}),
+            make_attempt("00000-00001", 4.25, 6.5),
+            make_attempt("00000-00003", 6.5, 9.0, number=2),
+            make_attempt("00000-00002", 3.75, 8.0, actor="host:1"),
+        ],
+        "actor_cores": {"host:0": 1, "host:1": 1},
+        "num_idle_cores": 0,
+        "started_at": 1000.0,
         "wall_s": 10.0,
         "setup_s": 2.0,
+        "work_end_s": 9.25,
     }
     return RunResult(**{**fields, **changes})
 
@@ -151,22 +179,65 @@ def test_padding_is_of_what_was_computed(run):
     assert build_report(run, nothing, PRICE)["padding_efficiency"] is None
 
 
-def test_the_timeline_has_every_shard_of_this_run(run):
+def test_the_timeline_has_every_attempt_of_this_run(run):
     timeline = build_report(run, make_result(), PRICE)["timeline"]
-    assert [(entry["shard"], entry["actor"], entry["attempt"]) for entry in timeline] == [
-        ("00000-00001", "host:0", 1),
-        ("00000-00002", "host:1", 1),
-        ("00000-00003", "host:0", 2),
+    assert [(e["job"], e["name"], e["attempt"], e["lost"], e["rows"]) for e in timeline] == [
+        ("prepare", "slice 0", 1, False, 0),
+        ("score", "00000-00003", 1, True, 0),
+        ("score", "00000-00001", 1, False, 100),
+        ("score", "00000-00003", 2, False, 100),
+        ("score", "00000-00002", 1, False, 100),
     ]
-    assert timeline[2]["started_at"] == 1003.0
-    assert timeline[2]["finished_at"] == 1005.0
-    assert timeline[0]["infer_s"] == 1.5
+    assert (timeline[3]["start_s"], timeline[3]["end_s"]) == (6.5, 9.0)
+    assert timeline[3]["infer_s"] == 1.5
+    assert timeline[3]["busy_s"] == 1.875
+
+
+def test_the_bill_is_of_all_core_seconds(run):
+    report = build_report(run, make_result(num_idle_cores=1), PRICE)
+    items = {item["heading"]: item for item in report["bill"]["items"]}
+    assert sum(item["core_s"] for item in items.values()) == pytest.approx(3 * 10.0)
+    assert items["compute"]["core_s"] == pytest.approx(4.5)
+    assert items["retries"]["core_s"] == pytest.approx(0.5 + 2.25 - 1.875)
+    assert items["unused cores"]["core_s"] == pytest.approx(10.0)
+    assert round(sum(item["usd"] for item in items.values()), 9) == report["bill"]["total_usd"]
+    assert report["bill"]["total_usd"] == pytest.approx(report["usd_total"])
+    assert report["bill"]["prediction"]["error"] == pytest.approx(0.0)
+    saved = 600 / 2400 * items["compute"]["usd"]  # tokens of equal texts, of texts scored
+    assert report["bill"]["duplicates_saved_usd"] == pytest.approx(saved, abs=1e-8)
+
+
+def test_a_prediction_of_core_seconds_is_held_against_all_cores_of_an_actor(run):
+    result = make_result(actor_cores={"host:0": 4, "host:1": 4})
+    prediction = build_report(run, result, PRICE)["bill"]["prediction"]
+    assert prediction["measured_core_s"] == pytest.approx(4 * 4.5)
+    assert prediction["error"] == pytest.approx(-0.75)
+
+
+def test_what_earlier_runs_did_is_told_apart(run):
+    earlier = build_report(run, make_result(), PRICE)["earlier"]
+    assert earlier == {
+        "shards": 1,
+        "rows": 100,
+        "actor_s": 2.0,
+        "started_at": 1000.0,
+        "finished_at": 1002.0,
+    }
+    assert build_report(run, make_result(resumed=[]), PRICE)["earlier"] is None
 
 
 def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(run):
     resumed = [make_receipt(number) for number in range(4)]
     result = make_result(
-        receipts=[], resumed=resumed, slice_phase_s={}, num_actors=0, wall_s=0.5, setup_s=0.0
+        receipts=[],
+        resumed=resumed,
+        slice_phase_s={},
+        attempts=[],
+        actor_cores={},
+        num_actors=0,
+        wall_s=0.5,
+        setup_s=0.0,
+        work_end_s=0.0,
     )
     report = build_report(run, result, PRICE)
     assert (report["rows"], report["resumed_rows"]) == (400, 400)
@@ -176,6 +247,7 @@ def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(run):
     assert report["phase_s"] == {"read": 0, "tokenize": 0, "infer": 0, "write": 0, "idle": 0}
     assert report["actors"] == {}
     assert "per million rows" not in bill(report)
+    assert [item["heading"] for item in report["bill"]["items"]] == ["start-up"]
 
 
 def test_the_report_is_json_and_has_what_is_promised(run, bundle, tmp_path):
@@ -207,6 +279,30 @@ def test_the_bill_says_what_the_report_says(run):
         "infer 28.1%",
     ):
         assert words in text
+
+
+def test_the_bill_says_where_the_money_went(run):
+    energy = Energy(
+        kwh=0.0012,
+        cpu_kwh=0.001,
+        gpu_kwh=0.0,
+        memory_kwh=0.0002,
+        co2_kg=0.0005,
+        country="DEU",
+        cpu_basis="modelled",
+        gpu_basis="none",
+        covered_s=9.0,
+        source="codecarbon",
+    )
+    report = build_report(run, make_result(), PRICE, energy=energy)
+    text = bill(report)
+    assert json.loads(json.dumps(report)) == report
+    for words in ("start-up", "idle tail", "retries", "saved: equal texts", "0.0010000"):
+        assert words in text
+    assert "4.5 core-seconds predicted, 4.5 measured (+0.0%)" in text
+    assert "1.2 Wh, 0.5 g CO2e by the mix of DEU (CPU modelled, memory modelled;" in " ".join(
+        text.split()
+    )
 
 
 def test_the_bill_of_an_untroubled_run_mentions_no_trouble(run):

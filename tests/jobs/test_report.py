@@ -1,0 +1,53 @@
+"""The page of a run that was scored before."""
+
+import json
+
+import pytest
+
+import jobs.report
+from cluster.storage import open_directory
+from jobs.cli import main
+
+
+@pytest.fixture
+def output(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "report.json").write_text(json.dumps({"rows": 3, "bill": {}}))
+    return tmp_path
+
+
+def test_the_page_is_written_beside_the_report(output, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
+    monkeypatch.setattr(jobs.report, "render_page", lambda report: f"<p>{report['rows']} é</p>")
+    assert main(["report", str(output)]) == 0
+    assert (output / "report.html").read_text(encoding="utf-8") == "<p>3 é</p>"
+    assert json.loads(capsys.readouterr().out) == {"page": f"{output}/report.html"}
+
+
+def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
+    output, monkeypatch, capsys
+):
+    monkeypatch.setattr(jobs.report, "can_draw", lambda: False)
+    assert jobs.report.write_page(open_directory(str(output)), {}) is None
+    assert "pip install 'fastformers[report]'" in capsys.readouterr().err
+    assert not (output / "report.html").exists()
+    assert main(["report", str(output)]) == 2
+    assert "pip install 'fastformers[report]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("run.json", None, "holds no finished run"),
+        ("report.json", None, "holds no finished run"),
+        ("report.json", {"rows": 3}, "written by an older version"),
+    ],
+)
+def test_what_holds_no_run_is_refused(output, capsys, file, content, reason):
+    (output / file).unlink()
+    if content is not None:
+        (output / file).write_text(json.dumps(content))
+    assert main(["report", str(output)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert reason in line
+    assert str(output) in line
