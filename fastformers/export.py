@@ -39,10 +39,7 @@ from fastformers.export_relative import (
 )
 from fastformers.sentence import SentenceEncoder, is_sentence_encoder, load_sentence_encoder
 from fastformers.tasks import TaskName, has_labels
-from fastformers.torch_arrays import copy_floats as _floats
-from fastformers.torch_arrays import copy_linear as _linear
-from fastformers.torch_arrays import copy_norm as _norm
-from fastformers.torch_arrays import to_activation as _activation
+from fastformers.torch_arrays import copy_floats, copy_linear, copy_norm, to_activation
 
 
 def load_teacher(path: Path) -> PreTrainedModel:
@@ -145,8 +142,8 @@ def _read_head(
     assert isinstance(linear, nn.Linear)
     name = type(activation).__name__.lower()
     return EmbeddingHead(
-        projection=_linear(linear),
-        activation=None if name == "identity" else _activation(name),
+        projection=copy_linear(linear),
+        activation=None if name == "identity" else to_activation(name),
         normalize=model.normalize,
     )
 
@@ -164,7 +161,9 @@ def _read_bert(model: PreTrainedModel) -> Encoder:
 
 def _pooler_head(model: PreTrainedModel) -> Head:
     pooler = model.base_model.pooler
-    return Head(hidden=_linear(pooler.dense), activation="tanh", output=_linear(model.classifier))
+    return Head(
+        hidden=copy_linear(pooler.dense), activation="tanh", output=copy_linear(model.classifier)
+    )
 
 
 def _read_roberta(model: PreTrainedModel) -> Encoder:
@@ -182,7 +181,9 @@ def _roberta_head(model: PreTrainedModel) -> Head:
     head = model.classifier
     if isinstance(head, nn.Linear):  # of multiple choice
         return _pooler_head(model)
-    return Head(hidden=_linear(head.dense), activation="tanh", output=_linear(head.out_proj))
+    return Head(
+        hidden=copy_linear(head.dense), activation="tanh", output=copy_linear(head.out_proj)
+    )
 
 
 def _read_electra(model: PreTrainedModel) -> Encoder:
@@ -194,7 +195,7 @@ def _read_electra(model: PreTrainedModel) -> Encoder:
         layers=electra.encoder.layer,
         first_position=0,
         head=_read_head(model, _electra_head),
-        projection=None if projection is None else _linear(projection),
+        projection=None if projection is None else copy_linear(projection),
     )
 
 
@@ -205,11 +206,13 @@ def _electra_head(model: PreTrainedModel) -> Head:
         if config.summary_type != "first" or not config.summary_use_proj:
             raise InputError("an ELECTRA summary that is not a projection of the first token")
         return Head(
-            hidden=_linear(model.sequence_summary.summary),
-            activation=_activation(config.summary_activation),
-            output=_linear(head),
+            hidden=copy_linear(model.sequence_summary.summary),
+            activation=to_activation(config.summary_activation),
+            output=copy_linear(head),
         )
-    return Head(hidden=_linear(head.dense), activation="gelu", output=_linear(head.out_proj))
+    return Head(
+        hidden=copy_linear(head.dense), activation="gelu", output=copy_linear(head.out_proj)
+    )
 
 
 def _read_bert_like(
@@ -224,23 +227,23 @@ def _read_bert_like(
     config = model.config
     return Encoder(
         max_length=max_positions(model.config),
-        words_VE=_floats(embeddings.word_embeddings.weight),
-        places_PE=_floats(embeddings.position_embeddings.weight[first_position:]),
-        types_KE=_floats(embeddings.token_type_embeddings.weight),
-        embedding_norm=_norm(embeddings.LayerNorm),
+        words_VE=copy_floats(embeddings.word_embeddings.weight),
+        places_PE=copy_floats(embeddings.position_embeddings.weight[first_position:]),
+        types_KE=copy_floats(embeddings.token_type_embeddings.weight),
+        embedding_norm=copy_norm(embeddings.LayerNorm),
         projection=projection,
-        activation=_activation(config.hidden_act),
+        activation=to_activation(config.hidden_act),
         layers=tuple(
             Layer(
                 num_heads=layer.attention.self.num_attention_heads,
-                query=_linear(layer.attention.self.query),
-                key=_linear(layer.attention.self.key),
-                value=_linear(layer.attention.self.value),
-                output=_linear(layer.attention.output.dense),
-                attention_norm=_norm(layer.attention.output.LayerNorm),
-                up=_linear(layer.intermediate.dense),
-                down=_linear(layer.output.dense),
-                ffn_norm=_norm(layer.output.LayerNorm),
+                query=copy_linear(layer.attention.self.query),
+                key=copy_linear(layer.attention.self.key),
+                value=copy_linear(layer.attention.self.value),
+                output=copy_linear(layer.attention.output.dense),
+                attention_norm=copy_norm(layer.attention.output.LayerNorm),
+                up=copy_linear(layer.intermediate.dense),
+                down=copy_linear(layer.output.dense),
+                ffn_norm=copy_norm(layer.output.LayerNorm),
             )
             for layer in layers
         ),
@@ -253,23 +256,23 @@ def _read_distilbert(model: PreTrainedModel) -> Encoder:
     embeddings = distilbert.embeddings
     return Encoder(
         max_length=max_positions(model.config),
-        words_VE=_floats(embeddings.word_embeddings.weight),
-        places_PE=_floats(embeddings.position_embeddings.weight),
+        words_VE=copy_floats(embeddings.word_embeddings.weight),
+        places_PE=copy_floats(embeddings.position_embeddings.weight),
         types_KE=None,
-        embedding_norm=_norm(embeddings.LayerNorm),
+        embedding_norm=copy_norm(embeddings.LayerNorm),
         projection=None,
-        activation=_activation(model.config.activation),
+        activation=to_activation(model.config.activation),
         layers=tuple(
             Layer(
                 num_heads=layer.attention.n_heads,
-                query=_linear(layer.attention.q_lin),
-                key=_linear(layer.attention.k_lin),
-                value=_linear(layer.attention.v_lin),
-                output=_linear(layer.attention.out_lin),
-                attention_norm=_norm(layer.sa_layer_norm),
-                up=_linear(layer.ffn.lin1),
-                down=_linear(layer.ffn.lin2),
-                ffn_norm=_norm(layer.output_layer_norm),
+                query=copy_linear(layer.attention.q_lin),
+                key=copy_linear(layer.attention.k_lin),
+                value=copy_linear(layer.attention.v_lin),
+                output=copy_linear(layer.attention.out_lin),
+                attention_norm=copy_norm(layer.sa_layer_norm),
+                up=copy_linear(layer.ffn.lin1),
+                down=copy_linear(layer.ffn.lin2),
+                ffn_norm=copy_norm(layer.output_layer_norm),
             )
             for layer in distilbert.transformer.layer
         ),
@@ -279,7 +282,9 @@ def _read_distilbert(model: PreTrainedModel) -> Encoder:
 
 def _distilbert_head(model: PreTrainedModel) -> Head:
     return Head(
-        hidden=_linear(model.pre_classifier), activation="relu", output=_linear(model.classifier)
+        hidden=copy_linear(model.pre_classifier),
+        activation="relu",
+        output=copy_linear(model.classifier),
     )
 
 
