@@ -4,8 +4,9 @@
 
 Why not torch.onnx: a traced graph has to be pattern-matched back into attention, and what the
 matchers leave behind costs a third of the time (masks, transposes, a scalar SkipLayerNorm). The
-five architectures here share one layer, so laying the graph from named weights is shorter than
-repairing a traced one, and the stage's postcondition compares every export with PyTorch.
+architectures here are put together from the same parts, so laying the graph from named weights is
+shorter than repairing a traced one, and the stage's postcondition compares every export with
+PyTorch. Those that place tokens by their distance are read in export_relative.py.
 """
 
 import json
@@ -14,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import (
@@ -26,21 +26,23 @@ from transformers import (
 )
 
 from fastformers.checkpoint import load_weights
-from fastformers.encoder import (
-    Activation,
-    EmbeddingHead,
-    Encoder,
-    Floats,
-    Head,
-    Layer,
-    Linear,
-    Norm,
-)
+from fastformers.encoder import EmbeddingHead, Encoder, Head, Layer, Linear
 from fastformers.errors import InputError
+from fastformers.export_relative import (
+    MPNET_PADDING_ID,
+    deberta_head,
+    modernbert_head,
+    mpnet_head,
+    read_deberta,
+    read_modernbert,
+    read_mpnet,
+)
 from fastformers.sentence import SentenceEncoder, is_sentence_encoder, load_sentence_encoder
 from fastformers.tasks import TaskName, has_labels
-
-_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "relu": "relu", "tanh": "tanh"}
+from fastformers.torch_arrays import copy_floats as _floats
+from fastformers.torch_arrays import copy_linear as _linear
+from fastformers.torch_arrays import copy_norm as _norm
+from fastformers.torch_arrays import to_activation as _activation
 
 
 def load_teacher(path: Path) -> PreTrainedModel:
@@ -95,9 +97,18 @@ def label_names(model: PreTrainedModel) -> tuple[str, ...]:
 
 
 def max_positions(config: PretrainedConfig) -> int:
-    """Tokens of the longest row that a model has positions for."""
-    # RoBERTa counts from behind its padding id, and leaves the positions before that unused.
-    unused = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    """Tokens of the longest row that a model has positions for.
+
+    DeBERTa and ModernBERT may embed none: theirs is the length that they were trained for.
+    """
+    # These count from behind their padding id, and leave the positions before that unused.
+    match config.model_type:
+        case "roberta" | "xlm-roberta":
+            unused = int(config.pad_token_id) + 1
+        case "mpnet":
+            unused = MPNET_PADDING_ID + 1
+        case _:
+            unused = 0
     return int(config.max_position_embeddings) - unused
 
 
@@ -212,6 +223,7 @@ def _read_bert_like(
 ) -> Encoder:
     config = model.config
     return Encoder(
+        max_length=max_positions(model.config),
         words_VE=_floats(embeddings.word_embeddings.weight),
         places_PE=_floats(embeddings.position_embeddings.weight[first_position:]),
         types_KE=_floats(embeddings.token_type_embeddings.weight),
@@ -240,6 +252,7 @@ def _read_distilbert(model: PreTrainedModel) -> Encoder:
     distilbert = model.base_model
     embeddings = distilbert.embeddings
     return Encoder(
+        max_length=max_positions(model.config),
         words_VE=_floats(embeddings.word_embeddings.weight),
         places_PE=_floats(embeddings.position_embeddings.weight),
         types_KE=None,
@@ -276,22 +289,7 @@ _READERS: dict[str, Callable[[PreTrainedModel], Encoder]] = {
     "xlm-roberta": _read_roberta,
     "distilbert": _read_distilbert,
     "electra": _read_electra,
+    "mpnet": lambda model: read_mpnet(model, _read_head(model, mpnet_head)),
+    "deberta-v2": lambda model: read_deberta(model, _read_head(model, deberta_head)),
+    "modernbert": lambda model: read_modernbert(model, _read_head(model, modernbert_head)),
 }
-
-
-def _floats(tensor: torch.Tensor) -> Floats:
-    return np.array(tensor.detach().float().numpy(), order="C")  # a copy, whatever it was
-
-
-def _linear(module: nn.Linear) -> Linear:
-    return Linear(weight=_floats(module.weight.T), bias=_floats(module.bias))
-
-
-def _norm(module: nn.LayerNorm) -> Norm:
-    return Norm(gain=_floats(module.weight), shift=_floats(module.bias), epsilon=float(module.eps))
-
-
-def _activation(name: str) -> Activation:
-    if name not in _ACTIVATIONS:
-        raise InputError(f"hidden activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]

@@ -7,6 +7,8 @@ What is tuned, against a traced graph:
 - query, key and value are one projection, quantized once;
 - a head that reads only the first token has the last layer compute keys and values for all tokens
   but query, attention, output and feed-forward for that one: a sixth of a 6-layer model's work;
+- what depends on the length alone (offsets, biases, rotations) is a slice of a table, and is
+  laid once for all layers that share it (graph_attention.py);
 - Add + LayerNormalization stay apart: ONNX Runtime's fused SkipLayerNormalization is scalar on
   the CPU (engine.py keeps the runtime from fusing them again);
 - int8 activations use fixed ranges, so a row's score cannot depend on its batch-mates.
@@ -18,6 +20,7 @@ activations per tensor), and so do the word embeddings (per row, for size); all 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -34,9 +37,9 @@ from fastformers.encoder import (
     Linear,
     Norm,
 )
+from fastformers.graph_attention import MICROSOFT, Attention
 
 OPSET = 20
-MICROSOFT = "com.microsoft"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +82,23 @@ def write_graph(
     """
     graph = _Graph(ranges=dict(ranges or {}), int8_words=ranges is not None)
     has_types = text_pairs and encoder.types_KE is not None and len(encoder.types_KE) > 1
-    hidden = _embed(graph, encoder, has_types=has_types)
-    *body, last = encoder.layers
-    for index, layer in enumerate(body):
-        hidden = _layer(graph, f"layer{index}", layer, hidden, encoder.activation)
-    name, one = f"layer{len(body)}", graph.const("one", np.array([1]))
-    if encoder.pooling == "mean":
-        hidden = _layer(graph, name, last, hidden, encoder.activation)
-        pooled = graph.node("ReduceMean", [hidden, one], keepdims=0)
-    else:
-        first = _last_layer(graph, name, last, hidden, encoder.activation)
-        pooled = graph.node("Squeeze", [first, one])
-    num_outputs = _head(graph, encoder.head, pooled, len(last.ffn_norm.gain))
+    length = graph.node("Shape", ["input_ids"], start=1, end=2)
+    attention = Attention(graph=graph, length=length, max_length=encoder.max_length)
+    hidden = _embed(graph, encoder, length, has_types=has_types)
+    for index, layer in enumerate(encoder.layers):
+        hidden = _layer(
+            graph,
+            f"layer{index}",
+            layer,
+            hidden,
+            encoder.activation,
+            attention,
+            first_only=encoder.pooling == "first" and index == len(encoder.layers) - 1,
+        )
+    if encoder.final_norm is not None:
+        hidden = graph.norm(hidden, "final.norm", encoder.final_norm)
+    pooled = graph.pool(hidden, encoder.pooling)
+    num_outputs = _head(graph, encoder.head, pooled, len(encoder.layers[-1].ffn_norm.gain))
     inputs = ["input_ids"] + (["token_type_ids"] if has_types else [])
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:
@@ -123,59 +131,71 @@ def quantize_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     return np.rint(weight / scale).astype(np.int8), scale
 
 
-def _embed(graph: "_Graph", encoder: Encoder, *, has_types: bool) -> str:
-    places_PE = encoder.places_PE
-    if encoder.types_KE is not None and not has_types:
-        places_PE = places_PE + encoder.types_KE[0]  # every token is of the first type
-    length = graph.node("Shape", ["input_ids"], start=1, end=2)
-    zero = graph.const("zero", np.array([0]))
-    places = graph.node("Slice", [graph.const("places", places_PE), zero, length, zero])
-    total = graph.node("Add", [graph.words(encoder.words_VE), places])
+def _embed(graph: "_Graph", encoder: Encoder, length: str, *, has_types: bool) -> str:
+    places_PE = None if encoder.places_PE is None else encoder.places_PE[: encoder.max_length]
+    if encoder.types_KE is not None and not has_types:  # every token is of the first type
+        first_1E = encoder.types_KE[:1]
+        places_PE = first_1E if places_PE is None else places_PE + first_1E
+    total = graph.words(encoder.words_VE)
+    if places_PE is not None:
+        zero = graph.const("zero", np.array([0]))
+        places = graph.node("Slice", [graph.const("places", places_PE), zero, length, zero])
+        total = graph.node("Add", [total, places])
     if has_types and encoder.types_KE is not None:
         types = graph.const("types", encoder.types_KE)
         total = graph.node("Add", [total, graph.node("Gather", [types, "token_type_ids"])])
+    if encoder.projection is not None and encoder.project_first:
+        total = graph.float_linear(total, "embedding.projection", encoder.projection)
     hidden = graph.norm(total, "embedding.norm", encoder.embedding_norm)
-    if encoder.projection is not None:
+    if encoder.projection is not None and not encoder.project_first:
         hidden = graph.float_linear(hidden, "embedding.projection", encoder.projection)
     return hidden
 
 
-def _layer(graph: "_Graph", name: str, layer: Layer, hidden: str, activation: Activation) -> str:
-    merged = Linear.stacked(layer.query, layer.key, layer.value)
-    query, key, value = graph.split(graph.linear(hidden, f"{name}.qkv", merged), 3)
-    return _attend(graph, name, layer, hidden, (query, key, value), activation)
-
-
-def _last_layer(
-    graph: "_Graph", name: str, layer: Layer, hidden: str, activation: Activation
-) -> str:
-    """The layer's output for the first token alone, (B, 1, D)."""
-    zero, one = graph.const("zero", np.array([0])), graph.const("one", np.array([1]))
-    first = graph.node("Slice", [hidden, zero, one, one])
-    merged = Linear.stacked(layer.key, layer.value)
-    key, value = graph.split(graph.linear(hidden, f"{name}.kv", merged), 2)
-    query = graph.linear(first, f"{name}.q", layer.query)
-    return _attend(graph, name, layer, first, (query, key, value), activation)
-
-
-def _attend(
+def _layer(
     graph: "_Graph",
     name: str,
     layer: Layer,
-    residual: str,
-    query_key_value: tuple[str, str, str],
+    hidden: str,
     activation: Activation,
+    attention: Attention,
+    *,
+    first_only: bool,
 ) -> str:
-    context = graph.node(
-        "MultiHeadAttention", list(query_key_value), domain=MICROSOFT, num_heads=layer.num_heads
-    )
-    attended = graph.linear(context, f"{name}.output", layer.output)
-    hidden = graph.norm(
-        graph.node("Add", [residual, attended]), f"{name}.attention_norm", layer.attention_norm
-    )
-    inner = graph.activate(graph.linear(hidden, f"{name}.up", layer.up), activation)
-    total = graph.node("Add", [hidden, graph.linear(inner, f"{name}.down", layer.down)])
-    return graph.norm(total, f"{name}.ffn_norm", layer.ffn_norm)
+    """The layer's output, (B, T, D), or for the first token alone, (B, 1, D)."""
+
+    def norm(hidden: str, part: str, parameters: Norm | None, *, first: bool) -> str:
+        if parameters is None or first is not layer.norm_first:
+            return hidden
+        return graph.norm(hidden, f"{name}.{part}", parameters)
+
+    normed = norm(hidden, "attention_norm", layer.attention_norm, first=True)
+    if first_only:
+        merged = Linear.stacked(layer.key, layer.value)
+        key, value = graph.split(graph.linear(normed, f"{name}.kv", merged), 2)
+        query = graph.linear(graph.first_token(normed), f"{name}.q", layer.query)
+        hidden = graph.first_token(hidden)
+    else:
+        merged = Linear.stacked(layer.query, layer.key, layer.value)
+        query, key, value = graph.split(graph.linear(normed, f"{name}.qkv", merged), 3)
+    context = attention.attend(layer, query, key, value, first_only=first_only)
+    hidden = graph.node("Add", [hidden, graph.linear(context, f"{name}.output", layer.output)])
+    hidden = norm(hidden, "attention_norm", layer.attention_norm, first=False)
+    normed = norm(hidden, "ffn_norm", layer.ffn_norm, first=True)
+    inner = _feed_forward(graph, name, layer, normed, activation)
+    hidden = graph.node("Add", [hidden, graph.linear(inner, f"{name}.down", layer.down)])
+    return norm(hidden, "ffn_norm", layer.ffn_norm, first=False)
+
+
+def _feed_forward(
+    graph: "_Graph", name: str, layer: Layer, normed: str, activation: Activation
+) -> str:
+    """The inner values, (B, T, F)."""
+    if layer.gate is None:
+        return graph.activate(graph.linear(normed, f"{name}.up", layer.up), activation)
+    merged = Linear.stacked(layer.up, layer.gate)
+    up, gate = graph.split(graph.linear(normed, f"{name}.up", merged), 2)
+    return graph.node("Mul", [graph.activate(up, activation), gate])
 
 
 def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) -> int:
@@ -183,6 +203,8 @@ def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) 
     if isinstance(head, Head):
         inner = graph.float_linear(pooled, "head.hidden", head.hidden)
         inner = graph.activate(inner, head.activation)
+        if head.norm is not None:
+            inner = graph.norm(inner, "head.norm", head.norm)
         graph.float_linear(inner, "logits", head.output, output="logits")
         return len(head.output.bias)
     if head.projection is not None:
@@ -220,7 +242,7 @@ class _Graph:
         *,
         output: str | None = None,
         domain: str = "",
-        **attributes: int | float,
+        **attributes: int | float | list[int],
     ) -> str:
         output = output or f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
@@ -230,6 +252,16 @@ class _Graph:
         outputs = [f"{joined}_{part}" for part in range(parts)]
         self.nodes.append(helper.make_node("Split", [joined], outputs, axis=-1, num_outputs=parts))
         return outputs
+
+    def first_token(self, hidden: str) -> str:
+        zero, one = self.const("zero", np.array([0])), self.const("one", np.array([1]))
+        return self.node("Slice", [hidden, zero, one, one])
+
+    def pool(self, hidden: str, pooling: Literal["first", "mean"]) -> str:
+        one = self.const("one", np.array([1]))
+        if pooling == "first":  # the last layer left no other token
+            return self.node("Squeeze", [hidden, one])
+        return self.node("ReduceMean", [hidden, one], keepdims=0)
 
     def words(self, words_VE: Floats) -> str:
         if not self.int8_words:
@@ -250,7 +282,10 @@ class _Graph:
     def float_linear(
         self, hidden: str, name: str, linear: Linear, *, output: str | None = None
     ) -> str:
-        product = self.node("MatMul", [hidden, self.const(f"{name}.weight", linear.weight)])
+        factors = [hidden, self.const(f"{name}.weight", linear.weight)]
+        if not linear.bias.any():
+            return self.node("MatMul", factors, output=output)
+        product = self.node("MatMul", factors)
         return self.node("Add", [product, self.const(f"{name}.bias", linear.bias)], output=output)
 
     def linear(self, hidden: str, name: str, linear: Linear) -> str:
@@ -268,7 +303,7 @@ class _Graph:
                 self.const(f"{name}.scale", scale),
                 zero_in,
                 self.const(f"{name}.zero", np.zeros(len(scale), np.int8)),
-                self.const(f"{name}.bias", linear.bias),
+                *([self.const(f"{name}.bias", linear.bias)] if linear.bias.any() else []),
             ],
             domain=MICROSOFT,
         )

@@ -72,9 +72,10 @@ def measure_importance(
     gates = _Gates(model)
     for rows_B in plan_batches(rows.lengths_N, max_batch_tokens=_BATCH_TOKENS):
         gates.open(len(rows_B))
-        logits_BC = model(**_inputs(model, rows, rows_B)).logits.float()
-        labels_B = None if labels_N is None else torch.from_numpy(labels_N[rows_B])
-        gates.collect(_loss(logits_BC, labels_B))
+        with torch.enable_grad():
+            logits_BC = model(**_inputs(model, rows, rows_B)).logits
+            labels_B = None if labels_N is None else torch.from_numpy(labels_N[rows_B])
+            gates.collect(_loss(logits_BC, labels_B))
         on_progress("importance", gates.num_rows, len(rows))
     heads, neurons, hidden_D = gates.means()
     return Importance(

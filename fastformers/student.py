@@ -87,7 +87,8 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
         importance: Of this model.
 
     Raises:
-        InputError: A width that is no such multiple, or a pruned model.
+        InputError: A width that is no such multiple, or that of ELECTRA's narrower embeddings (a
+            standard ELECTRA has no projection then); or a pruned model.
     """
     if getattr(model.config, "pruned_layers", None) is not None:
         raise InputError("a pruned model cannot be cut narrower: cut first, then prune")
@@ -98,6 +99,11 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
         raise InputError(
             f"hidden width {hidden_width}: give a multiple of the head width {head_width} "
             f"up to {full_width}"
+        )
+    if hidden_width < full_width and hidden_width == getattr(model.config, "embedding_size", None):
+        raise InputError(
+            f"hidden width {hidden_width}: that of the embeddings, between which and the layers "
+            "the student could have no projection then; choose another"
         )
     kept = top_positions(importance.hidden_D, hidden_width)
     _cut_embeddings(model, kept)

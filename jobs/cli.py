@@ -21,11 +21,17 @@ COMMANDS = {
     "demo": "score real text with the small bundle that ships with the package",
     "finetune": "pretrained encoder + labelled texts -> teacher",
     "compress": "teacher -> bundle: tuned, quantized, proven",
+    "ablate": "what each optimization brought: the paper's table for your model and machine",
     "prepare": "corpus -> length-sorted shards of token ids",
     "score": "corpus or shards + bundle -> predictions and a bill",
     "bench": "how much of the engine's own speed a whole job keeps",
 }
-EXTRA_OF = {"torch": "compress", "transformers": "compress", "onnx": "compress"}
+EXTRA_OF = {
+    "torch": "compress",
+    "transformers": "compress",
+    "onnx": "compress",
+    "matplotlib": "report",
+}
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 

@@ -64,6 +64,7 @@ def make_encoder(
         return Norm(gain=1 + floats(width), shift=floats(width), epsilon=1e-12)
 
     return Encoder(
+        max_length=max_length,
         words_VE=floats(vocabulary, width),
         places_PE=floats(max_length, width),
         types_KE=floats(2, width),

@@ -110,3 +110,33 @@ def make_texts() -> Callable[..., list[str]]:
         return [" ".join(rng.choice(words, rng.integers(1, max_words))) for _ in range(num_rows)]
 
     return make
+
+
+@pytest.fixture(params=["Bert", "Roberta", "XLMRoberta", "DistilBert", "Electra"])
+def make_prunable(request, make_teacher) -> Callable[..., Any]:
+    """`make_teacher` of each architecture that can be pruned, under BERT's names for a shape."""
+
+    def make(
+        *, num_hidden_layers: int = 3, num_attention_heads: int = 4, intermediate_size: int = 48
+    ):
+        shape: dict[str, Any] = {
+            "num_hidden_layers": num_hidden_layers,
+            "num_attention_heads": num_attention_heads,
+            "intermediate_size": intermediate_size,
+        }
+        if request.param == "DistilBert":
+            shape = {
+                "n_layers": num_hidden_layers,
+                "n_heads": num_attention_heads,
+                "hidden_dim": intermediate_size,
+                "num_hidden_layers": num_hidden_layers,
+                "num_attention_heads": num_attention_heads,
+                "dim": 32,
+            }
+        if "Roberta" in request.param:
+            shape |= {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 66}
+        if request.param == "Electra":
+            shape["embedding_size"] = 8
+        return make_teacher(request.param, labels=("a", "b", "c"), **shape)
+
+    return make

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
-from fastformers.encoder import Layer, Linear
+from fastformers.encoder import Layer, Linear, RelativePositions
 from fastformers.engine import OnnxEngine
 from fastformers.graph import ActivationRange, quantize_weight, write_graph
 from fastformers.quantize import collect_histograms
@@ -18,6 +18,8 @@ SHAPE = {"vocabulary": 1000, "width": 32, "num_heads": 4, "classes": 5}
 
 
 def norm(values, parameters):
+    if parameters is None:
+        return values
     centered = values - values.mean(axis=-1, keepdims=True)
     variance = np.square(centered).mean(axis=-1, keepdims=True)
     return centered / np.sqrt(variance + parameters.epsilon) * parameters.gain + parameters.shift
@@ -55,10 +57,38 @@ def attend(values_TD, layer, name, names, project):
         for part, part_name in parts
     ]
     contexts = []
-    for query, key, value in zip(*heads, strict=True):
-        scores = np.exp(query @ key.T / math.sqrt(query.shape[1]))
+    for head, (query, key, value) in enumerate(zip(*heads, strict=True)):
+        if layer.rotary_frequencies is not None:
+            query, key = (rotate(side, layer.rotary_frequencies) for side in (query, key))
+        scores = query @ key.T / math.sqrt(query.shape[1])
+        scores = scores + offset_scores(layer, head, query, key)
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         contexts.append(scores / scores.sum(axis=1, keepdims=True) @ value)
     return project(np.concatenate(contexts, axis=1), f"{name}.output", layer.output)
+
+
+def rotate(side_Td, frequencies):
+    """Value pairs (first half, second half) as complex numbers, turned by position."""
+    first, second = np.split(side_Td, 2, axis=1)
+    angles = np.arange(len(side_Td))[:, None] * frequencies.astype(np.float64)
+    turned = (first + 1j * second) * np.exp(1j * angles)
+    return np.concatenate([turned.real, turned.imag], axis=1)
+
+
+def offset_scores(layer, head, query_Td, key_Td):
+    """What the offset of each two tokens adds to a head's scores, one by one."""
+    length, width = query_Td.shape
+    scores = np.zeros((length, length))
+    columns = slice(head * width, (head + 1) * width)
+    for q, k in np.ndindex(length, length):
+        if layer.bias_HO is not None:
+            row = layer.bias_HO[head % len(layer.bias_HO)]
+            scores[q, k] += row[len(row) // 2 + k - q]
+        if layer.relative is not None:
+            row = layer.relative.rows_O[len(layer.relative.rows_O) // 2 + k - q]
+            scores[q, k] += query_Td[q] @ layer.relative.keys_RW[row, columns]
+            scores[q, k] += key_Td[k] @ layer.relative.queries_RW[row, columns]
+    return scores
 
 
 def reference_logits(encoder, ids_T, types_T, ranges=None):
@@ -67,22 +97,35 @@ def reference_logits(encoder, ids_T, types_T, ranges=None):
     if ranges:
         steps, scale = quantize_weight(words_VE.T)
         words_VE = (steps * scale).T
-    hidden_TD = words_VE[ids_T].astype(np.float64) + encoder.places_PE[: len(ids_T)]
+    hidden_TD = words_VE[ids_T].astype(np.float64)
+    if encoder.places_PE is not None:
+        hidden_TD = hidden_TD + encoder.places_PE[: len(ids_T)]
     if encoder.types_KE is not None:
         hidden_TD = hidden_TD + encoder.types_KE[types_T]
+    if encoder.project_first:
+        hidden_TD = linear(hidden_TD, encoder.projection)
     hidden_TD = norm(hidden_TD, encoder.embedding_norm)
-    if encoder.projection is not None:
+    if encoder.projection is not None and not encoder.project_first:
         hidden_TD = linear(hidden_TD, encoder.projection)
     project = Projections(ranges)
     for index, layer in enumerate(encoder.layers):
-        name, is_last = f"layer{index}", index == len(encoder.layers) - 1
+        name = f"layer{index}"
+        is_last = index == len(encoder.layers) - 1 and encoder.pooling == "first"
         names = ("q", "kv", "kv") if is_last else ("qkv", "qkv", "qkv")
-        hidden_TD = hidden_TD + attend(hidden_TD, layer, name, names, project)
-        hidden_TD = norm(hidden_TD, layer.attention_norm)
-        inner_TF = activate(project(hidden_TD, f"{name}.up", layer.up), encoder.activation)
-        hidden_TD = norm(hidden_TD + project(inner_TF, f"{name}.down", layer.down), layer.ffn_norm)
+        before, after = (norm, lambda x, _: x) if layer.norm_first else (lambda x, _: x, norm)
+        normed_TD = before(hidden_TD, layer.attention_norm)
+        hidden_TD = hidden_TD + attend(normed_TD, layer, name, names, project)
+        hidden_TD = after(hidden_TD, layer.attention_norm)
+        normed_TD = before(hidden_TD, layer.ffn_norm)
+        inner_TF = activate(project(normed_TD, f"{name}.up", layer.up), encoder.activation)
+        if layer.gate is not None:
+            inner_TF = inner_TF * project(normed_TD, f"{name}.up", layer.gate)
+        hidden_TD = after(hidden_TD + project(inner_TF, f"{name}.down", layer.down), layer.ffn_norm)
+    hidden_TD = norm(hidden_TD, encoder.final_norm)
+    pooled_D = hidden_TD[0] if encoder.pooling == "first" else hidden_TD.mean(axis=0)
     head = encoder.head
-    return linear(activate(linear(hidden_TD[0], head.hidden), head.activation), head.output)
+    inner_D = norm(activate(linear(pooled_D, head.hidden), head.activation), head.norm)
+    return linear(inner_D, head.output)
 
 
 def prune(layer: Layer, num_heads: int) -> Layer:
@@ -102,8 +145,42 @@ def prune(layer: Layer, num_heads: int) -> Layer:
     )
 
 
+MAX_LENGTH, WIDTH = 64, 32
+
+
+def layer_parts(kind):
+    """Fields of every layer of a variant."""
+    rng = np.random.default_rng(5)
+
+    def floats(*shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    offsets_O = np.arange(-MAX_LENGTH - 3, MAX_LENGTH + 4)  # tables may hold more than needed
+    window_O = np.where(np.abs(offsets_O) > 5, -np.inf, 0).astype(np.float32)
+    parts = {
+        "norms first": {"norm_first": True},
+        "no attention norm": {"norm_first": True, "attention_norm": None},
+        "gate": {"gate": Linear(weight=floats(WIDTH, 2 * WIDTH), bias=floats(2 * WIDTH))},
+        "bias": {"bias_HO": floats(4, len(offsets_O))},
+        "window": {"bias_HO": window_O[None]},
+        "relative": {
+            "relative": RelativePositions(
+                rows_O=np.clip(offsets_O + 9, 2, 17),
+                keys_RW=0.3 * floats(19, WIDTH),
+                queries_RW=0.3 * floats(19, WIDTH),
+            )
+        },
+        "rotary": {"rotary_frequencies": np.array([1, 0.5, 0.1, 0.01], np.float32)},
+    }
+    if kind == "all at once":
+        return {name: part for fields in parts.values() for name, part in fields.items()}
+    return parts.get(kind, {})
+
+
 def make_variant(encoder_factory, kind):
     encoder = encoder_factory(num_layers=1 if kind == "one layer" else 2, num_heads=4)
+    layers = tuple(replace(layer, **layer_parts(kind)) for layer in encoder.layers)
+    encoder = replace(encoder, layers=layers)
     if kind == "pruned":
         first, last = encoder.layers
         return replace(encoder, layers=(prune(first, 3), prune(last, 1)))
@@ -122,12 +199,34 @@ def make_variant(encoder_factory, kind):
         return replace(encoder, activation="relu", head=replace(encoder.head, activation="gelu"))
     if kind == "no types":
         return replace(encoder, types_KE=None)
+    if kind == "no places":
+        return replace(encoder, places_PE=None)
+    if kind == "projected before the norm":
+        projection = Linear(weight=encoder.words_VE[:32], bias=encoder.places_PE[0])
+        return replace(encoder, projection=projection, project_first=True)
+    if kind in ("mean", "all at once"):
+        encoder = replace(encoder, pooling="mean")
+    if kind in ("more norms", "all at once"):
+        head = replace(encoder.head, norm=encoder.layers[0].ffn_norm)
+        return replace(encoder, final_norm=encoder.embedding_norm, head=head)
+    if kind == "no biases":
+        bare = {
+            name: replace(part, bias=np.zeros_like(part.bias))
+            for name, part in vars(encoder.layers[0]).items()
+            if isinstance(part, Linear)
+        }
+        return replace(encoder, layers=(replace(encoder.layers[0], **bare), encoder.layers[1]))
     return encoder
 
 
 @pytest.mark.parametrize("text_pairs", [False, True])
 @pytest.mark.parametrize(
-    "kind", ["plain", "one layer", "pruned", "narrow embeddings", "relu", "no types"]
+    "kind",
+    [
+        *("plain", "one layer", "pruned", "narrow embeddings", "projected before the norm"),
+        *("relu", "no types", "no places", "no biases", "norms first", "no attention norm"),
+        *("gate", "bias", "window", "relative", "rotary", "mean", "more norms", "all at once"),
+    ],
 )
 def test_the_graph_computes_what_the_encoder_means(encoder_factory, tmp_path, kind, text_pairs):
     encoder = make_variant(encoder_factory, kind)

@@ -1,0 +1,272 @@
+"""Measure the paper's Table 3 for your own model, data and machine.
+
+fastformers ablate --teacher DIR --student DIR --bundle DIR --bundle PRUNED --eval FILE --output DIR
+fastformers ablate --shapes-only bert-base --output DIR
+
+Each rung adds one optimization: PyTorch padded to the maximum, unpadded, the distilled student,
+the first --bundle (one instance on all cores, then one for each core), then each further --bundle.
+With --shapes-only the paper's models run on random weights: speed only; the lengths are those of
+--eval, or BoolQ's.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from cluster.pricing import HourlyPrice
+from cluster.topology import HostTopology, discover_topology, plan_core_sets
+from fastformers.errors import InputError
+from jobs.cli import console, run
+from jobs.demo import DEMO_BUNDLE
+from jobs.score import price_of
+
+if TYPE_CHECKING:
+    from fastformers.ladder import Ladder, LadderProgress, RungResult
+
+_LINE_EVERY_S = 10.0
+# Runnable processes for each core, over the last minute, from which a machine counts as busy.
+_BUSY_SHARE = 0.5
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers ablate`."""
+    parser = argparse.ArgumentParser(
+        prog="fastformers ablate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--teacher", type=Path, help="Hugging Face model directory")
+    parser.add_argument("--student", type=Path, help="distilled Hugging Face model directory")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        action="append",
+        default=[],
+        dest="bundles",
+        help="of the unpruned student, then of each further rung, for example pruned ones",
+    )
+    parser.add_argument("--eval", type=Path, help="labelled file: the texts that are timed")
+    parser.add_argument("--output", type=Path, required=True, help="directory for table and plot")
+    parser.add_argument("--text-column", default="text")
+    parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
+    parser.add_argument("--label-column", default="label")
+    parser.add_argument("--max-length", type=int, help="tokens to truncate and pad to")
+    parser.add_argument("--limit", type=int, metavar="ROWS", help="evenly spaced rows of --eval")
+    parser.add_argument(
+        "--baseline-rows",
+        type=int,
+        default=200,
+        metavar="ROWS",
+        help="time so many texts of the teacher's rungs and extrapolate (default 200)",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="the median counts (default 3)")
+    parser.add_argument("--usd-per-hour", type=float, help="price of this machine")
+    parser.add_argument("--instance-type", help="take the price from the built-in table")
+    parser.add_argument(
+        "--shapes-only",
+        choices=("bert-base",),
+        help="the paper's own shapes on random weights: speed only",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json that gives --shapes-only the lengths of --eval (the demo bundle's)",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `fastformers ablate`."""
+    options = parse(arguments)
+
+    def job() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="fastformers-ablate-") as scratch:
+            return _ablate(options, Path(scratch))
+
+    return run(job, resume="Nothing was written.")
+
+
+def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    # Also so that a missing extra shows now, not after the measurement.
+    from fastformers.ladder import measure_ladder
+    from fastformers.ladder_plot import draw_ladder
+    from fastformers.ladder_report import (
+        CLOCK,
+        describe_texts,
+        headline,
+        numbered_notes,
+        render_markdown,
+        summarize,
+    )
+
+    _check(options)
+    price, topology = price_of(options), discover_topology()
+    core_sets = plan_core_sets(topology, num_actors=None, cores_per_actor=1)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > _BUSY_SHARE * topology.num_usable_cores:
+        console.print(
+            f"warning: load {load:.1f} on {topology.num_usable_cores} cores: other work runs here, "
+            "so the times below cannot be trusted"
+        )
+    console.print("loading models and texts ...")
+    cpus = [core_set.cpus for core_set in core_sets]
+    ladder = _build(options, cpus, scratch)
+    results = measure_ladder(
+        ladder,
+        usd_per_hour=price.usd_per_hour,
+        repeats=options.repeats,
+        on_progress=_ProgressLines(),
+        on_result=_show_result,
+    )
+    summary = {
+        **summarize(results, ladder),
+        **_machine(topology, price),
+        "repeats": options.repeats,
+        "load_before": load,
+    }
+    console.print(_table(results, ladder.description))
+    measured_on = _describe_machine(summary)
+    notes = [*numbered_notes(results), headline(summary), CLOCK]
+    console.print("\n".join([*notes, describe_texts(summary), measured_on]), markup=False)
+    page = render_markdown(results, summary, measured_on=measured_on)
+    _write(options.output / "table.md", page)
+    _write(options.output / "ablate.json", json.dumps(summary, indent=2) + "\n")
+    plots = [options.output / f"ablate.{suffix}" for suffix in ("png", "svg")]
+    draw_ladder(results, plots, title=f"{ladder.description}: {headline(summary)}")
+    console.print(f"table and plot are in {options.output}")
+    return summary
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.repeats < 1:
+        raise InputError(f"--repeats {options.repeats}: give at least 1")
+    if options.shapes_only is None:
+        if options.teacher is None:
+            raise InputError("--teacher is missing; give it, or --shapes-only bert-base")
+        if options.tokenizer is not None:
+            raise InputError("--tokenizer is for --shapes-only; models bring their own")
+    else:
+        models = (options.teacher, options.student, *options.bundles)
+        if any(model is not None for model in models):
+            raise InputError(
+                "--shapes-only has models of its own; leave out --teacher, --student and --bundle"
+            )
+        if options.tokenizer is not None and options.eval is None:
+            raise InputError("--tokenizer reads the texts of --eval; give it too")
+    if options.output.exists() and not options.output.is_dir():
+        raise InputError(f"--output {options.output}: is not a directory; choose another")
+    options.output.mkdir(parents=True, exist_ok=True)
+
+
+def _build(
+    options: argparse.Namespace, cpus_of_instance: Sequence[tuple[int, ...]], scratch: Path
+) -> "Ladder":
+    from fastformers.ladder_texts import TextsConfig
+
+    config = TextsConfig(
+        eval=options.eval,
+        text_column=options.text_column,
+        text_pair_column=options.text_pair_column,
+        label_column=options.label_column,
+        max_length=options.max_length,
+        limit=options.limit,
+        baseline_rows=options.baseline_rows,
+    )
+    if options.shapes_only is None:
+        from fastformers.ablate import build_ladder
+
+        return build_ladder(
+            config,
+            teacher_path=options.teacher,
+            student_path=options.student,
+            bundle_paths=options.bundles,
+            cpus_of_instance=cpus_of_instance,
+            say=console.print,
+        )
+    from fastformers.paper_shapes import SHAPE_LADDERS, build_shape_ladder
+
+    return build_shape_ladder(
+        SHAPE_LADDERS[options.shapes_only],
+        config,
+        tokenizer=options.tokenizer or DEMO_BUNDLE / "tokenizer.json",
+        cpus_of_instance=cpus_of_instance,
+        scratch=scratch,
+    )
+
+
+class _ProgressLines:
+    """A line every ten seconds: no display that refreshes itself beside the clock."""
+
+    def __init__(self) -> None:
+        self._last_line = time.perf_counter()
+
+    def __call__(self, progress: "LadderProgress") -> None:
+        now = time.perf_counter()
+        if now - self._last_line < _LINE_EVERY_S:
+            return
+        self._last_line = now
+        console.print(
+            f"rung {progress.rung_idx + 1} of {progress.num_rungs}, {progress.name}: "
+            f"{100 * progress.share:.0f}%, ETA {progress.eta_s:.0f} s"
+        )
+
+
+def _show_result(result: "RungResult") -> None:
+    accuracy = "" if result.accuracy is None else f", accuracy {100 * result.accuracy:.2f}"
+    console.print(f"{result.name}: {result.seconds:,.2f} s, {result.cumulative:,.2f}x{accuracy}")
+
+
+def _table(results: Sequence["RungResult"], title: str) -> Table:
+    from fastformers.ladder_report import COLUMNS, numbered_cells
+
+    table = Table(title=title, title_justify="left")
+    table.add_column(COLUMNS[0])
+    for column in COLUMNS[1:]:
+        table.add_column(column, justify="right")
+    for name, *rest in numbered_cells(results):
+        table.add_row(escape(name), *rest)
+    return table
+
+
+def _machine(topology: HostTopology, price: HourlyPrice) -> dict[str, Any]:
+    packages = ("fastformers", "torch", "transformers", "onnxruntime")
+    return {
+        "cpu_model": topology.cpu_model,
+        "num_cores": topology.num_usable_cores,
+        "usd_per_hour": price.usd_per_hour,
+        "price": price.label,
+        "price_is_estimate": price.is_estimate,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "measured_at": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _describe_machine(summary: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    return (
+        f"{summary['num_cores']} cores of {summary['cpu_model']}, {versions}, "
+        f"{summary['measured_at']}, median of {summary['repeats']} runs. "
+        f"Price: {summary['usd_per_hour']:.4f} USD per hour ({summary['price']})."
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that is never half written."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

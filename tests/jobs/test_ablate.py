@@ -1,0 +1,175 @@
+"""`fastformers ablate` from arguments to files, on models of random weights."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from cluster.topology import plan_core_sets
+from jobs.cli import main
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def teacher(tokenizer_json, tmp_path_factory):
+    from tokenizers import Tokenizer
+
+    config = transformers.BertConfig(
+        vocab_size=128,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        id2label={0: "no", 1: "yes"},
+        label2id={"no": 0, "yes": 1},
+    )
+    path = tmp_path_factory.mktemp("teacher") / "teacher"
+    transformers.BertForSequenceClassification(config).save_pretrained(path)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer_json), pad_token="[PAD]"
+    ).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def eval_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("eval") / "eval.parquet"
+    table = pa.table({"text": ["a cat", "the dog ran"] * 6, "label": ["yes", "no"] * 6})
+    pyarrow.parquet.write_table(table, path)
+    return path
+
+
+@pytest.fixture
+def ablate(capsys, tmp_path, monkeypatch):
+    """Run it on one core: threads that wait for each other cost more than they bring here."""
+    monkeypatch.setattr(
+        "jobs.ablate.plan_core_sets",
+        lambda topology, **counts: plan_core_sets(topology, **{**counts, "num_actors": 1}),
+    )
+
+    def run(*options, output=tmp_path / "out"):
+        status = main(["ablate", "--output", str(output), *map(str, options)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err.splitlines()
+
+    return run
+
+
+def test_table_plot_and_one_line_of_json(ablate, teacher, eval_file, bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    status, out, err = ablate(
+        *("--teacher", teacher, "--bundle", bundle.path, "--bundle", bundle.path),
+        *("--eval", eval_file, "--baseline-rows", 5, "--repeats", 2),
+        *("--instance-type", "Standard_F16s_v2"),
+    )
+    assert status == 0, err
+    summary = json.loads(out.splitlines()[-1])
+    assert len(out.splitlines()) == 1
+    assert summary == json.loads((tmp_path / "out" / "ablate.json").read_text())
+    rungs = summary["rungs"]
+    assert len(rungs) == 5
+    assert all(len(rung["runs_s"]) == 2 for rung in rungs)
+    first, second, last = rungs[0], rungs[1], rungs[-1]
+    assert [rung["cumulative"] for rung in rungs] == pytest.approx(
+        [first["seconds"] / rung["seconds"] for rung in rungs]
+    )
+    assert summary["speedup"] == last["cumulative"]
+    assert summary["speedup_unpadded"] == pytest.approx(second["seconds"] / last["seconds"])
+    assert last["usd_per_100m"] == pytest.approx(last["seconds"] / 3600 * 0.677 / 12 * 1e8)
+    assert 0 <= last["accuracy"] <= 1
+    assert (summary["rows"], summary["usd_per_hour"]) == (12, 0.677)
+
+    page = (tmp_path / "out" / "table.md").read_text()
+    assert page.count("\n| ") == 2 + 5
+    assert "5 of 12 texts timed" in page
+    assert "Standard_F16s_v2" in page
+    assert str(tmp_path) not in page
+    assert (tmp_path / "out" / "ablate.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "out" / "ablate.svg").read_text()
+    assert not list((tmp_path / "out").glob(".*"))
+    shown = " ".join(err)
+    assert "cannot be trusted" not in shown
+    for rung in rungs:
+        assert rung["name"] in shown
+        assert rung["note"] in shown
+
+
+def test_a_busy_machine_and_an_estimated_price_are_said_to_be_such(
+    ablate, teacher, eval_file, monkeypatch
+):
+    monkeypatch.setattr("os.getloadavg", lambda: (1e3, 0.0, 0.0))
+    status, out, err = ablate("--teacher", teacher, "--eval", eval_file, "--repeats", 1)
+    assert status == 0, err
+    summary = json.loads(out)
+    assert summary["price_is_estimate"]
+    assert "--usd-per-hour" in summary["price"]
+    assert any("estimate" in line for line in err)
+    assert summary["load_before"] == 1e3
+    assert any("the times below cannot be trusted" in line for line in err)
+
+
+def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
+    from fastformers.paper_shapes import SHAPE_LADDERS, EncoderShape, ShapeLadder
+
+    shape = EncoderShape(
+        num_layers=1,
+        width=16,
+        num_heads=2,
+        head_width=8,
+        ffn_width=32,
+        activation="relu",
+        vocabulary=64,
+    )
+    tiny = ShapeLadder(name="bert-base", teacher=shape, student=shape, smaller=())
+    monkeypatch.setitem(SHAPE_LADDERS, "bert-base", tiny)
+    status, out, err = ablate(
+        *("--shapes-only", "bert-base", "--limit", 6, "--baseline-rows", 2),
+        *("--max-length", 24, "--repeats", 1, "--usd-per-hour", 1),
+    )
+    assert status == 0, err
+    summary = json.loads(out)
+    assert [rung["accuracy"] for rung in summary["rungs"]] == [None] * 5
+    assert all("random weights, speed only" in rung["note"] for rung in summary["rungs"])
+    assert summary["speedup_with_tokenization"] is None
+    page = (tmp_path / "out" / "table.md").read_text()
+    assert page.startswith("# Ablation: shapes of bert-base, random weights (speed only)")
+    assert "2 of 6 texts timed" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--eval EVAL", "--teacher is missing"),
+        ("--teacher TEACHER", "--eval is missing"),
+        ("--teacher TEACHER --eval none.parquet", "none.parquet: no such file"),
+        ("--teacher none --eval EVAL", "none: no config.json"),
+        ("--teacher TEACHER --eval EVAL --label-column truth", "no column 'truth'"),
+        ("--teacher TEACHER --eval EVAL --bundle none", "none: not a bundle"),
+        ("--teacher TEACHER --eval EVAL --student none", "none: no config.json"),
+        ("--teacher TEACHER --eval EVAL --repeats 0", "--repeats 0: give at least 1"),
+        ("--teacher TEACHER --eval EVAL --limit 0", "--limit 0: give at least 1"),
+        ("--teacher TEACHER --eval EVAL --tokenizer x", "--tokenizer is for --shapes-only"),
+        ("--teacher TEACHER --eval EVAL --instance-type c7i.4xlage", "did you mean c7i.4xlarge"),
+        ("--teacher TEACHER --eval EVAL --usd-per-hour 0", "--usd-per-hour must be above 0"),
+        ("--shapes-only bert-base --teacher TEACHER", "leave out --teacher, --student and"),
+        ("--shapes-only bert-base --tokenizer x", "--tokenizer reads the texts of --eval"),
+        ("--shapes-only bert-base --max-length 600", "bert-base has 512 positions"),
+    ],
+)
+def test_bad_input_gets_one_line(ablate, teacher, eval_file, options, message):
+    paths = {"TEACHER": str(teacher), "EVAL": str(eval_file)}
+    status, out, err = ablate(*(paths.get(word, word) for word in options.split()))
+    assert (status, out) == (2, "")
+    assert err[-1].startswith("error: ")
+    assert message in err[-1]
+
+
+def test_an_output_that_is_a_file_is_refused(ablate, teacher, eval_file):
+    status, _, err = ablate("--teacher", teacher, "--eval", eval_file, output=eval_file)
+    assert status == 2
+    assert "eval.parquet: is not a directory" in err[-1]
