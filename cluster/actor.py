@@ -17,6 +17,7 @@ import pyarrow.parquet
 import ray
 
 from cluster.corpus import Slice
+from cluster.lengths import count_lengths
 from cluster.predictions import Receipt, build_predictions, write_predictions
 from cluster.prepared import Preparation, SliceReceipt
 from cluster.shard_queue import Lease
@@ -103,6 +104,7 @@ class Worker:
         )
         wrote = time.perf_counter()
         rss_bytes, peak_rss_bytes = measure_memory()
+        lengths_U = rows.lengths_N[rows_U]
         receipt = Receipt(
             shard=shard.name,
             actor=self._name,
@@ -111,7 +113,7 @@ class Worker:
             num_unique=shard.num_unique,
             num_errors=predictions["error"].length() - predictions["error"].null_count,
             num_tokens=shard.num_tokens,
-            num_scored_tokens=int(rows.lengths_N[rows_U].sum()),
+            num_scored_tokens=int(lengths_U.sum()),
             num_computed_tokens=sum(computed),
             num_batches=len(computed),
             started_at=started_at,
@@ -120,6 +122,11 @@ class Worker:
             rss_bytes=rss_bytes,
             peak_rss_bytes=peak_rss_bytes,
             phase_s={"read": read - start, "infer": inferred - read, "write": wrote - inferred},
+            lengths=count_lengths(
+                lengths_U,
+                plan_batches(lengths_U, max_batch_tokens=self._work.max_batch_tokens),
+                computed,
+            ),
         )
         assert self._work.predictions is not None
         write_predictions(self._work.predictions, shard.file_name, predictions, receipt)

@@ -164,6 +164,44 @@ class ParquetReader:
         kept = table.select(self.kept_schema.names).cast(self.kept_schema)
         return Rows(texts=check_texts(texts, self.text_columns, errors), errors=errors, kept=kept)
 
+    def count_rows(self, path: str) -> int:
+        """Rows of a file, from its footer."""
+        with pyarrow.parquet.ParquetFile(path, filesystem=self.filesystem) as file:
+            return int(file.metadata.num_rows)
+
+    def read_rows(self, path: str, first: int, num_rows: int) -> tuple[list[str], ...]:
+        """Texts of some rows from anywhere in a file, "" where a row is bad; for samples.
+
+        Raises:
+            InputError: The row groups that hold them cannot be read.
+        """
+        groups: list[int] = []
+        skip, start = 0, 0
+        parts: list[pa.RecordBatch] = []
+        with pyarrow.parquet.ParquetFile(path, filesystem=self.filesystem) as file:
+            for index in range(file.metadata.num_row_groups):
+                stop = start + file.metadata.row_group(index).num_rows
+                if start < first + num_rows and stop > first:
+                    skip = first - start if not groups else skip
+                    groups.append(index)
+                start = stop
+            columns, seen = list(dict.fromkeys(self.text_columns)), 0
+            try:
+                for batch in file.iter_batches(row_groups=groups, columns=columns):
+                    part = batch.slice(max(0, skip - seen), skip + num_rows - max(skip, seen))
+                    seen += batch.num_rows
+                    if part.num_rows:
+                        parts.append(part)
+                    if seen >= skip + num_rows:
+                        break
+            except (pa.ArrowException, OSError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{path}: cannot be sampled ({reason}); repair it") from error
+        table = pa.Table.from_batches(parts)
+        errors: dict[int, str] = {}
+        texts = [_decode_column(table[name], name, errors) for name in self.text_columns]
+        return check_texts(texts, self.text_columns, errors)
+
     def _unreadable(self, num_rows: int, reason: str) -> Rows:
         return Rows(
             texts=tuple([""] * num_rows for _ in self.text_columns),

@@ -12,11 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from cluster.attempts import Attempt
 from cluster.corpus import Slice
 from cluster.pool import ActorPool, Slot
 from cluster.predictions import Receipt
@@ -57,6 +58,7 @@ class _Task:
     slot: Slot
     job: Lease | Slice
     deadline: float
+    started: float
     overdue: bool = False
 
 
@@ -74,6 +76,7 @@ class Driver:
         timeout_s: float | None = None,
         fail_on_bad_row: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        start: float = 0.0,
     ) -> None:
         """Set up a run.
 
@@ -86,6 +89,7 @@ class Driver:
             timeout_s: Seconds a shard may take; by default 30 times what was predicted.
             fail_on_bad_row: Stop at the first row that cannot be scored.
             on_progress: Called about once a second.
+            start: `time.perf_counter()` at the start of the run, which attempts count from.
         """
         self._pool = pool
         self._slices = deque(slices)
@@ -96,6 +100,8 @@ class Driver:
         self._timeout_s = timeout_s
         self._fail_on_bad_row = fail_on_bad_row
         self._on_progress = on_progress
+        self._start = start
+        self.actor_cores = {slot.name: slot.core_set.num_threads for slot in pool.slots}
         self._tasks: dict[Any, _Task] = {}
         self._fresh: list[Receipt] = []
         self._num_known = self._num_done = 0
@@ -103,6 +109,7 @@ class Driver:
         self.shards: list[Shard] = []
         self.receipts: list[Receipt] = []
         self.slice_receipts: list[SliceReceipt] = []
+        self.attempts: list[Attempt] = []
         for shard in shards:
             self._add(shard)
 
@@ -115,6 +122,11 @@ class Driver:
     def self_check(self) -> list[str]:
         """Which actors run on which cores."""
         return self._pool.self_check
+
+    @property
+    def num_idle_cores(self) -> int:
+        """Cores of the actors' nodes that no actor owns."""
+        return self._pool.num_idle_cores
 
     @property
     def num_retries(self) -> int:
@@ -154,7 +166,9 @@ class Driver:
             else:
                 reference = slot.actor.prepare.remote(job)
                 allowed = self._timeout_s or _TIMEOUT_FLOOR_S
-            self._tasks[reference] = _Task(slot, job, time.monotonic() + allowed)
+            self._tasks[reference] = _Task(
+                slot, job, time.monotonic() + allowed, time.perf_counter()
+            )
 
     def _next_job(self) -> Lease | Slice | None:
         enough_waits = self._scores and len(self._queue) >= len(self._pool.slots)
@@ -168,6 +182,7 @@ class Driver:
         try:
             result = ray.get(reference)
         except RayActorError as error:
+            self._note(task, None, is_lost=True)
             self._lose(task, error)
             return
         except RayTaskError as error:
@@ -175,10 +190,33 @@ class Driver:
                 raise error.cause from error
             raise ScoringError(f"{_describe(task.job)}: {error.cause!r}") from error
         task.slot.failed_starts = 0
+        self._note(task, result, is_lost=False)
         if isinstance(task.job, Slice):
             self._take_slice(result)
         elif self._queue.complete(task.job):
             self._take_receipt(result)
+
+    def _note(self, task: _Task, result: SliceReceipt | Receipt | None, *, is_lost: bool) -> None:
+        job = task.job
+        kind: Literal["prepare", "score", "search"]
+        if isinstance(job, Lease):
+            kind = "score" if job.probe is None else "search"
+            name, number = job.shard.name, job.attempt
+        else:
+            kind, name = "prepare", f"slice {job.index}"
+            number = self._slice_attempts.get((job.index, job.first_shard), 0) + 1
+        self.attempts.append(
+            Attempt(
+                actor=task.slot.name,
+                job=kind,
+                name=name,
+                number=number,
+                start_s=task.started - self._start,
+                end_s=time.perf_counter() - self._start,
+                is_lost=is_lost,
+                phase_s=result.phase_s if result is not None else {},
+            )
+        )
 
     def _take_slice(self, receipt: SliceReceipt) -> None:
         if receipt.first_bad is not None and self._fail_on_bad_row:

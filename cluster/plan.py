@@ -23,7 +23,7 @@ def plan_prepare(
     corpus_uri: str, bundle_path: Path, output_uri: str, settings: CorpusSettings
 ) -> ScoreRun:
     """Decide on a run that only prepares shards."""
-    bundle, corpus = _open(corpus_uri, bundle_path, settings)
+    bundle, corpus = open_both(corpus_uri, bundle_path, settings)
     return ScoreRun(
         bundle=bundle,
         output=None,
@@ -61,7 +61,7 @@ def plan_score(
         _check_kept(bundle, settings)
         identity = _prepared_identity(source, bundle, settings)
     else:
-        bundle, corpus = _open(corpus_uri, bundle_path, settings)
+        bundle, corpus = open_both(corpus_uri, bundle_path, settings)
         identity = _corpus_identity(bundle, corpus, settings)
     budget = max_batch_tokens or bundle.cost_profile.max_batch_tokens
     identity.update(
@@ -83,7 +83,13 @@ def plan_score(
     )
 
 
-def _open(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
+def open_both(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
+    """A bundle and a corpus that fit together.
+
+    Raises:
+        BundleError: The bundle cannot be used.
+        InputError: The corpus cannot be read, or has not what the bundle scores.
+    """
     bundle = open_bundle(bundle_path)
     _check_kept(bundle, settings)
     if bundle.text_pairs and settings.text_pair_column is None:

@@ -56,11 +56,19 @@ class Slot:
 
 @dataclass
 class ActorPool:
-    """Slots with running actors."""
+    """Slots with running actors.
+
+    Attributes:
+        work: What the actors do.
+        slots: One for each actor.
+        self_check: Which actors run on which cores.
+        num_idle_cores: Physical cores of the actors' nodes that no actor owns.
+    """
 
     work: Work
     slots: list[Slot]
     self_check: list[str] = field(default_factory=list)
+    num_idle_cores: int = 0
 
     def start(self) -> None:
         """Start an actor in every slot."""
@@ -161,6 +169,7 @@ def plan_pool(
     """
     slots: list[Slot] = []
     self_check: list[str] = []
+    num_idle_cores = 0
     hosts = _discover_hosts()
     num_nodes_left = len(hosts)
     for node_id, topology in hosts:
@@ -179,13 +188,22 @@ def plan_pool(
             oversubscribe=oversubscribe,
         )
         self_check.append(describe_core_sets(core_sets, topology))
-        for core_set in core_sets:
-            cpus = ",".join(map(str, core_set.cpus))
-            slots.append(
-                Slot(name=f"{topology.hostname}:{cpus}", node_id=node_id, core_set=core_set)
-            )
+        num_owned = sum(core_set.num_threads for core_set in core_sets)
+        num_idle_cores += max(0, topology.num_usable_cores - num_owned)
+        for core_set, name in zip(core_sets, _name_actors(topology, core_sets), strict=True):
+            slots.append(Slot(name=name, node_id=node_id, core_set=core_set))
     _check_free(slots, hosts)
-    return ActorPool(work=work, slots=slots, self_check=self_check)
+    return ActorPool(work=work, slots=slots, self_check=self_check, num_idle_cores=num_idle_cores)
+
+
+def _name_actors(topology: HostTopology, core_sets: list[CoreSet]) -> list[str]:
+    """Host and CPUs of each actor, and a number where actors share them."""
+    names: list[str] = []
+    for core_set in core_sets:
+        name = f"{topology.hostname}:{','.join(map(str, core_set.cpus))}"
+        taken = sum(other.partition("#")[0] == name for other in names)
+        names.append(f"{name}#{taken + 1}" if taken else name)
+    return names
 
 
 def _check_answers(address: str) -> None:

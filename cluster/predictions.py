@@ -36,6 +36,7 @@ class Receipt:
         num_batches: Batches run.
         started_at, finished_at: Seconds since the epoch.
         phase_s: Seconds by phase.
+        lengths: Texts scored by length, see `lengths.count_lengths`; empty in old files.
         predicted_s: Seconds expected from the bundle's cost profile.
         rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.
     """
@@ -56,6 +57,7 @@ class Receipt:
     rss_bytes: int
     peak_rss_bytes: int
     phase_s: dict[str, float] = field(default_factory=dict)
+    lengths: dict[str, list[int]] = field(default_factory=dict)
 
 
 def build_predictions(

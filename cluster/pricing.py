@@ -5,7 +5,13 @@
 `prices.csv` beside this file has what 67 instance types of three clouds cost per hour. Each row
 carries its source and date in the columns `source` and `as_of`, and they say what to trust: AWS
 spot prices are estimates from a savings rate, Azure spot prices are of 2024. So totals use
-on-demand prices, and spot only where the caller asks for it.
+on-demand prices, and spot only where the caller asks for it (`market.py`). CPU generations and
+clocks (sustained on all cores as the cloud or vendor says, good to about 10%) are common knowledge.
+
+A table of the user has the same columns. These may be left out or empty: `cpu_generation` (a name
+of `processors.py`), `clock_ghz`, `usd_per_hour_reserved`, `spot_as_of` (the date of the spot price,
+where it is not `as_of`), `spot_is_estimate` (yes or no), and `currency`: prices are in USD, or in
+another currency that `usd_per_unit` gives the rate of.
 
 This module knows hours and rows; it knows nothing of shards, models or Ray.
 """
@@ -19,6 +25,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from cluster.processors import CPU_GENERATIONS
 from fastformers.errors import InputError
 
 PRICE_TABLE = Path(__file__).with_name("prices.csv")
@@ -43,6 +50,12 @@ class InstancePrice:
         usd_per_hour_spot: Spot price, or None if unknown; read `source` before relying on it.
         as_of: ISO date of the on-demand price.
         source: Where both prices come from.
+        cpu_generation: A name of `processors.CPU_GENERATIONS`, the slowest where the cloud gives
+            one of several; None if not known.
+        clock_ghz: Sustained clock of all cores, or None if not known.
+        usd_per_hour_reserved: Price under the reservation that the table is of, or None.
+        spot_as_of: ISO date of the spot price, or None without one.
+        spot_is_estimate: Whether the spot price was worked out rather than read.
     """
 
     cloud: str
@@ -58,6 +71,20 @@ class InstancePrice:
     usd_per_hour_spot: float | None
     as_of: str
     source: str
+    cpu_generation: str | None = None
+    clock_ghz: float | None = None
+    usd_per_hour_reserved: float | None = None
+    spot_as_of: str | None = None
+    spot_is_estimate: bool = False
+
+
+_OPTIONAL_COLUMNS = (
+    *("cpu_generation", "clock_ghz", "usd_per_hour_reserved", "spot_as_of", "spot_is_estimate"),
+    *("currency", "usd_per_unit"),
+)
+_REQUIRED_COLUMNS = tuple(
+    name for name in InstancePrice.__dataclass_fields__ if name not in _OPTIONAL_COLUMNS
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +135,13 @@ class _Row:
         if not (0 < value < math.inf):
             raise self.error(column, f"{text} is not usable; it must be above 0 and finite")
         return value
+
+    def optional(self, column: str) -> str | None:
+        """Text of a cell that may be empty, or of a column that may be missing."""
+        return (self.cells.get(column) or "").strip() or None
+
+    def optional_positive(self, column: str) -> float | None:
+        return None if self.optional(column) is None else self.positive(column)
 
     def iso_date(self, column: str) -> str:
         text = self.text(column)
@@ -250,11 +284,17 @@ def _read_rows(path: Path) -> list[_Row]:
             rows = [_Row(path=path, line=reader.line_num, cells=cells) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV: {error}; give another file") from error
-    missing = [name for name in InstancePrice.__dataclass_fields__ if name not in columns]
+    missing = [name for name in _REQUIRED_COLUMNS if name not in columns]
     if missing:
         raise InputError(
             f"{path}: line 1: missing column {', '.join(missing)}; "
-            f"the header must have {','.join(InstancePrice.__dataclass_fields__)}"
+            f"the header must have {','.join(_REQUIRED_COLUMNS)}"
+        )
+    unknown = [name for name in columns if name not in (*_REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS)]
+    if unknown:
+        raise InputError(
+            f"{path}: line 1: unknown column {unknown[0]}; "
+            f"optional columns are {', '.join(_OPTIONAL_COLUMNS)}"
         )
     for row in rows:
         if None in row.cells:
@@ -269,6 +309,11 @@ def _parse_price(row: _Row) -> InstancePrice:
         raise row.error(
             "physical_cores", f"{physical_cores} is more than the {vcpus} vcpus; fix it"
         )
+    rate = _usd_per_unit(row)
+    reserved = row.optional_positive("usd_per_hour_reserved")
+    spot = row.optional_positive("usd_per_hour_spot")
+    as_of = row.iso_date("as_of")
+    spot_as_of = row.iso_date("spot_as_of") if row.optional("spot_as_of") else as_of
     return InstancePrice(
         cloud=row.text("cloud"),
         region=row.text("region"),
@@ -279,10 +324,45 @@ def _parse_price(row: _Row) -> InstancePrice:
         gpu_name=row.cells["gpu_name"] or None,
         gpu_count=row.integer("gpu_count", at_least=0),
         cpu=row.text("cpu"),
-        usd_per_hour_on_demand=row.positive("usd_per_hour_on_demand"),
-        usd_per_hour_spot=(
-            row.positive("usd_per_hour_spot") if row.cells["usd_per_hour_spot"] else None
-        ),
-        as_of=row.iso_date("as_of"),
+        usd_per_hour_on_demand=row.positive("usd_per_hour_on_demand") * rate,
+        usd_per_hour_spot=None if spot is None else spot * rate,
+        as_of=as_of,
         source=row.text("source"),
+        cpu_generation=_cpu_generation(row),
+        clock_ghz=row.optional_positive("clock_ghz"),
+        usd_per_hour_reserved=None if reserved is None else reserved * rate,
+        spot_as_of=None if spot is None else spot_as_of,
+        spot_is_estimate=_yes(row, "spot_is_estimate"),
     )
+
+
+def _usd_per_unit(row: _Row) -> float:
+    currency = row.optional("currency") or "USD"
+    if not (len(currency) == 3 and currency.isalpha() and currency.isupper()):
+        raise row.error("currency", f"{currency!r} is not a currency; write USD")
+    rate = row.optional_positive("usd_per_unit")
+    if currency == "USD":
+        if rate not in (None, 1.0):
+            raise row.error("usd_per_unit", f"{rate:g} is not the rate of USD; leave it empty")
+        return 1.0
+    if rate is None:
+        raise row.error(
+            "currency",
+            f"{currency!r} has no known rate; give it in a column usd_per_unit, or convert to USD",
+        )
+    return rate
+
+
+def _cpu_generation(row: _Row) -> str | None:
+    name = row.optional("cpu_generation")
+    if name is not None and name not in CPU_GENERATIONS:
+        known = ", ".join(CPU_GENERATIONS)
+        raise row.error("cpu_generation", f"{name!r} is not known; leave it empty or use {known}")
+    return name
+
+
+def _yes(row: _Row, column: str) -> bool:
+    text = row.optional(column) or "no"
+    if text not in ("yes", "no"):
+        raise row.error(column, f"{text!r} is neither yes nor no")
+    return text == "yes"

@@ -1,18 +1,32 @@
 """The bill: what a run did, how fast, where the time went and what it cost.
 
-    receipts -> [report] -> report.json, a table, the last line of stdout
+    receipts, attempts -> [report] -> report.json -> table, page, the last line of stdout
 
 Wall seconds count from the start of the command, Ray's start included, because the machine is
 paid for that time too. Ratios are 0-1 here and percentages only where they are printed.
 """
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
-from rich.table import Table
-
+from cluster.attempts import Attempt
+from cluster.bill import (
+    HEADINGS,
+    RunTimes,
+    TypeCost,
+    compare_prediction,
+    estimate_saved_usd,
+    itemize,
+    round_total,
+)
+from cluster.energy import Energy
+from cluster.lengths import add_lengths
 from cluster.predictions import PHASES, Receipt
 from cluster.pricing import HourlyPrice, usd_of, usd_per_million
 from cluster.run import RunResult, ScoreRun
+from fastformers.cost_profile import read_cpu_model
 
 # What `fastformers score` promises to print last; report.json holds more.
 SUMMARY_KEYS = (
@@ -38,11 +52,25 @@ SUMMARY_KEYS = (
 )
 
 
-def build_report(run: ScoreRun, result: RunResult, price: HourlyPrice) -> dict[str, Any]:
+def build_report(
+    run: ScoreRun,
+    result: RunResult,
+    price: HourlyPrice,
+    *,
+    energy: Energy | None = None,
+    other_types: Sequence[TypeCost] = (),
+) -> dict[str, Any]:
     """Everything that was measured, as plain values.
 
     Rates and cost are of this run: rows that earlier runs scored are counted in `rows` and
     `resumed_rows`, but neither sped up nor paid for.
+
+    Args:
+        run: What was to be done.
+        result: What was done.
+        price: Of an hour of one machine.
+        energy: What the driver's node drew, if it was measured.
+        other_types: What the run would have cost elsewhere, cheapest first.
     """
     receipts = result.receipts
     rows = sum(shard.num_rows for shard in result.shards)
@@ -75,62 +103,80 @@ def build_report(run: ScoreRun, result: RunResult, price: HourlyPrice) -> dict[s
         "num_actors": result.num_actors,
         "num_machines": result.num_machines,
         "cores": result.self_check,
+        "driver_cpu": read_cpu_model(),
         "phase_s": phase_s,
         "predicted_s": sum(receipt.predicted_s for receipt in receipts),
         "peak_rss_bytes": max((receipt.peak_rss_bytes for receipt in receipts), default=0),
         "actors": _by_actor(receipts),
-        "timeline": [_timeline_entry(receipt) for receipt in receipts],
+        "started_at": datetime.fromtimestamp(result.started_at, UTC).isoformat(timespec="seconds"),
+        "bill": _bill(result, usd_total),
+        "other_types": [asdict(cost) for cost in other_types],
+        "energy": asdict(energy) if energy is not None else None,
+        "lengths": add_lengths(receipt.lengths for receipt in [*result.resumed, *receipts]),
+        "earlier": _earlier(result.resumed),
+        "timeline": _timeline(result.attempts, receipts),
         "bundle": {
             "path": str(run.bundle.path),
             "precision": run.bundle.precision,
             "digest": run.bundle.digest,
             "max_batch_tokens": run.max_batch_tokens,
+            "profile_cpu": run.bundle.cost_profile.cpu_model,
         },
         "output": str(run.output or run.shards),
     }
 
 
-def render_bill(report: dict[str, Any]) -> Table:
-    """The report as a table for people."""
-    table = Table(title="Bill", show_header=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
-    rows, unique = report["rows"], report["unique_rows"]
-    resumed = (
-        f", {report['resumed_rows']:,} of them by earlier runs" if report["resumed_rows"] else ""
+def _bill(result: RunResult, usd_total: float) -> dict[str, Any]:
+    receipts = result.receipts
+    items = itemize(
+        result.attempts,
+        RunTimes(setup_s=result.setup_s, work_end_s=result.work_end_s, wall_s=result.wall_s),
+        actor_cores=result.actor_cores,
+        num_idle_cores=result.num_idle_cores,
+        padding_efficiency=_padding_efficiency(receipts),
+        usd_total=usd_total,
     )
-    table.add_row("rows", f"{rows:,} ({unique:,} different texts scored{resumed})")
-    efficiency = report["padding_efficiency"]
-    padding = "" if efficiency is None else f" (padding efficiency {efficiency:.3f})"
-    table.add_row("tokens", f"{report['tokens']:,}{padding}")
-    table.add_row("dead letters", f"{report['dead_letters']:,}")
-    table.add_row(
-        "speed",
-        f"{report['rows_per_second']:,.0f} rows/s, {report['tokens_per_second']:,.0f} tokens/s "
-        f"in {report['wall_s']:.1f} s",
+    prediction = compare_prediction(
+        [receipt.predicted_s for receipt in receipts],
+        [
+            receipt.phase_s.get("infer", 0.0) * result.actor_cores.get(receipt.actor, 1)
+            for receipt in receipts
+        ],
     )
-    for name, actor in report["actors"].items():
-        table.add_row(
-            f"  {name}",
-            f"{actor['rows_per_second']:,.0f} rows/s, {actor['tokens_per_second']:,.0f} tokens/s, "
-            f"{actor['shards']} shards, peak {actor['peak_rss_bytes'] / 2**20:,.0f} MiB",
-        )
-    phases = report["phase_s"]
-    total_s = sum(phases.values()) or 1.0
-    table.add_row(
-        "actor time", ", ".join(f"{name} {100 * s / total_s:.1f}%" for name, s in phases.items())
+    scored = {receipt.shard for receipt in receipts}
+    shards = [shard for shard in result.shards if shard.name in scored]
+    saved = estimate_saved_usd(
+        items,
+        num_tokens=sum(shard.num_tokens for shard in shards),
+        num_scored_tokens=sum(shard.num_unique_tokens for shard in shards),
     )
-    if report["retries"] or report["skipped_files"]:
-        table.add_row(
-            "trouble",
-            f"{report['retries']} leases retried, {len(report['skipped_files'])} files skipped",
-        )
-    table.add_row("price", f"{report['usd_per_hour']:.4f} USD/h ({report['price']})")
-    per_million = report["usd_per_million"]
-    table.add_row("cost", f"{report['usd_total']:.6f} USD")
-    if per_million is not None:
-        table.add_row("per million rows", f"{per_million:.4f} USD")
-    return table
+    return {
+        "items": [
+            {
+                "heading": item.heading,
+                "what": HEADINGS[item.heading],
+                "core_s": item.core_s,
+                "usd": float(item.usd),
+            }
+            for item in items
+        ],
+        "total_usd": float(round_total(usd_total)),
+        "duplicates_saved_usd": float(saved),
+        "prediction": asdict(prediction) if prediction is not None else None,
+    }
+
+
+def _earlier(resumed: list[Receipt]) -> dict[str, Any] | None:
+    """What is known of the runs before this one, from the receipts of their shards."""
+    if not resumed:
+        return None
+    return {
+        "shards": len(resumed),
+        "rows": sum(receipt.num_rows for receipt in resumed),
+        "actor_s": sum(receipt.finished_at - receipt.started_at for receipt in resumed),
+        "started_at": min(receipt.started_at for receipt in resumed),
+        "finished_at": max(receipt.finished_at for receipt in resumed),
+    }
 
 
 def _padding_efficiency(receipts: list[Receipt]) -> float | None:
@@ -165,16 +211,28 @@ def _by_actor(receipts: list[Receipt]) -> dict[str, dict[str, float]]:
     return actors
 
 
-def _timeline_entry(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "shard": receipt.shard,
-        "actor": receipt.actor,
-        "attempt": receipt.attempt,
-        "started_at": receipt.started_at,
-        "finished_at": receipt.finished_at,
-        "rows": receipt.num_rows,
-        "tokens": receipt.num_tokens,
-        "predicted_s": receipt.predicted_s,
-        "infer_s": receipt.phase_s.get("infer", 0.0),
-        "rss_bytes": receipt.rss_bytes,
-    }
+def _timeline(attempts: list[Attempt], receipts: list[Receipt]) -> list[dict[str, Any]]:
+    """Every attempt of this run, and what came out of those that scored a shard."""
+    receipt_of = {(receipt.shard, receipt.attempt): receipt for receipt in receipts}
+    timeline = []
+    for attempt in attempts:
+        is_score = attempt.job == "score" and not attempt.is_lost
+        receipt = receipt_of[attempt.name, attempt.number] if is_score else None
+        timeline.append(
+            {
+                "job": attempt.job,
+                "name": attempt.name,
+                "actor": attempt.actor,
+                "attempt": attempt.number,
+                "lost": attempt.is_lost,
+                "start_s": attempt.start_s,
+                "end_s": attempt.end_s,
+                "busy_s": sum(attempt.phase_s.values()),
+                "infer_s": attempt.phase_s.get("infer", 0.0),
+                "rows": receipt.num_rows if receipt else 0,
+                "tokens": receipt.num_tokens if receipt else 0,
+                "predicted_s": receipt.predicted_s if receipt else 0.0,
+                "rss_bytes": receipt.rss_bytes if receipt else 0,
+            }
+        )
+    return timeline

@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster import prepared
 from cluster.actor import Work
+from cluster.attempts import Attempt
 from cluster.corpus import Corpus
 from cluster.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
 from cluster.driver import Driver, Progress
@@ -44,8 +45,13 @@ class RunResult:
         self_check: Which actors ran on which cores.
         num_actors, num_machines: How many there were.
         num_retries: Leases that were lost with their actor.
+        attempts: What each actor was given to do, in the order in which it ended.
+        actor_cores: Cores that each actor owned.
+        num_idle_cores: Cores of their nodes that none owned.
+        started_at: When it started, in seconds since the epoch.
         wall_s: Seconds from start to end, starting Ray included.
         setup_s: Of these, until the first lease could be handed out.
+        work_end_s: Of these, until the last one was done.
     """
 
     shards: list[Shard]
@@ -58,8 +64,13 @@ class RunResult:
     num_actors: int
     num_machines: int
     num_retries: int
+    attempts: list[Attempt]
+    actor_cores: dict[str, int]
+    num_idle_cores: int
+    started_at: float
     wall_s: float
     setup_s: float
+    work_end_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +135,7 @@ class ScoreRun:
         if self.corpus is None:
             shards = prepared.load_shards(self.shards)
         if not slices and (self.output is None or all(s.name in resumed for s in shards)):
-            return self._conclude(None, shards, resumed, start, start)
+            return self._conclude(None, shards, resumed, start, start, start)
         with connect(actors.address):
             pool = self._plan_pool(actors, say)
             for line in pool.self_check:
@@ -138,14 +149,16 @@ class ScoreRun:
                 timeout_s=actors.timeout_s,
                 fail_on_bad_row=self.fail_on_bad_row,
                 on_progress=on_progress,
+                start=start,
             )
             try:
                 pool.start()
                 setup = time.perf_counter()
                 driver.run()
+                work_end = time.perf_counter()
             finally:
                 pool.stop()
-            return self._conclude(driver, driver.shards, resumed, start, setup)
+            return self._conclude(driver, driver.shards, resumed, start, setup, work_end)
 
     def describe(self) -> dict[str, Any]:
         """What it would do, without doing any of it."""
@@ -239,6 +252,7 @@ class ScoreRun:
         resumed: dict[str, Receipt],
         start: float,
         setup: float,
+        work_end: float,
     ) -> RunResult:
         shards = sorted(shards, key=lambda shard: shard.name)
         receipts = driver.receipts if driver is not None else []
@@ -259,6 +273,7 @@ class ScoreRun:
             for phase, seconds in slice_receipt.phase_s.items():
                 phase_s[phase] = phase_s.get(phase, 0.0) + seconds
         slots = driver.slots if driver is not None else []
+        wall_s = time.perf_counter() - start
         return RunResult(
             shards=shards,
             receipts=receipts,
@@ -270,8 +285,13 @@ class ScoreRun:
             num_actors=len(slots),
             num_machines=max(1, len({slot.node_id for slot in slots})),
             num_retries=driver.num_retries if driver is not None else 0,
-            wall_s=time.perf_counter() - start,
+            attempts=driver.attempts if driver is not None else [],
+            actor_cores=driver.actor_cores if driver is not None else {},
+            num_idle_cores=driver.num_idle_cores if driver is not None else 0,
+            started_at=time.time() - wall_s,
+            wall_s=wall_s,
             setup_s=setup - start,
+            work_end_s=work_end - start,
         )
 
     def _tidy(self, shards: list[Shard]) -> None:

@@ -66,6 +66,12 @@ def plan_shard_seconds(text_bytes: int, seconds_per_token: float) -> float:
     return min(max(total_s / SHARDS_PER_CORPUS, MIN_SHARD_SECONDS), MAX_SHARD_SECONDS)
 
 
+def plan_num_shards(text_bytes: int, seconds_per_token: float) -> int:
+    """About how many shards a corpus of that size is cut into."""
+    total_s = text_bytes / _BYTES_PER_TOKEN * seconds_per_token
+    return max(1, round(total_s / plan_shard_seconds(text_bytes, seconds_per_token)))
+
+
 def cut_shards(seconds_N: NDArray[np.float64], shard_seconds: float) -> list[range]:
     """Cut rows into contiguous runs of about equal cost, none empty.
 

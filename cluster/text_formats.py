@@ -26,6 +26,7 @@ _COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
 # What pyarrow raises for a value that does not fit its column.
 _UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
 csv.field_size_limit(2**31 - 1)
+_CONVINCING_RECORDS = 5  # that have as many fields as the header, to believe that a record begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class JsonLinesReader:
             yield FilePart(
                 start=0, stop=None, num_bytes=info.size, num_rows=num_rows, max_rows=limit
             )
-        elif _is_compressed(path):
+        elif is_compressed(path):
             yield FilePart(start=0, stop=None, num_bytes=info.size)
         else:
             for start in range(0, info.size, part_bytes):
@@ -174,7 +175,7 @@ class CsvReader:
             header_end = [0]
             names = _header(file, header_end) or []
         start = start or header_end[0]
-        seekable = not _is_compressed(path) and max_rows is None
+        seekable = not is_compressed(path) and max_rows is None
         position = [start]
         rows: list[list[str]] = []
         errors: dict[int, str] = {}
@@ -205,6 +206,28 @@ class CsvReader:
             kept=pa.table(kept, schema=self.kept_schema),
             rest_start=rest_start,
         )
+
+    def find_record(self, path: str, position: int, size_bytes: int) -> int:
+        """Byte at or after `position` where a record seems to begin; for samples.
+
+        That is after the first line break behind which some records in a row have as many fields
+        as the header. A quoted field that holds such lines itself can deceive it.
+        """
+        with _open_lines(self.filesystem, path, 0) as file:
+            end = [0]
+            num_fields = len(_header(file, end) or [])
+        if position <= end[0]:
+            return end[0]
+        with _open_lines(self.filesystem, path, position - 1) as file:
+            start = position - 1 + len(file.readline())
+            while start < size_bytes:
+                file.seek(start)
+                records = list(itertools.islice(_records(file, [0]), _CONVINCING_RECORDS))
+                if all(not isinstance(r, str) and len(r) == num_fields for r in records):
+                    return start
+                file.seek(start)
+                start += len(file.readline())
+        return size_bytes
 
 
 def _parse_json(line: bytes) -> dict[str, Any] | str:
@@ -282,7 +305,8 @@ def _unreadable(path: str, error: OSError, *, skip: bool) -> str:
     ) from error
 
 
-def _is_compressed(path: str) -> bool:
+def is_compressed(path: str) -> bool:
+    """Whether a file can only be read from its beginning."""
     return path.lower().rpartition(".")[2] in _COMPRESSIONS
 
 

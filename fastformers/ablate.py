@@ -5,23 +5,18 @@
 Each rung adds one thing to the one before: padding undone, a distilled student, an int8 graph laid
 for the CPU, one instance for each core, pruning. Measures what it is given; making students and
 bundles is the business of `compress`.
-
-Shape suffixes: N texts, C classes.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedModel
 
 from fastformers.bundle import TOKENIZER_FILE, Bundle, open_bundle
 from fastformers.errors import InputError
 from fastformers.evaluate import teacher_logits
 from fastformers.examples import Examples, encode_labels
-from fastformers.export import class_names, load_teacher, max_positions
+from fastformers.export import class_names, load_teacher, max_positions, task_of
 from fastformers.ladder import Ladder, Rung
 from fastformers.ladder_texts import TextsConfig, load_texts, time_tokenization
 from fastformers.rungs import (
@@ -34,9 +29,7 @@ from fastformers.rungs import (
     pytorch_rung,
 )
 from fastformers.tokenizer import TokenizedRows
-
-_SLICE_ROWS = 256
-_SAY_EVERY_S = 10.0
+from fastformers.training import OnProgress
 
 
 def build_ladder(
@@ -46,7 +39,7 @@ def build_ladder(
     student_path: Path | None,
     bundle_paths: Sequence[Path],
     cpus_of_instance: Sequence[tuple[int, ...]],
-    say: Callable[[str], None] = lambda line: None,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> Ladder:
     """Load models and texts and lay out the rungs that they allow.
 
@@ -57,7 +50,7 @@ def build_ladder(
         bundle_paths: Bundles: the first of the unpruned student, then of each further rung.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core;
             as many threads are used where a rung runs one text on all cores.
-        say: Gets a line now and then while accuracy is measured, outside any clock.
+        on_progress: Told how far the accuracy of teacher and student is, outside any clock.
 
     Raises:
         InputError: A path, column or label cannot be used, or two models do not belong together.
@@ -66,6 +59,11 @@ def build_ladder(
     examples, eval_path = load_texts(config)
     bundles = [open_bundle(path) for path in bundle_paths]
     teacher = load_teacher(teacher_path)
+    if task_of(teacher) != "text-classification":
+        raise InputError(
+            f"--teacher {teacher_path}: its task is {task_of(teacher)}; ablate measures "
+            "text-classification, compress and bench measure any task"
+        )
     tokenizer_json, tokenizer_limit = _read_tokenizer(teacher_path)
     max_length = _choose_max_length(config.max_length, tokenizer_limit, teacher, bundles)
     labels = class_names(teacher.config)
@@ -81,7 +79,7 @@ def build_ladder(
         padded_to=max_length,
         num_threads=num_cores,
         baseline_rows=config.baseline_rows,
-        logits_NC=_classify("teacher", teacher, rows, say),
+        logits_NC=teacher_logits(teacher, rows, on_progress),
         tokenization_s=tokenization_s,
     )
     if student_path is not None:
@@ -93,7 +91,7 @@ def build_ladder(
                 student,
                 student_rows,
                 num_threads=num_cores,
-                logits_NC=_classify("student", student, student_rows, say),
+                logits_NC=teacher_logits(student, student_rows, on_progress),
                 tokenization_s=student_tokenization_s,
             )
         )
@@ -140,30 +138,13 @@ def _bundle_rungs(
     if not is_first:
         return [instances]
     whole = engine_rung(
-        INT8_GRAPH if bundle.precision == "int8" else "+ graph optimization",
+        INT8_GRAPH if bundle.precision.startswith("int8") else "+ graph optimization",
         bundle.model_path,
         rows,
         num_threads=len(cpus_of_instance),
         tokenization_s=tokenization_s,
     )
     return [whole, instances]
-
-
-def _classify(
-    what: str, model: PreTrainedModel, rows: TokenizedRows, say: Callable[[str], None]
-) -> NDArray[np.float32]:
-    """Logits (N, C), in slices so that a large model can say how far it is."""
-    start = said = time.perf_counter()
-    slices = []
-    for first in range(0, len(rows), _SLICE_ROWS):
-        stop = min(first + _SLICE_ROWS, len(rows))
-        slices.append(teacher_logits(model, rows.slice(first, stop)))
-        now = time.perf_counter()
-        if now - said >= _SAY_EVERY_S:
-            said = now
-            eta_s = (now - start) * (len(rows) - stop) / stop
-            say(f"accuracy of the {what}: {100 * stop / len(rows):.0f}%, ETA {eta_s:.0f} s")
-    return np.concatenate(slices)
 
 
 def _choose_max_length(

@@ -67,7 +67,7 @@ class Bundle:
         max_length: Tokens a row is truncated to, special tokens included.
         text_pairs: Whether a row is two texts.
         input_names: Inputs of the graph.
-        precision: "int8" or "float32".
+        precision: "int8", "int8-dynamic", "float16" or "float32".
         stages: Quality after each stage of the recipe.
         provenance: Where teacher and data came from, and the versions that made it.
         cost_profile: Seconds by length, as measured where it was compressed.
@@ -235,6 +235,8 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
             max_batch_tokens=profile["max_batch_tokens"],
             lengths=tuple(profile["lengths"]),
             seconds_per_row=tuple(profile["seconds_per_row"]),
+            cpu_generation=profile.get("cpu_generation"),
+            cpu_features=tuple(profile.get("cpu_features", ())),
         ),
         files=fields["files"],
     )

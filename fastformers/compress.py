@@ -228,7 +228,10 @@ def _write(config: CompressConfig, chosen: Candidate) -> Bundle:
         input_names=engine.input_names,
         precision=draft.precision,
         stages=chosen.qualities,
-        provenance=_provenance(config, chosen),
+        provenance={
+            **_provenance(config, chosen),
+            "float_projections": list(draft.float_projections),
+        },
         cost_profile=chosen.cost_profile,
         files={},
     )

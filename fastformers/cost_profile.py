@@ -6,7 +6,6 @@ Measured once when a bundle is made, for the best token budget found on that mac
 in the bundle, so that how a corpus is cut into shards and batches never depends on who runs it.
 """
 
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastformers.batching import rows_per_batch
 from fastformers.engine import Engine
+from fastformers.processor import read_processor
 
 TOKEN_BUDGETS = (256, 512, 1024, 2048, 4096)
 
@@ -30,6 +30,8 @@ class CostProfile:
         max_batch_tokens: The token budget that was fastest.
         lengths: Lengths measured, ascending, in tokens.
         seconds_per_row: Median seconds a row of each length took in a full batch.
+        cpu_generation: Generation of the processor, see `processor.py`; None if not known.
+        cpu_features: Vector extensions that it let the engine use; empty if not known.
     """
 
     engine: str
@@ -37,6 +39,8 @@ class CostProfile:
     max_batch_tokens: int
     lengths: tuple[int, ...]
     seconds_per_row: tuple[float, ...]
+    cpu_generation: str | None = None
+    cpu_features: tuple[str, ...] = ()
 
     def estimate_seconds(self, lengths_N: NDArray[np.integer]) -> NDArray[np.float64]:
         """Predicted seconds of each row, interpolated between the measured lengths."""
@@ -71,9 +75,12 @@ def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 3) -
     lengths = sorted(
         {2, *(n for n in (8, 16, 32, 64, 128, 256, 384) if n < max_length), max_length}
     )
+    processor = read_processor()
     return CostProfile(
         engine=engine.name,
-        cpu_model=read_cpu_model(),
+        cpu_model=processor.model,
+        cpu_generation=processor.generation,
+        cpu_features=processor.features,
         max_batch_tokens=best,
         lengths=tuple(lengths),
         seconds_per_row=tuple(
@@ -84,12 +91,7 @@ def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 3) -
 
 def read_cpu_model(root: Path = Path("/")) -> str:
     """Name of this machine's processor, as its kernel gives it."""
-    cpuinfo = root / "proc/cpuinfo"
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return read_processor(root).model
 
 
 def _seconds_per_row(engine: Engine, length: int, max_batch_tokens: int, repeats: int) -> float:

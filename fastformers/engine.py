@@ -4,17 +4,25 @@
 
 The engine knows nothing of text, labels or shards. ONNX Runtime's own defaults are for servers:
 it takes every core of the host, keeps the memory of the largest shape it ever saw, and fuses
-Add + LayerNormalization into a kernel that is scalar on the CPU; each is set right here.
+Add + LayerNormalization into a kernel that is scalar on the CPU; each is set right here. On a GPU
+that fusion is good and stays on; what runs there is float16 or float32, for the int8 operators
+have CPU kernels only.
 """
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fastformers.errors import BundleError, FastformersError
+from fastformers.errors import BundleError, FastformersError, InputError
+
+Device = Literal["cpu", "cuda"]
+_PROVIDERS: dict[Device, list[str]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+}
 
 
 class EngineError(FastformersError):
@@ -37,18 +45,23 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """ONNX Runtime on the CPU cores that the calling process owns."""
+    """ONNX Runtime, on the CPU cores that the calling process owns or on its GPU."""
 
-    def __init__(self, model: Path, *, num_threads: int = 1) -> None:
+    def __init__(self, model: Path, *, num_threads: int = 1, device: Device = "cpu") -> None:
         """Load a graph.
 
         Args:
             model: ONNX file.
             num_threads: Threads of the session: as many as the actor owns cores.
+            device: "cuda" is the first GPU that the process sees.
 
         Raises:
             BundleError: ONNX Runtime cannot load the file.
+            InputError: The device is not there, or this onnxruntime was built without it.
         """
+        if device == "cuda":
+            _load_cuda()
+        self._device = device
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
@@ -61,18 +74,24 @@ class OnnxEngine:
             self._session = onnxruntime.InferenceSession(
                 model,
                 options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=["SkipLayerNormFusion"],
+                providers=_PROVIDERS[device],
+                disabled_optimizers=["SkipLayerNormFusion"] if device == "cpu" else [],
             )
         except Exception as error:  # its exception classes share no base but Exception
             raise BundleError(f"{model}: ONNX Runtime cannot load it: {error}") from error
+        if self._session.get_providers()[0] != _PROVIDERS[device][0]:
+            raise InputError(
+                "device cuda: ONNX Runtime cannot start CUDA here; check nvidia-smi, and that its "
+                "CUDA and cuDNN are installed: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            )
         self.input_names = tuple(entry.name for entry in self._session.get_inputs())
         self.num_outputs: int = self._session.get_outputs()[0].shape[1]
 
     @property
     def name(self) -> str:
         """Engine and version."""
-        return f"onnxruntime {onnxruntime.__version__}"
+        suffix = "" if self._device == "cpu" else f" {self._device}"
+        return f"onnxruntime {onnxruntime.__version__}{suffix}"
 
     def run(
         self, ids_BT: NDArray[np.int64], types_BT: NDArray[np.int64] | None
@@ -90,3 +109,13 @@ class OnnxEngine:
         except Exception as error:  # its exception classes share no base but Exception
             raise EngineError(str(error).splitlines()[0]) from error
         return logits_BC
+
+
+def _load_cuda() -> None:
+    """Make the CUDA that pip installed known to ONNX Runtime; refuse a build without CUDA."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise InputError(
+            "device cuda: this onnxruntime is built for the CPU only; pip uninstall onnxruntime, "
+            "then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        )
+    onnxruntime.preload_dlls()

@@ -153,7 +153,7 @@ def _new_model(
     model_path: Path, task: TaskName, names: list[str], num_layers: int | None
 ) -> PreTrainedModel:
     """The encoder with a head for the task; a head of another size does not stand in the way."""
-    changes = {"attn_implementation": "sdpa", **_config_changes(model_path, num_layers)}
+    changes = _config_changes(model_path, num_layers)
     if task == "multiple-choice":
         return AutoModelForMultipleChoice.from_pretrained(
             model_path, ignore_mismatched_sizes=True, **changes
@@ -175,9 +175,14 @@ def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
         raise InputError(f"--num-layers {num_layers}: give 1 to {available}")
 
 
-def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, float]:
-    changes = without_attention_dropout(AutoConfig.from_pretrained(model_path))
-    return changes if num_layers is None else {**changes, "num_hidden_layers": num_layers}
+def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
+    config = AutoConfig.from_pretrained(model_path)
+    changes: dict[str, Any] = without_attention_dropout(config)
+    if num_layers is not None:
+        changes["num_hidden_layers"] = num_layers
+        if hasattr(config, "layer_types"):  # ModernBERT's: which of them see a window alone
+            changes["layer_types"] = config.layer_types[:num_layers]
+    return changes
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):

@@ -11,7 +11,9 @@ What is tuned, against a traced graph:
   laid once for all layers that share it (graph_attention.py);
 - Add + LayerNormalization stay apart: ONNX Runtime's fused SkipLayerNormalization is scalar on
   the CPU (engine.py keeps the runtime from fusing them again);
-- int8 activations use fixed ranges, so a row's score cannot depend on its batch-mates.
+- int8 activations use fixed ranges, so a row's score cannot depend on its batch-mates;
+- int8 weights are scaled so that no sum of two products overflows 16 bits: x86 CPUs without VNNI
+  add in pairs there, and saturate without a word (rounding.py).
 
 Given `ranges`, the projections named there become int8 (weights per channel and symmetric,
 activations per tensor), and so do the word embeddings (per row, for size); all else stays float.
@@ -38,26 +40,9 @@ from fastformers.encoder import (
     Norm,
 )
 from fastformers.graph_attention import MICROSOFT, Attention
+from fastformers.rounding import ActivationRange, quantize_weight, quantize_words
 
 OPSET = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActivationRange:
-    """Values that an int8 activation can hold; anything outside is clipped."""
-
-    low: float
-    high: float
-
-    @property
-    def scale(self) -> float:
-        """Width of one of the 255 steps."""
-        return max(self.high - self.low, 1e-8) / 255
-
-    @property
-    def zero_point(self) -> int:
-        """The step that stands for zero."""
-        return round(min(max(-self.low / self.scale, 0), 255))
 
 
 def write_graph(
@@ -65,9 +50,10 @@ def write_graph(
     path: Path,
     *,
     text_pairs: bool,
-    ranges: Mapping[str, ActivationRange] | None = None,
+    ranges: Mapping[str, ActivationRange | None] | None = None,
     observe: bool = False,
-) -> None:
+    float16: bool = False,
+) -> tuple[str, ...]:
     """Write an encoder as an ONNX model.
 
     Inputs are `input_ids` (B, T), and `token_type_ids` (B, T) where the model tells text pairs
@@ -77,10 +63,17 @@ def write_graph(
         encoder: The classifier's weights.
         path: File to write.
         text_pairs: Whether rows are pairs; token types matter only then.
-        ranges: Activation range of each projection to quantize, by its name; None for float.
+        ranges: Activation range of each projection to quantize, by its name; a range of None is
+            taken anew from every batch (dynamic). None instead of a mapping for float.
         observe: Add the input of every projection as an output `NAME.input`, for calibration.
+        float16: Weights and arithmetic in float16, for GPUs; excludes `ranges`.
+
+    Returns:
+        Names of the projections that `ranges` may name, in the graph's order.
     """
-    graph = _Graph(ranges=dict(ranges or {}), int8_words=ranges is not None)
+    if float16 and ranges is not None:
+        raise ValueError("a graph is either int8 (ranges) or float16")
+    graph = _Graph(ranges=dict(ranges or {}), int8_words=ranges is not None, float16=float16)
     has_types = text_pairs and encoder.types_KE is not None and len(encoder.types_KE) > 1
     length = graph.node("Shape", ["input_ids"], start=1, end=2)
     attention = Attention(graph=graph, length=length, max_length=encoder.max_length)
@@ -106,6 +99,8 @@ def write_graph(
             helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
             for name in graph.observe()
         ]
+    if float16:
+        graph.cast_outputs([output.name for output in outputs])
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -122,13 +117,7 @@ def write_graph(
         producer_name="fastformers",
     )
     onnx.save(model, path)
-
-
-def quantize_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Round a projection (inputs, outputs) to int8, symmetric, one scale per output column."""
-    scale = (np.abs(weight).max(axis=0) / 127).astype(np.float32)
-    scale[scale == 0] = 1
-    return np.rint(weight / scale).astype(np.int8), scale
+    return graph.projections
 
 
 def _embed(graph: "_Graph", encoder: Encoder, length: str, *, has_types: bool) -> str:
@@ -222,8 +211,9 @@ def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) 
 class _Graph:
     """Nodes and constants under construction."""
 
-    ranges: dict[str, ActivationRange]
+    ranges: dict[str, ActivationRange | None]
     int8_words: bool
+    float16: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)
@@ -232,6 +222,9 @@ class _Graph:
     def const(self, name: str, array: NDArray[np.generic]) -> str:
         if name not in self._names:
             self._names.add(name)
+            if self.float16 and array.dtype == np.float32:
+                with np.errstate(over="ignore"):  # the stage that asks for float16 checks logits
+                    array = array.astype(np.float16)
             self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
@@ -266,9 +259,9 @@ class _Graph:
     def words(self, words_VE: Floats) -> str:
         if not self.int8_words:
             return self.node("Gather", [self.const("words", words_VE), "input_ids"])
-        rows, scale = quantize_weight(words_VE.T)
-        steps = self.node("Gather", [self.const("words", rows.T), "input_ids"])
-        scales = self.node("Gather", [self.const("words.scale", scale[:, None]), "input_ids"])
+        rows_VE, scale_V = quantize_words(words_VE)
+        steps = self.node("Gather", [self.const("words", rows_VE), "input_ids"])
+        scales = self.node("Gather", [self.const("words.scale", scale_V[:, None]), "input_ids"])
         return self.node("Mul", [self.node("Cast", [steps], to=TensorProto.FLOAT), scales])
 
     def norm(self, hidden: str, name: str, norm: Norm) -> str:
@@ -292,35 +285,36 @@ class _Graph:
         self._linear_inputs[name] = hidden
         if name not in self.ranges:
             return self.float_linear(hidden, name, linear)
-        weight, scale = quantize_weight(linear.weight)
-        scale_in, zero_in = self._range(hidden, name)
-        return self.node(
-            "MatMulIntegerToFloat",
-            [
-                self._quantized(hidden, name),
-                self.const(f"{name}.weight", weight),
-                scale_in,
-                self.const(f"{name}.scale", scale),
-                zero_in,
-                self.const(f"{name}.zero", np.zeros(len(scale), np.int8)),
-                *([self.const(f"{name}.bias", linear.bias)] if linear.bias.any() else []),
-            ],
-            domain=MICROSOFT,
-        )
+        steps, step_size = quantize_weight(linear.weight)
+        weight = self.const(f"{name}.weight", steps)
+        scale = self.const(f"{name}.scale", step_size)
+        zero = self.const(f"{name}.zero", np.zeros(len(step_size), np.int8))
+        bias = [self.const(f"{name}.bias", linear.bias)] if linear.bias.any() else []
+        span = self.ranges[name]
+        if span is None:
+            inputs = [hidden, weight, scale, zero, *bias]
+            return self.node("DynamicQuantizeMatMul", inputs, domain=MICROSOFT)
+        scale_in = self.const(f"{name}.input_scale", np.array(span.scale, np.float32))
+        zero_in = self.const(f"{name}.input_zero", np.array(span.zero_point, np.uint8))
+        quantized = self.node("QuantizeLinear", [hidden, scale_in, zero_in])
+        inputs = [quantized, weight, scale_in, scale, zero_in, zero, *bias]
+        return self.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT)
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """Names of the projections that may be int8."""
+        return tuple(self._linear_inputs)
+
+    def cast_outputs(self, names: list[str]) -> None:
+        """Give the graph's outputs, made in float16, as float32."""
+        for node in list(self.nodes):
+            for index, name in enumerate(node.output):
+                if name in names:
+                    node.output[index] = f"{name}.float16"
+                    self.node("Cast", [node.output[index]], output=name, to=TensorProto.FLOAT)
 
     def observe(self) -> list[str]:
         """Expose every projection's input; returns the projections' names."""
         for name, hidden in self._linear_inputs.items():
             self.node("Identity", [hidden], output=f"{name}.input")
         return list(self._linear_inputs)
-
-    def _range(self, hidden: str, name: str) -> tuple[str, str]:
-        span = self.ranges[name]
-        return (
-            self.const(f"{name}.input_scale", np.array(span.scale, np.float32)),
-            self.const(f"{name}.input_zero", np.array(span.zero_point, np.uint8)),
-        )
-
-    def _quantized(self, hidden: str, name: str) -> str:
-        scale, zero = self._range(hidden, name)
-        return self.node("QuantizeLinear", [hidden, scale, zero])

@@ -1,4 +1,4 @@
-"""Static int8: find the range of every activation on the user's own data.
+"""Int8: find the range of every activation on the user's own data, and what int8 would spoil.
 
     float graph + training rows -> [quantize] -> ranges -> int8 graph
 
@@ -6,11 +6,14 @@ Ranges are fixed before scoring, so a row's score is the same in any batch; dyna
 which takes them from the batch at hand, moved a probability by up to 0.13 between being scored
 alone and in a batch of 16. How much of an activation's tail to clip is decided by measurement:
 each candidate is run, and the one whose logits stay closest to the float model's is taken.
+If too many rows then still change their label, the projections that do the most harm are left in
+float, again by measurement.
 
 Shape suffixes: N calibration rows, C classes.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,13 +25,78 @@ from fastformers.batching import plan_batches
 from fastformers.encoder import Encoder
 from fastformers.engine import OnnxEngine
 from fastformers.errors import StageError
-from fastformers.graph import ActivationRange, write_graph
+from fastformers.graph import write_graph
+from fastformers.rounding import ActivationRange
 from fastformers.tokenizer import TokenizedRows
 
 NUM_BINS = 4096
 # Shares of values left outside the range, both tails together, tried beside plain min-max.
 CLIPPED_SHARES = (1e-6, 1e-5, 1e-4, 1e-3)
+# Calibration rows are training rows, where a model is surer than on new ones: a little above the
+# 98.5% that a bundle should hold.
+MIN_AGREEMENT = 0.99
+# Beyond so many float projections int8 has little left to win.
+MAX_FLOAT_SHARE = 0.25
 _BATCH_TOKENS = 1024
+
+logger = logging.getLogger(__name__)
+
+Ranges = Mapping[str, ActivationRange | None]  # as `write_graph` takes them
+# From logits (N, C) and the float model's to how far they say the same, at most 1.
+Agreement = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
+
+
+def choose_ranges(
+    encoder: Encoder,
+    rows: TokenizedRows,
+    *,
+    text_pairs: bool,
+    scratch: Path,
+    agreement_of: Agreement,
+    dynamic: bool = False,
+    min_agreement: float = MIN_AGREEMENT,
+) -> tuple[dict[str, ActivationRange | None], tuple[str, ...]]:
+    """Decide what is int8, and the range of each activation there.
+
+    Args:
+        encoder: The classifier.
+        rows: Calibration rows; a few hundred are enough.
+        text_pairs: As for `write_graph`.
+        scratch: Directory for candidate graphs.
+        agreement_of: How far logits say what the float model's say.
+        dynamic: Leave ranges to the batch at hand; a row's score then depends on its batch-mates.
+        min_agreement: How far int8 must agree with the float model (1: wholly).
+
+    Returns:
+        Ranges for `write_graph`, and the names of the projections that stay in float.
+
+    Raises:
+        StageError: No calibration gives finite logits.
+    """
+    observed = scratch / "observed.onnx"
+    names = write_graph(encoder, observed, text_pairs=text_pairs, observe=True)
+    float_logits_NC = run_graph(observed, rows)
+    ranges: dict[str, ActivationRange | None] = dict.fromkeys(names)
+    if not dynamic:
+        ranges |= calibrate(
+            encoder,
+            collect_histograms(observed, rows),
+            rows=rows,
+            float_logits_NC=float_logits_NC,
+            text_pairs=text_pairs,
+            scratch=scratch,
+        )
+    ranges = keep_in_float(
+        encoder,
+        ranges,
+        rows=rows,
+        float_logits_NC=float_logits_NC,
+        text_pairs=text_pairs,
+        scratch=scratch,
+        agreement_of=agreement_of,
+        min_agreement=min_agreement,
+    )
+    return ranges, tuple(name for name in names if name not in ranges)
 
 
 @dataclass
@@ -112,11 +180,10 @@ def calibrate(
     Raises:
         StageError: No candidate gives finite logits.
     """
-    path = scratch / "candidate.onnx"
 
-    def error_of(ranges: dict[str, ActivationRange]) -> float:
-        write_graph(encoder, path, text_pairs=text_pairs, ranges=ranges)
-        return float(np.square(run_graph(path, rows) - float_logits_NC).mean())
+    def error_of(ranges: Ranges) -> float:
+        logits_NC = _int8_logits(encoder, ranges, rows=rows, text_pairs=text_pairs, scratch=scratch)
+        return float(np.square(logits_NC - float_logits_NC).mean())
 
     ranges = {name: histogram.clipped_range(0.0) for name, histogram in histograms.items()}
     error = error_of(ranges)
@@ -132,6 +199,78 @@ def calibrate(
     if not np.isfinite(error):
         raise StageError("no calibration gives finite logits; is the teacher finite?")
     return ranges
+
+
+def keep_in_float(
+    encoder: Encoder,
+    ranges: Ranges,
+    *,
+    rows: TokenizedRows,
+    float_logits_NC: NDArray[np.float32],
+    text_pairs: bool,
+    scratch: Path,
+    agreement_of: Agreement,
+    min_agreement: float = MIN_AGREEMENT,
+) -> dict[str, ActivationRange | None]:
+    """Take projections out of int8, the most harmful first, until int8 agrees well enough.
+
+    How much harm one does is how much closer to the float model's the logits come when it alone is
+    left in float. All are ranked once, one run each, and only if int8 throughout is not good
+    enough; then they leave int8 in that order, one more run each, up to `MAX_FLOAT_SHARE` of them.
+    Where even those are not enough, as many leave as gave the best agreement.
+
+    Args:
+        encoder: The classifier.
+        ranges: Of all projections.
+        rows: N calibration rows.
+        float_logits_NC: What the float graph says of them.
+        text_pairs: As for `write_graph`.
+        scratch: Directory for candidate graphs.
+        agreement_of: How far logits say what the float model's say.
+        min_agreement: How far int8 must agree with the float model (1: wholly).
+
+    Returns:
+        `ranges` without the projections that stay in float.
+    """
+
+    def logits_of(ranges: Ranges) -> NDArray[np.float32]:
+        return _int8_logits(encoder, ranges, rows=rows, text_pairs=text_pairs, scratch=scratch)
+
+    agreement = agreement_of(logits_of(ranges), float_logits_NC)
+    if agreement >= min_agreement:
+        return dict(ranges)
+    error_without = {
+        name: float(np.square(logits_of(_without(ranges, [name])) - float_logits_NC).mean())
+        for name in ranges
+    }
+    ranking = sorted(ranges, key=error_without.__getitem__)
+    best = 0
+    for count in range(1, int(MAX_FLOAT_SHARE * len(ranges)) + 1):
+        candidate = agreement_of(logits_of(_without(ranges, ranking[:count])), float_logits_NC)
+        if candidate > agreement:
+            best, agreement = count, candidate
+        if agreement >= min_agreement:
+            break
+    else:
+        logger.warning(
+            "int8 agrees with the float model to %.1f%% even with %s in float; asked for %.1f%%",
+            100 * agreement,
+            ", ".join(ranking[:best]) or "more",
+            100 * min_agreement,
+        )
+    return _without(ranges, ranking[:best])
+
+
+def _without(ranges: Ranges, names: Sequence[str]) -> dict[str, ActivationRange | None]:
+    return {name: span for name, span in ranges.items() if name not in names}
+
+
+def _int8_logits(
+    encoder: Encoder, ranges: Ranges, *, rows: TokenizedRows, text_pairs: bool, scratch: Path
+) -> NDArray[np.float32]:
+    path = scratch / "candidate.onnx"
+    write_graph(encoder, path, text_pairs=text_pairs, ranges=ranges)
+    return run_graph(path, rows)
 
 
 def run_graph(path: Path, rows: TokenizedRows) -> NDArray[np.float32]:

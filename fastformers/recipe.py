@@ -1,6 +1,6 @@
 """A recipe: the stages from a teacher to a bundle, each checked, measured and kept.
 
-    teacher -> [trim_vocabulary] -> [distill] -> [prune] -> export -> [quantize] -> bundle
+    teacher -> [trim_vocabulary -> distill -> prune] -> export -> [quantize or float16] -> bundle
 
 A stage is a function from one draft of the model to the next, with a name, the settings that
 decide its result, what it requires of its input and what it ensures of its result. `run_recipe`
@@ -54,6 +54,7 @@ class Draft:
         work: Directory for what stages make.
         graph: The exported graph.
         precision: Of the graph.
+        float_projections: What an int8 graph still does in float, by its name in the graph.
     """
 
     key: str
@@ -66,6 +67,7 @@ class Draft:
     work: Path
     graph: Path | None = None
     precision: str = "float32"
+    float_projections: tuple[str, ...] = ()
 
     def tokenize(self, examples: Examples) -> TokenizedRows:
         """Token ids of examples as this draft reads them."""
@@ -288,7 +290,12 @@ def _keep(directory: Path, before: Draft, after: Draft, quality: StageQuality) -
         after.model.save_pretrained(directory / "model")
     (directory / "tokenizer.json").write_text(after.tokenizer_json, encoding="utf-8")
     graph = None if after.graph is None else str(after.graph.relative_to(after.work))
-    fields = {"quality": asdict(quality), "graph": graph, "precision": after.precision}
+    fields = {
+        "quality": asdict(quality),
+        "graph": graph,
+        "precision": after.precision,
+        "float_projections": after.float_projections,
+    }
     part = directory / f".{_DONE}"
     part.write_text(json.dumps(fields, indent=2), encoding="utf-8")
     os.replace(part, directory / _DONE)
@@ -306,6 +313,7 @@ def _load(directory: Path, draft: Draft) -> tuple[Draft, StageQuality] | None:
         tokenizer_json=(directory / "tokenizer.json").read_text(encoding="utf-8"),
         graph=None if fields["graph"] is None else draft.work / fields["graph"],
         precision=fields["precision"],
+        float_projections=tuple(fields["float_projections"]),
     )
     return after, StageQuality(**fields["quality"])
 

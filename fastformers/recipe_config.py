@@ -14,11 +14,13 @@ from fastformers.errors import InputError
 from fastformers.examples import Examples
 from fastformers.prune import measure_importance
 from fastformers.pruning_plan import Budget, check_share
+from fastformers.quantize import MIN_AGREEMENT
 from fastformers.recipe import Draft, Stage
 from fastformers.stages import (
     IMPORTANCE_ROWS,
     distill_stage,
     export_stage,
+    float16_stage,
     prune_stage,
     quantize_stage,
     trim_vocabulary_stage,
@@ -26,7 +28,7 @@ from fastformers.stages import (
 from fastformers.student import cut_layers, cut_width, load_student, spread_layers
 from fastformers.training import TrainingConfig
 
-Precision = Literal["int8", "float32"]
+Precision = Literal["int8", "int8-dynamic", "float16", "float32"]
 
 
 def _default_distill() -> DistillConfig:
@@ -51,7 +53,10 @@ class RecipeConfig:
         prune_rounds: Rounds of importance, pruning and distillation.
         prune_labels: Whether importance is measured on labels.
         prune_epochs: Epochs of distillation after each round; 0 leaves it out.
-        precision: Of the graph.
+        precision: "int8"; "int8-dynamic", whose scores depend on the batch; "float16" for GPUs; or
+            "float32" for the tuned graph alone.
+        min_int8_agreement: Percent of calibration rows on which int8 must agree with the float
+            model; what it would spoil stays in float until it does.
     """
 
     trim_vocabulary: int | None = None
@@ -68,6 +73,7 @@ class RecipeConfig:
     prune_labels: bool = True
     prune_epochs: float = 2.0
     precision: Precision = "int8"
+    min_int8_agreement: float = 100 * MIN_AGREEMENT
 
     def __post_init__(self) -> None:
         check_share("--prune-heads", self.prune_heads)
@@ -82,6 +88,8 @@ class RecipeConfig:
         ):
             if value is not None and value < 1:
                 raise InputError(f"{flag} {value}: give at least 1")
+        if not 0 <= self.min_int8_agreement <= 100:
+            raise InputError(f"--min-int8-agreement {self.min_int8_agreement:g}: give 0 to 100")
         if self.prune_epochs < 0:
             raise InputError(f"--prune-epochs {self.prune_epochs:g}: give 0 or more")
 
@@ -125,8 +133,15 @@ def plan_stages(config: RecipeConfig, transfer: Examples | None) -> list[Stage]:
             )
         )
     stages.append(export_stage())
-    if config.precision != "float32":
-        stages.append(quantize_stage())
+    if config.precision in ("int8", "int8-dynamic"):
+        stages.append(
+            quantize_stage(
+                dynamic=config.precision == "int8-dynamic",
+                min_agreement=config.min_int8_agreement / 100,
+            )
+        )
+    elif config.precision == "float16":
+        stages.append(float16_stage())
     return stages
 
 

@@ -1,6 +1,6 @@
 """The stages of a recipe: what each requires, does and ensures.
 
-    teacher -> [trim_vocabulary -> distill -> prune -> export -> quantize] -> bundle
+    teacher -> [trim_vocabulary -> distill -> prune -> export -> quantize or float16] -> bundle
 
 Each function returns one `Stage` for recipe.py to run; the work itself is in the module of the
 same name. A stage changes nothing of the draft it is given.
@@ -10,6 +10,7 @@ import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ from fastformers.distill import NO_LABEL, DistillConfig, distill, replace_gelu
 from fastformers.encoder import Encoder
 from fastformers.errors import StageError
 from fastformers.examples import Examples
-from fastformers.export import read_encoder
+from fastformers.export import read_encoder, task_of
 from fastformers.graph import write_graph
 from fastformers.prune import measure_importance, prune_model
 from fastformers.pruning_plan import Budget, plan_pruning, plan_rounds
-from fastformers.quantize import calibrate, collect_histograms, run_graph
+from fastformers.quantize import choose_ranges
 from fastformers.recipe import Draft, Stage, digest_of
+from fastformers.tasks import measure_agreement
 from fastformers.training import OnProgress
 from fastformers.vocabulary import trim_embeddings, trim_tokenizer
 
@@ -32,6 +34,8 @@ CALIBRATION_ROWS = 256
 IMPORTANCE_ROWS = 2048
 # Float graphs differ from PyTorch by rounding alone: 1e-6 to 1e-5 on the architectures tested.
 MAX_EXPORT_ERROR = 1e-3
+# Of the largest logit. 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps 11 bits.
+MAX_FLOAT16_ERROR = 0.02
 
 
 def trim_vocabulary_stage(max_words: int) -> Stage:
@@ -229,43 +233,77 @@ def export_stage() -> Stage:
     return Stage(name="export", settings={}, requires=_require_no_graph, run=run, ensures=ensures)
 
 
-def quantize_stage() -> Stage:
-    """Turn the projections into static int8, calibrated on training rows."""
+def quantize_stage(*, dynamic: bool, min_agreement: float) -> Stage:
+    """Turn the projections into int8, those apart that would cost too much.
 
-    def requires(draft: Draft) -> None:
-        if draft.graph is None or draft.precision != "float32":
-            raise StageError("needs a float graph; run export first")
+    Args:
+        dynamic, min_agreement: As for `choose_ranges`.
+    """
 
     def run(draft: Draft, directory: Path, on_progress: OnProgress) -> Draft:
         encoder = _encoder(draft)
-        rows = draft.tokenize(draft.train.sample(CALIBRATION_ROWS))
-        observed = directory / "observed.onnx"
-        write_graph(encoder, observed, text_pairs=draft.text_pairs, observe=True)
-        ranges = calibrate(
+        sample = draft.train.sample(CALIBRATION_ROWS)
+        groups_N = None if sample.groups is None else np.array(sample.groups)
+        ranges, float_projections = choose_ranges(
             encoder,
-            collect_histograms(observed, rows),
-            rows=rows,
-            float_logits_NC=run_graph(observed, rows),
+            draft.tokenize(sample),
             text_pairs=draft.text_pairs,
             scratch=directory,
+            agreement_of=partial(measure_agreement, task_of(draft.model), groups_N=groups_N),
+            dynamic=dynamic,
+            min_agreement=min_agreement,
         )
-        observed.unlink()
         graph = directory / "model.onnx"
         write_graph(encoder, graph, text_pairs=draft.text_pairs, ranges=ranges)
-        return replace(draft, graph=graph, precision="int8")
-
-    def ensures(before: Draft, after: Draft) -> None:
-        assert before.graph is not None and after.graph is not None
-        if after.graph.stat().st_size >= before.graph.stat().st_size:
-            raise StageError("the int8 graph is no smaller than the float one")
+        precision = "int8-dynamic" if dynamic else "int8"
+        return replace(draft, graph=graph, precision=precision, float_projections=float_projections)
 
     return Stage(
         name="quantize",
-        settings={"rows": CALIBRATION_ROWS},
-        requires=requires,
+        settings={"rows": CALIBRATION_ROWS, "dynamic": dynamic, "min_agreement": min_agreement},
+        requires=_require_float_graph,
         run=run,
-        ensures=ensures,
+        ensures=_ensure_smaller,
     )
+
+
+def float16_stage() -> Stage:
+    """Lay the graph in float16, for GPUs.
+
+    An x86 CPU has next to no float16 kernels and computes it in float32, from the rounded weights:
+    that is what the postcondition and the quality after the stage measure there.
+    """
+
+    def run(draft: Draft, directory: Path, on_progress: OnProgress) -> Draft:
+        graph = directory / "model.onnx"
+        write_graph(_encoder(draft), graph, text_pairs=draft.text_pairs, float16=True)
+        return replace(draft, graph=graph, precision="float16")
+
+    def ensures(before: Draft, after: Draft) -> None:
+        _ensure_smaller(before, after)
+        sample = after.train.sample(16)
+        expected_NC = before.logits(sample)
+        error = float(np.abs(expected_NC - after.logits(sample)).max())
+        if not error <= MAX_FLOAT16_ERROR * float(np.abs(expected_NC).max()):
+            raise StageError(
+                f"the float16 graph's logits are off by {error:.2g}; the model may need numbers "
+                "beyond 65,504, which float16 does not have; keep --precision float32"
+            )
+
+    return Stage(
+        name="float16", settings={}, requires=_require_float_graph, run=run, ensures=ensures
+    )
+
+
+def _require_float_graph(draft: Draft) -> None:
+    if draft.graph is None or draft.precision != "float32":
+        raise StageError("needs a float graph; run export first")
+
+
+def _ensure_smaller(before: Draft, after: Draft) -> None:
+    assert before.graph is not None and after.graph is not None
+    if after.graph.stat().st_size >= before.graph.stat().st_size:
+        raise StageError(f"the {after.precision} graph is no smaller than the float one")
 
 
 def _encoder(draft: Draft) -> Encoder:

@@ -28,6 +28,7 @@ from cluster.topology import HostTopology, discover_topology, plan_core_sets
 from fastformers.errors import InputError
 from jobs.cli import console, run
 from jobs.demo import DEMO_BUNDLE
+from jobs.progress import show_progress
 from jobs.score import price_of
 
 if TYPE_CHECKING:
@@ -186,14 +187,15 @@ def _build(
     if options.shapes_only is None:
         from fastformers.ablate import build_ladder
 
-        return build_ladder(
-            config,
-            teacher_path=options.teacher,
-            student_path=options.student,
-            bundle_paths=options.bundles,
-            cpus_of_instance=cpus_of_instance,
-            say=console.print,
-        )
+        with show_progress() as on_progress:
+            return build_ladder(
+                config,
+                teacher_path=options.teacher,
+                student_path=options.student,
+                bundle_paths=options.bundles,
+                cpus_of_instance=cpus_of_instance,
+                on_progress=on_progress,
+            )
     from fastformers.paper_shapes import SHAPE_LADDERS, build_shape_ladder
 
     return build_shape_ladder(

@@ -24,6 +24,8 @@ COMMANDS = {
     "ablate": "what each optimization brought: the paper's table for your model and machine",
     "prepare": "corpus -> length-sorted shards of token ids",
     "score": "corpus or shards + bundle -> predictions and a bill",
+    "cost": "what a corpus costs on each instance type, and the cheapest cluster by a deadline",
+    "report": "the page of a scored run, drawn again",
     "bench": "how much of the engine's own speed a whole job keeps",
 }
 EXTRA_OF = {
@@ -31,6 +33,9 @@ EXTRA_OF = {
     "transformers": "compress",
     "onnx": "compress",
     "matplotlib": "report",
+    "boto3": "aws",
+    "botocore": "aws",
+    "google": "gcp",
 }
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)

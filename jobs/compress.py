@@ -82,7 +82,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--prune-without-labels", action="store_true", help="measure importance on texts alone"
     )
     graph = parser.add_argument_group("graph")
-    graph.add_argument("--precision", choices=("int8", "float32"), help="int8")
+    graph.add_argument(
+        "--precision",
+        choices=("int8", "int8-dynamic", "float16", "float32"),
+        help="int8 (the default): for CPUs, ranges fixed on training rows; int8-dynamic: ranges of "
+        "each batch, so that a row's score depends on the rows beside it; float16: for GPUs",
+    )
+    graph.add_argument(
+        "--min-int8-agreement",
+        type=float,
+        default=99.0,
+        metavar="PERCENT",
+        help="keep projections in float until int8 agrees with the float model on so many training "
+        "rows (default 99; 0 for all in int8)",
+    )
     graph.add_argument(
         "--trim-vocabulary", type=int, metavar="WORDS", help="keep the most frequent words only"
     )
@@ -105,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 on_progress=on_progress,
             )
         console.print(_stage_table(result))
+        if kept := result.bundle.provenance["float_projections"]:
+            console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         summary = _summary(result)
         if config.search:
             console.print(_frontier_table(result))
@@ -168,6 +183,7 @@ def _recipe(options: argparse.Namespace) -> "RecipeConfig":
         prune_labels=not options.prune_without_labels,
         prune_epochs=options.prune_epochs,
         precision=options.precision or "int8",
+        min_int8_agreement=options.min_int8_agreement,
     )
 
 
@@ -264,6 +280,7 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "task": bundle.task,
         "metric": bundle.metric,
         "precision": bundle.precision,
+        "float_projections": bundle.provenance["float_projections"],
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in bundle.stages],
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,

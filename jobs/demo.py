@@ -18,10 +18,12 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from cluster.plan import plan_score
-from cluster.report import SUMMARY_KEYS, render_bill
+from cluster.report import SUMMARY_KEYS
+from cluster.report_table import render_bill
 from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.docstrings import collect_docstrings, write_docstrings
 from jobs.cli import console, run
+from jobs.report import write_page
 from jobs.score import execute, price_of
 
 DEMO_BUNDLE = Path(__file__).parent.parent / "fastformers" / "demo_bundle"
@@ -78,6 +80,8 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
     )
     report = execute(demo_run, ActorSettings(num_actors=options.num_actors), price_of(options))
     console.print(render_bill(report))
+    assert demo_run.output is not None
+    write_page(demo_run.output, report)
     accuracy, num_heldout = _accuracy(options.output / "scored" / "predictions")
     console.print(
         f"accuracy {100 * accuracy:.2f}% on {num_heldout:,} docstrings of files not trained on; "

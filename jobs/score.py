@@ -7,19 +7,24 @@ abfs://). Running the same command again goes on where an interrupted run stoppe
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from cluster.energy import COUNTRY_VARIABLE, EnergyMeter
 from cluster.plan import plan_score
 from cluster.pricing import HourlyPrice, choose_price, load_prices
 from cluster.progress import ProgressDisplay
-from cluster.report import SUMMARY_KEYS, build_report, render_bill
+from cluster.report import SUMMARY_KEYS, build_report
+from cluster.report_table import render_bill
 from cluster.run import REPORT_FILE, ScoreRun
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.topology import describe_core_sets, discover_topology, plan_core_sets
 from jobs.cli import columns, console, run
+from jobs.report import write_page
 
 
 def add_corpus_arguments(parser: argparse.ArgumentParser, *, needs_output: bool = True) -> None:
@@ -73,6 +78,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--on-bad-row", choices=("dead-letter", "fail"), default="dead-letter")
     parser.add_argument(
+        "--energy",
+        metavar="COUNTRY",
+        default=os.environ.get(COUNTRY_VARIABLE),
+        help="measure kWh of this node, and CO2 by the mix of a country such as USA "
+        f"({COUNTRY_VARIABLE})",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; score nothing"
     )
     return parser.parse_args(arguments)
@@ -92,21 +104,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             max_batch_tokens=options.max_batch_tokens,
             fail_on_bad_row=options.on_bad_row == "fail",
         )
+        meter = None if options.energy is None else EnergyMeter(options.energy)
         if options.dry_run:
             return _dry_run(score_run, options, price)
-        report = execute(score_run, actor_settings(options), price)
+        report = execute(score_run, actor_settings(options), price, meter)
         console.print(render_bill(report))
+        assert score_run.output is not None
+        write_page(score_run.output, report)
         return {key: report[key] for key in SUMMARY_KEYS}
 
     return run(job, resume="Finished shards are kept: run the same command again to go on.")
 
 
-def execute(score_run: ScoreRun, actors: ActorSettings, price: HourlyPrice) -> dict[str, Any]:
+def execute(
+    score_run: ScoreRun,
+    actors: ActorSettings,
+    price: HourlyPrice,
+    meter: EnergyMeter | None = None,
+) -> dict[str, Any]:
     """Run it with progress on stderr; returns the report, which is also written to the output."""
     unit = "prepared" if score_run.output is None else "scored"
-    with ProgressDisplay(console, unit=unit, usd_per_hour=price.usd_per_hour) as display:
+    display = ProgressDisplay(console, unit=unit, usd_per_hour=price.usd_per_hour)
+    with meter or nullcontext(), display:
         result = score_run.run(actors, display, console.print)
-    report = build_report(score_run, result, price)
+    energy = meter.energy if meter is not None else None
+    report = build_report(score_run, result, price, energy=energy)
     (score_run.output or score_run.shards).write_json(REPORT_FILE, report)
     return report
 

@@ -80,6 +80,7 @@ class LocalDriver:
         self._slices, self._scores, self._done = deque(slices), scores, done
         self._worker = Worker(pool.work, None, "local")
         self.slots, self.self_check, self.num_retries = [], [], 0
+        self.attempts, self.actor_cores, self.num_idle_cores = [], {}, 0
         self.shards, self.receipts, self.slice_receipts = list(shards), [], []
 
     def run(self):

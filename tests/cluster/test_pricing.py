@@ -221,3 +221,52 @@ def test_no_rows_have_no_price_per_million():
 
 def test_every_shipped_price_says_which_commit_it_comes_from(shipped):
     assert all("@" in price.source for price in shipped.values())
+
+
+def test_optional_columns_are_read(write_table):
+    columns = (
+        *ROW,
+        *("cpu_generation", "clock_ghz", "usd_per_hour_reserved", "spot_as_of", "spot_is_estimate"),
+    )
+    row = ROW | {"usd_per_hour_spot": "0.1", "cpu_generation": "turin", "clock_ghz": "4.1"}
+    row |= {"usd_per_hour_reserved": "0.15", "spot_as_of": "2025-01-31", "spot_is_estimate": "yes"}
+    price = load_prices(write_table(row, columns=columns))["x.large"]
+    assert (price.cpu_generation, price.clock_ghz) == ("turin", 4.1)
+    assert (price.usd_per_hour_reserved, price.spot_as_of) == (0.15, "2025-01-31")
+    assert price.spot_is_estimate
+    bare = load_prices(write_table(ROW))["x.large"]
+    assert (bare.cpu_generation, bare.usd_per_hour_reserved, bare.spot_as_of) == (None, None, None)
+
+
+def test_another_currency_needs_its_rate_and_is_converted(write_table):
+    columns = (*ROW, "currency", "usd_per_unit")
+    row = ROW | {"currency": "EUR", "usd_per_unit": "1.25", "usd_per_hour_spot": "0.08"}
+    price = load_prices(write_table(row, columns=columns))["x.large"]
+    assert price.usd_per_hour_on_demand == pytest.approx(0.25)
+    assert price.usd_per_hour_spot == pytest.approx(0.1)
+    assert load_prices(write_table(ROW | {"currency": "USD"}, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "what"),
+    [
+        ("currency", "EUR", "'EUR' has no known rate; give it in a column usd_per_unit"),
+        ("currency", "dollars", "'dollars' is not a currency; write USD"),
+        ("usd_per_unit", "2", "2 is not the rate of USD; leave it empty"),
+        ("cpu_generation", "zen9", "'zen9' is not known; leave it empty or use skylake"),
+        ("clock_ghz", "-1", "-1 is not usable"),
+        ("usd_per_hour_reserved", "free", "'free' is not a number"),
+        ("spot_is_estimate", "maybe", "'maybe' is neither yes nor no"),
+    ],
+)
+def test_a_bad_optional_cell_is_named(write_table, column, text, what):
+    columns = tuple(dict.fromkeys((*ROW, "currency", "usd_per_unit", column)))
+    path = write_table(ROW | {column: text}, columns=columns)
+    with pytest.raises(InputError) as error:
+        load_prices(path)
+    assert str(error.value).startswith(f"{path}: line 2, column {column}: {what}")
+
+
+def test_an_unknown_column_is_named(write_table):
+    with pytest.raises(InputError, match="line 1: unknown column usd_per_hour_reseved"):
+        load_prices(write_table(ROW, columns=(*ROW, "usd_per_hour_reseved")))

@@ -6,7 +6,8 @@ from rich.console import Console
 
 from cluster.predictions import Receipt
 from cluster.pricing import HourlyPrice
-from cluster.report import SUMMARY_KEYS, build_report, render_bill
+from cluster.report import SUMMARY_KEYS, build_report
+from cluster.report_table import render_bill
 from cluster.run import RunResult, ScoreRun
 from cluster.settings import CorpusSettings
 from cluster.shards import Shard

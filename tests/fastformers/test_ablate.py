@@ -1,4 +1,3 @@
-import json
 import os
 from dataclasses import replace
 
@@ -15,7 +14,6 @@ from fastformers.ladder_texts import TextsConfig
 
 torch = pytest.importorskip("torch")
 
-from fastformers import ablate as ablate_module  # noqa: E402
 from fastformers.ablate import build_ladder  # noqa: E402
 from fastformers.evaluate import teacher_logits  # noqa: E402
 from fastformers.export import load_teacher  # noqa: E402
@@ -195,24 +193,23 @@ def test_a_label_of_another_task_is_named(build, tmp_path):
         build(eval=path)
 
 
-def test_a_slow_accuracy_pass_says_how_far_it_is(teacher, eval_file, monkeypatch):
-    monkeypatch.setattr(ablate_module, "_SAY_EVERY_S", 0)
-    monkeypatch.setattr(ablate_module, "_SLICE_ROWS", 16)
-    said = []
-    ladder = build_ladder(
+def test_teachers_of_other_tasks_are_refused(build, save_teacher, tmp_path):
+    path = save_teacher(tmp_path / "many", labels=LABELS, problem_type="multi_label_classification")
+    with pytest.raises(InputError, match="many: its task is multi-label-classification; ablate"):
+        build(teacher_path=path)
+
+
+def test_the_accuracy_pass_says_how_far_it_is(teacher, student, eval_file):
+    seen = []
+    build_ladder(
         TextsConfig(eval=eval_file),
         teacher_path=teacher,
-        student_path=None,
+        student_path=student,
         bundle_paths=[],
         cpus_of_instance=[CPUS],
-        say=said.append,
+        on_progress=lambda what, done, total: seen.append((done, total)),
     )
-    assert [line.split(",")[0] for line in said] == [
-        f"accuracy of the teacher: {share}%" for share in (40, 80, 100)
-    ]
-    result = measure_ladder(ladder, usd_per_hour=1.0, repeats=1)[0]
-    assert result.accuracy == 0.75
-    assert json.dumps(result.runs_s)
+    assert seen.count((40, 40)) == 2
 
 
 @pytest.mark.parametrize(

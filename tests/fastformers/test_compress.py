@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -112,6 +113,29 @@ def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     assert scorer.score(pairs).logits_NC == pytest.approx(expected_NC, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("precision", "stages"),
+    [("int8-dynamic", ["export", "quantize"]), ("float16", ["export", "float16"])],
+)
+def test_other_precisions_are_measured_and_recorded(configure, files, precision, stages):
+    recipe = RecipeConfig(precision=precision)
+    bundle = compress(configure(recipe=recipe, max_accuracy_drop=20)).bundle
+    assert open_bundle(bundle.path).precision == precision
+    assert [quality.stage for quality in bundle.stages] == ["teacher", *stages]
+    assert bundle.stages[2].model_bytes < 0.6 * bundle.stages[1].model_bytes
+    assert bundle.stages[2].agreement >= (1 if precision == "float16" else 0.9)
+    if precision == "float16":
+        assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[2].quality
+
+
+def test_what_stays_in_float_is_recorded(configure):
+    for target, names in ((0, []), (100, ["layer"])):
+        recipe = RecipeConfig(min_int8_agreement=target)
+        bundle = compress(configure(recipe=recipe, max_accuracy_drop=100)).bundle
+        kept = open_bundle(bundle.path).provenance["float_projections"]
+        assert sorted({name[:5] for name in kept}) == names
+
+
 def test_a_model_that_lost_too_much_is_not_written(configure):
     config = configure(max_accuracy_drop=0, recipe=RecipeConfig(prune_ffn=0.75, prune_epochs=0))
     with pytest.raises(QualityError, match=r"quantize: .* more than --max-accuracy-drop 0"):
@@ -200,12 +224,19 @@ def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
         compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
 
 
-@pytest.mark.parametrize("architecture", ["Bert", "Roberta"])
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [
+        ("Bert", {}),
+        ("Roberta", {"max_position_embeddings": 66, "pad_token_id": 1}),  # two of them never used
+        ("MPNet", {"max_position_embeddings": 66}),
+        ("DebertaV2", {"relative_attention": True, "pos_att_type": "p2c|c2p"}),
+        ("ModernBert", {"local_attention": 8, "pad_token_id": 0}),
+    ],
+)
 def test_without_a_length_the_model_says_how_long_a_text_may_be(
-    configure, save_teacher, tmp_path, architecture
+    configure, save_teacher, tmp_path, architecture, shape
 ):
-    roberta = {"max_position_embeddings": 66, "pad_token_id": 1}  # two of them never used
-    shape = roberta if architecture == "Roberta" else {}
     path = save_teacher(tmp_path / "teacher", architecture, labels=LABELS, **shape)
     long_texts = {"text": ["cat " * 200, "dog " * 200], "label": ["neutral", "positive"]}
     pyarrow.parquet.write_table(pa.table(long_texts), tmp_path / "long.parquet")
@@ -254,3 +285,20 @@ def test_another_label_is_named(configure, tmp_path):
 def test_settings_that_make_no_sense_are_refused(configure, changes, message):
     with pytest.raises(InputError, match=message):
         configure(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_int8_agreement": 101}, "--min-int8-agreement 101: give 0 to 100"),
+        ({"min_int8_agreement": -1}, "--min-int8-agreement -1: give 0 to 100"),
+        ({"prune_heads": 1.0}, "--prune-heads 1: give a share from 0 to below 1"),
+        ({"student_layers": 0}, "--student-layers 0: give at least 1"),
+        ({"prune_rounds": 0}, "--prune-rounds 0: give at least 1"),
+        ({"prune_epochs": -1}, "--prune-epochs -1: give 0 or more"),
+        ({"student": Path("x"), "student_layers": 2}, "--student is a model of its own"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        RecipeConfig(**changes)

@@ -59,14 +59,22 @@ def test_a_trivial_task_is_learned_by_the_first_layer(encoder, train, tmp_path):
 
 @pytest.mark.parametrize(
     ("architecture", "layers"),
-    [("Bert", "bert.encoder.layer"), ("DistilBert", "distilbert.transformer.layer")],
+    [
+        ("Bert", "bert.encoder.layer"),
+        ("DistilBert", "distilbert.transformer.layer"),
+        ("MPNet", "mpnet.encoder.layer"),
+        ("DebertaV2", "deberta.encoder.layer"),
+        ("ModernBert", "model.layers"),
+    ],
 )
 def test_the_layers_kept_are_the_first_ones_as_they_were(
     save_teacher, train, tmp_path, architecture, layers
 ):
-    distilbert = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
-    shape = distilbert if architecture == "DistilBert" else {}
-    path = save_teacher(tmp_path / "classifier", architecture, **shape)
+    shapes = {
+        "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+        "ModernBert": {"pad_token_id": 0},
+    }
+    path = save_teacher(tmp_path / "classifier", architecture, **shapes.get(architecture, {}))
     config = FinetuneConfig(**ONE_EPOCH, num_layers=1, learning_rate=1e-12)
     finetune(path, train, tmp_path / "train.csv", tmp_path / "teacher", config)
     before = load_teacher(path).get_submodule(layers)

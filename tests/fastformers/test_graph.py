@@ -5,14 +5,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_np
 
 from fastformers.encoder import Layer, Linear, RelativePositions
 from fastformers.engine import OnnxEngine
-from fastformers.graph import ActivationRange, quantize_weight, write_graph
+from fastformers.graph import write_graph
 from fastformers.quantize import collect_histograms
+from fastformers.rounding import quantize_weight, quantize_words
 
 SHAPE = {"vocabulary": 1000, "width": 32, "num_heads": 4, "classes": 5}
 
@@ -95,8 +93,8 @@ def reference_logits(encoder, ids_T, types_T, ranges=None):
     """The encoder as the papers have it, in float64: every layer on every token."""
     words_VE = encoder.words_VE
     if ranges:
-        steps, scale = quantize_weight(words_VE.T)
-        words_VE = (steps * scale).T
+        steps_VE, scale_V = quantize_words(words_VE)
+        words_VE = steps_VE * scale_V[:, None]
     hidden_TD = words_VE[ids_T].astype(np.float64)
     if encoder.places_PE is not None:
         hidden_TD = hidden_TD + encoder.places_PE[: len(ids_T)]
@@ -351,28 +349,72 @@ def test_the_same_encoder_gives_the_same_file(encoder_factory, tmp_path):
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
-weights = st_np.arrays(
-    np.float32,
-    st.tuples(st.integers(1, 6), st.integers(1, 6)),
-    elements=st.floats(-1000, 1000, width=32, allow_subnormal=False),
-)
+@pytest.fixture(scope="module")
+def batch():
+    """Ids and types of 64 rows of one length."""
+    rng = np.random.default_rng(4)
+    return rng.integers(0, 1000, (64, 24)), rng.integers(0, 2, (64, 24))
 
 
-@given(weights)
-def test_a_weight_is_off_by_at_most_half_a_step(weight):
-    steps, scale = quantize_weight(weight)
-    assert steps.dtype == np.int8
-    largest = np.abs(steps.astype(int)).max(axis=0)
-    assert set(largest.tolist()) <= {0, 127}  # all of the range is used
-    errors = np.abs(steps * scale.astype(np.float64) - weight)
-    assert (errors <= 0.5001 * scale).all()
-    assert (steps[:, np.abs(weight).max(axis=0) == 0] == 0).all()
+def test_a_static_int8_row_scores_alone_as_in_a_batch(graphs, batch):
+    ids_BT, types_BT = batch
+    engine = OnnxEngine(graphs / "int8.onnx")
+    together_BC = engine.run(ids_BT, types_BT)
+    for row in range(0, 64, 7):
+        alone_1C = engine.run(ids_BT[row : row + 1], types_BT[row : row + 1])
+        np.testing.assert_allclose(alone_1C[0], together_BC[row], atol=1e-5)
 
 
-@given(st.floats(-100, 0), st.floats(0, 100))
-def test_a_range_holds_its_ends_and_zero_exactly(low, high):
-    span = ActivationRange(low=low, high=high)
-    assert 0 <= span.zero_point <= 255
-    lowest, highest = (span.scale * (step - span.zero_point) for step in (0, 255))
-    assert lowest <= low + 0.51 * span.scale
-    assert highest >= high - 0.51 * span.scale
+def test_a_dynamic_int8_row_depends_on_its_batch(encoder_factory, batch, tmp_path):
+    """One word twenty times as large as the others takes the steps that they would need."""
+    encoder = encoder_factory(**SHAPE)
+    up = encoder.layers[0].up
+    loud = replace(up, weight=np.concatenate([20 * up.weight[:1], up.weight[1:]]))
+    encoder = replace(encoder, layers=(replace(encoder.layers[0], up=loud), *encoder.layers[1:]))
+    names = write_graph(encoder, tmp_path / "float.onnx", text_pairs=True)
+    assert names[0] == "layer0.qkv"
+    assert len(names) == 2 * 4 + 1
+    path = tmp_path / "dynamic.onnx"
+    write_graph(encoder, path, text_pairs=True, ranges=dict.fromkeys(names))
+    ids_BT, types_BT = batch
+    float_BC = OnnxEngine(tmp_path / "float.onnx").run(ids_BT, types_BT)
+    engine = OnnxEngine(path)
+    together_BC = engine.run(ids_BT, types_BT)
+    assert (np.abs(together_BC - float_BC).mean(axis=0) < 0.3 * float_BC.std(axis=0)).all()
+    moved_B = [
+        np.abs(engine.run(ids_BT[row : row + 1], types_BT[row : row + 1]) - together_BC[row]).max()
+        for row in range(0, 64, 7)
+    ]
+    assert max(moved_B) > 0.01
+
+
+def test_a_projection_that_no_range_names_stays_in_float(encoder_factory, graphs, tmp_path):
+    ranges = find_ranges(graphs / "observed.onnx")
+    del ranges["layer0.down"]
+    write_graph(encoder_factory(**SHAPE), tmp_path / "a.onnx", text_pairs=True, ranges=ranges)
+    weights = {w.name: w.data_type for w in onnx.load(tmp_path / "a.onnx").graph.initializer}
+    assert weights["layer0.down.weight"] == onnx.TensorProto.FLOAT
+    assert weights["layer0.up.weight"] == onnx.TensorProto.INT8
+
+
+def test_float16_has_the_logits_of_float32(encoder_factory, graphs, logits, tmp_path):
+    ids_BT, types_BT, float_BC, _ = logits
+    path = tmp_path / "float16.onnx"
+    write_graph(encoder_factory(**SHAPE), path, text_pairs=True, float16=True)
+    engine = OnnxEngine(path)
+    half_BC = engine.run(ids_BT, types_BT)
+    assert half_BC.dtype == np.float32
+    error = np.abs(half_BC - float_BC).max() / np.abs(float_BC).max()
+    assert 1e-6 < error < 0.01  # it is rounded, and by no more than that
+    model = onnx.load(path)
+    kinds = {w.data_type for w in model.graph.initializer}
+    assert kinds == {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
+    assert model.graph.output[0].name == "logits"
+    assert path.stat().st_size < 0.55 * (graphs / "float.onnx").stat().st_size
+
+
+def test_a_graph_cannot_be_both_int8_and_float16(encoder_factory, tmp_path):
+    with pytest.raises(ValueError, match="either int8"):
+        write_graph(
+            encoder_factory(), tmp_path / "a.onnx", text_pairs=False, ranges={}, float16=True
+        )

@@ -1,3 +1,7 @@
+import logging
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,14 +16,18 @@ from fastformers.quantize import (
     NUM_BINS,
     Histogram,
     calibrate,
+    choose_ranges,
     collect_histograms,
     run_graph,
 )
+from fastformers.tasks import measure_agreement
 
 activations = st_np.arrays(
     np.float32, st.integers(1, 300), elements=st.floats(-1000, 1000, width=16)
 )
 shares = st.sampled_from([*CLIPPED_SHARES, 0.01, 0.1, 0.5])
+
+SAME_LABEL = partial(measure_agreement, "text-classification")
 
 
 def histogram_of(*parts):
@@ -179,3 +187,75 @@ def test_a_model_that_is_not_finite_cannot_be_calibrated(model, observed, rows, 
             scratch=tmp_path,
             clipped_shares=(),
         )
+
+
+@pytest.fixture(scope="module")
+def spoiled(model):
+    """One neuron of layer 0 is always at 3,000 and means nothing; its neighbors all round to 0."""
+    first, last = model.layers
+    up = replace(first.up, bias=np.append(first.up.bias[:-1], np.float32(3000)))
+    up = replace(up, weight=np.concatenate([up.weight[:, :-1], 0 * up.weight[:, -1:]], axis=1))
+    weight = np.concatenate([first.down.weight[:-1], 0 * first.down.weight[-1:]])
+    layer = replace(first, up=up, down=replace(first.down, weight=weight))
+    return replace(model, layers=(layer, last))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_what_int8_would_spoil_stays_in_float(spoiled, rows, tmp_path, dynamic, caplog):
+    def choose(min_agreement):
+        return choose_ranges(
+            spoiled,
+            rows,
+            text_pairs=False,
+            scratch=tmp_path,
+            agreement_of=SAME_LABEL,
+            dynamic=dynamic,
+            min_agreement=min_agreement,
+        )
+
+    everything, kept = choose(0)
+    assert kept == ()
+    ranges, kept = choose(0.9)
+    assert kept == ("layer0.down",)
+    assert set(everything) - set(ranges) == set(kept)
+    assert caplog.records == []
+
+    write_graph(spoiled, tmp_path / "float.onnx", text_pairs=False)
+    float_NC = run_graph(tmp_path / "float.onnx", rows)
+    spoiled_error, error = (
+        logits_error(spoiled, chosen, rows, float_NC, tmp_path / "a.onnx")
+        for chosen in (everything, ranges)
+    )
+    assert error < spoiled_error / 10
+
+
+def test_int8_that_is_good_enough_is_left_alone(model, rows, tmp_path):
+    for dynamic in (False, True):
+        ranges, kept = choose_ranges(
+            model,
+            rows,
+            text_pairs=False,
+            scratch=tmp_path,
+            agreement_of=SAME_LABEL,
+            dynamic=dynamic,
+            min_agreement=0.9,
+        )
+        assert kept == ()
+        assert [span is None for span in ranges.values()] == [dynamic] * (2 * 4 + 1)
+
+
+def test_a_target_out_of_reach_costs_a_quarter_of_int8_at_most(model, rows, tmp_path, caplog):
+    ranges, kept = choose_ranges(
+        model,
+        rows,
+        text_pairs=False,
+        scratch=tmp_path,
+        agreement_of=SAME_LABEL,
+        dynamic=True,
+        min_agreement=1.1,
+    )
+    assert len(kept) <= 0.25 * 9
+    assert len(ranges) == 9 - len(kept)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "asked for 110.0%" in record.getMessage()

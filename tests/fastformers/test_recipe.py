@@ -11,7 +11,12 @@ from fastformers.examples import Examples
 torch = pytest.importorskip("torch")
 
 from fastformers.recipe import Draft, QualityGate, Stage, run_recipe  # noqa: E402
-from fastformers.stages import export_stage, quantize_stage, trim_vocabulary_stage  # noqa: E402
+from fastformers.stages import (  # noqa: E402
+    export_stage,
+    float16_stage,
+    quantize_stage,
+    trim_vocabulary_stage,
+)
 
 NAMES = ("no", "yes")
 EVAL = Path("eval.csv")
@@ -59,6 +64,10 @@ def run(draft, stages, evaluation, *, max_accuracy_drop=100.0, **options):
     return last, qualities
 
 
+def to_int8():
+    return quantize_stage(dynamic=False, min_agreement=0.99)
+
+
 def stage(name, change=lambda draft: draft, *, requires=None, ensures=None):
     return Stage(
         name=name,
@@ -83,7 +92,11 @@ def turn_answers_around(draft):
 
 def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evaluation):
     seen = []
-    stages = [trim_vocabulary_stage(104), export_stage(), quantize_stage()]
+    stages = [
+        trim_vocabulary_stage(104),
+        export_stage(),
+        to_int8(),
+    ]
     last, qualities = run(draft, stages, evaluation, on_stage=seen.append)
     assert seen == qualities
     assert [quality.stage for quality in qualities] == [
@@ -117,7 +130,7 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(draft, evaluati
     ("stages", "message"),
     [
         pytest.param(
-            [quantize_stage()],
+            [to_int8()],
             r"stage quantize \(after teacher\): needs a float graph; run export first",
             id="quantize before export",
         ),
@@ -132,9 +145,19 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(draft, evaluati
             id="export twice",
         ),
         pytest.param(
-            [trim_vocabulary_stage(104), export_stage(), quantize_stage(), quantize_stage()],
+            [
+                trim_vocabulary_stage(104),
+                export_stage(),
+                to_int8(),
+                to_int8(),
+            ],
             r"stage quantize \(after teacher, trim_vocabulary, export, quantize\): needs a float",
             id="quantize twice",
+        ),
+        pytest.param(
+            [export_stage(), quantize_stage(dynamic=False, min_agreement=0), float16_stage()],
+            r"stage float16 \(after teacher, export, quantize\): needs a float graph",
+            id="float16 of int8",
         ),
     ],
 )
@@ -167,6 +190,25 @@ def test_an_export_that_differs_from_pytorch_is_found(draft, evaluation, monkeyp
     message = r"stage export \(after teacher\): the graph's logits are off PyTorch's by"
     with pytest.raises(StageError, match=message):
         run(draft, [export_stage()], evaluation)
+
+
+def test_a_model_beyond_the_numbers_of_float16_is_found(draft, evaluation, monkeypatch):
+    from fastformers import stages
+
+    read_encoder = stages.read_encoder
+
+    def read_shifted(model):
+        encoder = read_encoder(model)
+        layer = encoder.layers[0]
+        norm = replace(layer.attention_norm, shift=layer.attention_norm.shift + np.float32(1e5))
+        return replace(encoder, layers=(replace(layer, attention_norm=norm),))
+
+    def shift(draft):
+        monkeypatch.setattr(stages, "read_encoder", read_shifted)
+        return draft
+
+    with pytest.raises(StageError, match=r"stage float16 .* beyond 65,504"):
+        run(draft, [export_stage(), stage("shift", shift), float16_stage()], evaluation)
 
 
 def test_a_teacher_that_is_not_finite_is_found(draft, evaluation):

@@ -1,0 +1,145 @@
+"""Electricity of the driver's node during a run, measured or modelled by codecarbon.
+
+    run -> [energy] -> report
+
+codecarbon reads the CPU's own counters (RAPL) and the GPUs' (NVML) where the machine shows them; a
+virtual machine rarely does, and then it multiplies load by the CPU's nominal power. Which of the
+two it was stands beside every number. Other nodes of the cluster are not seen from here. Nothing
+is sent or looked up on a network, and no file is written.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fastformers.errors import InputError
+
+COUNTRY_VARIABLE = "CODECARBON_COUNTRY_ISO_CODE"
+HOW_TO = "pip install 'fastformers[energy]' and give --energy COUNTRY, such as USA"
+_SAMPLE_EVERY_S = 15.0
+# How codecarbon describes hardware whose counters it reads; it models all other CPUs.
+_READ_CPUS = ("CPU(Intel", "CPU(Windows Emi", "AppleSiliconChip", "Raspberry")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """What one machine drew.
+
+    Attributes:
+        kwh: All of it together: CPU, GPUs and memory, other programs on the machine included.
+        cpu_kwh, gpu_kwh, memory_kwh: Its parts.
+        co2_kg: CO2 equivalents, by the average electricity mix of `country`.
+        country: ISO code of three letters.
+        cpu_basis, gpu_basis: `read` from the hardware's counters, `modelled`, or `none`; memory is
+            always modelled.
+        covered_s: Seconds that were watched: the tracker starts beside the run, not before it.
+        source: Program and version.
+    """
+
+    kwh: float
+    cpu_kwh: float
+    gpu_kwh: float
+    memory_kwh: float
+    co2_kg: float
+    country: str
+    cpu_basis: str
+    gpu_basis: str
+    covered_s: float
+    source: str
+
+
+class EnergyMeter:
+    """Watches this machine while a block runs; `energy` holds the result afterwards.
+
+    codecarbon takes seconds to look at the hardware, so it does that on a thread of its own while
+    Ray starts.
+    """
+
+    def __init__(self, country: str) -> None:
+        """Check that it can measure, and prepare to.
+
+        Args:
+            country: ISO code of three letters, whose electricity mix counts.
+
+        Raises:
+            InputError: codecarbon is not installed, or does not know the country.
+        """
+        self.energy: Energy | None = None
+        self._country = _check_country(country)
+        self._tracker: Any = None
+        self._thread = threading.Thread(target=self._start, name="energy", daemon=True)
+
+    def __enter__(self) -> "EnergyMeter":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._thread.join()
+            self.energy = self._stop()
+
+    def _start(self) -> None:
+        logging.getLogger("codecarbon").disabled = True  # it writes to stderr as it is imported
+        import codecarbon
+
+        tracker = codecarbon.OfflineEmissionsTracker(
+            country_iso_code=self._country,
+            output_methods=[],
+            emissions_endpoint=None,
+            electricitymaps_api_token=None,
+            log_level="critical",
+            allow_multiple_runs=True,
+            measure_power_secs=_SAMPLE_EVERY_S,
+            tracking_mode="machine",
+        )
+        tracker.start()
+        self._tracker = tracker
+
+    def _stop(self) -> Energy | None:
+        """What was measured, or None where codecarbon gave up: it hides its own errors."""
+        if self._tracker is None:
+            return None
+        self._tracker.stop()
+        data = getattr(self._tracker, "final_emissions_data", None)
+        if data is None:
+            return None
+        hardware = [repr(item) for item in self._tracker._hardware]
+        is_read = any(name.startswith(_READ_CPUS) for name in hardware)
+        return Energy(
+            kwh=data.energy_consumed,
+            cpu_kwh=data.cpu_energy,
+            gpu_kwh=data.gpu_energy,
+            memory_kwh=data.ram_energy,
+            co2_kg=data.emissions,
+            country=self._country,
+            cpu_basis="read" if is_read else "modelled",
+            gpu_basis="read" if data.gpu_count else "none",
+            covered_s=data.duration,
+            source=f"codecarbon {importlib.metadata.version('codecarbon')}",
+        )
+
+
+def _check_country(country: str) -> str:
+    spec = importlib.util.find_spec("codecarbon")
+    if spec is None or spec.origin is None:
+        raise InputError(f"--energy needs codecarbon, which is not installed: {HOW_TO}")
+    mixes = Path(spec.origin).parent / "data/private_infra/global_energy_mix.json"
+    known = json.loads(mixes.read_text(encoding="utf-8"))
+    code = country.upper()
+    if code not in known:
+        raise InputError(
+            f"--energy {country}: codecarbon has no electricity mix of it; give a country's ISO "
+            "code of three letters, such as USA, DEU or IND"
+        )
+    return code

@@ -1,0 +1,315 @@
+"""Say what a corpus costs before it is scored: on each instance type, and by a deadline.
+
+fastformers cost CORPUS --bundle BUNDLE [--deadline 6h] [--budget 200] [--write-cluster FILE]
+fastformers cost --calibrate --bundle BUNDLE --profile-out profiles/here.json
+fastformers cost refresh --cloud azure --region eastus --output prices.csv
+
+A sample of CORPUS is tokenized; nothing is scored, written or rented. A price table for --prices is
+CSV with the columns cloud, region, instance_type, vcpus, physical_cores, memory_gib, gpu_name,
+gpu_count, cpu, usd_per_hour_on_demand, usd_per_hour_spot, as_of (2026-07-20), source; and, if you
+like, cpu_generation, clock_ghz, usd_per_hour_reserved, spot_as_of, spot_is_estimate (yes or no),
+currency (USD, or another with its rate in usd_per_unit).
+"""
+
+import argparse
+import builtins
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from cluster.cost import BundleCost, CostSettings, estimate_cost, open_sample, plan_offers
+from cluster.cost_report import (
+    describe_cost,
+    describe_plans,
+    explain_instances,
+    explain_plans,
+    render_comparison,
+    render_instances,
+    render_plans,
+    render_work,
+)
+from cluster.plan_cluster import PlanSettings, plan_cluster
+from cluster.price_sources import SOURCE_OF_CLOUD, refresh_prices, write_prices
+from cluster.pricing import InstancePrice, find_price, load_prices
+from cluster.ray_cluster_file import render_cluster_file
+from cluster.run import REPORT_FILE
+from cluster.settings import CorpusSettings
+from cluster.storage import open_directory
+from cluster.topology import discover_topology, plan_core_sets
+from fastformers.bundle import Bundle, open_bundle
+from fastformers.errors import InputError
+from fastformers.machine_profile import (
+    MachineProfile,
+    fit_to_run,
+    load_profiles,
+    measure_machine_profile,
+    write_profile,
+)
+from jobs.cli import console, run
+
+_SECONDS_OF_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers cost`."""
+    parser = argparse.ArgumentParser(
+        prog="fastformers cost",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI")
+    parser.add_argument(
+        "--bundle", type=Path, action="append", required=True, help="several are compared"
+    )
+    sample = parser.add_argument_group("sample")
+    sample.add_argument("--text-column", default="text")
+    sample.add_argument("--text-pair-column", help="second text, where the bundle reads pairs")
+    sample.add_argument("--skip-unreadable-files", action="store_true")
+    sample.add_argument(
+        "--sample", type=float, help="share of the rows, or their number (0.01; 5,000 to 50,000)"
+    )
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--rows", type=_whole, help="what if it had so many rows: 1e9")
+    prices = parser.add_argument_group("prices")
+    prices.add_argument("--prices", type=Path, metavar="FILE", help="your own table, see above")
+    prices.add_argument("--discount", type=float, default=0.0, help="percent off on demand")
+    market = prices.add_mutually_exclusive_group()
+    market.add_argument("--spot", action="store_true", help="spot prices; a plan's head on demand")
+    market.add_argument("--reserved", action="store_true", help="prices of reserved machines")
+    prices.add_argument("--top", type=int, default=20, help="types to show (20); JSON has all")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--profiles", type=Path, metavar="DIR", help="of machines, measured before")
+    speed.add_argument("--calibrate", action="store_true", help="measure this machine")
+    speed.add_argument(
+        "--fit-run", metavar="OUTPUT", help="of a run on this machine: learn from it"
+    )
+    speed.add_argument("--profile-out", type=Path, metavar="FILE", help="keep what was measured")
+    speed.add_argument("--instance-type", help="the cloud's name of this machine, if it has one")
+    plan = parser.add_argument_group("plan")
+    plan.add_argument("--deadline", type=_duration, help="90m, 6h, 2d: the cheapest that makes it")
+    plan.add_argument("--budget", type=float, metavar="USD", help="alone: the fastest for it")
+    plan.add_argument("--max-instances", type=int, default=100)
+    plan.add_argument(
+        "--startup-s", type=float, default=PlanSettings.startup_s, help="of a machine (180)"
+    )
+    plan.add_argument(
+        "--interruptions-per-hour",
+        type=float,
+        default=PlanSettings.interruptions_per_hour,
+        help="of a spot machine (0.05)",
+    )
+    plan.add_argument("--write-cluster", type=Path, metavar="FILE", help="for `ray up`")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `fastformers cost` or `fastformers cost refresh`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["refresh"]:
+        return _refresh(arguments[1:])
+    options = parse(arguments)
+    return run(lambda: _cost(options))
+
+
+def _cost(options: argparse.Namespace) -> dict[str, Any]:
+    _check(options)
+    prices = load_prices(options.prices)
+    own = find_price(options.instance_type, prices) if options.instance_type else None
+    bundles = [open_bundle(path) for path in options.bundle]
+    measured = _measure(options, bundles[0], own)
+    if options.corpus is None:
+        return {"profile": str(options.profile_out), "instance_type": options.instance_type}
+    profiles = [*measured, *(load_profiles(options.profiles, bundles) if options.profiles else [])]
+    settings, plan_settings = _settings(options), _plan_settings(options)
+    costs = [_cost_of(options, path, profiles, prices, settings) for path in options.bundle]
+    if len(costs) > 1:
+        console.print(render_comparison(costs))
+    first = describe_cost(costs[0])
+    others = [describe_cost(cost) for cost in costs[1:]]
+    plan = _plan(options, costs[0], prices, settings, plan_settings) if plan_settings else None
+    return {**first, "others": others, "plan": plan}
+
+
+def _check(options: argparse.Namespace) -> None:
+    has_source = options.calibrate or options.fit_run is not None
+    if options.corpus is None and not (has_source and options.profile_out):
+        raise InputError("give a CORPUS, or --calibrate with --profile-out")
+    if options.profile_out is not None and not has_source:
+        raise InputError("--profile-out: nothing is measured; add --calibrate or --fit-run")
+    if options.instance_type is not None and not has_source:
+        raise InputError("--instance-type names what is measured here; add --calibrate")
+    if options.calibrate and options.fit_run is not None:
+        raise InputError("--calibrate and --fit-run both say how fast this machine is; give one")
+    if options.write_cluster is not None and options.deadline is None and options.budget is None:
+        raise InputError("--write-cluster: nothing is planned; add --deadline or --budget")
+    if options.top < 1:
+        raise InputError(f"--top {options.top}: give at least 1")
+
+
+def _measure(
+    options: argparse.Namespace, bundle: Bundle, own: InstancePrice | None
+) -> list[MachineProfile]:
+    if options.calibrate:
+        core_sets = plan_core_sets(discover_topology(), num_actors=None, cores_per_actor=1)
+        console.print(f"measuring {bundle.path} on {len(core_sets)} cores at once")
+        profile = measure_machine_profile(
+            bundle,
+            texts=_calibration_texts(),
+            core_sets=[frozenset(core_set.cpus) for core_set in core_sets],
+            instance_type=options.instance_type,
+        )
+    elif options.fit_run is not None:
+        output = open_directory(options.fit_run)
+        profile = fit_to_run(
+            bundle,
+            output.read_json(REPORT_FILE) or {},
+            path=f"{output}/{REPORT_FILE}",
+            instance_type=options.instance_type,
+        )
+    else:
+        return []
+    _check_own_type(profile, own)
+    if options.profile_out is not None:
+        write_profile(options.profile_out, profile)
+    return [profile]
+
+
+def _check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
+    """Refuse a type that this machine cannot be, or that was measured in part."""
+    if own is None or own.gpu_count or profile.num_workers in (own.physical_cores, own.vcpus):
+        return
+    raise InputError(
+        f"--instance-type {own.instance_type} has {own.physical_cores} physical cores, but "
+        f"{profile.num_workers} were measured; measure all of such a machine, or leave it out"
+    )
+
+
+def _cost_of(
+    options: argparse.Namespace,
+    bundle_path: Path,
+    profiles: Sequence[MachineProfile],
+    prices: dict[str, InstancePrice],
+    settings: CostSettings,
+) -> BundleCost:
+    corpus_settings = CorpusSettings(
+        text_column=options.text_column,
+        text_pair_column=options.text_pair_column,
+        skip_unreadable_files=options.skip_unreadable_files,
+    )
+    bundle, sample = open_sample(options.corpus, bundle_path, corpus_settings, settings)
+    cost = estimate_cost(bundle, sample, profiles=profiles, prices=prices, settings=settings)
+    if not cost.instances.costs:
+        reasons = "; ".join(dict.fromkeys(cost.instances.left_out.values()))
+        raise InputError(f"no instance type of the price table can be costed: {reasons}")
+    console.print(render_work(cost))
+    console.print(render_instances(cost, top=options.top))
+    for line in explain_instances(cost, top=options.top):
+        console.print(line, markup=False)
+    return cost
+
+
+def _plan(
+    options: argparse.Namespace,
+    cost: BundleCost,
+    prices: dict[str, InstancePrice],
+    settings: CostSettings,
+    plan_settings: PlanSettings,
+) -> dict[str, Any]:
+    plans = plan_cluster(plan_offers(cost, settings), plan_settings)
+    console.print(render_plans(plans, plan_settings))
+    console.print(explain_plans(plan_settings), markup=False)
+    if options.write_cluster is not None:
+        price = prices[plans[0].offer.instance_type]
+        text = render_cluster_file(plans[0], price, spot=plan_settings.spot)
+        options.write_cluster.write_text(text, encoding="utf-8")
+        console.print(f"wrote {options.write_cluster}: ray up {options.write_cluster}")
+    return describe_plans(plans, plan_settings)
+
+
+def _settings(options: argparse.Namespace) -> CostSettings:
+    return CostSettings(
+        today=date.today(),
+        sample=options.sample,
+        seed=options.seed,
+        rows=options.rows,
+        market="spot" if options.spot else "reserved" if options.reserved else "on-demand",
+        discount_percent=options.discount,
+    )
+
+
+def _plan_settings(options: argparse.Namespace) -> PlanSettings | None:
+    settings = PlanSettings(
+        deadline_s=options.deadline,
+        budget_usd=options.budget,
+        max_instances=options.max_instances,
+        spot=options.spot,
+        startup_s=options.startup_s,
+        interruptions_per_hour=options.interruptions_per_hour,
+    )
+    return None if options.deadline is None and options.budget is None else settings
+
+
+def _calibration_texts() -> list[str]:
+    """English that is everywhere: docstrings of Python's builtins."""
+    texts = [value.__doc__ for value in vars(builtins).values() if value.__doc__]
+    return list(texts)
+
+
+def _refresh(arguments: Sequence[str]) -> int:
+    """Run `fastformers cost refresh`."""
+    parser = argparse.ArgumentParser(
+        prog="fastformers cost refresh",
+        description="Read today's prices of a region from a cloud's own price list.",
+    )
+    parser.add_argument("--cloud", choices=tuple(SOURCE_OF_CLOUD), required=True)
+    parser.add_argument("--region", required=True, help="by the cloud's own name")
+    parser.add_argument("--output", type=Path, required=True, help="CSV to write, for --prices")
+    parser.add_argument("--prices", type=Path, help="types to look up (those shipped with us)")
+    parser.add_argument("--endpoint", help="where the price list is served, if by a mirror")
+    options = parser.parse_args(arguments)
+
+    def job() -> dict[str, Any]:
+        known = load_prices(options.prices)
+        found = refresh_prices(
+            known,
+            cloud=options.cloud,
+            region=options.region,
+            today=date.today(),
+            endpoint=options.endpoint,
+        )
+        write_prices(options.output, found)
+        missing = [p.instance_type for p in known.values() if p.cloud == options.cloud]
+        missing = [name for name in missing if name not in found]
+        console.print(f"{len(found)} types to {options.output}")
+        if missing:
+            console.print(f"not listed in {options.region}: {', '.join(missing)}")
+        return {"output": str(options.output), "types": len(found), "not_listed": missing}
+
+    return run(job)
+
+
+def _whole(text: str) -> int:
+    """A whole number that may be written as 1e9."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if value != value or value in (float("inf"), float("-inf")) or value != int(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(value)
+
+
+def _duration(text: str) -> float:
+    """Seconds of 90m, 6h, 2d."""
+    number = text.rstrip("smhdin")
+    unit = text[len(number) :]
+    try:
+        return float(number) * _SECONDS_OF_UNIT[unit]
+    except (ValueError, KeyError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 90m, 6h or 2d") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""`fastformers cost` from the command line: what it prints, and what it refuses in one line."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import yaml
+
+from cluster.pricing import PRICE_TABLE
+from fastformers.machine_profile import profile_of_bundle, write_profile
+from jobs.cli import main
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.parquet"
+    texts = ["the cat sat on the mat", "a dog ran", "good film", ""] * 500
+    pyarrow.parquet.write_table(pa.table({"text": texts}), path, row_group_size=300)
+    return path
+
+
+@pytest.fixture
+def run_cost(capsys, corpus, bundle):
+    """Run `fastformers cost`; returns its last line, parsed, and what it showed."""
+
+    def run(*options):
+        status = main(["cost", str(corpus), "--bundle", str(bundle.path), *map(str, options)])
+        captured = capsys.readouterr()
+        assert status == 0, captured.err
+        return json.loads(captured.out.splitlines()[-1]), captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run `fastformers cost` and return the one line it is refused with."""
+
+    def run(*options):
+        status = main(["cost", *map(str, options)])
+        captured = capsys.readouterr()
+        assert status == 2, captured.err
+        assert captured.out == ""
+        return captured.err.splitlines()[-1]
+
+    return run
+
+
+def test_the_last_line_has_every_type(run_cost):
+    shown, text = run_cost()
+    assert shown["rows"] == 2000
+    assert shown["bad_share"] == 0.25
+    assert len(shown["instances"]) == 67
+    costs = [instance["usd_total"] for instance in shown["instances"]]
+    assert costs == sorted(costs)
+    for instance in shown["instances"]:
+        assert {"instance_type", "usd_per_million", "wall_s", "basis"} <= set(instance)
+        assert instance["usd_per_million"] == pytest.approx(instance["usd_total"] / 2000 * 1e6)
+        published = instance["gpu_count"] > 0
+        assert instance["basis"] == ("scaled (published)" if published else "scaled")
+    assert shown["plan"] is None
+    assert shown["instances"][0]["instance_type"] in text
+    assert "modelled" in text
+
+
+def test_a_discount_and_spot_change_prices(run_cost):
+    usd = {}
+    for options in ((), ("--discount", 50), ("--spot",)):
+        shown, text = run_cost(*options)
+        hourly = {i["instance_type"]: i["usd_per_hour"] for i in shown["instances"]}
+        usd[options] = hourly["Standard_F16s_v2"]
+    assert usd[("--discount", 50)] == usd[()] / 2
+    assert usd[("--spot",)] == 0.07447
+    assert "stale price" in text
+    assert "estimated price" in text
+    assert "no spot price" in text
+
+
+def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
+    profile = replace(profile_of_bundle(bundle), instance_type="c8a.4xlarge", num_workers=16)
+    write_profile(tmp_path / "profiles" / "a.json", profile)
+    shown, _ = run_cost("--profiles", tmp_path / "profiles")
+    basis = {i["instance_type"]: i["basis"] for i in shown["instances"]}
+    assert [name for name, how in basis.items() if how == "measured"] == ["c8a.4xlarge"]
+
+
+def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
+    path = tmp_path / "cluster.yaml"
+    shown, text = run_cost("--rows", "1e9", "--deadline", "6h", "--write-cluster", path)
+    plan = shown["plan"]
+    assert shown["rows"] == 1e9
+    assert plan["wall_s"] <= 6 * 3600
+    gpus = {i["instance_type"] for i in shown["instances"] if i["gpu_count"]}
+    planned = {plan["instance_type"], *(a["instance_type"] for a in plan["alternatives"])}
+    assert not planned & gpus
+    config = yaml.safe_load(path.read_text())
+    assert config["max_workers"] == plan["num_instances"] - 1
+    assert "ray up" in text
+    spot, text = run_cost("--rows", "1e9", "--deadline", "6h", "--spot")
+    assert spot["plan"]["usd_total"] < plan["usd_total"]
+    assert spot["plan"]["interruptions_per_hour"] == 0.05
+    assert "--interruptions-per-hour" in text
+
+
+def test_bundles_are_compared(run_cost, bundle_factory, tmp_path):
+    other = bundle_factory(tmp_path / "deep", num_layers=4)
+    shown, text = run_cost("--bundle", other.path)
+    assert [cost["bundle"] for cost in shown["others"]] == [str(other.path)]
+    assert shown["accuracy"] == 0.5
+    assert "Bundles" in text
+
+
+def test_this_machine_is_calibrated_to_a_file(capsys, bundle, tmp_path):
+    path = tmp_path / "profiles" / "here.json"
+    options = ("--calibrate", "--profile-out", path)
+    assert main(["cost", "--bundle", str(bundle.path), *map(str, options)]) == 0
+    assert json.loads(capsys.readouterr().out)["profile"] == str(path)
+    profile = json.loads(path.read_text())
+    assert (profile["origin"], profile["bundle_digest"]) == ("calibration", bundle.digest)
+
+
+def test_a_run_is_learned_from(run_cost, bundle, tmp_path):
+    report = {
+        "bundle": {"digest": bundle.digest},
+        "predicted_s": 1.0,
+        "tokens": 1000,
+        "resumed_rows": 0,
+        "num_actors": 2,
+        "phase_s": {"read": 0.1, "tokenize": 0.5, "infer": 3.0, "write": 0.2},
+    }
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text(json.dumps(report))
+    usual, _ = run_cost()
+    fitted, _ = run_cost("--fit-run", tmp_path / "out")
+    ratio = fitted["infer_core_s"]["value"] / usual["infer_core_s"]["value"]
+    assert ratio == pytest.approx(3)
+    assert fitted["profiles"][0]["origin"] == "run"
+
+
+def write_table(path, **changes):
+    with PRICE_TABLE.open(newline="") as file:
+        row = next(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*row, *(name for name in changes if name not in row)])
+        writer.writeheader()
+        writer.writerow(row)
+        writer.writerow({**row, "instance_type": "mine", **changes})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"usd_per_hour_on_demand": ""}, "column usd_per_hour_on_demand: is empty"),
+        ({"usd_per_hour_on_demand": "-1"}, "column usd_per_hour_on_demand: -1 is not usable"),
+        ({"currency": "XYZ"}, "column currency: 'XYZ' has no known rate"),
+        ({"instance_type": "c5.4xlarge"}, "c5.4xlarge is on line 2 already"),
+    ],
+)
+def test_a_bad_price_row_is_named(refused, corpus, bundle, tmp_path, changes, what):
+    path = write_table(tmp_path / "mine.csv", **changes)
+    line = refused(corpus, "--bundle", bundle.path, "--prices", path)
+    assert f"{path}: line 3" in line
+    assert what in line
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (("--sample", 0.01), "too small for --sample 0.01: 20 rows"),
+        (("--rows", 0), "--rows 0: give at least 1"),
+        (("--discount", 100), "--discount 100"),
+        (("--deadline", "1s"), "no cluster makes --deadline 1 s"),
+        (("--rows", "1e15", "--deadline", "1h"), "the fastest allowed is 100 x"),
+        (("--budget", "0.0001"), "the cheapest is 1 x"),
+        (("--reserved",), "no reserved price"),
+        (("--text-column", "body"), "'body'"),
+        (("--top", 0), "--top 0"),
+        (("--write-cluster", "x.yaml"), "add --deadline or --budget"),
+        (("--profile-out", "x.json"), "add --calibrate or --fit-run"),
+        (("--instance-type", "c8a.4xlarge"), "add --calibrate"),
+        (("--fit-run", "nowhere"), "nowhere/report.json: is not a report of ours"),
+        (("--profiles", "nowhere"), "no .json file there"),
+    ],
+)
+def test_questions_without_an_answer_are_refused(refused, corpus, bundle, options, what):
+    assert what in refused(corpus, "--bundle", bundle.path, *options)
+
+
+def test_zero_rows_are_refused(refused, bundle, tmp_path):
+    path = tmp_path / "e.parquet"
+    pyarrow.parquet.write_table(pa.table({"text": pa.array([], pa.string())}), path)
+    assert "the corpus is empty" in refused(path, "--bundle", bundle.path)
+
+
+def test_a_profile_of_another_bundle_or_format_is_refused(
+    refused, corpus, bundle, pair_bundle, tmp_path
+):
+    path = tmp_path / "profiles" / "a.json"
+    write_profile(path, profile_of_bundle(pair_bundle))
+    options = (corpus, "--bundle", bundle.path, "--profiles", path.parent)
+    assert "a.json: profile of another bundle" in refused(*options)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
+    assert "a.json: profile format 2" in refused(*options)
+
+
+def test_a_machine_measured_in_part_is_no_measured_type(refused, bundle, tmp_path):
+    options = ("--bundle", bundle.path, "--calibrate", "--profile-out", tmp_path / "a.json")
+    line = refused(*options, "--instance-type", "Standard_F72s_v2")
+    assert "--instance-type Standard_F72s_v2 has 36 physical cores" in line
+    assert not (tmp_path / "a.json").exists()
+    assert "did you mean" in refused(*options, "--instance-type", "Standard_F72s_v22")
+
+
+def test_nothing_to_do_is_said(refused, bundle):
+    assert "give a CORPUS" in refused("--bundle", bundle.path)
+
+
+def test_a_price_list_out_of_reach_is_one_line(refused, tmp_path):
+    line = refused(
+        *("refresh", "--cloud", "azure", "--region", "eastus"),
+        *("--output", tmp_path / "p.csv", "--endpoint", "http://127.0.0.1:9"),
+    )
+    assert "the price list of azure cannot be read" in line
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"), [("--deadline", "soon"), ("--deadline", "6"), ("--rows", "1.5")]
+)
+def test_times_and_numbers_are_checked(capsys, flag, text):
+    with pytest.raises(SystemExit) as stopped:
+        main(["cost", "x", "--bundle", "b", flag, text])
+    assert stopped.value.code == 2
+    assert flag in capsys.readouterr().err
