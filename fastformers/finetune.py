@@ -161,7 +161,6 @@ def _new_model(
     names = names or ["score"]
     return AutoModelForSequenceClassification.from_pretrained(
         model_path,
-        num_labels=len(names),
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
         problem_type=_PROBLEM_TYPES[task],
