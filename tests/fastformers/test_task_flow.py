@@ -42,7 +42,8 @@ def encoder(save_teacher, tmp_path_factory):
 def texts(make_texts):
     """Each text begins with one to three of the words that labels are made of."""
     rng = np.random.default_rng(0)
-    plain = [" ".join(w for w in text.split() if w not in WORDS) for text in make_texts(64, max_words=6)]
+    made = make_texts(64, max_words=6)
+    plain = [" ".join(word for word in text.split() if word not in WORDS) for text in made]
     return [" ".join([*rng.choice(WORDS, rng.integers(1, 4)), text]) for text in plain]
 
 
