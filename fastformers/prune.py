@@ -36,7 +36,7 @@ from fastformers.pruning_plan import Floats, Importance, LayerShape, PruningPlan
 from fastformers.tokenizer import TokenizedRows
 
 _PreHook = Callable[[nn.Module, tuple[torch.Tensor, ...]], torch.Tensor]
-_BATCH_TOKENS = 2048  # activations are kept for the gradient: about 0.7 GiB for a BERT-base
+_BATCH_TOKENS = 2048  # fewer than for scoring: activations are kept for the gradient
 
 
 def measure_importance(
@@ -54,7 +54,8 @@ def measure_importance(
 
     Args:
         model: L layers; unchanged. Dropout is off whatever its mode.
-        rows: N training rows; a few hundred to a few thousand rank well.
+        rows: N training rows; a few hundred rank well (160 of BoolQ lost 1.6 points where random
+            choice lost 7.6: a third of the heads and half of the FFN of MiniLM, not retrained).
         labels_N: Class of each row, of a classifier of which one label is right.
         on_progress: Called with what is done, rows done and rows in all.
 
