@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from fastformers.batching import plan_batches
 from fastformers.errors import InputError, StageError
+from fastformers.evaluate import model_inputs
 from fastformers.layers import (
     embedding_end,
     keep_heads,
@@ -74,7 +75,7 @@ def measure_importance(
     for rows_B in plan_batches(rows.lengths_N, max_batch_tokens=_BATCH_TOKENS):
         gates.open(len(rows_B))
         with torch.enable_grad():
-            logits_BC = model(**_inputs(model, rows, rows_B)).logits
+            logits_BC = model(**model_inputs(model, rows, rows_B)).logits
             labels_B = None if labels_N is None else torch.from_numpy(labels_N[rows_B])
             gates.collect(_loss(logits_BC, labels_B))
         on_progress("importance", gates.num_rows, len(rows))
@@ -112,16 +113,6 @@ def _check_plan(shape: LayerShape, heads: NDArray[np.intp], neurons: NDArray[np.
     ):
         if len(kept) == 0 or kept[-1] >= limit:
             raise InputError(f"a plan for another model: a layer has {limit} {what}")
-
-
-def _inputs(
-    model: PreTrainedModel, rows: TokenizedRows, rows_B: NDArray[np.intp]
-) -> dict[str, torch.Tensor]:
-    inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B)).to(model.device)}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        types_BT = torch.from_numpy(rows.batch_types(rows_B))
-        inputs["token_type_ids"] = types_BT.to(model.device)
-    return inputs
 
 
 def _loss(logits_BC: torch.Tensor, labels_B: torch.Tensor | None) -> torch.Tensor:

@@ -41,6 +41,7 @@ def serve(answer):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = False  # the end waits for each request's sockets to be closed
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -42,8 +42,8 @@ def encoder(save_teacher, tmp_path_factory):
 def texts(make_texts):
     """Each text begins with one to three of the words that labels are made of."""
     rng = np.random.default_rng(0)
-    made = make_texts(64, max_words=6)
-    plain = [" ".join(word for word in text.split() if word not in WORDS) for text in made]
+    short = make_texts(64, max_words=6)
+    plain = [" ".join(word for word in text.split() if word not in WORDS) for text in short]
     return [" ".join([*rng.choice(WORDS, rng.integers(1, 4)), text]) for text in plain]
 
 
@@ -111,9 +111,11 @@ def test_several_labels_in_a_csv_file(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("task", [None, "regression"])
-def test_regression(encoder, texts, tmp_path, task):
+def test_regression(encoder, make_texts, tmp_path, task):
     """Of fractions; and of whole numbers, if told so."""
-    counts = [5 if "good" in text.split() else 1 for text in texts]
+    plain = (t.replace("good", "cat").replace("bad", "dog") for t in make_texts(64, max_words=8))
+    texts = [f"{'good' if row % 2 else 'bad'} {text}" for row, text in enumerate(plain)]
+    counts = [5 if row % 2 else 1 for row in range(64)]
     values = [count / 4 for count in counts] if task is None else counts
     path = write(
         tmp_path / "t.jsonl",
