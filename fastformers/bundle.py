@@ -2,10 +2,14 @@
 
     compress -> [bundle] -> prepare, score, cost
 
-    model.onnx      the tuned graph
-    tokenizer.json  texts -> token ids
-    bundle.json     what the model is, how good it proved to be, what it costs, and the SHA-256 of
-                    the other files and of itself
+    model.onnx       the tuned graph
+    model.onnx.data  its weights, which the actors of a host map and share
+    tokenizer.json   texts -> token ids
+    bundle.json      what the model is, how good it proved to be, what it costs, and the SHA-256 of
+                     the other files and of itself
+
+Bundles of before have all weights inside model.onnx, and open like any other: which files belong
+to a bundle is what bundle.json lists.
 
 `write_bundle` and `open_bundle` are the only code that knows this layout.
 """
@@ -21,6 +25,7 @@ from typing import Any
 
 from fastformers.cost_profile import CostProfile
 from fastformers.errors import BundleError, InputError
+from fastformers.graph_files import weights_path
 from fastformers.tasks import TaskName, metric_name
 from fastformers.tokenizer import Tokenizer
 
@@ -39,7 +44,7 @@ class StageQuality:
         quality: Value of the task's metric, at most 1.
         agreement: With the teacher, at most 1; for labels the share of rows with the teacher's.
         num_rows: Evaluation rows measured.
-        model_bytes: Size of the model after the stage.
+        model_bytes: Size of the model after the stage, its weights included.
         seconds: Duration of the stage, evaluation not included.
         metric: What `quality` is, by name: "accuracy", "micro-F1", ... (see `tasks`).
         other_metrics: What was measured beside it, by name.
@@ -132,7 +137,8 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
 
     Args:
         bundle: What to say of it; `path` is where it goes, `files` is filled in here.
-        model: The ONNX file to copy in.
+        model: The ONNX file to copy in, with its weights; named `model.onnx`, because it refers
+            to them by name.
         tokenizer_json: Serialized tokenizer.
 
     Returns:
@@ -140,15 +146,21 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
 
     Raises:
         InputError: `path` exists and is not a bundle.
+        ValueError: `model` has another name.
     """
+    if model.name != MODEL_FILE:
+        raise ValueError(f"{model}: write the graph as {MODEL_FILE}; it knows its weights by name")
     check_output(bundle.path)
     bundle.path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{bundle.path.name}.", dir=bundle.path.parent))
     try:
         staging.chmod(0o755)
-        shutil.copyfile(model, staging / MODEL_FILE)
+        copies = [
+            shutil.copyfile(file, staging / file.name) for file in (model, weights_path(model))
+        ]
         (staging / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
-        hashes = {name: _sha256(staging / name) for name in (MODEL_FILE, TOKENIZER_FILE)}
+        files = [*copies, staging / TOKENIZER_FILE]
+        hashes = {file.name: _sha256(file) for file in files}
         written = replace(bundle, files=hashes)
         (staging / MANIFEST_FILE).write_text(_manifest(written), encoding="utf-8")
         _put_in_place(staging, bundle.path)

@@ -1,6 +1,6 @@
 """Lay the ONNX graph of an encoder, tuned for length-sorted batches.
 
-    Encoder (+ activation ranges) -> [graph] -> model.onnx
+    Encoder (+ activation ranges) -> [graph] -> model.onnx, model.onnx.data
 
 What is tuned, against a traced graph:
 - a batch holds rows of one exact length, so there is no attention mask anywhere;
@@ -40,6 +40,7 @@ from fastformers.encoder import (
     Norm,
 )
 from fastformers.graph_attention import MICROSOFT, Attention
+from fastformers.graph_files import weights_path, write_weights
 from fastformers.rounding import ActivationRange, quantize_weight, quantize_words
 
 OPSET = 20
@@ -54,14 +55,14 @@ def write_graph(
     observe: bool = False,
     float16: bool = False,
 ) -> tuple[str, ...]:
-    """Write an encoder as an ONNX model.
+    """Write an encoder as an ONNX model, its weights in a file beside it (graph_files.py).
 
     Inputs are `input_ids` (B, T), and `token_type_ids` (B, T) where the model tells text pairs
     apart, both int64; the output is `logits` (B, C): of an embedding model, its vectors.
 
     Args:
         encoder: The classifier's weights.
-        path: File to write.
+        path: ONNX file to write.
         text_pairs: Whether rows are pairs; token types matter only then.
         ranges: Activation range of each projection to quantize, by its name; a range of None is
             taken anew from every batch (dynamic). None instead of a mapping for float.
@@ -110,7 +111,7 @@ def write_graph(
                 for i in inputs
             ],
             outputs,
-            graph.initializers,
+            write_weights(graph.initializers, weights_path(path)),
         ),
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
         ir_version=10,

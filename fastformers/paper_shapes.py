@@ -24,6 +24,7 @@ from fastformers.encoder import Activation, Encoder, Floats, Head, Layer, Linear
 from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
 from fastformers.graph import write_graph
+from fastformers.graph_files import remove_graph
 from fastformers.ladder import Ladder, Rung
 from fastformers.ladder_texts import TextsConfig, load_texts, time_tokenization
 from fastformers.quantize import collect_histograms
@@ -304,7 +305,7 @@ def _write_int8(shape: EncoderShape, path: Path, rows: TokenizedRows, max_length
     observed = path.with_suffix(".observed.onnx")
     write_graph(encoder, observed, text_pairs=True, observe=True)
     histograms = collect_histograms(observed, rows.slice(0, 1))
-    observed.unlink()
+    remove_graph(observed)
     ranges = {name: histogram.clipped_range(0.0) for name, histogram in histograms.items()}
     write_graph(encoder, path, text_pairs=True, ranges=ranges)
     return path

@@ -27,6 +27,7 @@ from fastformers.errors import FastformersError, InputError, QualityError, Stage
 from fastformers.evaluate import measure_quality, quality_drop, teacher_logits
 from fastformers.examples import Examples, encode_labels
 from fastformers.export import class_names, label_names, load_teacher, max_positions, task_of
+from fastformers.graph_files import measure_graph_bytes, weights_path
 from fastformers.quantize import run_graph
 from fastformers.targets import encode_targets
 from fastformers.tasks import metric_name
@@ -306,12 +307,15 @@ def _load(directory: Path, draft: Draft) -> tuple[Draft, StageQuality] | None:
     if not (directory / _DONE).is_file():
         return None
     fields = json.loads((directory / _DONE).read_text(encoding="utf-8"))
+    graph = None if fields["graph"] is None else draft.work / fields["graph"]
+    if graph is not None and not weights_path(graph).is_file():
+        return None  # of before weights had a file of their own
     is_new_model = (directory / "model").is_dir()
     after = replace(
         draft,
         model=load_teacher(directory / "model") if is_new_model else draft.model,
         tokenizer_json=(directory / "tokenizer.json").read_text(encoding="utf-8"),
-        graph=None if fields["graph"] is None else draft.work / fields["graph"],
+        graph=graph,
         precision=fields["precision"],
         float_projections=tuple(fields["float_projections"]),
     )
@@ -320,5 +324,5 @@ def _load(directory: Path, draft: Draft) -> tuple[Draft, StageQuality] | None:
 
 def _model_bytes(draft: Draft) -> int:
     if draft.graph is not None:
-        return draft.graph.stat().st_size
+        return measure_graph_bytes(draft.graph)
     return sum(p.numel() * p.element_size() for p in draft.model.parameters())

@@ -22,6 +22,7 @@ from fastformers.errors import StageError
 from fastformers.examples import Examples
 from fastformers.export import read_encoder, task_of
 from fastformers.graph import write_graph
+from fastformers.graph_files import measure_graph_bytes
 from fastformers.prune import measure_importance, prune_model
 from fastformers.pruning_plan import Budget, plan_pruning, plan_rounds
 from fastformers.quantize import choose_ranges
@@ -302,7 +303,7 @@ def _require_float_graph(draft: Draft) -> None:
 
 def _ensure_smaller(before: Draft, after: Draft) -> None:
     assert before.graph is not None and after.graph is not None
-    if after.graph.stat().st_size >= before.graph.stat().st_size:
+    if measure_graph_bytes(after.graph) >= measure_graph_bytes(before.graph):
         raise StageError(f"the {after.precision} graph is no smaller than the float one")
 
 

@@ -1,8 +1,10 @@
+import hashlib
 import json
 import os
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +12,11 @@ from hypothesis import strategies as st
 from fastformers import bundle as bundle_module
 from fastformers.bundle import Bundle, StageQuality, open_bundle, write_bundle
 from fastformers.errors import BundleError, InputError
+from fastformers.graph_files import weights_path
+from fastformers.scorer import Scorer
 
-FILES = {"model.onnx", "tokenizer.json", "bundle.json"}
+VERIFIED = ["model.onnx", "model.onnx.data", "tokenizer.json"]
+FILES = {*VERIFIED, "bundle.json"}
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +75,12 @@ def test_the_tokenizer_truncates_to_the_length_of_the_bundle(bundle, tmp_path):
     assert open_bundle(short.path).load_tokenizer().encode(["cat " * 9]).lengths_N.tolist() == [5]
 
 
-@given(st.sampled_from(["model.onnx", "tokenizer.json"]), st.integers(0), st.integers(1, 255))
-def test_a_changed_byte_of_model_or_tokenizer_is_found(bundle, copy, name, position, by):
+@given(st.sampled_from(VERIFIED), st.integers(0), st.integers(1, 255))
+def test_a_changed_byte_of_model_weights_or_tokenizer_is_found(bundle, copy, name, position, by):
     shutil.copyfile(bundle.path / name, copy / name)
     change_byte(copy / name, position, by)
     try:
-        with pytest.raises(BundleError, match=f"{name} differs from its SHA-256"):
+        with pytest.raises(BundleError, match=rf": {name} differs from its SHA-256"):
             open_bundle(copy)
     finally:
         shutil.copyfile(bundle.path / name, copy / name)
@@ -120,10 +125,10 @@ def test_a_manifest_that_is_no_manifest_is_refused(copy, mend, content):
         open_bundle(copy)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("name", VERIFIED)
 def test_a_missing_file_is_named(copy, mend, name):
     (copy / name).unlink()
-    with pytest.raises(BundleError, match=f"{name} is missing"):
+    with pytest.raises(BundleError, match=rf": {name} is missing"):
         open_bundle(copy)
 
 
@@ -172,12 +177,18 @@ def test_an_old_bundle_is_replaced_as_a_whole(bundle, tmp_path):
 
 
 @pytest.mark.parametrize("over_an_old_bundle", [False, True])
-@pytest.mark.parametrize("fault", ["no model", "no text", "disk full"])
+@pytest.mark.parametrize("fault", ["no model", "no weights", "no text", "disk full"])
 def test_a_write_that_fails_leaves_things_as_they_were(
     bundle, tmp_path, monkeypatch, over_an_old_bundle, fault
 ):
     if over_an_old_bundle:
         rewrite(bundle, tmp_path / "bundle")
+    model = tmp_path / "graph" / "model.onnx"
+    model.parent.mkdir()
+    if fault != "no model":
+        shutil.copyfile(bundle.model_path, model)
+    if fault != "no weights":
+        shutil.copyfile(weights_path(bundle.model_path), weights_path(model))
     before = sorted(tmp_path.rglob("*"))
 
     def fill_disk(*args):
@@ -188,7 +199,7 @@ def test_a_write_that_fails_leaves_things_as_they_were(
     with pytest.raises((OSError, UnicodeEncodeError)):
         write_bundle(
             replace(bundle, path=tmp_path / "bundle"),
-            model=bundle.path / ("no.onnx" if fault == "no model" else "model.onnx"),
+            model=model,
             tokenizer_json="\ud800" if fault == "no text" else "{}",
         )
     monkeypatch.undo()
@@ -212,6 +223,37 @@ def test_the_old_bundle_survives_a_rename_that_fails(bundle, tmp_path, monkeypat
         rewrite(bundle, tmp_path / "bundle", labels=("maybe", "surely"))
     assert open_bundle(tmp_path / "bundle") == old
     assert list(tmp_path.iterdir()) == [tmp_path / "bundle"]
+
+
+def test_a_graph_of_another_name_would_not_find_its_weights(bundle, tmp_path):
+    for source, name in (
+        (bundle.model_path, "a.onnx"),
+        (weights_path(bundle.model_path), "a.data"),
+    ):
+        shutil.copyfile(source, tmp_path / name)
+    with pytest.raises(ValueError, match=r"a\.onnx: write the graph as model\.onnx"):
+        write_bundle(
+            replace(bundle, path=tmp_path / "bundle"),
+            model=tmp_path / "a.onnx",
+            tokenizer_json="{}",
+        )
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_of_before_with_all_weights_inside_the_graph_opens(bundle, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "old"
+    shutil.copytree(bundle.path, path)
+    onnx.save(onnx.load(bundle.model_path), path / "model.onnx")  # `load` reads the weights in
+    weights_path(path / "model.onnx").unlink()
+    model_hash = hashlib.sha256((path / "model.onnx").read_bytes()).hexdigest()
+    files = {"model.onnx": model_hash, "tokenizer.json": bundle.files["tokenizer.json"]}
+    manifest = bundle_module._manifest(replace(bundle, files=files))
+    (path / "bundle.json").write_text(manifest)
+    assert open_bundle(path).files == files
+    texts = ["a cat sat", "the film is bad"]
+    expected, predictions = (Scorer(place).score(texts) for place in (bundle.path, path))
+    np.testing.assert_array_equal(predictions.logits_NC, expected.logits_NC)
 
 
 def digests(bundle: Bundle) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import pytest
 
 from fastformers.errors import FastformersError, InputError, QualityError, StageError
 from fastformers.examples import Examples
+from fastformers.graph_files import measure_graph_bytes, weights_path
 
 torch = pytest.importorskip("torch")
 
@@ -112,7 +113,8 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evalua
     assert qualities[0].seconds == 0
     assert all(quality.seconds > 0 for quality in qualities[1:])
     assert last.precision == "int8"
-    assert last.graph.stat().st_size == qualities[3].model_bytes < qualities[2].model_bytes / 2
+    assert measure_graph_bytes(last.graph) == qualities[3].model_bytes
+    assert qualities[3].model_bytes < qualities[2].model_bytes / 2
     agreeing = last.logits(evaluation).argmax(axis=1) == [
         NAMES.index(label) for label in evaluation.labels
     ]
@@ -251,6 +253,16 @@ def test_a_recipe_that_was_interrupted_goes_on_where_it_was(draft, evaluation):
     assert (len(ran), read) == (3, qualities)
     np.testing.assert_array_equal(again.logits(evaluation), resumed.logits(evaluation))
     assert again.model.config.vocab_size == 90
+
+
+def test_a_graph_kept_without_its_weights_is_laid_again(draft, evaluation):
+    """As before weights had a file of their own."""
+    first, _ = run(draft, [export_stage()], evaluation)
+    expected_NC = first.logits(evaluation)
+    weights_path(first.graph).unlink()
+    again, _ = run(draft, [export_stage()], evaluation)
+    assert again.graph == first.graph
+    np.testing.assert_array_equal(again.logits(evaluation), expected_NC)
 
 
 def test_other_settings_or_another_beginning_are_other_work(draft, evaluation):

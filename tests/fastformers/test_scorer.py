@@ -53,10 +53,10 @@ def int8_bundle(encoder_factory, bundle, make_texts, tmp_path_factory):
         name: histogram.clipped_range(0)
         for name, histogram in collect_histograms(scratch / "observed.onnx", rows).items()
     }
-    write_graph(encoder_factory(), scratch / "int8.onnx", text_pairs=False, ranges=ranges)
+    write_graph(encoder_factory(), scratch / "model.onnx", text_pairs=False, ranges=ranges)
     return write_bundle(
         replace(bundle, path=scratch / "bundle", precision="int8"),
-        model=scratch / "int8.onnx",
+        model=scratch / "model.onnx",
         tokenizer_json=(bundle.path / "tokenizer.json").read_text(),
     )
 
