@@ -2,8 +2,9 @@
 
     settings -> [plan] -> ScoreRun -> run
 
-Nothing is written here. The identity of the work is what must not change between two runs of the
-same command: the files of the corpus, the bundle, and every setting that decides a prediction.
+Nothing of the work is written here. The identity of the work is what must not change between two
+runs of the same command: the files of the corpus, the bundle, and every setting that decides a
+prediction.
 """
 
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 from cluster import prepared
 from cluster.corpus import Corpus, open_corpus
-from cluster.run import ScoreRun
+from cluster.run import RUN_FILE, ScoreRun
 from cluster.settings import CorpusSettings
 from cluster.storage import Directory, open_directory
 from fastformers.bundle import Bundle, open_bundle
 from fastformers.errors import InputError
 from fastformers.tasks import prediction_columns
+from fastformers.tuning import EngineChoice, Tuning, check_installed, tune
 
 
 def plan_prepare(
@@ -44,8 +46,12 @@ def plan_score(
     *,
     max_batch_tokens: int | None,
     fail_on_bad_row: bool,
+    engine: EngineChoice = "onnxruntime",
 ) -> ScoreRun:
     """Decide on a run that scores a corpus, or shards that `prepare` made of one.
+
+    Engine and token budget, where not given, are those of an earlier run into the same output, or
+    the fastest on this machine.
 
     Raises:
         InputError: The corpus, the shards or the settings do not fit the bundle.
@@ -63,11 +69,14 @@ def plan_score(
     else:
         bundle, corpus = open_both(corpus_uri, bundle_path, settings)
         identity = _corpus_identity(bundle, corpus, settings)
-    budget = max_batch_tokens or bundle.cost_profile.max_batch_tokens
+    tuning = _recorded_tuning(output, engine, max_batch_tokens) or tune(
+        bundle, engine=engine, max_batch_tokens=max_batch_tokens
+    )
     identity.update(
         {
             "bundle": bundle.digest,
-            "max batch tokens": budget,
+            "max batch tokens": tuning.max_batch_tokens,
+            "engine": tuning.engine,
             "keep columns": list(settings.keep_columns),
         }
     )
@@ -77,9 +86,27 @@ def plan_score(
         shards=source if is_prepared else output.child("shards"),
         corpus=corpus,
         settings=settings,
-        max_batch_tokens=budget,
+        max_batch_tokens=tuning.max_batch_tokens,
+        engine=tuning.engine,
         fail_on_bad_row=fail_on_bad_row,
         identity=identity,
+    )
+
+
+def _recorded_tuning(
+    output: Directory, engine: EngineChoice, max_batch_tokens: int | None
+) -> Tuning | None:
+    """What an interrupted run into this output chose, where the user leaves it open; else None."""
+    record = output.read_json(RUN_FILE)
+    identity = record.get("identity") if isinstance(record, dict) else None
+    if not isinstance(identity, dict) or not {"engine", "max batch tokens"} <= identity.keys():
+        return None
+    if engine not in ("auto", identity["engine"]):
+        return None
+    check_installed(identity["engine"])
+    return Tuning(
+        engine=identity["engine"],
+        max_batch_tokens=max_batch_tokens or identity["max batch tokens"],
     )
 
 

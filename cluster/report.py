@@ -121,6 +121,7 @@ def build_report(
             "digest": run.bundle.digest,
             "max_batch_tokens": run.max_batch_tokens,
             "profile_cpu": run.bundle.cost_profile.cpu_model,
+            "engine": run.engine,
         },
         "output": str(run.output or run.shards),
     }

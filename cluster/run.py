@@ -26,6 +26,7 @@ from cluster.split import measure_split
 from cluster.storage import Directory
 from fastformers.bundle import Bundle
 from fastformers.errors import ChangedWorkError, InputError, ScoringError
+from fastformers.tuning import EngineName
 
 RUN_FILE = "run.json"
 REPORT_FILE = "report.json"
@@ -85,6 +86,7 @@ class ScoreRun:
         settings: Of the corpus.
         max_batch_tokens: Token budget of a batch.
         fail_on_bad_row: Stop at a row that cannot be scored.
+        engine: What runs the graph.
         identity: What makes this the same work when it is run again.
     """
 
@@ -96,6 +98,7 @@ class ScoreRun:
     max_batch_tokens: int
     fail_on_bad_row: bool
     identity: dict[str, Any]
+    engine: EngineName = "onnxruntime"
 
     @property
     def preparation(self) -> Preparation | None:
@@ -166,6 +169,7 @@ class ScoreRun:
             "bundle": str(self.bundle.path),
             "output": str(self.output or self.shards),
             "max_batch_tokens": self.max_batch_tokens,
+            "engine": self.engine,
             "shards_done": len(self._finished()),
         }
         if self.corpus is None:
@@ -189,6 +193,7 @@ class ScoreRun:
             predictions=None if self.output is None else self.output.child("predictions"),
             keep_columns=self.settings.keep_columns,
             max_batch_tokens=self.max_batch_tokens,
+            engine=self.engine,
         )
 
     def _plan_pool(self, actors: ActorSettings, say: Callable[[str], None]) -> ActorPool:

@@ -60,18 +60,8 @@ def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 3) -
         max_length: Longest row, in tokens.
         repeats: Timed runs of each shape; the median counts.
     """
-    probe = min(128, max_length)
-    budgets = [budget for budget in TOKEN_BUDGETS if budget >= max_length] or [max_length]
-    per_row = {
-        budget: np.mean(
-            [
-                _seconds_per_row(engine, length, budget, repeats) / length
-                for length in {min(32, max_length), probe, max_length}
-            ]
-        )
-        for budget in budgets
-    }
-    best = min(per_row, key=lambda budget: per_row[budget])
+    per_token = measure_budgets(engine, max_length=max_length, repeats=repeats)
+    best = min(per_token, key=lambda budget: per_token[budget])
     lengths = sorted(
         {2, *(n for n in (8, 16, 32, 64, 128, 256, 384) if n < max_length), max_length}
     )
@@ -87,6 +77,30 @@ def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 3) -
             _seconds_per_row(engine, length, best, repeats) for length in lengths
         ),
     )
+
+
+def measure_budgets(
+    engine: Engine, *, max_length: int, repeats: int = 3, limit_s: float | None = None
+) -> dict[int, float]:
+    """Seconds a token at each token budget: the mean over a short, a middle and the full length.
+
+    Args:
+        engine: A one-thread engine.
+        max_length: Longest row, in tokens; no smaller budget is tried.
+        repeats: Timed runs of each shape; the median counts.
+        limit_s: Try no further budget after so many seconds; None to try all.
+    """
+    lengths = sorted({min(32, max_length), min(128, max_length), max_length})
+    budgets = [budget for budget in TOKEN_BUDGETS if budget >= max_length] or [max_length]
+    per_token: dict[int, float] = {}
+    start = time.perf_counter()
+    for budget in budgets:
+        if per_token and limit_s is not None and time.perf_counter() - start > limit_s:
+            break
+        per_token[budget] = float(
+            np.mean([_seconds_per_row(engine, n, budget, repeats) / n for n in lengths])
+        )
+    return per_token
 
 
 def read_cpu_model(root: Path = Path("/")) -> str:

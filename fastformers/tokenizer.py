@@ -83,6 +83,11 @@ class Tokenizer:
         wide = self._tokenizer.get_vocab_size() > np.iinfo(np.uint16).max + 1
         self._id_type = np.uint32 if wide else np.uint16
 
+    @property
+    def num_words(self) -> int:
+        """Size of the vocabulary; all ids are below it."""
+        return int(self._tokenizer.get_vocab_size())
+
     def encode(
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None
     ) -> TokenizedRows:

@@ -28,7 +28,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", help="file, directory, glob or URI")
-    add_corpus_arguments(parser)
+    add_corpus_arguments(parser, scores=False)
     return parser.parse_args(arguments)
 
 

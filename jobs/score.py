@@ -27,9 +27,17 @@ from jobs.cli import columns, console, run
 from jobs.report import write_page
 
 
-def add_corpus_arguments(parser: argparse.ArgumentParser, *, needs_output: bool = True) -> None:
+def add_corpus_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    needs_output: bool = True,
+    needs_bundle: bool = True,
+    scores: bool = True,
+) -> None:
     """Arguments that `prepare`, `score` and `bench` share."""
-    parser.add_argument("--bundle", type=Path, required=True, help="directory of the bundle")
+    parser.add_argument(
+        "--bundle", type=Path, required=needs_bundle, help="directory of the bundle"
+    )
     parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--text-pair-column", help="second text, where the bundle reads pairs")
@@ -53,6 +61,13 @@ def add_corpus_arguments(parser: argparse.ArgumentParser, *, needs_output: bool 
         metavar="N|auto",
         help="physical cores each actor owns (1); auto measures which split is fastest",
     )
+    if scores:
+        parser.add_argument(
+            "--engine",
+            choices=("onnxruntime", "openvino", "auto"),
+            default="onnxruntime",
+            help="what runs the model (onnxruntime); auto measures which is faster",
+        )
     parser.add_argument("--oversubscribe", action="store_true", help="let actors share cores")
     parser.add_argument("--address", help="of a Ray cluster (RAY_ADDRESS, or a local one)")
     parser.add_argument(
@@ -74,7 +89,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("corpus", help="corpus, or the output of `fastformers prepare`")
     add_corpus_arguments(parser)
     parser.add_argument(
-        "--max-batch-tokens", type=int, help="token budget of a batch (measured, in the bundle)"
+        "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
     )
     parser.add_argument("--on-bad-row", choices=("dead-letter", "fail"), default="dead-letter")
     parser.add_argument(
@@ -103,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             corpus_settings(options),
             max_batch_tokens=options.max_batch_tokens,
             fail_on_bad_row=options.on_bad_row == "fail",
+            engine=options.engine,
         )
         meter = None if options.energy is None else EnergyMeter(options.energy)
         if options.dry_run:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from fastformers.bundle import Bundle, StageQuality, write_bundle
-from fastformers.cost_profile import CostProfile
+from fastformers.cost_profile import CostProfile, read_cpu_model
 from fastformers.encoder import Encoder, Head, Layer, Linear, Norm
 from fastformers.graph import write_graph
 from fastformers.tasks import TaskName
@@ -99,7 +100,8 @@ def make_bundle(
     **shape: int,
 ) -> Bundle:
     """Write a bundle of random weights; `vocabulary` below 128 leaves words without embedding."""
-    model = path.parent / f"{path.name}.onnx"
+    model = path.parent / f"{path.name}.graph" / "model.onnx"
+    model.parent.mkdir()
     num_outputs = num_outputs or len(labels)
     encoder = make_encoder(classes=num_outputs, **shape)
     write_graph(encoder, model, text_pairs=text_pairs)
@@ -119,8 +121,8 @@ def make_bundle(
         ),
         provenance={"teacher": "random"},
         cost_profile=CostProfile(
-            engine="onnxruntime",
-            cpu_model="none",
+            engine=f"onnxruntime {onnxruntime.__version__}",  # measured here: no run has to
+            cpu_model=read_cpu_model(),
             max_batch_tokens=256,
             lengths=(2, 64),
             seconds_per_row=(1e-4, 1e-3),

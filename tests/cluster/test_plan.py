@@ -3,9 +3,12 @@ import json
 import pytest
 
 import cluster.corpus
+import cluster.plan
+import fastformers.openvino_engine
 from cluster.plan import plan_prepare, plan_score
 from cluster.settings import CorpusSettings
-from fastformers.errors import BundleError, InputError
+from fastformers.errors import BundleError, ChangedWorkError, InputError
+from fastformers.tuning import Tuning
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +24,16 @@ def corpus(tmp_path, write_rows):
     return tmp_path / "corpus"
 
 
-def plan(corpus, bundle, output, *, max_batch_tokens=None, fail_on_bad_row=False, **settings):
+def plan(
+    corpus,
+    bundle,
+    output,
+    *,
+    max_batch_tokens=None,
+    fail_on_bad_row=False,
+    engine="onnxruntime",
+    **settings,
+):
     settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
     return plan_score(
         str(corpus),
@@ -30,6 +42,7 @@ def plan(corpus, bundle, output, *, max_batch_tokens=None, fail_on_bad_row=False
         CorpusSettings(**settings),
         max_batch_tokens=max_batch_tokens,
         fail_on_bad_row=fail_on_bad_row,
+        engine=engine,
     )
 
 
@@ -125,3 +138,40 @@ def test_settings_that_prepared_shards_cannot_honor_are_refused(
         plan(tmp_path / "shards", bundle, tmp_path / "out", keep_columns=("id", "lang"))
     with pytest.raises(InputError, match="--limit applies when a corpus is prepared"):
         plan(tmp_path / "shards", bundle, tmp_path / "out", limit=5)
+
+
+def test_engine_and_budget_are_chosen_once_and_kept_for_the_rerun(
+    corpus, bundle, tmp_path, monkeypatch, run_locally
+):
+    choices = [Tuning(engine="onnxruntime", max_batch_tokens=n) for n in (128, 512)]
+    monkeypatch.setattr(cluster.plan, "tune", lambda bundle, **asked: choices.pop(0))
+    first = plan(corpus, bundle, tmp_path / "out", engine="auto")
+    run_locally(first)
+    again = plan(corpus, bundle, tmp_path / "out", engine="auto")
+    assert (again.engine, again.max_batch_tokens) == ("onnxruntime", 128)
+    assert again.identity == first.identity
+    assert len(choices) == 1
+    asked = plan(corpus, bundle, tmp_path / "out", max_batch_tokens=64)
+    assert asked.max_batch_tokens == 64
+    with pytest.raises(ChangedWorkError, match="max batch tokens changed"):
+        run_locally(asked)
+
+
+def test_the_engine_is_part_of_what_the_work_is(corpus, bundle, tmp_path, run_locally):
+    pytest.importorskip("openvino")
+    run_locally(plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256))
+    other = plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256, engine="openvino")
+    assert other.work().engine == other.describe()["engine"] == "openvino"
+    with pytest.raises(ChangedWorkError, match="engine changed since"):
+        run_locally(other)
+
+
+def test_a_rerun_needs_the_engine_that_it_began_with(
+    corpus, bundle, tmp_path, run_locally, monkeypatch
+):
+    pytest.importorskip("openvino")
+    options = {"max_batch_tokens": 256}
+    run_locally(plan(corpus, bundle, tmp_path / "out", engine="openvino", **options))
+    monkeypatch.setattr(fastformers.openvino_engine, "is_installed", lambda: False)
+    with pytest.raises(InputError, match="openvino: it is not installed"):
+        plan(corpus, bundle, tmp_path / "out", engine="auto", **options)

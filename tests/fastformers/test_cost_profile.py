@@ -10,6 +10,7 @@ from fastformers.batching import MAX_BATCH_ROWS
 from fastformers.cost_profile import (
     TOKEN_BUDGETS,
     CostProfile,
+    measure_budgets,
     measure_cost_profile,
     read_cpu_model,
 )
@@ -102,6 +103,14 @@ def test_the_fastest_token_budget_is_chosen(machine, best):
         return rows * length * (1 + abs(rows * length - best) / best)
 
     assert measure_cost_profile(machine(cost), max_length=256).max_batch_tokens == best
+
+
+def test_a_slow_model_is_not_tried_at_every_budget(machine):
+    engine = machine(per_token)
+    assert list(measure_budgets(engine, max_length=256)) == [256, 512, 1024, 2048, 4096]
+    # Three shapes, four runs each: 256 takes 3 s, 512 then ends beyond the limit.
+    assert list(measure_budgets(engine, max_length=256, limit_s=5)) == [256, 512]
+    assert list(measure_budgets(engine, max_length=256, limit_s=0)) == [256]
 
 
 @pytest.mark.parametrize("max_length", [300, 5000])
