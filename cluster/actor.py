@@ -4,8 +4,14 @@
 
 An actor knows nothing of other actors, of the queue or of prices. It returns receipts, never
 predictions: what it made is on disk when its call returns.
+
+It may have several jobs in hand, each in a thread. One at a time computes, on all cores that the
+actor owns; the others wait for storage, to read what comes next and to write what is done. Seconds
+of computing are wall time, those of reading and writing are what they took of the cores: waiting
+costs nothing while another job computes.
 """
 
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +34,9 @@ from fastformers.batching import plan_batches
 from fastformers.bundle import open_bundle
 from fastformers.scorer import Scorer
 from fastformers.tokenizer import TokenizedRows
+from fastformers.tuning import EngineName, open_engine
+
+JOBS_IN_HAND = 2  # one that computes, one that is read or written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,7 @@ class Work:
         predictions: Where predictions go, or None if this run only prepares.
         keep_columns: Columns to pass through.
         max_batch_tokens: Token budget of a batch.
+        engine: What runs the graph.
     """
 
     bundle_path: Path
@@ -49,6 +59,7 @@ class Work:
     predictions: Directory | None
     keep_columns: tuple[str, ...]
     max_batch_tokens: int
+    engine: EngineName = "onnxruntime"
 
 
 class Worker:
@@ -62,47 +73,51 @@ class Worker:
         pa.set_memory_pool(pa.system_memory_pool())  # returns what a large shard needed
         self._work = work
         self._name = name
+        self._computing = threading.Lock()
         if work.predictions is None:  # preparing needs no session
             self._tokenizer = open_bundle(work.bundle_path).load_tokenizer()
         else:
             threads = core_set.num_threads if core_set is not None else 1
-            self._scorer = Scorer(work.bundle_path, num_threads=threads)
+            bundle = open_bundle(work.bundle_path)
+            engine = open_engine(work.engine, bundle.model_path, num_threads=threads)
+            self._scorer = Scorer(bundle, engine=engine)
             self._tokenizer = self._scorer.tokenizer
             self._warm_up()
 
     def prepare(self, slice_: Slice) -> SliceReceipt:
         """Cut a slice into shards on disk."""
         assert self._work.preparation is not None
-        return self._work.preparation.prepare(slice_, self._tokenizer)
+        return self._work.preparation.prepare(slice_, self._tokenizer, self._computing)
 
     def score(self, lease: Lease) -> Receipt | None:
         """Score a shard and commit its predictions; a probe scores a part and commits nothing."""
-        shard, started_at, start = lease.shard, time.time(), time.perf_counter()
+        shard, start = lease.shard, time.thread_time()
         table = self._read(shard)
         rows = read_shard_table(table)
-        read = time.perf_counter()
-        wanted = [row for row in range(len(rows)) if row not in lease.skip]
-        if lease.probe is not None:
-            wanted = [row for row in wanted if row in lease.probe]
-        rows_U = np.array(wanted, np.intp)
+        wanted = range(len(rows)) if lease.probe is None else lease.probe
+        rows_U = np.setdiff1d(np.arange(wanted.start, wanted.stop), list(lease.skip))
+        read_s = time.thread_time() - start
         computed: list[int] = []
-        logits_UC, errors = self._scorer.score_tokens(
-            rows,
-            rows_U=rows_U,
-            max_batch_tokens=self._work.max_batch_tokens,
-            on_batch=computed.append,
-        )
-        inferred = time.perf_counter()
+        with self._computing:
+            started_at, start = time.time(), time.perf_counter()
+            logits_UC, errors = self._scorer.score_tokens(
+                rows,
+                rows_U=rows_U,
+                max_batch_tokens=self._work.max_batch_tokens,
+                on_batch=computed.append,
+            )
+            infer_s = time.perf_counter() - start
         if lease.probe is not None:
             return None
+        start = time.thread_time()
         all_logits_UC = np.full((len(rows), logits_UC.shape[1]), np.nan, np.float32)
         all_logits_UC[rows_U] = logits_UC
-        errors_U = {**lease.skip, **{wanted[row]: reason for row, reason in errors.items()}}
+        errors_U = {**lease.skip, **{int(rows_U[row]): reason for row, reason in errors.items()}}
         bundle = self._scorer.bundle
         predictions = build_predictions(
             table, all_logits_UC, bundle.task, bundle.labels, errors_U, self._work.keep_columns
         )
-        wrote = time.perf_counter()
+        phase_s = {"read": read_s, "infer": infer_s, "write": time.thread_time() - start}
         rss_bytes, peak_rss_bytes = measure_memory()
         lengths_U = rows.lengths_N[rows_U]
         receipt = Receipt(
@@ -117,11 +132,11 @@ class Worker:
             num_computed_tokens=sum(computed),
             num_batches=len(computed),
             started_at=started_at,
-            finished_at=time.time(),
+            finished_at=started_at + sum(phase_s.values()),
             predicted_s=shard.predicted_s,
             rss_bytes=rss_bytes,
             peak_rss_bytes=peak_rss_bytes,
-            phase_s={"read": read - start, "infer": inferred - read, "write": wrote - inferred},
+            phase_s=phase_s,
             lengths=count_lengths(
                 lengths_U,
                 plan_batches(lengths_U, max_batch_tokens=self._work.max_batch_tokens),

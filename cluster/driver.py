@@ -3,8 +3,9 @@
     slices, shards -> [driver] -> leases -> actors -> receipts -> report
 
 Actors prepare slices while few shards wait, and score the costliest shard otherwise: the first
-shard is scored while the last is still being read. The driver holds O(shards), moves no rows, and
-trusts only files: what is on disk when it starts is not done again.
+shard is scored while the last is still being read. While more waits than there are actors, each has
+a second job in hand, which it reads while it computes the first. The driver holds O(shards), moves
+no rows, and trusts only files: what is on disk when it starts is not done again.
 """
 
 import logging
@@ -56,10 +57,17 @@ class Progress:
 @dataclass
 class _Task:
     slot: Slot
+    actor: Any
     job: Lease | Slice
-    deadline: float
+    allowed_s: float
     started: float
+    deadline: float | None = None  # None while the actor computes the job before
     overdue: bool = False
+
+    def begin(self) -> None:
+        """Its actor has nothing before it any more."""
+        self.started = time.perf_counter()
+        self.deadline = time.monotonic() + self.allowed_s
 
 
 class Driver:
@@ -153,32 +161,59 @@ class Driver:
         self._report()
 
     def _hand_out(self) -> None:
-        busy = {id(task.slot) for task in self._tasks.values()}
-        for slot in [slot for slot in self._pool.slots if id(slot) not in busy]:
-            job = self._next_job()
-            if job is None:
-                return
-            if isinstance(job, Lease):
-                reference = slot.actor.score.remote(job)
-                allowed = self._timeout_s or max(
-                    _TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR * job.shard.predicted_s
-                )
-            else:
-                reference = slot.actor.prepare.remote(job)
-                allowed = self._timeout_s or _TIMEOUT_FLOOR_S
-            self._tasks[reference] = _Task(
-                slot, job, time.monotonic() + allowed, time.perf_counter()
-            )
+        """Give every idle actor a job, then a second one to those that have one."""
+        held: dict[int, list[_Task]] = {id(slot): [] for slot in self._pool.slots}
+        for task in self._tasks.values():
+            held.setdefault(id(task.slot), []).append(task)
+        for slot in self._pool.slots:
+            if not held[id(slot)] and (job := self._next_job()):
+                held[id(slot)].append(self._submit(slot, job))
+                held[id(slot)][0].begin()
+        for slot in self._pool.slots:
+            jobs = [task.job for task in held[id(slot)]]
+            if len(jobs) == 1 and self._is_fresh(jobs[0]) and (job := self._next_job(ahead=True)):
+                self._submit(slot, job)
 
-    def _next_job(self) -> Lease | Slice | None:
+    def _submit(self, slot: Slot, job: Lease | Slice) -> _Task:
+        if isinstance(job, Lease):
+            reference = slot.actor.score.remote(job)
+            allowed_s = max(_TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR * job.shard.predicted_s)
+        else:
+            reference = slot.actor.prepare.remote(job)
+            allowed_s = _TIMEOUT_FLOOR_S
+        self._tasks[reference] = _Task(
+            slot, slot.actor, job, self._timeout_s or allowed_s, time.perf_counter()
+        )
+        return self._tasks[reference]
+
+    def _next_job(self, *, ahead: bool = False) -> Lease | Slice | None:
+        """What comes next, or None.
+
+        Args:
+            ahead: For an actor that has a job: then only if more waits than there are actors, or
+                others might have to wait for what this one hoards; and only if it was never tried,
+                for if the actor dies, both of its jobs are suspected.
+        """
+        if ahead and len(self._queue) + len(self._slices) <= len(self._pool.slots):
+            return None
+        can_cut = bool(self._slices) and not (ahead and not self._is_fresh(self._slices[0]))
         enough_waits = self._scores and len(self._queue) >= len(self._pool.slots)
-        if self._slices and not enough_waits:
+        if can_cut and not enough_waits:
             return self._slices.popleft()
-        if self._scores and (lease := self._queue.lease()):
+        if self._scores and (lease := self._queue.lease(fresh_only=ahead)):
             return lease
-        return self._slices.popleft() if self._slices else None
+        return self._slices.popleft() if can_cut else None
+
+    def _is_fresh(self, job: Lease | Slice) -> bool:
+        """Whether no actor has died over it."""
+        if isinstance(job, Lease):
+            return job.attempt == 1
+        return (job.index, job.first_shard) not in self._slice_attempts
 
     def _finish(self, reference: Any, task: _Task) -> None:
+        for other in self._tasks.values():
+            if other.slot is task.slot and other.deadline is None:
+                other.begin()
         try:
             result = ray.get(reference)
         except RayActorError as error:
@@ -262,13 +297,16 @@ class Driver:
             if self._slice_attempts[key] >= _MAX_SLICE_ATTEMPTS:
                 raise ScoringError(f"{_describe(task.job)}: {reason}, three times in a row")
             self._slices.appendleft(task.job)
-        self._pool.replace(task.slot, as_it_started=error.actor_init_failed)
+        if task.actor is task.slot.actor:  # not yet for its other job
+            self._pool.replace(task.slot, as_it_started=error.actor_init_failed)
 
     def _kill_overdue(self) -> None:
         for task in self._tasks.values():
-            if time.monotonic() > task.deadline and not task.overdue:
+            if task.deadline is None or task.overdue:
+                continue
+            if time.monotonic() > task.deadline:
                 task.overdue = True
-                ray.kill(task.slot.actor)
+                ray.kill(task.actor)
 
     def _report(self) -> None:
         fresh, self._fresh = self._fresh, []

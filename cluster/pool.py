@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.actor import ScoringActor, Work
+from cluster.actor import JOBS_IN_HAND, ScoringActor, Work
 from cluster.topology import (
     CoreSet,
     HostTopology,
@@ -95,6 +95,7 @@ class ActorPool:
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         if slot.node_id not in alive:
             self.slots.remove(slot)
+            slot.actor = None
             return
         self._start(slot)
 
@@ -107,6 +108,7 @@ class ActorPool:
     def _start(self, slot: Slot) -> None:
         slot.actor = ScoringActor.options(  # type: ignore[attr-defined]
             num_cpus=slot.core_set.num_threads,
+            max_concurrency=JOBS_IN_HAND,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node_id, soft=False),

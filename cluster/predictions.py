@@ -34,8 +34,9 @@ class Receipt:
         num_tokens: Tokens of all good rows.
         num_scored_tokens, num_computed_tokens: Tokens of the texts scored; the same with padding.
         num_batches: Batches run.
-        started_at, finished_at: Seconds since the epoch.
-        phase_s: Seconds by phase.
+        started_at: When its texts began to be computed, in seconds since the epoch.
+        finished_at: So many seconds later as it took of the actor's cores.
+        phase_s: Seconds of the actor's cores by phase.
         lengths: Texts scored by length, see `lengths.count_lengths`; empty in old files.
         predicted_s: Seconds expected from the bundle's cost profile.
         rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.

@@ -12,6 +12,7 @@ The driver never holds more than one record for each shard, whatever the number 
 
 import time
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class SliceReceipt:
         shards: In corpus order.
         rest: What is left to read of the slice, or None.
         first_bad: Place and reason of the first bad row, for those who want none.
-        phase_s: Seconds by phase.
+        phase_s: Seconds of the actor's cores by phase.
     """
 
     shards: tuple[Shard, ...]
@@ -64,16 +65,27 @@ class Preparation:
     cost_profile: CostProfile
     shard_seconds: float
 
-    def prepare(self, slice_: Slice, tokenizer: Tokenizer) -> SliceReceipt:
-        """Read, tokenize and cut a slice, then write its shards and last its receipt."""
-        start = time.perf_counter()
+    def prepare(
+        self, slice_: Slice, tokenizer: Tokenizer, computing: AbstractContextManager[Any]
+    ) -> SliceReceipt:
+        """Read, tokenize and cut a slice, then write its shards and last its receipt.
+
+        Args:
+            slice_: What to read.
+            tokenizer: The bundle's.
+            computing: Held while tokenizing: what else the actor does waits for its cores.
+        """
+        start = time.thread_time()
         rows, spans, left = self._read(slice_)
-        read = time.perf_counter()
+        read_s = time.thread_time() - start
         num_rows = len(rows.texts[0])
         good_N = np.array([row for row in range(num_rows) if row not in rows.errors], np.intp)
         texts = [[column[row] for row in good_N.tolist()] for column in rows.texts]
-        tokens = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
-        tokenized = time.perf_counter()
+        with computing:
+            start = time.perf_counter()
+            tokens = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
+            tokenize_s = time.perf_counter() - start
+        start = time.thread_time()
         seconds_N = np.zeros(num_rows)
         seconds_N[good_N] = self.cost_profile.estimate_seconds(tokens.lengths_N)
         shards = []
@@ -100,9 +112,9 @@ class Preparation:
             else None,
             first_bad=_first_bad(rows.errors, spans),
             phase_s={
-                "read": read - start,
-                "tokenize": tokenized - read,
-                "write": time.perf_counter() - tokenized,
+                "read": read_s,
+                "tokenize": tokenize_s,
+                "write": time.thread_time() - start,
             },
         )
         self.directory.child("slices").write_json(_receipt_name(slice_), asdict(receipt))

@@ -67,11 +67,18 @@ class ShardQueue:
         self._entries[shard.name] = _Entry(shard)
         self._wait(shard)
 
-    def lease(self) -> Lease | None:
-        """Claim the costliest waiting shard, or None if none waits."""
+    def lease(self, *, fresh_only: bool = False) -> Lease | None:
+        """Claim the costliest waiting shard, or None if none waits.
+
+        Args:
+            fresh_only: None also if that shard was leased before.
+        """
         if not self._waiting:
             return None
-        entry = self._entries[heapq.heappop(self._waiting)[1]]
+        entry = self._entries[self._waiting[0][1]]
+        if fresh_only and entry.attempts:
+            return None
+        heapq.heappop(self._waiting)
         entry.attempts += 1
         self.num_leased += 1
         suspects = entry.suspects

@@ -1,4 +1,5 @@
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def prepare_all(preparation, slices, bundle):
     tokenizer = bundle.load_tokenizer()
     receipts, left = [], deque(slices)
     while left:
-        receipt = preparation.prepare(left.popleft(), tokenizer)
+        receipt = preparation.prepare(left.popleft(), tokenizer, nullcontext())
         receipts.append(receipt)
         if receipt.rest is not None:
             left.appendleft(receipt.rest)
