@@ -26,7 +26,7 @@ COMMANDS = {
     "score": "corpus or shards + bundle -> predictions and a bill",
     "cost": "what a corpus costs on each instance type, and the cheapest cluster by a deadline",
     "report": "the page of a scored run, drawn again",
-    "bench": "how much of the engine's own speed a whole job keeps",
+    "bench": "tokens/s and rows/s here, beside what else a user could run",
 }
 EXTRA_OF = {
     "torch": "compress",
@@ -36,6 +36,8 @@ EXTRA_OF = {
     "boto3": "aws",
     "botocore": "aws",
     "google": "gcp",
+    "nncf": "bench",
+    "openvino": "openvino",
 }
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)

@@ -152,14 +152,7 @@ def _measure(
     options: argparse.Namespace, bundle: Bundle, own: InstancePrice | None
 ) -> list[MachineProfile]:
     if options.calibrate:
-        core_sets = plan_core_sets(discover_topology(), num_actors=None, cores_per_actor=1)
-        console.print(f"measuring {bundle.path} on {len(core_sets)} cores at once")
-        profile = measure_machine_profile(
-            bundle,
-            texts=_calibration_texts(),
-            core_sets=[frozenset(core_set.cpus) for core_set in core_sets],
-            instance_type=options.instance_type,
-        )
+        profile = calibrate(bundle, options.instance_type)
     elif options.fit_run is not None:
         output = open_directory(options.fit_run)
         profile = fit_to_run(
@@ -170,13 +163,25 @@ def _measure(
         )
     else:
         return []
-    _check_own_type(profile, own)
+    check_own_type(profile, own)
     if options.profile_out is not None:
         write_profile(options.profile_out, profile)
     return [profile]
 
 
-def _check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
+def calibrate(bundle: Bundle, instance_type: str | None) -> MachineProfile:
+    """Measure this machine with all its cores busy at once."""
+    core_sets = plan_core_sets(discover_topology(), num_actors=None, cores_per_actor=1)
+    console.print(f"measuring {bundle.path} on {len(core_sets)} cores at once")
+    return measure_machine_profile(
+        bundle,
+        texts=_calibration_texts(),
+        core_sets=[frozenset(core_set.cpus) for core_set in core_sets],
+        instance_type=instance_type,
+    )
+
+
+def check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
     """Refuse a type that this machine cannot be, or that was measured in part."""
     if own is None or own.gpu_count or profile.num_workers in (own.physical_cores, own.vcpus):
         return

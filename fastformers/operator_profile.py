@@ -1,0 +1,176 @@
+"""Where a graph's time goes, and how fast this machine could be at best.
+
+    graph + batch -> [operator_profile] -> share of each operator, arithmetic, GEMM peaks
+
+ONNX Runtime's own profiler gives the time and the shapes of every operator that ran, so the
+arithmetic that a graph really does is read off a run: what it skips (a last layer for one token
+alone) is not counted. Divided by the measured speed of large matrix products it is the least time
+that the graph could take here. Knows nothing of how graphs are made.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+# Large enough to reach the peak, small enough for the second-level cache: the best of them counts.
+_GEMM_SIZES = (512, 1024, 2048)
+_GEMM_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemmPeak:
+    """Speed of large matrix products, in multiplications and additions a second."""
+
+    int8_ops_per_second: float
+    float_ops_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorProfile:
+    """One graph on one batch.
+
+    Attributes:
+        seconds: By operator, of one run; most expensive first.
+        int8_ops: Multiplications and additions in int8 matrix products.
+        float_ops: The same in float, attention included.
+    """
+
+    seconds: dict[str, float]
+    int8_ops: int
+    float_ops: int
+
+    def least_seconds(self, peak: GemmPeak) -> float:
+        """Time of the arithmetic alone, all of it at the peak."""
+        return self.int8_ops / peak.int8_ops_per_second + self.float_ops / peak.float_ops_per_second
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the time by operator, 0-1."""
+        total = sum(self.seconds.values())
+        return {name: seconds / total for name, seconds in self.seconds.items()}
+
+
+def profile_operators(
+    model: Path, feed: Mapping[str, NDArray[Any]], *, skip_norm_fusion: bool, repeats: int = 20
+) -> OperatorProfile:
+    """Run a graph on one thread under ONNX Runtime's profiler.
+
+    Args:
+        model: ONNX file.
+        feed: Its inputs.
+        skip_norm_fusion: Keep Add + LayerNormalization apart, as engine.py does.
+        repeats: Runs; the time is the mean, without the first.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastformers-profile-") as scratch:
+        options = _one_thread()
+        options.enable_profiling = True
+        options.profile_file_prefix = f"{scratch}/profile"
+        session = onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["SkipLayerNormFusion"] if skip_norm_fusion else [],
+        )
+        for _ in range(repeats + 1):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return summarize_events(events, num_runs=repeats + 1)
+
+
+def summarize_events(events: Sequence[Mapping[str, Any]], *, num_runs: int) -> OperatorProfile:
+    """Sum up the profiler's events of several runs; the first run is left out as the warm-up."""
+    kernels = [
+        event
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    ]
+    per_run = len(kernels) // num_runs
+    seconds: dict[str, float] = {}
+    int8_ops = float_ops = 0
+    for event in kernels[per_run:]:
+        name = event["args"]["op_name"]
+        seconds[name] = seconds.get(name, 0.0) + event["dur"] / 1e6 / (num_runs - 1)
+    for event in kernels[:per_run]:
+        in_int8, in_float = _operations(event["args"])
+        int8_ops += in_int8
+        float_ops += in_float
+    ordered = dict(sorted(seconds.items(), key=lambda entry: -entry[1]))
+    return OperatorProfile(seconds=ordered, int8_ops=int8_ops, float_ops=float_ops)
+
+
+def measure_gemm_peak() -> GemmPeak:
+    """Speed of large matrix products on one core, with constant weights as in a model."""
+    rng = np.random.default_rng(0)
+    int8, floats = [], []
+    for size in _GEMM_SIZES:
+        rows = rng.integers(0, 255, (size, size)).astype(np.uint8)
+        weight = rng.integers(-127, 127, (size, size)).astype(np.int8)
+        int8.append(_gemm_speed("MatMulInteger", rows, weight))
+        floats.append(_gemm_speed("MatMul", rows.astype(np.float32), weight.astype(np.float32)))
+    return GemmPeak(int8_ops_per_second=max(int8), float_ops_per_second=max(floats))
+
+
+def _operations(args: Mapping[str, Any]) -> tuple[int, int]:
+    """Multiplications and additions of one operator in int8 and in float."""
+    shapes = [next(iter(entry.items())) for entry in args["input_type_shape"]]
+    if not shapes or not args["output_type_shape"]:
+        return 0, 0
+    (kind, first), op = shapes[0], args["op_name"]
+    output = next(iter(args["output_type_shape"][0].values()))
+    is_int8 = kind in ("uint8", "int8")
+    if op in ("MultiHeadAttention", "Attention", "QAttention"):
+        batch, queries, _ = first
+        width = output[-1]
+        keys = shapes[1][1][1] if op == "MultiHeadAttention" else queries
+        attention = 4 * batch * queries * keys * width  # scores, and the weighted sum
+        if op == "MultiHeadAttention":
+            return 0, attention
+        projection = 2 * batch * queries * first[-1] * 3 * width
+        return (projection, attention) if is_int8 else (0, attention + projection)
+    if "MatMul" in op or "Gemm" in op:
+        product = 2 * int(np.prod(first)) * output[-1]
+        # DynamicQuantizeMatMul takes floats and multiplies in int8.
+        return (product, 0) if is_int8 or op.startswith("DynamicQuantize") else (0, product)
+    return 0, 0
+
+
+def _gemm_speed(op: str, rows: NDArray[Any], weight: NDArray[Any]) -> float:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    kind = helper.np_dtype_to_tensor_dtype(rows.dtype)
+    result = onnx.TensorProto.INT32 if op == "MatMulInteger" else onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node(op, ["rows", "weight"], ["product"])],
+        "gemm",
+        [helper.make_tensor_value_info("rows", kind, list(rows.shape))],
+        [helper.make_tensor_value_info("product", result, None)],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), _one_thread(), providers=["CPUExecutionProvider"]
+    )
+    session.run(None, {"rows": rows})
+    best, start = float("inf"), time.perf_counter()
+    while time.perf_counter() - start < _GEMM_S:
+        before = time.perf_counter()
+        session.run(None, {"rows": rows})
+        best = min(best, time.perf_counter() - before)
+    return float(2 * rows.shape[0] * rows.shape[1] * weight.shape[1] / best)
+
+
+def _one_thread() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options

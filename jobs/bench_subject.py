@@ -1,0 +1,135 @@
+"""What `fastformers bench` measures: a bundle, the weights it was made from, and rows.
+
+Opened, or made up with random weights of the paper's shapes. PyTorch is imported only where a
+checkpoint is given.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet
+
+from cluster.peers import TEXT_COLUMN
+from fastformers.benchmark import SHAPES
+from fastformers.bundle import Bundle, open_bundle
+from fastformers.errors import InputError
+from fastformers.tokenizer import TokenizedRows, Tokenizer
+
+if TYPE_CHECKING:
+    from fastformers.rivals import RivalModels
+    from fastformers.stand_in import ShapeName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured.
+
+    Attributes:
+        bundle: Ours.
+        rivals: The same weights as the others run them; None without a checkpoint.
+        checkpoint: A Hugging Face directory of those weights; None without.
+        rows: A sample of the corpus; None without a corpus.
+    """
+
+    bundle: Bundle
+    rivals: "RivalModels | None"
+    checkpoint: Path | None
+    rows: TokenizedRows | None
+
+
+def open_subject(
+    *,
+    bundle_path: Path | None,
+    teacher: Path | None,
+    shape: "ShapeName | None",
+    files: list[str],
+    sample_rows: int,
+    scratch: Path,
+) -> Subject:
+    """Open a bundle and its teacher, or make both up.
+
+    Args:
+        bundle_path: The bundle; None where `shape` is given.
+        teacher: Hugging Face directory of the weights, or for `shape` of the tokenizer alone.
+        shape: One of the paper's.
+        files: Parquet files of texts; none to do without real rows.
+        sample_rows: How many of the texts at most, evenly spaced.
+        scratch: Directory for what is made.
+
+    Raises:
+        InputError: The checkpoint's tokenizer is not the bundle's, or the bundle reads pairs or
+            too few tokens, or is of no classifier.
+    """
+    if bundle_path is not None:
+        bundle = open_bundle(bundle_path)
+        if bundle.text_pairs:
+            raise InputError(f"{bundle_path}: scores text pairs; bench compares single texts only")
+        longest = max(length for _, length in SHAPES)
+        if bundle.max_length < longest:
+            raise InputError(
+                f"{bundle_path}: reads {bundle.max_length} tokens; bench measures {longest}"
+            )
+        tokenizer = bundle.load_tokenizer()
+    rows: TokenizedRows | None = None
+    if bundle_path is None:
+        assert teacher is not None
+        tokenizer = _read_tokenizer(teacher)
+    if files:
+        tables = [pyarrow.parquet.read_table(file, columns=[TEXT_COLUMN]) for file in files]
+        texts = [text for table in tables for text in table[TEXT_COLUMN].to_pylist()]
+        rows = tokenizer.encode(texts[:: -(-len(texts) // sample_rows)])
+    calibration = rows or _random_rows(tokenizer.num_words)
+    if teacher is None:
+        return Subject(bundle=bundle, rivals=None, checkpoint=None, rows=rows)
+    from transformers import AutoTokenizer
+
+    from fastformers.export import load_teacher
+    from fastformers.rivals import write_rival_models
+    from fastformers.stand_in import make_model, make_stand_in
+
+    checkpoint = teacher
+    if shape is None:
+        if bundle.task == "embedding":
+            raise InputError(f"--teacher {teacher}: bench compares classifiers, not embeddings")
+        model = load_teacher(teacher)
+        if _read_tokenizer(teacher).num_words != tokenizer.num_words:
+            raise InputError(
+                f"--teacher {teacher}: its vocabulary is not the bundle's; give the checkpoint "
+                "that the bundle was made from, and a bundle with its whole vocabulary"
+            )
+    else:
+        model = make_model(shape, num_words=tokenizer.num_words)
+        checkpoint = scratch / "checkpoint"
+        model.save_pretrained(checkpoint)
+        AutoTokenizer.from_pretrained(teacher).save_pretrained(checkpoint)
+        bundle = make_stand_in(
+            model,
+            tokenizer_json=(teacher / "tokenizer.json").read_text(encoding="utf-8"),
+            rows=calibration,
+            path=scratch / "bundle",
+        )
+    return Subject(
+        bundle=bundle,
+        rivals=write_rival_models(model, calibration, scratch),
+        checkpoint=checkpoint,
+        rows=rows,
+    )
+
+
+def _read_tokenizer(teacher: Path) -> Tokenizer:
+    path = teacher / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"--teacher {teacher}: has no tokenizer.json")
+    return Tokenizer(path.read_text(encoding="utf-8"), max_length=512)
+
+
+def _random_rows(num_words: int) -> TokenizedRows:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(4, 129, 128)
+    return TokenizedRows(
+        ids=rng.integers(0, num_words, int(lengths.sum())).astype(np.uint32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        second_lengths_N=np.zeros(len(lengths), np.uint16),
+    )

@@ -1,0 +1,296 @@
+"""`fastformers bench` from arguments to the last line, on models of random weights."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from cluster.peers import PEERS, PeerResult
+from cluster.topology import discover_topology
+from fastformers import engine_race, operator_profile
+from fastformers.benchmark import measure_rates
+from fastformers.machine_profile import load_profiles
+from jobs import bench as bench_module
+from jobs.bench_subject import Subject
+from jobs.cli import main
+
+RATIOS = {
+    "engine_over_stock",
+    "engine_over_openvino",
+    "engine_of_peak",
+    "job_over_ray_documented",
+    "job_over_ray_tuned",
+    "job_over_sentence_transformers",
+    "job_over_pipeline",
+    "job_over_engine",
+}
+JOB_OVER_PEERS = {f"job_over_{name.replace('-', '_')}" for name in PEERS}
+NO_PEERS = dict.fromkeys(JOB_OVER_PEERS, "--parts leaves peers out")
+# 40 different texts, every fourth of them twice, and one that cannot be scored.
+TEXTS = [f"the {'cat ' * (n % 9)}{n} ran" for n in range(40)]
+CORPUS = [*TEXTS, *TEXTS[::4], ""]
+
+
+@pytest.fixture(scope="module")
+def long_bundle(bundle_factory, tmp_path_factory):
+    """Reads as many tokens as the fixed shapes have."""
+    return bundle_factory(tmp_path_factory.mktemp("bundle") / "long", max_length=128)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "corpus.parquet"
+    pyarrow.parquet.write_table(pa.table({"text": CORPUS, "stars": [1] * len(CORPUS)}), path)
+    return path
+
+
+@pytest.fixture
+def bench(capsys, monkeypatch):
+    """Run it in this process, with as little time on the clock as a measurement can take."""
+    monkeypatch.setattr(engine_race, "measure_rates", partial(measure_rates, shape_s=0.0))
+    monkeypatch.setattr(operator_profile, "_GEMM_SIZES", (16,))
+    monkeypatch.setattr(operator_profile, "_GEMM_S", 0.01)
+
+    def run(*options):
+        status = main(["bench", *map(str, options)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def check_reasons(summary):
+    """A ratio that is null has its reason, and one that is not has none."""
+    assert summary.keys() >= RATIOS
+    assert summary["not_run"].keys() == {name for name in RATIOS if summary[name] is None}
+
+
+def test_engines_and_operators_without_a_checkpoint(bench, long_bundle, corpus, tmp_path):
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "bench.png"
+    status, out, err = bench(
+        *(corpus, "--bundle", long_bundle.path, "--parts", "engines,operators"),
+        *("--sample-rows", 30, "--plot", plot),
+    )
+    assert status == 0, err
+    summary = json.loads(out.splitlines()[-1])
+    assert len(out.splitlines()) == 1
+    check_reasons(summary)
+    assert summary["not_run"] == {
+        "engine_over_stock": "no --teacher",
+        "engine_over_openvino": "no --teacher",
+        "job_over_engine": "--parts leaves job out",
+        **NO_PEERS,
+    }
+    assert summary["engine_of_peak"] > 0
+    assert (summary["engine"], summary["weights"]) == ("onnxruntime", "random")
+    one = summary["engines"][0]
+    assert one["num_threads"] == 1
+    assert one["tokens_per_second"]["rows"]["fastformers onnxruntime"] > 0
+    assert one["agreement"]["fastformers onnxruntime"] == 1.0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    for words in ("Engines, 1 threads", "Operators, 8x128", "not run: no --teacher"):
+        assert words in err
+
+
+def test_without_a_corpus_the_fixed_shapes_are_measured(bench, long_bundle):
+    status, out, err = bench("--bundle", long_bundle.path, "--parts", "engines,job")
+    assert status == 0, err
+    summary = json.loads(out)
+    check_reasons(summary)
+    assert summary["not_run"]["job_over_engine"] == "no corpus"
+    assert summary["not_run"]["engine_of_peak"] == "--parts leaves operators out"
+    assert "rows" not in summary["engines"][0]["tokens_per_second"]
+    status, out, err = bench("--bundle", long_bundle.path, "--parts", "operators")
+    assert json.loads(out)["not_run"]["engine_of_peak"] == "--parts leaves engines out"
+
+
+@pytest.fixture
+def fake_jobs(monkeypatch, long_bundle, tmp_path):
+    """Whole jobs that take as long as a test says; what each of them read."""
+    read = {"ours": []}
+    seconds = {"ours": iter([1.0, 4.0, 2.0])}
+
+    def texts_of(files):
+        tables = [pyarrow.parquet.read_table(file) for file in files]
+        return [text for table in tables for text in table["text"].to_pylist()]
+
+    def execute(score_run, actors, price):
+        texts = texts_of(f.path for f in score_run.corpus.files)
+        read["ours"].append(texts)
+        setup_s = 10.0
+        wall_s = setup_s + next(seconds["ours"])
+        return {"rows": len(texts), "wall_s": wall_s, "setup_s": setup_s, "num_actors": 3}
+
+    def run_peer(name, work, *, python):
+        texts = texts_of(work.files)
+        read.setdefault(name, []).append((texts, work, python))
+        if name == "pipeline":
+            return PeerResult(versions={}, reason="ImportError: pip install 'x[y]'")
+        setting = f"{work.num_workers} workers"
+        return PeerResult(
+            rows=len(texts), seconds=next(seconds[name]), setting=setting, versions={"ray": "2"}
+        )
+
+    def open_fake(**_):
+        return Subject(
+            bundle=long_bundle,
+            rivals=SimpleNamespace(stock_graph=tmp_path / "stock.onnx"),
+            checkpoint=tmp_path / "checkpoint",
+            rows=None,
+        )
+
+    monkeypatch.setattr(bench_module, "execute", execute)
+    monkeypatch.setattr(bench_module, "run_peer", run_peer)
+    monkeypatch.setattr(bench_module, "open_subject", open_fake)
+    return read, seconds
+
+
+def test_peers_and_ours_score_the_same_different_texts_in_turns(
+    bench, fake_jobs, corpus, long_bundle
+):
+    read, seconds = fake_jobs
+    seconds["ray-tuned"] = iter([5.0, 3.0, 100.0])
+    status, out, err = bench(
+        *(corpus, "--bundle", long_bundle.path, "--teacher", "T", "--parts", "peers"),
+        *("--peers", "ray-tuned,pipeline", "--peer-rows", 20, "--repeats", 3),
+    )
+    assert status == 0, err
+    summary = json.loads(out)
+    check_reasons(summary)
+    assert read["ours"] == [TEXTS[:20]] * 3
+    assert [texts for texts, _, _ in read["ray-tuned"]] == [TEXTS[:20]] * 3
+    work = read["ray-tuned"][0][1]
+    assert (work.num_workers, work.max_length) == (3, 128)
+    assert work.tokenizer.endswith("checkpoint/tokenizer.json")
+    assert summary["peer_rows"] == 20
+    assert summary["job_beside_peers_rows_per_second"] == 20 / 2  # the median, without setting up
+    assert summary["job_over_ray_tuned"] == pytest.approx(10 / (20 / 5))
+    assert summary["peers"] == {
+        "ray-tuned": {
+            "rows_per_second": 4.0,
+            "rows": 20,
+            "setting": "3 workers",
+            "versions": {"ray": "2"},
+        }
+    }
+    assert summary["not_run"]["job_over_pipeline"] == "ImportError: pip install 'x[y]'"
+    assert summary["not_run"]["job_over_ray_documented"] == "--peers leaves it out"
+    assert "ImportError: pip install 'x[y]'" in err
+
+
+def test_all_peers_run_under_our_interpreter_but_the_one_with_its_own(
+    bench, fake_jobs, corpus, long_bundle, tmp_path
+):
+    read, seconds = fake_jobs
+    seconds |= {name: iter([1.0]) for name in PEERS}
+    python = tmp_path / "python"
+    python.touch()
+    status, out, err = bench(
+        *(corpus, "--bundle", long_bundle.path, "--teacher", "T", "--parts", "peers"),
+        *("--peers", "all", "--peer-python", python),
+    )
+    assert status == 0, err
+    summary = json.loads(out)
+    check_reasons(summary)
+    assert summary["peers"].keys() == {*PEERS} - {"pipeline"}
+    pythons = {name: read[name][0][2] for name in PEERS}
+    assert pythons.pop("sentence-transformers") == python
+    assert {str(path) for path in pythons.values()} == {sys.executable}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("CORPUS", "give --bundle, or --shape"),
+        ("CORPUS --bundle BUNDLE --shape student", "give --bundle, or --shape"),
+        ("CORPUS --shape student", "--shape student: give --teacher"),
+        ("CORPUS --shape student --teacher none", "--teacher none: has no tokenizer.json"),
+        ("CORPUS --bundle BUNDLE --teacher none", "none: no config.json"),
+        ("CORPUS --bundle BUNDLE --parts engine", "--parts engine: not one of engines, operators"),
+        ("CORPUS --bundle BUNDLE --peers spark", "--peers spark: not one of ray-documented"),
+        ("CORPUS --bundle BUNDLE --peers all", "--peers: give --teacher"),
+        (
+            "CORPUS --bundle BUNDLE --teacher T --peers all --peer-python none",
+            "--peer-python none: no such file",
+        ),
+        ("CORPUS --bundle BUNDLE --repeats 0", "--repeats 0: give at least 1"),
+        ("CORPUS --bundle BUNDLE --peer-rows 0", "--peer-rows 0: give at least 1"),
+        ("CORPUS --bundle BUNDLE --sample-rows -1", "--sample-rows -1: give at least 1"),
+        ("CORPUS --bundle BUNDLE --limit 0", "--limit 0: give at least 1"),
+        ("CORPUS --bundle BUNDLE --timeout-s 0", "--timeout-s 0: give more than 0"),
+        ("CORPUS --bundle BUNDLE --usd-per-hour -1", "--usd-per-hour must be above 0"),
+        ("CORPUS --bundle BUNDLE --plot none/bench.png", "--plot none/bench.png: no such"),
+        ("CORPUS --bundle BUNDLE --cores-per-actor auto", "--cores-per-actor auto: engines and"),
+        ("--shape student --teacher TEACHER --profile-out p.json", "--profile-out: a profile is"),
+        ("CORPUS --bundle BUNDLE --plot bench.txt", "--plot bench.txt: give a name"),
+        ("CORPUS --bundle BUNDLE --output FULL", "not empty, so there is less left to measure"),
+        ("CORPUS --bundle BUNDLE --text-column body", "'body'"),
+        ("none.parquet --bundle BUNDLE", "none.parquet: no such file"),
+        ("CORPUS --bundle none", "none: not a bundle"),
+    ],
+)
+def test_bad_input_gets_one_line(bench, corpus, long_bundle, options, message):
+    paths = {"CORPUS": corpus, "BUNDLE": long_bundle.path, "FULL": corpus.parent}
+    if "--plot" in options:
+        pytest.importorskip("matplotlib")
+    status, out, err = bench(*(paths.get(word, word) for word in options.split()))
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+_QUICKLY = """
+import sys
+from functools import partial
+from fastformers import engine_race, operator_profile
+from fastformers.benchmark import measure_rates
+from jobs.cli import main
+engine_race.measure_rates = partial(measure_rates, shape_s=0.01)
+operator_profile._GEMM_SIZES, operator_profile._GEMM_S = (64,), 0.01
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.cluster
+def test_a_whole_job_beside_its_engine_alone(corpus, long_bundle, tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", _QUICKLY, "bench", str(corpus)),
+            *("--bundle", str(long_bundle.path), "--parts", "engines,operators,job"),
+            *("--num-actors", "1", "--usd-per-hour", "1", "--output", str(tmp_path / "out")),
+            *("--profile-out", str(tmp_path / "profiles" / "here.json")),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    check_reasons(summary)
+    assert summary["not_run"] == {
+        "engine_over_stock": "no --teacher",
+        "engine_over_openvino": "no --teacher",
+        **NO_PEERS,
+    }
+    assert summary["engine_of_peak"] > 0
+    assert (summary["rows"], summary["unique_rows"]) == (len(CORPUS), len(TEXTS))
+    assert summary["num_actors"] == 1
+    assert summary["job_over_engine"] == pytest.approx(
+        summary["job_rows_per_second"] / summary["engine_rows_per_second"]
+    )
+    assert 0 < summary["job_over_engine"] < 1  # starting Ray alone takes longer than the rows
+    assert 0 < summary["saved_by_scoring_equal_texts_once"] < 0.5
+    report = json.loads((tmp_path / "out" / "scored-0" / "report.json").read_text())
+    assert report["rows"] == len(CORPUS)
+    assert "engine alone" in done.stderr
+    assert 0 < summary["predicted_over_inferred"]
+    (profile,) = load_profiles(tmp_path / "profiles", [long_bundle])
+    assert profile.num_workers == discover_topology().num_usable_cores
+    assert profile.origin == "calibration"
