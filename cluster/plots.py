@@ -12,7 +12,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -81,12 +81,14 @@ class Candidate:
         quality: Of its task's metric, 0 to 1.
         seconds: Core-seconds of a million rows.
         usd: Of a million rows.
+        verdict: What the search made of it; empty if it holds, but another was chosen.
     """
 
     name: str
     quality: float
     seconds: float
     usd: float
+    verdict: Literal["", "chosen", "loses too much"] = ""
 
 
 def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
@@ -225,15 +227,25 @@ def plot_frontier(candidates: Sequence[Candidate]) -> str:
             color=_SERIES[0],
             linewidth=1.5,
         )
-        beaten = [place for place in range(len(usd)) if place not in best]
-        for places, color, label in ((best, _SERIES[0], "best"), (beaten, _MUTED, "beaten")):
-            axes.scatter(
-                [usd[place] for place in places],
-                [quality[place] for place in places],
-                color=color,
-                s=44 if label == "best" else 20,
-                label=label,
-            )
+        verdicts = [candidate.verdict for candidate in candidates]
+        lost = [place for place, verdict in enumerate(verdicts) if verdict == "loses too much"]
+        beaten = [place for place in range(len(usd)) if place not in (*best, *lost)]
+        chosen = [place for place, verdict in enumerate(verdicts) if verdict == "chosen"]
+        for places, color, size, marker, label in (
+            ([place for place in best if place not in lost], _SERIES[0], 44, "o", "best"),
+            (beaten, _MUTED, 20, "o", "beaten"),
+            (lost, _BAD, 44, "X", "loses too much"),
+            (chosen, _SERIES[0], 190, "*", "chosen"),
+        ):
+            if places:
+                axes.scatter(
+                    [usd[place] for place in places],
+                    [quality[place] for place in places],
+                    color=color,
+                    s=size,
+                    marker=marker,
+                    label=label,
+                )
         if min(usd) > 0 and max(usd) / min(usd) > 20:
             axes.set_xscale("log")
         axes.margins(x=0.12, y=0.15)
@@ -252,7 +264,7 @@ def plot_frontier(candidates: Sequence[Candidate]) -> str:
         axes.set_ylabel("quality, %")
         axes.set_xlabel("USD per million rows")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        figure.legend(loc="outside upper left", ncols=2)
+        _legend(figure, is_wide)
 
     return _render(
         draw, "frontier", f"Quality over cost of {len(candidates)} candidates", (320, 330)

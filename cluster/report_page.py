@@ -49,17 +49,19 @@ def render_page(report: Mapping[str, Any]) -> str:
     return _fill(title, [*sections, _footer(report)])
 
 
-def render_search_page(candidates: Sequence[Candidate], *, heading: str) -> str:
+def render_search_page(candidates: Sequence[Candidate], *, heading: str, note: str) -> str:
     """A page of the bundles that a recipe search made: quality over cost.
 
     Args:
         candidates: At least one.
         heading: What was searched.
+        note: Under the heading: where prices are from.
     """
-    return _fill(heading, [f"<h1>{escape(heading)}</h1>", frontier_section(candidates)])
+    title = f'<h1>{escape(heading)}</h1>\n<p class="note">{escape(note)}</p>'
+    return _fill(heading, [title, _frontier(candidates)])
 
 
-def frontier_section(candidates: Sequence[Candidate]) -> str:
+def _frontier(candidates: Sequence[Candidate]) -> str:
     """Plot and table of the candidates; those that none beats in both quality and USD stand out."""
     usd = [candidate.usd for candidate in candidates]
     best = set(pick_frontier([candidate.quality for candidate in candidates], usd))
@@ -70,7 +72,7 @@ def frontier_section(candidates: Sequence[Candidate]) -> str:
             f"{100 * candidates[place].quality:.2f}",
             f"{candidates[place].seconds:,.0f}",
             format_usd(usd[place]),
-            "best" if place in best else "beaten",
+            candidates[place].verdict or ("best" if place in best else "beaten"),
         ]
         for place in order
     ]

@@ -39,17 +39,40 @@ class OperatorProfile:
 
     Attributes:
         seconds: By operator, of one run; most expensive first.
-        int8_ops: Multiplications and additions in int8 matrix products.
-        float_ops: The same in float, attention included.
+        operations: By operator, multiplications and additions of matrix products: in int8, and in
+            float, attention included; operators without any are left out.
     """
 
     seconds: dict[str, float]
-    int8_ops: int
-    float_ops: int
+    operations: dict[str, tuple[int, int]]
+
+    @property
+    def int8_ops(self) -> int:
+        """Multiplications and additions in int8."""
+        return sum(int8 for int8, _ in self.operations.values())
+
+    @property
+    def float_ops(self) -> int:
+        """Multiplications and additions in float."""
+        return sum(floats for _, floats in self.operations.values())
 
     def least_seconds(self, peak: GemmPeak) -> float:
         """Time of the arithmetic alone, all of it at the peak."""
-        return self.int8_ops / peak.int8_ops_per_second + self.float_ops / peak.float_ops_per_second
+        return sum(self._least_seconds(name, peak) for name in self.operations)
+
+    def of_peak(self, peak: GemmPeak) -> dict[str, float]:
+        """Share of its time that each operator's arithmetic needs at the peak, 0-1.
+
+        What an operator lacks to 1 goes into moving data and into what is no matrix product, such
+        as softmax; operators without arithmetic only move data.
+        """
+        return {
+            name: self._least_seconds(name, peak) / self.seconds[name] for name in self.operations
+        }
+
+    def _least_seconds(self, name: str, peak: GemmPeak) -> float:
+        int8, floats = self.operations[name]
+        return int8 / peak.int8_ops_per_second + floats / peak.float_ops_per_second
 
     @property
     def shares(self) -> dict[str, float]:
@@ -94,16 +117,17 @@ def summarize_events(events: Sequence[Mapping[str, Any]], *, num_runs: int) -> O
     ]
     per_run = len(kernels) // num_runs
     seconds: dict[str, float] = {}
-    int8_ops = float_ops = 0
+    operations: dict[str, tuple[int, int]] = {}
     for event in kernels[per_run:]:
         name = event["args"]["op_name"]
         seconds[name] = seconds.get(name, 0.0) + event["dur"] / 1e6 / (num_runs - 1)
     for event in kernels[:per_run]:
-        in_int8, in_float = _operations(event["args"])
-        int8_ops += in_int8
-        float_ops += in_float
+        name, (int8, floats) = event["args"]["op_name"], _operations(event["args"])
+        if int8 or floats:
+            before = operations.get(name, (0, 0))
+            operations[name] = before[0] + int8, before[1] + floats
     ordered = dict(sorted(seconds.items(), key=lambda entry: -entry[1]))
-    return OperatorProfile(seconds=ordered, int8_ops=int8_ops, float_ops=float_ops)
+    return OperatorProfile(seconds=ordered, operations=operations)
 
 
 def measure_gemm_peak() -> GemmPeak:

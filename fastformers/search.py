@@ -142,17 +142,6 @@ def shallower(base: RecipeConfig, num_layers: int) -> Iterator[RecipeConfig]:
             yield replace(base, student_layers=depth)
 
 
-def frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates than which none is both cheaper and better, cheapest first."""
-    best: list[Candidate] = []
-    for candidate in sorted(
-        candidates, key=lambda one: (one.seconds_per_million, -one.qualities[-1].quality)
-    ):
-        if not best or candidate.qualities[-1].quality > best[-1].qualities[-1].quality:
-            best.append(candidate)
-    return best
-
-
 def describe(config: RecipeConfig) -> str:
     """A recipe in a few words."""
     parts = []

@@ -3,6 +3,7 @@
 Ratios above 1 mean that fastformers is faster. Everything that a table shows is in the values.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,16 +150,23 @@ def _race_table(race: dict[str, Any], limits: dict[str, float]) -> Table:
 
 def _operator_table(report: dict[str, Any]) -> Table:
     operators = report["operators"]
+    of_peak = operators["ours_of_peak"]
     table = Table(title=f"Operators, {operators['case']}, one core", title_justify="left")
-    for heading in ("ours", "", "stock recipe", ""):
-        table.add_column(heading)
-    columns = [
-        [(name, f"{100 * share:.1f}%") for name, share in shares.items() if share >= _MIN_SHARE]
-        for shares in (operators["ours"], operators["stock"])
+    for heading in ("ours", "time", "at peak", "stock recipe", "time"):
+        table.add_column(heading, justify="right" if heading in ("time", "at peak") else "left")
+    ours = [
+        (name, f"{100 * share:.1f}%", f"{100 * of_peak[name]:.0f}%" if name in of_peak else "")
+        for name, share in operators["ours"].items()
+        if share >= _MIN_SHARE
     ]
-    for line in range(max(map(len, columns))):
-        cells = [column[line] if line < len(column) else ("", "") for column in columns]
-        table.add_row(*cells[0], *cells[1])
+    stock = [
+        (name, f"{100 * share:.1f}%")
+        for name, share in operators["stock"].items()
+        if share >= _MIN_SHARE
+    ]
+    for left, right in itertools.zip_longest(ours, stock):
+        table.add_row(*(left or ("", "", "")), *(right or ("", "")))
+    table.caption = "at peak: share of an operator's time that its arithmetic needs at the peak"
     return table
 
 

@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from cluster.plots import Candidate
+from cluster.pricing import HourlyPrice, choose_price, load_prices, usd_of
+from cluster.report_page import can_draw, render_search_page
+from cluster.series import pick_frontier
 from jobs.cli import add_example_arguments, console, run
 from jobs.progress import show_progress
 
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from fastformers.bundle import StageQuality
     from fastformers.compress import CompressConfig, Compressed
     from fastformers.recipe_config import RecipeConfig
-    from fastformers.search import Candidate
+    from fastformers.search import Candidate as Tried
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -122,8 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         summary = _summary(result)
         if config.search:
-            console.print(_frontier_table(result))
-            summary["frontier"] = _plot(result)
+            price = choose_price(
+                usd_per_hour=None, instance_type=None, num_cores=1, prices=load_prices()
+            )
+            candidates = _drawn(result, price)
+            console.print(_frontier_table(candidates, result.bundle.metric))
+            summary["page"] = _write_page(candidates, price, result.bundle.path)
         return summary
 
     return run(job, resume="Run the same command again to go on where it was.")
@@ -208,7 +216,7 @@ def _show_stage(quality: "StageQuality") -> None:
     )
 
 
-def _show_candidate(candidate: "Candidate") -> None:
+def _show_candidate(candidate: "Tried") -> None:
     console.print(
         f"{candidate.name}: {candidate.qualities[-1].metric} "
         f"{100 * candidate.qualities[-1].quality:.2f}, "
@@ -235,40 +243,48 @@ def _stage_table(result: "Compressed") -> Table:
     return table
 
 
-def _frontier_table(result: "Compressed") -> Table:
-    from fastformers.search import frontier
+def _drawn(result: "Compressed", price: HourlyPrice) -> list[Candidate]:
+    """The candidates as table and page show them."""
+    return [
+        Candidate(
+            name=one.name,
+            quality=one.qualities[-1].quality,
+            seconds=one.seconds_per_million,
+            usd=usd_of(one.seconds_per_million, usd_per_hour=price.usd_per_hour),
+            verdict="chosen" if one is result.chosen else "" if one.holds else "loses too much",
+        )
+        for one in result.candidates
+    ]
 
-    best = frontier(result.candidates)
+
+def _frontier_table(candidates: list[Candidate], metric: str) -> Table:
+    best = pick_frontier([one.quality for one in candidates], [one.usd for one in candidates])
     table = Table(title="Quality and cost", title_justify="left")
     table.add_column("recipe")
-    for column in (result.bundle.metric, "core-s per million", "times cheaper"):
+    for column in (metric, "core-s per million", "times cheaper"):
         table.add_column(column, justify="right")
     table.add_column("")
-    first = result.candidates[0].seconds_per_million
-    for candidate in sorted(result.candidates, key=lambda one: one.seconds_per_million):
-        notes = ["chosen"] * (candidate is result.chosen)
-        notes += ["frontier"] * (candidate in best) + ["loses too much"] * (not candidate.holds)
+    for place, one in sorted(enumerate(candidates), key=lambda entry: entry[1].seconds):
         table.add_row(
-            candidate.name,
-            f"{100 * candidate.qualities[-1].quality:.2f}",
-            f"{candidate.seconds_per_million:,.0f}",
-            f"{first / candidate.seconds_per_million:.2f}",
-            ", ".join(notes),
+            one.name,
+            f"{100 * one.quality:.2f}",
+            f"{one.seconds:,.0f}",
+            f"{candidates[0].seconds / one.seconds:.2f}",
+            ", ".join(filter(None, [one.verdict, "frontier" if place in best else ""])),
         )
     return table
 
 
-def _plot(result: "Compressed") -> str | None:
-    """Draw the frontier beside the bundle, where matplotlib is installed."""
-    from fastformers.frontier_plot import plot_frontier
-
-    path = result.bundle.path.with_name(f"{result.bundle.path.name}-frontier.svg")
-    try:
-        plot_frontier(result.candidates, result.chosen, path)
-    except ModuleNotFoundError:
+def _write_page(candidates: list[Candidate], price: HourlyPrice, bundle: Path) -> str | None:
+    """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
+    if not can_draw():
         console.print("no picture of the frontier: pip install 'fastformers[report]' draws one")
         return None
-    console.print(f"frontier: {path}")
+    path = bundle.with_name(f"{bundle.name}-search.html")
+    heading = f"{len(candidates)} recipes for {bundle.name}"
+    page = render_search_page(candidates, heading=heading, note=f"Price: {price.label}.")
+    path.write_text(page, encoding="utf-8")
+    console.print(f"page: {path}", markup=False)
     return str(path)
 
 

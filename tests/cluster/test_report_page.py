@@ -18,8 +18,10 @@ SIZES = {"phone": (390, 844), "small phone": (320, 568), "desktop": (1280, 900)}
 CANDIDATES = [
     Candidate(name="teacher", quality=0.7031, seconds=98000, usd=2.3),
     Candidate(name="student fp32", quality=0.6988, seconds=24000, usd=0.57),
-    Candidate(name="student int8", quality=0.6982, seconds=6800, usd=0.16),
-    Candidate(name="pruned int8", quality=0.6901, seconds=4100, usd=0.097),
+    Candidate(name="student int8", quality=0.6982, seconds=6800, usd=0.16, verdict="chosen"),
+    Candidate(
+        name="pruned int8", quality=0.6901, seconds=4100, usd=0.097, verdict="loses too much"
+    ),
     Candidate(name="dynamic int8", quality=0.6890, seconds=7200, usd=0.17),
 ]
 
@@ -247,10 +249,11 @@ def test_text_of_the_user_stays_text():
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;$x" in page
     search = render_search_page(
-        [Candidate(name="$a_1$ <i>", quality=0.5, seconds=1, usd=1)], heading="<u>"
+        [Candidate(name="$a_1$ <i>", quality=0.5, seconds=1, usd=1)], heading="<u>", note="<s>"
     )
     assert "<i>" not in search
     assert "<u>" not in search
+    assert "<s>" not in search
 
 
 def test_a_page_of_many_shards_is_no_larger():
@@ -283,14 +286,14 @@ def test_the_page_is_drawn_from_json():
 
 
 def test_the_frontier_tells_best_from_beaten():
-    page = render_search_page(CANDIDATES, heading="Search on BoolQ")
+    page = render_search_page(CANDIDATES, heading="Search on BoolQ", note="")
     Outline(page)
-    rows = re.findall(r"<tr><td>([^<]+)</td>.*?<td>(best|beaten)</td></tr>", page)
+    rows = re.findall(r"<tr><td>([^<]+)</td>.*?<td>([^<]+)</td></tr>", page)
     assert dict(rows) == {
         "teacher": "best",
         "student fp32": "best",
-        "student int8": "best",
-        "pruned int8": "best",
+        "student int8": "chosen",
+        "pruned int8": "loses too much",
         "dynamic int8": "beaten",
     }
 
@@ -331,7 +334,7 @@ def browser():
 def test_the_page_in_a_browser(browser, page, tmp_path, kind, size, theme):
     """No error, no request, nothing wider than the window, one drawing of each plot to be seen."""
     if kind == "search":
-        page = render_search_page(CANDIDATES, heading="Search on BoolQ")
+        page = render_search_page(CANDIDATES, heading="Search on BoolQ", note="")
     (tmp_path / "report.html").write_text(page)
     width, height = SIZES[size]
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}

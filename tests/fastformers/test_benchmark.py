@@ -225,7 +225,7 @@ def test_without_a_checkpoint_our_engines_race_alone(bundle_factory, tmp_path, m
 
 
 def profile(int8_ops, float_ops):
-    return OperatorProfile(seconds={}, int8_ops=int8_ops, float_ops=float_ops)
+    return OperatorProfile(seconds={}, operations={"MatMul": (int8_ops, float_ops)})
 
 
 def test_the_share_of_the_peak_is_the_least_time_over_the_time_it_took():

@@ -126,7 +126,10 @@ def test_times_are_means_without_the_first_run_and_operations_of_one_run():
     }
     assert list(found.seconds) == ["MatMulIntegerToFloat", "Gemm", "Add", "Constant"]
     assert found.shares["Gemm"] == pytest.approx(15 / 58)
-    assert (found.int8_ops, found.float_ops) == (2 * 6 * 8 * 5, 2 * 4 * 8 * 5)
+    assert found.operations == {
+        "Gemm": (0, 2 * 4 * 8 * 5),
+        "MatMulIntegerToFloat": (2 * 6 * 8 * 5, 0),
+    }
 
 
 B, T, Q, W = 2, 7, 1, 8
@@ -169,9 +172,13 @@ def test_operations_by_operator(op, inputs, outputs, expected):
 
 
 def test_the_least_time_is_all_arithmetic_at_its_peak():
-    found = OperatorProfile(seconds={}, int8_ops=300, float_ops=50)
+    found = OperatorProfile(
+        seconds={"MatMul": 4.0, "Attention": 8.0, "Split": 1.0},
+        operations={"MatMul": (200, 25), "Attention": (100, 25)},
+    )
     peak = GemmPeak(int8_ops_per_second=100.0, float_ops_per_second=25.0)
     assert found.least_seconds(peak) == pytest.approx(3 + 2)
+    assert found.of_peak(peak) == {"MatMul": pytest.approx(3 / 4), "Attention": pytest.approx(2 / 8)}
 
 
 @pytest.fixture

@@ -50,8 +50,7 @@ def make_anatomy(*, stock=True):
         return {
             f"{num_rows}x{length}": OperatorProfile(
                 seconds={"MatMul": 3.0, "Gelu": 0.98, "Shape": 0.02},
-                int8_ops=num_rows * length * ops_per_token,
-                float_ops=0,
+                operations={"MatMul": (num_rows * length * ops_per_token, 0)},
             )
             for num_rows, length in SHAPES
         }
@@ -112,6 +111,7 @@ def test_the_share_of_the_peak_is_of_one_text_on_one_thread():
     assert found["operators"]["ours"] == pytest.approx(
         {"MatMul": 0.75, "Gelu": 0.245, "Shape": 5e-3}
     )
+    assert found["operators"]["ours_of_peak"] == pytest.approx({"MatMul": 10240 / 24e3 / 3.0})
     assert describe_anatomy(make_anatomy(), [], OURS)["engine_of_peak"] is None
     assert describe_anatomy(make_anatomy(stock=False), [], OURS)["operators"]["stock"] == {}
 
