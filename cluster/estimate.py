@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cluster.sampling import CorpusSample, Window
 from cluster.shards import plan_shard_seconds
+from fastformers.batching import rows_per_batch
 from fastformers.cost_profile import CostProfile
 from fastformers.errors import InputError
 from fastformers.machine_profile import MachineProfile
@@ -51,7 +52,7 @@ class Work:
         scored_tokens: Tokens that are scored: repeats within a shard are not.
         infer_s: Seconds of inference on one worker.
         tokenize_s: Seconds of tokenizing on one worker.
-        other_s: Seconds of reading, writing and batches that are not full.
+        other_s: Seconds of reading and writing.
         repeat_share: Share of usable rows whose text came before in the shard.
         bad_share: Share of rows without a usable text.
         truncated_share: Share of rows cut at the maximum length.
@@ -127,21 +128,26 @@ def estimate_work(
         raise InputError(f"--rows {rows}: give at least 1")
     if not any(window.num_rows for window in sample.windows):
         raise InputError("the sampled parts of the corpus hold no rows; give a larger --sample")
-    seconds = profile.cost.estimate_seconds
     estimator = _Estimator(sample, rows)
     good = estimator.total(lambda w: (w.lengths_S > 0).astype(float))
     if good.value == 0:
         raise InputError("no sampled row holds a usable text; check --text-column")
     tokens = estimator.total(lambda w: w.lengths_S.astype(float))
-    infer_s = estimator.total(lambda w: np.where(w.is_first_S, seconds(w.lengths_S), 0.0))
     num_rows = estimator.rows()
     num_good = sum(w.num_rows - w.num_bad for w in sample.windows)
     text_bytes = round(sample.text_bytes * num_rows.value / max(1.0, estimator.corpus_rows))
-    predicted = shards_by.estimate_seconds
-    predicted_s = estimator.total(
-        lambda w: np.where(w.is_first_S, predicted(w.lengths_S), 0.0)
-    ).value
+    scored = estimator.total(lambda w: w.is_first_S.astype(float))
+    cut_s = estimator.total(_of_first(shards_by.estimate_seconds)).value
     shard_s = plan_shard_seconds(text_bytes, shards_by.estimate_seconds_per_token())
+    num_shards = max(1, round(cut_s / shard_s))
+    batches_L = expected_batches(
+        np.concatenate([w.lengths_S[w.is_first_S] for w in sample.windows]),
+        rows_per_shard=scored.value / num_shards,
+        max_batch_tokens=profile.cost.max_batch_tokens,
+    )
+    infer_s = estimator.total(
+        _of_first(lambda lengths_S: profile.cost.estimate_seconds(lengths_S, batches_L[lengths_S]))
+    )
     return Work(
         rows=num_rows,
         tokens=tokens,
@@ -156,10 +162,56 @@ def estimate_work(
             / num_rows.value
         ),
         histogram=_histogram(estimator, sample.max_length),
-        num_shards=max(1, round(predicted_s / shard_s)),
+        num_shards=num_shards,
         sampled_rows=sample.num_rows,
         sampled_windows=len(sample.windows),
     )
+
+
+def _of_first(
+    seconds: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+) -> Callable[[Window], NDArray[np.float64]]:
+    """Seconds of the rows of a window that are scored: not of repeats, nor of bad rows."""
+
+    def of_window(window: Window) -> NDArray[np.float64]:
+        seconds_S = np.zeros(len(window.lengths_S))
+        seconds_S[window.is_first_S] = seconds(window.lengths_S[window.is_first_S])
+        return seconds_S
+
+    return of_window
+
+
+def expected_batches(
+    lengths_M: NDArray[np.int64], *, rows_per_shard: float, max_batch_tokens: int
+) -> NDArray[np.float64]:
+    """Batches that a row of each length takes, by the chance that others of its length are near.
+
+    A row shares its batch with the rows of its length in its shard, and how many these are is
+    Poisson distributed, with the share of the length among the other rows of the sample.
+
+    Args:
+        lengths_M: Lengths of the M sampled rows that are scored.
+        rows_per_shard: Rows of a shard that are scored.
+        max_batch_tokens: Token budget of a batch.
+
+    Returns:
+        Batches a row takes, at the index of its length: 1 if it is always alone.
+    """
+    batches_L = np.ones(int(lengths_M.max(initial=0)) + 1)
+    lengths, counts = np.unique(lengths_M, return_counts=True)
+    others = max(0.0, rows_per_shard - 1) * (counts - 1) / max(1, len(lengths_M) - 1)
+    limits = rows_per_batch(lengths, max_batch_tokens)
+    for length, mean, limit in zip(lengths.tolist(), others.tolist(), limits.tolist(), strict=True):
+        company = np.arange(int(mean + 8 * math.sqrt(mean) + 12))
+        log_chances = company * math.log(mean) - mean - _log_factorials(len(company)) if mean else 0
+        chances = np.exp(log_chances) if mean else (company == 0).astype(float)
+        rows = company + 1
+        batches_L[length] = float((chances * -(-rows // limit) / rows).sum() / chances.sum())
+    return batches_L
+
+
+def _log_factorials(count: int) -> NDArray[np.float64]:
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count)))])
 
 
 class _Estimator:

@@ -150,7 +150,7 @@ class Preparation:
             num_unique=len(lengths),
             num_tokens=int(lengths[unique_N].sum()) if len(unique_N) else 0,
             num_unique_tokens=int(lengths.sum()),
-            predicted_s=float(self.cost_profile.estimate_seconds(lengths).sum()),
+            predicted_s=self.cost_profile.estimate_total_seconds(lengths),
             spans=spans,
         )
 

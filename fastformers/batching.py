@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 MAX_BATCH_ROWS = 256
 
 
-def rows_per_batch(length: int, max_batch_tokens: int) -> int:
-    """Rows of one length that fit a token budget; a row longer than the budget runs alone."""
-    return min(MAX_BATCH_ROWS, max(1, max_batch_tokens // length))
+def rows_per_batch(lengths: NDArray[np.integer], max_batch_tokens: int) -> NDArray[np.int64]:
+    """Rows of each length that fit a token budget; a row longer than the budget runs alone."""
+    limits: NDArray[np.int64] = np.clip(max_batch_tokens // lengths, 1, MAX_BATCH_ROWS)
+    return limits
 
 
 def plan_batches(
@@ -51,6 +52,6 @@ def plan_batches(
     starts = np.flatnonzero(np.diff(lengths_N[order_N], prepend=-1))
     batches: list[NDArray[np.intp]] = []
     for group in np.split(order_N, starts[1:]):
-        limit = rows_per_batch(int(lengths_N[group[0]]), max_batch_tokens)
+        limit = int(rows_per_batch(lengths_N[group[0]], max_batch_tokens))
         batches.extend(np.array_split(group, -(-len(group) // limit)))
     return batches

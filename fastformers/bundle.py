@@ -249,6 +249,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
             seconds_per_row=tuple(profile["seconds_per_row"]),
             cpu_generation=profile.get("cpu_generation"),
             cpu_features=tuple(profile.get("cpu_features", ())),
+            seconds_alone=tuple(profile.get("seconds_alone", ())),
         ),
         files=fields["files"],
     )

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cluster.corpus import open_corpus
-from cluster.estimate import estimate_work, student_t
+from cluster.estimate import estimate_work, expected_batches, student_t
 from cluster.sampling import CorpusSample, Window, sample_corpus
+from fastformers.batching import plan_batches
 from fastformers.errors import InputError
 from fastformers.machine_profile import profile_of_bundle
 
@@ -104,6 +105,27 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name, tmp_path, rows, bun
     assert min(held.values()) >= 18, held  # 19 expected; the draw is stratified, so rather more
     assert abs(np.mean(errors)) < 0.02
     assert 0 < np.std(errors) < 0.1
+
+
+@pytest.mark.parametrize("rows_per_shard", [50, 400, 3000])
+@pytest.mark.parametrize("budget", [64, 512])
+def test_batches_are_expected_as_shards_form_them(rows_per_shard, budget):
+    rng = np.random.default_rng(3)
+    lengths = (2 + rng.geometric(1 / 30, (20_000,))).clip(2, 120)
+    planned = sum(
+        len(plan_batches(shard, max_batch_tokens=budget))
+        for shard in np.split(lengths[:18_000], 18_000 // rows_per_shard)
+    )
+    sample = rng.choice(lengths, 1000, replace=False)
+    batches_L = expected_batches(sample, rows_per_shard=rows_per_shard, max_batch_tokens=budget)
+    assert batches_L[sample].mean() == pytest.approx(planned / 18_000, rel=0.2)
+
+
+def test_a_row_of_its_own_length_is_always_alone():
+    batches_L = expected_batches(np.array([5, 9, 9]), rows_per_shard=1, max_batch_tokens=512)
+    assert batches_L[[5, 9]].tolist() == [1.0, 1.0]
+    batches_L = expected_batches(np.full(9, 4), rows_per_shard=4000, max_batch_tokens=64)
+    assert batches_L[4] == pytest.approx(1 / 16, rel=0.01)
 
 
 def test_repeats_are_counted_within_a_shard(tmp_path, bundle, write_rows):

@@ -45,7 +45,7 @@ def test_no_length_takes_more_batches_than_it_needs_and_they_differ_by_one_row(l
     for batch in plan_batches(lengths_N, max_batch_tokens=budget):
         sizes.setdefault(int(lengths_N[batch[0]]), []).append(len(batch))
     for length, of_length in sizes.items():
-        limit = rows_per_batch(length, budget)
+        limit = int(rows_per_batch(np.array(length), budget))
         assert len(of_length) == -(-sum(of_length) // limit)
         assert max(of_length) - min(of_length) <= 1
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastformers import cost_profile
-from fastformers.batching import MAX_BATCH_ROWS
+from fastformers.batching import MAX_BATCH_ROWS, plan_batches
 from fastformers.cost_profile import (
     TOKEN_BUDGETS,
     CostProfile,
@@ -37,6 +38,41 @@ def test_every_row_has_its_own_estimate(lengths):
     together_N = PROFILE.estimate_seconds(np.array(lengths, np.int64))
     alone = [PROFILE.estimate_seconds(np.array([length]))[0] for length in lengths]
     assert together_N.tolist() == alone
+
+
+def test_rows_of_full_batches_cost_least_and_a_row_alone_most():
+    profile = replace(PROFILE, max_batch_tokens=30, seconds_alone=(1.5, 5.0, 20.0))
+    lengths_N = np.array([10, 10, 100])  # three rows of 10 fill a batch; one of 100 is always alone
+    assert profile.estimate_seconds(lengths_N).tolist() == [2.0, 2.0, 20.0]
+    alone_N = profile.estimate_seconds(lengths_N, np.ones(3))
+    assert alone_N.tolist() == [5.0, 5.0, 20.0]
+    # A batch costs 4.5 and each of its rows 0.5: two rows 5.5, three 6, four 11 (3 and 1).
+    totals = [profile.estimate_total_seconds(np.full(n, 10)) for n in (1, 2, 3, 4, 6)]
+    assert totals == pytest.approx([5.0, 5.5, 6.0, 11.0, 12.0])
+
+
+def test_rows_in_company_never_cost_more_than_alone_however_noisy_the_measurement():
+    noisy = replace(PROFILE, seconds_alone=(0.9, 1.0, 10.0))
+    lengths_N = np.arange(2, 100)
+    assert (noisy.estimate_seconds(lengths_N, np.ones(98)) == noisy.estimate_seconds(lengths_N)).all()
+
+
+def test_old_bundles_know_only_full_batches():
+    lengths_N = np.array([2, 10, 10, 100])
+    assert PROFILE.estimate_total_seconds(lengths_N) == PROFILE.estimate_seconds(lengths_N).sum()
+
+
+def test_batches_that_cost_something_by_themselves_are_predicted_as_planned(machine):
+    def cost(rows, length):
+        return 3e-4 + rows * 1e-5 * length
+
+    profile = measure_cost_profile(machine(cost), max_length=256)
+    rng = np.random.default_rng(0)
+    for num_rows in (1, 30, 3000):
+        lengths_N = (2 + rng.geometric(1 / 40, num_rows)).clip(2, 256)
+        plan = plan_batches(lengths_N, max_batch_tokens=profile.max_batch_tokens)
+        expected = sum(cost(len(batch), int(lengths_N[batch[0]])) for batch in plan)
+        assert profile.estimate_total_seconds(lengths_N) == pytest.approx(expected)
 
 
 def test_a_token_costs_its_share_of_a_row_of_64():
