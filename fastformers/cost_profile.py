@@ -72,10 +72,9 @@ class CostProfile:
         if batches_N is None:
             batches_N = 1 / rows_per_batch(lengths_N, self.max_batch_tokens)
         of_batch, of_row = self._split_costs()
-        seconds_N: NDArray[np.float64] = (
-            np.interp(lengths_N, self.lengths, of_batch) * batches_N
-            + np.interp(lengths_N, self.lengths, of_row)
-        )
+        seconds_N: NDArray[np.float64] = np.interp(
+            lengths_N, self.lengths, of_batch
+        ) * batches_N + np.interp(lengths_N, self.lengths, of_row)
         return seconds_N
 
     def _split_costs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,7 +13,7 @@ A candidate is judged on the evaluation file and the cheapest of several is take
 there is a little flattering; keep a third file for the number that you will quote.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np

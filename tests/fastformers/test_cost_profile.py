@@ -54,7 +54,9 @@ def test_rows_of_full_batches_cost_least_and_a_row_alone_most():
 def test_rows_in_company_never_cost_more_than_alone_however_noisy_the_measurement():
     noisy = replace(PROFILE, seconds_alone=(0.9, 1.0, 10.0))
     lengths_N = np.arange(2, 100)
-    assert (noisy.estimate_seconds(lengths_N, np.ones(98)) == noisy.estimate_seconds(lengths_N)).all()
+    assert (
+        noisy.estimate_seconds(lengths_N, np.ones(98)) == noisy.estimate_seconds(lengths_N)
+    ).all()
 
 
 def test_old_bundles_know_only_full_batches():

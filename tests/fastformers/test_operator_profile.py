@@ -178,7 +178,10 @@ def test_the_least_time_is_all_arithmetic_at_its_peak():
     )
     peak = GemmPeak(int8_ops_per_second=100.0, float_ops_per_second=25.0)
     assert found.least_seconds(peak) == pytest.approx(3 + 2)
-    assert found.of_peak(peak) == {"MatMul": pytest.approx(3 / 4), "Attention": pytest.approx(2 / 8)}
+    assert found.of_peak(peak) == {
+        "MatMul": pytest.approx(3 / 4),
+        "Attention": pytest.approx(2 / 8),
+    }
 
 
 @pytest.fixture

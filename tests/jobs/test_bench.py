@@ -290,7 +290,7 @@ def test_a_whole_job_beside_its_engine_alone(corpus, long_bundle, tmp_path):
     report = json.loads((tmp_path / "out" / "scored-0" / "report.json").read_text())
     assert report["rows"] == len(CORPUS)
     assert "engine alone" in done.stderr
-    assert 0 < summary["predicted_over_inferred"]
+    assert summary["predicted_over_inferred"] > 0
     (profile,) = load_profiles(tmp_path / "profiles", [long_bundle])
     assert profile.num_workers == discover_topology().num_usable_cores
     assert profile.origin == "calibration"

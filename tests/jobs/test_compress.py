@@ -15,9 +15,7 @@ PRICE = HourlyPrice(usd_per_hour=0.36, label="0.36 USD per core-hour", is_estima
 
 def tried(name, quality, seconds, *, holds=True):
     qualities = (SimpleNamespace(quality=quality),)
-    return SimpleNamespace(
-        name=name, qualities=qualities, seconds_per_million=seconds, holds=holds
-    )
+    return SimpleNamespace(name=name, qualities=qualities, seconds_per_million=seconds, holds=holds)
 
 
 @pytest.fixture
