@@ -64,6 +64,7 @@ def describe_anatomy(anatomy: Anatomy, races: Sequence[Race], ours: str) -> dict
         "operators": {
             "case": _FALLBACK_CASE,
             "ours": anatomy.ours[_FALLBACK_CASE].shares,
+            "ours_of_peak": anatomy.ours[_FALLBACK_CASE].of_peak(anatomy.peak),
             "stock": anatomy.stock[_FALLBACK_CASE].shares if anatomy.stock else {},
         },
     }

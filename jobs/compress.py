@@ -278,7 +278,9 @@ def _frontier_table(candidates: list[Candidate], metric: str) -> Table:
 def _write_page(candidates: list[Candidate], price: HourlyPrice, bundle: Path) -> str | None:
     """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
     if not can_draw():
-        console.print("no picture of the frontier: pip install 'fastformers[report]' draws one")
+        console.print(
+            "no picture of the frontier: pip install 'fastformers[report]' draws one", markup=False
+        )
         return None
     path = bundle.with_name(f"{bundle.name}-search.html")
     heading = f"{len(candidates)} recipes for {bundle.name}"
