@@ -106,16 +106,18 @@ def measure_machine_profile(
         num_workers=len(core_sets),
         cost=replace(
             costs[0],
-            **{
-                name: tuple(np.median([getattr(c, name) for c in costs], axis=0).tolist())
-                for name in ("seconds_per_row", "seconds_alone")
-            },
+            seconds_per_row=_median([c.seconds_per_row for c in costs]),
+            seconds_alone=_median([c.seconds_alone for c in costs]),
         ),
         tokenize_s_per_token=float(np.median([seconds for _, seconds in measured])),
         overhead_share=DEFAULT_OVERHEAD_SHARE,
         origin="calibration",
         measured_at=time.strftime("%Y-%m-%d"),
     )
+
+
+def _median(columns: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(np.median(columns, axis=0).tolist())
 
 
 def measure_tokenizing(tokenizer: Tokenizer, texts: Sequence[str], *, repeats: int = 3) -> float:
