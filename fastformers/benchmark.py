@@ -117,6 +117,11 @@ def plan_rounded(rows: TokenizedRows, *, max_batch_tokens: int, multiple: int = 
     ]
 
 
+def case_name(num_rows: int, length: int) -> str:
+    """Of a fixed shape, among the cases of `Rates`."""
+    return f"{num_rows}x{length}"
+
+
 def fixed_batch(num_rows: int, length: int, *, num_words: int) -> Batch:
     """A batch of random ids without padding."""
     ids_BT = np.random.default_rng(0).integers(0, num_words, (num_rows, length))
@@ -144,7 +149,7 @@ def measure_rates(
     by_case: dict[str, dict[str, float]] = {}
     for num_rows, length in SHAPES:
         batch = fixed_batch(num_rows, length, num_words=num_words)
-        by_case[f"{num_rows}x{length}"] = _in_turns(
+        by_case[case_name(num_rows, length)] = _in_turns(
             {c.name: _until(c, batch, shape_s) for c in fixed}, repeats
         )
     if rows is not None:

@@ -113,7 +113,7 @@ def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 5) -
     """
     per_token = measure_budgets(engine, max_length=max_length, repeats=repeats)
     best = min(per_token, key=lambda budget: per_token[budget])
-    lengths = sorted({2, *(n for n in _LENGTHS if n < max_length), max_length})
+    lengths = [*(n for n in _LENGTHS if n < max_length), max_length]
     limits = rows_per_batch(np.array(lengths), best).tolist()
     full = list(zip(limits, lengths, strict=True))
     alone = [(1, length) for length in lengths]

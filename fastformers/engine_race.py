@@ -15,6 +15,7 @@ from fastformers.benchmark import (
     SHAPES,
     Contender,
     Rates,
+    case_name,
     engine_contender,
     fixed_batch,
     measure_rates,
@@ -32,6 +33,9 @@ from fastformers.tuning import EngineName, open_right_engines
 
 if TYPE_CHECKING:
     from fastformers.rivals import RivalModels
+
+
+_TOKENS_OF_CASE = {case_name(rows, length): rows * length for rows, length in SHAPES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,20 +72,15 @@ class Anatomy:
     def share_of_peak(self, rates: Rates, name: str) -> dict[str, float]:
         """Least time of our graph's own arithmetic over the time that it took, by case."""
         return {
-            f"{rows}x{length}": self.ours[f"{rows}x{length}"].least_seconds(self.peak)
-            * rates.by_case[f"{rows}x{length}"][name]
-            / (rows * length)
-            for rows, length in SHAPES
+            case: self.ours[case].least_seconds(self.peak) * rates.by_case[case][name] / tokens
+            for case, tokens in _TOKENS_OF_CASE.items()
         }
 
     def dense_limits(self) -> dict[str, float]:
         """Tokens a second of the whole model's arithmetic at the peak, by case."""
         return {
-            f"{rows}x{length}": rows
-            * length
-            / self.stock[f"{rows}x{length}"].least_seconds(self.peak)
-            for rows, length in SHAPES
-            if self.stock
+            case: _TOKENS_OF_CASE[case] / profile.least_seconds(self.peak)
+            for case, profile in self.stock.items()
         }
 
 
@@ -138,8 +137,13 @@ def dissect(bundle: Bundle, rivals: "RivalModels | None") -> Anatomy:
     num_words = bundle.load_tokenizer().num_words
     ours: dict[str, OperatorProfile] = {}
     stock: dict[str, OperatorProfile] = {}
+    feed_stock = None
+    if rivals is not None:
+        from fastformers.rivals import StockRival
+
+        feed_stock = StockRival(rivals.stock_graph, num_threads=1).feed
     for num_rows, length in SHAPES:
-        case = f"{num_rows}x{length}"
+        case = case_name(num_rows, length)
         batch = fixed_batch(num_rows, length, num_words=num_words)
         inputs = {"input_ids": batch.ids_BT, "token_type_ids": np.zeros_like(batch.ids_BT)}
         ours[case] = profile_operators(
@@ -147,9 +151,8 @@ def dissect(bundle: Bundle, rivals: "RivalModels | None") -> Anatomy:
             {name: inputs[name] for name in bundle.input_names},
             skip_norm_fusion=True,
         )
-        if rivals is not None:
-            from fastformers.rivals import StockRival
-
-            feed = StockRival(rivals.stock_graph, num_threads=1).feed(batch)
-            stock[case] = profile_operators(rivals.stock_graph, feed, skip_norm_fusion=False)
+        if rivals is not None and feed_stock is not None:
+            stock[case] = profile_operators(
+                rivals.stock_graph, feed_stock(batch), skip_norm_fusion=False
+            )
     return Anatomy(peak=measure_gemm_peak(), ours=ours, stock=stock)
