@@ -9,6 +9,8 @@ that fusion is good and stays on; what runs there is float16 or float32, for the
 have CPU kernels only.
 """
 
+import ctypes
+import sys
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,6 +25,9 @@ _PROVIDERS: dict[Device, list[str]] = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
 }
+# Of glibc's mallopt (malloc.h), and the largest threshold that it takes.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MALLOC_KEEPS_BYTES, _MMAP_FROM_BYTES = 64 * 2**20, 32 * 2**20
 
 
 class EngineError(FastformersError):
@@ -61,6 +66,8 @@ class OnnxEngine:
         """
         if device == "cuda":
             _load_cuda()
+        else:
+            _keep_freed_memory()
         self._device = device
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
@@ -109,6 +116,21 @@ class OnnxEngine:
         except Exception as error:  # its exception classes share no base but Exception
             raise EngineError(str(error).splitlines()[0]) from error
         return logits_BC
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep up to 64 MiB of what a batch freed for the next one, in this process.
+
+    Without an arena, ONNX Runtime returns all activations to malloc after each batch. By itself
+    glibc hands them back to the kernel as soon as they are more than a few MiB, and the next batch
+    waits for a page fault every 4 KiB: on IMDB's lengths 400 faults a batch of 256 tokens, 2,000 of
+    2,048, and 13% and 28% of the time (student 4 x 312, one core). Where there is no mallopt (musl,
+    macOS), nothing is changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _MALLOC_KEEPS_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_FROM_BYTES)
 
 
 def _load_cuda() -> None:
