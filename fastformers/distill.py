@@ -28,7 +28,13 @@ from fastformers.errors import InputError, StageError
 from fastformers.export import max_positions
 from fastformers.teacher_outputs import LayerOutputs, TeacherOutputs, compute_teacher_outputs
 from fastformers.tokenizer import TokenizedRows
-from fastformers.training import PAD_MULTIPLE, OnProgress, TrainingConfig, train_model
+from fastformers.training import (
+    PAD_MULTIPLE,
+    OnProgress,
+    TrainingConfig,
+    train_model,
+    use_fastest_attention,
+)
 
 NO_LABEL = -100  # of a row that only the teacher answers, as PyTorch's losses have it
 
@@ -108,6 +114,8 @@ def distill(
     student = copy.deepcopy(student)
     if config.attention_weight:  # the fused kernels do not give it
         student.set_attn_implementation("eager")
+    else:
+        use_fastest_attention(student, float(rows.lengths_N.mean()))
     lessons = _Lessons(student, teacher.config.hidden_size, config)
     train_model(
         lessons,
@@ -125,7 +133,7 @@ def distill(
         on_progress=on_progress,
     )
     if not all(bool(parameter.isfinite().all()) for parameter in student.parameters()):
-        raise StageError("distillation diverged; lower --distill-learning-rate")
+        raise StageError("distillation diverged; lower --learning-rate")
     student.set_attn_implementation(teacher.config._attn_implementation)
     return student.eval()
 

@@ -33,6 +33,7 @@ from fastformers.training import (
     OnProgress,
     TrainingConfig,
     train_model,
+    use_fastest_attention,
     without_attention_dropout,
 )
 
@@ -128,6 +129,7 @@ def finetune(
     encoded = tokenizer(
         train.texts, train.text_pairs, truncation=True, max_length=config.max_length
     )
+    use_fastest_attention(model, sum(map(len, encoded["input_ids"])) / len(train))
     rows = _Rows(encoded, targets.tolist())
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
     questions: _Questions | None = None

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -30,6 +31,7 @@ from fastformers.errors import InputError
 
 PAD_MULTIPLE = 16
 SAVE_STEPS = 200
+_LONG_ROW = 192  # tokens
 # Called with what is being done, how much of it is done, and how much there is.
 OnProgress = Callable[[str, int, int], None]
 
@@ -118,6 +120,17 @@ def without_attention_dropout(config: Any) -> dict[str, float]:
     """
     names = ("attention_probs_dropout_prob", "attention_dropout")
     return {name: 0.0 for name in names if hasattr(config, name)}
+
+
+def use_fastest_attention(model: PreTrainedModel, mean_length: float) -> None:
+    """Choose how attention is computed while training, by the tokens of a row.
+
+    On a CPU PyTorch's fused attention pays only for long rows: a step of MiniLM took with it, by
+    the plain one, 1.42x at 32 rows of 16 tokens, 1.26x at 32 of 32, 1.15x at 16 of 144 and 0.79x at
+    16 of 256 (two cores of a Zen 5, bf16, torch 2.13, 2026-11-24).
+    """
+    if not torch.cuda.is_available() and mean_length < _LONG_ROW:
+        model.set_attn_implementation("eager")
 
 
 @contextmanager
