@@ -114,8 +114,7 @@ def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 5) -
     per_token = measure_budgets(engine, max_length=max_length, repeats=repeats)
     best = min(per_token, key=lambda budget: per_token[budget])
     lengths = [*(n for n in _LENGTHS if n < max_length), max_length]
-    limits = rows_per_batch(np.array(lengths), best).tolist()
-    full = list(zip(limits, lengths, strict=True))
+    full = _full_batches(lengths, best)
     alone = [(1, length) for length in lengths]
     seconds = _seconds_in_turns(engine, [*full, *alone], repeats)
     processor = read_processor()
@@ -168,9 +167,9 @@ def measure_budgets(
     for budget in budgets:
         if per_token and limit_s is not None and time.perf_counter() - start > limit_s:
             break
-        per_token[budget] = float(
-            np.mean([_seconds_per_row(engine, n, budget, repeats) / n for n in lengths])
-        )
+        shapes = _full_batches(lengths, budget)
+        seconds = _seconds_in_turns(engine, shapes, repeats)
+        per_token[budget] = float(np.mean([seconds[rows, n] / (rows * n) for rows, n in shapes]))
     return per_token
 
 
@@ -179,14 +178,7 @@ def read_cpu_model(root: Path = Path("/")) -> str:
     return read_processor(root).model
 
 
-def _seconds_per_row(engine: Engine, length: int, max_batch_tokens: int, repeats: int) -> float:
-    num_rows = int(rows_per_batch(np.array(length), max_batch_tokens))
-    ids_BT = np.full((num_rows, length), 5, np.int64)
-    types_BT = np.zeros_like(ids_BT)
-    engine.run(ids_BT, types_BT)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        engine.run(ids_BT, types_BT)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times)) / num_rows
+def _full_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[tuple[int, int]]:
+    """Shape (rows, length) of a full batch of each length."""
+    limits = rows_per_batch(np.array(lengths), max_batch_tokens).tolist()
+    return list(zip(limits, lengths, strict=True))

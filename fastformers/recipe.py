@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from fastformers.bundle import StageQuality
+from fastformers.bundle import TOKENIZER_FILE, StageQuality
 from fastformers.errors import FastformersError, InputError, QualityError, StageError
 from fastformers.evaluate import measure_quality, quality_drop, teacher_logits
 from fastformers.examples import Examples, encode_labels
@@ -37,7 +37,7 @@ from fastformers.training import OnProgress
 logger = logging.getLogger(__name__)
 
 _DONE = "stage.json"
-_GRAPH = "model.onnx"
+_MODEL = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,10 +286,14 @@ def _run_stage(
 
 
 def _keep(directory: Path, before: Draft, after: Draft, quality: StageQuality) -> None:
-    """Write down what a stage made; the marker comes last."""
+    """Write down what a stage made; the marker comes last.
+
+    A new model is kept as a directory that `from_pretrained`, and so `ablate --student`, can read.
+    """
     if after.model is not before.model:
-        after.model.save_pretrained(directory / "model")
-    (directory / "tokenizer.json").write_text(after.tokenizer_json, encoding="utf-8")
+        after.model.save_pretrained(directory / _MODEL)
+        tokenizer = directory / _MODEL / TOKENIZER_FILE
+        tokenizer.write_text(after.tokenizer_json, encoding="utf-8")
     graph = None if after.graph is None else str(after.graph.relative_to(after.work))
     fields = {
         "quality": asdict(quality),
@@ -310,11 +314,14 @@ def _load(directory: Path, draft: Draft) -> tuple[Draft, StageQuality] | None:
     graph = None if fields["graph"] is None else draft.work / fields["graph"]
     if graph is not None and not weights_path(graph).is_file():
         return None  # of before weights had a file of their own
-    is_new_model = (directory / "model").is_dir()
+    model, tokenizer_json = draft.model, draft.tokenizer_json
+    if (directory / _MODEL).is_dir():
+        model = load_teacher(directory / _MODEL)
+        tokenizer_json = (directory / _MODEL / TOKENIZER_FILE).read_text(encoding="utf-8")
     after = replace(
         draft,
-        model=load_teacher(directory / "model") if is_new_model else draft.model,
-        tokenizer_json=(directory / "tokenizer.json").read_text(encoding="utf-8"),
+        model=model,
+        tokenizer_json=tokenizer_json,
         graph=graph,
         precision=fields["precision"],
         float_projections=tuple(fields["float_projections"]),

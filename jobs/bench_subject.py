@@ -18,6 +18,8 @@ from fastformers.errors import InputError
 from fastformers.tokenizer import TokenizedRows, Tokenizer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from fastformers.rivals import RivalModels
     from fastformers.stand_in import ShapeName
 
@@ -62,48 +64,26 @@ def open_subject(
         InputError: The checkpoint's tokenizer is not the bundle's, or the bundle reads pairs or
             too few tokens, or is of no classifier.
     """
-    if bundle_path is not None:
-        bundle = open_bundle(bundle_path)
-        if bundle.text_pairs:
-            raise InputError(f"{bundle_path}: scores text pairs; bench compares single texts only")
-        longest = max(length for _, length in SHAPES)
-        if bundle.max_length < longest:
-            raise InputError(
-                f"{bundle_path}: reads {bundle.max_length} tokens; bench measures {longest}"
-            )
+    if shape is None:
+        assert bundle_path is not None
+        bundle = _open_bundle(bundle_path)
         tokenizer = bundle.load_tokenizer()
-    rows: TokenizedRows | None = None
-    if bundle_path is None:
+    else:
         assert teacher is not None
         tokenizer = _read_tokenizer(teacher)
-    if files:
-        tables = [pyarrow.parquet.read_table(file, columns=[TEXT_COLUMN]) for file in files]
-        texts = [text for table in tables for text in table[TEXT_COLUMN].to_pylist()]
-        rows = tokenizer.encode(texts[:: -(-len(texts) // sample_rows)])
-    calibration = rows or _random_rows(tokenizer.num_words)
+    rows = _sample_rows(files, tokenizer, sample_rows) if files else None
     if teacher is None:
         return Subject(bundle=bundle, rivals=None, checkpoint=None, rows=rows)
-    from transformers import AutoTokenizer
-
-    from fastformers.export import load_teacher
     from fastformers.rivals import write_rival_models
     from fastformers.stand_in import make_model, make_stand_in
 
+    calibration = rows or _random_rows(tokenizer.num_words)
     checkpoint = teacher
     if shape is None:
-        if bundle.task == "embedding":
-            raise InputError(f"--teacher {teacher}: bench compares classifiers, not embeddings")
-        model = load_teacher(teacher)
-        if _read_tokenizer(teacher).num_words != tokenizer.num_words:
-            raise InputError(
-                f"--teacher {teacher}: its vocabulary is not the bundle's; give the checkpoint "
-                "that the bundle was made from, and a bundle with its whole vocabulary"
-            )
+        model = _load_checkpoint(teacher, bundle, tokenizer)
     else:
         model = make_model(shape, num_words=tokenizer.num_words)
-        checkpoint = scratch / "checkpoint"
-        model.save_pretrained(checkpoint)
-        AutoTokenizer.from_pretrained(teacher).save_pretrained(checkpoint)
+        checkpoint = _save_checkpoint(model, teacher, scratch / "checkpoint")
         bundle = make_stand_in(
             model,
             tokenizer_json=(teacher / "tokenizer.json").read_text(encoding="utf-8"),
@@ -116,6 +96,45 @@ def open_subject(
         checkpoint=checkpoint,
         rows=rows,
     )
+
+
+def _open_bundle(path: Path) -> Bundle:
+    bundle = open_bundle(path)
+    if bundle.text_pairs:
+        raise InputError(f"{path}: scores text pairs; bench compares single texts only")
+    longest = max(length for _, length in SHAPES)
+    if bundle.max_length < longest:
+        raise InputError(f"{path}: reads {bundle.max_length} tokens; bench measures {longest}")
+    return bundle
+
+
+def _load_checkpoint(path: Path, bundle: Bundle, tokenizer: Tokenizer) -> "PreTrainedModel":
+    """The weights that a bundle was made from."""
+    from fastformers.export import load_teacher
+
+    if bundle.task == "embedding":
+        raise InputError(f"--teacher {path}: bench compares classifiers, not embeddings")
+    model = load_teacher(path)
+    if _read_tokenizer(path).num_words != tokenizer.num_words:
+        raise InputError(
+            f"--teacher {path}: its vocabulary is not the bundle's; give the checkpoint "
+            "that the bundle was made from, and a bundle with its whole vocabulary"
+        )
+    return model
+
+
+def _save_checkpoint(model: "PreTrainedModel", tokenizer: Path, path: Path) -> Path:
+    from transformers import AutoTokenizer
+
+    model.save_pretrained(path)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(path)
+    return path
+
+
+def _sample_rows(files: list[str], tokenizer: Tokenizer, num_rows: int) -> TokenizedRows:
+    tables = [pyarrow.parquet.read_table(file, columns=[TEXT_COLUMN]) for file in files]
+    texts = [text for table in tables for text in table[TEXT_COLUMN].to_pylist()]
+    return tokenizer.encode(texts[:: -(-len(texts) // num_rows)])
 
 
 def _read_tokenizer(teacher: Path) -> Tokenizer:

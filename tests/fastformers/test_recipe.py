@@ -318,6 +318,18 @@ def test_a_trimmed_model_has_an_embedding_for_every_token(draft, evaluation):
     assert np.isfinite(last.logits(evaluation)).all()
 
 
+def test_a_kept_model_is_a_directory_of_its_own(draft, evaluation):
+    transformers = pytest.importorskip("transformers")
+    last, _ = run(draft, [trim_vocabulary_stage(90)], evaluation)
+    (directory,) = draft.work.glob("trim_vocabulary-*/model")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory)
+    assert model.config.vocab_size == last.model.config.vocab_size < draft.model.config.vocab_size
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    encoded = tokenizer(evaluation.texts, truncation=True, max_length=last.max_length)
+    expected = last.tokenize(evaluation).ids.tolist()
+    assert [word for row in encoded["input_ids"] for word in row] == expected
+
+
 def test_the_draft_that_went_in_is_not_changed(draft, evaluation):
     before_NC = draft.logits(evaluation)
     run(draft, [trim_vocabulary_stage(90), export_stage()], evaluation)
