@@ -2,11 +2,12 @@
 
     pretrained encoder + labelled texts -> [finetune] -> teacher -> compress -> bundle
 
-Labels come from the file; for a small teacher the encoder is cut to its first layers. The loop
-itself is training.py's.
+Labels come from the file; for a small teacher the encoder is cut to its first layers. With a
+held-out file each epoch is judged and the best one kept. The loop itself is training.py's.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,20 @@ from transformers import (
     DataCollatorForMultipleChoice,
     DataCollatorWithPadding,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     set_seed,
 )
 
 from fastformers.errors import InputError
+from fastformers.evaluate import teacher_logits
 from fastformers.examples import Examples
 from fastformers.targets import class_names_of, encode_targets
-from fastformers.tasks import TaskName, has_labels
+from fastformers.tasks import TaskName, has_labels, measure_metric
+from fastformers.tokenizer import Tokenizer
 from fastformers.training import (
     PAD_MULTIPLE,
+    Epoch,
+    Judge,
     OnProgress,
     TrainingConfig,
     train_model,
@@ -81,6 +87,19 @@ class FinetuneConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finetuned:
+    """What fine-tuning came to.
+
+    Attributes:
+        labels: Class names by class index; none for scores.
+        best: The epoch that was kept and its quality by `tasks.metric_name`; None if unjudged.
+    """
+
+    labels: list[str]
+    best: Epoch | None
+
+
 def finetune(
     model_path: Path,
     train: Examples,
@@ -90,7 +109,10 @@ def finetune(
     on_progress: OnProgress = lambda what, done, total: None,
     *,
     task: TaskName | None = None,
-) -> list[str]:
+    evaluation: Examples | None = None,
+    eval_path: Path | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Finetuned:
     """Train a model on labelled texts and save it with its tokenizer.
 
     Rerunning the same call after an interruption resumes from the last checkpoint in
@@ -104,9 +126,9 @@ def finetune(
         output: Directory for the model, readable by `from_pretrained`.
         on_progress: Called after each step with steps done and in all.
         task: What to train for; None for what the labels look like (`Examples.task`).
-
-    Returns:
-        The class names by class index; none for scores.
+        evaluation: Held-out examples that say which epoch was the best; None for the last one.
+        eval_path: Where those come from, for messages.
+        on_epoch: Called with each epoch that is judged.
 
     Raises:
         InputError: There are fewer than two classes, the labels do not suit the task, or there
@@ -137,7 +159,11 @@ def finetune(
         assert train.groups is not None
         questions = _Questions(rows, train.groups)
         collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
-    train_model(
+    judge: Judge | None = None
+    if evaluation is not None:
+        measure = _measure_of(model, tokenizer, task, names, evaluation, eval_path or train_path)
+        judge = Judge(measure=measure, on_epoch=on_epoch)
+    best = train_model(
         model,
         questions or rows,
         collator,
@@ -145,10 +171,36 @@ def finetune(
         config=config.training,
         what="fine-tune",
         on_progress=on_progress,
+        judge=judge,
     )
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
-    return names
+    return Finetuned(labels=names, best=best)
+
+
+def _measure_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    task: TaskName,
+    names: list[str],
+    evaluation: Examples,
+    path: Path,
+) -> Callable[[], float]:
+    """What says how good the model is on held-out examples."""
+    targets_N = encode_targets(evaluation, task, names, path)
+    groups_N = None if evaluation.groups is None else np.array(evaluation.groups)
+    encode = Tokenizer(
+        tokenizer.backend_tokenizer.to_str(), max_length=tokenizer.model_max_length
+    ).encode
+    rows = encode(evaluation.texts, evaluation.text_pairs)
+
+    def measure() -> float:
+        outputs_NC = teacher_logits(model, rows)
+        return measure_metric(
+            task, outputs_NC, targets_N, teacher_outputs_NC=outputs_NC, groups_N=groups_N
+        )
+
+    return measure
 
 
 def _new_model(

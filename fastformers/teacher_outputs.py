@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from fastformers.batching import plan_batches
 from fastformers.evaluate import model_inputs
 from fastformers.tokenizer import TokenizedRows
-from fastformers.training import OnProgress, on_fastest_device
+from fastformers.training import OnProgress, mixed_precision, on_fastest_device
 
 _BATCH_TOKENS = 4096
 _DONE = "done.json"
@@ -135,7 +135,8 @@ def _write(
         teacher.set_attn_implementation("eager")
     logits_NC = np.empty((len(rows), teacher.config.num_labels), np.float32)
     num_done = 0
-    with torch.inference_mode(), on_fastest_device(teacher):
+    # What bf16 rounds off is nothing to learn from, and it takes 0.54 of the time (Zen 5, MiniLM).
+    with torch.inference_mode(), on_fastest_device(teacher), mixed_precision():
         for rows_B in plan_batches(rows.lengths_N, max_batch_tokens=_BATCH_TOKENS):
             out = teacher(
                 **model_inputs(teacher, rows, rows_B),

@@ -4,9 +4,12 @@
 
 The loop is Hugging Face's Trainer, so mixed precision, resuming and several GPUs are its own. What
 this module adds: rows sorted into batches of like length, padded to multiples of 16, and progress
-that is reported to the caller. It knows nothing of losses: the model's forward gives its own.
+that is reported to the caller, and, where a judge is given, the weights of the best epoch. It knows
+nothing of losses: the model's forward gives its own.
 """
 
+import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +37,7 @@ SAVE_STEPS = 200
 _LONG_ROW = 192  # tokens
 # Called with what is being done, how much of it is done, and how much there is.
 OnProgress = Callable[[str, int, int], None]
+_BEST = "best.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,33 @@ class TrainingConfig:
             raise InputError("epochs, learning rate and batch rows must be positive")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What an epoch came to.
+
+    Attributes:
+        number: From 1; a last epoch that is cut short counts.
+        quality: As the judge has it; more is better.
+    """
+
+    number: int
+    quality: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Says how good a model is after each epoch.
+
+    Attributes:
+        measure: Quality of the model that is being trained, which is in eval mode meanwhile and in
+            the mixed precision of training.
+        on_epoch: Called with each epoch as it is judged.
+    """
+
+    measure: Callable[[], float]
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None
+
+
 def train_model(
     model: nn.Module,
     rows: torch.utils.data.Dataset[dict[str, Any]],
@@ -66,7 +97,8 @@ def train_model(
     config: TrainingConfig,
     what: str,
     on_progress: OnProgress,
-) -> None:
+    judge: Judge | None = None,
+) -> Epoch | None:
     """Train a model in place; the same call after an interruption goes on from a checkpoint.
 
     Args:
@@ -77,6 +109,11 @@ def train_model(
         config: How long and how fast.
         what: What to call it in progress.
         on_progress: Called after each step with steps done and in all.
+        judge: Judges each epoch; the model ends with the weights of the best one. None to end with
+            the last.
+
+    Returns:
+        The best epoch; None without a judge.
     """
     set_seed(config.seed)
     arguments = TrainingArguments(
@@ -108,8 +145,12 @@ def train_model(
         callbacks=[_Report(what, on_progress)],
     )
     trainer.remove_callback(PrinterCallback)  # stdout is for the job's own result
+    best = None if judge is None else _BestEpoch(model, judge, checkpoints / _BEST)
+    if best is not None:
+        trainer.add_callback(best)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
     model.to("cpu")
+    return None if best is None else best.restore()
 
 
 def without_attention_dropout(config: Any) -> dict[str, float]:
@@ -135,8 +176,8 @@ def use_fastest_attention(model: PreTrainedModel, mean_length: float) -> None:
 
 @contextmanager
 def on_fastest_device(model: nn.Module) -> Iterator[None]:
-    """Lend a model to a GPU, where there is one."""
-    if not torch.cuda.is_available():
+    """Lend a model to a GPU, where there is one and the model is not on it already."""
+    if not torch.cuda.is_available() or next(model.parameters()).is_cuda:
         yield
         return
     model.to("cuda")
@@ -144,6 +185,12 @@ def on_fastest_device(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.to("cpu")
+
+
+def mixed_precision() -> torch.autocast:
+    """Matrix products in bf16 where that is faster, as they are in training."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=_has_fast_bf16())
 
 
 def _has_fast_bf16() -> bool:
@@ -169,3 +216,38 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self._on_progress(self._what, state.global_step, state.max_steps)
+
+
+class _BestEpoch(TrainerCallback):  # type: ignore[misc]
+    """Judges each epoch and keeps the weights of the best in a file, which outlives a restart."""
+
+    def __init__(self, model: nn.Module, judge: Judge, path: Path) -> None:
+        self._model = model
+        self._judge = judge
+        self._path = path
+
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        self._model.eval()
+        epoch = Epoch(number=math.ceil(state.epoch), quality=self._judge.measure())
+        self._model.train()
+        self._judge.on_epoch(epoch)
+        if not self._path.is_file() or epoch.quality > self._load()[0].quality:
+            part = self._path.with_suffix(".part")
+            torch.save({"epoch": vars(epoch), "weights": self._model.state_dict()}, part)
+            os.replace(part, self._path)
+
+    def restore(self) -> Epoch:
+        """Give the model the weights of its best epoch."""
+        epoch, weights = self._load()
+        self._model.load_state_dict(weights)
+        return epoch
+
+    def _load(self) -> tuple[Epoch, dict[str, torch.Tensor]]:
+        kept = torch.load(self._path, map_location="cpu", weights_only=True)
+        return Epoch(**kept["epoch"]), kept["weights"]

@@ -1,16 +1,19 @@
 """Fine-tune a pretrained encoder on labelled texts into the teacher of a recipe.
 
-fastformers finetune --model DIR --train train.parquet --output TEACHER
+fastformers finetune --model DIR --train train.parquet --eval validation.parquet --output TEACHER
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.cli import add_example_arguments, console, run
 from jobs.progress import show_progress
+
+if TYPE_CHECKING:
+    from fastformers.examples import Examples
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -18,6 +21,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fastformers finetune", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="pretrained encoder directory")
     parser.add_argument("--train", type=Path, required=True, help="labelled file")
+    parser.add_argument(
+        "--eval", type=Path, help="labelled file that is not trained on: keep the best epoch by it"
+    )
     parser.add_argument("--output", type=Path, required=True, help="directory of the teacher")
     add_example_arguments(parser)
     parser.add_argument(
@@ -43,15 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         from fastformers.finetune import FinetuneConfig, finetune
         from fastformers.superglue import load_labelled
+        from fastformers.tasks import metric_name
+        from fastformers.training import Epoch
 
-        train = load_labelled(
-            options.train,
-            text_column=options.text_column,
-            text_pair_column=options.text_pair_column,
-            label_column=options.label_column,
-            choice_columns=options.choice_columns,
-            superglue=options.superglue,
-        )
+        def load(path: Path) -> "Examples":
+            return load_labelled(
+                path,
+                text_column=options.text_column,
+                text_pair_column=options.text_pair_column,
+                label_column=options.label_column,
+                choice_columns=options.choice_columns,
+                superglue=options.superglue,
+            )
+
+        train = load(options.train)
+        evaluation = None if options.eval is None else load(options.eval)
         task = options.task or train.task
         if options.limit is not None:
             train = train.sample(options.limit)
@@ -63,17 +75,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_layers=options.num_layers,
             seed=options.seed,
         )
+
+        def on_epoch(epoch: Epoch) -> None:
+            console.print(f"epoch {epoch.number}: {metric_name(task)} {100 * epoch.quality:.2f}")
+
         with show_progress() as on_progress:
-            labels = finetune(
-                options.model, train, options.train, options.output, config, on_progress, task=task
+            result = finetune(
+                options.model,
+                train,
+                options.train,
+                options.output,
+                config,
+                on_progress,
+                task=task,
+                evaluation=evaluation,
+                eval_path=options.eval,
+                on_epoch=on_epoch,
             )
-        outputs = f"{len(labels)} labels" if labels else "a score"
+        outputs = f"{len(result.labels)} labels" if result.labels else "a score"
         console.print(f"teacher for {task} with {outputs}, trained on {len(train):,} rows")
+        if result.best is not None:
+            console.print(f"kept epoch {result.best.number}, the best of them")
         return {
             "teacher": str(options.output),
             "task": task,
-            "labels": labels,
+            "labels": result.labels,
             "rows": len(train),
+            "metric": metric_name(task),
+            "epoch": result.best and result.best.number,
+            "quality": result.best and result.best.quality,
         }
 
     return run(job, resume="Run the same command again to go on from the last checkpoint.")

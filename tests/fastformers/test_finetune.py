@@ -47,7 +47,7 @@ def accuracy_of(path, examples):
 
 def test_a_trivial_task_is_learned_by_the_first_layer(encoder, train, tmp_path):
     config = FinetuneConfig(epochs=20, learning_rate=3e-3, max_length=16, num_layers=1)
-    names = finetune(encoder, train, tmp_path / "train.csv", tmp_path / "teacher", config)
+    names = finetune(encoder, train, tmp_path / "train.csv", tmp_path / "teacher", config).labels
     assert names == ["bright", "dull"]
     model = load_teacher(tmp_path / "teacher")
     assert class_names(model.config) == ("bright", "dull")
@@ -122,13 +122,85 @@ def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
         torch.testing.assert_close(resumed[name], weight, atol=1e-5, rtol=1e-4)
 
 
+def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_path, monkeypatch):
+    qualities = iter([0.5, 0.75, 0.25])
+    states = []
+
+    def judge(task, outputs_NC, targets_N, **options):
+        states.append(outputs_NC)
+        assert outputs_NC.shape == (40, 2) and len(targets_N) == 40
+        return next(qualities)
+
+    monkeypatch.setattr(finetune_module, "measure_metric", judge)
+    epochs = []
+    held_out = train.take(range(40))
+    result = finetune(
+        encoder,
+        train,
+        tmp_path / "train.csv",
+        tmp_path / "teacher",
+        FinetuneConfig(epochs=3, learning_rate=5e-3, max_length=16),
+        evaluation=held_out,
+        on_epoch=epochs.append,
+    )
+    assert [(epoch.number, epoch.quality) for epoch in epochs] == [(1, 0.5), (2, 0.75), (3, 0.25)]
+    assert result.best == epochs[1]
+    model = load_teacher(tmp_path / "teacher")
+    tokenizer_json = (tmp_path / "teacher" / "tokenizer.json").read_text()
+    kept_NC = teacher_logits(model, Tokenizer(tokenizer_json, max_length=16).encode(held_out.texts))
+    # Judged in bf16 where training is; the epochs are further apart than that rounds.
+    to_first, to_kept, to_last = (np.abs(kept_NC - state_NC).max() for state_NC in states)
+    assert to_kept < 0.06 < min(to_first, to_last)
+
+
+def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monkeypatch):
+    seen = []
+
+    def judge(task, outputs_NC, targets_N, **options):
+        seen.append(outputs_NC)
+        if power_cut and len(seen) == 2:
+            raise KeyboardInterrupt
+        return 1 / len(seen)
+
+    def run(name):
+        config = FinetuneConfig(epochs=2, learning_rate=1e-3, max_length=16, batch_rows=8)
+        held_out = train.take(range(40))
+        finetuned = finetune(
+            encoder, train, tmp_path / "t.csv", tmp_path / name, config, evaluation=held_out
+        )
+        return finetuned.best
+
+    monkeypatch.setattr(training, "SAVE_STEPS", 4)
+    monkeypatch.setattr(finetune_module, "measure_metric", judge)
+    power_cut = True
+    with pytest.raises(KeyboardInterrupt):
+        run("resumed")
+    power_cut = False
+    assert run("resumed") == training.Epoch(number=1, quality=1.0)
+
+
+def test_a_label_that_was_not_trained_on_is_found_before_training(encoder, train, tmp_path):
+    held_out = Examples(texts=["the cat"], text_pairs=None, labels=["brilliant"])
+    with pytest.raises(InputError, match=r"held-out\.csv: label 'brilliant' is not one of"):
+        finetune(
+            encoder,
+            train,
+            tmp_path / "train.csv",
+            tmp_path / "out",
+            FinetuneConfig(**ONE_EPOCH),
+            evaluation=held_out,
+            eval_path=tmp_path / "held-out.csv",
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_pairs_and_whole_number_labels_are_learned_from(encoder, train, tmp_path):
     pairs = Examples(
         texts=["the cat"] * 96, text_pairs=train.texts, labels=[row % 3 for row in range(96)]
     )
     names = finetune(
         encoder, pairs, tmp_path / "train.csv", tmp_path / "teacher", FinetuneConfig(**ONE_EPOCH)
-    )
+    ).labels
     assert names == ["0", "1", "2"]
     assert load_teacher(tmp_path / "teacher").config.num_labels == 3
 

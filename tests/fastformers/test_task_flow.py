@@ -59,7 +59,7 @@ def run_flow(encoder, path, tmp_path, *, task=None, epochs=1.0, precision="float
     config = FinetuneConfig(
         epochs=epochs, max_length=32, batch_rows=8, learning_rate=3e-3, num_layers=1
     )
-    names = finetune(encoder, train, path, tmp_path / "teacher", config, task=task)
+    names = finetune(encoder, train, path, tmp_path / "teacher", config, task=task).labels
     result = compress(
         CompressConfig(
             teacher=tmp_path / "teacher",
