@@ -92,4 +92,7 @@ def test_a_batch_computes_in_the_memory_of_the_batches_before_it(bundle):
         command = [sys.executable, "-c", FAULTS_OF_A_BATCH, str(bundle.model_path), malloc]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    assert faults("kept") * 10 < faults("as glibc does")
+    by_itself = faults("as glibc does")
+    if by_itself == 0:
+        pytest.skip("this kernel counts no page faults, as that of a gVisor sandbox")
+    assert faults("kept") * 10 < by_itself
