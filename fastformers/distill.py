@@ -32,8 +32,8 @@ from fastformers.training import (
     PAD_MULTIPLE,
     OnProgress,
     TrainingConfig,
+    fastest_attention,
     train_model,
-    use_fastest_attention,
 )
 
 NO_LABEL = -100  # of a row that only the teacher answers, as PyTorch's losses have it
@@ -112,29 +112,25 @@ def distill(
         on_progress=on_progress,
     )
     student = copy.deepcopy(student)
-    if config.attention_weight:  # the fused kernels do not give it
-        student.set_attn_implementation("eager")
-    else:
-        use_fastest_attention(student, float(rows.lengths_N.mean()))
-    lessons = _Lessons(student, teacher.config.hidden_size, config)
-    train_model(
-        lessons,
-        _Rows(rows),
-        _Collator(
-            rows=rows,
-            labels_N=labels_N,
-            outputs=answers,
-            pad_id=student.config.pad_token_id or 0,
-            max_length=max_positions(student.config),
-        ),
-        checkpoints=checkpoints,
-        config=config.training,
-        what="distill",
-        on_progress=on_progress,
-    )
+    mean_length = float(rows.lengths_N.mean())
+    with fastest_attention(student, mean_length, with_maps=config.attention_weight > 0):
+        train_model(
+            _Lessons(student, teacher.config.hidden_size, config),
+            _Rows(rows),
+            _Collator(
+                rows=rows,
+                labels_N=labels_N,
+                outputs=answers,
+                pad_id=student.config.pad_token_id or 0,
+                max_length=max_positions(student.config),
+            ),
+            checkpoints=checkpoints,
+            config=config.training,
+            what="distill",
+            on_progress=on_progress,
+        )
     if not all(bool(parameter.isfinite().all()) for parameter in student.parameters()):
         raise StageError("distillation diverged; lower --learning-rate")
-    student.set_attn_implementation(teacher.config._attn_implementation)
     return student.eval()
 
 

@@ -38,8 +38,8 @@ from fastformers.training import (
     Judge,
     OnProgress,
     TrainingConfig,
+    fastest_attention,
     train_model,
-    use_fastest_attention,
     without_attention_dropout,
 )
 
@@ -151,10 +151,9 @@ def finetune(
     encoded = tokenizer(
         train.texts, train.text_pairs, truncation=True, max_length=config.max_length
     )
-    use_fastest_attention(model, sum(map(len, encoded["input_ids"])) / len(train))
     rows = _Rows(encoded, targets.tolist())
-    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
     questions: _Questions | None = None
+    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
     if task == "multiple-choice":
         assert train.groups is not None
         questions = _Questions(rows, train.groups)
@@ -163,16 +162,17 @@ def finetune(
     if evaluation is not None:
         measure = _measure_of(model, tokenizer, task, names, evaluation, eval_path or train_path)
         judge = Judge(measure=measure, on_epoch=on_epoch)
-    best = train_model(
-        model,
-        questions or rows,
-        collator,
-        checkpoints=output / "checkpoints",
-        config=config.training,
-        what="fine-tune",
-        on_progress=on_progress,
-        judge=judge,
-    )
+    with fastest_attention(model, sum(map(len, encoded["input_ids"])) / len(train)):
+        best = train_model(
+            model,
+            questions or rows,
+            collator,
+            checkpoints=output / "checkpoints",
+            config=config.training,
+            what="fine-tune",
+            on_progress=on_progress,
+            judge=judge,
+        )
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return Finetuned(labels=names, best=best)

@@ -179,6 +179,22 @@ def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monke
     assert run("resumed") == training.Epoch(number=1, quality=1.0)
 
 
+def test_a_training_that_ended_unjudged_can_be_judged_afterwards(encoder, train, tmp_path):
+    config = FinetuneConfig(epochs=1.5, learning_rate=1e-3, max_length=16, batch_rows=8)
+
+    def run(evaluation):
+        finetuned = finetune(
+            encoder, train, tmp_path / "t.csv", tmp_path / "teacher", config, evaluation=evaluation
+        )
+        return finetuned.best, load_teacher(tmp_path / "teacher").state_dict()
+
+    _, unjudged = run(None)
+    best, judged = run(train.take(range(40)))
+    assert best.number == 2 and 0 <= best.quality <= 1
+    for name, weight in unjudged.items():
+        assert torch.equal(judged[name], weight)
+
+
 def test_a_label_that_was_not_trained_on_is_found_before_training(encoder, train, tmp_path):
     held_out = Examples(texts=["the cat"], text_pairs=None, labels=["brilliant"])
     with pytest.raises(InputError, match=r"held-out\.csv: label 'brilliant' is not one of"):
