@@ -72,7 +72,7 @@ def compute_teacher_outputs(
     attention_layers: Sequence[int],
     on_progress: OnProgress,
 ) -> TeacherOutputs:
-    """Run the teacher over the rows, or read what an earlier call left in `directory`.
+    """Run the teacher over the rows for what earlier calls did not leave in `directory`.
 
     Args:
         teacher: In eval mode.
@@ -85,10 +85,11 @@ def compute_teacher_outputs(
     wanted = {"hidden": list(hidden_layers), "attention": list(attention_layers)}
     directory.mkdir(parents=True, exist_ok=True)
     done = directory / _DONE
-    if not done.is_file() or json.loads(done.read_text()) != wanted:
-        done.unlink(missing_ok=True)
-        _write(teacher, rows, directory, wanted, on_progress)
-        done.write_text(json.dumps(wanted))
+    kept = json.loads(done.read_text()) if done.is_file() else {kind: [] for kind in wanted}
+    missing = {kind: sorted({*wanted[kind]} - {*kept[kind]}) for kind in wanted}
+    if not done.is_file() or any(missing.values()):
+        _write(teacher, rows, directory, missing, on_progress)
+        done.write_text(json.dumps({kind: sorted(kept[kind] + missing[kind]) for kind in wanted}))
     return _read(directory, rows, wanted)
 
 

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from fastformers.teacher_outputs import compute_teacher_outputs  # noqa: E402
+from fastformers.tokenizer import Tokenizer  # noqa: E402
+
+
+@pytest.fixture
+def rows(tokenizer_json, make_texts):
+    return Tokenizer(tokenizer_json, max_length=32).encode(make_texts(24, max_words=12))
+
+
+@pytest.fixture
+def ask(make_teacher, rows, tmp_path):
+    """Outputs of one teacher from one directory, and how many rows it had to read for them."""
+    teacher = make_teacher(num_hidden_layers=2)
+
+    def make(*, hidden=(), attention=()):
+        rows_read = []
+        outputs = compute_teacher_outputs(
+            teacher,
+            rows,
+            tmp_path,
+            hidden_layers=hidden,
+            attention_layers=attention,
+            on_progress=lambda what, done, total: rows_read.append(done),
+        )
+        return outputs, rows_read[-1] if rows_read else 0
+
+    return make
+
+
+def test_a_student_of_fewer_layers_finds_what_a_deeper_one_left(ask, rows):
+    deep, num_read = ask(hidden=[0, 1, 2], attention=[1])
+    assert num_read == len(rows)
+    shallow, num_read = ask(hidden=[0, 2])
+    assert num_read == 0
+    for ours, theirs in zip(shallow.hidden, (deep.hidden[0], deep.hidden[2]), strict=True):
+        np.testing.assert_array_equal(ours.values, theirs.values)
+    assert shallow.attention == ()
+
+
+def test_only_layers_that_nobody_left_are_asked_for(ask, rows):
+    first, _ = ask(hidden=[0])
+    kept = first.hidden[0].values.filename
+    written = kept.stat().st_mtime_ns
+    both, num_read = ask(hidden=[0, 2])
+    assert num_read == len(rows)
+    assert kept.stat().st_mtime_ns == written  # nor is a file replaced that another run may map
+    assert not np.array_equal(both.hidden[0].values, both.hidden[1].values)
+    assert ask(hidden=[2])[1] == 0
