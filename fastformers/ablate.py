@@ -68,7 +68,7 @@ def build_ladder(
     max_length = _choose_max_length(config.max_length, tokenizer_limit, teacher, bundles)
     labels = class_names(teacher.config)
     labels_N = encode_labels(examples.labels, labels, eval_path)
-    _check_bundles(bundles, labels, text_pairs=config.text_pair_column is not None)
+    _check_bundles(bundles, labels, text_pairs=config.columns.text_pair is not None)
     tokenize = _timed_tokenization(examples, max_length)
     num_cores = len(cpus_of_instance)
 

@@ -8,7 +8,7 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from fastformers.bundle import Bundle, StageQuality, check_output, write_bundle
 from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
-from fastformers.examples import Examples
+from fastformers.examples import Columns, Examples
 from fastformers.export import label_names, load_teacher, max_positions, task_of
 from fastformers.recipe import Draft, QualityGate, digest_of
 from fastformers.recipe_config import RecipeConfig
@@ -40,9 +40,7 @@ class CompressConfig:
         work: Directory for what stages make; kept if given, else beside the output until it is
             written.
         transfer: File of further texts, without labels, to distill on.
-        text_column, text_pair_column, label_column: Columns of these files.
-        choice_columns: Second texts of which one is right, for multiple choice.
-        superglue: Name of a SuperGLUE task whose official files these are, instead of columns.
+        columns: What the columns of these files are.
         max_length: Tokens to truncate to; None for the teacher tokenizer's own limit.
         max_accuracy_drop: Points of 100 x the task's metric that may be lost.
         eval_limit: Evaluation rows to use, evenly spaced; None for all.
@@ -56,11 +54,7 @@ class CompressConfig:
     output: Path
     work: Path | None = None
     transfer: Path | None = None
-    text_column: str = "text"
-    text_pair_column: str | None = None
-    label_column: str = "label"
-    choice_columns: tuple[str, ...] = ()
-    superglue: str | None = None
+    columns: Columns = field(default_factory=Columns)
     max_length: int | None = None
     max_accuracy_drop: float = 1.0
     eval_limit: int | None = None
@@ -113,12 +107,13 @@ def compress(
         QualityError: More accuracy was lost than `max_accuracy_drop`; no bundle is written.
     """
     check_output(config.output)
-    label_column = None if is_sentence_encoder(config.teacher) else config.label_column
-    train = _load(config, config.train, label_column)
-    evaluation = _load(config, config.eval, label_column)
+    unlabelled = replace(config.columns, label=None)
+    columns = unlabelled if is_sentence_encoder(config.teacher) else config.columns
+    train = load_labelled(config.train, columns)
+    evaluation = load_labelled(config.eval, columns)
     if config.eval_limit is not None:
         evaluation = evaluation.sample(config.eval_limit)
-    transfer = None if config.transfer is None else _load(config, config.transfer, None)
+    transfer = None if config.transfer is None else load_labelled(config.transfer, unlabelled)
     teacher = _open_teacher(config, train)
     _check_recipe(config, task_of(teacher.model))
     gate = QualityGate(
@@ -154,17 +149,6 @@ def compress(
     return Compressed(bundle=bundle, chosen=chosen, candidates=candidates)
 
 
-def _load(config: CompressConfig, path: Path, label_column: str | None) -> Examples:
-    return load_labelled(
-        path,
-        text_column=config.text_column,
-        text_pair_column=config.text_pair_column,
-        label_column=label_column,
-        choice_columns=config.choice_columns,
-        superglue=config.superglue,
-    )
-
-
 def _open_teacher(config: CompressConfig, train: Examples) -> Draft:
     model = load_teacher(config.teacher)
     if not (config.teacher / "tokenizer.json").is_file():  # transformers would make one up
@@ -176,12 +160,8 @@ def _open_teacher(config: CompressConfig, train: Examples) -> Draft:
             raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
         longest = min(longest, model.max_length or longest)
     max_length = config.max_length or longest
-    columns = (
-        *(config.text_column, config.text_pair_column, config.label_column),
-        *(config.choice_columns, config.superglue),
-    )
     return Draft(
-        key=digest_of(_identity(config), columns, max_length),
+        key=digest_of(_identity(config), astuple(config.columns), max_length),
         model=model,
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),
         max_length=max_length,

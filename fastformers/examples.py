@@ -29,6 +29,25 @@ _BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What the columns of a labelled file are.
+
+    Attributes:
+        text, text_pair: Texts, or pairs of them.
+        label: Labels: one, a list of them or a number; None where none are needed.
+        choices: Second texts of which one is right. Each row becomes one example for each choice,
+            and its label is the right one, by name of its column or by place from 0.
+        superglue: Name of a SuperGLUE task whose official file it is, instead of columns.
+    """
+
+    text: str = "text"
+    text_pair: str | None = None
+    label: str | None = "label"
+    choices: tuple[str, ...] = ()
+    superglue: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Examples:
     """N labelled texts or text pairs.
 
@@ -83,32 +102,18 @@ class Examples:
         return self.take(np.flatnonzero(np.isin(group_N, _spread(num_groups, wanted))))
 
 
-def load_examples(
-    path: Path,
-    *,
-    text_column: str,
-    text_pair_column: str | None,
-    label_column: str | None,
-    choice_columns: Sequence[str] = (),
-) -> Examples:
+def load_examples(path: Path, columns: Columns) -> Examples:
     """Read labelled examples from a Parquet, CSV or JSON lines file.
 
     Rows without a text or a label are left out: they can neither teach nor be judged.
-
-    Args:
-        path: The file.
-        text_column, text_pair_column: Texts, or pairs of them.
-        label_column: Labels: one, a list of them or a number; None where none are needed.
-        choice_columns: Second texts of which one is right. Each row becomes one example for each
-            choice, and its label is the right one, by name of its column or by place from 0.
 
     Raises:
         InputError: The file is missing, unreadable or empty, or lacks a column.
     """
     table = read_table(path)
-    texts = [name for name in (text_column, text_pair_column) if name is not None]
-    texts += choice_columns
-    wanted = texts if label_column is None else [*texts, label_column]
+    texts = [name for name in (columns.text, columns.text_pair) if name is not None]
+    texts += columns.choices
+    wanted = texts if columns.label is None else [*texts, columns.label]
     for name in wanted:
         if name not in table.column_names:
             raise InputError(
@@ -124,17 +129,17 @@ def load_examples(
         kind = table.schema.field(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise InputError(f"{path}: column {name!r} holds {kind}, not text")
-    task = _task_of(path, table, label_column)
-    labels = [None] * len(table) if label_column is None else table[label_column].to_pylist()
-    if choice_columns:
-        if text_pair_column is not None:
+    task = _task_of(path, table, columns.label)
+    labels = [None] * len(table) if columns.label is None else table[columns.label].to_pylist()
+    if columns.choices:
+        if columns.text_pair is not None:
             raise InputError("--choice-columns and --text-pair-column: give one of them")
-        choices = [table[name].to_pylist() for name in choice_columns]
-        rights = encode_labels(labels, choice_columns, path).tolist()
-        return choice_examples(table[text_column].to_pylist(), choices, rights)
+        choices = [table[name].to_pylist() for name in columns.choices]
+        rights = encode_labels(labels, columns.choices, path).tolist()
+        return choice_examples(table[columns.text].to_pylist(), choices, rights)
     return Examples(
-        texts=table[text_column].to_pylist(),
-        text_pairs=table[text_pair_column].to_pylist() if text_pair_column else None,
+        texts=table[columns.text].to_pylist(),
+        text_pairs=table[columns.text_pair].to_pylist() if columns.text_pair else None,
         labels=labels,
         task=task,
     )

@@ -4,11 +4,11 @@ evaluation file -> [ladder_texts] -> texts, token ids, seconds -> ablate, paper_
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastformers.errors import InputError
-from fastformers.examples import Examples, load_examples
+from fastformers.examples import Columns, Examples, load_examples
 from fastformers.tokenizer import TokenizedRows, Tokenizer
 
 _WARM_UP_ROWS = 64
@@ -20,16 +20,14 @@ class TextsConfig:
 
     Attributes:
         eval: Labelled file; None where only the lengths of texts matter.
-        text_column, text_pair_column, label_column: Columns of the file.
+        columns: What its columns are.
         max_length: Tokens to truncate and pad to; None for the model's own limit.
         limit: Rows to use, evenly spaced; None for all.
         baseline_rows: Texts of the teacher's rungs to time; the rest is extrapolated.
     """
 
     eval: Path | None
-    text_column: str = "text"
-    text_pair_column: str | None = None
-    label_column: str = "label"
+    columns: Columns = field(default_factory=Columns)
     max_length: int | None = None
     limit: int | None = None
     baseline_rows: int = 200
@@ -51,12 +49,7 @@ def load_texts(config: TextsConfig) -> tuple[Examples, Path]:
     """
     if config.eval is None:
         raise InputError("--eval is missing; give a labelled file")
-    examples = load_examples(
-        config.eval,
-        text_column=config.text_column,
-        text_pair_column=config.text_pair_column,
-        label_column=config.label_column,
-    )
+    examples = load_examples(config.eval, config.columns)
     return (examples if config.limit is None else examples.sample(config.limit)), config.eval
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fastformers.errors import InputError
-from fastformers.examples import Examples, choice_examples, load_examples, read_table
+from fastformers.examples import Columns, Examples, choice_examples, load_examples, read_table
 
 # One mark for each span of a text: single tokens of every vocabulary, and rare in text.
 MARKS = ("*", "#")
@@ -65,32 +65,18 @@ def mark_spans(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return " ".join(stripped for part in parts if (stripped := part.strip(" ")))
 
 
-def load_labelled(
-    path: Path,
-    *,
-    text_column: str,
-    text_pair_column: str | None,
-    label_column: str | None,
-    choice_columns: Sequence[str],
-    superglue: str | None,
-) -> Examples:
+def load_labelled(path: Path, columns: Columns) -> Examples:
     """Examples of an official SuperGLUE file, or of any file by the names of its columns.
 
     Raises:
         InputError: The file cannot be used, or columns are named for an official file.
     """
-    if superglue is None:
-        return load_examples(
-            path,
-            text_column=text_column,
-            text_pair_column=text_pair_column,
-            label_column=label_column,
-            choice_columns=choice_columns,
-        )
-    named = (text_column, text_pair_column, label_column, tuple(choice_columns))
-    if named not in (("text", None, "label", ()), ("text", None, None, ())):
-        raise InputError(f"--superglue {superglue}: its columns are known; leave --*-column out")
-    return load_superglue(path, superglue)
+    task = columns.superglue
+    if task is None:
+        return load_examples(path, columns)
+    if columns not in (Columns(superglue=task), Columns(superglue=task, label=None)):
+        raise InputError(f"--superglue {task}: its columns are known; leave --*-column out")
+    return load_superglue(path, task)
 
 
 def load_superglue(path: Path, name: str) -> Examples:

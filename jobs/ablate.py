@@ -173,13 +173,14 @@ def _check(options: argparse.Namespace) -> None:
 def _build(
     options: argparse.Namespace, cpus_of_instance: Sequence[tuple[int, ...]], scratch: Path
 ) -> "Ladder":
+    from fastformers.examples import Columns
     from fastformers.ladder_texts import TextsConfig
 
     config = TextsConfig(
         eval=options.eval,
-        text_column=options.text_column,
-        text_pair_column=options.text_pair_column,
-        label_column=options.label_column,
+        columns=Columns(
+            text=options.text_column, text_pair=options.text_pair_column, label=options.label_column
+        ),
         max_length=options.max_length,
         limit=options.limit,
         baseline_rows=options.baseline_rows,

@@ -11,11 +11,14 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from fastformers.errors import FastformersError
+
+if TYPE_CHECKING:
+    from fastformers.examples import Columns
 
 COMMANDS = {
     "demo": "score real text with the small bundle that ships with the package",
@@ -108,6 +111,19 @@ def add_example_arguments(parser: argparse._ActionsContainer) -> None:
         metavar="TASK",
         help="official files of a SuperGLUE task, in place of columns: BoolQ, RTE, CB, COPA, WiC, "
         "WSC or MultiRC",
+    )
+
+
+def labelled_columns(options: argparse.Namespace) -> "Columns":
+    """What `add_example_arguments` was told."""
+    from fastformers.examples import Columns
+
+    return Columns(
+        text=options.text_column,
+        text_pair=options.text_pair_column,
+        label=options.label_column,
+        choices=options.choice_columns,
+        superglue=options.superglue,
     )
 
 

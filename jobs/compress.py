@@ -21,7 +21,7 @@ from cluster.plots import Candidate
 from cluster.pricing import HourlyPrice, choose_price, load_prices, usd_of
 from cluster.report_page import can_draw, render_search_page
 from cluster.series import pick_frontier
-from jobs.cli import add_example_arguments, console, run
+from jobs.cli import add_example_arguments, console, labelled_columns, run
 from jobs.progress import show_progress
 
 if TYPE_CHECKING:
@@ -147,11 +147,7 @@ def _config(options: argparse.Namespace) -> "CompressConfig":
         output=options.output,
         work=options.work,
         transfer=options.transfer,
-        text_column=options.text_column,
-        text_pair_column=options.text_pair_column,
-        label_column=options.label_column,
-        choice_columns=options.choice_columns,
-        superglue=options.superglue,
+        columns=labelled_columns(options),
         max_length=options.max_length,
         max_accuracy_drop=1.0 if options.max_accuracy_drop is None else options.max_accuracy_drop,
         eval_limit=options.eval_limit,

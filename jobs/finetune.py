@@ -7,13 +7,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jobs.cli import add_example_arguments, console, run
+from jobs.cli import add_example_arguments, console, labelled_columns, run
 from jobs.progress import show_progress
-
-if TYPE_CHECKING:
-    from fastformers.examples import Examples
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -52,18 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fastformers.tasks import metric_name
         from fastformers.training import Epoch
 
-        def load(path: Path) -> "Examples":
-            return load_labelled(
-                path,
-                text_column=options.text_column,
-                text_pair_column=options.text_pair_column,
-                label_column=options.label_column,
-                choice_columns=options.choice_columns,
-                superglue=options.superglue,
-            )
-
-        train = load(options.train)
-        evaluation = None if options.eval is None else load(options.eval)
+        columns = labelled_columns(options)
+        train = load_labelled(options.train, columns)
+        evaluation = None if options.eval is None else load_labelled(options.eval, columns)
         task = options.task or train.task
         if options.limit is not None:
             train = train.sample(options.limit)

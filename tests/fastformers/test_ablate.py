@@ -9,6 +9,7 @@ import pytest
 from fastformers import Scorer
 from fastformers.bundle import write_bundle
 from fastformers.errors import InputError
+from fastformers.examples import Columns
 from fastformers.ladder import measure_ladder
 from fastformers.ladder_texts import TextsConfig
 
@@ -165,11 +166,11 @@ def test_models_that_do_not_belong_together_are_refused(
 
 
 def test_pairs_reach_every_rung(build, pair_bundle, bundle):
-    ladder = build(bundle_paths=[pair_bundle.path], text_pair_column="other")
+    ladder = build(bundle_paths=[pair_bundle.path], columns=Columns(text_pair="other"))
     results = measure_ladder(ladder, usd_per_hour=1.0, repeats=1)
     assert len(results) == 4
     with pytest.raises(InputError, match="reads single texts; leave out --text-pair-column"):
-        build(bundle_paths=[bundle.path], text_pair_column="other")
+        build(bundle_paths=[bundle.path], columns=Columns(text_pair="other"))
 
 
 def test_a_length_beyond_a_models_positions_is_refused(build, save_teacher, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from fastformers import Scorer, open_bundle
 from fastformers.errors import InputError, QualityError
+from fastformers.examples import Columns
 from fastformers.graph_files import measure_graph_bytes
 from fastformers.tokenizer import Tokenizer
 
@@ -100,7 +101,7 @@ def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     configure, files, teacher, tokenizer_json
 ):
     recipe = RecipeConfig(precision="float32")
-    config = configure(recipe=recipe, text_pair_column="pair", max_length=32)
+    config = configure(recipe=recipe, columns=Columns(text_pair="pair"), max_length=32)
     bundle = compress(config).bundle
     assert (bundle.text_pairs, bundle.precision, bundle.max_length) == (True, "float32", 32)
     assert bundle.input_names == ("input_ids", "token_type_ids")

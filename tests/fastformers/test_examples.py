@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastformers.errors import InputError
-from fastformers.examples import Examples, encode_labels, load_examples
+from fastformers.examples import Columns, Examples, encode_labels, load_examples
 
 TEXTS = ["one", 'with "quotes", a comma', "two\nlines", "é 很 ☃"]
 TABLE = {"text": TEXTS, "other": ["a", "b", "c", "d"], "label": ["yes", "no", "yes", "no"]}
@@ -28,7 +28,7 @@ def write(path: Path, columns: dict[str, list]) -> Path:
 
 
 def load(path, *, text="text", pair=None, label="label"):
-    return load_examples(path, text_column=text, text_pair_column=pair, label_column=label)
+    return load_examples(path, Columns(text=text, text_pair=pair, label=label))
 
 
 every_format = pytest.mark.parametrize(
@@ -148,13 +148,7 @@ CHOICES = {
 @pytest.mark.parametrize("rights", [[2, 0], ["three", "one"]], ids=str)
 def test_each_choice_of_a_row_becomes_an_example(tmp_path, rights):
     path = write(tmp_path / "e.jsonl", {**CHOICES, "label": rights})
-    examples = load_examples(
-        path,
-        text_column="text",
-        text_pair_column=None,
-        label_column="label",
-        choice_columns=("one", "two", "three"),
-    )
+    examples = load_examples(path, Columns(choices=("one", "two", "three")))
     assert examples == Examples(
         texts=["p", "p", "p", "q", "q", "q"],
         text_pairs=["a", "c", "e", "b", "d", "f"],
@@ -176,13 +170,7 @@ def test_each_choice_of_a_row_becomes_an_example(tmp_path, rights):
 def test_choices_that_make_no_sense_are_refused(tmp_path, columns, pair, message):
     path = write(tmp_path / "e.parquet", {**CHOICES, "label": [2, 0]})
     with pytest.raises(InputError, match=message):
-        load_examples(
-            path,
-            text_column="text",
-            text_pair_column=pair,
-            label_column="label",
-            choice_columns=columns,
-        )
+        load_examples(path, Columns(text_pair=pair, choices=columns))
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.integers(1, 100))

@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from fastformers.errors import InputError
+from fastformers.examples import Columns
 from fastformers.ladder import measure_ladder
 from fastformers.ladder_texts import TextsConfig
 from fastformers.tokenizer import Tokenizer
@@ -139,7 +140,7 @@ def test_lengths_of_a_file_are_those_of_its_texts(build, make_texts, tokenizer_j
     path = tmp_path / "eval.parquet"
     columns = {"text": texts, "second": texts[::-1], "label": ["x"] * 20}
     pyarrow.parquet.write_table(pa.table(columns), path)
-    ladder = build(eval=path, limit=None, text_pair_column="second", max_length=40)
+    ladder = build(eval=path, limit=None, columns=Columns(text_pair="second"), max_length=40)
     rows = Tokenizer(tokenizer_json, max_length=40).encode(texts, texts[::-1])
     assert ladder.lengths_N.tolist() == rows.lengths_N.tolist()
     assert all(rung.tokenization_s > 0 for rung in ladder.rungs)

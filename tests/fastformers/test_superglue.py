@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastformers.errors import InputError
+from fastformers.examples import Columns
 from fastformers.superglue import READERS, load_labelled, load_superglue, mark_spans
 
 WIC = {
@@ -210,27 +211,19 @@ def test_an_unknown_task_is_refused_with_the_list(tmp_path):
         load_superglue(tmp_path / "val.jsonl", "ReCoRD")
 
 
-COLUMNS = {
-    "text_column": "text",
-    "text_pair_column": None,
-    "label_column": "label",
-    "choice_columns": (),
-}
-
-
 @pytest.mark.parametrize(
     "named",
-    [{"text_column": "premise"}, {"text_pair_column": "h"}, {"choice_columns": ("a", "b")}],
+    [{"text": "premise"}, {"text_pair": "h"}, {"choices": ("a", "b")}],
     ids=str,
 )
 def test_columns_cannot_be_named_for_official_files(tmp_path, named):
     with pytest.raises(InputError, match=r"--superglue RTE: .*leave --\*-column out"):
-        load_labelled(tmp_path / "v.jsonl", **{**COLUMNS, **named}, superglue="RTE")
+        load_labelled(tmp_path / "v.jsonl", Columns(superglue="RTE", **named))
 
 
 def test_files_without_a_task_are_read_by_their_columns(tmp_path):
     path = write(tmp_path / "v.jsonl", {"text": "a", "label": "x"})
-    assert load_labelled(path, **COLUMNS, superglue=None).labels == ["x"]
+    assert load_labelled(path, Columns()).labels == ["x"]
 
 
 @pytest.mark.parametrize("name", READERS)

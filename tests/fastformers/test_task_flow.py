@@ -8,6 +8,7 @@ import pytest
 
 from fastformers import Scorer
 from fastformers.errors import InputError
+from fastformers.examples import Columns
 from fastformers.tasks import rank_agreement, spearman
 
 torch = pytest.importorskip("torch")
@@ -24,12 +25,6 @@ from jobs.compress import main as compress_main  # noqa: E402
 from jobs.finetune import main as finetune_main  # noqa: E402
 
 WORDS = ("good", "bad", "fast")
-COLUMNS = {
-    "text_column": "text",
-    "text_pair_column": None,
-    "label_column": "label",
-    "choice_columns": (),
-}
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +47,10 @@ def write(path, rows):
     return path
 
 
-def run_flow(encoder, path, tmp_path, *, task=None, epochs=1.0, precision="float32", **options):
+def run_flow(encoder, path, tmp_path, *, task=None, epochs=1.0, precision="float32", **named):
     """Fine-tune on a file and compress with it; returns the bundle with what it was asked."""
-    columns = {**COLUMNS, "superglue": None, **options}
-    train = load_labelled(path, **columns)
+    columns = Columns(**named)
+    train = load_labelled(path, columns)
     config = FinetuneConfig(
         epochs=epochs, max_length=32, batch_rows=8, learning_rate=3e-3, num_layers=1
     )
@@ -67,8 +62,8 @@ def run_flow(encoder, path, tmp_path, *, task=None, epochs=1.0, precision="float
             eval=path,
             output=tmp_path / "bundle",
             max_accuracy_drop=100,
+            columns=columns,
             recipe=RecipeConfig(precision=precision),
-            **options,
         )
     )
     pairs = train.text_pairs and list(zip(train.texts, train.text_pairs, strict=True))
@@ -138,7 +133,7 @@ def test_choice(encoder, tmp_path):
     ]
     path = write(tmp_path / "t.jsonl", rows)
     choices = ("one", "two", "three")
-    flow = run_flow(encoder, path, tmp_path, epochs=10, choice_columns=choices, precision="int8")
+    flow = run_flow(encoder, path, tmp_path, epochs=10, choices=choices, precision="int8")
     assert (flow.bundle.task, flow.bundle.metric) == ("multiple-choice", "accuracy")
     assert flow.bundle.text_pairs
     best = flow.predictions.scores.reshape(24, 3).argmax(axis=1)
@@ -199,7 +194,7 @@ def test_pairs_and_students_of_an_embedding_model_are_refused(encoder, tmp_path)
     file = write(tmp_path / "t.jsonl", [{"text": "a cat", "pair": "a dog"}] * 8)
     paths = {"teacher": path, "train": file, "eval": file, "output": tmp_path / "bundle"}
     with pytest.raises(InputError, match="sentence embeds single texts; leave the pair"):
-        compress(CompressConfig(**paths, text_pair_column="pair"))
+        compress(CompressConfig(**paths, columns=Columns(text_pair="pair")))
     with pytest.raises(InputError, match="its task is embedding; students and pruning are for"):
         compress(CompressConfig(**paths, recipe=RecipeConfig(student_layers=1)))
     with pytest.raises(InputError, match="its task is embedding"):
@@ -216,14 +211,14 @@ def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
     config = FinetuneConfig(epochs=0.5, max_length=16, batch_rows=16)
     before, tasks = encoder, []
     for name, columns in {
-        "two": {"label_column": "two"},
-        "three": {"label_column": "three"},
-        "choice": {"label_column": "two", "choice_columns": ("pair", "text2")},
-        "number": {"label_column": "number"},
+        "two": Columns(label="two"),
+        "three": Columns(label="three"),
+        "choice": Columns(label="two", choices=("pair", "text2")),
+        "number": Columns(label="number"),
     }.items():
         if name == "choice":
             path = write(tmp_path / "c.jsonl", [{**row, "text2": "a dog"} for row in rows])
-        train = load_labelled(path, **{**COLUMNS, **columns}, superglue=None)
+        train = load_labelled(path, columns)
         finetune(before, train, path, tmp_path / name, config)
         before = tmp_path / name
         model = load_teacher(before)
@@ -238,7 +233,7 @@ def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
 
 def test_there_is_nothing_to_learn_without_labels(encoder, tmp_path):
     path = write(tmp_path / "t.jsonl", [{"text": "a cat"}] * 8)
-    train = load_labelled(path, **{**COLUMNS, "label_column": None}, superglue=None)
+    train = load_labelled(path, Columns(label=None))
     with pytest.raises(InputError, match="no labels to train on"):
         finetune(encoder, train, path, tmp_path / "teacher", FinetuneConfig())
 
