@@ -179,8 +179,11 @@ def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monke
     assert run("resumed") == training.Epoch(number=1, quality=1.0)
 
 
-def test_a_training_that_ended_unjudged_can_be_judged_afterwards(encoder, train, tmp_path):
-    config = FinetuneConfig(epochs=1.5, learning_rate=1e-3, max_length=16, batch_rows=8)
+def test_a_training_that_ended_unjudged_can_be_judged_afterwards(
+    encoder, train, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "SAVE_STEPS", 1)  # so that its last step is kept
+    config = FinetuneConfig(epochs=2, learning_rate=1e-3, max_length=16, batch_rows=8)
 
     def run(evaluation):
         finetuned = finetune(
