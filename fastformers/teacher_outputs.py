@@ -12,6 +12,7 @@ width, H heads.
 
 import copy
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from fastformers.batching import plan_batches
+from fastformers.errors import InputError
 from fastformers.evaluate import model_inputs
 from fastformers.tokenizer import TokenizedRows
 from fastformers.training import OnProgress, mixed_precision, on_fastest_device
@@ -81,6 +83,9 @@ def compute_teacher_outputs(
         hidden_layers: Which hidden states to keep, 0 for the embeddings.
         attention_layers: Which layers' attention to keep, from 0.
         on_progress: Called with rows done and in all.
+
+    Raises:
+        InputError: The disk has no room for them.
     """
     wanted = {"hidden": list(hidden_layers), "attention": list(attention_layers)}
     directory.mkdir(parents=True, exist_ok=True)
@@ -100,6 +105,17 @@ def _row_offsets(sizes_N: NDArray[np.int64]) -> NDArray[np.int64]:
 def _sizes(rows: TokenizedRows, kind: str, width: int) -> NDArray[np.int64]:
     lengths_N = rows.lengths_N
     return lengths_N * width if kind == "hidden" else lengths_N * lengths_N
+
+
+def _check_room(directory: Path, num_bytes: int) -> None:
+    """Refuse to begin what the disk cannot hold: a mapped file on a full disk ends the process."""
+    free = shutil.disk_usage(directory).free
+    if num_bytes > free:
+        raise InputError(
+            f"{directory}: hidden states or attention of the teacher take {num_bytes / 1e9:,.1f} "
+            f"GB and {free / 1e9:,.1f} GB are free; free space, put --work on another disk, or "
+            "give --hidden-weight 0 and --attention-weight 0"
+        )
 
 
 def _read(directory: Path, rows: TokenizedRows, wanted: dict[str, list[int]]) -> TeacherOutputs:
@@ -124,9 +140,10 @@ def _write(
     on_progress: OnProgress,
 ) -> None:
     files: dict[tuple[str, int], NDArray[np.float16]] = {}
-    offsets: dict[str, NDArray[np.int64]] = {}
+    width = teacher.config.hidden_size
+    offsets = {kind: _row_offsets(_sizes(rows, kind, width)) for kind in wanted}
+    _check_room(directory, sum(2 * int(offsets[kind][-1]) * len(wanted[kind]) for kind in wanted))
     for kind, layers in wanted.items():
-        offsets[kind] = _row_offsets(_sizes(rows, kind, teacher.config.hidden_size))
         for layer in layers:
             files[kind, layer] = np.lib.format.open_memmap(
                 directory / f"{kind}-{layer}.npy", "w+", np.float16, (int(offsets[kind][-1]),)

@@ -69,7 +69,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--hard-weight", type=float, default=0.5, help="share of the loss on labels (0.5)"
     )
     distill.add_argument(
-        "--hidden-weight", type=float, default=0.0, help="weight of hidden states (0)"
+        "--hidden-weight",
+        type=float,
+        default=10.0,
+        help="weight of hidden states (10); 0 keeps no file of the teacher's",
     )
     distill.add_argument(
         "--attention-weight", type=float, default=0.0, help="weight of attention (0)"

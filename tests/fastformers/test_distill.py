@@ -63,7 +63,9 @@ def unlabelled(rows):
 
 
 def config(**changes):
-    return DistillConfig(**{"training": TRAINING, "hard_weight": 0.0, **changes})
+    return DistillConfig(
+        **{"training": TRAINING, "hard_weight": 0.0, "hidden_weight": 0.0, **changes}
+    )
 
 
 def distance(model, teacher, rows):

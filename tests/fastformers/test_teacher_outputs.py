@@ -1,5 +1,9 @@
+import shutil
+
 import numpy as np
 import pytest
+
+from fastformers.errors import InputError
 
 torch = pytest.importorskip("torch")
 
@@ -51,3 +55,15 @@ def test_only_layers_that_nobody_left_are_asked_for(ask, rows):
     assert kept.stat().st_mtime_ns == written  # nor is a file replaced that another run may map
     assert not np.array_equal(both.hidden[0].values, both.hidden[1].values)
     assert ask(hidden=[2])[1] == 0
+
+
+def test_a_disk_too_small_is_refused_before_anything_is_written(ask, rows, tmp_path, monkeypatch):
+    room = 2 * 2 * int(rows.lengths_N.sum()) * 32  # float16, two layers 32 wide
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=room - 1))
+    with pytest.raises(InputError, match=r"GB are free; .*--hidden-weight 0"):
+        ask(hidden=[0, 2])
+    assert list(tmp_path.iterdir()) == []
+    assert ask()[1] == len(rows)  # logits alone take no such file
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=room))
+    assert ask(hidden=[0, 2])[1] == len(rows)
