@@ -12,6 +12,7 @@ width, H heads.
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ def compute_teacher_outputs(
     missing = {kind: sorted({*wanted[kind]} - {*kept[kind]}) for kind in wanted}
     if not done.is_file() or any(missing.values()):
         _write(teacher, rows, directory, missing, on_progress)
-        done.write_text(json.dumps({kind: sorted(kept[kind] + missing[kind]) for kind in wanted}))
+        part = done.with_suffix(".part")
+        part.write_text(json.dumps({kind: sorted(kept[kind] + missing[kind]) for kind in wanted}))
+        os.replace(part, done)
     return _read(directory, rows, wanted)
 
 
@@ -174,4 +177,8 @@ def _write(
             on_progress("teacher", num_done, len(rows))
     for file in files.values():
         file.flush()  # type: ignore[attr-defined]
-    np.save(directory / "logits.npy", logits_NC)
+    # Whole or not at all: an earlier call's mark may already say that they are there.
+    part = directory / "logits.part"
+    with part.open("wb") as opened:
+        np.save(opened, logits_NC)
+    os.replace(part, directory / "logits.npy")
