@@ -43,7 +43,8 @@ from fastformers.graph_attention import MICROSOFT, Attention
 from fastformers.graph_files import weights_path, write_weights
 from fastformers.rounding import ActivationRange, quantize_weight, quantize_words
 
-OPSET = 20
+# The first with Gelu, and the first with Attention.
+_OPSET, _OPSET_OF_ATTENTION = 20, 23
 
 
 def write_graph(
@@ -77,7 +78,9 @@ def write_graph(
     graph = _Graph(ranges=dict(ranges or {}), int8_words=ranges is not None, float16=float16)
     has_types = text_pairs and encoder.types_KE is not None and len(encoder.types_KE) > 1
     length = graph.node("Shape", ["input_ids"], start=1, end=2)
-    attention = Attention(graph=graph, length=length, max_length=encoder.max_length)
+    attention = Attention(
+        graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
+    )
     hidden = _embed(graph, encoder, length, has_types=has_types)
     for index, layer in enumerate(encoder.layers):
         hidden = _layer(
@@ -102,6 +105,7 @@ def write_graph(
         ]
     if float16:
         graph.cast_outputs([output.name for output in outputs])
+    opset = _OPSET if attention.in_blocks else _OPSET_OF_ATTENTION
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -113,8 +117,8 @@ def write_graph(
             outputs,
             write_weights(graph.initializers, weights_path(path)),
         ),
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
-        ir_version=10,
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)],
+        ir_version=11,
         producer_name="fastformers",
     )
     onnx.save(model, path)

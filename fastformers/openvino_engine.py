@@ -2,8 +2,8 @@
 
     batches -> [openvino_engine] -> logits
 
-OpenVINO's importer knows the graph's contributed operators: MatMulIntegerToFloat becomes an int8
-FullyConnected and MultiHeadAttention a ScaledDotProductAttention, so nothing is translated here.
+OpenVINO's importer knows the graph's operators: MatMulIntegerToFloat becomes an int8
+FullyConnected, either kind of attention a ScaledDotProductAttention; nothing is translated here.
 Shapes stay dynamic: OpenVINO keeps the kernels of shapes that it has seen, and the first batch of a
 new shape costs a few milliseconds more. Like engine.py, this module knows nothing of text.
 """

@@ -153,9 +153,11 @@ def _operations(args: Mapping[str, Any]) -> tuple[int, int]:
     if op in ("MultiHeadAttention", "Attention", "QAttention"):
         batch, queries, _ = first
         width = output[-1]
-        keys = shapes[1][1][1] if op == "MultiHeadAttention" else queries
+        second = shapes[1][1]
+        takes_keys = len(second) == 3  # else the weights of a projection that is part of it
+        keys = second[1] if takes_keys else queries
         attention = 4 * batch * queries * keys * width  # scores, and the weighted sum
-        if op == "MultiHeadAttention":
+        if takes_keys:
             return 0, attention
         projection = 2 * batch * queries * first[-1] * 3 * width
         return (projection, attention) if is_int8 else (0, attention + projection)

@@ -240,7 +240,9 @@ def test_the_graph_computes_what_the_encoder_means(encoder_factory, tmp_path, ki
         expected_BC = [
             reference_logits(encoder, *row) for row in zip(ids_BT, types_BT, strict=True)
         ]
-        np.testing.assert_allclose(engine.run(ids_BT, types_BT), expected_BC, atol=2e-5)
+        # Scores of unnormalized tokens are in the hundreds, and a softmax takes them as they are.
+        atol = 1e-4 if kind == "no attention norm" else 2e-5
+        np.testing.assert_allclose(engine.run(ids_BT, types_BT), expected_BC, atol=atol)
 
 
 @pytest.fixture(scope="module")
@@ -317,8 +319,8 @@ def test_the_file_has_no_mask_and_no_fused_norm(graphs, name):
     assert "SkipLayerNormalization" not in operators
     assert "LayerNormalization" in operators
     for node in graph.node:
-        if node.op_type == "MultiHeadAttention":
-            assert len(node.input) == 3  # query, key, value; a mask would be the fifth
+        if node.op_type == "Attention":
+            assert len(node.input) == 3  # query, key, value; a mask would be the fourth
 
 
 def test_every_projection_is_int8_and_the_rest_is_not(graphs):

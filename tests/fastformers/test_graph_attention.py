@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from fastformers import graph_attention
 from fastformers.encoder import RelativePositions
 from fastformers.engine import EngineError, OnnxEngine
 from fastformers.graph import write_graph
@@ -14,6 +15,15 @@ BIAS = np.random.default_rng(0).standard_normal((2, 129)).astype(np.float32)
 TABLE = np.random.default_rng(1).standard_normal((129, 32)).astype(np.float32)
 RELATIVE = RelativePositions(rows_O=OFFSETS + 64, keys_RW=TABLE, queries_RW=TABLE[::-1])
 FREQUENCIES = np.geomspace(1, 0.01, 8).astype(np.float32)
+FIELDS = pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({}, id="places"),
+        pytest.param({"bias_HO": BIAS}, id="bias"),
+        pytest.param({"relative": RELATIVE}, id="relative"),
+        pytest.param({"rotary_frequencies": FREQUENCIES}, id="rotary"),
+    ],
+)
 
 
 @pytest.fixture
@@ -48,27 +58,40 @@ def test_layers_share_a_table_of_the_offsets_that_rows_have(lay):
 
 def test_a_bias_is_shifted_once_for_all_layers_and_cut_for_the_last(lay):
     nodes = onnx.load(lay(max_length=20, bias_HO=BIAS)).graph.node
-    biases = [node.input[5] for node in nodes if node.op_type == "MultiHeadAttention"]
+    biases = [node.input[3] for node in nodes if node.op_type == "Attention"]
     assert biases[0] == biases[1] != biases[2]
     assert sum(node.op_type == "Expand" for node in nodes) == 1
 
 
-@pytest.mark.parametrize(("max_length", "num_inputs"), [(6, 3), (7, 6)])
+@pytest.mark.parametrize(("max_length", "num_inputs"), [(6, 3), (7, 4)])
 def test_a_window_that_no_row_exceeds_is_left_out(lay, max_length, num_inputs):
     nodes = onnx.load(lay(max_length=max_length, bias_HO=WINDOW)).graph.node
-    attentions = [node for node in nodes if node.op_type == "MultiHeadAttention"]
+    attentions = [node for node in nodes if node.op_type == "Attention"]
     assert {len(node.input) for node in attentions} == {num_inputs}
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        pytest.param({}, id="places"),
-        pytest.param({"bias_HO": BIAS}, id="bias"),
-        pytest.param({"relative": RELATIVE}, id="relative"),
-        pytest.param({"rotary_frequencies": FREQUENCIES}, id="rotary"),
-    ],
-)
+def attention_nodes(path):
+    return {node.op_type for node in onnx.load(path).graph.node if "Attention" in node.op_type}
+
+
+def test_long_rows_and_gpus_attend_in_blocks(lay, encoder_factory, tmp_path):
+    assert attention_nodes(lay(max_length=512)) == {"Attention"}
+    assert attention_nodes(lay(max_length=513)) == {"MultiHeadAttention"}
+    write_graph(encoder_factory(), tmp_path / "gpu.onnx", text_pairs=False, float16=True)
+    assert attention_nodes(tmp_path / "gpu.onnx") == {"MultiHeadAttention"}
+
+
+@FIELDS
+def test_both_kinds_of_attention_give_the_same_logits(lay, fields, monkeypatch):
+    ids_BT = np.random.default_rng(0).integers(0, 64, (3, 17))
+    whole_BC = OnnxEngine(lay(max_length=20, **fields)).run(ids_BT, None)
+    monkeypatch.setattr(graph_attention, "_BLOCKS_FROM", 1)
+    path = lay(max_length=20, **fields)
+    assert attention_nodes(path) == {"MultiHeadAttention"}
+    np.testing.assert_allclose(OnnxEngine(path).run(ids_BT, None), whole_BC, atol=1e-5)
+
+
+@FIELDS
 def test_a_row_that_is_too_long_fails(lay, fields):
     engine = OnnxEngine(lay(max_length=20, **fields))
     assert np.isfinite(engine.run(np.zeros((2, 20), np.int64), None)).all()

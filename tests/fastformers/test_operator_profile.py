@@ -70,7 +70,7 @@ def test_every_operator_has_its_share_and_the_profilers_files_are_gone(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     feed = {"input_ids": np.ones((2, 5), np.int64)}
     found = profile_operators(bundle.model_path, feed, skip_norm_fusion=True, repeats=3)
-    assert {"MultiHeadAttention", "LayerNormalization", "MatMul"} <= set(found.seconds)
+    assert {"Attention", "LayerNormalization", "MatMul"} <= set(found.seconds)
     assert sum(found.shares.values()) == pytest.approx(1)
     assert found.seconds["MatMul"] > 0
     assert list(found.seconds.values()) == sorted(found.seconds.values(), reverse=True)
@@ -138,11 +138,14 @@ B, T, Q, W = 2, 7, 1, 8
 @pytest.mark.parametrize(
     ("op", "inputs", "outputs", "expected"),
     [
-        (
-            "MultiHeadAttention",
-            [("float", (B, Q, W)), ("float", (B, T, W)), ("float", (B, T, W))],
-            [("float", (B, Q, W))],
-            (0, 4 * B * Q * T * W),
+        *(
+            (
+                op,
+                [("float", (B, Q, W)), ("float", (B, T, W)), ("float", (B, T, W))],
+                [("float", (B, Q, W))],
+                (0, 4 * B * Q * T * W),
+            )
+            for op in ("MultiHeadAttention", "Attention")
         ),
         (  # a pruned layer: queries, keys and values are narrower than the tokens
             "QAttention",
@@ -150,7 +153,7 @@ B, T, Q, W = 2, 7, 1, 8
             [("float", (B, T, 4))],
             (2 * B * T * W * 3 * 4, 4 * B * T * T * 4),
         ),
-        (
+        (  # the contributed operator of that name
             "Attention",
             [("float", (B, T, W)), ("float", (W, 3 * W)), ("float", (3 * W,))],
             [("float", (B, T, W))],
