@@ -77,7 +77,7 @@ if sys.argv[2] == "as glibc does":
     engine._keep_freed_memory = lambda: None
 engine = engine.OnnxEngine(sys.argv[1])
 batches = [np.full((rows, 8), 5) for rows in (3000, 2000, 4000, 1000)]
-for ids in batches:
+for ids in batches * 8:  # until the heap has settled
     engine.run(ids, None)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for ids in batches:
@@ -95,4 +95,4 @@ def test_a_batch_computes_in_the_memory_of_the_batches_before_it(bundle):
     by_itself = faults("as glibc does")
     if by_itself == 0:
         pytest.skip("this kernel counts no page faults, as that of a gVisor sandbox")
-    assert faults("kept") * 2 < by_itself  # 3.6 times fewer here
+    assert faults("kept") * 10 < by_itself
