@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from fastformers.encoder import Floats, Layer, RelativePositions
 
 MICROSOFT = "com.microsoft"
-# Tokens from which attention in blocks is faster.
-_BLOCKS_FROM = 513
+# A graph for longer rows attends in blocks. One for 512 tokens has mostly shorter rows.
+_LONGEST_WHOLE = 512
 _END = np.array([np.iinfo(np.int64).max])
 
 
@@ -82,18 +82,19 @@ class Attention:
                 biases.append(self._bias(bias_HO, first_only=first_only))
         if layer.relative is not None:
             biases += self._relative(layer, layer.relative, query, key, first_only=first_only)
-        bias = biases[:1] if len(biases) < 2 else [self._node("Sum", biases)]
+        if len(biases) > 1:
+            biases = [self._node("Sum", biases)]
         if self.in_blocks:
-            unused = ["", ""] if bias else []  # a bias of the projections, a mask
+            unused = ["", ""] if biases else []  # a bias of the projections, a mask
             return self.graph.node(
                 "MultiHeadAttention",
-                [query, key, value, *unused, *bias],
+                [query, key, value, *unused, *biases],
                 domain=MICROSOFT,
                 num_heads=layer.num_heads,
             )
         return self.graph.node(
             "Attention",
-            [query, key, value, *bias],
+            [query, key, value, *biases],
             q_num_heads=layer.num_heads,
             kv_num_heads=layer.num_heads,
         )
@@ -101,7 +102,7 @@ class Attention:
     @property
     def in_blocks(self) -> bool:
         """Whether MultiHeadAttention is the node, not Attention."""
-        return self.for_gpu or self.max_length >= _BLOCKS_FROM
+        return self.for_gpu or self.max_length > _LONGEST_WHOLE
 
     def _rotate(self, side: str, frequencies: Floats) -> str:
         """Queries or keys (B, T, W), turned by their positions, which count from 0."""

@@ -85,7 +85,7 @@ def test_long_rows_and_gpus_attend_in_blocks(lay, encoder_factory, tmp_path):
 def test_both_kinds_of_attention_give_the_same_logits(lay, fields, monkeypatch):
     ids_BT = np.random.default_rng(0).integers(0, 64, (3, 17))
     whole_BC = OnnxEngine(lay(max_length=20, **fields)).run(ids_BT, None)
-    monkeypatch.setattr(graph_attention, "_BLOCKS_FROM", 1)
+    monkeypatch.setattr(graph_attention, "_LONGEST_WHOLE", 0)
     path = lay(max_length=20, **fields)
     assert attention_nodes(path) == {"MultiHeadAttention"}
     np.testing.assert_allclose(OnnxEngine(path).run(ids_BT, None), whole_BC, atol=1e-5)
