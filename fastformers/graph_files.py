@@ -12,10 +12,11 @@ MiB and peaks at 152, and took 1.2 s and takes 0.2 s (ONNX Runtime 1.32, one x86
 This module knows the two files' form; it imports `onnx` only to write them.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fastformers.whole_file import whole_file
 
 if TYPE_CHECKING:
     from onnx import TensorProto
@@ -54,9 +55,8 @@ def write_weights(tensors: "Sequence[TensorProto]", path: Path) -> "list[TensorP
         The graph's initializers, in order: those written refer to the file, the others are as
         they were.
     """
-    part = path.with_name(f".{path.name}.part")
     placed = []
-    with part.open("wb") as file:
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
         for tensor in tensors:
             if len(tensor.raw_data) >= PAGE_BYTES:
                 file.write(bytes(-file.tell() % PAGE_BYTES))
@@ -64,7 +64,6 @@ def write_weights(tensors: "Sequence[TensorProto]", path: Path) -> "list[TensorP
                 file.write(tensor.raw_data)
             else:
                 placed.append(tensor)
-    os.replace(part, path)
     return placed
 
 

@@ -26,6 +26,7 @@ from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
 from fastformers.processor import read_processor
 from fastformers.tokenizer import Tokenizer
+from fastformers.whole_file import whole_file
 
 FORMAT_VERSION = 1
 
@@ -189,10 +190,9 @@ def fit_to_run(
 def write_profile(path: Path, profile: MachineProfile) -> None:
     """Write a profile file, whole or not at all."""
     fields = {"format_version": FORMAT_VERSION, **asdict(profile)}
-    temporary = path.with_name(f".{path.name}.incomplete")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def load_profiles(directory: Path, bundles: Sequence[Bundle]) -> list[MachineProfile]:

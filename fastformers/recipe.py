@@ -12,7 +12,6 @@ interrupted recipe goes on where it was, and recipes that begin alike share thei
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +32,7 @@ from fastformers.targets import encode_targets
 from fastformers.tasks import metric_name
 from fastformers.tokenizer import TokenizedRows, Tokenizer
 from fastformers.training import OnProgress
+from fastformers.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -163,9 +163,8 @@ class QualityGate:
         kept = teacher.directory("teacher") / "eval_logits.npy"
         if not kept.is_file():
             logits_NC = teacher.logits(examples, on_progress)
-            with kept.with_suffix(".part").open("wb") as file:
-                np.save(file, logits_NC)
-            os.replace(kept.with_suffix(".part"), kept)
+            with whole_file(kept) as unfinished:
+                np.save(unfinished, logits_NC)
         self._teacher_logits_NC: NDArray[np.float32] = np.load(kept)
         self.teacher = self._measure(self._teacher_logits_NC, "teacher", teacher, 0.0)
 
@@ -301,9 +300,8 @@ def _keep(directory: Path, before: Draft, after: Draft, quality: StageQuality) -
         "precision": after.precision,
         "float_projections": after.float_projections,
     }
-    part = directory / f".{_DONE}"
-    part.write_text(json.dumps(fields, indent=2), encoding="utf-8")
-    os.replace(part, directory / _DONE)
+    with whole_file(directory / _DONE) as unfinished:
+        unfinished.write_text(json.dumps(fields, indent=2), encoding="utf-8")
 
 
 def _load(directory: Path, draft: Draft) -> tuple[Draft, StageQuality] | None:

@@ -12,7 +12,6 @@ width, H heads.
 
 import copy
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from fastformers.errors import InputError
 from fastformers.evaluate import model_inputs
 from fastformers.tokenizer import TokenizedRows
 from fastformers.training import OnProgress, mixed_precision, on_fastest_device
+from fastformers.whole_file import whole_file
 
 _BATCH_TOKENS = 4096
 _DONE = "done.json"
@@ -95,9 +95,9 @@ def compute_teacher_outputs(
     missing = {kind: sorted({*wanted[kind]} - {*kept[kind]}) for kind in wanted}
     if not done.is_file() or any(missing.values()):
         _write(teacher, rows, directory, missing, on_progress)
-        part = done.with_suffix(".part")
-        part.write_text(json.dumps({kind: sorted(kept[kind] + missing[kind]) for kind in wanted}))
-        os.replace(part, done)
+        with whole_file(done) as unfinished:
+            layers = {kind: sorted(kept[kind] + missing[kind]) for kind in wanted}
+            unfinished.write_text(json.dumps(layers))
     return _read(directory, rows, wanted)
 
 
@@ -177,8 +177,6 @@ def _write(
             on_progress("teacher", num_done, len(rows))
     for file in files.values():
         file.flush()  # type: ignore[attr-defined]
-    # Whole or not at all: an earlier call's mark may already say that they are there.
-    part = directory / "logits.part"
-    with part.open("wb") as opened:
-        np.save(opened, logits_NC)
-    os.replace(part, directory / "logits.npy")
+    # An earlier call's mark may already say that they are there.
+    with whole_file(directory / "logits.npy") as unfinished:
+        np.save(unfinished, logits_NC)

@@ -9,7 +9,6 @@ nothing of losses: the model's forward gives its own.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from fastformers.errors import InputError
+from fastformers.whole_file import whole_file
 
 PAD_MULTIPLE = 16
 SAVE_STEPS = 200
@@ -264,9 +264,8 @@ class _BestEpoch(TrainerCallback):  # type: ignore[misc]
         self._model.train()
         self._judge.on_epoch(epoch)
         if self._best is None or epoch.quality > self._best.quality:
-            part = self._path.with_suffix(".part")
-            torch.save({"epoch": vars(epoch), "weights": self._model.state_dict()}, part)
-            os.replace(part, self._path)
+            with whole_file(self._path) as unfinished:
+                torch.save({"epoch": vars(epoch), "weights": self._model.state_dict()}, unfinished)
             self._best = epoch
         return epoch
 

@@ -24,6 +24,7 @@ from fastformers.cost_profile import measure_budgets, read_cpu_model
 from fastformers.engine import Engine, EngineError, OnnxEngine
 from fastformers.errors import BundleError, InputError
 from fastformers.openvino_engine import OpenVinoEngine
+from fastformers.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -175,9 +176,8 @@ def _measured(bundle: Bundle, engine: Engine, cache: Path) -> dict[int, float]:
     seconds = measure_budgets(engine, max_length=bundle.max_length, limit_s=_MEASURE_S)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        staging = path.with_suffix(f".{os.getpid()}")
-        staging.write_text(json.dumps(seconds))
-        os.replace(staging, path)
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps(seconds))
     except OSError as error:
         logger.warning("%s: cannot be written (%s); the next run measures again", path, error)
     return seconds

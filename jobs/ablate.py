@@ -26,6 +26,7 @@ from rich.table import Table
 from cluster.pricing import HourlyPrice
 from cluster.topology import HostTopology, discover_topology, plan_core_sets
 from fastformers.errors import InputError
+from fastformers.whole_file import whole_file
 from jobs.cli import console, run
 from jobs.demo import DEMO_BUNDLE
 from jobs.progress import show_progress
@@ -141,8 +142,10 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     notes = [*numbered_notes(results), headline(summary), CLOCK]
     console.print("\n".join([*notes, describe_texts(summary), measured_on]), markup=False)
     page = render_markdown(results, summary, measured_on=measured_on)
-    _write(options.output / "table.md", page)
-    _write(options.output / "ablate.json", json.dumps(summary, indent=2) + "\n")
+    files = {"table.md": page, "ablate.json": json.dumps(summary, indent=2) + "\n"}
+    for name, text in files.items():
+        with whole_file(options.output / name) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     plots = [options.output / f"ablate.{suffix}" for suffix in ("png", "svg")]
     draw_ladder(results, plots, title=f"{ladder.description}: {headline(summary)}")
     console.print(f"table and plot are in {options.output}")
@@ -262,13 +265,6 @@ def _describe_machine(summary: dict[str, Any]) -> str:
         f"{summary['measured_at']}, median of {summary['repeats']} runs. "
         f"Price: {summary['usd_per_hour']:.4f} USD per hour ({summary['price']})."
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that is never half written."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 if __name__ == "__main__":
