@@ -164,15 +164,17 @@ def _layer(
         return graph.norm(hidden, f"{name}.{part}", parameters)
 
     normed = norm(hidden, "attention_norm", layer.attention_norm, first=True)
+    widths = attention.group_widths(layer)
     if first_only:
         merged = Linear.stacked(layer.key, layer.value)
-        key, value = graph.split(graph.linear(normed, f"{name}.kv", merged), 2)
-        query = graph.linear(graph.first_token(normed), f"{name}.q", layer.query)
+        first = graph.linear(graph.first_token(normed), f"{name}.q", layer.query)
+        projected = graph.split(first, widths)
+        projected += graph.split(graph.linear(normed, f"{name}.kv", merged), widths * 2)
         hidden = graph.first_token(hidden)
     else:
         merged = Linear.stacked(layer.query, layer.key, layer.value)
-        query, key, value = graph.split(graph.linear(normed, f"{name}.qkv", merged), 3)
-    context = attention.attend(layer, query, key, value, first_only=first_only)
+        projected = graph.split(graph.linear(normed, f"{name}.qkv", merged), widths * 3)
+    context = attention.attend(layer, projected, first_only=first_only)
     hidden = graph.node("Add", [hidden, graph.linear(context, f"{name}.output", layer.output)])
     hidden = norm(hidden, "attention_norm", layer.attention_norm, first=False)
     normed = norm(hidden, "ffn_norm", layer.ffn_norm, first=True)
@@ -188,7 +190,8 @@ def _feed_forward(
     if layer.gate is None:
         return graph.activate(graph.linear(normed, f"{name}.up", layer.up), activation)
     merged = Linear.stacked(layer.up, layer.gate)
-    up, gate = graph.split(graph.linear(normed, f"{name}.up", merged), 2)
+    inner = graph.linear(normed, f"{name}.up", merged)
+    up, gate = graph.split(inner, [len(layer.up.bias)] * 2)
     return graph.node("Mul", [graph.activate(up, activation), gate])
 
 
@@ -246,9 +249,12 @@ class _Graph:
         self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
         return output
 
-    def split(self, joined: str, parts: int) -> list[str]:
-        outputs = [f"{joined}_{part}" for part in range(parts)]
-        self.nodes.append(helper.make_node("Split", [joined], outputs, axis=-1, num_outputs=parts))
+    def split(self, joined: str, widths: list[int]) -> list[str]:
+        if len(widths) == 1:
+            return [joined]
+        outputs = [f"{joined}_{part}" for part in range(len(widths))]
+        sizes = self.const(f"widths.{'.'.join(map(str, widths))}", np.array(widths))
+        self.nodes.append(helper.make_node("Split", [joined, sizes], outputs, axis=-1))
         return outputs
 
     def first_token(self, hidden: str) -> str:

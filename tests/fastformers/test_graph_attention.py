@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from fastformers import graph_attention
 from fastformers.encoder import RelativePositions
@@ -79,6 +80,37 @@ def test_long_rows_and_gpus_attend_in_blocks(lay, encoder_factory, tmp_path):
     assert attention_nodes(lay(max_length=513)) == {"MultiHeadAttention"}
     write_graph(encoder_factory(), tmp_path / "gpu.onnx", text_pairs=False, float16=True)
     assert attention_nodes(tmp_path / "gpu.onnx") == {"MultiHeadAttention"}
+
+
+def heads_of_nodes(path):
+    nodes = [node for node in onnx.load(path).graph.node if node.op_type == "Attention"]
+    return [helper.get_node_attr_value(node, "q_num_heads") for node in nodes]
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "nodes"),
+    [(2, [2]), (4, [4]), (6, [3, 3]), (9, [3, 3, 3]), (10, [4, 3, 3]), (12, [4, 4, 4])],
+)
+def test_heads_that_attend_by_content_share_nodes_by_fours(
+    encoder_factory, tmp_path, monkeypatch, num_heads, nodes
+):
+    encoder = encoder_factory(width=4 * num_heads, num_heads=num_heads)
+    ids_BT = np.random.default_rng(0).integers(0, 64, (3, 17))
+    logits = []
+    for name, most in (("fours", 4), ("all", num_heads)):
+        monkeypatch.setattr(graph_attention, "_HEADS_OF_NODE", most)
+        write_graph(encoder, tmp_path / f"{name}.onnx", text_pairs=False)
+        logits.append(OnnxEngine(tmp_path / f"{name}.onnx").run(ids_BT, None))
+    assert heads_of_nodes(tmp_path / "fours.onnx") == nodes * 2
+    assert heads_of_nodes(tmp_path / "all.onnx") == [num_heads] * 2
+    np.testing.assert_array_equal(*logits)
+
+
+def test_heads_with_positions_in_their_scores_share_one_node(lay, monkeypatch):
+    monkeypatch.setattr(graph_attention, "_HEADS_OF_NODE", 1)
+    assert heads_of_nodes(lay(max_length=20)) == [1, 1] * 3
+    for fields in ({"bias_HO": BIAS}, {"relative": RELATIVE}, {"rotary_frequencies": FREQUENCIES}):
+        assert heads_of_nodes(lay(max_length=20, **fields)) == [2] * 3
 
 
 @FIELDS
