@@ -3,9 +3,10 @@
     teacher + allowed drop -> [search] -> frontier of candidates -> the cheapest that holds
 
 A greedy walk down the paper's ladder (arXiv:2010.13382): int8 of the teacher itself, then students
-of fewer and fewer layers until one loses too much, then the shallowest that held, pruned further
-and further until that loses too much. Depth comes first because it is the surest saving: a layer
-less is that much less of everything, while a pruned layer still pays for its attention and norms.
+of fewer and fewer layers until one loses too much, then the shallowest that held, pruned. Depth
+comes first because it is the surest saving: a layer less is that much less of everything, while a
+pruned layer still pays for its attention and norms. How far pruning may go is found by bisection,
+for each try is a training: what holds rules out all lighter pruning, what does not all heavier.
 Candidates share their stages through the working directory, so a search that was interrupted, or
 is run again with another allowance, trains nothing twice.
 
@@ -27,8 +28,13 @@ from fastformers.recipe import Draft, QualityGate, run_recipe
 from fastformers.recipe_config import RecipeConfig, plan_stages
 from fastformers.training import OnProgress
 
-# Shares of heads and neurons, as in the paper's Table 3, and one step beyond it.
-PRUNING_LADDER = ((0.25, 0.25), (0.33, 0.5), (0.5, 0.75))
+# Shares of heads and neurons, as in the paper's Table 3, and two steps beyond it.
+PRUNING_LADDER: tuple[tuple[float, float], ...] = (
+    (0.25, 0.25),
+    (0.33, 0.5),
+    (0.42, 0.67),
+    (0.5, 0.75),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +101,12 @@ def search(
             if not holds(config):
                 break
             held = config
-        for heads, ffn in PRUNING_LADDER:
-            if not holds(replace(held, prune_heads=heads, prune_ffn=ffn)):
-                break
+        rungs = PRUNING_LADDER
+        while rungs:
+            middle = len(rungs) // 2
+            heads, ffn = rungs[middle]
+            is_held = holds(replace(held, prune_heads=heads, prune_ffn=ffn))
+            rungs = rungs[middle + 1 :] if is_held else rungs[:middle]
     good = [candidate for candidate in tried if candidate.holds]
     if not good:
         raise QualityError(
