@@ -164,7 +164,8 @@ def _layer(
         return graph.norm(hidden, f"{name}.{part}", parameters)
 
     normed = norm(hidden, "attention_norm", layer.attention_norm, first=True)
-    widths = attention.group_widths(layer)
+    head_width = len(layer.query.bias) // layer.num_heads
+    widths = [num_heads * head_width for num_heads in attention.head_groups(layer)]
     if first_only:
         merged = Linear.stacked(layer.key, layer.value)
         first = graph.linear(graph.first_token(normed), f"{name}.q", layer.query)

@@ -80,15 +80,13 @@ class Attention:
     _table_names: dict[tuple[bytes, ...], str] = field(default_factory=dict)
     _node_outputs: dict[tuple[str, ...], str] = field(default_factory=dict)
 
-    def group_widths(self, layer: Layer) -> list[int]:
-        """Heads x d of each group of heads that has a node of its own."""
-        head_width = len(layer.query.bias) // layer.num_heads
+    def head_groups(self, layer: Layer) -> list[int]:
+        """How many of the heads each attention node has."""
         adds_to_scores = layer.bias_HO is not None or layer.relative is not None
         if self.in_blocks or adds_to_scores or layer.rotary_frequencies is not None:
-            return [layer.num_heads * head_width]
+            return [layer.num_heads]
         num_groups = -(-layer.num_heads // _HEADS_OF_NODE)
-        groups = np.array_split(np.arange(layer.num_heads), num_groups)
-        return [len(group) * head_width for group in groups]
+        return [len(heads) for heads in np.array_split(np.arange(layer.num_heads), num_groups)]
 
     def attend(self, layer: Layer, projected: list[str], *, first_only: bool) -> str:
         """Lay the attention of a layer.
@@ -101,13 +99,12 @@ class Attention:
         Returns:
             Name of the context (B, T, W), or (B, 1, W).
         """
-        widths = self.group_widths(layer)
-        if len(widths) == 1:
+        groups = self.head_groups(layer)
+        if len(groups) == 1:
             return self._attend_all(layer, *projected, first_only=first_only)
-        head_width = sum(widths) // layer.num_heads
         contexts = [
-            self._whole(projected[group :: len(widths)], width // head_width)
-            for group, width in enumerate(widths)
+            self._whole(projected[group :: len(groups)], num_heads)
+            for group, num_heads in enumerate(groups)
         ]
         return self.graph.node("Concat", contexts, axis=-1)
 

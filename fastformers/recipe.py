@@ -26,7 +26,7 @@ from fastformers.errors import FastformersError, InputError, QualityError, Stage
 from fastformers.evaluate import measure_quality, quality_drop, teacher_logits
 from fastformers.examples import Examples, encode_labels
 from fastformers.export import class_names, label_names, load_teacher, max_positions, task_of
-from fastformers.graph_files import measure_graph_bytes
+from fastformers.graph_files import measure_graph_bytes, weights_path
 from fastformers.quantize import run_graph
 from fastformers.targets import encode_targets
 from fastformers.tasks import metric_name
@@ -310,6 +310,8 @@ def _load(directory: Path, draft: Draft) -> tuple[Draft, StageQuality] | None:
         return None
     fields = json.loads((directory / _DONE).read_text(encoding="utf-8"))
     graph = None if fields["graph"] is None else draft.work / fields["graph"]
+    if graph is not None and not weights_path(graph).is_file():
+        return None  # the graph without its other half
     model, tokenizer_json = draft.model, draft.tokenizer_json
     if (directory / _MODEL).is_dir():
         model = load_teacher(directory / _MODEL)

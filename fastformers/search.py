@@ -29,12 +29,7 @@ from fastformers.recipe_config import RecipeConfig, plan_stages
 from fastformers.training import OnProgress
 
 # Shares of heads and neurons, as in the paper's Table 3, and two steps beyond it.
-PRUNING_LADDER: tuple[tuple[float, float], ...] = (
-    (0.25, 0.25),
-    (0.33, 0.5),
-    (0.42, 0.67),
-    (0.5, 0.75),
-)
+PRUNING_LADDER = ((0.25, 0.25), (0.33, 0.5), (0.42, 0.67), (0.5, 0.75))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +96,7 @@ def search(
             if not holds(config):
                 break
             held = config
-        rungs = PRUNING_LADDER
+        rungs = list(PRUNING_LADDER)
         while rungs:
             middle = len(rungs) // 2
             heads, ffn = rungs[middle]

@@ -7,7 +7,6 @@ same name. A stage changes nothing of the draft it is given.
 """
 
 import copy
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -39,7 +38,16 @@ MAX_EXPORT_ERROR = 1e-3
 # Of the largest logit. 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps 11 bits.
 MAX_FLOAT16_ERROR = 0.02
 # What decides how a graph is laid, from weights read to nodes written.
-_GRAPH_MODULES = ("encoder", "export", "export_relative", "graph", "graph_attention", "rounding")
+_GRAPH_MODULES = (
+    "encoder",
+    "export",
+    "export_relative",
+    "torch_arrays",
+    "graph",
+    "graph_attention",
+    "graph_files",
+    "rounding",
+)
 
 
 def trim_vocabulary_stage(max_words: int) -> Stage:
@@ -307,8 +315,8 @@ def float16_stage() -> Stage:
 
 def _digest_graph_code() -> str:
     """A graph that was kept by code that lays graphs differently is not taken for today's."""
-    code = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in _GRAPH_MODULES]
-    return hashlib.sha256(b"".join(code)).hexdigest()
+    modules = [Path(__file__).with_name(f"{name}.py") for name in _GRAPH_MODULES]
+    return digest_of([module.read_text(encoding="utf-8") for module in modules])
 
 
 def _require_float_graph(draft: Draft) -> None:

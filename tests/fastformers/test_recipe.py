@@ -7,7 +7,7 @@ import pytest
 
 from fastformers.errors import FastformersError, InputError, QualityError, StageError
 from fastformers.examples import Examples
-from fastformers.graph_files import measure_graph_bytes
+from fastformers.graph_files import measure_graph_bytes, weights_path
 
 torch = pytest.importorskip("torch")
 
@@ -253,6 +253,15 @@ def test_a_recipe_that_was_interrupted_goes_on_where_it_was(draft, evaluation):
     assert (len(ran), read) == (3, qualities)
     np.testing.assert_array_equal(again.logits(evaluation), resumed.logits(evaluation))
     assert again.model.config.vocab_size == 90
+
+
+def test_a_graph_kept_without_its_weights_is_laid_again(draft, evaluation):
+    first, _ = run(draft, [export_stage()], evaluation)
+    expected_NC = first.logits(evaluation)
+    weights_path(first.graph).unlink()
+    again, _ = run(draft, [export_stage()], evaluation)
+    assert again.graph == first.graph
+    np.testing.assert_array_equal(again.logits(evaluation), expected_NC)
 
 
 def test_a_graph_laid_by_other_code_is_laid_again(draft, evaluation, monkeypatch):
