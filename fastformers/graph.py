@@ -168,9 +168,9 @@ def _layer(
     widths = [num_heads * head_width for num_heads in attention.head_groups(layer)]
     if first_only:
         merged = Linear.stacked(layer.key, layer.value)
-        first = graph.linear(graph.first_token(normed), f"{name}.q", layer.query)
-        projected = graph.split(first, widths)
-        projected += graph.split(graph.linear(normed, f"{name}.kv", merged), widths * 2)
+        keys_values = graph.split(graph.linear(normed, f"{name}.kv", merged), widths * 2)
+        query = graph.linear(graph.first_token(normed), f"{name}.q", layer.query)
+        projected = graph.split(query, widths) + keys_values
         hidden = graph.first_token(hidden)
     else:
         merged = Linear.stacked(layer.query, layer.key, layer.value)
