@@ -18,6 +18,7 @@ from fastformers.engine import OnnxEngine
 from fastformers.errors import InputError
 from fastformers.examples import Columns, Examples
 from fastformers.export import label_names, load_teacher, max_positions, task_of
+from fastformers.losses import DISTILLABLE_TASKS
 from fastformers.recipe import Draft, QualityGate, digest_of
 from fastformers.recipe_config import RecipeConfig
 from fastformers.search import Candidate, evaluate_candidate, search
@@ -174,10 +175,15 @@ def _open_teacher(config: CompressConfig, train: Examples) -> Draft:
 
 def _check_recipe(config: CompressConfig, task: TaskName) -> None:
     changes_model = config.search or config.recipe.has_student or config.recipe.prunes
-    if changes_model and task != "text-classification":
+    if changes_model and task not in DISTILLABLE_TASKS:
         raise InputError(
-            f"{config.teacher}: its task is {task}; students and pruning are for classifiers of "
-            "one label a row: give --precision int8 and no student or pruning"
+            f"{config.teacher}: its task is {task}; students and pruning are for "
+            f"{', '.join(DISTILLABLE_TASKS)}: give --precision int8 and no student or pruning"
+        )
+    if task == "embedding" and (config.recipe.student or config.recipe.student_width):
+        raise InputError(
+            f"{config.teacher} embeds texts, and a student's vectors are compared with its own: "
+            "give --student-layers, and no --student or --student-width"
         )
 
 

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from fastformers.errors import InputError, StageError
-from fastformers.export import max_positions
+from fastformers.export import max_positions, task_of
+from fastformers.losses import hard_loss, soft_loss
 from fastformers.teacher_outputs import LayerOutputs, TeacherOutputs, compute_teacher_outputs
 from fastformers.tokenizer import TokenizedRows
 from fastformers.training import (
@@ -35,8 +35,6 @@ from fastformers.training import (
     fastest_attention,
     train_model,
 )
-
-NO_LABEL = -100  # of a row that only the teacher answers, as PyTorch's losses have it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ def distill(
     student: PreTrainedModel,
     teacher: PreTrainedModel,
     rows: TokenizedRows,
-    labels_N: NDArray[np.int64],
+    targets_N: NDArray[np.generic] | None,
     *,
     config: DistillConfig,
     outputs: Path,
@@ -85,9 +83,10 @@ def distill(
 
     Args:
         student: Where to start from; unchanged.
-        teacher: In eval mode, with the student's vocabulary and classes.
-        rows: N training rows.
-        labels_N: Class of each row, `NO_LABEL` where there is none.
+        teacher: In eval mode, with the student's vocabulary and outputs.
+        rows: Training rows.
+        targets_N: What the first N of them should get (`targets.encode_targets`); the others, or
+            all if None, are answered by the teacher alone.
         config: What to learn from.
         outputs: Directory for what this teacher says of these rows; other students may share it.
         checkpoints: Directory for checkpoints of this very training.
@@ -121,7 +120,7 @@ def distill(
             _Rows(rows),
             _Collator(
                 rows=rows,
-                labels_N=labels_N,
+                targets_N=np.zeros(0, np.int64) if targets_N is None else targets_N,
                 outputs=answers,
                 pad_id=student.config.pad_token_id or 0,
                 max_length=max_positions(student.config),
@@ -165,31 +164,6 @@ def replace_gelu(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def soft_loss(
-    logits_BC: torch.Tensor, teacher_BC: torch.Tensor, *, problem: str, temperature: float
-) -> torch.Tensor:
-    """How far the student's answers are from the teacher's, a scalar.
-
-    Kullback-Leibler divergence of the softened classes, times the squared temperature so that
-    gradients keep their size; of each label by itself where several may hold; squared error of a
-    regression.
-    """
-    if problem == "regression":
-        return functional.mse_loss(logits_BC, teacher_BC)
-    if problem == "multi_label_classification":
-        soft = functional.binary_cross_entropy_with_logits(
-            logits_BC / temperature, torch.sigmoid(teacher_BC / temperature)
-        )
-        return soft * temperature**2
-    divergence = functional.kl_div(
-        functional.log_softmax(logits_BC / temperature, dim=-1),
-        functional.log_softmax(teacher_BC / temperature, dim=-1),
-        log_target=True,
-        reduction="batchmean",
-    )
-    return divergence * temperature**2
-
-
 def _check_alike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     for name, what in (("vocab_size", "words"), ("num_labels", "labels")):
         ours, theirs = (getattr(model.config, name) for model in (student, teacher))
@@ -206,6 +180,7 @@ class _Lessons(nn.Module):
     def __init__(self, student: PreTrainedModel, teacher_width: int, config: DistillConfig) -> None:
         super().__init__()
         self.student = student
+        self.task = task_of(student)
         self.weights = config
         width = student.config.hidden_size
         num_matches = student.config.num_hidden_layers + 1
@@ -217,7 +192,8 @@ class _Lessons(nn.Module):
 
     def forward(
         self,
-        labels: torch.Tensor,
+        targets: torch.Tensor,
+        has_target: torch.Tensor,
         teacher_logits: torch.Tensor,
         teacher_hidden: torch.Tensor | None = None,
         teacher_attention: torch.Tensor | None = None,
@@ -229,16 +205,11 @@ class _Lessons(nn.Module):
             output_hidden_states=teacher_hidden is not None,
             output_attentions=teacher_attention is not None,
         )
-        loss = (1 - weights.hard_weight) * soft_loss(
-            out.logits,
-            teacher_logits,
-            problem=self.student.config.problem_type or "single_label_classification",
-            temperature=weights.temperature,
-        )
-        if weights.hard_weight and bool((labels != NO_LABEL).any()):
-            loss = loss + weights.hard_weight * functional.cross_entropy(
-                out.logits, labels, ignore_index=NO_LABEL
-            )
+        soft_B = soft_loss(out.logits, teacher_logits, self.task, temperature=weights.temperature)
+        loss = (1 - weights.hard_weight) * soft_B.mean()
+        if weights.hard_weight and bool(has_target.any()):
+            hard_B = hard_loss(out.logits[has_target], targets[has_target], self.task)
+            loss = loss + weights.hard_weight * hard_B.mean()
         mask_BT = inputs["attention_mask"].to(out.logits.dtype)
         if teacher_hidden is not None:
             states = self._project(out.hidden_states)
@@ -288,7 +259,7 @@ class _Collator:
     """Rows to padded tensors, with what the teacher says of them."""
 
     rows: TokenizedRows
-    labels_N: NDArray[np.int64]
+    targets_N: NDArray[np.generic]
     outputs: TeacherOutputs
     pad_id: int
     max_length: int
@@ -304,10 +275,14 @@ class _Collator:
         ids_BT[mask_BT] = np.concatenate([item["input_ids"] for item in items])
         seconds_B = self.rows.second_lengths_N[rows_B].astype(np.int64)
         types_BT = mask_BT & (places >= (lengths_B - seconds_B)[:, None])
+        has_target_B = rows_B < len(self.targets_N)
+        targets_B = np.zeros((len(rows_B), *self.targets_N.shape[1:]), self.targets_N.dtype)
+        targets_B[has_target_B] = self.targets_N[rows_B[has_target_B]]
         batch = {
             "input_ids": ids_BT,
             "attention_mask": mask_BT.astype(np.int64),
-            "labels": self.labels_N[rows_B],
+            "targets": targets_B,
+            "has_target": has_target_B,
             "teacher_logits": self.outputs.logits_NC[rows_B],
         }
         if seconds_B.any():

@@ -1,4 +1,4 @@
-"""Measure what a classifier can do without, and make its matrices smaller by it.
+"""Measure what a model can do without, and make its matrices smaller by it.
 
     student + training rows -> [prune: importance] -> pruning_plan -> [prune: model] -> distill
 
@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from fastformers.batching import plan_batches
 from fastformers.errors import InputError, StageError
 from fastformers.evaluate import model_inputs
+from fastformers.export import task_of
 from fastformers.layers import (
     embedding_end,
     keep_heads,
@@ -33,7 +33,9 @@ from fastformers.layers import (
     layer_parts,
     unpruned_shape,
 )
+from fastformers.losses import confidence, hard_loss
 from fastformers.pruning_plan import Floats, Importance, LayerShape, PruningPlan
+from fastformers.sentence import SentenceEncoder
 from fastformers.tokenizer import TokenizedRows
 
 _PreHook = Callable[[nn.Module, tuple[torch.Tensor, ...]], torch.Tensor]
@@ -43,21 +45,22 @@ _BATCH_TOKENS = 2048  # fewer than for scoring: activations are kept for the gra
 def measure_importance(
     model: PreTrainedModel,
     rows: TokenizedRows,
-    labels_N: NDArray[np.int64] | None = None,
+    targets_N: NDArray[np.generic] | None = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Importance:
     """Estimate how much the loss would move if a head, neuron or hidden dimension were removed.
 
-    With labels the loss is cross entropy. Without, it is half the squared norm of the logits less
-    their mean: how far the answer is from "any class". Neither a teacher nor the model's own
-    answers would do in its place: a model that is, or has learned to be, its own teacher has no
-    gradient left, and the likelihood of an answer that it is sure of has hardly any.
+    With targets the loss is that of the task (`losses.hard_loss`). Without, it is half the squared
+    norm of the answer (`losses.confidence`): how far it is from saying nothing. Neither a teacher
+    nor the model's own answers would do in its place: a model that is, or has learned to be, its
+    own teacher has no gradient left, and the likelihood of an answer that it is sure of has hardly
+    any.
 
     Args:
         model: L layers; unchanged. Dropout is off whatever its mode.
         rows: N training rows; a few hundred rank well (160 of BoolQ lost 1.6 points where random
             choice lost 7.6: a third of the heads and half of the FFN of MiniLM, not retrained).
-        labels_N: Class of each row, of a classifier of which one label is right.
+        targets_N: Of each row, as `targets.encode_targets` makes them.
         on_progress: Called with what is done, rows done and rows in all.
 
     Raises:
@@ -66,18 +69,26 @@ def measure_importance(
 
     Source:
         Heads: Michel, Levy and Neubig 2019, arXiv:1905.10650. Neurons: Molchanov et al. 2016,
-        arXiv:1611.06440. Without labels: Aljundi et al. 2018, arXiv:1711.09601.
+        arXiv:1611.06440.
     """
     if len(rows) == 0:
         raise InputError("no training rows to measure importance on")
     model = copy.deepcopy(model).eval().requires_grad_(False)
+    if isinstance(model, SentenceEncoder):
+        model.normalize = False  # a vector that is always of length 1 has no gradient of its length
+    task = task_of(model)
     gates = _Gates(model)
     for rows_B in plan_batches(rows.lengths_N, max_batch_tokens=_BATCH_TOKENS):
         gates.open(len(rows_B))
         with torch.enable_grad():
-            logits_BC = model(**model_inputs(model, rows, rows_B)).logits
-            labels_B = None if labels_N is None else torch.from_numpy(labels_N[rows_B])
-            gates.collect(_loss(logits_BC, labels_B))
+            outputs_BC = model(**model_inputs(model, rows, rows_B)).logits
+            if targets_N is None:
+                loss_B = confidence(outputs_BC, task)
+            else:
+                targets_B = torch.from_numpy(targets_N[rows_B]).to(outputs_BC.device)
+                loss_B = hard_loss(outputs_BC, targets_B, task)
+            # The sum, so that the gradient at a row's gate is that of the row's own loss.
+            gates.collect(loss_B.sum())
         on_progress("importance", gates.num_rows, len(rows))
     heads, neurons, hidden_D = gates.means()
     return Importance(
@@ -113,15 +124,6 @@ def _check_plan(shape: LayerShape, heads: NDArray[np.intp], neurons: NDArray[np.
     ):
         if len(kept) == 0 or kept[-1] >= limit:
             raise InputError(f"a plan for another model: a layer has {limit} {what}")
-
-
-def _loss(logits_BC: torch.Tensor, labels_B: torch.Tensor | None) -> torch.Tensor:
-    """Sum over rows, so that the gradient at a row's gate is that of the row's own loss."""
-    if labels_B is not None:
-        return functional.cross_entropy(logits_BC, labels_B.to(logits_BC.device), reduction="sum")
-    if logits_BC.shape[1] > 1:  # what is common to all classes changes no probability
-        logits_BC = logits_BC - logits_BC.mean(dim=1, keepdim=True)
-    return 0.5 * logits_BC.square().sum()
 
 
 class _Gates:

@@ -24,8 +24,8 @@ from transformers import PreTrainedModel
 from fastformers.bundle import TOKENIZER_FILE, StageQuality
 from fastformers.errors import FastformersError, InputError, QualityError, StageError
 from fastformers.evaluate import measure_quality, quality_drop, teacher_logits
-from fastformers.examples import Examples, encode_labels
-from fastformers.export import class_names, label_names, load_teacher, max_positions, task_of
+from fastformers.examples import Examples
+from fastformers.export import label_names, load_teacher, max_positions, task_of
 from fastformers.graph_files import measure_graph_bytes, weights_path
 from fastformers.quantize import run_graph
 from fastformers.targets import encode_targets
@@ -75,13 +75,16 @@ class Draft:
         tokenizer = Tokenizer(self.tokenizer_json, max_length=self.max_length)
         return tokenizer.encode(examples.texts, examples.text_pairs)
 
-    def labels(self, examples: Examples) -> NDArray[np.int64]:
-        """Class of each of some training examples.
+    def targets(self, examples: Examples) -> NDArray[np.generic] | None:
+        """What the model should say of some training examples; None where nothing tells.
 
         Raises:
-            InputError: A label is not one of the model's.
+            InputError: A label does not suit the model.
         """
-        return encode_labels(examples.labels, class_names(self.model.config), self.train_path)
+        task = task_of(self.model)
+        if task == "embedding":
+            return None
+        return encode_targets(examples, task, label_names(self.model), self.train_path)
 
     def logits(
         self,

@@ -38,9 +38,14 @@ _DENSE_ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 @dataclass
 class EmbeddingOutput:
-    """Output of a SentenceEncoder, named as a classifier's: `logits` are the embeddings (B, D)."""
+    """Output of a SentenceEncoder, named as a classifier's: `logits` are the embeddings (B, D).
+
+    The layers' hidden states (B, T, D) and attention (B, H, T, T) are there if asked for.
+    """
 
     logits: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class SentenceEncoder(nn.Module):
@@ -95,11 +100,14 @@ class SentenceEncoder(nn.Module):
         """Replace the word embeddings of the encoder."""
         self.base_model.set_input_embeddings(words)
 
-    def forward(
-        self, attention_mask: torch.Tensor | None = None, **inputs: torch.Tensor
-    ) -> EmbeddingOutput:
+    def set_attn_implementation(self, name: str) -> None:
+        """Choose how the encoder computes attention."""
+        self.base_model.set_attn_implementation(name)
+
+    def forward(self, attention_mask: torch.Tensor | None = None, **inputs: Any) -> EmbeddingOutput:
         """Embeddings; the inputs are the encoder's, without a mask where rows have one length."""
-        hidden_BTD = self.base_model(attention_mask=attention_mask, **inputs).last_hidden_state
+        encoded = self.base_model(attention_mask=attention_mask, **inputs)
+        hidden_BTD = encoded.last_hidden_state
         if self.pooling == "first":
             pooled = hidden_BTD[:, 0]
         elif attention_mask is None:
@@ -111,7 +119,9 @@ class SentenceEncoder(nn.Module):
             pooled = self.dense(pooled)
         if self.normalize:
             pooled = nn.functional.normalize(pooled, dim=-1)
-        return EmbeddingOutput(logits=pooled)
+        return EmbeddingOutput(
+            logits=pooled, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
 
     def save_pretrained(self, path: str | Path) -> None:
         """Save it as a sentence-transformers directory; the tokenizer is not its own."""

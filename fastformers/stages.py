@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from fastformers.distill import NO_LABEL, DistillConfig, distill, replace_gelu
+from fastformers.distill import DistillConfig, distill, replace_gelu
 from fastformers.encoder import Encoder
 from fastformers.errors import StageError
 from fastformers.examples import Examples
@@ -135,17 +135,12 @@ def _distilled(
     on_progress: OnProgress,
 ) -> PreTrainedModel:
     """A student that learned from the draft's model."""
-    examples, labels_N = draft.train, np.full(len(draft.train), NO_LABEL)
-    if config.hard_weight:
-        labels_N = draft.labels(draft.train)
-    if transfer is not None:
-        examples = examples.joined(transfer)
-        labels_N = np.concatenate([labels_N, np.full(len(transfer), NO_LABEL)])
+    examples = draft.train if transfer is None else draft.train.joined(transfer)
     student = distill(
         start,
         draft.model,
         draft.tokenize(examples),
-        labels_N,
+        draft.targets(draft.train) if config.hard_weight else None,
         config=config,
         outputs=draft.directory("teacher") / f"answers-{_digest_examples(examples)[:16]}",
         checkpoints=directory / "checkpoints",
@@ -182,11 +177,11 @@ def prune_stage(
     def run(draft: Draft, directory: Path, on_progress: OnProgress) -> Draft:
         sample = draft.train.sample(IMPORTANCE_ROWS)
         rows = draft.tokenize(sample)
-        labels_N = draft.labels(sample) if use_labels else None
+        targets_N = draft.targets(sample) if use_labels else None
         model = draft.model
         shares = zip(plan_rounds(heads, num_rounds), plan_rounds(ffn, num_rounds), strict=True)
         for number, (heads_now, ffn_now) in enumerate(shares):
-            importance = measure_importance(model, rows, labels_N, on_progress)
+            importance = measure_importance(model, rows, targets_N, on_progress)
             plan = plan_pruning(
                 importance,
                 prune_heads=heads_now,

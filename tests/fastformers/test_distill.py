@@ -7,14 +7,12 @@ torch = pytest.importorskip("torch")
 
 from fastformers import training  # noqa: E402
 from fastformers.distill import (  # noqa: E402
-    NO_LABEL,
     DistillConfig,
     _Collator,
     _Lessons,
     distill,
     match_layers,
     replace_gelu,
-    soft_loss,
 )
 from fastformers.errors import InputError  # noqa: E402
 from fastformers.evaluate import teacher_logits  # noqa: E402
@@ -46,20 +44,16 @@ def rows(tokenizer_json, make_texts):
     return Tokenizer(tokenizer_json, max_length=32).encode(make_texts(96, max_words=12))
 
 
-def learn(student, teacher, rows, labels_N, *, work, **options):
+def learn(student, teacher, rows, targets_N, *, work, **options):
     return distill(
         student,
         teacher,
         rows,
-        labels_N,
+        targets_N,
         outputs=work / "outputs",
         checkpoints=work / "checkpoints",
         **options,
     )
-
-
-def unlabelled(rows):
-    return np.full(len(rows), NO_LABEL)
 
 
 def config(**changes):
@@ -79,7 +73,7 @@ def test_a_student_comes_close_to_its_teacher_without_any_label(student, teacher
         student,
         teacher,
         rows,
-        unlabelled(rows),
+        None,
         config=config(),
         work=tmp_path,
     )
@@ -125,7 +119,7 @@ def test_a_layer_loss_brings_the_layers_closer(student, teacher, rows, tmp_path,
         student,
         teacher,
         rows,
-        unlabelled(rows),
+        None,
         config=config(),
         work=tmp_path / "without",
     )
@@ -133,7 +127,7 @@ def test_a_layer_loss_brings_the_layers_closer(student, teacher, rows, tmp_path,
         student,
         teacher,
         rows,
-        unlabelled(rows),
+        None,
         config=config(**{loss: 10.0}),
         work=tmp_path / "with",
     )
@@ -151,7 +145,7 @@ def test_a_narrower_student_learns_hidden_states_through_a_projection(
         narrow,
         teacher,
         rows,
-        unlabelled(rows),
+        None,
         config=config(hidden_weight=0.1),
         work=tmp_path,
     )
@@ -169,7 +163,7 @@ def test_the_loss_does_not_see_padding(student, teacher, rows, tmp_path):
         on_progress=lambda *step: None,
     )
     collate = _Collator(
-        rows=rows, labels_N=unlabelled(rows), outputs=outputs, pad_id=0, max_length=64
+        rows=rows, targets_N=np.zeros(0, np.int64), outputs=outputs, pad_id=0, max_length=64
     )
     student.set_attn_implementation("eager")
     lessons = _Lessons(student, 32, config(hidden_weight=1.0, attention_weight=1.0)).eval()
@@ -219,7 +213,7 @@ def test_an_interrupted_distillation_goes_on_and_asks_the_teacher_once(
             student,
             teacher,
             rows,
-            unlabelled(rows),
+            None,
             config=config(),
             work=tmp_path,
             on_progress=cut,
@@ -228,7 +222,7 @@ def test_an_interrupted_distillation_goes_on_and_asks_the_teacher_once(
         student,
         teacher,
         rows,
-        unlabelled(rows),
+        None,
         config=config(),
         work=tmp_path,
         on_progress=lambda *step: again.append(step),
@@ -254,7 +248,7 @@ def test_a_student_of_another_vocabulary_or_other_labels_is_refused(
             other,
             teacher,
             rows,
-            unlabelled(rows),
+            None,
             config=config(),
             work=tmp_path,
         )
@@ -279,21 +273,3 @@ def test_relu_replaces_gelu_in_the_layers_alone(make_teacher, rows, architecture
 )
 def test_layers_are_matched_evenly_and_the_last_with_the_last(student, teacher, expected):
     assert [at for _, at in match_layers(student, teacher)] == expected
-
-
-def test_the_soft_loss_is_zero_for_equal_answers_and_keeps_its_gradient_at_any_temperature():
-    teacher_BC = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -3.0]])
-    for problem in ("single_label_classification", "regression"):
-        zero = soft_loss(teacher_BC, teacher_BC, problem=problem, temperature=2.0)
-        assert float(zero) == pytest.approx(0, abs=1e-6)
-
-    def gradient(problem, temperature):
-        logits_BC = (teacher_BC + 0.01).clone()
-        logits_BC[0, 0] += 0.2
-        logits_BC.requires_grad_()
-        soft_loss(logits_BC, teacher_BC, problem=problem, temperature=temperature).backward()
-        return logits_BC.grad.norm()
-
-    for problem in ("single_label_classification", "multi_label_classification"):
-        ratio = float(gradient(problem, 8.0) / gradient(problem, 4.0))
-        assert 0.8 < ratio < 1.3

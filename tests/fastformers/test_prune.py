@@ -19,6 +19,7 @@ from fastformers.evaluate import teacher_logits  # noqa: E402
 from fastformers.export import load_teacher, read_encoder  # noqa: E402
 from fastformers.layers import layer_parts  # noqa: E402
 from fastformers.prune import measure_importance, prune_model  # noqa: E402
+from fastformers.sentence import SentenceEncoder  # noqa: E402
 
 UNEVEN = PruningPlan(
     heads=(np.array([0, 2, 3]), np.array([1]), np.array([0, 1, 2, 3])),
@@ -209,6 +210,21 @@ def test_importance_of_a_hidden_dimension_is_what_scaling_it_everywhere_does(mak
 
     difference = abs(loss(1 + 1e-5) - loss(1 - 1e-5)) / 2e-5
     assert importance.hidden_D[5] == pytest.approx(difference, rel=1e-3)
+
+
+def test_importance_to_an_embedding_is_that_to_its_vector_before_it_is_normalized(
+    make_teacher, one_length
+):
+    encoder = make_teacher().base_model
+    plain, unit = (
+        measure_importance(
+            SentenceEncoder(encoder, pooling="mean", normalize=normalize), one_length
+        )
+        for normalize in (False, True)
+    )
+    for ours, theirs in zip(unit.heads + unit.neurons, plain.heads + plain.neurons, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert min(heads.min() for heads in unit.heads) > 1e-3
 
 
 def test_importance_of_neurons_is_gradient_times_weight(make_teacher, rows):

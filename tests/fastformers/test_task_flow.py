@@ -9,22 +9,27 @@ import pytest
 from fastformers import Scorer
 from fastformers.errors import InputError
 from fastformers.examples import Columns
-from fastformers.tasks import rank_agreement, spearman
+from fastformers.tasks import measure_agreement, rank_agreement, spearman
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from fastformers.compress import CompressConfig, compress  # noqa: E402
+from fastformers.distill import DistillConfig  # noqa: E402
+from fastformers.evaluate import teacher_logits  # noqa: E402
 from fastformers.export import load_teacher, task_of  # noqa: E402
 from fastformers.finetune import FinetuneConfig, finetune  # noqa: E402
 from fastformers.recipe_config import RecipeConfig  # noqa: E402
 from fastformers.sentence import SentenceEncoder  # noqa: E402
+from fastformers.student import cut_layers, spread_layers  # noqa: E402
 from fastformers.superglue import READERS, load_labelled  # noqa: E402
+from fastformers.training import TrainingConfig  # noqa: E402
 from jobs.compress import main as compress_main  # noqa: E402
 from jobs.finetune import main as finetune_main  # noqa: E402
 
 WORDS = ("good", "bad", "fast")
+FLOAT32 = RecipeConfig(precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +52,22 @@ def write(path, rows):
     return path
 
 
-def run_flow(encoder, path, tmp_path, *, task=None, epochs=1.0, precision="float32", **named):
+def run_flow(
+    encoder,
+    path,
+    tmp_path,
+    *,
+    task=None,
+    epochs=1.0,
+    recipe=FLOAT32,
+    num_layers=1,
+    **named,
+):
     """Fine-tune on a file and compress with it; returns the bundle with what it was asked."""
     columns = Columns(**named)
     train = load_labelled(path, columns)
     config = FinetuneConfig(
-        epochs=epochs, max_length=32, batch_rows=8, learning_rate=3e-3, num_layers=1
+        epochs=epochs, max_length=32, batch_rows=8, learning_rate=3e-3, num_layers=num_layers
     )
     names = finetune(encoder, train, path, tmp_path / "teacher", config, task=task).labels
     result = compress(
@@ -63,7 +78,7 @@ def run_flow(encoder, path, tmp_path, *, task=None, epochs=1.0, precision="float
             output=tmp_path / "bundle",
             max_accuracy_drop=100,
             columns=columns,
-            recipe=RecipeConfig(precision=precision),
+            recipe=recipe,
         )
     )
     pairs = train.text_pairs and list(zip(train.texts, train.text_pairs, strict=True))
@@ -82,7 +97,7 @@ def test_several_labels(encoder, texts, tmp_path):
         tmp_path / "t.jsonl",
         [{"text": text, "label": row} for text, row in zip(texts, labels, strict=True)],
     )
-    flow = run_flow(encoder, path, tmp_path, epochs=10, precision="int8")
+    flow = run_flow(encoder, path, tmp_path, epochs=10, recipe=RecipeConfig())
     bundle, predictions = flow.bundle, flow.predictions
     assert (bundle.task, bundle.metric) == ("multi-label-classification", "micro-F1")
     assert bundle.labels == ("bad", "good") == tuple(flow.names)
@@ -133,23 +148,22 @@ def test_choice(encoder, tmp_path):
     ]
     path = write(tmp_path / "t.jsonl", rows)
     choices = ("one", "two", "three")
-    flow = run_flow(encoder, path, tmp_path, epochs=10, choices=choices, precision="int8")
+    flow = run_flow(encoder, path, tmp_path, epochs=10, choices=choices, recipe=RecipeConfig())
     assert (flow.bundle.task, flow.bundle.metric) == ("multiple-choice", "accuracy")
     assert flow.bundle.text_pairs
     best = flow.predictions.scores.reshape(24, 3).argmax(axis=1)
     quality = flow.bundle.stages[-1].quality
     assert quality == pytest.approx(np.mean(best == [row["label"] for row in rows]))
     assert quality > 0.9
+    with pytest.raises(InputError, match="its task is multiple-choice; students and pruning are"):
+        run_flow(encoder, path, tmp_path / "again", choices=choices, recipe=STUDENT)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_embeddings(encoder, make_texts, tmp_path, precision):
-    from transformers import AutoModel, AutoTokenizer
-
-    plain = AutoModel.from_pretrained(encoder)
-    path = tmp_path / "sentence"
-    SentenceEncoder(plain, pooling="mean", normalize=True, max_length=20).save_pretrained(path)
-    AutoTokenizer.from_pretrained(encoder).save_pretrained(path)
+    path = save_sentence_encoder(
+        encoder, tmp_path / "sentence", pooling="mean", normalize=True, max_length=20
+    )
     texts = make_texts(60)
     file = write(tmp_path / "t.jsonl", [{"text": text} for text in texts])
     config = CompressConfig(
@@ -185,20 +199,99 @@ def test_embeddings(encoder, make_texts, tmp_path, precision):
         assert 0.5 < last.quality < 1
 
 
-def test_pairs_and_students_of_an_embedding_model_are_refused(encoder, tmp_path):
+def save_sentence_encoder(encoder, path, **settings):
     from transformers import AutoModel, AutoTokenizer
 
-    path = tmp_path / "sentence"
-    SentenceEncoder(AutoModel.from_pretrained(encoder), pooling="first").save_pretrained(path)
+    SentenceEncoder(AutoModel.from_pretrained(encoder), **settings).save_pretrained(path)
     AutoTokenizer.from_pretrained(encoder).save_pretrained(path)
+    return path
+
+
+STUDENT = RecipeConfig(
+    student_layers=1,
+    prune_heads=0.5,
+    prune_ffn=0.5,
+    prune_epochs=20,
+    precision="float32",
+    distill=DistillConfig(training=TrainingConfig(epochs=20, learning_rate=3e-3, batch_rows=8)),
+)
+
+
+def qualities(bundle):
+    """By stage, of a recipe with a student that was pruned."""
+    names = [stage.stage for stage in bundle.stages]
+    assert names == ["teacher", "distill", "prune", "export"]
+    return [stage.quality for stage in bundle.stages]
+
+
+def test_a_pruned_student_of_several_labels(encoder, texts, tmp_path):
+    labels = [sorted({*WORDS} & {*text.split()} - {"fast"}) for text in texts]
+    rows = [{"text": text, "label": row} for text, row in zip(texts, labels, strict=True)]
+    path = write(tmp_path / "t.jsonl", rows)
+    flow = run_flow(encoder, path, tmp_path, epochs=10, num_layers=2, recipe=STUDENT)
+    teacher, *_, pruned = qualities(flow.bundle)
+    assert (flow.bundle.task, flow.bundle.labels) == (
+        "multi-label-classification",
+        ("bad", "good"),
+    )
+    assert teacher > 0.8 and pruned > 0.8
+
+
+def test_a_pruned_student_of_a_regression(encoder, texts, tmp_path):
+    values = [float(text.split().count("good")) + 0.5 for text in texts]
+    rows = [{"text": text, "label": value} for text, value in zip(texts, values, strict=True)]
+    path = write(tmp_path / "t.jsonl", rows)
+    flow = run_flow(encoder, path, tmp_path, epochs=10, num_layers=2, recipe=STUDENT)
+    teacher, student, pruned, _ = qualities(flow.bundle)
+    assert (flow.bundle.task, flow.bundle.num_outputs) == ("regression", 1)
+    assert teacher > 0.6 and student > 0.6 and pruned > 0.5
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_pruned_student_of_an_embedding_model(encoder, make_texts, tmp_path, normalize):
+    path = save_sentence_encoder(
+        encoder, tmp_path / "sentence", pooling="mean", normalize=normalize
+    )
+    texts = make_texts(100, max_words=8)
+    file = write(tmp_path / "t.jsonl", [{"text": text} for text in texts])
+    config = CompressConfig(
+        teacher=path,
+        train=file,
+        eval=file,
+        output=tmp_path / "bundle",
+        work=tmp_path / "work",
+        max_accuracy_drop=100,
+        recipe=STUDENT,
+    )
+    bundle = compress(config).bundle
+    teacher, _, pruned, exported = qualities(bundle)
+    rows = bundle.load_tokenizer().encode(texts)
+    whole = load_teacher(path)
+    cut = cut_layers(whole, spread_layers(2, 1))
+    untrained = measure_agreement(
+        "embedding", *(teacher_logits(model, rows) for model in (cut, whole))
+    )
+    # On the texts that it learned: random weights have nothing general to teach.
+    assert teacher == 1
+    mean_cosines = [stage.agreement for stage in bundle.stages]
+    assert 1 - mean_cosines[2] < 0.5 * (1 - untrained)
+    assert exported == pytest.approx(pruned, abs=1e-3)
+    (kept,) = (tmp_path / "work").glob("prune-*/model")
+    model = load_teacher(kept)  # it is a sentence-transformers directory again
+    assert model.normalize == normalize
+    assert model.config.pruned_layers == [{"num_heads": 1, "ffn_width": 32}]
+    assert compress(config).bundle.stages[-1].quality == exported
+
+
+def test_what_an_embedding_model_cannot_have_is_refused(encoder, tmp_path):
+    path = save_sentence_encoder(encoder, tmp_path / "sentence", pooling="first")
     file = write(tmp_path / "t.jsonl", [{"text": "a cat", "pair": "a dog"}] * 8)
     paths = {"teacher": path, "train": file, "eval": file, "output": tmp_path / "bundle"}
     with pytest.raises(InputError, match="sentence embeds single texts; leave the pair"):
         compress(CompressConfig(**paths, columns=Columns(text_pair="pair")))
-    with pytest.raises(InputError, match="its task is embedding; students and pruning are for"):
-        compress(CompressConfig(**paths, recipe=RecipeConfig(student_layers=1)))
-    with pytest.raises(InputError, match="its task is embedding"):
-        compress(CompressConfig(**paths, search=True))
+    for recipe in (RecipeConfig(student_width=16), RecipeConfig(student=encoder)):
+        with pytest.raises(InputError, match="give --student-layers, and no --student or"):
+            compress(CompressConfig(**paths, recipe=recipe))
 
 
 def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
