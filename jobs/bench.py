@@ -48,6 +48,7 @@ from jobs.bench_report import (
     check_plot,
     describe_anatomy,
     describe_races,
+    print_race,
     print_report,
     save_plot,
 )
@@ -186,11 +187,15 @@ def _bench(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         **{f"job_over_{_key(name)}": None for name in PEERS},
         "not_run": {},
     }
-    races = _race(options, subject, tuning.max_batch_tokens) if "engines" in options.parts else []
-    report.update(describe_races(races, our_name(tuning.engine)))
     anatomy: Anatomy | None = None
     if "operators" in options.parts:
         anatomy = dissect(subject.bundle, subject.rivals)
+    races: list[Race] = []
+    if "engines" in options.parts:
+        limits = anatomy.dense_limits() if anatomy is not None else {}
+        races = _race(options, subject, tuning.max_batch_tokens, limits)
+    report.update(describe_races(races, our_name(tuning.engine)))
+    if anatomy is not None:
         report.update(describe_anatomy(anatomy, races, our_name(tuning.engine)))
     if options.corpus is not None and "job" in options.parts:
         report.update(_measure_job(options, settings, subject, scratch))
@@ -213,20 +218,25 @@ def _write_profile(options: argparse.Namespace, subject: Subject) -> str:
     return str(options.profile_out)
 
 
-def _race(options: argparse.Namespace, subject: Subject, max_batch_tokens: int) -> list[Race]:
+def _race(
+    options: argparse.Namespace,
+    subject: Subject,
+    max_batch_tokens: int,
+    limits: dict[str, float],
+) -> list[Race]:
+    """On one core and on all; each is shown as soon as it is measured, for it may take minutes."""
     races = []
     for num_threads in sorted({1, discover_topology().num_usable_cores}):
-        console.print(f"engines on {num_threads} threads")
-        races.append(
-            race_engines(
-                subject.bundle,
-                max_batch_tokens=max_batch_tokens,
-                rivals=subject.rivals,
-                rows=subject.rows,
-                num_threads=num_threads,
-                repeats=options.repeats,
-            )
+        race = race_engines(
+            subject.bundle,
+            max_batch_tokens=max_batch_tokens,
+            rivals=subject.rivals,
+            rows=subject.rows,
+            num_threads=num_threads,
+            repeats=options.repeats,
         )
+        print_race(race, limits, console)
+        races.append(race)
     return races
 
 

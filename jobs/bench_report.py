@@ -71,12 +71,33 @@ def describe_anatomy(anatomy: Anatomy, races: Sequence[Race], ours: str) -> dict
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
-    """Tables of everything that was measured."""
-    for race in report.get("engines", ()):
-        console.print(_race_table(race, report.get("whole_model_at_peak_tokens_per_second", {})))
+    """Tables of everything that was measured but the races, which have tables of their own."""
     if "operators" in report:
         console.print(_operator_table(report))
     console.print(_ratio_table(report))
+
+
+def print_race(race: Race, limits: dict[str, float], console: Console) -> None:
+    """Table of one race, with the rates that the machine's peak allows on one core, by case."""
+    by_case = race.rates.by_case
+    title = f"Engines, {_threads(race.num_threads)}: tokens/s"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for case in by_case:
+        table.add_column(case, justify="right")
+    table.add_column("our label", justify="right")
+    for name in dict.fromkeys(name for rates in by_case.values() for name in rates):
+        rates = [by_case[case].get(name) for case in by_case]
+        agreement = race.agreement.get(name)
+        table.add_row(
+            name,
+            *("" if rate is None else f"{rate:,.0f}" for rate in rates),
+            "" if agreement is None else f"{100 * agreement:.1f}%",
+        )
+    if limits and race.num_threads == 1:
+        at_peak = [f"{limits[case]:,.0f}" if case in limits else "" for case in by_case]
+        table.add_row("the whole model's arithmetic at this machine's peak", *at_peak, "")
+    console.print(table)
 
 
 def check_plot(path: Path) -> None:
@@ -104,7 +125,7 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
     charts: list[tuple[str, dict[str, float]]] = []
     for race in report.get("engines", ()):
         for case, rates in race["tokens_per_second"].items():
-            charts.append((f"{case}, {race['num_threads']} threads: tokens/s", rates))
+            charts.append((f"{case}, {_threads(race['num_threads'])}: tokens/s", rates))
     peers = {name: peer["rows_per_second"] for name, peer in report.get("peers", {}).items()}
     if peers:
         ours = report["job_beside_peers_rows_per_second"]
@@ -127,26 +148,8 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _race_table(race: dict[str, Any], limits: dict[str, float]) -> Table:
-    table = Table(title=f"Engines, {race['num_threads']} threads: tokens/s", title_justify="left")
-    table.add_column("")
-    cases = list(race["tokens_per_second"])
-    for case in cases:
-        table.add_column(case, justify="right")
-    table.add_column("our label", justify="right")
-    names = dict.fromkeys(name for rates in race["tokens_per_second"].values() for name in rates)
-    for name in names:
-        rates = [race["tokens_per_second"][case].get(name) for case in cases]
-        agreement = race["agreement"].get(name)
-        table.add_row(
-            name,
-            *("" if rate is None else f"{rate:,.0f}" for rate in rates),
-            "" if agreement is None else f"{100 * agreement:.1f}%",
-        )
-    if limits and race["num_threads"] == 1:
-        at_peak = [f"{limits[case]:,.0f}" if case in limits else "" for case in cases]
-        table.add_row("the whole model's arithmetic at this machine's peak", *at_peak, "")
-    return table
+def _threads(number: int) -> str:
+    return "1 thread" if number == 1 else f"{number} threads"
 
 
 def _operator_table(report: dict[str, Any]) -> Table:

@@ -94,7 +94,7 @@ def test_engines_and_operators_without_a_checkpoint(bench, long_bundle, corpus, 
     assert one["tokens_per_second"]["rows"]["fastformers onnxruntime"] > 0
     assert one["agreement"]["fastformers onnxruntime"] == 1.0
     assert plot.read_bytes().startswith(b"\x89PNG")
-    for words in ("Engines, 1 threads", "Operators, 8x128", "not run: no --teacher"):
+    for words in ("Engines, 1 thread: tokens/s", "Operators, 8x128", "not run: no --teacher"):
         assert words in err
 
 
