@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from fastformers.bundle import TOKENIZER_FILE, Bundle, open_bundle
 from fastformers.errors import InputError
 from fastformers.evaluate import teacher_logits
-from fastformers.examples import Examples, encode_labels
+from fastformers.examples import Examples
 from fastformers.export import class_names, load_teacher, max_positions, task_of
 from fastformers.ladder import Ladder, Rung
 from fastformers.ladder_texts import TextsConfig, load_texts, time_tokenization
@@ -28,6 +28,7 @@ from fastformers.rungs import (
     pytorch_baselines,
     pytorch_rung,
 )
+from fastformers.targets import encode_targets
 from fastformers.tokenizer import TokenizedRows
 from fastformers.training import OnProgress
 
@@ -67,8 +68,8 @@ def build_ladder(
     tokenizer_json, tokenizer_limit = _read_tokenizer(teacher_path)
     max_length = _choose_max_length(config.max_length, tokenizer_limit, teacher, bundles)
     labels = class_names(teacher.config)
-    labels_N = encode_labels(examples.labels, labels, eval_path)
-    _check_bundles(bundles, labels, text_pairs=config.columns.text_pair is not None)
+    labels_N = encode_targets(examples, "text-classification", labels, eval_path)
+    _check_bundles(bundles, labels, text_pairs=examples.text_pairs is not None)
     tokenize = _timed_tokenization(examples, max_length)
     num_cores = len(cpus_of_instance)
 

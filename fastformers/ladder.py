@@ -72,7 +72,7 @@ class Ladder:
 
     rungs: tuple[Rung, ...]
     lengths_N: NDArray[np.int64]
-    labels_N: NDArray[np.int64] | None
+    labels_N: NDArray[np.generic] | None
     description: str
 
 
@@ -203,7 +203,7 @@ def extrapolate(times_S: NDArray[np.float64], num_rows: int, *, equal_cost: bool
 
 
 def _accuracy(
-    logits_NC: NDArray[np.float32] | None, labels_N: NDArray[np.int64] | None
+    logits_NC: NDArray[np.float32] | None, labels_N: NDArray[np.generic] | None
 ) -> float | None:
     if logits_NC is None or labels_N is None:
         return None

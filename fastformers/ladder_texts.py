@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastformers.errors import InputError
-from fastformers.examples import Columns, Examples, load_examples
+from fastformers.examples import Columns, Examples
+from fastformers.superglue import load_labelled
 from fastformers.tokenizer import TokenizedRows, Tokenizer
 
 _WARM_UP_ROWS = 64
@@ -49,7 +50,7 @@ def load_texts(config: TextsConfig) -> tuple[Examples, Path]:
     """
     if config.eval is None:
         raise InputError("--eval is missing; give a labelled file")
-    examples = load_examples(config.eval, config.columns)
+    examples = load_labelled(config.eval, config.columns)
     return (examples if config.limit is None else examples.sample(config.limit)), config.eval
 
 

@@ -27,7 +27,7 @@ from cluster.pricing import HourlyPrice
 from cluster.topology import HostTopology, discover_topology, plan_core_sets
 from fastformers.errors import InputError
 from fastformers.whole_file import whole_file
-from jobs.cli import console, run
+from jobs.cli import add_example_arguments, console, labelled_columns, run
 from jobs.demo import DEMO_BUNDLE
 from jobs.progress import show_progress
 from jobs.score import price_of
@@ -59,9 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--eval", type=Path, help="labelled file: the texts that are timed")
     parser.add_argument("--output", type=Path, required=True, help="directory for table and plot")
-    parser.add_argument("--text-column", default="text")
-    parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
-    parser.add_argument("--label-column", default="label")
+    add_example_arguments(parser)
     parser.add_argument("--max-length", type=int, help="tokens to truncate and pad to")
     parser.add_argument("--limit", type=int, metavar="ROWS", help="evenly spaced rows of --eval")
     parser.add_argument(
@@ -176,14 +174,11 @@ def _check(options: argparse.Namespace) -> None:
 def _build(
     options: argparse.Namespace, cpus_of_instance: Sequence[tuple[int, ...]], scratch: Path
 ) -> "Ladder":
-    from fastformers.examples import Columns
     from fastformers.ladder_texts import TextsConfig
 
     config = TextsConfig(
         eval=options.eval,
-        columns=Columns(
-            text=options.text_column, text_pair=options.text_pair_column, label=options.label_column
-        ),
+        columns=labelled_columns(options),
         max_length=options.max_length,
         limit=options.limit,
         baseline_rows=options.baseline_rows,

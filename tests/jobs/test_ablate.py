@@ -16,6 +16,10 @@ pytest.importorskip("matplotlib")
 
 @pytest.fixture(scope="module")
 def teacher(tokenizer_json, tmp_path_factory):
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher", tokenizer_json)
+
+
+def save_teacher(path, tokenizer_json, labels=("no", "yes")):
     from tokenizers import Tokenizer
 
     config = transformers.BertConfig(
@@ -25,10 +29,9 @@ def teacher(tokenizer_json, tmp_path_factory):
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
-        id2label={0: "no", 1: "yes"},
-        label2id={"no": 0, "yes": 1},
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
     )
-    path = tmp_path_factory.mktemp("teacher") / "teacher"
     transformers.BertForSequenceClassification(config).save_pretrained(path)
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(tokenizer_json), pad_token="[PAD]"
@@ -139,6 +142,20 @@ def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
     page = (tmp_path / "out" / "table.md").read_text()
     assert page.startswith("# Ablation: shapes of bert-base, random weights (speed only)")
     assert "2 of 6 texts timed" in page
+
+
+def test_an_official_file_is_read_as_compress_reads_it(ablate, tokenizer_json, tmp_path):
+    labels = ("entailment", "not_entailment")
+    teacher = save_teacher(tmp_path / "teacher", tokenizer_json, labels)
+    row = {"premise": "the cat sat", "hypothesis": "a dog ran", "label": "entailment"}
+    path = tmp_path / "val.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for _ in range(8)))
+    status, out, err = ablate(
+        *("--teacher", teacher, "--eval", path, "--superglue", "RTE", "--repeats", 1)
+    )
+    assert status == 0, err
+    # One text, eight times: all right or all wrong.
+    assert {rung["accuracy"] for rung in json.loads(out)["rungs"]} in ({0.0}, {1.0})
 
 
 @pytest.mark.parametrize(
