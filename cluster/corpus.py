@@ -2,8 +2,8 @@
 
     corpus -> [corpus] -> slices -> rows -> shards
 
-A slice is what one actor reads and tokenizes at a time, a few tens of megabytes: some row groups
-of Parquet files, or a byte range of a JSON lines or CSV file. Slices follow each other in corpus
+A slice is what one actor reads and tokenizes at a time, a few megabytes: some row groups of Parquet
+files, or a byte range of a JSON lines or CSV file. Slices follow each other in corpus
 order, so rows keep their place without a global numbering. `corpus_formats.py` reads them.
 """
 
@@ -22,7 +22,9 @@ from cluster.storage import resolve
 from cluster.text_formats import CsvReader, JsonLinesReader
 from fastformers.errors import InputError
 
-SLICE_BYTES = 16 * 2**20
+# Of text. Small slices keep few actors waiting for the first shards, large ones open fewer files; a
+# slice becomes about three shards (`shards.SHARDS_PER_CORPUS`).
+MIN_SLICE_BYTES, MAX_SLICE_BYTES, SLICES_PER_CORPUS = 2**20, 16 * 2**20, 64
 _READERS: dict[str, type[FileReader]] = {
     ".parquet": ParquetReader,
     ".jsonl": JsonLinesReader,
@@ -91,8 +93,14 @@ class Corpus:
 
     @property
     def text_bytes(self) -> int:
-        """Rough size of the text, from the sizes of the files; only sizes the shards."""
+        """Rough size of the text, from the sizes of the files; sizes the slices and shards."""
         return sum(file.size_bytes for file in self.files) * self.reader.expansion
+
+    @property
+    def slice_bytes(self) -> int:
+        """Size of a slice, from the size of the corpus: never from who scores it."""
+        share = self.text_bytes // SLICES_PER_CORPUS
+        return min(max(share, MIN_SLICE_BYTES), MAX_SLICE_BYTES)
 
     @property
     def digest(self) -> str:
@@ -110,7 +118,7 @@ class Corpus:
         pieces: list[Piece] = []
         size_bytes = 0
         for piece, piece_bytes in self._pieces(limit):
-            if pieces and size_bytes + piece_bytes > SLICE_BYTES:
+            if pieces and size_bytes + piece_bytes > self.slice_bytes:
                 slices.append(Slice(index=len(slices), pieces=tuple(pieces)))
                 pieces, size_bytes = [], 0
             pieces.append(piece)
@@ -122,7 +130,7 @@ class Corpus:
     def _pieces(self, limit: int | None) -> Iterator[tuple[Piece, int]]:
         left = limit
         for file in self.files:
-            for part in self.reader.plan_file(file.path, SLICE_BYTES, left):
+            for part in self.reader.plan_file(file.path, self.slice_bytes, left):
                 yield (
                     Piece(path=file.path, start=part.start, stop=part.stop, max_rows=part.max_rows),
                     part.num_bytes,

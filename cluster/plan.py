@@ -148,6 +148,7 @@ def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -
         "text columns": list(corpus.reader.text_columns),
         "keep columns": list(settings.keep_columns),
         "limit": settings.limit,
+        "slice bytes": corpus.slice_bytes,
         "shard seconds": settings.shard_seconds,
         "cost profile": list(bundle.cost_profile.seconds_per_row),
     }

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import pyarrow as pa
@@ -237,7 +238,7 @@ def test_the_digest_tells_every_change(tmp_path, write_rows):
 def test_slices_cover_all_rows_in_order_up_to_the_limit(
     tmp_path, write_rows, read_corpus, monkeypatch, suffix, slice_bytes
 ):
-    monkeypatch.setattr(cluster.corpus, "SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", slice_bytes)
     monkeypatch.setattr(prepared, "READ_CHUNK_BYTES", slice_bytes)
     texts = [f"row {row}" for row in range(17)]
     for name, rows in {"a": texts[:7], "b": texts[7:8], "c": texts[8:]}.items():
@@ -257,9 +258,25 @@ def test_slices_gather_small_parts_and_hold_no_more_than_their_size(tmp_path, wr
         write_rows(tmp_path / f"{number}.jsonl", rows_of("x" * 87))  # 100 bytes a file
     corpus = open_texts(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.corpus, "SLICE_BYTES", 300)
+        patch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 300)
         slices = corpus.plan_slices()
     assert [len(slice_.pieces) for slice_ in slices] == [3, 3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("text_bytes", "slice_bytes"),
+    [(100, 2**20), (2**26, 2**20), (2**28, 2**22), (2**30, 2**24), (2**40, 2**24)],
+)
+def test_a_small_corpus_has_small_slices_so_that_all_actors_start_at_once(
+    tmp_path, write_rows, text_bytes, slice_bytes
+):
+    write_rows(tmp_path / "a.jsonl", rows_of("text"))
+    corpus = open_texts(tmp_path)
+    [file] = corpus.files
+    size = text_bytes // corpus.reader.expansion
+    files = (dataclasses.replace(file, size_bytes=size),)
+    corpus = dataclasses.replace(corpus, files=files)
+    assert corpus.slice_bytes == slice_bytes
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])

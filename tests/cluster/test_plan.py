@@ -13,7 +13,7 @@ from fastformers.tuning import Tuning
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    monkeypatch.setattr(cluster.corpus, "SLICE_BYTES", 300)
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 300)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    monkeypatch.setattr(cluster.corpus, "SLICE_BYTES", 300)
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 300)
     monkeypatch.setattr(prepared, "READ_CHUNK_BYTES", 300)
 
 

@@ -31,7 +31,7 @@ def test_a_byte_range_in_the_middle_of_a_line_has_no_rows(
     tmp_path, write_rows, read_slices, monkeypatch
 ):
     path = write_rows(tmp_path / "a.jsonl", [{"text": "x" * 1000}, {"text": "y"}])
-    monkeypatch.setattr(cluster.corpus, "SLICE_BYTES", 100)
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 100)
     reads = read_slices(open_file(path))
     assert len(reads) == -(-path.stat().st_size // 100)
     assert [len(rows.texts[0]) for rows in reads if rows.texts[0]] == [1, 1]
@@ -117,7 +117,7 @@ def test_a_quoted_field_that_is_never_closed_takes_the_rest_as_one_bad_row(
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("size", [1, 2**24])
 def test_a_limit_counts_rows_and_not_lines(tmp_path, read_corpus, monkeypatch, limit, size):
-    monkeypatch.setattr(cluster.corpus, "SLICE_BYTES", size)
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", size)
     (tmp_path / "a.csv").write_bytes(b'text\none\n\n"tw\no"\nt\rhree\nfour\n')
     (tmp_path / "a.jsonl").write_bytes(
         b'{"text": "one"}\n\n{"text": "tw\\no"}\n3\n{"text": "four"}'

@@ -44,7 +44,7 @@ def corpus(tmp_path_factory, write_rows, texts):
 
 @pytest.fixture(autouse=True)
 def many_slices(monkeypatch):
-    monkeypatch.setattr(cluster.corpus, "SLICE_BYTES", 1500)
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 1500)
     monkeypatch.setattr(prepared, "READ_CHUNK_BYTES", 1500)
 
 
@@ -180,7 +180,7 @@ def test_how_a_corpus_is_cut_changes_no_prediction(tmp_path, corpus, bundle):
 
 @pytest.fixture
 def work_of_one_shard(tmp_path, corpus, bundle, monkeypatch):
-    monkeypatch.setattr(cluster.corpus, "SLICE_BYTES", 2**20)
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 2**20)
     work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=10)
     worker = Worker(work, None, "here")
     [shard] = prepare(worker, slices)
