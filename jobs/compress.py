@@ -39,7 +39,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     files = parser.add_argument_group("files")
-    files.add_argument("--teacher", type=Path, required=True, help="Hugging Face model directory")
+    files.add_argument(
+        "--teacher",
+        type=Path,
+        required=True,
+        help="Hugging Face or sentence-transformers directory",
+    )
     files.add_argument("--train", type=Path, required=True, help="labelled file to learn from")
     files.add_argument("--eval", type=Path, required=True, help="labelled file, for the gate")
     files.add_argument("--output", type=Path, required=True, help="directory of the bundle")
