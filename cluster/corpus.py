@@ -3,8 +3,8 @@
     corpus -> [corpus] -> slices -> rows -> shards
 
 A slice is what one actor reads and tokenizes at a time, a few megabytes: some row groups of Parquet
-files, or a byte range of a JSON lines or CSV file. Slices follow each other in corpus
-order, so rows keep their place without a global numbering. `corpus_formats.py` reads them.
+files, or a byte range of a JSON lines or CSV file. Slices follow each other in corpus order, so
+rows keep their place without a global numbering. `corpus_formats.py` reads them.
 """
 
 import csv
@@ -116,9 +116,9 @@ class Corpus:
         """
         slices: list[Slice] = []
         pieces: list[Piece] = []
-        size_bytes = 0
-        for piece, piece_bytes in self._pieces(limit):
-            if pieces and size_bytes + piece_bytes > self.slice_bytes:
+        size_bytes, slice_bytes = 0, self.slice_bytes
+        for piece, piece_bytes in self._pieces(slice_bytes, limit):
+            if pieces and size_bytes + piece_bytes > slice_bytes:
                 slices.append(Slice(index=len(slices), pieces=tuple(pieces)))
                 pieces, size_bytes = [], 0
             pieces.append(piece)
@@ -127,10 +127,10 @@ class Corpus:
             slices.append(Slice(index=len(slices), pieces=tuple(pieces)))
         return slices
 
-    def _pieces(self, limit: int | None) -> Iterator[tuple[Piece, int]]:
+    def _pieces(self, slice_bytes: int, limit: int | None) -> Iterator[tuple[Piece, int]]:
         left = limit
         for file in self.files:
-            for part in self.reader.plan_file(file.path, self.slice_bytes, left):
+            for part in self.reader.plan_file(file.path, slice_bytes, left):
                 yield (
                     Piece(path=file.path, start=part.start, stop=part.stop, max_rows=part.max_rows),
                     part.num_bytes,

@@ -11,6 +11,8 @@ indices; it knows nothing of text, ONNX or Ray.
 Shape suffixes: N rows in the shard, B rows in one batch.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,3 +57,16 @@ def plan_batches(
         limit = int(rows_per_batch(lengths_N[group[0]], max_batch_tokens))
         batches.extend(np.array_split(group, -(-len(group) // limit)))
     return batches
+
+
+def in_row_order(
+    outputs: Sequence[NDArray[np.float32]], batches: Sequence[NDArray[np.intp]]
+) -> NDArray[np.float32]:
+    """What the batches gave, (N, ...) in the order of the rows.
+
+    Args:
+        outputs: Of each batch, (B, ...).
+        batches: Rows (B,) of each, in which every row appears exactly once.
+    """
+    ordered: NDArray[np.float32] = np.concatenate(outputs)[np.argsort(np.concatenate(batches))]
+    return ordered

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.batching import plan_batches
+from fastformers.batching import in_row_order, plan_batches
 from fastformers.engine import Engine
 from fastformers.tokenizer import TokenizedRows
 
@@ -160,9 +160,9 @@ def measure_rates(
 def predict_all(contender: Contender, rows: TokenizedRows) -> NDArray[np.float32]:
     """Logits (N, C) of all rows, in their order."""
     batches = contender.plan(rows)
-    logits = np.concatenate([contender.run(batch) for batch in batches])
-    restored: NDArray[np.float32] = logits[np.argsort(np.concatenate([b.rows_B for b in batches]))]
-    return restored
+    return in_row_order(
+        [contender.run(batch) for batch in batches], [batch.rows_B for batch in batches]
+    )
 
 
 def _in_turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:

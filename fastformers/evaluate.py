@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from fastformers.batching import plan_batches
+from fastformers.batching import in_row_order, plan_batches
 from fastformers.export import task_of
 from fastformers.tasks import (
     TaskName,
@@ -98,4 +98,4 @@ def teacher_logits(
             outputs.append(logits.float().cpu().numpy())
             num_done += len(rows_B)
             on_progress("evaluate", num_done, len(rows))
-    return np.concatenate(outputs)[np.argsort(np.concatenate(batches))]
+    return in_row_order(outputs, batches)

@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fastformers.batching import plan_batches
+from fastformers.batching import in_row_order, plan_batches
 from fastformers.encoder import Encoder
 from fastformers.engine import OnnxEngine
 from fastformers.errors import StageError
@@ -278,5 +278,4 @@ def run_graph(path: Path, rows: TokenizedRows) -> NDArray[np.float32]:
     engine = OnnxEngine(path, num_threads=0)
     batches = plan_batches(rows.lengths_N, max_batch_tokens=_BATCH_TOKENS)
     logits = [engine.run(rows.batch_ids(rows_B), rows.batch_types(rows_B)) for rows_B in batches]
-    order_N = np.concatenate(batches)
-    return np.concatenate(logits)[np.argsort(order_N)]
+    return in_row_order(logits, batches)

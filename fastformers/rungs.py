@@ -9,6 +9,7 @@ text, labels or bundles.
 Shape suffixes: N texts, S texts that are timed, B texts of a batch, C classes.
 """
 
+import itertools
 import os
 import queue
 import threading
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from fastformers.batching import plan_batches
+from fastformers.batching import in_row_order, plan_batches
 from fastformers.engine import OnnxEngine
 from fastformers.ladder import OnTokens, Rung, Timing, extrapolate, spread_sample
 from fastformers.tokenizer import TokenizedRows
@@ -196,7 +197,8 @@ def instances_rung(
                 is_stopped.set()  # or Ctrl-C would wait for all batches
                 raise
         seconds = time.perf_counter() - start
-        return Timing(seconds=seconds, logits_NC=_in_row_order(shares, len(rows)))
+        done_batches, logits = zip(*itertools.chain.from_iterable(shares), strict=True)
+        return Timing(seconds=seconds, logits_NC=in_row_order(logits, done_batches))
 
     instances = _count(len(cpus_of_instance), "instance")
     return Rung(
@@ -231,16 +233,6 @@ def _inputs(
         name: torch.nn.functional.pad(values, (0, missing), value=fill.get(name, 0))
         for name, values in inputs.items()
     }
-
-
-def _in_row_order(
-    shares: Sequence[Sequence[tuple[NDArray[np.intp], NDArray[np.float32]]]], num_rows: int
-) -> NDArray[np.float32]:
-    done = [batch for share in shares for batch in share]
-    logits_NC = np.empty((num_rows, done[0][1].shape[1]), np.float32)
-    for rows_B, logits_BC in done:
-        logits_NC[rows_B] = logits_BC
-    return logits_NC
 
 
 def _count(number: int, noun: str) -> str:

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from fastformers.batching import plan_batches
+from fastformers.batching import in_row_order, plan_batches
 from fastformers.errors import InputError
 from fastformers.evaluate import model_inputs
 from fastformers.tokenizer import TokenizedRows
@@ -180,4 +180,4 @@ def _write(
         file.flush()  # type: ignore[attr-defined]
     # An earlier call's mark may already say that they are there.
     with whole_file(directory / "logits.npy") as unfinished:
-        np.save(unfinished, np.concatenate(outputs)[np.argsort(np.concatenate(batches))])
+        np.save(unfinished, in_row_order(outputs, batches))

@@ -52,6 +52,23 @@ def write(path, rows):
     return path
 
 
+def write_labelled(path, texts, labels):
+    rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+    return write(path, rows)
+
+
+def config_of(teacher, file, tmp_path, **settings):
+    """To compress a teacher with one file for training and evaluation, whatever is lost."""
+    return CompressConfig(
+        teacher=teacher,
+        train=file,
+        eval=file,
+        output=tmp_path / "bundle",
+        max_accuracy_drop=100,
+        **settings,
+    )
+
+
 def run_flow(
     encoder,
     path,
@@ -71,15 +88,7 @@ def run_flow(
     )
     names = finetune(encoder, train, path, tmp_path / "teacher", config, task=task).labels
     result = compress(
-        CompressConfig(
-            teacher=tmp_path / "teacher",
-            train=path,
-            eval=path,
-            output=tmp_path / "bundle",
-            max_accuracy_drop=100,
-            columns=columns,
-            recipe=recipe,
-        )
+        config_of(tmp_path / "teacher", path, tmp_path, columns=columns, recipe=recipe)
     )
     pairs = train.text_pairs and list(zip(train.texts, train.text_pairs, strict=True))
     return SimpleNamespace(
@@ -93,10 +102,7 @@ def run_flow(
 def test_several_labels(encoder, texts, tmp_path):
     labels = [sorted(set(WORDS) & set(text.split()) - {"fast"}) for text in texts]
     assert [] in labels and ["bad", "good"] in labels
-    path = write(
-        tmp_path / "t.jsonl",
-        [{"text": text, "label": row} for text, row in zip(texts, labels, strict=True)],
-    )
+    path = write_labelled(tmp_path / "t.jsonl", texts, labels)
     flow = run_flow(encoder, path, tmp_path, epochs=10, recipe=RecipeConfig())
     bundle, predictions = flow.bundle, flow.predictions
     assert (bundle.task, bundle.metric) == ("multi-label-classification", "micro-F1")
@@ -127,10 +133,7 @@ def test_regression(encoder, make_texts, tmp_path, task):
     texts = [f"{'good' if row % 2 else 'bad'} {text}" for row, text in enumerate(plain)]
     counts = [5 if row % 2 else 1 for row in range(64)]
     values = [count / 4 for count in counts] if task is None else counts
-    path = write(
-        tmp_path / "t.jsonl",
-        [{"text": text, "label": value} for text, value in zip(texts, values, strict=True)],
-    )
+    path = write_labelled(tmp_path / "t.jsonl", texts, values)
     flow = run_flow(encoder, path, tmp_path, task=task, epochs=10 if task is None else 1)
     assert (flow.bundle.task, flow.bundle.metric) == ("regression", "Spearman")
     assert (flow.bundle.labels, flow.names, flow.bundle.num_outputs) == ((), [], 1)
@@ -166,14 +169,8 @@ def test_embeddings(encoder, make_texts, tmp_path, precision):
     )
     texts = make_texts(60)
     file = write(tmp_path / "t.jsonl", [{"text": text} for text in texts])
-    config = CompressConfig(
-        teacher=path,
-        train=file,
-        eval=file,
-        output=tmp_path / "bundle",
-        max_accuracy_drop=100,
-        recipe=RecipeConfig(precision=precision, trim_vocabulary=104),
-    )
+    recipe = RecipeConfig(precision=precision, trim_vocabulary=104)
+    config = config_of(path, file, tmp_path, recipe=recipe)
     bundle = compress(config).bundle
     assert (bundle.task, bundle.metric) == ("embedding", "rank agreement")
     assert (bundle.labels, bundle.num_outputs, bundle.max_length) == ((), 32, 20)
@@ -226,8 +223,7 @@ def qualities(bundle):
 
 def test_a_pruned_student_of_several_labels(encoder, texts, tmp_path):
     labels = [sorted({*WORDS} & {*text.split()} - {"fast"}) for text in texts]
-    rows = [{"text": text, "label": row} for text, row in zip(texts, labels, strict=True)]
-    path = write(tmp_path / "t.jsonl", rows)
+    path = write_labelled(tmp_path / "t.jsonl", texts, labels)
     flow = run_flow(encoder, path, tmp_path, epochs=10, num_layers=2, recipe=STUDENT)
     teacher, *_, pruned = qualities(flow.bundle)
     assert (flow.bundle.task, flow.bundle.labels) == (
@@ -239,8 +235,7 @@ def test_a_pruned_student_of_several_labels(encoder, texts, tmp_path):
 
 def test_a_pruned_student_of_a_regression(encoder, texts, tmp_path):
     values = [float(text.split().count("good")) + 0.5 for text in texts]
-    rows = [{"text": text, "label": value} for text, value in zip(texts, values, strict=True)]
-    path = write(tmp_path / "t.jsonl", rows)
+    path = write_labelled(tmp_path / "t.jsonl", texts, values)
     flow = run_flow(encoder, path, tmp_path, epochs=10, num_layers=2, recipe=STUDENT)
     teacher, student, pruned, _ = qualities(flow.bundle)
     assert (flow.bundle.task, flow.bundle.num_outputs) == ("regression", 1)
@@ -254,15 +249,7 @@ def test_a_pruned_student_of_an_embedding_model(encoder, make_texts, tmp_path, n
     )
     texts = make_texts(100, max_words=8)
     file = write(tmp_path / "t.jsonl", [{"text": text} for text in texts])
-    config = CompressConfig(
-        teacher=path,
-        train=file,
-        eval=file,
-        output=tmp_path / "bundle",
-        work=tmp_path / "work",
-        max_accuracy_drop=100,
-        recipe=STUDENT,
-    )
+    config = config_of(path, file, tmp_path, work=tmp_path / "work", recipe=STUDENT)
     bundle = compress(config).bundle
     teacher, _, pruned, exported = qualities(bundle)
     rows = bundle.load_tokenizer().encode(texts)
