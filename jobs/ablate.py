@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from cluster.pricing import HourlyPrice
-from cluster.topology import HostTopology, discover_topology, plan_core_sets
+from cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
+from cluster.pricing.prices import HourlyPrice
+from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
-from fastformers.whole_file import whole_file
-from jobs.cli import add_example_arguments, console, labelled_columns, run
-from jobs.demo import DEMO_BUNDLE
-from jobs.progress import show_progress
-from jobs.score import price_of
+from fastformers.inference.bundle import DEMO_BUNDLE
+from jobs.console.arguments import add_example_arguments, labelled_columns, price_of
+from jobs.console.output import console, run
+from jobs.console.progress import show_progress
 
 if TYPE_CHECKING:
-    from fastformers.ladder import Ladder, LadderProgress, RungResult
+    from fastformers.ablation.measure import Ladder, LadderProgress, RungResult
 
 _LINE_EVERY_S = 10.0
 # Runnable processes for each core, over the last minute, from which a machine counts as busy.
@@ -99,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     # Also so that a missing extra shows now, not after the measurement.
-    from fastformers.ladder import measure_ladder
-    from fastformers.ladder_plot import draw_ladder
-    from fastformers.ladder_report import (
+    from fastformers.ablation.measure import measure_ladder
+    from fastformers.ablation.plot import draw_ladder
+    from fastformers.ablation.report import (
         CLOCK,
         describe_texts,
         headline,
@@ -174,7 +174,7 @@ def _check(options: argparse.Namespace) -> None:
 def _build(
     options: argparse.Namespace, cpus_of_instance: Sequence[tuple[int, ...]], scratch: Path
 ) -> "Ladder":
-    from fastformers.ladder_texts import TextsConfig
+    from fastformers.ablation.texts import TextsConfig
 
     config = TextsConfig(
         eval=options.eval,
@@ -184,7 +184,7 @@ def _build(
         baseline_rows=options.baseline_rows,
     )
     if options.shapes_only is None:
-        from fastformers.ablate import build_ladder
+        from fastformers.ablation.from_models import build_ladder
 
         with show_progress() as on_progress:
             return build_ladder(
@@ -195,7 +195,7 @@ def _build(
                 cpus_of_instance=cpus_of_instance,
                 on_progress=on_progress,
             )
-    from fastformers.paper_shapes import SHAPE_LADDERS, build_shape_ladder
+    from fastformers.ablation.from_shapes import SHAPE_LADDERS, build_shape_ladder
 
     return build_shape_ladder(
         SHAPE_LADDERS[options.shapes_only],
@@ -229,7 +229,7 @@ def _show_result(result: "RungResult") -> None:
 
 
 def _table(results: Sequence["RungResult"], title: str) -> Table:
-    from fastformers.ladder_report import COLUMNS, numbered_cells
+    from fastformers.ablation.report import COLUMNS, numbered_cells
 
     table = Table(title=title, title_justify="left")
     table.add_column(COLUMNS[0])

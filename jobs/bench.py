@@ -24,8 +24,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.job_benchmark import measure_engine_alone
-from cluster.peers import (
+from cluster.cost.machine_profile import write_profile
+from cluster.execution.engine_alone import measure_engine_alone
+from cluster.execution.job import plan_prepare, plan_score
+from cluster.execution.topology import discover_topology
+from cluster.pricing.prices import find_price, load_prices
+from cluster.settings import CorpusSettings
+from cluster.storage import open_directory
+from fastformers.benchmark.comparison import Anatomy, Race, dissect, our_name, race_engines
+from fastformers.errors import InputError
+from fastformers.inference.autotune import tune
+from fastformers.inference.cpu import read_cpu_model
+from jobs.benchmarks.job_baselines import (
     PEERS,
     TEXT_COLUMN,
     PeerName,
@@ -34,17 +44,8 @@ from cluster.peers import (
     run_peer,
     write_different_texts,
 )
-from cluster.plan import plan_prepare, plan_score
-from cluster.pricing import find_price, load_prices
-from cluster.settings import CorpusSettings
-from cluster.storage import open_directory
-from cluster.topology import discover_topology
-from fastformers.cost_profile import read_cpu_model
-from fastformers.engine_race import Anatomy, Race, dissect, our_name, race_engines
-from fastformers.errors import InputError
-from fastformers.machine_profile import write_profile
-from fastformers.tuning import tune
-from jobs.bench_report import (
+from jobs.benchmarks.subject import Subject, open_subject
+from jobs.benchmarks.tables import (
     check_plot,
     describe_anatomy,
     describe_races,
@@ -52,16 +53,16 @@ from jobs.bench_report import (
     print_report,
     save_plot,
 )
-from jobs.bench_subject import Subject, open_subject
-from jobs.cli import columns, console, run
-from jobs.cost import calibrate, check_own_type
-from jobs.score import (
+from jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
+    columns,
     corpus_settings,
-    execute,
     price_of,
 )
+from jobs.console.calibrate import calibrate, check_own_type
+from jobs.console.execute import execute
+from jobs.console.output import console, run
 
 PARTS = ("engines", "operators", "job", "peers")
 

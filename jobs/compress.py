@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from cluster.plots import Candidate
-from cluster.pricing import HourlyPrice, choose_price, load_prices, usd_of
-from cluster.report_page import can_draw, render_search_page
-from cluster.series import pick_frontier
-from jobs.cli import add_example_arguments, console, labelled_columns, run
-from jobs.progress import show_progress
+from cluster.pricing.prices import HourlyPrice, choose_price, load_prices, usd_of
+from cluster.report.downsample import pick_frontier
+from cluster.report.page import can_draw, render_search_page
+from cluster.report.plots import Candidate
+from jobs.console.arguments import add_example_arguments, labelled_columns
+from jobs.console.output import console, run
+from jobs.console.progress import show_progress
 
 if TYPE_CHECKING:
-    from fastformers.bundle import StageQuality
-    from fastformers.compress import CompressConfig, Compressed
-    from fastformers.recipe_config import RecipeConfig
-    from fastformers.search import Candidate as Tried
+    from fastformers.compression.compress import CompressConfig, Compressed
+    from fastformers.compression.recipe_config import RecipeConfig
+    from fastformers.compression.search import Candidate as Tried
+    from fastformers.inference.bundle import StageQuality
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -119,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        from fastformers.compress import compress
+        from fastformers.compression.compress import compress
 
         config = _config(options)
         with show_progress() as on_progress:
@@ -146,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _config(options: argparse.Namespace) -> "CompressConfig":
-    from fastformers.compress import CompressConfig
+    from fastformers.compression.compress import CompressConfig
 
     return CompressConfig(
         teacher=options.teacher,
@@ -165,9 +166,9 @@ def _config(options: argparse.Namespace) -> "CompressConfig":
 
 
 def _recipe(options: argparse.Namespace) -> "RecipeConfig":
-    from fastformers.distill import DistillConfig
-    from fastformers.recipe_config import RecipeConfig
-    from fastformers.training import TrainingConfig
+    from fastformers.compression.distill import DistillConfig
+    from fastformers.compression.recipe_config import RecipeConfig
+    from fastformers.models.trainer import TrainingConfig
 
     return RecipeConfig(
         trim_vocabulary=options.trim_vocabulary,

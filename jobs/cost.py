@@ -12,15 +12,28 @@ currency (USD, or another with its rate in usd_per_unit).
 """
 
 import argparse
-import builtins
 import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from cluster.cost import BundleCost, CostSettings, estimate_cost, open_sample, plan_offers
-from cluster.cost_report import (
+from cluster.cost.bundle_cost import (
+    BundleCost,
+    CostSettings,
+    estimate_cost,
+    open_sample,
+    plan_offers,
+)
+from cluster.cost.cluster_plan import PlanSettings, plan_cluster
+from cluster.cost.machine_profile import (
+    MachineProfile,
+    fit_to_run,
+    load_profiles,
+    write_profile,
+)
+from cluster.cost.ray_cluster_file import render_cluster_file
+from cluster.cost.tables import (
     describe_cost,
     describe_plans,
     explain_instances,
@@ -30,24 +43,15 @@ from cluster.cost_report import (
     render_plans,
     render_work,
 )
-from cluster.plan_cluster import PlanSettings, plan_cluster
-from cluster.price_sources import SOURCE_OF_CLOUD, refresh_prices, write_prices
-from cluster.pricing import InstancePrice, find_price, load_prices
-from cluster.ray_cluster_file import render_cluster_file
-from cluster.run import REPORT_FILE
+from cluster.execution.run import REPORT_FILE
+from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
+from cluster.pricing.prices import InstancePrice, find_price, load_prices
 from cluster.settings import CorpusSettings
 from cluster.storage import open_directory
-from cluster.topology import discover_topology, plan_core_sets
-from fastformers.bundle import Bundle, open_bundle
 from fastformers.errors import InputError
-from fastformers.machine_profile import (
-    MachineProfile,
-    fit_to_run,
-    load_profiles,
-    measure_machine_profile,
-    write_profile,
-)
-from jobs.cli import console, run
+from fastformers.inference.bundle import Bundle, open_bundle
+from jobs.console.calibrate import calibrate, check_own_type
+from jobs.console.output import console, run
 
 _SECONDS_OF_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
@@ -169,28 +173,6 @@ def _measure(
     return [profile]
 
 
-def calibrate(bundle: Bundle, instance_type: str | None) -> MachineProfile:
-    """Measure this machine with all its cores busy at once."""
-    core_sets = plan_core_sets(discover_topology(), num_actors=None, cores_per_actor=1)
-    console.print(f"measuring {bundle.path} on {len(core_sets)} cores at once")
-    return measure_machine_profile(
-        bundle,
-        texts=_calibration_texts(),
-        core_sets=[frozenset(core_set.cpus) for core_set in core_sets],
-        instance_type=instance_type,
-    )
-
-
-def check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
-    """Refuse a type that this machine cannot be, or that was measured in part."""
-    if own is None or own.gpu_count or profile.num_workers in (own.physical_cores, own.vcpus):
-        return
-    raise InputError(
-        f"--instance-type {own.instance_type} has {own.physical_cores} physical cores, but "
-        f"{profile.num_workers} were measured; measure all of such a machine, or leave it out"
-    )
-
-
 def _cost_of(
     options: argparse.Namespace,
     bundle_path: Path,
@@ -254,12 +236,6 @@ def _plan_settings(options: argparse.Namespace) -> PlanSettings | None:
         interruptions_per_hour=options.interruptions_per_hour,
     )
     return None if options.deadline is None and options.budget is None else settings
-
-
-def _calibration_texts() -> list[str]:
-    """English that is everywhere: docstrings of Python's builtins."""
-    texts = [value.__doc__ for value in vars(builtins).values() if value.__doc__]
-    return list(texts)
 
 
 def _refresh(arguments: Sequence[str]) -> int:

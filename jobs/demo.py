@@ -17,16 +17,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
 
-from cluster.plan import plan_score
-from cluster.report import SUMMARY_KEYS
-from cluster.report_table import render_bill
+from cluster.execution.job import plan_score
+from cluster.report.summary import SUMMARY_KEYS
+from cluster.report.tables import render_bill
 from cluster.settings import ActorSettings, CorpusSettings
-from fastformers.docstrings import collect_docstrings, write_docstrings
-from jobs.cli import console, run
-from jobs.report import write_page
-from jobs.score import execute, price_of
-
-DEMO_BUNDLE = Path(__file__).parent.parent / "fastformers" / "demo_bundle"
+from fastformers.data.demo_corpus import collect_docstrings, write_docstrings
+from fastformers.inference.bundle import DEMO_BUNDLE
+from jobs.console.arguments import price_of
+from jobs.console.execute import execute
+from jobs.console.output import console, run
+from jobs.console.page import write_page
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

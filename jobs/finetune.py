@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.cli import add_example_arguments, console, labelled_columns, run
-from jobs.progress import show_progress
+from jobs.console.arguments import add_example_arguments, labelled_columns
+from jobs.console.output import console, run
+from jobs.console.progress import show_progress
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -44,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        from fastformers.finetune import FinetuneConfig, finetune
-        from fastformers.superglue import load_labelled
-        from fastformers.tasks import metric_name
-        from fastformers.training import Epoch
+        from fastformers.data.superglue import load_labelled
+        from fastformers.inference.tasks import metric_name
+        from fastformers.models.finetune import FinetuneConfig, finetune
+        from fastformers.models.trainer import Epoch
 
         columns = labelled_columns(options)
         train = load_labelled(options.train, columns)

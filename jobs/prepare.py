@@ -9,15 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.plan import plan_prepare
-from jobs.cli import console, run
-from jobs.score import (
-    actor_settings,
-    add_corpus_arguments,
-    corpus_settings,
-    execute,
-    price_of,
-)
+from cluster.execution.job import plan_prepare
+from jobs.console.arguments import actor_settings, add_corpus_arguments, corpus_settings, price_of
+from jobs.console.execute import execute
+from jobs.console.output import console, run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.report_page import PAGE_FILE, can_draw, render_page
-from cluster.run import REPORT_FILE, RUN_FILE
-from cluster.storage import Directory, open_directory
+from cluster.execution.run import REPORT_FILE, RUN_FILE
+from cluster.report.page import can_draw
+from cluster.storage import open_directory
 from fastformers.errors import InputError
-from jobs.cli import console, run
-
-GET_PAGE = "for a page to look at: pip install 'fastformers[report]', then fastformers report"
+from jobs.console.output import run
+from jobs.console.page import GET_PAGE, write_page
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -50,17 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return {"page": write_page(output, report)}
 
     return run(job)
-
-
-def write_page(output: Directory, report: dict[str, Any]) -> str | None:
-    """Write the page beside the report; returns its path, or None without the extra `report`."""
-    if not can_draw():
-        console.print(f"{GET_PAGE} {output}", markup=False)
-        return None
-    with output.write(PAGE_FILE) as file:
-        file.write(render_page(report).encode())
-    console.print(f"page: {output}/{PAGE_FILE}", markup=False)
-    return f"{output}/{PAGE_FILE}"
 
 
 if __name__ == "__main__":

@@ -10,73 +10,24 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
-from cluster.energy import COUNTRY_VARIABLE, EnergyMeter
-from cluster.plan import plan_score
-from cluster.pricing import HourlyPrice, choose_price, load_prices
-from cluster.progress import ProgressDisplay
-from cluster.report import SUMMARY_KEYS, build_report
-from cluster.report_table import render_bill
-from cluster.run import REPORT_FILE, ScoreRun
-from cluster.settings import ActorSettings, CorpusSettings
-from cluster.topology import describe_core_sets, discover_topology, plan_core_sets
-from jobs.cli import columns, console, run
-from jobs.report import write_page
-
-
-def add_corpus_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    needs_output: bool = True,
-    needs_bundle: bool = True,
-    scores: bool = True,
-) -> None:
-    """Arguments that `prepare`, `score` and `bench` share."""
-    parser.add_argument(
-        "--bundle", type=Path, required=needs_bundle, help="directory of the bundle"
-    )
-    parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
-    parser.add_argument("--text-column", default="text")
-    parser.add_argument("--text-pair-column", help="second text, where the bundle reads pairs")
-    parser.add_argument(
-        "--keep-columns", type=columns, default=(), metavar="A,B", help="passed to the predictions"
-    )
-    parser.add_argument("--limit", type=int, metavar="ROWS", help="only the first rows")
-    parser.add_argument(
-        "--shard-seconds", type=float, help="predicted core-seconds a shard (by corpus size, 2-20)"
-    )
-    parser.add_argument(
-        "--skip-unreadable-files",
-        action="store_true",
-        help="leave out files that cannot be opened, and go on",
-    )
-    parser.add_argument("--num-actors", type=int, help="over all nodes (as many as fit)")
-    parser.add_argument(
-        "--cores-per-actor",
-        type=_cores,
-        default=1,
-        metavar="N|auto",
-        help="physical cores each actor owns (1); auto measures which split is fastest",
-    )
-    if scores:
-        parser.add_argument(
-            "--engine",
-            choices=("onnxruntime", "openvino", "auto"),
-            default="onnxruntime",
-            help="what runs the model (onnxruntime); auto measures which is faster",
-        )
-    parser.add_argument("--oversubscribe", action="store_true", help="let actors share cores")
-    parser.add_argument("--address", help="of a Ray cluster (RAY_ADDRESS, or a local one)")
-    parser.add_argument(
-        "--timeout-s",
-        type=float,
-        help="limit for a shard (30 times its prediction, at least 300)",
-    )
-    parser.add_argument("--usd-per-hour", type=float, help="price of one machine")
-    parser.add_argument("--instance-type", help="take the price from the built-in table")
+from cluster.execution.job import plan_score
+from cluster.execution.run import ScoreRun
+from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
+from cluster.pricing.prices import HourlyPrice
+from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
+from cluster.report.summary import SUMMARY_KEYS
+from cluster.report.tables import render_bill
+from jobs.console.arguments import (
+    actor_settings,
+    add_corpus_arguments,
+    corpus_settings,
+    price_of,
+)
+from jobs.console.execute import execute
+from jobs.console.output import console, run
+from jobs.console.page import write_page
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -132,56 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(job, resume="Finished shards are kept: run the same command again to go on.")
 
 
-def execute(
-    score_run: ScoreRun,
-    actors: ActorSettings,
-    price: HourlyPrice,
-    meter: EnergyMeter | None = None,
-) -> dict[str, Any]:
-    """Run it with progress on stderr; returns the report, which is also written to the output."""
-    unit = "prepared" if score_run.output is None else "scored"
-    display = ProgressDisplay(console, unit=unit, usd_per_hour=price.usd_per_hour)
-    with meter or nullcontext(), display:
-        result = score_run.run(actors, display, console.print)
-    energy = meter.energy if meter is not None else None
-    report = build_report(score_run, result, price, energy=energy)
-    (score_run.output or score_run.shards).write_json(REPORT_FILE, report)
-    return report
-
-
-def corpus_settings(options: argparse.Namespace) -> CorpusSettings:
-    """What to read, from the command line."""
-    return CorpusSettings(
-        text_column=options.text_column,
-        text_pair_column=options.text_pair_column,
-        keep_columns=options.keep_columns,
-        limit=options.limit,
-        shard_seconds=options.shard_seconds,
-        skip_unreadable_files=options.skip_unreadable_files,
-    )
-
-
-def actor_settings(options: argparse.Namespace) -> ActorSettings:
-    """Who works, from the command line."""
-    return ActorSettings(
-        num_actors=options.num_actors,
-        cores_per_actor=options.cores_per_actor,
-        oversubscribe=options.oversubscribe,
-        address=options.address,
-        timeout_s=options.timeout_s,
-    )
-
-
-def price_of(options: argparse.Namespace) -> HourlyPrice:
-    """Price of a machine, from the command line or the table."""
-    return choose_price(
-        usd_per_hour=options.usd_per_hour,
-        instance_type=options.instance_type,
-        num_cores=discover_topology().num_usable_cores,
-        prices=load_prices(),
-    )
-
-
 def _dry_run(
     score_run: ScoreRun, options: argparse.Namespace, price: HourlyPrice
 ) -> dict[str, Any]:
@@ -199,15 +100,6 @@ def _dry_run(
         console.print(f"{name}: {value}")
     console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price.label})")
     return {"dry_run": True, **plan, "usd_per_hour": price.usd_per_hour, "price": price.label}
-
-
-def _cores(text: str) -> int | None:
-    if text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
 
 
 if __name__ == "__main__":

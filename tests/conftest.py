@@ -10,11 +10,12 @@ import pytest
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from fastformers.bundle import Bundle, StageQuality, write_bundle
-from fastformers.cost_profile import CostProfile, read_cpu_model
-from fastformers.encoder import Encoder, Head, Layer, Linear, Norm
-from fastformers.graph import write_graph
-from fastformers.tasks import TaskName
+from fastformers.export.encoder import Encoder, Head, Layer, Linear, Norm
+from fastformers.export.graph import write_graph
+from fastformers.inference.bundle import Bundle, StageQuality, write_bundle
+from fastformers.inference.cost_profile import CostProfile
+from fastformers.inference.cpu import read_cpu_model
+from fastformers.inference.tasks import TaskName
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 

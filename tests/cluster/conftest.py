@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import cluster.run
-from cluster import prepared
-from cluster.actor import Worker
-from cluster.run import ScoreRun
+import cluster.execution.run
+from cluster.execution.run import ScoreRun
+from cluster.execution.worker import Worker
 from cluster.settings import ActorSettings
-from cluster.shard_queue import Lease
+from cluster.shards import preparation
+from cluster.shards.shard_queue import Lease
 
 
 def write_rows(path, rows, *, row_group_size=3):
@@ -54,7 +54,7 @@ def read_slices(corpus, *, limit=None):
                     start=start,
                     stop=piece.stop,
                     max_rows=piece.max_rows,
-                    chunk_bytes=prepared.READ_CHUNK_BYTES,
+                    chunk_bytes=preparation.READ_CHUNK_BYTES,
                 )
                 reads.append(rows)
                 start = rows.rest_start

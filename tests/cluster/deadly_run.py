@@ -7,14 +7,14 @@ from pathlib import Path
 
 import ray
 
-import fastformers.engine
-from cluster.plan import plan_score
+import fastformers.inference.engine
+from cluster.execution.job import plan_score
 from cluster.settings import ActorSettings, CorpusSettings
 
 
 def arm(deed: str) -> None:
     """Make this process's engine die, or hang, on a row of four equal words."""
-    run = fastformers.engine.OnnxEngine.run
+    run = fastformers.inference.engine.OnnxEngine.run
 
     def deadly(self, ids_BT, types_BT):
         words_BT = ids_BT[:, 1:-1]
@@ -24,7 +24,7 @@ def arm(deed: str) -> None:
             os._exit(1) if deed == "die" else time.sleep(3600)
         return run(self, ids_BT, types_BT)
 
-    fastformers.engine.OnnxEngine.run = deadly
+    fastformers.inference.engine.OnnxEngine.run = deadly
 
 
 if __name__ == "__main__":

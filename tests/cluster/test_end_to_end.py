@@ -19,7 +19,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from cluster.topology import discover_topology
+from cluster.execution.topology import discover_topology
 from fastformers import Scorer
 
 pytestmark = pytest.mark.cluster

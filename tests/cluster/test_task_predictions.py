@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from cluster.plan import plan_score
+from cluster.execution.job import plan_score
 from cluster.settings import CorpusSettings
 from fastformers import Scorer
-from fastformers.tasks import TASKS, prediction_columns
+from fastformers.inference.tasks import TASKS, prediction_columns
 
 LABELS = ("a", "b", "c")
 TYPES = {

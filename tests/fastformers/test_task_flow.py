@@ -7,24 +7,24 @@ import numpy as np
 import pytest
 
 from fastformers import Scorer
+from fastformers.data.examples import Columns
 from fastformers.errors import InputError
-from fastformers.examples import Columns
-from fastformers.tasks import measure_agreement, rank_agreement, spearman
+from fastformers.inference.tasks import measure_agreement, rank_agreement, spearman
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from fastformers.compress import CompressConfig, compress  # noqa: E402
-from fastformers.distill import DistillConfig  # noqa: E402
-from fastformers.evaluate import teacher_logits  # noqa: E402
-from fastformers.export import load_teacher, task_of  # noqa: E402
-from fastformers.finetune import FinetuneConfig, finetune  # noqa: E402
-from fastformers.recipe_config import RecipeConfig  # noqa: E402
-from fastformers.sentence import SentenceEncoder  # noqa: E402
-from fastformers.student import cut_layers, spread_layers  # noqa: E402
-from fastformers.superglue import READERS, load_labelled  # noqa: E402
-from fastformers.training import TrainingConfig  # noqa: E402
+from fastformers.compression.compress import CompressConfig, compress  # noqa: E402
+from fastformers.compression.distill import DistillConfig  # noqa: E402
+from fastformers.compression.recipe_config import RecipeConfig  # noqa: E402
+from fastformers.compression.student import cut_layers, spread_layers  # noqa: E402
+from fastformers.data.superglue import READERS, load_labelled  # noqa: E402
+from fastformers.models.finetune import FinetuneConfig, finetune  # noqa: E402
+from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.loading import load_teacher, task_of  # noqa: E402
+from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
+from fastformers.models.trainer import TrainingConfig  # noqa: E402
 from jobs.compress import main as compress_main  # noqa: E402
 from jobs.finetune import main as finetune_main  # noqa: E402
 

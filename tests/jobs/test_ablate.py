@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from cluster.topology import plan_core_sets
+from cluster.execution.topology import plan_core_sets
 from jobs.cli import main
 
 torch = pytest.importorskip("torch")
@@ -117,7 +117,8 @@ def test_a_busy_machine_and_an_estimated_price_are_said_to_be_such(
 
 
 def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
-    from fastformers.paper_shapes import SHAPE_LADDERS, EncoderShape, ShapeLadder
+    from fastformers.ablation.from_shapes import SHAPE_LADDERS, ShapeLadder
+    from fastformers.benchmark.random_models import EncoderShape
 
     shape = EncoderShape(
         num_layers=1,

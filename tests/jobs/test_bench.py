@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from cluster.peers import PEERS, PeerResult
-from cluster.topology import discover_topology
-from fastformers import engine_race, operator_profile
-from fastformers.benchmark import measure_rates
-from fastformers.machine_profile import load_profiles
+from cluster.cost.machine_profile import load_profiles
+from cluster.execution.topology import discover_topology
+from fastformers.benchmark import comparison, operator_profile
+from fastformers.benchmark.timing import measure_rates
 from jobs import bench as bench_module
-from jobs.bench_subject import Subject
+from jobs.benchmarks.job_baselines import PEERS, PeerResult
+from jobs.benchmarks.subject import Subject
 from jobs.cli import main
 
 RATIOS = {
@@ -52,7 +52,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture
 def bench(capsys, monkeypatch):
     """Run it in this process, with as little time on the clock as a measurement can take."""
-    monkeypatch.setattr(engine_race, "measure_rates", partial(measure_rates, shape_s=0.0))
+    monkeypatch.setattr(comparison, "measure_rates", partial(measure_rates, shape_s=0.0))
     monkeypatch.setattr(operator_profile, "_GEMM_SIZES", (16,))
     monkeypatch.setattr(operator_profile, "_GEMM_S", 0.01)
 
@@ -249,10 +249,10 @@ def test_bad_input_gets_one_line(bench, corpus, long_bundle, options, message):
 _QUICKLY = """
 import sys
 from functools import partial
-from fastformers import engine_race, operator_profile
+from fastformers import comparison, operator_profile
 from fastformers.benchmark import measure_rates
 from jobs.cli import main
-engine_race.measure_rates = partial(measure_rates, shape_s=0.01)
+comparison.measure_rates = partial(measure_rates, shape_s=0.01)
 operator_profile._GEMM_SIZES, operator_profile._GEMM_S = (64,), 0.01
 sys.exit(main(sys.argv[1:]))
 """

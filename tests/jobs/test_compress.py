@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from cluster.pricing import HourlyPrice
+from cluster.pricing.prices import HourlyPrice
 from jobs import compress
 
 PRICE = HourlyPrice(usd_per_hour=0.36, label="0.36 USD per core-hour", is_estimate=True)

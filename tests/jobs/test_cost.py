@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from cluster.pricing import PRICE_TABLE
-from fastformers.machine_profile import profile_of_bundle, write_profile
+from cluster.cost.machine_profile import profile_of_bundle, write_profile
+from cluster.pricing.prices import PRICE_TABLE
 from jobs.cli import main
 
 

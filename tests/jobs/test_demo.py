@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from fastformers import Scorer, open_bundle
+from fastformers.inference.bundle import DEMO_BUNDLE
 from jobs.cli import main
-from jobs.demo import DEMO_BUNDLE
 
 BANNED = ("torch", "transformers", "onnx")
 
@@ -35,7 +35,9 @@ def test_print_bundle(capsys):
     assert capsys.readouterr().out.strip() == str(DEMO_BUNDLE)
 
 
-@pytest.mark.parametrize("module", ["jobs.score", "jobs.demo", "cluster.actor", "fastformers"])
+@pytest.mark.parametrize(
+    "module", ["jobs.score", "jobs.demo", "cluster.execution.worker", "fastformers"]
+)
 def test_scoring_imports_nothing_of_the_offline_half(module):
     code = f"import sys, {module}; print([m for m in {BANNED} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

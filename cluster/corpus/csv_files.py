@@ -1,0 +1,163 @@
+"""Read CSV files with a header line.
+
+    slices -> [csv_files] -> rows, good and bad, in corpus order -> shards
+
+CSV has no types, so kept columns are strings; a quoted field may hold line breaks, so a CSV file is
+read in order.
+"""
+
+import csv
+import io
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import pyarrow as pa
+import pyarrow.fs
+
+from cluster.corpus.readers import FilePart, Rows, check_columns, check_texts
+from cluster.corpus.text_lines import (
+    convert_values,
+    count_records,
+    is_compressed,
+    open_lines,
+    unreadable_reason,
+)
+
+_CONVINCING_RECORDS = 5  # that have as many fields as the header, to believe that a record begins
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvReader:
+    """CSV files with a header line, read in order: a quoted field may hold line breaks."""
+
+    filesystem: pyarrow.fs.FileSystem
+    text_columns: tuple[str, ...]
+    kept_schema: pa.Schema
+    skip_unreadable: bool
+    expansion: ClassVar[int] = 1
+
+    @classmethod
+    def open(
+        cls,
+        filesystem: pyarrow.fs.FileSystem,
+        path: str,
+        *,
+        text_columns: tuple[str, ...],
+        keep_columns: tuple[str, ...],
+        skip_unreadable: bool,
+    ) -> Self | None:
+        with open_lines(filesystem, path, 0) as file:
+            names = _header(file, [0])
+            if names is None or file.peek(1) == b"":
+                return None
+        check_columns(path, names, text_columns, keep_columns)
+        return cls(
+            filesystem=filesystem,
+            text_columns=text_columns,
+            kept_schema=pa.schema([(name, pa.string()) for name in keep_columns]),
+            skip_unreadable=skip_unreadable,
+        )
+
+    def plan_file(self, path: str, part_bytes: int, limit: int | None) -> Iterator[FilePart]:
+        [info] = self.filesystem.get_file_info([path])
+        num_rows = None
+        if limit is not None:
+            with open_lines(self.filesystem, path, 0) as file:
+                _header(file, [0])
+                records = itertools.islice(_records(file, [0]), limit)
+                num_rows = count_records(records, path, skip=self.skip_unreadable)
+        yield FilePart(
+            start=0, stop=None, num_bytes=info.size, num_rows=num_rows, max_rows=num_rows
+        )
+
+    def read(
+        self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
+    ) -> Rows:
+        with open_lines(self.filesystem, path, 0) as file:
+            header_end = [0]
+            names = _header(file, header_end) or []
+        start = start or header_end[0]
+        seekable = not is_compressed(path) and max_rows is None
+        position = [start]
+        rows: list[list[str]] = []
+        errors: dict[int, str] = {}
+        rest_start = None
+        with open_lines(self.filesystem, path, start) as file:
+            records = itertools.islice(_records(file, position), max_rows)
+            while True:
+                try:
+                    fields = next(records, None)
+                except OSError as error:
+                    fields = unreadable_reason(path, error, skip=self.skip_unreadable)
+                if fields is None:
+                    break
+                if isinstance(fields, str):
+                    errors[len(rows)] = fields
+                elif len(fields) != len(names):
+                    errors[len(rows)] = f"{len(fields)} fields, but the header has {len(names)}"
+                rows.append([""] * len(names) if len(rows) in errors else list(fields))
+                if seekable and position[0] - start >= chunk_bytes and file.peek(1):
+                    rest_start = position[0]
+                    break
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
+        texts = [columns.get(name, ()) for name in self.text_columns]
+        kept = [convert_values(columns.get(f.name, ()), f, errors) for f in self.kept_schema]
+        return Rows(
+            texts=check_texts(texts, self.text_columns, errors),
+            errors=errors,
+            kept=pa.table(kept, schema=self.kept_schema),
+            rest_start=rest_start,
+        )
+
+    def find_record(self, path: str, position: int, size_bytes: int) -> int:
+        """Byte at or after `position` where a record seems to begin; for samples.
+
+        That is after the first line break behind which some records in a row have as many fields
+        as the header. A quoted field that holds such lines itself can deceive it.
+        """
+        with open_lines(self.filesystem, path, 0) as file:
+            end = [0]
+            num_fields = len(_header(file, end) or [])
+        if position <= end[0]:
+            return end[0]
+        with open_lines(self.filesystem, path, position - 1) as file:
+            start = position - 1 + len(file.readline())
+            while start < size_bytes:
+                file.seek(start)
+                records = list(itertools.islice(_records(file, [0]), _CONVINCING_RECORDS))
+                if all(not isinstance(r, str) and len(r) == num_fields for r in records):
+                    return start
+                file.seek(start)
+                start += len(file.readline())
+        return size_bytes
+
+
+def _decoded(file: io.BufferedReader, position: list[int]) -> Iterator[str]:
+    """Lines as text, undecodable bytes as surrogates; counts the bytes in `position[0]`."""
+    for line in file:
+        position[0] += len(line)
+        yield line.decode("utf-8", "surrogateescape")
+
+
+def _records(file: io.BufferedReader, position: list[int]) -> Iterator[list[str] | str]:
+    """Fields of each record, or why it has none; blank lines are no records."""
+    reader = csv.reader(_decoded(file, position))
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            yield f"not CSV: {error}"
+            continue
+        if fields is None:
+            return
+        if fields:
+            yield fields
+
+
+def _header(file: io.BufferedReader, position: list[int]) -> list[str] | None:
+    """Column names, from the first line that is not blank; None if there is none."""
+    lines = _decoded(file, position)
+    first = next(lines, "").removeprefix("\ufeff")
+    return next(filter(None, csv.reader(itertools.chain([first], lines))), None)

@@ -1,0 +1,45 @@
+"""Open a corpus and a bundle, and check that they fit together.
+
+    command line -> [inputs] -> bundle, corpus -> job, cost
+
+Knows nothing of Ray, shards or prices.
+"""
+
+from pathlib import Path
+
+from cluster.corpus.slices import Corpus, open_corpus
+from cluster.settings import CorpusSettings
+from fastformers.errors import InputError
+from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.tasks import prediction_columns
+
+
+def open_both(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
+    """A bundle and a corpus that fit together.
+
+    Raises:
+        BundleError: The bundle cannot be used.
+        InputError: The corpus cannot be read, or has not what the bundle scores.
+    """
+    bundle = open_bundle(bundle_path)
+    check_kept(bundle, settings)
+    if bundle.text_pairs and settings.text_pair_column is None:
+        raise InputError(f"{bundle_path} scores text pairs: give --text-pair-column")
+    if not bundle.text_pairs and settings.text_pair_column is not None:
+        raise InputError(f"{bundle_path} scores single texts: leave --text-pair-column out")
+    columns = tuple(c for c in (settings.text_column, settings.text_pair_column) if c is not None)
+    corpus = open_corpus(
+        uri,
+        text_columns=columns,
+        keep_columns=settings.keep_columns,
+        skip_unreadable=settings.skip_unreadable_files,
+    )
+    return bundle, corpus
+
+
+def check_kept(bundle: Bundle, settings: CorpusSettings) -> None:
+    for name in (*prediction_columns(bundle.task), "error"):
+        if name in settings.keep_columns:
+            raise InputError(
+                f"--keep-columns {name}: the predictions have a column of that name; rename yours"
+            )

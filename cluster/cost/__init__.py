@@ -1,0 +1,1 @@
+"""A sample -> USD on every instance type -> a cluster by a deadline."""

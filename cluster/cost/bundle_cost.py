@@ -1,0 +1,165 @@
+"""What a corpus costs with a bundle, on every instance type, and the cluster to rent for it.
+
+    corpus + bundle + prices -> sample -> work -> [bundle_cost] -> instance costs, offers -> plan
+
+This is what `fastformers cost` calls, once for each bundle. Nothing is scored, written or rented.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from cluster.corpus.inputs import open_both
+from cluster.corpus.slices import Corpus
+from cluster.cost.cluster_plan import MachineOffer
+from cluster.cost.instances import InstanceCosts, estimate_instances
+from cluster.cost.machine_profile import MachineProfile, profile_of_bundle
+from cluster.cost.model_size import read_model_size
+from cluster.cost.sampling import CorpusSample, sample_corpus
+from cluster.cost.workload import Work, estimate_work
+from cluster.pricing.market import Market, check_discount, find_market_price
+from cluster.pricing.prices import InstancePrice
+from cluster.settings import CorpusSettings
+from cluster.shards.layout import plan_num_shards
+from fastformers.errors import InputError
+from fastformers.inference.bundle import Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostSettings:
+    """How a corpus is sampled and machines are bought.
+
+    Attributes:
+        sample: Share of the rows to tokenize (at most 1), or their number; None for a default.
+        seed: Of the sample.
+        rows: Rows to cost, like those of the corpus; None for those it has.
+        market: How machines are bought.
+        discount_percent: Off on-demand prices.
+        today: What tells whether a price is stale.
+    """
+
+    today: date
+    sample: float | None = None
+    seed: int = 0
+    rows: int | None = None
+    market: Market = "on-demand"
+    discount_percent: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_discount(self.discount_percent)
+        if self.rows is not None and self.rows < 1:
+            raise InputError(f"--rows {self.rows}: give at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleCost:
+    """What a corpus costs with one bundle.
+
+    Attributes:
+        bundle: The bundle.
+        work: Of the corpus, by the first profile.
+        instances: Costs by type, cheapest first.
+        profiles: What they were scaled from, the most trusted first.
+    """
+
+    bundle: Bundle
+    work: Work
+    instances: InstanceCosts
+    profiles: tuple[MachineProfile, ...]
+
+
+def open_sample(
+    uri: str, bundle_path: Path, corpus_settings: CorpusSettings, settings: CostSettings
+) -> tuple[Bundle, CorpusSample]:
+    """Open a bundle and sample a corpus with its tokenizer.
+
+    Raises:
+        FastformersError: The bundle or the corpus cannot be used, or is too small to sample.
+    """
+    bundle, corpus = open_both(uri, bundle_path, corpus_settings)
+    return bundle, _sample(bundle, corpus, settings)
+
+
+def estimate_cost(
+    bundle: Bundle,
+    sample: CorpusSample,
+    *,
+    profiles: Sequence[MachineProfile],
+    prices: Mapping[str, InstancePrice],
+    settings: CostSettings,
+) -> BundleCost:
+    """Cost a sampled corpus on every type of a price table.
+
+    Args:
+        bundle: What scores.
+        sample: Of the corpus, by the bundle's tokenizer.
+        profiles: Of machines; those of other bundles are passed over, and what the bundle says
+            itself comes last.
+        prices: The table.
+        settings: How machines are bought.
+
+    Raises:
+        InputError: The sample has nothing to score.
+    """
+    own = [profile for profile in profiles if profile.bundle_digest == bundle.digest]
+    trusted = [*own, profile_of_bundle(bundle)]
+    works = [
+        (
+            profile,
+            estimate_work(sample, profile, shards_by=bundle.cost_profile, rows=settings.rows),
+        )
+        for profile in trusted
+    ]
+    instances = estimate_instances(
+        works,
+        prices,
+        is_int8=bundle.precision.startswith("int8"),
+        model_size=read_model_size(bundle.model_path),
+        market=settings.market,
+        discount_percent=settings.discount_percent,
+        today=settings.today,
+    )
+    return BundleCost(bundle=bundle, work=works[0][1], instances=instances, profiles=tuple(trusted))
+
+
+def plan_offers(cost: BundleCost, settings: CostSettings) -> list[MachineOffer]:
+    """What could be rented: the types that a bundle is known to run on.
+
+    A GPU's cost that was scaled from published figures is for comparison: only a profile measured
+    on such a machine shows that the bundle runs there. The head of spot machines is on demand.
+    """
+    offers = []
+    for instance in cost.instances.costs:
+        if instance.basis == "scaled (published)":
+            continue
+        head = find_market_price(
+            instance.price,
+            "on-demand" if settings.market == "spot" else settings.market,
+            discount_percent=settings.discount_percent,
+            today=settings.today,
+        )
+        assert head is not None  # each type has an on-demand price
+        offers.append(
+            MachineOffer(
+                instance_type=instance.price.instance_type,
+                usd_per_hour=head.usd_per_hour,
+                worker_usd_per_hour=instance.market_price.usd_per_hour,
+                num_actors=instance.num_actors,
+                job_s=instance.job_s,
+                shard_s=instance.job_s * instance.num_actors / cost.work.num_shards,
+            )
+        )
+    return offers
+
+
+def _sample(bundle: Bundle, corpus: Corpus, settings: CostSettings) -> CorpusSample:
+    seconds_per_token = bundle.cost_profile.estimate_seconds_per_token()
+    return sample_corpus(
+        corpus,
+        bundle.load_tokenizer(),
+        max_length=bundle.max_length,
+        num_shards=plan_num_shards(corpus.text_bytes, seconds_per_token),
+        size=settings.sample,
+        seed=settings.seed,
+    )

@@ -1,0 +1,251 @@
+"""Choose the cheapest cluster that does a job by a deadline or within a budget.
+
+    instance costs + deadline, budget -> [cluster_plan] -> type, number, what it costs -> ray up
+
+A closed formula predicts each cluster; `simulation.py` checks it, shard by shard. All numbers of
+machines of all types are tried, because on spot machines the cost need not rise with their number:
+the head stays on demand, since its loss would stop the run. Assumptions are in `PlanSettings`.
+This module knows nothing of Ray.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from cluster.formatting import format_duration
+from fastformers.errors import InputError
+
+# Spread of the time of equal shards on equal cores, as the sigma of a lognormal: what is left after
+# shards were cut to equal predicted cost, neighbors on the host included. Assumed.
+SHARD_SIGMA = 0.2
+# Looked through where no allowed cluster will do, to say which would.
+_BEYOND_INSTANCES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """What is asked of a cluster, and what is assumed of it.
+
+    Attributes:
+        deadline_s: Seconds from asking for machines to the last prediction; None for any.
+        budget_usd: What it may cost; None for any.
+        max_instances: Machines at most.
+        spot: Whether all machines but the head are spot machines.
+        startup_s: From asking for a machine to its first shard: boot, installation, bundle,
+            Ray. Assumed 180 s: about one for a cloud to boot, two for `pip install`.
+        interruptions_per_hour: How often a spot machine is taken away. Assumed 0.05: Google has
+            seen 5 to 15% of preemptible machines a day taken (0.002 to 0.007 an hour), and AWS
+            lists most types below 20% a month; both are averages, and busy days are worse.
+    """
+
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    max_instances: int = 100
+    spot: bool = False
+    startup_s: float = 180.0
+    interruptions_per_hour: float = 0.05
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--deadline", self.deadline_s), ("--budget", self.budget_usd)):
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{flag} {value:g}: give more than 0")
+        if self.max_instances < 1:
+            raise InputError(f"--max-instances {self.max_instances}: give at least 1")
+        if not 0 <= self.startup_s < math.inf:
+            raise InputError(f"--startup-s {self.startup_s:g}: give 0 or more")
+        if not 0 <= self.interruptions_per_hour < math.inf:
+            raise InputError(
+                f"--interruptions-per-hour {self.interruptions_per_hour:g}: give 0 or more"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOffer:
+    """A type that could be rented, and what the job asks of it.
+
+    Attributes:
+        instance_type: Name of the type.
+        usd_per_hour: Price of the head, which is never a spot machine.
+        worker_usd_per_hour: Price of any other machine.
+        num_actors: Actors on one machine.
+        job_s: Seconds of the whole job on one machine, all actors busy.
+        shard_s: Seconds of a shard on one actor.
+    """
+
+    instance_type: str
+    usd_per_hour: float
+    worker_usd_per_hour: float
+    num_actors: int
+    job_s: float
+    shard_s: float
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the job."""
+        return max(1, round(self.job_s * self.num_actors / self.shard_s))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterPlan:
+    """A cluster and what it is predicted to take.
+
+    Attributes:
+        offer: The type.
+        num_instances: Machines, the head among them.
+        wall_s: From asking for machines to the last prediction.
+        tail_s: Of these, the end, when actors wait for the last shards.
+        usd_total: All machines for `wall_s`.
+        interruptions: Spot machines expected to be taken away.
+        interruption_usd, startup_usd, tail_usd: What of `usd_total` goes into lost and repeated
+            work and replacement, the first start, and the tail.
+    """
+
+    offer: MachineOffer
+    num_instances: int
+    wall_s: float
+    tail_s: float
+    usd_total: float
+    interruptions: float
+    interruption_usd: float
+    startup_usd: float
+    tail_usd: float
+
+
+def plan_cluster(offers: Sequence[MachineOffer], settings: PlanSettings) -> list[ClusterPlan]:
+    """The best cluster of each type that makes it, best first.
+
+    With a deadline best is cheapest, with fewer machines where that is equal; with a budget alone
+    it is fastest.
+
+    Raises:
+        InputError: No allowed cluster makes it; says which would.
+    """
+    if not offers:
+        raise InputError("no instance type can be planned with: all were left out, or are GPUs")
+    best: list[ClusterPlan] = []
+    for offer in offers:
+        plans = _all_plans(offer, settings, range(1, settings.max_instances + 1))
+        fitting = [plan for plan in plans if is_allowed(plan, settings)]
+        if fitting:
+            best.append(min(fitting, key=lambda plan: _rank(plan, settings)))
+    if not best:
+        raise InputError(_explain(offers, settings))
+    return sorted(best, key=lambda plan: _rank(plan, settings))
+
+
+def is_allowed(plan: ClusterPlan, settings: PlanSettings) -> bool:
+    """Whether a cluster keeps the deadline and the budget."""
+    return (settings.deadline_s is None or plan.wall_s <= settings.deadline_s) and (
+        settings.budget_usd is None or plan.usd_total <= settings.budget_usd
+    )
+
+
+def predict_cluster(offer: MachineOffer, num_instances: int, settings: PlanSettings) -> ClusterPlan:
+    """What a cluster takes.
+
+    A spot machine does useful work for a share of its time: between two interruptions it loses half
+    a shard on each actor and waits once for its replacement to start. The work is then shared by
+    the head and the spot machines by these shares. At the end all actors wait for the last: the
+    largest of as many uniform remainders of a shard, stretched by its spread.
+
+    Source:
+        The renewal-reward theorem, and the mean of the largest of A uniform variables, A / (A + 1).
+    """
+    num_spot = num_instances - 1 if settings.spot else 0
+    num_steady = num_instances - num_spot
+    per_s = settings.interruptions_per_hour / 3600
+    useful = max(0.0, 1 - per_s * offer.shard_s / 2) / (1 + per_s * settings.startup_s)
+    num_actors = num_instances * offer.num_actors
+    largest = num_actors / (num_actors + 1)
+    spread = math.exp(SHARD_SIGMA * NormalDist().inv_cdf(largest)) if num_actors > 1 else 1.0
+    busy_s = offer.job_s / (num_steady + num_spot * useful)
+    tail_s = offer.shard_s * (largest * spread - 0.5)
+    if offer.num_shards < num_actors:  # no actor has a second shard
+        busy_s, tail_s = 0.0, offer.shard_s * spread
+    wall_s = settings.startup_s + busy_s + tail_s
+    usd_per_s = (offer.usd_per_hour + (num_instances - 1) * offer.worker_usd_per_hour) / 3600
+    return ClusterPlan(
+        offer=offer,
+        num_instances=num_instances,
+        wall_s=wall_s,
+        tail_s=tail_s,
+        usd_total=wall_s * usd_per_s,
+        interruptions=num_spot * per_s * (busy_s + tail_s) / (1 + per_s * settings.startup_s),
+        interruption_usd=max(0.0, busy_s - offer.job_s / num_instances) * usd_per_s,
+        startup_usd=settings.startup_s * usd_per_s,
+        tail_usd=tail_s * usd_per_s,
+    )
+
+
+def _all_plans(
+    offer: MachineOffer, settings: PlanSettings, numbers: Iterable[int]
+) -> list[ClusterPlan]:
+    return [predict_cluster(offer, number, settings) for number in numbers]
+
+
+def _rank(plan: ClusterPlan, settings: PlanSettings) -> tuple[float, float, int, str]:
+    by_time = settings.deadline_s is None
+    first, second = (plan.wall_s, plan.usd_total) if by_time else (plan.usd_total, plan.wall_s)
+    return first, second, plan.num_instances, plan.offer.instance_type
+
+
+def _explain(offers: Sequence[MachineOffer], settings: PlanSettings) -> str:
+    """Why nothing will do, and what would: more machines, more money or more time."""
+    numbers = range(1, settings.max_instances + 1)
+    allowed = [plan for offer in offers for plan in _all_plans(offer, settings, numbers)]
+    affordable = [
+        plan
+        for plan in allowed
+        if settings.budget_usd is None or plan.usd_total <= settings.budget_usd
+    ]
+    asked = " and ".join(
+        text
+        for text in (
+            settings.deadline_s is not None
+            and f"--deadline {format_duration(settings.deadline_s)}",
+            settings.budget_usd is not None and f"--budget {settings.budget_usd:g}",
+            f"--max-instances {settings.max_instances}",
+        )
+        if text
+    )
+    hints: list[str] = []
+    if settings.deadline_s is None:
+        cheapest = min(allowed, key=lambda plan: plan.usd_total)
+        hints.append(f"the cheapest is {_brief(cheapest)}")
+    else:
+        if affordable:
+            fastest = min(affordable, key=lambda plan: plan.wall_s)
+            hints.append(f"the fastest allowed is {_brief(fastest)}")
+        hints.extend(_beyond(offers, settings))
+    return f"no cluster makes {asked}; " + "; ".join(hints)
+
+
+def _beyond(offers: Sequence[MachineOffer], settings: PlanSettings) -> list[str]:
+    """The cheapest cluster that makes the deadline if machines and money were no matter."""
+    assert settings.deadline_s is not None
+    numbers = [
+        *range(1, 257),
+        *range(256, _BEYOND_INSTANCES + 1, 16),
+        settings.max_instances,
+    ]
+    making = [
+        plan
+        for offer in offers
+        for plan in _all_plans(offer, settings, numbers)
+        if plan.wall_s <= settings.deadline_s
+    ]
+    if not making:
+        return [
+            f"no number of machines makes that deadline: starting takes "
+            f"{format_duration(settings.startup_s)} (--startup-s)"
+        ]
+    cheapest = min(making, key=lambda plan: plan.usd_total)
+    return [f"the deadline would take {_brief(cheapest)}"]
+
+
+def _brief(plan: ClusterPlan) -> str:
+    return (
+        f"{plan.num_instances} x {plan.offer.instance_type} "
+        f"({format_duration(plan.wall_s)}, {plan.usd_total:,.2f} USD)"
+    )

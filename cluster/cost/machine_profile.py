@@ -1,0 +1,268 @@
+"""What a bundle costs on one machine, in a file that can be carried to another.
+
+    bundle + machine -> [machine_profile] -> FILE -> estimate, plan
+
+A bundle's own cost profile is of one thread, alone on the machine that made it. A machine profile
+is measured with all cores busy at once, as a job keeps them, and adds what a job does besides
+inference. It names the bundle by digest and the cloud's type of the machine, and is not part of the
+bundle, which a digest protects. This module knows nothing of prices or corpora.
+"""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fastformers.atomic_file import whole_file
+from fastformers.errors import InputError
+from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
+from fastformers.inference.cpu import read_processor
+from fastformers.inference.engine import OnnxEngine
+from fastformers.inference.tokenizer import Tokenizer
+
+FORMAT_VERSION = 1
+
+# Where nothing was measured. 0.9 million tokens a second a core: `tokenizers` on an EPYC Zen 5,
+# 2026-11. Reading and writing add 0.4% to the seconds of inference of a 4 x 312 student on IMDB and
+# 0.6% on Wikipedia, the same machine.
+DEFAULT_TOKENIZE_S_PER_TOKEN = 1 / 900_000
+DEFAULT_OVERHEAD_SHARE = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineProfile:
+    """Cost of a bundle's rows on one machine.
+
+    Attributes:
+        bundle_digest: `Bundle.digest` of what was measured.
+        instance_type: The cloud's name of the machine, or None if nobody said.
+        num_workers: One-thread workers that ran at once; the machine does that many rows at a time.
+        cost: Seconds by length, on one worker.
+        tokenize_s_per_token: Seconds to tokenize a token, on one worker.
+        overhead_share: What reading and writing add to inference, as a share of it.
+        origin: "bundle" (when it was compressed), "calibration", or "run" (fitted to a run).
+        measured_at: ISO date; empty if not known.
+    """
+
+    bundle_digest: str
+    instance_type: str | None
+    num_workers: int
+    cost: CostProfile
+    tokenize_s_per_token: float
+    overhead_share: float
+    origin: Literal["bundle", "calibration", "run"]
+    measured_at: str
+
+
+def profile_of_bundle(bundle: Bundle) -> MachineProfile:
+    """What the bundle itself says, measured on one thread where it was compressed."""
+    return MachineProfile(
+        bundle_digest=bundle.digest,
+        instance_type=None,
+        num_workers=1,
+        cost=bundle.cost_profile,
+        tokenize_s_per_token=DEFAULT_TOKENIZE_S_PER_TOKEN,
+        overhead_share=DEFAULT_OVERHEAD_SHARE,
+        origin="bundle",
+        measured_at="",
+    )
+
+
+def measure_machine_profile(
+    bundle: Bundle,
+    *,
+    texts: Sequence[str],
+    core_sets: Sequence[frozenset[int]],
+    instance_type: str | None = None,
+) -> MachineProfile:
+    """Time the bundle here, one worker on each core set, all at once.
+
+    Args:
+        bundle: What to measure.
+        texts: What to tokenize; some hundreds.
+        core_sets: Logical CPUs of each worker.
+        instance_type: The cloud's name of this machine.
+
+    Raises:
+        ValueError: There are no texts or core sets.
+    """
+    if not texts or not core_sets:
+        raise ValueError("a machine is measured with at least one text and one core set")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(core_sets), mp_context=context) as pool:
+        jobs = [pool.submit(_measure_worker, str(bundle.path), texts, c) for c in core_sets]
+        measured = [job.result() for job in jobs]
+    costs = [cost for cost, _ in measured]
+    return MachineProfile(
+        bundle_digest=bundle.digest,
+        instance_type=instance_type,
+        num_workers=len(core_sets),
+        cost=replace(
+            costs[0],
+            seconds_per_row=_median([c.seconds_per_row for c in costs]),
+            seconds_alone=_median([c.seconds_alone for c in costs]),
+        ),
+        tokenize_s_per_token=float(np.median([seconds for _, seconds in measured])),
+        overhead_share=DEFAULT_OVERHEAD_SHARE,
+        origin="calibration",
+        measured_at=time.strftime("%Y-%m-%d"),
+    )
+
+
+def _median(columns: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(np.median(columns, axis=0).tolist())
+
+
+def measure_tokenizing(tokenizer: Tokenizer, texts: Sequence[str], *, repeats: int = 3) -> float:
+    """Seconds to tokenize a token of such texts in this process; the median of `repeats` runs."""
+    rows = tokenizer.encode(texts)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        tokenizer.encode(texts)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) / max(1, len(rows.ids))
+
+
+def fit_to_run(
+    bundle: Bundle, report: dict[str, Any], *, path: str, instance_type: str | None = None
+) -> MachineProfile:
+    """The bundle's profile, corrected to what a finished run on this machine took.
+
+    The run's seconds of inference over those that the bundle predicted correct every length alike;
+    its seconds of tokenizing, reading and writing replace what is assumed of others.
+
+    Args:
+        bundle: What ran, with one core for each actor.
+        report: `report.json` of the run.
+        path: Where the report is, for messages.
+        instance_type: The cloud's name of this machine.
+
+    Raises:
+        InputError: The report is of another bundle, was resumed, or scored nothing.
+    """
+    profile, processor = profile_of_bundle(bundle), read_processor()
+    try:
+        digest, phase_s = report["bundle"]["digest"], report["phase_s"]
+        predicted_s, tokens = float(report["predicted_s"]), int(report["tokens"])
+        resumed, cores = int(report["resumed_rows"]), int(report["num_actors"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: is not a report of ours ({error}); give a run's output"
+        ) from error
+    if digest != bundle.digest:
+        raise InputError(
+            f"{path}: a run of another bundle; give --bundle what that run scored with"
+        )
+    if resumed:
+        raise InputError(f"{path}: was resumed, so it is not whole; fit to a run without a stop")
+    if predicted_s <= 0 or tokens <= 0 or phase_s["infer"] <= 0:
+        raise InputError(f"{path}: scored nothing; fit to a run that scored something")
+    ratio = phase_s["infer"] / predicted_s
+    tokenize_s = phase_s["tokenize"]
+    return replace(
+        profile,
+        instance_type=instance_type,
+        num_workers=cores,
+        cost=replace(
+            profile.cost,
+            cpu_model=processor.model,
+            cpu_generation=processor.generation,
+            cpu_features=processor.features,
+            seconds_per_row=tuple(seconds * ratio for seconds in profile.cost.seconds_per_row),
+            seconds_alone=tuple(seconds * ratio for seconds in profile.cost.seconds_alone),
+        ),
+        tokenize_s_per_token=tokenize_s / tokens if tokenize_s else profile.tokenize_s_per_token,
+        overhead_share=(phase_s["read"] + phase_s["write"]) / phase_s["infer"],
+        origin="run",
+        measured_at=time.strftime("%Y-%m-%d"),
+    )
+
+
+def write_profile(path: Path, profile: MachineProfile) -> None:
+    """Write a profile file, whole or not at all."""
+    fields = {"format_version": FORMAT_VERSION, **asdict(profile)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def load_profiles(directory: Path, bundles: Sequence[Bundle]) -> list[MachineProfile]:
+    """Read all profile files (*.json) of a directory, in name order.
+
+    Raises:
+        InputError: There are none, or one is damaged, of a newer format or of another bundle;
+            names the file.
+    """
+    paths = sorted(directory.glob("*.json"))
+    if not paths:
+        raise InputError(
+            f"--profiles {directory}: no .json file there; write one with --profile-out"
+        )
+    profiles = [load_profile(path) for path in paths]
+    names = ", ".join(str(bundle.path) for bundle in bundles)
+    for path, profile in zip(paths, profiles, strict=True):
+        if profile.bundle_digest not in {bundle.digest for bundle in bundles}:
+            raise InputError(
+                f"{path}: profile of another bundle than {names}; remove it from there"
+            )
+    return profiles
+
+
+def load_profile(path: Path) -> MachineProfile:
+    """Read a profile file.
+
+    Raises:
+        InputError: It is damaged or of a newer format; names the file.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = fields.pop("format_version")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: is not a profile of ours; measure it again") from error
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: profile format {version}, this fastformers reads up to {FORMAT_VERSION}; "
+            "upgrade with pip install -U fastformers"
+        )
+    try:
+        cost = fields.pop("cost")
+        cost = {k: tuple(v) if isinstance(v, list) else v for k, v in cost.items()}
+        profile = MachineProfile(cost=CostProfile(**cost), **fields)
+        _check_numbers(profile)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: damaged ({error}); measure it again") from error
+    return profile
+
+
+def _check_numbers(profile: MachineProfile) -> None:
+    cost = profile.cost
+    numbers = (*cost.seconds_per_row, *cost.seconds_alone, profile.tokenize_s_per_token)
+    counts = {len(cost.seconds_per_row), len(cost.seconds_alone) or len(cost.lengths)}
+    if counts != {len(cost.lengths)} or not cost.lengths:
+        raise ValueError("lengths and seconds do not match")
+    if not all(np.isfinite(n) and n > 0 for n in numbers) or profile.num_workers < 1:
+        raise ValueError("seconds and workers must be above 0")
+    if not 0 <= profile.overhead_share < np.inf:
+        raise ValueError("the overhead must not be below 0")
+
+
+def _measure_worker(
+    bundle_path: str, texts: Sequence[str], cores: frozenset[int]
+) -> tuple[CostProfile, float]:
+    """Cost profile and seconds per token of one worker; runs in a process of its own."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    bundle = open_bundle(bundle_path)
+    engine = OnnxEngine(bundle.model_path)
+    tokenize_s = measure_tokenizing(bundle.load_tokenizer(), texts)
+    return measure_cost_profile(engine, max_length=bundle.max_length), tokenize_s

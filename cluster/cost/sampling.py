@@ -1,0 +1,250 @@
+"""Sample a corpus: windows as long as a shard, from all over it, and rows at random from each.
+
+    corpus -> [sampling] -> lengths and repeats of some rows -> estimate
+
+Scoring finds equal texts within a shard, so the share of repeats only shows in stretches as long as
+a shard. Reading such a stretch is cheap and tokenizing it is not: a window is read whole and its
+texts compared, but only some of its rows are tokenized. Windows are drawn one from each of equal
+strata of the corpus, with a fixed seed. Their size is known in rows for Parquet, and in bytes for
+text formats, where the number of rows is itself estimated. Texts that differ but have equal token
+ids (by case, or beyond the maximum length) count as different: the cost errs on the high side.
+
+Shape suffixes: N rows of a window, S rows of it that were tokenized.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.corpus.csv_files import CsvReader
+from cluster.corpus.parquet import ParquetReader
+from cluster.corpus.slices import Corpus
+from cluster.corpus.text_lines import is_compressed
+from fastformers.errors import InputError
+from fastformers.inference.tokenizer import Tokenizer
+
+NUM_WINDOWS = 32
+MIN_SAMPLE_ROWS = 100
+# A hundredth of the corpus, but no fewer than keep the interval narrow and no more than take a
+# minute to tokenize.
+DEFAULT_SHARE, DEFAULT_MIN_ROWS, DEFAULT_MAX_ROWS = 0.01, 5_000, 50_000
+_MAX_COMPRESSED_BYTES = 256 * 2**20  # read whole, and held in memory
+_PILOT_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What was seen of a stretch of the corpus.
+
+    Attributes:
+        size: Its rows or bytes, in the unit of the sample.
+        num_rows: Rows in it, N.
+        num_bad: Of these, rows without a usable text.
+        num_unique: Different usable texts in it.
+        lengths_S: Tokens of the rows tokenized, 0 for a bad row.
+        is_first_S: Whether the row is the first of its text in the window, so that it is scored.
+    """
+
+    size: int
+    num_rows: int
+    num_bad: int
+    num_unique: int
+    lengths_S: NDArray[np.int64]
+    is_first_S: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSample:
+    """Windows of a corpus.
+
+    Attributes:
+        windows: In corpus order.
+        total_size: Of the corpus, in the unit of `Window.size`.
+        num_windows: Windows that the whole corpus would have.
+        is_rows: Whether sizes are rows, so that the number of rows is known.
+        text_bytes: Rough bytes of text, from the sizes of the files.
+        max_length: Tokens a row is truncated to.
+    """
+
+    windows: tuple[Window, ...]
+    total_size: int
+    num_windows: int
+    is_rows: bool
+    text_bytes: int
+    max_length: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows tokenized."""
+        return sum(len(window.lengths_S) for window in self.windows)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row of the corpus was tokenized."""
+        return len(self.windows) == self.num_windows and all(
+            len(window.lengths_S) == window.num_rows for window in self.windows
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Span:
+    """A window's place: a stretch of one file, in rows or bytes."""
+
+    path: str
+    start: int
+    stop: int
+
+
+def sample_corpus(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    num_shards: int,
+    size: float | None,
+    seed: int,
+) -> CorpusSample:
+    """Sample a corpus.
+
+    Args:
+        corpus: Where from.
+        tokenizer: Makes lengths.
+        max_length: Tokens the tokenizer truncates to.
+        num_shards: About how many shards the corpus would be cut into.
+        size: Share of the rows to tokenize (at most 1), or their number; None for a default that
+            is right for most.
+        seed: Of the choice.
+
+    Raises:
+        InputError: The corpus or the sample is too small, or a file cannot be read.
+    """
+    rng = np.random.default_rng(seed)
+    is_rows = isinstance(corpus.reader, ParquetReader)
+    sizes = [
+        corpus.reader.count_rows(file.path)
+        if isinstance(corpus.reader, ParquetReader)
+        else file.size_bytes
+        for file in corpus.files
+    ]
+    paths = [file.path for file in corpus.files]
+    rows_per_unit = 1.0 if is_rows else _pilot_rows_per_byte(corpus)
+    expected_rows = max(1, round(sum(sizes) * rows_per_unit))
+    wanted = _plan_sample_rows(size, expected_rows, paths[0])
+    spans = _plan_spans(paths, sizes, num_shards)
+    num_read = min(len(spans), max(NUM_WINDOWS, -(-wanted * len(spans) // expected_rows)))
+    chosen = _draw(len(spans), num_read, rng)
+    share = wanted / max(1.0, sum(spans[i].stop - spans[i].start for i in chosen) * rows_per_unit)
+    windows: list[Window] = []
+    for index in chosen:
+        columns = _read(corpus, spans[index])
+        windows.append(_look(columns, spans[index], tokenizer, share, rng))
+    return CorpusSample(
+        windows=tuple(windows),
+        total_size=sum(sizes),
+        num_windows=len(spans),
+        is_rows=is_rows,
+        text_bytes=corpus.text_bytes,
+        max_length=max_length,
+    )
+
+
+def _plan_sample_rows(size: float | None, expected_rows: int, path: str) -> int:
+    if size is None:
+        wanted = round(DEFAULT_SHARE * expected_rows)
+        return min(expected_rows, max(DEFAULT_MIN_ROWS, min(DEFAULT_MAX_ROWS, wanted)))
+    if not 0 < size < np.inf or (size > 1 and size != int(size)):
+        raise InputError(f"--sample {size:g}: give a share up to 1, or a whole number of rows")
+    wanted = min(expected_rows, round(size * expected_rows) if size <= 1 else int(size))
+    if wanted < min(MIN_SAMPLE_ROWS, expected_rows):
+        raise InputError(
+            f"{path}: corpus of about {expected_rows:,} rows is too small for --sample {size:g}: "
+            f"{wanted} rows, and an estimate needs {MIN_SAMPLE_ROWS}; give --sample 1 to read all"
+        )
+    return wanted
+
+
+def _plan_spans(paths: Sequence[str], sizes: Sequence[int], num_shards: int) -> list[_Span]:
+    """Cut files into windows of about a shard each; a compressed file is one window."""
+    length = max(1, -(-sum(sizes) // max(1, num_shards)))
+    spans: list[_Span] = []
+    for path, size in zip(paths, sizes, strict=True):
+        parts = 1 if is_compressed(path) else max(1, round(size / length))
+        marks = np.linspace(0, size, parts + 1).astype(np.int64).tolist()
+        spans.extend(
+            _Span(path=path, start=start, stop=stop)
+            for start, stop in itertools.pairwise(marks)
+            if stop > start
+        )
+    return spans
+
+
+def _draw(num_spans: int, num_read: int, rng: np.random.Generator) -> list[int]:
+    """One span from each of as many equal strata."""
+    edges = np.linspace(0, num_spans, num_read + 1).astype(np.int64)
+    return [int(rng.integers(start, stop)) for start, stop in itertools.pairwise(edges.tolist())]
+
+
+def _read(corpus: Corpus, span: _Span) -> tuple[list[str], ...]:
+    """Texts of a span, "" where a row is bad."""
+    reader = corpus.reader
+    if isinstance(reader, ParquetReader):
+        return reader.read_rows(span.path, span.start, span.stop - span.start)
+    start, stop = span.start, span.stop
+    if is_compressed(span.path):
+        if stop > _MAX_COMPRESSED_BYTES:
+            raise InputError(
+                f"{span.path}: {stop / 2**30:.1f} GiB of compressed text can only be read whole; "
+                "split it, or store it as Parquet, to estimate its cost"
+            )
+        rows = reader.read(span.path, start=0, stop=None, max_rows=None, chunk_bytes=stop)
+        return rows.texts
+    if isinstance(reader, CsvReader):
+        size = next(file.size_bytes for file in corpus.files if file.path == span.path)
+        start = reader.find_record(span.path, start, size)
+        stop = reader.find_record(span.path, stop, size)
+        if start >= stop:
+            return tuple([] for _ in reader.text_columns)
+    rows = reader.read(span.path, start=start, stop=stop, max_rows=None, chunk_bytes=stop - start)
+    return rows.texts
+
+
+def _look(
+    columns: tuple[list[str], ...],
+    span: _Span,
+    tokenizer: Tokenizer,
+    share: float,
+    rng: np.random.Generator,
+) -> Window:
+    """Compare all texts of a window, and tokenize a share of them."""
+    rows = list(zip(*columns, strict=True))
+    num_rows = len(rows)
+    first_of: dict[tuple[str, ...], int] = {}
+    for index, row in enumerate(rows):
+        if all(row):
+            first_of.setdefault(row, index)
+    num_taken = min(num_rows, max(2, round(share * num_rows)))
+    taken = np.sort(rng.choice(num_rows, num_taken, replace=False)).tolist()
+    good = [index for index in taken if all(rows[index])]
+    texts = [[rows[index][column] for index in good] for column in range(len(columns))]
+    tokens = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
+    length_of = dict(zip(good, tokens.lengths_N.tolist(), strict=True))
+    return Window(
+        size=span.stop - span.start,
+        num_rows=num_rows,
+        num_bad=sum(not all(row) for row in rows),
+        num_unique=len(first_of),
+        lengths_S=np.array([length_of.get(index, 0) for index in taken], np.int64),
+        is_first_S=np.array([first_of.get(rows[index]) == index for index in taken], bool),
+    )
+
+
+def _pilot_rows_per_byte(corpus: Corpus) -> float:
+    """Rows per byte at the start of the first file; only sizes the sample."""
+    file = corpus.files[0]
+    stop = min(file.size_bytes, _PILOT_BYTES)
+    columns = _read(corpus, _Span(path=file.path, start=0, stop=stop))
+    compressed = file.size_bytes if is_compressed(file.path) else stop
+    return max(1, len(columns[0])) / max(1, compressed)

@@ -1,0 +1,279 @@
+"""Costs and plans for people and for programs.
+
+    instance costs, plans -> [tables] -> tables on stderr, the last line of stdout
+
+Every figure says where it comes from: measured, scaled and from what, a stale or estimated price,
+modelled energy. Money and time are shown rounded; the JSON has them in full.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from cluster.cost.bundle_cost import BundleCost
+from cluster.cost.cluster_plan import ClusterPlan, PlanSettings
+from cluster.cost.instances import JOB_START_S, InstanceCost
+from cluster.cost.workload import Interval
+from cluster.formatting import format_duration
+from cluster.pricing.hardware import CPU_GENERATIONS
+from cluster.pricing.market import STALE_AFTER_DAYS
+
+_PLANS_SHOWN = 5
+
+
+def describe_cost(cost: BundleCost) -> dict[str, Any]:
+    """A bundle's costs as plain values."""
+    stages = cost.bundle.stages
+    return {
+        "bundle": str(cost.bundle.path),
+        "bundle_digest": cost.bundle.digest,
+        "accuracy": stages[-1].quality if stages else None,
+        **cost.work.to_json(),
+        "profiles": [
+            {
+                "origin": profile.origin,
+                "instance_type": profile.instance_type,
+                "cpu_model": profile.cost.cpu_model,
+                "cpu_generation": profile.cost.cpu_generation,
+                "engine": profile.cost.engine,
+                "measured_at": profile.measured_at,
+            }
+            for profile in cost.profiles
+        ],
+        "instances": [_instance_json(instance) for instance in cost.instances.costs],
+        "left_out": cost.instances.left_out,
+    }
+
+
+def describe_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> dict[str, Any]:
+    """The best cluster, the next best, and what was assumed, as plain values."""
+    return {
+        **_plan_json(plans[0]),
+        "alternatives": [_plan_json(plan) for plan in plans[1:_PLANS_SHOWN]],
+        "spot": settings.spot,
+        "deadline_s": settings.deadline_s,
+        "budget_usd": settings.budget_usd,
+        "max_instances": settings.max_instances,
+        "startup_s": settings.startup_s,
+        "interruptions_per_hour": settings.interruptions_per_hour if settings.spot else 0.0,
+    }
+
+
+def render_work(cost: BundleCost) -> Table:
+    """What the corpus holds."""
+    work = cost.work
+    table = Table(title=f"Corpus, {cost.bundle.path}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("rows", _interval(work.rows))
+    table.add_row("tokens", _interval(work.tokens))
+    table.add_row(
+        "repeats in a shard",
+        f"{100 * work.repeat_share.value:.1f}% of rows ({100 * work.repeat_share.low:.1f} to "
+        f"{100 * work.repeat_share.high:.1f}); {_interval(work.scored_tokens)} tokens scored",
+    )
+    table.add_row(
+        "rows without text, cut",
+        f"{100 * work.bad_share:.1f}%, {100 * work.truncated_share:.1f}%",
+    )
+    table.add_row("lengths", _histogram(work.histogram))
+    infer = Interval(
+        value=work.infer_s.value / 3600, low=work.infer_s.low / 3600, high=work.infer_s.high / 3600
+    )
+    table.add_row(
+        "core-hours",
+        f"{_interval(infer)} to infer, {work.tokenize_s / 3600:,.2f} to tokenize, "
+        f"{work.other_s / 3600:,.2f} else, on {cost.profiles[0].cost.cpu_model}",
+    )
+    table.add_row(
+        "sample", f"{work.sampled_rows:,} rows of {work.sampled_windows} places; 95% intervals"
+    )
+    return table
+
+
+def render_instances(cost: BundleCost, *, top: int) -> Table:
+    """The cheapest types."""
+    costs = cost.instances.costs
+    shown = costs[:top]
+    table = Table(
+        title=f"On one machine, cheapest {len(shown)} of {len(costs)} types",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("type", "USD/h", "USD/M", "USD", "right to", "time", "kWh", "basis"):
+        left = name in ("type", "basis")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for instance in shown:
+        table.add_row(
+            instance.price.instance_type,
+            f"{instance.market_price.usd_per_hour:.3f}{_marks(instance)}",
+            f"{instance.usd_per_million:.4f}",
+            _short(instance.usd_total),
+            f"x/÷{math.sqrt(instance.usd_high / instance.usd_low):.2f}",
+            format_duration(instance.wall_s),
+            _short(instance.kwh),
+            "published" if instance.basis == "scaled (published)" else instance.basis,
+        )
+    return table
+
+
+def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
+    """What to know about the table: what its marks mean and what its figures rest on."""
+    shown = cost.instances.costs[:top]
+    lines = []
+    scaled = [i for i in shown if i.basis == "scaled"]
+    if scaled:
+        origins = ", ".join(dict.fromkeys(i.scaled_from for i in scaled))
+        factors = sorted({i.error_factor for i in scaled})
+        lines.append(
+            f"scaled: by cores, clock and vector extensions from {origins}; right up to "
+            f"x/÷ {' - '.join(f'{factor:g}' for factor in {factors[0]: 0, factors[-1]: 0})}"
+        )
+    if any(i.basis == "scaled (published)" for i in shown):
+        lines.append(
+            "published: from MLPerf 4.1's BERT-large by arithmetic (x/÷ 2), or the GPU's peak "
+            "(x/÷ 2.5); for comparison, not planned with until a profile is measured there"
+        )
+    if any(i.market_price.is_stale for i in shown):
+        lines.append(
+            f"*: stale price, over {STALE_AFTER_DAYS} days old; see fastformers cost refresh"
+        )
+    if any(i.market_price.is_estimate for i in shown):
+        lines.append("~: estimated price, not read from a price list")
+    lines.append(
+        "USD/M: per million rows; right to: the sample's 95% interval and the scaling's error"
+    )
+    lines.append(
+        f"time: on one machine that runs already, {JOB_START_S:g} s to start the job included; "
+        "kWh: modelled from design power"
+    )
+    if cost.instances.left_out:
+        reasons = dict.fromkeys(cost.instances.left_out.values())
+        lines.append(f"left out: {len(cost.instances.left_out)} types ({'; '.join(reasons)})")
+    return lines
+
+
+def render_comparison(costs: Sequence[BundleCost]) -> Table:
+    """Bundles side by side: accuracy and what it costs."""
+    table = Table(title="Bundles", title_justify="left")
+    for name in ("bundle", "accuracy", "core-hours", "cheapest type", "USD per million", "cost"):
+        table.add_column(name, justify="left" if name in ("bundle", "cheapest type") else "right")
+    first = costs[0].instances.costs[0].usd_per_million
+    for cost in costs:
+        cheapest, stages = cost.instances.costs[0], cost.bundle.stages
+        table.add_row(
+            str(cost.bundle.path),
+            f"{100 * stages[-1].quality:.2f}%" if stages else "",
+            f"{cost.work.core_s / 3600:,.2f}",
+            cheapest.price.instance_type,
+            f"{cheapest.usd_per_million:.4f}",
+            f"{cheapest.usd_per_million / first:.2f}x",
+        )
+    return table
+
+
+def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
+    """The best cluster, and the next best types."""
+    table = Table(title="Plan", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in ("cluster", "actors", "time", "USD", "start", "end", "interrupted"):
+        table.add_column(name, justify="left" if name == "cluster" else "right", no_wrap=True)
+    for plan in plans[:_PLANS_SHOWN]:
+        table.add_row(
+            f"{plan.num_instances} x {plan.offer.instance_type}",
+            f"{plan.offer.num_actors} each",
+            format_duration(plan.wall_s),
+            f"{plan.usd_total:,.2f}",
+            f"{plan.startup_usd:,.2f}",
+            f"{plan.tail_usd:,.2f}",
+            f"{plan.interruption_usd:,.2f} ({plan.interruptions:.1f})" if settings.spot else "-",
+        )
+    return table
+
+
+def explain_plans(settings: PlanSettings) -> str:
+    """What the plan assumes."""
+    spot = (
+        f"; {settings.interruptions_per_hour:g} interruptions an hour of each spot machine "
+        "(--interruptions-per-hour), the head on demand"
+        if settings.spot
+        else ""
+    )
+    return f"assumed: {settings.startup_s:g} s to start a machine (--startup-s){spot}"
+
+
+def _instance_json(cost: InstanceCost) -> dict[str, Any]:
+    price, market = cost.price, cost.market_price
+    generation = CPU_GENERATIONS.get(price.cpu_generation or "")
+    return {
+        "instance_type": price.instance_type,
+        "cloud": price.cloud,
+        "region": price.region,
+        "usd_per_million": cost.usd_per_million,
+        "usd_total": cost.usd_total,
+        "usd_low": cost.usd_low,
+        "usd_high": cost.usd_high,
+        "wall_s": cost.wall_s,
+        "basis": cost.basis,
+        "scaled_from": cost.scaled_from,
+        "error_factor": cost.error_factor,
+        "usd_per_hour": market.usd_per_hour,
+        "market": market.market,
+        "price_as_of": market.as_of,
+        "price_is_stale": market.is_stale,
+        "price_is_estimate": market.is_estimate,
+        "kwh": cost.kwh,
+        "energy_basis": "modelled",
+        "vcpus": price.vcpus,
+        "physical_cores": None if price.gpu_count else price.physical_cores,
+        "memory_gib": price.memory_gib,
+        "cpu_generation": price.cpu_generation,
+        "cpu_features": list(generation.features) if generation else [],
+        "gpu_name": price.gpu_name,
+        "gpu_count": price.gpu_count,
+        "num_actors": cost.num_actors,
+    }
+
+
+def _plan_json(plan: ClusterPlan) -> dict[str, Any]:
+    return {
+        "instance_type": plan.offer.instance_type,
+        "num_instances": plan.num_instances,
+        "actors_per_instance": plan.offer.num_actors,
+        "wall_s": plan.wall_s,
+        "usd_total": plan.usd_total,
+        "startup_usd": plan.startup_usd,
+        "tail_usd": plan.tail_usd,
+        "tail_s": plan.tail_s,
+        "interruptions": plan.interruptions,
+        "interruption_usd": plan.interruption_usd,
+        "shard_s": plan.offer.shard_s,
+    }
+
+
+def _short(value: float) -> str:
+    """Three figures, but never an exponent for large values."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _marks(cost: InstanceCost) -> str:
+    return ("*" if cost.market_price.is_stale else "") + (
+        "~" if cost.market_price.is_estimate else ""
+    )
+
+
+def _interval(interval: Interval) -> str:
+    value, low, high = interval.value, interval.low, interval.high
+    places = 0 if value >= 1000 else 2
+    if low == high:
+        return f"{value:,.{places}f}"
+    return f"{value:,.{places}f} ({low:,.{places}f} to {high:,.{places}f})"
+
+
+def _histogram(histogram: dict[int, float]) -> str:
+    total = sum(histogram.values()) or 1.0
+    return ", ".join(
+        f"to {length}: {100 * rows / total:.0f}%" for length, rows in histogram.items() if rows
+    )

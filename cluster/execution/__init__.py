@@ -1,0 +1,1 @@
+"""Who does the work: job, run, driver, pool, workers, cores."""

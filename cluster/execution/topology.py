@@ -1,0 +1,349 @@
+"""What this process may use of its host, and which cores each scoring actor gets.
+
+    [topology] -> one core set per actor -> actor -> predictions
+
+Libraries size their thread pools by the CPUs of the host. Under an affinity mask, a cpuset or a
+cgroup quota they start too many threads and slow down; two actors that share a core do the same.
+So cores are counted here once, after every limit, and each actor is pinned to cores of its own.
+
+One thread per physical core: an int8 matrix product fills the vector units of a core, so a second
+SMT thread adds no arithmetic. The siblings still belong to the actor's set, for its other threads.
+
+Discovery reads the kernel's files below a root, planning is pure, and only `apply_core_set` changes
+the process. This module knows nothing of Ray, models or shards, and imports neither.
+"""
+
+import contextlib
+import os
+import platform
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from fastformers.errors import InputError
+from fastformers.inference.cpu import read_cpu_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """A physical core.
+
+    Attributes:
+        logical_cpus: Its SMT siblings that this process may use, ascending.
+        numa_node: Node whose memory is near to it; 0 where the kernel names none.
+    """
+
+    logical_cpus: tuple[int, ...]
+    numa_node: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostTopology:
+    """One machine as this process may use it.
+
+    Attributes:
+        hostname: The machine, or the container.
+        cores: Physical cores with at least one allowed CPU, by NUMA node, then by CPU.
+        quota_cores: CPU seconds per second that the tightest cgroup allows; None without a limit.
+        num_logical_cpus_of_host: Logical CPUs online, allowed or not.
+        memory_bytes: Memory of the host or of the tightest cgroup, whichever is less.
+        cpu_model: The CPU's own name, or its architecture where it has none.
+    """
+
+    hostname: str
+    cores: tuple[Core, ...]
+    quota_cores: float | None
+    num_logical_cpus_of_host: int
+    memory_bytes: int
+    cpu_model: str
+
+    @property
+    def num_usable_cores(self) -> int:
+        """Threads that can compute at once: allowed physical cores, or fewer under a quota."""
+        if self.quota_cores is None:
+            return len(self.cores)
+        return max(1, min(len(self.cores), int(self.quota_cores)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreSet:
+    """The CPUs of one actor.
+
+    Attributes:
+        cpus: Logical CPUs to pin to, ascending: every allowed sibling of the actor's cores.
+        num_threads: Threads to compute with: the number of physical cores asked for.
+        numa_node: Node of all its cores, or None where they span nodes.
+    """
+
+    cpus: tuple[int, ...]
+    num_threads: int
+    numa_node: int | None
+
+
+def discover_topology(
+    root: Path = Path("/"), allowed_cpus: Collection[int] | None = None
+) -> HostTopology:
+    """Read what this process may use of the machine it runs on.
+
+    Args:
+        root: Directory that holds `sys` and `proc`; a fake tree in tests.
+        allowed_cpus: Logical CPUs to use instead of the affinity of this process.
+
+    Raises:
+        ValueError: `allowed_cpus` is empty.
+    """
+    if allowed_cpus is None:
+        allowed_cpus = _affinity()
+    if not allowed_cpus:
+        raise ValueError("allowed_cpus is empty; leave it out to use the affinity of this process")
+    online = _parse_cpu_list(_read(root / "sys/devices/system/cpu/online"))
+    return HostTopology(
+        hostname=platform.node(),
+        cores=_discover_cores(root, allowed_cpus),
+        quota_cores=_cgroup_quota(root),
+        num_logical_cpus_of_host=len(online) or psutil.cpu_count() or 1,
+        memory_bytes=_memory_bytes(root),
+        cpu_model=read_cpu_model(root),
+    )
+
+
+def plan_core_sets(
+    topology: HostTopology,
+    *,
+    num_actors: int | None,
+    cores_per_actor: int,
+    oversubscribe: bool = False,
+) -> list[CoreSet]:
+    """Give each actor physical cores of its own.
+
+    Each actor takes the least used cores, those of one NUMA node before those of several and the
+    first node before the next. With enough cores that is none twice, and an actor spans nodes
+    only when no single node has room for it.
+
+    Args:
+        topology: The machine, after all limits.
+        num_actors: Actors to place; None for as many as fit.
+        cores_per_actor: Physical cores, and threads, of each.
+        oversubscribe: Share cores instead of refusing a plan that does not fit.
+
+    Raises:
+        InputError: A count is below 1, or the plan needs more cores than may be used.
+    """
+    _check_counts(topology, num_actors, cores_per_actor, oversubscribe=oversubscribe)
+    if num_actors is None:
+        num_actors = max(1, topology.num_usable_cores // cores_per_actor)
+    nodes = sorted({core.numa_node for core in topology.cores})
+    pools = [[core for core in topology.cores if core.numa_node == node] for node in nodes]
+    # An actor larger than a node can only have cores of all nodes.
+    pools = [pool for pool in pools if len(pool) >= cores_per_actor] + [list(topology.cores)]
+    num_claims: Counter[Core] = Counter()
+    core_sets = []
+    for _ in range(num_actors):
+        choices = [sorted(pool, key=num_claims.__getitem__)[:cores_per_actor] for pool in pools]
+        chosen = min(choices, key=lambda cores: max(num_claims[core] for core in cores))
+        num_claims.update(chosen)
+        core_sets.append(_core_set_of(chosen, num_threads=cores_per_actor))
+    return core_sets
+
+
+def describe_core_sets(core_sets: Sequence[CoreSet], topology: HostTopology) -> str:
+    """Say in one line where the actors run and whether they get in each other's way.
+
+    Cores are numbered by their place in `topology.cores`; logical CPUs follow where they differ.
+    """
+    num_actors_of_core = Counter(
+        core_idx
+        for core_set in core_sets
+        for core_idx, core in enumerate(topology.cores)
+        if not set(core.logical_cpus).isdisjoint(core_set.cpus)
+    )
+    cpus = {cpu for core_set in core_sets for cpu in core_set.cpus}
+    threads = " or ".join(str(n) for n in sorted({core_set.num_threads for core_set in core_sets}))
+    conflicts = _describe_conflicts(core_sets, topology, num_actors_of_core)
+    return (
+        f"{_count(len(core_sets), 'actor')} x {threads} thread{'s' * (threads != '1')} on "
+        f"core{'s' * (len(num_actors_of_core) != 1)} {_as_ranges(num_actors_of_core)} "
+        f"of {len(topology.cores)}"
+        + ("" if cpus == set(num_actors_of_core) else f" (CPUs {_as_ranges(cpus)})")
+        + (f"; OVERSUBSCRIBED: {', '.join(conflicts)}" if conflicts else "; no overlap")
+    )
+
+
+def apply_core_set(core_set: CoreSet) -> None:
+    """Pin this process, all its threads included, and size the thread pools it will start.
+
+    A pool that already runs keeps its size, so call this before the first tokenizer or session.
+    Where the platform has no affinity (macOS) only the environment is set.
+
+    Raises:
+        InputError: This host does not have those CPUs, or does not allow them.
+    """
+    try:
+        _pin_all_threads(core_set.cpus)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot pin to CPUs {_as_ranges(core_set.cpus)} on {platform.node()}: {error}; "
+            "plan core sets on the host that applies them, under the same cpuset"
+        ) from error
+    os.environ["RAYON_NUM_THREADS"] = str(core_set.num_threads)
+    os.environ["OMP_NUM_THREADS"] = str(core_set.num_threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false" if core_set.num_threads == 1 else "true"
+
+
+def _check_counts(
+    topology: HostTopology, num_actors: int | None, cores_per_actor: int, *, oversubscribe: bool
+) -> None:
+    for flag, count in (("--num-actors", num_actors), ("--cores-per-actor", cores_per_actor)):
+        if count is not None and count < 1:
+            raise InputError(f"{flag} must be at least 1, not {count}")
+    needed = (1 if num_actors is None else num_actors) * cores_per_actor
+    if oversubscribe or needed <= topology.num_usable_cores:
+        return
+    asked, remedy = f"--cores-per-actor {cores_per_actor}", "lower it"
+    if num_actors is not None:
+        asked, remedy = f"--num-actors {num_actors} x {asked}", "lower one of them"
+    num_allowed = sum(len(core.logical_cpus) for core in topology.cores)
+    quota = topology.quota_cores
+    raise InputError(
+        f"{asked} needs {needed} cores, but this process may use {topology.num_usable_cores} "
+        f"(host has {topology.num_logical_cpus_of_host} logical CPUs; affinity allows "
+        f"{num_allowed} of them, on {_count(len(topology.cores), 'core')}; cgroup quota "
+        f"{'none' if quota is None else f'{quota:g} cores'}); {remedy} or pass --oversubscribe"
+    )
+
+
+def _core_set_of(cores: Sequence[Core], *, num_threads: int) -> CoreSet:
+    nodes = {core.numa_node for core in cores}
+    return CoreSet(
+        cpus=tuple(sorted(cpu for core in cores for cpu in core.logical_cpus)),
+        num_threads=num_threads,
+        numa_node=nodes.pop() if len(nodes) == 1 else None,
+    )
+
+
+def _describe_conflicts(
+    core_sets: Sequence[CoreSet], topology: HostTopology, num_actors_of_core: Counter[int]
+) -> list[str]:
+    conflicts = []
+    for num_actors in sorted(set(num_actors_of_core.values()) - {1}):
+        shared = [core for core, count in num_actors_of_core.items() if count == num_actors]
+        verb = f"core {shared[0]} is" if len(shared) == 1 else f"cores {_as_ranges(shared)} are"
+        conflicts.append(f"{verb} shared by {num_actors} actors")
+    num_threads = sum(core_set.num_threads for core_set in core_sets)
+    if not conflicts and num_threads > topology.num_usable_cores:
+        usable = _count(topology.num_usable_cores, "usable core")
+        conflicts.append(f"{_count(num_threads, 'thread')} for {usable}")
+    return conflicts
+
+
+def _affinity() -> list[int]:
+    process = psutil.Process()
+    if hasattr(process, "cpu_affinity"):
+        return process.cpu_affinity()
+    return list(range(psutil.cpu_count(logical=False) or 1))
+
+
+def _pin_all_threads(cpus: Collection[int]) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        for task in list(Path("/proc/self/task").iterdir()):
+            # A thread may end between the listing and the call.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task.name), cpus)
+    elif hasattr(psutil.Process, "cpu_affinity"):
+        psutil.Process().cpu_affinity(list(cpus))
+
+
+def _discover_cores(root: Path, allowed_cpus: Collection[int]) -> tuple[Core, ...]:
+    node_of_cpu = {}
+    for node in (root / "sys/devices/system/node").glob("node[0-9]*"):
+        for cpu in _parse_cpu_list(_read(node / "cpulist")):
+            node_of_cpu[cpu] = int(node.name.removeprefix("node"))
+    siblings_of_cores = set()
+    for cpu in set(allowed_cpus):
+        listed = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings = {cpu}.union(_parse_cpu_list(listed)).intersection(allowed_cpus)
+        siblings_of_cores.add(tuple(sorted(siblings)))
+    cores = [
+        Core(logical_cpus=siblings, numa_node=node_of_cpu.get(siblings[0], 0))
+        for siblings in siblings_of_cores
+    ]
+    return tuple(sorted(cores, key=lambda core: (core.numa_node, core.logical_cpus)))
+
+
+def _memory_bytes(root: Path) -> int:
+    names = ("memory.max", "memory.limit_in_bytes")
+    limits = [_read(group / name).strip() for group in _cgroups(root, "memory") for name in names]
+    num_bytes = [int(limit) for limit in limits if limit.isdigit()]
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            num_bytes += [int(line.split()[1]) * 1024]
+    return min(num_bytes, default=psutil.virtual_memory().total)
+
+
+def _cgroup_quota(root: Path) -> float | None:
+    pairs = []
+    for group in _cgroups(root, "cpu"):
+        version_1 = _read(group / "cpu.cfs_quota_us") + _read(group / "cpu.cfs_period_us")
+        pairs += [_read(group / "cpu.max").split(), version_1.split()]
+    # An unlimited quota is "max" in version 2 and -1 in version 1.
+    limits = [pair for pair in pairs if len(pair) == 2 and pair[0].isdigit()]
+    return min((int(quota) / int(period) for quota, period in limits), default=None)
+
+
+def _cgroups(root: Path, controller: str) -> list[Path]:
+    """Directories whose limits bind this process, version 1 and 2, from its own group upwards.
+
+    In a container `proc/self/cgroup` may name a path of the host, which is not mounted here; its
+    upper end, the mount point, then is the container's own group.
+    """
+    top = root / "sys/fs/cgroup"
+    path_of_mount = {top: "/", top / "unified": "/", top / controller: "/"}
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            path_of_mount |= {top: path, top / "unified": path}
+        elif controller in controllers.split(","):
+            path_of_mount |= {top / controllers: path, top / controller: path}
+    groups = []
+    for mount, path in path_of_mount.items():
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        groups += [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+    return groups
+
+
+def _read(path: Path) -> str:
+    """The text of a kernel file, or "" where this kernel does not have it."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _parse_cpu_list(text: str) -> list[int]:
+    """CPUs of the kernel's list format: "0-2,8" is [0, 1, 2, 8]."""
+    cpus: list[int] = []
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        if first:
+            cpus += range(int(first), int(last or first) + 1)
+    return cpus
+
+
+def _as_ranges(numbers: Iterable[int]) -> str:
+    """The kernel's list format, with two neighbors as "0,1" and three or more as "0-2"."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(
+        f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,202 @@
+"""The scoring actor: owns its cores, opens a bundle once, prepares slices and scores shards.
+
+    driver -> leases -> [worker] -> predictions on disk, receipts back
+
+An actor knows nothing of other actors, of the queue or of prices. It returns receipts, never
+predictions: what it made is on disk when its call returns.
+
+It may have several jobs in hand, each in a thread. One at a time computes, on all cores that the
+actor owns; the others wait for storage, to read what comes next and to write what is done. Seconds
+of computing are wall time, those of reading and writing are what they took of the cores: waiting
+costs nothing while another job computes.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet
+
+from cluster.corpus.slices import Slice
+from cluster.execution.topology import CoreSet, apply_core_set
+from cluster.shards.layout import Shard, read_shard_table
+from cluster.shards.predictions import build_predictions, write_predictions
+from cluster.shards.preparation import Preparation, SliceReceipt
+from cluster.shards.receipts import Receipt, count_lengths
+from cluster.shards.shard_queue import Lease
+from cluster.storage import Directory
+from fastformers.inference.autotune import EngineName, open_engine
+from fastformers.inference.batching import plan_batches
+from fastformers.inference.bundle import open_bundle
+from fastformers.inference.scorer import Scorer
+from fastformers.inference.tokenizer import TokenizedRows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What all actors of a run share.
+
+    Attributes:
+        bundle_path: Directory of the bundle, readable on every node.
+        shards: Where prepared shards are.
+        preparation: How to make them, or None if they are all there.
+        predictions: Where predictions go, or None if this run only prepares.
+        keep_columns: Columns to pass through.
+        max_batch_tokens: Token budget of a batch.
+        engine: What runs the graph.
+    """
+
+    bundle_path: Path
+    shards: Directory
+    preparation: Preparation | None
+    predictions: Directory | None
+    keep_columns: tuple[str, ...]
+    max_batch_tokens: int
+    engine: EngineName = "onnxruntime"
+
+
+class Worker:
+    """What runs inside an actor; a plain class, so it can be used without Ray."""
+
+    def __init__(self, work: Work, core_set: CoreSet | None, name: str) -> None:
+        if core_set is not None:
+            apply_core_set(core_set)
+            pa.set_cpu_count(core_set.num_threads)
+            pa.set_io_thread_count(1)
+        pa.set_memory_pool(pa.system_memory_pool())  # returns what a large shard needed
+        self._work = work
+        self._name = name
+        self._computing = threading.Lock()
+        if work.predictions is None:  # preparing needs no session
+            self._tokenizer = open_bundle(work.bundle_path).load_tokenizer()
+        else:
+            threads = core_set.num_threads if core_set is not None else 1
+            bundle = open_bundle(work.bundle_path)
+            engine = open_engine(work.engine, bundle.model_path, num_threads=threads)
+            self._scorer = Scorer(bundle, engine=engine)
+            self._tokenizer = self._scorer.tokenizer
+            self._warm_up()
+
+    def prepare(self, slice_: Slice) -> SliceReceipt:
+        """Cut a slice into shards on disk."""
+        assert self._work.preparation is not None
+        return self._work.preparation.prepare(slice_, self._tokenizer, self._computing)
+
+    def score(self, lease: Lease) -> Receipt | None:
+        """Score a shard and commit its predictions; a probe scores a part and commits nothing."""
+        shard, start = lease.shard, time.thread_time()
+        table = self._read(shard)
+        rows = read_shard_table(table)
+        wanted = range(len(rows)) if lease.probe is None else lease.probe
+        rows_U = np.setdiff1d(np.arange(wanted.start, wanted.stop), list(lease.skip))
+        read_s = time.thread_time() - start
+        computed: list[int] = []
+        with self._computing:
+            started_at, start = time.time(), time.perf_counter()
+            logits_UC, errors = self._scorer.score_tokens(
+                rows,
+                rows_U=rows_U,
+                max_batch_tokens=self._work.max_batch_tokens,
+                on_batch=computed.append,
+            )
+            infer_s = time.perf_counter() - start
+        if lease.probe is not None:
+            return None
+        start = time.thread_time()
+        all_logits_UC = np.full((len(rows), logits_UC.shape[1]), np.nan, np.float32)
+        all_logits_UC[rows_U] = logits_UC
+        errors_U = {**lease.skip, **{int(rows_U[row]): reason for row, reason in errors.items()}}
+        bundle = self._scorer.bundle
+        predictions = build_predictions(
+            table, all_logits_UC, bundle.task, bundle.labels, errors_U, self._work.keep_columns
+        )
+        phase_s = {"read": read_s, "infer": infer_s, "write": time.thread_time() - start}
+        rss_bytes, peak_rss_bytes = measure_memory()
+        lengths_U = rows.lengths_N[rows_U]
+        receipt = Receipt(
+            shard=shard.name,
+            actor=self._name,
+            attempt=lease.attempt,
+            num_rows=shard.num_rows,
+            num_unique=shard.num_unique,
+            num_errors=predictions["error"].length() - predictions["error"].null_count,
+            num_tokens=shard.num_tokens,
+            num_scored_tokens=int(lengths_U.sum()),
+            num_computed_tokens=sum(computed),
+            num_batches=len(computed),
+            started_at=started_at,
+            finished_at=started_at + sum(phase_s.values()),
+            predicted_s=shard.predicted_s,
+            rss_bytes=rss_bytes,
+            peak_rss_bytes=peak_rss_bytes,
+            phase_s=phase_s,
+            lengths=count_lengths(
+                lengths_U,
+                plan_batches(lengths_U, max_batch_tokens=self._work.max_batch_tokens),
+                computed,
+            ),
+        )
+        assert self._work.predictions is not None
+        write_predictions(self._work.predictions, shard.file_name, predictions, receipt)
+        return receipt
+
+    def measure_engine(self, shards: list[Shard]) -> float:
+        """Seconds the engine alone takes for the shards, their batches already in memory."""
+        batches = [batch for shard in shards for batch in self._batches(shard)]
+        start = time.perf_counter()
+        for ids_BT, types_BT in batches:
+            self._scorer.engine.run(ids_BT.astype(np.int64), types_BT.astype(np.int64))
+        return time.perf_counter() - start
+
+    def measure_tokens_per_second(self, seconds: float) -> float:
+        """Tokens per second over batches of several lengths, for about `seconds`."""
+        rows = _synthetic_rows(self._scorer.bundle.max_length)
+        tokens = 0
+        start = time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds:
+            self._scorer.score_tokens(rows, max_batch_tokens=self._work.max_batch_tokens)
+            tokens += len(rows.ids)
+        return tokens / elapsed
+
+    def _read(self, shard: Shard) -> pa.Table:
+        with self._work.shards.open_input(shard.file_name) as file:
+            return pyarrow.parquet.read_table(file, use_threads=False)
+
+    def _batches(self, shard: Shard) -> list[tuple[np.ndarray, np.ndarray]]:
+        rows = read_shard_table(self._read(shard))
+        plan = plan_batches(rows.lengths_N, max_batch_tokens=self._work.max_batch_tokens)
+        return [
+            (
+                rows.batch_ids(rows_B).astype(rows.ids.dtype),
+                rows.batch_types(rows_B).astype(np.uint8),
+            )
+            for rows_B in plan
+        ]
+
+    def _warm_up(self) -> None:
+        self._scorer.score_tokens(_synthetic_rows(self._scorer.bundle.max_length))
+
+
+def measure_memory() -> tuple[int, int]:
+    """Resident memory of this process in bytes, now and at its peak."""
+    rss_bytes = psutil.Process().memory_info().rss
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return rss_bytes, int(line.split()[1]) * 1024
+    return rss_bytes, rss_bytes
+
+
+def _synthetic_rows(max_length: int) -> TokenizedRows:
+    lengths = [length for length in (16, 32, 64, 128, 256, 512) if length <= max_length]
+    lengths = [length for length in lengths for _ in range(max(1, 256 // length))]
+    return TokenizedRows(
+        ids=np.full(sum(lengths), 5, np.uint16),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        second_lengths_N=np.zeros(len(lengths), np.uint16),
+    )

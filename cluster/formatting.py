@@ -1,0 +1,41 @@
+"""Numbers as people read them: dollars, durations, counts. Knows nothing else."""
+
+import math
+from datetime import UTC, datetime
+
+
+def format_usd(usd: float) -> str:
+    """USD to four digits, and cents at most."""
+    if usd == 0:
+        return "0 USD"
+    if abs(usd) >= 10:
+        return f"{usd:,.2f} USD"
+    places = max(2, 3 - math.floor(math.log10(abs(usd))))
+    return f"{usd:.{places}f} USD"
+
+
+def format_duration(seconds: float) -> str:
+    """For people: 45 s, 12 min, 3.2 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def format_count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def format_time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A length of time in the two largest units that it has."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"

@@ -1,0 +1,1 @@
+"""What machines cost and how fast they are."""

@@ -1,0 +1,74 @@
+"""Which of an instance type's prices is paid: on demand, reserved or spot, less a discount.
+
+    price table -> [market] -> estimate, plan
+
+Says of every price whether it is an estimate and whether it is stale: prices of a cloud change
+every few months, spot prices by the hour. This module knows nothing of jobs.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from cluster.pricing.prices import InstancePrice
+from fastformers.errors import InputError
+
+Market = Literal["on-demand", "reserved", "spot"]
+STALE_AFTER_DAYS = 180
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarketPrice:
+    """What an hour of one machine costs in one market.
+
+    Attributes:
+        usd_per_hour: After the discount.
+        market: How it is bought.
+        as_of: ISO date of the price.
+        is_stale: Whether it is older than `STALE_AFTER_DAYS`.
+        is_estimate: Whether it was worked out rather than read from a price list.
+    """
+
+    usd_per_hour: float
+    market: Market
+    as_of: str
+    is_stale: bool
+    is_estimate: bool
+
+
+def find_market_price(
+    price: InstancePrice, market: Market, *, discount_percent: float, today: date
+) -> MarketPrice | None:
+    """The type's price in a market, or None where the table has none.
+
+    Args:
+        price: A row of the table.
+        market: How it is bought.
+        discount_percent: Off the on-demand price only: spot and reserved are discounts themselves.
+        today: What tells whether a price is stale.
+    """
+    usd = {
+        "on-demand": price.usd_per_hour_on_demand * (1 - discount_percent / 100),
+        "reserved": price.usd_per_hour_reserved,
+        "spot": price.usd_per_hour_spot,
+    }[market]
+    if usd is None:
+        return None
+    as_of = (price.spot_as_of or price.as_of) if market == "spot" else price.as_of
+    return MarketPrice(
+        usd_per_hour=usd,
+        market=market,
+        as_of=as_of,
+        is_stale=(today - date.fromisoformat(as_of)).days > STALE_AFTER_DAYS,
+        is_estimate=market == "spot" and price.spot_is_estimate,
+    )
+
+
+def check_discount(percent: float) -> None:
+    """Refuse a discount that leaves nothing to pay, or adds to it.
+
+    Raises:
+        InputError: It is not at least 0 and below 100.
+    """
+    if not 0 <= percent < 100:
+        raise InputError(f"--discount {percent:g}: give percent, at least 0 and below 100")

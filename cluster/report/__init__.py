@@ -1,0 +1,1 @@
+"""What a run did -> bill, tables, page."""

@@ -1,0 +1,179 @@
+"""What the page plots, cut down so that a million shards make as small a page as ten.
+
+    report.json -> [downsample] -> plots -> report.html
+
+Points are put into bins, actors into groups, and of many actors some are picked; what was left out
+is said. Pure functions of the report's plain values; nothing here draws.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_GROUPS, MAX_LANES, MAX_SPANS, NUM_BINS = 6, 20, 1000, 60
+# What an actor does, by urgency: where a cell of the timeline holds several, the first one shows.
+KINDS = ("lost", "search", "load", "prepare", "score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stretch of an actor's time.
+
+    Attributes:
+        start_s, end_s: Seconds since the run's start.
+        kind: One of `KINDS`.
+    """
+
+    start_s: float
+    end_s: float
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """One actor's row of the timeline.
+
+    Attributes:
+        name: Of the actor, short.
+        spans: What it did, in order.
+    """
+
+    name: str
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Tokens per second over the run.
+
+    Attributes:
+        edges_s: Bounds of the bins, in seconds since the run's start.
+        groups: Tokens per second of each bin, by actor or group of actors.
+    """
+
+    edges_s: NDArray[np.float64]
+    groups: dict[str, NDArray[np.float64]]
+
+
+def shorten_names(actors: Sequence[str]) -> dict[str, str]:
+    """A short name for each actor: its CPUs if all are of one host, else the end of its name."""
+    hosts = {actor.rpartition(":")[0] for actor in actors}
+    if len(hosts) == 1:
+        return {actor: f"CPU {actor.rpartition(':')[2]}" for actor in actors}
+    return {actor: actor if len(actor) <= 16 else f"…{actor[-15:]}" for actor in actors}
+
+
+def bin_throughput(timeline: Sequence[Mapping[str, Any]], wall_s: float) -> Throughput:
+    """Spread each shard's tokens evenly over the time it took, and sum them up in bins.
+
+    Args:
+        timeline: Attempts, as the report lists them.
+        wall_s: Length of the run.
+    """
+    edges_s = np.linspace(0, wall_s, NUM_BINS + 1)
+    spans = {id(entry): _cut(entry, is_first) for entry, is_first in _walk(timeline)}
+    scored = [entry for entry in timeline if entry["tokens"] and not entry["lost"]]
+    group_of = _group(sorted({entry["actor"] for entry in scored}))
+    groups = {name: np.zeros(NUM_BINS) for name in dict.fromkeys(group_of.values())}
+    for entry in scored:
+        span = spans[id(entry)][-1]
+        rate = entry["tokens"] / max(span.end_s - span.start_s, 1e-9)
+        overlap = np.minimum(edges_s[1:], span.end_s) - np.maximum(edges_s[:-1], span.start_s)
+        groups[group_of[entry["actor"]]] += rate * overlap.clip(0) / np.diff(edges_s)
+    return Throughput(edges_s=edges_s, groups=groups)
+
+
+def plan_lanes(timeline: Sequence[Mapping[str, Any]], wall_s: float) -> list[Lane]:
+    """Rows of the timeline: of many actors, some that died, and some spread over when they ended.
+
+    Args:
+        timeline: Attempts, as the report lists them.
+        wall_s: Length of the run.
+    """
+    spans: dict[str, list[Span]] = {}
+    for entry, is_first in _walk(timeline):
+        spans.setdefault(entry["actor"], []).extend(_cut(entry, is_first))
+    picked = sorted(spans, key=lambda actor: (spans[actor][-1].end_s, actor))
+    if len(picked) > MAX_LANES:
+        died = [actor for actor in picked if any(s.kind == "lost" for s in spans[actor])]
+        died = died[: MAX_LANES // 2]
+        others = [actor for actor in picked if actor not in died]
+        places = np.linspace(0, len(others) - 1, MAX_LANES - len(died)).round().astype(int)
+        picked = [*died, *(others[place] for place in places)]
+    names = shorten_names(sorted(spans))
+    if sum(len(spans[actor]) for actor in picked) > MAX_SPANS:
+        num_cells = MAX_SPANS // len(picked)
+        spans = {actor: _merge(spans[actor], wall_s, num_cells) for actor in picked}
+    return [Lane(name=names[actor], spans=tuple(spans[actor])) for actor in sorted(picked)]
+
+
+def pick_frontier(qualities: Sequence[float], costs: Sequence[float]) -> list[int]:
+    """Places of the candidates that none beats in both, from the cheapest to the best."""
+    order = sorted(range(len(costs)), key=lambda place: (costs[place], -qualities[place]))
+    best = -math.inf
+    frontier = []
+    for place in order:
+        if qualities[place] > best:
+            best = qualities[place]
+            frontier.append(place)
+    return frontier
+
+
+def _walk(timeline: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], bool]]:
+    """Attempts by start, and whether each is the first job of an actor's process."""
+    fresh: dict[str, bool] = {}
+    walked = []
+    for entry in sorted(timeline, key=lambda entry: float(entry["start_s"])):
+        walked.append((entry, fresh.get(entry["actor"], True)))
+        fresh[entry["actor"]] = entry["lost"]
+    return walked
+
+
+def _cut(entry: Mapping[str, Any], is_first: bool) -> list[Span]:
+    """An attempt as spans: the actor's start is cut off from its first job."""
+    start_s, end_s = entry["start_s"], entry["end_s"]
+    if entry["lost"]:
+        return [Span(start_s=start_s, end_s=end_s, kind="lost")]
+    load_s = end_s - start_s - entry["busy_s"] if is_first and entry["busy_s"] > 0 else 0.0
+    job = Span(start_s=start_s + max(0.0, load_s), end_s=end_s, kind=entry["job"])
+    if load_s <= 0:
+        return [job]
+    return [Span(start_s=start_s, end_s=job.start_s, kind="load"), job]
+
+
+def _merge(spans: Sequence[Span], wall_s: float, num_cells: int) -> list[Span]:
+    """One kind for each cell of the run, the most urgent of those in it; equal neighbors join."""
+    cells: list[str | None] = [None] * num_cells
+    for span in spans:
+        first = min(num_cells - 1, int(span.start_s / wall_s * num_cells))
+        last = min(num_cells - 1, int(span.end_s / wall_s * num_cells))
+        for cell in range(first, last + 1):
+            held = cells[cell]
+            if held is None or KINDS.index(span.kind) < KINDS.index(held):
+                cells[cell] = span.kind
+    merged: list[Span] = []
+    for cell, kind in enumerate(cells):
+        start_s, end_s = cell * wall_s / num_cells, (cell + 1) * wall_s / num_cells
+        if kind is None:
+            continue
+        if merged and merged[-1].kind == kind and math.isclose(merged[-1].end_s, start_s):
+            merged[-1] = Span(start_s=merged[-1].start_s, end_s=end_s, kind=kind)
+        else:
+            merged.append(Span(start_s=start_s, end_s=end_s, kind=kind))
+    return merged
+
+
+def _group(actors: Sequence[str]) -> dict[str, str]:
+    """A group for each actor: itself, or one of a few runs of neighbors where there are many."""
+    names = shorten_names(actors)
+    if len(actors) <= MAX_GROUPS:
+        return names
+    group_of: dict[str, str] = {}
+    for part in np.array_split(np.array(actors, object), MAX_GROUPS):
+        label = f"{names[part[0]]} and {len(part) - 1} more" if len(part) > 1 else names[part[0]]
+        group_of.update(dict.fromkeys(part.tolist(), label))
+    return group_of

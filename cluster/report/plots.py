@@ -1,0 +1,356 @@
+"""Plots of the page, drawn by matplotlib as SVG that takes its colors and font from the page.
+
+    series -> [plots] -> report_page -> report.html
+
+Each plot is drawn twice, for a desktop and for a phone, because a drawing that only shrinks cannot
+be read; the page shows the one that fits. Colors are written as stand-ins and become CSS variables,
+so light and dark are one drawing. Needs the extra `report`.
+"""
+
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cluster.formatting import format_usd
+from cluster.report.bill import TypeCost
+from cluster.report.downsample import Lane, Throughput, pick_frontier
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _MUTED, _GRID, _PAPER, _BAD = "#010101", "#010102", "#010103", "#010104", "#010105"
+_SERIES = tuple(f"#0102{number:02x}" for number in range(1, 7))
+_VARIABLE_OF = {
+    _INK: "ink",
+    _MUTED: "muted",
+    _GRID: "grid",
+    _PAPER: "paper",
+    _BAD: "bad",
+    **{color: f"series-{number}" for number, color in enumerate(_SERIES, start=1)},
+}
+_KINDS = {
+    "load": ("model load", _MUTED),
+    "prepare": ("read and tokenize", _SERIES[2]),
+    "score": ("score", _SERIES[0]),
+    "search": ("search for what kills", _SERIES[1]),
+    "lost": ("lost", _BAD),
+}
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fastformers",
+    "text.parse_math": False,
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "text.color": _INK,
+    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": _GRID,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "ytick.major.size": 0,
+    "grid.color": _GRID,
+    "hatch.color": _PAPER,
+    "legend.frameon": False,
+    "legend.borderpad": 0,
+    "legend.handlelength": 1.2,
+    "legend.handleheight": 0.9,
+    "legend.columnspacing": 1.4,
+}
+_WIDE, _NARROW = 720, 340
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A bundle that a recipe search made.
+
+    Attributes:
+        name: For people.
+        quality: Of its task's metric, 0 to 1.
+        seconds: Core-seconds of a million rows.
+        usd: Of a million rows.
+        verdict: What the search made of it; empty if it holds, but another was chosen.
+    """
+
+    name: str
+    quality: float
+    seconds: float
+    usd: float
+    verdict: Literal["", "chosen", "loses too much"] = ""
+
+
+def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
+    """Texts by length, and tokens computed for them with the padding apart.
+
+    Args:
+        lengths: [texts, tokens, computed tokens] by upper edge, see `lengths.count_lengths`.
+    """
+
+    def draw(figure: "Figure", is_wide: bool) -> None:
+        over, under = figure.subplots(2, 1, sharex=True)
+        places = range(len(lengths))
+        texts, tokens, computed = np.array(list(lengths.values())).T
+        over.bar(places, texts, color=_SERIES[0], width=0.86)
+        under.bar(places, tokens, color=_SERIES[0], width=0.86, label="tokens of text")
+        padding = computed - tokens
+        under.bar(places, padding, bottom=tokens, color=_SERIES[1], width=0.86, label="padding")
+        over.set_title("Different texts")
+        under.set_title("Tokens computed")
+        for axes in (over, under):
+            _count_axis(axes)
+        step = 1 if is_wide or len(lengths) <= 8 else 2
+        under.set_xticks(list(places)[::step], [f"≤{edge}" for edge in lengths][::step])
+        under.set_xlabel("tokens of a text")
+        figure.legend(*under.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+
+    texts = sum(count[0] for count in lengths.values())
+    return _render(
+        draw, "lengths", f"Histogram of the lengths of {texts:,} texts, and padding", (330, 380)
+    )
+
+
+def plot_throughput(throughput: Throughput) -> str:
+    """Tokens per second over the run, stacked by actor."""
+
+    def draw(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        base = np.zeros(len(throughput.edges_s) - 1)
+        for color, (name, rates) in zip(_SERIES, throughput.groups.items(), strict=False):
+            axes.stairs(
+                base + rates, throughput.edges_s, baseline=base, fill=True, color=color, label=name
+            )
+            base = base + rates
+        axes.set_ylim(0, None)
+        _time_axis(axes, float(throughput.edges_s[-1]))
+        _count_axis(axes)
+        if len(throughput.groups) > 1:
+            _legend(figure, is_wide)
+
+    return _render(
+        draw, "throughput", "Tokens per second over the run, stacked by actor", (250, 270)
+    )
+
+
+def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
+    """What each actor did when."""
+
+    def draw(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        used = {span.kind for lane in lanes for span in lane.spans}
+        for kind, (label, color) in _KINDS.items():
+            if kind not in used:
+                continue
+            for number, lane in enumerate(lanes):
+                spans = [
+                    (span.start_s, span.end_s - span.start_s)
+                    for span in lane.spans
+                    if span.kind == kind
+                ]
+                bar = axes.broken_barh(
+                    spans, (number - 0.36, 0.72), facecolor=color, edgecolor=_PAPER, linewidth=0.8
+                )
+                if kind == "lost":
+                    axes.plot(
+                        [start + seconds for start, seconds in spans],
+                        [number] * len(spans),
+                        linestyle="none",
+                        marker="x",
+                        markersize=8,
+                        markeredgewidth=2,
+                        color=_INK,
+                    )
+            bar.set_label(label)
+        axes.set_yticks(range(len(lanes)), [lane.name for lane in lanes])
+        axes.set_ylim(len(lanes) - 0.4, -0.6)
+        _time_axis(axes, wall_s)
+        axes.xaxis.grid(True)
+        _legend(figure, is_wide)
+
+    height = 24 * len(lanes)
+    return _render(draw, "timeline", "Timeline of shards by actor", (height + 90, height + 120))
+
+
+def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
+    """USD of this run and on other instance types; what is scaled is hatched."""
+    bars: list[tuple[str, float, str, str | None]] = [("this run", own_usd, _SERIES[2], None)]
+    for cost in costs:
+        color, hatch = (_SERIES[0], None) if cost.basis == "measured" else (_SERIES[5], "///")
+        bars.append((cost.instance_type, cost.usd, color, hatch))
+
+    def draw(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        for number, (_, usd, color, hatch) in enumerate(bars):
+            axes.barh(number, usd, color=color, hatch=hatch, height=0.7)
+            axes.annotate(
+                format_usd(usd),
+                (usd, number),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                color=_INK,
+            )
+        axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
+        axes.invert_yaxis()
+        axes.margins(x=0.16 if is_wide else 0.3)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+
+    height = 26 * len(bars) + 20
+    return _render(draw, "types", "USD of this run by instance type", (height, height))
+
+
+def plot_frontier(candidates: Sequence[Candidate]) -> str:
+    """Quality over USD per million rows; a line joins those that none beats in both."""
+
+    def draw(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        usd = [candidate.usd for candidate in candidates]
+        quality = [100 * candidate.quality for candidate in candidates]
+        best = pick_frontier(quality, usd)
+        axes.step(
+            [usd[place] for place in best],
+            [quality[place] for place in best],
+            where="post",
+            color=_SERIES[0],
+            linewidth=1.5,
+        )
+        verdicts = [candidate.verdict for candidate in candidates]
+        lost = [place for place, verdict in enumerate(verdicts) if verdict == "loses too much"]
+        beaten = [place for place in range(len(usd)) if place not in (*best, *lost)]
+        chosen = [place for place, verdict in enumerate(verdicts) if verdict == "chosen"]
+        for places, color, size, marker, label in (
+            ([place for place in best if place not in lost], _SERIES[0], 44, "o", "best"),
+            (beaten, _MUTED, 20, "o", "beaten"),
+            (lost, _BAD, 44, "X", "loses too much"),
+            (chosen, _SERIES[0], 190, "*", "chosen"),
+        ):
+            if places:
+                axes.scatter(
+                    [usd[place] for place in places],
+                    [quality[place] for place in places],
+                    color=color,
+                    s=size,
+                    marker=marker,
+                    label=label,
+                )
+        if min(usd) > 0 and max(usd) / min(usd) > 20:
+            axes.set_xscale("log")
+        axes.margins(x=0.12, y=0.15)
+        for place in _pick_labels(best, limit=8 if is_wide else 4):
+            point = usd[place], quality[place]
+            across, _ = axes.transLimits.transform(axes.transScale.transform(point))
+            axes.annotate(
+                candidates[place].name,
+                point,
+                xytext=(6 if across < 0.7 else -6, -13),
+                textcoords="offset points",
+                ha="left" if across < 0.7 else "right",
+                fontsize=11,
+            )
+        axes.grid(True)
+        axes.set_ylabel("quality, %")
+        axes.set_xlabel("USD per million rows")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        _legend(figure, is_wide)
+
+    return _render(
+        draw, "frontier", f"Quality over cost of {len(candidates)} candidates", (320, 330)
+    )
+
+
+def _render(
+    draw: Callable[["Figure", bool], None], name: str, label: str, heights: tuple[int, int]
+) -> str:
+    """Two SVGs, for a wide and a narrow page, with the label for those who see neither."""
+    from matplotlib import style
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    drawings = []
+    for kind, width, height in zip(("wide", "narrow"), (_WIDE, _NARROW), heights, strict=True):
+        with style.context(["default", _STYLE]):
+            layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.04)
+            figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout=layout)
+            FigureCanvasSVG(figure)
+            draw(figure, kind == "wide")
+            file = io.StringIO()
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        drawings.append(_embed(file.getvalue(), f"{name}-{kind}", label, kind))
+    return "\n".join(drawings)
+
+
+def _embed(svg: str, prefix: str, label: str, kind: str) -> str:
+    """An SVG file as part of a page: its ids are its own, its colors the page's."""
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub("#0[0-9a-f]{5}", lambda color: f"var(--{_VARIABLE_OF[color[0]]})", svg)
+    root = ElementTree.fromstring(svg[svg.index("<svg") :])
+    used = set(re.findall(r"#([A-Za-z][\w.-]*)", svg))
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        for key in list(element.attrib):
+            value = element.attrib.pop(key)
+            if key == "id":
+                if value in used:
+                    element.set("id", f"{prefix}-{value}")
+                continue
+            value = re.sub(r"url\(#", f"url(#{prefix}-", value)
+            if key.endswith("}href"):
+                key, value = "href", f"#{prefix}-{value[1:]}"
+            element.set(key.rpartition("}")[2], value)
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    root.set("role", "img")
+    root.set("aria-label", label)
+    root.set("class", kind)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _legend(figure: "Figure", is_wide: bool) -> None:
+    """Above the plot, in as many columns as the labels leave room for."""
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    room = 100 if is_wide else 44  # letters
+    columns = max(1, min(len(labels), room // (max(map(len, labels)) + 5)))
+    figure.legend(loc="outside upper left", ncols=columns)
+
+
+def _count_axis(axes: "Axes") -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.grid(True)
+
+
+def _time_axis(axes: "Axes", wall_s: float) -> None:
+    from matplotlib.ticker import MultipleLocator
+
+    units = {"hours": (3600, 7200), "minutes": (60, 300), "seconds": (1, 0)}
+    unit, seconds = next((u, s) for u, (s, least) in units.items() if wall_s >= least)
+    least = max(wall_s, 1e-3) / seconds / 6
+    power = 10.0 ** np.floor(np.log10(least))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
+    axes.set_xlim(0, wall_s)
+    axes.xaxis.set_major_locator(MultipleLocator(step * seconds))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / seconds:g}")
+    axes.set_xlabel(f"{unit} since the start")
+
+
+def _pick_labels(places: Sequence[int], *, limit: int) -> list[int]:
+    if len(places) <= limit:
+        return list(places)
+    return [places[i] for i in np.linspace(0, len(places) - 1, limit).round().astype(int)]

@@ -1,0 +1,1 @@
+"""Rows -> shards -> predictions, on disk."""

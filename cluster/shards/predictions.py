@@ -1,0 +1,117 @@
+"""One shard's predictions: one Parquet file in corpus order, and the proof that it is done.
+
+    actors -> [predictions] -> predictions/part-*.parquet -> report
+
+Each file carries in its footer what it took to make it, so a resumed run's bill covers the shards
+of the runs before it.
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any, assert_never
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from cluster.shards.receipts import Receipt
+from cluster.storage import Directory
+from fastformers.inference.tasks import TaskName, classify, label_sets, sigmoid
+
+_RECEIPT_KEY = b"fastformers"
+
+
+def build_predictions(
+    shard: pa.Table,
+    logits_UC: NDArray[np.float32],
+    task: TaskName,
+    labels: tuple[str, ...],
+    errors_U: dict[int, str],
+    keep_columns: tuple[str, ...],
+) -> pa.Table:
+    """Predictions of a shard's rows in corpus order.
+
+    Args:
+        shard: The shard as stored, see `shards.build_shard_table`.
+        logits_UC: Logits, scores or embeddings of its different texts.
+        task: What they are.
+        labels: Class names; none for scores and embeddings.
+        errors_U: Why a text could not be scored.
+        keep_columns: Columns to pass through.
+
+    Returns:
+        The kept columns, those of the task (`tasks.prediction_columns`), and `error`.
+    """
+    inverse = np.argsort(shard["place"].to_numpy())
+    shard = shard.take(pa.array(inverse))
+    is_good = shard["unique"].is_valid().to_numpy()
+    unique_N = shard["unique"].fill_null(0).to_numpy()
+    errors = shard["error"].to_pylist()
+    if errors_U:
+        for row in np.flatnonzero(is_good & np.isin(unique_N, list(errors_U))).tolist():
+            errors[row] = errors_U[int(unique_N[row])]
+    missing = np.array([error is not None for error in errors], bool)
+    place_N = pa.array(unique_N, pa.int64(), mask=missing)  # null takes null
+    columns = {name: shard[f"keep.{name}"] for name in keep_columns}
+    for name, column_U in _describe(logits_UC, task, labels).items():
+        columns[name] = column_U.take(place_N)
+    columns["error"] = pa.array(errors, pa.string())
+    return pa.table(columns)
+
+
+def _describe(
+    logits_UC: NDArray[np.float32], task: TaskName, labels: tuple[str, ...]
+) -> dict[str, pa.Array]:
+    """Prediction columns of the different texts."""
+    match task:
+        case "text-classification":
+            classes_U, probabilities_U = classify(logits_UC)
+            label_U = pa.array(labels, pa.string()).take(pa.array(classes_U, pa.int64()))
+            return {"label": label_U, "probability": pa.array(probabilities_U)}
+        case "multi-label-classification":
+            return {
+                "labels": pa.array(label_sets(logits_UC, labels), pa.list_(pa.string())),
+                "probabilities": _fixed_lists(sigmoid(logits_UC)).cast(pa.list_(pa.float32())),
+            }
+        case "regression" | "multiple-choice":
+            return {"score": pa.array(logits_UC[:, 0])}
+        case "embedding":
+            return {"embedding": _fixed_lists(logits_UC)}
+        case _:
+            assert_never(task)
+
+
+def _fixed_lists(values_UC: NDArray[np.float32]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values_UC.ravel()), values_UC.shape[1])
+
+
+def write_predictions(
+    directory: Directory, file_name: str, table: pa.Table, receipt: Receipt
+) -> None:
+    """Commit a shard: the file appears whole, with its receipt, or not at all.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    stored = table.replace_schema_metadata({_RECEIPT_KEY: json.dumps(asdict(receipt)).encode()})
+    with directory.write(file_name) as file:
+        pyarrow.parquet.write_table(stored, file, compression="zstd")
+
+
+def read_receipt(directory: Directory, file_name: str) -> Receipt | None:
+    """Receipt of a finished shard, or None if the file is not a whole one of ours."""
+    try:
+        with directory.open_input(file_name) as file:
+            schema = pyarrow.parquet.read_schema(file)
+        fields: dict[str, Any] = json.loads((schema.metadata or {})[_RECEIPT_KEY])
+        return Receipt(**fields)
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError):
+        return None
+
+
+def read_errors(directory: Directory, file_name: str) -> list[tuple[int, str]]:
+    """Position in the file and reason of each row without a prediction."""
+    with directory.open_input(file_name) as file:
+        errors = pyarrow.parquet.read_table(file, columns=["error"])["error"].to_pylist()
+    return [(row, error) for row, error in enumerate(errors) if error is not None]

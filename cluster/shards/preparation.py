@@ -1,0 +1,253 @@
+"""Prepared shards on disk: what was cut already, and the slices still to cut.
+
+    slices -> [preparation] -> shards -> actors
+
+    prepared.json          identity of the preparation, and whether it is complete
+    slices/000003-00000.json  shards that came out of one read of slice 3, and what is left of it
+    part-000003-00001.parquet  a shard
+
+A slice's receipt is written after its shards, so what a killed run left half done is cut again.
+The driver never holds more than one record for each shard, whatever the number of rows.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from cluster.corpus.readers import FileReader, Rows
+from cluster.corpus.slices import Piece, Slice
+from cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
+from cluster.storage import Directory
+from fastformers.errors import InputError
+from fastformers.inference.cost_profile import CostProfile
+from fastformers.inference.tokenizer import Tokenizer
+
+IDENTITY_FILE = "prepared.json"
+READ_CHUNK_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceReceipt:
+    """What came out of reading a slice, or the beginning of one.
+
+    Attributes:
+        shards: In corpus order.
+        rest: What is left to read of the slice, or None.
+        first_bad: Place and reason of the first bad row, for those who want none.
+        phase_s: Seconds of the actor's cores by phase.
+    """
+
+    shards: tuple[Shard, ...]
+    rest: Slice | None
+    first_bad: str | None
+    phase_s: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How slices become shards; travels to the actors.
+
+    Attributes:
+        directory: Where shards go.
+        reader: Reads the corpus.
+        cost_profile: Predicts the seconds of a row.
+        shard_seconds: What a shard should cost.
+    """
+
+    directory: Directory
+    reader: FileReader
+    cost_profile: CostProfile
+    shard_seconds: float
+
+    def prepare(
+        self, slice_: Slice, tokenizer: Tokenizer, computing: AbstractContextManager[Any]
+    ) -> SliceReceipt:
+        """Read, tokenize and cut a slice, then write its shards and last its receipt.
+
+        Args:
+            slice_: What to read.
+            tokenizer: The bundle's.
+            computing: Held while tokenizing: what else the actor does waits for its cores.
+        """
+        start = time.thread_time()
+        rows, spans, left = self._read(slice_)
+        read_s = time.thread_time() - start
+        num_rows = len(rows.texts[0])
+        good_N = np.array([row for row in range(num_rows) if row not in rows.errors], np.intp)
+        texts = [[column[row] for row in good_N.tolist()] for column in rows.texts]
+        with computing:
+            start = time.perf_counter()
+            tokens = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
+            tokenize_s = time.perf_counter() - start
+        start = time.thread_time()
+        seconds_N = np.zeros(num_rows)
+        seconds_N[good_N] = self.cost_profile.estimate_seconds(tokens.lengths_N)
+        shards = []
+        for number, run in enumerate(cut_shards(seconds_N, self.shard_seconds)):
+            first, last = np.searchsorted(good_N, [run.start, run.stop])
+            shard_tokens = tokens.slice(int(first), int(last))
+            table = build_shard_table(
+                shard_tokens,
+                good_N[first:last] - run.start,
+                {r - run.start: e for r, e in rows.errors.items() if r in run},
+                rows.kept.slice(run.start, len(run)),
+            )
+            name = f"{slice_.index:06d}-{slice_.first_shard + number:05d}"
+            shard = self._describe(name, table, cut_spans(spans, run))
+            with self.directory.write(shard.file_name) as file:
+                pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
+            shards.append(shard)
+        receipt = SliceReceipt(
+            shards=tuple(shards),
+            rest=Slice(
+                index=slice_.index, pieces=left, first_shard=slice_.first_shard + len(shards)
+            )
+            if left
+            else None,
+            first_bad=_first_bad(rows.errors, spans),
+            phase_s={
+                "read": read_s,
+                "tokenize": tokenize_s,
+                "write": time.thread_time() - start,
+            },
+        )
+        self.directory.child("slices").write_json(_receipt_name(slice_), asdict(receipt))
+        return receipt
+
+    def _read(self, slice_: Slice) -> tuple[Rows, list[tuple[str, int]], tuple[Piece, ...]]:
+        """Rows of the pieces, how many each file gave, and the pieces that are left."""
+        parts: list[Rows] = []
+        spans: list[tuple[str, int]] = []
+        left: tuple[Piece, ...] = ()
+        for number, piece in enumerate(slice_.pieces):
+            part = self.reader.read(
+                piece.path,
+                start=piece.start,
+                stop=piece.stop,
+                max_rows=piece.max_rows,
+                chunk_bytes=READ_CHUNK_BYTES,
+            )
+            parts.append(part)
+            spans.append((piece.path, len(part.texts[0])))
+            if part.rest_start is not None:
+                rest = Piece(path=piece.path, start=part.rest_start, stop=piece.stop)
+                left = (rest, *slice_.pieces[number + 1 :])
+                break
+        return _concatenate(parts), spans, left
+
+    def _describe(self, name: str, table: pa.Table, spans: tuple[tuple[str, int], ...]) -> Shard:
+        lengths = pa.compute.list_value_length(table["input_ids"]).drop_null().to_numpy()
+        unique_N = table["unique"].drop_null().to_numpy()
+        return Shard(
+            name=name,
+            num_rows=table.num_rows,
+            num_unique=len(lengths),
+            num_tokens=int(lengths[unique_N].sum()) if len(unique_N) else 0,
+            num_unique_tokens=int(lengths.sum()),
+            predicted_s=self.cost_profile.estimate_total_seconds(lengths),
+            spans=spans,
+        )
+
+
+def load_progress(
+    directory: Directory, slices: list[Slice], done: Collection[str]
+) -> tuple[list[SliceReceipt], list[Slice]]:
+    """Receipts of the slices that are cut, and what is left to cut, in corpus order.
+
+    A slice is cut again if a shard of it is gone that still has to be scored.
+
+    Args:
+        directory: Of the preparation.
+        slices: All slices of the corpus.
+        done: Names of shards whose predictions are on disk.
+    """
+    names = set(directory.child("slices").list_files())
+    files = set(directory.list_files())
+    receipts: list[SliceReceipt] = []
+    pending: list[Slice] = []
+    for slice_ in slices:
+        left: Slice | None = slice_
+        while left is not None and _receipt_name(left) in names:
+            receipt = _load_receipt(directory, _receipt_name(left))
+            if not all(s.name in done or s.file_name in files for s in receipt.shards):
+                break
+            receipts.append(receipt)
+            left = receipt.rest
+        if left is not None:
+            pending.append(left)
+    return receipts, pending
+
+
+def load_shards(directory: Directory) -> list[Shard]:
+    """All shards of a complete preparation, in corpus order.
+
+    Raises:
+        InputError: The preparation was interrupted.
+    """
+    identity = directory.read_json(IDENTITY_FILE)
+    if not identity or not identity["complete"]:
+        raise InputError(f"{directory}: preparation is incomplete; run the same prepare again")
+    shards: list[Shard] = []
+    for name in directory.child("slices").list_files():
+        if name.endswith(".json"):
+            shards.extend(_load_receipt(directory, name).shards)
+    return shards
+
+
+def identify(directory: Directory, identity: Mapping[str, Any], *, complete: bool) -> None:
+    """Write down what the directory holds."""
+    directory.write_json(IDENTITY_FILE, {"complete": complete, "identity": dict(identity)})
+
+
+def _receipt_name(slice_: Slice) -> str:
+    return f"{slice_.index:06d}-{slice_.first_shard:05d}.json"
+
+
+def _load_receipt(directory: Directory, name: str) -> SliceReceipt:
+    fields = directory.child("slices").read_json(name)
+    rest = fields["rest"]
+    return SliceReceipt(
+        shards=tuple(Shard.from_json(shard) for shard in fields["shards"]),
+        rest=None
+        if rest is None
+        else Slice(
+            index=rest["index"],
+            pieces=tuple(Piece(**piece) for piece in rest["pieces"]),
+            first_shard=rest["first_shard"],
+        ),
+        first_bad=fields["first_bad"],
+        phase_s=fields["phase_s"],
+    )
+
+
+def _concatenate(parts: list[Rows]) -> Rows:
+    if len(parts) == 1:
+        return parts[0]
+    errors: dict[int, str] = {}
+    first = 0
+    for part in parts:
+        errors.update({first + row: reason for row, reason in part.errors.items()})
+        first += len(part.texts[0])
+    columns = zip(*(part.texts for part in parts), strict=True)
+    return Rows(
+        texts=tuple([text for texts in column for text in texts] for column in columns),
+        errors=errors,
+        kept=pa.concat_tables([part.kept for part in parts]),
+    )
+
+
+def _first_bad(errors: dict[int, str], spans: list[tuple[str, int]]) -> str | None:
+    if not errors:
+        return None
+    row = first = min(errors)
+    for path, num_rows in spans:
+        if row < num_rows:
+            return f"{path}: row {row} of this part: {errors[first]}"
+        row -= num_rows
+    raise AssertionError("an error lies beyond the rows that were read")

@@ -1,0 +1,118 @@
+"""What an actor was given to do, when, and whether it lived to do it.
+
+    driver -> [receipts] -> bill, timeline
+
+All times are the driver's: one clock, whatever the clocks of the nodes say.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Upper edges in tokens, the edge included; a longer text counts under the last one.
+EDGES = (
+    *(8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192),
+)  # fmt: skip
+
+PHASES = ("read", "tokenize", "infer", "write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What an actor reports of a finished shard.
+
+    Attributes:
+        shard: Its name.
+        actor: Which actor scored it.
+        attempt: Which attempt succeeded, from 1.
+        num_rows, num_unique, num_errors: Rows, different texts, rows without a prediction.
+        num_tokens: Tokens of all good rows.
+        num_scored_tokens, num_computed_tokens: Tokens of the texts scored; the same with padding.
+        num_batches: Batches run.
+        started_at: When its texts began to be computed, in seconds since the epoch.
+        finished_at: So many seconds later as it took of the actor's cores.
+        phase_s: Seconds of the actor's cores by phase.
+        lengths: Texts scored by length, see `lengths.count_lengths`; empty in old files.
+        predicted_s: Seconds expected from the bundle's cost profile.
+        rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.
+    """
+
+    shard: str
+    actor: str
+    attempt: int
+    num_rows: int
+    num_unique: int
+    num_errors: int
+    num_tokens: int
+    num_scored_tokens: int
+    num_computed_tokens: int
+    num_batches: int
+    started_at: float
+    finished_at: float
+    predicted_s: float
+    rss_bytes: int
+    peak_rss_bytes: int
+    phase_s: dict[str, float] = field(default_factory=dict)
+    lengths: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One job of one actor, from the moment it was handed out until the driver heard of its end.
+
+    Attributes:
+        actor: Who did it; an actor that replaces a dead one has its name.
+        job: Cut a slice, score a shard, or search a shard for the text that kills its actor.
+        name: Of the slice or the shard.
+        number: How often it was tried, this time included.
+        start_s, end_s: Seconds since the run's start.
+        is_lost: Whether the actor died over it.
+        phase_s: Seconds by phase as the actor measured them; none for what is not kept.
+    """
+
+    actor: str
+    job: Literal["prepare", "score", "search"]
+    name: str
+    number: int
+    start_s: float
+    end_s: float
+    is_lost: bool
+    phase_s: dict[str, float] = field(default_factory=dict)
+
+
+def count_lengths(
+    lengths_U: NDArray[np.integer],
+    batches: Iterable[NDArray[np.intp]],
+    computed_tokens: Sequence[int],
+) -> dict[str, list[int]]:
+    """Texts, their tokens, and the tokens computed for them, by the upper edge of their length.
+
+    Args:
+        lengths_U: Tokens of each text.
+        batches: Places (B,) of the texts of each batch.
+        computed_tokens: Tokens that each batch computed, padding included.
+
+    Returns:
+        [texts, tokens, computed tokens] by edge, for edges that have any, ascending.
+    """
+    edges = np.searchsorted(EDGES[:-1], lengths_U)
+    counts = np.zeros((len(EDGES), 3), np.int64)
+    np.add.at(counts[:, 0], edges, 1)
+    np.add.at(counts[:, 1], edges, lengths_U.astype(np.int64))
+    for batch, computed in zip(batches, computed_tokens, strict=True):
+        np.add.at(counts[:, 2], edges[batch], computed // len(batch))  # the same for each row
+    return {
+        str(edge): count for edge, count in zip(EDGES, counts.tolist(), strict=True) if any(count)
+    }
+
+
+def add_lengths(counts: Iterable[dict[str, list[int]]]) -> dict[str, list[int]]:
+    """Sum of the counts of many shards."""
+    total: dict[str, list[int]] = {}
+    for count in counts:
+        for edge, numbers in count.items():
+            total[edge] = [a + b for a, b in zip(total.get(edge, [0, 0, 0]), numbers, strict=True)]
+    return {edge: total[edge] for edge in sorted(total, key=int)}

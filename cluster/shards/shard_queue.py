@@ -1,0 +1,152 @@
+"""Which shard is waiting, leased or done, and which row of one kills its actors.
+
+    shards -> [shard_queue] -> leases -> actors
+
+A pure state machine: the driver tells it what happened and asks what to do next. The costliest
+shard goes first, so that none is left alone at the end. A shard whose actor died goes back to the
+queue; after `MAX_ATTEMPTS` deaths its texts are searched by halves, with leases that score a part
+and write nothing, until the text that kills is found and left out.
+"""
+
+import heapq
+from dataclasses import dataclass, field
+
+from cluster.shards.layout import Shard
+from fastformers.errors import ScoringError
+
+MAX_ATTEMPTS = 3
+MAX_FALSE_ALARMS = 2
+# A text is blamed only if it kills twice when it is scored alone: machines fail on their own, too.
+DEATHS_TO_BLAME = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """One actor's claim on a shard.
+
+    Attributes:
+        shard: What to score.
+        attempt: How often the shard was leased, this time included.
+        probe: Score only these texts and write nothing; None to score and commit the shard.
+        skip: Texts to leave out, with the reason.
+    """
+
+    shard: Shard
+    attempt: int
+    probe: range | None = None
+    skip: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Entry:
+    shard: Shard
+    attempts: int = 0
+    deaths: int = 0
+    total_deaths: int = 0
+    suspect_deaths: int = 0
+    false_alarms: int = 0
+    suspects: range | None = None
+    skip: dict[int, str] = field(default_factory=dict)
+
+
+class ShardQueue:
+    """Shards to score, and who has them."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, str]] = []  # a heap, costliest first
+        self._entries: dict[str, _Entry] = {}
+        self.num_leased = 0
+        self.num_retries = 0
+
+    def __len__(self) -> int:
+        """Shards that nobody works on."""
+        return len(self._waiting)
+
+    def add(self, shard: Shard) -> None:
+        """A shard is ready to be scored."""
+        self._entries[shard.name] = _Entry(shard)
+        self._wait(shard)
+
+    def lease(self, *, fresh_only: bool = False) -> Lease | None:
+        """Claim the costliest waiting shard, or None if none waits.
+
+        Args:
+            fresh_only: None also if that shard was leased before.
+        """
+        if not self._waiting:
+            return None
+        entry = self._entries[self._waiting[0][1]]
+        if fresh_only and entry.attempts:
+            return None
+        heapq.heappop(self._waiting)
+        entry.attempts += 1
+        self.num_leased += 1
+        suspects = entry.suspects
+        if suspects is not None and len(suspects) > 1:
+            suspects = suspects[: len(suspects) // 2]
+        return Lease(
+            shard=entry.shard, attempt=entry.attempts, probe=suspects, skip=dict(entry.skip)
+        )
+
+    def complete(self, lease: Lease) -> bool:
+        """The actor did what the lease asked; returns whether the shard is done.
+
+        Raises:
+            ScoringError: A shard kills its actors, but no text of it does alone.
+        """
+        entry = self._entries[lease.shard.name]
+        self.num_leased -= 1
+        if lease.probe is None:
+            del self._entries[lease.shard.name]
+            return True
+        assert entry.suspects is not None
+        if len(entry.suspects) > 1:  # the first half is innocent
+            entry.suspects = entry.suspects[len(entry.suspects) // 2 :]
+            entry.suspect_deaths = 0
+        else:
+            self._false_alarm(entry)
+        self._wait(entry.shard)
+        return False
+
+    def fail(self, lease: Lease, reason: str) -> None:
+        """The actor died or took too long."""
+        entry = self._entries[lease.shard.name]
+        self.num_leased -= 1
+        self.num_retries += 1
+        entry.total_deaths += 1
+        if lease.probe is None:
+            entry.deaths += 1
+            if entry.deaths >= MAX_ATTEMPTS:
+                entry.suspects = range(entry.shard.num_unique)
+        elif len(lease.probe) > 1:
+            entry.suspects = lease.probe
+        else:
+            self._suspect(entry, lease, reason)
+        self._wait(entry.shard)
+
+    def _suspect(self, entry: _Entry, lease: Lease, reason: str) -> None:
+        """An actor died on one text alone, or on none."""
+        assert lease.probe is not None
+        entry.suspect_deaths += 1
+        if entry.suspect_deaths < DEATHS_TO_BLAME:
+            return
+        if set(lease.probe) <= entry.skip.keys():
+            raise ScoringError(
+                f"shard {entry.shard.name} killed its actor {entry.total_deaths} times, at last "
+                "with nothing to score; the machine may lack memory: lower --num-actors"
+            )
+        entry.skip[lease.probe.start] = f"the text kills its actor: {reason}"
+        entry.suspects, entry.deaths, entry.suspect_deaths = None, 0, 0
+
+    def _false_alarm(self, entry: _Entry) -> None:
+        entry.suspects, entry.deaths, entry.suspect_deaths = None, 0, 0
+        entry.false_alarms += 1
+        if entry.false_alarms > MAX_FALSE_ALARMS:
+            raise ScoringError(
+                f"shard {entry.shard.name} killed its actor {entry.total_deaths} times, but no "
+                "text of it does alone; the machine may lack memory: lower --max-batch-tokens or "
+                "--num-actors"
+            )
+
+    def _wait(self, shard: Shard) -> None:
+        heapq.heappush(self._waiting, (-shard.predicted_s, shard.name))

@@ -1,0 +1,222 @@
+"""The paper's Table 3 for the user's own model, data and machine: what each step brought.
+
+    teacher, student, bundles + labelled texts -> [from_models] -> rungs -> ladder
+
+Each rung adds one thing to the one before: padding undone, a distilled student, an int8 graph laid
+for the CPU, one instance for each core, pruning. Measures what it is given; making students and
+bundles is the business of `compress`.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedModel
+
+from fastformers.ablation.measure import Ladder, Rung
+from fastformers.ablation.steps import (
+    DISTILLED,
+    INT8_GRAPH,
+    MULTI_INSTANCE,
+    engine_rung,
+    instances_rung,
+    pytorch_baselines,
+    pytorch_rung,
+)
+from fastformers.ablation.texts import TextsConfig, load_texts, time_tokenization
+from fastformers.data.examples import Examples
+from fastformers.data.targets import encode_targets
+from fastformers.errors import InputError
+from fastformers.inference.bundle import TOKENIZER_FILE, Bundle, open_bundle
+from fastformers.inference.tokenizer import TokenizedRows
+from fastformers.models.forward import OnProgress, teacher_logits
+from fastformers.models.loading import class_names, load_teacher, max_positions, task_of
+
+
+def build_ladder(
+    config: TextsConfig,
+    *,
+    teacher_path: Path,
+    student_path: Path | None,
+    bundle_paths: Sequence[Path],
+    cpus_of_instance: Sequence[tuple[int, ...]],
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Ladder:
+    """Load models and texts and lay out the rungs that they allow.
+
+    Args:
+        config: The texts; `max_length` None is the bundles', else the teacher's.
+        teacher_path: Directory of the fine-tuned Hugging Face classifier.
+        student_path: Directory of the distilled classifier, or None.
+        bundle_paths: Bundles: the first of the unpruned student, then of each further rung.
+        cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core;
+            as many threads are used where a rung runs one text on all cores.
+        on_progress: Told how far the accuracy of teacher and student is, outside any clock.
+
+    Raises:
+        InputError: A path, column or label cannot be used, or two models do not belong together.
+        BundleError: A bundle is missing or damaged.
+    """
+    examples, eval_path = load_texts(config)
+    bundles = [open_bundle(path) for path in bundle_paths]
+    teacher = load_teacher(teacher_path)
+    if task_of(teacher) != "text-classification":
+        raise InputError(
+            f"--teacher {teacher_path}: its task is {task_of(teacher)}; ablate measures "
+            "text-classification, compress and bench measure any task"
+        )
+    tokenizer_json, tokenizer_limit = _read_tokenizer(teacher_path)
+    max_length = _choose_max_length(config.max_length, tokenizer_limit, teacher, bundles)
+    labels = class_names(teacher.config)
+    labels_N = encode_targets(examples, "text-classification", labels, eval_path)
+    _check_bundles(bundles, labels, text_pairs=examples.text_pairs is not None)
+    tokenize = _timed_tokenization(examples, max_length)
+    num_cores = len(cpus_of_instance)
+
+    rows, tokenization_s = tokenize(tokenizer_json)
+    rungs = pytorch_baselines(
+        teacher,
+        rows,
+        padded_to=max_length,
+        num_threads=num_cores,
+        baseline_rows=config.baseline_rows,
+        logits_NC=teacher_logits(teacher, rows, on_progress),
+        tokenization_s=tokenization_s,
+    )
+    if student_path is not None:
+        student = _load_student(student_path, labels, max_length)
+        student_rows, student_tokenization_s = tokenize(_read_tokenizer(student_path)[0])
+        rungs.append(
+            pytorch_rung(
+                DISTILLED,
+                student,
+                student_rows,
+                num_threads=num_cores,
+                logits_NC=teacher_logits(student, student_rows, on_progress),
+                tokenization_s=student_tokenization_s,
+            )
+        )
+    for bundle in bundles:
+        bundle_rows, bundle_tokenization_s = tokenize(
+            (bundle.path / TOKENIZER_FILE).read_text(encoding="utf-8")
+        )
+        rungs += _bundle_rungs(
+            bundle,
+            bundle_rows,
+            is_first=bundle is bundles[0],
+            cpus_of_instance=cpus_of_instance,
+            tokenization_s=bundle_tokenization_s,
+        )
+    return Ladder(
+        rungs=tuple(rungs),
+        lengths_N=rows.lengths_N,
+        labels_N=labels_N,
+        description=(
+            f"{teacher_path.name} on {eval_path.name}, texts truncated to {max_length} tokens"
+        ),
+    )
+
+
+def _bundle_rungs(
+    bundle: Bundle,
+    rows: TokenizedRows,
+    *,
+    is_first: bool,
+    cpus_of_instance: Sequence[tuple[int, ...]],
+    tokenization_s: float,
+) -> list[Rung]:
+    """One instance for each core; for the first bundle also, before it, one on all cores."""
+    is_pruned = any(quality.stage.startswith("prune") for quality in bundle.stages)
+    further = f"+ pruning: {bundle.path.name}" if is_pruned else f"+ {bundle.path.name}"
+    instances = instances_rung(
+        MULTI_INSTANCE if is_first else further,
+        bundle.model_path,
+        rows,
+        cpus_of_instance=cpus_of_instance,
+        max_batch_tokens=bundle.cost_profile.max_batch_tokens,
+        tokenization_s=tokenization_s,
+    )
+    if not is_first:
+        return [instances]
+    whole = engine_rung(
+        INT8_GRAPH if bundle.precision.startswith("int8") else "+ graph optimization",
+        bundle.model_path,
+        rows,
+        num_threads=len(cpus_of_instance),
+        tokenization_s=tokenization_s,
+    )
+    return [whole, instances]
+
+
+def _choose_max_length(
+    max_length: int | None,
+    tokenizer_limit: int,
+    teacher: PreTrainedModel,
+    bundles: Sequence[Bundle],
+) -> int:
+    """One length limit for all rungs, or their times and accuracies could not be compared."""
+    if max_length is None:
+        longest = min(tokenizer_limit, max_positions(teacher.config), 512)
+        max_length = bundles[0].max_length if bundles else longest
+    if max_length > max_positions(teacher.config):
+        raise InputError(
+            f"--max-length {max_length}: the teacher has {max_positions(teacher.config)} positions"
+        )
+    for bundle in bundles:
+        if bundle.max_length != max_length:
+            raise InputError(
+                f"--bundle {bundle.path}: truncates to {bundle.max_length} tokens, the other rungs "
+                f"to {max_length}; compress it again with --max-length {max_length}"
+            )
+    return max_length
+
+
+def _check_bundles(bundles: Sequence[Bundle], labels: tuple[str, ...], *, text_pairs: bool) -> None:
+    for bundle in bundles:
+        _check_labels(f"--bundle {bundle.path}", bundle.labels, labels)
+        if bundle.text_pairs != text_pairs:
+            reads = "pairs of texts" if bundle.text_pairs else "single texts"
+            remedy = "leave out" if text_pairs else "give"
+            raise InputError(f"--bundle {bundle.path}: reads {reads}; {remedy} --text-pair-column")
+
+
+def _load_student(path: Path, labels: tuple[str, ...], max_length: int) -> PreTrainedModel:
+    student = load_teacher(path)
+    _check_labels(f"--student {path}", class_names(student.config), labels)
+    positions = max_positions(student.config)
+    if max_length > positions:
+        raise InputError(f"--max-length {max_length}: the student has {positions} positions")
+    return student
+
+
+def _check_labels(what: str, labels: tuple[str, ...], teacher_labels: tuple[str, ...]) -> None:
+    if labels != teacher_labels:
+        raise InputError(
+            f"{what}: its labels ({_some(labels)}) are not the teacher's "
+            f"({_some(teacher_labels)}); give models of one task"
+        )
+
+
+def _read_tokenizer(path: Path) -> tuple[str, int]:
+    """Serialized tokenizer of a model directory, and the tokens that it truncates to."""
+    if not (path / "tokenizer.json").is_file():  # transformers would make one up
+        raise InputError(f"{path}: has no tokenizer.json; save it with a fast tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    return tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length
+
+
+def _timed_tokenization(
+    examples: Examples, max_length: int
+) -> Callable[[str], tuple[TokenizedRows, float]]:
+    """A function from a tokenizer to all token ids and the seconds they took, once for each."""
+    known: dict[str, tuple[TokenizedRows, float]] = {}
+
+    def tokenize(tokenizer_json: str) -> tuple[TokenizedRows, float]:
+        if tokenizer_json not in known:
+            known[tokenizer_json] = time_tokenization(examples, tokenizer_json, max_length)
+        return known[tokenizer_json]
+
+    return tokenize
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

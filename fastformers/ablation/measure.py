@@ -1,0 +1,246 @@
+"""Time a ladder of rungs, from a model out of the box to its cheapest form, each against the first.
+
+    models + tokenized texts -> rungs -> [measure] -> results -> ladder_report, ladder_plot
+
+The clock is the paper's (arXiv:2010.13382, Table 3): it starts after tokenization and holds the
+creation of sessions. What a rung does inside it is the business of `ablate.py`; this module knows
+nothing of torch, ONNX or text.
+
+Shape suffixes: N texts, S texts that are timed, C classes.
+"""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+OnTokens = Callable[[int], None]
+_PROGRESS_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One run of a rung.
+
+    Attributes:
+        seconds: Of all N texts; scaled up where only a sample was timed.
+        logits_NC: What the rung says of the texts, or None for random weights.
+    """
+
+    seconds: float
+    logits_NC: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One line of the table, not yet measured.
+
+    Attributes:
+        name: As shown, in the paper's words where it is the paper's rung.
+        run: Scores the texts once; calls its argument with the tokens of each batch done.
+        num_tokens: Tokens that one run computes, padding included; for the progress.
+        timed_rows: Texts that one run times.
+        tokenization_s: What making the token ids took, outside the clock; None for ids that
+            came from no text.
+        note: How it is run: batch, threads, sample, anything that makes it another model.
+        is_aside: Shown, but neither the base of the next step nor the end of the ladder.
+    """
+
+    name: str
+    run: Callable[[OnTokens], Timing]
+    num_tokens: int
+    timed_rows: int
+    tokenization_s: float | None
+    note: str
+    is_aside: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """Rungs over N texts, ready to be measured.
+
+    Attributes:
+        rungs: From the slowest; the first is padded, the second the same model unpadded.
+        lengths_N: Tokens of each text, as the first rung reads it.
+        labels_N: Right class of each text, or None for random weights.
+        description: Of the texts and models, for the head of the table.
+    """
+
+    rungs: tuple[Rung, ...]
+    lengths_N: NDArray[np.int64]
+    labels_N: NDArray[np.generic] | None
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungResult:
+    """One line of the table.
+
+    Attributes:
+        name: Of the rung.
+        seconds: Median over the runs, all texts, after tokenization.
+        accuracy: 0-1, or None without labels.
+        usd_per_100m: USD for 100 million such texts, after tokenization.
+        cumulative: How many times faster than the first rung.
+        step: How many times faster than the rung before.
+        tokenization_s: Outside the clock, all texts; None where there was no text.
+        total_s: Tokenization included.
+        timed_rows: Texts timed in each run.
+        runs_s: Seconds of every run.
+        note: How it was run.
+        is_aside: Beside the ladder.
+    """
+
+    name: str
+    seconds: float
+    accuracy: float | None
+    usd_per_100m: float
+    cumulative: float
+    step: float
+    tokenization_s: float | None
+    total_s: float | None
+    timed_rows: int
+    runs_s: tuple[float, ...]
+    note: str
+    is_aside: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderProgress:
+    """Where the measurement is: `share` (0-1) of rung number `rung_idx` of `num_rungs`."""
+
+    rung_idx: int
+    num_rungs: int
+    name: str
+    share: float
+    elapsed_s: float
+
+    @property
+    def eta_s(self) -> float:
+        """Seconds that this rung still needs, at its rate so far."""
+        return self.elapsed_s * (1 - self.share) / self.share
+
+
+def measure_ladder(
+    ladder: Ladder,
+    *,
+    usd_per_hour: float,
+    repeats: int,
+    on_progress: Callable[[LadderProgress], None] = lambda progress: None,
+    on_result: Callable[[RungResult], None] = lambda result: None,
+) -> list[RungResult]:
+    """Run every rung and compare it with the first and with the one before.
+
+    Args:
+        ladder: Its rungs, from the slowest.
+        usd_per_hour: Price of this machine.
+        repeats: Runs of each rung; the median counts.
+        on_progress: Called about once a second while a rung runs.
+        on_result: Called with each line as it is known.
+    """
+    results: list[RungResult] = []
+    for rung_idx, rung in enumerate(ladder.rungs):
+        watch = _Watch(rung, rung_idx, len(ladder.rungs), repeats, on_progress)
+        timings = [rung.run(watch) for _ in range(repeats)]
+        seconds = statistics.median(timing.seconds for timing in timings)
+        previous = next((r for r in reversed(results) if not r.is_aside), None)
+        result = RungResult(
+            name=rung.name,
+            seconds=seconds,
+            accuracy=_accuracy(timings[-1].logits_NC, ladder.labels_N),
+            usd_per_100m=usd_per_100m(
+                seconds, num_rows=len(ladder.lengths_N), usd_per_hour=usd_per_hour
+            ),
+            cumulative=results[0].seconds / seconds if results else 1.0,
+            step=previous.seconds / seconds if previous else 1.0,
+            tokenization_s=rung.tokenization_s,
+            total_s=None if rung.tokenization_s is None else seconds + rung.tokenization_s,
+            timed_rows=rung.timed_rows,
+            runs_s=tuple(timing.seconds for timing in timings),
+            note=rung.note,
+            is_aside=rung.is_aside,
+        )
+        results.append(result)
+        on_result(result)
+    return results
+
+
+def usd_per_100m(seconds: float, *, num_rows: int, usd_per_hour: float) -> float:
+    """USD of 100 million texts at the rate of `num_rows` in `seconds`, on one machine."""
+    return seconds / 3600 * usd_per_hour / num_rows * 1e8
+
+
+def spread_sample(lengths_N: NDArray[np.integer], num_rows: int) -> NDArray[np.intp]:
+    """Texts (S,) that stand for all: at even distances over the texts sorted by length.
+
+    Each is the middle of a stretch of equally many texts, so N times their mean time estimates
+    the time of all. With no fewer than N asked for, all texts in their own order.
+    """
+    if num_rows >= len(lengths_N):
+        return np.arange(len(lengths_N))
+    order_N = np.argsort(lengths_N, kind="stable")
+    places_S = ((np.arange(num_rows) + 0.5) * len(lengths_N) / num_rows).astype(np.intp)
+    sample_S: NDArray[np.intp] = order_N[places_S]
+    return sample_S
+
+
+def extrapolate(times_S: NDArray[np.float64], num_rows: int, *, equal_cost: bool) -> float:
+    """Seconds of `num_rows` texts, of which a sample was timed.
+
+    Args:
+        times_S: Seconds of each timed text.
+        num_rows: Texts in all; if all were timed, the result is their sum.
+        equal_cost: Whether every text costs the same (padded), so that the median counts and a
+            hiccup of the machine does not; else the mean of a sample of `spread_sample`.
+    """
+    if len(times_S) == num_rows:
+        return float(times_S.sum())
+    return num_rows * float(np.median(times_S) if equal_cost else times_S.mean())
+
+
+def _accuracy(
+    logits_NC: NDArray[np.float32] | None, labels_N: NDArray[np.generic] | None
+) -> float | None:
+    if logits_NC is None or labels_N is None:
+        return None
+    return float((logits_NC.argmax(axis=1) == labels_N).mean())
+
+
+class _Watch:
+    """Adds up the tokens of a rung's runs and reports them, seldom enough not to be noticed."""
+
+    def __init__(
+        self,
+        rung: Rung,
+        rung_idx: int,
+        num_rungs: int,
+        repeats: int,
+        on_progress: Callable[[LadderProgress], None],
+    ) -> None:
+        self._rung, self._rung_idx, self._num_rungs = rung, rung_idx, num_rungs
+        self._total_tokens = rung.num_tokens * repeats
+        self._on_progress = on_progress
+        self._done_tokens = 0
+        self._start = self._reported = time.perf_counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, num_tokens: int) -> None:
+        with self._lock:
+            self._done_tokens += num_tokens
+            now = time.perf_counter()
+            if now - self._reported < _PROGRESS_EVERY_S:
+                return
+            self._reported = now
+            self._on_progress(
+                LadderProgress(
+                    rung_idx=self._rung_idx,
+                    num_rungs=self._num_rungs,
+                    name=self._rung.name,
+                    share=self._done_tokens / self._total_tokens,
+                    elapsed_s=now - self._start,
+                )
+            )

@@ -1,0 +1,66 @@
+"""The texts that a ladder is timed on, and what tokenizing them takes.
+
+evaluation file -> [texts] -> texts, token ids, seconds -> ablate, paper_shapes
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastformers.data.examples import Columns, Examples
+from fastformers.data.superglue import load_labelled
+from fastformers.errors import InputError
+from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
+
+_WARM_UP_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextsConfig:
+    """Which texts, and how many of them the slowest rungs time.
+
+    Attributes:
+        eval: Labelled file; None where only the lengths of texts matter.
+        columns: What its columns are.
+        max_length: Tokens to truncate and pad to; None for the model's own limit.
+        limit: Rows to use, evenly spaced; None for all.
+        baseline_rows: Texts of the teacher's rungs to time; the rest is extrapolated.
+    """
+
+    eval: Path | None
+    columns: Columns = field(default_factory=Columns)
+    max_length: int | None = None
+    limit: int | None = None
+    baseline_rows: int = 200
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 4:
+            raise InputError(f"--max-length {self.max_length}: give at least 4")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"--limit {self.limit}: give at least 1")
+        if self.baseline_rows < 1:
+            raise InputError(f"--baseline-rows {self.baseline_rows}: give at least 1")
+
+
+def load_texts(config: TextsConfig) -> tuple[Examples, Path]:
+    """Read the labelled texts; also returns the file, for messages.
+
+    Raises:
+        InputError: No file was given, or it cannot be used.
+    """
+    if config.eval is None:
+        raise InputError("--eval is missing; give a labelled file")
+    examples = load_labelled(config.eval, config.columns)
+    return (examples if config.limit is None else examples.sample(config.limit)), config.eval
+
+
+def time_tokenization(
+    examples: Examples, tokenizer_json: str, max_length: int
+) -> tuple[TokenizedRows, float]:
+    """Token ids of all texts, and the seconds they took on all cores."""
+    tokenizer = Tokenizer(tokenizer_json, max_length=max_length)
+    few = examples.sample(_WARM_UP_ROWS)
+    tokenizer.encode(few.texts, few.text_pairs)
+    start = time.perf_counter()
+    rows = tokenizer.encode(examples.texts, examples.text_pairs)
+    return rows, time.perf_counter() - start

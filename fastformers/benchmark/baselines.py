@@ -1,0 +1,297 @@
+"""What a user could run instead of a bundle's engine, on the same weights.
+
+    teacher (PyTorch) -> [baselines] -> contenders of the benchmark
+
+Each in the form that its own documentation recommends for speed: PyTorch in float32 with its fused
+attention; ONNX Runtime's recipe for BERT (its transformers optimizer, then dynamic int8, per
+channel); OpenVINO with int8 by NNCF's post-training quantization, whatever precision it likes
+elsewhere. Only this module knows how they are made; benchmark.py times them.
+
+Shape suffixes: B rows of a batch, T padded tokens, C classes.
+"""
+
+import contextlib
+import copy
+import logging
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel
+
+from fastformers.benchmark.timing import Batch, Contender, plan_exact, plan_rounded, plan_sorted
+from fastformers.errors import InputError
+from fastformers.inference.tokenizer import TokenizedRows
+from fastformers.models.layers import layer_parts
+
+STOCK_BATCH_ROWS = 32
+_CALIBRATION_ROWS = 128
+# Types of model that ONNX Runtime's transformers optimizer fuses as BERT.
+_FUSED_AS_BERT = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
+
+
+class PyTorchRival:
+    """The model as it is, in float32."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits (B, C) of a batch."""
+        with torch.inference_mode():
+            logits = self._model(
+                input_ids=torch.from_numpy(batch.ids_BT),
+                attention_mask=torch.from_numpy(batch.mask_BT),
+            ).logits
+        logits_BC: NDArray[np.float32] = logits.numpy()
+        return logits_BC
+
+
+class StockRival:
+    """A graph of `write_stock_graph` in ONNX Runtime, with its defaults but for the threads."""
+
+    def __init__(self, path: Path, *, num_threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+        self._types = {
+            entry.name: np.int32 if "int32" in entry.type else np.int64
+            for entry in self._session.get_inputs()
+        }
+
+    def feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """Inputs of the graph."""
+        inputs = {
+            "input_ids": batch.ids_BT,
+            "attention_mask": batch.mask_BT,
+            "token_type_ids": np.zeros_like(batch.ids_BT),
+        }
+        return {name: inputs[name].astype(kind) for name, kind in self._types.items()}
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits (B, C) of a batch."""
+        logits_BC: NDArray[np.float32] = self._session.run(None, self.feed(batch))[0]
+        return logits_BC
+
+
+class OpenVinoRival:
+    """A graph of `write_openvino_graph`, tuned for one batch at a time."""
+
+    def __init__(self, path: Path, *, num_threads: int, masked: bool) -> None:
+        import openvino
+
+        self._masked = masked
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": num_threads}
+        compiled = openvino.Core().compile_model(path, "CPU", settings)
+        self._request = compiled.create_infer_request()
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits (B, C) of a batch."""
+        feed = _inputs(batch, masked=self._masked)
+        logits_BC: NDArray[np.float32] = self._request.infer(feed, share_inputs=True)[0]
+        return logits_BC
+
+
+class _LogitsOf(nn.Module):
+    """The model as a function of arrays alone."""
+
+    def __init__(self, model: PreTrainedModel, *, masked: bool) -> None:
+        super().__init__()
+        self._model = model
+        self._masked = masked
+
+    def forward(self, ids_BT: torch.Tensor, *mask_BT: torch.Tensor) -> torch.Tensor:
+        mask = mask_BT[0] if self._masked else None
+        logits: torch.Tensor = self._model(input_ids=ids_BT, attention_mask=mask).logits
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class RivalModels:
+    """One model's weights in every form that a rival needs.
+
+    Attributes:
+        model: The PyTorch classifier, in eval mode.
+        stock_graph: Of `write_stock_graph`.
+        openvino_exact: Of `write_openvino_graph`, without a mask, for rows of one exact length:
+            what OpenVINO's users seldom have, and the best that OpenVINO can do.
+        openvino_masked: The same with a mask, for padded rows.
+    """
+
+    model: PreTrainedModel
+    stock_graph: Path
+    openvino_exact: Path
+    openvino_masked: Path
+
+
+def write_rival_models(model: PreTrainedModel, rows: TokenizedRows, directory: Path) -> RivalModels:
+    """Export and quantize a model in every form; a minute or two.
+
+    Args:
+        model: In eval mode.
+        rows: Calibration rows come from here.
+        directory: Where to.
+
+    Raises:
+        InputError: A model that ONNX Runtime's stock recipe does not fuse.
+    """
+    models = RivalModels(
+        model=model,
+        stock_graph=directory / "stock.onnx",
+        openvino_exact=directory / "openvino-exact.xml",
+        openvino_masked=directory / "openvino-masked.xml",
+    )
+    write_stock_graph(model, models.stock_graph)
+    write_openvino_graph(model, rows, models.openvino_exact, masked=False)
+    write_openvino_graph(model, rows, models.openvino_masked, masked=True)
+    return models
+
+
+def make_rivals(models: RivalModels, *, num_threads: int, max_batch_tokens: int) -> list[Contender]:
+    """All rivals.
+
+    Args:
+        models: What they run.
+        num_threads: Threads of a batch. PyTorch's are set for the whole process.
+        max_batch_tokens: Token budget of OpenVINO's batches; four times as much is tried, too.
+    """
+    torch.set_num_threads(num_threads)
+    stock = StockRival(models.stock_graph, num_threads=num_threads)
+    exact = OpenVinoRival(models.openvino_exact, num_threads=num_threads, masked=False)
+    masked = OpenVinoRival(models.openvino_masked, num_threads=num_threads, masked=True)
+
+    def plan_stock(rows: TokenizedRows) -> list[Batch]:
+        return plan_sorted(rows, num_rows=STOCK_BATCH_ROWS)
+
+    contenders = [
+        Contender(name="PyTorch float32", run=PyTorchRival(models.model).run, plan=plan_stock),
+        Contender(name="ORT stock int8", run=stock.run, plan=plan_stock),
+    ]
+    for budget in (max_batch_tokens, 4 * max_batch_tokens):
+        contenders += [
+            Contender(
+                name=f"OpenVINO int8, exact lengths, {budget} tokens",
+                run=exact.run,
+                plan=partial(plan_exact, max_batch_tokens=budget),
+                fixed_shapes=budget == max_batch_tokens,
+            ),
+            Contender(
+                name=f"OpenVINO int8, padded to 16, {budget} tokens",
+                run=masked.run,
+                plan=partial(plan_rounded, max_batch_tokens=budget),
+                fixed_shapes=False,
+            ),
+        ]
+    return contenders
+
+
+def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
+    """Export, fuse and quantize a model as ONNX Runtime documents it for BERT.
+
+    The export is by the older exporter with eager attention: what the newer one writes is not
+    recognized by the optimizer of onnxruntime 1.32, which would leave attention unfused.
+
+    Args:
+        model: In eval mode.
+        path: ONNX file to write.
+
+    Raises:
+        InputError: An architecture that the optimizer does not fuse, or layers that were pruned to
+            different numbers of heads.
+    """
+    from onnx import TensorProto
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    config = model.config
+    if config.model_type not in _FUSED_AS_BERT:
+        raise InputError(f"ONNX Runtime's stock recipe does not fuse {config.model_type!r} models")
+    layers = layer_parts(model)
+    num_heads = layers[0].shape.num_heads
+    if any(layer.shape.num_heads != num_heads for layer in layers):
+        raise InputError(
+            "ONNX Runtime's stock recipe does not fuse layers that differ in their numbers of heads"
+        )
+    eager = copy.deepcopy(model)
+    eager.set_attn_implementation("eager")
+    names = ["input_ids", "attention_mask"]
+    names += ["token_type_ids"] if config.model_type in ("bert", "electra") else []
+    ids = torch.ones((2, 16), dtype=torch.long)
+    inputs = {"input_ids": ids, "attention_mask": ids, "token_type_ids": torch.zeros_like(ids)}
+    raw, fused = path.with_suffix(".raw.onnx"), path.with_suffix(".fused.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter is deprecated, and tracing warns of shapes
+        torch.onnx.export(
+            eager,
+            tuple(inputs[name] for name in names),
+            str(raw),
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes={n: {0: "batch", 1: "tokens"} for n in names} | {"logits": {0: "batch"}},
+            opset_version=17,
+            dynamo=False,
+        )
+    optimizer = optimize_model(
+        str(raw),
+        model_type="bert",
+        num_heads=num_heads,
+        hidden_size=num_heads * layers[0].head_width,  # of the attention, where it is pruned
+        opt_level=0,
+    )
+    optimizer.save_model_to_file(str(fused))
+    quantize_dynamic(
+        fused,
+        path,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},
+    )
+    raw.unlink()
+    fused.unlink()
+
+
+def write_openvino_graph(
+    model: PreTrainedModel, rows: TokenizedRows, path: Path, *, masked: bool
+) -> None:
+    """Convert a model from PyTorch and quantize it by NNCF, as OpenVINO documents it.
+
+    Args:
+        model: In eval mode.
+        rows: Calibration rows come from here, evenly spaced.
+        path: XML file to write.
+        masked: Whether it takes an attention mask.
+    """
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    batches = [_inputs(b, masked=masked) for b in plan_exact(rows, max_batch_tokens=1)]
+    batches = batches[:: max(1, len(batches) // _CALIBRATION_ROWS)]
+    # NNCF draws progress bars on stdout, which is for our result alone.
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of shapes
+        graph = openvino.convert_model(
+            _LogitsOf(model, masked=masked),
+            example_input=tuple(torch.from_numpy(array) for array in batches[0]),
+        )
+        quantized = nncf.quantize(
+            graph,
+            nncf.Dataset(batches),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=_CALIBRATION_ROWS,
+        )
+    openvino.save_model(quantized, path, compress_to_fp16=False)
+
+
+def _inputs(batch: Batch, *, masked: bool) -> list[NDArray[np.int64]]:
+    return [batch.ids_BT, batch.mask_BT] if masked else [batch.ids_BT]

@@ -1,0 +1,158 @@
+"""A bundle's engine beside every other way to run the same weights, on one core or on all.
+
+    bundle (+ teacher) + rows -> [comparison] -> rates, agreement, share of the machine's peak
+
+Put together from benchmark.py (the clock), rivals.py (the others) and operator_profile.py (where
+the time goes). Without the teacher's weights only our own engines run. Knows nothing of Ray.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastformers.benchmark.operator_profile import (
+    GemmPeak,
+    OperatorProfile,
+    measure_gemm_peak,
+    profile_operators,
+)
+from fastformers.benchmark.timing import (
+    SHAPES,
+    Contender,
+    Rates,
+    case_name,
+    engine_contender,
+    fixed_batch,
+    measure_rates,
+    predict_all,
+)
+from fastformers.inference.autotune import EngineName, open_right_engines
+from fastformers.inference.bundle import Bundle
+from fastformers.inference.tokenizer import TokenizedRows
+
+if TYPE_CHECKING:
+    from fastformers.benchmark.baselines import RivalModels
+
+
+_TOKENS_OF_CASE = {case_name(rows, length): rows * length for rows, length in SHAPES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """One round on a number of threads.
+
+    Attributes:
+        num_threads: Of every contender.
+        rates: Tokens a second by case and contender.
+        agreement: Share of the rows that get our engine's label, 0-1, by contender; empty without
+            rows.
+    """
+
+    num_threads: int
+    rates: Rates
+    agreement: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """Where a graph's time goes on one core.
+
+    Attributes:
+        peak: Speed of large matrix products here.
+        ours: Profile of the bundle's graph on ONNX Runtime, by case.
+        stock: The same of the stock recipe's graph, which computes every layer for every token;
+            empty without the teacher's weights.
+    """
+
+    peak: GemmPeak
+    ours: dict[str, OperatorProfile]
+    stock: dict[str, OperatorProfile]
+
+    def share_of_peak(self, rates: Rates, name: str) -> dict[str, float]:
+        """Least time of our graph's own arithmetic over the time that it took, by case."""
+        return {
+            case: self.ours[case].least_seconds(self.peak) * rates.by_case[case][name] / tokens
+            for case, tokens in _TOKENS_OF_CASE.items()
+        }
+
+    def dense_limits(self) -> dict[str, float]:
+        """Tokens a second of the whole model's arithmetic at the peak, by case."""
+        return {
+            case: _TOKENS_OF_CASE[case] / profile.least_seconds(self.peak)
+            for case, profile in self.stock.items()
+        }
+
+
+def our_name(engine: EngineName) -> str:
+    """Name of one of our engines among the contenders."""
+    return f"fastformers {engine}"
+
+
+def race_engines(
+    bundle: Bundle,
+    *,
+    max_batch_tokens: int,
+    rivals: "RivalModels | None",
+    rows: TokenizedRows | None,
+    num_threads: int,
+    repeats: int,
+) -> Race:
+    """Time all contenders in turns.
+
+    Args:
+        bundle: Ours, in every engine that is installed and computes it right.
+        max_batch_tokens: Token budget of our batches.
+        rivals: What the others run; None for our engines alone.
+        rows: Real rows; None for the fixed shapes alone.
+        num_threads: Of every contender.
+        repeats: Turns; the median counts.
+    """
+    contenders: list[Contender] = [
+        engine_contender(our_name(name), engine, max_batch_tokens=max_batch_tokens)
+        for name, engine in open_right_engines(bundle, "auto", num_threads=num_threads).items()
+    ]
+    if rivals is not None:
+        from fastformers.benchmark.baselines import make_rivals
+
+        contenders += make_rivals(
+            rivals, num_threads=num_threads, max_batch_tokens=max_batch_tokens
+        )
+    rates = measure_rates(
+        contenders,
+        rows=rows,
+        num_words=bundle.load_tokenizer().num_words,
+        repeats=repeats,
+    )
+    agreement: dict[str, float] = {}
+    if rows is not None:
+        labels = {c.name: predict_all(c, rows).argmax(axis=1) for c in contenders}
+        ours = labels[contenders[0].name]
+        agreement = {name: float(np.mean(found == ours)) for name, found in labels.items()}
+    return Race(num_threads=num_threads, rates=rates, agreement=agreement)
+
+
+def dissect(bundle: Bundle, rivals: "RivalModels | None") -> Anatomy:
+    """Profile the bundle's graph, and the stock recipe's, at every fixed shape."""
+    num_words = bundle.load_tokenizer().num_words
+    ours: dict[str, OperatorProfile] = {}
+    stock: dict[str, OperatorProfile] = {}
+    feed_stock = None
+    if rivals is not None:
+        from fastformers.benchmark.baselines import StockRival
+
+        feed_stock = StockRival(rivals.stock_graph, num_threads=1).feed
+    for num_rows, length in SHAPES:
+        case = case_name(num_rows, length)
+        batch = fixed_batch(num_rows, length, num_words=num_words)
+        inputs = {"input_ids": batch.ids_BT, "token_type_ids": np.zeros_like(batch.ids_BT)}
+        ours[case] = profile_operators(
+            bundle.model_path,
+            {name: inputs[name] for name in bundle.input_names},
+            skip_norm_fusion=True,
+        )
+        if rivals is not None and feed_stock is not None:
+            stock[case] = profile_operators(
+                rivals.stock_graph, feed_stock(batch), skip_norm_fusion=False
+            )
+    return Anatomy(peak=measure_gemm_peak(), ours=ours, stock=stock)

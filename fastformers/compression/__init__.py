@@ -1,0 +1,1 @@
+"""Teacher -> bundle: distill, prune, trim, quantize, and prove it."""

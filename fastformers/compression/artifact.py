@@ -1,0 +1,89 @@
+"""What passes from stage to stage of a recipe: the model as it is so far.
+
+teacher -> [artifact] -> distill -> [artifact] -> prune -> [artifact] -> ... -> bundle
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from fastformers.data.examples import Examples
+from fastformers.data.targets import encode_targets
+from fastformers.inference.engine import run_graph
+from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
+from fastformers.models.forward import OnProgress, teacher_logits
+from fastformers.models.loading import label_names, task_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """The model between two stages.
+
+    Attributes:
+        key: Digest of all that made it what it is.
+        model: The PyTorch model, while there is one to change.
+        tokenizer_json: Its serialized tokenizer.
+        max_length: Tokens a row is truncated to.
+        text_pairs: Whether a row is two texts.
+        train: Labelled training examples.
+        train_path: Where they come from, for messages.
+        work: Directory for what stages make.
+        graph: The exported graph.
+        precision: Of the graph.
+        float_projections: What an int8 graph still does in float, by its name in the graph.
+    """
+
+    key: str
+    model: PreTrainedModel
+    tokenizer_json: str
+    max_length: int
+    text_pairs: bool
+    train: Examples
+    train_path: Path
+    work: Path
+    graph: Path | None = None
+    precision: str = "float32"
+    float_projections: tuple[str, ...] = ()
+
+    def tokenize(self, examples: Examples) -> TokenizedRows:
+        """Token ids of examples as this draft reads them."""
+        tokenizer = Tokenizer(self.tokenizer_json, max_length=self.max_length)
+        return tokenizer.encode(examples.texts, examples.text_pairs)
+
+    def targets(self, examples: Examples) -> NDArray[np.generic] | None:
+        """What the model should say of some training examples; None where nothing tells.
+
+        Raises:
+            InputError: A label does not suit the model.
+        """
+        task = task_of(self.model)
+        if task == "embedding":
+            return None
+        return encode_targets(examples, task, label_names(self.model), self.train_path)
+
+    def logits(
+        self,
+        examples: Examples,
+        on_progress: OnProgress = lambda what, done, total: None,
+    ) -> NDArray[np.float32]:
+        """Logits (N, C) of the graph, or of the PyTorch model while there is no graph."""
+        rows = self.tokenize(examples)
+        if self.graph is not None:
+            return run_graph(self.graph, rows)
+        return teacher_logits(self.model, rows, on_progress)
+
+    def directory(self, what: str) -> Path:
+        """Where something that belongs to this very draft is kept."""
+        directory = self.work / f"{what}-{self.key[:16]}"
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+
+def digest_of(*parts: object) -> str:
+    """Digest of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

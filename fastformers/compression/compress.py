@@ -1,0 +1,240 @@
+"""Compress a teacher into a bundle: the offline half from end to end.
+
+teacher + labelled texts -> recipe or search -> model, proof, cost profile -> [compress] -> bundle
+"""
+
+import hashlib
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from fastformers.compression.artifact import Draft, digest_of
+from fastformers.compression.quality import QualityGate
+from fastformers.compression.recipe_config import RecipeConfig
+from fastformers.compression.search import Candidate, evaluate_candidate, search
+from fastformers.data.examples import Columns, Examples
+from fastformers.data.superglue import load_labelled
+from fastformers.errors import InputError
+from fastformers.inference.bundle import Bundle, StageQuality, check_output, write_bundle
+from fastformers.inference.engine import OnnxEngine
+from fastformers.inference.tasks import TaskName
+from fastformers.models.forward import OnProgress
+from fastformers.models.loading import label_names, load_teacher, max_positions, task_of
+from fastformers.models.losses import DISTILLABLE_TASKS
+from fastformers.models.sentence_encoder import SentenceEncoder, is_sentence_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig:
+    """What to compress, on which data, how far.
+
+    Attributes:
+        teacher: Directory of a fine-tuned Hugging Face sequence classifier or multiple-choice
+            model, or of a sentence-transformers model, which needs no labels.
+        train: Labelled file to distill, rank and calibrate on.
+        eval: Labelled file for the quality gate, not used for anything else.
+        output: Directory of the bundle.
+        work: Directory for what stages make; kept if given, else beside the output until it is
+            written.
+        transfer: File of further texts, without labels, to distill on.
+        columns: What the columns of these files are.
+        max_length: Tokens to truncate to; None for the teacher tokenizer's own limit.
+        max_accuracy_drop: Points of 100 x the task's metric that may be lost.
+        eval_limit: Evaluation rows to use, evenly spaced; None for all.
+        recipe: The stages, or what all candidates of a search have in common.
+        search: Whether to look for the cheapest recipe that holds.
+    """
+
+    teacher: Path
+    train: Path
+    eval: Path
+    output: Path
+    work: Path | None = None
+    transfer: Path | None = None
+    columns: Columns = field(default_factory=Columns)
+    max_length: int | None = None
+    max_accuracy_drop: float = 1.0
+    eval_limit: int | None = None
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    search: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_accuracy_drop < 0:
+            raise InputError(f"--max-accuracy-drop {self.max_accuracy_drop:g}: give 0 or more")
+        if self.max_length is not None and self.max_length < 4:
+            raise InputError(f"--max-length {self.max_length}: give at least 4")
+        if self.eval_limit is not None and self.eval_limit < 1:
+            raise InputError(f"--eval-limit {self.eval_limit}: give at least 1")
+
+    @property
+    def work_directory(self) -> Path:
+        """Where stages keep what they make."""
+        return self.work or self.output.with_name(f".{self.output.name}.work")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressed:
+    """What `compress` made: the bundle, and every candidate that it came from."""
+
+    bundle: Bundle
+    chosen: Candidate
+    candidates: Sequence[Candidate]
+
+
+def compress(
+    config: CompressConfig,
+    *,
+    on_stage: Callable[[StageQuality], None] = lambda quality: None,
+    on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Compressed:
+    """Run the recipe, or search for one, and write the bundle.
+
+    Calling it again after an interruption goes on from what is in the working directory.
+
+    Args:
+        config: What to do.
+        on_stage: Called with the quality after each stage of a recipe, as it is measured.
+        on_candidate: Called with each candidate of a search.
+        on_progress: Called with what is done, how much of it and of how much.
+
+    Raises:
+        InputError: A path, column, label or model cannot be used.
+        StageError: A stage's pre- or postcondition does not hold.
+        QualityError: More accuracy was lost than `max_accuracy_drop`; no bundle is written.
+    """
+    check_output(config.output)
+    unlabelled = replace(config.columns, label=None)
+    columns = unlabelled if is_sentence_encoder(config.teacher) else config.columns
+    train = load_labelled(config.train, columns)
+    evaluation = load_labelled(config.eval, columns)
+    if config.eval_limit is not None:
+        evaluation = evaluation.sample(config.eval_limit)
+    transfer = None if config.transfer is None else load_labelled(config.transfer, unlabelled)
+    teacher = _open_teacher(config, train)
+    _check_recipe(config, task_of(teacher.model))
+    gate = QualityGate(
+        teacher,
+        evaluation,
+        config.eval,
+        max_accuracy_drop=config.max_accuracy_drop,
+        on_progress=on_progress,
+    )
+    if config.search:
+        chosen, candidates = search(
+            teacher,
+            config.recipe,
+            gate,
+            transfer=transfer,
+            on_candidate=on_candidate,
+            on_progress=on_progress,
+        )
+    else:
+        chosen = evaluate_candidate(
+            teacher,
+            config.recipe,
+            gate,
+            transfer=transfer,
+            on_stage=on_stage,
+            on_progress=on_progress,
+        )
+        gate.check(chosen.qualities[-1])
+        candidates = [chosen]
+    bundle = _write(config, chosen)
+    if config.work is None:
+        shutil.rmtree(config.work_directory)
+    return Compressed(bundle=bundle, chosen=chosen, candidates=candidates)
+
+
+def _open_teacher(config: CompressConfig, train: Examples) -> Draft:
+    model = load_teacher(config.teacher)
+    if not (config.teacher / "tokenizer.json").is_file():  # transformers would make one up
+        raise InputError(f"{config.teacher}: has no tokenizer.json; save it with a fast tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(config.teacher)
+    longest = min(tokenizer.model_max_length, max_positions(model.config), 512)
+    if isinstance(model, SentenceEncoder):
+        if train.text_pairs is not None:
+            raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
+        longest = min(longest, model.max_length or longest)
+    max_length = config.max_length or longest
+    return Draft(
+        key=digest_of(_identity(config), astuple(config.columns), max_length),
+        model=model,
+        tokenizer_json=tokenizer.backend_tokenizer.to_str(),
+        max_length=max_length,
+        text_pairs=train.text_pairs is not None,
+        train=train,
+        train_path=config.train,
+        work=config.work_directory,
+    )
+
+
+def _check_recipe(config: CompressConfig, task: TaskName) -> None:
+    changes_model = config.search or config.recipe.has_student or config.recipe.prunes
+    if changes_model and task not in DISTILLABLE_TASKS:
+        raise InputError(
+            f"{config.teacher}: its task is {task}; students and pruning are for "
+            f"{', '.join(DISTILLABLE_TASKS)}: give --precision int8 and no student or pruning"
+        )
+    if task == "embedding" and (config.recipe.student or config.recipe.student_width):
+        raise InputError(
+            f"{config.teacher} embeds texts, and a student's vectors are compared with its own: "
+            "give --student-layers, and no --student or --student-width"
+        )
+
+
+def _identity(config: CompressConfig) -> list[str]:
+    """Digests of the files that decide what a stage makes and how it is judged."""
+    files = [config.train, config.eval, *sorted(config.teacher.glob("*.json"))]
+    files += sorted(config.teacher.glob("*.safetensors"))
+    if is_sentence_encoder(config.teacher):
+        files += sorted(file for file in config.teacher.glob("[0-9]_*/*") if file.is_file())
+    identity = [str(config.eval_limit)]
+    for path in files:
+        with path.open("rb") as file:
+            identity.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return identity
+
+
+def _write(config: CompressConfig, chosen: Candidate) -> Bundle:
+    draft = chosen.draft
+    assert draft.graph is not None
+    engine = OnnxEngine(draft.graph)
+    bundle = Bundle(
+        path=config.output,
+        task=task_of(draft.model),
+        labels=label_names(draft.model),
+        num_outputs=engine.num_outputs,
+        max_length=draft.max_length,
+        text_pairs=draft.text_pairs,
+        input_names=engine.input_names,
+        precision=draft.precision,
+        stages=chosen.qualities,
+        provenance={
+            **_provenance(config, chosen),
+            "float_projections": list(draft.float_projections),
+        },
+        cost_profile=chosen.cost_profile,
+        files={},
+    )
+    return write_bundle(bundle, model=draft.graph, tokenizer_json=draft.tokenizer_json)
+
+
+def _provenance(config: CompressConfig, chosen: Candidate) -> dict[str, str]:
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("fastformers", "torch", "transformers", "onnx", "onnxruntime")
+    }
+    return {
+        "teacher": config.teacher.name,
+        "train": config.train.name,
+        "eval": config.eval.name,
+        "recipe": chosen.name,
+        "python": platform.python_version(),
+        **versions,
+    }

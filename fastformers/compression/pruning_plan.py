@@ -1,0 +1,168 @@
+"""Decide which heads and feed-forward neurons of each layer stay.
+
+    importance -> [pruning_plan] -> prune -> distill -> importance -> ...
+
+Pure arithmetic on arrays: knows nothing of torch, models or where importance comes from.
+
+Shares are of the model as it was before any pruning, so a plan may be made again on a model that
+was pruned before: 0.5 always means that half of the original is gone, however many rounds it took.
+
+Shape suffixes: H heads of one layer, F feed-forward neurons of one layer, D hidden width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastformers.errors import InputError
+from fastformers.models.layers import LayerShape
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
+Budget = Literal["uniform", "global"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """How much a model's loss depends on each of its parts; only comparisons mean anything.
+
+    Attributes:
+        heads: Of each layer's heads, (H,).
+        neurons: Of each layer's feed-forward neurons, (F,).
+        hidden_D: Of each hidden dimension, over all layers.
+        unpruned: Every layer's shape before any pruning.
+    """
+
+    heads: tuple[Floats, ...]
+    neurons: tuple[Floats, ...]
+    hidden_D: Floats
+    unpruned: LayerShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningPlan:
+    """For each layer the heads and neurons that stay: places in the model as it is, ascending."""
+
+    heads: tuple[Indices, ...]
+    neurons: tuple[Indices, ...]
+
+    @property
+    def shapes(self) -> list[LayerShape]:
+        """The layers' shapes after pruning."""
+        return [
+            LayerShape(num_heads=len(heads), ffn_width=len(neurons))
+            for heads, neurons in zip(self.heads, self.neurons, strict=True)
+        ]
+
+
+def plan_pruning(
+    importance: Importance,
+    *,
+    prune_heads: float,
+    prune_ffn: float,
+    budget: Budget = "uniform",
+    multiple_of: int = 16,
+) -> PruningPlan:
+    """Choose what stays.
+
+    At least the share asked for goes, rounded to whole heads and to blocks of `multiple_of`
+    neurons; but a head and `multiple_of` neurons stay in each layer.
+
+    Args:
+        importance: Of the model as it is.
+        prune_heads: Share (0-1) of the unpruned model's heads to be gone afterwards.
+        prune_ffn: Share (0-1) of its feed-forward neurons to be gone afterwards.
+        budget: "uniform" takes the share from each layer; "global" ranks all layers together, each
+            normalized to L2 norm 1, and leaves uneven layers.
+        multiple_of: Feed-forward widths become multiples of it, as matrix kernels like them. A
+            layer that loses nothing keeps its width.
+
+    Raises:
+        InputError: A share is not in [0, 1), or `multiple_of` is below 1.
+
+    Source:
+        Normalization per layer: Molchanov et al. 2016, arXiv:1611.06440.
+    """
+    for flag, share in (("--prune-heads", prune_heads), ("--prune-ffn", prune_ffn)):
+        check_share(flag, share)
+    if multiple_of < 1:
+        raise InputError(f"neurons to a multiple of {multiple_of}: give at least 1")
+    choose = {"uniform": _choose_uniform, "global": _choose_global}[budget]
+    unpruned = importance.unpruned
+    return PruningPlan(
+        heads=choose(importance.heads, unpruned.num_heads, prune_heads, 1),
+        neurons=choose(importance.neurons, unpruned.ffn_width, prune_ffn, multiple_of),
+    )
+
+
+def plan_rounds(share: float, num_rounds: int) -> list[float]:
+    """Spread pruning over rounds that each take the same share of what is left.
+
+    Returns:
+        The share of the unpruned model that is gone after each round; the last is `share`.
+
+    Raises:
+        InputError: `share` is not in [0, 1), or there is no round.
+    """
+    check_share("share to prune", share)
+    if num_rounds < 1:
+        raise InputError(f"{num_rounds} rounds of pruning: give at least 1")
+    return [1 - (1 - share) ** (done / num_rounds) for done in range(1, num_rounds)] + [share]
+
+
+def check_share(flag: str, share: float) -> None:
+    """Raise InputError unless a share to prune is in [0, 1)."""
+    if not 0 <= share < 1:
+        raise InputError(f"{flag} {share:g}: give a share from 0 to below 1")
+
+
+def _num_left(num_unpruned: int, share: float) -> int:
+    # 10 * (1 - 0.9) is a hair below 1 in floating point.
+    return int(num_unpruned * (1 - share) + 1e-9)
+
+
+def _choose_uniform(
+    scores: Sequence[Floats], num_unpruned: int, share: float, multiple: int
+) -> tuple[Indices, ...]:
+    if share == 0:
+        return tuple(np.arange(len(layer)) for layer in scores)
+    num_kept = max(_num_left(num_unpruned, share) // multiple, 1) * multiple
+    return tuple(top_positions(layer, num_kept) for layer in scores)
+
+
+def _choose_global(
+    scores: Sequence[Floats], num_unpruned: int, share: float, multiple: int
+) -> tuple[Indices, ...]:
+    num_kept = _num_left(num_unpruned * len(scores), share)
+    if sum(len(layer) for layer in scores) <= num_kept:
+        return tuple(np.arange(len(layer)) for layer in scores)
+    # The first block of each layer stays; the others compete, each layer's best neurons first.
+    blocks = [_block_scores(layer, multiple) for layer in scores]
+    layer_of_block = np.repeat(np.arange(len(blocks)), [len(layer) - 1 for layer in blocks])
+    contest = np.concatenate([layer[1:] for layer in blocks])
+    num_winners = max(num_kept // multiple - len(blocks), 0)
+    rank_of_block = np.concatenate([np.arange(len(layer) - 1) for layer in blocks])
+    order = np.lexsort((rank_of_block, -contest))  # equal ones are spread over the layers
+    winners = layer_of_block[order[:num_winners]]
+    blocks_kept = 1 + np.bincount(winners, minlength=len(blocks))
+    return tuple(
+        top_positions(layer, int(num) * multiple)
+        for layer, num in zip(scores, blocks_kept, strict=True)
+    )
+
+
+def _block_scores(layer: Floats, multiple: int) -> NDArray[np.float64]:
+    """Normalized importance of a layer's blocks, the best neurons in the first; at least one."""
+    norm = float(np.linalg.norm(layer.astype(np.float64)))
+    ranked = np.sort(layer.astype(np.float64))[::-1] / (norm or 1.0)
+    num_blocks = max(len(layer) // multiple, 1)
+    sums: NDArray[np.float64] = ranked[: num_blocks * multiple].reshape(num_blocks, -1).sum(axis=1)
+    return sums
+
+
+def top_positions(layer: Floats, num_kept: int) -> Indices:
+    """Positions of the highest scores, ascending; of equal ones the first."""
+    return np.sort(np.argsort(-layer, kind="stable")[:num_kept])

@@ -1,0 +1,172 @@
+"""How well a model answers, and how far a smaller one may fall behind its teacher.
+
+logits + targets -> [quality] -> bundle.json, stop or go on
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastformers.atomic_file import whole_file
+from fastformers.compression.artifact import Draft
+from fastformers.data.examples import Examples
+from fastformers.data.targets import encode_targets
+from fastformers.errors import InputError, QualityError
+from fastformers.inference.bundle import StageQuality
+from fastformers.inference.onnx_files import measure_graph_bytes
+from fastformers.inference.tasks import (
+    TaskName,
+    measure_agreement,
+    measure_metric,
+    measure_other_metrics,
+    metric_name,
+)
+from fastformers.models.forward import OnProgress
+from fastformers.models.loading import label_names, max_positions, task_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How good a model is.
+
+    Attributes:
+        quality: Value of the task's metric (`tasks.metric_name`), at most 1.
+        agreement: With the teacher (`tasks.measure_agreement`), at most 1.
+        other_metrics: What is shown beside the metric, by name.
+    """
+
+    quality: float
+    agreement: float
+    other_metrics: dict[str, float] = field(default_factory=dict)
+
+
+def measure_quality(
+    logits_NC: NDArray[np.float32],
+    *,
+    teacher_logits_NC: NDArray[np.float32],
+    labels_N: NDArray[np.generic],
+    task: TaskName = "text-classification",
+    groups_N: NDArray[np.int64] | None = None,
+) -> Quality:
+    """Compare a model's outputs with the targets and with its teacher's outputs.
+
+    Args:
+        logits_NC: Outputs of the model.
+        teacher_logits_NC: Outputs of the teacher.
+        labels_N: Targets, as `targets.encode_targets` makes them.
+        task: What the outputs mean.
+        groups_N: Question of each row, where several belong to one.
+    """
+    return Quality(
+        quality=measure_metric(
+            task, logits_NC, labels_N, teacher_outputs_NC=teacher_logits_NC, groups_N=groups_N
+        ),
+        agreement=measure_agreement(task, logits_NC, teacher_logits_NC, groups_N=groups_N),
+        other_metrics=measure_other_metrics(task, logits_NC, labels_N, groups_N=groups_N),
+    )
+
+
+def quality_drop(quality: float, *, teacher_quality: float) -> float:
+    """Points of 100 x the metric by which a quality (at most 1) is below the teacher's."""
+    return round(100 * (teacher_quality - quality), 9)
+
+
+class QualityGate:
+    """The held-out examples, and what the teacher says of them."""
+
+    def __init__(
+        self,
+        teacher: Draft,
+        examples: Examples,
+        path: Path,
+        *,
+        max_accuracy_drop: float,
+        on_progress: OnProgress = lambda what, done, total: None,
+    ) -> None:
+        """Let the teacher answer the evaluation file.
+
+        Args:
+            teacher: The draft that all later ones are compared with.
+            examples: Held-out examples, N rows.
+            path: Where they come from, for messages.
+            max_accuracy_drop: Points of 100 x the task's metric that a recipe may cost.
+            on_progress: Called with rows done and in all.
+
+        Raises:
+            InputError: The labels do not match the model, or rows are longer than it can read.
+        """
+        positions = max_positions(teacher.model.config)
+        if teacher.max_length > positions:
+            raise InputError(
+                f"--max-length {teacher.max_length}: the teacher has {positions} positions"
+            )
+        self.examples = examples
+        self.max_accuracy_drop = max_accuracy_drop
+        self.task = task_of(teacher.model)
+        names = label_names(teacher.model)
+        self._targets_N = encode_targets(examples, self.task, names, path)
+        self._groups_N = None if examples.groups is None else np.array(examples.groups)
+        kept = teacher.directory("teacher") / "eval_logits.npy"
+        if not kept.is_file():
+            logits_NC = teacher.logits(examples, on_progress)
+            with whole_file(kept) as unfinished:
+                np.save(unfinished, logits_NC)
+        self._teacher_logits_NC: NDArray[np.float32] = np.load(kept)
+        self.teacher = self._measure(self._teacher_logits_NC, "teacher", teacher, 0.0)
+
+    def measure(
+        self, stage: str, draft: Draft, seconds: float, on_progress: OnProgress
+    ) -> StageQuality:
+        """Quality of a draft; `seconds` is what its stage took."""
+        return self._measure(draft.logits(self.examples, on_progress), stage, draft, seconds)
+
+    def drop(self, quality: StageQuality) -> float:
+        """Points of 100 x the metric that were lost."""
+        return quality_drop(quality.quality, teacher_quality=self.teacher.quality)
+
+    def holds(self, quality: StageQuality) -> bool:
+        """Whether no more was lost than allowed."""
+        return self.drop(quality) <= self.max_accuracy_drop
+
+    def check(self, quality: StageQuality) -> None:
+        """Refuse what lost too much.
+
+        Raises:
+            QualityError: It lost more than allowed.
+        """
+        if not self.holds(quality):
+            raise QualityError(
+                f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f} is "
+                f"{self.drop(quality):.2f} points below the teacher's "
+                f"{100 * self.teacher.quality:.2f}, more than --max-accuracy-drop "
+                f"{self.max_accuracy_drop:g}; allow more, or compress less"
+            )
+
+    def _measure(
+        self, logits_NC: NDArray[np.float32], stage: str, draft: Draft, seconds: float
+    ) -> StageQuality:
+        quality = measure_quality(
+            logits_NC,
+            teacher_logits_NC=self._teacher_logits_NC,
+            labels_N=self._targets_N,
+            task=self.task,
+            groups_N=self._groups_N,
+        )
+        return StageQuality(
+            stage=stage,
+            quality=quality.quality,
+            agreement=quality.agreement,
+            num_rows=len(self._targets_N),
+            model_bytes=_model_bytes(draft),
+            seconds=seconds,
+            metric=metric_name(self.task),
+            other_metrics=quality.other_metrics,
+        )
+
+
+def _model_bytes(draft: Draft) -> int:
+    if draft.graph is not None:
+        return measure_graph_bytes(draft.graph)
+    return sum(p.numel() * p.element_size() for p in draft.model.parameters())

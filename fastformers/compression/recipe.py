@@ -1,0 +1,159 @@
+"""A recipe: the stages from a teacher to a bundle, each checked, measured and kept.
+
+    teacher -> [trim_vocabulary -> distill -> prune] -> export -> [quantize or float16] -> bundle
+
+A stage is a function from one draft of the model to the next, with a name, the settings that
+decide its result, what it requires of its input and what it ensures of its result. `run_recipe`
+runs them in order and measures accuracy and agreement with the teacher after each. What a stage
+made is kept in a working directory under a name that is a digest of all that led to it, so an
+interrupted recipe goes on where it was, and recipes that begin alike share their beginning.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fastformers.atomic_file import whole_file
+from fastformers.compression.artifact import Draft, digest_of
+from fastformers.compression.quality import QualityGate
+from fastformers.errors import FastformersError, InputError, StageError
+from fastformers.inference.bundle import TOKENIZER_FILE, StageQuality
+from fastformers.inference.onnx_files import weights_path
+from fastformers.models.forward import OnProgress
+from fastformers.models.loading import load_teacher
+
+logger = logging.getLogger(__name__)
+
+_DONE = "stage.json"
+_MODEL = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a recipe.
+
+    Attributes:
+        name: As shown in tables.
+        settings: Values that decide the result, beside the draft that comes in.
+        requires: Raises unless the draft can enter the stage.
+        run: Makes the next draft, in the directory given, which an earlier try may have left.
+        ensures: Raises unless the result is sound; gets the draft before and after.
+    """
+
+    name: str
+    settings: Mapping[str, str | float | int | bool | None]
+    requires: Callable[[Draft], None]
+    run: Callable[[Draft, Path, OnProgress], Draft]
+    ensures: Callable[[Draft, Draft], None]
+
+
+def run_recipe(
+    draft: Draft,
+    stages: Sequence[Stage],
+    gate: QualityGate,
+    *,
+    on_stage: Callable[[StageQuality], None] = lambda quality: None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> tuple[Draft, list[StageQuality]]:
+    """Run stages in order and measure quality after each; what is done already is read.
+
+    Nothing is refused here for its quality: a stage may lose what a later one wins back.
+
+    Args:
+        draft: The teacher.
+        stages: What to do to it.
+        gate: Measures quality.
+        on_stage: Called with each measurement as it is made.
+        on_progress: Called with what is done, how much of it and of how much.
+
+    Returns:
+        The last draft, and the quality of the teacher and after each stage.
+
+    Raises:
+        StageError: A stage's pre- or postcondition does not hold.
+        InputError: The training file's labels do not match the model.
+    """
+    qualities = [gate.teacher]
+    on_stage(gate.teacher)
+    for stage in stages:
+        key = digest_of(draft.key, stage.name, dict(stage.settings))
+        directory = draft.work / f"{stage.name}-{key[:16]}"
+        kept = _load(directory, replace(draft, key=key))
+        if kept is None:
+            directory.mkdir(parents=True, exist_ok=True)
+            start = time.perf_counter()
+            after = _run_stage(stage, draft, directory, on_progress, qualities)
+            seconds = time.perf_counter() - start
+            after = replace(after, key=key)
+            quality = gate.measure(stage.name, after, seconds, on_progress)
+            _keep(directory, draft, after, quality)
+            kept = after, quality
+        draft, quality = kept
+        qualities.append(quality)
+        on_stage(quality)
+    return draft, qualities
+
+
+def _run_stage(
+    stage: Stage,
+    draft: Draft,
+    directory: Path,
+    on_progress: OnProgress,
+    done: Sequence[StageQuality],
+) -> Draft:
+    try:
+        stage.requires(draft)
+        result = stage.run(draft, directory, on_progress)
+        stage.ensures(draft, result)
+    except InputError:
+        raise
+    except FastformersError as error:
+        names = ", ".join(quality.stage for quality in done)
+        raise StageError(f"stage {stage.name} (after {names}): {error}") from error
+    return result
+
+
+def _keep(directory: Path, before: Draft, after: Draft, quality: StageQuality) -> None:
+    """Write down what a stage made; the marker comes last.
+
+    A new model is kept as a directory that `from_pretrained`, and so `ablate --student`, can read.
+    """
+    if after.model is not before.model:
+        after.model.save_pretrained(directory / _MODEL)
+        tokenizer = directory / _MODEL / TOKENIZER_FILE
+        tokenizer.write_text(after.tokenizer_json, encoding="utf-8")
+    graph = None if after.graph is None else str(after.graph.relative_to(after.work))
+    fields = {
+        "quality": asdict(quality),
+        "graph": graph,
+        "precision": after.precision,
+        "float_projections": after.float_projections,
+    }
+    with whole_file(directory / _DONE) as unfinished:
+        unfinished.write_text(json.dumps(fields, indent=2), encoding="utf-8")
+
+
+def _load(directory: Path, draft: Draft) -> tuple[Draft, StageQuality] | None:
+    """What an earlier run of the same stage made."""
+    if not (directory / _DONE).is_file():
+        return None
+    fields = json.loads((directory / _DONE).read_text(encoding="utf-8"))
+    graph = None if fields["graph"] is None else draft.work / fields["graph"]
+    if graph is not None and not weights_path(graph).is_file():
+        return None  # the graph without its other half
+    model, tokenizer_json = draft.model, draft.tokenizer_json
+    if (directory / _MODEL).is_dir():
+        model = load_teacher(directory / _MODEL)
+        tokenizer_json = (directory / _MODEL / TOKENIZER_FILE).read_text(encoding="utf-8")
+    after = replace(
+        draft,
+        model=model,
+        tokenizer_json=tokenizer_json,
+        graph=graph,
+        precision=fields["precision"],
+        float_projections=tuple(fields["float_projections"]),
+    )
+    return after, StageQuality(**fields["quality"])

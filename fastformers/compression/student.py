@@ -1,0 +1,196 @@
+"""Cut a student out of its teacher: fewer layers, or a narrower residual stream.
+
+    teacher -> [student] -> distill -> prune -> export
+
+Both cuts give a standard Hugging Face model that any library loads. Both are only a start for
+distillation: a model whose layers or dimensions are gone answers poorly before it is trained.
+
+Shape suffixes: H heads of one layer, D hidden width.
+"""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from fastformers.compression.pruning_plan import Importance, Indices, top_positions
+from fastformers.errors import InputError
+from fastformers.models.layers import (
+    embedding_end,
+    keep_columns,
+    keep_heads,
+    keep_inputs,
+    keep_norm,
+    keep_outputs,
+    layer_list,
+    layer_parts,
+)
+from fastformers.models.trainer import without_attention_dropout
+
+
+def spread_layers(num_teacher: int, num_student: int) -> list[int]:
+    """Which layers of a teacher to keep, evenly spread from its first to its last.
+
+    Raises:
+        InputError: More layers than the teacher has, or none.
+
+    Source:
+        Of 12 layers these are DistilBERT's 6 (Sanh et al. 2019, arXiv:1910.01108).
+    """
+    if not 1 <= num_student <= num_teacher:
+        raise InputError(f"a student of {num_student} layers: its teacher has {num_teacher}")
+    return [round(at) for at in np.linspace(0, num_teacher - 1, num_student).tolist()]
+
+
+def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+    """A copy of the model with only the given layers, in the given order.
+
+    Raises:
+        InputError: A layer that the model does not have, or an architecture that we cannot cut.
+    """
+    model = copy.deepcopy(model)
+    layers = layer_list(model)
+    outside = [at for at in keep if not 0 <= at < len(layers)]
+    if outside or len(keep) == 0 or len(set(keep)) < len(keep):
+        raise InputError(
+            f"layers {', '.join(map(str, keep)) or 'none'} of a teacher that has "
+            f"0 to {len(layers) - 1}: name each at most once"
+        )
+    kept = [layers[at] for at in keep]
+    del layers[:]
+    layers.extend(kept)
+    model.config.num_hidden_layers = len(keep)
+    shapes = getattr(model.config, "pruned_layers", None)
+    if shapes is not None:
+        model.config.pruned_layers = [shapes[at] for at in keep]
+    return model
+
+
+def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance) -> PreTrainedModel:
+    """A copy of the model with fewer hidden dimensions, the most important ones.
+
+    Embeddings, normalizations, projections and the classification head lose the same dimensions.
+    Heads keep their width, so each layer keeps its `hidden_width / head width` most important
+    heads; feed-forward neurons all stay, for `plan_pruning`. What the classification head computes
+    inside is cut by the size of its weights. Normalizations now see fewer dimensions, so every
+    activation shifts: train the result.
+
+    Args:
+        model: A classifier that was not pruned; unchanged.
+        hidden_width: Dimensions to keep, a multiple of the head width.
+        importance: Of this model.
+
+    Raises:
+        InputError: A width that is no such multiple, or that of ELECTRA's narrower embeddings (a
+            standard ELECTRA has no projection then); or a pruned model.
+    """
+    if getattr(model.config, "pruned_layers", None) is not None:
+        raise InputError("a pruned model cannot be cut narrower: cut first, then prune")
+    model = copy.deepcopy(model)
+    layers = layer_parts(model)
+    head_width, full_width = layers[0].head_width, model.config.hidden_size
+    if hidden_width % head_width or not 0 < hidden_width <= full_width:
+        raise InputError(
+            f"hidden width {hidden_width}: give a multiple of the head width {head_width} "
+            f"up to {full_width}"
+        )
+    if hidden_width < full_width and hidden_width == getattr(model.config, "embedding_size", None):
+        raise InputError(
+            f"hidden width {hidden_width}: that of the embeddings, between which and the layers "
+            "the student could have no projection then; choose another"
+        )
+    kept = top_positions(importance.hidden_D, hidden_width)
+    _cut_embeddings(model, kept)
+    num_heads = hidden_width // head_width
+    for layer, heads_H in zip(layers, importance.heads, strict=True):
+        keep_heads(layer, top_positions(heads_H, num_heads))
+        for reader in (layer.query, layer.key, layer.value, layer.up):
+            keep_inputs(reader, kept)
+        for writer in (layer.output, layer.down):
+            keep_outputs(writer, kept)
+        keep_norm(layer.attention_norm, kept)
+        keep_norm(layer.ffn_norm, kept)
+    _cut_head(model, kept)
+    model.config.hidden_size = hidden_width
+    model.config.num_attention_heads = num_heads
+    return model
+
+
+def _cut_embeddings(model: PreTrainedModel, kept: Indices) -> None:
+    end = embedding_end(model)
+    if isinstance(end, nn.Linear):
+        keep_outputs(end, kept)
+        return
+    embeddings: Any = model.base_model.embeddings
+    for table in embeddings.modules():
+        if isinstance(table, nn.Embedding):
+            keep_columns(table, kept)
+    keep_norm(embeddings.LayerNorm, kept)
+    if hasattr(model.config, "embedding_size"):
+        model.config.embedding_size = len(kept)
+
+
+def _cut_head(model: PreTrainedModel, kept: Indices) -> None:
+    hidden, output = _head_parts(model)
+    keep_inputs(hidden, kept)
+    with torch.no_grad():
+        sizes_D = hidden.weight.norm(dim=1) * output.weight.norm(dim=0)
+    inner = top_positions(sizes_D.numpy(), len(kept))
+    keep_outputs(hidden, inner)
+    keep_inputs(output, inner)
+
+
+def _head_parts(model: Any) -> tuple[nn.Linear, nn.Linear]:
+    """The two projections of a classification head."""
+    match model.config.model_type:
+        case "bert":
+            return model.bert.pooler.dense, model.classifier
+        case "distilbert":
+            return model.pre_classifier, model.classifier
+        case _:
+            return model.classifier.dense, model.classifier.out_proj
+
+
+def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> PreTrainedModel:
+    """Load a checkpoint to distill a teacher into: an encoder, with or without a classifier.
+
+    Args:
+        path: Directory of a pretrained Hugging Face encoder.
+        teacher: Gives the classes.
+        tokenizer_json: The teacher's tokenizer; the student must have the same vocabulary.
+
+    Raises:
+        InputError: There is no model, or it reads another vocabulary.
+    """
+    if not (path / "config.json").is_file():
+        raise InputError(f"--student {path}: no config.json; expected a Hugging Face model")
+    if not (path / "tokenizer.json").is_file():
+        raise InputError(f"--student {path}: no tokenizer.json to compare with the teacher's")
+    ours, theirs = (
+        Tokenizer.from_str(text).get_vocab()
+        for text in ((path / "tokenizer.json").read_text(encoding="utf-8"), tokenizer_json)
+    )
+    if ours != theirs:
+        raise InputError(
+            f"--student {path}: its vocabulary ({len(ours):,} words) is not the teacher's "
+            f"({len(theirs):,}); distillation needs the same one, so choose a student of the "
+            "teacher's family and leave --trim-vocabulary out"
+        )
+    config = AutoConfig.from_pretrained(path)
+    student = AutoModelForSequenceClassification.from_pretrained(
+        path,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # of another task's classifier
+        label2id=teacher.config.label2id,
+        problem_type=teacher.config.problem_type,
+        num_labels=teacher.config.num_labels,
+        id2label=teacher.config.id2label,
+        **without_attention_dropout(config),
+    )
+    return student.eval()

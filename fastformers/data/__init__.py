@@ -1,0 +1,1 @@
+"""Labelled examples in memory: files, columns, labels, SuperGLUE, the demo's text."""

@@ -1,0 +1,251 @@
+"""Labelled examples from a file: what fine-tuning, calibration and the quality gate read.
+
+    Parquet, CSV or JSON lines -> Examples -> finetune / quantize / evaluate
+
+Small enough to sit in memory; the corpus that is scored never comes this way (cluster/corpus.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from fastformers.errors import InputError
+from fastformers.inference.tasks import TaskName
+
+# What a label column holds for one row; None where a task needs no labels.
+Label = str | int | bool | float | list[str | int] | None
+
+# A row must fit one block of the CSV and JSON readers; theirs is 1 MiB.
+_BLOCK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What the columns of a labelled file are.
+
+    Attributes:
+        text, text_pair: Texts, or pairs of them.
+        label: Labels: one, a list of them or a number; None where none are needed.
+        choices: Second texts of which one is right. Each row becomes one example for each choice,
+            and its label is the right one, by name of its column or by place from 0.
+        superglue: Name of a SuperGLUE task whose official file it is, instead of columns.
+    """
+
+    text: str = "text"
+    text_pair: str | None = None
+    label: str | None = "label"
+    choices: tuple[str, ...] = ()
+    superglue: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """N labelled texts or text pairs.
+
+    Attributes:
+        texts: First (or only) text of each example.
+        text_pairs: Second text of each example, or None for single texts.
+        labels: What the label column holds, as it is.
+        groups: Question of each example, ascending, where several examples belong to one: the
+            choices of one question, or the answers to it. None where each stands alone.
+        task: What the labels are, as far as their kind tells.
+    """
+
+    texts: list[str]
+    text_pairs: list[str] | None
+    labels: list[Label]
+    groups: list[int] | None = None
+    task: TaskName = "text-classification"
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Sequence[int] | NDArray[np.intp]) -> "Examples":
+        """The examples at the given positions, in that order."""
+        return Examples(
+            texts=[self.texts[row] for row in rows],
+            text_pairs=None if self.text_pairs is None else [self.text_pairs[row] for row in rows],
+            labels=[self.labels[row] for row in rows],
+            groups=None if self.groups is None else [self.groups[row] for row in rows],
+            task=self.task,
+        )
+
+    def joined(self, others: "Examples") -> "Examples":
+        """These examples and then the others, which have the same columns; without groups."""
+        pairs = self.text_pairs
+        return Examples(
+            texts=self.texts + others.texts,
+            text_pairs=None if pairs is None else pairs + (others.text_pairs or []),
+            labels=self.labels + others.labels,
+            task=self.task,
+        )
+
+    def sample(self, num_rows: int) -> "Examples":
+        """Evenly spaced examples, the same ones each time; all, if there are no more.
+
+        Groups stay whole, so there may be a few examples fewer or more.
+        """
+        if self.groups is None:
+            return self.take(_spread(len(self), num_rows))
+        _, group_N = np.unique(self.groups, return_inverse=True)
+        num_groups = int(group_N.max()) + 1
+        wanted = max(1, round(num_groups * num_rows / len(self)))
+        return self.take(np.flatnonzero(np.isin(group_N, _spread(num_groups, wanted))))
+
+
+def load_examples(path: Path, columns: Columns) -> Examples:
+    """Read labelled examples from a Parquet, CSV or JSON lines file.
+
+    Rows without a text or a label are left out: they can neither teach nor be judged.
+
+    Raises:
+        InputError: The file is missing, unreadable or empty, or lacks a column.
+    """
+    table = read_table(path)
+    texts = [name for name in (columns.text, columns.text_pair) if name is not None]
+    texts += columns.choices
+    wanted = texts if columns.label is None else [*texts, columns.label]
+    for name in wanted:
+        if name not in table.column_names:
+            raise InputError(
+                f"{path}: no column {name!r}; it has {', '.join(table.column_names)} "
+                "(see --text-column, --text-pair-column, --choice-columns, --label-column)"
+            )
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"{path}: one column is given twice: {', '.join(map(repr, wanted))}")
+    table = table.select(wanted).drop_null()
+    if table.num_rows == 0:
+        raise InputError(f"{path}: no row has both a text and a label")
+    for name in texts:
+        kind = table.schema.field(name).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise InputError(f"{path}: column {name!r} holds {kind}, not text")
+    task = _task_of(path, table, columns.label)
+    labels = [None] * len(table) if columns.label is None else table[columns.label].to_pylist()
+    if columns.choices:
+        if columns.text_pair is not None:
+            raise InputError("--choice-columns and --text-pair-column: give one of them")
+        choices = [table[name].to_pylist() for name in columns.choices]
+        rights = encode_labels(labels, columns.choices, path).tolist()
+        return choice_examples(table[columns.text].to_pylist(), choices, rights)
+    return Examples(
+        texts=table[columns.text].to_pylist(),
+        text_pairs=table[columns.text_pair].to_pylist() if columns.text_pair else None,
+        labels=labels,
+        task=task,
+    )
+
+
+def choice_examples(
+    texts: Sequence[str], choices: Sequence[Sequence[str]], rights: Sequence[int]
+) -> Examples:
+    """Examples of multiple choice: each text with each of its choices, text after text.
+
+    Args:
+        texts: Q texts.
+        choices: For each place among the choices, the choices (Q,) that stand there.
+        rights: Place of the right choice of each text.
+    """
+    places = range(len(choices))
+    return Examples(
+        texts=[text for text in texts for _ in places],
+        text_pairs=list(chain.from_iterable(zip(*choices, strict=True))),
+        labels=[int(place == right) for right in rights for place in places],
+        groups=[group for group in range(len(texts)) for _ in places],
+        task="multiple-choice",
+    )
+
+
+def _task_of(path: Path, table: pa.Table, label_column: str | None) -> TaskName:
+    """What the kind of the label column says of the task."""
+    if label_column is None:
+        return "embedding"
+    kind = table.schema.field(label_column).type
+    if pa.types.is_floating(kind):
+        return "regression"
+    if not pa.types.is_nested(kind):
+        return "text-classification"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = kind.value_type
+        is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
+        if is_text or pa.types.is_integer(inner) or pa.types.is_null(inner):
+            if pc.list_flatten(table[label_column].combine_chunks()).null_count:
+                raise InputError(f"{path}: column {label_column!r} has a list with a null in it")
+            return "multi-label-classification"
+    raise InputError(
+        f"{path}: column {label_column!r} holds {kind}; labels are text, whole numbers or lists of "
+        "these, or a number"
+    )
+
+
+def _spread(num_rows: int, num_wanted: int) -> NDArray[np.intp]:
+    """Evenly spaced positions, first and last included."""
+    rows = np.linspace(0, num_rows - 1, min(num_wanted, num_rows)).astype(np.intp)
+    return np.unique(rows)
+
+
+def read_table(path: Path) -> pa.Table:
+    """A whole labelled file.
+
+    Raises:
+        InputError: It is missing, unreadable or of another format.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        match path.suffix.lower():
+            case ".parquet":
+                return pyarrow.parquet.read_table(path)
+            case ".csv":
+                return pyarrow.csv.read_csv(
+                    path,
+                    read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
+                    parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+                )
+            case ".jsonl" | ".json" | ".ndjson":
+                options = pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
+                table = pyarrow.json.read_json(path, read_options=options)
+                table.validate(full=True)  # it takes any bytes for text
+                return table
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: cannot be read: {error}".splitlines()[0]) from error
+    raise InputError(f"{path}: expected a .parquet, .csv or .jsonl file")
+
+
+def encode_labels(labels: Sequence[Label], names: Sequence[str], path: Path) -> NDArray[np.int64]:
+    """Class index of each label: by name where it is a class name, else as an index.
+
+    Args:
+        labels: N labels as read from a file.
+        names: The C class names of the model, by class index.
+        path: The file the labels come from, for the message.
+
+    Raises:
+        InputError: A label is neither a class name nor an index below C.
+    """
+    by_name = {name: index for index, name in enumerate(names)}
+    index_of: dict[Label, int] = {}
+    for label in dict.fromkeys(labels):
+        name = str(label)
+        if isinstance(label, bool) and name not in by_name:
+            name = name.lower()  # readers take "true" for a bool
+        if name in by_name:
+            index_of[label] = by_name[name]
+        elif isinstance(label, int) and 0 <= int(label) < len(names):
+            index_of[label] = int(label)
+        else:
+            known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            raise InputError(
+                f"{path}: label {label!r} is not one of the model's {len(names)} labels ({known}); "
+                "fix the label column or the model's id2label"
+            )
+    return np.array([index_of[label] for label in labels], np.int64)

@@ -1,0 +1,1 @@
+"""Weights as arrays -> ONNX graph, float or int8."""

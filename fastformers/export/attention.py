@@ -1,0 +1,258 @@
+"""Lay the attention of one layer: plain, or with positions in its scores.
+
+    Encoder -> graph -> [attention] -> model.onnx
+
+BERT's layers attend by content alone; MPNet adds a bias by offset, ModernBERT turns queries and
+keys by position and looks through a local window, DeBERTa adds products with embeddings of the
+offset. All are one attention node, to which the others bring a bias of the scores. What is
+a function of the offset key - query is kept as a table by offset, and the slice that belongs to the
+length at hand is shifted into place, row by row, by two slices and a reshape: no gather of T x T.
+Knows nothing of projections, norms or int8.
+
+On the CPU the node is ONNX's own Attention: it reads heads where they lie in the projections, and
+ONNX Runtime's MultiHeadAttention copies them apart first. One core of a Zen 5, onnxruntime 1.32.0,
+12 heads of 64 without a bias, Attention over MultiHeadAttention: 1.40 at 1 x 32, 1.46 at 16 x 32,
+1.09 at 1 x 128, 1.04 at 8 x 128, 0.99 at 1 x 290, 0.95 at 1 x 512; with a bias 1.91, 1.77, 1.19,
+1.15, 1.16, 1.00. Longer rows take MultiHeadAttention, which attends in blocks and never holds all
+scores, and so do GPUs, whose fused kernels it chooses.
+
+Attention makes the scores of all its heads, then their softmax, then all contexts. Heads that
+attend by content alone are therefore four to a node: what one step leaves is still in the core's
+cache for the next. The whole student (4 layers, 12 heads of 26, int8; one core, bit-identical)
+with 3 nodes a layer by 1: 0.99 at 1 x 32, 1.05 at 1 x 128, 1.09 at 8 x 128, 1.03 at 2 x 256, 1.08
+at 1 x 512, 1.75 at 4 x 512; real batches of up to 512 tokens 1.02 (Wikipedia), 1.03 (IMDB), 1.01
+(BoolQ). With 12 nodes: 0.89 at 1 x 32, 1.06, 1.13 and 1.82 at 8 x 128 and 1 and 4 x 512, and 0.97,
+1.03 and 1.02.
+
+Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each, d head width.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastformers.export.encoder import Floats, Layer, RelativePositions
+
+MICROSOFT = "com.microsoft"
+# A graph for longer rows attends in blocks. One for 512 tokens has mostly shorter rows.
+_LONGEST_WHOLE = 512
+_HEADS_OF_NODE = 4
+_END = np.array([np.iinfo(np.int64).max])
+
+
+class Nodes(Protocol):
+    """A graph under construction."""
+
+    def const(self, name: str, array: NDArray[np.generic]) -> str:
+        """Name of a constant, new or known."""
+        ...
+
+    def node(
+        self,
+        op: str,
+        inputs: list[str],
+        *,
+        output: str | None = None,
+        domain: str = "",
+        **attributes: int | float | list[int],
+    ) -> str:
+        """Name of the output of a new node."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Attention:
+    """The attention of all layers of one graph, and what they share.
+
+    Attributes:
+        graph: Where nodes go.
+        length: Name of T, (1,).
+        max_length: Largest T.
+        for_gpu: Whether the graph will run on a GPU.
+    """
+
+    graph: Nodes
+    length: str
+    max_length: int
+    for_gpu: bool
+    _table_names: dict[tuple[bytes, ...], str] = field(default_factory=dict)
+    _node_outputs: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def head_groups(self, layer: Layer) -> list[int]:
+        """How many of the heads each attention node has."""
+        adds_to_scores = layer.bias_HO is not None or layer.relative is not None
+        if self.in_blocks or adds_to_scores or layer.rotary_frequencies is not None:
+            return [layer.num_heads]
+        num_groups = -(-layer.num_heads // _HEADS_OF_NODE)
+        return [len(heads) for heads in np.array_split(np.arange(layer.num_heads), num_groups)]
+
+    def attend(self, layer: Layer, projected: list[str], *, first_only: bool) -> str:
+        """Lay the attention of a layer.
+
+        Args:
+            layer: Whose.
+            projected: Queries (B, T, group width) of each group, then keys, then values.
+            first_only: Queries are those of the first token alone, (B, 1, group width).
+
+        Returns:
+            Name of the context (B, T, W), or (B, 1, W).
+        """
+        groups = self.head_groups(layer)
+        if len(groups) == 1:
+            return self._attend_all(layer, *projected, first_only=first_only)
+        contexts = [
+            self._whole(projected[group :: len(groups)], num_heads)
+            for group, num_heads in enumerate(groups)
+        ]
+        return self.graph.node("Concat", contexts, axis=-1)
+
+    def _attend_all(
+        self, layer: Layer, query: str, key: str, value: str, *, first_only: bool
+    ) -> str:
+        if layer.rotary_frequencies is not None:
+            query, key = (self._rotate(side, layer.rotary_frequencies) for side in (query, key))
+        biases = []
+        if layer.bias_HO is not None:
+            bias_HO = self._crop(layer.bias_HO)
+            if bias_HO[:, 1:-1].any():  # no two tokens are `max_length` apart
+                biases.append(self._bias(bias_HO, first_only=first_only))
+        if layer.relative is not None:
+            biases += self._relative(layer, layer.relative, query, key, first_only=first_only)
+        if len(biases) > 1:
+            biases = [self._node("Sum", biases)]
+        if self.in_blocks:
+            unused = ["", ""] if biases else []  # a bias of the projections, a mask
+            return self.graph.node(
+                "MultiHeadAttention",
+                [query, key, value, *unused, *biases],
+                domain=MICROSOFT,
+                num_heads=layer.num_heads,
+            )
+        return self._whole([query, key, value, *biases], layer.num_heads)
+
+    def _whole(self, inputs: list[str], num_heads: int) -> str:
+        return self.graph.node("Attention", inputs, q_num_heads=num_heads, kv_num_heads=num_heads)
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether MultiHeadAttention is the node, not Attention."""
+        return self.for_gpu or self.max_length > _LONGEST_WHOLE
+
+    def _rotate(self, side: str, frequencies: Floats) -> str:
+        """Queries or keys (B, T, W), turned by their positions, which count from 0."""
+        angles = np.arange(self.max_length, dtype=np.float32)[:, None] * frequencies
+        cos, sin = self._table("cos", np.cos(angles)), self._table("sin", np.sin(angles))
+        return self.graph.node(
+            "RotaryEmbedding", [side, self._number(0), cos, sin], domain=MICROSOFT
+        )
+
+    def _bias(self, bias_HO: Floats, *, first_only: bool) -> str:
+        """Bias (1, H or 1, T or 1, T) of a table by offset."""
+        table = self._table("bias", bias_HO[None, :, None, :])
+        bias = self._offsets(table, axis=3, first_only=first_only)
+        if first_only:
+            return bias
+        one = self._number(1)
+        shape = self._node("Concat", [one, one, self.length, one], axis=0)
+        return self._shifted(self._node("Expand", [bias, shape]))
+
+    def _relative(
+        self,
+        layer: Layer,
+        relative: RelativePositions,
+        query: str,
+        key: str,
+        *,
+        first_only: bool,
+    ) -> list[str]:
+        """Terms (B, H, T or 1, T) of the scores, at most two."""
+        node, heads = self._node, layer.num_heads
+        rows_O = self._crop(relative.rows_O)
+        terms = []
+        if relative.keys_RW is not None:
+            # Offsets key - query rise along a query's row of scores.
+            keys = self._positions(relative.keys_RW, heads, rows_O, first_only=first_only)
+            by_offset = node("MatMul", [self._heads(query, heads), self._transposed(keys, 3)])
+            terms.append(by_offset if first_only else self._shifted(by_offset))
+        if relative.queries_RW is not None and first_only:
+            queries = self._positions(relative.queries_RW, heads, rows_O, first_only=True)
+            products = node("Mul", [self._heads(key, heads), queries])
+            sums = node("ReduceSum", [products, self._number(-1)], keepdims=0)
+            terms.append(node("Unsqueeze", [sums, self._number(2)]))
+        elif relative.queries_RW is not None:
+            # Seen from a key they rise the other way.
+            queries = self._positions(relative.queries_RW, heads, rows_O[::-1], first_only=False)
+            by_offset = node("MatMul", [self._heads(key, heads), self._transposed(queries, 3)])
+            terms.append(self._transposed(self._shifted(by_offset), 4))
+        return terms
+
+    def _positions(
+        self, table_RW: Floats, num_heads: int, rows_O: NDArray[np.int64], *, first_only: bool
+    ) -> str:
+        """Embeddings (H, 2T or T, d) of the offsets of a length."""
+        used, rows_O = np.unique(rows_O, return_inverse=True)  # no more than `max_length` needs
+        table_HRd = table_RW[used].reshape(len(used), num_heads, -1).transpose(1, 0, 2)
+        rows = self._offsets(self._table("rows", rows_O), axis=0, first_only=first_only)
+        return self._node("Gather", [self._table("positions", table_HRd), rows], axis=1)
+
+    def _offsets(self, table: str, *, axis: int, first_only: bool) -> str:
+        """The part of a table by offset from -T to before T; from 0 on for a first query."""
+        center = self._number(self.max_length)
+        stop = self._node("Add", [center, self.length])
+        start = center if first_only else self._node("Sub", [center, self.length])
+        return self._node("Slice", [table, start, stop, self._number(axis)])
+
+    def _shifted(self, by_offset: str) -> str:
+        """Scores [q, k] of values [q, k - q + T]: (..., T, 2T) to (..., T, T).
+
+        Laid flat, the value for [q, k] is at 2Tq + k - q + T = (2T - 1)q + k + T: without its first
+        T values, and cut into rows of 2T - 1, the array has it at [q, k].
+
+        Source:
+            Dai et al. 2019, arXiv:1901.02860, appendix B.
+        """
+        node, last = self._node, self._number(-1)
+        flat_shape = self.graph.const("shape.flat", np.array([0, 0, -1]))
+        flat = node("Reshape", [by_offset, flat_shape])
+        kept = node("Slice", [flat, self.length, self.graph.const("end", _END), last])
+        kept_shape = self._node(
+            "Concat", [self.graph.const("shape.same", np.array([0, 0])), self.length, last], axis=0
+        )
+        rows = node("Reshape", [kept, kept_shape])
+        return node("Slice", [rows, self._number(0), self.length, last])
+
+    def _heads(self, side: str, num_heads: int) -> str:
+        """(B, T, W) to (B, H, T, d)."""
+        shape = self.graph.const(f"shape.{num_heads}heads", np.array([0, 0, num_heads, -1]))
+        split = self._node("Reshape", [side, shape])
+        return self._node("Transpose", [split], perm=[0, 2, 1, 3])
+
+    def _transposed(self, values: str, rank: int) -> str:
+        """The last two axes, swapped."""
+        axes = list(range(rank))
+        return self._node("Transpose", [values], perm=[*axes[:-2], axes[-1], axes[-2]])
+
+    def _crop(self, table_O: NDArray[Any]) -> NDArray[Any]:
+        """The offsets from -max_length to max_length, of the last axis."""
+        center = table_O.shape[-1] // 2
+        return table_O[..., center - self.max_length : center + self.max_length + 1]
+
+    def _table(self, kind: str, table: NDArray[np.generic]) -> str:
+        """A constant that layers with the same values share."""
+        key = (kind.encode(), str(table.shape).encode(), table.tobytes())
+        name = self._table_names.setdefault(key, f"{kind}{len(self._table_names)}")
+        return self.graph.const(name, table)
+
+    def _number(self, value: int) -> str:
+        return self.graph.const(f"number.{value}", np.array([value]))
+
+    def _node(self, op: str, inputs: list[str], **attributes: int | list[int]) -> str:
+        """A node that layers with the same inputs share."""
+        key = (op, *inputs, str(attributes))
+        if key not in self._node_outputs:
+            self._node_outputs[key] = self.graph.node(
+                op, inputs, output=None, domain="", **attributes
+            )
+        return self._node_outputs[key]

@@ -1,0 +1,332 @@
+"""Lay the ONNX graph of an encoder, tuned for length-sorted batches.
+
+    Encoder (+ activation ranges) -> [graph] -> model.onnx, model.onnx.data
+
+What is tuned, against a traced graph:
+- a batch holds rows of one exact length, so there is no attention mask anywhere;
+- query, key and value are one projection, quantized once;
+- a head that reads only the first token has the last layer compute keys and values for all tokens
+  but query, attention, output and feed-forward for that one: a sixth of a 6-layer model's work;
+- what depends on the length alone (offsets, biases, rotations) is a slice of a table, and is
+  laid once for all layers that share it (graph_attention.py);
+- Add + LayerNormalization stay apart: ONNX Runtime's fused SkipLayerNormalization is scalar on
+  the CPU (engine.py keeps the runtime from fusing them again);
+- int8 activations use fixed ranges, so a row's score cannot depend on its batch-mates;
+- int8 weights are scaled so that no sum of two products overflows 16 bits: x86 CPUs without VNNI
+  add in pairs there, and saturate without a word (rounding.py).
+
+Given `ranges`, the projections named there become int8 (weights per channel and symmetric,
+activations per tensor), and so do the word embeddings (per row, for size); all else stays float.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from fastformers.export.attention import MICROSOFT, Attention
+from fastformers.export.encoder import (
+    Activation,
+    EmbeddingHead,
+    Encoder,
+    Floats,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+)
+from fastformers.export.int8 import ActivationRange, quantize_weight, quantize_words
+from fastformers.inference.onnx_files import weights_path, write_weights
+
+# The first with Gelu, and the first with Attention.
+_OPSET, _OPSET_OF_ATTENTION = 20, 23
+
+
+def write_graph(
+    encoder: Encoder,
+    path: Path,
+    *,
+    text_pairs: bool,
+    ranges: Mapping[str, ActivationRange | None] | None = None,
+    observe: bool = False,
+    float16: bool = False,
+) -> tuple[str, ...]:
+    """Write an encoder as an ONNX model, its weights in a file beside it (graph_files.py).
+
+    Inputs are `input_ids` (B, T), and `token_type_ids` (B, T) where the model tells text pairs
+    apart, both int64; the output is `logits` (B, C): of an embedding model, its vectors.
+
+    Args:
+        encoder: The classifier's weights.
+        path: ONNX file to write.
+        text_pairs: Whether rows are pairs; token types matter only then.
+        ranges: Activation range of each projection to quantize, by its name; a range of None is
+            taken anew from every batch (dynamic). None instead of a mapping for float.
+        observe: Add the input of every projection as an output `NAME.input`, for calibration.
+        float16: Weights and arithmetic in float16, for GPUs; excludes `ranges`.
+
+    Returns:
+        Names of the projections that `ranges` may name, in the graph's order.
+    """
+    if float16 and ranges is not None:
+        raise ValueError("a graph is either int8 (ranges) or float16")
+    graph = _Graph(ranges=dict(ranges or {}), int8_words=ranges is not None, float16=float16)
+    has_types = text_pairs and encoder.types_KE is not None and len(encoder.types_KE) > 1
+    length = graph.node("Shape", ["input_ids"], start=1, end=2)
+    attention = Attention(
+        graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
+    )
+    hidden = _embed(graph, encoder, length, has_types=has_types)
+    for index, layer in enumerate(encoder.layers):
+        hidden = _layer(
+            graph,
+            f"layer{index}",
+            layer,
+            hidden,
+            encoder.activation,
+            attention,
+            first_only=encoder.pooling == "first" and index == len(encoder.layers) - 1,
+        )
+    if encoder.final_norm is not None:
+        hidden = graph.norm(hidden, "final.norm", encoder.final_norm)
+    pooled = graph.pool(hidden, encoder.pooling)
+    num_outputs = _head(graph, encoder.head, pooled, len(encoder.layers[-1].ffn_norm.gain))
+    inputs = ["input_ids"] + (["token_type_ids"] if has_types else [])
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
+    if observe:
+        outputs += [
+            helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
+            for name in graph.observe()
+        ]
+    if float16:
+        graph.cast_outputs([output.name for output in outputs])
+    opset = _OPSET if attention.in_blocks else _OPSET_OF_ATTENTION
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "encoder",
+            [
+                helper.make_tensor_value_info(i, TensorProto.INT64, ["batch", "tokens"])
+                for i in inputs
+            ],
+            outputs,
+            write_weights(graph.initializers, weights_path(path)),
+        ),
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)],
+        ir_version=11,
+        producer_name="fastformers",
+    )
+    onnx.save(model, path)
+    return graph.projections
+
+
+def _embed(graph: "_Graph", encoder: Encoder, length: str, *, has_types: bool) -> str:
+    places_PE = None if encoder.places_PE is None else encoder.places_PE[: encoder.max_length]
+    if encoder.types_KE is not None and not has_types:  # every token is of the first type
+        first_1E = encoder.types_KE[:1]
+        places_PE = first_1E if places_PE is None else places_PE + first_1E
+    total = graph.words(encoder.words_VE)
+    if places_PE is not None:
+        zero = graph.const("zero", np.array([0]))
+        places = graph.node("Slice", [graph.const("places", places_PE), zero, length, zero])
+        total = graph.node("Add", [total, places])
+    if has_types and encoder.types_KE is not None:
+        types = graph.const("types", encoder.types_KE)
+        total = graph.node("Add", [total, graph.node("Gather", [types, "token_type_ids"])])
+    if encoder.projection is not None and encoder.project_first:
+        total = graph.float_linear(total, "embedding.projection", encoder.projection)
+    hidden = graph.norm(total, "embedding.norm", encoder.embedding_norm)
+    if encoder.projection is not None and not encoder.project_first:
+        hidden = graph.float_linear(hidden, "embedding.projection", encoder.projection)
+    return hidden
+
+
+def _layer(
+    graph: "_Graph",
+    name: str,
+    layer: Layer,
+    hidden: str,
+    activation: Activation,
+    attention: Attention,
+    *,
+    first_only: bool,
+) -> str:
+    """The layer's output, (B, T, D), or for the first token alone, (B, 1, D)."""
+
+    def norm(hidden: str, part: str, parameters: Norm | None, *, first: bool) -> str:
+        if parameters is None or first is not layer.norm_first:
+            return hidden
+        return graph.norm(hidden, f"{name}.{part}", parameters)
+
+    normed = norm(hidden, "attention_norm", layer.attention_norm, first=True)
+    head_width = len(layer.query.bias) // layer.num_heads
+    widths = [num_heads * head_width for num_heads in attention.head_groups(layer)]
+    if first_only:
+        merged = Linear.stacked(layer.key, layer.value)
+        keys_values = graph.split(graph.linear(normed, f"{name}.kv", merged), widths * 2)
+        query = graph.linear(graph.first_token(normed), f"{name}.q", layer.query)
+        projected = graph.split(query, widths) + keys_values
+        hidden = graph.first_token(hidden)
+    else:
+        merged = Linear.stacked(layer.query, layer.key, layer.value)
+        projected = graph.split(graph.linear(normed, f"{name}.qkv", merged), widths * 3)
+    context = attention.attend(layer, projected, first_only=first_only)
+    hidden = graph.node("Add", [hidden, graph.linear(context, f"{name}.output", layer.output)])
+    hidden = norm(hidden, "attention_norm", layer.attention_norm, first=False)
+    normed = norm(hidden, "ffn_norm", layer.ffn_norm, first=True)
+    inner = _feed_forward(graph, name, layer, normed, activation)
+    hidden = graph.node("Add", [hidden, graph.linear(inner, f"{name}.down", layer.down)])
+    return norm(hidden, "ffn_norm", layer.ffn_norm, first=False)
+
+
+def _feed_forward(
+    graph: "_Graph", name: str, layer: Layer, normed: str, activation: Activation
+) -> str:
+    """The inner values, (B, T, F)."""
+    if layer.gate is None:
+        return graph.activate(graph.linear(normed, f"{name}.up", layer.up), activation)
+    merged = Linear.stacked(layer.up, layer.gate)
+    inner = graph.linear(normed, f"{name}.up", merged)
+    up, gate = graph.split(inner, [len(layer.up.bias)] * 2)
+    return graph.node("Mul", [graph.activate(up, activation), gate])
+
+
+def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) -> int:
+    """Lay what turns the pooled vectors (B, D) into the output; returns the output's width."""
+    if isinstance(head, Head):
+        inner = graph.float_linear(pooled, "head.hidden", head.hidden)
+        inner = graph.activate(inner, head.activation)
+        if head.norm is not None:
+            inner = graph.norm(inner, "head.norm", head.norm)
+        graph.float_linear(inner, "logits", head.output, output="logits")
+        return len(head.output.bias)
+    if head.projection is not None:
+        pooled = graph.float_linear(pooled, "head.projection", head.projection)
+        width = len(head.projection.bias)
+    if head.activation is not None:
+        pooled = graph.activate(pooled, head.activation)
+    if head.normalize:
+        pooled = graph.node("LpNormalization", [pooled], axis=-1, p=2)
+    graph.node("Identity", [pooled], output="logits")
+    return width
+
+
+@dataclass
+class _Graph:
+    """Nodes and constants under construction."""
+
+    ranges: dict[str, ActivationRange | None]
+    int8_words: bool
+    float16: bool
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+    _names: set[str] = field(default_factory=set)
+    _linear_inputs: dict[str, str] = field(default_factory=dict)
+
+    def const(self, name: str, array: NDArray[np.generic]) -> str:
+        if name not in self._names:
+            self._names.add(name)
+            if self.float16 and array.dtype == np.float32:
+                with np.errstate(over="ignore"):  # the stage that asks for float16 checks logits
+                    array = array.astype(np.float16)
+            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(
+        self,
+        op: str,
+        inputs: list[str],
+        *,
+        output: str | None = None,
+        domain: str = "",
+        **attributes: int | float | list[int],
+    ) -> str:
+        output = output or f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
+        return output
+
+    def split(self, joined: str, widths: list[int]) -> list[str]:
+        if len(widths) == 1:
+            return [joined]
+        outputs = [f"{joined}_{part}" for part in range(len(widths))]
+        sizes = self.const(f"widths.{'.'.join(map(str, widths))}", np.array(widths))
+        self.nodes.append(helper.make_node("Split", [joined, sizes], outputs, axis=-1))
+        return outputs
+
+    def first_token(self, hidden: str) -> str:
+        zero, one = self.const("zero", np.array([0])), self.const("one", np.array([1]))
+        return self.node("Slice", [hidden, zero, one, one])
+
+    def pool(self, hidden: str, pooling: Literal["first", "mean"]) -> str:
+        one = self.const("one", np.array([1]))
+        if pooling == "first":  # the last layer left no other token
+            return self.node("Squeeze", [hidden, one])
+        return self.node("ReduceMean", [hidden, one], keepdims=0)
+
+    def words(self, words_VE: Floats) -> str:
+        if not self.int8_words:
+            return self.node("Gather", [self.const("words", words_VE), "input_ids"])
+        rows_VE, scale_V = quantize_words(words_VE)
+        steps = self.node("Gather", [self.const("words", rows_VE), "input_ids"])
+        scales = self.node("Gather", [self.const("words.scale", scale_V[:, None]), "input_ids"])
+        return self.node("Mul", [self.node("Cast", [steps], to=TensorProto.FLOAT), scales])
+
+    def norm(self, hidden: str, name: str, norm: Norm) -> str:
+        gain = self.const(f"{name}.gain", norm.gain)
+        shift = self.const(f"{name}.shift", norm.shift)
+        return self.node("LayerNormalization", [hidden, gain, shift], axis=-1, epsilon=norm.epsilon)
+
+    def activate(self, hidden: str, activation: Activation) -> str:
+        return self.node({"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh"}[activation], [hidden])
+
+    def float_linear(
+        self, hidden: str, name: str, linear: Linear, *, output: str | None = None
+    ) -> str:
+        factors = [hidden, self.const(f"{name}.weight", linear.weight)]
+        if not linear.bias.any():
+            return self.node("MatMul", factors, output=output)
+        product = self.node("MatMul", factors)
+        return self.node("Add", [product, self.const(f"{name}.bias", linear.bias)], output=output)
+
+    def linear(self, hidden: str, name: str, linear: Linear) -> str:
+        self._linear_inputs[name] = hidden
+        if name not in self.ranges:
+            return self.float_linear(hidden, name, linear)
+        steps, step_size = quantize_weight(linear.weight)
+        weight = self.const(f"{name}.weight", steps)
+        scale = self.const(f"{name}.scale", step_size)
+        zero = self.const(f"{name}.zero", np.zeros(len(step_size), np.int8))
+        bias = [self.const(f"{name}.bias", linear.bias)] if linear.bias.any() else []
+        span = self.ranges[name]
+        if span is None:
+            inputs = [hidden, weight, scale, zero, *bias]
+            return self.node("DynamicQuantizeMatMul", inputs, domain=MICROSOFT)
+        scale_in = self.const(f"{name}.input_scale", np.array(span.scale, np.float32))
+        zero_in = self.const(f"{name}.input_zero", np.array(span.zero_point, np.uint8))
+        quantized = self.node("QuantizeLinear", [hidden, scale_in, zero_in])
+        inputs = [quantized, weight, scale_in, scale, zero_in, zero, *bias]
+        return self.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT)
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """Names of the projections that may be int8."""
+        return tuple(self._linear_inputs)
+
+    def cast_outputs(self, names: list[str]) -> None:
+        """Give the graph's outputs, made in float16, as float32."""
+        for node in list(self.nodes):
+            for index, name in enumerate(node.output):
+                if name in names:
+                    node.output[index] = f"{name}.float16"
+                    self.node("Cast", [node.output[index]], output=name, to=TensorProto.FLOAT)
+
+    def observe(self) -> list[str]:
+        """Expose every projection's input; returns the projections' names."""
+        for name, hidden in self._linear_inputs.items():
+            self.node("Identity", [hidden], output=f"{name}.input")
+        return list(self._linear_inputs)

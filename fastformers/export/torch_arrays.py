@@ -1,0 +1,46 @@
+"""Copy parts of a PyTorch model into the arrays of an encoder.
+
+    teacher (PyTorch) -> export -> [torch_arrays] -> Encoder
+
+Knows modules, not architectures.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastformers.errors import InputError
+from fastformers.export.encoder import Activation, Floats, Linear, Norm
+
+_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "relu": "relu", "tanh": "tanh"}
+
+
+def copy_floats(tensor: torch.Tensor) -> Floats:
+    """A float32 copy, whatever it was."""
+    return np.array(tensor.detach().float().numpy(), order="C")
+
+
+def copy_linear(module: nn.Linear) -> Linear:
+    """A projection; a bias of zeros where it has none."""
+    weight = copy_floats(module.weight.T)
+    has_bias = module.bias is not None
+    bias = copy_floats(module.bias) if has_bias else np.zeros(weight.shape[1], np.float32)
+    return Linear(weight=weight, bias=bias)
+
+
+def copy_norm(module: nn.LayerNorm) -> Norm:
+    """A layer normalization; a shift of zeros where it has none."""
+    gain = copy_floats(module.weight)
+    shift = np.zeros_like(gain) if module.bias is None else copy_floats(module.bias)
+    return Norm(gain=gain, shift=shift, epsilon=float(module.eps))
+
+
+def to_activation(name: str) -> Activation:
+    """An activation by the name that Hugging Face gives it.
+
+    Raises:
+        InputError: The graph does not have it.
+    """
+    if name not in _ACTIVATIONS:
+        raise InputError(f"hidden activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]

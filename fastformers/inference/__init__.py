@@ -1,0 +1,1 @@
+"""Bundle + texts -> predictions: what the base install can run."""

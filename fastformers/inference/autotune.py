@@ -1,0 +1,189 @@
+"""Choose engine and token budget for this machine, by measurement.
+
+    bundle -> [autotune] -> engine, token budget -> plan of a run
+
+Both decide predictions to the last bit: the budget says which rows share a batch, the engine how
+sums are rounded. So they are chosen once for a run, by its driver, and become part of its identity;
+an actor never chooses. What was measured is kept by bundle, processor and engine version, so every
+run on one kind of machine chooses alike. Knows nothing of corpora or Ray.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fastformers.atomic_file import whole_file
+from fastformers.errors import BundleError, InputError
+from fastformers.inference import openvino_engine
+from fastformers.inference.bundle import Bundle
+from fastformers.inference.cost_profile import measure_budgets
+from fastformers.inference.cpu import read_cpu_model
+from fastformers.inference.engine import Engine, EngineError, OnnxEngine
+from fastformers.inference.openvino_engine import OpenVinoEngine
+
+logger = logging.getLogger(__name__)
+
+EngineName = Literal["onnxruntime", "openvino"]
+EngineChoice = Literal["onnxruntime", "openvino", "auto"]
+# Larger budgets are left out once the smaller ones took this long: a model so slow has matrix
+# products that are large enough at any budget.
+_MEASURE_S = 2.0
+# Where an int8 engine rounds differs between engines: logits of 1.2 moved by 0.02 in a 4 x 312
+# student (OpenVINO 2026.4 against onnxruntime 1.32). A wrong operator moves them by their size.
+_ROUNDING = 0.1
+_CHECKED_LENGTHS = (7, 64, 512)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How a run computes.
+
+    Attributes:
+        engine: What runs the graph.
+        max_batch_tokens: Token budget of a batch.
+    """
+
+    engine: EngineName
+    max_batch_tokens: int
+
+
+def open_engine(name: EngineName, model: Path, *, num_threads: int) -> Engine:
+    """Load a graph into the named engine.
+
+    Raises:
+        InputError: The engine is not installed.
+        BundleError: It cannot load the file.
+    """
+    check_installed(name)
+    kind = OpenVinoEngine if name == "openvino" else OnnxEngine
+    return kind(model, num_threads=num_threads)
+
+
+def tune(
+    bundle: Bundle,
+    *,
+    engine: EngineChoice,
+    max_batch_tokens: int | None = None,
+    cache: Path | None = None,
+) -> Tuning:
+    """Choose what is fastest on one core of this machine.
+
+    Nothing is measured where the bundle's own cost profile is of this processor and engine, or
+    where engine and budget are both given. "auto" compares all engines that are installed and that
+    compute the bundle as ONNX Runtime does, with which its quality was measured.
+
+    Args:
+        bundle: What will score.
+        engine: The engine, or "auto".
+        max_batch_tokens: The token budget; None for the fastest.
+        cache: Directory of earlier measurements; the user's cache directory by default.
+
+    Raises:
+        InputError: The engine is not installed, or computes something else.
+        BundleError: The engine cannot load the bundle's graph.
+    """
+    candidates = open_right_engines(bundle, engine, num_threads=1)
+    if len(candidates) == 1 and max_batch_tokens is not None:
+        return Tuning(engine=next(iter(candidates)), max_batch_tokens=max_batch_tokens)
+    cache = _user_cache() if cache is None else cache
+    best: dict[tuple[EngineName, int], float] = {}
+    for name, candidate in candidates.items():
+        if len(candidates) == 1 and _is_profiled(bundle, candidate):
+            return Tuning(engine=name, max_batch_tokens=bundle.cost_profile.max_batch_tokens)
+        for budget, seconds in _measured(bundle, candidate, cache).items():
+            best[name, budget] = seconds
+    name, budget = min(best, key=lambda choice: best[choice])
+    return Tuning(engine=name, max_batch_tokens=max_batch_tokens or budget)
+
+
+def check_installed(engine: EngineName) -> None:
+    """Refuse an engine that this machine does not have.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    if engine == "openvino" and not openvino_engine.is_installed():
+        raise InputError(
+            "--engine openvino: it is not installed; pip install 'fastformers[openvino]'"
+        )
+
+
+def open_right_engines(
+    bundle: Bundle, choice: EngineChoice, *, num_threads: int
+) -> dict[EngineName, Engine]:
+    """Open the engines that a choice leaves and that compute the bundle right.
+
+    Raises:
+        InputError: The engine that was chosen is not installed, or computes something else.
+        BundleError: It cannot load the bundle's graph.
+    """
+    names: dict[EngineChoice, tuple[EngineName, ...]] = {
+        "onnxruntime": ("onnxruntime",),
+        "openvino": ("openvino",),
+        "auto": ("onnxruntime", "openvino") if openvino_engine.is_installed() else ("onnxruntime",),
+    }
+    candidates: dict[EngineName, Engine] = {}
+    for name in names[choice]:
+        try:
+            engine = open_engine(name, bundle.model_path, num_threads=num_threads)
+            if name != "onnxruntime":
+                _check_agrees(bundle, engine)
+        except (BundleError, EngineError, InputError):
+            if choice != "auto" or name == "onnxruntime":
+                raise
+        else:
+            candidates[name] = engine
+    return candidates
+
+
+def _check_agrees(bundle: Bundle, engine: Engine) -> None:
+    """Refuse an engine whose logits are not those of ONNX Runtime, but for int8 rounding."""
+    reference = open_engine("onnxruntime", bundle.model_path, num_threads=1)
+    rng = np.random.default_rng(0)
+    num_words = bundle.load_tokenizer().num_words
+    for length in {min(length, bundle.max_length) for length in _CHECKED_LENGTHS}:
+        ids_BT = rng.integers(0, num_words, (4, length))
+        types_BT = np.sort(rng.integers(0, 2, ids_BT.shape), axis=1)
+        expected_BC, logits_BC = (one.run(ids_BT, types_BT) for one in (reference, engine))
+        tolerance = _ROUNDING * max(1.0, float(np.abs(expected_BC).max()))
+        if not np.abs(logits_BC - expected_BC).max() <= tolerance:
+            raise InputError(
+                f"--engine: {engine.name} computes other logits for {bundle.path} than "
+                f"{reference.name}, with which its quality was measured; use onnxruntime"
+            )
+
+
+def _is_profiled(bundle: Bundle, engine: Engine) -> bool:
+    profile = bundle.cost_profile
+    return profile.engine == engine.name and profile.cpu_model == read_cpu_model()
+
+
+def _measured(bundle: Bundle, engine: Engine, cache: Path) -> dict[int, float]:
+    """Seconds a token at each token budget, from the cache or the clock."""
+    key = json.dumps([bundle.digest, read_cpu_model(), engine.name])
+    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    try:
+        return {int(budget): float(s) for budget, s in json.loads(path.read_text()).items()}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        logger.warning("%s: cannot be read (%s); measuring again", path, error)
+    seconds = measure_budgets(engine, max_length=bundle.max_length, limit_s=_MEASURE_S)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps(seconds))
+    except OSError as error:
+        logger.warning("%s: cannot be written (%s); the next run measures again", path, error)
+    return seconds
+
+
+def _user_cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "fastformers" / "tuning"

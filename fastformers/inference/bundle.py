@@ -1,0 +1,274 @@
+"""The bundle: everything a scoring actor needs, in one directory that can be verified.
+
+    compress -> [bundle] -> prepare, score, cost
+
+    model.onnx       the tuned graph
+    model.onnx.data  its weights, which the actors of a host map and share
+    tokenizer.json   texts -> token ids
+    bundle.json      what the model is, how good it proved to be, what it costs, and the SHA-256 of
+                     the other files and of itself
+
+Bundles of before have all weights inside model.onnx, and open like any other: which files belong
+to a bundle is what bundle.json lists.
+
+`write_bundle` and `open_bundle` are the only code that knows this layout.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fastformers.errors import BundleError, InputError
+from fastformers.inference.cost_profile import CostProfile
+from fastformers.inference.onnx_files import weights_path
+from fastformers.inference.tasks import TaskName, metric_name
+from fastformers.inference.tokenizer import Tokenizer
+
+DEMO_BUNDLE = Path(__file__).parent.parent / "demo_bundle"
+
+
+FORMAT_VERSION = 1
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+MANIFEST_FILE = "bundle.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageQuality:
+    """What one stage of the recipe did to the model, measured on the evaluation file.
+
+    Attributes:
+        stage: Name of the stage; the first is the teacher itself.
+        quality: Value of the task's metric, at most 1.
+        agreement: With the teacher, at most 1; for labels the share of rows with the teacher's.
+        num_rows: Evaluation rows measured.
+        model_bytes: Size of the model after the stage, its weights included.
+        seconds: Duration of the stage, evaluation not included.
+        metric: What `quality` is, by name: "accuracy", "micro-F1", ... (see `tasks`).
+        other_metrics: What was measured beside it, by name.
+    """
+
+    stage: str
+    quality: float
+    agreement: float
+    num_rows: int
+    model_bytes: int
+    seconds: float
+    metric: str = "accuracy"
+    other_metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """An opened bundle: its directory and what `bundle.json` says.
+
+    Attributes:
+        path: The directory.
+        task: What the model's outputs mean; see `tasks`.
+        labels: Class names by class index; none for scores and embeddings.
+        num_outputs: Numbers that the graph gives for a row.
+        max_length: Tokens a row is truncated to, special tokens included.
+        text_pairs: Whether a row is two texts.
+        input_names: Inputs of the graph.
+        precision: "int8", "int8-dynamic", "float16" or "float32".
+        stages: Quality after each stage of the recipe.
+        provenance: Where teacher and data came from, and the versions that made it.
+        cost_profile: Seconds by length, as measured where it was compressed.
+        files: SHA-256 by file name.
+    """
+
+    path: Path
+    task: TaskName
+    labels: tuple[str, ...]
+    num_outputs: int
+    max_length: int
+    text_pairs: bool
+    input_names: tuple[str, ...]
+    precision: str
+    stages: tuple[StageQuality, ...]
+    provenance: dict[str, Any]
+    cost_profile: CostProfile
+    files: dict[str, str]
+
+    @property
+    def metric(self) -> str:
+        """What the `quality` of its stages is."""
+        return metric_name(self.task)
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX file."""
+        return self.path / MODEL_FILE
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer, truncating as the model was trained to."""
+        tokenizer_json = (self.path / TOKENIZER_FILE).read_text(encoding="utf-8")
+        return Tokenizer(tokenizer_json, max_length=self.max_length)
+
+    @property
+    def digest(self) -> str:
+        """Identity of what decides a prediction: model, tokenizer, length limit and task."""
+        return _digest(
+            {
+                "files": self.files,
+                "max_length": self.max_length,
+                "labels": self.labels,
+                "task": self.task,
+            }
+        )
+
+    @property
+    def preparation_digest(self) -> str:
+        """Identity of what decides token ids; bundles that share it share prepared shards."""
+        return _digest(
+            {
+                "tokenizer": self.files[TOKENIZER_FILE],
+                "max_length": self.max_length,
+                "text_pairs": self.text_pairs,
+                "token_types": "token_type_ids" in self.input_names,
+            }
+        )
+
+
+def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
+    """Write a bundle directory in one step, replacing an older bundle at the same place.
+
+    Args:
+        bundle: What to say of it; `path` is where it goes, `files` is filled in here.
+        model: The ONNX file to copy in, with its weights; named `model.onnx`, because it refers
+            to them by name.
+        tokenizer_json: Serialized tokenizer.
+
+    Returns:
+        The bundle as written, with its hashes.
+
+    Raises:
+        InputError: `path` exists and is not a bundle.
+        ValueError: `model` has another name.
+    """
+    if model.name != MODEL_FILE:
+        raise ValueError(f"{model}: write the graph as {MODEL_FILE}; it knows its weights by name")
+    check_output(bundle.path)
+    bundle.path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{bundle.path.name}.", dir=bundle.path.parent))
+    try:
+        staging.chmod(0o755)
+        copies = [
+            shutil.copyfile(file, staging / file.name) for file in (model, weights_path(model))
+        ]
+        (staging / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
+        files = [*copies, staging / TOKENIZER_FILE]
+        hashes = {file.name: _sha256(file) for file in files}
+        written = replace(bundle, files=hashes)
+        (staging / MANIFEST_FILE).write_text(_manifest(written), encoding="utf-8")
+        _put_in_place(staging, bundle.path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return written
+
+
+def _put_in_place(staging: Path, path: Path) -> None:
+    """Rename a finished directory; what was there moves aside first, and back if that fails."""
+    if not path.exists():
+        os.replace(staging, path)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    os.replace(path, aside)
+    try:
+        os.replace(staging, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside)
+
+
+def check_output(path: Path) -> None:
+    """Refuse to write a bundle over anything but an older bundle.
+
+    Raises:
+        InputError: `path` exists, is not empty, and holds no bundle.
+    """
+    if path.is_dir() and (not any(path.iterdir()) or (path / MANIFEST_FILE).is_file()):
+        return
+    if path.exists():
+        raise InputError(f"--output {path}: exists and is not a bundle; choose another directory")
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open a bundle and verify every byte of it.
+
+    Raises:
+        BundleError: It is missing, incomplete, altered, or of a newer format.
+    """
+    path = Path(path)
+    manifest = path / MANIFEST_FILE
+    if not manifest.is_file():
+        raise BundleError(f"{path}: not a bundle (no {MANIFEST_FILE}); make one with compress")
+    try:
+        fields: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        version, digest = fields.pop("format_version"), fields.pop("digest")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BundleError(f"{manifest}: damaged; copy the bundle again") from error
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: bundle format {version}, this fastformers reads up to {FORMAT_VERSION}; "
+            "upgrade with pip install -U fastformers"
+        )
+    if _digest(fields) != digest:
+        raise BundleError(f"{manifest}: altered after it was written; copy the bundle again")
+    bundle = _from_fields(path, fields)
+    for name, expected in bundle.files.items():
+        if not (path / name).is_file():
+            raise BundleError(f"{path}: {name} is missing; copy the bundle again")
+        if _sha256(path / name) != expected:
+            raise BundleError(f"{path}: {name} differs from its SHA-256; copy the bundle again")
+    return bundle
+
+
+def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
+    profile = fields["cost_profile"]
+    return Bundle(
+        path=path,
+        task=fields["task"],
+        labels=tuple(fields["labels"]),
+        num_outputs=fields["num_outputs"],
+        max_length=fields["max_length"],
+        text_pairs=fields["text_pairs"],
+        input_names=tuple(fields["input_names"]),
+        precision=fields["precision"],
+        stages=tuple(StageQuality(**stage) for stage in fields["stages"]),
+        provenance=fields["provenance"],
+        cost_profile=CostProfile(
+            engine=profile["engine"],
+            cpu_model=profile["cpu_model"],
+            max_batch_tokens=profile["max_batch_tokens"],
+            lengths=tuple(profile["lengths"]),
+            seconds_per_row=tuple(profile["seconds_per_row"]),
+            cpu_generation=profile.get("cpu_generation"),
+            cpu_features=tuple(profile.get("cpu_features", ())),
+            seconds_alone=tuple(profile.get("seconds_alone", ())),
+        ),
+        files=fields["files"],
+    )
+
+
+def _manifest(bundle: Bundle) -> str:
+    fields = json.loads(json.dumps({k: v for k, v in asdict(bundle).items() if k != "path"}))
+    signed = {"format_version": FORMAT_VERSION, **fields, "digest": _digest(fields)}
+    return json.dumps(signed, indent=2) + "\n"
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,178 @@
+"""Seconds as a function of length: what a row costs before it is scored.
+
+    engine -> [cost_profile] -> shards of equal predicted cost, bill
+
+Measured once when a bundle is made, for the best token budget found on that machine, and stored
+in the bundle, so that how a corpus is cut into shards and batches never depends on who runs it.
+
+A batch costs something whatever is in it, and rows of a rare length share it with few others. So a
+row is measured in a full batch and alone, and in between a batch's cost is taken to grow evenly
+with its rows. Lengths are measured off the round numbers: kernels like multiples of 8 and 16,
+which few rows have (4 x 312 student, Zen 5: a row of 100 tokens takes 7% longer than between rows
+of 64 and of 128).
+
+Shape suffixes: N rows.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastformers.inference.batching import rows_per_batch
+from fastformers.inference.cpu import read_processor
+from fastformers.inference.engine import Engine
+
+TOKEN_BUDGETS = (256, 512, 1024, 2048, 4096)
+_LENGTHS = (2, 9, 19, 37, 75, 139, 269, 391)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostProfile:
+    """Cost of a row by its length, on one thread of one machine.
+
+    Attributes:
+        engine: Engine and version that were measured.
+        cpu_model: Processor that was measured.
+        max_batch_tokens: The token budget that was fastest.
+        lengths: Lengths measured, ascending, in tokens.
+        seconds_per_row: Median seconds a row of each length took in a full batch.
+        cpu_generation: Generation of the processor, see `processor.py`; None if not known.
+        cpu_features: Vector extensions that it let the engine use; empty if not known.
+        seconds_alone: Median seconds a row of each length took alone; empty if not known, which
+            is taken as no more than in a full batch.
+    """
+
+    engine: str
+    cpu_model: str
+    max_batch_tokens: int
+    lengths: tuple[int, ...]
+    seconds_per_row: tuple[float, ...]
+    cpu_generation: str | None = None
+    cpu_features: tuple[str, ...] = ()
+    seconds_alone: tuple[float, ...] = ()
+
+    def estimate_seconds(
+        self,
+        lengths_N: NDArray[np.integer],
+        batches_N: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float64]:
+        """Predicted seconds of each row, interpolated between the measured lengths.
+
+        Args:
+            lengths_N: Tokens of each row.
+            batches_N: Batches a row of each length takes, 1 if it is alone; by default as many as
+                full batches need.
+        """
+        if not self.seconds_alone:
+            full_N: NDArray[np.float64] = np.interp(lengths_N, self.lengths, self.seconds_per_row)
+            return full_N
+        if batches_N is None:
+            batches_N = 1 / rows_per_batch(lengths_N, self.max_batch_tokens)
+        of_batch, of_row = self._split_costs()
+        seconds_N: NDArray[np.float64] = np.interp(
+            lengths_N, self.lengths, of_batch
+        ) * batches_N + np.interp(lengths_N, self.lengths, of_row)
+        return seconds_N
+
+    def _split_costs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What a batch and each of its rows cost, at the measured lengths.
+
+        Where a full batch is one row the two cannot be told apart; a batch is then taken to cost
+        as much as at the next shorter length.
+        """
+        limits = rows_per_batch(np.array(self.lengths), self.max_batch_tokens)
+        full, alone = np.array(self.seconds_per_row), np.array(self.seconds_alone)
+        alone = np.maximum(alone, full)
+        of_batch = (alone - full) * limits / np.maximum(limits - 1, 1)
+        shared = np.maximum.accumulate(np.where(limits > 1, np.arange(len(limits)), 0))
+        of_batch = of_batch[shared]
+        return of_batch, np.maximum(alone - of_batch, 0)
+
+    def estimate_total_seconds(self, lengths_N: NDArray[np.integer]) -> float:
+        """Predicted seconds of rows that are batched together, as `plan_batches` does."""
+        lengths, counts = np.unique(lengths_N, return_counts=True)
+        batches = -(-counts // rows_per_batch(lengths, self.max_batch_tokens))
+        return float((counts * self.estimate_seconds(lengths, batches / counts)).sum())
+
+    def estimate_seconds_per_token(self) -> float:
+        """Predicted seconds of a token in a row of 64 tokens, where a corpus is not yet known."""
+        return float(self.estimate_seconds(np.array([64]))[0]) / 64
+
+
+def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 5) -> CostProfile:
+    """Time full batches over lengths and token budgets; a few seconds for a small model.
+
+    Args:
+        engine: A one-thread engine.
+        max_length: Longest row, in tokens.
+        repeats: Timed runs of each shape; the median counts.
+    """
+    per_token = measure_budgets(engine, max_length=max_length, repeats=repeats)
+    best = min(per_token, key=lambda budget: per_token[budget])
+    lengths = [*(n for n in _LENGTHS if n < max_length), max_length]
+    full = _full_batches(lengths, best)
+    alone = [(1, length) for length in lengths]
+    seconds = _seconds_in_turns(engine, [*full, *alone], repeats)
+    processor = read_processor()
+    return CostProfile(
+        engine=engine.name,
+        cpu_model=processor.model,
+        cpu_generation=processor.generation,
+        cpu_features=processor.features,
+        max_batch_tokens=best,
+        lengths=tuple(lengths),
+        seconds_per_row=tuple(seconds[shape] / shape[0] for shape in full),
+        seconds_alone=tuple(seconds[shape] for shape in alone),
+    )
+
+
+def _seconds_in_turns(
+    engine: Engine, shapes: Sequence[tuple[int, int]], repeats: int
+) -> dict[tuple[int, int], float]:
+    """Median seconds of each shape (rows, length), one after the other as a job meets them.
+
+    A shape that is repeated finds its weights in the cache: one short row took 1.2 to 1.8 times as
+    long between others (4 x 312 student, Zen 5).
+    """
+    times: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
+    for turn in range(repeats + 1):
+        for shape, measured in times.items():
+            ids_BT = np.full(shape, 5, np.int64)
+            start = time.perf_counter()
+            engine.run(ids_BT, np.zeros_like(ids_BT))
+            if turn > 0:  # the first turn warms up
+                measured.append(time.perf_counter() - start)
+    return {shape: float(np.median(measured)) for shape, measured in times.items()}
+
+
+def measure_budgets(
+    engine: Engine, *, max_length: int, repeats: int = 3, limit_s: float | None = None
+) -> dict[int, float]:
+    """Seconds a token at each token budget: the mean over a short, a middle and the full length.
+
+    Args:
+        engine: A one-thread engine.
+        max_length: Longest row, in tokens; no smaller budget is tried.
+        repeats: Timed runs of each shape; the median counts.
+        limit_s: Try no further budget after so many seconds; None to try all.
+    """
+    lengths = sorted({min(37, max_length), min(139, max_length), max_length})
+    budgets = [budget for budget in TOKEN_BUDGETS if budget >= max_length] or [max_length]
+    per_token: dict[int, float] = {}
+    start = time.perf_counter()
+    for budget in budgets:
+        if per_token and limit_s is not None and time.perf_counter() - start > limit_s:
+            break
+        shapes = _full_batches(lengths, budget)
+        seconds = _seconds_in_turns(engine, shapes, repeats)
+        per_token[budget] = float(np.mean([seconds[rows, n] / (rows * n) for rows, n in shapes]))
+    return per_token
+
+
+def _full_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[tuple[int, int]]:
+    """Shape (rows, length) of a full batch of each length."""
+    limits = rows_per_batch(np.array(lengths), max_batch_tokens).tolist()
+    return list(zip(limits, lengths, strict=True))

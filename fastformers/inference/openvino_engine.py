@@ -1,0 +1,107 @@
+"""OpenVINO on the CPU cores that the calling process owns, reading the bundle's own ONNX file.
+
+    batches -> [openvino_engine] -> logits
+
+OpenVINO's importer knows the graph's operators: MatMulIntegerToFloat becomes an int8
+FullyConnected, either kind of attention a ScaledDotProductAttention; nothing is translated here.
+Shapes stay dynamic: OpenVINO keeps the kernels of shapes that it has seen, and the first batch of a
+new shape costs a few milliseconds more. Like engine.py, this module knows nothing of text.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastformers.errors import BundleError
+from fastformers.inference.engine import EngineError
+
+WORDS = "words"  # graph.py's name of the word embeddings
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO can be imported."""
+    return find_spec("openvino") is not None
+
+
+class OpenVinoEngine:
+    """OpenVINO's CPU plugin, tuned for one batch at a time."""
+
+    def __init__(self, model: Path, *, num_threads: int = 1) -> None:
+        """Load and compile a graph.
+
+        Args:
+            model: ONNX file.
+            num_threads: Threads of one batch: as many as the actor owns cores.
+
+        Raises:
+            ModuleNotFoundError: OpenVINO is not installed; see `is_installed`.
+            BundleError: OpenVINO cannot load the file.
+        """
+        import openvino
+
+        core = openvino.Core()
+        try:
+            graph = core.read_model(model)
+            compiled = core.compile_model(
+                graph,
+                "CPU",
+                {
+                    "PERFORMANCE_HINT": "LATENCY",
+                    "INFERENCE_NUM_THREADS": num_threads,
+                    "ENABLE_CPU_PINNING": False,  # the actor has pinned the process already
+                    # Where the CPU has bfloat16, the default would round what the bundle's
+                    # quality was measured without.
+                    "INFERENCE_PRECISION_HINT": "f32",
+                },
+            )
+        except RuntimeError as error:
+            raise BundleError(
+                f"{model}: OpenVINO cannot load it: {_last_line(error)}; use --engine onnxruntime"
+            ) from error
+        self._version = openvino.__version__.partition("-")[0]
+        self._request: Any = compiled.create_infer_request()
+        self._num_words = _count_words(graph, model)
+        self.input_names = tuple(entry.any_name for entry in compiled.inputs)
+
+    @property
+    def name(self) -> str:
+        """Engine and version."""
+        return f"openvino {self._version}"
+
+    def run(
+        self, ids_BT: NDArray[np.int64], types_BT: NDArray[np.int64] | None
+    ) -> NDArray[np.float32]:
+        """Logits (B, C) of one batch.
+
+        Raises:
+            EngineError: The runtime failed, or a token id has no embedding.
+        """
+        # OpenVINO's Gather gives zeros for an index that is out of bounds.
+        if (largest := int(ids_BT.max())) >= self._num_words:
+            raise EngineError(
+                f"token id {largest} is out of bounds: there are {self._num_words} embeddings"
+            )
+        feed = {"input_ids": ids_BT}
+        if "token_type_ids" in self.input_names and types_BT is not None:
+            feed["token_type_ids"] = types_BT
+        try:
+            logits_BC: NDArray[np.float32] = self._request.infer(feed, share_inputs=True)["logits"]
+        except RuntimeError as error:
+            raise EngineError(_last_line(error)) from error
+        return logits_BC
+
+
+def _count_words(graph: Any, model: Path) -> int:
+    for node in graph.get_ops():
+        if node.get_friendly_name() == WORDS:
+            return int(node.get_output_shape(0)[0])
+    raise BundleError(f"{model}: has no initializer {WORDS!r}; make the bundle again")
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong; the lines before it say where in OpenVINO's source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

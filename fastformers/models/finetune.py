@@ -1,0 +1,272 @@
+"""Fine-tune a pretrained encoder on labelled texts: the teacher of a recipe.
+
+    pretrained encoder + labelled texts -> [finetune] -> teacher -> compress -> bundle
+
+Labels come from the file; for a small teacher the encoder is cut to its first layers. With a
+held-out file each epoch is judged and the best one kept. The loop itself is training.py's.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForMultipleChoice,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorForMultipleChoice,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+
+from fastformers.data.examples import Examples
+from fastformers.data.targets import class_names_of, encode_targets
+from fastformers.errors import InputError
+from fastformers.inference.tasks import TaskName, has_labels, measure_metric
+from fastformers.inference.tokenizer import Tokenizer
+from fastformers.models.forward import OnProgress, teacher_logits
+from fastformers.models.trainer import (
+    PAD_MULTIPLE,
+    Epoch,
+    Judge,
+    TrainingConfig,
+    fastest_attention,
+    train_model,
+    without_attention_dropout,
+)
+
+logger = logging.getLogger(__name__)
+
+# What can be trained: an embedding model has no labels to train on.
+TRAINABLE_TASKS: tuple[TaskName, ...] = (
+    "text-classification",
+    "multi-label-classification",
+    "regression",
+    "multiple-choice",
+)
+_PROBLEM_TYPES: dict[TaskName, str] = {
+    "text-classification": "single_label_classification",
+    "multi-label-classification": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How to fine-tune; the defaults suit a small encoder and ten thousand texts or more."""
+
+    epochs: float = 3.0
+    learning_rate: float = 5e-5
+    batch_rows: int = 16
+    max_length: int = 256  # tokens, special tokens included
+    num_layers: int | None = None  # keep only the first so many encoder layers
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0 or self.learning_rate <= 0 or self.batch_rows < 1:
+            raise InputError("--epochs, --learning-rate and --batch-rows must be positive")
+        if self.max_length < 8:
+            raise InputError(f"--max-length {self.max_length}: give at least 8 tokens")
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The part that is the same for any training."""
+        return TrainingConfig(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_rows=self.batch_rows,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuned:
+    """What fine-tuning came to.
+
+    Attributes:
+        labels: Class names by class index; none for scores.
+        best: The epoch that was kept and its quality by `tasks.metric_name`; None if unjudged.
+    """
+
+    labels: list[str]
+    best: Epoch | None
+
+
+def finetune(
+    model_path: Path,
+    train: Examples,
+    train_path: Path,
+    output: Path,
+    config: FinetuneConfig,
+    on_progress: OnProgress = lambda what, done, total: None,
+    *,
+    task: TaskName | None = None,
+    evaluation: Examples | None = None,
+    eval_path: Path | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Finetuned:
+    """Train a model on labelled texts and save it with its tokenizer.
+
+    Rerunning the same call after an interruption resumes from the last checkpoint in
+    `output/checkpoints`.
+
+    Args:
+        model_path: Directory of a pretrained Hugging Face encoder, or of a model fine-tuned for
+            something else, whose head is then made anew.
+        train: Labelled examples; their distinct labels, sorted, become the classes.
+        train_path: Where they come from, for messages.
+        output: Directory for the model, readable by `from_pretrained`.
+        on_progress: Called after each step with steps done and in all.
+        task: What to train for; None for what the labels look like (`Examples.task`).
+        evaluation: Held-out examples that say which epoch was the best; None for the last one.
+        eval_path: Where those come from, for messages.
+        on_epoch: Called with each epoch that is judged.
+
+    Raises:
+        InputError: There are fewer than two classes, the labels do not suit the task, or there
+            are more layers asked for than there are.
+    """
+    set_seed(config.seed)
+    task = task or train.task
+    if task not in TRAINABLE_TASKS:
+        raise InputError(f"{train_path}: no labels to train on; give --label-column")
+    names = class_names_of(train, task) if has_labels(task) else []
+    if has_labels(task) and len(names) < 2:
+        raise InputError(
+            f"{train_path}: only one label ({', '.join(map(repr, names))}); a classifier needs two"
+        )
+    targets = encode_targets(train, task, names, train_path)
+    _check_num_layers(model_path, config.num_layers)
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    model = _new_model(model_path, task, names, config.num_layers)
+    tokenizer.model_max_length = config.max_length
+    encoded = tokenizer(
+        train.texts, train.text_pairs, truncation=True, max_length=config.max_length
+    )
+    rows = _Rows(encoded, targets.tolist())
+    questions: _Questions | None = None
+    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
+    if task == "multiple-choice":
+        assert train.groups is not None
+        questions = _Questions(rows, train.groups)
+        collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
+    judge: Judge | None = None
+    if evaluation is not None:
+        measure = _measure_of(model, tokenizer, task, names, evaluation, eval_path or train_path)
+        judge = Judge(measure=measure, on_epoch=on_epoch)
+    with fastest_attention(model, sum(map(len, encoded["input_ids"])) / len(train)):
+        best = train_model(
+            model,
+            questions or rows,
+            collator,
+            checkpoints=output / "checkpoints",
+            config=config.training,
+            what="fine-tune",
+            on_progress=on_progress,
+            judge=judge,
+        )
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    return Finetuned(labels=names, best=best)
+
+
+def _measure_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    task: TaskName,
+    names: list[str],
+    evaluation: Examples,
+    path: Path,
+) -> Callable[[], float]:
+    """What says how good the model is on held-out examples."""
+    targets_N = encode_targets(evaluation, task, names, path)
+    groups_N = None if evaluation.groups is None else np.array(evaluation.groups)
+    encode = Tokenizer(
+        tokenizer.backend_tokenizer.to_str(), max_length=tokenizer.model_max_length
+    ).encode
+    rows = encode(evaluation.texts, evaluation.text_pairs)
+
+    def measure() -> float:
+        outputs_NC = teacher_logits(model, rows)
+        return measure_metric(
+            task, outputs_NC, targets_N, teacher_outputs_NC=outputs_NC, groups_N=groups_N
+        )
+
+    return measure
+
+
+def _new_model(
+    model_path: Path, task: TaskName, names: list[str], num_layers: int | None
+) -> PreTrainedModel:
+    """The encoder with a head for the task; a head of another size does not stand in the way."""
+    changes = _config_changes(model_path, num_layers)
+    if task == "multiple-choice":
+        return AutoModelForMultipleChoice.from_pretrained(
+            model_path, ignore_mismatched_sizes=True, **changes
+        )
+    names = names or ["score"]
+    return AutoModelForSequenceClassification.from_pretrained(
+        model_path,
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        problem_type=_PROBLEM_TYPES[task],
+        ignore_mismatched_sizes=True,
+        **changes,
+    )
+
+
+def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
+    available = AutoConfig.from_pretrained(model_path).num_hidden_layers
+    if num_layers is not None and not 1 <= num_layers <= available:
+        raise InputError(f"--num-layers {num_layers}: give 1 to {available}")
+
+
+def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
+    config = AutoConfig.from_pretrained(model_path)
+    changes: dict[str, Any] = without_attention_dropout(config)
+    if num_layers is not None:
+        changes["num_hidden_layers"] = num_layers
+        if hasattr(config, "layer_types"):  # ModernBERT's: which of them see a window alone
+            changes["layer_types"] = config.layer_types[:num_layers]
+    return changes
+
+
+class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Tokenized examples with the length that groups them into batches."""
+
+    def __init__(self, encoded: dict[str, list[list[int]]], labels: list[Any]) -> None:
+        self._columns = {name: encoded[name] for name in encoded}
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        example: dict[str, Any] = {name: column[row] for name, column in self._columns.items()}
+        return {**example, "labels": self._labels[row]}
+
+
+class _Questions(torch.utils.data.Dataset[dict[str, Any]]):
+    """Rows of multiple choice put together by question; the label is the place of the right one."""
+
+    def __init__(self, rows: _Rows, groups: list[int]) -> None:
+        self._rows = rows
+        starts = np.unique(groups, return_index=True)[1]
+        self._questions = np.split(np.arange(len(rows)), starts[1:])
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def __getitem__(self, question: int) -> dict[str, Any]:
+        choices = [self._rows[row] for row in self._questions[question].tolist()]
+        example: dict[str, Any] = {
+            name: [choice[name] for choice in choices] for name in choices[0]
+        }
+        return {**example, "labels": example["labels"].index(1)}

@@ -1,0 +1,81 @@
+"""The quality gate: how good a model is, and how far it still agrees with its teacher.
+
+any stage -> [forward] -> quality and agreement -> bundle
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel
+
+from fastformers.inference.batching import in_row_order, plan_batches
+from fastformers.inference.tokenizer import TokenizedRows
+from fastformers.models.loading import task_of
+
+# Called with what is being done, how much of it is done, and how much there is.
+OnProgress = Callable[[str, int, int], None]
+
+
+_TEACHER_BATCH_TOKENS = 4096
+
+
+def model_inputs(
+    model: PreTrainedModel, rows: TokenizedRows, rows_B: NDArray[np.intp]
+) -> dict[str, torch.Tensor]:
+    """What a PyTorch model takes for rows of one length, on its device."""
+    inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B)).to(model.device)}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        types_BT = torch.from_numpy(rows.batch_types(rows_B))
+        inputs["token_type_ids"] = types_BT.to(model.device)
+    if task_of(model) == "multiple-choice":  # (B, choices, T): each row is asked by itself
+        return {name: values[:, None] for name, values in inputs.items()}
+    return inputs
+
+
+def teacher_logits(
+    model: PreTrainedModel,
+    rows: TokenizedRows,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> NDArray[np.float32]:
+    """Outputs (N, C) of a PyTorch model, in unpadded batches of one length."""
+    batches = plan_batches(rows.lengths_N, max_batch_tokens=_TEACHER_BATCH_TOKENS)
+    outputs: list[NDArray[np.float32]] = []
+    num_done = 0
+    with torch.inference_mode(), on_fastest_device(model):
+        for rows_B in batches:
+            logits = model(**model_inputs(model, rows, rows_B)).logits
+            outputs.append(logits.float().cpu().numpy())
+            num_done += len(rows_B)
+            on_progress("evaluate", num_done, len(rows))
+    return in_row_order(outputs, batches)
+
+
+@contextmanager
+def on_fastest_device(model: nn.Module) -> Iterator[None]:
+    """Lend a model to a GPU, where there is one and the model is not on it already."""
+    if not torch.cuda.is_available() or next(model.parameters()).is_cuda:
+        yield
+        return
+    model.to("cuda")
+    try:
+        yield
+    finally:
+        model.to("cpu")
+
+
+def mixed_precision() -> torch.autocast:
+    """Matrix products in bf16 where that is faster, as they are in training."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=has_fast_bf16())
+
+
+def has_fast_bf16() -> bool:
+    """Whether bf16 is faster than fp32 here: emulated on a CPU without it, it is 3x slower."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,107 @@
+"""Open a fine-tuned model, and say what its outputs mean.
+
+    checkpoint directory -> [loading] -> PyTorch model -> student, graph
+
+Knows nothing of graphs, recipes or bundles.
+"""
+
+import json
+from pathlib import Path
+
+from transformers import (
+    AutoConfig,
+    AutoModelForMultipleChoice,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from fastformers.errors import InputError
+from fastformers.inference.tasks import TaskName, has_labels
+from fastformers.models.checkpoint import load_weights
+from fastformers.models.sentence_encoder import (
+    SentenceEncoder,
+    is_sentence_encoder,
+    load_sentence_encoder,
+)
+
+ARCHITECTURES = (
+    *("bert", "deberta-v2", "distilbert", "electra"),
+    *("modernbert", "mpnet", "roberta", "xlm-roberta"),
+)
+
+
+def load_teacher(path: Path) -> PreTrainedModel:
+    """Load a fine-tuned model in eval mode; `task_of` tells what it does.
+
+    It is a sequence classifier, a multiple-choice model, or a sentence-transformers directory.
+
+    Raises:
+        InputError: The directory holds no such model, or one of an unsupported architecture.
+    """
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path}: no config.json; expected a Hugging Face model directory")
+    try:
+        model_type = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: config.json names no architecture (model_type)") from error
+    if model_type not in ARCHITECTURES:
+        supported = ", ".join(ARCHITECTURES)
+        raise InputError(f"{path}: architecture {model_type!r} is not one of {supported}")
+    if is_sentence_encoder(path):
+        return load_sentence_encoder(path)
+    config = AutoConfig.from_pretrained(path)
+    is_choice = any(name.endswith("ForMultipleChoice") for name in config.architectures or ())
+    if config.problem_type == "regression" and config.num_labels != 1 and not is_choice:
+        raise InputError(f"{path}: regression of {config.num_labels} numbers; expected one")
+    auto_model = AutoModelForMultipleChoice if is_choice else AutoModelForSequenceClassification
+    try:
+        model, missing = load_weights(auto_model, path)
+    except OSError as error:
+        raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
+    if missing:
+        raise InputError(
+            f"{path}: not fine-tuned as a classifier: no weights for {', '.join(missing[:3])}"
+        )
+    return model
+
+
+def task_of(model: PreTrainedModel) -> TaskName:
+    """What a model that `load_teacher` opened does."""
+    if isinstance(model, SentenceEncoder):
+        return "embedding"
+    if type(model).__name__.endswith("ForMultipleChoice"):
+        return "multiple-choice"
+    if model.config.problem_type == "multi_label_classification":
+        return "multi-label-classification"
+    return "regression" if model.config.num_labels == 1 else "text-classification"
+
+
+def label_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """Names of the model's outputs by index; none for scores and embeddings."""
+    return class_names(model.config) if has_labels(task_of(model)) else ()
+
+
+def max_positions(config: PretrainedConfig) -> int:
+    """Tokens of the longest row that a model has positions for.
+
+    DeBERTa and ModernBERT may embed none: theirs is the length that they were trained for.
+    """
+    # These count from behind their padding id, and leave the positions before that unused.
+    match config.model_type:
+        case "roberta" | "xlm-roberta":
+            unused = int(config.pad_token_id) + 1
+        case "mpnet":
+            unused = MPNET_PADDING_ID + 1
+        case _:
+            unused = 0
+    return int(config.max_position_embeddings) - unused
+
+
+def class_names(config: PretrainedConfig) -> tuple[str, ...]:
+    """The model's label names by class index."""
+    return tuple(str(config.id2label[index]) for index in range(config.num_labels))
+
+
+# MPNet's code fixes it, whatever its configuration says; positions count from behind it.
+MPNET_PADDING_ID = 1

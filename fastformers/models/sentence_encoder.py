@@ -1,0 +1,273 @@
+"""Read a sentence-transformers directory: an encoder whose output is one vector for each text.
+
+    sentence-transformers directory -> [sentence_encoder] -> teacher -> export -> graph
+
+Such a directory says in modules.json which modules follow each other. Those known here are
+Transformer, Pooling (first token or mean), Dense and Normalize, in this order, the last two
+optional. They are read without the sentence-transformers library, whose class names moved between
+its releases: a module is known by the last part of its name.
+
+Shape suffixes: B rows of a batch, T tokens, D embedding width.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+from fastformers.errors import InputError
+from fastformers.models.checkpoint import load_weights
+
+MODULES_FILE = "modules.json"
+_SETTINGS_FILE = "sentence_bert_config.json"
+_PACKAGE = "sentence_transformers.models"
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+_POOLINGS: dict[str, Literal["first", "mean"]] = {"cls": "first", "mean": "mean"}
+_DENSE_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "Tanh": nn.Tanh,
+    "Identity": nn.Identity,
+    "GELU": nn.GELU,
+    "ReLU": nn.ReLU,
+}
+
+
+@dataclass
+class EmbeddingOutput:
+    """Output of a SentenceEncoder, named as a classifier's: `logits` are the embeddings (B, D).
+
+    The layers' hidden states (B, T, D) and attention (B, H, T, T) are there if asked for.
+    """
+
+    logits: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class SentenceEncoder(nn.Module):
+    """Encoder, pooling, optional projection, optional normalization to unit length."""
+
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        *,
+        pooling: Literal["first", "mean"],
+        dense: tuple[nn.Linear, nn.Module] | None = None,
+        normalize: bool = False,
+        max_length: int | None = None,
+    ) -> None:
+        """Put the modules together.
+
+        Args:
+            encoder: A transformer without a head.
+            pooling: What becomes of its token vectors.
+            dense: A linear layer and its activation, behind the pooling.
+            normalize: Divide by the length of the vector.
+            max_length: Tokens that a text is truncated to; None for the tokenizer's own limit.
+        """
+        super().__init__()
+        self.base_model = encoder
+        self.pooling: Literal["first", "mean"] = pooling
+        self.dense = None if dense is None else nn.Sequential(*dense)
+        self.normalize = normalize
+        self.max_length = max_length
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Of the encoder."""
+        return self.base_model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        device: torch.device = self.base_model.device
+        return device
+
+    def num_parameters(self) -> int:
+        """How many numbers it has learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Word embeddings of the encoder."""
+        words: nn.Embedding = self.base_model.get_input_embeddings()
+        return words
+
+    def set_input_embeddings(self, words: nn.Embedding) -> None:
+        """Replace the word embeddings of the encoder."""
+        self.base_model.set_input_embeddings(words)
+
+    def set_attn_implementation(self, name: str) -> None:
+        """Choose how the encoder computes attention."""
+        self.base_model.set_attn_implementation(name)
+
+    def forward(self, attention_mask: torch.Tensor | None = None, **inputs: Any) -> EmbeddingOutput:
+        """Embeddings; the inputs are the encoder's, without a mask where rows have one length."""
+        encoded = self.base_model(attention_mask=attention_mask, **inputs)
+        hidden_BTD = encoded.last_hidden_state
+        if self.pooling == "first":
+            pooled = hidden_BTD[:, 0]
+        elif attention_mask is None:
+            pooled = hidden_BTD.mean(dim=1)
+        else:
+            mask_BT = attention_mask.to(hidden_BTD.dtype)
+            pooled = (hidden_BTD * mask_BT[:, :, None]).sum(1) / mask_BT.sum(1, keepdim=True)
+        if self.dense is not None:
+            pooled = self.dense(pooled)
+        if self.normalize:
+            pooled = nn.functional.normalize(pooled, dim=-1)
+        return EmbeddingOutput(
+            logits=pooled, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Save it as a sentence-transformers directory; the tokenizer is not its own."""
+        path = Path(path)
+        self.base_model.save_pretrained(path)
+        modules: list[tuple[str, str]] = [("Transformer", ""), ("Pooling", "1_Pooling")]
+        mode = {"first": "cls", "mean": "mean"}[self.pooling]
+        _write_json(path / "1_Pooling" / "config.json", {"pooling_mode": mode})
+        if self.dense is not None:
+            modules.append(("Dense", "2_Dense"))
+            kind = type(self.dense[1])
+            fields = {"bias": True, "activation_function": f"{kind.__module__}.{kind.__name__}"}
+            _write_json(path / "2_Dense" / "config.json", fields)
+            weights = {f"linear.{name}": w for name, w in self.dense[0].state_dict().items()}
+            save_file(weights, path / "2_Dense" / "model.safetensors")
+        if self.normalize:
+            modules.append(("Normalize", "3_Normalize"))
+        _write_json(
+            path / MODULES_FILE,
+            [
+                {"idx": idx, "name": str(idx), "path": folder, "type": f"{_PACKAGE}.{kind}"}
+                for idx, (kind, folder) in enumerate(modules)
+            ],
+        )
+        _write_json(path / _SETTINGS_FILE, {"max_seq_length": self.max_length})
+
+
+def is_sentence_encoder(path: Path) -> bool:
+    """Whether a directory is one of sentence-transformers."""
+    return (path / MODULES_FILE).is_file()
+
+
+def load_sentence_encoder(path: Path) -> SentenceEncoder:
+    """Load a sentence-transformers directory in eval mode.
+
+    Raises:
+        InputError: It has a module, or a setting of one, that is not known here; or no weights.
+    """
+    modules = _read_modules(path)
+    _check_settings(path)
+    pooling = _read_pooling(modules["Pooling"] / "config.json")
+    try:
+        encoder, missing = load_weights(AutoModel, path)
+    except OSError as error:
+        raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
+    # BERT's own pooler is not what pools here.
+    if missing := [name for name in missing if not name.startswith("pooler.")]:
+        raise InputError(f"{path}: no weights for {', '.join(missing[:3])}")
+    return SentenceEncoder(
+        encoder,
+        pooling=pooling,
+        dense=_read_dense(modules["Dense"]) if "Dense" in modules else None,
+        normalize="Normalize" in modules,
+        max_length=_read_json(path / _SETTINGS_FILE).get("max_seq_length"),
+    ).eval()
+
+
+def _read_modules(path: Path) -> dict[str, Path]:
+    """Directory of each module by its kind."""
+    file = path / MODULES_FILE
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        kinds = [module["type"].rpartition(".")[2] for module in listed]
+        folders = [path / module["path"] for module in listed]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: not a list of sentence-transformers modules") from error
+    unknown = [kind for kind in kinds if kind not in _KINDS]
+    if unknown:
+        raise InputError(f"{file}: module {unknown[0]!r} is not one of {', '.join(_KINDS)}")
+    if kinds != [kind for kind in _KINDS if kind in kinds] or len(kinds) < 2 or folders[0] != path:
+        raise InputError(
+            f"{file}: {', '.join(kinds)}: expected Transformer (in the directory itself), Pooling, "
+            "then Dense and Normalize at will"
+        )
+    if kinds[1] != "Pooling":
+        raise InputError(f"{file}: no Pooling after the Transformer")
+    return dict(zip(kinds, folders, strict=True))
+
+
+def _check_settings(path: Path) -> None:
+    """Refuse what changes the text before it is tokenized: the corpus would not be treated so."""
+    settings = _read_json(path / "config_sentence_transformers.json")
+    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    if prompt:
+        raise InputError(
+            f"{path}: puts {prompt!r} before each text by default; set default_prompt_name to null "
+            "in config_sentence_transformers.json and put it into your texts"
+        )
+    if _read_json(path / _SETTINGS_FILE).get("do_lower_case"):
+        raise InputError(
+            f"{path}: {_SETTINGS_FILE} says do_lower_case; set it to false and let the "
+            "tokenizer or your corpus do that"
+        )
+
+
+def _read_pooling(file: Path) -> Literal["first", "mean"]:
+    fields = _read_json(file)
+    prefix = "pooling_mode_"  # of flags, in releases before 6
+    flags = [key.removeprefix(prefix) for key, on in fields.items() if key[:13] == prefix and on]
+    mode = str(fields.get("pooling_mode") or "+".join(flags))
+    mode = {"cls_token": "cls", "mean_tokens": "mean"}.get(mode, mode)
+    if mode not in _POOLINGS:
+        raise InputError(f"{file}: pooling {mode!r} is not one of {', '.join(_POOLINGS)}")
+    return _POOLINGS[mode]
+
+
+def _read_dense(folder: Path) -> tuple[nn.Linear, nn.Module]:
+    fields = _read_json(folder / "config.json")
+    activation = str(fields.get("activation_function")).rpartition(".")[2]
+    if activation not in _DENSE_ACTIVATIONS:
+        known = ", ".join(_DENSE_ACTIVATIONS)
+        raise InputError(f"{folder}: Dense activation {activation!r} is not one of {known}")
+    weights = _load_weights(folder)
+    weight = weights["linear.weight"].float()
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        if "linear.bias" in weights:
+            linear.bias.copy_(weights["linear.bias"])
+        else:
+            linear.bias.zero_()
+    return linear, _DENSE_ACTIVATIONS[activation]()
+
+
+def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    if (folder / "model.safetensors").is_file():
+        return load_file(folder / "model.safetensors")
+    if not (folder / "pytorch_model.bin").is_file():
+        raise InputError(f"{folder}: no model.safetensors or pytorch_model.bin")
+    weights: dict[str, torch.Tensor] = torch.load(
+        folder / "pytorch_model.bin", map_location="cpu", weights_only=True
+    )
+    return weights
+
+
+def _write_json(file: Path, fields: object) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Its fields; none if there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON") from error
+    return fields

@@ -1,0 +1,1 @@
+"""What `fastformers bench` alone needs."""

@@ -1,0 +1,153 @@
+"""Whole jobs that a user could run instead of ours, each in a process of its own.
+
+    corpus -> different texts -> [job_baselines] -> rows a second of each peer
+
+A peer gets texts that all differ, so that what scoring equal texts once saves is no part of the
+comparison, and runs `jobs/peer_jobs.py` under an interpreter that has its library: none of its
+threads, memory or warnings are ours. Knows nothing of how a peer works.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from cluster.corpus.slices import open_corpus
+from cluster.settings import CorpusSettings
+from cluster.shards.preparation import READ_CHUNK_BYTES
+
+PeerName = Literal["ray-documented", "ray-tuned", "sentence-transformers", "pipeline"]
+PEERS: tuple[PeerName, ...] = ("ray-documented", "ray-tuned", "sentence-transformers", "pipeline")
+TEXT_COLUMN = "text"
+# Rows of a file, and so of a block in which Ray Data can sort; what tuning it came to.
+_FILE_ROWS = 3125
+_TIMEOUT_S = 7200
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerWork:
+    """What all peers do.
+
+    Attributes:
+        files: Parquet files with a text column `text`.
+        model: Hugging Face directory of the classifier.
+        stock_graph: ONNX Runtime's stock int8 graph of it.
+        tokenizer: Its tokenizer.json.
+        max_length: Tokens that a row is truncated to.
+        num_workers: Processes of one core each.
+        scratch: Directory for what a peer writes.
+    """
+
+    files: tuple[str, ...]
+    model: str
+    stock_graph: str
+    tokenizer: str
+    max_length: int
+    num_workers: int
+    scratch: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerResult:
+    """What a peer did, or why it did nothing.
+
+    Attributes:
+        rows: Rows scored; 0 if it failed.
+        seconds: From when its libraries were imported (and Ray was up) to the last row.
+        setting: How it ran.
+        versions: Of its libraries.
+        reason: Why there is no result; empty if there is one.
+    """
+
+    rows: int = 0
+    seconds: float = 0.0
+    setting: str = ""
+    versions: Mapping[str, str]
+    reason: str = ""
+
+
+def write_different_texts(
+    uri: str, settings: CorpusSettings, *, num_rows: int, directory: Path
+) -> list[str]:
+    """Write the first rows of a corpus whose texts differ as Parquet files.
+
+    Args:
+        uri: The corpus.
+        settings: Its text column.
+        num_rows: How many; fewer if the corpus has no more.
+        directory: Where to.
+
+    Returns:
+        Paths of the files.
+    """
+    corpus = open_corpus(
+        uri,
+        text_columns=(settings.text_column,),
+        keep_columns=(),
+        skip_unreadable=settings.skip_unreadable_files,
+    )
+    texts: dict[str, None] = {}
+    for slice_ in corpus.plan_slices(limit=settings.limit):
+        for piece in slice_.pieces:
+            start: int | None = piece.start
+            while start is not None and len(texts) < num_rows:
+                rows = corpus.reader.read(
+                    piece.path,
+                    start=start,
+                    stop=piece.stop,
+                    max_rows=piece.max_rows,
+                    chunk_bytes=READ_CHUNK_BYTES,
+                )
+                good = [text for n, text in enumerate(rows.texts[0]) if n not in rows.errors]
+                texts.update(dict.fromkeys(good))
+                start = rows.rest_start
+    directory.mkdir(parents=True)
+    chosen = list(texts)[:num_rows]
+    files = []
+    for number, start_row in enumerate(range(0, len(chosen), _FILE_ROWS)):
+        part = chosen[start_row : start_row + _FILE_ROWS]
+        table = pa.table({"id": range(start_row, start_row + len(part)), TEXT_COLUMN: part})
+        files.append(str(directory / f"part-{number:05d}.parquet"))
+        pyarrow.parquet.write_table(table, files[-1])
+    return files
+
+
+def run_peer(name: PeerName, work: PeerWork, *, python: Path) -> PeerResult:
+    """Run a peer and wait for it.
+
+    Args:
+        name: Which.
+        work: What it does.
+        python: Interpreter that has its library.
+    """
+    script = Path(__file__).with_name("baseline_scripts.py")
+    # The peers take turns with our own jobs, which may be clients of another Ray cluster.
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
+    environment |= {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        finished = subprocess.run(
+            [str(python), str(script), name],
+            input=json.dumps(asdict(work)),
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return PeerResult(versions={}, reason=f"took more than {_TIMEOUT_S} s")
+    lines = finished.stdout.strip().splitlines()
+    if finished.returncode != 0 or not lines:
+        said = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
+        return PeerResult(versions={}, reason=said[-1])
+    try:
+        answer: dict[str, Any] = json.loads(lines[-1])
+        return PeerResult(**answer)
+    except (ValueError, TypeError):
+        return PeerResult(versions={}, reason=f"answered {lines[-1]!r}")

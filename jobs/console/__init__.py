@@ -1,0 +1,1 @@
+"""What the commands share: arguments, progress, how a command ends."""

@@ -1,0 +1,38 @@
+"""Measure this machine for `cost`, and hold it against the type that it is said to be."""
+
+import builtins
+
+from cluster.cost.machine_profile import MachineProfile, measure_machine_profile
+from cluster.execution.topology import discover_topology, plan_core_sets
+from cluster.pricing.prices import InstancePrice
+from fastformers.errors import InputError
+from fastformers.inference.bundle import Bundle
+from jobs.console.output import console
+
+
+def calibrate(bundle: Bundle, instance_type: str | None) -> MachineProfile:
+    """Measure this machine with all its cores busy at once."""
+    core_sets = plan_core_sets(discover_topology(), num_actors=None, cores_per_actor=1)
+    console.print(f"measuring {bundle.path} on {len(core_sets)} cores at once")
+    return measure_machine_profile(
+        bundle,
+        texts=_calibration_texts(),
+        core_sets=[frozenset(core_set.cpus) for core_set in core_sets],
+        instance_type=instance_type,
+    )
+
+
+def check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
+    """Refuse a type that this machine cannot be, or that was measured in part."""
+    if own is None or own.gpu_count or profile.num_workers in (own.physical_cores, own.vcpus):
+        return
+    raise InputError(
+        f"--instance-type {own.instance_type} has {own.physical_cores} physical cores, but "
+        f"{profile.num_workers} were measured; measure all of such a machine, or leave it out"
+    )
+
+
+def _calibration_texts() -> list[str]:
+    """English that is everywhere: docstrings of Python's builtins."""
+    texts = [value.__doc__ for value in vars(builtins).values() if value.__doc__]
+    return list(texts)

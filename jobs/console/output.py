@@ -1,0 +1,65 @@
+"""How every command ends: one line of JSON, or one line that says what to change.
+
+Progress and tables go to stderr; the last line of stdout is one JSON object. Exit status 0 means
+that all was done, 2 that the user has to change something, 130 Ctrl-C.
+"""
+
+import errno
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+
+from fastformers.errors import FastformersError
+
+EXTRA_OF = {
+    "torch": "compress",
+    "transformers": "compress",
+    "onnx": "compress",
+    "matplotlib": "report",
+    "boto3": "aws",
+    "botocore": "aws",
+    "google": "gcp",
+    "nncf": "bench",
+    "openvino": "openvino",
+}
+
+console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
+    """Run a job: print its result as the last line of stdout, or its error as one line.
+
+    Args:
+        job: Does the work and returns what the last line shows.
+        resume: What to do after Ctrl-C.
+
+    Returns:
+        The exit status.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        result = job()
+    except FastformersError as error:
+        return _refuse(str(error))
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        return _refuse(f"{error.name} is not installed: pip install 'fastformers[{extra}]'")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        return _refuse(f"{error.filename or 'output'}: {error.strerror}; free space or change it")
+    except KeyboardInterrupt:
+        console.print(f"interrupted. {resume}".rstrip())
+        return 130
+    print(json.dumps(result), flush=True)
+    return 0
+
+
+def _refuse(message: str) -> int:
+    console.print("error: " + " ".join(message.split()), markup=False)
+    return 2

@@ -1,0 +1,198 @@
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.cost.cluster_plan import (
+    MachineOffer,
+    PlanSettings,
+    is_allowed,
+    plan_cluster,
+    predict_cluster,
+)
+from cluster.cost.simulation import Noise, simulate_run
+from cluster.formatting import format_duration
+from fastformers.errors import InputError
+
+
+def make_offer(**changes):
+    fields = {
+        "instance_type": "x.large",
+        "usd_per_hour": 0.8,
+        "worker_usd_per_hour": 0.8,
+        "num_actors": 16,
+        "job_s": 100_000.0,
+        "shard_s": 20.0,
+    }
+    return MachineOffer(**(fields | changes))
+
+
+# A student at 2 ms a row on a core: a billion rows are 125,000 s of a machine of 16 cores.
+BILLION = make_offer(job_s=1e9 * 2e-3 / 16)
+
+
+def test_one_machine_takes_its_time_and_more_share_it():
+    one = predict_cluster(make_offer(), 1, PlanSettings())
+    assert one.wall_s == pytest.approx(180 + 100_000, rel=1e-3)
+    assert one.usd_total == pytest.approx(one.wall_s / 3600 * 0.8)
+    ten = predict_cluster(make_offer(), 10, PlanSettings())
+    assert ten.wall_s == pytest.approx(180 + 10_000, rel=1e-2)
+    assert ten.usd_total > one.usd_total
+    assert ten.startup_usd == pytest.approx(180 / 3600 * 8)
+    assert (ten.interruptions, ten.interruption_usd) == (0, 0)
+
+
+def test_spot_machines_are_interrupted_but_not_the_head():
+    offer = make_offer(worker_usd_per_hour=0.3)
+    steady = PlanSettings(spot=True, interruptions_per_hour=0.0)
+    shaky = PlanSettings(spot=True, interruptions_per_hour=1.0)
+    assert predict_cluster(offer, 1, shaky) == predict_cluster(offer, 1, steady)
+    calm, troubled = predict_cluster(offer, 10, steady), predict_cluster(offer, 10, shaky)
+    assert troubled.wall_s > calm.wall_s
+    up_s = (troubled.wall_s - 180) / (1 + 180 / 3600)  # the rest of it, replacements are starting
+    assert troubled.interruptions == pytest.approx(9 * up_s / 3600)
+    assert troubled.interruption_usd == pytest.approx(
+        (troubled.wall_s - calm.wall_s) / 3600 * (0.8 + 9 * 0.3), rel=0.01
+    )
+
+
+def test_more_actors_than_shards_do_not_help():
+    offer = make_offer(job_s=20.0, shard_s=20.0)  # 16 shards
+    assert predict_cluster(offer, 9, PlanSettings()).wall_s >= 180 + 20
+
+
+offers = st.lists(
+    st.builds(
+        make_offer,
+        instance_type=st.sampled_from(["a", "b", "c"]),
+        usd_per_hour=st.floats(0.1, 5),
+        worker_usd_per_hour=st.floats(0.05, 5),
+        num_actors=st.integers(1, 32),
+        job_s=st.floats(100, 1e5),
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda offer: offer.instance_type,
+)
+wishes = st.builds(
+    PlanSettings,
+    deadline_s=st.none() | st.floats(200, 1e5),
+    budget_usd=st.none() | st.floats(0.1, 100),
+    max_instances=st.integers(1, 12),
+    spot=st.booleans(),
+    interruptions_per_hour=st.floats(0, 2),
+)
+
+
+@settings(deadline=None)
+@given(offers, wishes)
+def test_no_allowed_cluster_is_better_than_the_planned_one(offers, wish):
+    clusters = [
+        predict_cluster(offer, number, wish)
+        for offer, number in itertools.product(offers, range(1, wish.max_instances + 1))
+    ]
+    fitting = [cluster for cluster in clusters if is_allowed(cluster, wish)]
+    if not fitting:
+        with pytest.raises(InputError, match="no cluster makes"):
+            plan_cluster(offers, wish)
+        return
+    best = plan_cluster(offers, wish)[0]
+    assert is_allowed(best, wish)
+    assert best.num_instances <= wish.max_instances
+    if wish.deadline_s is None:
+        assert best.wall_s == min(cluster.wall_s for cluster in fitting)
+    else:
+        assert best.usd_total == min(cluster.usd_total for cluster in fitting)
+
+
+def test_an_impossible_deadline_says_what_would_do():
+    wish = PlanSettings(deadline_s=3600, max_instances=10)
+    with pytest.raises(InputError) as refused:
+        plan_cluster([make_offer()], wish)
+    text = str(refused.value)
+    assert "no cluster makes --deadline 60 min and --max-instances 10" in text
+    assert "the fastest allowed is 10 x x.large (2.8 h" in text
+    assert "the deadline would take 30 x x.large" in text
+    enough = PlanSettings(deadline_s=3600, max_instances=30)
+    assert plan_cluster([make_offer()], enough)[0].num_instances == 30
+
+
+def test_a_deadline_before_a_machine_has_started_is_said_to_be_one():
+    with pytest.raises(InputError, match="no number of machines makes that deadline: starting"):
+        plan_cluster([make_offer()], PlanSettings(deadline_s=100))
+
+
+def test_a_budget_that_is_too_small_says_what_is_cheapest():
+    with pytest.raises(InputError, match=r"--budget 1 .*the cheapest is 1 x x\.large"):
+        plan_cluster([make_offer()], PlanSettings(budget_usd=1))
+    with pytest.raises(InputError, match="or are GPUs"):
+        plan_cluster([], PlanSettings(budget_usd=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"deadline_s": 0}, "--deadline 0"),
+        ({"budget_usd": -5}, "--budget -5"),
+        ({"max_instances": 0}, "--max-instances 0"),
+        ({"startup_s": -1}, "--startup-s -1"),
+        ({"interruptions_per_hour": -1}, "--interruptions-per-hour -1"),
+    ],
+)
+def test_wishes_that_make_no_sense_are_refused_by_their_flag(changes, flag):
+    with pytest.raises(InputError, match=flag):
+        PlanSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("wish", "offer"),
+    [
+        (PlanSettings(deadline_s=6 * 3600), BILLION),
+        (PlanSettings(deadline_s=6 * 3600, spot=True), BILLION),
+        (PlanSettings(deadline_s=3600, spot=True, interruptions_per_hour=0.5), BILLION),
+        (PlanSettings(deadline_s=24 * 3600, startup_s=900), BILLION),
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_simulated_billion_rows_take_what_was_planned(wish, offer, seed):
+    plan = plan_cluster([offer], wish)[0]
+    run = simulate_run(offer, plan.num_instances, wish, seed=seed)
+    assert run.num_shards == 100_000
+    assert run.wall_s == pytest.approx(plan.wall_s, rel=0.1)
+    assert run.usd_total == pytest.approx(plan.usd_total, rel=0.1)
+
+
+def test_interruptions_cost_what_was_planned():
+    wish = PlanSettings(spot=True, interruptions_per_hour=3.0)
+    offer = make_offer(job_s=BILLION.job_s, shard_s=100.0)
+    plan = predict_cluster(offer, 40, wish)
+    calm = predict_cluster(offer, 40, PlanSettings())
+    runs = [simulate_run(offer, 40, wish, seed=seed) for seed in range(3)]
+    assert sum(run.interruptions for run in runs) / 3 == pytest.approx(plan.interruptions, rel=0.15)
+    assert sum(run.wall_s for run in runs) / 3 == pytest.approx(plan.wall_s, rel=0.05)
+    assert plan.wall_s > 1.15 * calm.wall_s
+    lost_s = sum(run.lost_s for run in runs) / 3
+    assert lost_s == pytest.approx(plan.interruptions * 16 * 50, rel=0.25)
+
+
+def test_the_end_of_a_run_is_as_idle_as_was_planned():
+    calm = Noise(machine_sigma=0.0, startup_sigma=0.0, straggler_share=0.0)
+    for number in (1, 3, 30):
+        offer = make_offer(job_s=2000.0 * number)
+        plan = predict_cluster(offer, number, PlanSettings())
+        runs = [simulate_run(offer, number, PlanSettings(), noise=calm, seed=s) for s in range(5)]
+        mean_s = sum(run.wall_s for run in runs) / len(runs)
+        assert mean_s - 2180 == pytest.approx(plan.tail_s, abs=0.5 * plan.offer.shard_s)
+
+
+def test_a_simulation_is_the_same_each_time():
+    wish = PlanSettings(spot=True)
+    assert simulate_run(make_offer(), 5, wish, seed=4) == simulate_run(
+        make_offer(), 5, wish, seed=4
+    )
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (720, "12 min"), (11_520, "3.2 h")])
+def test_durations_are_short(seconds, text):
+    assert format_duration(seconds) == text

@@ -1,0 +1,125 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from cluster.cost.machine_profile import (
+    fit_to_run,
+    load_profile,
+    load_profiles,
+    measure_machine_profile,
+    profile_of_bundle,
+    write_profile,
+)
+from fastformers.errors import InputError
+
+
+@pytest.fixture
+def written(bundle, tmp_path):
+    """A profile file, changed as asked."""
+
+    def write(**changes):
+        path = tmp_path / "profiles" / "here.json"
+        write_profile(path, replace(profile_of_bundle(bundle), instance_type="c8a.4xlarge"))
+        fields = json.loads(path.read_text())
+        path.write_text(json.dumps({**fields, **changes}))
+        return path
+
+    return write
+
+
+def test_a_profile_comes_back_as_it_was_written(bundle, tmp_path):
+    profile = replace(profile_of_bundle(bundle), instance_type="c8a.4xlarge", num_workers=16)
+    write_profile(tmp_path / "new" / "a.json", profile)
+    assert load_profiles(tmp_path / "new", [bundle]) == [profile]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
+
+
+def test_a_profile_of_another_bundle_is_refused_by_name(bundle, pair_bundle, written):
+    path = written()
+    assert load_profiles(path.parent, [pair_bundle, bundle])
+    with pytest.raises(InputError, match=r"here\.json: profile of another bundle than .*pair"):
+        load_profiles(path.parent, [pair_bundle])
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"format_version": 99}, "profile format 99, this fastformers reads up to 1; upgrade"),
+        ({"format_version": "one"}, "profile format one"),
+        ({"num_workers": 0}, "damaged"),
+        ({"overhead_share": -1}, "damaged"),
+        ({"tokenize_s_per_token": "fast"}, "damaged"),
+        ({"cost": {"engine": "x"}}, "damaged"),
+        ({"color": "blue"}, "damaged"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_refused_by_name(written, changes, what):
+    path = written(**changes)
+    with pytest.raises(InputError, match=rf"here\.json: {what}"):
+        load_profile(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "no JSON"])
+def test_another_file_is_no_profile(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(InputError, match=r"a\.json: is not a profile of ours"):
+        load_profile(tmp_path / "a.json")
+
+
+def test_a_directory_without_profiles_is_refused(bundle, tmp_path):
+    with pytest.raises(InputError, match=r"no \.json file there; write one with --profile-out"):
+        load_profiles(tmp_path, [bundle])
+
+
+REPORT = {
+    "predicted_s": 100.0,
+    "tokens": 1000,
+    "resumed_rows": 0,
+    "num_actors": 4,
+    "phase_s": {"read": 1.0, "tokenize": 5.0, "infer": 120.0, "write": 2.0, "idle": 9.0},
+}
+
+
+def test_a_run_corrects_every_length_and_replaces_what_was_assumed(bundle):
+    report = {**REPORT, "bundle": {"digest": bundle.digest}}
+    fitted = fit_to_run(bundle, report, path="out/report.json", instance_type="c8a.4xlarge")
+    assert fitted.cost.seconds_per_row == pytest.approx(
+        [1.2 * seconds for seconds in bundle.cost_profile.seconds_per_row]
+    )
+    assert fitted.tokenize_s_per_token == 5 / 1000
+    assert fitted.overhead_share == 3 / 120
+    assert (fitted.num_workers, fitted.origin) == (4, "run")
+    assert fitted.instance_type == "c8a.4xlarge"
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"bundle": {"digest": "other"}}, "a run of another bundle"),
+        ({"resumed_rows": 3}, "was resumed"),
+        ({"predicted_s": 0.0}, "scored nothing"),
+        ({"tokens": None}, "is not a report of ours"),
+        ({"bundle": None}, "is not a report of ours"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_refused_by_name(bundle, changes, what):
+    report = {**REPORT, "bundle": {"digest": bundle.digest}, **changes}
+    with pytest.raises(InputError, match=rf"out/report\.json: {what}"):
+        fit_to_run(bundle, report, path="out/report.json")
+
+
+def test_this_machine_is_measured_with_all_workers_at_once(bundle):
+    import os
+
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    profile = measure_machine_profile(
+        bundle, texts=["the cat sat on the mat"] * 50, core_sets=[frozenset([c]) for c in cpus]
+    )
+    assert profile.bundle_digest == bundle.digest
+    assert profile.num_workers == len(cpus)
+    assert profile.cost.lengths[-1] == bundle.max_length
+    assert min(profile.cost.seconds_per_row) > 0
+    assert 0 < profile.tokenize_s_per_token < 1
+    with pytest.raises(ValueError, match="at least one text"):
+        measure_machine_profile(bundle, texts=[], core_sets=[frozenset(cpus)])

@@ -1,0 +1,222 @@
+"""Estimates against the truth: whole samples are exact, intervals hold as often as they say."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cluster.corpus.slices import open_corpus
+from cluster.cost.machine_profile import profile_of_bundle
+from cluster.cost.sampling import CorpusSample, Window, sample_corpus
+from cluster.cost.workload import estimate_work, expected_batches, student_t
+from fastformers.errors import InputError
+from fastformers.inference.batching import plan_batches
+
+WORDS = ("the", "cat", "sat", "on", "mat", "a", "dog", "ran")
+
+
+def make_rows(num_rows, seed=0):
+    """Texts whose length drifts over the corpus, with repeats near each other and bad rows."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(num_rows):
+        length = 1 + rng.geometric(1 / (3 + 12 * number / num_rows))
+        text = " ".join(rng.choice(WORDS, min(60, length)))
+        if rows and rng.random() < 0.1:
+            text = rows[-1]["text"]
+        rows.append({"text": "" if rng.random() < 0.02 else text, "n": number})
+    return rows
+
+
+def open_text(path):
+    return open_corpus(str(path), text_columns=("text",), keep_columns=(), skip_unreadable=False)
+
+
+def take(path, bundle, **options):
+    settings = {"num_shards": 100, "size": None, "seed": 0} | options
+    return sample_corpus(
+        open_text(path), bundle.load_tokenizer(), max_length=bundle.max_length, **settings
+    )
+
+
+def estimate(sample, bundle, **options):
+    profile = profile_of_bundle(bundle)
+    return estimate_work(sample, profile, shards_by=bundle.cost_profile, **options)
+
+
+def true_totals(rows, bundle):
+    texts = [row["text"] for row in rows if row["text"]]
+    lengths = bundle.load_tokenizer().encode(texts).lengths_N
+    return len(rows), int(lengths.sum()), float(bundle.cost_profile.estimate_seconds(lengths).sum())
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return make_rows(3000)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv", "a.csv.gz"])
+def test_a_whole_sample_is_exact(name, tmp_path, rows, bundle, write_rows):
+    path = write_rows(tmp_path / name, rows, row_group_size=400)
+    sample = take(path, bundle, size=1.0, num_shards=1)
+    work = estimate(sample, bundle)
+    num_rows, tokens, _ = true_totals(rows, bundle)
+    assert sample.is_whole
+    assert work.rows.low == pytest.approx(work.rows.value) == work.rows.high == num_rows
+    assert work.tokens.value == pytest.approx(tokens)
+    assert work.tokens.high - work.tokens.low == pytest.approx(0, abs=1e-6 * tokens)
+    assert work.bad_share == pytest.approx(sum(not row["text"] for row in rows) / num_rows)
+    assert sum(work.histogram.values()) == pytest.approx(sum(bool(row["text"]) for row in rows))
+    different = len({row["text"] for row in rows if row["text"]})
+    good = sum(bool(row["text"]) for row in rows)
+    assert work.repeat_share.value == pytest.approx(1 - different / good)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
+def test_windows_tile_every_format(name, tmp_path, rows, bundle, write_rows):
+    path = write_rows(tmp_path / name, rows, row_group_size=400)
+    sample = take(path, bundle, size=1.0, num_shards=70)
+    assert len(sample.windows) == sample.num_windows == 70
+    assert sum(window.num_rows for window in sample.windows) == len(rows)
+    assert sum(window.size for window in sample.windows) == sample.total_size
+
+
+def test_csv_records_are_found_behind_line_breaks(tmp_path, bundle, write_rows):
+    rows = [{"id": "x,y", "text": "a cat\nsat, on\n\nthe mat" * (1 + n % 3)} for n in range(600)]
+    path = write_rows(tmp_path / "a.csv", rows)
+    sample = take(path, bundle, size=1.0, num_shards=40)
+    found = sum(window.num_rows for window in sample.windows)
+    assert found == pytest.approx(len(rows), abs=40)  # a window may begin with a torn record
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_intervals_hold_the_truth_as_often_as_they_say(name, tmp_path, rows, bundle, write_rows):
+    path = write_rows(tmp_path / name, rows, row_group_size=1000)
+    num_rows, tokens, _ = true_totals(rows, bundle)
+    whole = estimate(take(path, bundle, size=1.0), bundle)
+    held = {"tokens": 0, "infer": 0, "rows": 0}
+    errors = []
+    for seed in range(20):
+        work = estimate(take(path, bundle, size=0.1, seed=seed), bundle)
+        held["tokens"] += work.tokens.low <= tokens <= work.tokens.high
+        held["infer"] += work.infer_s.low <= whole.infer_s.value <= work.infer_s.high
+        held["rows"] += work.rows.low <= num_rows <= work.rows.high
+        errors.append(work.tokens.value / tokens - 1)
+    assert min(held.values()) >= 18, held  # 19 expected; the draw is stratified, so rather more
+    assert abs(np.mean(errors)) < 0.02
+    assert 0 < np.std(errors) < 0.1
+
+
+@pytest.mark.parametrize("rows_per_shard", [50, 400, 3000])
+@pytest.mark.parametrize("budget", [64, 512])
+def test_batches_are_expected_as_shards_form_them(rows_per_shard, budget):
+    rng = np.random.default_rng(3)
+    lengths = (2 + rng.geometric(1 / 30, (20_000,))).clip(2, 120)
+    planned = sum(
+        len(plan_batches(shard, max_batch_tokens=budget))
+        for shard in np.split(lengths[:18_000], 18_000 // rows_per_shard)
+    )
+    sample = rng.choice(lengths, 1000, replace=False)
+    batches_L = expected_batches(sample, rows_per_shard=rows_per_shard, max_batch_tokens=budget)
+    assert batches_L[sample].mean() == pytest.approx(planned / 18_000, rel=0.2)
+
+
+def test_a_row_of_its_own_length_is_always_alone():
+    batches_L = expected_batches(np.array([5, 9, 9]), rows_per_shard=1, max_batch_tokens=512)
+    assert batches_L[[5, 9]].tolist() == [1.0, 1.0]
+    batches_L = expected_batches(np.full(9, 4), rows_per_shard=4000, max_batch_tokens=64)
+    assert batches_L[4] == pytest.approx(1 / 16, rel=0.01)
+
+
+def test_repeats_are_counted_within_a_shard(tmp_path, bundle, write_rows):
+    rows = [{"text": f"cat {number // 2 % 500}"} for number in range(8000)]
+    path = write_rows(tmp_path / "a.parquet", rows, row_group_size=8000)
+    work = estimate(take(path, bundle, size=0.05, num_shards=80), bundle)
+    assert work.repeat_share.value == pytest.approx(0.5, abs=0.02)
+    assert work.scored_tokens.value == pytest.approx(work.tokens.value / 2, rel=0.2)
+
+
+def test_more_rows_cost_in_proportion_and_stay_uncertain(tmp_path, rows, bundle, write_rows):
+    path = write_rows(tmp_path / "a.parquet", rows, row_group_size=1000)
+    sample = take(path, bundle, size=1.0)
+    here, there = estimate(sample, bundle), estimate(sample, bundle, rows=3_000_000)
+    assert there.rows.value == 3_000_000
+    assert there.tokens.value == pytest.approx(1000 * here.tokens.value)
+    assert here.relative_error == pytest.approx(0, abs=1e-6)
+    assert there.relative_error > 0.01
+    assert there.num_shards > here.num_shards
+    with pytest.raises(InputError, match="--rows 0: give at least 1"):
+        estimate(sample, bundle, rows=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "what"),
+    [
+        (0.01, "about 300 rows is too small for --sample 0.01: 3 rows, and an estimate needs 100"),
+        (50, "50 rows, and an estimate needs 100; give --sample 1 to read all"),
+        (0, "--sample 0: give a share up to 1"),
+        (-1, "--sample -1: give a share"),
+        (1.5, "--sample 1.5: give a share up to 1, or a whole number of rows"),
+    ],
+)
+def test_a_sample_that_says_nothing_is_refused(tmp_path, rows, bundle, write_rows, size, what):
+    path = write_rows(tmp_path / "a.parquet", rows[:300])
+    with pytest.raises(InputError, match=what):
+        take(path, bundle, size=size)
+
+
+def test_a_tiny_corpus_is_read_whole(tmp_path, bundle, write_rows):
+    path = write_rows(tmp_path / "a.parquet", [{"text": "a cat"}, {"text": "a cat"}])
+    work = estimate(take(path, bundle), bundle)
+    assert (work.rows.value, work.tokens.value, work.sampled_rows) == (2, 8, 2)
+    assert work.tokens.low == work.tokens.high
+
+
+def test_a_corpus_without_text_is_refused(tmp_path, bundle, write_rows):
+    path = write_rows(tmp_path / "a.parquet", [{"text": " "}] * 5)
+    with pytest.raises(InputError, match="no sampled row holds a usable text"):
+        estimate(take(path, bundle), bundle)
+    window = Window(
+        size=1,
+        num_rows=0,
+        num_bad=0,
+        num_unique=0,
+        lengths_S=np.zeros(0, np.int64),
+        is_first_S=np.zeros(0, bool),
+    )
+    sample = CorpusSample(
+        windows=(window,),
+        total_size=1,
+        num_windows=1,
+        is_rows=True,
+        text_bytes=0,
+        max_length=8,
+    )
+    with pytest.raises(InputError, match="hold no rows"):
+        estimate(sample, bundle)
+
+
+def test_the_profile_decides_the_seconds(tmp_path, rows, bundle, write_rows):
+    sample = take(write_rows(tmp_path / "a.parquet", rows), bundle)
+    profile = profile_of_bundle(bundle)
+    slow = replace(
+        profile,
+        cost=replace(
+            profile.cost, seconds_per_row=tuple(3 * s for s in profile.cost.seconds_per_row)
+        ),
+        tokenize_s_per_token=1.0,
+        overhead_share=0.5,
+    )
+    work = estimate_work(sample, slow, shards_by=bundle.cost_profile)
+    usual = estimate(sample, bundle)
+    assert work.infer_s.value == pytest.approx(3 * usual.infer_s.value)
+    assert work.tokenize_s == pytest.approx(work.tokens.value)
+    assert work.core_s == pytest.approx(1.5 * work.infer_s.value + work.tokenize_s)
+    assert work.num_shards == usual.num_shards
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(5, 2.5706), (10, 2.2281), (31, 2.0395), (1000, 1.9623)]
+)
+def test_quantiles_are_those_of_the_tables(freedom, quantile):
+    assert student_t(freedom) == pytest.approx(quantile, rel=2e-3)

@@ -1,0 +1,177 @@
+import json
+
+import cluster.corpus.slices
+import pytest
+
+import cluster.execution.job
+import fastformers.inference.openvino_engine
+from cluster.execution.job import plan_prepare, plan_score
+from cluster.settings import CorpusSettings
+from fastformers.errors import BundleError, ChangedWorkError, InputError
+from fastformers.inference.autotune import Tuning
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch):
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 300)
+
+
+@pytest.fixture
+def corpus(tmp_path, write_rows):
+    rows = [{"id": row, "text": f"a cat {row}", "lang": "en"} for row in range(20)]
+    for name in "abc":
+        write_rows(tmp_path / "corpus" / f"{name}.jsonl", rows)
+    return tmp_path / "corpus"
+
+
+def plan(
+    corpus,
+    bundle,
+    output,
+    *,
+    max_batch_tokens=None,
+    fail_on_bad_row=False,
+    engine="onnxruntime",
+    **settings,
+):
+    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
+    return plan_score(
+        str(corpus),
+        bundle.path,
+        str(output),
+        CorpusSettings(**settings),
+        max_batch_tokens=max_batch_tokens,
+        fail_on_bad_row=fail_on_bad_row,
+        engine=engine,
+    )
+
+
+def plan_shards(corpus, bundle, output, **settings):
+    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
+    return plan_prepare(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
+
+
+def test_a_token_budget_below_one_is_refused(corpus, bundle, tmp_path):
+    with pytest.raises(InputError, match="--max-batch-tokens 0: give at least 1"):
+        plan(corpus, bundle, tmp_path / "out", max_batch_tokens=0)
+
+
+def test_text_columns_must_suit_the_bundle(corpus, bundle, pair_bundle, tmp_path):
+    with pytest.raises(InputError, match="scores text pairs: give --text-pair-column"):
+        plan(corpus, pair_bundle, tmp_path / "out")
+    with pytest.raises(InputError, match="scores single texts: leave --text-pair-column out"):
+        plan(corpus, bundle, tmp_path / "out", text_pair_column="lang")
+    assert plan(corpus, pair_bundle, tmp_path / "out", text_pair_column="lang").corpus
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(
+    ("task", "taken", "free"),
+    [
+        ("text-classification", ("label", "probability", "error"), ("score", "labels")),
+        ("multi-label-classification", ("labels", "probabilities", "error"), ("label",)),
+        ("regression", ("score", "error"), ("label", "probability")),
+        ("embedding", ("embedding", "error"), ("label", "score")),
+    ],
+)
+def test_columns_of_the_predictions_cannot_be_kept(
+    write_rows, bundle_factory, run_locally, tmp_path, task, taken, free, prepared
+):
+    columns = (*taken, *free)
+    path = write_rows(tmp_path / "c.jsonl", [{"text": "a cat", **dict.fromkeys(columns, "x")}] * 9)
+    bundle = bundle_factory(tmp_path / "bundle", task=task)
+    if prepared:  # for a bundle of another task, with the same tokenizer
+        other = bundle_factory(
+            tmp_path / "other", task="regression" if task != "regression" else "embedding"
+        )
+        kept = tuple(name for name in columns if name not in ("score", "embedding", "error"))
+        run_locally(plan_shards(path, other, tmp_path / "shards", keep_columns=kept))
+        path, columns = tmp_path / "shards", kept
+    for name in columns:
+        if name in taken:
+            with pytest.raises(InputError, match=f"--keep-columns {name}: the predictions have"):
+                plan(path, bundle, tmp_path / "out", keep_columns=(name,))
+        else:
+            assert plan(path, bundle, tmp_path / "out", keep_columns=(name,))
+
+
+def test_a_missing_bundle_or_corpus_is_refused(corpus, bundle, tmp_path):
+    with pytest.raises(BundleError, match="not a bundle"):
+        plan_score(
+            str(corpus),
+            tmp_path / "none",
+            str(tmp_path / "out"),
+            CorpusSettings(),
+            max_batch_tokens=None,
+            fail_on_bad_row=False,
+        )
+    with pytest.raises(InputError, match="no such file"):
+        plan(tmp_path / "none", bundle, tmp_path / "out")
+
+
+def test_planning_and_describing_write_nothing(corpus, bundle, tmp_path):
+    described = plan(corpus, bundle, tmp_path / "out", limit=50).describe()
+    assert described["files"] == 3
+    assert described["shards_done"] == 0
+    assert described["slices"] > 1
+    assert described["shard_seconds"] == 0.002
+    assert described["output"] == str(tmp_path / "out")
+    assert json.loads(json.dumps(described)) == described
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_prepared_for_another_tokenizer_are_refused(
+    corpus, bundle, pair_bundle, bundle_factory, tmp_path, run_locally
+):
+    run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
+    shorter = bundle_factory(tmp_path / "shorter", max_length=32)
+    for other in (shorter, pair_bundle):
+        with pytest.raises(InputError, match="prepared for another tokenizer, maximum length"):
+            plan(tmp_path / "shards", other, tmp_path / "out")
+
+
+def test_settings_that_prepared_shards_cannot_honor_are_refused(
+    corpus, bundle, tmp_path, run_locally
+):
+    run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
+    with pytest.raises(InputError, match=r"--keep-columns lang: not prepared \(kept columns: id\)"):
+        plan(tmp_path / "shards", bundle, tmp_path / "out", keep_columns=("id", "lang"))
+    with pytest.raises(InputError, match="--limit applies when a corpus is prepared"):
+        plan(tmp_path / "shards", bundle, tmp_path / "out", limit=5)
+
+
+def test_engine_and_budget_are_chosen_once_and_kept_for_the_rerun(
+    corpus, bundle, tmp_path, monkeypatch, run_locally
+):
+    choices = [Tuning(engine="onnxruntime", max_batch_tokens=n) for n in (128, 512)]
+    monkeypatch.setattr(cluster.plan, "tune", lambda bundle, **asked: choices.pop(0))
+    first = plan(corpus, bundle, tmp_path / "out", engine="auto")
+    run_locally(first)
+    again = plan(corpus, bundle, tmp_path / "out", engine="auto")
+    assert (again.engine, again.max_batch_tokens) == ("onnxruntime", 128)
+    assert again.identity == first.identity
+    assert len(choices) == 1
+    asked = plan(corpus, bundle, tmp_path / "out", max_batch_tokens=64)
+    assert asked.max_batch_tokens == 64
+    with pytest.raises(ChangedWorkError, match="max batch tokens changed"):
+        run_locally(asked)
+
+
+def test_the_engine_is_part_of_what_the_work_is(corpus, bundle, tmp_path, run_locally):
+    pytest.importorskip("openvino")
+    run_locally(plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256))
+    other = plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256, engine="openvino")
+    assert other.work().engine == other.describe()["engine"] == "openvino"
+    with pytest.raises(ChangedWorkError, match="engine changed since"):
+        run_locally(other)
+
+
+def test_a_rerun_needs_the_engine_that_it_began_with(
+    corpus, bundle, tmp_path, run_locally, monkeypatch
+):
+    pytest.importorskip("openvino")
+    options = {"max_batch_tokens": 256}
+    run_locally(plan(corpus, bundle, tmp_path / "out", engine="openvino", **options))
+    monkeypatch.setattr(fastformers.openvino_engine, "is_installed", lambda: False)
+    with pytest.raises(InputError, match="openvino: it is not installed"):
+        plan(corpus, bundle, tmp_path / "out", engine="auto", **options)

@@ -1,0 +1,297 @@
+import os
+import re
+from pathlib import Path
+
+import cluster.corpus.slices
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import cluster.execution.run
+from cluster.execution.job import plan_prepare, plan_score
+from cluster.settings import CorpusSettings
+from cluster.shards import preparation
+from cluster.storage import Directory
+from fastformers.errors import (
+    ChangedWorkError,
+    FastformersError,
+    InputError,
+    ScoringError,
+    StorageError,
+)
+
+TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch):
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 300)
+    monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 300)
+
+
+@pytest.fixture
+def corpus(tmp_path, write_rows):
+    """Three files of 17, 9 and 30 rows."""
+    for number, name in enumerate("abc"):
+        rows = [
+            {"id": 100 * number + row, "text": f"{TEXTS[row % 8]} {row}", "lang": "en"}
+            for row in range((17, 9, 30)[number])
+        ]
+        write_rows(tmp_path / "corpus" / f"{name}.jsonl", rows)
+    return tmp_path / "corpus"
+
+
+def plan(corpus, bundle, output, *, max_batch_tokens=None, fail_on_bad_row=False, **settings):
+    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
+    return plan_score(
+        str(corpus),
+        bundle.path,
+        str(output),
+        CorpusSettings(**settings),
+        max_batch_tokens=max_batch_tokens,
+        fail_on_bad_row=fail_on_bad_row,
+    )
+
+
+def plan_shards(corpus, bundle, output, **settings):
+    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
+    return plan_prepare(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
+
+
+def predictions(output):
+    parts = sorted((Path(output) / "predictions").iterdir())
+    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
+
+
+def dead_letters(output):
+    return pyarrow.parquet.read_table(Path(output) / "dead_letters.parquet").to_pylist()
+
+
+def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_locally):
+    result = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    table = predictions(tmp_path / "out")
+    ids = [*range(17), *range(100, 109), *range(200, 230)]
+    assert table["id"].to_pylist() == ids
+    assert table["error"].null_count == len(ids)
+    assert result.dead_letters == 0
+    assert dead_letters(tmp_path / "out") == []
+    assert len(result.shards) > 5
+    assert [shard.name for shard in result.shards] == sorted(s.name for s in result.shards)
+    assert not list((tmp_path / "out" / "shards").glob("part-*"))
+    assert 0 <= result.setup_s <= result.wall_s
+    assert set(result.slice_phase_s) == {"read", "tokenize", "write"}
+
+
+def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally, monkeypatch):
+    first = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    before = predictions(tmp_path / "out")
+    monkeypatch.setattr(cluster.run, "connect", None)
+    again = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    assert again.receipts == []
+    assert {receipt.shard for receipt in again.resumed} == {shard.name for shard in first.shards}
+    assert again.shards == first.shards
+    assert predictions(tmp_path / "out").equals(before)
+
+
+def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_locally):
+    first = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    before = predictions(tmp_path / "out")
+    parts = sorted((tmp_path / "out" / "predictions").iterdir())
+    parts[0].unlink()
+    parts[2].write_bytes(parts[2].read_bytes()[:-50])
+    pyarrow.parquet.write_table(pa.table({"label": ["yes"]}), parts[3])
+    (tmp_path / "out" / "predictions" / f".{parts[0].name}.abc.incomplete").write_bytes(b"half")
+
+    again = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    assert sorted(receipt.shard for receipt in again.receipts) == [
+        first.shards[number].name for number in (0, 2, 3)
+    ]
+    assert len(again.resumed) == len(first.shards) - 3
+    assert predictions(tmp_path / "out").equals(before)
+    assert sorted((tmp_path / "out" / "predictions").iterdir()) == parts
+
+
+def changed(error):
+    """What an error says has changed."""
+    return re.search("another run: (.*) changed since", str(error.value)).group(1).split(", ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"max_batch_tokens": 128}, ["max batch tokens"]),
+        ({"keep_columns": ()}, ["keep columns"]),
+        ({"keep_columns": ("id", "lang")}, ["keep columns"]),
+        ({"limit": 5}, ["limit"]),
+        ({"shard_seconds": 0.003}, ["shard seconds"]),
+        ({"shard_seconds": None}, ["shard seconds"]),
+        ({"text_column": "lang"}, ["text columns"]),
+        ({"limit": 5, "max_batch_tokens": 128}, ["limit", "max batch tokens"]),
+    ],
+)
+def test_changed_settings_are_named(corpus, bundle, tmp_path, run_locally, settings, names):
+    run_locally(plan(corpus, bundle, tmp_path / "out"))
+    before = predictions(tmp_path / "out")
+    with pytest.raises(ChangedWorkError) as caught:
+        run_locally(plan(corpus, bundle, tmp_path / "out", **settings))
+    assert sorted(changed(caught)) == names
+    assert str(caught.value).startswith(f"--output {tmp_path / 'out'}: ")
+    assert predictions(tmp_path / "out").equals(before)
+
+
+@pytest.mark.parametrize("change", ["touch", "add", "rename", "remove"])
+def test_a_changed_corpus_is_named(corpus, bundle, tmp_path, write_rows, run_locally, change):
+    run_locally(plan(corpus, bundle, tmp_path / "out"))
+    path = corpus / "b.jsonl"
+    if change == "touch":
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    elif change == "add":
+        write_rows(corpus / "d.jsonl", [{"id": 1, "text": "a"}])
+    elif change == "rename":
+        path.rename(corpus / "d.jsonl")
+    else:
+        path.unlink()
+    with pytest.raises(ChangedWorkError) as caught:
+        run_locally(plan(corpus, bundle, tmp_path / "out"))
+    assert changed(caught) == ["corpus files"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "names"),
+    [
+        ({"labels": ("neg", "pos")}, ["bundle"]),
+        ({"num_layers": 1}, ["bundle"]),
+        ({"max_length": 32}, ["bundle", "tokenizer"]),
+    ],
+)
+def test_another_bundle_is_named(
+    corpus, bundle, bundle_factory, tmp_path, run_locally, shape, names
+):
+    run_locally(plan(corpus, bundle, tmp_path / "out"))
+    other = bundle_factory(tmp_path / "other", **shape)
+    with pytest.raises(ChangedWorkError) as caught:
+        run_locally(plan(corpus, other, tmp_path / "out"))
+    assert sorted(changed(caught)) == names
+
+
+def test_the_same_bundle_elsewhere_is_no_change(
+    corpus, bundle, bundle_factory, tmp_path, run_locally
+):
+    run_locally(plan(corpus, bundle, tmp_path / "out"))
+    moved = bundle_factory(tmp_path / "moved")
+    assert run_locally(plan(corpus, moved, tmp_path / "out")).receipts == []
+
+
+def test_an_output_with_something_else_in_it_is_refused(corpus, bundle, tmp_path, run_locally):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="not empty and holds no run of ours"):
+        run_locally(plan(corpus, bundle, tmp_path / "out"))
+    with pytest.raises(InputError, match="not empty and holds no run of ours"):
+        run_locally(plan_shards(corpus, bundle, tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_an_empty_output_directory_is_fine(corpus, bundle, tmp_path, run_locally):
+    (tmp_path / "out").mkdir()
+    assert run_locally(plan(corpus, bundle, tmp_path / "out")).receipts
+
+
+def test_an_output_that_is_a_file_is_refused_in_one_line(corpus, bundle, tmp_path, run_locally):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(FastformersError, match=str(tmp_path / "out")):
+        run_locally(plan(corpus, bundle, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"identity": null}', "not JSON"])
+def test_a_foreign_run_file_is_refused_in_one_line(corpus, bundle, tmp_path, run_locally, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text(content)
+    with pytest.raises(FastformersError, match=str(tmp_path / "out")):
+        run_locally(plan(corpus, bundle, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("num_writes", range(0, 30, 3))
+def test_a_run_that_was_killed_goes_on(
+    corpus, bundle, tmp_path, run_locally, monkeypatch, num_writes
+):
+    """Killed as it would write its first file, its fourth, and so on."""
+    run_locally(plan(corpus, bundle, tmp_path / "whole"))
+    write, left = Directory.write, iter(range(num_writes))
+
+    def dying_write(self, name):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return write(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "write", dying_write)
+        with pytest.raises(KeyboardInterrupt):
+            run_locally(plan(corpus, bundle, tmp_path / "out"))
+    run_locally(plan(corpus, bundle, tmp_path / "out"))
+    assert predictions(tmp_path / "out").equals(predictions(tmp_path / "whole"))
+
+
+def test_prepared_shards_are_scored_like_their_corpus(corpus, bundle, tmp_path, run_locally):
+    prepared_run = plan_shards(corpus, bundle, tmp_path / "shards", keep_columns=("lang", "id"))
+    result = run_locally(prepared_run)
+    assert result.receipts == []
+    run_locally(plan(corpus, bundle, tmp_path / "direct"))
+    run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
+    assert predictions(tmp_path / "out").equals(predictions(tmp_path / "direct"))
+    assert len(list((tmp_path / "shards").glob("part-*"))) == len(result.shards)
+    assert run_locally(
+        plan_shards(corpus, bundle, tmp_path / "shards", keep_columns=("lang", "id"))
+    )
+
+
+def test_prepared_shards_serve_every_bundle_with_their_tokenizer(
+    corpus, bundle, bundle_factory, tmp_path, run_locally
+):
+    run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
+    smaller = bundle_factory(tmp_path / "smaller", num_layers=1)
+    run_locally(plan(tmp_path / "shards", smaller, tmp_path / "out"))
+    assert predictions(tmp_path / "out").num_rows == 56
+    with pytest.raises(ChangedWorkError) as caught:
+        run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
+    assert changed(caught) == ["bundle"]
+
+
+def test_an_unfinished_preparation_is_not_scored(corpus, bundle, tmp_path, run_locally):
+    preparing = plan_shards(corpus, bundle, tmp_path / "shards")
+    run_locally(preparing)
+    preparation.identify(preparing.shards, preparing.identity, complete=False)
+    with pytest.raises(InputError, match="preparation is incomplete"):
+        run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
+
+
+def test_the_limit_takes_the_first_rows(corpus, bundle, tmp_path, run_locally):
+    run_locally(plan(corpus, bundle, tmp_path / "out", limit=20))
+    assert predictions(tmp_path / "out")["id"].to_pylist() == [*range(17), 100, 101, 102]
+
+
+def test_bad_rows_stop_a_run_that_wants_none(bundle, tmp_path, write_rows, run_locally):
+    """They are listed all the same, and a second run refuses them again."""
+    path = write_rows(tmp_path / "a.jsonl", [{"id": 0, "text": "a"}, {"id": 1, "text": ""}])
+    for _ in range(2):
+        with pytest.raises(ScoringError, match=r"dead_letters\.parquet: lists 1 rows"):
+            run_locally(plan(path, bundle, tmp_path / "out", fail_on_bad_row=True))
+        assert [letter["file_row"] for letter in dead_letters(tmp_path / "out")] == [1]
+    assert run_locally(plan(path, bundle, tmp_path / "out")).dead_letters == 1
+
+
+def test_skipped_files_are_reported(corpus, bundle, tmp_path, write_rows, run_locally):
+    for path in corpus.iterdir():
+        path.unlink()
+    for name in "ab":
+        write_rows(corpus / f"{name}.parquet", [{"id": 1, "text": name}])
+    (corpus / "b.parquet").write_bytes(b"not Parquet")
+    run = plan(corpus, bundle, tmp_path / "out", skip_unreadable_files=True)
+    assert list(run_locally(run).skipped_files) == [str(corpus / "b.parquet")]
+    assert predictions(tmp_path / "out").num_rows == 1
+
+
+def test_an_output_below_a_file_is_refused_in_one_line(corpus, bundle, tmp_path, run_locally):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file/out"):
+        run_locally(plan(corpus, bundle, tmp_path / "file" / "out"))

@@ -1,0 +1,86 @@
+import pytest
+
+from cluster.pricing.hardware import (
+    CPU_GENERATIONS,
+    GPUS,
+    OTHER_EXTENSIONS_ERROR,
+    SAME_EXTENSIONS_ERROR,
+    SAME_GENERATION_ERROR,
+    UNKNOWN_ERROR,
+    error_between,
+    plan_core,
+)
+from cluster.pricing.prices import load_prices
+
+
+def core(generation, features=(), clock_ghz=None):
+    return plan_core(generation=generation, features=features, clock_ghz=clock_ghz)
+
+
+def test_speed_is_proportional_to_the_clock():
+    slow, fast = core("milan", clock_ghz=2.0), core("milan", clock_ghz=3.0)
+    for is_int8 in (True, False):
+        ratio = fast.speed(is_int8=is_int8) / slow.speed(is_int8=is_int8)
+        assert ratio == pytest.approx(1.5)
+
+
+def test_int8_extensions_help_int8_bundles_alone():
+    plain, vnni = core("skylake", clock_ghz=3.0), core("ice-lake", clock_ghz=3.0)
+    assert vnni.speed(is_int8=True) > 1.5 * plain.speed(is_int8=True)
+    assert vnni.speed(is_int8=False) == plain.speed(is_int8=False)
+
+
+def test_zen_5_takes_the_cycles_it_was_measured_to_take():
+    assert core("turin", clock_ghz=1.0).speed(is_int8=True) == pytest.approx(1.0)
+
+
+def test_a_masked_extension_does_not_count():
+    masked = core("emerald-rapids", ("avx2", "avx512", "vnni"), 3.0)
+    assert masked.speed(is_int8=True) == core("ice-lake", clock_ghz=3.0).speed(is_int8=True)
+    bare = core("emerald-rapids", ("avx2",), 3.0)
+    assert bare.speed(is_int8=True) < masked.speed(is_int8=True)
+
+
+@pytest.mark.parametrize(
+    ("features", "taken_for"),
+    [
+        (("avx2",), "milan"),
+        (("avx2", "avx512", "vnni"), "turin"),
+        ((), "granite-rapids"),
+        (("neon", "dotprod"), "neoverse-n1"),
+        (("neon", "dotprod", "i8mm"), "neoverse-v2"),
+    ],
+)
+def test_a_hidden_processor_is_taken_for_the_fastest_it_could_be(features, taken_for):
+    guess = core(None, features)
+    assert (guess.generation, guess.is_guess) == (taken_for, True)
+    same = [
+        core(name).speed(is_int8=True) / core(name).clock_ghz
+        for name, generation in CPU_GENERATIONS.items()
+        if features and generation.features == features
+    ]
+    assert all(guess.speed(is_int8=True) / guess.clock_ghz >= 0.999 * speed for speed in same)
+
+
+def test_the_error_grows_with_the_distance():
+    assert error_between(core("milan"), core("milan")) == SAME_GENERATION_ERROR
+    assert error_between(core("rome"), core("milan")) == SAME_EXTENSIONS_ERROR
+    assert error_between(core("milan"), core("turin")) == OTHER_EXTENSIONS_ERROR
+    assert error_between(core(None), core("turin")) == UNKNOWN_ERROR
+
+
+def test_a_published_gpu_reaches_less_than_its_peak_and_less_on_narrow_matrices():
+    for gpu in GPUS.values():
+        assert 0.4 * gpu.int8_peak < gpu.multiply_adds_per_s(1024) < 0.6 * gpu.int8_peak
+        assert gpu.multiply_adds_per_s(4096) == gpu.multiply_adds_per_s(1024)
+        assert gpu.multiply_adds_per_s(256) == pytest.approx(gpu.multiply_adds_per_s(1024) / 4)
+
+
+def test_every_shipped_type_can_be_costed():
+    for price in load_prices().values():
+        assert price.cpu_generation in CPU_GENERATIONS
+        assert 2 < price.clock_ghz < 5
+        if price.gpu_count:
+            assert price.gpu_name in GPUS
+        arm = "arm64" in price.cpu
+        assert arm == price.cpu_generation.startswith("neoverse")

@@ -1,0 +1,57 @@
+import importlib.util
+import logging
+import socket
+import threading
+import time
+
+import pytest
+
+from cluster.report.energy import EnergyMeter
+from fastformers.errors import InputError
+
+
+def test_without_codecarbon_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'fastformers\[energy\]'"):
+        EnergyMeter("USA")
+
+
+def test_an_unknown_country_is_refused_before_the_run():
+    pytest.importorskip("codecarbon", reason="energy needs the extra `energy`")
+    with pytest.raises(InputError, match="--energy XXQ"):
+        EnergyMeter("XXQ")
+
+
+@pytest.mark.filterwarnings("default")  # codecarbon's own, and its dependencies'
+def test_energy_of_a_block_without_network_files_or_noise(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("codecarbon", reason="energy needs the extra `energy`")
+
+    def refuse(*_):
+        raise AssertionError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    meter = EnergyMeter("deu")
+    assert meter.energy is None
+    start = time.perf_counter()
+    with meter:
+        pass
+    held_s = time.perf_counter() - start
+    energy = meter.energy
+    assert energy.country == "DEU"
+    assert energy.kwh == pytest.approx(energy.cpu_kwh + energy.gpu_kwh + energy.memory_kwh)
+    assert energy.kwh >= 0
+    assert 0 <= energy.covered_s <= held_s
+    assert energy.cpu_basis in ("read", "modelled")
+    assert list(tmp_path.iterdir()) == []
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    assert not [t for t in threading.enumerate() if t.name == "energy"]
+
+
+@pytest.fixture(autouse=True)
+def codecarbon_logger():
+    logger = logging.getLogger("codecarbon")
+    was = logger.disabled
+    yield
+    logger.disabled = was

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import cluster.corpus.slices
+import pyarrow.parquet
+import pytest
+
+from cluster.execution.job import plan_score
+from cluster.settings import CorpusSettings
+
+TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
+
+
+def plan(corpus, bundle, output, *, shard_seconds=0.002):
+    return plan_score(
+        str(corpus),
+        bundle.path,
+        str(output),
+        CorpusSettings(keep_columns=("id",), shard_seconds=shard_seconds),
+        max_batch_tokens=None,
+        fail_on_bad_row=False,
+    )
+
+
+def dead_letters(output):
+    return pyarrow.parquet.read_table(Path(output) / "dead_letters.parquet").to_pylist()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_dead_letters_name_file_and_row(
+    bundle, tmp_path, write_rows, run_locally, monkeypatch, suffix
+):
+    """Over files that share slices, and slices that share files."""
+    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 1000)
+    sizes = {"a": 23, "b": 1, "c": 2, "d": 40}
+    bad = {("a", 0), ("a", 7), ("a", 22), ("b", 0), ("c", 1), ("d", 0), ("d", 31), ("d", 39)}
+    order = [(name, row) for name, size in sizes.items() for row in range(size)]
+    for name, size in sizes.items():
+        rows = [
+            {"id": row, "text": " " if (name, row) in bad else f"{TEXTS[row % 8]} {row}"}
+            for row in range(size)
+        ]
+        write_rows(tmp_path / "corpus" / f"{name}{suffix}", rows, row_group_size=5)
+
+    result = run_locally(plan(tmp_path / "corpus", bundle, tmp_path / "out", shard_seconds=0.0005))
+    assert len(result.shards) > 10
+    assert max(len(shard.spans) for shard in result.shards) > 1
+    letters = dead_letters(tmp_path / "out")
+    assert result.dead_letters == len(letters) == len(bad)
+    expected = [(number, place) for number, place in enumerate(order) if place in bad]
+    for letter, (corpus_row, (name, file_row)) in zip(letters, expected, strict=True):
+        assert letter["corpus_row"] == corpus_row
+        assert letter["file"] == str(tmp_path / "corpus" / f"{name}{suffix}")
+        assert letter["file_row"] == file_row
+        assert letter["error"] == "column 'text': empty text"
+        part = pyarrow.parquet.read_table(tmp_path / "out" / "predictions" / letter["part"])
+        assert part["error"][letter["part_row"]].as_py() == letter["error"]
+        assert part["id"][letter["part_row"]].as_py() in (file_row, str(file_row))
+
+
+def test_dead_letters_of_earlier_runs_are_listed(bundle, tmp_path, write_rows, run_locally):
+    rows = [{"id": row, "text": "" if row % 5 == 0 else "a cat " * row} for row in range(30)]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    first = run_locally(plan(path, bundle, tmp_path / "out"))
+    letters = dead_letters(tmp_path / "out")
+    sorted((tmp_path / "out" / "predictions").iterdir())[0].unlink()
+    again = run_locally(plan(path, bundle, tmp_path / "out"))
+    assert 0 < len(again.receipts) < len(first.receipts)
+    assert again.dead_letters == first.dead_letters == 6
+    assert dead_letters(tmp_path / "out") == letters

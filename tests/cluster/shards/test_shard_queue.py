@@ -1,0 +1,224 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.shards.layout import Shard
+from cluster.shards.shard_queue import MAX_ATTEMPTS, MAX_FALSE_ALARMS, Lease, ShardQueue
+from fastformers.errors import ScoringError
+
+
+def make_shard(name="00000-00000", *, num_unique=8, predicted_s=1.0):
+    return Shard(
+        name=name,
+        num_rows=num_unique,
+        num_unique=num_unique,
+        num_tokens=num_unique,
+        num_unique_tokens=num_unique,
+        predicted_s=predicted_s,
+        spans=(("a.csv", num_unique),),
+    )
+
+
+def texts_of(lease):
+    """What an actor scores for a lease."""
+    wanted = range(lease.shard.num_unique) if lease.probe is None else lease.probe
+    return set(wanted) - set(lease.skip)
+
+
+def play(shard, dies, *, max_leases=500):
+    """Score one shard with an actor that may die; returns all leases, the committing one last."""
+    queue = ShardQueue()
+    queue.add(shard)
+    leases = []
+    while (lease := queue.lease()) is not None:
+        leases.append(lease)
+        assert len(leases) <= max_leases, "the queue goes on forever"
+        if dies(lease):
+            queue.fail(lease, "its actor died")
+        else:
+            assert queue.complete(lease) == (lease.probe is None)
+    assert queue.num_leased == 0
+    return leases
+
+
+def test_the_costliest_shard_goes_first_and_ties_go_in_corpus_order():
+    queue = ShardQueue()
+    for name, predicted_s in {"d": 1.0, "b": 5.0, "a": 2.0, "c": 5.0}.items():
+        queue.add(make_shard(name, predicted_s=predicted_s))
+    order = []
+    while (lease := queue.lease()) is not None:
+        order.append(lease.shard.name)
+    assert order == ["b", "c", "a", "d"]
+
+
+@given(st.lists(st.sampled_from(["add", "lease", "complete", "fail"]), max_size=60))
+def test_every_shard_is_waiting_leased_or_done(events):
+    queue = ShardQueue()
+    added, leased, done, failed = 0, [], 0, 0
+    for event in events:
+        if event == "add":
+            queue.add(make_shard(f"{added:05d}", predicted_s=added % 3))
+            added += 1
+        elif event == "lease":
+            lease = queue.lease()
+            assert (lease is None) == (len(leased) + done == added)
+            leased += [] if lease is None else [lease]
+        elif leased and event == "complete":
+            done += queue.complete(leased.pop(0))
+        elif leased:
+            queue.fail(leased.pop(), "its actor died")
+            failed += 1
+        assert (len(queue), queue.num_leased) == (added - len(leased) - done, len(leased))
+        assert len({lease.shard.name for lease in leased}) == len(leased)
+        assert queue.num_retries == failed
+
+
+def test_an_empty_queue_has_nothing_to_lease():
+    queue = ShardQueue()
+    assert queue.lease() is None
+    assert (len(queue), queue.num_leased, queue.num_retries) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("num_deaths", range(MAX_ATTEMPTS))
+def test_a_shard_whose_actor_died_is_scored_again(num_deaths):
+    deaths = iter([True] * num_deaths)
+    shard = make_shard()
+    leases = play(shard, lambda lease: next(deaths, False))
+    assert leases == [Lease(shard=shard, attempt=n) for n in range(1, num_deaths + 2)]
+
+
+def test_a_shard_that_came_back_waits_in_its_place():
+    queue = ShardQueue()
+    queue.add(make_shard("cheap", predicted_s=1))
+    queue.add(make_shard("dear", predicted_s=9))
+    queue.fail(queue.lease(), "its actor died")
+    assert [queue.lease().shard.name, queue.lease().shard.name] == ["dear", "cheap"]
+
+
+def test_a_text_that_kills_is_found_by_halves():
+    leases = play(make_shard(num_unique=8), lambda lease: 5 in texts_of(lease))
+    assert [lease.probe for lease in leases] == [
+        *(None, None, None),  # three deaths, then
+        *(range(4), range(4, 6), range(4, 5), range(5, 6)),
+        range(5, 6),  # twice, to be sure
+        None,
+    ]
+    assert [lease.attempt for lease in leases] == list(range(1, 10))
+    assert list(leases[-1].skip) == [5]
+    assert "its actor died" in leases[-1].skip[5]
+    assert all(not lease.skip for lease in leases[:-1])
+
+
+def test_one_death_on_a_text_alone_is_not_enough_to_blame_it():
+    """Machines die on their own, too: here while texts 0 and then 1 are scored alone, once each."""
+    alone = []
+
+    def dies(lease):
+        if lease.probe is None:
+            return len(alone) == 0
+        first_time = lease.probe not in alone
+        alone.append(lease.probe)
+        return len(lease.probe) == 1 and first_time
+
+    leases = play(make_shard(num_unique=2), dies)
+    assert alone == [range(1), range(1), range(1, 2), range(1, 2)]
+    assert leases[-1].probe is None
+    assert leases[-1].skip == {}
+
+
+@given(st.data(), st.integers(1, 70))
+def test_the_killing_texts_are_skipped_and_no_others(data, num_unique):
+    killers = data.draw(st.sets(st.integers(0, num_unique - 1), max_size=3))
+    leases = play(make_shard(num_unique=num_unique), lambda lease: killers & texts_of(lease))
+    assert leases[-1].probe is None
+    assert set(leases[-1].skip) == killers
+    search = MAX_ATTEMPTS + math.ceil(math.log2(num_unique)) + 2
+    assert len(leases) <= len(killers) * search + 1
+
+
+@given(st.data(), st.integers(1, 40), st.lists(st.booleans(), max_size=60))
+def test_unrelated_deaths_blame_no_text_unless_it_was_alone(data, num_unique, unrelated):
+    """A death blames a text only if the actor was scoring that text by itself."""
+    killers = data.draw(st.sets(st.integers(0, num_unique - 1), max_size=3))
+    deaths = iter(unrelated)
+
+    def dies(lease):
+        is_alone = len(texts_of(lease)) <= 1
+        return killers & texts_of(lease) or (not is_alone and next(deaths, False))
+
+    try:
+        leases = play(make_shard(num_unique=num_unique), dies)
+    except ScoringError:
+        assert sum(unrelated) > MAX_FALSE_ALARMS
+    else:
+        assert set(leases[-1].skip) == killers
+
+
+@given(st.data(), st.integers(2, 40))
+def test_a_few_unrelated_deaths_do_not_stop_a_run(data, num_unique):
+    killers = data.draw(st.sets(st.integers(0, num_unique - 1), max_size=2))
+    moments = data.draw(st.sets(st.integers(0, 30), max_size=MAX_FALSE_ALARMS))
+    num_leases = iter(range(10_000))
+
+    def dies(lease):
+        is_unrelated = next(num_leases) in moments and len(texts_of(lease)) > 1
+        return killers & texts_of(lease) or is_unrelated
+
+    assert set(play(make_shard(num_unique=num_unique), dies)[-1].skip) == killers
+
+
+@pytest.mark.parametrize("num_unique", [1, 2, 3, 50])
+def test_a_shard_that_only_dies_as_a_whole_is_given_up(num_unique):
+    """For example because its batches need more memory than there is."""
+    num_deaths = 0
+
+    def dies(lease):
+        nonlocal num_deaths
+        num_deaths += lease.probe is None
+        return lease.probe is None
+
+    with pytest.raises(ScoringError, match="no text of it does alone") as caught:
+        play(make_shard("00007-00001", num_unique=num_unique), dies)
+    assert num_deaths == MAX_ATTEMPTS * (MAX_FALSE_ALARMS + 1)
+    assert "shard 00007-00001" in str(caught.value)
+    assert "--max-batch-tokens" in str(caught.value)
+
+
+def test_the_message_counts_deaths_and_not_the_leases_that_went_well():
+    with pytest.raises(ScoringError, match=r"killed its actor 9 times"):
+        play(make_shard(), lambda lease: lease.probe is None)
+
+
+@pytest.mark.parametrize("num_unique", [2, 3, 50])
+def test_two_texts_that_only_kill_together_blame_neither(num_unique):
+    with pytest.raises(ScoringError, match="no text of it does alone"):
+        play(
+            make_shard(num_unique=num_unique), lambda lease: {0, num_unique - 1} <= texts_of(lease)
+        )
+
+
+@pytest.mark.parametrize("num_unique", [0, 1, 4, 50])
+def test_an_actor_that_always_dies_is_not_the_fault_of_every_text(num_unique):
+    """For example on a machine without the memory to read the shard: the run ends, and says so."""
+    with pytest.raises(ScoringError):
+        play(make_shard(num_unique=num_unique), lambda lease: True, max_leases=300)
+
+
+def test_a_shard_without_texts_is_given_up_if_it_always_dies():
+    def dies(lease):
+        return lease.probe is None
+
+    with pytest.raises(ScoringError):
+        play(make_shard(num_unique=0), dies)
+
+
+def test_each_shard_has_its_own_deaths():
+    queue = ShardQueue()
+    for name in "ab":
+        queue.add(make_shard(name))
+    for _ in range(MAX_ATTEMPTS - 1):
+        for lease in (queue.lease(), queue.lease()):
+            queue.fail(lease, "its actor died")
+    assert [queue.lease().probe, queue.lease().probe] == [None, None]

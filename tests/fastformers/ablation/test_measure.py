@@ -1,0 +1,169 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.pricing.prices import usd_of, usd_per_million
+from fastformers.ablation import measure as ladder_module
+from fastformers.ablation.measure import (
+    Ladder,
+    Rung,
+    Timing,
+    extrapolate,
+    measure_ladder,
+    spread_sample,
+    usd_per_100m,
+)
+from fastformers.ablation.report import headline, summarize
+
+# arXiv:2010.13382, Table 3: BoolQ's 3,270 texts at 0.677 USD an hour.
+PAPER_S = (734.35, 209.29, 22.5, 9.97, 5.68, 4.11, 3.14)
+PAPER_CUMULATIVE = (1.0, 3.51, 32.64, 73.66, 129.29, 178.67, 233.87)
+PAPER_USD = (4223, 1204, 129, 57, 33, 24, 18)
+
+
+def rung(seconds, *, name="rung", logits_NC=None, **changes):
+    """A rung that takes the given seconds in its runs, by turns."""
+    runs = iter(seconds if isinstance(seconds, list) else [seconds])
+    fields = {
+        "num_tokens": 10,
+        "timed_rows": 1,
+        "tokenization_s": 0.5,
+        "note": "made up",
+        **changes,
+    }
+    return Rung(
+        name=name, run=lambda tick: Timing(seconds=next(runs), logits_NC=logits_NC), **fields
+    )
+
+
+def ladder_of(*rungs, num_rows=4, labels_N=None):
+    return Ladder(
+        rungs=rungs,
+        lengths_N=np.arange(1, num_rows + 1),
+        labels_N=labels_N,
+        description="made up",
+    )
+
+
+def measure(ladder, **changes):
+    return measure_ladder(ladder, **{"usd_per_hour": 0.677, "repeats": 1, **changes})
+
+
+def test_the_papers_seconds_give_the_papers_table():
+    ladder = ladder_of(*map(rung, PAPER_S), num_rows=3270)
+    results = measure(ladder)
+    assert [r.cumulative for r in results] == pytest.approx(PAPER_CUMULATIVE, rel=2e-3)
+    assert tuple(round(r.usd_per_100m) for r in results) == PAPER_USD
+    summary = summarize(results, ladder)
+    assert summary["speedup"] == pytest.approx(233.87, rel=1e-4)
+    assert summary["speedup_unpadded"] == pytest.approx(66.7, rel=1e-3)
+    assert summary["speedup_with_tokenization"] == pytest.approx(734.85 / 3.64)
+    assert headline(summary).startswith("233.9x over PyTorch padded to the maximum, 66.7x over")
+
+
+@pytest.mark.parametrize("seconds", PAPER_S)
+def test_a_price_is_that_of_the_clusters_bill(seconds):
+    usd = usd_of(seconds, usd_per_hour=0.677)
+    mine = usd_per_100m(seconds, num_rows=3270, usd_per_hour=0.677)
+    assert mine == pytest.approx(100 * usd_per_million(usd, 3270))
+
+
+def test_each_step_is_against_the_rung_before_and_an_aside_is_no_step():
+    ladder = ladder_of(rung(8.0), rung(4.0), rung(1.0, is_aside=True), rung(2.0))
+    results = measure(ladder)
+    assert [r.cumulative for r in results] == [1, 2, 8, 4]
+    assert [r.step for r in results] == [1, 2, 4, 2]
+    assert summarize(results[:3], ladder)["speedup"] == 2  # the aside does not end the ladder
+    assert summarize(results, ladder)["speedup"] == 4
+
+
+def test_the_median_run_counts_and_every_run_is_kept():
+    seen = []
+    results = measure(ladder_of(rung([5.0, 1.0, 2.0])), repeats=3, on_result=seen.append)
+    assert (results[0].seconds, results[0].runs_s) == (2.0, (5.0, 1.0, 2.0))
+    assert results[0].total_s == 2.5
+    assert seen == results
+
+
+def test_accuracy_is_that_of_the_logits_and_absent_without_labels():
+    logits_NC = np.array([[2, 1], [1, 2], [3, 0], [0, 3]], np.float32)
+    labels_N = np.array([0, 1, 1, 1])
+    judged = measure(ladder_of(rung(1.0, logits_NC=logits_NC), labels_N=labels_N))
+    assert judged[0].accuracy == 0.75
+    assert measure(ladder_of(rung(1.0)))[0].accuracy is None
+
+
+def test_without_text_there_is_no_total():
+    ladder = ladder_of(rung(2.0, tokenization_s=None), rung(1.0, tokenization_s=None))
+    results = measure(ladder)
+    assert [r.total_s for r in results] == [None, None]
+    summary = summarize(results, ladder)
+    assert summary["speedup_with_tokenization"] is None
+    assert "tokenization" not in headline(summary)
+
+
+def test_progress_says_where_it_is_and_how_long_it_takes(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+
+    def run(tick):
+        tick(2)
+        tick(3)
+        return Timing(seconds=1.0, logits_NC=None)
+
+    ticking = Rung(
+        name="slow",
+        run=run,
+        num_tokens=5,
+        timed_rows=1,
+        tokenization_s=None,
+        note="",
+        is_aside=False,
+    )
+    seen = []
+    measure(ladder_of(rung(1.0), ticking), on_progress=seen.append)
+    assert [(p.rung_idx, p.num_rungs, p.name) for p in seen] == [(1, 2, "slow")] * 2
+    assert [p.share for p in seen] == [0.4, 1.0]
+    assert [p.eta_s for p in seen] == [pytest.approx(1.5), 0.0]
+
+
+def test_progress_is_seldom(monkeypatch):
+    monkeypatch.setattr(ladder_module, "_PROGRESS_EVERY_S", 1e9)
+    ticking = Rung(
+        name="fast",
+        run=lambda tick: tick(1) or Timing(seconds=1.0, logits_NC=None),
+        num_tokens=1,
+        timed_rows=1,
+        tokenization_s=None,
+        note="",
+    )
+    measure(ladder_of(ticking), on_progress=lambda progress: pytest.fail("too often"))
+
+
+def test_a_padded_sample_is_scaled_by_its_median_and_others_by_their_mean():
+    times_S = np.array([1.0, 1.0, 4.0])
+    assert extrapolate(times_S, 3270, equal_cost=True) == 3270
+    assert extrapolate(times_S, 3270, equal_cost=False) == 6540
+    assert extrapolate(times_S, 3, equal_cost=True) == 6.0
+
+
+lengths = st.lists(st.integers(1, 512), min_size=1, max_size=200).map(np.array)
+
+
+@given(lengths, st.integers(1, 250))
+def test_a_sample_has_no_text_twice_and_all_texts_if_asked_for(lengths_N, num_rows):
+    sample_S = spread_sample(lengths_N, num_rows)
+    assert len(set(sample_S.tolist())) == min(num_rows, len(lengths_N))
+    if num_rows >= len(lengths_N):
+        assert sample_S.tolist() == list(range(len(lengths_N)))
+
+
+def test_a_sample_over_sorted_lengths_estimates_the_sum_of_a_cost_that_grows_with_length():
+    lengths_N = np.random.default_rng(0).lognormal(4.7, 0.5, 3270).clip(4, 512).astype(int)
+    cost_N = 3e-4 * lengths_N + 1e-7 * lengths_N**2
+    sample_S = spread_sample(lengths_N, 200)
+    estimate = extrapolate(cost_N[sample_S], 3270, equal_cost=False)
+    assert estimate == pytest.approx(cost_N.sum(), rel=0.005)

@@ -1,0 +1,45 @@
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from fastformers.ablation.measure import RungResult
+
+matplotlib = pytest.importorskip("matplotlib")
+
+from fastformers.ablation.plot import draw_ladder  # noqa: E402
+
+
+def result(name, cumulative, usd, **changes):
+    return RungResult(
+        name=name,
+        seconds=1.0,
+        accuracy=changes.get("accuracy"),
+        usd_per_100m=usd,
+        cumulative=cumulative,
+        step=1.0,
+        tokenization_s=None,
+        total_s=None,
+        timed_rows=1,
+        runs_s=(1.0,),
+        note="",
+        is_aside=changes.get("is_aside", False),
+    )
+
+
+def test_every_bar_has_its_name_and_its_numbers(tmp_path):
+    results = [
+        result("padded", 1.0, 4223.0, accuracy=0.7401),
+        result("pruned", 233.87, 18.0),
+        result("beside", 250.0, 17.0, is_aside=True),
+    ]
+    paths = [tmp_path / "a.png", tmp_path / "a.svg"]
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text as text
+        draw_ladder(results, paths, title="A ladder")
+    assert paths[0].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    texts = " ".join(ElementTree.parse(paths[1]).getroot().itertext())
+    for shown in (
+        *("A ladder", "padded (accuracy 74.01)", "pruned", "beside"),
+        *("1.00x", "233.87x", "250.00x", "4,223", "18", "17"),
+        *("cumulative speed-up", "USD per 100 million texts"),
+    ):
+        assert shown in texts

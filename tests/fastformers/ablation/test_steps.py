@@ -1,0 +1,187 @@
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from fastformers.errors import BundleError
+from fastformers.inference.engine import OnnxEngine
+from fastformers.inference.tokenizer import Tokenizer
+
+torch = pytest.importorskip("torch")
+
+from fastformers.ablation import steps as rungs_module  # noqa: E402
+from fastformers.ablation.steps import engine_rung, instances_rung, pytorch_baselines, pytorch_rung  # noqa: E402
+from fastformers.models.forward import teacher_logits  # noqa: E402
+
+TWO_CORES = [tuple(sorted(os.sched_getaffinity(0)))] * 2
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer_json, make_texts):
+    return Tokenizer(tokenizer_json, max_length=48).encode(make_texts(30), make_texts(30, seed=1))
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The inputs and outputs of every call of a model, and the threads it was to run with."""
+    calls = []
+    # Only written down: two threads wait for each other for seconds where other work runs.
+    threads = [torch.get_num_threads()]
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+
+    def watch(model):
+        forward = model.forward
+
+        def spy(**inputs):
+            output = forward(**inputs)
+            calls.append((inputs, output.logits, threads[-1]))
+            return output
+
+        monkeypatch.setattr(model, "forward", spy)
+        return model
+
+    watch.calls = calls
+    return watch
+
+
+def ticks():
+    counted = []
+    return counted, counted.append
+
+
+def test_padding_runs_every_text_at_full_length_and_changes_no_logit(make_teacher, rows, seen):
+    model = make_teacher()
+    expected_NC = teacher_logits(model, rows)
+    seen(model)
+    rung = pytorch_rung(
+        "padded",
+        model,
+        rows,
+        num_threads=2,
+        logits_NC=expected_NC,
+        tokenization_s=None,
+        padded_to=64,
+    )
+    counted, tick = ticks()
+    threads_before = torch.get_num_threads()
+    timing = rung.run(tick)
+    assert torch.get_num_threads() == threads_before
+    calls = seen.calls[1:]  # the first is the warm-up
+    assert {call[0]["input_ids"].shape for call in calls} == {(1, 64)}
+    assert {call[2] for call in calls} == {2}
+    logits_NC = torch.cat([call[1] for call in calls]).numpy()
+    np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-4)
+    assert timing.seconds > 0
+    assert (counted, rung.num_tokens) == ([64] * 30, 64 * 30)
+    assert (rung.timed_rows, rung.note) == (30, "fp32, batch 1, 2 threads")
+
+
+def test_unpadded_runs_each_text_at_its_own_length(make_teacher, rows, seen):
+    model = seen(make_teacher())
+    rung = pytorch_rung("unpadded", model, rows, num_threads=1, logits_NC=None, tokenization_s=None)
+    counted, tick = ticks()
+    rung.run(tick)
+    lengths = [call[0]["input_ids"].shape[1] for call in seen.calls[1:]]
+    assert lengths == rows.lengths_N.tolist() == counted
+    assert rung.num_tokens == sum(lengths)
+
+
+def test_baselines_time_a_sample_and_say_so(make_teacher, rows, seen, monkeypatch):
+    scaled = []
+    monkeypatch.setattr(
+        rungs_module,
+        "extrapolate",
+        lambda times_S, num_rows, *, equal_cost: scaled.append((len(times_S), equal_cost)) or 7.0,
+    )
+    padded, unpadded = pytorch_baselines(
+        seen(make_teacher()),
+        rows,
+        padded_to=64,
+        num_threads=1,
+        baseline_rows=4,
+        logits_NC=None,
+        tokenization_s=0.25,
+    )
+    assert padded.name == "PyTorch out of the box, padded to 64"
+    assert unpadded.name == "+ dynamic sequence length"
+    assert [rung.run(lambda n: None).seconds for rung in (padded, unpadded)] == [7.0, 7.0]
+    assert scaled == [(4, True), (4, False)]
+    assert "4 of 30 texts timed (median text x texts)" in padded.note
+    assert "4 of 30 texts timed (evenly over sorted lengths" in unpadded.note
+    lengths = [call[0]["input_ids"].shape[1] for call in seen.calls]
+    assert lengths[:5] == [64] * 5
+    spread = lengths[6:]
+    assert spread == sorted(spread)
+    assert spread[0] < np.median(rows.lengths_N) < spread[-1]
+
+
+@pytest.mark.parametrize("kind", ["one session", "instances"])
+def test_engine_rungs_give_each_texts_own_logits_in_order(pair_bundle, rows, kind):
+    expected_NC = np.concatenate(
+        [
+            OnnxEngine(pair_bundle.model_path).run(
+                rows.batch_ids(np.array([row])), rows.batch_types(np.array([row]))
+            )
+            for row in range(len(rows))
+        ]
+    )
+    if kind == "one session":
+        rung = engine_rung("int8", pair_bundle.model_path, rows, num_threads=2, tokenization_s=None)
+        assert rung.note == "batch 1, 2 threads, session creation included"
+    else:
+        rung = instances_rung(
+            "instances",
+            pair_bundle.model_path,
+            rows,
+            cpus_of_instance=TWO_CORES,
+            max_batch_tokens=128,
+            tokenization_s=None,
+        )
+        assert rung.note.startswith("2 instances x 1 thread, length-sorted batches of up to 128")
+    counted, tick = ticks()
+    timing = rung.run(tick)
+    np.testing.assert_allclose(timing.logits_NC, expected_NC, atol=1e-5)
+    assert expected_NC.std(axis=0).min() > 0.01
+    assert sum(counted) == rung.num_tokens == rows.lengths_N.sum()
+    assert timing.seconds > 0
+
+
+def test_instances_are_pinned_threads_with_one_session_each(pair_bundle, rows, monkeypatch):
+    cpu = min(os.sched_getaffinity(0))
+    created = []
+    together = threading.Barrier(3, timeout=60)
+
+    class Engine(OnnxEngine):
+        def __init__(self, model, *, num_threads):
+            together.wait()  # a thread that was done at once would take the next instance too
+            created.append((threading.get_ident(), num_threads, os.sched_getaffinity(0)))
+            super().__init__(model, num_threads=num_threads)
+
+    monkeypatch.setattr(rungs_module, "OnnxEngine", Engine)
+    allowed = os.sched_getaffinity(0)
+    instances_rung(
+        "instances",
+        pair_bundle.model_path,
+        rows,
+        cpus_of_instance=[(cpu,)] * 3,
+        max_batch_tokens=64,
+        tokenization_s=None,
+    ).run(lambda num_tokens: None)
+    assert len({ident for ident, _, _ in created}) == 3
+    assert [(threads, cpus) for _, threads, cpus in created] == [(1, {cpu})] * 3
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_an_instance_that_fails_fails_the_rung(rows, tmp_path):
+    rung = instances_rung(
+        "instances",
+        tmp_path / "none.onnx",
+        rows,
+        cpus_of_instance=TWO_CORES,
+        max_batch_tokens=64,
+        tokenization_s=None,
+    )
+    with pytest.raises(BundleError, match=r"none\.onnx"):
+        rung.run(lambda num_tokens: None)

@@ -1,0 +1,207 @@
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+
+from fastformers.benchmark import comparison, operator_profile  # noqa: E402
+from fastformers.benchmark.baselines import (  # noqa: E402
+    OpenVinoRival,
+    PyTorchRival,
+    StockRival,
+    make_rivals,
+    write_rival_models,
+    write_stock_graph,
+)
+from fastformers.benchmark.comparison import dissect, race_engines  # noqa: E402
+from fastformers.benchmark.operator_profile import profile_operators  # noqa: E402
+from fastformers.benchmark.random_models import make_stand_in  # noqa: E402
+from fastformers.benchmark.timing import measure_rates, plan_exact, plan_sorted, predict_all  # noqa: E402
+from fastformers.errors import InputError  # noqa: E402
+from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
+from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.layers import keep_heads, keep_neurons, layer_parts  # noqa: E402
+
+NUM_LAYERS, WIDTH, NEURONS, CLASSES = 2, 32, 64, 2
+RIVALS = [
+    "PyTorch float32",
+    "ORT stock int8",
+    "OpenVINO int8, exact lengths, 100 tokens",
+    "OpenVINO int8, padded to 16, 100 tokens",
+    "OpenVINO int8, exact lengths, 400 tokens",
+    "OpenVINO int8, padded to 16, 400 tokens",
+]
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer_json, make_texts):
+    return Tokenizer(tokenizer_json, max_length=128).encode(make_texts(80))
+
+
+@pytest.fixture(scope="module")
+def model(make_teacher):
+    return make_teacher(max_position_embeddings=128)
+
+
+@pytest.fixture(scope="module")
+def expected_NC(model, rows):
+    return teacher_logits(model, rows)
+
+
+@pytest.fixture(scope="module")
+def models(model, rows, tmp_path_factory):
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    return write_rival_models(model, rows, tmp_path_factory.mktemp("rivals"))
+
+
+@pytest.fixture
+def rivals(models):
+    return {r.name: r for r in make_rivals(models, num_threads=1, max_batch_tokens=100)}
+
+
+def check_int8(logits_NC, expected_NC):
+    """The same but for int8: nearly all labels, and logits that rise and fall together."""
+    assert expected_NC.std(axis=0).min() > 0.1
+    assert (logits_NC.argmax(axis=1) == expected_NC.argmax(axis=1)).mean() >= 0.9
+    for of_class, expected in zip(logits_NC.T, expected_NC.T, strict=True):
+        assert np.corrcoef(of_class, expected)[0, 1] > 0.95
+
+
+def stacked(run, batches):
+    """Logits of all rows, in their order."""
+    logits = np.concatenate([run(batch) for batch in batches])
+    return logits[np.argsort(np.concatenate([batch.rows_B for batch in batches]))]
+
+
+def prune(model, *heads):
+    """Leave each layer these heads and some neurons, as `prune_model` does."""
+    for layer, kept in zip(layer_parts(model), heads, strict=True):
+        keep_heads(layer, kept)
+        keep_neurons(layer, range(40))
+    model.config.pruned_layers = [{"num_heads": len(kept), "ffn_width": 40} for kept in heads]
+
+
+def operators(path):
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def plan_both(rows):
+    return plan_exact(rows, max_batch_tokens=64), plan_sorted(rows, num_rows=16)
+
+
+def test_pytorch_computes_padded_and_exact_batches_alike(model, rows, expected_NC):
+    for batches in plan_both(rows):
+        logits_NC = stacked(PyTorchRival(model).run, batches)
+        np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-4)
+
+
+def test_the_stock_graph_computes_the_same_but_for_int8(model, rows, expected_NC, tmp_path):
+    write_stock_graph(model, tmp_path / "stock.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["stock.onnx"]
+    rival = StockRival(tmp_path / "stock.onnx", num_threads=1)
+    for batches in plan_both(rows):
+        check_int8(stacked(rival.run, batches), expected_NC)
+
+
+def test_openvino_computes_the_same_but_for_int8(models, rows, expected_NC):
+    exact, padded = plan_both(rows)
+    masked = OpenVinoRival(models.openvino_masked, num_threads=1, masked=True)
+    unmasked = OpenVinoRival(models.openvino_exact, num_threads=1, masked=False)
+    logits_NC = stacked(unmasked.run, exact)
+    check_int8(logits_NC, expected_NC)
+    # Ranges are fixed, so that neither a mask nor padding nor batch-mates change a logit.
+    for batches in (exact, padded):
+        np.testing.assert_allclose(stacked(masked.run, batches), logits_NC, atol=1e-3)
+
+
+def test_all_rivals_are_there_with_batches_of_their_liking(rivals, rows, expected_NC):
+    assert list(rivals) == RIVALS
+    assert [name for name, rival in rivals.items() if rival.fixed_shapes] == RIVALS[:3]
+    for name, rival in rivals.items():
+        batches = rival.plan(rows)
+        sizes = [batch.ids_BT.size for batch in batches if len(batch.ids_BT) > 1]
+        if name.startswith("OpenVINO"):
+            budget = 100 if "100 tokens" in name else 400
+            assert min(100, budget) / 2 < max(sizes) <= budget
+            is_padded = any(batch.num_tokens < batch.ids_BT.size for batch in batches)
+            assert is_padded == ("padded" in name)
+        else:
+            assert [len(batch.ids_BT) for batch in batches] == [32, 32, 16]
+        check_int8(predict_all(rival, rows), expected_NC)
+
+
+@pytest.mark.parametrize("pruned", [False, True], ids=["whole", "pruned"])
+def test_the_stock_recipe_fuses_and_quantizes_attention(make_prunable, rows, tmp_path, pruned):
+    model = make_prunable(num_hidden_layers=2)
+    if pruned:
+        prune(model, [0, 2, 3], [0, 1, 3])
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    write_stock_graph(model, tmp_path / "stock.onnx")
+    found = operators(tmp_path / "stock.onnx")
+    assert found["QAttention"] == 2
+    assert found["SkipLayerNormalization"] == 2 * 2
+    assert found["BiasGelu"] >= 2
+    assert found["Softmax"] == found["MatMul"] == 0
+    rival = StockRival(tmp_path / "stock.onnx", num_threads=1)
+    logits_NC = stacked(rival.run, plan_sorted(rows, num_rows=16))
+    check_int8(logits_NC, teacher_logits(model, rows))
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert model.config._attn_implementation != "eager"
+
+
+def test_layers_of_different_numbers_of_heads_stay_unfused_and_are_refused(make_teacher, tmp_path):
+    model = make_teacher(num_attention_heads=4)
+    prune(model, [0, 2, 3], [1])
+    with pytest.raises(InputError, match="layers that differ in their numbers of heads"):
+        write_stock_graph(model, tmp_path / "stock.onnx")
+
+
+def test_an_architecture_that_stays_unfused_is_refused_by_name(make_teacher, tmp_path):
+    with pytest.raises(InputError, match="does not fuse 'mpnet' models"):
+        write_stock_graph(make_teacher("MPNet"), tmp_path / "stock.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_stock_graph_computes_every_layer_for_every_token(model, rows, tmp_path):
+    """Else the whole model's arithmetic at the machine's peak would be too little."""
+    write_stock_graph(model, tmp_path / "stock.onnx")
+    (batch,) = plan_sorted(rows.slice(0, 3), num_rows=3)
+    num_rows, length = batch.ids_BT.shape
+    feed = StockRival(tmp_path / "stock.onnx", num_threads=1).feed(batch)
+    found = profile_operators(tmp_path / "stock.onnx", feed, skip_norm_fusion=False, repeats=2)
+    projections = 2 * num_rows * length * (4 * WIDTH * WIDTH + 2 * WIDTH * NEURONS)
+    head = 2 * num_rows * (WIDTH * WIDTH + WIDTH * CLASSES)
+    attention = 2 * 2 * num_rows * length * length * WIDTH
+    assert found.int8_ops == NUM_LAYERS * projections + head
+    assert found.float_ops == NUM_LAYERS * attention
+
+
+def test_a_race_of_one_models_weights_in_every_form(
+    models, model, rows, tokenizer_json, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(comparison, "measure_rates", partial(measure_rates, shape_s=0.0))
+    monkeypatch.setattr(operator_profile, "_GEMM_SIZES", (16,))
+    monkeypatch.setattr(operator_profile, "_GEMM_S", 0.01)
+    bundle = make_stand_in(
+        model, tokenizer_json=tokenizer_json, rows=rows, path=tmp_path / "bundle"
+    )
+    race = race_engines(
+        bundle, max_batch_tokens=100, rivals=models, rows=rows, num_threads=1, repeats=1
+    )
+    assert list(race.rates.by_case["rows"])[-len(RIVALS) :] == RIVALS
+    assert list(race.rates.by_case["1x128"])[-3:] == RIVALS[:3]
+    assert set(race.agreement) == set(race.rates.by_case["rows"])
+    assert min(race.agreement.values()) >= 0.85
+    assert race.agreement["fastformers onnxruntime"] == 1.0
+
+    anatomy = dissect(bundle, models)
+    limits = anatomy.dense_limits()
+    for case, share in anatomy.share_of_peak(race.rates, "fastformers onnxruntime").items():
+        # Ours leaves most of the last layer out.
+        assert anatomy.ours[case].int8_ops < 0.8 * anatomy.stock[case].int8_ops
+        assert share > 0
+        assert limits[case] > 0

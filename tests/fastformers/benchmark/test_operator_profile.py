@@ -1,0 +1,215 @@
+import tempfile
+
+import numpy as np
+import pytest
+
+from fastformers.benchmark import comparison, operator_profile
+from fastformers.benchmark.comparison import dissect
+from fastformers.benchmark.operator_profile import (
+    GemmPeak,
+    OperatorProfile,
+    measure_gemm_peak,
+    profile_operators,
+    summarize_events,
+)
+from fastformers.export.graph import ActivationRange, write_graph
+
+NUM_ROWS, LENGTH = 3, 10
+# Of the encoder that `encoder_factory` makes: width, feed-forward neurons, classes.
+WIDTH, NEURONS, CLASSES = 32, 64, 2
+PROJECTIONS = [
+    *("layer0.qkv", "layer0.output", "layer0.up", "layer0.down"),
+    *("layer1.kv", "layer1.q", "layer1.output", "layer1.up", "layer1.down"),
+]
+
+
+def product(num_tokens, inputs, outputs):
+    """Multiplications and additions of a matrix product."""
+    return 2 * num_tokens * inputs * outputs
+
+
+def projections_of(num_rows, length):
+    """A whole layer, then one that computes keys and values alone for all but the first token."""
+    tokens = num_rows * length
+    whole = product(tokens, WIDTH, 3 * WIDTH) + product(tokens, WIDTH, WIDTH)
+    whole += 2 * product(tokens, WIDTH, NEURONS)
+    first = product(tokens, WIDTH, 2 * WIDTH) + 2 * product(num_rows, WIDTH, WIDTH)
+    return whole + first + 2 * product(num_rows, WIDTH, NEURONS)
+
+
+def rest_of(num_rows, length):
+    """Scores and weighted sums, of all tokens and then of the first one, and the head."""
+    attention = 2 * product(num_rows * length, length, WIDTH)
+    attention += 2 * product(num_rows, length, WIDTH)
+    return attention + product(num_rows, WIDTH, WIDTH) + product(num_rows, WIDTH, CLASSES)
+
+
+def count(model, num_rows=NUM_ROWS, length=LENGTH):
+    ids_BT = np.random.default_rng(0).integers(0, 128, (num_rows, length))
+    found = profile_operators(model, {"input_ids": ids_BT}, skip_norm_fusion=True, repeats=2)
+    return found.int8_ops, found.float_ops
+
+
+@pytest.mark.parametrize("shape", [(3, 10), (1, 64), (7, 1)])
+def test_the_operations_of_a_float_graph_are_those_of_its_shapes(bundle, shape):
+    assert count(bundle.model_path, *shape) == (0, projections_of(*shape) + rest_of(*shape))
+
+
+@pytest.mark.parametrize(
+    "span", [ActivationRange(low=-6.0, high=5.0), None], ids=["fixed ranges", "ranges of the batch"]
+)
+def test_the_projections_of_an_int8_graph_count_as_int8(encoder_factory, tmp_path, span):
+    model = tmp_path / "model.onnx"
+    write_graph(encoder_factory(), model, text_pairs=False, ranges=dict.fromkeys(PROJECTIONS, span))
+    assert count(model) == (projections_of(NUM_ROWS, LENGTH), rest_of(NUM_ROWS, LENGTH))
+
+
+def test_every_operator_has_its_share_and_the_profilers_files_are_gone(
+    bundle, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    feed = {"input_ids": np.ones((2, 5), np.int64)}
+    found = profile_operators(bundle.model_path, feed, skip_norm_fusion=True, repeats=3)
+    assert {"Attention", "LayerNormalization", "MatMul"} <= set(found.seconds)
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert found.seconds["MatMul"] > 0
+    assert list(found.seconds.values()) == sorted(found.seconds.values(), reverse=True)
+    assert not list(tmp_path.iterdir())
+
+
+def kernel(op, microseconds, inputs=(), outputs=()):
+    """An event as the profiler of ONNX Runtime 1.22 to 1.32 writes it."""
+    return {
+        "cat": "Node",
+        "pid": 1,
+        "tid": 1,
+        "dur": microseconds,
+        "ts": 0,
+        "ph": "X",
+        "name": f"{op.lower()}_1_kernel_time",
+        "args": {
+            "op_name": op,
+            "provider": "CPUExecutionProvider",
+            "input_type_shape": [{kind: list(shape)} for kind, shape in inputs],
+            "output_type_shape": [{kind: list(shape)} for kind, shape in outputs],
+        },
+    }
+
+
+def run_of(*microseconds):
+    """One run of a small graph."""
+    gemm, matmul, add = microseconds
+    floats = [("float", (4, 8))]
+    return [
+        {"cat": "Node", "name": "gemm_1_fence_before", "dur": 999, "args": {"op_name": "Gemm"}},
+        kernel("Gemm", gemm, [*floats, ("float", (8, 5))], [("float", (4, 5))]),
+        kernel(
+            *("MatMulIntegerToFloat", matmul),
+            [("uint8", (2, 3, 8)), ("int8", (8, 5))],
+            [("float", (2, 3, 5))],
+        ),
+        kernel("Add", add, [*floats, *floats], floats),
+        kernel("Constant", 0, [], [("int64", (1,))]),
+        {"cat": "Session", "name": "model_run", "dur": 999, "args": {}},
+    ]
+
+
+def test_times_are_means_without_the_first_run_and_operations_of_one_run():
+    start = {"cat": "Session", "name": "model_loading_uri", "dur": 999, "args": {}}
+    events = [start, *run_of(900, 900, 900), *run_of(10, 30, 2), *run_of(20, 50, 4)]
+    found = summarize_events(events, num_runs=3)
+    assert found.seconds == {
+        "MatMulIntegerToFloat": pytest.approx(40e-6),
+        "Gemm": pytest.approx(15e-6),
+        "Add": pytest.approx(3e-6),
+        "Constant": 0,
+    }
+    assert list(found.seconds) == ["MatMulIntegerToFloat", "Gemm", "Add", "Constant"]
+    assert found.shares["Gemm"] == pytest.approx(15 / 58)
+    assert found.operations == {
+        "Gemm": (0, 2 * 4 * 8 * 5),
+        "MatMulIntegerToFloat": (2 * 6 * 8 * 5, 0),
+    }
+
+
+B, T, Q, W = 2, 7, 1, 8
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "outputs", "expected"),
+    [
+        *(
+            (
+                op,
+                [("float", (B, Q, W)), ("float", (B, T, W)), ("float", (B, T, W))],
+                [("float", (B, Q, W))],
+                (0, 4 * B * Q * T * W),
+            )
+            for op in ("MultiHeadAttention", "Attention")
+        ),
+        (  # a pruned layer: queries, keys and values are narrower than the tokens
+            "QAttention",
+            [("uint8", (B, T, W)), ("int8", (W, 3 * 4)), ("float", (3 * 4,))],
+            [("float", (B, T, 4))],
+            (2 * B * T * W * 3 * 4, 4 * B * T * T * 4),
+        ),
+        (  # the contributed operator of that name
+            "Attention",
+            [("float", (B, T, W)), ("float", (W, 3 * W)), ("float", (3 * W,))],
+            [("float", (B, T, W))],
+            (0, 2 * B * T * W * 3 * W + 4 * B * T * T * W),
+        ),
+        (
+            "DynamicQuantizeMatMul",
+            [("float", (B, T, W)), ("int8", (W, 5)), ("float", (5,))],
+            [("float", (B, T, 5))],
+            (2 * B * T * W * 5, 0),
+        ),
+        ("LayerNormalization", [("float", (B, T, W))], [("float", (B, T, W))], (0, 0)),
+    ],
+)
+def test_operations_by_operator(op, inputs, outputs, expected):
+    events = [kernel(op, 1, inputs, outputs)] * 2
+    found = summarize_events(events, num_runs=2)
+    assert (found.int8_ops, found.float_ops) == expected
+
+
+def test_the_least_time_is_all_arithmetic_at_its_peak():
+    found = OperatorProfile(
+        seconds={"MatMul": 4.0, "Attention": 8.0, "Split": 1.0},
+        operations={"MatMul": (200, 25), "Attention": (100, 25)},
+    )
+    peak = GemmPeak(int8_ops_per_second=100.0, float_ops_per_second=25.0)
+    assert found.least_seconds(peak) == pytest.approx(3 + 2)
+    assert found.of_peak(peak) == {
+        "MatMul": pytest.approx(3 / 4),
+        "Attention": pytest.approx(2 / 8),
+    }
+
+
+@pytest.fixture
+def small_products(monkeypatch):
+    monkeypatch.setattr(operator_profile, "_GEMM_SIZES", (8, 16))
+    monkeypatch.setattr(operator_profile, "_GEMM_S", 0.01)
+
+
+def test_the_peak_is_the_best_of_all_sizes(small_products, monkeypatch):
+    peak = measure_gemm_peak()
+    assert 0 < peak.int8_ops_per_second < np.inf
+    assert 0 < peak.float_ops_per_second < np.inf
+    speeds = {("MatMulInteger", 8): 3.0, ("MatMulInteger", 16): 2.0}
+    speeds |= {("MatMul", 8): 4.0, ("MatMul", 16): 5.0}
+    monkeypatch.setattr(
+        operator_profile, "_gemm_speed", lambda op, rows, weight: speeds[op, len(rows)]
+    )
+    assert measure_gemm_peak() == GemmPeak(int8_ops_per_second=3.0, float_ops_per_second=5.0)
+
+
+def test_a_bundle_is_taken_apart_at_every_fixed_shape(small_products, bundle_factory, tmp_path):
+    bundle = bundle_factory(tmp_path / "long", max_length=128)
+    anatomy = dissect(bundle, None)
+    assert anatomy.stock == {}
+    assert {case: found.float_ops for case, found in anatomy.ours.items()} == {
+        f"{num_rows}x{length}": projections_of(num_rows, length) + rest_of(num_rows, length)
+        for num_rows, length in comparison.SHAPES
+    }

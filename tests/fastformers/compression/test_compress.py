@@ -1,0 +1,310 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from fastformers import Scorer, open_bundle
+from fastformers.data.examples import Columns
+from fastformers.errors import InputError, QualityError
+from fastformers.inference.onnx_files import measure_graph_bytes
+from fastformers.inference.tokenizer import Tokenizer
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from fastformers.compression.compress import CompressConfig, compress  # noqa: E402
+from fastformers.compression.distill import DistillConfig  # noqa: E402
+from fastformers.compression.recipe_config import RecipeConfig  # noqa: E402
+from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.loading import load_teacher  # noqa: E402
+from fastformers.models.trainer import TrainingConfig  # noqa: E402
+
+LABELS = ("negative", "neutral", "positive")
+
+
+@pytest.fixture(scope="module")
+def teacher(save_teacher, tmp_path_factory):
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "tiny-bert", labels=LABELS)
+
+
+@pytest.fixture(scope="module")
+def files(teacher, tokenizer_json, make_texts, tmp_path_factory):
+    """A training and an evaluation file, labelled by the teacher; every fifth label is wrong."""
+    folder = tmp_path_factory.mktemp("files")
+    model = load_teacher(teacher)
+    for seed, name in enumerate(("train.parquet", "eval.parquet")):
+        texts = make_texts(120, seed=seed)
+        rows = Tokenizer(tokenizer_json, max_length=64).encode(texts)
+        classes_N = teacher_logits(model, rows).argmax(axis=1)
+        assert len(set(classes_N.tolist())) == 3
+        classes_N[::5] = (classes_N[::5] + 1) % 3
+        labels = [LABELS[index] for index in classes_N]
+        columns = {"text": texts, "pair": texts[::-1], "label": labels}
+        pyarrow.parquet.write_table(pa.table(columns), folder / name)
+    return folder
+
+
+@pytest.fixture
+def configure(teacher, files, tmp_path):
+    def make(**changes):
+        paths = {"train": files / "train.parquet", "eval": files / "eval.parquet"}
+        return CompressConfig(
+            **{"teacher": teacher, **paths, "output": tmp_path / "out" / "bundle", **changes}
+        )
+
+    return make
+
+
+def accuracy_of(scorer, path, *, limit=None):
+    columns = pyarrow.parquet.read_table(path).to_pydict()
+    pairs = list(zip(columns["text"], columns["pair"], strict=True))
+    predicted = scorer.score(pairs if scorer.bundle.text_pairs else columns["text"]).labels
+    right = [a == b for a, b in zip(predicted, columns["label"], strict=True)]
+    return sum(right) / len(right)
+
+
+def test_a_compressed_bundle_proves_what_it_says(configure, files):
+    seen = []
+    recipe = RecipeConfig(trim_vocabulary=104)
+    config = configure(recipe=recipe, max_accuracy_drop=20)
+    written = compress(config, on_stage=seen.append).bundle
+    bundle = open_bundle(written.path)
+    assert bundle == written
+    assert (bundle.labels, bundle.max_length, bundle.precision) == (LABELS, 64, "int8")
+    assert not bundle.text_pairs
+    assert bundle.input_names == ("input_ids",)
+
+    names = ["teacher", "trim_vocabulary", "export", "quantize"]
+    assert [quality.stage for quality in bundle.stages] == names
+    assert list(bundle.stages) == seen
+    assert (bundle.stages[0].quality, bundle.stages[0].num_rows) == (0.8, 120)
+    assert bundle.stages[2].agreement == 1.0
+    assert bundle.stages[3].model_bytes == measure_graph_bytes(bundle.model_path)
+
+    scorer = Scorer(bundle)
+    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[3].quality
+    assert bundle.stages[3].quality >= 0.6
+
+    profile = bundle.cost_profile
+    assert (profile.lengths[0], profile.lengths[-1]) == (2, 64)
+    assert min(profile.seconds_per_row) > 0
+    provenance = bundle.provenance
+    assert (provenance["teacher"], provenance["eval"]) == ("tiny-bert", "eval.parquet")
+    assert provenance["torch"] == torch.__version__
+    assert provenance["transformers"] == transformers.__version__
+
+
+def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
+    configure, files, teacher, tokenizer_json
+):
+    recipe = RecipeConfig(precision="float32")
+    config = configure(recipe=recipe, columns=Columns(text_pair="pair"), max_length=32)
+    bundle = compress(config).bundle
+    assert (bundle.text_pairs, bundle.precision, bundle.max_length) == (True, "float32", 32)
+    assert bundle.input_names == ("input_ids", "token_type_ids")
+    assert [quality.stage for quality in bundle.stages] == ["teacher", "export"]
+    scorer = Scorer(bundle)
+    assert accuracy_of(scorer, files / "eval.parquet") == bundle.stages[1].quality
+
+    pairs = [("the cat", "good film"), ("a dog ran fast", "bad " * 60)]
+    rows = Tokenizer(tokenizer_json, max_length=32).encode(*zip(*pairs, strict=True))
+    expected_NC = teacher_logits(load_teacher(teacher), rows)
+    assert scorer.score(pairs).logits_NC == pytest.approx(expected_NC, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "stages"),
+    [("int8-dynamic", ["export", "quantize"]), ("float16", ["export", "float16"])],
+)
+def test_other_precisions_are_measured_and_recorded(configure, files, precision, stages):
+    recipe = RecipeConfig(precision=precision)
+    bundle = compress(configure(recipe=recipe, max_accuracy_drop=20)).bundle
+    assert open_bundle(bundle.path).precision == precision
+    assert [quality.stage for quality in bundle.stages] == ["teacher", *stages]
+    assert bundle.stages[2].model_bytes < 0.6 * bundle.stages[1].model_bytes
+    assert bundle.stages[2].agreement >= (1 if precision == "float16" else 0.9)
+    if precision == "float16":
+        assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[2].quality
+
+
+def test_what_stays_in_float_is_recorded(configure):
+    for target, names in ((0, []), (100, ["layer"])):
+        recipe = RecipeConfig(min_int8_agreement=target)
+        bundle = compress(configure(recipe=recipe, max_accuracy_drop=100)).bundle
+        kept = open_bundle(bundle.path).provenance["float_projections"]
+        assert sorted({name[:5] for name in kept}) == names
+
+
+def test_a_model_that_lost_too_much_is_not_written(configure):
+    config = configure(max_accuracy_drop=0, recipe=RecipeConfig(prune_ffn=0.75, prune_epochs=0))
+    with pytest.raises(QualityError, match=r"quantize: .* more than --max-accuracy-drop 0"):
+        compress(config)
+    assert not config.output.exists()
+
+
+def test_only_so_many_evaluation_rows_are_used(configure):
+    seen = []
+    config = configure(recipe=RecipeConfig(precision="float32"), eval_limit=10)
+    compress(config, on_stage=seen.append)
+    assert [quality.num_rows for quality in seen] == [10, 10]
+
+
+def test_what_stages_made_is_removed_unless_it_was_asked_for(configure, tmp_path):
+    config = configure(recipe=RecipeConfig(precision="float32"))
+    compress(config)
+    assert [path.name for path in config.output.parent.iterdir()] == ["bundle"]
+    compress(replace(config, work=tmp_path / "work"))
+    assert any((tmp_path / "work").glob("export-*/model.onnx"))
+
+
+TRAINING = TrainingConfig(epochs=2, learning_rate=1e-3, batch_rows=16)
+
+
+def test_a_student_is_distilled_pruned_and_quantized(configure, files):
+    seen = []
+    recipe = RecipeConfig(
+        student_layers=1,
+        prune_heads=0.5,
+        prune_ffn=0.5,
+        prune_rounds=2,
+        prune_epochs=1,
+        distill=DistillConfig(training=TRAINING),
+    )
+    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=files / "eval.parquet")
+    bundle = compress(config, on_progress=lambda what, *steps: seen.append(what)).bundle
+    names = ["teacher", "distill", "prune", "export", "quantize"]
+    assert [quality.stage for quality in bundle.stages] == names
+    teacher, distilled, pruned, _, quantized = (one.model_bytes for one in bundle.stages)
+    assert teacher > distilled > pruned > quantized
+    assert {"evaluate", "teacher", "distill", "importance"} <= set(seen)
+    assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[-1].quality
+    assert bundle.provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
+
+
+def test_a_search_takes_the_cheapest_that_holds_and_trains_nothing_twice(configure, tmp_path):
+    recipe = RecipeConfig(distill=DistillConfig(training=TRAINING), prune_epochs=1)
+    config = configure(recipe=recipe, search=True, max_accuracy_drop=100, work=tmp_path / "work")
+    found = compress(config)
+    names = [candidate.name for candidate in found.candidates]
+    assert names == [
+        "teacher, int8",
+        "1 layers, int8",
+        "1 layers, -42% heads, -67% FFN, int8",
+        "1 layers, -50% heads, -75% FFN, int8",
+    ]
+    assert found.chosen.seconds_per_million == min(
+        candidate.seconds_per_million for candidate in found.candidates
+    )
+    teacher_bytes = measure_graph_bytes(found.candidates[0].draft.graph)
+    assert found.bundle.stages[-1].model_bytes < teacher_bytes
+
+    trained = []
+    again = compress(config, on_progress=lambda what, *steps: trained.append(what))
+    assert "distill" not in trained
+    assert [one.qualities for one in again.candidates] == [
+        one.qualities for one in found.candidates
+    ]
+
+
+def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
+    from fastformers.compression import search as search_module
+
+    def losing(self, quality):
+        return quality.model_bytes > smallest_allowed
+
+    monkeypatch.setattr(search_module.QualityGate, "holds", losing, raising=False)
+    recipe = RecipeConfig(distill=DistillConfig(training=TRAINING), prune_epochs=0)
+    smallest_allowed = 0
+    whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    sizes = [candidate.qualities[-1].model_bytes for candidate in whole.candidates]
+    smallest_allowed = sizes[1]  # a student of one layer is too small already
+    found = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    names = [candidate.name for candidate in found.candidates]
+    assert names[1:3] == ["1 layers, int8", "teacher, -42% heads, -67% FFN, int8"]
+    assert found.chosen.holds
+
+    smallest_allowed = 10**9
+    with pytest.raises(QualityError, match="of the teacher itself loses more than"):
+        compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [
+        ("Bert", {}),
+        ("Roberta", {"max_position_embeddings": 66, "pad_token_id": 1}),  # two of them never used
+        ("MPNet", {"max_position_embeddings": 66}),
+        ("DebertaV2", {"relative_attention": True, "pos_att_type": "p2c|c2p"}),
+        ("ModernBert", {"local_attention": 8, "pad_token_id": 0}),
+    ],
+)
+def test_without_a_length_the_model_says_how_long_a_text_may_be(
+    configure, save_teacher, tmp_path, architecture, shape
+):
+    path = save_teacher(tmp_path / "teacher", architecture, labels=LABELS, **shape)
+    long_texts = {"text": ["cat " * 200, "dog " * 200], "label": ["neutral", "positive"]}
+    pyarrow.parquet.write_table(pa.table(long_texts), tmp_path / "long.parquet")
+    long_file = tmp_path / "long.parquet"
+    recipe = RecipeConfig(precision="float32")
+    config = configure(teacher=path, train=long_file, eval=long_file, recipe=recipe)
+    bundle = compress(config).bundle
+    assert bundle.max_length == 64
+
+
+def test_a_length_beyond_the_models_positions_is_refused(configure, tmp_path):
+    pyarrow.parquet.write_table(
+        pa.table({"text": ["cat " * 200], "label": ["neutral"]}), tmp_path / "long.parquet"
+    )
+    with pytest.raises(InputError, match="--max-length 65: the teacher has 64 positions"):
+        compress(configure(eval=tmp_path / "long.parquet", max_length=65))
+
+
+def test_an_output_that_is_no_bundle_is_refused_before_any_work(configure, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="exists and is not a bundle"):
+        compress(configure(output=tmp_path), on_stage=lambda quality: pytest.fail("worked"))
+
+
+def test_a_teacher_without_tokenizer_is_refused(configure, make_teacher, tmp_path):
+    make_teacher(labels=LABELS).save_pretrained(tmp_path / "bare")
+    with pytest.raises(InputError, match=r"bare: has no tokenizer\.json"):
+        compress(configure(teacher=tmp_path / "bare", max_accuracy_drop=100))
+
+
+def test_another_label_is_named(configure, tmp_path):
+    columns = {"text": ["the cat", "a dog"], "label": ["neutral", "indifferent"]}
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "other.parquet")
+    with pytest.raises(InputError, match=r"other\.parquet: label 'indifferent' is not one of"):
+        compress(configure(eval=tmp_path / "other.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_accuracy_drop": -0.5}, "--max-accuracy-drop -0.5: give 0 or more"),
+        ({"max_length": 3}, "--max-length 3: give at least 4"),
+        ({"eval_limit": 0}, "--eval-limit 0: give at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(configure, changes, message):
+    with pytest.raises(InputError, match=message):
+        configure(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_int8_agreement": 101}, "--min-int8-agreement 101: give 0 to 100"),
+        ({"min_int8_agreement": -1}, "--min-int8-agreement -1: give 0 to 100"),
+        ({"prune_heads": 1.0}, "--prune-heads 1: give a share from 0 to below 1"),
+        ({"student_layers": 0}, "--student-layers 0: give at least 1"),
+        ({"prune_rounds": 0}, "--prune-rounds 0: give at least 1"),
+        ({"prune_epochs": -1}, "--prune-epochs -1: give 0 or more"),
+        ({"student": Path("x"), "student_layers": 2}, "--student is a model of its own"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        RecipeConfig(**changes)

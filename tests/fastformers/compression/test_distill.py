@@ -1,0 +1,275 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from fastformers.compression.distill import (  # noqa: E402
+    DistillConfig,
+    _Collator,
+    _Lessons,
+    distill,
+    match_layers,
+    replace_gelu,
+)
+from fastformers.compression.teacher_outputs import compute_teacher_outputs  # noqa: E402
+from fastformers.errors import InputError  # noqa: E402
+from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
+from fastformers.models import trainer  # noqa: E402
+from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.trainer import TrainingConfig  # noqa: E402
+
+TRAINING = TrainingConfig(epochs=12, learning_rate=2e-3, batch_rows=16)
+
+
+@pytest.fixture
+def teacher(make_teacher):
+    return make_teacher(labels=("a", "b", "c"))
+
+
+@pytest.fixture
+def student(make_teacher):
+    """Of other weights than the teacher, and one layer less."""
+    model = make_teacher(labels=("a", "b", "c"), num_hidden_layers=1)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.fixture
+def rows(tokenizer_json, make_texts):
+    return Tokenizer(tokenizer_json, max_length=32).encode(make_texts(96, max_words=12))
+
+
+def learn(student, teacher, rows, targets_N, *, work, **options):
+    return distill(
+        student,
+        teacher,
+        rows,
+        targets_N,
+        outputs=work / "outputs",
+        checkpoints=work / "checkpoints",
+        **options,
+    )
+
+
+def config(**changes):
+    return DistillConfig(
+        **{"training": TRAINING, "hard_weight": 0.0, "hidden_weight": 0.0, **changes}
+    )
+
+
+def distance(model, teacher, rows):
+    error = teacher_logits(model, rows) - teacher_logits(teacher, rows)
+    return float(np.square(error - error.mean(axis=1, keepdims=True)).mean())
+
+
+def test_a_student_comes_close_to_its_teacher_without_any_label(student, teacher, rows, tmp_path):
+    before = distance(student, teacher, rows)
+    after = learn(
+        student,
+        teacher,
+        rows,
+        None,
+        config=config(),
+        work=tmp_path,
+    )
+    assert distance(after, teacher, rows) < 0.5 * before
+    assert distance(student, teacher, rows) == before  # the one given is as it was
+    assert not after.training
+
+
+def test_labels_are_learned_against_the_teacher_where_only_they_count(
+    student, teacher, rows, tmp_path
+):
+    labels_N = (teacher_logits(teacher, rows).argmax(axis=1) + 1) % 3
+    after = learn(
+        student,
+        teacher,
+        rows,
+        labels_N,
+        config=config(hard_weight=1.0),
+        work=tmp_path,
+    )
+    assert (teacher_logits(after, rows).argmax(axis=1) == labels_N).mean() > 0.5  # the teacher: 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "read"),
+    [
+        ("hidden_weight", lambda out: torch.stack([out.hidden_states[0], out.hidden_states[-1]])),
+        ("attention_weight", lambda out: out.attentions[-1].mean(dim=1)),
+    ],
+)
+def test_a_layer_loss_brings_the_layers_closer(student, teacher, rows, tmp_path, loss, read):
+    ids = torch.from_numpy(rows.batch_ids(np.array([int(rows.lengths_N.argmax())])))
+
+    def gap(model):
+        outs = []
+        for one in (model, teacher):
+            one.set_attn_implementation("eager")
+            with torch.inference_mode():
+                outs.append(read(one(ids, output_hidden_states=True, output_attentions=True)))
+        return float((outs[0] - outs[1]).square().mean())
+
+    without = learn(
+        student,
+        teacher,
+        rows,
+        None,
+        config=config(),
+        work=tmp_path / "without",
+    )
+    within = learn(
+        student,
+        teacher,
+        rows,
+        None,
+        config=config(**{loss: 10.0}),
+        work=tmp_path / "with",
+    )
+    assert gap(within) < 0.7 * gap(without)
+
+
+def test_a_narrower_student_learns_hidden_states_through_a_projection(
+    make_teacher, teacher, rows, tmp_path
+):
+    narrow = make_teacher(labels=("a", "b", "c"), hidden_size=16, intermediate_size=32)
+    lessons = _Lessons(narrow, teacher.config.hidden_size, config(hidden_weight=1.0))
+    assert [tuple(p.weight.shape) for p in lessons.projections] == [(32, 16)] * 3
+    before = distance(narrow, teacher, rows)
+    after = learn(
+        narrow,
+        teacher,
+        rows,
+        None,
+        config=config(hidden_weight=0.1),
+        work=tmp_path,
+    )
+    assert distance(after, teacher, rows) < 0.5 * before
+
+
+def test_the_loss_does_not_see_padding(student, teacher, rows, tmp_path):
+    """A row's loss is the same alone and beside a longer row, with all its parts on."""
+    outputs = compute_teacher_outputs(
+        teacher,
+        rows,
+        tmp_path,
+        hidden_layers=[0, 2],
+        attention_layers=[1],
+        on_progress=lambda *step: None,
+    )
+    collate = _Collator(
+        rows=rows, targets_N=np.zeros(0, np.int64), outputs=outputs, pad_id=0, max_length=64
+    )
+    student.set_attn_implementation("eager")
+    lessons = _Lessons(student, 32, config(hidden_weight=1.0, attention_weight=1.0)).eval()
+    lengths = rows.lengths_N
+    short, long = int(lengths.argmin()), int(lengths.argmax())
+    assert lengths[short] < lengths[long]
+
+    def losses(*numbers):
+        items = [
+            {"row": row, "input_ids": rows.ids[rows.offsets[row] : rows.offsets[row + 1]]}
+            for row in numbers
+        ]
+        batch = collate(items)
+        with torch.inference_mode():
+            return float(lessons(**batch)["loss"])
+
+    soft_only = _Lessons(student, 32, config()).eval()
+    assert losses(short) != pytest.approx(losses(long), rel=1e-2)
+    lessons.weights = soft_only.weights
+    together = losses(short, long)
+    assert together == pytest.approx((losses(short) + losses(long)) / 2, rel=1e-5)
+    lessons.weights = config(hidden_weight=1.0, attention_weight=1.0)
+    assert losses(short, short) == pytest.approx(losses(short), rel=1e-5)
+    weights = lengths[[short, long]] / lengths[[short, long]].sum()
+    lessons.weights = SimpleNamespace(
+        **{**vars(lessons.weights), "hard_weight": 1.0}
+    )  # layers only
+    expected = weights[0] * losses(short) + weights[1] * losses(long)
+    assert losses(short, long) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_interrupted_distillation_goes_on_and_asks_the_teacher_once(
+    student, teacher, rows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trainer, "SAVE_STEPS", 4)
+
+    class PowerCutError(Exception):
+        pass
+
+    def cut(what, done, total):
+        if (what, done) == ("distill", 10):
+            raise PowerCutError
+
+    again = []
+    with pytest.raises(PowerCutError):
+        learn(
+            student,
+            teacher,
+            rows,
+            None,
+            config=config(),
+            work=tmp_path,
+            on_progress=cut,
+        )
+    resumed = learn(
+        student,
+        teacher,
+        rows,
+        None,
+        config=config(),
+        work=tmp_path,
+        on_progress=lambda *step: again.append(step),
+    )
+    assert again[0] == ("distill", 9, 72)  # no step of the teacher, none of the first eight
+    assert again[-1] == ("distill", 72, 72)
+    assert distance(resumed, teacher, rows) < 0.5 * distance(student, teacher, rows)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"vocab_size": 999}, r"the student has 999 words, its teacher \d+;"),
+        ({"labels": ("x", "y")}, r"the student has 2 labels, its teacher 3;"),
+    ],
+)
+def test_a_student_of_another_vocabulary_or_other_labels_is_refused(
+    make_teacher, teacher, rows, tmp_path, shape, message
+):
+    other = make_teacher(**{"labels": ("a", "b", "c"), **shape})
+    with pytest.raises(InputError, match=message):
+        learn(
+            other,
+            teacher,
+            rows,
+            None,
+            config=config(),
+            work=tmp_path,
+        )
+
+
+@pytest.mark.parametrize("architecture", ["Bert", "Roberta", "DistilBert", "Electra"])
+def test_relu_replaces_gelu_in_the_layers_alone(make_teacher, rows, architecture):
+    shape = {"type_vocab_size": 2} if architecture != "DistilBert" else {}
+    model = make_teacher(architecture, **shape)
+    changed = replace_gelu(model)
+    kinds = [type(module).__name__ for module in changed.modules()]
+    assert kinds.count("ReLU") >= 2
+    assert sum(kind.startswith("GELU") for kind in kinds) == (architecture == "Electra")  # its head
+    config_names = {"activation", "hidden_act"}
+    assert "relu" in {getattr(changed.config, name, None) for name in config_names}
+    assert not np.allclose(teacher_logits(model, rows), teacher_logits(changed, rows), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [(1, 6, [0, 6]), (4, 6, [0, 2, 3, 4, 6]), (3, 3, [0, 1, 2, 3]), (2, 12, [0, 6, 12])],
+)
+def test_layers_are_matched_evenly_and_the_last_with_the_last(student, teacher, expected):
+    assert [at for _, at in match_layers(student, teacher)] == expected

@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastformers.compression.pruning_plan import Importance, plan_pruning, plan_rounds
+from fastformers.errors import InputError
+from fastformers.models.layers import LayerShape
+
+
+def importance_of(heads, neurons, *, unpruned=None):
+    return Importance(
+        heads=tuple(np.array(layer, np.float32) for layer in heads),
+        neurons=tuple(np.array(layer, np.float32) for layer in neurons),
+        hidden_D=np.ones(4, np.float32),
+        unpruned=unpruned or LayerShape(num_heads=len(heads[0]), ffn_width=len(neurons[0])),
+    )
+
+
+def random_importance(num_layers, num_heads, ffn_width, seed=0):
+    rng = np.random.default_rng(seed)
+    return importance_of(rng.random((num_layers, num_heads)), rng.random((num_layers, ffn_width)))
+
+
+def lists(layers):
+    return [layer.tolist() for layer in layers]
+
+
+models = st.builds(
+    random_importance, st.integers(1, 5), st.integers(1, 12), st.integers(1, 100), st.integers(0, 9)
+)
+shares = st.floats(0, 0.99)
+budgets = st.sampled_from(["uniform", "global"])
+
+
+@given(models, shares, shares, budgets, st.integers(1, 40))
+def test_what_stays_is_counted_right(importance, prune_heads, prune_ffn, budget, multiple_of):
+    plan = plan_pruning(
+        importance,
+        prune_heads=prune_heads,
+        prune_ffn=prune_ffn,
+        budget=budget,
+        multiple_of=multiple_of,
+    )
+    num_layers = len(importance.heads)
+    for kept, scores, share, multiple in (
+        (plan.heads, importance.heads, prune_heads, 1),
+        (plan.neurons, importance.neurons, prune_ffn, multiple_of),
+    ):
+        full = len(scores[0])
+        for layer in kept:
+            assert layer.tolist() == sorted(set(layer.tolist()))
+            assert layer[-1] < full
+            assert len(layer) >= min(multiple, full)
+            assert len(layer) == full or len(layer) % multiple == 0
+        # At least the share goes, unless the least that a layer keeps forbids it; and at most one
+        # block more than that (of each layer, where each is rounded by itself).
+        num_kept, wanted = sum(map(len, kept)), num_layers * full * (1 - share)
+        assert num_kept <= max(wanted + 1e-6, num_layers * min(multiple, full))
+        spare = multiple * (num_layers if budget == "uniform" else 1)
+        lost_to_rounding = full % multiple if budget == "global" else 0
+        assert num_kept > wanted - spare - num_layers * lost_to_rounding - 1e-6
+
+
+@given(models, shares, shares, st.integers(1, 40))
+def test_a_uniform_budget_keeps_the_best_of_each_layer_and_as_many(
+    importance, prune_heads, prune_ffn, multiple_of
+):
+    plan = plan_pruning(
+        importance, prune_heads=prune_heads, prune_ffn=prune_ffn, multiple_of=multiple_of
+    )
+    for kept, scores in ((plan.heads, importance.heads), (plan.neurons, importance.neurons)):
+        assert len({len(layer) for layer in kept}) == 1
+        for layer, score in zip(kept, scores, strict=True):
+            gone = np.setdiff1d(np.arange(len(score)), layer)
+            if len(gone):
+                assert score[layer].min() >= score[gone].max()
+
+
+@given(models, shares, shares, budgets, st.integers(1, 40))
+def test_planning_again_after_pruning_takes_nothing_more(
+    importance, prune_heads, prune_ffn, budget, multiple_of
+):
+    asked = {
+        "prune_heads": prune_heads,
+        "prune_ffn": prune_ffn,
+        "budget": budget,
+        "multiple_of": multiple_of,
+    }
+    plan = plan_pruning(importance, **asked)
+    pruned = importance_of(
+        [scores[kept] for scores, kept in zip(importance.heads, plan.heads, strict=True)],
+        [scores[kept] for scores, kept in zip(importance.neurons, plan.neurons, strict=True)],
+        unpruned=importance.unpruned,
+    )
+    assert plan_pruning(pruned, **asked).shapes == plan.shapes
+
+
+@pytest.mark.parametrize(
+    ("share", "heads_left", "neurons_left"),
+    [(0, 12, 1200), (0.25, 9, 896), (0.33, 8, 800), (0.5, 6, 592), (0.9, 1, 112), (0.99, 1, 16)],
+)
+def test_the_papers_student_is_rounded_as_documented(share, heads_left, neurons_left):
+    plan = plan_pruning(random_importance(4, 12, 1200), prune_heads=share, prune_ffn=share)
+    assert plan.shapes == [LayerShape(num_heads=heads_left, ffn_width=neurons_left)] * 4
+
+
+def test_exact_shares_are_not_lost_to_floating_point():
+    assert 20 * (1 - 0.9) < 2
+    plan = plan_pruning(random_importance(1, 20, 20), prune_heads=0.9, prune_ffn=0.9, multiple_of=1)
+    assert plan.shapes == [LayerShape(num_heads=2, ffn_width=2)]
+
+
+def test_a_global_budget_takes_more_where_less_matters():
+    heads = [[9, 1, 1, 1], [5, 5, 5, 5]]  # in the first layer one head does all the work
+    importance = importance_of(heads, heads)
+    uneven = plan_pruning(
+        importance, prune_heads=0.5, prune_ffn=0.25, budget="global", multiple_of=2
+    )
+    assert lists(uneven.heads) == [[0], [0, 1, 2]]
+    assert lists(uneven.neurons) == [[0, 1], [0, 1, 2, 3]]
+    even = plan_pruning(importance, prune_heads=0.5, prune_ffn=0.25, multiple_of=1)
+    assert lists(even.heads) == [[0, 1], [0, 1]]
+
+
+def test_layers_are_compared_after_normalization():
+    heads = np.array([[4, 3, 2, 1], [1, 1.1, 1, 1]])
+    for scale in (1, 1e-4, 1e4):
+        importance = importance_of(heads * [[scale], [1]], heads)
+        plan = plan_pruning(importance, prune_heads=0.5, prune_ffn=0, budget="global")
+        # Of norm 1 they are .73 .55 .37 .18 and .49 .54 .49 .49.
+        assert lists(plan.heads) == [[0, 1], [0, 1]]
+
+
+def test_a_layer_without_any_importance_keeps_its_first_head():
+    importance = importance_of([[0, 0, 0], [1, 2, 3]], [[0, 0], [1, 2]])
+    plan = plan_pruning(importance, prune_heads=0.5, prune_ffn=0.5, budget="global", multiple_of=1)
+    assert lists(plan.heads) == [[0], [1, 2]]
+    assert lists(plan.neurons) == [[0], [1]]
+
+
+def test_shares_are_of_the_unpruned_model():
+    unpruned = LayerShape(num_heads=8, ffn_width=64)
+    importance = importance_of([[1, 2, 3, 4, 5, 6]] * 2, np.ones((2, 48)), unpruned=unpruned)
+    for budget in ("uniform", "global"):
+        plan = plan_pruning(importance, prune_heads=0.5, prune_ffn=0.5, budget=budget)
+        assert plan.shapes == [LayerShape(num_heads=4, ffn_width=32)] * 2
+        already_there = plan_pruning(importance, prune_heads=0.25, prune_ffn=0.1, budget=budget)
+        assert already_there.shapes == [LayerShape(num_heads=6, ffn_width=48)] * 2
+
+
+@given(st.floats(0, 0.99), st.integers(1, 8))
+def test_rounds_take_the_same_share_of_what_is_left_and_end_as_asked(share, num_rounds):
+    gone = plan_rounds(share, num_rounds)
+    assert len(gone) == num_rounds
+    assert gone[-1] == share
+    left = 1 - np.array([0, *gone])
+    np.testing.assert_allclose(left[1:] / left[:-1], (1 - share) ** (1 / num_rounds))
+
+
+def test_rounds_add_up_to_what_one_round_takes():
+    importance = random_importance(3, 12, 256)
+    at_once = plan_pruning(importance, prune_heads=0.33, prune_ffn=0.5).shapes
+    heads, neurons = importance.heads, importance.neurons
+    for prune_heads, prune_ffn in zip(plan_rounds(0.33, 3), plan_rounds(0.5, 3), strict=True):
+        left = importance_of(heads, neurons, unpruned=importance.unpruned)
+        plan = plan_pruning(left, prune_heads=prune_heads, prune_ffn=prune_ffn)
+        heads = [scores[kept] for scores, kept in zip(heads, plan.heads, strict=True)]
+        neurons = [scores[kept] for scores, kept in zip(neurons, plan.neurons, strict=True)]
+    assert plan.shapes == at_once
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"prune_heads": 1}, "--prune-heads 1: give a share"),
+        ({"prune_heads": -0.1}, "--prune-heads -0.1: give a share"),
+        ({"prune_ffn": 33}, "--prune-ffn 33: give a share"),
+        ({"prune_ffn": float("nan")}, "--prune-ffn nan: give a share"),
+        ({"multiple_of": 0}, "multiple of 0: give at least 1"),
+    ],
+)
+def test_shares_that_make_no_sense_are_refused(asked, message):
+    with pytest.raises(InputError, match=message):
+        plan_pruning(random_importance(1, 2, 16), **{"prune_heads": 0, "prune_ffn": 0, **asked})
+
+
+@pytest.mark.parametrize(("share", "rounds"), [(1, 2), (-1, 2), (0.5, 0)])
+def test_rounds_that_make_no_sense_are_refused(share, rounds):
+    with pytest.raises(InputError, match="give"):
+        plan_rounds(share, rounds)

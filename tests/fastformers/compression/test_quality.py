@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from fastformers.inference.tokenizer import Tokenizer
+
+torch = pytest.importorskip("torch")
+
+from fastformers.compression.quality import Quality, measure_quality, quality_drop  # noqa: E402
+from fastformers.models.forward import teacher_logits  # noqa: E402
+
+
+def one_hot(*classes):
+    return np.eye(3, dtype=np.float32)[list(classes)]
+
+
+def test_accuracy_is_against_the_labels_and_agreement_against_the_teacher():
+    quality = measure_quality(
+        one_hot(0, 1, 2, 0),
+        teacher_logits_NC=one_hot(0, 1, 2, 1),
+        labels_N=np.array([0, 2, 1, 1]),
+    )
+    assert (quality.quality, quality.agreement) == (0.25, 0.75)
+    # Class 0: 1 of 2 predicted right, all found: 2/3; classes 1 and 2: none right.
+    assert quality.other_metrics == {"macro-F1": pytest.approx(2 / 9)}
+
+
+def test_a_drop_is_in_points_and_exact_where_decimals_are():
+    assert quality_drop(0.89, teacher_quality=0.90) == 1.0  # not a little more or less
+    assert quality_drop(0.8899, teacher_quality=0.9) == 1.01
+    assert quality_drop(0.95, teacher_quality=0.9) == -5.0
+
+
+def test_each_task_is_measured_as_itself():
+    scores_N1 = np.array([[1], [2], [3], [4]], np.float32)
+    quality = measure_quality(
+        scores_N1[::-1],
+        teacher_logits_NC=scores_N1,
+        labels_N=np.array([0, 1, 1, 0]),
+        task="multiple-choice",
+        groups_N=np.array([0, 0, 1, 1]),
+    )
+    assert quality == Quality(quality=0.5, agreement=0.0)
+    quality = measure_quality(
+        scores_N1[::-1], teacher_logits_NC=scores_N1, labels_N=-scores_N1[:, 0], task="regression"
+    )
+    assert quality == Quality(quality=1.0, agreement=-1.0)
+
+
+@pytest.mark.parametrize("text_pairs", [False, True], ids=["single", "pairs"])
+@pytest.mark.parametrize("architecture", ["Bert", "DistilBert"])
+def test_teacher_logits_are_those_of_padded_batches_in_row_order(
+    make_teacher, tokenizer_json, make_texts, architecture, text_pairs
+):
+    shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+    model = make_teacher(architecture, **(shape if architecture == "DistilBert" else {}))
+    rows = Tokenizer(tokenizer_json, max_length=48).encode(
+        make_texts(40), make_texts(40, seed=1) if text_pairs else None
+    )
+    longest = int(rows.lengths_N.max())
+    inputs = torch.zeros((3, 40, longest), dtype=torch.int64)  # ids, types, mask
+    for row, length in enumerate(rows.lengths_N.tolist()):
+        this = np.array([row])
+        inputs[0, row, :length] = torch.from_numpy(rows.batch_ids(this)[0])
+        inputs[1, row, :length] = torch.from_numpy(rows.batch_types(this)[0])
+        inputs[2, row, :length] = 1
+    types = {"token_type_ids": inputs[1]} if architecture == "Bert" else {}
+    with torch.no_grad():
+        expected_NC = model(input_ids=inputs[0], attention_mask=inputs[2], **types).logits.numpy()
+    np.testing.assert_allclose(teacher_logits(model, rows), expected_NC, atol=1e-4)
+    assert expected_NC.std(axis=0).min() > 0.01

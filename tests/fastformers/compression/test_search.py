@@ -1,0 +1,62 @@
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("torch", reason="the extra compress is not installed")
+
+from fastformers.compression import search as search_module
+from fastformers.compression.recipe_config import RecipeConfig
+from fastformers.compression.search import PRUNING_LADDER, search
+from fastformers.errors import QualityError
+
+
+@pytest.fixture
+def walk(monkeypatch):
+    """Search below a teacher of six layers; (layers, share of neurons gone) of each candidate."""
+
+    def run(holds):
+        def evaluate(teacher, config, gate, **options):
+            shape = config.student_layers or 6, config.prune_ffn
+            return SimpleNamespace(
+                shape=shape,
+                holds=holds(*shape),
+                seconds_per_million=shape[0] * (1 - shape[1]),
+                qualities=(SimpleNamespace(stage="quantize"),),
+            )
+
+        monkeypatch.setattr(search_module, "evaluate_candidate", evaluate)
+        model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=6))
+        gate = SimpleNamespace(max_accuracy_drop=1.0)
+        chosen, tried = search(SimpleNamespace(model=model), RecipeConfig(), gate, transfer=None)
+        return chosen.shape, [candidate.shape for candidate in tried]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("most", "pruned"),
+    [
+        (0.1, [0.67, 0.5, 0.25]),
+        (0.25, [0.67, 0.5, 0.25]),
+        (0.5, [0.67, 0.5]),
+        (0.67, [0.67, 0.75]),
+        (0.75, [0.67, 0.75]),
+    ],
+)
+def test_how_far_pruning_may_go_is_found_by_bisection(walk, most, pruned):
+    chosen, tried = walk(lambda layers, ffn: layers >= 4 and ffn <= most)
+    assert tried == [(6, 0), (4, 0), (3, 0), *((4, ffn) for ffn in pruned)]
+    held = [ffn for _, ffn in PRUNING_LADDER if ffn <= most]
+    assert chosen == (4, max(held, default=0))
+
+
+def test_students_get_shallower_until_one_loses_too_much(walk):
+    chosen, tried = walk(lambda layers, ffn: layers >= 2 and ffn == 0)
+    assert chosen == (2, 0)
+    assert tried[:5] == [(6, 0), (4, 0), (3, 0), (2, 0), (1, 0)]
+    assert {layers for layers, ffn in tried if ffn} == {2}
+
+
+def test_a_teacher_that_loses_too_much_in_int8_ends_the_search(walk):
+    with pytest.raises(QualityError, match="quantize of the teacher itself loses more than"):
+        walk(lambda layers, ffn: False)

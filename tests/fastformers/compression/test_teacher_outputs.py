@@ -1,0 +1,69 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from fastformers.errors import InputError
+
+torch = pytest.importorskip("torch")
+
+from fastformers.compression.teacher_outputs import compute_teacher_outputs  # noqa: E402
+from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
+
+
+@pytest.fixture
+def rows(tokenizer_json, make_texts):
+    return Tokenizer(tokenizer_json, max_length=32).encode(make_texts(24, max_words=12))
+
+
+@pytest.fixture
+def ask(make_teacher, rows, tmp_path):
+    """Outputs of one teacher from one directory, and how many rows it had to read for them."""
+    teacher = make_teacher(num_hidden_layers=2)
+
+    def make(*, hidden=(), attention=()):
+        rows_read = []
+        outputs = compute_teacher_outputs(
+            teacher,
+            rows,
+            tmp_path,
+            hidden_layers=hidden,
+            attention_layers=attention,
+            on_progress=lambda what, done, total: rows_read.append(done),
+        )
+        return outputs, rows_read[-1] if rows_read else 0
+
+    return make
+
+
+def test_a_student_of_fewer_layers_finds_what_a_deeper_one_left(ask, rows):
+    deep, num_read = ask(hidden=[0, 1, 2], attention=[1])
+    assert num_read == len(rows)
+    shallow, num_read = ask(hidden=[0, 2])
+    assert num_read == 0
+    for ours, theirs in zip(shallow.hidden, (deep.hidden[0], deep.hidden[2]), strict=True):
+        np.testing.assert_array_equal(ours.values, theirs.values)
+    assert shallow.attention == ()
+
+
+def test_only_layers_that_nobody_left_are_asked_for(ask, rows):
+    first, _ = ask(hidden=[0])
+    kept = first.hidden[0].values.filename
+    written = kept.stat().st_mtime_ns
+    both, num_read = ask(hidden=[0, 2])
+    assert num_read == len(rows)
+    assert kept.stat().st_mtime_ns == written  # nor is a file replaced that another run may map
+    assert not np.array_equal(both.hidden[0].values, both.hidden[1].values)
+    assert ask(hidden=[2])[1] == 0
+
+
+def test_a_disk_too_small_is_refused_before_anything_is_written(ask, rows, tmp_path, monkeypatch):
+    room = 2 * 2 * int(rows.lengths_N.sum()) * 32  # float16, two layers 32 wide
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=room - 1))
+    with pytest.raises(InputError, match=r"GB are free; .*--hidden-weight 0"):
+        ask(hidden=[0, 2])
+    assert list(tmp_path.iterdir()) == []
+    assert ask()[1] == len(rows)  # logits alone take no such file
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=room))
+    assert ask(hidden=[0, 2])[1] == len(rows)

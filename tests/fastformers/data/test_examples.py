@@ -1,0 +1,291 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastformers.data.examples import Columns, Examples, encode_labels, load_examples
+from fastformers.errors import InputError
+
+TEXTS = ["one", 'with "quotes", a comma', "two\nlines", "é 很 ☃"]
+TABLE = {"text": TEXTS, "other": ["a", "b", "c", "d"], "label": ["yes", "no", "yes", "no"]}
+
+
+def write(path: Path, columns: dict[str, list]) -> Path:
+    table = pa.table(columns)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+    elif path.suffix == ".csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    return path
+
+
+def load(path, *, text="text", pair=None, label="label"):
+    return load_examples(path, Columns(text=text, text_pair=pair, label=label))
+
+
+every_format = pytest.mark.parametrize(
+    "name", ["e.parquet", "e.csv", "e.jsonl", "e.json", "e.ndjson", "e.CSV"]
+)
+
+
+@every_format
+def test_single_texts_are_read_from_every_format(tmp_path, name):
+    path = write(tmp_path / name.lower(), TABLE).rename(tmp_path / name)
+    assert load(path) == Examples(texts=TEXTS, text_pairs=None, labels=TABLE["label"])
+
+
+@every_format
+def test_pairs_are_read_from_every_format(tmp_path, name):
+    path = write(tmp_path / name.lower(), TABLE).rename(tmp_path / name)
+    examples = load(path, text="other", pair="text")
+    assert examples == Examples(texts=TABLE["other"], text_pairs=TEXTS, labels=TABLE["label"])
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 1], [True, False, True, True]], ids=str)
+@pytest.mark.parametrize("name", ["e.parquet", "e.csv", "e.jsonl"])
+def test_labels_keep_their_kind(tmp_path, name, labels):
+    assert load(write(tmp_path / name, {**TABLE, "label": labels})).labels == labels
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string()])
+def test_every_kind_of_text_column_is_text(tmp_path, kind):
+    columns = {"text": pa.array(["a", "b", "a"]).cast(kind), "label": [0, 1, 0]}
+    assert load(write(tmp_path / "e.parquet", columns)).texts == ["a", "b", "a"]
+
+
+def test_rows_without_text_or_label_are_left_out(tmp_path):
+    columns = {"text": ["a", None, "c", ""], "pair": ["w", "x", "y", "z"], "label": [0, 1, None, 1]}
+    path = write(tmp_path / "e.parquet", columns)
+    assert load(path) == Examples(texts=["a", ""], text_pairs=None, labels=[0, 1])
+    assert load(path, text="pair", pair="text").texts == ["w", "z"]
+
+
+@pytest.mark.parametrize(
+    "columns", [{"text": [None], "label": ["b"]}, {"text": ["a"], "label": [None]}]
+)
+def test_a_file_without_examples_is_refused(tmp_path, columns):
+    columns = {name: pa.array(c, pa.string()) for name, c in columns.items()}
+    with pytest.raises(InputError, match=r"e\.parquet: no row has both a text and a label"):
+        load(write(tmp_path / "e.parquet", columns))
+
+
+@pytest.mark.parametrize(
+    ("columns", "missing"),
+    [({"text": "txt"}, "txt"), ({"pair": "second"}, "second"), ({"label": "Label"}, "Label")],
+)
+def test_a_missing_column_is_named_with_those_that_exist(tmp_path, columns, missing):
+    with pytest.raises(InputError, match=f"no column '{missing}'; it has text, other, label"):
+        load(write(tmp_path / "e.csv", TABLE), **columns)
+
+
+@pytest.mark.parametrize("column", ["text", "pair"])
+def test_a_column_that_is_no_text_is_refused_with_its_kind(tmp_path, column):
+    path = write(tmp_path / "e.csv", {"text": ["a"], "number": [3], "label": [0]})
+    with pytest.raises(InputError, match="column 'number' holds int64, not text"):
+        load(path, **{column: "number"})
+
+
+@pytest.mark.parametrize("columns", [{"label": "text"}, {"pair": "text"}])
+def test_one_column_cannot_be_two_things(tmp_path, columns):
+    with pytest.raises(InputError, match="'text'"):
+        load(write(tmp_path / "e.csv", TABLE), **columns)
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (["a", "b"], "text-classification"),
+        ([1, 0], "text-classification"),
+        ([True, False], "text-classification"),
+        ([0.5, 2.0], "regression"),
+        ([["a", "b"], []], "multi-label-classification"),
+        ([[3], [1, 2]], "multi-label-classification"),
+        ([[], []], "multi-label-classification"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["e.parquet", "e.jsonl"])
+def test_the_kind_of_the_labels_tells_the_task(tmp_path, name, labels, task):
+    examples = load(write(tmp_path / name, {"text": ["x", "y"], "label": labels}))
+    assert examples == Examples(texts=["x", "y"], text_pairs=None, labels=labels, task=task)
+
+
+@pytest.mark.parametrize("labels", [[{"a": 1}], [[["a"]]], [[0.5]]], ids=str)
+def test_labels_of_other_kinds_are_refused(tmp_path, labels):
+    (tmp_path / "e.jsonl").write_text(json.dumps({"text": "a", "label": labels[0]}) + "\n")
+    with pytest.raises(InputError, match=r"column 'label' holds (struct|list)"):
+        load(tmp_path / "e.jsonl")
+
+
+def test_a_null_among_the_labels_of_a_row_is_refused(tmp_path):
+    (tmp_path / "e.jsonl").write_text('{"text": "a", "label": ["x", null]}\n')
+    with pytest.raises(InputError, match="column 'label' has a list with a null in it"):
+        load(tmp_path / "e.jsonl")
+
+
+def test_no_label_column_is_needed_for_embeddings(tmp_path):
+    path = write(tmp_path / "e.csv", {"text": ["a", "b"]})
+    expected = Examples(texts=["a", "b"], text_pairs=None, labels=[None] * 2, task="embedding")
+    assert load(path, label=None) == expected
+
+
+CHOICES = {
+    "text": ["p", "q"],
+    "one": ["a", "b"],
+    "two": ["c", "d"],
+    "three": ["e", "f"],
+}
+
+
+@pytest.mark.parametrize("rights", [[2, 0], ["three", "one"]], ids=str)
+def test_each_choice_of_a_row_becomes_an_example(tmp_path, rights):
+    path = write(tmp_path / "e.jsonl", {**CHOICES, "label": rights})
+    examples = load_examples(path, Columns(choices=("one", "two", "three")))
+    assert examples == Examples(
+        texts=["p", "p", "p", "q", "q", "q"],
+        text_pairs=["a", "c", "e", "b", "d", "f"],
+        labels=[0, 0, 1, 1, 0, 0],
+        groups=[0, 0, 0, 1, 1, 1],
+        task="multiple-choice",
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "pair", "message"),
+    [
+        (("one", "four"), None, "no column 'four'"),
+        (("one", "one"), None, "one column is given twice"),
+        (("one", "two"), "three", "--choice-columns and --text-pair-column: give one"),
+        (("one", "two"), None, "label 2 is not one of .* labels \\(one, two\\)"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(tmp_path, columns, pair, message):
+    path = write(tmp_path / "e.parquet", {**CHOICES, "label": [2, 0]})
+    with pytest.raises(InputError, match=message):
+        load_examples(path, Columns(text_pair=pair, choices=columns))
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.integers(1, 100))
+def test_a_sample_keeps_groups_whole(sizes, num_rows):
+    groups = [group for group, size in enumerate(sizes) for _ in range(size)]
+    texts = [str(row) for row in range(len(groups))]
+    examples = Examples(texts=texts, text_pairs=None, labels=[0] * len(texts), groups=groups)
+    sample = examples.sample(num_rows)
+    assert [groups[int(text)] for text in sample.texts] == sample.groups
+    assert [sizes[g] for g in dict.fromkeys(sample.groups)] == [
+        sample.groups.count(g) for g in dict.fromkeys(sample.groups)
+    ]
+    if num_rows >= len(texts):
+        assert sample == examples
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("e.parquet", b"not parquet at all"),
+        ("e.parquet", b""),
+        ("e.csv", b""),
+        ("e.csv", b"text,label\na,1,too many\n"),
+        ("e.csv", b"text,label\n\xff\xfe,1\n"),
+        ("e.jsonl", b""),
+        ("e.jsonl", b'{"text": "a", "label"'),
+        ("e.jsonl", b'{"text": "\xff", "label": 1}\n'),
+        ("e.jsonl", b'{"text": "a", "label": 1}\n{"text": "a", "label": "b"}\n'),
+        ("e.txt", b"a\tb"),
+    ],
+)
+def test_an_unreadable_file_is_refused_by_its_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["pages", "footer"])
+def test_a_damaged_parquet_file_is_refused(tmp_path, part):
+    path = write(tmp_path / "e.parquet", {"text": ["some text"] * 500, "label": [0, 1] * 250})
+    content = bytearray(path.read_bytes())
+    footer_length = int.from_bytes(content[-8:-4], "little")
+    start = 4 if part == "pages" else len(content) - 8 - footer_length
+    content[start : start + 100] = b"\xff" * 100
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"e\.parquet: cannot be read"):
+        load(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"missing\.csv: no such file"):
+        load(tmp_path / "missing.csv")
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl"])
+def test_a_text_of_megabytes_is_read(tmp_path, name):
+    texts = ["short", "long " * 600_000, "short"]
+    assert load(write(tmp_path / name, {"text": texts, "label": [0, 1, 0]})).texts == texts
+
+
+NUMBERED = Examples(texts=[str(row) for row in range(1000)], text_pairs=None, labels=[0] * 1000)
+
+
+@given(st.integers(1, 1000), st.integers(1, 1200))
+def test_a_sample_is_spread_over_the_file_and_is_always_the_same(num_examples, num_rows):
+    examples = NUMBERED.take(range(num_examples))
+    sample = examples.sample(num_rows)
+    assert sample == examples.sample(num_rows)
+    rows = [int(text) for text in sample.texts]
+    assert len(rows) == min(num_rows, num_examples)
+    if len(rows) > 1:
+        assert (rows[0], rows[-1]) == (0, num_examples - 1)
+        assert max(np.diff(rows)) - min(np.diff(rows)) <= 1
+
+
+def test_taken_examples_keep_their_pairs_and_labels():
+    examples = Examples(texts=["a", "b", "c"], text_pairs=["x", "y", "z"], labels=[0, 1, 2])
+    expected = Examples(texts=["c", "a"], text_pairs=["z", "x"], labels=[2, 0])
+    assert examples.take([2, 0]) == expected
+    assert len(expected) == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "classes"),
+    [
+        pytest.param(["b", "a", "b"], ["a", "b"], [1, 0, 1], id="names"),
+        pytest.param([2, 0, 1], ["a", "b", "c"], [2, 0, 1], id="indices"),
+        pytest.param([1, 0, 1], ["1", "0"], [0, 1, 0], id="numbers that are names"),
+        pytest.param([1, 5], ["5", "1"], [1, 0], id="names before indices"),
+        pytest.param([True, False], ["no", "yes"], [1, 0], id="bool as index"),
+        pytest.param([True, False], ["True", "False"], [0, 1], id="bool by name"),
+        # A CSV or JSON file that says true and false is read as bool.
+        pytest.param([True, False], ["true", "false"], [0, 1], id="bool by lower-case name"),
+        pytest.param([], ["a", "b"], [], id="none"),
+    ],
+)
+def test_labels_are_class_names_or_else_indices(labels, names, classes):
+    encoded_N = encode_labels(labels, names, Path("e.csv"))
+    assert encoded_N.tolist() == classes
+    assert encoded_N.dtype == np.int64
+
+
+@pytest.mark.parametrize("label", ["c", 2, -1, 0.0, "A", ""])
+def test_another_label_is_refused_with_the_labels_there_are(label):
+    with pytest.raises(
+        InputError, match=r"e\.csv: label .* is not one of the model's 2 labels"
+    ) as e:
+        encode_labels(["a", label], ["a", "b"], Path("e.csv"))
+    assert f"label {label!r} is" in str(e.value)
+    assert "(a, b)" in str(e.value)
+
+
+def test_many_labels_are_not_all_listed():
+    names = [f"label{index}" for index in range(100)]
+    with pytest.raises(InputError, match=r"the model's 100 labels \(label0, .*, label7, \.\.\.\)"):
+        encode_labels(["x"], names, Path("e.csv"))

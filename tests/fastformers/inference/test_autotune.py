@@ -1,0 +1,152 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fastformers.errors import BundleError, InputError
+from fastformers.inference import autotune
+from fastformers.inference.autotune import Tuning, check_installed, open_engine, tune
+from fastformers.inference.engine import OnnxEngine
+
+
+class NamedEngine:
+    """Says the same of all rows; `measure_budgets` is replaced."""
+
+    def __init__(self, name, logit=1.0):
+        self.name, self.logit = name, logit
+
+    def run(self, ids_BT, types_BT):
+        return np.full((len(ids_BT), 2), self.logit, np.float32)
+
+
+@pytest.fixture
+def elsewhere(bundle):
+    """The same bundle, compressed on another processor."""
+    return replace(bundle, cost_profile=replace(bundle.cost_profile, cpu_model="another"))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Seconds a token by engine and budget; what was measured is appended to the list."""
+    seconds = {
+        "onnxruntime": {256: 5.0, 512: 3.0, 1024: 4.0},
+        "openvino": {256: 6.0, 512: 4.0, 1024: 2.0},
+    }
+    calls = []
+
+    def measure(engine, **_):
+        calls.append(engine.name)
+        return seconds[engine.name]
+
+    monkeypatch.setattr(autotune, "measure_budgets", measure)
+    monkeypatch.setattr(autotune, "open_engine", lambda name, path, num_threads: NamedEngine(name))
+    monkeypatch.setattr(autotune.openvino_engine, "is_installed", lambda: True)
+    return calls
+
+
+def test_the_bundles_own_measurement_counts_on_the_machine_that_made_it(bundle, tmp_path):
+    chosen = tune(bundle, engine="onnxruntime", cache=tmp_path)
+    assert chosen == Tuning(engine="onnxruntime", max_batch_tokens=256)
+    assert not list(tmp_path.iterdir())
+
+
+def test_elsewhere_the_fastest_budget_is_measured_once(elsewhere, measured, tmp_path):
+    for _ in range(2):
+        chosen = tune(elsewhere, engine="onnxruntime", cache=tmp_path / "new")
+        assert chosen == Tuning(engine="onnxruntime", max_batch_tokens=512)
+    assert measured == ["onnxruntime"]
+
+
+def test_auto_takes_the_faster_engine_with_its_own_budget(bundle, measured, tmp_path):
+    chosen = tune(bundle, engine="auto", cache=tmp_path)
+    assert chosen == Tuning(engine="openvino", max_batch_tokens=1024)
+    assert sorted(measured) == ["onnxruntime", "openvino"]
+
+
+def test_auto_is_onnx_runtime_where_nothing_else_is_installed(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(autotune.openvino_engine, "is_installed", lambda: False)
+    assert tune(bundle, engine="auto", cache=tmp_path).engine == "onnxruntime"
+    for use in (
+        lambda: tune(bundle, engine="openvino", cache=tmp_path),
+        lambda: tune(bundle, engine="openvino", max_batch_tokens=9, cache=tmp_path),
+        lambda: open_engine("openvino", bundle.model_path, num_threads=1),
+        lambda: check_installed("openvino"),
+    ):
+        with pytest.raises(InputError, match=r"not installed; pip install 'fastformers\[openvino"):
+            use()
+
+
+@pytest.mark.parametrize("logit", [1.2, -1.0, np.nan])
+def test_an_engine_that_computes_something_else_is_never_taken(
+    bundle, measured, tmp_path, monkeypatch, logit
+):
+    engines = {"onnxruntime": NamedEngine("onnxruntime"), "openvino": NamedEngine("openvino")}
+    monkeypatch.setattr(autotune, "open_engine", lambda name, path, num_threads: engines[name])
+    engines["openvino"].logit = 1.05  # as int8 rounds
+    assert tune(bundle, engine="auto", cache=tmp_path).engine == "openvino"
+    engines["openvino"].logit = logit
+    assert tune(bundle, engine="auto", cache=tmp_path).engine == "onnxruntime"
+    with pytest.raises(InputError, match=r"openvino computes other logits .* use onnxruntime"):
+        tune(bundle, engine="openvino", max_batch_tokens=256, cache=tmp_path)
+
+
+def test_auto_passes_over_an_engine_that_cannot_load_the_graph(
+    bundle, measured, tmp_path, monkeypatch
+):
+    def load(name, path, num_threads):
+        if name == "openvino":
+            raise BundleError("model.onnx: OpenVINO cannot load it: RotaryEmbedding")
+        return NamedEngine(name)
+
+    monkeypatch.setattr(autotune, "open_engine", load)
+    assert tune(bundle, engine="auto", cache=tmp_path).engine == "onnxruntime"
+    with pytest.raises(BundleError, match="RotaryEmbedding"):
+        tune(bundle, engine="openvino", cache=tmp_path)
+
+
+def test_openvino_computes_a_bundle_of_pairs_right(pair_bundle, tmp_path):
+    pytest.importorskip("openvino")
+    chosen = tune(pair_bundle, engine="openvino", max_batch_tokens=256, cache=tmp_path)
+    assert chosen.engine == "openvino"
+
+
+def test_a_budget_that_was_asked_for_stays(elsewhere, measured, tmp_path):
+    chosen = tune(elsewhere, engine="onnxruntime", max_batch_tokens=100, cache=tmp_path)
+    assert chosen == Tuning(engine="onnxruntime", max_batch_tokens=100)
+    assert measured == []
+    assert tune(elsewhere, engine="auto", max_batch_tokens=100, cache=tmp_path) == Tuning(
+        engine="openvino", max_batch_tokens=100
+    )
+
+
+def test_other_bundles_and_engines_share_no_measurement(elsewhere, measured, tmp_path):
+    other = replace(elsewhere, labels=("a", "b"))
+    for one in (elsewhere, other):
+        tune(one, engine="onnxruntime", cache=tmp_path)
+        tune(one, engine="openvino", cache=tmp_path)
+    assert len(measured) == len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"512": "x"}'])
+def test_a_damaged_cache_is_measured_again(elsewhere, measured, tmp_path, content, caplog):
+    tune(elsewhere, engine="onnxruntime", cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_text(content)
+    assert tune(elsewhere, engine="onnxruntime", cache=tmp_path).max_batch_tokens == 512
+    assert measured == ["onnxruntime"] * 2
+    assert "measuring again" in caplog.text
+    assert json.loads(file.read_text())["512"] == 3.0
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(elsewhere, measured, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    assert tune(elsewhere, engine="onnxruntime", cache=tmp_path / "file" / "x").engine
+    assert "the next run measures again" in caplog.text
+
+
+def test_an_engine_is_opened_by_name(bundle):
+    assert isinstance(open_engine("onnxruntime", bundle.model_path, num_threads=1), OnnxEngine)
+    pytest.importorskip("openvino")
+    engine = open_engine("openvino", bundle.model_path, num_threads=1)
+    assert engine.name.startswith("openvino")

@@ -1,0 +1,295 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
+
+from fastformers import Scorer
+from fastformers.errors import BundleError, InputError
+from fastformers.export.calibration import collect_histograms
+from fastformers.export.graph import write_graph
+from fastformers.inference.bundle import write_bundle
+from fastformers.inference.engine import EngineError, OnnxEngine
+from fastformers.inference.tasks import classify
+from fastformers.inference.tokenizer import TokenizedRows, find_unique
+
+TEXTS = ["the cat sat", "good film", "bad film", "a dog ran fast", "it is on the mat", "zebra!"]
+TEXT_ID = 24  # the id of "text", the last of the words
+
+
+class FakeEngine:
+    """Logits that say how long a row is and what its second token is; notes every call."""
+
+    name = "fake 1.0"
+
+    def __init__(self, change=lambda ids_BT, logits_BC: logits_BC):
+        self.batches = []
+        self._change = change
+
+    def run(self, ids_BT, types_BT):
+        self.batches.append(ids_BT.tolist())
+        length_B = np.full(len(ids_BT), ids_BT.shape[1])
+        logits_BC = np.stack([length_B, ids_BT[:, 1]], axis=1).astype(np.float32)
+        return self._change(ids_BT, logits_BC)
+
+    @property
+    def rows(self):
+        return [tuple(row) for batch in self.batches for row in batch]
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(encoder_factory, bundle, make_texts, tmp_path_factory):
+    """The tiny bundle with all projections in int8."""
+    scratch = tmp_path_factory.mktemp("int8")
+    write_graph(encoder_factory(), scratch / "observed.onnx", text_pairs=False, observe=True)
+    rows = bundle.load_tokenizer().encode(make_texts(64))
+    ranges = {
+        name: histogram.clipped_range(0)
+        for name, histogram in collect_histograms(scratch / "observed.onnx", rows).items()
+    }
+    write_graph(encoder_factory(), scratch / "model.onnx", text_pairs=False, ranges=ranges)
+    return write_bundle(
+        replace(bundle, path=scratch / "bundle", precision="int8"),
+        model=scratch / "model.onnx",
+        tokenizer_json=(bundle.path / "tokenizer.json").read_text(),
+    )
+
+
+def test_labels_and_probabilities_are_those_of_the_logits(bundle, make_texts):
+    predictions = Scorer(bundle).score(make_texts(200))
+    exponents_NC = np.exp(predictions.logits_NC.astype(np.float64))
+    softmax_NC = exponents_NC / exponents_NC.sum(axis=1, keepdims=True)
+    assert predictions.labels == [bundle.labels[row.argmax()] for row in softmax_NC]
+    assert len(set(predictions.labels)) == 2
+    np.testing.assert_allclose(predictions.probabilities, softmax_NC.max(axis=1), rtol=1e-6)
+    assert predictions.errors == {}
+
+
+def test_a_scorer_opens_and_verifies_a_directory(bundle, tmp_path):
+    assert Scorer(bundle.path).score(TEXTS).labels == Scorer(bundle).score(TEXTS).labels
+    assert Scorer(str(bundle.path)).bundle == bundle
+    with pytest.raises(BundleError, match="not a bundle"):
+        Scorer(tmp_path)
+
+
+def test_logits_are_those_of_the_graph_on_each_text_alone(bundle):
+    scorer = Scorer(bundle)
+    engine = OnnxEngine(bundle.model_path)
+    for text, logits_C in zip(TEXTS, scorer.score(TEXTS).logits_NC, strict=True):
+        ids_1T = scorer.tokenizer.encode([text]).ids[None].astype(np.int64)
+        np.testing.assert_allclose(logits_C, engine.run(ids_1T, None)[0], atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 20), max_size=40), st.sampled_from([1, 16, 64, 1024]))
+def test_results_come_in_the_order_of_the_texts(bundle, counts, budget):
+    scorer = Scorer(bundle, engine=FakeEngine())
+    predictions = scorer.score(["cat " * count for count in counts], max_batch_tokens=budget)
+    assert predictions.logits_NC[:, 0].tolist() == [count + 2 for count in counts]
+
+
+def test_equal_texts_are_scored_once(bundle):
+    engine = FakeEngine()
+    texts = ["the cat", "a dog", "The  CAT", "the cat"] * 100 + ["the dog"]
+    predictions = Scorer(bundle, engine=engine).score(texts)
+    assert len(engine.rows) == len(set(engine.rows)) == 3
+    assert len(engine.batches) == 1  # of one length, so one batch
+    assert predictions.logits_NC[:, 1].tolist() == [5, 6, 5, 5] * 100 + [5]
+
+
+def test_pairs_that_differ_only_in_where_they_are_split_are_different():
+    rows = TokenizedRows(
+        ids=np.array([2, 5, 3, 2, 5, 3, 2, 5, 3, 2, 5], np.uint16),
+        offsets=np.array([0, 3, 6, 9, 11]),
+        second_lengths_N=np.array([1, 2, 1, 0], np.uint16),
+    )
+    unique_N, first_U = find_unique(rows)
+    assert unique_N.tolist() == [0, 1, 0, 2]
+    assert first_U.tolist() == [0, 1, 3]
+
+
+def test_batches_keep_the_token_budget(bundle):
+    engine = FakeEngine()
+    texts = [f"{a} {b}" for a in "abcdefgh" for b in "abcdefgh"]  # of four tokens each
+    Scorer(bundle, engine=engine).score(texts, max_batch_tokens=40)
+    assert {len(batch) for batch in engine.batches} == {9, 10}
+    engine.batches.clear()
+    Scorer(bundle, engine=engine).score(texts)
+    assert bundle.cost_profile.max_batch_tokens == 256
+    assert [len(batch) for batch in engine.batches] == [64]
+
+
+@pytest.mark.parametrize("kind", ["bundle", "int8_bundle"])
+@pytest.mark.parametrize("length", [1, 7, 30, 61])
+def test_a_row_scores_the_same_alone_and_among_64(request, kind, length):
+    bundle = request.getfixturevalue(kind)
+    rng = np.random.default_rng(length)
+    texts = list({" ".join(rng.choice(list("abcdefgh"), length)) for _ in range(500)})[:64]
+    if length > 1:
+        assert len(texts) == 64
+    scorer = Scorer(bundle)
+    together_NC = scorer.score(texts, max_batch_tokens=64 * 64).logits_NC
+    alone_NC = np.concatenate([scorer.score([text]).logits_NC for text in texts])
+    np.testing.assert_allclose(together_NC, alone_NC, rtol=0, atol=1e-5)
+    assert np.ptp(together_NC, axis=0).min() > 0.01  # the texts do differ
+
+
+def test_a_row_that_the_runtime_fails_on_is_the_only_one_without_a_score(
+    bundle, bundle_factory, tmp_path, make_texts
+):
+    fewer_words = bundle_factory(tmp_path / "fewer", vocabulary=TEXT_ID)
+    texts = [text.replace("text", "cat") for text in make_texts(64, max_words=4)]
+    texts[9] = "the text"
+    texts[40] = texts[41] = "a text"
+    dead = {9, 40, 41}
+    predictions = Scorer(fewer_words).score(texts)
+    assert set(predictions.errors) == dead
+    assert all("out of data bounds" in error for error in predictions.errors.values())
+    assert {row for row, label in enumerate(predictions.labels) if label is None} == dead
+    assert set(np.flatnonzero(np.isnan(predictions.probabilities))) == dead
+    assert set(np.flatnonzero(np.isnan(predictions.logits_NC).any(axis=1))) == dead
+
+    alive = [row for row in range(64) if row not in dead]
+    expected = Scorer(fewer_words).score([texts[row] for row in alive])
+    assert [predictions.labels[row] for row in alive] == expected.labels
+    np.testing.assert_allclose(predictions.logits_NC[alive], expected.logits_NC, atol=1e-5)
+
+
+def test_the_failing_row_is_found_by_halving(bundle):
+    def fail_on_b(ids_BT, logits_BC):
+        if 25 in ids_BT:
+            raise EngineError("no b, please")
+        return logits_BC
+
+    engine = FakeEngine(fail_on_b)
+    texts = [f"{a} {b}" for a in "acdefghi" for b in "acdefghi"]
+    texts[37] = "b a"
+    assert bundle.load_tokenizer().encode(["b"]).ids[1] == 25
+    predictions = Scorer(bundle, engine=engine).score(texts)
+    assert predictions.errors == {37: "the model failed on it: no b, please"}
+    # Of each size one batch fails, the one that holds the row, and its other half succeeds.
+    sizes = sorted(map(len, engine.batches), reverse=True)
+    assert sizes == [64, 32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1]
+
+
+def test_an_error_that_is_not_the_engines_is_not_swallowed(bundle):
+    def fail(ids_BT, logits_BC):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        Scorer(bundle, engine=FakeEngine(fail)).score(TEXTS)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_output_that_is_not_finite_is_an_error_of_its_row(bundle, bad):
+    def spoil(ids_BT, logits_BC):
+        logits_BC[ids_BT[:, 1] == 7, 1] = bad
+        return logits_BC
+
+    texts = ["the cat", "of cat", "a cat", "of cat"]
+    assert bundle.load_tokenizer().encode(["of"]).ids[1] == 7
+    predictions = Scorer(bundle, engine=FakeEngine(spoil)).score(texts)
+    assert predictions.errors == dict.fromkeys([1, 3], "the model's output is not a finite number")
+    assert [label is None for label in predictions.labels] == [False, True, False, True]
+    assert np.isnan(predictions.probabilities).tolist() == [False, True, False, True]
+    # NaN where a text could not be scored, in all classes: no half of a result is left.
+    assert np.isnan(predictions.logits_NC[[1, 3]]).all()
+    assert predictions.logits_NC[[0, 2]].tolist() == [[4, 5], [4, 6]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("one text", "takes a list of texts; got one text"),
+        ([None], "row 0: None is not one text"),
+        (["fine", ("a", "pair")], r"row 1: \('a', 'pair'\) is not one text"),
+        ([b"bytes"], "row 0: b'bytes' is not one text"),
+        (["fine", "fine", 5], "row 2: 5 is not one text"),
+        ([float("nan")], "row 0: nan is not one text"),
+        ([{"text": "the key is not the text"}], "row 0: .* is not one text"),
+        ([np.array(["a", "pair"])], "row 0: .* is not one text"),
+        (["half a surrogate pair \ud800"], "row 0"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_its_row(bundle, texts, message):
+    with pytest.raises(InputError, match=message):
+        Scorer(bundle).score(texts)
+
+
+@pytest.mark.parametrize(
+    "pair", ["one text", ("one",), ("three", "texts", "here"), ("a", None), None, 5, b"ab"]
+)
+def test_what_is_no_pair_is_refused_where_pairs_are_needed(pair_bundle, pair):
+    with pytest.raises(InputError, match=r"row 1: .* is not a pair of texts, as the bundle"):
+        Scorer(pair_bundle).score([("fine", "pair"), pair])
+
+
+def test_pairs_are_scored_in_their_order_and_with_their_types(pair_bundle):
+    pairs = [("the cat", "a dog"), ("a dog", "the cat"), ("the cat", ""), ["the cat", "a dog"]]
+    scorer = Scorer(pair_bundle)
+    logits_NC = scorer.score(pairs).logits_NC
+    np.testing.assert_array_equal(logits_NC[0], logits_NC[3])
+    assert np.abs(logits_NC[0] - logits_NC[1]).max() > 1e-3
+    rows = scorer.tokenizer.encode(["the cat"], ["a dog"])
+    ids_1T = rows.ids[None].astype(np.int64)
+    engine = OnnxEngine(pair_bundle.model_path)
+    for types, same in (([0, 0, 0, 0, 1, 1, 1], True), ([0] * 7, False)):
+        assert (
+            np.allclose(logits_NC[0], engine.run(ids_1T, np.array([types]))[0], atol=1e-5) is same
+        )
+
+
+@pytest.mark.parametrize("kind", ["bundle", "pair_bundle"])
+def test_no_texts_give_no_predictions(request, kind):
+    engine = FakeEngine()
+    predictions = Scorer(request.getfixturevalue(kind), engine=engine).score([])
+    assert (predictions.labels, predictions.errors) == ([], {})
+    assert predictions.probabilities.shape == (0,)
+    assert predictions.logits_NC.shape == (0, 2)
+    assert engine.batches == []
+
+
+def test_chosen_rows_are_scored_in_the_order_they_are_given(bundle):
+    scorer = Scorer(bundle, engine=FakeEngine())
+    rows = scorer.tokenizer.encode(["cat", "cat cat", "cat cat cat"])
+    tokens_done = []
+    logits_UC, errors = scorer.score_tokens(
+        rows, rows_U=np.array([2, 0]), on_batch=tokens_done.append
+    )
+    assert logits_UC[:, 0].tolist() == [5, 3]
+    assert (tokens_done, errors) == ([5, 3], {})
+
+
+finite = st.floats(-(2.0**100), 2.0**100, width=32)
+
+
+@given(st_np.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(2, 6)), elements=finite))
+def test_the_most_probable_class_has_the_largest_logit(logits_NC):
+    classes_N, probabilities_N = classify(logits_NC)
+    num_classes = logits_NC.shape[1]
+    assert (logits_NC[np.arange(len(logits_NC)), classes_N] == logits_NC.max(axis=1)).all()
+    assert ((probabilities_N >= np.float32(0.999 / num_classes)) & (probabilities_N <= 1)).all()
+    np.testing.assert_allclose(classify(logits_NC[:, ::-1])[1], probabilities_N, rtol=1e-5)
+
+
+def test_rows_of_nan_give_no_probability():
+    classes_N, probabilities_N = classify(np.array([[np.nan, np.nan], [0, 0]], np.float32))
+    assert classes_N[0] == 0
+    assert np.isnan(probabilities_N[0])
+    assert probabilities_N[1] == 0.5
+
+
+def test_scoring_imports_neither_torch_nor_transformers_nor_ray():
+    code = (
+        "import sys, fastformers, fastformers.scorer; "
+        "print(sorted({'torch', 'transformers', 'ray', 'onnx'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[3]
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
+
+from fastformers.inference.tasks import (
+    MAX_COMPARED_TEXTS,
+    TASKS,
+    best_of_groups,
+    label_sets,
+    measure_agreement,
+    measure_metric,
+    measure_other_metrics,
+    metric_name,
+    prediction_columns,
+    rank_agreement,
+    sigmoid,
+    spearman,
+)
+
+GROUPS = np.array([0, 0, 0, 1, 1, 1])
+RIGHTS = np.array([0, 1, 0, 1, 0, 0])
+
+
+def column(*values):
+    return np.array(values, np.float32)[:, None]
+
+
+def measure(task, outputs, targets, **options):
+    return measure_metric(task, outputs, np.array(targets), teacher_outputs_NC=outputs, **options)
+
+
+def test_every_task_has_a_metric_and_columns_of_its_own():
+    assert {metric_name(task) for task in TASKS} == {
+        *("accuracy", "micro-F1", "Spearman", "rank agreement")
+    }
+    assert [prediction_columns(task)[0] for task in TASKS] == [
+        *("label", "labels", "score", "score", "embedding")
+    ]
+
+
+def test_micro_f1_counts_all_labels_of_all_rows():
+    logits_NC = np.array([[1, -1, 0], [-1, -1, -1]], np.float32)  # a logit of 0 says yes
+    targets_NC = np.array([[1, 1, 0], [0, 0, 1]], np.float32)
+    # Two said, three true, one of them the same.
+    assert measure("multi-label-classification", logits_NC, targets_NC) == 2 / 5
+    nothing = np.full((2, 3), -1, np.float32)
+    assert measure("multi-label-classification", nothing, np.zeros((2, 3))) == 1
+    assert measure("multi-label-classification", nothing, targets_NC) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([1, 2, 3], [10, 20, 1000], 1),
+        ([1, 2, 3], [3, 2, 1], -1),
+        # Ranks 1, 2.5, 2.5, 4 and 1, 3, 2, 4: the textbook example of ties.
+        ([1, 2, 2, 3], [1, 3, 2, 4], 4.5 / np.sqrt(4.5 * 5)),
+        ([1, 1, 1], [1, 2, 3], 0),
+        ([5, 5], [7, 7], 1),
+    ],
+)
+def test_spearman_is_of_ranks_that_ties_share(first, second, expected):
+    assert spearman(np.array(first), np.array(second)) == pytest.approx(expected, abs=1e-12)
+
+
+values = st_np.arrays(np.float32, 12, elements=st.integers(0, 5).map(float))
+
+
+@given(values, values)
+def test_spearman_is_symmetric_and_deaf_to_scale(first, second):
+    assert spearman(first, second) == pytest.approx(spearman(second, 3 * first - 7), abs=1e-9)
+    assert -1 - 1e-9 <= spearman(first, second) <= 1 + 1e-9
+    assert spearman(first, first) == 1
+
+
+def test_the_choice_with_the_largest_score_of_its_group_counts():
+    assert best_of_groups(np.array([1, 5, 2, 9, 0, 9], np.float32), GROUPS).tolist() == [1, 3]
+    right = column(-9, -8, -9, 3, 2, 1)
+    assert measure("multiple-choice", right, RIGHTS, groups_N=GROUPS) == 1
+    half = column(-9, -8, -7, 3, 2, 1)
+    assert measure("multiple-choice", half, RIGHTS, groups_N=GROUPS) == 0.5
+    assert measure_agreement("multiple-choice", half, right, groups_N=GROUPS) == 0.5
+    # Rows of a group need not stand together.
+    order = [3, 0, 4, 1, 5, 2]
+    assert measure("multiple-choice", half[order], RIGHTS[order], groups_N=GROUPS[order]) == 0.5
+
+
+def test_other_metrics_of_answers_to_questions():
+    logits_NC = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 1, 0]]
+    others = measure_other_metrics("text-classification", logits_NC, RIGHTS, groups_N=GROUPS)
+    # Class 1: three said, two true, both found; class 0: three said, four true, three found.
+    assert others == {
+        "macro-F1": pytest.approx((4 / 5 + 6 / 7) / 2),
+        "F1a": pytest.approx(4 / 5),
+        "exact match": 0.5,
+    }
+    alone = measure_other_metrics("text-classification", logits_NC, RIGHTS)
+    assert list(alone) == ["macro-F1"]
+    assert measure_other_metrics("regression", column(1, 2), np.array([1, 2])) == {}
+
+
+def test_macro_f1_leaves_out_classes_that_do_not_occur():
+    logits_NC = np.eye(5, dtype=np.float32)[[0, 0, 3]]
+    others = measure_other_metrics("text-classification", logits_NC, np.array([0, 4, 3]))
+    assert others["macro-F1"] == pytest.approx((2 / 3 + 0 + 1) / 3)
+
+
+def test_agreement_on_several_labels_is_on_all_of_a_row():
+    teacher_NC = np.array([[1, 1], [1, -1], [-1, -1]], np.float32)
+    logits_NC = np.array([[2, 9], [1, 1], [-3, -1]], np.float32)
+    agreement = measure_agreement("multi-label-classification", logits_NC, teacher_NC)
+    assert agreement == pytest.approx(2 / 3)
+
+
+def test_embeddings_are_compared_by_direction_and_by_the_ranks_of_pairs():
+    rng = np.random.default_rng(0)
+    teacher_NC = rng.standard_normal((40, 8)).astype(np.float32)
+    scaled = teacher_NC * rng.uniform(1, 9, (40, 1)).astype(np.float32)
+    assert measure_agreement("embedding", scaled, teacher_NC) == pytest.approx(1, abs=1e-6)
+    assert rank_agreement(scaled, teacher_NC) == pytest.approx(1, abs=1e-3)
+    # A turn of all vectors together changes each of them and no pair.
+    turn, _ = np.linalg.qr(rng.standard_normal((8, 8)))
+    turned = (teacher_NC @ turn).astype(np.float32)
+    assert measure_agreement("embedding", turned, teacher_NC) < 0.5
+    assert rank_agreement(turned, teacher_NC) == pytest.approx(1, abs=1e-3)
+    noise = teacher_NC + 0.3 * rng.standard_normal((40, 8)).astype(np.float32)
+    assert 0.8 < rank_agreement(noise, teacher_NC) < 0.99
+    assert measure_metric(
+        "embedding", noise, np.zeros(40), teacher_outputs_NC=teacher_NC
+    ) == rank_agreement(noise, teacher_NC)
+
+
+def test_many_embeddings_are_compared_on_some():
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((MAX_COMPARED_TEXTS * 3, 2)).astype(np.float32)
+    assert rank_agreement(vectors, vectors) == 1
+
+
+def test_probabilities_of_labels_do_not_overflow_and_agree_with_the_labels():
+    logits_NC = np.array([[-1000, 1000, 0, -0.0], [-1e-8, 1e-8, 88, -104]], np.float32)
+    probabilities_NC = sigmoid(logits_NC)
+    assert probabilities_NC[0].tolist() == [0, 1, 0.5, 0.5]
+    assert label_sets(logits_NC, ("a", "b", "c", "d")) == [["b", "c", "d"], ["b", "c"]]
+    assert sigmoid(np.log(np.array([[3]], np.float32)))[0, 0] == pytest.approx(0.75)
+    assert label_sets(np.full((1, 2), np.nan, np.float32), ("a", "b")) == [[]]

@@ -1,0 +1,253 @@
+import json
+
+import numpy as np
+import pytest
+
+from fastformers.data.examples import Examples
+from fastformers.errors import InputError
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
+from fastformers.models import finetune as finetune_module  # noqa: E402
+from fastformers.models import trainer  # noqa: E402
+from fastformers.models.finetune import FinetuneConfig, finetune  # noqa: E402
+from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.loading import class_names, load_teacher  # noqa: E402
+
+ONE_EPOCH = {"epochs": 1, "max_length": 16, "batch_rows": 8}
+
+
+@pytest.fixture(scope="module")
+def encoder(save_teacher, tmp_path_factory):
+    """An encoder of random weights, without a head."""
+    return save_teacher(tmp_path_factory.mktemp("encoder"), encoder_only=True)
+
+
+@pytest.fixture
+def train(make_texts):
+    """Whether a text says good or bad: a trivial task."""
+    texts = [text.replace("good", "cat").replace("bad", "dog") for text in make_texts(96)]
+    labels = ["bright" if row % 2 else "dull" for row in range(96)]
+    marks = {"bright": "good", "dull": "bad"}
+    texts = [f"{marks[label]} {text}" for text, label in zip(texts, labels, strict=True)]
+    return Examples(texts=texts, text_pairs=None, labels=labels)
+
+
+def accuracy_of(path, examples):
+    model = load_teacher(path)
+    tokenizer_json = (path / "tokenizer.json").read_text()
+    rows = Tokenizer(tokenizer_json, max_length=16).encode(examples.texts)
+    classes_N = teacher_logits(model, rows).argmax(axis=1)
+    names = class_names(model.config)
+    return np.mean([names[c] == label for c, label in zip(classes_N, examples.labels, strict=True)])
+
+
+def test_a_trivial_task_is_learned_by_the_first_layer(encoder, train, tmp_path):
+    config = FinetuneConfig(epochs=20, learning_rate=3e-3, max_length=16, num_layers=1)
+    names = finetune(encoder, train, tmp_path / "train.csv", tmp_path / "teacher", config).labels
+    assert names == ["bright", "dull"]
+    model = load_teacher(tmp_path / "teacher")
+    assert class_names(model.config) == ("bright", "dull")
+    assert model.config.num_hidden_layers == len(model.bert.encoder.layer) == 1
+    assert accuracy_of(tmp_path / "teacher", train) >= 0.95
+    saved = json.loads((tmp_path / "teacher" / "tokenizer_config.json").read_text())
+    assert saved["model_max_length"] == 16
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layers"),
+    [
+        ("Bert", "bert.encoder.layer"),
+        ("DistilBert", "distilbert.transformer.layer"),
+        ("MPNet", "mpnet.encoder.layer"),
+        ("DebertaV2", "deberta.encoder.layer"),
+        ("ModernBert", "model.layers"),
+    ],
+)
+def test_the_layers_kept_are_the_first_ones_as_they_were(
+    save_teacher, train, tmp_path, architecture, layers
+):
+    shapes = {
+        "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+        "ModernBert": {"pad_token_id": 0},
+    }
+    path = save_teacher(tmp_path / "classifier", architecture, **shapes.get(architecture, {}))
+    config = FinetuneConfig(**ONE_EPOCH, num_layers=1, learning_rate=1e-12)
+    finetune(path, train, tmp_path / "train.csv", tmp_path / "teacher", config)
+    before = load_teacher(path).get_submodule(layers)
+    after = load_teacher(tmp_path / "teacher").get_submodule(layers)
+    assert (len(before), len(after)) == (2, 1)
+    for old, new in zip(before[0].parameters(), after[0].parameters(), strict=True):
+        torch.testing.assert_close(old, new, atol=1e-6, rtol=0)
+
+
+def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
+    encoder, train, tmp_path, monkeypatch
+):
+    read = finetune_module._Rows.__getitem__
+    rows_read = []
+
+    def read_and_count(self, row):
+        rows_read.append(row)
+        if len(rows_read) == power_cut:
+            raise KeyboardInterrupt
+        return read(self, row)
+
+    monkeypatch.setattr(trainer, "SAVE_STEPS", 4)
+    monkeypatch.setattr(finetune_module._Rows, "__getitem__", read_and_count)
+
+    def run(name):
+        rows_read.clear()
+        config = FinetuneConfig(**ONE_EPOCH, learning_rate=1e-3)
+        finetune(encoder, train, tmp_path / "train.csv", tmp_path / name, config)
+        return load_teacher(tmp_path / name).state_dict()
+
+    power_cut = None
+    expected = run("whole")
+    num_rows = len(rows_read)
+
+    power_cut = num_rows - 12  # in the batch before the last; the loader is one batch ahead
+    with pytest.raises(KeyboardInterrupt):
+        run("resumed")
+    assert not (tmp_path / "resumed" / "config.json").exists()
+    assert (tmp_path / "resumed" / "checkpoints" / "checkpoint-8").is_dir()
+
+    power_cut = None
+    resumed = run("resumed")
+    assert len(rows_read) <= num_rows - 64  # not the eight batches before the checkpoint
+    for name, weight in expected.items():
+        torch.testing.assert_close(resumed[name], weight, atol=1e-5, rtol=1e-4)
+
+
+def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_path, monkeypatch):
+    qualities = iter([0.5, 0.75, 0.25])
+    states = []
+
+    def judge(task, outputs_NC, targets_N, **options):
+        states.append(outputs_NC)
+        assert outputs_NC.shape == (40, 2) and len(targets_N) == 40
+        return next(qualities)
+
+    monkeypatch.setattr(finetune_module, "measure_metric", judge)
+    epochs = []
+    held_out = train.take(range(40))
+    result = finetune(
+        encoder,
+        train,
+        tmp_path / "train.csv",
+        tmp_path / "teacher",
+        FinetuneConfig(epochs=3, learning_rate=5e-3, max_length=16),
+        evaluation=held_out,
+        on_epoch=epochs.append,
+    )
+    assert [(epoch.number, epoch.quality) for epoch in epochs] == [(1, 0.5), (2, 0.75), (3, 0.25)]
+    assert result.best == epochs[1]
+    model = load_teacher(tmp_path / "teacher")
+    tokenizer_json = (tmp_path / "teacher" / "tokenizer.json").read_text()
+    kept_NC = teacher_logits(model, Tokenizer(tokenizer_json, max_length=16).encode(held_out.texts))
+    # Judged in bf16 where training is; the epochs are further apart than that rounds.
+    to_first, to_kept, to_last = (np.abs(kept_NC - state_NC).max() for state_NC in states)
+    assert to_kept < 0.06 < min(to_first, to_last)
+
+
+def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monkeypatch):
+    seen = []
+
+    def judge(task, outputs_NC, targets_N, **options):
+        seen.append(outputs_NC)
+        if power_cut and len(seen) == 2:
+            raise KeyboardInterrupt
+        return 1 / len(seen)
+
+    def run(name):
+        config = FinetuneConfig(epochs=2, learning_rate=1e-3, max_length=16, batch_rows=8)
+        held_out = train.take(range(40))
+        finetuned = finetune(
+            encoder, train, tmp_path / "t.csv", tmp_path / name, config, evaluation=held_out
+        )
+        return finetuned.best
+
+    monkeypatch.setattr(trainer, "SAVE_STEPS", 4)
+    monkeypatch.setattr(finetune_module, "measure_metric", judge)
+    power_cut = True
+    with pytest.raises(KeyboardInterrupt):
+        run("resumed")
+    power_cut = False
+    assert run("resumed") == trainer.Epoch(number=1, quality=1.0)
+
+
+def test_a_training_that_ended_unjudged_can_be_judged_afterwards(
+    encoder, train, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trainer, "SAVE_STEPS", 1)  # so that its last step is kept
+    config = FinetuneConfig(epochs=2, learning_rate=1e-3, max_length=16, batch_rows=8)
+
+    def run(evaluation):
+        finetuned = finetune(
+            encoder, train, tmp_path / "t.csv", tmp_path / "teacher", config, evaluation=evaluation
+        )
+        return finetuned.best, load_teacher(tmp_path / "teacher").state_dict()
+
+    _, unjudged = run(None)
+    best, judged = run(train.take(range(40)))
+    assert best.number == 2 and 0 <= best.quality <= 1
+    for name, weight in unjudged.items():
+        assert torch.equal(judged[name], weight)
+
+
+def test_a_label_that_was_not_trained_on_is_found_before_training(encoder, train, tmp_path):
+    held_out = Examples(texts=["the cat"], text_pairs=None, labels=["brilliant"])
+    with pytest.raises(InputError, match=r"held-out\.csv: label 'brilliant' is not one of"):
+        finetune(
+            encoder,
+            train,
+            tmp_path / "train.csv",
+            tmp_path / "out",
+            FinetuneConfig(**ONE_EPOCH),
+            evaluation=held_out,
+            eval_path=tmp_path / "held-out.csv",
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_and_whole_number_labels_are_learned_from(encoder, train, tmp_path):
+    pairs = Examples(
+        texts=["the cat"] * 96, text_pairs=train.texts, labels=[row % 3 for row in range(96)]
+    )
+    names = finetune(
+        encoder, pairs, tmp_path / "train.csv", tmp_path / "teacher", FinetuneConfig(**ONE_EPOCH)
+    ).labels
+    assert names == ["0", "1", "2"]
+    assert load_teacher(tmp_path / "teacher").config.num_labels == 3
+
+
+def test_one_label_is_not_enough(encoder, train, tmp_path):
+    same = Examples(texts=train.texts, text_pairs=None, labels=["dull"] * 96)
+    with pytest.raises(InputError, match=r"train\.csv: only one label \('dull'\)"):
+        finetune(encoder, same, tmp_path / "train.csv", tmp_path / "out", FinetuneConfig())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("num_layers", [0, 3])
+def test_more_layers_than_there_are_and_none_are_refused(encoder, train, tmp_path, num_layers):
+    with pytest.raises(InputError, match=f"--num-layers {num_layers}"):
+        finetune(
+            encoder,
+            train,
+            tmp_path / "train.csv",
+            tmp_path / "out",
+            FinetuneConfig(**ONE_EPOCH, num_layers=num_layers),
+        )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"epochs": 0}, {"learning_rate": 0}, {"batch_rows": 0}, {"max_length": 7}],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(settings):
+    with pytest.raises(InputError, match=r"must be positive|give at least 8 tokens"):
+        FinetuneConfig(**settings)

@@ -1,0 +1,163 @@
+"""What `fastformers bench` measures: opened, made up, or refused."""
+
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from fastformers.errors import InputError
+from fastformers.inference.bundle import open_bundle
+from jobs.benchmarks.subject import open_subject
+
+
+@pytest.fixture(scope="module")
+def long_bundle(bundle_factory, tmp_path_factory):
+    """Reads as many tokens as the fixed shapes have."""
+    return bundle_factory(tmp_path_factory.mktemp("bundle") / "long", max_length=128)
+
+
+@pytest.fixture(scope="module")
+def texts_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "part-00000.parquet"
+    texts = [f"the {'cat ' * (n % 9)}{n} ran" for n in range(40)]
+    pyarrow.parquet.write_table(pa.table({"text": texts}), path)
+    return path
+
+
+def save_checkpoint(path, tokenizer_json, *, vocabulary=None, **shape):
+    """A tiny classifier with a WordPiece tokenizer."""
+    from tokenizers import Tokenizer
+
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    if vocabulary:
+        tokenizer.add_tokens(vocabulary)
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        **shape,
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(path)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher(tokenizer_json, tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("teacher") / "teacher", tokenizer_json)
+
+
+@pytest.fixture
+def written_models(monkeypatch):
+    """The others' models are not made, which takes a quarter of a minute; what was asked for."""
+    rivals = pytest.importorskip("fastformers.benchmark.baselines")
+    asked = []
+
+    def write(model, rows, directory):
+        asked.append(SimpleNamespace(model=model, rows=rows, stock_graph=directory / "stock.onnx"))
+        return asked[-1]
+
+    monkeypatch.setattr(rivals, "write_rival_models", write)
+    return asked
+
+
+def subject(bundle_path=None, teacher=None, *, files=(), scratch, shape=None, sample_rows=10):
+    return open_subject(
+        bundle_path=bundle_path,
+        teacher=teacher,
+        shape=shape,
+        files=list(files),
+        sample_rows=sample_rows,
+        scratch=scratch,
+    )
+
+
+@pytest.mark.parametrize(("sample_rows", "expected"), [(100, 25), (25, 25), (24, 13), (9, 9)])
+def test_the_sample_is_spread_over_the_texts_and_no_larger_than_asked_for(
+    long_bundle, tmp_path, sample_rows, expected
+):
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for file, numbers in zip(files, (range(20), range(20, 25)), strict=True):
+        table = pa.table({"text": [" ".join(["cat"] * (n + 1)) for n in numbers]})
+        pyarrow.parquet.write_table(table, file)
+    rows = subject(long_bundle.path, files=files, scratch=tmp_path, sample_rows=sample_rows).rows
+    words = rows.lengths_N - 2
+    step = -(-25 // sample_rows)
+    assert words.tolist() == list(range(1, 26, step))
+    assert len(words) == expected
+
+
+def test_the_others_run_the_checkpoints_weights(
+    long_bundle, teacher, texts_file, written_models, tmp_path
+):
+    found = subject(long_bundle.path, teacher, files=[texts_file], scratch=tmp_path)
+    (written,) = written_models
+    assert found.rivals is written
+    assert written.model.config.num_hidden_layers == 1
+    assert not written.model.training
+    assert written.rows is found.rows
+    assert found.checkpoint == teacher
+    assert found.bundle.path == long_bundle.path
+    without_rows = subject(long_bundle.path, teacher, scratch=tmp_path)
+    assert without_rows.rows is None
+    assert len(written_models[1].rows) == 128  # made up, to calibrate with
+
+
+def test_a_shape_is_made_up_whole(teacher, texts_file, written_models, tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    shapes = []
+
+    def make(shape, *, num_words):
+        shapes.append(shape)
+        config = transformers.BertConfig(
+            vocab_size=num_words,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
+        return transformers.BertForSequenceClassification(config).eval()
+
+    monkeypatch.setattr("fastformers.benchmark.random_models.make_model", make)
+    found = subject(None, teacher, shape="pruned", files=[texts_file], scratch=tmp_path)
+    assert shapes == ["pruned"]
+    assert open_bundle(found.bundle.path).provenance == {"teacher": "random weights"}
+    assert found.checkpoint == tmp_path / "checkpoint"
+    assert (found.checkpoint / "model.safetensors").is_file()
+    assert (found.checkpoint / "tokenizer.json").is_file()
+    assert written_models[0].model.config.hidden_size == 16
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(
+    long_bundle, tokenizer_json, written_models, tmp_path
+):
+    other = save_checkpoint(tmp_path / "other", tokenizer_json, vocabulary=["film star"])
+    with pytest.raises(InputError, match=r"--teacher .*other: its vocabulary is not the bundle's"):
+        subject(long_bundle.path, other, scratch=tmp_path)
+    (other / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"--teacher .*other: has no tokenizer\.json"):
+        subject(long_bundle.path, other, scratch=tmp_path)
+    assert written_models == []
+
+
+def test_bundles_that_cannot_be_compared_are_refused(
+    pair_bundle, bundle, bundle_factory, teacher, tmp_path
+):
+    with pytest.raises(InputError, match="scores text pairs"):
+        subject(pair_bundle.path, scratch=tmp_path)
+    with pytest.raises(InputError, match="reads 64 tokens; bench measures 128"):
+        subject(bundle.path, scratch=tmp_path)
+    vectors = bundle_factory(
+        tmp_path / "vectors", task="embedding", labels=(), num_outputs=4, max_length=128
+    )
+    with pytest.raises(InputError, match=r"--teacher .* not embeddings"):
+        subject(vectors.path, teacher, scratch=tmp_path)
+    assert subject(vectors.path, scratch=tmp_path).rivals is None
