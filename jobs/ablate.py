@@ -3,7 +3,7 @@
 fastformers ablate --teacher DIR --student DIR --bundle DIR --bundle PRUNED --eval FILE --output DIR
 fastformers ablate --shapes-only bert-base --output DIR
 
-Each rung adds one optimization: PyTorch padded to the maximum, unpadded, the distilled student,
+Each step adds one optimization: PyTorch padded to the maximum, unpadded, the distilled student,
 the first --bundle (one instance on all cores, then one for each core), then each further --bundle.
 With --shapes-only the paper's models run on random weights: speed only; the lengths are those of
 --eval, or BoolQ's.
@@ -33,7 +33,7 @@ from jobs.console.output import console, run
 from jobs.console.progress import show_progress
 
 if TYPE_CHECKING:
-    from fastformers.ablation.measure import Ladder, LadderProgress, RungResult
+    from fastformers.ablation.measure import Ablation, AblationProgress, StepResult
 
 _LINE_EVERY_S = 10.0
 # Runnable processes for each core, over the last minute, from which a machine counts as busy.
@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         dest="bundles",
-        help="of the unpruned student, then of each further rung, for example pruned ones",
+        help="of the unpruned student, then of each further step, for example pruned ones",
     )
     parser.add_argument("--eval", type=Path, help="labelled file: the texts that are timed")
     parser.add_argument("--output", type=Path, required=True, help="directory for table and plot")
@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=200,
         metavar="ROWS",
-        help="time so many texts of the teacher's rungs and extrapolate (default 200)",
+        help="time so many texts of the teacher's steps and extrapolate (default 200)",
     )
     parser.add_argument("--repeats", type=int, default=3, help="the median counts (default 3)")
     parser.add_argument("--usd-per-hour", type=float, help="price of this machine")
@@ -99,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     # Also so that a missing extra shows now, not after the measurement.
-    from fastformers.ablation.measure import measure_ladder
-    from fastformers.ablation.plot import draw_ladder
+    from fastformers.ablation.measure import measure_ablation
+    from fastformers.ablation.plot import draw_ablation
     from fastformers.ablation.report import (
         CLOCK,
         describe_texts,
@@ -121,21 +121,21 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         )
     console.print("loading models and texts ...")
     cpus = [core_set.cpus for core_set in core_sets]
-    ladder = _build(options, cpus, scratch)
-    results = measure_ladder(
-        ladder,
+    ablation = _build(options, cpus, scratch)
+    results = measure_ablation(
+        ablation,
         usd_per_hour=price.usd_per_hour,
         repeats=options.repeats,
         on_progress=_ProgressLines(),
         on_result=_show_result,
     )
     summary = {
-        **summarize(results, ladder),
+        **summarize(results, ablation),
         **_machine(topology, price),
         "repeats": options.repeats,
         "load_before": load,
     }
-    console.print(_table(results, ladder.description))
+    console.print(_table(results, ablation.description))
     measured_on = _describe_machine(summary)
     notes = [*numbered_notes(results), headline(summary), CLOCK]
     console.print("\n".join([*notes, describe_texts(summary), measured_on]), markup=False)
@@ -145,7 +145,7 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         with whole_file(options.output / name) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
     plots = [options.output / f"ablate.{suffix}" for suffix in ("png", "svg")]
-    draw_ladder(results, plots, title=f"{ladder.description}: {headline(summary)}")
+    draw_ablation(results, plots, title=f"{ablation.description}: {headline(summary)}")
     console.print(f"table and plot are in {options.output}")
     return summary
 
@@ -173,7 +173,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _build(
     options: argparse.Namespace, cpus_of_instance: Sequence[tuple[int, ...]], scratch: Path
-) -> "Ladder":
+) -> "Ablation":
     from fastformers.ablation.texts import TextsConfig
 
     config = TextsConfig(
@@ -184,10 +184,10 @@ def _build(
         baseline_rows=options.baseline_rows,
     )
     if options.shapes_only is None:
-        from fastformers.ablation.from_models import build_ladder
+        from fastformers.ablation.from_models import build_ablation
 
         with show_progress() as on_progress:
-            return build_ladder(
+            return build_ablation(
                 config,
                 teacher_path=options.teacher,
                 student_path=options.student,
@@ -195,10 +195,10 @@ def _build(
                 cpus_of_instance=cpus_of_instance,
                 on_progress=on_progress,
             )
-    from fastformers.ablation.from_shapes import SHAPE_LADDERS, build_shape_ladder
+    from fastformers.ablation.from_shapes import ABLATION_SHAPES, build_shape_ablation
 
-    return build_shape_ladder(
-        SHAPE_LADDERS[options.shapes_only],
+    return build_shape_ablation(
+        ABLATION_SHAPES[options.shapes_only],
         config,
         tokenizer=options.tokenizer or DEMO_BUNDLE / "tokenizer.json",
         cpus_of_instance=cpus_of_instance,
@@ -212,23 +212,23 @@ class _ProgressLines:
     def __init__(self) -> None:
         self._last_line = time.perf_counter()
 
-    def __call__(self, progress: "LadderProgress") -> None:
+    def __call__(self, progress: "AblationProgress") -> None:
         now = time.perf_counter()
         if now - self._last_line < _LINE_EVERY_S:
             return
         self._last_line = now
         console.print(
-            f"rung {progress.rung_idx + 1} of {progress.num_rungs}, {progress.name}: "
+            f"step {progress.step_idx + 1} of {progress.num_steps}, {progress.name}: "
             f"{100 * progress.share:.0f}%, ETA {progress.eta_s:.0f} s"
         )
 
 
-def _show_result(result: "RungResult") -> None:
+def _show_result(result: "StepResult") -> None:
     accuracy = "" if result.accuracy is None else f", accuracy {100 * result.accuracy:.2f}"
     console.print(f"{result.name}: {result.seconds:,.2f} s, {result.cumulative:,.2f}x{accuracy}")
 
 
-def _table(results: Sequence["RungResult"], title: str) -> Table:
+def _table(results: Sequence["StepResult"], title: str) -> Table:
     from fastformers.ablation.report import COLUMNS, numbered_cells
 
     table = Table(title=title, title_justify="left")

@@ -31,25 +31,31 @@ from cluster.execution.topology import discover_topology
 from cluster.pricing.prices import find_price, load_prices
 from cluster.settings import CorpusSettings
 from cluster.storage import open_directory
-from fastformers.benchmark.comparison import Anatomy, Race, dissect, our_name, race_engines
+from fastformers.benchmark.comparison import (
+    Comparison,
+    OperatorBreakdown,
+    compare_engines,
+    our_name,
+    profile_engines,
+)
 from fastformers.errors import InputError
 from fastformers.inference.autotune import tune
 from fastformers.inference.cpu import read_cpu_model
 from jobs.benchmarks.job_baselines import (
-    PEERS,
+    JOB_BASELINES,
     TEXT_COLUMN,
-    PeerName,
-    PeerResult,
-    PeerWork,
-    run_peer,
+    BaselineJob,
+    BaselineName,
+    BaselineResult,
+    run_baseline,
     write_different_texts,
 )
 from jobs.benchmarks.subject import Subject, open_subject
 from jobs.benchmarks.tables import (
     check_plot,
-    describe_anatomy,
-    describe_races,
-    print_race,
+    describe_breakdown,
+    describe_comparisons,
+    print_comparison,
     print_report,
     save_plot,
 )
@@ -90,7 +96,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=columns,
         default=(),
         metavar="A,B",
-        help=f"of {','.join(PEERS)}, or all (none: they are slow)",
+        help=f"of {','.join(JOB_BASELINES)}, or all (none: they are slow)",
     )
     parser.add_argument("--peer-rows", type=int, default=5000, help="rows for the peers (5000)")
     parser.add_argument(
@@ -126,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(options: argparse.Namespace) -> None:
     for flag, given, known in (
         ("--parts", options.parts, PARTS),
-        ("--peers", options.peers, (*PEERS, "all")),
+        ("--peers", options.peers, (*JOB_BASELINES, "all")),
     ):
         if unknown := [name for name in given if name not in known]:
             raise InputError(f"{flag} {unknown[0]}: not one of {', '.join(known)}")
@@ -185,23 +191,23 @@ def _bench(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         **dict.fromkeys(
             ("engine_over_stock", "engine_over_openvino", "engine_of_peak", "job_over_engine")
         ),
-        **{f"job_over_{_key(name)}": None for name in PEERS},
+        **{f"job_over_{_key(name)}": None for name in JOB_BASELINES},
         "not_run": {},
     }
-    anatomy: Anatomy | None = None
+    breakdown: OperatorBreakdown | None = None
     if "operators" in options.parts:
-        anatomy = dissect(subject.bundle, subject.rivals)
-    races: list[Race] = []
+        breakdown = profile_engines(subject.bundle, subject.baselines)
+    comparisons: list[Comparison] = []
     if "engines" in options.parts:
-        limits = anatomy.dense_limits() if anatomy is not None else {}
-        races = _race(options, subject, tuning.max_batch_tokens, limits)
-    report.update(describe_races(races, our_name(tuning.engine)))
-    if anatomy is not None:
-        report.update(describe_anatomy(anatomy, races, our_name(tuning.engine)))
+        limits = breakdown.dense_limits() if breakdown is not None else {}
+        comparisons = _comparison(options, subject, tuning.max_batch_tokens, limits)
+    report.update(describe_comparisons(comparisons, our_name(tuning.engine)))
+    if breakdown is not None:
+        report.update(describe_breakdown(breakdown, comparisons, our_name(tuning.engine)))
     if options.corpus is not None and "job" in options.parts:
         report.update(_measure_job(options, settings, subject, scratch))
     if options.corpus is not None and "peers" in options.parts:
-        report.update(_measure_peers(options, settings, subject, scratch))
+        report.update(_measure_job_baselines(options, settings, subject, scratch))
     if options.profile_out is not None:
         report["profile"] = _write_profile(options, subject)
     report["not_run"].update(_why_not(options, subject, report))
@@ -219,26 +225,26 @@ def _write_profile(options: argparse.Namespace, subject: Subject) -> str:
     return str(options.profile_out)
 
 
-def _race(
+def _comparison(
     options: argparse.Namespace,
     subject: Subject,
     max_batch_tokens: int,
     limits: dict[str, float],
-) -> list[Race]:
+) -> list[Comparison]:
     """On one core and on all; each is shown as soon as it is measured, for it may take minutes."""
-    races = []
+    comparisons = []
     for num_threads in sorted({1, discover_topology().num_usable_cores}):
-        race = race_engines(
+        comparison = compare_engines(
             subject.bundle,
             max_batch_tokens=max_batch_tokens,
-            rivals=subject.rivals,
+            baselines=subject.baselines,
             rows=subject.rows,
             num_threads=num_threads,
             repeats=options.repeats,
         )
-        print_race(race, limits, console)
-        races.append(race)
-    return races
+        print_comparison(comparison, limits, console)
+        comparisons.append(comparison)
+    return comparisons
 
 
 def _measure_job(
@@ -285,18 +291,18 @@ def _measure_job(
     }
 
 
-def _measure_peers(
+def _measure_job_baselines(
     options: argparse.Namespace, settings: CorpusSettings, subject: Subject, scratch: Path
 ) -> dict[str, Any]:
-    names = [name for name in PEERS if {name, "all"} & set(options.peers)]
-    if not names or subject.rivals is None or subject.checkpoint is None:
+    names = [name for name in JOB_BASELINES if {name, "all"} & set(options.peers)]
+    if not names or subject.baselines is None or subject.checkpoint is None:
         return {}
     actors, price = actor_settings(options), price_of(options)
     files = write_different_texts(
         options.corpus, settings, num_rows=options.peer_rows, directory=scratch / "peer-texts"
     )
     ours: list[float] = []
-    results: dict[PeerName, list[PeerResult]] = {name: [] for name in names}
+    results: dict[BaselineName, list[BaselineResult]] = {name: [] for name in names}
     for repeat in range(options.repeats):
         score_run = plan_score(
             str(scratch / "peer-texts"),
@@ -309,10 +315,10 @@ def _measure_peers(
         )
         job = execute(score_run, actors, price)
         ours.append(job["rows"] / (job["wall_s"] - job["setup_s"]))
-        work = PeerWork(
+        work = BaselineJob(
             files=tuple(files),
             model=str(subject.checkpoint),
-            stock_graph=str(subject.rivals.stock_graph),
+            stock_graph=str(subject.baselines.stock_graph),
             tokenizer=str(subject.checkpoint / "tokenizer.json"),
             max_length=subject.bundle.max_length,
             num_workers=job["num_actors"],
@@ -321,7 +327,7 @@ def _measure_peers(
         for name in names:
             console.print(f"{name} on {job['rows']:,} rows")
             python = options.peer_python if name == "sentence-transformers" else sys.executable
-            results[name].append(run_peer(name, work, python=Path(python)))
+            results[name].append(run_baseline(name, work, python=Path(python)))
     report: dict[str, Any] = {
         "peer_rows": job["rows"],
         "job_beside_peers_rows_per_second": statistics.median(ours),
@@ -354,7 +360,7 @@ def _why_not(
         ("engine_over_openvino", "engines"),
         ("engine_of_peak", "operators"),
         ("job_over_engine", "job"),
-        *((f"job_over_{_key(name)}", "peers") for name in PEERS),
+        *((f"job_over_{_key(name)}", "peers") for name in JOB_BASELINES),
     ):
         if report[key] is not None or key in reasons:
             continue
@@ -362,7 +368,7 @@ def _why_not(
             reasons[key] = f"--parts leaves {part} out"
         elif key == "engine_of_peak":
             reasons[key] = "--parts leaves engines out"
-        elif subject.rivals is None and part != "job":
+        elif subject.baselines is None and part != "job":
             reasons[key] = "no --teacher"
         elif options.corpus is None:
             reasons[key] = "no corpus"

@@ -20,7 +20,7 @@ from rich.table import Table
 from cluster.pricing.prices import HourlyPrice, choose_price, load_prices, usd_of
 from cluster.report.downsample import pick_frontier
 from cluster.report.page import can_draw, render_search_page
-from cluster.report.plots import Candidate
+from cluster.report.plots import FrontierPoint
 from jobs.console.arguments import add_example_arguments, labelled_columns
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
@@ -28,7 +28,7 @@ from jobs.console.progress import show_progress
 if TYPE_CHECKING:
     from fastformers.compression.compress import CompressConfig, Compressed
     from fastformers.compression.recipe_config import RecipeConfig
-    from fastformers.compression.search import Candidate as Tried
+    from fastformers.compression.search import RecipeCandidate
     from fastformers.inference.bundle import StageQuality
 
 
@@ -221,12 +221,12 @@ def _show_stage(quality: "StageQuality") -> None:
     )
 
 
-def _show_candidate(candidate: "Tried") -> None:
+def _show_candidate(candidate: "RecipeCandidate") -> None:
     console.print(
         f"{candidate.name}: {candidate.qualities[-1].metric} "
         f"{100 * candidate.qualities[-1].quality:.2f}, "
         f"{candidate.seconds_per_million:,.0f} core-seconds a million rows, "
-        f"{'holds' if candidate.holds else 'loses too much'}"
+        f"{'holds' if candidate.passes else 'loses too much'}"
     )
 
 
@@ -248,21 +248,21 @@ def _stage_table(result: "Compressed") -> Table:
     return table
 
 
-def _drawn(result: "Compressed", price: HourlyPrice) -> list[Candidate]:
+def _drawn(result: "Compressed", price: HourlyPrice) -> list[FrontierPoint]:
     """The candidates as table and page show them."""
     return [
-        Candidate(
+        FrontierPoint(
             name=one.name,
             quality=one.qualities[-1].quality,
             seconds=one.seconds_per_million,
             usd=usd_of(one.seconds_per_million, usd_per_hour=price.usd_per_hour),
-            verdict="chosen" if one is result.chosen else "" if one.holds else "loses too much",
+            verdict="chosen" if one is result.chosen else "" if one.passes else "loses too much",
         )
         for one in result.candidates
     ]
 
 
-def _frontier_table(candidates: list[Candidate], metric: str) -> Table:
+def _frontier_table(candidates: list[FrontierPoint], metric: str) -> Table:
     best = pick_frontier([one.quality for one in candidates], [one.usd for one in candidates])
     table = Table(title="Quality and cost", title_justify="left")
     table.add_column("recipe")
@@ -280,7 +280,7 @@ def _frontier_table(candidates: list[Candidate], metric: str) -> Table:
     return table
 
 
-def _write_page(candidates: list[Candidate], price: HourlyPrice, bundle: Path) -> str | None:
+def _write_page(candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path) -> str | None:
     """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
     if not can_draw():
         console.print(
@@ -313,7 +313,7 @@ def _summary(result: "Compressed") -> dict[str, Any]:
                 "recipe": candidate.name,
                 "quality": candidate.qualities[-1].quality,
                 "seconds_per_million": candidate.seconds_per_million,
-                "holds": candidate.holds,
+                "holds": candidate.passes,
             }
             for candidate in result.candidates
         ],

@@ -1,16 +1,22 @@
 """A tiny bundle, made from random weights in a second: no network, no training, no torch."""
 
+import csv
+import gzip
+import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from fastformers.export.encoder import Encoder, Head, Layer, Linear, Norm
+from fastformers.export.encoder import EncoderWeights, Head, Layer, Linear, Norm
 from fastformers.export.graph import write_graph
 from fastformers.inference.bundle import Bundle, StageQuality, write_bundle
 from fastformers.inference.cost_profile import CostProfile
@@ -52,7 +58,7 @@ def make_encoder(
     num_heads: int = 2,
     classes: int = 2,
     max_length: int = 64,
-) -> Encoder:
+) -> EncoderWeights:
     """A classifier of random weights, the same ones each time."""
     rng = np.random.default_rng(0)
 
@@ -63,13 +69,13 @@ def make_encoder(
         return Linear(weight=floats(inputs, outputs), bias=floats(outputs))
 
     def norm() -> Norm:
-        return Norm(gain=1 + floats(width), shift=floats(width), epsilon=1e-12)
+        return Norm(weight=1 + floats(width), bias=floats(width), epsilon=1e-12)
 
-    return Encoder(
+    return EncoderWeights(
         max_length=max_length,
-        words_VE=floats(vocabulary, width),
-        places_PE=floats(max_length, width),
-        types_KE=floats(2, width),
+        token_embeddings_VE=floats(vocabulary, width),
+        position_embeddings_PE=floats(max_length, width),
+        token_types_KE=floats(2, width),
         embedding_norm=norm(),
         projection=None,
         activation="gelu",
@@ -140,7 +146,7 @@ def bundle_factory() -> Callable[..., Bundle]:
 
 
 @pytest.fixture(scope="session")
-def encoder_factory() -> Callable[..., Encoder]:
+def encoder_factory() -> Callable[..., EncoderWeights]:
     """`make_encoder`."""
     return make_encoder
 
@@ -169,3 +175,29 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data sets at {SHARED_DATA}")
     return SHARED_DATA
+
+
+def write_rows(path, rows, *, row_group_size=3):
+    """Write dictionaries to a file in the format that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        table = pa.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, path, row_group_size=row_group_size)
+        return path
+    if name.endswith(".csv"):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        content = text.getvalue().encode()
+    else:
+        content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.fixture(scope="session", name="write_rows")
+def write_rows_fixture():
+    """`write_rows`."""
+    return write_rows

@@ -17,7 +17,7 @@ from cluster.cost.instances import InstanceCosts, estimate_instances
 from cluster.cost.machine_profile import MachineProfile, profile_of_bundle
 from cluster.cost.model_size import read_model_size
 from cluster.cost.sampling import CorpusSample, sample_corpus
-from cluster.cost.workload import Work, estimate_work
+from cluster.cost.workload import Workload, estimate_work
 from cluster.pricing.market import Market, check_discount, find_market_price
 from cluster.pricing.prices import InstancePrice
 from cluster.settings import CorpusSettings
@@ -64,7 +64,7 @@ class BundleCost:
     """
 
     bundle: Bundle
-    work: Work
+    work: Workload
     instances: InstanceCosts
     profiles: tuple[MachineProfile, ...]
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from cluster.cost.machine_profile import MachineProfile
 from cluster.cost.model_size import ModelSize
-from cluster.cost.workload import Work
+from cluster.cost.workload import Workload
 from cluster.pricing.hardware import (
     CPU_GENERATIONS,
     GPUS,
@@ -92,7 +92,7 @@ class _Speed:
 
 
 def estimate_instances(
-    works: Sequence[tuple[MachineProfile, Work]],
+    works: Sequence[tuple[MachineProfile, Workload]],
     prices: Mapping[str, InstancePrice],
     *,
     is_int8: bool,
@@ -137,7 +137,7 @@ def estimate_instances(
 
 def _find_speed(
     profile: MachineProfile,
-    work: Work,
+    work: Workload,
     price: InstancePrice,
     prices: Mapping[str, InstancePrice],
     is_int8: bool,
@@ -176,7 +176,7 @@ def _find_speed(
 
 
 def _gpu_speed(
-    work: Work, price: InstancePrice, measured: Core, model_size: ModelSize
+    work: Workload, price: InstancePrice, measured: Core, model_size: ModelSize
 ) -> _Speed | None:
     gpu = GPUS.get(price.gpu_name or "")
     if gpu is None:
@@ -203,7 +203,7 @@ def _gpu_speed(
 
 
 def _cost(
-    price: InstancePrice, market_price: MarketPrice, speed: _Speed, work: Work
+    price: InstancePrice, market_price: MarketPrice, speed: _Speed, work: Workload
 ) -> InstanceCost:
     wall_s = JOB_START_S + speed.job_s
     usd = usd_of(wall_s, usd_per_hour=market_price.usd_per_hour)

@@ -90,7 +90,7 @@ class CorpusSample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Span:
+class _FileRange:
     """A window's place: a stretch of one file, in rows or bytes."""
 
     path: str
@@ -140,7 +140,7 @@ def sample_corpus(
     windows: list[Window] = []
     for index in chosen:
         columns = _read(corpus, spans[index])
-        windows.append(_look(columns, spans[index], tokenizer, share, rng))
+        windows.append(_sample_window(columns, spans[index], tokenizer, share, rng))
     return CorpusSample(
         windows=tuple(windows),
         total_size=sum(sizes),
@@ -166,15 +166,15 @@ def _plan_sample_rows(size: float | None, expected_rows: int, path: str) -> int:
     return wanted
 
 
-def _plan_spans(paths: Sequence[str], sizes: Sequence[int], num_shards: int) -> list[_Span]:
+def _plan_spans(paths: Sequence[str], sizes: Sequence[int], num_shards: int) -> list[_FileRange]:
     """Cut files into windows of about a shard each; a compressed file is one window."""
     length = max(1, -(-sum(sizes) // max(1, num_shards)))
-    spans: list[_Span] = []
+    spans: list[_FileRange] = []
     for path, size in zip(paths, sizes, strict=True):
         parts = 1 if is_compressed(path) else max(1, round(size / length))
         marks = np.linspace(0, size, parts + 1).astype(np.int64).tolist()
         spans.extend(
-            _Span(path=path, start=start, stop=stop)
+            _FileRange(path=path, start=start, stop=stop)
             for start, stop in itertools.pairwise(marks)
             if stop > start
         )
@@ -187,7 +187,7 @@ def _draw(num_spans: int, num_read: int, rng: np.random.Generator) -> list[int]:
     return [int(rng.integers(start, stop)) for start, stop in itertools.pairwise(edges.tolist())]
 
 
-def _read(corpus: Corpus, span: _Span) -> tuple[list[str], ...]:
+def _read(corpus: Corpus, span: _FileRange) -> tuple[list[str], ...]:
     """Texts of a span, "" where a row is bad."""
     reader = corpus.reader
     if isinstance(reader, ParquetReader):
@@ -211,9 +211,9 @@ def _read(corpus: Corpus, span: _Span) -> tuple[list[str], ...]:
     return rows.texts
 
 
-def _look(
+def _sample_window(
     columns: tuple[list[str], ...],
-    span: _Span,
+    span: _FileRange,
     tokenizer: Tokenizer,
     share: float,
     rng: np.random.Generator,
@@ -245,6 +245,6 @@ def _pilot_rows_per_byte(corpus: Corpus) -> float:
     """Rows per byte at the start of the first file; only sizes the sample."""
     file = corpus.files[0]
     stop = min(file.size_bytes, _PILOT_BYTES)
-    columns = _read(corpus, _Span(path=file.path, start=0, stop=stop))
+    columns = _read(corpus, _FileRange(path=file.path, start=0, stop=stop))
     compressed = file.size_bytes if is_compressed(file.path) else stop
     return max(1, len(columns[0])) / max(1, compressed)

@@ -120,9 +120,9 @@ class _Cluster:
             elif kind == _MACHINE_UP:
                 for each in range(self._offer.num_actors):
                     self._lease(machine, each, now)
-                self._threaten(machine, now)
+                self._schedule_interruption(machine, now)
             else:
-                self._lose(machine, now)
+                self._lose_machine(machine, now)
         usd_per_hour = self._offer.usd_per_hour + (self._num - 1) * self._offer.worker_usd_per_hour
         return SimulatedRun(
             wall_s=now,
@@ -136,12 +136,12 @@ class _Cluster:
         takes = self._settings.startup_s * float(self._factors(self._noise.startup_sigma, 1)[0])
         self._push(now + takes, _MACHINE_UP, machine, 0)
 
-    def _threaten(self, machine: int, now: float) -> None:
+    def _schedule_interruption(self, machine: int, now: float) -> None:
         rate = self._settings.interruptions_per_hour / 3600
         if self._settings.spot and machine > 0 and rate > 0:
             self._push(now + self._rng.exponential(1 / rate), _MACHINE_LOST, machine, 0)
 
-    def _lose(self, machine: int, now: float) -> None:
+    def _lose_machine(self, machine: int, now: float) -> None:
         self._interruptions += 1
         self._life[machine] += 1
         lost = len(self._doing[machine])

@@ -43,7 +43,7 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Workload:
     """What a corpus asks of the machine that a profile was measured on.
 
     Attributes:
@@ -112,7 +112,7 @@ def estimate_work(
     *,
     shards_by: CostProfile,
     rows: int | None = None,
-) -> Work:
+) -> Workload:
     """Estimate the work of a corpus, or of `rows` rows like those of the corpus.
 
     Args:
@@ -148,7 +148,7 @@ def estimate_work(
     infer_s = estimator.total(
         _of_first(lambda lengths_S: profile.cost.estimate_seconds(lengths_S, batches_L[lengths_S]))
     )
-    return Work(
+    return Workload(
         rows=num_rows,
         tokens=tokens,
         scored_tokens=estimator.total(lambda w: np.where(w.is_first_S, w.lengths_S, 0.0)),
@@ -202,10 +202,12 @@ def expected_batches(
     others = max(0.0, rows_per_shard - 1) * (counts - 1) / max(1, len(lengths_M) - 1)
     limits = rows_per_batch(lengths, max_batch_tokens)
     for length, mean, limit in zip(lengths.tolist(), others.tolist(), limits.tolist(), strict=True):
-        company = np.arange(int(mean + 8 * math.sqrt(mean) + 12))
-        log_chances = company * math.log(mean) - mean - _log_factorials(len(company)) if mean else 0
-        chances = np.exp(log_chances) if mean else (company == 0).astype(float)
-        rows = company + 1
+        neighbors = np.arange(int(mean + 8 * math.sqrt(mean) + 12))
+        log_chances = (
+            neighbors * math.log(mean) - mean - _log_factorials(len(neighbors)) if mean else 0
+        )
+        chances = np.exp(log_chances) if mean else (neighbors == 0).astype(float)
+        rows = neighbors + 1
         batches_L[length] = float((chances * -(-rows // limit) / rows).sum() / chances.sum())
     return batches_L
 

@@ -11,17 +11,17 @@ from collections.abc import Callable
 import ray
 
 from cluster.execution.ray_pool import ActorPool, plan_pool
-from cluster.execution.worker import Work
+from cluster.execution.worker import WorkerSpec
 
 _MEASURE_S = 2.0
 
 
-def measure_split(work: Work, say: Callable[[str], None]) -> int:
+def measure_split(work: WorkerSpec, log: Callable[[str], None]) -> int:
     """Cores per actor that give the most tokens per second on the connected cluster.
 
     Args:
         work: What the actors do.
-        say: Shows a line for each split.
+        log: Shows a line for each split.
     """
     rates: dict[int, float] = {}
     largest = len(plan_pool(work, num_actors=None, cores_per_actor=1, oversubscribe=False).slots)
@@ -34,7 +34,7 @@ def measure_split(work: Work, say: Callable[[str], None]) -> int:
             rates[cores] = _measure(pool)
         finally:
             pool.stop()
-        say(f"{len(pool.slots)} x {cores} cores: {rates[cores]:,.0f} tokens/s")
+        log(f"{len(pool.slots)} x {cores} cores: {rates[cores]:,.0f} tokens/s")
         cores *= 2
     return max(rates, key=lambda split: rates[split])
 

@@ -141,7 +141,7 @@ class Driver:
         return self._queue.num_retries
 
     def run(self) -> None:
-        """Work until everything is cut, scored and on disk.
+        """WorkerSpec until everything is cut, scored and on disk.
 
         Raises:
             FastformersError: An input, the storage, or a row that may not be skipped is at fault.
@@ -216,21 +216,23 @@ class Driver:
         try:
             result = ray.get(reference)
         except RayActorError as error:
-            self._note(task, None, is_lost=True)
-            self._lose(task, error)
+            self._record_attempt(task, None, is_lost=True)
+            self._requeue(task, error)
             return
         except RayTaskError as error:
             if isinstance(error.cause, FastformersError):
                 raise error.cause from error
             raise ScoringError(f"{_describe(task.job)}: {error.cause!r}") from error
         task.slot.failed_starts = 0
-        self._note(task, result, is_lost=False)
+        self._record_attempt(task, result, is_lost=False)
         if isinstance(task.job, Slice):
             self._take_slice(result)
         elif self._queue.complete(task.job):
             self._take_receipt(result)
 
-    def _note(self, task: _Task, result: SliceReceipt | Receipt | None, *, is_lost: bool) -> None:
+    def _record_attempt(
+        self, task: _Task, result: SliceReceipt | Receipt | None, *, is_lost: bool
+    ) -> None:
         job = task.job
         kind: Literal["prepare", "score", "search"]
         if isinstance(job, Lease):
@@ -284,7 +286,7 @@ class Driver:
         self.receipts.append(receipt)
         self._fresh.append(receipt)
 
-    def _lose(self, task: _Task, error: RayActorError) -> None:
+    def _requeue(self, task: _Task, error: RayActorError) -> None:
         """Give back what a dead actor had, and put another actor in its place."""
         reason = _reason(task, error)
         logger.warning("%s: %s; retrying", _describe(task.job), reason)

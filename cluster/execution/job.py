@@ -17,7 +17,7 @@ from cluster.settings import CorpusSettings
 from cluster.shards.preparation import IDENTITY_FILE
 from cluster.storage import Directory, open_directory
 from fastformers.errors import InputError
-from fastformers.inference.autotune import EngineChoice, Tuning, check_installed, tune
+from fastformers.inference.autotune import EngineChoice, EngineOption, check_installed, tune
 from fastformers.inference.bundle import Bundle, open_bundle
 
 
@@ -46,7 +46,7 @@ def plan_score(
     *,
     max_batch_tokens: int | None,
     fail_on_bad_row: bool,
-    engine: EngineChoice = "onnxruntime",
+    engine: EngineOption = "onnxruntime",
 ) -> ScoreRun:
     """Decide on a run that scores a corpus, or shards that `prepare` made of one.
 
@@ -69,14 +69,14 @@ def plan_score(
     else:
         bundle, corpus = open_both(corpus_uri, bundle_path, settings)
         identity = _corpus_identity(bundle, corpus, settings)
-    tuning = _recorded_tuning(output, engine, max_batch_tokens) or tune(
+    choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens
     )
     identity.update(
         {
             "bundle": bundle.digest,
-            "max batch tokens": tuning.max_batch_tokens,
-            "engine": tuning.engine,
+            "max batch tokens": choice.max_batch_tokens,
+            "engine": choice.engine,
             "keep columns": list(settings.keep_columns),
         }
     )
@@ -86,16 +86,16 @@ def plan_score(
         shards=source if is_prepared else output.child("shards"),
         corpus=corpus,
         settings=settings,
-        max_batch_tokens=tuning.max_batch_tokens,
-        engine=tuning.engine,
+        max_batch_tokens=choice.max_batch_tokens,
+        engine=choice.engine,
         fail_on_bad_row=fail_on_bad_row,
         identity=identity,
     )
 
 
-def _recorded_tuning(
-    output: Directory, engine: EngineChoice, max_batch_tokens: int | None
-) -> Tuning | None:
+def _recorded_choice(
+    output: Directory, engine: EngineOption, max_batch_tokens: int | None
+) -> EngineChoice | None:
     """What an interrupted run into this output chose, where the user leaves it open; else None."""
     record = output.read_json(RUN_FILE)
     identity = record.get("identity") if isinstance(record, dict) else None
@@ -104,7 +104,7 @@ def _recorded_tuning(
     if engine not in ("auto", identity["engine"]):
         return None
     check_installed(identity["engine"])
-    return Tuning(
+    return EngineChoice(
         engine=identity["engine"],
         max_batch_tokens=max_batch_tokens or identity["max batch tokens"],
     )

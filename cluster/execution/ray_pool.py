@@ -25,7 +25,7 @@ from cluster.execution.topology import (
     discover_topology,
     plan_core_sets,
 )
-from cluster.execution.worker import Work, Worker
+from cluster.execution.worker import Worker, WorkerSpec
 from fastformers.errors import InputError
 
 JOBS_IN_HAND = 2  # one that computes, one that is read or written
@@ -73,7 +73,7 @@ class ActorPool:
         num_idle_cores: Physical cores of the actors' nodes that no actor owns.
     """
 
-    work: Work
+    work: WorkerSpec
     slots: list[Slot]
     self_check: list[str] = field(default_factory=list)
     num_idle_cores: int = 0
@@ -164,7 +164,7 @@ def connect(address: str | None) -> Iterator[None]:
 
 
 def plan_pool(
-    work: Work, *, num_actors: int | None, cores_per_actor: int, oversubscribe: bool
+    work: WorkerSpec, *, num_actors: int | None, cores_per_actor: int, oversubscribe: bool
 ) -> ActorPool:
     """Plan core sets on every node of the connected cluster.
 

@@ -15,7 +15,7 @@ from cluster.corpus.slices import Corpus
 from cluster.execution.core_split import measure_split
 from cluster.execution.driver import Driver, Progress
 from cluster.execution.ray_pool import ActorPool, connect, plan_pool
-from cluster.execution.worker import Work
+from cluster.execution.worker import WorkerSpec
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
 from cluster.shards.layout import Shard, plan_shard_seconds
@@ -124,14 +124,14 @@ class ScoreRun:
         self,
         actors: ActorSettings,
         on_progress: Callable[[Progress], None],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> RunResult:
         """Do it, starting from what is on disk.
 
         Args:
             actors: Who does the work.
             on_progress: Called about once a second.
-            say: Shows a line to the user.
+            log: Shows a line to the user.
 
         Raises:
             FastformersError: See `fastformers.errors`.
@@ -146,9 +146,9 @@ class ScoreRun:
         if not slices and (self.output is None or all(s.name in resumed for s in shards)):
             return self._conclude(None, shards, resumed, start, start, start)
         with connect(actors.address):
-            pool = self._plan_pool(actors, say)
+            pool = self._plan_pool(actors, log)
             for line in pool.self_check:
-                say(line)
+                log(line)
             driver = Driver(
                 pool,
                 slices=slices,
@@ -190,9 +190,9 @@ class ScoreRun:
             "skipped_files": self.corpus.skipped,
         }
 
-    def work(self) -> Work:
+    def work(self) -> WorkerSpec:
         """What the actors of this run share."""
-        return Work(
+        return WorkerSpec(
             bundle_path=self.bundle.path.absolute(),
             shards=self.shards,
             preparation=self.preparation,
@@ -202,11 +202,11 @@ class ScoreRun:
             engine=self.engine,
         )
 
-    def _plan_pool(self, actors: ActorSettings, say: Callable[[str], None]) -> ActorPool:
+    def _plan_pool(self, actors: ActorSettings, log: Callable[[str], None]) -> ActorPool:
         work = self.work()
         cores = actors.cores_per_actor
         if cores is None:
-            cores = measure_split(work, say) if self.output is not None else 1
+            cores = measure_split(work, log) if self.output is not None else 1
         return plan_pool(
             work,
             num_actors=actors.num_actors,

@@ -37,7 +37,7 @@ from fastformers.inference.tokenizer import TokenizedRows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class WorkerSpec:
     """What all actors of a run share.
 
     Attributes:
@@ -62,7 +62,7 @@ class Work:
 class Worker:
     """What runs inside an actor; a plain class, so it can be used without Ray."""
 
-    def __init__(self, work: Work, core_set: CoreSet | None, name: str) -> None:
+    def __init__(self, work: WorkerSpec, core_set: CoreSet | None, name: str) -> None:
         if core_set is not None:
             apply_core_set(core_set)
             pa.set_cpu_count(core_set.num_threads)

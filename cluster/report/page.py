@@ -20,7 +20,7 @@ from cluster.report import plots
 from cluster.report.bill import TypeCost
 from cluster.report.downsample import bin_throughput, pick_frontier, plan_lanes
 from cluster.report.energy import HOW_TO
-from cluster.report.plots import Candidate
+from cluster.report.plots import FrontierPoint
 from cluster.report.tables import describe_energy
 
 PAGE_FILE = "report.html"
@@ -50,7 +50,7 @@ def render_page(report: Mapping[str, Any]) -> str:
     return _fill(title, [*sections, _footer(report)])
 
 
-def render_search_page(candidates: Sequence[Candidate], *, heading: str, note: str) -> str:
+def render_search_page(candidates: Sequence[FrontierPoint], *, heading: str, note: str) -> str:
     """A page of the bundles that a recipe search made: quality over cost.
 
     Args:
@@ -62,7 +62,7 @@ def render_search_page(candidates: Sequence[Candidate], *, heading: str, note: s
     return _fill(heading, [title, _frontier(candidates)])
 
 
-def _frontier(candidates: Sequence[Candidate]) -> str:
+def _frontier(candidates: Sequence[FrontierPoint]) -> str:
     """Plot and table of the candidates; those that none beats in both quality and USD stand out."""
     usd = [candidate.usd for candidate in candidates]
     best = set(pick_frontier([candidate.quality for candidate in candidates], usd))

@@ -74,7 +74,7 @@ _WIDE, _NARROW = 720, 340
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class FrontierPoint:
     """A bundle that a recipe search made.
 
     Attributes:
@@ -213,7 +213,7 @@ def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
     return _render(draw, "types", "USD of this run by instance type", (height, height))
 
 
-def plot_frontier(candidates: Sequence[Candidate]) -> str:
+def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
     """Quality over USD per million rows; a line joins those that none beats in both."""
 
     def draw(figure: "Figure", is_wide: bool) -> None:

@@ -1,8 +1,8 @@
 """The paper's Table 3 for the user's own model, data and machine: what each step brought.
 
-    teacher, student, bundles + labelled texts -> [from_models] -> rungs -> ladder
+    teacher, student, bundles + labelled texts -> [from_models] -> steps -> ablation
 
-Each rung adds one thing to the one before: padding undone, a distilled student, an int8 graph laid
+Each step adds one thing to the one before: padding undone, a distilled student, an int8 graph laid
 for the CPU, one instance for each core, pruning. Measures what it is given; making students and
 bundles is the business of `compress`.
 """
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedModel
 
-from fastformers.ablation.measure import Ladder, Rung
+from fastformers.ablation.measure import Ablation, AblationStep
 from fastformers.ablation.steps import (
     DISTILLED,
     INT8_GRAPH,
     MULTI_INSTANCE,
-    engine_rung,
-    instances_rung,
+    engine_step,
+    instances_step,
     pytorch_baselines,
-    pytorch_rung,
+    pytorch_step,
 )
 from fastformers.ablation.texts import TextsConfig, load_texts, time_tokenization
 from fastformers.data.examples import Examples
@@ -28,11 +28,11 @@ from fastformers.data.targets import encode_targets
 from fastformers.errors import InputError
 from fastformers.inference.bundle import TOKENIZER_FILE, Bundle, open_bundle
 from fastformers.inference.tokenizer import TokenizedRows
-from fastformers.models.forward import OnProgress, teacher_logits
-from fastformers.models.loading import class_names, load_teacher, max_positions, task_of
+from fastformers.models.forward import OnProgress, predict_logits
+from fastformers.models.loading import class_names, load_model, max_positions, task_of
 
 
-def build_ladder(
+def build_ablation(
     config: TextsConfig,
     *,
     teacher_path: Path,
@@ -40,16 +40,16 @@ def build_ladder(
     bundle_paths: Sequence[Path],
     cpus_of_instance: Sequence[tuple[int, ...]],
     on_progress: OnProgress = lambda what, done, total: None,
-) -> Ladder:
-    """Load models and texts and lay out the rungs that they allow.
+) -> Ablation:
+    """Load models and texts and lay out the steps that they allow.
 
     Args:
         config: The texts; `max_length` None is the bundles', else the teacher's.
         teacher_path: Directory of the fine-tuned Hugging Face classifier.
         student_path: Directory of the distilled classifier, or None.
-        bundle_paths: Bundles: the first of the unpruned student, then of each further rung.
+        bundle_paths: Bundles: the first of the unpruned student, then of each further step.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core;
-            as many threads are used where a rung runs one text on all cores.
+            as many threads are used where a step runs one text on all cores.
         on_progress: Told how far the accuracy of teacher and student is, outside any clock.
 
     Raises:
@@ -58,7 +58,7 @@ def build_ladder(
     """
     examples, eval_path = load_texts(config)
     bundles = [open_bundle(path) for path in bundle_paths]
-    teacher = load_teacher(teacher_path)
+    teacher = load_model(teacher_path)
     if task_of(teacher) != "text-classification":
         raise InputError(
             f"--teacher {teacher_path}: its task is {task_of(teacher)}; ablate measures "
@@ -73,25 +73,25 @@ def build_ladder(
     num_cores = len(cpus_of_instance)
 
     rows, tokenization_s = tokenize(tokenizer_json)
-    rungs = pytorch_baselines(
+    steps = pytorch_baselines(
         teacher,
         rows,
         padded_to=max_length,
         num_threads=num_cores,
         baseline_rows=config.baseline_rows,
-        logits_NC=teacher_logits(teacher, rows, on_progress),
+        logits_NC=predict_logits(teacher, rows, on_progress),
         tokenization_s=tokenization_s,
     )
     if student_path is not None:
         student = _load_student(student_path, labels, max_length)
         student_rows, student_tokenization_s = tokenize(_read_tokenizer(student_path)[0])
-        rungs.append(
-            pytorch_rung(
+        steps.append(
+            pytorch_step(
                 DISTILLED,
                 student,
                 student_rows,
                 num_threads=num_cores,
-                logits_NC=teacher_logits(student, student_rows, on_progress),
+                logits_NC=predict_logits(student, student_rows, on_progress),
                 tokenization_s=student_tokenization_s,
             )
         )
@@ -99,15 +99,15 @@ def build_ladder(
         bundle_rows, bundle_tokenization_s = tokenize(
             (bundle.path / TOKENIZER_FILE).read_text(encoding="utf-8")
         )
-        rungs += _bundle_rungs(
+        steps += _bundle_steps(
             bundle,
             bundle_rows,
             is_first=bundle is bundles[0],
             cpus_of_instance=cpus_of_instance,
             tokenization_s=bundle_tokenization_s,
         )
-    return Ladder(
-        rungs=tuple(rungs),
+    return Ablation(
+        steps=tuple(steps),
         lengths_N=rows.lengths_N,
         labels_N=labels_N,
         description=(
@@ -116,18 +116,18 @@ def build_ladder(
     )
 
 
-def _bundle_rungs(
+def _bundle_steps(
     bundle: Bundle,
     rows: TokenizedRows,
     *,
     is_first: bool,
     cpus_of_instance: Sequence[tuple[int, ...]],
     tokenization_s: float,
-) -> list[Rung]:
+) -> list[AblationStep]:
     """One instance for each core; for the first bundle also, before it, one on all cores."""
     is_pruned = any(quality.stage.startswith("prune") for quality in bundle.stages)
     further = f"+ pruning: {bundle.path.name}" if is_pruned else f"+ {bundle.path.name}"
-    instances = instances_rung(
+    instances = instances_step(
         MULTI_INSTANCE if is_first else further,
         bundle.model_path,
         rows,
@@ -137,7 +137,7 @@ def _bundle_rungs(
     )
     if not is_first:
         return [instances]
-    whole = engine_rung(
+    whole = engine_step(
         INT8_GRAPH if bundle.precision.startswith("int8") else "+ graph optimization",
         bundle.model_path,
         rows,
@@ -153,7 +153,7 @@ def _choose_max_length(
     teacher: PreTrainedModel,
     bundles: Sequence[Bundle],
 ) -> int:
-    """One length limit for all rungs, or their times and accuracies could not be compared."""
+    """One length limit for all steps, or their times and accuracies could not be compared."""
     if max_length is None:
         longest = min(tokenizer_limit, max_positions(teacher.config), 512)
         max_length = bundles[0].max_length if bundles else longest
@@ -164,7 +164,7 @@ def _choose_max_length(
     for bundle in bundles:
         if bundle.max_length != max_length:
             raise InputError(
-                f"--bundle {bundle.path}: truncates to {bundle.max_length} tokens, the other rungs "
+                f"--bundle {bundle.path}: truncates to {bundle.max_length} tokens, the other steps "
                 f"to {max_length}; compress it again with --max-length {max_length}"
             )
     return max_length
@@ -180,7 +180,7 @@ def _check_bundles(bundles: Sequence[Bundle], labels: tuple[str, ...], *, text_p
 
 
 def _load_student(path: Path, labels: tuple[str, ...], max_length: int) -> PreTrainedModel:
-    student = load_teacher(path)
+    student = load_model(path)
     _check_labels(f"--student {path}", class_names(student.config), labels)
     positions = max_positions(student.config)
     if max_length > positions:

@@ -1,9 +1,9 @@
-"""The paper's own models by shape, on random weights: how fast its ladder is on this machine.
+"""The paper's own models by shape, on random weights: how fast its ablation is on this machine.
 
-    lengths -> [from_shapes] -> rungs -> ladder
+    lengths -> [from_shapes] -> steps -> ablation
 
 Speed does not depend on the weights, so none have to be trained or fetched; accuracy is not
-measured, and every rung says so. BERT-base and the 4 x 312 student are the paper's; so are the
+measured, and every step says so. BERT-base and the 4 x 312 student are the paper's; so are the
 shares of heads and feed-forward neurons that its pruned students lost.
 
 Shape suffixes: N texts, V vocabulary, D hidden width, W heads x head width.
@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.ablation.measure import Ladder, Rung
+from fastformers.ablation.measure import Ablation, AblationStep
 from fastformers.ablation.steps import (
     DISTILLED,
     INT8_GRAPH,
     MULTI_INSTANCE,
-    engine_rung,
-    instances_rung,
+    engine_step,
+    instances_step,
     pytorch_baselines,
-    pytorch_rung,
+    pytorch_step,
 )
 from fastformers.ablation.texts import TextsConfig, load_texts, time_tokenization
 from fastformers.benchmark.random_models import (
@@ -51,15 +51,15 @@ MAX_LENGTH = 512  # positions of BERT, and what the paper pads to
 
 @dataclass(frozen=True, kw_only=True)
 class SmallerShape:
-    """A further rung: the student's graph again, in a smaller or faster shape."""
+    """A further step: the student's graph again, in a smaller or faster shape."""
 
     name: str
     shape: EncoderShape
-    paper_cumulative: float | None  # None for a rung that the paper does not have
+    paper_cumulative: float | None  # None for a step that the paper does not have
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShapeLadder:
+class AblationShapes:
     """A teacher, its student, and what becomes of the student."""
 
     name: str
@@ -74,7 +74,7 @@ _STUDENT = EncoderShape(
     num_layers=4, width=312, num_heads=12, head_width=26, ffn_width=1200, activation="relu"
 )
 _HALF = replace(_STUDENT, num_heads=8, ffn_width=608)
-BERT_BASE = ShapeLadder(
+BERT_BASE = AblationShapes(
     name="bert-base",
     teacher=EncoderShape(
         num_layers=12, width=768, num_heads=12, head_width=64, ffn_width=3072, activation="gelu"
@@ -98,9 +98,9 @@ BERT_BASE = ShapeLadder(
         ),
     ),
 )
-# Cumulative speed-ups of the paper's Table 3 up to its multi-instance rung.
+# Cumulative speed-ups of the paper's Table 3 up to its multi-instance step.
 _PAPER_CUMULATIVE = (1.0, 3.51, 32.64, 73.66, 129.29)
-SHAPE_LADDERS = {BERT_BASE.name: BERT_BASE}
+ABLATION_SHAPES = {BERT_BASE.name: BERT_BASE}
 
 
 def boolq_lengths(num_rows: int) -> NDArray[np.int64]:
@@ -111,22 +111,22 @@ def boolq_lengths(num_rows: int) -> NDArray[np.int64]:
     return shuffled_N
 
 
-def build_shape_ladder(
-    shapes: ShapeLadder,
+def build_shape_ablation(
+    shapes: AblationShapes,
     config: TextsConfig,
     *,
     tokenizer: Path,
     cpus_of_instance: Sequence[tuple[int, ...]],
     scratch: Path,
-) -> Ladder:
-    """Make models of random weights and lay out the paper's rungs.
+) -> Ablation:
+    """Make models of random weights and lay out the paper's steps.
 
     Args:
         shapes: The models.
         config: The texts whose lengths count; without a file, BoolQ's lengths.
         tokenizer: `tokenizer.json` that the texts are tokenized by.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core.
-        scratch: Directory for the graphs; they are read when the ladder is measured.
+        scratch: Directory for the graphs; they are read when the ablation is measured.
 
     Raises:
         InputError: The texts or the tokenizer cannot be read, or are longer than 512 tokens.
@@ -146,7 +146,7 @@ def build_shape_ladder(
         logits_NC=None,
         tokenization_s=tokenization_s,
     )
-    distilled = pytorch_rung(
+    distilled = pytorch_step(
         DISTILLED,
         random_classifier(shapes.student, max_length),
         rows,
@@ -155,9 +155,9 @@ def build_shape_ladder(
         tokenization_s=tokenization_s,
     )
 
-    def instances(name: str, graph: Path, *, is_aside: bool) -> Rung:
+    def instances(name: str, graph: Path, *, is_aside: bool) -> AblationStep:
         profile = measure_cost_profile(OnnxEngine(graph), max_length=max_length)
-        return instances_rung(
+        return instances_step(
             name,
             graph,
             rows,
@@ -168,21 +168,21 @@ def build_shape_ladder(
         )
 
     graph = write_random_int8(shapes.student, scratch / "student.onnx", rows, max_length)
-    whole = engine_rung(
+    whole = engine_step(
         INT8_GRAPH, graph, rows, num_threads=num_cores, tokenization_s=tokenization_s
     )
-    rungs = [*baselines, distilled, whole, instances(MULTI_INSTANCE, graph, is_aside=False)]
+    steps = [*baselines, distilled, whole, instances(MULTI_INSTANCE, graph, is_aside=False)]
     models = [shapes.teacher] * 2 + [shapes.student] * 3
     papers: list[float | None] = [*_PAPER_CUMULATIVE]
     for index, smaller in enumerate(shapes.smaller):
         graph = write_random_int8(smaller.shape, scratch / f"smaller{index}.onnx", rows, max_length)
-        rungs.append(instances(smaller.name, graph, is_aside=smaller.paper_cumulative is None))
+        steps.append(instances(smaller.name, graph, is_aside=smaller.paper_cumulative is None))
         models.append(smaller.shape)
         papers.append(smaller.paper_cumulative)
-    return Ladder(
-        rungs=tuple(
-            _with_shape(rung, model, paper)
-            for rung, model, paper in zip(rungs, models, papers, strict=True)
+    return Ablation(
+        steps=tuple(
+            _with_shape(step, model, paper)
+            for step, model, paper in zip(steps, models, papers, strict=True)
         ),
         lengths_N=lengths_N,
         labels_N=None,
@@ -208,8 +208,10 @@ def _measure_lengths(
     return rows.lengths_N, tokenization_s, f"the lengths of {path.name} by {by}"
 
 
-def _with_shape(rung: Rung, shape: EncoderShape, paper_cumulative: float | None) -> Rung:
-    note = f"random weights, speed only; {shape}; {rung.note}"
+def _with_shape(
+    step: AblationStep, shape: EncoderShape, paper_cumulative: float | None
+) -> AblationStep:
+    note = f"random weights, speed only; {shape}; {step.note}"
     if paper_cumulative is not None:
         note += f"; the paper: {paper_cumulative:.2f}x"
-    return replace(rung, note=note)
+    return replace(step, note=note)

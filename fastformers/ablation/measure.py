@@ -1,9 +1,9 @@
-"""Time a ladder of rungs, from a model out of the box to its cheapest form, each against the first.
+"""Time steps from a model out of the box to its cheapest form, each against the first.
 
-    models + tokenized texts -> rungs -> [measure] -> results -> ladder_report, ladder_plot
+    models + tokenized texts -> steps -> [measure] -> results -> ladder_report, ladder_plot
 
 The clock is the paper's (arXiv:2010.13382, Table 3): it starts after tokenization and holds the
-creation of sessions. What a rung does inside it is the business of `ablate.py`; this module knows
+creation of sessions. What a step does inside it is the business of `ablate.py`; this module knows
 nothing of torch, ONNX or text.
 
 Shape suffixes: N texts, S texts that are timed, C classes.
@@ -24,11 +24,11 @@ _PROGRESS_EVERY_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """One run of a rung.
+    """One run of a step.
 
     Attributes:
         seconds: Of all N texts; scaled up where only a sample was timed.
-        logits_NC: What the rung says of the texts, or None for random weights.
+        logits_NC: What the step says of the texts, or None for random weights.
     """
 
     seconds: float
@@ -36,18 +36,18 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class AblationStep:
     """One line of the table, not yet measured.
 
     Attributes:
-        name: As shown, in the paper's words where it is the paper's rung.
+        name: As shown, in the paper's words where it is the paper's step.
         run: Scores the texts once; calls its argument with the tokens of each batch done.
         num_tokens: Tokens that one run computes, padding included; for the progress.
         timed_rows: Texts that one run times.
         tokenization_s: What making the token ids took, outside the clock; None for ids that
             came from no text.
         note: How it is run: batch, threads, sample, anything that makes it another model.
-        is_aside: Shown, but neither the base of the next step nor the end of the ladder.
+        is_aside: Shown, but neither the base of the next step nor the end of the ablation.
     """
 
     name: str
@@ -60,39 +60,39 @@ class Rung:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder:
-    """Rungs over N texts, ready to be measured.
+class Ablation:
+    """Steps over N texts, ready to be measured.
 
     Attributes:
-        rungs: From the slowest; the first is padded, the second the same model unpadded.
-        lengths_N: Tokens of each text, as the first rung reads it.
+        steps: From the slowest; the first is padded, the second the same model unpadded.
+        lengths_N: Tokens of each text, as the first step reads it.
         labels_N: Right class of each text, or None for random weights.
         description: Of the texts and models, for the head of the table.
     """
 
-    rungs: tuple[Rung, ...]
+    steps: tuple[AblationStep, ...]
     lengths_N: NDArray[np.int64]
     labels_N: NDArray[np.generic] | None
     description: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class RungResult:
+class StepResult:
     """One line of the table.
 
     Attributes:
-        name: Of the rung.
+        name: Of the step.
         seconds: Median over the runs, all texts, after tokenization.
         accuracy: 0-1, or None without labels.
         usd_per_100m: USD for 100 million such texts, after tokenization.
-        cumulative: How many times faster than the first rung.
-        step: How many times faster than the rung before.
+        cumulative: How many times faster than the first step.
+        step: How many times faster than the step before.
         tokenization_s: Outside the clock, all texts; None where there was no text.
         total_s: Tokenization included.
         timed_rows: Texts timed in each run.
         runs_s: Seconds of every run.
         note: How it was run.
-        is_aside: Beside the ladder.
+        is_aside: Beside the ablation.
     """
 
     name: str
@@ -110,59 +110,59 @@ class RungResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LadderProgress:
-    """Where the measurement is: `share` (0-1) of rung number `rung_idx` of `num_rungs`."""
+class AblationProgress:
+    """Where the measurement is: `share` (0-1) of step number `step_idx` of `num_steps`."""
 
-    rung_idx: int
-    num_rungs: int
+    step_idx: int
+    num_steps: int
     name: str
     share: float
     elapsed_s: float
 
     @property
     def eta_s(self) -> float:
-        """Seconds that this rung still needs, at its rate so far."""
+        """Seconds that this step still needs, at its rate so far."""
         return self.elapsed_s * (1 - self.share) / self.share
 
 
-def measure_ladder(
-    ladder: Ladder,
+def measure_ablation(
+    ablation: Ablation,
     *,
     usd_per_hour: float,
     repeats: int,
-    on_progress: Callable[[LadderProgress], None] = lambda progress: None,
-    on_result: Callable[[RungResult], None] = lambda result: None,
-) -> list[RungResult]:
-    """Run every rung and compare it with the first and with the one before.
+    on_progress: Callable[[AblationProgress], None] = lambda progress: None,
+    on_result: Callable[[StepResult], None] = lambda result: None,
+) -> list[StepResult]:
+    """Run every step and compare it with the first and with the one before.
 
     Args:
-        ladder: Its rungs, from the slowest.
+        ablation: Its steps, from the slowest.
         usd_per_hour: Price of this machine.
-        repeats: Runs of each rung; the median counts.
-        on_progress: Called about once a second while a rung runs.
+        repeats: Runs of each step; the median counts.
+        on_progress: Called about once a second while a step runs.
         on_result: Called with each line as it is known.
     """
-    results: list[RungResult] = []
-    for rung_idx, rung in enumerate(ladder.rungs):
-        watch = _Watch(rung, rung_idx, len(ladder.rungs), repeats, on_progress)
-        timings = [rung.run(watch) for _ in range(repeats)]
+    results: list[StepResult] = []
+    for step_idx, step in enumerate(ablation.steps):
+        watch = _Watch(step, step_idx, len(ablation.steps), repeats, on_progress)
+        timings = [step.run(watch) for _ in range(repeats)]
         seconds = statistics.median(timing.seconds for timing in timings)
         previous = next((r for r in reversed(results) if not r.is_aside), None)
-        result = RungResult(
-            name=rung.name,
+        result = StepResult(
+            name=step.name,
             seconds=seconds,
-            accuracy=_accuracy(timings[-1].logits_NC, ladder.labels_N),
+            accuracy=_accuracy(timings[-1].logits_NC, ablation.labels_N),
             usd_per_100m=usd_per_100m(
-                seconds, num_rows=len(ladder.lengths_N), usd_per_hour=usd_per_hour
+                seconds, num_rows=len(ablation.lengths_N), usd_per_hour=usd_per_hour
             ),
             cumulative=results[0].seconds / seconds if results else 1.0,
             step=previous.seconds / seconds if previous else 1.0,
-            tokenization_s=rung.tokenization_s,
-            total_s=None if rung.tokenization_s is None else seconds + rung.tokenization_s,
-            timed_rows=rung.timed_rows,
+            tokenization_s=step.tokenization_s,
+            total_s=None if step.tokenization_s is None else seconds + step.tokenization_s,
+            timed_rows=step.timed_rows,
             runs_s=tuple(timing.seconds for timing in timings),
-            note=rung.note,
-            is_aside=rung.is_aside,
+            note=step.note,
+            is_aside=step.is_aside,
         )
         results.append(result)
         on_result(result)
@@ -211,18 +211,18 @@ def _accuracy(
 
 
 class _Watch:
-    """Adds up the tokens of a rung's runs and reports them, seldom enough not to be noticed."""
+    """Adds up the tokens of a step's runs and reports them, seldom enough not to be noticed."""
 
     def __init__(
         self,
-        rung: Rung,
-        rung_idx: int,
-        num_rungs: int,
+        step: AblationStep,
+        step_idx: int,
+        num_steps: int,
         repeats: int,
-        on_progress: Callable[[LadderProgress], None],
+        on_progress: Callable[[AblationProgress], None],
     ) -> None:
-        self._rung, self._rung_idx, self._num_rungs = rung, rung_idx, num_rungs
-        self._total_tokens = rung.num_tokens * repeats
+        self._step, self._step_idx, self._num_steps = step, step_idx, num_steps
+        self._total_tokens = step.num_tokens * repeats
         self._on_progress = on_progress
         self._done_tokens = 0
         self._start = self._reported = time.perf_counter()
@@ -236,10 +236,10 @@ class _Watch:
                 return
             self._reported = now
             self._on_progress(
-                LadderProgress(
-                    rung_idx=self._rung_idx,
-                    num_rungs=self._num_rungs,
-                    name=self._rung.name,
+                AblationProgress(
+                    step_idx=self._step_idx,
+                    num_steps=self._num_steps,
+                    name=self._step.name,
                     share=self._done_tokens / self._total_tokens,
                     elapsed_s=now - self._start,
                 )

@@ -1,4 +1,4 @@
-"""Draw a measured ladder: cumulative speed-up and USD per 100 million, rung by rung.
+"""Draw a measured ablation: cumulative speed-up and USD per 100 million, step by step.
 
 results -> [plot] -> ablate.png, ablate.svg
 """
@@ -10,17 +10,17 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fastformers.ablation.measure import RungResult
+from fastformers.ablation.measure import StepResult
 from fastformers.ablation.report import cells
 
-_LADDER, _ASIDE = "#2f6f9f", "#b0b0b0"
+_ABLATION, _ASIDE = "#2f6f9f", "#b0b0b0"
 _NAME_CHARACTERS = 34
 
 
-def draw_ladder(results: Sequence[RungResult], paths: Sequence[Path], *, title: str) -> None:
+def draw_ablation(results: Sequence[StepResult], paths: Sequence[Path], *, title: str) -> None:
     """Write the figure to each path, in the format of its suffix.
 
-    Both axes are logarithmic; every bar carries its number. Rungs beside the ladder are gray.
+    Both axes are logarithmic; every bar carries its number. Steps beside the ablation are gray.
     """
     figure = Figure(figsize=(11, 1.6 + 0.62 * len(results)), layout="constrained")
     faster, cheaper = figure.subplots(1, 2, sharey=True)
@@ -38,9 +38,9 @@ def draw_ladder(results: Sequence[RungResult], paths: Sequence[Path], *, title: 
 
 
 def _bars(
-    axes: Axes, results: Sequence[RungResult], values: Sequence[float], labels: Sequence[str]
+    axes: Axes, results: Sequence[StepResult], values: Sequence[float], labels: Sequence[str]
 ) -> None:
-    colors = [_ASIDE if result.is_aside else _LADDER for result in results]
+    colors = [_ASIDE if result.is_aside else _ABLATION for result in results]
     bars = axes.barh(range(len(results)), values, color=colors)
     axes.set_xscale("log")
     # Room to the left so that the smallest bar has a length, to the right for the labels.
@@ -49,7 +49,7 @@ def _bars(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _name(result: RungResult) -> str:
+def _name(result: StepResult) -> str:
     if result.accuracy is None:
         return result.name
     return f"{result.name} (accuracy {100 * result.accuracy:.2f})"

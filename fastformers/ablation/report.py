@@ -1,4 +1,4 @@
-"""What a measured ladder says: headline, Markdown table, JSON.
+"""What a measured ablation says: headline, Markdown table, JSON.
 
     results -> [report] -> table.md, ablate.json, the last line of stdout
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.ablation.measure import Ladder, RungResult
+from fastformers.ablation.measure import Ablation, StepResult
 
 COLUMNS = (
     "optimization added",
@@ -29,7 +29,7 @@ CLOCK = (
 )
 
 
-def cells(result: RungResult) -> tuple[str, ...]:
+def cells(result: StepResult) -> tuple[str, ...]:
     """A line of the table, by `COLUMNS`."""
     return (
         result.name,
@@ -42,32 +42,32 @@ def cells(result: RungResult) -> tuple[str, ...]:
     )
 
 
-def numbered_cells(results: Sequence[RungResult]) -> list[tuple[str, ...]]:
+def numbered_cells(results: Sequence[StepResult]) -> list[tuple[str, ...]]:
     """The lines of the table, each name with the number of its note."""
     lines = enumerate(map(cells, results), start=1)
     return [(f"{name} [{number}]", *rest) for number, (name, *rest) in lines]
 
 
-def numbered_notes(results: Sequence[RungResult]) -> list[str]:
-    """How each rung was run, one line for each."""
+def numbered_notes(results: Sequence[StepResult]) -> list[str]:
+    """How each step was run, one line for each."""
     return [f"{number}. {result.note}" for number, result in enumerate(results, start=1)]
 
 
-def summarize(results: Sequence[RungResult], ladder: Ladder) -> dict[str, Any]:
-    """The rungs, the two headline speed-ups, and the texts they were measured on.
+def summarize(results: Sequence[StepResult], ablation: Ablation) -> dict[str, Any]:
+    """The steps, the two headline speed-ups, and the texts they were measured on.
 
-    `speedup` is the last rung against the first (padded), `speedup_unpadded` against the second.
+    `speedup` is the last step against the first (padded), `speedup_unpadded` against the second.
     """
     padded, unpadded = results[:2]
     last = [result for result in results if not result.is_aside][-1]
     return {
-        "rungs": [asdict(result) for result in results],
+        "steps": [asdict(result) for result in results],
         "speedup": padded.seconds / last.seconds,
         "speedup_unpadded": unpadded.seconds / last.seconds,
         "speedup_with_tokenization": _ratio(padded.total_s, last.total_s),
         "speedup_unpadded_with_tokenization": _ratio(unpadded.total_s, last.total_s),
-        "description": ladder.description,
-        **describe_lengths(ladder.lengths_N),
+        "description": ablation.description,
+        **describe_lengths(ablation.lengths_N),
     }
 
 
@@ -99,7 +99,7 @@ def headline(summary: dict[str, Any]) -> str:
 
 
 def render_markdown(
-    results: Sequence[RungResult], summary: dict[str, Any], *, measured_on: str
+    results: Sequence[StepResult], summary: dict[str, Any], *, measured_on: str
 ) -> str:
     """The table as a page of its own.
 

@@ -1,9 +1,9 @@
-"""The rungs of a ladder: how a PyTorch classifier or a graph is run when it is timed.
+"""The steps of a ablation: how a PyTorch classifier or a graph is run when it is timed.
 
-    models + token ids -> [steps] -> ladder
+    models + token ids -> [steps] -> ablation
 
-PyTorch rungs run as out of the box: one text at a time on all cores, the model already loaded.
-Engine rungs load their graph inside the clock, as the paper's do. Knows token ids; nothing of
+PyTorch steps run as out of the box: one text at a time on all cores, the model already loaded.
+Engine steps load their graph inside the clock, as the paper's do. Knows token ids; nothing of
 text, labels or bundles.
 
 Shape suffixes: N texts, S texts that are timed, B texts of a batch, C classes.
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from fastformers.ablation.measure import OnTokens, Rung, Timing, extrapolate, spread_sample
+from fastformers.ablation.measure import AblationStep, OnTokens, Timing, extrapolate, spread_sample
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import TokenizedRows
@@ -44,10 +44,10 @@ def pytorch_baselines(
     baseline_rows: int,
     logits_NC: NDArray[np.float32] | None,
     tokenization_s: float | None,
-) -> list[Rung]:
-    """The first two rungs: the teacher padded to the maximum, and each text at its own length."""
+) -> list[AblationStep]:
+    """The first two steps: the teacher padded to the maximum, and each text at its own length."""
     return [
-        pytorch_rung(
+        pytorch_step(
             name,
             model,
             rows,
@@ -61,7 +61,7 @@ def pytorch_baselines(
     ]
 
 
-def pytorch_rung(
+def pytorch_step(
     name: str,
     model: PreTrainedModel,
     rows: TokenizedRows,
@@ -71,11 +71,11 @@ def pytorch_rung(
     tokenization_s: float | None,
     padded_to: int | None = None,
     max_timed_rows: int | None = None,
-) -> Rung:
+) -> AblationStep:
     """A PyTorch classifier, one text at a time on all cores.
 
     Args:
-        name: Of the rung.
+        name: Of the step.
         model: In eval mode, loaded before the clock starts.
         rows: N tokenized texts.
         num_threads: Of one text.
@@ -109,7 +109,7 @@ def pytorch_rung(
     if len(sample_S) < len(rows):
         how = "median text x texts" if padded_to else "evenly over sorted lengths, mean x texts"
         note += f"; {len(sample_S):,} of {len(rows):,} texts timed ({how})"
-    return Rung(
+    return AblationStep(
         name=name,
         run=run,
         num_tokens=int(computed_S.sum()),
@@ -119,14 +119,14 @@ def pytorch_rung(
     )
 
 
-def engine_rung(
+def engine_step(
     name: str,
     model: Path,
     rows: TokenizedRows,
     *,
     num_threads: int,
     tokenization_s: float | None,
-) -> Rung:
+) -> AblationStep:
     """A graph in one session on all cores, one text at a time, unpadded, in the file's order."""
 
     def run(on_tokens: OnTokens) -> Timing:
@@ -141,7 +141,7 @@ def engine_rung(
         seconds = time.perf_counter() - start
         return Timing(seconds=seconds, logits_NC=np.concatenate(logits))
 
-    return Rung(
+    return AblationStep(
         name=name,
         run=run,
         num_tokens=int(rows.lengths_N.sum()),
@@ -151,7 +151,7 @@ def engine_rung(
     )
 
 
-def instances_rung(
+def instances_step(
     name: str,
     model: Path,
     rows: TokenizedRows,
@@ -160,7 +160,7 @@ def instances_rung(
     max_batch_tokens: int,
     tokenization_s: float | None,
     is_aside: bool = False,
-) -> Rung:
+) -> AblationStep:
     """A graph in one session for each core, which share length-sorted batches among them.
 
     Instances are threads of this process, each pinned, each with a session of one thread: ONNX
@@ -201,7 +201,7 @@ def instances_rung(
         return Timing(seconds=seconds, logits_NC=in_row_order(logits, done_batches))
 
     instances = _count(len(cpus_of_instance), "instance")
-    return Rung(
+    return AblationStep(
         name=name,
         run=run,
         num_tokens=int(rows.lengths_N.sum()),

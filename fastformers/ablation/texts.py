@@ -1,4 +1,4 @@
-"""The texts that a ladder is timed on, and what tokenizing them takes.
+"""The texts that a ablation is timed on, and what tokenizing them takes.
 
 evaluation file -> [texts] -> texts, token ids, seconds -> ablate, paper_shapes
 """
@@ -17,14 +17,14 @@ _WARM_UP_ROWS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class TextsConfig:
-    """Which texts, and how many of them the slowest rungs time.
+    """Which texts, and how many of them the slowest steps time.
 
     Attributes:
         eval: Labelled file; None where only the lengths of texts matter.
         columns: What its columns are.
         max_length: Tokens to truncate and pad to; None for the model's own limit.
         limit: Rows to use, evenly spaced; None for all.
-        baseline_rows: Texts of the teacher's rungs to time; the rest is extrapolated.
+        baseline_rows: Texts of the teacher's steps to time; the rest is extrapolated.
     """
 
     eval: Path | None

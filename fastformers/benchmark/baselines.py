@@ -1,6 +1,6 @@
 """What a user could run instead of a bundle's engine, on the same weights.
 
-    teacher (PyTorch) -> [baselines] -> contenders of the benchmark
+    teacher (PyTorch) -> [baselines] -> candidates of the benchmark
 
 Each in the form that its own documentation recommends for speed: PyTorch in float32 with its fused
 attention; ONNX Runtime's recipe for BERT (its transformers optimizer, then dynamic int8, per
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from fastformers.benchmark.timing import Batch, Contender, plan_exact, plan_rounded, plan_sorted
+from fastformers.benchmark.timing import Batch, Candidate, plan_exact, plan_rounded, plan_sorted
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.layers import layer_parts
@@ -38,7 +38,7 @@ _CALIBRATION_ROWS = 128
 _FUSED_AS_BERT = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
 
 
-class PyTorchRival:
+class PyTorchBaseline:
     """The model as it is, in float32."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -55,7 +55,7 @@ class PyTorchRival:
         return logits_BC
 
 
-class StockRival:
+class StockBaseline:
     """A graph of `write_stock_graph` in ONNX Runtime, with its defaults but for the threads."""
 
     def __init__(self, path: Path, *, num_threads: int) -> None:
@@ -84,7 +84,7 @@ class StockRival:
         return logits_BC
 
 
-class OpenVinoRival:
+class OpenVinoBaseline:
     """A graph of `write_openvino_graph`, tuned for one batch at a time."""
 
     def __init__(self, path: Path, *, num_threads: int, masked: bool) -> None:
@@ -117,8 +117,8 @@ class _LogitsOf(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RivalModels:
-    """One model's weights in every form that a rival needs.
+class BaselineModels:
+    """One model's weights in every form that a baseline needs.
 
     Attributes:
         model: The PyTorch classifier, in eval mode.
@@ -134,7 +134,9 @@ class RivalModels:
     openvino_masked: Path
 
 
-def write_rival_models(model: PreTrainedModel, rows: TokenizedRows, directory: Path) -> RivalModels:
+def write_baseline_models(
+    model: PreTrainedModel, rows: TokenizedRows, directory: Path
+) -> BaselineModels:
     """Export and quantize a model in every form; a minute or two.
 
     Args:
@@ -145,7 +147,7 @@ def write_rival_models(model: PreTrainedModel, rows: TokenizedRows, directory: P
     Raises:
         InputError: A model that ONNX Runtime's stock recipe does not fuse.
     """
-    models = RivalModels(
+    models = BaselineModels(
         model=model,
         stock_graph=directory / "stock.onnx",
         openvino_exact=directory / "openvino-exact.xml",
@@ -157,8 +159,10 @@ def write_rival_models(model: PreTrainedModel, rows: TokenizedRows, directory: P
     return models
 
 
-def make_rivals(models: RivalModels, *, num_threads: int, max_batch_tokens: int) -> list[Contender]:
-    """All rivals.
+def make_baselines(
+    models: BaselineModels, *, num_threads: int, max_batch_tokens: int
+) -> list[Candidate]:
+    """All baselines.
 
     Args:
         models: What they run.
@@ -166,33 +170,33 @@ def make_rivals(models: RivalModels, *, num_threads: int, max_batch_tokens: int)
         max_batch_tokens: Token budget of OpenVINO's batches; four times as much is tried, too.
     """
     torch.set_num_threads(num_threads)
-    stock = StockRival(models.stock_graph, num_threads=num_threads)
-    exact = OpenVinoRival(models.openvino_exact, num_threads=num_threads, masked=False)
-    masked = OpenVinoRival(models.openvino_masked, num_threads=num_threads, masked=True)
+    stock = StockBaseline(models.stock_graph, num_threads=num_threads)
+    exact = OpenVinoBaseline(models.openvino_exact, num_threads=num_threads, masked=False)
+    masked = OpenVinoBaseline(models.openvino_masked, num_threads=num_threads, masked=True)
 
     def plan_stock(rows: TokenizedRows) -> list[Batch]:
         return plan_sorted(rows, num_rows=STOCK_BATCH_ROWS)
 
-    contenders = [
-        Contender(name="PyTorch float32", run=PyTorchRival(models.model).run, plan=plan_stock),
-        Contender(name="ORT stock int8", run=stock.run, plan=plan_stock),
+    candidates = [
+        Candidate(name="PyTorch float32", run=PyTorchBaseline(models.model).run, plan=plan_stock),
+        Candidate(name="ORT stock int8", run=stock.run, plan=plan_stock),
     ]
     for budget in (max_batch_tokens, 4 * max_batch_tokens):
-        contenders += [
-            Contender(
+        candidates += [
+            Candidate(
                 name=f"OpenVINO int8, exact lengths, {budget} tokens",
                 run=exact.run,
                 plan=partial(plan_exact, max_batch_tokens=budget),
                 fixed_shapes=budget == max_batch_tokens,
             ),
-            Contender(
+            Candidate(
                 name=f"OpenVINO int8, padded to 16, {budget} tokens",
                 run=masked.run,
                 plan=partial(plan_rounded, max_batch_tokens=budget),
                 fixed_shapes=False,
             ),
         ]
-    return contenders
+    return candidates
 
 
 def write_stock_graph(model: PreTrainedModel, path: Path) -> None:

@@ -2,7 +2,7 @@
 
     bundle (+ teacher) + rows -> [comparison] -> rates, agreement, share of the machine's peak
 
-Put together from benchmark.py (the clock), rivals.py (the others) and operator_profile.py (where
+Put together from benchmark.py (the clock), baselines.py (the others) and operator_profile.py (where
 the time goes). Without the teacher's weights only our own engines run. Knows nothing of Ray.
 """
 
@@ -19,10 +19,10 @@ from fastformers.benchmark.operator_profile import (
 )
 from fastformers.benchmark.timing import (
     SHAPES,
-    Contender,
+    Candidate,
     Rates,
     case_name,
-    engine_contender,
+    engine_candidate,
     fixed_batch,
     measure_rates,
     predict_all,
@@ -32,20 +32,20 @@ from fastformers.inference.bundle import Bundle
 from fastformers.inference.tokenizer import TokenizedRows
 
 if TYPE_CHECKING:
-    from fastformers.benchmark.baselines import RivalModels
+    from fastformers.benchmark.baselines import BaselineModels
 
 
 _TOKENS_OF_CASE = {case_name(rows, length): rows * length for rows, length in SHAPES}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Race:
+class Comparison:
     """One round on a number of threads.
 
     Attributes:
-        num_threads: Of every contender.
-        rates: Tokens a second by case and contender.
-        agreement: Share of the rows that get our engine's label, 0-1, by contender; empty without
+        num_threads: Of every candidate.
+        rates: Tokens a second by case and candidate.
+        agreement: Share of the rows that get our engine's label, 0-1, by candidate; empty without
             rows.
     """
 
@@ -55,7 +55,7 @@ class Race:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anatomy:
+class OperatorBreakdown:
     """Where a graph's time goes on one core.
 
     Attributes:
@@ -85,74 +85,74 @@ class Anatomy:
 
 
 def our_name(engine: EngineName) -> str:
-    """Name of one of our engines among the contenders."""
+    """Name of one of our engines among the candidates."""
     return f"fastformers {engine}"
 
 
-def race_engines(
+def compare_engines(
     bundle: Bundle,
     *,
     max_batch_tokens: int,
-    rivals: "RivalModels | None",
+    baselines: "BaselineModels | None",
     rows: TokenizedRows | None,
     num_threads: int,
     repeats: int,
-) -> Race:
-    """Time all contenders in turns.
+) -> Comparison:
+    """Time all candidates in turns.
 
     Args:
         bundle: Ours, in every engine that is installed and computes it right.
         max_batch_tokens: Token budget of our batches.
-        rivals: What the others run; None for our engines alone.
+        baselines: What the others run; None for our engines alone.
         rows: Real rows; None for the fixed shapes alone.
-        num_threads: Of every contender.
+        num_threads: Of every candidate.
         repeats: Turns; the median counts.
     """
-    contenders: list[Contender] = [
-        engine_contender(our_name(name), engine, max_batch_tokens=max_batch_tokens)
+    candidates: list[Candidate] = [
+        engine_candidate(our_name(name), engine, max_batch_tokens=max_batch_tokens)
         for name, engine in open_right_engines(bundle, "auto", num_threads=num_threads).items()
     ]
-    if rivals is not None:
-        from fastformers.benchmark.baselines import make_rivals
+    if baselines is not None:
+        from fastformers.benchmark.baselines import make_baselines
 
-        contenders += make_rivals(
-            rivals, num_threads=num_threads, max_batch_tokens=max_batch_tokens
+        candidates += make_baselines(
+            baselines, num_threads=num_threads, max_batch_tokens=max_batch_tokens
         )
     rates = measure_rates(
-        contenders,
+        candidates,
         rows=rows,
-        num_words=bundle.load_tokenizer().num_words,
+        vocab_size=bundle.load_tokenizer().vocab_size,
         repeats=repeats,
     )
     agreement: dict[str, float] = {}
     if rows is not None:
-        labels = {c.name: predict_all(c, rows).argmax(axis=1) for c in contenders}
-        ours = labels[contenders[0].name]
+        labels = {c.name: predict_all(c, rows).argmax(axis=1) for c in candidates}
+        ours = labels[candidates[0].name]
         agreement = {name: float(np.mean(found == ours)) for name, found in labels.items()}
-    return Race(num_threads=num_threads, rates=rates, agreement=agreement)
+    return Comparison(num_threads=num_threads, rates=rates, agreement=agreement)
 
 
-def dissect(bundle: Bundle, rivals: "RivalModels | None") -> Anatomy:
+def profile_engines(bundle: Bundle, baselines: "BaselineModels | None") -> OperatorBreakdown:
     """Profile the bundle's graph, and the stock recipe's, at every fixed shape."""
-    num_words = bundle.load_tokenizer().num_words
+    vocab_size = bundle.load_tokenizer().vocab_size
     ours: dict[str, OperatorProfile] = {}
     stock: dict[str, OperatorProfile] = {}
     feed_stock = None
-    if rivals is not None:
-        from fastformers.benchmark.baselines import StockRival
+    if baselines is not None:
+        from fastformers.benchmark.baselines import StockBaseline
 
-        feed_stock = StockRival(rivals.stock_graph, num_threads=1).feed
+        feed_stock = StockBaseline(baselines.stock_graph, num_threads=1).feed
     for num_rows, length in SHAPES:
         case = case_name(num_rows, length)
-        batch = fixed_batch(num_rows, length, num_words=num_words)
+        batch = fixed_batch(num_rows, length, vocab_size=vocab_size)
         inputs = {"input_ids": batch.ids_BT, "token_type_ids": np.zeros_like(batch.ids_BT)}
         ours[case] = profile_operators(
             bundle.model_path,
             {name: inputs[name] for name in bundle.input_names},
             skip_norm_fusion=True,
         )
-        if rivals is not None and feed_stock is not None:
+        if baselines is not None and feed_stock is not None:
             stock[case] = profile_operators(
-                rivals.stock_graph, feed_stock(batch), skip_norm_fusion=False
+                baselines.stock_graph, feed_stock(batch), skip_norm_fusion=False
             )
-    return Anatomy(peak=measure_gemm_peak(), ours=ours, stock=stock)
+    return OperatorBreakdown(peak=measure_gemm_peak(), ours=ours, stock=stock)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from fastformers.export.calibration import collect_histograms
-from fastformers.export.encoder import Activation, Encoder, Floats, Head, Layer, Linear, Norm
+from fastformers.export.encoder import Activation, EncoderWeights, Floats, Head, Layer, Linear, Norm
 from fastformers.export.graph import write_graph
 from fastformers.export.read_absolute import read_encoder
 from fastformers.inference.bundle import Bundle, write_bundle
@@ -52,7 +52,7 @@ MAX_LENGTH = 512
 _PRUNED_HEADS, _PRUNED_NEURONS = 8, 600
 
 
-def make_model(shape: ShapeName, *, num_words: int) -> PreTrainedModel:
+def make_model(shape: ShapeName, *, vocab_size: int) -> PreTrainedModel:
     """A two-class BERT in eval mode: the paper's teacher, its 4 x 312 student, or that one pruned.
 
     Source:
@@ -60,7 +60,7 @@ def make_model(shape: ShapeName, *, num_words: int) -> PreTrainedModel:
     """
     is_base = shape == "bert-base"
     config = BertConfig(
-        vocab_size=num_words,
+        vocab_size=vocab_size,
         hidden_size=768 if is_base else 312,
         num_hidden_layers=12 if is_base else 4,
         num_attention_heads=12,
@@ -128,7 +128,7 @@ def random_rows(lengths_N: NDArray[np.integer], *, vocabulary: int) -> Tokenized
     )
 
 
-def random_encoder(shape: EncoderShape, *, max_length: int) -> Encoder:
+def random_encoder(shape: EncoderShape, *, max_length: int) -> EncoderWeights:
     """A two-class encoder of that shape with BERT's initial weights, the same each time."""
     rng = np.random.default_rng(0)
     width, inner = shape.width, shape.num_heads * shape.head_width
@@ -140,13 +140,13 @@ def random_encoder(shape: EncoderShape, *, max_length: int) -> Encoder:
         return Linear(weight=floats(inputs, outputs), bias=floats(outputs))
 
     def norm() -> Norm:
-        return Norm(gain=1 + floats(width), shift=floats(width), epsilon=1e-12)
+        return Norm(weight=1 + floats(width), bias=floats(width), epsilon=1e-12)
 
-    return Encoder(
+    return EncoderWeights(
         max_length=max_length,
-        words_VE=floats(shape.vocabulary, width),
-        places_PE=floats(max_length, width),
-        types_KE=floats(2, width),
+        token_embeddings_VE=floats(shape.vocabulary, width),
+        position_embeddings_PE=floats(max_length, width),
+        token_types_KE=floats(2, width),
         embedding_norm=norm(),
         projection=None,
         activation=shape.activation,

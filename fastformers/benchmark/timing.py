@@ -1,10 +1,10 @@
 """Measure engines against each other: the same tokens, in turns, on the same cores.
 
-    rows -> batches -> [timing] -> tokens a second of every contender
+    rows -> batches -> [timing] -> tokens a second of every candidate
 
-A contender is anything that turns a batch into logits, together with the batches that it likes
+A candidate is anything that turns a batch into logits, together with the batches that it likes
 best: rows of one length without a mask, or sorted and padded rows with one. Only real tokens
-count, so a contender pays for its padding. Knows nothing of how contenders are built or of Ray.
+count, so a candidate pays for its padding. Knows nothing of how candidates are built or of Ray.
 
 Shape suffixes: N rows, B rows of a batch, T padded tokens, C classes.
 """
@@ -47,7 +47,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class Candidate:
     """One way to compute logits.
 
     Attributes:
@@ -65,25 +65,25 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Median tokens a second of each contender, by case and name."""
+    """Median tokens a second of each candidate, by case and name."""
 
     by_case: dict[str, dict[str, float]]
 
     def ratio(self, case: str, name: str, other: str) -> float:
-        """How many times faster one contender is than another."""
+        """How many times faster one candidate is than another."""
         rates = self.by_case[case]
         return rates[name] / rates[other]
 
     def best(self, case: str, prefix: str) -> str | None:
-        """The fastest contender whose name starts so; None if none was measured."""
+        """The fastest candidate whose name starts so; None if none was measured."""
         rates = self.by_case[case]
         names = [name for name in rates if name.startswith(prefix)]
         return max(names, key=lambda name: rates[name]) if names else None
 
 
-def engine_contender(name: str, engine: Engine, *, max_batch_tokens: int) -> Contender:
+def engine_candidate(name: str, engine: Engine, *, max_batch_tokens: int) -> Candidate:
     """A bundle's graph in one of our engines, on the batches that a job forms."""
-    return Contender(
+    return Candidate(
         name=name,
         run=lambda batch: engine.run(batch.ids_BT, np.zeros_like(batch.ids_BT)),
         plan=lambda rows: plan_exact(rows, max_batch_tokens=max_batch_tokens),
@@ -122,46 +122,46 @@ def case_name(num_rows: int, length: int) -> str:
     return f"{num_rows}x{length}"
 
 
-def fixed_batch(num_rows: int, length: int, *, num_words: int) -> Batch:
+def fixed_batch(num_rows: int, length: int, *, vocab_size: int) -> Batch:
     """A batch of random ids without padding."""
-    ids_BT = np.random.default_rng(0).integers(0, num_words, (num_rows, length))
+    ids_BT = np.random.default_rng(0).integers(0, vocab_size, (num_rows, length))
     return Batch(ids_BT=ids_BT, mask_BT=np.ones_like(ids_BT), rows_B=np.arange(num_rows))
 
 
 def measure_rates(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     *,
     rows: TokenizedRows | None,
-    num_words: int,
+    vocab_size: int,
     repeats: int,
     shape_s: float = _SHAPE_S,
 ) -> Rates:
-    """Time all contenders in turns, so that a busy moment of the machine hits all alike.
+    """Time all candidates in turns, so that a busy moment of the machine hits all alike.
 
     Args:
-        contenders: Who.
+        candidates: Who.
         rows: Real rows, case "rows"; None for the fixed shapes alone.
-        num_words: Ids below this occur in the fixed shapes, cases like "8x128".
+        vocab_size: Ids below this occur in the fixed shapes, cases like "8x128".
         repeats: Turns; the median counts. A turn before them warms up.
         shape_s: Seconds of a turn on a fixed shape; on real rows it is one pass.
     """
-    fixed = [c for c in contenders if c.fixed_shapes]
+    fixed = [c for c in candidates if c.fixed_shapes]
     by_case: dict[str, dict[str, float]] = {}
     for num_rows, length in SHAPES:
-        batch = fixed_batch(num_rows, length, num_words=num_words)
+        batch = fixed_batch(num_rows, length, vocab_size=vocab_size)
         by_case[case_name(num_rows, length)] = _in_turns(
             {c.name: _until(c, batch, shape_s) for c in fixed}, repeats
         )
     if rows is not None:
-        by_case["rows"] = _in_turns({c.name: _pass(c, c.plan(rows)) for c in contenders}, repeats)
+        by_case["rows"] = _in_turns({c.name: _pass(c, c.plan(rows)) for c in candidates}, repeats)
     return Rates(by_case=by_case)
 
 
-def predict_all(contender: Contender, rows: TokenizedRows) -> NDArray[np.float32]:
+def predict_all(candidate: Candidate, rows: TokenizedRows) -> NDArray[np.float32]:
     """Logits (N, C) of all rows, in their order."""
-    batches = contender.plan(rows)
+    batches = candidate.plan(rows)
     return in_row_order(
-        [contender.run(batch) for batch in batches], [batch.rows_B for batch in batches]
+        [candidate.run(batch) for batch in batches], [batch.rows_B for batch in batches]
     )
 
 
@@ -175,11 +175,11 @@ def _in_turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, f
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def _until(contender: Contender, batch: Batch, seconds: float) -> Callable[[], float]:
+def _until(candidate: Candidate, batch: Batch, seconds: float) -> Callable[[], float]:
     def run() -> float:
         tokens, start = 0, time.perf_counter()
         while True:
-            contender.run(batch)
+            candidate.run(batch)
             tokens += batch.num_tokens
             if (elapsed := time.perf_counter() - start) >= seconds:
                 return tokens / elapsed
@@ -187,13 +187,13 @@ def _until(contender: Contender, batch: Batch, seconds: float) -> Callable[[], f
     return run
 
 
-def _pass(contender: Contender, batches: Sequence[Batch]) -> Callable[[], float]:
+def _pass(candidate: Candidate, batches: Sequence[Batch]) -> Callable[[], float]:
     num_tokens = sum(batch.num_tokens for batch in batches)
 
     def run() -> float:
         start = time.perf_counter()
         for batch in batches:
-            contender.run(batch)
+            candidate.run(batch)
         return num_tokens / (time.perf_counter() - start)
 
     return run

@@ -16,12 +16,12 @@ from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
 from fastformers.inference.engine import run_graph
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
-from fastformers.models.forward import OnProgress, teacher_logits
+from fastformers.models.forward import OnProgress, predict_logits
 from fastformers.models.loading import label_names, task_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
+class ModelArtifact:
     """The model between two stages.
 
     Attributes:
@@ -51,7 +51,7 @@ class Draft:
     float_projections: tuple[str, ...] = ()
 
     def tokenize(self, examples: Examples) -> TokenizedRows:
-        """Token ids of examples as this draft reads them."""
+        """Token ids of examples as this artifact reads them."""
         tokenizer = Tokenizer(self.tokenizer_json, max_length=self.max_length)
         return tokenizer.encode(examples.texts, examples.text_pairs)
 
@@ -75,10 +75,10 @@ class Draft:
         rows = self.tokenize(examples)
         if self.graph is not None:
             return run_graph(self.graph, rows)
-        return teacher_logits(self.model, rows, on_progress)
+        return predict_logits(self.model, rows, on_progress)
 
     def directory(self, what: str) -> Path:
-        """Where something that belongs to this very draft is kept."""
+        """Where something that belongs to this very artifact is kept."""
         directory = self.work / f"{what}-{self.key[:16]}"
         directory.mkdir(parents=True, exist_ok=True)
         return directory

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from fastformers.compression.artifact import Draft, digest_of
+from fastformers.compression.artifact import ModelArtifact, digest_of
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe_config import RecipeConfig
-from fastformers.compression.search import Candidate, evaluate_candidate, search
+from fastformers.compression.search import RecipeCandidate, evaluate_candidate, search
 from fastformers.data.examples import Columns, Examples
 from fastformers.data.superglue import load_labelled
 from fastformers.errors import InputError
@@ -24,7 +24,7 @@ from fastformers.inference.bundle import Bundle, StageQuality, check_output, wri
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tasks import TaskName
 from fastformers.models.forward import OnProgress
-from fastformers.models.loading import label_names, load_teacher, max_positions, task_of
+from fastformers.models.loading import label_names, load_model, max_positions, task_of
 from fastformers.models.losses import DISTILLABLE_TASKS
 from fastformers.models.sentence_encoder import SentenceEncoder, is_sentence_encoder
 
@@ -82,15 +82,15 @@ class Compressed:
     """What `compress` made: the bundle, and every candidate that it came from."""
 
     bundle: Bundle
-    chosen: Candidate
-    candidates: Sequence[Candidate]
+    chosen: RecipeCandidate
+    candidates: Sequence[RecipeCandidate]
 
 
 def compress(
     config: CompressConfig,
     *,
     on_stage: Callable[[StageQuality], None] = lambda quality: None,
-    on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+    on_candidate: Callable[[RecipeCandidate], None] = lambda candidate: None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Compressed:
     """Run the recipe, or search for one, and write the bundle.
@@ -151,8 +151,8 @@ def compress(
     return Compressed(bundle=bundle, chosen=chosen, candidates=candidates)
 
 
-def _open_teacher(config: CompressConfig, train: Examples) -> Draft:
-    model = load_teacher(config.teacher)
+def _open_teacher(config: CompressConfig, train: Examples) -> ModelArtifact:
+    model = load_model(config.teacher)
     if not (config.teacher / "tokenizer.json").is_file():  # transformers would make one up
         raise InputError(f"{config.teacher}: has no tokenizer.json; save it with a fast tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(config.teacher)
@@ -162,7 +162,7 @@ def _open_teacher(config: CompressConfig, train: Examples) -> Draft:
             raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
         longest = min(longest, model.max_length or longest)
     max_length = config.max_length or longest
-    return Draft(
+    return ModelArtifact(
         key=digest_of(_identity(config), astuple(config.columns), max_length),
         model=model,
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),
@@ -201,31 +201,31 @@ def _identity(config: CompressConfig) -> list[str]:
     return identity
 
 
-def _write(config: CompressConfig, chosen: Candidate) -> Bundle:
-    draft = chosen.draft
-    assert draft.graph is not None
-    engine = OnnxEngine(draft.graph)
+def _write(config: CompressConfig, chosen: RecipeCandidate) -> Bundle:
+    artifact = chosen.artifact
+    assert artifact.graph is not None
+    engine = OnnxEngine(artifact.graph)
     bundle = Bundle(
         path=config.output,
-        task=task_of(draft.model),
-        labels=label_names(draft.model),
+        task=task_of(artifact.model),
+        labels=label_names(artifact.model),
         num_outputs=engine.num_outputs,
-        max_length=draft.max_length,
-        text_pairs=draft.text_pairs,
+        max_length=artifact.max_length,
+        text_pairs=artifact.text_pairs,
         input_names=engine.input_names,
-        precision=draft.precision,
+        precision=artifact.precision,
         stages=chosen.qualities,
         provenance={
             **_provenance(config, chosen),
-            "float_projections": list(draft.float_projections),
+            "float_projections": list(artifact.float_projections),
         },
         cost_profile=chosen.cost_profile,
         files={},
     )
-    return write_bundle(bundle, model=draft.graph, tokenizer_json=draft.tokenizer_json)
+    return write_bundle(bundle, model=artifact.graph, tokenizer_json=artifact.tokenizer_json)
 
 
-def _provenance(config: CompressConfig, chosen: Candidate) -> dict[str, str]:
+def _provenance(config: CompressConfig, chosen: RecipeCandidate) -> dict[str, str]:
     versions = {
         name: importlib.metadata.version(name)
         for name in ("fastformers", "torch", "transformers", "onnx", "onnxruntime")

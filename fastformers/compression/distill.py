@@ -115,7 +115,7 @@ def distill(
     mean_length = float(rows.lengths_N.mean())
     with fastest_attention(student, mean_length, with_maps=config.attention_weight > 0):
         train_model(
-            _Lessons(student, teacher.config.hidden_size, config),
+            _DistillationModel(student, teacher.config.hidden_size, config),
             _Rows(rows),
             _Collator(
                 rows=rows,
@@ -173,7 +173,7 @@ def _check_alike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
             )
 
 
-class _Lessons(nn.Module):
+class _DistillationModel(nn.Module):
     """The student with the losses it learns from, as one model for the Trainer."""
 
     def __init__(self, student: PreTrainedModel, teacher_width: int, config: DistillConfig) -> None:
@@ -193,7 +193,7 @@ class _Lessons(nn.Module):
         self,
         targets: torch.Tensor,
         has_target: torch.Tensor,
-        teacher_logits: torch.Tensor,
+        predict_logits: torch.Tensor,
         teacher_hidden: torch.Tensor | None = None,
         teacher_attention: torch.Tensor | None = None,
         **inputs: torch.Tensor,
@@ -204,7 +204,7 @@ class _Lessons(nn.Module):
             output_hidden_states=teacher_hidden is not None,
             output_attentions=teacher_attention is not None,
         )
-        soft_B = soft_loss(out.logits, teacher_logits, self.task, temperature=weights.temperature)
+        soft_B = soft_loss(out.logits, predict_logits, self.task, temperature=weights.temperature)
         loss = (1 - weights.hard_weight) * soft_B.mean()
         if weights.hard_weight and bool(has_target.any()):
             hard_B = hard_loss(out.logits[has_target], targets[has_target], self.task)
@@ -282,7 +282,7 @@ class _Collator:
             "attention_mask": mask_BT.astype(np.int64),
             "targets": targets_B,
             "has_target": has_target_B,
-            "teacher_logits": self.outputs.logits_NC[rows_B],
+            "predict_logits": self.outputs.logits_NC[rows_B],
         }
         if seconds_B.any():
             batch["token_type_ids"] = types_BT.astype(np.int64)

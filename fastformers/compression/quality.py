@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.atomic_file import whole_file
-from fastformers.compression.artifact import Draft
+from fastformers.compression.artifact import ModelArtifact
 from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
 from fastformers.errors import InputError, QualityError
@@ -78,7 +78,7 @@ class QualityGate:
 
     def __init__(
         self,
-        teacher: Draft,
+        teacher: ModelArtifact,
         examples: Examples,
         path: Path,
         *,
@@ -88,7 +88,7 @@ class QualityGate:
         """Let the teacher answer the evaluation file.
 
         Args:
-            teacher: The draft that all later ones are compared with.
+            teacher: The artifact that all later ones are compared with.
             examples: Held-out examples, N rows.
             path: Where they come from, for messages.
             max_accuracy_drop: Points of 100 x the task's metric that a recipe may cost.
@@ -117,16 +117,16 @@ class QualityGate:
         self.teacher = self._measure(self._teacher_logits_NC, "teacher", teacher, 0.0)
 
     def measure(
-        self, stage: str, draft: Draft, seconds: float, on_progress: OnProgress
+        self, stage: str, artifact: ModelArtifact, seconds: float, on_progress: OnProgress
     ) -> StageQuality:
-        """Quality of a draft; `seconds` is what its stage took."""
-        return self._measure(draft.logits(self.examples, on_progress), stage, draft, seconds)
+        """Quality of a artifact; `seconds` is what its stage took."""
+        return self._measure(artifact.logits(self.examples, on_progress), stage, artifact, seconds)
 
     def drop(self, quality: StageQuality) -> float:
         """Points of 100 x the metric that were lost."""
         return quality_drop(quality.quality, teacher_quality=self.teacher.quality)
 
-    def holds(self, quality: StageQuality) -> bool:
+    def passes(self, quality: StageQuality) -> bool:
         """Whether no more was lost than allowed."""
         return self.drop(quality) <= self.max_accuracy_drop
 
@@ -136,7 +136,7 @@ class QualityGate:
         Raises:
             QualityError: It lost more than allowed.
         """
-        if not self.holds(quality):
+        if not self.passes(quality):
             raise QualityError(
                 f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f} is "
                 f"{self.drop(quality):.2f} points below the teacher's "
@@ -145,7 +145,7 @@ class QualityGate:
             )
 
     def _measure(
-        self, logits_NC: NDArray[np.float32], stage: str, draft: Draft, seconds: float
+        self, logits_NC: NDArray[np.float32], stage: str, artifact: ModelArtifact, seconds: float
     ) -> StageQuality:
         quality = measure_quality(
             logits_NC,
@@ -159,14 +159,14 @@ class QualityGate:
             quality=quality.quality,
             agreement=quality.agreement,
             num_rows=len(self._targets_N),
-            model_bytes=_model_bytes(draft),
+            model_bytes=_model_bytes(artifact),
             seconds=seconds,
             metric=metric_name(self.task),
             other_metrics=quality.other_metrics,
         )
 
 
-def _model_bytes(draft: Draft) -> int:
-    if draft.graph is not None:
-        return measure_graph_bytes(draft.graph)
-    return sum(p.numel() * p.element_size() for p in draft.model.parameters())
+def _model_bytes(artifact: ModelArtifact) -> int:
+    if artifact.graph is not None:
+        return measure_graph_bytes(artifact.graph)
+    return sum(p.numel() * p.element_size() for p in artifact.model.parameters())

@@ -2,7 +2,7 @@
 
     teacher -> [trim_vocabulary -> distill -> prune] -> export -> [quantize or float16] -> bundle
 
-A stage is a function from one draft of the model to the next, with a name, the settings that
+A stage is a function from one artifact of the model to the next, with a name, the settings that
 decide its result, what it requires of its input and what it ensures of its result. `run_recipe`
 runs them in order and measures accuracy and agreement with the teacher after each. What a stage
 made is kept in a working directory under a name that is a digest of all that led to it, so an
@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fastformers.atomic_file import whole_file
-from fastformers.compression.artifact import Draft, digest_of
+from fastformers.compression.artifact import ModelArtifact, digest_of
 from fastformers.compression.quality import QualityGate
 from fastformers.errors import FastformersError, InputError, StageError
 from fastformers.inference.bundle import TOKENIZER_FILE, StageQuality
 from fastformers.inference.onnx_files import weights_path
 from fastformers.models.forward import OnProgress
-from fastformers.models.loading import load_teacher
+from fastformers.models.loading import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -37,40 +37,40 @@ class Stage:
 
     Attributes:
         name: As shown in tables.
-        settings: Values that decide the result, beside the draft that comes in.
-        requires: Raises unless the draft can enter the stage.
-        run: Makes the next draft, in the directory given, which an earlier try may have left.
-        ensures: Raises unless the result is sound; gets the draft before and after.
+        settings: Values that decide the result, beside the artifact that comes in.
+        requires: Raises unless the artifact can enter the stage.
+        run: Makes the next artifact, in the directory given, which an earlier try may have left.
+        ensures: Raises unless the result is sound; gets the artifact before and after.
     """
 
     name: str
     settings: Mapping[str, str | float | int | bool | None]
-    requires: Callable[[Draft], None]
-    run: Callable[[Draft, Path, OnProgress], Draft]
-    ensures: Callable[[Draft, Draft], None]
+    requires: Callable[[ModelArtifact], None]
+    run: Callable[[ModelArtifact, Path, OnProgress], ModelArtifact]
+    ensures: Callable[[ModelArtifact, ModelArtifact], None]
 
 
 def run_recipe(
-    draft: Draft,
+    artifact: ModelArtifact,
     stages: Sequence[Stage],
     gate: QualityGate,
     *,
     on_stage: Callable[[StageQuality], None] = lambda quality: None,
     on_progress: OnProgress = lambda what, done, total: None,
-) -> tuple[Draft, list[StageQuality]]:
+) -> tuple[ModelArtifact, list[StageQuality]]:
     """Run stages in order and measure quality after each; what is done already is read.
 
     Nothing is refused here for its quality: a stage may lose what a later one wins back.
 
     Args:
-        draft: The teacher.
+        artifact: The teacher.
         stages: What to do to it.
         gate: Measures quality.
         on_stage: Called with each measurement as it is made.
         on_progress: Called with what is done, how much of it and of how much.
 
     Returns:
-        The last draft, and the quality of the teacher and after each stage.
+        The last artifact, and the quality of the teacher and after each stage.
 
     Raises:
         StageError: A stage's pre- or postcondition does not hold.
@@ -79,35 +79,35 @@ def run_recipe(
     qualities = [gate.teacher]
     on_stage(gate.teacher)
     for stage in stages:
-        key = digest_of(draft.key, stage.name, dict(stage.settings))
-        directory = draft.work / f"{stage.name}-{key[:16]}"
-        kept = _load(directory, replace(draft, key=key))
+        key = digest_of(artifact.key, stage.name, dict(stage.settings))
+        directory = artifact.work / f"{stage.name}-{key[:16]}"
+        kept = _load(directory, replace(artifact, key=key))
         if kept is None:
             directory.mkdir(parents=True, exist_ok=True)
             start = time.perf_counter()
-            after = _run_stage(stage, draft, directory, on_progress, qualities)
+            after = _run_stage(stage, artifact, directory, on_progress, qualities)
             seconds = time.perf_counter() - start
             after = replace(after, key=key)
             quality = gate.measure(stage.name, after, seconds, on_progress)
-            _keep(directory, draft, after, quality)
+            _keep(directory, artifact, after, quality)
             kept = after, quality
-        draft, quality = kept
+        artifact, quality = kept
         qualities.append(quality)
         on_stage(quality)
-    return draft, qualities
+    return artifact, qualities
 
 
 def _run_stage(
     stage: Stage,
-    draft: Draft,
+    artifact: ModelArtifact,
     directory: Path,
     on_progress: OnProgress,
     done: Sequence[StageQuality],
-) -> Draft:
+) -> ModelArtifact:
     try:
-        stage.requires(draft)
-        result = stage.run(draft, directory, on_progress)
-        stage.ensures(draft, result)
+        stage.requires(artifact)
+        result = stage.run(artifact, directory, on_progress)
+        stage.ensures(artifact, result)
     except InputError:
         raise
     except FastformersError as error:
@@ -116,7 +116,9 @@ def _run_stage(
     return result
 
 
-def _keep(directory: Path, before: Draft, after: Draft, quality: StageQuality) -> None:
+def _keep(
+    directory: Path, before: ModelArtifact, after: ModelArtifact, quality: StageQuality
+) -> None:
     """Write down what a stage made; the marker comes last.
 
     A new model is kept as a directory that `from_pretrained`, and so `ablate --student`, can read.
@@ -136,20 +138,20 @@ def _keep(directory: Path, before: Draft, after: Draft, quality: StageQuality) -
         unfinished.write_text(json.dumps(fields, indent=2), encoding="utf-8")
 
 
-def _load(directory: Path, draft: Draft) -> tuple[Draft, StageQuality] | None:
+def _load(directory: Path, artifact: ModelArtifact) -> tuple[ModelArtifact, StageQuality] | None:
     """What an earlier run of the same stage made."""
     if not (directory / _DONE).is_file():
         return None
     fields = json.loads((directory / _DONE).read_text(encoding="utf-8"))
-    graph = None if fields["graph"] is None else draft.work / fields["graph"]
+    graph = None if fields["graph"] is None else artifact.work / fields["graph"]
     if graph is not None and not weights_path(graph).is_file():
         return None  # the graph without its other half
-    model, tokenizer_json = draft.model, draft.tokenizer_json
+    model, tokenizer_json = artifact.model, artifact.tokenizer_json
     if (directory / _MODEL).is_dir():
-        model = load_teacher(directory / _MODEL)
+        model = load_model(directory / _MODEL)
         tokenizer_json = (directory / _MODEL / TOKENIZER_FILE).read_text(encoding="utf-8")
     after = replace(
-        draft,
+        artifact,
         model=model,
         tokenizer_json=tokenizer_json,
         graph=graph,

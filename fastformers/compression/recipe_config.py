@@ -9,7 +9,7 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
-from fastformers.compression.artifact import Draft
+from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.distill import DistillConfig
 from fastformers.compression.prune import measure_importance
 from fastformers.compression.pruning_plan import Budget, check_share
@@ -113,7 +113,7 @@ def plan_stages(config: RecipeConfig, transfer: Examples | None) -> list[Stage]:
     if config.has_student:
         stages.append(
             distill_stage(
-                lambda draft: _make_student(config, draft),
+                lambda artifact: _make_student(config, artifact),
                 student=f"{config.student} {config.student_layers} {config.student_width}",
                 use_relu=config.use_relu,
                 config=config.distill,
@@ -155,14 +155,14 @@ def _redistill(config: RecipeConfig) -> DistillConfig | None:
     return DistillConfig(**fields)
 
 
-def _make_student(config: RecipeConfig, draft: Draft) -> PreTrainedModel:
+def _make_student(config: RecipeConfig, artifact: ModelArtifact) -> PreTrainedModel:
     """Where the student starts: a checkpoint, or what is left of the teacher."""
     if config.student is not None:
-        return load_student(config.student, draft.model, draft.tokenizer_json)
-    model = draft.model
+        return load_student(config.student, artifact.model, artifact.tokenizer_json)
+    model = artifact.model
     num_layers = config.student_layers or model.config.num_hidden_layers
     model = cut_layers(model, spread_layers(model.config.num_hidden_layers, num_layers))
     if config.student_width is not None:
-        rows = draft.tokenize(draft.train.sample(IMPORTANCE_ROWS))
+        rows = artifact.tokenize(artifact.train.sample(IMPORTANCE_ROWS))
         model = cut_width(model, config.student_width, measure_importance(model, rows))
     return model

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastformers.compression.artifact import Draft
+from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe import run_recipe
 from fastformers.compression.recipe_config import RecipeConfig, plan_stages
@@ -35,37 +35,37 @@ PRUNING_LADDER = ((0.25, 0.25), (0.33, 0.5), (0.42, 0.67), (0.5, 0.75))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class RecipeCandidate:
     """One point of the frontier.
 
     Attributes:
         name: Of its shape, for people.
         config: Its recipe.
-        draft: Its graph.
+        artifact: Its graph.
         qualities: After each stage.
         cost_profile: Of its graph, measured here.
         seconds_per_million: On one core, for rows as long as the training rows.
-        holds: Whether it lost no more than allowed.
+        passes: Whether it lost no more than allowed.
     """
 
     name: str
     config: RecipeConfig
-    draft: Draft
+    artifact: ModelArtifact
     qualities: tuple[StageQuality, ...]
     cost_profile: CostProfile
     seconds_per_million: float
-    holds: bool
+    passes: bool
 
 
 def search(
-    teacher: Draft,
+    teacher: ModelArtifact,
     base: RecipeConfig,
     gate: QualityGate,
     *,
     transfer: Examples | None,
-    on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+    on_candidate: Callable[[RecipeCandidate], None] = lambda candidate: None,
     on_progress: OnProgress = lambda what, done, total: None,
-) -> tuple[Candidate, list[Candidate]]:
+) -> tuple[RecipeCandidate, list[RecipeCandidate]]:
     """Walk the ladder.
 
     Args:
@@ -82,29 +82,29 @@ def search(
     Raises:
         QualityError: Not even int8 of the teacher holds.
     """
-    tried: list[Candidate] = []
+    tried: list[RecipeCandidate] = []
 
-    def holds(config: RecipeConfig) -> bool:
+    def passes(config: RecipeConfig) -> bool:
         candidate = evaluate_candidate(
             teacher, config, gate, transfer=transfer, on_progress=on_progress
         )
         tried.append(candidate)
         on_candidate(candidate)
-        return candidate.holds
+        return candidate.passes
 
     held = base
-    if holds(base):
+    if passes(base):
         for config in shallower(base, teacher.model.config.num_hidden_layers):
-            if not holds(config):
+            if not passes(config):
                 break
             held = config
         rungs = list(PRUNING_LADDER)
         while rungs:
             middle = len(rungs) // 2
             heads, ffn = rungs[middle]
-            is_held = holds(replace(held, prune_heads=heads, prune_ffn=ffn))
+            is_held = passes(replace(held, prune_heads=heads, prune_ffn=ffn))
             rungs = rungs[middle + 1 :] if is_held else rungs[:middle]
-    good = [candidate for candidate in tried if candidate.holds]
+    good = [candidate for candidate in tried if candidate.passes]
     if not good:
         raise QualityError(
             f"{tried[0].qualities[-1].stage} of the teacher itself loses more than "
@@ -114,29 +114,29 @@ def search(
 
 
 def evaluate_candidate(
-    teacher: Draft,
+    teacher: ModelArtifact,
     config: RecipeConfig,
     gate: QualityGate,
     *,
     transfer: Examples | None,
     on_stage: Callable[[StageQuality], None] = lambda quality: None,
     on_progress: OnProgress = lambda what, done, total: None,
-) -> Candidate:
+) -> RecipeCandidate:
     """Run one recipe and measure what it costs."""
-    draft, qualities = run_recipe(
+    artifact, qualities = run_recipe(
         teacher, plan_stages(config, transfer), gate, on_stage=on_stage, on_progress=on_progress
     )
-    assert draft.graph is not None
-    profile = measure_cost_profile(OnnxEngine(draft.graph), max_length=draft.max_length)
-    lengths_N = draft.tokenize(draft.train).lengths_N
-    return Candidate(
+    assert artifact.graph is not None
+    profile = measure_cost_profile(OnnxEngine(artifact.graph), max_length=artifact.max_length)
+    lengths_N = artifact.tokenize(artifact.train).lengths_N
+    return RecipeCandidate(
         name=describe(config),
         config=config,
-        draft=draft,
+        artifact=artifact,
         qualities=tuple(qualities),
         cost_profile=profile,
         seconds_per_million=1e6 * float(np.mean(profile.estimate_seconds(lengths_N))),
-        holds=gate.holds(qualities[-1]),
+        passes=gate.passes(qualities[-1]),
     )
 
 

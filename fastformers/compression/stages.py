@@ -3,7 +3,7 @@
     teacher -> [trim_vocabulary -> distill -> prune -> export -> quantize or float16] -> bundle
 
 Each function returns one `Stage` for recipe.py to run; the work itself is in the module of the
-same name. A stage changes nothing of the draft it is given.
+same name. A stage changes nothing of the artifact it is given.
 """
 
 import copy
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from fastformers.compression.artifact import Draft, digest_of
+from fastformers.compression.artifact import ModelArtifact, digest_of
 from fastformers.compression.distill import DistillConfig, distill, replace_gelu
 from fastformers.compression.prune import measure_importance, prune_model
 from fastformers.compression.pruning_plan import Budget, plan_pruning, plan_rounds
@@ -24,7 +24,7 @@ from fastformers.compression.recipe import Stage
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
 from fastformers.export.calibration import choose_ranges
-from fastformers.export.encoder import Encoder
+from fastformers.export.encoder import EncoderWeights
 from fastformers.export.graph import write_graph
 from fastformers.export.read_absolute import read_encoder
 from fastformers.inference.onnx_files import measure_graph_bytes
@@ -55,17 +55,17 @@ _GRAPH_MODULES = (
 def trim_vocabulary_stage(max_words: int) -> Stage:
     """Drop words that the training texts do not use, most frequent first to stay."""
 
-    def run(draft: Draft, directory: Path, on_progress: OnProgress) -> Draft:
-        rows = draft.tokenize(draft.train)
-        counts_V = np.bincount(rows.ids, minlength=draft.model.config.vocab_size)
+    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        rows = artifact.tokenize(artifact.train)
+        counts_V = np.bincount(rows.ids, minlength=artifact.model.config.vocab_size)
         tokenizer_json, old_ids = trim_tokenizer(
-            draft.tokenizer_json, counts_V, max_words=max_words
+            artifact.tokenizer_json, counts_V, max_words=max_words
         )
-        model = copy.deepcopy(draft.model)
+        model = copy.deepcopy(artifact.model)
         trim_embeddings(model, old_ids)
-        return replace(draft, model=model, tokenizer_json=tokenizer_json)
+        return replace(artifact, model=model, tokenizer_json=tokenizer_json)
 
-    def ensures(before: Draft, after: Draft) -> None:
+    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
         largest = int(after.tokenize(after.train.sample(64)).ids.max())
         if largest >= after.model.config.vocab_size:
             raise StageError(f"token id {largest} has no embedding any more")
@@ -80,36 +80,36 @@ def trim_vocabulary_stage(max_words: int) -> Stage:
 
 
 def distill_stage(
-    make_student: Callable[[Draft], PreTrainedModel],
+    make_student: Callable[[ModelArtifact], PreTrainedModel],
     *,
     student: str,
     use_relu: bool,
     config: DistillConfig,
     transfer: Examples | None,
 ) -> Stage:
-    """Train a student of the draft's model on its answers.
+    """Train a student of the artifact's model on its answers.
 
     Args:
-        make_student: From the teacher's draft to where the student starts.
+        make_student: From the teacher's artifact to where the student starts.
         student: What tells this student from others, for resuming.
         use_relu: Whether ReLU takes the place of GELU.
         config: What to learn from.
         transfer: Further examples without labels, answered by the teacher alone.
     """
 
-    def run(draft: Draft, directory: Path, on_progress: OnProgress) -> Draft:
-        start = make_student(draft)
+    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        start = make_student(artifact)
         student = _distilled(
             replace_gelu(start) if use_relu else start,
-            draft,
+            artifact,
             config=config,
             transfer=transfer,
             directory=directory,
             on_progress=on_progress,
         )
-        return replace(draft, model=student)
+        return replace(artifact, model=student)
 
-    def ensures(before: Draft, after: Draft) -> None:
+    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
         if after.model.num_parameters() > before.model.num_parameters():
             raise StageError("the student is larger than its teacher")
 
@@ -129,22 +129,22 @@ def distill_stage(
 
 def _distilled(
     start: PreTrainedModel,
-    draft: Draft,
+    artifact: ModelArtifact,
     *,
     config: DistillConfig,
     transfer: Examples | None,
     directory: Path,
     on_progress: OnProgress,
 ) -> PreTrainedModel:
-    """A student that learned from the draft's model."""
-    examples = draft.train if transfer is None else draft.train.joined(transfer)
+    """A student that learned from the artifact's model."""
+    examples = artifact.train if transfer is None else artifact.train.joined(transfer)
     student = distill(
         start,
-        draft.model,
-        draft.tokenize(examples),
-        draft.targets(draft.train) if config.hard_weight else None,
+        artifact.model,
+        artifact.tokenize(examples),
+        artifact.targets(artifact.train) if config.hard_weight else None,
         config=config,
-        outputs=draft.directory("teacher") / f"answers-{_digest_examples(examples)[:16]}",
+        outputs=artifact.directory("teacher") / f"answers-{_digest_examples(examples)[:16]}",
         checkpoints=directory / "checkpoints",
         on_progress=on_progress,
     )
@@ -176,11 +176,11 @@ def prune_stage(
         transfer: Further examples without labels for that.
     """
 
-    def run(draft: Draft, directory: Path, on_progress: OnProgress) -> Draft:
-        sample = draft.train.sample(IMPORTANCE_ROWS)
-        rows = draft.tokenize(sample)
-        targets_N = draft.targets(sample) if use_labels else None
-        model = draft.model
+    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        sample = artifact.train.sample(IMPORTANCE_ROWS)
+        rows = artifact.tokenize(sample)
+        targets_N = artifact.targets(sample) if use_labels else None
+        model = artifact.model
         shares = zip(plan_rounds(heads, num_rounds), plan_rounds(ffn, num_rounds), strict=True)
         for number, (heads_now, ffn_now) in enumerate(shares):
             importance = measure_importance(model, rows, targets_N, on_progress)
@@ -195,15 +195,15 @@ def prune_stage(
             if config is not None:
                 model = _distilled(
                     model,
-                    draft,
+                    artifact,
                     config=config,
                     transfer=transfer,
                     directory=directory / f"round{number}",
                     on_progress=on_progress,
                 )
-        return replace(draft, model=model)
+        return replace(artifact, model=model)
 
-    def ensures(before: Draft, after: Draft) -> None:
+    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
         if after.model.num_parameters() >= before.model.num_parameters():
             raise StageError("nothing was pruned; ask for larger shares")
 
@@ -228,12 +228,12 @@ def prune_stage(
 def export_stage() -> Stage:
     """Lay the float graph."""
 
-    def run(draft: Draft, directory: Path, on_progress: OnProgress) -> Draft:
+    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         graph = directory / "model.onnx"
-        write_graph(_encoder(draft), graph, text_pairs=draft.text_pairs)
-        return replace(draft, graph=graph)
+        write_graph(_encoder(artifact), graph, text_pairs=artifact.text_pairs)
+        return replace(artifact, graph=graph)
 
-    def ensures(before: Draft, after: Draft) -> None:
+    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
         sample = after.train.sample(16)
         error = float(np.abs(before.logits(sample) - after.logits(sample)).max())
         if not error <= MAX_EXPORT_ERROR:
@@ -255,23 +255,25 @@ def quantize_stage(*, dynamic: bool, min_agreement: float) -> Stage:
         dynamic, min_agreement: As for `choose_ranges`.
     """
 
-    def run(draft: Draft, directory: Path, on_progress: OnProgress) -> Draft:
-        encoder = _encoder(draft)
-        sample = draft.train.sample(CALIBRATION_ROWS)
+    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        encoder = _encoder(artifact)
+        sample = artifact.train.sample(CALIBRATION_ROWS)
         groups_N = None if sample.groups is None else np.array(sample.groups)
         ranges, float_projections = choose_ranges(
             encoder,
-            draft.tokenize(sample),
-            text_pairs=draft.text_pairs,
+            artifact.tokenize(sample),
+            text_pairs=artifact.text_pairs,
             scratch=directory,
-            agreement_of=partial(measure_agreement, task_of(draft.model), groups_N=groups_N),
+            agreement_of=partial(measure_agreement, task_of(artifact.model), groups_N=groups_N),
             dynamic=dynamic,
             min_agreement=min_agreement,
         )
         graph = directory / "model.onnx"
-        write_graph(encoder, graph, text_pairs=draft.text_pairs, ranges=ranges)
+        write_graph(encoder, graph, text_pairs=artifact.text_pairs, ranges=ranges)
         precision = "int8-dynamic" if dynamic else "int8"
-        return replace(draft, graph=graph, precision=precision, float_projections=float_projections)
+        return replace(
+            artifact, graph=graph, precision=precision, float_projections=float_projections
+        )
 
     return Stage(
         name="quantize",
@@ -289,12 +291,12 @@ def float16_stage() -> Stage:
     that is what the postcondition and the quality after the stage measure there.
     """
 
-    def run(draft: Draft, directory: Path, on_progress: OnProgress) -> Draft:
+    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         graph = directory / "model.onnx"
-        write_graph(_encoder(draft), graph, text_pairs=draft.text_pairs, float16=True)
-        return replace(draft, graph=graph, precision="float16")
+        write_graph(_encoder(artifact), graph, text_pairs=artifact.text_pairs, float16=True)
+        return replace(artifact, graph=graph, precision="float16")
 
-    def ensures(before: Draft, after: Draft) -> None:
+    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
         _ensure_smaller(before, after)
         sample = after.train.sample(16)
         expected_NC = before.logits(sample)
@@ -316,24 +318,24 @@ def _digest_graph_code() -> str:
     return digest_of([module.read_text(encoding="utf-8") for module in modules])
 
 
-def _require_float_graph(draft: Draft) -> None:
-    if draft.graph is None or draft.precision != "float32":
+def _require_float_graph(artifact: ModelArtifact) -> None:
+    if artifact.graph is None or artifact.precision != "float32":
         raise StageError("needs a float graph; run export first")
 
 
-def _ensure_smaller(before: Draft, after: Draft) -> None:
+def _ensure_smaller(before: ModelArtifact, after: ModelArtifact) -> None:
     assert before.graph is not None and after.graph is not None
     if measure_graph_bytes(after.graph) >= measure_graph_bytes(before.graph):
         raise StageError(f"the {after.precision} graph is no smaller than the float one")
 
 
-def _encoder(draft: Draft) -> Encoder:
+def _encoder(artifact: ModelArtifact) -> EncoderWeights:
     """The model's weights, with no more positions than rows can have tokens."""
-    return replace(read_encoder(draft.model), max_length=draft.max_length)
+    return replace(read_encoder(artifact.model), max_length=artifact.max_length)
 
 
-def _require_no_graph(draft: Draft) -> None:
-    if draft.graph is not None:
+def _require_no_graph(artifact: ModelArtifact) -> None:
+    if artifact.graph is not None:
         raise StageError("changes the PyTorch model; it must come before export")
 
 

@@ -1,6 +1,6 @@
 """Lay the attention of one layer: plain, or with positions in its scores.
 
-    Encoder -> graph -> [attention] -> model.onnx
+    EncoderWeights -> graph -> [attention] -> model.onnx
 
 BERT's layers attend by content alone; MPNet adds a bias by offset, ModernBERT turns queries and
 keys by position and looks through a local window, DeBERTa adds products with embeddings of the

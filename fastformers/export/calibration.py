@@ -22,7 +22,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from fastformers.errors import StageError
-from fastformers.export.encoder import Encoder
+from fastformers.export.encoder import EncoderWeights
 from fastformers.export.graph import write_graph
 from fastformers.export.int8 import ActivationRange
 from fastformers.inference.batching import plan_batches
@@ -47,7 +47,7 @@ Agreement = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 
 
 def choose_ranges(
-    encoder: Encoder,
+    encoder: EncoderWeights,
     rows: TokenizedRows,
     *,
     text_pairs: bool,
@@ -150,7 +150,7 @@ def collect_histograms(observed_graph: Path, rows: TokenizedRows) -> dict[str, H
 
 
 def calibrate(
-    encoder: Encoder,
+    encoder: EncoderWeights,
     histograms: dict[str, Histogram],
     *,
     rows: TokenizedRows,
@@ -202,7 +202,7 @@ def calibrate(
 
 
 def keep_in_float(
-    encoder: Encoder,
+    encoder: EncoderWeights,
     ranges: Ranges,
     *,
     rows: TokenizedRows,
@@ -266,7 +266,7 @@ def _without(ranges: Ranges, names: Sequence[str]) -> dict[str, ActivationRange 
 
 
 def _int8_logits(
-    encoder: Encoder, ranges: Ranges, *, rows: TokenizedRows, text_pairs: bool, scratch: Path
+    encoder: EncoderWeights, ranges: Ranges, *, rows: TokenizedRows, text_pairs: bool, scratch: Path
 ) -> NDArray[np.float32]:
     path = scratch / "candidate.onnx"
     write_graph(encoder, path, text_pairs=text_pairs, ranges=ranges)

@@ -41,8 +41,8 @@ class Linear:
 class Norm:
     """Layer normalization over the last axis."""
 
-    gain: Floats
-    shift: Floats
+    weight: Floats
+    bias: Floats
     epsilon: float
 
 
@@ -113,14 +113,14 @@ class EmbeddingHead:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
+class EncoderWeights:
     """A whole classifier, or embedding model.
 
     Attributes:
         max_length: Tokens of the longest row; tables of positions and offsets may hold more.
-        places_PE: From the row of the first token on (RoBERTa's padding offset is gone); None
-            where the embeddings do not know positions.
-        types_KE: None where a model has no token types.
+        position_embeddings_PE: From the row of the first token on (RoBERTa's padding offset is
+            gone); None where the embeddings do not know positions.
+        token_types_KE: None where a model has no token types.
         projection: Where embeddings are narrower than the layers; after `embedding_norm` unless
             `project_first`.
         final_norm: After the last layer of a model whose norms come first.
@@ -128,9 +128,9 @@ class Encoder:
     """
 
     max_length: int
-    words_VE: Floats
-    places_PE: Floats | None
-    types_KE: Floats | None
+    token_embeddings_VE: Floats
+    position_embeddings_PE: Floats | None
+    token_types_KE: Floats | None
     embedding_norm: Norm
     projection: Linear | None  # (E, D)
     activation: Activation

@@ -1,6 +1,6 @@
 """Lay the ONNX graph of an encoder, tuned for length-sorted batches.
 
-    Encoder (+ activation ranges) -> [graph] -> model.onnx, model.onnx.data
+    EncoderWeights (+ activation ranges) -> [graph] -> model.onnx, model.onnx.data
 
 What is tuned, against a traced graph:
 - a batch holds rows of one exact length, so there is no attention mask anywhere;
@@ -33,7 +33,7 @@ from fastformers.export.attention import MICROSOFT, Attention
 from fastformers.export.encoder import (
     Activation,
     EmbeddingHead,
-    Encoder,
+    EncoderWeights,
     Floats,
     Head,
     Layer,
@@ -48,7 +48,7 @@ _OPSET, _OPSET_OF_ATTENTION = 20, 23
 
 
 def write_graph(
-    encoder: Encoder,
+    encoder: EncoderWeights,
     path: Path,
     *,
     text_pairs: bool,
@@ -76,7 +76,9 @@ def write_graph(
     if float16 and ranges is not None:
         raise ValueError("a graph is either int8 (ranges) or float16")
     graph = _Graph(ranges=dict(ranges or {}), int8_words=ranges is not None, float16=float16)
-    has_types = text_pairs and encoder.types_KE is not None and len(encoder.types_KE) > 1
+    has_types = (
+        text_pairs and encoder.token_types_KE is not None and len(encoder.token_types_KE) > 1
+    )
     length = graph.node("Shape", ["input_ids"], start=1, end=2)
     attention = Attention(
         graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
@@ -95,7 +97,7 @@ def write_graph(
     if encoder.final_norm is not None:
         hidden = graph.norm(hidden, "final.norm", encoder.final_norm)
     pooled = graph.pool(hidden, encoder.pooling)
-    num_outputs = _head(graph, encoder.head, pooled, len(encoder.layers[-1].ffn_norm.gain))
+    num_outputs = _head(graph, encoder.head, pooled, len(encoder.layers[-1].ffn_norm.weight))
     inputs = ["input_ids"] + (["token_type_ids"] if has_types else [])
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:
@@ -125,18 +127,26 @@ def write_graph(
     return graph.projections
 
 
-def _embed(graph: "_Graph", encoder: Encoder, length: str, *, has_types: bool) -> str:
-    places_PE = None if encoder.places_PE is None else encoder.places_PE[: encoder.max_length]
-    if encoder.types_KE is not None and not has_types:  # every token is of the first type
-        first_1E = encoder.types_KE[:1]
-        places_PE = first_1E if places_PE is None else places_PE + first_1E
-    total = graph.words(encoder.words_VE)
-    if places_PE is not None:
+def _embed(graph: "_Graph", encoder: EncoderWeights, length: str, *, has_types: bool) -> str:
+    position_embeddings_PE = (
+        None
+        if encoder.position_embeddings_PE is None
+        else encoder.position_embeddings_PE[: encoder.max_length]
+    )
+    if encoder.token_types_KE is not None and not has_types:  # every token is of the first type
+        first_1E = encoder.token_types_KE[:1]
+        position_embeddings_PE = (
+            first_1E if position_embeddings_PE is None else position_embeddings_PE + first_1E
+        )
+    total = graph.words(encoder.token_embeddings_VE)
+    if position_embeddings_PE is not None:
         zero = graph.const("zero", np.array([0]))
-        places = graph.node("Slice", [graph.const("places", places_PE), zero, length, zero])
+        places = graph.node(
+            "Slice", [graph.const("places", position_embeddings_PE), zero, length, zero]
+        )
         total = graph.node("Add", [total, places])
-    if has_types and encoder.types_KE is not None:
-        types = graph.const("types", encoder.types_KE)
+    if has_types and encoder.token_types_KE is not None:
+        types = graph.const("types", encoder.token_types_KE)
         total = graph.node("Add", [total, graph.node("Gather", [types, "token_type_ids"])])
     if encoder.projection is not None and encoder.project_first:
         total = graph.float_linear(total, "embedding.projection", encoder.projection)
@@ -268,18 +278,20 @@ class _Graph:
             return self.node("Squeeze", [hidden, one])
         return self.node("ReduceMean", [hidden, one], keepdims=0)
 
-    def words(self, words_VE: Floats) -> str:
+    def words(self, token_embeddings_VE: Floats) -> str:
         if not self.int8_words:
-            return self.node("Gather", [self.const("words", words_VE), "input_ids"])
-        rows_VE, scale_V = quantize_words(words_VE)
+            return self.node("Gather", [self.const("words", token_embeddings_VE), "input_ids"])
+        rows_VE, scale_V = quantize_words(token_embeddings_VE)
         steps = self.node("Gather", [self.const("words", rows_VE), "input_ids"])
         scales = self.node("Gather", [self.const("words.scale", scale_V[:, None]), "input_ids"])
         return self.node("Mul", [self.node("Cast", [steps], to=TensorProto.FLOAT), scales])
 
     def norm(self, hidden: str, name: str, norm: Norm) -> str:
-        gain = self.const(f"{name}.gain", norm.gain)
-        shift = self.const(f"{name}.shift", norm.shift)
-        return self.node("LayerNormalization", [hidden, gain, shift], axis=-1, epsilon=norm.epsilon)
+        weight = self.const(f"{name}.gain", norm.weight)
+        bias = self.const(f"{name}.shift", norm.bias)
+        return self.node(
+            "LayerNormalization", [hidden, weight, bias], axis=-1, epsilon=norm.epsilon
+        )
 
     def activate(self, hidden: str, activation: Activation) -> str:
         return self.node({"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh"}[activation], [hidden])

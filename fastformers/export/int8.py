@@ -55,9 +55,9 @@ def quantize_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     return _round_to_steps(weight, largest)
 
 
-def quantize_words(words_VE: Floats) -> tuple[NDArray[np.int8], Floats]:
+def quantize_words(token_embeddings_VE: Floats) -> tuple[NDArray[np.int8], Floats]:
     """Round word embeddings, which nothing multiplies: steps (V, E), size of a step (V,)."""
-    steps, scale_V = _round_to_steps(words_VE.T, np.abs(words_VE).max(axis=1))
+    steps, scale_V = _round_to_steps(token_embeddings_VE.T, np.abs(token_embeddings_VE).max(axis=1))
     return steps.T, scale_V
 
 

@@ -1,6 +1,6 @@
 """Read a fine-tuned Hugging Face model into the arrays that the graph is laid from.
 
-    teacher (PyTorch) -> [read_absolute] -> Encoder -> graph -> bundle
+    teacher (PyTorch) -> [read_absolute] -> EncoderWeights -> graph -> bundle
 
 Why not torch.onnx: a traced graph has to be pattern-matched back into attention, and what the
 matchers leave behind costs a third of the time (masks, transposes, a scalar SkipLayerNorm). The
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from fastformers.errors import InputError
-from fastformers.export.encoder import EmbeddingHead, Encoder, Head, Layer, Linear
+from fastformers.export.encoder import EmbeddingHead, EncoderWeights, Head, Layer, Linear
 from fastformers.export.read_relative import (
     deberta_head,
     modernbert_head,
@@ -34,7 +34,7 @@ from fastformers.models.loading import max_positions, task_of
 from fastformers.models.sentence_encoder import SentenceEncoder
 
 
-def read_encoder(model: PreTrainedModel) -> Encoder:
+def read_encoder(model: PreTrainedModel) -> EncoderWeights:
     """Copy a model's weights out of PyTorch.
 
     Raises:
@@ -68,7 +68,7 @@ def _read_head(
     )
 
 
-def _read_bert(model: PreTrainedModel) -> Encoder:
+def _read_bert(model: PreTrainedModel) -> EncoderWeights:
     bert = model.base_model
     return _read_bert_like(
         model,
@@ -86,7 +86,7 @@ def _pooler_head(model: PreTrainedModel) -> Head:
     )
 
 
-def _read_roberta(model: PreTrainedModel) -> Encoder:
+def _read_roberta(model: PreTrainedModel) -> EncoderWeights:
     roberta = model.base_model
     return _read_bert_like(
         model,
@@ -106,7 +106,7 @@ def _roberta_head(model: PreTrainedModel) -> Head:
     )
 
 
-def _read_electra(model: PreTrainedModel) -> Encoder:
+def _read_electra(model: PreTrainedModel) -> EncoderWeights:
     electra = model.base_model
     projection = getattr(electra, "embeddings_project", None)
     return _read_bert_like(
@@ -143,13 +143,13 @@ def _read_bert_like(
     first_position: int,
     head: Head | EmbeddingHead,
     projection: Linear | None = None,
-) -> Encoder:
+) -> EncoderWeights:
     config = model.config
-    return Encoder(
+    return EncoderWeights(
         max_length=max_positions(model.config),
-        words_VE=copy_floats(embeddings.word_embeddings.weight),
-        places_PE=copy_floats(embeddings.position_embeddings.weight[first_position:]),
-        types_KE=copy_floats(embeddings.token_type_embeddings.weight),
+        token_embeddings_VE=copy_floats(embeddings.word_embeddings.weight),
+        position_embeddings_PE=copy_floats(embeddings.position_embeddings.weight[first_position:]),
+        token_types_KE=copy_floats(embeddings.token_type_embeddings.weight),
         embedding_norm=copy_norm(embeddings.LayerNorm),
         projection=projection,
         activation=to_activation(config.hidden_act),
@@ -171,14 +171,14 @@ def _read_bert_like(
     )
 
 
-def _read_distilbert(model: PreTrainedModel) -> Encoder:
+def _read_distilbert(model: PreTrainedModel) -> EncoderWeights:
     distilbert = model.base_model
     embeddings = distilbert.embeddings
-    return Encoder(
+    return EncoderWeights(
         max_length=max_positions(model.config),
-        words_VE=copy_floats(embeddings.word_embeddings.weight),
-        places_PE=copy_floats(embeddings.position_embeddings.weight),
-        types_KE=None,
+        token_embeddings_VE=copy_floats(embeddings.word_embeddings.weight),
+        position_embeddings_PE=copy_floats(embeddings.position_embeddings.weight),
+        token_types_KE=None,
         embedding_norm=copy_norm(embeddings.LayerNorm),
         projection=None,
         activation=to_activation(model.config.activation),
@@ -208,7 +208,7 @@ def _distilbert_head(model: PreTrainedModel) -> Head:
     )
 
 
-_READERS: dict[str, Callable[[PreTrainedModel], Encoder]] = {
+_READERS: dict[str, Callable[[PreTrainedModel], EncoderWeights]] = {
     "bert": _read_bert,
     "roberta": _read_roberta,
     "xlm-roberta": _read_roberta,

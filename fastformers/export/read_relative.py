@@ -1,6 +1,6 @@
 """Read the classifiers whose attention knows how far apart two tokens are.
 
-    teacher (PyTorch) -> export -> [read_relative] -> Encoder -> graph
+    teacher (PyTorch) -> export -> [read_relative] -> EncoderWeights -> graph
 
 MPNet (a bias by offset), DeBERTa-v2 and v3 (embeddings of the offset) and ModernBERT (rotations and
 local windows). What depends on the offset alone is computed here, with the teacher's own functions,
@@ -22,7 +22,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_p
 from fastformers.errors import InputError
 from fastformers.export.encoder import (
     EmbeddingHead,
-    Encoder,
+    EncoderWeights,
     Floats,
     Head,
     Layer,
@@ -33,17 +33,19 @@ from fastformers.export.torch_arrays import copy_floats, copy_linear, copy_norm,
 from fastformers.models.loading import MPNET_PADDING_ID
 
 
-def read_mpnet(model: PreTrainedModel, head: Head | EmbeddingHead) -> Encoder:
+def read_mpnet(model: PreTrainedModel, head: Head | EmbeddingHead) -> EncoderWeights:
     """Copy an MPNet model; its head was read before."""
     encoder, embeddings = model.base_model.encoder, model.base_model.embeddings
-    places_PE = copy_floats(embeddings.position_embeddings.weight[MPNET_PADDING_ID + 1 :])
-    buckets_O = encoder.relative_position_bucket(_offsets(len(places_PE)))
+    position_embeddings_PE = copy_floats(
+        embeddings.position_embeddings.weight[MPNET_PADDING_ID + 1 :]
+    )
+    buckets_O = encoder.relative_position_bucket(_offsets(len(position_embeddings_PE)))
     bias_HO = copy_floats(encoder.relative_attention_bias(buckets_O).T)
-    return Encoder(
-        max_length=len(places_PE),
-        words_VE=copy_floats(embeddings.word_embeddings.weight),
-        places_PE=places_PE,
-        types_KE=None,
+    return EncoderWeights(
+        max_length=len(position_embeddings_PE),
+        token_embeddings_VE=copy_floats(embeddings.word_embeddings.weight),
+        position_embeddings_PE=position_embeddings_PE,
+        token_types_KE=None,
         embedding_norm=copy_norm(embeddings.LayerNorm),
         projection=None,
         activation=to_activation(model.config.hidden_act),
@@ -76,7 +78,7 @@ def mpnet_head(model: PreTrainedModel) -> Head:
     return Head(hidden=copy_linear(hidden), activation="tanh", output=copy_linear(output))
 
 
-def read_deberta(model: PreTrainedModel, head: Head | EmbeddingHead) -> Encoder:
+def read_deberta(model: PreTrainedModel, head: Head | EmbeddingHead) -> EncoderWeights:
     """Copy a DeBERTa-v2 or v3 model; its head was read before.
 
     Raises:
@@ -91,11 +93,11 @@ def read_deberta(model: PreTrainedModel, head: Head | EmbeddingHead) -> Encoder:
     embeddings = deberta.embeddings
     places, types = embeddings.position_embeddings, embeddings.token_type_embeddings
     rows_O = _deberta_rows(config, deberta.encoder)
-    return Encoder(
+    return EncoderWeights(
         max_length=int(config.max_position_embeddings),
-        words_VE=copy_floats(embeddings.word_embeddings.weight),
-        places_PE=None if places is None else copy_floats(places.weight),
-        types_KE=None if types is None else copy_floats(types.weight),
+        token_embeddings_VE=copy_floats(embeddings.word_embeddings.weight),
+        position_embeddings_PE=None if places is None else copy_floats(places.weight),
+        token_types_KE=None if types is None else copy_floats(types.weight),
         embedding_norm=copy_norm(embeddings.LayerNorm),
         projection=None if embeddings.embed_proj is None else copy_linear(embeddings.embed_proj),
         project_first=True,
@@ -169,7 +171,7 @@ def _deberta_layer(
     )
 
 
-def read_modernbert(model: PreTrainedModel, head: Head | EmbeddingHead) -> Encoder:
+def read_modernbert(model: PreTrainedModel, head: Head | EmbeddingHead) -> EncoderWeights:
     """Copy a ModernBERT model; its head was read before.
 
     Raises:
@@ -181,11 +183,11 @@ def read_modernbert(model: PreTrainedModel, head: Head | EmbeddingHead) -> Encod
             raise InputError(f"rope_type {rope['rope_type']!r} of {kind}: default only")
     offsets_O = np.abs(_offsets(config.max_position_embeddings).numpy())
     window_1O = np.where(offsets_O > config.sliding_window, -np.inf, 0)[None].astype(np.float32)
-    return Encoder(
+    return EncoderWeights(
         max_length=int(config.max_position_embeddings),
-        words_VE=copy_floats(bert.embeddings.tok_embeddings.weight),
-        places_PE=None,
-        types_KE=None,
+        token_embeddings_VE=copy_floats(bert.embeddings.tok_embeddings.weight),
+        position_embeddings_PE=None,
+        token_types_KE=None,
         embedding_norm=copy_norm(bert.embeddings.norm),
         projection=None,
         activation=to_activation(config.hidden_activation),

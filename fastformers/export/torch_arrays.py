@@ -29,10 +29,10 @@ def copy_linear(module: nn.Linear) -> Linear:
 
 
 def copy_norm(module: nn.LayerNorm) -> Norm:
-    """A layer normalization; a shift of zeros where it has none."""
-    gain = copy_floats(module.weight)
-    shift = np.zeros_like(gain) if module.bias is None else copy_floats(module.bias)
-    return Norm(gain=gain, shift=shift, epsilon=float(module.eps))
+    """A layer normalization; a bias of zeros where it has none."""
+    weight = copy_floats(module.weight)
+    bias = np.zeros_like(weight) if module.bias is None else copy_floats(module.bias)
+    return Norm(weight=weight, bias=bias, epsilon=float(module.eps))
 
 
 def to_activation(name: str) -> Activation:

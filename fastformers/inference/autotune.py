@@ -30,7 +30,7 @@ from fastformers.inference.openvino_engine import OpenVinoEngine
 logger = logging.getLogger(__name__)
 
 EngineName = Literal["onnxruntime", "openvino"]
-EngineChoice = Literal["onnxruntime", "openvino", "auto"]
+EngineOption = Literal["onnxruntime", "openvino", "auto"]
 # Larger budgets are left out once the smaller ones took this long: a model so slow has matrix
 # products that are large enough at any budget.
 _MEASURE_S = 2.0
@@ -41,7 +41,7 @@ _CHECKED_LENGTHS = (7, 64, 512)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class EngineChoice:
     """How a run computes.
 
     Attributes:
@@ -68,10 +68,10 @@ def open_engine(name: EngineName, model: Path, *, num_threads: int) -> Engine:
 def tune(
     bundle: Bundle,
     *,
-    engine: EngineChoice,
+    engine: EngineOption,
     max_batch_tokens: int | None = None,
     cache: Path | None = None,
-) -> Tuning:
+) -> EngineChoice:
     """Choose what is fastest on one core of this machine.
 
     Nothing is measured where the bundle's own cost profile is of this processor and engine, or
@@ -90,16 +90,16 @@ def tune(
     """
     candidates = open_right_engines(bundle, engine, num_threads=1)
     if len(candidates) == 1 and max_batch_tokens is not None:
-        return Tuning(engine=next(iter(candidates)), max_batch_tokens=max_batch_tokens)
+        return EngineChoice(engine=next(iter(candidates)), max_batch_tokens=max_batch_tokens)
     cache = _user_cache() if cache is None else cache
     best: dict[tuple[EngineName, int], float] = {}
     for name, candidate in candidates.items():
         if len(candidates) == 1 and _is_profiled(bundle, candidate):
-            return Tuning(engine=name, max_batch_tokens=bundle.cost_profile.max_batch_tokens)
+            return EngineChoice(engine=name, max_batch_tokens=bundle.cost_profile.max_batch_tokens)
         for budget, seconds in _measured(bundle, candidate, cache).items():
             best[name, budget] = seconds
     name, budget = min(best, key=lambda choice: best[choice])
-    return Tuning(engine=name, max_batch_tokens=max_batch_tokens or budget)
+    return EngineChoice(engine=name, max_batch_tokens=max_batch_tokens or budget)
 
 
 def check_installed(engine: EngineName) -> None:
@@ -115,7 +115,7 @@ def check_installed(engine: EngineName) -> None:
 
 
 def open_right_engines(
-    bundle: Bundle, choice: EngineChoice, *, num_threads: int
+    bundle: Bundle, choice: EngineOption, *, num_threads: int
 ) -> dict[EngineName, Engine]:
     """Open the engines that a choice leaves and that compute the bundle right.
 
@@ -123,7 +123,7 @@ def open_right_engines(
         InputError: The engine that was chosen is not installed, or computes something else.
         BundleError: It cannot load the bundle's graph.
     """
-    names: dict[EngineChoice, tuple[EngineName, ...]] = {
+    names: dict[EngineOption, tuple[EngineName, ...]] = {
         "onnxruntime": ("onnxruntime",),
         "openvino": ("openvino",),
         "auto": ("onnxruntime", "openvino") if openvino_engine.is_installed() else ("onnxruntime",),
@@ -146,9 +146,9 @@ def _check_agrees(bundle: Bundle, engine: Engine) -> None:
     """Refuse an engine whose logits are not those of ONNX Runtime, but for int8 rounding."""
     reference = open_engine("onnxruntime", bundle.model_path, num_threads=1)
     rng = np.random.default_rng(0)
-    num_words = bundle.load_tokenizer().num_words
+    vocab_size = bundle.load_tokenizer().vocab_size
     for length in {min(length, bundle.max_length) for length in _CHECKED_LENGTHS}:
-        ids_BT = rng.integers(0, num_words, (4, length))
+        ids_BT = rng.integers(0, vocab_size, (4, length))
         types_BT = np.sort(rng.integers(0, 2, ids_BT.shape), axis=1)
         expected_BC, logits_BC = (one.run(ids_BT, types_BT) for one in (reference, engine))
         tolerance = _ROUNDING * max(1.0, float(np.abs(expected_BC).max()))

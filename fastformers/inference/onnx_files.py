@@ -1,6 +1,6 @@
 """A graph on disk: the ONNX file, and beside it the weights that the processes of a host share.
 
-    Encoder -> graph -> [onnx_files] -> model.onnx + model.onnx.data -> bundle
+    EncoderWeights -> graph -> [onnx_files] -> model.onnx + model.onnx.data -> bundle
 
 Weights inside an ONNX file are copied to the heap of every process that opens it. Those beside it
 (ONNX "external data") ONNX Runtime and OpenVINO map on the CPU: they are read when they are first

@@ -63,7 +63,7 @@ class OpenVinoEngine:
             ) from error
         self._version = openvino.__version__.partition("-")[0]
         self._request: Any = compiled.create_infer_request()
-        self._num_words = _count_words(graph, model)
+        self._vocab_size = _count_embeddings(graph, model)
         self.input_names = tuple(entry.any_name for entry in compiled.inputs)
 
     @property
@@ -80,9 +80,9 @@ class OpenVinoEngine:
             EngineError: The runtime failed, or a token id has no embedding.
         """
         # OpenVINO's Gather gives zeros for an index that is out of bounds.
-        if (largest := int(ids_BT.max())) >= self._num_words:
+        if (largest := int(ids_BT.max())) >= self._vocab_size:
             raise EngineError(
-                f"token id {largest} is out of bounds: there are {self._num_words} embeddings"
+                f"token id {largest} is out of bounds: there are {self._vocab_size} embeddings"
             )
         feed = {"input_ids": ids_BT}
         if "token_type_ids" in self.input_names and types_BT is not None:
@@ -94,7 +94,7 @@ class OpenVinoEngine:
         return logits_BC
 
 
-def _count_words(graph: Any, model: Path) -> int:
+def _count_embeddings(graph: Any, model: Path) -> int:
     for node in graph.get_ops():
         if node.get_friendly_name() == WORDS:
             return int(node.get_output_shape(0)[0])

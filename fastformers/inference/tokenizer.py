@@ -84,7 +84,7 @@ class Tokenizer:
         self._id_type = np.uint32 if wide else np.uint16
 
     @property
-    def num_words(self) -> int:
+    def vocab_size(self) -> int:
         """Size of the vocabulary; all ids are below it."""
         return int(self._tokenizer.get_vocab_size())
 

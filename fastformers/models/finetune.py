@@ -31,11 +31,11 @@ from fastformers.data.targets import class_names_of, encode_targets
 from fastformers.errors import InputError
 from fastformers.inference.tasks import TaskName, has_labels, measure_metric
 from fastformers.inference.tokenizer import Tokenizer
-from fastformers.models.forward import OnProgress, teacher_logits
+from fastformers.models.forward import OnProgress, predict_logits
 from fastformers.models.trainer import (
     PAD_MULTIPLE,
     Epoch,
-    Judge,
+    EpochEvaluator,
     TrainingConfig,
     fastest_attention,
     train_model,
@@ -157,10 +157,10 @@ def finetune(
         assert train.groups is not None
         questions = _Questions(rows, train.groups)
         collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
-    judge: Judge | None = None
+    evaluator: EpochEvaluator | None = None
     if evaluation is not None:
         measure = _measure_of(model, tokenizer, task, names, evaluation, eval_path or train_path)
-        judge = Judge(measure=measure, on_epoch=on_epoch)
+        evaluator = EpochEvaluator(measure=measure, on_epoch=on_epoch)
     with fastest_attention(model, sum(map(len, encoded["input_ids"])) / len(train)):
         best = train_model(
             model,
@@ -170,7 +170,7 @@ def finetune(
             config=config.training,
             what="fine-tune",
             on_progress=on_progress,
-            judge=judge,
+            evaluator=evaluator,
         )
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
@@ -194,7 +194,7 @@ def _measure_of(
     rows = encode(evaluation.texts, evaluation.text_pairs)
 
     def measure() -> float:
-        outputs_NC = teacher_logits(model, rows)
+        outputs_NC = predict_logits(model, rows)
         return measure_metric(
             task, outputs_NC, targets_N, teacher_outputs_NC=outputs_NC, groups_N=groups_N
         )

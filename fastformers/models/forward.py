@@ -36,7 +36,7 @@ def model_inputs(
     return inputs
 
 
-def teacher_logits(
+def predict_logits(
     model: PreTrainedModel,
     rows: TokenizedRows,
     on_progress: OnProgress = lambda what, done, total: None,

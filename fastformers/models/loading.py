@@ -31,7 +31,7 @@ ARCHITECTURES = (
 )
 
 
-def load_teacher(path: Path) -> PreTrainedModel:
+def load_model(path: Path) -> PreTrainedModel:
     """Load a fine-tuned model in eval mode; `task_of` tells what it does.
 
     It is a sequence classifier, a multiple-choice model, or a sentence-transformers directory.
@@ -67,7 +67,7 @@ def load_teacher(path: Path) -> PreTrainedModel:
 
 
 def task_of(model: PreTrainedModel) -> TaskName:
-    """What a model that `load_teacher` opened does."""
+    """What a model that `load_model` opened does."""
     if isinstance(model, SentenceEncoder):
         return "embedding"
     if type(model).__name__.endswith("ForMultipleChoice"):

@@ -49,7 +49,7 @@ class EmbeddingOutput:
 
 
 class SentenceEncoder(nn.Module):
-    """Encoder, pooling, optional projection, optional normalization to unit length."""
+    """EncoderWeights, pooling, optional projection, optional normalization to unit length."""
 
     def __init__(
         self,

@@ -4,8 +4,8 @@
 
 The loop is Hugging Face's Trainer, so mixed precision, resuming and several GPUs are its own. What
 this module adds: rows sorted into batches of like length, padded to multiples of 16, and progress
-that is reported to the caller, and, where a judge is given, the weights of the best epoch. It knows
-nothing of losses: the model's forward gives its own.
+that is reported to the caller, and, where an evaluator is given, the weights of the best epoch. It
+knows nothing of losses: the model's forward gives its own.
 """
 
 import math
@@ -66,7 +66,7 @@ class Epoch:
 
     Attributes:
         number: From 1; a last epoch that is cut short counts.
-        quality: As the judge has it; more is better.
+        quality: As the evaluator has it; more is better.
     """
 
     number: int
@@ -74,7 +74,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
+class EpochEvaluator:
     """Says how good a model is after each epoch.
 
     Attributes:
@@ -96,7 +96,7 @@ def train_model(
     config: TrainingConfig,
     what: str,
     on_progress: OnProgress,
-    judge: Judge | None = None,
+    evaluator: EpochEvaluator | None = None,
 ) -> Epoch | None:
     """Train a model in place; the same call after an interruption goes on from a checkpoint.
 
@@ -108,11 +108,11 @@ def train_model(
         config: How long and how fast.
         what: What to call it in progress.
         on_progress: Called after each step with steps done and in all.
-        judge: Judges each epoch; the model ends with the weights of the best one. None to end with
-            the last.
+        evaluator: Judges each epoch; the model ends with the weights of the best one. None to end
+            with the last.
 
     Returns:
-        The best epoch; None without a judge.
+        The best epoch; None without a evaluator.
     """
     set_seed(config.seed)
     arguments = TrainingArguments(
@@ -144,7 +144,7 @@ def train_model(
         callbacks=[_Report(what, on_progress)],
     )
     trainer.remove_callback(PrinterCallback)  # stdout is for the job's own result
-    best = None if judge is None else _BestEpoch(model, judge, checkpoints / _BEST)
+    best = None if evaluator is None else _BestEpoch(model, evaluator, checkpoints / _BEST)
     if best is not None:
         trainer.add_callback(best)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
@@ -206,9 +206,9 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 class _BestEpoch(TrainerCallback):  # type: ignore[misc]
     """Judges each epoch and keeps the weights of the best in a file, which outlives a restart."""
 
-    def __init__(self, model: nn.Module, judge: Judge, path: Path) -> None:
+    def __init__(self, model: nn.Module, evaluator: EpochEvaluator, path: Path) -> None:
         self._model = model
-        self._judge = judge
+        self._judge = evaluator
         self._path = path
         self._best = Epoch(**self._load()["epoch"]) if path.is_file() else None
 
@@ -224,7 +224,7 @@ class _BestEpoch(TrainerCallback):  # type: ignore[misc]
     def restore(self, last_epoch: int) -> Epoch:
         """Give the model the weights of its best epoch.
 
-        They are those it has, if it was trained to the last epoch before there was a judge.
+        They are those it has, if it was trained to the last epoch before there was a evaluator.
         """
         best = self._best or self._judge_epoch(last_epoch)
         self._model.load_state_dict(self._load()["weights"])

@@ -22,8 +22,13 @@ from cluster.corpus.slices import open_corpus
 from cluster.settings import CorpusSettings
 from cluster.shards.preparation import READ_CHUNK_BYTES
 
-PeerName = Literal["ray-documented", "ray-tuned", "sentence-transformers", "pipeline"]
-PEERS: tuple[PeerName, ...] = ("ray-documented", "ray-tuned", "sentence-transformers", "pipeline")
+BaselineName = Literal["ray-documented", "ray-tuned", "sentence-transformers", "pipeline"]
+JOB_BASELINES: tuple[BaselineName, ...] = (
+    "ray-documented",
+    "ray-tuned",
+    "sentence-transformers",
+    "pipeline",
+)
 TEXT_COLUMN = "text"
 # Rows of a file, and so of a block in which Ray Data can sort; what tuning it came to.
 _FILE_ROWS = 3125
@@ -31,7 +36,7 @@ _TIMEOUT_S = 7200
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeerWork:
+class BaselineJob:
     """What all peers do.
 
     Attributes:
@@ -54,7 +59,7 @@ class PeerWork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeerResult:
+class BaselineResult:
     """What a peer did, or why it did nothing.
 
     Attributes:
@@ -118,7 +123,7 @@ def write_different_texts(
     return files
 
 
-def run_peer(name: PeerName, work: PeerWork, *, python: Path) -> PeerResult:
+def run_baseline(name: BaselineName, work: BaselineJob, *, python: Path) -> BaselineResult:
     """Run a peer and wait for it.
 
     Args:
@@ -141,13 +146,13 @@ def run_peer(name: PeerName, work: PeerWork, *, python: Path) -> PeerResult:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return PeerResult(versions={}, reason=f"took more than {_TIMEOUT_S} s")
+        return BaselineResult(versions={}, reason=f"took more than {_TIMEOUT_S} s")
     lines = finished.stdout.strip().splitlines()
     if finished.returncode != 0 or not lines:
         said = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
-        return PeerResult(versions={}, reason=said[-1])
+        return BaselineResult(versions={}, reason=said[-1])
     try:
         answer: dict[str, Any] = json.loads(lines[-1])
-        return PeerResult(**answer)
+        return BaselineResult(**answer)
     except (ValueError, TypeError):
-        return PeerResult(versions={}, reason=f"answered {lines[-1]!r}")
+        return BaselineResult(versions={}, reason=f"answered {lines[-1]!r}")

@@ -20,7 +20,7 @@ from jobs.benchmarks.job_baselines import TEXT_COLUMN
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from fastformers.benchmark.baselines import RivalModels
+    from fastformers.benchmark.baselines import BaselineModels
     from fastformers.benchmark.random_models import ShapeName
 
 
@@ -30,13 +30,13 @@ class Subject:
 
     Attributes:
         bundle: Ours.
-        rivals: The same weights as the others run them; None without a checkpoint.
+        baselines: The same weights as the others run them; None without a checkpoint.
         checkpoint: A Hugging Face directory of those weights; None without.
         rows: A sample of the corpus; None without a corpus.
     """
 
     bundle: Bundle
-    rivals: "RivalModels | None"
+    baselines: "BaselineModels | None"
     checkpoint: Path | None
     rows: TokenizedRows | None
 
@@ -73,16 +73,16 @@ def open_subject(
         tokenizer = _read_tokenizer(teacher)
     rows = _sample_rows(files, tokenizer, sample_rows) if files else None
     if teacher is None:
-        return Subject(bundle=bundle, rivals=None, checkpoint=None, rows=rows)
-    from fastformers.benchmark.baselines import write_rival_models
+        return Subject(bundle=bundle, baselines=None, checkpoint=None, rows=rows)
+    from fastformers.benchmark.baselines import write_baseline_models
     from fastformers.benchmark.random_models import make_model, make_stand_in
 
-    calibration = rows or _random_rows(tokenizer.num_words)
+    calibration = rows or _random_rows(tokenizer.vocab_size)
     checkpoint = teacher
     if shape is None:
         model = _load_checkpoint(teacher, bundle, tokenizer)
     else:
-        model = make_model(shape, num_words=tokenizer.num_words)
+        model = make_model(shape, vocab_size=tokenizer.vocab_size)
         checkpoint = _save_checkpoint(model, teacher, scratch / "checkpoint")
         bundle = make_stand_in(
             model,
@@ -92,7 +92,7 @@ def open_subject(
         )
     return Subject(
         bundle=bundle,
-        rivals=write_rival_models(model, calibration, scratch),
+        baselines=write_baseline_models(model, calibration, scratch),
         checkpoint=checkpoint,
         rows=rows,
     )
@@ -110,12 +110,12 @@ def _open_bundle(path: Path) -> Bundle:
 
 def _load_checkpoint(path: Path, bundle: Bundle, tokenizer: Tokenizer) -> "PreTrainedModel":
     """The weights that a bundle was made from."""
-    from fastformers.models.loading import load_teacher
+    from fastformers.models.loading import load_model
 
     if bundle.task == "embedding":
         raise InputError(f"--teacher {path}: bench compares classifiers, not embeddings")
-    model = load_teacher(path)
-    if _read_tokenizer(path).num_words != tokenizer.num_words:
+    model = load_model(path)
+    if _read_tokenizer(path).vocab_size != tokenizer.vocab_size:
         raise InputError(
             f"--teacher {path}: its vocabulary is not the bundle's; give the checkpoint "
             "that the bundle was made from, and a bundle with its whole vocabulary"
@@ -144,11 +144,11 @@ def _read_tokenizer(teacher: Path) -> Tokenizer:
     return Tokenizer(path.read_text(encoding="utf-8"), max_length=512)
 
 
-def _random_rows(num_words: int) -> TokenizedRows:
+def _random_rows(vocab_size: int) -> TokenizedRows:
     rng = np.random.default_rng(0)
     lengths = rng.integers(4, 129, 128)
     return TokenizedRows(
-        ids=rng.integers(0, num_words, int(lengths.sum())).astype(np.uint32),
+        ids=rng.integers(0, vocab_size, int(lengths.sum())).astype(np.uint32),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         second_lengths_N=np.zeros(len(lengths), np.uint16),
     )

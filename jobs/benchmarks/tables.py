@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fastformers.benchmark.comparison import Anatomy, Race
+from fastformers.benchmark.comparison import Comparison, OperatorBreakdown
 from fastformers.errors import InputError
 
 # The engine's ratios are of real rows where there are any, else of this shape.
@@ -22,11 +22,11 @@ _PEAK_CASE = "1x128"
 _MIN_SHARE = 0.01
 
 
-def describe_races(races: Sequence[Race], ours: str) -> dict[str, Any]:
-    """Rates and ratios of the engines; the first race is on one thread."""
-    if not races:
+def describe_comparisons(comparisons: Sequence[Comparison], ours: str) -> dict[str, Any]:
+    """Rates and ratios of the engines; the first comparison is on one thread."""
+    if not comparisons:
         return {}
-    one = races[0]
+    one = comparisons[0]
     over = {
         other: {
             case: one.rates.ratio(case, ours, name)
@@ -43,44 +43,46 @@ def describe_races(races: Sequence[Race], ours: str) -> dict[str, Any]:
         "engine_over_openvino_by_case": over["openvino"],
         "engines": [
             {
-                "num_threads": race.num_threads,
-                "tokens_per_second": race.rates.by_case,
-                "agreement": race.agreement,
+                "num_threads": comparison.num_threads,
+                "tokens_per_second": comparison.rates.by_case,
+                "agreement": comparison.agreement,
             }
-            for race in races
+            for comparison in comparisons
         ],
     }
 
 
-def describe_anatomy(anatomy: Anatomy, races: Sequence[Race], ours: str) -> dict[str, Any]:
+def describe_breakdown(
+    breakdown: OperatorBreakdown, comparisons: Sequence[Comparison], ours: str
+) -> dict[str, Any]:
     """Shares of operators and of the machine's peak, on one thread."""
-    of_peak = anatomy.share_of_peak(races[0].rates, ours) if races else {}
+    of_peak = breakdown.share_of_peak(comparisons[0].rates, ours) if comparisons else {}
     return {
         "engine_of_peak": of_peak.get(_PEAK_CASE),
         "engine_of_peak_by_case": of_peak,
-        "int8_gops": anatomy.peak.int8_ops_per_second / 1e9,
-        "float_gops": anatomy.peak.float_ops_per_second / 1e9,
-        "whole_model_at_peak_tokens_per_second": anatomy.dense_limits(),
+        "int8_gops": breakdown.peak.int8_ops_per_second / 1e9,
+        "float_gops": breakdown.peak.float_ops_per_second / 1e9,
+        "whole_model_at_peak_tokens_per_second": breakdown.dense_limits(),
         "operators": {
             "case": _FALLBACK_CASE,
-            "ours": anatomy.ours[_FALLBACK_CASE].shares,
-            "ours_of_peak": anatomy.ours[_FALLBACK_CASE].of_peak(anatomy.peak),
-            "stock": anatomy.stock[_FALLBACK_CASE].shares if anatomy.stock else {},
+            "ours": breakdown.ours[_FALLBACK_CASE].shares,
+            "ours_of_peak": breakdown.ours[_FALLBACK_CASE].of_peak(breakdown.peak),
+            "stock": breakdown.stock[_FALLBACK_CASE].shares if breakdown.stock else {},
         },
     }
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
-    """Tables of everything that was measured but the races, which have tables of their own."""
+    """Tables of everything that was measured but the comparisons, which have their own."""
     if "operators" in report:
         console.print(_operator_table(report))
     console.print(_ratio_table(report))
 
 
-def print_race(race: Race, limits: dict[str, float], console: Console) -> None:
-    """Table of one race, with the rates that the machine's peak allows on one core, by case."""
-    by_case = race.rates.by_case
-    title = f"Engines, {_threads(race.num_threads)}: tokens/s"
+def print_comparison(comparison: Comparison, limits: dict[str, float], console: Console) -> None:
+    """Table of one comparison, with the rates that one core's peak allows, by case."""
+    by_case = comparison.rates.by_case
+    title = f"Engines, {_threads(comparison.num_threads)}: tokens/s"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for case in by_case:
@@ -88,13 +90,13 @@ def print_race(race: Race, limits: dict[str, float], console: Console) -> None:
     table.add_column("our label", justify="right")
     for name in dict.fromkeys(name for rates in by_case.values() for name in rates):
         rates = [by_case[case].get(name) for case in by_case]
-        agreement = race.agreement.get(name)
+        agreement = comparison.agreement.get(name)
         table.add_row(
             name,
             *("" if rate is None else f"{rate:,.0f}" for rate in rates),
             "" if agreement is None else f"{100 * agreement:.1f}%",
         )
-    if limits and race.num_threads == 1:
+    if limits and comparison.num_threads == 1:
         at_peak = [f"{limits[case]:,.0f}" if case in limits else "" for case in by_case]
         table.add_row("the whole model's arithmetic at this machine's peak", *at_peak, "")
     console.print(table)
@@ -123,9 +125,9 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     charts: list[tuple[str, dict[str, float]]] = []
-    for race in report.get("engines", ()):
-        for case, rates in race["tokens_per_second"].items():
-            charts.append((f"{case}, {_threads(race['num_threads'])}: tokens/s", rates))
+    for comparison in report.get("engines", ()):
+        for case, rates in comparison["tokens_per_second"].items():
+            charts.append((f"{case}, {_threads(comparison['num_threads'])}: tokens/s", rates))
     peers = {name: peer["rows_per_second"] for name, peer in report.get("peers", {}).items()}
     if peers:
         ours = report["job_beside_peers_rows_per_second"]

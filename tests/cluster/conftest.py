@@ -1,9 +1,5 @@
 """Small corpora, read back as an actor reads them, and whole runs in this process without Ray."""
 
-import csv
-import gzip
-import io
-import json
 from collections import deque
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -20,26 +16,6 @@ from cluster.execution.worker import Worker
 from cluster.settings import ActorSettings
 from cluster.shards import preparation
 from cluster.shards.shard_queue import Lease
-
-
-def write_rows(path, rows, *, row_group_size=3):
-    """Write dictionaries to a file in the format that its name says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        table = pa.Table.from_pylist(rows)
-        pyarrow.parquet.write_table(table, path, row_group_size=row_group_size)
-        return path
-    if name.endswith(".csv"):
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), quoting=csv.QUOTE_ALL, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        content = text.getvalue().encode()
-    else:
-        content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return path
 
 
 def read_slices(corpus, *, limit=None):
@@ -104,16 +80,10 @@ def run_locally(monkeypatch):
             work=run.work(), self_check=[], start=lambda: None, stop=lambda: None
         )
 
-    monkeypatch.setattr(cluster.run, "connect", lambda address: nullcontext())
-    monkeypatch.setattr(cluster.run, "Driver", LocalDriver)
+    monkeypatch.setattr(cluster.execution.run, "connect", lambda address: nullcontext())
+    monkeypatch.setattr(cluster.execution.run, "Driver", LocalDriver)
     monkeypatch.setattr(ScoreRun, "_plan_pool", plan_pool)
     return lambda run: run.run(ActorSettings(), lambda progress: None, lambda line: None)
-
-
-@pytest.fixture(scope="session", name="write_rows")
-def write_rows_fixture():
-    """`write_rows`."""
-    return write_rows
 
 
 @pytest.fixture(scope="session", name="read_corpus")

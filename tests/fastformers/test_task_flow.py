@@ -21,8 +21,8 @@ from fastformers.compression.recipe_config import RecipeConfig  # noqa: E402
 from fastformers.compression.student import cut_layers, spread_layers  # noqa: E402
 from fastformers.data.superglue import READERS, load_labelled  # noqa: E402
 from fastformers.models.finetune import FinetuneConfig, finetune  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
-from fastformers.models.loading import load_teacher, task_of  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.loading import load_model, task_of  # noqa: E402
 from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
 from fastformers.models.trainer import TrainingConfig  # noqa: E402
 from jobs.compress import main as compress_main  # noqa: E402
@@ -178,7 +178,7 @@ def test_embeddings(encoder, make_texts, tmp_path, precision):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
     tokenizer = bundle.load_tokenizer()
-    model = load_teacher(path)
+    model = load_model(path)
     with torch.no_grad():
         expected = np.concatenate(
             [
@@ -253,10 +253,10 @@ def test_a_pruned_student_of_an_embedding_model(encoder, make_texts, tmp_path, n
     bundle = compress(config).bundle
     teacher, _, pruned, exported = qualities(bundle)
     rows = bundle.load_tokenizer().encode(texts)
-    whole = load_teacher(path)
+    whole = load_model(path)
     cut = cut_layers(whole, spread_layers(2, 1))
     untrained = measure_agreement(
-        "embedding", *(teacher_logits(model, rows) for model in (cut, whole))
+        "embedding", *(predict_logits(model, rows) for model in (cut, whole))
     )
     # On the texts that it learned: random weights have nothing general to teach.
     assert teacher == 1
@@ -264,7 +264,7 @@ def test_a_pruned_student_of_an_embedding_model(encoder, make_texts, tmp_path, n
     assert 1 - mean_cosines[2] < 0.5 * (1 - untrained)
     assert exported == pytest.approx(pruned, abs=1e-3)
     (kept,) = (tmp_path / "work").glob("prune-*/model")
-    model = load_teacher(kept)  # it is a sentence-transformers directory again
+    model = load_model(kept)  # it is a sentence-transformers directory again
     assert model.normalize == normalize
     assert model.config.pruned_layers == [{"num_heads": 1, "ffn_width": 32}]
     assert compress(config).bundle.stages[-1].quality == exported
@@ -301,7 +301,7 @@ def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
         train = load_labelled(path, columns)
         finetune(before, train, path, tmp_path / name, config)
         before = tmp_path / name
-        model = load_teacher(before)
+        model = load_model(before)
         tasks.append((task_of(model), model.classifier.out_features))
     assert tasks == [
         ("text-classification", 2),

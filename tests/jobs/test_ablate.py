@@ -74,12 +74,12 @@ def test_table_plot_and_one_line_of_json(ablate, teacher, eval_file, bundle, tmp
     summary = json.loads(out.splitlines()[-1])
     assert len(out.splitlines()) == 1
     assert summary == json.loads((tmp_path / "out" / "ablate.json").read_text())
-    rungs = summary["rungs"]
-    assert len(rungs) == 5
-    assert all(len(rung["runs_s"]) == 2 for rung in rungs)
-    first, second, last = rungs[0], rungs[1], rungs[-1]
-    assert [rung["cumulative"] for rung in rungs] == pytest.approx(
-        [first["seconds"] / rung["seconds"] for rung in rungs]
+    steps = summary["steps"]
+    assert len(steps) == 5
+    assert all(len(step["runs_s"]) == 2 for step in steps)
+    first, second, last = steps[0], steps[1], steps[-1]
+    assert [step["cumulative"] for step in steps] == pytest.approx(
+        [first["seconds"] / step["seconds"] for step in steps]
     )
     assert summary["speedup"] == last["cumulative"]
     assert summary["speedup_unpadded"] == pytest.approx(second["seconds"] / last["seconds"])
@@ -97,9 +97,9 @@ def test_table_plot_and_one_line_of_json(ablate, teacher, eval_file, bundle, tmp
     assert not list((tmp_path / "out").glob(".*"))
     shown = " ".join(err)
     assert "cannot be trusted" not in shown
-    for rung in rungs:
-        assert rung["name"] in shown
-        assert rung["note"] in shown
+    for step in steps:
+        assert step["name"] in shown
+        assert step["note"] in shown
 
 
 def test_a_busy_machine_and_an_estimated_price_are_said_to_be_such(
@@ -117,7 +117,7 @@ def test_a_busy_machine_and_an_estimated_price_are_said_to_be_such(
 
 
 def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
-    from fastformers.ablation.from_shapes import SHAPE_LADDERS, ShapeLadder
+    from fastformers.ablation.from_shapes import ABLATION_SHAPES, AblationShapes
     from fastformers.benchmark.random_models import EncoderShape
 
     shape = EncoderShape(
@@ -129,16 +129,16 @@ def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
         activation="relu",
         vocabulary=64,
     )
-    tiny = ShapeLadder(name="bert-base", teacher=shape, student=shape, smaller=())
-    monkeypatch.setitem(SHAPE_LADDERS, "bert-base", tiny)
+    tiny = AblationShapes(name="bert-base", teacher=shape, student=shape, smaller=())
+    monkeypatch.setitem(ABLATION_SHAPES, "bert-base", tiny)
     status, out, err = ablate(
         *("--shapes-only", "bert-base", "--limit", 6, "--baseline-rows", 2),
         *("--max-length", 24, "--repeats", 1, "--usd-per-hour", 1),
     )
     assert status == 0, err
     summary = json.loads(out)
-    assert [rung["accuracy"] for rung in summary["rungs"]] == [None] * 5
-    assert all("random weights, speed only" in rung["note"] for rung in summary["rungs"])
+    assert [step["accuracy"] for step in summary["steps"]] == [None] * 5
+    assert all("random weights, speed only" in step["note"] for step in summary["steps"])
     assert summary["speedup_with_tokenization"] is None
     page = (tmp_path / "out" / "table.md").read_text()
     assert page.startswith("# Ablation: shapes of bert-base, random weights (speed only)")
@@ -156,7 +156,7 @@ def test_an_official_file_is_read_as_compress_reads_it(ablate, tokenizer_json, t
     )
     assert status == 0, err
     # One text, eight times: all right or all wrong.
-    assert {rung["accuracy"] for rung in json.loads(out)["rungs"]} in ({0.0}, {1.0})
+    assert {step["accuracy"] for step in json.loads(out)["steps"]} in ({0.0}, {1.0})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cluster.execution.topology import discover_topology
 from fastformers.benchmark import comparison, operator_profile
 from fastformers.benchmark.timing import measure_rates
 from jobs import bench as bench_module
-from jobs.benchmarks.job_baselines import PEERS, PeerResult
+from jobs.benchmarks.job_baselines import JOB_BASELINES, BaselineResult
 from jobs.benchmarks.subject import Subject
 from jobs.cli import main
 
@@ -29,7 +29,7 @@ RATIOS = {
     "job_over_pipeline",
     "job_over_engine",
 }
-JOB_OVER_PEERS = {f"job_over_{name.replace('-', '_')}" for name in PEERS}
+JOB_OVER_PEERS = {f"job_over_{name.replace('-', '_')}" for name in JOB_BASELINES}
 NO_PEERS = dict.fromkeys(JOB_OVER_PEERS, "--parts leaves peers out")
 # 40 different texts, every fourth of them twice, and one that cannot be scored.
 TEXTS = [f"the {'cat ' * (n % 9)}{n} ran" for n in range(40)]
@@ -127,26 +127,26 @@ def fake_jobs(monkeypatch, long_bundle, tmp_path):
         wall_s = setup_s + next(seconds["ours"])
         return {"rows": len(texts), "wall_s": wall_s, "setup_s": setup_s, "num_actors": 3}
 
-    def run_peer(name, work, *, python):
+    def run_baseline(name, work, *, python):
         texts = texts_of(work.files)
         read.setdefault(name, []).append((texts, work, python))
         if name == "pipeline":
-            return PeerResult(versions={}, reason="ImportError: pip install 'x[y]'")
+            return BaselineResult(versions={}, reason="ImportError: pip install 'x[y]'")
         setting = f"{work.num_workers} workers"
-        return PeerResult(
+        return BaselineResult(
             rows=len(texts), seconds=next(seconds[name]), setting=setting, versions={"ray": "2"}
         )
 
     def open_fake(**_):
         return Subject(
             bundle=long_bundle,
-            rivals=SimpleNamespace(stock_graph=tmp_path / "stock.onnx"),
+            baselines=SimpleNamespace(stock_graph=tmp_path / "stock.onnx"),
             checkpoint=tmp_path / "checkpoint",
             rows=None,
         )
 
     monkeypatch.setattr(bench_module, "execute", execute)
-    monkeypatch.setattr(bench_module, "run_peer", run_peer)
+    monkeypatch.setattr(bench_module, "run_baseline", run_baseline)
     monkeypatch.setattr(bench_module, "open_subject", open_fake)
     return read, seconds
 
@@ -188,7 +188,7 @@ def test_all_peers_run_under_our_interpreter_but_the_one_with_its_own(
     bench, fake_jobs, corpus, long_bundle, tmp_path
 ):
     read, seconds = fake_jobs
-    seconds |= {name: iter([1.0]) for name in PEERS}
+    seconds |= {name: iter([1.0]) for name in JOB_BASELINES}
     python = tmp_path / "python"
     python.touch()
     status, out, err = bench(
@@ -198,8 +198,8 @@ def test_all_peers_run_under_our_interpreter_but_the_one_with_its_own(
     assert status == 0, err
     summary = json.loads(out)
     check_reasons(summary)
-    assert summary["peers"].keys() == {*PEERS} - {"pipeline"}
-    pythons = {name: read[name][0][2] for name in PEERS}
+    assert summary["peers"].keys() == {*JOB_BASELINES} - {"pipeline"}
+    pythons = {name: read[name][0][2] for name in JOB_BASELINES}
     assert pythons.pop("sentence-transformers") == python
     assert {str(path) for path in pythons.values()} == {sys.executable}
 
@@ -249,8 +249,8 @@ def test_bad_input_gets_one_line(bench, corpus, long_bundle, options, message):
 _QUICKLY = """
 import sys
 from functools import partial
-from fastformers import comparison, operator_profile
-from fastformers.benchmark import measure_rates
+from fastformers.benchmark import comparison, operator_profile
+from fastformers.benchmark.timing import measure_rates
 from jobs.cli import main
 comparison.measure_rates = partial(measure_rates, shape_s=0.01)
 operator_profile._GEMM_SIZES, operator_profile._GEMM_S = (64,), 0.01

@@ -13,9 +13,11 @@ from jobs import compress
 PRICE = HourlyPrice(usd_per_hour=0.36, label="0.36 USD per core-hour", is_estimate=True)
 
 
-def tried(name, quality, seconds, *, holds=True):
+def tried(name, quality, seconds, *, passes=True):
     qualities = (SimpleNamespace(quality=quality),)
-    return SimpleNamespace(name=name, qualities=qualities, seconds_per_million=seconds, holds=holds)
+    return SimpleNamespace(
+        name=name, qualities=qualities, seconds_per_million=seconds, passes=passes
+    )
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def result():
         tried("teacher, int8", 0.91, 8000.0),
         tried("4 layers, int8", 0.905, 2000.0),
         tried("5 layers, int8", 0.90, 4000.0),
-        tried("2 layers, int8", 0.80, 1000.0, holds=False),
+        tried("2 layers, int8", 0.80, 1000.0, passes=False),
     ]
     return SimpleNamespace(candidates=candidates, chosen=candidates[1])
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import jobs.console.page
 import jobs.report
 from cluster.storage import open_directory
 from jobs.cli import main
@@ -18,7 +19,9 @@ def output(tmp_path):
 
 def test_the_page_is_written_beside_the_report(output, monkeypatch, capsys):
     pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
-    monkeypatch.setattr(jobs.report, "render_page", lambda report: f"<p>{report['rows']} é</p>")
+    monkeypatch.setattr(
+        jobs.console.page, "render_page", lambda report: f"<p>{report['rows']} é</p>"
+    )
     assert main(["report", str(output)]) == 0
     assert (output / "report.html").read_text(encoding="utf-8") == "<p>3 é</p>"
     assert json.loads(capsys.readouterr().out) == {"page": f"{output}/report.html"}
@@ -27,8 +30,9 @@ def test_the_page_is_written_beside_the_report(output, monkeypatch, capsys):
 def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
     output, monkeypatch, capsys
 ):
-    monkeypatch.setattr(jobs.report, "can_draw", lambda: False)
-    assert jobs.report.write_page(open_directory(str(output)), {}) is None
+    for module in (jobs.console.page, jobs.report):
+        monkeypatch.setattr(module, "can_draw", lambda: False)
+    assert jobs.console.page.write_page(open_directory(str(output)), {}) is None
     assert "pip install 'fastformers[report]'" in capsys.readouterr().err
     assert not (output / "report.html").exists()
     assert main(["report", str(output)]) == 2

@@ -5,14 +5,14 @@ import json
 import tempfile
 from pathlib import Path
 
-import cluster.corpus.slices
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from cluster.corpus.slices import open_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cluster.corpus.slices
+from cluster.corpus.slices import open_corpus
 from cluster.shards import preparation
 from fastformers.errors import InputError
 
@@ -60,7 +60,7 @@ def check_same(read, rows, *, id_type=int):
 def check_round_trip(read_corpus, name, content, rows, size, **kinds):
     """Write, open and read with slices and chunks of a size."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.corpus, "MAX_SLICE_BYTES", size)
+        patch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", size)
         patch.setattr(preparation, "READ_CHUNK_BYTES", size)
         path = Path(folder) / name
         path.write_bytes(content)
@@ -206,7 +206,7 @@ def write_bad_csv(path):
 def test_bad_rows_keep_their_place_with_a_reason(
     tmp_path, read_corpus, read_slices, monkeypatch, name, write, reasons, size
 ):
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", size)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", size)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", size)
     write(tmp_path / name)
     corpus = open_file(tmp_path / name)

@@ -1,12 +1,12 @@
 import dataclasses
 import os
 
-import cluster.corpus.slices
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from cluster.corpus.slices import open_corpus
 
+import cluster.corpus.slices
+from cluster.corpus.slices import open_corpus
 from cluster.shards import preparation
 from fastformers.errors import InputError
 
@@ -238,7 +238,7 @@ def test_the_digest_tells_every_change(tmp_path, write_rows):
 def test_slices_cover_all_rows_in_order_up_to_the_limit(
     tmp_path, write_rows, read_corpus, monkeypatch, suffix, slice_bytes
 ):
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", slice_bytes)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", slice_bytes)
     texts = [f"row {row}" for row in range(17)]
     for name, rows in {"a": texts[:7], "b": texts[7:8], "c": texts[8:]}.items():
@@ -258,7 +258,7 @@ def test_slices_gather_small_parts_and_hold_no_more_than_their_size(tmp_path, wr
         write_rows(tmp_path / f"{number}.jsonl", rows_of("x" * 87))  # 100 bytes a file
     corpus = open_texts(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 300)
+        patch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
         slices = corpus.plan_slices()
     assert [len(slice_.pieces) for slice_ in slices] == [3, 3, 3, 1]
 

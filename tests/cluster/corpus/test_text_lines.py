@@ -1,11 +1,11 @@
 import gzip
 import json
 
-import cluster.corpus.slices
 import pytest
-from cluster.corpus.slices import open_corpus
 
-from cluster.corpus import text_lines
+import cluster.corpus.slices
+from cluster.corpus import json_lines
+from cluster.corpus.slices import open_corpus
 from cluster.shards import preparation
 from fastformers.errors import InputError
 
@@ -32,7 +32,7 @@ def test_a_byte_range_in_the_middle_of_a_line_has_no_rows(
     tmp_path, write_rows, read_slices, monkeypatch
 ):
     path = write_rows(tmp_path / "a.jsonl", [{"text": "x" * 1000}, {"text": "y"}])
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 100)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 100)
     reads = read_slices(open_file(path))
     assert len(reads) == -(-path.stat().st_size // 100)
     assert [len(rows.texts[0]) for rows in reads if rows.texts[0]] == [1, 1]
@@ -118,7 +118,7 @@ def test_a_quoted_field_that_is_never_closed_takes_the_rest_as_one_bad_row(
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("size", [1, 2**24])
 def test_a_limit_counts_rows_and_not_lines(tmp_path, read_corpus, monkeypatch, limit, size):
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", size)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", size)
     (tmp_path / "a.csv").write_bytes(b'text\none\n\n"tw\no"\nt\rhree\nfour\n')
     (tmp_path / "a.jsonl").write_bytes(
         b'{"text": "one"}\n\n{"text": "tw\\no"}\n3\n{"text": "four"}'
@@ -188,7 +188,7 @@ def test_a_kept_value_that_does_not_fit_makes_its_row_bad(
 ):
     """Types are those of the beginning of the file, here of its first row."""
     rows = [{"k": first, "text": "first"}, {"k": later, "text": "later"}, {"text": "end"}]
-    monkeypatch.setattr(text_lines, "_SAMPLE_BYTES", len(json.dumps(rows[0])))
+    monkeypatch.setattr(json_lines, "SAMPLE_BYTES", len(json.dumps(rows[0])))
     path = write_rows(tmp_path / "a.jsonl", rows)
     read = read_corpus(open_file(path, keep=("k",)))
     assert read.kept == {"k": [first, later if fits else None, None]}

@@ -6,7 +6,7 @@ import pytest
 from cluster.cost.instances import JOB_START_S, estimate_instances
 from cluster.cost.machine_profile import profile_of_bundle
 from cluster.cost.model_size import ModelSize
-from cluster.cost.workload import Interval, Work
+from cluster.cost.workload import Interval, Workload
 from cluster.pricing.hardware import GPUS
 from cluster.pricing.prices import load_prices
 
@@ -34,7 +34,7 @@ def make_work(**changes):
         "sampled_rows": 1,
         "sampled_windows": 1,
     }
-    return Work(**(fields | changes))
+    return Workload(**(fields | changes))
 
 
 @pytest.fixture

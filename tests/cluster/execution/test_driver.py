@@ -113,9 +113,9 @@ def stage_of(monkeypatch):
     def make(num_actors):
         clock = SimpleNamespace(now=0.0)
         stage = Stage(num_actors, clock)
-        monkeypatch.setattr(cluster.driver, "ray", stage)
+        monkeypatch.setattr(cluster.execution.driver, "ray", stage)
         timer = SimpleNamespace(perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
-        monkeypatch.setattr(cluster.driver, "time", timer)
+        monkeypatch.setattr(cluster.execution.driver, "time", timer)
         return stage
 
     return make

@@ -1,19 +1,19 @@
 import json
 
-import cluster.corpus.slices
 import pytest
 
+import cluster.corpus.slices
 import cluster.execution.job
 import fastformers.inference.openvino_engine
 from cluster.execution.job import plan_prepare, plan_score
 from cluster.settings import CorpusSettings
 from fastformers.errors import BundleError, ChangedWorkError, InputError
-from fastformers.inference.autotune import Tuning
+from fastformers.inference.autotune import EngineChoice
 
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 300)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
 
 
 @pytest.fixture
@@ -143,8 +143,8 @@ def test_settings_that_prepared_shards_cannot_honor_are_refused(
 def test_engine_and_budget_are_chosen_once_and_kept_for_the_rerun(
     corpus, bundle, tmp_path, monkeypatch, run_locally
 ):
-    choices = [Tuning(engine="onnxruntime", max_batch_tokens=n) for n in (128, 512)]
-    monkeypatch.setattr(cluster.plan, "tune", lambda bundle, **asked: choices.pop(0))
+    choices = [EngineChoice(engine="onnxruntime", max_batch_tokens=n) for n in (128, 512)]
+    monkeypatch.setattr(cluster.execution.job, "tune", lambda bundle, **asked: choices.pop(0))
     first = plan(corpus, bundle, tmp_path / "out", engine="auto")
     run_locally(first)
     again = plan(corpus, bundle, tmp_path / "out", engine="auto")
@@ -172,6 +172,6 @@ def test_a_rerun_needs_the_engine_that_it_began_with(
     pytest.importorskip("openvino")
     options = {"max_batch_tokens": 256}
     run_locally(plan(corpus, bundle, tmp_path / "out", engine="openvino", **options))
-    monkeypatch.setattr(fastformers.openvino_engine, "is_installed", lambda: False)
+    monkeypatch.setattr(fastformers.inference.openvino_engine, "is_installed", lambda: False)
     with pytest.raises(InputError, match="openvino: it is not installed"):
         plan(corpus, bundle, tmp_path / "out", engine="auto", **options)

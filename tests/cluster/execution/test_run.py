@@ -2,11 +2,11 @@ import os
 import re
 from pathlib import Path
 
-import cluster.corpus.slices
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+import cluster.corpus.slices
 import cluster.execution.run
 from cluster.execution.job import plan_prepare, plan_score
 from cluster.settings import CorpusSettings
@@ -25,7 +25,7 @@ TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 300)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 300)
 
 
@@ -85,7 +85,7 @@ def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_loc
 def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally, monkeypatch):
     first = run_locally(plan(corpus, bundle, tmp_path / "out"))
     before = predictions(tmp_path / "out")
-    monkeypatch.setattr(cluster.run, "connect", None)
+    monkeypatch.setattr(cluster.execution.run, "connect", None)
     again = run_locally(plan(corpus, bundle, tmp_path / "out"))
     assert again.receipts == []
     assert {receipt.shard for receipt in again.resumed} == {shard.name for shard in first.shards}

@@ -4,15 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import cluster.corpus.slices
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from cluster.corpus.slices import open_corpus
 
+import cluster.corpus.slices
+from cluster.corpus.slices import open_corpus
 from cluster.execution.ray_pool import JOBS_IN_HAND
-from cluster.execution.worker import Work, Worker, measure_memory
+from cluster.execution.worker import Worker, WorkerSpec, measure_memory
 from cluster.shards import preparation
 from cluster.shards.predictions import read_receipt
 from cluster.shards.preparation import Preparation, SliceReceipt
@@ -45,7 +45,7 @@ def corpus(tmp_path_factory, write_rows, texts):
 
 @pytest.fixture(autouse=True)
 def many_slices(monkeypatch):
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 1500)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 1500)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 1500)
 
 
@@ -68,7 +68,7 @@ def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep
         cost_profile=bundle.cost_profile,
         shard_seconds=shard_seconds,
     )
-    work = Work(
+    work = WorkerSpec(
         bundle_path=bundle.path,
         shards=shards,
         preparation=preparation,
@@ -181,7 +181,7 @@ def test_how_a_corpus_is_cut_changes_no_prediction(tmp_path, corpus, bundle):
 
 @pytest.fixture
 def work_of_one_shard(tmp_path, corpus, bundle, monkeypatch):
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 2**20)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 2**20)
     work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=10)
     worker = Worker(work, None, "here")
     [shard] = prepare(worker, slices)

@@ -12,18 +12,18 @@ pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
 
 from cluster.formatting import format_seconds
 from cluster.report.page import render_page, render_search_page
-from cluster.report.plots import Candidate
+from cluster.report.plots import FrontierPoint
 
 VOID = {"meta", "link", "br", "use", "path"}
 SIZES = {"phone": (390, 844), "small phone": (320, 568), "desktop": (1280, 900)}
 CANDIDATES = [
-    Candidate(name="teacher", quality=0.7031, seconds=98000, usd=2.3),
-    Candidate(name="student fp32", quality=0.6988, seconds=24000, usd=0.57),
-    Candidate(name="student int8", quality=0.6982, seconds=6800, usd=0.16, verdict="chosen"),
-    Candidate(
+    FrontierPoint(name="teacher", quality=0.7031, seconds=98000, usd=2.3),
+    FrontierPoint(name="student fp32", quality=0.6988, seconds=24000, usd=0.57),
+    FrontierPoint(name="student int8", quality=0.6982, seconds=6800, usd=0.16, verdict="chosen"),
+    FrontierPoint(
         name="pruned int8", quality=0.6901, seconds=4100, usd=0.097, verdict="loses too much"
     ),
-    Candidate(name="dynamic int8", quality=0.6890, seconds=7200, usd=0.17),
+    FrontierPoint(name="dynamic int8", quality=0.6890, seconds=7200, usd=0.17),
 ]
 
 
@@ -250,7 +250,7 @@ def test_text_of_the_user_stays_text():
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;$x" in page
     search = render_search_page(
-        [Candidate(name="$a_1$ <i>", quality=0.5, seconds=1, usd=1)], heading="<u>", note="<s>"
+        [FrontierPoint(name="$a_1$ <i>", quality=0.5, seconds=1, usd=1)], heading="<u>", note="<s>"
     )
     assert "<i>" not in search
     assert "<u>" not in search

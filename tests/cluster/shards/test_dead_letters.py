@@ -1,9 +1,9 @@
 from pathlib import Path
 
-import cluster.corpus.slices
 import pyarrow.parquet
 import pytest
 
+import cluster.corpus.slices
 from cluster.execution.job import plan_score
 from cluster.settings import CorpusSettings
 
@@ -30,7 +30,7 @@ def test_dead_letters_name_file_and_row(
     bundle, tmp_path, write_rows, run_locally, monkeypatch, suffix
 ):
     """Over files that share slices, and slices that share files."""
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 1000)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 1000)
     sizes = {"a": 23, "b": 1, "c": 2, "d": 40}
     bad = {("a", 0), ("a", 7), ("a", 22), ("b", 0), ("c", 1), ("d", 0), ("d", 31), ("d", 39)}
     order = [(name, row) for name, size in sizes.items() for row in range(size)]

@@ -3,14 +3,14 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import cluster.corpus.slices
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from cluster.corpus.slices import open_corpus
 
+import cluster.corpus.slices
 import cluster.shards.preparation
+from cluster.corpus.slices import open_corpus
 from cluster.shards.layout import read_shard_table
 from cluster.shards.preparation import Preparation, identify, load_progress, load_shards
 from cluster.storage import Directory, open_directory
@@ -35,7 +35,7 @@ def suffix(request):
 @pytest.fixture
 def corpus(tmp_path, write_rows, monkeypatch, suffix):
     """Two files, read in many slices or, where it is CSV, in many chunks of two slices."""
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 400)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 400)
     monkeypatch.setattr(cluster.shards.preparation, "READ_CHUNK_BYTES", 150)
     rows = [{"id": row, "text": make_text(row)} for row in range(NUM_ROWS)]
     write_rows(tmp_path / f"corpus/a{suffix}", rows[:25], row_group_size=4)
@@ -285,7 +285,7 @@ def test_a_corpus_of_bad_rows_only(tmp_path, write_rows, bundle, shard_seconds):
 
 def test_a_slice_without_rows_has_a_receipt_and_no_shard(tmp_path, write_rows, bundle, monkeypatch):
     path = write_rows(tmp_path / "a.jsonl", [{"text": "cat " * 100}, {"text": "dog"}])
-    monkeypatch.setattr(cluster.corpus, "MAX_SLICE_BYTES", 100)
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 100)
     corpus = open_corpus(str(path), text_columns=("text",), keep_columns=(), skip_unreadable=False)
     preparation = make_preparation(tmp_path / "shards", corpus, bundle)
     slices = corpus.plan_slices()

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from fastformers import Scorer
-from fastformers.ablation.measure import measure_ladder
+from fastformers.ablation.measure import measure_ablation
 from fastformers.ablation.texts import TextsConfig
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
@@ -15,10 +15,10 @@ from fastformers.inference.bundle import write_bundle
 
 torch = pytest.importorskip("torch")
 
-from fastformers.ablation.from_models import build_ladder  # noqa: E402
+from fastformers.ablation.from_models import build_ablation  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
-from fastformers.models.loading import load_teacher  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.loading import load_model  # noqa: E402
 
 CPUS = tuple(sorted(os.sched_getaffinity(0)))
 LABELS = ("negative", "neutral", "positive")
@@ -53,7 +53,7 @@ def eval_file(teacher, tokenizer_json, make_texts, tmp_path_factory):
     """Texts labelled by the teacher; every fourth label is wrong."""
     texts = make_texts(40)
     rows = Tokenizer(tokenizer_json, max_length=64).encode(texts)
-    classes_N = teacher_logits(load_teacher(teacher), rows).argmax(axis=1)
+    classes_N = predict_logits(load_model(teacher), rows).argmax(axis=1)
     assert len(set(classes_N.tolist())) > 1
     classes_N[::4] = (classes_N[::4] + 1) % 3
     labels = [LABELS[index] for index in classes_N]
@@ -65,7 +65,7 @@ def eval_file(teacher, tokenizer_json, make_texts, tmp_path_factory):
 @pytest.fixture
 def build(teacher, eval_file):
     def make(*, student_path=None, bundle_paths=(), teacher_path=teacher, **config):
-        return build_ladder(
+        return build_ablation(
             TextsConfig(**{"eval": eval_file, "baseline_rows": 3, **config}),
             teacher_path=teacher_path,
             student_path=student_path,
@@ -81,12 +81,12 @@ def accuracy_of(labels, eval_file):
     return np.mean([label == right for label, right in zip(labels, expected, strict=True)])
 
 
-def test_a_whole_ladder_with_the_accuracy_of_each_rungs_own_predictions(
+def test_a_whole_ablation_with_the_accuracy_of_each_steps_own_predictions(
     build, student, bundle, bundle_factory, eval_file, tokenizer_json, tmp_path
 ):
     narrow = bundle_factory(tmp_path / "narrow", labels=LABELS, width=24, num_layers=1)
-    ladder = build(student_path=student, bundle_paths=(bundle.path, narrow.path))
-    results = measure_ladder(ladder, usd_per_hour=1.0, repeats=1)
+    ablation = build(student_path=student, bundle_paths=(bundle.path, narrow.path))
+    results = measure_ablation(ablation, usd_per_hour=1.0, repeats=1)
     assert [r.name for r in results] == [
         "PyTorch out of the box, padded to 64",
         "+ dynamic sequence length",
@@ -97,7 +97,7 @@ def test_a_whole_ladder_with_the_accuracy_of_each_rungs_own_predictions(
     ]
     texts = pyarrow.parquet.read_table(eval_file)["text"].to_pylist()
     rows = Tokenizer(tokenizer_json, max_length=64).encode(texts)
-    of_student = teacher_logits(load_teacher(student), rows).argmax(axis=1)
+    of_student = predict_logits(load_model(student), rows).argmax(axis=1)
     of_bundle, of_narrow = (
         accuracy_of(Scorer(b).score(texts).labels, eval_file) for b in (bundle, narrow)
     )
@@ -111,21 +111,21 @@ def test_a_whole_ladder_with_the_accuracy_of_each_rungs_own_predictions(
     assert [r.timed_rows for r in results] == [3, 3, 40, 40, 40, 40]
     assert all(r.tokenization_s == results[0].tokenization_s for r in results)  # one tokenizer
     assert results[0].tokenization_s > 0
-    assert ladder.description == "teacher on eval.parquet, texts truncated to 64 tokens"
+    assert ablation.description == "teacher on eval.parquet, texts truncated to 64 tokens"
 
 
-def test_rungs_that_are_not_given_are_not_there(build, bundle):
-    assert len(build().rungs) == 2
-    names = [rung.name for rung in build(bundle_paths=[bundle.path]).rungs]
+def test_steps_that_are_not_given_are_not_there(build, bundle):
+    assert len(build().steps) == 2
+    names = [step.name for step in build(bundle_paths=[bundle.path]).steps]
     assert names[2:] == ["+ graph optimization", "+ multi-instance inference"]
 
 
 def test_a_pruned_int8_bundle_is_named_so(build, bundle, tmp_path):
     for name, stages in (("whole", ["teacher"]), ("small", ["teacher", "prune"])):
         copy_bundle(bundle, tmp_path / name, precision="int8", stages=stages)
-    rungs = build(bundle_paths=[tmp_path / "whole", tmp_path / "small"]).rungs
-    assert rungs[2].name == "+ int8 quantization + graph optimization"
-    assert rungs[4].name == "+ pruning: small"
+    steps = build(bundle_paths=[tmp_path / "whole", tmp_path / "small"]).steps
+    assert steps[2].name == "+ int8 quantization + graph optimization"
+    assert steps[4].name == "+ pruning: small"
 
 
 def copy_bundle(bundle, path, *, stages, **changes):
@@ -137,12 +137,12 @@ def copy_bundle(bundle, path, *, stages, **changes):
     )
 
 
-def test_one_length_limit_for_all_rungs(build, bundle_factory, tmp_path):
+def test_one_length_limit_for_all_steps(build, bundle_factory, tmp_path):
     short = bundle_factory(tmp_path / "short", labels=LABELS, max_length=16)
-    ladder = build(bundle_paths=[short.path])
-    assert ladder.lengths_N.max() == 16
-    assert ladder.rungs[0].name.endswith("padded to 16")
-    assert {rung.num_tokens for rung in ladder.rungs[2:]} == {ladder.lengths_N.sum()}
+    ablation = build(bundle_paths=[short.path])
+    assert ablation.lengths_N.max() == 16
+    assert ablation.steps[0].name.endswith("padded to 16")
+    assert {step.num_tokens for step in ablation.steps[2:]} == {ablation.lengths_N.sum()}
     assert build(max_length=12).lengths_N.max() == 12
     with pytest.raises(InputError, match=r"--bundle .*short: truncates to 16 tokens, .* to 32"):
         build(bundle_paths=[short.path], max_length=32)
@@ -165,9 +165,9 @@ def test_models_that_do_not_belong_together_are_refused(
         build(bundle_paths=[pair_bundle.path])
 
 
-def test_pairs_reach_every_rung(build, pair_bundle, bundle):
-    ladder = build(bundle_paths=[pair_bundle.path], columns=Columns(text_pair="other"))
-    results = measure_ladder(ladder, usd_per_hour=1.0, repeats=1)
+def test_pairs_reach_every_step(build, pair_bundle, bundle):
+    ablation = build(bundle_paths=[pair_bundle.path], columns=Columns(text_pair="other"))
+    results = measure_ablation(ablation, usd_per_hour=1.0, repeats=1)
     assert len(results) == 4
     with pytest.raises(InputError, match="reads single texts; leave out --text-pair-column"):
         build(bundle_paths=[bundle.path], columns=Columns(text_pair="other"))
@@ -202,7 +202,7 @@ def test_teachers_of_other_tasks_are_refused(build, save_teacher, tmp_path):
 
 def test_the_accuracy_pass_says_how_far_it_is(teacher, student, eval_file):
     seen = []
-    build_ladder(
+    build_ablation(
         TextsConfig(eval=eval_file),
         teacher_path=teacher,
         student_path=student,

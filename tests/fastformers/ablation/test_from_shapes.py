@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from fastformers.ablation.measure import measure_ladder
+from fastformers.ablation.measure import measure_ablation
 from fastformers.ablation.texts import TextsConfig
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
@@ -17,10 +17,10 @@ pytest.importorskip("torch")
 
 from fastformers.ablation.from_shapes import (
     BERT_BASE,
-    ShapeLadder,
+    AblationShapes,
     SmallerShape,
     boolq_lengths,
-    build_shape_ladder,
+    build_shape_ablation,
 )
 from fastformers.benchmark.random_models import EncoderShape, random_rows
 
@@ -33,7 +33,7 @@ SMALL = EncoderShape(
     activation="relu",
     vocabulary=128,
 )
-TINY = ShapeLadder(
+TINY = AblationShapes(
     name="tiny",
     teacher=replace(SMALL, num_layers=3, width=32, num_heads=4, activation="gelu"),
     student=SMALL,
@@ -56,7 +56,7 @@ def build(tokenizer_json, tmp_path):
     tokenizer.write_text(tokenizer_json)
 
     def make(tokenizer=tokenizer, **config):
-        return build_shape_ladder(
+        return build_shape_ablation(
             TINY,
             TextsConfig(**{"eval": None, "limit": 9, "baseline_rows": 2, **config}),
             tokenizer=tokenizer,
@@ -84,9 +84,9 @@ def test_random_rows_have_the_lengths_and_the_vocabulary():
     assert set(rows.ids.tolist()) == set(range(40))
 
 
-def test_every_rung_runs_and_says_that_weights_are_random(build):
-    ladder = build(max_length=32)
-    results = measure_ladder(ladder, usd_per_hour=1.0, repeats=1)
+def test_every_step_runs_and_says_that_weights_are_random(build):
+    ablation = build(max_length=32)
+    results = measure_ablation(ablation, usd_per_hour=1.0, repeats=1)
     assert [r.name for r in results] == [
         "PyTorch out of the box, padded to 32",
         "+ dynamic sequence length",
@@ -144,11 +144,11 @@ def test_lengths_of_a_file_are_those_of_its_texts(build, make_texts, tokenizer_j
     path = tmp_path / "eval.parquet"
     columns = {"text": texts, "second": texts[::-1], "label": ["x"] * 20}
     pyarrow.parquet.write_table(pa.table(columns), path)
-    ladder = build(eval=path, limit=None, columns=Columns(text_pair="second"), max_length=40)
+    ablation = build(eval=path, limit=None, columns=Columns(text_pair="second"), max_length=40)
     rows = Tokenizer(tokenizer_json, max_length=40).encode(texts, texts[::-1])
-    assert ladder.lengths_N.tolist() == rows.lengths_N.tolist()
-    assert all(rung.tokenization_s > 0 for rung in ladder.rungs)
-    assert "the lengths of eval.parquet" in ladder.description
+    assert ablation.lengths_N.tolist() == rows.lengths_N.tolist()
+    assert all(step.tokenization_s > 0 for step in ablation.steps)
+    assert "the lengths of eval.parquet" in ablation.description
     with pytest.raises(InputError, match=r"none\.json: is not a tokenizer\.json file"):
         build(eval=path, tokenizer=tmp_path / "none.json")
     with pytest.raises(InputError, match=r"eval\.parquet: is not a tokenizer\.json file"):

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.pricing.prices import usd_of, usd_per_million
-from fastformers.ablation import measure as ladder_module
+from fastformers.ablation import measure as measure_module
 from fastformers.ablation.measure import (
-    Ladder,
-    Rung,
+    Ablation,
+    AblationStep,
     Timing,
     extrapolate,
-    measure_ladder,
+    measure_ablation,
     spread_sample,
     usd_per_100m,
 )
@@ -24,8 +24,8 @@ PAPER_CUMULATIVE = (1.0, 3.51, 32.64, 73.66, 129.29, 178.67, 233.87)
 PAPER_USD = (4223, 1204, 129, 57, 33, 24, 18)
 
 
-def rung(seconds, *, name="rung", logits_NC=None, **changes):
-    """A rung that takes the given seconds in its runs, by turns."""
+def step(seconds, *, name="step", logits_NC=None, **changes):
+    """A step that takes the given seconds in its runs, by turns."""
     runs = iter(seconds if isinstance(seconds, list) else [seconds])
     fields = {
         "num_tokens": 10,
@@ -34,30 +34,30 @@ def rung(seconds, *, name="rung", logits_NC=None, **changes):
         "note": "made up",
         **changes,
     }
-    return Rung(
+    return AblationStep(
         name=name, run=lambda tick: Timing(seconds=next(runs), logits_NC=logits_NC), **fields
     )
 
 
-def ladder_of(*rungs, num_rows=4, labels_N=None):
-    return Ladder(
-        rungs=rungs,
+def ablation_of(*steps, num_rows=4, labels_N=None):
+    return Ablation(
+        steps=steps,
         lengths_N=np.arange(1, num_rows + 1),
         labels_N=labels_N,
         description="made up",
     )
 
 
-def measure(ladder, **changes):
-    return measure_ladder(ladder, **{"usd_per_hour": 0.677, "repeats": 1, **changes})
+def measure(ablation, **changes):
+    return measure_ablation(ablation, **{"usd_per_hour": 0.677, "repeats": 1, **changes})
 
 
 def test_the_papers_seconds_give_the_papers_table():
-    ladder = ladder_of(*map(rung, PAPER_S), num_rows=3270)
-    results = measure(ladder)
+    ablation = ablation_of(*map(step, PAPER_S), num_rows=3270)
+    results = measure(ablation)
     assert [r.cumulative for r in results] == pytest.approx(PAPER_CUMULATIVE, rel=2e-3)
     assert tuple(round(r.usd_per_100m) for r in results) == PAPER_USD
-    summary = summarize(results, ladder)
+    summary = summarize(results, ablation)
     assert summary["speedup"] == pytest.approx(233.87, rel=1e-4)
     assert summary["speedup_unpadded"] == pytest.approx(66.7, rel=1e-3)
     assert summary["speedup_with_tokenization"] == pytest.approx(734.85 / 3.64)
@@ -71,18 +71,18 @@ def test_a_price_is_that_of_the_clusters_bill(seconds):
     assert mine == pytest.approx(100 * usd_per_million(usd, 3270))
 
 
-def test_each_step_is_against_the_rung_before_and_an_aside_is_no_step():
-    ladder = ladder_of(rung(8.0), rung(4.0), rung(1.0, is_aside=True), rung(2.0))
-    results = measure(ladder)
+def test_each_step_is_against_the_one_before_and_an_aside_is_no_step():
+    ablation = ablation_of(step(8.0), step(4.0), step(1.0, is_aside=True), step(2.0))
+    results = measure(ablation)
     assert [r.cumulative for r in results] == [1, 2, 8, 4]
     assert [r.step for r in results] == [1, 2, 4, 2]
-    assert summarize(results[:3], ladder)["speedup"] == 2  # the aside does not end the ladder
-    assert summarize(results, ladder)["speedup"] == 4
+    assert summarize(results[:3], ablation)["speedup"] == 2  # the aside does not end the ablation
+    assert summarize(results, ablation)["speedup"] == 4
 
 
 def test_the_median_run_counts_and_every_run_is_kept():
     seen = []
-    results = measure(ladder_of(rung([5.0, 1.0, 2.0])), repeats=3, on_result=seen.append)
+    results = measure(ablation_of(step([5.0, 1.0, 2.0])), repeats=3, on_result=seen.append)
     assert (results[0].seconds, results[0].runs_s) == (2.0, (5.0, 1.0, 2.0))
     assert results[0].total_s == 2.5
     assert seen == results
@@ -91,16 +91,16 @@ def test_the_median_run_counts_and_every_run_is_kept():
 def test_accuracy_is_that_of_the_logits_and_absent_without_labels():
     logits_NC = np.array([[2, 1], [1, 2], [3, 0], [0, 3]], np.float32)
     labels_N = np.array([0, 1, 1, 1])
-    judged = measure(ladder_of(rung(1.0, logits_NC=logits_NC), labels_N=labels_N))
+    judged = measure(ablation_of(step(1.0, logits_NC=logits_NC), labels_N=labels_N))
     assert judged[0].accuracy == 0.75
-    assert measure(ladder_of(rung(1.0)))[0].accuracy is None
+    assert measure(ablation_of(step(1.0)))[0].accuracy is None
 
 
 def test_without_text_there_is_no_total():
-    ladder = ladder_of(rung(2.0, tokenization_s=None), rung(1.0, tokenization_s=None))
-    results = measure(ladder)
+    ablation = ablation_of(step(2.0, tokenization_s=None), step(1.0, tokenization_s=None))
+    results = measure(ablation)
     assert [r.total_s for r in results] == [None, None]
-    summary = summarize(results, ladder)
+    summary = summarize(results, ablation)
     assert summary["speedup_with_tokenization"] is None
     assert "tokenization" not in headline(summary)
 
@@ -114,7 +114,7 @@ def test_progress_says_where_it_is_and_how_long_it_takes(monkeypatch):
         tick(3)
         return Timing(seconds=1.0, logits_NC=None)
 
-    ticking = Rung(
+    ticking = AblationStep(
         name="slow",
         run=run,
         num_tokens=5,
@@ -124,15 +124,15 @@ def test_progress_says_where_it_is_and_how_long_it_takes(monkeypatch):
         is_aside=False,
     )
     seen = []
-    measure(ladder_of(rung(1.0), ticking), on_progress=seen.append)
-    assert [(p.rung_idx, p.num_rungs, p.name) for p in seen] == [(1, 2, "slow")] * 2
+    measure(ablation_of(step(1.0), ticking), on_progress=seen.append)
+    assert [(p.step_idx, p.num_steps, p.name) for p in seen] == [(1, 2, "slow")] * 2
     assert [p.share for p in seen] == [0.4, 1.0]
     assert [p.eta_s for p in seen] == [pytest.approx(1.5), 0.0]
 
 
 def test_progress_is_seldom(monkeypatch):
-    monkeypatch.setattr(ladder_module, "_PROGRESS_EVERY_S", 1e9)
-    ticking = Rung(
+    monkeypatch.setattr(measure_module, "_PROGRESS_EVERY_S", 1e9)
+    ticking = AblationStep(
         name="fast",
         run=lambda tick: tick(1) or Timing(seconds=1.0, logits_NC=None),
         num_tokens=1,
@@ -140,7 +140,7 @@ def test_progress_is_seldom(monkeypatch):
         tokenization_s=None,
         note="",
     )
-    measure(ladder_of(ticking), on_progress=lambda progress: pytest.fail("too often"))
+    measure(ablation_of(ticking), on_progress=lambda progress: pytest.fail("too often"))
 
 
 def test_a_padded_sample_is_scaled_by_its_median_and_others_by_their_mean():

@@ -2,15 +2,15 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from fastformers.ablation.measure import RungResult
+from fastformers.ablation.measure import StepResult
 
 matplotlib = pytest.importorskip("matplotlib")
 
-from fastformers.ablation.plot import draw_ladder  # noqa: E402
+from fastformers.ablation.plot import draw_ablation  # noqa: E402
 
 
 def result(name, cumulative, usd, **changes):
-    return RungResult(
+    return StepResult(
         name=name,
         seconds=1.0,
         accuracy=changes.get("accuracy"),
@@ -34,11 +34,11 @@ def test_every_bar_has_its_name_and_its_numbers(tmp_path):
     ]
     paths = [tmp_path / "a.png", tmp_path / "a.svg"]
     with matplotlib.rc_context({"svg.fonttype": "none"}):  # text as text
-        draw_ladder(results, paths, title="A ladder")
+        draw_ablation(results, paths, title="A ablation")
     assert paths[0].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     texts = " ".join(ElementTree.parse(paths[1]).getroot().itertext())
     for shown in (
-        *("A ladder", "padded (accuracy 74.01)", "pruned", "beside"),
+        *("A ablation", "padded (accuracy 74.01)", "pruned", "beside"),
         *("1.00x", "233.87x", "250.00x", "4,223", "18", "17"),
         *("cumulative speed-up", "USD per 100 million texts"),
     ):

@@ -10,9 +10,9 @@ from fastformers.inference.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
 
-from fastformers.ablation import steps as rungs_module  # noqa: E402
-from fastformers.ablation.steps import engine_rung, instances_rung, pytorch_baselines, pytorch_rung  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.ablation import steps as steps_module  # noqa: E402
+from fastformers.ablation.steps import engine_step, instances_step, pytorch_baselines, pytorch_step  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
 
 TWO_CORES = [tuple(sorted(os.sched_getaffinity(0)))] * 2
 
@@ -53,9 +53,9 @@ def ticks():
 
 def test_padding_runs_every_text_at_full_length_and_changes_no_logit(make_teacher, rows, seen):
     model = make_teacher()
-    expected_NC = teacher_logits(model, rows)
+    expected_NC = predict_logits(model, rows)
     seen(model)
-    rung = pytorch_rung(
+    step = pytorch_step(
         "padded",
         model,
         rows,
@@ -66,7 +66,7 @@ def test_padding_runs_every_text_at_full_length_and_changes_no_logit(make_teache
     )
     counted, tick = ticks()
     threads_before = torch.get_num_threads()
-    timing = rung.run(tick)
+    timing = step.run(tick)
     assert torch.get_num_threads() == threads_before
     calls = seen.calls[1:]  # the first is the warm-up
     assert {call[0]["input_ids"].shape for call in calls} == {(1, 64)}
@@ -74,24 +74,24 @@ def test_padding_runs_every_text_at_full_length_and_changes_no_logit(make_teache
     logits_NC = torch.cat([call[1] for call in calls]).numpy()
     np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-4)
     assert timing.seconds > 0
-    assert (counted, rung.num_tokens) == ([64] * 30, 64 * 30)
-    assert (rung.timed_rows, rung.note) == (30, "fp32, batch 1, 2 threads")
+    assert (counted, step.num_tokens) == ([64] * 30, 64 * 30)
+    assert (step.timed_rows, step.note) == (30, "fp32, batch 1, 2 threads")
 
 
 def test_unpadded_runs_each_text_at_its_own_length(make_teacher, rows, seen):
     model = seen(make_teacher())
-    rung = pytorch_rung("unpadded", model, rows, num_threads=1, logits_NC=None, tokenization_s=None)
+    step = pytorch_step("unpadded", model, rows, num_threads=1, logits_NC=None, tokenization_s=None)
     counted, tick = ticks()
-    rung.run(tick)
+    step.run(tick)
     lengths = [call[0]["input_ids"].shape[1] for call in seen.calls[1:]]
     assert lengths == rows.lengths_N.tolist() == counted
-    assert rung.num_tokens == sum(lengths)
+    assert step.num_tokens == sum(lengths)
 
 
 def test_baselines_time_a_sample_and_say_so(make_teacher, rows, seen, monkeypatch):
     scaled = []
     monkeypatch.setattr(
-        rungs_module,
+        steps_module,
         "extrapolate",
         lambda times_S, num_rows, *, equal_cost: scaled.append((len(times_S), equal_cost)) or 7.0,
     )
@@ -106,7 +106,7 @@ def test_baselines_time_a_sample_and_say_so(make_teacher, rows, seen, monkeypatc
     )
     assert padded.name == "PyTorch out of the box, padded to 64"
     assert unpadded.name == "+ dynamic sequence length"
-    assert [rung.run(lambda n: None).seconds for rung in (padded, unpadded)] == [7.0, 7.0]
+    assert [step.run(lambda n: None).seconds for step in (padded, unpadded)] == [7.0, 7.0]
     assert scaled == [(4, True), (4, False)]
     assert "4 of 30 texts timed (median text x texts)" in padded.note
     assert "4 of 30 texts timed (evenly over sorted lengths" in unpadded.note
@@ -118,7 +118,7 @@ def test_baselines_time_a_sample_and_say_so(make_teacher, rows, seen, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["one session", "instances"])
-def test_engine_rungs_give_each_texts_own_logits_in_order(pair_bundle, rows, kind):
+def test_engine_steps_give_each_texts_own_logits_in_order(pair_bundle, rows, kind):
     expected_NC = np.concatenate(
         [
             OnnxEngine(pair_bundle.model_path).run(
@@ -128,10 +128,10 @@ def test_engine_rungs_give_each_texts_own_logits_in_order(pair_bundle, rows, kin
         ]
     )
     if kind == "one session":
-        rung = engine_rung("int8", pair_bundle.model_path, rows, num_threads=2, tokenization_s=None)
-        assert rung.note == "batch 1, 2 threads, session creation included"
+        step = engine_step("int8", pair_bundle.model_path, rows, num_threads=2, tokenization_s=None)
+        assert step.note == "batch 1, 2 threads, session creation included"
     else:
-        rung = instances_rung(
+        step = instances_step(
             "instances",
             pair_bundle.model_path,
             rows,
@@ -139,12 +139,12 @@ def test_engine_rungs_give_each_texts_own_logits_in_order(pair_bundle, rows, kin
             max_batch_tokens=128,
             tokenization_s=None,
         )
-        assert rung.note.startswith("2 instances x 1 thread, length-sorted batches of up to 128")
+        assert step.note.startswith("2 instances x 1 thread, length-sorted batches of up to 128")
     counted, tick = ticks()
-    timing = rung.run(tick)
+    timing = step.run(tick)
     np.testing.assert_allclose(timing.logits_NC, expected_NC, atol=1e-5)
     assert expected_NC.std(axis=0).min() > 0.01
-    assert sum(counted) == rung.num_tokens == rows.lengths_N.sum()
+    assert sum(counted) == step.num_tokens == rows.lengths_N.sum()
     assert timing.seconds > 0
 
 
@@ -159,9 +159,9 @@ def test_instances_are_pinned_threads_with_one_session_each(pair_bundle, rows, m
             created.append((threading.get_ident(), num_threads, os.sched_getaffinity(0)))
             super().__init__(model, num_threads=num_threads)
 
-    monkeypatch.setattr(rungs_module, "OnnxEngine", Engine)
+    monkeypatch.setattr(steps_module, "OnnxEngine", Engine)
     allowed = os.sched_getaffinity(0)
-    instances_rung(
+    instances_step(
         "instances",
         pair_bundle.model_path,
         rows,
@@ -174,8 +174,8 @@ def test_instances_are_pinned_threads_with_one_session_each(pair_bundle, rows, m
     assert os.sched_getaffinity(0) == allowed
 
 
-def test_an_instance_that_fails_fails_the_rung(rows, tmp_path):
-    rung = instances_rung(
+def test_an_instance_that_fails_fails_the_step(rows, tmp_path):
+    step = instances_step(
         "instances",
         tmp_path / "none.onnx",
         rows,
@@ -184,4 +184,4 @@ def test_an_instance_that_fails_fails_the_rung(rows, tmp_path):
         tokenization_s=None,
     )
     with pytest.raises(BundleError, match=r"none\.onnx"):
-        rung.run(lambda num_tokens: None)
+        step.run(lambda num_tokens: None)

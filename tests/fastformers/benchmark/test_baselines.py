@@ -9,20 +9,20 @@ onnx = pytest.importorskip("onnx")
 
 from fastformers.benchmark import comparison, operator_profile  # noqa: E402
 from fastformers.benchmark.baselines import (  # noqa: E402
-    OpenVinoRival,
-    PyTorchRival,
-    StockRival,
-    make_rivals,
-    write_rival_models,
+    OpenVinoBaseline,
+    PyTorchBaseline,
+    StockBaseline,
+    make_baselines,
+    write_baseline_models,
     write_stock_graph,
 )
-from fastformers.benchmark.comparison import dissect, race_engines  # noqa: E402
+from fastformers.benchmark.comparison import compare_engines, profile_engines  # noqa: E402
 from fastformers.benchmark.operator_profile import profile_operators  # noqa: E402
 from fastformers.benchmark.random_models import make_stand_in  # noqa: E402
 from fastformers.benchmark.timing import measure_rates, plan_exact, plan_sorted, predict_all  # noqa: E402
 from fastformers.errors import InputError  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.layers import keep_heads, keep_neurons, layer_parts  # noqa: E402
 
 NUM_LAYERS, WIDTH, NEURONS, CLASSES = 2, 32, 64, 2
@@ -48,19 +48,19 @@ def model(make_teacher):
 
 @pytest.fixture(scope="module")
 def expected_NC(model, rows):
-    return teacher_logits(model, rows)
+    return predict_logits(model, rows)
 
 
 @pytest.fixture(scope="module")
 def models(model, rows, tmp_path_factory):
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
-    return write_rival_models(model, rows, tmp_path_factory.mktemp("rivals"))
+    return write_baseline_models(model, rows, tmp_path_factory.mktemp("baselines"))
 
 
 @pytest.fixture
-def rivals(models):
-    return {r.name: r for r in make_rivals(models, num_threads=1, max_batch_tokens=100)}
+def baselines(models):
+    return {r.name: r for r in make_baselines(models, num_threads=1, max_batch_tokens=100)}
 
 
 def check_int8(logits_NC, expected_NC):
@@ -95,22 +95,22 @@ def plan_both(rows):
 
 def test_pytorch_computes_padded_and_exact_batches_alike(model, rows, expected_NC):
     for batches in plan_both(rows):
-        logits_NC = stacked(PyTorchRival(model).run, batches)
+        logits_NC = stacked(PyTorchBaseline(model).run, batches)
         np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-4)
 
 
 def test_the_stock_graph_computes_the_same_but_for_int8(model, rows, expected_NC, tmp_path):
     write_stock_graph(model, tmp_path / "stock.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["stock.onnx"]
-    rival = StockRival(tmp_path / "stock.onnx", num_threads=1)
+    baseline = StockBaseline(tmp_path / "stock.onnx", num_threads=1)
     for batches in plan_both(rows):
-        check_int8(stacked(rival.run, batches), expected_NC)
+        check_int8(stacked(baseline.run, batches), expected_NC)
 
 
 def test_openvino_computes_the_same_but_for_int8(models, rows, expected_NC):
     exact, padded = plan_both(rows)
-    masked = OpenVinoRival(models.openvino_masked, num_threads=1, masked=True)
-    unmasked = OpenVinoRival(models.openvino_exact, num_threads=1, masked=False)
+    masked = OpenVinoBaseline(models.openvino_masked, num_threads=1, masked=True)
+    unmasked = OpenVinoBaseline(models.openvino_exact, num_threads=1, masked=False)
     logits_NC = stacked(unmasked.run, exact)
     check_int8(logits_NC, expected_NC)
     # Ranges are fixed, so that neither a mask nor padding nor batch-mates change a logit.
@@ -118,11 +118,11 @@ def test_openvino_computes_the_same_but_for_int8(models, rows, expected_NC):
         np.testing.assert_allclose(stacked(masked.run, batches), logits_NC, atol=1e-3)
 
 
-def test_all_rivals_are_there_with_batches_of_their_liking(rivals, rows, expected_NC):
-    assert list(rivals) == RIVALS
-    assert [name for name, rival in rivals.items() if rival.fixed_shapes] == RIVALS[:3]
-    for name, rival in rivals.items():
-        batches = rival.plan(rows)
+def test_all_baselines_are_there_with_batches_of_their_liking(baselines, rows, expected_NC):
+    assert list(baselines) == RIVALS
+    assert [name for name, baseline in baselines.items() if baseline.fixed_shapes] == RIVALS[:3]
+    for name, baseline in baselines.items():
+        batches = baseline.plan(rows)
         sizes = [batch.ids_BT.size for batch in batches if len(batch.ids_BT) > 1]
         if name.startswith("OpenVINO"):
             budget = 100 if "100 tokens" in name else 400
@@ -131,7 +131,7 @@ def test_all_rivals_are_there_with_batches_of_their_liking(rivals, rows, expecte
             assert is_padded == ("padded" in name)
         else:
             assert [len(batch.ids_BT) for batch in batches] == [32, 32, 16]
-        check_int8(predict_all(rival, rows), expected_NC)
+        check_int8(predict_all(baseline, rows), expected_NC)
 
 
 @pytest.mark.parametrize("pruned", [False, True], ids=["whole", "pruned"])
@@ -146,9 +146,9 @@ def test_the_stock_recipe_fuses_and_quantizes_attention(make_prunable, rows, tmp
     assert found["SkipLayerNormalization"] == 2 * 2
     assert found["BiasGelu"] >= 2
     assert found["Softmax"] == found["MatMul"] == 0
-    rival = StockRival(tmp_path / "stock.onnx", num_threads=1)
-    logits_NC = stacked(rival.run, plan_sorted(rows, num_rows=16))
-    check_int8(logits_NC, teacher_logits(model, rows))
+    baseline = StockBaseline(tmp_path / "stock.onnx", num_threads=1)
+    logits_NC = stacked(baseline.run, plan_sorted(rows, num_rows=16))
+    check_int8(logits_NC, predict_logits(model, rows))
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert model.config._attn_implementation != "eager"
 
@@ -171,7 +171,7 @@ def test_the_stock_graph_computes_every_layer_for_every_token(model, rows, tmp_p
     write_stock_graph(model, tmp_path / "stock.onnx")
     (batch,) = plan_sorted(rows.slice(0, 3), num_rows=3)
     num_rows, length = batch.ids_BT.shape
-    feed = StockRival(tmp_path / "stock.onnx", num_threads=1).feed(batch)
+    feed = StockBaseline(tmp_path / "stock.onnx", num_threads=1).feed(batch)
     found = profile_operators(tmp_path / "stock.onnx", feed, skip_norm_fusion=False, repeats=2)
     projections = 2 * num_rows * length * (4 * WIDTH * WIDTH + 2 * WIDTH * NEURONS)
     head = 2 * num_rows * (WIDTH * WIDTH + WIDTH * CLASSES)
@@ -189,19 +189,19 @@ def test_a_race_of_one_models_weights_in_every_form(
     bundle = make_stand_in(
         model, tokenizer_json=tokenizer_json, rows=rows, path=tmp_path / "bundle"
     )
-    race = race_engines(
-        bundle, max_batch_tokens=100, rivals=models, rows=rows, num_threads=1, repeats=1
+    found = compare_engines(
+        bundle, max_batch_tokens=100, baselines=models, rows=rows, num_threads=1, repeats=1
     )
-    assert list(race.rates.by_case["rows"])[-len(RIVALS) :] == RIVALS
-    assert list(race.rates.by_case["1x128"])[-3:] == RIVALS[:3]
-    assert set(race.agreement) == set(race.rates.by_case["rows"])
-    assert min(race.agreement.values()) >= 0.85
-    assert race.agreement["fastformers onnxruntime"] == 1.0
+    assert list(found.rates.by_case["rows"])[-len(RIVALS) :] == RIVALS
+    assert list(found.rates.by_case["1x128"])[-3:] == RIVALS[:3]
+    assert set(found.agreement) == set(found.rates.by_case["rows"])
+    assert min(found.agreement.values()) >= 0.85
+    assert found.agreement["fastformers onnxruntime"] == 1.0
 
-    anatomy = dissect(bundle, models)
-    limits = anatomy.dense_limits()
-    for case, share in anatomy.share_of_peak(race.rates, "fastformers onnxruntime").items():
+    breakdown = profile_engines(bundle, models)
+    limits = breakdown.dense_limits()
+    for case, share in breakdown.share_of_peak(found.rates, "fastformers onnxruntime").items():
         # Ours leaves most of the last layer out.
-        assert anatomy.ours[case].int8_ops < 0.8 * anatomy.stock[case].int8_ops
+        assert breakdown.ours[case].int8_ops < 0.8 * breakdown.stock[case].int8_ops
         assert share > 0
         assert limits[case] > 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastformers.benchmark import comparison, operator_profile
-from fastformers.benchmark.comparison import dissect
+from fastformers.benchmark.comparison import profile_engines
 from fastformers.benchmark.operator_profile import (
     GemmPeak,
     OperatorProfile,
@@ -207,9 +207,9 @@ def test_the_peak_is_the_best_of_all_sizes(small_products, monkeypatch):
 
 def test_a_bundle_is_taken_apart_at_every_fixed_shape(small_products, bundle_factory, tmp_path):
     bundle = bundle_factory(tmp_path / "long", max_length=128)
-    anatomy = dissect(bundle, None)
-    assert anatomy.stock == {}
-    assert {case: found.float_ops for case, found in anatomy.ours.items()} == {
+    breakdown = profile_engines(bundle, None)
+    assert breakdown.stock == {}
+    assert {case: found.float_ops for case, found in breakdown.ours.items()} == {
         f"{num_rows}x{length}": projections_of(num_rows, length) + rest_of(num_rows, length)
         for num_rows, length in comparison.SHAPES
     }

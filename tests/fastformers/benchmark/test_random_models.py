@@ -9,8 +9,8 @@ from fastformers.export.read_absolute import read_encoder  # noqa: E402
 from fastformers.inference.bundle import open_bundle  # noqa: E402
 from fastformers.inference.scorer import Scorer  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
-from fastformers.models.loading import load_teacher  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.loading import load_model  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,8 @@ from fastformers.models.loading import load_teacher  # noqa: E402
 )
 def test_students_have_the_papers_shape(shape, num_heads, neurons):
     """Four layers of width 312; pruning takes a third of the heads and half the neurons."""
-    encoder = read_encoder(make_model(shape, num_words=50))
-    assert encoder.words_VE.shape == (50, 312)
+    encoder = read_encoder(make_model(shape, vocab_size=50))
+    assert encoder.token_embeddings_VE.shape == (50, 312)
     assert (len(encoder.layers), encoder.activation, encoder.max_length) == (4, "relu", 512)
     for layer in encoder.layers:
         assert layer.num_heads == num_heads
@@ -32,7 +32,7 @@ def test_students_have_the_papers_shape(shape, num_heads, neurons):
 
 def test_the_teacher_is_bert_base():
     with torch.device("meta"):  # 86 million weights that nobody looks at
-        model = make_model("bert-base", num_words=50)
+        model = make_model("bert-base", vocab_size=50)
     config = model.config
     assert (config.num_hidden_layers, config.hidden_size) == (12, 768)
     assert (config.num_attention_heads, config.intermediate_size) == (12, 3072)
@@ -43,9 +43,9 @@ def test_the_teacher_is_bert_base():
 
 def test_a_pruned_model_is_saved_and_loaded_as_such(tmp_path):
     """The others' whole jobs read it from disk."""
-    model = make_model("pruned", num_words=50)
+    model = make_model("pruned", vocab_size=50)
     model.save_pretrained(tmp_path / "checkpoint")
-    loaded = load_teacher(tmp_path / "checkpoint")
+    loaded = load_model(tmp_path / "checkpoint")
     ids_BT = torch.arange(20).reshape(2, 10)
     with torch.inference_mode():
         torch.testing.assert_close(loaded(ids_BT).logits, model(ids_BT).logits)
@@ -67,7 +67,7 @@ def test_the_bundle_scores_as_its_weights_do_and_says_that_they_are_random(
     assert bundle.cost_profile.lengths[-1] == 64
     graph = onnx.load(bundle.model_path, load_external_data=False).graph
     assert sum(node.op_type == "MatMulIntegerToFloat" for node in graph.node) == 4 + 5
-    expected_NC = teacher_logits(model, rows)
+    expected_NC = predict_logits(model, rows)
     predictions = Scorer(bundle).score(texts)
     expected = [bundle.labels[label] for label in expected_NC.argmax(axis=1)]
     agreement = np.mean([a == b for a, b in zip(predictions.labels, expected, strict=True)])

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastformers.benchmark import comparison, timing
-from fastformers.benchmark.comparison import Anatomy, our_name, race_engines
+from fastformers.benchmark.comparison import OperatorBreakdown, compare_engines, our_name
 from fastformers.benchmark.operator_profile import GemmPeak, OperatorProfile
 from fastformers.benchmark.timing import (
     SHAPES,
-    Contender,
+    Candidate,
     Rates,
-    engine_contender,
+    engine_candidate,
     fixed_batch,
     measure_rates,
     plan_exact,
@@ -97,7 +97,7 @@ PLANS: dict[str, Callable] = {
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_predictions_come_back_in_the_order_of_the_rows(plan):
     rows = [[row + 1] * length for row, length in enumerate([3, 1, 4, 1, 5, 9, 2, 6, 5])]
-    contender = Contender(
+    candidate = Candidate(
         name="sums",
         run=lambda batch: np.stack(
             [batch.ids_BT.sum(axis=1), batch.mask_BT.sum(axis=1)], axis=1
@@ -105,27 +105,27 @@ def test_predictions_come_back_in_the_order_of_the_rows(plan):
         plan=plan,
     )
     expected = [[sum(row), len(row)] for row in rows]
-    assert predict_all(contender, make_rows(rows)).tolist() == expected
+    assert predict_all(candidate, make_rows(rows)).tolist() == expected
 
 
 def test_a_fixed_batch_is_full_of_known_words_the_same_ones_each_time():
-    batch = fixed_batch(8, 64, num_words=20)
+    batch = fixed_batch(8, 64, vocab_size=20)
     assert set(batch.ids_BT.ravel().tolist()) == set(range(20))
     assert batch.num_tokens == 8 * 64
-    np.testing.assert_array_equal(batch.ids_BT, fixed_batch(8, 64, num_words=20).ids_BT)
+    np.testing.assert_array_equal(batch.ids_BT, fixed_batch(8, 64, vocab_size=20).ids_BT)
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that only contenders move."""
+    """A clock that only candidates move."""
     fake = SimpleNamespace(now=0.0)
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: fake.now))
     return fake
 
 
 @pytest.fixture
-def slow_contender(clock):
-    """A contender whose n-th call takes the n-th of these seconds; the last one from then on."""
+def slow_candidate(clock):
+    """A candidate whose n-th call takes the n-th of these seconds; the last one from then on."""
     calls = []
 
     def make(name, seconds, *, plan=None, fixed_shapes=True):
@@ -136,7 +136,7 @@ def slow_contender(clock):
             clock.now += left.pop(0) if len(left) > 1 else left[0]
             return np.zeros((len(batch.ids_BT), 2), np.float32)
 
-        return Contender(
+        return Candidate(
             name=name,
             run=run,
             plan=plan or partial(plan_sorted, num_rows=100),
@@ -147,37 +147,37 @@ def slow_contender(clock):
     return make
 
 
-def test_contenders_take_turns_and_their_medians_count(slow_contender, monkeypatch):
+def test_candidates_take_turns_and_their_medians_count(slow_candidate, monkeypatch):
     """Without the first turn, which warms up."""
     monkeypatch.setattr(timing, "SHAPES", ())
-    contenders = [slow_contender("a", [100, 1, 5, 2]), slow_contender("b", [0.5, 4, 4, 1])]
+    candidates = [slow_candidate("a", [100, 1, 5, 2]), slow_candidate("b", [0.5, 4, 4, 1])]
     rows = make_rows([[7] * 6, [7] * 2])
-    rates = measure_rates(contenders, rows=rows, num_words=9, repeats=3)
-    assert slow_contender.calls == ["a", "b"] * 4
+    rates = measure_rates(candidates, rows=rows, vocab_size=9, repeats=3)
+    assert slow_candidate.calls == ["a", "b"] * 4
     assert rates.by_case == {"rows": {"a": pytest.approx(8 / 2), "b": pytest.approx(8 / 4)}}
 
 
-def test_only_real_tokens_count(slow_contender, monkeypatch):
-    """Two contenders of one speed a batch; one of them pays for another's rows and its padding."""
+def test_only_real_tokens_count(slow_candidate, monkeypatch):
+    """Two candidates of one speed a batch; one of them pays for another's rows and its padding."""
     monkeypatch.setattr(timing, "SHAPES", ())
     rows = make_rows([[7] * 10, [7] * 2])
-    one = slow_contender("one batch", [1.0])
-    two = slow_contender("two batches", [1.0], plan=partial(plan_exact, max_batch_tokens=100))
-    rates = measure_rates([one, two], rows=rows, num_words=9, repeats=1).by_case["rows"]
+    one = slow_candidate("one batch", [1.0])
+    two = slow_candidate("two batches", [1.0], plan=partial(plan_exact, max_batch_tokens=100))
+    rates = measure_rates([one, two], rows=rows, vocab_size=9, repeats=1).by_case["rows"]
     assert rates == {"one batch": pytest.approx(12), "two batches": pytest.approx(6)}
 
 
-def test_a_fixed_shape_runs_for_its_time_and_all_of_it_counts(slow_contender):
-    contender = slow_contender("a", [0.2])
-    rates = measure_rates([contender], rows=None, num_words=9, repeats=1, shape_s=0.5)
+def test_a_fixed_shape_runs_for_its_time_and_all_of_it_counts(slow_candidate):
+    candidate = slow_candidate("a", [0.2])
+    rates = measure_rates([candidate], rows=None, vocab_size=9, repeats=1, shape_s=0.5)
     assert list(rates.by_case) == [f"{num_rows}x{length}" for num_rows, length in SHAPES]
-    assert len(slow_contender.calls) == len(SHAPES) * 2 * 3  # two turns of 3 runs: 0.6 s each
+    assert len(slow_candidate.calls) == len(SHAPES) * 2 * 3  # two turns of 3 runs: 0.6 s each
     assert rates.by_case["8x128"]["a"] == pytest.approx(8 * 128 / 0.2)
 
 
-def test_a_contender_may_sit_out_the_fixed_shapes(slow_contender):
-    contenders = [slow_contender("a", [1.0]), slow_contender("b", [1.0], fixed_shapes=False)]
-    rates = measure_rates(contenders, rows=make_rows([[1]]), num_words=9, repeats=1)
+def test_a_candidate_may_sit_out_the_fixed_shapes(slow_candidate):
+    candidates = [slow_candidate("a", [1.0]), slow_candidate("b", [1.0], fixed_shapes=False)]
+    rates = measure_rates(candidates, rows=make_rows([[1]]), vocab_size=9, repeats=1)
     assert {case: set(of_case) for case, of_case in rates.by_case.items()} == {
         **{f"{num_rows}x{length}": {"a"} for num_rows, length in SHAPES},
         "rows": {"a", "b"},
@@ -192,18 +192,18 @@ def test_rates_compare_by_name_and_by_prefix():
 
 
 @pytest.mark.parametrize("kind", ["bundle", "pair_bundle"])
-def test_our_contender_gives_each_rows_own_logits(request, kind, make_texts):
+def test_our_candidate_gives_each_rows_own_logits(request, kind, make_texts):
     bundle = request.getfixturevalue(kind)
     rows = bundle.load_tokenizer().encode(make_texts(40))
     engine = OnnxEngine(bundle.model_path)
-    contender = engine_contender("ours", engine, max_batch_tokens=64)
+    candidate = engine_candidate("ours", engine, max_batch_tokens=64)
     alone_NC = np.concatenate(
         [
             engine.run(rows.batch_ids(np.array([row])), rows.batch_types(np.array([row])))
             for row in range(len(rows))
         ]
     )
-    np.testing.assert_allclose(predict_all(contender, rows), alone_NC, atol=1e-5)
+    np.testing.assert_allclose(predict_all(candidate, rows), alone_NC, atol=1e-5)
     assert alone_NC.std(axis=0).min() > 0.01
 
 
@@ -214,14 +214,14 @@ def test_without_a_checkpoint_our_engines_race_alone(bundle_factory, tmp_path, m
     ).encode(make_texts(20))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "measure_rates", partial(measure_rates, shape_s=0.0))
-        race = race_engines(
-            bundle, max_batch_tokens=128, rivals=None, rows=rows, num_threads=1, repeats=1
+        found = compare_engines(
+            bundle, max_batch_tokens=128, baselines=None, rows=rows, num_threads=1, repeats=1
         )
     ours = {our_name(name) for name in open_right_engines(bundle, "auto", num_threads=1)}
     assert "fastformers onnxruntime" in ours
-    assert all(set(rates) == ours for rates in race.rates.by_case.values())
-    assert all(rate > 0 for rates in race.rates.by_case.values() for rate in rates.values())
-    assert race.agreement == dict.fromkeys(ours, 1.0)
+    assert all(set(rates) == ours for rates in found.rates.by_case.values())
+    assert all(rate > 0 for rates in found.rates.by_case.values() for rate in rates.values())
+    assert found.agreement == dict.fromkeys(ours, 1.0)
 
 
 def profile(int8_ops, float_ops):
@@ -230,17 +230,17 @@ def profile(int8_ops, float_ops):
 
 def test_the_share_of_the_peak_is_the_least_time_over_the_time_it_took():
     cases = {f"{num_rows}x{length}": num_rows * length for num_rows, length in SHAPES}
-    anatomy = Anatomy(
+    breakdown = OperatorBreakdown(
         peak=GemmPeak(int8_ops_per_second=100.0, float_ops_per_second=50.0),
         ours={case: profile(2 * tokens, tokens) for case, tokens in cases.items()},
         stock={case: profile(3 * tokens, tokens) for case, tokens in cases.items()},
     )
     # A token takes 2/100 + 1/50 = 0.04 s at least; at 20 tokens a second it took 0.05 s.
     rates = Rates(by_case={case: {"ours": 20.0} for case in cases})
-    assert anatomy.share_of_peak(rates, "ours") == dict.fromkeys(cases, pytest.approx(0.8))
-    assert anatomy.dense_limits() == dict.fromkeys(cases, pytest.approx(1 / 0.05))
+    assert breakdown.share_of_peak(rates, "ours") == dict.fromkeys(cases, pytest.approx(0.8))
+    assert breakdown.dense_limits() == dict.fromkeys(cases, pytest.approx(1 / 0.05))
 
 
 def test_without_the_stock_graph_there_is_no_limit_of_it():
     peak = GemmPeak(int8_ops_per_second=1.0, float_ops_per_second=1.0)
-    assert Anatomy(peak=peak, ours={}, stock={}).dense_limits() == {}
+    assert OperatorBreakdown(peak=peak, ours={}, stock={}).dense_limits() == {}

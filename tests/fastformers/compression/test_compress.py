@@ -17,8 +17,8 @@ transformers = pytest.importorskip("transformers")
 from fastformers.compression.compress import CompressConfig, compress  # noqa: E402
 from fastformers.compression.distill import DistillConfig  # noqa: E402
 from fastformers.compression.recipe_config import RecipeConfig  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
-from fastformers.models.loading import load_teacher  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.loading import load_model  # noqa: E402
 from fastformers.models.trainer import TrainingConfig  # noqa: E402
 
 LABELS = ("negative", "neutral", "positive")
@@ -33,11 +33,11 @@ def teacher(save_teacher, tmp_path_factory):
 def files(teacher, tokenizer_json, make_texts, tmp_path_factory):
     """A training and an evaluation file, labelled by the teacher; every fifth label is wrong."""
     folder = tmp_path_factory.mktemp("files")
-    model = load_teacher(teacher)
+    model = load_model(teacher)
     for seed, name in enumerate(("train.parquet", "eval.parquet")):
         texts = make_texts(120, seed=seed)
         rows = Tokenizer(tokenizer_json, max_length=64).encode(texts)
-        classes_N = teacher_logits(model, rows).argmax(axis=1)
+        classes_N = predict_logits(model, rows).argmax(axis=1)
         assert len(set(classes_N.tolist())) == 3
         classes_N[::5] = (classes_N[::5] + 1) % 3
         labels = [LABELS[index] for index in classes_N]
@@ -110,7 +110,7 @@ def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
 
     pairs = [("the cat", "good film"), ("a dog ran fast", "bad " * 60)]
     rows = Tokenizer(tokenizer_json, max_length=32).encode(*zip(*pairs, strict=True))
-    expected_NC = teacher_logits(load_teacher(teacher), rows)
+    expected_NC = predict_logits(load_model(teacher), rows)
     assert scorer.score(pairs).logits_NC == pytest.approx(expected_NC, abs=1e-4)
 
 
@@ -197,7 +197,7 @@ def test_a_search_takes_the_cheapest_that_holds_and_trains_nothing_twice(configu
     assert found.chosen.seconds_per_million == min(
         candidate.seconds_per_million for candidate in found.candidates
     )
-    teacher_bytes = measure_graph_bytes(found.candidates[0].draft.graph)
+    teacher_bytes = measure_graph_bytes(found.candidates[0].artifact.graph)
     assert found.bundle.stages[-1].model_bytes < teacher_bytes
 
     trained = []
@@ -214,7 +214,7 @@ def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
     def losing(self, quality):
         return quality.model_bytes > smallest_allowed
 
-    monkeypatch.setattr(search_module.QualityGate, "holds", losing, raising=False)
+    monkeypatch.setattr(search_module.QualityGate, "passes", losing, raising=False)
     recipe = RecipeConfig(distill=DistillConfig(training=TRAINING), prune_epochs=0)
     smallest_allowed = 0
     whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
@@ -223,7 +223,7 @@ def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
     found = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
     names = [candidate.name for candidate in found.candidates]
     assert names[1:3] == ["1 layers, int8", "teacher, -42% heads, -67% FFN, int8"]
-    assert found.chosen.holds
+    assert found.chosen.passes
 
     smallest_allowed = 10**9
     with pytest.raises(QualityError, match="of the teacher itself loses more than"):

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from fastformers.compression.distill import (  # noqa: E402
     DistillConfig,
     _Collator,
-    _Lessons,
+    _DistillationModel,
     distill,
     match_layers,
     replace_gelu,
@@ -17,7 +17,7 @@ from fastformers.compression.teacher_outputs import compute_teacher_outputs  # n
 from fastformers.errors import InputError  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
 from fastformers.models import trainer  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.trainer import TrainingConfig  # noqa: E402
 
 TRAINING = TrainingConfig(epochs=12, learning_rate=2e-3, batch_rows=16)
@@ -63,7 +63,7 @@ def config(**changes):
 
 
 def distance(model, teacher, rows):
-    error = teacher_logits(model, rows) - teacher_logits(teacher, rows)
+    error = predict_logits(model, rows) - predict_logits(teacher, rows)
     return float(np.square(error - error.mean(axis=1, keepdims=True)).mean())
 
 
@@ -85,7 +85,7 @@ def test_a_student_comes_close_to_its_teacher_without_any_label(student, teacher
 def test_labels_are_learned_against_the_teacher_where_only_they_count(
     student, teacher, rows, tmp_path
 ):
-    labels_N = (teacher_logits(teacher, rows).argmax(axis=1) + 1) % 3
+    labels_N = (predict_logits(teacher, rows).argmax(axis=1) + 1) % 3
     after = learn(
         student,
         teacher,
@@ -94,7 +94,7 @@ def test_labels_are_learned_against_the_teacher_where_only_they_count(
         config=config(hard_weight=1.0),
         work=tmp_path,
     )
-    assert (teacher_logits(after, rows).argmax(axis=1) == labels_N).mean() > 0.5  # the teacher: 0
+    assert (predict_logits(after, rows).argmax(axis=1) == labels_N).mean() > 0.5  # the teacher: 0
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,10 @@ def test_a_narrower_student_learns_hidden_states_through_a_projection(
     make_teacher, teacher, rows, tmp_path
 ):
     narrow = make_teacher(labels=("a", "b", "c"), hidden_size=16, intermediate_size=32)
-    lessons = _Lessons(narrow, teacher.config.hidden_size, config(hidden_weight=1.0))
-    assert [tuple(p.weight.shape) for p in lessons.projections] == [(32, 16)] * 3
+    model_in_training = _DistillationModel(
+        narrow, teacher.config.hidden_size, config(hidden_weight=1.0)
+    )
+    assert [tuple(p.weight.shape) for p in model_in_training.projections] == [(32, 16)] * 3
     before = distance(narrow, teacher, rows)
     after = learn(
         narrow,
@@ -166,7 +168,9 @@ def test_the_loss_does_not_see_padding(student, teacher, rows, tmp_path):
         rows=rows, targets_N=np.zeros(0, np.int64), outputs=outputs, pad_id=0, max_length=64
     )
     student.set_attn_implementation("eager")
-    lessons = _Lessons(student, 32, config(hidden_weight=1.0, attention_weight=1.0)).eval()
+    model_in_training = _DistillationModel(
+        student, 32, config(hidden_weight=1.0, attention_weight=1.0)
+    ).eval()
     lengths = rows.lengths_N
     short, long = int(lengths.argmin()), int(lengths.argmax())
     assert lengths[short] < lengths[long]
@@ -178,18 +182,18 @@ def test_the_loss_does_not_see_padding(student, teacher, rows, tmp_path):
         ]
         batch = collate(items)
         with torch.inference_mode():
-            return float(lessons(**batch)["loss"])
+            return float(model_in_training(**batch)["loss"])
 
-    soft_only = _Lessons(student, 32, config()).eval()
+    soft_only = _DistillationModel(student, 32, config()).eval()
     assert losses(short) != pytest.approx(losses(long), rel=1e-2)
-    lessons.weights = soft_only.weights
+    model_in_training.weights = soft_only.weights
     together = losses(short, long)
     assert together == pytest.approx((losses(short) + losses(long)) / 2, rel=1e-5)
-    lessons.weights = config(hidden_weight=1.0, attention_weight=1.0)
+    model_in_training.weights = config(hidden_weight=1.0, attention_weight=1.0)
     assert losses(short, short) == pytest.approx(losses(short), rel=1e-5)
     weights = lengths[[short, long]] / lengths[[short, long]].sum()
-    lessons.weights = SimpleNamespace(
-        **{**vars(lessons.weights), "hard_weight": 1.0}
+    model_in_training.weights = SimpleNamespace(
+        **{**vars(model_in_training.weights), "hard_weight": 1.0}
     )  # layers only
     expected = weights[0] * losses(short) + weights[1] * losses(long)
     assert losses(short, long) == pytest.approx(expected, rel=1e-5)
@@ -264,7 +268,7 @@ def test_relu_replaces_gelu_in_the_layers_alone(make_teacher, rows, architecture
     assert sum(kind.startswith("GELU") for kind in kinds) == (architecture == "Electra")  # its head
     config_names = {"activation", "hidden_act"}
     assert "relu" in {getattr(changed.config, name, None) for name in config_names}
-    assert not np.allclose(teacher_logits(model, rows), teacher_logits(changed, rows), atol=1e-3)
+    assert not np.allclose(predict_logits(model, rows), predict_logits(changed, rows), atol=1e-3)
 
 
 @pytest.mark.parametrize(

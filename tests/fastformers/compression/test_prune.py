@@ -18,9 +18,9 @@ transformers = pytest.importorskip("transformers")
 from fastformers.compression import prune as prune_module  # noqa: E402
 from fastformers.compression.prune import measure_importance, prune_model  # noqa: E402
 from fastformers.export.read_absolute import read_encoder  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.layers import layer_parts  # noqa: E402
-from fastformers.models.loading import load_teacher  # noqa: E402
+from fastformers.models.loading import load_model  # noqa: E402
 from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
 
 UNEVEN = PruningPlan(
@@ -66,7 +66,7 @@ def check_graph(model, path, rows):
     """The graph of a model gives its logits, which differ between rows; returns them."""
     write_graph(read_encoder(model), path, text_pairs=True)
     engine = OnnxEngine(path)
-    logits_NC = teacher_logits(model, rows)
+    logits_NC = predict_logits(model, rows)
     for row in range(len(rows)):
         this = np.array([row])
         logits_BC = engine.run(rows.batch_ids(this), rows.batch_types(this))
@@ -102,25 +102,25 @@ def num_heads_known(layer):
 def test_a_pruned_model_exports_saves_loads_and_prunes_again(make_prunable, pairs, tmp_path):
     model = make_prunable()
     pruned = prune_model(model, UNEVEN)
-    expected_NC = teacher_logits(masked(model, UNEVEN), pairs)
+    expected_NC = predict_logits(masked(model, UNEVEN), pairs)
     logits_NC = check_graph(pruned, tmp_path / "pruned.onnx", pairs)
     np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-5)
-    assert np.abs(logits_NC - teacher_logits(model, pairs)).max() > 0.01
+    assert np.abs(logits_NC - predict_logits(model, pairs)).max() > 0.01
 
     pruned.save_pretrained(tmp_path / "pruned")
-    loaded = load_teacher(tmp_path / "pruned")
+    loaded = load_model(tmp_path / "pruned")
     assert type(loaded) is type(model)
     check_same_weights(loaded, pruned)
-    np.testing.assert_allclose(teacher_logits(loaded, pairs), logits_NC, atol=1e-5)
+    np.testing.assert_allclose(predict_logits(loaded, pairs), logits_NC, atol=1e-5)
 
     again = prune_model(loaded, UNEVEN_AGAIN)
     assert [layer.shape for layer in layer_parts(again)] == UNEVEN_AGAIN.shapes
     assert [num_heads_known(layer) for layer in layer_parts(again)] == [2, 1, 1]
     logits_NC = check_graph(again, tmp_path / "again.onnx", pairs)
-    expected_NC = teacher_logits(masked(loaded, UNEVEN_AGAIN), pairs)
+    expected_NC = predict_logits(masked(loaded, UNEVEN_AGAIN), pairs)
     np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-5)
     again.save_pretrained(tmp_path / "again")
-    check_same_weights(load_teacher(tmp_path / "again"), again)
+    check_same_weights(load_model(tmp_path / "again"), again)
 
 
 def test_pruned_matrices_are_smaller_and_the_model_given_is_not(make_prunable):
@@ -140,9 +140,9 @@ def test_pruned_matrices_are_smaller_and_the_model_given_is_not(make_prunable):
 
 def test_a_pruned_model_runs_with_other_attention_and_learns(make_prunable, rows):
     pruned = prune_model(make_prunable(), UNEVEN)
-    fused_NC = teacher_logits(pruned, rows)
+    fused_NC = predict_logits(pruned, rows)
     pruned.set_attn_implementation("eager")
-    np.testing.assert_allclose(teacher_logits(pruned, rows), fused_NC, atol=1e-5)
+    np.testing.assert_allclose(predict_logits(pruned, rows), fused_NC, atol=1e-5)
 
     pruned.set_attn_implementation("sdpa")
     ids_BT = torch.from_numpy(rows.slice(0, 1).batch_ids(np.array([0])))
@@ -280,7 +280,7 @@ def test_a_head_that_nothing_reads_goes_first(make_bert, rows):
         gone = [np.setdiff1d(np.arange(4), heads).tolist() for heads in plan.heads]
         assert gone == [[2], [0], [3]]
     pruned = prune_model(model, plan)
-    np.testing.assert_allclose(teacher_logits(pruned, rows), teacher_logits(model, rows), atol=1e-5)
+    np.testing.assert_allclose(predict_logits(pruned, rows), predict_logits(model, rows), atol=1e-5)
 
 
 def test_neurons_that_nothing_reads_go_first_and_change_nothing(make_bert, rows):
@@ -293,7 +293,7 @@ def test_neurons_that_nothing_reads_go_first_and_change_nothing(make_bert, rows)
     plan = plan_pruning(importance, prune_heads=0, prune_ffn=1 / 3)
     assert plan.shapes == [LayerShape(num_heads=4, ffn_width=32)] * 3
     pruned = prune_model(model, plan)
-    np.testing.assert_allclose(teacher_logits(pruned, rows), teacher_logits(model, rows), atol=1e-5)
+    np.testing.assert_allclose(predict_logits(pruned, rows), predict_logits(model, rows), atol=1e-5)
 
 
 def test_rounds_through_the_disk_know_what_the_model_once_was(make_bert, rows, tmp_path):
@@ -303,7 +303,7 @@ def test_rounds_through_the_disk_know_what_the_model_once_was(make_bert, rows, t
         assert importance.unpruned == LayerShape(num_heads=4, ffn_width=48)
         plan = plan_pruning(importance, prune_heads=share, prune_ffn=share)
         prune_model(model, plan).save_pretrained(tmp_path)
-        model = load_teacher(tmp_path)
+        model = load_model(tmp_path)
         shape = LayerShape(num_heads=num_heads, ffn_width=ffn_width)
         assert [layer.shape for layer in layer_parts(model)] == [shape] * 3
 
@@ -375,21 +375,21 @@ def test_shapes_that_make_no_sense_are_refused(make_bert, tmp_path, layers):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "pruned_layers": layers}))
     with pytest.raises(InputError, match=rf"{tmp_path}: config\.json"):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
 
 
 def test_a_pruned_encoder_without_classifier_is_refused(make_bert, tmp_path):
     model = make_bert()
     prune_model(model, UNEVEN).base_model.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"not fine-tuned as a classifier: .*classifier\.bias"):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
 
 
 def test_a_pruned_model_in_half_precision_is_read_as_float(make_bert, rows, tmp_path):
     pruned = prune_model(make_bert(), UNEVEN)
     copy.deepcopy(pruned).half().save_pretrained(tmp_path)
-    loaded = load_teacher(tmp_path)
+    loaded = load_model(tmp_path)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     np.testing.assert_allclose(
-        teacher_logits(loaded, rows), teacher_logits(pruned, rows), atol=0.05
+        predict_logits(loaded, rows), predict_logits(pruned, rows), atol=0.05
     )

@@ -6,7 +6,7 @@ from fastformers.inference.tokenizer import Tokenizer
 torch = pytest.importorskip("torch")
 
 from fastformers.compression.quality import Quality, measure_quality, quality_drop  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
 
 
 def one_hot(*classes):
@@ -66,5 +66,5 @@ def test_teacher_logits_are_those_of_padded_batches_in_row_order(
     types = {"token_type_ids": inputs[1]} if architecture == "Bert" else {}
     with torch.no_grad():
         expected_NC = model(input_ids=inputs[0], attention_mask=inputs[2], **types).logits.numpy()
-    np.testing.assert_allclose(teacher_logits(model, rows), expected_NC, atol=1e-4)
+    np.testing.assert_allclose(predict_logits(model, rows), expected_NC, atol=1e-4)
     assert expected_NC.std(axis=0).min() > 0.01

@@ -11,7 +11,7 @@ from fastformers.inference.onnx_files import measure_graph_bytes, weights_path
 
 torch = pytest.importorskip("torch")
 
-from fastformers.compression.artifact import Draft  # noqa: E402
+from fastformers.compression.artifact import ModelArtifact  # noqa: E402
 from fastformers.compression.quality import QualityGate  # noqa: E402
 from fastformers.compression.recipe import Stage, run_recipe  # noqa: E402
 from fastformers.compression.stages import (  # noqa: E402
@@ -26,9 +26,9 @@ EVAL = Path("eval.csv")
 
 
 @pytest.fixture
-def draft(make_teacher, tokenizer_json, make_texts, tmp_path):
+def artifact(make_teacher, tokenizer_json, make_texts, tmp_path):
     train = Examples(texts=make_texts(64, seed=1), text_pairs=None, labels=["no"] * 64)
-    draft = Draft(
+    artifact = ModelArtifact(
         key="teacher",
         model=make_teacher(labels=NAMES),
         tokenizer_json=tokenizer_json,
@@ -38,31 +38,31 @@ def draft(make_teacher, tokenizer_json, make_texts, tmp_path):
         train_path=Path("train.csv"),
         work=tmp_path / "work",
     )
-    balance(draft)
-    return draft
+    balance(artifact)
+    return artifact
 
 
-def balance(draft):
+def balance(artifact):
     """Shift the teacher's bias so that it says yes and no about as often."""
-    logits_NC = draft.logits(draft.train)
+    logits_NC = artifact.logits(artifact.train)
     with torch.no_grad():
-        draft.model.classifier.bias[1] += float(np.median(logits_NC[:, 0] - logits_NC[:, 1]))
+        artifact.model.classifier.bias[1] += float(np.median(logits_NC[:, 0] - logits_NC[:, 1]))
 
 
 @pytest.fixture
-def evaluation(draft, make_texts):
+def evaluation(artifact, make_texts):
     """Texts with the teacher's own answers, every fourth one wrong."""
     texts = make_texts(80, seed=2)
     examples = Examples(texts=texts, text_pairs=None, labels=["no"] * 80)
-    classes_N = draft.logits(examples).argmax(axis=1)
+    classes_N = artifact.logits(examples).argmax(axis=1)
     assert 20 < classes_N.sum() < 60
     classes_N[::4] = 1 - classes_N[::4]
     return replace(examples, labels=[NAMES[index] for index in classes_N])
 
 
-def run(draft, stages, evaluation, *, max_accuracy_drop=100.0, **options):
-    gate = QualityGate(draft, evaluation, EVAL, max_accuracy_drop=max_accuracy_drop)
-    last, qualities = run_recipe(draft, stages, gate, **options)
+def run(artifact, stages, evaluation, *, max_accuracy_drop=100.0, **options):
+    gate = QualityGate(artifact, evaluation, EVAL, max_accuracy_drop=max_accuracy_drop)
+    last, qualities = run_recipe(artifact, stages, gate, **options)
     gate.check(qualities[-1])
     return last, qualities
 
@@ -71,12 +71,12 @@ def to_int8():
     return quantize_stage(dynamic=False, min_agreement=0.99)
 
 
-def stage(name, change=lambda draft: draft, *, requires=None, ensures=None):
+def stage(name, change=lambda artifact: artifact, *, requires=None, ensures=None):
     return Stage(
         name=name,
         settings={},
-        requires=requires or (lambda draft: None),
-        run=lambda draft, directory, on_progress: change(draft),
+        requires=requires or (lambda artifact: None),
+        run=lambda artifact, directory, on_progress: change(artifact),
         ensures=ensures or (lambda before, after: None),
     )
 
@@ -85,22 +85,22 @@ def fail(*drafts):
     raise FastformersError("no good")
 
 
-def turn_answers_around(draft):
-    model = copy.deepcopy(draft.model)
+def turn_answers_around(artifact):
+    model = copy.deepcopy(artifact.model)
     with torch.no_grad():
         model.classifier.weight.neg_()
         model.classifier.bias.neg_()
-    return replace(draft, model=model)
+    return replace(artifact, model=model)
 
 
-def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evaluation):
+def test_quality_is_measured_before_the_first_stage_and_after_each(artifact, evaluation):
     seen = []
     stages = [
         trim_vocabulary_stage(104),
         export_stage(),
         to_int8(),
     ]
-    last, qualities = run(draft, stages, evaluation, on_stage=seen.append)
+    last, qualities = run(artifact, stages, evaluation, on_stage=seen.append)
     assert seen == qualities
     assert [quality.stage for quality in qualities] == [
         "teacher",
@@ -123,9 +123,9 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(draft, evalua
     assert agreeing.mean() == qualities[3].quality
 
 
-def test_agreement_is_with_the_teacher_not_with_the_stage_before(draft, evaluation):
+def test_agreement_is_with_the_teacher_not_with_the_stage_before(artifact, evaluation):
     stages = [stage("turn", turn_answers_around), stage("rest")]
-    _, qualities = run(draft, stages, evaluation)
+    _, qualities = run(artifact, stages, evaluation)
     assert [quality.agreement for quality in qualities] == [1, 0, 0]
     assert [quality.quality for quality in qualities] == [0.75, 0.25, 0.25]
 
@@ -165,27 +165,27 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(draft, evaluati
         ),
     ],
 )
-def test_stages_out_of_order_are_refused_with_those_before(draft, evaluation, stages, message):
+def test_stages_out_of_order_are_refused_with_those_before(artifact, evaluation, stages, message):
     with pytest.raises(StageError, match=message):
-        run(draft, stages, evaluation)
+        run(artifact, stages, evaluation)
 
 
 @pytest.mark.parametrize("condition", ["requires", "ensures"])
-def test_a_broken_condition_names_its_stage_and_those_before(draft, evaluation, condition):
+def test_a_broken_condition_names_its_stage_and_those_before(artifact, evaluation, condition):
     with pytest.raises(StageError, match=r"stage bad \(after teacher, fine\): no good") as caught:
-        run(draft, [stage("fine"), stage("bad", **{condition: fail})], evaluation)
+        run(artifact, [stage("fine"), stage("bad", **{condition: fail})], evaluation)
     assert type(caught.value.__cause__) is FastformersError
 
 
-def test_a_stage_that_may_not_start_does_not_run(draft, evaluation):
+def test_a_stage_that_may_not_start_does_not_run(artifact, evaluation):
     with pytest.raises(StageError, match="no good"):
-        run(draft, [stage("bad", pytest.fail, requires=fail)], evaluation)
+        run(artifact, [stage("bad", pytest.fail, requires=fail)], evaluation)
 
 
-def test_an_export_that_differs_from_pytorch_is_found(draft, evaluation, monkeypatch):
+def test_an_export_that_differs_from_pytorch_is_found(artifact, evaluation, monkeypatch):
     def read_wrongly(model):
         encoder = read_encoder(model)
-        return replace(encoder, places_PE=encoder.places_PE[::-1])
+        return replace(encoder, position_embeddings_PE=encoder.position_embeddings_PE[::-1])
 
     from fastformers.compression import stages
 
@@ -193,10 +193,10 @@ def test_an_export_that_differs_from_pytorch_is_found(draft, evaluation, monkeyp
     monkeypatch.setattr(stages, "read_encoder", read_wrongly)
     message = r"stage export \(after teacher\): the graph's logits are off PyTorch's by"
     with pytest.raises(StageError, match=message):
-        run(draft, [export_stage()], evaluation)
+        run(artifact, [export_stage()], evaluation)
 
 
-def test_a_model_beyond_the_numbers_of_float16_is_found(draft, evaluation, monkeypatch):
+def test_a_model_beyond_the_numbers_of_float16_is_found(artifact, evaluation, monkeypatch):
     from fastformers.compression import stages
 
     read_encoder = stages.read_encoder
@@ -204,144 +204,146 @@ def test_a_model_beyond_the_numbers_of_float16_is_found(draft, evaluation, monke
     def read_shifted(model):
         encoder = read_encoder(model)
         layer = encoder.layers[0]
-        norm = replace(layer.attention_norm, shift=layer.attention_norm.shift + np.float32(1e5))
+        norm = replace(layer.attention_norm, bias=layer.attention_norm.bias + np.float32(1e5))
         return replace(encoder, layers=(replace(layer, attention_norm=norm),))
 
-    def shift(draft):
+    def shift(artifact):
         monkeypatch.setattr(stages, "read_encoder", read_shifted)
-        return draft
+        return artifact
 
     with pytest.raises(StageError, match=r"stage float16 .* beyond 65,504"):
-        run(draft, [export_stage(), stage("shift", shift), float16_stage()], evaluation)
+        run(artifact, [export_stage(), stage("shift", shift), float16_stage()], evaluation)
 
 
-def test_a_teacher_that_is_not_finite_is_found(draft, evaluation):
+def test_a_teacher_that_is_not_finite_is_found(artifact, evaluation):
     with torch.no_grad():
-        draft.model.classifier.bias.fill_(np.nan)
+        artifact.model.classifier.bias.fill_(np.nan)
     with pytest.raises(StageError, match="stage export"):
-        run(draft, [export_stage()], evaluation)
+        run(artifact, [export_stage()], evaluation)
 
 
-def test_a_recipe_that_loses_too_much_is_refused(draft, evaluation):
+def test_a_recipe_that_loses_too_much_is_refused(artifact, evaluation):
     message = r"turn: accuracy 25\.00 is 50\.00 points below the teacher's 75\.00"
     with pytest.raises(QualityError, match=message):
-        run(draft, [stage("turn", turn_answers_around)], evaluation, max_accuracy_drop=49.9)
+        run(artifact, [stage("turn", turn_answers_around)], evaluation, max_accuracy_drop=49.9)
 
 
-def test_a_stage_may_win_back_what_one_before_it_lost(draft, evaluation):
+def test_a_stage_may_win_back_what_one_before_it_lost(artifact, evaluation):
     stages = [stage("turn", turn_answers_around), stage("turn back", turn_answers_around)]
-    _, qualities = run(draft, stages, evaluation, max_accuracy_drop=0)
+    _, qualities = run(artifact, stages, evaluation, max_accuracy_drop=0)
     assert [quality.quality for quality in qualities] == [0.75, 0.25, 0.75]
 
 
-def test_a_recipe_that_was_interrupted_goes_on_where_it_was(draft, evaluation):
+def test_a_recipe_that_was_interrupted_goes_on_where_it_was(artifact, evaluation):
     ran = []
 
     def log(name):
-        def change(draft):
+        def change(artifact):
             ran.append(name)
             if name == "cut" and ran.count("cut") == 1:
                 raise KeyboardInterrupt
-            return turn_answers_around(draft)
+            return turn_answers_around(artifact)
 
         return stage(name, change)
 
     stages = [trim_vocabulary_stage(90), log("turn"), log("cut"), export_stage()]
     with pytest.raises(KeyboardInterrupt):
-        run(draft, stages, evaluation)
-    resumed, qualities = run(draft, stages, evaluation)
+        run(artifact, stages, evaluation)
+    resumed, qualities = run(artifact, stages, evaluation)
     assert ran == ["turn", "cut", "cut"]
-    again, read = run(draft, stages, evaluation)
+    again, read = run(artifact, stages, evaluation)
     assert (len(ran), read) == (3, qualities)
     np.testing.assert_array_equal(again.logits(evaluation), resumed.logits(evaluation))
     assert again.model.config.vocab_size == 90
 
 
-def test_a_graph_kept_without_its_weights_is_laid_again(draft, evaluation):
-    first, _ = run(draft, [export_stage()], evaluation)
+def test_a_graph_kept_without_its_weights_is_laid_again(artifact, evaluation):
+    first, _ = run(artifact, [export_stage()], evaluation)
     expected_NC = first.logits(evaluation)
     weights_path(first.graph).unlink()
-    again, _ = run(draft, [export_stage()], evaluation)
+    again, _ = run(artifact, [export_stage()], evaluation)
     assert again.graph == first.graph
     np.testing.assert_array_equal(again.logits(evaluation), expected_NC)
 
 
-def test_a_graph_laid_by_other_code_is_laid_again(draft, evaluation, monkeypatch):
+def test_a_graph_laid_by_other_code_is_laid_again(artifact, evaluation, monkeypatch):
     from fastformers.compression import stages
 
-    first, _ = run(draft, [export_stage(), to_int8()], evaluation)
-    same, _ = run(draft, [export_stage(), to_int8()], evaluation)
+    first, _ = run(artifact, [export_stage(), to_int8()], evaluation)
+    same, _ = run(artifact, [export_stage(), to_int8()], evaluation)
     monkeypatch.setattr(stages, "_GRAPH_MODULES", ("export/graph",))
-    other, _ = run(draft, [export_stage(), to_int8()], evaluation)
+    other, _ = run(artifact, [export_stage(), to_int8()], evaluation)
     assert same.graph == first.graph != other.graph
 
 
-def test_other_settings_or_another_beginning_are_other_work(draft, evaluation):
+def test_other_settings_or_another_beginning_are_other_work(artifact, evaluation):
     ran = []
-    note = stage("note", lambda draft: ran.append(draft.model.config.vocab_size) or draft)
+    note = stage("note", lambda artifact: ran.append(artifact.model.config.vocab_size) or artifact)
     for max_words in (90, 91, 90):
-        run(draft, [trim_vocabulary_stage(max_words), note], evaluation)
+        run(artifact, [trim_vocabulary_stage(max_words), note], evaluation)
     assert ran == [90, 91]
 
 
-def test_the_allowance_is_for_the_whole_recipe(draft, evaluation):
-    def favor_yes(draft):
-        model = copy.deepcopy(draft.model)
+def test_the_allowance_is_for_the_whole_recipe(artifact, evaluation):
+    def favor_yes(artifact):
+        model = copy.deepcopy(artifact.model)
         with torch.no_grad():
             model.classifier.bias[1] += 0.4
-        return replace(draft, model=model)
+        return replace(artifact, model=model)
 
     stages = [stage("one", favor_yes), stage("two", favor_yes)]
-    _, qualities = run(draft, stages, evaluation)
+    _, qualities = run(artifact, stages, evaluation)
     teacher, one, two = (100 * quality.quality for quality in qualities)
     assert teacher > one > two
-    run(draft, stages, evaluation, max_accuracy_drop=teacher - two)
+    run(artifact, stages, evaluation, max_accuracy_drop=teacher - two)
     with pytest.raises(QualityError, match="two: accuracy"):
-        run(draft, stages, evaluation, max_accuracy_drop=max(teacher - one, one - two))
+        run(artifact, stages, evaluation, max_accuracy_drop=max(teacher - one, one - two))
 
 
-def test_labels_that_the_model_does_not_have_are_named(draft, evaluation):
+def test_labels_that_the_model_does_not_have_are_named(artifact, evaluation):
     other = replace(evaluation, labels=["no"] * 79 + ["perhaps"])
     with pytest.raises(InputError, match=r"eval\.csv: label 'perhaps' is not one of .*\(no, yes\)"):
-        run(draft, [], other)
+        run(artifact, [], other)
 
 
-def test_a_mistake_of_the_user_inside_a_stage_stays_one(draft, evaluation):
+def test_a_mistake_of_the_user_inside_a_stage_stays_one(artifact, evaluation):
     with pytest.raises(InputError, match="--trim-vocabulary 9: give at least 85"):
-        run(draft, [trim_vocabulary_stage(9)], evaluation)
+        run(artifact, [trim_vocabulary_stage(9)], evaluation)
 
 
 @pytest.mark.parametrize(
     ("architecture", "shape"), [("Bert", {}), ("Roberta", {"max_position_embeddings": 66})]
 )
 def test_more_tokens_than_positions_are_refused(
-    draft, evaluation, make_teacher, architecture, shape
+    artifact, evaluation, make_teacher, architecture, shape
 ):
     model = make_teacher(architecture, labels=NAMES, **shape)
     long = replace(evaluation, texts=["cat " * 200] * 80)
     with pytest.raises(InputError, match="--max-length 65: the teacher has 64 positions"):
-        run(replace(draft, model=model, max_length=65), [export_stage()], long)
+        run(replace(artifact, model=model, max_length=65), [export_stage()], long)
 
 
-def test_a_trimmed_model_has_an_embedding_for_every_token(draft, evaluation):
-    last, _ = run(draft, [trim_vocabulary_stage(90), export_stage()], evaluation)
+def test_a_trimmed_model_has_an_embedding_for_every_token(artifact, evaluation):
+    last, _ = run(artifact, [trim_vocabulary_stage(90), export_stage()], evaluation)
     assert last.model.config.vocab_size == 90
     assert np.isfinite(last.logits(evaluation)).all()
 
 
-def test_a_kept_model_is_a_directory_of_its_own(draft, evaluation):
+def test_a_kept_model_is_a_directory_of_its_own(artifact, evaluation):
     transformers = pytest.importorskip("transformers")
-    last, _ = run(draft, [trim_vocabulary_stage(90)], evaluation)
-    (directory,) = draft.work.glob("trim_vocabulary-*/model")
+    last, _ = run(artifact, [trim_vocabulary_stage(90)], evaluation)
+    (directory,) = artifact.work.glob("trim_vocabulary-*/model")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(directory)
-    assert model.config.vocab_size == last.model.config.vocab_size < draft.model.config.vocab_size
+    assert (
+        model.config.vocab_size == last.model.config.vocab_size < artifact.model.config.vocab_size
+    )
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     encoded = tokenizer(evaluation.texts, truncation=True, max_length=last.max_length)
     expected = last.tokenize(evaluation).ids.tolist()
     assert [word for row in encoded["input_ids"] for word in row] == expected
 
 
-def test_the_draft_that_went_in_is_not_changed(draft, evaluation):
-    before_NC = draft.logits(evaluation)
-    run(draft, [trim_vocabulary_stage(90), export_stage()], evaluation)
-    np.testing.assert_array_equal(draft.logits(evaluation), before_NC)
+def test_the_draft_that_went_in_is_not_changed(artifact, evaluation):
+    before_NC = artifact.logits(evaluation)
+    run(artifact, [trim_vocabulary_stage(90), export_stage()], evaluation)
+    np.testing.assert_array_equal(artifact.logits(evaluation), before_NC)

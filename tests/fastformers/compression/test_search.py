@@ -19,7 +19,7 @@ def walk(monkeypatch):
             shape = config.student_layers or 6, config.prune_ffn
             return SimpleNamespace(
                 shape=shape,
-                holds=holds(*shape),
+                passes=holds(*shape),
                 seconds_per_million=shape[0] * (1 - shape[1]),
                 qualities=(SimpleNamespace(stage="quantize"),),
             )

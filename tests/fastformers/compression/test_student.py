@@ -14,9 +14,9 @@ transformers = pytest.importorskip("transformers")
 from fastformers.compression.prune import measure_importance, prune_model  # noqa: E402
 from fastformers.compression.student import cut_layers, cut_width, spread_layers  # noqa: E402
 from fastformers.export.read_absolute import read_encoder  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.layers import layer_parts  # noqa: E402
-from fastformers.models.loading import load_teacher  # noqa: E402
+from fastformers.models.loading import load_model  # noqa: E402
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def check_standard(student, path, rows):
     loaded, report = auto_class.from_pretrained(path, output_loading_info=True)
     assert not (report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"])
     assert type(loaded) is type(student)
-    logits_NC = teacher_logits(student, rows)
-    np.testing.assert_allclose(teacher_logits(loaded.eval(), rows), logits_NC, atol=1e-5)
+    logits_NC = predict_logits(student, rows)
+    np.testing.assert_allclose(predict_logits(loaded.eval(), rows), logits_NC, atol=1e-5)
     write_graph(read_encoder(loaded), path / "model.onnx", text_pairs=False)
     first = np.array([0])
     got = OnnxEngine(path / "model.onnx").run(rows.batch_ids(first), rows.batch_types(first))
@@ -83,10 +83,10 @@ def test_a_layer_that_does_nothing_can_be_cut(make_teacher, rows):
         for norm in (before, idle.attention_norm, idle.ffn_norm):
             norm.weight.fill_(1)
             norm.bias.zero_()
-    whole_NC = teacher_logits(teacher, rows)
-    without_NC = teacher_logits(cut_layers(teacher, [0, 2]), rows)
+    whole_NC = predict_logits(teacher, rows)
+    without_NC = predict_logits(cut_layers(teacher, [0, 2]), rows)
     np.testing.assert_allclose(without_NC, whole_NC, atol=1e-4)
-    assert np.abs(teacher_logits(cut_layers(teacher, [0, 1]), rows) - whole_NC).max() > 0.01
+    assert np.abs(predict_logits(cut_layers(teacher, [0, 1]), rows) - whole_NC).max() > 0.01
 
 
 def test_layers_of_a_pruned_teacher_keep_their_shapes(make_teacher, rows, tmp_path):
@@ -96,10 +96,10 @@ def test_layers_of_a_pruned_teacher_keep_their_shapes(make_teacher, rows, tmp_pa
     assert len(set(map(str, plan.shapes))) == 3
     student = cut_layers(prune_model(teacher, plan), [2, 0])
     student.save_pretrained(tmp_path)
-    loaded = load_teacher(tmp_path)
+    loaded = load_model(tmp_path)
     assert [layer.shape for layer in layer_parts(loaded)] == [plan.shapes[2], plan.shapes[0]]
     np.testing.assert_allclose(
-        teacher_logits(loaded, rows), teacher_logits(student, rows), atol=1e-5
+        predict_logits(loaded, rows), predict_logits(student, rows), atol=1e-5
     )
 
 
@@ -120,7 +120,7 @@ def test_a_narrow_student_is_a_standard_model(make_prunable, rows, tmp_path):
     check_standard(student, tmp_path, rows)
     # It can be pruned like any other.
     plan = plan_pruning(measure_importance(student, rows), prune_heads=0.5, prune_ffn=0.5)
-    assert np.isfinite(teacher_logits(prune_model(student, plan), rows)).all()
+    assert np.isfinite(predict_logits(prune_model(student, plan), rows)).all()
 
 
 @pytest.mark.parametrize("embedding_size", [8, 32])
@@ -178,7 +178,7 @@ def test_dimensions_heads_and_head_units_that_are_idle_go_and_nothing_changes(ma
         for norm in norms:
             norm.weight *= shrink
     np.testing.assert_allclose(
-        teacher_logits(student, rows), teacher_logits(teacher, rows), atol=1e-3
+        predict_logits(student, rows), predict_logits(teacher, rows), atol=1e-3
     )
 
 

@@ -34,8 +34,13 @@ def lay(encoder_factory, tmp_path):
     def write(*, max_length, **fields):
         encoder = encoder_factory(num_layers=3)
         layers = tuple(replace(layer, **fields) for layer in encoder.layers)
-        places_PE = None if fields else encoder.places_PE
-        encoder = replace(encoder, max_length=max_length, layers=layers, places_PE=places_PE)
+        position_embeddings_PE = None if fields else encoder.position_embeddings_PE
+        encoder = replace(
+            encoder,
+            max_length=max_length,
+            layers=layers,
+            position_embeddings_PE=position_embeddings_PE,
+        )
         write_graph(encoder, tmp_path / "model.onnx", text_pairs=False)
         return tmp_path / "model.onnx"
 

@@ -21,7 +21,7 @@ def norm(values, parameters):
         return values
     centered = values - values.mean(axis=-1, keepdims=True)
     variance = np.square(centered).mean(axis=-1, keepdims=True)
-    return centered / np.sqrt(variance + parameters.epsilon) * parameters.gain + parameters.shift
+    return centered / np.sqrt(variance + parameters.epsilon) * parameters.weight + parameters.bias
 
 
 def linear(values, parameters):
@@ -92,15 +92,15 @@ def offset_scores(layer, head, query_Td, key_Td):
 
 def reference_logits(encoder, ids_T, types_T, ranges=None):
     """The encoder as the papers have it, in float64: every layer on every token."""
-    words_VE = encoder.words_VE
+    token_embeddings_VE = encoder.token_embeddings_VE
     if ranges:
-        steps_VE, scale_V = quantize_words(words_VE)
-        words_VE = steps_VE * scale_V[:, None]
-    hidden_TD = words_VE[ids_T].astype(np.float64)
-    if encoder.places_PE is not None:
-        hidden_TD = hidden_TD + encoder.places_PE[: len(ids_T)]
-    if encoder.types_KE is not None:
-        hidden_TD = hidden_TD + encoder.types_KE[types_T]
+        steps_VE, scale_V = quantize_words(token_embeddings_VE)
+        token_embeddings_VE = steps_VE * scale_V[:, None]
+    hidden_TD = token_embeddings_VE[ids_T].astype(np.float64)
+    if encoder.position_embeddings_PE is not None:
+        hidden_TD = hidden_TD + encoder.position_embeddings_PE[: len(ids_T)]
+    if encoder.token_types_KE is not None:
+        hidden_TD = hidden_TD + encoder.token_types_KE[types_T]
     if encoder.project_first:
         hidden_TD = linear(hidden_TD, encoder.projection)
     hidden_TD = norm(hidden_TD, encoder.embedding_norm)
@@ -190,23 +190,27 @@ def make_variant(encoder_factory, kind):
         return replace(encoder, layers=(prune(first, 3), prune(last, 1)))
     if kind == "narrow embeddings":
         narrow = encoder_factory(width=16)
-        projection = Linear(weight=encoder.words_VE[:16], bias=encoder.places_PE[0])
+        projection = Linear(
+            weight=encoder.token_embeddings_VE[:16], bias=encoder.position_embeddings_PE[0]
+        )
         return replace(
             encoder,
-            words_VE=narrow.words_VE,
-            places_PE=narrow.places_PE,
-            types_KE=narrow.types_KE,
+            token_embeddings_VE=narrow.token_embeddings_VE,
+            position_embeddings_PE=narrow.position_embeddings_PE,
+            token_types_KE=narrow.token_types_KE,
             embedding_norm=narrow.embedding_norm,
             projection=projection,
         )
     if kind == "relu":
         return replace(encoder, activation="relu", head=replace(encoder.head, activation="gelu"))
     if kind == "no types":
-        return replace(encoder, types_KE=None)
+        return replace(encoder, token_types_KE=None)
     if kind == "no places":
-        return replace(encoder, places_PE=None)
+        return replace(encoder, position_embeddings_PE=None)
     if kind == "projected before the norm":
-        projection = Linear(weight=encoder.words_VE[:32], bias=encoder.places_PE[0])
+        projection = Linear(
+            weight=encoder.token_embeddings_VE[:32], bias=encoder.position_embeddings_PE[0]
+        )
         return replace(encoder, projection=projection, project_first=True)
     if kind in ("mean", "all at once"):
         encoder = replace(encoder, pooling="mean")

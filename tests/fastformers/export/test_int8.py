@@ -50,12 +50,12 @@ def test_a_large_weight_beside_small_ones_has_nearly_all_steps():
 
 
 @given(weights)
-def test_a_word_has_all_steps(words_VE):
-    steps_VE, scale_V = quantize_words(words_VE)
+def test_a_word_has_all_steps(token_embeddings_VE):
+    steps_VE, scale_V = quantize_words(token_embeddings_VE)
     largest = np.abs(steps_VE.astype(int)).max(axis=1)
     assert set(largest.tolist()) <= {0, 127}
     assert (
-        np.abs(steps_VE * scale_V[:, None].astype(np.float64) - words_VE)
+        np.abs(steps_VE * scale_V[:, None].astype(np.float64) - token_embeddings_VE)
         <= 0.5001 * scale_V[:, None]
     ).all()
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.export.read_absolute import read_encoder  # noqa: E402
-from fastformers.models.loading import class_names, label_names, load_teacher, task_of  # noqa: E402
+from fastformers.models.loading import class_names, label_names, load_model, task_of  # noqa: E402
 
 FIVE = ["Bert", "Roberta", "XLMRoberta", "DistilBert", "Electra"]
 SUPPORTED = "bert, deberta-v2, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta"
@@ -85,7 +85,7 @@ def test_positions_are_those_left_for_tokens(make_teacher):
 def test_a_saved_teacher_loads_as_it_was(make_teacher, tmp_path, architecture):
     model = make_teacher(architecture, labels=("bad", "good"), **SHAPES.get(architecture, {}))
     model.save_pretrained(tmp_path)
-    loaded = load_teacher(tmp_path)
+    loaded = load_model(tmp_path)
     ids_BT = np.random.default_rng(0).integers(2, 100, (4, 9))
     np.testing.assert_array_equal(pytorch_logits(loaded, ids_BT), pytorch_logits(model, ids_BT))
     assert not loaded.training
@@ -94,19 +94,21 @@ def test_a_saved_teacher_loads_as_it_was(make_teacher, tmp_path, architecture):
 
 def test_a_teacher_in_half_precision_is_read_as_float(make_teacher, tmp_path):
     make_teacher().half().save_pretrained(tmp_path / "half")
-    model = load_teacher(tmp_path / "half")
-    assert read_encoder(model).words_VE.dtype == np.float32
+    model = load_model(tmp_path / "half")
+    assert read_encoder(model).token_embeddings_VE.dtype == np.float32
     check_equal(model, tmp_path / "model.onnx", text_pairs=False)
 
 
 def test_weights_are_copied_not_shared(make_teacher):
     model = make_teacher(num_hidden_layers=1)
     encoder = read_encoder(model)
-    kept = [array.copy() for array in (encoder.words_VE, encoder.layers[0].up.bias)]
+    kept = [array.copy() for array in (encoder.token_embeddings_VE, encoder.layers[0].up.bias)]
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    for array, before in zip((encoder.words_VE, encoder.layers[0].up.bias), kept, strict=True):
+    for array, before in zip(
+        (encoder.token_embeddings_VE, encoder.layers[0].up.bias), kept, strict=True
+    ):
         np.testing.assert_array_equal(array, before)
 
 
@@ -122,31 +124,31 @@ def test_another_architecture_is_refused_by_name_with_the_list(tmp_path, name):
     with pytest.raises(
         InputError, match=f"teacher: architecture '{name}' is not one of {SUPPORTED}"
     ):
-        load_teacher(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]"])
 def test_a_config_that_names_no_architecture_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=str(tmp_path)):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
 
 
 def test_a_directory_without_model_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no config\.json; expected a Hugging Face model"):
-        load_teacher(tmp_path / "missing")
+        load_model(tmp_path / "missing")
 
 
 def test_a_config_without_weights_is_refused(make_teacher, tmp_path):
     make_teacher().config.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=str(tmp_path)):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
 
 
 def test_an_encoder_without_classifier_is_refused(make_teacher, tmp_path):
     make_teacher().bert.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"not fine-tuned as a classifier: .*classifier\.bias"):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_an_encoder_without_classifier_is_refused(make_teacher, tmp_path):
 )
 def test_a_saved_model_says_what_its_task_is(make_teacher, tmp_path, labels, fields, task):
     make_teacher(labels=labels, **fields).save_pretrained(tmp_path)
-    model = load_teacher(tmp_path)
+    model = load_model(tmp_path)
     assert task_of(model) == task
     assert label_names(model) == (labels if "classification" in task else ())
 
@@ -170,7 +172,7 @@ def test_a_saved_model_says_what_its_task_is(make_teacher, tmp_path, labels, fie
 def test_regression_of_several_numbers_is_refused(make_teacher, tmp_path):
     make_teacher(problem_type="regression").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="regression of 2 numbers; expected one"):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("architecture", FIVE)
@@ -178,7 +180,7 @@ def test_a_choice_is_exported_as_a_pair_with_one_output(make_teacher, tmp_path, 
     make_teacher(
         architecture, head="MultipleChoice", **SHAPES.get(architecture, {})
     ).save_pretrained(tmp_path / "saved")
-    model = load_teacher(tmp_path / "saved")
+    model = load_model(tmp_path / "saved")
     write_graph(read_encoder(model), tmp_path / "model.onnx", text_pairs=True)
     engine = OnnxEngine(tmp_path / "model.onnx")
     rng = np.random.default_rng(0)

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.export.read_absolute import read_encoder  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
-from fastformers.models.loading import load_teacher, max_positions  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.loading import load_model, max_positions  # noqa: E402
 
 LENGTHS = (*range(1, 20), 33, 63, 64)
 MPNET = {"max_position_embeddings": 66}  # two of them are never used
@@ -139,14 +139,14 @@ def test_a_saved_teacher_scores_real_pairs_as_pytorch_does(
 ):
     types = {"type_vocab_size": 2} if architecture == "DebertaV2" else {}
     make_teacher(architecture, **{**shape, **types}).save_pretrained(tmp_path)
-    model = load_teacher(tmp_path)
+    model = load_model(tmp_path)
     rows = Tokenizer(tokenizer_json, max_length=64).encode(make_texts(40), make_texts(40, seed=1))
     write_graph(read_encoder(model), tmp_path / "model.onnx", text_pairs=True)
-    expected_NC = teacher_logits(model, rows)
+    expected_NC = predict_logits(model, rows)
     np.testing.assert_allclose(run_graph(tmp_path / "model.onnx", rows), expected_NC, atol=2e-5)
     if types:  # they do matter
         rows.second_lengths_N[:] = 0
-        assert np.abs(teacher_logits(model, rows) - expected_NC).max() > 0.01
+        assert np.abs(predict_logits(model, rows) - expected_NC).max() > 0.01
 
 
 @pytest.mark.parametrize(("architecture", "shape"), THREE)

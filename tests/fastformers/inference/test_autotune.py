@@ -6,7 +6,7 @@ import pytest
 
 from fastformers.errors import BundleError, InputError
 from fastformers.inference import autotune
-from fastformers.inference.autotune import Tuning, check_installed, open_engine, tune
+from fastformers.inference.autotune import EngineChoice, check_installed, open_engine, tune
 from fastformers.inference.engine import OnnxEngine
 
 
@@ -47,20 +47,20 @@ def measured(monkeypatch):
 
 def test_the_bundles_own_measurement_counts_on_the_machine_that_made_it(bundle, tmp_path):
     chosen = tune(bundle, engine="onnxruntime", cache=tmp_path)
-    assert chosen == Tuning(engine="onnxruntime", max_batch_tokens=256)
+    assert chosen == EngineChoice(engine="onnxruntime", max_batch_tokens=256)
     assert not list(tmp_path.iterdir())
 
 
 def test_elsewhere_the_fastest_budget_is_measured_once(elsewhere, measured, tmp_path):
     for _ in range(2):
         chosen = tune(elsewhere, engine="onnxruntime", cache=tmp_path / "new")
-        assert chosen == Tuning(engine="onnxruntime", max_batch_tokens=512)
+        assert chosen == EngineChoice(engine="onnxruntime", max_batch_tokens=512)
     assert measured == ["onnxruntime"]
 
 
 def test_auto_takes_the_faster_engine_with_its_own_budget(bundle, measured, tmp_path):
     chosen = tune(bundle, engine="auto", cache=tmp_path)
-    assert chosen == Tuning(engine="openvino", max_batch_tokens=1024)
+    assert chosen == EngineChoice(engine="openvino", max_batch_tokens=1024)
     assert sorted(measured) == ["onnxruntime", "openvino"]
 
 
@@ -113,9 +113,9 @@ def test_openvino_computes_a_bundle_of_pairs_right(pair_bundle, tmp_path):
 
 def test_a_budget_that_was_asked_for_stays(elsewhere, measured, tmp_path):
     chosen = tune(elsewhere, engine="onnxruntime", max_batch_tokens=100, cache=tmp_path)
-    assert chosen == Tuning(engine="onnxruntime", max_batch_tokens=100)
+    assert chosen == EngineChoice(engine="onnxruntime", max_batch_tokens=100)
     assert measured == []
-    assert tune(elsewhere, engine="auto", max_batch_tokens=100, cache=tmp_path) == Tuning(
+    assert tune(elsewhere, engine="auto", max_batch_tokens=100, cache=tmp_path) == EngineChoice(
         engine="openvino", max_batch_tokens=100
     )
 

@@ -71,7 +71,7 @@ def test_a_gpu_that_does_not_start_is_refused_rather_than_replaced(bundle, monke
 FAULTS_OF_A_BATCH = """
 import resource, sys
 import numpy as np
-from fastformers import engine
+from fastformers.inference import engine
 
 if sys.argv[2] == "as glibc does":
     engine._keep_freed_memory = lambda: None

@@ -22,7 +22,7 @@ IDS = np.random.default_rng(0).integers(0, 2000, (16, 33))
 OPEN_AND_SHOW_MAPS = """
 import sys
 from pathlib import Path
-from fastformers.{module} import {engine}
+from fastformers.inference.{module} import {engine}
 engine = {engine}(Path(sys.argv[1]))
 print(Path("/proc/self/maps").read_text())
 """

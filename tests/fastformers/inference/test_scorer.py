@@ -285,7 +285,7 @@ def test_rows_of_nan_give_no_probability():
 
 def test_scoring_imports_neither_torch_nor_transformers_nor_ray():
     code = (
-        "import sys, fastformers, fastformers.scorer; "
+        "import sys, fastformers, fastformers.inference.scorer; "
         "print(sorted({'torch', 'transformers', 'ray', 'onnx'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[3]

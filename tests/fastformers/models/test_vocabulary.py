@@ -12,7 +12,7 @@ from fastformers.inference.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
 
-from fastformers.models.forward import teacher_logits  # noqa: E402
+from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer  # noqa: E402
 
 NUM_WORDS = 104  # 5 special tokens, 20 words ("a" is also a letter), 39 letters, 40 endings
@@ -69,7 +69,7 @@ def test_texts_of_kept_words_keep_their_logits(tokenizer_json, make_teacher, mak
     model = make_teacher()
     texts = [text.replace("film", "cat") for text in make_texts(32)]
     rows = Tokenizer(tokenizer_json, max_length=64).encode(texts)
-    expected_NC = teacher_logits(model, rows)
+    expected_NC = predict_logits(model, rows)
     trimmed_json, old_ids = trim_tokenizer(
         tokenizer_json, np.bincount(rows.ids, minlength=NUM_WORDS), max_words=NUM_WORDS
     )
@@ -78,7 +78,7 @@ def test_texts_of_kept_words_keep_their_logits(tokenizer_json, make_teacher, mak
     assert model.get_input_embeddings().weight.shape == (NUM_WORDS - 1, 32)
     trimmed_rows = Tokenizer(trimmed_json, max_length=64).encode(texts)
     assert (rows.ids.max(), trimmed_rows.ids.max()) == (24, 23)  # "text" moved up
-    np.testing.assert_allclose(teacher_logits(model, trimmed_rows), expected_NC, atol=1e-6)
+    np.testing.assert_allclose(predict_logits(model, trimmed_rows), expected_NC, atol=1e-6)
 
 
 def test_the_post_processor_of_bert_is_renumbered():

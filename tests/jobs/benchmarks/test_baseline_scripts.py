@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("onnx")
 
-from fastformers.benchmark.baselines import StockRival, write_stock_graph  # noqa: E402
+from fastformers.benchmark.baselines import StockBaseline, write_stock_graph  # noqa: E402
 from fastformers.benchmark.timing import plan_exact  # noqa: E402
 from jobs.benchmarks import baseline_scripts  # noqa: E402
 from jobs.benchmarks.baseline_scripts import Predictor  # noqa: E402
@@ -73,11 +73,11 @@ def test_ray_datas_actor_gives_each_rows_logits_in_the_corpus_order(
         assert [n for of_batch in lengths for n in of_batch] == sorted(rows.lengths_N.tolist())
     else:
         assert lengths == [rows.lengths_N.tolist()]
-    rival = StockRival(work["stock_graph"], num_threads=1)
+    baseline = StockBaseline(work["stock_graph"], num_threads=1)
     batches = plan_exact(rows, max_batch_tokens=1)  # every row alone
     expected = np.zeros((70, 2), np.float32)
     for batch in batches:
-        expected[batch.rows_B] = rival.run(batch)
+        expected[batch.rows_B] = baseline.run(batch)
     assert expected.std(axis=0).min() > 0.1
     # Ranges of int8 are those of a batch, so a row's logits move a little with its batch-mates.
     for of_class, alone in zip(found["logits"].T, expected.T, strict=True):

@@ -7,9 +7,14 @@ import pytest
 from cluster.settings import CorpusSettings
 from fastformers.errors import InputError
 from jobs.benchmarks import job_baselines
-from jobs.benchmarks.job_baselines import PeerResult, PeerWork, run_peer, write_different_texts
+from jobs.benchmarks.job_baselines import (
+    BaselineJob,
+    BaselineResult,
+    run_baseline,
+    write_different_texts,
+)
 
-WORK = PeerWork(
+WORK = BaselineJob(
     files=("a.parquet", "b.parquet"),
     model="model",
     stock_graph="stock.onnx",
@@ -97,13 +102,13 @@ def test_a_peer_is_told_its_work_and_its_last_line_is_the_answer(interpreter, mo
         f"print(json.dumps({ANSWER!r} | {{'setting': json.dumps(seen)}}))",
         shell=sys.executable,
     )
-    result = run_peer("ray-tuned", WORK, python=python)
+    result = run_baseline("ray-tuned", WORK, python=python)
     assert (result.rows, result.seconds, result.versions) == (40, 2.5, {"ray": "2.50"})
     assert result.reason == ""
     seen = json.loads(result.setting)
     script, name = seen["arguments"]
-    assert (script.endswith("jobs/peer_jobs.py"), name) == (True, "ray-tuned")
-    assert PeerWork(**{**seen["work"], "files": tuple(seen["work"]["files"])}) == WORK
+    assert (script.endswith("jobs/benchmarks/baseline_scripts.py"), name) == (True, "ray-tuned")
+    assert BaselineJob(**{**seen["work"], "files": tuple(seen["work"]["files"])}) == WORK
     assert seen["set"] == ["HF_HUB_OFFLINE"]
 
 
@@ -120,12 +125,12 @@ def test_a_peer_is_told_its_work_and_its_last_line_is_the_answer(interpreter, mo
     ],
 )
 def test_a_peer_that_gives_no_answer_gives_a_reason(interpreter, lines, reason):
-    result = run_peer("pipeline", WORK, python=interpreter("cat > /dev/null", *lines))
+    result = run_baseline("pipeline", WORK, python=interpreter("cat > /dev/null", *lines))
     assert reason in result.reason
-    assert result == PeerResult(versions={}, reason=result.reason)
+    assert result == BaselineResult(versions={}, reason=result.reason)
 
 
 def test_a_peer_that_takes_too_long_is_stopped(interpreter, monkeypatch):
     monkeypatch.setattr(job_baselines, "_TIMEOUT_S", 0.2)
-    result = run_peer("pipeline", WORK, python=interpreter("exec sleep 60"))
-    assert result == PeerResult(versions={}, reason="took more than 0.2 s")
+    result = run_baseline("pipeline", WORK, python=interpreter("exec sleep 60"))
+    assert result == BaselineResult(versions={}, reason="took more than 0.2 s")

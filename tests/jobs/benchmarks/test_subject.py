@@ -58,14 +58,14 @@ def teacher(tokenizer_json, tmp_path_factory):
 @pytest.fixture
 def written_models(monkeypatch):
     """The others' models are not made, which takes a quarter of a minute; what was asked for."""
-    rivals = pytest.importorskip("fastformers.benchmark.baselines")
+    baselines = pytest.importorskip("fastformers.benchmark.baselines")
     asked = []
 
     def write(model, rows, directory):
         asked.append(SimpleNamespace(model=model, rows=rows, stock_graph=directory / "stock.onnx"))
         return asked[-1]
 
-    monkeypatch.setattr(rivals, "write_rival_models", write)
+    monkeypatch.setattr(baselines, "write_baseline_models", write)
     return asked
 
 
@@ -100,7 +100,7 @@ def test_the_others_run_the_checkpoints_weights(
 ):
     found = subject(long_bundle.path, teacher, files=[texts_file], scratch=tmp_path)
     (written,) = written_models
-    assert found.rivals is written
+    assert found.baselines is written
     assert written.model.config.num_hidden_layers == 1
     assert not written.model.training
     assert written.rows is found.rows
@@ -115,10 +115,10 @@ def test_a_shape_is_made_up_whole(teacher, texts_file, written_models, tmp_path,
     transformers = pytest.importorskip("transformers")
     shapes = []
 
-    def make(shape, *, num_words):
+    def make(shape, *, vocab_size):
         shapes.append(shape)
         config = transformers.BertConfig(
-            vocab_size=num_words,
+            vocab_size=vocab_size,
             hidden_size=16,
             num_hidden_layers=1,
             num_attention_heads=2,
@@ -160,4 +160,4 @@ def test_bundles_that_cannot_be_compared_are_refused(
     )
     with pytest.raises(InputError, match=r"--teacher .* not embeddings"):
         subject(vectors.path, teacher, scratch=tmp_path)
-    assert subject(vectors.path, scratch=tmp_path).rivals is None
+    assert subject(vectors.path, scratch=tmp_path).baselines is None

@@ -3,15 +3,15 @@ import io
 import pytest
 from rich.console import Console
 
-from fastformers.benchmark.comparison import Anatomy, Race
+from fastformers.benchmark.comparison import Comparison, OperatorBreakdown
 from fastformers.benchmark.operator_profile import GemmPeak, OperatorProfile
 from fastformers.benchmark.timing import SHAPES, Rates
 from fastformers.errors import InputError
 from jobs.benchmarks.tables import (
     check_plot,
-    describe_anatomy,
-    describe_races,
-    print_race,
+    describe_breakdown,
+    describe_comparisons,
+    print_comparison,
     print_report,
     save_plot,
 )
@@ -36,17 +36,17 @@ RATIOS = {
 }
 
 
-def make_races(*, rows=True):
+def make_comparisons(*, rows=True):
     by_case = dict.fromkeys(CASES, RATES) | ({"rows": ROW_RATES} if rows else {})
     slow = {case: dict.fromkeys(rates, 1.0) for case, rates in by_case.items()}
     agreement = {OURS: 1.0, "ORT stock int8": 0.985} if rows else {}
     return [
-        Race(num_threads=1, rates=Rates(by_case=by_case), agreement=agreement),
-        Race(num_threads=4, rates=Rates(by_case=slow), agreement=agreement),
+        Comparison(num_threads=1, rates=Rates(by_case=by_case), agreement=agreement),
+        Comparison(num_threads=4, rates=Rates(by_case=slow), agreement=agreement),
     ]
 
 
-def make_anatomy(*, stock=True):
+def make_breakdown(*, stock=True):
     def profiles(ops_per_token):
         return {
             f"{num_rows}x{length}": OperatorProfile(
@@ -57,16 +57,16 @@ def make_anatomy(*, stock=True):
         }
 
     peak = GemmPeak(int8_ops_per_second=24e3, float_ops_per_second=12e3)
-    return Anatomy(peak=peak, ours=profiles(10), stock=profiles(15) if stock else {})
+    return OperatorBreakdown(peak=peak, ours=profiles(10), stock=profiles(15) if stock else {})
 
 
 def make_report(**changes):
-    races = make_races()
+    comparisons = make_comparisons()
     return {
         "cpu_model": "a processor",
         "measured_at": "2026-11-24",
-        **describe_races(races, OURS),
-        **describe_anatomy(make_anatomy(), races, OURS),
+        **describe_comparisons(comparisons, OURS),
+        **describe_breakdown(make_breakdown(), comparisons, OURS),
         **RATIOS,
         "not_run": {"job_over_engine": "no corpus", "job_over_pipeline": "exit status 1"},
         "peers": {
@@ -79,35 +79,35 @@ def make_report(**changes):
     }
 
 
-def shown(report, races=()):
+def shown(report, comparisons=()):
     text = io.StringIO()
     console = Console(file=text, width=300)
-    for race in races:
-        print_race(race, make_anatomy().dense_limits(), console)
+    for comparison in comparisons:
+        print_comparison(comparison, make_breakdown().dense_limits(), console)
     print_report(report, console)
     return text.getvalue()
 
 
 def test_engines_are_held_against_the_best_of_each_other_on_one_thread_and_real_rows():
-    found = describe_races(make_races(), OURS)
+    found = describe_comparisons(make_comparisons(), OURS)
     assert found["engine_over_stock"] == 3.0
     assert found["engine_over_openvino"] == 1.5  # 800 tokens/s on rows
     assert found["engine_over_openvino_by_case"] == {**dict.fromkeys(CASES, 2.0), "rows": 1.5}
-    assert [race["num_threads"] for race in found["engines"]] == [1, 4]
+    assert [comparison["num_threads"] for comparison in found["engines"]] == [1, 4]
     assert found["engines"][0]["tokens_per_second"]["rows"] == ROW_RATES
     assert found["engines"][0]["agreement"]["ORT stock int8"] == 0.985
 
 
-def test_without_rows_a_fixed_shape_counts_and_without_rivals_nothing_does():
-    assert describe_races(make_races(rows=False), OURS)["engine_over_openvino"] == 2.0
-    assert describe_races([], OURS) == {}
+def test_without_rows_a_fixed_shape_counts_and_without_baselines_nothing_does():
+    assert describe_comparisons(make_comparisons(rows=False), OURS)["engine_over_openvino"] == 2.0
+    assert describe_comparisons([], OURS) == {}
     alone = Rates(by_case={case: {OURS: 5.0} for case in (*CASES, "rows")})
-    found = describe_races([Race(num_threads=1, rates=alone, agreement={})], OURS)
+    found = describe_comparisons([Comparison(num_threads=1, rates=alone, agreement={})], OURS)
     assert (found["engine_over_stock"], found["engine_over_openvino"]) == (None, None)
 
 
 def test_the_share_of_the_peak_is_of_one_text_on_one_thread():
-    found = describe_anatomy(make_anatomy(), make_races(), OURS)
+    found = describe_breakdown(make_breakdown(), make_comparisons(), OURS)
     # A token takes 10 / 24,000 s at the peak, and 1 / 1,200 s as measured.
     assert found["engine_of_peak"] == pytest.approx(0.5)
     assert found["whole_model_at_peak_tokens_per_second"] == dict.fromkeys(CASES, 1600.0)
@@ -116,12 +116,12 @@ def test_the_share_of_the_peak_is_of_one_text_on_one_thread():
         {"MatMul": 0.75, "Gelu": 0.245, "Shape": 5e-3}
     )
     assert found["operators"]["ours_of_peak"] == pytest.approx({"MatMul": 10240 / 24e3 / 3.0})
-    assert describe_anatomy(make_anatomy(), [], OURS)["engine_of_peak"] is None
-    assert describe_anatomy(make_anatomy(stock=False), [], OURS)["operators"]["stock"] == {}
+    assert describe_breakdown(make_breakdown(), [], OURS)["engine_of_peak"] is None
+    assert describe_breakdown(make_breakdown(stock=False), [], OURS)["operators"]["stock"] == {}
 
 
 def test_the_tables_show_what_was_measured_and_why_the_rest_was_not():
-    text = shown(make_report(), make_races())
+    text = shown(make_report(), make_comparisons())
     for words in (
         *("Engines, 1 thread: tokens/s", "Engines, 4 threads: tokens/s", "98.5%", "1,200", "800"),
         *("the whole model's arithmetic at this machine's peak", "1,600"),
