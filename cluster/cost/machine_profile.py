@@ -23,6 +23,7 @@ import numpy as np
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.clock import median_in_turns, time_call
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
 from fastformers.inference.cpu import read_processor
 from fastformers.inference.engine import OnnxEngine
@@ -123,13 +124,11 @@ def _median(columns: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
 
 def measure_tokenizing(tokenizer: Tokenizer, texts: Sequence[str], *, repeats: int = 3) -> float:
     """Seconds to tokenize a token of such texts in this process; the median of `repeats` runs."""
-    rows = tokenizer.encode(texts)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        tokenizer.encode(texts)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times)) / max(1, len(rows.ids))
+    num_tokens = len(tokenizer.encode(texts).ids)
+    seconds = median_in_turns(
+        {"tokenize": lambda: time_call(lambda: tokenizer.encode(texts))}, repeats=repeats
+    )
+    return seconds["tokenize"] / max(1, num_tokens)
 
 
 def fit_to_run(

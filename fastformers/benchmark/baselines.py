@@ -1,11 +1,11 @@
 """What a user could run instead of a bundle's engine, on the same weights.
 
-    teacher (PyTorch) -> [baselines] -> candidates of the benchmark
+    teacher (PyTorch) -> [baselines] -> candidates of the comparison
 
-Each in the form that its own documentation recommends for speed: PyTorch in float32 with its fused
-attention; ONNX Runtime's recipe for BERT (its transformers optimizer, then dynamic int8, per
-channel); OpenVINO with int8 by NNCF's post-training quantization, whatever precision it likes
-elsewhere. Only this module knows how they are made; benchmark.py times them.
+Each is in the form that its own documentation recommends for speed: PyTorch in float32 with its
+fused attention; ONNX Runtime's recipe for BERT (its transformers optimizer, then dynamic int8, per
+channel); OpenVINO with int8 by NNCF's post-training quantization, and in what precision it chooses
+elsewhere. Only this module knows how they are made; timing.py times them.
 
 Shape suffixes: B rows of a batch, T padded tokens, C classes.
 """
@@ -39,7 +39,7 @@ _FUSED_AS_BERT = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
 
 
 class PyTorchBaseline:
-    """The model as it is, in float32."""
+    """The model as it is, in PyTorch and float32."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
@@ -56,7 +56,7 @@ class PyTorchBaseline:
 
 
 class StockBaseline:
-    """A graph of `write_stock_graph` in ONNX Runtime, with its defaults but for the threads."""
+    """A graph of `write_stock_graph` in ONNX Runtime, whose defaults stay but for the threads."""
 
     def __init__(self, path: Path, *, num_threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -70,7 +70,7 @@ class StockBaseline:
         }
 
     def feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        """Inputs of the graph."""
+        """Inputs of the graph for a batch, by name."""
         inputs = {
             "input_ids": batch.ids_BT,
             "attention_mask": batch.mask_BT,
@@ -103,7 +103,7 @@ class OpenVinoBaseline:
 
 
 class _LogitsOf(nn.Module):
-    """The model as a function of arrays alone."""
+    """The model as a function of arrays alone, so that OpenVINO can trace it."""
 
     def __init__(self, model: PreTrainedModel, *, masked: bool) -> None:
         super().__init__()
@@ -122,10 +122,10 @@ class BaselineModels:
 
     Attributes:
         model: The PyTorch classifier, in eval mode.
-        stock_graph: Of `write_stock_graph`.
-        openvino_exact: Of `write_openvino_graph`, without a mask, for rows of one exact length:
+        stock_graph: File of `write_stock_graph`.
+        openvino_exact: File of `write_openvino_graph` without a mask, for rows of one exact length:
             what OpenVINO's users seldom have, and the best that OpenVINO can do.
-        openvino_masked: The same with a mask, for padded rows.
+        openvino_masked: File of `write_openvino_graph` with a mask, for padded rows.
     """
 
     model: PreTrainedModel
@@ -137,15 +137,15 @@ class BaselineModels:
 def write_baseline_models(
     model: PreTrainedModel, rows: TokenizedRows, directory: Path
 ) -> BaselineModels:
-    """Export and quantize a model in every form; a minute or two.
+    """Export and quantize a model in every form, which takes a minute or two.
 
     Args:
-        model: In eval mode.
-        rows: Calibration rows come from here.
-        directory: Where to.
+        model: PyTorch classifier in eval mode.
+        rows: Calibration rows are taken from these.
+        directory: Where the files are written.
 
     Raises:
-        InputError: A model that ONNX Runtime's stock recipe does not fuse.
+        InputError: ONNX Runtime's stock recipe does not fuse the model.
     """
     models = BaselineModels(
         model=model,
@@ -162,10 +162,10 @@ def write_baseline_models(
 def make_baselines(
     models: BaselineModels, *, num_threads: int, max_batch_tokens: int
 ) -> list[Candidate]:
-    """All baselines.
+    """All baselines as candidates of a comparison.
 
     Args:
-        models: What they run.
+        models: The weights in every form.
         num_threads: Threads of a batch. PyTorch's are set for the whole process.
         max_batch_tokens: Token budget of OpenVINO's batches; four times as much is tried, too.
     """

@@ -2,10 +2,11 @@
 
     bundle (+ teacher) + rows -> [comparison] -> rates, agreement, share of the machine's peak
 
-Put together from benchmark.py (the clock), baselines.py (the others) and operator_profile.py (where
-the time goes). Without the teacher's weights only our own engines run. Knows nothing of Ray.
+Puts together timing.py (rates), baselines.py (the others) and operator_profile.py (where the time
+goes). Without the teacher's weights only our own engines run. Knows nothing of Ray.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,13 @@ _TOKENS_OF_CASE = {case_name(rows, length): rows * length for rows, length in SH
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One round on a number of threads.
+    """All candidates on one number of threads.
 
     Attributes:
-        num_threads: Of every candidate.
+        num_threads: Threads of every candidate.
         rates: Tokens a second by case and candidate.
-        agreement: Share of the rows that get our engine's label, 0-1, by candidate; empty without
-            rows.
+        agreement: Share of the rows to which a candidate gives our engine's label, 0-1, by
+            candidate; empty without rows.
     """
 
     num_threads: int
@@ -59,9 +60,9 @@ class OperatorBreakdown:
     """Where a graph's time goes on one core.
 
     Attributes:
-        peak: Speed of large matrix products here.
-        ours: Profile of the bundle's graph on ONNX Runtime, by case.
-        stock: The same of the stock recipe's graph, which computes every layer for every token;
+        peak: Speed of large matrix products on this machine.
+        ours: Profiles of the bundle's graph on ONNX Runtime, by case.
+        stock: Profiles of the stock recipe's graph, which computes every layer for every token;
             empty without the teacher's weights.
     """
 
@@ -70,14 +71,19 @@ class OperatorBreakdown:
     stock: dict[str, OperatorProfile]
 
     def share_of_peak(self, rates: Rates, name: str) -> dict[str, float]:
-        """Least time of our graph's own arithmetic over the time that it took, by case."""
+        """Least time of our graph's own arithmetic over the time that it took, 0-1, by case.
+
+        Args:
+            rates: Measured rates of the fixed shapes.
+            name: Which candidate of `rates` ran our graph.
+        """
         return {
             case: self.ours[case].least_seconds(self.peak) * rates.by_case[case][name] / tokens
             for case, tokens in _TOKENS_OF_CASE.items()
         }
 
     def dense_limits(self) -> dict[str, float]:
-        """Tokens a second of the whole model's arithmetic at the peak, by case."""
+        """Tokens a second if the whole model's arithmetic ran at the peak, by case."""
         return {
             case: _TOKENS_OF_CASE[case] / profile.least_seconds(self.peak)
             for case, profile in self.stock.items()
@@ -85,7 +91,7 @@ class OperatorBreakdown:
 
 
 def our_name(engine: EngineName) -> str:
-    """Name of one of our engines among the candidates."""
+    """Name of one of our own engines among the candidates."""
     return f"fastformers {engine}"
 
 
@@ -101,12 +107,12 @@ def compare_engines(
     """Time all candidates in turns.
 
     Args:
-        bundle: Ours, in every engine that is installed and computes it right.
+        bundle: Our model; it runs in every engine that is installed and computes it right.
         max_batch_tokens: Token budget of our batches.
-        baselines: What the others run; None for our engines alone.
+        baselines: The same weights as the others run them; None for our engines alone.
         rows: Real rows; None for the fixed shapes alone.
-        num_threads: Of every candidate.
-        repeats: Turns; the median counts.
+        num_threads: Threads of every candidate.
+        repeats: How many turns; the median counts.
     """
     candidates: list[Candidate] = [
         engine_candidate(our_name(name), engine, max_batch_tokens=max_batch_tokens)
@@ -124,24 +130,27 @@ def compare_engines(
         vocab_size=bundle.load_tokenizer().vocab_size,
         repeats=repeats,
     )
-    agreement: dict[str, float] = {}
-    if rows is not None:
-        labels = {c.name: predict_all(c, rows).argmax(axis=1) for c in candidates}
-        ours = labels[candidates[0].name]
-        agreement = {name: float(np.mean(found == ours)) for name, found in labels.items()}
+    agreement = {} if rows is None else _agreement(candidates, rows)
     return Comparison(num_threads=num_threads, rates=rates, agreement=agreement)
 
 
+def _agreement(candidates: Sequence[Candidate], rows: TokenizedRows) -> dict[str, float]:
+    """Share of the rows (0-1) to which each candidate gives the first candidate's label."""
+    labels = {c.name: predict_all(c, rows).argmax(axis=1) for c in candidates}
+    ours_N = labels[candidates[0].name]
+    return {name: float(np.mean(labels_N == ours_N)) for name, labels_N in labels.items()}
+
+
 def profile_engines(bundle: Bundle, baselines: "BaselineModels | None") -> OperatorBreakdown:
-    """Profile the bundle's graph, and the stock recipe's, at every fixed shape."""
+    """Profile the operators of the bundle's graph, and of the stock one, at every fixed shape."""
     vocab_size = bundle.load_tokenizer().vocab_size
     ours: dict[str, OperatorProfile] = {}
     stock: dict[str, OperatorProfile] = {}
-    feed_stock = None
+    stock_baseline = None
     if baselines is not None:
         from fastformers.benchmark.baselines import StockBaseline
 
-        feed_stock = StockBaseline(baselines.stock_graph, num_threads=1).feed
+        stock_baseline = StockBaseline(baselines.stock_graph, num_threads=1)
     for num_rows, length in SHAPES:
         case = case_name(num_rows, length)
         batch = fixed_batch(num_rows, length, vocab_size=vocab_size)
@@ -151,8 +160,8 @@ def profile_engines(bundle: Bundle, baselines: "BaselineModels | None") -> Opera
             {name: inputs[name] for name in bundle.input_names},
             skip_norm_fusion=True,
         )
-        if baselines is not None and feed_stock is not None:
+        if baselines is not None and stock_baseline is not None:
             stock[case] = profile_operators(
-                baselines.stock_graph, feed_stock(batch), skip_norm_fusion=False
+                baselines.stock_graph, stock_baseline.feed(batch), skip_norm_fusion=False
             )
     return OperatorBreakdown(peak=measure_gemm_peak(), ours=ours, stock=stock)

@@ -10,7 +10,6 @@ that the graph could take here. Knows nothing of how graphs are made.
 
 import json
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-# Large enough to reach the peak, small enough for the second-level cache: the best of them counts.
+from fastformers.inference.clock import time_calls
+
+# Large enough to reach the peak, small enough for the second-level cache; the fastest size counts.
 _GEMM_SIZES = (512, 1024, 2048)
 _GEMM_S = 0.5
 
@@ -35,36 +36,26 @@ class GemmPeak:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorProfile:
-    """One graph on one batch.
+    """What each operator of one graph did in one run on one batch.
 
     Attributes:
-        seconds: By operator, of one run; most expensive first.
-        operations: By operator, multiplications and additions of matrix products: in int8, and in
+        seconds: Seconds by operator, the most expensive first.
+        operations: Multiplications and additions of matrix products by operator: in int8, and in
             float, attention included; operators without any are left out.
     """
 
     seconds: dict[str, float]
     operations: dict[str, tuple[int, int]]
 
-    @property
-    def int8_ops(self) -> int:
-        """Multiplications and additions in int8."""
-        return sum(int8 for int8, _ in self.operations.values())
-
-    @property
-    def float_ops(self) -> int:
-        """Multiplications and additions in float."""
-        return sum(floats for _, floats in self.operations.values())
-
     def least_seconds(self, peak: GemmPeak) -> float:
-        """Time of the arithmetic alone, all of it at the peak."""
+        """Seconds that the arithmetic alone would take, all of it at the peak."""
         return sum(self._least_seconds(name, peak) for name in self.operations)
 
     def of_peak(self, peak: GemmPeak) -> dict[str, float]:
-        """Share of its time that each operator's arithmetic needs at the peak, 0-1.
+        """Share of each operator's time that its arithmetic would need at the peak, 0-1.
 
-        What an operator lacks to 1 goes into moving data and into what is no matrix product, such
-        as softmax; operators without arithmetic only move data.
+        The rest of its time goes into moving data and into what is no matrix product, such as
+        softmax. Operators without arithmetic only move data and are left out.
         """
         return {
             name: self._least_seconds(name, peak) / self.seconds[name] for name in self.operations
@@ -89,8 +80,8 @@ def profile_operators(
     Args:
         model: ONNX file.
         feed: Its inputs.
-        skip_norm_fusion: Keep Add + LayerNormalization apart, as engine.py does.
-        repeats: Runs; the time is the mean, without the first.
+        skip_norm_fusion: Keep Add + LayerNormalization apart, as our engine does.
+        repeats: Runs that count, after one that warms up; the time is their mean.
     """
     with tempfile.TemporaryDirectory(prefix="fastformers-profile-") as scratch:
         options = _one_thread()
@@ -169,6 +160,7 @@ def _operations(args: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _gemm_speed(op: str, rows: NDArray[Any], weight: NDArray[Any]) -> float:
+    """Multiplications and additions a second of one product, in the best of its runs."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -185,13 +177,8 @@ def _gemm_speed(op: str, rows: NDArray[Any], weight: NDArray[Any]) -> float:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), _one_thread(), providers=["CPUExecutionProvider"]
     )
-    session.run(None, {"rows": rows})
-    best, start = float("inf"), time.perf_counter()
-    while time.perf_counter() - start < _GEMM_S:
-        before = time.perf_counter()
-        session.run(None, {"rows": rows})
-        best = min(best, time.perf_counter() - before)
-    return float(2 * rows.shape[0] * rows.shape[1] * weight.shape[1] / best)
+    times = time_calls(lambda: session.run(None, {"rows": rows}), for_s=_GEMM_S)
+    return float(2 * rows.shape[0] * rows.shape[1] * weight.shape[1] / min(times))
 
 
 def _one_thread() -> onnxruntime.SessionOptions:

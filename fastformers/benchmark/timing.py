@@ -2,28 +2,29 @@
 
     rows -> batches -> [timing] -> tokens a second of every candidate
 
-A candidate is anything that turns a batch into logits, together with the batches that it likes
-best: rows of one length without a mask, or sorted and padded rows with one. Only real tokens
-count, so a candidate pays for its padding. Knows nothing of how candidates are built or of Ray.
+A candidate is anything that turns a batch into logits, together with the way of batching that
+suits it best: rows of one length without a mask, or sorted and padded rows with one. Only real
+tokens count, so a candidate pays for its padding. Knows nothing of how candidates are built or of
+Ray.
 
 Shape suffixes: N rows, B rows of a batch, T padded tokens, C classes.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.inference.batching import in_row_order, plan_batches
+from fastformers.inference.clock import median_in_turns, time_call, time_calls
 from fastformers.inference.engine import Engine
 from fastformers.inference.tokenizer import TokenizedRows
 
 # Batch x length of the fixed shapes: one text, a small batch, many short texts.
 SHAPES = ((1, 128), (8, 128), (32, 32))
-_SHAPE_S = 0.5  # of a fixed shape, in each turn
+_SHAPE_S = 0.5  # how long a candidate runs a fixed shape in each turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Batch:
     Attributes:
         ids_BT: Token ids; 0 where there is padding.
         mask_BT: 1 for a token, 0 for padding.
-        rows_B: Which rows these are.
+        rows_B: Index of each row among all rows.
     """
 
     ids_BT: NDArray[np.int64]
@@ -51,10 +52,10 @@ class Candidate:
     """One way to compute logits.
 
     Attributes:
-        name: As it is shown.
-        run: Logits (B, C) of a batch.
-        plan: How it batches rows of any lengths.
-        fixed_shapes: Whether it is measured on fixed shapes, too.
+        name: How it is shown.
+        run: Computes the logits (B, C) of a batch.
+        plan: Groups rows of any lengths into batches.
+        fixed_shapes: Whether it is measured on the fixed shapes, too.
     """
 
     name: str
@@ -65,7 +66,11 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Median tokens a second of each candidate, by case and name."""
+    """Median tokens a second of each candidate.
+
+    Attributes:
+        by_case: Tokens a second by case ("rows", or a fixed shape such as "8x128") and by name.
+    """
 
     by_case: dict[str, dict[str, float]]
 
@@ -75,7 +80,7 @@ class Rates:
         return rates[name] / rates[other]
 
     def best(self, case: str, prefix: str) -> str | None:
-        """The fastest candidate whose name starts so; None if none was measured."""
+        """The fastest candidate whose name starts with `prefix`; None if none was measured."""
         rates = self.by_case[case]
         names = [name for name in rates if name.startswith(prefix)]
         return max(names, key=lambda name: rates[name]) if names else None
@@ -108,7 +113,7 @@ def plan_sorted(rows: TokenizedRows, *, num_rows: int) -> list[Batch]:
 def plan_rounded(rows: TokenizedRows, *, max_batch_tokens: int, multiple: int = 16) -> list[Batch]:
     """Batches of rows padded to the next multiple of some length, under a token budget.
 
-    An engine that compiles every shape sees few of them so.
+    This way an engine that compiles every shape sees few of them.
     """
     rounded_N = -(-rows.lengths_N // multiple) * multiple
     return [
@@ -118,7 +123,7 @@ def plan_rounded(rows: TokenizedRows, *, max_batch_tokens: int, multiple: int = 
 
 
 def case_name(num_rows: int, length: int) -> str:
-    """Of a fixed shape, among the cases of `Rates`."""
+    """Name of a fixed shape among the cases of `Rates`."""
     return f"{num_rows}x{length}"
 
 
@@ -139,21 +144,23 @@ def measure_rates(
     """Time all candidates in turns, so that a busy moment of the machine hits all alike.
 
     Args:
-        candidates: Who.
+        candidates: What is compared.
         rows: Real rows, case "rows"; None for the fixed shapes alone.
         vocab_size: Ids below this occur in the fixed shapes, cases like "8x128".
         repeats: Turns; the median counts. A turn before them warms up.
-        shape_s: Seconds of a turn on a fixed shape; on real rows it is one pass.
+        shape_s: How many seconds a turn on a fixed shape takes; on real rows it is one pass.
     """
-    fixed = [c for c in candidates if c.fixed_shapes]
+    on_shapes = [candidate for candidate in candidates if candidate.fixed_shapes]
     by_case: dict[str, dict[str, float]] = {}
     for num_rows, length in SHAPES:
         batch = fixed_batch(num_rows, length, vocab_size=vocab_size)
-        by_case[case_name(num_rows, length)] = _in_turns(
-            {c.name: _until(c, batch, shape_s) for c in fixed}, repeats
+        by_case[case_name(num_rows, length)] = median_in_turns(
+            {c.name: partial(_rate_of_shape, c, batch, shape_s) for c in on_shapes}, repeats=repeats
         )
     if rows is not None:
-        by_case["rows"] = _in_turns({c.name: _pass(c, c.plan(rows)) for c in candidates}, repeats)
+        by_case["rows"] = median_in_turns(
+            {c.name: partial(_rate_of_pass, c, c.plan(rows)) for c in candidates}, repeats=repeats
+        )
     return Rates(by_case=by_case)
 
 
@@ -165,38 +172,20 @@ def predict_all(candidate: Candidate, rows: TokenizedRows) -> NDArray[np.float32
     )
 
 
-def _in_turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    for run in runs.values():
-        run()
-    rates: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            rates[name].append(run())
-    return {name: statistics.median(values) for name, values in rates.items()}
+def _rate_of_shape(candidate: Candidate, batch: Batch, seconds: float) -> float:
+    """Tokens a second of one batch, run again and again for some seconds."""
+    times = time_calls(lambda: candidate.run(batch), for_s=seconds)
+    return batch.num_tokens * len(times) / sum(times)
 
 
-def _until(candidate: Candidate, batch: Batch, seconds: float) -> Callable[[], float]:
-    def run() -> float:
-        tokens, start = 0, time.perf_counter()
-        while True:
-            candidate.run(batch)
-            tokens += batch.num_tokens
-            if (elapsed := time.perf_counter() - start) >= seconds:
-                return tokens / elapsed
+def _rate_of_pass(candidate: Candidate, batches: Sequence[Batch]) -> float:
+    """Tokens a second of all batches, each run once."""
 
-    return run
-
-
-def _pass(candidate: Candidate, batches: Sequence[Batch]) -> Callable[[], float]:
-    num_tokens = sum(batch.num_tokens for batch in batches)
-
-    def run() -> float:
-        start = time.perf_counter()
+    def run() -> None:
         for batch in batches:
             candidate.run(batch)
-        return num_tokens / (time.perf_counter() - start)
 
-    return run
+    return sum(batch.num_tokens for batch in batches) / time_call(run)
 
 
 def _pad(rows: TokenizedRows, rows_B: NDArray[np.intp], *, multiple: int) -> Batch:

@@ -17,11 +17,13 @@ Shape suffixes: N rows.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.inference.batching import rows_per_batch
+from fastformers.inference.clock import median_in_turns, time_call
 from fastformers.inference.cpu import read_processor
 from fastformers.inference.engine import Engine
 
@@ -39,7 +41,7 @@ class CostProfile:
         max_batch_tokens: The token budget that was fastest.
         lengths: Lengths measured, ascending, in tokens.
         seconds_per_row: Median seconds a row of each length took in a full batch.
-        cpu_generation: Generation of the processor, see `processor.py`; None if not known.
+        cpu_generation: Generation of the processor, see `cpu.py`; None if not known.
         cpu_features: Vector extensions that it let the engine use; empty if not known.
         seconds_alone: Median seconds a row of each length took alone; empty if not known, which
             is taken as no more than in a full batch.
@@ -137,15 +139,13 @@ def _seconds_in_turns(
     A shape that is repeated finds its weights in the cache: one short row took 1.2 to 1.8 times as
     long between others (4 x 312 student, Zen 5).
     """
-    times: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
-    for turn in range(repeats + 1):
-        for shape, measured in times.items():
-            ids_BT = np.full(shape, 5, np.int64)
-            start = time.perf_counter()
-            engine.run(ids_BT, np.zeros_like(ids_BT))
-            if turn > 0:  # the first turn warms up
-                measured.append(time.perf_counter() - start)
-    return {shape: float(np.median(measured)) for shape, measured in times.items()}
+
+    def seconds_of(shape: tuple[int, int]) -> float:
+        ids_BT = np.full(shape, 5, np.int64)
+        types_BT = np.zeros_like(ids_BT)
+        return time_call(lambda: engine.run(ids_BT, types_BT))
+
+    return median_in_turns({shape: partial(seconds_of, shape) for shape in shapes}, repeats=repeats)
 
 
 def measure_budgets(

@@ -22,6 +22,7 @@ from fastformers.benchmark.timing import (
     plan_sorted,
     predict_all,
 )
+from fastformers.inference import clock
 from fastformers.inference.autotune import open_right_engines
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
@@ -116,15 +117,15 @@ def test_a_fixed_batch_is_full_of_known_words_the_same_ones_each_time():
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def fake_clock(monkeypatch):
     """A clock that only candidates move."""
     fake = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: fake.now))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: fake.now))
     return fake
 
 
 @pytest.fixture
-def slow_candidate(clock):
+def slow_candidate(fake_clock):
     """A candidate whose n-th call takes the n-th of these seconds; the last one from then on."""
     calls = []
 
@@ -133,7 +134,7 @@ def slow_candidate(clock):
 
         def run(batch):
             calls.append(name)
-            clock.now += left.pop(0) if len(left) > 1 else left[0]
+            fake_clock.now += left.pop(0) if len(left) > 1 else left[0]
             return np.zeros((len(batch.ids_BT), 2), np.float32)
 
         return Candidate(
@@ -207,21 +208,21 @@ def test_our_candidate_gives_each_rows_own_logits(request, kind, make_texts):
     assert alone_NC.std(axis=0).min() > 0.01
 
 
-def test_without_a_checkpoint_our_engines_race_alone(bundle_factory, tmp_path, make_texts):
+def test_without_a_checkpoint_our_engines_are_compared_alone(bundle_factory, tmp_path, make_texts):
     bundle = bundle_factory(tmp_path / "long", max_length=128)
     rows = Tokenizer(
         (bundle.path / "tokenizer.json").read_text(encoding="utf-8"), max_length=128
     ).encode(make_texts(20))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "measure_rates", partial(measure_rates, shape_s=0.0))
-        found = compare_engines(
+        compared = compare_engines(
             bundle, max_batch_tokens=128, baselines=None, rows=rows, num_threads=1, repeats=1
         )
     ours = {our_name(name) for name in open_right_engines(bundle, "auto", num_threads=1)}
     assert "fastformers onnxruntime" in ours
-    assert all(set(rates) == ours for rates in found.rates.by_case.values())
-    assert all(rate > 0 for rates in found.rates.by_case.values() for rate in rates.values())
-    assert found.agreement == dict.fromkeys(ours, 1.0)
+    assert all(set(rates) == ours for rates in compared.rates.by_case.values())
+    assert all(rate > 0 for rates in compared.rates.by_case.values() for rate in rates.values())
+    assert compared.agreement == dict.fromkeys(ours, 1.0)
 
 
 def profile(int8_ops, float_ops):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastformers.inference import cost_profile
+from fastformers.inference import clock, cost_profile
 from fastformers.inference.batching import MAX_BATCH_ROWS, plan_batches
 from fastformers.inference.cost_profile import (
     TOKEN_BUDGETS,
@@ -105,7 +105,9 @@ class FakeMachine:
 def machine(monkeypatch):
     def make(cost):
         fake = FakeMachine(lambda machine, rows, length: cost(rows, length))
-        monkeypatch.setattr(cost_profile, "time", SimpleNamespace(perf_counter=fake.perf_counter))
+        for module in (clock, cost_profile):
+            timer = SimpleNamespace(perf_counter=fake.perf_counter)
+            monkeypatch.setattr(module, "time", timer)
         return fake
 
     return make

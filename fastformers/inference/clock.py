@@ -1,0 +1,49 @@
+"""Time calls: the one stopwatch of cost profiles, comparisons and peaks.
+
+    calls -> [clock] -> seconds -> cost_profile, benchmark, machine profiles
+
+Every comparison takes turns, so that a busy moment of the machine hits all alike and no call finds
+the cache as its own previous run left it. Knows nothing of what it times.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+def time_call(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def time_calls(call: Callable[[], object], *, for_s: float) -> list[float]:
+    """Seconds of each call, one after the other until `for_s` seconds have passed; at least one."""
+    times = [time_call(call)]
+    total_s = times[0]
+    while total_s < for_s:
+        times.append(time_call(call))
+        total_s += times[-1]
+    return times
+
+
+def median_in_turns(
+    measurements: Mapping[Name, Callable[[], float]], *, repeats: int
+) -> dict[Name, float]:
+    """Median of what each measurement returns, such as seconds or a rate.
+
+    Args:
+        measurements: What to measure, by name. All are run once in every turn, in this order.
+        repeats: Turns that count; one more before them warms up.
+    """
+    values: dict[Name, list[float]] = {name: [] for name in measurements}
+    for turn in range(repeats + 1):
+        for name, measure in measurements.items():
+            value = measure()
+            if turn > 0:
+                values[name].append(value)
+    return {name: statistics.median(of_name) for name, of_name in values.items()}

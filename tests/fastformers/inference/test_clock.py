@@ -1,0 +1,61 @@
+"""The stopwatch, on a clock that only the calls move."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from fastformers.inference import clock
+from fastformers.inference.clock import median_in_turns, time_call, time_calls
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Makes a call whose n-th run takes the n-th of these seconds."""
+    fake = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: fake.now))
+
+    def make(*seconds):
+        left = list(seconds)
+
+        def call():
+            fake.now += left.pop(0)
+
+        return call
+
+    return make
+
+
+def test_a_call_takes_its_seconds(work):
+    assert time_call(work(0.25)) == 0.25
+
+
+def test_calls_go_on_until_their_time_has_passed(work):
+    assert time_calls(work(0.25, 0.5, 0.25, 9.0), for_s=1.0) == [0.25, 0.5, 0.25]
+
+
+def test_a_call_is_timed_once_however_little_time_there_is(work):
+    assert time_calls(work(0.25, 9.0), for_s=0.0) == [0.25]
+
+
+def test_measurements_take_turns_and_the_first_turn_only_warms_up():
+    calls = []
+
+    def measurement(name, *values):
+        left = list(values)
+
+        def measure():
+            calls.append(name)
+            return left.pop(0)
+
+        return measure
+
+    medians = median_in_turns(
+        {"a": measurement("a", 100, 1, 9, 2), "b": measurement("b", 0, 5, 4, 3)}, repeats=3
+    )
+    assert calls == ["a", "b"] * 4
+    assert medians == {"a": 2, "b": 4}
+
+
+def test_of_two_turns_the_middle_counts():
+    values = iter([9.0, 1.0, 2.0])
+    assert median_in_turns({"a": lambda: next(values)}, repeats=2) == {"a": 1.5}
