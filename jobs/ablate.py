@@ -18,13 +18,25 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
 from cluster.pricing.prices import HourlyPrice
+from fastformers.ablation.measure import Ablation, StepResult, measure_ablation
+from fastformers.ablation.report import (
+    CLOCK,
+    COLUMNS,
+    describe_texts,
+    headline,
+    numbered_cells,
+    numbered_notes,
+    render_markdown,
+    summarize,
+)
+from fastformers.ablation.texts import TextsConfig
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
 from fastformers.inference.bundle import DEMO_BUNDLE
@@ -32,10 +44,7 @@ from jobs.console.arguments import add_example_arguments, labelled_columns, pric
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
 
-if TYPE_CHECKING:
-    from fastformers.ablation.measure import Ablation, AblationProgress, StepResult
-
-_LINE_EVERY_S = 10.0
+_LINE_EVERY_S = 10.0  # of progress, while the clock runs
 # Runnable processes for each core, over the last minute, from which a machine counts as busy.
 _BUSY_SHARE = 0.5
 
@@ -55,7 +64,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         dest="bundles",
-        help="of the unpruned student, then of each further step, for example pruned ones",
+        help="of the unpruned student; again for each further step, for example a pruned one",
     )
     parser.add_argument("--eval", type=Path, help="labelled file: the texts that are timed")
     parser.add_argument("--output", type=Path, required=True, help="directory for table and plot")
@@ -67,9 +76,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=200,
         metavar="ROWS",
-        help="time so many texts of the teacher's steps and extrapolate (default 200)",
+        help="texts to time of the teacher's steps, the rest is extrapolated (default 200)",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="the median counts (default 3)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of each step; the median counts (default 3)"
+    )
     parser.add_argument("--usd-per-hour", type=float, help="price of this machine")
     parser.add_argument("--instance-type", help="take the price from the built-in table")
     parser.add_argument(
@@ -98,37 +109,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    # Also so that a missing extra shows now, not after the measurement.
-    from fastformers.ablation.measure import measure_ablation
+    # Here so that a missing extra shows now, not after the measurement.
     from fastformers.ablation.plot import draw_ablation
-    from fastformers.ablation.report import (
-        CLOCK,
-        describe_texts,
-        headline,
-        numbered_notes,
-        render_markdown,
-        summarize,
-    )
 
     _check(options)
     price, topology = price_of(options), discover_topology()
-    core_sets = plan_core_sets(topology, num_actors=None, cores_per_actor=1)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > _BUSY_SHARE * topology.num_usable_cores:
-        console.print(
-            f"warning: load {load:.1f} on {topology.num_usable_cores} cores: other work runs here, "
-            "so the times below cannot be trusted"
-        )
+    load = _measure_load(topology)
     console.print("loading models and texts ...")
-    cpus = [core_set.cpus for core_set in core_sets]
-    ablation = _build(options, cpus, scratch)
-    results = measure_ablation(
-        ablation,
-        usd_per_hour=price.usd_per_hour,
-        repeats=options.repeats,
-        on_progress=_ProgressLines(),
-        on_result=_show_result,
-    )
+    core_sets = plan_core_sets(topology, num_actors=None, cores_per_actor=1)
+    ablation = _build(options, [core_set.cpus for core_set in core_sets], scratch)
+    with show_progress(line_every_s=_LINE_EVERY_S, is_live=False) as on_progress:
+        results = measure_ablation(
+            ablation,
+            usd_per_hour=price.usd_per_hour,
+            repeats=options.repeats,
+            on_progress=on_progress,
+            on_result=_show_result,
+        )
     summary = {
         **summarize(results, ablation),
         **_machine(topology, price),
@@ -148,6 +145,17 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     draw_ablation(results, plots, title=f"{ablation.description}: {headline(summary)}")
     console.print(f"table and plot are in {options.output}")
     return summary
+
+
+def _measure_load(topology: HostTopology) -> float:
+    """Runnable processes over the last minute; warns where other work would spoil the times."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > _BUSY_SHARE * topology.num_usable_cores:
+        console.print(
+            f"warning: load {load:.1f} on {topology.num_usable_cores} cores: other work runs here, "
+            "so the times below cannot be trusted"
+        )
+    return load
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -173,9 +181,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _build(
     options: argparse.Namespace, cpus_of_instance: Sequence[tuple[int, ...]], scratch: Path
-) -> "Ablation":
-    from fastformers.ablation.texts import TextsConfig
-
+) -> Ablation:
     config = TextsConfig(
         eval=options.eval,
         columns=labelled_columns(options),
@@ -206,31 +212,12 @@ def _build(
     )
 
 
-class _ProgressLines:
-    """A line every ten seconds: no display that refreshes itself beside the clock."""
-
-    def __init__(self) -> None:
-        self._last_line = time.perf_counter()
-
-    def __call__(self, progress: "AblationProgress") -> None:
-        now = time.perf_counter()
-        if now - self._last_line < _LINE_EVERY_S:
-            return
-        self._last_line = now
-        console.print(
-            f"step {progress.step_idx + 1} of {progress.num_steps}, {progress.name}: "
-            f"{100 * progress.share:.0f}%, ETA {progress.eta_s:.0f} s"
-        )
-
-
-def _show_result(result: "StepResult") -> None:
+def _show_result(result: StepResult) -> None:
     accuracy = "" if result.accuracy is None else f", accuracy {100 * result.accuracy:.2f}"
     console.print(f"{result.name}: {result.seconds:,.2f} s, {result.cumulative:,.2f}x{accuracy}")
 
 
-def _table(results: Sequence["StepResult"], title: str) -> Table:
-    from fastformers.ablation.report import COLUMNS, numbered_cells
-
+def _table(results: Sequence[StepResult], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column(COLUMNS[0])
     for column in COLUMNS[1:]:

@@ -38,6 +38,7 @@ from fastformers.benchmark.comparison import (
     our_name,
     profile_engines,
 )
+from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
 from fastformers.errors import InputError
 from fastformers.inference.autotune import tune
 from fastformers.inference.cpu import read_cpu_model
@@ -85,7 +86,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, help="Hugging Face checkpoint of the bundle")
     parser.add_argument(
         "--shape",
-        choices=("student", "pruned", "bert-base"),
+        choices=tuple(SHAPES_BY_NAME),
         help="random weights of the paper's shape, in place of a bundle",
     )
     parser.add_argument(

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from cluster.formatting import format_count
 from fastformers.errors import InputError
 from fastformers.inference.cpu import read_cpu_model
 
@@ -164,7 +165,7 @@ def describe_core_sets(core_sets: Sequence[CoreSet], topology: HostTopology) -> 
     threads = " or ".join(str(n) for n in sorted({core_set.num_threads for core_set in core_sets}))
     conflicts = _describe_conflicts(core_sets, topology, num_actors_of_core)
     return (
-        f"{_count(len(core_sets), 'actor')} x {threads} thread{'s' * (threads != '1')} on "
+        f"{format_count(len(core_sets), 'actor')} x {threads} thread{'s' * (threads != '1')} on "
         f"core{'s' * (len(num_actors_of_core) != 1)} {_as_ranges(num_actors_of_core)} "
         f"of {len(topology.cores)}"
         + ("" if cpus == set(num_actors_of_core) else f" (CPUs {_as_ranges(cpus)})")
@@ -210,7 +211,7 @@ def _check_counts(
     raise InputError(
         f"{asked} needs {needed} cores, but this process may use {topology.num_usable_cores} "
         f"(host has {topology.num_logical_cpus_of_host} logical CPUs; affinity allows "
-        f"{num_allowed} of them, on {_count(len(topology.cores), 'core')}; cgroup quota "
+        f"{num_allowed} of them, on {format_count(len(topology.cores), 'core')}; cgroup quota "
         f"{'none' if quota is None else f'{quota:g} cores'}); {remedy} or pass --oversubscribe"
     )
 
@@ -234,8 +235,8 @@ def _describe_conflicts(
         conflicts.append(f"{verb} shared by {num_actors} actors")
     num_threads = sum(core_set.num_threads for core_set in core_sets)
     if not conflicts and num_threads > topology.num_usable_cores:
-        usable = _count(topology.num_usable_cores, "usable core")
-        conflicts.append(f"{_count(num_threads, 'thread')} for {usable}")
+        usable = format_count(topology.num_usable_cores, "usable core")
+        conflicts.append(f"{format_count(num_threads, 'thread')} for {usable}")
     return conflicts
 
 
@@ -343,7 +344,3 @@ def _as_ranges(numbers: Iterable[int]) -> str:
     return ",".join(
         f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

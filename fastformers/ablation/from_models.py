@@ -1,10 +1,10 @@
 """The paper's Table 3 for the user's own model, data and machine: what each step brought.
 
-    teacher, student, bundles + labelled texts -> [from_models] -> steps -> ablation
+    teacher, student, bundles + labelled texts -> [from_models] -> steps -> measure
 
 Each step adds one thing to the one before: padding undone, a distilled student, an int8 graph laid
-for the CPU, one instance for each core, pruning. Measures what it is given; making students and
-bundles is the business of `compress`.
+for the CPU, one instance for each core, pruning. This module measures the models that it is given
+and knows nothing of how students and bundles are made.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,22 +12,13 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedModel
 
-from fastformers.ablation.measure import Ablation, AblationStep
-from fastformers.ablation.steps import (
-    DISTILLED,
-    INT8_GRAPH,
-    MULTI_INSTANCE,
-    engine_step,
-    instances_step,
-    pytorch_baselines,
-    pytorch_step,
-)
-from fastformers.ablation.texts import TextsConfig, load_texts, time_tokenization
+from fastformers.ablation.measure import Ablation
+from fastformers.ablation.steps import INT8_GRAPH, GraphModel, TorchModel, build_steps
+from fastformers.ablation.texts import TextsConfig, TimedRows, load_texts, time_tokenization
 from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
 from fastformers.errors import InputError
 from fastformers.inference.bundle import TOKENIZER_FILE, Bundle, open_bundle
-from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.forward import OnProgress, predict_logits
 from fastformers.models.loading import class_names, load_model, max_positions, task_of
 
@@ -44,13 +35,12 @@ def build_ablation(
     """Load models and texts and lay out the steps that they allow.
 
     Args:
-        config: The texts; `max_length` None is the bundles', else the teacher's.
+        config: The texts; a `max_length` of None is that of the bundles, else the teacher's.
         teacher_path: Directory of the fine-tuned Hugging Face classifier.
         student_path: Directory of the distilled classifier, or None.
         bundle_paths: Bundles: the first of the unpruned student, then of each further step.
-        cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core;
-            as many threads are used where a step runs one text on all cores.
-        on_progress: Told how far the accuracy of teacher and student is, outside any clock.
+        cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core.
+        on_progress: Told how far teacher and student have predicted, outside any clock.
 
     Raises:
         InputError: A path, column or label cannot be used, or two models do not belong together.
@@ -58,57 +48,42 @@ def build_ablation(
     """
     examples, eval_path = load_texts(config)
     bundles = [open_bundle(path) for path in bundle_paths]
-    teacher = load_model(teacher_path)
-    if task_of(teacher) != "text-classification":
+    teacher_model = load_model(teacher_path)
+    if task_of(teacher_model) != "text-classification":
         raise InputError(
-            f"--teacher {teacher_path}: its task is {task_of(teacher)}; ablate measures "
+            f"--teacher {teacher_path}: its task is {task_of(teacher_model)}; ablate measures "
             "text-classification, compress and bench measure any task"
         )
     tokenizer_json, tokenizer_limit = _read_tokenizer(teacher_path)
-    max_length = _choose_max_length(config.max_length, tokenizer_limit, teacher, bundles)
-    labels = class_names(teacher.config)
+    max_length = _choose_max_length(config.max_length, tokenizer_limit, teacher_model, bundles)
+    labels = class_names(teacher_model.config)
     labels_N = encode_targets(examples, "text-classification", labels, eval_path)
     _check_bundles(bundles, labels, text_pairs=examples.text_pairs is not None)
     tokenize = _timed_tokenization(examples, max_length)
-    num_cores = len(cpus_of_instance)
 
-    rows, tokenization_s = tokenize(tokenizer_json)
-    steps = pytorch_baselines(
-        teacher,
-        rows,
-        padded_to=max_length,
-        num_threads=num_cores,
-        baseline_rows=config.baseline_rows,
-        logits_NC=predict_logits(teacher, rows, on_progress),
-        tokenization_s=tokenization_s,
-    )
+    def read_torch_model(model: PreTrainedModel, tokenizer_json: str) -> TorchModel:
+        texts = tokenize(tokenizer_json)
+        logits_NC = predict_logits(model, texts.rows, on_progress)
+        return TorchModel(model=model, texts=texts, logits_NC=logits_NC)
+
+    teacher = read_torch_model(teacher_model, tokenizer_json)
+    student = None
     if student_path is not None:
-        student = _load_student(student_path, labels, max_length)
-        student_rows, student_tokenization_s = tokenize(_read_tokenizer(student_path)[0])
-        steps.append(
-            pytorch_step(
-                DISTILLED,
-                student,
-                student_rows,
-                num_threads=num_cores,
-                logits_NC=predict_logits(student, student_rows, on_progress),
-                tokenization_s=student_tokenization_s,
-            )
-        )
-    for bundle in bundles:
-        bundle_rows, bundle_tokenization_s = tokenize(
-            (bundle.path / TOKENIZER_FILE).read_text(encoding="utf-8")
-        )
-        steps += _bundle_steps(
-            bundle,
-            bundle_rows,
-            is_first=bundle is bundles[0],
-            cpus_of_instance=cpus_of_instance,
-            tokenization_s=bundle_tokenization_s,
-        )
+        student_model = _load_student(student_path, labels, max_length)
+        student = read_torch_model(student_model, _read_tokenizer(student_path)[0])
+    steps = build_steps(
+        teacher=teacher,
+        student=student,
+        graphs=[
+            _graph_of(bundle, tokenize, is_first=index == 0) for index, bundle in enumerate(bundles)
+        ],
+        padded_to=max_length,
+        baseline_rows=config.baseline_rows,
+        cpus_of_instance=cpus_of_instance,
+    )
     return Ablation(
         steps=tuple(steps),
-        lengths_N=rows.lengths_N,
+        lengths_N=teacher.texts.rows.lengths_N,
         labels_N=labels_N,
         description=(
             f"{teacher_path.name} on {eval_path.name}, texts truncated to {max_length} tokens"
@@ -116,35 +91,22 @@ def build_ablation(
     )
 
 
-def _bundle_steps(
-    bundle: Bundle,
-    rows: TokenizedRows,
-    *,
-    is_first: bool,
-    cpus_of_instance: Sequence[tuple[int, ...]],
-    tokenization_s: float,
-) -> list[AblationStep]:
-    """One instance for each core; for the first bundle also, before it, one on all cores."""
-    is_pruned = any(quality.stage.startswith("prune") for quality in bundle.stages)
-    further = f"+ pruning: {bundle.path.name}" if is_pruned else f"+ {bundle.path.name}"
-    instances = instances_step(
-        MULTI_INSTANCE if is_first else further,
-        bundle.model_path,
-        rows,
-        cpus_of_instance=cpus_of_instance,
+def _graph_of(
+    bundle: Bundle, tokenize: Callable[[str], TimedRows], *, is_first: bool
+) -> GraphModel:
+    """A bundle's graph, under the name of what it adds to the graph before it."""
+    if is_first:
+        is_int8 = bundle.precision.startswith("int8")
+        name = INT8_GRAPH if is_int8 else "+ graph optimization"
+    else:
+        is_pruned = any(quality.stage.startswith("prune") for quality in bundle.stages)
+        name = f"+ pruning: {bundle.path.name}" if is_pruned else f"+ {bundle.path.name}"
+    return GraphModel(
+        name=name,
+        path=bundle.model_path,
+        texts=tokenize((bundle.path / TOKENIZER_FILE).read_text(encoding="utf-8")),
         max_batch_tokens=bundle.cost_profile.max_batch_tokens,
-        tokenization_s=tokenization_s,
     )
-    if not is_first:
-        return [instances]
-    whole = engine_step(
-        INT8_GRAPH if bundle.precision.startswith("int8") else "+ graph optimization",
-        bundle.model_path,
-        rows,
-        num_threads=len(cpus_of_instance),
-        tokenization_s=tokenization_s,
-    )
-    return [whole, instances]
 
 
 def _choose_max_length(
@@ -204,13 +166,11 @@ def _read_tokenizer(path: Path) -> tuple[str, int]:
     return tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length
 
 
-def _timed_tokenization(
-    examples: Examples, max_length: int
-) -> Callable[[str], tuple[TokenizedRows, float]]:
-    """A function from a tokenizer to all token ids and the seconds they took, once for each."""
-    known: dict[str, tuple[TokenizedRows, float]] = {}
+def _timed_tokenization(examples: Examples, max_length: int) -> Callable[[str], TimedRows]:
+    """A function that tokenizes the texts by a serialized tokenizer, once for each tokenizer."""
+    known: dict[str, TimedRows] = {}
 
-    def tokenize(tokenizer_json: str) -> tuple[TokenizedRows, float]:
+    def tokenize(tokenizer_json: str) -> TimedRows:
         if tokenizer_json not in known:
             known[tokenizer_json] = time_tokenization(examples, tokenizer_json, max_length)
         return known[tokenizer_json]

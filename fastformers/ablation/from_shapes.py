@@ -1,12 +1,11 @@
 """The paper's own models by shape, on random weights: how fast its ablation is on this machine.
 
-    lengths -> [from_shapes] -> steps -> ablation
+    lengths + shapes -> [from_shapes] -> steps -> measure
 
 Speed does not depend on the weights, so none have to be trained or fetched; accuracy is not
-measured, and every step says so. BERT-base and the 4 x 312 student are the paper's; so are the
-shares of heads and feed-forward neurons that its pruned students lost.
+measured, and every step says so. This module knows nothing of how random models are made.
 
-Shape suffixes: N texts, V vocabulary, D hidden width, W heads x head width.
+Shape suffixes: N texts.
 """
 
 import json
@@ -18,21 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.ablation.measure import Ablation, AblationStep
-from fastformers.ablation.steps import (
-    DISTILLED,
-    INT8_GRAPH,
-    MULTI_INSTANCE,
-    engine_step,
-    instances_step,
-    pytorch_baselines,
-    pytorch_step,
-)
-from fastformers.ablation.texts import TextsConfig, load_texts, time_tokenization
-from fastformers.benchmark.random_models import (
+from fastformers.ablation.steps import INT8_GRAPH, GraphModel, TorchModel, build_steps
+from fastformers.ablation.texts import TextsConfig, TimedRows, load_texts, time_tokenization
+from fastformers.benchmark.encoder_shapes import (
+    BERT_BASE,
+    PRUNED_HALF,
+    PRUNED_QUARTER,
+    STUDENT,
     EncoderShape,
-    random_classifier,
+)
+from fastformers.benchmark.random_models import (
+    MAX_LENGTH,
+    make_random_model,
     random_rows,
-    write_random_int8,
+    write_int8_graph,
 )
 from fastformers.errors import InputError
 from fastformers.inference.cost_profile import measure_cost_profile
@@ -46,21 +44,26 @@ _BOOLQ_TOKENS = (
     *(134, 143, 152, 164, 177, 194, 215, 256, 308, 376, 432, 512),
 )
 BOOLQ_ROWS = 3270
-MAX_LENGTH = 512  # positions of BERT, and what the paper pads to
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmallerShape:
-    """A further step: the student's graph again, in a smaller or faster shape."""
+    """A further step: the student's graph again, in a smaller or faster shape.
+
+    Attributes:
+        name: Name of the step.
+        shape: What runs.
+        paper_cumulative: The paper's cumulative speed-up; None for a step that the paper lacks.
+    """
 
     name: str
     shape: EncoderShape
-    paper_cumulative: float | None  # None for a step that the paper does not have
+    paper_cumulative: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AblationShapes:
-    """A teacher, its student, and what becomes of the student."""
+    """A teacher, its student, and the smaller shapes that the student is brought to."""
 
     name: str
     teacher: EncoderShape
@@ -68,43 +71,35 @@ class AblationShapes:
     smaller: tuple[SmallerShape, ...]
 
 
-# The paper swaps GELU for ReLU while it distills. Its pruned FFNs are rounded up to multiples of
-# 16, which the kernels like: 912 for 900 and 608 for 600, so no more is cut than the paper cut.
-_STUDENT = EncoderShape(
-    num_layers=4, width=312, num_heads=12, head_width=26, ffn_width=1200, activation="relu"
-)
-_HALF = replace(_STUDENT, num_heads=8, ffn_width=608)
-BERT_BASE = AblationShapes(
+BERT_BASE_SHAPES = AblationShapes(
     name="bert-base",
-    teacher=EncoderShape(
-        num_layers=12, width=768, num_heads=12, head_width=64, ffn_width=3072, activation="gelu"
-    ),
-    student=_STUDENT,
+    teacher=BERT_BASE,
+    student=STUDENT,
     smaller=(
         SmallerShape(
             name="+ pruning, 25% of heads and 25% of FFN",
-            shape=replace(_STUDENT, num_heads=9, ffn_width=912),
+            shape=PRUNED_QUARTER,
             paper_cumulative=178.67,
         ),
         SmallerShape(
             name="+ pruning, 33% of heads and 50% of FFN",
-            shape=_HALF,
+            shape=PRUNED_HALF,
             paper_cumulative=233.87,
         ),
         SmallerShape(
             name="not the paper's: the same size as 4 heads of 52",
-            shape=replace(_HALF, num_heads=4, head_width=52),
+            shape=replace(PRUNED_HALF, num_heads=4, head_width=52),
             paper_cumulative=None,
         ),
     ),
 )
 # Cumulative speed-ups of the paper's Table 3 up to its multi-instance step.
 _PAPER_CUMULATIVE = (1.0, 3.51, 32.64, 73.66, 129.29)
-ABLATION_SHAPES = {BERT_BASE.name: BERT_BASE}
+ABLATION_SHAPES = {BERT_BASE_SHAPES.name: BERT_BASE_SHAPES}
 
 
 def boolq_lengths(num_rows: int) -> NDArray[np.int64]:
-    """Lengths (N,) that are distributed as BoolQ's, in random order, the same each time."""
+    """Lengths (N,) that are distributed as BoolQ's, in a random order that is always the same."""
     shares_N = (np.arange(num_rows) + 0.5) / num_rows * 100
     lengths_N = np.interp(shares_N, _PERCENTILES, _BOOLQ_TOKENS).round().astype(np.int64)
     shuffled_N: NDArray[np.int64] = np.random.default_rng(0).permutation(lengths_N)
@@ -122,11 +117,11 @@ def build_shape_ablation(
     """Make models of random weights and lay out the paper's steps.
 
     Args:
-        shapes: The models.
-        config: The texts whose lengths count; without a file, BoolQ's lengths.
-        tokenizer: `tokenizer.json` that the texts are tokenized by.
+        shapes: Shapes of the models.
+        config: The texts whose lengths count; without a file, BoolQ's lengths are used.
+        tokenizer: `tokenizer.json` that tokenizes the texts.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core.
-        scratch: Directory for the graphs; they are read when the ablation is measured.
+        scratch: Empty directory for the graphs, which are read when the ablation is measured.
 
     Raises:
         InputError: The texts or the tokenizer cannot be read, or are longer than 512 tokens.
@@ -134,59 +129,48 @@ def build_shape_ablation(
     max_length = config.max_length or MAX_LENGTH
     if max_length > MAX_LENGTH:
         raise InputError(f"--max-length {max_length}: {shapes.name} has {MAX_LENGTH} positions")
-    lengths_N, tokenization_s, texts = _measure_lengths(config, tokenizer, max_length)
-    rows = random_rows(lengths_N, vocabulary=shapes.teacher.vocabulary)
-    num_cores = len(cpus_of_instance)
-    baselines = pytorch_baselines(
-        random_classifier(shapes.teacher, max_length),
-        rows,
+    lengths_N, tokenization_s, source = _measure_lengths(config, tokenizer, max_length)
+    rows = random_rows(lengths_N, vocab_size=shapes.teacher.vocab_size)
+    texts = TimedRows(rows=rows, tokenization_s=tokenization_s)
+
+    graph_shapes = [(INT8_GRAPH, shapes.student), *((s.name, s.shape) for s in shapes.smaller)]
+    steps = build_steps(
+        teacher=_make_torch_model(shapes.teacher, texts, max_length),
+        student=_make_torch_model(shapes.student, texts, max_length),
+        graphs=[
+            _make_graph(name, shape, texts, max_length, scratch / f"graph{index}.onnx")
+            for index, (name, shape) in enumerate(graph_shapes)
+        ],
         padded_to=max_length,
-        num_threads=num_cores,
         baseline_rows=config.baseline_rows,
-        logits_NC=None,
-        tokenization_s=tokenization_s,
+        cpus_of_instance=cpus_of_instance,
     )
-    distilled = pytorch_step(
-        DISTILLED,
-        random_classifier(shapes.student, max_length),
-        rows,
-        num_threads=num_cores,
-        logits_NC=None,
-        tokenization_s=tokenization_s,
-    )
-
-    def instances(name: str, graph: Path, *, is_aside: bool) -> AblationStep:
-        profile = measure_cost_profile(OnnxEngine(graph), max_length=max_length)
-        return instances_step(
-            name,
-            graph,
-            rows,
-            cpus_of_instance=cpus_of_instance,
-            max_batch_tokens=profile.max_batch_tokens,
-            tokenization_s=tokenization_s,
-            is_aside=is_aside,
-        )
-
-    graph = write_random_int8(shapes.student, scratch / "student.onnx", rows, max_length)
-    whole = engine_step(
-        INT8_GRAPH, graph, rows, num_threads=num_cores, tokenization_s=tokenization_s
-    )
-    steps = [*baselines, distilled, whole, instances(MULTI_INSTANCE, graph, is_aside=False)]
-    models = [shapes.teacher] * 2 + [shapes.student] * 3
-    papers: list[float | None] = [*_PAPER_CUMULATIVE]
-    for index, smaller in enumerate(shapes.smaller):
-        graph = write_random_int8(smaller.shape, scratch / f"smaller{index}.onnx", rows, max_length)
-        steps.append(instances(smaller.name, graph, is_aside=smaller.paper_cumulative is None))
-        models.append(smaller.shape)
-        papers.append(smaller.paper_cumulative)
+    papers = (*_PAPER_CUMULATIVE, *(smaller.paper_cumulative for smaller in shapes.smaller))
     return Ablation(
-        steps=tuple(
-            _with_shape(step, model, paper)
-            for step, model, paper in zip(steps, models, papers, strict=True)
-        ),
+        steps=tuple(_beside_paper(*pair) for pair in zip(steps, papers, strict=True)),
         lengths_N=lengths_N,
         labels_N=None,
-        description=f"shapes of {shapes.name}, random weights (speed only), on {texts}",
+        description=f"shapes of {shapes.name}, random weights (speed only), on {source}",
+    )
+
+
+def _make_torch_model(shape: EncoderShape, texts: TimedRows, max_length: int) -> TorchModel:
+    model = make_random_model(shape, max_length=max_length)
+    return TorchModel(model=model, texts=texts, logits_NC=None, note=_note(shape))
+
+
+def _make_graph(
+    name: str, shape: EncoderShape, texts: TimedRows, max_length: int, path: Path
+) -> GraphModel:
+    model = make_random_model(shape, max_length=max_length)
+    write_int8_graph(model, path, rows=texts.rows.slice(0, 1), text_pairs=True)
+    profile = measure_cost_profile(OnnxEngine(path), max_length=max_length)
+    return GraphModel(
+        name=name,
+        path=path,
+        texts=texts,
+        max_batch_tokens=profile.max_batch_tokens,
+        note=_note(shape),
     )
 
 
@@ -203,15 +187,17 @@ def _measure_lengths(
         json.loads(tokenizer_json)
     except (OSError, ValueError) as error:
         raise InputError(f"--tokenizer {tokenizer}: is not a tokenizer.json file") from error
-    rows, tokenization_s = time_tokenization(examples, tokenizer_json, max_length)
+    texts = time_tokenization(examples, tokenizer_json, max_length)
     by = f"{tokenizer.parent.name}/{tokenizer.name}"
-    return rows.lengths_N, tokenization_s, f"the lengths of {path.name} by {by}"
+    return texts.rows.lengths_N, texts.tokenization_s, f"the lengths of {path.name} by {by}"
 
 
-def _with_shape(
-    step: AblationStep, shape: EncoderShape, paper_cumulative: float | None
-) -> AblationStep:
-    note = f"random weights, speed only; {shape}; {step.note}"
-    if paper_cumulative is not None:
-        note += f"; the paper: {paper_cumulative:.2f}x"
-    return replace(step, note=note)
+def _note(shape: EncoderShape) -> str:
+    return f"random weights, speed only; {shape}"
+
+
+def _beside_paper(step: AblationStep, paper_cumulative: float | None) -> AblationStep:
+    """The step with the paper's number in its note, or aside where the paper has no such step."""
+    if paper_cumulative is None:
+        return replace(step, is_aside=True)
+    return replace(step, note=f"{step.note}; the paper: {paper_cumulative:.2f}x")

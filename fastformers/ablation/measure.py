@@ -1,25 +1,27 @@
 """Time steps from a model out of the box to its cheapest form, each against the first.
 
-    models + tokenized texts -> steps -> [measure] -> results -> ladder_report, ladder_plot
+    models + tokenized texts -> steps -> [measure] -> results -> report, plot
 
-The clock is the paper's (arXiv:2010.13382, Table 3): it starts after tokenization and holds the
-creation of sessions. What a step does inside it is the business of `ablate.py`; this module knows
-nothing of torch, ONNX or text.
+The clock is the paper's (arXiv:2010.13382, Table 3): it starts after tokenization and includes the
+creation of sessions. Each step reads it by itself (steps.py); this module knows nothing of torch,
+ONNX or text.
 
 Shape suffixes: N texts, S texts that are timed, C classes.
 """
 
 import statistics
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from fastformers.models.forward import OnProgress
+
 OnTokens = Callable[[int], None]
-_PROGRESS_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class Timing:
     """One run of a step.
 
     Attributes:
-        seconds: Of all N texts; scaled up where only a sample was timed.
+        seconds: Seconds of all N texts; scaled up where only a sample was timed.
         logits_NC: What the step says of the texts, or None for random weights.
     """
 
@@ -40,12 +42,12 @@ class AblationStep:
     """One line of the table, not yet measured.
 
     Attributes:
-        name: As shown, in the paper's words where it is the paper's step.
+        name: How it is shown, in the paper's words where it is the paper's step.
         run: Scores the texts once; calls its argument with the tokens of each batch done.
         num_tokens: Tokens that one run computes, padding included; for the progress.
         timed_rows: Texts that one run times.
-        tokenization_s: What making the token ids took, outside the clock; None for ids that
-            came from no text.
+        tokenization_s: Seconds that making the token ids took, outside the clock; None for ids
+            that came from no text.
         note: How it is run: batch, threads, sample, anything that makes it another model.
         is_aside: Shown, but neither the base of the next step nor the end of the ablation.
     """
@@ -67,7 +69,7 @@ class Ablation:
         steps: From the slowest; the first is padded, the second the same model unpadded.
         lengths_N: Tokens of each text, as the first step reads it.
         labels_N: Right class of each text, or None for random weights.
-        description: Of the texts and models, for the head of the table.
+        description: Models and texts in a few words, for the head of the table.
     """
 
     steps: tuple[AblationStep, ...]
@@ -81,18 +83,18 @@ class StepResult:
     """One line of the table.
 
     Attributes:
-        name: Of the step.
-        seconds: Median over the runs, all texts, after tokenization.
+        name: Name of the step.
+        seconds: Median over the runs of the seconds of all texts, after tokenization.
         accuracy: 0-1, or None without labels.
         usd_per_100m: USD for 100 million such texts, after tokenization.
         cumulative: How many times faster than the first step.
         step: How many times faster than the step before.
-        tokenization_s: Outside the clock, all texts; None where there was no text.
-        total_s: Tokenization included.
-        timed_rows: Texts timed in each run.
+        tokenization_s: Seconds of tokenizing all texts; None where there was no text.
+        total_s: `seconds` and `tokenization_s` together; None where there was no text.
+        timed_rows: Texts that each run timed.
         runs_s: Seconds of every run.
         note: How it was run.
-        is_aside: Beside the ablation.
+        is_aside: Shown, but neither the base of the next step nor the end of the ablation.
     """
 
     name: str
@@ -109,43 +111,29 @@ class StepResult:
     is_aside: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class AblationProgress:
-    """Where the measurement is: `share` (0-1) of step number `step_idx` of `num_steps`."""
-
-    step_idx: int
-    num_steps: int
-    name: str
-    share: float
-    elapsed_s: float
-
-    @property
-    def eta_s(self) -> float:
-        """Seconds that this step still needs, at its rate so far."""
-        return self.elapsed_s * (1 - self.share) / self.share
-
-
 def measure_ablation(
     ablation: Ablation,
     *,
     usd_per_hour: float,
     repeats: int,
-    on_progress: Callable[[AblationProgress], None] = lambda progress: None,
+    on_progress: "OnProgress" = lambda what, done, total: None,
     on_result: Callable[[StepResult], None] = lambda result: None,
 ) -> list[StepResult]:
     """Run every step and compare it with the first and with the one before.
 
     Args:
-        ablation: Its steps, from the slowest.
+        ablation: What to measure.
         usd_per_hour: Price of this machine.
         repeats: Runs of each step; the median counts.
-        on_progress: Called about once a second while a step runs.
-        on_result: Called with each line as it is known.
+        on_progress: Called inside the clock after every batch, with the step, the tokens that its
+            runs have computed and those that they will have; it must return within microseconds.
+        on_result: Called with each line as soon as it is known.
     """
     results: list[StepResult] = []
-    for step_idx, step in enumerate(ablation.steps):
-        watch = _Watch(step, step_idx, len(ablation.steps), repeats, on_progress)
-        timings = [step.run(watch) for _ in range(repeats)]
+    for number, step in enumerate(ablation.steps, start=1):
+        what = f"step {number} of {len(ablation.steps)}, {step.name}"
+        on_tokens = _TokenCounter(what, step.num_tokens * repeats, on_progress)
+        timings = [step.run(on_tokens) for _ in range(repeats)]
         seconds = statistics.median(timing.seconds for timing in timings)
         previous = next((r for r in reversed(results) if not r.is_aside), None)
         result = StepResult(
@@ -175,7 +163,7 @@ def usd_per_100m(seconds: float, *, num_rows: int, usd_per_hour: float) -> float
 
 
 def spread_sample(lengths_N: NDArray[np.integer], num_rows: int) -> NDArray[np.intp]:
-    """Texts (S,) that stand for all: at even distances over the texts sorted by length.
+    """Texts (S,) that stand for all, evenly spaced over the texts sorted by length.
 
     Each is the middle of a stretch of equally many texts, so N times their mean time estimates
     the time of all. With no fewer than N asked for, all texts in their own order.
@@ -189,13 +177,13 @@ def spread_sample(lengths_N: NDArray[np.integer], num_rows: int) -> NDArray[np.i
 
 
 def extrapolate(times_S: NDArray[np.float64], num_rows: int, *, equal_cost: bool) -> float:
-    """Seconds of `num_rows` texts, of which a sample was timed.
+    """Seconds of `num_rows` texts, of which some or all were timed.
 
     Args:
         times_S: Seconds of each timed text.
         num_rows: Texts in all; if all were timed, the result is their sum.
-        equal_cost: Whether every text costs the same (padded), so that the median counts and a
-            hiccup of the machine does not; else the mean of a sample of `spread_sample`.
+        equal_cost: Whether every text costs the same (padded), so that the median is taken and a
+            hiccup of the machine does not count; else the mean, of a sample of `spread_sample`.
     """
     if len(times_S) == num_rows:
         return float(times_S.sum())
@@ -210,37 +198,15 @@ def _accuracy(
     return float((logits_NC.argmax(axis=1) == labels_N).mean())
 
 
-class _Watch:
-    """Adds up the tokens of a step's runs and reports them, seldom enough not to be noticed."""
+class _TokenCounter:
+    """Adds up the tokens of a step's runs, from several threads, and tells how many are done."""
 
-    def __init__(
-        self,
-        step: AblationStep,
-        step_idx: int,
-        num_steps: int,
-        repeats: int,
-        on_progress: Callable[[AblationProgress], None],
-    ) -> None:
-        self._step, self._step_idx, self._num_steps = step, step_idx, num_steps
-        self._total_tokens = step.num_tokens * repeats
-        self._on_progress = on_progress
-        self._done_tokens = 0
-        self._start = self._reported = time.perf_counter()
+    def __init__(self, what: str, num_tokens: int, on_progress: "OnProgress") -> None:
+        self._what, self._num_tokens, self._on_progress = what, num_tokens, on_progress
+        self._num_done = 0
         self._lock = threading.Lock()
 
     def __call__(self, num_tokens: int) -> None:
         with self._lock:
-            self._done_tokens += num_tokens
-            now = time.perf_counter()
-            if now - self._reported < _PROGRESS_EVERY_S:
-                return
-            self._reported = now
-            self._on_progress(
-                AblationProgress(
-                    step_idx=self._step_idx,
-                    num_steps=self._num_steps,
-                    name=self._step.name,
-                    share=self._done_tokens / self._total_tokens,
-                    elapsed_s=now - self._start,
-                )
-            )
+            self._num_done += num_tokens
+            self._on_progress(self._what, self._num_done, self._num_tokens)

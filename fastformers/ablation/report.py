@@ -1,4 +1,4 @@
-"""What a measured ablation says: headline, Markdown table, JSON.
+"""Put a measured ablation into words: headline, Markdown table, JSON.
 
     results -> [report] -> table.md, ablate.json, the last line of stdout
 
@@ -30,7 +30,7 @@ CLOCK = (
 
 
 def cells(result: StepResult) -> tuple[str, ...]:
-    """A line of the table, by `COLUMNS`."""
+    """The cells of one line of the table, in the order of `COLUMNS`."""
     return (
         result.name,
         _seconds(result.seconds),
@@ -104,9 +104,9 @@ def render_markdown(
     """The table as a page of its own.
 
     Args:
-        results: The lines.
-        summary: Of `summarize`.
-        measured_on: Machine, versions, price and date.
+        results: The lines of the table.
+        summary: What `summarize` returned.
+        measured_on: Machine, versions, price and date in one sentence.
     """
     lines = [
         f"# Ablation: {summary['description']}",

@@ -1,10 +1,10 @@
-"""The steps of a ablation: how a PyTorch classifier or a graph is run when it is timed.
+"""The steps of an ablation: how a PyTorch classifier or a graph is run when it is timed.
 
-    models + token ids -> [steps] -> ablation
+    models + token ids -> [steps] -> measure
 
 PyTorch steps run as out of the box: one text at a time on all cores, the model already loaded.
-Engine steps load their graph inside the clock, as the paper's do. Knows token ids; nothing of
-text, labels or bundles.
+Graph steps load their graph inside the clock, as the paper's do. Knows token ids; nothing of text,
+labels or bundles, nor whether the models were trained.
 
 Shape suffixes: N texts, S texts that are timed, B texts of a batch, C classes.
 """
@@ -14,8 +14,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from fastformers.ablation.measure import AblationStep, OnTokens, Timing, extrapolate, spread_sample
+from fastformers.ablation.texts import TimedRows
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import TokenizedRows
@@ -35,55 +37,103 @@ INT8_GRAPH = "+ int8 quantization + graph optimization"
 MULTI_INSTANCE = "+ multi-instance inference"
 
 
-def pytorch_baselines(
-    model: PreTrainedModel,
-    rows: TokenizedRows,
+@dataclass(frozen=True, kw_only=True)
+class TorchModel:
+    """A PyTorch classifier to be timed.
+
+    Attributes:
+        model: In eval mode, loaded before the clock starts.
+        texts: What it reads.
+        logits_NC: What it says of all texts, computed outside the clock, where a step may time a
+            sample alone; None where its accuracy means nothing.
+        note: What makes it another model than its name says; empty for nothing.
+    """
+
+    model: PreTrainedModel
+    texts: TimedRows
+    logits_NC: NDArray[np.float32] | None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphModel:
+    """A graph to be timed.
+
+    Attributes:
+        name: Name of the step that this graph adds.
+        path: ONNX file.
+        texts: What it reads.
+        max_batch_tokens: Token budget of a batch where texts are batched.
+        note: What makes it another model than its name says; empty for nothing.
+    """
+
+    name: str
+    path: Path
+    texts: TimedRows
+    max_batch_tokens: int
+    note: str = ""
+
+
+def build_steps(
     *,
+    teacher: TorchModel,
+    student: TorchModel | None,
+    graphs: Sequence[GraphModel],
     padded_to: int,
-    num_threads: int,
     baseline_rows: int,
-    logits_NC: NDArray[np.float32] | None,
-    tokenization_s: float | None,
+    cpus_of_instance: Sequence[tuple[int, ...]],
 ) -> list[AblationStep]:
-    """The first two steps: the teacher padded to the maximum, and each text at its own length."""
-    return [
+    """Lay out the paper's steps for the models that there are.
+
+    Args:
+        teacher: Runs padded to the maximum, then each text at its own length.
+        student: The distilled model, or None to leave the step out.
+        graphs: The unpruned student's graph, which runs one text on all cores and then as one
+            instance for each core; each further graph runs only the latter way.
+        padded_to: Tokens that the first step pads every text to.
+        baseline_rows: Texts of the teacher's steps to time; the rest is extrapolated.
+        cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core;
+            as many threads are used where a step runs one text on all cores.
+    """
+    num_threads = len(cpus_of_instance)
+    steps = [
         pytorch_step(
             name,
-            model,
-            rows,
+            teacher,
             num_threads=num_threads,
             padded_to=padding,
             max_timed_rows=baseline_rows,
-            logits_NC=logits_NC,
-            tokenization_s=tokenization_s,
         )
         for name, padding in ((PADDED.format(padded_to), padded_to), (UNPADDED, None))
     ]
+    if student is not None:
+        steps.append(pytorch_step(DISTILLED, student, num_threads=num_threads))
+    if graphs:
+        steps.append(graph_step(graphs[0].name, graphs[0], num_threads=num_threads))
+    for index, graph in enumerate(graphs):
+        name = graph.name if index else MULTI_INSTANCE
+        steps.append(instances_step(name, graph, cpus_of_instance=cpus_of_instance))
+    return steps
 
 
 def pytorch_step(
     name: str,
-    model: PreTrainedModel,
-    rows: TokenizedRows,
+    model: TorchModel,
     *,
     num_threads: int,
-    logits_NC: NDArray[np.float32] | None,
-    tokenization_s: float | None,
     padded_to: int | None = None,
     max_timed_rows: int | None = None,
 ) -> AblationStep:
     """A PyTorch classifier, one text at a time on all cores.
 
     Args:
-        name: Of the step.
-        model: In eval mode, loaded before the clock starts.
-        rows: N tokenized texts.
-        num_threads: Of one text.
-        logits_NC: What the model says of all texts, found outside the clock; a sample could not.
-        tokenization_s: Of all texts.
+        name: Name of the step.
+        model: What runs.
+        num_threads: Threads of one text.
         padded_to: Tokens that each text is padded to, under a mask; None for its own length.
         max_timed_rows: Texts to time, the rest is extrapolated; None for all.
     """
+    rows = model.texts.rows
     lengths_N = rows.lengths_N
     sample_S = spread_sample(lengths_N, max_timed_rows or len(rows))
     computed_S = np.full(len(sample_S), padded_to) if padded_to else lengths_N[sample_S]
@@ -94,16 +144,16 @@ def pytorch_step(
         torch.set_num_threads(num_threads)
         try:
             with torch.inference_mode():
-                model(**_inputs(model, rows, int(sample_S[-1]), padded_to))  # warm up
+                model.model(**_inputs(model.model, rows, int(sample_S[-1]), padded_to))  # warm up
                 for place, row in enumerate(sample_S.tolist()):
                     start = time.perf_counter()
-                    model(**_inputs(model, rows, row, padded_to))
+                    model.model(**_inputs(model.model, rows, row, padded_to))
                     times_S[place] = time.perf_counter() - start
                     on_tokens(int(computed_S[place]))
         finally:
             torch.set_num_threads(threads_before)
         seconds = extrapolate(times_S, len(rows), equal_cost=padded_to is not None)
-        return Timing(seconds=seconds, logits_NC=logits_NC)
+        return Timing(seconds=seconds, logits_NC=model.logits_NC)
 
     note = f"fp32, batch 1, {_count(num_threads, 'thread')}"
     if len(sample_S) < len(rows):
@@ -114,24 +164,18 @@ def pytorch_step(
         run=run,
         num_tokens=int(computed_S.sum()),
         timed_rows=len(sample_S),
-        tokenization_s=tokenization_s,
-        note=note,
+        tokenization_s=model.texts.tokenization_s,
+        note=_joined(model.note, note),
     )
 
 
-def engine_step(
-    name: str,
-    model: Path,
-    rows: TokenizedRows,
-    *,
-    num_threads: int,
-    tokenization_s: float | None,
-) -> AblationStep:
+def graph_step(name: str, graph: GraphModel, *, num_threads: int) -> AblationStep:
     """A graph in one session on all cores, one text at a time, unpadded, in the file's order."""
+    rows = graph.texts.rows
 
     def run(on_tokens: OnTokens) -> Timing:
         start = time.perf_counter()
-        engine = OnnxEngine(model, num_threads=num_threads)
+        engine = OnnxEngine(graph.path, num_threads=num_threads)
         logits = []
         for row in range(len(rows)):
             rows_B = np.array([row])
@@ -141,32 +185,20 @@ def engine_step(
         seconds = time.perf_counter() - start
         return Timing(seconds=seconds, logits_NC=np.concatenate(logits))
 
-    return AblationStep(
-        name=name,
-        run=run,
-        num_tokens=int(rows.lengths_N.sum()),
-        timed_rows=len(rows),
-        tokenization_s=tokenization_s,
-        note=f"batch 1, {_count(num_threads, 'thread')}, session creation included",
-    )
+    how = f"batch 1, {_count(num_threads, 'thread')}, session creation included"
+    return _step_of_graph(name, graph, run, how)
 
 
 def instances_step(
-    name: str,
-    model: Path,
-    rows: TokenizedRows,
-    *,
-    cpus_of_instance: Sequence[tuple[int, ...]],
-    max_batch_tokens: int,
-    tokenization_s: float | None,
-    is_aside: bool = False,
+    name: str, graph: GraphModel, *, cpus_of_instance: Sequence[tuple[int, ...]]
 ) -> AblationStep:
     """A graph in one session for each core, which share length-sorted batches among them.
 
     Instances are threads of this process, each pinned, each with a session of one thread: ONNX
     Runtime releases the interpreter while it computes. A free instance takes the next batch.
     """
-    batches = plan_batches(rows.lengths_N, max_batch_tokens=max_batch_tokens)
+    rows = graph.texts.rows
+    batches = plan_batches(rows.lengths_N, max_batch_tokens=graph.max_batch_tokens)
 
     def run(on_tokens: OnTokens) -> Timing:
         pending: queue.SimpleQueue[NDArray[np.intp]] = queue.SimpleQueue()
@@ -177,7 +209,7 @@ def instances_step(
         def work(cpus: tuple[int, ...]) -> list[tuple[NDArray[np.intp], NDArray[np.float32]]]:
             if hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(0, cpus)  # of this thread alone, which ends with the run
-            engine = OnnxEngine(model, num_threads=1)
+            engine = OnnxEngine(graph.path, num_threads=1)
             done = []
             while not is_stopped.is_set():
                 try:
@@ -201,24 +233,31 @@ def instances_step(
         return Timing(seconds=seconds, logits_NC=in_row_order(logits, done_batches))
 
     instances = _count(len(cpus_of_instance), "instance")
+    how = (
+        f"{instances} x 1 thread, length-sorted batches of up to {graph.max_batch_tokens:,} "
+        "tokens, session creation included"
+    )
+    return _step_of_graph(name, graph, run, how)
+
+
+def _step_of_graph(
+    name: str, graph: GraphModel, run: Callable[[OnTokens], Timing], how: str
+) -> AblationStep:
+    rows = graph.texts.rows
     return AblationStep(
         name=name,
         run=run,
         num_tokens=int(rows.lengths_N.sum()),
         timed_rows=len(rows),
-        tokenization_s=tokenization_s,
-        note=(
-            f"{instances} x 1 thread, length-sorted batches of up to {max_batch_tokens:,} tokens, "
-            "session creation included"
-        ),
-        is_aside=is_aside,
+        tokenization_s=graph.texts.tokenization_s,
+        note=_joined(graph.note, how),
     )
 
 
 def _inputs(
     model: PreTrainedModel, rows: TokenizedRows, row: int, padded_to: int | None
 ) -> dict[str, torch.Tensor]:
-    """What the model's own tokenizer would hand it for one text."""
+    """What the model's own tokenizer would give it for one text."""
     rows_B = np.array([row])
     ids = torch.from_numpy(rows.batch_ids(rows_B))
     types = torch.from_numpy(rows.batch_types(rows_B))
@@ -233,6 +272,10 @@ def _inputs(
         name: torch.nn.functional.pad(values, (0, missing), value=fill.get(name, 0))
         for name, values in inputs.items()
     }
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _count(number: int, noun: str) -> str:

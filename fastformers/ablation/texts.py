@@ -1,6 +1,6 @@
-"""The texts that a ablation is timed on, and what tokenizing them takes.
+"""The texts that an ablation is timed on, and what tokenizing them takes.
 
-evaluation file -> [texts] -> texts, token ids, seconds -> ablate, paper_shapes
+evaluation file -> [texts] -> texts, token ids, seconds -> from_models, from_shapes
 """
 
 import time
@@ -42,6 +42,20 @@ class TextsConfig:
             raise InputError(f"--baseline-rows {self.baseline_rows}: give at least 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimedRows:
+    """Texts as a model's own tokenizer cuts them.
+
+    Attributes:
+        rows: Token ids of the N texts.
+        tokenization_s: Seconds that all of them took on all cores; None for ids that came from no
+            text.
+    """
+
+    rows: TokenizedRows
+    tokenization_s: float | None
+
+
 def load_texts(config: TextsConfig) -> tuple[Examples, Path]:
     """Read the labelled texts; also returns the file, for messages.
 
@@ -54,13 +68,11 @@ def load_texts(config: TextsConfig) -> tuple[Examples, Path]:
     return (examples if config.limit is None else examples.sample(config.limit)), config.eval
 
 
-def time_tokenization(
-    examples: Examples, tokenizer_json: str, max_length: int
-) -> tuple[TokenizedRows, float]:
-    """Token ids of all texts, and the seconds they took on all cores."""
+def time_tokenization(examples: Examples, tokenizer_json: str, max_length: int) -> TimedRows:
+    """Tokenize all texts once, after a few that warm up."""
     tokenizer = Tokenizer(tokenizer_json, max_length=max_length)
     few = examples.sample(_WARM_UP_ROWS)
     tokenizer.encode(few.texts, few.text_pairs)
     start = time.perf_counter()
     rows = tokenizer.encode(examples.texts, examples.text_pairs)
-    return rows, time.perf_counter() - start
+    return TimedRows(rows=rows, tokenization_s=time.perf_counter() - start)

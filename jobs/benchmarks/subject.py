@@ -4,13 +4,14 @@ Opened, or made up with random weights of the paper's shapes. PyTorch is importe
 checkpoint is given.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet
 
+from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME, ShapeName
 from fastformers.benchmark.timing import SHAPES
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from fastformers.benchmark.baselines import BaselineModels
-    from fastformers.benchmark.random_models import ShapeName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def open_subject(
     *,
     bundle_path: Path | None,
     teacher: Path | None,
-    shape: "ShapeName | None",
+    shape: ShapeName | None,
     files: list[str],
     sample_rows: int,
     scratch: Path,
@@ -75,16 +75,22 @@ def open_subject(
     if teacher is None:
         return Subject(bundle=bundle, baselines=None, checkpoint=None, rows=rows)
     from fastformers.benchmark.baselines import write_baseline_models
-    from fastformers.benchmark.random_models import make_model, make_stand_in
+    from fastformers.benchmark.random_models import (
+        make_random_bundle,
+        make_random_model,
+        random_rows,
+    )
 
-    calibration = rows or _random_rows(tokenizer.vocab_size)
+    lengths_N = np.random.default_rng(0).integers(4, 129, 128)
+    calibration = rows or random_rows(lengths_N, vocab_size=tokenizer.vocab_size)
     checkpoint = teacher
     if shape is None:
         model = _load_checkpoint(teacher, bundle, tokenizer)
     else:
-        model = make_model(shape, vocab_size=tokenizer.vocab_size)
+        encoder_shape = replace(SHAPES_BY_NAME[shape], vocab_size=tokenizer.vocab_size)
+        model = make_random_model(encoder_shape)
         checkpoint = _save_checkpoint(model, teacher, scratch / "checkpoint")
-        bundle = make_stand_in(
+        bundle = make_random_bundle(
             model,
             tokenizer_json=(teacher / "tokenizer.json").read_text(encoding="utf-8"),
             rows=calibration,
@@ -142,13 +148,3 @@ def _read_tokenizer(teacher: Path) -> Tokenizer:
     if not path.is_file():
         raise InputError(f"--teacher {teacher}: has no tokenizer.json")
     return Tokenizer(path.read_text(encoding="utf-8"), max_length=512)
-
-
-def _random_rows(vocab_size: int) -> TokenizedRows:
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(4, 129, 128)
-    return TokenizedRows(
-        ids=rng.integers(0, vocab_size, int(lengths.sum())).astype(np.uint32),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        second_lengths_N=np.zeros(len(lengths), np.uint16),
-    )

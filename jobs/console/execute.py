@@ -1,15 +1,20 @@
 """Run a job and show it: progress while it runs, then its report as a table and on disk."""
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
+from cluster.execution.driver import Progress
 from cluster.execution.run import REPORT_FILE, ScoreRun
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import EnergyMeter
-from cluster.report.progress import ProgressDisplay
+from cluster.report.progress import RunProgress
 from cluster.report.summary import build_report
 from cluster.settings import ActorSettings
 from jobs.console.output import console
+from jobs.console.progress import ProgressDisplay
+
+_LINE_EVERY_S = 10.0
 
 
 def execute(
@@ -20,9 +25,13 @@ def execute(
 ) -> dict[str, Any]:
     """Run it with progress on stderr; returns the report, which is also written to the output."""
     unit = "prepared" if score_run.output is None else "scored"
-    display = ProgressDisplay(console, unit=unit, usd_per_hour=price.usd_per_hour)
-    with meter or nullcontext(), display:
-        result = score_run.run(actors, display, console.print)
+    so_far = RunProgress(usd_per_hour=price.usd_per_hour)
+    with meter or nullcontext(), ProgressDisplay(line_every_s=_LINE_EVERY_S) as display:
+
+        def show(progress: Progress) -> None:
+            display.update(unit, so_far.add(progress), partial(so_far.describe, progress))
+
+        result = score_run.run(actors, show, console.print)
     energy = meter.energy if meter is not None else None
     report = build_report(score_run, result, price, energy=energy)
     (score_run.output or score_run.shards).write_json(REPORT_FILE, report)

@@ -1,64 +1,110 @@
-"""Show how far a long job is: a bar with the time left, or a line now and then in a log."""
+"""Show how far a long job is, on stderr: a live bar in a terminal, elsewhere a line now and then.
+
+    library -> what is done, how much of it -> [progress] -> bar or line, with the time left
+
+The library tells every batch; this module decides what of it is shown, and estimates the time that
+is left from the share done since it was first told.
+"""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from jobs.console.output import console
 
-LOG_SECONDS = 60
+
+class ProgressDisplay:
+    """A live bar in a terminal, elsewhere at most one line in so many seconds."""
+
+    def __init__(self, *, line_every_s: float, is_live: bool = True) -> None:
+        """Prepare a display.
+
+        Args:
+            line_every_s: Least seconds between two lines, and before the first of each thing done.
+            is_live: Whether a terminal gets a bar; without it lines alone, so that nothing that
+                refreshes itself runs beside a clock.
+        """
+        self._line_every_s = line_every_s
+        self._bar: Progress | None = None
+        if is_live and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[text]}", markup=False),
+                console=console,
+                transient=True,
+            )
+        self._task: TaskID | None = None
+        self._what: str | None = None
+        self._start = self._last_line = 0.0
+        self._first_share = 0.0
+
+    def __enter__(self) -> "ProgressDisplay":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, what: str, share: float, describe: Callable[[], str]) -> None:
+        """Take the news, and show it where it is time to.
+
+        Args:
+            what: What is being done; where it changes, the time left is estimated anew.
+            share: How much of it is done, 0-1.
+            describe: Says more; called only where something is shown.
+        """
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._first_share = what, share
+            self._start = self._last_line = now
+        if self._bar is not None:
+            self._move_bar(self._bar, what, share, self._text(share, now, describe))
+        elif now - self._last_line >= self._line_every_s:
+            self._last_line = now
+            console.print(f"{what}: {self._text(share, now, describe)}", markup=False)
+
+    def _text(self, share: float, now: float, describe: Callable[[], str]) -> str:
+        text = f"{100 * share:.0f}%, {describe()}"
+        gained = share - self._first_share
+        if gained <= 0:
+            return text
+        return f"{text}, ETA {_clock((now - self._start) * (1 - share) / gained)}"
+
+    def _move_bar(self, bar: Progress, what: str, share: float, text: str) -> None:
+        """Move the one bar there is; a bar that is full is taken away."""
+        if self._task is None:
+            self._task = bar.add_task(what, total=1.0, text=text)
+        bar.update(self._task, description=what, completed=share, text=text)
+        if share >= 1:
+            bar.remove_task(self._task)
+            self._task = None
 
 
 @contextmanager
-def show_progress() -> Iterator[Callable[[str, int, int], None]]:
+def show_progress(
+    *, line_every_s: float = 60.0, is_live: bool = True
+) -> Iterator[Callable[[str, int, int], None]]:
     """Give a function that is told what is being done, how much of it, and of how much."""
-    if not console.is_terminal:
-        yield _Log()
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        bars: dict[str, TaskID] = {}
+    with ProgressDisplay(line_every_s=line_every_s, is_live=is_live) as display:
 
         def update(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what, total=total)
-            progress.update(bars[what], completed=done, total=total)
-            if done >= total:  # the next step of the same name starts anew
-                progress.remove_task(bars.pop(what))
+            display.update(what, done / total, lambda: f"{done:,} of {total:,}")
 
         yield update
 
 
-class _Log:
-    """A line with the time left, at most once a minute."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._start = self._last = time.monotonic()
-        self._first = 0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what != self._what:
-            self._what, self._start, self._last, self._first = what, now, now, done
-        if now - self._last < LOG_SECONDS or done == self._first:
-            return
-        self._last = now
-        left = (now - self._start) / (done - self._first) * (total - done)
-        console.print(f"{what}: {done:,} of {total:,}, {left / 60:.0f} min left")
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

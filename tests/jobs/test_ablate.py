@@ -118,7 +118,7 @@ def test_a_busy_machine_and_an_estimated_price_are_said_to_be_such(
 
 def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
     from fastformers.ablation.from_shapes import ABLATION_SHAPES, AblationShapes
-    from fastformers.benchmark.random_models import EncoderShape
+    from fastformers.benchmark.encoder_shapes import EncoderShape
 
     shape = EncoderShape(
         num_layers=1,
@@ -127,7 +127,7 @@ def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
         head_width=8,
         ffn_width=32,
         activation="relu",
-        vocabulary=64,
+        vocab_size=64,
     )
     tiny = AblationShapes(name="bert-base", teacher=shape, student=shape, smaller=())
     monkeypatch.setitem(ABLATION_SHAPES, "bert-base", tiny)

@@ -16,13 +16,13 @@ from fastformers.inference.tokenizer import Tokenizer
 pytest.importorskip("torch")
 
 from fastformers.ablation.from_shapes import (
-    BERT_BASE,
+    BERT_BASE_SHAPES,
     AblationShapes,
     SmallerShape,
     boolq_lengths,
     build_shape_ablation,
 )
-from fastformers.benchmark.random_models import EncoderShape, random_rows
+from fastformers.benchmark.encoder_shapes import EncoderShape
 
 SMALL = EncoderShape(
     num_layers=2,
@@ -31,7 +31,7 @@ SMALL = EncoderShape(
     head_width=8,
     ffn_width=48,
     activation="relu",
-    vocabulary=128,
+    vocab_size=128,
 )
 TINY = AblationShapes(
     name="tiny",
@@ -78,12 +78,6 @@ def test_lengths_are_distributed_as_boolqs():
     assert (np.diff(lengths_N) < 0).any()
 
 
-def test_random_rows_have_the_lengths_and_the_vocabulary():
-    rows = random_rows(np.array([3, 500, 4]), vocabulary=40)
-    assert rows.lengths_N.tolist() == [3, 500, 4]
-    assert set(rows.ids.tolist()) == set(range(40))
-
-
 def test_every_step_runs_and_says_that_weights_are_random(build):
     ablation = build(max_length=32)
     results = measure_ablation(ablation, usd_per_hour=1.0, repeats=1)
@@ -110,7 +104,7 @@ def test_every_step_runs_and_says_that_weights_are_random(build):
 def test_graphs_are_int8_and_of_the_shape_that_is_named(build, tmp_path):
     build(max_length=32)
     shapes = {}
-    for name in ("student", "smaller0"):
+    for name in ("graph0", "graph1"):
         graph = onnx.load(tmp_path / f"{name}.onnx").graph
         weights = {w.name: list(w.dims) for w in graph.initializer if w.data_type == 3}
         shapes[name] = (weights["layer0.qkv.weight"], weights["layer0.up.weight"])
@@ -120,13 +114,14 @@ def test_graphs_are_int8_and_of_the_shape_that_is_named(build, tmp_path):
             for attribute in node.attribute
             if attribute.name == "q_num_heads"
         ]
-        assert heads == ([3, 3] if name == "student" else [2, 2])
-    assert shapes["student"] == ([24, 72], [24, 48])
-    assert shapes["smaller0"] == ([24, 48], [24, 32])
+        assert heads == ([3, 3] if name == "graph0" else [2, 2])
+    assert shapes["graph0"] == ([24, 72], [24, 48])
+    assert shapes["graph1"] == ([24, 48], [24, 32])
 
 
 def test_the_papers_shapes():
-    student, (quarter, half, wide) = BERT_BASE.student, [s.shape for s in BERT_BASE.smaller]
+    student = BERT_BASE_SHAPES.student
+    quarter, half, wide = (smaller.shape for smaller in BERT_BASE_SHAPES.smaller)
     assert (student.num_layers, student.width, student.num_heads * student.head_width) == (
         *(4, 312),
         312,

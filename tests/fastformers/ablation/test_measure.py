@@ -1,4 +1,6 @@
-import time
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.pricing.prices import usd_of, usd_per_million
-from fastformers.ablation import measure as measure_module
 from fastformers.ablation.measure import (
     Ablation,
     AblationStep,
@@ -25,8 +26,8 @@ PAPER_USD = (4223, 1204, 129, 57, 33, 24, 18)
 
 
 def step(seconds, *, name="step", logits_NC=None, **changes):
-    """A step that takes the given seconds in its runs, by turns."""
-    runs = iter(seconds if isinstance(seconds, list) else [seconds])
+    """A step whose runs take the given seconds: one after the other, or the same each time."""
+    runs = iter(seconds) if isinstance(seconds, list) else itertools.repeat(seconds)
     fields = {
         "num_tokens": 10,
         "timed_rows": 1,
@@ -105,42 +106,28 @@ def test_without_text_there_is_no_total():
     assert "tokenization" not in headline(summary)
 
 
-def test_progress_says_where_it_is_and_how_long_it_takes(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-
-    def run(tick):
-        tick(2)
-        tick(3)
+def test_progress_counts_the_tokens_of_all_runs_of_a_step():
+    def run(on_tokens):
+        on_tokens(2)
+        on_tokens(3)
         return Timing(seconds=1.0, logits_NC=None)
 
-    ticking = AblationStep(
-        name="slow",
-        run=run,
-        num_tokens=5,
-        timed_rows=1,
-        tokenization_s=None,
-        note="",
-        is_aside=False,
-    )
+    ticking = replace(step(1.0, name="slow"), run=run, num_tokens=5)
     seen = []
-    measure(ablation_of(step(1.0), ticking), on_progress=seen.append)
-    assert [(p.step_idx, p.num_steps, p.name) for p in seen] == [(1, 2, "slow")] * 2
-    assert [p.share for p in seen] == [0.4, 1.0]
-    assert [p.eta_s for p in seen] == [pytest.approx(1.5), 0.0]
+    measure(ablation_of(step(1.0), ticking), on_progress=lambda *told: seen.append(told), repeats=2)
+    assert seen == [("step 2 of 2, slow", done, 10) for done in (2, 5, 7, 10)]
 
 
-def test_progress_is_seldom(monkeypatch):
-    monkeypatch.setattr(measure_module, "_PROGRESS_EVERY_S", 1e9)
-    ticking = AblationStep(
-        name="fast",
-        run=lambda tick: tick(1) or Timing(seconds=1.0, logits_NC=None),
-        num_tokens=1,
-        timed_rows=1,
-        tokenization_s=None,
-        note="",
-    )
-    measure(ablation_of(ticking), on_progress=lambda progress: pytest.fail("too often"))
+def test_no_token_of_several_threads_is_lost():
+    def run(on_tokens):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(on_tokens, [1] * 4000))
+        return Timing(seconds=1.0, logits_NC=None)
+
+    busy = replace(step(1.0), run=run, num_tokens=4000)
+    seen = []
+    measure(ablation_of(busy), on_progress=lambda what, done, total: seen.append(done))
+    assert seen == list(range(1, 4001))
 
 
 def test_a_padded_sample_is_scaled_by_its_median_and_others_by_their_mean():

@@ -11,7 +11,15 @@ from fastformers.inference.tokenizer import Tokenizer
 torch = pytest.importorskip("torch")
 
 from fastformers.ablation import steps as steps_module  # noqa: E402
-from fastformers.ablation.steps import engine_step, instances_step, pytorch_baselines, pytorch_step  # noqa: E402
+from fastformers.ablation.steps import (  # noqa: E402
+    GraphModel,
+    TorchModel,
+    build_steps,
+    graph_step,
+    instances_step,
+    pytorch_step,
+)
+from fastformers.ablation.texts import TimedRows  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 
 TWO_CORES = [tuple(sorted(os.sched_getaffinity(0)))] * 2
@@ -46,6 +54,21 @@ def seen(monkeypatch):
     return watch
 
 
+def torch_model(model, rows, *, logits_NC=None, tokenization_s=None):
+    texts = TimedRows(rows=rows, tokenization_s=tokenization_s)
+    return TorchModel(model=model, texts=texts, logits_NC=logits_NC)
+
+
+def graph_model(path, rows, *, name="graph", max_batch_tokens=64, tokenization_s=None, note=""):
+    return GraphModel(
+        name=name,
+        path=path,
+        texts=TimedRows(rows=rows, tokenization_s=tokenization_s),
+        max_batch_tokens=max_batch_tokens,
+        note=note,
+    )
+
+
 def ticks():
     counted = []
     return counted, counted.append
@@ -55,15 +78,8 @@ def test_padding_runs_every_text_at_full_length_and_changes_no_logit(make_teache
     model = make_teacher()
     expected_NC = predict_logits(model, rows)
     seen(model)
-    step = pytorch_step(
-        "padded",
-        model,
-        rows,
-        num_threads=2,
-        logits_NC=expected_NC,
-        tokenization_s=None,
-        padded_to=64,
-    )
+    padded = torch_model(model, rows, logits_NC=expected_NC)
+    step = pytorch_step("padded", padded, num_threads=2, padded_to=64)
     counted, tick = ticks()
     threads_before = torch.get_num_threads()
     timing = step.run(tick)
@@ -74,18 +90,47 @@ def test_padding_runs_every_text_at_full_length_and_changes_no_logit(make_teache
     logits_NC = torch.cat([call[1] for call in calls]).numpy()
     np.testing.assert_allclose(logits_NC, expected_NC, atol=1e-4)
     assert timing.seconds > 0
+    assert timing.logits_NC is expected_NC
     assert (counted, step.num_tokens) == ([64] * 30, 64 * 30)
     assert (step.timed_rows, step.note) == (30, "fp32, batch 1, 2 threads")
 
 
 def test_unpadded_runs_each_text_at_its_own_length(make_teacher, rows, seen):
-    model = seen(make_teacher())
-    step = pytorch_step("unpadded", model, rows, num_threads=1, logits_NC=None, tokenization_s=None)
+    step = pytorch_step("unpadded", torch_model(seen(make_teacher()), rows), num_threads=1)
     counted, tick = ticks()
     step.run(tick)
     lengths = [call[0]["input_ids"].shape[1] for call in seen.calls[1:]]
     assert lengths == rows.lengths_N.tolist() == counted
     assert step.num_tokens == sum(lengths)
+
+
+def test_steps_are_the_papers_and_each_further_graph_adds_one(make_teacher, rows, tmp_path):
+    few = rows.slice(0, 5)
+    steps = build_steps(
+        teacher=torch_model(make_teacher(), rows, tokenization_s=0.5),
+        student=torch_model(make_teacher(), few, tokenization_s=0.25),
+        graphs=[
+            graph_model(tmp_path / "a", few, name="+ int8", tokenization_s=0.25, note="a note"),
+            graph_model(tmp_path / "b", few, name="+ pruning", max_batch_tokens=99),
+        ],
+        padded_to=64,
+        baseline_rows=4,
+        cpus_of_instance=TWO_CORES,
+    )
+    assert [step.name for step in steps] == [
+        "PyTorch out of the box, padded to 64",
+        "+ dynamic sequence length",
+        "+ knowledge distillation",
+        "+ int8",
+        "+ multi-instance inference",
+        "+ pruning",
+    ]
+    assert [step.timed_rows for step in steps] == [4, 4, 5, 5, 5, 5]
+    assert [step.tokenization_s for step in steps] == [0.5, 0.5, 0.25, 0.25, 0.25, None]
+    of_graphs = [step.note for step in steps[3:]]
+    assert of_graphs[0] == "a note; batch 1, 2 threads, session creation included"
+    assert of_graphs[1].startswith("a note; 2 instances x 1 thread, ")
+    assert of_graphs[2].startswith("2 instances x 1 thread, length-sorted batches of up to 99 ")
 
 
 def test_baselines_time_a_sample_and_say_so(make_teacher, rows, seen, monkeypatch):
@@ -95,14 +140,13 @@ def test_baselines_time_a_sample_and_say_so(make_teacher, rows, seen, monkeypatc
         "extrapolate",
         lambda times_S, num_rows, *, equal_cost: scaled.append((len(times_S), equal_cost)) or 7.0,
     )
-    padded, unpadded = pytorch_baselines(
-        seen(make_teacher()),
-        rows,
+    padded, unpadded = build_steps(
+        teacher=torch_model(seen(make_teacher()), rows),
+        student=None,
+        graphs=[],
         padded_to=64,
-        num_threads=1,
         baseline_rows=4,
-        logits_NC=None,
-        tokenization_s=0.25,
+        cpus_of_instance=[(0,)],
     )
     assert padded.name == "PyTorch out of the box, padded to 64"
     assert unpadded.name == "+ dynamic sequence length"
@@ -128,17 +172,11 @@ def test_engine_steps_give_each_texts_own_logits_in_order(pair_bundle, rows, kin
         ]
     )
     if kind == "one session":
-        step = engine_step("int8", pair_bundle.model_path, rows, num_threads=2, tokenization_s=None)
+        step = graph_step("int8", graph_model(pair_bundle.model_path, rows), num_threads=2)
         assert step.note == "batch 1, 2 threads, session creation included"
     else:
-        step = instances_step(
-            "instances",
-            pair_bundle.model_path,
-            rows,
-            cpus_of_instance=TWO_CORES,
-            max_batch_tokens=128,
-            tokenization_s=None,
-        )
+        graph = graph_model(pair_bundle.model_path, rows, max_batch_tokens=128)
+        step = instances_step("instances", graph, cpus_of_instance=TWO_CORES)
         assert step.note.startswith("2 instances x 1 thread, length-sorted batches of up to 128")
     counted, tick = ticks()
     timing = step.run(tick)
@@ -161,27 +199,16 @@ def test_instances_are_pinned_threads_with_one_session_each(pair_bundle, rows, m
 
     monkeypatch.setattr(steps_module, "OnnxEngine", Engine)
     allowed = os.sched_getaffinity(0)
-    instances_step(
-        "instances",
-        pair_bundle.model_path,
-        rows,
-        cpus_of_instance=[(cpu,)] * 3,
-        max_batch_tokens=64,
-        tokenization_s=None,
-    ).run(lambda num_tokens: None)
+    graph = graph_model(pair_bundle.model_path, rows)
+    step = instances_step("instances", graph, cpus_of_instance=[(cpu,)] * 3)
+    step.run(lambda num_tokens: None)
     assert len({ident for ident, _, _ in created}) == 3
     assert [(threads, cpus) for _, threads, cpus in created] == [(1, {cpu})] * 3
     assert os.sched_getaffinity(0) == allowed
 
 
 def test_an_instance_that_fails_fails_the_step(rows, tmp_path):
-    step = instances_step(
-        "instances",
-        tmp_path / "none.onnx",
-        rows,
-        cpus_of_instance=TWO_CORES,
-        max_batch_tokens=64,
-        tokenization_s=None,
-    )
+    graph = graph_model(tmp_path / "none.onnx", rows)
+    step = instances_step("instances", graph, cpus_of_instance=TWO_CORES)
     with pytest.raises(BundleError, match=r"none\.onnx"):
         step.run(lambda num_tokens: None)

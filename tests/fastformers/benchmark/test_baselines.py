@@ -18,7 +18,7 @@ from fastformers.benchmark.baselines import (  # noqa: E402
 )
 from fastformers.benchmark.comparison import compare_engines, profile_engines  # noqa: E402
 from fastformers.benchmark.operator_profile import profile_operators  # noqa: E402
-from fastformers.benchmark.random_models import make_stand_in  # noqa: E402
+from fastformers.benchmark.random_models import make_random_bundle  # noqa: E402
 from fastformers.benchmark.timing import measure_rates, plan_exact, plan_sorted, predict_all  # noqa: E402
 from fastformers.errors import InputError  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
@@ -188,7 +188,7 @@ def test_one_models_weights_are_compared_in_every_form(
     monkeypatch.setattr(comparison, "measure_rates", partial(measure_rates, shape_s=0.0))
     monkeypatch.setattr(operator_profile, "_GEMM_SIZES", (16,))
     monkeypatch.setattr(operator_profile, "_GEMM_S", 0.01)
-    bundle = make_stand_in(
+    bundle = make_random_bundle(
         model, tokenizer_json=tokenizer_json, rows=rows, path=tmp_path / "bundle"
     )
     compared = compare_engines(

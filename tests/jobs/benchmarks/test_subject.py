@@ -1,11 +1,13 @@
 """What `fastformers bench` measures: opened, made up, or refused."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
 from fastformers.errors import InputError
 from fastformers.inference.bundle import open_bundle
 from jobs.benchmarks.subject import open_subject
@@ -115,10 +117,10 @@ def test_a_shape_is_made_up_whole(teacher, texts_file, written_models, tmp_path,
     transformers = pytest.importorskip("transformers")
     shapes = []
 
-    def make(shape, *, vocab_size):
+    def make(shape):
         shapes.append(shape)
         config = transformers.BertConfig(
-            vocab_size=vocab_size,
+            vocab_size=shape.vocab_size,
             hidden_size=16,
             num_hidden_layers=1,
             num_attention_heads=2,
@@ -126,9 +128,10 @@ def test_a_shape_is_made_up_whole(teacher, texts_file, written_models, tmp_path,
         )
         return transformers.BertForSequenceClassification(config).eval()
 
-    monkeypatch.setattr("fastformers.benchmark.random_models.make_model", make)
+    monkeypatch.setattr("fastformers.benchmark.random_models.make_random_model", make)
     found = subject(None, teacher, shape="pruned", files=[texts_file], scratch=tmp_path)
-    assert shapes == ["pruned"]
+    vocab_size = found.bundle.load_tokenizer().vocab_size
+    assert shapes == [replace(SHAPES_BY_NAME["pruned"], vocab_size=vocab_size)]
     assert open_bundle(found.bundle.path).provenance == {"teacher": "random weights"}
     assert found.checkpoint == tmp_path / "checkpoint"
     assert (found.checkpoint / "model.safetensors").is_file()
