@@ -21,9 +21,9 @@ from typing import Any, Literal
 import numpy as np
 
 from fastformers.atomic_file import whole_file
+from fastformers.clock import median_in_turns, time_call
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
-from fastformers.inference.clock import median_in_turns, time_call
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
 from fastformers.inference.cpu import read_processor
 from fastformers.inference.engine import OnnxEngine

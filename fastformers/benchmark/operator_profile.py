@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fastformers.inference.clock import time_calls
+from fastformers.clock import time_calls
 
 # Large enough to reach the peak, small enough for the second-level cache; the fastest size counts.
 _GEMM_SIZES = (512, 1024, 2048)

@@ -17,8 +17,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from fastformers.clock import median_in_turns, time_call, time_calls
 from fastformers.inference.batching import in_row_order, plan_batches
-from fastformers.inference.clock import median_in_turns, time_call, time_calls
 from fastformers.inference.engine import Engine
 from fastformers.inference.tokenizer import TokenizedRows
 

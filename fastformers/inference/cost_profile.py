@@ -22,8 +22,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from fastformers.clock import median_in_turns, time_call
 from fastformers.inference.batching import rows_per_batch
-from fastformers.inference.clock import median_in_turns, time_call
 from fastformers.inference.cpu import read_processor
 from fastformers.inference.engine import Engine
 

@@ -1,4 +1,6 @@
 import itertools
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -118,16 +120,23 @@ def test_progress_counts_the_tokens_of_all_runs_of_a_step():
     assert seen == [("step 2 of 2, slow", done, 10) for done in (2, 5, 7, 10)]
 
 
-def test_no_token_of_several_threads_is_lost():
+def test_instances_tell_their_tokens_one_after_the_other():
     def run(on_tokens):
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(on_tokens, [1] * 4000))
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(on_tokens, [1] * 20))
         return Timing(seconds=1.0, logits_NC=None)
 
-    busy = replace(step(1.0), run=run, num_tokens=4000)
     seen = []
-    measure(ablation_of(busy), on_progress=lambda what, done, total: seen.append(done))
-    assert seen == list(range(1, 4001))
+    is_told = threading.Lock()
+
+    def on_progress(what, done, total):
+        assert is_told.acquire(blocking=False), "told by two threads at once"
+        time.sleep(0.001)  # lets the others in, if they are not kept out
+        seen.append(done)
+        is_told.release()
+
+    measure(ablation_of(replace(step(1.0), run=run, num_tokens=20)), on_progress=on_progress)
+    assert seen == list(range(1, 21))
 
 
 def test_a_padded_sample_is_scaled_by_its_median_and_others_by_their_mean():

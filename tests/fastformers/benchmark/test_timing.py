@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastformers import clock
 from fastformers.benchmark import comparison, timing
 from fastformers.benchmark.comparison import OperatorBreakdown, compare_engines, our_name
 from fastformers.benchmark.operator_profile import GemmPeak, OperatorProfile
@@ -22,7 +23,6 @@ from fastformers.benchmark.timing import (
     plan_sorted,
     predict_all,
 )
-from fastformers.inference import clock
 from fastformers.inference.autotune import open_right_engines
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer

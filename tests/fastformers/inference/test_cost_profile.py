@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastformers.inference import clock, cost_profile
+from fastformers import clock
+from fastformers.inference import cost_profile
 from fastformers.inference.batching import MAX_BATCH_ROWS, plan_batches
 from fastformers.inference.cost_profile import (
     TOKEN_BUDGETS,

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fastformers.inference import clock
-from fastformers.inference.clock import median_in_turns, time_call, time_calls
+from fastformers import clock
+from fastformers.clock import median_in_turns, time_call, time_calls
 
 
 @pytest.fixture
