@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from fastformers.benchmark.encoder_shapes import EncoderShape
 from fastformers.export.calibration import collect_histograms
+from fastformers.export.encoder import EncoderWeights
 from fastformers.export.graph import write_graph
 from fastformers.export.read_absolute import read_encoder
 from fastformers.inference.bundle import Bundle, write_bundle
@@ -24,7 +25,7 @@ from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.onnx_files import remove_graph
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.layers import keep_heads, layer_parts
-from fastformers.models.loading import class_names, max_positions
+from fastformers.models.loading import class_names
 
 MAX_LENGTH = 512  # positions of BERT
 
@@ -70,7 +71,7 @@ def make_random_model(shape: EncoderShape, *, max_length: int = MAX_LENGTH) -> P
 
 def write_int8_graph(
     model: PreTrainedModel, path: Path, *, rows: TokenizedRows, text_pairs: bool
-) -> None:
+) -> EncoderWeights:
     """Write the int8 graph of a model, calibrated by plain minimum and maximum.
 
     Args:
@@ -78,6 +79,9 @@ def write_int8_graph(
         path: ONNX file to write, its weights beside it.
         rows: Calibration rows.
         text_pairs: Whether the graph takes token types.
+
+    Returns:
+        The weights that the graph was laid from.
     """
     encoder = read_encoder(model)
     observed = path.with_suffix(".observed.onnx")
@@ -86,6 +90,7 @@ def write_int8_graph(
     remove_graph(observed)
     ranges = {name: histogram.clipped_range(0.0) for name, histogram in histograms.items()}
     write_graph(encoder, path, text_pairs=text_pairs, ranges=ranges)
+    return encoder
 
 
 def make_random_bundle(
@@ -99,23 +104,22 @@ def make_random_bundle(
         rows: Calibration rows.
         path: Directory of the bundle.
     """
-    max_length = min(MAX_LENGTH, max_positions(model.config))
     with tempfile.TemporaryDirectory(prefix="fastformers-") as scratch:
         graph = Path(scratch) / "model.onnx"
-        write_int8_graph(model, graph, rows=rows, text_pairs=False)
+        encoder = write_int8_graph(model, graph, rows=rows, text_pairs=False)
         engine = OnnxEngine(graph)
         bundle = Bundle(
             path=path,
             task="text-classification",
             labels=class_names(model.config),
             num_outputs=engine.num_outputs,
-            max_length=max_length,
+            max_length=min(MAX_LENGTH, encoder.max_length),
             text_pairs=False,
             input_names=engine.input_names,
             precision="int8",
             stages=(),
             provenance={"teacher": "random weights"},
-            cost_profile=measure_cost_profile(engine, max_length=max_length),
+            cost_profile=measure_cost_profile(engine, max_length=encoder.max_length),
             files={},
         )
         return write_bundle(bundle, model=graph, tokenizer_json=tokenizer_json)

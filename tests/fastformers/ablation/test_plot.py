@@ -34,11 +34,11 @@ def test_every_bar_has_its_name_and_its_numbers(tmp_path):
     ]
     paths = [tmp_path / "a.png", tmp_path / "a.svg"]
     with matplotlib.rc_context({"svg.fonttype": "none"}):  # text as text
-        draw_ablation(results, paths, title="An ablation")
+        draw_ablation(results, paths, title="A ablation")
     assert paths[0].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     texts = " ".join(ElementTree.parse(paths[1]).getroot().itertext())
     for shown in (
-        *("An ablation", "padded (accuracy 74.01)", "pruned", "beside"),
+        *("A ablation", "padded (accuracy 74.01)", "pruned", "beside"),
         *("1.00x", "233.87x", "250.00x", "4,223", "18", "17"),
         *("cumulative speed-up", "USD per 100 million texts"),
     ):
