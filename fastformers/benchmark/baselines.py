@@ -30,12 +30,10 @@ from transformers import PreTrainedModel
 from fastformers.benchmark.timing import Batch, Candidate, plan_exact, plan_rounded, plan_sorted
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import TokenizedRows
-from fastformers.models.layers import layer_parts
+from fastformers.models.architectures import architecture_of
 
 STOCK_BATCH_ROWS = 32
 _CALIBRATION_ROWS = 128
-# Types of model that ONNX Runtime's transformers optimizer fuses as BERT.
-_FUSED_AS_BERT = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
 
 
 class PyTorchBaseline:
@@ -218,18 +216,19 @@ def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
     from onnxruntime.transformers.optimizer import optimize_model
 
     config = model.config
-    if config.model_type not in _FUSED_AS_BERT:
+    architecture = architecture_of(config)
+    if architecture.onnxruntime_type is None:
         raise InputError(f"ONNX Runtime's stock recipe does not fuse {config.model_type!r} models")
-    layers = layer_parts(model)
-    num_heads = layers[0].shape.num_heads
-    if any(layer.shape.num_heads != num_heads for layer in layers):
+    layers = [architecture.parts(layer) for layer in architecture.layers(model.base_model)]
+    num_heads = layers[0].num_heads
+    if any(layer.num_heads != num_heads for layer in layers):
         raise InputError(
             "ONNX Runtime's stock recipe does not fuse layers that differ in their numbers of heads"
         )
     eager = copy.deepcopy(model)
     eager.set_attn_implementation("eager")
     names = ["input_ids", "attention_mask"]
-    names += ["token_type_ids"] if config.model_type in ("bert", "electra") else []
+    names += ["token_type_ids"] if getattr(config, "type_vocab_size", 0) > 1 else []
     ids = torch.ones((2, 16), dtype=torch.long)
     inputs = {"input_ids": ids, "attention_mask": ids, "token_type_ids": torch.zeros_like(ids)}
     raw, fused = path.with_suffix(".raw.onnx"), path.with_suffix(".fused.onnx")
@@ -247,7 +246,7 @@ def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
         )
     optimizer = optimize_model(
         str(raw),
-        model_type="bert",
+        model_type=architecture.onnxruntime_type,
         num_heads=num_heads,
         hidden_size=num_heads * layers[0].head_width,  # of the attention, where it is pruned
         opt_level=0,

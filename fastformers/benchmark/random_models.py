@@ -18,7 +18,7 @@ from fastformers.benchmark.encoder_shapes import EncoderShape
 from fastformers.export.calibration import collect_histograms
 from fastformers.export.encoder import EncoderWeights
 from fastformers.export.graph import write_graph
-from fastformers.export.read_absolute import read_encoder
+from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.bundle import Bundle, write_bundle
 from fastformers.inference.cost_profile import measure_cost_profile
 from fastformers.inference.engine import OnnxEngine

@@ -30,6 +30,7 @@ from fastformers.compression.teacher_outputs import (
 )
 from fastformers.errors import InputError, StageError
 from fastformers.inference.tokenizer import TokenizedRows
+from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import max_positions, task_of
 from fastformers.models.losses import hard_loss, soft_loss
@@ -152,14 +153,13 @@ def replace_gelu(model: PreTrainedModel) -> PreTrainedModel:
     (arXiv:2010.13382, section 3.1); one that is not trained afterwards does.
     """
     model = copy.deepcopy(model)
-    name = "activation" if hasattr(model.config, "activation") else "hidden_act"
-    if str(getattr(model.config, name)).startswith("gelu"):
-        setattr(model.config, name, "relu")
-        for module in model.modules():
-            if hasattr(module, "intermediate_act_fn"):
-                module.intermediate_act_fn = nn.ReLU()
-            elif hasattr(module, "activation") and hasattr(module, "lin1"):  # DistilBERT's
-                module.activation = nn.ReLU()
+    architecture = architecture_of(model.config)
+    setting = architecture.activation_setting
+    if str(getattr(model.config, setting)).startswith("gelu"):
+        setattr(model.config, setting, "relu")
+        for layer in architecture.layers(model.base_model):
+            parts = architecture.parts(layer)
+            setattr(parts.activated, parts.activation_name, nn.ReLU())
     return model
 
 

@@ -26,13 +26,14 @@ from fastformers.compression.pruning_plan import Floats, Importance, PruningPlan
 from fastformers.errors import InputError, StageError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.tokenizer import TokenizedRows
+from fastformers.models.architectures import shrinkable_architecture_of
 from fastformers.models.forward import model_inputs
 from fastformers.models.layers import (
     LayerShape,
-    embedding_end,
     keep_heads,
     keep_neurons,
     layer_parts,
+    layer_shape,
     unpruned_shape,
 )
 from fastformers.models.loading import task_of
@@ -92,8 +93,13 @@ def measure_importance(
             gates.collect(loss_B.sum())
         on_progress("importance", gates.num_rows, len(rows))
     heads, neurons, hidden_D = gates.means()
+    unpruned = unpruned_shape(model.config)
     return Importance(
-        heads=heads, neurons=neurons, hidden_D=hidden_D, unpruned=unpruned_shape(model.config)
+        heads=heads,
+        neurons=neurons,
+        hidden_D=hidden_D,
+        num_heads=unpruned.num_heads,
+        ffn_width=unpruned.ffn_width,
     )
 
 
@@ -111,11 +117,19 @@ def prune_model(model: PreTrainedModel, plan: PruningPlan) -> PreTrainedModel:
     if len(plan.heads) != len(layers):
         raise InputError(f"a plan for {len(plan.heads)} layers; the model has {len(layers)}")
     for layer, heads, neurons in zip(layers, plan.heads, plan.neurons, strict=True):
-        _check_plan(layer.shape, heads, neurons)
+        _check_plan(layer_shape(layer), heads, neurons)
         keep_heads(layer, heads)
         keep_neurons(layer, neurons)
-    model.config.pruned_layers = [asdict(shape) for shape in plan.shapes]
+    model.config.pruned_layers = [asdict(shape) for shape in shapes_after(plan)]
     return model
+
+
+def shapes_after(plan: PruningPlan) -> list[LayerShape]:
+    """The layers' shapes after pruning."""
+    return [
+        LayerShape(num_heads=len(heads), ffn_width=len(neurons))
+        for heads, neurons in zip(plan.heads, plan.neurons, strict=True)
+    ]
 
 
 def _check_plan(shape: LayerShape, heads: NDArray[np.intp], neurons: NDArray[np.intp]) -> None:
@@ -137,9 +151,8 @@ class _Gates:
     def __init__(self, model: PreTrainedModel) -> None:
         self.num_rows = 0
         layers = layer_parts(model)
-        shapes = [layer.shape for layer in layers]
-        self._sizes = [shape.num_heads for shape in shapes]
-        self._sizes += [shape.ffn_width for shape in shapes]
+        self._sizes = [layer.num_heads for layer in layers]
+        self._sizes += [layer.up.out_features for layer in layers]
         self._sizes.append(model.config.hidden_size)
         self._sums = [torch.zeros(size, dtype=torch.float64) for size in self._sizes]
         self._gates: list[torch.Tensor] = []
@@ -147,8 +160,9 @@ class _Gates:
         for at, layer in enumerate(layers):
             layer.output.register_forward_pre_hook(self._gate_heads(at))
             layer.down.register_forward_pre_hook(self._gate_neurons(len(layers) + at))
-        norms = [norm for layer in layers for norm in (layer.attention_norm, layer.ffn_norm)]
-        for module in (embedding_end(model), *norms):
+        embeddings = shrinkable_architecture_of(model.config).embeddings(model.base_model)
+        norms = [norm for layer in layers for norm in layer.norms]
+        for module in (embeddings.last, *norms):
             module.register_forward_hook(self._gate_hidden)
 
     def open(self, num_rows: int) -> None:

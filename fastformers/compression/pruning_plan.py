@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.errors import InputError
-from fastformers.models.layers import LayerShape
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -33,13 +32,15 @@ class Importance:
         heads: Of each layer's heads, (H,).
         neurons: Of each layer's feed-forward neurons, (F,).
         hidden_D: Of each hidden dimension, over all layers.
-        unpruned: Every layer's shape before any pruning.
+        num_heads: Heads of every layer before any pruning.
+        ffn_width: Feed-forward neurons of every layer before any pruning.
     """
 
     heads: tuple[Floats, ...]
     neurons: tuple[Floats, ...]
     hidden_D: Floats
-    unpruned: LayerShape
+    num_heads: int
+    ffn_width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +49,6 @@ class PruningPlan:
 
     heads: tuple[Indices, ...]
     neurons: tuple[Indices, ...]
-
-    @property
-    def shapes(self) -> list[LayerShape]:
-        """The layers' shapes after pruning."""
-        return [
-            LayerShape(num_heads=len(heads), ffn_width=len(neurons))
-            for heads, neurons in zip(self.heads, self.neurons, strict=True)
-        ]
 
 
 def plan_pruning(
@@ -91,10 +84,9 @@ def plan_pruning(
     if multiple_of < 1:
         raise InputError(f"neurons to a multiple of {multiple_of}: give at least 1")
     choose = {"uniform": _choose_uniform, "global": _choose_global}[budget]
-    unpruned = importance.unpruned
     return PruningPlan(
-        heads=choose(importance.heads, unpruned.num_heads, prune_heads, 1),
-        neurons=choose(importance.neurons, unpruned.ffn_width, prune_ffn, multiple_of),
+        heads=choose(importance.heads, importance.num_heads, prune_heads, 1),
+        neurons=choose(importance.neurons, importance.ffn_width, prune_ffn, multiple_of),
     )
 
 

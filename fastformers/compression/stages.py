@@ -26,7 +26,7 @@ from fastformers.errors import StageError
 from fastformers.export.calibration import choose_ranges
 from fastformers.export.encoder import EncoderWeights
 from fastformers.export.graph import write_graph
-from fastformers.export.read_absolute import read_encoder
+from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.onnx_files import measure_graph_bytes
 from fastformers.inference.tasks import measure_agreement
 from fastformers.models.forward import OnProgress
@@ -45,10 +45,17 @@ _GRAPH_MODULES = (
     "export/encoder",
     "export/graph",
     "export/int8",
-    "export/read_absolute",
-    "export/read_relative",
+    "export/read_encoder",
     "export/torch_arrays",
     "inference/onnx_files",
+    "models/architectures/architecture",
+    "models/architectures/bert",
+    "models/architectures/deberta",
+    "models/architectures/distilbert",
+    "models/architectures/electra",
+    "models/architectures/modernbert",
+    "models/architectures/mpnet",
+    "models/architectures/roberta",
 )
 
 

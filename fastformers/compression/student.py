@@ -11,18 +11,16 @@ Shape suffixes: H heads of one layer, D hidden width.
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from fastformers.compression.pruning_plan import Importance, Indices, top_positions
 from fastformers.errors import InputError
+from fastformers.models.architectures import check_supported, shrinkable_architecture_of
 from fastformers.models.layers import (
-    embedding_end,
     keep_columns,
     keep_heads,
     keep_inputs,
@@ -100,7 +98,8 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
             f"hidden width {hidden_width}: give a multiple of the head width {head_width} "
             f"up to {full_width}"
         )
-    if hidden_width < full_width and hidden_width == getattr(model.config, "embedding_size", None):
+    embedding_setting = shrinkable_architecture_of(model.config).embedding_width_setting
+    if hidden_width < full_width and hidden_width == getattr(model.config, embedding_setting):
         raise InputError(
             f"hidden width {hidden_width}: that of the embeddings, between which and the layers "
             "the student could have no projection then; choose another"
@@ -114,8 +113,8 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
             keep_inputs(reader, kept)
         for writer in (layer.output, layer.down):
             keep_outputs(writer, kept)
-        keep_norm(layer.attention_norm, kept)
-        keep_norm(layer.ffn_norm, kept)
+        for norm in layer.norms:
+            keep_norm(norm, kept)
     _cut_head(model, kept)
     model.config.hidden_size = hidden_width
     model.config.num_attention_heads = num_heads
@@ -123,38 +122,25 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
 
 
 def _cut_embeddings(model: PreTrainedModel, kept: Indices) -> None:
-    end = embedding_end(model)
-    if isinstance(end, nn.Linear):
-        keep_outputs(end, kept)
+    architecture = shrinkable_architecture_of(model.config)
+    embeddings = architecture.embeddings(model.base_model)
+    if embeddings.projection is not None:
+        keep_outputs(embeddings.projection, kept)
         return
-    embeddings: Any = model.base_model.embeddings
-    for table in embeddings.modules():
-        if isinstance(table, nn.Embedding):
-            keep_columns(table, kept)
-    keep_norm(embeddings.LayerNorm, kept)
-    if hasattr(model.config, "embedding_size"):
-        model.config.embedding_size = len(kept)
+    for table in embeddings.tables:
+        keep_columns(table, kept)
+    keep_norm(embeddings.norm, kept)
+    setattr(model.config, architecture.embedding_width_setting, len(kept))
 
 
 def _cut_head(model: PreTrainedModel, kept: Indices) -> None:
-    hidden, output = _head_parts(model)
-    keep_inputs(hidden, kept)
+    head = shrinkable_architecture_of(model.config).head(model)
+    keep_inputs(head.hidden, kept)
     with torch.no_grad():
-        sizes_D = hidden.weight.norm(dim=1) * output.weight.norm(dim=0)
+        sizes_D = head.hidden.weight.norm(dim=1) * head.output.weight.norm(dim=0)
     inner = top_positions(sizes_D.numpy(), len(kept))
-    keep_outputs(hidden, inner)
-    keep_inputs(output, inner)
-
-
-def _head_parts(model: Any) -> tuple[nn.Linear, nn.Linear]:
-    """The two projections of a classification head."""
-    match model.config.model_type:
-        case "bert":
-            return model.bert.pooler.dense, model.classifier
-        case "distilbert":
-            return model.pre_classifier, model.classifier
-        case _:
-            return model.classifier.dense, model.classifier.out_proj
+    keep_outputs(head.hidden, inner)
+    keep_inputs(head.output, inner)
 
 
 def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> PreTrainedModel:
@@ -166,7 +152,8 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
         tokenizer_json: The teacher's tokenizer; the student must have the same vocabulary.
 
     Raises:
-        InputError: There is no model, or it reads another vocabulary.
+        InputError: There is no model, it is of an architecture that could not be exported, or it
+            reads another vocabulary.
     """
     if not (path / "config.json").is_file():
         raise InputError(f"--student {path}: no config.json; expected a Hugging Face model")
@@ -183,6 +170,7 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
             "teacher's family and leave --trim-vocabulary out"
         )
     config = AutoConfig.from_pretrained(path)
+    check_supported(config.model_type, f"--student {path}")
     student = AutoModelForSequenceClassification.from_pretrained(
         path,
         dtype=torch.float32,

@@ -1,6 +1,6 @@
 """Copy parts of a PyTorch model into the arrays of an encoder.
 
-    teacher (PyTorch) -> export -> [torch_arrays] -> Encoder
+    teacher (PyTorch) -> read_encoder -> [torch_arrays] -> EncoderWeights
 
 Knows modules, not architectures.
 """

@@ -15,7 +15,13 @@ import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from fastformers.errors import InputError
-from fastformers.models.layers import LayerShape, keep_heads, keep_neurons, layer_parts
+from fastformers.models.layers import (
+    LayerShape,
+    keep_heads,
+    keep_neurons,
+    layer_parts,
+    layer_shape,
+)
 
 
 def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str]]:
@@ -66,7 +72,7 @@ def _shrink(model: PreTrainedModel, path: Path) -> None:
             f"{path}: config.json has {len(shapes)} pruned_layers for {len(layers)} layers"
         )
     for layer, shape in zip(layers, shapes, strict=True):
-        full = layer.shape
+        full = layer_shape(layer)
         if not (0 < shape.num_heads <= full.num_heads and 0 < shape.ffn_width <= full.ffn_width):
             raise InputError(f"{path}: config.json: a pruned layer of {shape} out of {full}")
         keep_heads(layer, range(shape.num_heads))

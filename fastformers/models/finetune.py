@@ -31,6 +31,7 @@ from fastformers.data.targets import class_names_of, encode_targets
 from fastformers.errors import InputError
 from fastformers.inference.tasks import TaskName, has_labels, measure_metric
 from fastformers.inference.tokenizer import Tokenizer
+from fastformers.models.architectures import architecture_of, check_supported
 from fastformers.models.forward import OnProgress, predict_logits
 from fastformers.models.trainer import (
     PAD_MULTIPLE,
@@ -130,8 +131,9 @@ def finetune(
         on_epoch: Called with each epoch that is judged.
 
     Raises:
-        InputError: There are fewer than two classes, the labels do not suit the task, or there
-            are more layers asked for than there are.
+        InputError: There are fewer than two classes, the labels do not suit the task, the
+            architecture could not be scored afterwards, or more layers are asked for than there
+            are.
     """
     set_seed(config.seed)
     task = task or train.task
@@ -143,7 +145,7 @@ def finetune(
             f"{train_path}: only one label ({', '.join(map(repr, names))}); a classifier needs two"
         )
     targets = encode_targets(train, task, names, train_path)
-    _check_num_layers(model_path, config.num_layers)
+    _check_encoder(model_path, config.num_layers)
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     model = _new_model(model_path, task, names, config.num_layers)
     tokenizer.model_max_length = config.max_length
@@ -222,8 +224,10 @@ def _new_model(
     )
 
 
-def _check_num_layers(model_path: Path, num_layers: int | None) -> None:
-    available = AutoConfig.from_pretrained(model_path).num_hidden_layers
+def _check_encoder(model_path: Path, num_layers: int | None) -> None:
+    config = AutoConfig.from_pretrained(model_path)
+    check_supported(config.model_type, str(model_path))
+    available = config.num_hidden_layers
     if num_layers is not None and not 1 <= num_layers <= available:
         raise InputError(f"--num-layers {num_layers}: give 1 to {available}")
 
@@ -233,8 +237,8 @@ def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
     changes: dict[str, Any] = without_attention_dropout(config)
     if num_layers is not None:
         changes["num_hidden_layers"] = num_layers
-        if hasattr(config, "layer_types"):  # ModernBERT's: which of them see a window alone
-            changes["layer_types"] = config.layer_types[:num_layers]
+        for name in architecture_of(config).layer_settings:
+            changes[name] = getattr(config, name)[:num_layers]
     return changes
 
 

@@ -1,14 +1,13 @@
-"""Where in each Hugging Face architecture the parts of a layer are, and how to make them smaller.
+"""The layers of a model as named parts, and how to make them smaller.
 
-    model -> [layers] -> importance, prune, student, checkpoint
+    model -> architecture: where its parts are -> [layers] -> importance, prune, student, checkpoint
 
-Bert, RoBERTa, XLM-R and ELECTRA name their parts alike, DistilBERT has names of its own. The
-functions that keep a part of a matrix change the module they are given: callers pass a copy.
+Which architectures can lose parts, and where they have them, is in `architectures`. The functions
+that keep a part of a matrix change the module they are given: callers pass a copy.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from fastformers.errors import InputError
+from fastformers.models.architectures import shrinkable_architecture_of
+from fastformers.models.architectures.architecture import LayerParts
+
+Positions = Sequence[int] | NDArray[np.intp]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,110 +29,38 @@ class LayerShape:
     ffn_width: int
 
 
-ARCHITECTURES = ("bert", "distilbert", "electra", "roberta", "xlm-roberta")
-Positions = Sequence[int] | NDArray[np.intp]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerParts:
-    """The modules of one layer. `attention` is the one that knows how many heads there are."""
-
-    attention: Any
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    output: nn.Linear
-    attention_norm: nn.LayerNorm
-    up: nn.Linear
-    down: nn.Linear
-    ffn_norm: nn.LayerNorm
-
-    @property
-    def head_width(self) -> int:
-        """Outputs of one head; the same in all layers and never pruned."""
-        return int(self.attention.attention_head_size)
-
-    @property
-    def shape(self) -> LayerShape:
-        """As the weights have it."""
-        return LayerShape(
-            num_heads=self.query.out_features // self.head_width, ffn_width=self.up.out_features
-        )
-
-
 def layer_list(model: PreTrainedModel) -> nn.ModuleList:
     """The module that holds the model's layers.
 
     Raises:
-        InputError: An architecture whose layers we do not know.
+        InputError: An architecture that can be neither pruned nor cut.
     """
-    if model.config.model_type not in ARCHITECTURES:
-        raise InputError(
-            f"architecture {model.config.model_type!r} can be neither pruned nor cut; "
-            f"these can: {', '.join(ARCHITECTURES)}"
-        )
-    base: Any = model.base_model
-    layers: nn.ModuleList = (
-        base.transformer if hasattr(base, "transformer") else base.encoder
-    ).layer
-    return layers
+    return shrinkable_architecture_of(model.config).layers(model.base_model)
 
 
 def layer_parts(model: PreTrainedModel) -> list[LayerParts]:
     """The parts of each layer, first layer first.
 
     Raises:
-        InputError: An architecture whose layers we do not know.
+        InputError: An architecture that can be neither pruned nor cut.
     """
-    layers = layer_list(model)
-    return [
-        _distilbert_parts(layer) if model.config.model_type == "distilbert" else _bert_parts(layer)
-        for layer in layers
-    ]
+    architecture = shrinkable_architecture_of(model.config)
+    return [architecture.parts(layer) for layer in architecture.layers(model.base_model)]
 
 
-def _bert_parts(layer: Any) -> LayerParts:
-    attention = layer.attention.self
-    return LayerParts(
-        attention=attention,
-        query=attention.query,
-        key=attention.key,
-        value=attention.value,
-        output=layer.attention.output.dense,
-        attention_norm=layer.attention.output.LayerNorm,
-        up=layer.intermediate.dense,
-        down=layer.output.dense,
-        ffn_norm=layer.output.LayerNorm,
-    )
-
-
-def _distilbert_parts(layer: Any) -> LayerParts:
-    attention = layer.attention
-    return LayerParts(
-        attention=attention,
-        query=attention.q_lin,
-        key=attention.k_lin,
-        value=attention.v_lin,
-        output=attention.out_lin,
-        attention_norm=layer.sa_layer_norm,
-        up=layer.ffn.lin1,
-        down=layer.ffn.lin2,
-        ffn_norm=layer.output_layer_norm,
-    )
-
-
-def embedding_end(model: PreTrainedModel) -> nn.Module:
-    """The module whose output enters the first layer."""
-    base: Any = model.base_model
-    # ELECTRA's embeddings may be narrower than its layers.
-    end: nn.Module = getattr(base, "embeddings_project", None) or base.embeddings.LayerNorm
-    return end
+def layer_shape(parts: LayerParts) -> LayerShape:
+    """A layer's shape as its weights have it."""
+    return LayerShape(num_heads=parts.num_heads, ffn_width=parts.up.out_features)
 
 
 def unpruned_shape(config: PretrainedConfig) -> LayerShape:
-    """Every layer's shape before any pruning: pruning leaves these settings as they were."""
-    ffn_width = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
-    return LayerShape(num_heads=config.num_attention_heads, ffn_width=ffn_width)
+    """Every layer's shape before any pruning: pruning leaves these settings as they were.
+
+    Raises:
+        InputError: An architecture that can be neither pruned nor cut.
+    """
+    setting = shrinkable_architecture_of(config).ffn_width_setting
+    return LayerShape(num_heads=config.num_attention_heads, ffn_width=getattr(config, setting))
 
 
 def keep_heads(parts: LayerParts, heads: Positions) -> None:
@@ -140,10 +70,8 @@ def keep_heads(parts: LayerParts, heads: Positions) -> None:
     for projection in (parts.query, parts.key, parts.value):
         keep_outputs(projection, kept)
     keep_inputs(parts.output, kept)
-    if hasattr(parts.attention, "n_heads"):
-        parts.attention.n_heads, parts.attention.dim = len(heads), len(kept)
-    else:
-        parts.attention.num_attention_heads, parts.attention.all_head_size = len(heads), len(kept)
+    setattr(parts.attention, parts.num_heads_name, len(heads))
+    setattr(parts.attention, parts.heads_width_name, len(kept))
 
 
 def keep_neurons(parts: LayerParts, neurons: Positions) -> None:

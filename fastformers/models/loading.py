@@ -18,16 +18,12 @@ from transformers import (
 
 from fastformers.errors import InputError
 from fastformers.inference.tasks import TaskName, has_labels
+from fastformers.models.architectures import architecture_of, check_supported
 from fastformers.models.checkpoint import load_weights
 from fastformers.models.sentence_encoder import (
     SentenceEncoder,
     is_sentence_encoder,
     load_sentence_encoder,
-)
-
-ARCHITECTURES = (
-    *("bert", "deberta-v2", "distilbert", "electra"),
-    *("modernbert", "mpnet", "roberta", "xlm-roberta"),
 )
 
 
@@ -45,9 +41,7 @@ def load_model(path: Path) -> PreTrainedModel:
         model_type = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: config.json names no architecture (model_type)") from error
-    if model_type not in ARCHITECTURES:
-        supported = ", ".join(ARCHITECTURES)
-        raise InputError(f"{path}: architecture {model_type!r} is not one of {supported}")
+    check_supported(model_type, str(path))
     if is_sentence_encoder(path):
         return load_sentence_encoder(path)
     config = AutoConfig.from_pretrained(path)
@@ -87,21 +81,10 @@ def max_positions(config: PretrainedConfig) -> int:
 
     DeBERTa and ModernBERT may embed none: theirs is the length that they were trained for.
     """
-    # These count from behind their padding id, and leave the positions before that unused.
-    match config.model_type:
-        case "roberta" | "xlm-roberta":
-            unused = int(config.pad_token_id) + 1
-        case "mpnet":
-            unused = MPNET_PADDING_ID + 1
-        case _:
-            unused = 0
-    return int(config.max_position_embeddings) - unused
+    first_position = architecture_of(config).first_position(config)
+    return int(config.max_position_embeddings) - first_position
 
 
 def class_names(config: PretrainedConfig) -> tuple[str, ...]:
     """The model's label names by class index."""
     return tuple(str(config.id2label[index]) for index in range(config.num_labels))
-
-
-# MPNet's code fixes it, whatever its configuration says; positions count from behind it.
-MPNET_PADDING_ID = 1

@@ -21,6 +21,44 @@ SHAPE = {
     "max_position_embeddings": 64,
     "initializer_range": 0.3,  # 0.02, the usual, gives all texts nearly the same logits
 }
+# RoBERTa starts to count positions behind the id of its padding.
+ROBERTA = {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 66}
+# Of each supported `model_type`: the prefix of its class names, and what it has beside SHAPE.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", {}),
+    # As microsoft/deberta-v3-base has it, but 16 buckets: all offsets up to 8 have their own.
+    "deberta-v2": (
+        "DebertaV2",
+        {
+            "type_vocab_size": 0,
+            "relative_attention": True,
+            "position_biased_input": False,
+            "pos_att_type": "p2c|c2p",
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "position_buckets": 16,
+        },
+    ),
+    "distilbert": ("DistilBert", {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}),
+    "electra": ("Electra", {}),
+    # Three layers: all tokens see each other in the first, those of a window in the others.
+    "modernbert": (
+        "ModernBert",
+        {
+            "num_hidden_layers": 3,
+            "local_attention": 8,
+            "pad_token_id": 0,
+            "cls_token_id": 2,
+            "bos_token_id": 2,
+            "sep_token_id": 3,
+            "eos_token_id": 3,
+            "initializer_cutoff_factor": 3.0,
+        },
+    ),
+    "mpnet": ("MPNet", {"max_position_embeddings": 66}),  # two of them are never used
+    "roberta": ("Roberta", ROBERTA),
+    "xlm-roberta": ("XLMRoberta", ROBERTA),
+}
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +90,17 @@ def make_teacher(tokenizer_json: str) -> Callable[..., Any]:
             if name.endswith("bias"):  # zero in a new model, so a forgotten one would not show
                 torch.nn.init.normal_(parameter, std=0.3)
         return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model(make_teacher) -> Callable[..., Any]:
+    """`make_teacher` of a supported architecture by its `model_type`, with changes to its shape."""
+
+    def make(model_type: str = "bert", **changes: Any):
+        architecture, shape = ARCHITECTURES[model_type]
+        return make_teacher(architecture, **{**shape, **changes})
 
     return make
 
@@ -134,7 +183,7 @@ def make_prunable(request, make_teacher) -> Callable[..., Any]:
                 "dim": 32,
             }
         if "Roberta" in request.param:
-            shape |= {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 66}
+            shape |= ROBERTA
         if request.param == "Electra":
             shape["embedding_size"] = 8
         return make_teacher(request.param, labels=("a", "b", "c"), **shape)

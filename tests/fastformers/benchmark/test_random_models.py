@@ -13,7 +13,7 @@ from fastformers.benchmark.random_models import (  # noqa: E402
     random_rows,
     write_int8_graph,
 )
-from fastformers.export.read_absolute import read_encoder  # noqa: E402
+from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.inference.bundle import open_bundle  # noqa: E402
 from fastformers.inference.engine import OnnxEngine  # noqa: E402
 from fastformers.inference.scorer import Scorer  # noqa: E402

@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.compression import prune as prune_module  # noqa: E402
-from fastformers.compression.prune import measure_importance, prune_model  # noqa: E402
-from fastformers.export.read_absolute import read_encoder  # noqa: E402
+from fastformers.compression.prune import measure_importance, prune_model, shapes_after  # noqa: E402
+from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
-from fastformers.models.layers import layer_parts  # noqa: E402
+from fastformers.models.layers import layer_parts, layer_shape  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
 from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
 
@@ -79,11 +79,11 @@ def masked(model, plan):
     """A copy of the model with zeros where `prune_model` removes."""
     model = copy.deepcopy(model)
     for layer, heads, neurons in zip(layer_parts(model), plan.heads, plan.neurons, strict=True):
-        gone = np.setdiff1d(np.arange(layer.shape.num_heads), heads)
+        gone = np.setdiff1d(np.arange(layer.num_heads), heads)
         columns = (gone[:, None] * layer.head_width + np.arange(layer.head_width)).ravel()
         with torch.no_grad():
             layer.output.weight[:, columns] = 0
-            layer.down.weight[:, np.setdiff1d(np.arange(layer.shape.ffn_width), neurons)] = 0
+            layer.down.weight[:, np.setdiff1d(np.arange(layer.up.out_features), neurons)] = 0
     return model
 
 
@@ -95,8 +95,7 @@ def check_same_weights(model, other):
 
 
 def num_heads_known(layer):
-    attention = layer.attention
-    return getattr(attention, "n_heads", None) or attention.num_attention_heads
+    return getattr(layer.attention, layer.num_heads_name)
 
 
 def test_a_pruned_model_exports_saves_loads_and_prunes_again(make_prunable, pairs, tmp_path):
@@ -114,7 +113,7 @@ def test_a_pruned_model_exports_saves_loads_and_prunes_again(make_prunable, pair
     np.testing.assert_allclose(predict_logits(loaded, pairs), logits_NC, atol=1e-5)
 
     again = prune_model(loaded, UNEVEN_AGAIN)
-    assert [layer.shape for layer in layer_parts(again)] == UNEVEN_AGAIN.shapes
+    assert list(map(layer_shape, layer_parts(again))) == shapes_after(UNEVEN_AGAIN)
     assert [num_heads_known(layer) for layer in layer_parts(again)] == [2, 1, 1]
     logits_NC = check_graph(again, tmp_path / "again.onnx", pairs)
     expected_NC = predict_logits(masked(loaded, UNEVEN_AGAIN), pairs)
@@ -291,7 +290,7 @@ def test_neurons_that_nothing_reads_go_first_and_change_nothing(make_bert, rows)
             layer.down.weight[:, idle] = 0
     importance = measure_importance(model, rows)
     plan = plan_pruning(importance, prune_heads=0, prune_ffn=1 / 3)
-    assert plan.shapes == [LayerShape(num_heads=4, ffn_width=32)] * 3
+    assert shapes_after(plan) == [LayerShape(num_heads=4, ffn_width=32)] * 3
     pruned = prune_model(model, plan)
     np.testing.assert_allclose(predict_logits(pruned, rows), predict_logits(model, rows), atol=1e-5)
 
@@ -300,12 +299,12 @@ def test_rounds_through_the_disk_know_what_the_model_once_was(make_bert, rows, t
     model = make_bert()
     for share, num_heads, ffn_width in ((0.25, 3, 32), (0.5, 2, 16)):
         importance = measure_importance(model, rows, LABELS_N)
-        assert importance.unpruned == LayerShape(num_heads=4, ffn_width=48)
+        assert (importance.num_heads, importance.ffn_width) == (4, 48)
         plan = plan_pruning(importance, prune_heads=share, prune_ffn=share)
         prune_model(model, plan).save_pretrained(tmp_path)
         model = load_model(tmp_path)
         shape = LayerShape(num_heads=num_heads, ffn_width=ffn_width)
-        assert [layer.shape for layer in layer_parts(model)] == [shape] * 3
+        assert list(map(layer_shape, layer_parts(model))) == [shape] * 3
 
 
 def test_a_single_output_is_important_by_itself(make_teacher, rows):

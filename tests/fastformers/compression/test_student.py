@@ -11,11 +11,16 @@ from fastformers.models.layers import LayerShape
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from fastformers.compression.prune import measure_importance, prune_model  # noqa: E402
-from fastformers.compression.student import cut_layers, cut_width, spread_layers  # noqa: E402
-from fastformers.export.read_absolute import read_encoder  # noqa: E402
+from fastformers.compression.prune import measure_importance, prune_model, shapes_after  # noqa: E402
+from fastformers.compression.student import (  # noqa: E402
+    cut_layers,
+    cut_width,
+    load_student,
+    spread_layers,
+)
+from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
-from fastformers.models.layers import layer_parts  # noqa: E402
+from fastformers.models.layers import layer_parts, layer_shape  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
 
 
@@ -93,11 +98,12 @@ def test_layers_of_a_pruned_teacher_keep_their_shapes(make_teacher, rows, tmp_pa
     teacher = make_teacher(num_hidden_layers=3, num_attention_heads=4)
     importance = measure_importance(teacher, rows)
     plan = plan_pruning(importance, prune_heads=0.4, prune_ffn=0.4, budget="global", multiple_of=1)
-    assert len(set(map(str, plan.shapes))) == 3
+    shapes = shapes_after(plan)
+    assert len(set(map(str, shapes))) == 3
     student = cut_layers(prune_model(teacher, plan), [2, 0])
     student.save_pretrained(tmp_path)
     loaded = load_model(tmp_path)
-    assert [layer.shape for layer in layer_parts(loaded)] == [plan.shapes[2], plan.shapes[0]]
+    assert list(map(layer_shape, layer_parts(loaded))) == [shapes[2], shapes[0]]
     np.testing.assert_allclose(
         predict_logits(loaded, rows), predict_logits(student, rows), atol=1e-5
     )
@@ -116,7 +122,7 @@ def test_a_narrow_student_is_a_standard_model(make_prunable, rows, tmp_path):
     assert (student.config.hidden_size, student.config.num_attention_heads) == (16, 2)
     assert teacher.config.hidden_size == 32
     shape = LayerShape(num_heads=2, ffn_width=48)
-    assert [layer.shape for layer in layer_parts(student)] == [shape] * 3
+    assert list(map(layer_shape, layer_parts(student))) == [shape] * 3
     check_standard(student, tmp_path, rows)
     # It can be pruned like any other.
     plan = plan_pruning(measure_importance(student, rows), prune_heads=0.5, prune_ffn=0.5)
@@ -190,9 +196,7 @@ def center(values_XD, used, idle):
 
 @pytest.mark.parametrize("width", [0, 20, 40, -8])
 def test_a_width_that_heads_do_not_fill_is_refused(make_teacher, width):
-    importance = Importance(
-        heads=(), neurons=(), hidden_D=np.ones(32), unpruned=LayerShape(num_heads=4, ffn_width=64)
-    )
+    importance = Importance(heads=(), neurons=(), hidden_D=np.ones(32), num_heads=4, ffn_width=64)
     with pytest.raises(InputError, match=f"hidden width {width}: give a multiple of .* 8 up to 32"):
         cut_width(make_teacher(num_attention_heads=4), width, importance)
 
@@ -203,3 +207,13 @@ def test_a_pruned_model_is_not_cut_narrower(make_teacher, rows):
     pruned = prune_model(teacher, plan_pruning(importance, prune_heads=0.5, prune_ffn=0))
     with pytest.raises(InputError, match="cut first, then prune"):
         cut_width(pruned, 16, measure_importance(pruned, rows))
+
+
+def test_a_student_that_could_not_be_exported_is_refused_before_it_is_trained(
+    make_teacher, save_teacher, tokenizer_json, tmp_path
+):
+    path = save_teacher(tmp_path / "albert", "Albert", embedding_size=16)
+    with pytest.raises(
+        InputError, match=r"--student .*albert: architecture 'albert' is not one of"
+    ):
+        load_student(path, make_teacher(), tokenizer_json)

@@ -243,6 +243,13 @@ def test_more_layers_than_there_are_and_none_are_refused(encoder, train, tmp_pat
         )
 
 
+def test_an_architecture_that_could_not_be_scored_is_refused(save_teacher, train, tmp_path):
+    path = save_teacher(tmp_path / "albert", "Albert", encoder_only=True, embedding_size=16)
+    with pytest.raises(InputError, match="albert: architecture 'albert' is not one of bert, "):
+        finetune(path, train, tmp_path / "train.csv", tmp_path / "out", FinetuneConfig(**ONE_EPOCH))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"epochs": 0}, {"learning_rate": 0}, {"batch_rows": 0}, {"max_length": 7}],

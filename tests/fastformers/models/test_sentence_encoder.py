@@ -12,22 +12,19 @@ from fastformers.inference.engine import OnnxEngine
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from fastformers.export.read_absolute import read_encoder  # noqa: E402
+from fastformers.export.read_encoder import read_encoder  # noqa: E402
+from fastformers.models.architectures import ARCHITECTURES  # noqa: E402
 from fastformers.models.loading import label_names, load_model, task_of  # noqa: E402
 from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
 
-ROBERTA = {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 66}
-DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
-SHAPES = {"Roberta": ROBERTA, "DistilBert": DISTILBERT}
-
 
 @pytest.fixture
-def make_encoder(make_teacher):
-    def make(architecture="Bert", *, pooling="mean", dense=None, normalize=True, max_length=None):
+def make_encoder(make_model):
+    def make(model_type="bert", *, pooling="mean", dense=None, normalize=True, max_length=None):
         torch.manual_seed(1)
         layers = None if dense is None else (torch.nn.Linear(32, 24), dense())
         return SentenceEncoder(
-            make_teacher(architecture, **SHAPES.get(architecture, {})).base_model,
+            make_model(model_type).base_model,
             pooling=pooling,
             dense=layers,
             normalize=normalize,
@@ -46,9 +43,9 @@ def embed(model, ids_BT, mask_BT=None):
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
-@pytest.mark.parametrize("architecture", ["Bert", "Roberta", "DistilBert", "Electra"])
-def test_the_graph_holds_pooling_and_normalization(make_encoder, tmp_path, architecture, pooling):
-    check_graph(make_encoder(architecture, pooling=pooling), tmp_path, width=32)
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_the_graph_holds_pooling_and_normalization(make_encoder, tmp_path, model_type, pooling):
+    check_graph(make_encoder(model_type, pooling=pooling), tmp_path, width=32)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

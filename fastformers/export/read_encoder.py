@@ -1,0 +1,136 @@
+"""Read a fine-tuned Hugging Face model into the arrays that the graph is laid from.
+
+    teacher (PyTorch) -> architecture: named parts -> [read_encoder] -> EncoderWeights -> graph
+
+Why not torch.onnx: a traced graph has to be pattern-matched back into attention, and what the
+matchers leave behind costs a third of the time (masks, transposes, a scalar SkipLayerNorm). The
+architectures are put together from the same parts, so laying the graph from named weights is
+shorter than repairing a traced one, and the stage's postcondition compares every export with
+PyTorch. Where the parts of a model are is in `models/architectures`; this module knows none of them
+by name.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from fastformers.errors import InputError
+from fastformers.export.encoder import (
+    EmbeddingHead,
+    EncoderWeights,
+    Head,
+    Layer,
+    Linear,
+    RelativePositions,
+)
+from fastformers.export.torch_arrays import copy_floats, copy_linear, copy_norm, to_activation
+from fastformers.models.architectures import architecture_of
+from fastformers.models.architectures.architecture import (
+    HeadParts,
+    LayerParts,
+    OffsetTerms,
+    RelativeTables,
+)
+from fastformers.models.loading import max_positions
+from fastformers.models.sentence_encoder import SentenceEncoder
+
+_Part = TypeVar("_Part")
+_Copy = TypeVar("_Copy")
+
+
+def read_encoder(model: PreTrainedModel) -> EncoderWeights:
+    """Copy a model's weights out of PyTorch.
+
+    Raises:
+        InputError: It uses an activation or position scheme that the graph does not have.
+    """
+    config, encoder = model.config, model.base_model
+    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
+        raise InputError(
+            f"position_embedding_type {config.position_embedding_type!r}: absolute only"
+        )
+    architecture = architecture_of(config)
+    is_embedding = isinstance(model, SentenceEncoder)
+    with torch.no_grad():
+        embeddings = architecture.embeddings(encoder)
+        first_position = architecture.first_position(config)
+        layers = architecture.layers(encoder)
+        terms = architecture.offset_terms(encoder)
+        return EncoderWeights(
+            max_length=max_positions(config),
+            token_embeddings_VE=copy_floats(embeddings.tokens.weight),
+            position_embeddings_PE=_if_any(
+                lambda table: copy_floats(table.weight[first_position:]), embeddings.positions
+            ),
+            token_types_KE=_if_any(lambda table: copy_floats(table.weight), embeddings.token_types),
+            embedding_norm=copy_norm(embeddings.norm),
+            projection=_if_any(copy_linear, embeddings.projection),
+            project_first=embeddings.project_first,
+            activation=to_activation(getattr(config, architecture.activation_setting)),
+            layers=tuple(
+                _copy_layer(architecture.parts(layer), term)
+                for layer, term in zip(layers, terms, strict=True)
+            ),
+            head=_embedding_head(model) if is_embedding else _copy_head(architecture.head(model)),
+            final_norm=_if_any(copy_norm, architecture.final_norm(encoder)),
+            pooling=model.pooling if is_embedding else architecture.pooling(config),
+        )
+
+
+def _copy_layer(parts: LayerParts, terms: OffsetTerms) -> Layer:
+    query, scale = copy_linear(parts.query), np.float32(parts.query_scale)
+    return Layer(
+        num_heads=parts.num_heads,
+        query=Linear(weight=query.weight * scale, bias=query.bias * scale),
+        key=copy_linear(parts.key),
+        value=copy_linear(parts.value),
+        output=copy_linear(parts.output),
+        attention_norm=_if_any(copy_norm, parts.attention_norm),
+        up=copy_linear(parts.up),
+        gate=_if_any(copy_linear, parts.gate),
+        down=copy_linear(parts.down),
+        ffn_norm=copy_norm(parts.ffn_norm),
+        norm_first=parts.norm_first,
+        bias_HO=_if_any(copy_floats, terms.bias_HO),
+        relative=_if_any(_copy_tables, terms.relative),
+        rotary_frequencies=_if_any(copy_floats, terms.rotary_frequencies),
+    )
+
+
+def _copy_tables(tables: RelativeTables) -> RelativePositions:
+    return RelativePositions(
+        rows_O=tables.rows_O.numpy(),
+        keys_RW=_if_any(copy_floats, tables.keys_RW),
+        queries_RW=_if_any(copy_floats, tables.queries_RW),
+    )
+
+
+def _copy_head(head: HeadParts) -> Head:
+    return Head(
+        hidden=copy_linear(head.hidden),
+        activation=to_activation(head.activation),
+        output=copy_linear(head.output),
+        norm=_if_any(copy_norm, head.norm),
+    )
+
+
+def _embedding_head(model: SentenceEncoder) -> EmbeddingHead:
+    if model.dense is None:
+        return EmbeddingHead(projection=None, activation=None, normalize=model.normalize)
+    linear, activation = model.dense
+    assert isinstance(linear, nn.Linear)
+    name = type(activation).__name__.lower()
+    return EmbeddingHead(
+        projection=copy_linear(linear),
+        activation=None if name == "identity" else to_activation(name),
+        normalize=model.normalize,
+    )
+
+
+def _if_any(copy: Callable[[_Part], _Copy], part: _Part | None) -> _Copy | None:
+    """A copy of a part that a model may lack."""
+    return None if part is None else copy(part)

@@ -1,0 +1,26 @@
+"""RoBERTa and XLM-R: BERT's layers, a head of their own (Liu et al. 2019, arXiv:1907.11692).
+
+Positions are counted from behind the padding id, and the rows before that stay unused.
+"""
+
+from dataclasses import replace
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from fastformers.models.architectures.architecture import HeadParts
+from fastformers.models.architectures.bert import BERT, bert_head
+
+
+def _head(model: PreTrainedModel) -> HeadParts:
+    head = model.classifier
+    if isinstance(head, nn.Linear):  # of multiple choice
+        return bert_head(model)
+    return HeadParts(hidden=head.dense, activation="tanh", output=head.out_proj)
+
+
+def _first_position(config: PretrainedConfig) -> int:
+    return int(config.pad_token_id) + 1
+
+
+ROBERTA = replace(BERT, head=_head, first_position=_first_position)
