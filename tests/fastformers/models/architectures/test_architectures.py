@@ -145,9 +145,8 @@ def test_no_dropout_is_left_in_attention_without_it(make_model, model_type):
 
 
 def attention_dropouts(model):
-    """Dropouts of 0.25 inside the layers."""
-    architecture = architecture_of(model.config)
-    modules = list(architecture.layers(model.base_model).modules())
+    """Dropouts of 0.25 inside attention."""
+    modules = [module for layer in layers_of(model) for module in layer.attention.modules()]
     shares = [module.p for module in modules if isinstance(module, nn.Dropout)]
     shares += [getattr(module, "attention_dropout", 0.0) for module in modules]
     return [share for share in shares if share == 0.25]
