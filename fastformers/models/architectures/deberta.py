@@ -118,7 +118,7 @@ def _terms(attention: Any) -> list[str]:
 
 
 def _term_share(attention: Any) -> float:
-    """What a score's terms are divided by, beside the root of the head width."""
+    """What the terms of a score are multiplied by, beside the root of the head width."""
     return 1 / math.sqrt(1 + len(_terms(attention)))
 
 
