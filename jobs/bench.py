@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from cluster.execution.engine_alone import measure_engine_alone
 from cluster.execution.job import plan_prepare, plan_score
 from cluster.execution.topology import discover_topology
 from cluster.pricing.prices import find_price, load_prices
+from cluster.report.run_report import RunReport
 from cluster.settings import CorpusSettings
 from cluster.storage import open_directory
 from fastformers.benchmark.comparison import (
@@ -255,7 +256,7 @@ def _measure_job(
     home = options.output or str(scratch)
     prepare_run = plan_prepare(options.corpus, subject.bundle.path, f"{home}/shards", settings)
     execute(prepare_run, actors, price)
-    jobs: list[dict[str, Any]] = []
+    jobs: list[RunReport] = []
     engines: list[float] = []
     for repeat in range(options.repeats):
         score_run = plan_score(
@@ -270,25 +271,25 @@ def _measure_job(
         jobs.append(execute(score_run, actors, price))
         engines.append(measure_engine_alone(replace(score_run, shards=prepare_run.shards), actors))
         console.print(
-            f"job {jobs[-1]['rows_per_second']:,.1f} rows/s, engine alone {engines[-1]:,.1f} rows/s"
+            f"job {jobs[-1].rows_per_second:,.1f} rows/s, engine alone {engines[-1]:,.1f} rows/s"
         )
-    job_rate = statistics.median(report["rows_per_second"] for report in jobs)
+    job_rate = statistics.median(report.rows_per_second for report in jobs)
     engine_rate = statistics.median(engines)
     return {
         "job_over_engine": job_rate / engine_rate,
         "job_rows_per_second": job_rate,
         "engine_rows_per_second": engine_rate,
-        "job_wall_s": [report["wall_s"] for report in jobs],
-        "rows": jobs[0]["rows"],
-        "unique_rows": jobs[0]["unique_rows"],
-        "tokens": jobs[0]["tokens"],
-        "saved_by_scoring_equal_texts_once": 1 - jobs[0]["unique_tokens"] / jobs[0]["tokens"],
-        "padding_efficiency": jobs[0]["padding_efficiency"],
-        "phase_s": jobs[0]["phase_s"],
+        "job_wall_s": [report.wall_s for report in jobs],
+        "rows": jobs[0].rows,
+        "unique_rows": jobs[0].unique_rows,
+        "tokens": jobs[0].tokens,
+        "saved_by_scoring_equal_texts_once": 1 - jobs[0].unique_tokens / jobs[0].tokens,
+        "padding_efficiency": jobs[0].padding_efficiency,
+        "phase_s": asdict(jobs[0].phase_s),
         "predicted_over_inferred": statistics.median(
-            report["predicted_s"] / report["phase_s"]["infer"] for report in jobs
+            report.predicted_s / report.phase_s.infer for report in jobs
         ),
-        "num_actors": jobs[0]["num_actors"],
+        "num_actors": jobs[0].num_actors,
     }
 
 
@@ -315,22 +316,22 @@ def _measure_job_baselines(
             engine=options.engine,
         )
         job = execute(score_run, actors, price)
-        ours.append(job["rows"] / (job["wall_s"] - job["setup_s"]))
+        ours.append(job.rows / (job.wall_s - job.setup_s))
         work = BaselineJob(
             files=tuple(files),
             model=str(subject.checkpoint),
             stock_graph=str(subject.baselines.stock_graph),
             tokenizer=str(subject.checkpoint / "tokenizer.json"),
             max_length=subject.bundle.max_length,
-            num_workers=job["num_actors"],
+            num_workers=job.num_actors,
             scratch=str(scratch),
         )
         for name in names:
-            console.print(f"{name} on {job['rows']:,} rows")
+            console.print(f"{name} on {job.rows:,} rows")
             python = options.peer_python if name == "sentence-transformers" else sys.executable
             results[name].append(run_baseline(name, work, python=Path(python)))
     report: dict[str, Any] = {
-        "peer_rows": job["rows"],
+        "peer_rows": job.rows,
         "job_beside_peers_rows_per_second": statistics.median(ours),
         "peers": {},
     }

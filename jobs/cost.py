@@ -43,9 +43,9 @@ from cluster.cost.tables import (
     render_plans,
     render_work,
 )
-from cluster.execution.run import REPORT_FILE
 from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
 from cluster.pricing.prices import InstancePrice, find_price, load_prices
+from cluster.report.run_report import REPORT_FILE, RunReport
 from cluster.settings import CorpusSettings
 from cluster.storage import open_directory
 from fastformers.errors import InputError
@@ -159,12 +159,13 @@ def _measure(
         profile = calibrate(bundle, options.instance_type)
     elif options.fit_run is not None:
         output = open_directory(options.fit_run)
-        profile = fit_to_run(
-            bundle,
-            output.read_json(REPORT_FILE) or {},
-            path=f"{output}/{REPORT_FILE}",
-            instance_type=options.instance_type,
+        path = f"{output}/{REPORT_FILE}"
+        report = RunReport.from_json(
+            output.read_json(REPORT_FILE),
+            path=path,
+            remedy="give --fit-run the --output of a score by this version",
         )
+        profile = fit_to_run(bundle, report, path=path, instance_type=options.instance_type)
     else:
         return []
     check_own_type(profile, own)

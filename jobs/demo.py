@@ -18,7 +18,6 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from cluster.execution.job import plan_score
-from cluster.report.summary import SUMMARY_KEYS
 from cluster.report.tables import render_bill
 from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.demo_corpus import collect_docstrings, write_docstrings
@@ -88,7 +87,7 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
         f"predictions are in {options.output / 'scored' / 'predictions'}"
     )
     return {
-        **{key: report[key] for key in SUMMARY_KEYS},
+        **report.summarize(),
         "accuracy": accuracy,
         "heldout_rows": num_heldout,
     }

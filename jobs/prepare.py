@@ -38,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         report = execute(prepare_run, actor_settings(options), price)
         console.print(
-            f"{report['rows']:,} rows, {report['tokens']:,} tokens in {report['shards']} shards "
-            f"under {report['output']} after {report['wall_s']:.1f} s"
+            f"{report.rows:,} rows, {report.tokens:,} tokens in {report.shards} shards "
+            f"under {report.output} after {report.wall_s:.1f} s"
         )
+        summary = report.summarize()
         keys = ("rows", "unique_rows", "tokens", "shards", "wall_s", "usd_total", "phase_s")
-        return {**{key: report[key] for key in keys}, "output": report["output"]}
+        return {key: summary[key] for key in (*keys, "output")}
 
     return run(job, resume="Finished slices are kept: run the same command again to go on.")
 

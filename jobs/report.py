@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.execution.run import REPORT_FILE, RUN_FILE
+from cluster.execution.run import RUN_FILE
 from cluster.report.page import can_draw
+from cluster.report.run_report import REPORT_FILE, RunReport
 from cluster.storage import open_directory
 from fastformers.errors import InputError
 from jobs.console.output import run
@@ -33,19 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         output = open_directory(options.directory)
-        report = output.read_json(REPORT_FILE)
-        if report is None or output.read_json(RUN_FILE) is None:
+        content = output.read_json(REPORT_FILE)
+        if content is None or output.read_json(RUN_FILE) is None:
             raise InputError(
                 f"{output}: holds no finished run: {REPORT_FILE} or {RUN_FILE} is not there; "
                 "name the --output of a fastformers score that ended"
             )
-        if "bill" not in report:
-            raise InputError(
-                f"{output}/{REPORT_FILE}: was written by an older version; run the same score "
-                "command again, it scores nothing twice"
-            )
+        report = RunReport.from_json(
+            content,
+            path=f"{output}/{REPORT_FILE}",
+            remedy="run the same score command again, it scores nothing twice",
+        )
         if not can_draw():
-            raise InputError(f"matplotlib is not installed; {GET_PAGE} {output}")
+            raise InputError(f"matplotlib or jinja2 is not installed; {GET_PAGE} {output}")
         return {"page": write_page(output, report)}
 
     return run(job)

@@ -17,7 +17,6 @@ from cluster.execution.run import ScoreRun
 from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
-from cluster.report.summary import SUMMARY_KEYS
 from cluster.report.tables import render_bill
 from jobs.console.arguments import (
     actor_settings,
@@ -78,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(render_bill(report))
         assert score_run.output is not None
         write_page(score_run.output, report)
-        return {key: report[key] for key in SUMMARY_KEYS}
+        return report.summarize()
 
     return run(job, resume="Finished shards are kept: run the same command again to go on.")
 

@@ -6,7 +6,9 @@ import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,6 +18,20 @@ import pytest
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from cluster.report.bill import HEADINGS
+from cluster.report.run_report import (
+    ActorReport,
+    Bill,
+    BillItem,
+    BundleUsed,
+    EarlierRuns,
+    Energy,
+    PhaseSeconds,
+    Prediction,
+    RunReport,
+    TimelineEntry,
+    TypeCost,
+)
 from fastformers.export.encoder import EncoderWeights, Head, Layer, Linear, Norm
 from fastformers.export.graph import write_graph
 from fastformers.inference.bundle import Bundle, StageQuality, write_bundle
@@ -201,3 +217,164 @@ def write_rows(path, rows, *, row_group_size=3):
 def write_rows_fixture():
     """`write_rows`."""
     return write_rows
+
+
+def make_timeline(num_actors: int, num_shards: int) -> tuple[TimelineEntry, ...]:
+    """Each actor reads a slice, then scores shards of 4 s; the second one dies over a shard."""
+    timeline: list[TimelineEntry] = []
+
+    def add(actor: int, start_s: float, seconds: float, **changes: Any) -> float:
+        entry = TimelineEntry(
+            job="score",
+            name=f"00000-{len(timeline):05d}",
+            actor=f"node-{actor // 16}.example:{actor % 16}",
+            attempt=1,
+            lost=False,
+            start_s=start_s,
+            end_s=start_s + seconds,
+            busy_s=seconds - 0.1,
+            infer_s=seconds - 0.1,
+            rows=130_000 // 60,
+            tokens=130_000,
+            predicted_s=3.5,
+            rss_bytes=2**28,
+        )
+        timeline.append(replace(entry, **changes))
+        return start_s + seconds
+
+    nothing: dict[str, Any] = {"rows": 0, "tokens": 0}
+    clocks = [
+        add(actor, 2.0, 5.0, job="prepare", name=f"slice {actor}", busy_s=2.0, **nothing)
+        for actor in range(num_actors)
+    ]
+    for shard in range(num_shards):
+        actor = shard % num_actors
+        if shard == num_actors + 1:
+            clocks[actor] = add(actor, clocks[actor], 2.0, lost=True, busy_s=0.0, **nothing)
+        clocks[actor] = add(actor, clocks[actor], 4.0 * (1 + 0.2 * (shard % 3)))
+    return tuple(timeline)
+
+
+def make_bill() -> Bill:
+    """One line under each heading."""
+    amounts = [0.012345, *(round(0.0001 * n, 6) for n in range(1, len(HEADINGS)))]
+    return Bill(
+        items=tuple(
+            BillItem(heading=heading, what=what, core_s=10_000 * usd, usd=usd)
+            for (heading, what), usd in zip(HEADINGS.items(), amounts, strict=True)
+        ),
+        total_usd=round(sum(amounts), 6),
+        duplicates_saved_usd=0.000321,
+        prediction=Prediction(
+            predicted_core_s=100.0,
+            measured_core_s=123.4,
+            error=100 / 123.4 - 1,
+            shard_error=0.034,
+        ),
+    )
+
+
+def make_other_type(name: str, usd: float, basis: str) -> TypeCost:
+    """What a run cost elsewhere."""
+    return TypeCost(
+        instance_type=name,
+        usd=usd,
+        usd_low=usd / 1.3,
+        usd_high=usd * 1.3,
+        wall_s=321.0,
+        basis=basis,
+        scaled_from="turin at 4.1 GHz",
+        region="us-east-1",
+        as_of="2026-07-20",
+    )
+
+
+@pytest.fixture(scope="session", name="make_report")
+def make_report_fixture() -> Callable[..., RunReport]:
+    """Makes the report of a run that had everything: bad rows, retries, energy, earlier runs."""
+
+    def make(*, num_actors: int = 4, num_shards: int = 37, **changes: Any) -> RunReport:
+        timeline = make_timeline(num_actors, num_shards)
+        actor = ActorReport(
+            shards=9,
+            rows=20_000,
+            rows_per_second=520.3,
+            tokens_per_second=31_200.4,
+            busy_s=38.0,
+            peak_rss_bytes=2**28,
+        )
+        report = RunReport(
+            rows=1_234_567,
+            unique_rows=1_199_000,
+            tokens=74_000_000,
+            unique_tokens=73_000_000,
+            rows_per_second=2081.2,
+            tokens_per_second=124_800.0,
+            padding_efficiency=0.93,
+            wall_s=max(entry.end_s for entry in timeline) + 0.3,
+            setup_s=1.5,
+            usd_per_hour=0.169,
+            price="c7i.4xlarge on demand, us-east-1, 2026-07-20",
+            price_is_estimate=True,
+            usd_total=make_bill().total_usd,
+            usd_per_million=0.0312,
+            dead_letters=12,
+            resumed_shards=3,
+            resumed_rows=9000,
+            shards=40,
+            retries=1,
+            skipped_files={},
+            num_actors=num_actors,
+            num_machines=1,
+            cores=("4 actors x 1 thread on cores 0-3 of 4; no overlap",),
+            driver_cpu="Some CPU",
+            phase_s=PhaseSeconds(read=1.0, tokenize=5.0, infer=120.0, write=2.0, idle=9.0),
+            predicted_s=100.0,
+            peak_rss_bytes=2**28,
+            actors=dict.fromkeys(sorted({entry.actor for entry in timeline}), actor),
+            started_at="2026-11-24T01:02:03+00:00",
+            bill=make_bill(),
+            other_types=(
+                make_other_type("c7g.xlarge", 0.0151, "scaled"),
+                make_other_type("n2d-standard-4", 0.0188, "scaled"),
+                make_other_type("g6.xlarge", 0.0203, "scaled (published)"),
+            ),
+            other_types_unknown=None,
+            energy=Energy(
+                kwh=0.00123,
+                cpu_kwh=0.001,
+                gpu_kwh=0.0,
+                memory_kwh=0.00023,
+                co2_kg=0.00047,
+                country="DEU",
+                cpu_basis="modelled",
+                gpu_basis="none",
+                covered_s=44.0,
+                source="codecarbon 3.3.2",
+            ),
+            lengths={
+                "8": (9000, 60_000, 62_000),
+                "16": (61_000, 800_000, 850_000),
+                "32": (250_000, 6_500_000, 6_900_000),
+                "64": (420_000, 20_000_000, 21_000_000),
+                "128": (300_000, 27_000_000, 28_500_000),
+                "256": (90_000, 16_000_000, 17_500_000),
+                "512": (9000, 3_600_000, 4_400_000),
+            },
+            earlier=EarlierRuns(
+                shards=3, rows=9000, actor_s=12.5, started_at=1.7635e9, finished_at=1.76351e9
+            ),
+            timeline=timeline,
+            bundle=BundleUsed(
+                path="/mnt/bundles/a-rather-long-directory-name/that-does-not-break/bundle",
+                precision="int8",
+                digest="8c8c1fa455bc8b5a4f000063fc6181c5",
+                max_batch_tokens=512,
+                profile_cpu="INTEL(R) XEON(R) PLATINUM 8581C CPU @ 2.10GHz",
+                engine="onnxruntime",
+            ),
+            output="s3://a-bucket-with-a-long-name/and/a/long/path/to/the/corpus/2026-11-24",
+        )
+        return replace(report, **changes)
+
+    return make

@@ -12,11 +12,11 @@ power. This module knows nothing of clusters.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import Literal, Protocol
 
 from cluster.cost.machine_profile import MachineProfile
 from cluster.cost.model_size import ModelSize
-from cluster.cost.workload import Workload
+from cluster.cost.workload import Interval
 from cluster.pricing.hardware import (
     CPU_GENERATIONS,
     GPUS,
@@ -31,6 +31,25 @@ from cluster.pricing.prices import InstancePrice, usd_of, usd_per_million
 Basis = Literal["measured", "scaled", "scaled (published)"]
 # Starting Ray and one actor on each core of a machine that runs; the demo's runs of 2026-11.
 JOB_START_S = 6.0
+
+
+class Work(Protocol):
+    """What a job asks of the machine that a profile was measured on; see `workload.Workload`."""
+
+    @property
+    def rows(self) -> Interval: ...
+    @property
+    def scored_tokens(self) -> Interval: ...
+    @property
+    def infer_s(self) -> Interval: ...
+    @property
+    def tokenize_s(self) -> float: ...
+    @property
+    def other_s(self) -> float: ...
+    @property
+    def core_s(self) -> float: ...
+    @property
+    def relative_error(self) -> float: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +111,7 @@ class _Speed:
 
 
 def estimate_instances(
-    works: Sequence[tuple[MachineProfile, Workload]],
+    works: Sequence[tuple[MachineProfile, Work]],
     prices: Mapping[str, InstancePrice],
     *,
     is_int8: bool,
@@ -137,7 +156,7 @@ def estimate_instances(
 
 def _find_speed(
     profile: MachineProfile,
-    work: Workload,
+    work: Work,
     price: InstancePrice,
     prices: Mapping[str, InstancePrice],
     is_int8: bool,
@@ -176,7 +195,7 @@ def _find_speed(
 
 
 def _gpu_speed(
-    work: Workload, price: InstancePrice, measured: Core, model_size: ModelSize
+    work: Work, price: InstancePrice, measured: Core, model_size: ModelSize
 ) -> _Speed | None:
     gpu = GPUS.get(price.gpu_name or "")
     if gpu is None:
@@ -203,7 +222,7 @@ def _gpu_speed(
 
 
 def _cost(
-    price: InstancePrice, market_price: MarketPrice, speed: _Speed, work: Workload
+    price: InstancePrice, market_price: MarketPrice, speed: _Speed, work: Work
 ) -> InstanceCost:
     wall_s = JOB_START_S + speed.job_s
     usd = usd_of(wall_s, usd_per_hour=market_price.usd_per_hour)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cluster.report.run_report import RunReport
 from fastformers.atomic_file import whole_file
 from fastformers.clock import median_in_turns, time_call
 from fastformers.errors import InputError
@@ -132,45 +133,49 @@ def measure_tokenizing(tokenizer: Tokenizer, texts: Sequence[str], *, repeats: i
 
 
 def fit_to_run(
-    bundle: Bundle, report: dict[str, Any], *, path: str, instance_type: str | None = None
+    bundle: Bundle, report: RunReport, *, path: str, instance_type: str | None = None
 ) -> MachineProfile:
     """The bundle's profile, corrected to what a finished run on this machine took.
 
-    The run's seconds of inference over those that the bundle predicted correct every length alike;
-    its seconds of tokenizing, reading and writing replace what is assumed of others.
-
     Args:
         bundle: What ran, with one core for each actor.
-        report: `report.json` of the run.
+        report: What the run did.
         path: Where the report is, for messages.
         instance_type: The cloud's name of this machine.
 
     Raises:
         InputError: The report is of another bundle, was resumed, or scored nothing.
     """
+    misfit = find_misfit(bundle, report)
+    if misfit is not None:
+        raise InputError(f"{path}: {misfit}; give a run of this --bundle without a stop")
+    return replace(profile_of_run(bundle, report), instance_type=instance_type)
+
+
+def find_misfit(bundle: Bundle, report: RunReport) -> str | None:
+    """Why a run does not tell how fast a machine is with a bundle; None where it does."""
+    scored = min(report.predicted_s, report.tokens, report.phase_s.infer)
+    if report.bundle.digest != bundle.digest:
+        return "a run of another bundle"
+    if report.resumed_rows:
+        return "was resumed, so it is not whole"
+    if scored <= 0 or report.bill.prediction is None:
+        return "scored nothing"
+    return None
+
+
+def profile_of_run(bundle: Bundle, report: RunReport) -> MachineProfile:
+    """The profile that a run without a misfit gives.
+
+    The run's seconds of inference over those that the bundle predicted correct every length alike;
+    its seconds of tokenizing, reading and writing replace what is assumed of others.
+    """
     profile, processor = profile_of_bundle(bundle), read_processor()
-    try:
-        digest, phase_s = report["bundle"]["digest"], report["phase_s"]
-        predicted_s, tokens = float(report["predicted_s"]), int(report["tokens"])
-        resumed, cores = int(report["resumed_rows"]), int(report["num_actors"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: is not a report of ours ({error}); give a run's output"
-        ) from error
-    if digest != bundle.digest:
-        raise InputError(
-            f"{path}: a run of another bundle; give --bundle what that run scored with"
-        )
-    if resumed:
-        raise InputError(f"{path}: was resumed, so it is not whole; fit to a run without a stop")
-    if predicted_s <= 0 or tokens <= 0 or phase_s["infer"] <= 0:
-        raise InputError(f"{path}: scored nothing; fit to a run that scored something")
-    ratio = phase_s["infer"] / predicted_s
-    tokenize_s = phase_s["tokenize"]
+    phase_s = report.phase_s
+    ratio = phase_s.infer / report.predicted_s
     return replace(
         profile,
-        instance_type=instance_type,
-        num_workers=cores,
+        num_workers=report.num_actors,
         cost=replace(
             profile.cost,
             cpu_model=processor.model,
@@ -179,8 +184,8 @@ def fit_to_run(
             seconds_per_row=tuple(seconds * ratio for seconds in profile.cost.seconds_per_row),
             seconds_alone=tuple(seconds * ratio for seconds in profile.cost.seconds_alone),
         ),
-        tokenize_s_per_token=tokenize_s / tokens if tokenize_s else profile.tokenize_s_per_token,
-        overhead_share=(phase_s["read"] + phase_s["write"]) / phase_s["infer"],
+        tokenize_s_per_token=(phase_s.tokenize / report.tokens) or profile.tokenize_s_per_token,
+        overhead_share=(phase_s.read + phase_s.write) / phase_s.infer,
         origin="run",
         measured_at=time.strftime("%Y-%m-%d"),
     )

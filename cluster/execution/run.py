@@ -35,7 +35,6 @@ from fastformers.inference.autotune import EngineName
 from fastformers.inference.bundle import Bundle
 
 RUN_FILE = "run.json"
-REPORT_FILE = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,11 +95,13 @@ class HourlyPrice:
         usd_per_hour: Price of one machine.
         label: Where the price comes from, for people.
         is_estimate: True if the user named neither a price nor an instance type.
+        instance_type: The type that the user named, or None.
     """
 
     usd_per_hour: float
     label: str
     is_estimate: bool
+    instance_type: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +230,7 @@ def choose_price(
             usd_per_hour=price.usd_per_hour_on_demand,
             label=f"{price.instance_type} on demand, {price.region}, {price.as_of}",
             is_estimate=False,
+            instance_type=price.instance_type,
         )
     return _estimate_price(num_cores, prices)
 

@@ -1,6 +1,6 @@
 """Where the money of a run went: every core-second that was paid for, under one heading each.
 
-    attempts -> [bill] -> report.json, table, page
+    attempts -> [bill] -> RunReport -> report.json, table, page
 
 An actor's time is cut at the events that the driver saw: it starts, it is handed a job, it ends or
 dies, no job is left. What it measured inside a job (read, tokenize, infer, write) is taken from the
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from cluster.report.run_report import BillItem, Prediction
 from cluster.shards.receipts import Attempt
 
 # In the order of the bill, with what each means.
@@ -55,53 +56,6 @@ class RunTimes:
     wall_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class BillItem:
-    """A line of the bill.
-
-    Attributes:
-        heading: One of `HEADINGS`.
-        core_s: Core-seconds.
-        usd: Their price, rounded so that the lines add up to the total as printed.
-    """
-
-    heading: str
-    core_s: float
-    usd: Decimal
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the bundle's cost profile said of the shards scored, and what they took.
-
-    Attributes:
-        predicted_core_s, measured_core_s: Of running the model.
-        error: Predicted over measured, less 1; below 0 where the run was slower.
-        shard_error: Mean distance of a shard from the prediction after all are scaled by their
-            common factor: what lengths explain, whatever the speed of the machine.
-    """
-
-    predicted_core_s: float
-    measured_core_s: float
-    error: float
-    shard_error: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TypeCost:
-    """What this run would have cost on an instance type.
-
-    Attributes:
-        instance_type: The cloud's name of it.
-        usd: Of the whole run.
-        basis: `measured` on that type, or `scaled` from another.
-    """
-
-    instance_type: str
-    usd: float
-    basis: str
-
-
 def itemize(
     attempts: Iterable[Attempt],
     times: RunTimes,
@@ -140,7 +94,7 @@ def itemize(
         core_s["start-up"] = times.wall_s
     spent = {heading: seconds for heading, seconds in core_s.items() if seconds > 0}
     return [
-        BillItem(heading=heading, core_s=core_s[heading], usd=usd)
+        BillItem(heading=heading, what=HEADINGS[heading], core_s=core_s[heading], usd=float(usd))
         for heading, usd in _share_out(usd_total, spent).items()
     ]
 
@@ -160,11 +114,12 @@ def estimate_saved_usd(
         num_tokens: Tokens of all good rows scored in this run.
         num_scored_tokens: Tokens of their different texts.
     """
-    compute = sum((item.usd for item in items if item.heading in ("compute", "padding")), Decimal())
+    usd_of = {item.heading: Decimal(str(item.usd)) for item in items}
+    compute = usd_of.get("compute", Decimal()) + usd_of.get("padding", Decimal())
     if num_scored_tokens == 0:
         return Decimal()
     repeats = Decimal(num_tokens - num_scored_tokens) / num_scored_tokens
-    return (compute * repeats).quantize(_unit(float(sum(item.usd for item in items))))
+    return (compute * repeats).quantize(_unit(float(sum(usd_of.values()))))
 
 
 def compare_prediction(
@@ -187,14 +142,6 @@ def compare_prediction(
         error=predicted / measured - 1,
         shard_error=off / measured,
     )
-
-
-def cheapest_others(
-    costs: Iterable[TypeCost], *, own_type: str | None, count: int = 10
-) -> list[TypeCost]:
-    """The cheapest instance types but the one that was used."""
-    others = [cost for cost in costs if cost.instance_type != own_type]
-    return sorted(others, key=lambda cost: (cost.usd, cost.instance_type))[:count]
 
 
 def _split_actor(attempts: Sequence[Attempt], times: RunTimes) -> dict[str, float]:

@@ -1,18 +1,19 @@
 """What the page plots, cut down so that a million shards make as small a page as ten.
 
-    report.json -> [downsample] -> plots -> report.html
+    RunReport -> [downsample] -> plots -> report.html
 
 Points are put into bins, actors into groups, and of many actors some are picked; what was left out
 is said. Pure functions of the report's plain values; nothing here draws.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cluster.report.run_report import TimelineEntry
 
 MAX_GROUPS, MAX_LANES, MAX_SPANS, NUM_BINS = 6, 20, 1000, 60
 # What an actor does, by urgency: where a cell of the timeline holds several, the first one shows.
@@ -67,7 +68,7 @@ def shorten_names(actors: Sequence[str]) -> dict[str, str]:
     return {actor: actor if len(actor) <= 16 else f"…{actor[-15:]}" for actor in actors}
 
 
-def bin_throughput(timeline: Sequence[Mapping[str, Any]], wall_s: float) -> Throughput:
+def bin_throughput(timeline: Sequence[TimelineEntry], wall_s: float) -> Throughput:
     """Spread each shard's tokens evenly over the time it took, and sum them up in bins.
 
     Args:
@@ -76,18 +77,18 @@ def bin_throughput(timeline: Sequence[Mapping[str, Any]], wall_s: float) -> Thro
     """
     edges_s = np.linspace(0, wall_s, NUM_BINS + 1)
     spans = {id(entry): _cut(entry, is_first) for entry, is_first in _walk(timeline)}
-    scored = [entry for entry in timeline if entry["tokens"] and not entry["lost"]]
-    group_of = _group(sorted({entry["actor"] for entry in scored}))
+    scored = [entry for entry in timeline if entry.tokens and not entry.lost]
+    group_of = _group(sorted({entry.actor for entry in scored}))
     groups = {name: np.zeros(NUM_BINS) for name in dict.fromkeys(group_of.values())}
     for entry in scored:
         span = spans[id(entry)][-1]
-        rate = entry["tokens"] / max(span.end_s - span.start_s, 1e-9)
+        rate = entry.tokens / max(span.end_s - span.start_s, 1e-9)
         overlap = np.minimum(edges_s[1:], span.end_s) - np.maximum(edges_s[:-1], span.start_s)
-        groups[group_of[entry["actor"]]] += rate * overlap.clip(0) / np.diff(edges_s)
+        groups[group_of[entry.actor]] += rate * overlap.clip(0) / np.diff(edges_s)
     return Throughput(edges_s=edges_s, groups=groups)
 
 
-def plan_lanes(timeline: Sequence[Mapping[str, Any]], wall_s: float) -> list[Lane]:
+def plan_lanes(timeline: Sequence[TimelineEntry], wall_s: float) -> list[Lane]:
     """Rows of the timeline: of many actors, some that died, and some spread over when they ended.
 
     Args:
@@ -96,7 +97,7 @@ def plan_lanes(timeline: Sequence[Mapping[str, Any]], wall_s: float) -> list[Lan
     """
     spans: dict[str, list[Span]] = {}
     for entry, is_first in _walk(timeline):
-        spans.setdefault(entry["actor"], []).extend(_cut(entry, is_first))
+        spans.setdefault(entry.actor, []).extend(_cut(entry, is_first))
     picked = sorted(spans, key=lambda actor: (spans[actor][-1].end_s, actor))
     if len(picked) > MAX_LANES:
         died = [actor for actor in picked if any(s.kind == "lost" for s in spans[actor])]
@@ -123,23 +124,23 @@ def pick_frontier(qualities: Sequence[float], costs: Sequence[float]) -> list[in
     return frontier
 
 
-def _walk(timeline: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], bool]]:
+def _walk(timeline: Sequence[TimelineEntry]) -> list[tuple[TimelineEntry, bool]]:
     """Attempts by start, and whether each is the first job of an actor's process."""
     fresh: dict[str, bool] = {}
     walked = []
-    for entry in sorted(timeline, key=lambda entry: float(entry["start_s"])):
-        walked.append((entry, fresh.get(entry["actor"], True)))
-        fresh[entry["actor"]] = entry["lost"]
+    for entry in sorted(timeline, key=lambda entry: entry.start_s):
+        walked.append((entry, fresh.get(entry.actor, True)))
+        fresh[entry.actor] = entry.lost
     return walked
 
 
-def _cut(entry: Mapping[str, Any], is_first: bool) -> list[Span]:
+def _cut(entry: TimelineEntry, is_first: bool) -> list[Span]:
     """An attempt as spans: the actor's start is cut off from its first job."""
-    start_s, end_s = entry["start_s"], entry["end_s"]
-    if entry["lost"]:
+    start_s, end_s = entry.start_s, entry.end_s
+    if entry.lost:
         return [Span(start_s=start_s, end_s=end_s, kind="lost")]
-    load_s = end_s - start_s - entry["busy_s"] if is_first and entry["busy_s"] > 0 else 0.0
-    job = Span(start_s=start_s + max(0.0, load_s), end_s=end_s, kind=entry["job"])
+    load_s = end_s - start_s - entry.busy_s if is_first and entry.busy_s > 0 else 0.0
+    job = Span(start_s=start_s + max(0.0, load_s), end_s=end_s, kind=entry.job)
     if load_s <= 0:
         return [job]
     return [Span(start_s=start_s, end_s=job.start_s, kind="load"), job]

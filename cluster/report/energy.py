@@ -12,46 +12,19 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import platform
+import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cluster.report.run_report import Energy
 from fastformers.errors import InputError
 
 COUNTRY_VARIABLE = "CODECARBON_COUNTRY_ISO_CODE"
 HOW_TO = "pip install 'fastformers[energy]' and give --energy COUNTRY, such as USA"
 _SAMPLE_EVERY_S = 15.0
-# How codecarbon describes hardware whose counters it reads; it models all other CPUs.
-_READ_CPUS = ("CPU(Intel", "CPU(Windows Emi", "AppleSiliconChip", "Raspberry")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Energy:
-    """What one machine drew.
-
-    Attributes:
-        kwh: All of it together: CPU, GPUs and memory, other programs on the machine included.
-        cpu_kwh, gpu_kwh, memory_kwh: Its parts.
-        co2_kg: CO2 equivalents, by the average electricity mix of `country`.
-        country: ISO code of three letters.
-        cpu_basis, gpu_basis: `read` from the hardware's counters, `modelled`, or `none`; memory is
-            always modelled.
-        covered_s: Seconds that were watched: the tracker starts beside the run, not before it.
-        source: Program and version.
-    """
-
-    kwh: float
-    cpu_kwh: float
-    gpu_kwh: float
-    memory_kwh: float
-    co2_kg: float
-    country: str
-    cpu_basis: str
-    gpu_basis: str
-    covered_s: float
-    source: str
 
 
 class EnergyMeter:
@@ -114,8 +87,6 @@ class EnergyMeter:
         data = getattr(self._tracker, "final_emissions_data", None)
         if data is None:
             return None
-        hardware = [repr(item) for item in self._tracker._hardware]
-        is_read = any(name.startswith(_READ_CPUS) for name in hardware)
         return Energy(
             kwh=data.energy_consumed,
             cpu_kwh=data.cpu_energy,
@@ -123,11 +94,27 @@ class EnergyMeter:
             memory_kwh=data.ram_energy,
             co2_kg=data.emissions,
             country=self._country,
-            cpu_basis="read" if is_read else "modelled",
+            cpu_basis="read" if _reads_cpu_counters() else "modelled",
             gpu_basis="read" if data.gpu_count else "none",
             covered_s=data.duration,
             source=f"codecarbon {importlib.metadata.version('codecarbon')}",
         )
+
+
+def _reads_cpu_counters() -> bool:
+    """Whether codecarbon finds counters of the CPU's energy here; where not, it models its load.
+
+    It tries them in this order, but on Apple's own processors it models.
+    """
+    from codecarbon.core import cpu, powermetrics, windows_emi
+
+    if sys.platform == "linux":
+        return bool(cpu.is_rapl_available() or cpu.is_raspberry())
+    if sys.platform == "win32":
+        return bool(windows_emi.is_emi_available() or cpu.is_powergadget_available())
+    if platform.machine() == "arm64":
+        return False
+    return bool(cpu.is_powergadget_available() or powermetrics.is_powermetrics_available())
 
 
 def _check_country(country: str) -> str:

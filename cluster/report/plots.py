@@ -1,6 +1,6 @@
 """Plots of the page, drawn by matplotlib as SVG that takes its colors and font from the page.
 
-    series -> [plots] -> report_page -> report.html
+    downsample -> [plots] -> figures -> report.html
 
 Each plot is drawn twice, for a desktop and for a phone, because a drawing that only shrinks cannot
 be read; the page shows the one that fits. Colors are written as stand-ins and become CSS variables,
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cluster.formatting import format_usd
-from cluster.report.bill import TypeCost
 from cluster.report.downsample import Lane, Throughput, pick_frontier
+from cluster.report.run_report import TypeCost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +96,7 @@ def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
     """Texts by length, and tokens computed for them with the padding apart.
 
     Args:
-        lengths: [texts, tokens, computed tokens] by upper edge, see `lengths.count_lengths`.
+        lengths: [texts, tokens, computed tokens] by upper edge, see `receipts.count_lengths`.
     """
 
     def draw(figure: "Figure", is_wide: bool) -> None:
@@ -184,11 +184,9 @@ def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
 
 
 def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
-    """USD of this run and on other instance types; what is scaled is hatched."""
+    """USD of this run, and on other instance types: these are estimates, and hatched."""
     bars: list[tuple[str, float, str, str | None]] = [("this run", own_usd, _SERIES[2], None)]
-    for cost in costs:
-        color, hatch = (_SERIES[0], None) if cost.basis == "measured" else (_SERIES[5], "///")
-        bars.append((cost.instance_type, cost.usd, color, hatch))
+    bars += [(cost.instance_type, cost.usd, _SERIES[5], "///") for cost in costs]
 
     def draw(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()

@@ -1,131 +1,105 @@
-"""The bill: what a run did, how fast, where the time went and what it cost.
+"""What a run did, how fast, where the time went and what it cost: the report is worked out here.
 
-    receipts, attempts -> [summary] -> report.json -> table, page, the last line of stdout
+    receipts, attempts -> [summary] -> RunReport -> report.json, table, page
 
-Wall seconds count from the start of the command, Ray's start included, because the machine is
-paid for that time too. Ratios are 0-1 here and percentages only where they are printed.
+Sums and rates of what the actors reported, as plain arithmetic. This module neither reads nor
+writes a file; what the fields mean stands in `run_report`.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from cluster.execution.run import RunResult, ScoreRun
 from cluster.pricing.prices import HourlyPrice, usd_of, usd_per_million
 from cluster.report.bill import (
-    HEADINGS,
     RunTimes,
-    TypeCost,
     compare_prediction,
     estimate_saved_usd,
     itemize,
     round_total,
 )
-from cluster.report.energy import Energy
+from cluster.report.run_report import (
+    ActorReport,
+    Bill,
+    BundleUsed,
+    EarlierRuns,
+    Energy,
+    PhaseSeconds,
+    RunReport,
+    TimelineEntry,
+)
 from cluster.shards.receipts import PHASES, Attempt, Receipt, add_lengths
 from fastformers.inference.cpu import read_cpu_model
 
-# What `fastformers score` promises to print last; report.json holds more.
-SUMMARY_KEYS = (
-    "rows",
-    "unique_rows",
-    "tokens",
-    "rows_per_second",
-    "tokens_per_second",
-    "padding_efficiency",
-    "wall_s",
-    "usd_per_hour",
-    "usd_per_million",
-    "usd_total",
-    "price",
-    "dead_letters",
-    "resumed_shards",
-    "shards",
-    "retries",
-    "num_actors",
-    "phase_s",
-    "peak_rss_bytes",
-    "output",
-)
-
 
 def build_report(
-    run: ScoreRun,
-    result: RunResult,
-    price: HourlyPrice,
-    *,
-    energy: Energy | None = None,
-    other_types: Sequence[TypeCost] = (),
-) -> dict[str, Any]:
-    """Everything that was measured, as plain values.
-
-    Rates and cost are of this run: rows that earlier runs scored are counted in `rows` and
-    `resumed_rows`, but neither sped up nor paid for.
+    run: ScoreRun, result: RunResult, price: HourlyPrice, *, energy: Energy | None = None
+) -> RunReport:
+    """Everything that was measured, and what follows from it.
 
     Args:
         run: What was to be done.
         result: What was done.
         price: Of an hour of one machine.
         energy: What the driver's node drew, if it was measured.
-        other_types: What the run would have cost elsewhere, cheapest first.
+
+    Returns:
+        The report, without what the run would have cost on other instance types.
     """
     receipts = result.receipts
-    rows = sum(shard.num_rows for shard in result.shards)
     rows_now = sum(receipt.num_rows for receipt in receipts)
     tokens_now = sum(receipt.num_tokens for receipt in receipts)
     wall_s = result.wall_s
     usd_total = usd_of(wall_s, usd_per_hour=price.usd_per_hour, num_machines=result.num_machines)
-    phase_s = _phases(result)
-    return {
-        "rows": rows,
-        "unique_rows": sum(shard.num_unique for shard in result.shards),
-        "tokens": sum(shard.num_tokens for shard in result.shards),
-        "unique_tokens": sum(shard.num_unique_tokens for shard in result.shards),
-        "rows_per_second": rows_now / wall_s,
-        "tokens_per_second": tokens_now / wall_s,
-        "padding_efficiency": _padding_efficiency([*result.resumed, *receipts]),
-        "wall_s": wall_s,
-        "setup_s": result.setup_s,
-        "usd_per_hour": price.usd_per_hour,
-        "price": price.label,
-        "price_is_estimate": price.is_estimate,
-        "usd_total": usd_total,
-        "usd_per_million": usd_per_million(usd_total, rows_now) if rows_now else None,
-        "dead_letters": result.dead_letters,
-        "resumed_shards": len(result.resumed),
-        "resumed_rows": sum(receipt.num_rows for receipt in result.resumed),
-        "shards": len(result.shards),
-        "retries": result.num_retries,
-        "skipped_files": result.skipped_files,
-        "num_actors": result.num_actors,
-        "num_machines": result.num_machines,
-        "cores": result.self_check,
-        "driver_cpu": read_cpu_model(),
-        "phase_s": phase_s,
-        "predicted_s": sum(receipt.predicted_s for receipt in receipts),
-        "peak_rss_bytes": max((receipt.peak_rss_bytes for receipt in receipts), default=0),
-        "actors": _by_actor(receipts),
-        "started_at": datetime.fromtimestamp(result.started_at, UTC).isoformat(timespec="seconds"),
-        "bill": _bill(result, usd_total),
-        "other_types": [asdict(cost) for cost in other_types],
-        "energy": asdict(energy) if energy is not None else None,
-        "lengths": add_lengths(receipt.lengths for receipt in [*result.resumed, *receipts]),
-        "earlier": _earlier(result.resumed),
-        "timeline": _timeline(result.attempts, receipts),
-        "bundle": {
-            "path": str(run.bundle.path),
-            "precision": run.bundle.precision,
-            "digest": run.bundle.digest,
-            "max_batch_tokens": run.max_batch_tokens,
-            "profile_cpu": run.bundle.cost_profile.cpu_model,
-            "engine": run.engine,
-        },
-        "output": str(run.output or run.shards),
-    }
+    return RunReport(
+        rows=sum(shard.num_rows for shard in result.shards),
+        unique_rows=sum(shard.num_unique for shard in result.shards),
+        tokens=sum(shard.num_tokens for shard in result.shards),
+        unique_tokens=sum(shard.num_unique_tokens for shard in result.shards),
+        rows_per_second=rows_now / wall_s,
+        tokens_per_second=tokens_now / wall_s,
+        padding_efficiency=_padding_efficiency([*result.resumed, *receipts]),
+        wall_s=wall_s,
+        setup_s=result.setup_s,
+        usd_per_hour=price.usd_per_hour,
+        price=price.label,
+        price_is_estimate=price.is_estimate,
+        usd_total=usd_total,
+        usd_per_million=usd_per_million(usd_total, rows_now) if rows_now else None,
+        dead_letters=result.dead_letters,
+        resumed_shards=len(result.resumed),
+        resumed_rows=sum(receipt.num_rows for receipt in result.resumed),
+        shards=len(result.shards),
+        retries=result.num_retries,
+        skipped_files=dict(result.skipped_files),
+        num_actors=result.num_actors,
+        num_machines=result.num_machines,
+        cores=tuple(result.self_check),
+        driver_cpu=read_cpu_model(),
+        phase_s=_phases(result),
+        predicted_s=sum(receipt.predicted_s for receipt in receipts),
+        peak_rss_bytes=max((receipt.peak_rss_bytes for receipt in receipts), default=0),
+        actors=_by_actor(receipts),
+        started_at=datetime.fromtimestamp(result.started_at, UTC).isoformat(timespec="seconds"),
+        bill=_bill(result, usd_total),
+        other_types=(),
+        other_types_unknown="not estimated",
+        energy=energy,
+        lengths=_lengths([*result.resumed, *receipts]),
+        earlier=_earlier(result.resumed),
+        timeline=_timeline(result.attempts, receipts),
+        bundle=BundleUsed(
+            path=str(run.bundle.path),
+            precision=run.bundle.precision,
+            digest=run.bundle.digest,
+            max_batch_tokens=run.max_batch_tokens,
+            profile_cpu=run.bundle.cost_profile.cpu_model,
+            engine=run.engine,
+        ),
+        output=str(run.output or run.shards),
+    )
 
 
-def _bill(result: RunResult, usd_total: float) -> dict[str, Any]:
+def _bill(result: RunResult, usd_total: float) -> Bill:
     receipts = result.receipts
     items = itemize(
         result.attempts,
@@ -149,33 +123,24 @@ def _bill(result: RunResult, usd_total: float) -> dict[str, Any]:
         num_tokens=sum(shard.num_tokens for shard in shards),
         num_scored_tokens=sum(shard.num_unique_tokens for shard in shards),
     )
-    return {
-        "items": [
-            {
-                "heading": item.heading,
-                "what": HEADINGS[item.heading],
-                "core_s": item.core_s,
-                "usd": float(item.usd),
-            }
-            for item in items
-        ],
-        "total_usd": float(round_total(usd_total)),
-        "duplicates_saved_usd": float(saved),
-        "prediction": asdict(prediction) if prediction is not None else None,
-    }
+    return Bill(
+        items=tuple(items),
+        total_usd=float(round_total(usd_total)),
+        duplicates_saved_usd=float(saved),
+        prediction=prediction,
+    )
 
 
-def _earlier(resumed: list[Receipt]) -> dict[str, Any] | None:
-    """What is known of the runs before this one, from the receipts of their shards."""
+def _earlier(resumed: list[Receipt]) -> EarlierRuns | None:
     if not resumed:
         return None
-    return {
-        "shards": len(resumed),
-        "rows": sum(receipt.num_rows for receipt in resumed),
-        "actor_s": sum(receipt.finished_at - receipt.started_at for receipt in resumed),
-        "started_at": min(receipt.started_at for receipt in resumed),
-        "finished_at": max(receipt.finished_at for receipt in resumed),
-    }
+    return EarlierRuns(
+        shards=len(resumed),
+        rows=sum(receipt.num_rows for receipt in resumed),
+        actor_s=sum(receipt.finished_at - receipt.started_at for receipt in resumed),
+        started_at=min(receipt.started_at for receipt in resumed),
+        finished_at=max(receipt.finished_at for receipt in resumed),
+    )
 
 
 def _padding_efficiency(receipts: list[Receipt]) -> float | None:
@@ -184,53 +149,58 @@ def _padding_efficiency(receipts: list[Receipt]) -> float | None:
     return sum(receipt.num_scored_tokens for receipt in receipts) / computed if computed else None
 
 
-def _phases(result: RunResult) -> dict[str, float]:
+def _phases(result: RunResult) -> PhaseSeconds:
     """Seconds of all actors by phase; idle is what remains of their time."""
     phase_s = dict.fromkeys(PHASES, 0.0)
     for phases in (result.slice_phase_s, *(receipt.phase_s for receipt in result.receipts)):
         for phase, seconds in phases.items():
             phase_s[phase] += seconds
     available_s = result.num_actors * (result.wall_s - result.setup_s)
-    return {**phase_s, "idle": max(0.0, available_s - sum(phase_s.values()))}
+    return PhaseSeconds(**phase_s, idle=max(0.0, available_s - sum(phase_s.values())))
 
 
-def _by_actor(receipts: list[Receipt]) -> dict[str, dict[str, float]]:
-    actors: dict[str, dict[str, float]] = {}
+def _lengths(receipts: list[Receipt]) -> dict[str, tuple[int, int, int]]:
+    counts = add_lengths(receipt.lengths for receipt in receipts)
+    return {edge: (texts, tokens, computed) for edge, (texts, tokens, computed) in counts.items()}
+
+
+def _by_actor(receipts: list[Receipt]) -> dict[str, ActorReport]:
+    actors: dict[str, ActorReport] = {}
     for name in sorted({receipt.actor for receipt in receipts}):
         own = [receipt for receipt in receipts if receipt.actor == name]
         busy_s = sum(receipt.finished_at - receipt.started_at for receipt in own)
-        actors[name] = {
-            "shards": len(own),
-            "rows": sum(receipt.num_rows for receipt in own),
-            "rows_per_second": sum(receipt.num_rows for receipt in own) / busy_s,
-            "tokens_per_second": sum(receipt.num_tokens for receipt in own) / busy_s,
-            "busy_s": busy_s,
-            "peak_rss_bytes": max(receipt.peak_rss_bytes for receipt in own),
-        }
+        actors[name] = ActorReport(
+            shards=len(own),
+            rows=sum(receipt.num_rows for receipt in own),
+            rows_per_second=sum(receipt.num_rows for receipt in own) / busy_s,
+            tokens_per_second=sum(receipt.num_tokens for receipt in own) / busy_s,
+            busy_s=busy_s,
+            peak_rss_bytes=max(receipt.peak_rss_bytes for receipt in own),
+        )
     return actors
 
 
-def _timeline(attempts: list[Attempt], receipts: list[Receipt]) -> list[dict[str, Any]]:
+def _timeline(attempts: list[Attempt], receipts: list[Receipt]) -> tuple[TimelineEntry, ...]:
     """Every attempt of this run, and what came out of those that scored a shard."""
     receipt_of = {(receipt.shard, receipt.attempt): receipt for receipt in receipts}
     timeline = []
     for attempt in attempts:
         receipt = receipt_of.get((attempt.name, attempt.number))
         timeline.append(
-            {
-                "job": attempt.job,
-                "name": attempt.name,
-                "actor": attempt.actor,
-                "attempt": attempt.number,
-                "lost": attempt.is_lost,
-                "start_s": attempt.start_s,
-                "end_s": attempt.end_s,
-                "busy_s": sum(attempt.phase_s.values()),
-                "infer_s": attempt.phase_s.get("infer", 0.0),
-                "rows": receipt.num_rows if receipt else 0,
-                "tokens": receipt.num_tokens if receipt else 0,
-                "predicted_s": receipt.predicted_s if receipt else 0.0,
-                "rss_bytes": receipt.rss_bytes if receipt else 0,
-            }
+            TimelineEntry(
+                job=attempt.job,
+                name=attempt.name,
+                actor=attempt.actor,
+                attempt=attempt.number,
+                lost=attempt.is_lost,
+                start_s=attempt.start_s,
+                end_s=attempt.end_s,
+                busy_s=sum(attempt.phase_s.values()),
+                infer_s=attempt.phase_s.get("infer", 0.0),
+                rows=receipt.num_rows if receipt else 0,
+                tokens=receipt.num_tokens if receipt else 0,
+                predicted_s=receipt.predicted_s if receipt else 0.0,
+                rss_bytes=receipt.rss_bytes if receipt else 0,
+            )
         )
-    return timeline
+    return tuple(timeline)

@@ -1,100 +1,99 @@
 """The report as tables in a terminal: what was done, and where the money went.
 
-report.json -> [tables] -> stderr
+RunReport -> [tables] -> stderr
 """
 
-from typing import Any
+from dataclasses import asdict
 
 from rich.console import Group
 from rich.table import Table
 
 from cluster.report.bill import round_total
+from cluster.report.run_report import Energy, RunReport
 
 
-def render_bill(report: dict[str, Any]) -> Group:
+def render_bill(report: RunReport) -> Group:
     """The report as tables for people: what was done, and where the money went."""
     return Group(_render_summary(report), _render_items(report))
 
 
-def _render_summary(report: dict[str, Any]) -> Table:
+def _render_summary(report: RunReport) -> Table:
     table = Table(title="Bill", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
-    rows, unique = report["rows"], report["unique_rows"]
-    resumed = (
-        f", {report['resumed_rows']:,} of them by earlier runs" if report["resumed_rows"] else ""
-    )
+    rows, unique = report.rows, report.unique_rows
+    resumed = f", {report.resumed_rows:,} of them by earlier runs" if report.resumed_rows else ""
     table.add_row("rows", f"{rows:,} ({unique:,} different texts scored{resumed})")
-    efficiency = report["padding_efficiency"]
+    efficiency = report.padding_efficiency
     padding = "" if efficiency is None else f" (padding efficiency {efficiency:.3f})"
-    table.add_row("tokens", f"{report['tokens']:,}{padding}")
-    table.add_row("dead letters", f"{report['dead_letters']:,}")
+    table.add_row("tokens", f"{report.tokens:,}{padding}")
+    table.add_row("dead letters", f"{report.dead_letters:,}")
     table.add_row(
         "speed",
-        f"{report['rows_per_second']:,.0f} rows/s, {report['tokens_per_second']:,.0f} tokens/s "
-        f"in {report['wall_s']:.1f} s",
+        f"{report.rows_per_second:,.0f} rows/s, {report.tokens_per_second:,.0f} tokens/s "
+        f"in {report.wall_s:.1f} s",
     )
-    for name, actor in report["actors"].items():
+    for name, actor in report.actors.items():
         table.add_row(
             f"  {name}",
-            f"{actor['rows_per_second']:,.0f} rows/s, {actor['tokens_per_second']:,.0f} tokens/s, "
-            f"{actor['shards']} shards, peak {actor['peak_rss_bytes'] / 2**20:,.0f} MiB",
+            f"{actor.rows_per_second:,.0f} rows/s, {actor.tokens_per_second:,.0f} tokens/s, "
+            f"{actor.shards} shards, peak {actor.peak_rss_bytes / 2**20:,.0f} MiB",
         )
-    phases = report["phase_s"]
+    phases = asdict(report.phase_s)
     total_s = sum(phases.values()) or 1.0
     table.add_row(
         "actor time", ", ".join(f"{name} {100 * s / total_s:.1f}%" for name, s in phases.items())
     )
-    if report["retries"] or report["skipped_files"]:
+    if report.retries or report.skipped_files:
         table.add_row(
             "trouble",
-            f"{report['retries']} leases retried, {len(report['skipped_files'])} files skipped",
+            f"{report.retries} leases retried, {len(report.skipped_files)} files skipped",
         )
-    table.add_row("price", f"{report['usd_per_hour']:.4f} USD/h ({report['price']})")
-    per_million = report["usd_per_million"]
-    table.add_row("cost", f"{report['usd_total']:.6f} USD")
+    table.add_row("price", f"{report.usd_per_hour:.4f} USD/h ({report.price})")
+    per_million = report.usd_per_million
+    table.add_row("cost", f"{report.usd_total:.6f} USD")
     if per_million is not None:
         table.add_row("per million rows", f"{per_million:.4f} USD")
     return table
 
 
-def _render_items(report: dict[str, Any]) -> Table:
-    bill = report["bill"]
+def _render_items(report: RunReport) -> Table:
+    bill = report.bill
     table = Table(title="Where the money went", title_justify="left")
     table.add_column("", style="bold")
     for name in ("core-seconds", "USD", "share"):
         table.add_column(name, justify="right")
-    total_s = sum(item["core_s"] for item in bill["items"])
-    places = max(2, -int(round_total(report["usd_total"]).as_tuple().exponent))
-    for item in bill["items"]:
+    total_s = sum(item.core_s for item in bill.items)
+    places = max(2, -int(round_total(report.usd_total).as_tuple().exponent))
+    for item in bill.items:
         table.add_row(
-            item["heading"],
-            f"{item['core_s']:,.1f}",
-            f"{item['usd']:,.{places}f}",
-            f"{100 * item['core_s'] / total_s:.1f}%",
+            item.heading,
+            f"{item.core_s:,.1f}",
+            f"{item.usd:,.{places}f}",
+            f"{100 * item.core_s / total_s:.1f}%",
         )
     table.add_section()
-    table.add_row("total", f"{total_s:,.1f}", f"{bill['total_usd']:,.{places}f}", "100.0%")
-    saved = bill["duplicates_saved_usd"]
+    table.add_row("total", f"{total_s:,.1f}", f"{bill.total_usd:,.{places}f}", "100.0%")
+    saved = bill.duplicates_saved_usd
     table.add_row("saved: equal texts", "", f"{-saved if saved else 0:,.{places}f}", "")
-    prediction = bill["prediction"]
+    prediction = bill.prediction
     if prediction is not None:
         table.caption = (
-            f"compute: {prediction['predicted_core_s']:,.1f} core-seconds predicted, "
-            f"{prediction['measured_core_s']:,.1f} measured ({100 * prediction['error']:+.1f}%)"
+            f"compute: {prediction.predicted_core_s:,.1f} core-seconds predicted, "
+            f"{prediction.measured_core_s:,.1f} measured ({100 * prediction.error:+.1f}%)"
         )
         table.caption_justify = "left"
-    energy = report["energy"]
+    energy = report.energy
     if energy is not None:
         table.caption = "\n".join([str(table.caption or ""), describe_energy(energy)]).strip()
     return table
 
 
-def describe_energy(energy: dict[str, Any]) -> str:
+def describe_energy(energy: Energy) -> str:
     """What was drawn, how that is known, and of what it is."""
-    gpu = "" if energy["gpu_basis"] == "none" else f", GPUs {energy['gpu_basis']}"
+    gpu = "" if energy.gpu_basis == "none" else f", GPUs {energy.gpu_basis}"
     return (
-        f"driver's node: {1000 * energy['kwh']:,.3g} Wh, "
-        f"{1000 * energy['co2_kg']:,.3g} g CO2e by the mix of {energy['country']} "
-        f"(CPU {energy['cpu_basis']}{gpu}, memory modelled; {energy['covered_s']:,.0f} s watched)"
+        f"driver's node: {1000 * energy.kwh:,.3g} Wh, "
+        f"{1000 * energy.co2_kg:,.3g} g CO2e by the mix of {energy.country} "
+        f"(CPU {energy.cpu_basis}{gpu}, memory modelled; {energy.covered_s:,.0f} s watched)"
     )

@@ -18,6 +18,7 @@ EXTRA_OF = {
     "torch": "compress",
     "transformers": "compress",
     "onnx": "compress",
+    "jinja2": "report",
     "matplotlib": "report",
     "boto3": "aws",
     "botocore": "aws",

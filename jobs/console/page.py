@@ -1,15 +1,14 @@
 """Write a report's page where the extra `report` is installed, and say how to get it where not."""
 
-from typing import Any
-
 from cluster.report.page import PAGE_FILE, can_draw, render_page
+from cluster.report.run_report import RunReport
 from cluster.storage import Directory
 from jobs.console.output import console
 
 GET_PAGE = "for a page to look at: pip install 'fastformers[report]', then fastformers report"
 
 
-def write_page(output: Directory, report: dict[str, Any]) -> str | None:
+def write_page(output: Directory, report: RunReport) -> str | None:
     """Write the page beside the report; returns its path, or None without the extra `report`."""
     if not can_draw():
         console.print(f"{GET_PAGE} {output}", markup=False)

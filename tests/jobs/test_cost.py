@@ -122,22 +122,34 @@ def test_this_machine_is_calibrated_to_a_file(capsys, bundle, tmp_path):
     assert (profile["origin"], profile["bundle_digest"]) == ("calibration", bundle.digest)
 
 
-def test_a_run_is_learned_from(run_cost, bundle, tmp_path):
-    report = {
-        "bundle": {"digest": bundle.digest},
-        "predicted_s": 1.0,
-        "tokens": 1000,
-        "resumed_rows": 0,
-        "num_actors": 2,
-        "phase_s": {"read": 0.1, "tokenize": 0.5, "infer": 3.0, "write": 0.2},
-    }
+def test_a_run_is_learned_from(run_cost, bundle, make_report, tmp_path):
+    used = replace(make_report().bundle, digest=bundle.digest)
+    report = make_report(bundle=used, predicted_s=40.0, resumed_rows=0)  # of 120 measured
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "report.json").write_text(json.dumps(report))
+    (tmp_path / "out" / "report.json").write_text(json.dumps(report.to_json()))
     usual, _ = run_cost()
     fitted, _ = run_cost("--fit-run", tmp_path / "out")
     ratio = fitted["infer_core_s"]["value"] / usual["infer_core_s"]["value"]
     assert ratio == pytest.approx(3)
     assert fitted["profiles"][0]["origin"] == "run"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"format_version": None}, "was written by an older version"),
+        ({"rows": "many"}, "damaged: rows is of type str, not int"),
+        ({"resumed_rows": 3}, "was resumed"),
+    ],
+)
+def test_a_report_that_cannot_be_learned_from_is_refused(
+    refused, corpus, bundle, make_report, tmp_path, change, what
+):
+    used = replace(make_report().bundle, digest=bundle.digest)
+    report = make_report(bundle=used, resumed_rows=0).to_json()
+    (tmp_path / "report.json").write_text(json.dumps({**report, **change}))
+    line = refused(corpus, "--bundle", bundle.path, "--fit-run", tmp_path)
+    assert f"{tmp_path}/report.json: {what}" in line
 
 
 def write_table(path, **changes):

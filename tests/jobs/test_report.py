@@ -11,28 +11,27 @@ from jobs.cli import main
 
 
 @pytest.fixture
-def output(tmp_path):
+def output(tmp_path, make_report):
     (tmp_path / "run.json").write_text("{}")
-    (tmp_path / "report.json").write_text(json.dumps({"rows": 3, "bill": {}}))
+    (tmp_path / "report.json").write_text(json.dumps(make_report(rows=3).to_json()))
     return tmp_path
 
 
 def test_the_page_is_written_beside_the_report(output, monkeypatch, capsys):
-    pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
-    monkeypatch.setattr(
-        jobs.console.page, "render_page", lambda report: f"<p>{report['rows']} é</p>"
-    )
+    for needed in ("matplotlib", "jinja2"):
+        pytest.importorskip(needed, reason="the page needs the extra `report`")
+    monkeypatch.setattr(jobs.console.page, "render_page", lambda report: f"<p>{report.rows} é</p>")
     assert main(["report", str(output)]) == 0
     assert (output / "report.html").read_text(encoding="utf-8") == "<p>3 é</p>"
     assert json.loads(capsys.readouterr().out) == {"page": f"{output}/report.html"}
 
 
 def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
-    output, monkeypatch, capsys
+    output, make_report, monkeypatch, capsys
 ):
     for module in (jobs.console.page, jobs.report):
         monkeypatch.setattr(module, "can_draw", lambda: False)
-    assert jobs.console.page.write_page(open_directory(str(output)), {}) is None
+    assert jobs.console.page.write_page(open_directory(str(output)), make_report()) is None
     assert "pip install 'fastformers[report]'" in capsys.readouterr().err
     assert not (output / "report.html").exists()
     assert main(["report", str(output)]) == 2
@@ -45,6 +44,9 @@ def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
         ("run.json", None, "holds no finished run"),
         ("report.json", None, "holds no finished run"),
         ("report.json", {"rows": 3}, "written by an older version"),
+        ("report.json", {"format_version": 99}, "written by a newer version"),
+        ("report.json", {"format_version": 1, "rows": 3}, "damaged: unique_rows is missing"),
+        ("report.json", [], "is not a report of ours"),
     ],
 )
 def test_what_holds_no_run_is_refused(output, capsys, file, content, reason):

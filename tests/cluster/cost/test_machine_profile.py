@@ -72,17 +72,14 @@ def test_a_directory_without_profiles_is_refused(bundle, tmp_path):
         load_profiles(tmp_path, [bundle])
 
 
-REPORT = {
-    "predicted_s": 100.0,
-    "tokens": 1000,
-    "resumed_rows": 0,
-    "num_actors": 4,
-    "phase_s": {"read": 1.0, "tokenize": 5.0, "infer": 120.0, "write": 2.0, "idle": 9.0},
-}
+@pytest.fixture
+def report(make_report, bundle):
+    """A whole run of `bundle`, of 1.2 times the seconds that were predicted."""
+    used = replace(make_report().bundle, digest=bundle.digest)
+    return make_report(bundle=used, tokens=1000, resumed_rows=0, num_actors=4)
 
 
-def test_a_run_corrects_every_length_and_replaces_what_was_assumed(bundle):
-    report = {**REPORT, "bundle": {"digest": bundle.digest}}
+def test_a_run_corrects_every_length_and_replaces_what_was_assumed(bundle, report):
     fitted = fit_to_run(bundle, report, path="out/report.json", instance_type="c8a.4xlarge")
     assert fitted.cost.seconds_per_row == pytest.approx(
         [1.2 * seconds for seconds in bundle.cost_profile.seconds_per_row]
@@ -93,20 +90,25 @@ def test_a_run_corrects_every_length_and_replaces_what_was_assumed(bundle):
     assert fitted.instance_type == "c8a.4xlarge"
 
 
+def test_a_run_of_prepared_shards_says_nothing_of_tokenizing(bundle, report):
+    prepared = replace(report, phase_s=replace(report.phase_s, tokenize=0.0))
+    fitted = fit_to_run(bundle, prepared, path="out/report.json")
+    assert fitted.tokenize_s_per_token == profile_of_bundle(bundle).tokenize_s_per_token
+
+
 @pytest.mark.parametrize(
-    ("changes", "what"),
+    ("change", "what"),
     [
-        ({"bundle": {"digest": "other"}}, "a run of another bundle"),
-        ({"resumed_rows": 3}, "was resumed"),
-        ({"predicted_s": 0.0}, "scored nothing"),
-        ({"tokens": None}, "is not a report of ours"),
-        ({"bundle": None}, "is not a report of ours"),
+        (lambda r: replace(r, bundle=replace(r.bundle, digest="other")), "a run of another bundle"),
+        (lambda r: replace(r, resumed_rows=3), "was resumed"),
+        (lambda r: replace(r, predicted_s=0.0), "scored nothing"),
+        (lambda r: replace(r, tokens=0), "scored nothing"),
+        (lambda r: replace(r, bill=replace(r.bill, prediction=None)), "scored nothing"),
     ],
 )
-def test_a_run_that_does_not_fit_is_refused_by_name(bundle, changes, what):
-    report = {**REPORT, "bundle": {"digest": bundle.digest}, **changes}
+def test_a_run_that_does_not_fit_is_refused_by_name(bundle, report, change, what):
     with pytest.raises(InputError, match=rf"out/report\.json: {what}"):
-        fit_to_run(bundle, report, path="out/report.json")
+        fit_to_run(bundle, change(report), path="out/report.json")
 
 
 def test_this_machine_is_measured_with_all_workers_at_once(bundle):

@@ -9,8 +9,6 @@ from cluster.formatting import format_usd
 from cluster.report.bill import (
     HEADINGS,
     RunTimes,
-    TypeCost,
-    cheapest_others,
     compare_prediction,
     estimate_saved_usd,
     itemize,
@@ -158,14 +156,6 @@ def test_the_prediction_is_held_against_what_was_measured():
     assert uneven.error == pytest.approx(0.0)
     assert uneven.shard_error == pytest.approx(0.5)
     assert compare_prediction([], []) is None
-
-
-def test_other_types_leave_out_the_own_one():
-    costs = [
-        TypeCost(instance_type=f"t{usd}", usd=usd, basis="scaled") for usd in (5.0, 1.0, 3.0, 2.0)
-    ]
-    found = cheapest_others(costs, own_type="t1.0", count=2)
-    assert [cost.usd for cost in found] == [2.0, 3.0]
 
 
 @pytest.mark.parametrize(

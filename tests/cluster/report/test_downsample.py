@@ -12,18 +12,26 @@ from cluster.report.downsample import (
     plan_lanes,
     shorten_names,
 )
+from cluster.report.run_report import TimelineEntry
 
 
 def entry(actor, start_s, end_s, *, tokens=1000, job="score", lost=False, busy_s=None):
-    return {
-        "actor": actor,
-        "job": job,
-        "lost": lost,
-        "start_s": start_s,
-        "end_s": end_s,
-        "busy_s": (0.0 if lost else end_s - start_s) if busy_s is None else busy_s,
-        "tokens": 0 if lost else tokens,
-    }
+    took_s = (0.0 if lost else end_s - start_s) if busy_s is None else busy_s
+    return TimelineEntry(
+        job=job,
+        name="00000-00000",
+        actor=actor,
+        attempt=1,
+        lost=lost,
+        start_s=start_s,
+        end_s=end_s,
+        busy_s=took_s,
+        infer_s=took_s,
+        rows=0 if lost else 10,
+        tokens=0 if lost else tokens,
+        predicted_s=0.0,
+        rss_bytes=0,
+    )
 
 
 def test_tokens_are_spread_over_the_time_they_took_and_none_is_lost():

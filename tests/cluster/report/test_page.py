@@ -1,14 +1,16 @@
 import json
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from cluster.report.bill import HEADINGS, TypeCost
+from cluster.report.bill import HEADINGS
+from cluster.report.run_report import RunReport
 
 pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
+pytest.importorskip("jinja2", reason="the page needs the extra `report`")
 
 from cluster.formatting import format_seconds
 from cluster.report.page import render_page, render_search_page
@@ -25,143 +27,6 @@ CANDIDATES = [
     ),
     FrontierPoint(name="dynamic int8", quality=0.6890, seconds=7200, usd=0.17),
 ]
-
-
-def make_timeline(*, num_actors, num_shards, seconds=4.0):
-    """Each actor reads a slice, then scores; the second one dies over a shard."""
-    timeline = []
-
-    def add(actor, start_s, seconds, *, job="score", lost=False, tokens=0, busy_s, **fields):
-        entry = {
-            "job": job,
-            "name": f"00000-{len(timeline):05d}",
-            "actor": f"node-{actor // 16}.example:{actor % 16}",
-            "attempt": 1,
-            "lost": lost,
-            "start_s": start_s,
-            "end_s": start_s + seconds,
-            "busy_s": busy_s,
-            "infer_s": busy_s,
-            "rows": tokens // 60,
-            "tokens": tokens,
-            "predicted_s": 3.5,
-            "rss_bytes": 2**28,
-        }
-        timeline.append({**entry, **fields})
-        return start_s + seconds
-
-    clocks = [
-        add(actor, 2.0, 5.0, job="prepare", busy_s=2.0, name=f"slice {actor}")
-        for actor in range(num_actors)
-    ]
-    for shard in range(num_shards):
-        actor = shard % num_actors
-        if shard == num_actors + 1:
-            clocks[actor] = add(actor, clocks[actor], seconds / 2, lost=True, busy_s=0.0)
-        took = seconds * (1 + 0.2 * (shard % 3))
-        clocks[actor] = add(actor, clocks[actor], took, tokens=130_000, busy_s=took - 0.1)
-    return timeline, max(clocks)
-
-
-def make_report(*, num_actors=4, num_shards=37, **changes):
-    timeline, work_end_s = make_timeline(num_actors=num_actors, num_shards=num_shards)
-    wall_s = work_end_s + 0.3
-    names = sorted({entry["actor"] for entry in timeline})
-    amounts = [0.012345, *[0.0001 * n for n in range(1, len(HEADINGS))]]
-    items = [
-        {"heading": heading, "what": what, "core_s": 10_000 * usd, "usd": round(usd, 6)}
-        for (heading, what), usd in zip(HEADINGS.items(), amounts, strict=True)
-    ]
-    total = round(sum(item["usd"] for item in items), 6)
-    actor = {
-        "shards": 9,
-        "rows": 20000,
-        "rows_per_second": 520.3,
-        "tokens_per_second": 31_200.4,
-        "busy_s": 38.0,
-        "peak_rss_bytes": 2**28,
-    }
-    report = {
-        "rows": 1_234_567,
-        "unique_rows": 1_199_000,
-        "tokens": 74_000_000,
-        "rows_per_second": 2081.2,
-        "tokens_per_second": 124_800.0,
-        "padding_efficiency": 0.93,
-        "wall_s": wall_s,
-        "usd_per_hour": 0.169,
-        "usd_total": total,
-        "usd_per_million": 0.0312,
-        "price": "c7i.4xlarge on demand, us-east-1, 2026-07-20",
-        "price_is_estimate": True,
-        "dead_letters": 12,
-        "retries": 1,
-        "skipped_files": {},
-        "earlier": {
-            "shards": 3,
-            "rows": 9000,
-            "actor_s": 12.5,
-            "started_at": 1.7635e9,
-            "finished_at": 1.76351e9,
-        },
-        "num_actors": num_actors,
-        "num_machines": 1,
-        "cores": ["4 actors x 1 thread on cores 0-3 of 4; no overlap"],
-        "driver_cpu": "Some CPU",
-        "peak_rss_bytes": 2**28,
-        "actors": dict.fromkeys(names, actor),
-        "started_at": "2026-11-24T01:02:03+00:00",
-        "bill": {
-            "items": items,
-            "total_usd": total,
-            "duplicates_saved_usd": 0.000321,
-            "prediction": {
-                "predicted_core_s": 100.0,
-                "measured_core_s": 123.4,
-                "error": 100 / 123.4 - 1,
-                "shard_error": 0.034,
-            },
-        },
-        "other_types": [
-            asdict(TypeCost(instance_type=name, usd=usd, basis=basis))
-            for name, usd, basis in [
-                ("c7g.xlarge", 0.0151, "scaled"),
-                ("n2d-standard-4", 0.0188, "measured"),
-                ("Standard_D4as_v5", 0.0203, "scaled"),
-            ]
-        ],
-        "energy": {
-            "kwh": 0.00123,
-            "cpu_kwh": 0.001,
-            "gpu_kwh": 0.0,
-            "memory_kwh": 0.00023,
-            "co2_kg": 0.00047,
-            "country": "DEU",
-            "cpu_basis": "modelled",
-            "gpu_basis": "none",
-            "covered_s": 44.0,
-            "source": "codecarbon 3.3.2",
-        },
-        "lengths": {
-            "8": [9000, 60_000, 62_000],
-            "16": [61_000, 800_000, 850_000],
-            "32": [250_000, 6_500_000, 6_900_000],
-            "64": [420_000, 20_000_000, 21_000_000],
-            "128": [300_000, 27_000_000, 28_500_000],
-            "256": [90_000, 16_000_000, 17_500_000],
-            "512": [9000, 3_600_000, 4_400_000],
-        },
-        "timeline": timeline,
-        "bundle": {
-            "path": "/mnt/bundles/a-rather-long-directory-name/that-does-not-break/bundle",
-            "precision": "int8",
-            "digest": "8c8c1fa455bc8b5a4f000063fc6181c5",
-            "max_batch_tokens": 512,
-            "profile_cpu": "INTEL(R) XEON(R) PLATINUM 8581C CPU @ 2.10GHz",
-        },
-        "output": "s3://a-bucket-with-a-long-name/and/a/long/path/to/the/scored/corpus/2026-11-24",
-    }
-    return {**report, **changes}
 
 
 class Outline(HTMLParser):
@@ -194,7 +59,7 @@ class Outline(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(make_report):
     return render_page(make_report())
 
 
@@ -244,7 +109,7 @@ def test_the_printed_lines_add_up(page):
     assert saved < 0
 
 
-def test_text_of_the_user_stays_text():
+def test_text_of_the_user_stays_text(make_report):
     report = make_report(output="/a/<script>alert(1)</script>&$x", price='"<b>"')
     page = render_page(report)
     assert "<script" not in page
@@ -257,7 +122,7 @@ def test_text_of_the_user_stays_text():
     assert "<s>" not in search
 
 
-def test_a_page_of_many_shards_is_no_larger():
+def test_a_page_of_many_shards_is_no_larger(make_report):
     few = render_page(make_report(num_actors=8, num_shards=100))
     many = render_page(make_report(num_actors=300, num_shards=20_000))
     assert "20 of 300 actors" in many
@@ -265,25 +130,25 @@ def test_a_page_of_many_shards_is_no_larger():
     assert len(few) < 400_000
 
 
-def test_a_run_with_nothing_left_to_do_has_a_page():
+def test_a_run_with_nothing_left_to_do_has_a_page(make_report):
     report = make_report(
-        timeline=[],
+        timeline=(),
         lengths={},
         actors={},
-        other_types=[],
+        other_types=(),
         energy=None,
         usd_per_million=None,
         padding_efficiency=None,
     )
-    report["bill"]["prediction"] = None
-    page = render_page(report)
+    page = render_page(replace(report, bill=replace(report.bill, prediction=None)))
     Outline(page)
     assert "<figure>" not in page
     assert "not measured" in page.lower()
 
 
-def test_the_page_is_drawn_from_json():
-    assert render_page(json.loads(json.dumps(make_report()))) == render_page(make_report())
+def test_the_page_is_drawn_from_json(make_report, page):
+    content = json.loads(json.dumps(make_report().to_json()))
+    assert render_page(RunReport.from_json(content, path="", remedy="")) == page
 
 
 def test_the_frontier_tells_best_from_beaten():

@@ -1,13 +1,13 @@
 import io
-import json
+from dataclasses import asdict
 
 import pytest
 from rich.console import Console
 
 from cluster.execution.run import RunResult, ScoreRun
 from cluster.pricing.prices import HourlyPrice
-from cluster.report.energy import Energy
-from cluster.report.summary import SUMMARY_KEYS, build_report
+from cluster.report.run_report import ActorReport, EarlierRuns, Energy, PhaseSeconds
+from cluster.report.summary import build_report
 from cluster.report.tables import render_bill
 from cluster.settings import CorpusSettings
 from cluster.shards.layout import Shard
@@ -118,111 +118,111 @@ def make_result(**changes):
 
 def test_counts_are_of_the_corpus_and_rates_of_this_run(run):
     report = build_report(run, make_result(), PRICE)
-    assert (report["rows"], report["unique_rows"], report["shards"]) == (400, 320, 4)
-    assert (report["tokens"], report["unique_tokens"]) == (4000, 3200)
-    assert (report["resumed_shards"], report["resumed_rows"]) == (1, 100)
-    assert report["rows_per_second"] == pytest.approx(300 / 10)
-    assert report["tokens_per_second"] == pytest.approx(3000 / 10)
-    assert report["predicted_s"] == pytest.approx(3 * 1.5)
-    assert (report["dead_letters"], report["retries"]) == (5, 1)
+    assert (report.rows, report.unique_rows, report.shards) == (400, 320, 4)
+    assert (report.tokens, report.unique_tokens) == (4000, 3200)
+    assert (report.resumed_shards, report.resumed_rows) == (1, 100)
+    assert report.rows_per_second == pytest.approx(300 / 10)
+    assert report.tokens_per_second == pytest.approx(3000 / 10)
+    assert report.predicted_s == pytest.approx(3 * 1.5)
+    assert (report.dead_letters, report.retries) == (5, 1)
 
 
 def test_cost_is_wall_seconds_of_all_machines_for_the_rows_of_this_run(run):
     report = build_report(run, make_result(), PRICE)
-    assert report["usd_total"] == pytest.approx(0.36 * 10 / 3600)
-    assert report["usd_per_million"] == pytest.approx(report["usd_total"] / 300 * 1e6)
+    assert report.usd_total == pytest.approx(0.36 * 10 / 3600)
+    assert report.usd_per_million == pytest.approx(report.usd_total / 300 * 1e6)
     three = build_report(run, make_result(num_machines=3), PRICE)
-    assert three["usd_total"] == pytest.approx(3 * report["usd_total"])
-    assert (report["usd_per_hour"], report["price"]) == (0.36, PRICE.label)
-    assert report["price_is_estimate"] is False
+    assert three.usd_total == pytest.approx(3 * report.usd_total)
+    assert (report.usd_per_hour, report.price) == (0.36, PRICE.label)
+    assert report.price_is_estimate is False
 
 
 def test_phases_and_idle_add_up_to_the_actors_time(run):
-    phase_s = build_report(run, make_result(), PRICE)["phase_s"]
-    assert phase_s["read"] == pytest.approx(0.5 + 3 * 0.25)
-    assert phase_s["tokenize"] == pytest.approx(1.0)
-    assert phase_s["infer"] == pytest.approx(3 * 1.5)
-    assert phase_s["write"] == pytest.approx(0.25 + 3 * 0.125)
-    assert sum(phase_s.values()) == pytest.approx(2 * (10.0 - 2.0))
+    phase_s = build_report(run, make_result(), PRICE).phase_s
+    assert phase_s.read == pytest.approx(0.5 + 3 * 0.25)
+    assert phase_s.tokenize == pytest.approx(1.0)
+    assert phase_s.infer == pytest.approx(3 * 1.5)
+    assert phase_s.write == pytest.approx(0.25 + 3 * 0.125)
+    assert sum(asdict(phase_s).values()) == pytest.approx(2 * (10.0 - 2.0))
 
 
 def test_idle_time_is_never_negative(run):
     """An actor may have started before the driver looked at the clock."""
     report = build_report(run, make_result(wall_s=2.5), PRICE)
-    assert report["phase_s"]["idle"] == 0
+    assert report.phase_s.idle == 0
 
 
 def test_actors_are_measured_one_by_one(run):
-    actors = build_report(run, make_result(), PRICE)["actors"]
+    actors = build_report(run, make_result(), PRICE).actors
     assert list(actors) == ["host:0", "host:1"]
-    assert actors["host:0"] == {
-        "shards": 2,
-        "rows": 200,
-        "rows_per_second": pytest.approx(200 / 4),
-        "tokens_per_second": pytest.approx(2000 / 4),
-        "busy_s": pytest.approx(4.0),
-        "peak_rss_bytes": 2**20 * 63,
-    }
-    assert actors["host:1"]["rows_per_second"] == pytest.approx(100 / 4)
+    assert actors["host:0"] == ActorReport(
+        shards=2,
+        rows=200,
+        rows_per_second=pytest.approx(200 / 4),
+        tokens_per_second=pytest.approx(2000 / 4),
+        busy_s=pytest.approx(4.0),
+        peak_rss_bytes=2**20 * 63,
+    )
+    assert actors["host:1"].rows_per_second == pytest.approx(100 / 4)
 
 
 def test_the_peak_is_that_of_the_largest_actor(run):
-    assert build_report(run, make_result(), PRICE)["peak_rss_bytes"] == 2**20 * 63
+    assert build_report(run, make_result(), PRICE).peak_rss_bytes == 2**20 * 63
 
 
 def test_padding_is_of_what_was_computed(run):
     receipts = [make_receipt(1, num_scored_tokens=600, num_computed_tokens=800)]
     result = make_result(receipts=receipts, resumed=[])
-    assert build_report(run, result, PRICE)["padding_efficiency"] == pytest.approx(0.75)
+    assert build_report(run, result, PRICE).padding_efficiency == pytest.approx(0.75)
     nothing = make_result(receipts=[], resumed=[])
-    assert build_report(run, nothing, PRICE)["padding_efficiency"] is None
+    assert build_report(run, nothing, PRICE).padding_efficiency is None
 
 
 def test_the_timeline_has_every_attempt_of_this_run(run):
-    timeline = build_report(run, make_result(), PRICE)["timeline"]
-    assert [(e["job"], e["name"], e["attempt"], e["lost"], e["rows"]) for e in timeline] == [
+    timeline = build_report(run, make_result(), PRICE).timeline
+    assert [(e.job, e.name, e.attempt, e.lost, e.rows) for e in timeline] == [
         ("prepare", "slice 0", 1, False, 0),
         ("score", "00000-00003", 1, True, 0),
         ("score", "00000-00001", 1, False, 100),
         ("score", "00000-00003", 2, False, 100),
         ("score", "00000-00002", 1, False, 100),
     ]
-    assert (timeline[3]["start_s"], timeline[3]["end_s"]) == (6.5, 9.0)
-    assert timeline[3]["infer_s"] == 1.5
-    assert timeline[3]["busy_s"] == 1.875
+    assert (timeline[3].start_s, timeline[3].end_s) == (6.5, 9.0)
+    assert timeline[3].infer_s == 1.5
+    assert timeline[3].busy_s == 1.875
 
 
 def test_the_bill_is_of_all_core_seconds(run):
     report = build_report(run, make_result(num_idle_cores=1), PRICE)
-    items = {item["heading"]: item for item in report["bill"]["items"]}
-    assert sum(item["core_s"] for item in items.values()) == pytest.approx(3 * 10.0)
-    assert items["compute"]["core_s"] == pytest.approx(4.5)
-    assert items["retries"]["core_s"] == pytest.approx(0.5 + 2.25 - 1.875)
-    assert items["unused cores"]["core_s"] == pytest.approx(10.0)
-    assert round(sum(item["usd"] for item in items.values()), 9) == report["bill"]["total_usd"]
-    assert report["bill"]["total_usd"] == pytest.approx(report["usd_total"])
-    assert report["bill"]["prediction"]["error"] == pytest.approx(0.0)
-    saved = 600 / 2400 * items["compute"]["usd"]  # tokens of equal texts, of texts scored
-    assert report["bill"]["duplicates_saved_usd"] == pytest.approx(saved, abs=1e-8)
+    items = {item.heading: item for item in report.bill.items}
+    assert sum(item.core_s for item in items.values()) == pytest.approx(3 * 10.0)
+    assert items["compute"].core_s == pytest.approx(4.5)
+    assert items["retries"].core_s == pytest.approx(0.5 + 2.25 - 1.875)
+    assert items["unused cores"].core_s == pytest.approx(10.0)
+    assert round(sum(item.usd for item in items.values()), 9) == report.bill.total_usd
+    assert report.bill.total_usd == pytest.approx(report.usd_total)
+    assert report.bill.prediction.error == pytest.approx(0.0)
+    saved = 600 / 2400 * items["compute"].usd  # tokens of equal texts, of texts scored
+    assert report.bill.duplicates_saved_usd == pytest.approx(saved, abs=1e-8)
 
 
 def test_a_prediction_of_core_seconds_is_held_against_all_cores_of_an_actor(run):
     result = make_result(actor_cores={"host:0": 4, "host:1": 4})
-    prediction = build_report(run, result, PRICE)["bill"]["prediction"]
-    assert prediction["measured_core_s"] == pytest.approx(4 * 4.5)
-    assert prediction["error"] == pytest.approx(-0.75)
+    prediction = build_report(run, result, PRICE).bill.prediction
+    assert prediction.measured_core_s == pytest.approx(4 * 4.5)
+    assert prediction.error == pytest.approx(-0.75)
 
 
 def test_what_earlier_runs_did_is_told_apart(run):
-    earlier = build_report(run, make_result(), PRICE)["earlier"]
-    assert earlier == {
-        "shards": 1,
-        "rows": 100,
-        "actor_s": 2.0,
-        "started_at": 1000.0,
-        "finished_at": 1002.0,
-    }
-    assert build_report(run, make_result(resumed=[]), PRICE)["earlier"] is None
+    earlier = build_report(run, make_result(), PRICE).earlier
+    assert earlier == EarlierRuns(
+        shards=1,
+        rows=100,
+        actor_s=2.0,
+        started_at=1000.0,
+        finished_at=1002.0,
+    )
+    assert build_report(run, make_result(resumed=[]), PRICE).earlier is None
 
 
 def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(run):
@@ -239,23 +239,21 @@ def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(run):
         work_end_s=0.0,
     )
     report = build_report(run, result, PRICE)
-    assert (report["rows"], report["resumed_rows"]) == (400, 400)
-    assert report["rows_per_second"] == 0
-    assert report["usd_per_million"] is None
-    assert report["usd_total"] == pytest.approx(0.36 * 0.5 / 3600)
-    assert report["phase_s"] == {"read": 0, "tokenize": 0, "infer": 0, "write": 0, "idle": 0}
-    assert report["actors"] == {}
+    assert (report.rows, report.resumed_rows) == (400, 400)
+    assert report.rows_per_second == 0
+    assert report.usd_per_million is None
+    assert report.usd_total == pytest.approx(0.36 * 0.5 / 3600)
+    assert report.phase_s == PhaseSeconds(read=0, tokenize=0, infer=0, write=0, idle=0)
+    assert report.actors == {}
     assert "per million rows" not in bill(report)
-    assert [item["heading"] for item in report["bill"]["items"]] == ["start-up"]
+    assert [item.heading for item in report.bill.items] == ["start-up"]
 
 
-def test_the_report_is_json_and_has_what_is_promised(run, bundle, tmp_path):
+def test_the_report_names_what_scored_and_where(run, bundle, tmp_path):
     report = build_report(run, make_result(), PRICE)
-    assert json.loads(json.dumps(report)) == report
-    assert set(SUMMARY_KEYS) <= set(report)
-    assert report["output"] == str(tmp_path / "out")
-    assert report["bundle"]["digest"] == bundle.digest
-    assert report["cores"] == ["host: 2 actors"]
+    assert report.output == str(tmp_path / "out")
+    assert report.bundle.digest == bundle.digest
+    assert report.cores == ("host: 2 actors",)
 
 
 def bill(report):
@@ -295,7 +293,6 @@ def test_the_bill_says_where_the_money_went(run):
     )
     report = build_report(run, make_result(), PRICE, energy=energy)
     text = bill(report)
-    assert json.loads(json.dumps(report)) == report
     for words in ("start-up", "idle tail", "retries", "saved: equal texts", "0.0010000"):
         assert words in text
     assert "4.5 core-seconds predicted, 4.5 measured (+0.0%)" in text

@@ -1,0 +1,124 @@
+"""What a finished run would have cost on the other instance types, from what it measured itself.
+
+    RunReport + bundle + prices -> [run_elsewhere] -> other types of the report -> report.html
+
+The run's own core-seconds take the place of a sample and its estimate; from there on it is what
+`fastformers cost --fit-run` does: the run says how fast this machine is, and other types are scaled
+from it. Retries, padding of a poor split and idle cores are not carried over: a type is costed as
+one machine with all cores busy. This module knows nothing of Ray, and neither reads nor writes a
+report.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+
+from cluster.cost.instances import InstanceCost, estimate_instances
+from cluster.cost.machine_profile import MachineProfile, find_misfit, profile_of_run
+from cluster.cost.model_size import read_model_size
+from cluster.cost.workload import Interval
+from cluster.pricing.prices import InstancePrice
+from cluster.report.run_report import RunReport, TypeCost
+from fastformers.inference.bundle import Bundle
+
+NUM_TYPES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunWork:
+    """What a run did, as `instances.Work`: it is known, so its intervals are points."""
+
+    rows: Interval
+    scored_tokens: Interval
+    infer_s: Interval
+    tokenize_s: float
+    other_s: float
+    relative_error: float = 0.0
+
+    @property
+    def core_s(self) -> float:
+        """Seconds of one worker for all of it."""
+        return self.infer_s.value + self.tokenize_s + self.other_s
+
+
+def estimate_elsewhere(
+    report: RunReport,
+    bundle: Bundle,
+    prices: Mapping[str, InstancePrice],
+    *,
+    own_type: str | None,
+    today: date,
+) -> RunReport:
+    """The report with `other_types`, or with the reason why there are none.
+
+    Args:
+        report: Of a run that ended on this machine.
+        bundle: What scored.
+        prices: The table of `load_prices`.
+        own_type: The instance type that it ran on, if somebody said so; it is left out.
+        today: Tells whether a price is stale.
+    """
+    reason = find_misfit(bundle, report)
+    if reason is not None:
+        return replace(report, other_types=(), other_types_unknown=reason)
+    profile = _profile_of_one_machine(report, bundle, prices.get(own_type or ""))
+    if profile.cost.cpu_generation is None:
+        reason = f"ran on a processor of unknown speed: {report.driver_cpu}"
+        return replace(report, other_types=(), other_types_unknown=reason)
+    costs = estimate_instances(
+        [(profile, _work_of(report))],
+        prices,
+        is_int8=bundle.precision.startswith("int8"),
+        model_size=read_model_size(bundle.model_path),
+        market="on-demand",
+        discount_percent=0.0,
+        today=today,
+    )
+    others = [cost for cost in costs.costs if cost.price.instance_type != own_type]
+    return replace(
+        report,
+        other_types=tuple(_type_cost(cost) for cost in others[:NUM_TYPES]),
+        other_types_unknown=None if others else "no other type of the price table can be costed",
+    )
+
+
+def _profile_of_one_machine(
+    report: RunReport, bundle: Bundle, own: InstancePrice | None
+) -> MachineProfile:
+    """The run's profile, of its own type if the actors filled machines of it."""
+    profile = profile_of_run(bundle, report)
+    num_workers = report.num_actors // report.num_machines
+    if own is None or own.gpu_count or num_workers not in (own.physical_cores, own.vcpus):
+        return profile
+    return replace(profile, instance_type=own.instance_type, num_workers=num_workers)
+
+
+def _work_of(report: RunReport) -> RunWork:
+    """Core-seconds of the run; an actor tokenizes, reads and writes on one of its cores."""
+    assert report.bill.prediction is not None  # `find_misfit` says so of a run that scored nothing
+    phase_s = report.phase_s
+    return RunWork(
+        rows=_exactly(report.rows),
+        scored_tokens=_exactly(report.unique_tokens),
+        infer_s=_exactly(report.bill.prediction.measured_core_s),
+        tokenize_s=phase_s.tokenize,
+        other_s=phase_s.read + phase_s.write,
+    )
+
+
+def _exactly(value: float) -> Interval:
+    return Interval(value=value, low=value, high=value)
+
+
+def _type_cost(cost: InstanceCost) -> TypeCost:
+    return TypeCost(
+        instance_type=cost.price.instance_type,
+        usd=cost.usd_total,
+        usd_low=cost.usd_low,
+        usd_high=cost.usd_high,
+        wall_s=cost.wall_s,
+        basis=cost.basis,
+        scaled_from=cost.scaled_from,
+        region=cost.price.region,
+        as_of=cost.market_price.as_of,
+    )

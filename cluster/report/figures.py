@@ -1,0 +1,183 @@
+"""The figures of the page: each a plot, what it shows, and the same numbers as a table.
+
+    RunReport -> [figures] -> page -> report.html
+
+Who cannot see the plot reads the table. Long tables are cut, and say so. This module knows neither
+how plots are drawn nor where they stand on the page. Needs the extra `report`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.formatting import format_seconds, format_usd
+from cluster.report import plots
+from cluster.report.downsample import bin_throughput, pick_frontier, plan_lanes
+from cluster.report.plots import FrontierPoint
+from cluster.report.run_report import RunReport
+
+MAX_TABLE_ROWS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of texts under a plot."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A plot, what it shows, and the same as a table."""
+
+    heading: str
+    caption: str
+    svg: str
+    table: Table
+
+
+def show_other_types(report: RunReport) -> Figure:
+    """What this run would have cost elsewhere; needs at least one of `other_types`."""
+    costs = report.other_types
+    rows = [
+        [
+            cost.instance_type,
+            format_usd(cost.usd),
+            f"{format_usd(cost.usd_low)} to {format_usd(cost.usd_high)}",
+            format_seconds(cost.wall_s),
+            f"{cost.basis} from {cost.scaled_from}",
+            f"{cost.region}, {cost.as_of}",
+        ]
+        for cost in costs
+    ]
+    own = [format_usd(report.usd_total), "", format_seconds(report.wall_s), "measured", ""]
+    dates = sorted({cost.as_of for cost in costs})
+    priced = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return Figure(
+        heading="The same run elsewhere",
+        caption="The cheapest other instance types, one machine each with all cores busy. An "
+        f"estimate (hatched): what this run measured on {report.driver_cpu}, scaled to other "
+        f"processors, at on-demand list prices of {priced}.",
+        svg=plots.plot_type_costs(costs, own_usd=report.usd_total),
+        table=Table(
+            heads=["instance type", "USD", "if faster or slower", "time", "basis", "price"],
+            rows=[["this run", *own], *rows],
+        ),
+    )
+
+
+def show_lengths(report: RunReport) -> Figure:
+    """How long the texts were, and how much of what was computed is padding."""
+    rows = [
+        [
+            f"≤{int(edge):,}",
+            f"{texts:,}",
+            f"{tokens:,}",
+            f"{computed - tokens:,}",
+            f"{100 * (1 - tokens / computed) if computed else 0:.1f}%",
+        ]
+        for edge, (texts, tokens, computed) in report.lengths.items()
+    ]
+    texts, tokens, computed = map(sum, zip(*report.lengths.values(), strict=True))
+    padding = (
+        "nothing was padded"
+        if tokens == computed
+        else f"{100 * (1 - tokens / computed):.1f}% of the computed tokens are padding"
+    )
+    heads = ["tokens of a text", "texts", "their tokens", "padding", "of computed"]
+    return Figure(
+        heading="Lengths and padding",
+        caption=f"{texts:,} different texts, {tokens / max(texts, 1):,.0f} tokens on average; "
+        f"{padding}.",
+        svg=plots.plot_lengths(report.lengths),
+        table=Table(heads=heads, rows=rows),
+    )
+
+
+def show_throughput(report: RunReport) -> Figure:
+    """How fast each actor was."""
+    throughput = bin_throughput(report.timeline, report.wall_s)
+    actors = sorted(report.actors.items(), key=lambda item: item[1].tokens_per_second)
+    rows = [
+        [
+            name,
+            f"{actor.shards:,}",
+            f"{actor.rows_per_second:,.0f}",
+            f"{actor.tokens_per_second:,.0f}",
+            format_seconds(actor.busy_s),
+            f"{actor.peak_rss_bytes / 2**20:,.0f}",
+        ]
+        for name, actor in actors[:MAX_TABLE_ROWS]
+    ]
+    heads = ["actor", "shards", "rows/s", "tokens/s", "scoring", "peak MiB"]
+    return Figure(
+        heading="Throughput",
+        caption="Tokens per second by actor, each shard spread over the time it took.",
+        svg=plots.plot_throughput(throughput),
+        table=Table(heads=heads, rows=rows, caption=_count(rows, len(actors), "slowest first")),
+    )
+
+
+def show_timeline(report: RunReport) -> Figure:
+    """Who did what when."""
+    lanes = plan_lanes(report.timeline, report.wall_s)
+    num_actors = len({entry.actor for entry in report.timeline})
+    many = (
+        f" {len(lanes)} of {num_actors:,} actors: some that died, others spread over their ends."
+        if num_actors > len(lanes)
+        else ""
+    )
+    entries = sorted(
+        report.timeline, key=lambda entry: (not entry.lost, entry.start_s - entry.end_s, entry.name)
+    )
+    rows = [
+        [
+            entry.actor,
+            f"{entry.job} {entry.name.removeprefix('slice ')}",
+            str(entry.attempt) + (", lost" if entry.lost else ""),
+            f"{entry.start_s:,.1f}",
+            f"{entry.end_s - entry.start_s:,.1f}",
+            f"{entry.tokens:,}",
+        ]
+        for entry in entries[:MAX_TABLE_ROWS]
+    ]
+    heads = ["actor", "job", "attempt", "start, s", "took, s", "tokens"]
+    return Figure(
+        heading="Timeline",
+        caption="Who did what when; a cross marks what was lost with its actor and done again."
+        f"{many}",
+        svg=plots.plot_timeline(lanes, report.wall_s),
+        table=Table(
+            heads=heads, rows=rows, caption=_count(rows, len(entries), "lost and longest first")
+        ),
+    )
+
+
+def show_frontier(candidates: Sequence[FrontierPoint]) -> Figure:
+    """Plot and table of the candidates; those that none beats in both quality and USD stand out."""
+    usd = [candidate.usd for candidate in candidates]
+    best = set(pick_frontier([candidate.quality for candidate in candidates], usd))
+    order = sorted(range(len(usd)), key=lambda place: (usd[place], -candidates[place].quality))
+    rows = [
+        [
+            candidates[place].name,
+            f"{100 * candidates[place].quality:.2f}",
+            f"{candidates[place].seconds:,.0f}",
+            format_usd(usd[place]),
+            candidates[place].verdict or ("best" if place in best else "beaten"),
+        ]
+        for place in order
+    ]
+    heads = ["candidate", "quality, %", "core-seconds a million", "USD a million", ""]
+    return Figure(
+        heading="Quality over cost",
+        caption="Up and left is better. The line joins the candidates that no other beats in both.",
+        svg=plots.plot_frontier(candidates),
+        table=Table(heads=heads, rows=rows),
+    )
+
+
+def _count(rows: Sequence[Sequence[str]], num_all: int, order: str) -> str:
+    """Caption of a table that may have been cut."""
+    return f"{len(rows)} of {num_all:,}, {order}" if num_all > len(rows) else order

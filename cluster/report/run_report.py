@@ -1,0 +1,364 @@
+"""What a run did, as a value, and as report.json: the one place that knows its keys.
+
+    summary -> [run_report] -> report.json -> [run_report] -> table, page, fitted machine profile
+
+Names of attributes are the keys of the file, so that who reads the file can read them up here.
+Wall seconds count from the start of the command, Ray's start included, because the machine is paid
+for that time too. Ratios are 0 to 1. This module knows neither how a run is done nor how its report
+is shown.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.report.json_values import from_plain, to_plain
+from fastformers.errors import InputError
+
+REPORT_FILE = "report.json"
+FORMAT_VERSION = 1  # raised whenever a key comes, goes or changes its meaning
+
+# What `fastformers score` promises to print last; report.json holds more.
+SUMMARY_KEYS = (
+    "rows",
+    "unique_rows",
+    "tokens",
+    "rows_per_second",
+    "tokens_per_second",
+    "padding_efficiency",
+    "wall_s",
+    "usd_per_hour",
+    "usd_per_million",
+    "usd_total",
+    "price",
+    "dead_letters",
+    "resumed_shards",
+    "shards",
+    "retries",
+    "num_actors",
+    "phase_s",
+    "peak_rss_bytes",
+    "output",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseSeconds:
+    """Seconds of all actors by phase; `idle` is what remains of their time after the start."""
+
+    read: float
+    tokenize: float
+    infer: float
+    write: float
+    idle: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorReport:
+    """What one actor scored.
+
+    Attributes:
+        shards, rows: How many.
+        rows_per_second, tokens_per_second: Of its busy time.
+        busy_s: Seconds that it scored.
+        peak_rss_bytes: Most resident memory that it held.
+    """
+
+    shards: int
+    rows: int
+    rows_per_second: float
+    tokens_per_second: float
+    busy_s: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BillItem:
+    """A line of the bill.
+
+    Attributes:
+        heading: One of `bill.HEADINGS`.
+        what: What the heading means, for people.
+        core_s: Core-seconds.
+        usd: Their price, rounded so that the lines add up to the total as printed.
+    """
+
+    heading: str
+    what: str
+    core_s: float
+    usd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the bundle's cost profile said of the shards scored, and what they took.
+
+    Attributes:
+        predicted_core_s, measured_core_s: Of running the model.
+        error: Predicted over measured, less 1; below 0 where the run was slower.
+        shard_error: Mean distance of a shard from the prediction after all are scaled by their
+            common factor: what lengths explain, whatever the speed of the machine.
+    """
+
+    predicted_core_s: float
+    measured_core_s: float
+    error: float
+    shard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """Where the money went.
+
+    Attributes:
+        items: Every core-second that was paid for, under one heading each.
+        total_usd: Sum of the items, to the last digit.
+        duplicates_saved_usd: What it would have cost to score equal texts again.
+        prediction: None where nothing was scored.
+    """
+
+    items: tuple[BillItem, ...]
+    total_usd: float
+    duplicates_saved_usd: float
+    prediction: Prediction | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeCost:
+    """What this run would have cost on one machine of another instance type: an estimate.
+
+    Attributes:
+        instance_type: The cloud's name of it.
+        usd: Price of the whole run.
+        usd_low, usd_high: The price if the other machine is faster or slower than estimated.
+        wall_s: Seconds from start to end on one machine with all cores busy.
+        basis: How its speed is known; see `instances.Basis`.
+        scaled_from: What its speed was scaled from, for people.
+        region: Region of the price, by the cloud's own name.
+        as_of: ISO date of the price.
+    """
+
+    instance_type: str
+    usd: float
+    usd_low: float
+    usd_high: float
+    wall_s: float
+    basis: str
+    scaled_from: str
+    region: str
+    as_of: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """What one machine drew.
+
+    Attributes:
+        kwh: All of it together: CPU, GPUs and memory, other programs on the machine included.
+        cpu_kwh, gpu_kwh, memory_kwh: Its parts.
+        co2_kg: CO2 equivalents, by the average electricity mix of `country`.
+        country: ISO code of three letters.
+        cpu_basis, gpu_basis: `read` from the hardware's counters, `modelled`, or `none`; memory is
+            always modelled.
+        covered_s: Seconds that were watched: the tracker starts beside the run, not before it.
+        source: Program and version.
+    """
+
+    kwh: float
+    cpu_kwh: float
+    gpu_kwh: float
+    memory_kwh: float
+    co2_kg: float
+    country: str
+    cpu_basis: str
+    gpu_basis: str
+    covered_s: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierRuns:
+    """What is known of the runs before this one, from the receipts of their shards.
+
+    Attributes:
+        shards, rows: How many they scored.
+        actor_s: Seconds that their actors scored.
+        started_at, finished_at: First and last moment of it, in seconds since the epoch.
+    """
+
+    shards: int
+    rows: int
+    actor_s: float
+    started_at: float
+    finished_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineEntry:
+    """An attempt of an actor at a job, and what came out of it.
+
+    Attributes:
+        job: `prepare`, `score` or `search`; see `receipts.Attempt`.
+        name: Name of the slice or the shard.
+        actor: Who did it.
+        attempt: Number of the attempt, from 1.
+        lost: Whether the actor died over it.
+        start_s, end_s: Seconds since the run's start.
+        busy_s: Seconds that the actor measured in its phases.
+        infer_s: Of these, running the model.
+        rows, tokens: How many were scored; 0 for every other job.
+        predicted_s: Seconds expected from the bundle's cost profile.
+        rss_bytes: Resident memory of the actor at the end.
+    """
+
+    job: str
+    name: str
+    actor: str
+    attempt: int
+    lost: bool
+    start_s: float
+    end_s: float
+    busy_s: float
+    infer_s: float
+    rows: int
+    tokens: int
+    predicted_s: float
+    rss_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleUsed:
+    """The bundle that scored, and how it was run.
+
+    Attributes:
+        path: Directory of the bundle.
+        precision: Of its matrix products.
+        digest: Hash of its files.
+        max_batch_tokens: Token budget of a batch.
+        profile_cpu: Processor that its cost profile was measured on.
+        engine: What ran the graph.
+    """
+
+    path: str
+    precision: str
+    digest: str
+    max_batch_tokens: int
+    profile_cpu: str
+    engine: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """Everything that was measured of a run.
+
+    Rates and cost are of this run: rows that earlier runs scored are counted in `rows` and
+    `resumed_rows`, but neither sped up nor paid for.
+
+    Attributes:
+        rows, unique_rows, tokens, unique_tokens: Of the corpus; unique ones are scored.
+        rows_per_second, tokens_per_second: Of this run, over its wall time.
+        padding_efficiency: Tokens of text over tokens computed; None where nothing was computed.
+        wall_s: Seconds from start to end.
+        setup_s: Of these, until the first job could be handed out.
+        usd_per_hour: Price of one machine.
+        price: Where the price comes from, for people.
+        price_is_estimate: Whether the user named neither a price nor an instance type.
+        usd_total: Price of all machines for the whole time.
+        usd_per_million: Of a million rows at this run's rate; None where no row was scored.
+        dead_letters: Rows without a prediction.
+        resumed_shards, resumed_rows: How many earlier runs had scored.
+        shards: How many the corpus was cut into.
+        retries: Leases that were lost with their actor.
+        skipped_files: Unreadable files that were left out, with the reason.
+        num_actors, num_machines: How many worked.
+        cores: Which actors ran on which cores, for people.
+        driver_cpu: Processor of the driver's node.
+        phase_s: Seconds of all actors by phase.
+        predicted_s: Core-seconds that the bundle's cost profile predicted of running the model.
+        peak_rss_bytes: Most resident memory that an actor held.
+        actors: What each actor scored, by its name.
+        started_at: ISO time of the start, in UTC.
+        bill: Where the money went.
+        other_types: What this run would have cost elsewhere, cheapest first.
+        other_types_unknown: Why `other_types` is empty; None where it is not.
+        energy: What the driver's node drew; None where it was not measured.
+        lengths: [texts, tokens, computed tokens] by upper edge, see `receipts.count_lengths`.
+        earlier: What earlier runs did; None without any.
+        timeline: Every attempt of this run, in the order in which they ended.
+        bundle: What scored.
+        output: Where the predictions are, or the shards if they were only prepared.
+    """
+
+    rows: int
+    unique_rows: int
+    tokens: int
+    unique_tokens: int
+    rows_per_second: float
+    tokens_per_second: float
+    padding_efficiency: float | None
+    wall_s: float
+    setup_s: float
+    usd_per_hour: float
+    price: str
+    price_is_estimate: bool
+    usd_total: float
+    usd_per_million: float | None
+    dead_letters: int
+    resumed_shards: int
+    resumed_rows: int
+    shards: int
+    retries: int
+    skipped_files: dict[str, str]
+    num_actors: int
+    num_machines: int
+    cores: tuple[str, ...]
+    driver_cpu: str
+    phase_s: PhaseSeconds
+    predicted_s: float
+    peak_rss_bytes: int
+    actors: dict[str, ActorReport]
+    started_at: str
+    bill: Bill
+    other_types: tuple[TypeCost, ...]
+    other_types_unknown: str | None
+    energy: Energy | None
+    lengths: dict[str, tuple[int, int, int]]
+    earlier: EarlierRuns | None
+    timeline: tuple[TimelineEntry, ...]
+    bundle: BundleUsed
+    output: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of report.json, as plain values."""
+        return {"format_version": FORMAT_VERSION, **to_plain(self)}
+
+    @classmethod
+    def from_json(cls, content: object, *, path: str, remedy: str) -> "RunReport":
+        """The report of which `to_json` made `content`.
+
+        Args:
+            content: What was read from the file; None if it is not there.
+            path: Where the file is, for messages.
+            remedy: What the user can do if it cannot be used, for messages.
+
+        Raises:
+            InputError: It is no report, one of another format version, or damaged.
+        """
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: is not a report of ours; {remedy}")
+        version = content.get("format_version", 0)
+        if version != FORMAT_VERSION:
+            age = "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "an older"
+            raise InputError(
+                f"{path}: was written by {age} version (report format {version}, this one reads "
+                f"{FORMAT_VERSION}); {remedy}"
+            )
+        values = {key: value for key, value in content.items() if key != "format_version"}
+        try:
+            report: RunReport = from_plain(cls, values)
+        except ValueError as error:
+            raise InputError(f"{path}: damaged: {error}; {remedy}") from error
+        return report
+
+    def summarize(self) -> dict[str, Any]:
+        """What the last line of stdout shows: `SUMMARY_KEYS`."""
+        return {key: to_plain(getattr(self, key)) for key in SUMMARY_KEYS}
