@@ -27,6 +27,7 @@ from cluster.report.figures import (
 from cluster.report.plots import FrontierPoint
 from cluster.report.run_report import Prediction, RunReport
 from cluster.report.tables import describe_energy
+from fastformers import figure
 
 PAGE_FILE = "report.html"
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -68,7 +69,7 @@ class _Bill:
 
 def can_draw() -> bool:
     """Whether the extra `report` is installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("matplotlib", "jinja2"))
+    return figure.can_draw() and importlib.util.find_spec("jinja2") is not None
 
 
 def render_page(report: RunReport) -> str:

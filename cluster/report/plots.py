@@ -4,71 +4,50 @@
 
 Each plot is drawn twice, for a desktop and for a phone, because a drawing that only shrinks cannot
 be read; the page shows the one that fits. Colors are written as stand-ins and become CSS variables,
-so light and dark are one drawing. Needs the extra `report`.
+so light and dark are one drawing. Needs the extra `report`; `fastformers.figure` has the style.
 """
 
-import io
-import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from cluster.formatting import format_usd
 from cluster.report.downsample import Lane, Throughput, pick_frontier
 from cluster.report.run_report import TypeCost
+from fastformers.figure import Bar, Palette, draw_bars, render_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _MUTED, _GRID, _PAPER, _BAD = "#010101", "#010102", "#010103", "#010104", "#010105"
-_SERIES = tuple(f"#0102{number:02x}" for number in range(1, 7))
+_THEME = Palette(
+    ink="#010101",
+    muted="#010102",
+    grid="#010103",
+    paper="#010104",
+    background="none",
+    bad="#010105",
+    series=tuple(f"#0102{number:02x}" for number in range(1, 7)),
+)
+_SERIES = _THEME.series
 _VARIABLE_OF = {
-    _INK: "ink",
-    _MUTED: "muted",
-    _GRID: "grid",
-    _PAPER: "paper",
-    _BAD: "bad",
+    _THEME.ink: "ink",
+    _THEME.muted: "muted",
+    _THEME.grid: "grid",
+    _THEME.paper: "paper",
+    _THEME.bad: "bad",
     **{color: f"series-{number}" for number, color in enumerate(_SERIES, start=1)},
 }
 _KINDS = {
-    "load": ("model load", _MUTED),
+    "load": ("model load", _THEME.muted),
     "prepare": ("read and tokenize", _SERIES[2]),
     "score": ("score", _SERIES[0]),
     "search": ("search for what kills", _SERIES[1]),
-    "lost": ("lost", _BAD),
-}
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fastformers",
-    "text.parse_math": False,
-    "font.size": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.axisbelow": True,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _GRID,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-    "ytick.major.size": 0,
-    "grid.color": _GRID,
-    "hatch.color": _PAPER,
-    "legend.frameon": False,
-    "legend.borderpad": 0,
-    "legend.handlelength": 1.2,
-    "legend.handleheight": 0.9,
-    "legend.columnspacing": 1.4,
+    "lost": ("lost", _THEME.bad),
 }
 _WIDE, _NARROW = 720, 340
 
@@ -99,7 +78,7 @@ def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
         lengths: [texts, tokens, computed tokens] by upper edge, see `receipts.count_lengths`.
     """
 
-    def draw(figure: "Figure", is_wide: bool) -> None:
+    def draw(is_wide: bool, figure: "Figure") -> None:
         over, under = figure.subplots(2, 1, sharex=True)
         places = range(len(lengths))
         texts, tokens, computed = np.array(list(lengths.values())).T
@@ -125,7 +104,7 @@ def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
 def plot_throughput(throughput: Throughput) -> str:
     """Tokens per second over the run, stacked by actor."""
 
-    def draw(figure: "Figure", is_wide: bool) -> None:
+    def draw(is_wide: bool, figure: "Figure") -> None:
         axes = figure.subplots()
         base = np.zeros(len(throughput.edges_s) - 1)
         for color, (name, rates) in zip(_SERIES, throughput.groups.items(), strict=False):
@@ -147,7 +126,7 @@ def plot_throughput(throughput: Throughput) -> str:
 def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
     """What each actor did when."""
 
-    def draw(figure: "Figure", is_wide: bool) -> None:
+    def draw(is_wide: bool, figure: "Figure") -> None:
         axes = figure.subplots()
         used = {span.kind for lane in lanes for span in lane.spans}
         for kind, (label, color) in _KINDS.items():
@@ -160,7 +139,11 @@ def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
                     if span.kind == kind
                 ]
                 bar = axes.broken_barh(
-                    spans, (number - 0.36, 0.72), facecolor=color, edgecolor=_PAPER, linewidth=0.8
+                    spans,
+                    (number - 0.36, 0.72),
+                    facecolor=color,
+                    edgecolor=_THEME.paper,
+                    linewidth=0.8,
                 )
                 if kind == "lost":
                     axes.plot(
@@ -170,7 +153,7 @@ def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
                         marker="x",
                         markersize=8,
                         markeredgewidth=2,
-                        color=_INK,
+                        color=_THEME.ink,
                     )
             bar.set_label(label)
         axes.set_yticks(range(len(lanes)), [lane.name for lane in lanes])
@@ -185,24 +168,24 @@ def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
 
 def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
     """USD of this run, and on other instance types: these are estimates, and hatched."""
-    bars: list[tuple[str, float, str, str | None]] = [("this run", own_usd, _SERIES[2], None)]
-    bars += [(cost.instance_type, cost.usd, _SERIES[5], "///") for cost in costs]
-
-    def draw(figure: "Figure", is_wide: bool) -> None:
-        axes = figure.subplots()
-        for number, (_, usd, color, hatch) in enumerate(bars):
-            axes.barh(number, usd, color=color, hatch=hatch, height=0.7)
-            axes.annotate(
-                format_usd(usd),
-                (usd, number),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                color=_INK,
+    bars = [
+        Bar(name="this run", value=own_usd, label=format_usd(own_usd), color=_SERIES[2]),
+        *(
+            Bar(
+                name=cost.instance_type,
+                value=cost.usd,
+                label=format_usd(cost.usd),
+                color=_SERIES[5],
+                hatch="///",
             )
-        axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
-        axes.invert_yaxis()
-        axes.margins(x=0.16 if is_wide else 0.3)
+            for cost in costs
+        ),
+    ]
+
+    def draw(is_wide: bool, figure: "Figure") -> None:
+        axes = figure.subplots()
+        draw_bars(axes, bars)
+        axes.margins(x=0.2 if is_wide else 1.0)  # room for the labels
         axes.set_xlim(left=0)
         axes.xaxis.set_visible(False)
         axes.spines["bottom"].set_visible(False)
@@ -214,7 +197,7 @@ def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
 def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
     """Quality over USD per million rows; a line joins those that none beats in both."""
 
-    def draw(figure: "Figure", is_wide: bool) -> None:
+    def draw(is_wide: bool, figure: "Figure") -> None:
         axes = figure.subplots()
         usd = [candidate.usd for candidate in candidates]
         quality = [100 * candidate.quality for candidate in candidates]
@@ -232,8 +215,8 @@ def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
         chosen = [place for place, verdict in enumerate(verdicts) if verdict == "chosen"]
         for places, color, size, marker, label in (
             ([place for place in best if place not in lost], _SERIES[0], 44, "o", "best"),
-            (beaten, _MUTED, 20, "o", "beaten"),
-            (lost, _BAD, 44, "X", "loses too much"),
+            (beaten, _THEME.muted, 20, "o", "beaten"),
+            (lost, _THEME.bad, 44, "X", "loses too much"),
             (chosen, _SERIES[0], 190, "*", "chosen"),
         ):
             if places:
@@ -271,51 +254,57 @@ def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
 
 
 def _render(
-    draw: Callable[["Figure", bool], None], name: str, label: str, heights: tuple[int, int]
+    draw: Callable[[bool, "Figure"], None], name: str, label: str, heights: tuple[int, int]
 ) -> str:
     """Two SVGs, for a wide and a narrow page, with the label for those who see neither."""
-    from matplotlib import style
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     drawings = []
     for kind, width, height in zip(("wide", "narrow"), (_WIDE, _NARROW), heights, strict=True):
-        with style.context(["default", _STYLE]):
-            layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.04)
-            figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout=layout)
-            FigureCanvasSVG(figure)
-            draw(figure, kind == "wide")
-            file = io.StringIO()
-            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        drawings.append(_embed(file.getvalue(), f"{name}-{kind}", label, kind))
+        svg = render_svg(partial(draw, kind == "wide"), width=width, height=height, palette=_THEME)
+        drawings.append(_embed(svg, f"{name}-{kind}", label, kind))
     return "\n".join(drawings)
 
 
 def _embed(svg: str, prefix: str, label: str, kind: str) -> str:
     """An SVG file as part of a page: its ids are its own, its colors the page's."""
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub("#0[0-9a-f]{5}", lambda color: f"var(--{_VARIABLE_OF[color[0]]})", svg)
-    root = ElementTree.fromstring(svg[svg.index("<svg") :])
-    used = set(re.findall(r"#([A-Za-z][\w.-]*)", svg))
+    for color, variable in _VARIABLE_OF.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    root = ElementTree.fromstring(svg)
+    for metadata in root.findall("{*}metadata"):
+        root.remove(metadata)
+    used = {target for element in root.iter() for target in _targets(element)}
     for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        for key in list(element.attrib):
-            value = element.attrib.pop(key)
-            if key == "id":
-                if value in used:
-                    element.set("id", f"{prefix}-{value}")
-                continue
-            value = re.sub(r"url\(#", f"url(#{prefix}-", value)
-            if key.endswith("}href"):
-                key, value = "href", f"#{prefix}-{value[1:]}"
-            element.set(key.rpartition("}")[2], value)
+        element.tag = _plain_name(element.tag)
+        for key, value in list(element.attrib.items()):
+            del element.attrib[key]
+            name = _plain_name(key)
+            if name == "id" and value in used:
+                element.set(name, f"{prefix}-{value}")
+            elif name == "href":
+                element.set(name, f"#{prefix}-{value.removeprefix('#')}")
+            elif name != "id":
+                element.set(name, value.replace("url(#", f"url(#{prefix}-"))
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
     root.set("role", "img")
     root.set("aria-label", label)
     root.set("class", kind)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _targets(element: ElementTree.Element) -> list[str]:
+    """Ids of other elements that an element refers to."""
+    targets = []
+    for key, value in element.attrib.items():
+        if _plain_name(key) == "href":
+            targets.append(value.removeprefix("#"))
+        elif "url(#" in value:
+            targets.append(value.partition("url(#")[2].partition(")")[0])
+    return targets
+
+
+def _plain_name(name: str) -> str:
+    """A tag or attribute without its namespace."""
+    return name.rpartition("}")[2]
 
 
 def _legend(figure: "Figure", is_wide: bool) -> None:

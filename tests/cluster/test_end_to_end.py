@@ -21,6 +21,7 @@ import pytest
 
 from cluster.execution.topology import discover_topology
 from fastformers import Scorer
+from fastformers.inference.cpu import read_processor
 
 pytestmark = pytest.mark.cluster
 
@@ -129,6 +130,13 @@ def test_bill_adds_up(undisturbed):
     texts, tokens, computed = map(sum, zip(*report["lengths"].values(), strict=True))
     assert (texts, tokens) == (report["unique_rows"], report["unique_tokens"])
     assert computed == tokens
+    if read_processor().generation is None:
+        assert report["other_types_unknown"].startswith("ran on a processor of unknown speed")
+    else:
+        assert report["other_types_unknown"] is None
+        usd = [cost["usd"] for cost in report["other_types"]]
+        assert usd == sorted(usd)
+        assert min(usd) > 0
     assert (output / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert not list((output / "shards").glob("part-*"))  # token ids were only this run's
 

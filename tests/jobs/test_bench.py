@@ -111,7 +111,7 @@ def test_without_a_corpus_the_fixed_shapes_are_measured(bench, long_bundle):
 
 
 @pytest.fixture
-def fake_jobs(monkeypatch, long_bundle, tmp_path):
+def fake_jobs(monkeypatch, long_bundle, make_report, tmp_path):
     """Whole jobs that take as long as a test says; what each of them read."""
     read = {"ours": []}
     seconds = {"ours": iter([1.0, 4.0, 2.0])}
@@ -125,7 +125,7 @@ def fake_jobs(monkeypatch, long_bundle, tmp_path):
         read["ours"].append(texts)
         setup_s = 10.0
         wall_s = setup_s + next(seconds["ours"])
-        return {"rows": len(texts), "wall_s": wall_s, "setup_s": setup_s, "num_actors": 3}
+        return make_report(rows=len(texts), wall_s=wall_s, setup_s=setup_s, num_actors=3)
 
     def run_baseline(name, work, *, python):
         texts = texts_of(work.files)

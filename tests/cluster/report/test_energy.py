@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from cluster.report import energy as energy_module
 from cluster.report.energy import EnergyMeter
 from fastformers.errors import InputError
 
@@ -20,6 +21,35 @@ def test_an_unknown_country_is_refused_before_the_run():
     pytest.importorskip("codecarbon", reason="energy needs the extra `energy`")
     with pytest.raises(InputError, match="--energy XXQ"):
         EnergyMeter("XXQ")
+
+
+@pytest.mark.filterwarnings("default")  # its dependencies'
+@pytest.mark.parametrize(
+    ("platform", "machine", "counters", "is_read"),
+    [
+        ("linux", "x86_64", (), False),
+        ("linux", "x86_64", ("is_rapl_available",), True),
+        ("linux", "aarch64", ("is_raspberry",), True),
+        ("linux", "x86_64", ("is_powermetrics_available", "is_emi_available"), False),
+        ("darwin", "arm64", ("is_powermetrics_available",), False),
+        ("darwin", "x86_64", ("is_powermetrics_available",), True),
+        ("win32", "AMD64", ("is_emi_available",), True),
+    ],
+)
+def test_the_basis_is_whether_counters_can_be_read(
+    monkeypatch, platform, machine, counters, is_read
+):
+    pytest.importorskip("codecarbon", reason="energy needs the extra `energy`")
+    from codecarbon.core import cpu, powermetrics, windows_emi
+
+    for module, name in (
+        *((cpu, "is_rapl_available"), (cpu, "is_raspberry"), (cpu, "is_powergadget_available")),
+        *((powermetrics, "is_powermetrics_available"), (windows_emi, "is_emi_available")),
+    ):
+        monkeypatch.setattr(module, name, lambda name=name: name in counters)
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert energy_module._reads_cpu_counters() is is_read
 
 
 @pytest.mark.filterwarnings("default")  # codecarbon's own, and its dependencies'

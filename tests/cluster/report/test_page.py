@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
 pytest.importorskip("jinja2", reason="the page needs the extra `report`")
 
 from cluster.formatting import format_seconds
-from cluster.report.page import render_page, render_search_page
+from cluster.report.page import can_draw, render_page, render_search_page
 from cluster.report.plots import FrontierPoint
 
 VOID = {"meta", "link", "br", "use", "path"}
@@ -99,6 +100,33 @@ def test_the_page_says_what_the_report_says(page):
         "1, lost",
     ):
         assert words in page, words
+
+
+def test_what_it_costs_elsewhere_is_told_as_an_estimate(page, make_report):
+    rows = re.findall(r"<tr>(.*?)</tr>", page[page.index("The same run elsewhere") :])
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows[:5]]
+    assert [row[0] for row in cells] == [
+        *("instance type", "this run", "c7g.xlarge", "n2d-standard-4", "g6.xlarge"),
+    ]
+    assert cells[2] == [
+        *("c7g.xlarge", "0.01510 USD", "0.01162 USD to 0.01963 USD", "5 min 21 s"),
+        *("scaled from turin at 4.1 GHz", "us-east-1, 2026-07-20"),
+    ]
+    assert "An estimate (hatched)" in page
+    assert "on Some CPU" in page
+    assert "list prices of 2026-07-20." in page
+    unknown = make_report(other_types=(), other_types_unknown="scored nothing")
+    assert "The same run elsewhere" not in render_page(unknown)
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+def test_a_page_needs_all_of_the_extra(missing, monkeypatch):
+    assert can_draw()
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == missing else found(name)
+    )
+    assert not can_draw()
 
 
 def test_the_printed_lines_add_up(page):

@@ -1,0 +1,233 @@
+"""Every drawing of the project goes through here: its style, its colors and how it is saved.
+
+    a function that draws -> [figure] -> SVG text for a page, or an SVG or PNG file
+
+Callers draw on a matplotlib figure and say how large it is, in points of 1/72 inch. Needs the extra
+`report`, whose matplotlib is imported only by those who draw. Knows nothing of what is drawn.
+"""
+
+import importlib.util
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastformers.atomic_file import whole_file
+from fastformers.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".svg", ".png")
+_POINTS_PER_INCH = 72
+# A PNG file has two pixels for each point, so that it is sharp on screens of high density.
+_PNG_DPI = 2 * _POINTS_PER_INCH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Palette:
+    """Colors of a drawing, each as #rrggbb.
+
+    Attributes:
+        ink: Text and labels.
+        muted: Text that explains, and what is not the subject.
+        grid: Axes and grid lines.
+        paper: What lies between two areas.
+        background: What everything is drawn on; "none" where the drawing lies on a page.
+        bad: What went wrong.
+        series: One color for each kind of thing that is drawn.
+    """
+
+    ink: str
+    muted: str
+    grid: str
+    paper: str
+    background: str
+    bad: str
+    series: tuple[str, ...]
+
+
+# Of files, which are read on light and on dark pages: the background is part of the drawing.
+FILE_PALETTE = Palette(
+    ink="#1b1f24",
+    muted="#59636e",
+    grid="#d5d9df",
+    paper="#ffffff",
+    background="#ffffff",
+    bad="#c62f2f",
+    series=("#2f6fc1", "#d97706", "#2e8b6f", "#8a5cc2", "#b0457b", "#7f98b8"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One horizontal bar.
+
+    Attributes:
+        name: What it is, left of the bar; may have several lines.
+        value: Its length.
+        label: The number as it is shown, right of the bar.
+        color: Of its area.
+        hatch: Pattern over the area, for example "///"; empty for none.
+    """
+
+    name: str
+    value: float
+    label: str
+    color: str
+    hatch: str = ""
+
+
+def can_draw() -> bool:
+    """Whether the extra `report` is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def require_drawing() -> None:
+    """Refuse now what could not be drawn later.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    import matplotlib  # noqa: F401
+
+
+def check_picture(path: Path, flag: str) -> None:
+    """Refuse a file that cannot be drawn, before what it shows takes its time.
+
+    Args:
+        path: Where the picture is to go.
+        flag: The option that named it, for the message.
+
+    Raises:
+        InputError: The name is neither of an SVG nor of a PNG file, or its directory is missing.
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{flag} {path}: give a name that ends in {' or '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{flag} {path}: no such directory")
+    require_drawing()
+
+
+def render_svg(
+    draw: Callable[["Figure"], None],
+    *,
+    width: float,
+    height: float,
+    palette: Palette = FILE_PALETTE,
+) -> str:
+    """Draw as the text of an SVG file, whose letters are text.
+
+    Args:
+        draw: Draws on the figure that it is given.
+        width: In points.
+        height: In points.
+        palette: Colors of text, axes and background; `draw` takes the others from it itself.
+    """
+    file = io.StringIO()
+    with _drawn(draw, width, height, palette) as figure:
+        figure.savefig(file, format="svg", metadata=_metadata("svg"))
+    return file.getvalue()
+
+
+def save_figure(
+    draw: Callable[["Figure"], None],
+    paths: Sequence[Path],
+    *,
+    width: float,
+    height: float,
+    palette: Palette = FILE_PALETTE,
+) -> None:
+    """Write the drawing to each path, as SVG or PNG by its suffix.
+
+    Each file is drawn anew, because the layout depends on the size of a pixel. It is there whole
+    or not at all, and equal drawings give equal files.
+
+    Args:
+        draw: Draws on the figure that it is given.
+        paths: Where to; names that end in .svg or .png.
+        width: In points.
+        height: In points.
+        palette: As for `render_svg`.
+    """
+    for path in paths:
+        kind = path.suffix.removeprefix(".")
+        with _drawn(draw, width, height, palette) as figure, whole_file(path) as unfinished:
+            dpi = _PNG_DPI if kind == "png" else _POINTS_PER_INCH
+            figure.savefig(unfinished, format=kind, dpi=dpi, metadata=_metadata(kind))
+
+
+def draw_bars(axes: "Axes", bars: Sequence[Bar]) -> None:
+    """Draw horizontal bars from the top down, each with its name to the left and its label."""
+    places = range(len(bars))
+    areas = axes.barh(
+        places,
+        [bar.value for bar in bars],
+        color=[bar.color for bar in bars],
+        hatch=[bar.hatch for bar in bars],
+        height=0.7,
+    )
+    axes.bar_label(areas, labels=[bar.label for bar in bars], padding=4)
+    axes.set_yticks(places, [bar.name for bar in bars])
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+
+
+@contextmanager
+def _drawn(
+    draw: Callable[["Figure"], None], width: float, height: float, palette: Palette
+) -> Iterator["Figure"]:
+    """A figure in the project's style, which holds until the figure is saved."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    with style.context(["default", _style(palette)]):
+        figure = Figure(
+            figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH),
+            dpi=_POINTS_PER_INCH,
+            layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.04),
+        )
+        draw(figure)
+        yield figure
+
+
+def _style(palette: Palette) -> dict[str, Any]:
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "fastformers",
+        "text.parse_math": False,
+        "font.size": 12,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "axes.axisbelow": True,
+        "axes.titlesize": 12,
+        "axes.titlelocation": "left",
+        "figure.facecolor": palette.background,
+        "axes.facecolor": palette.background,
+        "savefig.facecolor": palette.background,
+        "text.color": palette.ink,
+        "axes.labelcolor": palette.muted,
+        "axes.edgecolor": palette.grid,
+        "xtick.color": palette.grid,
+        "ytick.color": palette.grid,
+        "xtick.labelcolor": palette.muted,
+        "ytick.labelcolor": palette.muted,
+        "ytick.major.size": 0,
+        "grid.color": palette.grid,
+        "hatch.color": palette.paper,
+        "legend.frameon": False,
+        "legend.borderpad": 0,
+        "legend.handlelength": 1.2,
+        "legend.handleheight": 0.9,
+        "legend.columnspacing": 1.4,
+    }
+
+
+def _metadata(kind: str) -> dict[str, None]:
+    """Leave out what differs between two equal drawings."""
+    return {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
