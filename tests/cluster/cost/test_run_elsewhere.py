@@ -8,8 +8,11 @@ import pytest
 
 import cluster.cost.machine_profile
 from cluster.cost.instances import JOB_START_S
-from cluster.cost.run_elsewhere import NUM_TYPES, estimate_elsewhere
+from cluster.cost.model_size import read_model_size
+from cluster.cost.run_elsewhere import NUM_TYPES, RunWork, estimate_elsewhere
+from cluster.cost.workload import Interval
 from cluster.execution.job import plan_score
+from cluster.pricing.hardware import GPUS
 from cluster.pricing.prices import HourlyPrice, load_prices
 from cluster.report.summary import build_report
 from cluster.settings import CorpusSettings
@@ -85,6 +88,24 @@ def test_actors_of_many_cores_count_all_of_them(on_genoa, report, bundle):
     wide = replace(report, bill=replace(report.bill, prediction=prediction))
     [cost] = elsewhere(wide, bundle, prices=only("c7a.4xlarge")).other_types
     assert cost.wall_s == pytest.approx(JOB_START_S + (4 * 123.4 + 5 + 3) / 16)
+
+
+def test_a_gpu_runs_the_tokens_that_were_scored_and_its_host_the_rest(on_genoa, report, bundle):
+    size = read_model_size(bundle.model_path)
+    tokens_per_s = GPUS["L4-24GB"].multiply_adds_per_s(size.width) / size.multiply_adds_per_token
+    many = replace(report, unique_tokens=round(100 * tokens_per_s))
+    [cost] = elsewhere(many, bundle, prices=only("g6.xlarge")).other_types
+    assert cost.wall_s == pytest.approx(JOB_START_S + 100)
+    assert cost.basis == "scaled (published)"
+    few = replace(report, unique_tokens=1)
+    [cost] = elsewhere(few, bundle, prices=only("g6.xlarge")).other_types
+    assert cost.wall_s == pytest.approx(JOB_START_S + (5 + 3) / 2 * 3.7 / 3.4)
+
+
+def test_core_seconds_are_those_of_all_phases():
+    known = Interval(value=1.0, low=1.0, high=1.0)
+    work = RunWork(rows=known, scored_tokens=known, infer_s=known, tokenize_s=2.0, other_s=4.0)
+    assert work.core_s == 7.0
 
 
 @pytest.mark.parametrize(
