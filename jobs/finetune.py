@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastformers.models.training_config import FinetuneConfig
 from jobs.console.arguments import add_example_arguments, labelled_columns
+from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
 
@@ -30,13 +32,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="by default from the labels: lists are multi-label, fractions regression; "
         "in CSV files, several labels are separated by |",
     )
-    parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--learning-rate", type=float, default=5e-5)
-    parser.add_argument("--batch-rows", type=int, default=16)
-    parser.add_argument("--max-length", type=int, default=256, help="tokens to truncate to")
-    parser.add_argument("--num-layers", type=int, help="keep only the first encoder layers")
-    parser.add_argument("--limit", type=int, help="train on so many rows, evenly spaced")
-    parser.add_argument("--seed", type=int, default=0)
+    add_config_arguments(parser, FinetuneConfig.training)
+    add_config_arguments(parser, FinetuneConfig)
+    parser.add_argument(
+        "--limit", type=int, metavar="ROWS", help="train on this many rows, evenly spaced"
+    )
     return parser.parse_args(arguments)
 
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         from fastformers.data.superglue import load_labelled
         from fastformers.inference.tasks import metric_name
-        from fastformers.models.finetune import FinetuneConfig, finetune
+        from fastformers.models.finetune import finetune
         from fastformers.models.trainer import Epoch
 
         columns = labelled_columns(options)
@@ -56,14 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task = options.task or train.task
         if options.limit is not None:
             train = train.sample(options.limit)
-        config = FinetuneConfig(
-            epochs=options.epochs,
-            learning_rate=options.learning_rate,
-            batch_rows=options.batch_rows,
-            max_length=options.max_length,
-            num_layers=options.num_layers,
-            seed=options.seed,
-        )
+        config = read_config(FinetuneConfig, options)
 
         def on_epoch(epoch: Epoch) -> None:
             console.print(f"epoch {epoch.number}: {metric_name(task)} {100 * epoch.quality:.2f}")

@@ -26,15 +26,15 @@ class ModelArtifact:
 
     Attributes:
         key: Digest of all that made it what it is.
-        model: The PyTorch model, while there is one to change.
-        tokenizer_json: Its serialized tokenizer.
-        max_length: Tokens a row is truncated to.
+        model: The PyTorch model, from which the graph was exported if there is one.
+        tokenizer_json: The model's serialized tokenizer.
+        max_length: Tokens that a row is truncated to.
         text_pairs: Whether a row is two texts.
         train: Labelled training examples.
-        train_path: Where they come from, for messages.
+        train_path: The file that they come from, for messages.
         work: Directory for what stages make.
-        graph: The exported graph.
-        precision: Of the graph.
+        graph: The exported graph; None until the export.
+        precision: Numbers that the graph computes in.
         float_projections: What an int8 graph still does in float, by its name in the graph.
     """
 
@@ -85,5 +85,12 @@ class ModelArtifact:
 
 
 def digest_of(*parts: object) -> str:
-    """Digest of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of anything that JSON can hold, and of paths by their names."""
+    text = json.dumps(parts, sort_keys=True, default=_name_path)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name_path(part: object) -> str:
+    if isinstance(part, Path):
+        return str(part)
+    raise TypeError(f"cannot digest a {type(part).__name__}")

@@ -8,16 +8,15 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field, replace
-from pathlib import Path
+from dataclasses import astuple, dataclass, replace
 
 from transformers import AutoTokenizer
 
 from fastformers.compression.artifact import ModelArtifact, digest_of
 from fastformers.compression.quality import QualityGate
-from fastformers.compression.recipe_config import RecipeConfig
+from fastformers.compression.recipe_config import CompressConfig
 from fastformers.compression.search import RecipeCandidate, evaluate_candidate, search
-from fastformers.data.examples import Columns, Examples
+from fastformers.data.examples import Examples
 from fastformers.data.superglue import load_labelled
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, StageQuality, check_output, write_bundle
@@ -27,54 +26,6 @@ from fastformers.models.forward import OnProgress
 from fastformers.models.loading import label_names, load_model, max_positions, task_of
 from fastformers.models.losses import DISTILLABLE_TASKS
 from fastformers.models.sentence_encoder import SentenceEncoder, is_sentence_encoder
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressConfig:
-    """What to compress, on which data, how far.
-
-    Attributes:
-        teacher: Directory of a fine-tuned Hugging Face sequence classifier or multiple-choice
-            model, or of a sentence-transformers model, which needs no labels.
-        train: Labelled file to distill, rank and calibrate on.
-        eval: Labelled file for the quality gate, not used for anything else.
-        output: Directory of the bundle.
-        work: Directory for what stages make; kept if given, else beside the output until it is
-            written.
-        transfer: File of further texts, without labels, to distill on.
-        columns: What the columns of these files are.
-        max_length: Tokens to truncate to; None for the teacher tokenizer's own limit.
-        max_accuracy_drop: Points of 100 x the task's metric that may be lost.
-        eval_limit: Evaluation rows to use, evenly spaced; None for all.
-        recipe: The stages, or what all candidates of a search have in common.
-        search: Whether to look for the cheapest recipe that holds.
-    """
-
-    teacher: Path
-    train: Path
-    eval: Path
-    output: Path
-    work: Path | None = None
-    transfer: Path | None = None
-    columns: Columns = field(default_factory=Columns)
-    max_length: int | None = None
-    max_accuracy_drop: float = 1.0
-    eval_limit: int | None = None
-    recipe: RecipeConfig = field(default_factory=RecipeConfig)
-    search: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_accuracy_drop < 0:
-            raise InputError(f"--max-accuracy-drop {self.max_accuracy_drop:g}: give 0 or more")
-        if self.max_length is not None and self.max_length < 4:
-            raise InputError(f"--max-length {self.max_length}: give at least 4")
-        if self.eval_limit is not None and self.eval_limit < 1:
-            raise InputError(f"--eval-limit {self.eval_limit}: give at least 1")
-
-    @property
-    def work_directory(self) -> Path:
-        """Where stages keep what they make."""
-        return self.work or self.output.with_name(f".{self.output.name}.work")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,23 +57,17 @@ def compress(
     Raises:
         InputError: A path, column, label or model cannot be used.
         StageError: A stage's pre- or postcondition does not hold.
-        QualityError: More accuracy was lost than `max_accuracy_drop`; no bundle is written.
+        QualityError: More accuracy was lost than allowed; no bundle is written.
     """
     check_output(config.output)
-    unlabelled = replace(config.columns, label=None)
-    columns = unlabelled if is_sentence_encoder(config.teacher) else config.columns
-    train = load_labelled(config.train, columns)
-    evaluation = load_labelled(config.eval, columns)
-    if config.eval_limit is not None:
-        evaluation = evaluation.sample(config.eval_limit)
-    transfer = None if config.transfer is None else load_labelled(config.transfer, unlabelled)
+    train, evaluation, transfer = _load_examples(config)
     teacher = _open_teacher(config, train)
     _check_recipe(config, task_of(teacher.model))
     gate = QualityGate(
         teacher,
         evaluation,
         config.eval,
-        max_accuracy_drop=config.max_accuracy_drop,
+        max_accuracy_drop=config.allowed_drop,
         on_progress=on_progress,
     )
     if config.search:
@@ -151,6 +96,18 @@ def compress(
     return Compressed(bundle=bundle, chosen=chosen, candidates=candidates)
 
 
+def _load_examples(config: CompressConfig) -> tuple[Examples, Examples, Examples | None]:
+    """The rows to train on, to evaluate on, and to transfer to."""
+    unlabelled = replace(config.columns, label=None)
+    columns = unlabelled if is_sentence_encoder(config.teacher) else config.columns
+    train = load_labelled(config.train, columns)
+    evaluation = load_labelled(config.eval, columns)
+    if config.eval_limit is not None:
+        evaluation = evaluation.sample(config.eval_limit)
+    transfer = None if config.transfer is None else load_labelled(config.transfer, unlabelled)
+    return train, evaluation, transfer
+
+
 def _open_teacher(config: CompressConfig, train: Examples) -> ModelArtifact:
     model = load_model(config.teacher)
     if not (config.teacher / "tokenizer.json").is_file():  # transformers would make one up
@@ -175,13 +132,14 @@ def _open_teacher(config: CompressConfig, train: Examples) -> ModelArtifact:
 
 
 def _check_recipe(config: CompressConfig, task: TaskName) -> None:
-    changes_model = config.search or config.recipe.has_student or config.recipe.prunes
+    student, prune = config.recipe.student, config.recipe.prune
+    changes_model = config.search or student.is_wanted or prune.is_wanted
     if changes_model and task not in DISTILLABLE_TASKS:
         raise InputError(
             f"{config.teacher}: its task is {task}; students and pruning are for "
             f"{', '.join(DISTILLABLE_TASKS)}: give --precision int8 and no student or pruning"
         )
-    if task == "embedding" and (config.recipe.student or config.recipe.student_width):
+    if task == "embedding" and (student.student or student.student_width):
         raise InputError(
             f"{config.teacher} embeds texts, and a student's vectors are compared with its own: "
             "give --student-layers, and no --student or --student-width"

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
+from fastformers.compression.recipe_config import DistillConfig
 from fastformers.compression.teacher_outputs import (
     LayerOutputs,
     TeacherOutputs,
@@ -34,36 +35,7 @@ from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import max_positions, task_of
 from fastformers.models.losses import hard_loss, soft_loss
-from fastformers.models.trainer import PAD_MULTIPLE, TrainingConfig, fastest_attention, train_model
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """What the student learns from.
-
-    Attributes:
-        training: How long and how fast.
-        temperature: Both softmaxes of the soft loss are taken at this temperature.
-        hard_weight: Share of the loss on the labels, 0-1; the rest is on the teacher's logits.
-        hidden_weight: Weight of the mean squared error of hidden states; 0 leaves it out, and
-            with it the file of the teacher's states (tokens x width x 2 bytes for each layer). It
-            is what teaches most where rows are few: every token says something, not the row alone.
-        attention_weight: Weight of the squared error of a token's attention; 0 leaves it out.
-    """
-
-    training: TrainingConfig
-    temperature: float = 2.0
-    hard_weight: float = 0.5
-    hidden_weight: float = 10.0
-    attention_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise InputError(f"--temperature {self.temperature:g}: give more than 0")
-        if not 0 <= self.hard_weight <= 1:
-            raise InputError(f"--hard-weight {self.hard_weight:g}: give 0 to 1")
-        if self.hidden_weight < 0 or self.attention_weight < 0:
-            raise InputError("--hidden-weight and --attention-weight: give 0 or more")
+from fastformers.models.trainer import PAD_MULTIPLE, fastest_attention, train_model
 
 
 def distill(
@@ -116,7 +88,14 @@ def distill(
     mean_length = float(rows.lengths_N.mean())
     with fastest_attention(student, mean_length, with_maps=config.attention_weight > 0):
         train_model(
-            _DistillationModel(student, teacher.config.hidden_size, config),
+            _DistillationModel(
+                student,
+                teacher.config.hidden_size,
+                temperature=config.temperature,
+                hard_weight=config.hard_weight,
+                hidden_weight=config.hidden_weight,
+                attention_weight=config.attention_weight,
+            ),
             _Rows(rows),
             _Collator(
                 rows=rows,
@@ -176,17 +155,29 @@ def _check_alike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
 class _DistillationModel(nn.Module):
     """The student with the losses it learns from, as one model for the Trainer."""
 
-    def __init__(self, student: PreTrainedModel, teacher_width: int, config: DistillConfig) -> None:
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher_width: int,
+        *,
+        temperature: float,
+        hard_weight: float,
+        hidden_weight: float,
+        attention_weight: float,
+    ) -> None:
         super().__init__()
         self.student = student
         self.task = task_of(student)
-        self.weights = config
+        self.temperature = temperature
+        self.hard_weight = hard_weight
+        self.hidden_weight = hidden_weight
+        self.attention_weight = attention_weight
         width = student.config.hidden_size
         num_matches = student.config.num_hidden_layers + 1
         # Where widths differ, a learned projection carries the student's states to the teacher's.
         self.projections = nn.ModuleList(
             nn.Linear(width, teacher_width)
-            for _ in range(num_matches if config.hidden_weight and width != teacher_width else 0)
+            for _ in range(num_matches if hidden_weight and width != teacher_width else 0)
         )
 
     def forward(
@@ -198,26 +189,25 @@ class _DistillationModel(nn.Module):
         teacher_attention: torch.Tensor | None = None,
         **inputs: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        weights = self.weights
         out = self.student(
             **inputs,
             output_hidden_states=teacher_hidden is not None,
             output_attentions=teacher_attention is not None,
         )
-        soft_B = soft_loss(out.logits, predict_logits, self.task, temperature=weights.temperature)
-        loss = (1 - weights.hard_weight) * soft_B.mean()
-        if weights.hard_weight and bool(has_target.any()):
+        soft_B = soft_loss(out.logits, predict_logits, self.task, temperature=self.temperature)
+        loss = (1 - self.hard_weight) * soft_B.mean()
+        if self.hard_weight and bool(has_target.any()):
             hard_B = hard_loss(out.logits[has_target], targets[has_target], self.task)
-            loss = loss + weights.hard_weight * hard_B.mean()
+            loss = loss + self.hard_weight * hard_B.mean()
         mask_BT = inputs["attention_mask"].to(out.logits.dtype)
         if teacher_hidden is not None:
             states = self._project(out.hidden_states)
             error = _masked_error(states, teacher_hidden, mask_BT)
-            loss = loss + weights.hidden_weight * error / teacher_hidden.shape[-1]
+            loss = loss + self.hidden_weight * error / teacher_hidden.shape[-1]
         if teacher_attention is not None:
             maps = [attention.mean(dim=1) for attention in out.attentions]
             error = _masked_error(maps, teacher_attention, mask_BT)
-            loss = loss + weights.attention_weight * error
+            loss = loss + self.attention_weight * error
         return {"loss": loss}
 
     def _project(self, states: Sequence[torch.Tensor]) -> list[torch.Tensor]:

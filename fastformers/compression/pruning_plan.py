@@ -12,16 +12,15 @@ Shape suffixes: H heads of one layer, F feed-forward neurons of one layer, D hid
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastformers.compression.recipe_config import Budget
 from fastformers.errors import InputError
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
-Budget = Literal["uniform", "global"]
 
 
 @dataclass(frozen=True, kw_only=True)

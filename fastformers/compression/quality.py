@@ -1,6 +1,10 @@
 """How well a model answers, and how far a smaller one may fall behind its teacher.
 
-logits + targets -> [quality] -> bundle.json, stop or go on
+    logits + targets -> [quality] -> bundle.json, stop or go on
+
+Knows nothing of stages or of how a model was made.
+
+Shape suffixes: N held-out rows, C outputs.
 """
 
 from dataclasses import dataclass, field
@@ -33,8 +37,8 @@ class Quality:
 
     Attributes:
         quality: Value of the task's metric (`tasks.metric_name`), at most 1.
-        agreement: With the teacher (`tasks.measure_agreement`), at most 1.
-        other_metrics: What is shown beside the metric, by name.
+        agreement: Agreement with the teacher (`tasks.measure_agreement`), at most 1.
+        other_metrics: Further metrics that are shown beside it, by name.
     """
 
     quality: float
@@ -90,7 +94,7 @@ class QualityGate:
         Args:
             teacher: The artifact that all later ones are compared with.
             examples: Held-out examples, N rows.
-            path: Where they come from, for messages.
+            path: The file that they come from, for messages.
             max_accuracy_drop: Points of 100 x the task's metric that a recipe may cost.
             on_progress: Called with rows done and in all.
 
@@ -119,7 +123,7 @@ class QualityGate:
     def measure(
         self, stage: str, artifact: ModelArtifact, seconds: float, on_progress: OnProgress
     ) -> StageQuality:
-        """Quality of a artifact; `seconds` is what its stage took."""
+        """Quality of an artifact that its stage took `seconds` to make."""
         return self._measure(artifact.logits(self.examples, on_progress), stage, artifact, seconds)
 
     def drop(self, quality: StageQuality) -> float:

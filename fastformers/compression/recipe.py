@@ -37,14 +37,15 @@ class Stage:
 
     Attributes:
         name: As shown in tables.
-        settings: Values that decide the result, beside the artifact that comes in.
+        settings: What decides the result, beside the artifact that comes in: the config's fields,
+            as `digest_of` reads them.
         requires: Raises unless the artifact can enter the stage.
         run: Makes the next artifact, in the directory given, which an earlier try may have left.
         ensures: Raises unless the result is sound; gets the artifact before and after.
     """
 
     name: str
-    settings: Mapping[str, str | float | int | bool | None]
+    settings: Mapping[str, object]
     requires: Callable[[ModelArtifact], None]
     run: Callable[[ModelArtifact, Path, OnProgress], ModelArtifact]
     ensures: Callable[[ModelArtifact, ModelArtifact], None]

@@ -1,168 +1,275 @@
-"""What a recipe may do to a teacher, and the stages that follow from it.
+"""What may be set of a compression: one frozen config for each stage, composed into a recipe.
 
-flags, or one step of a search -> RecipeConfig -> [recipe_config] -> stages -> run_recipe
+    flags, or one step of a search -> [recipe_config] -> stages -> run_recipe
+
+A setting is spelled once, here: the flags of `fastformers compress` are made from these fields, and
+a stage's kept work is named by a digest of its config. What a field means stands beside it. Imports
+no torch, so that the command can show its flags without loading it.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transformers import PreTrainedModel
-
-from fastformers.compression.artifact import ModelArtifact
-from fastformers.compression.distill import DistillConfig
-from fastformers.compression.prune import measure_importance
-from fastformers.compression.pruning_plan import Budget, check_share
-from fastformers.compression.recipe import Stage
-from fastformers.compression.stages import (
-    IMPORTANCE_ROWS,
-    distill_stage,
-    export_stage,
-    float16_stage,
-    prune_stage,
-    quantize_stage,
-    trim_vocabulary_stage,
-)
-from fastformers.compression.student import cut_layers, cut_width, load_student, spread_layers
-from fastformers.data.examples import Examples
+from fastformers.data.examples import Columns
 from fastformers.errors import InputError
-from fastformers.export.calibration import MIN_AGREEMENT
-from fastformers.models.trainer import TrainingConfig
+from fastformers.models.training_config import TrainingConfig
+from fastformers.options import check_at_least, check_option, flag_of, option
 
+Budget = Literal["uniform", "global"]
 Precision = Literal["int8", "int8-dynamic", "float16", "float32"]
 
 
-def _default_distill() -> DistillConfig:
-    return DistillConfig(training=TrainingConfig(epochs=3, learning_rate=8e-5))
+@dataclass(frozen=True, kw_only=True)
+class TrimConfig:
+    """How much of the vocabulary stays."""
+
+    trim_vocabulary: int | None = field(
+        default=None,
+        metadata=option("number of words to keep, the most frequent", metavar="WORDS"),
+    )
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "trim_vocabulary")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeConfig:
-    """Which stages to run, and how far.
+class StudentConfig:
+    """Where a student starts: a checkpoint of its own, or what is left of the teacher."""
 
-    Attributes:
-        trim_vocabulary: Words to keep in the vocabulary; None for all.
-        student: Directory of a checkpoint to distill into; None to cut the student from the
-            teacher, if it is to have fewer layers or dimensions.
-        student_layers: Layers of the teacher to keep.
-        student_width: Hidden dimensions of the teacher to keep.
-        use_relu: Whether a student has ReLU for GELU.
-        distill: How a student learns.
-        prune_heads, prune_ffn: Shares (0-1) to remove.
-        prune_budget: Whether each layer loses the same share.
-        prune_multiple_of: Feed-forward widths become multiples of it.
-        prune_rounds: Rounds of importance, pruning and distillation.
-        prune_labels: Whether importance is measured on labels.
-        prune_epochs: Epochs of distillation after each round; 0 leaves it out.
-        precision: "int8"; "int8-dynamic", whose scores depend on the batch; "float16" for GPUs; or
-            "float32" for the tuned graph alone.
-        min_int8_agreement: Percent of calibration rows on which int8 must agree with the float
-            model; what it would spoil stays in float until it does.
-    """
-
-    trim_vocabulary: int | None = None
-    student: Path | None = None
-    student_layers: int | None = None
-    student_width: int | None = None
-    use_relu: bool = True
-    distill: DistillConfig = field(default_factory=_default_distill)
-    prune_heads: float = 0.0
-    prune_ffn: float = 0.0
-    prune_budget: Budget = "uniform"
-    prune_multiple_of: int = 16
-    prune_rounds: int = 1
-    prune_labels: bool = True
-    prune_epochs: float = 2.0
-    precision: Precision = "int8"
-    min_int8_agreement: float = 100 * MIN_AGREEMENT
+    student: Path | None = field(
+        default=None, metadata=option("directory of a checkpoint to distill into", metavar="DIR")
+    )
+    student_layers: int | None = field(
+        default=None, metadata=option("number of the teacher's layers that a student is cut from")
+    )
+    student_width: int | None = field(
+        default=None, metadata=option("number of the teacher's hidden dimensions that it keeps")
+    )
+    keep_gelu: bool = field(
+        default=False, metadata=option("leave GELU in the student, in place of ReLU")
+    )
 
     def __post_init__(self) -> None:
-        check_share("--prune-heads", self.prune_heads)
-        check_share("--prune-ffn", self.prune_ffn)
+        check_at_least(self, 1, "student_layers", "student_width")
         if self.student is not None and (self.student_layers or self.student_width):
             raise InputError("--student is a model of its own; leave --student-layers/-width out")
-        for flag, value in (
-            ("--student-layers", self.student_layers),
-            ("--student-width", self.student_width),
-            ("--prune-multiple-of", self.prune_multiple_of),
-            ("--prune-rounds", self.prune_rounds),
-        ):
-            if value is not None and value < 1:
-                raise InputError(f"{flag} {value}: give at least 1")
-        if not 0 <= self.min_int8_agreement <= 100:
-            raise InputError(f"--min-int8-agreement {self.min_int8_agreement:g}: give 0 to 100")
-        if self.prune_epochs < 0:
-            raise InputError(f"--prune-epochs {self.prune_epochs:g}: give 0 or more")
 
     @property
-    def has_student(self) -> bool:
+    def is_wanted(self) -> bool:
         """Whether there is a student to distill."""
         return bool(self.student or self.student_layers or self.student_width)
 
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """What a student learns from its teacher.
+
+    Hidden states teach most where rows are few: every token says something, not the row alone. They
+    are kept in a file of tokens x width x 2 bytes for each layer.
+
+    Attributes:
+        training: How long and how fast to train.
+    """
+
+    training: TrainingConfig = field(default=TrainingConfig(epochs=3.0, learning_rate=8e-5))
+    temperature: float = field(
+        default=2.0, metadata=option("temperature of both softmaxes of the loss on the answers")
+    )
+    hard_weight: float = field(
+        default=0.5,
+        metadata=option("share (0-1) of the loss on labels; the rest is on the teacher's answers"),
+    )
+    hidden_weight: float = field(
+        default=10.0,
+        metadata=option("weight of the squared error of hidden states; 0 keeps no file of them"),
+    )
+    attention_weight: float = field(
+        default=0.0, metadata=option("weight of the squared error of a token's attention")
+    )
+
+    def __post_init__(self) -> None:
+        check_option(self, "temperature", self.temperature > 0, "more than 0")
+        check_option(self, "hard_weight", 0 <= self.hard_weight <= 1, "0 to 1")
+        check_at_least(self, 0, "hidden_weight", "attention_weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig:
+    """How much of the layers to prune, and in which steps."""
+
+    prune_heads: float = field(
+        default=0.0,
+        metadata=option("share (0-1) of attention heads to remove", metavar="SHARE"),
+    )
+    prune_ffn: float = field(
+        default=0.0,
+        metadata=option("share (0-1) of feed-forward neurons to remove", metavar="SHARE"),
+    )
+    prune_budget: Budget = field(
+        default="uniform",
+        metadata=option("uniform: each layer loses the same share; global: all compete"),
+    )
+    prune_multiple_of: int = field(
+        default=16,
+        metadata=option("feed-forward widths become multiples of this", metavar="NEURONS"),
+    )
+    prune_rounds: int = field(
+        default=1, metadata=option("rounds of measuring importance, pruning and distillation")
+    )
+    prune_epochs: float = field(
+        default=2.0,
+        metadata=option("epochs of distillation after each round, to recover; 0 leaves it out"),
+    )
+    prune_without_labels: bool = field(
+        default=False, metadata=option("measure importance on texts alone, without their labels")
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("prune_heads", "prune_ffn"):
+            share = getattr(self, name)
+            check_option(self, name, 0 <= share < 1, "a share from 0 to below 1")
+        check_at_least(self, 1, "prune_multiple_of", "prune_rounds")
+        check_at_least(self, 0, "prune_epochs")
+
     @property
-    def prunes(self) -> bool:
+    def is_wanted(self) -> bool:
         """Whether anything is pruned."""
         return self.prune_heads > 0 or self.prune_ffn > 0
 
 
-def plan_stages(config: RecipeConfig, transfer: Examples | None) -> list[Stage]:
-    """The stages of a recipe, in order."""
-    stages = []
-    if config.trim_vocabulary is not None:
-        stages.append(trim_vocabulary_stage(config.trim_vocabulary))
-    if config.has_student:
-        stages.append(
-            distill_stage(
-                lambda artifact: _make_student(config, artifact),
-                student=f"{config.student} {config.student_layers} {config.student_width}",
-                use_relu=config.use_relu,
-                config=config.distill,
-                transfer=transfer,
-            )
-        )
-    if config.prunes:
-        stages.append(
-            prune_stage(
-                heads=config.prune_heads,
-                ffn=config.prune_ffn,
-                budget=config.prune_budget,
-                multiple_of=config.prune_multiple_of,
-                num_rounds=config.prune_rounds,
-                use_labels=config.prune_labels,
-                config=_redistill(config),
-                transfer=transfer,
-            )
-        )
-    stages.append(export_stage())
-    if config.precision in ("int8", "int8-dynamic"):
-        stages.append(
-            quantize_stage(
-                dynamic=config.precision == "int8-dynamic",
-                min_agreement=config.min_int8_agreement / 100,
-            )
-        )
-    elif config.precision == "float16":
-        stages.append(float16_stage())
-    return stages
+@dataclass(frozen=True, kw_only=True)
+class QuantizeConfig:
+    """The numbers that the graph computes in."""
+
+    precision: Precision = field(
+        default="int8",
+        metadata=option(
+            "int8: for CPUs, ranges fixed on training rows; int8-dynamic: ranges of each batch, so "
+            "that a row's score depends on the rows beside it; float16: for GPUs; float32: the "
+            "tuned graph alone"
+        ),
+    )
+    # Calibration rows are training rows, where a model is surer than on new ones: a little above
+    # the 98.5% that a bundle should hold.
+    min_int8_agreement: float = field(
+        default=99.0,
+        metadata=option(
+            "keep projections in float until int8 agrees with the float model on this share of "
+            "training rows; 0 for all in int8",
+            metavar="PERCENT",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        check_option(self, "min_int8_agreement", 0 <= self.min_int8_agreement <= 100, "0 to 100")
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether activation ranges are taken from the batch at hand."""
+        return self.precision == "int8-dynamic"
 
 
-def _redistill(config: RecipeConfig) -> DistillConfig | None:
-    """How to distill after pruning: the layers stay what they are, so only their number counts."""
-    if config.prune_epochs == 0:
-        return None
-    training = {**asdict(config.distill.training), "epochs": config.prune_epochs}
-    fields = {**vars(config.distill), "training": TrainingConfig(**training)}
-    return DistillConfig(**fields)
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig:
+    """What a recipe does to a teacher.
+
+    Attributes:
+        trim: How much of the vocabulary stays.
+        student: Where a student starts, if there is one.
+        distill: How it learns, and how a pruned model recovers.
+        prune: How much is pruned, if anything.
+        quantize: The numbers that the graph computes in.
+    """
+
+    trim: TrimConfig = TrimConfig()
+    student: StudentConfig = StudentConfig()
+    distill: DistillConfig = DistillConfig()
+    prune: PruneConfig = PruneConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+
+    def refuse_what_a_search_decides(self) -> None:
+        """Raise unless everything that a search varies has its default.
+
+        Raises:
+            InputError: A field fixes what a search walks; names the flag.
+        """
+        for config, names in (
+            (self.student, ("student", "student_layers", "student_width")),
+            (self.prune, ("prune_heads", "prune_ffn")),
+            (self.quantize, ("precision",)),
+        ):
+            for name in names:
+                value = getattr(config, name)
+                if value != getattr(type(config), name):
+                    raise InputError(
+                        f"{flag_of(name)} {value}: --search decides it; leave one of the two out"
+                    )
 
 
-def _make_student(config: RecipeConfig, artifact: ModelArtifact) -> PreTrainedModel:
-    """Where the student starts: a checkpoint, or what is left of the teacher."""
-    if config.student is not None:
-        return load_student(config.student, artifact.model, artifact.tokenizer_json)
-    model = artifact.model
-    num_layers = config.student_layers or model.config.num_hidden_layers
-    model = cut_layers(model, spread_layers(model.config.num_hidden_layers, num_layers))
-    if config.student_width is not None:
-        rows = artifact.tokenize(artifact.train.sample(IMPORTANCE_ROWS))
-        model = cut_width(model, config.student_width, measure_importance(model, rows))
-    return model
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig:
+    """What to compress, on which data, how far.
+
+    The teacher is a fine-tuned Hugging Face sequence classifier or multiple-choice model, or a
+    sentence-transformers model, which needs no labels.
+
+    Attributes:
+        columns: What the columns of the files are.
+        recipe: The stages, or what all candidates of a search have in common.
+    """
+
+    teacher: Path = field(metadata=option("Hugging Face or sentence-transformers directory"))
+    train: Path = field(metadata=option("labelled file to distill, rank and calibrate on"))
+    eval: Path = field(metadata=option("labelled file that measures quality and nothing else"))
+    output: Path = field(metadata=option("directory of the bundle"))
+    work: Path | None = field(
+        default=None, metadata=option("keep what stages make here, for other runs", metavar="DIR")
+    )
+    transfer: Path | None = field(
+        default=None,
+        metadata=option("file of further, unlabelled texts to distill on", metavar="FILE"),
+    )
+    columns: Columns = field(default=Columns())
+    max_length: int | None = field(
+        default=None, metadata=option("tokens to truncate to (the teacher's limit)")
+    )
+    eval_limit: int | None = field(
+        default=None,
+        metadata=option("number of rows to evaluate on, evenly spaced", metavar="ROWS"),
+    )
+    max_accuracy_drop: float | None = field(
+        default=None,
+        metadata=option(
+            "points of 100 x the task's metric that may be lost; no bundle is written if more is "
+            "(1 for one recipe; a search must be told)",
+            metavar="POINTS",
+        ),
+    )
+    search: bool = field(
+        default=False,
+        metadata=option(
+            "search for the cheapest recipe that loses no more than --max-accuracy-drop: students "
+            "of fewer and fewer layers, then pruned, in int8"
+        ),
+    )
+    recipe: RecipeConfig = RecipeConfig()
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 4, "max_length")
+        check_at_least(self, 1, "eval_limit")
+        check_at_least(self, 0, "max_accuracy_drop")
+        if self.search:
+            if self.max_accuracy_drop is None:
+                raise InputError("--search: say how much may be lost with --max-accuracy-drop")
+            self.recipe.refuse_what_a_search_decides()
+
+    @property
+    def allowed_drop(self) -> float:
+        """Points of 100 x the task's metric that may be lost."""
+        return 1.0 if self.max_accuracy_drop is None else self.max_accuracy_drop
+
+    @property
+    def work_directory(self) -> Path:
+        """Where stages keep what they make; beside the output until that is written, if not set."""
+        return self.work or self.output.with_name(f".{self.output.name}.work")

@@ -1,14 +1,14 @@
 """Find the cheapest bundle that is still good enough.
 
-    teacher + allowed drop -> [search] -> frontier of candidates -> the cheapest that holds
+    teacher + allowed drop -> [search] -> frontier of candidates -> the cheapest that passes
 
-A greedy walk down the paper's ladder (arXiv:2010.13382): int8 of the teacher itself, then students
-of fewer and fewer layers until one loses too much, then the shallowest that held, pruned. Depth
+A greedy walk down the paper's steps (arXiv:2010.13382): int8 of the teacher itself, then students
+of fewer and fewer layers until one loses too much, then the shallowest that passed, pruned. Depth
 comes first because it is the surest saving: a layer less is that much less of everything, while a
 pruned layer still pays for its attention and norms. How far pruning may go is found by bisection,
-for each try is a training: what holds rules out all lighter pruning, what does not all heavier.
-Candidates share their stages through the working directory, so a search that was interrupted, or
-is run again with another allowance, trains nothing twice.
+because each try is a training: a candidate that passes rules out all lighter pruning, one that does
+not rules out all heavier. Candidates share their stages through the working directory, so a search
+that was interrupted, or is run again with another allowance, trains nothing twice.
 
 A candidate is judged on the evaluation file and the cheapest of several is taken, so its accuracy
 there is a little flattering; keep a third file for the number that you will quote.
@@ -22,7 +22,8 @@ import numpy as np
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe import run_recipe
-from fastformers.compression.recipe_config import RecipeConfig, plan_stages
+from fastformers.compression.recipe_config import RecipeConfig
+from fastformers.compression.stages import plan_stages
 from fastformers.data.examples import Examples
 from fastformers.errors import QualityError
 from fastformers.inference.bundle import StageQuality
@@ -31,7 +32,7 @@ from fastformers.inference.engine import OnnxEngine
 from fastformers.models.forward import OnProgress
 
 # Shares of heads and neurons, as in the paper's Table 3, and two steps beyond it.
-PRUNING_LADDER = ((0.25, 0.25), (0.33, 0.5), (0.42, 0.67), (0.5, 0.75))
+PRUNING_SHARES = ((0.25, 0.25), (0.33, 0.5), (0.42, 0.67), (0.5, 0.75))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,12 @@ class RecipeCandidate:
     """One point of the frontier.
 
     Attributes:
-        name: Of its shape, for people.
+        name: The shape of its model in a few words.
         config: Its recipe.
-        artifact: Its graph.
-        qualities: After each stage.
-        cost_profile: Of its graph, measured here.
-        seconds_per_million: On one core, for rows as long as the training rows.
+        artifact: What the recipe made, with a graph.
+        qualities: Quality of the teacher, then after each stage.
+        cost_profile: Seconds a row of its graph takes by length, measured here.
+        seconds_per_million: Core-seconds of a million rows as long as the training rows.
         passes: Whether it lost no more than allowed.
     """
 
@@ -66,10 +67,10 @@ def search(
     on_candidate: Callable[[RecipeCandidate], None] = lambda candidate: None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> tuple[RecipeCandidate, list[RecipeCandidate]]:
-    """Walk the ladder.
+    """Try recipes from the lightest to the heaviest, and take the cheapest that passes.
 
     Args:
-        teacher: The teacher.
+        teacher: The artifact that every recipe begins with.
         base: What all candidates have in common: how to distill, precision, vocabulary.
         gate: Measures quality and says how much may be lost.
         transfer: Further examples without labels.
@@ -77,10 +78,10 @@ def search(
         on_progress: Called with what is done, how much of it and of how much.
 
     Returns:
-        The cheapest candidate that holds, and all of them in the order tried.
+        The cheapest candidate that passes, and all of them in the order tried.
 
     Raises:
-        QualityError: Not even int8 of the teacher holds.
+        QualityError: No candidate passes, not even int8 of the teacher.
     """
     tried: list[RecipeCandidate] = []
 
@@ -92,23 +93,25 @@ def search(
         on_candidate(candidate)
         return candidate.passes
 
-    held = base
+    shallowest = base
     if passes(base):
         for config in shallower(base, teacher.model.config.num_hidden_layers):
             if not passes(config):
                 break
-            held = config
-        rungs = list(PRUNING_LADDER)
-        while rungs:
-            middle = len(rungs) // 2
-            heads, ffn = rungs[middle]
-            is_held = passes(replace(held, prune_heads=heads, prune_ffn=ffn))
-            rungs = rungs[middle + 1 :] if is_held else rungs[:middle]
+            shallowest = config
+        shares = list(PRUNING_SHARES)
+        while shares:
+            middle = len(shares) // 2
+            heads, ffn = shares[middle]
+            prune = replace(base.prune, prune_heads=heads, prune_ffn=ffn)
+            has_passed = passes(replace(shallowest, prune=prune))
+            shares = shares[middle + 1 :] if has_passed else shares[:middle]
     good = [candidate for candidate in tried if candidate.passes]
     if not good:
         raise QualityError(
             f"{tried[0].qualities[-1].stage} of the teacher itself loses more than "
-            f"--max-accuracy-drop {gate.max_accuracy_drop:g}; allow more or use --precision float32"
+            f"--max-accuracy-drop {gate.max_accuracy_drop:g}; allow more, or leave --search out "
+            "and give --precision float32"
         )
     return min(good, key=lambda candidate: candidate.seconds_per_million), tried
 
@@ -145,20 +148,21 @@ def shallower(base: RecipeConfig, num_layers: int) -> Iterator[RecipeConfig]:
     depths = dict.fromkeys(round(num_layers * share) for share in (2 / 3, 1 / 2, 1 / 3, 1 / 6))
     for depth in depths:
         if 1 <= depth < num_layers:
-            yield replace(base, student_layers=depth)
+            yield replace(base, student=replace(base.student, student_layers=depth))
 
 
 def describe(config: RecipeConfig) -> str:
     """A recipe in a few words."""
     parts = []
-    if config.student is not None:
-        parts.append(config.student.name)
-    if config.student_layers is not None:
-        parts.append(f"{config.student_layers} layers")
-    if config.student_width is not None:
-        parts.append(f"{config.student_width} wide")
+    student, prune = config.student, config.prune
+    if student.student is not None:
+        parts.append(student.student.name)
+    if student.student_layers is not None:
+        parts.append(f"{student.student_layers} layers")
+    if student.student_width is not None:
+        parts.append(f"{student.student_width} wide")
     if not parts:
         parts.append("teacher")
-    if config.prunes:
-        parts.append(f"-{config.prune_heads:.0%} heads, -{config.prune_ffn:.0%} FFN")
-    return ", ".join([*parts, config.precision])
+    if prune.is_wanted:
+        parts.append(f"-{prune.prune_heads:.0%} heads, -{prune.prune_ffn:.0%} FFN")
+    return ", ".join([*parts, config.quantize.precision])

@@ -1,14 +1,15 @@
 """The stages of a recipe: what each requires, does and ensures.
 
+    RecipeConfig -> [stages] -> recipe.run_recipe
     teacher -> [trim_vocabulary -> distill -> prune -> export -> quantize or float16] -> bundle
 
-Each function returns one `Stage` for recipe.py to run; the work itself is in the module of the
-same name. A stage changes nothing of the artifact it is given.
+Each function takes the config of one stage and returns the `Stage` for recipe.py to run; the work
+itself is in the module of the same name, which takes plain values. A stage changes nothing of the
+artifact it is given.
 """
 
 import copy
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,15 +18,24 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from fastformers.compression.artifact import ModelArtifact, digest_of
-from fastformers.compression.distill import DistillConfig, distill, replace_gelu
+from fastformers.compression.distill import distill, replace_gelu
 from fastformers.compression.prune import measure_importance, prune_model
-from fastformers.compression.pruning_plan import Budget, plan_pruning, plan_rounds
+from fastformers.compression.pruning_plan import plan_pruning, plan_rounds
 from fastformers.compression.recipe import Stage
+from fastformers.compression.recipe_config import (
+    DistillConfig,
+    PruneConfig,
+    QuantizeConfig,
+    RecipeConfig,
+    StudentConfig,
+    TrimConfig,
+)
+from fastformers.compression.student import cut_layers, cut_width, load_student, spread_layers
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
 from fastformers.export.calibration import choose_ranges
 from fastformers.export.encoder import EncoderWeights
-from fastformers.export.graph import write_graph
+from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.onnx_files import measure_graph_bytes
 from fastformers.inference.tasks import measure_agreement
@@ -37,30 +47,36 @@ CALIBRATION_ROWS = 256
 IMPORTANCE_ROWS = 2048
 # Float graphs differ from PyTorch by rounding alone: 1e-6 to 1e-5 on the architectures tested.
 MAX_EXPORT_ERROR = 1e-3
-# Of the largest logit. 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps 11 bits.
+# Share of the largest logit. 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps 11 bits.
 MAX_FLOAT16_ERROR = 0.02
-# What decides how a graph is laid, from weights read to nodes written.
-_GRAPH_MODULES = (
-    "export/attention",
-    "export/encoder",
-    "export/graph",
-    "export/int8",
-    "export/read_encoder",
-    "export/torch_arrays",
-    "inference/onnx_files",
-    "models/architectures/architecture",
-    "models/architectures/bert",
-    "models/architectures/deberta",
-    "models/architectures/distilbert",
-    "models/architectures/electra",
-    "models/architectures/modernbert",
-    "models/architectures/mpnet",
-    "models/architectures/roberta",
-)
 
 
-def trim_vocabulary_stage(max_words: int) -> Stage:
-    """Drop words that the training texts do not use, most frequent first to stay."""
+def plan_stages(config: RecipeConfig, transfer: Examples | None) -> list[Stage]:
+    """The stages of a recipe, in order.
+
+    Args:
+        config: What the recipe does.
+        transfer: Further examples without labels, answered by the teacher alone.
+    """
+    stages = []
+    if config.trim.trim_vocabulary is not None:
+        stages.append(trim_vocabulary_stage(config.trim))
+    if config.student.is_wanted:
+        stages.append(distill_stage(config.student, config.distill, transfer))
+    if config.prune.is_wanted:
+        stages.append(prune_stage(config.prune, config.distill, transfer))
+    stages.append(export_stage())
+    if config.quantize.precision in ("int8", "int8-dynamic"):
+        stages.append(quantize_stage(config.quantize))
+    elif config.quantize.precision == "float16":
+        stages.append(float16_stage())
+    return stages
+
+
+def trim_vocabulary_stage(config: TrimConfig) -> Stage:
+    """Drop words that the training texts do not use; the most frequent ones stay."""
+    max_words = config.trim_vocabulary
+    assert max_words is not None, "`plan_stages` leaves the stage out where all words stay"
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         rows = artifact.tokenize(artifact.train)
@@ -79,7 +95,7 @@ def trim_vocabulary_stage(max_words: int) -> Stage:
 
     return Stage(
         name="trim_vocabulary",
-        settings={"max_words": max_words},
+        settings=asdict(config),
         requires=_require_no_graph,
         run=run,
         ensures=ensures,
@@ -87,34 +103,26 @@ def trim_vocabulary_stage(max_words: int) -> Stage:
 
 
 def distill_stage(
-    make_student: Callable[[ModelArtifact], PreTrainedModel],
-    *,
-    student: str,
-    use_relu: bool,
-    config: DistillConfig,
-    transfer: Examples | None,
+    student: StudentConfig, config: DistillConfig, transfer: Examples | None
 ) -> Stage:
     """Train a student of the artifact's model on its answers.
 
     Args:
-        make_student: From the teacher's artifact to where the student starts.
-        student: What tells this student from others, for resuming.
-        use_relu: Whether ReLU takes the place of GELU.
-        config: What to learn from.
+        student: Where the student starts.
+        config: What it learns.
         transfer: Further examples without labels, answered by the teacher alone.
     """
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        start = make_student(artifact)
-        student = _distilled(
-            replace_gelu(start) if use_relu else start,
+        model = _distill_from(
             artifact,
+            _start_student(student, artifact),
             config=config,
             transfer=transfer,
             directory=directory,
             on_progress=on_progress,
         )
-        return replace(artifact, model=student)
+        return replace(artifact, model=model)
 
     def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
         if after.model.num_parameters() > before.model.num_parameters():
@@ -122,31 +130,40 @@ def distill_stage(
 
     return Stage(
         name="distill",
-        settings={
-            "student": student,
-            "use_relu": use_relu,
-            "config": digest_of(asdict(config)),
-            "transfer": _digest_examples(transfer),
-        },
+        settings={**asdict(student), **asdict(config), "transfer": _digest_examples(transfer)},
         requires=_require_no_graph,
         run=run,
         ensures=ensures,
     )
 
 
-def _distilled(
-    start: PreTrainedModel,
+def _start_student(config: StudentConfig, artifact: ModelArtifact) -> PreTrainedModel:
+    """Where the student starts: a checkpoint, or what is left of the teacher."""
+    model = artifact.model
+    if config.student is not None:
+        model = load_student(config.student, model, artifact.tokenizer_json)
+    if config.student_layers is not None:
+        num_layers = model.config.num_hidden_layers
+        model = cut_layers(model, spread_layers(num_layers, config.student_layers))
+    if config.student_width is not None:
+        rows = artifact.tokenize(artifact.train.sample(IMPORTANCE_ROWS))
+        model = cut_width(model, config.student_width, measure_importance(model, rows))
+    return model if config.keep_gelu else replace_gelu(model)
+
+
+def _distill_from(
     artifact: ModelArtifact,
+    student: PreTrainedModel,
     *,
     config: DistillConfig,
     transfer: Examples | None,
     directory: Path,
     on_progress: OnProgress,
 ) -> PreTrainedModel:
-    """A student that learned from the artifact's model."""
+    """The student after it learned from the artifact's model."""
     examples = artifact.train if transfer is None else artifact.train.joined(transfer)
-    student = distill(
-        start,
+    trained = distill(
+        student,
         artifact.model,
         artifact.tokenize(examples),
         artifact.targets(artifact.train) if config.hard_weight else None,
@@ -156,54 +173,43 @@ def _distilled(
         on_progress=on_progress,
     )
     shutil.rmtree(directory / "checkpoints")
-    return student
+    return trained
 
 
-def prune_stage(
-    *,
-    heads: float,
-    ffn: float,
-    budget: Budget,
-    multiple_of: int,
-    num_rounds: int,
-    use_labels: bool,
-    config: DistillConfig | None,
-    transfer: Examples | None,
-) -> Stage:
+def prune_stage(config: PruneConfig, distill: DistillConfig, transfer: Examples | None) -> Stage:
     """Remove the least important heads and neurons, then learn from the model as it came in.
 
     Args:
-        heads: Share of all heads to remove.
-        ffn: Share of all feed-forward neurons to remove.
-        budget: Whether each layer loses the same share.
-        multiple_of: Feed-forward widths become multiples of it.
-        num_rounds: Importance, pruning and distillation are repeated so often.
-        use_labels: Whether importance is measured on the labels or without any.
-        config: How to distill after each round; None leaves it out.
+        config: How much to prune, and in which steps.
+        distill: How to recover after each round, but for its epochs, which are the config's own.
         transfer: Further examples without labels for that.
     """
+    recovery = _plan_recovery(config, distill)
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         sample = artifact.train.sample(IMPORTANCE_ROWS)
         rows = artifact.tokenize(sample)
-        targets_N = artifact.targets(sample) if use_labels else None
+        targets_N = None if config.prune_without_labels else artifact.targets(sample)
         model = artifact.model
-        shares = zip(plan_rounds(heads, num_rounds), plan_rounds(ffn, num_rounds), strict=True)
-        for number, (heads_now, ffn_now) in enumerate(shares):
-            importance = measure_importance(model, rows, targets_N, on_progress)
+        rounds = zip(
+            plan_rounds(config.prune_heads, config.prune_rounds),
+            plan_rounds(config.prune_ffn, config.prune_rounds),
+            strict=True,
+        )
+        for number, (heads_now, ffn_now) in enumerate(rounds):
             plan = plan_pruning(
-                importance,
+                measure_importance(model, rows, targets_N, on_progress),
                 prune_heads=heads_now,
                 prune_ffn=ffn_now,
-                budget=budget,
-                multiple_of=multiple_of,
+                budget=config.prune_budget,
+                multiple_of=config.prune_multiple_of,
             )
             model = prune_model(model, plan)
-            if config is not None:
-                model = _distilled(
-                    model,
+            if recovery is not None:
+                model = _distill_from(
                     artifact,
-                    config=config,
+                    model,
+                    config=recovery,
                     transfer=transfer,
                     directory=directory / f"round{number}",
                     on_progress=on_progress,
@@ -217,19 +223,21 @@ def prune_stage(
     return Stage(
         name="prune",
         settings={
-            "heads": heads,
-            "ffn": ffn,
-            "budget": budget,
-            "multiple_of": multiple_of,
-            "num_rounds": num_rounds,
-            "use_labels": use_labels,
-            "config": None if config is None else digest_of(asdict(config)),
+            **asdict(config),
+            "recovery": None if recovery is None else asdict(recovery),
             "transfer": _digest_examples(transfer),
         },
         requires=_require_no_graph,
         run=run,
         ensures=ensures,
     )
+
+
+def _plan_recovery(config: PruneConfig, distill: DistillConfig) -> DistillConfig | None:
+    """How to distill after each round of pruning; None leaves it out."""
+    if config.prune_epochs == 0:
+        return None
+    return replace(distill, training=replace(distill.training, epochs=config.prune_epochs))
 
 
 def export_stage() -> Stage:
@@ -248,19 +256,15 @@ def export_stage() -> Stage:
 
     return Stage(
         name="export",
-        settings={"code": _digest_graph_code()},
+        settings={"graph_version": GRAPH_VERSION},
         requires=_require_no_graph,
         run=run,
         ensures=ensures,
     )
 
 
-def quantize_stage(*, dynamic: bool, min_agreement: float) -> Stage:
-    """Turn the projections into int8, those apart that would cost too much.
-
-    Args:
-        dynamic, min_agreement: As for `choose_ranges`.
-    """
+def quantize_stage(config: QuantizeConfig) -> Stage:
+    """Turn the projections into int8, but for those that would cost too much."""
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         encoder = _encoder(artifact)
@@ -272,19 +276,21 @@ def quantize_stage(*, dynamic: bool, min_agreement: float) -> Stage:
             text_pairs=artifact.text_pairs,
             scratch=directory,
             agreement_of=partial(measure_agreement, task_of(artifact.model), groups_N=groups_N),
-            dynamic=dynamic,
-            min_agreement=min_agreement,
+            dynamic=config.is_dynamic,
+            min_agreement=config.min_int8_agreement / 100,
         )
         graph = directory / "model.onnx"
         write_graph(encoder, graph, text_pairs=artifact.text_pairs, ranges=ranges)
-        precision = "int8-dynamic" if dynamic else "int8"
         return replace(
-            artifact, graph=graph, precision=precision, float_projections=float_projections
+            artifact,
+            graph=graph,
+            precision=config.precision,
+            float_projections=float_projections,
         )
 
     return Stage(
         name="quantize",
-        settings={"rows": CALIBRATION_ROWS, "dynamic": dynamic, "min_agreement": min_agreement},
+        settings={**asdict(config), "rows": CALIBRATION_ROWS},
         requires=_require_float_graph,
         run=run,
         ensures=_ensure_smaller,
@@ -317,12 +323,6 @@ def float16_stage() -> Stage:
     return Stage(
         name="float16", settings={}, requires=_require_float_graph, run=run, ensures=ensures
     )
-
-
-def _digest_graph_code() -> str:
-    """A graph that was kept by code that lays graphs differently is not taken for today's."""
-    modules = [Path(__file__).parents[1] / f"{name}.py" for name in _GRAPH_MODULES]
-    return digest_of([module.read_text(encoding="utf-8") for module in modules])
 
 
 def _require_float_graph(artifact: ModelArtifact) -> None:

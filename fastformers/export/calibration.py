@@ -32,9 +32,6 @@ from fastformers.inference.tokenizer import TokenizedRows
 NUM_BINS = 4096
 # Shares of values left outside the range, both tails together, tried beside plain min-max.
 CLIPPED_SHARES = (1e-6, 1e-5, 1e-4, 1e-3)
-# Calibration rows are training rows, where a model is surer than on new ones: a little above the
-# 98.5% that a bundle should hold.
-MIN_AGREEMENT = 0.99
 # Beyond so many float projections int8 has little left to win.
 MAX_FLOAT_SHARE = 0.25
 _BATCH_TOKENS = 1024
@@ -53,8 +50,8 @@ def choose_ranges(
     text_pairs: bool,
     scratch: Path,
     agreement_of: Agreement,
-    dynamic: bool = False,
-    min_agreement: float = MIN_AGREEMENT,
+    dynamic: bool,
+    min_agreement: float,
 ) -> tuple[dict[str, ActivationRange | None], tuple[str, ...]]:
     """Decide what is int8, and the range of each activation there.
 
@@ -210,7 +207,7 @@ def keep_in_float(
     text_pairs: bool,
     scratch: Path,
     agreement_of: Agreement,
-    min_agreement: float = MIN_AGREEMENT,
+    min_agreement: float,
 ) -> dict[str, ActivationRange | None]:
     """Take projections out of int8, the most harmful first, until int8 agrees well enough.
 

@@ -8,12 +8,12 @@ What is tuned, against a traced graph:
 - a head that reads only the first token has the last layer compute keys and values for all tokens
   but query, attention, output and feed-forward for that one: a sixth of a 6-layer model's work;
 - what depends on the length alone (offsets, biases, rotations) is a slice of a table, and is
-  laid once for all layers that share it (graph_attention.py);
+  laid once for all layers that share it (attention.py);
 - Add + LayerNormalization stay apart: ONNX Runtime's fused SkipLayerNormalization is scalar on
   the CPU (engine.py keeps the runtime from fusing them again);
 - int8 activations use fixed ranges, so a row's score cannot depend on its batch-mates;
 - int8 weights are scaled so that no sum of two products overflows 16 bits: x86 CPUs without VNNI
-  add in pairs there, and saturate without a word (rounding.py).
+  add in pairs there, and saturate without a word (int8.py).
 
 Given `ranges`, the projections named there become int8 (weights per channel and symmetric,
 activations per tensor), and so do the word embeddings (per row, for size); all else stays float.
@@ -43,6 +43,10 @@ from fastformers.export.encoder import (
 from fastformers.export.int8 import ActivationRange, quantize_weight, quantize_words
 from fastformers.inference.onnx_files import weights_path, write_weights
 
+# What decides the bytes of a graph beside its weights. Raise it with every change after which the
+# same model gives another graph: here, in attention.py, in int8.py, or in what reads a model
+# (read_encoder.py, models/architectures). Graphs that `compress --work` kept under another version are laid anew.
+GRAPH_VERSION = 1
 # The first with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
 
@@ -56,7 +60,7 @@ def write_graph(
     observe: bool = False,
     float16: bool = False,
 ) -> tuple[str, ...]:
-    """Write an encoder as an ONNX model, its weights in a file beside it (graph_files.py).
+    """Write an encoder as an ONNX model, its weights in a file beside it (onnx_files.py).
 
     Inputs are `input_ids` (B, T), and `token_type_ids` (B, T) where the model tells text pairs
     apart, both int64; the output is `logits` (B, C): of an embedding model, its vectors.

@@ -3,7 +3,7 @@
     pretrained encoder + labelled texts -> [finetune] -> teacher -> compress -> bundle
 
 Labels come from the file; for a small teacher the encoder is cut to its first layers. With a
-held-out file each epoch is judged and the best one kept. The loop itself is training.py's.
+held-out file each epoch is judged and the best one kept. The loop itself is trainer.py's.
 """
 
 import logging
@@ -37,11 +37,11 @@ from fastformers.models.trainer import (
     PAD_MULTIPLE,
     Epoch,
     EpochEvaluator,
-    TrainingConfig,
     fastest_attention,
     train_model,
     without_attention_dropout,
 )
+from fastformers.models.training_config import FinetuneConfig
 
 logger = logging.getLogger(__name__)
 
@@ -57,34 +57,6 @@ _PROBLEM_TYPES: dict[TaskName, str] = {
     "multi-label-classification": "multi_label_classification",
     "regression": "regression",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """How to fine-tune; the defaults suit a small encoder and ten thousand texts or more."""
-
-    epochs: float = 3.0
-    learning_rate: float = 5e-5
-    batch_rows: int = 16
-    max_length: int = 256  # tokens, special tokens included
-    num_layers: int | None = None  # keep only the first so many encoder layers
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs <= 0 or self.learning_rate <= 0 or self.batch_rows < 1:
-            raise InputError("--epochs, --learning-rate and --batch-rows must be positive")
-        if self.max_length < 8:
-            raise InputError(f"--max-length {self.max_length}: give at least 8 tokens")
-
-    @property
-    def training(self) -> TrainingConfig:
-        """The part that is the same for any training."""
-        return TrainingConfig(
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            batch_rows=self.batch_rows,
-            seed=self.seed,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +94,9 @@ def finetune(
         model_path: Directory of a pretrained Hugging Face encoder, or of a model fine-tuned for
             something else, whose head is then made anew.
         train: Labelled examples; their distinct labels, sorted, become the classes.
-        train_path: Where they come from, for messages.
+        train_path: The file that they come from, for messages.
         output: Directory for the model, readable by `from_pretrained`.
+        config: How to fine-tune.
         on_progress: Called after each step with steps done and in all.
         task: What to train for; None for what the labels look like (`Examples.task`).
         evaluation: Held-out examples that say which epoch was the best; None for the last one.
@@ -135,15 +108,9 @@ def finetune(
             architecture could not be scored afterwards, or more layers are asked for than there
             are.
     """
-    set_seed(config.seed)
+    set_seed(config.training.seed)
     task = task or train.task
-    if task not in TRAINABLE_TASKS:
-        raise InputError(f"{train_path}: no labels to train on; give --label-column")
-    names = class_names_of(train, task) if has_labels(task) else []
-    if has_labels(task) and len(names) < 2:
-        raise InputError(
-            f"{train_path}: only one label ({', '.join(map(repr, names))}); a classifier needs two"
-        )
+    names = _class_names(train, task, train_path)
     targets = encode_targets(train, task, names, train_path)
     _check_encoder(model_path, config.num_layers)
     tokenizer = AutoTokenizer.from_pretrained(model_path)
@@ -152,12 +119,11 @@ def finetune(
     encoded = tokenizer(
         train.texts, train.text_pairs, truncation=True, max_length=config.max_length
     )
-    rows = _Rows(encoded, targets.tolist())
-    questions: _Questions | None = None
+    rows: _Rows | _Questions = _Rows(encoded, targets.tolist())
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
     if task == "multiple-choice":
-        assert train.groups is not None
-        questions = _Questions(rows, train.groups)
+        assert train.groups is not None and isinstance(rows, _Rows)
+        rows = _Questions(rows, train.groups)
         collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
     evaluator: EpochEvaluator | None = None
     if evaluation is not None:
@@ -166,7 +132,7 @@ def finetune(
     with fastest_attention(model, sum(map(len, encoded["input_ids"])) / len(train)):
         best = train_model(
             model,
-            questions or rows,
+            rows,
             collator,
             checkpoints=output / "checkpoints",
             config=config.training,
@@ -177,6 +143,20 @@ def finetune(
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return Finetuned(labels=names, best=best)
+
+
+def _class_names(train: Examples, task: TaskName, path: Path) -> list[str]:
+    """The labels by class index; none for a task without classes."""
+    if task not in TRAINABLE_TASKS:
+        raise InputError(f"{path}: no labels to train on; give --label-column")
+    if not has_labels(task):
+        return []
+    names = class_names_of(train, task)
+    if len(names) < 2:
+        raise InputError(
+            f"{path}: only one label ({', '.join(map(repr, names))}); a classifier needs two"
+        )
+    return names
 
 
 def _measure_of(

@@ -31,35 +31,14 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from fastformers.atomic_file import whole_file
-from fastformers.errors import InputError
 from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import OnProgress, has_fast_bf16
+from fastformers.models.training_config import TrainingConfig
 
 PAD_MULTIPLE = 16
 SAVE_STEPS = 200
 _LONG_ROW = 192  # tokens
 _BEST = "best.pt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How long and how fast to train.
-
-    Attributes:
-        epochs: Passes over the rows.
-        learning_rate: Peak of a schedule that rises for 6% of the steps and then falls to zero.
-        batch_rows: Rows of one step.
-        seed: Of the order of rows and of dropout.
-    """
-
-    epochs: float
-    learning_rate: float
-    batch_rows: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs <= 0 or self.learning_rate <= 0 or self.batch_rows < 1:
-            raise InputError("epochs, learning rate and batch rows must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +93,7 @@ def train_model(
             with the last.
 
     Returns:
-        The best epoch; None without a evaluator.
+        The best epoch; None without an evaluator.
     """
     set_seed(config.seed)
     arguments = TrainingArguments(

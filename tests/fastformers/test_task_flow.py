@@ -1,6 +1,7 @@
 """Every task through the whole offline flow: fine-tune, compress, score what was written."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,21 +16,28 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from fastformers.compression.compress import CompressConfig, compress  # noqa: E402
-from fastformers.compression.distill import DistillConfig  # noqa: E402
-from fastformers.compression.recipe_config import RecipeConfig  # noqa: E402
+from fastformers.compression.compress import compress  # noqa: E402
+from fastformers.compression.recipe_config import (  # noqa: E402
+    CompressConfig,
+    DistillConfig,
+    PruneConfig,
+    QuantizeConfig,
+    RecipeConfig,
+    StudentConfig,
+    TrimConfig,
+)
 from fastformers.compression.student import cut_layers, spread_layers  # noqa: E402
 from fastformers.data.superglue import READERS, load_labelled  # noqa: E402
-from fastformers.models.finetune import FinetuneConfig, finetune  # noqa: E402
+from fastformers.models.finetune import finetune  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import load_model, task_of  # noqa: E402
 from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
-from fastformers.models.trainer import TrainingConfig  # noqa: E402
+from fastformers.models.training_config import FinetuneConfig, TrainingConfig  # noqa: E402
 from jobs.compress import main as compress_main  # noqa: E402
 from jobs.finetune import main as finetune_main  # noqa: E402
 
 WORDS = ("good", "bad", "fast")
-FLOAT32 = RecipeConfig(precision="float32")
+FLOAT32 = RecipeConfig(quantize=QuantizeConfig(precision="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +92,9 @@ def run_flow(
     columns = Columns(**named)
     train = load_labelled(path, columns)
     config = FinetuneConfig(
-        epochs=epochs, max_length=32, batch_rows=8, learning_rate=3e-3, num_layers=num_layers
+        training=TrainingConfig(epochs=epochs, batch_rows=8, learning_rate=3e-3),
+        max_length=32,
+        num_layers=num_layers,
     )
     names = finetune(encoder, train, path, tmp_path / "teacher", config, task=task).labels
     result = compress(
@@ -169,7 +179,9 @@ def test_embeddings(encoder, make_texts, tmp_path, precision):
     )
     texts = make_texts(60)
     file = write(tmp_path / "t.jsonl", [{"text": text} for text in texts])
-    recipe = RecipeConfig(precision=precision, trim_vocabulary=104)
+    recipe = RecipeConfig(
+        quantize=QuantizeConfig(precision=precision), trim=TrimConfig(trim_vocabulary=104)
+    )
     config = config_of(path, file, tmp_path, recipe=recipe)
     bundle = compress(config).bundle
     assert (bundle.task, bundle.metric) == ("embedding", "rank agreement")
@@ -205,11 +217,9 @@ def save_sentence_encoder(encoder, path, **settings):
 
 
 STUDENT = RecipeConfig(
-    student_layers=1,
-    prune_heads=0.5,
-    prune_ffn=0.5,
-    prune_epochs=20,
-    precision="float32",
+    student=StudentConfig(student_layers=1),
+    prune=PruneConfig(prune_heads=0.5, prune_ffn=0.5, prune_epochs=20),
+    quantize=QuantizeConfig(precision="float32"),
     distill=DistillConfig(training=TrainingConfig(epochs=20, learning_rate=3e-3, batch_rows=8)),
 )
 
@@ -276,9 +286,9 @@ def test_what_an_embedding_model_cannot_have_is_refused(encoder, tmp_path):
     paths = {"teacher": path, "train": file, "eval": file, "output": tmp_path / "bundle"}
     with pytest.raises(InputError, match="sentence embeds single texts; leave the pair"):
         compress(CompressConfig(**paths, columns=Columns(text_pair="pair")))
-    for recipe in (RecipeConfig(student_width=16), RecipeConfig(student=encoder)):
+    for student in (StudentConfig(student_width=16), StudentConfig(student=encoder)):
         with pytest.raises(InputError, match="give --student-layers, and no --student or"):
-            compress(CompressConfig(**paths, recipe=recipe))
+            compress(CompressConfig(**paths, recipe=RecipeConfig(student=student)))
 
 
 def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
@@ -288,7 +298,7 @@ def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
         for i, text in enumerate(texts)
     ]
     path = write(tmp_path / "t.jsonl", rows)
-    config = FinetuneConfig(epochs=0.5, max_length=16, batch_rows=16)
+    config = FinetuneConfig(training=replace(FinetuneConfig.training, epochs=0.5), max_length=16)
     before, tasks = encoder, []
     for name, columns in {
         "two": Columns(label="two"),

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -14,13 +13,21 @@ from fastformers.inference.tokenizer import Tokenizer
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from fastformers.compression.compress import CompressConfig, compress  # noqa: E402
-from fastformers.compression.distill import DistillConfig  # noqa: E402
-from fastformers.compression.recipe_config import RecipeConfig  # noqa: E402
+from fastformers.compression.compress import compress  # noqa: E402
+from fastformers.compression.recipe_config import (  # noqa: E402
+    CompressConfig,
+    DistillConfig,
+    PruneConfig,
+    QuantizeConfig,
+    RecipeConfig,
+    StudentConfig,
+    TrimConfig,
+)
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
-from fastformers.models.trainer import TrainingConfig  # noqa: E402
+from fastformers.models.training_config import TrainingConfig  # noqa: E402
 
+FLOAT32 = RecipeConfig(quantize=QuantizeConfig(precision="float32"))
 LABELS = ("negative", "neutral", "positive")
 
 
@@ -67,7 +74,7 @@ def accuracy_of(scorer, path, *, limit=None):
 
 def test_a_compressed_bundle_proves_what_it_says(configure, files):
     seen = []
-    recipe = RecipeConfig(trim_vocabulary=104)
+    recipe = RecipeConfig(trim=TrimConfig(trim_vocabulary=104))
     config = configure(recipe=recipe, max_accuracy_drop=20)
     written = compress(config, on_stage=seen.append).bundle
     bundle = open_bundle(written.path)
@@ -99,7 +106,7 @@ def test_a_compressed_bundle_proves_what_it_says(configure, files):
 def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     configure, files, teacher, tokenizer_json
 ):
-    recipe = RecipeConfig(precision="float32")
+    recipe = FLOAT32
     config = configure(recipe=recipe, columns=Columns(text_pair="pair"), max_length=32)
     bundle = compress(config).bundle
     assert (bundle.text_pairs, bundle.precision, bundle.max_length) == (True, "float32", 32)
@@ -119,7 +126,7 @@ def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
     [("int8-dynamic", ["export", "quantize"]), ("float16", ["export", "float16"])],
 )
 def test_other_precisions_are_measured_and_recorded(configure, files, precision, stages):
-    recipe = RecipeConfig(precision=precision)
+    recipe = RecipeConfig(quantize=QuantizeConfig(precision=precision))
     bundle = compress(configure(recipe=recipe, max_accuracy_drop=20)).bundle
     assert open_bundle(bundle.path).precision == precision
     assert [quality.stage for quality in bundle.stages] == ["teacher", *stages]
@@ -131,14 +138,16 @@ def test_other_precisions_are_measured_and_recorded(configure, files, precision,
 
 def test_what_stays_in_float_is_recorded(configure):
     for target, names in ((0, []), (100, ["layer"])):
-        recipe = RecipeConfig(min_int8_agreement=target)
+        recipe = RecipeConfig(quantize=QuantizeConfig(min_int8_agreement=target))
         bundle = compress(configure(recipe=recipe, max_accuracy_drop=100)).bundle
         kept = open_bundle(bundle.path).provenance["float_projections"]
         assert sorted({name[:5] for name in kept}) == names
 
 
 def test_a_model_that_lost_too_much_is_not_written(configure):
-    config = configure(max_accuracy_drop=0, recipe=RecipeConfig(prune_ffn=0.75, prune_epochs=0))
+    config = configure(
+        max_accuracy_drop=0, recipe=RecipeConfig(prune=PruneConfig(prune_ffn=0.75, prune_epochs=0))
+    )
     with pytest.raises(QualityError, match=r"quantize: .* more than --max-accuracy-drop 0"):
         compress(config)
     assert not config.output.exists()
@@ -146,13 +155,13 @@ def test_a_model_that_lost_too_much_is_not_written(configure):
 
 def test_only_so_many_evaluation_rows_are_used(configure):
     seen = []
-    config = configure(recipe=RecipeConfig(precision="float32"), eval_limit=10)
+    config = configure(recipe=FLOAT32, eval_limit=10)
     compress(config, on_stage=seen.append)
     assert [quality.num_rows for quality in seen] == [10, 10]
 
 
 def test_what_stages_made_is_removed_unless_it_was_asked_for(configure, tmp_path):
-    config = configure(recipe=RecipeConfig(precision="float32"))
+    config = configure(recipe=FLOAT32)
     compress(config)
     assert [path.name for path in config.output.parent.iterdir()] == ["bundle"]
     compress(replace(config, work=tmp_path / "work"))
@@ -165,11 +174,8 @@ TRAINING = TrainingConfig(epochs=2, learning_rate=1e-3, batch_rows=16)
 def test_a_student_is_distilled_pruned_and_quantized(configure, files):
     seen = []
     recipe = RecipeConfig(
-        student_layers=1,
-        prune_heads=0.5,
-        prune_ffn=0.5,
-        prune_rounds=2,
-        prune_epochs=1,
+        student=StudentConfig(student_layers=1),
+        prune=PruneConfig(prune_heads=0.5, prune_ffn=0.5, prune_rounds=2, prune_epochs=1),
         distill=DistillConfig(training=TRAINING),
     )
     config = configure(recipe=recipe, max_accuracy_drop=100, transfer=files / "eval.parquet")
@@ -184,7 +190,9 @@ def test_a_student_is_distilled_pruned_and_quantized(configure, files):
 
 
 def test_a_search_takes_the_cheapest_that_holds_and_trains_nothing_twice(configure, tmp_path):
-    recipe = RecipeConfig(distill=DistillConfig(training=TRAINING), prune_epochs=1)
+    recipe = RecipeConfig(
+        distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=1)
+    )
     config = configure(recipe=recipe, search=True, max_accuracy_drop=100, work=tmp_path / "work")
     found = compress(config)
     names = [candidate.name for candidate in found.candidates]
@@ -215,7 +223,9 @@ def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
         return quality.model_bytes > smallest_allowed
 
     monkeypatch.setattr(search_module.QualityGate, "passes", losing, raising=False)
-    recipe = RecipeConfig(distill=DistillConfig(training=TRAINING), prune_epochs=0)
+    recipe = RecipeConfig(
+        distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=0)
+    )
     smallest_allowed = 0
     whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
     sizes = [candidate.qualities[-1].model_bytes for candidate in whole.candidates]
@@ -247,7 +257,7 @@ def test_without_a_length_the_model_says_how_long_a_text_may_be(
     long_texts = {"text": ["cat " * 200, "dog " * 200], "label": ["neutral", "positive"]}
     pyarrow.parquet.write_table(pa.table(long_texts), tmp_path / "long.parquet")
     long_file = tmp_path / "long.parquet"
-    recipe = RecipeConfig(precision="float32")
+    recipe = FLOAT32
     config = configure(teacher=path, train=long_file, eval=long_file, recipe=recipe)
     bundle = compress(config).bundle
     assert bundle.max_length == 64
@@ -283,7 +293,7 @@ def test_another_label_is_named(configure, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"max_accuracy_drop": -0.5}, "--max-accuracy-drop -0.5: give 0 or more"),
+        ({"max_accuracy_drop": -0.5}, "--max-accuracy-drop -0.5: give at least 0"),
         ({"max_length": 3}, "--max-length 3: give at least 4"),
         ({"eval_limit": 0}, "--eval-limit 0: give at least 1"),
     ],
@@ -291,20 +301,3 @@ def test_another_label_is_named(configure, tmp_path):
 def test_settings_that_make_no_sense_are_refused(configure, changes, message):
     with pytest.raises(InputError, match=message):
         configure(**changes)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"min_int8_agreement": 101}, "--min-int8-agreement 101: give 0 to 100"),
-        ({"min_int8_agreement": -1}, "--min-int8-agreement -1: give 0 to 100"),
-        ({"prune_heads": 1.0}, "--prune-heads 1: give a share from 0 to below 1"),
-        ({"student_layers": 0}, "--student-layers 0: give at least 1"),
-        ({"prune_rounds": 0}, "--prune-rounds 0: give at least 1"),
-        ({"prune_epochs": -1}, "--prune-epochs -1: give 0 or more"),
-        ({"student": Path("x"), "student_layers": 2}, "--student is a model of its own"),
-    ],
-)
-def test_recipes_that_make_no_sense_are_refused(changes, message):
-    with pytest.raises(InputError, match=message):
-        RecipeConfig(**changes)

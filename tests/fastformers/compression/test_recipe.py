@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from fastformers.compression.artifact import ModelArtifact  # noqa: E402
 from fastformers.compression.quality import QualityGate  # noqa: E402
 from fastformers.compression.recipe import Stage, run_recipe  # noqa: E402
+from fastformers.compression.recipe_config import QuantizeConfig, TrimConfig  # noqa: E402
 from fastformers.compression.stages import (  # noqa: E402
     export_stage,
     float16_stage,
@@ -67,8 +68,12 @@ def run(artifact, stages, evaluation, *, max_accuracy_drop=100.0, **options):
     return last, qualities
 
 
-def to_int8():
-    return quantize_stage(dynamic=False, min_agreement=0.99)
+def to_int8(**changes):
+    return quantize_stage(QuantizeConfig(**changes))
+
+
+def trim_to(num_words):
+    return trim_vocabulary_stage(TrimConfig(trim_vocabulary=num_words))
 
 
 def stage(name, change=lambda artifact: artifact, *, requires=None, ensures=None):
@@ -81,7 +86,7 @@ def stage(name, change=lambda artifact: artifact, *, requires=None, ensures=None
     )
 
 
-def fail(*drafts):
+def fail(*artifacts):
     raise FastformersError("no good")
 
 
@@ -96,7 +101,7 @@ def turn_answers_around(artifact):
 def test_quality_is_measured_before_the_first_stage_and_after_each(artifact, evaluation):
     seen = []
     stages = [
-        trim_vocabulary_stage(104),
+        trim_to(104),
         export_stage(),
         to_int8(),
     ]
@@ -139,7 +144,7 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(artifact, evalu
             id="quantize before export",
         ),
         pytest.param(
-            [export_stage(), trim_vocabulary_stage(103)],
+            [export_stage(), trim_to(103)],
             r"stage trim_vocabulary \(after teacher, export\): .* must come before export",
             id="trim after export",
         ),
@@ -150,7 +155,7 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(artifact, evalu
         ),
         pytest.param(
             [
-                trim_vocabulary_stage(104),
+                trim_to(104),
                 export_stage(),
                 to_int8(),
                 to_int8(),
@@ -159,7 +164,7 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(artifact, evalu
             id="quantize twice",
         ),
         pytest.param(
-            [export_stage(), quantize_stage(dynamic=False, min_agreement=0), float16_stage()],
+            [export_stage(), to_int8(min_int8_agreement=0), float16_stage()],
             r"stage float16 \(after teacher, export, quantize\): needs a float graph",
             id="float16 of int8",
         ),
@@ -246,7 +251,7 @@ def test_a_recipe_that_was_interrupted_goes_on_where_it_was(artifact, evaluation
 
         return stage(name, change)
 
-    stages = [trim_vocabulary_stage(90), log("turn"), log("cut"), export_stage()]
+    stages = [trim_to(90), log("turn"), log("cut"), export_stage()]
     with pytest.raises(KeyboardInterrupt):
         run(artifact, stages, evaluation)
     resumed, qualities = run(artifact, stages, evaluation)
@@ -266,12 +271,12 @@ def test_a_graph_kept_without_its_weights_is_laid_again(artifact, evaluation):
     np.testing.assert_array_equal(again.logits(evaluation), expected_NC)
 
 
-def test_a_graph_laid_by_other_code_is_laid_again(artifact, evaluation, monkeypatch):
+def test_a_graph_of_another_version_is_laid_again(artifact, evaluation, monkeypatch):
     from fastformers.compression import stages
 
     first, _ = run(artifact, [export_stage(), to_int8()], evaluation)
     same, _ = run(artifact, [export_stage(), to_int8()], evaluation)
-    monkeypatch.setattr(stages, "_GRAPH_MODULES", ("export/graph",))
+    monkeypatch.setattr(stages, "GRAPH_VERSION", stages.GRAPH_VERSION + 1)
     other, _ = run(artifact, [export_stage(), to_int8()], evaluation)
     assert same.graph == first.graph != other.graph
 
@@ -280,7 +285,7 @@ def test_other_settings_or_another_beginning_are_other_work(artifact, evaluation
     ran = []
     note = stage("note", lambda artifact: ran.append(artifact.model.config.vocab_size) or artifact)
     for max_words in (90, 91, 90):
-        run(artifact, [trim_vocabulary_stage(max_words), note], evaluation)
+        run(artifact, [trim_to(max_words), note], evaluation)
     assert ran == [90, 91]
 
 
@@ -308,7 +313,7 @@ def test_labels_that_the_model_does_not_have_are_named(artifact, evaluation):
 
 def test_a_mistake_of_the_user_inside_a_stage_stays_one(artifact, evaluation):
     with pytest.raises(InputError, match="--trim-vocabulary 9: give at least 85"):
-        run(artifact, [trim_vocabulary_stage(9)], evaluation)
+        run(artifact, [trim_to(9)], evaluation)
 
 
 @pytest.mark.parametrize(
@@ -324,14 +329,14 @@ def test_more_tokens_than_positions_are_refused(
 
 
 def test_a_trimmed_model_has_an_embedding_for_every_token(artifact, evaluation):
-    last, _ = run(artifact, [trim_vocabulary_stage(90), export_stage()], evaluation)
+    last, _ = run(artifact, [trim_to(90), export_stage()], evaluation)
     assert last.model.config.vocab_size == 90
     assert np.isfinite(last.logits(evaluation)).all()
 
 
 def test_a_kept_model_is_a_directory_of_its_own(artifact, evaluation):
     transformers = pytest.importorskip("transformers")
-    last, _ = run(artifact, [trim_vocabulary_stage(90)], evaluation)
+    last, _ = run(artifact, [trim_to(90)], evaluation)
     (directory,) = artifact.work.glob("trim_vocabulary-*/model")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(directory)
     assert (
@@ -343,7 +348,7 @@ def test_a_kept_model_is_a_directory_of_its_own(artifact, evaluation):
     assert [word for row in encoded["input_ids"] for word in row] == expected
 
 
-def test_the_draft_that_went_in_is_not_changed(artifact, evaluation):
+def test_the_artifact_that_went_in_is_not_changed(artifact, evaluation):
     before_NC = artifact.logits(evaluation)
-    run(artifact, [trim_vocabulary_stage(90), export_stage()], evaluation)
+    run(artifact, [trim_to(90), export_stage()], evaluation)
     np.testing.assert_array_equal(artifact.logits(evaluation), before_NC)

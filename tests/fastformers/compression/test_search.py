@@ -6,7 +6,7 @@ pytest.importorskip("torch", reason="the extra compress is not installed")
 
 from fastformers.compression import search as search_module
 from fastformers.compression.recipe_config import RecipeConfig
-from fastformers.compression.search import PRUNING_LADDER, search
+from fastformers.compression.search import PRUNING_SHARES, search
 from fastformers.errors import QualityError
 
 
@@ -16,7 +16,7 @@ def walk(monkeypatch):
 
     def run(holds):
         def evaluate(teacher, config, gate, **options):
-            shape = config.student_layers or 6, config.prune_ffn
+            shape = config.student.student_layers or 6, config.prune.prune_ffn
             return SimpleNamespace(
                 shape=shape,
                 passes=holds(*shape),
@@ -46,7 +46,7 @@ def walk(monkeypatch):
 def test_how_far_pruning_may_go_is_found_by_bisection(walk, most, pruned):
     chosen, tried = walk(lambda layers, ffn: layers >= 4 and ffn <= most)
     assert tried == [(6, 0), (4, 0), (3, 0), *((4, ffn) for ffn in pruned)]
-    held = [ffn for _, ffn in PRUNING_LADDER if ffn <= most]
+    held = [ffn for _, ffn in PRUNING_SHARES if ffn <= most]
     assert chosen == (4, max(held, default=0))
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,18 @@ pytest.importorskip("accelerate")
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
 from fastformers.models import finetune as finetune_module  # noqa: E402
 from fastformers.models import trainer  # noqa: E402
-from fastformers.models.finetune import FinetuneConfig, finetune  # noqa: E402
+from fastformers.models.finetune import finetune  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import class_names, load_model  # noqa: E402
+from fastformers.models.training_config import FinetuneConfig  # noqa: E402
 
-ONE_EPOCH = {"epochs": 1, "max_length": 16, "batch_rows": 8}
+ONE_EPOCH = {"epochs": 1, "batch_rows": 8}
+
+
+def configure(*, max_length=16, num_layers=None, **training):
+    """A config with other settings of the training."""
+    training = replace(FinetuneConfig.training, **training)
+    return FinetuneConfig(training=training, max_length=max_length, num_layers=num_layers)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,7 @@ def accuracy_of(path, examples):
 
 
 def test_a_trivial_task_is_learned_by_the_first_layer(encoder, train, tmp_path):
-    config = FinetuneConfig(epochs=20, learning_rate=3e-3, max_length=16, num_layers=1)
+    config = configure(epochs=20, learning_rate=3e-3, num_layers=1)
     names = finetune(encoder, train, tmp_path / "train.csv", tmp_path / "teacher", config).labels
     assert names == ["bright", "dull"]
     model = load_model(tmp_path / "teacher")
@@ -75,7 +83,7 @@ def test_the_layers_kept_are_the_first_ones_as_they_were(
         "ModernBert": {"pad_token_id": 0},
     }
     path = save_teacher(tmp_path / "classifier", architecture, **shapes.get(architecture, {}))
-    config = FinetuneConfig(**ONE_EPOCH, num_layers=1, learning_rate=1e-12)
+    config = configure(**ONE_EPOCH, num_layers=1, learning_rate=1e-12)
     finetune(path, train, tmp_path / "train.csv", tmp_path / "teacher", config)
     before = load_model(path).get_submodule(layers)
     after = load_model(tmp_path / "teacher").get_submodule(layers)
@@ -101,7 +109,7 @@ def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
 
     def run(name):
         rows_read.clear()
-        config = FinetuneConfig(**ONE_EPOCH, learning_rate=1e-3)
+        config = configure(**ONE_EPOCH, learning_rate=1e-3)
         finetune(encoder, train, tmp_path / "train.csv", tmp_path / name, config)
         return load_model(tmp_path / name).state_dict()
 
@@ -139,7 +147,7 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_
         train,
         tmp_path / "train.csv",
         tmp_path / "teacher",
-        FinetuneConfig(epochs=3, learning_rate=5e-3, max_length=16),
+        configure(epochs=3, learning_rate=5e-3),
         evaluation=held_out,
         on_epoch=epochs.append,
     )
@@ -163,7 +171,7 @@ def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monke
         return 1 / len(seen)
 
     def run(name):
-        config = FinetuneConfig(epochs=2, learning_rate=1e-3, max_length=16, batch_rows=8)
+        config = configure(epochs=2, learning_rate=1e-3, batch_rows=8)
         held_out = train.take(range(40))
         finetuned = finetune(
             encoder, train, tmp_path / "t.csv", tmp_path / name, config, evaluation=held_out
@@ -183,7 +191,7 @@ def test_a_training_that_ended_unjudged_can_be_judged_afterwards(
     encoder, train, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(trainer, "SAVE_STEPS", 1)  # so that its last step is kept
-    config = FinetuneConfig(epochs=2, learning_rate=1e-3, max_length=16, batch_rows=8)
+    config = configure(epochs=2, learning_rate=1e-3, batch_rows=8)
 
     def run(evaluation):
         finetuned = finetune(
@@ -206,7 +214,7 @@ def test_a_label_that_was_not_trained_on_is_found_before_training(encoder, train
             train,
             tmp_path / "train.csv",
             tmp_path / "out",
-            FinetuneConfig(**ONE_EPOCH),
+            configure(**ONE_EPOCH),
             evaluation=held_out,
             eval_path=tmp_path / "held-out.csv",
         )
@@ -218,7 +226,7 @@ def test_pairs_and_whole_number_labels_are_learned_from(encoder, train, tmp_path
         texts=["the cat"] * 96, text_pairs=train.texts, labels=[row % 3 for row in range(96)]
     )
     names = finetune(
-        encoder, pairs, tmp_path / "train.csv", tmp_path / "teacher", FinetuneConfig(**ONE_EPOCH)
+        encoder, pairs, tmp_path / "train.csv", tmp_path / "teacher", configure(**ONE_EPOCH)
     ).labels
     assert names == ["0", "1", "2"]
     assert load_model(tmp_path / "teacher").config.num_labels == 3
@@ -227,19 +235,18 @@ def test_pairs_and_whole_number_labels_are_learned_from(encoder, train, tmp_path
 def test_one_label_is_not_enough(encoder, train, tmp_path):
     same = Examples(texts=train.texts, text_pairs=None, labels=["dull"] * 96)
     with pytest.raises(InputError, match=r"train\.csv: only one label \('dull'\)"):
-        finetune(encoder, same, tmp_path / "train.csv", tmp_path / "out", FinetuneConfig())
+        finetune(encoder, same, tmp_path / "train.csv", tmp_path / "out", configure())
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("num_layers", [0, 3])
-def test_more_layers_than_there_are_and_none_are_refused(encoder, train, tmp_path, num_layers):
-    with pytest.raises(InputError, match=f"--num-layers {num_layers}"):
+def test_more_layers_than_there_are_are_refused(encoder, train, tmp_path):
+    with pytest.raises(InputError, match="--num-layers 3: give 1 to 2"):
         finetune(
             encoder,
             train,
             tmp_path / "train.csv",
             tmp_path / "out",
-            FinetuneConfig(**ONE_EPOCH, num_layers=num_layers),
+            configure(**ONE_EPOCH, num_layers=3),
         )
 
 
@@ -251,10 +258,15 @@ def test_an_architecture_that_could_not_be_scored_is_refused(save_teacher, train
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"epochs": 0}, {"learning_rate": 0}, {"batch_rows": 0}, {"max_length": 7}],
-    ids=str,
+    ("settings", "message"),
+    [
+        ({"epochs": 0.0}, "--epochs 0: give more than 0"),
+        ({"learning_rate": -0.1}, "--learning-rate -0.1: give more than 0"),
+        ({"batch_rows": 0}, "--batch-rows 0: give at least 1"),
+        ({"max_length": 7}, "--max-length 7: give at least 8"),
+        ({"num_layers": 0}, "--num-layers 0: give at least 1"),
+    ],
 )
-def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(InputError, match=r"must be positive|give at least 8 tokens"):
-        FinetuneConfig(**settings)
+def test_settings_that_make_no_sense_are_refused_by_their_flag(settings, message):
+    with pytest.raises(InputError, match=message):
+        configure(**settings)

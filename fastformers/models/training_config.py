@@ -1,0 +1,50 @@
+"""How a model is trained and fine-tuned: plain values, checked as they are set.
+
+    flags -> [training_config] -> trainer, finetune
+
+Imports no torch, so that a command can show its flags without loading it.
+"""
+
+from dataclasses import dataclass, field
+
+from fastformers.options import check_at_least, check_option, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long and how fast to train; what each field means stands beside it."""
+
+    epochs: float = field(metadata=option("passes over the training rows"))
+    learning_rate: float = field(
+        metadata=option("peak of a rate that rises for 6% of the steps, then falls to zero")
+    )
+    batch_rows: int = field(default=32, metadata=option("rows of one training step"))
+    seed: int = field(default=0, metadata=option("seed of the order of rows and of dropout"))
+
+    def __post_init__(self) -> None:
+        check_option(self, "epochs", self.epochs > 0, "more than 0")
+        check_option(self, "learning_rate", self.learning_rate > 0, "more than 0")
+        check_at_least(self, 1, "batch_rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How to fine-tune; the defaults suit a small encoder and ten thousand texts or more.
+
+    Attributes:
+        training: How long and how fast to train.
+    """
+
+    training: TrainingConfig = field(
+        default=TrainingConfig(epochs=3.0, learning_rate=5e-5, batch_rows=16)
+    )
+    max_length: int = field(
+        default=256, metadata=option("tokens to truncate to, special tokens included")
+    )
+    num_layers: int | None = field(
+        default=None, metadata=option("number of encoder layers to keep, the first ones")
+    )
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 8, "max_length")
+        check_at_least(self, 1, "num_layers")

@@ -1,0 +1,80 @@
+"""Declare a setting once: the field of a config is also the flag of a command.
+
+    field of a frozen config -> [options] -> flag, type, default and help of a command
+
+A field's name is its flag's (`prune_rounds` is `--prune-rounds`); its type and default are the
+flag's too, and its meaning is the flag's help. What a config refuses is refused by the flag's name,
+whoever made the config. This module knows nothing of argparse or of any command.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastformers.errors import InputError
+
+_KEY = "option"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What a flag needs to be known beside its field's name, type and default.
+
+    Attributes:
+        meaning: One phrase with the unit, without the default.
+        metavar: Name of the value in a command's help; None for the field's name.
+        none_word: Word that stands for None on the command line; None if only leaving the flag out
+            gives None.
+    """
+
+    meaning: str
+    metavar: str | None = None
+    none_word: str | None = None
+
+
+def option(
+    meaning: str, *, metavar: str | None = None, none_word: str | None = None
+) -> dict[str, Option]:
+    """Metadata of a dataclass field that is a flag too; arguments as for `Option`."""
+    return {_KEY: Option(meaning=meaning, metavar=metavar, none_word=none_word)}
+
+
+def option_of(metadata: Mapping[Any, Any]) -> Option | None:
+    """What `option` said of a field; None for a field that is no flag."""
+    found = metadata.get(_KEY)
+    assert found is None or isinstance(found, Option)
+    return found
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def check_option(config: object, name: str, is_valid: bool, need: str) -> None:
+    """Refuse the value of one field.
+
+    Args:
+        config: The config that is being made.
+        name: Name of the field.
+        is_valid: Whether its value can be used.
+        need: What to give in its place.
+
+    Raises:
+        InputError: The value is not valid; names the flag and the value.
+    """
+    if not is_valid:
+        value = getattr(config, name)
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        raise InputError(f"{flag_of(name)} {shown}: give {need}")
+
+
+def check_at_least(config: object, least: float, *names: str) -> None:
+    """Refuse the values of fields below a bound; None passes.
+
+    Raises:
+        InputError: A value is too small; names the flag and the value.
+    """
+    for name in names:
+        value = getattr(config, name)
+        check_option(config, name, value is None or value >= least, f"at least {least:g}")

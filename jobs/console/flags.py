@@ -1,0 +1,112 @@
+"""Make a command's flags from the fields of a config, and the config from what they were given.
+
+    config class -> [flags] -> argparse -> [flags] -> config
+
+Which fields are flags, and what they mean, stands at the fields (fastformers/options.py).
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fastformers.options import Option, flag_of, option_of
+
+C = TypeVar("C")
+
+
+def add_config_arguments(parser: argparse._ActionsContainer, config: type | object) -> None:
+    """Add one flag for each field that was declared with `options.option`.
+
+    Args:
+        parser: Parser or group of arguments.
+        config: Config class; or a config, whose values then are the defaults. The fields of a
+            config inside it are not added: add them by a call of their own.
+    """
+    config_class = config if isinstance(config, type) else type(config)
+    hints = get_type_hints(config_class)
+    for field in fields(config_class):
+        option = option_of(field.metadata)
+        if option is not None:
+            default = getattr(config, field.name, MISSING)
+            _add_flag(parser, field.name, hints[field.name], default, option)
+
+
+def read_config(config_class: type[C], options: argparse.Namespace, **given: object) -> C:
+    """Make a config, and the configs inside it, from the flags of `add_config_arguments`.
+
+    Args:
+        config_class: The config to make.
+        options: The parsed arguments.
+        given: Values of fields that are no flags.
+
+    Raises:
+        InputError: A value cannot be used; names its flag.
+    """
+    values = dict(given)
+    for field in fields(config_class):  # type: ignore[arg-type]
+        inner = getattr(config_class, field.name, MISSING)
+        if field.name in given:
+            continue
+        if option_of(field.metadata) is not None:
+            values[field.name] = getattr(options, field.name)
+        elif is_dataclass(inner) and not isinstance(inner, type):
+            values[field.name] = read_config(type(inner), options)
+    return config_class(**values)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list of names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _add_flag(
+    parser: argparse._ActionsContainer, name: str, hint: Any, default: object, option: Option
+) -> None:
+    meaning = option.meaning
+    if not any(default is unshown for unshown in (MISSING, None, False, ())):
+        meaning += f" ({default:g})" if isinstance(default, float) else f" ({default})"
+    meaning = meaning.replace("%", "%%")
+    if hint is bool:
+        parser.add_argument(flag_of(name), action="store_true", help=meaning)
+        return
+    value_type = _without_none(hint)
+    is_choice = get_origin(value_type) is Literal
+    parser.add_argument(
+        flag_of(name),
+        type=str if is_choice else _parser_of(value_type, option.none_word),
+        choices=get_args(value_type) if is_choice else None,
+        required=default is MISSING,
+        default=None if default is MISSING else default,
+        metavar=option.metavar,
+        help=meaning,
+    )
+
+
+def _without_none(hint: Any) -> Any:
+    """The type of a value that may be None otherwise."""
+    if get_origin(hint) in (Union, UnionType):
+        (hint,) = (part for part in get_args(hint) if part is not type(None))
+    return hint
+
+
+def _parser_of(value_type: Any, none_word: str | None) -> Callable[[str], Any]:
+    if get_origin(value_type) is tuple:
+        return split_names
+    if none_word is None:
+        parse: Callable[[str], Any] = value_type
+        return parse
+
+    def parse_or_none(text: str) -> Any:
+        if text == none_word:
+            return None
+        try:
+            return value_type(text)
+        except ValueError:
+            kind = "a number" if value_type in (int, float) else f"a {value_type.__name__}"
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is neither {kind} nor {none_word}"
+            ) from None
+
+    return parse_or_none

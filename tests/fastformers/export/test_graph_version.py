@@ -1,0 +1,184 @@
+"""A change of what graphs hold comes with another `GRAPH_VERSION`.
+
+The version is part of the name of each graph that `compress --work` keeps. If a test here fails
+after a change of the exporter, raise it, and put it and the new digests in `VERSION` and `DIGESTS`.
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from fastformers.export.encoder import (
+    EmbeddingHead,
+    EncoderWeights,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+    RelativePositions,
+)
+from fastformers.export.graph import GRAPH_VERSION, write_graph
+from fastformers.export.int8 import ActivationRange
+
+VERSION = 1
+# Digests of that version's graphs.
+DIGESTS = {
+    "float": "c2e7f802a15f25d89be517980ec8b580227c87458b00035523c184b8043a48dd",
+    "float pairs": "260ddab7e1bb7a8641026882b83dcb944a31e493d287901f5ce31c0185850d51",
+    "float16": "502ecf188cdd855215ec0ba07a17d92d72823227f56e3c86253f13c520ee373d",
+    "int8": "b5d32d0d188d02a357e694abdd5f61e27f3f6faaa4d647702083e62061a556f6",
+    "int8-dynamic": "30e6a4b1f54b25925182c3d84fe81239e70842fa11602ebdf8fe142f48ad56e3",
+    "relative positions": "dc30438961ddf38611fb2ed3ca6816c26fd1a0f2b20b1ad23888a4a008d29133",
+    "rotary positions": "3cb2c8ac0d5807e27c3461db7244c5646dd615cd56eff2fb68a769e5544b52fb",
+    "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
+}
+MAX_LENGTH, WIDTH, VOCABULARY = 16, 8, 40
+
+
+def make_encoder(**changes):
+    """Two layers of two heads: weights by a generator whose numbers NumPy promises to keep."""
+    random = np.random.RandomState(0)
+
+    def floats(*shape):
+        return (random.random_sample(shape) - 0.5).astype(np.float32)
+
+    def linear(inputs, outputs):
+        return Linear(weight=floats(inputs, outputs), bias=floats(outputs))
+
+    def norm():
+        return Norm(weight=floats(WIDTH), bias=floats(WIDTH), epsilon=1e-12)
+
+    def layer():
+        return Layer(
+            num_heads=2,
+            query=linear(WIDTH, WIDTH),
+            key=linear(WIDTH, WIDTH),
+            value=linear(WIDTH, WIDTH),
+            output=linear(WIDTH, WIDTH),
+            attention_norm=norm(),
+            up=linear(WIDTH, 2 * WIDTH),
+            down=linear(2 * WIDTH, WIDTH),
+            ffn_norm=norm(),
+        )
+
+    encoder = EncoderWeights(
+        max_length=MAX_LENGTH,
+        token_embeddings_VE=floats(VOCABULARY, WIDTH),
+        position_embeddings_PE=floats(MAX_LENGTH, WIDTH),
+        token_types_KE=floats(2, WIDTH),
+        embedding_norm=norm(),
+        projection=None,
+        activation="gelu",
+        layers=(layer(), layer()),
+        head=Head(hidden=linear(WIDTH, WIDTH), activation="tanh", output=linear(WIDTH, 3)),
+    )
+    return replace(encoder, **changes)
+
+
+def change_layers(encoder, **changes):
+    return replace(encoder, layers=tuple(replace(layer, **changes) for layer in encoder.layers))
+
+
+def make_relative():
+    """DeBERTa's way, with MPNet's bias beside it."""
+    random = np.random.RandomState(1)
+    offsets_O = np.arange(-MAX_LENGTH, MAX_LENGTH + 1)
+    table_RW = (random.random_sample((9, WIDTH)) - 0.5).astype(np.float32)
+    return change_layers(
+        make_encoder(position_embeddings_PE=None),
+        bias_HO=(random.random_sample((2, len(offsets_O))) - 0.5).astype(np.float32),
+        relative=RelativePositions(
+            rows_O=np.clip(offsets_O + 4, 0, 8), keys_RW=table_RW, queries_RW=-table_RW
+        ),
+    )
+
+
+def make_rotary():
+    """ModernBERT's way; every part that a layer may have or lack."""
+    encoder = make_encoder(position_embeddings_PE=None, pooling="mean")
+    first = encoder.layers[0]
+    return change_layers(
+        replace(encoder, final_norm=encoder.embedding_norm),
+        norm_first=True,
+        gate=first.up,
+        rotary_frequencies=np.array([1, 0.25], np.float32),
+    )
+
+
+def make_embedding_model():
+    head = EmbeddingHead(projection=None, activation=None, normalize=True)
+    return make_encoder(pooling="mean", head=head)
+
+
+def make_ranges(names, *, fixed):
+    return {name: ActivationRange(low=-2.0, high=6.0) if fixed else None for name in names}
+
+
+def write_variant(variant, path):
+    """Write one of the graphs whose digests are kept."""
+    encoder = make_encoder()
+    match variant:
+        case "float":
+            write_graph(encoder, path, text_pairs=False)
+        case "float pairs":
+            write_graph(encoder, path, text_pairs=True)
+        case "relative positions":
+            write_graph(make_relative(), path, text_pairs=False)
+        case "rotary positions":
+            write_graph(make_rotary(), path, text_pairs=False)
+        case "embedding model":
+            write_graph(make_embedding_model(), path, text_pairs=False)
+        case "float16":
+            write_graph(encoder, path, text_pairs=False, float16=True)
+        case "int8" | "int8-dynamic":
+            names = write_graph(encoder, path, text_pairs=True)
+            ranges = make_ranges(names[:-1], fixed=variant == "int8")  # one stays in float
+            write_graph(encoder, path, text_pairs=True, ranges=ranges)
+
+
+def digest_graph(path):
+    """SHA-256 of what a graph means, however another version of onnx lays it in its file."""
+    model = onnx.load(path)
+    graph = model.graph
+    parts = [
+        model.ir_version,
+        sorted((opset.domain, opset.version) for opset in model.opset_import),
+        [describe_value(value) for value in (*graph.input, *graph.output)],
+        [describe_node(node) for node in graph.node],
+        [describe_tensor(tensor) for tensor in graph.initializer],
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def describe_value(value):
+    tensor = value.type.tensor_type
+    shape = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+    return [value.name, tensor.elem_type, shape]
+
+
+def describe_node(node):
+    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    names = [list(node.input), list(node.output)]
+    return [node.domain, node.op_type, *names, sorted(attributes.items())]
+
+
+def describe_tensor(tensor):
+    array = onnx.numpy_helper.to_array(tensor)
+    if tensor.name.startswith(("cos", "sin")):  # their last bit differs between processors
+        array = np.rint(array * 1e4).astype(np.int32)
+    content = array.astype(array.dtype.newbyteorder("<")).tobytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return [tensor.name, tensor.data_type, list(array.shape), digest]
+
+
+@pytest.mark.parametrize("variant", DIGESTS)
+def test_another_graph_has_another_version(tmp_path, variant):
+    assert GRAPH_VERSION == VERSION, "put this version and its digests in this file"
+    write_variant(variant, tmp_path / "model.onnx")
+    assert digest_graph(tmp_path / "model.onnx") == DIGESTS[variant], (
+        "the same weights give another graph: raise GRAPH_VERSION in fastformers/export/graph.py"
+    )

@@ -1,0 +1,98 @@
+"""Flags that are made from a config, and the config that is made from flags."""
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from fastformers.errors import InputError
+from fastformers.options import check_at_least, option
+from jobs.console.flags import add_config_arguments, read_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    num_rounds: int = field(default=2, metadata=option("rounds of all"))
+    rate: float = field(default=1e-3, metadata=option("share (100% is 1) a round"))
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "num_rounds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    path: Path = field(metadata=option("what to read"))
+    kind: Literal["long", "short"] = field(default="long", metadata=option("how long"))
+    is_dry: bool = field(default=False, metadata=option("do nothing"))
+    names: tuple[str, ...] = field(default=(), metadata=option("of columns", metavar="A,B"))
+    cores: int | None = field(default=1, metadata=option("cores of each", none_word="auto"))
+    limit: int | None = field(default=None, metadata=option("only the first rows", metavar="ROWS"))
+    hidden: int = 7
+    inner: Inner = field(default=Inner(num_rounds=5))
+
+
+def make_parser():
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser, Outer)
+    add_config_arguments(parser, Outer.inner)
+    return parser
+
+
+def read(*arguments, **given):
+    return read_config(Outer, make_parser().parse_args(list(arguments)), **given)
+
+
+def test_without_flags_the_config_is_the_default_one():
+    assert read("--path", "a") == Outer(path=Path("a"))
+
+
+def test_each_field_is_a_flag_of_its_name_and_type():
+    flags = ["--path", "a", "--kind", "short", "--is-dry", "--names", "x, y", "--cores", "auto"]
+    flags += ["--limit", "9", "--num-rounds", "3", "--rate", "0.5"]
+    assert read(*flags, hidden=8) == Outer(
+        path=Path("a"),
+        kind="short",
+        is_dry=True,
+        names=("x", "y"),
+        cores=None,
+        limit=9,
+        hidden=8,
+        inner=Inner(num_rounds=3, rate=0.5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--path"),
+        (["--path", "a", "--kind", "huge"], "invalid choice: 'huge'"),
+        (["--path", "a", "--cores", "some"], "'some' is neither a number nor auto"),
+        (["--path", "a", "--hidden", "1"], "unrecognized arguments: --hidden 1"),
+    ],
+)
+def test_what_a_field_cannot_be_is_refused(capsys, flags, message):
+    with pytest.raises(SystemExit):
+        read(*flags)
+    assert message in capsys.readouterr().err
+
+
+def test_a_value_that_makes_no_sense_is_refused_by_its_flag():
+    with pytest.raises(InputError, match="--num-rounds 0: give at least 1"):
+        read("--path", "a", "--num-rounds", "0")
+
+
+def test_help_has_the_meaning_and_the_default_of_every_flag():
+    text = " ".join(make_parser().format_help().split())
+    for line in (
+        "--path PATH what to read",
+        "--kind {long,short} how long (long)",
+        "--is-dry do nothing",
+        "--names A,B of columns",
+        "--cores CORES cores of each (1)",
+        "--limit ROWS only the first rows",
+        "--num-rounds NUM_ROUNDS rounds of all (5)",
+        "--rate RATE share (100% is 1) a round (0.001)",
+    ):
+        assert line in text
