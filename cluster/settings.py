@@ -5,36 +5,37 @@
 What is read decides predictions and is part of a run's identity; who does the work is not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastformers.errors import InputError
+from fastformers.options import check_at_least, check_option, option
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSettings:
-    """What of a corpus is read, and how it is cut.
+    """What of a corpus is read, and how it is cut."""
 
-    Attributes:
-        text_column: Column with the text.
-        text_pair_column: Column with the second text of a pair, or None.
-        keep_columns: Columns to pass through to the predictions.
-        limit: Rows to take from the start of the corpus, or None for all.
-        shard_seconds: Predicted seconds of a shard on one core; None to choose by corpus size.
-        skip_unreadable_files: Leave out files that cannot be read.
-    """
-
-    text_column: str = "text"
-    text_pair_column: str | None = None
-    keep_columns: tuple[str, ...] = ()
-    limit: int | None = None
-    shard_seconds: float | None = None
-    skip_unreadable_files: bool = False
+    text_column: str = field(default="text", metadata=option("column with the text"))
+    text_pair_column: str | None = field(
+        default=None, metadata=option("column with the second text, where the bundle reads pairs")
+    )
+    keep_columns: tuple[str, ...] = field(
+        default=(), metadata=option("columns to pass through to the predictions", metavar="A,B")
+    )
+    limit: int | None = field(
+        default=None, metadata=option("only the first rows of the corpus", metavar="ROWS")
+    )
+    shard_seconds: float | None = field(
+        default=None, metadata=option("predicted core-seconds of a shard (by corpus size, 2-20)")
+    )
+    skip_unreadable_files: bool = field(
+        default=False, metadata=option("leave out files that cannot be opened, and go on")
+    )
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"--limit {self.limit}: give at least 1")
-        if self.shard_seconds is not None and self.shard_seconds <= 0:
-            raise InputError(f"--shard-seconds {self.shard_seconds:g}: give more than 0")
+        check_at_least(self, 1, "limit")
+        is_positive = self.shard_seconds is None or self.shard_seconds > 0
+        check_option(self, "shard_seconds", is_positive, "more than 0")
         if len(set(self.keep_columns)) < len(self.keep_columns):
             raise InputError("--keep-columns names a column twice")
 
@@ -44,19 +45,23 @@ class ActorSettings:
     """Who does the work; none of this changes a prediction.
 
     Attributes:
-        num_actors: Over all nodes; None for as many as fit.
-        cores_per_actor: Physical cores of each; None to measure which split is fastest.
-        oversubscribe: Allow actors to share cores.
-        address: Of a Ray cluster; None for RAY_ADDRESS, or a new one on this machine.
-        timeout_s: Seconds that one shard may take; None for 30 times the prediction.
+        cores_per_actor: Physical cores of each; None to measure which split is fastest. Its flag is
+            made by hand, because not every command can measure.
     """
 
-    num_actors: int | None = None
+    num_actors: int | None = field(
+        default=None, metadata=option("actors over all nodes (as many as fit)")
+    )
     cores_per_actor: int | None = 1
-    oversubscribe: bool = False
-    address: str | None = None
-    timeout_s: float | None = None
+    oversubscribe: bool = field(default=False, metadata=option("let actors share cores"))
+    address: str | None = field(
+        default=None, metadata=option("address of a Ray cluster (RAY_ADDRESS, or a local one)")
+    )
+    timeout_s: float | None = field(
+        default=None,
+        metadata=option("seconds that a shard may take (30 times its prediction, at least 300)"),
+    )
 
     def __post_init__(self) -> None:
-        if self.timeout_s is not None and self.timeout_s <= 0:
-            raise InputError(f"--timeout-s {self.timeout_s:g}: give more than 0")
+        is_positive = self.timeout_s is None or self.timeout_s > 0
+        check_option(self, "timeout_s", is_positive, "more than 0")

@@ -23,20 +23,15 @@ class Option:
     Attributes:
         meaning: One phrase with the unit, without the default.
         metavar: Name of the value in a command's help; None for the field's name.
-        none_word: Word that stands for None on the command line; None if only leaving the flag out
-            gives None.
     """
 
     meaning: str
     metavar: str | None = None
-    none_word: str | None = None
 
 
-def option(
-    meaning: str, *, metavar: str | None = None, none_word: str | None = None
-) -> dict[str, Option]:
+def option(meaning: str, *, metavar: str | None = None) -> dict[str, Option]:
     """Metadata of a dataclass field that is a flag too; arguments as for `Option`."""
-    return {_KEY: Option(meaning=meaning, metavar=metavar, none_word=none_word)}
+    return {_KEY: Option(meaning=meaning, metavar=metavar)}
 
 
 def option_of(metadata: Mapping[Any, Any]) -> Option | None:

@@ -64,12 +64,12 @@ from jobs.benchmarks.tables import (
 from jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
-    columns,
     corpus_settings,
     price_of,
 )
 from jobs.console.calibrate import calibrate, check_own_type
 from jobs.console.execute import execute
+from jobs.console.flags import split_names
 from jobs.console.output import console, run
 
 PARTS = ("engines", "operators", "job", "peers")
@@ -91,11 +91,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="random weights of the paper's shape, in place of a bundle",
     )
     parser.add_argument(
-        "--parts", type=columns, default=PARTS, metavar="A,B", help=f"of {','.join(PARTS)} (all)"
+        "--parts",
+        type=split_names,
+        default=PARTS,
+        metavar="A,B",
+        help=f"of {','.join(PARTS)} (all)",
     )
     parser.add_argument(
         "--peers",
-        type=columns,
+        type=split_names,
         default=(),
         metavar="A,B",
         help=f"of {','.join(JOB_BASELINES)}, or all (none: they are slow)",

@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        config = read_config(CompressConfig, options, columns=labelled_columns(options))
         from fastformers.compression.compress import compress
 
-        config = read_config(CompressConfig, options, columns=labelled_columns(options))
         with show_progress() as on_progress:
             result = compress(
                 config,

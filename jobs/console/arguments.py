@@ -7,6 +7,7 @@ from cluster.execution.topology import discover_topology
 from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
 from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.examples import Columns
+from jobs.console.flags import add_config_arguments, read_config, split_names
 
 
 def add_example_arguments(parser: argparse._ActionsContainer) -> None:
@@ -15,7 +16,7 @@ def add_example_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
     parser.add_argument(
         "--choice-columns",
-        type=columns,
+        type=split_names,
         default=(),
         metavar="A,B",
         help="second texts of which one is right (multiple choice)",
@@ -29,10 +30,8 @@ def add_example_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def labelled_columns(options: argparse.Namespace) -> "Columns":
+def labelled_columns(options: argparse.Namespace) -> Columns:
     """What `add_example_arguments` was told."""
-    from fastformers.data.examples import Columns
-
     return Columns(
         text=options.text_column,
         text_pair=options.text_pair_column,
@@ -40,11 +39,6 @@ def labelled_columns(options: argparse.Namespace) -> "Columns":
         choices=options.choice_columns,
         superglue=options.superglue,
     )
-
-
-def columns(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list of column names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def add_corpus_arguments(
@@ -59,21 +53,7 @@ def add_corpus_arguments(
         "--bundle", type=Path, required=needs_bundle, help="directory of the bundle"
     )
     parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
-    parser.add_argument("--text-column", default="text")
-    parser.add_argument("--text-pair-column", help="second text, where the bundle reads pairs")
-    parser.add_argument(
-        "--keep-columns", type=columns, default=(), metavar="A,B", help="passed to the predictions"
-    )
-    parser.add_argument("--limit", type=int, metavar="ROWS", help="only the first rows")
-    parser.add_argument(
-        "--shard-seconds", type=float, help="predicted core-seconds a shard (by corpus size, 2-20)"
-    )
-    parser.add_argument(
-        "--skip-unreadable-files",
-        action="store_true",
-        help="leave out files that cannot be opened, and go on",
-    )
-    parser.add_argument("--num-actors", type=int, help="over all nodes (as many as fit)")
+    add_config_arguments(parser, CorpusSettings)
     parser.add_argument(
         "--cores-per-actor",
         type=_cores,
@@ -88,38 +68,19 @@ def add_corpus_arguments(
             default="onnxruntime",
             help="what runs the model (onnxruntime); auto measures which is faster",
         )
-    parser.add_argument("--oversubscribe", action="store_true", help="let actors share cores")
-    parser.add_argument("--address", help="of a Ray cluster (RAY_ADDRESS, or a local one)")
-    parser.add_argument(
-        "--timeout-s",
-        type=float,
-        help="limit for a shard (30 times its prediction, at least 300)",
-    )
+    add_config_arguments(parser, ActorSettings)
     parser.add_argument("--usd-per-hour", type=float, help="price of one machine")
     parser.add_argument("--instance-type", help="take the price from the built-in table")
 
 
 def corpus_settings(options: argparse.Namespace) -> CorpusSettings:
     """What to read, from the command line."""
-    return CorpusSettings(
-        text_column=options.text_column,
-        text_pair_column=options.text_pair_column,
-        keep_columns=options.keep_columns,
-        limit=options.limit,
-        shard_seconds=options.shard_seconds,
-        skip_unreadable_files=options.skip_unreadable_files,
-    )
+    return read_config(CorpusSettings, options)
 
 
 def actor_settings(options: argparse.Namespace) -> ActorSettings:
     """Who works, from the command line."""
-    return ActorSettings(
-        num_actors=options.num_actors,
-        cores_per_actor=options.cores_per_actor,
-        oversubscribe=options.oversubscribe,
-        address=options.address,
-        timeout_s=options.timeout_s,
-    )
+    return read_config(ActorSettings, options, cores_per_actor=options.cores_per_actor)
 
 
 def price_of(options: argparse.Namespace) -> HourlyPrice:

@@ -75,7 +75,7 @@ def _add_flag(
     is_choice = get_origin(value_type) is Literal
     parser.add_argument(
         flag_of(name),
-        type=str if is_choice else _parser_of(value_type, option.none_word),
+        type=_parser_of(value_type),
         choices=get_args(value_type) if is_choice else None,
         required=default is MISSING,
         default=None if default is MISSING else default,
@@ -91,22 +91,8 @@ def _without_none(hint: Any) -> Any:
     return hint
 
 
-def _parser_of(value_type: Any, none_word: str | None) -> Callable[[str], Any]:
-    if get_origin(value_type) is tuple:
-        return split_names
-    if none_word is None:
-        parse: Callable[[str], Any] = value_type
-        return parse
-
-    def parse_or_none(text: str) -> Any:
-        if text == none_word:
-            return None
-        try:
-            return value_type(text)
-        except ValueError:
-            kind = "a number" if value_type in (int, float) else f"a {value_type.__name__}"
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is neither {kind} nor {none_word}"
-            ) from None
-
-    return parse_or_none
+def _parser_of(value_type: Any) -> Callable[[str], Any]:
+    """What turns the text of a flag into a value."""
+    parsers: dict[Any, Callable[[str], Any]] = {tuple: split_names, Literal: str}
+    parse: Callable[[str], Any] = parsers.get(get_origin(value_type), value_type)
+    return parse

@@ -203,6 +203,28 @@ def test_label_set_that_does_not_match_the_model(capsys, tmp_path, bundle, token
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--search",), "--max-accuracy-drop"),
+        (("--search", "--max-accuracy-drop", "1", "--student-layers", "4"), "--student-layers 4"),
+        (("--search", "--max-accuracy-drop", "1", "--prune-ffn", "0.5"), "--prune-ffn 0.5"),
+        (("--search", "--max-accuracy-drop", "1", "--precision", "float16"), "--precision float16"),
+        (("--max-accuracy-drop", "-1"), "--max-accuracy-drop -1"),
+        (("--prune-rounds", "0"), "--prune-rounds 0"),
+        (("--epochs", "0"), "--epochs 0"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused_by_its_flag(capsys, tmp_path, options, named):
+    paths = {name: str(tmp_path / name) for name in ("teacher", "train", "eval", "output")}
+    files = [part for name, path in paths.items() for part in (f"--{name}", path)]
+    assert main(["compress", *files, *options]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert named in line
+    assert captured.out == ""
+
+
 def test_unknown_command_lists_the_commands(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["scoer"])

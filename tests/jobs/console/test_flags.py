@@ -27,7 +27,6 @@ class Outer:
     kind: Literal["long", "short"] = field(default="long", metadata=option("how long"))
     is_dry: bool = field(default=False, metadata=option("do nothing"))
     names: tuple[str, ...] = field(default=(), metadata=option("of columns", metavar="A,B"))
-    cores: int | None = field(default=1, metadata=option("cores of each", none_word="auto"))
     limit: int | None = field(default=None, metadata=option("only the first rows", metavar="ROWS"))
     hidden: int = 7
     inner: Inner = field(default=Inner(num_rounds=5))
@@ -49,14 +48,13 @@ def test_without_flags_the_config_is_the_default_one():
 
 
 def test_each_field_is_a_flag_of_its_name_and_type():
-    flags = ["--path", "a", "--kind", "short", "--is-dry", "--names", "x, y", "--cores", "auto"]
+    flags = ["--path", "a", "--kind", "short", "--is-dry", "--names", "x, y"]
     flags += ["--limit", "9", "--num-rounds", "3", "--rate", "0.5"]
     assert read(*flags, hidden=8) == Outer(
         path=Path("a"),
         kind="short",
         is_dry=True,
         names=("x", "y"),
-        cores=None,
         limit=9,
         hidden=8,
         inner=Inner(num_rounds=3, rate=0.5),
@@ -68,7 +66,7 @@ def test_each_field_is_a_flag_of_its_name_and_type():
     [
         ([], "--path"),
         (["--path", "a", "--kind", "huge"], "invalid choice: 'huge'"),
-        (["--path", "a", "--cores", "some"], "'some' is neither a number nor auto"),
+        (["--path", "a", "--limit", "some"], "invalid int value: 'some'"),
         (["--path", "a", "--hidden", "1"], "unrecognized arguments: --hidden 1"),
     ],
 )
@@ -90,7 +88,6 @@ def test_help_has_the_meaning_and_the_default_of_every_flag():
         "--kind {long,short} how long (long)",
         "--is-dry do nothing",
         "--names A,B of columns",
-        "--cores CORES cores of each (1)",
         "--limit ROWS only the first rows",
         "--num-rounds NUM_ROUNDS rounds of all (5)",
         "--rate RATE share (100% is 1) a round (0.001)",
