@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -59,6 +57,18 @@ def learn(student, teacher, rows, targets_N, *, work, **options):
 def config(**changes):
     return DistillConfig(
         **{"training": TRAINING, "hard_weight": 0.0, "hidden_weight": 0.0, **changes}
+    )
+
+
+def in_training(student, *, hidden_weight=0.0, attention_weight=0.0):
+    """The student with losses on the teacher's answers and, if weighted, on its layers."""
+    return _DistillationModel(
+        student,
+        32,
+        temperature=2.0,
+        hard_weight=0.0,
+        hidden_weight=hidden_weight,
+        attention_weight=attention_weight,
     )
 
 
@@ -138,9 +148,7 @@ def test_a_narrower_student_learns_hidden_states_through_a_projection(
     make_teacher, teacher, rows, tmp_path
 ):
     narrow = make_teacher(labels=("a", "b", "c"), hidden_size=16, intermediate_size=32)
-    model_in_training = _DistillationModel(
-        narrow, teacher.config.hidden_size, config(hidden_weight=1.0)
-    )
+    model_in_training = in_training(narrow, hidden_weight=1.0)
     assert [tuple(p.weight.shape) for p in model_in_training.projections] == [(32, 16)] * 3
     before = distance(narrow, teacher, rows)
     after = learn(
@@ -168,35 +176,33 @@ def test_the_loss_does_not_see_padding(student, teacher, rows, tmp_path):
         rows=rows, targets_N=np.zeros(0, np.int64), outputs=outputs, pad_id=0, max_length=64
     )
     student.set_attn_implementation("eager")
-    model_in_training = _DistillationModel(
-        student, 32, config(hidden_weight=1.0, attention_weight=1.0)
-    ).eval()
+    with_layers = in_training(student, hidden_weight=1.0, attention_weight=1.0).eval()
     lengths = rows.lengths_N
     short, long = int(lengths.argmin()), int(lengths.argmax())
     assert lengths[short] < lengths[long]
 
-    def losses(*numbers):
+    def loss_of(model, *numbers):
         items = [
             {"row": row, "input_ids": rows.ids[rows.offsets[row] : rows.offsets[row + 1]]}
             for row in numbers
         ]
         batch = collate(items)
         with torch.inference_mode():
-            return float(model_in_training(**batch)["loss"])
+            return float(model(**batch)["loss"])
 
-    soft_only = _DistillationModel(student, 32, config()).eval()
-    assert losses(short) != pytest.approx(losses(long), rel=1e-2)
-    model_in_training.weights = soft_only.weights
-    together = losses(short, long)
-    assert together == pytest.approx((losses(short) + losses(long)) / 2, rel=1e-5)
-    model_in_training.weights = config(hidden_weight=1.0, attention_weight=1.0)
-    assert losses(short, short) == pytest.approx(losses(short), rel=1e-5)
+    soft_only = in_training(student).eval()
+    alone = [loss_of(with_layers, row) for row in (short, long)]
+    assert alone[0] != pytest.approx(alone[1], rel=1e-2)
+    together = loss_of(soft_only, short, long)
+    alone = [loss_of(soft_only, row) for row in (short, long)]
+    assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
+    twice = loss_of(with_layers, short, short)
+    assert twice == pytest.approx(loss_of(with_layers, short), rel=1e-5)
     weights = lengths[[short, long]] / lengths[[short, long]].sum()
-    model_in_training.weights = SimpleNamespace(
-        **{**vars(model_in_training.weights), "hard_weight": 1.0}
-    )  # layers only
-    expected = weights[0] * losses(short) + weights[1] * losses(long)
-    assert losses(short, long) == pytest.approx(expected, rel=1e-5)
+    with_layers.hard_weight = 1.0  # without a target that leaves the layers alone
+    alone = [loss_of(with_layers, row) for row in (short, long)]
+    together = loss_of(with_layers, short, long)
+    assert together == pytest.approx(float(np.dot(weights, alone)), rel=1e-5)
 
 
 def test_an_interrupted_distillation_goes_on_and_asks_the_teacher_once(
