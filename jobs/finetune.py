@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        config = read_config(FinetuneConfig, options)
         from fastformers.data.superglue import load_labelled
         from fastformers.inference.tasks import metric_name
         from fastformers.models.finetune import finetune
@@ -56,7 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task = options.task or train.task
         if options.limit is not None:
             train = train.sample(options.limit)
-        config = read_config(FinetuneConfig, options)
 
         def on_epoch(epoch: Epoch) -> None:
             console.print(f"epoch {epoch.number}: {metric_name(task)} {100 * epoch.quality:.2f}")

@@ -137,7 +137,7 @@ def _check_recipe(config: CompressConfig, task: TaskName) -> None:
     if changes_model and task not in DISTILLABLE_TASKS:
         raise InputError(
             f"{config.teacher}: its task is {task}; students and pruning are for "
-            f"{', '.join(DISTILLABLE_TASKS)}: give --precision int8 and no student or pruning"
+            f"{', '.join(DISTILLABLE_TASKS)}: leave --search, students and pruning out"
         )
     if task == "embedding" and (student.student or student.student_width):
         raise InputError(

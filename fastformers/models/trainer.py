@@ -2,10 +2,10 @@
 
     finetune, distill -> [trainer] -> trained weights
 
-The loop is Hugging Face's Trainer, so mixed precision, resuming and several GPUs are its own. What
-this module adds: rows sorted into batches of like length, padded to multiples of 16, and progress
-that is reported to the caller, and, where an evaluator is given, the weights of the best epoch. It
-knows nothing of losses: the model's forward gives its own.
+The loop is Hugging Face's Trainer, so mixed precision, resuming and several GPUs are its own. This
+module adds batches of rows of similar length, padded to multiples of 16; progress that is reported
+to the caller; and, where an evaluator is given, the weights of the best epoch. It knows nothing of
+losses: the model's forward gives its own.
 """
 
 import math

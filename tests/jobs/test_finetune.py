@@ -1,0 +1,33 @@
+"""What `fastformers finetune` is told; fine-tuning itself is tested elsewhere."""
+
+import pytest
+
+from fastformers.models.training_config import FinetuneConfig, TrainingConfig
+from jobs import finetune
+from jobs.console.flags import read_config
+
+FILES = ["--model", "m", "--train", "a", "--output", "o"]
+
+
+def read(*flags):
+    return read_config(FinetuneConfig, finetune.parse([*FILES, *flags]))
+
+
+def test_every_setting_has_its_flag_and_default():
+    training = TrainingConfig(epochs=3, learning_rate=5e-5, batch_rows=16, seed=0)
+    assert read() == FinetuneConfig(training=training, max_length=256, num_layers=None)
+    flags = (
+        "--epochs 0.5 --learning-rate 1e-3 --batch-rows 8 --seed 1 --max-length 64 --num-layers 2"
+    )
+    training = TrainingConfig(epochs=0.5, learning_rate=1e-3, batch_rows=8, seed=1)
+    expected = FinetuneConfig(training=training, max_length=64, num_layers=2)
+    assert read(*flags.split()) == expected
+
+
+@pytest.mark.parametrize(
+    "flags", [("--epochs", "0"), ("--batch-rows", "0"), ("--max-length", "7")], ids=str
+)
+def test_a_training_that_makes_no_sense_is_refused_by_its_flag(capsys, flags):
+    assert finetune.main([*FILES, *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert " ".join(flags) in line
