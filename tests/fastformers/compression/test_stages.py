@@ -1,0 +1,81 @@
+"""What the work that a stage keeps is named by."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="the extra compress is not installed")
+
+from fastformers.compression.artifact import digest_of
+from fastformers.compression.recipe_config import (
+    DistillConfig,
+    PruneConfig,
+    RecipeConfig,
+    StudentConfig,
+    TrimConfig,
+)
+from fastformers.compression.stages import plan_stages
+from fastformers.data.examples import Examples
+from fastformers.models.training_config import TrainingConfig
+
+WHOLE = RecipeConfig(
+    trim=TrimConfig(trim_vocabulary=100),
+    student=StudentConfig(student_layers=2),
+    prune=PruneConfig(prune_heads=0.5),
+)
+LONGER = replace(DistillConfig.training, epochs=9.0)
+
+
+def names_of_work(config, transfer=None):
+    """By stage: digest of the settings."""
+    stages = plan_stages(config, transfer)
+    return {stage.name: digest_of(dict(stage.settings)) for stage in stages}
+
+
+def changed(config, transfer=None):
+    before, after = names_of_work(WHOLE), names_of_work(config, transfer)
+    return {name for name in before | after if before.get(name) != after.get(name)}
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "stages"),
+    [
+        ("trim", {"trim_vocabulary": 101}, {"trim_vocabulary"}),
+        ("trim", {"trim_vocabulary": None}, {"trim_vocabulary"}),
+        ("student", {"student_layers": 1}, {"distill"}),
+        ("student", {"student_layers": None, "student": Path("small")}, {"distill"}),
+        ("student", {"keep_gelu": True}, {"distill"}),
+        ("distill", {"temperature": 3.0}, {"distill", "prune"}),
+        ("distill", {"training": LONGER}, {"distill"}),  # pruning has epochs of its own
+        ("prune", {"prune_ffn": 0.5}, {"prune"}),
+        ("prune", {"prune_rounds": 2}, {"prune"}),
+        ("prune", {"prune_epochs": 0}, {"prune"}),
+        ("prune", {"prune_without_labels": True}, {"prune"}),
+        ("quantize", {"precision": "int8-dynamic"}, {"quantize"}),
+        ("quantize", {"min_int8_agreement": 98.0}, {"quantize"}),
+        ("quantize", {"precision": "float16"}, {"quantize", "float16"}),
+    ],
+)
+def test_a_setting_names_the_work_of_the_stages_that_it_decides(part, changes, stages):
+    config = replace(WHOLE, **{part: replace(getattr(WHOLE, part), **changes)})
+    assert changed(config) == stages
+
+
+def test_how_to_recover_does_not_matter_where_pruning_does_not():
+    alone = replace(WHOLE, prune=PruneConfig(prune_heads=0.5, prune_epochs=0))
+    colder = DistillConfig(training=TrainingConfig(epochs=1, learning_rate=1e-3), temperature=1)
+    names = [names_of_work(config)["prune"] for config in (alone, replace(alone, distill=colder))]
+    assert names[0] == names[1]
+
+
+def test_texts_to_transfer_to_name_the_work_that_learns_from_them():
+    transfer = Examples(texts=["a cat"], text_pairs=None, labels=[None])
+    assert changed(WHOLE, transfer) == {"distill", "prune"}
+    other = replace(transfer, texts=["a dog"])
+    assert names_of_work(WHOLE, transfer) != names_of_work(WHOLE, other)
+
+
+def test_what_cannot_be_digested_is_not_digested_by_its_address():
+    with pytest.raises(TypeError, match="cannot digest a object"):
+        digest_of(object())
