@@ -45,7 +45,8 @@ from fastformers.inference.onnx_files import weights_path, write_weights
 
 # What decides the bytes of a graph beside its weights. Raise it with every change after which the
 # same model gives another graph: here, in attention.py, in int8.py, or in what reads a model
-# (read_encoder.py, models/architectures). Graphs that `compress --work` kept under another version are laid anew.
+# (read_encoder.py, models/architectures). Graphs that `compress --work` kept under another version
+# are laid anew.
 GRAPH_VERSION = 1
 # The first with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
