@@ -253,7 +253,7 @@ def test_more_layers_than_there_are_are_refused(encoder, train, tmp_path):
 def test_an_architecture_that_could_not_be_scored_is_refused(save_teacher, train, tmp_path):
     path = save_teacher(tmp_path / "albert", "Albert", encoder_only=True, embedding_size=16)
     with pytest.raises(InputError, match="albert: architecture 'albert' is not one of bert, "):
-        finetune(path, train, tmp_path / "train.csv", tmp_path / "out", FinetuneConfig(**ONE_EPOCH))
+        finetune(path, train, tmp_path / "train.csv", tmp_path / "out", configure(**ONE_EPOCH))
     assert not (tmp_path / "out").exists()
 
 
