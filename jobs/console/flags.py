@@ -6,8 +6,8 @@ Which fields are flags, and what they mean, stands at the fields (fastformers/op
 """
 
 import argparse
-from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,19 +16,22 @@ from fastformers.options import Option, flag_of, option_of
 C = TypeVar("C")
 
 
-def add_config_arguments(parser: argparse._ActionsContainer, config: type | object) -> None:
+def add_config_arguments(
+    parser: argparse._ActionsContainer, config: type | object, *, leave_out: Collection[str] = ()
+) -> None:
     """Add one flag for each field that was declared with `options.option`.
 
     Args:
         parser: Parser or group of arguments.
         config: Config class; or a config, whose values then are the defaults. The fields of a
             config inside it are not added: add them by a call of their own.
+        leave_out: Fields that this command has no use for; they keep their defaults.
     """
     config_class = config if isinstance(config, type) else type(config)
     hints = get_type_hints(config_class)
     for field in fields(config_class):
         option = option_of(field.metadata)
-        if option is not None:
+        if option is not None and field.name not in leave_out:
             default = getattr(config, field.name, MISSING)
             _add_flag(parser, field.name, hints[field.name], default, option)
 
@@ -44,16 +47,19 @@ def read_config(config_class: type[C], options: argparse.Namespace, **given: obj
     Raises:
         InputError: A value cannot be used; names its flag.
     """
-    values = dict(given)
-    for field in fields(config_class):  # type: ignore[arg-type]
-        inner = getattr(config_class, field.name, MISSING)
-        if field.name in given:
-            continue
-        if option_of(field.metadata) is not None:
+    return config_class(**{**_values_of(config_class, options), **given})
+
+
+def _values_of(config: type | object, options: argparse.Namespace) -> dict[str, Any]:
+    """Values of the fields that are flags and were not left out, and the configs inside."""
+    values = {}
+    for field in fields(config):  # type: ignore[arg-type]
+        default = getattr(config, field.name, MISSING)
+        if is_dataclass(default) and not isinstance(default, type):
+            values[field.name] = replace(default, **_values_of(default, options))
+        elif option_of(field.metadata) is not None and hasattr(options, field.name):
             values[field.name] = getattr(options, field.name)
-        elif is_dataclass(inner) and not isinstance(inner, type):
-            values[field.name] = read_config(type(inner), options)
-    return config_class(**values)
+    return values
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -47,6 +47,14 @@ def test_without_flags_the_config_is_the_default_one():
     assert read("--path", "a") == Outer(path=Path("a"))
 
 
+def test_a_field_that_is_left_out_keeps_its_default():
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser, Outer, leave_out=["limit", "is_dry"])
+    options = parser.parse_args(["--path", "a", "--kind", "short"])
+    assert not hasattr(options, "limit") and not hasattr(options, "is_dry")
+    assert read_config(Outer, options) == Outer(path=Path("a"), kind="short")
+
+
 def test_each_field_is_a_flag_of_its_name_and_type():
     flags = ["--path", "a", "--kind", "short", "--is-dry", "--names", "x, y"]
     flags += ["--limit", "9", "--num-rounds", "3", "--rate", "0.5"]
