@@ -68,7 +68,7 @@ from jobs.console.arguments import (
     price_of,
 )
 from jobs.console.calibrate import calibrate, check_own_type
-from jobs.console.execute import execute
+from jobs.console.execute import connect_ray, execute
 from jobs.console.flags import split_names
 from jobs.console.output import console, run
 
@@ -258,12 +258,12 @@ def _measure_job(
 ) -> dict[str, Any]:
     actors, price = actor_settings(options), price_of(options)
     home = options.output or str(scratch)
-    prepare_run = plan_prepare(options.corpus, subject.bundle.path, f"{home}/shards", settings)
-    execute(prepare_run, actors, price)
+    prepare_job = plan_prepare(options.corpus, subject.bundle.path, f"{home}/shards", settings)
+    execute(prepare_job, replace(actors, cores_per_actor=1), price)
     jobs: list[RunReport] = []
     engines: list[float] = []
     for repeat in range(options.repeats):
-        score_run = plan_score(
+        score_job = plan_score(
             options.corpus,
             subject.bundle.path,
             f"{home}/scored-{repeat}",
@@ -272,8 +272,9 @@ def _measure_job(
             fail_on_bad_row=False,
             engine=options.engine,
         )
-        jobs.append(execute(score_run, actors, price))
-        engines.append(measure_engine_alone(replace(score_run, shards=prepare_run.shards), actors))
+        jobs.append(execute(score_job, actors, price))
+        prepared_job = replace(score_job, shards=prepare_job.shards)
+        engines.append(measure_engine_alone(prepared_job, actors, connect_ray, console.print))
         console.print(
             f"job {jobs[-1].rows_per_second:,.1f} rows/s, engine alone {engines[-1]:,.1f} rows/s"
         )
@@ -310,7 +311,7 @@ def _measure_job_baselines(
     ours: list[float] = []
     results: dict[BaselineName, list[BaselineResult]] = {name: [] for name in names}
     for repeat in range(options.repeats):
-        score_run = plan_score(
+        score_job = plan_score(
             str(scratch / "peer-texts"),
             subject.bundle.path,
             str(scratch / f"beside-peers-{repeat}"),
@@ -319,7 +320,7 @@ def _measure_job_baselines(
             fail_on_bad_row=False,
             engine=options.engine,
         )
-        job = execute(score_run, actors, price)
+        job = execute(score_job, actors, price)
         ours.append(job.rows / (job.wall_s - job.setup_s))
         work = BaselineJob(
             files=tuple(files),

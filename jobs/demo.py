@@ -69,7 +69,7 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
         console.print("collecting docstrings of the installed packages ...")
         options.output.mkdir(parents=True, exist_ok=True)
         write_docstrings(corpus)
-    demo_run = plan_score(
+    demo_job = plan_score(
         str(corpus),
         DEMO_BUNDLE,
         str(options.output / "scored"),
@@ -77,10 +77,10 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
         max_batch_tokens=None,
         fail_on_bad_row=False,
     )
-    report = execute(demo_run, ActorSettings(num_actors=options.num_actors), price_of(options))
+    report = execute(demo_job, ActorSettings(num_actors=options.num_actors), price_of(options))
     console.print(render_bill(report))
-    assert demo_run.output is not None
-    write_page(demo_run.output, report)
+    assert demo_job.output is not None
+    write_page(demo_job.output, report)
     accuracy, num_heldout = _accuracy(options.output / "scored" / "predictions")
     console.print(
         f"accuracy {100 * accuracy:.2f}% on {num_heldout:,} docstrings of files not trained on; "

@@ -33,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         price = price_of(options)
-        prepare_run = plan_prepare(
+        prepare_job = plan_prepare(
             options.corpus, options.bundle, options.output, corpus_settings(options)
         )
-        report = execute(prepare_run, actor_settings(options), price)
+        report = execute(prepare_job, actor_settings(options), price)
         console.print(
             f"{report.rows:,} rows, {report.tokens:,} tokens in {report.shards} shards "
             f"under {report.output} after {report.wall_s:.1f} s"

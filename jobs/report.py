@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.execution.run import RUN_FILE
 from cluster.report.page import can_draw
 from cluster.report.run_report import REPORT_FILE, RunReport
+from cluster.shards.identity import RUN_FILE
 from cluster.storage import open_directory
 from fastformers.errors import InputError
 from jobs.console.output import run

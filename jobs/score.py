@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.execution.job import plan_score
-from cluster.execution.run import ScoreRun
+from cluster.execution.claim import check_claim
+from cluster.execution.job import ScoreJob, describe, plan_score
+from cluster.execution.run import find_done
 from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         price = price_of(options)
-        score_run = plan_score(
+        score_job = plan_score(
             options.corpus,
             options.bundle,
             options.output,
@@ -72,26 +73,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         meter = None if options.energy is None else EnergyMeter(options.energy)
         if options.dry_run:
-            return _dry_run(score_run, options, price)
-        report = execute(score_run, actor_settings(options), price, meter)
+            return _dry_run(score_job, options, price)
+        report = execute(score_job, actor_settings(options), price, meter)
         console.print(render_bill(report))
-        assert score_run.output is not None
-        write_page(score_run.output, report)
+        assert score_job.output is not None
+        write_page(score_job.output, report)
         return report.summarize()
 
     return run(job, resume="Finished shards are kept: run the same command again to go on.")
 
 
 def _dry_run(
-    score_run: ScoreRun, options: argparse.Namespace, price: HourlyPrice
+    score_job: ScoreJob, options: argparse.Namespace, price: HourlyPrice
 ) -> dict[str, Any]:
-    plan = score_run.describe()
-    if options.address is None:
+    check_claim(score_job)
+    plan = describe(score_job, find_done(score_job))
+    plan["cores_per_actor"] = options.cores_per_actor or "auto"
+    if options.cores_per_actor is None:
+        console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")
+    elif options.address is None:
         topology = discover_topology()
         core_sets = plan_core_sets(
             topology,
             num_actors=options.num_actors,
-            cores_per_actor=options.cores_per_actor or 1,
+            cores_per_actor=options.cores_per_actor,
             oversubscribe=options.oversubscribe,
         )
         console.print(describe_core_sets(core_sets, topology))

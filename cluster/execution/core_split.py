@@ -1,45 +1,71 @@
-"""Measure how many cores an actor should own: many with one, or few with several.
+"""Choose how many cores a worker owns: many workers with one core each, or few with several.
 
-    topology -> [core_split] -> cores per actor -> core sets
+    topology -> [core_split] -> cores per worker -> pool
 
-One thread an actor is best for tiny models only; larger ones gain from threads that share a cache.
-Every split of the smallest node is run for a moment with all its actors at once.
+One thread a worker is best for tiny models only; larger ones gain from threads that share a cache.
+Every split of the smallest machine is run for a moment with all its workers at once.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
-import ray
-
-from cluster.execution.ray_pool import ActorPool, plan_pool
-from cluster.execution.worker import WorkerSpec
+from cluster.execution.pool import PlanPool, Pool, measure_at_once, running
+from cluster.execution.worker import MeasureRate, WorkerSpec
+from cluster.settings import ActorSettings
+from fastformers.errors import InputError
 
 _MEASURE_S = 2.0
 
 
-def measure_split(work: WorkerSpec, log: Callable[[str], None]) -> int:
-    """Cores per actor that give the most tokens per second on the connected cluster.
+def plan_workers(
+    plan_pool: PlanPool, spec: WorkerSpec, actors: ActorSettings, log: Callable[[str], None]
+) -> Pool:
+    """The pool that a user asked for, after measuring the split if it was left open.
 
     Args:
-        work: What the actors do.
+        plan_pool: Plans pools on the machines that one is connected to.
+        spec: What the workers do.
+        actors: What was asked for.
+        log: Shows a line for each split that is measured.
+
+    Raises:
+        InputError: The machines do not have those cores, or there is nothing to measure a split by.
+    """
+    cores = actors.cores_per_actor
+    if cores is None:
+        if spec.predictions is None:
+            raise InputError("--cores-per-actor auto: preparing runs no model; give a number")
+        cores = measure_split(plan_pool, spec, log)
+    return plan_pool(
+        spec,
+        num_actors=actors.num_actors,
+        cores_per_actor=cores,
+        oversubscribe=actors.oversubscribe,
+    )
+
+
+def measure_split(plan_pool: PlanPool, spec: WorkerSpec, log: Callable[[str], None]) -> int:
+    """Cores per worker that give the most tokens per second.
+
+    Args:
+        plan_pool: Plans pools on the machines that one is connected to.
+        spec: What the workers do.
         log: Shows a line for each split.
     """
     rates: dict[int, float] = {}
-    largest = len(plan_pool(work, num_actors=None, cores_per_actor=1, oversubscribe=False).slots)
+    smallest = plan_pool(spec, num_actors=None, cores_per_actor=1, oversubscribe=False)
+    largest = min(Counter(slot.host for slot in smallest.slots).values())
     cores = 1
     while cores <= largest:
-        pool = plan_pool(work, num_actors=None, cores_per_actor=cores, oversubscribe=False)
-        pool.start()
-        try:
-            _measure(pool)  # until all actors are warm and run at once
+        pool = plan_pool(spec, num_actors=None, cores_per_actor=cores, oversubscribe=False)
+        with running(pool):
+            _measure(pool)  # until all workers are warm and run at once
             rates[cores] = _measure(pool)
-        finally:
-            pool.stop()
         log(f"{len(pool.slots)} x {cores} cores: {rates[cores]:,.0f} tokens/s")
         cores *= 2
     return max(rates, key=lambda split: rates[split])
 
 
-def _measure(pool: ActorPool) -> float:
-    """Tokens per second of all actors together."""
-    running = [slot.actor.measure_tokens_per_second.remote(_MEASURE_S) for slot in pool.slots]
-    return float(sum(ray.get(running)))
+def _measure(pool: Pool) -> float:
+    """Tokens per second of all workers together."""
+    return sum(measure_at_once(pool, [MeasureRate(seconds=_MEASURE_S)] * len(pool.slots)))

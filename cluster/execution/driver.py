@@ -1,30 +1,37 @@
 """The loop of a run: hand out slices and shards, wait, commit, and give back what was lost.
 
-    slices, shards -> [driver] -> leases -> actors -> receipts -> report
+    slices, shards -> [driver] -> jobs -> pool -> outcomes, receipts -> report
 
-Actors prepare slices while few shards wait, and score the costliest shard otherwise: the first
-shard is scored while the last is still being read. While more waits than there are actors, each has
-a second job in hand, which it reads while it computes the first. The driver holds O(shards), moves
-no rows, and trusts only files: what is on disk when it starts is not done again.
+Workers prepare slices while few shards wait, and score the costliest shard otherwise: the first
+shard is scored while the last is still being read. While more waits than there are workers, each
+has a second job in hand, which it reads while it computes the first. The driver holds O(shards),
+moves no rows, and trusts only files: what is on disk when it starts is not done again. It knows
+neither Ray nor the time of day: the pool and the clock are handed in.
 """
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
-
-import ray
-from ray.exceptions import RayActorError, RayTaskError
+from dataclasses import dataclass, field
+from typing import Literal
 
 from cluster.corpus.slices import Slice
-from cluster.execution.ray_pool import ActorPool, Slot
+from cluster.execution.pool import (
+    Failed,
+    Finished,
+    Lost,
+    Outcome,
+    Pool,
+    Slot,
+    Ticket,
+    raise_failure,
+)
+from cluster.execution.worker import JobResult
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt
 from cluster.shards.shard_queue import Lease, ShardQueue
-from fastformers.errors import FastformersError, InputError, ScoringError
+from fastformers.errors import InputError, ScoringError
 
 logger = logging.getLogger(__name__)
 
@@ -53,145 +60,182 @@ class Progress:
     num_slices_left: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Driven:
+    """What was done by a pool; where there was nothing to do, only the shards that are known.
+
+    Attributes:
+        shards: All shards that are known now, those of earlier runs included.
+        receipts: Of the shards scored.
+        slice_receipts: Of the slices cut.
+        attempts: What each worker was given to do, in the order in which it ended.
+        num_retries: Leases that were lost with their worker.
+        slots: Where workers ran at the end.
+        actor_cores: Cores that each worker owned, by its name.
+        self_check: Which workers ran on which cores.
+        num_idle_cores: Cores of the workers' machines that none owned.
+        setup_s: Seconds from the run's start until the first job could be handed out.
+        work_end_s: Seconds from the run's start until the last job was done.
+    """
+
+    shards: list[Shard]
+    receipts: list[Receipt] = field(default_factory=list)
+    slice_receipts: list[SliceReceipt] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    num_retries: int = 0
+    slots: tuple[Slot, ...] = ()
+    actor_cores: dict[str, int] = field(default_factory=dict)
+    self_check: tuple[str, ...] = ()
+    num_idle_cores: int = 0
+    setup_s: float = 0.0
+    work_end_s: float = 0.0
+
+
 @dataclass
 class _Task:
+    """A job in hand.
+
+    Attributes:
+        slot: Who has it.
+        job: What it is.
+        allowed_s: Seconds that it may take.
+        started: When its slot had nothing before it any more, or was given it.
+        deadline: When it is overdue; None while the slot computes the job before.
+        is_overdue: Whether its worker was ended for that.
+    """
+
     slot: Slot
-    actor: Any
     job: Lease | Slice
     allowed_s: float
     started: float
-    deadline: float | None = None  # None while the actor computes the job before
-    overdue: bool = False
+    deadline: float | None = None
+    is_overdue: bool = False
 
-    def begin(self) -> None:
-        """Its actor has nothing before it any more."""
-        self.started = time.perf_counter()
-        self.deadline = time.monotonic() + self.allowed_s
+    def begin(self, now: float) -> None:
+        """Its slot has nothing before it any more."""
+        self.started = now
+        self.deadline = now + self.allowed_s
 
 
 class Driver:
-    """Runs slices and shards through a pool of actors until none is left."""
+    """Runs slices and shards through a pool until none is left."""
 
     def __init__(
         self,
-        pool: ActorPool,
+        pool: Pool,
         *,
         slices: Iterable[Slice],
         shards: Iterable[Shard],
         scores: bool,
+        clock: Callable[[], float],
+        start: float,
         done: frozenset[str] = frozenset(),
         timeout_s: float | None = None,
         fail_on_bad_row: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
-        start: float = 0.0,
     ) -> None:
         """Set up a run.
 
         Args:
-            pool: Started actors.
+            pool: Who does it; it is running when `run` is called.
             slices: Still to cut, in corpus order.
             shards: Already cut.
             scores: Whether shards are to be scored, or only cut.
+            clock: Seconds that never go back.
+            start: What the clock said at the start of the run, which attempts count from.
             done: Names of shards whose predictions are on disk.
             timeout_s: Seconds a shard may take; by default 30 times what was predicted.
             fail_on_bad_row: Stop at the first row that cannot be scored.
             on_progress: Called about once a second.
-            start: `time.perf_counter()` at the start of the run, which attempts count from.
         """
         self._pool = pool
         self._slices = deque(slices)
         self._slice_attempts: dict[tuple[int, int], int] = {}
         self._queue = ShardQueue()
         self._scores = scores
+        self._clock = clock
+        self._start = start
         self._done = done
         self._timeout_s = timeout_s
         self._fail_on_bad_row = fail_on_bad_row
         self._on_progress = on_progress
-        self._start = start
-        self.actor_cores = {slot.name: slot.core_set.num_threads for slot in pool.slots}
-        self._tasks: dict[Any, _Task] = {}
+        self._actor_cores = {slot.name: slot.num_cores for slot in pool.slots}
+        self._tasks: dict[Ticket, _Task] = {}
         self._fresh: list[Receipt] = []
         self._num_known = self._num_done = 0
         self._predicted_left_s = self._predicted_cut_s = 0.0
-        self.shards: list[Shard] = []
-        self.receipts: list[Receipt] = []
-        self.slice_receipts: list[SliceReceipt] = []
-        self.attempts: list[Attempt] = []
+        self._shards: list[Shard] = []
+        self._receipts: list[Receipt] = []
+        self._slice_receipts: list[SliceReceipt] = []
+        self._attempts: list[Attempt] = []
         for shard in shards:
             self._add(shard)
 
-    @property
-    def slots(self) -> list[Slot]:
-        """Where actors run."""
-        return self._pool.slots
-
-    @property
-    def self_check(self) -> list[str]:
-        """Which actors run on which cores."""
-        return self._pool.self_check
-
-    @property
-    def num_idle_cores(self) -> int:
-        """Cores of the actors' nodes that no actor owns."""
-        return self._pool.num_idle_cores
-
-    @property
-    def num_retries(self) -> int:
-        """Leases that were lost with their actor."""
-        return self._queue.num_retries
-
-    def run(self) -> None:
-        """WorkerSpec until everything is cut, scored and on disk.
+    def run(self) -> Driven:
+        """Work until everything is cut, scored and on disk.
 
         Raises:
             FastformersError: An input, the storage, or a row that may not be skipped is at fault.
         """
+        setup_s = self._clock() - self._start
         while True:
             self._hand_out()
             if not self._tasks:
                 break
-            ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=_POLL_S)
-            for reference in ready:
-                self._finish(reference, self._tasks.pop(reference))
+            for outcome in self._pool.wait(_POLL_S):
+                self._take(outcome)
             self._kill_overdue()
             self._report()
         if self._slices or len(self._queue):
             raise InputError("every node has left the cluster; add nodes and run the same command")
         self._report()
+        return Driven(
+            shards=self._shards,
+            receipts=self._receipts,
+            slice_receipts=self._slice_receipts,
+            attempts=self._attempts,
+            num_retries=self._queue.num_retries,
+            slots=tuple(self._pool.slots),
+            actor_cores=self._actor_cores,
+            self_check=tuple(self._pool.self_check),
+            num_idle_cores=self._pool.num_idle_cores,
+            setup_s=setup_s,
+            work_end_s=self._clock() - self._start,
+        )
 
     def _hand_out(self) -> None:
-        """Give every idle actor a job, then a second one to those that have one."""
-        held: dict[int, list[_Task]] = {id(slot): [] for slot in self._pool.slots}
+        """Give every idle slot a job, then more to those that can hold more."""
+        held: dict[Slot, list[_Task]] = {slot: [] for slot in self._pool.slots}
         for task in self._tasks.values():
-            held.setdefault(id(task.slot), []).append(task)
+            held.setdefault(task.slot, []).append(task)
         for slot in self._pool.slots:
-            if not held[id(slot)] and (job := self._next_job()):
-                held[id(slot)].append(self._submit(slot, job))
-                held[id(slot)][0].begin()
+            if not held[slot] and (job := self._next_job()):
+                held[slot].append(self._submit(slot, job))
+                held[slot][0].begin(self._clock())
         for slot in self._pool.slots:
-            jobs = [task.job for task in held[id(slot)]]
-            if len(jobs) == 1 and self._is_fresh(jobs[0]) and (job := self._next_job(ahead=True)):
-                self._submit(slot, job)
+            tasks = held[slot]
+            while (
+                0 < len(tasks) < slot.max_jobs
+                and all(self._is_fresh(task.job) for task in tasks)
+                and (job := self._next_job(ahead=True))
+            ):
+                tasks.append(self._submit(slot, job))
 
     def _submit(self, slot: Slot, job: Lease | Slice) -> _Task:
+        allowed_s = _TIMEOUT_FLOOR_S
         if isinstance(job, Lease):
-            reference = slot.actor.score.remote(job)
-            allowed_s = max(_TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR * job.shard.predicted_s)
-        else:
-            reference = slot.actor.prepare.remote(job)
-            allowed_s = _TIMEOUT_FLOOR_S
-        self._tasks[reference] = _Task(
-            slot, slot.actor, job, self._timeout_s or allowed_s, time.perf_counter()
-        )
-        return self._tasks[reference]
+            allowed_s = max(allowed_s, _TIMEOUT_FACTOR * job.shard.predicted_s)
+        task = _Task(slot, job, self._timeout_s or allowed_s, self._clock())
+        self._tasks[self._pool.submit(slot, job)] = task
+        return task
 
     def _next_job(self, *, ahead: bool = False) -> Lease | Slice | None:
         """What comes next, or None.
 
         Args:
-            ahead: For an actor that has a job: then only if more waits than there are actors, or
+            ahead: For a slot that has a job: then only if more waits than there are slots, or
                 others might have to wait for what this one hoards; and only if it was never tried,
-                for if the actor dies, both of its jobs are suspected.
+                for if the worker dies, both of its jobs are suspected.
         """
         if ahead and len(self._queue) + len(self._slices) <= len(self._pool.slots):
             return None
@@ -204,35 +248,36 @@ class Driver:
         return self._slices.popleft() if can_cut else None
 
     def _is_fresh(self, job: Lease | Slice) -> bool:
-        """Whether no actor has died over it."""
+        """Whether no worker has died over it."""
         if isinstance(job, Lease):
             return job.attempt == 1
         return (job.index, job.first_shard) not in self._slice_attempts
 
-    def _finish(self, reference: Any, task: _Task) -> None:
+    def _take(self, outcome: Outcome) -> None:
+        """Learn what became of a job."""
+        task = self._tasks.pop(outcome.ticket)
         for other in self._tasks.values():
-            if other.slot is task.slot and other.deadline is None:
-                other.begin()
-        try:
-            result = ray.get(reference)
-        except RayActorError as error:
-            self._record_attempt(task, None, is_lost=True)
-            self._requeue(task, error)
-            return
-        except RayTaskError as error:
-            if isinstance(error.cause, FastformersError):
-                raise error.cause from error
-            raise ScoringError(f"{_describe(task.job)}: {error.cause!r}") from error
-        task.slot.failed_starts = 0
-        self._record_attempt(task, result, is_lost=False)
-        if isinstance(task.job, Slice):
+            if other.slot == task.slot and other.deadline is None:
+                other.begin(self._clock())
+        match outcome:
+            case Failed():
+                raise_failure(outcome, _describe(task.job))
+            case Lost():
+                self._record_attempt(task, None, is_lost=True)
+                self._requeue(task, outcome)
+            case Finished():
+                self._record_attempt(task, outcome.result, is_lost=False)
+                self._commit(task.job, outcome.result)
+
+    def _commit(self, job: Lease | Slice, result: JobResult) -> None:
+        if isinstance(job, Slice):
+            assert isinstance(result, SliceReceipt)
             self._take_slice(result)
-        elif self._queue.complete(task.job):
+        elif self._queue.complete(job):
+            assert isinstance(result, Receipt)
             self._take_receipt(result)
 
-    def _record_attempt(
-        self, task: _Task, result: SliceReceipt | Receipt | None, *, is_lost: bool
-    ) -> None:
+    def _record_attempt(self, task: _Task, result: JobResult, *, is_lost: bool) -> None:
         job = task.job
         kind: Literal["prepare", "score", "search"]
         if isinstance(job, Lease):
@@ -241,16 +286,16 @@ class Driver:
         else:
             kind, name = "prepare", f"slice {job.index}"
             number = self._slice_attempts.get((job.index, job.first_shard), 0) + 1
-        self.attempts.append(
+        self._attempts.append(
             Attempt(
                 actor=task.slot.name,
                 job=kind,
                 name=name,
                 number=number,
                 start_s=task.started - self._start,
-                end_s=time.perf_counter() - self._start,
+                end_s=self._clock() - self._start,
                 is_lost=is_lost,
-                phase_s=result.phase_s if result is not None else {},
+                phase_s=result.phase_s if isinstance(result, SliceReceipt | Receipt) else {},
             )
         )
 
@@ -259,7 +304,7 @@ class Driver:
             raise ScoringError(
                 f"{receipt.first_bad}; repair it, or use --on-bad-row dead-letter to go on"
             )
-        self.slice_receipts.append(receipt)
+        self._slice_receipts.append(receipt)
         if receipt.rest is not None:
             self._slices.appendleft(receipt.rest)
         for shard in receipt.shards:
@@ -267,7 +312,7 @@ class Driver:
             self._add(shard)
 
     def _add(self, shard: Shard) -> None:
-        self.shards.append(shard)
+        self._shards.append(shard)
         if shard.name in self._done:
             return
         self._num_known += 1
@@ -283,31 +328,31 @@ class Driver:
             )
         self._num_done += 1
         self._predicted_left_s -= receipt.predicted_s
-        self.receipts.append(receipt)
+        self._receipts.append(receipt)
         self._fresh.append(receipt)
 
-    def _requeue(self, task: _Task, error: RayActorError) -> None:
-        """Give back what a dead actor had, and put another actor in its place."""
-        reason = _reason(task, error)
+    def _requeue(self, task: _Task, lost: Lost) -> None:
+        """Give back what was lost."""
+        reason = lost.reason
+        if task.is_overdue:
+            reason = "it took longer than its time limit (--timeout-s)"
         logger.warning("%s: %s; retrying", _describe(task.job), reason)
         if isinstance(task.job, Lease):
             self._queue.fail(task.job, reason)
-        else:
-            key = task.job.index, task.job.first_shard
-            self._slice_attempts[key] = self._slice_attempts.get(key, 0) + 1
-            if self._slice_attempts[key] >= _MAX_SLICE_ATTEMPTS:
-                raise ScoringError(f"{_describe(task.job)}: {reason}, three times in a row")
-            self._slices.appendleft(task.job)
-        if task.actor is task.slot.actor:  # not yet for its other job
-            self._pool.replace(task.slot, as_it_started=error.actor_init_failed)
+            return
+        key = task.job.index, task.job.first_shard
+        self._slice_attempts[key] = self._slice_attempts.get(key, 0) + 1
+        if self._slice_attempts[key] >= _MAX_SLICE_ATTEMPTS:
+            raise ScoringError(f"{_describe(task.job)}: {reason}, three times in a row")
+        self._slices.appendleft(task.job)
 
     def _kill_overdue(self) -> None:
-        for task in self._tasks.values():
-            if task.deadline is None or task.overdue:
+        for ticket, task in self._tasks.items():
+            if task.deadline is None or task.is_overdue:
                 continue
-            if time.monotonic() > task.deadline:
-                task.overdue = True
-                ray.kill(task.actor)
+            if self._clock() > task.deadline:
+                task.is_overdue = True
+                self._pool.kill(ticket)
 
     def _report(self) -> None:
         fresh, self._fresh = self._fresh, []
@@ -323,18 +368,12 @@ class Driver:
 
     def _estimate_uncut_s(self) -> float:
         """Core-seconds of the slices that are left, from the average of those cut in this run."""
-        if not self.slice_receipts:
+        if not self._slice_receipts:
             return 0.0
-        return self._predicted_cut_s / len(self.slice_receipts) * len(self._slices)
+        return self._predicted_cut_s / len(self._slice_receipts) * len(self._slices)
 
 
 def _describe(job: Lease | Slice) -> str:
     if isinstance(job, Lease):
         return f"shard {job.shard.name}, attempt {job.attempt}"
     return f"slice {job.index} ({job.pieces[0].path})"
-
-
-def _reason(task: _Task, error: RayActorError) -> str:
-    if task.overdue:
-        return "it took longer than its time limit (--timeout-s)"
-    return f"its actor died ({type(error).__name__})"

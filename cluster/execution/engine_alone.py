@@ -1,50 +1,42 @@
 """The engine alone: what a whole job would reach if only the kernel took time.
 
-    prepared shards + actors -> [engine_alone] -> rows a second
+    prepared shards + workers -> [engine_alone] -> rows a second
 
-The same actors on the same cores run the same batches as the job did, already tokenized and in
+The same workers on the same cores run the same batches as the job did, already tokenized and in
 memory, and nothing else. What the job loses against that is reading, tokenizing, writing,
 scheduling and idle cores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import ray
-
-from cluster.execution.ray_pool import connect, plan_pool
-from cluster.execution.run import ScoreRun
+from cluster.execution.core_split import plan_workers
+from cluster.execution.job import ScoreJob
+from cluster.execution.pool import Connect, measure_at_once, running
+from cluster.execution.worker import TimeEngine
 from cluster.settings import ActorSettings
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import load_shards
 
 
-def measure_engine_alone(score_run: ScoreRun, actors: ActorSettings) -> float:
-    """Rows per second of all actors' engines, each on its share of the shards, all at once.
+def measure_engine_alone(
+    job: ScoreJob, actors: ActorSettings, connect: Connect, log: Callable[[str], None]
+) -> float:
+    """Rows per second of all workers' engines, each on its share of the shards, all at once.
 
     Args:
-        score_run: Its shards are prepared.
+        job: A job whose shards are prepared.
         actors: Who works.
+        connect: Opens the machines.
+        log: Shows a line to the user.
     """
-    shards = load_shards(score_run.shards)
-    with connect(actors.address):
-        pool = plan_pool(
-            score_run.work(),
-            num_actors=actors.num_actors,
-            cores_per_actor=actors.cores_per_actor or 1,
-            oversubscribe=actors.oversubscribe,
-        )
-        pool.start()
-        try:
+    shards = load_shards(job.shards)
+    with connect(actors.address) as plan_pool:
+        pool = plan_workers(plan_pool, job.worker_spec(), actors, log)
+        with running(pool):
             shares = deal_shards(shards, len(pool.slots))
-            running = [
-                slot.actor.measure_engine.remote(share)
-                for slot, share in zip(pool.slots, shares, strict=True)
-            ]
-            seconds = ray.get(running)
-        finally:
-            pool.stop()
+            seconds = measure_at_once(pool, [TimeEngine(shards=tuple(s)) for s in shares])
     rows = [sum(shard.num_rows for shard in share) for share in shares]
-    return float(sum(r / s for r, s in zip(rows, seconds, strict=True)))
+    return sum(r / s for r, s in zip(rows, seconds, strict=True))
 
 
 def deal_shards(shards: Sequence[Shard], num_shares: int) -> list[list[Shard]]:

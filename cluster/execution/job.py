@@ -1,32 +1,139 @@
 """Decide what a run is: which corpus, which bundle, where to, and whether that fits together.
 
-    settings -> [job] -> ScoreRun -> run
+    settings -> [job] -> ScoreJob -> run
 
-Nothing of the work is written here. The identity of the work is what must not change between two
-runs of the same command: the files of the corpus, the bundle, and every setting that decides a
-prediction.
+A job is a value: nothing of the work is done here, nothing is written, and Ray is not known. The
+identity of the work is what must not change between two runs of the same command: the files of the
+corpus, the bundle, and every setting that decides a prediction.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.corpus.inputs import check_kept, open_both
-from cluster.corpus.slices import Corpus
-from cluster.execution.run import RUN_FILE, ScoreRun
+from cluster.corpus.slices import Corpus, Slice
+from cluster.execution.worker import WorkerSpec
 from cluster.settings import CorpusSettings
-from cluster.shards.preparation import IDENTITY_FILE
+from cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
+from cluster.shards.layout import Shard, plan_shard_seconds
+from cluster.shards.preparation import Preparation
+from cluster.shards.receipts import Receipt
 from cluster.storage import Directory, open_directory
 from fastformers.errors import InputError
-from fastformers.inference.autotune import EngineChoice, EngineOption, check_installed, tune
+from fastformers.inference.autotune import (
+    EngineChoice,
+    EngineName,
+    EngineOption,
+    check_installed,
+    tune,
+)
 from fastformers.inference.bundle import Bundle, open_bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreJob:
+    """What is to be done, decided and not started.
+
+    Attributes:
+        bundle: What scores.
+        output: Where predictions go; None to prepare only.
+        shards: Where prepared shards are or go.
+        corpus: What to prepare, or None if `shards` is complete.
+        settings: What of the corpus is read, and how it is cut.
+        max_batch_tokens: Token budget of a batch.
+        fail_on_bad_row: Stop at a row that cannot be scored.
+        engine: What runs the graph.
+        identity: What makes this the same work when it is run again.
+    """
+
+    bundle: Bundle
+    output: Directory | None
+    shards: Directory
+    corpus: Corpus | None
+    settings: CorpusSettings
+    max_batch_tokens: int
+    fail_on_bad_row: bool
+    identity: dict[str, Any]
+    engine: EngineName = "onnxruntime"
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """How slices become shards, or None if all are there."""
+        if self.corpus is None:
+            return None
+        profile = self.bundle.cost_profile
+        return Preparation(
+            directory=self.shards,
+            reader=self.corpus.reader,
+            cost_profile=profile,
+            shard_seconds=self.settings.shard_seconds
+            or plan_shard_seconds(self.corpus.text_bytes, profile.estimate_seconds_per_token()),
+        )
+
+    @property
+    def predictions(self) -> Directory | None:
+        """Where the predictions of each shard go; None to prepare only."""
+        return None if self.output is None else self.output.child("predictions")
+
+    def worker_spec(self) -> WorkerSpec:
+        """What all workers of this job share."""
+        return WorkerSpec(
+            bundle_path=self.bundle.path.absolute(),
+            shards=self.shards,
+            preparation=self.preparation,
+            predictions=self.predictions,
+            keep_columns=self.settings.keep_columns,
+            max_batch_tokens=self.max_batch_tokens,
+            engine=self.engine,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What earlier runs of a job left on disk.
+
+    Attributes:
+        resumed: Receipts of the predictions that are there and whole, by shard.
+        shards: Shards that are known so far: all of them where they were prepared before.
+        slices: Slices still to cut, in corpus order.
+        num_slices: How many slices the corpus has, cut or not.
+    """
+
+    resumed: dict[str, Receipt]
+    shards: list[Shard]
+    slices: list[Slice]
+    num_slices: int
+
+
+def describe(job: ScoreJob, found: Found) -> dict[str, Any]:
+    """What a job would do, as plain values."""
+    plan: dict[str, Any] = {
+        "bundle": str(job.bundle.path),
+        "output": str(job.output or job.shards),
+        "max_batch_tokens": job.max_batch_tokens,
+        "engine": job.engine,
+        "shards_done": len(found.resumed),
+    }
+    if job.corpus is None:
+        return {**plan, "shards": len(found.shards)}
+    assert job.preparation is not None
+    return {
+        **plan,
+        "files": len(job.corpus.files),
+        "file_bytes": sum(file.size_bytes for file in job.corpus.files),
+        "slices": found.num_slices,
+        "shard_seconds": job.preparation.shard_seconds,
+        "skipped_files": job.corpus.skipped,
+    }
 
 
 def plan_prepare(
     corpus_uri: str, bundle_path: Path, output_uri: str, settings: CorpusSettings
-) -> ScoreRun:
-    """Decide on a run that only prepares shards."""
+) -> ScoreJob:
+    """Decide on a job that only prepares shards."""
     bundle, corpus = open_both(corpus_uri, bundle_path, settings)
-    return ScoreRun(
+    return ScoreJob(
         bundle=bundle,
         output=None,
         shards=open_directory(output_uri),
@@ -47,25 +154,28 @@ def plan_score(
     max_batch_tokens: int | None,
     fail_on_bad_row: bool,
     engine: EngineOption = "onnxruntime",
-) -> ScoreRun:
-    """Decide on a run that scores a corpus, or shards that `prepare` made of one.
+) -> ScoreJob:
+    """Decide on a job that scores a corpus, or shards that `prepare` made of one.
 
     Engine and token budget, where not given, are those of an earlier run into the same output, or
     the fastest on this machine.
 
     Raises:
         InputError: The corpus, the shards or the settings do not fit the bundle.
+        ChangedWorkError: The output or the shards are of another version of fastformers.
     """
     if max_batch_tokens is not None and max_batch_tokens < 1:
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
     output = open_directory(output_uri)
     source = open_directory(corpus_uri)
-    is_prepared = "*" not in corpus_uri and source.read_json(IDENTITY_FILE) is not None
+    prepared = None
+    if "*" not in corpus_uri:
+        prepared = read_record(source, PREPARED_FILE, named=str(source))
     corpus: Corpus | None = None
-    if is_prepared:
+    if prepared is not None:
         bundle = open_bundle(bundle_path)
         check_kept(bundle, settings)
-        identity = _prepared_identity(source, bundle, settings)
+        identity = _prepared_identity(source, prepared["identity"], bundle, settings)
     else:
         bundle, corpus = open_both(corpus_uri, bundle_path, settings)
         identity = _corpus_identity(bundle, corpus, settings)
@@ -80,10 +190,10 @@ def plan_score(
             "keep columns": list(settings.keep_columns),
         }
     )
-    return ScoreRun(
+    return ScoreJob(
         bundle=bundle,
         output=output,
-        shards=source if is_prepared else output.child("shards"),
+        shards=output.child("shards") if prepared is None else source,
         corpus=corpus,
         settings=settings,
         max_batch_tokens=choice.max_batch_tokens,
@@ -97,16 +207,18 @@ def _recorded_choice(
     output: Directory, engine: EngineOption, max_batch_tokens: int | None
 ) -> EngineChoice | None:
     """What an interrupted run into this output chose, where the user leaves it open; else None."""
-    record = output.read_json(RUN_FILE)
-    identity = record.get("identity") if isinstance(record, dict) else None
-    if not isinstance(identity, dict) or not {"engine", "max batch tokens"} <= identity.keys():
+    record = read_record(output, RUN_FILE, named=f"--output {output}")
+    if record is None:
         return None
-    if engine not in ("auto", identity["engine"]):
+    recorded = record["identity"]
+    if not {"engine", "max batch tokens"} <= recorded.keys():
         return None
-    check_installed(identity["engine"])
+    if engine not in ("auto", recorded["engine"]):
+        return None
+    check_installed(recorded["engine"])
     return EngineChoice(
-        engine=identity["engine"],
-        max_batch_tokens=max_batch_tokens or identity["max batch tokens"],
+        engine=recorded["engine"],
+        max_batch_tokens=max_batch_tokens or recorded["max batch tokens"],
     )
 
 
@@ -124,22 +236,21 @@ def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -
 
 
 def _prepared_identity(
-    source: Directory, bundle: Bundle, settings: CorpusSettings
+    source: Directory, prepared: dict[str, Any], bundle: Bundle, settings: CorpusSettings
 ) -> dict[str, Any]:
     """Identity of prepared shards, after checking that they suit the bundle and settings."""
-    identity: dict[str, Any] = dict(source.read_json(IDENTITY_FILE)["identity"])
-    if identity["tokenizer"] != bundle.preparation_digest:
+    if prepared["tokenizer"] != bundle.preparation_digest:
         raise InputError(
             f"{source}: prepared for another tokenizer, maximum length or kind of input than "
             f"{bundle.path} has; prepare the corpus with this bundle"
         )
-    missing = [name for name in settings.keep_columns if name not in identity["keep columns"]]
+    missing = [name for name in settings.keep_columns if name not in prepared["keep columns"]]
     if missing:
-        kept = ", ".join(identity["keep columns"]) or "none"
+        kept = ", ".join(prepared["keep columns"]) or "none"
         raise InputError(
             f"{source}: --keep-columns {','.join(missing)}: not prepared (kept columns: {kept}); "
             "prepare again with it"
         )
     if settings.limit is not None:
         raise InputError(f"{source}: --limit applies when a corpus is prepared, not to its shards")
-    return identity
+    return dict(prepared)

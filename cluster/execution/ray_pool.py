@@ -1,137 +1,184 @@
-"""The actors of a run: one for each core set, on whatever nodes Ray has.
+"""The pool of Ray: one actor for each core set, on whatever nodes the cluster has.
 
-    topology -> core sets -> [ray_pool] -> actors <- leases <- driver
+    topology -> core sets -> [ray_pool] -> actors <- jobs <- driver
 
 Connects to Ray, asks every node what it lets this job use, plans core sets there, and starts an
 actor on each. A dead actor is replaced on the same cores; a node that left takes its slots along.
+This is the only module that knows Ray: its errors leave here as outcomes.
 """
 
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
+import pyarrow as pa
 import ray
-from ray.exceptions import AuthenticationError
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.exceptions import AuthenticationError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.execution.pool import Failed, Finished, Lost, Outcome, PlanPool, Slot, Ticket
 from cluster.execution.topology import (
     CoreSet,
     HostTopology,
+    apply_core_set,
     describe_core_sets,
     discover_topology,
     plan_core_sets,
 )
-from cluster.execution.worker import Worker, WorkerSpec
+from cluster.execution.worker import JOBS_IN_HAND, Job, Worker, WorkerSpec
 from fastformers.errors import InputError
-
-JOBS_IN_HAND = 2  # one that computes, one that is read or written
-
-
-@ray.remote
-class ScoringActor(Worker):
-    """A Worker that Ray runs."""
-
-
-logger = logging.getLogger(__name__)
 
 # What Ray's object store must at least have; only receipts pass through it.
 _OBJECT_STORE_BYTES = 100 * 2**20
 _MAX_FAILED_STARTS = 3
+# Ray says a moment late that the CPUs of an actor that ended are free.
+_FREE_WITHIN_S, _FREE_POLL_S = 3.0, 0.1
+
+
+@ray.remote
+class ScoringActor(Worker):
+    """A worker that owns the cores it runs on."""
+
+    def __init__(self, spec: WorkerSpec, core_set: CoreSet, name: str) -> None:
+        """Pin this process before anything starts threads, then open the bundle."""
+        apply_core_set(core_set)
+        pa.set_cpu_count(core_set.num_threads)
+        pa.set_io_thread_count(1)
+        super().__init__(spec, name, num_threads=core_set.num_threads)
 
 
 @dataclass
-class Slot:
-    """A place for one actor.
+class _Seat:
+    """A slot with its actor, and how many actors in a row died here as they started."""
 
-    Attributes:
-        name: Host and cores, as shown in reports.
-        node_id: Ray's id of the node.
-        core_set: The cores that the actor owns.
-        actor: Its handle.
-        failed_starts: Actors in a row that died here as they started.
-    """
-
-    name: str
-    node_id: str
+    slot: Slot
     core_set: CoreSet
     actor: Any = None
     failed_starts: int = 0
 
 
-@dataclass
-class ActorPool:
-    """Slots with running actors.
+@dataclass(frozen=True)
+class _Call:
+    """A job in the hands of an actor; the seat may have another actor by now."""
 
-    Attributes:
-        work: What the actors do.
-        slots: One for each actor.
-        self_check: Which actors run on which cores.
-        num_idle_cores: Physical cores of the actors' nodes that no actor owns.
-    """
+    ticket: Ticket
+    seat: _Seat
+    actor: Any
 
-    work: WorkerSpec
-    slots: list[Slot]
-    self_check: list[str] = field(default_factory=list)
-    num_idle_cores: int = 0
+
+class RayPool:
+    """Slots with running actors."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        core_set_of: dict[Slot, CoreSet],
+        *,
+        self_check: list[str],
+        num_idle_cores: int,
+    ) -> None:
+        """Plan actors.
+
+        Args:
+            spec: What the actors do.
+            core_set_of: The cores of each slot's actor; the slot's host is Ray's id of its node.
+            self_check: Which actors run on which cores.
+            num_idle_cores: Physical cores of the actors' nodes that no actor owns.
+        """
+        self._spec = spec
+        self._seats = {slot: _Seat(slot, core_set) for slot, core_set in core_set_of.items()}
+        self._calls: dict[Any, _Call] = {}
+        self._numbers = count()
+        self.self_check = self_check
+        self.num_idle_cores = num_idle_cores
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Where actors run."""
+        return list(self._seats)
 
     def start(self) -> None:
         """Start an actor in every slot."""
-        for slot in self.slots:
-            self._start(slot)
+        for seat in self._seats.values():
+            self._start(seat)
 
-    def replace(self, slot: Slot, *, as_it_started: bool) -> None:
-        """Start a new actor where one died; drop the slot if its node has left the cluster.
+    def submit(self, slot: Slot, job: Job) -> Ticket:
+        """Send a job to the slot's actor."""
+        seat = self._seats[slot]
+        ticket = Ticket(next(self._numbers))
+        self._calls[seat.actor.run.remote(job)] = _Call(ticket, seat, seat.actor)
+        return ticket
 
-        Args:
-            slot: Where it died.
-            as_it_started: It never got to work.
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        """What became of a job, as soon as one has ended; nothing after `timeout_s`."""
+        ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s)
+        return [self._conclude(reference, self._calls.pop(reference)) for reference in ready]
 
-        Raises:
-            InputError: Actors keep dying there as they start.
-        """
-        ray.kill(slot.actor)
-        slot.failed_starts = slot.failed_starts + 1 if as_it_started else 0
-        if slot.failed_starts > _MAX_FAILED_STARTS:
-            raise InputError(
-                f"actors on {slot.name} died {slot.failed_starts} times in a row as they started; "
-                "see Ray's log directory, and check the node's memory and its installation"
-            )
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        if slot.node_id not in alive:
-            self.slots.remove(slot)
-            slot.actor = None
-            return
-        self._start(slot)
+    def kill(self, ticket: Ticket) -> None:
+        """End the actor that has this job."""
+        for call in self._calls.values():
+            if call.ticket == ticket:
+                ray.kill(call.actor)
 
     def stop(self) -> None:
         """End all actors."""
-        for slot in self.slots:
-            if slot.actor is not None:
-                ray.kill(slot.actor)
+        for seat in self._seats.values():
+            if seat.actor is not None:
+                ray.kill(seat.actor)
 
-    def _start(self, slot: Slot) -> None:
-        slot.actor = ScoringActor.options(  # type: ignore[attr-defined]
-            num_cpus=slot.core_set.num_threads,
+    def _conclude(self, reference: Any, call: _Call) -> Outcome:
+        try:
+            result = ray.get(reference)
+        except RayActorError as error:
+            if call.actor is call.seat.actor:  # not yet replaced for its other job
+                self._replace(call.seat, as_it_started=error.actor_init_failed)
+            return Lost(ticket=call.ticket, reason=f"its actor died ({type(error).__name__})")
+        except RayTaskError as error:
+            return Failed(ticket=call.ticket, error=error.cause)
+        call.seat.failed_starts = 0
+        return Finished(ticket=call.ticket, result=result)
+
+    def _replace(self, seat: _Seat, *, as_it_started: bool) -> None:
+        """Start a new actor where one died; drop the slot if its node has left the cluster."""
+        ray.kill(seat.actor)
+        seat.failed_starts = seat.failed_starts + 1 if as_it_started else 0
+        if seat.failed_starts > _MAX_FAILED_STARTS:
+            raise InputError(
+                f"actors on {seat.slot.name} died {seat.failed_starts} times in a row as they "
+                "started; see Ray's log directory, and check the node's memory and its installation"
+            )
+        if seat.slot.host not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}:
+            del self._seats[seat.slot]
+            seat.actor = None
+            return
+        self._start(seat)
+
+    def _start(self, seat: _Seat) -> None:
+        seat.actor = ScoringActor.options(  # type: ignore[attr-defined]
+            num_cpus=seat.core_set.num_threads,
             max_concurrency=JOBS_IN_HAND,
             max_restarts=0,
             max_task_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node_id, soft=False),
-        ).remote(self.work, slot.core_set, slot.name)
+            scheduling_strategy=NodeAffinitySchedulingStrategy(seat.slot.host, soft=False),
+        ).remote(self._spec, seat.core_set, seat.slot.name)
 
 
 @contextmanager
-def connect(address: str | None) -> Iterator[None]:
+def connect(address: str | None) -> Iterator[PlanPool]:
     """Use the Ray cluster at `address`, the one RAY_ADDRESS names, or a new one on this machine.
 
     Raises:
         InputError: No cluster answers there.
     """
     if ray.is_initialized():
-        yield
+        yield plan_ray_pool
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -158,26 +205,20 @@ def connect(address: str | None) -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         raise InputError(f"--address {address}: {error}") from error
     try:
-        yield
+        yield plan_ray_pool
     finally:
         ray.shutdown()
 
 
-def plan_pool(
-    work: WorkerSpec, *, num_actors: int | None, cores_per_actor: int, oversubscribe: bool
-) -> ActorPool:
+def plan_ray_pool(
+    spec: WorkerSpec, *, num_actors: int | None, cores_per_actor: int, oversubscribe: bool
+) -> RayPool:
     """Plan core sets on every node of the connected cluster.
-
-    Args:
-        work: What the actors do.
-        num_actors: Over all nodes; by default as many as fit.
-        cores_per_actor: Physical cores of each.
-        oversubscribe: Allow actors to share cores.
 
     Raises:
         InputError: The nodes do not have that many cores, or they are busy with other work.
     """
-    slots: list[Slot] = []
+    core_set_of: dict[Slot, CoreSet] = {}
     self_check: list[str] = []
     num_idle_cores = 0
     hosts = _discover_hosts()
@@ -185,7 +226,7 @@ def plan_pool(
     for node_id, topology in hosts:
         wanted = None
         if num_actors is not None:
-            fair = -(-(num_actors - len(slots)) // num_nodes_left)
+            fair = -(-(num_actors - len(core_set_of)) // num_nodes_left)
             fit = max(1, topology.num_usable_cores // cores_per_actor)
             wanted = fair if num_nodes_left == 1 or oversubscribe else min(fair, fit)
         num_nodes_left -= 1
@@ -201,9 +242,12 @@ def plan_pool(
         num_owned = sum(core_set.num_threads for core_set in core_sets)
         num_idle_cores += max(0, topology.num_usable_cores - num_owned)
         for core_set, name in zip(core_sets, _name_actors(topology, core_sets), strict=True):
-            slots.append(Slot(name=name, node_id=node_id, core_set=core_set))
-    _check_free(slots, hosts)
-    return ActorPool(work=work, slots=slots, self_check=self_check, num_idle_cores=num_idle_cores)
+            slot = Slot(
+                name=name, host=node_id, num_cores=core_set.num_threads, max_jobs=JOBS_IN_HAND
+            )
+            core_set_of[slot] = core_set
+        _check_free(node_id, topology.hostname, num_needed=num_owned)
+    return RayPool(spec, core_set_of, self_check=self_check, num_idle_cores=num_idle_cores)
 
 
 def _name_actors(topology: HostTopology, core_sets: list[CoreSet]) -> list[str]:
@@ -242,13 +286,22 @@ def _discover_hosts() -> list[tuple[str, HostTopology]]:
     return list(zip(node_ids, ray.get(asked), strict=True))
 
 
-def _check_free(slots: list[Slot], hosts: list[tuple[str, HostTopology]]) -> None:
+def _check_free(node_id: str, hostname: str, *, num_needed: int) -> None:
     """Refuse to wait for CPUs that other work on the cluster holds."""
-    for node_id, topology in hosts:
-        needed = sum(slot.core_set.num_threads for slot in slots if slot.node_id == node_id)
-        free = ray._private.state.available_resources_per_node()[node_id].get("CPU", 0)
-        if needed > free:
+    deadline = time.monotonic() + _FREE_WITHIN_S
+    while num_needed > (num_free := _num_free_cpus(node_id)):
+        if time.monotonic() > deadline:
             raise InputError(
-                f"node {topology.hostname} has {free:g} free CPUs in Ray, {needed} are needed; "
+                f"node {hostname} has {num_free:g} free CPUs in Ray, {num_needed} are needed; "
                 "lower --num-actors, or wait for the other work on the cluster"
             )
+        time.sleep(_FREE_POLL_S)
+
+
+def _num_free_cpus(node_id: str) -> float:
+    """CPUs of a node that nothing in Ray holds, as the cluster's control store knows it."""
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    for node in (*status.active_nodes, *status.idle_nodes):
+        if node.node_id == node_id:
+            return float(node.available_resources().get("CPU", 0.0))
+    return 0.0

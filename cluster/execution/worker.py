@@ -1,20 +1,23 @@
-"""The scoring actor: owns its cores, opens a bundle once, prepares slices and scores shards.
+"""The worker: opens a bundle once, prepares slices and scores shards.
 
-    driver -> leases -> [worker] -> predictions on disk, receipts back
+    driver -> jobs -> [worker] -> predictions on disk, receipts back
 
-An actor knows nothing of other actors, of the queue or of prices. It returns receipts, never
-predictions: what it made is on disk when its call returns.
+A worker knows nothing of other workers, of the queue, of prices or of who runs it: a Ray actor on
+cores of its own, or this process. It returns receipts, never predictions: what it made is on disk
+when its call returns.
 
-It may have several jobs in hand, each in a thread. One at a time computes, on all cores that the
-actor owns; the others wait for storage, to read what comes next and to write what is done. Seconds
+It may have several jobs in hand, each in a thread. One at a time computes, on all threads that the
+worker has; the others wait for storage, to read what comes next and to write what is done. Seconds
 of computing are wall time, those of reading and writing are what they took of the cores: waiting
 costs nothing while another job computes.
 """
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 import psutil
@@ -22,7 +25,6 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cluster.corpus.slices import Slice
-from cluster.execution.topology import CoreSet, apply_core_set
 from cluster.shards.layout import Shard, read_shard_table
 from cluster.shards.predictions import build_predictions, write_predictions
 from cluster.shards.preparation import Preparation, SliceReceipt
@@ -35,10 +37,33 @@ from fastformers.inference.bundle import open_bundle
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
+# One that computes, one that is read or written.
+JOBS_IN_HAND = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeEngine:
+    """A job: run the shards' batches, already in memory, through the engine and nothing else."""
+
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureRate:
+    """A job: score texts of several lengths for about `seconds`, to learn the tokens per second."""
+
+    seconds: float
+
+
+# What a worker can be given to do, and what comes back: a slice's receipt, a shard's (None for a
+# probe), seconds of the engine, tokens per second.
+Job = Slice | Lease | TimeEngine | MeasureRate
+JobResult = SliceReceipt | Receipt | float | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What all actors of a run share.
+    """What all workers of a run share.
 
     Attributes:
         bundle_path: Directory of the bundle, readable on every node.
@@ -60,31 +85,50 @@ class WorkerSpec:
 
 
 class Worker:
-    """What runs inside an actor; a plain class, so it can be used without Ray."""
+    """Does the jobs of a run, on one machine."""
 
-    def __init__(self, work: WorkerSpec, core_set: CoreSet | None, name: str) -> None:
-        if core_set is not None:
-            apply_core_set(core_set)
-            pa.set_cpu_count(core_set.num_threads)
-            pa.set_io_thread_count(1)
+    def __init__(self, spec: WorkerSpec, name: str, *, num_threads: int = 1) -> None:
+        """Open the bundle, and warm up what scores.
+
+        Args:
+            spec: What all workers of the run share.
+            name: What the worker is called in receipts.
+            num_threads: Threads of one batch.
+
+        Raises:
+            BundleError: The bundle is missing or damaged.
+        """
         pa.set_memory_pool(pa.system_memory_pool())  # returns what a large shard needed
-        self._work = work
+        self._spec = spec
         self._name = name
         self._computing = threading.Lock()
-        if work.predictions is None:  # preparing needs no session
-            self._tokenizer = open_bundle(work.bundle_path).load_tokenizer()
+        bundle = open_bundle(spec.bundle_path)
+        if spec.predictions is None:  # preparing needs no session
+            self._tokenizer = bundle.load_tokenizer()
         else:
-            threads = core_set.num_threads if core_set is not None else 1
-            bundle = open_bundle(work.bundle_path)
-            engine = open_engine(work.engine, bundle.model_path, num_threads=threads)
+            engine = open_engine(spec.engine, bundle.model_path, num_threads=num_threads)
             self._scorer = Scorer(bundle, engine=engine)
             self._tokenizer = self._scorer.tokenizer
             self._warm_up()
 
+    def run(self, job: Job) -> JobResult:
+        """Do a job, whatever its kind."""
+        match job:
+            case Slice():
+                return self.prepare(job)
+            case Lease():
+                return self.score(job)
+            case TimeEngine():
+                return self.time_engine(job.shards)
+            case MeasureRate():
+                return self.measure_tokens_per_second(job.seconds)
+            case _:
+                assert_never(job)
+
     def prepare(self, slice_: Slice) -> SliceReceipt:
         """Cut a slice into shards on disk."""
-        assert self._work.preparation is not None
-        return self._work.preparation.prepare(slice_, self._tokenizer, self._computing)
+        assert self._spec.preparation is not None
+        return self._spec.preparation.prepare(slice_, self._tokenizer, self._computing)
 
     def score(self, lease: Lease) -> Receipt | None:
         """Score a shard and commit its predictions; a probe scores a part and commits nothing."""
@@ -94,25 +138,22 @@ class Worker:
         wanted = range(len(rows)) if lease.probe is None else lease.probe
         rows_U = np.setdiff1d(np.arange(wanted.start, wanted.stop), list(lease.skip))
         read_s = time.thread_time() - start
-        computed: list[int] = []
         with self._computing:
             started_at, start = time.time(), time.perf_counter()
-            logits_UC, errors = self._scorer.score_tokens(
-                rows,
-                rows_U=rows_U,
-                max_batch_tokens=self._work.max_batch_tokens,
-                on_batch=computed.append,
+            scored = self._scorer.score_tokens(
+                rows, rows_U=rows_U, max_batch_tokens=self._spec.max_batch_tokens
             )
             infer_s = time.perf_counter() - start
         if lease.probe is not None:
             return None
         start = time.thread_time()
-        all_logits_UC = np.full((len(rows), logits_UC.shape[1]), np.nan, np.float32)
-        all_logits_UC[rows_U] = logits_UC
-        errors_U = {**lease.skip, **{int(rows_U[row]): reason for row, reason in errors.items()}}
+        logits_UC = np.full((len(rows), scored.logits_UC.shape[1]), np.nan, np.float32)
+        logits_UC[rows_U] = scored.logits_UC
+        failed = {int(rows_U[row]): reason for row, reason in scored.errors.items()}
+        errors_U = {**lease.skip, **failed}
         bundle = self._scorer.bundle
         predictions = build_predictions(
-            table, all_logits_UC, bundle.task, bundle.labels, errors_U, self._work.keep_columns
+            table, logits_UC, bundle.task, bundle.labels, errors_U, self._spec.keep_columns
         )
         phase_s = {"read": read_s, "infer": infer_s, "write": time.thread_time() - start}
         rss_bytes, peak_rss_bytes = measure_memory()
@@ -126,25 +167,21 @@ class Worker:
             num_errors=predictions["error"].length() - predictions["error"].null_count,
             num_tokens=shard.num_tokens,
             num_scored_tokens=int(lengths_U.sum()),
-            num_computed_tokens=sum(computed),
-            num_batches=len(computed),
+            num_computed_tokens=sum(scored.computed_tokens),
+            num_batches=len(scored.batches),
             started_at=started_at,
             finished_at=started_at + sum(phase_s.values()),
             predicted_s=shard.predicted_s,
             rss_bytes=rss_bytes,
             peak_rss_bytes=peak_rss_bytes,
             phase_s=phase_s,
-            lengths=count_lengths(
-                lengths_U,
-                plan_batches(lengths_U, max_batch_tokens=self._work.max_batch_tokens),
-                computed,
-            ),
+            lengths=count_lengths(lengths_U, scored.batches, scored.computed_tokens),
         )
-        assert self._work.predictions is not None
-        write_predictions(self._work.predictions, shard.file_name, predictions, receipt)
+        assert self._spec.predictions is not None
+        write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)
         return receipt
 
-    def measure_engine(self, shards: list[Shard]) -> float:
+    def time_engine(self, shards: Iterable[Shard]) -> float:
         """Seconds the engine alone takes for the shards, their batches already in memory."""
         batches = [batch for shard in shards for batch in self._batches(shard)]
         start = time.perf_counter()
@@ -158,17 +195,17 @@ class Worker:
         tokens = 0
         start = time.perf_counter()
         while (elapsed := time.perf_counter() - start) < seconds:
-            self._scorer.score_tokens(rows, max_batch_tokens=self._work.max_batch_tokens)
+            self._scorer.score_tokens(rows, max_batch_tokens=self._spec.max_batch_tokens)
             tokens += len(rows.ids)
         return tokens / elapsed
 
     def _read(self, shard: Shard) -> pa.Table:
-        with self._work.shards.open_input(shard.file_name) as file:
+        with self._spec.shards.open_input(shard.file_name) as file:
             return pyarrow.parquet.read_table(file, use_threads=False)
 
     def _batches(self, shard: Shard) -> list[tuple[np.ndarray, np.ndarray]]:
         rows = read_shard_table(self._read(shard))
-        plan = plan_batches(rows.lengths_N, max_batch_tokens=self._work.max_batch_tokens)
+        plan = plan_batches(rows.lengths_N, max_batch_tokens=self._spec.max_batch_tokens)
         return [
             (
                 rows.batch_ids(rows_B).astype(rows.ids.dtype),

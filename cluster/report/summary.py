@@ -8,7 +8,8 @@ writes a file; what the fields mean stands in `run_report`.
 
 from datetime import UTC, datetime
 
-from cluster.execution.run import RunResult, ScoreRun
+from cluster.execution.job import ScoreJob
+from cluster.execution.run import RunResult
 from cluster.pricing.prices import HourlyPrice, usd_of, usd_per_million
 from cluster.report.bill import (
     RunTimes,
@@ -32,7 +33,7 @@ from fastformers.inference.cpu import read_cpu_model
 
 
 def build_report(
-    run: ScoreRun, result: RunResult, price: HourlyPrice, *, energy: Energy | None = None
+    run: ScoreJob, result: RunResult, price: HourlyPrice, *, energy: Energy | None = None
 ) -> RunReport:
     """Everything that was measured, and what follows from it.
 

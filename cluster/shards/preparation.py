@@ -2,7 +2,7 @@
 
     slices -> [preparation] -> shards -> actors
 
-    prepared.json          identity of the preparation, and whether it is complete
+    prepared.json             identity of the preparation, and whether it is complete
     slices/000003-00000.json  shards that came out of one read of slice 3, and what is left of it
     part-000003-00001.parquet  a shard
 
@@ -11,7 +11,7 @@ The driver never holds more than one record for each shard, whatever the number 
 """
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,13 +22,13 @@ import pyarrow.parquet
 
 from cluster.corpus.readers import FileReader, Rows
 from cluster.corpus.slices import Piece, Slice
+from cluster.shards.identity import PREPARED_FILE, read_record
 from cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
 from cluster.storage import Directory
 from fastformers.errors import InputError
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.tokenizer import Tokenizer
 
-IDENTITY_FILE = "prepared.json"
 READ_CHUNK_BYTES = 16 * 2**20
 
 
@@ -190,19 +190,14 @@ def load_shards(directory: Directory) -> list[Shard]:
     Raises:
         InputError: The preparation was interrupted.
     """
-    identity = directory.read_json(IDENTITY_FILE)
-    if not identity or not identity["complete"]:
+    record = read_record(directory, PREPARED_FILE, named=str(directory))
+    if record is None or not record["complete"]:
         raise InputError(f"{directory}: preparation is incomplete; run the same prepare again")
     shards: list[Shard] = []
     for name in directory.child("slices").list_files():
         if name.endswith(".json"):
             shards.extend(_load_receipt(directory, name).shards)
     return shards
-
-
-def identify(directory: Directory, identity: Mapping[str, Any], *, complete: bool) -> None:
-    """Write down what the directory holds."""
-    directory.write_json(IDENTITY_FILE, {"complete": complete, "identity": dict(identity)})
 
 
 def _receipt_name(slice_: Slice) -> str:

@@ -12,7 +12,7 @@ by halving its batch; the others are scored as if it were not there.
 Shape suffixes: N rows, U rows with different token ids, B rows of a batch, C classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,23 @@ class Predictions:
         return self.logits_NC
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoredRows:
+    """What became of U tokenized rows, and in which batches.
+
+    Attributes:
+        logits_UC: Logits (U, C), NaN where a row failed.
+        errors: Why a row failed, by its place among the U.
+        batches: Places (B,) of the rows of each batch, as they were planned.
+        computed_tokens: Tokens that each batch computed: rows x longest row.
+    """
+
+    logits_UC: NDArray[np.float32]
+    errors: dict[int, str]
+    batches: list[NDArray[np.intp]]
+    computed_tokens: list[int]
+
+
 class Scorer:
     """A bundle, opened and warm."""
 
@@ -97,11 +114,10 @@ class Scorer:
             return self._predictions(np.empty((0, self.bundle.num_outputs), np.float32), {})
         rows = self.tokenizer.encode(firsts, seconds)
         unique_N, first_U = find_unique(rows)
-        logits_UC, errors_U = self.score_tokens(
-            rows, rows_U=first_U, max_batch_tokens=max_batch_tokens
-        )
+        scored = self.score_tokens(rows, rows_U=first_U, max_batch_tokens=max_batch_tokens)
+        errors_U = scored.errors
         errors = {row: errors_U[u] for row, u in enumerate(unique_N.tolist()) if u in errors_U}
-        return self._predictions(logits_UC[unique_N], errors)
+        return self._predictions(scored.logits_UC[unique_N], errors)
 
     def score_tokens(
         self,
@@ -109,29 +125,28 @@ class Scorer:
         *,
         rows_U: NDArray[np.intp] | None = None,
         max_batch_tokens: int | None = None,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Logits of tokenized rows.
+    ) -> ScoredRows:
+        """Logits of tokenized rows, and the batches that they were computed in.
 
         Args:
             rows: Tokenized rows.
             rows_U: Which of them to score, in this order; all by default.
             max_batch_tokens: Token budget of a batch; the bundle's measured best by default.
-            on_batch: Called after each batch with the tokens it computed: rows x longest row.
-
-        Returns:
-            Logits (U, C), NaN where a row failed, and the reason of each failed row.
         """
         rows_U = np.arange(len(rows)) if rows_U is None else rows_U
         lengths_U = rows.lengths_N[rows_U]
         budget = max_batch_tokens or self.bundle.cost_profile.max_batch_tokens
         logits_UC = np.full((len(rows_U), self.bundle.num_outputs), np.nan, np.float32)
         errors: dict[int, str] = {}
-        for batch in plan_batches(lengths_U, max_batch_tokens=budget):
+        batches = plan_batches(lengths_U, max_batch_tokens=budget)
+        for batch in batches:
             self._score_batch(rows, rows_U, batch, logits_UC, errors)
-            if on_batch is not None:
-                on_batch(len(batch) * int(lengths_U[batch].max()))
-        return logits_UC, errors
+        return ScoredRows(
+            logits_UC=logits_UC,
+            errors=errors,
+            batches=batches,
+            computed_tokens=[len(batch) * int(lengths_U[batch].max()) for batch in batches],
+        )
 
     def _score_batch(
         self,

@@ -54,19 +54,23 @@ def add_corpus_arguments(
     )
     parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
     add_config_arguments(parser, CorpusSettings)
-    parser.add_argument(
-        "--cores-per-actor",
-        type=_cores,
-        default=1,
-        metavar="N|auto",
-        help="physical cores each actor owns (1); auto measures which split is fastest",
-    )
     if scores:
+        parser.add_argument(
+            "--cores-per-actor",
+            type=_cores,
+            default=1,
+            metavar="N|auto",
+            help="physical cores each actor owns (1); auto measures which split is fastest",
+        )
         parser.add_argument(
             "--engine",
             choices=("onnxruntime", "openvino", "auto"),
             default="onnxruntime",
             help="what runs the model (onnxruntime); auto measures which is faster",
+        )
+    else:
+        parser.add_argument(
+            "--cores-per-actor", type=int, default=1, help="physical cores each actor owns (1)"
         )
     add_config_arguments(parser, ActorSettings)
     parser.add_argument("--usd-per-hour", type=float, help="price of one machine")

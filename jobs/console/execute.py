@@ -1,12 +1,17 @@
-"""Run a job and show it: progress while it runs, then its report on disk."""
+"""Run a job and show it: progress while it runs, then its report on disk.
 
-from contextlib import nullcontext
+This is where a command chooses who works: Ray is loaded here, when there is work for it.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 from functools import partial
 
 from cluster.cost.run_elsewhere import estimate_elsewhere
 from cluster.execution.driver import Progress
-from cluster.execution.run import ScoreRun
+from cluster.execution.job import ScoreJob
+from cluster.execution.pool import PlanPool
+from cluster.execution.run import run_job
 from cluster.pricing.prices import HourlyPrice, load_prices
 from cluster.report.energy import EnergyMeter
 from cluster.report.progress import RunProgress
@@ -20,27 +25,34 @@ _LINE_EVERY_S = 10.0
 
 
 def execute(
-    score_run: ScoreRun,
+    job: ScoreJob,
     actors: ActorSettings,
     price: HourlyPrice,
     meter: EnergyMeter | None = None,
 ) -> RunReport:
     """Run it with progress on stderr; returns the report, which is also written to the output."""
-    unit = "prepared" if score_run.output is None else "scored"
+    unit = "prepared" if job.output is None else "scored"
     so_far = RunProgress(usd_per_hour=price.usd_per_hour)
     with meter or nullcontext(), ProgressDisplay(line_every_s=_LINE_EVERY_S) as display:
 
         def show(progress: Progress) -> None:
             display.update(unit, so_far.add(progress), partial(so_far.describe, progress))
 
-        result = score_run.run(actors, show, console.print)
+        result = run_job(job, actors, connect_ray, on_progress=show, log=console.print)
     energy = meter.energy if meter is not None else None
     report = estimate_elsewhere(
-        build_report(score_run, result, price, energy=energy),
-        score_run.bundle,
+        build_report(job, result, price, energy=energy),
+        job.bundle,
         load_prices(),
         own_type=price.instance_type,
         today=date.today(),
     )
-    (score_run.output or score_run.shards).write_json(REPORT_FILE, report.to_json())
+    (job.output or job.shards).write_json(REPORT_FILE, report.to_json())
     return report
+
+
+def connect_ray(address: str | None) -> AbstractContextManager[PlanPool]:
+    """Ray's actors, at an address or on this machine; see `cluster.execution.ray_pool.connect`."""
+    from cluster.execution.ray_pool import connect
+
+    return connect(address)

@@ -1,7 +1,5 @@
 """Small corpora, read back as an actor reads them, and whole runs in this process without Ray."""
 
-from collections import deque
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -10,12 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import cluster.execution.run
-from cluster.execution.run import ScoreRun
-from cluster.execution.worker import Worker
+from cluster.execution.local import connect_here
+from cluster.execution.run import run_job
 from cluster.settings import ActorSettings
 from cluster.shards import preparation
-from cluster.shards.shard_queue import Lease
 
 
 def read_slices(corpus, *, limit=None):
@@ -49,41 +45,12 @@ def read_corpus(corpus, *, limit=None):
     )
 
 
-class LocalDriver:
-    """Does what the driver does with one worker in this process."""
-
-    def __init__(self, pool, *, slices, shards, scores, done, **_):
-        self._slices, self._scores, self._done = deque(slices), scores, done
-        self._worker = Worker(pool.work, None, "local")
-        self.slots, self.self_check, self.num_retries = [], [], 0
-        self.attempts, self.actor_cores, self.num_idle_cores = [], {}, 0
-        self.shards, self.receipts, self.slice_receipts = list(shards), [], []
-
-    def run(self):
-        while self._slices:
-            receipt = self._worker.prepare(self._slices.popleft())
-            self.slice_receipts.append(receipt)
-            self.shards.extend(receipt.shards)
-            if receipt.rest is not None:
-                self._slices.appendleft(receipt.rest)
-        for shard in self.shards if self._scores else ():
-            if shard.name not in self._done:
-                self.receipts.append(self._worker.score(Lease(shard=shard, attempt=1)))
-
-
 @pytest.fixture
-def run_locally(monkeypatch):
-    """Runs a ScoreRun with everything but Ray; what it returns is the run's result."""
-
-    def plan_pool(run, actors, say):
-        return SimpleNamespace(
-            work=run.work(), self_check=[], start=lambda: None, stop=lambda: None
-        )
-
-    monkeypatch.setattr(cluster.execution.run, "connect", lambda address: nullcontext())
-    monkeypatch.setattr(cluster.execution.run, "Driver", LocalDriver)
-    monkeypatch.setattr(ScoreRun, "_plan_pool", plan_pool)
-    return lambda run: run.run(ActorSettings(), lambda progress: None, lambda line: None)
+def run_locally():
+    """Runs a job in this process, without Ray, and returns the run's result."""
+    pool = pa.default_memory_pool()  # a worker changes that of its process
+    yield lambda job: run_job(job, ActorSettings(), connect_here)
+    pa.set_memory_pool(pool)
 
 
 @pytest.fixture(scope="session", name="read_corpus")

@@ -9,6 +9,8 @@ import ray
 
 import fastformers.inference.engine
 from cluster.execution.job import plan_score
+from cluster.execution.ray_pool import connect
+from cluster.execution.run import run_job
 from cluster.settings import ActorSettings, CorpusSettings
 
 
@@ -35,7 +37,7 @@ if __name__ == "__main__":
         log_to_driver=False,
         runtime_env={"worker_process_setup_hook": lambda: arm(deed)},
     )
-    planned = plan_score(
+    job = plan_score(
         corpus,
         Path(bundle),
         output,
@@ -44,5 +46,5 @@ if __name__ == "__main__":
         fail_on_bad_row=False,
     )
     actors = ActorSettings(num_actors=1, timeout_s=2.0 if deed == "hang" else None)
-    planned.run(actors, lambda progress: None, print)
+    run_job(job, actors, connect, log=print)
     ray.shutdown()

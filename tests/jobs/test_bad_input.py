@@ -138,7 +138,9 @@ def test_output_not_writable(refused, corpus, tmp_path):
 def test_output_of_another_run(refused, corpus, bundle, tmp_path):
     identity = {"corpus files": "other", "max batch tokens": 256}
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "run.json").write_text(json.dumps({"identity": identity}))
+    (tmp_path / "out" / "run.json").write_text(
+        json.dumps({"format_version": 1, "identity": identity})
+    )
     line = refused(corpus)
     assert "corpus files" in line
     assert "changed since" in line

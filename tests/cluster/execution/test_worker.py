@@ -11,8 +11,7 @@ import pytest
 
 import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
-from cluster.execution.ray_pool import JOBS_IN_HAND
-from cluster.execution.worker import Worker, WorkerSpec, measure_memory
+from cluster.execution.worker import JOBS_IN_HAND, Worker, WorkerSpec, measure_memory
 from cluster.shards import preparation
 from cluster.shards.predictions import read_receipt
 from cluster.shards.preparation import Preparation, SliceReceipt
@@ -93,7 +92,7 @@ def read(work, shard):
 def score_corpus(path, corpus, bundle, **options):
     """All predictions in corpus order, and the receipts."""
     work, slices = plan_work(path, corpus, bundle, **options)
-    worker = Worker(work, None, "here")
+    worker = Worker(work, "here")
     shards = prepare(worker, slices)
     receipts = [worker.score(Lease(shard=shard, attempt=1)) for shard in reversed(shards)]
     return pa.concat_tables(read(work, shard) for shard in shards), receipts
@@ -140,7 +139,7 @@ def test_receipts_account_for_all_rows_and_tokens(tmp_path, corpus, bundle, text
 def test_a_second_shard_is_read_while_the_first_computes(tmp_path, corpus, bundle, monkeypatch):
     """The first shard's computing waits until the second is read, and is then undisturbed."""
     work, slices = plan_work(tmp_path, corpus, bundle)
-    worker = Worker(work, None, "here")
+    worker = Worker(work, "here")
     first, second, *_ = prepare(worker, slices)
     computes, second_read = threading.Event(), threading.Event()
     read, score_tokens, computing = worker._read, worker._scorer.score_tokens, threading.Lock()
@@ -183,7 +182,7 @@ def test_how_a_corpus_is_cut_changes_no_prediction(tmp_path, corpus, bundle):
 def work_of_one_shard(tmp_path, corpus, bundle, monkeypatch):
     monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 2**20)
     work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=10)
-    worker = Worker(work, None, "here")
+    worker = Worker(work, "here")
     [shard] = prepare(worker, slices)
     return work, worker, shard
 
@@ -192,7 +191,7 @@ def test_scoring_twice_gives_the_same_bytes(work_of_one_shard):
     work, worker, shard = work_of_one_shard
     receipt = worker.score(Lease(shard=shard, attempt=1))
     first = read(work, shard)
-    again = Worker(work, None, "there").score(Lease(shard=shard, attempt=2))
+    again = Worker(work, "there").score(Lease(shard=shard, attempt=2))
     assert read(work, shard).equals(first)
     assert (
         first["probability"].combine_chunks().buffers()[1]
@@ -289,11 +288,11 @@ def test_texts_that_fail_are_told_apart_from_texts_that_are_skipped(
     rows = ["the", "the cat", "a good film", "the cat sat on"]  # ascending by length
     path = write_rows(tmp_path / "a.jsonl", [{"id": i, "text": t} for i, t in enumerate(rows)])
     work, slices = plan_work(tmp_path / "out", path, crippled)
-    worker = Worker(work, None, "here")
+    worker = Worker(work, "here")
     [shard] = prepare(worker, slices)
     worker.score(Lease(shard=shard, attempt=1, skip={0: "kills its actor"}))
     errors = read(work, shard)["error"].to_pylist()
-    assert [errors[0], errors[1], errors[3]] == ["kills its actor", None, None]
+    assert [errors[0], errors[1], errors[3]] == ["kills its actor", None]
     assert "the model failed on it" in errors[2]
 
 
@@ -306,7 +305,7 @@ def test_pairs_are_scored_as_pairs(tmp_path, write_rows, pair_bundle):
     )
     expected = Scorer(pair_bundle).score([pairs[0], pairs[1], pairs[3]])
     assert receipt.num_unique == 2
-    assert table["error"].to_pylist() == [None, None, "column 'second': null text", None]
+    assert table["error"].to_pylist() == [None, "column 'second': null text", None]
     scored = table.take([0, 1, 3])
     assert scored["label"].to_pylist() == expected.labels
     np.testing.assert_allclose(
@@ -317,15 +316,13 @@ def test_pairs_are_scored_as_pairs(tmp_path, write_rows, pair_bundle):
 def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, monkeypatch):
     work, slices = plan_work(tmp_path, corpus, bundle)
     monkeypatch.setattr("fastformers.inference.scorer.OnnxEngine", None)
-    worker = Worker(replace(work, predictions=None), None, "here")
+    worker = Worker(replace(work, predictions=None), "here")
     assert len(prepare(worker, slices)) > 4
 
 
 def test_the_token_budget_bounds_a_batch(tmp_path, corpus, bundle):
     work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=10)
-    large, small = (
-        Worker(replace(work, max_batch_tokens=budget), None, "here") for budget in (4096, 1)
-    )
+    large, small = (Worker(replace(work, max_batch_tokens=budget), "here") for budget in (4096, 1))
     shards = prepare(large, slices)
     num_unique = sum(shard.num_unique for shard in shards)
     leases = [Lease(shard=shard, attempt=1) for shard in shards]
@@ -342,7 +339,7 @@ def test_a_worker_scores_with_the_engine_of_its_run(tmp_path, corpus, bundle):
     pytest.importorskip("openvino")
     table, _ = score_corpus(tmp_path / "onnx", corpus, bundle)
     work, slices = plan_work(tmp_path / "openvino", corpus, bundle)
-    worker = Worker(replace(work, engine="openvino"), None, "here")
+    worker = Worker(replace(work, engine="openvino"), "here")
     assert worker._scorer.engine.name.startswith("openvino")
     shards = prepare(worker, slices)
     for shard in shards:

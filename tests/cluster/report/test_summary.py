@@ -4,7 +4,8 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from cluster.execution.run import RunResult, ScoreRun
+from cluster.execution.job import ScoreJob
+from cluster.execution.run import RunResult
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.run_report import ActorReport, EarlierRuns, Energy, PhaseSeconds
 from cluster.report.summary import build_report
@@ -70,7 +71,7 @@ def make_attempt(name, start_s, end_s, **changes):
 @pytest.fixture
 def run(bundle, tmp_path):
     output = open_directory(str(tmp_path / "out"))
-    return ScoreRun(
+    return ScoreJob(
         bundle=bundle,
         output=output,
         shards=output.child("shards"),

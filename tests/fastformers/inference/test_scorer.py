@@ -256,12 +256,11 @@ def test_no_texts_give_no_predictions(request, kind):
 def test_chosen_rows_are_scored_in_the_order_they_are_given(bundle):
     scorer = Scorer(bundle, engine=FakeEngine())
     rows = scorer.tokenizer.encode(["cat", "cat cat", "cat cat cat"])
-    tokens_done = []
-    logits_UC, errors = scorer.score_tokens(
-        rows, rows_U=np.array([2, 0]), on_batch=tokens_done.append
-    )
-    assert logits_UC[:, 0].tolist() == [5, 3]
-    assert (tokens_done, errors) == ([5, 3], {})
+    scored = scorer.score_tokens(rows, rows_U=np.array([2, 0]))
+    assert scored.logits_UC[:, 0].tolist() == [5, 3]
+    assert scored.errors == {}
+    assert [batch.tolist() for batch in scored.batches] == [[0], [1]]
+    assert scored.computed_tokens == [5, 3]
 
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
