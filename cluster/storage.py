@@ -66,10 +66,6 @@ class Directory:
             ):
                 raise PermissionError(errno.EACCES, "Permission denied", self.path)
 
-    def delete(self) -> None:
-        """Remove it with all that is in it."""
-        self.filesystem.delete_dir(self.path)
-
     def delete_leftovers(self) -> None:
         """Remove temporary files of writers that were killed."""
         for name in self.list_files():

@@ -38,7 +38,7 @@ from fastformers.errors import InputError
 # What Ray's object store must at least have; only receipts pass through it.
 _OBJECT_STORE_BYTES = 100 * 2**20
 _MAX_FAILED_STARTS = 3
-# Ray says a moment late that the CPUs of an actor that ended are free.
+# Ray knows a moment late that an actor has ended and its CPUs are free.
 _FREE_WITHIN_S, _FREE_POLL_S = 3.0, 0.1
 
 

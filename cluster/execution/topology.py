@@ -50,7 +50,6 @@ class HostTopology:
         cores: Physical cores with at least one allowed CPU, by NUMA node, then by CPU.
         quota_cores: CPU seconds per second that the tightest cgroup allows; None without a limit.
         num_logical_cpus_of_host: Logical CPUs online, allowed or not.
-        memory_bytes: Memory of the host or of the tightest cgroup, whichever is less.
         cpu_model: The CPU's own name, or its architecture where it has none.
     """
 
@@ -58,7 +57,6 @@ class HostTopology:
     cores: tuple[Core, ...]
     quota_cores: float | None
     num_logical_cpus_of_host: int
-    memory_bytes: int
     cpu_model: str
 
     @property
@@ -76,12 +74,10 @@ class CoreSet:
     Attributes:
         cpus: Logical CPUs to pin to, ascending: every allowed sibling of the actor's cores.
         num_threads: Threads to compute with: the number of physical cores asked for.
-        numa_node: Node of all its cores, or None where they span nodes.
     """
 
     cpus: tuple[int, ...]
     num_threads: int
-    numa_node: int | None
 
 
 def discover_topology(
@@ -106,7 +102,6 @@ def discover_topology(
         cores=_discover_cores(root, allowed_cpus),
         quota_cores=_cgroup_quota(root),
         num_logical_cpus_of_host=len(online) or psutil.cpu_count() or 1,
-        memory_bytes=_memory_bytes(root),
         cpu_model=read_cpu_model(root),
     )
 
@@ -217,12 +212,8 @@ def _check_counts(
 
 
 def _core_set_of(cores: Sequence[Core], *, num_threads: int) -> CoreSet:
-    nodes = {core.numa_node for core in cores}
-    return CoreSet(
-        cpus=tuple(sorted(cpu for core in cores for cpu in core.logical_cpus)),
-        num_threads=num_threads,
-        numa_node=nodes.pop() if len(nodes) == 1 else None,
-    )
+    cpus = sorted(cpu for core in cores for cpu in core.logical_cpus)
+    return CoreSet(cpus=tuple(cpus), num_threads=num_threads)
 
 
 def _describe_conflicts(
@@ -274,19 +265,9 @@ def _discover_cores(root: Path, allowed_cpus: Collection[int]) -> tuple[Core, ..
     return tuple(sorted(cores, key=lambda core: (core.numa_node, core.logical_cpus)))
 
 
-def _memory_bytes(root: Path) -> int:
-    names = ("memory.max", "memory.limit_in_bytes")
-    limits = [_read(group / name).strip() for group in _cgroups(root, "memory") for name in names]
-    num_bytes = [int(limit) for limit in limits if limit.isdigit()]
-    for line in _read(root / "proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            num_bytes += [int(line.split()[1]) * 1024]
-    return min(num_bytes, default=psutil.virtual_memory().total)
-
-
 def _cgroup_quota(root: Path) -> float | None:
     pairs = []
-    for group in _cgroups(root, "cpu"):
+    for group in _cgroups(root):
         version_1 = _read(group / "cpu.cfs_quota_us") + _read(group / "cpu.cfs_period_us")
         pairs += [_read(group / "cpu.max").split(), version_1.split()]
     # An unlimited quota is "max" in version 2 and -1 in version 1.
@@ -294,20 +275,20 @@ def _cgroup_quota(root: Path) -> float | None:
     return min((int(quota) / int(period) for quota, period in limits), default=None)
 
 
-def _cgroups(root: Path, controller: str) -> list[Path]:
-    """Directories whose limits bind this process, version 1 and 2, from its own group upwards.
+def _cgroups(root: Path) -> list[Path]:
+    """Directories whose CPU limits bind this process, version 1 and 2, from its own group upwards.
 
     In a container `proc/self/cgroup` may name a path of the host, which is not mounted here; its
     upper end, the mount point, then is the container's own group.
     """
     top = root / "sys/fs/cgroup"
-    path_of_mount = {top: "/", top / "unified": "/", top / controller: "/"}
+    path_of_mount = {top: "/", top / "unified": "/", top / "cpu": "/"}
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             path_of_mount |= {top: path, top / "unified": path}
-        elif controller in controllers.split(","):
-            path_of_mount |= {top / controllers: path, top / controller: path}
+        elif "cpu" in controllers.split(","):
+            path_of_mount |= {top / controllers: path, top / "cpu": path}
     groups = []
     for mount, path in path_of_mount.items():
         parts = [part for part in path.split("/") if part not in ("", "..")]

@@ -55,7 +55,6 @@ class ShardQueue:
     def __init__(self) -> None:
         self._waiting: list[tuple[float, str]] = []  # a heap, costliest first
         self._entries: dict[str, _Entry] = {}
-        self.num_leased = 0
         self.num_retries = 0
 
     def __len__(self) -> int:
@@ -80,7 +79,6 @@ class ShardQueue:
             return None
         heapq.heappop(self._waiting)
         entry.attempts += 1
-        self.num_leased += 1
         suspects = entry.suspects
         if suspects is not None and len(suspects) > 1:
             suspects = suspects[: len(suspects) // 2]
@@ -95,7 +93,6 @@ class ShardQueue:
             ScoringError: A shard kills its actors, but no text of it does alone.
         """
         entry = self._entries[lease.shard.name]
-        self.num_leased -= 1
         if lease.probe is None:
             del self._entries[lease.shard.name]
             return True
@@ -111,7 +108,6 @@ class ShardQueue:
     def fail(self, lease: Lease, reason: str) -> None:
         """The actor died or took too long."""
         entry = self._entries[lease.shard.name]
-        self.num_leased -= 1
         self.num_retries += 1
         entry.total_deaths += 1
         if lease.probe is None:

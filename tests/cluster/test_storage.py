@@ -248,8 +248,6 @@ def test_only_a_directory_with_nothing_in_it_is_empty(directory):
     assert directory.child("none").is_empty()
     directory.child("sub").create()
     assert not directory.is_empty()
-    directory.delete()
-    assert not Path(directory.path).exists()
 
 
 def test_a_missing_json_file_is_none(directory, tmp_path):

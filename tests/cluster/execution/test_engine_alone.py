@@ -1,8 +1,12 @@
+from contextlib import contextmanager
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.execution.engine_alone import deal_shards
+from cluster.execution.engine_alone import deal_shards, measure_engine_alone
+from cluster.execution.job import plan_prepare, plan_score
+from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards.layout import Shard
 
 
@@ -45,3 +49,33 @@ def test_long_shards_are_dealt_first():
 def test_shares_may_be_empty_where_there_are_few_shards(num_shares):
     shares = deal_shards(make_shards([5]), num_shares)
     assert [len(share) for share in shares] == [1, 0, 0][:num_shares]
+
+
+def test_every_worker_s_rate_on_its_share_is_added(
+    scripted_pool, bundle, tmp_path, write_rows, run_locally
+):
+    path = write_rows(tmp_path / "c.jsonl", [{"text": f"a cat {row}"} for row in range(12)])
+    settings = CorpusSettings(shard_seconds=bundle.cost_profile.estimate_total_seconds([5] * 3))
+    run_locally(plan_prepare(str(path), bundle.path, str(tmp_path / "shards"), settings))
+    job = plan_score(
+        str(tmp_path / "shards"),
+        bundle.path,
+        str(tmp_path / "out"),
+        CorpusSettings(),
+        max_batch_tokens=256,
+        fail_on_bad_row=False,
+    )
+    pool = scripted_pool(["a", "b"], lambda job: float(len(job.shards)))
+
+    @contextmanager
+    def connect(address):
+        assert address == "head:1"
+        yield lambda spec, **asked: pool
+
+    rate = measure_engine_alone(job, ActorSettings(address="head:1"), connect, print)
+    [[first], [second]] = pool.hands
+    rows = [sum(shard.num_rows for shard in job.shards) for job in (first, second)]
+    assert sum(rows) == 12
+    assert len(first.shards) > 1
+    assert rate == pytest.approx(rows[0] / len(first.shards) + rows[1] / len(second.shards))
+    assert pool.num_stops == 1

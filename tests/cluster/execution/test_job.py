@@ -1,12 +1,17 @@
+import dataclasses
 import json
+import re
 
 import pytest
 
 import cluster.corpus.slices
 import cluster.execution.job
 import fastformers.inference.openvino_engine
-from cluster.execution.job import plan_prepare, plan_score
+from cluster.execution.job import describe, plan_prepare, plan_score
+from cluster.execution.run import find_done
 from cluster.settings import CorpusSettings
+from cluster.shards.preparation import load_shards
+from cluster.storage import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference.autotune import EngineChoice
 
@@ -109,8 +114,12 @@ def test_a_missing_bundle_or_corpus_is_refused(corpus, bundle, tmp_path):
         plan(tmp_path / "none", bundle, tmp_path / "out")
 
 
+def describe_now(job):
+    return describe(job, find_done(job))
+
+
 def test_planning_and_describing_write_nothing(corpus, bundle, tmp_path):
-    described = plan(corpus, bundle, tmp_path / "out", limit=50).describe()
+    described = describe_now(plan(corpus, bundle, tmp_path / "out", limit=50))
     assert described["files"] == 3
     assert described["shards_done"] == 0
     assert described["slices"] > 1
@@ -118,6 +127,49 @@ def test_planning_and_describing_write_nothing(corpus, bundle, tmp_path):
     assert described["output"] == str(tmp_path / "out")
     assert json.loads(json.dumps(described)) == described
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_found_is_described(corpus, bundle, tmp_path, run_locally):
+    run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
+    job = plan(tmp_path / "shards", bundle, tmp_path / "out")
+    num_shards = len(list((tmp_path / "shards").glob("part-*")))
+    before = describe_now(job)
+    assert (before["shards"], before["shards_done"]) == (num_shards, 0)
+    run_locally(job)
+    (tmp_path / "out" / "predictions" / "part-000001-00000.parquet").unlink()
+    after = describe_now(job)
+    assert (after["shards"], after["shards_done"]) == (num_shards, num_shards - 1)
+
+
+def test_a_job_is_a_value(corpus, bundle, tmp_path):
+    job = plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256)
+    assert job == plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256)
+    assert job != plan(corpus, bundle, tmp_path / "out", max_batch_tokens=512)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        job.engine = "openvino"
+
+
+@pytest.mark.parametrize(("version", "age"), [({}, "an older"), ({"format_version": 2}, "a newer")])
+def test_work_of_another_version_is_refused_before_it_is_looked_at(
+    corpus, bundle, tmp_path, run_locally, version, age
+):
+    """Directories of versions that wrote no format version are not half understood."""
+    run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
+    run_locally(plan(corpus, bundle, tmp_path / "out"))
+    for path in (tmp_path / "shards" / "prepared.json", tmp_path / "out" / "run.json"):
+        record = json.loads(path.read_text())
+        assert record.pop("format_version") == 1
+        path.write_text(json.dumps({**version, **record}))
+    shards, out = re.escape(str(tmp_path / "shards")), re.escape(str(tmp_path / "out"))
+    advice = f"written by {age} version of fastformers .*; choose another directory, or delete"
+    with pytest.raises(ChangedWorkError, match=f"^--output {out}: run.json was {advice}"):
+        plan(corpus, bundle, tmp_path / "out", engine="auto")
+    with pytest.raises(ChangedWorkError, match=f"^{shards}: prepared.json was {advice}"):
+        plan(tmp_path / "shards", bundle, tmp_path / "elsewhere")
+    with pytest.raises(ChangedWorkError, match=f"^--output {shards}: prepared.json was {advice}"):
+        run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
+    with pytest.raises(ChangedWorkError, match=f"^{shards}: prepared.json was {advice}"):
+        load_shards(open_directory(str(tmp_path / "shards")))
 
 
 def test_shards_prepared_for_another_tokenizer_are_refused(
@@ -161,7 +213,7 @@ def test_the_engine_is_part_of_what_the_work_is(corpus, bundle, tmp_path, run_lo
     pytest.importorskip("openvino")
     run_locally(plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256))
     other = plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256, engine="openvino")
-    assert other.work().engine == other.describe()["engine"] == "openvino"
+    assert other.worker_spec().engine == describe_now(other)["engine"] == "openvino"
     with pytest.raises(ChangedWorkError, match="engine changed since"):
         run_locally(other)
 

@@ -1,5 +1,6 @@
 import os
 import re
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,10 +8,12 @@ import pyarrow.parquet
 import pytest
 
 import cluster.corpus.slices
-import cluster.execution.run
 from cluster.execution.job import plan_prepare, plan_score
-from cluster.settings import CorpusSettings
+from cluster.execution.local import connect_here
+from cluster.execution.run import run_job
+from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards import preparation
+from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.storage import Directory
 from fastformers.errors import (
     ChangedWorkError,
@@ -82,15 +85,42 @@ def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_loc
     assert set(result.slice_phase_s) == {"read", "tokenize", "write"}
 
 
-def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally, monkeypatch):
+def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally):
     first = run_locally(plan(corpus, bundle, tmp_path / "out"))
     before = predictions(tmp_path / "out")
-    monkeypatch.setattr(cluster.execution.run, "connect", None)
-    again = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    asked = []
+    again = run_job(plan(corpus, bundle, tmp_path / "out"), ActorSettings(), asked.append)
+    assert asked == []
+    assert (again.num_actors, again.setup_s, again.work_end_s) == (0, 0.0, 0.0)
     assert again.receipts == []
     assert {receipt.shard for receipt in again.resumed} == {shard.name for shard in first.shards}
     assert again.shards == first.shards
     assert predictions(tmp_path / "out").equals(before)
+
+
+def test_a_run_s_times_are_the_clock_s(corpus, bundle, tmp_path):
+    """Each look at the clock takes a second: the times come from it alone, and in this order."""
+    ticks = count(100.0)
+    lines, seen = [], []
+    result = run_job(
+        plan(corpus, bundle, tmp_path / "out"),
+        ActorSettings(num_actors=1),
+        connect_here,
+        on_progress=seen.append,
+        log=lines.append,
+        clock=lambda: next(ticks),
+    )
+    assert 1.0 <= result.setup_s < result.work_end_s < result.wall_s == next(ticks) - 101.0
+    starts = [attempt.start_s for attempt in result.attempts]
+    assert starts == sorted(starts)
+    assert result.setup_s < starts[0]
+    assert result.attempts[-1].end_s < result.work_end_s
+    assert {attempt.actor for attempt in result.attempts} == set(result.actor_cores)
+    assert list(result.actor_cores.values()) == [1]
+    assert (result.num_actors, result.num_machines, result.num_retries) == (1, 1, 0)
+    assert result.self_check == lines == ["1 worker x 1 thread in this process, pinned to no core"]
+    assert (seen[-1].num_done, seen[-1].num_slices_left) == (len(result.shards), 0)
+    assert seen[-1].predicted_left_s == pytest.approx(0.0, abs=1e-9)
 
 
 def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_locally):
@@ -260,7 +290,7 @@ def test_prepared_shards_serve_every_bundle_with_their_tokenizer(
 def test_an_unfinished_preparation_is_not_scored(corpus, bundle, tmp_path, run_locally):
     preparing = plan_shards(corpus, bundle, tmp_path / "shards")
     run_locally(preparing)
-    preparation.identify(preparing.shards, preparing.identity, complete=False)
+    write_record(preparing.shards, PREPARED_FILE, preparing.identity, complete=False)
     with pytest.raises(InputError, match="preparation is incomplete"):
         run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
 
@@ -271,13 +301,17 @@ def test_the_limit_takes_the_first_rows(corpus, bundle, tmp_path, run_locally):
 
 
 def test_bad_rows_stop_a_run_that_wants_none(bundle, tmp_path, write_rows, run_locally):
-    """They are listed all the same, and a second run refuses them again."""
+    """Whoever goes on without them has them listed, and may still change their mind."""
     path = write_rows(tmp_path / "a.jsonl", [{"id": 0, "text": "a"}, {"id": 1, "text": ""}])
+    with pytest.raises(ScoringError, match=r"a\.jsonl: row 1 .*empty text; repair it, or use --on"):
+        run_locally(plan(path, bundle, tmp_path / "out", fail_on_bad_row=True))
+    with pytest.raises(ScoringError, match=r"shard 0.*: 1 rows could not be scored; see the error"):
+        run_locally(plan(path, bundle, tmp_path / "out", fail_on_bad_row=True))
+    assert run_locally(plan(path, bundle, tmp_path / "out")).dead_letters == 1
     for _ in range(2):
         with pytest.raises(ScoringError, match=r"dead_letters\.parquet: lists 1 rows"):
             run_locally(plan(path, bundle, tmp_path / "out", fail_on_bad_row=True))
         assert [letter["file_row"] for letter in dead_letters(tmp_path / "out")] == [1]
-    assert run_locally(plan(path, bundle, tmp_path / "out")).dead_letters == 1
 
 
 def test_skipped_files_are_reported(corpus, bundle, tmp_path, write_rows, run_locally):

@@ -39,7 +39,6 @@ def smt_host(tmp_path):
     write(tmp_path, "sys/devices/system/node/node1/cpulist", "2-3,6-7\n")
     write(tmp_path, "sys/devices/system/node/node2/cpulist", "\n")  # memory only
     write(tmp_path, "proc/cpuinfo", "processor\t: 0\nmodel name\t: Made-up CPU 9000\n")
-    write(tmp_path, "proc/meminfo", "MemTotal:       33554432 kB\nMemFree: 1 kB\n")
     write(tmp_path, "proc/self/cgroup", "0::/jobs/mine\n")
     return tmp_path
 
@@ -51,7 +50,6 @@ def make_host(node_of_core, *, quota_cores=None):
         cores=tuple(cores),
         quota_cores=quota_cores,
         num_logical_cpus_of_host=64,
-        memory_bytes=2**30,
         cpu_model="Made-up CPU 9000",
     )
 
@@ -67,7 +65,6 @@ def test_siblings_are_one_core_and_nodes_are_known(smt_host):
     assert topology.num_usable_cores == 4
     assert topology.num_logical_cpus_of_host == 8
     assert topology.cpu_model == "Made-up CPU 9000"
-    assert topology.memory_bytes == 32 * 2**30
     assert topology.quota_cores is None
 
 
@@ -84,7 +81,6 @@ def test_without_kernel_files_each_cpu_is_a_core_on_node_0(tmp_path):
         Core(logical_cpus=(3,), numa_node=0),
     )
     assert topology.quota_cores is None
-    assert topology.memory_bytes == psutil.virtual_memory().total
     assert topology.num_logical_cpus_of_host == psutil.cpu_count()
 
 
@@ -93,7 +89,6 @@ def test_this_machine_is_discovered():
     cpus = [cpu for core in topology.cores for cpu in core.logical_cpus]
     assert len(set(cpus)) == len(cpus) <= topology.num_logical_cpus_of_host
     assert topology.cpu_model
-    assert topology.memory_bytes <= psutil.virtual_memory().total
 
 
 def test_without_affinity_physical_cores_are_counted(tmp_path, monkeypatch):
@@ -113,13 +108,10 @@ def test_tightest_cgroup_of_version_2_wins(smt_host):
     write(smt_host, "sys/fs/cgroup/jobs/mine/cpu.max", "max 100000\n")
     write(smt_host, "sys/fs/cgroup/jobs/cpu.max", "150000 100000\n")
     write(smt_host, "sys/fs/cgroup/cpu.max", "300000 100000\n")
-    write(smt_host, "sys/fs/cgroup/jobs/mine/memory.max", f"{2**30}\n")
-    write(smt_host, "sys/fs/cgroup/jobs/memory.max", "max\n")
     write(smt_host, "sys/fs/cgroup/elsewhere/cpu.max", "50000 100000\n")
     topology = discover_topology(smt_host, range(8))
     assert topology.quota_cores == 1.5
     assert topology.num_usable_cores == 1
-    assert topology.memory_bytes == 2**30
 
 
 @pytest.mark.parametrize("mount", ["cpu,cpuacct", "cpu"])
@@ -128,12 +120,9 @@ def test_quota_of_version_1_is_read(smt_host, mount):
     group = f"sys/fs/cgroup/{mount}/docker/abc"
     write(smt_host, f"{group}/cpu.cfs_quota_us", "250000\n")
     write(smt_host, f"{group}/cpu.cfs_period_us", "100000\n")
-    write(smt_host, "sys/fs/cgroup/memory/m/memory.limit_in_bytes", f"{2**31}\n")
-    write(smt_host, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
     topology = discover_topology(smt_host, range(8))
     assert topology.quota_cores == 2.5
     assert topology.num_usable_cores == 2
-    assert topology.memory_bytes == 2**31
 
 
 def test_container_that_sees_only_its_own_group_has_its_quota(smt_host):
@@ -152,24 +141,20 @@ def test_version_1_without_a_limit_is_no_quota(smt_host):
 def test_less_than_one_core_of_quota_still_runs_one_actor():
     assert plan_core_sets(
         make_host([0, 0], quota_cores=0.5), num_actors=None, cores_per_actor=1
-    ) == [CoreSet(cpus=(0,), num_threads=1, numa_node=0)]
+    ) == [CoreSet(cpus=(0,), num_threads=1)]
 
 
 def test_an_actor_owns_all_siblings_but_runs_a_thread_per_core(smt_host):
     topology = discover_topology(smt_host, range(8))
     assert plan_core_sets(topology, num_actors=None, cores_per_actor=2) == [
-        CoreSet(cpus=(0, 1, 4, 5), num_threads=2, numa_node=0),
-        CoreSet(cpus=(2, 3, 6, 7), num_threads=2, numa_node=1),
+        CoreSet(cpus=(0, 1, 4, 5), num_threads=2),
+        CoreSet(cpus=(2, 3, 6, 7), num_threads=2),
     ]
 
 
 def test_an_actor_spans_nodes_only_when_no_node_has_room():
     core_sets = plan_core_sets(make_host([0, 0, 0, 1, 1, 1]), num_actors=None, cores_per_actor=2)
-    assert [(core_set.cpus, core_set.numa_node) for core_set in core_sets] == [
-        ((0, 1), 0),
-        ((3, 4), 1),
-        ((2, 5), None),
-    ]
+    assert [core_set.cpus for core_set in core_sets] == [(0, 1), (3, 4), (2, 5)]
 
 
 nodes = st.lists(st.integers(0, 3), min_size=1, max_size=40).map(sorted)
@@ -187,7 +172,8 @@ def test_no_core_is_given_twice_and_no_room_in_a_node_is_passed_over(node_of_cor
     assert len(core_sets) == topology.num_usable_cores // size
     assert len(set(cpus)) == len(cpus) == size * len(core_sets)
     num_whole_actors = sum(node_of_core.count(node) // size for node in set(node_of_core))
-    num_in_one_node = sum(core_set.numa_node is not None for core_set in core_sets)
+    nodes_of_actors = [{node_of_core[cpu] for cpu in core_set.cpus} for core_set in core_sets]
+    num_in_one_node = sum(len(nodes) == 1 for nodes in nodes_of_actors)
     assert num_in_one_node == min(len(core_sets), num_whole_actors)
 
 
@@ -293,7 +279,7 @@ from cluster.execution.topology import CoreSet, apply_core_set
 asleep = threading.Event()
 threading.Thread(target=asleep.wait, daemon=True).start()
 cpus = json.loads(sys.argv[1])
-apply_core_set(CoreSet(cpus=tuple(cpus), num_threads=int(sys.argv[2]), numa_node=None))
+apply_core_set(CoreSet(cpus=tuple(cpus), num_threads=int(sys.argv[2])))
 tids = [int(tid) for tid in os.listdir("/proc/self/task")]
 names = ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 print(json.dumps([
@@ -320,5 +306,5 @@ def test_every_thread_is_pinned_and_pools_are_sized(num_threads, environment):
 def test_cpus_of_another_host_are_refused_before_anything_changes():
     before = os.sched_getaffinity(0), dict(os.environ)
     with pytest.raises(InputError, match=r"cannot pin to CPUs 1022,1023 .*plan core sets on the"):
-        apply_core_set(CoreSet(cpus=(1022, 1023), num_threads=2, numa_node=0))
+        apply_core_set(CoreSet(cpus=(1022, 1023), num_threads=2))
     assert before == (os.sched_getaffinity(0), dict(os.environ))

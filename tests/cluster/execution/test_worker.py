@@ -292,7 +292,7 @@ def test_texts_that_fail_are_told_apart_from_texts_that_are_skipped(
     [shard] = prepare(worker, slices)
     worker.score(Lease(shard=shard, attempt=1, skip={0: "kills its actor"}))
     errors = read(work, shard)["error"].to_pylist()
-    assert [errors[0], errors[1], errors[3]] == ["kills its actor", None]
+    assert [errors[0], errors[1], errors[3]] == ["kills its actor", None, None]
     assert "the model failed on it" in errors[2]
 
 
@@ -305,7 +305,7 @@ def test_pairs_are_scored_as_pairs(tmp_path, write_rows, pair_bundle):
     )
     expected = Scorer(pair_bundle).score([pairs[0], pairs[1], pairs[3]])
     assert receipt.num_unique == 2
-    assert table["error"].to_pylist() == [None, "column 'second': null text", None]
+    assert table["error"].to_pylist() == [None, None, "column 'second': null text", None]
     scored = table.take([0, 1, 3])
     assert scored["label"].to_pylist() == expected.labels
     np.testing.assert_allclose(

@@ -11,8 +11,9 @@ import pytest
 import cluster.corpus.slices
 import cluster.shards.preparation
 from cluster.corpus.slices import open_corpus
+from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.shards.layout import read_shard_table
-from cluster.shards.preparation import Preparation, identify, load_progress, load_shards
+from cluster.shards.preparation import Preparation, load_progress, load_shards
 from cluster.storage import Directory, open_directory
 from fastformers.errors import InputError, StorageError
 
@@ -253,10 +254,10 @@ def test_shards_of_an_unfinished_preparation_are_refused(corpus, preparation, bu
     with pytest.raises(InputError, match="preparation is incomplete; run the same prepare again"):
         load_shards(preparation.directory)
     receipts = prepare_all(preparation, corpus.plan_slices(), bundle)
-    identify(preparation.directory, {}, complete=False)
+    write_record(preparation.directory, PREPARED_FILE, {}, complete=False)
     with pytest.raises(InputError, match="preparation is incomplete"):
         load_shards(preparation.directory)
-    identify(preparation.directory, {}, complete=True)
+    write_record(preparation.directory, PREPARED_FILE, {}, complete=True)
     (Path(preparation.directory.path) / "slices" / ".00000.json.abc.incomplete").write_text("{")
     assert load_shards(preparation.directory) == shards_of(receipts)
 

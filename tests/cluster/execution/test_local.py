@@ -1,0 +1,128 @@
+"""One worker in this process, as the driver sees it."""
+
+import pyarrow as pa
+import pytest
+
+from cluster.corpus.slices import Piece, Slice
+from cluster.execution.job import plan_prepare, plan_score
+from cluster.execution.local import connect_here, plan_local_pool
+from cluster.execution.pool import Failed, Finished, Lost, running
+from cluster.execution.run import run_job
+from cluster.execution.topology import discover_topology
+from cluster.execution.worker import MeasureRate
+from cluster.settings import ActorSettings, CorpusSettings
+from cluster.shards.receipts import Receipt
+from cluster.shards.shard_queue import Lease
+from fastformers.errors import InputError
+
+ONE_WORKER = {"num_actors": None, "cores_per_actor": 1, "oversubscribe": False}
+
+
+@pytest.fixture(autouse=True)
+def same_memory_pool():
+    """A worker changes the pool of its process."""
+    pool = pa.default_memory_pool()
+    yield
+    pa.set_memory_pool(pool)
+
+
+@pytest.fixture
+def job_of_shards(bundle, tmp_path, write_rows):
+    """A job on three shards that were prepared."""
+    rows = [{"text": f"a cat {row}"} for row in range(9)]
+    path = write_rows(tmp_path / "c.jsonl", rows)
+    settings = CorpusSettings(shard_seconds=bundle.cost_profile.estimate_total_seconds([5] * 3))
+    shards = str(tmp_path / "shards")
+    result = run_job(
+        plan_prepare(str(path), bundle.path, shards, settings), ActorSettings(), connect_here
+    )
+    job = plan_score(
+        shards,
+        bundle.path,
+        str(tmp_path / "out"),
+        CorpusSettings(),
+        max_batch_tokens=256,
+        fail_on_bad_row=False,
+    )
+    job.predictions.create()
+    return job, result.shards
+
+
+def test_jobs_are_done_one_after_the_other_while_one_waits(job_of_shards):
+    job, shards = job_of_shards
+    pool = plan_local_pool(job.worker_spec(), **ONE_WORKER)
+    [slot] = pool.slots
+    with running(pool):
+        tickets = [pool.submit(slot, Lease(shard=shard, attempt=1)) for shard in shards]
+        assert job.predictions.list_files() == []
+        for done, (ticket, shard) in enumerate(zip(tickets, shards, strict=True), 1):
+            [outcome] = pool.wait(0.0)
+            assert isinstance(outcome, Finished)
+            assert isinstance(outcome.result, Receipt)
+            assert (outcome.ticket, outcome.result.shard) == (ticket, shard.name)
+            assert outcome.result.actor == slot.name
+            assert len(job.predictions.list_files()) == done
+        assert pool.wait(0.0) == []
+
+
+def test_an_error_is_an_outcome_and_the_next_job_is_done(job_of_shards):
+    job, _ = job_of_shards
+    pool = plan_local_pool(job.worker_spec(), **ONE_WORKER)
+    [slot] = pool.slots
+    missing = Slice(index=0, pieces=(Piece(path="/none", start=0, stop=1),), first_shard=0)
+    with running(pool):
+        tickets = [pool.submit(slot, missing), pool.submit(slot, MeasureRate(seconds=0.01))]
+        [failed], [finished] = pool.wait(0.0), pool.wait(0.0)
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, AssertionError)  # these shards are prepared: none can be cut
+    assert isinstance(finished, Finished)
+    assert finished.result > 0
+    assert [failed.ticket, finished.ticket] == tickets
+
+
+def test_a_job_that_is_ended_comes_back_as_lost_and_is_not_done(job_of_shards):
+    job, shards = job_of_shards
+    pool = plan_local_pool(job.worker_spec(), **ONE_WORKER)
+    [slot] = pool.slots
+    with running(pool):
+        first, second = (pool.submit(slot, Lease(shard=shard, attempt=1)) for shard in shards[:2])
+        pool.kill(first)
+        assert pool.wait(0.0) == [Lost(ticket=first, reason="it was ended")]
+        [outcome] = pool.wait(0.0)
+    assert outcome.ticket == second
+    assert job.predictions.list_files() == [shards[1].file_name]
+
+
+def test_a_user_s_interrupt_is_nobody_s_outcome(job_of_shards, monkeypatch):
+    job, shards = job_of_shards
+    pool = plan_local_pool(job.worker_spec(), **ONE_WORKER)
+    monkeypatch.setattr(
+        "cluster.execution.worker.read_shard_table",
+        lambda table: (_ for _ in ()).throw(KeyboardInterrupt),
+    )
+    with running(pool):
+        pool.submit(pool.slots[0], Lease(shard=shards[0], attempt=1))
+        with pytest.raises(KeyboardInterrupt):
+            pool.wait(0.0)
+
+
+def test_one_process_is_one_worker_without_a_cluster(job_of_shards):
+    spec = job_of_shards[0].worker_spec()
+    with pytest.raises(InputError, match="--num-actors 2: one process has one worker"):
+        plan_local_pool(spec, num_actors=2, cores_per_actor=1, oversubscribe=False)
+    with pytest.raises(InputError, match="--cores-per-actor 1000 needs 1000 cores"):
+        plan_local_pool(spec, num_actors=1, cores_per_actor=1000, oversubscribe=False)
+    with (
+        pytest.raises(InputError, match="--address head:1: work in this process needs no cluster"),
+        connect_here("head:1"),
+    ):
+        pass
+
+
+def test_its_threads_are_those_of_an_actor_and_the_other_cores_are_idle(job_of_shards):
+    pool = plan_local_pool(
+        job_of_shards[0].worker_spec(), num_actors=1, cores_per_actor=2, oversubscribe=True
+    )
+    assert [(slot.num_cores, slot.max_jobs) for slot in pool.slots] == [(2, 1)]
+    assert pool.self_check == ["1 worker x 2 threads in this process, pinned to no core"]
+    assert pool.num_idle_cores == max(0, discover_topology().num_usable_cores - 2)

@@ -1,0 +1,138 @@
+"""The pool of Ray, with actors that live and die; the driver's side of it, not what is scored."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.execution.job import plan_score
+from cluster.execution.pool import Failed, Finished, Lost, running
+from cluster.execution.worker import JOBS_IN_HAND, MeasureRate, TimeEngine
+from cluster.settings import CorpusSettings
+from fastformers.errors import InputError
+
+REPOSITORY = Path(__file__).parents[3]
+KNOWS_NO_RAY = ["job", "run", "claim", "driver", "pool", "local", "worker", "topology"]
+
+
+@pytest.mark.parametrize("module", [*KNOWS_NO_RAY, "core_split", "engine_alone"])
+def test_only_the_pool_of_ray_loads_ray(module):
+    script = f"import sys, cluster.execution.{module}; sys.exit('ray' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def ray_pool():
+    """The module, connected to a cluster on this machine."""
+    from cluster.execution import ray_pool
+
+    with ray_pool.connect(None):
+        yield ray_pool
+
+
+@pytest.fixture
+def spec(bundle, tmp_path, write_rows):
+    path = write_rows(tmp_path / "c.jsonl", [{"text": "a cat"}])
+    return plan_score(
+        str(path),
+        bundle.path,
+        str(tmp_path / "out"),
+        CorpusSettings(),
+        max_batch_tokens=256,
+        fail_on_bad_row=False,
+    ).worker_spec()
+
+
+def actor_processes():
+    """Processes of scoring actors below this one."""
+    family = psutil.Process().children(recursive=True)
+    return [child for child in family if "ScoringActor" in " ".join(_command_line(child))]
+
+
+def _command_line(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def outcomes(pool, number):
+    found = []
+    while len(found) < number:
+        found.extend(pool.wait(60.0))
+    return {outcome.ticket: outcome for outcome in found}
+
+
+@pytest.mark.cluster
+def test_an_actor_that_dies_with_two_jobs_is_replaced_once_and_works(ray_pool, spec):
+    pool = ray_pool.plan_ray_pool(spec, num_actors=1, cores_per_actor=1, oversubscribe=False)
+    [slot] = pool.slots
+    assert (slot.num_cores, slot.max_jobs) == (1, JOBS_IN_HAND)
+    with running(pool):
+        warm = pool.submit(slot, MeasureRate(seconds=0.01))
+        assert isinstance(outcomes(pool, 1)[warm], Finished)
+        [first] = actor_processes()
+        tickets = [pool.submit(slot, MeasureRate(seconds=60.0)) for _ in range(2)]
+        assert pool.wait(0.2) == []
+        first.send_signal(signal.SIGKILL)
+        lost = outcomes(pool, 2)
+        assert sorted(lost) == sorted(tickets)
+        for outcome in lost.values():
+            assert isinstance(outcome, Lost)
+            assert outcome.reason.startswith("its actor died (Actor")
+        assert pool.slots == [slot]
+        again = pool.submit(slot, MeasureRate(seconds=0.01))
+        assert isinstance(outcomes(pool, 1)[again], Finished)
+        [second] = actor_processes()
+        assert second.pid != first.pid
+
+
+@pytest.mark.cluster
+def test_a_job_is_killed_with_its_actor_and_errors_come_back_as_they_were(ray_pool, spec):
+    pool = ray_pool.plan_ray_pool(spec, num_actors=1, cores_per_actor=1, oversubscribe=False)
+    [slot] = pool.slots
+    with running(pool):
+        hangs = pool.submit(slot, MeasureRate(seconds=3600.0))
+        assert pool.wait(0.2) == []
+        pool.kill(hangs)
+        assert isinstance(outcomes(pool, 1)[hangs], Lost)
+        wrong = pool.submit(slot, TimeEngine(shards=("no shard",)))
+        failed = outcomes(pool, 1)[wrong]
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, AttributeError)
+        assert "'str' object has no attribute" in str(failed.error)
+
+
+@pytest.mark.cluster
+def test_actors_that_die_as_they_start_end_the_run(ray_pool, spec, tmp_path):
+    broken = replace(spec, bundle_path=tmp_path / "none")
+    pool = ray_pool.plan_ray_pool(broken, num_actors=1, cores_per_actor=1, oversubscribe=False)
+    [slot] = pool.slots
+    with (
+        running(pool),
+        pytest.raises(InputError, match="died 4 times in a row as they started; see Ray's log"),
+    ):
+        for _ in range(10):
+            pool.submit(slot, MeasureRate(seconds=0.01))
+            outcomes(pool, 1)
+
+
+@pytest.mark.cluster
+def test_cpus_that_others_hold_are_not_waited_for(ray_pool, spec, monkeypatch):
+    monkeypatch.setattr(ray_pool, "_FREE_WITHIN_S", 0.5)
+    plan = {"num_actors": None, "cores_per_actor": 1, "oversubscribe": False}
+    holder = ray_pool.plan_ray_pool(spec, **plan)
+    with running(holder):
+        for slot in holder.slots:
+            holder.submit(slot, MeasureRate(seconds=3.0))  # Ray knows a moment late who holds what
+        outcomes(holder, len(holder.slots))
+        with pytest.raises(InputError, match=r"has 0 free CPUs in Ray, \d+ are needed; lower"):
+            ray_pool.plan_ray_pool(spec, **plan)
+    monkeypatch.undo()
+    assert len(ray_pool.plan_ray_pool(spec, **plan).slots) == len(holder.slots)
