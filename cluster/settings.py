@@ -45,8 +45,9 @@ class ActorSettings:
     """Who does the work; none of this changes a prediction.
 
     Attributes:
-        cores_per_actor: Physical cores of each; None to measure which split is fastest. Its flag is
-            made by hand, because not every command can measure.
+        cores_per_actor: Physical cores of each; None to measure which split scores fastest, which
+            preparing has no use for. Its flag is made by hand, because not every command can
+            measure.
     """
 
     num_actors: int | None = field(

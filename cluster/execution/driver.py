@@ -256,9 +256,9 @@ class Driver:
     def _take(self, outcome: Outcome) -> None:
         """Learn what became of a job."""
         task = self._tasks.pop(outcome.ticket)
-        for other in self._tasks.values():
-            if other.slot == task.slot and other.deadline is None:
-                other.begin(self._clock())
+        waits = (t for t in self._tasks.values() if t.slot == task.slot and t.deadline is None)
+        if after_it := next(waits, None):
+            after_it.begin(self._clock())
         match outcome:
             case Failed():
                 raise_failure(outcome, _describe(task.job))

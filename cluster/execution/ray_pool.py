@@ -141,7 +141,7 @@ class RayPool:
                 self._replace(call.seat, as_it_started=error.actor_init_failed)
             return Lost(ticket=call.ticket, reason=f"its actor died ({type(error).__name__})")
         except RayTaskError as error:
-            return Failed(ticket=call.ticket, error=error.cause)
+            return Failed(ticket=call.ticket, error=error.cause or error)
         call.seat.failed_starts = 0
         return Finished(ticket=call.ticket, result=result)
 

@@ -1,0 +1,98 @@
+"""What `score` and `prepare` promise before any work starts: the plan, and what it may not be."""
+
+import json
+import sys
+
+import pytest
+
+from cluster.execution.job import plan_prepare, plan_score
+from cluster.execution.local import connect_here
+from cluster.execution.run import run_job
+from cluster.settings import ActorSettings, CorpusSettings
+from jobs.cli import main
+
+
+@pytest.fixture
+def corpus(tmp_path, write_rows):
+    return write_rows(tmp_path / "corpus.jsonl", [{"text": f"a cat {row}"} for row in range(20)])
+
+
+@pytest.fixture
+def command(capsys, tmp_path, bundle):
+    """Runs a command; returns its status, what it printed last, and what it said."""
+
+    def run(name, corpus, *options):
+        arguments = [name, str(corpus), "--bundle", str(bundle.path)]
+        status = main([*arguments, "--output", str(tmp_path / "out"), *options])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "cores", "line"),
+    [
+        ((), 1, "x 1 thread on core"),
+        (("--cores-per-actor", "2", "--oversubscribe"), 2, "x 2 threads on core"),
+        (("--cores-per-actor", "auto"), "auto", "measured when the run starts"),
+    ],
+)
+def test_a_dry_run_plans_the_cores_that_the_run_would_take(command, corpus, options, cores, line):
+    status, out, err = command("score", corpus, "--dry-run", *options)
+    assert status == 0, err
+    assert json.loads(out)["cores_per_actor"] == cores
+    assert line in err.splitlines()[0]
+    assert f"cores_per_actor: {cores}" in err.splitlines()
+
+
+def test_a_dry_run_counts_what_is_done_and_changes_nothing(command, corpus, bundle, tmp_path):
+    job = plan_score(
+        str(corpus),
+        bundle.path,
+        str(tmp_path / "out"),
+        CorpusSettings(),
+        max_batch_tokens=256,
+        fail_on_bad_row=False,
+    )
+    result = run_job(job, ActorSettings(), connect_here)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    status, out, err = command("score", corpus, "--dry-run", "--max-batch-tokens", "256")
+    assert status == 0, err
+    plan = json.loads(out)
+    assert plan["shards_done"] == len(result.shards) > 0
+    assert (plan["files"], plan["slices"], plan["engine"]) == (1, 1, "onnxruntime")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(command, corpus, bundle, tmp_path):
+    job = plan_prepare(str(corpus), bundle.path, str(tmp_path / "out"), CorpusSettings())
+    run_job(job, ActorSettings(), connect_here)
+    status, out, err = command("score", corpus, "--dry-run")
+    assert (status, out) == (2, "")
+    assert "is not empty and holds no run of ours" in err
+
+
+def test_an_output_of_the_version_before_is_refused_in_one_line(command, corpus, tmp_path):
+    (tmp_path / "out" / "predictions").mkdir(parents=True)
+    (tmp_path / "out" / "run.json").write_text(json.dumps({"identity": {"corpus files": "a"}}))
+    for options in ((), ("--dry-run",)):
+        status, out, err = command("score", corpus, *options)
+        assert (status, out) == (2, "")
+        [line] = err.splitlines()
+        assert f"{tmp_path / 'out'}: run.json was written by an older version" in line
+        assert "choose another directory, or delete this one and make it again" in line
+
+
+def test_preparing_has_no_split_to_measure(command, corpus, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command("prepare", corpus, "--cores-per-actor", "auto")
+    assert ended.value.code == 2
+    assert "--cores-per-actor: invalid int value: 'auto'" in capsys.readouterr().err
+
+
+def test_planning_a_run_does_not_load_ray(command, corpus, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "cluster.execution.ray_pool", raising=False)
+    status, _, err = command("score", corpus, "--dry-run")
+    assert status == 0, err
