@@ -81,14 +81,16 @@ def test_an_actor_that_dies_with_two_jobs_is_replaced_once_and_works(ray_pool, s
         tickets = [pool.submit(slot, MeasureRate(seconds=60.0)) for _ in range(2)]
         assert pool.wait(0.2) == []
         first.send_signal(signal.SIGKILL)
-        lost = outcomes(pool, 2)
-        assert sorted(lost) == sorted(tickets)
-        for outcome in lost.values():
+        [lost] = outcomes(pool, 1).values()
+        again = pool.submit(slot, MeasureRate(seconds=0.01))  # lost if replaced a second time
+        lost_too, finished = outcomes(pool, 2).values()
+        assert sorted([lost.ticket, lost_too.ticket]) == sorted(tickets)
+        for outcome in (lost, lost_too):
             assert isinstance(outcome, Lost)
             assert outcome.reason.startswith("its actor died (Actor")
+        assert isinstance(finished, Finished)
+        assert finished.ticket == again
         assert pool.slots == [slot]
-        again = pool.submit(slot, MeasureRate(seconds=0.01))
-        assert isinstance(outcomes(pool, 1)[again], Finished)
         [second] = actor_processes()
         assert second.pid != first.pid
 
