@@ -39,7 +39,7 @@ from fastformers.errors import InputError
 _OBJECT_STORE_BYTES = 100 * 2**20
 _MAX_FAILED_STARTS = 3
 # Ray knows a moment late that an actor has ended and its CPUs are free.
-_FREE_WITHIN_S, _FREE_POLL_S = 3.0, 0.1
+_FREE_WITHIN_S, _FREE_POLL_S = 10.0, 0.1
 
 
 @ray.remote
