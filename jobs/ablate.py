@@ -26,6 +26,7 @@ from rich.table import Table
 from cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
 from cluster.pricing.prices import HourlyPrice
 from fastformers.ablation.measure import Ablation, StepResult, measure_ablation
+from fastformers.ablation.plot import draw_ablation
 from fastformers.ablation.report import (
     CLOCK,
     COLUMNS,
@@ -39,6 +40,7 @@ from fastformers.ablation.report import (
 from fastformers.ablation.texts import TextsConfig
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
+from fastformers.figure import require_drawing
 from fastformers.inference.bundle import DEMO_BUNDLE
 from jobs.console.arguments import add_example_arguments, labelled_columns, price_of
 from jobs.console.output import console, run
@@ -109,9 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    # Here so that a missing extra shows now, not after the measurement.
-    from fastformers.ablation.plot import draw_ablation
-
+    require_drawing()  # a missing extra shows now, not after the measurement
     _check(options)
     price, topology = price_of(options), discover_topology()
     load = _measure_load(topology)

@@ -6,47 +6,59 @@ results -> [plot] -> ablate.png, ablate.svg
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from fastformers.ablation.measure import StepResult
 from fastformers.ablation.report import cells
+from fastformers.figure import FILE_PALETTE, Bar, draw_bars, save_figure
 
-_ABLATION, _ASIDE = "#2f6f9f", "#b0b0b0"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_ABLATION, _ASIDE = FILE_PALETTE.series[0], FILE_PALETTE.series[5]
 _NAME_CHARACTERS = 34
+_WIDTH, _MARGIN, _BAR_HEIGHT = 860, 116, 45  # in points
 
 
 def draw_ablation(results: Sequence[StepResult], paths: Sequence[Path], *, title: str) -> None:
     """Write the figure to each path, in the format of its suffix.
 
-    Both axes are logarithmic; every bar carries its number. Steps beside the ablation are gray.
+    Both axes are logarithmic; every bar carries its number. Steps beside the ablation are pale.
     """
-    figure = Figure(figsize=(11, 1.6 + 0.62 * len(results)), layout="constrained")
-    faster, cheaper = figure.subplots(1, 2, sharey=True)
-    names = [textwrap.fill(_name(result), _NAME_CHARACTERS) for result in results]
-    shown = [cells(result) for result in results]
-    _bars(faster, results, [r.cumulative for r in results], [line[2] for line in shown])
-    _bars(cheaper, results, [r.usd_per_100m for r in results], [line[5] for line in shown])
-    faster.set_yticks(range(len(results)), names)
-    faster.invert_yaxis()
-    faster.set_xlabel("cumulative speed-up (log scale)")
-    cheaper.set_xlabel("USD per 100 million texts (log scale)")
-    figure.suptitle(textwrap.fill(title, 100))
-    for path in paths:
-        figure.savefig(path, dpi=150)
+
+    def draw(figure: "Figure") -> None:
+        faster, cheaper = figure.subplots(1, 2, sharey=True)
+        shown = [cells(result) for result in results]
+        _draw_side(faster, results, [r.cumulative for r in results], [line[2] for line in shown])
+        _draw_side(cheaper, results, [r.usd_per_100m for r in results], [line[5] for line in shown])
+        faster.set_xlabel("cumulative speed-up (log scale)")
+        cheaper.set_xlabel("USD per 100 million texts (log scale)")
+        figure.suptitle(textwrap.fill(title, 100))
+
+    save_figure(draw, paths, width=_WIDTH, height=_MARGIN + _BAR_HEIGHT * len(results))
 
 
-def _bars(
-    axes: Axes, results: Sequence[StepResult], values: Sequence[float], labels: Sequence[str]
+def _draw_side(
+    axes: "Axes", results: Sequence[StepResult], values: Sequence[float], labels: Sequence[str]
 ) -> None:
-    colors = [_ASIDE if result.is_aside else _ABLATION for result in results]
-    bars = axes.barh(range(len(results)), values, color=colors)
+    draw_bars(
+        axes,
+        [
+            Bar(
+                name=textwrap.fill(_name(result), _NAME_CHARACTERS),
+                value=value,
+                label=label,
+                color=_ASIDE if result.is_aside else _ABLATION,
+            )
+            for result, value, label in zip(results, values, labels, strict=True)
+        ],
+    )
     axes.set_xscale("log")
     # Room to the left so that the smallest bar has a length, to the right for the labels.
     axes.set_xlim(min(values) / 2, max(values) * 4)
-    axes.bar_label(bars, labels=list(labels), padding=3)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.minorticks_off()
 
 
 def _name(result: StepResult) -> str:
