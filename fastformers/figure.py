@@ -209,7 +209,6 @@ def _style(palette: Palette) -> dict[str, Any]:
         "axes.titlelocation": "left",
         "figure.facecolor": palette.background,
         "axes.facecolor": palette.background,
-        "savefig.facecolor": palette.background,
         "text.color": palette.ink,
         "axes.labelcolor": palette.muted,
         "axes.edgecolor": palette.grid,

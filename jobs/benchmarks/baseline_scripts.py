@@ -1,18 +1,21 @@
 """The whole jobs that `fastformers bench` compares with, as their users would write them.
 
-    python jobs/peer_jobs.py {ray-documented,ray-tuned,sentence-transformers,pipeline} < WORK.json
+    python baseline_scripts.py {ray-tuned,sentence-transformers,ray-padded-64,pipeline} < WORK.json
 
-Run by cluster/peers.py under any interpreter that has the library; imports nothing of ours. Prints
-one line of JSON: rows, seconds, setting, versions. The clock starts when libraries are imported and
-Ray is up, and runs over everything that depends on the work: models are loaded within it.
+Run by job_baselines.py beside it under any interpreter that has the library; imports nothing of
+ours. Prints one line of JSON: rows, seconds, setting, versions. The clock starts when libraries are
+imported and Ray is up, and runs over everything that depends on the work: models are loaded within
+it.
 
-ray-documented: Ray Data's batch inference as its documentation shows it: `map_batches` of an actor
-    class, batches of 64 rows in the order of the corpus, each padded to its longest row.
-ray-tuned: as an expert would tune it: large batches that are sorted by length inside, 32 rows at a
-    time, one thread an actor, the tokenizer's threads off.
+ray-tuned: Ray Data as an expert would tune it: `map_batches` of an actor class, large batches that
+    are sorted by length inside, 32 rows at a time, one thread an actor, the tokenizer's threads
+    off, ONNX Runtime's stock int8 graph.
 sentence-transformers: the same encoder, mean pooling, no head. Where `optimum` is installed, its
     ONNX int8 backend, one process of one thread for each core; its sessions cannot be sent to its
     own multi-process pool, so the processes are ours. Else its PyTorch backend in that pool.
+ray-padded-64: Ray Data without that tuning: batches of 64 rows in corpus order, each padded to the
+    longest text of the batch, the same stock int8 graph, one thread an actor. No page of Ray's
+    documentation shows this job: it is what `map_batches` gives if nothing is done about lengths.
 pipeline: Hugging Face's `pipeline("text-classification")` on all cores, without batching, as its
     documentation advises for CPUs.
 """
@@ -28,7 +31,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-_DOCUMENTED_ROWS, _TUNED_ROWS, _SORTED_ROWS = 64, 3125, 32
+_PADDED_ROWS, _TUNED_ROWS, _SORTED_ROWS = 64, 3125, 32
 
 
 class Predictor:
@@ -97,7 +100,7 @@ def run_ray_data(work: dict[str, Any], *, tuned: bool) -> dict[str, Any]:
         log_to_driver=False,
     )
     output = f"{work['scratch']}/ray-{time.time_ns()}"
-    num_rows = _TUNED_ROWS if tuned else _DOCUMENTED_ROWS
+    num_rows = _TUNED_ROWS if tuned else _PADDED_ROWS
     start = time.perf_counter()
     (
         ray.data.read_parquet(list(work["files"]))
@@ -113,7 +116,11 @@ def run_ray_data(work: dict[str, Any], *, tuned: bool) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     rows = pyarrow.dataset.dataset(output).count_rows()
     ray.shutdown()
-    order = f"sorted inside, {_SORTED_ROWS} at a time" if tuned else "in the corpus's order"
+    order = (
+        f"sorted inside, {_SORTED_ROWS} at a time"
+        if tuned
+        else "in corpus order, padded to the longest"
+    )
     setting = f"map_batches of {num_rows} rows {order}, {work['num_workers']} actors of one thread"
     return _result(rows, seconds, setting, ("ray", "onnxruntime", "tokenizers"))
 
@@ -220,7 +227,7 @@ def _result(rows: int, seconds: float, setting: str, packages: tuple[str, ...]) 
 
 
 def main() -> int:
-    """Run the peer that the command line names."""
+    """Run the baseline that the command line names."""
     name, work = sys.argv[1], json.load(sys.stdin)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")

@@ -1,19 +1,18 @@
 """Whole jobs that a user could run instead of ours, each in a process of its own.
 
-    corpus -> different texts -> [job_baselines] -> rows a second of each peer
+    corpus -> different texts -> [job_baselines] -> rows a second of each baseline
 
-A peer gets texts that all differ, so that what scoring equal texts once saves is no part of the
-comparison, and runs `jobs/peer_jobs.py` under an interpreter that has its library: none of its
-threads, memory or warnings are ours. Knows nothing of how a peer works.
+A baseline gets texts that all differ, so that what scoring equal texts once saves is no part of the
+comparison, and runs `baseline_scripts.py` under an interpreter that has its library: none of its
+threads, memory or warnings are ours. Knows nothing of how a baseline works.
 """
 
 import json
 import os
 import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -21,14 +20,8 @@ import pyarrow.parquet
 from cluster.corpus.slices import open_corpus
 from cluster.settings import CorpusSettings
 from cluster.shards.preparation import READ_CHUNK_BYTES
+from jobs.benchmarks.parts import BaselineName, NotRun
 
-BaselineName = Literal["ray-documented", "ray-tuned", "sentence-transformers", "pipeline"]
-JOB_BASELINES: tuple[BaselineName, ...] = (
-    "ray-documented",
-    "ray-tuned",
-    "sentence-transformers",
-    "pipeline",
-)
 TEXT_COLUMN = "text"
 # Rows of a file, and so of a block in which Ray Data can sort; what tuning it came to.
 _FILE_ROWS = 3125
@@ -37,7 +30,7 @@ _TIMEOUT_S = 7200
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineJob:
-    """What all peers do.
+    """What all baselines do.
 
     Attributes:
         files: Parquet files with a text column `text`.
@@ -45,8 +38,7 @@ class BaselineJob:
         stock_graph: ONNX Runtime's stock int8 graph of it.
         tokenizer: Its tokenizer.json.
         max_length: Tokens that a row is truncated to.
-        num_workers: Processes of one core each.
-        scratch: Directory for what a peer writes.
+        scratch: Directory for what a baseline writes.
     """
 
     files: tuple[str, ...]
@@ -54,27 +46,24 @@ class BaselineJob:
     stock_graph: str
     tokenizer: str
     max_length: int
-    num_workers: int
     scratch: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineResult:
-    """What a peer did, or why it did nothing.
+    """What a baseline did.
 
     Attributes:
-        rows: Rows scored; 0 if it failed.
+        rows: How many rows it scored.
         seconds: From when its libraries were imported (and Ray was up) to the last row.
-        setting: How it ran.
-        versions: Of its libraries.
-        reason: Why there is no result; empty if there is one.
+        setting: How it ran, for people.
+        versions: Versions of its libraries.
     """
 
-    rows: int = 0
-    seconds: float = 0.0
-    setting: str = ""
-    versions: Mapping[str, str]
-    reason: str = ""
+    rows: int
+    seconds: float
+    setting: str
+    versions: dict[str, str]
 
 
 def write_different_texts(
@@ -123,22 +112,28 @@ def write_different_texts(
     return files
 
 
-def run_baseline(name: BaselineName, work: BaselineJob, *, python: Path) -> BaselineResult:
-    """Run a peer and wait for it.
+def run_baseline(
+    name: BaselineName, work: BaselineJob, *, num_workers: int, python: Path
+) -> BaselineResult | NotRun:
+    """Run a baseline and wait for it.
 
     Args:
-        name: Which.
+        name: Which one.
         work: What it does.
+        num_workers: Processes of one core each.
         python: Interpreter that has its library.
+
+    Returns:
+        What it did, or the last line that it said if it failed.
     """
     script = Path(__file__).with_name("baseline_scripts.py")
-    # The peers take turns with our own jobs, which may be clients of another Ray cluster.
+    # Baselines take turns with our own jobs, which may be clients of another Ray cluster.
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
     environment |= {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     try:
         finished = subprocess.run(
             [str(python), str(script), name],
-            input=json.dumps(asdict(work)),
+            input=json.dumps({**asdict(work), "num_workers": num_workers}),
             capture_output=True,
             text=True,
             env=environment,
@@ -146,13 +141,13 @@ def run_baseline(name: BaselineName, work: BaselineJob, *, python: Path) -> Base
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return BaselineResult(versions={}, reason=f"took more than {_TIMEOUT_S} s")
+        return NotRun(reason=f"took more than {_TIMEOUT_S} s")
     lines = finished.stdout.strip().splitlines()
     if finished.returncode != 0 or not lines:
         said = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
-        return BaselineResult(versions={}, reason=said[-1])
+        return NotRun(reason=said[-1])
     try:
         answer: dict[str, Any] = json.loads(lines[-1])
         return BaselineResult(**answer)
     except (ValueError, TypeError):
-        return BaselineResult(versions={}, reason=f"answered {lines[-1]!r}")
+        return NotRun(reason=f"answered {lines[-1]!r}")

@@ -47,13 +47,15 @@ def add_corpus_arguments(
     needs_output: bool = True,
     needs_bundle: bool = True,
     scores: bool = True,
+    text_pairs: bool = True,
 ) -> None:
     """Arguments that `prepare`, `score` and `bench` share."""
     parser.add_argument(
         "--bundle", type=Path, required=needs_bundle, help="directory of the bundle"
     )
     parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
-    add_config_arguments(parser, CorpusSettings)
+    leave_out = () if text_pairs else ("text_pair_column",)
+    add_config_arguments(parser, CorpusSettings, leave_out=leave_out)
     if scores:
         parser.add_argument(
             "--cores-per-actor",

@@ -15,7 +15,9 @@ from cluster.execution.topology import discover_topology
 from fastformers.benchmark import comparison, operator_profile
 from fastformers.benchmark.timing import measure_rates
 from jobs import bench as bench_module
-from jobs.benchmarks.job_baselines import JOB_BASELINES, BaselineResult
+from jobs.benchmarks import whole_jobs
+from jobs.benchmarks.job_baselines import BaselineResult
+from jobs.benchmarks.parts import JOB_BASELINES, NotRun
 from jobs.benchmarks.subject import Subject
 from jobs.cli import main
 
@@ -23,14 +25,14 @@ RATIOS = {
     "engine_over_stock",
     "engine_over_openvino",
     "engine_of_peak",
-    "job_over_ray_documented",
     "job_over_ray_tuned",
     "job_over_sentence_transformers",
+    "job_over_ray_padded_64",
     "job_over_pipeline",
     "job_over_engine",
 }
-JOB_OVER_PEERS = {f"job_over_{name.replace('-', '_')}" for name in JOB_BASELINES}
-NO_PEERS = dict.fromkeys(JOB_OVER_PEERS, "--parts leaves peers out")
+JOB_OVER_BASELINES = {f"job_over_{name.replace('-', '_')}" for name in JOB_BASELINES}
+NO_BASELINES = dict.fromkeys(JOB_OVER_BASELINES, "--parts leaves peers out")
 # 40 different texts, every fourth of them twice, and one that cannot be scored.
 TEXTS = [f"the {'cat ' * (n % 9)}{n} ran" for n in range(40)]
 CORPUS = [*TEXTS, *TEXTS[::4], ""]
@@ -70,12 +72,10 @@ def check_reasons(summary):
     assert summary["not_run"].keys() == {name for name in RATIOS if summary[name] is None}
 
 
-def test_engines_and_operators_without_a_checkpoint(bench, long_bundle, corpus, tmp_path):
-    pytest.importorskip("matplotlib")
-    plot = tmp_path / "bench.png"
+def test_engines_and_operators_without_a_checkpoint(bench, long_bundle, corpus):
     status, out, err = bench(
         *(corpus, "--bundle", long_bundle.path, "--parts", "engines,operators"),
-        *("--sample-rows", 30, "--plot", plot),
+        *("--sample-rows", 30),
     )
     assert status == 0, err
     summary = json.loads(out.splitlines()[-1])
@@ -85,7 +85,7 @@ def test_engines_and_operators_without_a_checkpoint(bench, long_bundle, corpus, 
         "engine_over_stock": "no --teacher",
         "engine_over_openvino": "no --teacher",
         "job_over_engine": "--parts leaves job out",
-        **NO_PEERS,
+        **NO_BASELINES,
     }
     assert summary["engine_of_peak"] > 0
     assert (summary["engine"], summary["weights"]) == ("onnxruntime", "random")
@@ -93,7 +93,8 @@ def test_engines_and_operators_without_a_checkpoint(bench, long_bundle, corpus, 
     assert one["num_threads"] == 1
     assert one["tokens_per_second"]["rows"]["fastformers onnxruntime"] > 0
     assert one["agreement"]["fastformers onnxruntime"] == 1.0
-    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert (summary["format_version"], summary["corpus"]) == (1, str(corpus))
+    assert summary["versions"].keys() == {"fastformers", "onnxruntime", "ray"}
     for words in ("Engines, 1 thread: tokens/s", "Operators, 8x128", "not run: no --teacher"):
         assert words in err
 
@@ -127,12 +128,12 @@ def fake_jobs(monkeypatch, long_bundle, make_report, tmp_path):
         wall_s = setup_s + next(seconds["ours"])
         return make_report(rows=len(texts), wall_s=wall_s, setup_s=setup_s, num_actors=3)
 
-    def run_baseline(name, work, *, python):
+    def run_baseline(name, work, *, num_workers, python):
         texts = texts_of(work.files)
         read.setdefault(name, []).append((texts, work, python))
         if name == "pipeline":
-            return BaselineResult(versions={}, reason="ImportError: pip install 'x[y]'")
-        setting = f"{work.num_workers} workers"
+            return NotRun(reason="ImportError: pip install 'x[y]'")
+        setting = f"{num_workers} workers"
         return BaselineResult(
             rows=len(texts), seconds=next(seconds[name]), setting=setting, versions={"ray": "2"}
         )
@@ -145,28 +146,31 @@ def fake_jobs(monkeypatch, long_bundle, make_report, tmp_path):
             rows=None,
         )
 
-    monkeypatch.setattr(bench_module, "execute", execute)
-    monkeypatch.setattr(bench_module, "run_baseline", run_baseline)
+    monkeypatch.setattr(whole_jobs, "execute", execute)
+    monkeypatch.setattr(whole_jobs, "run_baseline", run_baseline)
     monkeypatch.setattr(bench_module, "open_subject", open_fake)
     return read, seconds
 
 
-def test_peers_and_ours_score_the_same_different_texts_in_turns(
-    bench, fake_jobs, corpus, long_bundle
+def test_baselines_and_ours_score_the_same_different_texts_in_turns(
+    bench, fake_jobs, corpus, long_bundle, tmp_path
 ):
+    pytest.importorskip("matplotlib")
     read, seconds = fake_jobs
     seconds["ray-tuned"] = iter([5.0, 3.0, 100.0])
     status, out, err = bench(
         *(corpus, "--bundle", long_bundle.path, "--teacher", "T", "--parts", "peers"),
         *("--peers", "ray-tuned,pipeline", "--peer-rows", 20, "--repeats", 3),
+        *("--plot", tmp_path / "bench.svg"),
     )
     assert status == 0, err
     summary = json.loads(out)
+    assert "4 rows/s (fastformers: 2.5x)" in (tmp_path / "bench.svg").read_text()
     check_reasons(summary)
     assert read["ours"] == [TEXTS[:20]] * 3
     assert [texts for texts, _, _ in read["ray-tuned"]] == [TEXTS[:20]] * 3
     work = read["ray-tuned"][0][1]
-    assert (work.num_workers, work.max_length) == (3, 128)
+    assert work.max_length == 128
     assert work.tokenizer.endswith("checkpoint/tokenizer.json")
     assert summary["peer_rows"] == 20
     assert summary["job_beside_peers_rows_per_second"] == 20 / 2  # the median, without setting up
@@ -180,11 +184,11 @@ def test_peers_and_ours_score_the_same_different_texts_in_turns(
         }
     }
     assert summary["not_run"]["job_over_pipeline"] == "ImportError: pip install 'x[y]'"
-    assert summary["not_run"]["job_over_ray_documented"] == "--peers leaves it out"
+    assert summary["not_run"]["job_over_ray_padded_64"] == "--peers leaves it out"
     assert "ImportError: pip install 'x[y]'" in err
 
 
-def test_all_peers_run_under_our_interpreter_but_the_one_with_its_own(
+def test_all_baselines_run_under_our_interpreter_but_the_one_with_its_own(
     bench, fake_jobs, corpus, long_bundle, tmp_path
 ):
     read, seconds = fake_jobs
@@ -213,7 +217,7 @@ def test_all_peers_run_under_our_interpreter_but_the_one_with_its_own(
         ("CORPUS --shape student --teacher none", "--teacher none: has no tokenizer.json"),
         ("CORPUS --bundle BUNDLE --teacher none", "none: no config.json"),
         ("CORPUS --bundle BUNDLE --parts engine", "--parts engine: not one of engines, operators"),
-        ("CORPUS --bundle BUNDLE --peers spark", "--peers spark: not one of ray-documented"),
+        ("CORPUS --bundle BUNDLE --peers spark", "--peers spark: not one of ray-tuned, sentence"),
         ("CORPUS --bundle BUNDLE --peers all", "--peers: give --teacher"),
         (
             "CORPUS --bundle BUNDLE --teacher T --peers all --peer-python none",
@@ -229,6 +233,19 @@ def test_all_peers_run_under_our_interpreter_but_the_one_with_its_own(
         ("CORPUS --bundle BUNDLE --cores-per-actor auto", "--cores-per-actor auto: engines and"),
         ("--shape student --teacher TEACHER --profile-out p.json", "--profile-out: a profile is"),
         ("CORPUS --bundle BUNDLE --plot bench.txt", "--plot bench.txt: give a name"),
+        ("CORPUS --bundle BUNDLE --plot bench.svg", "--plot bench.svg: shows whole jobs beside"),
+        (
+            "--bundle BUNDLE --teacher T --peers all --plot bench.svg",
+            "--plot bench.svg: shows whole jobs beside",
+        ),
+        (
+            "CORPUS --bundle BUNDLE --teacher T --peers all --parts job --plot bench.svg",
+            "--plot bench.svg: shows whole jobs beside",
+        ),
+        ("--from-json kept.json", "--from-json: give --plot"),
+        ("CORPUS --from-json kept.json --plot bench.svg", "--from-json measures nothing; leave"),
+        ("--teacher T --from-json kept.json --plot bench.svg", "--from-json measures nothing;"),
+        ("--from-json kept.json --plot bench.svg", "kept.json: No such file"),
         ("CORPUS --bundle BUNDLE --output FULL", "not empty, so there is less left to measure"),
         ("CORPUS --bundle BUNDLE --text-column body", "'body'"),
         ("none.parquet --bundle BUNDLE", "none.parquet: no such file"),
@@ -244,6 +261,59 @@ def test_bad_input_gets_one_line(bench, corpus, long_bundle, options, message):
     (line,) = err.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_text_pairs_are_refused_before_anything_is_measured(bench, corpus, long_bundle, capsys):
+    with pytest.raises(SystemExit) as end:
+        bench(corpus, "--bundle", long_bundle.path, "--text-pair-column", "stars")
+    assert end.value.code == 2
+    assert "unrecognized arguments: --text-pair-column" in capsys.readouterr().err
+
+
+def test_a_picture_is_refused_without_its_extra_before_anything_is_measured(
+    bench, fake_jobs, corpus, long_bundle, monkeypatch, tmp_path
+):
+    read, _ = fake_jobs
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, out, err = bench(
+        *(corpus, "--bundle", long_bundle.path, "--teacher", "T", "--parts", "peers"),
+        *("--peers", "all", "--plot", tmp_path / "bench.svg"),
+    )
+    assert (status, out) == (2, "")
+    assert "pip install 'fastformers[report]'" in err
+    assert read == {"ours": []}
+
+
+def test_a_kept_last_line_is_drawn_without_measuring(
+    bench, fake_jobs, corpus, long_bundle, monkeypatch, tmp_path
+):
+    pytest.importorskip("matplotlib")
+    _, seconds = fake_jobs
+    seconds["ray-tuned"] = iter([5.0])
+    status, out, err = bench(
+        *(corpus, "--bundle", long_bundle.path, "--teacher", "T", "--parts", "peers"),
+        *("--peers", "ray-tuned", "--plot", tmp_path / "first.svg"),
+    )
+    assert status == 0, err
+    kept = tmp_path / "kept.json"
+    kept.write_text(out)
+    monkeypatch.setattr(bench_module, "open_subject", None)
+    status, again, err = bench("--from-json", kept, "--plot", tmp_path / "again.svg")
+    assert (status, again, err) == (0, out, "")
+    first, second = (tmp_path / name for name in ("first.svg", "again.svg"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_kept_last_line_without_whole_jobs_is_one_line(bench, long_bundle, tmp_path):
+    pytest.importorskip("matplotlib")
+    status, out, err = bench("--bundle", long_bundle.path, "--parts", "engines")
+    assert status == 0, err
+    kept = tmp_path / "kept.json"
+    kept.write_text(out)
+    status, out, err = bench("--from-json", kept, "--plot", tmp_path / "bench.svg")
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.endswith("no whole jobs were measured: --parts leaves peers out")
 
 
 _QUICKLY = """
@@ -277,7 +347,7 @@ def test_a_whole_job_beside_its_engine_alone(corpus, long_bundle, tmp_path):
     assert summary["not_run"] == {
         "engine_over_stock": "no --teacher",
         "engine_over_openvino": "no --teacher",
-        **NO_PEERS,
+        **NO_BASELINES,
     }
     assert summary["engine_of_peak"] > 0
     assert (summary["rows"], summary["unique_rows"]) == (len(CORPUS), len(TEXTS))

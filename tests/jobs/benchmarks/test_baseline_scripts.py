@@ -30,8 +30,8 @@ def make_texts(num_rows):
 
 @pytest.fixture(scope="module")
 def work(tokenizer_json, tmp_path_factory):
-    """What a peer is told, with a checkpoint and its stock graph."""
-    path = tmp_path_factory.mktemp("peer")
+    """What a baseline is told, with a checkpoint and its stock graph."""
+    path = tmp_path_factory.mktemp("baseline")
     (path / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -53,7 +53,7 @@ def work(tokenizer_json, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("tuned", [False, True], ids=["documented", "tuned"])
+@pytest.mark.parametrize("tuned", [False, True], ids=["padded", "tuned"])
 def test_ray_datas_actor_gives_each_rows_logits_in_the_corpus_order(
     work, tokenizer_json, monkeypatch, tuned
 ):

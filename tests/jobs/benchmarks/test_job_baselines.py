@@ -13,6 +13,7 @@ from jobs.benchmarks.job_baselines import (
     run_baseline,
     write_different_texts,
 )
+from jobs.benchmarks.parts import NotRun
 
 WORK = BaselineJob(
     files=("a.parquet", "b.parquet"),
@@ -20,7 +21,6 @@ WORK = BaselineJob(
     stock_graph="stock.onnx",
     tokenizer="tokenizer.json",
     max_length=128,
-    num_workers=2,
     scratch="scratch",
 )
 ANSWER = {"rows": 40, "seconds": 2.5, "setting": "as told", "versions": {"ray": "2.50"}}
@@ -79,7 +79,7 @@ def test_a_corpus_without_the_column_is_refused(write_rows, tmp_path):
 
 @pytest.fixture
 def interpreter(tmp_path):
-    """Write an executable that a peer is run with in place of Python."""
+    """Write an executable that a baseline is run with in place of Python."""
 
     def write(*lines, shell="/bin/sh"):
         path = tmp_path / "interpreter"
@@ -90,7 +90,7 @@ def interpreter(tmp_path):
     return write
 
 
-def test_a_peer_is_told_its_work_and_its_last_line_is_the_answer(interpreter, monkeypatch):
+def test_a_baseline_is_told_its_work_and_its_last_line_is_the_answer(interpreter, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     python = interpreter(
@@ -102,12 +102,13 @@ def test_a_peer_is_told_its_work_and_its_last_line_is_the_answer(interpreter, mo
         f"print(json.dumps({ANSWER!r} | {{'setting': json.dumps(seen)}}))",
         shell=sys.executable,
     )
-    result = run_baseline("ray-tuned", WORK, python=python)
+    result = run_baseline("ray-tuned", WORK, num_workers=2, python=python)
+    assert isinstance(result, BaselineResult)
     assert (result.rows, result.seconds, result.versions) == (40, 2.5, {"ray": "2.50"})
-    assert result.reason == ""
     seen = json.loads(result.setting)
     script, name = seen["arguments"]
     assert (script.endswith("jobs/benchmarks/baseline_scripts.py"), name) == (True, "ray-tuned")
+    assert seen["work"].pop("num_workers") == 2
     assert BaselineJob(**{**seen["work"], "files": tuple(seen["work"]["files"])}) == WORK
     assert seen["set"] == ["HF_HUB_OFFLINE"]
 
@@ -124,13 +125,15 @@ def test_a_peer_is_told_its_work_and_its_last_line_is_the_answer(interpreter, mo
         (['echo \'{"rows": 3, "secs": 1}\''], "answered"),
     ],
 )
-def test_a_peer_that_gives_no_answer_gives_a_reason(interpreter, lines, reason):
-    result = run_baseline("pipeline", WORK, python=interpreter("cat > /dev/null", *lines))
+def test_a_baseline_that_gives_no_answer_gives_a_reason(interpreter, lines, reason):
+    result = run_baseline(
+        "pipeline", WORK, num_workers=2, python=interpreter("cat > /dev/null", *lines)
+    )
+    assert isinstance(result, NotRun)
     assert reason in result.reason
-    assert result == BaselineResult(versions={}, reason=result.reason)
 
 
-def test_a_peer_that_takes_too_long_is_stopped(interpreter, monkeypatch):
+def test_a_baseline_that_takes_too_long_is_stopped(interpreter, monkeypatch):
     monkeypatch.setattr(job_baselines, "_TIMEOUT_S", 0.2)
-    result = run_baseline("pipeline", WORK, python=interpreter("exec sleep 60"))
-    assert result == BaselineResult(versions={}, reason="took more than 0.2 s")
+    result = run_baseline("pipeline", WORK, num_workers=2, python=interpreter("exec sleep 60"))
+    assert result == NotRun(reason="took more than 0.2 s")

@@ -1,0 +1,178 @@
+"""Measure whole jobs: ours beside its engine alone, and ours beside the job baselines.
+
+    corpus + bundle -> [whole_jobs] -> JobPart, BaselinesPart
+
+Jobs take turns, so that what else happens on the machine meets all of them; the medians count.
+Knows nothing of how a baseline works.
+"""
+
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from cluster.execution.engine_alone import measure_engine_alone
+from cluster.execution.job import ScoreJob, plan_prepare, plan_score
+from cluster.pricing.prices import HourlyPrice
+from cluster.report.run_report import RunReport
+from cluster.settings import ActorSettings, CorpusSettings
+from fastformers.inference.autotune import EngineOption
+from jobs.benchmarks.job_baselines import (
+    TEXT_COLUMN,
+    BaselineJob,
+    BaselineResult,
+    run_baseline,
+)
+from jobs.benchmarks.parts import (
+    JOB_BASELINES,
+    BaselineName,
+    BaselineRate,
+    BaselinesPart,
+    JobPart,
+    NotRun,
+)
+from jobs.console.execute import connect_ray, execute
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """How our jobs run.
+
+    Attributes:
+        bundle: Directory of the bundle.
+        engine: What runs its graph.
+        actors: Who works.
+        price: Price of a machine.
+        repeats: How many times every job runs.
+    """
+
+    bundle: Path
+    engine: EngineOption
+    actors: ActorSettings
+    price: HourlyPrice
+    repeats: int
+
+
+def measure_whole_job(
+    corpus: str,
+    corpus_settings: CorpusSettings,
+    settings: JobSettings,
+    *,
+    output: str,
+    log: Callable[[str], None],
+) -> JobPart:
+    """Score a corpus from start to end, and its batches by the engine alone, in turns.
+
+    Args:
+        corpus: File, directory, glob or URI.
+        corpus_settings: What to read of it.
+        settings: How our jobs run.
+        output: Directory or URI that is filled with shards and predictions.
+        log: Shows a line to the user.
+    """
+    prepared = plan_prepare(corpus, settings.bundle, f"{output}/shards", corpus_settings)
+    execute(prepared, replace(settings.actors, cores_per_actor=1), settings.price)
+    jobs: list[RunReport] = []
+    engines: list[float] = []
+    for repeat in range(settings.repeats):
+        job = _plan_ours(corpus, f"{output}/scored-{repeat}", corpus_settings, settings)
+        jobs.append(execute(job, settings.actors, settings.price))
+        alone = replace(job, shards=prepared.shards)
+        engines.append(measure_engine_alone(alone, settings.actors, connect_ray, log))
+        rate = jobs[-1].rows_per_second
+        log(f"job {rate:,.1f} rows/s, engine alone {engines[-1]:,.1f} rows/s")
+    return _describe_jobs(jobs, statistics.median(engines))
+
+
+def measure_beside_baselines(
+    names: Sequence[BaselineName],
+    work: BaselineJob,
+    settings: JobSettings,
+    *,
+    texts: Path,
+    python: Path,
+    log: Callable[[str], None],
+) -> BaselinesPart:
+    """Run our job and the baselines on the same texts, in turns.
+
+    Args:
+        names: Which baselines; the others get the reason that they were not asked for.
+        work: What the baselines do.
+        settings: How our jobs run.
+        texts: Directory of the files of `work`.
+        python: Interpreter for sentence-transformers; the others run under ours.
+        log: Shows a line to the user.
+    """
+    ours: list[float] = []
+    results: dict[BaselineName, list[BaselineResult | NotRun]] = {name: [] for name in names}
+    for repeat in range(settings.repeats):
+        output = f"{work.scratch}/beside-baselines-{repeat}"
+        job = _plan_ours(str(texts), output, CorpusSettings(text_column=TEXT_COLUMN), settings)
+        report = execute(job, settings.actors, settings.price)
+        # Clocks of the baselines start when Ray is up, so ours does, too.
+        ours.append(report.rows / (report.wall_s - report.setup_s))
+        for name in names:
+            log(f"{name} on {report.rows:,} rows")
+            chosen = python if name == "sentence-transformers" else Path(sys.executable)
+            num_workers = report.num_actors
+            results[name].append(run_baseline(name, work, num_workers=num_workers, python=chosen))
+    return BaselinesPart(
+        rows=report.rows,
+        our_rows_per_second=statistics.median(ours),
+        by_name={
+            name: _describe_baseline(results[name])
+            if name in results
+            else NotRun(reason="--peers leaves it out")
+            for name in JOB_BASELINES
+        },
+    )
+
+
+def _plan_ours(
+    corpus: str, output: str, corpus_settings: CorpusSettings, settings: JobSettings
+) -> ScoreJob:
+    return plan_score(
+        corpus,
+        settings.bundle,
+        output,
+        corpus_settings,
+        max_batch_tokens=None,
+        fail_on_bad_row=False,
+        engine=settings.engine,
+    )
+
+
+def _describe_jobs(jobs: Sequence[RunReport], engine_rows_per_second: float) -> JobPart:
+    """What the reports of equal runs say together; counts are those of the first."""
+    first = jobs[0]
+    return JobPart(
+        job_rows_per_second=statistics.median(job.rows_per_second for job in jobs),
+        engine_rows_per_second=engine_rows_per_second,
+        job_wall_s=tuple(job.wall_s for job in jobs),
+        rows=first.rows,
+        unique_rows=first.unique_rows,
+        tokens=first.tokens,
+        saved_by_scoring_equal_texts_once=1 - first.unique_tokens / first.tokens,
+        padding_efficiency=first.padding_efficiency,
+        phase_s=asdict(first.phase_s),
+        predicted_over_inferred=statistics.median(
+            job.predicted_s / job.phase_s.infer for job in jobs
+        ),
+        num_actors=first.num_actors,
+    )
+
+
+def _describe_baseline(runs: Sequence[BaselineResult | NotRun]) -> BaselineRate | NotRun:
+    """The median of equal runs; one that failed makes all of them worthless."""
+    measured: list[BaselineResult] = []
+    for run in runs:
+        if isinstance(run, NotRun):
+            return run
+        measured.append(run)
+    return BaselineRate(
+        rows_per_second=statistics.median(run.rows / run.seconds for run in measured),
+        rows=measured[0].rows,
+        setting=measured[0].setting,
+        versions=measured[0].versions,
+    )
