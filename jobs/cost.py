@@ -12,6 +12,7 @@ currency (USD, or another with its rate in usd_per_unit).
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -53,7 +54,12 @@ from fastformers.inference.bundle import Bundle, open_bundle
 from jobs.console.calibrate import calibrate, check_own_type
 from jobs.console.output import console, run
 
-_SECONDS_OF_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+_NUMBER = r"\d+(?:\.\d+)?"
+_DURATION = re.compile(
+    rf"(?:(?P<d>{_NUMBER})d)?(?:(?P<h>{_NUMBER})h)?(?:(?P<m>{_NUMBER})m(?:in)?)?(?:(?P<s>{_NUMBER})s)?",
+    re.ASCII,
+)
+_SECONDS_OF_UNIT = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -284,13 +290,14 @@ def _whole(text: str) -> int:
 
 
 def _duration(text: str) -> float:
-    """Seconds of 90m, 6h, 2d."""
-    number = text.rstrip("smhdin")
-    unit = text[len(number) :]
-    try:
-        return float(number) * _SECONDS_OF_UNIT[unit]
-    except (ValueError, KeyError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 90m, 6h or 2d") from None
+    """Seconds of 45s, 90m, 90min, 1.5h, 2d or 1h30m: each unit once, from days to seconds."""
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time; write 90m, 6h, 2d or 1h30m, always with the unit"
+        )
+    parts = match.groupdict(default="0")
+    return sum(float(parts[unit]) * seconds for unit, seconds in _SECONDS_OF_UNIT.items())
 
 
 if __name__ == "__main__":

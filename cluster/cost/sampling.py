@@ -81,13 +81,6 @@ class CorpusSample:
         """Rows tokenized."""
         return sum(len(window.lengths_S) for window in self.windows)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether every row of the corpus was tokenized."""
-        return len(self.windows) == self.num_windows and all(
-            len(window.lengths_S) == window.num_rows for window in self.windows
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class _FileRange:

@@ -12,6 +12,7 @@ import yaml
 from cluster.cost.machine_profile import profile_of_bundle, write_profile
 from cluster.pricing.prices import PRICE_TABLE
 from jobs.cli import main
+from jobs.cost import parse
 
 
 @pytest.fixture
@@ -241,10 +242,34 @@ def test_a_price_list_out_of_reach_is_one_line(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flag", "text"), [("--deadline", "soon"), ("--deadline", "6"), ("--rows", "1.5")]
+    ("flag", "text"),
+    [
+        *(("--deadline", text) for text in ("soon", "6", "", "90minutes", "90mim", "h", "1m1h")),
+        *(("--deadline", text) for text in ("-1h", "nanh", "1h 30m", "1h1h", "1.h", "\u0661h")),
+        ("--rows", "1.5"),
+    ],
 )
 def test_times_and_numbers_are_checked(capsys, flag, text):
     with pytest.raises(SystemExit) as stopped:
-        main(["cost", "x", "--bundle", "b", flag, text])
+        main(["cost", "x", "--bundle", "b", f"{flag}={text}"])
     assert stopped.value.code == 2
-    assert flag in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert f"argument {flag}: {text!r} is not a" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("45s", 45),
+        ("90m", 5400),
+        ("90min", 5400),
+        ("1.5h", 5400),
+        ("6h", 21_600),
+        ("2d", 172_800),
+        ("1h30m", 5400),
+        ("1d2h3m4.5s", 93_784.5),
+    ],
+)
+def test_a_time_is_written_with_its_units(text, seconds):
+    assert parse(["x", "--bundle", "b", "--deadline", text]).deadline == seconds

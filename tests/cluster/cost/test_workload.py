@@ -61,7 +61,8 @@ def test_a_whole_sample_is_exact(name, tmp_path, rows, bundle, write_rows):
     sample = take(path, bundle, size=1.0, num_shards=1)
     work = estimate(sample, bundle)
     num_rows, tokens, _ = true_totals(rows, bundle)
-    assert sample.is_whole
+    assert len(sample.windows) == sample.num_windows
+    assert sample.num_rows == sum(window.num_rows for window in sample.windows) == num_rows
     assert work.rows.low == pytest.approx(work.rows.value) == work.rows.high == num_rows
     assert work.tokens.value == pytest.approx(tokens)
     assert work.tokens.high - work.tokens.low == pytest.approx(0, abs=1e-6 * tokens)
