@@ -32,7 +32,14 @@ from cluster.report.run_report import (
     TimelineEntry,
     TypeCost,
 )
-from fastformers.export.encoder import EncoderWeights, Head, Layer, Linear, Norm
+from fastformers.export.encoder import (
+    EncoderWeights,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+    count_multiply_adds,
+)
 from fastformers.export.graph import write_graph
 from fastformers.inference.bundle import Bundle, StageQuality, write_bundle
 from fastformers.inference.cost_profile import CostProfile
@@ -137,6 +144,8 @@ def make_bundle(
         text_pairs=text_pairs,
         input_names=("input_ids", "token_type_ids") if text_pairs else ("input_ids",),
         precision="float32",
+        multiply_adds_per_token=count_multiply_adds(encoder),
+        width=encoder.width,
         stages=(
             StageQuality(
                 stage="teacher", quality=0.5, agreement=1.0, num_rows=2, model_bytes=1, seconds=0.0

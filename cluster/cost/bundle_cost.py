@@ -13,9 +13,8 @@ from pathlib import Path
 from cluster.corpus.inputs import open_both
 from cluster.corpus.slices import Corpus
 from cluster.cost.cluster_plan import MachineOffer
-from cluster.cost.instances import InstanceCosts, estimate_instances
+from cluster.cost.instances import InstanceCosts, ModelSize, estimate_instances
 from cluster.cost.machine_profile import MachineProfile, profile_of_bundle
-from cluster.cost.model_size import read_model_size
 from cluster.cost.sampling import CorpusSample, sample_corpus
 from cluster.cost.workload import Workload, estimate_work
 from cluster.pricing.market import Market, check_discount, find_market_price
@@ -78,6 +77,7 @@ def open_sample(
         FastformersError: The bundle or the corpus cannot be used, or is too small to sample.
     """
     bundle, corpus = open_both(uri, bundle_path, corpus_settings)
+    ModelSize.of_bundle(bundle)  # before the corpus is read, which takes longer
     return bundle, _sample(bundle, corpus, settings)
 
 
@@ -115,7 +115,7 @@ def estimate_cost(
         works,
         prices,
         is_int8=bundle.precision.startswith("int8"),
-        model_size=read_model_size(bundle.model_path),
+        model_size=ModelSize.of_bundle(bundle),
         market=settings.market,
         discount_percent=settings.discount_percent,
         today=settings.today,

@@ -12,10 +12,9 @@ power. This module knows nothing of clusters.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 from cluster.cost.machine_profile import MachineProfile
-from cluster.cost.model_size import ModelSize
 from cluster.cost.workload import Interval
 from cluster.pricing.hardware import (
     CPU_GENERATIONS,
@@ -27,6 +26,8 @@ from cluster.pricing.hardware import (
 )
 from cluster.pricing.market import Market, MarketPrice, find_market_price
 from cluster.pricing.prices import InstancePrice, usd_of, usd_per_million
+from fastformers.errors import BundleError
+from fastformers.inference.bundle import Bundle
 
 Basis = Literal["measured", "scaled", "scaled (published)"]
 # Starting Ray and one actor on each core of a machine that runs; the demo's runs of 2026-11.
@@ -50,6 +51,28 @@ class Work(Protocol):
     def core_s(self) -> float: ...
     @property
     def relative_error(self) -> float: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSize:
+    """What a bundle says of its own arithmetic: see `Bundle`."""
+
+    multiply_adds_per_token: int
+    width: int
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Self:
+        """The size that a bundle says it has.
+
+        Raises:
+            BundleError: It was written before bundles said that.
+        """
+        if bundle.multiply_adds_per_token is None or bundle.width is None:
+            raise BundleError(
+                f"{bundle.path}: was written before bundles said how much arithmetic they do, "
+                "which costs on GPUs need; write it again with compress (it still scores)"
+            )
+        return cls(multiply_adds_per_token=bundle.multiply_adds_per_token, width=bundle.width)
 
 
 @dataclass(frozen=True, kw_only=True)

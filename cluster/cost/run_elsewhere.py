@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 
-from cluster.cost.instances import InstanceCost, estimate_instances
+from cluster.cost.instances import InstanceCost, ModelSize, estimate_instances
 from cluster.cost.machine_profile import MachineProfile, find_misfit, profile_of_run
-from cluster.cost.model_size import read_model_size
 from cluster.cost.workload import Interval
 from cluster.pricing.prices import InstancePrice
 from cluster.report.run_report import RunReport, TypeCost
+from fastformers.errors import BundleError
 from fastformers.inference.bundle import Bundle
 
 NUM_TYPES = 10
@@ -65,11 +65,15 @@ def estimate_elsewhere(
     if profile.cost.cpu_generation is None:
         reason = f"ran on a processor of unknown speed: {report.driver_cpu}"
         return replace(report, other_types=(), other_types_unknown=reason)
+    try:
+        model_size = ModelSize.of_bundle(bundle)
+    except BundleError as error:
+        return replace(report, other_types=(), other_types_unknown=str(error))
     costs = estimate_instances(
         [(profile, _work_of(report))],
         prices,
         is_int8=bundle.precision.startswith("int8"),
-        model_size=read_model_size(bundle.model_path),
+        model_size=model_size,
         market="on-demand",
         discount_percent=0.0,
         today=today,

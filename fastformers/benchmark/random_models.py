@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from fastformers.benchmark.encoder_shapes import EncoderShape
 from fastformers.export.calibration import collect_histograms
-from fastformers.export.encoder import EncoderWeights
+from fastformers.export.encoder import EncoderWeights, count_multiply_adds
 from fastformers.export.graph import write_graph
 from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.bundle import Bundle, write_bundle
@@ -117,6 +117,8 @@ def make_random_bundle(
             text_pairs=False,
             input_names=engine.input_names,
             precision="int8",
+            multiply_adds_per_token=count_multiply_adds(encoder),
+            width=encoder.width,
             stages=(),
             provenance={"teacher": "random weights"},
             cost_profile=measure_cost_profile(engine, max_length=encoder.max_length),

@@ -19,6 +19,8 @@ from fastformers.compression.search import RecipeCandidate, evaluate_candidate, 
 from fastformers.data.examples import Examples
 from fastformers.data.superglue import load_labelled
 from fastformers.errors import InputError
+from fastformers.export.encoder import count_multiply_adds
+from fastformers.export.read_absolute import read_encoder
 from fastformers.inference.bundle import Bundle, StageQuality, check_output, write_bundle
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tasks import TaskName
@@ -163,6 +165,7 @@ def _write(config: CompressConfig, chosen: RecipeCandidate) -> Bundle:
     artifact = chosen.artifact
     assert artifact.graph is not None
     engine = OnnxEngine(artifact.graph)
+    encoder = read_encoder(artifact.model)
     bundle = Bundle(
         path=config.output,
         task=task_of(artifact.model),
@@ -172,6 +175,8 @@ def _write(config: CompressConfig, chosen: RecipeCandidate) -> Bundle:
         text_pairs=artifact.text_pairs,
         input_names=engine.input_names,
         precision=artifact.precision,
+        multiply_adds_per_token=count_multiply_adds(encoder),
+        width=encoder.width,
         stages=chosen.qualities,
         provenance={
             **_provenance(config, chosen),

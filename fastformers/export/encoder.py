@@ -11,7 +11,8 @@ head width, F feed-forward width, C classes, R rows of a table, O offsets key - 
 from the longest negative to the longest positive, 0 in the middle.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal
 
 import numpy as np
@@ -139,3 +140,29 @@ class EncoderWeights:
     project_first: bool = False
     final_norm: Norm | None = None
     pooling: Literal["first", "mean"] = "first"
+
+    @property
+    def width(self) -> int:
+        """Values of a token between two layers, D."""
+        return len(self.layers[-1].ffn_norm.weight)
+
+
+def count_multiply_adds(encoder: EncoderWeights) -> int:
+    """Multiply-adds of an encoder for a token: the weights of all its projections.
+
+    The products of attention, which depend on the length of a row, are not among them. The head and
+    the last layer are counted as if they read every token, so this errs on the high side.
+    """
+    return sum(linear.weight.size for linear in _projections(encoder))
+
+
+def _projections(part: object) -> Iterator[Linear]:
+    """Every projection of a description, at any depth."""
+    if isinstance(part, Linear):
+        yield part
+    elif isinstance(part, tuple):
+        for inner in part:
+            yield from _projections(inner)
+    elif is_dataclass(part):
+        for field in fields(part):
+            yield from _projections(getattr(part, field.name))

@@ -76,6 +76,11 @@ class Bundle:
         text_pairs: Whether a row is two texts.
         input_names: Inputs of the graph.
         precision: "int8", "int8-dynamic", "float16" or "float32".
+        multiply_adds_per_token: Weights of the graph's matrix products, which is about the
+            multiply-adds that a token costs; the products of attention, which depend on length,
+            are not among them. None in bundles that were written before it was counted; only
+            the cost on a GPU needs it.
+        width: Values of a token between two layers; None as above.
         stages: Quality after each stage of the recipe.
         provenance: Where teacher and data came from, and the versions that made it.
         cost_profile: Seconds by length, as measured where it was compressed.
@@ -90,6 +95,8 @@ class Bundle:
     text_pairs: bool
     input_names: tuple[str, ...]
     precision: str
+    multiply_adds_per_token: int | None
+    width: int | None
     stages: tuple[StageQuality, ...]
     provenance: dict[str, Any]
     cost_profile: CostProfile
@@ -242,6 +249,8 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
         text_pairs=fields["text_pairs"],
         input_names=tuple(fields["input_names"]),
         precision=fields["precision"],
+        multiply_adds_per_token=fields.get("multiply_adds_per_token"),
+        width=fields.get("width"),
         stages=tuple(StageQuality(**stage) for stage in fields["stages"]),
         provenance=fields["provenance"],
         cost_profile=CostProfile(

@@ -1,7 +1,9 @@
 """`fastformers cost` from the command line: what it prints, and what it refuses in one line."""
 
 import csv
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import pyarrow as pa
@@ -11,6 +13,8 @@ import yaml
 
 from cluster.cost.machine_profile import profile_of_bundle, write_profile
 from cluster.pricing.prices import PRICE_TABLE
+from fastformers.inference.bundle import open_bundle
+from fastformers.inference.scorer import Scorer
 from jobs.cli import main
 from jobs.cost import parse
 
@@ -226,6 +230,24 @@ def test_a_machine_measured_in_part_is_no_measured_type(refused, bundle, tmp_pat
     assert "--instance-type Standard_F72s_v2 has 36 physical cores" in line
     assert not (tmp_path / "a.json").exists()
     assert "did you mean" in refused(*options, "--instance-type", "Standard_F72s_v22")
+
+
+def test_a_bundle_without_its_size_scores_and_is_not_costed(refused, corpus, bundle, tmp_path):
+    """Bundles of before do not say how much arithmetic they do."""
+    path = tmp_path / "old"
+    shutil.copytree(bundle.path, path)
+    fields = json.loads((path / "bundle.json").read_text())
+    version, _ = fields.pop("format_version"), fields.pop("digest")
+    del fields["multiply_adds_per_token"], fields["width"]
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    fields["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
+    (path / "bundle.json").write_text(json.dumps({"format_version": version, **fields}))
+
+    assert open_bundle(path).digest == bundle.digest
+    assert Scorer(path).score(["the cat"]).labels == Scorer(bundle).score(["the cat"]).labels
+    line = refused(corpus, "--bundle", path)
+    assert f"{path}: was written before" in line
+    assert "write it again with compress" in line
 
 
 def test_nothing_to_do_is_said(refused, bundle):

@@ -3,9 +3,8 @@ from datetime import date
 
 import pytest
 
-from cluster.cost.instances import JOB_START_S, estimate_instances
+from cluster.cost.instances import JOB_START_S, ModelSize, estimate_instances
 from cluster.cost.machine_profile import profile_of_bundle
-from cluster.cost.model_size import ModelSize
 from cluster.cost.workload import Interval, Workload
 from cluster.pricing.hardware import GPUS
 from cluster.pricing.prices import load_prices

@@ -7,8 +7,7 @@ from datetime import date
 import pytest
 
 import cluster.cost.machine_profile
-from cluster.cost.instances import JOB_START_S
-from cluster.cost.model_size import read_model_size
+from cluster.cost.instances import JOB_START_S, ModelSize
 from cluster.cost.run_elsewhere import NUM_TYPES, RunWork, estimate_elsewhere
 from cluster.cost.workload import Interval
 from cluster.execution.job import plan_score
@@ -91,7 +90,7 @@ def test_actors_of_many_cores_count_all_of_them(on_genoa, report, bundle):
 
 
 def test_a_gpu_runs_the_tokens_that_were_scored_and_its_host_the_rest(on_genoa, report, bundle):
-    size = read_model_size(bundle.model_path)
+    size = ModelSize.of_bundle(bundle)
     tokens_per_s = GPUS["L4-24GB"].multiply_adds_per_s(size.width) / size.multiply_adds_per_token
     many = replace(report, unique_tokens=round(100 * tokens_per_s))
     [cost] = elsewhere(many, bundle, prices=only("g6.xlarge")).other_types
@@ -100,6 +99,13 @@ def test_a_gpu_runs_the_tokens_that_were_scored_and_its_host_the_rest(on_genoa, 
     few = replace(report, unique_tokens=1)
     [cost] = elsewhere(few, bundle, prices=only("g6.xlarge")).other_types
     assert cost.wall_s == pytest.approx(JOB_START_S + (5 + 3) / 2 * 3.7 / 3.4)
+
+
+def test_a_bundle_that_does_not_say_its_size_is_a_reason_and_no_error(on_genoa, report, bundle):
+    older = replace(bundle, multiply_adds_per_token=None, width=None)
+    found = elsewhere(report, older)
+    assert found.other_types == ()
+    assert "write it again with compress" in found.other_types_unknown
 
 
 def test_core_seconds_are_those_of_all_phases():

@@ -80,6 +80,7 @@ def test_a_compressed_bundle_proves_what_it_says(configure, files):
     bundle = open_bundle(written.path)
     assert bundle == written
     assert (bundle.labels, bundle.max_length, bundle.precision) == (LABELS, 64, "int8")
+    assert (bundle.multiply_adds_per_token or 0) > bundle.width**2 > 0
     assert not bundle.text_pairs
     assert bundle.input_names == ("input_ids",)
 
