@@ -22,10 +22,13 @@ from cluster.corpus.text_lines import (
     count_records,
     is_compressed,
     open_lines,
+    sample_whole,
     unreadable_reason,
 )
 
-_CONVINCING_RECORDS = 5  # that have as many fields as the header, to believe that a record begins
+# How many records in a row have as many fields as the header, to believe that one begins there.
+_CONVINCING_RECORDS = 5
+csv.field_size_limit(2**31 - 1)  # the csv module's own limit of a field is 128 KiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class CsvReader:
     kept_schema: pa.Schema
     skip_unreadable: bool
     expansion: ClassVar[int] = 1
+    sampled_in_rows: ClassVar[bool] = False
 
     @classmethod
     def open(
@@ -49,7 +53,10 @@ class CsvReader:
         skip_unreadable: bool,
     ) -> Self | None:
         with open_lines(filesystem, path, 0) as file:
-            names = _header(file, [0])
+            try:
+                names = _read_header(_Lines(file))
+            except csv.Error as error:
+                raise ValueError(str(error)) from error
             if names is None or file.peek(1) == b"":
                 return None
         check_columns(path, names, text_columns, keep_columns)
@@ -65,8 +72,9 @@ class CsvReader:
         num_rows = None
         if limit is not None:
             with open_lines(self.filesystem, path, 0) as file:
-                _header(file, [0])
-                records = itertools.islice(_records(file, [0]), limit)
+                lines = _Lines(file)
+                _read_header(lines)
+                records = itertools.islice(_read_records(lines), limit)
                 num_rows = count_records(records, path, skip=self.skip_unreadable)
         yield FilePart(
             start=0, stop=None, num_bytes=info.size, num_rows=num_rows, max_rows=num_rows
@@ -75,17 +83,15 @@ class CsvReader:
     def read(
         self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
     ) -> Rows:
-        with open_lines(self.filesystem, path, 0) as file:
-            header_end = [0]
-            names = _header(file, header_end) or []
-        start = start or header_end[0]
+        names, header_end = self._header_of(path)
+        start = start or header_end
         seekable = not is_compressed(path) and max_rows is None
-        position = [start]
         rows: list[list[str]] = []
         errors: dict[int, str] = {}
         rest_start = None
         with open_lines(self.filesystem, path, start) as file:
-            records = itertools.islice(_records(file, position), max_rows)
+            lines = _Lines(file, start)
+            records = itertools.islice(_read_records(lines), max_rows)
             while True:
                 try:
                     fields = next(records, None)
@@ -98,8 +104,8 @@ class CsvReader:
                 elif len(fields) != len(names):
                     errors[len(rows)] = f"{len(fields)} fields, but the header has {len(names)}"
                 rows.append([""] * len(names) if len(rows) in errors else list(fields))
-                if seekable and position[0] - start >= chunk_bytes and file.peek(1):
-                    rest_start = position[0]
+                if seekable and lines.position - start >= chunk_bytes and file.peek(1):
+                    rest_start = lines.position
                     break
         columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
         texts = [columns.get(name, ()) for name in self.text_columns]
@@ -111,22 +117,43 @@ class CsvReader:
             rest_start=rest_start,
         )
 
-    def find_record(self, path: str, position: int, size_bytes: int) -> int:
-        """Byte at or after `position` where a record seems to begin; for samples.
+    def is_read_whole(self, path: str) -> bool:
+        return is_compressed(path)
+
+    def measure_file(self, path: str, size_bytes: int) -> int:
+        return size_bytes
+
+    def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
+        [info] = self.filesystem.get_file_info([path])
+        if is_compressed(path):
+            return sample_whole(self, path, info.size)
+        first, last = (self._find_record(path, mark, info.size) for mark in (start, stop))
+        if first >= last:
+            return tuple([] for _ in self.text_columns)
+        chunk_bytes = last - first
+        return self.read(path, start=first, stop=last, max_rows=None, chunk_bytes=chunk_bytes).texts
+
+    def _header_of(self, path: str) -> tuple[list[str], int]:
+        """Column names of a file, and the byte after them."""
+        with open_lines(self.filesystem, path, 0) as file:
+            lines = _Lines(file)
+            return _read_header(lines) or [], lines.position
+
+    def _find_record(self, path: str, position: int, size_bytes: int) -> int:
+        """Byte at or after `position` where a record seems to begin.
 
         That is after the first line break behind which some records in a row have as many fields
         as the header. A quoted field that holds such lines itself can deceive it.
         """
-        with open_lines(self.filesystem, path, 0) as file:
-            end = [0]
-            num_fields = len(_header(file, end) or [])
-        if position <= end[0]:
-            return end[0]
+        names, header_end = self._header_of(path)
+        num_fields = len(names)
+        if position <= header_end:
+            return header_end
         with open_lines(self.filesystem, path, position - 1) as file:
             start = position - 1 + len(file.readline())
             while start < size_bytes:
                 file.seek(start)
-                records = list(itertools.islice(_records(file, [0]), _CONVINCING_RECORDS))
+                records = list(itertools.islice(_read_records(_Lines(file)), _CONVINCING_RECORDS))
                 if all(not isinstance(r, str) and len(r) == num_fields for r in records):
                     return start
                 file.seek(start)
@@ -134,16 +161,30 @@ class CsvReader:
         return size_bytes
 
 
-def _decoded(file: io.BufferedReader, position: list[int]) -> Iterator[str]:
-    """Lines as text, undecodable bytes as surrogates; counts the bytes in `position[0]`."""
-    for line in file:
-        position[0] += len(line)
-        yield line.decode("utf-8", "surrogateescape")
+@dataclass
+class _Lines:
+    """Lines of an open file as text, undecodable bytes as surrogates.
+
+    Attributes:
+        file: The file.
+        position: Byte of the file after the last line that was taken.
+    """
+
+    file: io.BufferedReader
+    position: int = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.file)
+        self.position += len(line)
+        return line.decode("utf-8", "surrogateescape")
 
 
-def _records(file: io.BufferedReader, position: list[int]) -> Iterator[list[str] | str]:
+def _read_records(lines: _Lines) -> Iterator[list[str] | str]:
     """Fields of each record, or why it has none; blank lines are no records."""
-    reader = csv.reader(_decoded(file, position))
+    reader = csv.reader(lines)
     while True:
         try:
             fields = next(reader, None)
@@ -156,8 +197,7 @@ def _records(file: io.BufferedReader, position: list[int]) -> Iterator[list[str]
             yield fields
 
 
-def _header(file: io.BufferedReader, position: list[int]) -> list[str] | None:
+def _read_header(lines: _Lines) -> list[str] | None:
     """Column names, from the first line that is not blank; None if there is none."""
-    lines = _decoded(file, position)
     first = next(lines, "").removeprefix("\ufeff")
     return next(filter(None, csv.reader(itertools.chain([first], lines))), None)

@@ -38,6 +38,11 @@ def open_both(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bu
 
 
 def check_kept(bundle: Bundle, settings: CorpusSettings) -> None:
+    """Refuse to keep a column that has the name of a prediction.
+
+    Raises:
+        InputError: A kept column has it.
+    """
     for name in (*prediction_columns(bundle.task), "error"):
         if name in settings.keep_columns:
             raise InputError(

@@ -23,6 +23,7 @@ from cluster.corpus.text_lines import (
     count_records,
     is_compressed,
     open_lines,
+    sample_whole,
     unreadable_reason,
 )
 from fastformers.errors import InputError
@@ -37,6 +38,7 @@ class JsonLinesReader:
     kept_schema: pa.Schema
     skip_unreadable: bool
     expansion: ClassVar[int] = 1
+    sampled_in_rows: ClassVar[bool] = False
 
     @classmethod
     def open(
@@ -110,6 +112,19 @@ class JsonLinesReader:
             errors=errors,
             kept=pa.table(kept, schema=self.kept_schema),
         )
+
+    def is_read_whole(self, path: str) -> bool:
+        return is_compressed(path)
+
+    def measure_file(self, path: str, size_bytes: int) -> int:
+        return size_bytes
+
+    def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
+        if is_compressed(path):
+            [info] = self.filesystem.get_file_info([path])
+            return sample_whole(self, path, info.size)
+        chunk_bytes = stop - start
+        return self.read(path, start=start, stop=stop, max_rows=None, chunk_bytes=chunk_bytes).texts
 
     def _lines(self, path: str, start: int, stop: int | None) -> Iterator[bytes]:
         """Lines that begin inside the byte range; the last may end beyond it."""

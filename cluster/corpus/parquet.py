@@ -1,14 +1,19 @@
 """Read row groups of Parquet files.
 
-slices -> [parquet] -> rows, good and bad, in corpus order -> shards
+    slices -> [parquet] -> rows, good and bad, in corpus order -> shards
+
+The footer says how many rows each group has, so pieces are groups and samples are counted in rows.
+Columns have types, but a file may hold bytes in a text column that are no UTF-8.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.fs
+import pyarrow.parquet
 
 from cluster.corpus.readers import FilePart, Rows, check_columns, check_texts, not_text
 from fastformers.errors import InputError
@@ -23,6 +28,7 @@ class ParquetReader:
     kept_schema: pa.Schema
     skip_unreadable: bool
     expansion: ClassVar[int] = 2
+    sampled_in_rows: ClassVar[bool] = True
 
     @classmethod
     def open(
@@ -94,35 +100,26 @@ class ParquetReader:
         kept = table.select(self.kept_schema.names).cast(self.kept_schema)
         return Rows(texts=check_texts(texts, self.text_columns, errors), errors=errors, kept=kept)
 
-    def count_rows(self, path: str) -> int:
-        """Rows of a file, from its footer."""
+    def is_read_whole(self, path: str) -> bool:
+        return False
+
+    def measure_file(self, path: str, size_bytes: int) -> int:
         with pyarrow.parquet.ParquetFile(path, filesystem=self.filesystem) as file:
             return int(file.metadata.num_rows)
 
-    def read_rows(self, path: str, first: int, num_rows: int) -> tuple[list[str], ...]:
-        """Texts of some rows from anywhere in a file, "" where a row is bad; for samples.
-
-        Raises:
-            InputError: The row groups that hold them cannot be read.
-        """
-        groups: list[int] = []
-        skip, start = 0, 0
+    def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
+        columns = list(dict.fromkeys(self.text_columns))
         parts: list[pa.RecordBatch] = []
         with pyarrow.parquet.ParquetFile(path, filesystem=self.filesystem) as file:
-            for index in range(file.metadata.num_row_groups):
-                stop = start + file.metadata.row_group(index).num_rows
-                if start < first + num_rows and stop > first:
-                    skip = first - start if not groups else skip
-                    groups.append(index)
-                start = stop
-            columns, seen = list(dict.fromkeys(self.text_columns)), 0
+            groups, seen = _find_groups(file.metadata, start, stop)
             try:
                 for batch in file.iter_batches(row_groups=groups, columns=columns):
-                    part = batch.slice(max(0, skip - seen), skip + num_rows - max(skip, seen))
+                    first = max(start, seen)
+                    part = batch.slice(first - seen, max(0, stop - first))
                     seen += batch.num_rows
                     if part.num_rows:
                         parts.append(part)
-                    if seen >= skip + num_rows:
+                    if seen >= stop:
                         break
             except (pa.ArrowException, OSError) as error:
                 reason = str(error).splitlines()[0]
@@ -141,6 +138,18 @@ class ParquetReader:
                 schema=self.kept_schema,
             ),
         )
+
+
+def _find_groups(
+    metadata: pyarrow.parquet.FileMetaData, start: int, stop: int
+) -> tuple[list[int], int]:
+    """Row groups that hold the rows of a span, and the number of the first row in them."""
+    ends = list(
+        itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    )
+    begins = [0, *ends[:-1]]
+    groups = [i for i, end in enumerate(ends) if begins[i] < stop and end > start]
+    return groups, begins[groups[0]]
 
 
 def _decode_column(column: pa.ChunkedArray, name: str, errors: dict[int, str]) -> list[Any]:

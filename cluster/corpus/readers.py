@@ -1,9 +1,11 @@
-"""What every format of a corpus must do, and how Parquet does it.
+"""What every file format of a corpus must do, and the checks that all of them share.
 
     slices -> [readers] -> rows, good and bad, in corpus order -> shards
+    spans of a file -> [readers] -> texts -> sampling
 
-A bad row (null, not text, undecodable, not JSON, too few fields) never stops a read: it keeps its
-place and carries its reason. JSON lines and CSV are in `text_formats.py`.
+A format is a module with one `FileReader` and a line in the table of `slices.py`. A bad row (null,
+not text, undecodable, not JSON, too few fields) never stops a read: it keeps its place and carries
+its reason. This module knows no format.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,14 +14,13 @@ from typing import Any, ClassVar, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.fs
-import pyarrow.parquet
 
 from fastformers.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilePart:
-    """A part of a file as planned: see `corpus.Piece`."""
+    """A part of a file as planned: see `slices.Piece`."""
 
     start: int
     stop: int | None
@@ -46,9 +47,16 @@ class Rows:
 
 
 class FileReader(Protocol):
-    """Reads files of one format; a frozen dataclass, so it travels to actors."""
+    """Reads files of one format; a frozen dataclass, so it travels to actors.
 
-    expansion: ClassVar[int]  # bytes of text in a byte of file, roughly
+    Attributes:
+        expansion: Bytes of text in a byte of file, roughly.
+        sampled_in_rows: Whether the spans of a sample are counted in rows, because a file says how
+            many it has; else they are counted in bytes.
+    """
+
+    expansion: ClassVar[int]
+    sampled_in_rows: ClassVar[bool]
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -70,7 +78,12 @@ class FileReader(Protocol):
         keep_columns: tuple[str, ...],
         skip_unreadable: bool,
     ) -> Self | None:
-        """Check a file's columns; None if it holds no rows."""
+        """Check a file's columns; None if it holds no rows.
+
+        Raises:
+            InputError: A column is missing or holds no text.
+            OSError, ValueError: The file is damaged.
+        """
         ...
 
     def plan_file(self, path: str, part_bytes: int, limit: int | None) -> Iterator[FilePart]:
@@ -81,6 +94,25 @@ class FileReader(Protocol):
         self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
     ) -> Rows:
         """Read a part; may stop after `chunk_bytes` and say where the rest begins."""
+        ...
+
+    def is_read_whole(self, path: str) -> bool:
+        """Whether a file can only be read from its start to its end, so that it is one span."""
+        ...
+
+    def measure_file(self, path: str, size_bytes: int) -> int:
+        """Size of a file in the unit of its spans: rows or bytes."""
+        ...
+
+    def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
+        """Texts of the rows that begin in a span, for samples; "" where a row is bad.
+
+        Spans that tile a file hold each of its rows once. A file that is read whole gives all of
+        its rows for any span.
+
+        Raises:
+            InputError: The file cannot be read there.
+        """
         ...
 
 
@@ -132,4 +164,5 @@ def _is_unicode(text: str) -> bool:
 
 
 def not_text(path: str, name: str, kind: str) -> InputError:
+    """The error that refuses a column whose values are not text; the caller raises it."""
     return InputError(f"{path}: column {name!r} holds {kind}, not text (--text-column)")

@@ -4,10 +4,10 @@
 
 A slice is what one actor reads and tokenizes at a time, a few megabytes: some row groups of Parquet
 files, or a byte range of a JSON lines or CSV file. Slices follow each other in corpus order, so
-rows keep their place without a global numbering. `corpus_formats.py` reads them.
+rows keep their place without a global numbering. The reader
+of their format reads them (`readers.py`).
 """
 
-import csv
 import fnmatch
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.fs
-import pyarrow.parquet
 
 from cluster.corpus.csv_files import CsvReader
 from cluster.corpus.json_lines import JsonLinesReader
@@ -25,13 +24,14 @@ from cluster.storage import resolve
 from fastformers.errors import InputError
 
 # Of text. Small slices keep few actors waiting for the first shards, large ones open fewer files; a
-# slice becomes about three shards (`shards.SHARDS_PER_CORPUS`).
+# slice becomes about three shards (`layout.SHARDS_PER_CORPUS`).
 MIN_SLICE_BYTES, MAX_SLICE_BYTES, SLICES_PER_CORPUS = 2**20, 16 * 2**20, 64
-_READERS: dict[str, type[FileReader]] = {
+# Every format, by the end of a file's name; a new one is a module and a line here.
+FORMATS: dict[str, type[FileReader]] = {
     ".parquet": ParquetReader,
     ".jsonl": JsonLinesReader,
-    ".json": JsonLinesReader,
     ".ndjson": JsonLinesReader,
+    ".json": JsonLinesReader,
     ".csv": CsvReader,
 }
 _COMPRESSIONS = (".gz", ".bz2", ".zst")
@@ -165,9 +165,9 @@ def open_corpus(
     filesystem, path = resolve(uri)
     files = _find_files(filesystem, path, uri)
     suffixes = {_suffix(file.path) for file in files}
-    if len({_READERS[suffix] for suffix in suffixes}) > 1:
+    if len({FORMATS[suffix] for suffix in suffixes}) > 1:
         raise InputError(f"{uri}: mixes {', '.join(sorted(suffixes))}; score one format at a time")
-    reader_type = _READERS[suffixes.pop()]
+    reader_type = FORMATS[suffixes.pop()]
     skipped: dict[str, str] = {}
     reader: FileReader | None = None
     readable: list[SourceFile] = []
@@ -180,7 +180,7 @@ def open_corpus(
                 keep_columns=keep_columns,
                 skip_unreadable=skip_unreadable,
             )
-        except (pa.ArrowInvalid, OSError, UnicodeDecodeError, csv.Error) as error:
+        except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             if not skip_unreadable:
                 raise InputError(
@@ -207,8 +207,8 @@ def open_corpus(
 def _find_files(filesystem: pyarrow.fs.FileSystem, path: str, uri: str) -> list[SourceFile]:
     [info] = filesystem.get_file_info([path])
     if info.type == pyarrow.fs.FileType.File:
-        if _suffix(info.path) not in _READERS:
-            raise InputError(f"{uri}: expected .parquet, .jsonl, .ndjson, .json or .csv")
+        if _suffix(info.path) not in FORMATS:
+            raise InputError(f"{uri}: expected {_formats()}")
         found, base = [info], info.path
     elif info.type == pyarrow.fs.FileType.Directory:
         found, base = _list(filesystem, path), path
@@ -223,10 +223,10 @@ def _find_files(filesystem: pyarrow.fs.FileSystem, path: str, uri: str) -> list[
         for info in sorted(found, key=lambda info: info.path)
         if info.type == pyarrow.fs.FileType.File
         and not any(n.startswith((".", "_")) for n in info.path[len(base) :].split("/"))
-        and _suffix(info.path) in _READERS
+        and _suffix(info.path) in FORMATS
     ]
     if not files:
-        raise InputError(f"{uri}: no .parquet, .jsonl, .ndjson, .json or .csv file there")
+        raise InputError(f"{uri}: no {_formats()} file there")
     return files
 
 
@@ -242,6 +242,12 @@ def _matches(names: list[str], pattern: list[str]) -> bool:
     if pattern[0] == "**":
         return _matches(names, pattern[1:]) or _matches(names[1:], pattern)
     return fnmatch.fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _formats() -> str:
+    """All formats, for a message."""
+    *others, last = FORMATS
+    return f"{', '.join(others)} or {last}"
 
 
 def _suffix(path: str) -> str:

@@ -1,13 +1,12 @@
-"""Read pieces of JSON lines and CSV files: text, so cut by bytes and never to be trusted.
+"""What the formats made of lines share: opening a file at a byte, and fitting values into columns.
 
-    slices -> [text_lines] -> rows, good and bad, in corpus order -> shards
+    bytes of a file -> [text_lines] -> json_lines, csv_files -> rows
 
-A JSON lines file's kept columns take the types of its first megabyte. CSV has no types, so its
-kept columns are strings; and as a quoted field may hold line breaks, a CSV file is read in order.
+Text carries no types and may be compressed, cut off or wrong at any place, so nothing in it is
+trusted: a value that does not fit its column makes its row bad. Knows nothing of JSON or CSV.
 """
 
 import contextlib
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,17 +14,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
+from cluster.corpus.readers import FileReader
 from fastformers.errors import InputError
 
+# How much of a file tells the types of its columns, and how much is read ahead at a time.
 SAMPLE_BYTES = 2**20
 _COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
+_MAX_WHOLE_BYTES = 256 * 2**20  # of a compressed file that is held in memory for a sample
 # What pyarrow raises for a value that does not fit its column.
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
-csv.field_size_limit(2**31 - 1)
 
 
 def convert_values(values: Sequence[Any], field: pa.Field, errors: dict[int, str]) -> pa.Array:
-    """Values as a column of the field's type; a row whose value does not fit becomes bad."""
+    """Values as a column of the field's type; a row whose value does not fit becomes bad.
+
+    Args:
+        values: N values as parsed, None where a row has none.
+        field: Name and type of the column.
+        errors: Reasons by row; the rows whose value does not fit are added.
+
+    Returns:
+        N values, null where the value did not fit.
+    """
     with contextlib.suppress(*UNFIT):
         array = pa.array(values, field.type)
         if _is_same(array.to_pylist(), list(values)):
@@ -53,7 +63,16 @@ def _is_same(stored: Any, given: Any) -> bool:
 
 
 def count_records(rows: Iterator[Any], path: str, *, skip: bool) -> int:
-    """Rows that can be read, and one for the place where a damaged file ends."""
+    """Number of rows that can be read, and one for the place where a damaged file ends.
+
+    Args:
+        rows: Reads the rows; only their number matters.
+        path: Where they come from, for the message.
+        skip: Count what can be read of a damaged file, instead of refusing it.
+
+    Raises:
+        InputError: The file is damaged and `skip` is False.
+    """
     num_rows = 0
     try:
         for _ in rows:
@@ -65,7 +84,11 @@ def count_records(rows: Iterator[Any], path: str, *, skip: bool) -> int:
 
 
 def unreadable_reason(path: str, error: OSError, *, skip: bool) -> str:
-    """Reason of the row at which a file, cut off say, cannot be read any further."""
+    """Reason of the row from which on a file cannot be read, for example because it was cut off.
+
+    Raises:
+        InputError: `skip` is False: the user did not ask for what can be read.
+    """
     if skip:
         return f"the file cannot be read from here on: {error}"
     raise InputError(
@@ -80,7 +103,10 @@ def is_compressed(path: str) -> bool:
 
 
 def open_lines(filesystem: pyarrow.fs.FileSystem, path: str, start: int) -> io.BufferedReader:
-    """Open a text file's bytes at an offset, decompressed."""
+    """Open a text file's bytes at an offset.
+
+    A compressed file is decompressed, and the offset counts its decompressed bytes.
+    """
     compression = _COMPRESSIONS.get(path.lower().rpartition(".")[2])
     if compression is None:
         file = filesystem.open_input_file(path)
@@ -89,3 +115,17 @@ def open_lines(filesystem: pyarrow.fs.FileSystem, path: str, start: int) -> io.B
         file = filesystem.open_input_stream(path, compression=compression)
         file.read(start)
     return io.BufferedReader(file, SAMPLE_BYTES)
+
+
+def sample_whole(reader: FileReader, path: str, size_bytes: int) -> tuple[list[str], ...]:
+    """Texts of a compressed file, which can only be sampled as a whole.
+
+    Raises:
+        InputError: It is too large to be held in memory, or cannot be read.
+    """
+    if size_bytes > _MAX_WHOLE_BYTES:
+        raise InputError(
+            f"{path}: {size_bytes / 2**30:.1f} GiB of compressed text can only be read whole; "
+            "split it, or store it as Parquet, to estimate its cost"
+        )
+    return reader.read(path, start=0, stop=None, max_rows=None, chunk_bytes=size_bytes).texts

@@ -5,9 +5,11 @@
 Scoring finds equal texts within a shard, so the share of repeats only shows in stretches as long as
 a shard. Reading such a stretch is cheap and tokenizing it is not: a window is read whole and its
 texts compared, but only some of its rows are tokenized. Windows are drawn one from each of equal
-strata of the corpus, with a fixed seed. Their size is known in rows for Parquet, and in bytes for
-text formats, where the number of rows is itself estimated. Texts that differ but have equal token
-ids (by case, or beyond the maximum length) count as different: the cost errs on the high side.
+strata of the corpus, with a fixed seed. Their size is in rows where a file says how many it has,
+and in bytes elsewhere, where the number of rows is itself estimated
+(`FileReader.sampled_in_rows`); this module knows no file format. Texts that differ but have equal
+token ids (by case, or beyond the maximum length) count as different: the cost errs on the high
+side.
 
 Shape suffixes: N rows of a window, S rows of it that were tokenized.
 """
@@ -19,10 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.corpus.csv_files import CsvReader
-from cluster.corpus.parquet import ParquetReader
+from cluster.corpus.readers import FileReader
 from cluster.corpus.slices import Corpus
-from cluster.corpus.text_lines import is_compressed
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import Tokenizer
 
@@ -31,7 +31,6 @@ MIN_SAMPLE_ROWS = 100
 # A hundredth of the corpus, but no fewer than keep the interval narrow and no more than take a
 # minute to tokenize.
 DEFAULT_SHARE, DEFAULT_MIN_ROWS, DEFAULT_MAX_ROWS = 0.01, 5_000, 50_000
-_MAX_COMPRESSED_BYTES = 256 * 2**20  # read whole, and held in memory
 _PILOT_BYTES = 2**20
 
 
@@ -115,25 +114,21 @@ def sample_corpus(
         InputError: The corpus or the sample is too small, or a file cannot be read.
     """
     rng = np.random.default_rng(seed)
-    is_rows = isinstance(corpus.reader, ParquetReader)
-    sizes = [
-        corpus.reader.count_rows(file.path)
-        if isinstance(corpus.reader, ParquetReader)
-        else file.size_bytes
-        for file in corpus.files
-    ]
-    paths = [file.path for file in corpus.files]
+    reader, paths = corpus.reader, [file.path for file in corpus.files]
+    is_rows = reader.sampled_in_rows
+    sizes = [reader.measure_file(file.path, file.size_bytes) for file in corpus.files]
     rows_per_unit = 1.0 if is_rows else _pilot_rows_per_byte(corpus)
     expected_rows = max(1, round(sum(sizes) * rows_per_unit))
     wanted = _plan_sample_rows(size, expected_rows, paths[0])
-    spans = _plan_spans(paths, sizes, num_shards)
+    spans = _plan_spans(reader, paths, sizes, num_shards)
     num_read = min(len(spans), max(NUM_WINDOWS, -(-wanted * len(spans) // expected_rows)))
     chosen = _draw(len(spans), num_read, rng)
     share = wanted / max(1.0, sum(spans[i].stop - spans[i].start for i in chosen) * rows_per_unit)
     windows: list[Window] = []
     for index in chosen:
-        columns = _read(corpus, spans[index])
-        windows.append(_sample_window(columns, spans[index], tokenizer, share, rng))
+        span = spans[index]
+        columns = reader.sample_span(span.path, span.start, span.stop)
+        windows.append(_sample_window(columns, span, tokenizer, share, rng))
     return CorpusSample(
         windows=tuple(windows),
         total_size=sum(sizes),
@@ -159,12 +154,14 @@ def _plan_sample_rows(size: float | None, expected_rows: int, path: str) -> int:
     return wanted
 
 
-def _plan_spans(paths: Sequence[str], sizes: Sequence[int], num_shards: int) -> list[_FileRange]:
-    """Cut files into windows of about a shard each; a compressed file is one window."""
+def _plan_spans(
+    reader: FileReader, paths: Sequence[str], sizes: Sequence[int], num_shards: int
+) -> list[_FileRange]:
+    """Cut files into windows of about a shard each; a file that is read whole is one window."""
     length = max(1, -(-sum(sizes) // max(1, num_shards)))
     spans: list[_FileRange] = []
     for path, size in zip(paths, sizes, strict=True):
-        parts = 1 if is_compressed(path) else max(1, round(size / length))
+        parts = 1 if reader.is_read_whole(path) else max(1, round(size / length))
         marks = np.linspace(0, size, parts + 1).astype(np.int64).tolist()
         spans.extend(
             _FileRange(path=path, start=start, stop=stop)
@@ -178,30 +175,6 @@ def _draw(num_spans: int, num_read: int, rng: np.random.Generator) -> list[int]:
     """One span from each of as many equal strata."""
     edges = np.linspace(0, num_spans, num_read + 1).astype(np.int64)
     return [int(rng.integers(start, stop)) for start, stop in itertools.pairwise(edges.tolist())]
-
-
-def _read(corpus: Corpus, span: _FileRange) -> tuple[list[str], ...]:
-    """Texts of a span, "" where a row is bad."""
-    reader = corpus.reader
-    if isinstance(reader, ParquetReader):
-        return reader.read_rows(span.path, span.start, span.stop - span.start)
-    start, stop = span.start, span.stop
-    if is_compressed(span.path):
-        if stop > _MAX_COMPRESSED_BYTES:
-            raise InputError(
-                f"{span.path}: {stop / 2**30:.1f} GiB of compressed text can only be read whole; "
-                "split it, or store it as Parquet, to estimate its cost"
-            )
-        rows = reader.read(span.path, start=0, stop=None, max_rows=None, chunk_bytes=stop)
-        return rows.texts
-    if isinstance(reader, CsvReader):
-        size = next(file.size_bytes for file in corpus.files if file.path == span.path)
-        start = reader.find_record(span.path, start, size)
-        stop = reader.find_record(span.path, stop, size)
-        if start >= stop:
-            return tuple([] for _ in reader.text_columns)
-    rows = reader.read(span.path, start=start, stop=stop, max_rows=None, chunk_bytes=stop - start)
-    return rows.texts
 
 
 def _sample_window(
@@ -238,6 +211,6 @@ def _pilot_rows_per_byte(corpus: Corpus) -> float:
     """Rows per byte at the start of the first file; only sizes the sample."""
     file = corpus.files[0]
     stop = min(file.size_bytes, _PILOT_BYTES)
-    columns = _read(corpus, _FileRange(path=file.path, start=0, stop=stop))
-    compressed = file.size_bytes if is_compressed(file.path) else stop
-    return max(1, len(columns[0])) / max(1, compressed)
+    columns = corpus.reader.sample_span(file.path, 0, stop)
+    read_bytes = file.size_bytes if corpus.reader.is_read_whole(file.path) else stop
+    return max(1, len(columns[0])) / max(1, read_bytes)
