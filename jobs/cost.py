@@ -34,6 +34,7 @@ from cluster.cost.machine_profile import (
     write_profile,
 )
 from cluster.cost.ray_cluster_file import render_cluster_file
+from cluster.cost.sampling import DEFAULT_MAX_ROWS, DEFAULT_MIN_ROWS, DEFAULT_SHARE
 from cluster.cost.tables import (
     describe_cost,
     describe_plans,
@@ -78,7 +79,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     sample.add_argument("--text-pair-column", help="second text, where the bundle reads pairs")
     sample.add_argument("--skip-unreadable-files", action="store_true")
     sample.add_argument(
-        "--sample", type=float, help="share of the rows, or their number (0.01; 5,000 to 50,000)"
+        "--sample",
+        type=float,
+        help="share of the rows, or their number "
+        f"({DEFAULT_SHARE:g}; {DEFAULT_MIN_ROWS:,} to {DEFAULT_MAX_ROWS:,})",
     )
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--rows", type=_whole, help="what if it had so many rows: 1e9")
@@ -88,7 +92,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     market = prices.add_mutually_exclusive_group()
     market.add_argument("--spot", action="store_true", help="spot prices; a plan's head on demand")
     market.add_argument("--reserved", action="store_true", help="prices of reserved machines")
-    prices.add_argument("--top", type=int, default=20, help="types to show (20); JSON has all")
+    prices.add_argument(
+        "--top", type=int, default=20, help="types to show (%(default)s); JSON has all"
+    )
     speed = parser.add_argument_group("speed")
     speed.add_argument("--profiles", type=Path, metavar="DIR", help="of machines, measured before")
     speed.add_argument("--calibrate", action="store_true", help="measure this machine")
@@ -102,13 +108,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     plan.add_argument("--budget", type=float, metavar="USD", help="alone: the fastest for it")
     plan.add_argument("--max-instances", type=int, default=100)
     plan.add_argument(
-        "--startup-s", type=float, default=PlanSettings.startup_s, help="of a machine (180)"
+        "--startup-s",
+        type=float,
+        default=PlanSettings.startup_s,
+        help="until a machine works (%(default)g)",
     )
     plan.add_argument(
         "--interruptions-per-hour",
         type=float,
         default=PlanSettings.interruptions_per_hour,
-        help="of a spot machine (0.05)",
+        help="of a spot machine (%(default)g)",
     )
     plan.add_argument("--write-cluster", type=Path, metavar="FILE", help="for `ray up`")
     return parser.parse_args(arguments)

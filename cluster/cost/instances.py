@@ -3,7 +3,7 @@
     work + profiles + prices -> [instances] -> table, plan
 
 A type that a profile was measured on takes what was measured. Any other CPU type is scaled from the
-profile with the least error by the rule of `processors.py`: inference by cores, clock and vector
+profile with the least error by the rule of `hardware.py`: inference by cores, clock and vector
 extensions, tokenizing and reading by cores and clock alone. A GPU type is scaled from published
 throughput, and its host must tokenize as fast as the GPU scores. Energy is modelled from design
 power. This module knows nothing of clusters.
@@ -17,17 +17,17 @@ from typing import Literal, Protocol, Self
 from cluster.cost.machine_profile import MachineProfile
 from cluster.cost.workload import Interval
 from cluster.pricing.hardware import (
-    CPU_GENERATIONS,
     GPUS,
     NODE_WATTS_PER_CORE_WATT,
-    Core,
+    CpuSpec,
     error_between,
-    plan_core,
+    plan_cpu,
 )
 from cluster.pricing.market import Market, MarketPrice, find_market_price
 from cluster.pricing.prices import InstancePrice, usd_of, usd_per_million
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.cpu import CPU_GENERATIONS
 
 Basis = Literal["measured", "scaled", "scaled (published)"]
 # Starting Ray and one actor on each core of a machine that runs; the demo's runs of 2026-11.
@@ -194,12 +194,12 @@ def _find_speed(
             scaled_from=f"{profile.origin} of {profile.measured_at}",
             error_factor=1.0,
         )
-    measured = _measured_core(profile, prices)
+    measured = _measured_cpu(profile, prices)
     if price.gpu_count:
         return _gpu_speed(work, price, measured, model_size)
     if price.cpu_generation is None:
         return None
-    core = plan_core(generation=price.cpu_generation, features=(), clock_ghz=price.clock_ghz)
+    core = plan_cpu(generation=price.cpu_generation, features=(), clock_ghz=price.clock_ghz)
     infer = measured.speed(is_int8=is_int8) / core.speed(is_int8=is_int8)
     actor_s = work.infer_s.value * infer + (work.tokenize_s + work.other_s) * (
         measured.clock_ghz / core.clock_ghz
@@ -218,7 +218,7 @@ def _find_speed(
 
 
 def _gpu_speed(
-    work: Work, price: InstancePrice, measured: Core, model_size: ModelSize
+    work: Work, price: InstancePrice, measured: CpuSpec, model_size: ModelSize
 ) -> _Speed | None:
     gpu = GPUS.get(price.gpu_name or "")
     if gpu is None:
@@ -266,10 +266,10 @@ def _cost(
     )
 
 
-def _measured_core(profile: MachineProfile, prices: Mapping[str, InstancePrice]) -> Core:
+def _measured_cpu(profile: MachineProfile, prices: Mapping[str, InstancePrice]) -> CpuSpec:
     """The core that a profile was measured on; its clock is known if its type is in the table."""
     own = prices.get(profile.instance_type or "")
-    return plan_core(
+    return plan_cpu(
         generation=profile.cost.cpu_generation,
         features=profile.cost.cpu_features,
         clock_ghz=own.clock_ghz if own is not None else None,

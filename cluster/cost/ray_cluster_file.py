@@ -14,8 +14,8 @@ import yaml
 from cluster.cost.cluster_plan import ClusterPlan
 from cluster.pricing.prices import InstancePrice
 from fastformers.errors import InputError
+from fastformers.inference.cpu import CPU_GENERATIONS
 
-_ARM = "neoverse"
 _DISK_GIB = 100
 # What Ray's node provider of each cloud imports on the head.
 _CLIENTS = {
@@ -189,4 +189,5 @@ def _ray_version() -> str:
 
 
 def _is_arm(price: InstancePrice) -> bool:
-    return (price.cpu_generation or "").startswith(_ARM)
+    generation = CPU_GENERATIONS.get(price.cpu_generation or "")
+    return generation is not None and generation.is_arm

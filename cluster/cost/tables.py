@@ -17,8 +17,8 @@ from cluster.cost.cluster_plan import ClusterPlan, PlanSettings
 from cluster.cost.instances import JOB_START_S, InstanceCost
 from cluster.cost.workload import Interval
 from cluster.formatting import format_duration
-from cluster.pricing.hardware import CPU_GENERATIONS
 from cluster.pricing.market import STALE_AFTER_DAYS
+from fastformers.inference.cpu import CPU_GENERATIONS
 
 _PLANS_SHOWN = 5
 

@@ -7,7 +7,8 @@ The rule for CPUs: speed of a physical core = clock / cycles, where
     cycles = INT8_WORK / int8 multiply-adds a cycle + FLOAT_WORK / float multiply-adds a cycle
 
 for an int8 bundle, and the float part alone for any other. Both rates are what the vector units can
-issue. The two amounts of work are one measurement: on a core of an EPYC Zen 5 (128 and 32 a cycle)
+issue (`CPU_GENERATIONS` of fastformers/inference/cpu.py, where this machine's is recognized too).
+The two amounts of work are one measurement: on a core of an EPYC Zen 5 (128 and 32 a cycle)
 an int8 student of 4 layers x 312 reached 45,000 tokens a second, where its int8 products at the
 core's measured peak would have allowed 79,000 (onnxruntime 1.32, 2026-11): 57% of the cycles.
 
@@ -21,71 +22,9 @@ This module knows nothing of prices, corpora or Ray.
 
 from dataclasses import dataclass
 
+from fastformers.inference.cpu import AMX_INT8, CPU_GENERATIONS, CpuGeneration
+
 INT8_WORK, FLOAT_WORK = 0.57 * 128, 0.43 * 32
-
-# AMX tiles could issue 1,024 a cycle. They are credited with twice VNNI: tiles are small beside the
-# cost of loading them at the widths of a student, and no published figure covers such models.
-_AMX_INT8_PER_CYCLE = 256.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CpuGeneration:
-    """What cores of one generation can do.
-
-    Attributes:
-        features: Vector extensions that matter here.
-        int8_per_cycle: int8 multiply-adds a core can issue in a cycle.
-        float_per_cycle: float32 multiply-adds a core can issue in a cycle.
-        clock_ghz: Sustained clock where the machine's own is not known.
-        watts_per_core: Design power of a large model of it over its cores; Arm's are assumed.
-    """
-
-    features: tuple[str, ...]
-    int8_per_cycle: float
-    float_per_cycle: float
-    clock_ghz: float
-    watts_per_core: float
-
-
-_AVX512 = ("avx2", "avx512")
-_VNNI = (*_AVX512, "vnni")
-_AMX = (*_VNNI, "amx")
-_I8MM = ("neon", "dotprod", "i8mm", "sve")
-
-# Issue rates from the vendors' optimization guides. AVX2: two multiply units of 32 int8 each, and
-# three instructions where VNNI has one. AVX-512 without VNNI: two units of 64, three instructions
-# on them. VNNI: two units of 64; Zen 4 splits 512 bits, so 64 in all. Neoverse N: two units of 16
-# (dot products) or 32 (i8mm) int8; Neoverse V: four. Design power: Xeon 8168 205 W / 24 cores,
-# 8275CL 240/24, 8375C 300/32, 8480+ 350/56, 8592+ 350/64, 6972P 500/96; EPYC 7742 225/64, 7763
-# 280/64, 9654 360/96, 9755 500/128; Ampere Altra Q80 250/80; the other Arm processors' is secret.
-CPU_GENERATIONS: dict[str, CpuGeneration] = {
-    name: CpuGeneration(
-        features=features,
-        int8_per_cycle=int8,
-        float_per_cycle=floats,
-        clock_ghz=clock,
-        watts_per_core=watts,
-    )
-    for name, features, int8, floats, clock, watts in (
-        ("skylake", _AVX512, 42.7, 32, 3.4, 8.5),
-        ("cascade-lake", _VNNI, 128, 32, 3.4, 10.0),
-        ("ice-lake", _VNNI, 128, 32, 3.5, 9.4),
-        ("sapphire-rapids", _AMX, _AMX_INT8_PER_CYCLE, 32, 3.0, 6.3),
-        ("emerald-rapids", _AMX, _AMX_INT8_PER_CYCLE, 32, 3.0, 5.5),
-        ("granite-rapids", _AMX, _AMX_INT8_PER_CYCLE, 32, 3.6, 5.2),
-        ("rome", ("avx2",), 32, 16, 2.7, 3.5),
-        ("milan", ("avx2",), 32, 16, 3.4, 4.4),
-        ("genoa", _VNNI, 64, 16, 3.7, 3.8),
-        ("turin", _VNNI, 128, 32, 4.1, 3.9),
-        ("neoverse-n1", ("neon", "dotprod"), 32, 8, 3.0, 3.1),
-        ("neoverse-n2", _I8MM, 64, 8, 3.4, 3.0),
-        ("neoverse-v1", _I8MM, 128, 16, 2.6, 3.0),
-        ("neoverse-v2", _I8MM, 128, 16, 2.8, 3.0),
-    )
-}
-# What a processor that hides its generation is taken for: the fastest with its extensions, so that
-# no other type looks better than it is.
-_FASTEST = (("amx", "granite-rapids"), ("vnni", "turin"), ("avx512", "skylake"), ("avx2", "milan"))
 
 # Beside the cores a server feeds memory, network, fans and its power supply: taken as half of them.
 NODE_WATTS_PER_CORE_WATT = 1.5
@@ -95,9 +34,13 @@ UNKNOWN_ERROR = 2.0
 GPU_ERROR, GPU_PEAK_ERROR = 2.0, 2.5
 
 
+# Extensions of either kind of processor, the strongest first.
+_BY_STRENGTH = ("amx", "vnni", "avx512", "avx2", "i8mm", "dotprod", "neon")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Core:
-    """A physical core, as far as its speed goes.
+class CpuSpec:
+    """A physical core of a processor, as far as its speed goes.
 
     Attributes:
         generation: A name of `CPU_GENERATIONS`.
@@ -120,24 +63,36 @@ class Core:
         return self.clock_ghz / cycles
 
 
-def plan_core(
+def plan_cpu(
     *, generation: str | None, features: tuple[str, ...], clock_ghz: float | None = None
-) -> Core:
+) -> CpuSpec:
     """The core that a processor has, or the fastest it could have where that is hidden."""
-    known = generation if generation in CPU_GENERATIONS else None
-    guess = next((name for feature, name in _FASTEST if feature in features), "granite-rapids")
-    if known is None and "neon" in features:
-        guess = "neoverse-v2" if "i8mm" in features else "neoverse-n1"
-    name = known or guess
-    return Core(
+    is_known = generation in CPU_GENERATIONS
+    name = generation if generation in CPU_GENERATIONS else _fastest_with(features)
+    return CpuSpec(
         generation=name,
         features=features,
         clock_ghz=clock_ghz or CPU_GENERATIONS[name].clock_ghz,
-        is_guess=known is None,
+        is_guess=not is_known,
     )
 
 
-def error_between(measured: Core, other: Core) -> float:
+def _fastest_with(features: tuple[str, ...]) -> str:
+    """What a processor that hides its generation is taken for, by its extensions.
+
+    It is the fastest that has the strongest of them and no stronger ones, so that no other type
+    looks better than it is; without any extension, the fastest of all.
+    """
+    strongest = next((name for name in _BY_STRENGTH if name in features), None)
+    able = {
+        n: g for n, g in CPU_GENERATIONS.items() if strongest is None or strongest in g.features
+    }
+    fewest = min(len(generation.features) for generation in able.values())
+    names = [n for n, g in able.items() if strongest is None or len(g.features) == fewest]
+    return max(names, key=lambda n: plan_cpu(generation=n, features=()).speed(is_int8=True))
+
+
+def error_between(measured: CpuSpec, other: CpuSpec) -> float:
     """Error factor of a speed that was scaled from one core to another."""
     if measured.is_guess or other.is_guess:
         return UNKNOWN_ERROR
@@ -152,7 +107,7 @@ def error_between(measured: Core, other: Core) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gpu:
+class GpuSpec:
     """What is published of a GPU.
 
     Attributes:
@@ -187,8 +142,8 @@ _BERT_LARGE_WIDTH = 1024
 _BERT_LARGE_MULTIPLY_ADDS = 24 * 12 * _BERT_LARGE_WIDTH**2 * 180
 # L4 reached the least of its peak among the three that are published (43, 50 and 51%).
 _LOWEST_SHARE_OF_PEAK = 0.43
-GPUS: dict[str, Gpu] = {
-    name: Gpu(bert_large_per_s=per_s, int8_peak=tera_operations * 1e12 / 2, watts=watts)
+GPUS: dict[str, GpuSpec] = {
+    name: GpuSpec(bert_large_per_s=per_s, int8_peak=tera_operations * 1e12 / 2, watts=watts)
     for name, per_s, tera_operations, watts in (
         ("T4-16GB", None, 130, 70),
         ("L4-24GB", 964, 242, 72),
@@ -205,9 +160,9 @@ GPUS: dict[str, Gpu] = {
 
 def _int8_per_cycle(generation: CpuGeneration, features: tuple[str, ...]) -> float:
     """Its rate without the extensions that are masked."""
-    if not features or "neon" in generation.features:
+    if not features or generation.is_arm:
         return generation.int8_per_cycle
-    for feature, limit in (("amx", _AMX_INT8_PER_CYCLE), ("vnni", 128.0), ("avx512", 42.7)):
+    for feature, limit in (("amx", AMX_INT8), ("vnni", 128.0), ("avx512", 42.7)):
         if feature in features:
             return min(generation.int8_per_cycle, limit)
     return min(generation.int8_per_cycle, 32.0)

@@ -2,16 +2,16 @@
 
     seconds of a job -> [prices] -> USD per million rows -> report
 
-`prices.csv` beside this file has what 67 instance types of three clouds cost per hour. Each row
+`prices.csv` beside this file has what the instance types of three clouds cost per hour. Each row
 carries its source and date in the columns `source` and `as_of`, and they say what to trust: AWS
 spot prices are estimates from a savings rate, Azure spot prices are of 2024. So totals use
 on-demand prices, and spot only where the caller asks for it (`market.py`). CPU generations and
 clocks (sustained on all cores as the cloud or vendor says, good to about 10%) are common knowledge.
 
 A table of the user has the same columns. These may be left out or empty: `cpu_generation` (a name
-of `processors.py`), `clock_ghz`, `usd_per_hour_reserved`, `spot_as_of` (the date of the spot price,
-where it is not `as_of`), `spot_is_estimate` (yes or no), and `currency`: prices are in USD, or in
-another currency that `usd_per_unit` gives the rate of.
+of `CPU_GENERATIONS`), `clock_ghz`, `usd_per_hour_reserved`, `spot_as_of` (the date of the spot
+price, where it is not `as_of`), `spot_is_estimate` (yes or no), and `currency`: prices are in USD,
+or in another currency that `usd_per_unit` gives the rate of.
 
 This module knows hours and rows; it knows nothing of shards, models or Ray.
 """
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from cluster.pricing.hardware import CPU_GENERATIONS
 from fastformers.errors import InputError
+from fastformers.inference.cpu import CPU_GENERATIONS
 
 PRICE_TABLE = Path(__file__).with_name("prices.csv")
 
@@ -50,7 +50,7 @@ class InstancePrice:
         usd_per_hour_spot: Spot price, or None if unknown; read `source` before relying on it.
         as_of: ISO date of the on-demand price.
         source: Where both prices come from.
-        cpu_generation: A name of `processors.CPU_GENERATIONS`, the slowest where the cloud gives
+        cpu_generation: A name of `cpu.CPU_GENERATIONS`, the slowest where the cloud gives
             one of several; None if not known.
         clock_ghz: Sustained clock of all cores, or None if not known.
         usd_per_hour_reserved: Price under the reservation that the table is of, or None.

@@ -1,10 +1,11 @@
-"""Which processor this machine has: its generation and the vector extensions that it lets us use.
+"""Which processor this machine has, and all that is known of its generation.
 
     /proc/cpuinfo -> [cpu] -> cost profile -> cost on other machines
 
 A cloud often hides the name of the processor ("Intel(R) Xeon(R) Processor") but not its family and
 model numbers, and it may mask an extension that the silicon has. So both are read: the generation
-by number, the extensions by flag. This module knows nothing of speed or prices.
+by number, the extensions by flag. The table of generations is the only place that knows one: the
+estimates of the cluster scale by what it says. This module knows nothing of bundles or prices.
 """
 
 import platform
@@ -24,25 +25,91 @@ _FEATURE_OF_FLAG = {
 }
 FEATURES = tuple(_FEATURE_OF_FLAG.values())
 
-# (vendor, family, first model, last model): generation. Linux arch/x86/include/asm/intel-family.h;
-# AMD's revision guides for families 17h, 19h and 1Ah.
-_X86_GENERATIONS = {
-    ("GenuineIntel", 6, 85, 85): "skylake",  # Cascade Lake from stepping 5 on
-    ("GenuineIntel", 6, 106, 108): "ice-lake",
-    ("GenuineIntel", 6, 143, 143): "sapphire-rapids",
-    ("GenuineIntel", 6, 207, 207): "emerald-rapids",
-    ("GenuineIntel", 6, 173, 174): "granite-rapids",
-    ("AuthenticAMD", 23, 48, 63): "rome",
-    ("AuthenticAMD", 25, 0, 15): "milan",
-    ("AuthenticAMD", 25, 16, 31): "genoa",
-    ("AuthenticAMD", 26, 0, 31): "turin",
-}
-# MIDR part numbers, Arm's technical reference manuals.
-_ARM_GENERATIONS = {
-    "0xd0c": "neoverse-n1",
-    "0xd40": "neoverse-v1",
-    "0xd49": "neoverse-n2",
-    "0xd4f": "neoverse-v2",
+# An x86 stepping has four bits.
+_ALL_STEPPINGS = range(16)
+_INTEL, _AMD = "GenuineIntel", "AuthenticAMD"
+
+
+@dataclass(frozen=True)
+class X86:
+    """The numbers by which the kernel names a generation of x86 processors."""
+
+    vendor: str
+    family: int
+    models: range
+    steppings: range = _ALL_STEPPINGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuGeneration:
+    """One generation of processors: how it is recognized, and what its cores can do.
+
+    Attributes:
+        numbers: What /proc/cpuinfo says of it: the numbers of an x86 processor, or the part number
+            of an Arm core (MIDR).
+        features: Those of `FEATURES` that it has and that matter to a bundle.
+        int8_per_cycle: int8 multiply-adds a core can issue in a cycle.
+        float_per_cycle: float32 multiply-adds a core can issue in a cycle.
+        clock_ghz: Sustained clock where the machine's own is not known.
+        watts_per_core: Design power of a large model of it over its cores; Arm's are assumed.
+    """
+
+    numbers: X86 | str
+    features: tuple[str, ...]
+    int8_per_cycle: float
+    float_per_cycle: float
+    clock_ghz: float
+    watts_per_core: float
+
+    @property
+    def is_arm(self) -> bool:
+        """Whether it runs the arm64 instruction set; x86-64 otherwise."""
+        return isinstance(self.numbers, str)
+
+
+# AMX tiles could issue 1,024 a cycle. They are credited with twice VNNI: tiles are small beside the
+# cost of loading them at the widths of a student, and no published figure covers such models.
+AMX_INT8 = 256.0
+_AVX512 = ("avx2", "avx512")
+_VNNI = (*_AVX512, "vnni")
+_AMX = (*_VNNI, "amx")
+_I8MM = ("neon", "dotprod", "i8mm", "sve")
+
+# Everything that is known of a generation by itself stands here; a price table only names it.
+#
+# Numbers: Linux arch/x86/include/asm/intel-family.h; AMD's revision guides for families 17h, 19h
+# and 1Ah; Arm's technical reference manuals. Cascade Lake is Skylake's model from stepping 5 on.
+# Issue rates from the vendors' optimization guides. AVX2: two multiply units of 32 int8 each, and
+# three instructions where VNNI has one. AVX-512 without VNNI: two units of 64, three instructions
+# on them. VNNI: two units of 64; Zen 4 splits 512 bits, so 64 in all. Neoverse N: two units of 16
+# (dot products) or 32 (i8mm) int8; Neoverse V: four. Design power: Xeon 8168 205 W / 24 cores,
+# 8275CL 240/24, 8375C 300/32, 8480+ 350/56, 8592+ 350/64, 6972P 500/96; EPYC 7742 225/64, 7763
+# 280/64, 9654 360/96, 9755 500/128; Ampere Altra Q80 250/80; the other Arm processors' is secret.
+CPU_GENERATIONS: dict[str, CpuGeneration] = {
+    name: CpuGeneration(
+        numbers=numbers,
+        features=features,
+        int8_per_cycle=int8,
+        float_per_cycle=floats,
+        clock_ghz=clock,
+        watts_per_core=watts,
+    )
+    for name, numbers, features, int8, floats, clock, watts in (
+        ("skylake", X86(_INTEL, 6, range(85, 86), range(5)), _AVX512, 42.7, 32, 3.4, 8.5),
+        ("cascade-lake", X86(_INTEL, 6, range(85, 86), range(5, 16)), _VNNI, 128, 32, 3.4, 10.0),
+        ("ice-lake", X86(_INTEL, 6, range(106, 109)), _VNNI, 128, 32, 3.5, 9.4),
+        ("sapphire-rapids", X86(_INTEL, 6, range(143, 144)), _AMX, AMX_INT8, 32, 3.0, 6.3),
+        ("emerald-rapids", X86(_INTEL, 6, range(207, 208)), _AMX, AMX_INT8, 32, 3.0, 5.5),
+        ("granite-rapids", X86(_INTEL, 6, range(173, 175)), _AMX, AMX_INT8, 32, 3.6, 5.2),
+        ("rome", X86(_AMD, 23, range(48, 64)), ("avx2",), 32, 16, 2.7, 3.5),
+        ("milan", X86(_AMD, 25, range(16)), ("avx2",), 32, 16, 3.4, 4.4),
+        ("genoa", X86(_AMD, 25, range(16, 32)), _VNNI, 64, 16, 3.7, 3.8),
+        ("turin", X86(_AMD, 26, range(32)), _VNNI, 128, 32, 4.1, 3.9),
+        ("neoverse-n1", "0xd0c", ("neon", "dotprod"), 32, 8, 3.0, 3.1),
+        ("neoverse-n2", "0xd49", _I8MM, 64, 8, 3.4, 3.0),
+        ("neoverse-v1", "0xd40", _I8MM, 128, 16, 2.6, 3.0),
+        ("neoverse-v2", "0xd4f", _I8MM, 128, 16, 2.8, 3.0),
+    )
 }
 
 
@@ -71,16 +138,23 @@ def read_processor(root: Path = Path("/")) -> Processor:
 
 
 def _identify(fields: dict[str, str]) -> str | None:
+    """Name of the generation that the fields of /proc/cpuinfo belong to."""
     if "CPU part" in fields:
-        return _ARM_GENERATIONS.get(fields["CPU part"])
-    numbers = [fields.get(name, "") for name in ("cpu family", "model", "stepping")]
-    if not all(number.isdecimal() for number in numbers):
+        numbers = {generation.numbers: name for name, generation in CPU_GENERATIONS.items()}
+        return numbers.get(fields["CPU part"])
+    texts = [fields.get(name, "") for name in ("cpu family", "model", "stepping")]
+    if not all(text.isdecimal() for text in texts):
         return None
-    family, model, stepping = map(int, numbers)
-    for (vendor, its_family, first, last), generation in _X86_GENERATIONS.items():
-        if (vendor, its_family) == (fields.get("vendor_id"), family) and first <= model <= last:
-            is_cascade_lake = generation == "skylake" and stepping >= 5
-            return "cascade-lake" if is_cascade_lake else generation
+    family, model, stepping = map(int, texts)
+    for name, generation in CPU_GENERATIONS.items():
+        known = generation.numbers
+        if (
+            isinstance(known, X86)
+            and (known.vendor, known.family) == (fields.get("vendor_id"), family)
+            and model in known.models
+            and stepping in known.steppings
+        ):
+            return name
     return None
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fastformers.inference.cpu import read_processor
+from fastformers.inference.cpu import CPU_GENERATIONS, FEATURES, X86, read_processor
 
 
 def write_cpuinfo(root, **fields):
@@ -60,3 +60,33 @@ def test_arm_is_known_by_its_part(tmp_path):
 def test_a_machine_without_cpuinfo_is_not_known(tmp_path):
     processor = read_processor(tmp_path)
     assert (processor.generation, processor.features) == (None, ())
+
+
+def test_no_processor_is_of_two_generations():
+    """Each is recognized by numbers of its own, wherever in the table it stands."""
+    taken = {}
+    for name, generation in CPU_GENERATIONS.items():
+        numbers = generation.numbers
+        if not isinstance(numbers, X86):
+            assert taken.setdefault(numbers, name) == name
+            continue
+        for model in numbers.models:
+            for stepping in numbers.steppings:
+                key = (numbers.vendor, numbers.family, model, stepping)
+                assert taken.setdefault(key, name) == name
+    assert set(taken.values()) == set(CPU_GENERATIONS)
+
+
+@pytest.mark.parametrize("name", CPU_GENERATIONS)
+def test_every_generation_is_recognized_and_has_features_that_a_flag_shows(tmp_path, name):
+    generation = CPU_GENERATIONS[name]
+    numbers = generation.numbers
+    if isinstance(numbers, X86):
+        stepping = numbers.steppings[-1]
+        fields = x86(numbers.vendor, numbers.family, numbers.models[-1], stepping=stepping)
+    else:
+        fields = {"CPU part": numbers}
+    write_cpuinfo(tmp_path, **fields)
+    assert read_processor(tmp_path).generation == name
+    assert set(generation.features) <= set(FEATURES)
+    assert generation.is_arm == ("neon" in generation.features)
