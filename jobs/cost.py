@@ -43,7 +43,7 @@ from cluster.cost.tables import (
     render_comparison,
     render_instances,
     render_plans,
-    render_work,
+    render_workload,
 )
 from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
 from cluster.pricing.prices import InstancePrice, find_price, load_prices
@@ -206,7 +206,7 @@ def _cost_of(
     if not cost.instances.costs:
         reasons = "; ".join(dict.fromkeys(cost.instances.left_out.values()))
         raise InputError(f"no instance type of the price table can be costed: {reasons}")
-    console.print(render_work(cost))
+    console.print(render_workload(cost))
     console.print(render_instances(cost, top=options.top))
     for line in explain_instances(cost, top=options.top):
         console.print(line, markup=False)

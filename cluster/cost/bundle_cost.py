@@ -1,6 +1,6 @@
 """What a corpus costs with a bundle, on every instance type, and the cluster to rent for it.
 
-    corpus + bundle + prices -> sample -> work -> [bundle_cost] -> instance costs, offers -> plan
+    corpus + bundle + prices -> sample -> workload -> [bundle_cost] -> instance costs, offers -> plan
 
 This is what `fastformers cost` calls, once for each bundle. Nothing is scored, written or rented.
 """
@@ -16,7 +16,7 @@ from cluster.cost.cluster_plan import MachineOffer
 from cluster.cost.instances import InstanceCosts, ModelSize, estimate_instances
 from cluster.cost.machine_profile import MachineProfile, profile_of_bundle
 from cluster.cost.sampling import CorpusSample, sample_corpus
-from cluster.cost.workload import Workload, estimate_work
+from cluster.cost.workload import Workload, estimate_workload
 from cluster.pricing.market import Market, check_discount, find_market_price
 from cluster.pricing.prices import InstancePrice
 from cluster.settings import CorpusSettings
@@ -57,13 +57,13 @@ class BundleCost:
 
     Attributes:
         bundle: The bundle.
-        work: Of the corpus, by the first profile.
+        workload: Of the corpus, by the first profile.
         instances: Costs by type, cheapest first.
         profiles: What they were scaled from, the most trusted first.
     """
 
     bundle: Bundle
-    work: Workload
+    workload: Workload
     instances: InstanceCosts
     profiles: tuple[MachineProfile, ...]
 
@@ -104,15 +104,15 @@ def estimate_cost(
     """
     own = [profile for profile in profiles if profile.bundle_digest == bundle.digest]
     trusted = [*own, profile_of_bundle(bundle)]
-    works = [
+    workloads = [
         (
             profile,
-            estimate_work(sample, profile, shards_by=bundle.cost_profile, rows=settings.rows),
+            estimate_workload(sample, profile, shards_by=bundle.cost_profile, rows=settings.rows),
         )
         for profile in trusted
     ]
     instances = estimate_instances(
-        works,
+        workloads,
         prices,
         is_int8=bundle.precision.startswith("int8"),
         model_size=ModelSize.of_bundle(bundle),
@@ -120,7 +120,9 @@ def estimate_cost(
         discount_percent=settings.discount_percent,
         today=settings.today,
     )
-    return BundleCost(bundle=bundle, work=works[0][1], instances=instances, profiles=tuple(trusted))
+    return BundleCost(
+        bundle=bundle, workload=workloads[0][1], instances=instances, profiles=tuple(trusted)
+    )
 
 
 def plan_offers(cost: BundleCost, settings: CostSettings) -> list[MachineOffer]:
@@ -147,7 +149,7 @@ def plan_offers(cost: BundleCost, settings: CostSettings) -> list[MachineOffer]:
                 worker_usd_per_hour=instance.market_price.usd_per_hour,
                 num_actors=instance.num_actors,
                 job_s=instance.job_s,
-                shard_s=instance.job_s * instance.num_actors / cost.work.num_shards,
+                shard_s=instance.job_s * instance.num_actors / cost.workload.num_shards,
             )
         )
     return offers

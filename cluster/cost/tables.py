@@ -30,7 +30,7 @@ def describe_cost(cost: BundleCost) -> dict[str, Any]:
         "bundle": str(cost.bundle.path),
         "bundle_digest": cost.bundle.digest,
         "accuracy": stages[-1].quality if stages else None,
-        **cost.work.to_json(),
+        **cost.workload.to_json(),
         "profiles": [
             {
                 "origin": profile.origin,
@@ -61,34 +61,37 @@ def describe_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> dict
     }
 
 
-def render_work(cost: BundleCost) -> Table:
+def render_workload(cost: BundleCost) -> Table:
     """What the corpus holds."""
-    work = cost.work
+    workload = cost.workload
     table = Table(title=f"Corpus, {cost.bundle.path}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("rows", _interval(work.rows))
-    table.add_row("tokens", _interval(work.tokens))
+    table.add_row("rows", _interval(workload.rows))
+    table.add_row("tokens", _interval(workload.tokens))
     table.add_row(
         "repeats in a shard",
-        f"{100 * work.repeat_share.value:.1f}% of rows ({100 * work.repeat_share.low:.1f} to "
-        f"{100 * work.repeat_share.high:.1f}); {_interval(work.scored_tokens)} tokens scored",
+        f"{100 * workload.repeat_share.value:.1f}% of rows ({100 * workload.repeat_share.low:.1f} to "
+        f"{100 * workload.repeat_share.high:.1f}); {_interval(workload.scored_tokens)} tokens scored",
     )
     table.add_row(
         "rows without text, cut",
-        f"{100 * work.bad_share:.1f}%, {100 * work.truncated_share:.1f}%",
+        f"{100 * workload.bad_share:.1f}%, {100 * workload.truncated_share:.1f}%",
     )
-    table.add_row("lengths", _histogram(work.histogram))
+    table.add_row("lengths", _histogram(workload.histogram))
     infer = Interval(
-        value=work.infer_s.value / 3600, low=work.infer_s.low / 3600, high=work.infer_s.high / 3600
+        value=workload.infer_s.value / 3600,
+        low=workload.infer_s.low / 3600,
+        high=workload.infer_s.high / 3600,
     )
     table.add_row(
         "core-hours",
-        f"{_interval(infer)} to infer, {work.tokenize_s / 3600:,.2f} to tokenize, "
-        f"{work.other_s / 3600:,.2f} else, on {cost.profiles[0].cost.cpu_model}",
+        f"{_interval(infer)} to infer, {workload.tokenize_s / 3600:,.2f} to tokenize, "
+        f"{workload.other_s / 3600:,.2f} else, on {cost.profiles[0].cost.cpu_model}",
     )
     table.add_row(
-        "sample", f"{work.sampled_rows:,} rows of {work.sampled_windows} places; 95% intervals"
+        "sample",
+        f"{workload.sampled_rows:,} rows of {workload.sampled_windows} places; 95% intervals",
     )
     return table
 
@@ -167,7 +170,7 @@ def render_comparison(costs: Sequence[BundleCost]) -> Table:
         table.add_row(
             str(cost.bundle.path),
             f"{100 * stages[-1].quality:.2f}%" if stages else "",
-            f"{cost.work.core_s / 3600:,.2f}",
+            f"{cost.workload.core_s / 3600:,.2f}",
             cheapest.price.instance_type,
             f"{cheapest.usd_per_million:.4f}",
             f"{cheapest.usd_per_million / first:.2f}x",

@@ -1,6 +1,6 @@
 """From a sample of a corpus to rows, tokens and core-seconds of all of it, each with an interval.
 
-    sample + profile -> [workload] -> work -> instance costs, plan
+    sample + profile -> [workload] -> workload -> instance costs, plan
 
 The estimator is the ratio estimator of two-stage cluster sampling (Cochran, Sampling Techniques,
 3rd edition, 11.8): windows are drawn from the corpus, rows from windows. Intervals are of 95%, by
@@ -106,14 +106,14 @@ class Workload:
         }
 
 
-def estimate_work(
+def estimate_workload(
     sample: CorpusSample,
     profile: MachineProfile,
     *,
     shards_by: CostProfile,
     rows: int | None = None,
 ) -> Workload:
-    """Estimate the work of a corpus, or of `rows` rows like those of the corpus.
+    """Estimate the workload of a corpus, or of `rows` rows like those of the corpus.
 
     Args:
         sample: Of the corpus.

@@ -8,7 +8,7 @@ import pytest
 from cluster.corpus.slices import open_corpus
 from cluster.cost.machine_profile import profile_of_bundle
 from cluster.cost.sampling import CorpusSample, Window, sample_corpus
-from cluster.cost.workload import estimate_work, expected_batches, student_t
+from cluster.cost.workload import estimate_workload, expected_batches, student_t
 from fastformers.errors import InputError
 from fastformers.inference.batching import plan_batches
 
@@ -41,7 +41,7 @@ def take(path, bundle, **options):
 
 def estimate(sample, bundle, **options):
     profile = profile_of_bundle(bundle)
-    return estimate_work(sample, profile, shards_by=bundle.cost_profile, **options)
+    return estimate_workload(sample, profile, shards_by=bundle.cost_profile, **options)
 
 
 def true_totals(rows, bundle):
@@ -208,7 +208,7 @@ def test_the_profile_decides_the_seconds(tmp_path, rows, bundle, write_rows):
         tokenize_s_per_token=1.0,
         overhead_share=0.5,
     )
-    work = estimate_work(sample, slow, shards_by=bundle.cost_profile)
+    work = estimate_workload(sample, slow, shards_by=bundle.cost_profile)
     usual = estimate(sample, bundle)
     assert work.infer_s.value == pytest.approx(3 * usual.infer_s.value)
     assert work.tokenize_s == pytest.approx(work.tokens.value)
