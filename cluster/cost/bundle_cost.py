@@ -1,6 +1,6 @@
 """What a corpus costs with a bundle, on every instance type, and the cluster to rent for it.
 
-    corpus + bundle + prices -> sample -> workload -> [bundle_cost] -> instance costs, offers -> plan
+    corpus + bundle + prices -> sample -> workload -> [bundle_cost] -> costs, offers -> plan
 
 This is what `fastformers cost` calls, once for each bundle. Nothing is scored, written or rented.
 """

@@ -63,7 +63,7 @@ def describe_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> dict
 
 def render_workload(cost: BundleCost) -> Table:
     """What the corpus holds."""
-    workload = cost.workload
+    workload, repeats = cost.workload, cost.workload.repeat_share
     table = Table(title=f"Corpus, {cost.bundle.path}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
@@ -71,8 +71,8 @@ def render_workload(cost: BundleCost) -> Table:
     table.add_row("tokens", _interval(workload.tokens))
     table.add_row(
         "repeats in a shard",
-        f"{100 * workload.repeat_share.value:.1f}% of rows ({100 * workload.repeat_share.low:.1f} to "
-        f"{100 * workload.repeat_share.high:.1f}); {_interval(workload.scored_tokens)} tokens scored",
+        f"{100 * repeats.value:.1f}% of rows ({100 * repeats.low:.1f} to "
+        f"{100 * repeats.high:.1f}); {_interval(workload.scored_tokens)} tokens scored",
     )
     table.add_row(
         "rows without text, cut",

@@ -21,14 +21,9 @@ from cluster.shards.preparation import Preparation
 from cluster.shards.receipts import Receipt
 from cluster.storage import Directory, open_directory
 from fastformers.errors import InputError
-from fastformers.inference.autotune import (
-    EngineChoice,
-    EngineName,
-    EngineOption,
-    check_installed,
-    tune,
-)
+from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +50,7 @@ class ScoreJob:
     max_batch_tokens: int
     fail_on_bad_row: bool
     identity: dict[str, Any]
-    engine: EngineName = "onnxruntime"
+    engine: str = REFERENCE_ENGINE
 
     @property
     def preparation(self) -> Preparation | None:
@@ -153,7 +148,7 @@ def plan_score(
     *,
     max_batch_tokens: int | None,
     fail_on_bad_row: bool,
-    engine: EngineOption = "onnxruntime",
+    engine: str = REFERENCE_ENGINE,
 ) -> ScoreJob:
     """Decide on a job that scores a corpus, or shards that `prepare` made of one.
 
@@ -204,7 +199,7 @@ def plan_score(
 
 
 def _recorded_choice(
-    output: Directory, engine: EngineOption, max_batch_tokens: int | None
+    output: Directory, engine: str, max_batch_tokens: int | None
 ) -> EngineChoice | None:
     """What an interrupted run into this output chose, where the user leaves it open; else None."""
     record = read_record(output, RUN_FILE, named=f"--output {output}")
@@ -213,7 +208,7 @@ def _recorded_choice(
     recorded = record["identity"]
     if not {"engine", "max batch tokens"} <= recorded.keys():
         return None
-    if engine not in ("auto", recorded["engine"]):
+    if engine not in (AUTO, recorded["engine"]):
         return None
     check_installed(recorded["engine"])
     return EngineChoice(

@@ -31,9 +31,9 @@ from cluster.shards.preparation import Preparation, SliceReceipt
 from cluster.shards.receipts import Receipt, count_lengths
 from cluster.shards.shard_queue import Lease
 from cluster.storage import Directory
-from fastformers.inference.autotune import EngineName, open_engine
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import open_bundle
+from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
@@ -81,7 +81,7 @@ class WorkerSpec:
     predictions: Directory | None
     keep_columns: tuple[str, ...]
     max_batch_tokens: int
-    engine: EngineName = "onnxruntime"
+    engine: str = REFERENCE_ENGINE
 
 
 class Worker:

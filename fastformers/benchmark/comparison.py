@@ -28,8 +28,9 @@ from fastformers.benchmark.timing import (
     measure_rates,
     predict_all,
 )
-from fastformers.inference.autotune import EngineName, open_right_engines
+from fastformers.inference.autotune import open_right_engines
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.engines import AUTO
 from fastformers.inference.tokenizer import TokenizedRows
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class OperatorBreakdown:
         }
 
 
-def our_name(engine: EngineName) -> str:
+def our_name(engine: str) -> str:
     """Name of one of our own engines among the candidates."""
     return f"fastformers {engine}"
 
@@ -116,7 +117,7 @@ def compare_engines(
     """
     candidates: list[Candidate] = [
         engine_candidate(our_name(name), engine, max_batch_tokens=max_batch_tokens)
-        for name, engine in open_right_engines(bundle, "auto", num_threads=num_threads).items()
+        for name, engine in open_right_engines(bundle, AUTO, num_threads=num_threads).items()
     ]
     if baselines is not None:
         from fastformers.benchmark.baselines import make_baselines

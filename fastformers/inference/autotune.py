@@ -14,23 +14,19 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from fastformers.atomic_file import whole_file
 from fastformers.errors import BundleError, InputError
-from fastformers.inference import openvino_engine
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.cost_profile import measure_budgets
 from fastformers.inference.cpu import read_cpu_model
-from fastformers.inference.engine import Engine, EngineError, OnnxEngine
-from fastformers.inference.openvino_engine import OpenVinoEngine
+from fastformers.inference.engine import Engine, EngineError
+from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, candidate_names, open_engine
 
 logger = logging.getLogger(__name__)
 
-EngineName = Literal["onnxruntime", "openvino"]
-EngineOption = Literal["onnxruntime", "openvino", "auto"]
 # Larger budgets are left out once the smaller ones took this long: a model so slow has matrix
 # products that are large enough at any budget.
 _MEASURE_S = 2.0
@@ -45,30 +41,18 @@ class EngineChoice:
     """How a run computes.
 
     Attributes:
-        engine: What runs the graph.
+        engine: What runs the graph, a name of `ENGINES`.
         max_batch_tokens: Token budget of a batch.
     """
 
-    engine: EngineName
+    engine: str
     max_batch_tokens: int
-
-
-def open_engine(name: EngineName, model: Path, *, num_threads: int) -> Engine:
-    """Load a graph into the named engine.
-
-    Raises:
-        InputError: The engine is not installed.
-        BundleError: It cannot load the file.
-    """
-    check_installed(name)
-    kind = OpenVinoEngine if name == "openvino" else OnnxEngine
-    return kind(model, num_threads=num_threads)
 
 
 def tune(
     bundle: Bundle,
     *,
-    engine: EngineOption,
+    engine: str,
     max_batch_tokens: int | None = None,
     cache: Path | None = None,
 ) -> EngineChoice:
@@ -92,7 +76,7 @@ def tune(
     if len(candidates) == 1 and max_batch_tokens is not None:
         return EngineChoice(engine=next(iter(candidates)), max_batch_tokens=max_batch_tokens)
     cache = _user_cache() if cache is None else cache
-    best: dict[tuple[EngineName, int], float] = {}
+    best: dict[tuple[str, int], float] = {}
     for name, candidate in candidates.items():
         if len(candidates) == 1 and _is_profiled(bundle, candidate):
             return EngineChoice(engine=name, max_batch_tokens=bundle.cost_profile.max_batch_tokens)
@@ -102,40 +86,21 @@ def tune(
     return EngineChoice(engine=name, max_batch_tokens=max_batch_tokens or budget)
 
 
-def check_installed(engine: EngineName) -> None:
-    """Refuse an engine that this machine does not have.
-
-    Raises:
-        InputError: It is not installed.
-    """
-    if engine == "openvino" and not openvino_engine.is_installed():
-        raise InputError(
-            "--engine openvino: it is not installed; pip install 'fastformers[openvino]'"
-        )
-
-
-def open_right_engines(
-    bundle: Bundle, choice: EngineOption, *, num_threads: int
-) -> dict[EngineName, Engine]:
-    """Open the engines that a choice leaves and that compute the bundle right.
+def open_right_engines(bundle: Bundle, option: str, *, num_threads: int) -> dict[str, Engine]:
+    """Open the engines that an option leaves and that compute the bundle right, by name.
 
     Raises:
         InputError: The engine that was chosen is not installed, or computes something else.
         BundleError: It cannot load the bundle's graph.
     """
-    names: dict[EngineOption, tuple[EngineName, ...]] = {
-        "onnxruntime": ("onnxruntime",),
-        "openvino": ("openvino",),
-        "auto": ("onnxruntime", "openvino") if openvino_engine.is_installed() else ("onnxruntime",),
-    }
-    candidates: dict[EngineName, Engine] = {}
-    for name in names[choice]:
+    candidates: dict[str, Engine] = {}
+    for name in candidate_names(option):
         try:
             engine = open_engine(name, bundle.model_path, num_threads=num_threads)
-            if name != "onnxruntime":
+            if name != REFERENCE_ENGINE:
                 _check_agrees(bundle, engine)
         except (BundleError, EngineError, InputError):
-            if choice != "auto" or name == "onnxruntime":
+            if option != AUTO or name == REFERENCE_ENGINE:
                 raise
         else:
             candidates[name] = engine
@@ -144,7 +109,7 @@ def open_right_engines(
 
 def _check_agrees(bundle: Bundle, engine: Engine) -> None:
     """Refuse an engine whose logits are not those of ONNX Runtime, but for int8 rounding."""
-    reference = open_engine("onnxruntime", bundle.model_path, num_threads=1)
+    reference = open_engine(REFERENCE_ENGINE, bundle.model_path, num_threads=1)
     rng = np.random.default_rng(0)
     vocab_size = bundle.load_tokenizer().vocab_size
     for length in {min(length, bundle.max_length) for length in _CHECKED_LENGTHS}:
@@ -155,7 +120,7 @@ def _check_agrees(bundle: Bundle, engine: Engine) -> None:
         if not np.abs(logits_BC - expected_BC).max() <= tolerance:
             raise InputError(
                 f"--engine: {engine.name} computes other logits for {bundle.path} than "
-                f"{reference.name}, with which its quality was measured; use onnxruntime"
+                f"{reference.name}, with which its quality was measured; use {REFERENCE_ENGINE}"
             )
 
 

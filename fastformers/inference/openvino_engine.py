@@ -8,7 +8,6 @@ Shapes stay dynamic: OpenVINO keeps the kernels of shapes that it has seen, and 
 new shape costs a few milliseconds more. Like engine.py, this module knows nothing of text.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,9 @@ from numpy.typing import NDArray
 
 from fastformers.errors import BundleError
 from fastformers.inference.engine import EngineError
+from fastformers.inference.engines import REFERENCE_ENGINE
 
 WORDS = "words"  # graph.py's name of the word embeddings
-
-
-def is_installed() -> bool:
-    """Whether OpenVINO can be imported."""
-    return find_spec("openvino") is not None
 
 
 class OpenVinoEngine:
@@ -37,7 +32,7 @@ class OpenVinoEngine:
             num_threads: Threads of one batch: as many as the actor owns cores.
 
         Raises:
-            ModuleNotFoundError: OpenVINO is not installed; see `is_installed`.
+            ModuleNotFoundError: OpenVINO is not installed; `engines` tells before.
             BundleError: OpenVINO cannot load the file.
         """
         import openvino
@@ -59,7 +54,8 @@ class OpenVinoEngine:
             )
         except RuntimeError as error:
             raise BundleError(
-                f"{model}: OpenVINO cannot load it: {_last_line(error)}; use --engine onnxruntime"
+                f"{model}: OpenVINO cannot load it: {_last_line(error)}; "
+                f"use --engine {REFERENCE_ENGINE}"
             ) from error
         self._version = openvino.__version__.partition("-")[0]
         self._request: Any = compiled.create_infer_request()

@@ -7,6 +7,7 @@ from cluster.execution.topology import discover_topology
 from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
 from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.examples import Columns
+from fastformers.inference.engines import AUTO, ENGINE_OPTIONS, REFERENCE_ENGINE
 from jobs.console.flags import add_config_arguments, read_config, split_names
 
 
@@ -66,9 +67,9 @@ def add_corpus_arguments(
         )
         parser.add_argument(
             "--engine",
-            choices=("onnxruntime", "openvino", "auto"),
-            default="onnxruntime",
-            help="what runs the model (onnxruntime); auto measures which is faster",
+            choices=ENGINE_OPTIONS,
+            default=REFERENCE_ENGINE,
+            help=f"what runs the model (%(default)s); {AUTO} measures which is fastest",
         )
     else:
         parser.add_argument(

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from fastformers.errors import FastformersError
+from fastformers.inference.engines import ENGINES
 
 EXTRA_OF = {
     "torch": "compress",
@@ -24,7 +25,7 @@ EXTRA_OF = {
     "botocore": "aws",
     "google": "gcp",
     "nncf": "bench",
-    "openvino": "openvino",
+    **{entry.package: entry.extra for entry in ENGINES.values() if entry.extra is not None},
 }
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)

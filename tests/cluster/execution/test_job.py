@@ -6,13 +6,13 @@ import pytest
 
 import cluster.corpus.slices
 import cluster.execution.job
-import fastformers.inference.openvino_engine
 from cluster.execution.job import describe, plan_prepare, plan_score
 from cluster.execution.run import find_done
 from cluster.settings import CorpusSettings
 from cluster.shards.preparation import load_shards
 from cluster.storage import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
+from fastformers.inference import engines
 from fastformers.inference.autotune import EngineChoice
 
 
@@ -224,6 +224,6 @@ def test_a_rerun_needs_the_engine_that_it_began_with(
     pytest.importorskip("openvino")
     options = {"max_batch_tokens": 256}
     run_locally(plan(corpus, bundle, tmp_path / "out", engine="openvino", **options))
-    monkeypatch.setattr(fastformers.inference.openvino_engine, "is_installed", lambda: False)
+    monkeypatch.setattr(engines, "find_spec", lambda package: None)
     with pytest.raises(InputError, match="openvino: it is not installed"):
         plan(corpus, bundle, tmp_path / "out", engine="auto", **options)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from fastformers.errors import BundleError, InputError
-from fastformers.inference import autotune
-from fastformers.inference.autotune import EngineChoice, check_installed, open_engine, tune
-from fastformers.inference.engine import OnnxEngine
+from fastformers.inference import autotune, engines
+from fastformers.inference.autotune import EngineChoice, tune
+from fastformers.inference.engines import check_installed, open_engine
 
 
 class NamedEngine:
@@ -41,7 +41,7 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(autotune, "measure_budgets", measure)
     monkeypatch.setattr(autotune, "open_engine", lambda name, path, num_threads: NamedEngine(name))
-    monkeypatch.setattr(autotune.openvino_engine, "is_installed", lambda: True)
+    monkeypatch.setattr(engines, "find_spec", lambda package: package)
     return calls
 
 
@@ -65,7 +65,9 @@ def test_auto_takes_the_faster_engine_with_its_own_budget(bundle, measured, tmp_
 
 
 def test_auto_is_onnx_runtime_where_nothing_else_is_installed(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(autotune.openvino_engine, "is_installed", lambda: False)
+    monkeypatch.setattr(
+        engines, "find_spec", lambda package: package if package == "onnxruntime" else None
+    )
     assert tune(bundle, engine="auto", cache=tmp_path).engine == "onnxruntime"
     for use in (
         lambda: tune(bundle, engine="openvino", cache=tmp_path),
@@ -143,10 +145,3 @@ def test_a_cache_that_cannot_be_written_is_done_without(elsewhere, measured, tmp
     (tmp_path / "file").write_text("")
     assert tune(elsewhere, engine="onnxruntime", cache=tmp_path / "file" / "x").engine
     assert "the next run measures again" in caplog.text
-
-
-def test_an_engine_is_opened_by_name(bundle):
-    assert isinstance(open_engine("onnxruntime", bundle.model_path, num_threads=1), OnnxEngine)
-    pytest.importorskip("openvino")
-    engine = open_engine("openvino", bundle.model_path, num_threads=1)
-    assert engine.name.startswith("openvino")

@@ -1,0 +1,95 @@
+"""The engines that can run a bundle's graph, each by its name.
+
+    name -> [engines] -> Engine
+
+One table says how an engine is opened, what tells that it is installed, and which extra of this
+package brings it; the command line, the messages and `autotune` take their engines from it. An
+engine's own module is imported when it is opened, so that this one costs nothing to import. A new
+engine is its module, an entry here and its extra in pyproject.toml.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastformers.errors import InputError
+
+if TYPE_CHECKING:
+    from fastformers.inference.engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineEntry:
+    """How to get an engine.
+
+    Attributes:
+        open: Loads an ONNX file for a number of threads.
+        package: What has to be importable.
+        extra: The extra of fastformers that brings the package; None for the base install.
+    """
+
+    open: Callable[[Path, int], "Engine"]
+    package: str
+    extra: str | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether this machine has it."""
+        return find_spec(self.package) is not None
+
+
+def _open_onnxruntime(model: Path, num_threads: int) -> "Engine":
+    from fastformers.inference.engine import OnnxEngine
+
+    return OnnxEngine(model, num_threads=num_threads)
+
+
+def _open_openvino(model: Path, num_threads: int) -> "Engine":
+    from fastformers.inference.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine(model, num_threads=num_threads)
+
+
+# The engine with which the quality of every bundle was measured; the others must agree with it.
+REFERENCE_ENGINE = "onnxruntime"
+ENGINES: dict[str, EngineEntry] = {
+    REFERENCE_ENGINE: EngineEntry(open=_open_onnxruntime, package="onnxruntime"),
+    "openvino": EngineEntry(open=_open_openvino, package="openvino", extra="openvino"),
+}
+# What stands for the fastest of those that are installed.
+AUTO = "auto"
+ENGINE_OPTIONS = (*ENGINES, AUTO)
+
+
+def open_engine(name: str, model: Path, *, num_threads: int) -> "Engine":
+    """Load a graph into the named engine.
+
+    Raises:
+        InputError: The engine is not known or not installed.
+        BundleError: It cannot load the file.
+    """
+    check_installed(name)
+    return ENGINES[name].open(model, num_threads)
+
+
+def check_installed(name: str) -> None:
+    """Refuse an engine that this machine does not have.
+
+    Raises:
+        InputError: It is not known or not installed.
+    """
+    entry = ENGINES.get(name)
+    if entry is None:
+        raise InputError(f"--engine {name}: is not one of {', '.join(ENGINE_OPTIONS)}")
+    if not entry.is_installed:
+        hint = f"'fastformers[{entry.extra}]'" if entry.extra else entry.package
+        raise InputError(f"--engine {name}: it is not installed; pip install {hint}")
+
+
+def candidate_names(option: str) -> tuple[str, ...]:
+    """Engines that an option leaves to choose from: one, or for "auto" all that are installed."""
+    if option != AUTO:
+        return (option,)
+    return tuple(name for name, entry in ENGINES.items() if entry.is_installed)
