@@ -174,7 +174,7 @@ def _summary(result: "Compressed") -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
         "recipe": result.chosen.name,
-        "task": bundle.task,
+        "task": bundle.task.name,
         "metric": bundle.metric,
         "precision": bundle.precision,
         "float_projections": bundle.provenance["float_projections"],

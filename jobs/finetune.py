@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastformers.inference.tasks import TASKS
 from fastformers.models.training_config import FinetuneConfig
 from jobs.console.arguments import add_example_arguments, labelled_columns
 from jobs.console.flags import add_config_arguments, read_config
@@ -28,7 +29,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_example_arguments(parser)
     parser.add_argument(
         "--task",
-        choices=("text-classification", "multi-label-classification", "regression"),
+        choices=[t.name for t in TASKS.values() if t.has_targets and not t.is_choice],
         help="by default from the labels: lists are multi-label, fractions regression; "
         "in CSV files, several labels are separated by |",
     )
@@ -47,19 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         config = read_config(FinetuneConfig, options)
         from fastformers.data.superglue import load_labelled
-        from fastformers.inference.tasks import metric_name
         from fastformers.models.finetune import finetune
         from fastformers.models.trainer import Epoch
 
         columns = labelled_columns(options)
         train = load_labelled(options.train, columns)
         evaluation = None if options.eval is None else load_labelled(options.eval, columns)
-        task = options.task or train.task
+        task = train.task if options.task is None else TASKS[options.task]
         if options.limit is not None:
             train = train.sample(options.limit)
 
         def on_epoch(epoch: Epoch) -> None:
-            console.print(f"epoch {epoch.number}: {metric_name(task)} {100 * epoch.quality:.2f}")
+            console.print(f"epoch {epoch.number}: {task.metric} {100 * epoch.quality:.2f}")
 
         with show_progress() as on_progress:
             result = finetune(
@@ -80,10 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"kept epoch {result.best.number}, the best of them")
         return {
             "teacher": str(options.output),
-            "task": task,
+            "task": task.name,
             "labels": result.labels,
             "rows": len(train),
-            "metric": metric_name(task),
+            "metric": task.metric,
             "epoch": result.best and result.best.number,
             "quality": result.best and result.best.quality,
         }

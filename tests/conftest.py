@@ -44,7 +44,7 @@ from fastformers.export.graph import write_graph
 from fastformers.inference.bundle import Bundle, StageQuality, write_bundle
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.cpu import read_cpu_model
-from fastformers.inference.tasks import TaskName
+from fastformers.inference.tasks import TASKS
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -123,7 +123,7 @@ def make_encoder(
 def make_bundle(
     path: Path,
     *,
-    task: TaskName = "text-classification",
+    task: str = "text-classification",
     text_pairs: bool = False,
     labels: tuple[str, ...] = ("no", "yes"),
     num_outputs: int | None = None,
@@ -137,7 +137,7 @@ def make_bundle(
     write_graph(encoder, model, text_pairs=text_pairs)
     bundle = Bundle(
         path=path,
-        task=task,
+        task=TASKS[task],
         labels=labels,
         num_outputs=num_outputs,
         max_length=encoder.max_length,

@@ -11,7 +11,6 @@ from cluster.corpus.slices import Corpus, open_corpus
 from cluster.settings import CorpusSettings
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
-from fastformers.inference.tasks import prediction_columns
 
 
 def open_both(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
@@ -43,7 +42,7 @@ def check_kept(bundle: Bundle, settings: CorpusSettings) -> None:
     Raises:
         InputError: A kept column has it.
     """
-    for name in (*prediction_columns(bundle.task), "error"):
+    for name in (*bundle.task.column_names, "error"):
         if name in settings.keep_columns:
             raise InputError(
                 f"--keep-columns {name}: the predictions have a column of that name; rename yours"

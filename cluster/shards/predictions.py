@@ -8,7 +8,7 @@ of the runs before it.
 
 import json
 from dataclasses import asdict
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +17,21 @@ from numpy.typing import NDArray
 
 from cluster.shards.receipts import Receipt
 from cluster.storage import Directory
-from fastformers.inference.tasks import TaskName, classify, label_sets, sigmoid
+from fastformers.inference.tasks import CellKind, Cells, Task
 
 _RECEIPT_KEY = b"fastformers"
+# Kinds of cells that Arrow makes from Python's values; the others are rows of a matrix.
+_CELL_TYPES: dict[CellKind, pa.DataType] = {
+    "label": pa.string(),
+    "labels": pa.list_(pa.string()),
+    "number": pa.float32(),
+}
 
 
 def build_predictions(
     shard: pa.Table,
     logits_UC: NDArray[np.float32],
-    task: TaskName,
+    task: Task,
     labels: tuple[str, ...],
     errors_U: dict[int, str],
     keep_columns: tuple[str, ...],
@@ -41,7 +47,7 @@ def build_predictions(
         keep_columns: Columns to pass through.
 
     Returns:
-        The kept columns, those of the task (`tasks.prediction_columns`), and `error`.
+        The kept columns, those of the task (`Task.columns`), and `error`.
     """
     inverse = np.argsort(shard["place"].to_numpy())
     shard = shard.take(pa.array(inverse))
@@ -54,36 +60,20 @@ def build_predictions(
     missing = np.array([error is not None for error in errors], bool)
     place_N = pa.array(unique_N, pa.int64(), mask=missing)  # null takes null
     columns = {name: shard[f"keep.{name}"] for name in keep_columns}
-    for name, column_U in _describe(logits_UC, task, labels).items():
-        columns[name] = column_U.take(place_N)
+    for column in task.columns:
+        cells_U = _to_arrow(column.read(logits_UC, labels), column.kind)
+        columns[column.name] = cells_U.take(place_N)
     columns["error"] = pa.array(errors, pa.string())
     return pa.table(columns)
 
 
-def _describe(
-    logits_UC: NDArray[np.float32], task: TaskName, labels: tuple[str, ...]
-) -> dict[str, pa.Array]:
-    """Prediction columns of the different texts."""
-    match task:
-        case "text-classification":
-            classes_U, probabilities_U = classify(logits_UC)
-            label_U = pa.array(labels, pa.string()).take(pa.array(classes_U, pa.int64()))
-            return {"label": label_U, "probability": pa.array(probabilities_U)}
-        case "multi-label-classification":
-            return {
-                "labels": pa.array(label_sets(logits_UC, labels), pa.list_(pa.string())),
-                "probabilities": _fixed_lists(sigmoid(logits_UC)).cast(pa.list_(pa.float32())),
-            }
-        case "regression" | "multiple-choice":
-            return {"score": pa.array(logits_UC[:, 0])}
-        case "embedding":
-            return {"embedding": _fixed_lists(logits_UC)}
-        case _:
-            assert_never(task)
-
-
-def _fixed_lists(values_UC: NDArray[np.float32]) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(values_UC.ravel()), values_UC.shape[1])
+def _to_arrow(cells_U: Cells, kind: CellKind) -> pa.Array:
+    """Cells of the different texts, as a column of their kind."""
+    if kind in _CELL_TYPES:
+        return pa.array(cells_U, _CELL_TYPES[kind])
+    values_UC = np.asarray(cells_U)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(values_UC.ravel()), values_UC.shape[1])
+    return vectors if kind == "vector" else vectors.cast(pa.list_(pa.float32()))
 
 
 def write_predictions(

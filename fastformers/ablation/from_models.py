@@ -19,6 +19,7 @@ from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
 from fastformers.errors import InputError
 from fastformers.inference.bundle import TOKENIZER_FILE, Bundle, open_bundle
+from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.models.forward import OnProgress, predict_logits
 from fastformers.models.loading import class_names, load_model, max_positions, task_of
 
@@ -49,15 +50,15 @@ def build_ablation(
     examples, eval_path = load_texts(config)
     bundles = [open_bundle(path) for path in bundle_paths]
     teacher_model = load_model(teacher_path)
-    if task_of(teacher_model) != "text-classification":
+    if task_of(teacher_model) != TEXT_CLASSIFICATION:
         raise InputError(
             f"--teacher {teacher_path}: its task is {task_of(teacher_model)}; ablate measures "
-            "text-classification, compress and bench measure any task"
+            f"{TEXT_CLASSIFICATION}, compress and bench measure any task"
         )
     tokenizer_json, tokenizer_limit = _read_tokenizer(teacher_path)
     max_length = _choose_max_length(config.max_length, tokenizer_limit, teacher_model, bundles)
     labels = class_names(teacher_model.config)
-    labels_N = encode_targets(examples, "text-classification", labels, eval_path)
+    labels_N = encode_targets(examples, TEXT_CLASSIFICATION, labels, eval_path)
     _check_bundles(bundles, labels, text_pairs=examples.text_pairs is not None)
     tokenize = _timed_tokenization(examples, max_length)
 

@@ -23,6 +23,7 @@ from fastformers.inference.bundle import Bundle, write_bundle
 from fastformers.inference.cost_profile import measure_cost_profile
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.onnx_files import remove_graph
+from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.layers import keep_heads, layer_parts
 from fastformers.models.loading import class_names
@@ -110,7 +111,7 @@ def make_random_bundle(
         engine = OnnxEngine(graph)
         bundle = Bundle(
             path=path,
-            task="text-classification",
+            task=TEXT_CLASSIFICATION,
             labels=class_names(model.config),
             num_outputs=engine.num_outputs,
             max_length=min(MAX_LENGTH, encoder.max_length),

@@ -62,7 +62,7 @@ class ModelArtifact:
             InputError: A label does not suit the model.
         """
         task = task_of(self.model)
-        if task == "embedding":
+        if not task.has_targets:
             return None
         return encode_targets(examples, task, label_names(self.model), self.train_path)
 

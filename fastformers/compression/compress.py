@@ -23,7 +23,7 @@ from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.read_absolute import read_encoder
 from fastformers.inference.bundle import Bundle, StageQuality, check_output, write_bundle
 from fastformers.inference.engine import OnnxEngine
-from fastformers.inference.tasks import TaskName
+from fastformers.inference.tasks import EMBEDDING, Task
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import label_names, load_model, max_positions, task_of
 from fastformers.models.losses import DISTILLABLE_TASKS
@@ -133,15 +133,15 @@ def _open_teacher(config: CompressConfig, train: Examples) -> ModelArtifact:
     )
 
 
-def _check_recipe(config: CompressConfig, task: TaskName) -> None:
+def _check_recipe(config: CompressConfig, task: Task) -> None:
     student, prune = config.recipe.student, config.recipe.prune
     changes_model = config.search or student.is_wanted or prune.is_wanted
     if changes_model and task not in DISTILLABLE_TASKS:
         raise InputError(
             f"{config.teacher}: its task is {task}; students and pruning are for "
-            f"{', '.join(DISTILLABLE_TASKS)}: leave --search, students and pruning out"
+            f"{', '.join(map(str, DISTILLABLE_TASKS))}: leave --search, students and pruning out"
         )
-    if task == "embedding" and (student.student or student.student_width):
+    if task == EMBEDDING and (student.student or student.student_width):
         raise InputError(
             f"{config.teacher} embeds texts, and a student's vectors are compared with its own: "
             "give --student-layers, and no --student or --student-width"

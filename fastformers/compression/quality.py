@@ -20,13 +20,7 @@ from fastformers.data.targets import encode_targets
 from fastformers.errors import InputError, QualityError
 from fastformers.inference.bundle import StageQuality
 from fastformers.inference.onnx_files import measure_graph_bytes
-from fastformers.inference.tasks import (
-    TaskName,
-    measure_agreement,
-    measure_metric,
-    measure_other_metrics,
-    metric_name,
-)
+from fastformers.inference.tasks import TEXT_CLASSIFICATION, Task
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import label_names, max_positions, task_of
 
@@ -36,8 +30,8 @@ class Quality:
     """How good a model is.
 
     Attributes:
-        quality: Value of the task's metric (`tasks.metric_name`), at most 1.
-        agreement: Agreement with the teacher (`tasks.measure_agreement`), at most 1.
+        quality: Value of the task's metric (`Task.measure`), at most 1.
+        agreement: Agreement with the teacher (`Task.measure_agreement`), at most 1.
         other_metrics: Further metrics that are shown beside it, by name.
     """
 
@@ -51,7 +45,7 @@ def measure_quality(
     *,
     teacher_logits_NC: NDArray[np.float32],
     labels_N: NDArray[np.generic],
-    task: TaskName = "text-classification",
+    task: Task = TEXT_CLASSIFICATION,
     groups_N: NDArray[np.int64] | None = None,
 ) -> Quality:
     """Compare a model's outputs with the targets and with its teacher's outputs.
@@ -64,11 +58,11 @@ def measure_quality(
         groups_N: Question of each row, where several belong to one.
     """
     return Quality(
-        quality=measure_metric(
-            task, logits_NC, labels_N, teacher_outputs_NC=teacher_logits_NC, groups_N=groups_N
+        quality=task.measure(
+            logits_NC, labels_N, teacher_outputs_NC=teacher_logits_NC, groups_N=groups_N
         ),
-        agreement=measure_agreement(task, logits_NC, teacher_logits_NC, groups_N=groups_N),
-        other_metrics=measure_other_metrics(task, logits_NC, labels_N, groups_N=groups_N),
+        agreement=task.measure_agreement(logits_NC, teacher_logits_NC, groups_N=groups_N),
+        other_metrics=task.measure_others(logits_NC, labels_N, groups_N=groups_N),
     )
 
 
@@ -165,7 +159,7 @@ class QualityGate:
             num_rows=len(self._targets_N),
             model_bytes=_model_bytes(artifact),
             seconds=seconds,
-            metric=metric_name(self.task),
+            metric=self.task.metric,
             other_metrics=quality.other_metrics,
         )
 

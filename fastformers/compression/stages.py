@@ -38,7 +38,6 @@ from fastformers.export.encoder import EncoderWeights
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.onnx_files import measure_graph_bytes
-from fastformers.inference.tasks import measure_agreement
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import task_of
 from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer
@@ -275,7 +274,7 @@ def quantize_stage(config: QuantizeConfig) -> Stage:
             artifact.tokenize(sample),
             text_pairs=artifact.text_pairs,
             scratch=directory,
-            agreement_of=partial(measure_agreement, task_of(artifact.model), groups_N=groups_N),
+            agreement_of=partial(task_of(artifact.model).measure_agreement, groups_N=groups_N),
             dynamic=config.is_dynamic,
             min_agreement=config.min_int8_agreement / 100,
         )

@@ -19,7 +19,14 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from fastformers.errors import InputError
-from fastformers.inference.tasks import TaskName
+from fastformers.inference.tasks import (
+    EMBEDDING,
+    MULTI_LABEL_CLASSIFICATION,
+    MULTIPLE_CHOICE,
+    REGRESSION,
+    TEXT_CLASSIFICATION,
+    Task,
+)
 
 # What a label column holds for one row; None where a task needs no labels.
 Label = str | int | bool | float | list[str | int] | None
@@ -64,7 +71,7 @@ class Examples:
     text_pairs: list[str] | None
     labels: list[Label]
     groups: list[int] | None = None
-    task: TaskName = "text-classification"
+    task: Task = TEXT_CLASSIFICATION
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -161,26 +168,26 @@ def choice_examples(
         text_pairs=list(chain.from_iterable(zip(*choices, strict=True))),
         labels=[int(place == right) for right in rights for place in places],
         groups=[group for group in range(len(texts)) for _ in places],
-        task="multiple-choice",
+        task=MULTIPLE_CHOICE,
     )
 
 
-def _task_of(path: Path, table: pa.Table, label_column: str | None) -> TaskName:
+def _task_of(path: Path, table: pa.Table, label_column: str | None) -> Task:
     """What the kind of the label column says of the task."""
     if label_column is None:
-        return "embedding"
+        return EMBEDDING
     kind = table.schema.field(label_column).type
     if pa.types.is_floating(kind):
-        return "regression"
+        return REGRESSION
     if not pa.types.is_nested(kind):
-        return "text-classification"
+        return TEXT_CLASSIFICATION
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         inner = kind.value_type
         is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
         if is_text or pa.types.is_integer(inner) or pa.types.is_null(inner):
             if pc.list_flatten(table[label_column].combine_chunks()).null_count:
                 raise InputError(f"{path}: column {label_column!r} has a list with a null in it")
-            return "multi-label-classification"
+            return MULTI_LABEL_CLASSIFICATION
     raise InputError(
         f"{path}: column {label_column!r} holds {kind}; labels are text, whole numbers or lists of "
         "these, or a number"

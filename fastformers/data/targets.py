@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 
 from fastformers.data.examples import Examples, Label, encode_labels
 from fastformers.errors import InputError
-from fastformers.inference.tasks import TaskName
+from fastformers.inference.tasks import Task
 
 # Between the labels of one row in a CSV file, which cannot hold lists.
 LABEL_SEPARATOR = "|"
 
 
-def class_names_of(examples: Examples, task: TaskName) -> list[str]:
+def class_names_of(examples: Examples, task: Task) -> list[str]:
     """Distinct labels, sorted: the classes of a model that is trained on the examples."""
     labels: list[Label] = examples.labels
-    if task == "multi-label-classification":
+    if task.targets == "label set":
         labels = list(chain.from_iterable(_label_lists(labels)))
     return [str(label) for label in sorted(set(labels))]  # type: ignore[type-var]
 
 
 def encode_targets(
-    examples: Examples, task: TaskName, names: Sequence[str], path: Path
+    examples: Examples, task: Task, names: Sequence[str], path: Path
 ) -> NDArray[np.generic]:
     """Targets of a task; the table in `tasks` says what they are.
 
     Args:
         examples: N labelled examples.
-        task: Of the model.
+        task: The model's task.
         names: The C class names of the model, by class index.
         path: The file the examples come from, for the message.
 
@@ -47,27 +47,27 @@ def encode_targets(
     Raises:
         InputError: The labels do not suit the task or the model's classes.
     """
-    if task == "multiple-choice" and examples.task != "multiple-choice":
+    if task.is_choice and not examples.task.is_choice:
         raise InputError(f"{path}: the model chooses between texts; give --choice-columns")
-    if task != "multiple-choice" and examples.task == "multiple-choice":
+    if examples.task.is_choice and not task.is_choice:
         raise InputError(f"{path}: the model's task is {task}; leave --choice-columns out")
-    match task:
-        case "text-classification":
-            if examples.task == "multi-label-classification":
+    match task.targets:
+        case "class":
+            if examples.task.targets == "label set":
                 raise InputError(
                     f"{path}: the label column holds lists, but the model gives one label a row"
                 )
             return encode_labels(examples.labels, names, path)
-        case "multi-label-classification":
+        case "label set":
             return _encode_label_lists(examples.labels, names, path)
-        case "regression":
+        case "number":
             return _encode_numbers(examples.labels, path)
-        case "multiple-choice":
+        case "choice":
             return np.array(examples.labels, np.int64)
-        case "embedding":
+        case "none":
             return np.zeros(len(examples), np.int64)
         case _:
-            assert_never(task)
+            assert_never(task.targets)
 
 
 def _label_lists(labels: Sequence[Label]) -> list[list[Label]]:

@@ -26,7 +26,7 @@ from typing import Any
 from fastformers.errors import BundleError, InputError
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.onnx_files import weights_path
-from fastformers.inference.tasks import TaskName, metric_name
+from fastformers.inference.tasks import TASKS, Task
 from fastformers.inference.tokenizer import Tokenizer
 
 DEMO_BUNDLE = Path(__file__).parent.parent / "demo_bundle"
@@ -88,7 +88,7 @@ class Bundle:
     """
 
     path: Path
-    task: TaskName
+    task: Task
     labels: tuple[str, ...]
     num_outputs: int
     max_length: int
@@ -105,7 +105,7 @@ class Bundle:
     @property
     def metric(self) -> str:
         """What the `quality` of its stages is."""
-        return metric_name(self.task)
+        return self.task.metric
 
     @property
     def model_path(self) -> Path:
@@ -125,7 +125,7 @@ class Bundle:
                 "files": self.files,
                 "max_length": self.max_length,
                 "labels": self.labels,
-                "task": self.task,
+                "task": self.task.name,
             }
         )
 
@@ -239,10 +239,15 @@ def open_bundle(path: str | Path) -> Bundle:
 
 
 def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
+    if fields["task"] not in TASKS:
+        raise BundleError(
+            f"{path}: its task {fields['task']!r} is not one of {', '.join(TASKS)}; "
+            "upgrade with pip install -U fastformers"
+        )
     profile = fields["cost_profile"]
     return Bundle(
         path=path,
-        task=fields["task"],
+        task=TASKS[fields["task"]],
         labels=tuple(fields["labels"]),
         num_outputs=fields["num_outputs"],
         max_length=fields["max_length"],
@@ -268,7 +273,8 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
 
 
 def _manifest(bundle: Bundle) -> str:
-    fields = json.loads(json.dumps({k: v for k, v in asdict(bundle).items() if k != "path"}))
+    values = {**asdict(bundle), "task": bundle.task.name}
+    fields = json.loads(json.dumps({k: v for k, v in values.items() if k != "path"}))
     signed = {"format_version": FORMAT_VERSION, **fields, "digest": _digest(fields)}
     return json.dumps(signed, indent=2) + "\n"
 

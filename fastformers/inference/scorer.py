@@ -23,7 +23,6 @@ from fastformers.errors import InputError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.engine import Engine, EngineError, OnnxEngine
-from fastformers.inference.tasks import classify, label_sets, sigmoid
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
 
 
@@ -193,17 +192,12 @@ class Scorer:
         return firsts, seconds if pairs else None
 
     def _predictions(self, logits_NC: NDArray[np.float32], errors: dict[int, str]) -> Predictions:
-        names = self.bundle.labels
-        labels: list[str | list[str] | None]
-        match self.bundle.task:
-            case "text-classification":
-                classes_N, probabilities = classify(logits_NC)
-                labels = [names[c] for c in classes_N.tolist()]
-            case "multi-label-classification":
-                labels, probabilities = [*label_sets(logits_NC, names)], sigmoid(logits_NC)
-            case _:
-                labels = [None] * len(logits_NC)
-                probabilities = np.full(len(logits_NC), np.nan, np.float32)
+        task = self.bundle.task
+        labels: list[str | list[str] | None] = [None] * len(logits_NC)
+        probabilities = np.full(len(logits_NC), np.nan, np.float32)
+        if task.has_labels:
+            cells = [column.read(logits_NC, self.bundle.labels) for column in task.columns]
+            labels, probabilities = list(cells[0]), np.asarray(cells[1])
         for row in errors:
             labels[row] = None
             probabilities[row] = np.nan

@@ -12,152 +12,138 @@
 | embedding | D numbers | none | rank agreement |
 
 A row of multiple choice is one (text, choice) pair; rows of one group are the choices of one
-question, and the one with the largest logit is the answer. Numpy alone, so that scoring can read
-its outputs without torch; knows nothing of texts, models or files.
+question, and the one with the largest logit is the answer.
+
+`TASKS` at the end of this module is the only list of tasks: code elsewhere asks a `Task`, and names
+are for files and command lines. A new task is an entry there, a line in models/losses.py if a
+student can learn it, and what recognizes it: models/loading.py by the model, data/examples.py by
+the labels. Numpy alone, so that scoring can read its outputs without torch; knows nothing of texts,
+models or files.
 
 Shape suffixes: N rows, C classes (or other outputs), P pairs of rows.
 """
 
-from typing import Literal, assert_never, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-TaskName = Literal[
-    "text-classification",
-    "multi-label-classification",
-    "regression",
-    "multiple-choice",
-    "embedding",
-]
-TASKS: tuple[TaskName, ...] = get_args(TaskName)
 # Pairs of texts grow with the square of the texts: 1,000 texts make half a million.
 MAX_COMPARED_TEXTS = 1000
 
 Floats = NDArray[np.float32]
+Targets = NDArray[np.generic]
+Groups = NDArray[np.int64]
+# What is given for a row: a class index, the classes that hold, a number, whether it is the right
+# choice of its group, or nothing.
+TargetKind = Literal["class", "label set", "number", "choice", "none"]
+# What a cell of a prediction holds: a label, labels, a number, or numbers; a vector has as many of
+# them in every row of every bundle of its width.
+CellKind = Literal["label", "labels", "number", "numbers", "vector"]
+Cells = NDArray[Any] | list[list[str]]
 
 
-def metric_name(task: TaskName) -> str:
-    """What `measure_metric` measures, as shown to the user."""
-    match task:
-        case "text-classification" | "multiple-choice":
-            return "accuracy"
-        case "multi-label-classification":
-            return "micro-F1"
-        case "regression":
-            return "Spearman"
-        case "embedding":
-            return "rank agreement"
-        case _:
-            assert_never(task)
+@dataclass(frozen=True, kw_only=True)
+class PredictionColumn:
+    """One column of the predictions.
 
-
-def prediction_columns(task: TaskName) -> tuple[str, ...]:
-    """Columns that a prediction has, before `error`."""
-    match task:
-        case "text-classification":
-            return ("label", "probability")
-        case "multi-label-classification":
-            return ("labels", "probabilities")
-        case "regression" | "multiple-choice":
-            return ("score",)
-        case "embedding":
-            return ("embedding",)
-        case _:
-            assert_never(task)
-
-
-def has_labels(task: TaskName) -> bool:
-    """Whether the model's outputs have names."""
-    return task in ("text-classification", "multi-label-classification")
-
-
-def measure_metric(
-    task: TaskName,
-    outputs_NC: Floats,
-    targets_N: NDArray[np.generic],
-    *,
-    teacher_outputs_NC: Floats,
-    groups_N: NDArray[np.int64] | None = None,
-) -> float:
-    """The task's metric, at most 1.
-
-    Args:
-        task: What the outputs mean.
-        outputs_NC: Of the model.
-        targets_N: See the module's table; (N, C) where several labels may be right.
-        teacher_outputs_NC: Of the teacher; embeddings have no other target.
-        groups_N: Question of each row, for multiple choice.
+    Attributes:
+        name: Its name in the output.
+        kind: What a cell holds.
+        read: Makes the N cells from the outputs (N, C) and the names of the C outputs.
     """
-    match task:
-        case "text-classification":
-            return float((outputs_NC.argmax(axis=1) == targets_N).mean())
-        case "multi-label-classification":
-            return _f1(outputs_NC >= 0, targets_N != 0)
-        case "regression":
-            return spearman(outputs_NC[:, 0], targets_N)
-        case "multiple-choice":
-            assert groups_N is not None
-            return float((targets_N[best_of_groups(outputs_NC[:, 0], groups_N)] == 1).mean())
-        case "embedding":
-            return rank_agreement(outputs_NC, teacher_outputs_NC)
-        case _:
-            assert_never(task)
+
+    name: str
+    kind: CellKind
+    read: Callable[[Floats, tuple[str, ...]], Cells]
 
 
-def measure_other_metrics(
-    task: TaskName,
-    outputs_NC: Floats,
-    targets_N: NDArray[np.generic],
-    *,
-    groups_N: NDArray[np.int64] | None = None,
-) -> dict[str, float]:
-    """What is shown beside the metric, by name, each 0-1.
+def _no_others(outputs_NC: Floats, targets_N: Targets, groups_N: Groups | None) -> dict[str, float]:
+    return {}
 
-    Macro-F1 for classes; where their rows come in groups, as the answers to one question do in
-    MultiRC, also F1a (F1 of class 1 over all answers) and exact match (questions with no error).
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a model is for.
+
+    Attributes:
+        name: As written in bundle.json and on the command line.
+        targets: What is given for a row to learn and to be judged by.
+        columns: Columns that a prediction has, before `error`. Where outputs have names, the first
+            holds labels and the second their probabilities.
+        metric: What `measure` measures, as shown to the user.
+        metric_of: The metric of outputs, targets, the teacher's outputs and groups.
+        agreement_of: The agreement of outputs, the teacher's outputs and groups.
+        others_of: Further metrics of outputs, targets and groups, by name.
     """
-    if task != "text-classification":
-        return {}
-    classes_N = outputs_NC.argmax(axis=1)
-    others = {"macro-F1": _macro_f1(classes_N, targets_N)}
-    if groups_N is not None:
-        wrong = np.unique(groups_N[classes_N != targets_N])
-        others["F1a"] = _f1(classes_N == 1, targets_N == 1)
-        others["exact match"] = 1 - len(wrong) / len(np.unique(groups_N))
-    return others
 
+    name: str
+    targets: TargetKind
+    columns: tuple[PredictionColumn, ...]
+    metric: str
+    metric_of: Callable[[Floats, Targets, Floats, Groups | None], float]
+    agreement_of: Callable[[Floats, Floats, Groups | None], float]
+    others_of: Callable[[Floats, Targets, Groups | None], dict[str, float]] = _no_others
 
-def measure_agreement(
-    task: TaskName,
-    outputs_NC: Floats,
-    teacher_outputs_NC: Floats,
-    *,
-    groups_N: NDArray[np.int64] | None = None,
-) -> float:
-    """How far a model still says what its teacher says, at most 1.
+    def __str__(self) -> str:
+        return self.name
 
-    The share of rows with the teacher's label (all labels, where there may be several) or of
-    groups with its choice; for regression Spearman's correlation, for embeddings the mean cosine.
-    """
-    match task:
-        case "text-classification":
-            return float((outputs_NC.argmax(axis=1) == teacher_outputs_NC.argmax(axis=1)).mean())
-        case "multi-label-classification":
-            return float(((outputs_NC >= 0) == (teacher_outputs_NC >= 0)).all(axis=1).mean())
-        case "regression":
-            return spearman(outputs_NC[:, 0], teacher_outputs_NC[:, 0])
-        case "multiple-choice":
-            assert groups_N is not None
-            best, teacher_best = (
-                best_of_groups(scores_NC[:, 0], groups_N)
-                for scores_NC in (outputs_NC, teacher_outputs_NC)
-            )
-            return float((best == teacher_best).mean())
-        case "embedding":
-            return float((_unit(outputs_NC) * _unit(teacher_outputs_NC)).sum(axis=1).mean())
-        case _:
-            assert_never(task)
+    @property
+    def has_labels(self) -> bool:
+        """Whether the model's outputs have names."""
+        return self.targets in ("class", "label set")
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether there is something to train on: embeddings only have a teacher."""
+        return self.targets != "none"
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether rows are right or wrong only beside the other choices of their question."""
+        return self.targets == "choice"
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of `columns`."""
+        return tuple(column.name for column in self.columns)
+
+    def measure(
+        self,
+        outputs_NC: Floats,
+        targets_N: Targets,
+        *,
+        teacher_outputs_NC: Floats,
+        groups_N: Groups | None = None,
+    ) -> float:
+        """The task's metric, at most 1.
+
+        Args:
+            outputs_NC: Outputs of the model.
+            targets_N: See the module's table; (N, C) where several labels may be right.
+            teacher_outputs_NC: Outputs of the teacher; embeddings have no other target.
+            groups_N: Question of each row, for multiple choice.
+        """
+        return self.metric_of(outputs_NC, targets_N, teacher_outputs_NC, groups_N)
+
+    def measure_others(
+        self, outputs_NC: Floats, targets_N: Targets, *, groups_N: Groups | None = None
+    ) -> dict[str, float]:
+        """What is shown beside the metric, by name, each 0-1."""
+        return self.others_of(outputs_NC, targets_N, groups_N)
+
+    def measure_agreement(
+        self, outputs_NC: Floats, teacher_outputs_NC: Floats, *, groups_N: Groups | None = None
+    ) -> float:
+        """How far a model still says what its teacher says, at most 1.
+
+        The share of rows with the teacher's label (all labels, where there may be several) or of
+        groups with its choice; for regression Spearman's correlation, for embeddings the mean
+        cosine.
+        """
+        return self.agreement_of(outputs_NC, teacher_outputs_NC, groups_N)
 
 
 def classify(
@@ -244,3 +230,154 @@ def _macro_f1(classes_N: NDArray[np.intp], targets_N: NDArray[np.generic]) -> fl
     """Mean F1 of the classes that occur, in the targets or among the predictions."""
     occurring = np.union1d(classes_N, targets_N)
     return float(np.mean([_f1(classes_N == c, targets_N == c) for c in occurring]))
+
+
+def _accuracy(
+    outputs_NC: Floats, targets_N: Targets, teacher_outputs_NC: Floats, groups_N: Groups | None
+) -> float:
+    return float((outputs_NC.argmax(axis=1) == targets_N).mean())
+
+
+def _same_class(outputs_NC: Floats, teacher_outputs_NC: Floats, groups_N: Groups | None) -> float:
+    return float((outputs_NC.argmax(axis=1) == teacher_outputs_NC.argmax(axis=1)).mean())
+
+
+def _class_metrics(
+    outputs_NC: Floats, targets_N: Targets, groups_N: Groups | None
+) -> dict[str, float]:
+    """Macro-F1; where rows come in groups, as the answers to one question do in MultiRC, also F1a
+    (F1 of class 1 over all answers) and exact match (questions with no error).
+    """
+    classes_N = outputs_NC.argmax(axis=1)
+    others = {"macro-F1": _macro_f1(classes_N, targets_N)}
+    if groups_N is not None:
+        wrong = np.unique(groups_N[classes_N != targets_N])
+        others["F1a"] = _f1(classes_N == 1, targets_N == 1)
+        others["exact match"] = 1 - len(wrong) / len(np.unique(groups_N))
+    return others
+
+
+def _micro_f1(
+    outputs_NC: Floats, targets_N: Targets, teacher_outputs_NC: Floats, groups_N: Groups | None
+) -> float:
+    return _f1(outputs_NC >= 0, targets_N != 0)
+
+
+def _same_labels(outputs_NC: Floats, teacher_outputs_NC: Floats, groups_N: Groups | None) -> float:
+    return float(((outputs_NC >= 0) == (teacher_outputs_NC >= 0)).all(axis=1).mean())
+
+
+def _score_metric(
+    outputs_NC: Floats, targets_N: Targets, teacher_outputs_NC: Floats, groups_N: Groups | None
+) -> float:
+    return spearman(outputs_NC[:, 0], targets_N)
+
+
+def _same_order(outputs_NC: Floats, teacher_outputs_NC: Floats, groups_N: Groups | None) -> float:
+    return spearman(outputs_NC[:, 0], teacher_outputs_NC[:, 0])
+
+
+def _choice_accuracy(
+    outputs_NC: Floats, targets_N: Targets, teacher_outputs_NC: Floats, groups_N: Groups | None
+) -> float:
+    assert groups_N is not None
+    return float((targets_N[best_of_groups(outputs_NC[:, 0], groups_N)] == 1).mean())
+
+
+def _same_choice(outputs_NC: Floats, teacher_outputs_NC: Floats, groups_N: Groups | None) -> float:
+    assert groups_N is not None
+    best, teacher_best = (
+        best_of_groups(scores_NC[:, 0], groups_N) for scores_NC in (outputs_NC, teacher_outputs_NC)
+    )
+    return float((best == teacher_best).mean())
+
+
+def _embedding_metric(
+    outputs_NC: Floats, targets_N: Targets, teacher_outputs_NC: Floats, groups_N: Groups | None
+) -> float:
+    return rank_agreement(outputs_NC, teacher_outputs_NC)
+
+
+def _mean_cosine(outputs_NC: Floats, teacher_outputs_NC: Floats, groups_N: Groups | None) -> float:
+    return float((_unit(outputs_NC) * _unit(teacher_outputs_NC)).sum(axis=1).mean())
+
+
+def _read_label(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:
+    labels_N: NDArray[np.object_] = np.array(names, object)[outputs_NC.argmax(axis=1)]
+    return labels_N
+
+
+def _read_probability(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:
+    return classify(outputs_NC)[1]
+
+
+def _read_probabilities(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:
+    return sigmoid(outputs_NC)
+
+
+def _read_score(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:
+    return outputs_NC[:, 0]
+
+
+def _read_vector(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:
+    return outputs_NC
+
+
+TEXT_CLASSIFICATION = Task(
+    name="text-classification",
+    targets="class",
+    columns=(
+        PredictionColumn(name="label", kind="label", read=_read_label),
+        PredictionColumn(name="probability", kind="number", read=_read_probability),
+    ),
+    metric="accuracy",
+    metric_of=_accuracy,
+    agreement_of=_same_class,
+    others_of=_class_metrics,
+)
+MULTI_LABEL_CLASSIFICATION = Task(
+    name="multi-label-classification",
+    targets="label set",
+    columns=(
+        PredictionColumn(name="labels", kind="labels", read=label_sets),
+        PredictionColumn(name="probabilities", kind="numbers", read=_read_probabilities),
+    ),
+    metric="micro-F1",
+    metric_of=_micro_f1,
+    agreement_of=_same_labels,
+)
+_SCORE = PredictionColumn(name="score", kind="number", read=_read_score)
+REGRESSION = Task(
+    name="regression",
+    targets="number",
+    columns=(_SCORE,),
+    metric="Spearman",
+    metric_of=_score_metric,
+    agreement_of=_same_order,
+)
+MULTIPLE_CHOICE = Task(
+    name="multiple-choice",
+    targets="choice",
+    columns=(_SCORE,),
+    metric="accuracy",
+    metric_of=_choice_accuracy,
+    agreement_of=_same_choice,
+)
+EMBEDDING = Task(
+    name="embedding",
+    targets="none",
+    columns=(PredictionColumn(name="embedding", kind="vector", read=_read_vector),),
+    metric="rank agreement",
+    metric_of=_embedding_metric,
+    agreement_of=_mean_cosine,
+)
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        TEXT_CLASSIFICATION,
+        MULTI_LABEL_CLASSIFICATION,
+        REGRESSION,
+        MULTIPLE_CHOICE,
+        EMBEDDING,
+    )
+}

@@ -29,10 +29,11 @@ from transformers import (
 from fastformers.data.examples import Examples
 from fastformers.data.targets import class_names_of, encode_targets
 from fastformers.errors import InputError
-from fastformers.inference.tasks import TaskName, has_labels, measure_metric
+from fastformers.inference.tasks import Task
 from fastformers.inference.tokenizer import Tokenizer
 from fastformers.models.architectures import architecture_of, check_supported
 from fastformers.models.forward import OnProgress, predict_logits
+from fastformers.models.loading import PROBLEM_TYPES
 from fastformers.models.trainer import (
     PAD_MULTIPLE,
     Epoch,
@@ -45,19 +46,6 @@ from fastformers.models.training_config import FinetuneConfig
 
 logger = logging.getLogger(__name__)
 
-# What can be trained: an embedding model has no labels to train on.
-TRAINABLE_TASKS: tuple[TaskName, ...] = (
-    "text-classification",
-    "multi-label-classification",
-    "regression",
-    "multiple-choice",
-)
-_PROBLEM_TYPES: dict[TaskName, str] = {
-    "text-classification": "single_label_classification",
-    "multi-label-classification": "multi_label_classification",
-    "regression": "regression",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Finetuned:
@@ -65,7 +53,7 @@ class Finetuned:
 
     Attributes:
         labels: Class names by class index; none for scores.
-        best: The epoch that was kept and its quality by `tasks.metric_name`; None if unjudged.
+        best: The epoch that was kept and its quality by the task's metric; None if unjudged.
     """
 
     labels: list[str]
@@ -80,7 +68,7 @@ def finetune(
     config: FinetuneConfig,
     on_progress: OnProgress = lambda what, done, total: None,
     *,
-    task: TaskName | None = None,
+    task: Task | None = None,
     evaluation: Examples | None = None,
     eval_path: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
@@ -121,7 +109,7 @@ def finetune(
     )
     rows: _Rows | _Questions = _Rows(encoded, targets.tolist())
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
-    if task == "multiple-choice":
+    if task.is_choice:
         assert train.groups is not None and isinstance(rows, _Rows)
         rows = _Questions(rows, train.groups)
         collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
@@ -145,11 +133,11 @@ def finetune(
     return Finetuned(labels=names, best=best)
 
 
-def _class_names(train: Examples, task: TaskName, path: Path) -> list[str]:
+def _class_names(train: Examples, task: Task, path: Path) -> list[str]:
     """The labels by class index; none for a task without classes."""
-    if task not in TRAINABLE_TASKS:
+    if not task.has_targets:
         raise InputError(f"{path}: no labels to train on; give --label-column")
-    if not has_labels(task):
+    if not task.has_labels:
         return []
     names = class_names_of(train, task)
     if len(names) < 2:
@@ -162,7 +150,7 @@ def _class_names(train: Examples, task: TaskName, path: Path) -> list[str]:
 def _measure_of(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    task: TaskName,
+    task: Task,
     names: list[str],
     evaluation: Examples,
     path: Path,
@@ -177,19 +165,17 @@ def _measure_of(
 
     def measure() -> float:
         outputs_NC = predict_logits(model, rows)
-        return measure_metric(
-            task, outputs_NC, targets_N, teacher_outputs_NC=outputs_NC, groups_N=groups_N
-        )
+        return task.measure(outputs_NC, targets_N, teacher_outputs_NC=outputs_NC, groups_N=groups_N)
 
     return measure
 
 
 def _new_model(
-    model_path: Path, task: TaskName, names: list[str], num_layers: int | None
+    model_path: Path, task: Task, names: list[str], num_layers: int | None
 ) -> PreTrainedModel:
     """The encoder with a head for the task; a head of another size does not stand in the way."""
     changes = _config_changes(model_path, num_layers)
-    if task == "multiple-choice":
+    if task.is_choice:
         return AutoModelForMultipleChoice.from_pretrained(
             model_path, ignore_mismatched_sizes=True, **changes
         )
@@ -198,7 +184,7 @@ def _new_model(
         model_path,
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
-        problem_type=_PROBLEM_TYPES[task],
+        problem_type=PROBLEM_TYPES[task],
         ignore_mismatched_sizes=True,
         **changes,
     )

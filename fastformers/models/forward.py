@@ -31,7 +31,7 @@ def model_inputs(
     if getattr(model.config, "type_vocab_size", 0) > 1:
         types_BT = torch.from_numpy(rows.batch_types(rows_B))
         inputs["token_type_ids"] = types_BT.to(model.device)
-    if task_of(model) == "multiple-choice":  # (B, choices, T): each row is asked by itself
+    if task_of(model).is_choice:  # (B, choices, T): each row is asked by itself
         return {name: values[:, None] for name, values in inputs.items()}
     return inputs
 

@@ -17,7 +17,14 @@ from transformers import (
 )
 
 from fastformers.errors import InputError
-from fastformers.inference.tasks import TaskName, has_labels
+from fastformers.inference.tasks import (
+    EMBEDDING,
+    MULTI_LABEL_CLASSIFICATION,
+    MULTIPLE_CHOICE,
+    REGRESSION,
+    TEXT_CLASSIFICATION,
+    Task,
+)
 from fastformers.models.architectures import architecture_of, check_supported
 from fastformers.models.checkpoint import load_weights
 from fastformers.models.sentence_encoder import (
@@ -25,6 +32,13 @@ from fastformers.models.sentence_encoder import (
     is_sentence_encoder,
     load_sentence_encoder,
 )
+
+# What a sequence classifier's configuration calls its task.
+PROBLEM_TYPES: dict[Task, str] = {
+    TEXT_CLASSIFICATION: "single_label_classification",
+    MULTI_LABEL_CLASSIFICATION: "multi_label_classification",
+    REGRESSION: "regression",
+}
 
 
 def load_model(path: Path) -> PreTrainedModel:
@@ -46,7 +60,11 @@ def load_model(path: Path) -> PreTrainedModel:
         return load_sentence_encoder(path)
     config = AutoConfig.from_pretrained(path)
     is_choice = any(name.endswith("ForMultipleChoice") for name in config.architectures or ())
-    if config.problem_type == "regression" and config.num_labels != 1 and not is_choice:
+    if (
+        config.problem_type == PROBLEM_TYPES[REGRESSION]
+        and config.num_labels != 1
+        and not is_choice
+    ):
         raise InputError(f"{path}: regression of {config.num_labels} numbers; expected one")
     auto_model = AutoModelForMultipleChoice if is_choice else AutoModelForSequenceClassification
     try:
@@ -60,20 +78,20 @@ def load_model(path: Path) -> PreTrainedModel:
     return model
 
 
-def task_of(model: PreTrainedModel) -> TaskName:
+def task_of(model: PreTrainedModel) -> Task:
     """What a model that `load_model` opened does."""
     if isinstance(model, SentenceEncoder):
-        return "embedding"
+        return EMBEDDING
     if type(model).__name__.endswith("ForMultipleChoice"):
-        return "multiple-choice"
-    if model.config.problem_type == "multi_label_classification":
-        return "multi-label-classification"
-    return "regression" if model.config.num_labels == 1 else "text-classification"
+        return MULTIPLE_CHOICE
+    if model.config.problem_type == PROBLEM_TYPES[MULTI_LABEL_CLASSIFICATION]:
+        return MULTI_LABEL_CLASSIFICATION
+    return REGRESSION if model.config.num_labels == 1 else TEXT_CLASSIFICATION
 
 
 def label_names(model: PreTrainedModel) -> tuple[str, ...]:
     """Names of the model's outputs by index; none for scores and embeddings."""
-    return class_names(model.config) if has_labels(task_of(model)) else ()
+    return class_names(model.config) if task_of(model).has_labels else ()
 
 
 def max_positions(config: PretrainedConfig) -> int:

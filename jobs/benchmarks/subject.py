@@ -15,6 +15,7 @@ from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME, ShapeName
 from fastformers.benchmark.timing import SHAPES
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.tasks import EMBEDDING
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
 from jobs.benchmarks.job_baselines import TEXT_COLUMN
 
@@ -118,7 +119,7 @@ def _load_checkpoint(path: Path, bundle: Bundle, tokenizer: Tokenizer) -> "PreTr
     """The weights that a bundle was made from."""
     from fastformers.models.loading import load_model
 
-    if bundle.task == "embedding":
+    if bundle.task == EMBEDDING:
         raise InputError(f"--teacher {path}: bench compares classifiers, not embeddings")
     model = load_model(path)
     if _read_tokenizer(path).vocab_size != tokenizer.vocab_size:

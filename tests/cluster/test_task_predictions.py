@@ -8,7 +8,7 @@ import pytest
 from cluster.execution.job import plan_score
 from cluster.settings import CorpusSettings
 from fastformers import Scorer
-from fastformers.inference.tasks import TASKS, prediction_columns
+from fastformers.inference.tasks import TASKS
 
 LABELS = ("a", "b", "c")
 TYPES = {
@@ -60,7 +60,7 @@ def test_predictions_are_those_of_the_scorer_in_the_columns_of_the_task(score, t
     texts = [f"{words[row % 5]} {row % 7}" for row in range(60)]
     texts[7] = None
     bundle, table = score(task, texts)
-    names = list(prediction_columns(task))
+    names = list(TASKS[task].column_names)
     assert table.column_names == ["id", *names, "error"]
     assert table.schema.types[1:-1] == TYPES[task]
     assert table["id"].to_pylist() == list(range(60))
@@ -90,5 +90,5 @@ def test_predictions_are_those_of_the_scorer_in_the_columns_of_the_task(score, t
 def test_a_corpus_of_bad_rows_only_has_the_same_columns(score, task):
     _, table = score(task, [None, None, None])
     assert table.schema.types[1:-1] == TYPES[task]
-    for name in prediction_columns(task):
+    for name in TASKS[task].column_names:
         assert table[name].to_pylist() == [None] * 3

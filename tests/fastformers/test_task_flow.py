@@ -10,7 +10,7 @@ import pytest
 from fastformers import Scorer
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
-from fastformers.inference.tasks import measure_agreement, rank_agreement, spearman
+from fastformers.inference.tasks import EMBEDDING, TASKS, rank_agreement, spearman
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -96,7 +96,9 @@ def run_flow(
         max_length=32,
         num_layers=num_layers,
     )
-    names = finetune(encoder, train, path, tmp_path / "teacher", config, task=task).labels
+    names = finetune(
+        encoder, train, path, tmp_path / "teacher", config, task=task and TASKS[task]
+    ).labels
     result = compress(
         config_of(tmp_path / "teacher", path, tmp_path, columns=columns, recipe=recipe)
     )
@@ -115,7 +117,7 @@ def test_several_labels(encoder, texts, tmp_path):
     path = write_labelled(tmp_path / "t.jsonl", texts, labels)
     flow = run_flow(encoder, path, tmp_path, epochs=10, recipe=RecipeConfig())
     bundle, predictions = flow.bundle, flow.predictions
-    assert (bundle.task, bundle.metric) == ("multi-label-classification", "micro-F1")
+    assert (bundle.task.name, bundle.metric) == ("multi-label-classification", "micro-F1")
     assert bundle.labels == ("bad", "good") == tuple(flow.names)
     both = [(set(said), set(true)) for said, true in zip(predictions.labels, labels, strict=True)]
     f1 = 2 * sum(len(a & b) for a, b in both) / sum(len(a) + len(b) for a, b in both)
@@ -133,7 +135,7 @@ def test_several_labels_in_a_csv_file(encoder, tmp_path):
     path.write_text("text,label\n" + "good film,a|b\nbad film,\nslow film,b\n" * 8)
     flow = run_flow(encoder, path, tmp_path, task="multi-label-classification")
     assert flow.bundle.labels == ("a", "b")
-    assert flow.bundle.task == "multi-label-classification"
+    assert flow.bundle.task.name == "multi-label-classification"
 
 
 @pytest.mark.parametrize("task", [None, "regression"])
@@ -145,7 +147,7 @@ def test_regression(encoder, make_texts, tmp_path, task):
     values = [count / 4 for count in counts] if task is None else counts
     path = write_labelled(tmp_path / "t.jsonl", texts, values)
     flow = run_flow(encoder, path, tmp_path, task=task, epochs=10 if task is None else 1)
-    assert (flow.bundle.task, flow.bundle.metric) == ("regression", "Spearman")
+    assert (flow.bundle.task.name, flow.bundle.metric) == ("regression", "Spearman")
     assert (flow.bundle.labels, flow.names, flow.bundle.num_outputs) == ((), [], 1)
     quality = flow.bundle.stages[-1].quality
     assert quality == spearman(flow.predictions.scores, np.array(values))
@@ -162,7 +164,7 @@ def test_choice(encoder, tmp_path):
     path = write(tmp_path / "t.jsonl", rows)
     choices = ("one", "two", "three")
     flow = run_flow(encoder, path, tmp_path, epochs=10, choices=choices, recipe=RecipeConfig())
-    assert (flow.bundle.task, flow.bundle.metric) == ("multiple-choice", "accuracy")
+    assert (flow.bundle.task.name, flow.bundle.metric) == ("multiple-choice", "accuracy")
     assert flow.bundle.text_pairs
     best = flow.predictions.scores.reshape(24, 3).argmax(axis=1)
     quality = flow.bundle.stages[-1].quality
@@ -184,7 +186,7 @@ def test_embeddings(encoder, make_texts, tmp_path, precision):
     )
     config = config_of(path, file, tmp_path, recipe=recipe)
     bundle = compress(config).bundle
-    assert (bundle.task, bundle.metric) == ("embedding", "rank agreement")
+    assert (bundle.task.name, bundle.metric) == ("embedding", "rank agreement")
     assert (bundle.labels, bundle.num_outputs, bundle.max_length) == ((), 32, 20)
     vectors = Scorer(bundle).score(texts).embeddings
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -236,7 +238,7 @@ def test_a_pruned_student_of_several_labels(encoder, texts, tmp_path):
     path = write_labelled(tmp_path / "t.jsonl", texts, labels)
     flow = run_flow(encoder, path, tmp_path, epochs=10, num_layers=2, recipe=STUDENT)
     teacher, *_, pruned = qualities(flow.bundle)
-    assert (flow.bundle.task, flow.bundle.labels) == (
+    assert (flow.bundle.task.name, flow.bundle.labels) == (
         "multi-label-classification",
         ("bad", "good"),
     )
@@ -248,7 +250,7 @@ def test_a_pruned_student_of_a_regression(encoder, texts, tmp_path):
     path = write_labelled(tmp_path / "t.jsonl", texts, values)
     flow = run_flow(encoder, path, tmp_path, epochs=10, num_layers=2, recipe=STUDENT)
     teacher, student, pruned, _ = qualities(flow.bundle)
-    assert (flow.bundle.task, flow.bundle.num_outputs) == ("regression", 1)
+    assert (flow.bundle.task.name, flow.bundle.num_outputs) == ("regression", 1)
     assert teacher > 0.6 and student > 0.6 and pruned > 0.5
 
 
@@ -265,8 +267,8 @@ def test_a_pruned_student_of_an_embedding_model(encoder, make_texts, tmp_path, n
     rows = bundle.load_tokenizer().encode(texts)
     whole = load_model(path)
     cut = cut_layers(whole, spread_layers(2, 1))
-    untrained = measure_agreement(
-        "embedding", *(predict_logits(model, rows) for model in (cut, whole))
+    untrained = EMBEDDING.measure_agreement(
+        *(predict_logits(model, rows) for model in (cut, whole))
     )
     # On the texts that it learned: random weights have nothing general to teach.
     assert teacher == 1
@@ -312,7 +314,7 @@ def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
         finetune(before, train, path, tmp_path / name, config)
         before = tmp_path / name
         model = load_model(before)
-        tasks.append((task_of(model), model.classifier.out_features))
+        tasks.append((task_of(model).name, model.classifier.out_features))
     assert tasks == [
         ("text-classification", 2),
         ("text-classification", 3),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from fastformers.inference.tasks import MULTIPLE_CHOICE, REGRESSION
 from fastformers.inference.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
@@ -36,12 +37,12 @@ def test_each_task_is_measured_as_itself():
         scores_N1[::-1],
         teacher_logits_NC=scores_N1,
         labels_N=np.array([0, 1, 1, 0]),
-        task="multiple-choice",
+        task=MULTIPLE_CHOICE,
         groups_N=np.array([0, 0, 1, 1]),
     )
     assert quality == Quality(quality=0.5, agreement=0.0)
     quality = measure_quality(
-        scores_N1[::-1], teacher_logits_NC=scores_N1, labels_N=-scores_N1[:, 0], task="regression"
+        scores_N1[::-1], teacher_logits_NC=scores_N1, labels_N=-scores_N1[:, 0], task=REGRESSION
     )
     assert quality == Quality(quality=1.0, agreement=-1.0)
 

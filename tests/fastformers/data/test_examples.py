@@ -11,6 +11,13 @@ from hypothesis import strategies as st
 
 from fastformers.data.examples import Columns, Examples, encode_labels, load_examples
 from fastformers.errors import InputError
+from fastformers.inference.tasks import (
+    EMBEDDING,
+    MULTI_LABEL_CLASSIFICATION,
+    MULTIPLE_CHOICE,
+    REGRESSION,
+    TEXT_CLASSIFICATION,
+)
 
 TEXTS = ["one", 'with "quotes", a comma', "two\nlines", "é 很 ☃"]
 TABLE = {"text": TEXTS, "other": ["a", "b", "c", "d"], "label": ["yes", "no", "yes", "no"]}
@@ -102,13 +109,13 @@ def test_one_column_cannot_be_two_things(tmp_path, columns):
 @pytest.mark.parametrize(
     ("labels", "task"),
     [
-        (["a", "b"], "text-classification"),
-        ([1, 0], "text-classification"),
-        ([True, False], "text-classification"),
-        ([0.5, 2.0], "regression"),
-        ([["a", "b"], []], "multi-label-classification"),
-        ([[3], [1, 2]], "multi-label-classification"),
-        ([[], []], "multi-label-classification"),
+        (["a", "b"], TEXT_CLASSIFICATION),
+        ([1, 0], TEXT_CLASSIFICATION),
+        ([True, False], TEXT_CLASSIFICATION),
+        ([0.5, 2.0], REGRESSION),
+        ([["a", "b"], []], MULTI_LABEL_CLASSIFICATION),
+        ([[3], [1, 2]], MULTI_LABEL_CLASSIFICATION),
+        ([[], []], MULTI_LABEL_CLASSIFICATION),
     ],
     ids=str,
 )
@@ -133,7 +140,7 @@ def test_a_null_among_the_labels_of_a_row_is_refused(tmp_path):
 
 def test_no_label_column_is_needed_for_embeddings(tmp_path):
     path = write(tmp_path / "e.csv", {"text": ["a", "b"]})
-    expected = Examples(texts=["a", "b"], text_pairs=None, labels=[None] * 2, task="embedding")
+    expected = Examples(texts=["a", "b"], text_pairs=None, labels=[None] * 2, task=EMBEDDING)
     assert load(path, label=None) == expected
 
 
@@ -154,7 +161,7 @@ def test_each_choice_of_a_row_becomes_an_example(tmp_path, rights):
         text_pairs=["a", "c", "e", "b", "d", "f"],
         labels=[0, 0, 1, 1, 0, 0],
         groups=[0, 0, 0, 1, 1, 1],
-        task="multiple-choice",
+        task=MULTIPLE_CHOICE,
     )
 
 

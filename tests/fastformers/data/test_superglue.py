@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fastformers.data.examples import Columns
 from fastformers.data.superglue import READERS, load_labelled, load_superglue, mark_spans
 from fastformers.errors import InputError
+from fastformers.inference.tasks import MULTIPLE_CHOICE, TEXT_CLASSIFICATION
 
 WIC = {
     "word": "place",
@@ -133,7 +134,7 @@ def test_spans_that_make_no_sense_are_refused(spans):
 def test_official_records_become_examples(tmp_path, name, record, texts, pairs, labels):
     examples = load_superglue(write(tmp_path / "val.jsonl", record), name)
     assert (examples.texts, examples.text_pairs, examples.labels) == (texts, pairs, labels)
-    assert (examples.groups, examples.task) == (None, "text-classification")
+    assert (examples.groups, examples.task) == (None, TEXT_CLASSIFICATION)
 
 
 def test_the_choices_of_copa_are_a_group(tmp_path):
@@ -150,7 +151,7 @@ def test_the_choices_of_copa_are_a_group(tmp_path):
     assert examples.texts == [effect, effect, cause, cause]
     assert examples.text_pairs == ["I got wet.", "I sang."] * 2
     assert (examples.labels, examples.groups) == ([1, 0, 0, 1], [0, 0, 1, 1])
-    assert examples.task == "multiple-choice"
+    assert examples.task == MULTIPLE_CHOICE
 
 
 def test_the_answers_of_multirc_are_grouped_by_question_across_passages(tmp_path):
@@ -159,7 +160,7 @@ def test_the_answers_of_multirc_are_grouped_by_question_across_passages(tmp_path
     assert examples.text_pairs == ["Who sat? A dog", "Who sat? A cat", "Sat? Yes"] * 2
     assert examples.labels == [False, True, True] * 2
     assert examples.groups == [0, 0, 1, 2, 2, 3]
-    assert examples.task == "text-classification"
+    assert examples.task == TEXT_CLASSIFICATION
 
 
 def test_boolq_may_be_parquet_with_its_answers(tmp_path):

@@ -7,12 +7,19 @@ import pytest
 from fastformers.data.examples import Examples
 from fastformers.data.targets import class_names_of, encode_targets
 from fastformers.errors import InputError
+from fastformers.inference.tasks import (
+    EMBEDDING,
+    MULTI_LABEL_CLASSIFICATION,
+    MULTIPLE_CHOICE,
+    REGRESSION,
+    TEXT_CLASSIFICATION,
+)
 
 FILE = Path("e.csv")
-MULTI = "multi-label-classification"
+MULTI = MULTI_LABEL_CLASSIFICATION
 
 
-def examples_of(labels, task="text-classification"):
+def examples_of(labels, task=TEXT_CLASSIFICATION):
     return Examples(texts=["x"] * len(labels), text_pairs=None, labels=labels, task=task)
 
 
@@ -37,8 +44,8 @@ def test_several_labels_of_a_row_are_marked(labels, names, rows):
 
 def test_a_label_with_the_separator_is_one_label_where_one_is_right():
     examples = examples_of(["a|b", "c"])
-    assert class_names_of(examples, "text-classification") == ["a|b", "c"]
-    targets_N = encode_targets(examples, "text-classification", ["a|b", "c"], FILE)
+    assert class_names_of(examples, TEXT_CLASSIFICATION) == ["a|b", "c"]
+    targets_N = encode_targets(examples, TEXT_CLASSIFICATION, ["a|b", "c"], FILE)
     assert targets_N.tolist() == [0, 1]
 
 
@@ -48,22 +55,22 @@ def test_another_label_among_several_is_named():
 
 
 def test_numbers_of_a_regression_may_be_whole():
-    targets_N = encode_targets(examples_of([1, 2.5, True]), "regression", [], FILE)
+    targets_N = encode_targets(examples_of([1, 2.5, True]), REGRESSION, [], FILE)
     assert (targets_N.tolist(), targets_N.dtype) == ([1, 2.5, 1], np.float32)
 
 
 @pytest.mark.parametrize("label", ["high", float("nan"), float("inf"), ["a"]])
 def test_what_is_no_number_is_named(label):
     with pytest.raises(InputError, match=r"e\.csv: label .* of example 1 is not a finite number"):
-        encode_targets(examples_of([1.0, label]), "regression", [], FILE)
+        encode_targets(examples_of([1.0, label]), REGRESSION, [], FILE)
 
 
 @pytest.mark.parametrize(
     ("of_examples", "of_model", "message"),
     [
-        ("text-classification", "multiple-choice", "give --choice-columns"),
-        ("multiple-choice", "text-classification", "leave --choice-columns out"),
-        (MULTI, "text-classification", "the label column holds lists"),
+        (TEXT_CLASSIFICATION, MULTIPLE_CHOICE, "give --choice-columns"),
+        (MULTIPLE_CHOICE, TEXT_CLASSIFICATION, "leave --choice-columns out"),
+        (MULTI, TEXT_CLASSIFICATION, "the label column holds lists"),
     ],
 )
 def test_examples_of_another_task_are_refused(of_examples, of_model, message):
@@ -73,6 +80,6 @@ def test_examples_of_another_task_are_refused(of_examples, of_model, message):
 
 
 def test_choices_and_embeddings():
-    choices = replace(examples_of([0, 1], "multiple-choice"), groups=[0, 0])
-    assert encode_targets(choices, "multiple-choice", [], FILE).tolist() == [0, 1]
-    assert len(encode_targets(examples_of([None] * 3), "embedding", [], FILE)) == 3
+    choices = replace(examples_of([0, 1], MULTIPLE_CHOICE), groups=[0, 0])
+    assert encode_targets(choices, MULTIPLE_CHOICE, [], FILE).tolist() == [0, 1]
+    assert len(encode_targets(examples_of([None] * 3), EMBEDDING, [], FILE)) == 3

@@ -1,6 +1,5 @@
 import logging
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -19,14 +18,14 @@ from fastformers.export.calibration import (
 )
 from fastformers.export.graph import write_graph
 from fastformers.inference.engine import OnnxEngine, run_graph
-from fastformers.inference.tasks import measure_agreement
+from fastformers.inference.tasks import TEXT_CLASSIFICATION
 
 activations = st_np.arrays(
     np.float32, st.integers(1, 300), elements=st.floats(-1000, 1000, width=16)
 )
 shares = st.sampled_from([*CLIPPED_SHARES, 0.01, 0.1, 0.5])
 
-SAME_LABEL = partial(measure_agreement, "text-classification")
+SAME_LABEL = TEXT_CLASSIFICATION.measure_agreement
 
 
 def histogram_of(*parts):

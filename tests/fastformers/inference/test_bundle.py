@@ -14,6 +14,7 @@ from fastformers.inference import bundle as bundle_module
 from fastformers.inference.bundle import Bundle, StageQuality, open_bundle, write_bundle
 from fastformers.inference.onnx_files import weights_path
 from fastformers.inference.scorer import Scorer
+from fastformers.inference.tasks import TEXT_CLASSIFICATION
 
 VERIFIED = ["model.onnx", "model.onnx.data", "tokenizer.json"]
 FILES = {*VERIFIED, "bundle.json"}
@@ -130,6 +131,17 @@ def test_a_missing_file_is_named(copy, mend, name):
     (copy / name).unlink()
     with pytest.raises(BundleError, match=rf": {name} is missing"):
         open_bundle(copy)
+
+
+def test_a_task_of_a_newer_version_asks_for_an_upgrade(bundle, tmp_path):
+    rewrite(bundle, tmp_path / "new", task=replace(bundle.task, name="translation"))
+    with pytest.raises(BundleError, match=r"its task 'translation' is not one of text-.*; upgrade"):
+        open_bundle(tmp_path / "new")
+
+
+def test_the_task_is_stored_by_its_name(bundle):
+    assert json.loads((bundle.path / "bundle.json").read_text())["task"] == "text-classification"
+    assert open_bundle(bundle.path).task is TEXT_CLASSIFICATION
 
 
 def test_a_newer_format_asks_for_an_upgrade(copy, mend):

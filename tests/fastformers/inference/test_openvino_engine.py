@@ -4,7 +4,8 @@ import pytest
 from fastformers.errors import BundleError
 from fastformers.export.graph import ActivationRange, write_graph
 from fastformers.inference.engine import EngineError, OnnxEngine
-from fastformers.inference.scorer import Scorer, classify
+from fastformers.inference.scorer import Scorer
+from fastformers.inference.tasks import classify
 
 pytest.importorskip("openvino")
 

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,15 +7,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
 from fastformers.inference.tasks import (
+    EMBEDDING,
     MAX_COMPARED_TEXTS,
+    MULTI_LABEL_CLASSIFICATION,
+    MULTIPLE_CHOICE,
+    REGRESSION,
     TASKS,
+    TEXT_CLASSIFICATION,
     best_of_groups,
     label_sets,
-    measure_agreement,
-    measure_metric,
-    measure_other_metrics,
-    metric_name,
-    prediction_columns,
     rank_agreement,
     sigmoid,
     spearman,
@@ -28,26 +30,50 @@ def column(*values):
 
 
 def measure(task, outputs, targets, **options):
-    return measure_metric(task, outputs, np.array(targets), teacher_outputs_NC=outputs, **options)
+    return task.measure(outputs, np.array(targets), teacher_outputs_NC=outputs, **options)
 
 
 def test_every_task_has_a_metric_and_columns_of_its_own():
-    assert {metric_name(task) for task in TASKS} == {
+    assert {task.metric for task in TASKS.values()} == {
         *("accuracy", "micro-F1", "Spearman", "rank agreement")
     }
-    assert [prediction_columns(task)[0] for task in TASKS] == [
+    assert [task.column_names[0] for task in TASKS.values()] == [
         *("label", "labels", "score", "score", "embedding")
     ]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=str)
+def test_a_task_survives_the_way_to_another_process(task):
+    assert pickle.loads(pickle.dumps(task)) == task
+    assert TASKS[str(task)] is task
+    assert hash(task) == hash(pickle.loads(pickle.dumps(task)))
+
+
+def test_what_a_task_has_follows_from_its_targets():
+    assert [t.name for t in TASKS.values() if t.has_labels] == [
+        *("text-classification", "multi-label-classification")
+    ]
+    assert [t.name for t in TASKS.values() if not t.has_targets] == ["embedding"]
+    assert [t.name for t in TASKS.values() if t.is_choice] == ["multiple-choice"]
+
+
+def test_cells_of_labels_and_their_probabilities():
+    logits_NC = np.array([[0, np.log(3)], [np.log(9), 0]], np.float32)
+    label, probability = TEXT_CLASSIFICATION.columns
+    assert list(label.read(logits_NC, ("no", "yes"))) == ["yes", "no"]
+    np.testing.assert_allclose(probability.read(logits_NC, ("no", "yes")), [0.75, 0.9], rtol=1e-6)
+    nothing = np.empty((0, 2), np.float32)
+    assert len(label.read(nothing, ("no", "yes"))) == len(probability.read(nothing, ())) == 0
 
 
 def test_micro_f1_counts_all_labels_of_all_rows():
     logits_NC = np.array([[1, -1, 0], [-1, -1, -1]], np.float32)  # a logit of 0 says yes
     targets_NC = np.array([[1, 1, 0], [0, 0, 1]], np.float32)
     # Two said, three true, one of them the same.
-    assert measure("multi-label-classification", logits_NC, targets_NC) == 2 / 5
+    assert measure(MULTI_LABEL_CLASSIFICATION, logits_NC, targets_NC) == 2 / 5
     nothing = np.full((2, 3), -1, np.float32)
-    assert measure("multi-label-classification", nothing, np.zeros((2, 3))) == 1
-    assert measure("multi-label-classification", nothing, targets_NC) == 0
+    assert measure(MULTI_LABEL_CLASSIFICATION, nothing, np.zeros((2, 3))) == 1
+    assert measure(MULTI_LABEL_CLASSIFICATION, nothing, targets_NC) == 0
 
 
 @pytest.mark.parametrize(
@@ -78,39 +104,39 @@ def test_spearman_is_symmetric_and_deaf_to_scale(first, second):
 def test_the_choice_with_the_largest_score_of_its_group_counts():
     assert best_of_groups(np.array([1, 5, 2, 9, 0, 9], np.float32), GROUPS).tolist() == [1, 3]
     right = column(-9, -8, -9, 3, 2, 1)
-    assert measure("multiple-choice", right, RIGHTS, groups_N=GROUPS) == 1
+    assert measure(MULTIPLE_CHOICE, right, RIGHTS, groups_N=GROUPS) == 1
     half = column(-9, -8, -7, 3, 2, 1)
-    assert measure("multiple-choice", half, RIGHTS, groups_N=GROUPS) == 0.5
-    assert measure_agreement("multiple-choice", half, right, groups_N=GROUPS) == 0.5
+    assert measure(MULTIPLE_CHOICE, half, RIGHTS, groups_N=GROUPS) == 0.5
+    assert MULTIPLE_CHOICE.measure_agreement(half, right, groups_N=GROUPS) == 0.5
     # Rows of a group need not stand together.
     order = [3, 0, 4, 1, 5, 2]
-    assert measure("multiple-choice", half[order], RIGHTS[order], groups_N=GROUPS[order]) == 0.5
+    assert measure(MULTIPLE_CHOICE, half[order], RIGHTS[order], groups_N=GROUPS[order]) == 0.5
 
 
 def test_other_metrics_of_answers_to_questions():
     logits_NC = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 1, 0]]
-    others = measure_other_metrics("text-classification", logits_NC, RIGHTS, groups_N=GROUPS)
+    others = TEXT_CLASSIFICATION.measure_others(logits_NC, RIGHTS, groups_N=GROUPS)
     # Class 1: three said, two true, both found; class 0: three said, four true, three found.
     assert others == {
         "macro-F1": pytest.approx((4 / 5 + 6 / 7) / 2),
         "F1a": pytest.approx(4 / 5),
         "exact match": 0.5,
     }
-    alone = measure_other_metrics("text-classification", logits_NC, RIGHTS)
+    alone = TEXT_CLASSIFICATION.measure_others(logits_NC, RIGHTS)
     assert list(alone) == ["macro-F1"]
-    assert measure_other_metrics("regression", column(1, 2), np.array([1, 2])) == {}
+    assert REGRESSION.measure_others(column(1, 2), np.array([1, 2])) == {}
 
 
 def test_macro_f1_leaves_out_classes_that_do_not_occur():
     logits_NC = np.eye(5, dtype=np.float32)[[0, 0, 3]]
-    others = measure_other_metrics("text-classification", logits_NC, np.array([0, 4, 3]))
+    others = TEXT_CLASSIFICATION.measure_others(logits_NC, np.array([0, 4, 3]))
     assert others["macro-F1"] == pytest.approx((2 / 3 + 0 + 1) / 3)
 
 
 def test_agreement_on_several_labels_is_on_all_of_a_row():
     teacher_NC = np.array([[1, 1], [1, -1], [-1, -1]], np.float32)
     logits_NC = np.array([[2, 9], [1, 1], [-3, -1]], np.float32)
-    agreement = measure_agreement("multi-label-classification", logits_NC, teacher_NC)
+    agreement = MULTI_LABEL_CLASSIFICATION.measure_agreement(logits_NC, teacher_NC)
     assert agreement == pytest.approx(2 / 3)
 
 
@@ -118,18 +144,18 @@ def test_embeddings_are_compared_by_direction_and_by_the_ranks_of_pairs():
     rng = np.random.default_rng(0)
     teacher_NC = rng.standard_normal((40, 8)).astype(np.float32)
     scaled = teacher_NC * rng.uniform(1, 9, (40, 1)).astype(np.float32)
-    assert measure_agreement("embedding", scaled, teacher_NC) == pytest.approx(1, abs=1e-6)
+    assert EMBEDDING.measure_agreement(scaled, teacher_NC) == pytest.approx(1, abs=1e-6)
     assert rank_agreement(scaled, teacher_NC) == pytest.approx(1, abs=1e-3)
     # A turn of all vectors together changes each of them and no pair.
     turn, _ = np.linalg.qr(rng.standard_normal((8, 8)))
     turned = (teacher_NC @ turn).astype(np.float32)
-    assert measure_agreement("embedding", turned, teacher_NC) < 0.5
+    assert EMBEDDING.measure_agreement(turned, teacher_NC) < 0.5
     assert rank_agreement(turned, teacher_NC) == pytest.approx(1, abs=1e-3)
     noise = teacher_NC + 0.3 * rng.standard_normal((40, 8)).astype(np.float32)
     assert 0.8 < rank_agreement(noise, teacher_NC) < 0.99
-    assert measure_metric(
-        "embedding", noise, np.zeros(40), teacher_outputs_NC=teacher_NC
-    ) == rank_agreement(noise, teacher_NC)
+    assert EMBEDDING.measure(noise, np.zeros(40), teacher_outputs_NC=teacher_NC) == rank_agreement(
+        noise, teacher_NC
+    )
 
 
 def test_many_embeddings_are_compared_on_some():

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
+from fastformers.inference.tasks import Task  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
 from fastformers.models import finetune as finetune_module  # noqa: E402
 from fastformers.models import trainer  # noqa: E402
@@ -139,7 +140,7 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_
         assert outputs_NC.shape == (40, 2) and len(targets_N) == 40
         return next(qualities)
 
-    monkeypatch.setattr(finetune_module, "measure_metric", evaluator)
+    monkeypatch.setattr(Task, "measure", evaluator)
     epochs = []
     held_out = train.take(range(40))
     result = finetune(
@@ -179,7 +180,7 @@ def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monke
         return finetuned.best
 
     monkeypatch.setattr(trainer, "SAVE_STEPS", 4)
-    monkeypatch.setattr(finetune_module, "measure_metric", evaluator)
+    monkeypatch.setattr(Task, "measure", evaluator)
     power_cut = True
     with pytest.raises(KeyboardInterrupt):
         run("resumed")
