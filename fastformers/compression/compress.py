@@ -20,7 +20,7 @@ from fastformers.data.examples import Examples
 from fastformers.data.superglue import load_labelled
 from fastformers.errors import InputError
 from fastformers.export.encoder import count_multiply_adds
-from fastformers.export.read_absolute import read_encoder
+from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.bundle import Bundle, StageQuality, check_output, write_bundle
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tasks import EMBEDDING, Task
