@@ -173,13 +173,10 @@ class _Lines:
     file: io.BufferedReader
     position: int = 0
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self.file)
-        self.position += len(line)
-        return line.decode("utf-8", "surrogateescape")
+    def __iter__(self) -> Iterator[str]:
+        for line in self.file:
+            self.position += len(line)
+            yield line.decode("utf-8", "surrogateescape")
 
 
 def _read_records(lines: _Lines) -> Iterator[list[str] | str]:
@@ -199,5 +196,6 @@ def _read_records(lines: _Lines) -> Iterator[list[str] | str]:
 
 def _read_header(lines: _Lines) -> list[str] | None:
     """Column names, from the first line that is not blank; None if there is none."""
-    first = next(lines, "").removeprefix("\ufeff")
-    return next(filter(None, csv.reader(itertools.chain([first], lines))), None)
+    texts = iter(lines)
+    first = next(texts, "").removeprefix("\ufeff")
+    return next(filter(None, csv.reader(itertools.chain([first], texts))), None)

@@ -84,11 +84,11 @@ def _fastest_with(features: tuple[str, ...]) -> str:
     looks better than it is; without any extension, the fastest of all.
     """
     strongest = next((name for name in _BY_STRENGTH if name in features), None)
-    able = {
-        n: g for n, g in CPU_GENERATIONS.items() if strongest is None or strongest in g.features
-    }
-    fewest = min(len(generation.features) for generation in able.values())
-    names = [n for n, g in able.items() if strongest is None or len(g.features) == fewest]
+    names = list(CPU_GENERATIONS)
+    if strongest is not None:
+        able = {n: g.features for n, g in CPU_GENERATIONS.items() if strongest in g.features}
+        fewest = min(map(len, able.values()))
+        names = [name for name, its_features in able.items() if len(its_features) == fewest]
     return max(names, key=lambda n: plan_cpu(generation=n, features=()).speed(is_int8=True))
 
 
