@@ -17,7 +17,6 @@ from cluster.execution.job import ScoreJob, plan_prepare, plan_score
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.run_report import RunReport
 from cluster.settings import ActorSettings, CorpusSettings
-from fastformers.inference.autotune import EngineOption
 from jobs.benchmarks.job_baselines import (
     TEXT_COLUMN,
     BaselineJob,
@@ -48,7 +47,7 @@ class JobSettings:
     """
 
     bundle: Path
-    engine: EngineOption
+    engine: str
     actors: ActorSettings
     price: HourlyPrice
     repeats: int
