@@ -40,8 +40,9 @@ from fastformers.export.encoder import (
     Linear,
     Norm,
 )
+from fastformers.export.external_data import write_weights
 from fastformers.export.int8 import ActivationRange, quantize_weight, quantize_words
-from fastformers.inference.onnx_files import weights_path, write_weights
+from fastformers.inference.onnx_files import weights_path
 
 # What decides the bytes of a graph beside its weights. Raise it with every change after which the
 # same model gives another graph: here, in attention.py, in int8.py, or in what reads a model

@@ -6,7 +6,8 @@ The engine knows nothing of text, labels or shards. ONNX Runtime's own defaults 
 it takes every core of the host, keeps the memory of the largest shape it ever saw, and fuses
 Add + LayerNormalization into a kernel that is scalar on the CPU; each is set right here. On a GPU
 that fusion is good and stays on; what runs there is float16 or float32, for the int8 operators
-have CPU kernels only.
+have CPU kernels only. A runtime is loaded when its first engine is made, so that reading a bundle
+does not wait for it.
 """
 
 import ctypes
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from fastformers.errors import BundleError, FastformersError, InputError
@@ -66,11 +66,14 @@ class OnnxEngine:
             BundleError: ONNX Runtime cannot load the file.
             InputError: The device is not there, or this onnxruntime was built without it.
         """
+        import onnxruntime
+
         if device == "cuda":
             _load_cuda()
         else:
             _keep_freed_memory()
-        self._device = device
+        suffix = "" if device == "cpu" else f" {device}"
+        self._name = f"onnxruntime {onnxruntime.__version__}{suffix}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
@@ -99,8 +102,7 @@ class OnnxEngine:
     @property
     def name(self) -> str:
         """Engine and version."""
-        suffix = "" if self._device == "cpu" else f" {self._device}"
-        return f"onnxruntime {onnxruntime.__version__}{suffix}"
+        return self._name
 
     def run(
         self, ids_BT: NDArray[np.int64], types_BT: NDArray[np.int64] | None
@@ -137,6 +139,8 @@ def _keep_freed_memory() -> None:
 
 def _load_cuda() -> None:
     """Make the CUDA that pip installed known to ONNX Runtime; refuse a build without CUDA."""
+    import onnxruntime
+
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise InputError(
             "device cuda: this onnxruntime is built for the CPU only; pip uninstall onnxruntime, "
