@@ -1,0 +1,95 @@
+"""What importing a module loads: the part of the walls that import-linter cannot see.
+
+The contracts in pyproject.toml say what may be imported at all, from wherever; these tests say what
+is loaded at once. Each runs in a fresh process, for this one has loaded everything.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+import fastformers
+
+RUNTIMES = ("ray", "torch", "onnxruntime", "openvino")
+OFFLINE = ("torch", "transformers", "onnx")
+
+
+def loaded_by(statements: str) -> set[str]:
+    """Top-level packages that a fresh process has loaded after some statements."""
+    code = f"import sys\n{statements}\nsys.stderr.write(' '.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {module.split(".")[0] for module in run.stderr.split()}
+
+
+def show_help(*command: str) -> str:
+    """Statements that print a command's help and go on."""
+    return f"""
+from jobs.cli import main
+try:
+    main({[*command, "--help"]})
+except SystemExit as end:
+    assert end.code == 0
+"""
+
+
+def test_the_probe_sees_what_is_loaded():
+    loaded = loaded_by("import onnxruntime, ray")
+    assert {"ray", "onnxruntime"} <= loaded
+    assert not loaded & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize(
+    "command", ["", "cost", "cost refresh", "report", "ablate", "finetune", "compress"]
+)
+def test_help_waits_for_no_runtime(command):
+    loaded = loaded_by(show_help(*command.split()))
+    assert "argparse" in loaded
+    assert not loaded & {*RUNTIMES, *OFFLINE}
+
+
+def test_the_list_of_commands_loads_none_of_them():
+    assert not loaded_by(show_help()) & {"cluster", "fastformers", "numpy", "rich"}
+
+
+def test_errors_load_nothing_but_themselves():
+    loaded = loaded_by("import fastformers.errors")
+    assert "fastformers" in loaded
+    assert not loaded & {*RUNTIMES, *OFFLINE, "numpy", "tokenizers"}
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "import fastformers.inference.scorer, fastformers.inference.autotune",
+        "from fastformers import *",
+        "import fastformers.data.superglue, fastformers.data.demo_corpus",
+        "import cluster.shards.preparation, cluster.report.page, cluster.cost.bundle_cost",
+    ],
+)
+def test_what_scores_and_what_estimates_loads_neither_torch_nor_ray(statements):
+    loaded = loaded_by(statements)
+    assert "numpy" in loaded
+    assert not loaded & {*OFFLINE, "ray"}
+
+
+def test_ray_is_loaded_by_the_pool_alone():
+    others = "cluster.execution.driver, cluster.execution.run, cluster.execution.worker"
+    assert "ray" not in loaded_by(f"import {others}")
+    assert "ray" in loaded_by("import cluster.execution.ray_pool")
+
+
+def test_the_public_names_are_there_without_being_loaded():
+    assert set(fastformers.__all__) <= set(dir(fastformers))
+    names = "from fastformers import Bundle, FastformersError, Predictions, Scorer, open_bundle"
+    loaded_by(f"{names}\nfrom fastformers.inference import scorer\nassert Scorer is scorer.Scorer")
+    loaded_by("import fastformers\nassert fastformers.Scorer.__name__ == 'Scorer'")
+
+
+def test_every_public_name_loads():
+    assert all(getattr(fastformers, name).__name__ == name for name in fastformers.__all__)
+
+
+def test_a_name_that_is_not_public_is_refused():
+    with pytest.raises(AttributeError, match="module 'fastformers' has no attribute 'Scored'"):
+        _ = fastformers.Scored
