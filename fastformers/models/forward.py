@@ -1,6 +1,9 @@
-"""The quality gate: how good a model is, and how far it still agrees with its teacher.
+"""Run a PyTorch model on tokenized rows, on the fastest device and in the fastest precision here.
 
-any stage -> [forward] -> quality and agreement -> bundle
+    model + rows -> [forward] -> logits
+
+Rows of one length share a batch, so nothing is padded. This module knows nothing of labels,
+training or bundles.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +21,6 @@ from fastformers.models.loading import task_of
 
 # Called with what is being done, how much of it is done, and how much there is.
 OnProgress = Callable[[str, int, int], None]
-
 
 _TEACHER_BATCH_TOKENS = 4096
 
