@@ -123,6 +123,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def parse_refresh(arguments: Sequence[str]) -> argparse.Namespace:
+    """Arguments of `fastformers cost refresh`."""
+    parser = argparse.ArgumentParser(
+        prog="fastformers cost refresh",
+        description="Read today's prices of a region from a cloud's own price list.",
+    )
+    parser.add_argument("--cloud", choices=tuple(SOURCE_OF_CLOUD), required=True)
+    parser.add_argument("--region", required=True, help="by the cloud's own name")
+    parser.add_argument("--output", type=Path, required=True, help="CSV to write, for --prices")
+    parser.add_argument("--prices", type=Path, help="types to look up (those shipped with us)")
+    parser.add_argument("--endpoint", help="where the price list is served, if by a mirror")
+    return parser.parse_args(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `fastformers cost` or `fastformers cost refresh`."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -256,16 +270,7 @@ def _plan_settings(options: argparse.Namespace) -> PlanSettings | None:
 
 def _refresh(arguments: Sequence[str]) -> int:
     """Run `fastformers cost refresh`."""
-    parser = argparse.ArgumentParser(
-        prog="fastformers cost refresh",
-        description="Read today's prices of a region from a cloud's own price list.",
-    )
-    parser.add_argument("--cloud", choices=tuple(SOURCE_OF_CLOUD), required=True)
-    parser.add_argument("--region", required=True, help="by the cloud's own name")
-    parser.add_argument("--output", type=Path, required=True, help="CSV to write, for --prices")
-    parser.add_argument("--prices", type=Path, help="types to look up (those shipped with us)")
-    parser.add_argument("--endpoint", help="where the price list is served, if by a mirror")
-    options = parser.parse_args(arguments)
+    options = parse_refresh(arguments)
 
     def job() -> dict[str, Any]:
         known = load_prices(options.prices)
