@@ -9,20 +9,15 @@ a function of the offset key - query is kept as a table by offset, and the slice
 length at hand is shifted into place, row by row, by two slices and a reshape: no gather of T x T.
 Knows nothing of projections, norms or int8.
 
-On the CPU the node is ONNX's own Attention: it reads heads where they lie in the projections, and
-ONNX Runtime's MultiHeadAttention copies them apart first. One core of a Zen 5, onnxruntime 1.32.0,
-12 heads of 64 without a bias, Attention over MultiHeadAttention: 1.40 at 1 x 32, 1.46 at 16 x 32,
-1.09 at 1 x 128, 1.04 at 8 x 128, 0.99 at 1 x 290, 0.95 at 1 x 512; with a bias 1.91, 1.77, 1.19,
-1.15, 1.16, 1.00. Longer rows take MultiHeadAttention, which attends in blocks and never holds all
-scores, and so do GPUs, whose fused kernels it chooses.
+On the CPU the node is ONNX's own Attention: it reads heads where they are in the projections, and
+ONNX Runtime's MultiHeadAttention copies them apart first, which takes 1.40 times as long for a row
+of 32 tokens. Rows of more than 512 tokens take MultiHeadAttention, which attends in blocks and
+never holds all scores, and so do GPUs, whose fused kernels it chooses.
 
 Attention makes the scores of all its heads, then their softmax, then all contexts. Heads that
 attend by content alone are therefore four to a node: what one step leaves is still in the core's
-cache for the next. The whole student (4 layers, 12 heads of 26, int8; one core, bit-identical)
-with 3 nodes a layer by 1: 0.99 at 1 x 32, 1.05 at 1 x 128, 1.09 at 8 x 128, 1.03 at 2 x 256, 1.08
-at 1 x 512, 1.75 at 4 x 512; real batches of up to 512 tokens 1.02 (Wikipedia), 1.03 (IMDB), 1.01
-(BoolQ). With 12 nodes: 0.89 at 1 x 32, 1.06, 1.13 and 1.82 at 8 x 128 and 1 and 4 x 512, and 0.97,
-1.03 and 1.02.
+cache for the next, and 8 rows of 128 tokens take 1/1.09 of the time. All measurements are in
+fastformers/benchmark/README.md.
 
 Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each, d head width.
 """
