@@ -6,11 +6,14 @@ is loaded at once. Each runs in a fresh process, for this one has loaded everyth
 
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 import fastformers
 
+PACKAGES = ("fastformers", "cluster", "jobs")
 RUNTIMES = ("ray", "torch", "onnxruntime", "openvino")
 OFFLINE = ("torch", "transformers", "onnx")
 
@@ -93,3 +96,13 @@ def test_every_public_name_loads():
 def test_a_name_that_is_not_public_is_refused():
     with pytest.raises(AttributeError, match="module 'fastformers' has no attribute 'Scored'"):
         _ = fastformers.Scored
+
+
+def test_a_folder_and_a_file_can_be_read_in_one_go():
+    root = Path(fastformers.__file__).parent.parent
+    modules = [path for package in PACKAGES for path in (root / package).rglob("*.py")]
+    folders = Counter(path.parent for path in modules if path.name != "__init__.py")
+    assert len(modules) > 100
+    assert {str(folder): count for folder, count in folders.items() if count > 12} == {}
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
