@@ -24,10 +24,12 @@ def format_duration(seconds: float) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is 1: 1,234 rows."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def format_time(seconds: float) -> str:
+    """Date and minute in UTC of a moment, given in seconds since 1970."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
 
 

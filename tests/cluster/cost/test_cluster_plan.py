@@ -12,7 +12,6 @@ from cluster.cost.cluster_plan import (
     predict_cluster,
 )
 from cluster.cost.simulation import Noise, simulate_run
-from cluster.formatting import format_duration
 from fastformers.errors import InputError
 
 
@@ -191,8 +190,3 @@ def test_a_simulation_is_the_same_each_time():
     assert simulate_run(make_offer(), 5, wish, seed=4) == simulate_run(
         make_offer(), 5, wish, seed=4
     )
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (720, "12 min"), (11_520, "3.2 h")])
-def test_durations_are_short(seconds, text):
-    assert format_duration(seconds) == text
