@@ -3,13 +3,30 @@ import pytest
 from cluster.formatting import (
     format_count,
     format_duration,
+    format_seconds,
     format_time,
+    format_usd,
 )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (720, "12 min"), (11_520, "3.2 h")])
 def test_durations_are_short(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [(0, "0 USD"), (1234.5, "1,234.50 USD"), (9.876, "9.876 USD"), (0.00071234, "0.0007123 USD")],
+)
+def test_amounts(usd, text):
+    assert format_usd(usd) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59, "59.0 s"), (61, "1 min 1 s"), (7384, "2 h 3 min")]
+)
+def test_lengths_of_time(seconds, text):
+    assert format_seconds(seconds) == text
 
 
 def test_counts_have_their_plural():

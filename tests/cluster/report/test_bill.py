@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.formatting import format_usd
 from cluster.report.bill import (
     HEADINGS,
     RunTimes,
@@ -156,11 +155,3 @@ def test_the_prediction_is_held_against_what_was_measured():
     assert uneven.error == pytest.approx(0.0)
     assert uneven.shard_error == pytest.approx(0.5)
     assert compare_prediction([], []) is None
-
-
-@pytest.mark.parametrize(
-    ("usd", "text"),
-    [(0, "0 USD"), (1234.5, "1,234.50 USD"), (9.876, "9.876 USD"), (0.00071234, "0.0007123 USD")],
-)
-def test_amounts(usd, text):
-    assert format_usd(usd) == text

@@ -13,7 +13,6 @@ from cluster.report.run_report import RunReport
 pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
 pytest.importorskip("jinja2", reason="the page needs the extra `report`")
 
-from cluster.formatting import format_seconds
 from cluster.report.page import can_draw, render_page, render_search_page
 from cluster.report.plots import FrontierPoint
 
@@ -190,13 +189,6 @@ def test_the_frontier_tells_best_from_beaten():
         "pruned int8": "loses too much",
         "dynamic int8": "beaten",
     }
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (59, "59.0 s"), (61, "1 min 1 s"), (7384, "2 h 3 min")]
-)
-def test_lengths_of_time(seconds, text):
-    assert format_seconds(seconds) == text
 
 
 @pytest.fixture(scope="module")
