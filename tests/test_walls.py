@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastformers
+from jobs.cli import COMMANDS
 
 PACKAGES = ("fastformers", "cluster", "jobs")
 RUNTIMES = ("ray", "torch", "onnxruntime", "openvino")
@@ -43,12 +44,16 @@ def test_the_probe_sees_what_is_loaded():
 
 
 @pytest.mark.parametrize(
-    "command", ["", "cost", "cost refresh", "report", "ablate", "finetune", "compress"]
+    "command", ["", "cost refresh", *(name for name in COMMANDS if name != "bench")]
 )
 def test_help_waits_for_no_runtime(command):
     loaded = loaded_by(show_help(*command.split()))
     assert "argparse" in loaded
     assert loaded & {*RUNTIMES, *OFFLINE} == set()
+
+
+def test_help_of_the_benchmark_waits_for_neither_ray_nor_torch():
+    assert loaded_by(show_help("bench")) & {*OFFLINE, "ray"} == set()
 
 
 def test_the_list_of_commands_loads_none_of_them():
