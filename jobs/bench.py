@@ -31,7 +31,7 @@ from cluster.settings import CorpusSettings
 from fastformers.benchmark.comparison import our_name, profile_engines
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.cpu import read_cpu_model
-from jobs.benchmarks.arguments import check, chosen_baselines, parse
+from jobs.benchmarks.arguments import check, chosen_baselines, parse_bench
 from jobs.benchmarks.bench_report import BenchReport, load_report
 from jobs.benchmarks.engines import describe_engines, describe_operators, measure_engines
 from jobs.benchmarks.job_baselines import BaselineJob, write_different_texts
@@ -47,9 +47,14 @@ from jobs.console.output import console, run
 _PACKAGES = ("fastformers", "onnxruntime", "ray")
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers bench`."""
+    return parse_bench(arguments, __doc__)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `fastformers bench`."""
-    options = parse(arguments, __doc__)
+    options = parse(arguments)
 
     def job() -> Mapping[str, Any]:
         check(options)

@@ -19,7 +19,7 @@ from jobs.console.flags import split_names
 PARTS = ("engines", "operators", "job", "peers")
 
 
-def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
+def parse_bench(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
     """Arguments of `fastformers bench`.
 
     Args:
