@@ -5,7 +5,7 @@ from fastformers.inference.tasks import MULTIPLE_CHOICE, REGRESSION
 
 pytest.importorskip("torch")
 
-from fastformers.compression.quality import Quality, measure_quality, quality_drop  # noqa: E402
+from fastformers.compression.quality import Quality, measure_quality, quality_drop
 
 
 def one_hot(*classes):
