@@ -1,11 +1,16 @@
-"""Numbers as people read them: dollars, durations, counts. Knows nothing else."""
+"""Numbers as people read them: dollars, durations, counts, dates.
+
+    numbers -> [formatting] -> text of tables, pages and progress lines
+
+This module knows nothing of what the numbers mean.
+"""
 
 import math
 from datetime import UTC, datetime
 
 
 def format_usd(usd: float) -> str:
-    """USD to four digits, and cents at most."""
+    """USD with four significant digits, and to the cent from 10 USD on."""
     if usd == 0:
         return "0 USD"
     if abs(usd) >= 10:
@@ -15,7 +20,7 @@ def format_usd(usd: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """For people: 45 s, 12 min, 3.2 h."""
+    """A duration in one unit: 45 s, 12 min, 3.2 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -34,7 +39,7 @@ def format_time(seconds: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A length of time in the two largest units that it has."""
+    """A duration in its two largest units: 9.5 s, 3 min 5 s, 2 h 10 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

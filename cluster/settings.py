@@ -1,8 +1,9 @@
 """What a user may set for a run, checked as it is set.
 
-    command line -> [settings] -> plan -> run
+    command line -> [settings] -> job, cost -> run
 
-What is read decides predictions and is part of a run's identity; who does the work is not.
+What is read decides the predictions and is part of a run's identity; who does the work is not. This
+module knows nothing of files, models or Ray.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from fastformers.options import check_at_least, check_option, option
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSettings:
-    """What of a corpus is read, and how it is cut."""
+    """Which part of a corpus is read, and how it is cut into shards."""
 
     text_column: str = field(default="text", metadata=option("column with the text"))
     text_pair_column: str | None = field(
@@ -45,9 +46,9 @@ class ActorSettings:
     """Who does the work; none of this changes a prediction.
 
     Attributes:
-        cores_per_actor: Physical cores of each; None to measure which split scores fastest, which
-            preparing has no use for. Its flag is made by hand, because not every command can
-            measure.
+        cores_per_actor: Physical cores of each actor; None to measure which split scores fastest,
+            which a run that only prepares refuses. Its flag is made by hand, because not every
+            command can measure.
     """
 
     num_actors: int | None = field(

@@ -4,7 +4,7 @@
 
 A file gets its final name only when it is complete: on a disk by writing under a temporary name
 and renaming, in a bucket because an object appears when its upload ends. `pyarrow.fs` does the
-rest.
+rest. This module knows nothing of what the files hold.
 """
 
 import errno
@@ -47,7 +47,7 @@ class Directory:
         return sorted(f.base_name for f in found if f.type == pyarrow.fs.FileType.File)
 
     def is_empty(self) -> bool:
-        """Whether nothing is in it but what a killed writer left."""
+        """Whether it holds nothing but temporary files of killed writers."""
         selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
         with storage_errors(self.path):
             found = self.filesystem.get_file_info(selector)
@@ -77,7 +77,11 @@ class Directory:
         return self.filesystem.open_input_file(f"{self.path}/{name}")
 
     def read_json(self, name: str) -> Any:
-        """Parse a JSON file, or None if it does not exist."""
+        """Parse a JSON file; None if it does not exist.
+
+        Raises:
+            InputError: It is not JSON.
+        """
         try:
             with self.filesystem.open_input_stream(f"{self.path}/{name}") as file:
                 return json.loads(file.read())

@@ -3,7 +3,7 @@
     slices -> [csv_files] -> rows, good and bad, in corpus order -> shards
 
 CSV has no types, so kept columns are strings; a quoted field may hold line breaks, so a CSV file is
-read in order.
+read in order. This module knows nothing of tokens or shards.
 """
 
 import csv
@@ -26,7 +26,7 @@ from cluster.corpus.text_lines import (
     unreadable_reason,
 )
 
-# How many records in a row have as many fields as the header, to believe that one begins there.
+# Number of consecutive records with as many fields as the header that prove that one begins there.
 _CONVINCING_RECORDS = 5
 csv.field_size_limit(2**31 - 1)  # the csv module's own limit of a field is 128 KiB
 
@@ -142,8 +142,8 @@ class CsvReader:
     def _find_record(self, path: str, position: int, size_bytes: int) -> int:
         """Byte at or after `position` where a record seems to begin.
 
-        That is after the first line break behind which some records in a row have as many fields
-        as the header. A quoted field that holds such lines itself can deceive it.
+        That is after the first line break that is followed by several records with as many fields
+        as the header. A quoted field that holds such lines itself is mistaken for records.
         """
         names, header_end = self._header_of(path)
         num_fields = len(names)
@@ -180,7 +180,7 @@ class _Lines:
 
 
 def _read_records(lines: _Lines) -> Iterator[list[str] | str]:
-    """Fields of each record, or why it has none; blank lines are no records."""
+    """Fields of each record, or the reason why it has none; blank lines are not records."""
     reader = csv.reader(lines)
     while True:
         try:

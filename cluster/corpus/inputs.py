@@ -2,7 +2,7 @@
 
     command line -> [inputs] -> bundle, corpus -> job, cost
 
-Knows nothing of Ray, shards or prices.
+This module knows nothing of Ray, shards or prices.
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ from fastformers.inference.bundle import Bundle, open_bundle
 
 
 def open_both(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
-    """A bundle and a corpus that fit together.
+    """Open a bundle and a corpus that fit together.
 
     Raises:
         BundleError: The bundle cannot be used.
-        InputError: The corpus cannot be read, or has not what the bundle scores.
+        InputError: The corpus cannot be read, or does not hold what the bundle scores.
     """
     bundle = open_bundle(bundle_path)
     check_kept(bundle, settings)
@@ -40,7 +40,7 @@ def check_kept(bundle: Bundle, settings: CorpusSettings) -> None:
     """Refuse to keep a column that has the name of a prediction.
 
     Raises:
-        InputError: A kept column has it.
+        InputError: A kept column has such a name.
     """
     for name in (*bundle.task.column_names, "error"):
         if name in settings.keep_columns:

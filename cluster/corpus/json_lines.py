@@ -2,7 +2,8 @@
 
     slices -> [json_lines] -> rows, good and bad, in corpus order -> shards
 
-The kept columns of a file take the types of its first megabyte.
+The kept columns of a file take the types of the values in its first MiB. This module knows nothing
+of tokens or shards.
 """
 
 import contextlib
@@ -141,7 +142,7 @@ class JsonLinesReader:
 
 
 def _parse_json(line: bytes) -> dict[str, Any] | str:
-    """The object on a line, or why there is none."""
+    """The object on a line, or the reason why there is none."""
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -152,7 +153,7 @@ def _parse_json(line: bytes) -> dict[str, Any] | str:
 
 
 def _infer_type(path: str, name: str, values: Sequence[Any]) -> pa.DataType:
-    """Type of a kept column, from all the values that are anything at all."""
+    """Type of a kept column, from the values that Arrow can hold."""
     valid = []
     for value in values:
         with contextlib.suppress(*UNFIT):
@@ -162,4 +163,4 @@ def _infer_type(path: str, name: str, values: Sequence[Any]) -> pa.DataType:
         kind = pa.array(valid).type
     except UNFIT as error:
         raise InputError(f"{path}: --keep-columns: mixed types in {name!r}: {error}") from error
-    return pa.string() if kind == pa.null() else kind  # nothing but nulls: text is the likeliest
+    return pa.string() if kind == pa.null() else kind  # nothing but nulls: most likely text

@@ -3,7 +3,8 @@
     slices -> [parquet] -> rows, good and bad, in corpus order -> shards
 
 The footer says how many rows each group has, so pieces are groups and samples are counted in rows.
-Columns have types, but a file may hold bytes in a text column that are no UTF-8.
+Columns have types, but a text column may hold bytes that are not UTF-8. This module knows nothing
+of tokens or shards.
 """
 
 import itertools

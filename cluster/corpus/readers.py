@@ -20,7 +20,7 @@ from fastformers.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class FilePart:
-    """A part of a file as planned: see `slices.Piece`."""
+    """A planned part of a file, with its size; it becomes a `slices.Piece`."""
 
     start: int
     stop: int | None
@@ -35,7 +35,7 @@ class Rows:
 
     Attributes:
         texts: The one or two text columns, each N long; "" where the row is bad.
-        errors: Why a row is bad, by its position.
+        errors: Reason why a row is bad, by its position.
         kept: The columns that pass through, N rows.
         rest_start: Byte where the next rows of this piece begin, or None if all were read.
     """
@@ -50,7 +50,7 @@ class FileReader(Protocol):
     """Reads files of one format; a frozen dataclass, so it travels to actors.
 
     Attributes:
-        expansion: Bytes of text in a byte of file, roughly.
+        expansion: Rough number of bytes of text per byte of a file.
         sampled_in_rows: Whether the spans of a sample are counted in rows, because a file says how
             many it has; else they are counted in bytes.
     """

@@ -1,11 +1,11 @@
-"""A corpus is files in name order; this finds them and cuts them into slices to read.
+"""Find the files of a corpus, in name order, and cut them into slices to read.
 
     corpus -> [slices] -> slices -> rows -> shards
 
 A slice is what one actor reads and tokenizes at a time, a few megabytes: some row groups of Parquet
-files, or a byte range of a JSON lines or CSV file. Slices follow each other in corpus order, so
-rows keep their place without a global numbering. The reader
-of their format reads them (`readers.py`).
+files or a byte range of a JSON lines file; a CSV file is not cut, but read in chunks. Slices follow
+each other in corpus order, so rows keep their place without a global numbering. The reader of their
+format reads them (`readers.py`). This module knows nothing of tokens, shards or prices.
 """
 
 import fnmatch
@@ -23,8 +23,8 @@ from cluster.corpus.readers import FileReader
 from cluster.storage import resolve
 from fastformers.errors import InputError
 
-# Of text. Small slices keep few actors waiting for the first shards, large ones open fewer files; a
-# slice becomes about three shards (`layout.SHARDS_PER_CORPUS`).
+# Bytes of text. Small slices keep few actors waiting for the first shards, large ones open fewer
+# files; a slice becomes about three shards (`layout.SHARDS_PER_CORPUS`).
 MIN_SLICE_BYTES, MAX_SLICE_BYTES, SLICES_PER_CORPUS = 2**20, 16 * 2**20, 64
 # Every format, by the end of a file's name; a new one is a module and a line here.
 FORMATS: dict[str, type[FileReader]] = {
@@ -39,7 +39,7 @@ _COMPRESSIONS = (".gz", ".bz2", ".zst")
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A file of the corpus and what tells whether it has changed."""
+    """A file of the corpus, with the size and time that tell whether it has changed."""
 
     path: str
     size_bytes: int
@@ -69,7 +69,7 @@ class Slice:
 
     Attributes:
         index: Place among the slices of the corpus.
-        pieces: In corpus order.
+        pieces: Pieces in corpus order.
         first_shard: Number of the first shard cut from it; above 0 for the rest of a CSV file
             whose beginning was already read.
     """
@@ -84,9 +84,9 @@ class Corpus:
     """Files of one format on one filesystem, and how to read them.
 
     Attributes:
-        files: In name order.
+        files: Files in name order.
         skipped: Unreadable files that the user allowed to leave out, with the reason.
-        reader: Reads pieces of them.
+        reader: Reader of their format.
     """
 
     files: tuple[SourceFile, ...]
@@ -95,18 +95,18 @@ class Corpus:
 
     @property
     def text_bytes(self) -> int:
-        """Rough size of the text, from the sizes of the files; sizes the slices and shards."""
+        """Rough size of the text, from the sizes of the files; only sizes slices and shards."""
         return sum(file.size_bytes for file in self.files) * self.reader.expansion
 
     @property
     def slice_bytes(self) -> int:
-        """Size of a slice, from the size of the corpus: never from who scores it."""
+        """Bytes of a slice; depends on the size of the corpus, never on who scores it."""
         share = self.text_bytes // SLICES_PER_CORPUS
         return min(max(share, MIN_SLICE_BYTES), MAX_SLICE_BYTES)
 
     @property
     def digest(self) -> str:
-        """Changes when a file is added, removed, renamed or modified."""
+        """Hash that changes when a file is added, removed, renamed or modified."""
         names = "\n".join(f"{f.path}\0{f.size_bytes}\0{f.mtime_ns}" for f in self.files)
         return hashlib.sha256(names.encode()).hexdigest()
 

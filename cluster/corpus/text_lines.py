@@ -3,7 +3,8 @@
     bytes of a file -> [text_lines] -> json_lines, csv_files -> rows
 
 Text carries no types and may be compressed, cut off or wrong at any place, so nothing in it is
-trusted: a value that does not fit its column makes its row bad. Knows nothing of JSON or CSV.
+trusted: a value that does not fit its column makes its row bad. This module knows nothing of JSON
+or CSV.
 """
 
 import contextlib
@@ -17,11 +18,11 @@ import pyarrow.fs
 from cluster.corpus.readers import FileReader
 from fastformers.errors import InputError
 
-# How much of a file tells the types of its columns, and how much is read ahead at a time.
+# Bytes of a file that tell the types of its columns, and bytes that are read ahead at a time.
 SAMPLE_BYTES = 2**20
 _COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
-_MAX_WHOLE_BYTES = 256 * 2**20  # of a compressed file that is held in memory for a sample
-# What pyarrow raises for a value that does not fit its column.
+_MAX_WHOLE_BYTES = 256 * 2**20  # largest compressed file that is held in memory for a sample
+# Errors that pyarrow raises for a value that does not fit its column.
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
 
 
@@ -54,7 +55,7 @@ def convert_values(values: Sequence[Any], field: pa.Field, errors: dict[int, str
 
 
 def _is_same(stored: Any, given: Any) -> bool:
-    """Whether a value kept its meaning: pyarrow makes 1 of 1.5 in a column of integers."""
+    """Whether a value kept its meaning: pyarrow turns 1.5 into 1 in a column of integers."""
     if isinstance(given, dict) and isinstance(stored, dict):
         return all(_is_same(stored.get(key), value) for key, value in given.items())
     if isinstance(given, list) and isinstance(stored, list):
@@ -63,12 +64,12 @@ def _is_same(stored: Any, given: Any) -> bool:
 
 
 def count_records(rows: Iterator[Any], path: str, *, skip: bool) -> int:
-    """Number of rows that can be read, and one for the place where a damaged file ends.
+    """Number of rows that can be read, plus one for the place where a damaged file ends.
 
     Args:
-        rows: Reads the rows; only their number matters.
-        path: Where they come from, for the message.
-        skip: Count what can be read of a damaged file, instead of refusing it.
+        rows: Iterator that reads the rows; only their number matters.
+        path: File that they come from, for the message.
+        skip: Whether to count what can be read of a damaged file, instead of refusing it.
 
     Raises:
         InputError: The file is damaged and `skip` is False.
@@ -84,10 +85,10 @@ def count_records(rows: Iterator[Any], path: str, *, skip: bool) -> int:
 
 
 def unreadable_reason(path: str, error: OSError, *, skip: bool) -> str:
-    """Reason of the row from which on a file cannot be read, for example because it was cut off.
+    """Reason for the row from which on a file cannot be read, for example because it was cut off.
 
     Raises:
-        InputError: `skip` is False: the user did not ask for what can be read.
+        InputError: `skip` is False: the user did not ask to read damaged files in part.
     """
     if skip:
         return f"the file cannot be read from here on: {error}"

@@ -2,7 +2,8 @@
 
     corpus + bundle + prices -> sample -> workload -> [bundle_cost] -> costs, offers -> plan
 
-This is what `fastformers cost` calls, once for each bundle. Nothing is scored, written or rented.
+This is what `fastformers cost` calls, once for each bundle. Nothing is scored, written or rented,
+and this module knows nothing of Ray.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,11 +32,11 @@ class CostSettings:
 
     Attributes:
         sample: Share of the rows to tokenize (at most 1), or their number; None for a default.
-        seed: Of the sample.
-        rows: Rows to cost, like those of the corpus; None for those it has.
+        seed: Seed of the random choice of sampled rows.
+        rows: Number of rows to cost, like those of the corpus; None for the number it has.
         market: How machines are bought.
-        discount_percent: Off on-demand prices.
-        today: What tells whether a price is stale.
+        discount_percent: Discount off on-demand prices, in percent.
+        today: Date that tells whether a price is stale.
     """
 
     today: date
@@ -57,9 +58,9 @@ class BundleCost:
 
     Attributes:
         bundle: The bundle.
-        workload: Of the corpus, by the first profile.
+        workload: Workload of the corpus, by the first profile.
         instances: Costs by type, cheapest first.
-        profiles: What they were scaled from, the most trusted first.
+        profiles: Profiles that the costs were scaled from, the most trusted first.
     """
 
     bundle: Bundle
@@ -92,15 +93,16 @@ def estimate_cost(
     """Cost a sampled corpus on every type of a price table.
 
     Args:
-        bundle: What scores.
-        sample: Of the corpus, by the bundle's tokenizer.
-        profiles: Of machines; those of other bundles are passed over, and what the bundle says
-            itself comes last.
-        prices: The table.
+        bundle: Bundle that scores.
+        sample: Sample of the corpus, by the bundle's tokenizer.
+        profiles: Profiles of machines; those of other bundles are ignored, and the bundle's own
+            comes last.
+        prices: Price table, by type.
         settings: How machines are bought.
 
     Raises:
         InputError: The sample has nothing to score.
+        BundleError: The bundle does not say how much arithmetic it does.
     """
     own = [profile for profile in profiles if profile.bundle_digest == bundle.digest]
     trusted = [*own, profile_of_bundle(bundle)]
@@ -126,7 +128,7 @@ def estimate_cost(
 
 
 def plan_offers(cost: BundleCost, settings: CostSettings) -> list[MachineOffer]:
-    """What could be rented: the types that a bundle is known to run on.
+    """Machines that could be rented: those of types that the bundle is known to run on.
 
     A GPU's cost that was scaled from published figures is for comparison: only a profile measured
     on such a machine shows that the bundle runs there. The head of spot machines is on demand.

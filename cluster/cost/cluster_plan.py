@@ -19,7 +19,7 @@ from fastformers.errors import InputError
 # Spread of the time of equal shards on equal cores, as the sigma of a lognormal: what is left after
 # shards were cut to equal predicted cost, neighbors on the host included. Assumed.
 SHARD_SIGMA = 0.2
-# Looked through where no allowed cluster will do, to say which would.
+# Machines tried at most where no allowed cluster will do, to say which would.
 _BEYOND_INSTANCES = 4096
 
 
@@ -29,14 +29,14 @@ class PlanSettings:
 
     Attributes:
         deadline_s: Seconds from asking for machines to the last prediction; None for any.
-        budget_usd: What it may cost; None for any.
-        max_instances: Machines at most.
+        budget_usd: Highest cost; None for any.
+        max_instances: Largest number of machines.
         spot: Whether all machines but the head are spot machines.
-        startup_s: From asking for a machine to its first shard: boot, installation, bundle,
-            Ray. Assumed 180 s: about one for a cloud to boot, two for `pip install`.
-        interruptions_per_hour: How often a spot machine is taken away. Assumed 0.05: Google has
-            seen 5 to 15% of preemptible machines a day taken (0.002 to 0.007 an hour), and AWS
-            lists most types below 20% a month; both are averages, and busy days are worse.
+        startup_s: Seconds from asking for a machine to its first shard: boot, installation, bundle,
+            Ray. Assumed 180 s: about one minute for a cloud to boot, two for `pip install`.
+        interruptions_per_hour: Interruptions of a spot machine per hour. Assumed 0.05: Google has
+            seen 5 to 15% of preemptible machines interrupted per day (0.002 to 0.007 per hour), and
+            AWS lists most types below 20% per month; both are averages, and busy days are worse.
     """
 
     deadline_s: float | None = None
@@ -91,14 +91,14 @@ class ClusterPlan:
     """A cluster and what it is predicted to take.
 
     Attributes:
-        offer: The type.
+        offer: Type of its machines.
         num_instances: Machines, the head among them.
-        wall_s: From asking for machines to the last prediction.
-        tail_s: Of these, the end, when actors wait for the last shards.
-        usd_total: All machines for `wall_s`.
-        interruptions: Spot machines expected to be taken away.
-        interruption_usd, startup_usd, tail_usd: What of `usd_total` goes into lost and repeated
-            work and replacement, the first start, and the tail.
+        wall_s: Seconds from asking for machines to the last prediction.
+        tail_s: Seconds of these at the end, when actors wait for the last shards.
+        usd_total: Price of all machines for `wall_s`.
+        interruptions: Expected number of interruptions of spot machines.
+        interruption_usd, startup_usd, tail_usd: Parts of `usd_total` for lost and repeated work and
+            replacements, for the first start, and for the tail.
     """
 
     offer: MachineOffer
@@ -113,13 +113,13 @@ class ClusterPlan:
 
 
 def plan_cluster(offers: Sequence[MachineOffer], settings: PlanSettings) -> list[ClusterPlan]:
-    """The best cluster of each type that makes it, best first.
+    """The best cluster of each type that keeps the deadline and the budget, best first.
 
-    With a deadline best is cheapest, with fewer machines where that is equal; with a budget alone
-    it is fastest.
+    With a deadline, best means cheapest, and with fewer machines where prices are equal; with a
+    budget alone it means fastest.
 
     Raises:
-        InputError: No allowed cluster makes it; says which would.
+        InputError: No allowed cluster keeps them; the message says which would.
     """
     if not offers:
         raise InputError("no instance type can be planned with: all were left out, or are GPUs")
@@ -142,7 +142,7 @@ def is_allowed(plan: ClusterPlan, settings: PlanSettings) -> bool:
 
 
 def predict_cluster(offer: MachineOffer, num_instances: int, settings: PlanSettings) -> ClusterPlan:
-    """What a cluster takes.
+    """Predict what a cluster takes.
 
     A spot machine does useful work for a share of its time: between two interruptions it loses half
     a shard on each actor and waits once for its replacement to start. The work is then shared by
@@ -191,7 +191,7 @@ def _rank(plan: ClusterPlan, settings: PlanSettings) -> tuple[float, float, int,
 
 
 def _explain(offers: Sequence[MachineOffer], settings: PlanSettings) -> str:
-    """Why nothing will do, and what would: more machines, more money or more time."""
+    """Say why no cluster will do, and what would: more machines, more money or more time."""
     numbers = range(1, settings.max_instances + 1)
     allowed = [plan for offer in offers for plan in _all_plans(offer, settings, numbers)]
     affordable = [
@@ -222,7 +222,7 @@ def _explain(offers: Sequence[MachineOffer], settings: PlanSettings) -> str:
 
 
 def _beyond(offers: Sequence[MachineOffer], settings: PlanSettings) -> list[str]:
-    """The cheapest cluster that makes the deadline if machines and money were no matter."""
+    """The cheapest cluster that keeps the deadline without a limit of machines and money."""
     assert settings.deadline_s is not None
     numbers = [
         *range(1, 257),

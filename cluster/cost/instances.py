@@ -5,7 +5,7 @@
 A type that a profile was measured on takes what was measured. Any other CPU type is scaled from the
 profile with the least error by the rule of `hardware.py`: inference by cores, clock and vector
 extensions, tokenizing and reading by cores and clock alone. A GPU type is scaled from published
-throughput, and its host must tokenize as fast as the GPU scores. Energy is modelled from design
+throughput, and its host must tokenize as fast as the GPU scores. Energy is modeled from design
 power. This module knows nothing of clusters.
 """
 
@@ -30,7 +30,7 @@ from fastformers.inference.bundle import Bundle
 from fastformers.inference.cpu import CPU_GENERATIONS
 
 Basis = Literal["measured", "scaled", "scaled (published)"]
-# Starting Ray and one actor on each core of a machine that runs; the demo's runs of 2026-11.
+# To start Ray and one actor on each core of a running machine; from the demo's runs of 2026-11.
 JOB_START_S = 6.0
 
 
@@ -55,17 +55,17 @@ class Work(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
-    """What a bundle says of its own arithmetic: see `Bundle`."""
+    """Amount of arithmetic of a bundle's graph, as the bundle states it: see `Bundle`."""
 
     multiply_adds_per_token: int
     width: int
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Self:
-        """The size that a bundle says it has.
+        """The size that a bundle states.
 
         Raises:
-            BundleError: It was written before bundles said that.
+            BundleError: It was written before bundles stated that.
         """
         if bundle.multiply_adds_per_token is None or bundle.width is None:
             raise BundleError(
@@ -81,15 +81,15 @@ class InstanceCost:
 
     Attributes:
         price: The type's row of the price table.
-        market_price: What an hour of it costs.
+        market_price: Price of an hour of it.
         basis: Whether its speed was measured on this very type, or how it was scaled.
-        scaled_from: What it was scaled from, for people.
+        scaled_from: Description of what it was measured on or scaled from, for people.
         error_factor: The speed is taken to be right up to this factor; 1 where measured.
         wall_s: Seconds on one machine, with `JOB_START_S`; without starting the machine.
-        usd_total: Of one machine for that time; more machines cost the same and take less.
-        usd_per_million: Of a million rows.
+        usd_total: Price of one machine for that time; more machines cost the same and take less.
+        usd_per_million: Price of a million rows.
         usd_low, usd_high: `usd_total` at the ends of the sample's interval and the error factor.
-        kwh: Energy of the server's share, modelled from design power; no cooling.
+        kwh: Energy of the server's share, modeled from design power; no cooling.
         num_actors: Actors on one machine.
         job_s: `wall_s` without `JOB_START_S`.
     """
@@ -115,7 +115,7 @@ class InstanceCosts:
 
     Attributes:
         costs: Cheapest first.
-        left_out: Why a type is not among them.
+        left_out: Reason why a type is not among them, by its name.
     """
 
     costs: tuple[InstanceCost, ...]
@@ -146,13 +146,13 @@ def estimate_instances(
     """Price a corpus on every type of a table.
 
     Args:
-        works: Each profile of the bundle, and the corpus's work by it.
+        works: Each profile of the bundle, with the work of the corpus by it.
         prices: The table of `load_prices`.
         is_int8: Whether the bundle's matrix products are int8.
         model_size: Arithmetic of the bundle's graph, for GPUs.
         market: How machines are bought.
-        discount_percent: Off the on-demand price.
-        today: What tells whether a price is stale.
+        discount_percent: Discount off on-demand prices, in percent.
+        today: Date that tells whether a price is stale.
     """
     costs: list[InstanceCost] = []
     left_out: dict[str, str] = {}

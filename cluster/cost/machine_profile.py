@@ -1,9 +1,9 @@
-"""What a bundle costs on one machine, in a file that can be carried to another.
+"""Seconds that a bundle takes on one machine, in a file that can be carried to another.
 
-    bundle + machine -> [machine_profile] -> FILE -> estimate, plan
+    bundle + machine -> [machine_profile] -> FILE -> workload, instance costs
 
-A bundle's own cost profile is of one thread, alone on the machine that made it. A machine profile
-is measured with all cores busy at once, as a job keeps them, and adds what a job does besides
+A bundle's own cost profile is that of one thread, alone on the machine that made it. A machine
+profile is measured with all cores busy at once, as in a job, and adds what a job does besides
 inference. It names the bundle by digest and the cloud's type of the machine, and is not part of the
 bundle, which a digest protects. This module knows nothing of prices or corpora.
 """
@@ -32,20 +32,20 @@ from fastformers.inference.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
 
-# Where nothing was measured. 0.9 million tokens a second a core: `tokenizers` on an EPYC Zen 5,
-# 2026-11. Reading and writing add 0.4% to the seconds of inference of a 4 x 312 student on IMDB and
-# 0.6% on Wikipedia, the same machine.
+# Assumed where nothing was measured. 0.9 million tokens per second and core: `tokenizers` on an EPYC
+# Zen 5, 2026-11. Reading and writing add 0.4% to the seconds of inference of a 4 x 312 student on
+# IMDB and 0.6% on Wikipedia, on the same machine.
 DEFAULT_TOKENIZE_S_PER_TOKEN = 1 / 900_000
 DEFAULT_OVERHEAD_SHARE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineProfile:
-    """Cost of a bundle's rows on one machine.
+    """Seconds that a bundle's rows take on one machine.
 
     Attributes:
         bundle_digest: `Bundle.digest` of what was measured.
-        instance_type: The cloud's name of the machine, or None if nobody said.
+        instance_type: The cloud's name of the machine, or None if it was not given.
         num_workers: One-thread workers that ran at once; the machine does that many rows at a time.
         cost: Seconds by length, on one worker.
         tokenize_s_per_token: Seconds to tokenize a token, on one worker.
@@ -65,7 +65,7 @@ class MachineProfile:
 
 
 def profile_of_bundle(bundle: Bundle) -> MachineProfile:
-    """What the bundle itself says, measured on one thread where it was compressed."""
+    """The bundle's own profile, measured on one thread where it was compressed."""
     return MachineProfile(
         bundle_digest=bundle.digest,
         instance_type=None,
@@ -88,8 +88,8 @@ def measure_machine_profile(
     """Time the bundle here, one worker on each core set, all at once.
 
     Args:
-        bundle: What to measure.
-        texts: What to tokenize; some hundreds.
+        bundle: Bundle to measure.
+        texts: Texts to tokenize; some hundreds.
         core_sets: Logical CPUs of each worker.
         instance_type: The cloud's name of this machine.
 
@@ -138,9 +138,9 @@ def fit_to_run(
     """The bundle's profile, corrected to what a finished run on this machine took.
 
     Args:
-        bundle: What ran, with one core for each actor.
-        report: What the run did.
-        path: Where the report is, for messages.
+        bundle: Bundle that ran, with one core for each actor.
+        report: Report of the run.
+        path: Path of the report, for messages.
         instance_type: The cloud's name of this machine.
 
     Raises:
@@ -153,7 +153,7 @@ def fit_to_run(
 
 
 def find_misfit(bundle: Bundle, report: RunReport) -> str | None:
-    """Why a run does not tell how fast a machine is with a bundle; None where it does."""
+    """Reason why a run does not tell how fast a machine is with a bundle; None if it does."""
     scored = min(report.predicted_s, report.tokens, report.phase_s.infer)
     if report.bundle.digest != bundle.digest:
         return "a run of another bundle"
@@ -167,8 +167,8 @@ def find_misfit(bundle: Bundle, report: RunReport) -> str | None:
 def profile_of_run(bundle: Bundle, report: RunReport) -> MachineProfile:
     """The profile that a run without a misfit gives.
 
-    The run's seconds of inference over those that the bundle predicted correct every length alike;
-    its seconds of tokenizing, reading and writing replace what is assumed of others.
+    The run's seconds of inference, over those that the bundle predicted, scale the seconds of every
+    length; its seconds of tokenizing, reading and writing replace the defaults.
     """
     profile, processor = profile_of_bundle(bundle), read_processor()
     phase_s = report.phase_s
@@ -204,7 +204,7 @@ def load_profiles(directory: Path, bundles: Sequence[Bundle]) -> list[MachinePro
 
     Raises:
         InputError: There are none, or one is damaged, of a newer format or of another bundle;
-            names the file.
+            the message names the file.
     """
     paths = sorted(directory.glob("*.json"))
     if not paths:
@@ -225,7 +225,7 @@ def load_profile(path: Path) -> MachineProfile:
     """Read a profile file.
 
     Raises:
-        InputError: It is damaged or of a newer format; names the file.
+        InputError: It is damaged or of a newer format; the message names the file.
     """
     try:
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
     plan -> [ray_cluster_file] -> cluster.yaml -> ray up -> ray submit
 
 The head is one of the planned machines and scores too. All machines are asked for at once and none
-is let go before the job ends, as the plan has it. This module starts nothing and knows no prices.
+is released before the job ends, as planned. This module starts nothing and knows no prices.
 """
 
 import importlib.metadata
@@ -17,7 +17,7 @@ from fastformers.errors import InputError
 from fastformers.inference.cpu import CPU_GENERATIONS
 
 _DISK_GIB = 100
-# What Ray's node provider of each cloud imports on the head.
+# Packages that Ray's node provider of each cloud imports on the head.
 _CLIENTS = {
     "aws": "boto3",
     "azure": "azure-cli-core azure-identity azure-mgmt-compute azure-mgmt-network "
@@ -30,7 +30,7 @@ def build_cluster_file(plan: ClusterPlan, price: InstancePrice, *, spot: bool) -
     """A Ray cluster configuration, as plain values.
 
     Args:
-        plan: How many machines.
+        plan: Plan with the number of machines.
         price: Their type's row of the price table, which says which cloud and where.
         spot: Whether all machines but the head are spot machines.
 
@@ -184,7 +184,7 @@ def _auth(price: InstancePrice) -> dict[str, str]:
 
 
 def _ray_version() -> str:
-    """The version here, which the cluster must have too."""
+    """Version of Ray here, which the cluster must have, too."""
     return importlib.metadata.version("ray")
 
 

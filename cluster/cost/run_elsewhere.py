@@ -26,7 +26,7 @@ NUM_TYPES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class RunWork:
-    """What a run did, as `instances.Work`: it is known, so its intervals are points."""
+    """The work of a run as an `instances.Work`: it is known, so its intervals are points."""
 
     rows: Interval
     scored_tokens: Interval
@@ -52,11 +52,11 @@ def estimate_elsewhere(
     """The report with `other_types`, or with the reason why there are none.
 
     Args:
-        report: Of a run that ended on this machine.
-        bundle: What scored.
+        report: Report of a run that ended on this machine.
+        bundle: Bundle that scored.
         prices: The table of `load_prices`.
-        own_type: The instance type that it ran on, if somebody said so; it is left out.
-        today: Tells whether a price is stale.
+        own_type: Instance type that it ran on, or None if it was not given; it is left out.
+        today: Date that tells whether a price is stale.
     """
     reason = find_misfit(bundle, report)
     if reason is not None:
@@ -89,7 +89,7 @@ def estimate_elsewhere(
 def _profile_of_one_machine(
     report: RunReport, bundle: Bundle, own: InstancePrice | None
 ) -> MachineProfile:
-    """The run's profile, of its own type if the actors filled machines of it."""
+    """The run's profile, with the run's own type if the actors filled machines of that type."""
     profile = profile_of_run(bundle, report)
     num_workers = report.num_actors // report.num_machines
     if own is None or own.gpu_count or num_workers not in (own.physical_cores, own.vcpus):

@@ -1,10 +1,10 @@
 """Sample a corpus: windows as long as a shard, from all over it, and rows at random from each.
 
-    corpus -> [sampling] -> lengths and repeats of some rows -> estimate
+    corpus -> [sampling] -> lengths and repeats of some rows -> workload
 
 Scoring finds equal texts within a shard, so the share of repeats only shows in stretches as long as
 a shard. Reading such a stretch is cheap and tokenizing it is not: a window is read whole and its
-texts compared, but only some of its rows are tokenized. Windows are drawn one from each of equal
+texts compared, but only some of its rows are tokenized. One window is drawn from each of equal
 strata of the corpus, with a fixed seed. Their size is in rows where a file says how many it has,
 and in bytes elsewhere, where the number of rows is itself estimated
 (`FileReader.sampled_in_rows`); this module knows no file format. Texts that differ but have equal
@@ -28,7 +28,7 @@ from fastformers.inference.tokenizer import Tokenizer
 
 NUM_WINDOWS = 32
 MIN_SAMPLE_ROWS = 100
-# A hundredth of the corpus, but no fewer than keep the interval narrow and no more than take a
+# A hundredth of the corpus, but no fewer rows than keep the interval narrow, and no more than take a
 # minute to tokenize.
 DEFAULT_SHARE, DEFAULT_MIN_ROWS, DEFAULT_MAX_ROWS = 0.01, 5_000, 50_000
 _PILOT_BYTES = 2**20
@@ -36,10 +36,10 @@ _PILOT_BYTES = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What was seen of a stretch of the corpus.
+    """A stretch of the corpus, as sampled.
 
     Attributes:
-        size: Its rows or bytes, in the unit of the sample.
+        size: Size of the window in rows or bytes, the unit of the sample.
         num_rows: Rows in it, N.
         num_bad: Of these, rows without a usable text.
         num_unique: Different usable texts in it.
@@ -60,9 +60,9 @@ class CorpusSample:
     """Windows of a corpus.
 
     Attributes:
-        windows: In corpus order.
-        total_size: Of the corpus, in the unit of `Window.size`.
-        num_windows: Windows that the whole corpus would have.
+        windows: Windows in corpus order.
+        total_size: Size of the corpus, in the unit of `Window.size`.
+        num_windows: Number of windows that the whole corpus would have.
         is_rows: Whether sizes are rows, so that the number of rows is known.
         text_bytes: Rough bytes of text, from the sizes of the files.
         max_length: Tokens a row is truncated to.
@@ -77,7 +77,7 @@ class CorpusSample:
 
     @property
     def num_rows(self) -> int:
-        """Rows tokenized."""
+        """Number of rows that were tokenized."""
         return sum(len(window.lengths_S) for window in self.windows)
 
 
@@ -102,13 +102,13 @@ def sample_corpus(
     """Sample a corpus.
 
     Args:
-        corpus: Where from.
-        tokenizer: Makes lengths.
-        max_length: Tokens the tokenizer truncates to.
+        corpus: Corpus to sample.
+        tokenizer: Tokenizer that gives the lengths.
+        max_length: Tokens that the tokenizer truncates to.
         num_shards: About how many shards the corpus would be cut into.
         size: Share of the rows to tokenize (at most 1), or their number; None for a default that
-            is right for most.
-        seed: Of the choice.
+            suits most corpora.
+        seed: Seed of the random choice of windows and rows.
 
     Raises:
         InputError: The corpus or the sample is too small, or a file cannot be read.
@@ -172,7 +172,7 @@ def _plan_spans(
 
 
 def _draw(num_spans: int, num_read: int, rng: np.random.Generator) -> list[int]:
-    """One span from each of as many equal strata."""
+    """Draw one span from each of `num_read` equal strata."""
     edges = np.linspace(0, num_spans, num_read + 1).astype(np.int64)
     return [int(rng.integers(start, stop)) for start, stop in itertools.pairwise(edges.tolist())]
 

@@ -1,4 +1,4 @@
-"""Play a plan through, shard by shard: what the closed formula of a plan is checked against.
+"""Simulate a plan shard by shard, to check the closed formula that predicts it.
 
     plan + seed -> [simulation] -> seconds, USD, interruptions
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cluster.cost.cluster_plan import SHARD_SIGMA, MachineOffer, PlanSettings
 
 _ACTOR_DONE, _MACHINE_LOST, _MACHINE_UP = 0, 1, 2
-_DRAWS = 65_536  # random numbers made at a time
+_DRAWS = 65_536  # random numbers that are drawn at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,11 @@ class Noise:
     """What differs from the plan in a simulated run; all spreads are sigmas of lognormals.
 
     Attributes:
-        shard_sigma: Of the time of a shard.
-        machine_sigma: Of the speed of a machine.
-        startup_sigma: Of the time a machine takes to start.
+        shard_sigma: Spread of the time of a shard.
+        machine_sigma: Spread of the speed of a machine.
+        startup_sigma: Spread of the time that a machine takes to start.
         straggler_share: Share of shards that take much longer.
-        straggler_factor: How much longer.
+        straggler_factor: Factor by which these take longer.
     """
 
     shard_sigma: float = SHARD_SIGMA
@@ -41,14 +41,14 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedRun:
-    """What happened.
+    """Result of a simulated run.
 
     Attributes:
-        wall_s: From asking for machines to the end of the last shard.
-        usd_total: All machines for that time; a lost machine's place is paid for throughout.
-        interruptions: Machines taken away.
+        wall_s: Seconds from asking for machines to the end of the last shard.
+        usd_total: Price of all machines for that time; a lost machine is paid for throughout.
+        interruptions: Number of machines taken away.
         lost_s: Actor-seconds of work that was lost with them.
-        num_shards: Shards that were done.
+        num_shards: Number of shards that were done.
     """
 
     wall_s: float
@@ -73,7 +73,7 @@ def simulate_run(
         num_instances: Machines; the first is the head, which is never taken away.
         settings: Start-up and interruptions.
         noise: What differs from the plan.
-        seed: Of all of it.
+        seed: Seed of all random numbers.
     """
     return _Cluster(offer, num_instances, settings, noise or Noise(), seed).run()
 
@@ -104,7 +104,7 @@ class _Cluster:
         self._interruptions = 0
 
     def run(self) -> SimulatedRun:
-        """Until the last shard is done."""
+        """Simulate until the last shard is done."""
         for machine in range(self._num):
             self._start(machine, 0.0)
         done = 0
@@ -153,7 +153,7 @@ class _Cluster:
         self._wake(now)
 
     def _wake(self, now: float) -> None:
-        """Give what came back to actors that had nothing left to do."""
+        """Give shards that came back to actors that were idle."""
         for machine, idle in self._idle.items():
             while self._queued and idle:
                 self._lease(machine, idle.pop(), now)
@@ -174,7 +174,7 @@ class _Cluster:
         heapq.heappush(self._events, (when, kind, machine, self._life[machine], actor))
 
     def _draw_durations(self) -> list[float]:
-        """Seconds of shards; their mean is the predicted one, stragglers come on top."""
+        """Seconds of shards; their mean is the predicted one, and stragglers add to it."""
         factors = self._factors(self._noise.shard_sigma, _DRAWS)
         slow = self._rng.random(_DRAWS) < self._noise.straggler_share
         factors[slow] *= self._noise.straggler_factor

@@ -1,9 +1,10 @@
-"""Costs and plans for people and for programs.
+"""Show costs and plans to people, as tables, and to programs, as JSON.
 
     instance costs, plans -> [tables] -> tables on stderr, the last line of stdout
 
 Every figure says where it comes from: measured, scaled and from what, a stale or estimated price,
-modelled energy. Money and time are shown rounded; the JSON has them in full.
+modeled energy. Money and time are shown rounded; the JSON has them in full. This module knows
+nothing of how they are computed.
 """
 
 import math
@@ -62,7 +63,7 @@ def describe_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> dict
 
 
 def render_workload(cost: BundleCost) -> Table:
-    """What the corpus holds."""
+    """Table of what the corpus holds."""
     workload, repeats = cost.workload, cost.workload.repeat_share
     table = Table(title=f"Corpus, {cost.bundle.path}", show_header=False, title_justify="left")
     table.add_column(style="bold")
@@ -97,7 +98,7 @@ def render_workload(cost: BundleCost) -> Table:
 
 
 def render_instances(cost: BundleCost, *, top: int) -> Table:
-    """The cheapest types."""
+    """Table of the cheapest types."""
     costs = cost.instances.costs
     shown = costs[:top]
     table = Table(
@@ -106,7 +107,7 @@ def render_instances(cost: BundleCost, *, top: int) -> Table:
         box=None,
         padding=(0, 1, 0, 0),
     )
-    for name in ("type", "USD/h", "USD/M", "USD", "right to", "time", "kWh", "basis"):
+    for name in ("type", "USD/h", "USD/M", "USD", "within", "time", "kWh", "basis"):
         left = name in ("type", "basis")
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for instance in shown:
@@ -124,7 +125,7 @@ def render_instances(cost: BundleCost, *, top: int) -> Table:
 
 
 def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
-    """What to know about the table: what its marks mean and what its figures rest on."""
+    """Lines that explain the table: what its marks mean, and what its figures are based on."""
     shown = cost.instances.costs[:top]
     lines = []
     scaled = [i for i in shown if i.basis == "scaled"]
@@ -132,7 +133,7 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
         origins = ", ".join(dict.fromkeys(i.scaled_from for i in scaled))
         factors = sorted({i.error_factor for i in scaled})
         lines.append(
-            f"scaled: by cores, clock and vector extensions from {origins}; right up to "
+            f"scaled: by cores, clock and vector extensions from {origins}; accurate to "
             f"x/÷ {' - '.join(f'{factor:g}' for factor in {factors[0]: 0, factors[-1]: 0})}"
         )
     if any(i.basis == "scaled (published)" for i in shown):
@@ -147,11 +148,11 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
     if any(i.market_price.is_estimate for i in shown):
         lines.append("~: estimated price, not read from a price list")
     lines.append(
-        "USD/M: per million rows; right to: the sample's 95% interval and the scaling's error"
+        "USD/M: per million rows; within: the sample's 95% interval and the scaling's error"
     )
     lines.append(
         f"time: on one machine that runs already, {JOB_START_S:g} s to start the job included; "
-        "kWh: modelled from design power"
+        "kWh: modeled from design power"
     )
     if cost.instances.left_out:
         reasons = dict.fromkeys(cost.instances.left_out.values())
@@ -160,7 +161,7 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
 
 
 def render_comparison(costs: Sequence[BundleCost]) -> Table:
-    """Bundles side by side: accuracy and what it costs."""
+    """Bundles side by side, with their accuracy and cost."""
     table = Table(title="Bundles", title_justify="left")
     for name in ("bundle", "accuracy", "core-hours", "cheapest type", "USD per million", "cost"):
         table.add_column(name, justify="left" if name in ("bundle", "cheapest type") else "right")
@@ -179,7 +180,7 @@ def render_comparison(costs: Sequence[BundleCost]) -> Table:
 
 
 def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
-    """The best cluster, and the next best types."""
+    """Table of the best cluster, and of those of the next best types."""
     table = Table(title="Plan", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for name in ("cluster", "actors", "time", "USD", "start", "end", "interrupted"):
         table.add_column(name, justify="left" if name == "cluster" else "right", no_wrap=True)
@@ -197,7 +198,7 @@ def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
 
 
 def explain_plans(settings: PlanSettings) -> str:
-    """What the plan assumes."""
+    """Line that says what the plan assumes."""
     spot = (
         f"; {settings.interruptions_per_hour:g} interruptions an hour of each spot machine "
         "(--interruptions-per-hour), the head on demand"
@@ -257,7 +258,7 @@ def _plan_json(plan: ClusterPlan) -> dict[str, Any]:
 
 
 def _short(value: float) -> str:
-    """Three figures, but never an exponent for large values."""
+    """Three significant digits, but never an exponent for large values."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -1,11 +1,12 @@
-"""From a sample of a corpus to rows, tokens and core-seconds of all of it, each with an interval.
+"""Estimate rows, tokens and core-seconds of a corpus from a sample, each with an interval.
 
-    sample + profile -> [workload] -> workload -> instance costs, plan
+    sample + profile -> [workload] -> Workload -> instance costs, plan
 
 The estimator is the ratio estimator of two-stage cluster sampling (Cochran, Sampling Techniques,
 3rd edition, 11.8): windows are drawn from the corpus, rows from windows. Intervals are of 95%, by
-Student's t over the windows; windows were drawn one from each stratum, which can only make them
-narrower than is said here. They hold for the sampling alone, not for the profile or its scaling.
+Student's t over the windows; one window was drawn from each stratum, which can only make them
+narrower than stated here. They hold for the sampling alone, not for the profile or its scaling.
+This module knows nothing of files, prices or instance types.
 
 Shape suffixes: S rows of a window that were tokenized.
 """
@@ -58,7 +59,7 @@ class Workload:
         truncated_share: Share of rows cut at the maximum length.
         histogram: Rows of the corpus by the longest length of their bin, in tokens.
         num_shards: Shards it is cut into, by the bundle's own cost profile.
-        sampled_rows, sampled_windows: What it was estimated from.
+        sampled_rows, sampled_windows: Rows and windows that it was estimated from.
     """
 
     rows: Interval
@@ -116,10 +117,10 @@ def estimate_workload(
     """Estimate the workload of a corpus, or of `rows` rows like those of the corpus.
 
     Args:
-        sample: Of the corpus.
-        profile: What rows cost.
+        sample: Sample of the corpus.
+        profile: Profile of the machine, which gives the seconds of rows.
         shards_by: The bundle's own cost profile, by which a run cuts shards.
-        rows: How many rows; None for those of the corpus.
+        rows: Number of rows; None for the number that the corpus has.
 
     Raises:
         InputError: There are no rows to score.
@@ -184,7 +185,7 @@ def _of_first(
 def expected_batches(
     lengths_M: NDArray[np.int64], *, rows_per_shard: float, max_batch_tokens: int
 ) -> NDArray[np.float64]:
-    """Batches that a row of each length takes, by the chance that others of its length are near.
+    """Expected number of batches per row of each length, which may share them with equal ones.
 
     A row shares its batch with the rows of its length in its shard, and how many these are is
     Poisson distributed, with the share of the length among the other rows of the sample.
@@ -195,7 +196,7 @@ def expected_batches(
         max_batch_tokens: Token budget of a batch.
 
     Returns:
-        Batches a row takes, at the index of its length: 1 if it is always alone.
+        Batches per row, at the index of its length: 1 if such a row is always alone.
     """
     batches_L = np.ones(int(lengths_M.max(initial=0)) + 1)
     lengths, counts = np.unique(lengths_M, return_counts=True)
@@ -217,7 +218,7 @@ def _log_factorials(count: int) -> NDArray[np.float64]:
 
 
 class _Estimator:
-    """Totals over the corpus, from the windows of a sample."""
+    """Estimates totals over the corpus from the windows of a sample."""
 
     def __init__(self, sample: CorpusSample, rows: int | None) -> None:
         self._windows = sample.windows
@@ -230,7 +231,7 @@ class _Estimator:
             else sample.total_size * counts.sum() / sizes.sum()
         )
         self._is_rows = sample.is_rows or rows is not None
-        # Rows like those of the corpus are drawn from what the corpus was drawn from: no end to it.
+        # Rows like those of the corpus come from the same unlimited population as the corpus.
         self._sizes = counts if rows is not None else sizes
         self._total_size = float(rows if rows is not None else sample.total_size)
         self._share_read = 0.0 if rows is not None else len(self._windows) / sample.num_windows
@@ -276,7 +277,7 @@ class _Estimator:
 def student_t(freedom: int) -> float:
     """Two-sided 95% quantile of Student's t, by the expansion of Abramowitz and Stegun 26.7.5.
 
-    Good to 0.1% from 5 degrees of freedom on; 3 are taken where there are fewer.
+    It is accurate to 0.1% from 5 degrees of freedom on; 3 are assumed where there are fewer.
     """
     freedom = max(3, freedom)
     x = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)

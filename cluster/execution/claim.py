@@ -1,9 +1,9 @@
-"""Whose directory is it: make a job's directories, or check that they hold this very job.
+"""Claim the directories of a job: make them, or check that they hold this very job.
 
     job -> [claim] -> directories with a record of what the work is -> run
 
 A directory with other work in it, or with work of another version of fastformers, is refused before
-anything is written.
+anything is written. This module knows nothing of Ray or of how work is done.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from fastformers.errors import ChangedWorkError, InputError
 
 
 def check_claim(job: ScoreJob) -> bool:
-    """Whether the job's directory holds this very job already, else that it is free.
+    """Whether the job's directory holds this very job already; False if it is free.
 
     Raises:
         InputError: The directory holds something else.

@@ -2,8 +2,9 @@
 
     topology -> [core_split] -> cores per worker -> pool
 
-One thread a worker is best for tiny models only; larger ones gain from threads that share a cache.
-Every split of the smallest machine is run for a moment with all its workers at once.
+One thread per worker is best for tiny models only; larger ones gain from threads that share a
+cache. Workers of 1, 2, 4, ... cores are tried, up to the cores of the smallest machine, each split
+for a moment with all its workers at once. This module knows nothing of Ray, shards or prices.
 """
 
 from collections import Counter
@@ -23,13 +24,14 @@ def plan_workers(
     """The pool that a user asked for, after measuring the split if it was left open.
 
     Args:
-        plan_pool: Plans pools on the machines that one is connected to.
-        spec: What the workers do.
-        actors: What was asked for.
-        log: Shows a line for each split that is measured.
+        plan_pool: Function that plans a pool on the connected machines.
+        spec: Description of the work that all workers share.
+        actors: Settings of the user.
+        log: Function that shows a line for each split that is measured.
 
     Raises:
-        InputError: The machines do not have those cores, or there is nothing to measure a split by.
+        InputError: The machines do not have those cores, or a split is left open in a run that only
+            prepares, which has nothing to measure it by.
     """
     cores = actors.cores_per_actor
     if cores is None:
@@ -48,9 +50,9 @@ def measure_split(plan_pool: PlanPool, spec: WorkerSpec, log: Callable[[str], No
     """Cores per worker that give the most tokens per second.
 
     Args:
-        plan_pool: Plans pools on the machines that one is connected to.
-        spec: What the workers do.
-        log: Shows a line for each split.
+        plan_pool: Function that plans a pool on the connected machines.
+        spec: Description of the work that all workers share.
+        log: Function that shows a line for each split.
     """
     rates: dict[int, float] = {}
     smallest = plan_pool(spec, num_actors=None, cores_per_actor=1, oversubscribe=False)
@@ -59,7 +61,7 @@ def measure_split(plan_pool: PlanPool, spec: WorkerSpec, log: Callable[[str], No
     while cores <= largest:
         pool = plan_pool(spec, num_actors=None, cores_per_actor=cores, oversubscribe=False)
         with running(pool):
-            _measure(pool)  # until all workers are warm and run at once
+            _measure(pool)  # warm-up, until all workers run at once
             rates[cores] = _measure(pool)
         log(f"{len(pool.slots)} x {cores} cores: {rates[cores]:,.0f} tokens/s")
         cores *= 2

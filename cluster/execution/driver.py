@@ -1,12 +1,12 @@
-"""The loop of a run: hand out slices and shards, wait, commit, and give back what was lost.
+"""The loop of a run: hand out slices and shards, wait, commit, and requeue what was lost.
 
     slices, shards -> [driver] -> jobs -> pool -> outcomes, receipts -> report
 
 Workers prepare slices while few shards wait, and score the costliest shard otherwise: the first
 shard is scored while the last is still being read. While more waits than there are workers, each
-has a second job in hand, which it reads while it computes the first. The driver holds O(shards),
-moves no rows, and trusts only files: what is on disk when it starts is not done again. It knows
-neither Ray nor the time of day: the pool and the clock are handed in.
+has a second job in hand, which it reads while it computes the first. The driver holds a record for
+each shard, moves no rows, and trusts only files: what is on disk when it starts is not done again.
+It knows neither Ray nor the time of day: the pool and the clock are handed in.
 """
 
 import logging
@@ -43,10 +43,10 @@ _TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR = 300.0, 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands, for whoever shows it.
+    """State of a run, to be shown.
 
     Attributes:
-        receipts: Shards finished since the last call.
+        receipts: Receipts of the shards finished since the last call.
         num_done, num_known: Shards finished in this run; shards known to this run.
         predicted_left_s: Core-seconds of the known shards that are not finished, and of the slices
             that are not cut yet, taken to be like those that are.
@@ -62,18 +62,18 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Driven:
-    """What was done by a pool; where there was nothing to do, only the shards that are known.
+    """What a pool did; where there was nothing to do, only the shards that are known.
 
     Attributes:
         shards: All shards that are known now, those of earlier runs included.
-        receipts: Of the shards scored.
-        slice_receipts: Of the slices cut.
-        attempts: What each worker was given to do, in the order in which it ended.
-        num_retries: Leases that were lost with their worker.
-        slots: Where workers ran at the end.
-        actor_cores: Cores that each worker owned, by its name.
-        self_check: Which workers ran on which cores.
-        num_idle_cores: Cores of the workers' machines that none owned.
+        receipts: Receipts of the shards scored.
+        slice_receipts: Receipts of the slices cut.
+        attempts: Jobs that workers were given, in the order in which they ended.
+        num_retries: Number of leases that were lost with their worker.
+        slots: Slots that were left at the end.
+        actor_cores: Number of cores that each worker owned, by its name.
+        self_check: Lines that say which workers ran on which cores.
+        num_idle_cores: Number of cores of the workers' machines that no worker owned.
         setup_s: Seconds from the run's start until the first job could be handed out.
         work_end_s: Seconds from the run's start until the last job was done.
     """
@@ -96,12 +96,12 @@ class _Task:
     """A job in hand.
 
     Attributes:
-        slot: Who has it.
-        job: What it is.
+        slot: Slot that has it.
+        job: Shard to score or slice to cut.
         allowed_s: Seconds that it may take.
-        started: When its slot had nothing before it any more, or was given it.
-        deadline: When it is overdue; None while the slot computes the job before.
-        is_overdue: Whether its worker was ended for that.
+        started: Clock reading when its turn in the slot came; until then, when it was submitted.
+        deadline: Clock reading after which it is overdue; None until its turn comes.
+        is_overdue: Whether its worker was ended because it was overdue.
     """
 
     slot: Slot
@@ -112,7 +112,7 @@ class _Task:
     is_overdue: bool = False
 
     def begin(self, now: float) -> None:
-        """Its slot has nothing before it any more."""
+        """Start its time, because no other job of its slot is before it any more."""
         self.started = now
         self.deadline = now + self.allowed_s
 
@@ -137,16 +137,17 @@ class Driver:
         """Set up a run.
 
         Args:
-            pool: Who does it; it is running when `run` is called.
-            slices: Still to cut, in corpus order.
-            shards: Already cut.
+            pool: Pool that does the work; it is running when `run` is called.
+            slices: Slices still to cut, in corpus order.
+            shards: Shards already cut.
             scores: Whether shards are to be scored, or only cut.
-            clock: Seconds that never go back.
-            start: What the clock said at the start of the run, which attempts count from.
+            clock: Monotonic clock, in seconds.
+            start: Clock reading at the start of the run, from which the times of attempts count.
             done: Names of shards whose predictions are on disk.
-            timeout_s: Seconds a shard may take; by default 30 times what was predicted.
-            fail_on_bad_row: Stop at the first row that cannot be scored.
-            on_progress: Called about once a second.
+            timeout_s: Seconds that a job may take; None for 300, or 30 times what was predicted of
+                a shard if that is more.
+            fail_on_bad_row: Whether to stop at the first row that cannot be scored.
+            on_progress: Function that is called about once a second.
         """
         self._pool = pool
         self._slices = deque(slices)
@@ -230,12 +231,13 @@ class Driver:
         return task
 
     def _next_job(self, *, ahead: bool = False) -> Lease | Slice | None:
-        """What comes next, or None.
+        """The next job, or None.
 
         Args:
-            ahead: For a slot that has a job: then only if more waits than there are slots, or
-                others might have to wait for what this one hoards; and only if it was never tried,
-                for if the worker dies, both of its jobs are suspected.
+            ahead: Whether it is for a slot that has a job already. Then it is given only if more
+                jobs wait than there are slots, because others might idle while this one holds it;
+                and only if it was never tried, because if the worker dies, both of its jobs are
+                suspected.
         """
         if ahead and len(self._queue) + len(self._slices) <= len(self._pool.slots):
             return None
@@ -248,13 +250,13 @@ class Driver:
         return self._slices.popleft() if can_cut else None
 
     def _is_fresh(self, job: Lease | Slice) -> bool:
-        """Whether no worker has died over it."""
+        """Whether this is the first attempt at it."""
         if isinstance(job, Lease):
             return job.attempt == 1
         return (job.index, job.first_shard) not in self._slice_attempts
 
     def _take(self, outcome: Outcome) -> None:
-        """Learn what became of a job."""
+        """Handle the outcome of a job."""
         task = self._tasks.pop(outcome.ticket)
         waits = (t for t in self._tasks.values() if t.slot == task.slot and t.deadline is None)
         if after_it := next(waits, None):
@@ -332,7 +334,7 @@ class Driver:
         self._fresh.append(receipt)
 
     def _requeue(self, task: _Task, lost: Lost) -> None:
-        """Give back what was lost."""
+        """Put a lost job back in its queue."""
         reason = lost.reason
         if task.is_overdue:
             reason = "it took longer than its time limit (--timeout-s)"

@@ -1,10 +1,10 @@
-"""The engine alone: what a whole job would reach if only the kernel took time.
+"""Measure the engine alone: the rate that a job would reach if only its model took time.
 
     prepared shards + workers -> [engine_alone] -> rows a second
 
 The same workers on the same cores run the same batches as the job did, already tokenized and in
 memory, and nothing else. What the job loses against that is reading, tokenizing, writing,
-scheduling and idle cores.
+scheduling and idle cores. This module knows nothing of Ray or prices.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ def measure_engine_alone(
     """Rows per second of all workers' engines, each on its share of the shards, all at once.
 
     Args:
-        job: A job whose shards are prepared.
-        actors: Who works.
-        connect: Opens the machines.
-        log: Shows a line to the user.
+        job: Job whose shards are prepared.
+        actors: Settings of the workers.
+        connect: Function that connects to the machines.
+        log: Function that shows a line to the user.
     """
     shards = load_shards(job.shards)
     with connect(actors.address) as plan_pool:

@@ -1,8 +1,8 @@
-"""Decide what a run is: which corpus, which bundle, where to, and whether that fits together.
+"""Decide what a run is: which corpus, bundle and output, and whether they fit together.
 
     settings -> [job] -> ScoreJob -> run
 
-A job is a value: nothing of the work is done here, nothing is written, and Ray is not known. The
+A job is a value: this module does none of the work, writes nothing, and knows nothing of Ray. The
 identity of the work is what must not change between two runs of the same command: the files of the
 corpus, the bundle, and every setting that decides a prediction.
 """
@@ -28,18 +28,18 @@ from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installe
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreJob:
-    """What is to be done, decided and not started.
+    """A job that is decided and not started.
 
     Attributes:
-        bundle: What scores.
-        output: Where predictions go; None to prepare only.
-        shards: Where prepared shards are or go.
-        corpus: What to prepare, or None if `shards` is complete.
-        settings: What of the corpus is read, and how it is cut.
+        bundle: Bundle that scores.
+        output: Directory of the output; None to prepare only.
+        shards: Directory where prepared shards are or go.
+        corpus: Corpus to prepare, or None if `shards` is complete.
+        settings: Which part of the corpus is read, and how it is cut.
         max_batch_tokens: Token budget of a batch.
-        fail_on_bad_row: Stop at a row that cannot be scored.
-        engine: What runs the graph.
-        identity: What makes this the same work when it is run again.
+        fail_on_bad_row: Whether to stop at a row that cannot be scored.
+        identity: Values that are equal when the same work is run again.
+        engine: Name of the engine that runs the graph.
     """
 
     bundle: Bundle
@@ -68,7 +68,7 @@ class ScoreJob:
 
     @property
     def predictions(self) -> Directory | None:
-        """Where the predictions of each shard go; None to prepare only."""
+        """Directory of the predictions; None to prepare only."""
         return None if self.output is None else self.output.child("predictions")
 
     def worker_spec(self) -> WorkerSpec:

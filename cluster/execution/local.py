@@ -2,8 +2,9 @@
 
     driver -> jobs -> [local] -> the worker here -> outcomes -> driver
 
-For a corpus that one worker scores soon enough, where Ray is not installed or not wanted. A job
-runs while the driver waits for it, so its time limit cannot end it: what hangs here hangs.
+It serves corpora that one worker scores soon enough, where Ray is not installed or not wanted. A
+job runs while the driver waits for it, so no time limit can end a job that hangs. This module knows
+nothing of Ray.
 """
 
 import platform
@@ -25,7 +26,7 @@ class LocalPool:
         """Plan a worker in this process.
 
         Args:
-            spec: What it does.
+            spec: Description of its work.
             num_threads: Threads that it computes with.
             num_idle_cores: Physical cores of this machine that it leaves idle.
         """
@@ -68,7 +69,7 @@ class LocalPool:
             return [Failed(ticket=ticket, error=error)]
 
     def kill(self, ticket: Ticket) -> None:
-        """Take a job back that has not begun."""
+        """Take back a job that has not begun."""
         self._waiting = deque(entry for entry in self._waiting if entry[0] != ticket)
         self._killed.append(ticket)
 

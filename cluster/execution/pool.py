@@ -1,12 +1,12 @@
-"""What the driver asks of those who do the work: slots that take jobs, and what became of the jobs.
+"""The interface between the driver and its workers: slots that take jobs, and the jobs' outcomes.
 
     driver -> jobs -> [pool] -> slots -> outcomes -> driver
 
 Two pools fulfil this: `ray_pool` has a Ray actor in each slot, `local` one worker in this process.
-A slot is whoever takes jobs and answers for them, so it may as well stand for a whole node whose
-supervisor hands its jobs on. That is why everything here is a plain value: jobs and outcomes can
-travel, several of them in one message; a slot says how many jobs it holds at once; slots may come
-and go; and a pool itself puts another worker in the place of a dead one.
+A slot takes jobs and answers for them, so it may as well stand for a whole node whose supervisor
+passes its jobs on. That is why everything here is a plain value: jobs and outcomes can travel,
+several of them in one message; a slot says how many jobs it holds at once; slots may come and go;
+and a pool replaces dead workers itself. This module knows nothing of Ray, models or prices.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ class Slot:
 
     Attributes:
         name: Host and cores, as shown in reports.
-        host: Which machine it is on; machines of equal name differ here.
+        host: Identifier of its machine; machines of equal name differ here.
         num_cores: Physical cores that it owns.
         max_jobs: Jobs that it holds at once, the one that computes included.
     """
@@ -49,7 +49,7 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class Lost:
-    """Whoever had the job is gone, and nobody knows how far it came."""
+    """The worker that had the job is gone, and how far it got is not known."""
 
     ticket: Ticket
     reason: str
@@ -57,7 +57,7 @@ class Lost:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """The job raised an error; whoever had it lives."""
+    """The job raised an error; its worker is alive."""
 
     ticket: Ticket
     error: Exception
@@ -71,7 +71,7 @@ class Pool(Protocol):
 
     @property
     def slots(self) -> Sequence[Slot]:
-        """Where jobs can be done now; a slot is gone when its machine is."""
+        """Slots that take jobs now; a slot disappears with its machine."""
 
     @property
     def self_check(self) -> Sequence[str]:
@@ -88,7 +88,7 @@ class Pool(Protocol):
         """Give a slot a job, and return at once."""
 
     def wait(self, timeout_s: float) -> list[Outcome]:
-        """What became of jobs, as soon as one has ended.
+        """Outcomes of jobs, as soon as one has ended.
 
         A worker that died is replaced before its jobs are reported as lost.
 
@@ -96,18 +96,18 @@ class Pool(Protocol):
             timeout_s: Seconds after which to return with nothing.
 
         Raises:
-            InputError: Workers die as they start, time and again.
+            InputError: Workers die repeatedly as they start.
         """
 
     def kill(self, ticket: Ticket) -> None:
-        """End whoever has this job; all jobs that it had come back as lost."""
+        """End the worker that has this job; all of its jobs come back as lost."""
 
     def stop(self) -> None:
         """End all workers."""
 
 
 class PlanPool(Protocol):
-    """Plans a pool on the machines that one is connected to, and starts nothing."""
+    """Plans a pool on the connected machines, and starts nothing."""
 
     def __call__(
         self,
@@ -120,17 +120,17 @@ class PlanPool(Protocol):
         """Plan workers and the cores that they own.
 
         Args:
-            spec: What all workers share.
-            num_actors: How many over all machines; by default as many as fit.
-            cores_per_actor: Physical cores of each.
-            oversubscribe: Allow workers to share cores.
+            spec: Description of the work that all workers share.
+            num_actors: Workers over all machines; None for as many as fit.
+            cores_per_actor: Physical cores of each worker.
+            oversubscribe: Whether workers may share cores.
 
         Raises:
             InputError: The machines do not have that many cores, or they are busy.
         """
 
 
-# Opens the machines at an address, or this one, for as long as the block runs.
+# Connects to the machines at an address, or to this one, for as long as the block runs.
 Connect = Callable[[str | None], AbstractContextManager[PlanPool]]
 
 
@@ -145,10 +145,11 @@ def running(pool: Pool) -> Iterator[None]:
 
 
 def measure_at_once(pool: Pool, jobs: Sequence[TimeEngine | MeasureRate]) -> list[float]:
-    """Give one job that measures to each slot of a running pool; what they say, in slot order.
+    """Give each slot of a running pool one measuring job; returns the results in slot order.
 
     Raises:
-        ScoringError: A worker died over it.
+        ScoringError: A worker died over its job, or the job raised an unexpected error.
+        FastformersError: A job raised it.
     """
     slots = list(pool.slots)
     tickets = [pool.submit(slot, job) for slot, job in zip(slots, jobs, strict=True)]
@@ -172,7 +173,11 @@ def raise_failure(failed: Failed, place: str) -> NoReturn:
 
     Args:
         failed: The job's outcome.
-        place: What the job was, such as "shard 000000-00000, attempt 1".
+        place: Name of the job for the message, such as "shard 000000-00000, attempt 1".
+
+    Raises:
+        FastformersError: The job raised it.
+        ScoringError: The job raised any other error; names the place.
     """
     if isinstance(failed.error, FastformersError):
         raise failed.error

@@ -1,10 +1,11 @@
-"""The pool of Ray: one actor for each core set, on whatever nodes the cluster has.
+"""The pool on Ray: one actor for each core set, on all nodes that the cluster has.
 
     topology -> core sets -> [ray_pool] -> actors <- jobs <- driver
 
 Connects to Ray, asks every node what it lets this job use, plans core sets there, and starts an
-actor on each. A dead actor is replaced on the same cores; a node that left takes its slots along.
-This is the only module that knows Ray: its errors leave here as outcomes.
+actor on each. A dead actor is replaced on the same cores; the slots of a node that left disappear.
+This is the only module that knows Ray: its errors leave here as outcomes. It knows nothing of the
+queue, shards or prices.
 """
 
 import logging
@@ -35,10 +36,10 @@ from cluster.execution.topology import (
 from cluster.execution.worker import JOBS_IN_HAND, Job, Worker, WorkerSpec
 from fastformers.errors import InputError
 
-# What Ray's object store must at least have; only receipts pass through it.
+# Size of Ray's object store, near the least that Ray allows; only receipts pass through it.
 _OBJECT_STORE_BYTES = 100 * 2**20
 _MAX_FAILED_STARTS = 3
-# Ray knows a moment late that an actor has ended and its CPUs are free.
+# Ray learns with a delay that an actor has ended and that its CPUs are free.
 _FREE_WITHIN_S, _FREE_POLL_S = 10.0, 0.1
 
 
@@ -56,7 +57,7 @@ class ScoringActor(Worker):
 
 @dataclass
 class _Seat:
-    """A slot with its actor, and how many actors in a row died here as they started."""
+    """A slot with its actor, and how many actors in a row died in it as they started."""
 
     slot: Slot
     core_set: CoreSet
@@ -66,7 +67,7 @@ class _Seat:
 
 @dataclass(frozen=True)
 class _Call:
-    """A job in the hands of an actor; the seat may have another actor by now."""
+    """A job that an actor was given; the seat may have another actor by now."""
 
     ticket: Ticket
     seat: _Seat
@@ -87,9 +88,9 @@ class RayPool:
         """Plan actors.
 
         Args:
-            spec: What the actors do.
-            core_set_of: The cores of each slot's actor; the slot's host is Ray's id of its node.
-            self_check: Which actors run on which cores.
+            spec: Description of the work that all actors share.
+            core_set_of: Cores of each slot's actor; the slot's host is Ray's id of its node.
+            self_check: Lines that say which actors run on which cores.
             num_idle_cores: Physical cores of the actors' nodes that no actor owns.
         """
         self._spec = spec
@@ -101,7 +102,7 @@ class RayPool:
 
     @property
     def slots(self) -> list[Slot]:
-        """Where actors run."""
+        """Slots where actors run."""
         return list(self._seats)
 
     def start(self) -> None:
@@ -117,7 +118,11 @@ class RayPool:
         return ticket
 
     def wait(self, timeout_s: float) -> list[Outcome]:
-        """What became of a job, as soon as one has ended; nothing after `timeout_s`."""
+        """Outcome of a job, as soon as one has ended; an empty list after `timeout_s`.
+
+        Raises:
+            InputError: Actors die repeatedly as they start.
+        """
         ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s)
         return [self._conclude(reference, self._calls.pop(reference)) for reference in ready]
 
@@ -287,7 +292,7 @@ def _discover_hosts() -> list[tuple[str, HostTopology]]:
 
 
 def _check_free(node_id: str, hostname: str, *, num_needed: int) -> None:
-    """Refuse to wait for CPUs that other work on the cluster holds."""
+    """Refuse, instead of waiting for CPUs that other work on the cluster holds."""
     deadline = time.monotonic() + _FREE_WITHIN_S
     while num_needed > (num_free := _num_free_cpus(node_id)):
         if time.monotonic() > deadline:
@@ -299,7 +304,7 @@ def _check_free(node_id: str, hostname: str, *, num_needed: int) -> None:
 
 
 def _num_free_cpus(node_id: str) -> float:
-    """CPUs of a node that nothing in Ray holds, as the cluster's control store knows it."""
+    """CPUs of a node that are free in Ray, according to the cluster's control store."""
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     for node in (*status.active_nodes, *status.idle_nodes):
         if node.node_id == node_id:

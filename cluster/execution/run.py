@@ -1,10 +1,10 @@
 """A whole run: from a job to predictions on disk and what it took.
 
-    job -> directories, what is there already -> pool -> predictions -> RunResult -> report
+    job -> [run] -> pool, driver -> predictions on disk, RunResult -> report
 
 This is what `fastformers prepare` and `fastformers score` call. It refuses to mix the work with
-other work in the same directory, and starts from what is already there. Who works is handed in:
-Ray's actors or this process.
+other work in the same directory, and starts from what is already there. The pool that works is
+handed in, Ray's actors or this process; this module knows nothing of Ray or prices.
 """
 
 import time
@@ -33,21 +33,21 @@ class RunResult:
 
     Attributes:
         shards: All shards of the corpus, in corpus order.
-        receipts: Of the shards scored in this run.
-        resumed: Of the shards that earlier runs had scored.
+        receipts: Receipts of the shards scored in this run.
+        resumed: Receipts of the shards that earlier runs had scored.
         slice_phase_s: Seconds of preparing, by phase.
-        dead_letters: Rows without a prediction.
+        dead_letters: Number of rows without a prediction.
         skipped_files: Unreadable files that were left out, with the reason.
-        self_check: Which actors ran on which cores.
-        num_actors, num_machines: How many there were.
-        num_retries: Leases that were lost with their actor.
-        attempts: What each actor was given to do, in the order in which it ended.
-        actor_cores: Cores that each actor owned.
-        num_idle_cores: Cores of their nodes that none owned.
-        started_at: When it started, in seconds since the epoch.
+        self_check: Lines that say which actors ran on which cores.
+        num_actors, num_machines: Number of actors, and of the machines they ran on.
+        num_retries: Number of leases that were lost with their actor.
+        attempts: Jobs that actors were given, in the order in which they ended.
+        actor_cores: Number of cores that each actor owned, by its name.
+        num_idle_cores: Number of cores of the actors' nodes that no actor owned.
+        started_at: Start of the run, in seconds since the epoch.
         wall_s: Seconds from start to end, starting Ray included.
-        setup_s: Of these, until the first lease could be handed out.
-        work_end_s: Of these, until the last one was done.
+        setup_s: Seconds from the start until the first job could be handed out.
+        work_end_s: Seconds from the start until the last job was done.
     """
 
     shards: list[Shard]
@@ -81,13 +81,13 @@ def run_job(
     """Do a job, starting from what is on disk.
 
     Args:
-        job: What is to be done.
-        actors: Who does the work.
-        connect: Opens the machines: `ray_pool.connect`, or `local.connect_here`. Not called where
-            nothing is left to do.
-        on_progress: Called about once a second.
-        log: Shows a line to the user.
-        clock: Seconds that never go back.
+        job: Job to do.
+        actors: Settings of the workers.
+        connect: Function that connects to the machines: `ray_pool.connect` or `local.connect_here`.
+            It is not called where nothing is left to do.
+        on_progress: Function that is called about once a second.
+        log: Function that shows a line to the user.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         FastformersError: See `fastformers.errors`.
@@ -120,7 +120,7 @@ def run_job(
 
 
 def find_done(job: ScoreJob) -> Found:
-    """What earlier runs of a job left on disk; nothing is changed there."""
+    """Find what earlier runs of a job left on disk; nothing is changed there."""
     resumed = _read_receipts(job.predictions)
     if job.corpus is None:
         return Found(resumed=resumed, shards=load_shards(job.shards), slices=[], num_slices=0)
@@ -174,9 +174,9 @@ def _finish_directories(job: ScoreJob, shards: list[Shard], receipts: list[Recei
     """Write what comes last, and tidy up; returns how many rows have no prediction.
 
     Args:
-        job: What was done.
+        job: Job that was done.
         shards: All shards of the corpus, in corpus order.
-        receipts: Of all of them.
+        receipts: Receipts of all of them.
 
     Raises:
         ScoringError: There are such rows, and the job wants none.

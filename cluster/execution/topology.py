@@ -1,6 +1,6 @@
-"""What this process may use of its host, and which cores each scoring actor gets.
+"""Find out which cores this process may use, and give each scoring actor its own.
 
-    [topology] -> one core set per actor -> actor -> predictions
+    host -> [topology] -> one core set per actor -> actor -> predictions
 
 Libraries size their thread pools by the CPUs of the host. Under an affinity mask, a cpuset or a
 cgroup quota they start too many threads and slow down; two actors that share a core do the same.
@@ -10,7 +10,7 @@ One thread per physical core: an int8 matrix product fills the vector units of a
 SMT thread adds no arithmetic. The siblings still belong to the actor's set, for its other threads.
 
 Discovery reads the kernel's files below a root, planning is pure, and only `apply_core_set` changes
-the process. This module knows nothing of Ray, models or shards, and imports neither.
+the process. This module knows nothing of Ray, models or shards.
 """
 
 import contextlib
@@ -46,11 +46,11 @@ class HostTopology:
     """One machine as this process may use it.
 
     Attributes:
-        hostname: The machine, or the container.
+        hostname: Name of the machine, or of the container.
         cores: Physical cores with at least one allowed CPU, by NUMA node, then by CPU.
         quota_cores: CPU seconds per second that the tightest cgroup allows; None without a limit.
         num_logical_cpus_of_host: Logical CPUs online, allowed or not.
-        cpu_model: The CPU's own name, or its architecture where it has none.
+        cpu_model: Name that the CPU gives itself, or its architecture where it gives none.
     """
 
     hostname: str
@@ -116,14 +116,14 @@ def plan_core_sets(
     """Give each actor physical cores of its own.
 
     Each actor takes the least used cores, those of one NUMA node before those of several and the
-    first node before the next. With enough cores that is none twice, and an actor spans nodes
-    only when no single node has room for it.
+    first node before the next. With enough cores none is used twice, and an actor spans nodes only
+    when no single node has room for it.
 
     Args:
         topology: The machine, after all limits.
         num_actors: Actors to place; None for as many as fit.
         cores_per_actor: Physical cores, and threads, of each.
-        oversubscribe: Share cores instead of refusing a plan that does not fit.
+        oversubscribe: Whether to share cores instead of refusing a plan that does not fit.
 
     Raises:
         InputError: A count is below 1, or the plan needs more cores than may be used.

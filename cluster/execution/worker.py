@@ -8,7 +8,7 @@ when its call returns.
 
 It may have several jobs in hand, each in a thread. One at a time computes, on all threads that the
 worker has; the others wait for storage, to read what comes next and to write what is done. Seconds
-of computing are wall time, those of reading and writing are what they took of the cores: waiting
+of computing are wall time, those of reading and writing are CPU time of the job's thread: waiting
 costs nothing while another job computes.
 """
 
@@ -37,7 +37,7 @@ from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
-# One that computes, one that is read or written.
+# One job that computes, one that is read or written.
 JOBS_IN_HAND = 2
 
 
@@ -55,7 +55,7 @@ class MeasureRate:
     seconds: float
 
 
-# What a worker can be given to do, and what comes back: a slice's receipt, a shard's (None for a
+# The jobs of a worker, and their results: the receipt of a slice, that of a shard (None for a
 # probe), seconds of the engine, tokens per second.
 Job = Slice | Lease | TimeEngine | MeasureRate
 JobResult = SliceReceipt | Receipt | float | None
@@ -67,12 +67,12 @@ class WorkerSpec:
 
     Attributes:
         bundle_path: Directory of the bundle, readable on every node.
-        shards: Where prepared shards are.
-        preparation: How to make them, or None if they are all there.
-        predictions: Where predictions go, or None if this run only prepares.
+        shards: Directory of the prepared shards.
+        preparation: How to make the shards, or None if they are all there.
+        predictions: Directory of the predictions, or None if this run only prepares.
         keep_columns: Columns to pass through.
         max_batch_tokens: Token budget of a batch.
-        engine: What runs the graph.
+        engine: Name of the engine that runs the graph.
     """
 
     bundle_path: Path
@@ -88,12 +88,12 @@ class Worker:
     """Does the jobs of a run, on one machine."""
 
     def __init__(self, spec: WorkerSpec, name: str, *, num_threads: int = 1) -> None:
-        """Open the bundle, and warm up what scores.
+        """Open the bundle, and warm up the engine if this run scores.
 
         Args:
-            spec: What all workers of the run share.
-            name: What the worker is called in receipts.
-            num_threads: Threads of one batch.
+            spec: Description of the work that all workers of the run share.
+            name: Name of the worker in receipts.
+            num_threads: Threads that compute one batch.
 
         Raises:
             BundleError: The bundle is missing or damaged.
@@ -182,7 +182,7 @@ class Worker:
         return receipt
 
     def time_engine(self, shards: Iterable[Shard]) -> float:
-        """Seconds the engine alone takes for the shards, their batches already in memory."""
+        """Seconds that the engine alone takes for the shards, their batches already in memory."""
         batches = [batch for shard in shards for batch in self._batches(shard)]
         start = time.perf_counter()
         for ids_BT, types_BT in batches:

@@ -1,6 +1,8 @@
-"""The rows that have no prediction, by file and row, with the reason.
+"""List the rows that have no prediction, by file and row, with the reason.
 
-predictions -> [dead_letters] -> dead_letters.parquet
+    predictions, receipts -> [dead_letters] -> dead_letters.parquet
+
+This module knows nothing of how rows are read or scored.
 """
 
 from typing import Any
@@ -27,7 +29,7 @@ SCHEMA = pa.schema(
 
 
 def write_dead_letters(output: Directory, shards: list[Shard], receipts: list[Receipt]) -> int:
-    """List the rows without a prediction, by file and row; returns how many there are."""
+    """Write the list of the rows without a prediction; returns how many there are."""
     num_errors = {receipt.shard: receipt.num_errors for receipt in receipts}
     letters: list[dict[str, Any]] = []
     corpus_row = 0

@@ -1,9 +1,9 @@
-"""What work a directory holds: the record that a later run checks before it goes on there.
+"""The record of the work in a directory, which a later run checks before it continues there.
 
     job -> [identity] -> run.json of a scored output, prepared.json of prepared shards -> rerun
 
-A record has a format version: directories of versions that wrote other files are refused, not half
-understood.
+A record has a format version, so that a directory whose files have another format is refused and
+never read in part. This module knows nothing of corpora or bundles: an identity is any mapping.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from fastformers.errors import ChangedWorkError, InputError
 
 RUN_FILE = "run.json"
 PREPARED_FILE = "prepared.json"
-# Of the record and of all files beside it: predictions, shards, receipts of slices.
+# Version of the record and of all files beside it: predictions, shards, receipts of slices.
 FORMAT_VERSION = 1
 
 
@@ -24,10 +24,10 @@ def write_record(
     """Write down what the directory holds.
 
     Args:
-        directory: Where the work is.
+        directory: Directory of the work.
         file: Name of the record.
-        identity: What makes it the same work when it is run again.
-        complete: Whether a preparation is finished; None for what does not need to say so.
+        identity: Values that are equal when the same work is run again.
+        complete: Whether a preparation is finished; None for a record that does not say so.
     """
     state = {} if complete is None else {"complete": complete}
     directory.write_json(
@@ -36,12 +36,12 @@ def write_record(
 
 
 def read_record(directory: Directory, file: str, *, named: str) -> dict[str, Any] | None:
-    """What `write_record` wrote, or None where there is no such file.
+    """Read what `write_record` wrote; None where there is no such file.
 
     Args:
-        directory: Where the work is.
+        directory: Directory of the work.
         file: Name of the record.
-        named: What errors call the directory, such as "--output out".
+        named: Name of the directory in errors, such as "--output out".
 
     Raises:
         InputError: The file is not ours.

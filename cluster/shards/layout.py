@@ -1,11 +1,11 @@
 """Cut tokenized rows into shards of equal predicted cost, and lay a shard out as a table.
 
-    rows -> lengths -> [layout] -> actors -> predictions
+    rows -> tokens -> [layout] -> actors -> predictions
 
 A shard is leased, retried and committed as one. It is a contiguous run of corpus rows, stored
-sorted by length with equal texts next to each other; `place` leads back to corpus order. Token ids
-are already made and stored once for each different text, so a scoring actor tokenizes nothing.
-Everything here is a pure function of its arguments.
+sorted by length with equal texts next to each other; `place` restores corpus order. Token ids are
+already made and stored once for each different text, so a scoring actor tokenizes nothing.
+Everything here is a pure function of its arguments and knows nothing of files or actors.
 
 Shape suffixes: N rows of the corpus, U different texts of a shard.
 """
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
 
 # Seconds on one core. Short shards leave little idle time at the end of a run, long ones find
-# more equal texts; a hundredth of the work, within these bounds, cost under 1% of either.
+# more equal texts; a 200th of the work, within these bounds, costs under 1% of either.
 MIN_SHARD_SECONDS, MAX_SHARD_SECONDS, SHARDS_PER_CORPUS = 2.0, 20.0, 200
 _BYTES_PER_TOKEN = 4.5  # English and WordPiece; only sizes the shards
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """What is known of a shard without reading it.
+    """A shard as it is known without reading its file.
 
     Attributes:
         name: "SLICE-NUMBER", with six and five digits: in name order, shards are in corpus order.
@@ -50,7 +50,7 @@ class Shard:
 
     @property
     def file_name(self) -> str:
-        """Of the shard and of its predictions alike."""
+        """Name of the shard's file, and of the file of its predictions."""
         return f"part-{self.name}.parquet"
 
     @classmethod
@@ -60,7 +60,7 @@ class Shard:
 
 
 def plan_shard_seconds(text_bytes: int, seconds_per_token: float) -> float:
-    """Length of a shard, from the size of the corpus: never from who scores it."""
+    """Core-seconds of a shard; depends on the size of the corpus, never on who scores it."""
     total_s = text_bytes / _BYTES_PER_TOKEN * seconds_per_token
     return min(max(total_s / SHARDS_PER_CORPUS, MIN_SHARD_SECONDS), MAX_SHARD_SECONDS)
 
@@ -76,7 +76,7 @@ def cut_shards(seconds_N: NDArray[np.float64], shard_seconds: float) -> list[ran
 
     Args:
         seconds_N: Predicted seconds of each row.
-        shard_seconds: What a shard should cost.
+        shard_seconds: Seconds that a shard should take.
     """
     if len(seconds_N) == 0:
         return []
@@ -109,7 +109,7 @@ def build_shard_table(
     Args:
         rows: Token ids of the good rows.
         good_N: Place in the shard of each good row, ascending.
-        errors: Reason of each bad row, by its place.
+        errors: Reason for each bad row, by its place.
         kept: Columns that pass through, all rows in corpus order.
 
     Returns:

@@ -2,8 +2,8 @@
 
     actors -> [predictions] -> predictions/part-*.parquet -> report
 
-Each file carries in its footer what it took to make it, so a resumed run's bill covers the shards
-of the runs before it.
+Each file has the receipt of its shard in its footer, so the bill of a resumed run covers the shards
+of the runs before it. This module knows nothing of models, batches or actors.
 """
 
 import json
@@ -39,11 +39,11 @@ def build_predictions(
     """Predictions of a shard's rows in corpus order.
 
     Args:
-        shard: The shard as stored, see `shards.build_shard_table`.
+        shard: The shard as stored, see `layout.build_shard_table`.
         logits_UC: Logits, scores or embeddings of its different texts.
-        task: What they are.
+        task: Task of the bundle, which names the columns.
         labels: Class names; none for scores and embeddings.
-        errors_U: Why a text could not be scored.
+        errors_U: Reason why a text could not be scored, by its number.
         keep_columns: Columns to pass through.
 
     Returns:
@@ -79,7 +79,7 @@ def _to_arrow(cells_U: Cells, kind: CellKind) -> pa.Array:
 def write_predictions(
     directory: Directory, file_name: str, table: pa.Table, receipt: Receipt
 ) -> None:
-    """Commit a shard: the file appears whole, with its receipt, or not at all.
+    """Commit a shard: its file appears whole, with its receipt, or not at all.
 
     Raises:
         StorageError: It cannot be written.
@@ -90,7 +90,7 @@ def write_predictions(
 
 
 def read_receipt(directory: Directory, file_name: str) -> Receipt | None:
-    """Receipt of a finished shard, or None if the file is not a whole one of ours."""
+    """Receipt of a finished shard; None if the file is not a complete one of ours."""
     try:
         with directory.open_input(file_name) as file:
             schema = pyarrow.parquet.read_schema(file)

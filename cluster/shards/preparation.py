@@ -1,4 +1,4 @@
-"""Prepared shards on disk: what was cut already, and the slices still to cut.
+"""Prepared shards on disk: the slices that are cut already, and those still to cut.
 
     slices -> [preparation] -> shards -> actors
 
@@ -7,7 +7,8 @@
     part-000003-00001.parquet  a shard
 
 A slice's receipt is written after its shards, so what a killed run left half done is cut again.
-The driver never holds more than one record for each shard, whatever the number of rows.
+The driver never holds more than one record for each shard, whatever the number of rows. This module
+knows nothing of Ray, models or prices.
 """
 
 import time
@@ -37,9 +38,9 @@ class SliceReceipt:
     """What came out of reading a slice, or the beginning of one.
 
     Attributes:
-        shards: In corpus order.
-        rest: What is left to read of the slice, or None.
-        first_bad: Place and reason of the first bad row, for those who want none.
+        shards: Shards in corpus order.
+        rest: Part of the slice that is left to read, or None.
+        first_bad: Place and reason of the first bad row, or None if all rows are good.
         phase_s: Seconds of the actor's cores by phase.
     """
 
@@ -54,10 +55,10 @@ class Preparation:
     """How slices become shards; travels to the actors.
 
     Attributes:
-        directory: Where shards go.
-        reader: Reads the corpus.
-        cost_profile: Predicts the seconds of a row.
-        shard_seconds: What a shard should cost.
+        directory: Directory that shards are written to.
+        reader: Reader of the corpus.
+        cost_profile: Profile that predicts the seconds of a row.
+        shard_seconds: Seconds on one core that a shard should take.
     """
 
     directory: Directory
@@ -71,9 +72,9 @@ class Preparation:
         """Read, tokenize and cut a slice, then write its shards and last its receipt.
 
         Args:
-            slice_: What to read.
-            tokenizer: The bundle's.
-            computing: Held while tokenizing: what else the actor does waits for its cores.
+            slice_: Slice to read.
+            tokenizer: Tokenizer of the bundle.
+            computing: Lock that is held while tokenizing; other jobs of the actor wait for it.
         """
         start = time.thread_time()
         rows, spans, left = self._read(slice_)
@@ -121,7 +122,7 @@ class Preparation:
         return receipt
 
     def _read(self, slice_: Slice) -> tuple[Rows, list[tuple[str, int]], tuple[Piece, ...]]:
-        """Rows of the pieces, how many each file gave, and the pieces that are left."""
+        """Rows of the pieces, the number of rows by file, and the pieces that are left."""
         parts: list[Rows] = []
         spans: list[tuple[str, int]] = []
         left: tuple[Piece, ...] = ()
@@ -160,10 +161,10 @@ def load_progress(
 ) -> tuple[list[SliceReceipt], list[Slice]]:
     """Receipts of the slices that are cut, and what is left to cut, in corpus order.
 
-    A slice is cut again if a shard of it is gone that still has to be scored.
+    A slice is cut again if one of its shards is missing that still has to be scored.
 
     Args:
-        directory: Of the preparation.
+        directory: Directory of the preparation.
         slices: All slices of the corpus.
         done: Names of shards whose predictions are on disk.
     """

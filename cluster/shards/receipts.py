@@ -1,8 +1,15 @@
-"""What an actor was given to do, when, and whether it lived to do it.
+"""Records of the work done: receipts of shards, attempts of actors, counts of texts by length.
 
-    driver -> [receipts] -> bill, timeline
+    worker -> Receipt -> [receipts] -> footer of the predictions, bill, lengths of the report
+    driver -> Attempt -> [receipts] -> bill, timeline of the report
 
-All times are the driver's: one clock, whatever the clocks of the nodes say.
+A `Receipt` says what a finished shard took, by the clock of its actor, and is stored with the
+shard's predictions. It counts texts and tokens in bins of text length: `count_lengths` counts those
+of a shard, `add_lengths` sums the counts of many. An `Attempt` says which job an actor was given,
+when, and whether it died over it, by the driver's clock alone, because the clocks of nodes differ.
+Everything here is a plain value; this module knows nothing of files, Ray or prices.
+
+Shape suffixes: U different texts of a shard, B of them in one batch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Upper edges in tokens, the edge included; a longer text counts under the last one.
+# Upper edges of the bins of text length in tokens, edges included; longer texts are in the last.
 EDGES = (
     *(8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192),
 )  # fmt: skip
@@ -22,20 +29,20 @@ PHASES = ("read", "tokenize", "infer", "write")
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What an actor reports of a finished shard.
+    """What an actor reports about a finished shard.
 
     Attributes:
-        shard: Its name.
-        actor: Which actor scored it.
-        attempt: Which attempt succeeded, from 1.
+        shard: Name of the shard.
+        actor: Name of the actor that scored it.
+        attempt: Number of the attempt that succeeded, from 1.
         num_rows, num_unique, num_errors: Rows, different texts, rows without a prediction.
         num_tokens: Tokens of all good rows.
         num_scored_tokens, num_computed_tokens: Tokens of the texts scored; the same with padding.
         num_batches: Batches run.
-        started_at: When its texts began to be computed, in seconds since the epoch.
-        finished_at: So many seconds later as it took of the actor's cores.
+        started_at: When computing its texts began, in seconds since the epoch.
+        finished_at: `started_at` plus the seconds of `phase_s`.
         phase_s: Seconds of the actor's cores by phase.
-        lengths: Texts scored by length, see `lengths.count_lengths`; empty in old files.
+        lengths: Scored texts by length, see `count_lengths`.
         predicted_s: Seconds expected from the bundle's cost profile.
         rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.
     """
@@ -61,16 +68,17 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One job of one actor, from the moment it was handed out until the driver heard of its end.
+    """One job of one actor, from when its turn came until the driver learned of its end.
 
     Attributes:
-        actor: Who did it; an actor that replaces a dead one has its name.
-        job: Cut a slice, score a shard, or search a shard for the text that kills its actor.
-        name: Of the slice or the shard.
-        number: How often it was tried, this time included.
+        actor: Name of the actor; an actor that replaces a dead one has the same name.
+        job: Kind of job: cut a slice, score a shard, or search a shard for the text that kills its
+            actor.
+        name: Name of the slice or the shard.
+        number: How many times it was tried, this time included.
         start_s, end_s: Seconds since the run's start.
         is_lost: Whether the actor died over it.
-        phase_s: Seconds by phase as the actor measured them; none for what is not kept.
+        phase_s: Seconds by phase as the actor measured them; empty where it sent no receipt.
     """
 
     actor: str
@@ -92,11 +100,11 @@ def count_lengths(
 
     Args:
         lengths_U: Tokens of each text.
-        batches: Places (B,) of the texts of each batch.
+        batches: Indices (B,) of the texts of each batch.
         computed_tokens: Tokens that each batch computed, padding included.
 
     Returns:
-        [texts, tokens, computed tokens] by edge, for edges that have any, ascending.
+        [texts, tokens, computed tokens] by upper edge, ascending, for bins that are not empty.
     """
     edges = np.searchsorted(EDGES[:-1], lengths_U)
     counts = np.zeros((len(EDGES), 3), np.int64)

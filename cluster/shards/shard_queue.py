@@ -1,11 +1,12 @@
-"""Which shard is waiting, leased or done, and which row of one kills its actors.
+"""Track which shards are waiting or leased, and find the text that kills its actors.
 
     shards -> [shard_queue] -> leases -> actors
 
 A pure state machine: the driver tells it what happened and asks what to do next. The costliest
 shard goes first, so that none is left alone at the end. A shard whose actor died goes back to the
 queue; after `MAX_ATTEMPTS` deaths its texts are searched by halves, with leases that score a part
-and write nothing, until the text that kills is found and left out.
+and write nothing, until the text that kills is found and left out. This module knows nothing of Ray
+or files.
 """
 
 import heapq
@@ -16,7 +17,7 @@ from fastformers.errors import ScoringError
 
 MAX_ATTEMPTS = 3
 MAX_FALSE_ALARMS = 2
-# A text is blamed only if it kills twice when it is scored alone: machines fail on their own, too.
+# A text is left out only if it kills twice when scored alone: machines fail on their own, too.
 DEATHS_TO_BLAME = 2
 
 
@@ -25,8 +26,8 @@ class Lease:
     """One actor's claim on a shard.
 
     Attributes:
-        shard: What to score.
-        attempt: How often the shard was leased, this time included.
+        shard: Shard to score.
+        attempt: How many times the shard was leased, this time included.
         probe: Score only these texts and write nothing; None to score and commit the shard.
         skip: Texts to leave out, with the reason.
     """
@@ -50,7 +51,7 @@ class _Entry:
 
 
 class ShardQueue:
-    """Shards to score, and who has them."""
+    """Shards to score, waiting or leased."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[float, str]] = []  # a heap, costliest first
@@ -58,11 +59,11 @@ class ShardQueue:
         self.num_retries = 0
 
     def __len__(self) -> int:
-        """Shards that nobody works on."""
+        """Number of shards that wait."""
         return len(self._waiting)
 
     def add(self, shard: Shard) -> None:
-        """A shard is ready to be scored."""
+        """Add a shard that is ready to be scored."""
         self._entries[shard.name] = _Entry(shard)
         self._wait(shard)
 
@@ -70,7 +71,7 @@ class ShardQueue:
         """Claim the costliest waiting shard, or None if none waits.
 
         Args:
-            fresh_only: None also if that shard was leased before.
+            fresh_only: Whether to return None, too, if that shard was leased before.
         """
         if not self._waiting:
             return None
@@ -87,7 +88,7 @@ class ShardQueue:
         )
 
     def complete(self, lease: Lease) -> bool:
-        """The actor did what the lease asked; returns whether the shard is done.
+        """Record that an actor did what the lease asked; returns whether the shard is done.
 
         Raises:
             ScoringError: A shard kills its actors, but no text of it does alone.
@@ -97,7 +98,7 @@ class ShardQueue:
             del self._entries[lease.shard.name]
             return True
         assert entry.suspects is not None
-        if len(entry.suspects) > 1:  # the first half is innocent
+        if len(entry.suspects) > 1:  # no text of the first half kills
             entry.suspects = entry.suspects[len(entry.suspects) // 2 :]
             entry.suspect_deaths = 0
         else:
@@ -106,7 +107,11 @@ class ShardQueue:
         return False
 
     def fail(self, lease: Lease, reason: str) -> None:
-        """The actor died or took too long."""
+        """Record that an actor died or took too long.
+
+        Raises:
+            ScoringError: The shard kills its actors even with nothing to score.
+        """
         entry = self._entries[lease.shard.name]
         self.num_retries += 1
         entry.total_deaths += 1
@@ -121,7 +126,7 @@ class ShardQueue:
         self._wait(entry.shard)
 
     def _suspect(self, entry: _Entry, lease: Lease, reason: str) -> None:
-        """An actor died on one text alone, or on none."""
+        """Record that an actor died on one text alone, or on none."""
         assert lease.probe is not None
         entry.suspect_deaths += 1
         if entry.suspect_deaths < DEATHS_TO_BLAME:

@@ -68,7 +68,7 @@ def test_the_last_line_has_every_type(run_cost):
         assert instance["basis"] == ("scaled (published)" if published else "scaled")
     assert shown["plan"] is None
     assert shown["instances"][0]["instance_type"] in text
-    assert "modelled" in text
+    assert "modeled" in text
 
 
 def test_a_discount_and_spot_change_prices(run_cost):
