@@ -89,7 +89,7 @@ class Directory:
             return None
         except ValueError as error:
             raise InputError(
-                f"{self.path}/{name}: is not JSON, so not ours; choose another directory"
+                f"{self.path}/{name}: is not JSON, so it is not ours; choose another directory"
             ) from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -99,7 +99,7 @@ class Directory:
 
     @contextmanager
     def write(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file that gets its name when the block ends well, and is gone if it does not.
+        """Open a file that gets its name when the block ends well, and is removed if it does not.
 
         Raises:
             StorageError: The disk is full, or the place cannot be written to.

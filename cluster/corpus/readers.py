@@ -93,7 +93,11 @@ class FileReader(Protocol):
     def read(
         self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
     ) -> Rows:
-        """Read a part; may stop after `chunk_bytes` and say where the rest begins."""
+        """Read a part; may stop after `chunk_bytes` and say where the rest begins.
+
+        Raises:
+            InputError: The part is damaged, and unreadable files are not to be skipped.
+        """
         ...
 
     def is_read_whole(self, path: str) -> bool:

@@ -156,7 +156,7 @@ def open_corpus(
         uri: A file, a directory, a glob, or a URI of one of them.
         text_columns: The one or two columns that are scored.
         keep_columns: Columns that are passed through.
-        skip_unreadable: Leave files out that cannot be opened, instead of refusing.
+        skip_unreadable: Whether to leave out files that cannot be opened, instead of refusing.
 
     Raises:
         InputError: Nothing is there, formats are mixed, a file cannot be opened, a column is

@@ -82,7 +82,7 @@ class MachineOffer:
 
     @property
     def num_shards(self) -> int:
-        """Shards of the job."""
+        """Number of shards of the job."""
         return max(1, round(self.job_s * self.num_actors / self.shard_s))
 
 
@@ -122,7 +122,7 @@ def plan_cluster(offers: Sequence[MachineOffer], settings: PlanSettings) -> list
         InputError: No allowed cluster keeps them; the message says which would.
     """
     if not offers:
-        raise InputError("no instance type can be planned with: all were left out, or are GPUs")
+        raise InputError("there is no instance type to plan with: all were left out, or are GPUs")
     best: list[ClusterPlan] = []
     for offer in offers:
         plans = _all_plans(offer, settings, range(1, settings.max_instances + 1))
@@ -146,8 +146,9 @@ def predict_cluster(offer: MachineOffer, num_instances: int, settings: PlanSetti
 
     A spot machine does useful work for a share of its time: between two interruptions it loses half
     a shard on each actor and waits once for its replacement to start. The work is then shared by
-    the head and the spot machines by these shares. At the end all actors wait for the last: the
-    largest of as many uniform remainders of a shard, stretched by its spread.
+    the head and the spot machines by these shares. At the end all actors wait for the last, which
+    takes the largest of as many uniform remainders of a shard as there are actors, stretched by
+    their spread.
 
     Source:
         The renewal-reward theorem, and the mean of the largest of A uniform variables, A / (A + 1).

@@ -114,7 +114,7 @@ class InstanceCosts:
     """Costs of all types that can be priced.
 
     Attributes:
-        costs: Cheapest first.
+        costs: Costs by type, cheapest first.
         left_out: Reason why a type is not among them, by its name.
     """
 

@@ -32,7 +32,7 @@ from fastformers.inference.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
 
-# Assumed where nothing was measured. 0.9 million tokens per second and core: `tokenizers` on an EPYC
+# Assumed where nothing was measured. 0.9 million tokens per second and core: `tokenizers` on EPYC
 # Zen 5, 2026-11. Reading and writing add 0.4% to the seconds of inference of a 4 x 312 student on
 # IMDB and 0.6% on Wikipedia, on the same machine.
 DEFAULT_TOKENIZE_S_PER_TOKEN = 1 / 900_000
@@ -44,12 +44,12 @@ class MachineProfile:
     """Seconds that a bundle's rows take on one machine.
 
     Attributes:
-        bundle_digest: `Bundle.digest` of what was measured.
+        bundle_digest: `Bundle.digest` of the bundle that was measured.
         instance_type: The cloud's name of the machine, or None if it was not given.
         num_workers: One-thread workers that ran at once; the machine does that many rows at a time.
         cost: Seconds by length, on one worker.
         tokenize_s_per_token: Seconds to tokenize a token, on one worker.
-        overhead_share: What reading and writing add to inference, as a share of it.
+        overhead_share: Seconds of reading and writing, as a share of those of inference.
         origin: "bundle" (when it was compressed), "calibration", or "run" (fitted to a run).
         measured_at: ISO date; empty if not known.
     """
@@ -148,7 +148,7 @@ def fit_to_run(
     """
     misfit = find_misfit(bundle, report)
     if misfit is not None:
-        raise InputError(f"{path}: {misfit}; give a run of this --bundle without a stop")
+        raise InputError(f"{path}: {misfit}; give a run of this --bundle that was not interrupted")
     return replace(profile_of_run(bundle, report), instance_type=instance_type)
 
 

@@ -37,7 +37,7 @@ class RunWork:
 
     @property
     def core_s(self) -> float:
-        """Seconds of one worker for all of it."""
+        """Seconds of one worker for all of the work."""
         return self.infer_s.value + self.tokenize_s + self.other_s
 
 

@@ -28,7 +28,7 @@ from fastformers.inference.tokenizer import Tokenizer
 
 NUM_WINDOWS = 32
 MIN_SAMPLE_ROWS = 100
-# A hundredth of the corpus, but no fewer rows than keep the interval narrow, and no more than take a
+# A hundredth of the corpus, but no fewer rows than keep the interval narrow and no more than take a
 # minute to tokenize.
 DEFAULT_SHARE, DEFAULT_MIN_ROWS, DEFAULT_MAX_ROWS = 0.01, 5_000, 50_000
 _PILOT_BYTES = 2**20

@@ -72,7 +72,7 @@ def simulate_run(
         offer: Type of its machines, and the job.
         num_instances: Machines; the first is the head, which is never taken away.
         settings: Start-up and interruptions.
-        noise: What differs from the plan.
+        noise: Differences from the plan; None for the default ones.
         seed: Seed of all random numbers.
     """
     return _Cluster(offer, num_instances, settings, noise or Noise(), seed).run()

@@ -32,14 +32,14 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An estimate, and where the truth lies in 95% of samples."""
+    """An estimate, and the interval that holds the truth in 95% of samples."""
 
     value: float
     low: float
     high: float
 
     def to_json(self) -> dict[str, float]:
-        """As plain values."""
+        """The interval as plain values."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
@@ -78,7 +78,7 @@ class Workload:
 
     @property
     def core_s(self) -> float:
-        """Seconds of one worker for all of it."""
+        """Seconds of one worker for all of the work."""
         return self.infer_s.value + self.tokenize_s + self.other_s
 
     @property
@@ -87,7 +87,7 @@ class Workload:
         return (self.infer_s.high - self.infer_s.low) / 2 / self.infer_s.value
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The workload as plain values."""
         return {
             "rows": self.rows.value,
             "rows_interval": [self.rows.low, self.rows.high],

@@ -21,7 +21,7 @@ from cluster.shards.preparation import load_shards
 def measure_engine_alone(
     job: ScoreJob, actors: ActorSettings, connect: Connect, log: Callable[[str], None]
 ) -> float:
-    """Rows per second of all workers' engines, each on its share of the shards, all at once.
+    """Measure the rows per second of all engines, each on its share of the shards, all at once.
 
     Args:
         job: Job whose shards are prepared.
@@ -40,7 +40,7 @@ def measure_engine_alone(
 
 
 def deal_shards(shards: Sequence[Shard], num_shares: int) -> list[list[Shard]]:
-    """Shares of about equal predicted cost: each shard goes to the share with the least."""
+    """Deal shares of about equal predicted cost: each shard goes to the share with the least."""
     shares: list[list[Shard]] = [[] for _ in range(num_shares)]
     for shard in sorted(shards, key=lambda shard: -shard.predicted_s):
         min(shares, key=lambda share: sum(s.predicted_s for s in share)).append(shard)

@@ -126,7 +126,12 @@ def describe(job: ScoreJob, found: Found) -> dict[str, Any]:
 def plan_prepare(
     corpus_uri: str, bundle_path: Path, output_uri: str, settings: CorpusSettings
 ) -> ScoreJob:
-    """Decide on a job that only prepares shards."""
+    """Decide on a job that only prepares shards.
+
+    Raises:
+        BundleError: The bundle cannot be used.
+        InputError: The corpus or the settings do not fit the bundle.
+    """
     bundle, corpus = open_both(corpus_uri, bundle_path, settings)
     return ScoreJob(
         bundle=bundle,
@@ -156,6 +161,7 @@ def plan_score(
     the fastest on this machine.
 
     Raises:
+        BundleError: The bundle cannot be used.
         InputError: The corpus, the shards or the settings do not fit the bundle.
         ChangedWorkError: The output or the shards are of another version of fastformers.
     """

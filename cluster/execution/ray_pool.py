@@ -180,7 +180,7 @@ def connect(address: str | None) -> Iterator[PlanPool]:
     """Use the Ray cluster at `address`, the one RAY_ADDRESS names, or a new one on this machine.
 
     Raises:
-        InputError: No cluster answers there.
+        InputError: No cluster answers there, or it refuses the connection.
     """
     if ray.is_initialized():
         yield plan_ray_pool
@@ -204,8 +204,8 @@ def connect(address: str | None) -> Iterator[PlanPool]:
             )
     except (AuthenticationError, ConnectionError) as error:
         raise InputError(
-            f"--address {address}: the cluster does not let us in ({error}); if it wants a token, "
-            "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the token's file"
+            f"--address {address}: the cluster refuses the connection ({error}); if it wants a "
+            "token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the token's file"
         ) from error
     except (ValueError, RuntimeError) as error:
         raise InputError(f"--address {address}: {error}") from error

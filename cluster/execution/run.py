@@ -120,7 +120,11 @@ def run_job(
 
 
 def find_done(job: ScoreJob) -> Found:
-    """Find what earlier runs of a job left on disk; nothing is changed there."""
+    """Find what earlier runs of a job left on disk; nothing is changed there.
+
+    Raises:
+        InputError: The shards are of a preparation that was interrupted.
+    """
     resumed = _read_receipts(job.predictions)
     if job.corpus is None:
         return Found(resumed=resumed, shards=load_shards(job.shards), slices=[], num_slices=0)
@@ -171,7 +175,7 @@ def _conclude(
 
 
 def _finish_directories(job: ScoreJob, shards: list[Shard], receipts: list[Receipt]) -> int:
-    """Write what comes last, and tidy up; returns how many rows have no prediction.
+    """Write the last files, and tidy up; returns how many rows have no prediction.
 
     Args:
         job: Job that was done.

@@ -146,7 +146,7 @@ def plan_core_sets(
 
 
 def describe_core_sets(core_sets: Sequence[CoreSet], topology: HostTopology) -> str:
-    """Say in one line where the actors run and whether they get in each other's way.
+    """Say in one line where the actors run and whether they share cores.
 
     Cores are numbered by their place in `topology.cores`; logical CPUs follow where they differ.
     """

@@ -98,7 +98,7 @@ class Worker:
         Raises:
             BundleError: The bundle is missing or damaged.
         """
-        pa.set_memory_pool(pa.system_memory_pool())  # returns what a large shard needed
+        pa.set_memory_pool(pa.system_memory_pool())  # gives back the memory of a large shard
         self._spec = spec
         self._name = name
         self._computing = threading.Lock()

@@ -28,7 +28,7 @@ class Lease:
     Attributes:
         shard: Shard to score.
         attempt: How many times the shard was leased, this time included.
-        probe: Score only these texts and write nothing; None to score and commit the shard.
+        probe: Texts to score without writing anything; None to score and commit the shard.
         skip: Texts to leave out, with the reason.
     """
 

@@ -48,7 +48,7 @@ def read_corpus(corpus, *, limit=None):
 @pytest.fixture
 def run_locally():
     """Runs a job in this process, without Ray, and returns the run's result."""
-    pool = pa.default_memory_pool()  # a worker changes that of its process
+    pool = pa.default_memory_pool()  # a worker sets another one for its process
     yield lambda job: run_job(job, ActorSettings(), connect_here)
     pa.set_memory_pool(pool)
 

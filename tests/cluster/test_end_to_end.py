@@ -185,7 +185,7 @@ def wait_for_parts(process, output, count):
 
 
 def kill_drivers(corpus, bundle, output, moments):
-    """Kill -9 the driver each time so many parts are there, then let it finish."""
+    """Send the driver SIGKILL each time this many parts are there, then let it finish."""
     for count in moments:
         process = subprocess.Popen(
             command(corpus, bundle, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -197,7 +197,7 @@ def kill_drivers(corpus, bundle, output, moments):
 
 
 def kill_actors(corpus, bundle, output, moments):
-    """Kill -9 one actor each time so many parts are there, while the driver goes on."""
+    """Send one actor SIGKILL each time this many parts are there, while the driver goes on."""
     process = subprocess.Popen(
         command(corpus, bundle, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -255,7 +255,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(corpus, bundle, undisturbed
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever runs the tests in the background has Ctrl-C ignored, which children inherit.
+        # Tests that run in the background ignore Ctrl-C, and their children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_parts(process, output, 3)

@@ -174,7 +174,7 @@ def test_a_full_disk_under_a_parquet_file(directory, full_disk, num_rows):
 
 @contextmanager
 def no_rights():
-    """Be somebody else for a moment: root may write anywhere."""
+    """Become another user for a moment, because root may write anywhere."""
     if os.geteuid() != 0:
         yield
         return

@@ -48,7 +48,7 @@ def test_a_byte_range_in_the_middle_of_a_line_has_no_rows(
 
 
 def test_a_bom_before_json(tmp_path, read_corpus):
-    """Editors of Windows put one there; it is no reason to lose the first row."""
+    """Windows editors write one; the first row must not be lost because of it."""
     content = encode_json([{"text": "one"}, {"text": "two"}])
     (tmp_path / "a.jsonl").write_bytes(BOM + content)
     read = read_corpus(open_file(tmp_path / "a.jsonl"))
@@ -118,7 +118,7 @@ def test_a_kept_value_that_does_not_fit_makes_its_row_bad(
 
 @pytest.mark.parametrize("value", ["\ud800", 10**30])
 def test_a_kept_value_that_no_column_can_hold(tmp_path, write_rows, read_corpus, value):
-    """At the beginning of a file it spoils its row, or is refused in words: never a traceback."""
+    """In the first rows it makes its row bad, or is refused with a message: never a traceback."""
     path = write_rows(tmp_path / "a.jsonl", [{"text": "a", "k": value}, {"text": "b", "k": value}])
     try:
         read = read_corpus(open_file(path, keep=("k",)))

@@ -1,4 +1,4 @@
-"""What every format does alike, and what each makes of rows that are no texts."""
+"""What every format does alike, and what each makes of rows that are not text."""
 
 import itertools
 

@@ -56,7 +56,7 @@ def test_hidden_and_foreign_files_are_ignored(tmp_path, write_rows):
 
 @pytest.mark.parametrize("hidden", ["_temporary/0", ".ipynb_checkpoints"])
 def test_hidden_directories_are_ignored(tmp_path, write_rows, hidden):
-    """A writer keeps there what is not committed; pyarrow.dataset ignores them as well."""
+    """Writers keep uncommitted files there; pyarrow.dataset ignores them as well."""
     write_rows(tmp_path / "a.jsonl", rows_of("text"))
     write_rows(tmp_path / hidden / "a.jsonl", rows_of("text"))
     assert names(open_texts(tmp_path), tmp_path) == ["a.jsonl"]

@@ -49,7 +49,7 @@ def test_spot_machines_are_interrupted_but_not_the_head():
     assert predict_cluster(offer, 1, shaky) == predict_cluster(offer, 1, steady)
     calm, troubled = predict_cluster(offer, 10, steady), predict_cluster(offer, 10, shaky)
     assert troubled.wall_s > calm.wall_s
-    up_s = (troubled.wall_s - 180) / (1 + 180 / 3600)  # the rest of it, replacements are starting
+    up_s = (troubled.wall_s - 180) / (1 + 180 / 3600)  # replacements start during the rest
     assert troubled.interruptions == pytest.approx(9 * up_s / 3600)
     assert troubled.interruption_usd == pytest.approx(
         (troubled.wall_s - calm.wall_s) / 3600 * (0.8 + 9 * 0.3), rel=0.01

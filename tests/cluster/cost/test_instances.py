@@ -38,7 +38,7 @@ def make_work(**changes):
 
 @pytest.fixture
 def profile(bundle):
-    """Measured on a Genoa core at 3.7 GHz, nobody said on which type."""
+    """A profile of a Genoa core at 3.7 GHz, of an instance type that was not given."""
     own = profile_of_bundle(bundle)
     cost = replace(own.cost, cpu_generation="genoa", cpu_features=("avx2", "avx512", "vnni"))
     return replace(own, cost=cost)

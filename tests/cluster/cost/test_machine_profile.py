@@ -16,7 +16,7 @@ from fastformers.errors import InputError
 
 @pytest.fixture
 def written(bundle, tmp_path):
-    """A profile file, changed as asked."""
+    """Writes a profile file with the given changes."""
 
     def write(**changes):
         path = tmp_path / "profiles" / "here.json"
@@ -74,7 +74,7 @@ def test_a_directory_without_profiles_is_refused(bundle, tmp_path):
 
 @pytest.fixture
 def report(make_report, bundle):
-    """A whole run of `bundle`, of 1.2 times the seconds that were predicted."""
+    """A whole run of `bundle` that took 1.2 times the seconds that were predicted."""
     used = replace(make_report().bundle, digest=bundle.digest)
     return make_report(bundle=used, tokens=1000, resumed_rows=0, num_actors=4)
 

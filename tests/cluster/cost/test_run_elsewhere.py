@@ -1,4 +1,4 @@
-"""What a run would have cost elsewhere: by hand, and of a run that this machine just did."""
+"""What a run would have cost elsewhere: computed by hand, and for a run on this machine."""
 
 import time
 from dataclasses import replace
@@ -24,7 +24,7 @@ GENOA = Processor(model="AMD EPYC 9R14", generation="genoa", features=("avx2", "
 
 @pytest.fixture
 def on_genoa(monkeypatch):
-    """This machine is a Genoa, whatever it is."""
+    """Take this machine for a Genoa, whatever it is."""
     monkeypatch.setattr(cluster.cost.machine_profile, "read_processor", lambda: GENOA)
 
 
@@ -66,7 +66,7 @@ def test_the_cheapest_others_come_first(on_genoa, report, bundle):
 
 
 def test_a_machine_of_a_known_type_has_that_type_s_clock(on_genoa, report, bundle):
-    """c3d's Genoa is clocked lower than what is taken for a Genoa of which nothing is known."""
+    """The Genoa of c3d has a lower clock than the one assumed for an unknown Genoa."""
     own = PRICES["c3d-standard-16"]
     whole = replace(report, num_actors=2 * own.physical_cores, num_machines=2)
     [cost] = elsewhere(
@@ -74,7 +74,7 @@ def test_a_machine_of_a_known_type_has_that_type_s_clock(on_genoa, report, bundl
     ).other_types
     assert cost.scaled_from == f"genoa at {own.clock_ghz:g} GHz"
     assert cost.wall_s - JOB_START_S == pytest.approx(131.4 / 16 * own.clock_ghz / 3.7)
-    in_part = replace(report, num_actors=1)  # how fast a full machine is was not seen
+    in_part = replace(report, num_actors=1)  # the speed of a full machine was not measured
     [cost] = elsewhere(
         in_part, bundle, own_type="c3d-standard-16", prices=only("c3d-standard-16", "c7a.4xlarge")
     ).other_types
@@ -147,7 +147,7 @@ def test_a_run_on_this_machine(run_locally, bundle, tmp_path, monkeypatch):
     from fastformers.inference.cpu import read_processor
 
     here = read_processor()
-    known = replace(here, generation=here.generation or "turin")  # of a machine that hides its own
+    known = replace(here, generation=here.generation or "turin")  # this one may be hidden
     monkeypatch.setattr(cluster.cost.machine_profile, "read_processor", lambda: known)
     texts = [f"the cat {n} sat on the mat and ran" + " fast" * (n % 40) for n in range(2000)]
     (tmp_path / "corpus.csv").write_text("text\n" + "\n".join(texts) + "\n")

@@ -1,4 +1,4 @@
-"""Estimates against the truth: whole samples are exact, intervals hold as often as they say."""
+"""Estimates against the truth: whole samples are exact, intervals hold at their rate."""
 
 from dataclasses import replace
 

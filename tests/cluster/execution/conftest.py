@@ -12,7 +12,7 @@ from cluster.execution.worker import JOBS_IN_HAND
 
 
 class Clock:
-    """Says what it was told."""
+    """A clock that shows the time it was set to."""
 
     def __init__(self):
         self.now = 0.0
@@ -23,7 +23,7 @@ class Clock:
 
 @dataclass
 class ScriptedWorker:
-    """Who has a slot at the moment, and the jobs in its hand."""
+    """The worker that a slot has at the moment, and its jobs."""
 
     jobs: dict[Ticket, object] = field(default_factory=dict)
     is_killed: bool = False
@@ -33,14 +33,14 @@ Fate = Literal["done", "dies", "fails", "works"]
 
 
 class ScriptedPool:
-    """One event each second: the first job in hand whose fate is not to go on working.
+    """A pool in which one job ends each second: the first whose fate is not to go on working.
 
     Attributes:
-        decide: The fate of a job in the hands of a worker, asked time and again.
-        result_of: What a job that is done gives.
-        hands: Jobs in the hand of a worker, each time it was given one.
-        num_replaced: How often a worker was put in the place of a dead one.
-        has_left: Slots whose machine leaves with their worker.
+        decide: Function that gives the fate of a worker's job; it is called again while it works.
+        result_of: Function that gives the result of a job that is done.
+        hands: Jobs that a worker held, each time it was given one.
+        num_replaced: How many times a dead worker was replaced.
+        has_left: Slots whose machine leaves when their worker dies.
     """
 
     def __init__(self, hosts: list[str], result_of: Callable[[object], object], clock: Clock):
@@ -109,7 +109,7 @@ class ScriptedPool:
 
 @pytest.fixture
 def clock():
-    """Stands still until a pool waits."""
+    """A clock that stands still until a pool waits."""
     return Clock()
 
 

@@ -1,4 +1,4 @@
-"""How the cores of a worker are chosen, on machines that are made up."""
+"""How the cores of a worker are chosen, on invented machines."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ SCORES = SimpleNamespace(predictions="somewhere")
 
 @dataclass
 class Machines:
-    """Plans scripted pools on machines of so many cores; remembers each."""
+    """Plans scripted pools on machines with these numbers of cores, and records each."""
 
     scripted_pool: object
     cores_of_hosts: dict[str, int]

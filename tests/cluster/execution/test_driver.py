@@ -80,7 +80,7 @@ def test_a_slot_has_a_second_job_in_hand_while_more_waits_than_there_are_slots(p
 def test_the_last_shards_are_not_hoarded(pool_of):
     pool = pool_of(3)
     first = pool.workers[pool.slots[0]]
-    # The first worker never finishes before all others are idle: what it hoards would wait for it.
+    # The first worker never finishes before all others are idle: its second job would wait for it.
     pool.decide = lambda worker, job: (
         "done"
         if worker is not first or not any(w.jobs for w in pool.workers.values() if w is not first)
@@ -117,7 +117,7 @@ def test_a_worker_that_dies_with_two_jobs_is_replaced_once_and_both_go_back(pool
 
 
 def test_a_shard_whose_worker_died_is_tried_again_alone(pool_of):
-    """Else the search for a deadly text would blame shards that only were in the same hand."""
+    """Otherwise the search for a deadly text would suspect shards that the worker merely held."""
     pool = pool_of(2)
     deadly = make_shard(3).name
 

@@ -153,7 +153,7 @@ def test_a_job_is_a_value(corpus, bundle, tmp_path):
 def test_work_of_another_version_is_refused_before_it_is_looked_at(
     corpus, bundle, tmp_path, run_locally, version, age
 ):
-    """Directories of versions that wrote no format version are not half understood."""
+    """Directories of versions that wrote no format version are refused, not read in part."""
     run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
     run_locally(plan(corpus, bundle, tmp_path / "out"))
     for path in (tmp_path / "shards" / "prepared.json", tmp_path / "out" / "run.json"):

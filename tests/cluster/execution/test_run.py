@@ -142,7 +142,7 @@ def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_l
 
 
 def changed(error):
-    """What an error says has changed."""
+    """Names of the values that an error says have changed."""
     return re.search("another run: (.*) changed since", str(error.value)).group(1).split(", ")
 
 
@@ -245,7 +245,7 @@ def test_a_foreign_run_file_is_refused_in_one_line(corpus, bundle, tmp_path, run
 def test_a_run_that_was_killed_goes_on(
     corpus, bundle, tmp_path, run_locally, monkeypatch, num_writes
 ):
-    """Killed as it would write its first file, its fourth, and so on."""
+    """The run is killed as it is about to write its first file, its fourth, and so on."""
     run_locally(plan(corpus, bundle, tmp_path / "whole"))
     write, left = Directory.write, iter(range(num_writes))
 
@@ -301,7 +301,7 @@ def test_the_limit_takes_the_first_rows(corpus, bundle, tmp_path, run_locally):
 
 
 def test_bad_rows_stop_a_run_that_wants_none(bundle, tmp_path, write_rows, run_locally):
-    """Whoever goes on without them has them listed, and may still change their mind."""
+    """A rerun that accepts bad rows still succeeds, and lists them."""
     path = write_rows(tmp_path / "a.jsonl", [{"id": 0, "text": "a"}, {"id": 1, "text": ""}])
     with pytest.raises(ScoringError, match=r"a\.jsonl: row 1 .*empty text; repair it, or use --on"):
         run_locally(plan(path, bundle, tmp_path / "out", fail_on_bad_row=True))

@@ -50,7 +50,7 @@ def many_slices(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def same_memory_pool():
-    """A worker changes the pool of its process."""
+    """Restore Arrow's memory pool, which a worker changes for its process."""
     pool = pa.default_memory_pool()
     yield
     pa.set_memory_pool(pool)

@@ -29,7 +29,7 @@ def dead_letters(output):
 def test_dead_letters_name_file_and_row(
     bundle, tmp_path, write_rows, run_locally, monkeypatch, suffix
 ):
-    """Over files that share slices, and slices that share files."""
+    """Rows are named correctly across files that share slices, and slices that share files."""
     monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 1000)
     sizes = {"a": 23, "b": 1, "c": 2, "d": 40}
     bad = {("a", 0), ("a", 7), ("a", 22), ("b", 0), ("c", 1), ("d", 0), ("d", 31), ("d", 39)}

@@ -22,7 +22,7 @@ NUM_ROWS = 40
 
 
 def make_text(row):
-    """Some repeat, some are bad, and lengths differ."""
+    """Text of a row: some texts repeat, some are bad, and lengths differ."""
     if row in (3, 17):
         return " "
     return " ".join([WORDS[row % 5]] * (1 + row % 4)) if row % 3 else f"row {row}"
@@ -66,7 +66,7 @@ def make_preparation(path, corpus, bundle, *, shard_seconds=0.0007):
 
 
 def prepare_all(preparation, slices, bundle):
-    """What the driver does with slices; returns their receipts."""
+    """Prepare slices as the driver does; returns their receipts."""
     tokenizer = bundle.load_tokenizer()
     receipts, left = [], deque(slices)
     while left:
@@ -310,7 +310,7 @@ def test_pairs_are_tokenized_together(tmp_path, write_rows, pair_bundle):
 
 
 def test_kept_columns_come_back_with_their_types(tmp_path, bundle, odd_columns):
-    """Of all types, from several row groups, through the file of a shard."""
+    """Columns of all types, from several row groups, come back through the file of a shard."""
     table = odd_columns.append_column("text", [["cat", "a dog", None, "cat"]])
     (tmp_path / "corpus").mkdir()
     for name in ("a", "b"):

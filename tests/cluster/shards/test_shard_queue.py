@@ -170,7 +170,7 @@ def test_a_few_unrelated_deaths_do_not_stop_a_run(data, num_unique):
 
 @pytest.mark.parametrize("num_unique", [1, 2, 3, 50])
 def test_a_shard_that_only_dies_as_a_whole_is_given_up(num_unique):
-    """For example because its batches need more memory than there is."""
+    """For example, its batches need more memory than there is."""
     num_deaths = 0
 
     def dies(lease):
@@ -200,7 +200,7 @@ def test_two_texts_that_only_kill_together_blame_neither(num_unique):
 
 @pytest.mark.parametrize("num_unique", [0, 1, 4, 50])
 def test_an_actor_that_always_dies_is_not_the_fault_of_every_text(num_unique):
-    """For example on a machine without the memory to read the shard: the run ends, and says so."""
+    """For example, the machine lacks the memory to read the shard: the run ends, and says so."""
     with pytest.raises(ScoringError):
         play(make_shard(num_unique=num_unique), lambda lease: True, max_leases=300)
 
