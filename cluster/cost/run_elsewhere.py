@@ -4,9 +4,8 @@
 
 The run's own core-seconds take the place of a sample and its estimate; from there on it is what
 `fastformers cost --fit-run` does: the run says how fast this machine is, and other types are scaled
-from it. Retries, padding of a poor split and idle cores are not carried over: a type is costed as
-one machine with all cores busy. This module knows nothing of Ray, and neither reads nor writes a
-report.
+from it. Retries and idle cores are not carried over: a type is costed as one machine with all cores
+busy. This module knows nothing of Ray, and neither reads nor writes a report.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,7 @@
 Scoring finds equal texts within a shard, so the share of repeats only shows in stretches as long as
 a shard. Reading such a stretch is cheap and tokenizing it is not: a window is read whole and its
 texts compared, but only some of its rows are tokenized. One window is drawn from each of equal
-strata of the corpus, with a fixed seed. Their size is in rows where a file says how many it has,
+strata of the corpus, with a given seed. Their size is in rows where a file says how many it has,
 and in bytes elsewhere, where the number of rows is itself estimated
 (`FileReader.sampled_in_rows`); this module knows no file format. Texts that differ but have equal
 token ids (by case, or beyond the maximum length) count as different: the cost errs on the high

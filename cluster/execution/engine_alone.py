@@ -1,6 +1,6 @@
 """Measure the engine alone: the rate that a job would reach if only its model took time.
 
-    prepared shards + workers -> [engine_alone] -> rows a second
+    prepared shards + workers -> [engine_alone] -> rows per second
 
 The same workers on the same cores run the same batches as the job did, already tokenized and in
 memory, and nothing else. What the job loses against that is reading, tokenizing, writing,

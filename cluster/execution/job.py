@@ -2,7 +2,7 @@
 
     settings -> [job] -> ScoreJob -> run
 
-A job is a value: this module does none of the work, writes nothing, and knows nothing of Ray. The
+A job is a value: this module does none of the work, writes no output, and knows nothing of Ray. The
 identity of the work is what must not change between two runs of the same command: the files of the
 corpus, the bundle, and every setting that decides a prediction.
 """
@@ -92,7 +92,7 @@ class Found:
         resumed: Receipts of the predictions that are there and whole, by shard.
         shards: Shards that are known so far: all of them where they were prepared before.
         slices: Slices still to cut, in corpus order.
-        num_slices: How many slices the corpus has, cut or not.
+        num_slices: Number of slices of the corpus, cut or not.
     """
 
     resumed: dict[str, Receipt]

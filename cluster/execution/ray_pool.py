@@ -2,7 +2,7 @@
 
     topology -> core sets -> [ray_pool] -> actors <- jobs <- driver
 
-Connects to Ray, asks every node what it lets this job use, plans core sets there, and starts an
+It connects to Ray, asks every node what it lets this job use, plans core sets there, and starts an
 actor on each. A dead actor is replaced on the same cores; the slots of a node that left disappear.
 This is the only module that knows Ray: its errors leave here as outcomes. It knows nothing of the
 queue, shards or prices.

@@ -2,8 +2,8 @@
 
     slices -> [preparation] -> shards -> actors
 
-    prepared.json             identity of the preparation, and whether it is complete
-    slices/000003-00000.json  shards that came out of one read of slice 3, and what is left of it
+    prepared.json              identity of the preparation, and whether it is complete
+    slices/000003-00000.json   shards that came out of one read of slice 3, and what is left of it
     part-000003-00001.parquet  a shard
 
 A slice's receipt is written after its shards, so what a killed run left half done is cut again.

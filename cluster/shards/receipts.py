@@ -39,7 +39,7 @@ class Receipt:
         num_tokens: Tokens of all good rows.
         num_scored_tokens, num_computed_tokens: Tokens of the texts scored; the same with padding.
         num_batches: Batches run.
-        started_at: When computing its texts began, in seconds since the epoch.
+        started_at: Start of computing its texts, in seconds since the epoch.
         finished_at: `started_at` plus the seconds of `phase_s`.
         phase_s: Seconds of the actor's cores by phase.
         lengths: Scored texts by length, see `count_lengths`.

@@ -1,4 +1,4 @@
-"""Estimates against the truth: whole samples are exact, intervals hold at their rate."""
+"""Estimates against the truth: whole samples are exact, and intervals of 95% hold."""
 
 from dataclasses import replace
 
