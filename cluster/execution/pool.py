@@ -2,7 +2,7 @@
 
     driver -> jobs -> [pool] -> slots -> outcomes -> driver
 
-Two pools implement this: `ray_pool` has a Ray actor in each slot, `local` one worker in this process.
+Two pools implement this: `ray_pool` has a Ray actor in each slot, `local` a worker in this process.
 A slot takes jobs and answers for them, so it may as well stand for a whole node whose supervisor
 passes its jobs on. That is why everything here is a plain value: jobs and outcomes can travel,
 several of them in one message; a slot says how many jobs it holds at once; slots may come and go;
