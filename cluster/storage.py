@@ -145,7 +145,11 @@ def open_directory(uri: str) -> Directory:
 
 @contextmanager
 def storage_errors(path: str) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one line that names the file."""
+    """Turn an operating system's refusal to write into one line that names the file.
+
+    Raises:
+        StorageError: The block raised an OSError.
+    """
     try:
         yield
     except OSError as error:

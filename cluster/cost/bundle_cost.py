@@ -31,12 +31,12 @@ class CostSettings:
     """How a corpus is sampled and machines are bought.
 
     Attributes:
+        today: Date that tells whether a price is stale.
         sample: Share of the rows to tokenize (at most 1), or their number; None for a default.
         seed: Seed of the random choice of sampled rows.
         rows: Number of rows to cost, like those of the corpus; None for the number it has.
         market: How machines are bought.
         discount_percent: Discount off on-demand prices, in percent.
-        today: Date that tells whether a price is stale.
     """
 
     today: date

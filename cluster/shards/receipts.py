@@ -41,10 +41,10 @@ class Receipt:
         num_batches: Batches run.
         started_at: Start of computing its texts, in seconds since the epoch.
         finished_at: `started_at` plus the seconds of `phase_s`.
-        phase_s: Seconds of the actor's cores by phase.
-        lengths: Scored texts by length, see `count_lengths`.
         predicted_s: Seconds expected from the bundle's cost profile.
         rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.
+        phase_s: Seconds of the actor's cores by phase.
+        lengths: Scored texts by length, see `count_lengths`.
     """
 
     shard: str
