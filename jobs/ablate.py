@@ -46,8 +46,8 @@ from jobs.console.arguments import add_example_arguments, labelled_columns, pric
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
 
-_LINE_EVERY_S = 10.0  # of progress, while the clock runs
-# Runnable processes for each core, over the last minute, from which a machine counts as busy.
+_LINE_EVERY_S = 10.0  # between lines of progress, while the clock runs
+# Runnable processes for each core, over the last minute, above which a machine counts as busy.
 _BUSY_SHARE = 0.5
 
 
@@ -66,19 +66,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         dest="bundles",
-        help="of the unpruned student; again for each further step, for example a pruned one",
+        help="bundle of the unpruned student; again for each further step, such as a pruned one",
     )
     parser.add_argument("--eval", type=Path, help="labelled file: the texts that are timed")
     parser.add_argument("--output", type=Path, required=True, help="directory for table and plot")
     add_example_arguments(parser)
     parser.add_argument("--max-length", type=int, help="tokens to truncate and pad to")
-    parser.add_argument("--limit", type=int, metavar="ROWS", help="evenly spaced rows of --eval")
+    parser.add_argument(
+        "--limit", type=int, metavar="ROWS", help="number of rows of --eval, evenly spaced"
+    )
     parser.add_argument(
         "--baseline-rows",
         type=int,
         default=200,
         metavar="ROWS",
-        help="texts to time of the teacher's steps, the rest is extrapolated (default 200)",
+        help="texts to time in the teacher's steps; the rest is extrapolated (default 200)",
     )
     parser.add_argument(
         "--repeats", type=int, default=3, help="runs of each step; the median counts (default 3)"

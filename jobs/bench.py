@@ -120,7 +120,7 @@ def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
 def _measure_engines(
     options: argparse.Namespace, subject: Subject, choice: EngineChoice
 ) -> tuple[EnginesPart | NotRun, OperatorsPart | NotRun]:
-    """Operators first: what they say of the peak is shown beside the engines' rates."""
+    """Operators come first, because the peak that they find is shown beside the engines' rates."""
     ours = our_name(choice.engine)
     breakdown = None
     if "operators" in options.parts:

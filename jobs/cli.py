@@ -1,7 +1,8 @@
-"""The `fastformers` command, and what all of its subcommands share.
+"""Run one command of fastformers; each has a --help of its own.
 
-Progress and tables go to stderr; the last line of stdout is one JSON object. Exit status 0 means
-that all was done, 2 that the user has to change something (one line says what), 130 Ctrl-C.
+    command line -> [cli] -> main of jobs/COMMAND.py -> exit status
+
+Only the command that is run is loaded; this module knows nothing of its arguments.
 """
 
 import argparse

@@ -123,7 +123,7 @@ def _stage_table(result: "Compressed") -> Table:
 
 
 def _drawn(result: "Compressed", price: HourlyPrice) -> list[FrontierPoint]:
-    """The candidates as table and page show them."""
+    """The candidates, as the table and the page show them."""
     return [
         FrontierPoint(
             name=one.name,

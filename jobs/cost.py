@@ -4,7 +4,7 @@ fastformers cost CORPUS --bundle BUNDLE [--deadline 6h] [--budget 200] [--write-
 fastformers cost --calibrate --bundle BUNDLE --profile-out profiles/here.json
 fastformers cost refresh --cloud azure --region eastus --output prices.csv
 
-A sample of CORPUS is tokenized; nothing is scored, written or rented. A price table for --prices is
+A sample of CORPUS is tokenized; nothing is scored or rented. A price table for --prices is
 CSV with the columns cloud, region, instance_type, vcpus, physical_cores, memory_gib, gpu_name,
 gpu_count, cpu, usd_per_hour_on_demand, usd_per_hour_spot, as_of (2026-07-20), source; and, if you
 like, cpu_generation, clock_ghz, usd_per_hour_reserved, spot_as_of, spot_is_estimate (yes or no),
@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI")
     parser.add_argument(
-        "--bundle", type=Path, action="append", required=True, help="several are compared"
+        "--bundle", type=Path, action="append", required=True, help="bundle; several are compared"
     )
     sample = parser.add_argument_group("sample")
     sample.add_argument("--text-column", default="text")
@@ -85,41 +85,58 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"({DEFAULT_SHARE:g}; {DEFAULT_MIN_ROWS:,} to {DEFAULT_MAX_ROWS:,})",
     )
     sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--rows", type=_whole, help="what if it had so many rows: 1e9")
+    sample.add_argument("--rows", type=_whole, help="cost of this many rows, for example 1e9")
     prices = parser.add_argument_group("prices")
     prices.add_argument("--prices", type=Path, metavar="FILE", help="your own table, see above")
-    prices.add_argument("--discount", type=float, default=0.0, help="percent off on demand")
+    prices.add_argument(
+        "--discount", type=float, default=0.0, help="percent off the on-demand price"
+    )
     market = prices.add_mutually_exclusive_group()
-    market.add_argument("--spot", action="store_true", help="spot prices; a plan's head on demand")
+    market.add_argument(
+        "--spot", action="store_true", help="spot prices; a plan's head node stays on demand"
+    )
     market.add_argument("--reserved", action="store_true", help="prices of reserved machines")
     prices.add_argument(
         "--top", type=int, default=20, help="types to show (%(default)s); JSON has all"
     )
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--profiles", type=Path, metavar="DIR", help="of machines, measured before")
+    speed.add_argument(
+        "--profiles", type=Path, metavar="DIR", help="profiles of machines measured before"
+    )
     speed.add_argument("--calibrate", action="store_true", help="measure this machine")
     speed.add_argument(
-        "--fit-run", metavar="OUTPUT", help="of a run on this machine: learn from it"
+        "--fit-run",
+        metavar="OUTPUT",
+        help="output of a finished run on this machine, to learn from",
     )
     speed.add_argument("--profile-out", type=Path, metavar="FILE", help="keep what was measured")
     speed.add_argument("--instance-type", help="the cloud's name of this machine, if it has one")
     plan = parser.add_argument_group("plan")
-    plan.add_argument("--deadline", type=_duration, help="90m, 6h, 2d: the cheapest that makes it")
-    plan.add_argument("--budget", type=float, metavar="USD", help="alone: the fastest for it")
+    plan.add_argument(
+        "--deadline", type=_duration, help="90m, 6h, 2d: plan the cheapest cluster that meets it"
+    )
+    plan.add_argument(
+        "--budget",
+        type=float,
+        metavar="USD",
+        help="without a deadline: plan the fastest cluster for it",
+    )
     plan.add_argument("--max-instances", type=int, default=100)
     plan.add_argument(
         "--startup-s",
         type=float,
         default=PlanSettings.startup_s,
-        help="until a machine works (%(default)g)",
+        help="seconds until a machine works (%(default)g)",
     )
     plan.add_argument(
         "--interruptions-per-hour",
         type=float,
         default=PlanSettings.interruptions_per_hour,
-        help="of a spot machine (%(default)g)",
+        help="interruptions of a spot machine (%(default)g)",
     )
-    plan.add_argument("--write-cluster", type=Path, metavar="FILE", help="for `ray up`")
+    plan.add_argument(
+        "--write-cluster", type=Path, metavar="FILE", help="write the planned cluster for `ray up`"
+    )
     return parser.parse_args(arguments)
 
 
@@ -130,10 +147,14 @@ def parse_refresh(arguments: Sequence[str]) -> argparse.Namespace:
         description="Read today's prices of a region from a cloud's own price list.",
     )
     parser.add_argument("--cloud", choices=tuple(SOURCE_OF_CLOUD), required=True)
-    parser.add_argument("--region", required=True, help="by the cloud's own name")
+    parser.add_argument("--region", required=True, help="region, by the cloud's own name")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write, for --prices")
-    parser.add_argument("--prices", type=Path, help="types to look up (those shipped with us)")
-    parser.add_argument("--endpoint", help="where the price list is served, if by a mirror")
+    parser.add_argument(
+        "--prices",
+        type=Path,
+        help="table of the types to look up (the one that ships with the package)",
+    )
+    parser.add_argument("--endpoint", help="URL of the price list, if a mirror serves it")
     return parser.parse_args(arguments)
 
 

@@ -4,7 +4,7 @@ fastformers demo
 
 The text is the docstrings of the Python standard library and of installed packages; the model
 says which library each comes from. Lengths spread widely and texts repeat, as in real corpora.
-Accuracy is that of files whose docstrings the model was not trained on.
+Accuracy is measured on files whose docstrings the model was not trained on.
 """
 
 import argparse
@@ -37,7 +37,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path("demo-output"))
     parser.add_argument("--limit", type=int, metavar="ROWS", help="only the first docstrings")
-    parser.add_argument("--num-actors", type=int, help="as many as there are cores")
+    parser.add_argument(
+        "--num-actors", type=int, help="number of actors (as many as there are cores)"
+    )
     parser.add_argument("--usd-per-hour", type=float, help="price of this machine")
     parser.add_argument("--instance-type", help="take the price from the built-in table")
     parser.add_argument(
@@ -94,7 +96,7 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _write_training_files(directory: Path) -> dict[str, Any]:
-    """Split the docstrings into what the demo's bundle is trained on, and what judges it."""
+    """Split the docstrings into what the demo's bundle is trained on and what it is judged on."""
     table = collect_docstrings()
     directory.mkdir(parents=True, exist_ok=True)
     heldout = table["heldout"]

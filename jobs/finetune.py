@@ -23,7 +23,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="pretrained encoder directory")
     parser.add_argument("--train", type=Path, required=True, help="labelled file")
     parser.add_argument(
-        "--eval", type=Path, help="labelled file that is not trained on: keep the best epoch by it"
+        "--eval",
+        type=Path,
+        help="labelled file that is not trained on: the epoch that is best on it is kept",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory of the teacher")
     add_example_arguments(parser)

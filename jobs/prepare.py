@@ -1,5 +1,4 @@
-"""Cut a corpus into length-sorted shards of token ids, ready to be scored by any bundle with the
-same tokenizer.
+"""Cut a corpus into length-sorted shards of token ids, for any bundle with the same tokenizer.
 
 fastformers prepare CORPUS --bundle BUNDLE --output SHARDS
 """

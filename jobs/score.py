@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--energy",
         metavar="COUNTRY",
         default=os.environ.get(COUNTRY_VARIABLE),
-        help="measure kWh of this node, and CO2 by the mix of a country such as USA "
+        help="measure the kWh of this node, and CO2 by the mix of a country such as USA "
         f"({COUNTRY_VARIABLE})",
     )
     parser.add_argument(

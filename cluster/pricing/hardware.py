@@ -1,6 +1,6 @@
-"""How fast the processors and GPUs that clouds rent are, compared with each other.
+"""How fast the processors and GPUs that clouds rent out are, compared with each other.
 
-    measured machine -> [hardware] -> speed on a machine nobody measured -> estimate
+    measured machine -> [hardware] -> speed of a machine that was not -> estimate
 
 The rule for CPUs: speed of a physical core = clock / cycles, where
 
@@ -14,9 +14,9 @@ core's measured peak would have allowed 79,000 (onnxruntime 1.32, 2026-11): 57% 
 
 For GPUs: published throughput of BERT-large, by arithmetic, less for narrow matrices.
 
-Neither rule is good to better than its error factor, which goes with every figure that it makes:
-the true cost is taken to lie between the figure divided and multiplied by it. The factors are
-judgment: the rule ignores caches, memory and how well a kernel is written for a processor.
+Each rule has an error factor, which goes with every figure that the rule makes: the true cost is
+assumed to lie between the figure divided and multiplied by it. The factors are judgment: the rules
+ignore caches, memory and how well a kernel is written for a processor.
 This module knows nothing of prices, corpora or Ray.
 """
 
@@ -26,7 +26,8 @@ from fastformers.inference.cpu import AMX_INT8, CPU_GENERATIONS, CpuGeneration
 
 INT8_WORK, FLOAT_WORK = 0.57 * 128, 0.43 * 32
 
-# Beside the cores a server feeds memory, network, fans and its power supply: taken as half of them.
+# Power of a server over that of its cores: memory, network, fans and power supply are assumed to
+# draw half as much as the cores.
 NODE_WATTS_PER_CORE_WATT = 1.5
 
 SAME_GENERATION_ERROR, SAME_EXTENSIONS_ERROR, OTHER_EXTENSIONS_ERROR = 1.15, 1.3, 1.6
@@ -34,19 +35,19 @@ UNKNOWN_ERROR = 2.0
 GPU_ERROR, GPU_PEAK_ERROR = 2.0, 2.5
 
 
-# Extensions of either kind of processor, the strongest first.
+# Extensions of x86 and Arm processors, the strongest first.
 _BY_STRENGTH = ("amx", "vnni", "avx512", "avx2", "i8mm", "dotprod", "neon")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CpuSpec:
-    """A physical core of a processor, as far as its speed goes.
+    """What decides the speed of a physical core.
 
     Attributes:
         generation: A name of `CPU_GENERATIONS`.
         features: Extensions that can be used; empty means all that the generation has.
         clock_ghz: Sustained clock.
-        is_guess: True where the generation was hidden.
+        is_guess: True where the processor hides its generation.
     """
 
     generation: str
@@ -66,7 +67,7 @@ class CpuSpec:
 def plan_cpu(
     *, generation: str | None, features: tuple[str, ...], clock_ghz: float | None = None
 ) -> CpuSpec:
-    """The core that a processor has, or the fastest it could have where that is hidden."""
+    """The core of a processor, or the fastest that it could have where the generation is hidden."""
     is_known = generation in CPU_GENERATIONS
     name = generation if generation in CPU_GENERATIONS else _fastest_with(features)
     return CpuSpec(
@@ -78,10 +79,10 @@ def plan_cpu(
 
 
 def _fastest_with(features: tuple[str, ...]) -> str:
-    """What a processor that hides its generation is taken for, by its extensions.
+    """The generation assumed for a processor that hides its own, by its extensions.
 
-    It is the fastest that has the strongest of them and no stronger ones, so that no other type
-    looks better than it is; without any extension, the fastest of all.
+    It is the fastest generation that has the strongest of them and no stronger ones, so that no
+    other type looks better than it is; without any extension, the fastest of all.
     """
     strongest = next((name for name in _BY_STRENGTH if name in features), None)
     names = list(CPU_GENERATIONS)
@@ -108,7 +109,7 @@ def error_between(measured: CpuSpec, other: CpuSpec) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuSpec:
-    """What is published of a GPU.
+    """Published figures of a GPU.
 
     Attributes:
         bert_large_per_s: BERT-large rows a second, MLPerf Inference 4.1 offline, int8 or fp8; None
@@ -122,7 +123,7 @@ class GpuSpec:
     watts: float
 
     def multiply_adds_per_s(self, width: int) -> float:
-        """What it reaches on matrices of that width: less than on BERT-large's where narrower."""
+        """Rate on matrices of this width, lower where they are narrower than BERT-large's."""
         reached = (
             self.bert_large_per_s * _BERT_LARGE_MULTIPLY_ADDS
             if self.bert_large_per_s is not None
@@ -132,15 +133,15 @@ class GpuSpec:
 
     @property
     def error(self) -> float:
-        """Error factor of what it reaches."""
+        """Error factor of `multiply_adds_per_s`."""
         return GPU_ERROR if self.bert_large_per_s is not None else GPU_PEAK_ERROR
 
 
-# 24 layers of 12 x 1024^2 weights, times the mean of about 180 tokens that SQuAD 1.1 has at most
-# 384: submissions leave padding out, and counting it would flatter the GPU.
+# 24 layers of 12 x 1024^2 weights, times about 180 tokens, the mean length of SQuAD 1.1 cut at 384:
+# submissions leave padding out, and counting it would flatter the GPU.
 _BERT_LARGE_WIDTH = 1024
 _BERT_LARGE_MULTIPLY_ADDS = 24 * 12 * _BERT_LARGE_WIDTH**2 * 180
-# L4 reached the least of its peak among the three that are published (43, 50 and 51%).
+# The smallest share of the peak that a GPU reached: the L4's, of three published (43, 50 and 51%).
 _LOWEST_SHARE_OF_PEAK = 0.43
 GPUS: dict[str, GpuSpec] = {
     name: GpuSpec(bert_large_per_s=per_s, int8_peak=tera_operations * 1e12 / 2, watts=watts)
@@ -159,7 +160,7 @@ GPUS: dict[str, GpuSpec] = {
 
 
 def _int8_per_cycle(generation: CpuGeneration, features: tuple[str, ...]) -> float:
-    """Its rate without the extensions that are masked."""
+    """The generation's int8 rate without the extensions that are masked."""
     if not features or generation.is_arm:
         return generation.int8_per_cycle
     for feature, limit in (("amx", AMX_INT8), ("vnni", 128.0), ("avx512", 42.7)):

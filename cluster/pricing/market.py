@@ -1,9 +1,9 @@
 """Which of an instance type's prices is paid: on demand, reserved or spot, less a discount.
 
-    price table -> [market] -> estimate, plan
+    price table -> [market] -> estimate, cluster plan
 
-Says of every price whether it is an estimate and whether it is stale: prices of a cloud change
-every few months, spot prices by the hour. This module knows nothing of jobs.
+Every price says whether it is an estimate and whether it is stale: prices of a cloud change every
+few months, spot prices by the hour. This module knows nothing of jobs.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class MarketPrice:
     """What an hour of one machine costs in one market.
 
     Attributes:
-        usd_per_hour: After the discount.
-        market: How it is bought.
+        usd_per_hour: Price after the discount.
+        market: How the machine is bought.
         as_of: ISO date of the price.
         is_stale: Whether it is older than `STALE_AFTER_DAYS`.
         is_estimate: Whether it was worked out rather than read from a price list.
@@ -43,9 +43,10 @@ def find_market_price(
 
     Args:
         price: A row of the table.
-        market: How it is bought.
-        discount_percent: Off the on-demand price only: spot and reserved are discounts themselves.
-        today: What tells whether a price is stale.
+        market: How the machine is bought.
+        discount_percent: Percent off the on-demand price only: spot and reserved prices are
+            discounts themselves.
+        today: The date by which a price is stale or not.
     """
     usd = {
         "on-demand": price.usd_per_hour_on_demand * (1 - discount_percent / 100),
@@ -68,7 +69,7 @@ def check_discount(percent: float) -> None:
     """Refuse a discount that leaves nothing to pay, or adds to it.
 
     Raises:
-        InputError: It is not at least 0 and below 100.
+        InputError: It is below 0, or 100 or more.
     """
     if not 0 <= percent < 100:
         raise InputError(f"--discount {percent:g}: give percent, at least 0 and below 100")

@@ -2,8 +2,8 @@
 
     price list of a region -> [price_lists] -> prices.csv of the user
 
-A price list says what a type costs, and nothing of cores, processors or GPUs: these come from the
-table that is refreshed. So only types of that table are looked up, a few requests each. Azure's
+A price list says what a type costs, but not which cores, processor or GPUs it has: these come from
+the table that is refreshed. So only types of that table are looked up, a few requests each. Azure's
 list is public; AWS and GCP are read through their own libraries with the user's credentials (extras
 `aws` and `gcp`). This module knows nothing of jobs.
 """
@@ -55,14 +55,15 @@ def refresh_prices(
     """The table's types of one cloud, with today's prices of a region.
 
     Args:
-        prices: A table; where its hardware is right its prices may be anything.
+        prices: A table; its hardware is kept, its prices are replaced.
         cloud: "aws", "azure" or "gcp".
-        region: By the cloud's own name.
+        region: Region, by the cloud's own name.
         today: Date of the prices.
-        endpoint: Where the price list is served, if not where the cloud serves it.
+        endpoint: URL of the price list; None for the cloud's own.
 
     Raises:
-        InputError: The list cannot be read, or has none of the types in that region.
+        InputError: The table has no type of the cloud, or the list cannot be read or has none of
+            them in that region.
         ModuleNotFoundError: The cloud's library is not installed.
     """
     types = [price for price in prices.values() if price.cloud == cloud]
@@ -134,7 +135,7 @@ def _fetch_azure(
 
 
 def _azure_items(url: str) -> Iterator[dict[str, Any]]:
-    """Items of all pages."""
+    """Items of all pages of an answer."""
     next_url: str | None = url
     while next_url:
         try:
@@ -195,7 +196,7 @@ def _add_aws(
 
 
 def _aws_listed(pricing: Any, instance_type: str, region: str) -> tuple[float | None, float | None]:
-    """On-demand price, and that reserved for a year with nothing upfront."""
+    """On-demand price, and the price reserved for a year with nothing upfront."""
     wanted = {
         "instanceType": instance_type,
         "regionCode": region,
@@ -262,7 +263,7 @@ _GCP_GPUS = {"A100-40GB": "A100", "A100-80GB": "A100 80GB", "H100-80GB": "H100 8
 def _fetch_gcp(
     types: list[InstancePrice], region: str, endpoint: str | None
 ) -> dict[str, ListPrice]:
-    """Cloud Billing Catalog: the prices of a core, a GiB and a GPU, of which a machine is made.
+    """Cloud Billing Catalog: a machine costs the sum of its cores, GiB of memory and GPUs.
 
     Disks that come with a type (a2-ultragpu, a3) are not counted.
     """
@@ -331,5 +332,5 @@ def _unreachable(cloud: str, where: str, reason: str) -> InputError:
     first = reason.splitlines()[0] if reason else "no reason given"
     return InputError(
         f"{where}: the price list of {cloud} cannot be read ({first}); check the network and your "
-        "credentials, or go on with the table shipped with us"
+        "credentials, or go on with the table that ships with the package"
     )

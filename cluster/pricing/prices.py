@@ -11,7 +11,7 @@ clocks (sustained on all cores as the cloud or vendor says, good to about 10%) a
 A table of the user has the same columns. These may be left out or empty: `cpu_generation` (a name
 of `CPU_GENERATIONS`), `clock_ghz`, `usd_per_hour_reserved`, `spot_as_of` (the date of the spot
 price, where it is not `as_of`), `spot_is_estimate` (yes or no), and `currency`: prices are in USD,
-or in another currency that `usd_per_unit` gives the rate of.
+or in another currency whose rate `usd_per_unit` gives.
 
 This module knows hours and rows; it knows nothing of shards, models or Ray.
 """
@@ -53,7 +53,7 @@ class InstancePrice:
         cpu_generation: A name of `cpu.CPU_GENERATIONS`, the slowest where the cloud gives
             one of several; None if not known.
         clock_ghz: Sustained clock of all cores, or None if not known.
-        usd_per_hour_reserved: Price under the reservation that the table is of, or None.
+        usd_per_hour_reserved: Price under the table's kind of reservation, or None.
         spot_as_of: ISO date of the spot price, or None without one.
         spot_is_estimate: Whether the spot price was worked out rather than read.
     """
@@ -106,7 +106,7 @@ class HourlyPrice:
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """The text of one row, which knows its place for messages."""
+    """The cells of one row, with its place for messages."""
 
     path: Path
     line: int
@@ -157,10 +157,11 @@ class _Row:
 
 
 def load_prices(path: Path | None = None) -> dict[str, InstancePrice]:
-    """Read a price table, by instance type.
+    """Read a price table; returns its rows by instance type.
 
     Args:
-        path: A CSV file with the columns of `InstancePrice`; None for the table shipped with us.
+        path: A CSV file with the columns of `InstancePrice`; None for the table that
+            ships with the package.
 
     Raises:
         InputError: The file cannot be read, or a row cannot be used; names line and column.
@@ -177,7 +178,9 @@ def load_prices(path: Path | None = None) -> dict[str, InstancePrice]:
         prices[name] = price
         line_of_type[name] = row.line
     if not prices:
-        raise InputError(f"{path}: no rows; add an instance type, or use the table shipped with us")
+        raise InputError(
+            f"{path}: no rows; add an instance type, or use the table that ships with the package"
+        )
     return prices
 
 
@@ -214,8 +217,9 @@ def choose_price(
         prices: The table of `load_prices`.
 
     Raises:
-        InputError: Both are given, the price is not above 0, or the type is unknown.
-        ValueError: An estimate for less than one core.
+        InputError: Both are given, the price is not above 0 and finite, the type is unknown, or the
+            table has no type without a GPU to estimate from.
+        ValueError: There is less than one core to estimate for.
     """
     if usd_per_hour is not None and instance_type is not None:
         raise InputError("both --usd-per-hour and --instance-type were given; leave one out")
@@ -236,7 +240,7 @@ def choose_price(
 
 
 def usd_of(seconds: float, *, usd_per_hour: float, num_machines: int = 1) -> float:
-    """What machines cost that are held together for some seconds.
+    """Price of machines that are held together for some seconds.
 
     Raises:
         ValueError: The time is negative or not finite, or there is no machine.
@@ -247,7 +251,7 @@ def usd_of(seconds: float, *, usd_per_hour: float, num_machines: int = 1) -> flo
 
 
 def usd_per_million(usd_total: float, num_rows: int) -> float:
-    """USD of a million rows at the rate that `num_rows` cost.
+    """Price of a million rows at the rate of `num_rows` that cost `usd_total`.
 
     Raises:
         ValueError: There are no rows, hence no rate.

@@ -3,9 +3,10 @@
     attempts -> [bill] -> RunReport -> report.json, table, page
 
 An actor's time is cut at the events that the driver saw: it starts, it is handed a job, it ends or
-dies, no job is left. What it measured inside a job (read, tokenize, infer, write) is taken from the
-middle. So the headings add up to cores x wall time, and their amounts to the total. Everything here
-is a pure function of plain values; it knows no prices of clouds, only what this run cost.
+dies, no job is left. The phases that it measured inside a job (read, tokenize, infer, write) are
+taken out of that job's time. So the headings add up to cores x wall time, and their amounts to the
+total. Everything here is a pure function of plain values; it knows no prices of clouds, only what
+this run cost.
 """
 
 import math
@@ -16,7 +17,7 @@ from decimal import Decimal
 from cluster.report.run_report import BillItem, Prediction
 from cluster.shards.receipts import Attempt
 
-# In the order of the bill, with what each means.
+# Headings in the order of the bill, with the meaning of each.
 HEADINGS = {
     "compute": "running the model on the tokens of the texts",
     "padding": "running the model on padding",
@@ -38,7 +39,7 @@ _HEADING_OF_PHASE = {
     "infer": "compute",
     "write": "writing",
 }
-_DIGITS = 5  # of the total; the smallest amount on the bill follows from it
+_DIGITS = 5  # significant digits of the total; the smallest amount on the bill follows from them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,9 @@ class RunTimes:
     """When a run did what, in seconds since its start.
 
     Attributes:
-        setup_s: The first job could be handed out.
-        work_end_s: The last job was done.
-        wall_s: Everything was.
+        setup_s: When the first job could be handed out.
+        work_end_s: When the last job was done.
+        wall_s: When everything was done.
     """
 
     setup_s: float
@@ -68,16 +69,16 @@ def itemize(
     """Split the price of a run over its core-seconds.
 
     Args:
-        attempts: Of all actors.
-        times: Of the run.
+        attempts: Attempts of all actors.
+        times: When the run did what.
         actor_cores: Cores of each actor; empty if there was nothing left to do.
         num_idle_cores: Cores of the machines that no actor owned.
-        padding_efficiency: Tokens of text over tokens computed, or None if none was.
+        padding_efficiency: Tokens of text over tokens computed, or None if none were computed.
         usd_total: Price of all machines for the whole time.
 
     Returns:
-        Headings with any time. Core-seconds add up to cores x wall time, amounts exactly to
-        `round_total(usd_total)`.
+        Lines of headings with any time. Core-seconds add up to cores x wall time, amounts exactly
+        to `round_total(usd_total)`.
     """
     core_s = dict.fromkeys(HEADINGS, 0.0)
     by_actor: dict[str, list[Attempt]] = {actor: [] for actor in actor_cores}
@@ -125,7 +126,7 @@ def estimate_saved_usd(
 def compare_prediction(
     predicted_s: Sequence[float], measured_s: Sequence[float]
 ) -> Prediction | None:
-    """Hold the cost profile's seconds of each shard against what the model took; None without any.
+    """Compare the cost profile's seconds with those of the model; None if either has none.
 
     Args:
         predicted_s: Core-seconds predicted for each shard.

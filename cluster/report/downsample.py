@@ -2,8 +2,8 @@
 
     RunReport -> [downsample] -> plots -> report.html
 
-Points are put into bins, actors into groups, and of many actors some are picked; what was left out
-is said. Pure functions of the report's plain values; nothing here draws.
+Points are put into bins, actors into groups, and of many actors some are picked. These are pure
+functions of the report's plain values; they know nothing of drawing.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cluster.report.run_report import TimelineEntry
 
 MAX_GROUPS, MAX_LANES, MAX_SPANS, NUM_BINS = 6, 20, 1000, 60
-# What an actor does, by urgency: where a cell of the timeline holds several, the first one shows.
+# Kinds of work, the most urgent first: where a cell of the timeline holds several, that one shows.
 KINDS = ("lost", "search", "load", "prepare", "score")
 
 
@@ -39,7 +39,7 @@ class Lane:
     """One actor's row of the timeline.
 
     Attributes:
-        name: Of the actor, short.
+        name: Short name of the actor.
         spans: What it did, in order.
     """
 
@@ -89,7 +89,7 @@ def bin_throughput(timeline: Sequence[TimelineEntry], wall_s: float) -> Throughp
 
 
 def plan_lanes(timeline: Sequence[TimelineEntry], wall_s: float) -> list[Lane]:
-    """Rows of the timeline: of many actors, some that died, and some spread over when they ended.
+    """Rows of the timeline: of many actors, some that died, and others spread over when they ended.
 
     Args:
         timeline: Attempts, as the report lists them.
@@ -113,7 +113,7 @@ def plan_lanes(timeline: Sequence[TimelineEntry], wall_s: float) -> list[Lane]:
 
 
 def pick_frontier(qualities: Sequence[float], costs: Sequence[float]) -> list[int]:
-    """Places of the candidates that none beats in both, from the cheapest to the best."""
+    """Indices of the candidates that no other beats in both, from the cheapest to the best."""
     order = sorted(range(len(costs)), key=lambda place: (costs[place], -qualities[place]))
     best = -math.inf
     frontier = []
@@ -169,7 +169,7 @@ def _merge(spans: Sequence[Span], wall_s: float, num_cells: int) -> list[Span]:
 
 
 def _group(actors: Sequence[str]) -> dict[str, str]:
-    """A group for each actor: itself, or one of a few runs of neighbors where there are many."""
+    """A group for each actor: itself, or, where there are many, a few neighbors together."""
     names = shorten_names(actors)
     if len(actors) <= MAX_GROUPS:
         return names

@@ -1,11 +1,11 @@
-"""Electricity of the driver's node during a run, measured or modelled by codecarbon.
+"""Electricity of the driver's node during a run, measured or modeled by codecarbon.
 
     run -> [energy] -> report
 
 codecarbon reads the CPU's own counters (RAPL) and the GPUs' (NVML) where the machine shows them; a
-virtual machine rarely does, and then it multiplies load by the CPU's nominal power. Which of the
-two it was stands beside every number. Other nodes of the cluster are not seen from here. Nothing
-is sent or looked up on a network, and no file is written.
+virtual machine rarely does, and then it multiplies load by the CPU's nominal power. Every
+number says which of the two it is. Other nodes of the cluster are not seen from here. Nothing is
+sent or looked up on a network, and no file is written. This module knows nothing of the job.
 """
 
 import importlib.metadata
@@ -38,7 +38,7 @@ class EnergyMeter:
         """Check that it can measure, and prepare to.
 
         Args:
-            country: ISO code of three letters, whose electricity mix counts.
+            country: ISO code (three letters) of the country whose electricity mix counts.
 
         Raises:
             InputError: codecarbon is not installed, or does not know the country.
@@ -102,9 +102,9 @@ class EnergyMeter:
 
 
 def _reads_cpu_counters() -> bool:
-    """Whether codecarbon finds counters of the CPU's energy here; where not, it models its load.
+    """Whether codecarbon finds counters of the CPU's energy here; where not, it models it.
 
-    It tries them in this order, but on Apple's own processors it models.
+    It tries counters in this order; on Apple's own processors it always models.
     """
     from codecarbon.core import cpu, powermetrics, windows_emi
 

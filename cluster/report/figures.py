@@ -2,8 +2,8 @@
 
     RunReport -> [figures] -> page -> report.html
 
-Who cannot see the plot reads the table. Long tables are cut, and say so. This module knows neither
-how plots are drawn nor where they stand on the page. Needs the extra `report`.
+The table is for readers who cannot see the plot. Long tables are cut, and say so. This module knows
+neither how plots are drawn nor where they stand on the page. Needs the extra `report`.
 """
 
 from collections.abc import Sequence
@@ -120,11 +120,11 @@ def show_throughput(report: RunReport) -> Figure:
 
 
 def show_timeline(report: RunReport) -> Figure:
-    """Who did what when."""
+    """What each actor did, and when."""
     lanes = plan_lanes(report.timeline, report.wall_s)
     num_actors = len({entry.actor for entry in report.timeline})
     many = (
-        f" {len(lanes)} of {num_actors:,} actors: some that died, others spread over their ends."
+        f" {len(lanes)} of {num_actors:,} actors: some that died, others by when they ended."
         if num_actors > len(lanes)
         else ""
     )
@@ -145,8 +145,8 @@ def show_timeline(report: RunReport) -> Figure:
     heads = ["actor", "job", "attempt", "start, s", "took, s", "tokens"]
     return Figure(
         heading="Timeline",
-        caption="Who did what when; a cross marks what was lost with its actor and done again."
-        f"{many}",
+        caption="What each actor did, and when; a cross marks work that was lost with its actor "
+        f"and done again.{many}",
         svg=plots.plot_timeline(lanes, report.wall_s),
         table=Table(
             heads=heads, rows=rows, caption=_count(rows, len(entries), "lost and longest first")
@@ -155,7 +155,7 @@ def show_timeline(report: RunReport) -> Figure:
 
 
 def show_frontier(candidates: Sequence[FrontierPoint]) -> Figure:
-    """Plot and table of the candidates; those that none beats in both quality and USD stand out."""
+    """Plot and table of the candidates; those that no other beats in both are called best."""
     usd = [candidate.usd for candidate in candidates]
     best = set(pick_frontier([candidate.quality for candidate in candidates], usd))
     order = sorted(range(len(usd)), key=lambda place: (usd[place], -candidates[place].quality))
@@ -179,5 +179,5 @@ def show_frontier(candidates: Sequence[FrontierPoint]) -> Figure:
 
 
 def _count(rows: Sequence[Sequence[str]], num_all: int, order: str) -> str:
-    """Caption of a table that may have been cut."""
+    """Caption of a table that may be cut."""
     return f"{len(rows)} of {num_all:,}, {order}" if num_all > len(rows) else order

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 
 def to_plain(value: Any) -> Any:
-    """A dataclass as what `json.loads` would give of it: dictionaries, lists and scalars."""
+    """A dataclass as the values that `json.loads` would give: dictionaries, lists and scalars."""
     if is_dataclass(value):
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
@@ -24,12 +24,12 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: Any, value: Any, place: str = "") -> Any:
-    """The value of type `kind` that `to_plain` made `value` of.
+    """The value of type `kind` from which `to_plain` made `value`.
 
     Args:
         kind: A dataclass, or the annotation of a field of one.
         value: What `json.loads` gave.
-        place: Where the value stands, for messages.
+        place: Path of keys to the value, for messages.
 
     Raises:
         ValueError: A key is missing or unknown, or a value has another type; names the place.

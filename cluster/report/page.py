@@ -3,8 +3,9 @@
     RunReport -> [page] -> report.html
 
 One file that opens anywhere: nothing is loaded, nothing runs, and colors follow the reader's light
-or dark theme. What is plotted is bounded (`downsample`), so the page stays small. Here numbers
-become words; `page.html` says where they stand, and jinja2 escapes them. Needs the extra `report`.
+or dark theme. What is plotted is bounded (`downsample`), so the page stays small. This module
+turns numbers into text, `page.html` lays it out, and jinja2 escapes it; it does not know how plots
+are drawn. Needs the extra `report`.
 """
 
 import importlib.util
@@ -73,7 +74,7 @@ def can_draw() -> bool:
 
 
 def render_page(report: RunReport) -> str:
-    """A whole page of one run."""
+    """The page of one run."""
     started = datetime.fromisoformat(report.started_at)
     figures = []
     if report.other_types:
@@ -100,7 +101,7 @@ def render_search_page(candidates: Sequence[FrontierPoint], *, heading: str, not
     Args:
         candidates: At least one.
         heading: What was searched.
-        note: Under the heading: where prices are from.
+        note: Text under the heading, such as where prices are from.
     """
     return _fill(title=heading, heading=heading, note=note, figures=[show_frontier(candidates)])
 

@@ -3,8 +3,9 @@
     downsample -> [plots] -> figures -> report.html
 
 Each plot is drawn twice, for a desktop and for a phone, because a drawing that only shrinks cannot
-be read; the page shows the one that fits. Colors are written as stand-ins and become CSS variables,
-so light and dark are one drawing. Needs the extra `report`; `fastformers.figure` has the style.
+be read; the page shows the one that fits. Colors are placeholders that become CSS variables, so
+light and dark are one drawing. `fastformers.figure` has the style; this module does not know where
+a plot stands. Needs the extra `report`.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -46,7 +47,7 @@ _KINDS = {
     "load": ("model load", _THEME.muted),
     "prepare": ("read and tokenize", _SERIES[2]),
     "score": ("score", _SERIES[0]),
-    "search": ("search for what kills", _SERIES[1]),
+    "search": ("search for texts that kill", _SERIES[1]),
     "lost": ("lost", _THEME.bad),
 }
 _WIDE, _NARROW = 720, 340
@@ -57,11 +58,11 @@ class FrontierPoint:
     """A bundle that a recipe search made.
 
     Attributes:
-        name: For people.
-        quality: Of its task's metric, 0 to 1.
+        name: Its name, for people.
+        quality: Value of its task's metric, 0 to 1.
         seconds: Core-seconds of a million rows.
-        usd: Of a million rows.
-        verdict: What the search made of it; empty if it holds, but another was chosen.
+        usd: Price of a million rows.
+        verdict: Outcome of the search; empty if it passes, but another was chosen.
     """
 
     name: str
@@ -124,7 +125,7 @@ def plot_throughput(throughput: Throughput) -> str:
 
 
 def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
-    """What each actor did when."""
+    """What each actor did, and when."""
 
     def draw(is_wide: bool, figure: "Figure") -> None:
         axes = figure.subplots()
@@ -195,7 +196,7 @@ def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
 
 
 def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
-    """Quality over USD per million rows; a line joins those that none beats in both."""
+    """Quality over USD per million rows; a line joins those that no other beats in both."""
 
     def draw(is_wide: bool, figure: "Figure") -> None:
         axes = figure.subplots()
@@ -256,7 +257,7 @@ def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
 def _render(
     draw: Callable[[bool, "Figure"], None], name: str, label: str, heights: tuple[int, int]
 ) -> str:
-    """Two SVGs, for a wide and a narrow page, with the label for those who see neither."""
+    """Two SVGs, for a wide and a narrow page, with a label for screen readers."""
     drawings = []
     for kind, width, height in zip(("wide", "narrow"), (_WIDE, _NARROW), heights, strict=True):
         svg = render_svg(partial(draw, kind == "wide"), width=width, height=height, palette=_THEME)

@@ -1,8 +1,8 @@
 """Sum up where a run stands while it goes: rows, rate, money spent.
 
-    driver -> [progress] -> share done, one line -> whoever shows it
+    driver -> [progress] -> share done, one line -> console of the command
 
-Knows no terminal; the console of the commands shows the line and the time left.
+This module knows nothing of terminals or of the time left.
 """
 
 import time

@@ -2,7 +2,7 @@
 
     summary -> [run_report] -> report.json -> [run_report] -> table, page, fitted machine profile
 
-Names of attributes are the keys of the file, so that who reads the file can read them up here.
+The attributes have the names of the file's keys, so readers of the file can look them up here.
 Wall seconds count from the start of the command, Ray's start included, because the machine is paid
 for that time too. Ratios are 0 to 1. This module knows neither how a run is done nor how its report
 is shown.
@@ -58,7 +58,7 @@ class ActorReport:
 
     Attributes:
         shards, rows: How many.
-        rows_per_second, tokens_per_second: Of its busy time.
+        rows_per_second, tokens_per_second: Rates over its busy time.
         busy_s: Seconds that it scored.
         peak_rss_bytes: Most resident memory that it held.
     """
@@ -93,7 +93,7 @@ class Prediction:
     """What the bundle's cost profile said of the shards scored, and what they took.
 
     Attributes:
-        predicted_core_s, measured_core_s: Of running the model.
+        predicted_core_s, measured_core_s: Core-seconds of running the model.
         error: Predicted over measured, less 1; below 0 where the run was slower.
         shard_error: Mean distance of a shard from the prediction after all are scaled by their
             common factor: what lengths explain, whatever the speed of the machine.
@@ -110,10 +110,10 @@ class Bill:
     """Where the money went.
 
     Attributes:
-        items: Every core-second that was paid for, under one heading each.
+        items: Lines of the bill; every core-second that was paid for is in one of them.
         total_usd: Sum of the items, to the last digit.
         duplicates_saved_usd: What it would have cost to score equal texts again.
-        prediction: None where nothing was scored.
+        prediction: The cost profile against what was measured; None where nothing was scored.
     """
 
     items: tuple[BillItem, ...]
@@ -150,15 +150,15 @@ class TypeCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:
-    """What one machine drew.
+    """Electricity that one machine drew.
 
     Attributes:
-        kwh: All of it together: CPU, GPUs and memory, other programs on the machine included.
-        cpu_kwh, gpu_kwh, memory_kwh: Its parts.
+        kwh: Total of CPU, GPUs and memory, with what other programs on the machine drew.
+        cpu_kwh, gpu_kwh, memory_kwh: Parts of the total.
         co2_kg: CO2 equivalents, by the average electricity mix of `country`.
         country: ISO code of three letters.
         cpu_basis, gpu_basis: `read` from the hardware's counters, `modelled`, or `none`; memory is
-            always modelled.
+            always modeled.
         covered_s: Seconds that were watched: the tracker starts beside the run, not before it.
         source: Program and version.
     """
@@ -182,7 +182,7 @@ class EarlierRuns:
     Attributes:
         shards, rows: How many they scored.
         actor_s: Seconds that their actors scored.
-        started_at, finished_at: First and last moment of it, in seconds since the epoch.
+        started_at, finished_at: First and last moment of the scoring, in seconds since the epoch.
     """
 
     shards: int
@@ -199,12 +199,12 @@ class TimelineEntry:
     Attributes:
         job: `prepare`, `score` or `search`; see `receipts.Attempt`.
         name: Name of the slice or the shard.
-        actor: Who did it.
+        actor: Name of the actor.
         attempt: Number of the attempt, from 1.
         lost: Whether the actor died over it.
         start_s, end_s: Seconds since the run's start.
         busy_s: Seconds that the actor measured in its phases.
-        infer_s: Of these, running the model.
+        infer_s: Seconds of these in which the model ran.
         rows, tokens: How many were scored; 0 for every other job.
         predicted_s: Seconds expected from the bundle's cost profile.
         rss_bytes: Resident memory of the actor at the end.
@@ -231,7 +231,7 @@ class BundleUsed:
 
     Attributes:
         path: Directory of the bundle.
-        precision: Of its matrix products.
+        precision: Precision of its matrix products.
         digest: Hash of its files.
         max_batch_tokens: Token budget of a batch.
         profile_cpu: Processor that its cost profile was measured on.
@@ -254,22 +254,22 @@ class RunReport:
     `resumed_rows`, but neither sped up nor paid for.
 
     Attributes:
-        rows, unique_rows, tokens, unique_tokens: Of the corpus; unique ones are scored.
-        rows_per_second, tokens_per_second: Of this run, over its wall time.
+        rows, unique_rows, tokens, unique_tokens: Counts of the corpus; unique ones are scored.
+        rows_per_second, tokens_per_second: Rates of this run over its wall time.
         padding_efficiency: Tokens of text over tokens computed; None where nothing was computed.
         wall_s: Seconds from start to end.
-        setup_s: Of these, until the first job could be handed out.
+        setup_s: Seconds of these until the first job could be handed out.
         usd_per_hour: Price of one machine.
         price: Where the price comes from, for people.
         price_is_estimate: Whether the user named neither a price nor an instance type.
         usd_total: Price of all machines for the whole time.
-        usd_per_million: Of a million rows at this run's rate; None where no row was scored.
+        usd_per_million: Price of a million rows at this run's rate; None where no row was scored.
         dead_letters: Rows without a prediction.
-        resumed_shards, resumed_rows: How many earlier runs had scored.
-        shards: How many the corpus was cut into.
+        resumed_shards, resumed_rows: How many of them earlier runs had scored.
+        shards: Number of shards that the corpus was cut into.
         retries: Leases that were lost with their actor.
         skipped_files: Unreadable files that were left out, with the reason.
-        num_actors, num_machines: How many worked.
+        num_actors, num_machines: How many of them worked.
         cores: Which actors ran on which cores, for people.
         driver_cpu: Processor of the driver's node.
         phase_s: Seconds of all actors by phase.
@@ -280,11 +280,11 @@ class RunReport:
         bill: Where the money went.
         other_types: What this run would have cost elsewhere, cheapest first.
         other_types_unknown: Why `other_types` is empty; None where it is not.
-        energy: What the driver's node drew; None where it was not measured.
+        energy: Electricity that the driver's node drew; None where it was not measured.
         lengths: [texts, tokens, computed tokens] by upper edge, see `receipts.count_lengths`.
         earlier: What earlier runs did; None without any.
         timeline: Every attempt of this run, in the order in which they ended.
-        bundle: What scored.
+        bundle: The bundle that scored.
         output: Where the predictions are, or the shards if they were only prepared.
     """
 
@@ -333,7 +333,7 @@ class RunReport:
 
     @classmethod
     def from_json(cls, content: object, *, path: str, remedy: str) -> "RunReport":
-        """The report of which `to_json` made `content`.
+        """The report from which `to_json` made `content`.
 
         Args:
             content: What was read from the file; None if it is not there.

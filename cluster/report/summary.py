@@ -1,9 +1,9 @@
-"""What a run did, how fast, where the time went and what it cost: the report is worked out here.
+"""Work out the report: what a run did, how fast, where the time went and what it cost.
 
     receipts, attempts -> [summary] -> RunReport -> report.json, table, page
 
 Sums and rates of what the actors reported, as plain arithmetic. This module neither reads nor
-writes a file; what the fields mean stands in `run_report`.
+writes a file; `run_report` says what the fields mean.
 """
 
 from datetime import UTC, datetime
@@ -40,8 +40,8 @@ def build_report(
     Args:
         run: What was to be done.
         result: What was done.
-        price: Of an hour of one machine.
-        energy: What the driver's node drew, if it was measured.
+        price: Price of an hour of one machine.
+        energy: Electricity that the driver's node drew, if it was measured.
 
     Returns:
         The report, without what the run would have cost on other instance types.

@@ -1,6 +1,8 @@
 """The report as tables in a terminal: what was done, and where the money went.
 
-RunReport -> [tables] -> stderr
+    RunReport -> [tables] -> stderr
+
+This module shows what the report says, and works nothing out.
 """
 
 from dataclasses import asdict
@@ -90,7 +92,7 @@ def _render_items(report: RunReport) -> Table:
 
 
 def describe_energy(energy: Energy) -> str:
-    """What was drawn, how that is known, and of what it is."""
+    """The electricity that was drawn, how it is known, and what it covers."""
     gpu = "" if energy.gpu_basis == "none" else f", GPUs {energy.gpu_basis}"
     return (
         f"driver's node: {1000 * energy.kwh:,.3g} Wh, "

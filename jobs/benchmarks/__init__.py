@@ -1,1 +1,1 @@
-"""What `fastformers bench` alone needs."""
+"""What `fastformers bench` alone needs: what it measures, by which baselines, and its report."""

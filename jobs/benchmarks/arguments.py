@@ -1,6 +1,8 @@
 """Arguments of `fastformers bench`, and everything that is refused before the clock starts.
 
-command line -> [arguments] -> options -> bench
+    command line -> [arguments] -> options -> bench
+
+This module measures nothing.
 """
 
 import argparse
@@ -44,7 +46,7 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
         type=split_names,
         default=PARTS,
         metavar="A,B",
-        help=f"of {','.join(PARTS)} (all)",
+        help=f"parts to measure, of {','.join(PARTS)} (all)",
     )
     parser.add_argument(
         "--peers",
@@ -109,7 +111,7 @@ def check(options: argparse.Namespace) -> None:
     if options.peers and not options.peer_python.is_file():
         raise InputError(f"--peer-python {options.peer_python}: no such file")
     if options.output is not None and not open_directory(options.output).is_empty():
-        raise InputError(f"--output {options.output}: not empty, so there is less left to measure")
+        raise InputError(f"--output {options.output}: not empty, so less would be measured")
     if options.cores_per_actor is None:
         raise InputError("--cores-per-actor auto: engines and jobs share one split; give a number")
     if options.profile_out is not None and options.bundle is None:

@@ -2,8 +2,8 @@
 
     subject -> [engines] -> EnginesPart, OperatorsPart
 
-`fastformers.benchmark.comparison` runs the clock; here it is decided on how many threads, and which
-of the numbers count. Knows nothing of whole jobs.
+`fastformers.benchmark.comparison` runs the clock; this module decides on how many threads, and
+which of the numbers count. It knows nothing of whole jobs.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ def measure_engines(
         subject: What is measured.
         max_batch_tokens: Token budget of our batches.
         repeats: How many times; the median counts.
-        on_rates: Is told of each comparison as soon as it is measured, for it may take minutes.
+        on_rates: Called with each comparison as soon as it is measured; the next may take minutes.
 
     Returns:
         One comparison a number of threads, the fewest threads first.
@@ -117,13 +117,13 @@ def _describe_rates(comparison: Comparison) -> EngineRates:
 
 
 def _ratio(rates: Rates, ours: str, prefix: str) -> Ratio | NotRun:
-    """Our rate over the best of those whose names start so."""
+    """Our rate over the best of the others whose names start with `prefix`."""
     by_case = {
         case: rates.ratio(case, ours, name)
         for case in rates.by_case
         if (name := rates.best(case, prefix)) is not None
     }
-    if not by_case:  # only the checkpoint's weights make others run
+    if not by_case:  # the others run the checkpoint's weights
         return NotRun(reason="no --teacher")
     case = "rows" if "rows" in by_case else FALLBACK_CASE
     return Ratio(value=by_case[case], by_case=by_case)

@@ -4,7 +4,7 @@
 
 A baseline gets texts that all differ, so that what scoring equal texts once saves is no part of the
 comparison, and runs `baseline_scripts.py` under an interpreter that has its library: none of its
-threads, memory or warnings are ours. Knows nothing of how a baseline works.
+threads, memory or warnings are ours. This module knows nothing of how a baseline works.
 """
 
 import json
@@ -23,14 +23,14 @@ from cluster.shards.preparation import READ_CHUNK_BYTES
 from jobs.benchmarks.parts import BaselineName, NotRun
 
 TEXT_COLUMN = "text"
-# Rows of a file, and so of a block in which Ray Data can sort; what tuning it came to.
+# Rows of a file, and so of a block in which Ray Data can sort; found by tuning that job.
 _FILE_ROWS = 3125
 _TIMEOUT_S = 7200
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineJob:
-    """What all baselines do.
+    """The work that every baseline does.
 
     Attributes:
         files: Parquet files with a text column `text`.
@@ -73,9 +73,9 @@ def write_different_texts(
 
     Args:
         uri: The corpus.
-        settings: Its text column.
-        num_rows: How many; fewer if the corpus has no more.
-        directory: Where to.
+        settings: Its text column, its limit, and whether unreadable files are skipped.
+        num_rows: Number of texts; fewer are written if the corpus has no more.
+        directory: Directory to make and write to.
 
     Returns:
         Paths of the files.
@@ -124,7 +124,7 @@ def run_baseline(
         python: Interpreter that has its library.
 
     Returns:
-        What it did, or the last line that it said if it failed.
+        What it did, or why it failed: in most cases the last line that it said.
     """
     script = Path(__file__).with_name("baseline_scripts.py")
     # Baselines take turns with our own jobs, which may be clients of another Ray cluster.

@@ -120,12 +120,12 @@ class JobPart:
         job_rows_per_second: Rate of the whole job, the median of the repeats.
         engine_rows_per_second: Rate of the same actors on the same batches in memory, the median.
         job_wall_s: Seconds of each job from start to end.
-        rows, unique_rows, tokens: Of the corpus.
+        rows, unique_rows, tokens: Counts of the corpus.
         saved_by_scoring_equal_texts_once: Share of the corpus's tokens, 0 to 1.
         padding_efficiency: Tokens of text over tokens computed, 0 to 1; None if none was computed.
         phase_s: Seconds of all actors by phase, of the first job.
         predicted_over_inferred: Seconds that the cost profile predicted over those measured.
-        num_actors: How many worked.
+        num_actors: Number of actors that worked.
     """
 
     job_rows_per_second: float

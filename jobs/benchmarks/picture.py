@@ -2,8 +2,8 @@
 
     BenchReport -> [picture] -> SVG or PNG
 
-What was not measured has no bar. The caption says on what machine, which texts, which versions and
-when, so that the picture can stand alone. Knows nothing of how the jobs ran.
+What was not measured has no bar. The caption names machine, texts, versions and date, so that the
+picture can stand alone. This module knows nothing of how the jobs ran.
 """
 
 import textwrap
@@ -38,7 +38,7 @@ def draw_whole_jobs(report: BenchReport, path: Path) -> None:
 
     Args:
         report: What was measured.
-        path: Where to, as SVG or PNG by its suffix.
+        path: File to write, as SVG or PNG by its suffix.
 
     Raises:
         InputError: No whole job was measured beside others.

@@ -1,7 +1,9 @@
 """What `fastformers bench` measures: a bundle, the weights it was made from, and rows.
 
-Opened, or made up with random weights of the paper's shapes. PyTorch is imported only where a
-checkpoint is given.
+    --bundle and --teacher, or --shape -> [subject] -> engines, operators, whole jobs
+
+The bundle is opened, or made up with random weights of the paper's shapes. PyTorch is imported only
+where a checkpoint is given. This module measures nothing.
 """
 
 from dataclasses import dataclass, replace
@@ -30,7 +32,7 @@ class Subject:
     """What is measured.
 
     Attributes:
-        bundle: Ours.
+        bundle: Our bundle.
         baselines: The same weights as the others run them; None without a checkpoint.
         checkpoint: A Hugging Face directory of those weights; None without.
         rows: A sample of the corpus; None without a corpus.
@@ -56,14 +58,14 @@ def open_subject(
     Args:
         bundle_path: The bundle; None where `shape` is given.
         teacher: Hugging Face directory of the weights, or for `shape` of the tokenizer alone.
-        shape: One of the paper's.
-        files: Parquet files of texts; none to do without real rows.
+        shape: Name of one of the paper's shapes.
+        files: Parquet files of texts; empty to do without real rows.
         sample_rows: How many of the texts at most, evenly spaced.
         scratch: Directory for what is made.
 
     Raises:
-        InputError: The checkpoint's tokenizer is not the bundle's, or the bundle reads pairs or
-            too few tokens, or is of no classifier.
+        InputError: The checkpoint has no tokenizer or not the bundle's, or the bundle reads pairs
+            or too few tokens, or is of no classifier.
     """
     if shape is None:
         assert bundle_path is not None

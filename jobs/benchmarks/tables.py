@@ -2,7 +2,8 @@
 
     EngineRates, BenchReport -> [tables] -> stderr
 
-Ratios above 1 mean that fastformers is faster. Everything that a table shows is in the report.
+Ratios above 1 mean that fastformers is faster. Everything that a table shows is in the report;
+this module measures nothing.
 """
 
 import itertools
@@ -19,7 +20,7 @@ _MIN_SHARE = 0.01
 
 
 def print_report(report: BenchReport, console: Console) -> None:
-    """Tables of everything that was measured but the engines' rates, which have their own."""
+    """Tables of everything that was measured, except the engines' rates, which have their own."""
     if not isinstance(report.operators, NotRun):
         console.print(_operator_table(report.operators.operators))
     console.print(_ratio_table(report))
@@ -31,7 +32,7 @@ def print_rates(rates: EngineRates, limits: Mapping[str, float], console: Consol
     Args:
         rates: What was measured.
         limits: Tokens a second that one core's peak allows, by case; shown on one thread.
-        console: Where to.
+        console: Console to print to.
     """
     by_case = rates.tokens_per_second
     threads = "1 thread" if rates.num_threads == 1 else f"{rates.num_threads} threads"

@@ -2,8 +2,8 @@
 
     corpus + bundle -> [whole_jobs] -> JobPart, BaselinesPart
 
-Jobs take turns, so that what else happens on the machine meets all of them; the medians count.
-Knows nothing of how a baseline works.
+Jobs take turns, so that other work on the machine affects all of them; the medians count. This
+module knows nothing of how a baseline works.
 """
 
 import statistics

@@ -1,4 +1,9 @@
-"""Arguments that several commands share, and the settings that they become."""
+"""Arguments that several commands share, and the settings that they become.
+
+    command line -> [arguments] -> settings -> command
+
+This module knows nothing of what a command does with them.
+"""
 
 import argparse
 from pathlib import Path
@@ -32,7 +37,7 @@ def add_example_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 def labelled_columns(options: argparse.Namespace) -> Columns:
-    """What `add_example_arguments` was told."""
+    """Columns of a labelled file, from the command line."""
     return Columns(
         text=options.text_column,
         text_pair=options.text_pair_column,

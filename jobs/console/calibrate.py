@@ -1,4 +1,4 @@
-"""Measure this machine for `cost`, and hold it against the type that it is said to be."""
+"""Measure this machine for `cost`, and check it against the type that it is said to be."""
 
 import builtins
 
@@ -23,7 +23,11 @@ def calibrate(bundle: Bundle, instance_type: str | None) -> MachineProfile:
 
 
 def check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
-    """Refuse a type that this machine cannot be, or that was measured in part."""
+    """Refuse a type that this machine cannot be, or that was measured in part.
+
+    Raises:
+        InputError: Neither its cores nor its vCPUs are as many as were measured.
+    """
     if own is None or own.gpu_count or profile.num_workers in (own.physical_cores, own.vcpus):
         return
     raise InputError(
@@ -33,6 +37,6 @@ def check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
 
 
 def _calibration_texts() -> list[str]:
-    """English that is everywhere: docstrings of Python's builtins."""
+    """English texts that every machine has: docstrings of Python's builtins."""
     texts = [value.__doc__ for value in vars(builtins).values() if value.__doc__]
     return list(texts)

@@ -30,7 +30,7 @@ def execute(
     price: HourlyPrice,
     meter: EnergyMeter | None = None,
 ) -> RunReport:
-    """Run it with progress on stderr; returns the report, which is also written to the output."""
+    """Run a job with progress on stderr; returns its report, which is also kept in its output."""
     unit = "prepared" if job.output is None else "scored"
     so_far = RunProgress(usd_per_hour=price.usd_per_hour)
     with meter or nullcontext(), ProgressDisplay(line_every_s=_LINE_EVERY_S) as display:

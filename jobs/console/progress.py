@@ -2,8 +2,8 @@
 
     library -> what is done, how much of it -> [progress] -> bar or line, with the time left
 
-The library tells every batch; this module decides what of it is shown, and estimates the time that
-is left from the share done since it was first told.
+The library reports every batch; this module decides what of it is shown, and estimates the time
+that is left from the share done since the first report. It knows nothing of what is done.
 """
 
 import time
@@ -17,13 +17,13 @@ from jobs.console.output import console
 
 
 class ProgressDisplay:
-    """A live bar in a terminal, elsewhere at most one line in so many seconds."""
+    """A live bar in a terminal, elsewhere a line every `line_every_s` seconds at most."""
 
     def __init__(self, *, line_every_s: float, is_live: bool = True) -> None:
         """Prepare a display.
 
         Args:
-            line_every_s: Least seconds between two lines, and before the first of each thing done.
+            line_every_s: Least seconds between two lines, and before the first line of each task.
             is_live: Whether a terminal gets a bar; without it lines alone, so that nothing that
                 refreshes itself runs beside a clock.
         """
@@ -57,7 +57,7 @@ class ProgressDisplay:
             self._bar.stop()
 
     def update(self, what: str, share: float, describe: Callable[[], str]) -> None:
-        """Take the news, and show it where it is time to.
+        """Take a report, and show it where it is time to.
 
         Args:
             what: What is being done; where it changes, the time left is estimated anew.
@@ -95,7 +95,7 @@ class ProgressDisplay:
 def show_progress(
     *, line_every_s: float = 60.0, is_live: bool = True
 ) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that is told what is being done, how much of it, and of how much."""
+    """Yield a function that takes what is being done, how much of it is, and how much there is."""
     with ProgressDisplay(line_every_s=line_every_s, is_live=is_live) as display:
 
         def update(what: str, done: int, total: int) -> None:

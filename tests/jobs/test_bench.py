@@ -246,7 +246,7 @@ def test_all_baselines_run_under_our_interpreter_but_the_one_with_its_own(
         ("CORPUS --from-json kept.json --plot bench.svg", "--from-json measures nothing; leave"),
         ("--teacher T --from-json kept.json --plot bench.svg", "--from-json measures nothing;"),
         ("--from-json kept.json --plot bench.svg", "kept.json: No such file"),
-        ("CORPUS --bundle BUNDLE --output FULL", "not empty, so there is less left to measure"),
+        ("CORPUS --bundle BUNDLE --output FULL", "not empty, so less would be measured"),
         ("CORPUS --bundle BUNDLE --text-column body", "'body'"),
         ("none.parquet --bundle BUNDLE", "none.parquet: no such file"),
         ("CORPUS --bundle none", "none: not a bundle"),

@@ -233,7 +233,7 @@ def test_a_machine_measured_in_part_is_no_measured_type(refused, bundle, tmp_pat
 
 
 def test_a_bundle_without_its_size_scores_and_is_not_costed(refused, corpus, bundle, tmp_path):
-    """Bundles of before do not say how much arithmetic they do."""
+    """Bundles of earlier versions do not say how much arithmetic they do."""
     path = tmp_path / "old"
     shutil.copytree(bundle.path, path)
     fields = json.loads((path / "bundle.json").read_text())

@@ -30,7 +30,7 @@ CANDIDATES = [
 
 
 class Outline(HTMLParser):
-    """Checks that tags close in order and ids are unique, and collects what is asked of it."""
+    """Checks that tags close in order, and collects ids and links."""
 
     def __init__(self, page):
         super().__init__()

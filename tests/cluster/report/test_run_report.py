@@ -44,7 +44,7 @@ def read(content):
 
 @given(st.builds(RunReport))
 def test_any_report_comes_back_as_it_was_written(report):
-    """Held against its text, because a float that is not a number does not equal itself."""
+    """Compared as text, because a float that is not a number does not equal itself."""
     assert repr(read(json.loads(json.dumps(report.to_json())))) == repr(report)
 
 

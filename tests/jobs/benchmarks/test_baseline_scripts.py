@@ -79,7 +79,7 @@ def test_ray_datas_actor_gives_each_rows_logits_in_the_corpus_order(
     for batch in batches:
         expected[batch.rows_B] = baseline.run(batch)
     assert expected.std(axis=0).min() > 0.1
-    # Ranges of int8 are those of a batch, so a row's logits move a little with its batch-mates.
+    # Ranges of int8 are those of a batch, so the rest of a batch moves a row's logits a little.
     for of_class, alone in zip(found["logits"].T, expected.T, strict=True):
         assert np.corrcoef(of_class, alone)[0, 1] > 0.95
 

@@ -90,7 +90,7 @@ def test_a_ratio_that_could_not_be_formed_is_its_reason(bench_report, ratio):
 
 
 def test_every_key_is_needed_and_of_its_type(bench_report):
-    """But the profile's, which is there only if one was asked for."""
+    """All but the profile's, which is there only if one was asked for."""
     content = bench_report.to_json()
     # These say which parts ran, so without them there is a reason to look for, and none is there.
     for key in content.keys() - {"profile"}:

@@ -59,7 +59,7 @@ def teacher(tokenizer_json, tmp_path_factory):
 
 @pytest.fixture
 def written_models(monkeypatch):
-    """The others' models are not made, which takes a quarter of a minute; what was asked for."""
+    """Skip making the others' models, which takes 15 seconds; returns what was asked for."""
     baselines = pytest.importorskip("fastformers.benchmark.baselines")
     asked = []
 
