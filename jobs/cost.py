@@ -193,7 +193,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.profile_out is not None and not has_source:
         raise InputError("--profile-out: nothing is measured; add --calibrate or --fit-run")
     if options.instance_type is not None and not has_source:
-        raise InputError("--instance-type names what is measured here; add --calibrate")
+        raise InputError(
+            "--instance-type names what is measured here; add --calibrate or --fit-run"
+        )
     if options.calibrate and options.fit_run is not None:
         raise InputError("--calibrate and --fit-run both say how fast this machine is; give one")
     if options.write_cluster is not None and options.deadline is None and options.budget is None:

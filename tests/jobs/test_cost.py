@@ -198,7 +198,7 @@ def test_a_bad_price_row_is_named(refused, corpus, bundle, tmp_path, changes, wh
         (("--top", 0), "--top 0"),
         (("--write-cluster", "x.yaml"), "add --deadline or --budget"),
         (("--profile-out", "x.json"), "add --calibrate or --fit-run"),
-        (("--instance-type", "c8a.4xlarge"), "add --calibrate"),
+        (("--instance-type", "c8a.4xlarge"), "measured here; add --calibrate or --fit-run"),
         (("--fit-run", "nowhere"), "nowhere/report.json: is not a report of ours"),
         (("--profiles", "nowhere"), "no .json file there"),
     ],
