@@ -124,7 +124,8 @@ def show_timeline(report: RunReport) -> Figure:
     lanes = plan_lanes(report.timeline, report.wall_s)
     num_actors = len({entry.actor for entry in report.timeline})
     many = (
-        f" {len(lanes)} of {num_actors:,} actors: some that died, others by when they ended."
+        f" {len(lanes)} of {num_actors:,} actors: some that died, and others picked evenly by when "
+        "they ended."
         if num_actors > len(lanes)
         else ""
     )
