@@ -1,7 +1,7 @@
 """Compress transformers and score very large text corpora with them.
 
-scorer = fastformers.Scorer("bundle/")
-predictions = scorer.score(["a text", "another"])
+    scorer = fastformers.Scorer("bundle/")
+    predictions = scorer.score(["a text", "another"])
 
 The public names are loaded when they are first used, so that importing a module of this package
 loads that module and nothing else: `fastformers.errors` does not wait for ONNX Runtime.

@@ -1,4 +1,9 @@
-"""Local files that are there whole or not at all, whenever a process ends."""
+"""Write local files that are complete or absent, whenever the process ends.
+
+    content -> [atomic_file] -> the file under its final name
+
+This module knows nothing of what the files hold.
+"""
 
 import os
 from collections.abc import Iterator
@@ -8,10 +13,10 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path beside `path`, of its suffix, whose file replaces `path` when the block ends.
+    """Yield a path beside `path`, of the same suffix; its file replaces `path` when the block ends.
 
-    If the block fails, what was at `path` stays and what it wrote is removed. Who has `path` open
-    or mapped keeps what it had.
+    If the block fails, the old file stays and the new one is removed. Readers that have the old
+    file open or mapped keep the old contents.
     """
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:

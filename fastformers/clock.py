@@ -1,9 +1,9 @@
-"""Time calls: the one stopwatch of cost profiles, comparisons and peaks.
+"""Time calls: the one clock of cost profiles, comparisons of engines and machine profiles.
 
     calls -> [clock] -> seconds -> cost_profile, benchmark, machine profiles
 
-Every comparison takes turns, so that a busy moment of the machine hits all alike and no call finds
-the cache as its own previous run left it. Knows nothing of what it times.
+Calls that are compared take turns, so that a busy moment of the machine slows all of them alike and
+no call finds the cache as its own previous run left it. This module knows nothing of what it times.
 """
 
 import statistics
@@ -15,14 +15,14 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def time_call(call: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Run a call and return its seconds."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def time_calls(call: Callable[[], object], *, for_s: float) -> list[float]:
-    """Seconds of each call, one after the other until `for_s` seconds have passed; at least one."""
+    """Repeat a call until `for_s` seconds have passed, at least once; return each one's seconds."""
     times = [time_call(call)]
     total_s = times[0]
     while total_s < for_s:
@@ -38,7 +38,7 @@ def median_in_turns(
 
     Args:
         measurements: What to measure, by name. All are run once in every turn, in this order.
-        repeats: Turns that count; one more before them warms up.
+        repeats: Number of turns that count; one more turn before them warms up.
     """
     values: dict[Name, list[float]] = {name: [] for name in measurements}
     for turn in range(repeats + 1):
@@ -46,4 +46,4 @@ def median_in_turns(
             value = measure()
             if turn > 0:
                 values[name].append(value)
-    return {name: statistics.median(of_name) for name, of_name in values.items()}
+    return {name: statistics.median(measured) for name, measured in values.items()}

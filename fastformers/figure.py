@@ -2,8 +2,9 @@
 
     a function that draws -> [figure] -> SVG text for a page, or an SVG or PNG file
 
-Callers draw on a matplotlib figure and say how large it is, in points of 1/72 inch. Needs the extra
-`report`, whose matplotlib is imported only by those who draw. Knows nothing of what is drawn.
+Callers draw on a matplotlib figure and say how large it is, in points of 1/72 inch. matplotlib,
+of the extra `report`, is imported only when something is drawn. This module knows nothing of what
+is drawn.
 """
 
 import importlib.util
@@ -33,12 +34,12 @@ class Palette:
 
     Attributes:
         ink: Text and labels.
-        muted: Text that explains, and what is not the subject.
+        muted: Explanations, and everything that is not the subject of the drawing.
         grid: Axes and grid lines.
-        paper: What lies between two areas.
-        background: What everything is drawn on; "none" where the drawing lies on a page.
-        bad: What went wrong.
-        series: One color for each kind of thing that is drawn.
+        paper: Gaps between areas.
+        background: Background; "none" where the drawing lies on a page.
+        bad: Failures.
+        series: One color for each series.
     """
 
     ink: str
@@ -50,7 +51,7 @@ class Palette:
     series: tuple[str, ...]
 
 
-# Of files, which are read on light and on dark pages: the background is part of the drawing.
+# Files are shown on light and on dark pages, so the background is part of the drawing.
 FILE_PALETTE = Palette(
     ink="#1b1f24",
     muted="#59636e",
@@ -67,10 +68,10 @@ class Bar:
     """One horizontal bar.
 
     Attributes:
-        name: What it is, left of the bar; may have several lines.
-        value: Its length.
-        label: The number as it is shown, right of the bar.
-        color: Of its area.
+        name: Text to the left of the bar; may have several lines.
+        value: Length of the bar.
+        label: Value as it is shown, to the right of the bar.
+        color: Color of the bar's area.
         hatch: Pattern over the area, for example "///"; empty for none.
     """
 
@@ -87,7 +88,7 @@ def can_draw() -> bool:
 
 
 def require_drawing() -> None:
-    """Refuse now what could not be drawn later.
+    """Check that drawings can be made, before the work that ends in one.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -96,14 +97,14 @@ def require_drawing() -> None:
 
 
 def check_picture(path: Path, flag: str) -> None:
-    """Refuse a file that cannot be drawn, before what it shows takes its time.
+    """Refuse a file that cannot be drawn, before the work that it would show.
 
     Args:
         path: Where the picture is to go.
         flag: The option that named it, for the message.
 
     Raises:
-        InputError: The name is neither of an SVG nor of a PNG file, or its directory is missing.
+        InputError: The name ends in neither .svg nor .png, or the directory is missing.
         ModuleNotFoundError: matplotlib is not installed.
     """
     if path.suffix not in SUFFIXES:
@@ -120,13 +121,13 @@ def render_svg(
     height: float,
     palette: Palette = FILE_PALETTE,
 ) -> str:
-    """Draw as the text of an SVG file, whose letters are text.
+    """Draw, and return the text of an SVG file, in which letters are text and not paths.
 
     Args:
         draw: Draws on the figure that it is given.
-        width: In points.
-        height: In points.
-        palette: Colors of text, axes and background; `draw` takes the others from it itself.
+        width: Width in points.
+        height: Height in points.
+        palette: Colors of text, axes and background; `draw` itself uses the others.
     """
     file = io.StringIO()
     with _drawn(draw, width, height, palette) as figure:
@@ -144,15 +145,15 @@ def save_figure(
 ) -> None:
     """Write the drawing to each path, as SVG or PNG by its suffix.
 
-    Each file is drawn anew, because the layout depends on the size of a pixel. It is there whole
-    or not at all, and equal drawings give equal files.
+    Each file is drawn anew, because the layout depends on the size of a pixel. A file
+    is complete or absent, and equal drawings give equal files.
 
     Args:
         draw: Draws on the figure that it is given.
-        paths: Where to; names that end in .svg or .png.
-        width: In points.
-        height: In points.
-        palette: As for `render_svg`.
+        paths: Files to write; their names end in .svg or .png.
+        width: Width in points.
+        height: Height in points.
+        palette: Colors, as for `render_svg`.
     """
     for path in paths:
         kind = path.suffix.removeprefix(".")
@@ -180,7 +181,7 @@ def draw_bars(axes: "Axes", bars: Sequence[Bar]) -> None:
 def _drawn(
     draw: Callable[["Figure"], None], width: float, height: float, palette: Palette
 ) -> Iterator["Figure"]:
-    """A figure in the project's style, which holds until the figure is saved."""
+    """Yield a figure with the drawing, in the project's style until the figure is saved."""
     from matplotlib import style
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -228,5 +229,5 @@ def _style(palette: Palette) -> dict[str, Any]:
 
 
 def _metadata(kind: str) -> dict[str, None]:
-    """Leave out what differs between two equal drawings."""
+    """Metadata that leaves out whatever differs between two equal drawings."""
     return {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}

@@ -3,8 +3,8 @@
     field of a frozen config -> [options] -> flag, type, default and help of a command
 
 A field's name is its flag's (`prune_rounds` is `--prune-rounds`); its type and default are the
-flag's too, and its meaning is the flag's help. What a config refuses is refused by the flag's name,
-whoever made the config. This module knows nothing of argparse or of any command.
+flag's too, and its meaning is the flag's help. The error of a config names the flag, whoever made
+the config. This module knows nothing of argparse or of any command.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _KEY = "option"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What a flag needs to be known beside its field's name, type and default.
+    """What a flag needs beside its field's name, type and default.
 
     Attributes:
         meaning: One phrase with the unit, without the default.
@@ -35,7 +35,7 @@ def option(meaning: str, *, metavar: str | None = None) -> dict[str, Option]:
 
 
 def option_of(metadata: Mapping[Any, Any]) -> Option | None:
-    """What `option` said of a field; None for a field that is no flag."""
+    """The `Option` in a field's metadata; None for a field that is no flag."""
     found = metadata.get(_KEY)
     assert found is None or isinstance(found, Option)
     return found
@@ -53,7 +53,7 @@ def check_option(config: object, name: str, is_valid: bool, need: str) -> None:
         config: The config that is being made.
         name: Name of the field.
         is_valid: Whether its value can be used.
-        need: What to give in its place.
+        need: The valid values, for the message: "at least 1".
 
     Raises:
         InputError: The value is not valid; names the flag and the value.

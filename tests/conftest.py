@@ -1,4 +1,7 @@
-"""A tiny bundle, made from random weights in a second: no network, no training, no torch."""
+"""Fixtures of all tests: a tiny bundle of random weights, files of rows and a run's report.
+
+The bundle is made in a second, without network, training or torch.
+"""
 
 import csv
 import gzip
@@ -153,7 +156,7 @@ def make_bundle(
         ),
         provenance={"teacher": "random"},
         cost_profile=CostProfile(
-            engine=f"onnxruntime {onnxruntime.__version__}",  # measured here: no run has to
+            engine=f"onnxruntime {onnxruntime.__version__}",  # of this machine: no run measures
             cpu_model=read_cpu_model(),
             max_batch_tokens=256,
             lengths=(2, 64),
@@ -166,13 +169,13 @@ def make_bundle(
 
 @pytest.fixture(scope="session")
 def bundle_factory() -> Callable[..., Bundle]:
-    """`make_bundle`, for bundles of another shape."""
+    """The function `make_bundle`, for bundles of another shape."""
     return make_bundle
 
 
 @pytest.fixture(scope="session")
 def encoder_factory() -> Callable[..., EncoderWeights]:
-    """`make_encoder`."""
+    """The function `make_encoder`."""
     return make_encoder
 
 
@@ -184,19 +187,19 @@ def tokenizer_json() -> str:
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Scores single texts."""
+    """A bundle that scores single texts."""
     return make_bundle(tmp_path_factory.mktemp("bundle") / "single")
 
 
 @pytest.fixture(scope="session")
 def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Scores pairs of texts."""
+    """A bundle that scores pairs of texts."""
     return make_bundle(tmp_path_factory.mktemp("bundle") / "pair", text_pairs=True)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real data sets beside the checkout; tests that need them skip without."""
+    """Real data sets beside the checkout; tests that need them are skipped without."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data sets at {SHARED_DATA}")
     return SHARED_DATA
@@ -224,7 +227,7 @@ def write_rows(path, rows, *, row_group_size=3):
 
 @pytest.fixture(scope="session", name="write_rows")
 def write_rows_fixture():
-    """`write_rows`."""
+    """The function `write_rows`."""
     return write_rows
 
 
@@ -284,7 +287,7 @@ def make_bill() -> Bill:
 
 
 def make_other_type(name: str, usd: float, basis: str) -> TypeCost:
-    """What a run cost elsewhere."""
+    """Cost of a run on another instance type."""
     return TypeCost(
         instance_type=name,
         usd=usd,

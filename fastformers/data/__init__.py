@@ -1,1 +1,1 @@
-"""Labelled examples in memory: files, columns, labels, SuperGLUE, the demo's text."""
+"""Labeled examples in memory: files, columns, labels, SuperGLUE, the demo's text."""

@@ -1,16 +1,17 @@
 """English text that every machine with the base install already has: its docstrings.
 
-    [demo_corpus] -> labelled corpus -> demo, and finetune of the small bundle that ships with us
+    [demo_corpus] -> labeled corpus -> demo, and finetune of the bundle that the package contains
 
-The text is a docstring, the label the library that it was found in. Sources are parsed with `ast`,
-never imported. Rows stay in the order of the files and equal texts are all kept: lengths out of
-order and repeats are what a scoring job meets. This module knows nothing of tokens or models.
+The text is a docstring, the label is the library that it was found in. Sources are parsed with
+`ast`, never imported. Rows stay in the order of the files and equal texts are all kept, because a
+scoring job meets unordered lengths and repeated texts too. This module knows nothing of tokens or
+models.
 
-About a fifth of the files is held out, so that a model trained on the others is judged on files
-that it has never seen.
+About a fifth of the files is held out, so that a model trained on the others is evaluated on
+files that it has never seen.
 
-The libraries were chosen so that a linear SVM is right for 0.883 of the held-out rows; what others
-would give is in fastformers/README.md.
+The libraries were chosen so that a linear SVM is right for 0.883 of the held-out rows; what other
+choices would give is in fastformers/README.md.
 """
 
 import ast
@@ -37,9 +38,9 @@ class Library:
     """A body of Python sources that becomes one class of the corpus.
 
     Attributes:
-        name: The label of its rows.
+        name: Label of its rows.
         package: Import name, dotted for a part of a package; None is the standard library.
-        remedy: What to do where its sources are missing.
+        remedy: What to do if its sources are missing, for the message.
     """
 
     name: str
@@ -56,8 +57,8 @@ LIBRARIES = (
     Library(name="ray.serve", package="ray.serve", remedy="pip install ray"),
 )
 
-# Folders that are no part of the library, or that only some machines have: tests, code of others,
-# what Linux distributions package apart, and what Python 3.12 and 3.13 removed.
+# Folders that are no part of the library, or that only some machines have: tests, third-party code,
+# parts that Linux distributions package apart, and parts that Python 3.12 and 3.13 removed.
 EXCLUDED_FOLDERS = frozenset(
     [
         "test",
@@ -92,11 +93,11 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Docstring:
-    """One docstring and where it stands.
+    """One docstring and where it was found.
 
     Attributes:
         text: The docstring without its indentation; never empty.
-        library: Its name.
+        library: Name of the library.
         module: Path of the file below the library's root, with forward slashes.
         name: Qualified name of the object in that file; `<module>` for the file itself.
     """
@@ -111,7 +112,7 @@ def write_docstrings(path: Path, libraries: Sequence[Library] = LIBRARIES) -> pa
     """Collect the corpus and write it to a Parquet file, which appears only when complete.
 
     Raises:
-        InputError: A library is not installed, or without its sources.
+        InputError: A library is not installed, or its sources are not.
         StorageError: The file cannot be written.
     """
     table = collect_docstrings(libraries)
@@ -134,7 +135,7 @@ def collect_docstrings(libraries: Sequence[Library] = LIBRARIES) -> pa.Table:
         depends on all libraries given (see `plan_heldout`).
 
     Raises:
-        InputError: A library is not installed, or without its sources.
+        InputError: A library is not installed, or its sources are not.
     """
     rows = [row for library in libraries for row in read_docstrings(library)]
     return pa.table(
@@ -150,11 +151,11 @@ def collect_docstrings(libraries: Sequence[Library] = LIBRARIES) -> pa.Table:
 
 
 def plan_heldout(rows: Sequence[Docstring]) -> list[bool]:
-    """Decide which rows judge a model that is trained on the others.
+    """Decide which rows evaluate a model that is trained on the others.
 
     A file is held out by a hash of its library and path, so the choice is the same on every machine
-    and does not move when files come or go. A text that also stands in a file of the training side
-    proves nothing about a model, so it is not held out anywhere.
+    and does not change when other files are added or removed. A text that also occurs in a training
+    file proves nothing about a model, so it is never held out.
     """
     in_heldout_file = [is_heldout_file(row.library, row.module) for row in rows]
     seen = {row.text for row, held in zip(rows, in_heldout_file, strict=True) if not held}
@@ -170,7 +171,7 @@ def read_docstrings(library: Library) -> Iterator[Docstring]:
     """The docstrings of one library; files that do not parse are skipped.
 
     Raises:
-        InputError: The library is not installed, or without its sources.
+        InputError: The library is not installed, or its sources are not.
     """
     root = _find_root(library)
     num_found = 0
@@ -219,7 +220,7 @@ def parse_docstrings(source: bytes) -> list[tuple[str, str]]:
         ValueError: The source holds a null byte (some releases of Python).
     """
     with warnings.catch_warnings():
-        # Invalid escapes in other people's files are not our user's business.
+        # Invalid escapes in the libraries' files do not concern our user.
         warnings.simplefilter("ignore")
         tree = ast.parse(source)
     found: list[tuple[str, str]] = []
@@ -248,5 +249,5 @@ def _add_docstring(
 ) -> None:
     text = ast.get_docstring(node, clean=True)
     if text and not text.isspace():
-        # Half of a surrogate pair is legal in Python and in no file.
+        # Half a surrogate pair is legal in a Python string, but no file can hold it.
         found.append((name, text.encode("utf-8", "replace").decode("utf-8")))

@@ -1,8 +1,9 @@
-"""Labelled examples from a file: what fine-tuning, calibration and the quality gate read.
+"""Labeled examples from a file, for fine-tuning, distillation, calibration and the quality gate.
 
-    Parquet, CSV or JSON lines -> Examples -> finetune / quantize / evaluate
+    Parquet, CSV or JSON lines -> [examples] -> Examples -> finetune, compress
 
-Small enough to sit in memory; the corpus that is scored never comes this way (cluster/corpus.py).
+The examples must fit in memory; the corpus that is scored is read by cluster/corpus instead. This
+module knows nothing of models or tokens.
 """
 
 from collections.abc import Sequence
@@ -28,23 +29,25 @@ from fastformers.inference.tasks import (
     Task,
 )
 
-# What a label column holds for one row; None where a task needs no labels.
+# Cell of a label column; None where a task needs no labels.
 Label = str | int | bool | float | list[str | int] | None
 
-# A row must fit one block of the CSV and JSON readers; theirs is 1 MiB.
+# A row must fit one block of the CSV and JSON readers, which is 1 MiB by default.
 _BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What the columns of a labelled file are.
+    """Names of the columns of a labeled file.
 
     Attributes:
-        text, text_pair: Texts, or pairs of them.
-        label: Labels: one, a list of them or a number; None where none are needed.
-        choices: Second texts of which one is right. Each row becomes one example for each choice,
-            and its label is the right one, by name of its column or by place from 0.
-        superglue: Name of a SuperGLUE task whose official file it is, instead of columns.
+        text: Column of texts.
+        text_pair: Column of second texts; None for single texts.
+        label: Column of labels, lists of labels or numbers; None where no labels are needed.
+        choices: Columns of second texts, of which one is right. Each row becomes one example for
+            each choice, and its label says which is right, by name of the column or by position
+            from 0.
+        superglue: Name of the SuperGLUE task for one of its official files, instead of columns.
     """
 
     text: str = "text"
@@ -56,15 +59,15 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """N labelled texts or text pairs.
+    """N labeled texts or text pairs.
 
     Attributes:
         texts: First (or only) text of each example.
         text_pairs: Second text of each example, or None for single texts.
-        labels: What the label column holds, as it is.
-        groups: Question of each example, ascending, where several examples belong to one: the
-            choices of one question, or the answers to it. None where each stands alone.
-        task: What the labels are, as far as their kind tells.
+        labels: Content of the label column, unchanged.
+        groups: Number of the question that each example belongs to, ascending, where several
+            examples are choices of or answers to one question. None where each stands alone.
+        task: Task that the kind of the labels suggests.
     """
 
     texts: list[str]
@@ -87,7 +90,7 @@ class Examples:
         )
 
     def joined(self, others: "Examples") -> "Examples":
-        """These examples and then the others, which have the same columns; without groups."""
+        """These examples followed by others, which have the same columns; groups are dropped."""
         pairs = self.text_pairs
         return Examples(
             texts=self.texts + others.texts,
@@ -110,12 +113,13 @@ class Examples:
 
 
 def load_examples(path: Path, columns: Columns) -> Examples:
-    """Read labelled examples from a Parquet, CSV or JSON lines file.
+    """Read labeled examples from a Parquet, CSV or JSON lines file.
 
-    Rows without a text or a label are left out: they can neither teach nor be judged.
+    Rows without a text or a label are left out: they serve neither training nor evaluation.
 
     Raises:
-        InputError: The file is missing, unreadable or empty, or lacks a column.
+        InputError: The file is missing, unreadable or empty, lacks a column, or has one of a wrong
+            type; or the columns contradict each other.
     """
     table = read_table(path)
     texts = [name for name in (columns.text, columns.text_pair) if name is not None]
@@ -159,8 +163,8 @@ def choice_examples(
 
     Args:
         texts: Q texts.
-        choices: For each place among the choices, the choices (Q,) that stand there.
-        rights: Place of the right choice of each text.
+        choices: Q choices for each position, as many positions as a text has choices.
+        rights: Position of the right choice of each text.
     """
     places = range(len(choices))
     return Examples(
@@ -173,7 +177,7 @@ def choice_examples(
 
 
 def _task_of(path: Path, table: pa.Table, label_column: str | None) -> Task:
-    """What the kind of the label column says of the task."""
+    """Task that the type of the label column suggests."""
     if label_column is None:
         return EMBEDDING
     kind = table.schema.field(label_column).type
@@ -201,10 +205,10 @@ def _spread(num_rows: int, num_wanted: int) -> NDArray[np.intp]:
 
 
 def read_table(path: Path) -> pa.Table:
-    """A whole labelled file.
+    """Read a whole labeled file.
 
     Raises:
-        InputError: It is missing, unreadable or of another format.
+        InputError: The file is missing, unreadable or of another format.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -221,7 +225,7 @@ def read_table(path: Path) -> pa.Table:
             case ".jsonl" | ".json" | ".ndjson":
                 options = pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
                 table = pyarrow.json.read_json(path, read_options=options)
-                table.validate(full=True)  # it takes any bytes for text
+                table.validate(full=True)  # the reader accepts any bytes as text
                 return table
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read: {error}".splitlines()[0]) from error
@@ -244,7 +248,7 @@ def encode_labels(labels: Sequence[Label], names: Sequence[str], path: Path) -> 
     for label in dict.fromkeys(labels):
         name = str(label)
         if isinstance(label, bool) and name not in by_name:
-            name = name.lower()  # readers take "true" for a bool
+            name = name.lower()  # readers turn "true" into a bool
         if name in by_name:
             index_of[label] = by_name[name]
         elif isinstance(label, int) and 0 <= int(label) < len(names):

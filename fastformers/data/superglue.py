@@ -1,4 +1,4 @@
-"""The official SuperGLUE files as labelled examples, and marks around spans of a text.
+"""The official SuperGLUE files as labeled examples, and marks around spans of a text.
 
     train.jsonl, val.jsonl -> [superglue] -> Examples -> finetune, compress
 
@@ -9,9 +9,9 @@
     WSC       text, noun and pronoun marked       whether they mean the same
     MultiRC   passage, question and answer        whether the answer is right
 
-Wang et al. 2019, arXiv:1905.00537. ReCoRD is not here. A task about spans of a text becomes plain
-classification of a text with marks in it, so that its graph holds the whole model; whoever scores
-a corpus with it marks the corpus by `mark_spans`.
+Wang et al. 2019, arXiv:1905.00537. ReCoRD is not supported. A task about spans of a text becomes
+plain classification of a text with marks in it, so that its graph holds the whole model; a corpus
+must be marked by `mark_spans` before such a model scores it. This module knows nothing of models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from fastformers.errors import InputError
 
 # One mark for each span of a text: single tokens of every vocabulary, and rare in text.
 MARKS = ("*", "#")
-# How COPA asks, as SuperGLUE's own baseline words it.
+# COPA's questions, as SuperGLUE's own baseline words them.
 _COPA_QUESTIONS = {
     "cause": "What was the cause of this?",
     "effect": "What happened as a result?",
@@ -56,17 +56,17 @@ def mark_spans(text: str, spans: Sequence[tuple[int, int]]) -> str:
         marks += [(start, 1, -end, mark), (end, 0, -start, mark)]
     parts: list[str] = []
     last = 0
-    # What ends at a place comes before what starts there, and a span within another stays within.
+    # A span that ends at a place comes before one that starts there; a nested span stays nested.
     for place, _, _, mark in sorted(marks):
         parts += [text[last:place], mark]
         last = place
     parts.append(text[last:])
-    # One space on either side of a mark, wherever words stood close.
+    # Each mark gets one space on either side, even where the text had none.
     return " ".join(stripped for part in parts if (stripped := part.strip(" ")))
 
 
 def load_labelled(path: Path, columns: Columns) -> Examples:
-    """Examples of an official SuperGLUE file, or of any file by the names of its columns.
+    """Read an official SuperGLUE file, or any file by the names of its columns.
 
     Raises:
         InputError: The file cannot be used, or columns are named for an official file.
@@ -80,11 +80,11 @@ def load_labelled(path: Path, columns: Columns) -> Examples:
 
 
 def load_superglue(path: Path, name: str) -> Examples:
-    """Read an official file; BoolQ also as Parquet with its column `answer`.
+    """Read an official file; BoolQ may also be Parquet with its column `answer`.
 
     Args:
         path: .jsonl (or .parquet) with labels.
-        name: Of the task, as in `READERS`.
+        name: Name of the task, one of `READERS`.
 
     Raises:
         InputError: The task is unknown, or a field is missing or makes no sense.
@@ -167,7 +167,7 @@ def _wsc(records: Sequence[Record]) -> Examples:
 
 
 def _multirc(records: Sequence[Record]) -> Examples:
-    """One example for each answer; those to one question are a group."""
+    """Make one example for each answer; the answers to one question form a group."""
     passages: list[str] = []
     answers: list[str] = []
     labels: list[Any] = []
@@ -206,7 +206,7 @@ def _get(record: Record, row: int, field: str, kind: type | tuple[type, ...]) ->
 
 
 def _find_words(text: str, index: int, span: str, row: int) -> tuple[int, int]:
-    """Characters of a span that is given by the index of its first word between spaces."""
+    """Start and end, in characters, of a span that is given by the index of its first word."""
     words = text.split()
     last = index + len(span.split()) - 1
     if not 0 <= index <= last < len(words):

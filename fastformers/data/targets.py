@@ -1,6 +1,8 @@
-"""What a model should say of labelled examples, in the form that its task is judged in.
+"""Targets of labeled examples, encoded as the task of a model needs them.
 
-    Examples -> [targets] -> finetune, quality gate
+    Examples -> [targets] -> finetune, distill, quality gate
+
+This module knows nothing of models but their task and class names.
 
 Shape suffixes: N examples, C classes.
 """
@@ -17,7 +19,7 @@ from fastformers.data.examples import Examples, Label, encode_labels
 from fastformers.errors import InputError
 from fastformers.inference.tasks import Task
 
-# Between the labels of one row in a CSV file, which cannot hold lists.
+# Separates the labels of one row in a CSV file, which cannot hold lists.
 LABEL_SEPARATOR = "|"
 
 
@@ -32,10 +34,10 @@ def class_names_of(examples: Examples, task: Task) -> list[str]:
 def encode_targets(
     examples: Examples, task: Task, names: Sequence[str], path: Path
 ) -> NDArray[np.generic]:
-    """Targets of a task; the table in `tasks` says what they are.
+    """Encode the labels as targets of a task, which the table in `tasks` describes.
 
     Args:
-        examples: N labelled examples.
+        examples: N labeled examples.
         task: The model's task.
         names: The C class names of the model, by class index.
         path: The file the examples come from, for the message.
@@ -55,7 +57,7 @@ def encode_targets(
         case "class":
             if examples.task.targets == "label set":
                 raise InputError(
-                    f"{path}: the label column holds lists, but the model gives one label a row"
+                    f"{path}: the label column holds lists, but the model gives one label per row"
                 )
             return encode_labels(examples.labels, names, path)
         case "label set":

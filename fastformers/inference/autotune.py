@@ -4,8 +4,8 @@
 
 Both decide predictions to the last bit: the budget says which rows share a batch, the engine how
 sums are rounded. So they are chosen once for a run, by its driver, and become part of its identity;
-an actor never chooses. What was measured is kept by bundle, processor and engine version, so every
-run on one kind of machine chooses alike. Knows nothing of corpora or Ray.
+an actor never chooses. Measurements are kept by bundle, processor and engine version, so every run
+on one kind of machine chooses alike. This module knows nothing of corpora or Ray.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 # Larger budgets are left out once the smaller ones took this long: a model so slow has matrix
 # products that are large enough at any budget.
 _MEASURE_S = 2.0
-# Where an int8 engine rounds differs between engines: logits of 1.2 moved by 0.02 in a 4 x 312
+# int8 engines do not round at the same places: logits of 1.2 moved by 0.02 in a 4 x 312
 # student (OpenVINO 2026.4 against onnxruntime 1.32). A wrong operator moves them by their size.
 _ROUNDING = 0.1
 _CHECKED_LENGTHS = (7, 64, 512)
@@ -38,10 +38,10 @@ _CHECKED_LENGTHS = (7, 64, 512)
 
 @dataclass(frozen=True, kw_only=True)
 class EngineChoice:
-    """How a run computes.
+    """Engine and token budget of a run.
 
     Attributes:
-        engine: What runs the graph, a name of `ENGINES`.
+        engine: Name of the engine that runs the graph, one of `ENGINES`.
         max_batch_tokens: Token budget of a batch.
     """
 
@@ -58,18 +58,18 @@ def tune(
 ) -> EngineChoice:
     """Choose what is fastest on one core of this machine.
 
-    Nothing is measured where the bundle's own cost profile is of this processor and engine, or
-    where engine and budget are both given. "auto" compares all engines that are installed and that
-    compute the bundle as ONNX Runtime does, with which its quality was measured.
+    Nothing is measured where the bundle's own cost profile was measured on this processor and
+    engine, or where engine and budget are both given. "auto" compares all engines that are
+    installed and that compute the bundle as ONNX Runtime does, with which its quality was measured.
 
     Args:
-        bundle: What will score.
-        engine: The engine, or "auto".
-        max_batch_tokens: The token budget; None for the fastest.
+        bundle: Bundle that will score.
+        engine: Name of the engine, or "auto".
+        max_batch_tokens: Token budget of a batch; None for the fastest.
         cache: Directory of earlier measurements; the user's cache directory by default.
 
     Raises:
-        InputError: The engine is not installed, or computes something else.
+        InputError: The engine is not installed, or computes other logits than ONNX Runtime.
         BundleError: The engine cannot load the bundle's graph.
     """
     candidates = open_right_engines(bundle, engine, num_threads=1)
@@ -87,11 +87,11 @@ def tune(
 
 
 def open_right_engines(bundle: Bundle, option: str, *, num_threads: int) -> dict[str, Engine]:
-    """Open the engines that an option leaves and that compute the bundle right, by name.
+    """Open the engines that an option allows and that compute the bundle correctly, by name.
 
     Raises:
-        InputError: The engine that was chosen is not installed, or computes something else.
-        BundleError: It cannot load the bundle's graph.
+        InputError: The chosen engine is not installed, or computes other logits than ONNX Runtime.
+        BundleError: The chosen engine cannot load the bundle's graph.
     """
     candidates: dict[str, Engine] = {}
     for name in candidate_names(option):
@@ -108,7 +108,7 @@ def open_right_engines(bundle: Bundle, option: str, *, num_threads: int) -> dict
 
 
 def _check_agrees(bundle: Bundle, engine: Engine) -> None:
-    """Refuse an engine whose logits are not those of ONNX Runtime, but for int8 rounding."""
+    """Refuse an engine whose logits differ from ONNX Runtime's by more than int8 rounding."""
     reference = open_engine(REFERENCE_ENGINE, bundle.model_path, num_threads=1)
     rng = np.random.default_rng(0)
     vocab_size = bundle.load_tokenizer().vocab_size
@@ -130,7 +130,7 @@ def _is_profiled(bundle: Bundle, engine: Engine) -> bool:
 
 
 def _measured(bundle: Bundle, engine: Engine, cache: Path) -> dict[int, float]:
-    """Seconds a token at each token budget, from the cache or the clock."""
+    """Seconds per token at each token budget, from the cache or measured now."""
     key = json.dumps([bundle.digest, read_cpu_model(), engine.name])
     path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     try:

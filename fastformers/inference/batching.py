@@ -20,7 +20,7 @@ MAX_BATCH_ROWS = 256
 
 
 def rows_per_batch(lengths: NDArray[np.integer], max_batch_tokens: int) -> NDArray[np.int64]:
-    """Rows of each length that fit a token budget; a row longer than the budget runs alone."""
+    """Rows of each length that fill a batch; a row longer than the token budget runs alone."""
     limits: NDArray[np.int64] = np.clip(max_batch_tokens // lengths, 1, MAX_BATCH_ROWS)
     return limits
 
@@ -62,11 +62,11 @@ def plan_batches(
 def in_row_order(
     outputs: Sequence[NDArray[np.float32]], batches: Sequence[NDArray[np.intp]]
 ) -> NDArray[np.float32]:
-    """What the batches gave, (N, ...) in the order of the rows.
+    """Outputs of all batches, (N, ...) in the order of the rows.
 
     Args:
-        outputs: Of each batch, (B, ...).
-        batches: Rows (B,) of each, in which every row appears exactly once.
+        outputs: Outputs of each batch, (B, ...).
+        batches: Row indices (B,) of each batch; every row appears exactly once.
     """
     ordered: NDArray[np.float32] = np.concatenate(outputs)[np.argsort(np.concatenate(batches))]
     return ordered

@@ -8,10 +8,11 @@
     bundle.json      what the model is, how good it proved to be, what it costs, and the SHA-256 of
                      the other files and of itself
 
-Bundles of before have all weights inside model.onnx, and open like any other: which files belong
-to a bundle is what bundle.json lists.
+Older bundles have all weights inside model.onnx, and open like any other: the files of a bundle are
+those that bundle.json lists.
 
-`write_bundle` and `open_bundle` are the only code that knows this layout.
+`write_bundle` and `open_bundle` are the only code that knows this layout. They know nothing of
+what is inside the graph, or of corpora.
 """
 
 import hashlib
@@ -45,12 +46,13 @@ class StageQuality:
     Attributes:
         stage: Name of the stage; the first is the teacher itself.
         quality: Value of the task's metric, at most 1.
-        agreement: With the teacher, at most 1; for labels the share of rows with the teacher's.
-        num_rows: Evaluation rows measured.
+        agreement: Agreement with the teacher, at most 1; for labels the share of rows that have the
+            teacher's label.
+        num_rows: Number of evaluation rows.
         model_bytes: Size of the model after the stage, its weights included.
         seconds: Duration of the stage, evaluation not included.
-        metric: What `quality` is, by name: "accuracy", "micro-F1", ... (see `tasks`).
-        other_metrics: What was measured beside it, by name.
+        metric: Name of the metric of `quality`: "accuracy", "micro-F1", ... (see `tasks`).
+        other_metrics: Further metrics, by name.
     """
 
     stage: str
@@ -71,18 +73,18 @@ class Bundle:
         path: The directory.
         task: What the model's outputs mean; see `tasks`.
         labels: Class names by class index; none for scores and embeddings.
-        num_outputs: Numbers that the graph gives for a row.
+        num_outputs: Number of outputs of the graph for a row.
         max_length: Tokens a row is truncated to, special tokens included.
         text_pairs: Whether a row is two texts.
         input_names: Inputs of the graph.
         precision: "int8", "int8-dynamic", "float16" or "float32".
-        multiply_adds_per_token: Weights of the graph's matrix products, which is about the
-            multiply-adds that a token costs; the products of attention, which depend on length,
-            are not among them. None in bundles that were written before it was counted; only
-            the cost on a GPU needs it.
-        width: Values of a token between two layers; None as above.
+        multiply_adds_per_token: Number of weights in the graph's matrix products, which is about
+            the number of multiply-adds that a token costs; the products of attention, which
+            depend on length, are not counted. None in older bundles; only the cost on a GPU
+            needs it.
+        width: Width of the hidden states between two layers; None in older bundles.
         stages: Quality after each stage of the recipe.
-        provenance: Where teacher and data came from, and the versions that made it.
+        provenance: Where teacher and data came from, and the versions that made the bundle.
         cost_profile: Seconds by length, as measured where it was compressed.
         files: SHA-256 by file name.
     """
@@ -104,7 +106,7 @@ class Bundle:
 
     @property
     def metric(self) -> str:
-        """What the `quality` of its stages is."""
+        """Name of the metric that the `quality` of its stages is."""
         return self.task.metric
 
     @property
@@ -146,9 +148,10 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
     """Write a bundle directory in one step, replacing an older bundle at the same place.
 
     Args:
-        bundle: What to say of it; `path` is where it goes, `files` is filled in here.
-        model: The ONNX file to copy in, with its weights; named `model.onnx`, because it refers
-            to them by name.
+        bundle: Contents of the manifest; `path` is the directory to write, `files` is filled in
+            here.
+        model: The ONNX file to copy in, with its weights; its name must be `model.onnx`, because it
+            refers to its weights by file name.
         tokenizer_json: Serialized tokenizer.
 
     Returns:
@@ -159,7 +162,7 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
         ValueError: `model` has another name.
     """
     if model.name != MODEL_FILE:
-        raise ValueError(f"{model}: write the graph as {MODEL_FILE}; it knows its weights by name")
+        raise ValueError(f"{model}: write the graph as {MODEL_FILE}; it names its weights file")
     check_output(bundle.path)
     bundle.path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{bundle.path.name}.", dir=bundle.path.parent))
@@ -181,7 +184,7 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
 
 
 def _put_in_place(staging: Path, path: Path) -> None:
-    """Rename a finished directory; what was there moves aside first, and back if that fails."""
+    """Rename a finished directory; an older one moves aside first, and back if the rename fails."""
     if not path.exists():
         os.replace(staging, path)
         return
@@ -211,7 +214,7 @@ def open_bundle(path: str | Path) -> Bundle:
     """Open a bundle and verify every byte of it.
 
     Raises:
-        BundleError: It is missing, incomplete, altered, or of a newer format.
+        BundleError: The bundle is missing, incomplete, altered, or of a newer version.
     """
     path = Path(path)
     manifest = path / MANIFEST_FILE

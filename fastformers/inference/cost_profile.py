@@ -2,14 +2,14 @@
 
     engine -> [cost_profile] -> shards of equal predicted cost, bill
 
-Measured once when a bundle is made, for the best token budget found on that machine, and stored
-in the bundle, so that how a corpus is cut into shards and batches never depends on who runs it.
+The profile is measured once when a bundle is made, for the best token budget found on that machine,
+and stored in the bundle, so that the shards and batches of a corpus never depend on who runs it.
 
-A batch costs something whatever is in it, and rows of a rare length share it with few others. So a
-row is measured in a full batch and alone, and in between a batch's cost is taken to grow evenly
-with its rows. Lengths are measured off the round numbers: kernels like multiples of 8 and 16,
-which few rows have (4 x 312 student, Zen 5: a row of 100 tokens takes 7% longer than between rows
-of 64 and of 128).
+A batch has a fixed cost, which rows of a rare length share with few others. So a row is measured in
+a full batch and alone, and in between the cost of a batch is taken to grow linearly with its rows.
+The lengths measured are no round numbers, because kernels are faster at multiples of 8 and 16,
+which few rows have (4 x 312 student, Zen 5: a row of 100 tokens takes 7% longer than interpolation
+between 64 and 128 says). This module knows nothing of texts, corpora or prices.
 
 Shape suffixes: N rows.
 """
@@ -42,9 +42,9 @@ class CostProfile:
         lengths: Lengths measured, ascending, in tokens.
         seconds_per_row: Median seconds a row of each length took in a full batch.
         cpu_generation: Generation of the processor, see `cpu.py`; None if not known.
-        cpu_features: Vector extensions that it let the engine use; empty if not known.
-        seconds_alone: Median seconds a row of each length took alone; empty if not known, which
-            is taken as no more than in a full batch.
+        cpu_features: Vector extensions that the engine could use; empty if not known.
+        seconds_alone: Median seconds a row of each length took alone; empty if not known, and then
+            taken to be as many as in a full batch.
     """
 
     engine: str
@@ -65,42 +65,42 @@ class CostProfile:
 
         Args:
             lengths_N: Tokens of each row.
-            batches_N: Batches a row of each length takes, 1 if it is alone; by default as many as
-                full batches need.
+            batches_N: Share of a batch that each row takes, 1 if it is alone; by default its share
+                of a full batch.
         """
         if not self.seconds_alone:
             full_N: NDArray[np.float64] = np.interp(lengths_N, self.lengths, self.seconds_per_row)
             return full_N
         if batches_N is None:
             batches_N = 1 / rows_per_batch(lengths_N, self.max_batch_tokens)
-        of_batch, of_row = self._split_costs()
+        per_batch, per_row = self._split_costs()
         seconds_N: NDArray[np.float64] = np.interp(
-            lengths_N, self.lengths, of_batch
-        ) * batches_N + np.interp(lengths_N, self.lengths, of_row)
+            lengths_N, self.lengths, per_batch
+        ) * batches_N + np.interp(lengths_N, self.lengths, per_row)
         return seconds_N
 
     def _split_costs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What a batch and each of its rows cost, at the measured lengths.
+        """Seconds of a batch and of each of its rows, at the measured lengths.
 
-        Where a full batch is one row the two cannot be told apart; a batch is then taken to cost
+        Where a full batch is one row, the two cannot be told apart; a batch is then taken to cost
         as much as at the next shorter length.
         """
         limits = rows_per_batch(np.array(self.lengths), self.max_batch_tokens)
         full, alone = np.array(self.seconds_per_row), np.array(self.seconds_alone)
         alone = np.maximum(alone, full)
-        of_batch = (alone - full) * limits / np.maximum(limits - 1, 1)
+        per_batch = (alone - full) * limits / np.maximum(limits - 1, 1)
         shared = np.maximum.accumulate(np.where(limits > 1, np.arange(len(limits)), 0))
-        of_batch = of_batch[shared]
-        return of_batch, np.maximum(alone - of_batch, 0)
+        per_batch = per_batch[shared]
+        return per_batch, np.maximum(alone - per_batch, 0)
 
     def estimate_total_seconds(self, lengths_N: NDArray[np.integer]) -> float:
-        """Predicted seconds of rows that are batched together, as `plan_batches` does."""
+        """Predicted seconds of rows in the batches that `plan_batches` makes of them."""
         lengths, counts = np.unique(lengths_N, return_counts=True)
         batches = -(-counts // rows_per_batch(lengths, self.max_batch_tokens))
         return float((counts * self.estimate_seconds(lengths, batches / counts)).sum())
 
     def estimate_seconds_per_token(self) -> float:
-        """Predicted seconds of a token in a row of 64 tokens, where a corpus is not yet known."""
+        """Predicted seconds of a token in a row of 64 tokens, for use before a corpus is known."""
         return float(self.estimate_seconds(np.array([64]))[0]) / 64
 
 
@@ -134,10 +134,10 @@ def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 5) -
 def _seconds_in_turns(
     engine: Engine, shapes: Sequence[tuple[int, int]], repeats: int
 ) -> dict[tuple[int, int], float]:
-    """Median seconds of each shape (rows, length), one after the other as a job meets them.
+    """Median seconds of each shape (rows, length); the shapes take turns, as they do in a job.
 
-    A shape that is repeated finds its weights in the cache: one short row took 1.2 to 1.8 times as
-    long between others (4 x 312 student, Zen 5).
+    A shape that is repeated at once finds its weights in the cache: one short row took up to 1.8
+    times as long between others (4 x 312 student, Zen 5).
     """
 
     def seconds_of(shape: tuple[int, int]) -> float:
@@ -151,13 +151,13 @@ def _seconds_in_turns(
 def measure_budgets(
     engine: Engine, *, max_length: int, repeats: int = 3, limit_s: float | None = None
 ) -> dict[int, float]:
-    """Seconds a token at each token budget: the mean over a short, a middle and the full length.
+    """Seconds per token at each token budget: the mean over a short, a middle and the full length.
 
     Args:
         engine: A one-thread engine.
         max_length: Longest row, in tokens; no smaller budget is tried.
         repeats: Timed runs of each shape; the median counts.
-        limit_s: Try no further budget after so many seconds; None to try all.
+        limit_s: Seconds after which no further budget is tried; None to try all.
     """
     lengths = sorted({min(37, max_length), min(139, max_length), max_length})
     budgets = [budget for budget in TOKEN_BUDGETS if budget >= max_length] or [max_length]

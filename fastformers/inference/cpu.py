@@ -4,8 +4,8 @@
 
 A cloud often hides the name of the processor ("Intel(R) Xeon(R) Processor") but not its family and
 model numbers, and it may mask an extension that the silicon has. So both are read: the generation
-by number, the extensions by flag. The table of generations is the only place that knows one: the
-estimates of the cluster scale by what it says. This module knows nothing of bundles or prices.
+by number, the extensions by flag. All facts about a generation are in one table here, by which
+estimates for other machines are scaled. This module knows nothing of bundles or prices.
 """
 
 import platform
@@ -45,13 +45,14 @@ class CpuGeneration:
     """One generation of processors: how it is recognized, and what its cores can do.
 
     Attributes:
-        numbers: What /proc/cpuinfo says of it: the numbers of an x86 processor, or the part number
-            of an Arm core (MIDR).
-        features: Those of `FEATURES` that it has and that matter to a bundle.
+        numbers: How /proc/cpuinfo identifies it: the numbers of an x86 processor, or the part
+            number of an Arm core (MIDR).
+        features: Members of `FEATURES` that it has and that matter to a bundle.
         int8_per_cycle: int8 multiply-adds a core can issue in a cycle.
         float_per_cycle: float32 multiply-adds a core can issue in a cycle.
-        clock_ghz: Sustained clock where the machine's own is not known.
-        watts_per_core: Design power of a large model of it over its cores; Arm's are assumed.
+        clock_ghz: Sustained clock, used where the machine's own is not known.
+        watts_per_core: Design power of a large model divided by its cores; assumed for most Arm
+            processors.
     """
 
     numbers: X86 | str
@@ -75,7 +76,7 @@ _VNNI = (*_AVX512, "vnni")
 _AMX = (*_VNNI, "amx")
 _I8MM = ("neon", "dotprod", "i8mm", "sve")
 
-# Everything that is known of a generation by itself stands here; a price table only names it.
+# All facts about a generation by itself stand here; a price table only names it.
 #
 # Numbers: Linux arch/x86/include/asm/intel-family.h; AMD's revision guides for families 17h, 19h
 # and 1Ah; Arm's technical reference manuals. Cascade Lake is Skylake's model from stepping 5 on.
@@ -84,7 +85,7 @@ _I8MM = ("neon", "dotprod", "i8mm", "sve")
 # on them. VNNI: two units of 64; Zen 4 splits 512 bits, so 64 in all. Neoverse N: two units of 16
 # (dot products) or 32 (i8mm) int8; Neoverse V: four. Design power: Xeon 8168 205 W / 24 cores,
 # 8275CL 240/24, 8375C 300/32, 8480+ 350/56, 8592+ 350/64, 6972P 500/96; EPYC 7742 225/64, 7763
-# 280/64, 9654 360/96, 9755 500/128; Ampere Altra Q80 250/80; the other Arm processors' is secret.
+# 280/64, 9654 360/96, 9755 500/128; Ampere Altra Q80 250/80; the other Arm processors publish none.
 CPU_GENERATIONS: dict[str, CpuGeneration] = {
     name: CpuGeneration(
         numbers=numbers,
@@ -119,8 +120,8 @@ class Processor:
 
     Attributes:
         model: Name as the kernel gives it.
-        generation: For example "milan" or "neoverse-v1"; None if it is not one we know.
-        features: Those of `FEATURES` that can be used here.
+        generation: Name in `CPU_GENERATIONS`, for example "milan"; None if it is not there.
+        features: Members of `FEATURES` that can be used here.
     """
 
     model: str

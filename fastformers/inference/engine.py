@@ -4,10 +4,10 @@
 
 The engine knows nothing of text, labels or shards. ONNX Runtime's own defaults are for servers:
 it takes every core of the host, keeps the memory of the largest shape it ever saw, and fuses
-Add + LayerNormalization into a kernel that is scalar on the CPU; each is set right here. On a GPU
-that fusion is good and stays on; what runs there is float16 or float32, for the int8 operators
-have CPU kernels only. A runtime is loaded when its first engine is made, so that reading a bundle
-does not wait for it.
+Add + LayerNormalization into a kernel that is scalar on the CPU; this module changes each of these.
+On a GPU that fusion is fast and stays on; graphs there are float16 or float32, because the int8
+operators have CPU kernels only. A runtime is loaded when its first engine is made, so that reading
+a bundle does not wait for it.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ _PROVIDERS: dict[Device, list[str]] = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
 }
-# Of glibc's mallopt (malloc.h), and the largest threshold that it takes.
+# Parameters of glibc's mallopt (malloc.h), and the largest mmap threshold that it accepts.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MALLOC_KEEPS_BYTES, _MMAP_FROM_BYTES = 64 * 2**20, 32 * 2**20
 
@@ -127,9 +127,9 @@ def _keep_freed_memory() -> None:
 
     Without an arena, ONNX Runtime returns all activations to malloc after each batch. By itself
     glibc hands them back to the kernel as soon as they are more than a few MiB, and the next batch
-    waits for a page fault every 4 KiB: on IMDB's lengths 400 faults a batch of 256 tokens, 2,000 of
-    2,048, and 13% and 28% of the time (student 4 x 312, one core). Where there is no mallopt (musl,
-    macOS), nothing is changed.
+    waits for a page fault every 4 KiB: with batches of 2,048 tokens, 28% of the time (student
+    4 x 312, one core; other budgets: fastformers/benchmark/README.md). Where there is no mallopt
+    (musl, macOS), nothing is changed.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -2,10 +2,11 @@
 
     name -> [engines] -> Engine
 
-One table says how an engine is opened, what tells that it is installed, and which extra of this
-package brings it; the command line, the messages and `autotune` take their engines from it. An
+One table says how an engine is opened, which package it needs, and which extra of fastformers
+brings that package; the command line, the messages and `autotune` take their engines from it. An
 engine's own module is imported when it is opened, so that this one costs nothing to import. A new
-engine is its module, an entry here and its extra in pyproject.toml.
+engine needs a module, an entry here and an extra in pyproject.toml. This module knows nothing of
+bundles.
 """
 
 from collections.abc import Callable
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineEntry:
-    """How to get an engine.
+    """How to open and to install an engine.
 
     Attributes:
-        open: Loads an ONNX file for a number of threads.
-        package: What has to be importable.
+        open: Function that loads an ONNX file for a number of threads.
+        package: Package that must be importable.
         extra: The extra of fastformers that brings the package; None for the base install.
     """
 
@@ -58,7 +59,7 @@ ENGINES: dict[str, EngineEntry] = {
     REFERENCE_ENGINE: EngineEntry(open=_open_onnxruntime, package="onnxruntime"),
     "openvino": EngineEntry(open=_open_openvino, package="openvino", extra="openvino"),
 }
-# What stands for the fastest of those that are installed.
+# The option that chooses the fastest of the installed engines.
 AUTO = "auto"
 ENGINE_OPTIONS = (*ENGINES, AUTO)
 
@@ -68,7 +69,7 @@ def open_engine(name: str, model: Path, *, num_threads: int) -> "Engine":
 
     Raises:
         InputError: The engine is not known or not installed.
-        BundleError: It cannot load the file.
+        BundleError: The engine cannot load the file.
     """
     check_installed(name)
     return ENGINES[name].open(model, num_threads)
@@ -78,7 +79,7 @@ def check_installed(name: str) -> None:
     """Refuse an engine that this machine does not have.
 
     Raises:
-        InputError: It is not known or not installed.
+        InputError: The engine is not known or not installed.
     """
     entry = ENGINES.get(name)
     if entry is None:
@@ -89,7 +90,7 @@ def check_installed(name: str) -> None:
 
 
 def candidate_names(option: str) -> tuple[str, ...]:
-    """Engines that an option leaves to choose from: one, or for "auto" all that are installed."""
+    """Names of the engines that an option allows: one, or for "auto" all that are installed."""
     if option != AUTO:
         return (option,)
     return tuple(name for name, entry in ENGINES.items() if entry.is_installed)

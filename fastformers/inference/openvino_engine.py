@@ -18,7 +18,7 @@ from fastformers.errors import BundleError
 from fastformers.inference.engine import EngineError
 from fastformers.inference.engines import REFERENCE_ENGINE
 
-WORDS = "words"  # graph.py's name of the word embeddings
+WORDS = "words"  # name of the token embeddings in export/graph.py
 
 
 class OpenVinoEngine:
@@ -32,7 +32,7 @@ class OpenVinoEngine:
             num_threads: Threads of one batch: as many as the actor owns cores.
 
         Raises:
-            ModuleNotFoundError: OpenVINO is not installed; `engines` tells before.
+            ModuleNotFoundError: OpenVINO is not installed; `open_engine` checks that first.
             BundleError: OpenVINO cannot load the file.
         """
         import openvino
@@ -98,6 +98,6 @@ def _count_embeddings(graph: Any, model: Path) -> int:
 
 
 def _last_line(error: Exception) -> str:
-    """What went wrong; the lines before it say where in OpenVINO's source."""
+    """The line that says what went wrong; those before it name places in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

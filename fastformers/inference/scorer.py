@@ -6,8 +6,9 @@
     predictions = scorer.score(["a text", "another"])
     predictions.labels, predictions.probabilities
 
-An actor of the cluster is a Scorer that reads shards. A row that the engine cannot score is found
-by halving its batch; the others are scored as if it were not there.
+An actor of the cluster uses a Scorer on shards. A row that the engine cannot score is found by
+halving its batch; the others are scored as if it were not there. This module knows nothing of
+shards or files of predictions.
 
 Shape suffixes: N rows, U rows with different token ids, B rows of a batch, C classes.
 """
@@ -28,16 +29,16 @@ from fastformers.inference.tokenizer import TokenizedRows, find_unique
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What the model says of N texts, in their order.
+    """Predictions for N texts, in their order.
 
     Attributes:
-        labels: Label of each text, or list of labels where several may be right; None where it
+        labels: Label of each text, or list of labels where several may be right; None where a text
             could not be scored, and for all where the task has no labels.
         probabilities: Probability (N,) of that label, or (N, C) of each label where several may be
-            right; NaN where it could not be scored, and for all where the task has no labels.
-        logits_NC: What the graph gives: logits of all classes, a score (N, 1) or an embedding
+            right; NaN where a text could not be scored, and for all where the task has no labels.
+        logits_NC: Outputs of the graph: logits of all classes, a score (N, 1) or an embedding
             (N, D); NaN where a text could not be scored.
-        errors: Why a text could not be scored, by its index.
+        errors: Reason why a text could not be scored, by its index.
     """
 
     labels: list[str | list[str] | None]
@@ -47,7 +48,7 @@ class Predictions:
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """Score (N,) of each text: of regression, or of a choice."""
+        """Score (N,) of each text, for regression and multiple choice."""
         return self.logits_NC[:, 0]
 
     @property
@@ -58,12 +59,12 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredRows:
-    """What became of U tokenized rows, and in which batches.
+    """Results of U tokenized rows, and the batches that they were computed in.
 
     Attributes:
         logits_UC: Logits (U, C), NaN where a row failed.
-        errors: Why a row failed, by its place among the U.
-        batches: Places (B,) of the rows of each batch, as they were planned.
+        errors: Reason why a row failed, by its position among the U.
+        batches: Positions (B,) of the rows of each planned batch.
         computed_tokens: Tokens that each batch computed: rows x longest row.
     """
 
@@ -74,7 +75,7 @@ class ScoredRows:
 
 
 class Scorer:
-    """A bundle, opened and warm."""
+    """An opened bundle with its tokenizer and engine."""
 
     def __init__(
         self, bundle: Bundle | str | Path, *, num_threads: int = 1, engine: Engine | None = None
@@ -84,7 +85,7 @@ class Scorer:
         Args:
             bundle: A bundle or its directory.
             num_threads: Threads of one batch.
-            engine: What runs the graph; ONNX Runtime on the CPU by default.
+            engine: Engine that runs the graph; ONNX Runtime on the CPU by default.
 
         Raises:
             BundleError: The bundle is missing or damaged.
@@ -106,7 +107,7 @@ class Scorer:
             max_batch_tokens: Token budget of a batch; the bundle's measured best by default.
 
         Raises:
-            InputError: Texts where pairs are needed, the reverse, or something that is no text.
+            InputError: A text stands where a pair is needed, the reverse, or something is no text.
         """
         firsts, seconds = self._check(texts)
         if not firsts:
@@ -129,7 +130,7 @@ class Scorer:
 
         Args:
             rows: Tokenized rows.
-            rows_U: Which of them to score, in this order; all by default.
+            rows_U: Indices of the rows to score, in this order; all by default.
             max_batch_tokens: Token budget of a batch; the bundle's measured best by default.
         """
         rows_U = np.arange(len(rows)) if rows_U is None else rows_U
@@ -207,7 +208,7 @@ class Scorer:
 
 
 def _is_text(value: object) -> bool:
-    """Whether it is a string that a file could hold: no half of a surrogate pair."""
+    """Whether a value is a string that a file can hold: without half a surrogate pair."""
     if not isinstance(value, str):
         return False
     try:

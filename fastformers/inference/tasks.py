@@ -15,10 +15,10 @@ A row of multiple choice is one (text, choice) pair; rows of one group are the c
 question, and the one with the largest logit is the answer.
 
 `TASKS` at the end of this module is the only list of tasks: code elsewhere asks a `Task`, and names
-are for files and command lines. A new task is an entry there, a line in models/losses.py if a
-student can learn it, and what recognizes it: models/loading.py by the model, data/examples.py by
-the labels. Numpy alone, so that scoring can read its outputs without torch; knows nothing of texts,
-models or files.
+are for files and command lines. A new task needs an entry there, a line in models/losses.py if
+a student can learn it, and code that recognizes it: in models/loading.py by the model, in
+data/examples.py by the labels. This module uses NumPy alone, so that scoring can read outputs
+without torch; it knows nothing of texts, models or files.
 
 Shape suffixes: N rows, C classes (or other outputs), P pairs of rows.
 """
@@ -30,17 +30,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Pairs of texts grow with the square of the texts: 1,000 texts make half a million.
+# The number of pairs grows with the square of the texts: 1,000 texts make half a million.
 MAX_COMPARED_TEXTS = 1000
 
 Floats = NDArray[np.float32]
 Targets = NDArray[np.generic]
 Groups = NDArray[np.int64]
-# What is given for a row: a class index, the classes that hold, a number, whether it is the right
+# Target of a row: a class index, the classes that hold, a number, whether the row is the right
 # choice of its group, or nothing.
 TargetKind = Literal["class", "label set", "number", "choice", "none"]
-# What a cell of a prediction holds: a label, labels, a number, or numbers; a vector has as many of
-# them in every row of every bundle of its width.
+# Content of a cell of the predictions: a label, labels, a number, or numbers; a vector has equally
+# many numbers in every row.
 CellKind = Literal["label", "labels", "number", "numbers", "vector"]
 Cells = NDArray[Any] | list[list[str]]
 
@@ -50,9 +50,9 @@ class PredictionColumn:
     """One column of the predictions.
 
     Attributes:
-        name: Its name in the output.
-        kind: What a cell holds.
-        read: Makes the N cells from the outputs (N, C) and the names of the C outputs.
+        name: Name of the column in the output.
+        kind: Content of a cell.
+        read: Function that makes the N cells from the outputs (N, C) and the names of the outputs.
     """
 
     name: str
@@ -69,14 +69,14 @@ class Task:
     """What a model is for.
 
     Attributes:
-        name: As written in bundle.json and on the command line.
-        targets: What is given for a row to learn and to be judged by.
+        name: Name as written in bundle.json and on the command line.
+        targets: Kind of target that a row is trained and evaluated with.
         columns: Columns that a prediction has, before `error`. Where outputs have names, the first
             holds labels and the second their probabilities.
-        metric: What `measure` measures, as shown to the user.
-        metric_of: The metric of outputs, targets, the teacher's outputs and groups.
-        agreement_of: The agreement of outputs, the teacher's outputs and groups.
-        others_of: Further metrics of outputs, targets and groups, by name.
+        metric: Name of the metric that `measure` computes, as shown to the user.
+        metric_of: Function of outputs, targets, the teacher's outputs and groups: the metric.
+        agreement_of: Function of outputs, the teacher's outputs and groups: the agreement.
+        others_of: Function of outputs, targets and groups: further metrics, by name.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Task:
 
         Args:
             outputs_NC: Outputs of the model.
-            targets_N: See the module's table; (N, C) where several labels may be right.
+            targets_N: Targets as in the module's table; (N, C) where several labels may be right.
             teacher_outputs_NC: Outputs of the teacher; embeddings have no other target.
             groups_N: Question of each row, for multiple choice.
         """
@@ -131,17 +131,17 @@ class Task:
     def measure_others(
         self, outputs_NC: Floats, targets_N: Targets, *, groups_N: Groups | None = None
     ) -> dict[str, float]:
-        """What is shown beside the metric, by name, each 0-1."""
+        """Metrics that are shown beside the task's own, by name, each 0-1."""
         return self.others_of(outputs_NC, targets_N, groups_N)
 
     def measure_agreement(
         self, outputs_NC: Floats, teacher_outputs_NC: Floats, *, groups_N: Groups | None = None
     ) -> float:
-        """How far a model still says what its teacher says, at most 1.
+        """Agreement of a model with its teacher, at most 1.
 
-        The share of rows with the teacher's label (all labels, where there may be several) or of
-        groups with its choice; for regression Spearman's correlation, for embeddings the mean
-        cosine.
+        For labels it is the share of rows with the teacher's label (all labels, where there may be
+        several), for choices the share of groups with the teacher's choice, for regression
+        Spearman's correlation, for embeddings the mean cosine.
         """
         return self.agreement_of(outputs_NC, teacher_outputs_NC, groups_N)
 
@@ -175,7 +175,7 @@ def label_sets(logits_NC: Floats, labels: tuple[str, ...]) -> list[list[str]]:
 
 
 def best_of_groups(scores_N: Floats, groups_N: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Row of the largest score in each group, in the order of the groups; the first, if equal."""
+    """Row of the largest score in each group, in the order of the groups; the first of equals."""
     order_N = np.lexsort((-scores_N, groups_N))
     _, firsts = np.unique(groups_N[order_N], return_index=True)
     return order_N[firsts]
@@ -193,10 +193,10 @@ def spearman(first_N: NDArray[np.generic], second_N: NDArray[np.generic]) -> flo
 
 
 def rank_agreement(embeddings_NC: Floats, teacher_embeddings_NC: Floats) -> float:
-    """Whether two models rank the pairs of texts alike by similarity.
+    """Agreement of two models in how they rank pairs of texts by similarity.
 
-    Spearman's correlation of the cosines of all pairs of at most `MAX_COMPARED_TEXTS` rows, evenly
-    spaced: a search with the one finds what a search with the other does.
+    It is Spearman's correlation of the cosines of all pairs of at most `MAX_COMPARED_TEXTS` rows,
+    evenly spaced. Where it is 1, a search with either model finds the same texts.
     """
     num_rows = len(embeddings_NC)
     rows = np.linspace(0, num_rows - 1, min(num_rows, MAX_COMPARED_TEXTS)).astype(int)

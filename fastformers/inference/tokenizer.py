@@ -2,8 +2,9 @@
 
     corpus -> [tokenizer] -> lengths -> shards -> batches
 
-Uses the `tokenizers` library alone, from the one file in the bundle. Ids are kept flat and as
-narrow as the vocabulary allows: a 30,000-word vocabulary fits uint16.
+This module uses the `tokenizers` library alone and the one file in the bundle; it knows nothing of
+corpora or models. Ids are kept flat and as narrow as the vocabulary allows: a 30,000-word
+vocabulary fits uint16.
 
 Shape suffixes: N rows, B rows of one batch, T tokens of each of its rows.
 """
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
 
-# A single text longer than this many characters per token of `max_length` is first tried by its
-# start, cut between two words: the rest cannot matter once the start alone fills the row.
+# Of a single text longer than this many characters per token of `max_length`, only the start is
+# tokenized at first, cut between two words: the rest cannot matter if the start fills the row.
 _CHARACTERS_PER_TOKEN = 40
-# The library's own record of a text is a hundred times larger than its ids; it is held for so
-# many texts at a time.
+# The library's own record of a text is a hundred times larger than its ids; it is held for
+# this many texts at a time.
 _CHUNK_ROWS = 512
 
 
@@ -30,9 +31,9 @@ class TokenizedRows:
 
     Attributes:
         ids: All ids, flat; uint16 or uint32.
-        offsets: Where each row starts, and where the last ends, (N + 1,).
-        second_lengths_N: How many tokens at the end of each row belong to the second text of a
-            pair, its separator included; zeros for single texts.
+        offsets: Start of each row and end of the last, (N + 1,).
+        second_lengths_N: Number of tokens at the end of each row that belong to the second text of
+            a pair, its separator included; zeros for single texts.
     """
 
     ids: NDArray[np.unsignedinteger]
@@ -110,7 +111,7 @@ class Tokenizer:
         )
 
     def _encode(self, texts: Sequence[str], text_pairs: Sequence[str] | None) -> list[Encoding]:
-        """Encodings of a chunk, each single text first tried by its start."""
+        """Encodings of a chunk; of a long single text, the start is tried first."""
         if text_pairs is not None:
             # How a pair shares the row depends on the whole length of both texts.
             pairs = list(zip(texts, text_pairs, strict=True))

@@ -4,8 +4,9 @@
 
 A Hugging Face configuration has one number of heads and one feed-forward width for all layers. A
 pruned model keeps those of the unpruned model there, and its own shapes in `config.pruned_layers`:
-a list with {"num_heads": ..., "ffn_width": ...} for each layer. Which heads those were is lost, and
-of no use: a later round numbers what is left from zero.
+a list with {"num_heads": ..., "ffn_width": ...} for each layer. The original numbers of the heads
+are not kept, because a later pruning round numbers the remaining heads from zero. This module knows
+nothing of tasks.
 """
 
 from pathlib import Path
@@ -28,15 +29,15 @@ def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str
     """Load a model in float32 and eval mode.
 
     Args:
-        auto_class: A class of transformers like `AutoModelForSequenceClassification`.
+        auto_class: Class of transformers such as `AutoModelForSequenceClassification`.
         path: Directory that `save_pretrained` wrote.
 
     Returns:
         The model, and the names of weights that the directory lacks, sorted.
 
     Raises:
-        InputError: The shapes of pruned layers make no sense.
-        OSError: There are no weights.
+        InputError: The pruned layers of the configuration are not those of such a model.
+        OSError: The directory has no weights.
     """
     config = AutoConfig.from_pretrained(path)
     loader = auto_class
@@ -51,7 +52,7 @@ def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str
 
 
 def _pruned_class(model_class: Any, path: Path) -> Any:
-    """The same class, whose models are built with the layers that their configuration tells.
+    """A subclass whose models are built with the pruned layers of their configuration.
 
     `from_pretrained` fills whatever its class builds, so sharded, half-precision and renamed
     weights are all read as they are for any other model.

@@ -1,9 +1,10 @@
-"""Fine-tune a pretrained encoder on labelled texts: the teacher of a recipe.
+"""Fine-tune a pretrained encoder on labeled texts: the teacher of a recipe.
 
-    pretrained encoder + labelled texts -> [finetune] -> teacher -> compress -> bundle
+    pretrained encoder + labeled texts -> [finetune] -> teacher -> compress -> bundle
 
-Labels come from the file; for a small teacher the encoder is cut to its first layers. With a
-held-out file each epoch is judged and the best one kept. The loop itself is trainer.py's.
+The classes are the labels of the file; for a small teacher, the encoder is cut to its first layers.
+With a held-out file, each epoch is evaluated and the best one kept. The loop itself is in
+trainer.py. This module knows nothing of compression.
 """
 
 import logging
@@ -49,11 +50,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Finetuned:
-    """What fine-tuning came to.
+    """Result of fine-tuning.
 
     Attributes:
         labels: Class names by class index; none for scores.
-        best: The epoch that was kept and its quality by the task's metric; None if unjudged.
+        best: The epoch that was kept and its quality by the task's metric; None if no epoch was
+            evaluated.
     """
 
     labels: list[str]
@@ -73,23 +75,23 @@ def finetune(
     eval_path: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Finetuned:
-    """Train a model on labelled texts and save it with its tokenizer.
+    """Train a model on labeled texts and save it with its tokenizer.
 
     Rerunning the same call after an interruption resumes from the last checkpoint in
     `output/checkpoints`.
 
     Args:
         model_path: Directory of a pretrained Hugging Face encoder, or of a model fine-tuned for
-            something else, whose head is then made anew.
-        train: Labelled examples; their distinct labels, sorted, become the classes.
-        train_path: The file that they come from, for messages.
+            another task, which then gets a new head.
+        train: Labeled examples; their distinct labels, sorted, become the classes.
+        train_path: File that they come from, for messages.
         output: Directory for the model, readable by `from_pretrained`.
-        config: How to fine-tune.
-        on_progress: Called after each step with steps done and in all.
-        task: What to train for; None for what the labels look like (`Examples.task`).
-        evaluation: Held-out examples that say which epoch was the best; None for the last one.
-        eval_path: Where those come from, for messages.
-        on_epoch: Called with each epoch that is judged.
+        config: Settings of the fine-tuning.
+        on_progress: Called after each step with the steps done and their total.
+        task: Task to train for; None for the one that the labels suggest (`Examples.task`).
+        evaluation: Held-out examples by which the best epoch is kept; None to keep the last one.
+        eval_path: File that those come from, for messages.
+        on_epoch: Called with each epoch after its evaluation.
 
     Raises:
         InputError: There are fewer than two classes, the labels do not suit the task, the
@@ -134,7 +136,7 @@ def finetune(
 
 
 def _class_names(train: Examples, task: Task, path: Path) -> list[str]:
-    """The labels by class index; none for a task without classes."""
+    """Class names by class index; none for a task without classes."""
     if not task.has_targets:
         raise InputError(f"{path}: no labels to train on; give --label-column")
     if not task.has_labels:
@@ -155,7 +157,7 @@ def _measure_of(
     evaluation: Examples,
     path: Path,
 ) -> Callable[[], float]:
-    """What says how good the model is on held-out examples."""
+    """Make the function that measures the model's quality on held-out examples."""
     targets_N = encode_targets(evaluation, task, names, path)
     groups_N = None if evaluation.groups is None else np.array(evaluation.groups)
     encode = Tokenizer(
@@ -173,7 +175,7 @@ def _measure_of(
 def _new_model(
     model_path: Path, task: Task, names: list[str], num_layers: int | None
 ) -> PreTrainedModel:
-    """The encoder with a head for the task; a head of another size does not stand in the way."""
+    """The encoder with a head for the task; a head of another size is replaced."""
     changes = _config_changes(model_path, num_layers)
     if task.is_choice:
         return AutoModelForMultipleChoice.from_pretrained(
@@ -209,7 +211,7 @@ def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Tokenized examples with the length that groups them into batches."""
+    """Tokenized examples with their labels."""
 
     def __init__(self, encoded: dict[str, list[list[int]]], labels: list[Any]) -> None:
         self._columns = {name: encoded[name] for name in encoded}
@@ -224,7 +226,7 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class _Questions(torch.utils.data.Dataset[dict[str, Any]]):
-    """Rows of multiple choice put together by question; the label is the place of the right one."""
+    """Rows of multiple choice by question; the label is the position of the right choice."""
 
     def __init__(self, rows: _Rows, groups: list[int]) -> None:
         self._rows = rows

@@ -1,4 +1,4 @@
-"""Run a PyTorch model on tokenized rows, on the fastest device and in the fastest precision here.
+"""Run a PyTorch model on tokenized rows, on the fastest device of this machine.
 
     model + rows -> [forward] -> logits
 
@@ -28,12 +28,12 @@ _TEACHER_BATCH_TOKENS = 4096
 def model_inputs(
     model: PreTrainedModel, rows: TokenizedRows, rows_B: NDArray[np.intp]
 ) -> dict[str, torch.Tensor]:
-    """What a PyTorch model takes for rows of one length, on its device."""
+    """Inputs of a PyTorch model for rows of one length, on its device."""
     inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B)).to(model.device)}
     if getattr(model.config, "type_vocab_size", 0) > 1:
         types_BT = torch.from_numpy(rows.batch_types(rows_B))
         inputs["token_type_ids"] = types_BT.to(model.device)
-    if task_of(model).is_choice:  # (B, choices, T): each row is asked by itself
+    if task_of(model).is_choice:  # (B, choices, T): each row is a question of one choice
         return {name: values[:, None] for name, values in inputs.items()}
     return inputs
 
@@ -58,7 +58,7 @@ def predict_logits(
 
 @contextmanager
 def on_fastest_device(model: nn.Module) -> Iterator[None]:
-    """Lend a model to a GPU, where there is one and the model is not on it already."""
+    """Move a model to the GPU while the block runs, if there is one and it is not there already."""
     if not torch.cuda.is_available() or next(model.parameters()).is_cuda:
         yield
         return
@@ -70,7 +70,7 @@ def on_fastest_device(model: nn.Module) -> Iterator[None]:
 
 
 def mixed_precision() -> torch.autocast:
-    """Matrix products in bf16 where that is faster, as they are in training."""
+    """Compute matrix products in bf16 where that is faster, as training does."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.autocast(device, dtype=torch.bfloat16, enabled=has_fast_bf16())
 

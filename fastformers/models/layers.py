@@ -1,9 +1,10 @@
 """The layers of a model as named parts, and how to make them smaller.
 
-    model -> architecture: where its parts are -> [layers] -> importance, prune, student, checkpoint
+    model -> [layers] -> named parts -> prune, student, checkpoint
 
-Which architectures can lose parts, and where they have them, is in `architectures`. The functions
-that keep a part of a matrix change the module they are given: callers pass a copy.
+Which architectures can lose parts, and where those parts are, is known to `architectures`; what to
+keep is decided by the callers. The functions that keep a part of a matrix change the module that
+they are given: callers that need the original pass a copy.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ Positions = Sequence[int] | NDArray[np.intp]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
-    """What may differ between the layers of a pruned model."""
+    """The sizes that may differ between the layers of a pruned model."""
 
     num_heads: int
     ffn_width: int
@@ -33,7 +34,7 @@ def layer_list(model: PreTrainedModel) -> nn.ModuleList:
     """The module that holds the model's layers.
 
     Raises:
-        InputError: An architecture that can be neither pruned nor cut.
+        InputError: The architecture can be neither pruned nor cut.
     """
     return shrinkable_architecture_of(model.config).layers(model.base_model)
 
@@ -42,7 +43,7 @@ def layer_parts(model: PreTrainedModel) -> list[LayerParts]:
     """The parts of each layer, first layer first.
 
     Raises:
-        InputError: An architecture that can be neither pruned nor cut.
+        InputError: The architecture can be neither pruned nor cut.
     """
     architecture = shrinkable_architecture_of(model.config)
     return [architecture.parts(layer) for layer in architecture.layers(model.base_model)]
@@ -57,7 +58,7 @@ def unpruned_shape(config: PretrainedConfig) -> LayerShape:
     """Every layer's shape before any pruning: pruning leaves these settings as they were.
 
     Raises:
-        InputError: An architecture that can be neither pruned nor cut.
+        InputError: The architecture can be neither pruned nor cut.
     """
     setting = shrinkable_architecture_of(config).ffn_width_setting
     return LayerShape(num_heads=config.num_attention_heads, ffn_width=getattr(config, setting))

@@ -1,8 +1,8 @@
-"""Open a fine-tuned model, and say what its outputs mean.
+"""Load a fine-tuned model, and say what its outputs mean.
 
     checkpoint directory -> [loading] -> PyTorch model -> student, graph
 
-Knows nothing of graphs, recipes or bundles.
+This module knows nothing of graphs, recipes or bundles.
 """
 
 import json
@@ -42,7 +42,7 @@ PROBLEM_TYPES: dict[Task, str] = {
 
 
 def load_model(path: Path) -> PreTrainedModel:
-    """Load a fine-tuned model in eval mode; `task_of` tells what it does.
+    """Load a fine-tuned model in eval mode; `task_of` gives its task.
 
     It is a sequence classifier, a multiple-choice model, or a sentence-transformers directory.
 
@@ -79,7 +79,7 @@ def load_model(path: Path) -> PreTrainedModel:
 
 
 def task_of(model: PreTrainedModel) -> Task:
-    """What a model that `load_model` opened does."""
+    """Task of a model that `load_model` loaded."""
     if isinstance(model, SentenceEncoder):
         return EMBEDDING
     if type(model).__name__.endswith("ForMultipleChoice"):
@@ -97,7 +97,8 @@ def label_names(model: PreTrainedModel) -> tuple[str, ...]:
 def max_positions(config: PretrainedConfig) -> int:
     """Tokens of the longest row that a model has positions for.
 
-    DeBERTa and ModernBERT may embed none: theirs is the length that they were trained for.
+    DeBERTa and ModernBERT may have no position embeddings; for them it is the length that they were
+    trained for.
     """
     first_position = architecture_of(config).first_position(config)
     return int(config.max_position_embeddings) - first_position

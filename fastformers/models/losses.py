@@ -1,10 +1,10 @@
-"""What a wrong answer costs a model in training, by task.
+"""Losses of distillation and pruning, by task.
 
     outputs + targets, or the teacher's outputs -> [losses] -> distill, prune
 
 The table at the end is the only place that tells tasks apart: a task that is not there cannot be
 distilled or pruned. A row of multiple choice is right or wrong only beside the other choices of its
-question, so that task is not.
+question, so that task is not there. This module knows nothing of models.
 
 Shape suffixes: B rows of a batch, C classes (or other outputs).
 """
@@ -28,13 +28,13 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskLosses:
-    """The losses of one task; each is of two tensors of B rows and gives a number for each row.
+    """The losses of one task; each takes two tensors of B rows and gives a number for each row.
 
     Attributes:
         hard: Distance of the outputs (B, C) from their targets; None where there are no targets.
         soft: Distance of the outputs (B, C) from the teacher's.
         has_temperature: Whether both are divided by a temperature before they are compared.
-        is_relative: Whether what all outputs of a row share changes no answer.
+        is_relative: Whether a number added to all outputs of a row changes no answer.
     """
 
     hard: Loss | None
@@ -44,15 +44,15 @@ class TaskLosses:
 
 
 def hard_loss(outputs_BC: torch.Tensor, targets_B: torch.Tensor, task: Task) -> torch.Tensor:
-    """How far each row's answer is from its target, (B,).
+    """Loss of each row's outputs against its target, (B,).
 
     Cross entropy of the classes, or of all labels by themselves where several may hold (their sum);
     squared error of a regression.
 
     Args:
         outputs_BC: Outputs of the model.
-        targets_B: As `targets.encode_targets` makes them; (B, C) where several labels may hold.
-        task: One that has targets.
+        targets_B: Targets as `encode_targets` makes them; (B, C) where several labels may hold.
+        task: Task that has targets.
     """
     loss = _LOSSES[task].hard
     assert loss is not None
@@ -62,7 +62,7 @@ def hard_loss(outputs_BC: torch.Tensor, targets_B: torch.Tensor, task: Task) -> 
 def soft_loss(
     outputs_BC: torch.Tensor, teacher_BC: torch.Tensor, task: Task, *, temperature: float
 ) -> torch.Tensor:
-    """How far the student's answers are from the teacher's, (B,).
+    """Loss of each row's outputs against the teacher's, (B,).
 
     Kullback-Leibler divergence of the softened classes, times the squared temperature so that
     gradients keep their size, or of each label by itself where several may hold (up to a constant;
@@ -75,9 +75,9 @@ def soft_loss(
 
 
 def confidence(outputs_BC: torch.Tensor, task: Task) -> torch.Tensor:
-    """How much each row's answer says, (B,): half its squared norm, without any target.
+    """Half the squared norm of each row's outputs, (B,), for pruning without targets.
 
-    The mean of the classes is taken off before, for it changes no probability.
+    The mean of the classes is subtracted first, because it changes no probability.
 
     Source:
         Aljundi et al. 2018, arXiv:1711.09601.

@@ -1,11 +1,11 @@
 """Read a sentence-transformers directory: an encoder whose output is one vector for each text.
 
-    sentence-transformers directory -> [sentence_encoder] -> teacher -> export -> graph
+    sentence-transformers directory -> [sentence_encoder] -> loading -> student, graph
 
-Such a directory says in modules.json which modules follow each other. Those known here are
-Transformer, Pooling (first token or mean), Dense and Normalize, in this order, the last two
-optional. They are read without the sentence-transformers library, whose class names moved between
-its releases: a module is known by the last part of its name.
+Such a directory lists its modules in modules.json. Those known here are Transformer, Pooling (first
+token or mean), Dense and Normalize, in this order, the last two optional. They are read without the
+sentence-transformers library, whose class names moved between its releases: a module is recognized
+by the last part of its name. This module knows nothing of tokenizers or training.
 
 Shape suffixes: B rows of a batch, T tokens, D embedding width.
 """
@@ -49,7 +49,7 @@ class EmbeddingOutput:
 
 
 class SentenceEncoder(nn.Module):
-    """EncoderWeights, pooling, optional projection, optional normalization to unit length."""
+    """An encoder, pooling, an optional projection, optional normalization to unit length."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class SentenceEncoder(nn.Module):
 
         Args:
             encoder: A transformer without a head.
-            pooling: What becomes of its token vectors.
-            dense: A linear layer and its activation, behind the pooling.
-            normalize: Divide by the length of the vector.
+            pooling: Whether the vector of the first token is taken, or the mean of all tokens.
+            dense: A linear layer and its activation, after the pooling.
+            normalize: Whether the vector is divided by its length.
             max_length: Tokens that a text is truncated to; None for the tokenizer's own limit.
         """
         super().__init__()
@@ -78,26 +78,26 @@ class SentenceEncoder(nn.Module):
 
     @property
     def config(self) -> PretrainedConfig:
-        """Of the encoder."""
+        """Configuration of the encoder."""
         return self.base_model.config
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device that holds the weights."""
         device: torch.device = self.base_model.device
         return device
 
     def num_parameters(self) -> int:
-        """How many numbers it has learned."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Word embeddings of the encoder."""
+        """Token embeddings of the encoder."""
         words: nn.Embedding = self.base_model.get_input_embeddings()
         return words
 
     def set_input_embeddings(self, words: nn.Embedding) -> None:
-        """Replace the word embeddings of the encoder."""
+        """Replace the token embeddings of the encoder."""
         self.base_model.set_input_embeddings(words)
 
     def set_attn_implementation(self, name: str) -> None:
@@ -105,7 +105,7 @@ class SentenceEncoder(nn.Module):
         self.base_model.set_attn_implementation(name)
 
     def forward(self, attention_mask: torch.Tensor | None = None, **inputs: Any) -> EmbeddingOutput:
-        """Embeddings; the inputs are the encoder's, without a mask where rows have one length."""
+        """Embed texts; the inputs are the encoder's, without a mask where rows have one length."""
         encoded = self.base_model(attention_mask=attention_mask, **inputs)
         hidden_BTD = encoded.last_hidden_state
         if self.pooling == "first":
@@ -124,7 +124,7 @@ class SentenceEncoder(nn.Module):
         )
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Save it as a sentence-transformers directory; the tokenizer is not its own."""
+        """Save as a sentence-transformers directory; the tokenizer is not part of the encoder."""
         path = Path(path)
         self.base_model.save_pretrained(path)
         modules: list[tuple[str, str]] = [("Transformer", ""), ("Pooling", "1_Pooling")]
@@ -150,7 +150,7 @@ class SentenceEncoder(nn.Module):
 
 
 def is_sentence_encoder(path: Path) -> bool:
-    """Whether a directory is one of sentence-transformers."""
+    """Whether a directory is a sentence-transformers directory."""
     return (path / MODULES_FILE).is_file()
 
 
@@ -158,7 +158,7 @@ def load_sentence_encoder(path: Path) -> SentenceEncoder:
     """Load a sentence-transformers directory in eval mode.
 
     Raises:
-        InputError: It has a module, or a setting of one, that is not known here; or no weights.
+        InputError: The directory has a module or setting that is not known here, or no weights.
     """
     modules = _read_modules(path)
     _check_settings(path)
@@ -167,7 +167,7 @@ def load_sentence_encoder(path: Path) -> SentenceEncoder:
         encoder, missing = load_weights(AutoModel, path)
     except OSError as error:
         raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
-    # BERT's own pooler is not what pools here.
+    # BERT's own pooler is not used here.
     if missing := [name for name in missing if not name.startswith("pooler.")]:
         raise InputError(f"{path}: no weights for {', '.join(missing[:3])}")
     return SentenceEncoder(
@@ -194,7 +194,7 @@ def _read_modules(path: Path) -> dict[str, Path]:
     if kinds != [kind for kind in _KINDS if kind in kinds] or len(kinds) < 2 or folders[0] != path:
         raise InputError(
             f"{file}: {', '.join(kinds)}: expected Transformer (in the directory itself), Pooling, "
-            "then Dense and Normalize at will"
+            "then optionally Dense and Normalize"
         )
     if kinds[1] != "Pooling":
         raise InputError(f"{file}: no Pooling after the Transformer")
@@ -202,7 +202,7 @@ def _read_modules(path: Path) -> dict[str, Path]:
 
 
 def _check_settings(path: Path) -> None:
-    """Refuse what changes the text before it is tokenized: the corpus would not be treated so."""
+    """Refuse settings that change texts before tokenization, which scoring would not do."""
     settings = _read_json(path / "config_sentence_transformers.json")
     prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
     if prompt:
@@ -219,7 +219,7 @@ def _check_settings(path: Path) -> None:
 
 def _read_pooling(file: Path) -> Literal["first", "mean"]:
     fields = _read_json(file)
-    prefix = "pooling_mode_"  # of flags, in releases before 6
+    prefix = "pooling_mode_"  # prefix of the flags in releases before 6
     flags = [key.removeprefix(prefix) for key, on in fields.items() if key[:13] == prefix and on]
     mode = str(fields.get("pooling_mode") or "+".join(flags))
     mode = {"cls_token": "cls", "mean_tokens": "mean"}.get(mode, mode)
@@ -263,7 +263,7 @@ def _write_json(file: Path, fields: object) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """Its fields; none if there is no such file."""
+    """Fields of a JSON file; none if there is no such file."""
     if not file.is_file():
         return {}
     try:

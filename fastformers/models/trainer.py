@@ -1,11 +1,11 @@
-"""Train a PyTorch model the one way this project does: what fine-tuning and distilling share.
+"""Train a PyTorch model: the loop that fine-tuning and distillation share.
 
     finetune, distill -> [trainer] -> trained weights
 
-The loop is Hugging Face's Trainer, so mixed precision, resuming and several GPUs are its own. This
-module adds batches of rows of similar length, padded to multiples of 16; progress that is reported
-to the caller; and, where an evaluator is given, the weights of the best epoch. It knows nothing of
-losses: the model's forward gives its own.
+The loop is Hugging Face's Trainer, which brings mixed precision, resuming and several GPUs. This
+module adds batches of rows of similar length, which callers pad to `PAD_MULTIPLE`; progress that is
+reported to the caller; and, where an evaluator is given, the weights of the best epoch. It knows
+nothing of losses: the model's forward returns the loss.
 """
 
 import math
@@ -43,11 +43,11 @@ _BEST = "best.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What an epoch came to.
+    """Result of an epoch.
 
     Attributes:
-        number: From 1; a last epoch that is cut short counts.
-        quality: As the evaluator has it; more is better.
+        number: Number of the epoch, from 1; a last epoch that is cut short counts.
+        quality: Quality that the evaluator measured; higher is better.
     """
 
     number: int
@@ -56,12 +56,12 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEvaluator:
-    """Says how good a model is after each epoch.
+    """Measures the quality of a model after each epoch.
 
     Attributes:
-        measure: Quality of the model that is being trained, which is in eval mode meanwhile and in
-            the mixed precision of training.
-        on_epoch: Called with each epoch as it is judged.
+        measure: Function that measures the model that is being trained, which is in eval mode
+            meanwhile and in the mixed precision of training.
+        on_epoch: Function that is called with each epoch after its evaluation.
     """
 
     measure: Callable[[], float]
@@ -79,18 +79,19 @@ def train_model(
     on_progress: OnProgress,
     evaluator: EpochEvaluator | None = None,
 ) -> Epoch | None:
-    """Train a model in place; the same call after an interruption goes on from a checkpoint.
+    """Train a model in place; the same call after an interruption resumes from a checkpoint.
 
     Args:
-        model: Its forward takes what `collate` gives and returns a dict or output with `loss`.
-        rows: Items have `input_ids`, whose lengths group the rows into batches.
-        collate: Items of one batch to tensors.
+        model: Model whose forward takes the result of `collate` and returns a dict or output with
+            `loss`.
+        rows: Training rows with `input_ids`, whose lengths group the rows into batches.
+        collate: Function that makes tensors of the rows of one batch.
         checkpoints: Directory for checkpoints.
-        config: How long and how fast.
-        what: What to call it in progress.
-        on_progress: Called after each step with steps done and in all.
-        evaluator: Judges each epoch; the model ends with the weights of the best one. None to end
-            with the last.
+        config: Length and speed of the training.
+        what: Name of the training in its progress.
+        on_progress: Called after each step with the steps done and their total.
+        evaluator: Evaluates each epoch; the model ends with the weights of the best one. None to
+            end with the weights of the last.
 
     Returns:
         The best epoch; None without an evaluator.
@@ -140,7 +141,7 @@ def without_attention_dropout(config: PretrainedConfig) -> dict[str, float]:
     (MiniLM, 32 rows of 128 tokens: 3.1 s with them, 2.3 s without). Hidden dropout stays.
 
     Raises:
-        InputError: An architecture that we do not know.
+        InputError: The architecture is not known.
     """
     return {architecture_of(config).attention_dropout_setting: 0.0}
 
@@ -152,12 +153,12 @@ def fastest_attention(
     """Choose how attention is computed while a model is trained, by the tokens of a row.
 
     On a CPU PyTorch's fused attention pays only for long rows: a step of MiniLM at 16 tokens takes
-    1.42 times as long with it as with the plain one (all lengths: fastformers/README.md).
+    1.42 times as long with it as with plain attention (all lengths: fastformers/README.md).
 
     Args:
-        model: Computes attention as before afterwards.
-        mean_length: Tokens of a row.
-        with_maps: Whether its forward gives attention itself, as the fused kernels do not.
+        model: Model to train; when the block ends, it computes attention as before.
+        mean_length: Mean number of tokens of a row.
+        with_maps: Whether its forward returns the attention maps, which the fused kernels do not.
     """
     before = model.config._attn_implementation
     if with_maps or (not torch.cuda.is_available() and mean_length < _LONG_ROW):
@@ -169,7 +170,7 @@ def fastest_attention(
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
-    """Passes the Trainer's steps on."""
+    """Reports the steps of the Trainer to the caller."""
 
     def __init__(self, what: str, on_progress: OnProgress) -> None:
         self._what = what
@@ -186,11 +187,11 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
 
 class _BestEpoch(TrainerCallback):  # type: ignore[misc]
-    """Judges each epoch and keeps the weights of the best in a file, which outlives a restart."""
+    """Evaluates each epoch and keeps the weights of the best in a file that outlives a restart."""
 
     def __init__(self, model: nn.Module, evaluator: EpochEvaluator, path: Path) -> None:
         self._model = model
-        self._judge = evaluator
+        self._evaluator = evaluator
         self._path = path
         self._best = Epoch(**self._load()["epoch"]) if path.is_file() else None
 
@@ -201,22 +202,22 @@ class _BestEpoch(TrainerCallback):  # type: ignore[misc]
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        self._judge_epoch(math.ceil(state.epoch))
+        self._evaluate(math.ceil(state.epoch))
 
     def restore(self, last_epoch: int) -> Epoch:
         """Give the model the weights of its best epoch.
 
-        They are those it has, if it was trained to the last epoch before there was a evaluator.
+        If the training ended before there was an evaluator, these are the model's current weights.
         """
-        best = self._best or self._judge_epoch(last_epoch)
+        best = self._best or self._evaluate(last_epoch)
         self._model.load_state_dict(self._load()["weights"])
         return best
 
-    def _judge_epoch(self, number: int) -> Epoch:
+    def _evaluate(self, number: int) -> Epoch:
         self._model.eval()
-        epoch = Epoch(number=number, quality=self._judge.measure())
+        epoch = Epoch(number=number, quality=self._evaluator.measure())
         self._model.train()
-        self._judge.on_epoch(epoch)
+        self._evaluator.on_epoch(epoch)
         if self._best is None or epoch.quality > self._best.quality:
             with whole_file(self._path) as unfinished:
                 torch.save({"epoch": vars(epoch), "weights": self._model.state_dict()}, unfinished)

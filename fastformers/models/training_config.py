@@ -2,7 +2,7 @@
 
     flags -> [training_config] -> trainer, finetune
 
-Imports no torch, so that a command can show its flags without loading it.
+This module imports no torch, so that a command can show its flags without loading it.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from fastformers.options import check_at_least, check_option, option
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How long and how fast to train; what each field means stands beside it."""
+    """How long and how fast to train; the meaning of each field stands beside it."""
 
     epochs: float = field(metadata=option("passes over the training rows"))
     learning_rate: float = field(
@@ -29,7 +29,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """How to fine-tune; the defaults suit a small encoder and ten thousand texts or more.
+    """Settings of fine-tuning; the defaults suit a small encoder and ten thousand texts or more.
 
     Attributes:
         training: How long and how fast to train.
@@ -42,7 +42,7 @@ class FinetuneConfig:
         default=256, metadata=option("tokens to truncate to, special tokens included")
     )
     num_layers: int | None = field(
-        default=None, metadata=option("number of encoder layers to keep, the first ones")
+        default=None, metadata=option("number of encoder layers to keep, from the first")
     )
 
     def __post_init__(self) -> None:

@@ -1,9 +1,10 @@
 """Trim a WordPiece vocabulary to what a corpus uses.
 
-    teacher -> [vocabulary] -> export -> ...
+    teacher -> [vocabulary] -> teacher with fewer words -> distill, prune, export
 
 The embedding table is most of a small model: MiniLM's 30,522 words are half of its weights. Words
-that the training texts never use are dropped; characters stay, so any text can still be spelled.
+that the training texts never use are dropped; ASCII characters stay, so that any text of these can
+still be spelled. This module knows nothing of graphs or stages.
 """
 
 import json
@@ -24,14 +25,15 @@ def trim_tokenizer(
 
     Args:
         tokenizer_json: Serialized `tokenizers` tokenizer with a WordPiece model.
-        counts_V: How often each token occurs in the training texts.
-        max_words: Size of the new vocabulary.
+        counts_V: Number of times that each token occurs in the training texts.
+        max_words: Upper bound on the size of the new vocabulary.
 
     Returns:
         The trimmed tokenizer, and for each new id the old one, ascending.
 
     Raises:
-        InputError: The model is not WordPiece, or `max_words` does not hold what must stay.
+        InputError: The tokenizer is not WordPiece or adds its special tokens in an unknown way, or
+            `max_words` is less than must stay.
     """
     tokenizer = json.loads(tokenizer_json)
     if tokenizer["model"]["type"] != "WordPiece":
@@ -65,7 +67,7 @@ def trim_tokenizer(
 
 
 def trim_embeddings(model: PreTrainedModel, old_ids: Sequence[int] | NDArray[np.intp]) -> None:
-    """Keep only the given rows of the model's word embeddings, in that order."""
+    """Keep only the given rows of the model's token embeddings, in that order."""
     words = model.get_input_embeddings()
     kept = torch.nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
         words.weight.detach()[torch.as_tensor(np.asarray(old_ids))].clone(), freeze=False
@@ -82,4 +84,7 @@ def _renumber_template(post_processor: dict[str, object] | None, new_id: dict[in
         case {"type": "BertProcessing", "sep": list(sep), "cls": list(cls)}:
             sep[1], cls[1] = new_id[sep[1]], new_id[cls[1]]
         case _:
-            raise InputError("--trim-vocabulary: the tokenizer adds its special tokens unusually")
+            raise InputError(
+                "--trim-vocabulary: the tokenizer adds its special tokens in an unknown way; "
+                "leave the option out"
+            )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from tokenizers import Tokenizer as HfTokenizer
 
-# A time limit per example would fail on a machine that is busy with something else.
+# A time limit per example would fail on a busy machine.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
@@ -21,12 +21,12 @@ SHAPE = {
     "max_position_embeddings": 64,
     "initializer_range": 0.3,  # 0.02, the usual, gives all texts nearly the same logits
 }
-# RoBERTa starts to count positions behind the id of its padding.
+# RoBERTa counts positions from the number after its padding id.
 ROBERTA = {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 66}
-# Of each supported `model_type`: the prefix of its class names, and what it has beside SHAPE.
+# Prefix of the class names of each supported `model_type`, and its changes to SHAPE.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", {}),
-    # As microsoft/deberta-v3-base has it, but 16 buckets: all offsets up to 8 have their own.
+    # The settings of microsoft/deberta-v3-base, but 16 buckets: each offset up to 8 has its own.
     "deberta-v2": (
         "DebertaV2",
         {
@@ -41,7 +41,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "distilbert": ("DistilBert", {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}),
     "electra": ("Electra", {}),
-    # Three layers: all tokens see each other in the first, those of a window in the others.
+    # Three layers: all tokens attend to each other in the first, only a window in the others.
     "modernbert": (
         "ModernBert",
         {
@@ -66,7 +66,7 @@ def make_teacher(tokenizer_json: str) -> Callable[..., Any]:
     """A classifier in eval mode; `architecture` is the prefix of its class names."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    torch.set_num_threads(1)  # threads that wait for each other cost more than they bring here
+    torch.set_num_threads(1)  # more threads would cost more than they gain on such small models
 
     def make(
         architecture: str = "Bert",
@@ -96,7 +96,7 @@ def make_teacher(tokenizer_json: str) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def make_model(make_teacher) -> Callable[..., Any]:
-    """`make_teacher` of a supported architecture by its `model_type`, with changes to its shape."""
+    """Like `make_teacher`, by the `model_type` of a supported architecture and changes to it."""
 
     def make(model_type: str = "bert", **changes: Any):
         architecture, shape = ARCHITECTURES[model_type]
@@ -107,7 +107,7 @@ def make_model(make_teacher) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def save_teacher(make_teacher, tokenizer_json) -> Callable[..., Path]:
-    """`make_teacher`, or its encoder alone, saved to a directory with a WordPiece tokenizer."""
+    """Like `make_teacher`; saves the model or its encoder to a directory, with a tokenizer."""
     transformers = pytest.importorskip("transformers")
 
     def save(
@@ -163,7 +163,7 @@ def make_texts() -> Callable[..., list[str]]:
 
 @pytest.fixture(params=["Bert", "Roberta", "XLMRoberta", "DistilBert", "Electra"])
 def make_prunable(request, make_teacher) -> Callable[..., Any]:
-    """`make_teacher` of each architecture that can be pruned, under BERT's names for a shape."""
+    """Like `make_teacher`, for each architecture that can be pruned, by BERT's names of a shape."""
 
     def make(
         *, num_hidden_layers: int = 3, num_attention_heads: int = 4, intermediate_size: int = 48

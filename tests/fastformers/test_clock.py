@@ -1,4 +1,4 @@
-"""The stopwatch, on a clock that only the calls move."""
+"""Time calls on a fake clock that only the calls move."""
 
 from types import SimpleNamespace
 

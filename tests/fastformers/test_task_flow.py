@@ -48,7 +48,7 @@ def encoder(save_teacher, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def texts(make_texts):
-    """Each text begins with one to three of the words that labels are made of."""
+    """Texts that begin with one to three of the words that the labels are made of."""
     rng = np.random.default_rng(0)
     short = make_texts(64, max_words=6)
     plain = [" ".join(word for word in text.split() if word not in WORDS) for text in short]
@@ -66,7 +66,7 @@ def write_labelled(path, texts, labels):
 
 
 def config_of(teacher, file, tmp_path, **settings):
-    """To compress a teacher with one file for training and evaluation, whatever is lost."""
+    """Config that compresses with one file for training and evaluation, whatever is lost."""
     return CompressConfig(
         teacher=teacher,
         train=file,
@@ -88,7 +88,7 @@ def run_flow(
     num_layers=1,
     **named,
 ):
-    """Fine-tune on a file and compress with it; returns the bundle with what it was asked."""
+    """Fine-tune on a file and compress with it; returns the bundle, examples and predictions."""
     columns = Columns(**named)
     train = load_labelled(path, columns)
     config = FinetuneConfig(
@@ -122,7 +122,7 @@ def test_several_labels(encoder, texts, tmp_path):
     both = [(set(said), set(true)) for said, true in zip(predictions.labels, labels, strict=True)]
     f1 = 2 * sum(len(a & b) for a, b in both) / sum(len(a) + len(b) for a, b in both)
     assert bundle.stages[-1].quality == pytest.approx(f1)
-    assert f1 > 0.8  # it learned
+    assert f1 > 0.8  # the model has learned
     assert predictions.probabilities.shape == (64, 2)
     is_said = predictions.probabilities >= 0.5
     assert [[bundle.labels[c] for c in np.flatnonzero(row)] for row in is_said] == (
@@ -140,7 +140,7 @@ def test_several_labels_in_a_csv_file(encoder, tmp_path):
 
 @pytest.mark.parametrize("task", [None, "regression"])
 def test_regression(encoder, make_texts, tmp_path, task):
-    """Of fractions; and of whole numbers, if told so."""
+    """Labels may be fractions, or whole numbers if the task is given."""
     plain = (t.replace("good", "cat").replace("bad", "dog") for t in make_texts(64, max_words=8))
     texts = [f"{'good' if row % 2 else 'bad'} {text}" for row, text in enumerate(plain)]
     counts = [5 if row % 2 else 1 for row in range(64)]
@@ -152,7 +152,7 @@ def test_regression(encoder, make_texts, tmp_path, task):
     quality = flow.bundle.stages[-1].quality
     assert quality == spearman(flow.predictions.scores, np.array(values))
     if task is None:
-        assert quality > 0.5  # it learned
+        assert quality > 0.5  # the model has learned
     assert flow.predictions.labels == [None] * 64
 
 
@@ -227,7 +227,7 @@ STUDENT = RecipeConfig(
 
 
 def qualities(bundle):
-    """By stage, of a recipe with a student that was pruned."""
+    """Quality by stage of a recipe with a pruned student."""
     names = [stage.stage for stage in bundle.stages]
     assert names == ["teacher", "distill", "prune", "export"]
     return [stage.quality for stage in bundle.stages]
@@ -270,7 +270,7 @@ def test_a_pruned_student_of_an_embedding_model(encoder, make_texts, tmp_path, n
     untrained = EMBEDDING.measure_agreement(
         *(predict_logits(model, rows) for model in (cut, whole))
     )
-    # On the texts that it learned: random weights have nothing general to teach.
+    # These are the training texts: a teacher of random weights says nothing general.
     assert teacher == 1
     mean_cosines = [stage.agreement for stage in bundle.stages]
     assert 1 - mean_cosines[2] < 0.5 * (1 - untrained)
@@ -294,7 +294,7 @@ def test_what_an_embedding_model_cannot_have_is_refused(encoder, tmp_path):
 
 
 def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
-    """Of two labels, then three, then a choice, then a number: each from the one before."""
+    """Two labels, then three, then a choice, then a number: each starts from the one before."""
     rows = [
         {"text": text, "pair": "the cat", "two": i % 2, "three": i % 3, "number": i / 7}
         for i, text in enumerate(texts)

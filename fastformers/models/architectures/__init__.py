@@ -2,9 +2,9 @@
 
     configuration -> [architectures] -> Architecture -> layers, loading, read_encoder
 
-To support another one, copy the file that is nearest to it, answer the questions of
-`architecture.Architecture` there, and add a line here. Models of it can then be loaded, exported
-and scored, distilled, and, with `can_shrink`, pruned and cut.
+To support another one, copy the most similar file, fill in the fields of `Architecture` there, and
+add a line here. Its models can then be loaded, exported, scored and distilled, and, with
+`can_shrink`, pruned and cut. Nothing here knows of graphs, recipes or files.
 """
 
 from transformers import PretrainedConfig
@@ -36,7 +36,7 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     """The architecture of a model with this configuration.
 
     Raises:
-        InputError: We do not know it; the message lists those we do.
+        InputError: The architecture is not known; the message lists those that are.
     """
     if config.model_type not in ARCHITECTURES:
         raise InputError(_unsupported(config.model_type))
@@ -47,7 +47,7 @@ def shrinkable_architecture_of(config: PretrainedConfig) -> Architecture:
     """The architecture of a model that may lose heads, neurons, layers or hidden dimensions.
 
     Raises:
-        InputError: We cannot make such models smaller; the message lists those we can.
+        InputError: Such models cannot be made smaller; the message lists those that can.
     """
     architecture = ARCHITECTURES.get(config.model_type)
     if architecture is None or not architecture.can_shrink:
@@ -60,7 +60,11 @@ def shrinkable_architecture_of(config: PretrainedConfig) -> Architecture:
 
 
 def check_supported(model_type: str, source: str) -> None:
-    """Raise InputError, which names the source, unless an architecture is in the table."""
+    """Refuse an architecture that is not in the table.
+
+    Raises:
+        InputError: The architecture is not known; the message names the source.
+    """
     if model_type not in ARCHITECTURES:
         raise InputError(f"{source}: {_unsupported(model_type)}")
 

@@ -1,10 +1,10 @@
-"""The questions that every architecture answers: where its parts are, and what sets it apart.
+"""What is described of every architecture: where its parts are, and what sets it apart.
 
     Hugging Face model -> [architecture] -> named parts -> layers, read_encoder
 
-One file beside this one answers them for one architecture, by an `Architecture`. Parts are modules
-of the model itself, so whoever prunes changes the model through them. What attention knows of the
-offset of two tokens is given as tensors, computed by the model's own functions. Knows nothing of
+Each file beside this one describes one architecture by an `Architecture`. Parts are modules of the
+model itself, so pruning them changes the model. The dependence of attention on the offset of two
+tokens is given as tensors, computed by the model's own functions. This module knows nothing of
 graphs, recipes or files.
 
 An encoder is a model without its head, as `AutoModel` gives it.
@@ -29,11 +29,11 @@ class EmbeddingParts:
     """The modules between token ids and the first layer.
 
     Attributes:
-        tokens: Its rows are the vocabulary.
-        positions: None where the embeddings do not know positions.
-        token_types: None where a model has no token types.
-        norm: Normalizes the sum of the tables.
-        projection: Where embeddings are narrower than the layers.
+        tokens: Token embeddings, a row for each token of the vocabulary.
+        positions: Position embeddings; None where a model has none.
+        token_types: Token type embeddings; None where a model has none.
+        norm: Layer normalization of the embeddings' sum.
+        projection: Projection to the width of the layers, where embeddings are narrower.
         project_first: Whether the projection stands before the norm, not after it.
     """
 
@@ -65,12 +65,12 @@ class LayerParts:
     Attributes:
         attention: The module that computes attention, and knows how many heads there are.
         head_width: Outputs of one head; the same in all layers and never pruned.
-        attention_norm: None where the input of the attention already is normalized.
-        up: Its outputs are activated.
-        gate: What the activated `up` is multiplied by, where the feed-forward is gated.
+        attention_norm: Norm of the attention; None where its input already is normalized.
+        up: First projection of the feed-forward, whose outputs are activated.
+        gate: Projection that the activated `up` is multiplied by, where the feed-forward is gated.
         activated: The module that activates the outputs of `up`.
         norm_first: Whether the norms stand before attention and feed-forward, not after their sums.
-        query_scale: What queries are multiplied by, beside the root of the head width.
+        query_scale: Factor of the queries, besides 1 / sqrt(head width).
         num_heads_name: Attribute of `attention` that holds its number of heads.
         heads_width_name: Attribute of `attention` that holds the width of all its heads.
         activation_name: Attribute of `activated` that holds the activation.
@@ -96,7 +96,7 @@ class LayerParts:
 
     @property
     def num_heads(self) -> int:
-        """How many heads the weights are for."""
+        """Number of heads that the weights are for."""
         return self.query.out_features // self.head_width
 
     @property
@@ -123,11 +123,11 @@ class OffsetTerms:
     """How the attention of one layer depends on the offset of two tokens.
 
     Attributes:
-        bias_HO: Added to the scores of a head by offset; one row serves all heads. A local window
-            is -inf outside.
-        relative: Added to the scores too.
+        bias_HO: Bias that is added to the scores of a head by offset; one row serves all heads. It
+            is -inf outside a local window.
+        relative: Terms of disentangled attention, which are added to the scores too.
         rotary_frequencies: Radians per position by which each pair of a head's query and key
-            values is turned, (half of the head width,).
+            values is rotated, (half of the head width,).
     """
 
     bias_HO: Tensor | None = None
@@ -140,7 +140,7 @@ class HeadParts:
     """A classification head: output(norm(activation(hidden(x)))) of the pooled vector x.
 
     Attributes:
-        activation: Its name in transformers.
+        activation: Name of the activation in transformers.
     """
 
     hidden: nn.Linear
@@ -150,7 +150,7 @@ class HeadParts:
 
 
 def no_offset_terms(encoder: PreTrainedModel) -> list[OffsetTerms]:
-    """Attention does not depend on offsets: each layer has the same empty terms."""
+    """Empty terms for each layer, where attention does not depend on offsets."""
     return [OffsetTerms()] * int(encoder.config.num_hidden_layers)
 
 
@@ -171,13 +171,13 @@ class Architecture:
         embedding_width_setting: Setting that holds the width of the embeddings.
         layer_settings: Settings that are lists with an entry for each layer.
         first_position: Row of the position embeddings that the first token gets.
-        offset_terms: How attention knows positions, for each layer of an encoder.
+        offset_terms: Dependence of attention on offsets, for each layer of an encoder.
         final_norm: Norm after the last layer of an encoder, where norms come first.
         pooling: What the head reads: the first token, or the mean of all tokens of the row.
         can_shrink: Whether it may lose heads, neurons, layers and hidden dimensions: each part is a
             module of its own, no table depends on heads, and `LayerParts` names the attributes.
-        onnxruntime_type: What ONNX Runtime's transformers optimizer fuses it as; None if it does
-            not.
+        onnxruntime_type: Model type for ONNX Runtime's transformers optimizer; None if it cannot
+            fuse the architecture.
     """
 
     embeddings: Callable[[PreTrainedModel], EmbeddingParts]

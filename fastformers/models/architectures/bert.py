@@ -1,4 +1,4 @@
-"""BERT: positions are embedded, norms stand after sums (Devlin et al. 2019, arXiv:1810.04805).
+"""BERT: embedded positions, norms after the sums (Devlin et al. 2019, arXiv:1810.04805).
 
 MiniLM, TinyBERT, BGE, E5 and most sentence encoders are this architecture too.
 """

@@ -1,7 +1,7 @@
 """DeBERTa-v2 and v3: attention with embeddings of the offset (He et al. 2021, arXiv:2006.03654).
 
 A token's query meets the key of an offset (c2p) and its key the query of an offset (p2c); the
-products of the layer's projections with the embeddings of offsets are laid as tables.
+products of the layer's projections with the embeddings of offsets are kept as tables.
 """
 
 import math
@@ -86,7 +86,7 @@ def _offset_terms(encoder: PreTrainedModel) -> list[OffsetTerms]:
 def _rows_of_offsets(encoder: PreTrainedModel) -> Tensor:
     """The row of the offset embeddings that belongs to each offset key - query."""
     inner = encoder.encoder
-    distances = -key_offsets(encoder.config.max_position_embeddings)  # theirs are query - key
+    distances = -key_offsets(encoder.config.max_position_embeddings)  # DeBERTa counts query - key
     num_rows = inner.rel_embeddings.num_embeddings
     if inner.position_buckets > 0:
         distances = make_log_bucket_position(
@@ -100,9 +100,9 @@ def _tables(attention: Any, embeddings_RD: Tensor, rows_O: Tensor) -> RelativeTa
     terms = _terms(attention)
     if not terms:
         return None
-    # The layer's own projections, where it shares them with the tokens.
+    # A layer may project offsets with the same matrices as tokens.
     prefix = "" if attention.share_att_key else "pos_"
-    # The share of each term is in the token's query already, but not in the query of an offset.
+    # A token's query is already multiplied by `_term_share`, an offset's query is not.
     scales = {"c2p": ("key", 1.0), "p2c": ("query", _term_share(attention))}
     tables = {
         term: getattr(attention, f"{prefix}{side}_proj")(embeddings_RD).float()
@@ -118,7 +118,7 @@ def _terms(attention: Any) -> list[str]:
 
 
 def _term_share(attention: Any) -> float:
-    """What the terms of a score are multiplied by, beside the root of the head width."""
+    """Factor of the terms of a score, besides 1 / sqrt(head width)."""
     return 1 / math.sqrt(1 + len(_terms(attention)))
 
 

@@ -1,6 +1,6 @@
 """ELECTRA: BERT's layers, a head of its own (Clark et al. 2020, arXiv:2003.10555).
 
-Its embeddings may be narrower than its layers; a projection stands between them then.
+Its embeddings may be narrower than its layers; then a projection stands between them.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ def _head(model: PreTrainedModel) -> HeadParts:
     head = model.classifier
     if not isinstance(head, nn.Linear):
         return HeadParts(hidden=head.dense, activation="gelu", output=head.out_proj)
-    config = model.config  # of multiple choice
+    config = model.config  # a multiple-choice model
     if config.summary_type != "first" or not config.summary_use_proj:
         raise InputError("an ELECTRA summary that is not a projection of the first token")
     return HeadParts(

@@ -40,7 +40,7 @@ def _layers(encoder: PreTrainedModel) -> nn.ModuleList:
 def _parts(layer: Any) -> LayerParts:
     query, key, value = split_linear(layer.attn.Wqkv, 3)
     up, gate = split_linear(layer.mlp.Wi, 2)
-    is_normed = isinstance(layer.attn_norm, nn.LayerNorm)  # the first layer's input already is
+    is_normed = isinstance(layer.attn_norm, nn.LayerNorm)  # the input of the first layer already is
     return LayerParts(
         attention=layer.attn,
         head_width=layer.attn.head_dim,
@@ -71,7 +71,7 @@ def _head(model: PreTrainedModel) -> HeadParts:
 def _offset_terms(encoder: PreTrainedModel) -> list[OffsetTerms]:
     config = encoder.config
     for kind, rope in config.rope_parameters.items():
-        if rope["rope_type"] != "default":  # others change with the length
+        if rope["rope_type"] != "default":  # other types change with the length
             raise InputError(f"rope_type {rope['rope_type']!r} of {kind}: default only")
     distances_O = key_offsets(config.max_position_embeddings).abs()
     window_1O = torch.where(distances_O > config.sliding_window, -torch.inf, 0.0)[None]

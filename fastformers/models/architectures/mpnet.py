@@ -18,7 +18,7 @@ from fastformers.models.architectures.architecture import (
 )
 from fastformers.models.architectures.bert import bert_head, bert_layers
 
-# MPNet's code fixes it, whatever its configuration says; positions count from behind it.
+# MPNet's code fixes the padding id, whatever its configuration says; positions count from after it.
 _PADDING_ID = 1
 
 
@@ -51,7 +51,7 @@ def _parts(layer: Any) -> LayerParts:
 
 def _head(model: PreTrainedModel) -> HeadParts:
     head = model.classifier
-    if isinstance(head, nn.Linear):  # of multiple choice
+    if isinstance(head, nn.Linear):  # the head of a multiple-choice model
         return bert_head(model)
     return HeadParts(hidden=head.dense, activation="tanh", output=head.out_proj)
 

@@ -1,6 +1,6 @@
 """RoBERTa and XLM-R: BERT's layers, a head of their own (Liu et al. 2019, arXiv:1907.11692).
 
-Positions are counted from behind the padding id, and the rows before that stay unused.
+Positions are counted from the number after the padding id; the rows before it stay unused.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from fastformers.models.architectures.bert import BERT, bert_head
 
 def _head(model: PreTrainedModel) -> HeadParts:
     head = model.classifier
-    if isinstance(head, nn.Linear):  # of multiple choice
+    if isinstance(head, nn.Linear):  # the head of a multiple-choice model
         return bert_head(model)
     return HeadParts(hidden=head.dense, activation="tanh", output=head.out_proj)
 

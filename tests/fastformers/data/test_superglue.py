@@ -56,7 +56,7 @@ def write(path, *records):
         ("the cat sat", [(8, 11), (0, 3)], "# the # cat * sat *"),
         ("a (cat).", [(3, 6)], "a ( * cat * )."),
         ("ab", [(0, 1), (1, 2)], "* a * # b #"),
-        # One within the other, from the same start, at the same end.
+        # One span within the other, with the same start, with the same end.
         ("their mothers", [(0, 13), (0, 5)], "* # their # mothers *"),
         ("old cats", [(4, 8), (0, 8)], "# old * cats * #"),
         ("as is", [], "as is"),
@@ -172,10 +172,10 @@ def test_boolq_may_be_parquet_with_its_answers(tmp_path):
 @pytest.mark.parametrize(
     ("index", "span", "marked"),
     [
-        (7, "Mark", "believed * Mark * ."),  # a full stop is no part of it
+        (7, "Mark", "believed * Mark * ."),  # the full stop is not part of the span
         (3, "Lies", "Pete * lies * , and"),
         (1, "told Pete", "Mark * told  Pete * lies"),
-        (2, "somebody else", "told * Pete lies, * and"),  # what the index says counts
+        (2, "somebody else", "told * Pete lies, * and"),  # the index decides
     ],
 )
 def test_words_of_wsc_are_found_by_their_index(tmp_path, index, span, marked):

@@ -28,7 +28,7 @@ def examples_of(labels, task=TEXT_CLASSIFICATION):
     [
         ([["b", "a"], [], ["c"]], ["a", "b", "c"], [[1, 1, 0], [0, 0, 0], [0, 0, 1]]),
         ([[10], [9, 10]], ["9", "10"], [[0, 1], [1, 1]]),
-        # As a CSV file has them.
+        # The labels as a CSV file holds them.
         (["b|a", "", "c", " a | c "], ["a", "b", "c"], [[1, 1, 0], [0] * 3, [0, 0, 1], [1, 0, 1]]),
         ([1, 2, 1], ["1", "2"], [[1, 0], [0, 1], [1, 0]]),
     ],

@@ -11,7 +11,7 @@ from fastformers.inference.engines import check_installed, open_engine
 
 
 class NamedEngine:
-    """Says the same of all rows; `measure_budgets` is replaced."""
+    """An engine that gives all rows the same logits; `measure_budgets` is replaced."""
 
     def __init__(self, name, logit=1.0):
         self.name, self.logit = name, logit
@@ -28,7 +28,7 @@ def elsewhere(bundle):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Seconds a token by engine and budget; what was measured is appended to the list."""
+    """Fake seconds per token by engine and budget; lists the names of the engines measured."""
     seconds = {
         "onnxruntime": {256: 5.0, 512: 3.0, 1024: 4.0},
         "openvino": {256: 6.0, 512: 4.0, 1024: 2.0},
@@ -85,7 +85,7 @@ def test_an_engine_that_computes_something_else_is_never_taken(
 ):
     engines = {"onnxruntime": NamedEngine("onnxruntime"), "openvino": NamedEngine("openvino")}
     monkeypatch.setattr(autotune, "open_engine", lambda name, path, num_threads: engines[name])
-    engines["openvino"].logit = 1.05  # as int8 rounds
+    engines["openvino"].logit = 1.05  # the difference that int8 rounding makes
     assert tune(bundle, engine="auto", cache=tmp_path).engine == "openvino"
     engines["openvino"].logit = logit
     assert tune(bundle, engine="auto", cache=tmp_path).engine == "onnxruntime"

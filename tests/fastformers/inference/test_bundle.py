@@ -252,11 +252,11 @@ def test_a_graph_of_another_name_would_not_find_its_weights(bundle, tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_bundle_of_before_with_all_weights_inside_the_graph_opens(bundle, tmp_path):
+def test_an_older_bundle_with_all_weights_inside_the_graph_opens(bundle, tmp_path):
     onnx = pytest.importorskip("onnx")
     path = tmp_path / "old"
     shutil.copytree(bundle.path, path)
-    onnx.save(onnx.load(bundle.model_path), path / "model.onnx")  # `load` reads the weights in
+    onnx.save(onnx.load(bundle.model_path), path / "model.onnx")  # `load` includes the weights
     weights_path(path / "model.onnx").unlink()
     model_hash = hashlib.sha256((path / "model.onnx").read_bytes()).hexdigest()
     files = {"model.onnx": model_hash, "tokenizer.json": bundle.files["tokenizer.json"]}

@@ -52,7 +52,7 @@ def test_rows_of_full_batches_cost_least_and_a_row_alone_most():
     assert totals == pytest.approx([5.0, 5.5, 6.0, 11.0, 12.0])
 
 
-def test_rows_in_company_never_cost_more_than_alone_however_noisy_the_measurement():
+def test_rows_in_a_full_batch_never_cost_more_than_alone_however_noisy_the_measurement():
     noisy = replace(PROFILE, seconds_alone=(0.9, 1.0, 10.0))
     lengths_N = np.arange(2, 100)
     assert (
@@ -83,7 +83,7 @@ def test_a_token_costs_its_share_of_a_row_of_64():
 
 
 class FakeMachine:
-    """An engine and the clock that it turns: a batch takes the seconds that `cost` says."""
+    """An engine and its clock: a batch takes the seconds that `cost` says."""
 
     name = "fake 1.0"
 

@@ -63,7 +63,7 @@ def test_a_machine_without_cpuinfo_is_not_known(tmp_path):
 
 
 def test_no_processor_is_of_two_generations():
-    """Each is recognized by numbers of its own, wherever in the table it stands."""
+    """Each generation has numbers of its own, so the order of the table does not matter."""
     taken = {}
     for name, generation in CPU_GENERATIONS.items():
         numbers = generation.numbers

@@ -14,7 +14,7 @@ from fastformers.inference.openvino_engine import OpenVinoEngine
 
 @pytest.fixture(scope="module")
 def int8_graph(tmp_path_factory, encoder_factory):
-    """As `quantize` writes it: every projection of every layer in int8."""
+    """A graph with every projection of every layer in int8, as compression writes it."""
     path = tmp_path_factory.mktemp("int8") / "model.onnx"
     names = ["layer0.qkv", "layer1.kv", "layer1.q"]
     names += [f"layer{n}.{kind}" for n in (0, 1) for kind in ("output", "up", "down")]

@@ -23,7 +23,7 @@ TEXT_ID = 24  # the id of "text", the last of the words
 
 
 class FakeEngine:
-    """Logits that say how long a row is and what its second token is; notes every call."""
+    """An engine whose logits are a row's length and second token; records every batch."""
 
     name = "fake 1.0"
 
@@ -97,7 +97,7 @@ def test_equal_texts_are_scored_once(bundle):
     texts = ["the cat", "a dog", "The  CAT", "the cat"] * 100 + ["the dog"]
     predictions = Scorer(bundle, engine=engine).score(texts)
     assert len(engine.rows) == len(set(engine.rows)) == 3
-    assert len(engine.batches) == 1  # of one length, so one batch
+    assert len(engine.batches) == 1  # the texts have one length, so one batch
     assert predictions.logits_NC[:, 1].tolist() == [5, 6, 5, 5] * 100 + [5]
 
 
@@ -114,7 +114,7 @@ def test_pairs_that_differ_only_in_where_they_are_split_are_different():
 
 def test_batches_keep_the_token_budget(bundle):
     engine = FakeEngine()
-    texts = [f"{a} {b}" for a in "abcdefgh" for b in "abcdefgh"]  # of four tokens each
+    texts = [f"{a} {b}" for a in "abcdefgh" for b in "abcdefgh"]  # each has four tokens
     Scorer(bundle, engine=engine).score(texts, max_batch_tokens=40)
     assert {len(batch) for batch in engine.batches} == {9, 10}
     engine.batches.clear()
@@ -171,7 +171,7 @@ def test_the_failing_row_is_found_by_halving(bundle):
     assert bundle.load_tokenizer().encode(["b"]).ids[1] == 25
     predictions = Scorer(bundle, engine=engine).score(texts)
     assert predictions.errors == {37: "the model failed on it: no b, please"}
-    # Of each size one batch fails, the one that holds the row, and its other half succeeds.
+    # At each size one batch fails, the one that holds the row, and the other half succeeds.
     sizes = sorted(map(len, engine.batches), reverse=True)
     assert sizes == [64, 32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1]
 
@@ -196,7 +196,7 @@ def test_an_output_that_is_not_finite_is_an_error_of_its_row(bundle, bad):
     assert predictions.errors == dict.fromkeys([1, 3], "the model's output is not a finite number")
     assert [label is None for label in predictions.labels] == [False, True, False, True]
     assert np.isnan(predictions.probabilities).tolist() == [False, True, False, True]
-    # NaN where a text could not be scored, in all classes: no half of a result is left.
+    # All classes of a text that could not be scored are NaN: no partial result is left.
     assert np.isnan(predictions.logits_NC[[1, 3]]).all()
     assert predictions.logits_NC[[0, 2]].tolist() == [[4, 5], [4, 6]]
 

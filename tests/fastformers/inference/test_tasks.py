@@ -67,9 +67,9 @@ def test_cells_of_labels_and_their_probabilities():
 
 
 def test_micro_f1_counts_all_labels_of_all_rows():
-    logits_NC = np.array([[1, -1, 0], [-1, -1, -1]], np.float32)  # a logit of 0 says yes
+    logits_NC = np.array([[1, -1, 0], [-1, -1, -1]], np.float32)  # a logit of 0 counts as yes
     targets_NC = np.array([[1, 1, 0], [0, 0, 1]], np.float32)
-    # Two said, three true, one of them the same.
+    # Two labels predicted, three true, one in common.
     assert measure(MULTI_LABEL_CLASSIFICATION, logits_NC, targets_NC) == 2 / 5
     nothing = np.full((2, 3), -1, np.float32)
     assert measure(MULTI_LABEL_CLASSIFICATION, nothing, np.zeros((2, 3))) == 1
@@ -116,7 +116,7 @@ def test_the_choice_with_the_largest_score_of_its_group_counts():
 def test_other_metrics_of_answers_to_questions():
     logits_NC = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 1, 0]]
     others = TEXT_CLASSIFICATION.measure_others(logits_NC, RIGHTS, groups_N=GROUPS)
-    # Class 1: three said, two true, both found; class 0: three said, four true, three found.
+    # Class 1: three predicted, two true, both found; class 0: three predicted, four true.
     assert others == {
         "macro-F1": pytest.approx((4 / 5 + 6 / 7) / 2),
         "F1a": pytest.approx(4 / 5),
@@ -146,7 +146,7 @@ def test_embeddings_are_compared_by_direction_and_by_the_ranks_of_pairs():
     scaled = teacher_NC * rng.uniform(1, 9, (40, 1)).astype(np.float32)
     assert EMBEDDING.measure_agreement(scaled, teacher_NC) == pytest.approx(1, abs=1e-6)
     assert rank_agreement(scaled, teacher_NC) == pytest.approx(1, abs=1e-3)
-    # A turn of all vectors together changes each of them and no pair.
+    # A rotation of all vectors changes each of them, but no pair.
     turn, _ = np.linalg.qr(rng.standard_normal((8, 8)))
     turned = (teacher_NC @ turn).astype(np.float32)
     assert EMBEDDING.measure_agreement(turned, teacher_NC) < 0.5

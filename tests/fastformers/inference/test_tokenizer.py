@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as HfTokenizer
 from fastformers.inference.tokenizer import Tokenizer
 
 MAX_LENGTH = 8
-CHARACTERS = 40 * MAX_LENGTH  # texts longer than this are first tried by their start
+CHARACTERS = 40 * MAX_LENGTH  # of texts longer than this, the start is tried first
 
 words = st.sampled_from(["cat", "dog", "the", "zebra9", "x" * 101, "y" * 60, "good.", "é", "☃"])
 gaps = st.sampled_from([" ", "\n", "\f", " " * 50, " " * CHARACTERS])
@@ -22,7 +22,7 @@ long_texts = st.builds(
 
 @pytest.fixture(scope="module")
 def library(tokenizer_json):
-    """What the `tokenizers` library itself says, truncating to a length."""
+    """Encodings of the `tokenizers` library itself, truncated to a length."""
     truncating = {}
 
     def encode(text, max_length=MAX_LENGTH):
@@ -117,7 +117,7 @@ def test_the_start_of_a_huge_text_is_enough(tokenizer):
     rows = tokenizer.encode([text] * 8)
     seconds = time.perf_counter() - start
     assert rows.lengths_N.tolist() == [MAX_LENGTH] * 8
-    assert seconds < 2  # 0.01 s here; whole, each of the eight takes more than a second
+    assert seconds < 2  # it takes 0.01 s; each of the eight texts as a whole takes more than 1 s
 
 
 def test_chunks_join_without_a_seam(tokenizer, library):

@@ -37,7 +37,7 @@ def encoder(save_teacher, tmp_path_factory):
 
 @pytest.fixture
 def train(make_texts):
-    """Whether a text says good or bad: a trivial task."""
+    """Examples of a trivial task: whether a text says good or bad."""
     texts = [text.replace("good", "cat").replace("bad", "dog") for text in make_texts(96)]
     labels = ["bright" if row % 2 else "dull" for row in range(96)]
     marks = {"bright": "good", "dull": "bad"}
@@ -126,7 +126,7 @@ def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
 
     power_cut = None
     resumed = run("resumed")
-    assert len(rows_read) <= num_rows - 64  # not the eight batches before the checkpoint
+    assert len(rows_read) <= num_rows - 64  # without the eight before the checkpoint
     for name, weight in expected.items():
         torch.testing.assert_close(resumed[name], weight, atol=1e-5, rtol=1e-4)
 
@@ -157,7 +157,7 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_
     model = load_model(tmp_path / "teacher")
     tokenizer_json = (tmp_path / "teacher" / "tokenizer.json").read_text()
     kept_NC = predict_logits(model, Tokenizer(tokenizer_json, max_length=16).encode(held_out.texts))
-    # Judged in bf16 where training is; the epochs are further apart than that rounds.
+    # The evaluation is in bf16 where training is; its rounding is below the epochs' differences.
     to_first, to_kept, to_last = (np.abs(kept_NC - state_NC).max() for state_NC in states)
     assert to_kept < 0.06 < min(to_first, to_last)
 
@@ -188,7 +188,7 @@ def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monke
     assert run("resumed") == trainer.Epoch(number=1, quality=1.0)
 
 
-def test_a_training_that_ended_unjudged_can_be_judged_afterwards(
+def test_a_training_that_ended_unevaluated_can_be_evaluated_afterwards(
     encoder, train, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(trainer, "SAVE_STEPS", 1)  # so that its last step is kept
@@ -200,11 +200,11 @@ def test_a_training_that_ended_unjudged_can_be_judged_afterwards(
         )
         return finetuned.best, load_model(tmp_path / "teacher").state_dict()
 
-    _, unjudged = run(None)
-    best, judged = run(train.take(range(40)))
+    _, unevaluated = run(None)
+    best, evaluated = run(train.take(range(40)))
     assert best.number == 2 and 0 <= best.quality <= 1
-    for name, weight in unjudged.items():
-        assert torch.equal(judged[name], weight)
+    for name, weight in unevaluated.items():
+        assert torch.equal(evaluated[name], weight)
 
 
 def test_a_label_that_was_not_trained_on_is_found_before_training(encoder, train, tmp_path):

@@ -18,13 +18,13 @@ OUTPUTS_BC = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -3.0]])
 
 @pytest.mark.parametrize("task", DISTILLABLE_TASKS, ids=str)
 def test_the_soft_loss_of_a_row_is_least_at_the_teachers_own_answer(task):
-    """And each row has its own: another answer to the first one changes nothing of the second."""
+    """Each row has its own loss: another answer to the first changes nothing for the second."""
     teacher_BC = OUTPUTS_BC[:, :1] if task == REGRESSION else OUTPUTS_BC
     outputs_BC = teacher_BC.clone().requires_grad_()
     equal_B = soft_loss(outputs_BC, teacher_BC, task, temperature=2.0)
     (gradient_BC,) = torch.autograd.grad(equal_B.sum(), outputs_BC)
     np.testing.assert_allclose(gradient_BC, 0, atol=1e-6)
-    if task != MULTI_LABEL_CLASSIFICATION:  # whose least is the entropy of the teacher's answer
+    if task != MULTI_LABEL_CLASSIFICATION:  # its minimum is the entropy of the teacher's answer
         np.testing.assert_allclose(equal_B.detach(), 0, atol=1e-6)
     other_BC = teacher_BC.clone()
     other_BC[0, 0] += 0.5

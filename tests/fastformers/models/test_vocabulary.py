@@ -123,5 +123,5 @@ def test_another_kind_of_tokenizer_is_refused_by_name():
 @pytest.mark.parametrize("post_processor", [None, {"type": "Sequence", "processors": []}])
 def test_unusual_special_tokens_are_refused(tokenizer_json, post_processor):
     parts = {**json.loads(tokenizer_json), "post_processor": post_processor}
-    with pytest.raises(InputError, match="adds its special tokens unusually"):
+    with pytest.raises(InputError, match="adds its special tokens in an unknown way"):
         trim_tokenizer(json.dumps(parts), np.zeros(NUM_WORDS, np.int64), max_words=NUM_WORDS)

@@ -140,7 +140,7 @@ MADE_UP = Architecture(
 
 @pytest.fixture
 def made_up():
-    """A model of it that transformers can load, and that this project does not know yet."""
+    """A model of the made-up architecture, which transformers can load but nobody has added yet."""
     transformers.AutoConfig.register("made-up", MadeUpConfig, exist_ok=True)
     transformers.AutoModelForSequenceClassification.register(
         MadeUpConfig, MadeUpForSequenceClassification, exist_ok=True
@@ -190,7 +190,7 @@ def test_an_architecture_is_one_object_and_one_line_of_the_table(
 
 
 def replace_layers(importance, kept):
-    """What was measured of the layers that are kept."""
+    """Importance of the layers that are kept."""
     return replace(
         importance,
         heads=tuple(importance.heads[at] for at in kept),

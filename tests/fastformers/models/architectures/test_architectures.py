@@ -27,7 +27,7 @@ from fastformers.models.trainer import without_attention_dropout  # noqa: E402
 
 every_architecture = pytest.mark.parametrize("model_type", ARCHITECTURES)
 WIDTH, NUM_HEADS, FFN_WIDTH, NUM_LABELS = 32, 2, 64, 3
-# Weights that stand in tables by offset, and so in no part.
+# Weights that are in tables by offset, and so in no part.
 OFFSET_WEIGHTS = {
     "mpnet": {"mpnet.encoder.relative_attention_bias.weight"},
     "deberta-v2": {
@@ -81,7 +81,7 @@ def test_layers_have_the_shapes_of_the_configuration(make_model, model_type):
 
 @every_architecture
 def test_every_weight_is_in_one_part(make_model, model_type):
-    """A contributor who forgets a projection or a bias sees its name here."""
+    """The test names a projection or bias that a contributor has forgotten."""
     model = make(make_model, model_type)
     architecture, encoder = architecture_of(model.config), model.base_model
     embeddings, head = architecture.embeddings(encoder), architecture.head(model)
@@ -145,7 +145,7 @@ def test_no_dropout_is_left_in_attention_without_it(make_model, model_type):
 
 
 def attention_dropouts(model):
-    """Dropouts of 0.25 inside attention."""
+    """Rates of the dropouts inside attention, if they are 0.25."""
     modules = [module for layer in layers_of(model) for module in layer.attention.modules()]
     shares = [module.p for module in modules if isinstance(module, nn.Dropout)]
     shares += [getattr(module, "attention_dropout", 0.0) for module in modules]
