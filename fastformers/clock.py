@@ -37,7 +37,7 @@ def median_in_turns(
     """Median of what each measurement returns, such as seconds or a rate.
 
     Args:
-        measurements: What to measure, by name. All are run once in every turn, in this order.
+        measurements: Functions that measure, by name. All run once in every turn, in this order.
         repeats: Number of turns that count; one more turn before them warms up.
     """
     values: dict[Name, list[float]] = {name: [] for name in measurements}

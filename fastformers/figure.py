@@ -100,8 +100,8 @@ def check_picture(path: Path, flag: str) -> None:
     """Refuse a file that cannot be drawn, before the work that it would show.
 
     Args:
-        path: Where the picture is to go.
-        flag: The option that named it, for the message.
+        path: File that the picture is to be written to.
+        flag: Option that names the file, for the message.
 
     Raises:
         InputError: The name ends in neither .svg nor .png, or the directory is missing.
@@ -145,8 +145,8 @@ def save_figure(
 ) -> None:
     """Write the drawing to each path, as SVG or PNG by its suffix.
 
-    Each file is drawn anew, because the layout depends on the size of a pixel. A file
-    is complete or absent, and equal drawings give equal files.
+    Each file is drawn separately, because the layout depends on the size of a pixel. A file is
+    complete or absent, and equal drawings give equal files.
 
     Args:
         draw: Draws on the figure that it is given.

@@ -1,4 +1,4 @@
-"""English text that every machine with the base install already has: its docstrings.
+"""English text that every base install already has: the docstrings of its libraries.
 
     [demo_corpus] -> labeled corpus -> demo, and finetune of the bundle that the package contains
 
@@ -40,7 +40,7 @@ class Library:
     Attributes:
         name: Label of its rows.
         package: Import name, dotted for a part of a package; None is the standard library.
-        remedy: What to do if its sources are missing, for the message.
+        remedy: Advice for the message if its sources are missing.
     """
 
     name: str

@@ -56,7 +56,7 @@ def tune(
     max_batch_tokens: int | None = None,
     cache: Path | None = None,
 ) -> EngineChoice:
-    """Choose what is fastest on one core of this machine.
+    """Choose the fastest engine and token budget on one core of this machine.
 
     Nothing is measured where the bundle's own cost profile was measured on this processor and
     engine, or where engine and budget are both given. "auto" compares all engines that are

@@ -12,7 +12,7 @@ Older bundles have all weights inside model.onnx, and open like any other: the f
 those that bundle.json lists.
 
 `write_bundle` and `open_bundle` are the only code that knows this layout. They know nothing of
-what is inside the graph, or of corpora.
+the inside of the graph or of corpora.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ MANIFEST_FILE = "bundle.json"
 
 @dataclass(frozen=True, kw_only=True)
 class StageQuality:
-    """What one stage of the recipe did to the model, measured on the evaluation file.
+    """Quality of the model after one stage of the recipe, measured on the evaluation file.
 
     Attributes:
         stage: Name of the stage; the first is the teacher itself.
@@ -71,7 +71,7 @@ class Bundle:
 
     Attributes:
         path: The directory.
-        task: What the model's outputs mean; see `tasks`.
+        task: Task of the model, which says what its outputs mean; see `tasks`.
         labels: Class names by class index; none for scores and embeddings.
         num_outputs: Number of outputs of the graph for a row.
         max_length: Tokens a row is truncated to, special tokens included.
@@ -84,7 +84,7 @@ class Bundle:
             needs it.
         width: Width of the hidden states between two layers; None in older bundles.
         stages: Quality after each stage of the recipe.
-        provenance: Where teacher and data came from, and the versions that made the bundle.
+        provenance: Origin of teacher and data, and the versions that made the bundle.
         cost_profile: Seconds by length, as measured where it was compressed.
         files: SHA-256 by file name.
     """
@@ -121,7 +121,7 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """Identity of what decides a prediction: model, tokenizer, length limit and task."""
+        """Identity of what decides a prediction: files, length limit, labels and task."""
         return _digest(
             {
                 "files": self.files,
@@ -162,7 +162,9 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
         ValueError: `model` has another name.
     """
     if model.name != MODEL_FILE:
-        raise ValueError(f"{model}: write the graph as {MODEL_FILE}; it names its weights file")
+        raise ValueError(
+            f"{model}: write the graph as {MODEL_FILE}; its weights are named after it"
+        )
     check_output(bundle.path)
     bundle.path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{bundle.path.name}.", dir=bundle.path.parent))

@@ -1,4 +1,4 @@
-"""Which processor this machine has, and all that is known of its generation.
+"""The processor of this machine, and the facts about its generation.
 
     /proc/cpuinfo -> [cpu] -> cost profile -> cost on other machines
 
@@ -45,7 +45,7 @@ class CpuGeneration:
     """One generation of processors: how it is recognized, and what its cores can do.
 
     Attributes:
-        numbers: How /proc/cpuinfo identifies it: the numbers of an x86 processor, or the part
+        numbers: Identification in /proc/cpuinfo: the numbers of an x86 processor, or the part
             number of an Arm core (MIDR).
         features: Members of `FEATURES` that it has and that matter to a bundle.
         int8_per_cycle: int8 multiply-adds a core can issue in a cycle.
@@ -116,7 +116,7 @@ CPU_GENERATIONS: dict[str, CpuGeneration] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Processor:
-    """What is known of a processor.
+    """A processor as its kernel describes it.
 
     Attributes:
         model: Name as the kernel gives it.

@@ -59,7 +59,7 @@ class OnnxEngine:
 
         Args:
             model: ONNX file.
-            num_threads: Threads of the session: as many as the actor owns cores.
+            num_threads: Threads of the session: as many as the actor owns cores; 0 for all cores.
             device: "cuda" is the first GPU that the process sees.
 
         Raises:

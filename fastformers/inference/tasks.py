@@ -1,4 +1,4 @@
-"""What differs between tasks: what a model's output means, and how well it meets its targets.
+"""The tasks: what the outputs of a model mean, and how well they meet their targets.
 
     graph -> outputs -> [tasks] -> prediction columns
     outputs + targets -> [tasks] -> metric, agreement with the teacher -> quality gate
@@ -66,7 +66,7 @@ def _no_others(outputs_NC: Floats, targets_N: Targets, groups_N: Groups | None) 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a model is for.
+    """The purpose of a model: its targets, prediction columns and metrics.
 
     Attributes:
         name: Name as written in bundle.json and on the command line.

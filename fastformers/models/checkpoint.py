@@ -75,7 +75,7 @@ def _shrink(model: PreTrainedModel, path: Path) -> None:
     for layer, shape in zip(layers, shapes, strict=True):
         full = layer_shape(layer)
         if not (0 < shape.num_heads <= full.num_heads and 0 < shape.ffn_width <= full.ffn_width):
-            raise InputError(f"{path}: config.json: a pruned layer of {shape} out of {full}")
+            raise InputError(f"{path}: config.json: pruned layer {shape} does not fit {full}")
         keep_heads(layer, range(shape.num_heads))
         keep_neurons(layer, range(shape.ffn_width))
 

@@ -19,7 +19,7 @@ from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.loading import task_of
 
-# Called with what is being done, how much of it is done, and how much there is.
+# Called with the name of the work, how much of it is done, and how much there is.
 OnProgress = Callable[[str, int, int], None]
 
 _TEACHER_BATCH_TOKENS = 4096

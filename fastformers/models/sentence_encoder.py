@@ -88,7 +88,7 @@ class SentenceEncoder(nn.Module):
         return device
 
     def num_parameters(self) -> int:
-        """Number of trained parameters."""
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def get_input_embeddings(self) -> nn.Embedding:

@@ -32,7 +32,7 @@ class FinetuneConfig:
     """Settings of fine-tuning; the defaults suit a small encoder and ten thousand texts or more.
 
     Attributes:
-        training: How long and how fast to train.
+        training: Length and speed of the training.
     """
 
     training: TrainingConfig = field(

@@ -2,7 +2,7 @@
 
     teacher -> [vocabulary] -> teacher with fewer words -> distill, prune, export
 
-The embedding table is most of a small model: MiniLM's 30,522 words are half of its weights. Words
+The embedding table is much of a small model: MiniLM's 30,522 words are half of its weights. Words
 that the training texts never use are dropped; ASCII characters stay, so that any text of these can
 still be spelled. This module knows nothing of graphs or stages.
 """

@@ -1,4 +1,4 @@
-"""What is described of every architecture: where its parts are, and what sets it apart.
+"""The description of an architecture: where its parts are, and what sets it apart.
 
     Hugging Face model -> [architecture] -> named parts -> layers, read_encoder
 
@@ -173,7 +173,7 @@ class Architecture:
         first_position: Row of the position embeddings that the first token gets.
         offset_terms: Dependence of attention on offsets, for each layer of an encoder.
         final_norm: Norm after the last layer of an encoder, where norms come first.
-        pooling: What the head reads: the first token, or the mean of all tokens of the row.
+        pooling: Input of the head: the first token, or the mean of all tokens of the row.
         can_shrink: Whether it may lose heads, neurons, layers and hidden dimensions: each part is a
             module of its own, no table depends on heads, and `LayerParts` names the attributes.
         onnxruntime_type: Model type for ONNX Runtime's transformers optimizer; None if it cannot
@@ -203,7 +203,7 @@ def key_offsets(max_length: int) -> Tensor:
 
 
 def split_linear(joined: nn.Linear, num_parts: int) -> list[nn.Linear]:
-    """Projections whose outputs stand side by side in one, as views of its weights."""
+    """Split a projection with joined outputs into its parts, as views of its weights."""
     weights = joined.weight.detach().chunk(num_parts)
     biases = [None] * num_parts if joined.bias is None else joined.bias.detach().chunk(num_parts)
     parts: list[nn.Linear] = []

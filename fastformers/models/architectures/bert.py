@@ -52,7 +52,7 @@ def bert_parts(layer: Any) -> LayerParts:
 
 
 def bert_head(model: PreTrainedModel) -> HeadParts:
-    """The pooler of the encoder and the classifier behind it."""
+    """The pooler of the encoder and the classifier after it."""
     return HeadParts(
         hidden=model.base_model.pooler.dense, activation="tanh", output=model.classifier
     )

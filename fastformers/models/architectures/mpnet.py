@@ -18,7 +18,7 @@ from fastformers.models.architectures.architecture import (
 )
 from fastformers.models.architectures.bert import bert_head, bert_layers
 
-# MPNet's code fixes the padding id, whatever its configuration says; positions count from after it.
+# MPNet's code fixes the padding id, whatever its configuration says; positions start after it.
 _PADDING_ID = 1
 
 

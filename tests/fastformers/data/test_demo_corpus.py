@@ -118,7 +118,7 @@ def test_names_are_those_that_python_gives():
     ]
 
 
-def test_bad_escapes_of_other_people_do_not_warn():
+def test_invalid_escapes_in_a_library_do_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert parse_docstrings(b'"""A \\d escape."""') == [("<module>", r"A \d escape.")]
@@ -172,7 +172,7 @@ def _row(library: str, text: str, *, heldout: bool) -> Docstring:
     )
 
 
-def test_a_text_that_training_sees_is_held_out_nowhere():
+def test_a_text_that_training_sees_is_never_held_out():
     rows = [
         _row("a", "in both", heldout=True),
         _row("a", "unseen", heldout=True),

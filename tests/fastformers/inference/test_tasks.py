@@ -95,7 +95,7 @@ values = st_np.arrays(np.float32, 12, elements=st.integers(0, 5).map(float))
 
 
 @given(values, values)
-def test_spearman_is_symmetric_and_deaf_to_scale(first, second):
+def test_spearman_is_symmetric_and_independent_of_scale(first, second):
     assert spearman(first, second) == pytest.approx(spearman(second, 3 * first - 7), abs=1e-9)
     assert -1 - 1e-9 <= spearman(first, second) <= 1 + 1e-9
     assert spearman(first, first) == 1
