@@ -116,7 +116,8 @@ def test_the_choice_with_the_largest_score_of_its_group_counts():
 def test_other_metrics_of_answers_to_questions():
     logits_NC = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 1, 0]]
     others = TEXT_CLASSIFICATION.measure_others(logits_NC, RIGHTS, groups_N=GROUPS)
-    # Class 1: three predicted, two true, both found; class 0: three predicted, four true.
+    # Class 1: three predicted, two true, both found; class 0: three predicted, four true, three
+    # found.
     assert others == {
         "macro-F1": pytest.approx((4 / 5 + 6 / 7) / 2),
         "F1a": pytest.approx(4 / 5),
