@@ -1,10 +1,10 @@
-"""The paper's Table 3 for the user's own model, data and machine: what each step brought.
+"""Build the paper's Table 3 for the user's own model, data and machine.
 
     teacher, student, bundles + labelled texts -> [from_models] -> steps -> measure
 
-Each step adds one thing to the one before: padding undone, a distilled student, an int8 graph laid
-for the CPU, one instance for each core, pruning. This module measures the models that it is given
-and knows nothing of how students and bundles are made.
+Each step adds one optimization to the one before: no padding, a distilled student, an int8 graph
+tuned for the CPU, one instance for each core, pruning. This module knows nothing of how students
+and bundles are made.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,15 +33,17 @@ def build_ablation(
     cpus_of_instance: Sequence[tuple[int, ...]],
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Ablation:
-    """Load models and texts and lay out the steps that they allow.
+    """Load models and texts and build the steps that they allow.
 
     Args:
-        config: The texts; a `max_length` of None is that of the bundles, else the teacher's.
+        config: Settings of the texts; a `max_length` of None is that of the bundles, or without
+            bundles the teacher's.
         teacher_path: Directory of the fine-tuned Hugging Face classifier.
         student_path: Directory of the distilled classifier, or None.
-        bundle_paths: Bundles: the first of the unpruned student, then of each further step.
+        bundle_paths: Bundles: that of the unpruned student, then one for each further step.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core.
-        on_progress: Told how far teacher and student have predicted, outside any clock.
+        on_progress: Called while teacher and student predict, outside the clock, with the name of
+            the work, rows done and rows in all.
 
     Raises:
         InputError: A path, column or label cannot be used, or two models do not belong together.
@@ -116,7 +118,7 @@ def _choose_max_length(
     teacher: PreTrainedModel,
     bundles: Sequence[Bundle],
 ) -> int:
-    """One length limit for all steps, or their times and accuracies could not be compared."""
+    """Choose one length limit for all steps, so that their results can be compared."""
     if max_length is None:
         longest = min(tokenizer_limit, max_positions(teacher.config), 512)
         max_length = bundles[0].max_length if bundles else longest

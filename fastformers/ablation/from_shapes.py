@@ -1,9 +1,10 @@
-"""The paper's own models by shape, on random weights: how fast its ablation is on this machine.
+"""Build the paper's Table 3 from the shapes of its models, with random weights.
 
     lengths + shapes -> [from_shapes] -> steps -> measure
 
-Speed does not depend on the weights, so none have to be trained or fetched; accuracy is not
-measured, and every step says so. This module knows nothing of how random models are made.
+Speed does not depend on the weights, so none have to be trained or downloaded; accuracy is not
+measured, and the note of every step says so. This module knows nothing of how random models are
+made.
 
 Shape suffixes: N texts.
 """
@@ -52,7 +53,7 @@ class SmallerShape:
 
     Attributes:
         name: Name of the step.
-        shape: What runs.
+        shape: Shape of the model.
         paper_cumulative: The paper's cumulative speed-up; None for a step that the paper lacks.
     """
 
@@ -63,7 +64,7 @@ class SmallerShape:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationShapes:
-    """A teacher, its student, and the smaller shapes that the student is brought to."""
+    """Shapes of a teacher, of its student, and of the smaller models made from the student."""
 
     name: str
     teacher: EncoderShape
@@ -114,11 +115,11 @@ def build_shape_ablation(
     cpus_of_instance: Sequence[tuple[int, ...]],
     scratch: Path,
 ) -> Ablation:
-    """Make models of random weights and lay out the paper's steps.
+    """Make models of random weights and build the paper's steps.
 
     Args:
         shapes: Shapes of the models.
-        config: The texts whose lengths count; without a file, BoolQ's lengths are used.
+        config: Settings of the texts whose lengths count; without a file, BoolQ's are used.
         tokenizer: `tokenizer.json` that tokenizes the texts.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core.
         scratch: Empty directory for the graphs, which are read when the ablation is measured.
@@ -177,7 +178,7 @@ def _make_graph(
 def _measure_lengths(
     config: TextsConfig, tokenizer: Path, max_length: int
 ) -> tuple[NDArray[np.int64], float | None, str]:
-    """Lengths (N,) of the texts, what tokenizing took, and where the lengths come from."""
+    """Lengths (N,) of the texts, seconds of their tokenization, and the source of the lengths."""
     if config.eval is None:
         lengths_N = boolq_lengths(config.limit or BOOLQ_ROWS)
         return lengths_N.clip(max=max_length), None, "BoolQ's lengths"

@@ -1,4 +1,4 @@
-"""Time steps from a model out of the box to its cheapest form, each against the first.
+"""Time the steps from a model out of the box to its cheapest form, each against the first.
 
     models + tokenized texts -> steps -> [measure] -> results -> report, plot
 
@@ -30,7 +30,7 @@ class Timing:
 
     Attributes:
         seconds: Seconds of all N texts; scaled up where only a sample was timed.
-        logits_NC: What the step says of the texts, or None for random weights.
+        logits_NC: Logits of the texts, or None for random weights.
     """
 
     seconds: float
@@ -42,14 +42,16 @@ class AblationStep:
     """One line of the table, not yet measured.
 
     Attributes:
-        name: How it is shown, in the paper's words where it is the paper's step.
-        run: Scores the texts once; calls its argument with the tokens of each batch done.
-        num_tokens: Tokens that one run computes, padding included; for the progress.
+        name: Name in the table, in the paper's words where it is the paper's step.
+        run: Function that scores the texts once and calls its argument with the number of tokens
+            of each batch done.
+        num_tokens: Tokens that one run computes, padding included, to show progress.
         timed_rows: Texts that one run times.
         tokenization_s: Seconds that making the token ids took, outside the clock; None for ids
             that came from no text.
-        note: How it is run: batch, threads, sample, anything that makes it another model.
-        is_aside: Shown, but neither the base of the next step nor the end of the ablation.
+        note: Conditions of the run: batch, threads, sample, and any change of the model.
+        is_aside: Whether the step is shown beside the ablation: neither the base of the next step
+            nor the end.
     """
 
     name: str
@@ -68,7 +70,7 @@ class Ablation:
     Attributes:
         steps: From the slowest; the first is padded, the second the same model unpadded.
         lengths_N: Tokens of each text, as the first step reads it.
-        labels_N: Right class of each text, or None for random weights.
+        labels_N: Correct class of each text, or None for random weights.
         description: Models and texts in a few words, for the head of the table.
     """
 
@@ -85,16 +87,17 @@ class StepResult:
     Attributes:
         name: Name of the step.
         seconds: Median over the runs of the seconds of all texts, after tokenization.
-        accuracy: 0-1, or None without labels.
-        usd_per_100m: USD for 100 million such texts, after tokenization.
-        cumulative: How many times faster than the first step.
-        step: How many times faster than the step before.
+        accuracy: Accuracy, 0-1, or None without labels.
+        usd_per_100m: Price in USD of 100 million such texts, after tokenization.
+        cumulative: Speed-up over the first step.
+        step: Speed-up over the step before.
         tokenization_s: Seconds of tokenizing all texts; None where there was no text.
         total_s: `seconds` and `tokenization_s` together; None where there was no text.
         timed_rows: Texts that each run timed.
         runs_s: Seconds of every run.
-        note: How it was run.
-        is_aside: Shown, but neither the base of the next step nor the end of the ablation.
+        note: Conditions of the run.
+        is_aside: Whether the step is shown beside the ablation: neither the base of the next step
+            nor the end.
     """
 
     name: str
@@ -122,12 +125,12 @@ def measure_ablation(
     """Run every step and compare it with the first and with the one before.
 
     Args:
-        ablation: What to measure.
+        ablation: Steps to measure.
         usd_per_hour: Price of this machine.
         repeats: Runs of each step; the median counts.
         on_progress: Called inside the clock after every batch, with the step, the tokens that its
-            runs have computed and those that they will have; it must return within microseconds.
-        on_result: Called with each line as soon as it is known.
+            runs have computed and those of all its runs; it must return within microseconds.
+        on_result: Called with each result as soon as it is known.
     """
     results: list[StepResult] = []
     for number, step in enumerate(ablation.steps, start=1):
@@ -165,14 +168,14 @@ def usd_per_100m(seconds: float, *, num_rows: int, usd_per_hour: float) -> float
 def spread_sample(lengths_N: NDArray[np.integer], num_rows: int) -> NDArray[np.intp]:
     """Texts (S,) that stand for all, evenly spaced over the texts sorted by length.
 
-    Each is the middle of a stretch of equally many texts, so N times their mean time estimates
-    the time of all. With no fewer than N asked for, all texts in their own order.
+    Each is the middle of one of S groups of equally many texts, so N times their mean time
+    estimates the time of all. If `num_rows` is N or more, these are all texts in their own order.
     """
     if num_rows >= len(lengths_N):
         return np.arange(len(lengths_N))
     order_N = np.argsort(lengths_N, kind="stable")
-    places_S = ((np.arange(num_rows) + 0.5) * len(lengths_N) / num_rows).astype(np.intp)
-    sample_S: NDArray[np.intp] = order_N[places_S]
+    middles_S = ((np.arange(num_rows) + 0.5) * len(lengths_N) / num_rows).astype(np.intp)
+    sample_S: NDArray[np.intp] = order_N[middles_S]
     return sample_S
 
 
@@ -182,8 +185,8 @@ def extrapolate(times_S: NDArray[np.float64], num_rows: int, *, equal_cost: bool
     Args:
         times_S: Seconds of each timed text.
         num_rows: Texts in all; if all were timed, the result is their sum.
-        equal_cost: Whether every text costs the same (padded), so that the median is taken and a
-            hiccup of the machine does not count; else the mean, of a sample of `spread_sample`.
+        equal_cost: Whether every text costs the same (padded), so that the median is taken and
+            interruptions do not count; else the mean is taken, of a sample of `spread_sample`.
     """
     if len(times_S) == num_rows:
         return float(times_S.sum())
@@ -199,7 +202,7 @@ def _accuracy(
 
 
 class _TokenCounter:
-    """Adds up the tokens of a step's runs, from several threads, and tells how many are done."""
+    """Add up the tokens of a step's runs, from several threads, and report how many are done."""
 
     def __init__(self, what: str, num_tokens: int, on_progress: "OnProgress") -> None:
         self._what, self._num_tokens, self._on_progress = what, num_tokens, on_progress

@@ -1,6 +1,8 @@
 """Draw a measured ablation: cumulative speed-up and USD per 100 million, step by step.
 
-results -> [plot] -> ablate.png, ablate.svg
+    results -> [plot] -> ablate.png, ablate.svg
+
+This module knows results; it knows nothing of how they were measured.
 """
 
 import textwrap

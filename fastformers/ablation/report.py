@@ -1,8 +1,8 @@
-"""Put a measured ablation into words: headline, Markdown table, JSON.
+"""Report a measured ablation as a headline, a Markdown table and JSON.
 
     results -> [report] -> table.md, ablate.json, the last line of stdout
 
-Knows results; nothing of how they were measured.
+This module knows results; it knows nothing of how they were measured.
 """
 
 from collections.abc import Sequence
@@ -49,12 +49,12 @@ def numbered_cells(results: Sequence[StepResult]) -> list[tuple[str, ...]]:
 
 
 def numbered_notes(results: Sequence[StepResult]) -> list[str]:
-    """How each step was run, one line for each."""
+    """Conditions under which each step was run, one line for each."""
     return [f"{number}. {result.note}" for number, result in enumerate(results, start=1)]
 
 
 def summarize(results: Sequence[StepResult], ablation: Ablation) -> dict[str, Any]:
-    """The steps, the two headline speed-ups, and the texts they were measured on.
+    """Steps, headline speed-ups, and a description of the texts, as values of JSON.
 
     `speedup` is the last step against the first (padded), `speedup_unpadded` against the second.
     """
@@ -72,7 +72,7 @@ def summarize(results: Sequence[StepResult], ablation: Ablation) -> dict[str, An
 
 
 def describe_lengths(lengths_N: NDArray[np.integer]) -> dict[str, Any]:
-    """How many texts, and how long they are in tokens."""
+    """Number of texts, and their lengths in tokens."""
     p50, p95 = np.percentile(lengths_N, [50, 95])
     return {
         "rows": len(lengths_N),
@@ -105,7 +105,7 @@ def render_markdown(
 
     Args:
         results: The lines of the table.
-        summary: What `summarize` returned.
+        summary: Result of `summarize`.
         measured_on: Machine, versions, price and date in one sentence.
     """
     lines = [

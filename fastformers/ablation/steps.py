@@ -1,10 +1,10 @@
-"""The steps of an ablation: how a PyTorch classifier or a graph is run when it is timed.
+"""Build the steps of an ablation: run a PyTorch classifier or a graph and time it.
 
     models + token ids -> [steps] -> measure
 
 PyTorch steps run as out of the box: one text at a time on all cores, the model already loaded.
-Graph steps load their graph inside the clock, as the paper's do. Knows token ids; nothing of text,
-labels or bundles, nor whether the models were trained.
+Graph steps load their graph inside the clock, as the paper's do. This module knows token ids, but
+nothing of text, labels or bundles, nor whether the models were trained.
 
 Shape suffixes: N texts, S texts that are timed, B texts of a batch, C classes.
 """
@@ -42,11 +42,11 @@ class TorchModel:
     """A PyTorch classifier to be timed.
 
     Attributes:
-        model: In eval mode, loaded before the clock starts.
-        texts: What it reads.
-        logits_NC: What it says of all texts, computed outside the clock, where a step may time a
-            sample alone; None where its accuracy means nothing.
-        note: What makes it another model than its name says; empty for nothing.
+        model: Classifier in eval mode, loaded before the clock starts.
+        texts: Texts that it reads.
+        logits_NC: Logits of all texts, computed outside the clock because a step may time only
+            a sample; None where accuracy means nothing.
+        note: How the model differs from what its name says; empty if it does not.
     """
 
     model: PreTrainedModel
@@ -62,9 +62,9 @@ class GraphModel:
     Attributes:
         name: Name of the step that this graph adds.
         path: ONNX file.
-        texts: What it reads.
+        texts: Texts that it reads.
         max_batch_tokens: Token budget of a batch where texts are batched.
-        note: What makes it another model than its name says; empty for nothing.
+        note: How the model differs from what its name says; empty if it does not.
     """
 
     name: str
@@ -83,13 +83,13 @@ def build_steps(
     baseline_rows: int,
     cpus_of_instance: Sequence[tuple[int, ...]],
 ) -> list[AblationStep]:
-    """Lay out the paper's steps for the models that there are.
+    """Build the paper's steps for the models that there are.
 
     Args:
-        teacher: Runs padded to the maximum, then each text at its own length.
+        teacher: Model that runs padded to the maximum, then on each text at its own length.
         student: The distilled model, or None to leave the step out.
-        graphs: The unpruned student's graph, which runs one text on all cores and then as one
-            instance for each core; each further graph runs only the latter way.
+        graphs: First the unpruned student's graph, which runs one text on all cores and then as
+            one instance for each core; further graphs run only in the latter way.
         padded_to: Tokens that the first step pads every text to.
         baseline_rows: Texts of the teacher's steps to time; the rest is extrapolated.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core;
@@ -128,8 +128,8 @@ def pytorch_step(
 
     Args:
         name: Name of the step.
-        model: What runs.
-        num_threads: Threads of one text.
+        model: Model to run.
+        num_threads: Threads that compute one text.
         padded_to: Tokens that each text is padded to, under a mask; None for its own length.
         max_timed_rows: Texts to time, the rest is extrapolated; None for all.
     """
@@ -145,11 +145,11 @@ def pytorch_step(
         try:
             with torch.inference_mode():
                 model.model(**_inputs(model.model, rows, int(sample_S[-1]), padded_to))  # warm up
-                for place, row in enumerate(sample_S.tolist()):
+                for index, row in enumerate(sample_S.tolist()):
                     start = time.perf_counter()
                     model.model(**_inputs(model.model, rows, row, padded_to))
-                    times_S[place] = time.perf_counter() - start
-                    on_tokens(int(computed_S[place]))
+                    times_S[index] = time.perf_counter() - start
+                    on_tokens(int(computed_S[index]))
         finally:
             torch.set_num_threads(threads_before)
         seconds = extrapolate(times_S, len(rows), equal_cost=padded_to is not None)
@@ -192,7 +192,7 @@ def graph_step(name: str, graph: GraphModel, *, num_threads: int) -> AblationSte
 def instances_step(
     name: str, graph: GraphModel, *, cpus_of_instance: Sequence[tuple[int, ...]]
 ) -> AblationStep:
-    """A graph in one session for each core, which share length-sorted batches among them.
+    """A graph in one session for each core; the sessions share length-sorted batches.
 
     Instances are threads of this process, each pinned, each with a session of one thread: ONNX
     Runtime releases the interpreter while it computes. A free instance takes the next batch.
@@ -257,7 +257,7 @@ def _step_of_graph(
 def _inputs(
     model: PreTrainedModel, rows: TokenizedRows, row: int, padded_to: int | None
 ) -> dict[str, torch.Tensor]:
-    """What the model's own tokenizer would give it for one text."""
+    """Inputs of the model for one text, as its own tokenizer would give them."""
     rows_B = np.array([row])
     ids = torch.from_numpy(rows.batch_ids(rows_B))
     types = torch.from_numpy(rows.batch_types(rows_B))

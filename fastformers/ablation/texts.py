@@ -1,6 +1,8 @@
-"""The texts that an ablation is timed on, and what tokenizing them takes.
+"""Load the texts that an ablation is timed on, and time their tokenization.
 
-evaluation file -> [texts] -> texts, token ids, seconds -> from_models, from_shapes
+    evaluation file -> [texts] -> texts, token ids, seconds -> from_models, from_shapes
+
+This module knows nothing of models or steps.
 """
 
 import time
@@ -17,11 +19,11 @@ _WARM_UP_ROWS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class TextsConfig:
-    """Which texts, and how many of them the slowest steps time.
+    """Texts to use, and how many of them the slowest steps time.
 
     Attributes:
-        eval: Labelled file; None where only the lengths of texts matter.
-        columns: What its columns are.
+        eval: Labeled file; None where only the lengths of texts matter.
+        columns: Columns of the file.
         max_length: Tokens to truncate and pad to; None for the model's own limit.
         limit: Rows to use, evenly spaced; None for all.
         baseline_rows: Texts of the teacher's steps to time; the rest is extrapolated.
@@ -44,12 +46,12 @@ class TextsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TimedRows:
-    """Texts as a model's own tokenizer cuts them.
+    """Texts as a model's own tokenizer splits them.
 
     Attributes:
         rows: Token ids of the N texts.
-        tokenization_s: Seconds that all of them took on all cores; None for ids that came from no
-            text.
+        tokenization_s: Seconds that their tokenization took on all cores; None for ids that came
+            from no text.
     """
 
     rows: TokenizedRows
@@ -57,13 +59,13 @@ class TimedRows:
 
 
 def load_texts(config: TextsConfig) -> tuple[Examples, Path]:
-    """Read the labelled texts; also returns the file, for messages.
+    """Read the labeled texts; return the file too, for messages.
 
     Raises:
         InputError: No file was given, or it cannot be used.
     """
     if config.eval is None:
-        raise InputError("--eval is missing; give a labelled file")
+        raise InputError("--eval is missing; give a labeled file")
     examples = load_labelled(config.eval, config.columns)
     return (examples if config.limit is None else examples.sample(config.limit)), config.eval
 

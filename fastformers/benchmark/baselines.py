@@ -1,11 +1,11 @@
-"""What a user could run instead of a bundle's engine, on the same weights.
+"""Run a model's weights in the ways that a user could choose instead of a bundle's engine.
 
     teacher (PyTorch) -> [baselines] -> candidates of the comparison
 
-Each is in the form that its own documentation recommends for speed: PyTorch in float32 with its
-fused attention; ONNX Runtime's recipe for BERT (its transformers optimizer, then dynamic int8, per
-channel); OpenVINO with int8 by NNCF's post-training quantization, and in what precision it chooses
-elsewhere. Only this module knows how they are made; timing.py times them.
+Each baseline has the form that its own documentation recommends for speed: PyTorch in float32 with
+its fused attention; ONNX Runtime's recipe for BERT (its transformers optimizer, then dynamic int8,
+per channel); OpenVINO with int8 by NNCF's post-training quantization, and the precision that it
+chooses elsewhere. This module knows nothing of how they are timed.
 
 Shape suffixes: B rows of a batch, T padded tokens, C classes.
 """
@@ -122,7 +122,7 @@ class BaselineModels:
         model: The PyTorch classifier, in eval mode.
         stock_graph: File of `write_stock_graph`.
         openvino_exact: File of `write_openvino_graph` without a mask, for rows of one exact length:
-            what OpenVINO's users seldom have, and the best that OpenVINO can do.
+            a case that OpenVINO's users seldom have, and in which it is fastest.
         openvino_masked: File of `write_openvino_graph` with a mask, for padded rows.
     """
 
@@ -140,7 +140,7 @@ def write_baseline_models(
     Args:
         model: PyTorch classifier in eval mode.
         rows: Calibration rows are taken from these.
-        directory: Where the files are written.
+        directory: Directory to write the files to.
 
     Raises:
         InputError: ONNX Runtime's stock recipe does not fuse the model.
@@ -164,7 +164,7 @@ def make_baselines(
 
     Args:
         models: The weights in every form.
-        num_threads: Threads of a batch. PyTorch's are set for the whole process.
+        num_threads: Threads that compute a batch. PyTorch's are set for the whole process.
         max_batch_tokens: Token budget of OpenVINO's batches; four times as much is tried, too.
     """
     torch.set_num_threads(num_threads)
@@ -204,11 +204,11 @@ def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
     recognized by the optimizer of onnxruntime 1.32, which would leave attention unfused.
 
     Args:
-        model: In eval mode.
+        model: PyTorch classifier in eval mode.
         path: ONNX file to write.
 
     Raises:
-        InputError: An architecture that the optimizer does not fuse, or layers that were pruned to
+        InputError: The optimizer does not fuse the architecture, or layers were pruned to
             different numbers of heads.
     """
     from onnx import TensorProto
@@ -248,7 +248,7 @@ def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
         str(raw),
         model_type=architecture.onnxruntime_type,
         num_heads=num_heads,
-        hidden_size=num_heads * layers[0].head_width,  # of the attention, where it is pruned
+        hidden_size=num_heads * layers[0].head_width,  # that of attention, where heads are pruned
         opt_level=0,
     )
     optimizer.save_model_to_file(str(fused))
@@ -269,10 +269,10 @@ def write_openvino_graph(
     """Convert a model from PyTorch and quantize it by NNCF, as OpenVINO documents it.
 
     Args:
-        model: In eval mode.
-        rows: Calibration rows come from here, evenly spaced.
+        model: PyTorch classifier in eval mode.
+        rows: Calibration rows are taken from these, evenly spaced.
         path: XML file to write.
-        masked: Whether it takes an attention mask.
+        masked: Whether the graph takes an attention mask.
     """
     import nncf
     import openvino

@@ -1,9 +1,10 @@
-"""A bundle's engine beside every other way to run the same weights, on one core or on all.
+"""Compare a bundle's engines with other ways to run the same weights, on one core or on all.
 
     bundle (+ teacher) + rows -> [comparison] -> rates, agreement, share of the machine's peak
 
-Puts together timing.py (rates), baselines.py (the others) and operator_profile.py (where the time
-goes). Without the teacher's weights only our own engines run. Knows nothing of Ray.
+This module combines timing.py (rates), baselines.py (the other engines) and operator_profile.py
+(where the time goes). Without the teacher's weights only our own engines run. It knows nothing of
+Ray, recipes or prices.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ _TOKENS_OF_CASE = {case_name(rows, length): rows * length for rows, length in SH
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All candidates on one number of threads.
+    """Rates and agreement of all candidates on the same number of threads.
 
     Attributes:
         num_threads: Threads of every candidate.
@@ -76,7 +77,7 @@ class OperatorBreakdown:
 
         Args:
             rates: Measured rates of the fixed shapes.
-            name: Which candidate of `rates` ran our graph.
+            name: Candidate of `rates` that ran our graph.
         """
         return {
             case: self.ours[case].least_seconds(self.peak) * rates.by_case[case][name] / tokens
@@ -110,10 +111,10 @@ def compare_engines(
     Args:
         bundle: Our model; it runs in every engine that is installed and computes it right.
         max_batch_tokens: Token budget of our batches.
-        baselines: The same weights as the others run them; None for our engines alone.
+        baselines: The same weights for the other engines; None for our engines alone.
         rows: Real rows; None for the fixed shapes alone.
         num_threads: Threads of every candidate.
-        repeats: How many turns; the median counts.
+        repeats: Number of turns; the median counts.
     """
     candidates: list[Candidate] = [
         engine_candidate(our_name(name), engine, max_batch_tokens=max_batch_tokens)

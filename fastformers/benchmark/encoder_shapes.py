@@ -2,7 +2,7 @@
 
     [encoder_shapes] -> random_models -> bench --shape, ablate --shapes-only
 
-Numbers alone: knows nothing of torch or of weights.
+These are numbers alone; this module knows nothing of torch or of weights.
 
 Source:
     Kim and Hassan Awadalla 2020, arXiv:2010.13382, Table 3.
@@ -24,8 +24,8 @@ class EncoderShape:
         num_heads: Attention heads of each layer; fewer than width / head_width where it is pruned.
         head_width: Query, key and value width of a head.
         ffn_width: Feed-forward neurons of each layer.
-        activation: Of the feed-forward.
-        vocab_size: Token embeddings; BERT's uncased vocabulary by default.
+        activation: Activation of the feed-forward.
+        vocab_size: Number of token embeddings; that of BERT's uncased vocabulary by default.
     """
 
     num_layers: int

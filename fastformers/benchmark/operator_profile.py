@@ -1,11 +1,11 @@
-"""Where a graph's time goes, and how fast this machine could be at best.
+"""Profile the operators of a graph, and measure the peak speed of this machine.
 
     graph + batch -> [operator_profile] -> share of each operator, arithmetic, GEMM peaks
 
 ONNX Runtime's own profiler gives the time and the shapes of every operator that ran, so the
-arithmetic that a graph really does is read off a run: what it skips (a last layer for one token
+arithmetic that a graph really does is read from a run: what it skips (a last layer for one token
 alone) is not counted. Divided by the measured speed of large matrix products it is the least time
-that the graph could take here. Knows nothing of how graphs are made.
+that the graph could take here. This module knows nothing of how graphs are made.
 """
 
 import json
@@ -79,8 +79,8 @@ def profile_operators(
 
     Args:
         model: ONNX file.
-        feed: Its inputs.
-        skip_norm_fusion: Keep Add + LayerNormalization apart, as our engine does.
+        feed: Inputs of the graph, by name.
+        skip_norm_fusion: Whether Add + LayerNormalization stay separate, as in our engine.
         repeats: Runs that count, after one that warms up; the time is their mean.
     """
     with tempfile.TemporaryDirectory(prefix="fastformers-profile-") as scratch:

@@ -1,9 +1,10 @@
-"""A classifier of a wanted shape with random weights, its int8 graph and its bundle: speed alone.
+"""Make a classifier of a given shape with random weights, its int8 graph and its bundle.
 
     shape -> [random_models] -> PyTorch model -> int8 graph -> bundle
 
 Speed does not depend on the values of weights, so the paper's shapes can be timed without training
-them. Accuracy means nothing here, and the bundle's name for its teacher says so.
+them. Accuracy means nothing here, and the bundle names "random weights" as its teacher. This module
+knows nothing of how its models are timed.
 """
 
 import tempfile
@@ -37,8 +38,8 @@ def make_random_model(shape: EncoderShape, *, max_length: int = MAX_LENGTH) -> P
     Biases are random too: zeros, which no trained model has, would be optimized away.
 
     Args:
-        shape: The wanted shape; where it has fewer heads than fit its width, they are pruned.
-        max_length: Positions, in tokens.
+        shape: Shape of the model; where it has fewer heads than fit its width, they are pruned.
+        max_length: Positions of the model, in tokens.
 
     Raises:
         ValueError: Heads of that width do not fit the hidden width.
@@ -76,13 +77,13 @@ def write_int8_graph(
     """Write the int8 graph of a model, calibrated by plain minimum and maximum.
 
     Args:
-        model: In eval mode.
+        model: Classifier in eval mode.
         path: ONNX file to write, its weights beside it.
         rows: Calibration rows.
         text_pairs: Whether the graph takes token types.
 
     Returns:
-        The weights that the graph was laid from.
+        The weights that the graph was built from.
     """
     encoder = read_encoder(model)
     observed = path.with_suffix(".observed.onnx")

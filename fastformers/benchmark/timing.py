@@ -4,8 +4,8 @@
 
 A candidate is anything that turns a batch into logits, together with the way of batching that
 suits it best: rows of one length without a mask, or sorted and padded rows with one. Only real
-tokens count, so a candidate pays for its padding. Knows nothing of how candidates are built or of
-Ray.
+tokens count, so a candidate pays for its padding. This module knows nothing of how candidates are
+built or of Ray.
 
 Shape suffixes: N rows, B rows of a batch, T padded tokens, C classes.
 """
@@ -24,7 +24,7 @@ from fastformers.inference.tokenizer import TokenizedRows
 
 # Batch x length of the fixed shapes: one text, a small batch, many short texts.
 SHAPES = ((1, 128), (8, 128), (32, 32))
-_SHAPE_S = 0.5  # how long a candidate runs a fixed shape in each turn
+_SHAPE_S = 0.5  # seconds that a candidate runs a fixed shape in each turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class Candidate:
     """One way to compute logits.
 
     Attributes:
-        name: How it is shown.
-        run: Computes the logits (B, C) of a batch.
-        plan: Groups rows of any lengths into batches.
+        name: Name in tables.
+        run: Function that computes the logits (B, C) of a batch.
+        plan: Function that groups rows of any lengths into batches.
         fixed_shapes: Whether it is measured on the fixed shapes, too.
     """
 
@@ -144,11 +144,11 @@ def measure_rates(
     """Time all candidates in turns, so that a busy moment of the machine hits all alike.
 
     Args:
-        candidates: What is compared.
+        candidates: Candidates to compare.
         rows: Real rows, case "rows"; None for the fixed shapes alone.
-        vocab_size: Ids below this occur in the fixed shapes, cases like "8x128".
-        repeats: Turns; the median counts. A turn before them warms up.
-        shape_s: How many seconds a turn on a fixed shape takes; on real rows it is one pass.
+        vocab_size: Bound of the random ids in the fixed shapes, cases like "8x128".
+        repeats: Number of turns; the median counts. A turn before them warms up.
+        shape_s: Seconds of a turn on a fixed shape; a turn on real rows is one pass.
     """
     on_shapes = [candidate for candidate in candidates if candidate.fixed_shapes]
     by_case: dict[str, dict[str, float]] = {}

@@ -1,6 +1,10 @@
-"""What passes from stage to stage of a recipe: the model as it is so far.
+"""Hold the model that passes from one stage of a recipe to the next.
 
-teacher -> [artifact] -> distill -> [artifact] -> prune -> [artifact] -> ... -> bundle
+    teacher -> [artifact] -> distill -> [artifact] -> prune -> [artifact] -> ... -> bundle
+
+This module knows nothing of what stages do.
+
+Shape suffixes: N rows, C outputs.
 """
 
 import hashlib
@@ -25,17 +29,17 @@ class ModelArtifact:
     """The model between two stages.
 
     Attributes:
-        key: Digest of all that made it what it is.
+        key: Digest of everything that led to this artifact.
         model: The PyTorch model, from which the graph was exported if there is one.
         tokenizer_json: The model's serialized tokenizer.
         max_length: Tokens that a row is truncated to.
         text_pairs: Whether a row is two texts.
-        train: Labelled training examples.
+        train: Training examples; an embedding model needs no labels.
         train_path: The file that they come from, for messages.
-        work: Directory for what stages make.
+        work: Directory for the results of stages.
         graph: The exported graph; None until the export.
-        precision: Numbers that the graph computes in.
-        float_projections: What an int8 graph still does in float, by its name in the graph.
+        precision: Precision that the graph computes in.
+        float_projections: Names of the projections that an int8 graph computes in float.
     """
 
     key: str
@@ -56,7 +60,7 @@ class ModelArtifact:
         return tokenizer.encode(examples.texts, examples.text_pairs)
 
     def targets(self, examples: Examples) -> NDArray[np.generic] | None:
-        """What the model should say of some training examples; None where nothing tells.
+        """Targets of training examples; None where the task has none.
 
         Raises:
             InputError: A label does not suit the model.
@@ -78,14 +82,18 @@ class ModelArtifact:
         return predict_logits(self.model, rows, on_progress)
 
     def directory(self, what: str) -> Path:
-        """Where something that belongs to this very artifact is kept."""
+        """Make and return the directory for something that belongs to this artifact alone."""
         directory = self.work / f"{what}-{self.key[:16]}"
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 
 
 def digest_of(*parts: object) -> str:
-    """SHA-256 of anything that JSON can hold, and of paths by their names."""
+    """SHA-256 of values that JSON can hold, and of paths by their names.
+
+    Raises:
+        TypeError: A value is neither.
+    """
     text = json.dumps(parts, sort_keys=True, default=_name_path)
     return hashlib.sha256(text.encode()).hexdigest()
 

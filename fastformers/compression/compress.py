@@ -1,6 +1,8 @@
 """Compress a teacher into a bundle: the offline half from end to end.
 
-teacher + labelled texts -> recipe or search -> model, proof, cost profile -> [compress] -> bundle
+    teacher + labeled texts -> [compress: recipe or search] -> model, quality, cost -> bundle
+
+This module knows nothing of how stages work.
 """
 
 import hashlib
@@ -32,7 +34,7 @@ from fastformers.models.sentence_encoder import SentenceEncoder, is_sentence_enc
 
 @dataclass(frozen=True, kw_only=True)
 class Compressed:
-    """What `compress` made: the bundle, and every candidate that it came from."""
+    """Result of `compress`: the bundle, the recipe that made it, and all that were tried."""
 
     bundle: Bundle
     chosen: RecipeCandidate
@@ -48,13 +50,13 @@ def compress(
 ) -> Compressed:
     """Run the recipe, or search for one, and write the bundle.
 
-    Calling it again after an interruption goes on from what is in the working directory.
+    Called again after an interruption, it resumes from what is in the working directory.
 
     Args:
-        config: What to do.
+        config: Teacher, files, recipe and allowed loss.
         on_stage: Called with the quality after each stage of a recipe, as it is measured.
         on_candidate: Called with each candidate of a search.
-        on_progress: Called with what is done, how much of it and of how much.
+        on_progress: Called with the name of the work, how much is done, and how much there is.
 
     Raises:
         InputError: A path, column, label or model cannot be used.
@@ -99,14 +101,14 @@ def compress(
 
 
 def _load_examples(config: CompressConfig) -> tuple[Examples, Examples, Examples | None]:
-    """The rows to train on, to evaluate on, and to transfer to."""
-    unlabelled = replace(config.columns, label=None)
-    columns = unlabelled if is_sentence_encoder(config.teacher) else config.columns
+    """Examples to train on, to evaluate on, and further ones without labels to distill on."""
+    unlabeled = replace(config.columns, label=None)
+    columns = unlabeled if is_sentence_encoder(config.teacher) else config.columns
     train = load_labelled(config.train, columns)
     evaluation = load_labelled(config.eval, columns)
     if config.eval_limit is not None:
         evaluation = evaluation.sample(config.eval_limit)
-    transfer = None if config.transfer is None else load_labelled(config.transfer, unlabelled)
+    transfer = None if config.transfer is None else load_labelled(config.transfer, unlabeled)
     return train, evaluation, transfer
 
 
@@ -149,7 +151,7 @@ def _check_recipe(config: CompressConfig, task: Task) -> None:
 
 
 def _identity(config: CompressConfig) -> list[str]:
-    """Digests of the files that decide what a stage makes and how it is judged."""
+    """Digests of the files that decide the results of stages and how they are evaluated."""
     files = [config.train, config.eval, *sorted(config.teacher.glob("*.json"))]
     files += sorted(config.teacher.glob("*.safetensors"))
     if is_sentence_encoder(config.teacher):

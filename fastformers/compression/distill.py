@@ -1,11 +1,12 @@
-"""Distill: train a small student to answer as its teacher does.
+"""Distill: train a small student to give its teacher's outputs.
 
-    teacher -> teacher_outputs -> [distill] -> student -> prune -> export
+    teacher -> student, teacher_outputs -> [distill] -> prune -> export
 
 Task-specific distillation (Hinton et al. 2015, arXiv:1503.02531) with the layer losses of TinyBERT
 (Jiao et al. 2020, arXiv:1909.10351), as FastFormers uses them (arXiv:2010.13382, section 3.1). The
 student may be any model with the teacher's vocabulary: cut from it, pruned, or a checkpoint of its
-own. Nothing is generated or augmented: rows come as they are, with labels or without.
+own. Nothing is generated or augmented: rows are used as they are, with labels or without. This
+module knows nothing of recipes, files of examples or graphs.
 
 Shape suffixes: N rows, C classes, B rows of a batch, T padded tokens, K matched layers, D hidden
 width of the teacher, S of the student.
@@ -49,26 +50,27 @@ def distill(
     checkpoints: Path,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> PreTrainedModel:
-    """Train a copy of the student on the teacher's answers.
+    """Train a copy of the student on the teacher's outputs.
 
-    The same call after an interruption goes on from what the two directories hold.
+    The same call after an interruption resumes from what the two directories hold.
 
     Args:
-        student: Where to start from; unchanged.
-        teacher: In eval mode, with the student's vocabulary and outputs.
+        student: Model to start from; it is not changed.
+        teacher: Model in eval mode, with the student's vocabulary and outputs.
         rows: Training rows.
-        targets_N: What the first N of them should get (`targets.encode_targets`); the others, or
-            all if None, are answered by the teacher alone.
-        config: What to learn from.
-        outputs: Directory for what this teacher says of these rows; other students may share it.
-        checkpoints: Directory for checkpoints of this very training.
-        on_progress: Called with what is done, how much of it and of how much.
+        targets_N: Targets of the first N of them (`targets.encode_targets`); for the other rows,
+            or for all if None, the teacher's outputs alone count.
+        config: Weights of the losses, and the training.
+        outputs: Directory for this teacher's outputs on these rows; other students may share it.
+        checkpoints: Directory for the checkpoints of this training alone.
+        on_progress: Called with the name of the work, how much is done, and how much there is.
 
     Returns:
         The trained student, in eval mode.
 
     Raises:
-        InputError: Student and teacher have different vocabularies or classes.
+        InputError: Student and teacher have different vocabularies or labels, or the disk has no
+            room for the teacher's outputs.
         StageError: The training diverged.
     """
     _check_alike(student, teacher)
@@ -115,9 +117,9 @@ def distill(
 
 
 def match_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
-    """Which hidden state of the teacher each of the student's is compared with.
+    """Match each hidden state of the student with one of the teacher's.
 
-    Spread evenly, as in TinyBERT; 0 is the embeddings, and the last layers are matched.
+    The matches are spread evenly, as in TinyBERT: 0 is the embeddings, the last is the last layer.
 
     Returns:
         Pairs (student, teacher), num_student + 1 of them.
@@ -128,7 +130,7 @@ def match_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
 def replace_gelu(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the model with ReLU where it had GELU in its feed-forward layers.
 
-    ReLU costs a fifth of GELU, and a student that is trained with it loses nothing
+    ReLU takes a fifth of GELU's time, and a student that is trained with it loses nothing
     (arXiv:2010.13382, section 3.1); one that is not trained afterwards does.
     """
     model = copy.deepcopy(model)
@@ -143,7 +145,7 @@ def replace_gelu(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _check_alike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    for name, what in (("vocab_size", "words"), ("num_labels", "labels")):
+    for name, what in (("vocab_size", "vocabulary tokens"), ("num_labels", "labels")):
         ours, theirs = (getattr(model.config, name) for model in (student, teacher))
         if ours != theirs:
             raise InputError(
@@ -174,7 +176,7 @@ class _DistillationModel(nn.Module):
         self.attention_weight = attention_weight
         width = student.config.hidden_size
         num_matches = student.config.num_hidden_layers + 1
-        # Where widths differ, a learned projection carries the student's states to the teacher's.
+        # Where widths differ, learned projections map the student's states to the teacher's width.
         self.projections = nn.ModuleList(
             nn.Linear(width, teacher_width)
             for _ in range(num_matches if hidden_weight and width != teacher_width else 0)
@@ -184,7 +186,7 @@ class _DistillationModel(nn.Module):
         self,
         targets: torch.Tensor,
         has_target: torch.Tensor,
-        predict_logits: torch.Tensor,
+        teacher_logits: torch.Tensor,
         teacher_hidden: torch.Tensor | None = None,
         teacher_attention: torch.Tensor | None = None,
         **inputs: torch.Tensor,
@@ -194,7 +196,7 @@ class _DistillationModel(nn.Module):
             output_hidden_states=teacher_hidden is not None,
             output_attentions=teacher_attention is not None,
         )
-        soft_B = soft_loss(out.logits, predict_logits, self.task, temperature=self.temperature)
+        soft_B = soft_loss(out.logits, teacher_logits, self.task, temperature=self.temperature)
         loss = (1 - self.hard_weight) * soft_B.mean()
         if self.hard_weight and bool(has_target.any()):
             hard_B = hard_loss(out.logits[has_target], targets[has_target], self.task)
@@ -230,7 +232,7 @@ def _masked_error(
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Row numbers, with the ids by whose number rows are grouped."""
+    """Row numbers, and token ids, by whose count the Trainer groups rows."""
 
     def __init__(self, rows: TokenizedRows) -> None:
         self._rows = rows
@@ -245,7 +247,7 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Collator:
-    """Rows to padded tensors, with what the teacher says of them."""
+    """Turn rows into padded tensors, together with the teacher's outputs on them."""
 
     rows: TokenizedRows
     targets_N: NDArray[np.generic]
@@ -258,12 +260,12 @@ class _Collator:
         lengths_B = self.rows.lengths_N[rows_B]
         longest = -(-int(lengths_B.max()) // PAD_MULTIPLE) * PAD_MULTIPLE
         longest = min(longest, self.max_length)
-        places = np.arange(longest)
-        mask_BT = places < lengths_B[:, None]
+        positions = np.arange(longest)
+        mask_BT = positions < lengths_B[:, None]
         ids_BT = np.full(mask_BT.shape, self.pad_id, np.int64)
         ids_BT[mask_BT] = np.concatenate([item["input_ids"] for item in items])
         seconds_B = self.rows.second_lengths_N[rows_B].astype(np.int64)
-        types_BT = mask_BT & (places >= (lengths_B - seconds_B)[:, None])
+        types_BT = mask_BT & (positions >= (lengths_B - seconds_B)[:, None])
         has_target_B = rows_B < len(self.targets_N)
         targets_B = np.zeros((len(rows_B), *self.targets_N.shape[1:]), self.targets_N.dtype)
         targets_B[has_target_B] = self.targets_N[rows_B[has_target_B]]
@@ -272,7 +274,7 @@ class _Collator:
             "attention_mask": mask_BT.astype(np.int64),
             "targets": targets_B,
             "has_target": has_target_B,
-            "predict_logits": self.outputs.logits_NC[rows_B],
+            "teacher_logits": self.outputs.logits_NC[rows_B],
         }
         if seconds_B.any():
             batch["token_type_ids"] = types_BT.astype(np.int64)

@@ -1,15 +1,16 @@
-"""Measure what a model can do without, and make its matrices smaller by it.
+"""Measure the importance of heads and neurons, and remove those that a plan does not keep.
 
     student + training rows -> [prune: importance] -> pruning_plan -> [prune: model] -> distill
 
 Importance is first-order: every head and every feed-forward neuron is multiplied by a gate of 1,
-and what counts is the absolute gradient of a row's loss at that gate, mean over rows. For a neuron
-that is |sum(gradient x weight)| over its outgoing weights. Each row has gates of its own, so a
-value does not depend on which rows share a batch, and nothing accumulates in the model. Rank on
-training rows: ranked on the rows it is judged by, a model looks better than it is.
+and its importance is the absolute gradient of a row's loss at that gate, mean over rows. For a
+neuron that is |sum(gradient x weight)| over its outgoing weights. Each row has gates of its own, so
+a value does not depend on which rows share a batch, and nothing accumulates in the model. Measure
+it on training rows: a model that was pruned by the rows it is evaluated on looks better than it is.
+This module knows nothing of shares, budgets or rounds.
 
 Shape suffixes: N rows, B rows of a batch, T tokens, C classes, H heads, W heads x head width,
-D hidden width, X whatever a gate is for.
+D hidden width, X heads, neurons or hidden dimensions.
 """
 
 import copy
@@ -53,20 +54,20 @@ def measure_importance(
     """Estimate how much the loss would move if a head, neuron or hidden dimension were removed.
 
     With targets the loss is that of the task (`losses.hard_loss`). Without, it is half the squared
-    norm of the answer (`losses.confidence`): how far it is from saying nothing. Neither a teacher
-    nor the model's own answers would do in its place: a model that is, or has learned to be, its
-    own teacher has no gradient left, and the likelihood of an answer that it is sure of has hardly
-    any.
+    norm of the output (`losses.confidence`). Neither a teacher's outputs nor the model's own would
+    do as targets: a model that is, or has learned to be, its own teacher has no gradient left, and
+    the likelihood of a prediction that it is sure of has hardly any.
 
     Args:
-        model: L layers; unchanged. Dropout is off whatever its mode.
-        rows: N training rows; a few hundred rank well (160 of BoolQ lost 1.6 points where random
-            choice lost 7.6: a third of the heads and half of the FFN of MiniLM, not retrained).
-        targets_N: Of each row, as `targets.encode_targets` makes them.
-        on_progress: Called with what is done, rows done and rows in all.
+        model: Model to measure; it is not changed. Dropout is off in either mode.
+        rows: N training rows; a few hundred rank well (ranked on 160 rows of BoolQ, MiniLM without
+            a third of its heads and half of its FFN lost 1.6 points before any retraining, and 7.6
+            points where they were chosen at random).
+        targets_N: Target of each row, as `targets.encode_targets` makes them.
+        on_progress: Called with the name of the work, rows done and rows in all.
 
     Raises:
-        InputError: An architecture that cannot be pruned, or no rows.
+        InputError: The architecture cannot be pruned, or there are no rows.
         StageError: A gradient is not finite.
 
     Source:
@@ -104,13 +105,13 @@ def measure_importance(
 
 
 def prune_model(model: PreTrainedModel, plan: PruningPlan) -> PreTrainedModel:
-    """A copy of the model that has only what the plan keeps; head widths stay.
+    """A copy of the model with only the heads and neurons that the plan keeps; head widths stay.
 
     `config.pruned_layers` tells `checkpoint.load_weights` the shapes; the other settings stay, so a
     later round knows what the model was before any pruning.
 
     Raises:
-        InputError: An architecture that cannot be pruned, or a plan for another model.
+        InputError: The architecture cannot be pruned, or the plan is for another model.
     """
     model = copy.deepcopy(model)
     layers = layer_parts(model)
@@ -142,10 +143,11 @@ def _check_plan(shape: LayerShape, heads: NDArray[np.intp], neurons: NDArray[np.
 
 
 class _Gates:
-    """Gates of 1 in a model, and the sums of what is measured at them.
+    """Gates of 1 in a model, and the sums of the gradients at them.
 
-    For each layer one gate a head and one a neuron, where their outputs enter the next projection;
-    and one a hidden dimension, shared by all places where the residual stream is normalized.
+    Each layer has one gate per head and one per neuron, where their outputs enter the next
+    projection. Each hidden dimension has one, shared by all points where the residual stream is
+    normalized.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -166,14 +168,14 @@ class _Gates:
             module.register_forward_hook(self._gate_hidden)
 
     def open(self, num_rows: int) -> None:
-        """Set up gates for a batch of so many rows."""
+        """Set up the gates for a batch of `num_rows` rows."""
         self._gates = [
             torch.ones(num_rows, size, device=self._device, requires_grad=True)
             for size in self._sizes
         ]
 
     def collect(self, loss: torch.Tensor) -> None:
-        """Add what the batch says."""
+        """Add the gradients of the batch's loss."""
         for total, gradient_BX in zip(
             self._sums, torch.autograd.grad(loss, self._gates), strict=True
         ):

@@ -2,7 +2,7 @@
 
     importance -> [pruning_plan] -> prune -> distill -> importance -> ...
 
-Pure arithmetic on arrays: knows nothing of torch, models or where importance comes from.
+This is pure arithmetic on arrays; it knows nothing of torch, models or where importance comes from.
 
 Shares are of the model as it was before any pruning, so a plan may be made again on a model that
 was pruned before: 0.5 always means that half of the original is gone, however many rounds it took.
@@ -28,9 +28,9 @@ class Importance:
     """How much a model's loss depends on each of its parts; only comparisons mean anything.
 
     Attributes:
-        heads: Of each layer's heads, (H,).
-        neurons: Of each layer's feed-forward neurons, (F,).
-        hidden_D: Of each hidden dimension, over all layers.
+        heads: Importance of the heads of each layer, (H,).
+        neurons: Importance of the feed-forward neurons of each layer, (F,).
+        hidden_D: Importance of each hidden dimension, over all layers.
         num_heads: Heads of every layer before any pruning.
         ffn_width: Feed-forward neurons of every layer before any pruning.
     """
@@ -44,7 +44,7 @@ class Importance:
 
 @dataclass(frozen=True, kw_only=True)
 class PruningPlan:
-    """For each layer the heads and neurons that stay: places in the model as it is, ascending."""
+    """Heads and neurons that stay in each layer: indices into the model as it is, ascending."""
 
     heads: tuple[Indices, ...]
     neurons: tuple[Indices, ...]
@@ -58,18 +58,18 @@ def plan_pruning(
     budget: Budget = "uniform",
     multiple_of: int = 16,
 ) -> PruningPlan:
-    """Choose what stays.
+    """Choose the heads and neurons that stay.
 
-    At least the share asked for goes, rounded to whole heads and to blocks of `multiple_of`
-    neurons; but a head and `multiple_of` neurons stay in each layer.
+    At least the share asked for is removed, rounded to whole heads and to blocks of `multiple_of`
+    neurons; but one head and `multiple_of` neurons stay in each layer.
 
     Args:
-        importance: Of the model as it is.
+        importance: Importance of the parts of the model as it is.
         prune_heads: Share (0-1) of the unpruned model's heads to be gone afterwards.
         prune_ffn: Share (0-1) of its feed-forward neurons to be gone afterwards.
         budget: "uniform" takes the share from each layer; "global" ranks all layers together, each
             normalized to L2 norm 1, and leaves uneven layers.
-        multiple_of: Feed-forward widths become multiples of it, as matrix kernels like them. A
+        multiple_of: Feed-forward widths become multiples of it, which suits matrix kernels. A
             layer that loses nothing keeps its width.
 
     Raises:
@@ -96,7 +96,7 @@ def plan_rounds(share: float, num_rounds: int) -> list[float]:
         The share of the unpruned model that is gone after each round; the last is `share`.
 
     Raises:
-        InputError: `share` is not in [0, 1), or there is no round.
+        InputError: `share` is not in [0, 1), or `num_rounds` is below 1.
     """
     check_share("share to prune", share)
     if num_rounds < 1:
@@ -130,15 +130,15 @@ def _choose_global(
     num_kept = _num_left(num_unpruned * len(scores), share)
     if sum(len(layer) for layer in scores) <= num_kept:
         return tuple(np.arange(len(layer)) for layer in scores)
-    # The first block of each layer stays; the others compete, each layer's best neurons first.
+    # The first block of each layer, its best neurons, stays; the others are ranked together.
     blocks = [_block_scores(layer, multiple) for layer in scores]
     layer_of_block = np.repeat(np.arange(len(blocks)), [len(layer) - 1 for layer in blocks])
-    contest = np.concatenate([layer[1:] for layer in blocks])
-    num_winners = max(num_kept // multiple - len(blocks), 0)
+    block_scores = np.concatenate([layer[1:] for layer in blocks])
+    num_chosen = max(num_kept // multiple - len(blocks), 0)
     rank_of_block = np.concatenate([np.arange(len(layer) - 1) for layer in blocks])
-    order = np.lexsort((rank_of_block, -contest))  # equal ones are spread over the layers
-    winners = layer_of_block[order[:num_winners]]
-    blocks_kept = 1 + np.bincount(winners, minlength=len(blocks))
+    order = np.lexsort((rank_of_block, -block_scores))  # equal scores are spread over the layers
+    layers_chosen = layer_of_block[order[:num_chosen]]
+    blocks_kept = 1 + np.bincount(layers_chosen, minlength=len(blocks))
     return tuple(
         top_positions(layer, int(num) * multiple)
         for layer, num in zip(scores, blocks_kept, strict=True)
@@ -155,5 +155,5 @@ def _block_scores(layer: Floats, multiple: int) -> NDArray[np.float64]:
 
 
 def top_positions(layer: Floats, num_kept: int) -> Indices:
-    """Positions of the highest scores, ascending; of equal ones the first."""
+    """Indices of the highest scores, ascending; of equal scores the first are taken."""
     return np.sort(np.argsort(-layer, kind="stable")[:num_kept])

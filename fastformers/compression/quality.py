@@ -1,8 +1,8 @@
-"""How well a model answers, and how far a smaller one may fall behind its teacher.
+"""Measure the quality of a model, and check how far a smaller one is behind its teacher.
 
-    logits + targets -> [quality] -> bundle.json, stop or go on
+    logits + targets -> [quality] -> bundle.json, or QualityError
 
-Knows nothing of stages or of how a model was made.
+This module knows nothing of stages or of how a model was made.
 
 Shape suffixes: N held-out rows, C outputs.
 """
@@ -27,7 +27,7 @@ from fastformers.models.loading import label_names, max_positions, task_of
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """How good a model is.
+    """Quality of a model on some rows.
 
     Attributes:
         quality: Value of the task's metric (`Task.measure`), at most 1.
@@ -54,8 +54,8 @@ def measure_quality(
         logits_NC: Outputs of the model.
         teacher_logits_NC: Outputs of the teacher.
         labels_N: Targets, as `targets.encode_targets` makes them.
-        task: What the outputs mean.
-        groups_N: Question of each row, where several belong to one.
+        task: Task of the model.
+        groups_N: Number of the question that a row belongs to, where several rows share one.
     """
     return Quality(
         quality=task.measure(
@@ -72,7 +72,7 @@ def quality_drop(quality: float, *, teacher_quality: float) -> float:
 
 
 class QualityGate:
-    """The held-out examples, and what the teacher says of them."""
+    """Held-out examples with the teacher's outputs, against which artifacts are measured."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class QualityGate:
         max_accuracy_drop: float,
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> None:
-        """Let the teacher answer the evaluation file.
+        """Run the teacher on the evaluation file, unless its logits were kept.
 
         Args:
             teacher: The artifact that all later ones are compared with.
@@ -93,7 +93,8 @@ class QualityGate:
             on_progress: Called with rows done and in all.
 
         Raises:
-            InputError: The labels do not match the model, or rows are longer than it can read.
+            InputError: The labels do not match the model, or it has fewer positions than
+                `max_length`.
         """
         positions = max_positions(teacher.model.config)
         if teacher.max_length > positions:
@@ -129,10 +130,10 @@ class QualityGate:
         return self.drop(quality) <= self.max_accuracy_drop
 
     def check(self, quality: StageQuality) -> None:
-        """Refuse what lost too much.
+        """Refuse a model that lost too much.
 
         Raises:
-            QualityError: It lost more than allowed.
+            QualityError: The model lost more than allowed.
         """
         if not self.passes(quality):
             raise QualityError(

@@ -4,9 +4,10 @@
 
 A stage is a function from one artifact of the model to the next, with a name, the settings that
 decide its result, what it requires of its input and what it ensures of its result. `run_recipe`
-runs them in order and measures accuracy and agreement with the teacher after each. What a stage
-made is kept in a working directory under a name that is a digest of all that led to it, so an
-interrupted recipe goes on where it was, and recipes that begin alike share their beginning.
+runs them in order and measures accuracy and agreement with the teacher after each. The result of
+a stage is kept in a working directory under a digest of everything that led to it, so that an
+interrupted recipe resumes where it was, and recipes that begin with the same stages share their
+results. This module knows nothing of what a stage does.
 """
 
 import json
@@ -36,12 +37,13 @@ class Stage:
     """One step of a recipe.
 
     Attributes:
-        name: As shown in tables.
-        settings: What decides the result, beside the artifact that comes in: the config's fields,
-            as `digest_of` reads them.
-        requires: Raises unless the artifact can enter the stage.
-        run: Makes the next artifact, in the directory given, which an earlier try may have left.
-        ensures: Raises unless the result is sound; gets the artifact before and after.
+        name: Name in tables and in the working directory.
+        settings: Settings that decide the result, besides the artifact that comes in: the config's
+            fields, as `digest_of` reads them.
+        requires: Check that raises unless the artifact can enter the stage.
+        run: Function that makes the next artifact in the given directory, which may hold files of
+            an earlier attempt.
+        ensures: Check that raises unless the result is sound; gets the artifact before and after.
     """
 
     name: str
@@ -59,23 +61,23 @@ def run_recipe(
     on_stage: Callable[[StageQuality], None] = lambda quality: None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> tuple[ModelArtifact, list[StageQuality]]:
-    """Run stages in order and measure quality after each; what is done already is read.
+    """Run stages in order and measure quality after each; results that were kept are read.
 
-    Nothing is refused here for its quality: a stage may lose what a later one wins back.
+    No quality is too low here: a later stage may recover what an earlier one lost.
 
     Args:
         artifact: The teacher.
-        stages: What to do to it.
-        gate: Measures quality.
+        stages: Stages to run, in order.
+        gate: Measure of quality.
         on_stage: Called with each measurement as it is made.
-        on_progress: Called with what is done, how much of it and of how much.
+        on_progress: Called with the name of the work, how much is done, and how much there is.
 
     Returns:
         The last artifact, and the quality of the teacher and after each stage.
 
     Raises:
         StageError: A stage's pre- or postcondition does not hold.
-        InputError: The training file's labels do not match the model.
+        InputError: A setting, file or label cannot be used with the model.
     """
     qualities = [gate.teacher]
     on_stage(gate.teacher)
@@ -120,7 +122,7 @@ def _run_stage(
 def _keep(
     directory: Path, before: ModelArtifact, after: ModelArtifact, quality: StageQuality
 ) -> None:
-    """Write down what a stage made; the marker comes last.
+    """Save the result of a stage; the marker is written last.
 
     A new model is kept as a directory that `from_pretrained`, and so `ablate --student`, can read.
     """
@@ -140,13 +142,13 @@ def _keep(
 
 
 def _load(directory: Path, artifact: ModelArtifact) -> tuple[ModelArtifact, StageQuality] | None:
-    """What an earlier run of the same stage made."""
+    """Result of an earlier run of the same stage; None if there is none."""
     if not (directory / _DONE).is_file():
         return None
     fields = json.loads((directory / _DONE).read_text(encoding="utf-8"))
     graph = None if fields["graph"] is None else artifact.work / fields["graph"]
     if graph is not None and not weights_path(graph).is_file():
-        return None  # the graph without its other half
+        return None  # the graph without its weights
     model, tokenizer_json = artifact.model, artifact.tokenizer_json
     if (directory / _MODEL).is_dir():
         model = load_model(directory / _MODEL)

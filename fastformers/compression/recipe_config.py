@@ -1,10 +1,10 @@
-"""What may be set of a compression: one frozen config for each stage, composed into a recipe.
+"""Settings of a compression: one frozen config for each stage, composed into a recipe.
 
     flags, or one step of a search -> [recipe_config] -> stages -> run_recipe
 
 A setting is spelled once, here: the flags of `fastformers compress` are made from these fields, and
-a stage's kept work is named by a digest of its config. What a field means stands beside it. Imports
-no torch, so that the command can show its flags without loading it.
+the kept result of a stage is named by a digest of its config. The meaning of a field stands beside
+it. This module does not import torch, so that the command can show its flags without loading it.
 """
 
 from dataclasses import dataclass, field
@@ -22,11 +22,13 @@ Precision = Literal["int8", "int8-dynamic", "float16", "float32"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrimConfig:
-    """How much of the vocabulary stays."""
+    """Size of the vocabulary that stays."""
 
     trim_vocabulary: int | None = field(
         default=None,
-        metadata=option("number of words to keep, the most frequent", metavar="WORDS"),
+        metadata=option(
+            "size of the vocabulary: the most frequent tokens are kept", metavar="TOKENS"
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -35,19 +37,20 @@ class TrimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
-    """Where a student starts: a checkpoint of its own, or what is left of the teacher."""
+    """Starting point of a student: a checkpoint of its own, or part of the teacher."""
 
     student: Path | None = field(
         default=None, metadata=option("directory of a checkpoint to distill into", metavar="DIR")
     )
     student_layers: int | None = field(
-        default=None, metadata=option("number of the teacher's layers that a student is cut from")
+        default=None, metadata=option("number of the teacher's layers that the student keeps")
     )
     student_width: int | None = field(
-        default=None, metadata=option("number of the teacher's hidden dimensions that it keeps")
+        default=None,
+        metadata=option("number of the teacher's hidden dimensions that the student keeps"),
     )
     keep_gelu: bool = field(
-        default=False, metadata=option("leave GELU in the student, in place of ReLU")
+        default=False, metadata=option("keep GELU in the student instead of replacing it by ReLU")
     )
 
     def __post_init__(self) -> None:
@@ -63,13 +66,13 @@ class StudentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """What a student learns from its teacher.
+    """Losses and training of a student.
 
-    Hidden states teach most where rows are few: every token says something, not the row alone. They
-    are kept in a file of tokens x width x 2 bytes for each layer.
+    Hidden states help most where rows are few, because every token gives a signal, not only the
+    row. They are kept in a file of tokens x width x 2 bytes for each layer.
 
     Attributes:
-        training: How long and how fast to train.
+        training: Epochs, learning rate and batches.
     """
 
     training: TrainingConfig = field(default=TrainingConfig(epochs=3.0, learning_rate=8e-5))
@@ -96,7 +99,7 @@ class DistillConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneConfig:
-    """How much of the layers to prune, and in which steps."""
+    """How much of the layers to prune, and in how many rounds."""
 
     prune_heads: float = field(
         default=0.0,
@@ -108,7 +111,9 @@ class PruneConfig:
     )
     prune_budget: Budget = field(
         default="uniform",
-        metadata=option("uniform: each layer loses the same share; global: all compete"),
+        metadata=option(
+            "uniform: each layer loses the same share; global: all are ranked together"
+        ),
     )
     prune_multiple_of: int = field(
         default=16,
@@ -140,7 +145,7 @@ class PruneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeConfig:
-    """The numbers that the graph computes in."""
+    """Precision that the graph computes in."""
 
     precision: Precision = field(
         default="int8",
@@ -150,8 +155,8 @@ class QuantizeConfig:
             "tuned graph alone"
         ),
     )
-    # Calibration rows are training rows, where a model is surer than on new ones: a little above
-    # the 98.5% that a bundle should hold.
+    # The agreement is measured on training rows, where a model is surer than on new ones; so the
+    # default is a little above the 98.5% that a bundle should reach.
     min_int8_agreement: float = field(
         default=99.0,
         metadata=option(
@@ -172,14 +177,14 @@ class QuantizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeConfig:
-    """What a recipe does to a teacher.
+    """Settings of a whole recipe.
 
     Attributes:
-        trim: How much of the vocabulary stays.
-        student: Where a student starts, if there is one.
-        distill: How it learns, and how a pruned model recovers.
+        trim: Size of the vocabulary that stays.
+        student: Starting point of the student, if there is one.
+        distill: Training of the student, and of a pruned model that recovers.
         prune: How much is pruned, if anything.
-        quantize: The numbers that the graph computes in.
+        quantize: Precision that the graph computes in.
     """
 
     trim: TrimConfig = TrimConfig()
@@ -192,7 +197,7 @@ class RecipeConfig:
         """Raise unless everything that a search varies has its default.
 
         Raises:
-            InputError: A field fixes what a search walks; names the flag.
+            InputError: A field fixes what a search varies; names the flag.
         """
         for config, names in (
             (self.student, ("student", "student_layers", "student_width")),
@@ -209,26 +214,27 @@ class RecipeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CompressConfig:
-    """What to compress, on which data, how far.
+    """Settings of a compression: teacher, files, recipe and allowed loss.
 
     The teacher is a fine-tuned Hugging Face sequence classifier or multiple-choice model, or a
     sentence-transformers model, which needs no labels.
 
     Attributes:
-        columns: What the columns of the files are.
-        recipe: The stages, or what all candidates of a search have in common.
+        columns: Columns of the files.
+        recipe: Settings of the stages; in a search, those that all candidates share.
     """
 
     teacher: Path = field(metadata=option("Hugging Face or sentence-transformers directory"))
-    train: Path = field(metadata=option("labelled file to distill, rank and calibrate on"))
-    eval: Path = field(metadata=option("labelled file that measures quality and nothing else"))
+    train: Path = field(metadata=option("labeled file to distill, rank and calibrate on"))
+    eval: Path = field(metadata=option("labeled file that measures quality and nothing else"))
     output: Path = field(metadata=option("directory of the bundle"))
     work: Path | None = field(
-        default=None, metadata=option("keep what stages make here, for other runs", metavar="DIR")
+        default=None,
+        metadata=option("keep the results of stages here, for other runs", metavar="DIR"),
     )
     transfer: Path | None = field(
         default=None,
-        metadata=option("file of further, unlabelled texts to distill on", metavar="FILE"),
+        metadata=option("file of further, unlabeled texts to distill on", metavar="FILE"),
     )
     columns: Columns = field(default=Columns())
     max_length: int | None = field(
@@ -271,5 +277,5 @@ class CompressConfig:
 
     @property
     def work_directory(self) -> Path:
-        """Where stages keep what they make; beside the output until that is written, if not set."""
+        """Directory for the results of stages; a temporary one beside the output if not set."""
         return self.work or self.output.with_name(f".{self.output.name}.work")

@@ -2,16 +2,18 @@
 
     teacher + allowed drop -> [search] -> frontier of candidates -> the cheapest that passes
 
-A greedy walk down the paper's steps (arXiv:2010.13382): int8 of the teacher itself, then students
-of fewer and fewer layers until one loses too much, then the shallowest that passed, pruned. Depth
-comes first because it is the surest saving: a layer less is that much less of everything, while a
-pruned layer still pays for its attention and norms. How far pruning may go is found by bisection,
-because each try is a training: a candidate that passes rules out all lighter pruning, one that does
-not rules out all heavier. Candidates share their stages through the working directory, so a search
-that was interrupted, or is run again with another allowance, trains nothing twice.
+The search greedily follows the paper's steps (arXiv:2010.13382): int8 of the teacher itself, then
+students of fewer and fewer layers until one loses too much, then the shallowest that passed,
+pruned. Depth comes first because it saves most surely: a layer less saves its share of all work,
+while a pruned layer still pays for its attention and norms. How far pruning may go is found by
+bisection, because each candidate is a training: one that passes rules out all lighter pruning, one
+that does not pass rules out all heavier pruning. Candidates share their stages through the working
+directory, so a search that was interrupted, or is run again with another allowed drop, trains
+nothing twice.
 
-A candidate is judged on the evaluation file and the cheapest of several is taken, so its accuracy
-there is a little flattering; keep a third file for the number that you will quote.
+Candidates are measured on the evaluation file and the cheapest that passes is taken, so its
+accuracy there is slightly too high; keep a third file for the number that you will quote. This
+module knows nothing of what stages do.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,14 +39,14 @@ PRUNING_SHARES = ((0.25, 0.25), (0.33, 0.5), (0.42, 0.67), (0.5, 0.75))
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeCandidate:
-    """One point of the frontier.
+    """A recipe that was run and measured: one point of the frontier.
 
     Attributes:
         name: The shape of its model in a few words.
-        config: Its recipe.
-        artifact: What the recipe made, with a graph.
+        config: Settings of the recipe.
+        artifact: Result of the recipe, with a graph.
         qualities: Quality of the teacher, then after each stage.
-        cost_profile: Seconds a row of its graph takes by length, measured here.
+        cost_profile: Seconds of a row by its length, measured on this machine.
         seconds_per_million: Core-seconds of a million rows as long as the training rows.
         passes: Whether it lost no more than allowed.
     """
@@ -71,11 +73,11 @@ def search(
 
     Args:
         teacher: The artifact that every recipe begins with.
-        base: What all candidates have in common: how to distill, precision, vocabulary.
-        gate: Measures quality and says how much may be lost.
+        base: Settings that all candidates share: distillation, precision, vocabulary.
+        gate: Measure of quality, and how much of it may be lost.
         transfer: Further examples without labels.
         on_candidate: Called with each candidate as it is measured.
-        on_progress: Called with what is done, how much of it and of how much.
+        on_progress: Called with the name of the work, how much is done, and how much there is.
 
     Returns:
         The cheapest candidate that passes, and all of them in the order tried.

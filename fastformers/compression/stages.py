@@ -4,8 +4,8 @@
     teacher -> [trim_vocabulary -> distill -> prune -> export -> quantize or float16] -> bundle
 
 Each function takes the config of one stage and returns the `Stage` for recipe.py to run; the work
-itself is in the module of the same name, which takes plain values. A stage changes nothing of the
-artifact it is given.
+itself is in other modules, which take plain values. A stage does not change the artifact that it is
+given.
 """
 
 import copy
@@ -46,7 +46,8 @@ CALIBRATION_ROWS = 256
 IMPORTANCE_ROWS = 2048
 # Float graphs differ from PyTorch by rounding alone: 1e-6 to 1e-5 on the architectures tested.
 MAX_EXPORT_ERROR = 1e-3
-# Share of the largest logit. 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps 11 bits.
+# Share of the largest logit. It is 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps
+# 11 bits.
 MAX_FLOAT16_ERROR = 0.02
 
 
@@ -55,7 +56,7 @@ def plan_stages(config: RecipeConfig, transfer: Examples | None) -> list[Stage]:
 
     Args:
         config: What the recipe does.
-        transfer: Further examples without labels, answered by the teacher alone.
+        transfer: Further examples without labels, for which the teacher's outputs alone count.
     """
     stages = []
     if config.trim.trim_vocabulary is not None:
@@ -73,9 +74,9 @@ def plan_stages(config: RecipeConfig, transfer: Examples | None) -> list[Stage]:
 
 
 def trim_vocabulary_stage(config: TrimConfig) -> Stage:
-    """Drop words that the training texts do not use; the most frequent ones stay."""
+    """Drop tokens that the training texts do not use; the most frequent ones stay."""
     max_words = config.trim_vocabulary
-    assert max_words is not None, "`plan_stages` leaves the stage out where all words stay"
+    assert max_words is not None, "`plan_stages` leaves the stage out where all tokens stay"
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         rows = artifact.tokenize(artifact.train)
@@ -104,12 +105,12 @@ def trim_vocabulary_stage(config: TrimConfig) -> Stage:
 def distill_stage(
     student: StudentConfig, config: DistillConfig, transfer: Examples | None
 ) -> Stage:
-    """Train a student of the artifact's model on its answers.
+    """Train a student on the outputs of the artifact's model.
 
     Args:
-        student: Where the student starts.
-        config: What it learns.
-        transfer: Further examples without labels, answered by the teacher alone.
+        student: Starting point of the student.
+        config: Losses and training.
+        transfer: Further examples without labels, for which the teacher's outputs alone count.
     """
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
@@ -137,7 +138,7 @@ def distill_stage(
 
 
 def _start_student(config: StudentConfig, artifact: ModelArtifact) -> PreTrainedModel:
-    """Where the student starts: a checkpoint, or what is left of the teacher."""
+    """The student before training: a checkpoint, or part of the teacher."""
     model = artifact.model
     if config.student is not None:
         model = load_student(config.student, model, artifact.tokenizer_json)
@@ -176,12 +177,12 @@ def _distill_from(
 
 
 def prune_stage(config: PruneConfig, distill: DistillConfig, transfer: Examples | None) -> Stage:
-    """Remove the least important heads and neurons, then learn from the model as it came in.
+    """Remove the least important heads and neurons, then distill from the model as it came in.
 
     Args:
-        config: How much to prune, and in which steps.
-        distill: How to recover after each round, but for its epochs, which are the config's own.
-        transfer: Further examples without labels for that.
+        config: How much to prune, and in how many rounds.
+        distill: Distillation after each round, except for its epochs, which `config` has.
+        transfer: Further examples without labels for that distillation.
     """
     recovery = _plan_recovery(config, distill)
 
@@ -233,14 +234,14 @@ def prune_stage(config: PruneConfig, distill: DistillConfig, transfer: Examples 
 
 
 def _plan_recovery(config: PruneConfig, distill: DistillConfig) -> DistillConfig | None:
-    """How to distill after each round of pruning; None leaves it out."""
+    """Distillation after each round of pruning; None leaves it out."""
     if config.prune_epochs == 0:
         return None
     return replace(distill, training=replace(distill.training, epochs=config.prune_epochs))
 
 
 def export_stage() -> Stage:
-    """Lay the float graph."""
+    """Write the float graph."""
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         graph = directory / "model.onnx"
@@ -251,7 +252,7 @@ def export_stage() -> Stage:
         sample = after.train.sample(16)
         error = float(np.abs(before.logits(sample) - after.logits(sample)).max())
         if not error <= MAX_EXPORT_ERROR:
-            raise StageError(f"the graph's logits are off PyTorch's by {error:.2g}")
+            raise StageError(f"the graph's logits differ from PyTorch's by {error:.2g}")
 
     return Stage(
         name="export",
@@ -263,7 +264,7 @@ def export_stage() -> Stage:
 
 
 def quantize_stage(config: QuantizeConfig) -> Stage:
-    """Turn the projections into int8, but for those that would cost too much."""
+    """Turn the projections into int8, except for those that would harm the outputs too much."""
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         encoder = _encoder(artifact)
@@ -297,7 +298,7 @@ def quantize_stage(config: QuantizeConfig) -> Stage:
 
 
 def float16_stage() -> Stage:
-    """Lay the graph in float16, for GPUs.
+    """Write the graph in float16, for GPUs.
 
     An x86 CPU has next to no float16 kernels and computes it in float32, from the rounded weights:
     that is what the postcondition and the quality after the stage measure there.
@@ -315,7 +316,7 @@ def float16_stage() -> Stage:
         error = float(np.abs(expected_NC - after.logits(sample)).max())
         if not error <= MAX_FLOAT16_ERROR * float(np.abs(expected_NC).max()):
             raise StageError(
-                f"the float16 graph's logits are off by {error:.2g}; the model may need numbers "
+                f"the float16 graph's logits differ by {error:.2g}; the model may need numbers "
                 "beyond 65,504, which float16 does not have; keep --precision float32"
             )
 

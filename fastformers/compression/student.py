@@ -1,9 +1,10 @@
-"""Cut a student out of its teacher: fewer layers, or a narrower residual stream.
+"""Cut a student out of its teacher, with fewer layers or a narrower residual stream, or load one.
 
     teacher -> [student] -> distill -> prune -> export
 
 Both cuts give a standard Hugging Face model that any library loads. Both are only a start for
-distillation: a model whose layers or dimensions are gone answers poorly before it is trained.
+distillation: a model without its layers or dimensions performs poorly before it is trained. This
+module knows nothing of training or recipes.
 
 Shape suffixes: H heads of one layer, D hidden width.
 """
@@ -33,13 +34,13 @@ from fastformers.models.trainer import without_attention_dropout
 
 
 def spread_layers(num_teacher: int, num_student: int) -> list[int]:
-    """Which layers of a teacher to keep, evenly spread from its first to its last.
+    """Layers of a teacher to keep, evenly spread from its first to its last.
 
     Raises:
-        InputError: More layers than the teacher has, or none.
+        InputError: `num_student` is not from 1 to `num_teacher`.
 
     Source:
-        Of 12 layers these are DistilBERT's 6 (Sanh et al. 2019, arXiv:1910.01108).
+        For 6 of 12 layers these are DistilBERT's (Sanh et al. 2019, arXiv:1910.01108).
     """
     if not 1 <= num_student <= num_teacher:
         raise InputError(f"a student of {num_student} layers: its teacher has {num_teacher}")
@@ -50,7 +51,8 @@ def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     """A copy of the model with only the given layers, in the given order.
 
     Raises:
-        InputError: A layer that the model does not have, or an architecture that we cannot cut.
+        InputError: A layer is not there or given twice, none is given, or the architecture cannot
+            be cut.
     """
     model = copy.deepcopy(model)
     layers = layer_list(model)
@@ -75,18 +77,18 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
 
     Embeddings, normalizations, projections and the classification head lose the same dimensions.
     Heads keep their width, so each layer keeps its `hidden_width / head width` most important
-    heads; feed-forward neurons all stay, for `plan_pruning`. What the classification head computes
-    inside is cut by the size of its weights. Normalizations now see fewer dimensions, so every
+    heads; feed-forward neurons all stay, for `plan_pruning`. The inner units of the classification
+    head are cut by the size of their weights. Normalizations now see fewer dimensions, so every
     activation shifts: train the result.
 
     Args:
-        model: A classifier that was not pruned; unchanged.
+        model: A classifier that was not pruned; it is not changed.
         hidden_width: Dimensions to keep, a multiple of the head width.
-        importance: Of this model.
+        importance: Importance of this model's parts.
 
     Raises:
-        InputError: A width that is no such multiple, or that of ELECTRA's narrower embeddings (a
-            standard ELECTRA has no projection then); or a pruned model.
+        InputError: The width is no such multiple, or is that of ELECTRA's narrower embeddings (a
+            standard ELECTRA then has no projection); the model was pruned, or cannot be cut.
     """
     if getattr(model.config, "pruned_layers", None) is not None:
         raise InputError("a pruned model cannot be cut narrower: cut first, then prune")
@@ -101,8 +103,8 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
     embedding_setting = shrinkable_architecture_of(model.config).embedding_width_setting
     if hidden_width < full_width and hidden_width == getattr(model.config, embedding_setting):
         raise InputError(
-            f"hidden width {hidden_width}: that of the embeddings, between which and the layers "
-            "the student could have no projection then; choose another"
+            f"hidden width {hidden_width} is that of the embeddings: the student would have no "
+            "projection between them and its layers; choose another"
         )
     kept = top_positions(importance.hidden_D, hidden_width)
     _cut_embeddings(model, kept)
@@ -148,12 +150,12 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
 
     Args:
         path: Directory of a pretrained Hugging Face encoder.
-        teacher: Gives the classes.
+        teacher: Model whose classes the student gets.
         tokenizer_json: The teacher's tokenizer; the student must have the same vocabulary.
 
     Raises:
-        InputError: There is no model, it is of an architecture that could not be exported, or it
-            reads another vocabulary.
+        InputError: There is no model or no tokenizer, the architecture could not be exported, or
+            the vocabulary is another one.
     """
     if not (path / "config.json").is_file():
         raise InputError(f"--student {path}: no config.json; expected a Hugging Face model")
@@ -165,7 +167,7 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
     )
     if ours != theirs:
         raise InputError(
-            f"--student {path}: its vocabulary ({len(ours):,} words) is not the teacher's "
+            f"--student {path}: its vocabulary ({len(ours):,} tokens) is not the teacher's "
             f"({len(theirs):,}); distillation needs the same one, so choose a student of the "
             "teacher's family and leave --trim-vocabulary out"
         )

@@ -1,10 +1,11 @@
-"""What a teacher says of the training rows, computed once and kept on disk.
+"""Compute a teacher's outputs on the training rows once, and keep them on disk.
 
     teacher + rows -> [teacher_outputs] -> distill
 
-Distillation sees every row several times; the teacher need see it once. Logits are small. Hidden
-states and attention are not (a row of 128 tokens of a 384-wide layer is 98 kB in float16), so they
-are stored only for the layers that a student is matched with, in files that are mapped into memory.
+Distillation reads every row several times, but the teacher has to read it only once. Logits are
+small. Hidden states and attention are not (a row of 128 tokens of a 384-wide layer is 98 kB in
+float16), so they are stored only for the layers that a student is matched with, in files that are
+mapped into memory. This module knows nothing of students or losses.
 
 Shape suffixes: N rows, C classes, B rows of a batch, T tokens of each, K matched layers, D hidden
 width, H heads.
@@ -34,11 +35,11 @@ _DONE = "done.json"
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOutputs:
-    """One array a row of a shape that depends on its length, flat in a mapped file.
+    """One array per row, whose shape depends on its length, flat in a mapped file.
 
     Attributes:
-        values: All rows' values, float16, flat.
-        offsets: Where each row starts, and where the last ends, (N + 1,).
+        values: Values of all rows, float16, flat.
+        offsets: Start of each row, and end of the last, (N + 1,).
     """
 
     values: NDArray[np.float16]
@@ -51,13 +52,13 @@ class LayerOutputs:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherOutputs:
-    """A teacher's answers for N rows.
+    """A teacher's outputs on N rows.
 
     Attributes:
-        logits_NC: Logits.
-        hidden: For each matched layer the hidden states of each row, (T, D); empty if not asked.
-        attention: For each matched layer the attention of each row, (T, T), mean over heads: a
-            pruned student's heads have no counterparts; empty if not asked.
+        logits_NC: Logits of each row.
+        hidden: Hidden states of each row, (T, D), for each matched layer; empty if not wanted.
+        attention: Attention of each row, (T, T), for each matched layer, as the mean over heads,
+            because a pruned student's heads have no counterparts; empty if not wanted.
     """
 
     logits_NC: NDArray[np.float32]
@@ -74,15 +75,15 @@ def compute_teacher_outputs(
     attention_layers: Sequence[int],
     on_progress: OnProgress,
 ) -> TeacherOutputs:
-    """Run the teacher over the rows for what earlier calls did not leave in `directory`.
+    """Run the teacher on the rows for those outputs that are not yet in `directory`.
 
     Args:
-        teacher: In eval mode.
+        teacher: Model in eval mode.
         rows: N training rows.
-        directory: Where to keep the outputs; it must belong to this teacher and these rows.
-        hidden_layers: Which hidden states to keep, 0 for the embeddings.
-        attention_layers: Which layers' attention to keep, from 0.
-        on_progress: Called with rows done and in all.
+        directory: Directory of the outputs; it must belong to this teacher and these rows.
+        hidden_layers: Hidden states to keep, 0 for the embeddings.
+        attention_layers: Layers whose attention to keep, from 0.
+        on_progress: Called with the name of the work, rows done and rows in all.
 
     Raises:
         InputError: The disk has no room for them.
@@ -110,7 +111,7 @@ def _sizes(rows: TokenizedRows, kind: str, width: int) -> NDArray[np.int64]:
 
 
 def _check_room(directory: Path, num_bytes: int) -> None:
-    """Refuse to begin what the disk cannot hold: a mapped file on a full disk ends the process."""
+    """Raise if the disk has no room: on a full disk a write to a mapped file ends the process."""
     free = shutil.disk_usage(directory).free
     if num_bytes > free:
         raise InputError(
@@ -156,7 +157,7 @@ def _write(
     batches = plan_batches(rows.lengths_N, max_batch_tokens=_BATCH_TOKENS)
     outputs: list[NDArray[np.float32]] = []
     num_done = 0
-    # What bf16 rounds off is nothing to learn from, and it takes 0.54 of the time (Zen 5, MiniLM).
+    # What bf16 rounds off teaches nothing, and it takes 0.54 of the time (Zen 5, MiniLM).
     with torch.inference_mode(), on_fastest_device(teacher), mixed_precision():
         for rows_B in batches:
             out = teacher(
@@ -177,6 +178,6 @@ def _write(
             on_progress("teacher", num_done, len(rows))
     for file in files.values():
         file.flush()  # type: ignore[attr-defined]
-    # An earlier call's mark may already say that they are there.
+    # As a whole, because the marker of an earlier call may already say that the file is there.
     with whole_file(directory / "logits.npy") as unfinished:
         np.save(unfinished, in_row_order(outputs, batches))

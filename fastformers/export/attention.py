@@ -1,23 +1,23 @@
-"""Lay the attention of one layer: plain, or with positions in its scores.
+"""Build the attention of a layer, by content alone or with positions in its scores.
 
     EncoderWeights -> graph -> [attention] -> model.onnx
 
-BERT's layers attend by content alone; MPNet adds a bias by offset, ModernBERT turns queries and
-keys by position and looks through a local window, DeBERTa adds products with embeddings of the
-offset. All are one attention node, to which the others bring a bias of the scores. What is
-a function of the offset key - query is kept as a table by offset, and the slice that belongs to the
-length at hand is shifted into place, row by row, by two slices and a reshape: no gather of T x T.
-Knows nothing of projections, norms or int8.
+BERT's layers attend by content alone; MPNet adds a bias by offset, ModernBERT rotates queries and
+keys by position and masks all but a local window, DeBERTa adds products with embeddings of the
+offset. All of them use the same attention node, which takes biases and windows as a bias of the
+scores. Values that depend on the offset key - query alone are kept in a table by offset: two slices
+and a reshape shift the part for the length at hand into place, row by row, without a gather of
+T x T. This module knows nothing of projections, norms or int8.
 
-On the CPU the node is ONNX's own Attention: it reads heads where they are in the projections, and
-ONNX Runtime's MultiHeadAttention copies them apart first, which takes 1.40 times as long for a row
-of 32 tokens. Rows of more than 512 tokens take MultiHeadAttention, which attends in blocks and
-never holds all scores, and so do GPUs, whose fused kernels it chooses.
+On the CPU the node is ONNX's own Attention, which reads the heads where they are in the
+projections. ONNX Runtime's MultiHeadAttention copies them apart first, which takes 1.40 times as
+long for a row of 32 tokens. It is used for graphs whose rows may have more than 512 tokens, because
+it attends in blocks and never holds all scores, and for GPUs, whose fused kernels it chooses.
 
-Attention makes the scores of all its heads, then their softmax, then all contexts. Heads that
-attend by content alone are therefore four to a node: what one step leaves is still in the core's
-cache for the next, and 8 rows of 128 tokens take 1/1.09 of the time. All measurements are in
-fastformers/benchmark/README.md.
+Attention computes the scores of all its heads, then their softmax, then all contexts. Heads that
+attend by content alone are therefore split into nodes of up to four, so that the results of one
+step are still in the core's cache for the next: 8 rows of 128 tokens run 1.09 times as fast. All
+measurements are in fastformers/benchmark/README.md.
 
 Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each, d head width.
 """
@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from fastformers.export.encoder import Floats, Layer, RelativePositions
 
 MICROSOFT = "com.microsoft"
-# A graph for longer rows attends in blocks. One for 512 tokens has mostly shorter rows.
+# A graph for longer rows attends in blocks. At this length blocks are already a little faster, but
+# most rows of such a graph are shorter.
 _LONGEST_WHOLE = 512
 _HEADS_OF_NODE = 4
 _END = np.array([np.iinfo(np.int64).max])
@@ -41,7 +42,7 @@ class Nodes(Protocol):
     """A graph under construction."""
 
     def const(self, name: str, array: NDArray[np.generic]) -> str:
-        """Name of a constant, new or known."""
+        """Add a constant unless its name is known; return the name."""
         ...
 
     def node(
@@ -53,17 +54,17 @@ class Nodes(Protocol):
         domain: str = "",
         **attributes: int | float | list[int],
     ) -> str:
-        """Name of the output of a new node."""
+        """Add a node; return the name of its output."""
         ...
 
 
 @dataclass(kw_only=True)
 class Attention:
-    """The attention of all layers of one graph, and what they share.
+    """Builder of the attention of all layers of one graph; holds the constants that they share.
 
     Attributes:
-        graph: Where nodes go.
-        length: Name of T, (1,).
+        graph: Graph to which nodes and constants are added.
+        length: Name of the tensor that holds T, (1,).
         max_length: Largest T.
         for_gpu: Whether the graph will run on a GPU.
     """
@@ -76,7 +77,7 @@ class Attention:
     _node_outputs: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def head_groups(self, layer: Layer) -> list[int]:
-        """How many of the heads each attention node has."""
+        """Number of heads of each attention node of a layer."""
         adds_to_scores = layer.bias_HO is not None or layer.relative is not None
         if self.in_blocks or adds_to_scores or layer.rotary_frequencies is not None:
             return [layer.num_heads]
@@ -84,12 +85,13 @@ class Attention:
         return [len(heads) for heads in np.array_split(np.arange(layer.num_heads), num_groups)]
 
     def attend(self, layer: Layer, projected: list[str], *, first_only: bool) -> str:
-        """Lay the attention of a layer.
+        """Add the attention of a layer.
 
         Args:
-            layer: Whose.
-            projected: Queries (B, T, group width) of each group, then keys, then values.
-            first_only: Queries are those of the first token alone, (B, 1, group width).
+            layer: Layer whose attention is added.
+            projected: Names of the queries (B, T, group width) of each group, then of the keys,
+                then of the values.
+            first_only: Whether queries are those of the first token alone, (B, 1, group width).
 
         Returns:
             Name of the context (B, T, W), or (B, 1, W).
@@ -132,11 +134,11 @@ class Attention:
 
     @property
     def in_blocks(self) -> bool:
-        """Whether MultiHeadAttention is the node, not Attention."""
+        """Whether the node is MultiHeadAttention, not Attention."""
         return self.for_gpu or self.max_length > _LONGEST_WHOLE
 
     def _rotate(self, side: str, frequencies: Floats) -> str:
-        """Queries or keys (B, T, W), turned by their positions, which count from 0."""
+        """Rotate queries or keys (B, T, W) by their positions, which count from 0."""
         angles = np.arange(self.max_length, dtype=np.float32)[:, None] * frequencies
         cos, sin = self._table("cos", np.cos(angles)), self._table("sin", np.sin(angles))
         return self.graph.node(
@@ -144,7 +146,7 @@ class Attention:
         )
 
     def _bias(self, bias_HO: Floats, *, first_only: bool) -> str:
-        """Bias (1, H or 1, T or 1, T) of a table by offset."""
+        """Bias (1, H or 1, T or 1, T) of the scores, from a table by offset."""
         table = self._table("bias", bias_HO[None, :, None, :])
         bias = self._offsets(table, axis=3, first_only=first_only)
         if first_only:
@@ -162,12 +164,12 @@ class Attention:
         *,
         first_only: bool,
     ) -> list[str]:
-        """Terms (B, H, T or 1, T) of the scores, at most two."""
+        """Terms (B, H, T or 1, T) to add to the scores, at most two."""
         node, heads = self._node, layer.num_heads
         rows_O = self._crop(relative.rows_O)
         terms = []
         if relative.keys_RW is not None:
-            # Offsets key - query rise along a query's row of scores.
+            # Along the scores of one query, the offsets key - query increase.
             keys = self._positions(relative.keys_RW, heads, rows_O, first_only=first_only)
             by_offset = node("MatMul", [self._heads(query, heads), self._transposed(keys, 3)])
             terms.append(by_offset if first_only else self._shifted(by_offset))
@@ -177,7 +179,7 @@ class Attention:
             sums = node("ReduceSum", [products, self._number(-1)], keepdims=0)
             terms.append(node("Unsqueeze", [sums, self._number(2)]))
         elif relative.queries_RW is not None:
-            # Seen from a key they rise the other way.
+            # Along the scores of one key, they decrease.
             queries = self._positions(relative.queries_RW, heads, rows_O[::-1], first_only=False)
             by_offset = node("MatMul", [self._heads(key, heads), self._transposed(queries, 3)])
             terms.append(self._transposed(self._shifted(by_offset), 4))
@@ -186,24 +188,24 @@ class Attention:
     def _positions(
         self, table_RW: Floats, num_heads: int, rows_O: NDArray[np.int64], *, first_only: bool
     ) -> str:
-        """Embeddings (H, 2T or T, d) of the offsets of a length."""
-        used, rows_O = np.unique(rows_O, return_inverse=True)  # no more than `max_length` needs
+        """Embeddings (H, 2T or T, d) of the offsets between tokens of a row."""
+        used, rows_O = np.unique(rows_O, return_inverse=True)  # only those for `max_length`
         table_HRd = table_RW[used].reshape(len(used), num_heads, -1).transpose(1, 0, 2)
         rows = self._offsets(self._table("rows", rows_O), axis=0, first_only=first_only)
         return self._node("Gather", [self._table("positions", table_HRd), rows], axis=1)
 
     def _offsets(self, table: str, *, axis: int, first_only: bool) -> str:
-        """The part of a table by offset from -T to before T; from 0 on for a first query."""
+        """Slice a table by offset from -T to T - 1, or from 0 on for the first query."""
         center = self._number(self.max_length)
         stop = self._node("Add", [center, self.length])
         start = center if first_only else self._node("Sub", [center, self.length])
         return self._node("Slice", [table, start, stop, self._number(axis)])
 
     def _shifted(self, by_offset: str) -> str:
-        """Scores [q, k] of values [q, k - q + T]: (..., T, 2T) to (..., T, T).
+        """Move values from [q, k - q + T] to [q, k]: (..., T, 2T) to (..., T, T).
 
-        Laid flat, the value for [q, k] is at 2Tq + k - q + T = (2T - 1)q + k + T: without its first
-        T values, and cut into rows of 2T - 1, the array has it at [q, k].
+        In the flat array, the value for [q, k] is at 2Tq + k - q + T = (2T - 1)q + k + T. Without
+        its first T values, and cut into rows of 2T - 1, the array has it at [q, k].
 
         Source:
             Dai et al. 2019, arXiv:1901.02860, appendix B.
@@ -219,23 +221,23 @@ class Attention:
         return node("Slice", [rows, self._number(0), self.length, last])
 
     def _heads(self, side: str, num_heads: int) -> str:
-        """(B, T, W) to (B, H, T, d)."""
+        """Split (B, T, W) into heads (B, H, T, d)."""
         shape = self.graph.const(f"shape.{num_heads}heads", np.array([0, 0, num_heads, -1]))
         split = self._node("Reshape", [side, shape])
         return self._node("Transpose", [split], perm=[0, 2, 1, 3])
 
     def _transposed(self, values: str, rank: int) -> str:
-        """The last two axes, swapped."""
+        """Swap the last two axes."""
         axes = list(range(rank))
         return self._node("Transpose", [values], perm=[*axes[:-2], axes[-1], axes[-2]])
 
     def _crop(self, table_O: NDArray[Any]) -> NDArray[Any]:
-        """The offsets from -max_length to max_length, of the last axis."""
+        """Crop the last axis to the offsets from -max_length to max_length."""
         center = table_O.shape[-1] // 2
         return table_O[..., center - self.max_length : center + self.max_length + 1]
 
     def _table(self, kind: str, table: NDArray[np.generic]) -> str:
-        """A constant that layers with the same values share."""
+        """Add a constant; layers with the same values share it."""
         key = (kind.encode(), str(table.shape).encode(), table.tobytes())
         name = self._table_names.setdefault(key, f"{kind}{len(self._table_names)}")
         return self.graph.const(name, table)
@@ -244,7 +246,7 @@ class Attention:
         return self.graph.const(f"number.{value}", np.array([value]))
 
     def _node(self, op: str, inputs: list[str], **attributes: int | list[int]) -> str:
-        """A node that layers with the same inputs share."""
+        """Add a node; layers with the same inputs share it."""
         key = (op, *inputs, str(attributes))
         if key not in self._node_outputs:
             self._node_outputs[key] = self.graph.node(

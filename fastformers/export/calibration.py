@@ -1,13 +1,13 @@
-"""Int8: find the range of every activation on the user's own data, and what int8 would spoil.
+"""Choose int8 ranges of activations on the user's own data, and what stays in float.
 
     float graph + training rows -> [calibration] -> ranges -> int8 graph
 
 Ranges are fixed before scoring, so a row's score is the same in any batch; dynamic quantization,
-which takes them from the batch at hand, moved a probability by up to 0.13 between being scored
+which takes them from the batch at hand, has moved a probability by up to 0.13 between being scored
 alone and in a batch of 16. How much of an activation's tail to clip is decided by measurement:
 each candidate is run, and the one whose logits stay closest to the float model's is taken.
-If too many rows then still change their label, the projections that do the most harm are left in
-float, again by measurement.
+If int8 then still agrees too little with the float model, the projections that do the most harm
+are left in float, again by measurement. This module knows nothing of labels or of PyTorch.
 
 Shape suffixes: N calibration rows, C classes.
 """
@@ -30,16 +30,16 @@ from fastformers.inference.engine import run_graph
 from fastformers.inference.tokenizer import TokenizedRows
 
 NUM_BINS = 4096
-# Shares of values left outside the range, both tails together, tried beside plain min-max.
+# Shares of values left outside the range, both tails together, tried besides plain min-max.
 CLIPPED_SHARES = (1e-6, 1e-5, 1e-4, 1e-3)
-# Beyond so many float projections int8 has little left to win.
+# Largest share of projections that may stay in float; beyond it int8 gains little.
 MAX_FLOAT_SHARE = 0.25
 _BATCH_TOKENS = 1024
 
 logger = logging.getLogger(__name__)
 
 Ranges = Mapping[str, ActivationRange | None]  # as `write_graph` takes them
-# From logits (N, C) and the float model's to how far they say the same, at most 1.
+# Takes logits (N, C) and the float model's; returns their agreement, at most 1.
 Agreement = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 
 
@@ -53,16 +53,17 @@ def choose_ranges(
     dynamic: bool,
     min_agreement: float,
 ) -> tuple[dict[str, ActivationRange | None], tuple[str, ...]]:
-    """Decide what is int8, and the range of each activation there.
+    """Decide which projections are int8, and the ranges of their inputs.
 
     Args:
-        encoder: The classifier.
+        encoder: Weights of the model.
         rows: Calibration rows; a few hundred are enough.
-        text_pairs: As for `write_graph`.
+        text_pairs: Whether rows are pairs, as for `write_graph`.
         scratch: Directory for candidate graphs.
-        agreement_of: How far logits say what the float model's say.
-        dynamic: Leave ranges to the batch at hand; a row's score then depends on its batch-mates.
-        min_agreement: How far int8 must agree with the float model (1: wholly).
+        agreement_of: Measures the agreement of logits with the float model's.
+        dynamic: Whether ranges are left to the batch at hand; a row's score then depends on the
+            other rows of its batch.
+        min_agreement: Agreement with the float model that int8 must reach, at most 1.
 
     Returns:
         Ranges for `write_graph`, and the names of the projections that stay in float.
@@ -105,13 +106,13 @@ class Histogram:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(NUM_BINS, np.int64))
 
     def widen(self, values: NDArray[np.float32]) -> None:
-        """First pass: take the values into the range."""
+        """First pass: widen the range to hold the values."""
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
 
     def count(self, values: NDArray[np.float32]) -> None:
         """Second pass: count the values."""
-        # In float64, or values that differ by a few roundings leave no room for the bins.
+        # In float32, values that differ by a few roundings would leave no room for the bins.
         self.counts += np.histogram(values.astype(np.float64), NUM_BINS, (self.low, self.high))[0]
 
     def clipped_range(self, share: float) -> ActivationRange:
@@ -156,20 +157,20 @@ def calibrate(
     scratch: Path,
     clipped_shares: Sequence[float] = CLIPPED_SHARES,
 ) -> dict[str, ActivationRange]:
-    """Choose how much to clip of each kind of projection, by running the candidates.
+    """Choose how much to clip for each kind of projection, by running the candidates.
 
-    Which share is best differs by kind: the inputs of `up` carry a few huge values that the model
-    relies on, those of `down` carry as huge ones that it does not. So each kind in turn takes the
-    share that brings the logits closest to the float model's, while the others stay.
+    The best share differs by kind: the inputs of `up` have a few huge values that the model relies
+    on, those of `down` have equally huge ones that it does not need. So each kind in turn takes the
+    share that brings the logits closest to the float model's, while the other kinds stay.
 
     Args:
-        encoder: The classifier.
-        histograms: Of every projection's input.
+        encoder: Weights of the model.
+        histograms: Histogram of every projection's input, by the projection's name.
         rows: N calibration rows.
-        float_logits_NC: What the float graph says of them.
-        text_pairs: As for `write_graph`.
+        float_logits_NC: Logits of the float graph on these rows.
+        text_pairs: Whether rows are pairs, as for `write_graph`.
         scratch: Directory for candidate graphs.
-        clipped_shares: Candidates.
+        clipped_shares: Shares of values to try to leave outside the range, both tails together.
 
     Returns:
         Range of every projection's input, by the projection's name.
@@ -211,20 +212,20 @@ def keep_in_float(
 ) -> dict[str, ActivationRange | None]:
     """Take projections out of int8, the most harmful first, until int8 agrees well enough.
 
-    How much harm one does is how much closer to the float model's the logits come when it alone is
-    left in float. All are ranked once, one run each, and only if int8 throughout is not good
-    enough; then they leave int8 in that order, one more run each, up to `MAX_FLOAT_SHARE` of them.
-    Where even those are not enough, as many leave as gave the best agreement.
+    The harm of a projection is how much closer the logits come to the float model's when it alone
+    is left in float. All are ranked once, one run each, and only if int8 throughout does not agree
+    well enough; then they leave int8 in that order, one more run each, up to `MAX_FLOAT_SHARE` of
+    them. If even those are not enough, the number of them that agreed best leaves.
 
     Args:
-        encoder: The classifier.
-        ranges: Of all projections.
+        encoder: Weights of the model.
+        ranges: Range of every projection's input; None for the range of each batch.
         rows: N calibration rows.
-        float_logits_NC: What the float graph says of them.
-        text_pairs: As for `write_graph`.
+        float_logits_NC: Logits of the float graph on these rows.
+        text_pairs: Whether rows are pairs, as for `write_graph`.
         scratch: Directory for candidate graphs.
-        agreement_of: How far logits say what the float model's say.
-        min_agreement: How far int8 must agree with the float model (1: wholly).
+        agreement_of: Measures the agreement of logits with the float model's.
+        min_agreement: Agreement with the float model that int8 must reach, at most 1.
 
     Returns:
         `ranges` without the projections that stay in float.

@@ -1,14 +1,14 @@
-"""A BERT-family model as plain arrays: what the graph is laid from, whatever trained it.
+"""Describe a BERT-family model as plain arrays, from which its graph is built.
 
-    teacher -> [encoder] -> graph -> quantize -> bundle
+    teacher -> read_encoder -> [encoder] -> graph -> model.onnx
 
 One description covers BERT, RoBERTa, XLM-R, DistilBERT, ELECTRA, MPNet, DeBERTa-v2/v3 and
-ModernBERT. A layer is put together from parts that it may lack: where its norms stand, a gate in
-its feed-forward, and how its attention knows positions. Knows nothing of torch or ONNX.
+ModernBERT. Layers differ in where their norms are, in whether their feed-forward has a gate, and in
+how positions enter their attention. This module knows nothing of torch or ONNX.
 
-Shape suffixes: V vocabulary, P positions, E embedding width, D hidden width, H heads, W heads x
-head width, F feed-forward width, C classes, R rows of a table, O offsets key - query of two tokens
-from the longest negative to the longest positive, 0 in the middle.
+Shape suffixes: V vocabulary, P positions, K token types, E embedding width, D hidden width, H
+heads, W heads x head width, F feed-forward width, C classes, R rows of a table, O offsets key -
+query of two tokens from the longest negative to the longest positive, 0 in the middle.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ Activation = Literal["gelu", "relu", "tanh"]
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
-    """y = x @ weight + bias, with weight laid (inputs, outputs); bias 0 where a model has none."""
+    """y = x @ weight + bias; weight is (inputs, outputs), bias is 0 where a model has none."""
 
     weight: Floats
     bias: Floats
@@ -68,14 +68,14 @@ class Layer:
     """One transformer layer; `num_heads` may differ between layers.
 
     Attributes:
-        norm_first: Norms stand before attention and feed-forward, not after their sums; the
+        norm_first: Whether norms come before attention and feed-forward, not after their sums; the
             attention may then lack one.
-        gate: What the activated `up` is multiplied by, where the feed-forward is gated.
-        bias_HO: Added to the scores of a head by offset; one row serves all heads. A local window
-            is -inf outside.
-        relative: Added to the scores too.
+        gate: Projection that the activated `up` is multiplied by, where the feed-forward is gated.
+        bias_HO: Bias of the scores of a head, by offset; a single row serves all heads. A local
+            window is -inf outside.
+        relative: Terms of content and offset that are added to the scores.
         rotary_frequencies: Radians per position by which each pair of a head's query and key
-            values is turned, (half of the head width,).
+            values is rotated, (half of the head width,).
     """
 
     num_heads: int
@@ -106,7 +106,7 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingHead:
-    """What turns the pooled vector into an embedding: activation(projection(x)), to unit length."""
+    """Embedding head on the pooled vector: activation(projection(x)), of length 1 if normalized."""
 
     projection: Linear | None
     activation: Activation | None
@@ -115,17 +115,17 @@ class EmbeddingHead:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderWeights:
-    """A whole classifier, or embedding model.
+    """Weights of a whole classifier or embedding model.
 
     Attributes:
         max_length: Tokens of the longest row; tables of positions and offsets may hold more.
-        position_embeddings_PE: From the row of the first token on (RoBERTa's padding offset is
-            gone); None where the embeddings do not know positions.
-        token_types_KE: None where a model has no token types.
-        projection: Where embeddings are narrower than the layers; after `embedding_norm` unless
-            `project_first`.
-        final_norm: After the last layer of a model whose norms come first.
-        pooling: What the head reads: the first token, or the mean of all tokens of the row.
+        position_embeddings_PE: Embeddings of positions from that of the first token on, without
+            RoBERTa's padding offset; None where no positions are added to the embeddings.
+        token_types_KE: Embeddings of token types; None where a model has none.
+        projection: Projection of the embeddings where they are narrower than the layers; it comes
+            after `embedding_norm` unless `project_first`.
+        final_norm: Norm after the last layer of a model whose norms come first.
+        pooling: Input of the head: the first token, or the mean of all tokens of the row.
     """
 
     max_length: int
@@ -148,7 +148,7 @@ class EncoderWeights:
 
 
 def count_multiply_adds(encoder: EncoderWeights) -> int:
-    """Multiply-adds of an encoder for a token: the weights of all its projections.
+    """Multiply-adds of an encoder per token: the weights of all its projections.
 
     The products of attention, which depend on the length of a row, are not among them. The head and
     the last layer are counted as if they read every token, so this errs on the high side.
@@ -157,7 +157,7 @@ def count_multiply_adds(encoder: EncoderWeights) -> int:
 
 
 def _projections(part: object) -> Iterator[Linear]:
-    """Every projection of a description, at any depth."""
+    """Every projection of a part, at any depth."""
     if isinstance(part, Linear):
         yield part
     elif isinstance(part, tuple):

@@ -4,10 +4,11 @@
 
 Weights inside an ONNX file are copied to the heap of every process that opens it. Those beside it
 (ONNX "external data") are mapped into memory by ONNX Runtime and OpenVINO on the CPU: they are read
-when they are first touched, and are in memory once for all processes. Kernels still copy what they
-rearrange for themselves, so what is shared is the word embeddings. With XLM-R's 250,002 words and
-BERT-base's layers in int8, the memory of each process's own after loading fell from 317 to 112 MiB
-(ONNX Runtime 1.32, one x86 core, 2026-11-24). This module knows nothing of encoders or bundles.
+when they are first touched, and are in memory once for all processes. Kernels still copy the
+weights that they rearrange, so that mainly the token embeddings are shared. With XLM-R's 250,002
+tokens and BERT-base's layers in int8, the private memory of a process after loading fell from 317
+to 112 MiB (ONNX Runtime 1.32, one x86 core, 2026-11-24). This module knows nothing of encoders or
+bundles.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ PAGE_BYTES = 4096
 def write_weights(tensors: Sequence[TensorProto], path: Path) -> list[TensorProto]:
     """Write the initializers of a graph that are large enough to share.
 
-    A file that was there is replaced, not written over: processes that have mapped it keep its old
+    An existing file is replaced, not overwritten: processes that have mapped it keep the old
     contents.
 
     Args:
@@ -34,8 +35,8 @@ def write_weights(tensors: Sequence[TensorProto], path: Path) -> list[TensorProt
         path: File to write, beside the graph.
 
     Returns:
-        The graph's initializers, in order: those written refer to the file, the others are as
-        they were.
+        The graph's initializers, in order: those that were written refer to the file, the others
+        are unchanged.
     """
     placed = []
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
@@ -50,14 +51,14 @@ def write_weights(tensors: Sequence[TensorProto], path: Path) -> list[TensorProt
 
 
 def _reference(tensor: TensorProto, location: str, offset: int) -> TensorProto:
-    """The tensor without its values, but with where they are."""
-    place = {"location": location, "offset": offset, "length": len(tensor.raw_data)}
+    """The tensor with the location of its values in place of the values."""
+    entries = {"location": location, "offset": offset, "length": len(tensor.raw_data)}
     return TensorProto(
         name=tensor.name,
         dims=tensor.dims,
         data_type=tensor.data_type,
         data_location=TensorProto.EXTERNAL,
         external_data=[
-            onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in place.items()
+            onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in entries.items()
         ],
     )

@@ -1,22 +1,25 @@
-"""Lay the ONNX graph of an encoder, tuned for length-sorted batches.
+"""Build the ONNX graph of an encoder, tuned for length-sorted batches.
 
     EncoderWeights (+ activation ranges) -> [graph] -> model.onnx, model.onnx.data
 
-What is tuned, against a traced graph:
+It is tuned, in comparison with a traced graph, in these ways:
 - a batch holds rows of one exact length, so there is no attention mask anywhere;
 - query, key and value are one projection, quantized once;
 - a head that reads only the first token has the last layer compute keys and values for all tokens
-  but query, attention, output and feed-forward for that one: a sixth of a 6-layer model's work;
-- what depends on the length alone (offsets, biases, rotations) is a slice of a table, and is
-  laid once for all layers that share it (attention.py);
-- Add + LayerNormalization stay apart: ONNX Runtime's fused SkipLayerNormalization is scalar on
+  but query, attention, output and feed-forward for that one: up to a sixth of 6 layers' work less;
+- values that depend on the length alone (offsets, biases, rotations) are a slice of a table, which
+  is in the graph once for all layers that share it (attention.py);
+- Add + LayerNormalization stay separate: ONNX Runtime's fused SkipLayerNormalization is scalar on
   the CPU (engine.py keeps the runtime from fusing them again);
-- int8 activations use fixed ranges, so a row's score cannot depend on its batch-mates;
+- int8 activations may have fixed ranges: a row's score then does not depend on its batch;
 - int8 weights are scaled so that no sum of two products overflows 16 bits: x86 CPUs without VNNI
-  add in pairs there, and saturate without a word (int8.py).
+  add pairs there, and saturate silently (int8.py).
 
 Given `ranges`, the projections named there become int8 (weights per channel and symmetric,
-activations per tensor), and so do the word embeddings (per row, for size); all else stays float.
+activations per tensor), and so do the token embeddings (per row, for size); all else stays float.
+This module knows nothing of torch, tokenizers or how ranges are chosen.
+
+Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each.
 """
 
 from collections.abc import Mapping
@@ -41,15 +44,15 @@ from fastformers.export.encoder import (
     Norm,
 )
 from fastformers.export.external_data import write_weights
-from fastformers.export.int8 import ActivationRange, quantize_weight, quantize_words
+from fastformers.export.int8 import ActivationRange, quantize_token_embeddings, quantize_weight
 from fastformers.inference.onnx_files import weights_path
 
-# What decides the bytes of a graph beside its weights. Raise it with every change after which the
-# same model gives another graph: here, in attention.py, in int8.py, or in what reads a model
-# (read_encoder.py, models/architectures). Graphs that `compress --work` kept under another version
-# are laid anew.
+# Version of everything that decides the bytes of a graph beside the model. Raise it with every
+# change after which the same model gives another graph: here, in attention.py, in int8.py, or where
+# models are read (read_encoder.py, models/architectures). Graphs that `compress --work` kept under
+# another version are built again.
 GRAPH_VERSION = 1
-# The first with Gelu, and the first with Attention.
+# The first opset with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
 
 
@@ -65,23 +68,27 @@ def write_graph(
     """Write an encoder as an ONNX model, its weights in a file beside it (onnx_files.py).
 
     Inputs are `input_ids` (B, T), and `token_type_ids` (B, T) where the model tells text pairs
-    apart, both int64; the output is `logits` (B, C): of an embedding model, its vectors.
+    apart, both int64; the output is `logits` (B, C), which for an embedding model are its vectors.
 
     Args:
-        encoder: The classifier's weights.
+        encoder: Weights of the model.
         path: ONNX file to write.
         text_pairs: Whether rows are pairs; token types matter only then.
         ranges: Activation range of each projection to quantize, by its name; a range of None is
             taken anew from every batch (dynamic). None instead of a mapping for float.
-        observe: Add the input of every projection as an output `NAME.input`, for calibration.
-        float16: Weights and arithmetic in float16, for GPUs; excludes `ranges`.
+        observe: Whether to add the input of every projection as an output `NAME.input`, for
+            calibration.
+        float16: Whether weights and arithmetic are in float16, for GPUs; excludes `ranges`.
 
     Returns:
         Names of the projections that `ranges` may name, in the graph's order.
+
+    Raises:
+        ValueError: Both `ranges` and `float16` were given.
     """
     if float16 and ranges is not None:
         raise ValueError("a graph is either int8 (ranges) or float16")
-    graph = _Graph(ranges=dict(ranges or {}), int8_words=ranges is not None, float16=float16)
+    graph = _Graph(ranges=dict(ranges or {}), int8_embeddings=ranges is not None, float16=float16)
     has_types = (
         text_pairs and encoder.token_types_KE is not None and len(encoder.token_types_KE) > 1
     )
@@ -144,13 +151,13 @@ def _embed(graph: "_Graph", encoder: EncoderWeights, length: str, *, has_types: 
         position_embeddings_PE = (
             first_1E if position_embeddings_PE is None else position_embeddings_PE + first_1E
         )
-    total = graph.words(encoder.token_embeddings_VE)
+    total = graph.token_embeddings(encoder.token_embeddings_VE)
     if position_embeddings_PE is not None:
         zero = graph.const("zero", np.array([0]))
-        places = graph.node(
+        positions = graph.node(
             "Slice", [graph.const("places", position_embeddings_PE), zero, length, zero]
         )
-        total = graph.node("Add", [total, places])
+        total = graph.node("Add", [total, positions])
     if has_types and encoder.token_types_KE is not None:
         types = graph.const("types", encoder.token_types_KE)
         total = graph.node("Add", [total, graph.node("Gather", [types, "token_type_ids"])])
@@ -172,7 +179,7 @@ def _layer(
     *,
     first_only: bool,
 ) -> str:
-    """The layer's output, (B, T, D), or for the first token alone, (B, 1, D)."""
+    """Add a layer; return its output (B, T, D), or (B, 1, D) for the first token alone."""
 
     def norm(hidden: str, part: str, parameters: Norm | None, *, first: bool) -> str:
         if parameters is None or first is not layer.norm_first:
@@ -203,7 +210,7 @@ def _layer(
 def _feed_forward(
     graph: "_Graph", name: str, layer: Layer, normed: str, activation: Activation
 ) -> str:
-    """The inner values, (B, T, F)."""
+    """Add the feed-forward without `down`; return its inner values (B, T, F)."""
     if layer.gate is None:
         return graph.activate(graph.linear(normed, f"{name}.up", layer.up), activation)
     merged = Linear.stacked(layer.up, layer.gate)
@@ -213,7 +220,7 @@ def _feed_forward(
 
 
 def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) -> int:
-    """Lay what turns the pooled vectors (B, D) into the output; returns the output's width."""
+    """Add the head, from pooled vectors (B, D) to the output; return the output's width."""
     if isinstance(head, Head):
         inner = graph.float_linear(pooled, "head.hidden", head.hidden)
         inner = graph.activate(inner, head.activation)
@@ -234,10 +241,10 @@ def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) 
 
 @dataclass
 class _Graph:
-    """Nodes and constants under construction."""
+    """Nodes and constants of a graph under construction."""
 
     ranges: dict[str, ActivationRange | None]
-    int8_words: bool
+    int8_embeddings: bool
     float16: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
@@ -284,10 +291,10 @@ class _Graph:
             return self.node("Squeeze", [hidden, one])
         return self.node("ReduceMean", [hidden, one], keepdims=0)
 
-    def words(self, token_embeddings_VE: Floats) -> str:
-        if not self.int8_words:
+    def token_embeddings(self, token_embeddings_VE: Floats) -> str:
+        if not self.int8_embeddings:
             return self.node("Gather", [self.const("words", token_embeddings_VE), "input_ids"])
-        rows_VE, scale_V = quantize_words(token_embeddings_VE)
+        rows_VE, scale_V = quantize_token_embeddings(token_embeddings_VE)
         steps = self.node("Gather", [self.const("words", rows_VE), "input_ids"])
         scales = self.node("Gather", [self.const("words.scale", scale_V[:, None]), "input_ids"])
         return self.node("Mul", [self.node("Cast", [steps], to=TensorProto.FLOAT), scales])
@@ -336,7 +343,7 @@ class _Graph:
         return tuple(self._linear_inputs)
 
     def cast_outputs(self, names: list[str]) -> None:
-        """Give the graph's outputs, made in float16, as float32."""
+        """Cast the graph's outputs from float16 to float32."""
         for node in list(self.nodes):
             for index, name in enumerate(node.output):
                 if name in names:
@@ -344,7 +351,7 @@ class _Graph:
                     self.node("Cast", [node.output[index]], output=name, to=TensorProto.FLOAT)
 
     def observe(self) -> list[str]:
-        """Expose every projection's input; returns the projections' names."""
+        """Add every projection's input as an output; return the projections' names."""
         for name, hidden in self._linear_inputs.items():
             self.node("Identity", [hidden], output=f"{name}.input")
         return list(self._linear_inputs)

@@ -1,8 +1,8 @@
-"""How floats become int8 steps and back, such that every CPU multiplies the steps right.
+"""Round floats to int8 steps that every CPU multiplies exactly.
 
     weights, activation ranges -> [int8] -> int8 steps and scales -> graph
 
-Pure arithmetic; knows nothing of ONNX, layers or calibration.
+This is pure arithmetic; it knows nothing of ONNX, layers or calibration.
 
 Shape suffixes: V vocabulary, E embedding width.
 """
@@ -34,16 +34,16 @@ class ActivationRange:
 
 
 def quantize_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Round a projection to int8 such that every CPU multiplies it right.
+    """Round a projection to int8 steps that every CPU multiplies exactly.
 
-    x86 without VNNI (AVX2, AVX-512 BW) multiplies uint8 activations with int8 weights two at a
-    time and adds each pair, inputs 2k and 2k + 1, in 16 bits that saturate (vpmaddubsw): 255 x 127
+    x86 CPUs without VNNI (AVX2, AVX-512 BW) multiply uint8 activations with int8 weights two at a
+    time and add each pair, inputs 2k and 2k + 1, in 16 bits that saturate (vpmaddubsw): 255 x 127
     twice is 64,770, and 32,767 is kept. So the scale of a column is the largest same-signed sum of
-    a pair, not the largest weight, over 127: 255 x (127 + 1 of rounding) fits. On MiniLM that is a
-    step 1.28 times that of the full range, where 7-bit weights, the usual remedy, take 1.98 times.
+    a pair, not the largest weight, over 127: 255 x (127 + 1 of rounding) fits. On MiniLM that makes
+    a step 1.28 times as large as the full range does; 7-bit weights, the usual remedy, double it.
 
     Args:
-        weight: (inputs, outputs).
+        weight: Weights (inputs, outputs).
 
     Returns:
         Steps (inputs, outputs) and the size of a step, per column (outputs,).
@@ -55,8 +55,8 @@ def quantize_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     return _round_to_steps(weight, largest)
 
 
-def quantize_words(token_embeddings_VE: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Round word embeddings, which nothing multiplies: steps (V, E), size of a step (V,)."""
+def quantize_token_embeddings(token_embeddings_VE: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Round token embeddings, which enter no product: steps (V, E), size of a step (V,)."""
     steps, scale_V = _round_to_steps(token_embeddings_VE.T, np.abs(token_embeddings_VE).max(axis=1))
     return steps.T, scale_V
 

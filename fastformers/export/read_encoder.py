@@ -1,13 +1,13 @@
-"""Read a fine-tuned Hugging Face model into the arrays that the graph is laid from.
+"""Read a fine-tuned Hugging Face model into the arrays that its graph is built from.
 
     teacher (PyTorch) -> architecture: named parts -> [read_encoder] -> EncoderWeights -> graph
 
 Why not torch.onnx: a traced graph has to be pattern-matched back into attention, and what the
 matchers leave behind costs a third of the time (masks, transposes, a scalar SkipLayerNorm). The
-architectures are put together from the same parts, so laying the graph from named weights is
-shorter than repairing a traced one, and the stage's postcondition compares every export with
-PyTorch. Where the parts of a model are is in `models/architectures`; this module knows none of them
-by name.
+architectures consist of the same parts, so building the graph from named weights is shorter than
+repairing a traced one, and the stage's postcondition compares every export with PyTorch.
+`models/architectures` says where the parts of a model are; this module knows no architecture by
+name.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,8 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
     """Copy a model's weights out of PyTorch.
 
     Raises:
-        InputError: It uses an activation or position scheme that the graph does not have.
+        InputError: Its architecture is not supported, or it uses an activation or a position scheme
+            that the graph does not have.
     """
     config, encoder = model.config, model.base_model
     if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
@@ -132,5 +133,5 @@ def _embedding_head(model: SentenceEncoder) -> EmbeddingHead:
 
 
 def _if_any(copy: Callable[[_Part], _Copy], part: _Part | None) -> _Copy | None:
-    """A copy of a part that a model may lack."""
+    """Copy a part that a model may lack."""
     return None if part is None else copy(part)

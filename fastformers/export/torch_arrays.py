@@ -2,7 +2,7 @@
 
     teacher (PyTorch) -> read_encoder -> [torch_arrays] -> EncoderWeights
 
-Knows modules, not architectures.
+This module knows layers of PyTorch, not architectures.
 """
 
 import numpy as np
@@ -16,12 +16,12 @@ _ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "relu": "relu", "tanh": "
 
 
 def copy_floats(tensor: torch.Tensor) -> Floats:
-    """A float32 copy, whatever it was."""
+    """Copy a tensor of any precision to float32."""
     return np.array(tensor.detach().float().numpy(), order="C")
 
 
 def copy_linear(module: nn.Linear) -> Linear:
-    """A projection; a bias of zeros where it has none."""
+    """Copy a projection; its bias is zeros where the module has none."""
     weight = copy_floats(module.weight.T)
     has_bias = module.bias is not None
     bias = copy_floats(module.bias) if has_bias else np.zeros(weight.shape[1], np.float32)
@@ -29,17 +29,17 @@ def copy_linear(module: nn.Linear) -> Linear:
 
 
 def copy_norm(module: nn.LayerNorm) -> Norm:
-    """A layer normalization; a bias of zeros where it has none."""
+    """Copy a layer normalization; its bias is zeros where the module has none."""
     weight = copy_floats(module.weight)
     bias = np.zeros_like(weight) if module.bias is None else copy_floats(module.bias)
     return Norm(weight=weight, bias=bias, epsilon=float(module.eps))
 
 
 def to_activation(name: str) -> Activation:
-    """An activation by the name that Hugging Face gives it.
+    """Activation by the name that Hugging Face gives it.
 
     Raises:
-        InputError: The graph does not have it.
+        InputError: The graph has no such activation.
     """
     if name not in _ACTIVATIONS:
         raise InputError(f"hidden activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")

@@ -50,7 +50,7 @@ def pair_bundle(bundle_factory, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def eval_file(teacher, tokenizer_json, make_texts, tmp_path_factory):
-    """Texts labelled by the teacher; every fourth label is wrong."""
+    """Texts labeled by the teacher; every fourth label is wrong."""
     texts = make_texts(40)
     rows = Tokenizer(tokenizer_json, max_length=64).encode(texts)
     classes_N = predict_logits(load_model(teacher), rows).argmax(axis=1)
@@ -148,7 +148,7 @@ def test_one_length_limit_for_all_steps(build, bundle_factory, tmp_path):
         build(bundle_paths=[short.path], max_length=32)
 
 
-def test_only_so_many_rows_are_used(build):
+def test_no_more_rows_are_used_than_the_limit(build):
     assert len(build(limit=7).lengths_N) == 7
 
 
@@ -200,7 +200,7 @@ def test_teachers_of_other_tasks_are_refused(build, save_teacher, tmp_path):
         build(teacher_path=path)
 
 
-def test_the_accuracy_pass_says_how_far_it_is(teacher, student, eval_file):
+def test_the_accuracy_pass_reports_its_progress(teacher, student, eval_file):
     seen = []
     build_ablation(
         TextsConfig(eval=eval_file),

@@ -71,7 +71,7 @@ def test_lengths_are_distributed_as_boolqs():
     lengths_N = boolq_lengths(3270)
     assert (len(lengths_N), lengths_N.min()) == (3270, 22)
     assert 508 <= lengths_N.max() <= 512
-    # Of the data set itself: mean 132.06, median 119, p95 256.
+    # The data set itself has mean 132.06, median 119, p95 256.
     assert lengths_N.mean() == pytest.approx(132.06, abs=0.5)
     assert np.percentile(lengths_N, [50, 95]) == pytest.approx([119, 256], abs=1)
     assert (boolq_lengths(3270) == lengths_N).all()

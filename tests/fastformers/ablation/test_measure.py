@@ -28,7 +28,7 @@ PAPER_USD = (4223, 1204, 129, 57, 33, 24, 18)
 
 
 def step(seconds, *, name="step", logits_NC=None, **changes):
-    """A step whose runs take the given seconds: one after the other, or the same each time."""
+    """A step whose runs take the given seconds, one after the other, or the same each time."""
     runs = iter(seconds) if isinstance(seconds, list) else itertools.repeat(seconds)
     fields = {
         "num_tokens": 10,
@@ -94,8 +94,8 @@ def test_the_median_run_counts_and_every_run_is_kept():
 def test_accuracy_is_that_of_the_logits_and_absent_without_labels():
     logits_NC = np.array([[2, 1], [1, 2], [3, 0], [0, 3]], np.float32)
     labels_N = np.array([0, 1, 1, 1])
-    judged = measure(ablation_of(step(1.0, logits_NC=logits_NC), labels_N=labels_N))
-    assert judged[0].accuracy == 0.75
+    results = measure(ablation_of(step(1.0, logits_NC=logits_NC), labels_N=labels_N))
+    assert results[0].accuracy == 0.75
     assert measure(ablation_of(step(1.0)))[0].accuracy is None
 
 
@@ -116,24 +116,28 @@ def test_progress_counts_the_tokens_of_all_runs_of_a_step():
 
     ticking = replace(step(1.0, name="slow"), run=run, num_tokens=5)
     seen = []
-    measure(ablation_of(step(1.0), ticking), on_progress=lambda *told: seen.append(told), repeats=2)
+    measure(
+        ablation_of(step(1.0), ticking),
+        on_progress=lambda *progress: seen.append(progress),
+        repeats=2,
+    )
     assert seen == [("step 2 of 2, slow", done, 10) for done in (2, 5, 7, 10)]
 
 
-def test_instances_tell_their_tokens_one_after_the_other():
+def test_instances_report_their_tokens_one_after_the_other():
     def run(on_tokens):
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(on_tokens, [1] * 20))
         return Timing(seconds=1.0, logits_NC=None)
 
     seen = []
-    is_told = threading.Lock()
+    is_called = threading.Lock()
 
     def on_progress(what, done, total):
-        assert is_told.acquire(blocking=False), "told by two threads at once"
-        time.sleep(0.001)  # lets the others in, if they are not kept out
+        assert is_called.acquire(blocking=False), "called by two threads at once"
+        time.sleep(0.001)  # lets other threads in, unless they are locked out
         seen.append(done)
-        is_told.release()
+        is_called.release()
 
     measure(ablation_of(replace(step(1.0), run=run, num_tokens=20)), on_progress=on_progress)
     assert seen == list(range(1, 21))

@@ -39,7 +39,7 @@ def test_every_bar_has_its_name_and_its_numbers(tmp_path):
     for shown in (
         *("An ablation", "padded (accuracy 74.01)", "pruned", "beside"),
         *("1.00x", "233.87x", "250.00x", "4,223", "18", "17"),
-        "10,000",  # of an axis
+        "10,000",  # a tick of an axis
         *("cumulative speed-up", "USD per 100 million texts"),
     ):
         assert shown in texts

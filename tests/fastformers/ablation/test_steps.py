@@ -34,7 +34,7 @@ def rows(tokenizer_json, make_texts):
 def seen(monkeypatch):
     """The inputs and outputs of every call of a model, and the threads it was to run with."""
     calls = []
-    # Only written down: two threads wait for each other for seconds where other work runs.
+    # Only recorded: two threads wait for each other for seconds while other work runs.
     threads = [torch.get_num_threads()]
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
@@ -193,7 +193,7 @@ def test_instances_are_pinned_threads_with_one_session_each(pair_bundle, rows, m
 
     class Engine(OnnxEngine):
         def __init__(self, model, *, num_threads):
-            together.wait()  # a thread that was done at once would take the next instance too
+            together.wait()  # a thread that finished at once would also take the next instance
             created.append((threading.get_ident(), num_threads, os.sched_getaffinity(0)))
             super().__init__(model, num_threads=num_threads)
 

@@ -65,7 +65,7 @@ def baselines(models):
 
 
 def check_int8(logits_NC, expected_NC):
-    """The same but for int8: nearly all labels, and logits that rise and fall together."""
+    """Check that logits are equal but for int8: nearly all labels agree, and logits correlate."""
     assert expected_NC.std(axis=0).min() > 0.1
     assert (logits_NC.argmax(axis=1) == expected_NC.argmax(axis=1)).mean() >= 0.9
     for of_class, expected in zip(logits_NC.T, expected_NC.T, strict=True):
@@ -79,7 +79,7 @@ def stacked(run, batches):
 
 
 def prune(model, *heads):
-    """Leave each layer these heads and some neurons, as `prune_model` does."""
+    """Keep these heads and some neurons of each layer, as `prune_model` does."""
     for layer, kept in zip(layer_parts(model), heads, strict=True):
         keep_heads(layer, kept)
         keep_neurons(layer, range(40))
@@ -114,12 +114,12 @@ def test_openvino_computes_the_same_but_for_int8(models, rows, expected_NC):
     unmasked = OpenVinoBaseline(models.openvino_exact, num_threads=1, masked=False)
     logits_NC = stacked(unmasked.run, exact)
     check_int8(logits_NC, expected_NC)
-    # Ranges are fixed, so that neither a mask nor padding nor batch-mates change a logit.
+    # Ranges are fixed, so that neither a mask nor padding nor other rows change a logit.
     for batches in (exact, padded):
         np.testing.assert_allclose(stacked(masked.run, batches), logits_NC, atol=1e-3)
 
 
-def test_all_baselines_are_there_with_batches_of_their_liking(baselines, rows, expected_NC):
+def test_all_baselines_are_there_with_the_batches_that_suit_them(baselines, rows, expected_NC):
     assert list(baselines) == BASELINES
     assert [name for name, baseline in baselines.items() if baseline.fixed_shapes] == BASELINES[:3]
     for name, baseline in baselines.items():
@@ -170,7 +170,7 @@ def test_an_architecture_that_stays_unfused_is_refused_by_name(make_teacher, tmp
 def test_the_stock_graph_computes_every_layer_for_every_token(
     model, rows, tmp_path, count_operations
 ):
-    """Else the whole model's arithmetic at the machine's peak would be too little."""
+    """Otherwise the limit of the whole model's arithmetic would be too high."""
     write_stock_graph(model, tmp_path / "stock.onnx")
     (batch,) = plan_sorted(rows.slice(0, 3), num_rows=3)
     num_rows, length = batch.ids_BT.shape
@@ -203,7 +203,7 @@ def test_one_models_weights_are_compared_in_every_form(
     breakdown = profile_engines(bundle, models)
     limits = breakdown.dense_limits()
     for case, share in breakdown.share_of_peak(compared.rates, "fastformers onnxruntime").items():
-        # Ours leaves most of the last layer out.
+        # Our graph leaves most of the last layer out.
         (ours, _), (stock, _) = (
             count_operations(profiles[case]) for profiles in (breakdown.ours, breakdown.stock)
         )

@@ -15,7 +15,7 @@ from fastformers.benchmark.operator_profile import (
 from fastformers.export.graph import ActivationRange, write_graph
 
 NUM_ROWS, LENGTH = 3, 10
-# Of the encoder that `encoder_factory` makes: width, feed-forward neurons, classes.
+# Shape of the encoder that `encoder_factory` makes: width, feed-forward neurons, classes.
 WIDTH, NEURONS, CLASSES = 32, 64, 2
 PROJECTIONS = [
     *("layer0.qkv", "layer0.output", "layer0.up", "layer0.down"),

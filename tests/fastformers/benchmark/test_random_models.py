@@ -54,7 +54,7 @@ def test_students_have_the_papers_shape(name, num_heads, neurons):
 
 
 def test_the_teacher_is_bert_base():
-    with torch.device("meta"):  # 86 million weights that nobody looks at
+    with torch.device("meta"):  # 86 million weights whose values are not needed
         model = make_named("bert-base")
     config = model.config
     assert (config.num_hidden_layers, config.hidden_size) == (12, 768)
@@ -65,7 +65,7 @@ def test_the_teacher_is_bert_base():
 
 
 def test_a_pruned_model_is_saved_and_loaded_as_such(tmp_path):
-    """The others' whole jobs read it from disk."""
+    """The whole jobs of the baselines read it from disk."""
     model = make_named("pruned")
     model.save_pretrained(tmp_path / "checkpoint")
     loaded = load_model(tmp_path / "checkpoint")
@@ -76,7 +76,7 @@ def test_a_pruned_model_is_saved_and_loaded_as_such(tmp_path):
 
 @pytest.mark.parametrize("num_heads", [3, 2])
 def test_weights_are_the_same_each_time_and_no_bias_is_zero(num_heads):
-    """A zero would be optimized away, and the graph would not be that of a trained model."""
+    """A zero would be optimized away, unlike in the graph of a trained model."""
     shape = replace(SMALL, num_heads=num_heads)
     weights, again = (make_random_model(shape).state_dict() for _ in range(2))
     assert all(torch.equal(weights[name], again[name]) for name in weights)

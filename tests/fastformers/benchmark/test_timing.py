@@ -30,7 +30,7 @@ from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
 
 def make_rows(rows):
     return TokenizedRows(
-        ids=np.array([word for row in rows for word in row], np.uint16),
+        ids=np.array([token for row in rows for token in row], np.uint16),
         offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]),
         second_lengths_N=np.zeros(len(rows), np.uint16),
     )
@@ -109,7 +109,7 @@ def test_predictions_come_back_in_the_order_of_the_rows(plan):
     assert predict_all(candidate, make_rows(rows)).tolist() == expected
 
 
-def test_a_fixed_batch_is_full_of_known_words_the_same_ones_each_time():
+def test_a_fixed_batch_is_full_of_known_tokens_the_same_ones_each_time():
     batch = fixed_batch(8, 64, vocab_size=20)
     assert set(batch.ids_BT.ravel().tolist()) == set(range(20))
     assert batch.num_tokens == 8 * 64
@@ -118,7 +118,7 @@ def test_a_fixed_batch_is_full_of_known_words_the_same_ones_each_time():
 
 @pytest.fixture
 def fake_clock(monkeypatch):
-    """A clock that only candidates move."""
+    """A clock that only candidates advance."""
     fake = SimpleNamespace(now=0.0)
     monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: fake.now))
     return fake
@@ -126,7 +126,7 @@ def fake_clock(monkeypatch):
 
 @pytest.fixture
 def slow_candidate(fake_clock):
-    """A candidate whose n-th call takes the n-th of these seconds; the last one from then on."""
+    """A candidate whose n-th call takes the n-th of the given seconds, later calls the last."""
     calls = []
 
     def make(name, seconds, *, plan=None, fixed_shapes=True):
@@ -149,7 +149,7 @@ def slow_candidate(fake_clock):
 
 
 def test_candidates_take_turns_and_their_medians_count(slow_candidate, monkeypatch):
-    """Without the first turn, which warms up."""
+    """The first turn warms up and does not count."""
     monkeypatch.setattr(timing, "SHAPES", ())
     candidates = [slow_candidate("a", [100, 1, 5, 2]), slow_candidate("b", [0.5, 4, 4, 1])]
     rows = make_rows([[7] * 6, [7] * 2])
@@ -159,7 +159,7 @@ def test_candidates_take_turns_and_their_medians_count(slow_candidate, monkeypat
 
 
 def test_only_real_tokens_count(slow_candidate, monkeypatch):
-    """Two candidates of one speed a batch; one of them pays for another's rows and its padding."""
+    """Two candidates take equally long per batch; one needs one padded batch, the other two."""
     monkeypatch.setattr(timing, "SHAPES", ())
     rows = make_rows([[7] * 10, [7] * 2])
     one = slow_candidate("one batch", [1.0])
@@ -176,7 +176,7 @@ def test_a_fixed_shape_runs_for_its_time_and_all_of_it_counts(slow_candidate):
     assert rates.by_case["8x128"]["a"] == pytest.approx(8 * 128 / 0.2)
 
 
-def test_a_candidate_may_sit_out_the_fixed_shapes(slow_candidate):
+def test_a_candidate_may_skip_the_fixed_shapes(slow_candidate):
     candidates = [slow_candidate("a", [1.0]), slow_candidate("b", [1.0], fixed_shapes=False)]
     rates = measure_rates(candidates, rows=make_rows([[1]]), vocab_size=9, repeats=1)
     assert {case: set(of_case) for case, of_case in rates.by_case.items()} == {

@@ -38,7 +38,7 @@ def teacher(save_teacher, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def files(teacher, tokenizer_json, make_texts, tmp_path_factory):
-    """A training and an evaluation file, labelled by the teacher; every fifth label is wrong."""
+    """A training and an evaluation file, labeled by the teacher; every fifth label is wrong."""
     folder = tmp_path_factory.mktemp("files")
     model = load_model(teacher)
     for seed, name in enumerate(("train.parquet", "eval.parquet")):
@@ -154,14 +154,14 @@ def test_a_model_that_lost_too_much_is_not_written(configure):
     assert not config.output.exists()
 
 
-def test_only_so_many_evaluation_rows_are_used(configure):
+def test_no_more_evaluation_rows_are_used_than_asked_for(configure):
     seen = []
     config = configure(recipe=FLOAT32, eval_limit=10)
     compress(config, on_stage=seen.append)
     assert [quality.num_rows for quality in seen] == [10, 10]
 
 
-def test_what_stages_made_is_removed_unless_it_was_asked_for(configure, tmp_path):
+def test_results_of_stages_are_removed_unless_they_were_asked_for(configure, tmp_path):
     config = configure(recipe=FLOAT32)
     compress(config)
     assert [path.name for path in config.output.parent.iterdir()] == ["bundle"]
@@ -190,40 +190,40 @@ def test_a_student_is_distilled_pruned_and_quantized(configure, files):
     assert bundle.provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
 
 
-def test_a_search_takes_the_cheapest_that_holds_and_trains_nothing_twice(configure, tmp_path):
+def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(configure, tmp_path):
     recipe = RecipeConfig(
         distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=1)
     )
     config = configure(recipe=recipe, search=True, max_accuracy_drop=100, work=tmp_path / "work")
-    found = compress(config)
-    names = [candidate.name for candidate in found.candidates]
+    result = compress(config)
+    names = [candidate.name for candidate in result.candidates]
     assert names == [
         "teacher, int8",
         "1 layers, int8",
         "1 layers, -42% heads, -67% FFN, int8",
         "1 layers, -50% heads, -75% FFN, int8",
     ]
-    assert found.chosen.seconds_per_million == min(
-        candidate.seconds_per_million for candidate in found.candidates
+    assert result.chosen.seconds_per_million == min(
+        candidate.seconds_per_million for candidate in result.candidates
     )
-    teacher_bytes = measure_graph_bytes(found.candidates[0].artifact.graph)
-    assert found.bundle.stages[-1].model_bytes < teacher_bytes
+    teacher_bytes = measure_graph_bytes(result.candidates[0].artifact.graph)
+    assert result.bundle.stages[-1].model_bytes < teacher_bytes
 
     trained = []
     again = compress(config, on_progress=lambda what, *steps: trained.append(what))
     assert "distill" not in trained
     assert [one.qualities for one in again.candidates] == [
-        one.qualities for one in found.candidates
+        one.qualities for one in result.candidates
     ]
 
 
-def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
+def test_a_search_goes_no_further_than_what_passes(configure, monkeypatch):
     from fastformers.compression import search as search_module
 
-    def losing(self, quality):
+    def passes_if_large(self, quality):
         return quality.model_bytes > smallest_allowed
 
-    monkeypatch.setattr(search_module.QualityGate, "passes", losing, raising=False)
+    monkeypatch.setattr(search_module.QualityGate, "passes", passes_if_large, raising=False)
     recipe = RecipeConfig(
         distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=0)
     )
@@ -231,10 +231,10 @@ def test_a_search_goes_no_further_than_what_holds(configure, monkeypatch):
     whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
     sizes = [candidate.qualities[-1].model_bytes for candidate in whole.candidates]
     smallest_allowed = sizes[1]  # a student of one layer is too small already
-    found = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
-    names = [candidate.name for candidate in found.candidates]
+    result = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    names = [candidate.name for candidate in result.candidates]
     assert names[1:3] == ["1 layers, int8", "teacher, -42% heads, -67% FFN, int8"]
-    assert found.chosen.passes
+    assert result.chosen.passes
 
     smallest_allowed = 10**9
     with pytest.raises(QualityError, match="of the teacher itself loses more than"):

@@ -28,7 +28,7 @@ def teacher(make_teacher):
 
 @pytest.fixture
 def student(make_teacher):
-    """Of other weights than the teacher, and one layer less."""
+    """A model with other weights than the teacher's, and one layer less."""
     model = make_teacher(labels=("a", "b", "c"), num_hidden_layers=1)
     torch.manual_seed(1)
     for parameter in model.parameters():
@@ -61,7 +61,7 @@ def config(**changes):
 
 
 def in_training(student, *, hidden_weight=0.0, attention_weight=0.0):
-    """The student with losses on the teacher's answers and, if weighted, on its layers."""
+    """The student with losses on the teacher's outputs and, if weighted, on its layers."""
     return _DistillationModel(
         student,
         32,
@@ -88,7 +88,7 @@ def test_a_student_comes_close_to_its_teacher_without_any_label(student, teacher
         work=tmp_path,
     )
     assert distance(after, teacher, rows) < 0.5 * before
-    assert distance(student, teacher, rows) == before  # the one given is as it was
+    assert distance(student, teacher, rows) == before  # the given student is as it was
     assert not after.training
 
 
@@ -104,7 +104,8 @@ def test_labels_are_learned_against_the_teacher_where_only_they_count(
         config=config(hard_weight=1.0),
         work=tmp_path,
     )
-    assert (predict_logits(after, rows).argmax(axis=1) == labels_N).mean() > 0.5  # the teacher: 0
+    # No prediction of the teacher is one of these labels.
+    assert (predict_logits(after, rows).argmax(axis=1) == labels_N).mean() > 0.5
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_a_narrower_student_learns_hidden_states_through_a_projection(
 
 
 def test_the_loss_does_not_see_padding(student, teacher, rows, tmp_path):
-    """A row's loss is the same alone and beside a longer row, with all its parts on."""
+    """A row's loss is the same alone and beside a longer row, with all parts of the loss."""
     outputs = compute_teacher_outputs(
         teacher,
         rows,
@@ -245,7 +246,7 @@ def test_an_interrupted_distillation_goes_on_and_asks_the_teacher_once(
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"vocab_size": 999}, r"the student has 999 words, its teacher \d+;"),
+        ({"vocab_size": 999}, r"the student has 999 vocabulary tokens, its teacher \d+;"),
         ({"labels": ("x", "y")}, r"the student has 2 labels, its teacher 3;"),
     ],
 )

@@ -27,7 +27,7 @@ UNEVEN = PruningPlan(
     heads=(np.array([0, 2, 3]), np.array([1]), np.array([0, 1, 2, 3])),
     neurons=(np.arange(16, 48), np.array([0, 7, 40, 47]), np.arange(48)),
 )
-UNEVEN_AGAIN = PruningPlan(  # places in what UNEVEN leaves
+UNEVEN_AGAIN = PruningPlan(  # indices into what UNEVEN leaves
     heads=(np.array([1, 2]), np.array([0]), np.array([3])),
     neurons=(np.arange(0, 32, 2), np.array([1, 2]), np.arange(30)),
 )
@@ -63,7 +63,7 @@ def pairs(tokenizer_json, make_texts):
 
 
 def check_graph(model, path, rows):
-    """The graph of a model gives its logits, which differ between rows; returns them."""
+    """Check that a graph gives its model's logits, which differ between rows; return them."""
     write_graph(read_encoder(model), path, text_pairs=True)
     engine = OnnxEngine(path)
     logits_NC = predict_logits(model, rows)
@@ -167,7 +167,7 @@ def test_importance_is_what_a_small_step_of_a_gate_does_to_the_loss(
     ids_BT = torch.from_numpy(one_length.batch_ids(np.arange(4)))
 
     def difference(linear_name, columns):
-        """Mean over rows of what scaling the inputs `columns` in the first layer does."""
+        """Mean change of a row's loss by scaling the inputs `columns` in the first layer."""
         losses = []
         for scale in (1 + 1e-5, 1 - 1e-5):
             changed = copy.deepcopy(model)

@@ -44,7 +44,7 @@ def artifact(make_teacher, tokenizer_json, make_texts, tmp_path):
 
 
 def balance(artifact):
-    """Shift the teacher's bias so that it says yes and no about as often."""
+    """Shift the teacher's bias so that it predicts yes and no equally often."""
     logits_NC = artifact.logits(artifact.train)
     with torch.no_grad():
         artifact.model.classifier.bias[1] += float(np.median(logits_NC[:, 0] - logits_NC[:, 1]))
@@ -52,7 +52,7 @@ def balance(artifact):
 
 @pytest.fixture
 def evaluation(artifact, make_texts):
-    """Texts with the teacher's own answers, every fourth one wrong."""
+    """Texts labeled by the teacher itself; every fourth label is wrong."""
     texts = make_texts(80, seed=2)
     examples = Examples(texts=texts, text_pairs=None, labels=["no"] * 80)
     classes_N = artifact.logits(examples).argmax(axis=1)
@@ -72,8 +72,8 @@ def to_int8(**changes):
     return quantize_stage(QuantizeConfig(**changes))
 
 
-def trim_to(num_words):
-    return trim_vocabulary_stage(TrimConfig(trim_vocabulary=num_words))
+def trim_to(num_tokens):
+    return trim_vocabulary_stage(TrimConfig(trim_vocabulary=num_tokens))
 
 
 def stage(name, change=lambda artifact: artifact, *, requires=None, ensures=None):
@@ -90,7 +90,7 @@ def fail(*artifacts):
     raise FastformersError("no good")
 
 
-def turn_answers_around(artifact):
+def negate_logits(artifact):
     model = copy.deepcopy(artifact.model)
     with torch.no_grad():
         model.classifier.weight.neg_()
@@ -129,7 +129,7 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(artifact, eva
 
 
 def test_agreement_is_with_the_teacher_not_with_the_stage_before(artifact, evaluation):
-    stages = [stage("turn", turn_answers_around), stage("rest")]
+    stages = [stage("turn", negate_logits), stage("rest")]
     _, qualities = run(artifact, stages, evaluation)
     assert [quality.agreement for quality in qualities] == [1, 0, 0]
     assert [quality.quality for quality in qualities] == [0.75, 0.25, 0.25]
@@ -187,7 +187,7 @@ def test_a_stage_that_may_not_start_does_not_run(artifact, evaluation):
         run(artifact, [stage("bad", pytest.fail, requires=fail)], evaluation)
 
 
-def test_an_export_that_differs_from_pytorch_is_found(artifact, evaluation, monkeypatch):
+def test_an_export_that_differs_from_pytorch_is_refused(artifact, evaluation, monkeypatch):
     def read_wrongly(model):
         encoder = read_encoder(model)
         return replace(encoder, position_embeddings_PE=encoder.position_embeddings_PE[::-1])
@@ -196,12 +196,12 @@ def test_an_export_that_differs_from_pytorch_is_found(artifact, evaluation, monk
 
     read_encoder = stages.read_encoder
     monkeypatch.setattr(stages, "read_encoder", read_wrongly)
-    message = r"stage export \(after teacher\): the graph's logits are off PyTorch's by"
+    message = r"stage export \(after teacher\): the graph's logits differ from PyTorch's by"
     with pytest.raises(StageError, match=message):
         run(artifact, [export_stage()], evaluation)
 
 
-def test_a_model_beyond_the_numbers_of_float16_is_found(artifact, evaluation, monkeypatch):
+def test_a_model_beyond_the_range_of_float16_is_refused(artifact, evaluation, monkeypatch):
     from fastformers.compression import stages
 
     read_encoder = stages.read_encoder
@@ -220,7 +220,7 @@ def test_a_model_beyond_the_numbers_of_float16_is_found(artifact, evaluation, mo
         run(artifact, [export_stage(), stage("shift", shift), float16_stage()], evaluation)
 
 
-def test_a_teacher_that_is_not_finite_is_found(artifact, evaluation):
+def test_a_teacher_that_is_not_finite_is_refused(artifact, evaluation):
     with torch.no_grad():
         artifact.model.classifier.bias.fill_(np.nan)
     with pytest.raises(StageError, match="stage export"):
@@ -230,16 +230,16 @@ def test_a_teacher_that_is_not_finite_is_found(artifact, evaluation):
 def test_a_recipe_that_loses_too_much_is_refused(artifact, evaluation):
     message = r"turn: accuracy 25\.00 is 50\.00 points below the teacher's 75\.00"
     with pytest.raises(QualityError, match=message):
-        run(artifact, [stage("turn", turn_answers_around)], evaluation, max_accuracy_drop=49.9)
+        run(artifact, [stage("turn", negate_logits)], evaluation, max_accuracy_drop=49.9)
 
 
-def test_a_stage_may_win_back_what_one_before_it_lost(artifact, evaluation):
-    stages = [stage("turn", turn_answers_around), stage("turn back", turn_answers_around)]
+def test_a_stage_may_recover_what_an_earlier_one_lost(artifact, evaluation):
+    stages = [stage("turn", negate_logits), stage("turn back", negate_logits)]
     _, qualities = run(artifact, stages, evaluation, max_accuracy_drop=0)
     assert [quality.quality for quality in qualities] == [0.75, 0.25, 0.75]
 
 
-def test_a_recipe_that_was_interrupted_goes_on_where_it_was(artifact, evaluation):
+def test_a_recipe_that_was_interrupted_resumes_where_it_was(artifact, evaluation):
     ran = []
 
     def log(name):
@@ -247,7 +247,7 @@ def test_a_recipe_that_was_interrupted_goes_on_where_it_was(artifact, evaluation
             ran.append(name)
             if name == "cut" and ran.count("cut") == 1:
                 raise KeyboardInterrupt
-            return turn_answers_around(artifact)
+            return negate_logits(artifact)
 
         return stage(name, change)
 
@@ -262,7 +262,7 @@ def test_a_recipe_that_was_interrupted_goes_on_where_it_was(artifact, evaluation
     assert again.model.config.vocab_size == 90
 
 
-def test_a_graph_kept_without_its_weights_is_laid_again(artifact, evaluation):
+def test_a_graph_kept_without_its_weights_is_built_again(artifact, evaluation):
     first, _ = run(artifact, [export_stage()], evaluation)
     expected_NC = first.logits(evaluation)
     weights_path(first.graph).unlink()
@@ -271,7 +271,7 @@ def test_a_graph_kept_without_its_weights_is_laid_again(artifact, evaluation):
     np.testing.assert_array_equal(again.logits(evaluation), expected_NC)
 
 
-def test_a_graph_of_another_version_is_laid_again(artifact, evaluation, monkeypatch):
+def test_a_graph_of_another_version_is_built_again(artifact, evaluation, monkeypatch):
     from fastformers.compression import stages
 
     first, _ = run(artifact, [export_stage(), to_int8()], evaluation)
@@ -284,8 +284,8 @@ def test_a_graph_of_another_version_is_laid_again(artifact, evaluation, monkeypa
 def test_other_settings_or_another_beginning_are_other_work(artifact, evaluation):
     ran = []
     note = stage("note", lambda artifact: ran.append(artifact.model.config.vocab_size) or artifact)
-    for max_words in (90, 91, 90):
-        run(artifact, [trim_to(max_words), note], evaluation)
+    for num_tokens in (90, 91, 90):
+        run(artifact, [trim_to(num_tokens), note], evaluation)
     assert ran == [90, 91]
 
 
@@ -345,7 +345,7 @@ def test_a_kept_model_is_a_directory_of_its_own(artifact, evaluation):
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     encoded = tokenizer(evaluation.texts, truncation=True, max_length=last.max_length)
     expected = last.tokenize(evaluation).ids.tolist()
-    assert [word for row in encoded["input_ids"] for word in row] == expected
+    assert [token for row in encoded["input_ids"] for token in row] == expected
 
 
 def test_the_artifact_that_went_in_is_not_changed(artifact, evaluation):

@@ -1,4 +1,4 @@
-"""What a compression refuses to be told, before anything heavy is imported."""
+"""Settings of a compression are refused before anything heavy is imported."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def test_settings_that_make_no_sense_are_refused_by_their_flag(config, changes, 
         config(**changes)
 
 
-def test_a_search_must_be_told_how_much_may_be_lost():
+def test_a_search_needs_the_drop_that_is_allowed():
     with pytest.raises(InputError, match=r"--search: .* --max-accuracy-drop"):
         CompressConfig(**PATHS, search=True)
     assert CompressConfig(**PATHS, search=True, max_accuracy_drop=0.5).allowed_drop == 0.5
@@ -74,7 +74,7 @@ def test_what_a_search_decides_is_refused_beside_it(recipe, message):
         CompressConfig(**PATHS, recipe=recipe, max_accuracy_drop=1, search=True)
 
 
-def test_a_search_takes_what_all_of_its_candidates_have_in_common():
+def test_a_search_takes_the_settings_that_its_candidates_share():
     recipe = RecipeConfig(
         trim=TrimConfig(trim_vocabulary=100),
         student=StudentConfig(keep_gelu=True),

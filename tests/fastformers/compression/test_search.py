@@ -11,15 +11,15 @@ from fastformers.errors import QualityError
 
 
 @pytest.fixture
-def walk(monkeypatch):
-    """Search below a teacher of six layers; (layers, share of neurons gone) of each candidate."""
+def run_search(monkeypatch):
+    """Search from a teacher of six layers; (layers, share of pruned neurons) of each candidate."""
 
-    def run(holds):
+    def run(passes):
         def evaluate(teacher, config, gate, **options):
             shape = config.student.student_layers or 6, config.prune.prune_ffn
             return SimpleNamespace(
                 shape=shape,
-                passes=holds(*shape),
+                passes=passes(*shape),
                 seconds_per_million=shape[0] * (1 - shape[1]),
                 qualities=(SimpleNamespace(stage="quantize"),),
             )
@@ -43,20 +43,20 @@ def walk(monkeypatch):
         (0.75, [0.67, 0.75]),
     ],
 )
-def test_how_far_pruning_may_go_is_found_by_bisection(walk, most, pruned):
-    chosen, tried = walk(lambda layers, ffn: layers >= 4 and ffn <= most)
+def test_how_far_pruning_may_go_is_found_by_bisection(run_search, most, pruned):
+    chosen, tried = run_search(lambda layers, ffn: layers >= 4 and ffn <= most)
     assert tried == [(6, 0), (4, 0), (3, 0), *((4, ffn) for ffn in pruned)]
-    held = [ffn for _, ffn in PRUNING_SHARES if ffn <= most]
-    assert chosen == (4, max(held, default=0))
+    passed = [ffn for _, ffn in PRUNING_SHARES if ffn <= most]
+    assert chosen == (4, max(passed, default=0))
 
 
-def test_students_get_shallower_until_one_loses_too_much(walk):
-    chosen, tried = walk(lambda layers, ffn: layers >= 2 and ffn == 0)
+def test_students_get_shallower_until_one_loses_too_much(run_search):
+    chosen, tried = run_search(lambda layers, ffn: layers >= 2 and ffn == 0)
     assert chosen == (2, 0)
     assert tried[:5] == [(6, 0), (4, 0), (3, 0), (2, 0), (1, 0)]
     assert {layers for layers, ffn in tried if ffn} == {2}
 
 
-def test_a_teacher_that_loses_too_much_in_int8_ends_the_search(walk):
+def test_a_teacher_that_loses_too_much_in_int8_ends_the_search(run_search):
     with pytest.raises(QualityError, match="quantize of the teacher itself loses more than"):
-        walk(lambda layers, ffn: False)
+        run_search(lambda layers, ffn: False)

@@ -1,4 +1,4 @@
-"""What the work that a stage keeps is named by."""
+"""The kept results of a stage are named by the settings that decide them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ LONGER = replace(DistillConfig.training, epochs=9.0)
 
 
 def names_of_work(config, transfer=None):
-    """By stage: digest of the settings."""
+    """Digest of the settings of each stage, by its name."""
     stages = plan_stages(config, transfer)
     return {stage.name: digest_of(dict(stage.settings)) for stage in stages}
 

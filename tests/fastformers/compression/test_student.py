@@ -30,7 +30,7 @@ def rows(tokenizer_json, make_texts):
 
 
 def check_standard(student, path, rows):
-    """Anyone's `from_pretrained` reads it, and its graph gives its logits."""
+    """Check that `from_pretrained` reads the student, and that its graph gives its logits."""
     student.save_pretrained(path)
     auto_class = transformers.AutoModelForSequenceClassification
     loaded, report = auto_class.from_pretrained(path, output_loading_info=True)
@@ -84,7 +84,7 @@ def test_a_layer_that_does_nothing_can_be_cut(make_teacher, rows):
         for linear in (idle.output, idle.down):
             linear.weight.zero_()
             linear.bias.zero_()
-        # What is normalized already passes a plain normalization as it is.
+        # A plain normalization leaves values that are already normalized as they are.
         for norm in (before, idle.attention_norm, idle.ffn_norm):
             norm.weight.fill_(1)
             norm.bias.zero_()
@@ -124,7 +124,7 @@ def test_a_narrow_student_is_a_standard_model(make_prunable, rows, tmp_path):
     shape = LayerShape(num_heads=2, ffn_width=48)
     assert list(map(layer_shape, layer_parts(student))) == [shape] * 3
     check_standard(student, tmp_path, rows)
-    # It can be pruned like any other.
+    # It can be pruned like any other model.
     plan = plan_pruning(measure_importance(student, rows), prune_heads=0.5, prune_ffn=0.5)
     assert np.isfinite(predict_logits(prune_model(student, plan), rows)).all()
 
@@ -142,15 +142,15 @@ def test_electras_own_embedding_width_stays_unless_it_is_that_of_the_layers(
 
 def test_electra_is_not_cut_to_its_embedding_width(make_teacher, rows):
     teacher = make_teacher("Electra", embedding_size=16)
-    with pytest.raises(InputError, match="hidden width 16: that of the embeddings"):
+    with pytest.raises(InputError, match="hidden width 16 is that of the embeddings"):
         cut_width(teacher, 16, measure_importance(teacher, rows))
 
 
 def test_dimensions_heads_and_head_units_that_are_idle_go_and_nothing_changes(make_teacher, rows):
-    """Half of everything carries nothing: what is left computes the same.
+    """Half of every part carries nothing; the other half computes the same.
 
     A normalization over twice as many dimensions, half of them zero, sees half the variance, so
-    the student's gains are set to undo that.
+    the weights of the student's norms are set to undo that.
     """
     teacher = make_teacher(num_attention_heads=4)
     rng = np.random.default_rng(0)
@@ -173,7 +173,7 @@ def test_dimensions_heads_and_head_units_that_are_idle_go_and_nothing_changes(ma
             norm.weight[used] = 1
             norm.bias[used] = 0
         pooler = teacher.bert.pooler.dense
-        pooler.weight[::2] = 0  # what it computes is no longer in hidden dimensions
+        pooler.weight[::2] = 0  # its outputs are units of the head, not hidden dimensions
         teacher.classifier.weight[:, ::2] = 0
         importance = measure_importance(teacher, rows)
         assert importance.hidden_D[idle].max() == 0 < importance.hidden_D[used].min()

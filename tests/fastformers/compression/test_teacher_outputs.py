@@ -18,7 +18,7 @@ def rows(tokenizer_json, make_texts):
 
 @pytest.fixture
 def ask(make_teacher, rows, tmp_path):
-    """Outputs of one teacher from one directory, and how many rows it had to read for them."""
+    """Outputs of one teacher from one directory, and the number of rows that it ran on for them."""
     teacher = make_teacher(num_hidden_layers=2)
 
     def make(*, hidden=(), attention=()):
@@ -36,7 +36,7 @@ def ask(make_teacher, rows, tmp_path):
     return make
 
 
-def test_a_student_of_fewer_layers_finds_what_a_deeper_one_left(ask, rows):
+def test_a_student_of_fewer_layers_reuses_what_a_deeper_one_left(ask, rows):
     deep, num_read = ask(hidden=[0, 1, 2], attention=[1])
     assert num_read == len(rows)
     shallow, num_read = ask(hidden=[0, 2])
@@ -46,13 +46,14 @@ def test_a_student_of_fewer_layers_finds_what_a_deeper_one_left(ask, rows):
     assert shallow.attention == ()
 
 
-def test_only_layers_that_nobody_left_are_asked_for(ask, rows):
+def test_only_layers_that_are_missing_are_computed(ask, rows):
     first, _ = ask(hidden=[0])
     kept = first.hidden[0].values.filename
     written = kept.stat().st_mtime_ns
     both, num_read = ask(hidden=[0, 2])
     assert num_read == len(rows)
-    assert kept.stat().st_mtime_ns == written  # nor is a file replaced that another run may map
+    # A file that another run may have mapped is not replaced.
+    assert kept.stat().st_mtime_ns == written
     assert not np.array_equal(both.hidden[0].values, both.hidden[1].values)
     assert ask(hidden=[2])[1] == 0
 

@@ -19,7 +19,7 @@ FREQUENCIES = np.geomspace(1, 0.01, 8).astype(np.float32)
 FIELDS = pytest.mark.parametrize(
     "fields",
     [
-        pytest.param({}, id="places"),
+        pytest.param({}, id="positions"),
         pytest.param({"bias_HO": BIAS}, id="bias"),
         pytest.param({"relative": RELATIVE}, id="relative"),
         pytest.param({"rotary_frequencies": FREQUENCIES}, id="rotary"),
@@ -28,7 +28,7 @@ FIELDS = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def lay(encoder_factory, tmp_path):
+def write_encoder(encoder_factory, tmp_path):
     """Write an encoder of three layers with some fields changed; its path."""
 
     def write(*, max_length, **fields):
@@ -52,26 +52,27 @@ def shapes_of(path, prefix):
     return [list(weight.dims) for weight in weights if weight.name.startswith(prefix)]
 
 
-def test_layers_share_a_table_of_the_offsets_that_rows_have(lay):
-    assert shapes_of(lay(max_length=20, bias_HO=BIAS), "bias") == [[1, 2, 1, 41]]
+def test_layers_share_a_table_of_the_offsets_that_rows_have(write_encoder):
+    assert shapes_of(write_encoder(max_length=20, bias_HO=BIAS), "bias") == [[1, 2, 1, 41]]
     # The keys of the first query, of others, and the same for queries; 41 of 129 rows are used.
-    path = lay(max_length=20, relative=RELATIVE)
+    path = write_encoder(max_length=20, relative=RELATIVE)
     assert shapes_of(path, "rows") == [[41]] * 2
     assert shapes_of(path, "positions") == [[2, 41, 16]] * 2
-    assert shapes_of(lay(max_length=20, rotary_frequencies=FREQUENCIES), "cos") == [[20, 8]]
-    assert shapes_of(lay(max_length=20), "places") == [[20, 32]]
+    path = write_encoder(max_length=20, rotary_frequencies=FREQUENCIES)
+    assert shapes_of(path, "cos") == [[20, 8]]
+    assert shapes_of(write_encoder(max_length=20), "places") == [[20, 32]]
 
 
-def test_a_bias_is_shifted_once_for_all_layers_and_cut_for_the_last(lay):
-    nodes = onnx.load(lay(max_length=20, bias_HO=BIAS)).graph.node
+def test_a_bias_is_shifted_once_for_all_layers_and_cut_for_the_last(write_encoder):
+    nodes = onnx.load(write_encoder(max_length=20, bias_HO=BIAS)).graph.node
     biases = [node.input[3] for node in nodes if node.op_type == "Attention"]
     assert biases[0] == biases[1] != biases[2]
     assert sum(node.op_type == "Expand" for node in nodes) == 1
 
 
 @pytest.mark.parametrize(("max_length", "num_inputs"), [(6, 3), (7, 4)])
-def test_a_window_that_no_row_exceeds_is_left_out(lay, max_length, num_inputs):
-    nodes = onnx.load(lay(max_length=max_length, bias_HO=WINDOW)).graph.node
+def test_a_window_that_no_row_exceeds_is_left_out(write_encoder, max_length, num_inputs):
+    nodes = onnx.load(write_encoder(max_length=max_length, bias_HO=WINDOW)).graph.node
     attentions = [node for node in nodes if node.op_type == "Attention"]
     assert {len(node.input) for node in attentions} == {num_inputs}
 
@@ -80,9 +81,9 @@ def attention_nodes(path):
     return {node.op_type for node in onnx.load(path).graph.node if "Attention" in node.op_type}
 
 
-def test_long_rows_and_gpus_attend_in_blocks(lay, encoder_factory, tmp_path):
-    assert attention_nodes(lay(max_length=512)) == {"Attention"}
-    assert attention_nodes(lay(max_length=513)) == {"MultiHeadAttention"}
+def test_long_rows_and_gpus_attend_in_blocks(write_encoder, encoder_factory, tmp_path):
+    assert attention_nodes(write_encoder(max_length=512)) == {"Attention"}
+    assert attention_nodes(write_encoder(max_length=513)) == {"MultiHeadAttention"}
     write_graph(encoder_factory(), tmp_path / "gpu.onnx", text_pairs=False, float16=True)
     assert attention_nodes(tmp_path / "gpu.onnx") == {"MultiHeadAttention"}
 
@@ -111,26 +112,26 @@ def test_heads_that_attend_by_content_share_nodes_by_fours(
     np.testing.assert_array_equal(*logits)
 
 
-def test_heads_with_positions_in_their_scores_share_one_node(lay, monkeypatch):
+def test_heads_with_positions_in_their_scores_share_one_node(write_encoder, monkeypatch):
     monkeypatch.setattr(attention, "_HEADS_OF_NODE", 1)
-    assert heads_of_nodes(lay(max_length=20)) == [1, 1] * 3
+    assert heads_of_nodes(write_encoder(max_length=20)) == [1, 1] * 3
     for fields in ({"bias_HO": BIAS}, {"relative": RELATIVE}, {"rotary_frequencies": FREQUENCIES}):
-        assert heads_of_nodes(lay(max_length=20, **fields)) == [2] * 3
+        assert heads_of_nodes(write_encoder(max_length=20, **fields)) == [2] * 3
 
 
 @FIELDS
-def test_both_kinds_of_attention_give_the_same_logits(lay, fields, monkeypatch):
+def test_both_kinds_of_attention_give_the_same_logits(write_encoder, fields, monkeypatch):
     ids_BT = np.random.default_rng(0).integers(0, 64, (3, 17))
-    whole_BC = OnnxEngine(lay(max_length=20, **fields)).run(ids_BT, None)
+    whole_BC = OnnxEngine(write_encoder(max_length=20, **fields)).run(ids_BT, None)
     monkeypatch.setattr(attention, "_LONGEST_WHOLE", 0)
-    path = lay(max_length=20, **fields)
+    path = write_encoder(max_length=20, **fields)
     assert attention_nodes(path) == {"MultiHeadAttention"}
     np.testing.assert_allclose(OnnxEngine(path).run(ids_BT, None), whole_BC, atol=1e-5)
 
 
 @FIELDS
-def test_a_row_that_is_too_long_fails(lay, fields):
-    engine = OnnxEngine(lay(max_length=20, **fields))
+def test_a_row_that_is_too_long_fails(write_encoder, fields):
+    engine = OnnxEngine(write_encoder(max_length=20, **fields))
     assert np.isfinite(engine.run(np.zeros((2, 20), np.int64), None)).all()
     for length in (21, 22, 50):
         with pytest.raises(EngineError):

@@ -126,7 +126,7 @@ def test_every_projection_is_observed_in_full(model, observed, rows):
     num_tokens, width = int(rows.lengths_N.sum()), 32
     assert histograms["layer0.qkv"].counts.sum() == num_tokens * width
     assert histograms["layer0.down"].counts.sum() == num_tokens * 2 * width
-    assert histograms["layer1.up"].counts.sum() == len(rows) * width  # the first token's alone
+    assert histograms["layer1.up"].counts.sum() == len(rows) * width  # of the first token alone
 
 
 def logits_error(model, ranges, rows, float_logits_NC, path):
@@ -188,7 +188,7 @@ def test_a_model_that_is_not_finite_cannot_be_calibrated(model, observed, rows, 
 
 
 @pytest.fixture(scope="module")
-def spoiled(model):
+def fragile(model):
     """One neuron of layer 0 is always at 3,000 and means nothing; its neighbors all round to 0."""
     first, last = model.layers
     up = replace(first.up, bias=np.append(first.up.bias[:-1], np.float32(3000)))
@@ -199,10 +199,10 @@ def spoiled(model):
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_what_int8_would_spoil_stays_in_float(spoiled, rows, tmp_path, dynamic, caplog):
+def test_projections_that_int8_would_harm_stay_in_float(fragile, rows, tmp_path, dynamic, caplog):
     def choose(min_agreement):
         return choose_ranges(
-            spoiled,
+            fragile,
             rows,
             text_pairs=False,
             scratch=tmp_path,
@@ -218,13 +218,13 @@ def test_what_int8_would_spoil_stays_in_float(spoiled, rows, tmp_path, dynamic, 
     assert set(everything) - set(ranges) == set(kept)
     assert caplog.records == []
 
-    write_graph(spoiled, tmp_path / "float.onnx", text_pairs=False)
+    write_graph(fragile, tmp_path / "float.onnx", text_pairs=False)
     float_NC = run_graph(tmp_path / "float.onnx", rows)
-    spoiled_error, error = (
-        logits_error(spoiled, chosen, rows, float_NC, tmp_path / "a.onnx")
+    int8_error, error = (
+        logits_error(fragile, chosen, rows, float_NC, tmp_path / "a.onnx")
         for chosen in (everything, ranges)
     )
-    assert error < spoiled_error / 10
+    assert error < int8_error / 10
 
 
 def test_int8_that_is_good_enough_is_left_alone(model, rows, tmp_path):

@@ -30,7 +30,7 @@ def precision(request):
 
 @pytest.fixture(scope="module")
 def graph(precision, encoder_factory, tmp_path_factory):
-    """A graph of each precision, its words too many for a page."""
+    """A graph of each precision, whose token embeddings are larger than a page."""
     path = tmp_path_factory.mktemp(precision) / "model.onnx"
     encoder = encoder_factory(**SHAPE)
     names = write_graph(encoder, path, text_pairs=False)
@@ -42,8 +42,8 @@ def graph(precision, encoder_factory, tmp_path_factory):
     return path
 
 
-def places(graph):
-    """Place of each initializer in the weights' file, by name; and the names of the others."""
+def locations(graph):
+    """Location of each initializer in the weights' file, by name; and the other initializers."""
     initializers = onnx.load(graph, load_external_data=False).graph.initializer
     outside = {
         tensor.name: {entry.key: entry.value for entry in tensor.external_data}
@@ -54,11 +54,11 @@ def places(graph):
 
 
 def test_every_large_weight_is_beside_the_onnx_file_on_a_page_of_its_own(graph):
-    outside, inside = places(graph)
+    outside, inside = locations(graph)
     assert "words" in outside
-    assert {place["location"] for place in outside.values()} == {"model.onnx.data"}
+    assert {entries["location"] for entries in outside.values()} == {"model.onnx.data"}
     assert all(0 < len(tensor.raw_data) < PAGE_BYTES for tensor in inside)
-    spans = sorted((int(place["offset"]), int(place["length"])) for place in outside.values())
+    spans = sorted((int(entries["offset"]), int(entries["length"])) for entries in outside.values())
     assert all(offset % PAGE_BYTES == 0 and length >= PAGE_BYTES for offset, length in spans)
     ends = [offset + length for offset, length in spans]
     assert all(
@@ -89,7 +89,9 @@ def test_openvinos_logits_are_those_of_a_single_file(graph, tmp_path):
 @pytest.mark.parametrize(
     ("module", "engine"), [("engine", "OnnxEngine"), ("openvino_engine", "OpenVinoEngine")]
 )
-def test_a_process_maps_the_words_rather_than_copies_them(graph, precision, module, engine):
+def test_a_process_maps_the_token_embeddings_rather_than_copies_them(
+    graph, precision, module, engine
+):
     if module == "openvino_engine":
         pytest.importorskip("openvino")
         if precision == "float16":
@@ -99,14 +101,14 @@ def test_a_process_maps_the_words_rather_than_copies_them(graph, precision, modu
         [sys.executable, "-c", script, graph], capture_output=True, text=True, check=True
     )
     maps = [line.split() for line in run.stdout.splitlines() if line.endswith(".onnx.data")]
-    offset, length = (int(places(graph)[0]["words"][key]) for key in ("offset", "length"))
+    offset, length = (int(locations(graph)[0]["words"][key]) for key in ("offset", "length"))
 
-    def holds_words(addresses, mapped_offset):
+    def holds_embeddings(addresses, mapped_offset):
         first, last = (int(address, 16) for address in addresses.split("-"))
         start = int(mapped_offset, 16)
         return start <= offset and offset + length <= start + last - first
 
-    assert any(holds_words(entry[0], entry[2]) for entry in maps)
+    assert any(holds_embeddings(entry[0], entry[2]) for entry in maps)
 
 
 def test_an_open_engine_keeps_the_weights_of_a_graph_that_is_written_again(
@@ -116,6 +118,6 @@ def test_an_open_engine_keeps_the_weights_of_a_graph_that_is_written_again(
     write_graph(encoder_factory(**SHAPE), graph, text_pairs=False)
     engine = OnnxEngine(graph)
     write_graph(encoder_factory(vocabulary=100), graph, text_pairs=False)
-    logits_BC = engine.run(IDS, None)  # the first to touch the words
+    logits_BC = engine.run(IDS, None)  # the first to touch the token embeddings
     write_graph(encoder_factory(**SHAPE), tmp_path / "again.onnx", text_pairs=False)
     np.testing.assert_array_equal(logits_BC, OnnxEngine(tmp_path / "again.onnx").run(IDS, None))

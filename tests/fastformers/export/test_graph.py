@@ -9,7 +9,7 @@ import pytest
 from fastformers.export.calibration import collect_histograms
 from fastformers.export.encoder import Layer, Linear, RelativePositions
 from fastformers.export.graph import write_graph
-from fastformers.export.int8 import quantize_weight, quantize_words
+from fastformers.export.int8 import quantize_token_embeddings, quantize_weight
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.onnx_files import measure_graph_bytes
 
@@ -34,7 +34,7 @@ def activate(values, activation):
 
 
 class Projections:
-    """The projections as they are, or as int8 would round them where there are ranges."""
+    """The projections as they are, or rounded as in int8 where there are ranges."""
 
     def __init__(self, ranges=None):
         self._ranges = ranges or {}
@@ -67,15 +67,15 @@ def attend(values_TD, layer, name, names, project):
 
 
 def rotate(side_Td, frequencies):
-    """Value pairs (first half, second half) as complex numbers, turned by position."""
+    """Rotate value pairs (first half, second half) as complex numbers by their positions."""
     first, second = np.split(side_Td, 2, axis=1)
     angles = np.arange(len(side_Td))[:, None] * frequencies.astype(np.float64)
-    turned = (first + 1j * second) * np.exp(1j * angles)
-    return np.concatenate([turned.real, turned.imag], axis=1)
+    rotated = (first + 1j * second) * np.exp(1j * angles)
+    return np.concatenate([rotated.real, rotated.imag], axis=1)
 
 
 def offset_scores(layer, head, query_Td, key_Td):
-    """What the offset of each two tokens adds to a head's scores, one by one."""
+    """Terms (T, T) that the offset of two tokens adds to a head's scores, one by one."""
     length, width = query_Td.shape
     scores = np.zeros((length, length))
     columns = slice(head * width, (head + 1) * width)
@@ -91,10 +91,10 @@ def offset_scores(layer, head, query_Td, key_Td):
 
 
 def reference_logits(encoder, ids_T, types_T, ranges=None):
-    """The encoder as the papers have it, in float64: every layer on every token."""
+    """Logits of the encoder as in its paper, in float64, with every layer on every token."""
     token_embeddings_VE = encoder.token_embeddings_VE
     if ranges:
-        steps_VE, scale_V = quantize_words(token_embeddings_VE)
+        steps_VE, scale_V = quantize_token_embeddings(token_embeddings_VE)
         token_embeddings_VE = steps_VE * scale_V[:, None]
     hidden_TD = token_embeddings_VE[ids_T].astype(np.float64)
     if encoder.position_embeddings_PE is not None:
@@ -161,7 +161,7 @@ def layer_parts(kind):
         "no attention norm": {
             "norm_first": True,
             "attention_norm": None,
-            # Or scores reach 186, and float32 rounds them by more than the test allows.
+            # Otherwise scores reach 186, and float32 rounds them by more than the test allows.
             "query": Linear(weight=0.1 * floats(WIDTH, WIDTH), bias=0.1 * floats(WIDTH)),
         },
         "gate": {"gate": Linear(weight=floats(WIDTH, 2 * WIDTH), bias=floats(2 * WIDTH))},
@@ -205,7 +205,7 @@ def make_variant(encoder_factory, kind):
         return replace(encoder, activation="relu", head=replace(encoder.head, activation="gelu"))
     if kind == "no types":
         return replace(encoder, token_types_KE=None)
-    if kind == "no places":
+    if kind == "no positions":
         return replace(encoder, position_embeddings_PE=None)
     if kind == "projected before the norm":
         projection = Linear(
@@ -232,7 +232,7 @@ def make_variant(encoder_factory, kind):
     "kind",
     [
         *("plain", "one layer", "pruned", "narrow embeddings", "projected before the norm"),
-        *("relu", "no types", "no places", "no biases", "norms first", "no attention norm"),
+        *("relu", "no types", "no positions", "no biases", "norms first", "no attention norm"),
         *("gate", "bias", "window", "relative", "rotary", "mean", "more norms", "all at once"),
     ],
 )
@@ -259,13 +259,13 @@ def graphs(encoder_factory, tmp_path_factory):
     encoder = encoder_factory(**SHAPE)
     write_graph(encoder, path / "float.onnx", text_pairs=True)
     write_graph(encoder, path / "observed.onnx", text_pairs=True, observe=True)
-    ranges = find_ranges(path / "observed.onnx")
+    ranges = measure_ranges(path / "observed.onnx")
     write_graph(encoder, path / "int8.onnx", text_pairs=True, ranges=ranges)
     return path
 
 
-def find_ranges(observed):
-    """Ranges of all that random rows bring."""
+def measure_ranges(observed):
+    """Ranges of the activations of random rows."""
     histograms = collect_histograms(observed, RandomRows())
     return {name: histogram.clipped_range(0) for name, histogram in histograms.items()}
 
@@ -294,7 +294,7 @@ def logits(graphs):
 def test_int8_logits_are_close_to_those_of_the_float_graph(logits):
     _, _, float_BC, int8_BC = logits
     assert len(set(float_BC.argmax(axis=1))) >= 3
-    # 0.95 here; weights without training leave many rows between two classes.
+    # It is 0.95 here; weights without training leave many rows between two classes.
     assert (float_BC.argmax(axis=1) == int8_BC.argmax(axis=1)).mean() >= 0.9
     assert (np.abs(int8_BC - float_BC).mean(axis=0) < 0.1 * float_BC.std(axis=0)).all()
 
@@ -302,7 +302,7 @@ def test_int8_logits_are_close_to_those_of_the_float_graph(logits):
 def test_int8_logits_are_those_of_rounded_weights_and_activations(encoder_factory, logits, graphs):
     ids_BT, types_BT, float_BC, int8_BC = (part[:64] for part in logits)
     encoder = encoder_factory(**SHAPE)
-    ranges = find_ranges(graphs / "observed.onnx")
+    ranges = measure_ranges(graphs / "observed.onnx")
     expected_BC = np.array(
         [reference_logits(encoder, *row, ranges) for row in zip(ids_BT, types_BT, strict=True)]
     )
@@ -338,8 +338,10 @@ def test_every_projection_is_int8_and_the_rest_is_not(graphs):
     assert count("int8.onnx", "MatMulIntegerToFloat") == 2 * 4 + 1
     assert count("int8.onnx", "MatMul") == 2  # of the head
     assert count("float.onnx", "MatMul") == 2 * 4 + 1 + 2
-    (words,) = (w for w in onnx.load(graphs / "int8.onnx").graph.initializer if w.name == "words")
-    assert words.data_type == onnx.TensorProto.INT8
+    (embeddings,) = (
+        w for w in onnx.load(graphs / "int8.onnx").graph.initializer if w.name == "words"
+    )
+    assert embeddings.data_type == onnx.TensorProto.INT8
 
 
 def test_only_the_first_token_goes_through_the_last_layers_feed_forward(graphs):
@@ -378,11 +380,13 @@ def test_a_static_int8_row_scores_alone_as_in_a_batch(graphs, batch):
 
 
 def test_a_dynamic_int8_row_depends_on_its_batch(encoder_factory, batch, tmp_path):
-    """One word twenty times as large as the others takes the steps that they would need."""
+    """Inputs that are twenty times as large as others take the steps that these would need."""
     encoder = encoder_factory(**SHAPE)
     up = encoder.layers[0].up
-    loud = replace(up, weight=np.concatenate([20 * up.weight[:1], up.weight[1:]]))
-    encoder = replace(encoder, layers=(replace(encoder.layers[0], up=loud), *encoder.layers[1:]))
+    inflated = replace(up, weight=np.concatenate([20 * up.weight[:1], up.weight[1:]]))
+    encoder = replace(
+        encoder, layers=(replace(encoder.layers[0], up=inflated), *encoder.layers[1:])
+    )
     names = write_graph(encoder, tmp_path / "float.onnx", text_pairs=True)
     assert names[0] == "layer0.qkv"
     assert len(names) == 2 * 4 + 1
@@ -401,7 +405,7 @@ def test_a_dynamic_int8_row_depends_on_its_batch(encoder_factory, batch, tmp_pat
 
 
 def test_a_projection_that_no_range_names_stays_in_float(encoder_factory, graphs, tmp_path):
-    ranges = find_ranges(graphs / "observed.onnx")
+    ranges = measure_ranges(graphs / "observed.onnx")
     del ranges["layer0.down"]
     write_graph(encoder_factory(**SHAPE), tmp_path / "a.onnx", text_pairs=True, ranges=ranges)
     weights = {w.name: w.data_type for w in onnx.load(tmp_path / "a.onnx").graph.initializer}
@@ -417,7 +421,7 @@ def test_float16_has_the_logits_of_float32(encoder_factory, graphs, logits, tmp_
     half_BC = engine.run(ids_BT, types_BT)
     assert half_BC.dtype == np.float32
     error = np.abs(half_BC - float_BC).max() / np.abs(float_BC).max()
-    assert 1e-6 < error < 0.01  # it is rounded, and by no more than that
+    assert 1e-6 < error < 0.01  # it is rounded, but by no more than that
     model = onnx.load(path)
     kinds = {w.data_type for w in model.graph.initializer}
     assert kinds == {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}

@@ -1,4 +1,4 @@
-"""A change of what graphs hold comes with another `GRAPH_VERSION`.
+"""A change of the graphs comes with another `GRAPH_VERSION`.
 
 The version is part of the name of each graph that `compress --work` keeps. If a test here fails
 after a change of the exporter, raise it, and put it and the new digests in `VERSION` and `DIGESTS`.
@@ -25,7 +25,7 @@ from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.int8 import ActivationRange
 
 VERSION = 1
-# Digests of that version's graphs.
+# Digests of the graphs of that version.
 DIGESTS = {
     "float": "c2e7f802a15f25d89be517980ec8b580227c87458b00035523c184b8043a48dd",
     "float pairs": "260ddab7e1bb7a8641026882b83dcb944a31e493d287901f5ce31c0185850d51",
@@ -84,7 +84,7 @@ def change_layers(encoder, **changes):
 
 
 def make_relative():
-    """DeBERTa's way, with MPNet's bias beside it."""
+    """An encoder with DeBERTa's relative positions and MPNet's bias."""
     random = np.random.RandomState(1)
     offsets_O = np.arange(-MAX_LENGTH, MAX_LENGTH + 1)
     table_RW = (random.random_sample((9, WIDTH)) - 0.5).astype(np.float32)
@@ -98,7 +98,7 @@ def make_relative():
 
 
 def make_rotary():
-    """ModernBERT's way; every part that a layer may have or lack."""
+    """An encoder with ModernBERT's rotations and every part that a layer may have or lack."""
     encoder = make_encoder(position_embeddings_PE=None, pooling="mean")
     first = encoder.layers[0]
     return change_layers(
@@ -141,7 +141,7 @@ def write_variant(variant, path):
 
 
 def digest_graph(path):
-    """SHA-256 of what a graph means, however another version of onnx lays it in its file."""
+    """SHA-256 of what a graph means, however a version of onnx writes it to its file."""
     model = onnx.load(path)
     graph = model.graph
     parts = [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 from onnx import TensorProto, helper, numpy_helper
 
-from fastformers.export.int8 import ActivationRange, quantize_weight, quantize_words
+from fastformers.export.int8 import ActivationRange, quantize_token_embeddings, quantize_weight
 
 weights = st_np.arrays(
     np.float32,
@@ -50,8 +50,8 @@ def test_a_large_weight_beside_small_ones_has_nearly_all_steps():
 
 
 @given(weights)
-def test_a_word_has_all_steps(token_embeddings_VE):
-    steps_VE, scale_V = quantize_words(token_embeddings_VE)
+def test_a_token_embedding_uses_all_steps(token_embeddings_VE):
+    steps_VE, scale_V = quantize_token_embeddings(token_embeddings_VE)
     largest = np.abs(steps_VE.astype(int)).max(axis=1)
     assert set(largest.tolist()) <= {0, 127}
     assert (
@@ -73,7 +73,7 @@ ZERO = 100
 
 
 def multiply(inputs, steps):
-    """What ONNX Runtime makes of uint8 inputs (B, K) times int8 steps (K, N)."""
+    """Product of uint8 inputs (B, K) and int8 steps (K, N) in ONNX Runtime."""
     one, zero = np.array(1, np.float32), np.array(ZERO, np.uint8)
     constants = {
         "steps": steps,

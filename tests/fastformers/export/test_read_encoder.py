@@ -94,7 +94,7 @@ def check_equal(model, path, *, text_pairs, lengths=LENGTHS):
         alone_1C = engine.run(ids_BT[2:3], types_BT[2:3])
         np.testing.assert_allclose(alone_1C, actual_BC[2:3], atol=1e-5)
         all_logits.append(expected_BC)
-    assert np.concatenate(all_logits).std(axis=0).min() > 0.05  # the rows do differ
+    assert np.concatenate(all_logits).std(axis=0).min() > 0.05  # the rows differ
     return has_types
 
 
@@ -133,7 +133,7 @@ def test_a_saved_teacher_scores_real_pairs_as_pytorch_does(
     write_graph(read_encoder(model), tmp_path / "model.onnx", text_pairs=True)
     expected_NC = predict_logits(model, rows)
     np.testing.assert_allclose(run_graph(tmp_path / "model.onnx", rows), expected_NC, atol=2e-5)
-    if model_type in ("bert", "deberta-v2", "electra"):  # their types do matter
+    if model_type in ("bert", "deberta-v2", "electra"):  # their types matter
         rows.second_lengths_N[:] = 0
         assert np.abs(predict_logits(model, rows) - expected_NC).max() > 0.01
 
@@ -153,8 +153,8 @@ def test_int8_stays_near_and_a_row_does_not_depend_on_its_batch(
     float_NC = run_graph(tmp_path / "observed.onnx", rows)
     int8_NC = run_graph(tmp_path / "int8.onnx", rows)
     correlations = [np.corrcoef(*pair)[0, 1] for pair in zip(float_NC.T, int8_NC.T, strict=True)]
-    assert min(correlations) > 0.98  # 0.996 here
-    assert np.abs(int8_NC - float_NC).max() > 1e-4  # it did round
+    assert min(correlations) > 0.98  # it is 0.996 here
+    assert np.abs(int8_NC - float_NC).max() > 1e-4  # it is rounded
     engine = OnnxEngine(tmp_path / "int8.onnx")
     for rows_B in plan_batches(rows.lengths_N, max_batch_tokens=1024):
         for row in rows_B:
@@ -177,7 +177,7 @@ def test_float16_has_the_logits_of_float32(make_model, tmp_path, model_type):
     ("model_type", "changes", "positions"),
     [
         *((model_type, {}, 64) for model_type in ARCHITECTURES),
-        ("mpnet", {"pad_token_id": 5}, 64),  # its code counts from 1 all the same
+        ("mpnet", {"pad_token_id": 5}, 64),  # its code counts from 1 nevertheless
         ("roberta", {"pad_token_id": 5}, 60),
         ("deberta-v2", {"position_buckets": -1, "max_relative_positions": 20}, 64),
         ("modernbert", {"max_position_embeddings": 300}, 300),
