@@ -1,6 +1,6 @@
 """Build the paper's Table 3 for the user's own model, data and machine.
 
-    teacher, student, bundles + labelled texts -> [from_models] -> steps -> measure
+    teacher, student, bundles + labeled texts -> [from_models] -> steps -> measure
 
 Each step adds one optimization to the one before: no padding, a distilled student, an int8 graph
 tuned for the CPU, one instance for each core, pruning. This module knows nothing of how students

@@ -68,7 +68,7 @@ class Ablation:
     """Steps over N texts, ready to be measured.
 
     Attributes:
-        steps: From the slowest; the first is padded, the second the same model unpadded.
+        steps: Steps from the slowest on; the first is padded, the second the same unpadded.
         lengths_N: Tokens of each text, as the first step reads it.
         labels_N: Correct class of each text, or None for random weights.
         description: Models and texts in a few words, for the head of the table.

@@ -36,7 +36,7 @@ class GemmPeak:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorProfile:
-    """What each operator of one graph did in one run on one batch.
+    """Time and arithmetic of each operator of one graph, in one run on one batch.
 
     Attributes:
         seconds: Seconds by operator, the most expensive first.

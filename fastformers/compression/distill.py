@@ -78,7 +78,7 @@ def distill(
     hidden = [at for _, at in pairs] if config.hidden_weight else []
     # The first match is that of the embeddings, which have no attention.
     attention = [at - 1 for _, at in pairs[1:]] if config.attention_weight else []
-    answers = compute_teacher_outputs(
+    teacher_outputs = compute_teacher_outputs(
         teacher,
         rows,
         outputs,
@@ -102,7 +102,7 @@ def distill(
             _Collator(
                 rows=rows,
                 targets_N=np.zeros(0, np.int64) if targets_N is None else targets_N,
-                outputs=answers,
+                outputs=teacher_outputs,
                 pad_id=student.config.pad_token_id or 0,
                 max_length=max_positions(student.config),
             ),

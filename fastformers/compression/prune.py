@@ -107,8 +107,8 @@ def measure_importance(
 def prune_model(model: PreTrainedModel, plan: PruningPlan) -> PreTrainedModel:
     """A copy of the model with only the heads and neurons that the plan keeps; head widths stay.
 
-    `config.pruned_layers` tells `checkpoint.load_weights` the shapes; the other settings stay, so a
-    later round knows what the model was before any pruning.
+    `checkpoint.load_weights` reads the shapes from `config.pruned_layers`; the other settings stay,
+    so that a later round knows the model's shape before any pruning.
 
     Raises:
         InputError: The architecture cannot be pruned, or the plan is for another model.

@@ -27,7 +27,7 @@ class TrimConfig:
     trim_vocabulary: int | None = field(
         default=None,
         metadata=option(
-            "size of the vocabulary: the most frequent tokens are kept", metavar="TOKENS"
+            "largest size of the vocabulary; the most frequent tokens stay", metavar="TOKENS"
         ),
     )
 
@@ -77,11 +77,11 @@ class DistillConfig:
 
     training: TrainingConfig = field(default=TrainingConfig(epochs=3.0, learning_rate=8e-5))
     temperature: float = field(
-        default=2.0, metadata=option("temperature of both softmaxes of the loss on the answers")
+        default=2.0, metadata=option("temperature of both softmaxes in the loss on teacher outputs")
     )
     hard_weight: float = field(
         default=0.5,
-        metadata=option("share (0-1) of the loss on labels; the rest is on the teacher's answers"),
+        metadata=option("share (0-1) of the loss on labels; the rest is on teacher outputs"),
     )
     hidden_weight: float = field(
         default=10.0,
@@ -248,7 +248,7 @@ class CompressConfig:
         default=None,
         metadata=option(
             "points of 100 x the task's metric that may be lost; no bundle is written if more is "
-            "(1 for one recipe; a search must be told)",
+            "(1 for one recipe; a search has no default)",
             metavar="POINTS",
         ),
     )
@@ -267,7 +267,7 @@ class CompressConfig:
         check_at_least(self, 0, "max_accuracy_drop")
         if self.search:
             if self.max_accuracy_drop is None:
-                raise InputError("--search: say how much may be lost with --max-accuracy-drop")
+                raise InputError("--search: give --max-accuracy-drop, the points that may be lost")
             self.recipe.refuse_what_a_search_decides()
 
     @property
@@ -277,5 +277,5 @@ class CompressConfig:
 
     @property
     def work_directory(self) -> Path:
-        """Directory for the results of stages; a temporary one beside the output if not set."""
+        """Directory for the results of stages; if unset, one beside the output while it is made."""
         return self.work or self.output.with_name(f".{self.output.name}.work")

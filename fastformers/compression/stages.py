@@ -55,7 +55,7 @@ def plan_stages(config: RecipeConfig, transfer: Examples | None) -> list[Stage]:
     """The stages of a recipe, in order.
 
     Args:
-        config: What the recipe does.
+        config: Settings of the recipe.
         transfer: Further examples without labels, for which the teacher's outputs alone count.
     """
     stages = []
