@@ -6,7 +6,8 @@ It is tuned, in comparison with a traced graph, in these ways:
 - a batch holds rows of one exact length, so there is no attention mask anywhere;
 - query, key and value are one projection, quantized once;
 - a head that reads only the first token has the last layer compute keys and values for all tokens
-  but query, attention, output and feed-forward for that one: up to a sixth of 6 layers' work less;
+  but query, attention, output and feed-forward for that one, which saves up to a sixth of the work
+  of 6 layers;
 - values that depend on the length alone (offsets, biases, rotations) are a slice of a table, which
   is in the graph once for all layers that share it (attention.py);
 - Add + LayerNormalization stay separate: ONNX Runtime's fused SkipLayerNormalization is scalar on
