@@ -28,6 +28,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
+from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -116,13 +117,11 @@ def write_docstrings(path: Path, libraries: Sequence[Library] = LIBRARIES) -> pa
         StorageError: The file cannot be written.
     """
     table = collect_docstrings(libraries)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pyarrow.parquet.write_table(table, partial, row_group_size=ROWS_PER_GROUP)
-        partial.replace(path)
+        with whole_file(path) as unfinished:
+            pyarrow.parquet.write_table(table, unfinished, row_group_size=ROWS_PER_GROUP)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise StorageError(f"{path}: cannot be written: {error}") from error
     return table
 
