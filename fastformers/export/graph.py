@@ -111,7 +111,7 @@ def write_graph(
     if encoder.final_norm is not None:
         hidden = graph.norm(hidden, "final.norm", encoder.final_norm)
     pooled = graph.pool(hidden, encoder.pooling)
-    num_outputs = _head(graph, encoder.head, pooled, len(encoder.layers[-1].ffn_norm.weight))
+    num_outputs = _head(graph, encoder.head, pooled, encoder.width)
     inputs = ["input_ids"] + (["token_type_ids"] if has_types else [])
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:
