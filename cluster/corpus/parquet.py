@@ -97,7 +97,7 @@ class ParquetReader:
                     ) from error
                 return self._unreadable(num_rows, reason)
         errors: dict[int, str] = {}
-        texts = tuple(_decode_column(table[name], name, errors) for name in self.text_columns)
+        texts = tuple(_decode_column(table[name]) for name in self.text_columns)
         kept = table.select(self.kept_schema.names).cast(self.kept_schema)
         return Rows(texts=check_texts(texts, self.text_columns, errors), errors=errors, kept=kept)
 
@@ -127,7 +127,7 @@ class ParquetReader:
                 raise InputError(f"{path}: cannot be sampled ({reason}); repair it") from error
         table = pa.Table.from_batches(parts)
         errors: dict[int, str] = {}
-        texts = [_decode_column(table[name], name, errors) for name in self.text_columns]
+        texts = [_decode_column(table[name]) for name in self.text_columns]
         return check_texts(texts, self.text_columns, errors)
 
     def _unreadable(self, num_rows: int, reason: str) -> Rows:
@@ -153,7 +153,7 @@ def _find_groups(
     return groups, begins[groups[0]]
 
 
-def _decode_column(column: pa.ChunkedArray, name: str, errors: dict[int, str]) -> list[Any]:
+def _decode_column(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     try:
