@@ -16,6 +16,7 @@ from itertools import count
 from cluster.execution.pool import Failed, Finished, Lost, Outcome, PlanPool, Slot, Ticket
 from cluster.execution.topology import discover_topology, plan_core_sets
 from cluster.execution.worker import Job, Worker, WorkerSpec
+from cluster.formatting import format_count
 from fastformers.errors import InputError
 
 
@@ -39,7 +40,7 @@ class LocalPool:
         self.slots = [
             Slot(name=f"{host}:local", host=host, num_cores=num_threads, max_jobs=1),
         ]
-        threads = f"{num_threads} thread{'s' * (num_threads != 1)}"
+        threads = format_count(num_threads, "thread")
         self.self_check = [f"1 worker x {threads} in this process, pinned to no core"]
         self.num_idle_cores = num_idle_cores
 

@@ -21,10 +21,11 @@ import difflib
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 
+from cluster.formatting import format_count
 from fastformers.errors import InputError
 from fastformers.inference.cpu import CPU_GENERATIONS
 
@@ -83,7 +84,7 @@ _OPTIONAL_COLUMNS = (
     *("currency", "usd_per_unit"),
 )
 _REQUIRED_COLUMNS = tuple(
-    name for name in InstancePrice.__dataclass_fields__ if name not in _OPTIONAL_COLUMNS
+    field.name for field in fields(InstancePrice) if field.name not in _OPTIONAL_COLUMNS
 )
 
 
@@ -275,7 +276,7 @@ def _estimate_price(num_cores: int, prices: Mapping[str, InstancePrice]) -> Hour
     return HourlyPrice(
         usd_per_hour=median * num_cores,
         label=(
-            f"estimate: {num_cores} core{'s' * (num_cores != 1)} at the median {median:.3f} USD "
+            f"estimate: {format_count(num_cores, 'core')} at the median {median:.3f} USD "
             f"per core-hour of {len(usd_per_core_hour)} CPU types; "
             "set --instance-type or --usd-per-hour"
         ),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from cluster.formatting import format_count
 from fastformers.errors import InputError
 from fastformers.figure import FILE_PALETTE, Bar, draw_bars, save_figure
 from jobs.benchmarks.bench_report import BenchReport
@@ -83,7 +84,7 @@ def _describe(report: BenchReport, jobs: BaselinesPart) -> str:
     texts = f"{jobs.rows:,} different texts"
     if report.corpus is not None:
         texts += f" of {PurePosixPath(report.corpus).name}"
-    cores = "1 core" if report.cores == 1 else f"{report.cores} cores"
+    cores = format_count(report.cores, "core")
     runs = "1 run" if report.repeats == 1 else f"median of {report.repeats} runs"
     model = report.precision if report.weights is None else f"{report.weights}, {report.precision}"
     lines = [

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cluster.formatting import format_count
 from jobs.benchmarks.bench_report import BenchReport
 from jobs.benchmarks.parts import EngineRates, NotRun, OperatorShares
 
@@ -35,7 +36,7 @@ def print_rates(rates: EngineRates, limits: Mapping[str, float], console: Consol
         console: Console to print to.
     """
     by_case = rates.tokens_per_second
-    threads = "1 thread" if rates.num_threads == 1 else f"{rates.num_threads} threads"
+    threads = format_count(rates.num_threads, "thread")
     table = Table(title=f"Engines, {threads}: tokens/s", title_justify="left")
     table.add_column("")
     for case in by_case:
