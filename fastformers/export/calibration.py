@@ -73,7 +73,7 @@ def choose_ranges(
     """
     observed = scratch / "observed.onnx"
     names = write_graph(encoder, observed, text_pairs=text_pairs, observe=True)
-    float_logits_NC = run_graph(observed, rows)
+    float_logits_NC = run_graph(observed, rows, max_batch_tokens=_BATCH_TOKENS)
     ranges: dict[str, ActivationRange | None] = dict.fromkeys(names)
     if not dynamic:
         ranges |= calibrate(
@@ -268,4 +268,4 @@ def _int8_logits(
 ) -> NDArray[np.float32]:
     path = scratch / "candidate.onnx"
     write_graph(encoder, path, text_pairs=text_pairs, ranges=ranges)
-    return run_graph(path, rows)
+    return run_graph(path, rows, max_batch_tokens=_BATCH_TOKENS)
