@@ -13,7 +13,7 @@ Shape suffixes: B rows of a batch, T tokens, D embedding width.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,13 +21,14 @@ from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from fastformers.errors import InputError
+from fastformers.models.architectures.architecture import Pooling
 from fastformers.models.checkpoint import load_weights
 
 MODULES_FILE = "modules.json"
 _SETTINGS_FILE = "sentence_bert_config.json"
 _PACKAGE = "sentence_transformers.models"
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
-_POOLINGS: dict[str, Literal["first", "mean"]] = {"cls": "first", "mean": "mean"}
+_POOLINGS: dict[str, Pooling] = {"cls": "first", "mean": "mean"}
 _DENSE_ACTIVATIONS: dict[str, type[nn.Module]] = {
     "Tanh": nn.Tanh,
     "Identity": nn.Identity,
@@ -55,7 +56,7 @@ class SentenceEncoder(nn.Module):
         self,
         encoder: PreTrainedModel,
         *,
-        pooling: Literal["first", "mean"],
+        pooling: Pooling,
         dense: tuple[nn.Linear, nn.Module] | None = None,
         normalize: bool = False,
         max_length: int | None = None,
@@ -71,7 +72,7 @@ class SentenceEncoder(nn.Module):
         """
         super().__init__()
         self.base_model = encoder
-        self.pooling: Literal["first", "mean"] = pooling
+        self.pooling: Pooling = pooling
         self.dense = None if dense is None else nn.Sequential(*dense)
         self.normalize = normalize
         self.max_length = max_length
@@ -217,7 +218,7 @@ def _check_settings(path: Path) -> None:
         )
 
 
-def _read_pooling(file: Path) -> Literal["first", "mean"]:
+def _read_pooling(file: Path) -> Pooling:
     fields = _read_json(file)
     prefix = "pooling_mode_"  # prefix of the flags in releases before 6
     flags = [key.removeprefix(prefix) for key, on in fields.items() if key[:13] == prefix and on]
