@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastformers.data.superglue import load_labelled
 from fastformers.inference.tasks import TASKS
 from fastformers.models.training_config import FinetuneConfig
 from jobs.console.arguments import add_example_arguments, labelled_columns
@@ -49,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         config = read_config(FinetuneConfig, options)
-        from fastformers.data.superglue import load_labelled
         from fastformers.models.finetune import finetune
         from fastformers.models.trainer import Epoch
 
