@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.execution.claim import check_claim
 from cluster.execution.job import ScoreJob, describe, plan_score
-from cluster.execution.run import find_done
+from cluster.execution.run import find_earlier_work
 from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
@@ -87,7 +87,7 @@ def _dry_run(
     score_job: ScoreJob, options: argparse.Namespace, price: HourlyPrice
 ) -> dict[str, Any]:
     check_claim(score_job)
-    plan = describe(score_job, find_done(score_job))
+    plan = describe(score_job, find_earlier_work(score_job))
     plan["cores_per_actor"] = options.cores_per_actor or "auto"
     if options.cores_per_actor is None:
         console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")

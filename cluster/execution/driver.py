@@ -61,7 +61,7 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Driven:
+class DriverResult:
     """What a pool did; where there was nothing to do, only the shards that are known.
 
     Attributes:
@@ -172,7 +172,7 @@ class Driver:
         for shard in shards:
             self._add(shard)
 
-    def run(self) -> Driven:
+    def run(self) -> DriverResult:
         """Work until everything is cut, scored and on disk.
 
         Raises:
@@ -190,7 +190,7 @@ class Driver:
         if self._slices or len(self._queue):
             raise InputError("every node has left the cluster; add nodes and run the same command")
         self._report()
-        return Driven(
+        return DriverResult(
             shards=self._shards,
             receipts=self._receipts,
             slice_receipts=self._slice_receipts,

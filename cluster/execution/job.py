@@ -85,7 +85,7 @@ class ScoreJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class EarlierWork:
     """What earlier runs of a job left on disk.
 
     Attributes:
@@ -101,23 +101,23 @@ class Found:
     num_slices: int
 
 
-def describe(job: ScoreJob, found: Found) -> dict[str, Any]:
+def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
     """What a job would do, as plain values."""
     plan: dict[str, Any] = {
         "bundle": str(job.bundle.path),
         "output": str(job.output or job.shards),
         "max_batch_tokens": job.max_batch_tokens,
         "engine": job.engine,
-        "shards_done": len(found.resumed),
+        "shards_done": len(earlier.resumed),
     }
     if job.corpus is None:
-        return {**plan, "shards": len(found.shards)}
+        return {**plan, "shards": len(earlier.shards)}
     assert job.preparation is not None
     return {
         **plan,
         "files": len(job.corpus.files),
         "file_bytes": sum(file.size_bytes for file in job.corpus.files),
-        "slices": found.num_slices,
+        "slices": earlier.num_slices,
         "shard_seconds": job.preparation.shard_seconds,
         "skipped_files": job.corpus.skipped,
     }

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from cluster.execution.claim import claim_directories
 from cluster.execution.core_split import plan_workers
-from cluster.execution.driver import Driven, Driver, Progress
-from cluster.execution.job import Found, ScoreJob
+from cluster.execution.driver import Driver, DriverResult, Progress
+from cluster.execution.job import EarlierWork, ScoreJob
 from cluster.execution.pool import Connect, running
 from cluster.settings import ActorSettings
 from cluster.shards.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
@@ -94,32 +94,34 @@ def run_job(
     """
     start = clock()
     claim_directories(job)
-    found = find_done(job)
+    earlier = find_earlier_work(job)
     scores = job.output is not None
-    if not found.slices and (not scores or all(s.name in found.resumed for s in found.shards)):
-        return _conclude(job, found, Driven(shards=found.shards), start, clock)
+    if not earlier.slices and (
+        not scores or all(s.name in earlier.resumed for s in earlier.shards)
+    ):
+        return _conclude(job, earlier, DriverResult(shards=earlier.shards), start, clock)
     with connect(actors.address) as plan_pool:
         pool = plan_workers(plan_pool, job.worker_spec(), actors, log)
         for line in pool.self_check:
             log(line)
         driver = Driver(
             pool,
-            slices=found.slices,
-            shards=found.shards,
+            slices=earlier.slices,
+            shards=earlier.shards,
             scores=scores,
             clock=clock,
             start=start,
-            done=frozenset(found.resumed),
+            done=frozenset(earlier.resumed),
             timeout_s=actors.timeout_s,
             fail_on_bad_row=job.fail_on_bad_row,
             on_progress=on_progress,
         )
         with running(pool):
-            driven = driver.run()
-        return _conclude(job, found, driven, start, clock)
+            result = driver.run()
+        return _conclude(job, earlier, result, start, clock)
 
 
-def find_done(job: ScoreJob) -> Found:
+def find_earlier_work(job: ScoreJob) -> EarlierWork:
     """Find what earlier runs of a job left on disk; nothing is changed there.
 
     Raises:
@@ -127,10 +129,10 @@ def find_done(job: ScoreJob) -> Found:
     """
     resumed = _read_receipts(job.predictions)
     if job.corpus is None:
-        return Found(resumed=resumed, shards=load_shards(job.shards), slices=[], num_slices=0)
+        return EarlierWork(resumed=resumed, shards=load_shards(job.shards), slices=[], num_slices=0)
     slices = job.corpus.plan_slices(limit=job.settings.limit)
     slice_receipts, left = load_progress(job.shards, slices, resumed)
-    return Found(
+    return EarlierWork(
         resumed=resumed,
         shards=[shard for receipt in slice_receipts for shard in receipt.shards],
         slices=left,
@@ -147,30 +149,34 @@ def _read_receipts(predictions: Directory | None) -> dict[str, Receipt]:
 
 
 def _conclude(
-    job: ScoreJob, found: Found, driven: Driven, start: float, clock: Callable[[], float]
+    job: ScoreJob,
+    earlier: EarlierWork,
+    result: DriverResult,
+    start: float,
+    clock: Callable[[], float],
 ) -> RunResult:
     """Finish the directories, and say what was done and how long it took."""
-    shards = sorted(driven.shards, key=lambda shard: shard.name)
-    dead_letters = _finish_directories(job, shards, [*found.resumed.values(), *driven.receipts])
+    shards = sorted(result.shards, key=lambda shard: shard.name)
+    dead_letters = _finish_directories(job, shards, [*earlier.resumed.values(), *result.receipts])
     wall_s = clock() - start
     return RunResult(
         shards=shards,
-        receipts=driven.receipts,
-        resumed=list(found.resumed.values()),
-        slice_phase_s=_add_phases(driven.slice_receipts),
+        receipts=result.receipts,
+        resumed=list(earlier.resumed.values()),
+        slice_phase_s=_add_phases(result.slice_receipts),
         dead_letters=dead_letters,
         skipped_files=job.corpus.skipped if job.corpus is not None else {},
-        self_check=list(driven.self_check),
-        num_actors=len(driven.slots),
-        num_machines=max(1, len({slot.host for slot in driven.slots})),
-        num_retries=driven.num_retries,
-        attempts=driven.attempts,
-        actor_cores=driven.actor_cores,
-        num_idle_cores=driven.num_idle_cores,
+        self_check=list(result.self_check),
+        num_actors=len(result.slots),
+        num_machines=max(1, len({slot.host for slot in result.slots})),
+        num_retries=result.num_retries,
+        attempts=result.attempts,
+        actor_cores=result.actor_cores,
+        num_idle_cores=result.num_idle_cores,
         started_at=time.time() - wall_s,
         wall_s=wall_s,
-        setup_s=driven.setup_s,
-        work_end_s=driven.work_end_s,
+        setup_s=result.setup_s,
+        work_end_s=result.work_end_s,
     )
 
 

@@ -72,9 +72,9 @@ def drive(pool, *, num_shards=0, num_slices=0, **options):
 
 def test_a_slot_has_a_second_job_in_hand_while_more_waits_than_there_are_slots(pool_of):
     pool = pool_of(2)
-    driven = drive(pool, num_shards=20)
+    result = drive(pool, num_shards=20)
     assert pool.most_in_hand == 2
-    assert {receipt.shard for receipt in driven.receipts} == {make_shard(n).name for n in range(20)}
+    assert {receipt.shard for receipt in result.receipts} == {make_shard(n).name for n in range(20)}
 
 
 def test_the_last_shards_are_not_hoarded(pool_of):
@@ -92,15 +92,15 @@ def test_the_last_shards_are_not_hoarded(pool_of):
 
 def test_slices_are_read_ahead_too(pool_of):
     pool = pool_of(1)
-    driven = drive(pool, num_slices=4)
+    result = drive(pool, num_slices=4)
     assert pool.most_in_hand == 2
-    assert len(driven.receipts) == len(driven.slice_receipts) == 4
+    assert len(result.receipts) == len(result.slice_receipts) == 4
 
 
 def test_what_only_prepares_scores_nothing(pool_of):
-    driven = drive(pool_of(2), num_slices=3, scores=False)
-    assert driven.receipts == []
-    assert [shard.name for shard in driven.shards] == [make_shard(n).name for n in range(3)]
+    result = drive(pool_of(2), num_slices=3, scores=False)
+    assert result.receipts == []
+    assert [shard.name for shard in result.shards] == [make_shard(n).name for n in range(3)]
 
 
 def test_a_worker_that_dies_with_two_jobs_is_replaced_once_and_both_go_back(pool_of):
@@ -109,11 +109,11 @@ def test_a_worker_that_dies_with_two_jobs_is_replaced_once_and_both_go_back(pool
     pool.decide = lambda worker, job: (
         "done" if worker is not victim else "dies" if len(victim.jobs) == 2 else "works"
     )
-    driven = drive(pool, num_shards=5)
+    result = drive(pool, num_shards=5)
     assert pool.num_replaced == 1
-    assert driven.num_retries == 2
-    assert len(driven.receipts) == 5
-    assert [a.is_lost for a in driven.attempts].count(True) == 2
+    assert result.num_retries == 2
+    assert len(result.receipts) == 5
+    assert [a.is_lost for a in result.attempts].count(True) == 2
 
 
 def test_a_shard_whose_worker_died_is_tried_again_alone(pool_of):
@@ -127,8 +127,8 @@ def test_a_shard_whose_worker_died_is_tried_again_alone(pool_of):
         return "done" if pool.num_replaced else "works"
 
     pool.decide = decide
-    driven = drive(pool, num_shards=9)
-    assert len(driven.receipts) == 9
+    result = drive(pool, num_shards=9)
+    assert len(result.receipts) == 9
     assert {len(hand) for hand in pool.hands} == {1, 2}
     retried = [hand for hand in pool.hands if any(job.attempt > 1 for job in hand)]
     assert len(retried) == 3
@@ -141,17 +141,17 @@ def test_the_time_limit_of_a_job_in_hand_begins_when_the_one_before_it_ends(pool
     pool.decide = lambda worker, job: (
         "works" if job.shard.name == slow and clock.now < 9.0 else "done"
     )
-    driven = drive(pool, num_shards=4, timeout_s=10.0)
+    result = drive(pool, num_shards=4, timeout_s=10.0)
     assert pool.killed == []
-    assert driven.num_retries == 0
+    assert result.num_retries == 0
     pool = pool_of(1)
     pool.decide = lambda worker, job: (
         "works" if job.shard.name == slow and job.attempt == 1 else "done"
     )
-    driven = drive(pool, num_shards=4, timeout_s=10.0)
+    result = drive(pool, num_shards=4, timeout_s=10.0)
     assert [lease.shard.name for lease in pool.killed] == [slow]
     assert pool.num_replaced == 1
-    assert len(driven.receipts) == 4
+    assert len(result.receipts) == 4
 
 
 def test_by_default_a_shard_may_take_300_seconds(pool_of, clock, caplog):
@@ -166,18 +166,18 @@ def test_by_default_a_shard_may_take_300_seconds(pool_of, clock, caplog):
 
 
 def test_a_slot_s_attempts_follow_one_another(pool_of):
-    driven = drive(pool_of(1), num_shards=8)
-    spans = [(attempt.start_s, attempt.end_s) for attempt in driven.attempts]
+    result = drive(pool_of(1), num_shards=8)
+    spans = [(attempt.start_s, attempt.end_s) for attempt in result.attempts]
     assert spans == [(float(n), float(n + 1)) for n in range(8)]
-    assert (driven.setup_s, driven.work_end_s) == (0.0, 8.0)
+    assert (result.setup_s, result.work_end_s) == (0.0, 8.0)
 
 
 def test_attempts_count_from_the_start_of_the_run(pool_of, clock):
     pool = pool_of(1)
     clock.now = 107.0
-    driven = drive(pool, num_shards=1, start=100.0)
-    [attempt] = driven.attempts
-    assert (driven.setup_s, attempt.start_s, attempt.end_s, driven.work_end_s) == (7, 7, 8, 8)
+    result = drive(pool, num_shards=1, start=100.0)
+    [attempt] = result.attempts
+    assert (result.setup_s, attempt.start_s, attempt.end_s, result.work_end_s) == (7, 7, 8, 8)
 
 
 def test_a_machine_that_leaves_takes_its_slots_and_the_others_go_on(scripted_pool):
@@ -186,10 +186,10 @@ def test_a_machine_that_leaves_takes_its_slots_and_the_others_go_on(scripted_poo
     pool.has_left = {gone}
     victim = pool.workers[gone]
     pool.decide = lambda worker, job: "dies" if worker is victim else "done"
-    driven = drive(pool, num_shards=6)
-    assert len(driven.receipts) == 6
-    assert driven.slots == (stays,)
-    assert set(driven.actor_cores) == {gone.name, stays.name}
+    result = drive(pool, num_shards=6)
+    assert len(result.receipts) == 6
+    assert result.slots == (stays,)
+    assert set(result.actor_cores) == {gone.name, stays.name}
 
 
 def test_when_every_machine_has_left_the_run_says_so(pool_of):

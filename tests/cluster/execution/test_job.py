@@ -7,7 +7,7 @@ import pytest
 import cluster.corpus.slices
 import cluster.execution.job
 from cluster.execution.job import describe, plan_prepare, plan_score
-from cluster.execution.run import find_done
+from cluster.execution.run import find_earlier_work
 from cluster.settings import CorpusSettings
 from cluster.shards.preparation import load_shards
 from cluster.storage import open_directory
@@ -115,7 +115,7 @@ def test_a_missing_bundle_or_corpus_is_refused(corpus, bundle, tmp_path):
 
 
 def describe_now(job):
-    return describe(job, find_done(job))
+    return describe(job, find_earlier_work(job))
 
 
 def test_planning_and_describing_write_nothing(corpus, bundle, tmp_path):
