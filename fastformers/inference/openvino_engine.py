@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from fastformers.errors import BundleError
 from fastformers.inference.engine import EngineError
-from fastformers.inference.engines import REFERENCE_ENGINE
 
 WORDS = "words"  # name of the token embeddings in export/graph.py
 
@@ -54,8 +53,7 @@ class OpenVinoEngine:
             )
         except RuntimeError as error:
             raise BundleError(
-                f"{model}: OpenVINO cannot load it: {_last_line(error)}; "
-                f"use --engine {REFERENCE_ENGINE}"
+                f"{model}: OpenVINO cannot load it: {_last_line(error)}; use --engine onnxruntime"
             ) from error
         self._version = openvino.__version__.partition("-")[0]
         self._request: Any = compiled.create_infer_request()
