@@ -46,7 +46,7 @@ from fastformers.export.encoder import (
 )
 from fastformers.export.external_data import write_weights
 from fastformers.export.int8 import ActivationRange, quantize_token_embeddings, quantize_weight
-from fastformers.inference.onnx_files import weights_path
+from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS, weights_path
 
 # Version of everything that decides the bytes of a graph beside the model. Raise it with every
 # change after which the same model gives another graph: here, in attention.py, in int8.py, or where
@@ -294,10 +294,14 @@ class _Graph:
 
     def token_embeddings(self, token_embeddings_VE: Floats) -> str:
         if not self.int8_embeddings:
-            return self.node("Gather", [self.const("words", token_embeddings_VE), "input_ids"])
+            return self.node(
+                "Gather", [self.const(TOKEN_EMBEDDINGS, token_embeddings_VE), "input_ids"]
+            )
         rows_VE, scale_V = quantize_token_embeddings(token_embeddings_VE)
-        steps = self.node("Gather", [self.const("words", rows_VE), "input_ids"])
-        scales = self.node("Gather", [self.const("words.scale", scale_V[:, None]), "input_ids"])
+        steps = self.node("Gather", [self.const(TOKEN_EMBEDDINGS, rows_VE), "input_ids"])
+        scales = self.node(
+            "Gather", [self.const(f"{TOKEN_EMBEDDINGS}.scale", scale_V[:, None]), "input_ids"]
+        )
         return self.node("Mul", [self.node("Cast", [steps], to=TensorProto.FLOAT), scales])
 
     def norm(self, hidden: str, name: str, norm: Norm) -> str:

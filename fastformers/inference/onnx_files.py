@@ -8,6 +8,9 @@ them, and the engines read them.
 
 from pathlib import Path
 
+# Name of the initializer that holds the token embeddings.
+TOKEN_EMBEDDINGS = "words"
+
 
 def weights_path(graph: Path) -> Path:
     """The file of a graph's weights; the ONNX file knows it by this name."""

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from fastformers.errors import BundleError
 from fastformers.inference.engine import EngineError
-
-WORDS = "words"  # name of the token embeddings in export/graph.py
+from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS
 
 
 class OpenVinoEngine:
@@ -90,9 +89,9 @@ class OpenVinoEngine:
 
 def _count_embeddings(graph: Any, model: Path) -> int:
     for node in graph.get_ops():
-        if node.get_friendly_name() == WORDS:
+        if node.get_friendly_name() == TOKEN_EMBEDDINGS:
             return int(node.get_output_shape(0)[0])
-    raise BundleError(f"{model}: has no initializer {WORDS!r}; make the bundle again")
+    raise BundleError(f"{model}: has no initializer {TOKEN_EMBEDDINGS!r}; make the bundle again")
 
 
 def _last_line(error: Exception) -> str:
