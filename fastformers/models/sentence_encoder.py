@@ -94,12 +94,12 @@ class SentenceEncoder(nn.Module):
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Token embeddings of the encoder."""
-        words: nn.Embedding = self.base_model.get_input_embeddings()
-        return words
+        embeddings: nn.Embedding = self.base_model.get_input_embeddings()
+        return embeddings
 
-    def set_input_embeddings(self, words: nn.Embedding) -> None:
+    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
         """Replace the token embeddings of the encoder."""
-        self.base_model.set_input_embeddings(words)
+        self.base_model.set_input_embeddings(embeddings)
 
     def set_attn_implementation(self, name: str) -> None:
         """Choose how the encoder computes attention."""

@@ -68,9 +68,9 @@ def trim_tokenizer(
 
 def trim_embeddings(model: PreTrainedModel, old_ids: Sequence[int] | NDArray[np.intp]) -> None:
     """Keep only the given rows of the model's token embeddings, in that order."""
-    words = model.get_input_embeddings()
+    embeddings = model.get_input_embeddings()
     kept = torch.nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
-        words.weight.detach()[torch.as_tensor(np.asarray(old_ids))].clone(), freeze=False
+        embeddings.weight.detach()[torch.as_tensor(np.asarray(old_ids))].clone(), freeze=False
     )
     model.set_input_embeddings(kept)
     model.config.vocab_size = len(old_ids)
