@@ -33,12 +33,12 @@ from fastformers.inference.cpu import read_cpu_model
 
 
 def build_report(
-    run: ScoreJob, result: RunResult, price: HourlyPrice, *, energy: Energy | None = None
+    job: ScoreJob, result: RunResult, price: HourlyPrice, *, energy: Energy | None = None
 ) -> RunReport:
     """Everything that was measured, and what follows from it.
 
     Args:
-        run: What was to be done.
+        job: What was to be done.
         result: What was done.
         price: Price of an hour of one machine.
         energy: Electricity that the driver's node drew, if it was measured.
@@ -89,14 +89,14 @@ def build_report(
         earlier=_earlier(result.resumed),
         timeline=_timeline(result.attempts, receipts),
         bundle=BundleUsed(
-            path=str(run.bundle.path),
-            precision=run.bundle.precision,
-            digest=run.bundle.digest,
-            max_batch_tokens=run.max_batch_tokens,
-            profile_cpu=run.bundle.cost_profile.cpu_model,
-            engine=run.engine,
+            path=str(job.bundle.path),
+            precision=job.bundle.precision,
+            digest=job.bundle.digest,
+            max_batch_tokens=job.max_batch_tokens,
+            profile_cpu=job.bundle.cost_profile.cpu_model,
+            engine=job.engine,
         ),
-        output=str(run.output or run.shards),
+        output=str(job.output or job.shards),
     )
 
 

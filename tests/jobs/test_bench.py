@@ -121,8 +121,8 @@ def fake_jobs(monkeypatch, long_bundle, make_report, tmp_path):
         tables = [pyarrow.parquet.read_table(file) for file in files]
         return [text for table in tables for text in table["text"].to_pylist()]
 
-    def execute(score_run, actors, price):
-        texts = texts_of(f.path for f in score_run.corpus.files)
+    def execute(score_job, actors, price):
+        texts = texts_of(f.path for f in score_job.corpus.files)
         read["ours"].append(texts)
         setup_s = 10.0
         wall_s = setup_s + next(seconds["ours"])
