@@ -151,7 +151,7 @@ def test_a_run_on_this_machine(run_locally, bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster.cost.machine_profile, "read_processor", lambda: known)
     texts = [f"the cat {n} sat on the mat and ran" + " fast" * (n % 40) for n in range(2000)]
     (tmp_path / "corpus.csv").write_text("text\n" + "\n".join(texts) + "\n")
-    run = plan_score(
+    job = plan_score(
         str(tmp_path / "corpus.csv"),
         bundle.path,
         str(tmp_path / "out"),
@@ -160,9 +160,9 @@ def test_a_run_on_this_machine(run_locally, bundle, tmp_path, monkeypatch):
         fail_on_bad_row=False,
     )
     price = HourlyPrice(usd_per_hour=0.36, label="given", is_estimate=False)
-    measured = build_report(run, run_locally(run), price)
+    measured = build_report(job, run_locally(job), price)
     start = time.perf_counter()
-    report = elsewhere(measured, run.bundle)
+    report = elsewhere(measured, job.bundle)
     assert time.perf_counter() - start < 0.5
     assert len(report.other_types) == NUM_TYPES
     phase_s = report.phase_s

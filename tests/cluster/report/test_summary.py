@@ -69,7 +69,7 @@ def make_attempt(name, start_s, end_s, **changes):
 
 
 @pytest.fixture
-def run(bundle, tmp_path):
+def job(bundle, tmp_path):
     output = open_directory(str(tmp_path / "out"))
     return ScoreJob(
         bundle=bundle,
@@ -117,8 +117,8 @@ def make_result(**changes):
     return RunResult(**{**fields, **changes})
 
 
-def test_counts_are_of_the_corpus_and_rates_of_this_run(run):
-    report = build_report(run, make_result(), PRICE)
+def test_counts_are_of_the_corpus_and_rates_of_this_run(job):
+    report = build_report(job, make_result(), PRICE)
     assert (report.rows, report.unique_rows, report.shards) == (400, 320, 4)
     assert (report.tokens, report.unique_tokens) == (4000, 3200)
     assert (report.resumed_shards, report.resumed_rows) == (1, 100)
@@ -128,18 +128,18 @@ def test_counts_are_of_the_corpus_and_rates_of_this_run(run):
     assert (report.dead_letters, report.retries) == (5, 1)
 
 
-def test_cost_is_wall_seconds_of_all_machines_for_the_rows_of_this_run(run):
-    report = build_report(run, make_result(), PRICE)
+def test_cost_is_wall_seconds_of_all_machines_for_the_rows_of_this_run(job):
+    report = build_report(job, make_result(), PRICE)
     assert report.usd_total == pytest.approx(0.36 * 10 / 3600)
     assert report.usd_per_million == pytest.approx(report.usd_total / 300 * 1e6)
-    three = build_report(run, make_result(num_machines=3), PRICE)
+    three = build_report(job, make_result(num_machines=3), PRICE)
     assert three.usd_total == pytest.approx(3 * report.usd_total)
     assert (report.usd_per_hour, report.price) == (0.36, PRICE.label)
     assert report.price_is_estimate is False
 
 
-def test_phases_and_idle_add_up_to_the_actors_time(run):
-    phase_s = build_report(run, make_result(), PRICE).phase_s
+def test_phases_and_idle_add_up_to_the_actors_time(job):
+    phase_s = build_report(job, make_result(), PRICE).phase_s
     assert phase_s.read == pytest.approx(0.5 + 3 * 0.25)
     assert phase_s.tokenize == pytest.approx(1.0)
     assert phase_s.infer == pytest.approx(3 * 1.5)
@@ -147,14 +147,14 @@ def test_phases_and_idle_add_up_to_the_actors_time(run):
     assert sum(asdict(phase_s).values()) == pytest.approx(2 * (10.0 - 2.0))
 
 
-def test_idle_time_is_never_negative(run):
+def test_idle_time_is_never_negative(job):
     """An actor may have started before the driver looked at the clock."""
-    report = build_report(run, make_result(wall_s=2.5), PRICE)
+    report = build_report(job, make_result(wall_s=2.5), PRICE)
     assert report.phase_s.idle == 0
 
 
-def test_actors_are_measured_one_by_one(run):
-    actors = build_report(run, make_result(), PRICE).actors
+def test_actors_are_measured_one_by_one(job):
+    actors = build_report(job, make_result(), PRICE).actors
     assert list(actors) == ["host:0", "host:1"]
     assert actors["host:0"] == ActorReport(
         shards=2,
@@ -167,20 +167,20 @@ def test_actors_are_measured_one_by_one(run):
     assert actors["host:1"].rows_per_second == pytest.approx(100 / 4)
 
 
-def test_the_peak_is_that_of_the_largest_actor(run):
-    assert build_report(run, make_result(), PRICE).peak_rss_bytes == 2**20 * 63
+def test_the_peak_is_that_of_the_largest_actor(job):
+    assert build_report(job, make_result(), PRICE).peak_rss_bytes == 2**20 * 63
 
 
-def test_padding_is_of_what_was_computed(run):
+def test_padding_is_of_what_was_computed(job):
     receipts = [make_receipt(1, num_scored_tokens=600, num_computed_tokens=800)]
     result = make_result(receipts=receipts, resumed=[])
-    assert build_report(run, result, PRICE).padding_efficiency == pytest.approx(0.75)
+    assert build_report(job, result, PRICE).padding_efficiency == pytest.approx(0.75)
     nothing = make_result(receipts=[], resumed=[])
-    assert build_report(run, nothing, PRICE).padding_efficiency is None
+    assert build_report(job, nothing, PRICE).padding_efficiency is None
 
 
-def test_the_timeline_has_every_attempt_of_this_run(run):
-    timeline = build_report(run, make_result(), PRICE).timeline
+def test_the_timeline_has_every_attempt_of_this_run(job):
+    timeline = build_report(job, make_result(), PRICE).timeline
     assert [(e.job, e.name, e.attempt, e.lost, e.rows) for e in timeline] == [
         ("prepare", "slice 0", 1, False, 0),
         ("score", "00000-00003", 1, True, 0),
@@ -193,8 +193,8 @@ def test_the_timeline_has_every_attempt_of_this_run(run):
     assert timeline[3].busy_s == 1.875
 
 
-def test_the_bill_is_of_all_core_seconds(run):
-    report = build_report(run, make_result(num_idle_cores=1), PRICE)
+def test_the_bill_is_of_all_core_seconds(job):
+    report = build_report(job, make_result(num_idle_cores=1), PRICE)
     items = {item.heading: item for item in report.bill.items}
     assert sum(item.core_s for item in items.values()) == pytest.approx(3 * 10.0)
     assert items["compute"].core_s == pytest.approx(4.5)
@@ -207,15 +207,15 @@ def test_the_bill_is_of_all_core_seconds(run):
     assert report.bill.duplicates_saved_usd == pytest.approx(saved, abs=1e-8)
 
 
-def test_a_prediction_of_core_seconds_is_held_against_all_cores_of_an_actor(run):
+def test_a_prediction_of_core_seconds_is_held_against_all_cores_of_an_actor(job):
     result = make_result(actor_cores={"host:0": 4, "host:1": 4})
-    prediction = build_report(run, result, PRICE).bill.prediction
+    prediction = build_report(job, result, PRICE).bill.prediction
     assert prediction.measured_core_s == pytest.approx(4 * 4.5)
     assert prediction.error == pytest.approx(-0.75)
 
 
-def test_what_earlier_runs_did_is_told_apart(run):
-    earlier = build_report(run, make_result(), PRICE).earlier
+def test_what_earlier_runs_did_is_told_apart(job):
+    earlier = build_report(job, make_result(), PRICE).earlier
     assert earlier == EarlierRuns(
         shards=1,
         rows=100,
@@ -223,10 +223,10 @@ def test_what_earlier_runs_did_is_told_apart(run):
         started_at=1000.0,
         finished_at=1002.0,
     )
-    assert build_report(run, make_result(resumed=[]), PRICE).earlier is None
+    assert build_report(job, make_result(resumed=[]), PRICE).earlier is None
 
 
-def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(run):
+def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(job):
     resumed = [make_receipt(number) for number in range(4)]
     result = make_result(
         receipts=[],
@@ -239,7 +239,7 @@ def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(run):
         setup_s=0.0,
         work_end_s=0.0,
     )
-    report = build_report(run, result, PRICE)
+    report = build_report(job, result, PRICE)
     assert (report.rows, report.resumed_rows) == (400, 400)
     assert report.rows_per_second == 0
     assert report.usd_per_million is None
@@ -250,8 +250,8 @@ def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(run):
     assert [item.heading for item in report.bill.items] == ["start-up"]
 
 
-def test_the_report_names_what_scored_and_where(run, bundle, tmp_path):
-    report = build_report(run, make_result(), PRICE)
+def test_the_report_names_what_scored_and_where(job, bundle, tmp_path):
+    report = build_report(job, make_result(), PRICE)
     assert report.output == str(tmp_path / "out")
     assert report.bundle.digest == bundle.digest
     assert report.cores == ("host: 2 actors",)
@@ -263,8 +263,8 @@ def bill(report):
     return text.getvalue()
 
 
-def test_the_bill_says_what_the_report_says(run):
-    text = bill(build_report(run, make_result(skipped_files={"b.csv": "empty"}), PRICE))
+def test_the_bill_says_what_the_report_says(job):
+    text = bill(build_report(job, make_result(skipped_files={"b.csv": "empty"}), PRICE))
     for words in (
         "400 (320 different texts scored, 100 of them by earlier runs)",
         "4,000 (padding efficiency 1.000)",
@@ -279,7 +279,7 @@ def test_the_bill_says_what_the_report_says(run):
         assert words in text
 
 
-def test_the_bill_says_where_the_money_went(run):
+def test_the_bill_says_where_the_money_went(job):
     energy = Energy(
         kwh=0.0012,
         cpu_kwh=0.001,
@@ -292,7 +292,7 @@ def test_the_bill_says_where_the_money_went(run):
         covered_s=9.0,
         source="codecarbon",
     )
-    report = build_report(run, make_result(), PRICE, energy=energy)
+    report = build_report(job, make_result(), PRICE, energy=energy)
     text = bill(report)
     for words in ("start-up", "idle tail", "retries", "saved: equal texts", "0.0010000"):
         assert words in text
@@ -302,7 +302,7 @@ def test_the_bill_says_where_the_money_went(run):
     )
 
 
-def test_the_bill_of_an_untroubled_run_mentions_no_trouble(run):
-    text = bill(build_report(run, make_result(num_retries=0, resumed=[]), PRICE))
+def test_the_bill_of_an_untroubled_run_mentions_no_trouble(job):
+    text = bill(build_report(job, make_result(num_retries=0, resumed=[]), PRICE))
     assert "trouble" not in text
     assert "earlier runs" not in text
