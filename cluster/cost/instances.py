@@ -225,10 +225,9 @@ def _gpu_speed(
         return None
     tokens_per_s = gpu.multiply_adds_per_s(model_size.width) / model_size.multiply_adds_per_token
     gpu_s = work.scored_tokens.value / tokens_per_s / price.gpu_count
-    # Table rows of GPU types give no physical cores; two vCPUs a core is what their hosts have.
-    cores = max(1, price.vcpus // 2)
     clock_ghz = price.clock_ghz or measured.clock_ghz
-    host_s = (work.tokenize_s + work.other_s) * measured.clock_ghz / clock_ghz / cores
+    host_s = (work.tokenize_s + work.other_s) * measured.clock_ghz / clock_ghz
+    host_s /= _num_cores(price)
     job_s = max(gpu_s, host_s)
     return _Speed(
         job_s=job_s,
@@ -286,7 +285,11 @@ def _watts(price: InstancePrice) -> float:
     """Power of the machine's share of a server; 4 W a core where its generation is not known."""
     generation = CPU_GENERATIONS.get(price.cpu_generation or "")
     per_core = generation.watts_per_core if generation is not None else 4.0
-    cores = price.physical_cores if not price.gpu_count else max(1, price.vcpus // 2)
     gpu = GPUS.get(price.gpu_name or "")
     gpu_watts = gpu.watts * price.gpu_count if gpu is not None else 0.0
-    return cores * per_core * NODE_WATTS_PER_CORE_WATT + gpu_watts
+    return _num_cores(price) * per_core * NODE_WATTS_PER_CORE_WATT + gpu_watts
+
+
+def _num_cores(price: InstancePrice) -> int:
+    # Table rows of GPU types give no physical cores; two vCPUs a core is what their hosts have.
+    return max(1, price.vcpus // 2) if price.gpu_count else price.physical_cores
