@@ -78,7 +78,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--baseline-rows",
         type=int,
-        default=200,
+        default=TextsConfig.baseline_rows,
         metavar="ROWS",
         help="texts to time in the teacher's steps; the rest is extrapolated (default 200)",
     )

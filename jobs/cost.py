@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--bundle", type=Path, action="append", required=True, help="bundle; several are compared"
     )
     sample = parser.add_argument_group("sample")
-    sample.add_argument("--text-column", default="text")
+    sample.add_argument("--text-column", default=CorpusSettings.text_column)
     sample.add_argument("--text-pair-column", help="second text, where the bundle reads pairs")
     sample.add_argument("--skip-unreadable-files", action="store_true")
     sample.add_argument(
@@ -84,12 +84,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="share of the rows, or their number "
         f"({DEFAULT_SHARE:g}; {DEFAULT_MIN_ROWS:,} to {DEFAULT_MAX_ROWS:,})",
     )
-    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--seed", type=int, default=CostSettings.seed)
     sample.add_argument("--rows", type=_whole, help="cost of this many rows, for example 1e9")
     prices = parser.add_argument_group("prices")
     prices.add_argument("--prices", type=Path, metavar="FILE", help="your own table, see above")
     prices.add_argument(
-        "--discount", type=float, default=0.0, help="percent off the on-demand price"
+        "--discount",
+        type=float,
+        default=CostSettings.discount_percent,
+        help="percent off the on-demand price",
     )
     market = prices.add_mutually_exclusive_group()
     market.add_argument(
@@ -121,7 +124,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="USD",
         help="without a deadline: plan the fastest cluster for it",
     )
-    plan.add_argument("--max-instances", type=int, default=100)
+    plan.add_argument("--max-instances", type=int, default=PlanSettings.max_instances)
     plan.add_argument(
         "--startup-s",
         type=float,
