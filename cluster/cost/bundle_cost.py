@@ -22,8 +22,8 @@ from cluster.pricing.market import Market, check_discount, find_market_price
 from cluster.pricing.prices import InstancePrice
 from cluster.settings import CorpusSettings
 from cluster.shards.layout import plan_num_shards
-from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
+from fastformers.options import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,7 @@ class CostSettings:
 
     def __post_init__(self) -> None:
         check_discount(self.discount_percent)
-        if self.rows is not None and self.rows < 1:
-            raise InputError(f"--rows {self.rows}: give at least 1")
+        check_at_least(self, 1, "rows")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from statistics import NormalDist
 
 from cluster.formatting import format_duration
 from fastformers.errors import InputError
+from fastformers.options import check_at_least
 
 # Spread of the time of equal shards on equal cores, as the sigma of a lognormal: what is left after
 # shards were cut to equal predicted cost, neighbors on the host included. Assumed.
@@ -50,8 +51,7 @@ class PlanSettings:
         for flag, value in (("--deadline", self.deadline_s), ("--budget", self.budget_usd)):
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{flag} {value:g}: give more than 0")
-        if self.max_instances < 1:
-            raise InputError(f"--max-instances {self.max_instances}: give at least 1")
+        check_at_least(self, 1, "max_instances")
         if not 0 <= self.startup_s < math.inf:
             raise InputError(f"--startup-s {self.startup_s:g}: give 0 or more")
         if not 0 <= self.interruptions_per_hour < math.inf:

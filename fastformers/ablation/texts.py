@@ -13,6 +13,7 @@ from fastformers.data.examples import Columns, Examples
 from fastformers.data.superglue import load_labelled
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
+from fastformers.options import check_at_least
 
 _WARM_UP_ROWS = 64
 
@@ -36,12 +37,8 @@ class TextsConfig:
     baseline_rows: int = 200
 
     def __post_init__(self) -> None:
-        if self.max_length is not None and self.max_length < 4:
-            raise InputError(f"--max-length {self.max_length}: give at least 4")
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"--limit {self.limit}: give at least 1")
-        if self.baseline_rows < 1:
-            raise InputError(f"--baseline-rows {self.baseline_rows}: give at least 1")
+        check_at_least(self, 4, "max_length")
+        check_at_least(self, 1, "limit", "baseline_rows")
 
 
 @dataclass(frozen=True, kw_only=True)
