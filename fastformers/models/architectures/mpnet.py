@@ -5,18 +5,17 @@ It has no token types. One table of biases serves all layers, so no layer may lo
 
 from typing import Any
 
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from fastformers.models.architectures.architecture import (
     Architecture,
     EmbeddingParts,
-    HeadParts,
     LayerParts,
     OffsetTerms,
     key_offsets,
 )
-from fastformers.models.architectures.bert import bert_head, bert_layers
+from fastformers.models.architectures.bert import bert_layers
+from fastformers.models.architectures.roberta import roberta_head
 
 # MPNet's code fixes the padding id, whatever its configuration says; positions start after it.
 _PADDING_ID = 1
@@ -49,13 +48,6 @@ def _parts(layer: Any) -> LayerParts:
     )
 
 
-def _head(model: PreTrainedModel) -> HeadParts:
-    head = model.classifier
-    if isinstance(head, nn.Linear):  # the head of a multiple-choice model
-        return bert_head(model)
-    return HeadParts(hidden=head.dense, activation="tanh", output=head.out_proj)
-
-
 def _first_position(config: PretrainedConfig) -> int:
     return _PADDING_ID + 1
 
@@ -71,7 +63,7 @@ MPNET = Architecture(
     embeddings=_embeddings,
     layers=bert_layers,
     parts=_parts,
-    head=_head,
+    head=roberta_head,
     first_position=_first_position,
     offset_terms=_offset_terms,
 )

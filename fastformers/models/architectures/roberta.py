@@ -12,7 +12,8 @@ from fastformers.models.architectures.architecture import HeadParts
 from fastformers.models.architectures.bert import BERT, bert_head
 
 
-def _head(model: PreTrainedModel) -> HeadParts:
+def roberta_head(model: PreTrainedModel) -> HeadParts:
+    """A dense layer of the head's own; multiple choice has BERT's pooler in its place."""
     head = model.classifier
     if isinstance(head, nn.Linear):  # the head of a multiple-choice model
         return bert_head(model)
@@ -23,4 +24,4 @@ def _first_position(config: PretrainedConfig) -> int:
     return int(config.pad_token_id) + 1
 
 
-ROBERTA = replace(BERT, head=_head, first_position=_first_position)
+ROBERTA = replace(BERT, head=roberta_head, first_position=_first_position)
