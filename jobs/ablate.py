@@ -42,7 +42,12 @@ from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
 from fastformers.figure import require_drawing
 from fastformers.inference.bundle import DEMO_BUNDLE
-from jobs.console.arguments import add_example_arguments, labelled_columns, price_of
+from jobs.console.arguments import (
+    add_example_arguments,
+    add_price_arguments,
+    labelled_columns,
+    price_of,
+)
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
 
@@ -85,8 +90,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--repeats", type=int, default=3, help="runs of each step; the median counts (default 3)"
     )
-    parser.add_argument("--usd-per-hour", type=float, help="price of this machine")
-    parser.add_argument("--instance-type", help="take the price from the built-in table")
+    add_price_arguments(parser, machine="this machine")
     parser.add_argument(
         "--shapes-only",
         choices=("bert-base",),

@@ -22,7 +22,7 @@ from cluster.report.tables import render_bill
 from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.demo_corpus import collect_docstrings, write_docstrings
 from fastformers.inference.bundle import DEMO_BUNDLE
-from jobs.console.arguments import price_of
+from jobs.console.arguments import add_price_arguments, price_of
 from jobs.console.execute import execute
 from jobs.console.output import console, run
 from jobs.console.page import write_page
@@ -40,8 +40,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--num-actors", type=int, help="number of actors (as many as there are cores)"
     )
-    parser.add_argument("--usd-per-hour", type=float, help="price of this machine")
-    parser.add_argument("--instance-type", help="take the price from the built-in table")
+    add_price_arguments(parser, machine="this machine")
     parser.add_argument(
         "--print-bundle", action="store_true", help="print where the demo's bundle is, and stop"
     )

@@ -81,7 +81,12 @@ def add_corpus_arguments(
             "--cores-per-actor", type=int, default=1, help="physical cores each actor owns (1)"
         )
     add_config_arguments(parser, ActorSettings)
-    parser.add_argument("--usd-per-hour", type=float, help="price of one machine")
+    add_price_arguments(parser, machine="one machine")
+
+
+def add_price_arguments(parser: argparse.ArgumentParser, *, machine: str) -> None:
+    """Flags of the price of a machine."""
+    parser.add_argument("--usd-per-hour", type=float, help=f"price of {machine}")
     parser.add_argument("--instance-type", help="take the price from the built-in table")
 
 
