@@ -26,6 +26,7 @@ from cluster.execution.pool import (
     Ticket,
     raise_failure,
 )
+from cluster.execution.result import Progress
 from cluster.execution.worker import JobResult
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
@@ -39,25 +40,6 @@ _POLL_S = 1.0
 _MAX_SLICE_ATTEMPTS = 3
 # A lease is lost when it takes far longer than the bundle's profile says on the slowest machine.
 _TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR = 300.0, 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """State of a run, to be shown.
-
-    Attributes:
-        receipts: Receipts of the shards finished since the last call.
-        num_done, num_known: Shards finished in this run; shards known to this run.
-        predicted_left_s: Core-seconds of the known shards that are not finished, and of the slices
-            that are not cut yet, taken to be like those that are.
-        num_slices_left: Slices still to cut.
-    """
-
-    receipts: list[Receipt]
-    num_done: int
-    num_known: int
-    predicted_left_s: float
-    num_slices_left: int
 
 
 @dataclass(frozen=True, kw_only=True)

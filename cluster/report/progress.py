@@ -8,7 +8,7 @@ This module knows nothing of terminals or of the time left.
 import time
 from collections import deque
 
-from cluster.execution.driver import Progress
+from cluster.execution.result import Progress
 
 _RECENT_S = 60.0
 

@@ -9,7 +9,7 @@ writes a file; `run_report` says what the fields mean.
 from datetime import UTC, datetime
 
 from cluster.execution.job import ScoreJob
-from cluster.execution.run import RunResult
+from cluster.execution.result import RunResult
 from cluster.pricing.prices import HourlyPrice, usd_of, usd_per_million
 from cluster.report.bill import (
     RunTimes,

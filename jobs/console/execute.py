@@ -8,9 +8,9 @@ from datetime import date
 from functools import partial
 
 from cluster.cost.run_elsewhere import estimate_elsewhere
-from cluster.execution.driver import Progress
 from cluster.execution.job import ScoreJob
 from cluster.execution.pool import PlanPool
+from cluster.execution.result import Progress
 from cluster.execution.run import run_job
 from cluster.pricing.prices import HourlyPrice, load_prices
 from cluster.report.energy import EnergyMeter

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.execution.driver import Progress
+from cluster.execution.result import Progress
 from cluster.report import progress as progress_module
 from cluster.report.progress import RunProgress
 

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from cluster.execution.job import ScoreJob
-from cluster.execution.run import RunResult
+from cluster.execution.result import RunResult
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.run_report import ActorReport, EarlierRuns, Energy, PhaseSeconds
 from cluster.report.summary import build_report
