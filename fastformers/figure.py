@@ -141,7 +141,6 @@ def save_figure(
     *,
     width: float,
     height: float,
-    palette: Palette = FILE_PALETTE,
 ) -> None:
     """Write the drawing to each path, as SVG or PNG by its suffix.
 
@@ -153,11 +152,10 @@ def save_figure(
         paths: Files to write; their names end in .svg or .png.
         width: Width in points.
         height: Height in points.
-        palette: Colors, as for `render_svg`.
     """
     for path in paths:
         kind = path.suffix.removeprefix(".")
-        with _drawn(draw, width, height, palette) as figure, whole_file(path) as unfinished:
+        with _drawn(draw, width, height, FILE_PALETTE) as figure, whole_file(path) as unfinished:
             dpi = _PNG_DPI if kind == "png" else _POINTS_PER_INCH
             figure.savefig(unfinished, format=kind, dpi=dpi, metadata=_metadata(kind))
 

@@ -123,11 +123,11 @@ def _median(columns: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(np.median(columns, axis=0).tolist())
 
 
-def measure_tokenizing(tokenizer: Tokenizer, texts: Sequence[str], *, repeats: int = 3) -> float:
-    """Seconds to tokenize a token of such texts in this process; the median of `repeats` runs."""
+def measure_tokenizing(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """Seconds to tokenize a token of such texts in this process; the median of three runs."""
     num_tokens = len(tokenizer.encode(texts).ids)
     seconds = median_in_turns(
-        {"tokenize": lambda: time_call(lambda: tokenizer.encode(texts))}, repeats=repeats
+        {"tokenize": lambda: time_call(lambda: tokenizer.encode(texts))}, repeats=3
     )
     return seconds["tokenize"] / max(1, num_tokens)
 

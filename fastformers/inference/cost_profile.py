@@ -29,6 +29,7 @@ from fastformers.inference.engine import Engine
 
 TOKEN_BUDGETS = (256, 512, 1024, 2048, 4096)
 _LENGTHS = (2, 9, 19, 37, 75, 139, 269, 391)
+_PROFILE_REPEATS = 5  # timed runs of each shape; the median counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,20 +105,19 @@ class CostProfile:
         return float(self.estimate_seconds(np.array([64]))[0]) / 64
 
 
-def measure_cost_profile(engine: Engine, *, max_length: int, repeats: int = 5) -> CostProfile:
+def measure_cost_profile(engine: Engine, *, max_length: int) -> CostProfile:
     """Time full batches over lengths and token budgets; a few seconds for a small model.
 
     Args:
         engine: A one-thread engine.
         max_length: Longest row, in tokens.
-        repeats: Timed runs of each shape; the median counts.
     """
-    per_token = measure_budgets(engine, max_length=max_length, repeats=repeats)
+    per_token = measure_budgets(engine, max_length=max_length, repeats=_PROFILE_REPEATS)
     best = min(per_token, key=lambda budget: per_token[budget])
     lengths = [*(n for n in _LENGTHS if n < max_length), max_length]
     full = _full_batches(lengths, best)
     alone = [(1, length) for length in lengths]
-    seconds = _seconds_in_turns(engine, [*full, *alone], repeats)
+    seconds = _seconds_in_turns(engine, [*full, *alone], _PROFILE_REPEATS)
     processor = read_processor()
     return CostProfile(
         engine=engine.name,
