@@ -49,7 +49,7 @@ $(VENV)/base: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable ".[compress,minilm,report,energy,aws,gcp,openvino,bench,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/base
 
 clean:

@@ -37,6 +37,7 @@ from fastformers.ablation.report import (
     render_markdown,
     summarize,
 )
+from fastformers.ablation.shapes import ABLATION_SHAPES
 from fastformers.ablation.texts import TextsConfig
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
@@ -93,7 +94,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_price_arguments(parser, machine="this machine")
     parser.add_argument(
         "--shapes-only",
-        choices=("bert-base",),
+        choices=ABLATION_SHAPES,
         help="the paper's own shapes on random weights: speed only",
     )
     parser.add_argument(
@@ -169,7 +170,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--repeats {options.repeats}: give at least 1")
     if options.shapes_only is None:
         if options.teacher is None:
-            raise InputError("--teacher is missing; give it, or --shapes-only bert-base")
+            known = " or ".join(ABLATION_SHAPES)
+            raise InputError(f"--teacher is missing; give it, or --shapes-only {known}")
         if options.tokenizer is not None:
             raise InputError("--tokenizer is for --shapes-only; models bring their own")
     else:
@@ -207,7 +209,7 @@ def _build(
                 cpus_of_instance=cpus_of_instance,
                 on_progress=on_progress,
             )
-    from fastformers.ablation.from_shapes import ABLATION_SHAPES, build_shape_ablation
+    from fastformers.ablation.from_shapes import build_shape_ablation
 
     return build_shape_ablation(
         ABLATION_SHAPES[options.shapes_only],

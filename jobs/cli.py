@@ -9,10 +9,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 COMMANDS = {
     "demo": "score real text with the small bundle that ships with the package",

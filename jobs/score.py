@@ -2,8 +2,8 @@
 
 fastformers score CORPUS_OR_SHARDS --bundle BUNDLE --output OUT
 
-CORPUS is a Parquet, JSON lines or CSV file, a directory or a glob of them, or a URI (s3://, gs://,
-abfs://). Running the same command again goes on where an interrupted run stopped.
+CORPUS is a file, a directory or a glob of files, or a URI (s3://, gs://, abfs://). Running the same
+command again goes on where an interrupted run stopped.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from cluster.corpus.slices import FORMATS
 from cluster.execution.claim import check_claim
 from cluster.execution.job import ScoreJob, describe, plan_score
 from cluster.execution.run import find_earlier_work
@@ -37,7 +38,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("corpus", help="corpus, or the output of `fastformers prepare`")
+    parser.add_argument(
+        "corpus",
+        help=f"corpus ({', '.join(FORMATS)}), or the output of `fastformers prepare`",
+    )
     add_corpus_arguments(parser)
     parser.add_argument(
         "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"

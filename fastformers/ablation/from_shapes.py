@@ -11,22 +11,17 @@ Shape suffixes: N texts.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.ablation.measure import Ablation, AblationStep
+from fastformers.ablation.shapes import AblationShapes
 from fastformers.ablation.steps import INT8_GRAPH, GraphModel, TorchModel, build_steps
 from fastformers.ablation.texts import TextsConfig, TimedRows, load_texts, time_tokenization
-from fastformers.benchmark.encoder_shapes import (
-    BERT_BASE,
-    PRUNED_HALF,
-    PRUNED_QUARTER,
-    STUDENT,
-    EncoderShape,
-)
+from fastformers.benchmark.encoder_shapes import EncoderShape
 from fastformers.benchmark.random_models import (
     MAX_LENGTH,
     make_random_model,
@@ -45,58 +40,6 @@ _BOOLQ_TOKENS = (
     *(134, 143, 152, 164, 177, 194, 215, 256, 308, 376, 432, 512),
 )
 BOOLQ_ROWS = 3270
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmallerShape:
-    """A further step: the student's graph again, in a smaller or faster shape.
-
-    Attributes:
-        name: Name of the step.
-        shape: Shape of the model.
-        paper_cumulative: The paper's cumulative speed-up; None for a step that the paper lacks.
-    """
-
-    name: str
-    shape: EncoderShape
-    paper_cumulative: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationShapes:
-    """Shapes of a teacher, of its student, and of the smaller models made from the student."""
-
-    name: str
-    teacher: EncoderShape
-    student: EncoderShape
-    smaller: tuple[SmallerShape, ...]
-
-
-BERT_BASE_SHAPES = AblationShapes(
-    name="bert-base",
-    teacher=BERT_BASE,
-    student=STUDENT,
-    smaller=(
-        SmallerShape(
-            name="+ pruning, 25% of heads and 25% of FFN",
-            shape=PRUNED_QUARTER,
-            paper_cumulative=178.67,
-        ),
-        SmallerShape(
-            name="+ pruning, 33% of heads and 50% of FFN",
-            shape=PRUNED_HALF,
-            paper_cumulative=233.87,
-        ),
-        SmallerShape(
-            name="not the paper's: the same size as 4 heads of 52",
-            shape=replace(PRUNED_HALF, num_heads=4, head_width=52),
-            paper_cumulative=None,
-        ),
-    ),
-)
-# Cumulative speed-ups of the paper's Table 3 up to its multi-instance step.
-_PAPER_CUMULATIVE = (1.0, 3.51, 32.64, 73.66, 129.29)
-ABLATION_SHAPES = {BERT_BASE_SHAPES.name: BERT_BASE_SHAPES}
 
 
 def boolq_lengths(num_rows: int) -> NDArray[np.int64]:
@@ -146,7 +89,7 @@ def build_shape_ablation(
         baseline_rows=config.baseline_rows,
         cpus_of_instance=cpus_of_instance,
     )
-    papers = (*_PAPER_CUMULATIVE, *(smaller.paper_cumulative for smaller in shapes.smaller))
+    papers = (*shapes.paper_cumulative, *(smaller.paper_cumulative for smaller in shapes.smaller))
     return Ablation(
         steps=tuple(_beside_paper(*pair) for pair in zip(steps, papers, strict=True)),
         lengths_N=lengths_N,

@@ -29,6 +29,7 @@ from fastformers.ablation.texts import TimedRows
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import TokenizedRows
+from fastformers.models.forward import takes_token_types
 
 PADDED = "PyTorch out of the box, padded to {}"
 UNPADDED = "+ dynamic sequence length"
@@ -262,7 +263,7 @@ def _inputs(
     ids = torch.from_numpy(rows.batch_ids(rows_B))
     types = torch.from_numpy(rows.batch_types(rows_B))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
+    if takes_token_types(model):
         inputs["token_type_ids"] = types
     if padded_to is None:
         return inputs

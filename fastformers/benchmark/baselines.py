@@ -31,6 +31,7 @@ from fastformers.benchmark.timing import Batch, Candidate, plan_exact, plan_roun
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures import architecture_of
+from fastformers.models.forward import takes_token_types
 
 STOCK_BATCH_ROWS = 32
 _CALIBRATION_ROWS = 128
@@ -228,7 +229,7 @@ def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
     eager = copy.deepcopy(model)
     eager.set_attn_implementation("eager")
     names = ["input_ids", "attention_mask"]
-    names += ["token_type_ids"] if getattr(config, "type_vocab_size", 0) > 1 else []
+    names += ["token_type_ids"] if takes_token_types(model) else []
     ids = torch.ones((2, 16), dtype=torch.long)
     inputs = {"input_ids": ids, "attention_mask": ids, "token_type_ids": torch.zeros_like(ids)}
     raw, fused = path.with_suffix(".raw.onnx"), path.with_suffix(".fused.onnx")

@@ -33,7 +33,7 @@ from fastformers.compression.teacher_outputs import (
 from fastformers.errors import InputError, StageError
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures import architecture_of
-from fastformers.models.forward import OnProgress
+from fastformers.models.forward import OnProgress, takes_token_types
 from fastformers.models.loading import max_positions, task_of
 from fastformers.models.losses import hard_loss, soft_loss
 from fastformers.models.trainer import PAD_MULTIPLE, fastest_attention, train_model
@@ -105,6 +105,7 @@ def distill(
                 outputs=teacher_outputs,
                 pad_id=student.config.pad_token_id or 0,
                 max_length=max_positions(student.config),
+                token_types=takes_token_types(student),
             ),
             checkpoints=checkpoints,
             config=config.training,
@@ -254,6 +255,7 @@ class _Collator:
     outputs: TeacherOutputs
     pad_id: int
     max_length: int
+    token_types: bool
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows_B = np.array([item["row"] for item in items])
@@ -276,7 +278,7 @@ class _Collator:
             "has_target": has_target_B,
             "teacher_logits": self.outputs.logits_NC[rows_B],
         }
-        if seconds_B.any():
+        if self.token_types:
             batch["token_type_ids"] = types_BT.astype(np.int64)
         if self.outputs.hidden:
             batch["teacher_hidden"] = self._padded(self.outputs.hidden, rows_B, longest, None)

@@ -162,10 +162,12 @@ class _Gates:
         for at, layer in enumerate(layers):
             layer.output.register_forward_pre_hook(self._gate_heads(at))
             layer.down.register_forward_pre_hook(self._gate_neurons(len(layers) + at))
-        embeddings = shrinkable_architecture_of(model.config).embeddings(model.base_model)
+        architecture = shrinkable_architecture_of(model.config)
         norms = [norm for layer in layers for norm in layer.norms]
-        for module in (embeddings.last, *norms):
-            module.register_forward_hook(self._gate_hidden)
+        final_norm = architecture.final_norm(model.base_model)
+        for module in (architecture.embeddings(model.base_model).last, *norms, final_norm):
+            if module is not None:
+                module.register_forward_hook(self._gate_hidden)
 
     def open(self, num_rows: int) -> None:
         """Set up the gates for a batch of `num_rows` rows."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from fastformers.compression.pruning_plan import Importance, Indices, top_positions
 from fastformers.errors import InputError
@@ -30,6 +30,7 @@ from fastformers.models.layers import (
     layer_list,
     layer_parts,
 )
+from fastformers.models.loading import class_names, new_classifier, task_of
 from fastformers.models.trainer import without_attention_dropout
 
 
@@ -66,9 +67,11 @@ def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     del layers[:]
     layers.extend(kept)
     model.config.num_hidden_layers = len(keep)
-    shapes = getattr(model.config, "pruned_layers", None)
-    if shapes is not None:
-        model.config.pruned_layers = [shapes[at] for at in keep]
+    layer_settings = shrinkable_architecture_of(model.config).layer_settings
+    for name in ("pruned_layers", *layer_settings):
+        settings = getattr(model.config, name, None)
+        if settings is not None:
+            setattr(model.config, name, [settings[at] for at in keep])
     return model
 
 
@@ -93,6 +96,7 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
     if getattr(model.config, "pruned_layers", None) is not None:
         raise InputError("a pruned model cannot be cut narrower: cut first, then prune")
     model = copy.deepcopy(model)
+    architecture = shrinkable_architecture_of(model.config)
     layers = layer_parts(model)
     head_width, full_width = layers[0].head_width, model.config.hidden_size
     if hidden_width % head_width or not 0 < hidden_width <= full_width:
@@ -100,8 +104,8 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
             f"hidden width {hidden_width}: give a multiple of the head width {head_width} "
             f"up to {full_width}"
         )
-    embedding_setting = shrinkable_architecture_of(model.config).embedding_width_setting
-    if hidden_width < full_width and hidden_width == getattr(model.config, embedding_setting):
+    embedding_width = getattr(model.config, architecture.embedding_width_setting)
+    if hidden_width == embedding_width < full_width:
         raise InputError(
             f"hidden width {hidden_width} is that of the embeddings: the student would have no "
             "projection between them and its layers; choose another"
@@ -111,12 +115,15 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
     num_heads = hidden_width // head_width
     for layer, heads_H in zip(layers, importance.heads, strict=True):
         keep_heads(layer, top_positions(heads_H, num_heads))
-        for reader in (layer.query, layer.key, layer.value, layer.up):
+        for reader in (layer.query, layer.key, layer.value, *layer.into_ffn):
             keep_inputs(reader, kept)
         for writer in (layer.output, layer.down):
             keep_outputs(writer, kept)
         for norm in layer.norms:
             keep_norm(norm, kept)
+    final_norm = architecture.final_norm(model.base_model)
+    if final_norm is not None:
+        keep_norm(final_norm, kept)
     _cut_head(model, kept)
     model.config.hidden_size = hidden_width
     model.config.num_attention_heads = num_heads
@@ -142,6 +149,8 @@ def _cut_head(model: PreTrainedModel, kept: Indices) -> None:
         sizes_D = head.hidden.weight.norm(dim=1) * head.output.weight.norm(dim=0)
     inner = top_positions(sizes_D.numpy(), len(kept))
     keep_outputs(head.hidden, inner)
+    if head.norm is not None:
+        keep_norm(head.norm, inner)
     keep_inputs(head.output, inner)
 
 
@@ -150,7 +159,7 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
 
     Args:
         path: Directory of a pretrained Hugging Face encoder.
-        teacher: Model whose classes the student gets.
+        teacher: Model whose task and classes the student gets.
         tokenizer_json: The teacher's tokenizer; the student must have the same vocabulary.
 
     Raises:
@@ -173,14 +182,11 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
         )
     config = AutoConfig.from_pretrained(path)
     check_supported(config.model_type, f"--student {path}")
-    student = AutoModelForSequenceClassification.from_pretrained(
+    student = new_classifier(
         path,
+        task_of(teacher),
+        class_names(teacher.config),
         dtype=torch.float32,
-        ignore_mismatched_sizes=True,  # of another task's classifier
-        label2id=teacher.config.label2id,
-        problem_type=teacher.config.problem_type,
-        num_labels=teacher.config.num_labels,
-        id2label=teacher.config.id2label,
         **without_attention_dropout(config),
     )
     return student.eval()

@@ -1,12 +1,12 @@
 """Labeled examples from a file, for fine-tuning, distillation, calibration and the quality gate.
 
-    Parquet, CSV or JSON lines -> [examples] -> Examples -> finetune, compress
+    labeled file -> [examples] -> Examples -> finetune, compress
 
 The examples must fit in memory; the corpus that is scored is read by cluster/corpus instead. This
 module knows nothing of models or tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -113,7 +113,7 @@ class Examples:
 
 
 def load_examples(path: Path, columns: Columns) -> Examples:
-    """Read labeled examples from a Parquet, CSV or JSON lines file.
+    """Read labeled examples from a file of one of `LABELLED_FORMATS`.
 
     Rows without a text or a label are left out: they serve neither training nor evaluation.
 
@@ -212,24 +212,39 @@ def read_table(path: Path) -> pa.Table:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    read = LABELLED_FORMATS.get(path.suffix.lower())
+    if read is None:
+        *others, last = LABELLED_FORMATS
+        raise InputError(f"{path}: expected a {', '.join(others)} or {last} file")
     try:
-        match path.suffix.lower():
-            case ".parquet":
-                return pyarrow.parquet.read_table(path)
-            case ".csv":
-                return pyarrow.csv.read_csv(
-                    path,
-                    read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
-                    parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-                )
-            case ".jsonl" | ".json" | ".ndjson":
-                options = pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
-                table = pyarrow.json.read_json(path, read_options=options)
-                table.validate(full=True)  # the reader accepts any bytes as text
-                return table
+        return read(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read: {error}".splitlines()[0]) from error
-    raise InputError(f"{path}: expected a .parquet, .csv or .jsonl file")
+
+
+def _read_csv(path: Path) -> pa.Table:
+    return pyarrow.csv.read_csv(
+        path,
+        read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+    )
+
+
+def _read_json_lines(path: Path) -> pa.Table:
+    options = pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
+    table = pyarrow.json.read_json(path, read_options=options)
+    table.validate(full=True)  # the reader accepts any bytes as text
+    return table
+
+
+# Every format of a labelled file, by the end of its name; a new one is a line here.
+LABELLED_FORMATS: dict[str, Callable[[Path], pa.Table]] = {
+    ".parquet": pyarrow.parquet.read_table,
+    ".csv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".json": _read_json_lines,
+}
 
 
 def encode_labels(labels: Sequence[Label], names: Sequence[str], path: Path) -> NDArray[np.int64]:

@@ -18,7 +18,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForMultipleChoice,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorForMultipleChoice,
     DataCollatorWithPadding,
@@ -34,7 +33,7 @@ from fastformers.inference.tasks import Task
 from fastformers.inference.tokenizer import Tokenizer
 from fastformers.models.architectures import architecture_of, check_supported
 from fastformers.models.forward import OnProgress, predict_logits
-from fastformers.models.loading import PROBLEM_TYPES
+from fastformers.models.loading import new_classifier
 from fastformers.models.trainer import (
     PAD_MULTIPLE,
     Epoch,
@@ -181,15 +180,7 @@ def _new_model(
         return AutoModelForMultipleChoice.from_pretrained(
             model_path, ignore_mismatched_sizes=True, **changes
         )
-    names = names or ["score"]
-    return AutoModelForSequenceClassification.from_pretrained(
-        model_path,
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        problem_type=PROBLEM_TYPES[task],
-        ignore_mismatched_sizes=True,
-        **changes,
-    )
+    return new_classifier(model_path, task, names or ["score"], **changes)
 
 
 def _check_encoder(model_path: Path, num_layers: int | None) -> None:

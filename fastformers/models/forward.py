@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.tokenizer import TokenizedRows
+from fastformers.models.architectures import architecture_of
 from fastformers.models.loading import task_of
 
 # Called with the name of the work, how much of it is done, and how much there is.
@@ -25,12 +26,18 @@ OnProgress = Callable[[str, int, int], None]
 _TEACHER_BATCH_TOKENS = 4096
 
 
+def takes_token_types(model: PreTrainedModel) -> bool:
+    """Whether a model tells the two texts of a pair apart by a type of each token."""
+    types = architecture_of(model.config).embeddings(model.base_model).token_types
+    return types is not None and types.num_embeddings > 1
+
+
 def model_inputs(
     model: PreTrainedModel, rows: TokenizedRows, rows_B: NDArray[np.intp]
 ) -> dict[str, torch.Tensor]:
     """Inputs of a PyTorch model for rows of one length, on its device."""
     inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B)).to(model.device)}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
+    if takes_token_types(model):
         types_BT = torch.from_numpy(rows.batch_types(rows_B))
         inputs["token_type_ids"] = types_BT.to(model.device)
     if task_of(model).is_choice:  # (B, choices, T): each row is a question of one choice

@@ -77,13 +77,14 @@ def keep_heads(parts: LayerParts, heads: Positions) -> None:
 
 def keep_neurons(parts: LayerParts, neurons: Positions) -> None:
     """Keep the given feed-forward neurons of a layer, in that order."""
-    keep_outputs(parts.up, neurons)
+    for projection in parts.into_ffn:
+        keep_outputs(projection, neurons)
     keep_inputs(parts.down, neurons)
 
 
 def keep_outputs(linear: nn.Linear, kept: Positions) -> None:
     """Keep the given outputs of a projection."""
-    linear.weight, linear.bias = _kept(linear.weight, kept, 0), _kept(linear.bias, kept, 0)
+    _keep_rows(linear, kept)
     linear.out_features = len(kept)
 
 
@@ -95,7 +96,7 @@ def keep_inputs(linear: nn.Linear, kept: Positions) -> None:
 
 def keep_norm(norm: nn.LayerNorm, kept: Positions) -> None:
     """Keep the given dimensions of a layer normalization."""
-    norm.weight, norm.bias = _kept(norm.weight, kept, 0), _kept(norm.bias, kept, 0)
+    _keep_rows(norm, kept)
     norm.normalized_shape = (len(kept),)
 
 
@@ -103,6 +104,13 @@ def keep_columns(embedding: nn.Embedding, kept: Positions) -> None:
     """Keep the given dimensions of an embedding."""
     embedding.weight = _kept(embedding.weight, kept, 1)
     embedding.embedding_dim = len(kept)
+
+
+def _keep_rows(module: nn.Linear | nn.LayerNorm, kept: Positions) -> None:
+    """Keep rows of the weight, and of the bias where there is one."""
+    module.weight = _kept(module.weight, kept, 0)
+    if module.bias is not None:
+        module.bias = _kept(module.bias, kept, 0)
 
 
 def _kept(parameter: torch.Tensor, kept: Positions, axis: int) -> nn.Parameter:

@@ -6,7 +6,9 @@ This module knows nothing of graphs, recipes or bundles.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     AutoConfig,
@@ -33,8 +35,9 @@ from fastformers.models.sentence_encoder import (
     load_sentence_encoder,
 )
 
-# What a sequence classifier's configuration calls its task.
-PROBLEM_TYPES: dict[Task, str] = {
+# What a sequence classifier's configuration calls its task: `new_classifier` writes it, `task_of`
+# reads it.
+_PROBLEM_TYPES: dict[Task, str] = {
     TEXT_CLASSIFICATION: "single_label_classification",
     MULTI_LABEL_CLASSIFICATION: "multi_label_classification",
     REGRESSION: "regression",
@@ -61,7 +64,7 @@ def load_model(path: Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(path)
     is_choice = any(name.endswith("ForMultipleChoice") for name in config.architectures or ())
     if (
-        config.problem_type == PROBLEM_TYPES[REGRESSION]
+        config.problem_type == _PROBLEM_TYPES[REGRESSION]
         and config.num_labels != 1
         and not is_choice
     ):
@@ -78,13 +81,34 @@ def load_model(path: Path) -> PreTrainedModel:
     return model
 
 
+def new_classifier(
+    path: Path, task: Task, names: Sequence[str], **settings: Any
+) -> PreTrainedModel:
+    """An encoder with a head for a task; a head of another size does not stand in the way.
+
+    Args:
+        path: Directory of a pretrained Hugging Face encoder, with or without a head.
+        task: One whose models are sequence classifiers.
+        names: Names of the outputs, by index.
+        settings: What else `from_pretrained` takes.
+    """
+    return AutoModelForSequenceClassification.from_pretrained(
+        path,
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        problem_type=_PROBLEM_TYPES[task],
+        ignore_mismatched_sizes=True,
+        **settings,
+    )
+
+
 def task_of(model: PreTrainedModel) -> Task:
-    """Task of a model that `load_model` loaded."""
+    """Task of a model that `load_model` or `new_classifier` made."""
     if isinstance(model, SentenceEncoder):
         return EMBEDDING
     if type(model).__name__.endswith("ForMultipleChoice"):
         return MULTIPLE_CHOICE
-    if model.config.problem_type == PROBLEM_TYPES[MULTI_LABEL_CLASSIFICATION]:
+    if model.config.problem_type == _PROBLEM_TYPES[MULTI_LABEL_CLASSIFICATION]:
         return MULTI_LABEL_CLASSIFICATION
     return REGRESSION if model.config.num_labels == 1 else TEXT_CLASSIFICATION
 

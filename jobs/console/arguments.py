@@ -12,6 +12,7 @@ from cluster.execution.topology import discover_topology
 from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
 from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.examples import Columns
+from fastformers.data.superglue import READERS
 from fastformers.inference.engines import AUTO, ENGINE_OPTIONS, REFERENCE_ENGINE
 from jobs.console.flags import add_config_arguments, read_config, split_names
 
@@ -31,8 +32,7 @@ def add_example_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--superglue",
         metavar="TASK",
-        help="official files of a SuperGLUE task, in place of columns: BoolQ, RTE, CB, COPA, WiC, "
-        "WSC or MultiRC",
+        help=f"official files of a SuperGLUE task, in place of columns: {', '.join(READERS)}",
     )
 
 

@@ -1,12 +1,15 @@
 """`fastformers ablate` from arguments to files, on models of random weights."""
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from cluster.execution.topology import plan_core_sets
+from fastformers.ablation.shapes import ABLATION_SHAPES, BERT_BASE_SHAPES
+from jobs.ablate import parse
 from jobs.cli import main
 
 torch = pytest.importorskip("torch")
@@ -117,7 +120,6 @@ def test_a_busy_machine_and_an_estimated_price_are_said_to_be_such(
 
 
 def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
-    from fastformers.ablation.from_shapes import ABLATION_SHAPES, AblationShapes
     from fastformers.benchmark.encoder_shapes import EncoderShape
 
     shape = EncoderShape(
@@ -129,7 +131,7 @@ def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
         activation="relu",
         vocab_size=64,
     )
-    tiny = AblationShapes(name="bert-base", teacher=shape, student=shape, smaller=())
+    tiny = replace(BERT_BASE_SHAPES, teacher=shape, student=shape, smaller=())
     monkeypatch.setitem(ABLATION_SHAPES, "bert-base", tiny)
     status, out, err = ablate(
         *("--shapes-only", "bert-base", "--limit", 6, "--baseline-rows", 2),
@@ -157,6 +159,16 @@ def test_an_official_file_is_read_as_compress_reads_it(ablate, tokenizer_json, t
     assert status == 0, err
     # One text, eight times: all right or all wrong.
     assert {step["accuracy"] for step in json.loads(out)["steps"]} in ({0.0}, {1.0})
+
+
+def test_the_command_line_offers_every_set_of_shapes(ablate, monkeypatch, capsys):
+    monkeypatch.setitem(ABLATION_SHAPES, "bert-huge", BERT_BASE_SHAPES)
+    assert parse(["--output", "o", "--shapes-only", "bert-huge"]).shapes_only == "bert-huge"
+    _, _, err = ablate("--eval", "e.csv")
+    assert "or --shapes-only bert-base or bert-huge" in err[-1]
+    with pytest.raises(SystemExit):
+        parse(["--output", "o", "--shapes-only", "bert-tiny"])
+    assert "bert-base, bert-huge" in capsys.readouterr().err.replace("'", "")
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,11 @@ class LayerParts:
         return self.query.out_features // self.head_width
 
     @property
+    def into_ffn(self) -> list[nn.Linear]:
+        """The projections whose outputs are the feed-forward neurons."""
+        return [self.up] if self.gate is None else [self.up, self.gate]
+
+    @property
     def norms(self) -> list[nn.LayerNorm]:
         """The norms that the layer has."""
         return [norm for norm in (self.attention_norm, self.ffn_norm) if norm is not None]

@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from fastformers.ablation.measure import measure_ablation
+from fastformers.ablation.shapes import BERT_BASE_SHAPES, AblationShapes, SmallerShape
 from fastformers.ablation.texts import TextsConfig
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
@@ -15,13 +16,7 @@ from fastformers.inference.tokenizer import Tokenizer
 
 pytest.importorskip("torch")
 
-from fastformers.ablation.from_shapes import (
-    BERT_BASE_SHAPES,
-    AblationShapes,
-    SmallerShape,
-    boolq_lengths,
-    build_shape_ablation,
-)
+from fastformers.ablation.from_shapes import boolq_lengths, build_shape_ablation
 from fastformers.benchmark.encoder_shapes import EncoderShape
 
 SMALL = EncoderShape(
@@ -37,6 +32,7 @@ TINY = AblationShapes(
     name="tiny",
     teacher=replace(SMALL, num_layers=3, width=32, num_heads=4, activation="gelu"),
     student=SMALL,
+    paper_cumulative=BERT_BASE_SHAPES.paper_cumulative,
     smaller=(
         SmallerShape(
             name="+ pruning",

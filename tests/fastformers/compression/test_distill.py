@@ -174,7 +174,12 @@ def test_the_loss_does_not_see_padding(student, teacher, rows, tmp_path):
         on_progress=lambda *step: None,
     )
     collate = _Collator(
-        rows=rows, targets_N=np.zeros(0, np.int64), outputs=outputs, pad_id=0, max_length=64
+        rows=rows,
+        targets_N=np.zeros(0, np.int64),
+        outputs=outputs,
+        pad_id=0,
+        max_length=64,
+        token_types=True,
     )
     student.set_attn_implementation("eager")
     with_layers = in_training(student, hidden_weight=1.0, attention_weight=1.0).eval()

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastformers.data.examples import Columns, Examples, encode_labels, load_examples
+from fastformers.data.examples import (
+    LABELLED_FORMATS,
+    Columns,
+    Examples,
+    encode_labels,
+    load_examples,
+)
 from fastformers.errors import InputError
 from fastformers.inference.tasks import (
     EMBEDDING,
@@ -215,6 +221,20 @@ def test_an_unreadable_file_is_refused_by_its_name(tmp_path, name, content):
         load(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_format_is_refused_with_those_there_are(tmp_path):
+    (tmp_path / "e.tsv").write_bytes(b"text\tlabel\na\tb\n")
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "e.tsv")
+    assert all(suffix in str(caught.value) for suffix in LABELLED_FORMATS)
+
+
+@pytest.mark.parametrize("suffix", LABELLED_FORMATS)
+def test_every_format_is_read_alike_whatever_the_case_of_its_name(tmp_path, suffix):
+    path = write(tmp_path / f"e{suffix}", TABLE).rename(tmp_path / f"e{suffix.upper()}")
+    examples = load(path)
+    assert (examples.texts, examples.labels) == (TEXTS, TABLE["label"])
 
 
 @pytest.mark.parametrize("part", ["pages", "footer"])

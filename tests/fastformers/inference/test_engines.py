@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from fastformers.errors import InputError
 from fastformers.inference import engines
@@ -11,6 +12,7 @@ from fastformers.inference.autotune import open_right_engines
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.engines import (
     AUTO,
+    ENGINE_OPTIONS,
     ENGINES,
     REFERENCE_ENGINE,
     EngineEntry,
@@ -31,7 +33,9 @@ def test_an_engine_is_opened_by_name(bundle):
 
 def test_auto_leaves_what_is_installed_and_a_name_leaves_itself(monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda package: None if package == "openvino" else 1)
-    assert candidate_names(AUTO) == ("onnxruntime",)
+    others = tuple(name for name, entry in ENGINES.items() if entry.package != "openvino")
+    assert candidate_names(AUTO) == others
+    assert REFERENCE_ENGINE in others
     assert candidate_names("openvino") == ("openvino",)
     with pytest.raises(InputError, match=r"openvino: .*; pip install 'fastformers\[openvino\]'"):
         check_installed("openvino")
@@ -40,15 +44,19 @@ def test_auto_leaves_what_is_installed_and_a_name_leaves_itself(monkeypatch):
 
 
 def test_an_unknown_engine_is_refused_with_those_there_are(bundle):
-    with pytest.raises(InputError, match="--engine tvm: is not one of onnxruntime, openvino, auto"):
+    with pytest.raises(
+        InputError, match=f"--engine tvm: is not one of {', '.join(ENGINE_OPTIONS)}$"
+    ):
         open_engine("tvm", bundle.model_path, num_threads=1)
 
 
 def test_every_extra_of_an_engine_is_one_of_the_package_and_brings_it():
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    tested = Requirement(extras["dev"][0]).extras
     for entry in ENGINES.values():
         if entry.extra is not None:
             assert any(name.startswith(entry.package) for name in extras[entry.extra])
+            assert entry.extra in tested
     assert ENGINES[REFERENCE_ENGINE].extra is None
 
 

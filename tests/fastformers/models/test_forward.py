@@ -5,7 +5,7 @@ from fastformers.inference.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
 
-from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.forward import predict_logits, takes_token_types  # noqa: E402
 
 
 @pytest.mark.parametrize("text_pairs", [False, True], ids=["single", "pairs"])
@@ -30,3 +30,24 @@ def test_logits_are_those_of_padded_batches_in_row_order(
         expected_NC = model(input_ids=inputs[0], attention_mask=inputs[2], **types).logits.numpy()
     np.testing.assert_allclose(predict_logits(model, rows), expected_NC, atol=1e-4)
     assert expected_NC.std(axis=0).min() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "expected"),
+    [
+        ("bert", {}, True),
+        ("bert", {"type_vocab_size": 1}, False),
+        ("roberta", {}, False),
+        ("roberta", {"type_vocab_size": 2}, True),
+        ("deberta-v2", {}, False),
+        ("deberta-v2", {"type_vocab_size": 2}, True),
+        ("electra", {}, True),
+        ("distilbert", {}, False),
+        ("mpnet", {}, False),
+        ("modernbert", {}, False),
+    ],
+)
+def test_token_types_are_taken_where_there_is_more_than_one(
+    make_model, model_type, changes, expected
+):
+    assert takes_token_types(make_model(model_type, **changes)) is expected

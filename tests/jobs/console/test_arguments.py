@@ -18,5 +18,5 @@ def test_the_command_line_offers_every_engine(capsys):
 
 def test_the_extra_that_brings_an_engine_is_named_where_it_is_missing():
     extras = {entry.package: entry.extra for entry in ENGINES.values() if entry.extra}
-    assert extras == {"openvino": "openvino"}
+    assert extras["openvino"] == "openvino"
     assert extras.items() <= EXTRA_OF.items()

@@ -1,0 +1,76 @@
+"""Models that are ablated by their shapes alone, each set by its name.
+
+    name -> [shapes] -> from_shapes
+
+Numbers alone: importing this loads no torch, so the command line takes its choices from here.
+
+Source:
+    Kim and Hassan Awadalla 2020, arXiv:2010.13382, Table 3.
+"""
+
+from dataclasses import dataclass, replace
+
+from fastformers.benchmark.encoder_shapes import (
+    BERT_BASE,
+    PRUNED_HALF,
+    PRUNED_QUARTER,
+    STUDENT,
+    EncoderShape,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallerShape:
+    """A further step: the student's graph again, in a smaller or faster shape.
+
+    Attributes:
+        name: Name of the step.
+        shape: Shape of the model.
+        paper_cumulative: The paper's cumulative speed-up; None for a step that the paper lacks.
+    """
+
+    name: str
+    shape: EncoderShape
+    paper_cumulative: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationShapes:
+    """Shapes of a teacher, of its student, and of the smaller models made from the student.
+
+    Attributes:
+        name: As it is asked for.
+        paper_cumulative: The paper's cumulative speed-ups of the steps before `smaller`.
+    """
+
+    name: str
+    teacher: EncoderShape
+    student: EncoderShape
+    paper_cumulative: tuple[float, ...]
+    smaller: tuple[SmallerShape, ...]
+
+
+BERT_BASE_SHAPES = AblationShapes(
+    name="bert-base",
+    teacher=BERT_BASE,
+    student=STUDENT,
+    paper_cumulative=(1.0, 3.51, 32.64, 73.66, 129.29),  # of Table 3, up to multi-instance
+    smaller=(
+        SmallerShape(
+            name="+ pruning, 25% of heads and 25% of FFN",
+            shape=PRUNED_QUARTER,
+            paper_cumulative=178.67,
+        ),
+        SmallerShape(
+            name="+ pruning, 33% of heads and 50% of FFN",
+            shape=PRUNED_HALF,
+            paper_cumulative=233.87,
+        ),
+        SmallerShape(
+            name="not the paper's: the same size as 4 heads of 52",
+            shape=replace(PRUNED_HALF, num_heads=4, head_width=52),
+            paper_cumulative=None,
+        ),
+    ),
+)
+ABLATION_SHAPES = {shapes.name: shapes for shapes in (BERT_BASE_SHAPES,)}
