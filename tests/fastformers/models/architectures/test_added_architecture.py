@@ -1,6 +1,8 @@
-"""A made-up architecture: BERT without token types, with names of its own for everything.
+"""Made-up architectures with names of their own for everything.
 
-It is added as a contributor would add one: by one `Architecture` and one line of the table.
+One is BERT without token types. The other has what newer encoders have: norms before attention and
+feed-forward, one after the last layer and one in the head, a gate, and no biases. Each is added as
+a contributor would add one: by one `Architecture` and one line of the table.
 """
 
 from dataclasses import replace
@@ -111,6 +113,70 @@ class MadeUpForSequenceClassification(transformers.PreTrainedModel):
         return transformers.modeling_outputs.SequenceClassifierOutput(logits=logits)
 
 
+class GatedConfig(transformers.BertConfig):
+    model_type = "made-up-gated"
+
+
+class GatedLayer(nn.Module):
+    def __init__(self, num_heads):
+        super().__init__()
+        self.count, self.width = num_heads, 32
+        self.q, self.k, self.v, self.o = (nn.Linear(32, 32, bias=False) for _ in range(4))
+        self.wide, self.gate = (nn.Linear(32, 64, bias=False) for _ in range(2))
+        self.narrow, self.bend = nn.Linear(64, 32, bias=False), nn.GELU()
+        self.norm1, self.norm2 = (nn.LayerNorm(32, bias=False) for _ in range(2))
+
+    def forward(self, x_BTD):
+        def split(y_BTW):
+            return y_BTW.unflatten(2, (self.count, self.width // self.count)).transpose(1, 2)
+
+        normed_BTD = self.norm1(x_BTD)
+        attended = nn.functional.scaled_dot_product_attention(
+            *(split(project(normed_BTD)) for project in (self.q, self.k, self.v))
+        )
+        x_BTD = x_BTD + self.o(attended.transpose(1, 2).flatten(2))
+        normed_BTD = self.norm2(x_BTD)
+        return x_BTD + self.narrow(self.bend(self.wide(normed_BTD)) * self.gate(normed_BTD))
+
+
+class GatedModel(transformers.PreTrainedModel):
+    config_class = GatedConfig
+    base_model_prefix = "stem"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.words, self.places = nn.Embedding(100, 32), nn.Embedding(64, 32)
+        self.first_norm, self.last_norm = nn.LayerNorm(32), nn.LayerNorm(32)
+        self.blocks = nn.ModuleList(
+            GatedLayer(config.num_attention_heads) for _ in range(config.num_hidden_layers)
+        )
+        self.post_init()
+
+    def forward(self, input_ids):
+        x_BTD = self.words(input_ids) + self.places.weight[2 : 2 + input_ids.shape[1]]
+        x_BTD = self.first_norm(x_BTD)
+        for block in self.blocks:
+            x_BTD = block(x_BTD)
+        return self.last_norm(x_BTD)
+
+
+class GatedForSequenceClassification(transformers.PreTrainedModel):
+    config_class = GatedConfig
+    base_model_prefix = "stem"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.stem = GatedModel(config)
+        self.dense, self.norm = nn.Linear(32, 32), nn.LayerNorm(32)
+        self.out = nn.Linear(32, config.num_labels)
+        self.post_init()
+
+    def forward(self, input_ids):
+        pooled_BD = self.stem(input_ids)[:, 0]
+        logits = self.out(self.norm(torch.relu(self.dense(pooled_BD))))
+        return transformers.modeling_outputs.SequenceClassifierOutput(logits=logits)
+
+
 MADE_UP = Architecture(
     embeddings=lambda encoder: EmbeddingParts(
         tokens=encoder.words, positions=encoder.places, token_types=None, norm=encoder.first_norm
@@ -138,15 +204,25 @@ MADE_UP = Architecture(
 )
 
 
-@pytest.fixture
-def made_up():
-    """A model of the made-up architecture, which transformers can load but nobody has added yet."""
-    transformers.AutoConfig.register("made-up", MadeUpConfig, exist_ok=True)
+GATED = replace(
+    MADE_UP,
+    parts=lambda layer: replace(MADE_UP.parts(layer), gate=layer.gate, norm_first=True),
+    head=lambda model: replace(MADE_UP.head(model), norm=model.norm),
+    final_norm=lambda encoder: encoder.last_norm,
+    layer_settings=("kinds",),
+)
+
+
+@pytest.fixture(params=[MadeUpForSequenceClassification, GatedForSequenceClassification])
+def made_up(request):
+    """A model that transformers can load, of an architecture this project does not know yet."""
+    model_class, config_class = request.param, request.param.config_class
+    transformers.AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     transformers.AutoModelForSequenceClassification.register(
-        MadeUpConfig, MadeUpForSequenceClassification, exist_ok=True
+        config_class, model_class, exist_ok=True
     )
     torch.manual_seed(0)
-    config = MadeUpConfig(
+    config = config_class(
         vocab_size=100,
         hidden_size=32,
         num_hidden_layers=3,
@@ -157,7 +233,8 @@ def made_up():
         initializer_range=0.3,
         id2label={0: "a", 1: "b", 2: "c"},
     )
-    model = MadeUpForSequenceClassification(config)
+    config.kinds = ["first", "middle", "last"]
+    model = model_class(config)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter, std=0.3)
@@ -168,9 +245,11 @@ def test_an_architecture_is_one_object_and_one_line_of_the_table(
     made_up, rows, tmp_path, monkeypatch
 ):
     made_up.save_pretrained(tmp_path / "saved")
-    with pytest.raises(InputError, match="architecture 'made-up' is not one of bert"):
+    model_type = made_up.config.model_type
+    with pytest.raises(InputError, match=f"architecture '{model_type}' is not one of bert"):
         load_model(tmp_path / "saved")
-    monkeypatch.setitem(ARCHITECTURES, "made-up", MADE_UP)
+    architecture = GATED if model_type == "made-up-gated" else MADE_UP
+    monkeypatch.setitem(ARCHITECTURES, model_type, architecture)
     model = load_model(tmp_path / "saved")
     assert max_positions(model.config) == read_encoder(model).max_length == 62
     path = tmp_path / "model.onnx"
@@ -186,6 +265,7 @@ def test_an_architecture_is_one_object_and_one_line_of_the_table(
     assert [layer.num_heads for layer in layer_parts(again)] == [1, 1, 1]
     np.testing.assert_allclose(predict_logits(again, rows), predict_logits(pruned, rows), atol=1e-5)
     student = cut_width(cut_layers(model, [0, 2]), 16, replace_layers(importance, [0, 2]))
+    assert (student.config.kinds == ["first", "last"]) is bool(architecture.layer_settings)
     check_graph(student, path, rows)
 
 
