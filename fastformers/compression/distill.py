@@ -25,17 +25,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fastformers.compression.recipe_config import DistillConfig
-from fastformers.compression.teacher_outputs import (
-    LayerOutputs,
-    TeacherOutputs,
-    compute_teacher_outputs,
-)
 from fastformers.errors import InputError, StageError
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import OnProgress, takes_token_types
 from fastformers.models.loading import max_positions, task_of
 from fastformers.models.losses import hard_loss, soft_loss
+from fastformers.models.teacher_outputs import (
+    LayerOutputs,
+    TeacherOutputs,
+    compute_teacher_outputs,
+)
 from fastformers.models.trainer import PAD_MULTIPLE, fastest_attention, train_model
 
 

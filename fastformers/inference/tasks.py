@@ -20,7 +20,7 @@ a student can learn it, and code that recognizes it: in models/loading.py by the
 data/examples.py by the labels. This module uses NumPy alone, so that scoring can read outputs
 without torch; it knows nothing of texts, models or files.
 
-Shape suffixes: N rows, C classes (or other outputs), P pairs of rows.
+Shape suffixes: N rows, C classes (or other outputs).
 """
 
 from collections.abc import Callable
@@ -30,10 +30,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# The number of pairs grows with the square of the texts: 1,000 texts make half a million.
-MAX_COMPARED_TEXTS = 1000
+from fastformers.inference.metrics import (
+    Floats,
+    best_of_groups,
+    f1,
+    macro_f1,
+    rank_agreement,
+    spearman,
+    unit_rows,
+)
 
-Floats = NDArray[np.float32]
 Targets = NDArray[np.generic]
 Groups = NDArray[np.int64]
 # Target of a row: a class index, the classes that hold, a number, whether the row is the right
@@ -174,64 +180,6 @@ def label_sets(logits_NC: Floats, labels: tuple[str, ...]) -> list[list[str]]:
     return [[labels[c] for c in np.flatnonzero(row_C)] for row_C in logits_NC >= 0]
 
 
-def best_of_groups(scores_N: Floats, groups_N: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Row of the largest score in each group, in the order of the groups; the first of equals."""
-    order_N = np.lexsort((-scores_N, groups_N))
-    _, firsts = np.unique(groups_N[order_N], return_index=True)
-    return order_N[firsts]
-
-
-def spearman(first_N: NDArray[np.generic], second_N: NDArray[np.generic]) -> float:
-    """Spearman's rank correlation, equal values sharing their mean rank; 0 if one is constant."""
-    first_ranks_N, second_ranks_N = _ranks(first_N), _ranks(second_N)
-    if np.array_equal(first_ranks_N, second_ranks_N):
-        return 1.0
-    first_ranks_N -= first_ranks_N.mean()
-    second_ranks_N -= second_ranks_N.mean()
-    norm = np.sqrt(np.square(first_ranks_N).sum() * np.square(second_ranks_N).sum())
-    return float((first_ranks_N * second_ranks_N).sum() / norm) if norm else 0.0
-
-
-def rank_agreement(embeddings_NC: Floats, teacher_embeddings_NC: Floats) -> float:
-    """Agreement of two models in how they rank pairs of texts by similarity.
-
-    It is Spearman's correlation of the cosines of all pairs of at most `MAX_COMPARED_TEXTS` rows,
-    evenly spaced. Where it is 1, a search with either model finds the same texts.
-    """
-    num_rows = len(embeddings_NC)
-    rows = np.linspace(0, num_rows - 1, min(num_rows, MAX_COMPARED_TEXTS)).astype(int)
-    upper = np.triu_indices(len(rows), k=1)
-    cosines_P, teacher_cosines_P = (
-        (_unit(vectors[rows]) @ _unit(vectors[rows]).T)[upper]
-        for vectors in (embeddings_NC, teacher_embeddings_NC)
-    )
-    return spearman(cosines_P, teacher_cosines_P)
-
-
-def _ranks(values_N: NDArray[np.generic]) -> NDArray[np.float64]:
-    _, inverse_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
-    return ranks[inverse_N]
-
-
-def _unit(vectors_NC: Floats) -> Floats:
-    norms_N = np.linalg.norm(vectors_NC, axis=1, keepdims=True).astype(np.float32)
-    unit_NC: Floats = vectors_NC / np.maximum(norms_N, np.float32(1e-12))
-    return unit_NC
-
-
-def _f1(is_predicted: NDArray[np.bool_], is_true: NDArray[np.bool_]) -> float:
-    """F1 over all entries; 1 where nothing is true and nothing was predicted."""
-    num_marked = int(is_predicted.sum()) + int(is_true.sum())
-    return 2 * int((is_predicted & is_true).sum()) / num_marked if num_marked else 1.0
-
-
-def _macro_f1(classes_N: NDArray[np.intp], targets_N: NDArray[np.generic]) -> float:
-    """Mean F1 of the classes that occur, in the targets or among the predictions."""
-    occurring = np.union1d(classes_N, targets_N)
-    return float(np.mean([_f1(classes_N == c, targets_N == c) for c in occurring]))
-
-
 def _accuracy(
     outputs_NC: Floats, targets_N: Targets, teacher_outputs_NC: Floats, groups_N: Groups | None
 ) -> float:
@@ -249,10 +197,10 @@ def _class_metrics(
     (F1 of class 1 over all answers) and exact match (questions with no error).
     """
     classes_N = outputs_NC.argmax(axis=1)
-    others = {"macro-F1": _macro_f1(classes_N, targets_N)}
+    others = {"macro-F1": macro_f1(classes_N, targets_N)}
     if groups_N is not None:
         wrong = np.unique(groups_N[classes_N != targets_N])
-        others["F1a"] = _f1(classes_N == 1, targets_N == 1)
+        others["F1a"] = f1(classes_N == 1, targets_N == 1)
         others["exact match"] = 1 - len(wrong) / len(np.unique(groups_N))
     return others
 
@@ -260,7 +208,7 @@ def _class_metrics(
 def _micro_f1(
     outputs_NC: Floats, targets_N: Targets, teacher_outputs_NC: Floats, groups_N: Groups | None
 ) -> float:
-    return _f1(outputs_NC >= 0, targets_N != 0)
+    return f1(outputs_NC >= 0, targets_N != 0)
 
 
 def _same_labels(outputs_NC: Floats, teacher_outputs_NC: Floats, groups_N: Groups | None) -> float:
@@ -299,7 +247,7 @@ def _embedding_metric(
 
 
 def _mean_cosine(outputs_NC: Floats, teacher_outputs_NC: Floats, groups_N: Groups | None) -> float:
-    return float((_unit(outputs_NC) * _unit(teacher_outputs_NC)).sum(axis=1).mean())
+    return float((unit_rows(outputs_NC) * unit_rows(teacher_outputs_NC)).sum(axis=1).mean())
 
 
 def _read_label(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:

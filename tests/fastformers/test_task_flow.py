@@ -10,7 +10,8 @@ import pytest
 from fastformers import Scorer
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
-from fastformers.inference.tasks import EMBEDDING, TASKS, rank_agreement, spearman
+from fastformers.inference.metrics import rank_agreement, spearman
+from fastformers.inference.tasks import EMBEDDING, TASKS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

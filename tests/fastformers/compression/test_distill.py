@@ -11,11 +11,11 @@ from fastformers.compression.distill import (  # noqa: E402
     replace_gelu,
 )
 from fastformers.compression.recipe_config import DistillConfig  # noqa: E402
-from fastformers.compression.teacher_outputs import compute_teacher_outputs  # noqa: E402
 from fastformers.errors import InputError  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
 from fastformers.models import trainer  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.teacher_outputs import compute_teacher_outputs  # noqa: E402
 from fastformers.models.training_config import TrainingConfig  # noqa: E402
 
 TRAINING = TrainingConfig(epochs=12, learning_rate=2e-3, batch_rows=16)

@@ -78,7 +78,7 @@ def test_logits_are_bit_by_bit_those_of_a_single_file(graph, tmp_path):
 
 def test_openvinos_logits_are_those_of_a_single_file(graph, tmp_path):
     pytest.importorskip("openvino")
-    from fastformers.inference.openvino_engine import OpenVinoEngine
+    from fastformers.inference.engines.openvino import OpenVinoEngine
 
     onnx.save(onnx.load(graph), tmp_path / "single.onnx")
     expected_BC = OpenVinoEngine(tmp_path / "single.onnx").run(IDS, None)
@@ -87,12 +87,12 @@ def test_openvinos_logits_are_those_of_a_single_file(graph, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 @pytest.mark.parametrize(
-    ("module", "engine"), [("engine", "OnnxEngine"), ("openvino_engine", "OpenVinoEngine")]
+    ("module", "engine"), [("engine", "OnnxEngine"), ("engines.openvino", "OpenVinoEngine")]
 )
 def test_a_process_maps_the_token_embeddings_rather_than_copies_them(
     graph, precision, module, engine
 ):
-    if module == "openvino_engine":
+    if module == "engines.openvino":
         pytest.importorskip("openvino")
         if precision == "float16":
             pytest.skip("OpenVINO turns float16 into float32 on a CPU")

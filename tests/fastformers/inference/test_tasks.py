@@ -2,23 +2,17 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_np
 
+from fastformers.inference.metrics import best_of_groups, rank_agreement
 from fastformers.inference.tasks import (
     EMBEDDING,
-    MAX_COMPARED_TEXTS,
     MULTI_LABEL_CLASSIFICATION,
     MULTIPLE_CHOICE,
     REGRESSION,
     TASKS,
     TEXT_CLASSIFICATION,
-    best_of_groups,
     label_sets,
-    rank_agreement,
     sigmoid,
-    spearman,
 )
 
 GROUPS = np.array([0, 0, 0, 1, 1, 1])
@@ -74,31 +68,6 @@ def test_micro_f1_counts_all_labels_of_all_rows():
     nothing = np.full((2, 3), -1, np.float32)
     assert measure(MULTI_LABEL_CLASSIFICATION, nothing, np.zeros((2, 3))) == 1
     assert measure(MULTI_LABEL_CLASSIFICATION, nothing, targets_NC) == 0
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        ([1, 2, 3], [10, 20, 1000], 1),
-        ([1, 2, 3], [3, 2, 1], -1),
-        # Ranks 1, 2.5, 2.5, 4 and 1, 3, 2, 4: the textbook example of ties.
-        ([1, 2, 2, 3], [1, 3, 2, 4], 4.5 / np.sqrt(4.5 * 5)),
-        ([1, 1, 1], [1, 2, 3], 0),
-        ([5, 5], [7, 7], 1),
-    ],
-)
-def test_spearman_is_of_ranks_that_ties_share(first, second, expected):
-    assert spearman(np.array(first), np.array(second)) == pytest.approx(expected, abs=1e-12)
-
-
-values = st_np.arrays(np.float32, 12, elements=st.integers(0, 5).map(float))
-
-
-@given(values, values)
-def test_spearman_is_symmetric_and_independent_of_scale(first, second):
-    assert spearman(first, second) == pytest.approx(spearman(second, 3 * first - 7), abs=1e-9)
-    assert -1 - 1e-9 <= spearman(first, second) <= 1 + 1e-9
-    assert spearman(first, first) == 1
 
 
 def test_the_choice_with_the_largest_score_of_its_group_counts():
@@ -157,12 +126,6 @@ def test_embeddings_are_compared_by_direction_and_by_the_ranks_of_pairs():
     assert EMBEDDING.measure(noise, np.zeros(40), teacher_outputs_NC=teacher_NC) == rank_agreement(
         noise, teacher_NC
     )
-
-
-def test_many_embeddings_are_compared_on_some():
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((MAX_COMPARED_TEXTS * 3, 2)).astype(np.float32)
-    assert rank_agreement(vectors, vectors) == 1
 
 
 def test_probabilities_of_labels_do_not_overflow_and_agree_with_the_labels():

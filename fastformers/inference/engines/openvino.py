@@ -1,6 +1,6 @@
 """OpenVINO on the CPU cores that the calling process owns, reading the bundle's own ONNX file.
 
-    batches -> [openvino_engine] -> logits
+    batches -> [openvino] -> logits
 
 OpenVINO's importer knows the graph's operators: MatMulIntegerToFloat becomes an int8
 FullyConnected, either kind of attention a ScaledDotProductAttention; nothing is translated here.

@@ -9,7 +9,7 @@ from fastformers.inference.tasks import classify
 
 pytest.importorskip("openvino")
 
-from fastformers.inference.openvino_engine import OpenVinoEngine
+from fastformers.inference.engines.openvino import OpenVinoEngine
 
 
 @pytest.fixture(scope="module")

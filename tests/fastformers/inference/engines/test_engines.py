@@ -21,7 +21,7 @@ from fastformers.inference.engines import (
     open_engine,
 )
 
-PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
+PYPROJECT = Path(__file__).parents[4] / "pyproject.toml"
 
 
 def test_an_engine_is_opened_by_name(bundle):

@@ -5,8 +5,8 @@
 One table says how an engine is opened, which package it needs, and which extra of fastformers
 brings that package; the command line, the messages and `autotune` take their engines from it. An
 engine's own module is imported when it is opened, so that this one costs nothing to import. A new
-engine needs a module, an entry here and an extra in pyproject.toml. This module knows nothing of
-bundles.
+engine needs a module beside this one, an entry here and an extra in pyproject.toml. This module
+knows nothing of bundles.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def _open_onnxruntime(model: Path, num_threads: int) -> "Engine":
 
 
 def _open_openvino(model: Path, num_threads: int) -> "Engine":
-    from fastformers.inference.openvino_engine import OpenVinoEngine
+    from fastformers.inference.engines.openvino import OpenVinoEngine
 
     return OpenVinoEngine(model, num_threads=num_threads)
 

@@ -7,8 +7,8 @@ from fastformers.errors import InputError
 
 torch = pytest.importorskip("torch")
 
-from fastformers.compression.teacher_outputs import compute_teacher_outputs  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
+from fastformers.models.teacher_outputs import compute_teacher_outputs  # noqa: E402
 
 
 @pytest.fixture
