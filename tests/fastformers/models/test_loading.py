@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers")
 from fastformers.models.architectures import ARCHITECTURES  # noqa: E402
 from fastformers.models.loading import class_names, label_names, load_model, task_of  # noqa: E402
 
-SUPPORTED = "bert, deberta-v2, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta"
+SUPPORTED = ", ".join(sorted(ARCHITECTURES))
 
 
 def logits_of(model, ids_BT):
