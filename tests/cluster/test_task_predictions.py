@@ -29,7 +29,7 @@ def score(bundle_factory, write_rows, run_locally, tmp_path):
         bundle = bundle_factory(
             tmp_path / "bundle",
             task=task,
-            labels=LABELS if "classification" in task else (),
+            labels=LABELS if TASKS[task].has_labels else (),
             num_outputs=WIDTHS.get(task, 3),
             text_pairs=task == "multiple-choice",
         )
