@@ -243,7 +243,7 @@ def _read_job(content: Mapping[str, Any]) -> JobPart | NotRun:
 
 def _read_baselines(content: Mapping[str, Any]) -> BaselinesPart | NotRun:
     if "peers" not in content:
-        return _read_reason(content, _over(JOB_BASELINES[0]))
+        return _read_reason(content, _over(next(iter(JOB_BASELINES))))
     rate = "job_beside_peers_rows_per_second"
     measured = from_plain(dict[str, BaselineRate], content["peers"], "peers")
     return BaselinesPart(

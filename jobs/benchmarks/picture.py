@@ -15,17 +15,11 @@ from cluster.formatting import format_count
 from fastformers.errors import InputError
 from fastformers.figure import FILE_PALETTE, Bar, draw_bars, save_figure
 from jobs.benchmarks.bench_report import BenchReport
-from jobs.benchmarks.parts import BaselineName, BaselinesPart, NotRun
+from jobs.benchmarks.parts import JOB_BASELINES, BaselinesPart, NotRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LABELS: dict[BaselineName, str] = {
-    "ray-tuned": "Ray Data, tuned",
-    "sentence-transformers": "sentence-transformers",
-    "ray-padded-64": "Ray Data, padded\nbatches of 64",
-    "pipeline": "Hugging Face pipeline",
-}
 _OURS, _THEIRS = FILE_PALETTE.series[0], FILE_PALETTE.series[5]
 _WIDTH, _TITLE_HEIGHT, _BAR_HEIGHT, _LINE_HEIGHT = 720, 44, 44, 12.5  # in points
 _CAPTION_SIZE = 9
@@ -75,7 +69,7 @@ def _plan_bars(jobs: BaselinesPart) -> list[Bar]:
     for name, found in jobs.measured().items():
         rate = found.rows_per_second
         label = f"{rate:,.0f} rows/s (fastformers: {ours / rate:.1f}x)"
-        bars.append(Bar(name=_LABELS[name], value=rate, label=label, color=_THEIRS))
+        bars.append(Bar(name=JOB_BASELINES[name], value=rate, label=label, color=_THEIRS))
     return bars
 
 
@@ -92,7 +86,7 @@ def _describe(report: BenchReport, jobs: BaselinesPart) -> str:
         f"fastformers: {model}, engine {report.engine} ({_versions(report.versions)}).",
     ]
     for name, found in jobs.measured().items():
-        label = _LABELS[name].replace("\n", " ")
+        label = JOB_BASELINES[name].replace("\n", " ")
         lines.append(f"{label}: {found.setting} ({_versions(found.versions)}).")
     return "\n".join(textwrap.fill(line, _CAPTION_CHARACTERS) for line in lines)
 

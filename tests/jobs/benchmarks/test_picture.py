@@ -1,11 +1,12 @@
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from fastformers.errors import InputError
 from jobs.benchmarks import picture
-from jobs.benchmarks.parts import JOB_BASELINES, NotRun
+from jobs.benchmarks.parts import JOB_BASELINES, BaselineName, NotRun
 from jobs.benchmarks.picture import draw_whole_jobs
 
 pytest.importorskip("matplotlib", reason="the picture needs the extra `report`")
@@ -34,7 +35,7 @@ def test_bars_are_as_long_as_the_rates_and_ours_comes_first(bench_report):
         ("Ray Data, padded\nbatches of 64", 25.0),
     ]
     assert bars[0].color not in {bar.color for bar in bars[1:]}
-    assert picture._LABELS.keys() == set(JOB_BASELINES)
+    assert JOB_BASELINES.keys() == set(get_args(BaselineName))
 
 
 def test_the_caption_has_machine_texts_versions_and_date(bench_report, tmp_path):
