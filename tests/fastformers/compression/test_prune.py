@@ -10,6 +10,7 @@ from fastformers.errors import InputError, StageError
 from fastformers.export.graph import write_graph
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
+from fastformers.models.architectures import architecture_of
 from fastformers.models.layers import LayerShape
 
 torch = pytest.importorskip("torch")
@@ -203,6 +204,8 @@ def test_importance_of_a_hidden_dimension_is_what_scaling_it_everywhere_does(mak
         ends = [norm for layer in layers for norm in (layer.attention_norm, layer.ffn_norm)]
         base = changed.base_model
         ends.append(getattr(base, "embeddings_project", None) or base.embeddings.LayerNorm)
+        final_norm = architecture_of(changed.config).final_norm(base)
+        ends += [] if final_norm is None else [final_norm]
         with torch.no_grad():
             for end in ends:
                 end.weight[5] *= scale
