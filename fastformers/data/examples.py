@@ -113,7 +113,7 @@ class Examples:
 
 
 def load_examples(path: Path, columns: Columns) -> Examples:
-    """Read labeled examples from a file of one of `LABELLED_FORMATS`.
+    """Read labeled examples from a file of one of `LABELED_FORMATS`.
 
     Rows without a text or a label are left out: they serve neither training nor evaluation.
 
@@ -212,9 +212,9 @@ def read_table(path: Path) -> pa.Table:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    read = LABELLED_FORMATS.get(path.suffix.lower())
+    read = LABELED_FORMATS.get(path.suffix.lower())
     if read is None:
-        *others, last = LABELLED_FORMATS
+        *others, last = LABELED_FORMATS
         raise InputError(f"{path}: expected a {', '.join(others)} or {last} file")
     try:
         return read(path)
@@ -237,8 +237,8 @@ def _read_json_lines(path: Path) -> pa.Table:
     return table
 
 
-# Every format of a labelled file, by the end of its name; a new one is a line here.
-LABELLED_FORMATS: dict[str, Callable[[Path], pa.Table]] = {
+# Every format of a labeled file, by the end of its name; a new one is a line here.
+LABELED_FORMATS: dict[str, Callable[[Path], pa.Table]] = {
     ".parquet": pyarrow.parquet.read_table,
     ".csv": _read_csv,
     ".jsonl": _read_json_lines,

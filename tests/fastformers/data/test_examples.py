@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastformers.data.examples import (
-    LABELLED_FORMATS,
+    LABELED_FORMATS,
     Columns,
     Examples,
     encode_labels,
@@ -227,10 +227,10 @@ def test_a_file_of_another_format_is_refused_with_those_there_are(tmp_path):
     (tmp_path / "e.tsv").write_bytes(b"text\tlabel\na\tb\n")
     with pytest.raises(InputError) as caught:
         load(tmp_path / "e.tsv")
-    assert all(suffix in str(caught.value) for suffix in LABELLED_FORMATS)
+    assert all(suffix in str(caught.value) for suffix in LABELED_FORMATS)
 
 
-@pytest.mark.parametrize("suffix", LABELLED_FORMATS)
+@pytest.mark.parametrize("suffix", LABELED_FORMATS)
 def test_every_format_is_read_alike_whatever_the_case_of_its_name(tmp_path, suffix):
     path = write(tmp_path / f"e{suffix}", TABLE).rename(tmp_path / f"e{suffix.upper()}")
     examples = load(path)
