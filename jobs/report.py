@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster.report.page import can_draw
 from cluster.report.run_report import REPORT_FILE, RunReport
-from cluster.shards.identity import RUN_FILE
+from cluster.shards.identity import RUN_FILE, read_record
 from cluster.storage import open_directory
 from fastformers.errors import InputError
 from jobs.console.output import run
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         output = open_directory(options.directory)
         content = output.read_json(REPORT_FILE)
-        if content is None or output.read_json(RUN_FILE) is None:
+        if content is None or read_record(output, RUN_FILE, named=str(output)) is None:
             raise InputError(
                 f"{output}: holds no finished run: {REPORT_FILE} or {RUN_FILE} is not there; "
                 "name the --output of a fastformers score that ended"

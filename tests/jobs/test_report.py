@@ -6,13 +6,14 @@ import pytest
 
 import jobs.console.page
 import jobs.report
+from cluster.shards.identity import RUN_FILE, write_record
 from cluster.storage import open_directory
 from jobs.cli import main
 
 
 @pytest.fixture
 def output(tmp_path, make_report):
-    (tmp_path / "run.json").write_text("{}")
+    write_record(open_directory(str(tmp_path)), RUN_FILE, {})
     (tmp_path / "report.json").write_text(json.dumps(make_report(rows=3).to_json()))
     return tmp_path
 
@@ -42,6 +43,8 @@ def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
     ("file", "content", "reason"),
     [
         ("run.json", None, "holds no finished run"),
+        ("run.json", {"identity": {}}, "run.json was written by an older version"),
+        ("run.json", {}, "run.json is not ours"),
         ("report.json", None, "holds no finished run"),
         ("report.json", {"rows": 3}, "written by an older version"),
         ("report.json", {"format_version": 99}, "written by a newer version"),
