@@ -2,13 +2,13 @@
 
     field of a frozen config -> [options] -> flag, type, default and help of a command
 
-A field's name is its flag's (`prune_rounds` is `--prune-rounds`); its type and default are the
-flag's too, and its meaning is the flag's help. The error of a config names the flag, whoever made
-the config. This module knows nothing of argparse or of any command.
+A field's name is its flag's (`prune_rounds` is `--prune-rounds`), unless the field says another;
+its type and default are the flag's too, and its meaning is the flag's help. The error of a config
+names the flag, whoever made the config. This module knows nothing of argparse or of any command.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from fastformers.errors import InputError
@@ -22,16 +22,21 @@ class Option:
 
     Attributes:
         meaning: One phrase with the unit, without the default.
-        metavar: Name of the value in a command's help; None for the field's name.
+        metavar: Name of the value in a command's help; None for the flag's name.
+        name: Name of the flag, with underscores, where it is not the field's: a user needs no unit
+            in it, or more than a class does that says the rest itself.
     """
 
     meaning: str
     metavar: str | None = None
+    name: str | None = None
 
 
-def option(meaning: str, *, metavar: str | None = None) -> dict[str, Option]:
+def option(
+    meaning: str, *, metavar: str | None = None, name: str | None = None
+) -> dict[str, Option]:
     """Metadata of a dataclass field that is a flag too; arguments as for `Option`."""
-    return {_KEY: Option(meaning=meaning, metavar=metavar)}
+    return {_KEY: Option(meaning=meaning, metavar=metavar, name=name)}
 
 
 def option_of(metadata: Mapping[Any, Any]) -> Option | None:
@@ -42,7 +47,7 @@ def option_of(metadata: Mapping[Any, Any]) -> Option | None:
 
 
 def flag_of(name: str) -> str:
-    """The flag of a field."""
+    """The flag of a name with underscores."""
     return "--" + name.replace("_", "-")
 
 
@@ -61,7 +66,7 @@ def check_option(config: object, name: str, is_valid: bool, need: str) -> None:
     if not is_valid:
         value = getattr(config, name)
         shown = f"{value:g}" if isinstance(value, float) else str(value)
-        raise InputError(f"{flag_of(name)} {shown}: give {need}")
+        raise InputError(f"{_flag_of_field(config, name)} {shown}: give {need}")
 
 
 def check_at_least(config: object, least: float, *names: str) -> None:
@@ -73,3 +78,9 @@ def check_at_least(config: object, least: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         check_option(config, name, value is None or value >= least, f"at least {least:g}")
+
+
+def _flag_of_field(config: object, name: str) -> str:
+    (field,) = (field for field in fields(config) if field.name == name)  # type: ignore[arg-type]
+    option = option_of(field.metadata)
+    return flag_of(name if option is None or option.name is None else option.name)

@@ -43,12 +43,8 @@ from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
 from fastformers.figure import require_drawing
 from fastformers.inference.bundle import DEMO_BUNDLE
-from jobs.console.arguments import (
-    add_example_arguments,
-    add_price_arguments,
-    labelled_columns,
-    price_of,
-)
+from jobs.console.arguments import add_price_arguments, price_of
+from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
 
@@ -74,22 +70,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         dest="bundles",
         help="bundle of the unpruned student; again for each further step, such as a pruned one",
     )
-    parser.add_argument("--eval", type=Path, help="labelled file: the texts that are timed")
     parser.add_argument("--output", type=Path, required=True, help="directory for table and plot")
-    add_example_arguments(parser)
-    parser.add_argument("--max-length", type=int, help="tokens to truncate and pad to")
+    add_config_arguments(parser, TextsConfig)
+    add_config_arguments(parser, TextsConfig.columns)
     parser.add_argument(
-        "--limit", type=int, metavar="ROWS", help="number of rows of --eval, evenly spaced"
-    )
-    parser.add_argument(
-        "--baseline-rows",
-        type=int,
-        default=TextsConfig.baseline_rows,
-        metavar="ROWS",
-        help="texts to time in the teacher's steps; the rest is extrapolated (default 200)",
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="runs of each step; the median counts (default 3)"
+        "--repeats", type=int, default=3, help="runs of each step; the median counts (3)"
     )
     add_price_arguments(parser, machine="this machine")
     parser.add_argument(
@@ -190,13 +175,7 @@ def _check(options: argparse.Namespace) -> None:
 def _build(
     options: argparse.Namespace, cpus_of_instance: Sequence[tuple[int, ...]], scratch: Path
 ) -> Ablation:
-    config = TextsConfig(
-        eval=options.eval,
-        columns=labelled_columns(options),
-        max_length=options.max_length,
-        limit=options.limit,
-        baseline_rows=options.baseline_rows,
-    )
+    config = read_config(TextsConfig, options)
     if options.shapes_only is None:
         from fastformers.ablation.from_models import build_ablation
 

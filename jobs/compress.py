@@ -22,7 +22,6 @@ from cluster.report.downsample import pick_frontier
 from cluster.report.page import can_draw, render_search_page
 from cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
-from jobs.console.arguments import add_example_arguments, labelled_columns
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
@@ -43,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     recipe = RecipeConfig()
     files = parser.add_argument_group("files and allowance")
     add_config_arguments(files, CompressConfig)
-    add_example_arguments(files)
+    add_config_arguments(files, CompressConfig.columns)
     for title, configs in (
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        config = read_config(CompressConfig, options, columns=labelled_columns(options))
+        config = read_config(CompressConfig, options)
         from fastformers.compression.compress import compress
 
         with show_progress() as on_progress:

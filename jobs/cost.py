@@ -34,7 +34,6 @@ from cluster.cost.machine_profile import (
     write_profile,
 )
 from cluster.cost.ray_cluster_file import render_cluster_file
-from cluster.cost.sampling import DEFAULT_MAX_ROWS, DEFAULT_MIN_ROWS, DEFAULT_SHARE
 from cluster.cost.tables import (
     describe_cost,
     describe_plans,
@@ -45,6 +44,7 @@ from cluster.cost.tables import (
     render_plans,
     render_workload,
 )
+from cluster.pricing.market import Market
 from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
 from cluster.pricing.prices import InstancePrice, find_price, load_prices
 from cluster.report.run_report import REPORT_FILE, RunReport
@@ -53,6 +53,7 @@ from cluster.storage import open_directory
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
 from jobs.console.calibrate import calibrate, check_own_type
+from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -75,25 +76,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--bundle", type=Path, action="append", required=True, help="bundle; several are compared"
     )
     sample = parser.add_argument_group("sample")
-    sample.add_argument("--text-column", default=CorpusSettings.text_column)
-    sample.add_argument("--text-pair-column", help="second text, where the bundle reads pairs")
-    sample.add_argument("--skip-unreadable-files", action="store_true")
-    sample.add_argument(
-        "--sample",
-        type=float,
-        help="share of the rows, or their number "
-        f"({DEFAULT_SHARE:g}; {DEFAULT_MIN_ROWS:,} to {DEFAULT_MAX_ROWS:,})",
+    # A cost is of the whole corpus, or of --rows, whatever is kept beside its predictions.
+    left_out = ("keep_columns", "limit", "shard_seconds")
+    add_config_arguments(sample, CorpusSettings, leave_out=left_out)
+    add_config_arguments(
+        sample, CostSettings, leave_out=("discount_percent",), parsers={"rows": _whole}
     )
-    sample.add_argument("--seed", type=int, default=CostSettings.seed)
-    sample.add_argument("--rows", type=_whole, help="cost of this many rows, for example 1e9")
     prices = parser.add_argument_group("prices")
     prices.add_argument("--prices", type=Path, metavar="FILE", help="your own table, see above")
-    prices.add_argument(
-        "--discount",
-        type=float,
-        default=CostSettings.discount_percent,
-        help="percent off the on-demand price",
-    )
+    add_config_arguments(prices, CostSettings, leave_out=("sample", "seed", "rows"))
     market = prices.add_mutually_exclusive_group()
     market.add_argument(
         "--spot", action="store_true", help="spot prices; a plan's head node stays on demand"
@@ -115,28 +106,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     speed.add_argument("--profile-out", type=Path, metavar="FILE", help="keep what was measured")
     speed.add_argument("--instance-type", help="the cloud's name of this machine, if it has one")
     plan = parser.add_argument_group("plan")
-    plan.add_argument(
-        "--deadline", type=_duration, help="90m, 6h, 2d: plan the cheapest cluster that meets it"
-    )
-    plan.add_argument(
-        "--budget",
-        type=float,
-        metavar="USD",
-        help="without a deadline: plan the fastest cluster for it",
-    )
-    plan.add_argument("--max-instances", type=int, default=PlanSettings.max_instances)
-    plan.add_argument(
-        "--startup-s",
-        type=float,
-        default=PlanSettings.startup_s,
-        help="seconds until a machine works (%(default)g)",
-    )
-    plan.add_argument(
-        "--interruptions-per-hour",
-        type=float,
-        default=PlanSettings.interruptions_per_hour,
-        help="interruptions of a spot machine (%(default)g)",
-    )
+    add_config_arguments(plan, PlanSettings, parsers={"deadline_s": _duration})
     plan.add_argument(
         "--write-cluster", type=Path, metavar="FILE", help="write the planned cluster for `ray up`"
     )
@@ -149,7 +119,9 @@ def parse_refresh(arguments: Sequence[str]) -> argparse.Namespace:
         prog="fastformers cost refresh",
         description="Read today's prices of a region from a cloud's own price list.",
     )
-    parser.add_argument("--cloud", choices=tuple(SOURCE_OF_CLOUD), required=True)
+    parser.add_argument(
+        "--cloud", choices=tuple(SOURCE_OF_CLOUD), required=True, help="cloud whose list is read"
+    )
     parser.add_argument("--region", required=True, help="region, by the cloud's own name")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write, for --prices")
     parser.add_argument(
@@ -179,13 +151,16 @@ def _cost(options: argparse.Namespace) -> dict[str, Any]:
     if options.corpus is None:
         return {"profile": str(options.profile_out), "instance_type": options.instance_type}
     profiles = [*measured, *(load_profiles(options.profiles, bundles) if options.profiles else [])]
-    settings, plan_settings = _settings(options), _plan_settings(options)
+    market: Market = "spot" if options.spot else "reserved" if options.reserved else "on-demand"
+    settings = read_config(CostSettings, options, today=date.today(), market=market)
+    plan_settings = read_config(PlanSettings, options, spot=options.spot)
     costs = [_cost_of(options, path, profiles, prices, settings) for path in options.bundle]
     if len(costs) > 1:
         console.print(render_comparison(costs))
     first = describe_cost(costs[0])
     others = [describe_cost(cost) for cost in costs[1:]]
-    plan = _plan(options, costs[0], prices, settings, plan_settings) if plan_settings else None
+    is_planned = options.deadline is not None or options.budget is not None
+    plan = _plan(options, costs[0], prices, settings, plan_settings) if is_planned else None
     return {**first, "others": others, "plan": plan}
 
 
@@ -236,11 +211,7 @@ def _cost_of(
     prices: dict[str, InstancePrice],
     settings: CostSettings,
 ) -> BundleCost:
-    corpus_settings = CorpusSettings(
-        text_column=options.text_column,
-        text_pair_column=options.text_pair_column,
-        skip_unreadable_files=options.skip_unreadable_files,
-    )
+    corpus_settings = read_config(CorpusSettings, options)
     bundle, sample = open_sample(options.corpus, bundle_path, corpus_settings, settings)
     cost = estimate_cost(bundle, sample, profiles=profiles, prices=prices, settings=settings)
     if not cost.instances.costs:
@@ -269,29 +240,6 @@ def _plan(
         options.write_cluster.write_text(text, encoding="utf-8")
         console.print(f"wrote {options.write_cluster}: ray up {options.write_cluster}")
     return describe_plans(plans, plan_settings)
-
-
-def _settings(options: argparse.Namespace) -> CostSettings:
-    return CostSettings(
-        today=date.today(),
-        sample=options.sample,
-        seed=options.seed,
-        rows=options.rows,
-        market="spot" if options.spot else "reserved" if options.reserved else "on-demand",
-        discount_percent=options.discount,
-    )
-
-
-def _plan_settings(options: argparse.Namespace) -> PlanSettings | None:
-    settings = PlanSettings(
-        deadline_s=options.deadline,
-        budget_usd=options.budget,
-        max_instances=options.max_instances,
-        spot=options.spot,
-        startup_s=options.startup_s,
-        interruptions_per_hour=options.interruptions_per_hour,
-    )
-    return None if options.deadline is None and options.budget is None else settings
 
 
 def _refresh(arguments: Sequence[str]) -> int:

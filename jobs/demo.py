@@ -35,7 +35,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", type=Path, default=Path("demo-output"))
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("demo-output"),
+        help="directory of the docstrings and their predictions (%(default)s)",
+    )
     parser.add_argument("--limit", type=int, metavar="ROWS", help="only the first docstrings")
     parser.add_argument(
         "--num-actors", type=int, help="number of actors (as many as there are cores)"

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastformers.data.examples import Columns
 from fastformers.data.superglue import load_labelled
 from fastformers.inference.tasks import TASKS
 from fastformers.models.training_config import FinetuneConfig
-from jobs.console.arguments import add_example_arguments, labelled_columns
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
@@ -29,7 +29,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="labelled file that is not trained on: the epoch that is best on it is kept",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory of the teacher")
-    add_example_arguments(parser)
+    add_config_arguments(parser, Columns)
     parser.add_argument(
         "--task",
         choices=[t.name for t in TASKS.values() if t.has_targets and not t.is_choice],
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fastformers.models.finetune import finetune
         from fastformers.models.trainer import Epoch
 
-        columns = labelled_columns(options)
+        columns = read_config(Columns, options)
         train = load_labelled(options.train, columns)
         evaluation = None if options.eval is None else load_labelled(options.eval, columns)
         task = train.task if options.task is None else TASKS[options.task]

@@ -46,7 +46,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
     )
-    parser.add_argument("--on-bad-row", choices=("dead-letter", "fail"), default="dead-letter")
+    parser.add_argument(
+        "--on-bad-row",
+        choices=("dead-letter", "fail"),
+        default="dead-letter",
+        help="keep a row that cannot be scored as a dead letter, or fail the run (%(default)s)",
+    )
     parser.add_argument(
         "--energy",
         metavar="COUNTRY",

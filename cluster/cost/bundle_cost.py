@@ -7,7 +7,7 @@ and this module knows nothing of Ray.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -16,14 +16,20 @@ from cluster.corpus.slices import Corpus
 from cluster.cost.cluster_plan import MachineOffer
 from cluster.cost.instances import InstanceCosts, ModelSize, estimate_instances
 from cluster.cost.machine_profile import MachineProfile, profile_of_bundle
-from cluster.cost.sampling import CorpusSample, sample_corpus
+from cluster.cost.sampling import (
+    DEFAULT_MAX_ROWS,
+    DEFAULT_MIN_ROWS,
+    DEFAULT_SHARE,
+    CorpusSample,
+    sample_corpus,
+)
 from cluster.cost.workload import Workload, estimate_workload
-from cluster.pricing.market import Market, check_discount, find_market_price
+from cluster.pricing.market import Market, find_market_price
 from cluster.pricing.prices import InstancePrice
 from cluster.settings import CorpusSettings
 from cluster.shards.layout import plan_num_shards
 from fastformers.inference.bundle import Bundle
-from fastformers.options import check_at_least
+from fastformers.options import check_at_least, check_option, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +38,31 @@ class CostSettings:
 
     Attributes:
         today: Date that tells whether a price is stale.
-        sample: Share of the rows to tokenize (at most 1), or their number; None for a default.
-        seed: Seed of the random choice of sampled rows.
-        rows: Number of rows to cost, like those of the corpus; None for the number it has.
-        market: How machines are bought.
-        discount_percent: Discount off on-demand prices, in percent.
+        market: How machines are bought. Its flags are made by hand: one for each market but the
+            usual one.
     """
 
     today: date
-    sample: float | None = None
-    seed: int = 0
-    rows: int | None = None
+    sample: float | None = field(
+        default=None,
+        metadata=option(
+            "share of the rows to tokenize (at most 1), or their number "
+            f"({DEFAULT_SHARE:g}; {DEFAULT_MIN_ROWS:,} to {DEFAULT_MAX_ROWS:,})"
+        ),
+    )
+    seed: int = field(default=0, metadata=option("seed of the random choice of sampled rows"))
+    rows: int | None = field(
+        default=None,
+        metadata=option("cost of this many rows, for example 1e9 (as many as the corpus has)"),
+    )
     market: Market = "on-demand"
-    discount_percent: float = 0.0
+    discount_percent: float = field(
+        default=0.0, metadata=option("percent off the on-demand price", name="discount")
+    )
 
     def __post_init__(self) -> None:
-        check_discount(self.discount_percent)
+        is_discount = 0 <= self.discount_percent < 100
+        check_option(self, "discount_percent", is_discount, "percent, at least 0 and below 100")
         check_at_least(self, 1, "rows")
 
 

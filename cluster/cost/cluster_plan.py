@@ -10,12 +10,12 @@ This module knows nothing of Ray.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 from cluster.formatting import format_duration
 from fastformers.errors import InputError
-from fastformers.options import check_at_least
+from fastformers.options import check_at_least, check_option, option
 
 # Spread of the time of equal shards on equal cores, as the sigma of a lognormal: what is left after
 # shards were cut to equal predicted cost, neighbors on the host included. Assumed.
@@ -31,33 +31,41 @@ class PlanSettings:
     Attributes:
         deadline_s: Seconds from asking for machines to the last prediction; None for any.
         budget_usd: Highest cost; None for any.
-        max_instances: Largest number of machines.
-        spot: Whether all machines but the head are spot machines.
-        startup_s: Seconds from asking for a machine to its first shard: boot, installation, bundle,
-            Ray. Assumed 180 s: about one minute for a cloud to boot, two for `pip install`.
-        interruptions_per_hour: Interruptions of a spot machine per hour. Assumed 0.05: Google has
-            seen 5 to 15% of preemptible machines interrupted per day (0.002 to 0.007 per hour), and
-            AWS lists most types below 20% per month; both are averages, and busy days are worse.
+        spot: Whether all machines but the head are spot machines. Its flag is made by hand, because
+            the market of `CostSettings` follows from it too.
     """
 
-    deadline_s: float | None = None
-    budget_usd: float | None = None
-    max_instances: int = 100
+    deadline_s: float | None = field(
+        default=None,
+        metadata=option("90m, 6h, 2d: plan the cheapest cluster that meets it", name="deadline"),
+    )
+    budget_usd: float | None = field(
+        default=None,
+        metadata=option(
+            "without a deadline: plan the fastest cluster for it", name="budget", metavar="USD"
+        ),
+    )
+    max_instances: int = field(
+        default=100, metadata=option("largest number of machines, the head among them")
+    )
     spot: bool = False
-    startup_s: float = 180.0
-    interruptions_per_hour: float = 0.05
+    # From asking for a machine to its first shard: boot, installation, bundle, Ray. Assumed: about
+    # one minute for a cloud to boot, two for `pip install`.
+    startup_s: float = field(default=180.0, metadata=option("seconds until a machine works"))
+    # Assumed: Google has seen 5 to 15% of preemptible machines interrupted per day (0.002 to 0.007
+    # per hour), and AWS lists most types below 20% per month; both are averages, and busy days are
+    # worse.
+    interruptions_per_hour: float = field(
+        default=0.05, metadata=option("interruptions of a spot machine per hour")
+    )
 
     def __post_init__(self) -> None:
-        for flag, value in (("--deadline", self.deadline_s), ("--budget", self.budget_usd)):
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{flag} {value:g}: give more than 0")
+        for name in ("deadline_s", "budget_usd"):
+            value = getattr(self, name)
+            check_option(self, name, value is None or 0 < value < math.inf, "more than 0")
         check_at_least(self, 1, "max_instances")
-        if not 0 <= self.startup_s < math.inf:
-            raise InputError(f"--startup-s {self.startup_s:g}: give 0 or more")
-        if not 0 <= self.interruptions_per_hour < math.inf:
-            raise InputError(
-                f"--interruptions-per-hour {self.interruptions_per_hour:g}: give 0 or more"
-            )
+        for name in ("startup_s", "interruptions_per_hour"):
+            check_option(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

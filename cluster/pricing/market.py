@@ -11,7 +11,6 @@ from datetime import date
 from typing import Literal
 
 from cluster.pricing.prices import InstancePrice
-from fastformers.errors import InputError
 
 Market = Literal["on-demand", "reserved", "spot"]
 STALE_AFTER_DAYS = 180
@@ -63,13 +62,3 @@ def find_market_price(
         is_stale=(today - date.fromisoformat(as_of)).days > STALE_AFTER_DAYS,
         is_estimate=market == "spot" and price.spot_is_estimate,
     )
-
-
-def check_discount(percent: float) -> None:
-    """Refuse a discount that leaves nothing to pay, or adds to it.
-
-    Raises:
-        InputError: It is below 0, or 100 or more.
-    """
-    if not 0 <= percent < 100:
-        raise InputError(f"--discount {percent:g}: give percent, at least 0 and below 100")

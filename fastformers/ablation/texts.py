@@ -13,7 +13,7 @@ from fastformers.data.examples import Columns, Examples
 from fastformers.data.superglue import load_labelled
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
-from fastformers.options import check_at_least
+from fastformers.options import check_at_least, option
 
 _WARM_UP_ROWS = 64
 
@@ -22,19 +22,29 @@ _WARM_UP_ROWS = 64
 class TextsConfig:
     """Texts to use, and how many of them the slowest steps time.
 
+    Without a file, only the lengths of texts matter.
+
     Attributes:
-        eval: Labeled file; None where only the lengths of texts matter.
         columns: Columns of the file.
-        max_length: Tokens to truncate and pad to; None for the model's own limit.
-        limit: Rows to use, evenly spaced; None for all.
-        baseline_rows: Texts of the teacher's steps to time; the rest is extrapolated.
     """
 
-    eval: Path | None
-    columns: Columns = field(default_factory=Columns)
-    max_length: int | None = None
-    limit: int | None = None
-    baseline_rows: int = 200
+    eval: Path | None = field(
+        default=None, metadata=option("labeled file: the texts that are timed", metavar="FILE")
+    )
+    columns: Columns = field(default=Columns())
+    max_length: int | None = field(
+        default=None, metadata=option("tokens to truncate and pad to (the model's limit)")
+    )
+    limit: int | None = field(
+        default=None,
+        metadata=option("number of rows of --eval, evenly spaced (all)", metavar="ROWS"),
+    )
+    baseline_rows: int = field(
+        default=200,
+        metadata=option(
+            "texts to time in the teacher's steps; the rest is extrapolated", metavar="ROWS"
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_at_least(self, 4, "max_length")

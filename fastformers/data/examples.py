@@ -7,7 +7,7 @@ module knows nothing of models or tokens.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -28,9 +28,13 @@ from fastformers.inference.tasks import (
     TEXT_CLASSIFICATION,
     Task,
 )
+from fastformers.options import option
 
 # Cell of a label column; None where a task needs no labels.
 Label = str | int | bool | float | list[str | int] | None
+
+# Tasks whose official files are known without naming columns; superglue.py reads them.
+SUPERGLUE_TASKS = ("BoolQ", "RTE", "CB", "COPA", "WiC", "WSC", "MultiRC")
 
 # A row must fit one block of the CSV and JSON readers, which is 1 MiB by default.
 _BLOCK_BYTES = 64 * 2**20
@@ -38,23 +42,39 @@ _BLOCK_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Names of the columns of a labeled file.
+    """Names of the columns of a labeled file, or the SuperGLUE task that it is an official file of.
 
-    Attributes:
-        text: Column of texts.
-        text_pair: Column of second texts; None for single texts.
-        label: Column of labels, lists of labels or numbers; None where no labels are needed.
-        choices: Columns of second texts, of which one is right. Each row becomes one example for
-            each choice, and its label says which is right, by name of the column or by position
-            from 0.
-        superglue: Name of the SuperGLUE task for one of its official files, instead of columns.
+    Where rows are choices, each becomes one example for each choice, and its label says which is
+    right, by name of the column or by position from 0. No label column is for files that need none.
     """
 
-    text: str = "text"
-    text_pair: str | None = None
-    label: str | None = "label"
-    choices: tuple[str, ...] = ()
-    superglue: str | None = None
+    text: str = field(default="text", metadata=option("column with the text", name="text_column"))
+    text_pair: str | None = field(
+        default=None,
+        metadata=option(
+            "column with the second text, where rows are pairs", name="text_pair_column"
+        ),
+    )
+    choices: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "columns with second texts of which one is right (multiple choice)",
+            name="choice_columns",
+            metavar="A,B",
+        ),
+    )
+    label: str | None = field(
+        default="label",
+        metadata=option("column with the label, a list of labels or a number", name="label_column"),
+    )
+    superglue: str | None = field(
+        default=None,
+        metadata=option(
+            "official files of a SuperGLUE task, in place of columns: "
+            + ", ".join(SUPERGLUE_TASKS),
+            metavar="TASK",
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

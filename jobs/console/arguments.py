@@ -11,40 +11,8 @@ from pathlib import Path
 from cluster.execution.topology import discover_topology
 from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
 from cluster.settings import ActorSettings, CorpusSettings
-from fastformers.data.examples import Columns
-from fastformers.data.superglue import READERS
 from fastformers.inference.engines import AUTO, ENGINE_OPTIONS, REFERENCE_ENGINE
-from jobs.console.flags import add_config_arguments, read_config, split_names
-
-
-def add_example_arguments(parser: argparse._ActionsContainer) -> None:
-    """Arguments that say what the columns of a labelled file are."""
-    parser.add_argument("--text-column", default="text")
-    parser.add_argument("--text-pair-column", help="second text, where rows are pairs")
-    parser.add_argument(
-        "--choice-columns",
-        type=split_names,
-        default=(),
-        metavar="A,B",
-        help="second texts of which one is right (multiple choice)",
-    )
-    parser.add_argument("--label-column", default="label")
-    parser.add_argument(
-        "--superglue",
-        metavar="TASK",
-        help=f"official files of a SuperGLUE task, in place of columns: {', '.join(READERS)}",
-    )
-
-
-def labelled_columns(options: argparse.Namespace) -> Columns:
-    """Columns of a labelled file, from the command line."""
-    return Columns(
-        text=options.text_column,
-        text_pair=options.text_pair_column,
-        label=options.label_column,
-        choices=options.choice_columns,
-        superglue=options.superglue,
-    )
+from jobs.console.flags import add_config_arguments, read_config
 
 
 def add_corpus_arguments(

@@ -6,7 +6,7 @@ Which fields are flags, and what they mean, stands at the fields (fastformers/op
 """
 
 import argparse
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -17,7 +17,11 @@ C = TypeVar("C")
 
 
 def add_config_arguments(
-    parser: argparse._ActionsContainer, config: type | object, *, leave_out: Collection[str] = ()
+    parser: argparse._ActionsContainer,
+    config: type | object,
+    *,
+    leave_out: Collection[str] = (),
+    parsers: Mapping[str, Callable[[str], Any]] | None = None,
 ) -> None:
     """Add one flag for each field that was declared with `options.option`.
 
@@ -26,6 +30,8 @@ def add_config_arguments(
         config: Config class; or a config, whose values then are the defaults. The fields of a
             config inside it are not added: add them by a call of their own.
         leave_out: Fields that this command has no use for; they keep their defaults.
+        parsers: What turns the text of a flag into the value, by field, for texts that the field's
+            type does not read: 6h. They refuse with `argparse.ArgumentTypeError`.
     """
     config_class = config if isinstance(config, type) else type(config)
     hints = get_type_hints(config_class)
@@ -33,7 +39,8 @@ def add_config_arguments(
         option = option_of(field.metadata)
         if option is not None and field.name not in leave_out:
             default = getattr(config, field.name, MISSING)
-            _add_flag(parser, field.name, hints[field.name], default, option)
+            parse = (parsers or {}).get(field.name)
+            _add_flag(parser, option.name or field.name, hints[field.name], default, option, parse)
 
 
 def read_config(config_class: type[C], options: argparse.Namespace, **given: object) -> C:
@@ -57,8 +64,10 @@ def _values_of(config: type | object, options: argparse.Namespace) -> dict[str, 
         default = getattr(config, field.name, MISSING)
         if is_dataclass(default) and not isinstance(default, type):
             values[field.name] = replace(default, **_values_of(default, options))
-        elif option_of(field.metadata) is not None and hasattr(options, field.name):
-            values[field.name] = getattr(options, field.name)
+        elif (option := option_of(field.metadata)) is not None:
+            name = option.name or field.name
+            if hasattr(options, name):
+                values[field.name] = getattr(options, name)
     return values
 
 
@@ -68,7 +77,12 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def _add_flag(
-    parser: argparse._ActionsContainer, name: str, hint: Any, default: object, option: Option
+    parser: argparse._ActionsContainer,
+    name: str,
+    hint: Any,
+    default: object,
+    option: Option,
+    parse: Callable[[str], Any] | None,
 ) -> None:
     meaning = option.meaning
     if not any(default is unshown for unshown in (MISSING, None, False, ())):
@@ -81,7 +95,7 @@ def _add_flag(
     is_choice = get_origin(value_type) is Literal
     parser.add_argument(
         flag_of(name),
-        type=_parser_of(value_type),
+        type=parse or _parser_of(value_type),
         choices=get_args(value_type) if is_choice else None,
         required=default is MISSING,
         default=None if default is MISSING else default,

@@ -22,7 +22,6 @@ from fastformers.compression.recipe_config import (
 from fastformers.data.examples import Columns
 from fastformers.models.training_config import TrainingConfig
 from jobs import compress
-from jobs.console.arguments import labelled_columns
 from jobs.console.flags import read_config
 
 PRICE = HourlyPrice(usd_per_hour=0.36, label="0.36 USD per core-hour", is_estimate=True)
@@ -34,7 +33,7 @@ PATHS = {"teacher": Path("t"), "train": Path("a"), "eval": Path("b"), "output": 
 
 def read(*flags):
     options = compress.parse([*FILES, *flags])
-    return read_config(CompressConfig, options, columns=labelled_columns(options))
+    return read_config(CompressConfig, options)
 
 
 def test_without_flags_the_recipe_is_int8_of_the_teacher():

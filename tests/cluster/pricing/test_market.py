@@ -2,9 +2,8 @@ from datetime import date
 
 import pytest
 
-from cluster.pricing.market import check_discount, find_market_price
+from cluster.pricing.market import find_market_price
 from cluster.pricing.prices import load_prices
-from fastformers.errors import InputError
 
 TODAY = date(2026, 11, 24)
 
@@ -37,9 +36,3 @@ def test_estimates_and_stale_prices_are_marked():
 def test_a_price_is_stale_after_180_days():
     assert not find("c7i.4xlarge", today=date(2027, 1, 16)).is_stale
     assert find("c7i.4xlarge", today=date(2027, 1, 17)).is_stale
-
-
-@pytest.mark.parametrize("percent", [-1, 100, float("nan")])
-def test_a_discount_that_makes_no_sense_is_refused(percent):
-    with pytest.raises(InputError, match="--discount"):
-        check_discount(percent)

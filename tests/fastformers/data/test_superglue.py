@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastformers.data.examples import Columns
+from fastformers.data.examples import SUPERGLUE_TASKS, Columns
 from fastformers.data.superglue import READERS, load_labelled, load_superglue, mark_spans
 from fastformers.errors import InputError
 from fastformers.inference.tasks import MULTIPLE_CHOICE, TEXT_CLASSIFICATION
@@ -237,3 +237,7 @@ def test_the_real_files_are_read(shared_data, name):
     assert len(examples) == expected.get(name, 4848)
     if name in ("WiC", "WSC"):
         assert all(text.count("*") >= 2 for text in examples.texts)
+
+
+def test_every_task_that_the_flag_names_has_a_reader():
+    assert tuple(READERS) == SUPERGLUE_TASKS

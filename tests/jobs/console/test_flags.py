@@ -28,13 +28,23 @@ class Outer:
     is_dry: bool = field(default=False, metadata=option("do nothing"))
     names: tuple[str, ...] = field(default=(), metadata=option("of columns", metavar="A,B"))
     limit: int | None = field(default=None, metadata=option("only the first rows", metavar="ROWS"))
+    wait_s: float | None = field(default=None, metadata=option("how long", name="wait"))
     hidden: int = 7
     inner: Inner = field(default=Inner(num_rounds=5))
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "wait_s")
+
+
+def minutes(text):
+    if not text.endswith("m"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not in minutes")
+    return 60.0 * int(text[:-1])
 
 
 def make_parser():
     parser = argparse.ArgumentParser()
-    add_config_arguments(parser, Outer)
+    add_config_arguments(parser, Outer, parsers={"wait_s": minutes})
     add_config_arguments(parser, Outer.inner)
     return parser
 
@@ -57,13 +67,14 @@ def test_a_field_that_is_left_out_keeps_its_default():
 
 def test_each_field_is_a_flag_of_its_name_and_type():
     flags = ["--path", "a", "--kind", "short", "--is-dry", "--names", "x, y"]
-    flags += ["--limit", "9", "--num-rounds", "3", "--rate", "0.5"]
+    flags += ["--limit", "9", "--num-rounds", "3", "--rate", "0.5", "--wait", "2m"]
     assert read(*flags, hidden=8) == Outer(
         path=Path("a"),
         kind="short",
         is_dry=True,
         names=("x", "y"),
         limit=9,
+        wait_s=120.0,
         hidden=8,
         inner=Inner(num_rounds=3, rate=0.5),
     )
@@ -75,6 +86,8 @@ def test_each_field_is_a_flag_of_its_name_and_type():
         ([], "--path"),
         (["--path", "a", "--kind", "huge"], "invalid choice: 'huge'"),
         (["--path", "a", "--limit", "some"], "invalid int value: 'some'"),
+        (["--path", "a", "--wait", "2"], "argument --wait: '2' is not in minutes"),
+        (["--path", "a", "--wait-s", "2"], "unrecognized arguments: --wait-s 2"),
         (["--path", "a", "--hidden", "1"], "unrecognized arguments: --hidden 1"),
     ],
 )
@@ -87,6 +100,8 @@ def test_what_a_field_cannot_be_is_refused(capsys, flags, message):
 def test_a_value_that_makes_no_sense_is_refused_by_its_flag():
     with pytest.raises(InputError, match="--num-rounds 0: give at least 1"):
         read("--path", "a", "--num-rounds", "0")
+    with pytest.raises(InputError, match="--wait 0: give at least 1"):
+        read("--path", "a", "--wait", "0m")
 
 
 def test_help_has_the_meaning_and_the_default_of_every_flag():
@@ -97,6 +112,7 @@ def test_help_has_the_meaning_and_the_default_of_every_flag():
         "--is-dry do nothing",
         "--names A,B of columns",
         "--limit ROWS only the first rows",
+        "--wait WAIT how long",
         "--num-rounds NUM_ROUNDS rounds of all (5)",
         "--rate RATE share (100% is 1) a round (0.001)",
     ):
