@@ -30,14 +30,12 @@ from fastformers.ablation.plot import draw_ablation
 from fastformers.ablation.report import (
     CLOCK,
     COLUMNS,
-    describe_texts,
-    headline,
     numbered_cells,
     numbered_notes,
     render_markdown,
-    summarize,
 )
 from fastformers.ablation.shapes import ABLATION_SHAPES
+from fastformers.ablation.summary import Conditions, summarize
 from fastformers.ablation.texts import TextsConfig
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
@@ -118,25 +116,23 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             on_progress=on_progress,
             on_result=_show_result,
         )
-    summary = {
-        **summarize(results, ablation),
-        **_machine(topology, price),
-        "repeats": options.repeats,
-        "load_before": load,
+    conditions = _conditions(topology, price, repeats=options.repeats, load_before=load)
+    summary = summarize(results, ablation, conditions)
+    console.print(_table(results, summary.description))
+    notes = [*numbered_notes(results), summary.headline, CLOCK]
+    console.print("\n".join([*notes, str(summary.texts), str(summary.conditions)]), markup=False)
+    content = summary.to_json()
+    files = {
+        "table.md": render_markdown(summary),
+        "ablate.json": json.dumps(content, indent=2) + "\n",
     }
-    console.print(_table(results, ablation.description))
-    measured_on = _describe_machine(summary)
-    notes = [*numbered_notes(results), headline(summary), CLOCK]
-    console.print("\n".join([*notes, describe_texts(summary), measured_on]), markup=False)
-    page = render_markdown(results, summary, measured_on=measured_on)
-    files = {"table.md": page, "ablate.json": json.dumps(summary, indent=2) + "\n"}
     for name, text in files.items():
         with whole_file(options.output / name) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
     plots = [options.output / f"ablate.{suffix}" for suffix in ("png", "svg")]
-    draw_ablation(results, plots, title=f"{ablation.description}: {headline(summary)}")
+    draw_ablation(results, plots, title=f"{summary.description}: {summary.headline}")
     console.print(f"table and plot are in {options.output}")
-    return summary
+    return content
 
 
 def _measure_load(topology: HostTopology) -> float:
@@ -214,25 +210,20 @@ def _table(results: Sequence[StepResult], title: str) -> Table:
     return table
 
 
-def _machine(topology: HostTopology, price: HourlyPrice) -> dict[str, Any]:
+def _conditions(
+    topology: HostTopology, price: HourlyPrice, *, repeats: int, load_before: float
+) -> Conditions:
     packages = ("fastformers", "torch", "transformers", "onnxruntime")
-    return {
-        "cpu_model": topology.cpu_model,
-        "num_cores": topology.num_usable_cores,
-        "usd_per_hour": price.usd_per_hour,
-        "price": price.label,
-        "price_is_estimate": price.is_estimate,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "measured_at": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _describe_machine(summary: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    return (
-        f"{summary['num_cores']} cores of {summary['cpu_model']}, {versions}, "
-        f"{summary['measured_at']}, median of {summary['repeats']} runs. "
-        f"Price: {summary['usd_per_hour']:.4f} USD per hour ({summary['price']})."
+    return Conditions(
+        cpu_model=topology.cpu_model,
+        num_cores=topology.num_usable_cores,
+        usd_per_hour=price.usd_per_hour,
+        price=price.label,
+        price_is_estimate=price.is_estimate,
+        versions={name: importlib.metadata.version(name) for name in packages},
+        measured_at=time.strftime("%Y-%m-%d"),
+        repeats=repeats,
+        load_before=load_before,
     )
 
 

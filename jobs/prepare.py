@@ -40,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{report.rows:,} rows, {report.tokens:,} tokens in {report.shards} shards "
             f"under {report.output} after {report.wall_s:.1f} s"
         )
-        summary = report.summarize()
-        keys = ("rows", "unique_rows", "tokens", "shards", "wall_s", "usd_total", "phase_s")
-        return {key: summary[key] for key in (*keys, "output")}
+        return report.summarize_preparation()
 
     return run(job, resume="Finished slices are kept: run the same command again to go on.")
 

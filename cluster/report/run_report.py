@@ -40,6 +40,18 @@ SUMMARY_KEYS = (
     "output",
 )
 
+# What `fastformers prepare` promises to print last: it scores nothing, so it has fewer to tell.
+PREPARATION_KEYS = (
+    "rows",
+    "unique_rows",
+    "tokens",
+    "shards",
+    "wall_s",
+    "usd_total",
+    "phase_s",
+    "output",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseSeconds:
@@ -360,5 +372,12 @@ class RunReport:
         return report
 
     def summarize(self) -> dict[str, Any]:
-        """What the last line of stdout shows: `SUMMARY_KEYS`."""
-        return {key: to_plain(getattr(self, key)) for key in SUMMARY_KEYS}
+        """What the last line of a run that scored shows: `SUMMARY_KEYS`."""
+        return self._pick(SUMMARY_KEYS)
+
+    def summarize_preparation(self) -> dict[str, Any]:
+        """What the last line of a run that only prepared shows: `PREPARATION_KEYS`."""
+        return self._pick(PREPARATION_KEYS)
+
+    def _pick(self, keys: tuple[str, ...]) -> dict[str, Any]:
+        return {key: to_plain(getattr(self, key)) for key in keys}

@@ -77,6 +77,7 @@ def test_table_plot_and_one_line_of_json(ablate, teacher, eval_file, bundle, tmp
     summary = json.loads(out.splitlines()[-1])
     assert len(out.splitlines()) == 1
     assert summary == json.loads((tmp_path / "out" / "ablate.json").read_text())
+    assert summary["format_version"] == 1
     steps = summary["steps"]
     assert len(steps) == 5
     assert all(len(step["runs_s"]) == 2 for step in steps)

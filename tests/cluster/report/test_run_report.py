@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.report.run_report import FORMAT_VERSION, SUMMARY_KEYS, RunReport
+from cluster.report.run_report import FORMAT_VERSION, PREPARATION_KEYS, SUMMARY_KEYS, RunReport
 from fastformers.errors import InputError
 
 KEYS = {
@@ -79,6 +79,11 @@ def test_the_last_line_has_what_is_promised(make_report):
     report = make_report()
     content = report.to_json()
     assert report.summarize() == {key: content[key] for key in SUMMARY_KEYS}
+    prepared = report.summarize_preparation()
+    assert prepared == {key: content[key] for key in PREPARATION_KEYS}
+    assert set(prepared) == {
+        *("rows", "unique_rows", "tokens", "shards", "wall_s", "usd_total", "phase_s", "output")
+    }
 
 
 def test_no_field_has_a_default():

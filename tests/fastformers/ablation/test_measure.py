@@ -19,7 +19,7 @@ from fastformers.ablation.measure import (
     spread_sample,
     usd_per_100m,
 )
-from fastformers.ablation.report import headline, summarize
+from fastformers.ablation.summary import summarize
 
 # arXiv:2010.13382, Table 3: BoolQ's 3,270 texts at 0.677 USD an hour.
 PAPER_S = (734.35, 209.29, 22.5, 9.97, 5.68, 4.11, 3.14)
@@ -55,16 +55,16 @@ def measure(ablation, **changes):
     return measure_ablation(ablation, **{"usd_per_hour": 0.677, "repeats": 1, **changes})
 
 
-def test_the_papers_seconds_give_the_papers_table():
+def test_the_papers_seconds_give_the_papers_table(conditions):
     ablation = ablation_of(*map(step, PAPER_S), num_rows=3270)
     results = measure(ablation)
     assert [r.cumulative for r in results] == pytest.approx(PAPER_CUMULATIVE, rel=2e-3)
     assert tuple(round(r.usd_per_100m) for r in results) == PAPER_USD
-    summary = summarize(results, ablation)
-    assert summary["speedup"] == pytest.approx(233.87, rel=1e-4)
-    assert summary["speedup_unpadded"] == pytest.approx(66.7, rel=1e-3)
-    assert summary["speedup_with_tokenization"] == pytest.approx(734.85 / 3.64)
-    assert headline(summary).startswith("233.9x over PyTorch padded to the maximum, 66.7x over")
+    summary = summarize(results, ablation, conditions)
+    assert summary.speedup == pytest.approx(233.87, rel=1e-4)
+    assert summary.speedup_unpadded == pytest.approx(66.7, rel=1e-3)
+    assert summary.speedup_with_tokenization == pytest.approx(734.85 / 3.64)
+    assert summary.headline.startswith("233.9x over PyTorch padded to the maximum, 66.7x over")
 
 
 @pytest.mark.parametrize("seconds", PAPER_S)
@@ -74,13 +74,14 @@ def test_a_price_is_that_of_the_clusters_bill(seconds):
     assert mine == pytest.approx(100 * usd_per_million(usd, 3270))
 
 
-def test_each_step_is_against_the_one_before_and_an_aside_is_no_step():
+def test_each_step_is_against_the_one_before_and_an_aside_is_no_step(conditions):
     ablation = ablation_of(step(8.0), step(4.0), step(1.0, is_aside=True), step(2.0))
     results = measure(ablation)
     assert [r.cumulative for r in results] == [1, 2, 8, 4]
     assert [r.step for r in results] == [1, 2, 4, 2]
-    assert summarize(results[:3], ablation)["speedup"] == 2  # the aside does not end the ablation
-    assert summarize(results, ablation)["speedup"] == 4
+    # The aside does not end the ablation.
+    assert summarize(results[:3], ablation, conditions).speedup == 2
+    assert summarize(results, ablation, conditions).speedup == 4
 
 
 def test_the_median_run_counts_and_every_run_is_kept():
@@ -99,13 +100,14 @@ def test_accuracy_is_that_of_the_logits_and_absent_without_labels():
     assert measure(ablation_of(step(1.0)))[0].accuracy is None
 
 
-def test_without_text_there_is_no_total():
+def test_without_text_there_is_no_total(conditions):
     ablation = ablation_of(step(2.0, tokenization_s=None), step(1.0, tokenization_s=None))
     results = measure(ablation)
     assert [r.total_s for r in results] == [None, None]
-    summary = summarize(results, ablation)
-    assert summary["speedup_with_tokenization"] is None
-    assert "tokenization" not in headline(summary)
+    summary = summarize(results, ablation, conditions)
+    assert summary.speedup_with_tokenization is None
+    assert summary.speedup_unpadded_with_tokenization is None
+    assert "tokenization" not in summary.headline
 
 
 def test_progress_counts_the_tokens_of_all_runs_of_a_step():
