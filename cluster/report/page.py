@@ -16,17 +16,17 @@ from pathlib import Path
 
 from cluster.formatting import format_count, format_seconds, format_time, format_usd
 from cluster.report.energy import HOW_TO
-from cluster.report.figures import (
+from cluster.report.plots import FrontierPoint
+from cluster.report.run_report import Prediction, RunReport
+from cluster.report.sections import (
     MAX_TABLE_ROWS,
-    Figure,
+    Section,
     show_frontier,
     show_lengths,
     show_other_types,
     show_throughput,
     show_timeline,
 )
-from cluster.report.plots import FrontierPoint
-from cluster.report.run_report import Prediction, RunReport
 from cluster.report.tables import describe_energy
 from fastformers import figure
 
@@ -76,13 +76,13 @@ def can_draw() -> bool:
 def render_page(report: RunReport) -> str:
     """The page of one run."""
     started = datetime.fromisoformat(report.started_at)
-    figures = []
+    sections = []
     if report.other_types:
-        figures.append(show_other_types(report))
+        sections.append(show_other_types(report))
     if report.lengths:
-        figures.append(show_lengths(report))
+        sections.append(show_lengths(report))
     if report.timeline:
-        figures += [show_throughput(report), show_timeline(report)]
+        sections += [show_throughput(report), show_timeline(report)]
     return _fill(
         title=f"{report.rows:,} texts, {format_usd(report.usd_total)}",
         heading=f"{report.rows:,} texts scored for {format_usd(report.usd_total)}",
@@ -90,7 +90,7 @@ def render_page(report: RunReport) -> str:
         cards=_cards(report),
         warnings=_warnings(report),
         bill=_bill(report),
-        figures=figures,
+        sections=sections,
         facts=_facts(report),
     )
 
@@ -103,7 +103,7 @@ def render_search_page(candidates: Sequence[FrontierPoint], *, heading: str, not
         heading: What was searched.
         note: Text under the heading, such as where prices are from.
     """
-    return _fill(title=heading, heading=heading, note=note, figures=[show_frontier(candidates)])
+    return _fill(title=heading, heading=heading, note=note, sections=[show_frontier(candidates)])
 
 
 def _fill(
@@ -111,7 +111,7 @@ def _fill(
     title: str,
     heading: str,
     note: str,
-    figures: Sequence[Figure],
+    sections: Sequence[Section],
     cards: Sequence[_Card] = (),
     warnings: Sequence[str] = (),
     bill: _Bill | None = None,
@@ -130,7 +130,7 @@ def _fill(
         cards=cards,
         warnings=warnings,
         bill=bill,
-        figures=figures,
+        sections=sections,
         facts=facts,
     )
 

@@ -1,6 +1,6 @@
 """Plots of the page, drawn by matplotlib as SVG that takes its colors and font from the page.
 
-    downsample -> [plots] -> figures -> report.html
+    downsample -> [plots] -> sections -> report.html
 
 Each plot is drawn twice, for a desktop and for a phone, because a drawing that only shrinks cannot
 be read; the page shows the one that fits. Colors are placeholders that become CSS variables, so

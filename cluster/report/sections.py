@@ -1,6 +1,6 @@
-"""The figures of the page: each a plot, what it shows, and the same numbers as a table.
+"""The sections of the page: each a plot, its caption, and the same numbers as a table.
 
-    RunReport -> [figures] -> page -> report.html
+    RunReport -> [sections] -> page -> report.html
 
 The table is for readers who cannot see the plot. Long tables are cut, and say so. This module knows
 neither how plots are drawn nor where they stand on the page. Needs the extra `report`.
@@ -19,8 +19,8 @@ MAX_TABLE_ROWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of texts under a plot."""
+class SectionTable:
+    """The table of a section, as texts."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -28,16 +28,16 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A plot, what it shows, and the same as a table."""
+class Section:
+    """A plot under its heading, its caption, and the same numbers as a table."""
 
     heading: str
     caption: str
     svg: str
-    table: Table
+    table: SectionTable
 
 
-def show_other_types(report: RunReport) -> Figure:
+def show_other_types(report: RunReport) -> Section:
     """What this run would have cost elsewhere; needs at least one of `other_types`."""
     costs = report.other_types
     rows = [
@@ -54,20 +54,20 @@ def show_other_types(report: RunReport) -> Figure:
     own = [format_usd(report.usd_total), "", format_seconds(report.wall_s), "measured", ""]
     dates = sorted({cost.as_of for cost in costs})
     priced = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return Figure(
+    return Section(
         heading="The same run elsewhere",
         caption="The cheapest other instance types, one machine each with all cores busy. An "
         f"estimate (hatched): what this run measured on {report.driver_cpu}, scaled to other "
         f"processors, at on-demand list prices of {priced}.",
         svg=plots.plot_type_costs(costs, own_usd=report.usd_total),
-        table=Table(
+        table=SectionTable(
             heads=["instance type", "USD", "if faster or slower", "time", "basis", "price"],
             rows=[["this run", *own], *rows],
         ),
     )
 
 
-def show_lengths(report: RunReport) -> Figure:
+def show_lengths(report: RunReport) -> Section:
     """How long the texts were, and how much of what was computed is padding."""
     rows = [
         [
@@ -86,16 +86,16 @@ def show_lengths(report: RunReport) -> Figure:
         else f"{100 * (1 - tokens / computed):.1f}% of the computed tokens are padding"
     )
     heads = ["tokens of a text", "texts", "their tokens", "padding", "of computed"]
-    return Figure(
+    return Section(
         heading="Lengths and padding",
         caption=f"{texts:,} different texts, {tokens / max(texts, 1):,.0f} tokens on average; "
         f"{padding}.",
         svg=plots.plot_lengths(report.lengths),
-        table=Table(heads=heads, rows=rows),
+        table=SectionTable(heads=heads, rows=rows),
     )
 
 
-def show_throughput(report: RunReport) -> Figure:
+def show_throughput(report: RunReport) -> Section:
     """How fast each actor was."""
     throughput = bin_throughput(report.timeline, report.wall_s)
     actors = sorted(report.actors.items(), key=lambda item: item[1].tokens_per_second)
@@ -111,15 +111,17 @@ def show_throughput(report: RunReport) -> Figure:
         for name, actor in actors[:MAX_TABLE_ROWS]
     ]
     heads = ["actor", "shards", "rows/s", "tokens/s", "scoring", "peak MiB"]
-    return Figure(
+    return Section(
         heading="Throughput",
         caption="Tokens per second by actor, each shard spread over the time it took.",
         svg=plots.plot_throughput(throughput),
-        table=Table(heads=heads, rows=rows, caption=_count(rows, len(actors), "slowest first")),
+        table=SectionTable(
+            heads=heads, rows=rows, caption=_count(rows, len(actors), "slowest first")
+        ),
     )
 
 
-def show_timeline(report: RunReport) -> Figure:
+def show_timeline(report: RunReport) -> Section:
     """What each actor did, and when."""
     lanes = plan_lanes(report.timeline, report.wall_s)
     num_actors = len({entry.actor for entry in report.timeline})
@@ -144,18 +146,20 @@ def show_timeline(report: RunReport) -> Figure:
         for entry in entries[:MAX_TABLE_ROWS]
     ]
     heads = ["actor", "job", "attempt", "start, s", "took, s", "tokens"]
-    return Figure(
+    return Section(
         heading="Timeline",
         caption="What each actor did, and when; a cross marks work that was lost with its actor "
         f"and done again.{many}",
         svg=plots.plot_timeline(lanes, report.wall_s),
-        table=Table(
-            heads=heads, rows=rows, caption=_count(rows, len(entries), "lost and longest first")
+        table=SectionTable(
+            heads=heads,
+            rows=rows,
+            caption=_count(rows, len(entries), "lost and longest first"),
         ),
     )
 
 
-def show_frontier(candidates: Sequence[FrontierPoint]) -> Figure:
+def show_frontier(candidates: Sequence[FrontierPoint]) -> Section:
     """Plot and table of the candidates; those that no other beats in both are called best."""
     usd = [candidate.usd for candidate in candidates]
     best = set(pick_frontier([candidate.quality for candidate in candidates], usd))
@@ -171,11 +175,11 @@ def show_frontier(candidates: Sequence[FrontierPoint]) -> Figure:
         for place in order
     ]
     heads = ["candidate", "quality, %", "core-seconds a million", "USD a million", ""]
-    return Figure(
+    return Section(
         heading="Quality over cost",
         caption="Up and left is better. The line joins the candidates that no other beats in both.",
         svg=plots.plot_frontier(candidates),
-        table=Table(heads=heads, rows=rows),
+        table=SectionTable(heads=heads, rows=rows),
     )
 
 
