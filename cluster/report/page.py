@@ -90,6 +90,7 @@ def render_page(report: RunReport) -> str:
         cards=_cards(report),
         warnings=_warnings(report),
         bill=_bill(report),
+        other_types_unknown=report.other_types_unknown,
         sections=sections,
         facts=_facts(report),
     )
@@ -115,6 +116,7 @@ def _fill(
     cards: Sequence[_Card] = (),
     warnings: Sequence[str] = (),
     bill: _Bill | None = None,
+    other_types_unknown: str | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> str:
     """The page of these parts; every text is escaped."""
@@ -130,6 +132,7 @@ def _fill(
         cards=cards,
         warnings=warnings,
         bill=bill,
+        other_types_unknown=other_types_unknown,
         sections=sections,
         facts=facts,
     )

@@ -114,8 +114,16 @@ def test_what_it_costs_elsewhere_is_told_as_an_estimate(page, make_report):
     assert "An estimate (hatched)" in page
     assert "on Some CPU" in page
     assert "list prices of 2026-07-20." in page
-    unknown = make_report(other_types=(), other_types_unknown="scored nothing")
-    assert "The same run elsewhere" not in render_page(unknown)
+    assert "are not known" not in page
+
+
+def test_why_nothing_is_known_elsewhere_stands_where_it_would(make_report):
+    page = render_page(make_report(other_types=(), other_types_unknown="scored <nothing>"))
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings[:3] == ["The bill", "The same run elsewhere", "Lengths and padding"]
+    place = page[page.index("The same run elsewhere") : page.index("Lengths and padding")]
+    assert "instance types are not known (reason: scored &lt;nothing&gt;)." in place
+    assert "<svg" not in place
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
