@@ -5,7 +5,8 @@
 Machines start at different times, some are slower than others, shards of one predicted cost take
 different times and a few take much longer, spot machines are taken away with what they were doing,
 which goes back to the queue, and a replacement has to start. Nothing of the plan's formula is used.
-This module knows nothing of Ray, and computes nothing but time.
+The tests of the formula call this; no command does. This module knows nothing of Ray, and computes
+nothing but time.
 """
 
 import heapq
