@@ -32,6 +32,9 @@ from fastformers.inference.cpu import CPU_GENERATIONS
 Basis = Literal["measured", "scaled", "scaled (published)"]
 # To start Ray and one actor on each core of a running machine; from the demo's runs of 2026-11.
 JOB_START_S = 6.0
+# Power of a core whose generation is not known. Assumed: about the median of `CPU_GENERATIONS`,
+# which was 4.15 W in 2026-11, of entries from 3 to 10 W.
+UNKNOWN_CORE_WATTS = 4.0
 
 
 class Work(Protocol):
@@ -282,9 +285,9 @@ def _why_unknown(price: InstancePrice) -> str:
 
 
 def _watts(price: InstancePrice) -> float:
-    """Power of the machine's share of a server; 4 W a core where its generation is not known."""
+    """Power of the machine's share of a server."""
     generation = CPU_GENERATIONS.get(price.cpu_generation or "")
-    per_core = generation.watts_per_core if generation is not None else 4.0
+    per_core = generation.watts_per_core if generation is not None else UNKNOWN_CORE_WATTS
     gpu = GPUS.get(price.gpu_name or "")
     gpu_watts = gpu.watts * price.gpu_count if gpu is not None else 0.0
     return _num_cores(price) * per_core * NODE_WATTS_PER_CORE_WATT + gpu_watts
