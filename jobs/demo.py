@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
 
-from cluster.execution.job import plan_score
+from cluster.execution.job import open_score_job
 from cluster.report.tables import render_bill
 from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.demo_corpus import collect_docstrings, write_docstrings
@@ -75,7 +75,7 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
         console.print("collecting docstrings of the installed packages ...")
         options.output.mkdir(parents=True, exist_ok=True)
         write_docstrings(corpus)
-    demo_job = plan_score(
+    demo_job = open_score_job(
         str(corpus),
         DEMO_BUNDLE,
         str(options.output / "scored"),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.execution.job import plan_prepare
+from cluster.execution.job import open_prepare_job
 from jobs.console.arguments import actor_settings, add_corpus_arguments, corpus_settings, price_of
 from jobs.console.execute import execute
 from jobs.console.output import console, run
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         price = price_of(options)
-        prepare_job = plan_prepare(
+        prepare_job = open_prepare_job(
             options.corpus, options.bundle, options.output, corpus_settings(options)
         )
         report = execute(prepare_job, actor_settings(options), price)

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.corpus.slices import FORMATS
 from cluster.execution.claim import check_claim
-from cluster.execution.job import ScoreJob, describe, plan_score
+from cluster.execution.job import ScoreJob, describe, open_score_job
 from cluster.execution.run import find_earlier_work
 from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
 from cluster.pricing.prices import HourlyPrice
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         price = price_of(options)
-        score_job = plan_score(
+        score_job = open_score_job(
             options.corpus,
             options.bundle,
             options.output,

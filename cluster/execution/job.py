@@ -1,8 +1,9 @@
-"""Decide what a run is: which corpus, bundle and output, and whether they fit together.
+"""Open the corpus, bundle and output of a run, and check that they fit together.
 
     settings -> [job] -> ScoreJob -> run
 
-A job is a value: this module does none of the work, writes no output, and knows nothing of Ray. The
+A job is a value. Opening one reads directories, and times the engine where neither the caller nor
+an earlier run has chosen; it does none of the work, writes no output, and knows nothing of Ray. The
 identity of the work is what must not change between two runs of the same command: the files of the
 corpus, the bundle, and every setting that decides a prediction.
 """
@@ -28,7 +29,7 @@ from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installe
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreJob:
-    """A job that is decided and not started.
+    """A job that is opened and not started.
 
     Attributes:
         bundle: Bundle that scores.
@@ -123,10 +124,10 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
     }
 
 
-def plan_prepare(
+def open_prepare_job(
     corpus_uri: str, bundle_path: Path, output_uri: str, settings: CorpusSettings
 ) -> ScoreJob:
-    """Decide on a job that only prepares shards.
+    """Open a corpus and a bundle, for a job that only prepares shards.
 
     Raises:
         BundleError: The bundle cannot be used.
@@ -145,7 +146,7 @@ def plan_prepare(
     )
 
 
-def plan_score(
+def open_score_job(
     corpus_uri: str,
     bundle_path: Path,
     output_uri: str,
@@ -155,7 +156,7 @@ def plan_score(
     fail_on_bad_row: bool,
     engine: str = REFERENCE_ENGINE,
 ) -> ScoreJob:
-    """Decide on a job that scores a corpus, or shards that `prepare` made of one.
+    """Open a bundle and a corpus, or shards that `prepare` made of one, for a job that scores.
 
     Engine and token budget, where not given, are those of an earlier run into the same output, or
     the fastest on this machine.

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cluster.execution.engine_alone import measure_engine_alone
-from cluster.execution.job import ScoreJob, plan_prepare, plan_score
+from cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.run_report import RunReport
 from cluster.settings import ActorSettings, CorpusSettings
@@ -70,7 +70,7 @@ def measure_whole_job(
         output: Directory or URI that is filled with shards and predictions.
         log: Shows a line to the user.
     """
-    prepared = plan_prepare(corpus, settings.bundle, f"{output}/shards", corpus_settings)
+    prepared = open_prepare_job(corpus, settings.bundle, f"{output}/shards", corpus_settings)
     execute(prepared, replace(settings.actors, cores_per_actor=1), settings.price)
     jobs: list[RunReport] = []
     engines: list[float] = []
@@ -131,7 +131,7 @@ def measure_beside_baselines(
 def _plan_ours(
     corpus: str, output: str, corpus_settings: CorpusSettings, settings: JobSettings
 ) -> ScoreJob:
-    return plan_score(
+    return open_score_job(
         corpus,
         settings.bundle,
         output,

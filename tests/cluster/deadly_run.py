@@ -8,7 +8,7 @@ from pathlib import Path
 import ray
 
 import fastformers.inference.engine
-from cluster.execution.job import plan_score
+from cluster.execution.job import open_score_job
 from cluster.execution.ray_pool import connect
 from cluster.execution.run import run_job
 from cluster.settings import ActorSettings, CorpusSettings
@@ -37,7 +37,7 @@ if __name__ == "__main__":
         log_to_driver=False,
         runtime_env={"worker_process_setup_hook": lambda: arm(deed)},
     )
-    job = plan_score(
+    job = open_score_job(
         corpus,
         Path(bundle),
         output,

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from cluster.execution.job import plan_score
+from cluster.execution.job import open_score_job
 from cluster.settings import CorpusSettings
 from fastformers import Scorer
 from fastformers.inference.tasks import TASKS
@@ -35,7 +35,7 @@ def score(bundle_factory, write_rows, run_locally, tmp_path):
         )
         rows = [{"id": i, "text": text, "other": "a cat"} for i, text in enumerate(texts)]
         run_locally(
-            plan_score(
+            open_score_job(
                 str(write_rows(tmp_path / "corpus.jsonl", rows)),
                 bundle.path,
                 str(tmp_path / "out"),

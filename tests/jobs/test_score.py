@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cluster.execution.job import plan_prepare, plan_score
+from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.execution.local import connect_here
 from cluster.execution.run import run_job
 from cluster.settings import ActorSettings, CorpusSettings
@@ -47,7 +47,7 @@ def test_a_dry_run_plans_the_cores_that_the_run_would_take(command, corpus, opti
 
 
 def test_a_dry_run_counts_what_is_done_and_changes_nothing(command, corpus, bundle, tmp_path):
-    job = plan_score(
+    job = open_score_job(
         str(corpus),
         bundle.path,
         str(tmp_path / "out"),
@@ -66,7 +66,7 @@ def test_a_dry_run_counts_what_is_done_and_changes_nothing(command, corpus, bund
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(command, corpus, bundle, tmp_path):
-    job = plan_prepare(str(corpus), bundle.path, str(tmp_path / "out"), CorpusSettings())
+    job = open_prepare_job(str(corpus), bundle.path, str(tmp_path / "out"), CorpusSettings())
     run_job(job, ActorSettings(), connect_here)
     status, out, err = command("score", corpus, "--dry-run")
     assert (status, out) == (2, "")

@@ -10,7 +10,7 @@ import cluster.cost.machine_profile
 from cluster.cost.instances import JOB_START_S, ModelSize
 from cluster.cost.run_elsewhere import NUM_TYPES, RunWork, estimate_elsewhere
 from cluster.cost.workload import Interval
-from cluster.execution.job import plan_score
+from cluster.execution.job import open_score_job
 from cluster.pricing.hardware import GPUS
 from cluster.pricing.prices import HourlyPrice, load_prices
 from cluster.report.summary import build_report
@@ -151,7 +151,7 @@ def test_a_run_on_this_machine(run_locally, bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster.cost.machine_profile, "read_processor", lambda: known)
     texts = [f"the cat {n} sat on the mat and ran" + " fast" * (n % 40) for n in range(2000)]
     (tmp_path / "corpus.csv").write_text("text\n" + "\n".join(texts) + "\n")
-    job = plan_score(
+    job = open_score_job(
         str(tmp_path / "corpus.csv"),
         bundle.path,
         str(tmp_path / "out"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.execution.engine_alone import deal_shards, measure_engine_alone
-from cluster.execution.job import plan_prepare, plan_score
+from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards.layout import Shard
 
@@ -56,8 +56,8 @@ def test_every_worker_s_rate_on_its_share_is_added(
 ):
     path = write_rows(tmp_path / "c.jsonl", [{"text": f"a cat {row}"} for row in range(12)])
     settings = CorpusSettings(shard_seconds=bundle.cost_profile.estimate_total_seconds([5] * 3))
-    run_locally(plan_prepare(str(path), bundle.path, str(tmp_path / "shards"), settings))
-    job = plan_score(
+    run_locally(open_prepare_job(str(path), bundle.path, str(tmp_path / "shards"), settings))
+    job = open_score_job(
         str(tmp_path / "shards"),
         bundle.path,
         str(tmp_path / "out"),

@@ -6,7 +6,7 @@ import pytest
 
 import cluster.corpus.slices
 import cluster.execution.job
-from cluster.execution.job import describe, plan_prepare, plan_score
+from cluster.execution.job import describe, open_prepare_job, open_score_job
 from cluster.execution.run import find_earlier_work
 from cluster.settings import CorpusSettings
 from cluster.shards.preparation import load_shards
@@ -40,7 +40,7 @@ def plan(
     **settings,
 ):
     settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return plan_score(
+    return open_score_job(
         str(corpus),
         bundle.path,
         str(output),
@@ -53,7 +53,7 @@ def plan(
 
 def plan_shards(corpus, bundle, output, **settings):
     settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return plan_prepare(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
+    return open_prepare_job(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
 
 
 def test_a_token_budget_below_one_is_refused(corpus, bundle, tmp_path):
@@ -102,7 +102,7 @@ def test_columns_of_the_predictions_cannot_be_kept(
 
 def test_a_missing_bundle_or_corpus_is_refused(corpus, bundle, tmp_path):
     with pytest.raises(BundleError, match="not a bundle"):
-        plan_score(
+        open_score_job(
             str(corpus),
             tmp_path / "none",
             str(tmp_path / "out"),

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.corpus.slices import Piece, Slice
-from cluster.execution.job import plan_prepare, plan_score
+from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.execution.local import connect_here, plan_local_pool
 from cluster.execution.pool import Failed, Finished, Lost, running
 from cluster.execution.run import run_job
@@ -34,9 +34,9 @@ def job_of_shards(bundle, tmp_path, write_rows):
     settings = CorpusSettings(shard_seconds=bundle.cost_profile.estimate_total_seconds([5] * 3))
     shards = str(tmp_path / "shards")
     result = run_job(
-        plan_prepare(str(path), bundle.path, shards, settings), ActorSettings(), connect_here
+        open_prepare_job(str(path), bundle.path, shards, settings), ActorSettings(), connect_here
     )
-    job = plan_score(
+    job = open_score_job(
         shards,
         bundle.path,
         str(tmp_path / "out"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.execution.job import plan_score
+from cluster.execution.job import open_score_job
 from cluster.execution.pool import Failed, Finished, Lost, running
 from cluster.execution.worker import JOBS_IN_HAND, MeasureRate, TimeEngine
 from cluster.settings import CorpusSettings
@@ -40,7 +40,7 @@ def ray_pool():
 @pytest.fixture
 def spec(bundle, tmp_path, write_rows):
     path = write_rows(tmp_path / "c.jsonl", [{"text": "a cat"}])
-    return plan_score(
+    return open_score_job(
         str(path),
         bundle.path,
         str(tmp_path / "out"),

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 import cluster.corpus.slices
-from cluster.execution.job import plan_prepare, plan_score
+from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.execution.local import connect_here
 from cluster.execution.run import run_job
 from cluster.settings import ActorSettings, CorpusSettings
@@ -46,7 +46,7 @@ def corpus(tmp_path, write_rows):
 
 def plan(corpus, bundle, output, *, max_batch_tokens=None, fail_on_bad_row=False, **settings):
     settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return plan_score(
+    return open_score_job(
         str(corpus),
         bundle.path,
         str(output),
@@ -58,7 +58,7 @@ def plan(corpus, bundle, output, *, max_batch_tokens=None, fail_on_bad_row=False
 
 def plan_shards(corpus, bundle, output, **settings):
     settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return plan_prepare(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
+    return open_prepare_job(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
 
 
 def predictions(output):

@@ -4,14 +4,14 @@ import pyarrow.parquet
 import pytest
 
 import cluster.corpus.slices
-from cluster.execution.job import plan_score
+from cluster.execution.job import open_score_job
 from cluster.settings import CorpusSettings
 
 TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
 
 
 def plan(corpus, bundle, output, *, shard_seconds=0.002):
-    return plan_score(
+    return open_score_job(
         str(corpus),
         bundle.path,
         str(output),
