@@ -1,8 +1,9 @@
-"""Numbers as people read them: dollars, durations, counts, dates.
+"""Numbers as people read them: dollars, durations, dates.
 
     numbers -> [formatting] -> text of tables, pages and progress lines
 
-This module knows nothing of what the numbers mean.
+Durations have three formats: short for plans, whose seconds mean nothing; long for reports; and as
+a clock for the time left. This module knows nothing of what the numbers mean.
 """
 
 import math
@@ -19,8 +20,8 @@ def format_usd(usd: float) -> str:
     return f"{usd:.{places}f} USD"
 
 
-def format_duration(seconds: float) -> str:
-    """A duration in one unit: 45 s, 12 min, 3.2 h."""
+def format_short_duration(seconds: float) -> str:
+    """A duration rounded to one unit: 45 s, 12 min, 3.2 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -28,17 +29,7 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def format_count(number: int, noun: str) -> str:
-    """A number with its noun, in the plural unless it is 1: 1,234 rows."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def format_time(seconds: float) -> str:
-    """Date and minute in UTC of a moment, given in seconds since 1970."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
-
-
-def format_seconds(seconds: float) -> str:
+def format_long_duration(seconds: float) -> str:
     """A duration in its two largest units: 9.5 s, 3 min 5 s, 2 h 10 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -46,3 +37,15 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def format_clock(seconds: float) -> str:
+    """A duration as a clock shows it, to the second: 3:05, 2:10:00."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def format_time(seconds: float) -> str:
+    """Date and minute in UTC of a moment, given in seconds since 1970."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
-from cluster.formatting import format_duration
+from cluster.formatting import format_short_duration
 from fastformers.errors import InputError
 from fastformers.options import check_at_least, check_option, option
 
@@ -212,7 +212,7 @@ def _explain(offers: Sequence[MachineOffer], settings: PlanSettings) -> str:
         text
         for text in (
             settings.deadline_s is not None
-            and f"--deadline {format_duration(settings.deadline_s)}",
+            and f"--deadline {format_short_duration(settings.deadline_s)}",
             settings.budget_usd is not None and f"--budget {settings.budget_usd:g}",
             f"--max-instances {settings.max_instances}",
         )
@@ -247,7 +247,7 @@ def _beyond(offers: Sequence[MachineOffer], settings: PlanSettings) -> list[str]
     if not making:
         return [
             f"no number of machines makes that deadline: starting takes "
-            f"{format_duration(settings.startup_s)} (--startup-s)"
+            f"{format_short_duration(settings.startup_s)} (--startup-s)"
         ]
     cheapest = min(making, key=lambda plan: plan.usd_total)
     return [f"the deadline would take {_brief(cheapest)}"]
@@ -256,5 +256,5 @@ def _beyond(offers: Sequence[MachineOffer], settings: PlanSettings) -> list[str]
 def _brief(plan: ClusterPlan) -> str:
     return (
         f"{plan.num_instances} x {plan.offer.instance_type} "
-        f"({format_duration(plan.wall_s)}, {plan.usd_total:,.2f} USD)"
+        f"({format_short_duration(plan.wall_s)}, {plan.usd_total:,.2f} USD)"
     )

@@ -17,7 +17,7 @@ from cluster.cost.bundle_cost import BundleCost
 from cluster.cost.cluster_plan import ClusterPlan, PlanSettings
 from cluster.cost.instances import JOB_START_S, InstanceCost
 from cluster.cost.workload import Interval
-from cluster.formatting import format_duration
+from cluster.formatting import format_short_duration
 from cluster.pricing.market import STALE_AFTER_DAYS
 from fastformers.inference.cpu import CPU_GENERATIONS
 
@@ -117,7 +117,7 @@ def render_instances(cost: BundleCost, *, top: int) -> Table:
             f"{instance.usd_per_million:.4f}",
             _short(instance.usd_total),
             f"x/÷{math.sqrt(instance.usd_high / instance.usd_low):.2f}",
-            format_duration(instance.wall_s),
+            format_short_duration(instance.wall_s),
             _short(instance.kwh),
             "published" if instance.basis == "scaled (published)" else instance.basis,
         )
@@ -188,7 +188,7 @@ def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
         table.add_row(
             f"{plan.num_instances} x {plan.offer.instance_type}",
             f"{plan.offer.num_actors} each",
-            format_duration(plan.wall_s),
+            format_short_duration(plan.wall_s),
             f"{plan.usd_total:,.2f}",
             f"{plan.startup_usd:,.2f}",
             f"{plan.tail_usd:,.2f}",

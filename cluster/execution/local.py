@@ -16,8 +16,8 @@ from itertools import count
 from cluster.execution.pool import Failed, Finished, Lost, Outcome, PlanPool, Slot, Ticket
 from cluster.execution.topology import discover_topology, plan_core_sets
 from cluster.execution.worker import Job, Worker, WorkerSpec
-from cluster.formatting import format_count
 from fastformers.errors import InputError
+from fastformers.formatting import format_count
 
 
 class LocalPool:

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import psutil
 
-from cluster.formatting import format_count
 from fastformers.errors import InputError
+from fastformers.formatting import format_count
 from fastformers.inference.cpu import read_cpu_model
 
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 
-from cluster.formatting import format_count
 from fastformers.errors import InputError
+from fastformers.formatting import format_count
 from fastformers.inference.cpu import CPU_GENERATIONS
 
 PRICE_TABLE = Path(__file__).with_name("prices.csv")

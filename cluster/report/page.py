@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cluster.formatting import format_count, format_seconds, format_time, format_usd
+from cluster.formatting import format_long_duration, format_time, format_usd
 from cluster.report.energy import HOW_TO
 from cluster.report.plots import FrontierPoint
 from cluster.report.run_report import Prediction, RunReport
@@ -29,6 +29,7 @@ from cluster.report.sections import (
 )
 from cluster.report.tables import describe_energy
 from fastformers import figure
+from fastformers.formatting import format_count
 
 PAGE_FILE = "report.html"
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -163,7 +164,7 @@ def _cards(report: RunReport) -> list[_Card]:
         ),
         _Card(
             name="Time",
-            value=format_seconds(report.wall_s),
+            value=format_long_duration(report.wall_s),
             unit="",
             note=f"{format_count(report.num_actors, 'actor')}, "
             f"{format_count(report.num_machines, 'machine')}",
@@ -190,8 +191,8 @@ def _warnings(report: RunReport) -> list[str]:
         notes.append(
             f"{earlier.rows:,} rows in {format_count(earlier.shards, 'shard')} were scored "
             f"by earlier runs, {format_time(earlier.started_at)} to "
-            f"{format_time(earlier.finished_at)} UTC, in {format_seconds(earlier.actor_s)} of "
-            "their actors; rates and money on this page are of this run alone."
+            f"{format_time(earlier.finished_at)} UTC, in {format_long_duration(earlier.actor_s)} "
+            "of their actors; rates and money on this page are of this run alone."
         )
     return notes
 
@@ -208,13 +209,13 @@ def _bill(report: RunReport) -> _Bill:
             _Line(
                 heading=item.heading,
                 what=item.what,
-                time=format_seconds(item.core_s),
+                time=format_long_duration(item.core_s),
                 usd=f"{item.usd:,.{places}f}",
                 share=f"{100 * item.core_s / total_s:.1f}%",
             )
             for item in bill.items
         ],
-        total_time=format_seconds(total_s),
+        total_time=format_long_duration(total_s),
         total_usd=f"{bill.total_usd:,.{places}f}",
         saved_usd=f"{-saved if saved else 0:,.{places}f}",
         prediction="" if bill.prediction is None else _describe_prediction(report, bill.prediction),
@@ -224,8 +225,8 @@ def _bill(report: RunReport) -> _Bill:
 
 def _describe_prediction(report: RunReport, prediction: Prediction) -> str:
     return (
-        f"Compute: {format_seconds(prediction.predicted_core_s)} of a core predicted by the "
-        f"bundle's cost profile, {format_seconds(prediction.measured_core_s)} measured; the "
+        f"Compute: {format_long_duration(prediction.predicted_core_s)} of a core predicted by the "
+        f"bundle's cost profile, {format_long_duration(prediction.measured_core_s)} measured; the "
         f"prediction is {100 * prediction.error:+.1f}% off. Once the machine's speed is set right, "
         f"a shard is {100 * prediction.shard_error:.1f}% off on average. "
         f"The profile was measured on {report.bundle.profile_cpu}, and this run's driver is "

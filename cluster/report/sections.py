@@ -9,7 +9,7 @@ neither how plots are drawn nor where they stand on the page. Needs the extra `r
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.formatting import format_seconds, format_usd
+from cluster.formatting import format_long_duration, format_usd
 from cluster.report import plots
 from cluster.report.downsample import bin_throughput, pick_frontier, plan_lanes
 from cluster.report.plots import FrontierPoint
@@ -45,13 +45,13 @@ def show_other_types(report: RunReport) -> Section:
             cost.instance_type,
             format_usd(cost.usd),
             f"{format_usd(cost.usd_low)} to {format_usd(cost.usd_high)}",
-            format_seconds(cost.wall_s),
+            format_long_duration(cost.wall_s),
             f"{cost.basis} from {cost.scaled_from}",
             f"{cost.region}, {cost.as_of}",
         ]
         for cost in costs
     ]
-    own = [format_usd(report.usd_total), "", format_seconds(report.wall_s), "measured", ""]
+    own = [format_usd(report.usd_total), "", format_long_duration(report.wall_s), "measured", ""]
     dates = sorted({cost.as_of for cost in costs})
     priced = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return Section(
@@ -105,7 +105,7 @@ def show_throughput(report: RunReport) -> Section:
             f"{actor.shards:,}",
             f"{actor.rows_per_second:,.0f}",
             f"{actor.tokens_per_second:,.0f}",
-            format_seconds(actor.busy_s),
+            format_long_duration(actor.busy_s),
             f"{actor.peak_rss_bytes / 2**20:,.0f}",
         ]
         for name, actor in actors[:MAX_TABLE_ROWS]

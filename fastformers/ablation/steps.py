@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from fastformers.ablation.measure import AblationStep, OnTokens, Timing, extrapolate, spread_sample
 from fastformers.ablation.texts import TimedRows
+from fastformers.formatting import format_count
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import TokenizedRows
@@ -156,7 +157,7 @@ def pytorch_step(
         seconds = extrapolate(times_S, len(rows), equal_cost=padded_to is not None)
         return Timing(seconds=seconds, logits_NC=model.logits_NC)
 
-    note = f"fp32, batch 1, {_count(num_threads, 'thread')}"
+    note = f"fp32, batch 1, {format_count(num_threads, 'thread')}"
     if len(sample_S) < len(rows):
         how = "median text x texts" if padded_to else "evenly over sorted lengths, mean x texts"
         note += f"; {len(sample_S):,} of {len(rows):,} texts timed ({how})"
@@ -186,7 +187,7 @@ def graph_step(name: str, graph: GraphModel, *, num_threads: int) -> AblationSte
         seconds = time.perf_counter() - start
         return Timing(seconds=seconds, logits_NC=np.concatenate(logits))
 
-    how = f"batch 1, {_count(num_threads, 'thread')}, session creation included"
+    how = f"batch 1, {format_count(num_threads, 'thread')}, session creation included"
     return _step_of_graph(name, graph, run, how)
 
 
@@ -233,7 +234,7 @@ def instances_step(
         done_batches, logits = zip(*itertools.chain.from_iterable(shares), strict=True)
         return Timing(seconds=seconds, logits_NC=in_row_order(logits, done_batches))
 
-    instances = _count(len(cpus_of_instance), "instance")
+    instances = format_count(len(cpus_of_instance), "instance")
     how = (
         f"{instances} x 1 thread, length-sorted batches of up to {graph.max_batch_tokens:,} "
         "tokens, session creation included"
@@ -277,7 +278,3 @@ def _inputs(
 
 def _joined(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from cluster.formatting import format_count
 from fastformers.errors import InputError
 from fastformers.figure import FILE_PALETTE, Bar, draw_bars, save_figure
+from fastformers.formatting import format_count
 from jobs.benchmarks.bench_report import BenchReport
 from jobs.benchmarks.parts import JOB_BASELINES, BaselinesPart, NotRun
 

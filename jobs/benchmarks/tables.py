@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cluster.formatting import format_count
+from fastformers.formatting import format_count
 from jobs.benchmarks.bench_report import BenchReport
 from jobs.benchmarks.parts import EngineRates, NotRun, OperatorShares
 

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from cluster.formatting import format_clock
 from jobs.console.output import console
 
 
@@ -79,7 +80,7 @@ class ProgressDisplay:
         gained = share - self._first_share
         if gained <= 0:
             return text
-        return f"{text}, ETA {_clock((now - self._start) * (1 - share) / gained)}"
+        return f"{text}, ETA {format_clock((now - self._start) * (1 - share) / gained)}"
 
     def _move_bar(self, bar: Progress, what: str, share: float, text: str) -> None:
         """Move the one bar there is; a bar that is full is taken away."""
@@ -102,9 +103,3 @@ def show_progress(
             display.update(what, done / total, lambda: f"{done:,} of {total:,}")
 
         yield update
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

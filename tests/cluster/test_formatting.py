@@ -1,9 +1,9 @@
 import pytest
 
 from cluster.formatting import (
-    format_count,
-    format_duration,
-    format_seconds,
+    format_clock,
+    format_long_duration,
+    format_short_duration,
     format_time,
     format_usd,
 )
@@ -11,7 +11,7 @@ from cluster.formatting import (
 
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (720, "12 min"), (11_520, "3.2 h")])
 def test_durations_are_short(seconds, text):
-    assert format_duration(seconds) == text
+    assert format_short_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -26,15 +26,14 @@ def test_amounts(usd, text):
     ("seconds", "text"), [(0.04, "0.0 s"), (59, "59.0 s"), (61, "1 min 1 s"), (7384, "2 h 3 min")]
 )
 def test_lengths_of_time(seconds, text):
-    assert format_seconds(seconds) == text
+    assert format_long_duration(seconds) == text
 
 
-def test_counts_have_their_plural():
-    assert [format_count(number, "row") for number in (0, 1, 1234)] == [
-        "0 rows",
-        "1 row",
-        "1,234 rows",
-    ]
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00"), (65, "1:05"), (3599.6, "1:00:00"), (7384, "2:03:04")]
+)
+def test_clocks(seconds, text):
+    assert format_clock(seconds) == text
 
 
 def test_moments_are_in_utc():
