@@ -16,6 +16,7 @@ from cluster.pricing.prices import HourlyPrice, load_prices
 from cluster.report.summary import build_report
 from cluster.settings import CorpusSettings
 from fastformers.inference.cpu import Processor
+from fastformers.inference.engine import OnnxEngine
 
 TODAY = date(2026, 11, 24)
 PRICES = load_prices()
@@ -142,6 +143,10 @@ def test_a_table_without_another_type_is_the_reason(on_genoa, report, bundle):
     assert found.other_types_unknown == "no other type of the price table can be costed"
 
 
+def refuse(*_, **__):
+    pytest.fail("something is measured")
+
+
 def test_a_run_on_this_machine(run_locally, bundle, tmp_path, monkeypatch):
     """Real shards, scored here: other types take their share of what was just measured."""
     from fastformers.inference.cpu import read_processor
@@ -161,9 +166,11 @@ def test_a_run_on_this_machine(run_locally, bundle, tmp_path, monkeypatch):
     )
     price = HourlyPrice(usd_per_hour=0.36, label="given", is_estimate=False)
     measured = build_report(job, run_locally(job), price)
-    start = time.perf_counter()
-    report = elsewhere(measured, job.bundle)
-    assert time.perf_counter() - start < 0.5
+    with monkeypatch.context() as patch:  # nothing is scored again, and no clock is read
+        patch.setattr(OnnxEngine, "__init__", refuse)
+        patch.setattr(OnnxEngine, "run", refuse)
+        patch.setattr(time, "perf_counter", refuse)
+        report = elsewhere(measured, job.bundle)
     assert len(report.other_types) == NUM_TYPES
     phase_s = report.phase_s
     core_s = phase_s.infer + phase_s.tokenize + phase_s.read + phase_s.write
