@@ -21,6 +21,7 @@ from cluster.pricing.prices import HourlyPrice, choose_price, load_prices, usd_o
 from cluster.report.downsample import pick_frontier
 from cluster.report.page import can_draw, render_search_page
 from cluster.report.plots import FrontierPoint
+from fastformers.atomic_file import whole_file
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
@@ -163,7 +164,8 @@ def _write_page(candidates: list[FrontierPoint], price: HourlyPrice, bundle: Pat
     path = bundle.with_name(f"{bundle.name}-search.html")
     heading = f"{len(candidates)} recipes for {bundle.name}"
     page = render_search_page(candidates, heading=heading, note=f"Price: {price.label}.")
-    path.write_text(page, encoding="utf-8")
+    with whole_file(path) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
     console.print(f"page: {path}", markup=False)
     return str(path)
 

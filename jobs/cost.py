@@ -50,6 +50,7 @@ from cluster.pricing.prices import InstancePrice, find_price, load_prices
 from cluster.report.run_report import REPORT_FILE, RunReport
 from cluster.settings import CorpusSettings
 from cluster.storage import open_directory
+from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
 from jobs.console.calibrate import calibrate, check_own_type
@@ -237,7 +238,8 @@ def _plan(
     if options.write_cluster is not None:
         price = prices[plans[0].offer.instance_type]
         text = render_cluster_file(plans[0], price, spot=plan_settings.spot)
-        options.write_cluster.write_text(text, encoding="utf-8")
+        with whole_file(options.write_cluster) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
         console.print(f"wrote {options.write_cluster}: ray up {options.write_cluster}")
     return describe_plans(plans, plan_settings)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.pricing.prices import InstancePrice
+from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
 
 AZURE_URL = "https://prices.azure.com/api/retail/prices"
@@ -95,8 +96,11 @@ def refresh_prices(
 
 
 def write_prices(path: Path, prices: Mapping[str, InstancePrice]) -> None:
-    """Write a price table that `load_prices` reads."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    """Write a price table that `load_prices` reads; the file is complete or absent."""
+    with (
+        whole_file(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.DictWriter(file, [field.name for field in fields(InstancePrice)])
         writer.writeheader()
         for price in prices.values():

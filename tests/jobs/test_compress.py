@@ -1,6 +1,7 @@
 """What `fastformers compress` is told and what it shows; compressing itself is tested elsewhere."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,10 @@ def test_the_table_goes_from_cheap_to_dear_and_marks_the_frontier(result):
     ]
 
 
+def refuse(*_):
+    raise OSError("disk full")
+
+
 def test_the_page_lies_beside_the_bundle(result, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     drawn = compress._drawn(result, PRICE)
@@ -154,6 +159,10 @@ def test_the_page_lies_beside_the_bundle(result, tmp_path, monkeypatch, capsys):
     page = Path(path).read_text(encoding="utf-8")
     assert "4 recipes for bundle" in page
     assert PRICE.label in page
+    monkeypatch.setattr(os, "replace", refuse)  # what would have come last
+    with pytest.raises(OSError, match="disk"):
+        compress._write_page(drawn[:1], PRICE, tmp_path / "bundle")
+    assert Path(path).read_text(encoding="utf-8") == page
     monkeypatch.setattr(compress, "can_draw", lambda: False)
     assert compress._write_page(drawn, PRICE, tmp_path / "other") is None
     assert "pip install 'fastformers[report]'" in capsys.readouterr().err

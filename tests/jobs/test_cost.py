@@ -93,7 +93,9 @@ def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
 
 
 def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
-    path = tmp_path / "cluster.yaml"
+    path, opened = tmp_path / "cluster.yaml", tmp_path / "opened"
+    path.write_text("older")
+    opened.hardlink_to(path)  # who reads the older file meanwhile keeps it whole
     shown, text = run_cost("--rows", "1e9", "--deadline", "6h", "--write-cluster", path)
     plan = shown["plan"]
     assert shown["rows"] == 1e9
@@ -104,6 +106,7 @@ def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
     config = yaml.safe_load(path.read_text())
     assert config["max_workers"] == plan["num_instances"] - 1
     assert "ray up" in text
+    assert opened.read_text() == "older"
     spot, text = run_cost("--rows", "1e9", "--deadline", "6h", "--spot")
     assert spot["plan"]["usd_total"] < plan["usd_total"]
     assert spot["plan"]["interruptions_per_hour"] == 0.05

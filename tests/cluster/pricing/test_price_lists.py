@@ -113,6 +113,16 @@ def test_azure_pages_are_followed_and_prices_told_apart(tmp_path):
     assert load_prices(tmp_path / "prices.csv") == found
 
 
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "prices.csv"
+    prices = load_prices()
+    write_prices(path, prices)
+    with pytest.raises(TypeError):
+        write_prices(path, {"a": next(iter(prices.values())), "b": None})
+    assert load_prices(path) == prices
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_region_without_our_types_is_said():
     def answer(path, target, body):
         return 200, "application/json", json.dumps({"Items": []})
