@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "score real text with the small bundle that ships with the package",
-    "finetune": "pretrained encoder + labelled texts -> teacher",
+    "finetune": "pretrained encoder + labeled texts -> teacher",
     "compress": "teacher -> bundle: tuned, quantized, proven",
     "ablate": "what each optimization brought: the paper's table for your model and machine",
     "prepare": "corpus -> length-sorted shards of token ids",

@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained encoder on labelled texts into the teacher of a recipe.
+"""Fine-tune a pretrained encoder on labeled texts into the teacher of a recipe.
 
 fastformers finetune --model DIR --train train.parquet --eval validation.parquet --output TEACHER
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastformers.data.examples import Columns
-from fastformers.data.superglue import load_labelled
+from fastformers.data.superglue import load_labeled
 from fastformers.inference.tasks import TASKS
 from fastformers.models.training_config import FinetuneConfig
 from jobs.console.flags import add_config_arguments, read_config
@@ -22,11 +22,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers finetune`."""
     parser = argparse.ArgumentParser(prog="fastformers finetune", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="pretrained encoder directory")
-    parser.add_argument("--train", type=Path, required=True, help="labelled file")
+    parser.add_argument("--train", type=Path, required=True, help="labeled file")
     parser.add_argument(
         "--eval",
         type=Path,
-        help="labelled file that is not trained on: the epoch that is best on it is kept",
+        help="labeled file that is not trained on: the epoch that is best on it is kept",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory of the teacher")
     add_config_arguments(parser, Columns)
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fastformers.models.trainer import Epoch
 
         columns = read_config(Columns, options)
-        train = load_labelled(options.train, columns)
-        evaluation = None if options.eval is None else load_labelled(options.eval, columns)
+        train = load_labeled(options.train, columns)
+        evaluation = None if options.eval is None else load_labeled(options.eval, columns)
         task = train.task if options.task is None else TASKS[options.task]
         if options.limit is not None:
             train = train.sample(options.limit)

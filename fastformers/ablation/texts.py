@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastformers.data.examples import Columns, Examples
-from fastformers.data.superglue import load_labelled
+from fastformers.data.superglue import load_labeled
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
 from fastformers.options import check_at_least, option
@@ -73,7 +73,7 @@ def load_texts(config: TextsConfig) -> tuple[Examples, Path]:
     """
     if config.eval is None:
         raise InputError("--eval is missing; give a labeled file")
-    examples = load_labelled(config.eval, config.columns)
+    examples = load_labeled(config.eval, config.columns)
     return (examples if config.limit is None else examples.sample(config.limit)), config.eval
 
 

@@ -19,7 +19,7 @@ from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe_config import CompressConfig
 from fastformers.compression.search import RecipeCandidate, evaluate_candidate, search
 from fastformers.data.examples import Examples
-from fastformers.data.superglue import load_labelled
+from fastformers.data.superglue import load_labeled
 from fastformers.errors import InputError
 from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.read_encoder import read_encoder
@@ -104,11 +104,11 @@ def _load_examples(config: CompressConfig) -> tuple[Examples, Examples, Examples
     """Examples to train on, to evaluate on, and further ones without labels to distill on."""
     unlabeled = replace(config.columns, label=None)
     columns = unlabeled if is_sentence_encoder(config.teacher) else config.columns
-    train = load_labelled(config.train, columns)
-    evaluation = load_labelled(config.eval, columns)
+    train = load_labeled(config.train, columns)
+    evaluation = load_labeled(config.eval, columns)
     if config.eval_limit is not None:
         evaluation = evaluation.sample(config.eval_limit)
-    transfer = None if config.transfer is None else load_labelled(config.transfer, unlabeled)
+    transfer = None if config.transfer is None else load_labeled(config.transfer, unlabeled)
     return train, evaluation, transfer
 
 

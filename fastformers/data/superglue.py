@@ -65,7 +65,7 @@ def mark_spans(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return " ".join(stripped for part in parts if (stripped := part.strip(" ")))
 
 
-def load_labelled(path: Path, columns: Columns) -> Examples:
+def load_labeled(path: Path, columns: Columns) -> Examples:
     """Read an official SuperGLUE file, or any file by the names of its columns.
 
     Raises:

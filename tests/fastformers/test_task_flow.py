@@ -28,7 +28,7 @@ from fastformers.compression.recipe_config import (  # noqa: E402
     TrimConfig,
 )
 from fastformers.compression.student import cut_layers, spread_layers  # noqa: E402
-from fastformers.data.superglue import READERS, load_labelled  # noqa: E402
+from fastformers.data.superglue import READERS, load_labeled  # noqa: E402
 from fastformers.models.finetune import finetune  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import load_model, task_of  # noqa: E402
@@ -61,7 +61,7 @@ def write(path, rows):
     return path
 
 
-def write_labelled(path, texts, labels):
+def write_labeled(path, texts, labels):
     rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
     return write(path, rows)
 
@@ -91,7 +91,7 @@ def run_flow(
 ):
     """Fine-tune on a file and compress with it; returns the bundle, examples and predictions."""
     columns = Columns(**named)
-    train = load_labelled(path, columns)
+    train = load_labeled(path, columns)
     config = FinetuneConfig(
         training=TrainingConfig(epochs=epochs, batch_rows=8, learning_rate=3e-3),
         max_length=32,
@@ -115,7 +115,7 @@ def run_flow(
 def test_several_labels(encoder, texts, tmp_path):
     labels = [sorted(set(WORDS) & set(text.split()) - {"fast"}) for text in texts]
     assert [] in labels and ["bad", "good"] in labels
-    path = write_labelled(tmp_path / "t.jsonl", texts, labels)
+    path = write_labeled(tmp_path / "t.jsonl", texts, labels)
     flow = run_flow(encoder, path, tmp_path, epochs=10, recipe=RecipeConfig())
     bundle, predictions = flow.bundle, flow.predictions
     assert (bundle.task.name, bundle.metric) == ("multi-label-classification", "micro-F1")
@@ -146,7 +146,7 @@ def test_regression(encoder, make_texts, tmp_path, task):
     texts = [f"{'good' if row % 2 else 'bad'} {text}" for row, text in enumerate(plain)]
     counts = [5 if row % 2 else 1 for row in range(64)]
     values = [count / 4 for count in counts] if task is None else counts
-    path = write_labelled(tmp_path / "t.jsonl", texts, values)
+    path = write_labeled(tmp_path / "t.jsonl", texts, values)
     flow = run_flow(encoder, path, tmp_path, task=task, epochs=10 if task is None else 1)
     assert (flow.bundle.task.name, flow.bundle.metric) == ("regression", "Spearman")
     assert (flow.bundle.labels, flow.names, flow.bundle.num_outputs) == ((), [], 1)
@@ -236,7 +236,7 @@ def qualities(bundle):
 
 def test_a_pruned_student_of_several_labels(encoder, texts, tmp_path):
     labels = [sorted({*WORDS} & {*text.split()} - {"fast"}) for text in texts]
-    path = write_labelled(tmp_path / "t.jsonl", texts, labels)
+    path = write_labeled(tmp_path / "t.jsonl", texts, labels)
     flow = run_flow(encoder, path, tmp_path, epochs=10, num_layers=2, recipe=STUDENT)
     teacher, *_, pruned = qualities(flow.bundle)
     assert (flow.bundle.task.name, flow.bundle.labels) == (
@@ -248,7 +248,7 @@ def test_a_pruned_student_of_several_labels(encoder, texts, tmp_path):
 
 def test_a_pruned_student_of_a_regression(encoder, texts, tmp_path):
     values = [float(text.split().count("good")) + 0.5 for text in texts]
-    path = write_labelled(tmp_path / "t.jsonl", texts, values)
+    path = write_labeled(tmp_path / "t.jsonl", texts, values)
     flow = run_flow(encoder, path, tmp_path, epochs=10, num_layers=2, recipe=STUDENT)
     teacher, student, pruned, _ = qualities(flow.bundle)
     assert (flow.bundle.task.name, flow.bundle.num_outputs) == ("regression", 1)
@@ -311,7 +311,7 @@ def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
     }.items():
         if name == "choice":
             path = write(tmp_path / "c.jsonl", [{**row, "text2": "a dog"} for row in rows])
-        train = load_labelled(path, columns)
+        train = load_labeled(path, columns)
         finetune(before, train, path, tmp_path / name, config)
         before = tmp_path / name
         model = load_model(before)
@@ -326,7 +326,7 @@ def test_a_model_of_another_task_gets_a_new_head(encoder, texts, tmp_path):
 
 def test_there_is_nothing_to_learn_without_labels(encoder, tmp_path):
     path = write(tmp_path / "t.jsonl", [{"text": "a cat"}] * 8)
-    train = load_labelled(path, Columns(label=None))
+    train = load_labeled(path, Columns(label=None))
     with pytest.raises(InputError, match="no labels to train on"):
         finetune(encoder, train, path, tmp_path / "teacher", FinetuneConfig())
 

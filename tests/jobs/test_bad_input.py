@@ -189,13 +189,13 @@ def test_label_set_that_does_not_match_the_model(capsys, tmp_path, bundle, token
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(tokenizer_json), model_max_length=64
     ).save_pretrained(teacher)
-    labelled = tmp_path / "labelled.parquet"
+    labeled = tmp_path / "labeled.parquet"
     table = pa.table({"text": ["a cat", "a dog"] * 8, "label": ["yes", "maybe"] * 8})
-    pyarrow.parquet.write_table(table, labelled)
+    pyarrow.parquet.write_table(table, labeled)
     status = main(
         [
-            *("compress", "--teacher", str(teacher), "--train", str(labelled)),
-            *("--eval", str(labelled), "--output", str(tmp_path / "bundle")),
+            *("compress", "--teacher", str(teacher), "--train", str(labeled)),
+            *("--eval", str(labeled), "--output", str(tmp_path / "bundle")),
         ]
     )
     line = capsys.readouterr().err.splitlines()[-1]

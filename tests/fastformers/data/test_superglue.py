@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastformers.data.examples import SUPERGLUE_TASKS, Columns
-from fastformers.data.superglue import READERS, load_labelled, load_superglue, mark_spans
+from fastformers.data.superglue import READERS, load_labeled, load_superglue, mark_spans
 from fastformers.errors import InputError
 from fastformers.inference.tasks import MULTIPLE_CHOICE, TEXT_CLASSIFICATION
 
@@ -219,12 +219,12 @@ def test_an_unknown_task_is_refused_with_the_list(tmp_path):
 )
 def test_columns_cannot_be_named_for_official_files(tmp_path, named):
     with pytest.raises(InputError, match=r"--superglue RTE: .*leave --\*-column out"):
-        load_labelled(tmp_path / "v.jsonl", Columns(superglue="RTE", **named))
+        load_labeled(tmp_path / "v.jsonl", Columns(superglue="RTE", **named))
 
 
 def test_files_without_a_task_are_read_by_their_columns(tmp_path):
     path = write(tmp_path / "v.jsonl", {"text": "a", "label": "x"})
-    assert load_labelled(path, Columns()).labels == ["x"]
+    assert load_labeled(path, Columns()).labels == ["x"]
 
 
 @pytest.mark.parametrize("name", READERS)
