@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from fastformers.compression.pruning_plan import Floats, Importance, PruningPlan
+from fastformers.arrays import Floats
+from fastformers.compression.pruning_plan import Importance, PruningPlan
 from fastformers.errors import InputError, StageError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.tokenizer import TokenizedRows

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastformers.arrays import Floats
 from fastformers.compression.recipe_config import Budget
 from fastformers.errors import InputError
 
-Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 
 

@@ -28,7 +28,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.export.encoder import Floats, Layer, RelativePositions
+from fastformers.arrays import Floats
+from fastformers.export.encoder import Layer, RelativePositions
 
 MICROSOFT = "com.microsoft"
 # A graph for longer rows attends in blocks. At this length blocks are already a little faster, but

@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from fastformers.arrays import Floats
+
 Activation = Literal["gelu", "relu", "tanh"]
 
 

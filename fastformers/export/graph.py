@@ -33,12 +33,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from fastformers.arrays import Floats
 from fastformers.export.attention import MICROSOFT, Attention
 from fastformers.export.encoder import (
     Activation,
     EmbeddingHead,
     EncoderWeights,
-    Floats,
     Head,
     Layer,
     Linear,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.export.encoder import Floats
+from fastformers.arrays import Floats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastformers.arrays import Floats
 from fastformers.errors import InputError
-from fastformers.export.encoder import Activation, Floats, Linear, Norm
+from fastformers.export.encoder import Activation, Linear, Norm
 
 _ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "relu": "relu", "tanh": "tanh"}
 

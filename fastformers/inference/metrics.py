@@ -10,10 +10,10 @@ Shape suffixes: N rows, C outputs of a row, P pairs of rows.
 import numpy as np
 from numpy.typing import NDArray
 
+from fastformers.arrays import Floats
+
 # The number of pairs grows with the square of the texts: 1,000 texts make half a million.
 MAX_COMPARED_TEXTS = 1000
-
-Floats = NDArray[np.float32]
 
 
 def best_of_groups(scores_N: Floats, groups_N: NDArray[np.int64]) -> NDArray[np.intp]:

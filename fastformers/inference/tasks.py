@@ -30,8 +30,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fastformers.arrays import Floats
 from fastformers.inference.metrics import (
-    Floats,
     best_of_groups,
     f1,
     macro_f1,
