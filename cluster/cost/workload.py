@@ -120,13 +120,11 @@ def estimate_workload(
         sample: Sample of the corpus.
         profile: Profile of the machine, which gives the seconds of rows.
         shards_by: The bundle's own cost profile, by which a run cuts shards.
-        rows: Number of rows; None for the number that the corpus has.
+        rows: Number of rows, at least 1; None for the number that the corpus has.
 
     Raises:
         InputError: There are no rows to score.
     """
-    if rows is not None and rows < 1:
-        raise InputError(f"--rows {rows}: give at least 1")
     if not any(window.num_rows for window in sample.windows):
         raise InputError("the sampled parts of the corpus hold no rows; give a larger --sample")
     estimator = _Estimator(sample, rows)
