@@ -10,7 +10,7 @@ and bundles are made.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from fastformers.ablation.measure import Ablation
 from fastformers.ablation.steps import INT8_GRAPH, GraphModel, TorchModel, build_steps
@@ -21,7 +21,14 @@ from fastformers.errors import InputError
 from fastformers.inference.bundle import TOKENIZER_FILE, Bundle, open_bundle
 from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.models.forward import OnProgress, predict_logits
-from fastformers.models.loading import class_names, load_model, max_positions, task_of
+from fastformers.models.loading import (
+    class_names,
+    default_max_length,
+    load_model,
+    load_tokenizer,
+    max_positions,
+    task_of,
+)
 
 
 def build_ablation(
@@ -57,7 +64,7 @@ def build_ablation(
             f"--teacher {teacher_path}: its task is {task_of(teacher_model)}; ablate measures "
             f"{TEXT_CLASSIFICATION}, compress and bench measure any task"
         )
-    tokenizer_json, tokenizer_limit = _read_tokenizer(teacher_path)
+    tokenizer_json, tokenizer_limit = load_tokenizer(teacher_path)
     max_length = _choose_max_length(config.max_length, tokenizer_limit, teacher_model, bundles)
     labels = class_names(teacher_model.config)
     labels_N = encode_targets(examples, TEXT_CLASSIFICATION, labels, eval_path)
@@ -73,7 +80,7 @@ def build_ablation(
     student = None
     if student_path is not None:
         student_model = _load_student(student_path, labels, max_length)
-        student = read_torch_model(student_model, _read_tokenizer(student_path)[0])
+        student = read_torch_model(student_model, load_tokenizer(student_path)[0])
     steps = build_steps(
         teacher=teacher,
         student=student,
@@ -120,8 +127,8 @@ def _choose_max_length(
 ) -> int:
     """Choose one length limit for all steps, so that their results can be compared."""
     if max_length is None:
-        longest = min(tokenizer_limit, max_positions(teacher.config), 512)
-        max_length = bundles[0].max_length if bundles else longest
+        default = default_max_length(teacher, tokenizer_limit)
+        max_length = bundles[0].max_length if bundles else default
     if max_length > max_positions(teacher.config):
         raise InputError(
             f"--max-length {max_length}: the teacher has {max_positions(teacher.config)} positions"
@@ -159,14 +166,6 @@ def _check_labels(what: str, labels: tuple[str, ...], teacher_labels: tuple[str,
             f"{what}: its labels ({_some(labels)}) are not the teacher's "
             f"({_some(teacher_labels)}); give models of one task"
         )
-
-
-def _read_tokenizer(path: Path) -> tuple[str, int]:
-    """Serialized tokenizer of a model directory, and the tokens that it truncates to."""
-    if not (path / "tokenizer.json").is_file():  # transformers would make one up
-        raise InputError(f"{path}: has no tokenizer.json; save it with a fast tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    return tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length
 
 
 def _timed_tokenization(examples: Examples, max_length: int) -> Callable[[str], TimedRows]:

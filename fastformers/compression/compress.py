@@ -12,8 +12,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 
-from transformers import AutoTokenizer
-
 from fastformers.compression.artifact import ModelArtifact, digest_of
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe_config import CompressConfig
@@ -27,9 +25,15 @@ from fastformers.inference.bundle import Bundle, StageQuality, check_output, wri
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tasks import EMBEDDING, Task
 from fastformers.models.forward import OnProgress
-from fastformers.models.loading import label_names, load_model, max_positions, task_of
+from fastformers.models.loading import (
+    default_max_length,
+    label_names,
+    load_model,
+    load_tokenizer,
+    task_of,
+)
 from fastformers.models.losses import DISTILLABLE_TASKS
-from fastformers.models.sentence_encoder import SentenceEncoder, is_sentence_encoder
+from fastformers.models.sentence_encoder import is_sentence_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,19 +118,14 @@ def _load_examples(config: CompressConfig) -> tuple[Examples, Examples, Examples
 
 def _open_teacher(config: CompressConfig, train: Examples) -> ModelArtifact:
     model = load_model(config.teacher)
-    if not (config.teacher / "tokenizer.json").is_file():  # transformers would make one up
-        raise InputError(f"{config.teacher}: has no tokenizer.json; save it with a fast tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(config.teacher)
-    longest = min(tokenizer.model_max_length, max_positions(model.config), 512)
-    if isinstance(model, SentenceEncoder):
-        if train.text_pairs is not None:
-            raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
-        longest = min(longest, model.max_length or longest)
-    max_length = config.max_length or longest
+    tokenizer_json, tokenizer_limit = load_tokenizer(config.teacher)
+    if task_of(model) == EMBEDDING and train.text_pairs is not None:
+        raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
+    max_length = config.max_length or default_max_length(model, tokenizer_limit)
     return ModelArtifact(
         key=digest_of(_identity(config), astuple(config.columns), max_length),
         model=model,
-        tokenizer_json=tokenizer.backend_tokenizer.to_str(),
+        tokenizer_json=tokenizer_json,
         max_length=max_length,
         text_pairs=train.text_pairs is not None,
         train=train,

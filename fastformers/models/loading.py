@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -34,6 +35,9 @@ from fastformers.models.sentence_encoder import (
     is_sentence_encoder,
     load_sentence_encoder,
 )
+
+# Truncation where the user gives none: what BERT was trained for, and few texts are longer.
+_MAX_LENGTH = 512
 
 # What a sequence classifier's configuration calls its task: `new_classifier` writes it, `task_of`
 # reads it.
@@ -126,6 +130,31 @@ def max_positions(config: PretrainedConfig) -> int:
     """
     first_position = architecture_of(config).first_position(config)
     return int(config.max_position_embeddings) - first_position
+
+
+def load_tokenizer(path: Path) -> tuple[str, int]:
+    """Serialized tokenizer of a model directory, and the tokens that it truncates to.
+
+    Raises:
+        InputError: The directory has no fast tokenizer.
+    """
+    if not (path / "tokenizer.json").is_file():  # transformers would make one up
+        raise InputError(f"{path}: has no tokenizer.json; save it with a fast tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    return tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length
+
+
+def default_max_length(model: PreTrainedModel, tokenizer_limit: int) -> int:
+    """Tokens to which texts are truncated where the user does not say it.
+
+    Args:
+        model: Model that reads the texts.
+        tokenizer_limit: Tokens that its tokenizer truncates to.
+    """
+    longest = min(tokenizer_limit, max_positions(model.config), _MAX_LENGTH)
+    if isinstance(model, SentenceEncoder):
+        return min(longest, model.max_length or longest)
+    return longest
 
 
 def class_names(config: PretrainedConfig) -> tuple[str, ...]:

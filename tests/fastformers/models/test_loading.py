@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.models.architectures import ARCHITECTURES  # noqa: E402
-from fastformers.models.loading import class_names, label_names, load_model, task_of  # noqa: E402
+from fastformers.models.loading import (  # noqa: E402
+    class_names,
+    default_max_length,
+    label_names,
+    load_model,
+    load_tokenizer,
+    task_of,
+)
+from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
 
 SUPPORTED = ", ".join(sorted(ARCHITECTURES))
 
@@ -93,3 +102,43 @@ def test_regression_of_several_numbers_is_refused(make_teacher, tmp_path):
     make_teacher(problem_type="regression").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="regression of 2 numbers; expected one"):
         load_model(tmp_path)
+
+
+def test_a_tokenizer_comes_with_the_length_that_it_truncates_to(save_teacher, tmp_path):
+    path = save_teacher(tmp_path / "teacher")
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 40}))
+    tokenizer_json, limit = load_tokenizer(path)
+    assert json.loads(tokenizer_json) == json.loads((path / "tokenizer.json").read_text())
+    assert limit == 40
+
+
+@pytest.mark.parametrize("others", [{}, {"vocab.txt": "[UNK]", "tokenizer_config.json": "{}"}])
+def test_a_directory_without_fast_tokenizer_is_refused(make_teacher, tmp_path, others):
+    make_teacher().save_pretrained(tmp_path)
+    for name, content in others.items():
+        (tmp_path / name).write_text(content)
+    message = f"{tmp_path}: has no tokenizer.json; save it with a fast tokenizer"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("positions", "tokenizer_limit", "encoder_limit", "expected"),
+    [
+        (600, 10**30, None, 512),  # the tokenizer has no limit
+        (600, 40, None, 40),
+        (64, 10**30, None, 64),
+        (64, 50, 20, 20),
+        (64, 50, 60, 50),
+    ],
+)
+def test_texts_are_truncated_to_the_least_of_all_limits(
+    make_teacher, positions, tokenizer_limit, encoder_limit, expected
+):
+    model = make_teacher(max_position_embeddings=positions)
+    if encoder_limit is not None:
+        model = SentenceEncoder(
+            model.base_model, pooling="mean", normalize=True, max_length=encoder_limit
+        )
+    assert default_max_length(model, tokenizer_limit) == expected
