@@ -37,7 +37,7 @@ from jobs.benchmarks.engines import describe_engines, describe_operators, measur
 from jobs.benchmarks.job_baselines import BaselineJob, write_different_texts
 from jobs.benchmarks.parts import BaselinesPart, EnginesPart, JobPart, NotRun, OperatorsPart
 from jobs.benchmarks.picture import draw_whole_jobs
-from jobs.benchmarks.subject import Subject, open_subject
+from jobs.benchmarks.subject import Subject, make_subject, open_subject
 from jobs.benchmarks.tables import print_rates, print_report
 from jobs.benchmarks.whole_jobs import JobSettings, measure_beside_baselines, measure_whole_job
 from jobs.console.arguments import actor_settings, corpus_settings, price_of
@@ -79,14 +79,11 @@ def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
         files = write_different_texts(
             options.corpus, settings, num_rows=num_rows, directory=scratch / "texts"
         )
-    subject = open_subject(
-        bundle_path=options.bundle,
-        teacher=options.teacher,
-        shape=options.shape,
-        files=files,
-        sample_rows=options.sample_rows,
-        scratch=scratch,
-    )
+    sample = {"files": files, "sample_rows": options.sample_rows, "scratch": scratch}
+    if options.shape is None:
+        subject = open_subject(options.bundle, options.teacher, **sample)
+    else:
+        subject = make_subject(options.shape, options.teacher, **sample)
     choice = tune(subject.bundle, engine=options.engine)
     job_settings = JobSettings(
         bundle=subject.bundle.path,

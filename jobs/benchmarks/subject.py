@@ -16,7 +16,7 @@ import pyarrow.parquet
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME, ShapeName
 from fastformers.benchmark.timing import SHAPES
 from fastformers.errors import InputError
-from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.bundle import TOKENIZER_FILE, Bundle, open_bundle
 from fastformers.inference.tasks import EMBEDDING
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
 from jobs.benchmarks.job_baselines import TEXT_COLUMN
@@ -45,64 +45,70 @@ class Subject:
 
 
 def open_subject(
-    *,
-    bundle_path: Path | None,
-    teacher: Path | None,
-    shape: ShapeName | None,
-    files: list[str],
-    sample_rows: int,
-    scratch: Path,
+    bundle_path: Path, teacher: Path | None, *, files: list[str], sample_rows: int, scratch: Path
 ) -> Subject:
-    """Open a bundle and its teacher, or make both up.
+    """Open a bundle and the weights that it was made from.
 
     Args:
-        bundle_path: The bundle; None where `shape` is given.
-        teacher: Hugging Face directory of the weights, or for `shape` of the tokenizer alone.
-        shape: Name of one of the paper's shapes.
+        bundle_path: The bundle.
+        teacher: Hugging Face directory of the weights; None to measure our engines alone.
         files: Parquet files of texts; empty to do without real rows.
-        sample_rows: How many of the texts at most, evenly spaced.
+        sample_rows: Number of the texts at most, evenly spaced.
         scratch: Directory for what is made.
 
     Raises:
         InputError: The checkpoint has no tokenizer or not the bundle's, or the bundle reads pairs
             or too few tokens, or is of no classifier.
     """
-    if shape is None:
-        assert bundle_path is not None
-        bundle = _open_bundle(bundle_path)
-        tokenizer = bundle.load_tokenizer()
-    else:
-        assert teacher is not None
-        tokenizer = _read_tokenizer(teacher)
-    rows = _sample_rows(files, tokenizer, sample_rows) if files else None
+    bundle = _open_bundle(bundle_path)
+    tokenizer = bundle.load_tokenizer()
+    rows = _sample_rows(files, tokenizer, sample_rows)
     if teacher is None:
         return Subject(bundle=bundle, baselines=None, checkpoint=None, rows=rows)
     from fastformers.benchmark.baselines import write_baseline_models
-    from fastformers.benchmark.random_models import (
-        make_random_bundle,
-        make_random_model,
-        random_rows,
-    )
 
-    lengths_N = np.random.default_rng(0).integers(4, 129, 128)
-    calibration = rows or random_rows(lengths_N, vocab_size=tokenizer.vocab_size)
-    checkpoint = teacher
-    if shape is None:
-        model = _load_checkpoint(teacher, bundle, tokenizer)
-    else:
-        encoder_shape = replace(SHAPES_BY_NAME[shape], vocab_size=tokenizer.vocab_size)
-        model = make_random_model(encoder_shape)
-        checkpoint = _save_checkpoint(model, teacher, scratch / "checkpoint")
-        bundle = make_random_bundle(
-            model,
-            tokenizer_json=(teacher / "tokenizer.json").read_text(encoding="utf-8"),
-            rows=calibration,
-            path=scratch / "bundle",
-        )
+    model = _load_checkpoint(teacher, bundle, tokenizer)
+    calibration = rows or _made_up_rows(tokenizer)
     return Subject(
         bundle=bundle,
         baselines=write_baseline_models(model, calibration, scratch),
-        checkpoint=checkpoint,
+        checkpoint=teacher,
+        rows=rows,
+    )
+
+
+def make_subject(
+    shape: ShapeName, tokenizer_path: Path, *, files: list[str], sample_rows: int, scratch: Path
+) -> Subject:
+    """Make up a bundle and its weights in one of the paper's shapes.
+
+    Args:
+        shape: Name of the shape.
+        tokenizer_path: Hugging Face directory of the tokenizer.
+        files: Parquet files of texts; empty to do without real rows.
+        sample_rows: Number of the texts at most, evenly spaced.
+        scratch: Directory for what is made.
+
+    Raises:
+        InputError: The directory has no tokenizer.
+    """
+    tokenizer = _read_tokenizer(tokenizer_path)
+    rows = _sample_rows(files, tokenizer, sample_rows)
+    from fastformers.benchmark.baselines import write_baseline_models
+    from fastformers.benchmark.random_models import make_random_bundle, make_random_model
+
+    model = make_random_model(replace(SHAPES_BY_NAME[shape], vocab_size=tokenizer.vocab_size))
+    calibration = rows or _made_up_rows(tokenizer)
+    bundle = make_random_bundle(
+        model,
+        tokenizer_json=(tokenizer_path / TOKENIZER_FILE).read_text(encoding="utf-8"),
+        rows=calibration,
+        path=scratch / "bundle",
+    )
+    return Subject(
+        bundle=bundle,
+        baselines=write_baseline_models(model, calibration, scratch),
+        checkpoint=_save_checkpoint(model, tokenizer_path, scratch / "checkpoint"),
         rows=rows,
     )
 
@@ -140,14 +146,24 @@ def _save_checkpoint(model: "PreTrainedModel", tokenizer: Path, path: Path) -> P
     return path
 
 
-def _sample_rows(files: list[str], tokenizer: Tokenizer, num_rows: int) -> TokenizedRows:
+def _made_up_rows(tokenizer: Tokenizer) -> TokenizedRows:
+    """Rows to calibrate with where there are no texts."""
+    from fastformers.benchmark.random_models import random_rows
+
+    lengths_N = np.random.default_rng(0).integers(4, 129, 128)
+    return random_rows(lengths_N, vocab_size=tokenizer.vocab_size)
+
+
+def _sample_rows(files: list[str], tokenizer: Tokenizer, num_rows: int) -> TokenizedRows | None:
+    if not files:
+        return None
     tables = [pyarrow.parquet.read_table(file, columns=[TEXT_COLUMN]) for file in files]
     texts = [text for table in tables for text in table[TEXT_COLUMN].to_pylist()]
     return tokenizer.encode(texts[:: -(-len(texts) // num_rows)])
 
 
 def _read_tokenizer(teacher: Path) -> Tokenizer:
-    path = teacher / "tokenizer.json"
+    path = teacher / TOKENIZER_FILE
     if not path.is_file():
         raise InputError(f"--teacher {teacher}: has no tokenizer.json")
     return Tokenizer(path.read_text(encoding="utf-8"), max_length=512)

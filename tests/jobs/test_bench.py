@@ -138,7 +138,7 @@ def fake_jobs(monkeypatch, long_bundle, make_report, tmp_path):
             rows=len(texts), seconds=next(seconds[name]), setting=setting, versions={"ray": "2"}
         )
 
-    def open_fake(**_):
+    def open_fake(bundle_path, teacher, **_):
         return Subject(
             bundle=long_bundle,
             baselines=SimpleNamespace(stock_graph=tmp_path / "stock.onnx"),

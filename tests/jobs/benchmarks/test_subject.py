@@ -10,7 +10,7 @@ import pytest
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
 from fastformers.errors import InputError
 from fastformers.inference.bundle import open_bundle
-from jobs.benchmarks.subject import open_subject
+from jobs.benchmarks.subject import make_subject, open_subject
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +71,9 @@ def written_models(monkeypatch):
     return asked
 
 
-def subject(bundle_path=None, teacher=None, *, files=(), scratch, shape=None, sample_rows=10):
+def subject(bundle_path, teacher=None, *, files=(), scratch, sample_rows=10):
     return open_subject(
-        bundle_path=bundle_path,
-        teacher=teacher,
-        shape=shape,
-        files=list(files),
-        sample_rows=sample_rows,
-        scratch=scratch,
+        bundle_path, teacher, files=list(files), sample_rows=sample_rows, scratch=scratch
     )
 
 
@@ -129,7 +124,9 @@ def test_a_shape_is_made_up_whole(teacher, texts_file, written_models, tmp_path,
         return transformers.BertForSequenceClassification(config).eval()
 
     monkeypatch.setattr("fastformers.benchmark.random_models.make_random_model", make)
-    found = subject(None, teacher, shape="pruned", files=[texts_file], scratch=tmp_path)
+    found = make_subject(
+        "pruned", teacher, files=[str(texts_file)], sample_rows=10, scratch=tmp_path
+    )
     vocab_size = found.bundle.load_tokenizer().vocab_size
     assert shapes == [replace(SHAPES_BY_NAME["pruned"], vocab_size=vocab_size)]
     assert open_bundle(found.bundle.path).provenance == {"teacher": "random weights"}
@@ -137,6 +134,14 @@ def test_a_shape_is_made_up_whole(teacher, texts_file, written_models, tmp_path,
     assert (found.checkpoint / "model.safetensors").is_file()
     assert (found.checkpoint / "tokenizer.json").is_file()
     assert written_models[0].model.config.hidden_size == 16
+    assert written_models[0].rows is found.rows
+    assert len(found.rows) == 10
+
+
+def test_a_shape_needs_a_tokenizer(written_models, tmp_path):
+    with pytest.raises(InputError, match=r"--teacher .*none: has no tokenizer\.json"):
+        make_subject("pruned", tmp_path / "none", files=[], sample_rows=10, scratch=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused(
