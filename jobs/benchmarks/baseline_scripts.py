@@ -31,6 +31,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+# Python looks first beside a script that it runs by path, where tables.py would hide PyTables.
+sys.path[:] = [path for path in sys.path if path != str(Path(__file__).resolve().parent)]
+
 _PADDED_ROWS, _TUNED_ROWS, _SORTED_ROWS = 64, 3125, 32
 
 

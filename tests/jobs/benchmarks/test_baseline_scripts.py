@@ -1,6 +1,7 @@
 """The others' jobs that need no Ray, no pool of processes and no downloads."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -104,3 +105,18 @@ def test_the_script_imports_nothing_of_ours(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert json.loads(done.stdout) == []
+
+
+def test_files_beside_the_script_hide_no_library(tmp_path):
+    """PyTables, which pandas imports, is called `tables`, as one of our files is."""
+    (tmp_path / "tables.py").write_text("")
+    (tmp_path / "torch.py").write_text("import tables; print(tables.__file__); raise SystemExit")
+    done = subprocess.run(
+        [sys.executable, baseline_scripts.__file__, "pipeline"],
+        input="{}",
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(tmp_path / "tables.py")]
