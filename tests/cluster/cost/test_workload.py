@@ -5,38 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cluster.corpus.slices import open_corpus
 from cluster.cost.machine_profile import profile_of_bundle
-from cluster.cost.sampling import CorpusSample, Window, sample_corpus
+from cluster.cost.sampling import CorpusSample, Window
 from cluster.cost.workload import estimate_workload, expected_batches, student_t
 from fastformers.errors import InputError
 from fastformers.inference.batching import plan_batches
-
-WORDS = ("the", "cat", "sat", "on", "mat", "a", "dog", "ran")
-
-
-def make_rows(num_rows, seed=0):
-    """Texts whose length drifts over the corpus, with repeats near each other and bad rows."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for number in range(num_rows):
-        length = 1 + rng.geometric(1 / (3 + 12 * number / num_rows))
-        text = " ".join(rng.choice(WORDS, min(60, length)))
-        if rows and rng.random() < 0.1:
-            text = rows[-1]["text"]
-        rows.append({"text": "" if rng.random() < 0.02 else text, "n": number})
-    return rows
-
-
-def open_text(path):
-    return open_corpus(str(path), text_columns=("text",), keep_columns=(), skip_unreadable=False)
-
-
-def take(path, bundle, **options):
-    settings = {"num_shards": 100, "size": None, "seed": 0} | options
-    return sample_corpus(
-        open_text(path), bundle.load_tokenizer(), max_length=bundle.max_length, **settings
-    )
 
 
 def estimate(sample, bundle, **options):
@@ -50,13 +23,8 @@ def true_totals(rows, bundle):
     return len(rows), int(lengths.sum()), float(bundle.cost_profile.estimate_seconds(lengths).sum())
 
 
-@pytest.fixture(scope="module")
-def rows():
-    return make_rows(3000)
-
-
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv", "a.csv.gz"])
-def test_a_whole_sample_is_exact(name, tmp_path, rows, bundle, write_rows):
+def test_a_whole_sample_is_exact(name, tmp_path, rows, bundle, write_rows, take):
     path = write_rows(tmp_path / name, rows, row_group_size=400)
     sample = take(path, bundle, size=1.0, num_shards=1)
     work = estimate(sample, bundle)
@@ -73,25 +41,10 @@ def test_a_whole_sample_is_exact(name, tmp_path, rows, bundle, write_rows):
     assert work.repeat_share.value == pytest.approx(1 - different / good)
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
-def test_windows_tile_every_format(name, tmp_path, rows, bundle, write_rows):
-    path = write_rows(tmp_path / name, rows, row_group_size=400)
-    sample = take(path, bundle, size=1.0, num_shards=70)
-    assert len(sample.windows) == sample.num_windows == 70
-    assert sum(window.num_rows for window in sample.windows) == len(rows)
-    assert sum(window.size for window in sample.windows) == sample.total_size
-
-
-def test_csv_records_are_found_behind_line_breaks(tmp_path, bundle, write_rows):
-    rows = [{"id": "x,y", "text": "a cat\nsat, on\n\nthe mat" * (1 + n % 3)} for n in range(600)]
-    path = write_rows(tmp_path / "a.csv", rows)
-    sample = take(path, bundle, size=1.0, num_shards=40)
-    found = sum(window.num_rows for window in sample.windows)
-    assert found == pytest.approx(len(rows), abs=40)  # a window may begin with a torn record
-
-
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
-def test_intervals_hold_the_truth_as_often_as_they_say(name, tmp_path, rows, bundle, write_rows):
+def test_intervals_hold_the_truth_as_often_as_they_say(
+    name, tmp_path, rows, bundle, write_rows, take
+):
     path = write_rows(tmp_path / name, rows, row_group_size=1000)
     num_rows, tokens, _ = true_totals(rows, bundle)
     whole = estimate(take(path, bundle, size=1.0), bundle)
@@ -129,7 +82,7 @@ def test_a_row_of_its_own_length_is_always_alone():
     assert batches_L[4] == pytest.approx(1 / 16, rel=0.01)
 
 
-def test_repeats_are_counted_within_a_shard(tmp_path, bundle, write_rows):
+def test_repeats_are_counted_within_a_shard(tmp_path, bundle, write_rows, take):
     rows = [{"text": f"cat {number // 2 % 500}"} for number in range(8000)]
     path = write_rows(tmp_path / "a.parquet", rows, row_group_size=8000)
     work = estimate(take(path, bundle, size=0.05, num_shards=80), bundle)
@@ -137,7 +90,7 @@ def test_repeats_are_counted_within_a_shard(tmp_path, bundle, write_rows):
     assert work.scored_tokens.value == pytest.approx(work.tokens.value / 2, rel=0.2)
 
 
-def test_more_rows_cost_in_proportion_and_stay_uncertain(tmp_path, rows, bundle, write_rows):
+def test_more_rows_cost_in_proportion_and_stay_uncertain(tmp_path, rows, bundle, write_rows, take):
     path = write_rows(tmp_path / "a.parquet", rows, row_group_size=1000)
     sample = take(path, bundle, size=1.0)
     here, there = estimate(sample, bundle), estimate(sample, bundle, rows=3_000_000)
@@ -148,30 +101,14 @@ def test_more_rows_cost_in_proportion_and_stay_uncertain(tmp_path, rows, bundle,
     assert there.num_shards > here.num_shards
 
 
-@pytest.mark.parametrize(
-    ("size", "what"),
-    [
-        (0.01, "about 300 rows is too small for --sample 0.01: 3 rows, and an estimate needs 100"),
-        (50, "50 rows, and an estimate needs 100; give --sample 1 to read all"),
-        (0, "--sample 0: give a share up to 1"),
-        (-1, "--sample -1: give a share"),
-        (1.5, "--sample 1.5: give a share up to 1, or a whole number of rows"),
-    ],
-)
-def test_a_sample_that_says_nothing_is_refused(tmp_path, rows, bundle, write_rows, size, what):
-    path = write_rows(tmp_path / "a.parquet", rows[:300])
-    with pytest.raises(InputError, match=what):
-        take(path, bundle, size=size)
-
-
-def test_a_tiny_corpus_is_read_whole(tmp_path, bundle, write_rows):
+def test_a_tiny_corpus_is_read_whole(tmp_path, bundle, write_rows, take):
     path = write_rows(tmp_path / "a.parquet", [{"text": "a cat"}, {"text": "a cat"}])
     work = estimate(take(path, bundle), bundle)
     assert (work.rows.value, work.tokens.value, work.sampled_rows) == (2, 8, 2)
     assert work.tokens.low == work.tokens.high
 
 
-def test_a_corpus_without_text_is_refused(tmp_path, bundle, write_rows):
+def test_a_corpus_without_text_is_refused(tmp_path, bundle, write_rows, take):
     path = write_rows(tmp_path / "a.parquet", [{"text": " "}] * 5)
     with pytest.raises(InputError, match="no sampled row holds a usable text"):
         estimate(take(path, bundle), bundle)
@@ -195,7 +132,7 @@ def test_a_corpus_without_text_is_refused(tmp_path, bundle, write_rows):
         estimate(sample, bundle)
 
 
-def test_the_profile_decides_the_seconds(tmp_path, rows, bundle, write_rows):
+def test_the_profile_decides_the_seconds(tmp_path, rows, bundle, write_rows, take):
     sample = take(write_rows(tmp_path / "a.parquet", rows), bundle)
     profile = profile_of_bundle(bundle)
     slow = replace(

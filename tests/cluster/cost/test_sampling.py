@@ -1,0 +1,74 @@
+"""Windows of a corpus, and the rows that are tokenized in them."""
+
+import numpy as np
+import pytest
+
+from fastformers.errors import InputError
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
+def test_windows_tile_every_format(name, tmp_path, rows, bundle, write_rows, take):
+    path = write_rows(tmp_path / name, rows, row_group_size=400)
+    sample = take(path, bundle, size=1.0, num_shards=70)
+    assert len(sample.windows) == sample.num_windows == 70
+    assert sum(window.num_rows for window in sample.windows) == len(rows)
+    assert sum(window.size for window in sample.windows) == sample.total_size
+
+
+def test_csv_records_are_found_behind_line_breaks(tmp_path, bundle, write_rows, take):
+    rows = [{"id": "x,y", "text": "a cat\nsat, on\n\nthe mat" * (1 + n % 3)} for n in range(600)]
+    path = write_rows(tmp_path / "a.csv", rows)
+    sample = take(path, bundle, size=1.0, num_shards=40)
+    found = sum(window.num_rows for window in sample.windows)
+    assert found == pytest.approx(len(rows), abs=40)  # a window may begin with a torn record
+
+
+@pytest.mark.parametrize(
+    ("size", "what"),
+    [
+        (0.01, "about 300 rows is too small for --sample 0.01: 3 rows, and an estimate needs 100"),
+        (50, "50 rows, and an estimate needs 100; give --sample 1 to read all"),
+        (0, "--sample 0: give a share up to 1"),
+        (-1, "--sample -1: give a share"),
+        (1.5, "--sample 1.5: give a share up to 1, or a whole number of rows"),
+    ],
+)
+def test_a_sample_that_says_nothing_is_refused(
+    tmp_path, rows, bundle, write_rows, take, size, what
+):
+    path = write_rows(tmp_path / "a.parquet", rows[:300])
+    with pytest.raises(InputError, match=what):
+        take(path, bundle, size=size)
+
+
+def test_every_row_of_a_window_is_compared_and_a_share_is_tokenized(
+    tmp_path, rows, bundle, write_rows, take
+):
+    sample = take(write_rows(tmp_path / "a.parquet", rows), bundle, size=0.1, num_shards=30)
+    for window in sample.windows:
+        assert window.num_rows == window.size == 100
+        assert len(window.lengths_S) == len(window.is_first_S) == 10
+        assert 0 < window.num_unique < window.num_rows - window.num_bad  # a tenth repeats
+    assert sample.num_rows == 300
+
+
+def test_the_first_of_equal_texts_is_told_from_its_repeats_and_a_bad_row_has_no_length(
+    tmp_path, bundle, write_rows, take
+):
+    texts = ["a cat", "a dog ran", "", "a cat", "a cat"]
+    path = write_rows(tmp_path / "a.parquet", [{"text": text} for text in texts])
+    (window,) = take(path, bundle, size=1.0, num_shards=1).windows
+    assert (window.num_rows, window.num_bad, window.num_unique) == (5, 1, 2)
+    assert window.lengths_S.tolist() == [4, 5, 0, 4, 4]
+    assert window.is_first_S.tolist() == [True, True, False, False, False]
+
+
+def test_the_seed_decides_the_sample(tmp_path, rows, bundle, write_rows, take):
+    path = write_rows(tmp_path / "a.parquet", rows)
+
+    def lengths(seed):
+        windows = take(path, bundle, size=0.1, seed=seed).windows
+        return np.concatenate([window.lengths_S for window in windows]).tolist()
+
+    assert lengths(1) == lengths(1)
+    assert lengths(1) != lengths(2)
