@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from cluster.execution.core_split import measure_split, plan_workers
-from cluster.execution.pool import measure_at_once, running
-from cluster.execution.worker import MeasureRate, TimeEngine
+from cluster.execution.worker import MeasureRate
 from cluster.settings import ActorSettings
-from fastformers.errors import InputError, ScoringError
+from fastformers.errors import InputError
 
 SCORES = SimpleNamespace(predictions="somewhere")
 
@@ -77,39 +76,3 @@ def test_preparing_has_no_split_to_measure(scripted_pool):
         plan_workers(
             machines, SimpleNamespace(predictions=None), ActorSettings(cores_per_actor=None), print
         )
-
-
-def test_measurements_come_in_the_order_of_the_slots(scripted_pool):
-    pool = scripted_pool(["a", "b", "c"], lambda job: float(len(job.shards)))
-    first = pool.workers[pool.slots[0]]
-    pool.decide = lambda worker, job: (
-        "works" if worker is first and len(pool.workers[pool.slots[2]].jobs) else "done"
-    )
-    jobs = [TimeEngine(shards=("shard",) * number) for number in (3, 1, 2)]
-    assert measure_at_once(pool, jobs) == [3.0, 1.0, 2.0]
-
-
-@pytest.mark.parametrize(
-    ("fate", "words"),
-    [("dies", r"^b:1: its actor died"), ("fails", r"^b:1: OSError\('no such device'\)")],
-)
-def test_a_worker_that_cannot_measure_is_named_and_all_are_stopped(scripted_pool, fate, words):
-    pool = scripted_pool(["a", "b"], lambda job: 1.0)
-    victim = pool.workers[pool.slots[1]]
-    pool.decide = lambda worker, job: fate if worker is victim else "done"
-    pool.start = lambda: None
-    with pytest.raises(ScoringError, match=words), running(pool):
-        measure_at_once(pool, [MeasureRate(seconds=1.0)] * 2)
-    assert pool.num_stops == 1
-
-
-def test_a_pool_that_only_half_starts_is_stopped(scripted_pool):
-    pool = scripted_pool(["a"])
-
-    def fail():
-        raise InputError("no memory")
-
-    pool.start = fail
-    with pytest.raises(InputError, match="no memory"), running(pool):
-        pass
-    assert pool.num_stops == 1
