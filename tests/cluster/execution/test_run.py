@@ -1,5 +1,3 @@
-import os
-import re
 from itertools import count
 from pathlib import Path
 
@@ -17,10 +15,8 @@ from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.storage import Directory
 from fastformers.errors import (
     ChangedWorkError,
-    FastformersError,
     InputError,
     ScoringError,
-    StorageError,
 )
 
 TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
@@ -141,104 +137,12 @@ def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_l
     assert sorted((tmp_path / "out" / "predictions").iterdir()) == parts
 
 
-def changed(error):
-    """Names of the values that an error says have changed."""
-    return re.search("another run: (.*) changed since", str(error.value)).group(1).split(", ")
-
-
-@pytest.mark.parametrize(
-    ("settings", "names"),
-    [
-        ({"max_batch_tokens": 128}, ["max batch tokens"]),
-        ({"keep_columns": ()}, ["keep columns"]),
-        ({"keep_columns": ("id", "lang")}, ["keep columns"]),
-        ({"limit": 5}, ["limit"]),
-        ({"shard_seconds": 0.003}, ["shard seconds"]),
-        ({"shard_seconds": None}, ["shard seconds"]),
-        ({"text_column": "lang"}, ["text columns"]),
-        ({"limit": 5, "max_batch_tokens": 128}, ["limit", "max batch tokens"]),
-    ],
-)
-def test_changed_settings_are_named(corpus, bundle, tmp_path, run_locally, settings, names):
-    run_locally(plan(corpus, bundle, tmp_path / "out"))
-    before = predictions(tmp_path / "out")
-    with pytest.raises(ChangedWorkError) as caught:
-        run_locally(plan(corpus, bundle, tmp_path / "out", **settings))
-    assert sorted(changed(caught)) == names
-    assert str(caught.value).startswith(f"--output {tmp_path / 'out'}: ")
-    assert predictions(tmp_path / "out").equals(before)
-
-
-@pytest.mark.parametrize("change", ["touch", "add", "rename", "remove"])
-def test_a_changed_corpus_is_named(corpus, bundle, tmp_path, write_rows, run_locally, change):
-    run_locally(plan(corpus, bundle, tmp_path / "out"))
-    path = corpus / "b.jsonl"
-    if change == "touch":
-        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-    elif change == "add":
-        write_rows(corpus / "d.jsonl", [{"id": 1, "text": "a"}])
-    elif change == "rename":
-        path.rename(corpus / "d.jsonl")
-    else:
-        path.unlink()
-    with pytest.raises(ChangedWorkError) as caught:
-        run_locally(plan(corpus, bundle, tmp_path / "out"))
-    assert changed(caught) == ["corpus files"]
-
-
-@pytest.mark.parametrize(
-    ("shape", "names"),
-    [
-        ({"labels": ("neg", "pos")}, ["bundle"]),
-        ({"num_layers": 1}, ["bundle"]),
-        ({"max_length": 32}, ["bundle", "tokenizer"]),
-    ],
-)
-def test_another_bundle_is_named(
-    corpus, bundle, bundle_factory, tmp_path, run_locally, shape, names
-):
-    run_locally(plan(corpus, bundle, tmp_path / "out"))
-    other = bundle_factory(tmp_path / "other", **shape)
-    with pytest.raises(ChangedWorkError) as caught:
-        run_locally(plan(corpus, other, tmp_path / "out"))
-    assert sorted(changed(caught)) == names
-
-
 def test_the_same_bundle_elsewhere_is_no_change(
     corpus, bundle, bundle_factory, tmp_path, run_locally
 ):
     run_locally(plan(corpus, bundle, tmp_path / "out"))
     moved = bundle_factory(tmp_path / "moved")
     assert run_locally(plan(corpus, moved, tmp_path / "out")).receipts == []
-
-
-def test_an_output_with_something_else_in_it_is_refused(corpus, bundle, tmp_path, run_locally):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="not empty and holds no run of ours"):
-        run_locally(plan(corpus, bundle, tmp_path / "out"))
-    with pytest.raises(InputError, match="not empty and holds no run of ours"):
-        run_locally(plan_shards(corpus, bundle, tmp_path / "out"))
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
-
-
-def test_an_empty_output_directory_is_fine(corpus, bundle, tmp_path, run_locally):
-    (tmp_path / "out").mkdir()
-    assert run_locally(plan(corpus, bundle, tmp_path / "out")).receipts
-
-
-def test_an_output_that_is_a_file_is_refused_in_one_line(corpus, bundle, tmp_path, run_locally):
-    (tmp_path / "out").write_text("")
-    with pytest.raises(FastformersError, match=str(tmp_path / "out")):
-        run_locally(plan(corpus, bundle, tmp_path / "out"))
-
-
-@pytest.mark.parametrize("content", ["{}", "[]", '{"identity": null}', "not JSON"])
-def test_a_foreign_run_file_is_refused_in_one_line(corpus, bundle, tmp_path, run_locally, content):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "run.json").write_text(content)
-    with pytest.raises(FastformersError, match=str(tmp_path / "out")):
-        run_locally(plan(corpus, bundle, tmp_path / "out"))
 
 
 @pytest.mark.parametrize("num_writes", range(0, 30, 3))
@@ -282,9 +186,8 @@ def test_prepared_shards_serve_every_bundle_with_their_tokenizer(
     smaller = bundle_factory(tmp_path / "smaller", num_layers=1)
     run_locally(plan(tmp_path / "shards", smaller, tmp_path / "out"))
     assert predictions(tmp_path / "out").num_rows == 56
-    with pytest.raises(ChangedWorkError) as caught:
+    with pytest.raises(ChangedWorkError, match="of another run: bundle changed since;"):
         run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
-    assert changed(caught) == ["bundle"]
 
 
 def test_an_unfinished_preparation_is_not_scored(corpus, bundle, tmp_path, run_locally):
@@ -323,9 +226,3 @@ def test_skipped_files_are_reported(corpus, bundle, tmp_path, write_rows, run_lo
     run = plan(corpus, bundle, tmp_path / "out", skip_unreadable_files=True)
     assert list(run_locally(run).skipped_files) == [str(corpus / "b.parquet")]
     assert predictions(tmp_path / "out").num_rows == 1
-
-
-def test_an_output_below_a_file_is_refused_in_one_line(corpus, bundle, tmp_path, run_locally):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="file/out"):
-        run_locally(plan(corpus, bundle, tmp_path / "file" / "out"))
