@@ -225,10 +225,3 @@ def test_a_recipe_that_makes_no_sense_is_refused_by_its_flag(capsys, tmp_path, o
     (line,) = captured.err.splitlines()
     assert named in line
     assert captured.out == ""
-
-
-def test_unknown_command_lists_the_commands(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["scoer"])
-    assert stopped.value.code == 2
-    assert "score" in capsys.readouterr().err

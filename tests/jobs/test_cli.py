@@ -1,11 +1,57 @@
-"""What the commands say of their flags."""
+"""The command line chooses a command and hands the rest on; commands explain their flags."""
 
 import argparse
 import importlib
+import sys
+from types import ModuleType
 
 import pytest
 
-from jobs.cli import COMMANDS
+from jobs.cli import COMMANDS, main
+
+
+def test_unknown_command_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["scoer"])
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "invalid choice: 'scoer'" in captured.err
+    assert all(name in captured.err for name in COMMANDS)
+
+
+def test_a_command_is_required(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_help_has_a_line_for_each_command(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, meaning in COMMANDS.items():
+        assert f"{name} {meaning}" in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_is_a_module_with_a_main(name):
+    assert callable(importlib.import_module(f"jobs.{name}").main)
+
+
+@pytest.mark.parametrize("status", [0, 2, 130])
+def test_a_command_gets_its_arguments_and_its_status_is_returned(monkeypatch, status):
+    asked = []
+    command = ModuleType("jobs.score")
+    command.main = lambda arguments: asked.append(arguments) or status
+    monkeypatch.setitem(sys.modules, "jobs.score", command)
+    arguments = ["corpus", "--bundle", "b", "--help"]
+    assert main(["score", *arguments]) == status
+    monkeypatch.setattr(sys, "argv", ["fastformers", "score", *arguments])
+    assert main() == status
+    assert asked == [arguments] * 2
 
 
 @pytest.fixture

@@ -1,0 +1,101 @@
+"""How commands end: with one line of JSON, or with one line that says what to change."""
+
+import errno
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fastformers.errors import FastformersError
+from fastformers.inference.engines import ENGINES
+from jobs.console.output import EXTRA_OF, run
+
+
+def raising(error):
+    """A job that raises an error."""
+
+    def job():
+        raise error
+
+    return job
+
+
+def test_a_result_is_one_line_of_json_and_nothing_else(capsys):
+    result = {"rows": 7, "name": "a\nb", "share": 0.5, "missing": None}
+    assert run(lambda: result) == 0
+    captured = capsys.readouterr()
+    (line,) = captured.out.splitlines()
+    assert json.loads(line) == result
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize("kind", [*FastformersError.__subclasses__()])
+def test_an_error_raised_on_purpose_is_one_line_with_nothing_on_stdout(capsys, kind):
+    assert run(raising(kind("[red]a.jsonl[/red]:\n   row 1:\trepair it"))) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: [red]a.jsonl[/red]: row 1: repair it\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("torch", "compress"),
+        ("transformers.models.bert", "compress"),
+        ("google.cloud.billing", "gcp"),
+        ("openvino", "openvino"),
+        ("matplotlib.pyplot", "report"),
+    ],
+)
+def test_the_extra_that_brings_a_missing_module_is_named(capsys, module, extra):
+    assert run(raising(ModuleNotFoundError("no such module", name=module))) == 2
+    line = f"error: {module} is not installed: pip install 'fastformers[{extra}]'\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("name", ["numpy", "cluster.no_such_module", None])
+def test_a_module_that_no_extra_brings_is_a_mistake_of_ours(name):
+    with pytest.raises(ModuleNotFoundError):
+        run(raising(ModuleNotFoundError("no such module", name=name)))
+
+
+def test_every_extra_that_is_named_exists():
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert set(EXTRA_OF.values()) <= project["optional-dependencies"].keys()
+
+
+def test_the_extra_that_brings_an_engine_is_named_where_it_is_missing():
+    extras = {entry.package: entry.extra for entry in ENGINES.values() if entry.extra}
+    assert extras["openvino"] == "openvino"
+    assert extras.items() <= EXTRA_OF.items()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "No space left on device"),
+        (errno.EACCES, "Permission denied"),
+        (errno.EROFS, "Read-only file system"),
+    ],
+)
+def test_a_disk_that_refuses_a_file_is_one_line_with_its_name(capsys, code, words):
+    assert run(raising(OSError(code, words, "out/part-00000"))) == 2
+    line = f"error: out/part-00000: {words}; free space or change it\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EBADF, "Bad file descriptor"), KeyError("rows")])
+def test_any_other_error_is_a_mistake_of_ours_and_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        run(raising(error))
+
+
+@pytest.mark.parametrize(
+    ("resume", "line"),
+    [("run it again to go on", "interrupted. run it again to go on"), ("", "interrupted.")],
+)
+def test_an_interrupted_job_says_how_to_go_on(capsys, resume, line):
+    assert run(raising(KeyboardInterrupt()), resume=resume) == 130
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"{line}\n")
