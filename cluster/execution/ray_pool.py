@@ -21,7 +21,12 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.exceptions import AuthenticationError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    AuthenticationError,
+    RayActorError,
+    RayTaskError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.execution.pool import Failed, Finished, Lost, Outcome, PlanPool, Slot, Ticket
@@ -141,9 +146,10 @@ class RayPool:
     def _conclude(self, reference: Any, call: _Call) -> Outcome:
         try:
             result = ray.get(reference)
-        except RayActorError as error:
+        except (RayActorError, ActorUnschedulableError) as error:
             if call.actor is call.seat.actor:  # not yet replaced for its other job
-                self._replace(call.seat, as_it_started=error.actor_init_failed)
+                as_it_started = isinstance(error, RayActorError) and error.actor_init_failed
+                self._replace(call.seat, as_it_started=as_it_started)
             return Lost(ticket=call.ticket, reason=f"its actor died ({type(error).__name__})")
         except RayTaskError as error:
             return Failed(ticket=call.ticket, error=error.cause or error)

@@ -1,5 +1,6 @@
 """The pool on Ray, with actors that live and die, as the driver sees it; scoring is not tested."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from cluster.execution.job import open_score_job
 from cluster.execution.pool import Failed, Finished, Lost, running
+from cluster.execution.run import run_job
 from cluster.execution.worker import JOBS_IN_HAND, MeasureRate, TimeEngine
-from cluster.settings import CorpusSettings
+from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.errors import InputError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -141,3 +145,70 @@ def test_cpus_that_others_hold_are_not_waited_for(ray_pool, spec, monkeypatch):
             ray_pool.plan_ray_pool(spec, **plan)
     monkeypatch.setattr(ray_pool, "_FREE_WITHIN_S", 60.0)
     assert len(ray_pool.plan_ray_pool(spec, **plan).slots) == len(holder.slots)
+
+
+def predictions(output):
+    parts = sorted((output / "predictions").glob("part-*.parquet"))
+    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
+
+
+def write_corpus(path, write_rows):
+    """Rows of several shards, with repeats and a text that cannot be scored."""
+    texts = [f"the {'cat ' * (row % 7)}ran {row % 40}" for row in range(90)]
+    texts[17] = ""
+    return write_rows(path, [{"id": row, "text": text} for row, text in enumerate(texts)])
+
+
+@pytest.mark.cluster
+def test_a_whole_job_gives_the_predictions_of_one_in_this_process(
+    ray_pool, bundle, tmp_path, write_rows, run_locally
+):
+    corpus = write_corpus(tmp_path / "c.jsonl", write_rows)
+
+    def plan(output):
+        return open_score_job(
+            str(corpus),
+            bundle.path,
+            str(output),
+            CorpusSettings(keep_columns=("id",), shard_seconds=0.002),
+            max_batch_tokens=256,
+            fail_on_bad_row=False,
+        )
+
+    here = run_locally(plan(tmp_path / "here"))
+    on_ray = run_job(plan(tmp_path / "ray"), ActorSettings(), ray_pool.connect)
+    assert on_ray.shards == here.shards
+    assert len(here.shards) > 3
+    assert (on_ray.dead_letters, here.dead_letters) == (1, 1)
+    expected = predictions(tmp_path / "here")
+    assert expected["id"].to_pylist() == list(range(90))
+    assert len(set(expected["probability"].to_pylist())) > 40
+    assert predictions(tmp_path / "ray").equals(expected)
+    letters = [tmp_path / name / "dead_letters.parquet" for name in ("here", "ray")]
+    assert pyarrow.parquet.read_table(letters[1]).equals(pyarrow.parquet.read_table(letters[0]))
+
+
+@pytest.mark.cluster
+def test_a_node_that_leaves_takes_its_slot_along_and_the_other_goes_on(
+    bundle, tmp_path, write_rows
+):
+    corpus = write_corpus(tmp_path / "c.jsonl", write_rows)
+    script = Path(__file__).parent / "two_nodes.py"
+    done = subprocess.run(
+        [sys.executable, script, corpus, bundle.path, tmp_path / "out"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["num_machines"] == seen["num_actors"] == [2, 1]
+    assert seen["num_shards"] > 3
+    assert seen["under_way"] == ["Lost", "Lost"]
+    assert set(seen["further"]) <= {"Lost"}
+    assert seen["late"] == "Lost"
+    assert seen["after"] == "Finished"
+    expected = predictions(tmp_path / "out" / "one")
+    assert expected.num_rows == 90
+    assert predictions(tmp_path / "out" / "two").equals(expected)
