@@ -1,5 +1,4 @@
 import copy
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -358,40 +357,3 @@ def test_another_architecture_is_refused_by_name(rows):
         InputError, match=r"'gpt2' can be neither pruned nor cut; .*bert, distilbert"
     ):
         measure_importance(model, rows)
-
-
-@pytest.mark.parametrize(
-    "layers",
-    [
-        [{"num_heads": 1}],
-        "all",
-        7,
-        [{"num_heads": 1, "ffn_width": 8}],
-        [{"num_heads": 9, "ffn_width": 8}] * 3,
-        [{"num_heads": 1, "ffn_width": 0}] * 3,
-    ],
-    ids=str,
-)
-def test_shapes_that_make_no_sense_are_refused(make_bert, tmp_path, layers):
-    prune_model(make_bert(), UNEVEN).save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "pruned_layers": layers}))
-    with pytest.raises(InputError, match=rf"{tmp_path}: config\.json"):
-        load_model(tmp_path)
-
-
-def test_a_pruned_encoder_without_classifier_is_refused(make_bert, tmp_path):
-    model = make_bert()
-    prune_model(model, UNEVEN).base_model.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"not fine-tuned as a classifier: .*classifier\.bias"):
-        load_model(tmp_path)
-
-
-def test_a_pruned_model_in_half_precision_is_read_as_float(make_bert, rows, tmp_path):
-    pruned = prune_model(make_bert(), UNEVEN)
-    copy.deepcopy(pruned).half().save_pretrained(tmp_path)
-    loaded = load_model(tmp_path)
-    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
-    np.testing.assert_allclose(
-        predict_logits(loaded, rows), predict_logits(pruned, rows), atol=0.05
-    )
