@@ -4,7 +4,11 @@ import math
 
 import pytest
 
+from fastformers.benchmark import operator_profile
 from fastformers.benchmark.operator_profile import GemmPeak
+
+# Shape of the encoder that `encoder_factory` makes: width, feed-forward neurons, classes.
+WIDTH, NEURONS, CLASSES = 32, 64, 2
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +17,37 @@ def count_operations():
     only_int8 = GemmPeak(int8_ops_per_second=1, float_ops_per_second=math.inf)
     only_float = GemmPeak(int8_ops_per_second=math.inf, float_ops_per_second=1)
     return lambda profile: (profile.least_seconds(only_int8), profile.least_seconds(only_float))
+
+
+def product(num_tokens, inputs, outputs):
+    """Multiplications and additions of a matrix product."""
+    return 2 * num_tokens * inputs * outputs
+
+
+def projections_of(num_rows, length):
+    """A whole layer, then one that computes keys and values alone for all but the first token."""
+    tokens = num_rows * length
+    whole = product(tokens, WIDTH, 3 * WIDTH) + product(tokens, WIDTH, WIDTH)
+    whole += 2 * product(tokens, WIDTH, NEURONS)
+    first = product(tokens, WIDTH, 2 * WIDTH) + 2 * product(num_rows, WIDTH, WIDTH)
+    return whole + first + 2 * product(num_rows, WIDTH, NEURONS)
+
+
+def rest_of(num_rows, length):
+    """Scores and weighted sums, of all tokens and then of the first one, and the head."""
+    attention = 2 * product(num_rows * length, length, WIDTH)
+    attention += 2 * product(num_rows, length, WIDTH)
+    return attention + product(num_rows, WIDTH, WIDTH) + product(num_rows, WIDTH, CLASSES)
+
+
+@pytest.fixture
+def small_products(monkeypatch):
+    """Measures the peak with matrices of no size, at once."""
+    monkeypatch.setattr(operator_profile, "_GEMM_SIZES", (8, 16))
+    monkeypatch.setattr(operator_profile, "_GEMM_S", 0.01)
+
+
+@pytest.fixture(scope="session")
+def operations_of():
+    """Operations of that encoder at a shape: in projections, and in all else."""
+    return lambda num_rows, length: (projections_of(num_rows, length), rest_of(num_rows, length))
