@@ -6,6 +6,7 @@ with `$ ` are commands and the others are output.
 
 import ast
 import importlib
+import json
 import re
 import shlex
 import tomllib
@@ -18,9 +19,11 @@ import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 
 from fastformers.inference.bundle import DEMO_BUNDLE
+from jobs.benchmarks.bench_report import BenchReport
 from jobs.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
+PROOF = "fastformers/benchmark/proof.json"
 READMES = [
     "README.md",
     "fastformers/README.md",
@@ -113,6 +116,8 @@ def commands_of(block: Block) -> list[Command]:
 def check_command(text: str) -> None:
     """Raise ValueError where no parser accepts a command."""
     words = shlex.split(text, comments=True)
+    if words[-2:-1] == [">"]:
+        words = words[:-2]
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     if words[:2] == ["taskset", "-c"]:
@@ -299,6 +304,18 @@ def test_a_newcomer_needs_two_minutes():
     lines = read("README.md").splitlines()
     assert 130 <= len(lines) <= 150
     assert len(read("README.md").split()) <= 1600
+
+
+def test_the_proof_is_what_was_measured():
+    report = BenchReport.from_json(json.loads(read(PROOF)), path=PROOF).to_json()
+    front = read("README.md").partition("## Two commands")[0]
+    picture = read(PROOF.replace(".json", ".svg"))
+    for ratio in (report["job_over_ray_tuned"], report["job_over_sentence_transformers"]):
+        assert f"{ratio:.1f} times" in front
+        assert f"{ratio:.1f}x" in picture
+    ours = f"{report['job_beside_peers_rows_per_second']:,.0f} rows/s"
+    assert ours in front
+    assert ours in picture
 
 
 def test_python_of_the_readme_runs_on_the_demo_bundle(tmp_path, monkeypatch, capsys):
