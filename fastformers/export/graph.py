@@ -98,6 +98,29 @@ def write_graph(
         graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
     )
     hidden = _embed(graph, encoder, length, has_types=has_types)
+    hidden = _layers(graph, encoder, hidden, attention)
+    pooled = graph.pool(hidden, encoder.pooling)
+    num_outputs = _head(graph, encoder.head, pooled, encoder.width)
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
+    if observe:
+        outputs += [
+            helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
+            for name in graph.observe()
+        ]
+    if float16:
+        graph.cast_outputs([output.name for output in outputs])
+    _save(
+        graph,
+        path,
+        inputs=["input_ids"] + (["token_type_ids"] if has_types else []),
+        outputs=outputs,
+        opset=_OPSET if attention.in_blocks else _OPSET_OF_ATTENTION,
+    )
+    return graph.projections
+
+
+def _layers(graph: "_Graph", encoder: EncoderWeights, hidden: str, attention: Attention) -> str:
+    """All layers, and the norm after them where a model has one."""
     for index, layer in enumerate(encoder.layers):
         hidden = _layer(
             graph,
@@ -110,25 +133,25 @@ def write_graph(
         )
     if encoder.final_norm is not None:
         hidden = graph.norm(hidden, "final.norm", encoder.final_norm)
-    pooled = graph.pool(hidden, encoder.pooling)
-    num_outputs = _head(graph, encoder.head, pooled, encoder.width)
-    inputs = ["input_ids"] + (["token_type_ids"] if has_types else [])
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
-    if observe:
-        outputs += [
-            helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
-            for name in graph.observe()
-        ]
-    if float16:
-        graph.cast_outputs([output.name for output in outputs])
-    opset = _OPSET if attention.in_blocks else _OPSET_OF_ATTENTION
+    return hidden
+
+
+def _save(
+    graph: "_Graph",
+    path: Path,
+    *,
+    inputs: list[str],
+    outputs: list[onnx.ValueInfoProto],
+    opset: int,
+) -> None:
+    """Write the model and the file of its weights."""
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "encoder",
             [
-                helper.make_tensor_value_info(i, TensorProto.INT64, ["batch", "tokens"])
-                for i in inputs
+                helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+                for name in inputs
             ],
             outputs,
             write_weights(graph.initializers, weights_path(path)),
@@ -138,7 +161,6 @@ def write_graph(
         producer_name="fastformers",
     )
     onnx.save(model, path)
-    return graph.projections
 
 
 def _embed(graph: "_Graph", encoder: EncoderWeights, length: str, *, has_types: bool) -> str:
