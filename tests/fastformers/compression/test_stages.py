@@ -1,7 +1,8 @@
 """The kept results of a stage are named by the settings that decide them."""
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -60,6 +61,44 @@ def changed(config, transfer=None):
 def test_a_setting_names_the_work_of_the_stages_that_it_decides(part, changes, stages):
     config = replace(WHOLE, **{part: replace(getattr(WHOLE, part), **changes)})
     assert changed(config) == stages
+
+
+def with_one_change(config):
+    """The config with another value of one setting, for each setting in it, by their names."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            others = [(f"{field.name}.{name}", other) for name, other in with_one_change(value)]
+        elif field.name == "student":  # excludes one that is cut from the teacher; tested above
+            others = []
+        else:
+            others = [(field.name, other_than(value, get_type_hints(type(config))[field.name]))]
+        for name, other in others:
+            yield name, replace(config, **{field.name: other})
+
+
+def other_than(value, hint):
+    """A valid value of another setting, by its type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return next(choice for choice in get_args(hint) if choice != value)
+    return 1 if value is None else value / 2 if isinstance(value, float) else value + 1
+
+
+# Half of 0 is 0: these are 0 or without effect unless they are set.
+TURNED_ON = replace(
+    WHOLE,
+    distill=DistillConfig(attention_weight=1.0, training=LONGER),
+    prune=PruneConfig(prune_heads=0.5, prune_ffn=0.5),
+)
+
+
+@pytest.mark.parametrize(
+    "config", [pytest.param(config, id=name) for name, config in with_one_change(TURNED_ON)]
+)
+def test_no_setting_is_left_out_of_the_names(config):
+    assert names_of_work(config) != names_of_work(TURNED_ON)
 
 
 def test_how_to_recover_does_not_matter_where_pruning_does_not():
