@@ -98,6 +98,18 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_checkpoint(directory: Path) -> list[str]:
+    """SHA-256 of each file of a Hugging Face model that decides what it computes."""
+    patterns = ("*.json", "*.safetensors", "*.bin")
+    return [digest_file(file) for pattern in patterns for file in sorted(directory.glob(pattern))]
+
+
 def _name_path(part: object) -> str:
     if isinstance(part, Path):
         return str(part)

@@ -5,14 +5,18 @@
 This module knows nothing of how stages work.
 """
 
-import hashlib
 import importlib.metadata
 import platform
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 
-from fastformers.compression.artifact import ModelArtifact, digest_of
+from fastformers.compression.artifact import (
+    ModelArtifact,
+    digest_checkpoint,
+    digest_file,
+    digest_of,
+)
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe_config import CompressConfig
 from fastformers.compression.search import RecipeCandidate, evaluate_candidate, search
@@ -151,14 +155,11 @@ def _check_recipe(config: CompressConfig, task: Task) -> None:
 
 def _identity(config: CompressConfig) -> list[str]:
     """Digests of the files that decide the results of stages and how they are evaluated."""
-    files = [config.train, config.eval, *sorted(config.teacher.glob("*.json"))]
-    files += sorted(config.teacher.glob("*.safetensors"))
+    identity = [str(config.eval_limit), digest_file(config.train), digest_file(config.eval)]
+    identity += digest_checkpoint(config.teacher)
     if is_sentence_encoder(config.teacher):
-        files += sorted(file for file in config.teacher.glob("[0-9]_*/*") if file.is_file())
-    identity = [str(config.eval_limit)]
-    for path in files:
-        with path.open("rb") as file:
-            identity.append(hashlib.file_digest(file, "sha256").hexdigest())
+        files = sorted(file for file in config.teacher.glob("[0-9]_*/*") if file.is_file())
+        identity += map(digest_file, files)
     return identity
 
 

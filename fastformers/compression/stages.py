@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from fastformers.compression.artifact import ModelArtifact, digest_of
+from fastformers.compression.artifact import ModelArtifact, digest_checkpoint, digest_of
 from fastformers.compression.distill import distill, replace_gelu
 from fastformers.compression.prune import measure_importance, prune_model
 from fastformers.compression.pruning_plan import plan_pruning, plan_rounds
@@ -130,7 +130,13 @@ def distill_stage(
 
     return Stage(
         name="distill",
-        settings={**asdict(student), **asdict(config), "transfer": _digest_examples(transfer)},
+        settings={
+            **asdict(student),
+            # Its files, not its name: another checkpoint may take the place of an earlier one.
+            "student": None if student.student is None else digest_checkpoint(student.student),
+            **asdict(config),
+            "transfer": _digest_examples(transfer),
+        },
         requires=_require_no_graph,
         run=run,
         ensures=ensures,

@@ -101,6 +101,18 @@ def test_no_setting_is_left_out_of_the_names(config):
     assert names_of_work(config) != names_of_work(TURNED_ON)
 
 
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_the_files_of_a_student_name_the_work_that_starts_from_it(tmp_path, weights):
+    def name_of(directory, content):
+        directory.mkdir(exist_ok=True)
+        (directory / weights).write_bytes(content)
+        return names_of_work(replace(WHOLE, student=StudentConfig(student=directory)))["distill"]
+
+    first = name_of(tmp_path / "small", b"1")
+    assert name_of(tmp_path / "small", b"2") != first
+    assert name_of(tmp_path / "copy", b"1") == first
+
+
 def test_how_to_recover_does_not_matter_where_pruning_does_not():
     alone = replace(WHOLE, prune=PruneConfig(prune_heads=0.5, prune_epochs=0))
     colder = DistillConfig(training=TrainingConfig(epochs=1, learning_rate=1e-3), temperature=1)
