@@ -25,6 +25,7 @@ class TrainingConfig:
         check_option(self, "epochs", self.epochs > 0, "more than 0")
         check_option(self, "learning_rate", self.learning_rate > 0, "more than 0")
         check_at_least(self, 1, "batch_rows")
+        check_option(self, "seed", 0 <= self.seed < 2**32, "0 to 2^32 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)

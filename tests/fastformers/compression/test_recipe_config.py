@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ PATHS = {name: Path(name) for name in ("teacher", "train", "eval", "output")}
 @pytest.mark.parametrize(
     ("config", "changes", "message"),
     [
+        (partial(TrainingConfig, epochs=1, learning_rate=1), {"seed": -1}, "--seed -1: give 0 to"),
+        (
+            partial(TrainingConfig, epochs=1, learning_rate=1),
+            {"seed": 2**32},
+            "--seed 4294967296: give 0 to",
+        ),
         (TrimConfig, {"trim_vocabulary": 0}, "--trim-vocabulary 0: give at least 1"),
         (StudentConfig, {"student_layers": 0}, "--student-layers 0: give at least 1"),
         (StudentConfig, {"student_width": 0}, "--student-width 0: give at least 1"),
