@@ -57,7 +57,7 @@ from jobs.console.calibrate import calibrate, check_own_type
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 
-_NUMBER = r"\d+(?:\.\d+)?"
+_NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
 _DURATION = re.compile(
     rf"(?:(?P<d>{_NUMBER})d)?(?:(?P<h>{_NUMBER})h)?(?:(?P<m>{_NUMBER})m(?:in)?)?(?:(?P<s>{_NUMBER})s)?",
     re.ASCII,

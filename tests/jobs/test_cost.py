@@ -290,6 +290,7 @@ def test_times_and_numbers_are_checked(capsys, flag, text):
         ("90m", 5400),
         ("90min", 5400),
         ("1.5h", 5400),
+        (".5h", 1800),
         ("6h", 21_600),
         ("2d", 172_800),
         ("1h30m", 5400),
