@@ -238,6 +238,7 @@ def _plan(
     if options.write_cluster is not None:
         price = prices[plans[0].offer.instance_type]
         text = render_cluster_file(plans[0], price, spot=plan_settings.spot)
+        options.write_cluster.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(options.write_cluster) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
         console.print(f"wrote {options.write_cluster}: ray up {options.write_cluster}")
