@@ -142,6 +142,12 @@ def test_a_run_is_learned_from(run_cost, bundle, make_report, tmp_path):
     assert fitted["profiles"][0]["origin"] == "run"
 
 
+def test_a_cluster_file_makes_its_directory(run_cost, tmp_path):
+    path = tmp_path / "clusters" / "cheap.yaml"
+    run_cost("--rows", "1e9", "--deadline", "6h", "--write-cluster", path)
+    assert "cluster_name" in path.read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
