@@ -5,6 +5,7 @@ products of the layer's projections with the embeddings of offsets are kept as t
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,18 +23,12 @@ from fastformers.models.architectures.architecture import (
     key_offsets,
     no_offset_terms,
 )
+from fastformers.models.architectures.bert import bert_embeddings, bert_layers
 
 
 def _embeddings(encoder: PreTrainedModel) -> EmbeddingParts:
-    embeddings = encoder.embeddings
-    return EmbeddingParts(
-        tokens=embeddings.word_embeddings,
-        positions=embeddings.position_embeddings,
-        token_types=embeddings.token_type_embeddings,
-        norm=embeddings.LayerNorm,
-        projection=embeddings.embed_proj,
-        project_first=True,
-    )
+    projection = encoder.embeddings.embed_proj
+    return replace(bert_embeddings(encoder), projection=projection, project_first=True)
 
 
 def _layers(encoder: PreTrainedModel) -> nn.ModuleList:
@@ -42,8 +37,7 @@ def _layers(encoder: PreTrainedModel) -> nn.ModuleList:
             f"conv_kernel_size {encoder.config.conv_kernel_size}: DeBERTa without convolution only "
             "(v3 has none)"
         )
-    layers: nn.ModuleList = encoder.encoder.layer
-    return layers
+    return bert_layers(encoder)
 
 
 def _parts(layer: Any) -> LayerParts:
