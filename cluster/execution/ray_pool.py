@@ -230,6 +230,7 @@ def plan_ray_pool(
         InputError: The nodes do not have that many cores, or they are busy with other work.
     """
     core_set_of: dict[Slot, CoreSet] = {}
+    num_needed: dict[str, int] = {}
     self_check: list[str] = []
     num_idle_cores = 0
     hosts = _discover_hosts()
@@ -257,7 +258,8 @@ def plan_ray_pool(
                 name=name, host=node_id, num_cores=core_set.num_threads, max_jobs=JOBS_IN_HAND
             )
             core_set_of[slot] = core_set
-        _check_free(node_id, topology.hostname, num_needed=num_owned)
+        num_needed[node_id] = num_owned
+    _check_free(num_needed, hosts)
     return RayPool(spec, core_set_of, self_check=self_check, num_idle_cores=num_idle_cores)
 
 
@@ -297,22 +299,36 @@ def _discover_hosts() -> list[tuple[str, HostTopology]]:
     return list(zip(node_ids, ray.get(asked), strict=True))
 
 
-def _check_free(node_id: str, hostname: str, *, num_needed: int) -> None:
-    """Refuse, instead of waiting for CPUs that other work on the cluster holds."""
+def _check_free(num_needed: dict[str, int], hosts: list[tuple[str, HostTopology]]) -> None:
+    """Refuse, instead of waiting for CPUs that other work on the cluster holds.
+
+    Args:
+        num_needed: CPUs that the plan takes, by Ray's id of the node.
+        hosts: Nodes of the cluster.
+    """
     deadline = time.monotonic() + _FREE_WITHIN_S
-    while num_needed > (num_free := _num_free_cpus(node_id)):
+    while True:
+        free = _free_cpus()
+        busy = [
+            (topology.hostname, free.get(node_id, 0.0), num_needed[node_id])
+            for node_id, topology in hosts
+            if num_needed.get(node_id, 0) > free.get(node_id, 0.0)
+        ]
+        if not busy:
+            return
         if time.monotonic() > deadline:
+            hostname, num_free, num_wanted = busy[0]
             raise InputError(
-                f"node {hostname} has {num_free:g} free CPUs in Ray, {num_needed} are needed; "
+                f"node {hostname} has {num_free:g} free CPUs in Ray, {num_wanted} are needed; "
                 "lower --num-actors, or wait for the other work on the cluster"
             )
         time.sleep(_FREE_POLL_S)
 
 
-def _num_free_cpus(node_id: str) -> float:
-    """CPUs of a node that are free in Ray, according to the cluster's control store."""
+def _free_cpus() -> dict[str, float]:
+    """CPUs that are free in Ray by node, according to the cluster's control store."""
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    for node in (*status.active_nodes, *status.idle_nodes):
-        if node.node_id == node_id:
-            return float(node.available_resources().get("CPU", 0.0))
-    return 0.0
+    return {
+        node.node_id: float(node.available_resources().get("CPU", 0.0))
+        for node in (*status.active_nodes, *status.idle_nodes)
+    }

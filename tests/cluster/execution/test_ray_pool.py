@@ -138,7 +138,7 @@ def test_cpus_that_others_hold_are_not_waited_for(ray_pool, spec, monkeypatch):
         for slot in holder.slots:
             holder.submit(slot, MeasureRate(seconds=0.01))
         outcomes(holder, len(holder.slots))
-        while ray_pool._num_free_cpus(slot.host):  # Ray learns of it with a delay
+        while ray_pool._free_cpus()[slot.host]:  # Ray learns of it with a delay
             time.sleep(0.05)
         monkeypatch.setattr(ray_pool, "_FREE_WITHIN_S", 0.5)
         with pytest.raises(InputError, match=r"has 0 free CPUs in Ray, \d+ are needed; lower"):
