@@ -49,7 +49,7 @@ from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_p
 from cluster.pricing.prices import InstancePrice, find_price, load_prices
 from cluster.report.run_report import REPORT_FILE, RunReport
 from cluster.settings import CorpusSettings
-from cluster.storage import open_directory
+from cluster.storage.directory import open_directory
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle

@@ -11,7 +11,7 @@ from typing import Any
 from cluster.report.page import can_draw
 from cluster.report.run_report import REPORT_FILE, RunReport
 from cluster.shards.identity import RUN_FILE, read_record
-from cluster.storage import open_directory
+from cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from jobs.console.output import run
 from jobs.console.page import GET_PAGE, write_page

@@ -82,9 +82,9 @@ def test_what_scores_and_what_estimates_loads_neither_torch_nor_ray(statements):
 
 
 def test_ray_is_loaded_by_the_pool_alone():
-    others = "cluster.execution.driver, cluster.execution.run, cluster.execution.worker"
+    others = "cluster.scheduling.driver, cluster.execution.run, cluster.execution.worker"
     assert "ray" not in loaded_by(f"import {others}")
-    assert "ray" in loaded_by("import cluster.execution.ray_pool")
+    assert "ray" in loaded_by("import cluster.nodes.ray_pool")
 
 
 def test_the_public_names_are_there_without_being_loaded():

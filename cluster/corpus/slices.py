@@ -20,7 +20,7 @@ from cluster.corpus.csv_files import CsvReader
 from cluster.corpus.json_lines import JsonLinesReader
 from cluster.corpus.parquet import ParquetReader
 from cluster.corpus.readers import FileReader
-from cluster.storage import resolve
+from cluster.storage.filesystems import resolve
 from fastformers.errors import InputError
 
 # Bytes of text. Small slices keep few actors waiting for the first shards, large ones open fewer

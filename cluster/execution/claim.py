@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster.execution.job import ScoreJob
 from cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record, write_record
-from cluster.storage import Directory
+from cluster.storage.directory import Directory
 from fastformers.errors import ChangedWorkError, InputError
 
 

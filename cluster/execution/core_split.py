@@ -10,8 +10,10 @@ for a moment with all its workers at once. This module knows nothing of Ray, sha
 from collections import Counter
 from collections.abc import Callable
 
-from cluster.execution.pool import PlanPool, Pool, measure_at_once, running
-from cluster.execution.worker import MeasureRate, WorkerSpec
+from cluster.execution.connect import PlanPool
+from cluster.execution.worker import WorkerSpec
+from cluster.scheduling.pool import Pool, measure_at_once, running
+from cluster.scheduling.work import MeasureRate
 from cluster.settings import ActorSettings
 from fastformers.errors import InputError
 

@@ -9,10 +9,11 @@ scheduling and idle cores. This module knows nothing of Ray or prices.
 
 from collections.abc import Callable, Sequence
 
+from cluster.execution.connect import Connect
 from cluster.execution.core_split import plan_workers
 from cluster.execution.job import ScoreJob
-from cluster.execution.pool import Connect, measure_at_once, running
-from cluster.execution.worker import TimeEngine
+from cluster.scheduling.pool import measure_at_once, running
+from cluster.scheduling.work import TimeEngine
 from cluster.settings import ActorSettings
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import load_shards

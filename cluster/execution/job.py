@@ -20,7 +20,7 @@ from cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
 from cluster.shards.layout import Shard, plan_shard_seconds
 from cluster.shards.preparation import Preparation
 from cluster.shards.receipts import Receipt
-from cluster.storage import Directory, open_directory
+from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle, open_bundle

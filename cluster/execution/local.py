@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
-from cluster.execution.pool import Failed, Finished, Lost, Outcome, PlanPool, Slot, Ticket
+from cluster.execution.connect import PlanPool
 from cluster.execution.topology import discover_topology, plan_core_sets
-from cluster.execution.worker import Job, Worker, WorkerSpec
+from cluster.execution.worker import Worker, WorkerSpec
+from cluster.scheduling.pool import Failed, Finished, Lost, Outcome, Slot, Ticket
+from cluster.scheduling.work import Job
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
 

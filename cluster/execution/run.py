@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 
 from cluster.execution.claim import claim_directories
+from cluster.execution.connect import Connect
 from cluster.execution.core_split import plan_workers
-from cluster.execution.driver import Driver, DriverResult
 from cluster.execution.job import EarlierWork, ScoreJob
-from cluster.execution.pool import Connect, running
-from cluster.execution.result import Progress, RunResult
+from cluster.execution.result import RunResult
+from cluster.scheduling.driver import Driver, DriverResult
+from cluster.scheduling.pool import running
+from cluster.scheduling.progress import Progress
 from cluster.settings import ActorSettings
 from cluster.shards.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
 from cluster.shards.identity import PREPARED_FILE, write_record
@@ -23,7 +25,7 @@ from cluster.shards.layout import Shard
 from cluster.shards.predictions import read_receipt
 from cluster.shards.preparation import SliceReceipt, load_progress, load_shards
 from cluster.shards.receipts import Receipt
-from cluster.storage import Directory
+from cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
 
 

@@ -25,40 +25,18 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cluster.corpus.slices import Slice
+from cluster.scheduling.work import Job, JobResult, MeasureRate, TimeEngine
 from cluster.shards.layout import Shard, read_shard_table
 from cluster.shards.predictions import build_predictions, write_predictions
 from cluster.shards.preparation import Preparation, SliceReceipt
 from cluster.shards.receipts import Receipt, count_lengths
 from cluster.shards.shard_queue import Lease
-from cluster.storage import Directory
+from cluster.storage.directory import Directory
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
-
-# One job that computes, one that is read or written.
-JOBS_IN_HAND = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeEngine:
-    """A job: run the shards' batches, already in memory, through the engine and nothing else."""
-
-    shards: tuple[Shard, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureRate:
-    """A job: score texts of several lengths for about `seconds`, to learn the tokens per second."""
-
-    seconds: float
-
-
-# The jobs of a worker, and their results: the receipt of a slice, that of a shard (None for a
-# probe), seconds of the engine, tokens per second.
-Job = Slice | Lease | TimeEngine | MeasureRate
-JobResult = SliceReceipt | Receipt | float | None
 
 
 @dataclass(frozen=True, kw_only=True)

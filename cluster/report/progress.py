@@ -8,7 +8,7 @@ This module knows nothing of terminals or of the time left.
 import time
 from collections import deque
 
-from cluster.execution.result import Progress
+from cluster.scheduling.progress import Progress
 
 _RECENT_S = 60.0
 

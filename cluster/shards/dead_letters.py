@@ -13,7 +13,7 @@ import pyarrow.parquet
 from cluster.shards.layout import Shard
 from cluster.shards.predictions import read_errors
 from cluster.shards.receipts import Receipt
-from cluster.storage import Directory
+from cluster.storage.directory import Directory
 
 DEAD_LETTERS_FILE = "dead_letters.parquet"
 SCHEMA = pa.schema(

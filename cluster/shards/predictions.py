@@ -16,7 +16,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from cluster.shards.receipts import Receipt
-from cluster.storage import Directory
+from cluster.storage.directory import Directory
 from fastformers.inference.tasks import CellKind, Cells, Task
 
 _RECEIPT_KEY = b"fastformers"

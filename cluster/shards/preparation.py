@@ -25,7 +25,7 @@ from cluster.corpus.readers import FileReader, Rows
 from cluster.corpus.slices import Piece, Slice
 from cluster.shards.identity import PREPARED_FILE, read_record
 from cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
-from cluster.storage import Directory
+from cluster.storage.directory import Directory
 from fastformers.errors import InputError
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.storage import open_directory
+from cluster.storage.directory import open_directory
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
 from fastformers.errors import InputError
 from fastformers.figure import check_picture

@@ -8,15 +8,15 @@ from datetime import date
 from functools import partial
 
 from cluster.cost.run_elsewhere import estimate_elsewhere
+from cluster.execution.connect import PlanPool
 from cluster.execution.job import ScoreJob
-from cluster.execution.pool import PlanPool
-from cluster.execution.result import Progress
 from cluster.execution.run import run_job
 from cluster.pricing.prices import HourlyPrice, load_prices
 from cluster.report.energy import EnergyMeter
 from cluster.report.progress import RunProgress
 from cluster.report.run_report import REPORT_FILE, RunReport
 from cluster.report.summary import build_report
+from cluster.scheduling.progress import Progress
 from cluster.settings import ActorSettings
 from jobs.console.output import console
 from jobs.console.progress import ProgressDisplay
@@ -52,7 +52,7 @@ def execute(
 
 
 def connect_ray(address: str | None) -> AbstractContextManager[PlanPool]:
-    """Ray's actors, at an address or on this machine; see `cluster.execution.ray_pool.connect`."""
-    from cluster.execution.ray_pool import connect
+    """Ray's actors, at an address or on this machine; see `cluster.nodes.ray_pool.connect`."""
+    from cluster.nodes.ray_pool import connect
 
     return connect(address)

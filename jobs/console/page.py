@@ -2,7 +2,7 @@
 
 from cluster.report.page import PAGE_FILE, can_draw, render_page
 from cluster.report.run_report import RunReport
-from cluster.storage import Directory
+from cluster.storage.directory import Directory
 from jobs.console.output import console
 
 GET_PAGE = "for a page to look at: pip install 'fastformers[report]', then fastformers report"

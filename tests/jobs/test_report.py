@@ -7,7 +7,7 @@ import pytest
 import jobs.console.page
 import jobs.report
 from cluster.shards.identity import RUN_FILE, write_record
-from cluster.storage import open_directory
+from cluster.storage.directory import open_directory
 from jobs.cli import main
 
 

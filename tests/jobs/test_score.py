@@ -93,6 +93,6 @@ def test_preparing_has_no_split_to_measure(command, corpus, capsys):
 
 def test_planning_a_run_does_not_load_ray(command, corpus, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "cluster.execution.ray_pool", raising=False)
+    monkeypatch.delitem(sys.modules, "cluster.nodes.ray_pool", raising=False)
     status, _, err = command("score", corpus, "--dry-run")
     assert status == 0, err

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from cluster.execution.core_split import measure_split, plan_workers
-from cluster.execution.worker import MeasureRate
+from cluster.scheduling.work import MeasureRate
 from cluster.settings import ActorSettings
 from fastformers.errors import InputError
 

@@ -10,7 +10,7 @@ from cluster.execution.job import describe, open_prepare_job, open_score_job
 from cluster.execution.run import find_earlier_work
 from cluster.settings import CorpusSettings
 from cluster.shards.preparation import load_shards
-from cluster.storage import open_directory
+from cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference import engines
 from fastformers.inference.autotune import EngineChoice

@@ -6,10 +6,10 @@ import pytest
 from cluster.corpus.slices import Piece, Slice
 from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.execution.local import connect_here, plan_local_pool
-from cluster.execution.pool import Failed, Finished, Lost, running
 from cluster.execution.run import run_job
 from cluster.execution.topology import discover_topology
-from cluster.execution.worker import MeasureRate
+from cluster.scheduling.pool import Failed, Finished, Lost, running
+from cluster.scheduling.work import MeasureRate
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards.receipts import Receipt
 from cluster.shards.shard_queue import Lease

@@ -12,7 +12,7 @@ from cluster.execution.run import run_job
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards import preparation
 from cluster.shards.identity import PREPARED_FILE, write_record
-from cluster.storage import Directory
+from cluster.storage.directory import Directory
 from fastformers.errors import (
     ChangedWorkError,
     InputError,

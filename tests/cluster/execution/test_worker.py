@@ -11,12 +11,13 @@ import pytest
 
 import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
-from cluster.execution.worker import JOBS_IN_HAND, Worker, WorkerSpec, measure_memory
+from cluster.execution.worker import Worker, WorkerSpec, measure_memory
+from cluster.scheduling.work import JOBS_IN_HAND
 from cluster.shards import preparation
 from cluster.shards.predictions import read_receipt
 from cluster.shards.preparation import Preparation, SliceReceipt
 from cluster.shards.shard_queue import Lease
-from cluster.storage import open_directory
+from cluster.storage.directory import open_directory
 from fastformers import Scorer
 
 WORDS = ["the", "cat", "dog", "sat", "on", "mat", "ran", "fast", "slow", "good", "bad", "film"]

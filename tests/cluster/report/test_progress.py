@@ -2,9 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.execution.result import Progress
 from cluster.report import progress as progress_module
 from cluster.report.progress import RunProgress
+from cluster.scheduling.progress import Progress
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from cluster.report.tables import render_bill
 from cluster.settings import CorpusSettings
 from cluster.shards.layout import Shard
 from cluster.shards.receipts import Attempt, Receipt
-from cluster.storage import open_directory
+from cluster.storage.directory import open_directory
 
 SLICE_PHASES = {"read": 0.5, "tokenize": 1.0, "write": 0.25}
 PRICE = HourlyPrice(usd_per_hour=0.36, label="0.36 USD per hour, as given", is_estimate=False)

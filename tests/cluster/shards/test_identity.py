@@ -12,7 +12,7 @@ from cluster.shards.identity import (
     read_record,
     write_record,
 )
-from cluster.storage import open_directory
+from cluster.storage.directory import open_directory
 from fastformers.errors import ChangedWorkError, InputError
 
 IDENTITY = {"bundle": "8c8c", "limit": None, "keep columns": ["id"]}

@@ -16,7 +16,7 @@ from cluster.shards.predictions import (
     write_predictions,
 )
 from cluster.shards.receipts import Receipt
-from cluster.storage import open_directory
+from cluster.storage.directory import open_directory
 from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.inference.tokenizer import TokenizedRows
 

@@ -14,7 +14,7 @@ from cluster.corpus.slices import open_corpus
 from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.shards.layout import read_shard_table
 from cluster.shards.preparation import Preparation, load_progress, load_shards
-from cluster.storage import Directory, open_directory
+from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError, StorageError
 
 WORDS = ["cat", "dog", "a fast film", "the mat", "good"]

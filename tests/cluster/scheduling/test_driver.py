@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.corpus.slices import Piece, Slice
-from cluster.execution.driver import Driver
+from cluster.scheduling.driver import Driver
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Receipt

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cluster.storage
-from cluster.storage import TEMPORARY_SUFFIX, Directory, open_directory, resolve
+import cluster.storage.directory
+from cluster.storage.directory import TEMPORARY_SUFFIX, Directory, open_directory
+from cluster.storage.filesystems import resolve
 from fastformers.errors import InputError, StorageError
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(), values, max_size=3),
@@ -112,7 +113,7 @@ def test_what_a_killed_writer_left_is_deleted_and_nothing_else(directory):
             sys.executable,
             "-c",
             "import os, signal, sys\n"
-            "from cluster.storage import open_directory\n"
+            "from cluster.storage.directory import open_directory\n"
             "with open_directory(sys.argv[1]).write('part.parquet') as file:\n"
             "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n",
             directory.path,
@@ -140,7 +141,7 @@ def full_disk(directory, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     name = uuid.UUID(int=0)
-    monkeypatch.setattr(cluster.storage.uuid, "uuid4", lambda: name)
+    monkeypatch.setattr(cluster.storage.directory.uuid, "uuid4", lambda: name)
 
     def expect(file_name):
         temporary = Path(directory.path) / f".{file_name}.{name.hex}{TEMPORARY_SUFFIX}"

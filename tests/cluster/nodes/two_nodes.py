@@ -11,10 +11,10 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 
 from cluster.execution.job import open_score_job
-from cluster.execution.pool import running
-from cluster.execution.ray_pool import connect
 from cluster.execution.run import run_job
-from cluster.execution.worker import MeasureRate
+from cluster.nodes.ray_pool import connect
+from cluster.scheduling.pool import running
+from cluster.scheduling.work import MeasureRate
 from cluster.settings import ActorSettings, CorpusSettings
 
 NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}

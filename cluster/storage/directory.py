@@ -21,6 +21,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.fs
 
+from cluster.storage.filesystems import resolve
 from fastformers.errors import InputError, StorageError
 
 TEMPORARY_SUFFIX = ".incomplete"
@@ -120,21 +121,6 @@ class Directory:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
-
-
-def resolve(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Filesystem and path of a local path or a URI such as s3://bucket/key.
-
-    Raises:
-        InputError: The scheme is unknown or its filesystem cannot be reached.
-    """
-    if "://" not in uri:
-        return pyarrow.fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-    try:
-        filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise InputError(f"{uri}: {error}".splitlines()[0]) from error
-    return filesystem, path
 
 
 def open_directory(uri: str) -> Directory:

@@ -29,7 +29,7 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.execution.pool import Failed, Finished, Lost, Outcome, PlanPool, Slot, Ticket
+from cluster.execution.connect import PlanPool
 from cluster.execution.topology import (
     CoreSet,
     HostTopology,
@@ -38,7 +38,9 @@ from cluster.execution.topology import (
     discover_topology,
     plan_core_sets,
 )
-from cluster.execution.worker import JOBS_IN_HAND, Job, Worker, WorkerSpec
+from cluster.execution.worker import Worker, WorkerSpec
+from cluster.scheduling.pool import Failed, Finished, Lost, Outcome, Slot, Ticket
+from cluster.scheduling.work import JOBS_IN_HAND, Job
 from fastformers.errors import InputError
 
 # Size of Ray's object store, near the least that Ray allows; only receipts pass through it.

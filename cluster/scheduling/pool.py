@@ -9,12 +9,12 @@ several of them in one message; a slot says how many jobs it holds at once; slot
 and a pool replaces dead workers itself. This module knows nothing of Ray, models or prices.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NewType, NoReturn, Protocol
 
-from cluster.execution.worker import Job, JobResult, MeasureRate, TimeEngine, WorkerSpec
+from cluster.scheduling.work import Job, JobResult, MeasureRate, TimeEngine
 from fastformers.errors import FastformersError, ScoringError
 
 _MEASURE_POLL_S = 1.0
@@ -104,34 +104,6 @@ class Pool(Protocol):
 
     def stop(self) -> None:
         """End all workers."""
-
-
-class PlanPool(Protocol):
-    """Plans a pool on the connected machines, and starts nothing."""
-
-    def __call__(
-        self,
-        spec: WorkerSpec,
-        *,
-        num_actors: int | None,
-        cores_per_actor: int,
-        oversubscribe: bool,
-    ) -> Pool:
-        """Plan workers and the cores that they own.
-
-        Args:
-            spec: Description of the work that all workers share.
-            num_actors: Workers over all machines; None for as many as fit.
-            cores_per_actor: Physical cores of each worker.
-            oversubscribe: Whether workers may share cores.
-
-        Raises:
-            InputError: The machines do not have that many cores, or they are busy.
-        """
-
-
-# Connects to the machines at an address, or to this one, for as long as the block runs.
-Connect = Callable[[str | None], AbstractContextManager[PlanPool]]
 
 
 @contextmanager

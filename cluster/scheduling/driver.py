@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cluster.corpus.slices import Slice
-from cluster.execution.pool import (
+from cluster.scheduling.pool import (
     Failed,
     Finished,
     Lost,
@@ -26,8 +26,8 @@ from cluster.execution.pool import (
     Ticket,
     raise_failure,
 )
-from cluster.execution.result import Progress
-from cluster.execution.worker import JobResult
+from cluster.scheduling.progress import Progress
+from cluster.scheduling.work import JobResult
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt

@@ -15,19 +15,23 @@ import pyarrow.parquet
 import pytest
 
 from cluster.execution.job import open_score_job
-from cluster.execution.pool import Failed, Finished, Lost, running
 from cluster.execution.run import run_job
-from cluster.execution.worker import JOBS_IN_HAND, MeasureRate, TimeEngine
+from cluster.scheduling.pool import Failed, Finished, Lost, running
+from cluster.scheduling.work import JOBS_IN_HAND, MeasureRate, TimeEngine
 from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.errors import InputError
 
 REPOSITORY = Path(__file__).parents[3]
-KNOWS_NO_RAY = ["job", "run", "claim", "driver", "pool", "local", "worker", "topology"]
+KNOWS_NO_RAY = [
+    *("execution.job", "execution.run", "execution.claim", "execution.local", "execution.worker"),
+    *("execution.topology", "execution.core_split", "execution.engine_alone"),
+    *("scheduling.driver", "scheduling.pool"),
+]
 
 
-@pytest.mark.parametrize("module", [*KNOWS_NO_RAY, "core_split", "engine_alone"])
+@pytest.mark.parametrize("module", KNOWS_NO_RAY)
 def test_only_the_pool_of_ray_loads_ray(module):
-    script = f"import sys, cluster.execution.{module}; sys.exit('ray' in sys.modules)"
+    script = f"import sys, cluster.{module}; sys.exit('ray' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == 0
 
@@ -35,7 +39,7 @@ def test_only_the_pool_of_ray_loads_ray(module):
 @pytest.fixture(scope="module")
 def ray_pool():
     """The module, connected to a cluster on this machine."""
-    from cluster.execution import ray_pool
+    from cluster.nodes import ray_pool
 
     with ray_pool.connect(None):
         yield ray_pool

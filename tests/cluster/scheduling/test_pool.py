@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.execution.pool import Failed, Ticket, measure_at_once, raise_failure, running
-from cluster.execution.worker import MeasureRate, TimeEngine
+from cluster.scheduling.pool import Failed, Ticket, measure_at_once, raise_failure, running
+from cluster.scheduling.work import MeasureRate, TimeEngine
 from fastformers.errors import InputError, ScoringError
 
 
