@@ -1,0 +1,61 @@
+"""What a driver tells and then forgets: shards, slices, receipts, attempts, and nodes that worked.
+
+    driver -> [journal] -> receipts log, tally, bill
+
+The driver's memory must not grow with what is finished, so whoever wants to add something up
+listens here. Everything is a plain value; this module knows nothing of files, Ray or prices.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cluster.shards.layout import Shard
+from cluster.shards.preparation import SliceReceipt
+from cluster.shards.receipts import Attempt, Receipt
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeUse:
+    """A node that worked for a run, from when it joined until it left.
+
+    Attributes:
+        node: Identifier; nodes of equal name differ here.
+        name: Host name.
+        instance_type: Name that its cloud gives the type of machine; None where it is not known.
+        joined_s, left_s: Seconds from the run's start.
+        num_cores: Physical cores that it lets the run use.
+        num_idle_cores: Those of them that no actor owned.
+        actor_cores: Cores of each of its actors, by the actor's name.
+        self_check: Line that says which actors ran on which cores.
+        reason: Why it left before the end; None if it stayed.
+    """
+
+    node: str
+    name: str
+    instance_type: str | None
+    joined_s: float
+    left_s: float
+    num_cores: int
+    num_idle_cores: int
+    actor_cores: dict[str, int]
+    self_check: str
+    reason: str | None = None
+
+
+class Journal(Protocol):
+    """Listens to a driver."""
+
+    def add_shard(self, shard: Shard) -> None:
+        """A shard is known: it was cut in this run."""
+
+    def add_slice(self, receipt: SliceReceipt) -> None:
+        """A slice was cut, and its receipt is on disk."""
+
+    def add_receipt(self, receipt: Receipt) -> None:
+        """A shard was scored, and its predictions are on disk."""
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        """A job has ended, well or not; attempts of an actor come in the order of their ends."""
+
+    def add_node(self, use: NodeUse) -> None:
+        """A node has left, or the run is over."""
