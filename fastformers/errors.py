@@ -6,6 +6,7 @@
     ├── StageError          a compression stage broke its own pre- or postcondition
     ├── QualityError        the compressed model is worse than you allowed
     ├── ChangedWorkError    the output belongs to other work: use another directory
+    ├── NodeUnfitError      a node of the cluster cannot do the work; the others can
     ├── StorageError        the disk or bucket refused a write; free space and rerun
     └── ScoringError        rows could not be scored and you asked to fail on that
 
@@ -36,6 +37,10 @@ class QualityError(FastformersError):
 
 class ChangedWorkError(FastformersError):
     """An output directory holds work of another corpus, bundle or setting."""
+
+
+class NodeUnfitError(FastformersError):
+    """A node cannot do the work of a run; the text names the node and what is wrong with it."""
 
 
 class StorageError(FastformersError):

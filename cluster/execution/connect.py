@@ -1,8 +1,8 @@
-"""How a run gets its workers: connect to machines, then plan a pool on them.
+"""How a run gets its nodes: connect to machines, then open nodes for the work of a job on them.
 
-    run -> [connect] -> pool
+    run -> [connect] -> nodes
 
-This module knows nothing of Ray: the pool of a cluster and the one in this process are both handed
+This module knows nothing of Ray: the nodes of a cluster and the one in this process are both handed
 to a run as a `Connect`.
 """
 
@@ -11,32 +11,25 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cluster.execution.worker import WorkerSpec
-from cluster.scheduling.pool import Pool
+from cluster.scheduling.nodes import Nodes
+from cluster.settings import ActorSettings
 
 
-class PlanPool(Protocol):
-    """Plans a pool on the connected machines, and starts nothing."""
+class OpenNodes(Protocol):
+    """Opens nodes on the connected machines, and starts nothing."""
 
-    def __call__(
-        self,
-        spec: WorkerSpec,
-        *,
-        num_actors: int | None,
-        cores_per_actor: int,
-        oversubscribe: bool,
-    ) -> Pool:
-        """Plan workers and the cores that they own.
+    def __call__(self, spec: WorkerSpec, actors: ActorSettings, *, cores_per_actor: int) -> Nodes:
+        """Open nodes for the work of a job.
 
         Args:
             spec: Description of the work that all workers share.
-            num_actors: Workers over all machines; None for as many as fit.
+            actors: What the user asked for.
             cores_per_actor: Physical cores of each worker.
-            oversubscribe: Whether workers may share cores.
 
         Raises:
-            InputError: The machines do not have that many cores, or they are busy.
+            InputError: The machines do not have that many cores.
         """
 
 
 # Connects to the machines at an address, or to this one, for as long as the block runs.
-Connect = Callable[[str | None], AbstractContextManager[PlanPool]]
+Connect = Callable[[str | None], AbstractContextManager[OpenNodes]]

@@ -7,12 +7,13 @@ cache. Workers of 1, 2, 4, ... cores are tried, up to the cores of the smallest 
 for a moment with all its workers at once. This module knows nothing of Ray, shards or prices.
 """
 
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
-from cluster.execution.connect import PlanPool
+from cluster.execution.connect import OpenNodes
 from cluster.execution.worker import WorkerSpec
-from cluster.scheduling.pool import Pool, measure_at_once, running
+from cluster.scheduling.measure import join_all, measure_at_once
+from cluster.scheduling.nodes import Node, Nodes, all_slots, running
 from cluster.scheduling.work import MeasureRate
 from cluster.settings import ActorSettings
 from fastformers.errors import InputError
@@ -20,13 +21,13 @@ from fastformers.errors import InputError
 _MEASURE_S = 2.0
 
 
-def plan_workers(
-    plan_pool: PlanPool, spec: WorkerSpec, actors: ActorSettings, log: Callable[[str], None]
-) -> Pool:
-    """The pool that a user asked for, after measuring the split if it was left open.
+def open_asked_nodes(
+    open_nodes: OpenNodes, spec: WorkerSpec, actors: ActorSettings, log: Callable[[str], None]
+) -> Nodes:
+    """The nodes that a user asked for, after measuring the split if it was left open.
 
     Args:
-        plan_pool: Function that plans a pool on the connected machines.
+        open_nodes: Function that opens nodes on the connected machines.
         spec: Description of the work that all workers share.
         actors: Settings of the user.
         log: Function that shows a line for each split that is measured.
@@ -39,37 +40,37 @@ def plan_workers(
     if cores is None:
         if spec.predictions is None:
             raise InputError("--cores-per-actor auto: preparing runs no model; give a number")
-        cores = measure_split(plan_pool, spec, log)
-    return plan_pool(
-        spec,
-        num_actors=actors.num_actors,
-        cores_per_actor=cores,
-        oversubscribe=actors.oversubscribe,
-    )
+        cores = measure_split(open_nodes, spec, actors, log)
+    return open_nodes(spec, actors, cores_per_actor=cores)
 
 
-def measure_split(plan_pool: PlanPool, spec: WorkerSpec, log: Callable[[str], None]) -> int:
+def measure_split(
+    open_nodes: OpenNodes, spec: WorkerSpec, actors: ActorSettings, log: Callable[[str], None]
+) -> int:
     """Cores per worker that give the most tokens per second.
 
     Args:
-        plan_pool: Function that plans a pool on the connected machines.
+        open_nodes: Function that opens nodes on the connected machines.
         spec: Description of the work that all workers share.
+        actors: Settings of the user; as many workers as fit are measured, whatever they say.
         log: Function that shows a line for each split.
     """
     rates: dict[int, float] = {}
-    smallest = plan_pool(spec, num_actors=None, cores_per_actor=1, oversubscribe=False)
-    largest = min(Counter(slot.host for slot in smallest.slots).values())
-    cores = 1
+    everywhere = replace(actors, num_actors=None, oversubscribe=False)
+    cores = largest = 1
     while cores <= largest:
-        pool = plan_pool(spec, num_actors=None, cores_per_actor=cores, oversubscribe=False)
-        with running(pool):
-            _measure(pool)  # warm-up, until all workers run at once
-            rates[cores] = _measure(pool)
-        log(f"{len(pool.slots)} x {cores} cores: {rates[cores]:,.0f} tokens/s")
+        with running(open_nodes(spec, everywhere, cores_per_actor=cores)) as nodes:
+            joined = join_all(nodes)
+            if cores == 1:
+                largest = min(len(node.slots) for node in joined)
+            _measure(nodes, joined)  # warm-up, until all workers run at once
+            rates[cores] = _measure(nodes, joined)
+        log(f"{len(all_slots(joined))} x {cores} cores: {rates[cores]:,.0f} tokens/s")
         cores *= 2
     return max(rates, key=lambda split: rates[split])
 
 
-def _measure(pool: Pool) -> float:
+def _measure(nodes: Nodes, joined: list[Node]) -> float:
     """Tokens per second of all workers together."""
-    return sum(measure_at_once(pool, [MeasureRate(seconds=_MEASURE_S)] * len(pool.slots)))
+    jobs = [MeasureRate(seconds=_MEASURE_S)] * len(all_slots(joined))
+    return sum(measure_at_once(nodes, joined, jobs))

@@ -10,9 +10,10 @@ scheduling and idle cores. This module knows nothing of Ray or prices.
 from collections.abc import Callable, Sequence
 
 from cluster.execution.connect import Connect
-from cluster.execution.core_split import plan_workers
+from cluster.execution.core_split import open_asked_nodes
 from cluster.execution.job import ScoreJob
-from cluster.scheduling.pool import measure_at_once, running
+from cluster.scheduling.measure import join_all, measure_at_once
+from cluster.scheduling.nodes import all_slots, running
 from cluster.scheduling.work import TimeEngine
 from cluster.settings import ActorSettings
 from cluster.shards.layout import Shard
@@ -31,11 +32,13 @@ def measure_engine_alone(
         log: Function that shows a line to the user.
     """
     shards = load_shards(job.shards)
-    with connect(actors.address) as plan_pool:
-        pool = plan_workers(plan_pool, job.worker_spec(), actors, log)
-        with running(pool):
-            shares = deal_shards(shards, len(pool.slots))
-            seconds = measure_at_once(pool, [TimeEngine(shards=tuple(s)) for s in shares])
+    with connect(actors.address) as open_nodes:
+        nodes = open_asked_nodes(open_nodes, job.worker_spec(), actors, log)
+        with running(nodes):
+            joined = join_all(nodes)
+            shares = deal_shards(shards, len(all_slots(joined)))
+            jobs = [TimeEngine(shards=tuple(share)) for share in shares]
+            seconds = measure_at_once(nodes, joined, jobs)
     rows = [sum(shard.num_rows for shard in share) for share in shares]
     return sum(r / s for r, s in zip(rows, seconds, strict=True))
 

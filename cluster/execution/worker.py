@@ -12,9 +12,9 @@ of computing are wall time, those of reading and writing are CPU time of the job
 costs nothing while another job computes.
 """
 
-import threading
+import pickle
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -25,13 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cluster.corpus.slices import Slice
-from cluster.scheduling.work import Job, JobResult, MeasureRate, TimeEngine
+from cluster.execution.turns import Turns
+from cluster.scheduling.work import Failed, Finished, Job, JobResult, MeasureRate, Task, TimeEngine
 from cluster.shards.layout import Shard, read_shard_table
 from cluster.shards.predictions import build_predictions, write_predictions
 from cluster.shards.preparation import Preparation, SliceReceipt
 from cluster.shards.receipts import Receipt, count_lengths
 from cluster.shards.shard_queue import Lease
 from cluster.storage.directory import Directory
+from fastformers.errors import ScoringError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
@@ -79,7 +81,7 @@ class Worker:
         pa.set_memory_pool(pa.system_memory_pool())  # gives back the memory of a large shard
         self._spec = spec
         self._name = name
-        self._computing = threading.Lock()
+        self._turns = Turns()
         bundle = open_bundle(spec.bundle_path)
         if spec.predictions is None:  # preparing needs no session
             self._tokenizer = bundle.load_tokenizer()
@@ -89,7 +91,23 @@ class Worker:
             self._tokenizer = self._scorer.tokenizer
             self._warm_up()
 
-    def run(self, job: Job) -> JobResult:
+    def run(self, tasks: Sequence[Task]) -> list[Finished | Failed]:
+        """Do tasks one after another; one that raises does not keep the others from being done."""
+        return [self._run(task) for task in tasks]
+
+    def _run(self, task: Task) -> Finished | Failed:
+        try:
+            with self._turns.measured() as work:
+                result = self.do(task.job)
+        except Exception as error:  # whatever it is, the driver decides what becomes of the run
+            return Failed(ticket=task.ticket, error=_portable(error))
+        return Finished(ticket=task.ticket, result=result, seconds=work.seconds)
+
+    def state(self) -> str:
+        """What it does at the moment: a phase of `PHASES`, or "wait"."""
+        return self._turns.state()
+
+    def do(self, job: Job) -> JobResult:
         """Do a job, whatever its kind."""
         match job:
             case Slice():
@@ -106,17 +124,20 @@ class Worker:
     def prepare(self, slice_: Slice) -> SliceReceipt:
         """Cut a slice into shards on disk."""
         assert self._spec.preparation is not None
-        return self._spec.preparation.prepare(slice_, self._tokenizer, self._computing)
+        return self._spec.preparation.prepare(
+            slice_, self._tokenizer, self._turns.computing("tokenize")
+        )
 
     def score(self, lease: Lease) -> Receipt | None:
         """Score a shard and commit its predictions; a probe scores a part and commits nothing."""
         shard, start = lease.shard, time.thread_time()
+        self._turns.enter("read")
         table = self._read(shard)
         rows = read_shard_table(table)
         wanted = range(len(rows)) if lease.probe is None else lease.probe
         rows_U = np.setdiff1d(np.arange(wanted.start, wanted.stop), list(lease.skip))
         read_s = time.thread_time() - start
-        with self._computing:
+        with self._turns.computing("infer"):
             started_at, start = time.time(), time.perf_counter()
             scored = self._scorer.score_tokens(
                 rows, rows_U=rows_U, max_batch_tokens=self._spec.max_batch_tokens
@@ -124,6 +145,7 @@ class Worker:
             infer_s = time.perf_counter() - start
         if lease.probe is not None:
             return None
+        self._turns.enter("write")
         start = time.thread_time()
         logits_UC = np.full((len(rows), scored.logits_UC.shape[1]), np.nan, np.float32)
         logits_UC[rows_U] = scored.logits_UC
@@ -205,6 +227,15 @@ def measure_memory() -> tuple[int, int]:
             if line.startswith("VmHWM:"):
                 return rss_bytes, int(line.split()[1]) * 1024
     return rss_bytes, rss_bytes
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or what it says where it cannot travel to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return ScoringError(repr(error))
+    return error
 
 
 def _synthetic_rows(max_length: int) -> TokenizedRows:

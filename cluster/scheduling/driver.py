@@ -1,156 +1,118 @@
-"""The loop of a run: hand out slices and shards, wait, commit, and requeue what was lost.
+"""The loop of a run: lease jobs to nodes, take their reports, and requeue what was lost.
 
-    slices, shards -> [driver] -> jobs -> pool -> outcomes, receipts -> report
+    slices, shards -> [driver] -> orders -> nodes -> reports -> journal
 
-Workers prepare slices while few shards wait, and score the costliest shard otherwise: the first
-shard is scored while the last is still being read. While more waits than there are workers, each
-has a second job in hand, which it reads while it computes the first. The driver holds a record for
-each shard, moves no rows, and trusts only files: what is on disk when it starts is not done again.
-It knows neither Ray nor the time of day: the pool and the clock are handed in.
+A node is leased what it needs for some seconds. At the end of the work, what a node has not begun
+is given to those that idle, and what a slow node would end late is begun elsewhere as well
+(`tail.py`). What happened is told to a journal and forgotten: the driver holds nothing for a
+finished shard, and handles a report in time that depends on the report alone. It moves no rows, and
+trusts only files: what is on disk when it starts is not done again. It knows neither Ray nor the
+time of day: nodes and clock are handed in.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal
 
 from cluster.corpus.slices import Slice
-from cluster.scheduling.pool import (
-    Failed,
-    Finished,
-    Lost,
-    Outcome,
-    Pool,
-    Slot,
-    Ticket,
-    raise_failure,
+from cluster.scheduling.backlog import Backlog
+from cluster.scheduling.journal import Journal
+from cluster.scheduling.node_books import Leased, NodeBooks
+from cluster.scheduling.nodes import (
+    Ended,
+    NodeEvent,
+    NodeJoined,
+    NodeLeft,
+    NodeRefused,
+    NodeReport,
+    NodeReported,
+    Nodes,
+    Orders,
 )
-from cluster.scheduling.progress import Progress
-from cluster.scheduling.work import JobResult
+from cluster.scheduling.progress import Counts, Progress
+from cluster.scheduling.tail import Tail
+from cluster.scheduling.work import Failed, Finished, JobResult, Lost, Returned, Task, Ticket
+from cluster.scheduling.work import describe_job as describe
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt
-from cluster.shards.shard_queue import Lease, ShardQueue
+from cluster.shards.shard_queue import Lease
 from fastformers.errors import InputError, ScoringError
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 1.0
-_MAX_SLICE_ATTEMPTS = 3
-# A lease is lost when it takes far longer than the bundle's profile says on the slowest machine.
-_TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR = 300.0, 30.0
+_POLL_S, _PROGRESS_EVERY_S = 0.5, 1.0
+# A node answers at least this often; often while it has free slots, so that new work reaches it.
+_WAIT_S, _TAIL_WAIT_S, _HUNGRY_WAIT_S = 2.0, 0.5, 0.05
+_HUNGRY_CALLS_PER_S = 200
+# A node that raises this many errors and does nothing else is left out, if there is another.
+_MAX_NODE_ERRORS = 3
+_NO_NODES_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriverResult:
-    """What a pool did; where there was nothing to do, only the shards that are known.
+    """When a run did what, and what it met.
 
     Attributes:
-        shards: All shards that are known now, those of earlier runs included.
-        receipts: Receipts of the shards scored.
-        slice_receipts: Receipts of the slices cut.
-        attempts: Jobs that workers were given, in the order in which they ended.
         num_retries: Number of leases that were lost with their worker.
-        slots: Slots that were left at the end.
-        actor_cores: Number of cores that each worker owned, by its name.
-        self_check: Lines that say which workers ran on which cores.
-        num_idle_cores: Number of cores of the workers' machines that no worker owned.
-        setup_s: Seconds from the run's start until the first job could be handed out.
+        setup_s: Seconds from the run's start until the first node joined.
         work_end_s: Seconds from the run's start until the last job was done.
+        refused: Why nodes were left out, by name.
     """
 
-    shards: list[Shard]
-    receipts: list[Receipt] = field(default_factory=list)
-    slice_receipts: list[SliceReceipt] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
     num_retries: int = 0
-    slots: tuple[Slot, ...] = ()
-    actor_cores: dict[str, int] = field(default_factory=dict)
-    self_check: tuple[str, ...] = ()
-    num_idle_cores: int = 0
     setup_s: float = 0.0
     work_end_s: float = 0.0
-
-
-@dataclass
-class _Task:
-    """A job in hand.
-
-    Attributes:
-        slot: Slot that has it.
-        job: Shard to score or slice to cut.
-        allowed_s: Seconds that it may take.
-        started: Clock reading when its turn in the slot came; until then, when it was submitted.
-        deadline: Clock reading after which it is overdue; None until its turn comes.
-        is_overdue: Whether its worker was ended because it was overdue.
-    """
-
-    slot: Slot
-    job: Lease | Slice
-    allowed_s: float
-    started: float
-    deadline: float | None = None
-    is_overdue: bool = False
-
-    def begin(self, now: float) -> None:
-        """Start its time, because no other job of its slot is before it any more."""
-        self.started = now
-        self.deadline = now + self.allowed_s
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 class Driver:
-    """Runs slices and shards through a pool until none is left."""
+    """Runs slices and shards through nodes until none is left."""
 
     def __init__(
         self,
-        pool: Pool,
+        nodes: Nodes,
         *,
         slices: Iterable[Slice],
         shards: Iterable[Shard],
         scores: bool,
+        journal: Journal,
         clock: Callable[[], float],
         start: float,
-        done: frozenset[str] = frozenset(),
-        timeout_s: float | None = None,
+        done: Callable[[str], bool] = lambda name: False,
         fail_on_bad_row: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         """Set up a run.
 
         Args:
-            pool: Pool that does the work; it is running when `run` is called.
+            nodes: Nodes that do the work; they are running when `run` is called.
             slices: Slices still to cut, in corpus order.
-            shards: Shards already cut.
+            shards: Shards already cut and not scored.
             scores: Whether shards are to be scored, or only cut.
+            journal: Where everything that happens is told.
             clock: Monotonic clock, in seconds.
-            start: Clock reading at the start of the run, from which the times of attempts count.
-            done: Names of shards whose predictions are on disk.
-            timeout_s: Seconds that a job may take; None for 300, or 30 times what was predicted of
-                a shard if that is more.
+            start: Clock reading at the start of the run, from which all times count.
+            done: Function that says whether a shard's predictions are on disk, by its name.
             fail_on_bad_row: Whether to stop at the first row that cannot be scored.
             on_progress: Function that is called about once a second.
         """
-        self._pool = pool
-        self._slices = deque(slices)
-        self._slice_attempts: dict[tuple[int, int], int] = {}
-        self._queue = ShardQueue()
-        self._scores = scores
-        self._clock = clock
-        self._start = start
-        self._done = done
-        self._timeout_s = timeout_s
-        self._fail_on_bad_row = fail_on_bad_row
-        self._on_progress = on_progress
-        self._actor_cores = {slot.name: slot.num_cores for slot in pool.slots}
-        self._tasks: dict[Ticket, _Task] = {}
-        self._fresh: list[Receipt] = []
-        self._num_known = self._num_done = 0
-        self._predicted_left_s = self._predicted_cut_s = 0.0
-        self._shards: list[Shard] = []
-        self._receipts: list[Receipt] = []
-        self._slice_receipts: list[SliceReceipt] = []
-        self._attempts: list[Attempt] = []
+        self._nodes, self._journal = nodes, journal
+        self._scores, self._done, self._fail_on_bad_row = scores, done, fail_on_bad_row
+        self._clock, self._start, self._on_progress = clock, start, on_progress
+        self._backlog = Backlog(slices, scores=scores)
+        self._books: dict[str, NodeBooks] = {}
+        self._leased: dict[Ticket, Leased] = {}
+        self._tail = Tail(self._books, clock)
+        self._tickets = count()
+        self._num_slots = 0
+        self._refused: dict[str, str] = {}
+        self._setup_s: float | None = None
+        self._without_nodes_since = self._last_progress = clock()
+        self._counts = Counts()
         for shard in shards:
             self._add(shard)
 
@@ -158,151 +120,200 @@ class Driver:
         """Work until everything is cut, scored and on disk.
 
         Raises:
-            FastformersError: An input, the storage, or a row that may not be skipped is at fault.
+            FastformersError: An input, the storage, or a row that may not be skipped is at fault,
+                or there is no node to work on.
         """
-        setup_s = self._clock() - self._start
-        while True:
-            self._hand_out()
-            if not self._tasks:
-                break
-            for outcome in self._pool.wait(_POLL_S):
-                self._take(outcome)
-            self._kill_overdue()
-            self._report()
-        if self._slices or len(self._queue):
-            raise InputError("every node has left the cluster; add nodes and run the same command")
-        self._report()
+        try:
+            while len(self._backlog) or self._leased:
+                for event in self._nodes.wait(_POLL_S):
+                    self._handle(event)
+                self._check_nodes()
+                if not len(self._backlog):
+                    self._tail.balance(self._leased)
+                self._report()
+        finally:
+            now = self._clock()
+            for books in list(self._books.values()):
+                self._forget(books, None)
+        self._report(is_last=True)
         return DriverResult(
-            shards=self._shards,
-            receipts=self._receipts,
-            slice_receipts=self._slice_receipts,
-            attempts=self._attempts,
-            num_retries=self._queue.num_retries,
-            slots=tuple(self._pool.slots),
-            actor_cores=self._actor_cores,
-            self_check=tuple(self._pool.self_check),
-            num_idle_cores=self._pool.num_idle_cores,
-            setup_s=setup_s,
-            work_end_s=self._clock() - self._start,
+            num_retries=self._backlog.num_retries,
+            setup_s=self._setup_s or 0.0,
+            work_end_s=now - self._start,
+            refused=dict(self._refused),
         )
 
-    def _hand_out(self) -> None:
-        """Give every idle slot a job, then more to those that can hold more."""
-        held: dict[Slot, list[_Task]] = {slot: [] for slot in self._pool.slots}
-        for task in self._tasks.values():
-            held.setdefault(task.slot, []).append(task)
-        for slot in self._pool.slots:
-            if not held[slot] and (job := self._next_job()):
-                held[slot].append(self._submit(slot, job))
-                held[slot][0].begin(self._clock())
-        for slot in self._pool.slots:
-            tasks = held[slot]
-            while (
-                0 < len(tasks) < slot.max_jobs
-                and all(self._is_fresh(task.job) for task in tasks)
-                and (job := self._next_job(ahead=True))
-            ):
-                tasks.append(self._submit(slot, job))
+    def _handle(self, event: NodeEvent) -> None:
+        match event:
+            case NodeJoined():
+                self._welcome(event)
+            case NodeReported() if event.id in self._books:
+                self._take(self._books[event.id], event.report)
+            case NodeLeft() if event.id in self._books:
+                self._lose(self._books[event.id], event.reason)
+            case NodeRefused():
+                self._refuse(event.name, event.reason)
 
-    def _submit(self, slot: Slot, job: Lease | Slice) -> _Task:
-        allowed_s = _TIMEOUT_FLOOR_S
-        if isinstance(job, Lease):
-            allowed_s = max(allowed_s, _TIMEOUT_FACTOR * job.shard.predicted_s)
-        task = _Task(slot, job, self._timeout_s or allowed_s, self._clock())
-        self._tasks[self._pool.submit(slot, job)] = task
-        return task
+    def _welcome(self, event: NodeJoined) -> None:
+        """Begin to use a node."""
+        node, now = event.node, self._clock()
+        since = self._start if event.seen is None else event.seen
+        books = NodeBooks(node, since, now, len(node.slots))
+        self._books[node.id] = books
+        self._num_slots += books.num_slots
+        if self._setup_s is None:
+            self._setup_s = now - self._start
+        self._exchange(books)
 
-    def _next_job(self, *, ahead: bool = False) -> Lease | Slice | None:
-        """The next job, or None.
+    def _take(self, books: NodeBooks, report: NodeReport) -> None:
+        """Handle a node's report, and send it new orders."""
+        self._num_slots += report.num_slots - books.num_slots
+        books.num_slots, books.doing = report.num_slots, report.doing
+        books.notices = report.notices
+        for ticket, began in report.begun:
+            if (leased := self._leased.get(ticket)) is not None:
+                leased.began = began
+        for ended in report.ended:
+            self._end(books, ended)
+        if report.leaving and not books.leaving:
+            logger.warning("node %s: %s; it gets no more work", books.node.name, report.leaving)
+            books.take_back = [t for t, leased in books.leased.items() if leased.began is None]
+        books.leaving = report.leaving
+        others = len(self._books) > 1
+        if report.num_slots == 0:
+            self._drop(books, report.trouble or "it has no workers left")
+        elif books.num_errors >= _MAX_NODE_ERRORS and others:
+            self._drop(books, books.last_error)
+        elif books.leaving and not books.leased:
+            self._nodes.release(books.node.id, books.leaving)
+            self._lose(books, books.leaving)
+        else:
+            self._exchange(books)
 
-        Args:
-            ahead: Whether it is for a slot that has a job already. Then it is given only if more
-                jobs wait than there are slots, because others might idle while this one holds it;
-                and only if it was never tried, because if the worker dies, both of its jobs are
-                suspected.
-        """
-        if ahead and len(self._queue) + len(self._slices) <= len(self._pool.slots):
-            return None
-        can_cut = bool(self._slices) and not (ahead and not self._is_fresh(self._slices[0]))
-        enough_waits = self._scores and len(self._queue) >= len(self._pool.slots)
-        if can_cut and not enough_waits:
-            return self._slices.popleft()
-        if self._scores and (lease := self._queue.lease(fresh_only=ahead)):
-            return lease
-        return self._slices.popleft() if can_cut else None
+    def _exchange(self, books: NodeBooks) -> None:
+        """Send a node what it should do next; it answers when it needs more."""
+        is_plenty = len(self._backlog) > self._num_slots
+        wanted = books.num_wanted if is_plenty else books.num_slots
+        give: list[Task] = []
+        if not books.leaving:
+            while len(books.leased) < wanted and (leased := self._lease_to(books)):
+                give.append(leased.task)
+        wait_s = _WAIT_S if is_plenty else _TAIL_WAIT_S
+        if books.num_free_slots:
+            wait_s = max(_HUNGRY_WAIT_S, len(self._books) / _HUNGRY_CALLS_PER_S)
+        take_back, books.take_back = books.take_back, []
+        orders = Orders(
+            give=tuple(give),
+            take_back=tuple(take_back),
+            answer_below=books.answer_below(wanted),
+            is_plenty=is_plenty,
+            wait_s=wait_s,
+            now=self._clock(),
+        )
+        self._nodes.exchange(books.node.id, orders)
 
-    def _is_fresh(self, job: Lease | Slice) -> bool:
-        """Whether this is the first attempt at it."""
-        if isinstance(job, Lease):
-            return job.attempt == 1
-        return (job.index, job.first_shard) not in self._slice_attempts
+    def _lease_to(self, books: NodeBooks) -> Leased | None:
+        """Put the next job into a node's hands."""
+        node = books.node.id
+        job = self._backlog.next(node, num_slots=self._num_slots, num_nodes=len(self._books))
+        twin = None
+        if job is None:
+            twin = self._tail.take_copy(node)
+            if twin is None:
+                return None
+            job = twin.job
+        task = Task(ticket=Ticket(next(self._tickets)), job=job)
+        leased = Leased(task, job, books, self._clock(), twin=twin)
+        if twin is not None:
+            twin.twin = leased
+        self._leased[task.ticket] = books.leased[task.ticket] = leased
+        return leased
 
-    def _take(self, outcome: Outcome) -> None:
-        """Handle the outcome of a job."""
-        task = self._tasks.pop(outcome.ticket)
-        waits = (t for t in self._tasks.values() if t.slot == task.slot and t.deadline is None)
-        if after_it := next(waits, None):
-            after_it.begin(self._clock())
+    def _end(self, books: NodeBooks, ended: Ended) -> None:
+        """Handle the end of a job."""
+        outcome = ended.outcome
+        leased = self._leased.pop(outcome.ticket, None)
+        if leased is None:  # another node was faster
+            return
+        del books.leased[outcome.ticket]
+        twin, job = leased.twin, leased.job
+        if twin is not None:
+            twin.twin = None
+        if ended.slot is not None:
+            self._record(books, job, ended)
         match outcome:
-            case Failed():
-                raise_failure(outcome, _describe(task.job))
-            case Lost():
-                self._record_attempt(task, None, is_lost=True)
-                self._requeue(task, outcome)
             case Finished():
-                self._record_attempt(task, outcome.result, is_lost=False)
-                self._commit(task.job, outcome.result)
+                books.num_errors = 0
+                if isinstance(job, Lease):
+                    books.pace.add(outcome.seconds, job.shard.predicted_s)
+                if twin is not None:  # if its node has begun it, it goes on in vain
+                    del self._leased[twin.task.ticket], twin.node.leased[twin.task.ticket]
+                    twin.node.take_back.append(twin.task.ticket)
+                self._commit(job, outcome.result)
+            case Failed():
+                books.num_errors += 1
+                books.last_error = f"{describe(job)}: {outcome.error}"
+                logger.warning("node %s: %s", books.node.name, books.last_error)
+                if twin is None:
+                    self._backlog.fail_with(job, outcome.error, books.node.id)
+            case Lost() if twin is None:
+                logger.warning("%s: %s; retrying", describe(job), outcome.reason)
+                if outcome.is_charged:
+                    self._backlog.fail(job, outcome.reason)
+                else:
+                    self._backlog.give_back(job)
+            case Returned() if twin is None:
+                self._backlog.give_back(job)
 
-    def _commit(self, job: Lease | Slice, result: JobResult) -> None:
-        if isinstance(job, Slice):
-            assert isinstance(result, SliceReceipt)
-            self._take_slice(result)
-        elif self._queue.complete(job):
-            assert isinstance(result, Receipt)
-            self._take_receipt(result)
-
-    def _record_attempt(self, task: _Task, result: JobResult, *, is_lost: bool) -> None:
-        job = task.job
-        kind: Literal["prepare", "score", "search"]
+    def _record(self, books: NodeBooks, job: Slice | Lease, ended: Ended) -> None:
+        kind: Literal["prepare", "score", "search"] = "prepare"
+        name = f"slice {job.index}" if isinstance(job, Slice) else job.shard.name
         if isinstance(job, Lease):
             kind = "score" if job.probe is None else "search"
-            name, number = job.shard.name, job.attempt
-        else:
-            kind, name = "prepare", f"slice {job.index}"
-            number = self._slice_attempts.get((job.index, job.first_shard), 0) + 1
-        self._attempts.append(
+        outcome = ended.outcome
+        result = outcome.result if isinstance(outcome, Finished) else None
+        assert ended.slot is not None
+        self._journal.add_attempt(
             Attempt(
-                actor=task.slot.name,
+                node=books.node.id,
+                actor=ended.slot,
                 job=kind,
                 name=name,
-                number=number,
-                start_s=task.started - self._start,
-                end_s=self._clock() - self._start,
-                is_lost=is_lost,
+                number=self._backlog.attempts_of(job),
+                start_s=ended.start_s - self._start,
+                end_s=ended.end_s - self._start,
+                is_lost=not isinstance(outcome, Finished),
                 phase_s=result.phase_s if isinstance(result, SliceReceipt | Receipt) else {},
             )
         )
+
+    def _commit(self, job: Slice | Lease, result: JobResult) -> None:
+        if not self._backlog.complete(job):
+            return
+        if isinstance(job, Slice):
+            assert isinstance(result, SliceReceipt)
+            self._take_slice(result)
+        else:
+            assert isinstance(result, Receipt)
+            self._take_receipt(result)
 
     def _take_slice(self, receipt: SliceReceipt) -> None:
         if receipt.first_bad is not None and self._fail_on_bad_row:
             raise ScoringError(
                 f"{receipt.first_bad}; repair it, or use --on-bad-row dead-letter to go on"
             )
-        self._slice_receipts.append(receipt)
+        self._journal.add_slice(receipt)
+        self._counts.add_slice(receipt)
         if receipt.rest is not None:
-            self._slices.appendleft(receipt.rest)
+            self._backlog.add_rest(receipt.rest)
         for shard in receipt.shards:
-            self._predicted_cut_s += shard.predicted_s
-            self._add(shard)
+            self._journal.add_shard(shard)
+            if not self._done(shard.name):
+                self._add(shard)
 
     def _add(self, shard: Shard) -> None:
-        self._shards.append(shard)
-        if shard.name in self._done:
-            return
-        self._num_known += 1
-        self._predicted_left_s += shard.predicted_s
-        if self._scores:
-            self._queue.add(shard)
+        self._counts.add_known(shard)
+        self._backlog.add_shard(shard)
 
     def _take_receipt(self, receipt: Receipt) -> None:
         if receipt.num_errors and self._fail_on_bad_row:
@@ -310,54 +321,72 @@ class Driver:
                 f"shard {receipt.shard}: {receipt.num_errors} rows could not be scored; see the "
                 "error column of its predictions, or use --on-bad-row dead-letter to go on"
             )
-        self._num_done += 1
-        self._predicted_left_s -= receipt.predicted_s
-        self._receipts.append(receipt)
-        self._fresh.append(receipt)
+        self._counts.add_receipt(receipt)
+        self._journal.add_receipt(receipt)
 
-    def _requeue(self, task: _Task, lost: Lost) -> None:
-        """Put a lost job back in its queue."""
-        reason = lost.reason
-        if task.is_overdue:
-            reason = "it took longer than its time limit (--timeout-s)"
-        logger.warning("%s: %s; retrying", _describe(task.job), reason)
-        if isinstance(task.job, Lease):
-            self._queue.fail(task.job, reason)
-            return
-        key = task.job.index, task.job.first_shard
-        self._slice_attempts[key] = self._slice_attempts.get(key, 0) + 1
-        if self._slice_attempts[key] >= _MAX_SLICE_ATTEMPTS:
-            raise ScoringError(f"{_describe(task.job)}: {reason}, three times in a row")
-        self._slices.appendleft(task.job)
+    def _drop(self, books: NodeBooks, reason: str) -> None:
+        """Use a node no more, because it cannot work."""
+        self._nodes.release(books.node.id, reason)
+        self._refuse(books.node.name, reason)
+        self._lose(books, reason, is_said=True)
 
-    def _kill_overdue(self) -> None:
-        for ticket, task in self._tasks.items():
-            if task.deadline is None or task.is_overdue:
-                continue
-            if self._clock() > task.deadline:
-                task.is_overdue = True
-                self._pool.kill(ticket)
+    def _refuse(self, name: str, reason: str) -> None:
+        if self._refused.get(name) != reason:
+            logger.warning("node %s is left out: %s", name, reason)
+        self._refused[name] = reason
 
-    def _report(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        self._on_progress(
-            Progress(
-                receipts=fresh,
-                num_done=self._num_done,
-                num_known=self._num_known,
-                predicted_left_s=self._predicted_left_s + self._estimate_uncut_s(),
-                num_slices_left=len(self._slices),
+    def _lose(self, books: NodeBooks, reason: str, *, is_said: bool = False) -> None:
+        """Give the jobs of a node that is gone to the others; none of them is to blame."""
+        if not is_said:
+            logger.warning(
+                "node %s has left: %s; the others do its %d jobs again",
+                *(books.node.name, reason, len(books.leased)),
             )
+        for ticket, leased in books.leased.items():
+            del self._leased[ticket]
+            if leased.twin is not None:
+                leased.twin.twin = None
+            else:
+                self._backlog.give_back(leased.job)
+        books.leased.clear()
+        self._forget(books, reason)
+
+    def _forget(self, books: NodeBooks, reason: str | None) -> None:
+        """Tell the journal how long a node was used, and hold nothing of it."""
+        now = self._clock()
+        del self._books[books.node.id]
+        self._num_slots -= books.num_slots
+        self._counts.add_use(books.node.instance_type, now - books.since)
+        self._without_nodes_since = now
+        self._journal.add_node(books.use(now, self._start, reason))
+
+    def _check_nodes(self) -> None:
+        """Refuse to wait for nodes that will not come.
+
+        Raises:
+            InputError: There is none to work on.
+        """
+        if self._books or self._nodes.num_starting:
+            self._without_nodes_since = self._clock()
+            return
+        waited_s = self._clock() - self._without_nodes_since
+        if self._nodes.can_grow and waited_s < _NO_NODES_S:
+            return
+        if self._refused:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self._refused.items())
+            raise InputError(f"no node can work: {reasons}")
+        raise InputError("every node has left the cluster; add nodes and run the same command")
+
+    def _report(self, *, is_last: bool = False) -> None:
+        now = self._clock()
+        if not is_last and now - self._last_progress < _PROGRESS_EVERY_S:
+            return
+        self._last_progress = now
+        progress = self._counts.at(
+            now,
+            self._start,
+            self._books.values(),
+            num_slices_left=self._backlog.num_slices,
+            num_retries=self._backlog.num_retries,
         )
-
-    def _estimate_uncut_s(self) -> float:
-        """Core-seconds of the slices that are left, from the average of those cut in this run."""
-        if not self._slice_receipts:
-            return 0.0
-        return self._predicted_cut_s / len(self._slice_receipts) * len(self._slices)
-
-
-def _describe(job: Lease | Slice) -> str:
-    if isinstance(job, Lease):
-        return f"shard {job.shard.name}, attempt {job.attempt}"
-    return f"slice {job.index} ({job.pieces[0].path})"
+        self._on_progress(progress)

@@ -22,7 +22,8 @@ class NodeUse:
         node: Identifier; nodes of equal name differ here.
         name: Host name.
         instance_type: Name that its cloud gives the type of machine; None where it is not known.
-        joined_s, left_s: Seconds from the run's start.
+        joined_s, left_s: When it began to cost and when it left, in seconds from the run's start.
+        ready_s: When it could take its first job; None for `joined_s`.
         num_cores: Physical cores that it lets the run use.
         num_idle_cores: Those of them that no actor owned.
         actor_cores: Cores of each of its actors, by the actor's name.
@@ -39,6 +40,7 @@ class NodeUse:
     num_idle_cores: int
     actor_cores: dict[str, int]
     self_check: str
+    ready_s: float | None = None
     reason: str | None = None
 
 

@@ -2,28 +2,133 @@
 
     driver -> [progress] -> console, status
 
-A plain value; this module knows nothing of drivers, nodes or prices.
+`Counts` adds up what the driver tells, in a few numbers, whatever the size of the run; `Progress`
+is what they say at one moment. This module knows nothing of Ray or prices.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+from cluster.scheduling.node_books import NodeBooks
+from cluster.shards.layout import Shard
+from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Receipt
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """State of a run, to be shown.
+    """State of a run, to be shown; all sums count from the start of this run.
 
     Attributes:
-        receipts: Receipts of the shards finished since the last call.
+        elapsed_s: Seconds since the start of the run.
         num_done, num_known: Shards finished in this run; shards known to this run.
+        num_rows, num_tokens, num_errors: Of the shards finished; errors are rows not scored.
+        num_retries: Leases that were lost with their worker.
+        predicted_done_s: Core-seconds that were predicted of the shards finished.
         predicted_left_s: Core-seconds of the known shards that are not finished, and of the slices
             that are not cut yet, taken to be like those that are.
         num_slices_left: Slices still to cut.
+        node_s: Seconds that nodes were used so far, those that have left included, by the instance
+            type; None for nodes of an unknown type.
+        num_nodes, num_actors: Nodes that work now, and their slots.
+        doing: Number of slots by what they do: a phase of `receipts.PHASES`, "store" where storage
+            does not answer, "wait" where there is nothing to do.
+        notices: Lines that nodes want shown, such as storage that does not answer.
     """
 
-    receipts: list[Receipt]
+    elapsed_s: float
     num_done: int
     num_known: int
+    num_rows: int
+    num_tokens: int
+    num_errors: int
+    num_retries: int
+    predicted_done_s: float
     predicted_left_s: float
     num_slices_left: int
+    node_s: Mapping[str | None, float]
+    num_nodes: int
+    num_actors: int
+    doing: Mapping[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+class Counts:
+    """Sums over a run, from its start."""
+
+    def __init__(self) -> None:
+        self._num_known = self._num_done = self._num_cut = 0
+        self._num_rows = self._num_tokens = self._num_errors = 0
+        self._predicted_done_s = self._predicted_left_s = self._predicted_cut_s = 0.0
+        self._left_node_s: dict[str | None, float] = {}
+
+    def add_known(self, shard: Shard) -> None:
+        """Add a shard that is to be scored."""
+        self._num_known += 1
+        self._predicted_left_s += shard.predicted_s
+
+    def add_slice(self, receipt: SliceReceipt) -> None:
+        """Add a slice that was cut."""
+        self._num_cut += 1
+        self._predicted_cut_s += sum(shard.predicted_s for shard in receipt.shards)
+
+    def add_receipt(self, receipt: Receipt) -> None:
+        """Add a shard that was scored."""
+        self._num_done += 1
+        self._num_rows += receipt.num_rows
+        self._num_tokens += receipt.num_tokens
+        self._num_errors += receipt.num_errors
+        self._predicted_left_s -= receipt.predicted_s
+        self._predicted_done_s += receipt.predicted_s
+
+    def add_use(self, instance_type: str | None, seconds: float) -> None:
+        """Add the time of a node that has left."""
+        self._left_node_s[instance_type] = self._left_node_s.get(instance_type, 0.0) + seconds
+
+    def at(
+        self,
+        now: float,
+        start: float,
+        nodes: Iterable[NodeBooks],
+        *,
+        num_slices_left: int,
+        num_retries: int,
+    ) -> Progress:
+        """What they say at a moment.
+
+        Args:
+            now, start: Clock readings of the moment and of the start of the run.
+            nodes: Nodes that work now.
+            num_slices_left: Slices that wait.
+            num_retries: Leases that were lost with their worker.
+        """
+        node_s = dict(self._left_node_s)
+        doing: Counter[str] = Counter()
+        notices: list[str] = []
+        num_nodes = num_actors = 0
+        for books in nodes:
+            instance_type = books.node.instance_type
+            node_s[instance_type] = node_s.get(instance_type, 0.0) + now - books.since
+            doing.update(books.doing)
+            notices += [f"node {books.node.name}: {line}" for line in books.notices]
+            num_nodes += 1
+            num_actors += books.num_slots
+        per_slice_s = self._predicted_cut_s / self._num_cut if self._num_cut else 0.0
+        return Progress(
+            elapsed_s=now - start,
+            num_done=self._num_done,
+            num_known=self._num_known,
+            num_rows=self._num_rows,
+            num_tokens=self._num_tokens,
+            num_errors=self._num_errors,
+            num_retries=num_retries,
+            predicted_done_s=self._predicted_done_s,
+            predicted_left_s=self._predicted_left_s + per_slice_s * num_slices_left,
+            num_slices_left=num_slices_left,
+            node_s=node_s,
+            num_nodes=num_nodes,
+            num_actors=num_actors,
+            doing=doing,
+            notices=tuple(notices),
+        )

@@ -45,6 +45,7 @@ class Receipt:
         rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.
         phase_s: Seconds of the actor's cores by phase.
         lengths: Scored texts by length, see `count_lengths`.
+        file_bytes: Size of the file of its predictions; 0 in the footer of that file itself.
     """
 
     shard: str
@@ -64,6 +65,7 @@ class Receipt:
     peak_rss_bytes: int
     phase_s: dict[str, float] = field(default_factory=dict)
     lengths: dict[str, list[int]] = field(default_factory=dict)
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +73,19 @@ class Attempt:
     """One job of one actor, from when its turn came until the driver learned of its end.
 
     Attributes:
+        node: Identifier of the actor's node.
         actor: Name of the actor; an actor that replaces a dead one has the same name.
         job: Kind of job: cut a slice, score a shard, or search a shard for the text that kills its
             actor.
         name: Name of the slice or the shard.
         number: How many times it was tried, this time included.
         start_s, end_s: Seconds since the run's start.
-        is_lost: Whether the actor died over it.
+        is_lost: Whether its result was not used: the actor died over it, its node left, or another
+            actor had the same shard and was first.
         phase_s: Seconds by phase as the actor measured them; empty where it sent no receipt.
     """
 
+    node: str
     actor: str
     job: Literal["prepare", "score", "search"]
     name: str

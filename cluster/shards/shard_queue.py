@@ -21,7 +21,7 @@ MAX_FALSE_ALARMS = 2
 DEATHS_TO_BLAME = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
     """One actor's claim on a shard.
 
@@ -38,7 +38,7 @@ class Lease:
     skip: dict[int, str] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Entry:
     shard: Shard
     attempts: int = 0
@@ -67,18 +67,11 @@ class ShardQueue:
         self._entries[shard.name] = _Entry(shard)
         self._wait(shard)
 
-    def lease(self, *, fresh_only: bool = False) -> Lease | None:
-        """Claim the costliest waiting shard, or None if none waits.
-
-        Args:
-            fresh_only: Whether to return None, too, if that shard was leased before.
-        """
+    def lease(self) -> Lease | None:
+        """Claim the costliest waiting shard, or None if none waits."""
         if not self._waiting:
             return None
-        entry = self._entries[self._waiting[0][1]]
-        if fresh_only and entry.attempts:
-            return None
-        heapq.heappop(self._waiting)
+        entry = self._entries[heapq.heappop(self._waiting)[1]]
         entry.attempts += 1
         suspects = entry.suspects
         if suspects is not None and len(suspects) > 1:
@@ -86,6 +79,11 @@ class ShardQueue:
         return Lease(
             shard=entry.shard, attempt=entry.attempts, probe=suspects, skip=dict(entry.skip)
         )
+
+    def give_back(self, lease: Lease) -> None:
+        """Take back a lease that nobody has tried, or whose loss says nothing of the shard."""
+        self._entries[lease.shard.name].attempts -= 1
+        self._wait(lease.shard)
 
     def complete(self, lease: Lease) -> bool:
         """Record that an actor did what the lease asked; returns whether the shard is done.

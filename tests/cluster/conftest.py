@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import count
 from types import SimpleNamespace
 from typing import Literal
 
@@ -14,8 +13,8 @@ import pytest
 
 from cluster.execution.local import connect_here
 from cluster.execution.run import run_job
-from cluster.scheduling.pool import Failed, Finished, Lost, Slot, Ticket
-from cluster.scheduling.work import JOBS_IN_HAND
+from cluster.scheduling.pool import Slot
+from cluster.scheduling.work import Failed, Finished, Lost, Task, Ticket
 from cluster.settings import ActorSettings
 from cluster.shards import preparation
 
@@ -106,62 +105,66 @@ class Clock:
 
 @dataclass
 class ScriptedWorker:
-    """The worker that a slot has at the moment, and its jobs."""
+    """The worker that a slot has at the moment, and its tasks."""
 
-    jobs: dict[Ticket, object] = field(default_factory=dict)
+    tasks: dict[Ticket, Task] = field(default_factory=dict)
     is_killed: bool = False
+
+    @property
+    def jobs(self):
+        return [task.job for task in self.tasks.values()]
 
 
 Fate = Literal["done", "dies", "fails", "works"]
 
 
 class ScriptedPool:
-    """A pool in which one job ends each second: the first whose fate is not to go on working.
+    """A pool in which one task ends each second: the first whose fate is not to go on working.
 
     Attributes:
         decide: Function that gives the fate of a worker's job; it is called again while it works.
         result_of: Function that gives the result of a job that is done.
-        hands: Jobs that a worker held, each time it was given one.
+        hands: Jobs that a worker held, each time it was given some.
         num_replaced: How many times a dead worker was replaced.
-        has_left: Slots whose machine leaves when their worker dies.
+        has_left: Slots that disappear when their worker dies.
+        outage: Lines about storage that does not answer.
     """
 
-    def __init__(self, hosts: list[str], result_of: Callable[[object], object], clock: Clock):
-        self.slots = [
-            Slot(name=f"{host}:{number}", host=host, num_cores=1, max_jobs=JOBS_IN_HAND)
-            for number, host in enumerate(hosts)
-        ]
-        self.self_check, self.num_idle_cores = ["scripted"], 3
+    def __init__(self, num_slots: int, result_of: Callable[[object], object], clock: Clock):
+        self.slots = [Slot(name=f"host:{number}") for number in range(num_slots)]
         self.decide = lambda worker, job: "done"
+        self.error = lambda job: OSError("no such device")
         self.result_of, self.clock = result_of, clock
-        self.workers, self.hands, self.num_replaced, self.killed = {}, [], 0, []
+        self.workers, self.hands, self.calls, self.num_replaced, self.killed = {}, [], [], 0, []
         self.has_left, self.num_starts, self.num_stops = set(), 0, 0
-        self._slot_of, self._numbers = {}, count()
+        self.trouble, self.outage, self.seconds = None, [], lambda job: 1.0
+        self._place_of = {}
 
     def start(self):
         self.num_starts += 1
-        self.workers = {slot: ScriptedWorker() for slot in self.slots}
+        self.workers = self.workers or {slot: ScriptedWorker() for slot in self.slots}
 
-    def submit(self, slot, job):
-        ticket = Ticket(next(self._numbers))
+    def submit(self, slot, tasks):
         worker = self.workers[slot]
-        worker.jobs[ticket] = job
-        self._slot_of[ticket] = (slot, worker)
-        self.hands.append(list(worker.jobs.values()))
-        return ticket
+        for task in tasks:
+            worker.tasks[task.ticket] = task
+            self._place_of[task.ticket] = (slot, worker)
+        self.calls.append([task.job for task in tasks])
+        self.hands.append(worker.jobs)
 
     def wait(self, timeout_s):
-        for ticket, (slot, worker) in self._slot_of.items():
-            job = worker.jobs[ticket]
+        for ticket, (slot, worker) in self._place_of.items():
+            job = worker.tasks[ticket].job
             fate = "dies" if worker.is_killed else self.decide(worker, job)
             if fate == "works":
                 continue
             self.clock.now += 1.0
-            del self._slot_of[ticket], worker.jobs[ticket]
+            del self._place_of[ticket], worker.tasks[ticket]
             if fate == "done":
-                return [Finished(ticket=ticket, result=self.result_of(job))]
+                result = self.result_of(job)
+                return [Finished(ticket=ticket, result=result, seconds=self.seconds(job))]
             if fate == "fails":
-                return [Failed(ticket=ticket, error=OSError("no such device"))]
+                return [Failed(ticket=ticket, error=self.error(job))]
             worker.is_killed = True
             if self.workers.get(slot) is worker:
                 self._replace(slot)
@@ -170,9 +173,15 @@ class ScriptedPool:
         return []
 
     def kill(self, ticket):
-        _, worker = self._slot_of[ticket]
-        self.killed.append(worker.jobs[ticket])
+        _, worker = self._place_of[ticket]
+        self.killed.append(worker.tasks[ticket].job)
         worker.is_killed = True
+
+    def states(self):
+        return {slot: "infer" if worker.tasks else "wait" for slot, worker in self.workers.items()}
+
+    def outages(self):
+        return self.outage
 
     def stop(self):
         self.num_stops += 1
@@ -181,6 +190,7 @@ class ScriptedPool:
         if slot in self.has_left:
             self.slots.remove(slot)
             del self.workers[slot]
+            self.trouble = "its worker cannot start"
             return
         self.num_replaced += 1
         self.workers[slot] = ScriptedWorker()
@@ -198,11 +208,39 @@ def clock():
 
 @pytest.fixture
 def scripted_pool(clock):
-    """Makes a running pool: `scripted_pool(hosts, result_of)`."""
+    """Makes a running pool: `scripted_pool(num_slots, result_of)`."""
 
-    def make(hosts, result_of=lambda job: None):
-        pool = ScriptedPool(hosts, result_of, clock)
+    def make(num_slots, result_of=lambda job: None):
+        pool = ScriptedPool(num_slots, result_of, clock)
         pool.start()
         return pool
 
     return make
+
+
+class ListJournal:
+    """Keeps everything that a driver tells."""
+
+    def __init__(self):
+        self.shards, self.slices, self.receipts, self.attempts, self.nodes = [], [], [], [], []
+
+    def add_shard(self, shard):
+        self.shards.append(shard)
+
+    def add_slice(self, receipt):
+        self.slices.append(receipt)
+
+    def add_receipt(self, receipt):
+        self.receipts.append(receipt)
+
+    def add_attempt(self, attempt):
+        self.attempts.append(attempt)
+
+    def add_node(self, use):
+        self.nodes.append(use)
+
+
+@pytest.fixture
+def journal():
+    """A journal that keeps everything."""
+    return ListJournal()

@@ -1,4 +1,4 @@
-"""The driver's loop over a pool whose jobs end as the test says."""
+"""The driver's loop over nodes in this process, whose jobs end as the test says."""
 
 from dataclasses import replace
 
@@ -6,11 +6,13 @@ import pytest
 
 from cluster.corpus.slices import Piece, Slice
 from cluster.scheduling.driver import Driver
+from cluster.scheduling.local_nodes import LocalNodes
+from cluster.scheduling.nodes import Node, NodeJoined, NodeLeft, NodeRefused
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Receipt
 from cluster.shards.shard_queue import Lease
-from fastformers.errors import InputError, ScoringError
+from fastformers.errors import InputError, ScoringError, StorageError
 
 
 def make_shard(number):
@@ -54,30 +56,86 @@ def result_of(job):
     )
 
 
+class ScriptedNodes(LocalNodes):
+    """Nodes that join, leave and are refused when the test says.
+
+    Attributes:
+        script: Functions to call at clock readings; each gives events.
+    """
+
+    def __init__(self, pools, clock, script=(), can_grow=False):
+        self.nodes = [
+            Node(
+                id=f"node{number}",
+                name=f"host{number}",
+                instance_type=None,
+                slots=tuple(pool.slots),
+                num_cores=len(pool.slots) + 1,
+                self_check="scripted",
+            )
+            for number, pool in enumerate(pools)
+        ]
+        super().__init__(dict(zip(self.nodes, pools, strict=True)), clock=clock)
+        self.script, self.can_grow, self.released = list(script), can_grow, []
+
+    def wait(self, timeout_s):
+        while self.script and self.script[0][0] <= self._clock():
+            self._events += self.script.pop(0)[1](self)
+        if not self._asked and not self._events:
+            self._clock.now += timeout_s
+        return super().wait(timeout_s)
+
+    def leave(self, node, reason="its raylet died"):
+        self._asked.pop(node, None)
+        del self._supervisors[node]
+        return [NodeLeft(id=node, reason=reason)]
+
+    def release(self, node, reason):
+        self.released.append((node, reason))
+        super().release(node, reason)
+
+
+@pytest.fixture
+def drive(clock, journal):
+    def run(*pools, num_shards=0, num_slices=0, script=(), can_grow=False, **options):
+        pieces = (Piece(path="a.csv", start=0, stop=1),)
+        nodes = ScriptedNodes(pools, clock, script, can_grow)
+        nodes.start()
+        driver = Driver(
+            nodes,
+            slices=[Slice(index=n, pieces=pieces, first_shard=0) for n in range(num_slices)],
+            shards=[make_shard(n) for n in range(num_shards)],
+            journal=journal,
+            **{"scores": True, "clock": clock, "start": clock.now, **options},
+        )
+        return driver.run()
+
+    return run
+
+
 @pytest.fixture
 def pool_of(scripted_pool):
-    return lambda num_slots: scripted_pool(["host"] * num_slots, result_of)
+    return lambda num_slots: scripted_pool(num_slots, result_of)
 
 
-def drive(pool, *, num_shards=0, num_slices=0, **options):
-    pieces = (Piece(path="a.csv", start=0, stop=1),)
-    driver = Driver(
-        pool,
-        slices=[Slice(index=n, pieces=pieces, first_shard=0) for n in range(num_slices)],
-        shards=[make_shard(n) for n in range(num_shards)],
-        **{"scores": True, "clock": pool.clock, "start": pool.clock.now, **options},
-    )
-    return driver.run()
+def scored(journal):
+    return sorted(receipt.shard for receipt in journal.receipts)
 
 
-def test_a_slot_has_a_second_job_in_hand_while_more_waits_than_there_are_slots(pool_of):
+def names(count):
+    return [make_shard(number).name for number in range(count)]
+
+
+def test_a_slot_has_a_second_call_in_hand_while_more_waits_than_there_are_slots(
+    drive, pool_of, journal
+):
     pool = pool_of(2)
-    result = drive(pool, num_shards=20)
+    drive(pool, num_shards=20)
     assert pool.most_in_hand == 2
-    assert {receipt.shard for receipt in result.receipts} == {make_shard(n).name for n in range(20)}
+    assert scored(journal) == names(20)
 
 
-def test_the_last_shards_are_not_hoarded(pool_of):
+def test_the_last_shards_are_not_hoarded(drive, pool_of):
     pool = pool_of(3)
     first = pool.workers[pool.slots[0]]
     # The first worker never finishes before all others are idle: its second job would wait for it.
@@ -86,37 +144,59 @@ def test_the_last_shards_are_not_hoarded(pool_of):
         if worker is not first or not any(w.jobs for w in pool.workers.values() if w is not first)
         else "works"
     )
-    drive(pool, num_shards=5)
+    drive(pool, num_shards=3)
     assert pool.most_in_hand == 1
 
 
-def test_slices_are_read_ahead_too(pool_of):
+def test_slices_are_read_ahead_too(drive, pool_of, journal):
     pool = pool_of(1)
-    result = drive(pool, num_slices=4)
+    drive(pool, num_slices=4)
     assert pool.most_in_hand == 2
-    assert len(result.receipts) == len(result.slice_receipts) == 4
+    assert len(journal.receipts) == len(journal.slices) == 4
 
 
-def test_what_only_prepares_scores_nothing(pool_of):
-    result = drive(pool_of(2), num_slices=3, scores=False)
-    assert result.receipts == []
-    assert [shard.name for shard in result.shards] == [make_shard(n).name for n in range(3)]
+def test_what_only_prepares_scores_nothing(drive, pool_of, journal):
+    drive(pool_of(2), num_slices=3, scores=False)
+    assert journal.receipts == []
+    assert sorted(shard.name for shard in journal.shards) == names(3)
 
 
-def test_a_worker_that_dies_with_two_jobs_is_replaced_once_and_both_go_back(pool_of):
+def test_the_rest_of_a_slice_is_read_too(drive, scripted_pool, journal):
+    def cut(job):
+        if isinstance(job, Lease):
+            return result_of(job)
+        rest = replace(job, first_shard=job.first_shard + 1) if job.first_shard < 4 else None
+        shard = replace(make_shard(job.first_shard), name=f"{job.index:06d}-{job.first_shard:05d}")
+        return SliceReceipt(shards=(shard,), rest=rest, first_bad=None, phase_s={})
+
+    drive(scripted_pool(2, cut), num_slices=2)
+    assert scored(journal) == [
+        f"{index:06d}-{number:05d}" for index in (0, 1) for number in range(5)
+    ]
+
+
+def test_shards_of_a_slice_that_is_cut_again_are_not_scored_again(drive, pool_of, journal):
+    drive(pool_of(1), num_slices=3, done=lambda name: name == names(3)[1])
+    assert scored(journal) == [names(3)[0], names(3)[2]]
+    assert len(journal.shards) == 3
+
+
+def test_a_worker_that_dies_with_two_jobs_is_replaced_once_and_both_go_back(
+    drive, pool_of, journal
+):
     pool = pool_of(1)
     victim = pool.workers[pool.slots[0]]
     pool.decide = lambda worker, job: (
-        "done" if worker is not victim else "dies" if len(victim.jobs) == 2 else "works"
+        "done" if worker is not victim else "dies" if len(victim.tasks) == 2 else "works"
     )
     result = drive(pool, num_shards=5)
     assert pool.num_replaced == 1
     assert result.num_retries == 2
-    assert len(result.receipts) == 5
-    assert [a.is_lost for a in result.attempts].count(True) == 2
+    assert scored(journal) == names(5)
+    assert [attempt.is_lost for attempt in journal.attempts].count(True) == 2
 
 
-def test_a_shard_whose_worker_died_is_tried_again_alone(pool_of):
+def test_a_shard_whose_worker_died_is_tried_again_alone(drive, pool_of, journal):
     """Otherwise the search for a deadly text would suspect shards that the worker merely held."""
     pool = pool_of(2)
     deadly = make_shard(3).name
@@ -127,113 +207,171 @@ def test_a_shard_whose_worker_died_is_tried_again_alone(pool_of):
         return "done" if pool.num_replaced else "works"
 
     pool.decide = decide
-    result = drive(pool, num_shards=9)
-    assert len(result.receipts) == 9
-    assert {len(hand) for hand in pool.hands} == {1, 2}
+    drive(pool, num_shards=9)
+    assert scored(journal) == names(9)
     retried = [hand for hand in pool.hands if any(job.attempt > 1 for job in hand)]
     assert len(retried) == 3
     assert {len(hand) for hand in retried} == {1}
 
 
-def test_the_time_limit_of_a_job_in_hand_begins_when_the_one_before_it_ends(pool_of, clock):
-    pool = pool_of(1)
-    slow = make_shard(0).name
-    pool.decide = lambda worker, job: (
-        "works" if job.shard.name == slow and clock.now < 9.0 else "done"
-    )
-    result = drive(pool, num_shards=4, timeout_s=10.0)
-    assert pool.killed == []
-    assert result.num_retries == 0
-    pool = pool_of(1)
-    pool.decide = lambda worker, job: (
-        "works" if job.shard.name == slow and job.attempt == 1 else "done"
-    )
-    result = drive(pool, num_shards=4, timeout_s=10.0)
-    assert [lease.shard.name for lease in pool.killed] == [slow]
-    assert pool.num_replaced == 1
-    assert len(result.receipts) == 4
-
-
-def test_by_default_a_shard_may_take_300_seconds(pool_of, clock, caplog):
-    pool = pool_of(1)
-    pool.decide = lambda worker, job: "works" if job.attempt == 1 else "done"
-    drive(pool, num_shards=1)
-    assert 300.0 < clock.now < 305.0
-    [line] = caplog.messages
-    assert line == (
-        "shard 000000-00000, attempt 1: it took longer than its time limit (--timeout-s); retrying"
-    )
-
-
-def test_a_slot_s_attempts_follow_one_another(pool_of):
-    result = drive(pool_of(1), num_shards=8)
-    spans = [(attempt.start_s, attempt.end_s) for attempt in result.attempts]
-    assert spans == [(float(n), float(n + 1)) for n in range(8)]
-    assert (result.setup_s, result.work_end_s) == (0.0, 8.0)
-
-
-def test_attempts_count_from_the_start_of_the_run(pool_of, clock):
+def test_attempts_count_from_the_start_of_the_run(drive, pool_of, clock, journal):
     pool = pool_of(1)
     clock.now = 107.0
     result = drive(pool, num_shards=1, start=100.0)
-    [attempt] = result.attempts
+    [attempt] = journal.attempts
     assert (result.setup_s, attempt.start_s, attempt.end_s, result.work_end_s) == (7, 7, 8, 8)
+    assert (attempt.node, attempt.actor, attempt.job, attempt.number) == (
+        *("node0", "host:0", "score", 1),
+    )
+    [use] = journal.nodes
+    assert (use.joined_s, use.ready_s, use.left_s, use.reason) == (0, 7, 8, None)
+    assert (use.actor_cores, use.num_cores, use.num_idle_cores) == ({"host:0": 1}, 2, 1)
 
 
-def test_a_machine_that_leaves_takes_its_slots_and_the_others_go_on(scripted_pool):
-    pool = scripted_pool(["gone", "stays"], result_of)
-    gone, stays = pool.slots
-    pool.has_left = {gone}
-    victim = pool.workers[gone]
-    pool.decide = lambda worker, job: "dies" if worker is victim else "done"
-    result = drive(pool, num_shards=6)
-    assert len(result.receipts) == 6
-    assert result.slots == (stays,)
-    assert set(result.actor_cores) == {gone.name, stays.name}
+def test_a_node_that_leaves_loses_nothing_and_nobody_is_blamed(drive, pool_of, clock, journal):
+    gone, stays = pool_of(2), pool_of(1)
+    gone.decide = lambda worker, job: "works"
+    result = drive(gone, stays, num_shards=9, script=[(5.0, lambda nodes: nodes.leave("node0"))])
+    assert scored(journal) == names(9)
+    assert result.num_retries == 0
+    assert {receipt.attempt for receipt in journal.receipts} == {1}
+    assert {(use.name, use.reason) for use in journal.nodes} == {
+        ("host0", "its raylet died"),
+        ("host1", None),
+    }
 
 
-def test_when_every_machine_has_left_the_run_says_so(pool_of):
+def test_when_every_node_has_left_the_run_says_so(drive, pool_of):
     pool = pool_of(1)
-    pool.has_left = set(pool.slots)
-    pool.decide = lambda worker, job: "dies"
+    pool.decide = lambda worker, job: "works"
     with pytest.raises(InputError, match="every node has left the cluster; add nodes and run the"):
-        drive(pool, num_shards=2)
+        drive(pool, num_shards=2, script=[(3.0, lambda nodes: nodes.leave("node0"))])
 
 
-def test_a_slice_that_kills_three_workers_is_named(pool_of):
+def test_a_cluster_that_may_grow_is_given_time_to(drive, pool_of, clock):
     pool = pool_of(1)
-    pool.decide = lambda worker, job: "dies"
-    with pytest.raises(ScoringError, match=r"slice 0 \(a\.csv\): its actor died .*three times in"):
-        drive(pool, num_slices=1)
-    assert pool.num_replaced == 3
+    pool.decide = lambda worker, job: "works"
+    with pytest.raises(InputError, match="every node has left"):
+        drive(pool, num_shards=2, can_grow=True, script=[(3.0, lambda nodes: nodes.leave("node0"))])
+    assert clock.now > 60.0
 
 
-@pytest.mark.parametrize(
-    ("work", "place"),
-    [
-        ({"num_shards": 1}, "shard 000000-00000, attempt 1"),
-        ({"num_slices": 1}, r"slice 0 \(a.csv\)"),
-    ],
-)
-def test_an_error_that_was_not_meant_is_told_with_its_job(pool_of, work, place):
+def test_a_node_that_joins_late_works_too(drive, pool_of, clock, journal):
+    first, late = pool_of(1), pool_of(1)
+
+    def join(nodes):
+        return [NodeJoined(node=nodes.nodes[1], seen=4.0)]
+
+    pools = [first, late]
+    original = LocalNodes.start
+
+    def start(self):
+        original(self)
+        self._events = self._events[:1]
+
+    ScriptedNodes.start = start
+    try:
+        drive(*pools, num_shards=12, script=[(5.0, join)])
+    finally:
+        del ScriptedNodes.start
+    assert late.hands
+    assert scored(journal) == names(12)
+    assert {use.name: use.joined_s for use in journal.nodes} == {"host0": 0.0, "host1": 4.0}
+
+
+def test_a_node_that_cannot_work_is_named_once_and_the_others_go_on(
+    drive, pool_of, journal, caplog
+):
+    def refuse(nodes):
+        return [NodeRefused(name="bad", reason="No module named 'cluster'")]
+
+    result = drive(pool_of(1), num_shards=3, script=[(1.0, refuse), (2.0, refuse)])
+    assert scored(journal) == names(3)
+    assert caplog.messages == ["node bad is left out: No module named 'cluster'"]
+    assert result.refused == {"bad": "No module named 'cluster'"}
+
+
+def test_a_node_where_every_job_raises_is_left_out(drive, pool_of, journal, caplog):
+    bad, good = pool_of(1), pool_of(1)
+    bad.decide = lambda worker, job: "fails"
+    drive(bad, good, num_shards=12)
+    assert scored(journal) == names(12)
+    left_out = [line for line in caplog.messages if "left out" in line]
+    assert len(left_out) == 1
+    assert left_out[0].startswith("node host0 is left out: shard 000000-000")
+    assert left_out[0].endswith("no such device")
+
+
+def test_a_node_whose_workers_cannot_start_is_left_out(drive, pool_of, journal, caplog):
+    bad, good = pool_of(1), pool_of(1)
+    bad.has_left = set(bad.slots)
+    bad.decide = lambda worker, job: "dies"
+    drive(bad, good, num_shards=6)
+    assert scored(journal) == names(6)
+    assert "node host0 is left out: its worker cannot start" in caplog.messages
+
+
+def test_an_error_is_tried_elsewhere_and_ends_the_run_when_it_comes_again(drive, pool_of):
     pool = pool_of(1)
     pool.decide = lambda worker, job: "fails"
-    with pytest.raises(ScoringError, match=rf"^{place}: OSError\('no such device'\)$") as caught:
-        drive(pool, **work)
-    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(ScoringError, match=r"shard 000000-00000, attempt \d: .*no such device"):
+        drive(pool, num_shards=1)
+    assert len(pool.calls) == 3
+    pool = pool_of(1)
+    pool.error = lambda job: StorageError("out: disk full; free space")
+    pool.decide = lambda worker, job: "fails" if len(pool.calls) < 3 else "done"
+    drive(pool, num_shards=1)
 
 
-def test_a_slot_that_holds_one_job_gets_one(pool_of):
-    pool = pool_of(2)
-    pool.slots = [replace(slot, max_jobs=1) for slot in pool.slots]
-    pool.start()
-    assert len(drive(pool, num_shards=9).receipts) == 9
-    assert pool.most_in_hand == 1
+def test_an_input_that_is_at_fault_ends_the_run_at_once(drive, pool_of):
+    pool = pool_of(1)
+    pool.decide = lambda worker, job: "fails"
+    pool.error = lambda job: InputError("a.csv: no such column")
+    with pytest.raises(InputError, match="no such column"):
+        drive(pool, num_slices=1)
+    assert len(pool.calls) == 1
 
 
-def test_a_slot_that_stands_for_a_node_gets_as_many_as_it_holds(pool_of):
-    pool = pool_of(2)
-    pool.slots = [replace(slot, max_jobs=8) for slot in pool.slots]
-    pool.start()
-    assert len(drive(pool, num_shards=40).receipts) == 40
-    assert pool.most_in_hand == 8
+def test_a_slice_that_kills_three_workers_is_named(drive, pool_of):
+    pool = pool_of(1)
+    pool.decide = lambda worker, job: "dies"
+    with pytest.raises(ScoringError, match=r"slice 0 \(a.csv\): its actor died .*three times"):
+        drive(pool, num_slices=1)
+
+
+def test_a_bad_row_ends_the_run_if_it_must(drive, scripted_pool):
+    def bad(job):
+        return make_receipt(job, num_errors=2)
+
+    with pytest.raises(ScoringError, match="2 rows could not be scored; see the error column"):
+        drive(scripted_pool(1, bad), num_shards=1, fail_on_bad_row=True)
+
+
+def test_progress_says_where_it_stands(drive, pool_of, clock):
+    seen = []
+    drive(pool_of(2), num_slices=6, on_progress=seen.append)
+    last = seen[-1]
+    assert (last.num_done, last.num_known, last.num_slices_left, last.num_rows) == (6, 6, 0, 6)
+    assert last.predicted_left_s == pytest.approx(0.0)
+    assert last.node_s == {None: clock.now}
+    middle = seen[len(seen) // 2]
+    assert (middle.num_nodes, middle.num_actors) == (1, 2)
+    assert sum(middle.doing.values()) == 2
+
+
+def test_what_a_slow_node_has_is_begun_on_another_and_the_first_result_counts(
+    drive, pool_of, clock, journal
+):
+    slow, fast = pool_of(1), pool_of(1)
+    slow.decide = lambda worker, job: "works" if clock.now < 500.0 else "done"
+    drive(slow, fast, num_shards=8)
+    assert scored(journal) == names(8)
+    assert clock.now < 60.0
+
+
+def test_what_a_node_has_not_begun_is_given_to_one_that_idles(drive, pool_of, clock, journal):
+    stuck, fast = pool_of(4), pool_of(1)
+    stuck.decide = lambda worker, job: "works" if clock.now < 500.0 else "done"
+    drive(stuck, fast, num_shards=40)
+    assert scored(journal) == names(40)
+    assert clock.now < 200.0

@@ -1,0 +1,146 @@
+"""Connect to a Ray cluster, or start one on this machine, and open its nodes for the work of a job.
+
+address -> [connect] -> Ray -> RayNodes -> run
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.exceptions import AuthenticationError
+
+from cluster.execution.connect import OpenNodes
+from cluster.execution.topology import discover_topology, plan_core_sets
+from cluster.execution.worker import WorkerSpec
+from cluster.nodes.cluster_state import NodeState, list_nodes, list_own_nodes
+from cluster.nodes.ray_nodes import RayNodes
+from cluster.nodes.supervisor_actor import NodePlan
+from cluster.settings import ActorSettings
+from fastformers.errors import InputError
+
+# Size of Ray's object store, near the least that Ray allows; only receipts pass through it.
+_OBJECT_STORE_BYTES = 100 * 2**20
+# Ray learns with a delay that actors have ended and that their CPUs are free.
+_FREE_WITHIN_S, _FREE_POLL_S = 10.0, 0.1
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[OpenNodes]:
+    """Use the Ray cluster at `address`, the one RAY_ADDRESS names, or a new one on this machine.
+
+    Raises:
+        InputError: No cluster answers there, or it refuses the connection.
+    """
+    if ray.is_initialized():
+        yield Cluster(is_own=False)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_answers(address)
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(1, len(discover_topology().cores)),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **quiet,
+            )
+    except (AuthenticationError, ConnectionError) as error:
+        raise InputError(
+            f"--address {address}: the cluster refuses the connection ({error}); if it wants a "
+            "token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the token's file"
+        ) from error
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"--address {address}: {error}") from error
+    try:
+        yield Cluster(is_own=not address)
+    finally:
+        ray.shutdown()
+
+
+class Cluster:
+    """Opens nodes of the connected cluster, one set after another."""
+
+    def __init__(self, *, is_own: bool, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Remember what is connected.
+
+        Args:
+            is_own: Whether this process started the cluster, on this machine, for itself alone.
+            clock: Monotonic clock, in seconds.
+        """
+        self._is_own, self._clock = is_own, clock
+        self._free_before: dict[str, float] = {}
+
+    def __call__(
+        self, spec: WorkerSpec, actors: ActorSettings, *, cores_per_actor: int
+    ) -> RayNodes:
+        """Open nodes for the work of a job; see `OpenNodes`.
+
+        Raises:
+            InputError: This machine does not have that many cores.
+        """
+        if self._is_own:
+            plan_core_sets(
+                discover_topology(),
+                num_actors=actors.num_actors,
+                cores_per_actor=cores_per_actor,
+                oversubscribe=actors.oversubscribe,
+            )
+        else:
+            self._wait_until_free()
+
+        def make_plan(state: NodeState, name: str, num_actors: int | None) -> NodePlan:
+            return NodePlan(
+                node=state.id,
+                name=name,
+                spec=spec,
+                num_actors=num_actors,
+                cores_per_actor=cores_per_actor,
+                oversubscribe=actors.oversubscribe,
+                timeout_s=actors.timeout_s,
+            )
+
+        return RayNodes(
+            make_plan,
+            num_actors=actors.num_actors,
+            cores_per_actor=cores_per_actor,
+            oversubscribe=actors.oversubscribe,
+            can_grow=not self._is_own,
+            clock=self._clock,
+            list_nodes=list_own_nodes if self._is_own else list_nodes,
+        )
+
+    def _wait_until_free(self) -> None:
+        """Let Ray learn that the actors of nodes that were opened before have ended."""
+        deadline = self._clock() + _FREE_WITHIN_S
+        free = {state.id: state.free_cpus for state in list_nodes()}
+        while self._clock() < deadline and any(
+            free.get(node, before) < before for node, before in self._free_before.items()
+        ):
+            time.sleep(_FREE_POLL_S)
+            free = {state.id: state.free_cpus for state in list_nodes()}
+        self._free_before = free
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at once where nothing listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():  # "auto", or a name that Ray resolves
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({error.strerror or error}); start "
+            "one with ray start --head, or leave --address out"
+        ) from error

@@ -1,0 +1,291 @@
+"""The nodes of a Ray cluster: found when they join, watched while they work, missed when they go.
+
+    driver -> orders -> [ray_nodes] -> a supervisor on each node -> reports -> driver
+
+Ray is asked every few seconds which nodes there are and what is free on them. A node that is new
+and has free CPUs gets a supervisor; when that is ready, the node has joined. A supervisor that
+dies, or does not answer in time, has left. Exactly one call a node is under way, and its end comes
+by callback, so nothing here grows with the number of actors.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.nodes.cluster_state import NodeState, list_nodes
+from cluster.nodes.ray_pool import say_error
+from cluster.nodes.supervisor_actor import NodePlan, SupervisorActor
+from cluster.scheduling.nodes import (
+    Node,
+    NodeEvent,
+    NodeJoined,
+    NodeLeft,
+    NodeRefused,
+    NodeReport,
+    NodeReported,
+    Orders,
+)
+
+logger = logging.getLogger(__name__)
+
+_ASK_EVERY_S = 2.0
+# A node is lost when it has not answered for this long after it should have.
+_SILENT_S = 6.0
+_START_WITHIN_S = 300.0
+# A node that was lost and is there again is used again, but not for ever.
+_MAX_LOSSES = 3
+
+
+@dataclass
+class _Member:
+    """A node with a supervisor.
+
+    Attributes:
+        name: Name of the node.
+        supervisor: Its supervisor.
+        seen: Clock reading when the node was first seen; None for the start of the run.
+        num_actors: Actors that were asked of it.
+        has_joined: Whether the supervisor is ready.
+        due: Clock reading by which its call under way must have ended; None without a call.
+        future: The call under way.
+    """
+
+    name: str
+    supervisor: Any
+    seen: float | None
+    num_actors: int
+    has_joined: bool = False
+    due: float | None = None
+    future: "Future[Any] | None" = None
+
+
+class RayNodes:
+    """Nodes of the connected cluster, each with a supervisor."""
+
+    def __init__(
+        self,
+        make_plan: Callable[[NodeState, str, int | None], NodePlan],
+        *,
+        num_actors: int | None,
+        cores_per_actor: int,
+        oversubscribe: bool,
+        can_grow: bool,
+        clock: Callable[[], float] = time.perf_counter,
+        list_nodes: Callable[[], list[NodeState]] = list_nodes,
+    ) -> None:
+        """Plan to use the cluster.
+
+        Args:
+            make_plan: Function that makes the plan of a node, from what Ray says of it, its name,
+                and its number of actors (None for as many as fit).
+            num_actors: Actors over all nodes; None for as many as fit.
+            cores_per_actor: Physical cores of each actor.
+            oversubscribe: Whether actors may share cores.
+            can_grow: Whether nodes may join; False for a cluster of this run's own, whose CPUs are
+                all for this run.
+            clock: Monotonic clock, in seconds.
+            list_nodes: Function that asks Ray which nodes there are.
+        """
+        self._make_plan, self._clock, self._list_nodes = make_plan, clock, list_nodes
+        self._num_actors, self._cores_per_actor = num_actors, cores_per_actor
+        self._oversubscribe, self.can_grow = oversubscribe, can_grow
+        self._members: dict[str, _Member] = {}
+        self._num_losses: dict[str, int] = {}
+        self._unfit: set[str] = set()
+        self._names: dict[str, str] = {}
+        self._first_seen: dict[str, float | None] = {}
+        self._inbox: queue.SimpleQueue[_Member | list[NodeState]] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._watcher = threading.Thread(target=self._watch_cluster, daemon=True)
+        self._is_settled = False
+        self._last_wait = clock()
+
+    @property
+    def num_starting(self) -> int:
+        """Nodes whose supervisor is not ready; at least 1 until Ray was first asked."""
+        starting = sum(not member.has_joined for member in self._members.values())
+        return starting if self._is_settled else max(1, starting)
+
+    def start(self) -> None:
+        """Begin to ask Ray which nodes there are."""
+        self._watcher.start()
+
+    def exchange(self, node: str, orders: Orders) -> None:
+        """Send a node its orders."""
+        member = self._members[node]
+        self._call(member, member.supervisor.exchange.remote(orders), orders.wait_s + _SILENT_S)
+
+    def wait(self, timeout_s: float) -> list[NodeEvent]:
+        """What happened, as soon as something did; an empty list after `timeout_s` seconds."""
+        self._forgive_absence()
+        events: list[NodeEvent] = []
+        try:
+            message = self._inbox.get(timeout=timeout_s)
+            while True:
+                if isinstance(message, _Member):
+                    events += self._take(message)
+                else:
+                    events += self._compare(message)
+                message = self._inbox.get_nowait()
+        except queue.Empty:
+            pass
+        events += self._miss()
+        self._last_wait = self._clock()
+        return events
+
+    def release(self, node: str, reason: str | None) -> None:
+        """End a node's supervisor, and its actors with it."""
+        if reason is not None:
+            self._unfit.add(node)
+        self._end(node)
+
+    def stop(self) -> None:
+        """End all supervisors."""
+        self._stopped.set()
+        for node in list(self._members):
+            self._end(node)
+
+    def _call(self, member: _Member, reference: Any, within_s: float) -> None:
+        member.due = self._clock() + within_s
+        member.future = reference.future()
+        member.future.add_done_callback(lambda future: self._inbox.put(member))
+
+    def _take(self, member: _Member) -> list[NodeEvent]:
+        """Handle the end of a node's call."""
+        node = next((id_ for id_, known in self._members.items() if known is member), None)
+        if node is None or member.future is None:
+            return []  # given up before
+        future, member.future, member.due = member.future, None, None
+        error = future.exception()
+        if error is not None and not member.has_joined:
+            self._unfit.add(node)
+            self._end(node)
+            return [NodeRefused(name=member.name, reason=say_error(error))]
+        if error is not None:
+            return [self._lose(node, say_error(error))]
+        answer: Node | NodeReport = future.result()
+        if isinstance(answer, Node):
+            member.has_joined = True
+            member.num_actors = len(answer.slots)
+            return [NodeJoined(node=answer, seen=member.seen)]
+        return [NodeReported(id=node, report=answer)]
+
+    def _compare(self, states: list[NodeState]) -> list[NodeEvent]:
+        """Handle what Ray says of its nodes: miss some, begin to use others."""
+        alive = {state.id for state in states}
+        events: list[NodeEvent] = [
+            self._lose(node, "Ray has lost it")
+            if member.has_joined
+            else self._give_up(node, "Ray has lost it")
+            for node, member in list(self._members.items())
+            if node not in alive
+        ]
+        for state in states:
+            self._first_seen.setdefault(state.id, self._clock() if self._is_settled else None)
+        new = [
+            state
+            for state in sorted(states, key=lambda state: state.id)
+            if state.id not in self._members
+            and state.id not in self._unfit
+            and not state.is_draining
+            and self._num_losses.get(state.id, 0) < _MAX_LOSSES
+            and state.free_cpus >= self._cores_per_actor
+        ]
+        left = None
+        if self._num_actors is not None:
+            left = self._num_actors - sum(m.num_actors for m in self._members.values())
+        for place, state in enumerate(new):
+            share = None if left is None else -(-left // (len(new) - place))
+            if share is not None and not self._oversubscribe:
+                share = min(share, int(state.free_cpus) // self._cores_per_actor)
+            if share == 0:
+                continue
+            self._begin(state, share)
+            if left is not None and share is not None:
+                left -= share
+        self._is_settled = True
+        return events
+
+    def _begin(self, state: NodeState, num_actors: int | None) -> None:
+        """Start a supervisor on a node."""
+        if not self._oversubscribe and self.can_grow:
+            fit = int(state.free_cpus) // self._cores_per_actor
+            num_actors = fit if num_actors is None else min(num_actors, fit)
+        name = self._name(state)
+        plan = self._make_plan(state, name, num_actors)
+        supervisor = SupervisorActor.options(  # type: ignore[attr-defined]
+            num_cpus=0,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(state.id, soft=False),
+        ).remote(plan)
+        member = _Member(name, supervisor, self._first_seen[state.id], num_actors or 0)
+        self._members[state.id] = member
+        self._call(member, supervisor.start.remote(), _START_WITHIN_S)
+
+    def _name(self, state: NodeState) -> str:
+        """Host name of a node, with a number where another has the same."""
+        taken = {name for node, name in self._names.items() if node != state.id}
+        if state.id not in self._names:
+            name, number = state.hostname, 1
+            while name in taken:
+                number += 1
+                name = f"{state.hostname}#{number}"
+            self._names[state.id] = name
+        return self._names[state.id]
+
+    def _miss(self) -> list[NodeEvent]:
+        """Nodes that should have answered long ago."""
+        now = self._clock()
+        late = [
+            (node, member)
+            for node, member in self._members.items()
+            if member.due is not None and now > member.due
+        ]
+        return [
+            self._lose(node, f"it has not answered for {_SILENT_S:.0f} s")
+            if member.has_joined
+            else self._give_up(node, f"it was not ready within {_START_WITHIN_S:.0f} s")
+            for node, member in late
+        ]
+
+    def _forgive_absence(self) -> None:
+        """Give nodes more time where this process itself was away, stopped or short of CPU."""
+        away_s = self._clock() - self._last_wait
+        if away_s > 1.0:
+            for member in self._members.values():
+                if member.due is not None:
+                    member.due += away_s
+
+    def _lose(self, node: str, reason: str) -> NodeLeft:
+        self._num_losses[node] = self._num_losses.get(node, 0) + 1
+        self._end(node)
+        return NodeLeft(id=node, reason=reason)
+
+    def _give_up(self, node: str, reason: str) -> NodeRefused:
+        name = self._members[node].name
+        self._unfit.add(node)
+        self._end(node)
+        return NodeRefused(name=name, reason=reason)
+
+    def _end(self, node: str) -> None:
+        if (member := self._members.pop(node, None)) is not None:
+            member.future = None
+            ray.kill(member.supervisor)
+
+    def _watch_cluster(self) -> None:
+        """Ask Ray again and again, in a thread of its own: the answer may take long."""
+        while not self._stopped.is_set():
+            try:
+                self._inbox.put(self._list_nodes())
+            except Exception as error:  # Ray's control store is away: nodes go on without it
+                logger.debug("Ray does not say which nodes it has: %s", error)
+            self._stopped.wait(_ASK_EVERY_S)

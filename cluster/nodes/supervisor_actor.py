@@ -1,0 +1,120 @@
+"""The supervisor of a node, as a Ray actor without CPUs: it owns the node's scoring actors.
+
+    driver -> orders -> [supervisor_actor] -> scoring actors of its node -> report
+
+It finds out what the node lets the job use, starts an actor on each core set, and then does what
+`Supervisor` says, one exchange after another. If it dies, its actors die with it.
+"""
+
+import time
+from dataclasses import dataclass, replace
+
+import ray
+
+from cluster.execution.topology import (
+    CoreSet,
+    HostTopology,
+    describe_core_sets,
+    discover_topology,
+    plan_core_sets,
+)
+from cluster.execution.worker import WorkerSpec
+from cluster.nodes.ray_pool import RayPool
+from cluster.scheduling.nodes import Node, NodeReport, Orders
+from cluster.scheduling.pool import Slot
+from cluster.scheduling.supervisor import Supervisor
+from fastformers.errors import NodeUnfitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePlan:
+    """What a node is asked to do.
+
+    Attributes:
+        node: Ray's identifier of the node.
+        name: Name of the node in reports; None for its host name.
+        spec: Description of the work that all actors share.
+        num_actors: Actors at most; None for as many as fit.
+        cores_per_actor: Physical cores of each.
+        oversubscribe: Whether actors may share cores.
+        timeout_s: Seconds that a task may take; see `Supervisor`.
+    """
+
+    node: str
+    name: str | None
+    spec: WorkerSpec
+    num_actors: int | None
+    cores_per_actor: int
+    oversubscribe: bool
+    timeout_s: float | None
+
+
+@ray.remote
+class SupervisorActor:
+    """Owns the scoring actors of its node."""
+
+    def __init__(self, plan: NodePlan) -> None:
+        """Take the plan; `start` does the rest."""
+        self._plan = plan
+
+    def __repr__(self) -> str:
+        """Name in Ray's dashboard and logs."""
+        return f"SupervisorActor({self._plan.name})"
+
+    def start(self) -> Node:
+        """Start the actors; they open the bundle while the driver goes on.
+
+        Raises:
+            NodeUnfitError: The node has too few cores.
+        """
+        plan, topology = self._plan, discover_topology()
+        core_sets = plan_core_sets(
+            topology,
+            num_actors=self._num_actors(topology),
+            cores_per_actor=plan.cores_per_actor,
+            oversubscribe=plan.oversubscribe,
+        )
+        named = replace(topology, hostname=plan.name or topology.hostname)
+        names = name_actors(named.hostname, core_sets)
+        slots = {
+            Slot(name=name, num_cores=core_set.num_threads): core_set
+            for name, core_set in zip(names, core_sets, strict=True)
+        }
+        self._pool = RayPool(plan.spec, slots, node=plan.node)
+        self._pool.start()
+        self._supervisor = Supervisor(self._pool, clock=time.perf_counter, timeout_s=plan.timeout_s)
+        return Node(
+            id=plan.node,
+            name=named.hostname,
+            instance_type=None,
+            slots=tuple(slots),
+            num_cores=topology.num_usable_cores,
+            self_check=describe_core_sets(core_sets, topology),
+        )
+
+    def exchange(self, orders: Orders) -> NodeReport:
+        """Take orders, work, and answer when there is something to tell."""
+        return self._supervisor.serve(orders)
+
+    def _num_actors(self, topology: HostTopology) -> int | None:
+        plan = self._plan
+        fit = topology.num_usable_cores // plan.cores_per_actor
+        if plan.oversubscribe or (plan.num_actors is None and fit):
+            return plan.num_actors
+        if not fit:
+            raise NodeUnfitError(
+                f"has {topology.num_usable_cores} cores that may be used, an actor needs "
+                f"{plan.cores_per_actor} (--cores-per-actor)"
+            )
+        assert plan.num_actors is not None
+        return min(plan.num_actors, fit)
+
+
+def name_actors(hostname: str, core_sets: list[CoreSet]) -> list[str]:
+    """Host and CPUs of each actor, and a number where actors share them."""
+    names: list[str] = []
+    for core_set in core_sets:
+        name = f"{hostname}:{','.join(map(str, core_set.cpus))}"
+        taken = sum(other.partition("#")[0] == name for other in names)
+        names.append(f"{name}#{taken + 1}" if taken else name)
+    return names

@@ -1,0 +1,116 @@
+"""What the driver knows of each node: the jobs in its hands, how fast it is, and how it fares.
+
+    reports -> [node_books] -> orders of the driver
+
+Plain records; this module knows nothing of Ray or files.
+"""
+
+from dataclasses import dataclass, field
+
+from cluster.corpus.slices import Slice
+from cluster.scheduling.journal import NodeUse
+from cluster.scheduling.nodes import Node
+from cluster.scheduling.pace import Pace
+from cluster.scheduling.work import Task, Ticket
+from cluster.shards.shard_queue import Lease
+
+# A node is leased jobs for this many seconds, and at most this many for each of its slots.
+LEASE_S, MAX_LEASED_PER_SLOT = 4.0, 64
+
+
+@dataclass(slots=True)
+class Leased:
+    """A job in the hands of a node.
+
+    Attributes:
+        task: The job with its ticket.
+        job: The job, which is never one that only measures.
+        node: The node.
+        given: Clock reading when the node was given it.
+        began: Clock reading when a slot began it; None while it waits there.
+        is_wanted_back: Whether the node was told to return it.
+        twin: The same job in the hands of another node, or None.
+    """
+
+    task: Task
+    job: Slice | Lease
+    node: "NodeBooks"
+    given: float
+    began: float | None = None
+    is_wanted_back: bool = False
+    twin: "Leased | None" = None
+
+
+@dataclass
+class NodeBooks:
+    """A node that works.
+
+    Attributes:
+        node: The node.
+        since: Clock reading from which it costs.
+        ready: Clock reading when it joined.
+        num_slots: Slots that it has now.
+        leased: Jobs in its hands.
+        take_back: Jobs to take back with the next orders.
+        pace: Seconds that shards take in a slot of it.
+        num_errors: Jobs that raised an error since one was last done.
+        last_error: The last of them, in one line.
+        leaving: Why it will be taken away soon, or None.
+        doing: Number of its slots by what they do.
+        notices: Lines that it wants shown.
+    """
+
+    node: Node
+    since: float
+    ready: float
+    num_slots: int
+    leased: dict[Ticket, Leased] = field(default_factory=dict)
+    take_back: list[Ticket] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
+    num_errors: int = 0
+    last_error: str = ""
+    leaving: str | None = None
+    doing: dict[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    @property
+    def num_free_slots(self) -> int:
+        """Slots without a job; none where the node will be taken away."""
+        return 0 if self.leaving else max(0, self.num_slots - len(self.leased))
+
+    @property
+    def num_wanted(self) -> int:
+        """Jobs that it should have in its hands while plenty wait: two calls a slot, and more."""
+        if self.leaving:
+            return 0
+        two_each = 2 * self.num_slots + max(1, self.num_slots // 4)
+        if not self.pace.seconds:
+            return two_each
+        enough = round(self.num_slots * LEASE_S / self.pace.seconds)
+        return min(max(two_each, enough), self.num_slots * MAX_LEASED_PER_SLOT)
+
+    def answer_below(self, num_wanted: int) -> int:
+        """Jobs in its hands below which it should answer at once: half of a long lease, two calls a
+        slot of a short one, and one a slot where no more than that is leased."""
+        return max(self.num_slots, num_wanted // 2, min(2 * self.num_slots + 1, num_wanted))
+
+    def use(self, now: float, start: float, reason: str | None) -> NodeUse:
+        """How long it was used, if it leaves now.
+
+        Args:
+            now, start: Clock readings of the moment and of the start of the run.
+            reason: Why it leaves before the end, or None.
+        """
+        return NodeUse(
+            node=self.node.id,
+            name=self.node.name,
+            instance_type=self.node.instance_type,
+            joined_s=self.since - start,
+            ready_s=self.ready - start,
+            left_s=now - start,
+            num_cores=self.node.num_cores,
+            num_idle_cores=self.node.num_idle_cores,
+            actor_cores={slot.name: slot.num_cores for slot in self.node.slots},
+            self_check=self.node.self_check,
+            reason=reason,
+        )
