@@ -16,7 +16,7 @@ from cluster.scheduling.pool import measure_at_once, running
 from cluster.scheduling.work import TimeEngine
 from cluster.settings import ActorSettings
 from cluster.shards.layout import Shard
-from cluster.shards.preparation import load_shards
+from cluster.shards.slice_table import load_shards
 
 
 def measure_engine_alone(

@@ -11,11 +11,12 @@ It knows neither Ray nor the time of day: the pool and the clock are handed in.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 from cluster.corpus.slices import Slice
+from cluster.scheduling.journal import Journal, NodeUse
 from cluster.scheduling.pool import (
     Failed,
     Finished,
@@ -44,33 +45,15 @@ _TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR = 300.0, 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class DriverResult:
-    """What a pool did; where there was nothing to do, only the shards that are known.
+    """When a pool worked.
 
     Attributes:
-        shards: All shards that are known now, those of earlier runs included.
-        receipts: Receipts of the shards scored.
-        slice_receipts: Receipts of the slices cut.
-        attempts: Jobs that workers were given, in the order in which they ended.
-        num_retries: Number of leases that were lost with their worker.
-        slots: Slots that were left at the end.
-        actor_cores: Number of cores that each worker owned, by its name.
-        self_check: Lines that say which workers ran on which cores.
-        num_idle_cores: Number of cores of the workers' machines that no worker owned.
         setup_s: Seconds from the run's start until the first job could be handed out.
         work_end_s: Seconds from the run's start until the last job was done.
     """
 
-    shards: list[Shard]
-    receipts: list[Receipt] = field(default_factory=list)
-    slice_receipts: list[SliceReceipt] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    num_retries: int = 0
-    slots: tuple[Slot, ...] = ()
-    actor_cores: dict[str, int] = field(default_factory=dict)
-    self_check: tuple[str, ...] = ()
-    num_idle_cores: int = 0
-    setup_s: float = 0.0
-    work_end_s: float = 0.0
+    setup_s: float
+    work_end_s: float
 
 
 @dataclass
@@ -109,9 +92,10 @@ class Driver:
         slices: Iterable[Slice],
         shards: Iterable[Shard],
         scores: bool,
+        journal: Journal,
         clock: Callable[[], float],
         start: float,
-        done: frozenset[str] = frozenset(),
+        done: Container[str] = frozenset(),
         timeout_s: float | None = None,
         fail_on_bad_row: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -123,6 +107,7 @@ class Driver:
             slices: Slices still to cut, in corpus order.
             shards: Shards already cut.
             scores: Whether shards are to be scored, or only cut.
+            journal: Listener that is told everything that happens.
             clock: Monotonic clock, in seconds.
             start: Clock reading at the start of the run, from which the times of attempts count.
             done: Names of shards whose predictions are on disk.
@@ -136,21 +121,17 @@ class Driver:
         self._slice_attempts: dict[tuple[int, int], int] = {}
         self._queue = ShardQueue()
         self._scores = scores
+        self._journal = journal
         self._clock = clock
         self._start = start
         self._done = done
         self._timeout_s = timeout_s
         self._fail_on_bad_row = fail_on_bad_row
         self._on_progress = on_progress
-        self._actor_cores = {slot.name: slot.num_cores for slot in pool.slots}
         self._tasks: dict[Ticket, _Task] = {}
-        self._fresh: list[Receipt] = []
-        self._num_known = self._num_done = 0
-        self._predicted_left_s = self._predicted_cut_s = 0.0
-        self._shards: list[Shard] = []
-        self._receipts: list[Receipt] = []
-        self._slice_receipts: list[SliceReceipt] = []
-        self._attempts: list[Attempt] = []
+        self._num_known = self._num_done = self._num_cut = 0
+        self._num_rows = self._num_tokens = self._num_errors = 0
+        self._predicted_done_s = self._predicted_left_s = self._predicted_cut_s = 0.0
         for shard in shards:
             self._add(shard)
 
@@ -172,19 +153,29 @@ class Driver:
         if self._slices or len(self._queue):
             raise InputError("every node has left the cluster; add nodes and run the same command")
         self._report()
-        return DriverResult(
-            shards=self._shards,
-            receipts=self._receipts,
-            slice_receipts=self._slice_receipts,
-            attempts=self._attempts,
-            num_retries=self._queue.num_retries,
-            slots=tuple(self._pool.slots),
-            actor_cores=self._actor_cores,
-            self_check=tuple(self._pool.self_check),
-            num_idle_cores=self._pool.num_idle_cores,
-            setup_s=setup_s,
-            work_end_s=self._clock() - self._start,
-        )
+        work_end_s = self._clock() - self._start
+        self._tell_nodes(setup_s, work_end_s)
+        return DriverResult(setup_s=setup_s, work_end_s=work_end_s)
+
+    def _tell_nodes(self, setup_s: float, work_end_s: float) -> None:
+        hosts = sorted({slot.host for slot in self._pool.slots})
+        for number, host in enumerate(hosts):
+            own = {slot.name: slot.num_cores for slot in self._pool.slots if slot.host == host}
+            num_idle_cores = 0 if number else self._pool.num_idle_cores
+            self._journal.add_node(
+                NodeUse(
+                    node=host,
+                    name=host,
+                    instance_type=None,
+                    joined_s=0.0,
+                    ready_s=setup_s,
+                    left_s=work_end_s,
+                    num_cores=sum(own.values()) + num_idle_cores,
+                    num_idle_cores=num_idle_cores,
+                    actor_cores=own,
+                    self_check="" if number else "; ".join(self._pool.self_check),
+                )
+            )
 
     def _hand_out(self) -> None:
         """Give every idle slot a job, then more to those that can hold more."""
@@ -270,8 +261,9 @@ class Driver:
         else:
             kind, name = "prepare", f"slice {job.index}"
             number = self._slice_attempts.get((job.index, job.first_shard), 0) + 1
-        self._attempts.append(
+        self._journal.add_attempt(
             Attempt(
+                node=task.slot.host,
                 actor=task.slot.name,
                 job=kind,
                 name=name,
@@ -288,15 +280,16 @@ class Driver:
             raise ScoringError(
                 f"{receipt.first_bad}; repair it, or use --on-bad-row dead-letter to go on"
             )
-        self._slice_receipts.append(receipt)
+        self._num_cut += 1
+        self._journal.add_slice(receipt)
         if receipt.rest is not None:
             self._slices.appendleft(receipt.rest)
         for shard in receipt.shards:
             self._predicted_cut_s += shard.predicted_s
+            self._journal.add_shard(shard)
             self._add(shard)
 
     def _add(self, shard: Shard) -> None:
-        self._shards.append(shard)
         if shard.name in self._done:
             return
         self._num_known += 1
@@ -312,8 +305,11 @@ class Driver:
             )
         self._num_done += 1
         self._predicted_left_s -= receipt.predicted_s
-        self._receipts.append(receipt)
-        self._fresh.append(receipt)
+        self._num_rows += receipt.num_rows
+        self._num_tokens += receipt.num_tokens
+        self._num_errors += receipt.num_errors
+        self._predicted_done_s += receipt.predicted_s
+        self._journal.add_receipt(receipt)
 
     def _requeue(self, task: _Task, lost: Lost) -> None:
         """Put a lost job back in its queue."""
@@ -339,22 +335,31 @@ class Driver:
                 self._pool.kill(ticket)
 
     def _report(self) -> None:
-        fresh, self._fresh = self._fresh, []
+        elapsed_s = self._clock() - self._start
+        hosts = {slot.host for slot in self._pool.slots}
         self._on_progress(
             Progress(
-                receipts=fresh,
+                elapsed_s=elapsed_s,
                 num_done=self._num_done,
                 num_known=self._num_known,
+                num_rows=self._num_rows,
+                num_tokens=self._num_tokens,
+                num_errors=self._num_errors,
+                num_retries=self._queue.num_retries,
+                predicted_done_s=self._predicted_done_s,
                 predicted_left_s=self._predicted_left_s + self._estimate_uncut_s(),
                 num_slices_left=len(self._slices),
+                node_s={None: elapsed_s * len(hosts)},
+                num_nodes=len(hosts),
+                num_actors=len(self._pool.slots),
             )
         )
 
     def _estimate_uncut_s(self) -> float:
         """Core-seconds of the slices that are left, from the average of those cut in this run."""
-        if not self._slice_receipts:
+        if not self._num_cut:
             return 0.0
-        return self._predicted_cut_s / len(self._slice_receipts) * len(self._slices)
+        return self._predicted_cut_s / self._num_cut * len(self._slices)
 
 
 def _describe(job: Lease | Slice) -> str:

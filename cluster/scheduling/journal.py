@@ -22,7 +22,9 @@ class NodeUse:
         node: Identifier; nodes of equal name differ here.
         name: Host name.
         instance_type: Name that its cloud gives the type of machine; None where it is not known.
-        joined_s, left_s: Seconds from the run's start.
+        joined_s, left_s: When it began to cost and when it left, in seconds from the run's start;
+            one that stayed to the end costs until everything is done.
+        ready_s: When it could take its first job; None for `joined_s`.
         num_cores: Physical cores that it lets the run use.
         num_idle_cores: Those of them that no actor owned.
         actor_cores: Cores of each of its actors, by the actor's name.
@@ -39,6 +41,7 @@ class NodeUse:
     num_idle_cores: int
     actor_cores: dict[str, int]
     self_check: str
+    ready_s: float | None = None
     reason: str | None = None
 
 
@@ -52,7 +55,7 @@ class Journal(Protocol):
         """A slice was cut, and its receipt is on disk."""
 
     def add_receipt(self, receipt: Receipt) -> None:
-        """A shard was scored, and its predictions are on disk."""
+        """A shard was scored, and its predictions are on disk; its attempt was told before."""
 
     def add_attempt(self, attempt: Attempt) -> None:
         """A job has ended, well or not; attempts of an actor come in the order of their ends."""

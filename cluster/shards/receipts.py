@@ -5,7 +5,7 @@
 
 A `Receipt` says what a finished shard took, by the clock of its actor, and is stored with the
 shard's predictions. It counts texts and tokens in bins of text length: `count_lengths` counts those
-of a shard, `add_lengths` sums the counts of many. An `Attempt` says which job an actor was given,
+of a shard. An `Attempt` says which job an actor was given,
 when, and whether it died over it, by the driver's clock alone, because the clocks of nodes differ.
 Everything here is a plain value; this module knows nothing of files, Ray or prices.
 
@@ -45,6 +45,7 @@ class Receipt:
         rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.
         phase_s: Seconds of the actor's cores by phase.
         lengths: Scored texts by length, see `count_lengths`.
+        file_bytes: Size of the file of its predictions; 0 in the footer of that file itself.
     """
 
     shard: str
@@ -64,6 +65,7 @@ class Receipt:
     peak_rss_bytes: int
     phase_s: dict[str, float] = field(default_factory=dict)
     lengths: dict[str, list[int]] = field(default_factory=dict)
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +73,19 @@ class Attempt:
     """One job of one actor, from when its turn came until the driver learned of its end.
 
     Attributes:
+        node: Identifier of the actor's node.
         actor: Name of the actor; an actor that replaces a dead one has the same name.
         job: Kind of job: cut a slice, score a shard, or search a shard for the text that kills its
             actor.
         name: Name of the slice or the shard.
         number: How many times it was tried, this time included.
         start_s, end_s: Seconds since the run's start.
-        is_lost: Whether the actor died over it.
+        is_lost: Whether its result was not used: the actor died over it, its node left, or another
+            actor had the same shard and was first.
         phase_s: Seconds by phase as the actor measured them; empty where it sent no receipt.
     """
 
+    node: str
     actor: str
     job: Literal["prepare", "score", "search"]
     name: str
@@ -115,12 +120,3 @@ def count_lengths(
     return {
         str(edge): count for edge, count in zip(EDGES, counts.tolist(), strict=True) if any(count)
     }
-
-
-def add_lengths(counts: Iterable[dict[str, list[int]]]) -> dict[str, list[int]]:
-    """Sum of the counts of many shards."""
-    total: dict[str, list[int]] = {}
-    for count in counts:
-        for edge, numbers in count.items():
-            total[edge] = [a + b for a, b in zip(total.get(edge, [0, 0, 0]), numbers, strict=True)]
-    return {edge: total[edge] for edge in sorted(total, key=int)}
