@@ -15,7 +15,7 @@ from typing import Any
 from cluster.corpus.slices import FORMATS
 from cluster.execution.claim import check_claim
 from cluster.execution.job import ScoreJob, describe, open_score_job
-from cluster.execution.run import find_earlier_work
+from cluster.execution.journal import find_earlier_work
 from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter

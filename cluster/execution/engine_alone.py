@@ -17,7 +17,7 @@ from cluster.scheduling.nodes import all_slots, running
 from cluster.scheduling.work import TimeEngine
 from cluster.settings import ActorSettings
 from cluster.shards.layout import Shard
-from cluster.shards.preparation import load_shards
+from cluster.shards.slice_table import load_shards
 
 
 def measure_engine_alone(

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from cluster.corpus.inputs import check_kept, open_both
-from cluster.corpus.slices import Corpus, Slice
+from cluster.corpus.slices import Corpus
 from cluster.execution.worker import WorkerSpec
 from cluster.settings import CorpusSettings
 from cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
-from cluster.shards.layout import Shard, plan_shard_seconds
+from cluster.shards.layout import plan_shard_seconds
 from cluster.shards.preparation import Preparation
-from cluster.shards.receipts import Receipt
+from cluster.shards.shard_set import ShardSet
+from cluster.shards.slice_table import SLICE_LOG, CutSlices
+from cluster.shards.tally import ReceiptSums
 from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
 from fastformers.inference.autotune import EngineChoice, tune
@@ -72,6 +74,16 @@ class ScoreJob:
         """Directory of the predictions; None to prepare only."""
         return None if self.output is None else self.output.child("predictions")
 
+    @property
+    def receipts_log(self) -> Directory | None:
+        """Directory of the log of the predictions' receipts; None to prepare only."""
+        return None if self.output is None else self.output.child("receipts")
+
+    @property
+    def slices_log(self) -> Directory:
+        """Directory of the log of the slices' receipts."""
+        return self.shards.child(SLICE_LOG)
+
     def worker_spec(self) -> WorkerSpec:
         """What all workers of this job share."""
         return WorkerSpec(
@@ -90,16 +102,24 @@ class EarlierWork:
     """What earlier runs of a job left on disk.
 
     Attributes:
-        resumed: Receipts of the predictions that are there and whole, by shard.
-        shards: Shards that are known so far: all of them where they were prepared before.
-        slices: Slices still to cut, in corpus order.
+        done: Shards whose predictions are there and whole.
+        with_errors: Those of them with rows that have no prediction.
+        receipts: Sums over their receipts.
+        cut: Slices that are cut, the shards of them that are still to be scored, and the slices
+            still to cut.
         num_slices: Number of slices of the corpus, cut or not.
     """
 
-    resumed: dict[str, Receipt]
-    shards: list[Shard]
-    slices: list[Slice]
+    done: ShardSet
+    with_errors: ShardSet
+    receipts: ReceiptSums
+    cut: CutSlices
     num_slices: int
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.cut.slices and not self.cut.shards
 
 
 def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
@@ -109,10 +129,10 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
         "output": str(job.output or job.shards),
         "max_batch_tokens": job.max_batch_tokens,
         "engine": job.engine,
-        "shards_done": len(earlier.resumed),
+        "shards_done": len(earlier.done),
     }
     if job.corpus is None:
-        return {**plan, "shards": len(earlier.shards)}
+        return {**plan, "shards": earlier.cut.known.num_shards}
     assert job.preparation is not None
     return {
         **plan,

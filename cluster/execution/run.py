@@ -1,30 +1,32 @@
 """A whole run: from a job to predictions on disk and what it took.
 
-    job -> [run] -> pool, driver -> predictions on disk, RunResult -> report
+    job -> [run] -> nodes, driver -> predictions on disk, RunResult -> report
 
 This is what `fastformers prepare` and `fastformers score` call. It refuses to mix the work with
-other work in the same directory, and starts from what is already there. The pool that works is
-handed in, Ray's actors or this process; this module knows nothing of Ray or prices.
+other work in the same directory, and starts from what is already there. The nodes that work are
+handed in, those of a Ray cluster or this process; this module knows nothing of Ray or prices.
 """
 
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from cluster.execution.claim import claim_directories
 from cluster.execution.connect import Connect
-from cluster.execution.core_split import plan_workers
-from cluster.execution.job import EarlierWork, ScoreJob
+from cluster.execution.core_split import open_asked_nodes
+from cluster.execution.job import ScoreJob
+from cluster.execution.journal import RunJournal
 from cluster.execution.result import RunResult
-from cluster.scheduling.driver import Driver, DriverResult
-from cluster.scheduling.pool import running
+from cluster.scheduling.driver import Driver
+from cluster.scheduling.journal import NodeUse
+from cluster.scheduling.nodes import running
 from cluster.scheduling.progress import Progress
 from cluster.settings import ActorSettings
 from cluster.shards.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
 from cluster.shards.identity import PREPARED_FILE, write_record
-from cluster.shards.layout import Shard
-from cluster.shards.predictions import read_receipt
-from cluster.shards.preparation import SliceReceipt, load_progress, load_shards
-from cluster.shards.receipts import Receipt
+from cluster.shards.receipts_log import map_in_threads
+from cluster.shards.shard_set import key_of
 from cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
 
@@ -43,7 +45,7 @@ def run_job(
     Args:
         job: Job to do.
         actors: Settings of the workers.
-        connect: Function that connects to the machines: `ray_pool.connect` or `local.connect_here`.
+        connect: Function that connects to the machines, to a Ray cluster or to this process.
             It is not called where nothing is left to do.
         on_progress: Function that is called about once a second.
         log: Function that shows a line to the user.
@@ -54,99 +56,100 @@ def run_job(
     """
     start = clock()
     claim_directories(job)
-    earlier = find_earlier_work(job)
-    scores = job.output is not None
-    if not earlier.slices and (
-        not scores or all(s.name in earlier.resumed for s in earlier.shards)
-    ):
-        return _conclude(job, earlier, DriverResult(shards=earlier.shards), start, clock)
-    with connect(actors.address) as plan_pool:
-        pool = plan_workers(plan_pool, job.worker_spec(), actors, log)
-        for line in pool.self_check:
-            log(line)
+    journal = RunJournal(job)
+    earlier = journal.load_earlier()
+    if earlier.is_all:
+        with journal:
+            return conclude(job, journal, start=start, clock=clock)
+    with journal, connect(actors.address) as open_nodes:
+        nodes = open_asked_nodes(open_nodes, job.worker_spec(), actors, log)
+
+        def show(progress: Progress) -> None:
+            journal.flush_if_due()
+            on_progress(progress)
+
         driver = Driver(
-            pool,
-            slices=earlier.slices,
-            shards=earlier.shards,
-            scores=scores,
+            nodes,
+            slices=earlier.cut.slices,
+            shards=earlier.cut.shards,
+            scores=job.output is not None,
+            journal=journal,
             clock=clock,
             start=start,
-            done=frozenset(earlier.resumed),
-            timeout_s=actors.timeout_s,
+            done=earlier.done,
             fail_on_bad_row=job.fail_on_bad_row,
-            on_progress=on_progress,
+            on_progress=show,
+            log=log,
         )
-        with running(pool):
+        with running(nodes):
             result = driver.run()
-        return _conclude(job, earlier, result, start, clock)
+        return conclude(
+            job,
+            journal,
+            start=start,
+            clock=clock,
+            setup_s=result.setup_s,
+            work_end_s=result.work_end_s,
+        )
 
 
-def find_earlier_work(job: ScoreJob) -> EarlierWork:
-    """Find what earlier runs of a job left on disk; nothing is changed there.
-
-    Raises:
-        InputError: The shards are of a preparation that was interrupted.
-    """
-    resumed = _read_receipts(job.predictions)
-    if job.corpus is None:
-        return EarlierWork(resumed=resumed, shards=load_shards(job.shards), slices=[], num_slices=0)
-    slices = job.corpus.plan_slices(limit=job.settings.limit)
-    slice_receipts, left = load_progress(job.shards, slices, resumed)
-    return EarlierWork(
-        resumed=resumed,
-        shards=[shard for receipt in slice_receipts for shard in receipt.shards],
-        slices=left,
-        num_slices=len(slices),
-    )
-
-
-def _read_receipts(predictions: Directory | None) -> dict[str, Receipt]:
-    """Receipts of the predictions that are on disk and whole, by shard."""
-    if predictions is None:
-        return {}
-    receipts = (read_receipt(predictions, name) for name in predictions.list_files())
-    return {receipt.shard: receipt for receipt in receipts if receipt is not None}
-
-
-def _conclude(
+def conclude(
     job: ScoreJob,
-    earlier: EarlierWork,
-    result: DriverResult,
+    journal: RunJournal,
+    *,
     start: float,
     clock: Callable[[], float],
+    setup_s: float = 0.0,
+    work_end_s: float = 0.0,
 ) -> RunResult:
-    """Finish the directories, and say what was done and how long it took."""
-    shards = sorted(result.shards, key=lambda shard: shard.name)
-    dead_letters = _finish_directories(job, shards, [*earlier.resumed.values(), *result.receipts])
-    wall_s = clock() - start
-    return RunResult(
-        shards=shards,
-        receipts=result.receipts,
-        resumed=list(earlier.resumed.values()),
-        slice_phase_s=_add_phases(result.slice_receipts),
-        dead_letters=dead_letters,
-        skipped_files=job.corpus.skipped if job.corpus is not None else {},
-        self_check=list(result.self_check),
-        num_actors=len(result.slots),
-        num_machines=max(1, len({slot.host for slot in result.slots})),
-        num_retries=result.num_retries,
-        attempts=result.attempts,
-        actor_cores=result.actor_cores,
-        num_idle_cores=result.num_idle_cores,
-        started_at=time.time() - wall_s,
-        wall_s=wall_s,
-        setup_s=result.setup_s,
-        work_end_s=result.work_end_s,
-    )
-
-
-def _finish_directories(job: ScoreJob, shards: list[Shard], receipts: list[Receipt]) -> int:
-    """Write the last files, and tidy up; returns how many rows have no prediction.
+    """Finish the directories, and say what was done and how long it took.
 
     Args:
         job: Job that was done.
-        shards: All shards of the corpus, in corpus order.
-        receipts: Receipts of all of them.
+        journal: What happened.
+        start: Clock reading at the start of the run.
+        clock: Monotonic clock, in seconds.
+        setup_s, work_end_s: See `RunResult`; 0 where nothing was left to do.
+
+    Raises:
+        ScoringError: There are rows without a prediction, and the job wants none.
+    """
+    dead_letters = _finish_directories(job, journal)
+    wall_s = clock() - start
+    skipped = job.corpus.skipped if job.corpus is not None else {}
+    return RunResult(
+        tally=journal.tally,
+        nodes=_nodes_paid_for(journal.nodes, wall_s),
+        dead_letters=dead_letters,
+        skipped_files={**skipped, **journal.tally.skipped_files},
+        started_at=time.time() - wall_s,
+        wall_s=wall_s,
+        setup_s=setup_s,
+        work_end_s=work_end_s,
+    )
+
+
+def _nodes_paid_for(nodes: Sequence[NodeUse], wall_s: float) -> tuple[NodeUse, ...]:
+    """The nodes as they joined, those that stayed until the end of the run; or this machine."""
+    if not nodes:
+        here = NodeUse(
+            node="",
+            name=platform.node(),
+            instance_type=None,
+            joined_s=0.0,
+            left_s=wall_s,
+            num_cores=1,
+            num_idle_cores=0,
+            actor_cores={},
+            self_check="",
+        )
+        return (here,)
+    stayed = [use if use.reason is not None else replace(use, left_s=wall_s) for use in nodes]
+    return tuple(sorted(stayed, key=lambda use: (use.joined_s, use.node)))
+
+
+def _finish_directories(job: ScoreJob, journal: RunJournal) -> int:
+    """Write the last files, and tidy up; returns how many rows have no prediction.
 
     Raises:
         ScoringError: There are such rows, and the job wants none.
@@ -154,29 +157,25 @@ def _finish_directories(job: ScoreJob, shards: list[Shard], receipts: list[Recei
     if job.output is None:
         write_record(job.shards, PREPARED_FILE, job.identity, complete=True)
         return 0
-    num_letters = write_dead_letters(job.output, shards, receipts)
+    num_letters = write_dead_letters(
+        job.output, job.shards, journal.cut.table, with_errors=journal.with_errors
+    )
     if num_letters and job.fail_on_bad_row:
         raise ScoringError(
             f"{job.output}/{DEAD_LETTERS_FILE}: lists {num_letters} rows that could not "
             "be scored; repair them, or use --on-bad-row dead-letter"
         )
     if job.corpus is not None:  # else the shards were prepared to be kept
-        _delete_shards(job.shards, shards)
+        _delete_shards(job.shards)
     return num_letters
 
 
-def _delete_shards(directory: Directory, shards: list[Shard]) -> None:
-    """Remove the token ids that only this run needed; its record of slices stays."""
-    left = set(directory.list_files())
-    for shard in shards:
-        if shard.file_name in left:
-            directory.filesystem.delete_file(f"{directory.path}/{shard.file_name}")
+def _delete_shards(directory: Directory) -> None:
+    """Remove the token ids that only this run needed; the record of slices stays."""
 
+    def delete(name: str) -> None:
+        directory.filesystem.delete_file(f"{directory.path}/{name}")
 
-def _add_phases(receipts: list[SliceReceipt]) -> dict[str, float]:
-    """Seconds of preparing, by phase."""
-    phase_s: dict[str, float] = {}
-    for receipt in receipts:
-        for phase, seconds in receipt.phase_s.items():
-            phase_s[phase] = phase_s.get(phase, 0.0) + seconds
-    return phase_s
+    names = [name for name in directory.list_files() if key_of(name) is not None]
+    for _ in map_in_threads(delete, names):
+        pass

@@ -178,8 +178,7 @@ class Worker:
             lengths=count_lengths(lengths_U, scored.batches, scored.computed_tokens),
         )
         assert self._spec.predictions is not None
-        write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)
-        return receipt
+        return write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)
 
     def time_engine(self, shards: Iterable[Shard]) -> float:
         """Seconds that the engine alone takes for the shards, their batches already in memory."""

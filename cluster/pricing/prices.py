@@ -230,14 +230,18 @@ def choose_price(
         label = f"{usd_per_hour:g} USD per hour, as given"
         return HourlyPrice(usd_per_hour=usd_per_hour, label=label, is_estimate=False)
     if instance_type is not None:
-        price = find_price(instance_type, prices)
-        return HourlyPrice(
-            usd_per_hour=price.usd_per_hour_on_demand,
-            label=f"{price.instance_type} on demand, {price.region}, {price.as_of}",
-            is_estimate=False,
-            instance_type=price.instance_type,
-        )
+        return price_on_demand(find_price(instance_type, prices))
     return _estimate_price(num_cores, prices)
+
+
+def price_on_demand(price: InstancePrice) -> HourlyPrice:
+    """List price of a type of the table."""
+    return HourlyPrice(
+        usd_per_hour=price.usd_per_hour_on_demand,
+        label=f"{price.instance_type} on demand, {price.region}, {price.as_of}",
+        is_estimate=False,
+        instance_type=price.instance_type,
+    )
 
 
 def usd_of(seconds: float, *, usd_per_hour: float, num_machines: int = 1) -> float:

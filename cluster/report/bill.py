@@ -1,21 +1,23 @@
 """Where the money of a run went: every core-second that was paid for, under one heading each.
 
-    attempts -> [bill] -> RunReport -> report.json, table, page
+    nodes, tallies of actors -> [bill] -> RunReport -> report.json, table, page
 
-An actor's time is cut at the events that the driver saw: it starts, it is handed a job, it ends or
-dies, no job is left. The phases that it measured inside a job (read, tokenize, infer, write) are
-taken out of that job's time. So the headings add up to cores x wall time, and their amounts to the
-total. Everything here is a pure function of plain values; it knows no prices of clouds, only what
-this run cost.
+A node is paid for from when it joined until it left. An actor's time is cut at the events that the
+driver saw: its node joins and is ready, it is handed a job, it ends or dies, no job is left, the
+node leaves. The phases that it measured inside a job (read, tokenize, infer, write) are taken out
+of that job's time. So the headings add up to cores x seconds of all nodes, and their amounts, each
+at the price of its node, to the total. Everything here is a pure function of plain values; it knows
+no prices of clouds, only what the nodes of this run cost.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from cluster.pricing.prices import usd_of
 from cluster.report.run_report import BillItem, Prediction
-from cluster.shards.receipts import Attempt
+from cluster.shards.tally import ActorTally
 
 # Headings in the order of the bill, with the meaning of each.
 HEADINGS = {
@@ -24,79 +26,76 @@ HEADINGS = {
     "tokenizing": "texts to token ids",
     "reading": "the corpus and the prepared shards",
     "writing": "laying out shards and predictions",
-    "start-up": "from the command to the first job: Ray, planning, the search for a split",
+    "start-up": "from the command, or a node's arrival, to the first job: Ray, planning, checks",
     "model load": "actors starting, opening the bundle, warming up",
     "hand-over": "committing files, and waiting for the driver between jobs",
-    "waiting": "actors without a job because nothing was cut yet",
+    "waiting": "actors without a job: nothing was cut yet, or their node was about to leave",
     "retries": "attempts lost with their actor, its restart, the search for texts that kill",
     "idle tail": "actors with nothing left while the last ones finish",
     "closing": "listing dead letters, tidying up",
     "unused cores": "of the rented machines, owned by no actor",
 }
-_HEADING_OF_PHASE = {
-    "read": "reading",
-    "tokenize": "tokenizing",
-    "infer": "compute",
-    "write": "writing",
-}
 _DIGITS = 5  # significant digits of the total; the smallest amount on the bill follows from them
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunTimes:
-    """When a run did what, in seconds since its start.
+class NodeTime:
+    """A node that was paid for, and its actors.
 
     Attributes:
-        setup_s: When the first job could be handed out.
-        work_end_s: When the last job was done.
-        wall_s: When everything was done.
+        joined_s, left_s: The time that it was paid for, in seconds since the run's start.
+        ready_s: When its first job could be handed out.
+        work_end_s: When the last job of the run was done.
+        num_idle_cores: Cores of it that no actor owned.
+        actors: What each of its actors did, None for one that did nothing, and its cores.
+        usd_per_hour: Price of the node.
     """
 
-    setup_s: float
+    joined_s: float
+    left_s: float
+    ready_s: float
     work_end_s: float
-    wall_s: float
+    num_idle_cores: int
+    actors: tuple[tuple[ActorTally | None, int], ...]
+    usd_per_hour: float
+
+    @property
+    def paid_s(self) -> float:
+        """Seconds that were paid for."""
+        return max(0.0, self.left_s - self.joined_s)
+
+    @property
+    def usd(self) -> float:
+        """What it cost."""
+        return usd_of(self.paid_s, usd_per_hour=self.usd_per_hour)
 
 
-def itemize(
-    attempts: Iterable[Attempt],
-    times: RunTimes,
-    *,
-    actor_cores: Mapping[str, int],
-    num_idle_cores: int,
-    padding_efficiency: float | None,
-    usd_total: float,
-) -> list[BillItem]:
-    """Split the price of a run over its core-seconds.
+def itemize(nodes: Sequence[NodeTime], *, padding_efficiency: float | None) -> list[BillItem]:
+    """Split the price of a run over its core-seconds, each at the price of its node.
 
     Args:
-        attempts: Attempts of all actors.
-        times: When the run did what.
-        actor_cores: Cores of each actor; empty if there was nothing left to do.
-        num_idle_cores: Cores of the machines that no actor owned.
+        nodes: Nodes that were paid for.
         padding_efficiency: Tokens of text over tokens computed, or None if none were computed.
-        usd_total: Price of all machines for the whole time.
 
     Returns:
-        Lines of headings with any time. Core-seconds add up to cores x wall time, amounts exactly
-        to `round_total(usd_total)`.
+        Lines of headings with any time. Core-seconds add up to the cores x time of all nodes,
+        amounts exactly to `round_total` of their prices.
     """
     core_s = dict.fromkeys(HEADINGS, 0.0)
-    by_actor: dict[str, list[Attempt]] = {actor: [] for actor in actor_cores}
-    for attempt in attempts:
-        by_actor[attempt.actor].append(attempt)
-    for actor, own in by_actor.items():
-        own.sort(key=lambda attempt: attempt.start_s)
-        for heading, seconds in _split_actor(own, times).items():
-            core_s[heading] += seconds * actor_cores[actor]
-    core_s["padding"] = core_s["compute"] * (1 - (padding_efficiency or 1.0))
-    core_s["compute"] -= core_s["padding"]
-    core_s["unused cores"] = num_idle_cores * times.wall_s
-    if not actor_cores:
-        core_s["start-up"] = times.wall_s
-    spent = {heading: seconds for heading, seconds in core_s.items() if seconds > 0}
+    usd = dict.fromkeys(HEADINGS, 0.0)
+    for node in nodes:
+        split = _split_node(node)
+        total_s = math.fsum(split.values())
+        for heading, seconds in split.items():
+            core_s[heading] += seconds
+            usd[heading] += node.usd * seconds / total_s if total_s > 0 else 0.0
+    for amounts in (core_s, usd):
+        amounts["padding"] = amounts["compute"] * (1 - (padding_efficiency or 1.0))
+        amounts["compute"] -= amounts["padding"]
+    spent = {heading: usd[heading] for heading, seconds in core_s.items() if seconds > 0}
     return [
-        BillItem(heading=heading, what=HEADINGS[heading], core_s=core_s[heading], usd=float(usd))
-        for heading, usd in _share_out(usd_total, spent).items()
+        BillItem(heading=heading, what=HEADINGS[heading], core_s=core_s[heading], usd=float(amount))
+        for heading, amount in _share_out(math.fsum(node.usd for node in nodes), spent).items()
     ]
 
 
@@ -124,60 +123,71 @@ def estimate_saved_usd(
 
 
 def compare_prediction(
-    predicted_s: Sequence[float], measured_s: Sequence[float]
+    predicted_s: float, measured_s: float, sample: Sequence[tuple[float, float]]
 ) -> Prediction | None:
     """Compare the cost profile's seconds with those of the model; None if either has none.
 
     Args:
-        predicted_s: Core-seconds predicted for each shard.
-        measured_s: Core-seconds of running the model on it.
+        predicted_s: Core-seconds predicted for all shards.
+        measured_s: Core-seconds of running the model on them.
+        sample: Both for some of the shards, or all.
     """
-    predicted, measured = math.fsum(predicted_s), math.fsum(measured_s)
-    if predicted <= 0 or measured <= 0:
+    if predicted_s <= 0 or measured_s <= 0:
         return None
-    factor = measured / predicted
-    off = math.fsum(abs(m - factor * p) for p, m in zip(predicted_s, measured_s, strict=True))
+    factor = measured_s / predicted_s
+    off_s = math.fsum(abs(measured - factor * predicted) for predicted, measured in sample)
+    sampled_s = math.fsum(measured for _, measured in sample)
     return Prediction(
-        predicted_core_s=predicted,
-        measured_core_s=measured,
-        error=predicted / measured - 1,
-        shard_error=off / measured,
+        predicted_core_s=predicted_s,
+        measured_core_s=measured_s,
+        error=predicted_s / measured_s - 1,
+        shard_error=off_s / sampled_s if sampled_s > 0 else 0.0,
     )
 
 
-def _split_actor(attempts: Sequence[Attempt], times: RunTimes) -> dict[str, float]:
-    """Seconds of one actor by heading; they add up to the wall time."""
+def _split_node(node: NodeTime) -> dict[str, float]:
+    """Core-seconds of a node by heading; they add up to its cores x the time that it was paid for."""
+    core_s = dict.fromkeys(HEADINGS, 0.0)
+    if not node.actors and not node.num_idle_cores:
+        core_s["start-up"] = node.paid_s  # it looked what there was to do, and found nothing
+    core_s["unused cores"] = node.num_idle_cores * node.paid_s
+    for actor, num_cores in node.actors:
+        for heading, seconds in _split_actor(actor, node).items():
+            core_s[heading] += num_cores * seconds
+    return core_s
+
+
+def _split_actor(actor: ActorTally | None, node: NodeTime) -> dict[str, float]:
+    """Seconds of one actor by heading; they add up to the time that its node was paid for."""
+    joined_s, left_s = node.joined_s, max(node.joined_s, node.left_s)
+    ready_s = min(max(joined_s, node.ready_s), left_s)
+    first_s = end_s = ready_s
     seconds = dict.fromkeys(HEADINGS, 0.0)
-    seconds["start-up"] = times.setup_s
-    seconds["closing"] = times.wall_s - times.work_end_s
-    now = times.setup_s
-    loads, reload = True, False  # its first job waits for the model
-    for attempt in attempts:
-        start_s, end_s = max(now, attempt.start_s), max(now, attempt.end_s)
-        seconds["waiting"] += start_s - now
-        held_s = end_s - start_s
-        if attempt.is_lost or attempt.job == "search":
-            seconds["retries"] += held_s
-        else:
-            measured_s = math.fsum(attempt.phase_s.values())
-            scale = min(1.0, held_s / measured_s) if measured_s > 0 else 0.0
-            for phase, phase_s in attempt.phase_s.items():
-                seconds[_HEADING_OF_PHASE[phase]] += phase_s * scale
-            rest = "retries" if reload else "model load" if loads else "hand-over"
-            seconds[rest] += held_s - measured_s * scale
-        loads, reload, now = False, attempt.is_lost, end_s
-    seconds["idle tail"] = times.work_end_s - now
+    if actor is not None and actor.first_start_s is not None:
+        first_s = min(max(joined_s, actor.first_start_s), left_s)
+        end_s = min(max(first_s, actor.end_s), left_s)
+        ready_s = min(ready_s, first_s)
+        worked_s = math.fsum(actor.seconds.values())
+        scale = (end_s - first_s) / worked_s if worked_s > 0 else 0.0
+        for heading, spent_s in actor.seconds.items():
+            seconds[heading] = spent_s * scale
+    work_end_s = min(max(end_s, node.work_end_s), left_s)
+    seconds["start-up"] = ready_s - joined_s
+    seconds["waiting"] += first_s - ready_s
+    rest = "waiting" if left_s < node.work_end_s else "idle tail"
+    seconds[rest] += work_end_s - end_s
+    seconds["closing"] = left_s - work_end_s
     return seconds
 
 
-def _share_out(usd_total: float, core_s: Mapping[str, float]) -> dict[str, Decimal]:
-    """Amounts in proportion to core-seconds, by largest remainder, so that they add up exactly."""
-    if not core_s:
-        return {}
+def _share_out(usd_total: float, usd: Mapping[str, float]) -> dict[str, Decimal]:
+    """Amounts rounded by largest remainder, so that they add up exactly."""
+    total = math.fsum(usd.values())
+    if not usd or total <= 0:
+        return dict.fromkeys(usd, Decimal())
     unit = _unit(usd_total)
     num_units = int(round_total(usd_total) / unit)
-    total_s = math.fsum(core_s.values())
-    exact = {heading: num_units * seconds / total_s for heading, seconds in core_s.items()}
+    exact = {heading: num_units * amount / total for heading, amount in usd.items()}
     units = {heading: int(amount) for heading, amount in exact.items()}
     by_remainder = sorted(exact, key=lambda heading: units[heading] - exact[heading])
     for heading in by_remainder[: num_units - sum(units.values())]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.report.run_report import TimelineEntry
+from cluster.report.over_time import TimelineEntry, TokensOverTime
 
-MAX_GROUPS, MAX_LANES, MAX_SPANS, NUM_BINS = 6, 20, 1000, 60
+MAX_GROUPS, MAX_LANES, MAX_SPANS = 6, 20, 1000
 # Kinds of work, the most urgent first: where a cell of the timeline holds several, that one shows.
 KINDS = ("lost", "search", "load", "prepare", "score")
 
@@ -68,33 +68,39 @@ def shorten_names(actors: Sequence[str]) -> dict[str, str]:
     return {actor: actor if len(actor) <= 16 else f"…{actor[-15:]}" for actor in actors}
 
 
-def bin_throughput(timeline: Sequence[TimelineEntry], wall_s: float) -> Throughput:
-    """Spread each shard's tokens evenly over the time it took, and sum them up in bins.
+def rate_tokens(tokens: TokensOverTime, wall_s: float) -> Throughput:
+    """Tokens per second in each bin; the last one ends with the run.
 
     Args:
-        timeline: Attempts, as the report lists them.
+        tokens: Tokens over time, as the report has them.
         wall_s: Length of the run.
     """
-    edges_s = np.linspace(0, wall_s, NUM_BINS + 1)
-    spans = {id(entry): _cut(entry, is_first) for entry, is_first in _walk(timeline)}
-    scored = [entry for entry in timeline if entry.tokens and not entry.lost]
-    group_of = _group(sorted({entry.actor for entry in scored}))
-    groups = {name: np.zeros(NUM_BINS) for name in dict.fromkeys(group_of.values())}
-    for entry in scored:
-        span = spans[id(entry)][-1]
-        rate = entry.tokens / max(span.end_s - span.start_s, 1e-9)
-        overlap = np.minimum(edges_s[1:], span.end_s) - np.maximum(edges_s[:-1], span.start_s)
-        groups[group_of[entry.actor]] += rate * overlap.clip(0) / np.diff(edges_s)
+    num_bins = max((len(bins) for bins in tokens.groups.values()), default=0)
+    starts_s = [place * tokens.bin_s for place in range(num_bins + 1)]
+    edges_s = np.array([*(start for start in starts_s if start < wall_s), wall_s], np.float64)
+    groups = {}
+    for name, bins in tokens.groups.items():
+        amounts = np.zeros(len(edges_s) - 1)
+        for place, amount in enumerate(bins):
+            amounts[min(place, len(amounts) - 1)] += amount
+        groups[name] = amounts / np.diff(edges_s)
     return Throughput(edges_s=edges_s, groups=groups)
 
 
-def plan_lanes(timeline: Sequence[TimelineEntry], wall_s: float) -> list[Lane]:
+def plan_lanes(
+    timeline: Sequence[TimelineEntry], wall_s: float, *, is_sample: bool = False
+) -> list[Lane]:
     """Rows of the timeline: of many actors, some that died, and others spread over when they ended.
 
     Args:
         timeline: Attempts, as the report lists them.
         wall_s: Length of the run.
+        is_sample: Whether attempts were left out. Then of some actors only those that were lost
+            are there, and these actors are not picked.
     """
+    if is_sample:
+        whole = {entry.actor for entry in timeline if not entry.lost}
+        timeline = [entry for entry in timeline if entry.actor in whole]
     spans: dict[str, list[Span]] = {}
     for entry, is_first in _walk(timeline):
         spans.setdefault(entry.actor, []).extend(_cut(entry, is_first))
@@ -168,7 +174,7 @@ def _merge(spans: Sequence[Span], wall_s: float, num_cells: int) -> list[Span]:
     return merged
 
 
-def _group(actors: Sequence[str]) -> dict[str, str]:
+def group_actors(actors: Sequence[str]) -> dict[str, str]:
     """A group for each actor: itself, or, where there are many, a few neighbors together."""
     names = shorten_names(actors)
     if len(actors) <= MAX_GROUPS:

@@ -23,6 +23,7 @@ from cluster.report.sections import (
     Section,
     show_frontier,
     show_lengths,
+    show_nodes,
     show_other_types,
     show_throughput,
     show_timeline,
@@ -82,6 +83,8 @@ def render_page(report: RunReport) -> str:
         sections.append(show_other_types(report))
     if report.lengths:
         sections.append(show_lengths(report))
+    if len(report.nodes) > 1:
+        sections.append(show_nodes(report))
     if report.timeline:
         sections += [show_throughput(report), show_timeline(report)]
     return _fill(

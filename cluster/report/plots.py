@@ -18,6 +18,7 @@ import numpy as np
 
 from cluster.formatting import format_usd
 from cluster.report.downsample import Lane, Throughput, pick_frontier
+from cluster.report.over_time import NodeReport
 from cluster.report.run_report import TypeCost
 from fastformers.figure import Bar, Palette, draw_bars, render_svg
 
@@ -165,6 +166,25 @@ def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
 
     height = 24 * len(lanes)
     return _render(draw, "timeline", "Timeline of shards by actor", (height + 90, height + 120))
+
+
+def plot_nodes(nodes: Sequence[NodeReport], wall_s: float) -> str:
+    """From when to when each node was paid for; a cross marks one that left before the end."""
+
+    def draw(is_wide: bool, figure: "Figure") -> None:
+        axes = figure.subplots()
+        for number, node in enumerate(nodes):
+            span = (node.joined_s, node.left_s - node.joined_s)
+            axes.broken_barh([span], (number - 0.36, 0.72), facecolor=_SERIES[0])
+            if node.left_because is not None:
+                axes.plot(node.left_s, number, "x", markersize=8, mew=2, color=_THEME.ink)
+        axes.set_yticks(range(len(nodes)), [node.name for node in nodes])
+        axes.set_ylim(len(nodes) - 0.4, -0.6)
+        _time_axis(axes, wall_s)
+        axes.xaxis.grid(True)
+
+    height = 24 * len(nodes) + 60
+    return _render(draw, "nodes", "When each node was paid for", (height, height))
 
 
 def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:

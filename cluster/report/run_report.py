@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.report.json_values import from_plain, to_plain
+from cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
 from fastformers.errors import InputError
 
 REPORT_FILE = "report.json"
-FORMAT_VERSION = 1  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 2  # raised whenever a key comes, goes or changes its meaning
 
 # What `fastformers score` promises to print last; report.json holds more.
 SUMMARY_KEYS = (
@@ -205,39 +206,6 @@ class EarlierRuns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimelineEntry:
-    """An attempt of an actor at a job, and what came out of it.
-
-    Attributes:
-        job: `prepare`, `score` or `search`; see `receipts.Attempt`.
-        name: Name of the slice or the shard.
-        actor: Name of the actor.
-        attempt: Number of the attempt, from 1.
-        lost: Whether the actor died over it.
-        start_s, end_s: Seconds since the run's start.
-        busy_s: Seconds that the actor measured in its phases.
-        infer_s: Seconds of these in which the model ran.
-        rows, tokens: How many were scored; 0 for every other job.
-        predicted_s: Seconds expected from the bundle's cost profile.
-        rss_bytes: Resident memory of the actor at the end.
-    """
-
-    job: str
-    name: str
-    actor: str
-    attempt: int
-    lost: bool
-    start_s: float
-    end_s: float
-    busy_s: float
-    infer_s: float
-    rows: int
-    tokens: int
-    predicted_s: float
-    rss_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class BundleUsed:
     """The bundle that scored, and how it was run.
 
@@ -271,17 +239,19 @@ class RunReport:
         padding_efficiency: Tokens of text over tokens computed; None where nothing was computed.
         wall_s: Seconds from start to end.
         setup_s: Seconds of these until the first job could be handed out.
-        usd_per_hour: Price of one machine.
-        price: Where the price comes from, for people.
-        price_is_estimate: Whether the user named neither a price nor an instance type.
-        usd_total: Price of all machines for the whole time.
+        usd_per_hour: Price of one machine; where they differ, the mean over the time of all.
+        price: Where the price, or that of each type, comes from, for people.
+        price_is_estimate: Whether the price of any machine is an estimate, because neither the user
+            nor its cloud named a type of known price.
+        usd_total: Price of each machine for the time from when it joined until it left.
         usd_per_million: Price of a million rows at this run's rate; None where no row was scored.
         dead_letters: Rows without a prediction.
         resumed_shards, resumed_rows: How many of them earlier runs had scored.
         shards: Number of shards that the corpus was cut into.
         retries: Leases that were lost with their actor.
         skipped_files: Unreadable files that were left out, with the reason.
-        num_actors, num_machines: How many of them worked.
+        num_actors, num_machines: How many of them worked, those that left included.
+        nodes: Machines that were paid for, in the order in which they joined.
         cores: Which actors ran on which cores, for people.
         driver_cpu: Processor of the driver's node.
         phase_s: Seconds of all actors by phase.
@@ -295,7 +265,10 @@ class RunReport:
         energy: Electricity that the driver's node drew; None where it was not measured.
         lengths: [texts, tokens, computed tokens] by upper edge, see `receipts.count_lengths`.
         earlier: What earlier runs did; None without any.
-        timeline: Every attempt of this run, in the order in which they ended.
+        attempts: How many jobs actors were given in this run.
+        timeline: The attempts of this run, in the order in which they ended; where there are very
+            many, a sample with all of those of some actors and of those that were lost.
+        tokens_over_time: Throughput of all actors over the run.
         bundle: The bundle that scored.
         output: Where the predictions are, or the shards if they were only prepared.
     """
@@ -322,6 +295,7 @@ class RunReport:
     skipped_files: dict[str, str]
     num_actors: int
     num_machines: int
+    nodes: tuple[NodeReport, ...]
     cores: tuple[str, ...]
     driver_cpu: str
     phase_s: PhaseSeconds
@@ -335,7 +309,9 @@ class RunReport:
     energy: Energy | None
     lengths: dict[str, tuple[int, int, int]]
     earlier: EarlierRuns | None
+    attempts: int
     timeline: tuple[TimelineEntry, ...]
+    tokens_over_time: TokensOverTime
     bundle: BundleUsed
     output: str
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from cluster.formatting import format_long_duration, format_usd
 from cluster.report import plots
-from cluster.report.downsample import bin_throughput, pick_frontier, plan_lanes
+from cluster.report.downsample import pick_frontier, plan_lanes, rate_tokens
 from cluster.report.plots import FrontierPoint
 from cluster.report.run_report import RunReport
+from fastformers.formatting import format_count
 
 MAX_TABLE_ROWS = 20
 
@@ -95,9 +96,43 @@ def show_lengths(report: RunReport) -> Section:
     )
 
 
+def show_nodes(report: RunReport) -> Section:
+    """The nodes that were paid for: those that left first, then those that scored most."""
+    nodes = sorted(report.nodes, key=lambda node: (node.left_because is None, -node.rows))
+    shown = nodes[:MAX_TABLE_ROWS]
+    rows = [
+        [
+            node.name,
+            node.instance_type or "unknown",
+            f"{node.joined_s:,.0f} to {node.left_s:,.0f}",
+            f"{node.actors:,}",
+            f"{node.shards:,}",
+            f"{node.rows_per_second:,.0f}",
+            f"{node.usd_per_hour:.4f}",
+            format_usd(node.usd),
+            node.left_because or "",
+        ]
+        for node in shown
+    ]
+    heads = ["node", "type", "from, to, s", "actors", "shards", "rows/s", "USD/h", "USD", "left"]
+    num_left = sum(node.left_because is not None for node in nodes)
+    left = f"{format_count(num_left, 'node')} left before the end" if num_left else "all stayed"
+    return Section(
+        heading="Nodes",
+        caption=f"{len(nodes)} nodes, each paid for from when it joined until it left; {left}. "
+        f"Prices: {report.price}.",
+        svg=plots.plot_nodes(shown, report.wall_s),
+        table=SectionTable(
+            heads=heads,
+            rows=rows,
+            caption=_count(rows, len(nodes), "those that left first, then by rows scored"),
+        ),
+    )
+
+
 def show_throughput(report: RunReport) -> Section:
     """How fast each actor was."""
-    throughput = bin_throughput(report.timeline, report.wall_s)
+    throughput = rate_tokens(report.tokens_over_time, report.wall_s)
     actors = sorted(report.actors.items(), key=lambda item: item[1].tokens_per_second)
     rows = [
         [
@@ -123,8 +158,9 @@ def show_throughput(report: RunReport) -> Section:
 
 def show_timeline(report: RunReport) -> Section:
     """What each actor did, and when."""
-    lanes = plan_lanes(report.timeline, report.wall_s)
-    num_actors = len({entry.actor for entry in report.timeline})
+    is_sample = report.attempts > len(report.timeline)
+    lanes = plan_lanes(report.timeline, report.wall_s, is_sample=is_sample)
+    num_actors = max(report.num_actors, len({entry.actor for entry in report.timeline}))
     many = (
         f" {len(lanes)} of {num_actors:,} actors: some that died, and others picked evenly by when "
         "they ended."
@@ -154,7 +190,8 @@ def show_timeline(report: RunReport) -> Section:
         table=SectionTable(
             heads=heads,
             rows=rows,
-            caption=_count(rows, len(entries), "lost and longest first"),
+            caption=_count(rows, report.attempts, "lost and longest first")
+            + (f", of a sample of {len(entries):,}" if is_sample else ""),
         ),
     )
 

@@ -1,23 +1,28 @@
 """Work out the report: what a run did, how fast, where the time went and what it cost.
 
-    receipts, attempts -> [summary] -> RunReport -> report.json, table, page
+    tally, nodes -> [summary] -> RunReport -> report.json, table, page
 
-Sums and rates of what the actors reported, as plain arithmetic. This module neither reads nor
-writes a file; `run_report` says what the fields mean.
+Rates and shares of what was added up while the run went on, as plain arithmetic. This module
+neither reads nor writes a file; `run_report` says what the fields mean.
 """
 
+import math
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from cluster.execution.job import ScoreJob
 from cluster.execution.result import RunResult
-from cluster.pricing.prices import HourlyPrice, usd_of, usd_per_million
+from cluster.pricing.machine_prices import MachinePrices
+from cluster.pricing.prices import HourlyPrice, usd_per_million
 from cluster.report.bill import (
-    RunTimes,
+    NodeTime,
     compare_prediction,
     estimate_saved_usd,
     itemize,
     round_total,
 )
+from cluster.report.downsample import group_actors
+from cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
 from cluster.report.run_report import (
     ActorReport,
     Bill,
@@ -26,68 +31,78 @@ from cluster.report.run_report import (
     Energy,
     PhaseSeconds,
     RunReport,
-    TimelineEntry,
 )
-from cluster.shards.receipts import PHASES, Attempt, Receipt, add_lengths
+from cluster.scheduling.journal import NodeUse
+from cluster.shards.samples import NUM_BINS, TimedAttempt
+from cluster.shards.tally import ActorTally, ReceiptSums, RunTally, add_phases
 from fastformers.inference.cpu import read_cpu_model
 
 
 def build_report(
-    job: ScoreJob, result: RunResult, price: HourlyPrice, *, energy: Energy | None = None
+    job: ScoreJob, result: RunResult, prices: MachinePrices, *, energy: Energy | None = None
 ) -> RunReport:
     """Everything that was measured, and what follows from it.
 
     Args:
         job: What was to be done.
         result: What was done.
-        price: Price of an hour of one machine.
+        prices: Prices of the machines.
         energy: Electricity that the driver's node drew, if it was measured.
 
     Returns:
         The report, without what the run would have cost on other instance types.
     """
-    receipts = result.receipts
-    rows_now = sum(receipt.num_rows for receipt in receipts)
-    tokens_now = sum(receipt.num_tokens for receipt in receipts)
-    wall_s = result.wall_s
-    usd_total = usd_of(wall_s, usd_per_hour=price.usd_per_hour, num_machines=result.num_machines)
+    tally, wall_s = result.tally, result.wall_s
+    known, scored = tally.known, tally.scored
+    paid = [prices.price_of(use.instance_type, num_cores=use.num_cores) for use in result.nodes]
+    times = [_node_time(use, price, result) for use, price in zip(result.nodes, paid, strict=True)]
+    usd_total = math.fsum(time.usd for time in times)
+    both = ReceiptSums()
+    both.add_sums(tally.earlier)
+    both.add_sums(scored)
     return RunReport(
-        rows=sum(shard.num_rows for shard in result.shards),
-        unique_rows=sum(shard.num_unique for shard in result.shards),
-        tokens=sum(shard.num_tokens for shard in result.shards),
-        unique_tokens=sum(shard.num_unique_tokens for shard in result.shards),
-        rows_per_second=rows_now / wall_s,
-        tokens_per_second=tokens_now / wall_s,
-        padding_efficiency=_padding_efficiency([*result.resumed, *receipts]),
+        rows=known.num_rows,
+        unique_rows=known.num_unique,
+        tokens=known.num_tokens,
+        unique_tokens=known.num_unique_tokens,
+        rows_per_second=scored.num_rows / wall_s,
+        tokens_per_second=scored.num_tokens / wall_s,
+        padding_efficiency=both.padding_efficiency,
         wall_s=wall_s,
         setup_s=result.setup_s,
-        usd_per_hour=price.usd_per_hour,
-        price=price.label,
-        price_is_estimate=price.is_estimate,
+        usd_per_hour=_mean_usd_per_hour(times),
+        price="; ".join(dict.fromkeys(price.label for price in paid)),
+        price_is_estimate=any(price.is_estimate for price in paid),
         usd_total=usd_total,
-        usd_per_million=usd_per_million(usd_total, rows_now) if rows_now else None,
+        usd_per_million=usd_per_million(usd_total, scored.num_rows) if scored.num_rows else None,
         dead_letters=result.dead_letters,
-        resumed_shards=len(result.resumed),
-        resumed_rows=sum(receipt.num_rows for receipt in result.resumed),
-        shards=len(result.shards),
-        retries=result.num_retries,
+        resumed_shards=tally.earlier.num_shards,
+        resumed_rows=tally.earlier.num_rows,
+        shards=known.num_shards,
+        retries=tally.num_retries,
         skipped_files=dict(result.skipped_files),
         num_actors=result.num_actors,
         num_machines=result.num_machines,
-        cores=tuple(result.self_check),
+        nodes=tuple(
+            _node_report(use, time, price, tally)
+            for use, time, price in zip(result.nodes, times, paid, strict=True)
+        ),
+        cores=tuple(use.self_check for use in result.nodes if use.self_check),
         driver_cpu=read_cpu_model(),
-        phase_s=_phases(result),
-        predicted_s=sum(receipt.predicted_s for receipt in receipts),
-        peak_rss_bytes=max((receipt.peak_rss_bytes for receipt in receipts), default=0),
-        actors=_by_actor(receipts),
+        phase_s=_phases(tally, times),
+        predicted_s=scored.predicted_s,
+        peak_rss_bytes=scored.peak_rss_bytes,
+        actors=_by_actor(tally),
         started_at=datetime.fromtimestamp(result.started_at, UTC).isoformat(timespec="seconds"),
-        bill=_bill(result, usd_total),
+        bill=_bill(result, times, usd_total),
         other_types=(),
         other_types_unknown="not estimated",
         energy=energy,
-        lengths=_lengths([*result.resumed, *receipts]),
-        earlier=_earlier(result.resumed),
-        timeline=_timeline(result.attempts, receipts),
+        lengths=_lengths(both),
+        earlier=_earlier(tally.earlier),
+        attempts=tally.attempts.num_added,
+        timeline=tuple(_entry(timed) for timed in tally.attempts.attempts()),
+        tokens_over_time=_tokens_over_time(tally),
         bundle=BundleUsed(
             path=str(job.bundle.path),
             precision=job.bundle.precision,
@@ -100,29 +115,69 @@ def build_report(
     )
 
 
-def _bill(result: RunResult, usd_total: float) -> Bill:
-    receipts = result.receipts
-    items = itemize(
-        result.attempts,
-        RunTimes(setup_s=result.setup_s, work_end_s=result.work_end_s, wall_s=result.wall_s),
-        actor_cores=result.actor_cores,
-        num_idle_cores=result.num_idle_cores,
-        padding_efficiency=_padding_efficiency(receipts),
-        usd_total=usd_total,
+def _node_time(use: NodeUse, price: HourlyPrice, result: RunResult) -> NodeTime:
+    return NodeTime(
+        joined_s=use.joined_s,
+        left_s=use.left_s,
+        ready_s=use.joined_s if use.ready_s is None else use.ready_s,
+        work_end_s=result.work_end_s,
+        num_idle_cores=use.num_idle_cores,
+        actors=tuple(
+            (result.tally.actors.get((use.node, actor)), num_cores)
+            for actor, num_cores in use.actor_cores.items()
+        ),
+        usd_per_hour=price.usd_per_hour,
     )
+
+
+def _mean_usd_per_hour(times: Sequence[NodeTime]) -> float:
+    """Price of one machine: the one that all have, or the mean over the time of all."""
+    rates = {time.usd_per_hour for time in times}
+    paid_s = math.fsum(time.paid_s for time in times)
+    if len(rates) == 1 or paid_s <= 0:
+        return max(rates)
+    return math.fsum(time.usd for time in times) / paid_s * 3600
+
+
+def _node_report(use: NodeUse, time: NodeTime, price: HourlyPrice, tally: RunTally) -> NodeReport:
+    own = [actor for actor, _ in time.actors if actor is not None]
+    rows = sum(actor.num_rows for actor in own)
+    return NodeReport(
+        name=use.name,
+        instance_type=use.instance_type,
+        joined_s=use.joined_s,
+        left_s=use.left_s,
+        actors=len(time.actors),
+        shards=sum(actor.num_shards for actor in own),
+        rows=rows,
+        rows_per_second=rows / time.paid_s if time.paid_s > 0 else 0.0,
+        usd_per_hour=price.usd_per_hour,
+        price=price.label,
+        usd=time.usd,
+        left_because=use.reason,
+    )
+
+
+def _bill(result: RunResult, times: Sequence[NodeTime], usd_total: float) -> Bill:
+    tally = result.tally
+    items = itemize(times, padding_efficiency=tally.scored.padding_efficiency)
+    cores_of = {
+        (use.node, actor): num_cores
+        for use in result.nodes
+        for actor, num_cores in use.actor_cores.items()
+    }
     prediction = compare_prediction(
-        [receipt.predicted_s for receipt in receipts],
+        tally.scored.predicted_s,
+        math.fsum(actor.infer_s * cores_of.get(key, 1) for key, actor in tally.actors.items()),
         [
-            receipt.phase_s.get("infer", 0.0) * result.actor_cores.get(receipt.actor, 1)
-            for receipt in receipts
+            (predicted_s, infer_s * cores_of.get(key, 1))
+            for predicted_s, infer_s, key in tally.predictions.items
         ],
     )
-    scored = {receipt.shard for receipt in receipts}
-    shards = [shard for shard in result.shards if shard.name in scored]
     saved = estimate_saved_usd(
         items,
-        num_tokens=sum(shard.num_tokens for shard in shards),
-        num_scored_tokens=sum(shard.num_unique_tokens for shard in shards),
+        num_tokens=tally.scored.num_tokens,
+        num_scored_tokens=tally.scored.num_scored_tokens,
     )
     return Bill(
         items=tuple(items),
@@ -132,76 +187,85 @@ def _bill(result: RunResult, usd_total: float) -> Bill:
     )
 
 
-def _earlier(resumed: list[Receipt]) -> EarlierRuns | None:
-    if not resumed:
+def _earlier(earlier: ReceiptSums) -> EarlierRuns | None:
+    if not earlier.num_shards:
         return None
     return EarlierRuns(
-        shards=len(resumed),
-        rows=sum(receipt.num_rows for receipt in resumed),
-        actor_s=sum(receipt.finished_at - receipt.started_at for receipt in resumed),
-        started_at=min(receipt.started_at for receipt in resumed),
-        finished_at=max(receipt.finished_at for receipt in resumed),
+        shards=earlier.num_shards,
+        rows=earlier.num_rows,
+        actor_s=earlier.actor_s,
+        started_at=earlier.started_at,
+        finished_at=earlier.finished_at,
     )
 
 
-def _padding_efficiency(receipts: list[Receipt]) -> float | None:
-    """Share of the computed tokens that are text; None where nothing was computed."""
-    computed = sum(receipt.num_computed_tokens for receipt in receipts)
-    return sum(receipt.num_scored_tokens for receipt in receipts) / computed if computed else None
-
-
-def _phases(result: RunResult) -> PhaseSeconds:
-    """Seconds of all actors by phase; idle is what remains of their time."""
-    phase_s = dict.fromkeys(PHASES, 0.0)
-    for phases in (result.slice_phase_s, *(receipt.phase_s for receipt in result.receipts)):
-        for phase, seconds in phases.items():
-            phase_s[phase] += seconds
-    available_s = result.num_actors * (result.wall_s - result.setup_s)
+def _phases(tally: RunTally, times: Iterable[NodeTime]) -> PhaseSeconds:
+    """Seconds of all actors by phase; idle is what remains of their time after the start."""
+    phase_s = dict(tally.scored.phase_s)
+    add_phases(phase_s, tally.slice_phase_s)
+    available_s = math.fsum(
+        len(time.actors) * (time.left_s - max(time.joined_s, time.ready_s)) for time in times
+    )
     return PhaseSeconds(**phase_s, idle=max(0.0, available_s - sum(phase_s.values())))
 
 
-def _lengths(receipts: list[Receipt]) -> dict[str, tuple[int, int, int]]:
-    counts = add_lengths(receipt.lengths for receipt in receipts)
-    return {edge: (texts, tokens, computed) for edge, (texts, tokens, computed) in counts.items()}
+def _lengths(sums: ReceiptSums) -> dict[str, tuple[int, int, int]]:
+    edges = sorted(sums.lengths, key=int)
+    return {edge: (*sums.lengths[edge],) for edge in edges}  # type: ignore[misc]
 
 
-def _by_actor(receipts: list[Receipt]) -> dict[str, ActorReport]:
+def _by_actor(tally: RunTally) -> dict[str, ActorReport]:
+    """What was scored under each name; an actor of a node that came back has the name it had."""
+    by_name: dict[str, list[ActorTally]] = {}
+    for (_, name), actor in tally.actors.items():
+        if actor.num_shards:
+            by_name.setdefault(name, []).append(actor)
     actors: dict[str, ActorReport] = {}
-    for name in sorted({receipt.actor for receipt in receipts}):
-        own = [receipt for receipt in receipts if receipt.actor == name]
-        busy_s = sum(receipt.finished_at - receipt.started_at for receipt in own)
+    for name, own in sorted(by_name.items()):
+        busy_s = math.fsum(actor.busy_s for actor in own)
+        rows = sum(actor.num_rows for actor in own)
         actors[name] = ActorReport(
-            shards=len(own),
-            rows=sum(receipt.num_rows for receipt in own),
-            rows_per_second=sum(receipt.num_rows for receipt in own) / busy_s,
-            tokens_per_second=sum(receipt.num_tokens for receipt in own) / busy_s,
+            shards=sum(actor.num_shards for actor in own),
+            rows=rows,
+            rows_per_second=rows / busy_s if busy_s > 0 else 0.0,
+            tokens_per_second=sum(a.num_tokens for a in own) / busy_s if busy_s > 0 else 0.0,
             busy_s=busy_s,
-            peak_rss_bytes=max(receipt.peak_rss_bytes for receipt in own),
+            peak_rss_bytes=max(actor.peak_rss_bytes for actor in own),
         )
     return actors
 
 
-def _timeline(attempts: list[Attempt], receipts: list[Receipt]) -> tuple[TimelineEntry, ...]:
-    """Every attempt of this run, and what came out of those that scored a shard."""
-    receipt_of = {(receipt.shard, receipt.attempt): receipt for receipt in receipts}
-    timeline = []
-    for attempt in attempts:
-        receipt = receipt_of.get((attempt.name, attempt.number))
-        timeline.append(
-            TimelineEntry(
-                job=attempt.job,
-                name=attempt.name,
-                actor=attempt.actor,
-                attempt=attempt.number,
-                lost=attempt.is_lost,
-                start_s=attempt.start_s,
-                end_s=attempt.end_s,
-                busy_s=sum(attempt.phase_s.values()),
-                infer_s=attempt.phase_s.get("infer", 0.0),
-                rows=receipt.num_rows if receipt else 0,
-                tokens=receipt.num_tokens if receipt else 0,
-                predicted_s=receipt.predicted_s if receipt else 0.0,
-                rss_bytes=receipt.rss_bytes if receipt else 0,
-            )
-        )
-    return tuple(timeline)
+def _entry(timed: TimedAttempt) -> TimelineEntry:
+    """An attempt, and what came out of it if it scored a shard."""
+    attempt, receipt = timed.attempt, timed.receipt
+    return TimelineEntry(
+        job=attempt.job,
+        name=attempt.name,
+        actor=attempt.actor,
+        attempt=attempt.number,
+        lost=attempt.is_lost,
+        start_s=attempt.start_s,
+        end_s=attempt.end_s,
+        busy_s=sum(attempt.phase_s.values()),
+        infer_s=attempt.phase_s.get("infer", 0.0),
+        rows=receipt.num_rows if receipt else 0,
+        tokens=receipt.num_tokens if receipt else 0,
+        predicted_s=receipt.predicted_s if receipt else 0.0,
+        rss_bytes=receipt.rss_bytes if receipt else 0,
+    )
+
+
+def _tokens_over_time(tally: RunTally) -> TokensOverTime:
+    scored = {key: actor.tokens for key, actor in tally.actors.items() if actor.num_shards}
+    group_of = group_actors(sorted({name for _, name in scored}))
+    bin_s = max((tokens.bin_s for tokens in scored.values()), default=1.0)
+    groups = {group: [0.0] * NUM_BINS for group in dict.fromkeys(group_of.values())}
+    for (_, name), tokens in scored.items():
+        tokens.widen(NUM_BINS * bin_s)
+        total = groups[group_of[name]]
+        for place, amount in enumerate(tokens.amounts):
+            total[place] += amount
+    last = max((place for bins in groups.values() for place, n in enumerate(bins) if n), default=-1)
+    return TokensOverTime(
+        bin_s=bin_s, groups={name: tuple(bins[: last + 1]) for name, bins in groups.items()}
+    )

@@ -13,10 +13,13 @@ from rich.table import Table
 from cluster.report.bill import round_total
 from cluster.report.run_report import Energy, RunReport
 
+MAX_ACTORS, MAX_NODES = 32, 32
+
 
 def render_bill(report: RunReport) -> Group:
-    """The report as tables for people: what was done, and where the money went."""
-    return Group(_render_summary(report), _render_items(report))
+    """The report as tables for people: what was done, by which nodes, and where the money went."""
+    nodes = [_render_nodes(report)] if len(report.nodes) > 1 else []
+    return Group(_render_summary(report), *nodes, _render_items(report))
 
 
 def _render_summary(report: RunReport) -> Table:
@@ -35,12 +38,15 @@ def _render_summary(report: RunReport) -> Table:
         f"{report.rows_per_second:,.0f} rows/s, {report.tokens_per_second:,.0f} tokens/s "
         f"in {report.wall_s:.1f} s",
     )
-    for name, actor in report.actors.items():
+    slowest = sorted(report.actors.items(), key=lambda item: item[1].tokens_per_second)
+    for name, actor in sorted(slowest[:MAX_ACTORS]):
         table.add_row(
             f"  {name}",
             f"{actor.rows_per_second:,.0f} rows/s, {actor.tokens_per_second:,.0f} tokens/s, "
             f"{actor.shards} shards, peak {actor.peak_rss_bytes / 2**20:,.0f} MiB",
         )
+    if len(slowest) > MAX_ACTORS:
+        table.add_row("", f"the slowest {MAX_ACTORS} of {len(slowest):,} actors")
     phases = asdict(report.phase_s)
     total_s = sum(phases.values()) or 1.0
     table.add_row(
@@ -56,6 +62,29 @@ def _render_summary(report: RunReport) -> Table:
     table.add_row("cost", f"{report.usd_total:.6f} USD")
     if per_million is not None:
         table.add_row("per million rows", f"{per_million:.4f} USD")
+    return table
+
+
+def _render_nodes(report: RunReport) -> Table:
+    """Nodes that left before the end first, then those that scored most."""
+    table = Table(title="Nodes", title_justify="left")
+    for name in ("node", "type", "from, s", "to, s", "actors", "shards", "rows/s", "USD", "left"):
+        table.add_column(name, justify="left" if name in ("node", "type", "left") else "right")
+    nodes = sorted(report.nodes, key=lambda node: (node.left_because is None, -node.rows))
+    for node in nodes[:MAX_NODES]:
+        table.add_row(
+            node.name,
+            node.instance_type or "unknown",
+            f"{node.joined_s:,.0f}",
+            f"{node.left_s:,.0f}",
+            f"{node.actors:,}",
+            f"{node.shards:,}",
+            f"{node.rows_per_second:,.0f}",
+            f"{node.usd:,.4f}",
+            node.left_because or "",
+        )
+    if len(nodes) > MAX_NODES:
+        table.caption = f"{MAX_NODES} of {len(nodes):,}; all are in report.json"
     return table
 
 

@@ -11,7 +11,7 @@ time of day: nodes and clock are handed in.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
@@ -82,9 +82,10 @@ class Driver:
         journal: Journal,
         clock: Callable[[], float],
         start: float,
-        done: Callable[[str], bool] = lambda name: False,
+        done: Container[str] = frozenset(),
         fail_on_bad_row: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Set up a run.
 
@@ -96,10 +97,12 @@ class Driver:
             journal: Where everything that happens is told.
             clock: Monotonic clock, in seconds.
             start: Clock reading at the start of the run, from which all times count.
-            done: Function that says whether a shard's predictions are on disk, by its name.
+            done: Names of shards whose predictions are on disk.
             fail_on_bad_row: Whether to stop at the first row that cannot be scored.
             on_progress: Function that is called about once a second.
+            log: Function that shows a line for each node that joins.
         """
+        self._log = log
         self._nodes, self._journal = nodes, journal
         self._scores, self._done, self._fail_on_bad_row = scores, done, fail_on_bad_row
         self._clock, self._start, self._on_progress = clock, start, on_progress
@@ -161,6 +164,7 @@ class Driver:
         books = NodeBooks(node, since, now, len(node.slots))
         self._books[node.id] = books
         self._num_slots += books.num_slots
+        self._log(node.self_check)
         if self._setup_s is None:
             self._setup_s = now - self._start
         self._exchange(books)
@@ -308,7 +312,7 @@ class Driver:
             self._backlog.add_rest(receipt.rest)
         for shard in receipt.shards:
             self._journal.add_shard(shard)
-            if not self._done(shard.name):
+            if shard.name not in self._done:
                 self._add(shard)
 
     def _add(self, shard: Shard) -> None:

@@ -22,7 +22,8 @@ class NodeUse:
         node: Identifier; nodes of equal name differ here.
         name: Host name.
         instance_type: Name that its cloud gives the type of machine; None where it is not known.
-        joined_s, left_s: When it began to cost and when it left, in seconds from the run's start.
+        joined_s, left_s: When it began to cost and when it left, in seconds from the run's start;
+            one that stayed to the end costs until everything is done.
         ready_s: When it could take its first job; None for `joined_s`.
         num_cores: Physical cores that it lets the run use.
         num_idle_cores: Those of them that no actor owned.
@@ -54,7 +55,7 @@ class Journal(Protocol):
         """A slice was cut, and its receipt is on disk."""
 
     def add_receipt(self, receipt: Receipt) -> None:
-        """A shard was scored, and its predictions are on disk."""
+        """A shard was scored, and its predictions are on disk; its attempt was told before."""
 
     def add_attempt(self, attempt: Attempt) -> None:
         """A job has ended, well or not; attempts of an actor come in the order of their ends."""

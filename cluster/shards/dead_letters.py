@@ -1,10 +1,12 @@
 """List the rows that have no prediction, by file and row, with the reason.
 
-    predictions, receipts -> [dead_letters] -> dead_letters.parquet
+    predictions, slice table -> [dead_letters] -> dead_letters.parquet
 
+Only slices with such rows are looked at, a few at a time, so the list may be longer than memory.
 This module knows nothing of how rows are read or scored.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +14,9 @@ import pyarrow.parquet
 
 from cluster.shards.layout import Shard
 from cluster.shards.predictions import read_errors
-from cluster.shards.receipts import Receipt
+from cluster.shards.receipts_log import map_in_threads
+from cluster.shards.shard_set import ShardSet
+from cluster.shards.slice_table import Place, SliceTable, load_slice_receipt
 from cluster.storage.directory import Directory
 
 DEAD_LETTERS_FILE = "dead_letters.parquet"
@@ -26,20 +30,61 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
+_ROWS_A_GROUP = 65_536
 
 
-def write_dead_letters(output: Directory, shards: list[Shard], receipts: list[Receipt]) -> int:
-    """Write the list of the rows without a prediction; returns how many there are."""
-    num_errors = {receipt.shard: receipt.num_errors for receipt in receipts}
-    letters: list[dict[str, Any]] = []
-    corpus_row = 0
-    file, file_row = "", 0
+def write_dead_letters(
+    output: Directory, shards: Directory, table: SliceTable, *, with_errors: ShardSet
+) -> int:
+    """Write the list of the rows without a prediction; returns how many there are.
+
+    Args:
+        output: Directory of the list, and of the predictions.
+        shards: Directory of the receipts of slices.
+        table: All slices of the corpus.
+        with_errors: Shards with such rows.
+    """
+    num_letters = 0
+    with (
+        output.write(DEAD_LETTERS_FILE) as sink,
+        pyarrow.parquet.ParquetWriter(sink, SCHEMA) as writer,
+    ):
+        for letters in _in_groups(_read_letters(output, shards, table, with_errors)):
+            writer.write_table(pa.Table.from_pylist(letters, SCHEMA))
+            num_letters += len(letters)
+    return num_letters
+
+
+def _read_letters(
+    output: Directory, directory: Directory, table: SliceTable, with_errors: ShardSet
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows without a prediction of one slice after the other, in corpus order."""
     predictions = output.child("predictions")
+
+    def read(place: Place) -> list[dict[str, Any]]:
+        shards = load_slice_receipt(directory, place.key).shards
+        errors = {
+            shard.name: read_errors(predictions, shard.file_name)
+            for shard in shards
+            if shard.name in with_errors
+        }
+        return _letters_of(place, shards, errors)
+
+    return map_in_threads(read, table.find(with_errors))
+
+
+def _letters_of(
+    place: Place, shards: tuple[Shard, ...], errors_of: dict[str, list[tuple[int, str]]]
+) -> list[dict[str, Any]]:
+    """Rows without a prediction of one slice, from the errors of its shards by their names."""
+    letters: list[dict[str, Any]] = []
+    corpus_row, path_hash, file_row = place.corpus_row, place.path_hash, place.file_row
     for shard in shards:
-        errors = dict(read_errors(predictions, shard.file_name)) if num_errors[shard.name] else {}
+        errors = errors_of.get(shard.name, [])
         part_row = 0
         for path, num_rows in shard.spans:
-            file, file_row = path, (file_row if path == file else 0)
+            file_row = file_row if hash(path) == path_hash else 0
+            path_hash = hash(path)
             letters.extend(
                 {
                     "part": shard.file_name,
@@ -49,12 +94,22 @@ def write_dead_letters(output: Directory, shards: list[Shard], receipts: list[Re
                     "file_row": file_row + row - part_row,
                     "error": error,
                 }
-                for row, error in errors.items()
+                for row, error in errors
                 if part_row <= row < part_row + num_rows
             )
             part_row += num_rows
             file_row += num_rows
         corpus_row += part_row
-    with output.write(DEAD_LETTERS_FILE) as sink:
-        pyarrow.parquet.write_table(pa.Table.from_pylist(letters, SCHEMA), sink)
-    return len(letters)
+    return letters
+
+
+def _in_groups(lists: Iterator[list[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    """Lists joined until they are as long as a row group."""
+    group: list[dict[str, Any]] = []
+    for letters in lists:
+        group.extend(letters)
+        if len(group) >= _ROWS_A_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -11,6 +11,7 @@ Shape suffixes: N rows of the corpus, U different texts of a shard.
 """
 
 import itertools
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ MIN_SHARD_SECONDS, MAX_SHARD_SECONDS, SHARDS_PER_CORPUS = 2.0, 20.0, 200
 _BYTES_PER_TOKEN = 4.5  # English and WordPiece; only sizes the shards
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
     """A shard as it is known without reading its file.
 
@@ -56,7 +57,8 @@ class Shard:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Shard":
         """The shard that `dataclasses.asdict` turned into `fields`."""
-        return cls(**{**fields, "spans": tuple((p, n) for p, n in fields["spans"])})
+        spans = tuple((sys.intern(path), num_rows) for path, num_rows in fields["spans"])
+        return cls(**{**fields, "spans": spans})
 
 
 def plan_shard_seconds(text_bytes: int, seconds_per_token: float) -> float:

@@ -7,7 +7,7 @@ of the runs before it. This module knows nothing of models, batches or actors.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -78,8 +78,11 @@ def _to_arrow(cells_U: Cells, kind: CellKind) -> pa.Array:
 
 def write_predictions(
     directory: Directory, file_name: str, table: pa.Table, receipt: Receipt
-) -> None:
+) -> Receipt:
     """Commit a shard: its file appears whole, with its receipt, or not at all.
+
+    Returns:
+        The receipt with the size of the file.
 
     Raises:
         StorageError: It cannot be written.
@@ -87,6 +90,8 @@ def write_predictions(
     stored = table.replace_schema_metadata({_RECEIPT_KEY: json.dumps(asdict(receipt)).encode()})
     with directory.write(file_name) as file:
         pyarrow.parquet.write_table(stored, file, compression="zstd")
+        file_bytes = file.tell()
+    return replace(receipt, file_bytes=file_bytes)
 
 
 def read_receipt(directory: Directory, file_name: str) -> Receipt | None:

@@ -1,20 +1,19 @@
-"""Prepared shards on disk: the slices that are cut already, and those still to cut.
+"""Read a slice, cut it into shards, and write them down.
 
-    slices -> [preparation] -> shards -> actors
+    slices -> [preparation] -> shards, receipt of the slice -> actors, slice table
 
     prepared.json              identity of the preparation, and whether it is complete
     slices/000003-00000.json   shards that came out of one read of slice 3, and what is left of it
     part-000003-00001.parquet  a shard
 
 A slice's receipt is written after its shards, so what a killed run left half done is cut again.
-The driver never holds more than one record for each shard, whatever the number of rows. This module
-knows nothing of Ray, models or prices.
+This module knows nothing of Ray, models or prices.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,9 @@ import pyarrow.parquet
 
 from cluster.corpus.readers import FileReader, Rows
 from cluster.corpus.slices import Piece, Slice
-from cluster.shards.identity import PREPARED_FILE, read_record
 from cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
+from cluster.shards.shard_set import key_of, make_key
 from cluster.storage.directory import Directory
-from fastformers.errors import InputError
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.tokenizer import Tokenizer
 
@@ -42,12 +40,39 @@ class SliceReceipt:
         rest: Part of the slice that is left to read, or None.
         first_bad: Place and reason of the first bad row, or None if all rows are good.
         phase_s: Seconds of the actor's cores by phase.
+        skipped: Files that could not be read and were left out, with the reason.
     """
 
     shards: tuple[Shard, ...]
     rest: Slice | None
     first_bad: str | None
     phase_s: dict[str, float]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> int | None:
+        """Number of the slice or the part of it, see `shard_set`; None if nothing was in it."""
+        if self.shards:
+            return key_of(self.shards[0].name)
+        return None if self.rest is None else make_key(self.rest.index, self.rest.first_shard)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "SliceReceipt":
+        """The receipt that `dataclasses.asdict` turned into `fields`."""
+        rest = fields["rest"]
+        return cls(
+            shards=tuple(Shard.from_json(shard) for shard in fields["shards"]),
+            rest=None
+            if rest is None
+            else Slice(
+                index=rest["index"],
+                pieces=tuple(Piece(**piece) for piece in rest["pieces"]),
+                first_shard=rest["first_shard"],
+            ),
+            first_bad=fields["first_bad"],
+            phase_s=fields["phase_s"],
+            skipped=fields.get("skipped", {}),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +143,8 @@ class Preparation:
                 "write": time.thread_time() - start,
             },
         )
-        self.directory.child("slices").write_json(_receipt_name(slice_), asdict(receipt))
+        name = receipt_name(slice_.index, slice_.first_shard)
+        self.directory.child("slices").write_json(name, asdict(receipt))
         return receipt
 
     def _read(self, slice_: Slice) -> tuple[Rows, list[tuple[str, int]], tuple[Piece, ...]]:
@@ -156,70 +182,9 @@ class Preparation:
         )
 
 
-def load_progress(
-    directory: Directory, slices: list[Slice], done: Collection[str]
-) -> tuple[list[SliceReceipt], list[Slice]]:
-    """Receipts of the slices that are cut, and what is left to cut, in corpus order.
-
-    A slice is cut again if one of its shards is missing that still has to be scored.
-
-    Args:
-        directory: Directory of the preparation.
-        slices: All slices of the corpus.
-        done: Names of shards whose predictions are on disk.
-    """
-    names = set(directory.child("slices").list_files())
-    files = set(directory.list_files())
-    receipts: list[SliceReceipt] = []
-    pending: list[Slice] = []
-    for slice_ in slices:
-        left: Slice | None = slice_
-        while left is not None and _receipt_name(left) in names:
-            receipt = _load_receipt(directory, _receipt_name(left))
-            if not all(s.name in done or s.file_name in files for s in receipt.shards):
-                break
-            receipts.append(receipt)
-            left = receipt.rest
-        if left is not None:
-            pending.append(left)
-    return receipts, pending
-
-
-def load_shards(directory: Directory) -> list[Shard]:
-    """All shards of a complete preparation, in corpus order.
-
-    Raises:
-        InputError: The preparation was interrupted.
-    """
-    record = read_record(directory, PREPARED_FILE, named=str(directory))
-    if record is None or not record["complete"]:
-        raise InputError(f"{directory}: preparation is incomplete; run the same prepare again")
-    shards: list[Shard] = []
-    for name in directory.child("slices").list_files():
-        if name.endswith(".json"):
-            shards.extend(_load_receipt(directory, name).shards)
-    return shards
-
-
-def _receipt_name(slice_: Slice) -> str:
-    return f"{slice_.index:06d}-{slice_.first_shard:05d}.json"
-
-
-def _load_receipt(directory: Directory, name: str) -> SliceReceipt:
-    fields = directory.child("slices").read_json(name)
-    rest = fields["rest"]
-    return SliceReceipt(
-        shards=tuple(Shard.from_json(shard) for shard in fields["shards"]),
-        rest=None
-        if rest is None
-        else Slice(
-            index=rest["index"],
-            pieces=tuple(Piece(**piece) for piece in rest["pieces"]),
-            first_shard=rest["first_shard"],
-        ),
-        first_bad=fields["first_bad"],
-        phase_s=fields["phase_s"],
-    )
+def receipt_name(slice_index: int, first_shard: int) -> str:
+    """Name of the receipt of a slice, or of the part of it that begins with that shard."""
+    return f"{slice_index:06d}-{first_shard:05d}.json"
 
 
 def _concatenate(parts: list[Rows]) -> Rows:

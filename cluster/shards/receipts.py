@@ -5,7 +5,7 @@
 
 A `Receipt` says what a finished shard took, by the clock of its actor, and is stored with the
 shard's predictions. It counts texts and tokens in bins of text length: `count_lengths` counts those
-of a shard, `add_lengths` sums the counts of many. An `Attempt` says which job an actor was given,
+of a shard. An `Attempt` says which job an actor was given,
 when, and whether it died over it, by the driver's clock alone, because the clocks of nodes differ.
 Everything here is a plain value; this module knows nothing of files, Ray or prices.
 
@@ -120,12 +120,3 @@ def count_lengths(
     return {
         str(edge): count for edge, count in zip(EDGES, counts.tolist(), strict=True) if any(count)
     }
-
-
-def add_lengths(counts: Iterable[dict[str, list[int]]]) -> dict[str, list[int]]:
-    """Sum of the counts of many shards."""
-    total: dict[str, list[int]] = {}
-    for count in counts:
-        for edge, numbers in count.items():
-            total[edge] = [a + b for a, b in zip(total.get(edge, [0, 0, 0]), numbers, strict=True)]
-    return {edge: total[edge] for edge in sorted(total, key=int)}

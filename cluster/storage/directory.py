@@ -43,9 +43,13 @@ class Directory:
 
     def list_files(self) -> list[str]:
         """Names of the files in it, sorted; empty if it does not exist."""
+        return sorted(self.list_sizes())
+
+    def list_sizes(self) -> dict[str, int]:
+        """Bytes of each file in it, by its name; empty if it does not exist."""
         selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
         found = self.filesystem.get_file_info(selector)
-        return sorted(f.base_name for f in found if f.type == pyarrow.fs.FileType.File)
+        return {f.base_name: f.size for f in found if f.type == pyarrow.fs.FileType.File}
 
     def is_empty(self) -> bool:
         """Whether it holds nothing but temporary files of killed writers."""

@@ -8,9 +8,10 @@ from datetime import date
 from functools import partial
 
 from cluster.cost.run_elsewhere import estimate_elsewhere
-from cluster.execution.connect import PlanPool
+from cluster.execution.connect import OpenNodes
 from cluster.execution.job import ScoreJob
 from cluster.execution.run import run_job
+from cluster.pricing.machine_prices import MachinePrices
 from cluster.pricing.prices import HourlyPrice, load_prices
 from cluster.report.energy import EnergyMeter
 from cluster.report.progress import RunProgress
@@ -32,7 +33,8 @@ def execute(
 ) -> RunReport:
     """Run a job with progress on stderr; returns its report, which is also kept in its output."""
     unit = "prepared" if job.output is None else "scored"
-    so_far = RunProgress(usd_per_hour=price.usd_per_hour)
+    prices = MachinePrices(given=price, table=load_prices())
+    so_far = RunProgress(prices)
     with meter or nullcontext(), ProgressDisplay(line_every_s=_LINE_EVERY_S) as display:
 
         def show(progress: Progress) -> None:
@@ -41,9 +43,9 @@ def execute(
         result = run_job(job, actors, connect_ray, on_progress=show, log=console.print)
     energy = meter.energy if meter is not None else None
     report = estimate_elsewhere(
-        build_report(job, result, price, energy=energy),
+        build_report(job, result, prices, energy=energy),
         job.bundle,
-        load_prices(),
+        prices.table,
         own_type=price.instance_type,
         today=date.today(),
     )
@@ -51,8 +53,8 @@ def execute(
     return report
 
 
-def connect_ray(address: str | None) -> AbstractContextManager[PlanPool]:
+def connect_ray(address: str | None) -> AbstractContextManager[OpenNodes]:
     """Ray's actors, at an address or on this machine; see `cluster.nodes.ray_pool.connect`."""
-    from cluster.nodes.ray_pool import connect
+    from cluster.nodes.connect import connect
 
     return connect(address)

@@ -1,0 +1,178 @@
+"""What a run keeps of what happened: sums, nodes, and a log of receipts for the next run.
+
+    earlier work, driver -> [journal] -> receipts log, RunResult -> report
+
+The driver tells and forgets; here it is added up and forgotten, too, but for the log, which is on
+disk. `find_earlier_work` is the other end of the log: it learns what is done from few requests.
+This module knows nothing of Ray or prices.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from types import TracebackType
+
+from cluster.execution.job import EarlierWork, ScoreJob
+from cluster.scheduling.journal import NodeUse
+from cluster.shards.layout import Shard
+from cluster.shards.preparation import SliceReceipt
+from cluster.shards.receipts import Attempt, Receipt
+from cluster.shards.receipts_log import (
+    CLOSE_AFTER_ERROR_S,
+    CLOSE_S,
+    LoggedRecords,
+    ReceiptsLog,
+    load_receipts,
+    read_log,
+)
+from cluster.shards.shard_set import ShardSet
+from cluster.shards.slice_table import CutSlices, load_slices
+from cluster.shards.tally import ReceiptSums, RunTally
+
+
+class RunJournal:
+    """Listens to the driver of one run; a context that ends with the log written.
+
+    Attributes:
+        tally: Sums of this run and of those before it.
+        cut: Slices that are cut.
+        with_errors: Shards that have rows without a prediction.
+        nodes: Nodes that have left, or were there at the end.
+    """
+
+    def __init__(self, job: ScoreJob) -> None:
+        """Set up the journal of a job; nothing is read or written."""
+        self.tally = RunTally()
+        self.cut = CutSlices()
+        self.with_errors = ShardSet()
+        self.nodes: list[NodeUse] = []
+        self._job = job
+        self._receipts: ReceiptsLog | None = None
+        self._slices: ReceiptsLog | None = None
+
+    def load_earlier(self) -> EarlierWork:
+        """Find what earlier runs did, count it, and log what their logs do not have.
+
+        Raises:
+            InputError: The shards are of a preparation that was interrupted.
+        """
+        job = self._job
+        receipts, slices = _read_logs(job)
+        if job.receipts_log is not None:
+            self._receipts = ReceiptsLog(job.receipts_log, next_number=receipts.next_number)
+        if (
+            job.corpus is not None
+        ):  # else the shards are of another directory, and were logged there
+            self._slices = ReceiptsLog(job.slices_log, next_number=slices.next_number)
+        earlier = _find(
+            job,
+            receipts,
+            slices,
+            on_unlogged=self._log_receipt,
+            on_unlogged_slice=self._log_slice,
+        )
+        self.cut, self.with_errors = earlier.cut, earlier.with_errors
+        self.tally.known, self.tally.earlier = earlier.cut.known, earlier.receipts
+        self.tally.skipped_files = earlier.cut.skipped_files
+        return earlier
+
+    def __enter__(self) -> "RunJournal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.tally.close()
+        for log in (self._receipts, self._slices):
+            if log is not None:
+                log.close(timeout_s=CLOSE_S if kind is None else CLOSE_AFTER_ERROR_S)
+
+    def flush_if_due(self) -> None:
+        """Write down what waits for long; to be called about once a second."""
+        for log in (self._receipts, self._slices):
+            if log is not None:
+                log.flush_if_due()
+
+    def add_shard(self, shard: Shard) -> None:
+        """A shard is known: it was cut in this run."""
+        self.tally.known.add(shard)
+
+    def add_slice(self, receipt: SliceReceipt) -> None:
+        """A slice was cut, and its receipt is on disk."""
+        self.tally.add_slice(receipt)
+        if receipt.key is not None:
+            self.cut.table.add(receipt, receipt.key)
+        self._log_slice(receipt)
+
+    def add_receipt(self, receipt: Receipt) -> None:
+        """A shard was scored, and its predictions are on disk."""
+        self.tally.add_receipt(receipt)
+        if receipt.num_errors:
+            self.with_errors.add(receipt.shard)
+        self._log_receipt(receipt)
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        """A job has ended, well or not."""
+        self.tally.add_attempt(attempt)
+
+    def add_node(self, use: NodeUse) -> None:
+        """A node has left, or the run is over."""
+        self.nodes.append(use)
+
+    def _log_receipt(self, receipt: Receipt) -> None:
+        if self._receipts is not None:
+            self._receipts.add(vars(receipt))
+
+    def _log_slice(self, receipt: SliceReceipt) -> None:
+        if self._slices is not None and receipt.key is not None:
+            self._slices.add({"key": receipt.key, **asdict(receipt)})
+
+
+def find_earlier_work(job: ScoreJob) -> EarlierWork:
+    """Find what earlier runs of a job left on disk; nothing is changed there.
+
+    Raises:
+        InputError: The shards are of a preparation that was interrupted.
+    """
+    return _find(job, *_read_logs(job))
+
+
+def _read_logs(job: ScoreJob) -> tuple[LoggedRecords, LoggedRecords]:
+    """The log of the receipts of shards, and that of the receipts of slices."""
+    receipts = LoggedRecords() if job.receipts_log is None else read_log(job.receipts_log)
+    return receipts, read_log(job.slices_log)
+
+
+def _find(
+    job: ScoreJob,
+    receipts: LoggedRecords,
+    slices: LoggedRecords,
+    *,
+    on_unlogged: Callable[[Receipt], None] = lambda receipt: None,
+    on_unlogged_slice: Callable[[SliceReceipt], None] = lambda receipt: None,
+) -> EarlierWork:
+    done, with_errors, sums = ShardSet(), ShardSet(), ReceiptSums()
+    if job.predictions is not None:
+        for receipt in load_receipts(job.predictions, receipts, on_unlogged=on_unlogged):
+            done.add(receipt.shard)
+            sums.add(receipt)
+            if receipt.num_errors:
+                with_errors.add(receipt.shard)
+    planned = None if job.corpus is None else job.corpus.plan_slices(limit=job.settings.limit)
+    cut = load_slices(
+        job.shards,
+        slices,
+        planned,
+        done=done,
+        scores=job.output is not None,
+        on_unlogged=on_unlogged_slice,
+    )
+    return EarlierWork(
+        done=done,
+        with_errors=with_errors,
+        receipts=sums,
+        cut=cut,
+        num_slices=0 if planned is None else len(planned),
+    )
