@@ -192,6 +192,7 @@ class Worker:
         """Tokens per second over batches of several lengths, for about `seconds`."""
         rows = _synthetic_rows(self._scorer.bundle.max_length)
         tokens = 0
+        self._turns.enter("infer")
         start = time.perf_counter()
         while (elapsed := time.perf_counter() - start) < seconds:
             self._scorer.score_tokens(rows, max_batch_tokens=self._spec.max_batch_tokens)

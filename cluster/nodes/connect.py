@@ -1,6 +1,6 @@
 """Connect to a Ray cluster, or start one on this machine, and open its nodes for the work of a job.
 
-address -> [connect] -> Ray -> RayNodes -> run
+address -> [connect] -> Ray -> ClusterNodes -> run
 """
 
 import logging
@@ -17,8 +17,8 @@ from cluster.execution.connect import OpenNodes
 from cluster.execution.topology import discover_topology, plan_core_sets
 from cluster.execution.worker import WorkerSpec
 from cluster.nodes.cluster_state import NodeState, list_nodes, list_own_nodes
-from cluster.nodes.ray_nodes import RayNodes
-from cluster.nodes.supervisor_actor import NodePlan
+from cluster.nodes.membership import ClusterNodes
+from cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
 from cluster.settings import ActorSettings
 from fastformers.errors import InputError
 
@@ -83,7 +83,7 @@ class Cluster:
 
     def __call__(
         self, spec: WorkerSpec, actors: ActorSettings, *, cores_per_actor: int
-    ) -> RayNodes:
+    ) -> ClusterNodes:
         """Open nodes for the work of a job; see `OpenNodes`.
 
         Raises:
@@ -99,25 +99,27 @@ class Cluster:
         else:
             self._wait_until_free()
 
-        def make_plan(state: NodeState, name: str, num_actors: int | None) -> NodePlan:
-            return NodePlan(
-                node=state.id,
-                name=name,
-                spec=spec,
-                num_actors=num_actors,
-                cores_per_actor=cores_per_actor,
-                oversubscribe=actors.oversubscribe,
-                timeout_s=actors.timeout_s,
+        def launch(state: NodeState, *, name: str, num_actors: int | None) -> RaySupervisor:
+            return RaySupervisor(
+                NodePlan(
+                    node=state.id,
+                    name=name,
+                    spec=spec,
+                    num_actors=num_actors,
+                    cores_per_actor=cores_per_actor,
+                    oversubscribe=actors.oversubscribe,
+                    timeout_s=actors.timeout_s,
+                )
             )
 
-        return RayNodes(
-            make_plan,
+        return ClusterNodes(
+            launch,
+            list_own_nodes if self._is_own else list_nodes,
             num_actors=actors.num_actors,
             cores_per_actor=cores_per_actor,
             oversubscribe=actors.oversubscribe,
             can_grow=not self._is_own,
             clock=self._clock,
-            list_nodes=list_own_nodes if self._is_own else list_nodes,
         )
 
     def _wait_until_free(self) -> None:

@@ -7,9 +7,13 @@ It finds out what the node lets the job use, starts an actor on each core set, a
 """
 
 import time
+import uuid
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import ray
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.execution.topology import (
     CoreSet,
@@ -19,7 +23,7 @@ from cluster.execution.topology import (
     plan_core_sets,
 )
 from cluster.execution.worker import WorkerSpec
-from cluster.nodes.ray_pool import RayPool
+from cluster.nodes.ray_pool import RayPool, say_error
 from cluster.scheduling.nodes import Node, NodeReport, Orders
 from cluster.scheduling.pool import Slot
 from cluster.scheduling.supervisor import Supervisor
@@ -118,3 +122,35 @@ def name_actors(hostname: str, core_sets: list[CoreSet]) -> list[str]:
         taken = sum(other.partition("#")[0] == name for other in names)
         names.append(f"{name}#{taken + 1}" if taken else name)
     return names
+
+
+class RaySupervisor:
+    """A supervisor on a node of the connected Ray cluster."""
+
+    def __init__(self, plan: NodePlan) -> None:
+        """Start it."""
+        self._actor = SupervisorActor.options(  # type: ignore[attr-defined]
+            name=f"supervisor {plan.name} {uuid.uuid4().hex[:6]}",
+            num_cpus=0,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(plan.node, soft=False),
+        ).remote(plan)
+
+    def start(self) -> "Future[Node]":
+        """Ask it to get ready."""
+        return self._actor.start.remote().future()  # type: ignore[no-any-return]
+
+    def exchange(self, orders: Orders) -> "Future[NodeReport]":
+        """Send it orders."""
+        return self._actor.exchange.remote(orders).future()  # type: ignore[no-any-return]
+
+    def explain(self, error: BaseException) -> str:
+        """What an error of one of its calls says, in one line."""
+        if isinstance(error, RayActorError) and not error.actor_init_failed:
+            return f"its supervisor cannot be reached ({type(error).__name__})"
+        return say_error(error)
+
+    def kill(self) -> None:
+        """End it, and its actors with it."""
+        ray.kill(self._actor)

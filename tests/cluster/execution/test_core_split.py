@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.execution.core_split import measure_split, plan_workers
+from cluster.execution.core_split import measure_split, open_asked_nodes
+from cluster.scheduling.local_nodes import LocalNodes
+from cluster.scheduling.nodes import Node
 from cluster.scheduling.work import MeasureRate
 from cluster.settings import ActorSettings
 from fastformers.errors import InputError
@@ -15,7 +17,7 @@ SCORES = SimpleNamespace(predictions="somewhere")
 
 @dataclass
 class Machines:
-    """Plans scripted pools on machines with these numbers of cores, and records each."""
+    """Opens scripted nodes on machines with these numbers of cores, and records each."""
 
     scripted_pool: object
     cores_of_hosts: dict[str, int]
@@ -24,29 +26,40 @@ class Machines:
     def __post_init__(self):
         self.pools, self.asked = [], []
 
-    def __call__(self, spec, *, num_actors, cores_per_actor, oversubscribe):
-        hosts = [
-            host
-            for host, cores in self.cores_of_hosts.items()
-            for _ in range(num_actors or cores // cores_per_actor)
-        ]
-        pool = self.scripted_pool(hosts, lambda job: self.rate_of_split[cores_per_actor])
-        pool.num_starts = 0
-        self.pools.append(pool)
-        self.asked.append((num_actors, cores_per_actor, oversubscribe))
-        return pool
+    def __call__(self, spec, actors, *, cores_per_actor):
+        pools = {}
+        for host, cores in self.cores_of_hosts.items():
+            pool = self.scripted_pool(
+                actors.num_actors or cores // cores_per_actor,
+                lambda job: self.rate_of_split[cores_per_actor],
+            )
+            pool.num_starts = 0
+            node = Node(
+                id=host,
+                name=host,
+                instance_type=None,
+                slots=tuple(pool.slots),
+                num_cores=cores,
+                self_check="",
+            )
+            pools[node] = pool
+        self.pools += pools.values()
+        self.asked.append((actors.num_actors, cores_per_actor, actors.oversubscribe))
+        return LocalNodes(pools, clock=next(iter(pools.values())).clock)
 
 
 def test_the_fastest_split_is_taken_with_all_workers_at_once(scripted_pool):
     machines = Machines(scripted_pool, {"host": 4}, {1: 10.0, 2: 25.0, 4: 30.0})
     lines = []
-    assert measure_split(machines, SCORES, lines.append) == 2  # 4 x 10, 2 x 25, 1 x 30
+    assert (
+        measure_split(machines, SCORES, ActorSettings(), lines.append) == 2
+    )  # 4 x 10, 2 x 25, 1 x 30
     assert lines == [
         "4 x 1 cores: 40 tokens/s",
         "2 x 2 cores: 50 tokens/s",
         "1 x 4 cores: 30 tokens/s",
     ]
-    for pool in machines.pools[1:]:
+    for pool in machines.pools:
         assert (pool.num_starts, pool.num_stops) == (1, 1)
         assert pool.hands == [[MeasureRate(seconds=2.0)]] * (2 * len(pool.slots))
 
@@ -54,25 +67,25 @@ def test_the_fastest_split_is_taken_with_all_workers_at_once(scripted_pool):
 def test_no_split_is_tried_that_the_smallest_machine_cannot_have(scripted_pool):
     rates = {1: 1.0, 2: 3.0}
     machines = Machines(scripted_pool, {"large": 8, "small": 2}, rates)
-    assert measure_split(machines, SCORES, lambda line: None) == 2
+    assert measure_split(machines, SCORES, ActorSettings(), lambda line: None) == 2
 
 
 def test_what_was_asked_for_is_planned_without_measuring(scripted_pool):
     machines = Machines(scripted_pool, {"host": 4}, {})
     actors = ActorSettings(num_actors=3, cores_per_actor=2, oversubscribe=True)
-    plan_workers(machines, SCORES, actors, lambda line: None)
+    open_asked_nodes(machines, SCORES, actors, lambda line: None)
     assert machines.asked == [(3, 2, True)]
 
 
 def test_what_was_left_open_is_measured(scripted_pool):
     machines = Machines(scripted_pool, {"host": 2}, {1: 1.0, 2: 3.0})
-    plan_workers(machines, SCORES, ActorSettings(num_actors=1, cores_per_actor=None), print)
+    open_asked_nodes(machines, SCORES, ActorSettings(num_actors=1, cores_per_actor=None), print)
     assert machines.asked[-1] == (1, 2, False)
 
 
 def test_preparing_has_no_split_to_measure(scripted_pool):
     machines = Machines(scripted_pool, {"host": 2}, {})
     with pytest.raises(InputError, match="--cores-per-actor auto: preparing runs no model"):
-        plan_workers(
+        open_asked_nodes(
             machines, SimpleNamespace(predictions=None), ActorSettings(cores_per_actor=None), print
         )

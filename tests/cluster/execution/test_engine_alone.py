@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from cluster.execution.engine_alone import deal_shards, measure_engine_alone
 from cluster.execution.job import open_prepare_job, open_score_job
+from cluster.scheduling.local_nodes import LocalNodes
+from cluster.scheduling.nodes import Node
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards.layout import Shard
 
@@ -65,12 +67,15 @@ def test_every_worker_s_rate_on_its_share_is_added(
         max_batch_tokens=256,
         fail_on_bad_row=False,
     )
-    pool = scripted_pool(["a", "b"], lambda job: float(len(job.shards)))
+    pool = scripted_pool(2, lambda job: float(len(job.shards)))
+    node = Node(
+        id="n", name="n", instance_type=None, slots=tuple(pool.slots), num_cores=2, self_check=""
+    )
 
     @contextmanager
     def connect(address):
         assert address == "head:1"
-        yield lambda spec, **asked: pool
+        yield lambda spec, actors, cores_per_actor: LocalNodes({node: pool}, clock=pool.clock)
 
     rate = measure_engine_alone(job, ActorSettings(address="head:1"), connect, print)
     [[first], [second]] = pool.hands

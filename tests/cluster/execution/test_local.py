@@ -5,17 +5,34 @@ import pytest
 
 from cluster.corpus.slices import Piece, Slice
 from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.execution.local import connect_here, plan_local_pool
+from cluster.execution.local import LocalPool, connect_here, open_local_nodes
 from cluster.execution.run import run_job
 from cluster.execution.topology import discover_topology
-from cluster.scheduling.pool import Failed, Finished, Lost, running
-from cluster.scheduling.work import MeasureRate
+from cluster.scheduling.work import Failed, Finished, Lost, MeasureRate, Task, Ticket
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards.receipts import Receipt
 from cluster.shards.shard_queue import Lease
+from cluster.shards.slice_table import load_shards
 from fastformers.errors import InputError
 
-ONE_WORKER = {"num_actors": None, "cores_per_actor": 1, "oversubscribe": False}
+
+@pytest.fixture
+def pool_of():
+    """Makes a running pool of one worker."""
+    pools = []
+
+    def make(job):
+        pools.append(LocalPool(job.worker_spec()))
+        pools[-1].start()
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.stop()
+
+
+def task(number, job):
+    return Task(ticket=Ticket(number), job=job)
 
 
 @pytest.fixture(autouse=True)
@@ -45,73 +62,69 @@ def job_of_shards(bundle, tmp_path, write_rows):
         fail_on_bad_row=False,
     )
     job.predictions.create()
-    return job, result.shards
+    assert result.tally.known.num_shards == 3
+    return job, load_shards(job.shards)
 
 
-def test_jobs_are_done_one_after_the_other_while_one_waits(job_of_shards):
+def test_tasks_are_done_one_after_the_other_while_one_waits(job_of_shards, pool_of):
     job, shards = job_of_shards
-    pool = plan_local_pool(job.worker_spec(), **ONE_WORKER)
+    pool = pool_of(job)
     [slot] = pool.slots
-    with running(pool):
-        tickets = [pool.submit(slot, Lease(shard=shard, attempt=1)) for shard in shards]
-        assert job.predictions.list_files() == []
-        for done, (ticket, shard) in enumerate(zip(tickets, shards, strict=True), 1):
-            [outcome] = pool.wait(0.0)
-            assert isinstance(outcome, Finished)
-            assert isinstance(outcome.result, Receipt)
-            assert (outcome.ticket, outcome.result.shard) == (ticket, shard.name)
-            assert outcome.result.actor == slot.name
-            assert len(job.predictions.list_files()) == done
-        assert pool.wait(0.0) == []
+    pool.submit(slot, [task(n, Lease(shard=shard, attempt=1)) for n, shard in enumerate(shards)])
+    assert job.predictions.list_files() == []
+    for number, shard in enumerate(shards):
+        [outcome] = pool.wait(0.0)
+        assert isinstance(outcome, Finished)
+        assert isinstance(outcome.result, Receipt)
+        assert (outcome.ticket, outcome.result.shard) == (number, shard.name)
+        assert outcome.result.actor == slot.name
+        assert len(job.predictions.list_files()) == number + 1
+    assert pool.wait(0.0) == []
 
 
-def test_an_error_is_an_outcome_and_the_next_job_is_done(job_of_shards):
+def test_an_error_is_an_outcome_and_the_next_task_is_done(job_of_shards, pool_of):
     job, _ = job_of_shards
-    pool = plan_local_pool(job.worker_spec(), **ONE_WORKER)
-    [slot] = pool.slots
+    pool = pool_of(job)
     missing = Slice(index=0, pieces=(Piece(path="/none", start=0, stop=1),), first_shard=0)
-    with running(pool):
-        tickets = [pool.submit(slot, missing), pool.submit(slot, MeasureRate(seconds=0.01))]
-        [failed], [finished] = pool.wait(0.0), pool.wait(0.0)
+    pool.submit(pool.slots[0], [task(0, missing), task(1, MeasureRate(seconds=0.01))])
+    [failed], [finished] = pool.wait(0.0), pool.wait(0.0)
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, AssertionError)  # these shards are prepared: none can be cut
     assert isinstance(finished, Finished)
     assert finished.result > 0
-    assert [failed.ticket, finished.ticket] == tickets
+    assert [failed.ticket, finished.ticket] == [0, 1]
 
 
-def test_a_job_that_is_ended_comes_back_as_lost_and_is_not_done(job_of_shards):
+def test_a_task_that_is_ended_comes_back_as_lost_and_is_not_done(job_of_shards, pool_of):
     job, shards = job_of_shards
-    pool = plan_local_pool(job.worker_spec(), **ONE_WORKER)
-    [slot] = pool.slots
-    with running(pool):
-        first, second = (pool.submit(slot, Lease(shard=shard, attempt=1)) for shard in shards[:2])
-        pool.kill(first)
-        assert pool.wait(0.0) == [Lost(ticket=first, reason="it was ended")]
-        [outcome] = pool.wait(0.0)
-    assert outcome.ticket == second
+    pool = pool_of(job)
+    leases = [Lease(shard=shard, attempt=1) for shard in shards[:2]]
+    pool.submit(pool.slots[0], [task(n, lease) for n, lease in enumerate(leases)])
+    pool.kill(Ticket(0))
+    assert pool.wait(0.0) == [Lost(ticket=Ticket(0), reason="it was ended")]
+    [outcome] = pool.wait(0.0)
+    assert outcome.ticket == 1
     assert job.predictions.list_files() == [shards[1].file_name]
 
 
-def test_a_user_s_interrupt_is_nobody_s_outcome(job_of_shards, monkeypatch):
+def test_a_user_s_interrupt_is_nobody_s_outcome(job_of_shards, pool_of, monkeypatch):
     job, shards = job_of_shards
-    pool = plan_local_pool(job.worker_spec(), **ONE_WORKER)
+    pool = pool_of(job)
     monkeypatch.setattr(
         "cluster.execution.worker.read_shard_table",
         lambda table: (_ for _ in ()).throw(KeyboardInterrupt),
     )
-    with running(pool):
-        pool.submit(pool.slots[0], Lease(shard=shards[0], attempt=1))
-        with pytest.raises(KeyboardInterrupt):
-            pool.wait(0.0)
+    pool.submit(pool.slots[0], [task(0, Lease(shard=shards[0], attempt=1))])
+    with pytest.raises(KeyboardInterrupt):
+        pool.wait(0.0)
 
 
 def test_one_process_is_one_worker_without_a_cluster(job_of_shards):
     spec = job_of_shards[0].worker_spec()
     with pytest.raises(InputError, match="--num-actors 2: one process has one worker"):
-        plan_local_pool(spec, num_actors=2, cores_per_actor=1, oversubscribe=False)
+        open_local_nodes(spec, ActorSettings(num_actors=2), cores_per_actor=1)
     with pytest.raises(InputError, match="--cores-per-actor 1000 needs 1000 cores"):
-        plan_local_pool(spec, num_actors=1, cores_per_actor=1000, oversubscribe=False)
+        open_local_nodes(spec, ActorSettings(num_actors=1), cores_per_actor=1000)
     with (
         pytest.raises(InputError, match="--address head:1: work in this process needs no cluster"),
         connect_here("head:1"),
@@ -120,9 +133,11 @@ def test_one_process_is_one_worker_without_a_cluster(job_of_shards):
 
 
 def test_its_threads_are_those_of_an_actor_and_the_other_cores_are_idle(job_of_shards):
-    pool = plan_local_pool(
-        job_of_shards[0].worker_spec(), num_actors=1, cores_per_actor=2, oversubscribe=True
-    )
-    assert [(slot.num_cores, slot.max_jobs) for slot in pool.slots] == [(2, 1)]
-    assert pool.self_check == ["1 worker x 2 threads in this process, pinned to no core"]
-    assert pool.num_idle_cores == max(0, discover_topology().num_usable_cores - 2)
+    spec = job_of_shards[0].worker_spec()
+    nodes = open_local_nodes(spec, ActorSettings(oversubscribe=True), cores_per_actor=2)
+    nodes.start()
+    [joined] = nodes.wait(0.0)
+    nodes.stop()
+    assert [(slot.num_cores, slot.max_calls) for slot in joined.node.slots] == [(2, 1)]
+    assert joined.node.self_check == "1 worker x 2 threads in this process, pinned to no core"
+    assert joined.node.num_idle_cores == max(0, discover_topology().num_usable_cores - 2)

@@ -12,13 +12,14 @@ import pytest
 import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
 from cluster.execution.worker import Worker, WorkerSpec, measure_memory
-from cluster.scheduling.work import JOBS_IN_HAND
+from cluster.scheduling.work import CALLS_IN_HAND, Failed, Finished, Task, Ticket
 from cluster.shards import preparation
 from cluster.shards.predictions import read_receipt
 from cluster.shards.preparation import Preparation, SliceReceipt
 from cluster.shards.shard_queue import Lease
 from cluster.storage.directory import open_directory
 from fastformers import Scorer
+from fastformers.errors import ScoringError
 
 WORDS = ["the", "cat", "dog", "sat", "on", "mat", "ran", "fast", "slow", "good", "bad", "film"]
 NUM_ROWS = 120
@@ -163,7 +164,7 @@ def test_a_second_shard_is_read_while_the_first_computes(tmp_path, corpus, bundl
 
     monkeypatch.setattr(worker, "_read", read_in_turn)
     monkeypatch.setattr(worker._scorer, "score_tokens", compute_alone)
-    with ThreadPoolExecutor(JOBS_IN_HAND) as threads:
+    with ThreadPoolExecutor(CALLS_IN_HAND) as threads:
         leases = [Lease(shard=shard, attempt=1) for shard in (first, second)]
         receipts = list(threads.map(worker.score, leases))
     assert [receipt.shard for receipt in receipts] == [first.name, second.name]
@@ -350,3 +351,35 @@ def test_a_worker_scores_with_the_engine_of_its_run(tmp_path, corpus, bundle):
     np.testing.assert_allclose(
         other["probability"].to_numpy(), table["probability"].to_numpy(), atol=1e-5
     )
+
+
+def test_a_task_that_raises_does_not_keep_the_next_from_being_done(work_of_one_shard):
+    _, worker, shard = work_of_one_shard
+    missing = replace(shard, name="999999-00000")
+    tasks = [
+        Task(ticket=Ticket(number), job=Lease(shard=shard, attempt=1))
+        for number, shard in enumerate([missing, shard])
+    ]
+    failed, finished = worker.run(tasks)
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, FileNotFoundError)
+    assert isinstance(finished, Finished)
+    assert (failed.ticket, finished.ticket, finished.result.shard) == (0, 1, shard.name)
+    assert finished.seconds > 0
+    assert worker.state() == "wait"
+
+
+def test_an_error_that_cannot_travel_is_told_in_words(work_of_one_shard, monkeypatch):
+    _, worker, shard = work_of_one_shard
+
+    class OddError(Exception):
+        def __init__(self, one, two):
+            super().__init__(one)
+
+    def fail(*args, **options):
+        raise OddError("gone", 2)
+
+    monkeypatch.setattr(worker._scorer, "score_tokens", fail)
+    [failed] = worker.run([Task(ticket=Ticket(0), job=Lease(shard=shard, attempt=1))])
+    assert isinstance(failed.error, ScoringError)
+    assert "gone" in str(failed.error)

@@ -176,7 +176,7 @@ def test_the_rest_of_a_slice_is_read_too(drive, scripted_pool, journal):
 
 
 def test_shards_of_a_slice_that_is_cut_again_are_not_scored_again(drive, pool_of, journal):
-    drive(pool_of(1), num_slices=3, done=lambda name: name == names(3)[1])
+    drive(pool_of(1), num_slices=3, done={names(3)[1]})
     assert scored(journal) == [names(3)[0], names(3)[2]]
     assert len(journal.shards) == 3
 

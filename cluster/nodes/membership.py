@@ -1,11 +1,12 @@
-"""The nodes of a Ray cluster: found when they join, watched while they work, missed when they go.
+"""The nodes of a cluster: found when they join, watched while they work, missed when they go.
 
-    driver -> orders -> [ray_nodes] -> a supervisor on each node -> reports -> driver
+    driver -> orders -> [membership] -> a supervisor on each node -> reports -> driver
 
 Ray is asked every few seconds which nodes there are and what is free on them. A node that is new
 and has free CPUs gets a supervisor; when that is ready, the node has joined. A supervisor that
 dies, or does not answer in time, has left. Exactly one call a node is under way, and its end comes
-by callback, so nothing here grows with the number of actors.
+by callback, so nothing here grows with the number of actors. Ray itself is behind two functions
+that are handed in.
 """
 
 import logging
@@ -15,14 +16,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from cluster.nodes.cluster_state import NodeState, list_nodes
-from cluster.nodes.ray_pool import say_error
-from cluster.nodes.supervisor_actor import NodePlan, SupervisorActor
+from cluster.nodes.cluster_state import NodeState
 from cluster.scheduling.nodes import (
     Node,
     NodeEvent,
@@ -44,6 +40,35 @@ _START_WITHIN_S = 300.0
 _MAX_LOSSES = 3
 
 
+class SupervisorHandle(Protocol):
+    """A supervisor on a node."""
+
+    def start(self) -> "Future[Node]":
+        """Ask it to get ready."""
+
+    def exchange(self, orders: Orders) -> "Future[NodeReport]":
+        """Send it orders."""
+
+    def explain(self, error: BaseException) -> str:
+        """What an error of one of its calls says, in one line."""
+
+    def kill(self) -> None:
+        """End it, and its actors with it."""
+
+
+class Launch(Protocol):
+    """Starts a supervisor on a node."""
+
+    def __call__(self, state: NodeState, *, name: str, num_actors: int | None) -> SupervisorHandle:
+        """Start it.
+
+        Args:
+            state: What the cluster says of the node.
+            name: Name of the node in reports.
+            num_actors: Actors that it should have; None for as many as fit.
+        """
+
+
 @dataclass
 class _Member:
     """A node with a supervisor.
@@ -59,7 +84,7 @@ class _Member:
     """
 
     name: str
-    supervisor: Any
+    supervisor: SupervisorHandle
     seen: float | None
     num_actors: int
     has_joined: bool = False
@@ -67,34 +92,33 @@ class _Member:
     future: "Future[Any] | None" = None
 
 
-class RayNodes:
+class ClusterNodes:
     """Nodes of the connected cluster, each with a supervisor."""
 
     def __init__(
         self,
-        make_plan: Callable[[NodeState, str, int | None], NodePlan],
+        launch: Launch,
+        list_nodes: Callable[[], list[NodeState]],
         *,
         num_actors: int | None,
         cores_per_actor: int,
         oversubscribe: bool,
         can_grow: bool,
         clock: Callable[[], float] = time.perf_counter,
-        list_nodes: Callable[[], list[NodeState]] = list_nodes,
     ) -> None:
         """Plan to use the cluster.
 
         Args:
-            make_plan: Function that makes the plan of a node, from what Ray says of it, its name,
-                and its number of actors (None for as many as fit).
+            launch: Function that starts a supervisor on a node.
+            list_nodes: Function that asks the cluster which nodes there are; it may take long.
             num_actors: Actors over all nodes; None for as many as fit.
             cores_per_actor: Physical cores of each actor.
             oversubscribe: Whether actors may share cores.
             can_grow: Whether nodes may join; False for a cluster of this run's own, whose CPUs are
                 all for this run.
             clock: Monotonic clock, in seconds.
-            list_nodes: Function that asks Ray which nodes there are.
         """
-        self._make_plan, self._clock, self._list_nodes = make_plan, clock, list_nodes
+        self._launch, self._list_nodes, self._clock = launch, list_nodes, clock
         self._num_actors, self._cores_per_actor = num_actors, cores_per_actor
         self._oversubscribe, self.can_grow = oversubscribe, can_grow
         self._members: dict[str, _Member] = {}
@@ -121,7 +145,7 @@ class RayNodes:
     def exchange(self, node: str, orders: Orders) -> None:
         """Send a node its orders."""
         member = self._members[node]
-        self._call(member, member.supervisor.exchange.remote(orders), orders.wait_s + _SILENT_S)
+        self._call(member, member.supervisor.exchange(orders), orders.wait_s + _SILENT_S)
 
     def wait(self, timeout_s: float) -> list[NodeEvent]:
         """What happened, as soon as something did; an empty list after `timeout_s` seconds."""
@@ -153,10 +177,10 @@ class RayNodes:
         for node in list(self._members):
             self._end(node)
 
-    def _call(self, member: _Member, reference: Any, within_s: float) -> None:
+    def _call(self, member: _Member, future: "Future[Any]", within_s: float) -> None:
         member.due = self._clock() + within_s
-        member.future = reference.future()
-        member.future.add_done_callback(lambda future: self._inbox.put(member))
+        member.future = future
+        future.add_done_callback(lambda done: self._inbox.put(member))
 
     def _take(self, member: _Member) -> list[NodeEvent]:
         """Handle the end of a node's call."""
@@ -168,9 +192,9 @@ class RayNodes:
         if error is not None and not member.has_joined:
             self._unfit.add(node)
             self._end(node)
-            return [NodeRefused(name=member.name, reason=say_error(error))]
+            return [NodeRefused(name=member.name, reason=member.supervisor.explain(error))]
         if error is not None:
-            return [self._lose(node, say_error(error))]
+            return [self._lose(node, member.supervisor.explain(error))]
         answer: Node | NodeReport = future.result()
         if isinstance(answer, Node):
             member.has_joined = True
@@ -220,16 +244,10 @@ class RayNodes:
             fit = int(state.free_cpus) // self._cores_per_actor
             num_actors = fit if num_actors is None else min(num_actors, fit)
         name = self._name(state)
-        plan = self._make_plan(state, name, num_actors)
-        supervisor = SupervisorActor.options(  # type: ignore[attr-defined]
-            num_cpus=0,
-            max_restarts=0,
-            max_task_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(state.id, soft=False),
-        ).remote(plan)
+        supervisor = self._launch(state, name=name, num_actors=num_actors)
         member = _Member(name, supervisor, self._first_seen[state.id], num_actors or 0)
         self._members[state.id] = member
-        self._call(member, supervisor.start.remote(), _START_WITHIN_S)
+        self._call(member, supervisor.start(), _START_WITHIN_S)
 
     def _name(self, state: NodeState) -> str:
         """Host name of a node, with a number where another has the same."""
@@ -279,7 +297,7 @@ class RayNodes:
     def _end(self, node: str) -> None:
         if (member := self._members.pop(node, None)) is not None:
             member.future = None
-            ray.kill(member.supervisor)
+            member.supervisor.kill()
 
     def _watch_cluster(self) -> None:
         """Ask Ray again and again, in a thread of its own: the answer may take long."""

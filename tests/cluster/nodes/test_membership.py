@@ -1,0 +1,267 @@
+"""Which nodes a run uses, of a cluster whose nodes and supervisors do what the test says."""
+
+from concurrent.futures import Future
+
+import pytest
+
+from cluster.nodes.cluster_state import NodeState
+from cluster.nodes.membership import ClusterNodes
+from cluster.scheduling.nodes import (
+    Node,
+    NodeJoined,
+    NodeLeft,
+    NodeRefused,
+    NodeReport,
+    NodeReported,
+    Orders,
+)
+from cluster.scheduling.pool import Slot
+
+
+class Handle:
+    """A supervisor whose calls end when the test says."""
+
+    def __init__(self, state, name, num_actors):
+        self.state, self.name, self.num_actors = state, name, num_actors
+        self.starting, self.calls, self.orders, self.is_killed = Future(), [], [], False
+
+    def start(self):
+        return self.starting
+
+    def exchange(self, orders):
+        self.orders.append(orders)
+        self.calls.append(Future())
+        return self.calls[-1]
+
+    def explain(self, error):
+        return f"in its own words: {error}"
+
+    def kill(self):
+        self.is_killed = True
+
+    def is_ready(self, num_slots=None):
+        slots = tuple(Slot(name=f"{self.name}:{n}") for n in range(num_slots or self.num_actors))
+        self.starting.set_result(
+            Node(
+                id=self.state.id,
+                name=self.name,
+                instance_type=None,
+                slots=slots,
+                num_cores=len(slots),
+                self_check="",
+            )
+        )
+
+
+def state(id_, free=2.0, hostname="host", **changes):
+    return NodeState(id=id_, hostname=hostname, num_cpus=2.0, free_cpus=free, **changes)
+
+
+class Cluster:
+    """Nodes over a list of states that the test changes."""
+
+    def __init__(self, clock, *states, **options):
+        self.clock, self.handles = clock, {}
+        self.nodes = ClusterNodes(
+            self.launch,
+            list,
+            **{
+                "num_actors": None,
+                "cores_per_actor": 1,
+                "oversubscribe": False,
+                "can_grow": True,
+                "clock": clock,
+                **options,
+            },
+        )
+        self.events = self.show(*states)
+
+    def launch(self, state, *, name, num_actors):
+        self.handles[state.id] = Handle(state, name, num_actors)
+        return self.handles[state.id]
+
+    def show(self, *states):
+        """What the cluster says now, and what comes of it."""
+        self.nodes._inbox.put(list(states))
+        return self.nodes.wait(0.0)
+
+    def wait(self):
+        return self.nodes.wait(0.0)
+
+
+@pytest.fixture
+def cluster_of(clock):
+    return lambda *states, **options: Cluster(clock, *states, **options)
+
+
+def test_every_node_with_free_cpus_is_asked_and_joins_when_it_is_ready(cluster_of):
+    cluster = cluster_of(state("head", free=0.0), state("a"), state("b", free=1.0))
+    assert {id_: h.num_actors for id_, h in cluster.handles.items()} == {"a": 2, "b": 1}
+    assert cluster.nodes.num_starting == 2
+    cluster.handles["b"].is_ready()
+    [joined] = cluster.wait()
+    assert (joined.node.id, joined.seen) == ("b", None)
+    assert cluster.nodes.num_starting == 1
+
+
+def test_it_is_not_settled_before_the_cluster_was_asked(clock):
+    nodes = ClusterNodes(
+        lambda state, **asked: None,
+        list,
+        num_actors=None,
+        cores_per_actor=1,
+        oversubscribe=False,
+        can_grow=True,
+        clock=clock,
+    )
+    assert nodes.num_starting == 1
+    nodes._inbox.put([])
+    assert nodes.wait(0.0) == []
+    assert nodes.num_starting == 0
+
+
+def test_nodes_of_one_name_are_told_apart(cluster_of):
+    cluster = cluster_of(state("a"), state("b"), state("c", hostname="other"))
+    names = {handle.name for handle in cluster.handles.values()}
+    assert names == {"host", "host#2", "other"}
+
+
+def test_a_node_that_comes_later_costs_from_when_it_was_seen(cluster_of, clock):
+    cluster = cluster_of(state("a"))
+    cluster.handles["a"].is_ready()
+    cluster.wait()
+    clock.now = 30.0
+    cluster.show(state("a"), state("b"))
+    clock.now = 34.0
+    cluster.handles["b"].is_ready()
+    [joined] = cluster.wait()
+    assert (joined.node.id, joined.seen) == ("b", 30.0)
+    assert list(cluster.handles) == ["a", "b"]
+
+
+def test_a_node_whose_cpus_become_free_is_used_then(cluster_of):
+    cluster = cluster_of(state("a"), state("b", free=0.0))
+    assert list(cluster.handles) == ["a"]
+    cluster.show(state("a", free=0.0), state("b", free=2.0))
+    assert list(cluster.handles) == ["a", "b"]
+
+
+def test_a_node_that_is_being_drained_is_not_used(cluster_of):
+    assert cluster_of(state("a", is_draining=True)).handles == {}
+
+
+def test_a_number_of_actors_is_shared_among_nodes_and_made_up_when_one_leaves(cluster_of):
+    cluster = cluster_of(state("a"), state("b"), state("c"), num_actors=4)
+    assert {id_: h.num_actors for id_, h in cluster.handles.items()} == {"a": 2, "b": 1, "c": 1}
+    for handle in cluster.handles.values():
+        handle.is_ready()
+    cluster.wait()
+    cluster.show(state("a"), state("b"), state("d"))
+    assert cluster.handles["d"].num_actors == 1
+
+
+def test_reports_come_back_by_node(cluster_of):
+    cluster = cluster_of(state("a"))
+    handle = cluster.handles["a"]
+    handle.is_ready()
+    cluster.wait()
+    cluster.nodes.exchange("a", Orders(wait_s=2.0))
+    assert cluster.wait() == []
+    handle.calls[0].set_result(NodeReport(num_slots=2))
+    assert cluster.wait() == [NodeReported(id="a", report=NodeReport(num_slots=2))]
+    assert handle.orders == [Orders(wait_s=2.0)]
+
+
+def test_a_node_that_cannot_start_is_refused_in_its_own_words_and_not_asked_again(cluster_of):
+    cluster = cluster_of(state("a"))
+    cluster.handles["a"].starting.set_exception(RuntimeError("no bundle"))
+    assert cluster.wait() == [NodeRefused(name="host", reason="in its own words: no bundle")]
+    assert cluster.handles.pop("a").is_killed
+    cluster.show(state("a"))
+    assert cluster.handles == {}
+
+
+def test_a_supervisor_that_dies_has_left_and_its_node_is_used_again_some_times(cluster_of):
+    cluster = cluster_of(state("a"))
+    for _ in range(3):
+        handle = cluster.handles.pop("a")
+        handle.is_ready()
+        assert isinstance(cluster.wait()[0], NodeJoined)
+        cluster.nodes.exchange("a", Orders())
+        handle.calls[0].set_exception(RuntimeError("gone"))
+        assert cluster.wait() == [NodeLeft(id="a", reason="in its own words: gone")]
+        assert handle.is_killed
+        cluster.show(state("a"))
+    assert cluster.handles == {}
+
+
+def test_a_node_that_the_cluster_has_lost_has_left(cluster_of):
+    cluster = cluster_of(state("a"), state("b"))
+    cluster.handles["a"].is_ready()
+    cluster.wait()
+    events = cluster.show()
+    assert [type(event) for event in events] == [NodeLeft, NodeRefused]
+    assert all(handle.is_killed for handle in cluster.handles.values())
+
+
+def test_a_node_that_does_not_answer_has_left_within_ten_seconds(cluster_of, clock):
+    cluster = cluster_of(state("a"))
+    handle = cluster.handles["a"]
+    handle.is_ready()
+    cluster.wait()
+    cluster.nodes.exchange("a", Orders(wait_s=2.0))
+    while not (events := cluster.wait()):
+        clock.now += 0.5
+        assert clock.now < 10.0
+    assert events == [NodeLeft(id="a", reason="it has not answered for 6 s")]
+    assert clock.now > 7.0
+    assert handle.is_killed
+    handle.calls[0].set_result(NodeReport())  # too late
+    assert cluster.wait() == []
+
+
+def test_nodes_are_not_missed_where_the_driver_was_away(cluster_of, clock):
+    cluster = cluster_of(state("a"))
+    cluster.handles["a"].is_ready()
+    cluster.wait()
+    cluster.nodes.exchange("a", Orders(wait_s=2.0))
+    clock.now += 3600.0
+    assert cluster.wait() == []
+
+
+def test_a_node_that_is_let_go_for_a_reason_is_not_asked_again(cluster_of):
+    cluster = cluster_of(state("a"), state("b"))
+    for handle in cluster.handles.values():
+        handle.is_ready()
+    cluster.wait()
+    cluster.nodes.release("a", "its disk is full")
+    assert cluster.handles.pop("a").is_killed
+    cluster.show(state("a"), state("b"))
+    assert list(cluster.handles) == ["b"]
+    cluster.nodes.stop()
+    assert cluster.handles["b"].is_killed
+
+
+def test_the_watcher_asks_again_when_the_cluster_did_not_answer(clock, monkeypatch):
+    monkeypatch.setattr("cluster.nodes.membership._ASK_EVERY_S", 0.01)
+    answers = iter([ConnectionError("away"), [state("a", free=0.0)]])
+
+    def ask():
+        answer = next(answers, [])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    nodes = ClusterNodes(
+        lambda state, **asked: None,
+        ask,
+        num_actors=None,
+        cores_per_actor=1,
+        oversubscribe=False,
+        can_grow=True,
+        clock=clock,
+    )
+    nodes.start()
+    nodes.wait(30.0)
+    nodes.stop()
+    assert nodes.num_starting == 0
