@@ -69,14 +69,16 @@ class Tail:
         self, leased: Mapping[Ticket, Leased], free: list[NodeBooks], num_free: int, now: float
     ) -> None:
         """Find the jobs that will end last, where another node would end them much earlier."""
+        by_pace = sorted(
+            (books for books in free if books.pace.factor is not None),
+            key=lambda books: books.pace.factor or 0.0,
+        )
         late = []
         for job in leased.values():
             if job.twin is not None or (isinstance(job.job, Lease) and job.job.attempt > 1):
                 continue
-            copy_s = min(
-                (s for b in free if b is not job.node if (s := _expect(b, job)) is not None),
-                default=None,
-            )
+            fastest = next((books for books in by_pace[:2] if books is not job.node), None)
+            copy_s = _expect(fastest, job) if fastest else None
             if copy_s is None:
                 continue
             expected_s = _expect(job.node, job) or copy_s
