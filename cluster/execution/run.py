@@ -9,6 +9,7 @@ handed in, Ray's actors or this process; this module knows nothing of Ray or pri
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from cluster.execution.claim import claim_directories
 from cluster.execution.connect import Connect
@@ -104,7 +105,8 @@ def _read_receipts(predictions: Directory | None) -> dict[str, Receipt]:
     """Receipts of the predictions that are on disk and whole, by shard."""
     if predictions is None:
         return {}
-    receipts = (read_receipt(predictions, name) for name in predictions.list_files())
+    names = predictions.list_files()
+    receipts = predictions.map_files(names, partial(read_receipt, predictions))
     return {receipt.shard: receipt for receipt in receipts if receipt is not None}
 
 
@@ -168,9 +170,7 @@ def _finish_directories(job: ScoreJob, shards: list[Shard], receipts: list[Recei
 def _delete_shards(directory: Directory, shards: list[Shard]) -> None:
     """Remove the token ids that only this run needed; its record of slices stays."""
     left = set(directory.list_files())
-    for shard in shards:
-        if shard.file_name in left:
-            directory.filesystem.delete_file(f"{directory.path}/{shard.file_name}")
+    directory.delete_files(s.file_name for s in shards if s.file_name in left)
 
 
 def _add_phases(receipts: list[SliceReceipt]) -> dict[str, float]:
