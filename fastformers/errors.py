@@ -6,7 +6,7 @@
     ├── StageError          a compression stage broke its own pre- or postcondition
     ├── QualityError        the compressed model is worse than you allowed
     ├── ChangedWorkError    the output belongs to other work: use another directory
-    ├── StorageError        the disk or bucket refused a write; free space and rerun
+    ├── StorageError        the disk or bucket refused, or does not answer; mend it and rerun
     └── ScoringError        rows could not be scored and you asked to fail on that
 
 Commands turn any of them into one line on stderr and exit code 2. All of them carry only their
@@ -39,7 +39,7 @@ class ChangedWorkError(FastformersError):
 
 
 class StorageError(FastformersError):
-    """A file could not be written; nothing that was finished is lost."""
+    """A file could not be written or reached; nothing that was finished is lost."""
 
 
 class ScoringError(FastformersError):

@@ -145,7 +145,11 @@ def _connect_bucket(uri: str, found: re.Match[str], options: StorageOptions) -> 
         raise InputError(f"{_hide(uri)}: give credentials by --storage-options or the environment")
     if not bucket:
         raise InputError(f"{_hide(uri)}: names no bucket")
-    return Store(scheme, bucket, options.replace(named)), f"{bucket}{unquote(path)}".rstrip("/")
+    try:
+        store = Store(scheme, bucket, options.replace(named))
+    except InputError as error:
+        raise InputError(f"{uri}: {error}") from None
+    return store, f"{bucket}{unquote(path)}".rstrip("/")
 
 
 def _hide(uri: str) -> str:

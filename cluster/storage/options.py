@@ -94,32 +94,33 @@ def parse_storage_options(text: str) -> StorageOptions:
     Raises:
         InputError: It cannot be read, or is no object of known keys; no value is shown.
     """
-    where = "--storage-options"
     if text.startswith("@"):
-        where = f"--storage-options {text}"
+        named = text[1:]
         try:
-            text = Path(text[1:]).expanduser().read_text(encoding="utf-8")
+            text = Path(named).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "is not UTF-8"
-            raise InputError(f"{where}: cannot be read: {reason}") from None
+            raise InputError(f"{named}: cannot be read: {reason}") from None
     try:
         values = json.loads(text)
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise InputError(f'{where}: give a JSON object such as {{"region": "eu-west-1"}}, or @FILE')
+        raise InputError('give a JSON object such as {"region": "eu-west-1"}, or @FILE')
     return StorageOptions(values)
 
 
 def _check(key: str, value: Any) -> str | bool:
     if key not in _ALL_KEYS:
-        raise InputError(f"--storage-options: no key {key!r}; there are {', '.join(_ALL_KEYS)}")
+        raise InputError(f"no key {key!r}; there are {', '.join(_ALL_KEYS)}")
     if key in _SWITCHES:
         if value not in (True, False, "true", "false"):
-            raise InputError(f"--storage-options: {key} must be true or false")
+            raise InputError(f"{key} must be true or false")
         return value in (True, "true")
     if not isinstance(value, str) or not value:
-        raise InputError(f"--storage-options: {key} must be a text that is not empty")
+        raise InputError(f"{key} must be a text that is not empty")
+    if key == "endpoint_override" and "@" in value:
+        raise InputError("endpoint_override must hold no user and no password")
     if key == "scheme" and value not in ("http", "https"):
-        raise InputError("--storage-options: scheme must be http or https")
+        raise InputError("scheme must be http or https")
     return value
