@@ -7,6 +7,7 @@ filesystem. It is pickled by what it is named by. This module knows nothing of w
 """
 
 import io
+import itertools
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -151,7 +152,7 @@ class PatientHandler(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]
         self._persist(path, lambda c: c.create_dir(path, recursive=recursive))
 
     def delete_dir(self, path: str) -> None:
-        self._persist(path, lambda c: c.delete_dir(path))
+        self._remove(path, lambda c: c.delete_dir(path))
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool) -> None:
         self._persist(path, lambda c: c.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
@@ -160,13 +161,27 @@ class PatientHandler(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]
         raise NotImplementedError("nobody deletes all buckets")
 
     def delete_file(self, path: str) -> None:
-        self._persist(path, lambda c: c.delete_file(path))
+        self._remove(path, lambda c: c.delete_file(path))
 
     def move(self, src: str, dest: str) -> None:
-        self._persist(src, lambda c: c.move(src, dest))
+        raise NotImplementedError("a move in a bucket cannot be done twice; copy and delete")
 
     def copy_file(self, src: str, dest: str) -> None:
         self._persist(src, lambda c: c.copy_file(src, dest))
+
+    def _remove(self, path: str, act: Callable[[pyarrow.fs.FileSystem], None]) -> None:
+        """Remove something; it may be gone if the answer to an earlier attempt was lost."""
+        attempts = itertools.count()
+
+        def remove(client: pyarrow.fs.FileSystem) -> None:
+            is_first = next(attempts) == 0
+            try:
+                act(client)
+            except FileNotFoundError:
+                if is_first:
+                    raise
+
+        self._persist(path, remove)
 
     def _persist(self, path: str, act: Callable[[pyarrow.fs.FileSystem], T]) -> T:
         bucket = self.bucket

@@ -9,6 +9,7 @@ that ten thousand actors do not come back all at once. What no waiting can mend 
 key or bucket) is refused at once. Operations must leave the same when they are done twice.
 """
 
+import errno
 import random
 import re
 import time
@@ -30,6 +31,7 @@ _S3_CODE = re.compile(r"AWS Error (?P<code>[A-Z_0-9]+)(?: \(HTTP status (?P<stat
 _GCS_CODE = re.compile(r"google::cloud::Status\((?P<code>[A-Z_]+)")
 _AZURE_CODE = re.compile(r"Azure Error: \[(?P<code>\w*)\]")
 _CURL_CODE, _CURL_TEXT = re.compile(r"curlCode: (\d+)"), re.compile(r"curlCode: \d+, ([^;]+)")
+_NO_KEY = re.compile(r"AWS Error NO_SUCH_KEY|Azure Error: \[BlobNotFound\]")
 _NO_BUCKET = re.compile(r"Bucket '[^']*' not found")
 _PREFIX = re.compile(r"^When .*? in bucket '[^']*': ")
 _REQUEST_ID = re.compile(r" \(Request ID: [^)]*\)")
@@ -127,10 +129,13 @@ class Service:
         """Reason of an error that may pass.
 
         Raises:
+            FileNotFoundError: There is no such object.
             StorageError: It will not pass, or did not.
         """
         text = str(error)
         reason = self.redact(describe(text))
+        if _NO_KEY.search(text):
+            raise FileNotFoundError(errno.ENOENT, "No such file", path) from None
         found = _S3_CODE.search(text) or _GCS_CODE.search(text) or _AZURE_CODE.search(text)
         codes = found.groupdict() if found else {}
         code, status = codes.get("code"), int(codes.get("status") or 0)
