@@ -63,6 +63,7 @@ class S3Server:
         delay_s: Seconds by which each answer is late.
         outage: How all requests fail, or None.
         is_denied: Whether all requests are answered with 403 AccessDenied.
+        deny_after: Number of requests after which they are.
         requests: What came in since the last `forget`.
     """
 
@@ -74,6 +75,7 @@ class S3Server:
     delay_s: float = 0.0
     outage: Fault | None = None
     is_denied: bool = False
+    deny_after: int | None = None
     requests: list[Request] = field(default_factory=list)
     _random: random.Random = field(default_factory=random.Random)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -130,6 +132,7 @@ class S3Server:
         """Nothing fails, nothing is late, nothing was counted; an empty bucket."""
         self.fail(0.0)
         self.only, self.delay_s, self.outage, self.is_denied = (), 0.0, None, False
+        self.deny_after = None
         self.bucket = f"bucket-{uuid.uuid4().hex[:12]}"
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         connection.request("PUT", f"/{self.bucket}")
@@ -212,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.fault = s3.choose_fault(self.command)
         if s3.delay_s and (not s3.only or self.command in s3.only):
             time.sleep(s3.delay_s)
-        if s3.is_denied:
+        if s3.is_denied or (s3.deny_after is not None and len(s3.requests) >= s3.deny_after):
             self._refuse(403, "AccessDenied")
         elif self.fault in _CODES:
             self._refuse(*_CODES[self.fault])
