@@ -7,7 +7,7 @@
     ├── QualityError        the compressed model is worse than you allowed
     ├── ChangedWorkError    the output belongs to other work: use another directory
     ├── NodeUnfitError      a node of the cluster cannot do the work; the others can
-    ├── StorageError        the disk or bucket refused a write; free space and rerun
+    ├── StorageError        the disk or bucket refused, or does not answer; mend it and rerun
     └── ScoringError        rows could not be scored and you asked to fail on that
 
 Commands turn any of them into one line on stderr and exit code 2. All of them carry only their
@@ -44,7 +44,7 @@ class NodeUnfitError(FastformersError):
 
 
 class StorageError(FastformersError):
-    """A file could not be written; nothing that was finished is lost."""
+    """A file could not be written or reached; nothing that was finished is lost."""
 
 
 class ScoringError(FastformersError):

@@ -53,6 +53,7 @@ from cluster.storage.directory import open_directory
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
+from jobs.console.arguments import add_storage_arguments
 from jobs.console.calibrate import calibrate, check_own_type
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
@@ -76,6 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--bundle", type=Path, action="append", required=True, help="bundle; several are compared"
     )
+    add_storage_arguments(parser)
     sample = parser.add_argument_group("sample")
     # A cost is of the whole corpus, or of --rows, whatever is kept beside its predictions.
     left_out = ("keep_columns", "limit", "shard_seconds")
@@ -189,7 +191,7 @@ def _measure(
     if options.calibrate:
         profile = calibrate(bundle, options.instance_type)
     elif options.fit_run is not None:
-        output = open_directory(options.fit_run)
+        output = open_directory(options.fit_run, options.storage_options)
         path = f"{output}/{REPORT_FILE}"
         report = RunReport.from_json(
             output.read_json(REPORT_FILE),
@@ -213,7 +215,9 @@ def _cost_of(
     settings: CostSettings,
 ) -> BundleCost:
     corpus_settings = read_config(CorpusSettings, options)
-    bundle, sample = open_sample(options.corpus, bundle_path, corpus_settings, settings)
+    bundle, sample = open_sample(
+        options.corpus, bundle_path, corpus_settings, settings, storage=options.storage_options
+    )
     cost = estimate_cost(bundle, sample, profiles=profiles, prices=prices, settings=settings)
     if not cost.instances.costs:
         reasons = "; ".join(dict.fromkeys(cost.instances.left_out.values()))

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.execution.job import open_prepare_job
-from jobs.console.arguments import actor_settings, add_corpus_arguments, corpus_settings, price_of
+from jobs.console.arguments import (
+    actor_settings,
+    add_corpus_arguments,
+    add_storage_arguments,
+    corpus_settings,
+    price_of,
+)
 from jobs.console.execute import execute
 from jobs.console.output import console, run
 
@@ -23,6 +29,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("corpus", help="file, directory, glob or URI")
     add_corpus_arguments(parser, scores=False)
+    add_storage_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -33,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         price = price_of(options)
         prepare_job = open_prepare_job(
-            options.corpus, options.bundle, options.output, corpus_settings(options)
+            options.corpus,
+            options.bundle,
+            options.output,
+            corpus_settings(options),
+            storage=options.storage_options,
         )
         report = execute(prepare_job, actor_settings(options), price)
         console.print(

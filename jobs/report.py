@@ -13,6 +13,7 @@ from cluster.report.run_report import REPORT_FILE, RunReport
 from cluster.shards.identity import RUN_FILE, read_record
 from cluster.storage.directory import open_directory
 from fastformers.errors import InputError
+from jobs.console.arguments import add_storage_arguments
 from jobs.console.output import run
 from jobs.console.page import GET_PAGE, write_page
 
@@ -25,6 +26,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", help="output directory or URI of `fastformers score`")
+    add_storage_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        output = open_directory(options.directory)
+        output = open_directory(options.directory, options.storage_options)
         content = output.read_json(REPORT_FILE)
         if content is None or read_record(output, RUN_FILE, named=str(output)) is None:
             raise InputError(

@@ -23,6 +23,7 @@ from cluster.report.tables import render_bill
 from jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
+    add_storage_arguments,
     corpus_settings,
     price_of,
 )
@@ -43,6 +44,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"corpus ({', '.join(FORMATS)}), or the output of `fastformers prepare`",
     )
     add_corpus_arguments(parser)
+    add_storage_arguments(parser)
     parser.add_argument(
         "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
     )
@@ -79,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             max_batch_tokens=options.max_batch_tokens,
             fail_on_bad_row=options.on_bad_row == "fail",
             engine=options.engine,
+            storage=options.storage_options,
         )
         meter = None if options.energy is None else EnergyMeter(options.energy)
         if options.dry_run:

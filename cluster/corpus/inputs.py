@@ -9,11 +9,18 @@ from pathlib import Path
 
 from cluster.corpus.slices import Corpus, open_corpus
 from cluster.settings import CorpusSettings
+from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
 
 
-def open_both(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bundle, Corpus]:
+def open_both(
+    uri: str,
+    bundle_path: Path,
+    settings: CorpusSettings,
+    *,
+    storage: StorageOptions = NO_OPTIONS,
+) -> tuple[Bundle, Corpus]:
     """Open a bundle and a corpus that fit together.
 
     Raises:
@@ -32,6 +39,7 @@ def open_both(uri: str, bundle_path: Path, settings: CorpusSettings) -> tuple[Bu
         text_columns=columns,
         keep_columns=settings.keep_columns,
         skip_unreadable=settings.skip_unreadable_files,
+        storage=storage,
     )
     return bundle, corpus
 

@@ -21,6 +21,7 @@ from cluster.corpus.json_lines import JsonLinesReader
 from cluster.corpus.parquet import ParquetReader
 from cluster.corpus.readers import FileReader
 from cluster.storage.filesystems import resolve
+from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 
 # Bytes of text. Small slices keep few actors waiting for the first shards, large ones open fewer
@@ -149,6 +150,7 @@ def open_corpus(
     text_columns: tuple[str, ...],
     keep_columns: tuple[str, ...],
     skip_unreadable: bool,
+    storage: StorageOptions = NO_OPTIONS,
 ) -> Corpus:
     """Find the files of a corpus and check that they hold the columns.
 
@@ -157,12 +159,13 @@ def open_corpus(
         text_columns: The one or two columns that are scored.
         keep_columns: Columns that are passed through.
         skip_unreadable: Whether to leave out files that cannot be opened, instead of refusing.
+        storage: How to reach a bucket.
 
     Raises:
         InputError: Nothing is there, formats are mixed, a file cannot be opened, a column is
             missing, or a text column does not hold text.
     """
-    filesystem, path = resolve(uri)
+    filesystem, path = resolve(uri, storage)
     files = _find_files(filesystem, path, uri)
     suffixes = {_suffix(file.path) for file in files}
     if len({FORMATS[suffix] for suffix in suffixes}) > 1:

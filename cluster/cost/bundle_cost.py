@@ -28,6 +28,7 @@ from cluster.pricing.market import Market, find_market_price
 from cluster.pricing.prices import InstancePrice
 from cluster.settings import CorpusSettings
 from cluster.shards.layout import plan_num_shards
+from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.inference.bundle import Bundle
 from fastformers.options import check_at_least, check_option, option
 
@@ -84,14 +85,19 @@ class BundleCost:
 
 
 def open_sample(
-    uri: str, bundle_path: Path, corpus_settings: CorpusSettings, settings: CostSettings
+    uri: str,
+    bundle_path: Path,
+    corpus_settings: CorpusSettings,
+    settings: CostSettings,
+    *,
+    storage: StorageOptions = NO_OPTIONS,
 ) -> tuple[Bundle, CorpusSample]:
     """Open a bundle and sample a corpus with its tokenizer.
 
     Raises:
         FastformersError: The bundle or the corpus cannot be used, or is too small to sample.
     """
-    bundle, corpus = open_both(uri, bundle_path, corpus_settings)
+    bundle, corpus = open_both(uri, bundle_path, corpus_settings, storage=storage)
     ModelSize.of_bundle(bundle)  # before the corpus is read, which takes longer
     return bundle, _sample(bundle, corpus, settings)
 

@@ -23,6 +23,7 @@ from cluster.shards.shard_set import ShardSet
 from cluster.shards.slice_table import SLICE_LOG, CutSlices
 from cluster.shards.tally import ReceiptSums
 from cluster.storage.directory import Directory, open_directory
+from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle, open_bundle
@@ -145,7 +146,12 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
 
 
 def open_prepare_job(
-    corpus_uri: str, bundle_path: Path, output_uri: str, settings: CorpusSettings
+    corpus_uri: str,
+    bundle_path: Path,
+    output_uri: str,
+    settings: CorpusSettings,
+    *,
+    storage: StorageOptions = NO_OPTIONS,
 ) -> ScoreJob:
     """Open a corpus and a bundle, for a job that only prepares shards.
 
@@ -153,11 +159,11 @@ def open_prepare_job(
         BundleError: The bundle cannot be used.
         InputError: The corpus or the settings do not fit the bundle.
     """
-    bundle, corpus = open_both(corpus_uri, bundle_path, settings)
+    bundle, corpus = open_both(corpus_uri, bundle_path, settings, storage=storage)
     return ScoreJob(
         bundle=bundle,
         output=None,
-        shards=open_directory(output_uri),
+        shards=open_directory(output_uri, storage),
         corpus=corpus,
         settings=settings,
         max_batch_tokens=bundle.cost_profile.max_batch_tokens,
@@ -175,6 +181,7 @@ def open_score_job(
     max_batch_tokens: int | None,
     fail_on_bad_row: bool,
     engine: str = REFERENCE_ENGINE,
+    storage: StorageOptions = NO_OPTIONS,
 ) -> ScoreJob:
     """Open a bundle and a corpus, or shards that `prepare` made of one, for a job that scores.
 
@@ -188,8 +195,8 @@ def open_score_job(
     """
     if max_batch_tokens is not None and max_batch_tokens < 1:
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
-    output = open_directory(output_uri)
-    source = open_directory(corpus_uri)
+    output = open_directory(output_uri, storage)
+    source = open_directory(corpus_uri, storage)
     prepared = None
     if "*" not in corpus_uri:
         prepared = read_record(source, PREPARED_FILE, named=str(source))
@@ -199,7 +206,7 @@ def open_score_job(
         check_kept(bundle, settings)
         identity = _prepared_identity(source, prepared["identity"], bundle, settings)
     else:
-        bundle, corpus = open_both(corpus_uri, bundle_path, settings)
+        bundle, corpus = open_both(corpus_uri, bundle_path, settings, storage=storage)
         identity = _corpus_identity(bundle, corpus, settings)
     choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens

@@ -25,7 +25,6 @@ from cluster.scheduling.progress import Progress
 from cluster.settings import ActorSettings
 from cluster.shards.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
 from cluster.shards.identity import PREPARED_FILE, write_record
-from cluster.shards.receipts_log import map_in_threads
 from cluster.shards.shard_set import key_of
 from cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
@@ -172,10 +171,4 @@ def _finish_directories(job: ScoreJob, journal: RunJournal) -> int:
 
 def _delete_shards(directory: Directory) -> None:
     """Remove the token ids that only this run needed; the record of slices stays."""
-
-    def delete(name: str) -> None:
-        directory.filesystem.delete_file(f"{directory.path}/{name}")
-
-    names = [name for name in directory.list_files() if key_of(name) is not None]
-    for _ in map_in_threads(delete, names):
-        pass
+    directory.delete_files(name for name in directory.list_files() if key_of(name) is not None)

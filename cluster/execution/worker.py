@@ -22,7 +22,6 @@ from typing import assert_never
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.parquet
 
 from cluster.corpus.slices import Slice
 from cluster.execution.turns import Turns
@@ -200,8 +199,7 @@ class Worker:
         return tokens / elapsed
 
     def _read(self, shard: Shard) -> pa.Table:
-        with self._spec.shards.open_input(shard.file_name) as file:
-            return pyarrow.parquet.read_table(file, use_threads=False)
+        return self._spec.shards.read_table(shard.file_name)
 
     def _batches(self, shard: Shard) -> list[tuple[np.ndarray, np.ndarray]]:
         rows = read_shard_table(self._read(shard))

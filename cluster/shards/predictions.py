@@ -107,6 +107,5 @@ def read_receipt(directory: Directory, file_name: str) -> Receipt | None:
 
 def read_errors(directory: Directory, file_name: str) -> list[tuple[int, str]]:
     """Position in the file and reason of each row without a prediction."""
-    with directory.open_input(file_name) as file:
-        errors = pyarrow.parquet.read_table(file, columns=["error"])["error"].to_pylist()
+    errors = directory.read_table(file_name, columns=["error"])["error"].to_pylist()
     return [(row, error) for row, error in enumerate(errors) if error is not None]

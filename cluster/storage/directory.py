@@ -3,8 +3,8 @@
     shards, predictions, report -> [storage] -> local directory, s3://, gs://, abfs://
 
 A file gets its final name only when it is complete: on a disk by writing under a temporary name
-and renaming, in a bucket because an object appears when its upload ends. `pyarrow.fs` does the
-rest. This module knows nothing of what the files hold.
+and renaming, in a bucket because an object appears when its upload ends. A bucket that does not
+answer is waited for (`retries`); a disk is not. This module knows nothing of what the files hold.
 """
 
 import errno
@@ -12,51 +12,87 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs
+import pyarrow.parquet
 
-from cluster.storage.filesystems import resolve
+from cluster.storage.filesystems import MAX_REQUESTS, Store, connect
+from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError, StorageError
+
+T = TypeVar("T")
 
 TEMPORARY_SUFFIX = ".incomplete"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Directory:
-    """A directory on some filesystem; pickles, so actors get the same one."""
+class FileEntry:
+    """A file as a listing shows it."""
 
-    filesystem: pyarrow.fs.FileSystem
+    name: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """A directory on some filesystem; pickles by its name, so actors get the same one."""
+
+    store: Store
     path: str
 
     def __str__(self) -> str:
-        return self.path
+        return self.store.uri_of(self.path)
+
+    @property
+    def filesystem(self) -> pyarrow.fs.FileSystem:
+        """The filesystem; it waits for a bucket that does not answer."""
+        return self.store.filesystem
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine's disks."""
+        return self.store.is_local
 
     def child(self, name: str) -> "Directory":
         """A directory inside this one."""
-        return Directory(filesystem=self.filesystem, path=f"{self.path}/{name}")
+        return Directory(store=self.store, path=f"{self.path}/{name}")
 
     def list_files(self) -> list[str]:
         """Names of the files in it, sorted; empty if it does not exist."""
-        return sorted(self.list_sizes())
+        return [entry.name for entry in self.list_entries()]
 
     def list_sizes(self) -> dict[str, int]:
         """Bytes of each file in it, by its name; empty if it does not exist."""
-        selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
-        found = self.filesystem.get_file_info(selector)
-        return {f.base_name: f.size for f in found if f.type == pyarrow.fs.FileType.File}
+        return {entry.name: entry.size_bytes for entry in self.list_entries()}
 
-    def is_empty(self) -> bool:
-        """Whether it holds nothing but temporary files of killed writers."""
-        selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
-        with storage_errors(self.path):
-            found = self.filesystem.get_file_info(selector)
-        return all(info.base_name.endswith(TEMPORARY_SUFFIX) for info in found)
+    def list_entries(self) -> list[FileEntry]:
+        """The files in it, by name, in one listing; empty if it does not exist."""
+        found = (
+            FileEntry(name=info.base_name, size_bytes=info.size, mtime_ns=info.mtime_ns or 0)
+            for info in self._list()
+            if info.type == pyarrow.fs.FileType.File
+        )
+        return sorted(found, key=lambda entry: entry.name)
+
+    def is_empty(self, *, but: Collection[str] = ()) -> bool:
+        """Whether it holds nothing but the files `but`, and temporary files of killed writers."""
+        with storage_errors(str(self)):
+            names = [info.base_name for info in self._list() if info.base_name not in but]
+        return all(name.endswith(TEMPORARY_SUFFIX) for name in names)
+
+    def exists(self, name: str) -> bool:
+        """Whether a file is there."""
+        [info] = self.filesystem.get_file_info([self._place(name)])
+        return bool(info.type == pyarrow.fs.FileType.File)
 
     def create(self) -> None:
         """Make it and its parents.
@@ -64,22 +100,90 @@ class Directory:
         Raises:
             StorageError: It cannot be made or written to.
         """
-        with storage_errors(self.path):
+        with storage_errors(str(self)):
             self.filesystem.create_dir(self.path, recursive=True)
-            if isinstance(self.filesystem, pyarrow.fs.LocalFileSystem) and not os.access(
-                self.path, os.W_OK
-            ):
+            if self.is_local and not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied", self.path)
+
+    def delete_file(self, name: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+        path = self._place(name)
+        try:
+            self._persist(path, lambda client: client.delete_file(path))
+        except FileNotFoundError:
+            return
+
+    def delete_files(self, names: Iterable[str]) -> None:
+        """Remove files, many at once in a bucket."""
+        for _ in self.map_files(names, self.delete_file):
+            pass
 
     def delete_leftovers(self) -> None:
         """Remove temporary files of writers that were killed."""
-        for name in self.list_files():
-            if name.endswith(TEMPORARY_SUFFIX):
-                self.filesystem.delete_file(f"{self.path}/{name}")
+        self.delete_files(name for name in self.list_files() if name.endswith(TEMPORARY_SUFFIX))
 
     def open_input(self, name: str) -> pa.NativeFile:
-        """Open a file for reading at random places."""
-        return self.filesystem.open_input_file(f"{self.path}/{name}")
+        """Open a file for reading at random places.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        return self.filesystem.open_input_file(self._place(name))
+
+    def read_bytes(self, name: str) -> bytes:
+        """A whole file: in a bucket, a request for its size and one for all of it.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        return self._fetch(name).to_pybytes()  # type: ignore[no-any-return]
+
+    def read_table(self, name: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """A Parquet file; in a bucket it is fetched whole, as `read_bytes` does.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            ArrowInvalid: It is no Parquet file.
+        """
+        opened = self.open_input(name) if self.is_local else pa.BufferReader(self._fetch(name))
+        with opened as file:
+            return pyarrow.parquet.read_table(
+                file, columns=None if columns is None else list(columns), use_threads=False
+            )
+
+    def read_many(
+        self, names: Iterable[str], *, num_threads: int = MAX_REQUESTS
+    ) -> Iterator[bytes]:
+        """The contents of small files, in the order of the names; see `map_files`."""
+        return self.map_files(names, self.read_bytes, num_threads=num_threads)
+
+    def map_files(
+        self,
+        names: Iterable[str],
+        act: Callable[[str], T],
+        *,
+        num_threads: int = MAX_REQUESTS,
+    ) -> Iterator[T]:
+        """Do something with each of many files, and give the results in the order of the names.
+
+        In a bucket, `num_threads` files are in work at a time, and twice as many results wait to
+        be taken; on a disk, one after the other. What `act` raises is raised here, in its turn.
+        """
+        if self.is_local:
+            yield from map(act, names)
+            return
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="storage") as pool:
+            waiting: deque[Future[T]] = deque()
+            try:
+                for name in names:
+                    if len(waiting) >= 2 * num_threads:
+                        yield waiting.popleft().result()
+                    waiting.append(pool.submit(act, name))
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
 
     def read_json(self, name: str) -> Any:
         """Parse a JSON file; None if it does not exist.
@@ -88,13 +192,12 @@ class Directory:
             InputError: It is not JSON.
         """
         try:
-            with self.filesystem.open_input_stream(f"{self.path}/{name}") as file:
-                return json.loads(file.read())
+            return json.loads(self.read_bytes(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             raise InputError(
-                f"{self.path}/{name}: is not JSON, so it is not ours; choose another directory"
+                f"{self}/{name}: is not JSON, so it is not ours; choose another directory"
             ) from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -109,28 +212,60 @@ class Directory:
         Raises:
             StorageError: The disk is full, or the place cannot be written to.
         """
-        final = f"{self.path}/{name}"
-        with storage_errors(final):
-            if not isinstance(self.filesystem, pyarrow.fs.LocalFileSystem):
-                buffer = io.BytesIO()  # closing a stream would commit what a failed block wrote
-                yield buffer
-                with self.filesystem.open_output_stream(final) as file:
-                    file.write(buffer.getbuffer())
-                return
+        if not self.is_local:
+            buffer = io.BytesIO()  # an upload that fails is begun again
+            yield buffer
+            self._upload(self._place(name), buffer.getbuffer())
+            return
+        with storage_errors(f"{self}/{name}"):
             temporary = Path(f"{self.path}/.{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
             try:
                 with temporary.open("wb") as file:
                     yield file
-                os.replace(temporary, final)
+                os.replace(temporary, f"{self.path}/{name}")
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
 
+    def _fetch(self, name: str) -> pa.Buffer:
+        path = self._place(name)
 
-def open_directory(uri: str) -> Directory:
-    """A directory by local path or URI; it need not exist."""
-    filesystem, path = resolve(uri)
-    return Directory(filesystem=filesystem, path=path.rstrip("/") or "/")
+        def read(client: pyarrow.fs.FileSystem) -> pa.Buffer:
+            with client.open_input_file(path) as file:
+                return file.read_buffer(file.size())
+
+        return self._persist(path, read)
+
+    def _upload(self, path: str, content: memoryview) -> None:
+        def put(client: pyarrow.fs.FileSystem) -> None:
+            with client.open_output_stream(path, compression=None) as file:
+                file.write(content)
+
+        self._persist(path, put)
+
+    def _list(self) -> list[pyarrow.fs.FileInfo]:
+        selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
+        return self.filesystem.get_file_info(selector)  # type: ignore[no-any-return]
+
+    def _place(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def _persist(self, path: str, act: Callable[[pyarrow.fs.FileSystem], T]) -> T:
+        """Do something with the client of the filesystem, until its service answers."""
+        store = self.store
+        if store.is_local:
+            return act(store.filesystem)
+        return store.service.persist(store.uri_of(path), lambda: act(store.client))
+
+
+def open_directory(uri: str, options: StorageOptions = NO_OPTIONS) -> Directory:
+    """A directory by local path or URI; it need not exist, and nothing is asked for yet.
+
+    Raises:
+        InputError: The URI cannot be used.
+    """
+    store, path = connect(uri, options)
+    return Directory(store=store, path=path.rstrip("/") or "/")
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from pathlib import Path
 from cluster.execution.topology import discover_topology
 from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
 from cluster.settings import ActorSettings, CorpusSettings
+from cluster.storage.options import NO_OPTIONS, StorageOptions, parse_storage_options
+from fastformers.errors import InputError
 from fastformers.inference.engines import AUTO, ENGINE_OPTIONS, REFERENCE_ENGINE
 from jobs.console.flags import add_config_arguments, read_config
 
@@ -52,6 +54,17 @@ def add_corpus_arguments(
     add_price_arguments(parser, machine="one machine")
 
 
+def add_storage_arguments(parser: argparse._ActionsContainer) -> None:
+    """The flag that says how to reach a bucket."""
+    parser.add_argument(
+        "--storage-options",
+        type=_storage_options,
+        default=NO_OPTIONS,
+        metavar="JSON|@FILE",
+        help="how to reach buckets, as a JSON object or a file of one (the environment)",
+    )
+
+
 def add_price_arguments(parser: argparse.ArgumentParser, *, machine: str) -> None:
     """Flags of the price of a machine."""
     parser.add_argument("--usd-per-hour", type=float, help=f"price of {machine}")
@@ -76,6 +89,13 @@ def price_of(options: argparse.Namespace) -> HourlyPrice:
         num_cores=discover_topology().num_usable_cores,
         prices=load_prices(),
     )
+
+
+def _storage_options(text: str) -> StorageOptions:
+    try:
+        return parse_storage_options(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _cores(text: str) -> int | None:

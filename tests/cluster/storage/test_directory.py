@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.fs
 import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cluster.storage.directory
-from cluster.storage.directory import TEMPORARY_SUFFIX, Directory, open_directory
+from cluster.storage.directory import TEMPORARY_SUFFIX, open_directory
 from cluster.storage.filesystems import resolve
+from cluster.storage.options import StorageOptions
 from fastformers.errors import InputError, StorageError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -41,12 +41,8 @@ def names(directory):
 
 
 @pytest.fixture
-def bucket(tmp_path):
-    """Any filesystem but the local one is written like a bucket."""
-    return Directory(
-        filesystem=pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem()),
-        path="bucket",
-    )
+def bucket(s3_server):
+    return open_directory(f"{s3_server.uri}/out", StorageOptions(s3_server.storage_options))
 
 
 def test_a_file_is_invisible_until_it_is_complete(directory):
