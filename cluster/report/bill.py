@@ -146,7 +146,7 @@ def compare_prediction(
 
 
 def _split_node(node: NodeTime) -> dict[str, float]:
-    """Core-seconds of a node by heading; they add up to its cores x the time that it was paid for."""
+    """Core-seconds of a node by heading; they add up to its cores x the time it was paid for."""
     core_s = dict.fromkeys(HEADINGS, 0.0)
     if not node.actors and not node.num_idle_cores:
         core_s["start-up"] = node.paid_s  # it looked what there was to do, and found nothing

@@ -201,8 +201,7 @@ def _earlier(earlier: ReceiptSums) -> EarlierRuns | None:
 
 def _phases(tally: RunTally, times: Iterable[NodeTime]) -> PhaseSeconds:
     """Seconds of all actors by phase; idle is what remains of their time after the start."""
-    phase_s = dict(tally.scored.phase_s)
-    add_phases(phase_s, tally.slice_phase_s)
+    phase_s = add_phases(tally.scored.phase_s, tally.slice_phase_s)
     available_s = math.fsum(
         len(time.actors) * (time.left_s - max(time.joined_s, time.ready_s)) for time in times
     )
