@@ -114,7 +114,7 @@ class Directory:
             if not isinstance(self.filesystem, pyarrow.fs.LocalFileSystem):
                 buffer = io.BytesIO()  # closing a stream would commit what a failed block wrote
                 yield buffer
-                with self.filesystem.open_output_stream(final) as file:
+                with self.filesystem.open_output_stream(final, compression=None) as file:
                     file.write(buffer.getbuffer())
                 return
             temporary = Path(f"{self.path}/.{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
