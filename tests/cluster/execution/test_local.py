@@ -50,7 +50,7 @@ def job_of_shards(bundle, tmp_path, write_rows):
     path = write_rows(tmp_path / "c.jsonl", rows)
     settings = CorpusSettings(shard_seconds=bundle.cost_profile.estimate_total_seconds([5] * 3))
     shards = str(tmp_path / "shards")
-    run_job(
+    result = run_job(
         open_prepare_job(str(path), bundle.path, shards, settings), ActorSettings(), connect_here
     )
     job = open_score_job(

@@ -1,5 +1,6 @@
 """Sums over many events against sums over their lists, and the memory that they take."""
 
+import itertools
 import math
 import random
 import tracemalloc
@@ -146,9 +147,7 @@ def test_actors_of_equal_names_on_two_nodes_are_told_apart(seed):
         assert (actor.first_start_s, actor.end_s) == (own[0][0].start_s, own[-1][0].end_s)
         lost_s = sum(a.end_s - a.start_s for a, _ in own if a.is_lost or a.job == "search")
         assert actor.seconds.get("retries", 0.0) >= lost_s - 1e-9
-        assert math.fsum(actor.seconds.values()) == pytest.approx(
-            actor.end_s - actor.first_start_s
-        )
+        assert math.fsum(actor.seconds.values()) == pytest.approx(actor.end_s - actor.first_start_s)
 
 
 def test_an_attempt_whose_receipt_never_comes_is_in_the_timeline_without_rows():
@@ -197,7 +196,7 @@ def test_of_a_long_run_little_is_kept_and_it_is_kept_evenly():
     assert tally.attempts.num_added == num_shards
     starts = [timed.attempt.start_s for timed in kept if not timed.attempt.is_lost]
     assert starts == sorted(starts)
-    assert max(b - a for a, b in zip(starts, starts[1:], strict=False)) < num_shards / 4 / 500
+    assert max(b - a for a, b in itertools.pairwise(starts)) < num_shards / 4 / 500
     assert MAX_PREDICTIONS / 2 < len(tally.predictions.items) <= MAX_PREDICTIONS
 
 
@@ -226,9 +225,7 @@ def test_of_many_actors_some_are_kept_whole():
 
 
 @given(
-    st.lists(
-        st.tuples(st.floats(0, 1e4), st.floats(0, 100), st.integers(0, 10_000)), max_size=50
-    )
+    st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 100), st.integers(0, 10_000)), max_size=50)
 )
 def test_no_token_is_lost_as_bins_get_wider(amounts):
     tally = RunTally()
