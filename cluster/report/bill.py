@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from cluster.pricing.prices import usd_of
+from cluster.records.tally import ActorTally
 from cluster.report.run_report import BillItem, Prediction
-from cluster.shards.tally import ActorTally
 
 # Headings in the order of the bill, with the meaning of each.
 HEADINGS = {

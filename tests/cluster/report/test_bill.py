@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.records.tally import ActorTally
 from cluster.report.bill import (
     HEADINGS,
     NodeTime,
@@ -14,7 +15,6 @@ from cluster.report.bill import (
     round_total,
 )
 from cluster.shards.receipts import Attempt
-from cluster.shards.tally import ActorTally
 
 PHASES = {"read": 0.5, "infer": 3.0, "write": 0.25}
 

@@ -8,6 +8,7 @@ from cluster.execution.job import ScoreJob
 from cluster.execution.result import RunResult
 from cluster.pricing.machine_prices import MachinePrices
 from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
+from cluster.records.tally import RunTally
 from cluster.report.run_report import ActorReport, EarlierRuns, Energy, PhaseSeconds
 from cluster.report.summary import build_report
 from cluster.report.tables import render_bill
@@ -16,7 +17,6 @@ from cluster.settings import CorpusSettings
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt
-from cluster.shards.tally import RunTally
 from cluster.storage.directory import open_directory
 
 SLICE_PHASES = {"read": 0.5, "tokenize": 1.0, "write": 0.25}

@@ -11,12 +11,12 @@ import pytest
 import cluster.corpus.slices
 import cluster.shards.preparation
 from cluster.corpus.slices import open_corpus
+from cluster.records.receipts_log import LoggedRecords
+from cluster.records.slice_table import load_shards, load_slice_receipt, load_slices
 from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.shards.layout import read_shard_table
 from cluster.shards.preparation import Preparation
-from cluster.shards.receipts_log import LoggedRecords
 from cluster.shards.shard_set import ShardSet
-from cluster.shards.slice_table import load_shards, load_slice_receipt, load_slices
 from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError, StorageError
 

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.shards import samples, shard_set
-from cluster.shards import tally as tally_module
+from cluster.records import samples
+from cluster.records import tally as tally_module
+from cluster.records.samples import MAX_ATTEMPTS, MAX_LOST, MAX_PREDICTIONS
+from cluster.records.slice_table import SliceTable
+from cluster.records.tally import RunTally
+from cluster.shards import shard_set
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt
-from cluster.shards.samples import MAX_ATTEMPTS, MAX_LOST, MAX_PREDICTIONS
 from cluster.shards.shard_set import ShardSet
-from cluster.shards.slice_table import SliceTable
-from cluster.shards.tally import RunTally
 
 ACTORS = [("n0", "host:0"), ("n0", "host:1"), ("n1", "host:0"), ("n2", "other:0")]
 

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 
 from cluster.corpus.slices import Piece, Slice
-from cluster.shards.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
+from cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
+from cluster.records.receipts_log import LoggedRecords, ReceiptsLog, read_log
+from cluster.records.slice_table import SLICE_LOG, SliceTable, load_slices
+from cluster.records.tally import ShardCounts
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt, receipt_name
-from cluster.shards.receipts_log import LoggedRecords, ReceiptsLog, read_log
 from cluster.shards.shard_set import ShardSet, make_key
-from cluster.shards.slice_table import SLICE_LOG, SliceTable, load_slices
-from cluster.shards.tally import ShardCounts
 from cluster.storage.directory import open_directory
 
 NO_LOG = LoggedRecords()

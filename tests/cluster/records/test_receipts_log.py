@@ -8,10 +8,8 @@ import pyarrow as pa
 import pyarrow.fs
 import pytest
 
-from cluster.shards import receipts_log
-from cluster.shards.predictions import write_predictions
-from cluster.shards.receipts import Receipt
-from cluster.shards.receipts_log import (
+from cluster.records import receipts_log
+from cluster.records.receipts_log import (
     FLUSH_EVERY_S,
     LoggedRecords,
     ReceiptsLog,
@@ -19,6 +17,8 @@ from cluster.shards.receipts_log import (
     map_in_threads,
     read_log,
 )
+from cluster.shards.predictions import write_predictions
+from cluster.shards.receipts import Receipt
 from cluster.storage.directory import Directory, open_directory
 
 
