@@ -22,6 +22,7 @@ from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from cluster.report.bill import HEADINGS
+from cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
 from cluster.report.run_report import (
     ActorReport,
     Bill,
@@ -32,7 +33,6 @@ from cluster.report.run_report import (
     PhaseSeconds,
     Prediction,
     RunReport,
-    TimelineEntry,
     TypeCost,
 )
 from fastformers.export.encoder import (
@@ -302,6 +302,25 @@ def make_other_type(name: str, usd: float, basis: str) -> TypeCost:
     )
 
 
+def make_node_report(name: str, **changes: Any) -> NodeReport:
+    """A node that was there from the start."""
+    node = NodeReport(
+        name=name,
+        instance_type="c7i.4xlarge",
+        joined_s=0.0,
+        left_s=70.0,
+        actors=2,
+        shards=18,
+        rows=40_000,
+        rows_per_second=570.0,
+        usd_per_hour=0.169,
+        price="c7i.4xlarge on demand, us-east-1, 2026-07-20",
+        usd=0.0033,
+        left_because=None,
+    )
+    return replace(node, **changes)
+
+
 @pytest.fixture(scope="session", name="make_report")
 def make_report_fixture() -> Callable[..., RunReport]:
     """Makes the report of a run that had everything: bad rows, retries, energy, earlier runs."""
@@ -338,7 +357,11 @@ def make_report_fixture() -> Callable[..., RunReport]:
             retries=1,
             skipped_files={},
             num_actors=num_actors,
-            num_machines=1,
+            num_machines=2,
+            nodes=(
+                make_node_report("vm-1", left_s=70.0),
+                make_node_report("vm-2", left_s=40.0, left_because="its cloud took it back"),
+            ),
             cores=("4 actors x 1 thread on cores 0-3 of 4; no overlap",),
             driver_cpu="Some CPU",
             phase_s=PhaseSeconds(read=1.0, tokenize=5.0, infer=120.0, write=2.0, idle=9.0),
@@ -377,7 +400,14 @@ def make_report_fixture() -> Callable[..., RunReport]:
             earlier=EarlierRuns(
                 shards=3, rows=9000, actor_s=12.5, started_at=1.7635e9, finished_at=1.76351e9
             ),
+            attempts=len(timeline),
             timeline=timeline,
+            tokens_over_time=TokensOverTime(
+                bin_s=1.0,
+                groups={
+                    f"CPU {n}": (0.0, 1000.0 * (n + 1), 500.0) for n in range(min(6, num_actors))
+                },
+            ),
             bundle=BundleUsed(
                 path="/mnt/bundles/a-rather-long-directory-name/that-does-not-break/bundle",
                 precision="int8",

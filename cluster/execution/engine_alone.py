@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from cluster.execution.connect import Connect
 from cluster.execution.core_split import open_asked_nodes
 from cluster.execution.job import ScoreJob
+from cluster.records.slice_table import load_shards
 from cluster.scheduling.measure import join_all, measure_at_once
 from cluster.scheduling.nodes import all_slots, running
 from cluster.scheduling.work import TimeEngine
 from cluster.settings import ActorSettings
 from cluster.shards.layout import Shard
-from cluster.shards.slice_table import load_shards
 
 
 def measure_engine_alone(

@@ -15,13 +15,13 @@ from typing import Any
 from cluster.corpus.inputs import check_kept, open_both
 from cluster.corpus.slices import Corpus
 from cluster.execution.worker import WorkerSpec
+from cluster.records.slice_table import SLICE_LOG, CutSlices
+from cluster.records.tally import ReceiptSums
 from cluster.settings import CorpusSettings
 from cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
 from cluster.shards.layout import plan_shard_seconds
 from cluster.shards.preparation import Preparation
 from cluster.shards.shard_set import ShardSet
-from cluster.shards.slice_table import SLICE_LOG, CutSlices
-from cluster.shards.tally import ReceiptSums
 from cluster.storage.directory import Directory, open_directory
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError

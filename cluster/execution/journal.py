@@ -12,11 +12,7 @@ from dataclasses import asdict
 from types import TracebackType
 
 from cluster.execution.job import EarlierWork, ScoreJob
-from cluster.scheduling.journal import NodeUse
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Attempt, Receipt
-from cluster.shards.receipts_log import (
+from cluster.records.receipts_log import (
     CLOSE_AFTER_ERROR_S,
     CLOSE_S,
     LoggedRecords,
@@ -24,9 +20,13 @@ from cluster.shards.receipts_log import (
     load_receipts,
     read_log,
 )
+from cluster.records.slice_table import CutSlices, load_slices
+from cluster.records.tally import ReceiptSums, RunTally
+from cluster.scheduling.journal import NodeUse
+from cluster.shards.layout import Shard
+from cluster.shards.preparation import SliceReceipt
+from cluster.shards.receipts import Attempt, Receipt
 from cluster.shards.shard_set import ShardSet
-from cluster.shards.slice_table import CutSlices, load_slices
-from cluster.shards.tally import ReceiptSums, RunTally
 
 
 class RunJournal:

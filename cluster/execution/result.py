@@ -7,8 +7,8 @@ Plain values, which a report reads; this module knows nothing of drivers, pools 
 
 from dataclasses import dataclass
 
+from cluster.records.tally import RunTally
 from cluster.scheduling.journal import NodeUse
-from cluster.shards.tally import RunTally
 
 
 @dataclass(frozen=True, kw_only=True)

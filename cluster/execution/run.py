@@ -18,12 +18,13 @@ from cluster.execution.core_split import open_asked_nodes
 from cluster.execution.job import ScoreJob
 from cluster.execution.journal import RunJournal
 from cluster.execution.result import RunResult
+from cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
+from cluster.records.receipts_log import map_in_threads
 from cluster.scheduling.driver import Driver
 from cluster.scheduling.journal import NodeUse
 from cluster.scheduling.nodes import running
 from cluster.scheduling.progress import Progress
 from cluster.settings import ActorSettings
-from cluster.shards.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
 from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.shards.shard_set import key_of
 from cluster.storage.directory import Directory

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from cluster.pricing.prices import usd_of
+from cluster.records.tally import ActorTally
 from cluster.report.run_report import BillItem, Prediction
-from cluster.shards.tally import ActorTally
 
 # Headings in the order of the bill, with the meaning of each.
 HEADINGS = {
@@ -146,7 +146,7 @@ def compare_prediction(
 
 
 def _split_node(node: NodeTime) -> dict[str, float]:
-    """Core-seconds of a node by heading; they add up to its cores x the time that it was paid for."""
+    """Core-seconds of a node by heading; they add up to its cores x the time it was paid for."""
     core_s = dict.fromkeys(HEADINGS, 0.0)
     if not node.actors and not node.num_idle_cores:
         core_s["start-up"] = node.paid_s  # it looked what there was to do, and found nothing

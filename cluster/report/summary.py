@@ -14,6 +14,8 @@ from cluster.execution.job import ScoreJob
 from cluster.execution.result import RunResult
 from cluster.pricing.machine_prices import MachinePrices
 from cluster.pricing.prices import HourlyPrice, usd_per_million
+from cluster.records.samples import NUM_BINS, TimedAttempt
+from cluster.records.tally import ActorTally, ReceiptSums, RunTally, add_phases
 from cluster.report.bill import (
     NodeTime,
     compare_prediction,
@@ -33,8 +35,6 @@ from cluster.report.run_report import (
     RunReport,
 )
 from cluster.scheduling.journal import NodeUse
-from cluster.shards.samples import NUM_BINS, TimedAttempt
-from cluster.shards.tally import ActorTally, ReceiptSums, RunTally, add_phases
 from fastformers.inference.cpu import read_cpu_model
 
 
@@ -201,8 +201,7 @@ def _earlier(earlier: ReceiptSums) -> EarlierRuns | None:
 
 def _phases(tally: RunTally, times: Iterable[NodeTime]) -> PhaseSeconds:
     """Seconds of all actors by phase; idle is what remains of their time after the start."""
-    phase_s = dict(tally.scored.phase_s)
-    add_phases(phase_s, tally.slice_phase_s)
+    phase_s = add_phases(tally.scored.phase_s, tally.slice_phase_s)
     available_s = math.fsum(
         len(time.actors) * (time.left_s - max(time.joined_s, time.ready_s)) for time in times
     )

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from cluster.execution.journal import RunJournal
 from cluster.execution.local import connect_here
 from cluster.execution.run import run_job
 from cluster.scheduling.pool import Slot
@@ -51,10 +52,39 @@ def read_corpus(corpus, *, limit=None):
 
 
 @pytest.fixture
-def run_locally():
-    """Runs a job in this process, without Ray, and returns the run's result."""
+def told(monkeypatch):
+    """What journals were told since it was last cleared: lists of shards, receipts, attempts."""
+    lists = SimpleNamespace(shards=[], receipts=[], attempts=[])
+    for method, heard in (
+        ("add_shard", lists.shards),
+        ("add_receipt", lists.receipts),
+        ("add_attempt", lists.attempts),
+    ):
+        monkeypatch.setattr(RunJournal, method, _listen(getattr(RunJournal, method), heard))
+    return lists
+
+
+def _listen(add, heard):
+    """A method that remembers what it is called with."""
+
+    def method(journal, value):
+        heard.append(value)
+        add(journal, value)
+
+    return method
+
+
+@pytest.fixture
+def run_locally(told):
+    """Runs a job in this process, without Ray, and returns the run's result; clears `told`."""
     pool = pa.default_memory_pool()  # a worker sets another one for its process
-    yield lambda job: run_job(job, ActorSettings(), connect_here)
+
+    def run(job):
+        for heard in vars(told).values():
+            heard.clear()
+        return run_job(job, ActorSettings(), connect_here)
+
+    yield run
     pa.set_memory_pool(pool)
 
 

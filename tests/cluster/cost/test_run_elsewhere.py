@@ -12,6 +12,7 @@ from cluster.cost.run_elsewhere import NUM_TYPES, RunWork, estimate_elsewhere
 from cluster.cost.workload import Interval
 from cluster.execution.job import open_score_job
 from cluster.pricing.hardware import GPUS
+from cluster.pricing.machine_prices import MachinePrices
 from cluster.pricing.prices import HourlyPrice, load_prices
 from cluster.report.summary import build_report
 from cluster.settings import CorpusSettings
@@ -165,7 +166,7 @@ def test_a_run_on_this_machine(run_locally, bundle, tmp_path, monkeypatch):
         fail_on_bad_row=False,
     )
     price = HourlyPrice(usd_per_hour=0.36, label="given", is_estimate=False)
-    measured = build_report(job, run_locally(job), price)
+    measured = build_report(job, run_locally(job), MachinePrices(given=price, table=PRICES))
     with monkeypatch.context() as patch:  # nothing is scored again, and no clock is read
         patch.setattr(OnnxEngine, "__init__", refuse)
         patch.setattr(OnnxEngine, "run", refuse)

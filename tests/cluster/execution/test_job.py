@@ -7,9 +7,9 @@ import pytest
 import cluster.corpus.slices
 import cluster.execution.job
 from cluster.execution.job import describe, open_prepare_job, open_score_job
-from cluster.execution.run import find_earlier_work
+from cluster.execution.journal import find_earlier_work
+from cluster.records.slice_table import load_shards
 from cluster.settings import CorpusSettings
-from cluster.shards.preparation import load_shards
 from cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference import engines

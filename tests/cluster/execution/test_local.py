@@ -8,11 +8,11 @@ from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.execution.local import LocalPool, connect_here, open_local_nodes
 from cluster.execution.run import run_job
 from cluster.execution.topology import discover_topology
+from cluster.records.slice_table import load_shards
 from cluster.scheduling.work import Failed, Finished, Lost, MeasureRate, Task, Ticket
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards.receipts import Receipt
 from cluster.shards.shard_queue import Lease
-from cluster.shards.slice_table import load_shards
 from fastformers.errors import InputError
 
 

@@ -66,7 +66,7 @@ def dead_letters(output):
     return pyarrow.parquet.read_table(Path(output) / "dead_letters.parquet").to_pylist()
 
 
-def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_locally):
+def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_locally, told):
     result = run_locally(plan(corpus, bundle, tmp_path / "out"))
     table = predictions(tmp_path / "out")
     ids = [*range(17), *range(100, 109), *range(200, 230)]
@@ -74,27 +74,31 @@ def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_loc
     assert table["error"].null_count == len(ids)
     assert result.dead_letters == 0
     assert dead_letters(tmp_path / "out") == []
-    assert len(result.shards) > 5
-    assert [shard.name for shard in result.shards] == sorted(s.name for s in result.shards)
+    assert result.tally.known.num_shards == len(told.shards) > 5
+    assert {shard.name for shard in told.shards} == {receipt.shard for receipt in told.receipts}
     assert not list((tmp_path / "out" / "shards").glob("part-*"))
     assert 0 <= result.setup_s <= result.wall_s
-    assert set(result.slice_phase_s) == {"read", "tokenize", "write"}
+    assert set(result.tally.slice_phase_s) == {"read", "tokenize", "write"}
 
 
-def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally):
+def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally, told):
     first = run_locally(plan(corpus, bundle, tmp_path / "out"))
     before = predictions(tmp_path / "out")
     asked = []
     again = run_job(plan(corpus, bundle, tmp_path / "out"), ActorSettings(), asked.append)
     assert asked == []
     assert (again.num_actors, again.setup_s, again.work_end_s) == (0, 0.0, 0.0)
-    assert again.receipts == []
-    assert {receipt.shard for receipt in again.resumed} == {shard.name for shard in first.shards}
-    assert again.shards == first.shards
+    assert told.receipts and len(told.receipts) == first.tally.scored.num_shards
+    assert again.tally.scored.num_shards == 0
+    assert again.tally.earlier.lengths == first.tally.scored.lengths
+    assert again.tally.earlier.num_rows == first.tally.scored.num_rows == 56
+    assert again.tally.earlier.predicted_s == pytest.approx(first.tally.scored.predicted_s)
+    assert again.tally.known == first.tally.known
+    assert [(use.joined_s, use.left_s) for use in again.nodes] == [(0.0, again.wall_s)]
     assert predictions(tmp_path / "out").equals(before)
 
 
-def test_a_run_s_times_are_the_clock_s(corpus, bundle, tmp_path):
+def test_a_run_s_times_are_the_clock_s(corpus, bundle, tmp_path, told):
     """Each look at the clock takes a second: the times come from it alone, and in this order."""
     ticks = count(100.0)
     lines, seen = [], []
@@ -107,20 +111,23 @@ def test_a_run_s_times_are_the_clock_s(corpus, bundle, tmp_path):
         clock=lambda: next(ticks),
     )
     assert 1.0 <= result.setup_s < result.work_end_s < result.wall_s == next(ticks) - 101.0
-    starts = [attempt.start_s for attempt in result.attempts]
+    starts = [attempt.start_s for attempt in told.attempts]
     assert starts == sorted(starts)
     assert result.setup_s < starts[0]
-    assert result.attempts[-1].end_s < result.work_end_s
-    assert {attempt.actor for attempt in result.attempts} == set(result.actor_cores)
-    assert list(result.actor_cores.values()) == [1]
-    assert (result.num_actors, result.num_machines, result.num_retries) == (1, 1, 0)
-    assert result.self_check == lines == ["1 worker x 1 thread in this process, pinned to no core"]
-    assert (seen[-1].num_done, seen[-1].num_slices_left) == (len(result.shards), 0)
+    assert told.attempts[-1].end_s < result.work_end_s
+    [use] = result.nodes
+    assert {attempt.actor for attempt in told.attempts} == set(use.actor_cores)
+    assert list(use.actor_cores.values()) == [1]
+    assert (use.joined_s, use.ready_s, use.left_s) == (0.0, result.setup_s, result.wall_s)
+    assert (result.num_actors, result.num_machines, result.tally.num_retries) == (1, 1, 0)
+    assert [use.self_check] == lines == ["1 worker x 1 thread in this process, pinned to no core"]
+    assert (seen[-1].num_done, seen[-1].num_slices_left) == (len(told.shards), 0)
     assert seen[-1].predicted_left_s == pytest.approx(0.0, abs=1e-9)
 
 
-def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_locally):
-    first = run_locally(plan(corpus, bundle, tmp_path / "out"))
+def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_locally, told):
+    run_locally(plan(corpus, bundle, tmp_path / "out"))
+    names = sorted(shard.name for shard in told.shards)
     before = predictions(tmp_path / "out")
     parts = sorted((tmp_path / "out" / "predictions").iterdir())
     parts[0].unlink()
@@ -129,10 +136,8 @@ def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_l
     (tmp_path / "out" / "predictions" / f".{parts[0].name}.abc.incomplete").write_bytes(b"half")
 
     again = run_locally(plan(corpus, bundle, tmp_path / "out"))
-    assert sorted(receipt.shard for receipt in again.receipts) == [
-        first.shards[number].name for number in (0, 2, 3)
-    ]
-    assert len(again.resumed) == len(first.shards) - 3
+    assert sorted(receipt.shard for receipt in told.receipts) == [names[n] for n in (0, 2, 3)]
+    assert again.tally.earlier.num_shards == len(names) - 3
     assert predictions(tmp_path / "out").equals(before)
     assert sorted((tmp_path / "out" / "predictions").iterdir()) == parts
 
@@ -142,7 +147,8 @@ def test_the_same_bundle_elsewhere_is_no_change(
 ):
     run_locally(plan(corpus, bundle, tmp_path / "out"))
     moved = bundle_factory(tmp_path / "moved")
-    assert run_locally(plan(corpus, moved, tmp_path / "out")).receipts == []
+    again = run_locally(plan(corpus, moved, tmp_path / "out"))
+    assert (again.tally.scored.num_shards, again.num_actors) == (0, 0)
 
 
 @pytest.mark.parametrize("num_writes", range(0, 30, 3))
@@ -169,11 +175,11 @@ def test_a_run_that_was_killed_goes_on(
 def test_prepared_shards_are_scored_like_their_corpus(corpus, bundle, tmp_path, run_locally):
     prepared_run = plan_shards(corpus, bundle, tmp_path / "shards", keep_columns=("lang", "id"))
     result = run_locally(prepared_run)
-    assert result.receipts == []
+    assert result.tally.scored.num_shards == 0
     run_locally(plan(corpus, bundle, tmp_path / "direct"))
     run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
     assert predictions(tmp_path / "out").equals(predictions(tmp_path / "direct"))
-    assert len(list((tmp_path / "shards").glob("part-*"))) == len(result.shards)
+    assert len(list((tmp_path / "shards").glob("part-*"))) == result.tally.known.num_shards
     assert run_locally(
         plan_shards(corpus, bundle, tmp_path / "shards", keep_columns=("lang", "id"))
     )

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,12 +6,13 @@ from cluster.report.downsample import (
     MAX_GROUPS,
     MAX_LANES,
     MAX_SPANS,
-    bin_throughput,
+    group_actors,
     pick_frontier,
     plan_lanes,
+    rate_tokens,
     shorten_names,
 )
-from cluster.report.run_report import TimelineEntry
+from cluster.report.over_time import TimelineEntry, TokensOverTime
 
 
 def entry(actor, start_s, end_s, *, tokens=1000, job="score", lost=False, busy_s=None):
@@ -34,21 +34,33 @@ def entry(actor, start_s, end_s, *, tokens=1000, job="score", lost=False, busy_s
     )
 
 
-def test_tokens_are_spread_over_the_time_they_took_and_none_is_lost():
-    timeline = [entry("a:0", 1, 5), entry("a:1", 2, 9, tokens=700), entry("a:0", 5, 6, lost=True)]
-    throughput = bin_throughput(timeline, 12.0)
-    widths_s = np.diff(throughput.edges_s)
-    tokens = {name: float((rate * widths_s).sum()) for name, rate in throughput.groups.items()}
-    assert tokens == pytest.approx({"CPU 0": 1000, "CPU 1": 700})
-    assert throughput.groups["CPU 0"][:5].max() == 0  # before the first second
-    assert throughput.groups["CPU 0"].max() == pytest.approx(250)
+def test_rates_are_tokens_over_the_width_of_their_bin_and_the_last_ends_with_the_run():
+    tokens = TokensOverTime(bin_s=2.0, groups={"a": (10.0, 0.0, 30.0), "b": (0.0, 4.0)})
+    throughput = rate_tokens(tokens, 5.0)
+    assert throughput.edges_s.tolist() == [0, 2, 4, 5]
+    assert {name: rates.tolist() for name, rates in throughput.groups.items()} == {
+        "a": [5, 0, 30],
+        "b": [0, 2, 0],
+    }
+    idle_at_the_end = rate_tokens(tokens, 10.0)
+    assert idle_at_the_end.edges_s.tolist() == [0, 2, 4, 6, 10]
+    assert idle_at_the_end.groups["a"].tolist() == [5, 0, 15, 0]
 
 
 def test_many_actors_become_groups():
-    timeline = [entry(f"node{n:04d}:0", 0, 10, tokens=10) for n in range(1000)]
-    throughput = bin_throughput(timeline, 10.0)
-    assert len(throughput.groups) == MAX_GROUPS
-    assert sum(rate.mean() for rate in throughput.groups.values()) == pytest.approx(1000)
+    actors = [f"node{n:04d}:0" for n in range(1000)]
+    groups = group_actors(actors)
+    assert set(groups) == set(actors)
+    assert len(set(groups.values())) == MAX_GROUPS
+    assert group_actors(["a:0", "a:1"]) == {"a:0": "CPU 0", "a:1": "CPU 1"}
+
+
+def test_of_a_sample_only_actors_that_are_whole_are_shown():
+    """Of the others only the attempts that were lost are there; they would look idle."""
+    timeline = [entry("a:0", 0, 4), entry("b:0", 1, 3, lost=True)]
+    assert [lane.name for lane in plan_lanes(timeline, 5.0)] == ["a:0", "b:0"]
+    [lane] = plan_lanes(timeline, 5.0, is_sample=True)
+    assert [span.kind for span in lane.spans] == ["score"]
 
 
 def test_an_actor_loads_before_its_first_job_and_after_it_died():

@@ -70,7 +70,7 @@ def test_the_page_is_whole_and_loads_nothing(page):
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(outline.ids)
     assert "<script" not in page
     assert "@import" not in page
-    assert page.count('role="img"') == 2 * page.count("<figure>") == 8
+    assert page.count('role="img"') == 2 * page.count("<figure>") == 10
 
 
 def test_each_color_of_a_plot_is_the_theme_s(page):
@@ -168,6 +168,7 @@ def test_a_page_of_many_shards_is_no_larger(make_report):
 def test_a_run_with_nothing_left_to_do_has_a_page(make_report):
     report = make_report(
         timeline=(),
+        nodes=(),
         lengths={},
         actors={},
         other_types=(),

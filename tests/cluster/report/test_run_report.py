@@ -14,6 +14,7 @@ KEYS = {
     *("tokens_per_second", "padding_efficiency", "wall_s", "setup_s", "usd_per_hour", "price"),
     *("price_is_estimate", "usd_total", "usd_per_million", "dead_letters", "resumed_shards"),
     *("resumed_rows", "shards", "retries", "skipped_files", "num_actors", "num_machines", "cores"),
+    *("nodes", "attempts", "tokens_over_time"),
     *("driver_cpu", "phase_s", "predicted_s", "peak_rss_bytes", "actors", "started_at", "bill"),
     *("other_types", "other_types_unknown", "energy", "lengths", "earlier", "timeline", "bundle"),
     "output",
@@ -21,6 +22,7 @@ KEYS = {
 NESTED_KEYS = {
     "phase_s": {"read", "tokenize", "infer", "write", "idle"},
     "bill": {"items", "total_usd", "duplicates_saved_usd", "prediction"},
+    "tokens_over_time": {"bin_s", "groups"},
     "earlier": {"shards", "rows", "actor_s", "started_at", "finished_at"},
     "bundle": {"path", "precision", "digest", "max_batch_tokens", "profile_cpu", "engine"},
     "energy": {
@@ -31,6 +33,10 @@ NESTED_KEYS = {
 ENTRY_KEYS = {
     *("job", "name", "actor", "attempt", "lost", "start_s", "end_s", "busy_s", "infer_s"),
     *("rows", "tokens", "predicted_s", "rss_bytes"),
+}
+NODE_KEYS = {
+    *("name", "instance_type", "joined_s", "left_s", "actors", "shards", "rows"),
+    *("rows_per_second", "usd_per_hour", "price", "usd", "left_because"),
 }
 TYPE_KEYS = {
     *("instance_type", "usd", "usd_low", "usd_high", "wall_s", "basis", "scaled_from"),
@@ -63,6 +69,7 @@ def test_the_file_has_the_documented_keys(make_report):
     for name, keys in NESTED_KEYS.items():
         assert set(content[name]) == keys, name
     assert set(content["timeline"][0]) == ENTRY_KEYS
+    assert set(content["nodes"][0]) == NODE_KEYS
     assert set(content["other_types"][0]) == TYPE_KEYS
     assert set(content["bill"]["items"][0]) == {"heading", "what", "core_s", "usd"}
     assert set(content["bill"]["prediction"]) == {
@@ -72,7 +79,7 @@ def test_the_file_has_the_documented_keys(make_report):
         *("shards", "rows", "rows_per_second", "tokens_per_second", "busy_s", "peak_rss_bytes"),
     }
     assert content["lengths"]["8"] == [9000, 60_000, 62_000]
-    assert content["format_version"] == FORMAT_VERSION == 1
+    assert content["format_version"] == FORMAT_VERSION == 2
 
 
 def test_the_last_line_has_what_is_promised(make_report):
@@ -101,7 +108,7 @@ def test_what_is_no_report_is_refused_by_name(content):
 
 
 @pytest.mark.parametrize(
-    ("version", "age"), [(None, "an older"), (0, "an older"), ("1", "an older"), (2, "a newer")]
+    ("version", "age"), [(None, "an older"), (1, "an older"), ("2", "an older"), (3, "a newer")]
 )
 def test_another_format_is_refused_by_name(make_report, version, age):
     content = {**make_report().to_json(), "format_version": version}

@@ -6,17 +6,25 @@ from rich.console import Console
 
 from cluster.execution.job import ScoreJob
 from cluster.execution.result import RunResult
-from cluster.pricing.prices import HourlyPrice
+from cluster.pricing.machine_prices import MachinePrices
+from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
+from cluster.records.tally import RunTally
 from cluster.report.run_report import ActorReport, EarlierRuns, Energy, PhaseSeconds
 from cluster.report.summary import build_report
 from cluster.report.tables import render_bill
+from cluster.scheduling.journal import NodeUse
 from cluster.settings import CorpusSettings
 from cluster.shards.layout import Shard
+from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt
 from cluster.storage.directory import open_directory
 
 SLICE_PHASES = {"read": 0.5, "tokenize": 1.0, "write": 0.25}
-PRICE = HourlyPrice(usd_per_hour=0.36, label="0.36 USD per hour, as given", is_estimate=False)
+TABLE = load_prices()
+PRICE = MachinePrices(
+    given=HourlyPrice(usd_per_hour=0.36, label="0.36 USD per hour, as given", is_estimate=False),
+    table=TABLE,
+)
 
 
 def make_shard(number, *, num_rows=100, num_unique=80, num_tokens=1000):
@@ -56,6 +64,7 @@ def make_receipt(number, actor="host:0", *, start=0.0, seconds=2.0, **changes):
 
 def make_attempt(name, start_s, end_s, **changes):
     fields = {
+        "node": "n0",
         "actor": "host:0",
         "job": "score",
         "name": name,
@@ -83,32 +92,69 @@ def job(bundle, tmp_path):
     )
 
 
-def make_result(**changes):
-    """Four shards: one scored before, three now, by two actors of one machine in 10 seconds."""
+SLICE = SliceReceipt(shards=(), rest=None, first_bad=None, phase_s=SLICE_PHASES)
+EARLIER = (make_receipt(0, "other:0"),)
+SCORED = (
+    make_receipt(1, "host:0"),
+    make_receipt(3, "host:0", start=3.0, attempt=2),
+    make_receipt(2, "host:1", seconds=4.0),
+)
+ATTEMPTS = (
+    make_attempt("slice 0", 2.0, 3.75, job="prepare", phase_s=SLICE_PHASES),
+    make_attempt("00000-00003", 3.75, 4.25, is_lost=True, phase_s={}),
+    make_attempt("00000-00001", 4.25, 6.5),
+    make_attempt("00000-00003", 6.5, 9.0, number=2),
+    make_attempt("00000-00002", 3.75, 8.0, actor="host:1"),
+)
+
+
+def make_tally(*, earlier=EARLIER, scored=SCORED, attempts=ATTEMPTS, slices=(SLICE,)):
+    """Four shards: one scored before, three now, one of them at the second attempt."""
+    tally = RunTally()
+    for number in range(4):
+        tally.known.add(make_shard(number))
+    for receipt in earlier:
+        tally.earlier.add(receipt)
+    for receipt in slices:
+        tally.add_slice(receipt)
+    receipt_of = {(receipt.shard, receipt.attempt): receipt for receipt in scored}
+    for attempt in attempts:
+        tally.add_attempt(attempt)
+        if receipt := receipt_of.get((attempt.name, attempt.number)):
+            tally.add_receipt(receipt)
+    tally.close()
+    return tally
+
+
+def make_node(**changes):
+    """A machine with two actors, from the start of the run to its end."""
     fields = {
-        "shards": [make_shard(number) for number in range(4)],
-        "receipts": [
-            make_receipt(1, "host:0"),
-            make_receipt(2, "host:1", seconds=4.0),
-            make_receipt(3, "host:0", start=3.0, attempt=2),
-        ],
-        "resumed": [make_receipt(0, "other:0", num_rows=100)],
-        "slice_phase_s": SLICE_PHASES,
+        "node": "n0",
+        "name": "host",
+        "instance_type": None,
+        "joined_s": 0.0,
+        "ready_s": 2.0,
+        "left_s": 10.0,
+        "num_cores": 2,
+        "num_idle_cores": 0,
+        "actor_cores": {"host:0": 1, "host:1": 1},
+        "self_check": "host: 2 actors",
+    }
+    return NodeUse(**{**fields, **changes})
+
+
+def make_result(*, nodes=None, **changes):
+    """Two actors of one machine that worked for 10 seconds."""
+    told = {
+        name: changes.pop(name)
+        for name in ("earlier", "scored", "attempts", "slices")
+        if name in changes
+    }
+    fields = {
+        "tally": make_tally(**told),
+        "nodes": (make_node(),) if nodes is None else nodes,
         "dead_letters": 5,
         "skipped_files": {},
-        "self_check": ["host: 2 actors"],
-        "num_actors": 2,
-        "num_machines": 1,
-        "num_retries": 1,
-        "attempts": [
-            make_attempt("slice 0", 2.0, 3.75, job="prepare", phase_s=SLICE_PHASES),
-            make_attempt("00000-00003", 3.75, 4.25, is_lost=True, phase_s={}),
-            make_attempt("00000-00001", 4.25, 6.5),
-            make_attempt("00000-00003", 6.5, 9.0, number=2),
-            make_attempt("00000-00002", 3.75, 8.0, actor="host:1"),
-        ],
-        "actor_cores": {"host:0": 1, "host:1": 1},
-        "num_idle_cores": 0,
         "started_at": 1000.0,
         "wall_s": 10.0,
         "setup_s": 2.0,
@@ -132,9 +178,10 @@ def test_cost_is_wall_seconds_of_all_machines_for_the_rows_of_this_run(job):
     report = build_report(job, make_result(), PRICE)
     assert report.usd_total == pytest.approx(0.36 * 10 / 3600)
     assert report.usd_per_million == pytest.approx(report.usd_total / 300 * 1e6)
-    three = build_report(job, make_result(num_machines=3), PRICE)
+    three = build_report(job, make_result(nodes=[make_node(node=f"n{n}") for n in range(3)]), PRICE)
     assert three.usd_total == pytest.approx(3 * report.usd_total)
-    assert (report.usd_per_hour, report.price) == (0.36, PRICE.label)
+    assert (three.num_machines, three.num_actors) == (3, 6)
+    assert (report.usd_per_hour, report.price) == (0.36, PRICE.given.label)
     assert report.price_is_estimate is False
 
 
@@ -149,7 +196,7 @@ def test_phases_and_idle_add_up_to_the_actors_time(job):
 
 def test_idle_time_is_never_negative(job):
     """An actor may have started before the driver looked at the clock."""
-    report = build_report(job, make_result(wall_s=2.5), PRICE)
+    report = build_report(job, make_result(wall_s=2.5, nodes=[make_node(left_s=2.5)]), PRICE)
     assert report.phase_s.idle == 0
 
 
@@ -172,15 +219,17 @@ def test_the_peak_is_that_of_the_largest_actor(job):
 
 
 def test_padding_is_of_what_was_computed(job):
-    receipts = [make_receipt(1, num_scored_tokens=600, num_computed_tokens=800)]
-    result = make_result(receipts=receipts, resumed=[])
+    scored = [make_receipt(1, num_scored_tokens=600, num_computed_tokens=800)]
+    result = make_result(scored=scored, earlier=[])
     assert build_report(job, result, PRICE).padding_efficiency == pytest.approx(0.75)
-    nothing = make_result(receipts=[], resumed=[])
+    nothing = make_result(scored=[], earlier=[])
     assert build_report(job, nothing, PRICE).padding_efficiency is None
 
 
 def test_the_timeline_has_every_attempt_of_this_run(job):
-    timeline = build_report(job, make_result(), PRICE).timeline
+    report = build_report(job, make_result(), PRICE)
+    timeline = report.timeline
+    assert report.attempts == len(timeline)
     assert [(e.job, e.name, e.attempt, e.lost, e.rows) for e in timeline] == [
         ("prepare", "slice 0", 1, False, 0),
         ("score", "00000-00003", 1, True, 0),
@@ -194,7 +243,7 @@ def test_the_timeline_has_every_attempt_of_this_run(job):
 
 
 def test_the_bill_is_of_all_core_seconds(job):
-    report = build_report(job, make_result(num_idle_cores=1), PRICE)
+    report = build_report(job, make_result(nodes=[make_node(num_idle_cores=1)]), PRICE)
     items = {item.heading: item for item in report.bill.items}
     assert sum(item.core_s for item in items.values()) == pytest.approx(3 * 10.0)
     assert items["compute"].core_s == pytest.approx(4.5)
@@ -208,7 +257,7 @@ def test_the_bill_is_of_all_core_seconds(job):
 
 
 def test_a_prediction_of_core_seconds_is_held_against_all_cores_of_an_actor(job):
-    result = make_result(actor_cores={"host:0": 4, "host:1": 4})
+    result = make_result(nodes=[make_node(actor_cores={"host:0": 4, "host:1": 4})])
     prediction = build_report(job, result, PRICE).bill.prediction
     assert prediction.measured_core_s == pytest.approx(4 * 4.5)
     assert prediction.error == pytest.approx(-0.75)
@@ -223,18 +272,19 @@ def test_what_earlier_runs_did_is_told_apart(job):
         started_at=1000.0,
         finished_at=1002.0,
     )
-    assert build_report(job, make_result(resumed=[]), PRICE).earlier is None
+    assert build_report(job, make_result(earlier=[]), PRICE).earlier is None
 
 
 def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(job):
-    resumed = [make_receipt(number) for number in range(4)]
+    here = make_node(
+        left_s=0.5, ready_s=None, num_cores=0, num_idle_cores=0, actor_cores={}, self_check=""
+    )
     result = make_result(
-        receipts=[],
-        resumed=resumed,
-        slice_phase_s={},
+        scored=[],
+        earlier=[make_receipt(number) for number in range(4)],
+        slices=[],
         attempts=[],
-        actor_cores={},
-        num_actors=0,
+        nodes=[here],
         wall_s=0.5,
         setup_s=0.0,
         work_end_s=0.0,
@@ -303,6 +353,64 @@ def test_the_bill_says_where_the_money_went(job):
 
 
 def test_the_bill_of_an_untroubled_run_mentions_no_trouble(job):
-    text = bill(build_report(job, make_result(num_retries=0, resumed=[]), PRICE))
+    text = bill(build_report(job, make_result(attempts=ATTEMPTS[2:3], earlier=[]), PRICE))
     assert "trouble" not in text
     assert "earlier runs" not in text
+
+
+def test_nodes_of_two_types_are_paid_for_at_the_price_of_each(job):
+    """One joins after 4 seconds and is gone after 8; it is of a type four times as dear or so."""
+    nodes = [
+        make_node(instance_type="c7i.4xlarge", actor_cores={"host:0": 1}),
+        make_node(
+            node="n1",
+            name="spot",
+            instance_type="c7a.4xlarge",
+            joined_s=4.0,
+            ready_s=5.0,
+            left_s=8.0,
+            num_cores=1,
+            actor_cores={"host:1": 1},
+            reason="its cloud took it back",
+        ),
+    ]
+    attempts = [*ATTEMPTS[:4], make_attempt("00000-00002", 5.5, 7.75, node="n1", actor="host:1")]
+    given = choose_price(usd_per_hour=None, instance_type=None, num_cores=1, prices=TABLE)
+    prices = MachinePrices(given=given, table=TABLE)
+    report = build_report(job, make_result(nodes=nodes, attempts=attempts), prices)
+    cheap = TABLE["c7i.4xlarge"].usd_per_hour_on_demand
+    dear = TABLE["c7a.4xlarge"].usd_per_hour_on_demand
+    assert report.usd_total == pytest.approx((10 * cheap + 4 * dear) / 3600)
+    assert report.usd_per_hour == pytest.approx((10 * cheap + 4 * dear) / 14)
+    assert report.price_is_estimate is False
+    first, second = report.price.split("; ")
+    assert first.startswith("c7i.4xlarge on demand")
+    assert second.startswith("c7a.4xlarge on demand")
+    assert sum(item.core_s for item in report.bill.items) == pytest.approx(10 + 4)
+    assert round(sum(item.usd for item in report.bill.items), 9) == report.bill.total_usd
+    stayed, left = report.nodes
+    assert (stayed.shards, stayed.rows, stayed.rows_per_second) == (2, 200, 20.0)
+    assert (left.shards, left.rows, left.rows_per_second) == (1, 100, 25.0)
+    assert left.usd == pytest.approx(4 * dear / 3600)
+    assert left.left_because == "its cloud took it back"
+    text = bill(report)
+    assert "c7a.4xlarge" in text
+    assert "its cloud took it back" in text
+
+
+def test_tokens_over_time_are_those_of_the_shards(job):
+    tokens = build_report(job, make_result(), PRICE).tokens_over_time
+    assert {name: sum(bins) for name, bins in tokens.groups.items()} == pytest.approx(
+        {"CPU 0": 2000, "CPU 1": 1000}
+    )
+    bin_of = int(4.25 / tokens.bin_s)
+    assert sum(tokens.groups["CPU 0"][:bin_of]) == 0  # it reads a slice and dies over a shard
+    assert sum(tokens.groups["CPU 1"][:bin_of]) == 0  # it loads until the shard begins
+
+
+def test_actors_of_a_node_that_came_back_are_one_name_and_two_in_number(job):
+    attempts = [ATTEMPTS[2], make_attempt("00000-00003", 6.5, 9.0, number=2, node="n1")]
+    both = [make_node(left_s=7.0, reason="lost"), make_node(node="n1", joined_s=7.0)]
+    report = build_report(job, make_result(attempts=attempts, nodes=both), PRICE)
+    assert report.actors["host:0"].shards == 2
+    assert report.num_actors == 4

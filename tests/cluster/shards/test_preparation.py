@@ -11,9 +11,12 @@ import pytest
 import cluster.corpus.slices
 import cluster.shards.preparation
 from cluster.corpus.slices import open_corpus
+from cluster.records.receipts_log import LoggedRecords
+from cluster.records.slice_table import load_shards, load_slice_receipt, load_slices
 from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.shards.layout import read_shard_table
-from cluster.shards.preparation import Preparation, load_progress, load_shards
+from cluster.shards.preparation import Preparation
+from cluster.shards.shard_set import ShardSet
 from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError, StorageError
 
@@ -75,6 +78,13 @@ def prepare_all(preparation, slices, bundle):
         if receipt.rest is not None:
             left.appendleft(receipt.rest)
     return receipts
+
+
+def load_progress(directory, slices, done):
+    """Receipts of the slices that are cut, and what is left to cut."""
+    cut = load_slices(directory, LoggedRecords(), slices, done=ShardSet(done))
+    keys = cut.table.rows()[:, 0].tolist()
+    return [load_slice_receipt(directory, key) for key in keys], cut.slices
 
 
 def shards_of(receipts):

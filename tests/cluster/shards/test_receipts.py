@@ -1,10 +1,7 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cluster.shards.receipts import add_lengths, count_lengths
-from fastformers.inference.batching import plan_batches
+from cluster.shards.receipts import count_lengths
 
 
 def test_texts_tokens_and_padding_by_length():
@@ -15,20 +12,6 @@ def test_texts_tokens_and_padding_by_length():
         "16": [1, 9, 12],
         "8192": [1, 9000, 9000],
     }
-
-
-@given(st.lists(st.integers(1, 600), max_size=60), st.integers(1, 4))
-def test_counts_of_parts_add_up(lengths, num_parts):
-    def count(part):
-        batches = plan_batches(part, max_batch_tokens=512)
-        return count_lengths(part, batches, [int(part[batch].sum()) for batch in batches])
-
-    lengths_U = np.array(lengths, np.int64)
-    total = add_lengths([count(part) for part in np.array_split(lengths_U, num_parts)])
-    assert total == count(lengths_U)
-    assert sum(texts for texts, _, _ in total.values()) == len(lengths)
-    assert all(tokens == computed for _, tokens, computed in total.values())
-    assert list(total) == sorted(total, key=int)
 
 
 def test_a_batch_without_its_tokens_is_refused():

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.corpus.slices import Slice
+from cluster.records.receipts_log import LoggedRecords, map_in_threads, read_log
+from cluster.records.tally import ShardCounts
 from cluster.shards.identity import PREPARED_FILE, read_record
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt, receipt_name
-from cluster.shards.receipts_log import LoggedRecords, map_in_threads, read_log
 from cluster.shards.shard_set import ShardSet, make_key, split_key
-from cluster.shards.tally import ShardCounts
 from cluster.storage.directory import Directory
 from fastformers.errors import InputError
 

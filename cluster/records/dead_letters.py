@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from cluster.records.receipts_log import map_in_threads
+from cluster.records.slice_table import Place, SliceTable, load_slice_receipt
 from cluster.shards.layout import Shard
 from cluster.shards.predictions import read_errors
-from cluster.shards.receipts_log import map_in_threads
 from cluster.shards.shard_set import ShardSet
-from cluster.shards.slice_table import Place, SliceTable, load_slice_receipt
 from cluster.storage.directory import Directory
 
 DEAD_LETTERS_FILE = "dead_letters.parquet"

@@ -11,16 +11,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import PHASES, Attempt, Receipt
-from cluster.shards.samples import (
+from cluster.records.samples import (
     MAX_PREDICTIONS,
     AttemptSample,
     Thinned,
     TimeBins,
     TimedAttempt,
 )
+from cluster.shards.layout import Shard
+from cluster.shards.preparation import SliceReceipt
+from cluster.shards.receipts import PHASES, Attempt, Receipt
 
 # Scored attempts whose receipt may still come; a receipt follows its attempt at once.
 _MAX_OPEN = 4096
@@ -91,8 +91,8 @@ class ReceiptSums:
         self.started_at = min(self.started_at, receipt.started_at)
         self.finished_at = max(self.finished_at, receipt.finished_at)
         self.peak_rss_bytes = max(self.peak_rss_bytes, receipt.peak_rss_bytes)
-        add_phases(self.phase_s, receipt.phase_s)
-        _add_lengths(self.lengths, receipt.lengths)
+        self.phase_s = add_phases(self.phase_s, receipt.phase_s)
+        self._add_lengths(receipt.lengths)
 
     def add_sums(self, other: "ReceiptSums") -> None:
         """Add the sums over other receipts."""
@@ -106,8 +106,8 @@ class ReceiptSums:
         self.started_at = min(self.started_at, other.started_at)
         self.finished_at = max(self.finished_at, other.finished_at)
         self.peak_rss_bytes = max(self.peak_rss_bytes, other.peak_rss_bytes)
-        add_phases(self.phase_s, other.phase_s)
-        _add_lengths(self.lengths, other.lengths)
+        self.phase_s = add_phases(self.phase_s, other.phase_s)
+        self._add_lengths(other.lengths)
 
     @property
     def padding_efficiency(self) -> float | None:
@@ -115,6 +115,12 @@ class ReceiptSums:
         if not self.num_computed_tokens:
             return None
         return self.num_scored_tokens / self.num_computed_tokens
+
+    def _add_lengths(self, counts: Mapping[str, list[int]]) -> None:
+        for edge, numbers in counts.items():
+            total = self.lengths.setdefault(edge, [0, 0, 0])
+            for place, number in enumerate(numbers):
+                total[place] += number
 
 
 class ActorTally:
@@ -211,7 +217,7 @@ class RunTally:
 
     def add_slice(self, receipt: SliceReceipt) -> None:
         """Count a slice that was cut in this run; its shards are counted as they become known."""
-        add_phases(self.slice_phase_s, receipt.phase_s)
+        self.slice_phase_s = add_phases(self.slice_phase_s, receipt.phase_s)
         self.skipped_files.update(receipt.skipped)
 
     def add_attempt(self, attempt: Attempt) -> None:
@@ -254,14 +260,9 @@ class RunTally:
         return actor
 
 
-def add_phases(total_s: dict[str, float], phase_s: Mapping[str, float]) -> None:
-    """Add the seconds of each phase to a total."""
+def add_phases(total_s: Mapping[str, float], phase_s: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by phase, of both."""
+    both_s = dict(total_s)
     for phase, seconds in phase_s.items():
-        total_s[phase] = total_s.get(phase, 0.0) + seconds
-
-
-def _add_lengths(total: dict[str, list[int]], counts: Mapping[str, list[int]]) -> None:
-    for edge, numbers in counts.items():
-        own = total.setdefault(edge, [0, 0, 0])
-        for place, number in enumerate(numbers):
-            own[place] += number
+        both_s[phase] = both_s.get(phase, 0.0) + seconds
+    return both_s

@@ -8,8 +8,8 @@
 Each object holds a thousand records, one JSON value a line; the last one is written again as it
 fills. The log is a shortcut and never the truth: a record counts only if the file that it speaks of
 is there, and what the log does not have is read from the files. So nothing fails because of it: an
-object that is damaged is skipped, and one that cannot be written is given up with a warning. Objects
-are written by a thread of their own, so that slow storage keeps nobody waiting. This module knows
+object that is damaged is skipped, and one that cannot be written is given up with a warning. A
+thread of its own writes the objects, so that slow storage keeps nobody waiting. This module knows
 nothing of drivers.
 """
 

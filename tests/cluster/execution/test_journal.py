@@ -1,0 +1,195 @@
+"""The journal of whole runs, and what the next run learns from its log."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+import cluster.corpus.slices
+from cluster.execution.job import open_prepare_job, open_score_job
+from cluster.execution.journal import RunJournal, find_earlier_work
+from cluster.records import receipts_log
+from cluster.records.receipts_log import ReceiptsLog, read_log
+from cluster.settings import CorpusSettings
+from cluster.shards import preparation
+from cluster.storage.directory import Directory
+from fastformers.errors import ScoringError
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
+    monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 300)
+    monkeypatch.setattr(receipts_log, "RECORDS_AN_OBJECT", 4)
+
+
+@pytest.fixture
+def corpus(tmp_path, write_rows):
+    """Two files of 40 rows; every tenth is bad."""
+    for name in "ab":
+        rows = [{"id": n, "text": "" if n % 10 == 7 else f"a cat {n}"} for n in range(40)]
+        write_rows(tmp_path / f"corpus/{name}.csv", rows)
+    return tmp_path / "corpus"
+
+
+def plan(corpus, bundle, output, **changes):
+    return open_score_job(
+        str(corpus),
+        bundle.path,
+        str(output),
+        CorpusSettings(keep_columns=("id",), shard_seconds=0.0005),
+        max_batch_tokens=256,
+        **{"fail_on_bad_row": False, **changes},
+    )
+
+
+def logged(directory):
+    return [record for records in read_log(directory).objects for record in records]
+
+
+@pytest.fixture
+def files_read(monkeypatch):
+    """Names of the predictions and receipts of slices that were opened."""
+    opened = []
+    open_input, read_json = Directory.open_input, Directory.read_json
+
+    def listen(self, name):
+        opened.append(name)
+        return open_input(self, name)
+
+    def listen_to_json(self, name):
+        opened.append(name)
+        return read_json(self, name)
+
+    monkeypatch.setattr(Directory, "open_input", listen)
+    monkeypatch.setattr(Directory, "read_json", listen_to_json)
+    return opened
+
+
+def test_every_receipt_is_logged_once(corpus, bundle, tmp_path, run_locally, told):
+    job = plan(corpus, bundle, tmp_path / "out")
+    result = run_locally(job)
+    assert len(told.receipts) > 8
+    by_name = {receipt.shard: receipt for receipt in told.receipts}
+    records = logged(job.receipts_log)
+    assert {record["shard"] for record in records} == set(by_name)
+    assert len(records) == len(by_name) == result.tally.scored.num_shards
+    for record in records:
+        assert record["file_bytes"] == (
+            (tmp_path / "out" / "predictions" / f"part-{record['shard']}.parquet").stat().st_size
+        )
+    num_slices = len(list((tmp_path / "out" / "shards" / "slices").iterdir()))
+    assert len(logged(job.slices_log)) == num_slices > 3
+
+
+def test_a_rerun_opens_no_file_that_the_log_knows(
+    corpus, bundle, tmp_path, run_locally, files_read
+):
+    first = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    letters = pyarrow.parquet.read_table(tmp_path / "out" / "dead_letters.parquet")
+    job = plan(corpus, bundle, tmp_path / "out")
+    files_read.clear()
+    earlier = find_earlier_work(job)
+    assert earlier.is_all
+    assert len(earlier.done) == first.tally.scored.num_shards
+    assert earlier.cut.known == first.tally.known
+    num_objects = len(job.receipts_log.list_files()) + len(job.slices_log.list_files())
+    assert len(files_read) == num_objects <= 2 + (len(earlier.done) + 40) // 4
+    run_locally(job)
+    assert pyarrow.parquet.read_table(tmp_path / "out" / "dead_letters.parquet").equals(letters)
+    assert letters.num_rows == 8
+
+
+def test_a_run_without_a_log_makes_one_and_knows_the_same(
+    corpus, bundle, tmp_path, run_locally, files_read
+):
+    """As an output of an older version has none."""
+    run_locally(plan(corpus, bundle, tmp_path / "out"))
+    job = plan(corpus, bundle, tmp_path / "out")
+    known = find_earlier_work(job)
+    for directory in (job.receipts_log, job.slices_log):
+        for path in Path(directory.path).iterdir():
+            path.unlink()
+    read = find_earlier_work(job)
+    assert not logged(job.receipts_log)  # finding changes nothing
+    assert read.cut.known == known.cut.known
+    assert read.receipts.lengths == known.receipts.lengths
+    assert read.receipts.num_rows == known.receipts.num_rows == 80
+    assert read.receipts.actor_s == pytest.approx(known.receipts.actor_s)
+    assert read.done.keys().tolist() == known.done.keys().tolist()
+    assert read.with_errors.keys().tolist() == known.with_errors.keys().tolist()
+    assert len(read.with_errors) > 1
+    run_locally(job)
+    files_read.clear()
+    assert find_earlier_work(job).is_all
+    assert not [name for name in files_read if name.startswith("part-")]
+
+
+def test_what_was_logged_before_an_error_is_known_to_the_next_run(
+    corpus, bundle, tmp_path, run_locally, told, files_read
+):
+    with pytest.raises(ScoringError):
+        run_locally(plan(corpus, bundle, tmp_path / "out", fail_on_bad_row=True))
+    done = {receipt.shard for receipt in told.receipts}
+    job = plan(corpus, bundle, tmp_path / "out")
+    files_read.clear()
+    earlier = find_earlier_work(job)
+    assert {receipt.shard for receipt in told.receipts} <= done
+    assert all(name in earlier.done for name in done)
+    assert [name for name in files_read if name.startswith("part-")] == [
+        f"part-{name}.parquet" for name in sorted(all_done(tmp_path) - done)
+    ]
+
+
+def all_done(tmp_path):
+    return {path.name[5:-8] for path in (tmp_path / "out" / "predictions").iterdir()}
+
+
+def test_a_preparation_is_logged_and_its_log_is_used(
+    corpus, bundle, tmp_path, run_locally, files_read
+):
+    settings = CorpusSettings(keep_columns=("id",), shard_seconds=0.0005)
+    shards = tmp_path / "shards"
+    preparing = open_prepare_job(str(corpus), bundle.path, str(shards), settings)
+    prepared = run_locally(preparing)
+    assert not (shards / "receipts").exists()
+    job = open_score_job(
+        str(shards),
+        bundle.path,
+        str(tmp_path / "out"),
+        CorpusSettings(),
+        max_batch_tokens=256,
+        fail_on_bad_row=False,
+    )
+    files_read.clear()
+    earlier = find_earlier_work(job)
+    assert [name for name in files_read if name.endswith(".json")] == ["prepared.json"]
+    assert len(earlier.cut.shards) == prepared.tally.known.num_shards > 5
+    before = sorted(shards.rglob("*"))
+    run_locally(job)
+    assert sorted(shards.rglob("*")) == before  # what others prepared is left as it is
+
+
+def test_records_are_flushed_when_it_is_time(corpus, bundle, tmp_path, run_locally, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ReceiptsLog, "flush_if_due", lambda log: asked.append(log))
+    run_locally(plan(corpus, bundle, tmp_path / "out"))
+    assert len(set(asked)) == 2  # that of shards and that of slices
+
+
+@pytest.mark.parametrize(
+    ("error", "waits_s"),
+    [(None, receipts_log.CLOSE_S), (KeyboardInterrupt, receipts_log.CLOSE_AFTER_ERROR_S)],
+)
+def test_a_run_that_ends_by_an_error_does_not_wait_long_for_its_log(
+    corpus, bundle, tmp_path, monkeypatch, error, waits_s
+):
+    waited = []
+    monkeypatch.setattr(ReceiptsLog, "close", lambda log, *, timeout_s: waited.append(timeout_s))
+    journal = RunJournal(plan(corpus, bundle, tmp_path / "out"))
+    journal.load_earlier()
+    with nullcontext() if error is None else pytest.raises(error), journal:
+        if error is not None:
+            raise error
+    assert waited == [waits_s] * 2
