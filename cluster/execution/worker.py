@@ -33,7 +33,7 @@ from cluster.shards.preparation import Preparation, SliceReceipt
 from cluster.shards.receipts import Receipt, count_lengths
 from cluster.shards.shard_queue import Lease
 from cluster.storage.directory import Directory
-from fastformers.errors import ScoringError
+from fastformers.errors import BundleError, ScoringError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
@@ -46,7 +46,8 @@ class WorkerSpec:
     """What all workers of a run share.
 
     Attributes:
-        bundle_path: Directory of the bundle, readable on every node.
+        bundle_path: Directory of the bundle on this worker's host.
+        bundle_digest: Its `manifest_digest`, the same for all workers of a run.
         shards: Directory of the prepared shards.
         preparation: How to make the shards, or None if they are all there.
         predictions: Directory of the predictions, or None if this run only prepares.
@@ -56,6 +57,7 @@ class WorkerSpec:
     """
 
     bundle_path: Path
+    bundle_digest: str
     shards: Directory
     preparation: Preparation | None
     predictions: Directory | None
@@ -76,13 +78,18 @@ class Worker:
             num_threads: Threads that compute one batch.
 
         Raises:
-            BundleError: The bundle is missing or damaged.
+            BundleError: The bundle is missing, damaged, or not the run's.
         """
         pa.set_memory_pool(pa.system_memory_pool())  # gives back the memory of a large shard
         self._spec = spec
         self._name = name
         self._turns = Turns()
         bundle = open_bundle(spec.bundle_path)
+        if bundle.manifest_digest != spec.bundle_digest:
+            raise BundleError(
+                f"the bundle at {spec.bundle_path} is not the run's (digest "
+                f"{bundle.manifest_digest[:12]}, the run's is {spec.bundle_digest[:12]})"
+            )
         if spec.predictions is None:  # preparing needs no session
             self._tokenizer = bundle.load_tokenizer()
         else:

@@ -71,6 +71,7 @@ def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep
     )
     work = WorkerSpec(
         bundle_path=bundle.path,
+        bundle_digest=bundle.manifest_digest,
         shards=shards,
         preparation=preparation,
         predictions=predictions,
