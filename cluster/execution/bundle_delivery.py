@@ -102,7 +102,7 @@ def pin_bundle(source: str | Path) -> PinnedBundle:
     else:
         bundle = parse_manifest(_read_manifest(directory, named), named)
     digest = bundle.manifest_digest
-    path = _find(digest) or _store(digest, partial(_copy, directory, named), named)
+    path = find_bundle(digest) or _store(digest, partial(_copy, directory, named), named)
     return PinnedBundle(
         digest=digest, path=path, source=named, source_uri=None if is_local else named
     )
@@ -123,7 +123,7 @@ def deliver_bundle(
     Raises:
         BundleError: It cannot be had, is another one, or cannot be written.
     """
-    path = _find(digest)
+    path = find_bundle(digest)
     if path is not None:
         return path
     problems: list[str] = []
@@ -149,7 +149,7 @@ def _call(fetch: Callable[[], bytes]) -> bytes:
         raise BundleError(f"the driver's copy of the bundle cannot be had: {reason}") from error
 
 
-def _find(digest: str) -> Path | None:
+def find_bundle(digest: str) -> Path | None:
     """The directory of a bundle in the cache, held and verified; None if it is not there."""
     entry = cache_directory("bundles") / digest
     if not _hold(entry):
