@@ -337,7 +337,7 @@ def _unpack(packed: bytes, target: Path) -> None:
         manifest = bytes(view[start : start + sizes[MANIFEST_FILE]])
         names = [MANIFEST_FILE, *parse_manifest(manifest, named).files]
         is_whole = start + sum(sizes.values()) == len(view)
-        if list(sizes) != names or min(sizes.values()) < 0 or not is_whole:
+        if list(sizes) != names or not is_whole:
             raise ValueError("other files, or other sizes")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{named}: damaged on its way here ({error})") from error

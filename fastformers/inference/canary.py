@@ -29,6 +29,7 @@ from fastformers.inference.scorer import ScoredRows, Scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
 _TEXTS = (
+    "the cat",
     "The cat sat on the mat.",
     "Prices rose by 3.5% in 2024; nobody knows why!",
     "Être ou ne pas être, voilà la question: 多语言文本.",
