@@ -231,7 +231,7 @@ def _hold(entry: Path) -> bool:
     while True:
         try:
             descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # not there, or not for this user
             return False
         held = _held.get(entry)
         if held is not None and os.path.samestat(os.fstat(held), os.fstat(descriptor)):

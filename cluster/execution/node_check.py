@@ -28,7 +28,7 @@ import cluster
 import fastformers
 from cluster.execution.bundle_delivery import PinnedBundle, deliver_bundle, find_bundle
 from cluster.storage.directory import TEMPORARY_SUFFIX, Directory
-from fastformers.cache import cache_directory
+from fastformers.cache import CACHE_VARIABLE, cache_directory
 from fastformers.errors import BundleError, FastformersError, NodeUnfitError
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.canary import Canary, find_difference, make_canary
@@ -253,8 +253,11 @@ def _is_same(name: str, here: str, expected: str) -> bool:
 
 def _check_disk(needed_bytes: int) -> list[str]:
     place = cache_directory("bundles")
-    existing = next(path for path in (place, *place.parents) if path.exists())
-    free_bytes = shutil.disk_usage(existing).free
+    try:
+        existing = next(path for path in (place, *place.parents) if path.exists())
+        free_bytes = shutil.disk_usage(existing).free
+    except OSError as error:
+        return [f"cannot use {place} ({_reason(error)}); set {CACHE_VARIABLE} to another directory"]
     if free_bytes >= needed_bytes:
         return []
     return [
