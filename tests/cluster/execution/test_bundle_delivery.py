@@ -12,12 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.fs
 import pytest
 
-from cluster.execution import bundle_delivery
 from cluster.execution.bundle_delivery import deliver_bundle, find_bundle, pin_bundle
-from cluster.storage.directory import Directory, open_directory
+from cluster.storage.directory import open_directory
 from fastformers.cache import CACHE_VARIABLE
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import open_bundle, write_bundle
@@ -52,16 +50,20 @@ def source(bundle, tmp_path):
 
 
 @pytest.fixture
-def bucket(tmp_path, monkeypatch):
-    """Makes s3://bucket/ a directory, read through a filesystem that is not the local one."""
-    filesystem = pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem())
+def bucket(s3_server, monkeypatch):
+    """Puts the files of a directory into a bucket; returns their URI."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
 
-    def open_any(uri):
-        if not uri.startswith("s3://bucket/"):
-            return open_directory(uri)
-        return Directory(filesystem=filesystem, path=uri.removeprefix("s3://bucket/"))
+    def upload(path):
+        uri = f"{s3_server.uri}/{MINE}"
+        target = open_directory(uri)
+        for file in path.iterdir():
+            with target.write(file.name) as written:
+                written.write(file.read_bytes())
+        return uri
 
-    monkeypatch.setattr(bundle_delivery, "open_directory", open_any)
+    return upload
 
 
 def replace_bundle(bundle, path, **changes):
@@ -227,8 +229,8 @@ def test_another_bundle_is_not_taken_for_it(bundle, source, other_host):
     assert names(there) == []
 
 
-def test_a_bundle_of_a_bucket_is_read_there_by_every_node(bundle, source, bucket, other_host):
-    uri = f"s3://bucket/{MINE}"
+def test_a_bundle_of_a_bucket_is_read_there_by_every_node(bundle, bucket, other_host):
+    uri = bucket(bundle.path)
     pinned = pin_bundle(uri)
     assert (pinned.source, pinned.source_uri) == (uri, uri)
     assert str(pinned.open()) == uri
@@ -238,18 +240,21 @@ def test_a_bundle_of_a_bucket_is_read_there_by_every_node(bundle, source, bucket
     assert files_of(path) == files_of(bundle.path)
 
 
-def test_of_a_bundle_that_is_in_the_cache_only_the_manifest_is_read(source, bucket):
-    pinned = pin_bundle(source)
-    for name in ("model.onnx", "model.onnx.data", "tokenizer.json"):
-        (source / name).unlink()
-    assert pin_bundle(f"s3://bucket/{MINE}").path == pinned.path
+def test_of_a_bundle_that_is_in_the_cache_only_the_manifest_is_read(bundle, bucket, s3_server):
+    pinned = pin_bundle(bundle.path)
+    uri = bucket(bundle.path)
+    s3_server.forget()
+    assert pin_bundle(uri).path == pinned.path
+    assert s3_server.count("GET", "bundle.json") > 0
+    assert s3_server.count("GET") == s3_server.count("GET", "bundle.json")
 
 
 def test_a_bundle_replaced_in_its_bucket_comes_from_the_driver(bundle, source, bucket, other_host):
-    uri = f"s3://bucket/{MINE}"
+    uri = bucket(source)
     pinned = pin_bundle(uri)
     packed = pinned.pack()
     replace_bundle(bundle, source)
+    bucket(source)
     other_host()
     with pytest.raises(BundleError, match=f"{uri}: holds another bundle .* after the run began"):
         deliver_bundle(pinned.digest, fetch=None, source_uri=uri)
@@ -266,18 +271,24 @@ def test_a_bundle_replaced_in_its_bucket_comes_from_the_driver(bundle, source, b
 )
 def test_a_bucket_without_the_bundle(source, bucket, lost, message):
     (source / lost).unlink()
-    with pytest.raises(BundleError, match=f"s3://bucket/{MINE}: {message}"):
-        pin_bundle(f"s3://bucket/{MINE}")
+    uri = bucket(source)
+    with pytest.raises(BundleError, match=f"{uri}: {message}"):
+        pin_bundle(uri)
 
 
-def test_a_bucket_that_does_not_answer_is_one_line(source, bucket, monkeypatch):
-    def fail(directory, name):
-        raise OSError("When reading: AWS Error NETWORK_CONNECTION\nmore")
-
-    monkeypatch.setattr(Directory, "open_input", fail)
-    with pytest.raises(BundleError, match=r"bundle\.json: cannot be read: When reading") as caught:
-        pin_bundle(f"s3://bucket/{MINE}")
+def test_a_bucket_that_refuses_is_one_line(bundle, bucket, s3_server, other_host):
+    uri = bucket(bundle.path)
+    pinned = pin_bundle(uri)
+    packed = pinned.pack()
+    other_host()
+    s3_server.is_denied = True
+    with pytest.raises(BundleError, match=rf"{uri}/bundle\.json: cannot be read: ") as caught:
+        pin_bundle(uri)
     assert "\n" not in str(caught.value)
+    with pytest.raises(BundleError, match=rf"{uri}/bundle\.json: cannot be read: "):
+        deliver_bundle(pinned.digest, fetch=None, source_uri=uri)
+    path = deliver_bundle(pinned.digest, fetch=lambda: packed, source_uri=uri)
+    assert files_of(path) == files_of(bundle.path)
 
 
 def test_a_damaged_copy_is_made_again(source, caplog):
