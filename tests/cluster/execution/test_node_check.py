@@ -176,6 +176,15 @@ def test_another_line_of_the_source_is_another_version(tmp_path):
     assert digest(tmp_path / "copy") != digest_source()
 
 
+def test_delivery_and_check_load_neither_ray_nor_an_engine_by_themselves():
+    script = (
+        "import sys, cluster.execution.bundle_delivery, cluster.execution.node_check\n"
+        "sys.exit(bool({'ray', 'onnxruntime'} & sys.modules.keys()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == 0
+
+
 def test_too_little_memory_names_both_numbers(request_, monkeypatch):
     monkeypatch.setattr(node_check, "measure_free_memory", lambda: int(0.3 * GIB))
     line = refusal(check_host, replace(request_, memory_bytes=int(0.6 * GIB)))
