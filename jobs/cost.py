@@ -44,7 +44,7 @@ from cluster.cost.tables import (
     render_plans,
     render_workload,
 )
-from cluster.execution.bundle_delivery import pin_bundle
+from cluster.delivery.bundle_delivery import pin_bundle
 from cluster.pricing.market import Market
 from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
 from cluster.pricing.prices import InstancePrice, find_price, load_prices

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.corpus.inputs import check_kept, open_corpus_for
 from cluster.corpus.slices import Corpus
-from cluster.execution.bundle_delivery import PinnedBundle, pin_bundle
+from cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
 from cluster.execution.worker import WorkerSpec
 from cluster.settings import CorpusSettings
 from cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
@@ -90,8 +90,7 @@ class ScoreJob:
     def worker_spec(self) -> WorkerSpec:
         """What all workers of this job share."""
         return WorkerSpec(
-            bundle_path=self.pinned.path,
-            bundle_digest=self.pinned.digest,
+            bundle=self.pinned,
             shards=self.shards,
             preparation=self.preparation,
             predictions=self.predictions,

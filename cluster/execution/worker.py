@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cluster.corpus.slices import Slice
+from cluster.delivery.bundle_delivery import PinnedBundle
 from cluster.execution.turns import Turns
 from cluster.scheduling.work import Failed, Finished, Job, JobResult, MeasureRate, Task, TimeEngine
 from cluster.shards.layout import Shard, read_shard_table
@@ -33,9 +34,8 @@ from cluster.shards.preparation import Preparation, SliceReceipt
 from cluster.shards.receipts import Receipt, count_lengths
 from cluster.shards.shard_queue import Lease
 from cluster.storage.directory import Directory
-from fastformers.errors import BundleError, ScoringError
+from fastformers.errors import ScoringError
 from fastformers.inference.batching import plan_batches
-from fastformers.inference.bundle import open_bundle
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
@@ -46,8 +46,7 @@ class WorkerSpec:
     """What all workers of a run share.
 
     Attributes:
-        bundle_path: Directory of the bundle on this worker's host.
-        bundle_digest: Its `manifest_digest`, the same for all workers of a run.
+        bundle: Bundle of the run, and where it is on the worker's host.
         shards: Directory of the prepared shards.
         preparation: How to make the shards, or None if they are all there.
         predictions: Directory of the predictions, or None if this run only prepares.
@@ -56,8 +55,7 @@ class WorkerSpec:
         engine: Name of the engine that runs the graph.
     """
 
-    bundle_path: Path
-    bundle_digest: str
+    bundle: PinnedBundle
     shards: Directory
     preparation: Preparation | None
     predictions: Directory | None
@@ -84,12 +82,7 @@ class Worker:
         self._spec = spec
         self._name = name
         self._turns = Turns()
-        bundle = open_bundle(spec.bundle_path)
-        if bundle.manifest_digest != spec.bundle_digest:
-            raise BundleError(
-                f"the bundle at {spec.bundle_path} is not the run's (digest "
-                f"{bundle.manifest_digest[:12]}, the run's is {spec.bundle_digest[:12]})"
-            )
+        bundle = spec.bundle.open()
         if spec.predictions is None:  # preparing needs no session
             self._tokenizer = bundle.load_tokenizer()
         else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet
 
-from cluster.execution.bundle_delivery import pin_bundle
+from cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME, ShapeName
 from fastformers.benchmark.timing import SHAPES
 from fastformers.errors import InputError

@@ -11,6 +11,7 @@ import pytest
 
 import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
+from cluster.delivery.bundle_delivery import pin_bundle
 from cluster.execution.worker import Worker, WorkerSpec, measure_memory
 from cluster.scheduling.work import CALLS_IN_HAND, Failed, Finished, Task, Ticket
 from cluster.shards import preparation
@@ -70,8 +71,7 @@ def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep
         shard_seconds=shard_seconds,
     )
     work = WorkerSpec(
-        bundle_path=bundle.path,
-        bundle_digest=bundle.manifest_digest,
+        bundle=pin_bundle(bundle.path),
         shards=shards,
         preparation=preparation,
         predictions=predictions,
@@ -120,7 +120,7 @@ def test_predictions_are_those_of_the_scorer(tmp_path, corpus, bundle, texts):
 
 def test_another_bundle_than_the_runs_is_refused(tmp_path, corpus, bundle, pair_bundle):
     work, _ = plan_work(tmp_path, corpus, bundle)
-    theirs = replace(work, bundle_path=pair_bundle.path)
+    theirs = replace(work, bundle=replace(work.bundle, path=pair_bundle.path))
     message = (
         f"the bundle at {pair_bundle.path} is not the run's .digest "
         f"{pair_bundle.manifest_digest[:12]}, the run's is {bundle.manifest_digest[:12]}"

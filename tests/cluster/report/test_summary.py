@@ -4,7 +4,7 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from cluster.execution.bundle_delivery import pin_bundle
+from cluster.delivery.bundle_delivery import pin_bundle
 from cluster.execution.job import ScoreJob
 from cluster.execution.result import RunResult
 from cluster.pricing.prices import HourlyPrice

@@ -26,7 +26,7 @@ import pyarrow.fs
 
 import cluster
 import fastformers
-from cluster.execution.bundle_delivery import PinnedBundle, deliver_bundle, find_bundle
+from cluster.delivery.bundle_delivery import PinnedBundle, find_bundle
 from cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.cache import CACHE_VARIABLE, cache_directory
 from fastformers.errors import BundleError, FastformersError, NodeUnfitError
@@ -50,8 +50,7 @@ class NodeCheck:
 
     Attributes:
         versions: Versions in the driver, by package; the code of this project is one of them.
-        bundle_digest: Digest of the run's bundle.
-        source_uri: Bucket that the bundle can be read from, or None.
+        bundle: Bundle of the run.
         readable: Directories that must be there.
         writable: Directories that a file is written to, for a moment.
         disk_bytes: Room that the bundle needs on the disk of the cache, where it is not there yet.
@@ -60,8 +59,7 @@ class NodeCheck:
     """
 
     versions: dict[str, str]
-    bundle_digest: str
-    source_uri: str | None
+    bundle: PinnedBundle
     readable: tuple[Directory, ...]
     writable: tuple[Directory, ...]
     disk_bytes: int
@@ -91,8 +89,7 @@ def make_node_check(
     bundle_bytes = sum(file.stat().st_size for file in pinned.path.iterdir())
     return NodeCheck(
         versions=read_versions(engine),
-        bundle_digest=pinned.digest,
-        source_uri=pinned.source_uri,
+        bundle=pinned,
         readable=readable,
         writable=writable,
         disk_bytes=bundle_bytes,
@@ -101,7 +98,7 @@ def make_node_check(
     )
 
 
-def check_node(request: NodeCheck, *, fetch: Callable[[], bytes] | None) -> Path:
+def check_node(request: NodeCheck, *, fetch: Callable[[], bytes] | None) -> PinnedBundle:
     """Check a node before it works: host, bundle, canary.
 
     Args:
@@ -109,26 +106,26 @@ def check_node(request: NodeCheck, *, fetch: Callable[[], bytes] | None) -> Path
         fetch: See `deliver_bundle`.
 
     Returns:
-        The directory of the bundle on this host.
+        The bundle on this host.
 
     Raises:
-        NodeUnfitError: The node cannot do the work; one line names it and everything that is wrong.
+        NodeUnfitError: The node cannot do the work; one line says everything that is wrong.
     """
     check_host(request)
     try:
-        path = deliver_bundle(request.bundle_digest, fetch=fetch, source_uri=request.source_uri)
+        bundle = request.bundle.deliver(fetch)
     except BundleError as error:
-        raise _unfit(str(error)) from error
+        raise NodeUnfitError(str(error)) from error
     if request.canary is not None:
-        check_canary(path, request.canary)
-    return path
+        check_canary(bundle.path, request.canary)
+    return bundle
 
 
 def check_host(request: NodeCheck) -> None:
     """Check versions, memory, disk and directories, which takes no time worth mentioning.
 
     Raises:
-        NodeUnfitError: Something is missing; one line names the node and everything that is.
+        NodeUnfitError: Something is missing; one line says everything that is.
     """
     problems = [*_compare_versions(request.versions)]
     free_bytes = measure_free_memory()
@@ -137,14 +134,14 @@ def check_host(request: NodeCheck) -> None:
             f"has {free_bytes / _GIB:.1f} GiB of memory free, an actor needs about "
             f"{request.memory_bytes / _GIB:.1f}"
         )
-    if not find_bundle(request.bundle_digest):
+    if not find_bundle(request.bundle.digest):
         problems += _check_disk(request.disk_bytes)
     for directory in request.readable:
         problems += _check_readable(directory)
     for directory in request.writable:
         problems += _check_writable(directory)
     if problems:
-        raise _unfit("; ".join(problems))
+        raise NodeUnfitError("; ".join(problems))
 
 
 def check_canary(bundle_path: Path, canary: Canary) -> None:
@@ -156,9 +153,9 @@ def check_canary(bundle_path: Path, canary: Canary) -> None:
     try:
         difference = find_difference(open_bundle(bundle_path), canary)
     except FastformersError as error:
-        raise _unfit(str(error)) from error
+        raise NodeUnfitError(str(error)) from error
     if difference is not None:
-        raise _unfit(
+        raise NodeUnfitError(
             f"computes {difference}; the driver's versions are the same, so look for bad "
             "memory or another CPU"
         )
@@ -295,7 +292,3 @@ def _check_writable(directory: Directory) -> list[str]:
 def _reason(error: BaseException) -> str:
     strerror = error.strerror if isinstance(error, OSError) else None
     return (strerror or str(error) or type(error).__name__).splitlines()[0]
-
-
-def _unfit(problem: str) -> NodeUnfitError:
-    return NodeUnfitError(f"node {platform.node()}: {problem}")

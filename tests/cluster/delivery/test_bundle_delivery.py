@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.execution.bundle_delivery import deliver_bundle, find_bundle, pin_bundle
+from cluster.delivery.bundle_delivery import deliver_bundle, find_bundle, pin_bundle
 from cluster.storage.directory import open_directory
 from fastformers.cache import CACHE_VARIABLE
 from fastformers.errors import BundleError
@@ -137,18 +137,18 @@ def test_a_node_gets_the_packed_bundle_and_keeps_it(bundle, source, other_host):
     pinned = pin_bundle(source)
     packed = pinned.pack()
     there = other_host()
-    path = deliver_bundle(pinned.digest, fetch=lambda: packed, source_uri=None)
+    path = deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=None)
     assert path == there / pinned.digest
     assert files_of(path) == files_of(bundle.path)
     assert names(there) == [pinned.digest]
-    assert deliver_bundle(pinned.digest, fetch=None, source_uri=None) == path
+    assert deliver_bundle(pinned.digest, fetch=None, bucket=None) == path
 
 
 def test_a_node_with_no_way_to_the_bundle_says_so(other_host, source):
     digest = pin_bundle(source).digest
     other_host()
     with pytest.raises(BundleError, match=f"bundle {digest} is not on this host"):
-        deliver_bundle(digest, fetch=None, source_uri=None)
+        deliver_bundle(digest, fetch=None, bucket=None)
 
 
 def test_a_fetch_that_fails_is_one_line(other_host, source):
@@ -159,7 +159,7 @@ def test_a_fetch_that_fails_is_one_line(other_host, source):
         raise ConnectionError("the object was lost\nwith a long story")
 
     with pytest.raises(BundleError, match="cannot be had: the object was lost") as caught:
-        deliver_bundle(digest, fetch=fetch, source_uri=None)
+        deliver_bundle(digest, fetch=fetch, bucket=None)
     assert "\n" not in str(caught.value)
 
 
@@ -212,7 +212,7 @@ def test_bytes_that_are_not_the_bundle_are_refused(change, source, other_host, t
     there = other_host()
     before = sorted(path for path in tmp_path.rglob("*") if there.parent not in path.parents)
     with pytest.raises(BundleError, match="the driver's copy of the bundle") as caught:
-        deliver_bundle(pinned.digest, fetch=lambda: packed, source_uri=None)
+        deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=None)
     assert "\n" not in str(caught.value)
     assert names(there) == []
     after = [path for path in tmp_path.rglob("*") if there.parent not in path.parents]
@@ -225,17 +225,17 @@ def test_another_bundle_is_not_taken_for_it(bundle, source, other_host):
     other = pin_bundle(source).pack()
     there = other_host()
     with pytest.raises(BundleError, match=f"holds another bundle .* than the run's .{digest[:12]}"):
-        deliver_bundle(digest, fetch=lambda: other, source_uri=None)
+        deliver_bundle(digest, fetch=lambda: other, bucket=None)
     assert names(there) == []
 
 
 def test_a_bundle_of_a_bucket_is_read_there_by_every_node(bundle, bucket, other_host):
     uri = bucket(bundle.path)
     pinned = pin_bundle(uri)
-    assert (pinned.source, pinned.source_uri) == (uri, uri)
+    assert pinned.source == uri
     assert str(pinned.open()) == uri
     there = other_host()
-    path = deliver_bundle(pinned.digest, fetch=None, source_uri=uri)
+    path = deliver_bundle(pinned.digest, fetch=None, bucket=pinned.bucket)
     assert path == there / pinned.digest
     assert files_of(path) == files_of(bundle.path)
 
@@ -256,9 +256,9 @@ def test_a_bundle_replaced_in_its_bucket_comes_from_the_driver(bundle, source, b
     replace_bundle(bundle, source)
     bucket(source)
     other_host()
-    with pytest.raises(BundleError, match=f"{uri}: holds another bundle .* after the run began"):
-        deliver_bundle(pinned.digest, fetch=None, source_uri=uri)
-    path = deliver_bundle(pinned.digest, fetch=lambda: packed, source_uri=uri)
+    with pytest.raises(BundleError, match=f"{pinned.bucket}: holds another bundle .* after the run began"):
+        deliver_bundle(pinned.digest, fetch=None, bucket=pinned.bucket)
+    path = deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=pinned.bucket)
     assert open_bundle(path).labels == bundle.labels
 
 
@@ -285,9 +285,9 @@ def test_a_bucket_that_refuses_is_one_line(bundle, bucket, s3_server, other_host
     with pytest.raises(BundleError, match=rf"{uri}/bundle\.json: cannot be read: ") as caught:
         pin_bundle(uri)
     assert "\n" not in str(caught.value)
-    with pytest.raises(BundleError, match=rf"{uri}/bundle\.json: cannot be read: "):
-        deliver_bundle(pinned.digest, fetch=None, source_uri=uri)
-    path = deliver_bundle(pinned.digest, fetch=lambda: packed, source_uri=uri)
+    with pytest.raises(BundleError, match=rf"{pinned.bucket}/bundle\.json: cannot be read: "):
+        deliver_bundle(pinned.digest, fetch=None, bucket=pinned.bucket)
+    path = deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=pinned.bucket)
     assert files_of(path) == files_of(bundle.path)
 
 
@@ -296,9 +296,9 @@ def test_a_damaged_copy_is_made_again(source, caplog):
     packed = pinned.pack()
     (pinned.path / "model.onnx").write_bytes(b"rot")
     with caplog.at_level(logging.WARNING), pytest.raises(BundleError, match="not on this host"):
-        deliver_bundle(pinned.digest, fetch=None, source_uri=None)
+        deliver_bundle(pinned.digest, fetch=None, bucket=None)
     assert "damaged; it is made again" in caplog.text
-    assert deliver_bundle(pinned.digest, fetch=lambda: packed, source_uri=None) == pinned.path
+    assert deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=None) == pinned.path
     (pinned.path / "tokenizer.json").unlink()
     assert pin_bundle(source) == pinned
     assert pinned.open().digest == open_bundle(source).digest
@@ -341,7 +341,7 @@ def age(path):
 
 HOLD = """
 import sys
-from cluster.execution.bundle_delivery import pin_bundle
+from cluster.delivery.bundle_delivery import pin_bundle
 pin_bundle(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()
@@ -404,5 +404,5 @@ def test_a_removed_bundle_is_brought_again(source, host):
     packed = pinned.pack()
     shutil.rmtree(host / pinned.digest)
     assert find_bundle(pinned.digest) is None
-    assert deliver_bundle(pinned.digest, fetch=lambda: packed, source_uri=None) == pinned.path
+    assert deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=None) == pinned.path
     assert find_bundle(pinned.digest) == pinned.path

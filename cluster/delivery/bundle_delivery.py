@@ -21,9 +21,10 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import pyarrow.fs
 
@@ -54,21 +55,35 @@ class PinnedBundle:
         digest: The bundle's `manifest_digest`.
         path: Directory of the copy on the host that pinned it.
         source: Path or URI that the user gave.
-        source_uri: The same if it is a bucket, where every node can read it; else None.
+        bucket: The same as a directory, if it is in a bucket, where every node can read it.
     """
 
     digest: str
     path: Path
     source: str
-    source_uri: str | None
+    bucket: Directory | None
 
     def open(self) -> Bundle:
-        """The bundle, which calls itself by its source.
+        """The bundle, verified; it calls itself by its source.
 
         Raises:
-            BundleError: The copy is missing or damaged.
+            BundleError: The copy is missing, damaged, or of another bundle.
         """
-        return open_bundle(self.path, source=self.source)
+        bundle = replace(open_bundle(self.path), source=self.source)
+        if bundle.manifest_digest != self.digest:
+            raise BundleError(
+                f"the bundle at {self.path} is not the run's (digest "
+                f"{bundle.manifest_digest[:12]}, the run's is {self.digest[:12]})"
+            )
+        return bundle
+
+    def deliver(self, fetch: Callable[[], bytes] | None) -> Self:
+        """The same bundle on the host of this process, where `path` is its copy there.
+
+        Raises:
+            BundleError: See `deliver_bundle`.
+        """
+        return replace(self, path=deliver_bundle(self.digest, fetch=fetch, bucket=self.bucket))
 
     def pack(self) -> bytes:
         """All files of the bundle as one piece, for nodes that cannot read its source.
@@ -104,12 +119,12 @@ def pin_bundle(source: str | Path) -> PinnedBundle:
     digest = bundle.manifest_digest
     path = find_bundle(digest) or _store(digest, partial(_copy, directory, named), named)
     return PinnedBundle(
-        digest=digest, path=path, source=named, source_uri=None if is_local else named
+        digest=digest, path=path, source=named, bucket=None if is_local else directory
     )
 
 
 def deliver_bundle(
-    digest: str, *, fetch: Callable[[], bytes] | None, source_uri: str | None
+    digest: str, *, fetch: Callable[[], bytes] | None, bucket: Directory | None
 ) -> Path:
     """The directory of a bundle on this host, brought here if need be.
 
@@ -118,7 +133,7 @@ def deliver_bundle(
     Args:
         digest: Digest of the bundle.
         fetch: Function that returns what `PinnedBundle.pack` made; None if there is no such way.
-        source_uri: Bucket that held the bundle when it was pinned; it is asked first.
+        bucket: Directory that held the bundle when it was pinned; it is asked first.
 
     Raises:
         BundleError: It cannot be had, is another one, or cannot be written.
@@ -127,10 +142,9 @@ def deliver_bundle(
     if path is not None:
         return path
     problems: list[str] = []
-    if source_uri is not None:
+    if bucket is not None:
         try:
-            copy = partial(_copy, open_directory(source_uri), source_uri)
-            return _store(digest, copy, source_uri)
+            return _store(digest, partial(_copy, bucket, str(bucket)), str(bucket))
         except FastformersError as error:
             problems.append(str(error))
     if fetch is not None:
