@@ -256,7 +256,9 @@ def test_a_bundle_replaced_in_its_bucket_comes_from_the_driver(bundle, source, b
     replace_bundle(bundle, source)
     bucket(source)
     other_host()
-    with pytest.raises(BundleError, match=f"{pinned.bucket}: holds another bundle .* after the run began"):
+    with pytest.raises(
+        BundleError, match=f"{pinned.bucket}: holds another bundle .* after the run began"
+    ):
         deliver_bundle(pinned.digest, fetch=None, bucket=pinned.bucket)
     path = deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=pinned.bucket)
     assert open_bundle(path).labels == bundle.labels
