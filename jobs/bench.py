@@ -86,7 +86,7 @@ def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
         subject = make_subject(options.shape, options.teacher, **sample)
     choice = tune(subject.bundle, engine=options.engine)
     job_settings = JobSettings(
-        bundle=subject.bundle.path,
+        bundle=str(subject.bundle),
         engine=options.engine,
         actors=actor_settings(options),
         price=price_of(options),

@@ -44,6 +44,7 @@ from cluster.cost.tables import (
     render_plans,
     render_workload,
 )
+from cluster.delivery.bundle_delivery import pin_bundle
 from cluster.pricing.market import Market
 from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
 from cluster.pricing.prices import InstancePrice, find_price, load_prices
@@ -52,7 +53,7 @@ from cluster.settings import CorpusSettings
 from cluster.storage.directory import open_directory
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
-from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.bundle import Bundle
 from jobs.console.arguments import add_storage_arguments
 from jobs.console.calibrate import calibrate, check_own_type
 from jobs.console.flags import add_config_arguments, read_config
@@ -75,7 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI")
     parser.add_argument(
-        "--bundle", type=Path, action="append", required=True, help="bundle; several are compared"
+        "--bundle", action="append", required=True, help="bundle (or its URI); several are compared"
     )
     add_storage_arguments(parser)
     sample = parser.add_argument_group("sample")
@@ -149,7 +150,7 @@ def _cost(options: argparse.Namespace) -> dict[str, Any]:
     _check(options)
     prices = load_prices(options.prices)
     own = find_price(options.instance_type, prices) if options.instance_type else None
-    bundles = [open_bundle(path) for path in options.bundle]
+    bundles = [pin_bundle(source, options.storage_options).open() for source in options.bundle]
     measured = _measure(options, bundles[0], own)
     if options.corpus is None:
         return {"profile": str(options.profile_out), "instance_type": options.instance_type}
@@ -157,7 +158,7 @@ def _cost(options: argparse.Namespace) -> dict[str, Any]:
     market: Market = "spot" if options.spot else "reserved" if options.reserved else "on-demand"
     settings = read_config(CostSettings, options, today=date.today(), market=market)
     plan_settings = read_config(PlanSettings, options, spot=options.spot)
-    costs = [_cost_of(options, path, profiles, prices, settings) for path in options.bundle]
+    costs = [_cost_of(options, bundle, profiles, prices, settings) for bundle in bundles]
     if len(costs) > 1:
         console.print(render_comparison(costs))
     first = describe_cost(costs[0])
@@ -209,14 +210,14 @@ def _measure(
 
 def _cost_of(
     options: argparse.Namespace,
-    bundle_path: Path,
+    bundle: Bundle,
     profiles: Sequence[MachineProfile],
     prices: dict[str, InstancePrice],
     settings: CostSettings,
 ) -> BundleCost:
     corpus_settings = read_config(CorpusSettings, options)
-    bundle, sample = open_sample(
-        options.corpus, bundle_path, corpus_settings, settings, storage=options.storage_options
+    sample = open_sample(
+        options.corpus, bundle, corpus_settings, settings, storage=options.storage_options
     )
     cost = estimate_cost(bundle, sample, profiles=profiles, prices=prices, settings=settings)
     if not cost.instances.costs:

@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from cluster.report.run_report import (
     RunReport,
     TypeCost,
 )
+from fastformers.cache import CACHE_VARIABLE
 from fastformers.export.encoder import (
     EncoderWeights,
     Head,
@@ -166,6 +167,15 @@ def make_bundle(
         files={},
     )
     return write_bundle(bundle, model=model, tokenizer_json=make_tokenizer_json())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Cache of this session alone: no test reads or writes the user's own."""
+    path = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(path))
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -1,47 +1,42 @@
-"""Open a corpus and a bundle, and check that they fit together.
+"""Open a corpus for a bundle, and check that they fit together.
 
-    command line -> [inputs] -> bundle, corpus -> job, cost
+    command line, bundle -> [inputs] -> corpus -> job, cost
 
 This module knows nothing of Ray, shards or prices.
 """
-
-from pathlib import Path
 
 from cluster.corpus.slices import Corpus, open_corpus
 from cluster.settings import CorpusSettings
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
-from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.bundle import Bundle
 
 
-def open_both(
+def open_corpus_for(
+    bundle: Bundle,
     uri: str,
-    bundle_path: Path,
     settings: CorpusSettings,
     *,
     storage: StorageOptions = NO_OPTIONS,
-) -> tuple[Bundle, Corpus]:
-    """Open a bundle and a corpus that fit together.
+) -> Corpus:
+    """Open a corpus that a bundle can score.
 
     Raises:
-        BundleError: The bundle cannot be used.
         InputError: The corpus cannot be read, or does not hold what the bundle scores.
     """
-    bundle = open_bundle(bundle_path)
     check_kept(bundle, settings)
     if bundle.text_pairs and settings.text_pair_column is None:
-        raise InputError(f"{bundle_path} scores text pairs: give --text-pair-column")
+        raise InputError(f"{bundle} scores text pairs: give --text-pair-column")
     if not bundle.text_pairs and settings.text_pair_column is not None:
-        raise InputError(f"{bundle_path} scores single texts: leave --text-pair-column out")
+        raise InputError(f"{bundle} scores single texts: leave --text-pair-column out")
     columns = tuple(c for c in (settings.text_column, settings.text_pair_column) if c is not None)
-    corpus = open_corpus(
+    return open_corpus(
         uri,
         text_columns=columns,
         keep_columns=settings.keep_columns,
         skip_unreadable=settings.skip_unreadable_files,
         storage=storage,
     )
-    return bundle, corpus
 
 
 def check_kept(bundle: Bundle, settings: CorpusSettings) -> None:

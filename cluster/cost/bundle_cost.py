@@ -9,9 +9,8 @@ and this module knows nothing of Ray.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 
-from cluster.corpus.inputs import open_both
+from cluster.corpus.inputs import open_corpus_for
 from cluster.corpus.slices import Corpus
 from cluster.cost.cluster_plan import MachineOffer
 from cluster.cost.instances import InstanceCosts, ModelSize, estimate_instances
@@ -86,20 +85,20 @@ class BundleCost:
 
 def open_sample(
     uri: str,
-    bundle_path: Path,
+    bundle: Bundle,
     corpus_settings: CorpusSettings,
     settings: CostSettings,
     *,
     storage: StorageOptions = NO_OPTIONS,
-) -> tuple[Bundle, CorpusSample]:
-    """Open a bundle and sample a corpus with its tokenizer.
+) -> CorpusSample:
+    """Open a corpus and sample it with a bundle's tokenizer.
 
     Raises:
         FastformersError: The bundle or the corpus cannot be used, or is too small to sample.
     """
-    bundle, corpus = open_both(uri, bundle_path, corpus_settings, storage=storage)
+    corpus = open_corpus_for(bundle, uri, corpus_settings, storage=storage)
     ModelSize.of_bundle(bundle)  # before the corpus is read, which takes longer
-    return bundle, _sample(bundle, corpus, settings)
+    return _sample(bundle, corpus, settings)
 
 
 def estimate_cost(

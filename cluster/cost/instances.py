@@ -72,7 +72,7 @@ class ModelSize:
         """
         if bundle.multiply_adds_per_token is None or bundle.width is None:
             raise BundleError(
-                f"{bundle.path}: was written before bundles said how much arithmetic they do, "
+                f"{bundle}: was written before bundles said how much arithmetic they do, "
                 "which costs on GPUs need; write it again with compress (it still scores)"
             )
         return cls(multiply_adds_per_token=bundle.multiply_adds_per_token, width=bundle.width)

@@ -212,7 +212,7 @@ def load_profiles(directory: Path, bundles: Sequence[Bundle]) -> list[MachinePro
             f"--profiles {directory}: no .json file there; write one with --profile-out"
         )
     profiles = [load_profile(path) for path in paths]
-    names = ", ".join(str(bundle.path) for bundle in bundles)
+    names = ", ".join(str(bundle) for bundle in bundles)
     for path, profile in zip(paths, profiles, strict=True):
         if profile.bundle_digest not in {bundle.digest for bundle in bundles}:
             raise InputError(

@@ -28,7 +28,7 @@ def describe_cost(cost: BundleCost) -> dict[str, Any]:
     """A bundle's costs as plain values."""
     stages = cost.bundle.stages
     return {
-        "bundle": str(cost.bundle.path),
+        "bundle": str(cost.bundle),
         "bundle_digest": cost.bundle.digest,
         "accuracy": stages[-1].quality if stages else None,
         **cost.workload.to_json(),
@@ -65,7 +65,7 @@ def describe_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> dict
 def render_workload(cost: BundleCost) -> Table:
     """Table of what the corpus holds."""
     workload, repeats = cost.workload, cost.workload.repeat_share
-    table = Table(title=f"Corpus, {cost.bundle.path}", show_header=False, title_justify="left")
+    table = Table(title=f"Corpus, {cost.bundle}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
     table.add_row("rows", _interval(workload.rows))
@@ -169,7 +169,7 @@ def render_comparison(costs: Sequence[BundleCost]) -> Table:
     for cost in costs:
         cheapest, stages = cost.instances.costs[0], cost.bundle.stages
         table.add_row(
-            str(cost.bundle.path),
+            str(cost.bundle),
             f"{100 * stages[-1].quality:.2f}%" if stages else "",
             f"{cost.workload.core_s / 3600:,.2f}",
             cheapest.price.instance_type,

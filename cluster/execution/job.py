@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.corpus.inputs import check_kept, open_both
+from cluster.corpus.inputs import check_kept, open_corpus_for
 from cluster.corpus.slices import Corpus
+from cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
 from cluster.execution.worker import WorkerSpec
 from cluster.records.slice_table import SLICE_LOG, CutSlices
 from cluster.records.tally import ReceiptSums
@@ -26,7 +27,7 @@ from cluster.storage.directory import Directory, open_directory
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 from fastformers.inference.autotune import EngineChoice, tune
-from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.bundle import Bundle
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
 
 
@@ -36,6 +37,7 @@ class ScoreJob:
 
     Attributes:
         bundle: Bundle that scores.
+        pinned: Where its files are, whatever happens to the path that the user gave.
         output: Directory of the output; None to prepare only.
         shards: Directory where prepared shards are or go.
         corpus: Corpus to prepare, or None if `shards` is complete.
@@ -47,6 +49,7 @@ class ScoreJob:
     """
 
     bundle: Bundle
+    pinned: PinnedBundle
     output: Directory | None
     shards: Directory
     corpus: Corpus | None
@@ -88,7 +91,7 @@ class ScoreJob:
     def worker_spec(self) -> WorkerSpec:
         """What all workers of this job share."""
         return WorkerSpec(
-            bundle_path=self.bundle.path.absolute(),
+            bundle=self.pinned,
             shards=self.shards,
             preparation=self.preparation,
             predictions=self.predictions,
@@ -126,7 +129,7 @@ class EarlierWork:
 def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
     """What a job would do, as plain values."""
     plan: dict[str, Any] = {
-        "bundle": str(job.bundle.path),
+        "bundle": str(job.bundle),
         "output": str(job.output or job.shards),
         "max_batch_tokens": job.max_batch_tokens,
         "engine": job.engine,
@@ -147,7 +150,7 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
 
 def open_prepare_job(
     corpus_uri: str,
-    bundle_path: Path,
+    bundle_source: str | Path,
     output_uri: str,
     settings: CorpusSettings,
     *,
@@ -159,9 +162,12 @@ def open_prepare_job(
         BundleError: The bundle cannot be used.
         InputError: The corpus or the settings do not fit the bundle.
     """
-    bundle, corpus = open_both(corpus_uri, bundle_path, settings, storage=storage)
+    pinned = pin_bundle(bundle_source, storage)
+    bundle = pinned.open()
+    corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage)
     return ScoreJob(
         bundle=bundle,
+        pinned=pinned,
         output=None,
         shards=open_directory(output_uri, storage),
         corpus=corpus,
@@ -174,7 +180,7 @@ def open_prepare_job(
 
 def open_score_job(
     corpus_uri: str,
-    bundle_path: Path,
+    bundle_source: str | Path,
     output_uri: str,
     settings: CorpusSettings,
     *,
@@ -201,12 +207,13 @@ def open_score_job(
     if "*" not in corpus_uri:
         prepared = read_record(source, PREPARED_FILE, named=str(source))
     corpus: Corpus | None = None
+    pinned = pin_bundle(bundle_source, storage)
+    bundle = pinned.open()
     if prepared is not None:
-        bundle = open_bundle(bundle_path)
         check_kept(bundle, settings)
         identity = _prepared_identity(source, prepared["identity"], bundle, settings)
     else:
-        bundle, corpus = open_both(corpus_uri, bundle_path, settings, storage=storage)
+        corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage)
         identity = _corpus_identity(bundle, corpus, settings)
     choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens
@@ -221,6 +228,7 @@ def open_score_job(
     )
     return ScoreJob(
         bundle=bundle,
+        pinned=pinned,
         output=output,
         shards=output.child("shards") if prepared is None else source,
         corpus=corpus,
@@ -271,7 +279,7 @@ def _prepared_identity(
     if prepared["tokenizer"] != bundle.preparation_digest:
         raise InputError(
             f"{source}: prepared for another tokenizer, maximum length or kind of input than "
-            f"{bundle.path} has; prepare the corpus with this bundle"
+            f"{bundle} has; prepare the corpus with this bundle"
         )
     missing = [name for name in settings.keep_columns if name not in prepared["keep columns"]]
     if missing:

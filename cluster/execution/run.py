@@ -19,7 +19,6 @@ from cluster.execution.job import ScoreJob
 from cluster.execution.journal import RunJournal
 from cluster.execution.result import RunResult
 from cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
-from cluster.records.receipts_log import map_in_threads
 from cluster.scheduling.driver import Driver
 from cluster.scheduling.journal import NodeUse
 from cluster.scheduling.nodes import running

@@ -24,6 +24,7 @@ import psutil
 import pyarrow as pa
 
 from cluster.corpus.slices import Slice
+from cluster.delivery.bundle_delivery import PinnedBundle
 from cluster.execution.turns import Turns
 from cluster.scheduling.work import Failed, Finished, Job, JobResult, MeasureRate, Task, TimeEngine
 from cluster.shards.layout import Shard, read_shard_table
@@ -34,7 +35,6 @@ from cluster.shards.shard_queue import Lease
 from cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
 from fastformers.inference.batching import plan_batches
-from fastformers.inference.bundle import open_bundle
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
@@ -45,7 +45,7 @@ class WorkerSpec:
     """What all workers of a run share.
 
     Attributes:
-        bundle_path: Directory of the bundle, readable on every node.
+        bundle: Bundle of the run, and where it is on the worker's host.
         shards: Directory of the prepared shards.
         preparation: How to make the shards, or None if they are all there.
         predictions: Directory of the predictions, or None if this run only prepares.
@@ -54,7 +54,7 @@ class WorkerSpec:
         engine: Name of the engine that runs the graph.
     """
 
-    bundle_path: Path
+    bundle: PinnedBundle
     shards: Directory
     preparation: Preparation | None
     predictions: Directory | None
@@ -75,13 +75,13 @@ class Worker:
             num_threads: Threads that compute one batch.
 
         Raises:
-            BundleError: The bundle is missing or damaged.
+            BundleError: The bundle is missing, damaged, or not the run's.
         """
         pa.set_memory_pool(pa.system_memory_pool())  # gives back the memory of a large shard
         self._spec = spec
         self._name = name
         self._turns = Turns()
-        bundle = open_bundle(spec.bundle_path)
+        bundle = spec.bundle.open()
         if spec.predictions is None:  # preparing needs no session
             self._tokenizer = bundle.load_tokenizer()
         else:

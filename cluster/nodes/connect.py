@@ -16,6 +16,7 @@ from ray.exceptions import AuthenticationError
 from cluster.execution.connect import OpenNodes
 from cluster.execution.topology import discover_topology, plan_core_sets
 from cluster.execution.worker import WorkerSpec
+from cluster.nodes.admission import plan_admission
 from cluster.nodes.cluster_state import NodeState, list_nodes, list_own_nodes
 from cluster.nodes.membership import ClusterNodes
 from cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
@@ -88,6 +89,7 @@ class Cluster:
 
         Raises:
             InputError: This machine does not have that many cores.
+            BundleError: The bundle cannot score anything.
         """
         if self._is_own:
             plan_core_sets(
@@ -98,6 +100,7 @@ class Cluster:
             )
         else:
             self._wait_until_free()
+        admission = None if self._is_own else plan_admission(spec)
 
         def launch(state: NodeState, *, name: str, num_actors: int | None) -> RaySupervisor:
             return RaySupervisor(
@@ -105,6 +108,7 @@ class Cluster:
                     node=state.id,
                     name=name,
                     spec=spec,
+                    admission=admission,
                     num_actors=num_actors,
                     cores_per_actor=cores_per_actor,
                     oversubscribe=actors.oversubscribe,

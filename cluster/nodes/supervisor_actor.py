@@ -23,6 +23,7 @@ from cluster.execution.topology import (
     plan_core_sets,
 )
 from cluster.execution.worker import WorkerSpec
+from cluster.nodes.admission import Admission, admit
 from cluster.nodes.ray_pool import RayPool, say_error
 from cluster.scheduling.nodes import Node, NodeReport, Orders
 from cluster.scheduling.pool import Slot
@@ -38,6 +39,7 @@ class NodePlan:
         node: Ray's identifier of the node.
         name: Name of the node in reports; None for its host name.
         spec: Description of the work that all actors share.
+        admission: What the node must pass first; None for the driver's own machine, which made it.
         num_actors: Actors at most; None for as many as fit.
         cores_per_actor: Physical cores of each.
         oversubscribe: Whether actors may share cores.
@@ -47,6 +49,7 @@ class NodePlan:
     node: str
     name: str | None
     spec: WorkerSpec
+    admission: Admission | None
     num_actors: int | None
     cores_per_actor: int
     oversubscribe: bool
@@ -69,7 +72,7 @@ class SupervisorActor:
         """Start the actors; they open the bundle while the driver goes on.
 
         Raises:
-            NodeUnfitError: The node has too few cores.
+            NodeUnfitError: The node has too few cores, or does not pass the check.
         """
         plan, topology = self._plan, discover_topology()
         core_sets = plan_core_sets(
@@ -84,7 +87,10 @@ class SupervisorActor:
             Slot(name=name, num_cores=core_set.num_threads): core_set
             for name, core_set in zip(names, core_sets, strict=True)
         }
-        self._pool = RayPool(plan.spec, slots, node=plan.node)
+        spec = plan.spec
+        if plan.admission is not None:
+            spec = replace(spec, bundle=admit(plan.admission, node=plan.node))
+        self._pool = RayPool(spec, slots, node=plan.node)
         self._pool.start()
         self._supervisor = Supervisor(self._pool, clock=time.perf_counter, timeout_s=plan.timeout_s)
         return Node(

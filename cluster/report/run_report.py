@@ -210,7 +210,7 @@ class BundleUsed:
     """The bundle that scored, and how it was run.
 
     Attributes:
-        path: Directory of the bundle.
+        path: Path or URI of the bundle.
         precision: Precision of its matrix products.
         digest: Hash of its files.
         max_batch_tokens: Token budget of a batch.

@@ -104,7 +104,7 @@ def build_report(
         timeline=tuple(_entry(timed) for timed in tally.attempts.attempts()),
         tokens_over_time=_tokens_over_time(tally),
         bundle=BundleUsed(
-            path=str(job.bundle.path),
+            path=str(job.bundle),
             precision=job.bundle.precision,
             digest=job.bundle.digest,
             max_batch_tokens=job.max_batch_tokens,

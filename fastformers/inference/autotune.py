@@ -11,13 +11,13 @@ on one kind of machine chooses alike. This module knows nothing of corpora or Ra
 import hashlib
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fastformers.atomic_file import whole_file
+from fastformers.cache import cache_directory
 from fastformers.errors import BundleError, InputError
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.cost_profile import measure_budgets
@@ -66,7 +66,7 @@ def tune(
         bundle: Bundle that will score.
         engine: Name of the engine, or "auto".
         max_batch_tokens: Token budget of a batch; None for the fastest.
-        cache: Directory of earlier measurements; the user's cache directory by default.
+        cache: Directory of earlier measurements; `cache_directory("tuning")` by default.
 
     Raises:
         InputError: The engine is not installed, or computes other logits than ONNX Runtime.
@@ -75,7 +75,7 @@ def tune(
     candidates = open_right_engines(bundle, engine, num_threads=1)
     if len(candidates) == 1 and max_batch_tokens is not None:
         return EngineChoice(engine=next(iter(candidates)), max_batch_tokens=max_batch_tokens)
-    cache = _user_cache() if cache is None else cache
+    cache = cache_directory("tuning") if cache is None else cache
     best: dict[tuple[str, int], float] = {}
     for name, candidate in candidates.items():
         if len(candidates) == 1 and _is_profiled(bundle, candidate):
@@ -119,7 +119,7 @@ def _check_agrees(bundle: Bundle, engine: Engine) -> None:
         tolerance = _ROUNDING * max(1.0, float(np.abs(expected_BC).max()))
         if not np.abs(logits_BC - expected_BC).max() <= tolerance:
             raise InputError(
-                f"--engine: {engine.name} computes other logits for {bundle.path} than "
+                f"--engine: {engine.name} computes other logits for {bundle} than "
                 f"{reference.name}, with which its quality was measured; use {REFERENCE_ENGINE}"
             )
 
@@ -147,8 +147,3 @@ def _measured(bundle: Bundle, engine: Engine, cache: Path) -> dict[int, float]:
     except OSError as error:
         logger.warning("%s: cannot be written (%s); the next run measures again", path, error)
     return seconds
-
-
-def _user_cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "fastformers" / "tuning"

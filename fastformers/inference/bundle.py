@@ -18,6 +18,7 @@ the inside of the graph or of corpora.
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
@@ -86,7 +87,10 @@ class Bundle:
         stages: Quality after each stage of the recipe.
         provenance: Origin of teacher and data, and the versions that made the bundle.
         cost_profile: Seconds by length, as measured where it was compressed.
-        files: SHA-256 by file name.
+        files: SHA-256 by file name; filled in when the bundle is written.
+        manifest_digest: Identity of everything that `bundle.json` says; filled in when the bundle
+            is written or opened.
+        source: Path or URI that the user gave, where `path` is a copy of it; else None.
     """
 
     path: Path
@@ -103,6 +107,11 @@ class Bundle:
     provenance: dict[str, Any]
     cost_profile: CostProfile
     files: dict[str, str]
+    manifest_digest: str = ""
+    source: str | None = None
+
+    def __str__(self) -> str:
+        return self.source or str(self.path)
 
     @property
     def metric(self) -> str:
@@ -121,7 +130,11 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """Identity of what decides a prediction: files, length limit, labels and task."""
+        """Identity of what decides a prediction: files, length limit, labels and task.
+
+        Bundles that share it may differ in their cost profile, which decides how a corpus is cut
+        into shards; `manifest_digest` is the identity of all of it.
+        """
         return _digest(
             {
                 "files": self.files,
@@ -176,7 +189,8 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
         (staging / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
         files = [*copies, staging / TOKENIZER_FILE]
         hashes = {file.name: _sha256(file) for file in files}
-        written = replace(bundle, files=hashes)
+        written = replace(bundle, files=hashes, source=None)
+        written = replace(written, manifest_digest=_digest(_fields_of(written)))
         (staging / MANIFEST_FILE).write_text(_manifest(written), encoding="utf-8")
         _put_in_place(staging, bundle.path)
     except BaseException:
@@ -212,35 +226,74 @@ def check_output(path: Path) -> None:
         raise InputError(f"--output {path}: exists and is not a bundle; choose another directory")
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: str | Path, *, source: str | None = None) -> Bundle:
     """Open a bundle and verify every byte of it.
+
+    Args:
+        path: Directory of the bundle.
+        source: Path or URI that errors name, where the directory is a copy of it.
 
     Raises:
         BundleError: The bundle is missing, incomplete, altered, or of a newer version.
     """
     path = Path(path)
-    manifest = path / MANIFEST_FILE
-    if not manifest.is_file():
-        raise BundleError(f"{path}: not a bundle (no {MANIFEST_FILE}); make one with compress")
+    named = source or str(path)
     try:
-        fields: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        manifest = (path / MANIFEST_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(missing_manifest(named)) from error
+    bundle = replace(parse_manifest(manifest, named), path=path, source=source)
+    for name, expected in bundle.files.items():
+        if not (path / name).is_file():
+            raise BundleError(f"{named}: {name} is missing; copy the bundle again")
+        if _sha256(path / name) != expected:
+            raise BundleError(f"{named}: {name} differs from its SHA-256; copy the bundle again")
+    return bundle
+
+
+def missing_manifest(named: str) -> str:
+    """What to say of a place that holds no bundle."""
+    return f"{named}: not a bundle (no {MANIFEST_FILE}); make one with compress"
+
+
+def parse_manifest(content: bytes, named: str) -> Bundle:
+    """Read and check a manifest alone, before its files are at hand.
+
+    Args:
+        content: Bytes of `bundle.json`.
+        named: Path or URI of the bundle, which becomes its `path` and is named in errors.
+
+    Raises:
+        BundleError: The manifest is damaged, altered, or of a newer version.
+    """
+    manifest = f"{named}/{MANIFEST_FILE}"
+    try:
+        fields: dict[str, Any] = json.loads(content.decode("utf-8"))
         version, digest = fields.pop("format_version"), fields.pop("digest")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BundleError(f"{manifest}: damaged; copy the bundle again") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise BundleError(
-            f"{path}: bundle format {version}, this fastformers reads up to {FORMAT_VERSION}; "
+            f"{named}: bundle format {version}, this fastformers reads up to {FORMAT_VERSION}; "
             "upgrade with pip install -U fastformers"
         )
     if _digest(fields) != digest:
         raise BundleError(f"{manifest}: altered after it was written; copy the bundle again")
-    bundle = _from_fields(path, fields)
-    for name, expected in bundle.files.items():
-        if not (path / name).is_file():
-            raise BundleError(f"{path}: {name} is missing; copy the bundle again")
-        if _sha256(path / name) != expected:
-            raise BundleError(f"{path}: {name} differs from its SHA-256; copy the bundle again")
+    try:
+        bundle = replace(_from_fields(Path(named), fields), manifest_digest=digest)
+        is_plain = _has_plain_files(bundle.files)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{manifest}: not that of a bundle; make the bundle again") from error
+    if not is_plain:
+        raise BundleError(f"{manifest}: lists files that no bundle has; make the bundle again")
     return bundle
+
+
+def _has_plain_files(files: dict[str, str]) -> bool:
+    """Whether a bundle's files lie in its own directory, model and tokenizer among them."""
+    return {MODEL_FILE, TOKENIZER_FILE} <= files.keys() and all(
+        re.fullmatch(r"\w[\w.-]*", name) and name != MANIFEST_FILE for name in files
+    )
 
 
 def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
@@ -277,9 +330,17 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
     )
 
 
+def _fields_of(bundle: Bundle) -> dict[str, Any]:
+    """What the manifest says of a bundle, wherever it lies, as plain JSON values."""
+    fields = {**asdict(bundle), "task": bundle.task.name}
+    for name in ("path", "source", "manifest_digest"):
+        del fields[name]
+    plain: dict[str, Any] = json.loads(json.dumps(fields))
+    return plain
+
+
 def _manifest(bundle: Bundle) -> str:
-    values = {**asdict(bundle), "task": bundle.task.name}
-    fields = json.loads(json.dumps({k: v for k, v in values.items() if k != "path"}))
+    fields = _fields_of(bundle)
     signed = {"format_version": FORMAT_VERSION, **fields, "digest": _digest(fields)}
     return json.dumps(signed, indent=2) + "\n"
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet
 
+from cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME, ShapeName
 from fastformers.benchmark.timing import SHAPES
 from fastformers.errors import InputError
-from fastformers.inference.bundle import TOKENIZER_FILE, Bundle, open_bundle
+from fastformers.inference.bundle import TOKENIZER_FILE, Bundle
 from fastformers.inference.tasks import EMBEDDING
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
 from jobs.benchmarks.job_baselines import TEXT_COLUMN
@@ -45,12 +46,12 @@ class Subject:
 
 
 def open_subject(
-    bundle_path: Path, teacher: Path | None, *, files: list[str], sample_rows: int, scratch: Path
+    bundle_source: str, teacher: Path | None, *, files: list[str], sample_rows: int, scratch: Path
 ) -> Subject:
     """Open a bundle and the weights that it was made from.
 
     Args:
-        bundle_path: The bundle.
+        bundle_source: Directory or URI of the bundle.
         teacher: Hugging Face directory of the weights; None to measure our engines alone.
         files: Parquet files of texts; empty to do without real rows.
         sample_rows: Number of the texts at most, evenly spaced.
@@ -60,7 +61,7 @@ def open_subject(
         InputError: The checkpoint has no tokenizer or not the bundle's, or the bundle reads pairs
             or too few tokens, or is of no classifier.
     """
-    bundle = _open_bundle(bundle_path)
+    bundle = _open_bundle(bundle_source)
     tokenizer = bundle.load_tokenizer()
     rows = _sample_rows(files, tokenizer, sample_rows)
     if teacher is None:
@@ -113,13 +114,13 @@ def make_subject(
     )
 
 
-def _open_bundle(path: Path) -> Bundle:
-    bundle = open_bundle(path)
+def _open_bundle(source: str) -> Bundle:
+    bundle = pin_bundle(source).open()
     if bundle.text_pairs:
-        raise InputError(f"{path}: scores text pairs; bench compares single texts only")
+        raise InputError(f"{bundle}: scores text pairs; bench compares single texts only")
     longest = max(length for _, length in SHAPES)
     if bundle.max_length < longest:
-        raise InputError(f"{path}: reads {bundle.max_length} tokens; bench measures {longest}")
+        raise InputError(f"{bundle}: reads {bundle.max_length} tokens; bench measures {longest}")
     return bundle
 
 

@@ -39,14 +39,14 @@ class JobSettings:
     """How our jobs run.
 
     Attributes:
-        bundle: Directory of the bundle.
+        bundle: Directory or URI of the bundle.
         engine: What runs its graph.
         actors: Who works.
         price: Price of a machine.
         repeats: How many times every job runs.
     """
 
-    bundle: Path
+    bundle: str
     engine: str
     actors: ActorSettings
     price: HourlyPrice

@@ -6,7 +6,6 @@ This module knows nothing of what a command does with them.
 """
 
 import argparse
-from pathlib import Path
 
 from cluster.execution.topology import discover_topology
 from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
@@ -27,7 +26,7 @@ def add_corpus_arguments(
 ) -> None:
     """Arguments that `prepare`, `score` and `bench` share."""
     parser.add_argument(
-        "--bundle", type=Path, required=needs_bundle, help="directory of the bundle"
+        "--bundle", required=needs_bundle, help="directory of the bundle, or its URI in a bucket"
     )
     parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
     leave_out = () if text_pairs else ("text_pair_column",)

@@ -13,7 +13,7 @@ from jobs.console.output import console
 def calibrate(bundle: Bundle, instance_type: str | None) -> MachineProfile:
     """Measure this machine with all its cores busy at once."""
     core_sets = plan_core_sets(discover_topology(), num_actors=None, cores_per_actor=1)
-    console.print(f"measuring {bundle.path} on {len(core_sets)} cores at once")
+    console.print(f"measuring {bundle} on {len(core_sets)} cores at once")
     return measure_machine_profile(
         bundle,
         texts=_calibration_texts(),

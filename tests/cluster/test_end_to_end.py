@@ -5,10 +5,12 @@ Every run is a process of its own with its own Ray, so that it can be killed lik
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import pyarrow.parquet
 import pytest
 
 from cluster.execution.topology import discover_topology
-from fastformers import Scorer
+from fastformers import Scorer, open_bundle
 from fastformers.inference.cpu import read_processor
 
 pytestmark = pytest.mark.cluster
@@ -196,7 +198,7 @@ def kill_drivers(corpus, bundle, output, moments):
     return score(corpus, bundle, output)
 
 
-def kill_actors(corpus, bundle, output, moments):
+def kill_actors(corpus, bundle, output, moments, before_kill=lambda: None):
     """Send one actor SIGKILL each time this many parts are there, while the driver goes on."""
     process = subprocess.Popen(
         command(corpus, bundle, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -209,6 +211,7 @@ def kill_actors(corpus, bundle, output, moments):
         family = psutil.Process(process.pid).children(recursive=True)
         actors = [child for child in family if "ScoringActor" in " ".join(_command_line(child))]
         if actors:
+            before_kill()
             random.choice(actors).kill()
             killed += 1
     stdout, stderr = process.communicate(timeout=200)
@@ -246,6 +249,28 @@ def test_killing_actors_loses_nothing(corpus, bundle, undisturbed, tmp_path, num
     _, killed = kill_actors(corpus, bundle, tmp_path / "out", moments)
     assert killed >= num_kills // 2
     assert predictions(tmp_path / "out").equals(predictions(output))
+
+
+def test_a_bundle_replaced_at_its_path_changes_nothing(
+    corpus, bundle, bundle_factory, undisturbed, tmp_path
+):
+    """The actor that takes a dead one's place scores with the bundle that the run began with."""
+    own = replace(bundle, path=tmp_path / "own")
+    shutil.copytree(bundle.path, own.path)
+    other = bundle_factory(tmp_path / "other", num_layers=1)
+
+    def replace_bundle():
+        shutil.rmtree(own.path)
+        shutil.copytree(other.path, own.path)
+
+    output = tmp_path / "out"
+    _, killed = kill_actors(corpus, own, output, [3], before_kill=replace_bundle)
+    assert killed == 1
+    assert open_bundle(own.path).digest == other.digest
+    assert predictions(output).equals(predictions(undisturbed[0]))
+    refused = run(command(corpus, own, output))
+    assert refused.returncode == 2
+    assert "bundle changed since" in refused.stderr.splitlines()[-1]
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_resume(corpus, bundle, undisturbed, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
+from cluster.delivery.bundle_delivery import pin_bundle
 from cluster.execution.worker import Worker, WorkerSpec, measure_memory
 from cluster.scheduling.work import CALLS_IN_HAND, Failed, Finished, Task, Ticket
 from cluster.shards import preparation
@@ -19,7 +20,7 @@ from cluster.shards.preparation import Preparation, SliceReceipt
 from cluster.shards.shard_queue import Lease
 from cluster.storage.directory import open_directory
 from fastformers import Scorer
-from fastformers.errors import ScoringError
+from fastformers.errors import BundleError, ScoringError
 
 WORDS = ["the", "cat", "dog", "sat", "on", "mat", "ran", "fast", "slow", "good", "bad", "film"]
 NUM_ROWS = 120
@@ -70,7 +71,7 @@ def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep
         shard_seconds=shard_seconds,
     )
     work = WorkerSpec(
-        bundle_path=bundle.path,
+        bundle=pin_bundle(bundle.path),
         shards=shards,
         preparation=preparation,
         predictions=predictions,
@@ -115,6 +116,17 @@ def test_predictions_are_those_of_the_scorer(tmp_path, corpus, bundle, texts):
     np.testing.assert_allclose(
         scored["probability"].to_numpy(), expected.probabilities, rtol=1e-5, atol=0
     )
+
+
+def test_another_bundle_than_the_runs_is_refused(tmp_path, corpus, bundle, pair_bundle):
+    work, _ = plan_work(tmp_path, corpus, bundle)
+    theirs = replace(work, bundle=replace(work.bundle, path=pair_bundle.path))
+    message = (
+        f"the bundle at {pair_bundle.path} is not the run's .digest "
+        f"{pair_bundle.manifest_digest[:12]}, the run's is {bundle.manifest_digest[:12]}"
+    )
+    with pytest.raises(BundleError, match=message):
+        Worker(theirs, "here")
 
 
 def test_receipts_account_for_all_rows_and_tokens(tmp_path, corpus, bundle, texts):

@@ -161,7 +161,7 @@ def test_what_an_actor_does_is_known_while_it_does_it(pool_of, spec, monkeypatch
 
 @pytest.mark.cluster
 def test_a_slot_whose_actors_cannot_start_disappears_with_their_own_error(pool_of, spec, tmp_path):
-    pool, slot = pool_of(replace(spec, bundle_path=tmp_path / "none"))
+    pool, slot = pool_of(replace(spec, bundle=replace(spec.bundle, path=tmp_path / "none")))
     for number in range(2):
         pool.submit(slot, [measure(number, 0.01)])
         [lost] = outcomes(pool, 1).values()

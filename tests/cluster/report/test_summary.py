@@ -4,6 +4,7 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
+from cluster.delivery.bundle_delivery import pin_bundle
 from cluster.execution.job import ScoreJob
 from cluster.execution.result import RunResult
 from cluster.pricing.machine_prices import MachinePrices
@@ -82,6 +83,7 @@ def job(bundle, tmp_path):
     output = open_directory(str(tmp_path / "out"))
     return ScoreJob(
         bundle=bundle,
+        pinned=pin_bundle(bundle.path),
         output=output,
         shards=output.child("shards"),
         corpus=None,

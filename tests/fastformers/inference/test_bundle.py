@@ -117,6 +117,43 @@ def test_an_edited_manifest_is_refused(copy, mend, field, value):
         open_bundle(copy)
 
 
+def sign(fields):
+    """A manifest whose digest is right, whatever it says."""
+    fields = {name: fields[name] for name in fields if name not in ("format_version", "digest")}
+    signed = {**fields, "format_version": 1, "digest": bundle_module._digest(fields)}
+    return json.dumps(signed)
+
+
+@pytest.mark.parametrize(
+    "name", ["../model.onnx", "/etc/passwd", "..", "", "a/b", "a\\b", "a\0", ".ssh", "bundle.json"]
+)
+def test_a_file_outside_of_the_bundle_is_not_opened(copy, mend, name):
+    fields = json.loads((copy / "bundle.json").read_text())
+    fields["files"][name] = fields["files"]["model.onnx"]
+    (copy / "bundle.json").write_text(sign(fields))
+    with pytest.raises(BundleError, match=r"bundle\.json: lists files that no bundle has"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("field", ["files", "cost_profile", "stages"])
+@pytest.mark.parametrize("value", [None, 7, [1], {"a": 1}])
+def test_a_signed_manifest_that_makes_no_sense_is_refused(copy, mend, field, value):
+    fields = json.loads((copy / "bundle.json").read_text())
+    (copy / "bundle.json").write_text(sign({**fields, field: value}))
+    with pytest.raises(BundleError, match=r"bundle\.json: "):
+        open_bundle(copy)
+
+
+def test_errors_name_the_place_that_a_bundle_was_copied_from(bundle, copy, mend):
+    opened = open_bundle(copy, source="s3://bucket/mine")
+    assert str(opened) == "s3://bucket/mine"
+    assert str(open_bundle(copy)) == str(copy)
+    assert opened.digest == bundle.digest
+    (copy / "model.onnx").unlink()
+    with pytest.raises(BundleError, match=r"^s3://bucket/mine: model\.onnx is missing"):
+        open_bundle(copy, source="s3://bucket/mine")
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"[1]", b"7", b"null", b'"text"', b"{}", b"\xff\xfe"]
 )
@@ -275,6 +312,11 @@ def digests(bundle: Bundle) -> tuple[str, str]:
 def test_what_decides_a_prediction_and_what_decides_token_ids(bundle, pair_bundle, tmp_path):
     same = open_bundle(rewrite(bundle, tmp_path / "same", provenance={"teacher": "x"}).path)
     assert digests(same) == digests(bundle)
+
+    assert same.manifest_digest != bundle.manifest_digest  # the identity of all that it says
+    assert open_bundle(rewrite(bundle, tmp_path / "copy").path).manifest_digest == (
+        bundle.manifest_digest
+    )
 
     labels = rewrite(bundle, tmp_path / "labels", labels=("yes", "no"))
     assert labels.digest != bundle.digest

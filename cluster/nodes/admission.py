@@ -1,0 +1,76 @@
+"""Whether a node may work: asked there, in a process whose memory is given back.
+
+    job -> [admission] in the driver -> Admission -> [admission] on a node -> its copy of the bundle
+
+The check loads an engine and the model, so it runs in a task of its own, and the process of the
+task ends with it. The bundle's bytes lie in Ray's object store, for nodes that cannot read its
+source.
+"""
+
+from dataclasses import dataclass
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.delivery.bundle_delivery import PinnedBundle
+from cluster.delivery.node_check import NodeCheck, check_node, make_node_check
+from cluster.execution.worker import WorkerSpec
+from cluster.nodes.ray_pool import say_error
+from fastformers.errors import NodeUnfitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """What a node must pass before it works.
+
+    Attributes:
+        check: What the driver asks for.
+        packed: The packed bundle, in Ray's object store.
+    """
+
+    check: NodeCheck
+    packed: "ray.ObjectRef[bytes]"
+
+
+def plan_admission(spec: WorkerSpec) -> Admission:
+    """Ask of every node what the driver has; loads the model for a moment if the run scores.
+
+    Raises:
+        BundleError: The bundle cannot score anything.
+    """
+    scores = spec.predictions is not None
+    writes_shards = spec.preparation is not None
+    written = (spec.shards if writes_shards else None, spec.predictions)
+    check = make_node_check(
+        spec.bundle,
+        engine=spec.engine if scores else None,
+        readable=() if writes_shards else (spec.shards,),
+        writable=tuple(directory for directory in written if directory is not None),
+    )
+    return Admission(check=check, packed=ray.put(spec.bundle.pack()))
+
+
+def admit(admission: Admission, *, node: str) -> PinnedBundle:
+    """Check this node; its copy of the bundle stays for as long as this process lives.
+
+    Args:
+        admission: What must be passed.
+        node: Ray's identifier of the node that this process is on.
+
+    Raises:
+        NodeUnfitError: The node cannot do the work; one line says why.
+    """
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    try:
+        ray.get(_check_here.options(scheduling_strategy=here).remote(admission))
+    except RayError as error:
+        raise NodeUnfitError(say_error(error)) from None
+    return admission.check.bundle.deliver(None)
+
+
+def _check(admission: Admission) -> None:
+    check_node(admission.check, fetch=lambda: ray.get(admission.packed))
+
+
+_check_here = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(_check)

@@ -1,0 +1,290 @@
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.delivery import node_check
+from cluster.delivery.bundle_delivery import pin_bundle
+from cluster.delivery.node_check import (
+    check_canary,
+    check_host,
+    check_node,
+    digest_source,
+    make_node_check,
+    measure_free_memory,
+    read_versions,
+)
+from cluster.storage.directory import open_directory
+from fastformers.cache import CACHE_VARIABLE
+from fastformers.errors import NodeUnfitError
+from fastformers.inference.engine import OnnxEngine
+
+REPOSITORY = Path(__file__).parents[3]
+GIB = 2**30
+
+
+@pytest.fixture
+def pinned(bundle):
+    return pin_bundle(bundle.path)
+
+
+@pytest.fixture
+def request_(pinned, tmp_path):
+    """What a driver asks for that scores into a directory."""
+    output = open_directory(str(tmp_path / "out"))
+    output.create()
+    request = make_node_check(
+        pinned, engine="onnxruntime", readable=(output,), writable=(output, output)
+    )
+    return pickle.loads(pickle.dumps(request))
+
+
+@pytest.fixture
+def other_host(tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "other"))
+    return tmp_path / "other" / "bundles"
+
+
+def refusal(check, *arguments, **options):
+    """The one line of a refusal."""
+    with pytest.raises(NodeUnfitError) as caught:
+        check(*arguments, **options)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert str(pickle.loads(pickle.dumps(caught.value))) == line
+    return line
+
+
+def with_versions(request, **changes):
+    return replace(request, versions={**request.versions, **changes})
+
+
+def test_a_node_like_the_driver_is_fit(request_, pinned, tmp_path):
+    assert check_node(request_, fetch=None) == pinned
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_node_without_the_bundle_gets_it(request_, pinned, other_host):
+    packed = pinned.pack()
+    assert check_node(request_, fetch=lambda: packed).path == other_host / pinned.digest
+
+
+def test_a_node_that_cannot_get_the_bundle_is_unfit(request_, other_host):
+    def fetch():
+        raise ConnectionError("object lost")
+
+    assert refusal(check_node, request_, fetch=fetch) == (
+        "the driver's copy of the bundle cannot be had: object lost"
+    )
+
+
+def test_a_run_that_only_prepares_loads_no_engine(pinned, monkeypatch):
+    monkeypatch.setattr(OnnxEngine, "__init__", lambda *_, **__: pytest.fail("loads an engine"))
+    request = make_node_check(pinned, engine=None)
+    assert "onnxruntime" not in request.versions
+    assert request.memory_bytes < make_memory_of_scoring(pinned, monkeypatch)
+    assert check_node(request, fetch=None) == pinned
+
+
+def make_memory_of_scoring(pinned, monkeypatch):
+    monkeypatch.undo()
+    return make_node_check(pinned, engine="onnxruntime").memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("package", "theirs"),
+    [
+        ("onnxruntime", "1.30.0"),
+        ("tokenizers", "0.1"),
+        ("ray", "2.0.0"),
+        ("Python", "3.8"),
+        ("fastformers' source", "0123456789ab"),
+        ("numpy", "1.26.4"),
+        ("pyarrow", "1.0.0"),
+    ],
+)
+def test_versions_that_may_change_a_prediction_are_refused(request_, package, theirs):
+    here = read_versions("onnxruntime")[package]
+    line = refusal(check_host, with_versions(request_, **{package: theirs}))
+    assert line == (
+        f"{package} {here} here, {theirs} in the driver (install the same wheels on all nodes)"
+    )
+
+
+def test_all_that_is_wrong_is_in_one_line(request_, tmp_path):
+    request = with_versions(request_, onnxruntime="1.30.0", tokenizers="0.1")
+    request = replace(
+        request, memory_bytes=2**60, readable=(open_directory(str(tmp_path / "none")),)
+    )
+    line = refusal(check_host, request)
+    versions, memory, directory = line.split("; ")
+    assert ", tokenizers" in versions or ", onnxruntime" in versions
+    assert memory.endswith(f"GiB of memory free, an actor needs about {2**30:.1f}")
+    assert directory == f"cannot read {tmp_path}/none: there is nothing at this path here"
+
+
+@pytest.mark.parametrize("package", ["numpy", "pyarrow"])
+def test_packages_that_only_carry_data_may_differ_a_little(request_, package):
+    major = request_.versions[package].partition(".")[0]
+    check_host(with_versions(request_, **{package: f"{major}.99.0"}))
+
+
+def test_a_package_that_is_missing(request_, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    here = request_.versions["tokenizers"]
+    assert refusal(check_host, request_).startswith(f"tokenizers missing here, {here} in the dr")
+
+
+def test_the_engine_of_the_run_is_compared_and_no_other(pinned):
+    pytest.importorskip("openvino")
+    versions = read_versions("openvino")
+    assert "openvino" in versions
+    assert "onnxruntime" not in versions
+    request = replace(make_node_check(pinned, engine=None), versions={**versions, "openvino": "1"})
+    assert refusal(check_host, request).startswith("openvino 20")
+
+
+def test_another_line_of_the_source_is_another_version(tmp_path):
+    def digest(root):
+        script = "from cluster.delivery.node_check import digest_source; print(digest_source())"
+        environment = {**os.environ, "PYTHONPATH": str(root)}
+        return subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment,
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            check=True,
+        ).stdout.strip()
+
+    for package in ("fastformers", "cluster"):
+        shutil.copytree(REPOSITORY / package, tmp_path / "copy" / package)
+    assert digest(tmp_path / "copy") == digest_source()
+    with (tmp_path / "copy" / "cluster" / "settings.py").open("a") as file:
+        file.write("# changed\n")
+    assert digest(tmp_path / "copy") != digest_source()
+
+
+def test_delivery_and_check_load_neither_ray_nor_an_engine_by_themselves():
+    script = (
+        "import sys, cluster.delivery.bundle_delivery, cluster.delivery.node_check\n"
+        "sys.exit(bool({'ray', 'onnxruntime'} & sys.modules.keys()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == 0
+
+
+def test_too_little_memory_names_both_numbers(request_, monkeypatch):
+    monkeypatch.setattr(node_check, "measure_free_memory", lambda: int(0.3 * GIB))
+    line = refusal(check_host, replace(request_, memory_bytes=int(0.6 * GIB)))
+    assert line == "has 0.3 GiB of memory free, an actor needs about 0.6"
+    check_host(replace(request_, memory_bytes=int(0.3 * GIB)))
+
+
+def write_cgroup(root, path, *, limit, used, cached=0):
+    group = root / "sys/fs/cgroup" / path
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{used}\n")
+    (group / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\n")
+
+
+def test_the_limit_of_a_container_counts(tmp_path):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/pod/container\n")
+    free = measure_free_memory(tmp_path)
+    assert free > 2**20
+    write_cgroup(tmp_path, "pod", limit=4000, used=1000)
+    write_cgroup(tmp_path, "pod/container", limit="max", used=500)
+    assert measure_free_memory(tmp_path) == 3000
+    write_cgroup(tmp_path, "pod/container", limit=2000, used=1900, cached=700)
+    assert measure_free_memory(tmp_path) == 800
+    write_cgroup(tmp_path, "", limit=100, used=700)  # a container that sees its own group as root
+    assert measure_free_memory(tmp_path) == 0
+
+
+def test_the_disk_needs_room_for_the_bundle_only_where_it_is_not(request_, other_host, pinned):
+    request = replace(request_, disk_bytes=2**60)
+    line = refusal(check_host, request)
+    assert line.startswith("has ")
+    assert line.endswith(f"MiB free at {other_host}, the bundle needs 1,099,511,627,776")
+    packed = pinned.pack()
+    check_node(request_, fetch=lambda: packed)
+    check_host(request)
+
+
+@contextmanager
+def no_rights():
+    """Become another user for a moment, because root may do anything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_directories_without_permission(request_):
+    with tempfile.TemporaryDirectory() as path:
+        locked = open_directory(path)
+        request = replace(request_, readable=(locked,), writable=(locked,))
+        Path(path).chmod(0)
+        with no_rights():
+            line = refusal(check_host, request)
+        Path(path).chmod(0o700)
+    assert line.endswith(
+        f"cannot read {path}: Permission denied; cannot write to {path}: Permission denied"
+    )
+
+
+def test_a_cache_that_this_user_cannot_see(request_, tmp_path, monkeypatch):
+    with tempfile.TemporaryDirectory() as path:
+        monkeypatch.setenv(CACHE_VARIABLE, f"{path}/locked")
+        Path(path).chmod(0)
+        with no_rights():
+            line = refusal(check_host, replace(request_, readable=(), writable=()))
+        Path(path).chmod(0o700)
+    assert line == (
+        f"cannot use {path}/locked/bundles (Permission denied); set {CACHE_VARIABLE} to another "
+        "directory"
+    )
+
+
+def test_a_filesystem_that_is_mounted_read_only(request_, tmp_path):
+    mount = tmp_path / "mnt"
+    mount.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=1m,ro", "tmpfs"]
+    mounted = subprocess.run(["mount", *options, str(mount)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode().strip()}")
+    try:
+        request = replace(request_, writable=(open_directory(str(mount)),))
+        assert refusal(check_host, request) == (f"cannot write to {mount}: Read-only file system")
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_wrong_scores_are_refused_with_both_numbers(request_, pinned, monkeypatch):
+    run = OnnxEngine.run
+    monkeypatch.setattr(OnnxEngine, "run", lambda *arguments: 0 * run(*arguments) + 7.25)
+    expected = request_.canary.logits_NC.ravel()
+    farthest = expected[np.argmax(np.abs(7.25 - expected))]
+    for line in (
+        refusal(check_canary, pinned.path, request_.canary),
+        refusal(check_node, request_, fetch=None),
+    ):
+        assert line.startswith(f"computes a score of 7.25, expected {farthest:.4g} within")
+
+
+def test_an_engine_that_cannot_load_the_bundle(request_, tmp_path):
+    assert "not a bundle" in refusal(check_canary, tmp_path, request_.canary)

@@ -1,0 +1,79 @@
+"""Starts a supervisor on Ray nodes of several kinds: `admitted_nodes.py JOB OUTPUT`.
+
+JOB is a JSON object: corpus, bundle, environments (of each node, by name). The last line of stdout
+is one JSON object: what became of each node, and the rows that a run scored on those that are fit.
+All nodes are on this machine; the head is not to work.
+"""
+
+import json
+import sys
+
+from ray.cluster_utils import Cluster
+
+from cluster.execution.claim import claim_directories
+from cluster.execution.job import open_score_job
+from cluster.execution.run import run_job
+from cluster.nodes.admission import plan_admission
+from cluster.nodes.connect import connect
+from cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
+from cluster.settings import ActorSettings, CorpusSettings
+
+NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+
+
+def try_node(node, spec, admission):
+    """ "fit", or what the node says is wrong with it."""
+    plan = NodePlan(
+        node=node,
+        name=None,
+        spec=spec,
+        admission=admission,
+        num_actors=1,
+        cores_per_actor=1,
+        oversubscribe=False,
+        timeout_s=None,
+    )
+    supervisor = RaySupervisor(plan)
+    try:
+        supervisor.start().result(timeout=120)
+    except Exception as error:
+        return supervisor.explain(error)
+    finally:
+        supervisor.kill()
+    return "fit"
+
+
+def main(what, output):
+    what = json.loads(what)
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False}
+    )
+    nodes = {
+        name: cluster.add_node(**NODE, env_vars=environment)
+        for name, environment in what["environments"].items()
+    }
+    job = open_score_job(
+        what["corpus"],
+        what["bundle"],
+        output,
+        CorpusSettings(),
+        max_batch_tokens=256,
+        fail_on_bad_row=False,
+    )
+    claim_directories(job)
+    try:
+        with connect(cluster.address):
+            spec = job.worker_spec()
+            admission = plan_admission(spec)
+            found = {name: try_node(node.node_id, spec, admission) for name, node in nodes.items()}
+            for name, answer in found.items():
+                if answer != "fit":
+                    cluster.remove_node(nodes[name])
+            result = run_job(job, ActorSettings(), connect)
+    finally:
+        cluster.shutdown()
+    print(json.dumps({"found": found, "num_rows": result.tally.known.num_rows}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
