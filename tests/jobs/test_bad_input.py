@@ -87,7 +87,7 @@ def test_unreadable_files_are_skipped_if_told(capsys, corpus, bundle, tmp_path):
     status = main([*arguments, "--output", str(tmp_path / "out"), "--skip-unreadable-files"])
     plan = json.loads(capsys.readouterr().out)
     assert status == 0
-    assert plan["files"] == 1
+    assert plan["files"] == 2
     assert [path.endswith("b.parquet") for path in plan["skipped_files"]] == [True]
 
 
