@@ -31,16 +31,22 @@ class FileBytes:
         """
         self._filesystem = filesystem
         self.path = path
-        with filesystem.open_input_file(path) as file:
-            self.size_bytes: int = file.size()
-            is_small = self.size_bytes <= WHOLE_FILE_BYTES
-            self._whole: pa.Buffer | None = file.read_buffer(self.size_bytes) if is_small else None
+        self._unused: pa.NativeFile | None = None
+        self._whole: pa.Buffer | None = None
+        file = filesystem.open_input_file(path)
+        self.size_bytes: int = file.size()
+        if self.size_bytes > WHOLE_FILE_BYTES:
+            self._unused = file
+        else:
+            with file:
+                self._whole = file.read_buffer(self.size_bytes)
 
     def open(self) -> pa.NativeFile:
         """Open the file at its start, for reading at random places."""
         if self._whole is not None:
             return pa.BufferReader(self._whole)
-        return self._filesystem.open_input_file(self.path)
+        file, self._unused = self._unused, None
+        return file or self._filesystem.open_input_file(self.path)
 
     def open_text(self, start: int, ahead_bytes: int) -> io.BufferedReader:
         """Open the file to read its lines from a byte on.
