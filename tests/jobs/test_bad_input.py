@@ -139,7 +139,7 @@ def test_output_of_another_run(refused, corpus, bundle, tmp_path):
     identity = {"corpus files": "other", "max batch tokens": 256}
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text(
-        json.dumps({"format_version": 1, "identity": identity})
+        json.dumps({"format_version": 2, "identity": identity})
     )
     line = refused(corpus)
     assert "corpus files" in line
