@@ -18,12 +18,14 @@ class FakeStore(FileSystemHandler):
         sizes: Sizes that the listing shows of files that are never opened.
         requests: What was asked: "info", "list", "open" or "read", and the path.
         num_bytes: Bytes that were read.
+        outage: Error that a read raises once `num_reads_before_outage` have succeeded, or None.
         gate: Barrier that a read waits at, so that a test sees which reads run at once, or None.
     """
 
     def __init__(self, files=(), sizes=()):
         self.files, self.sizes = dict(files), dict(sizes)
         self.requests, self.gate, self.num_bytes = [], None, 0
+        self.outage, self.num_reads_before_outage = None, 0
 
     def count(self, kind, path=None):
         return sum(r == kind and path in (None, p) for r, p in list(self.requests))
@@ -84,6 +86,10 @@ class _CountedReads(io.BytesIO):
         self.store.requests.append(("read", self.path))
         if self.store.gate is not None:
             self.store.gate.wait(timeout=30)
+        if self.store.outage is not None:
+            if self.store.num_reads_before_outage == 0:
+                raise self.store.outage
+            self.store.num_reads_before_outage -= 1
         content = super().read(size)
         self.store.num_bytes += len(content)
         return content

@@ -1,14 +1,17 @@
 """Reading ahead, and files that turn out not to fit where they are read."""
 
+import gzip
 import pickle
+import random
 
 import pytest
 
 import cluster.corpus.slices
+from cluster.corpus import file_bytes
 from cluster.corpus.readers import UnfitFileError
 from cluster.corpus.reading import READ_THREADS, read_all, read_pieces
 from cluster.corpus.slices import open_corpus
-from fastformers.errors import InputError
+from fastformers.errors import InputError, StorageError
 from tests.cluster.corpus.fake_store import FakeStore, make_gate
 from tests.cluster.corpus.test_planning import encode, texts_of
 
@@ -130,6 +133,28 @@ def test_a_file_that_disappeared_is_named_or_left_out(monkeypatch, suffix):
     with pytest.raises(InputError, match=r"000003.*: cannot be read .*; repair or remove it"):
         texts_of(corpora[0], slices[0])
     assert len(texts_of(corpora[1], slices[1])) == 39
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz"])
+@pytest.mark.parametrize("whole_bytes", [0, 2**23])
+def test_an_outage_is_never_taken_for_a_damaged_file(monkeypatch, suffix, whole_bytes):
+    """Whichever read meets it: no row may be lost because storage gave no answer."""
+    monkeypatch.setattr(file_bytes, "WHOLE_FILE_BYTES", whole_bytes)
+    rng = random.Random(0)
+    rows = [{"text": "".join(rng.choices("abcdefgh", k=3000)), "id": n} for n in range(400)]
+    content = encode(suffix.removesuffix(".gz"), rows, row_group_size=100)
+    content = gzip.compress(content) if suffix.endswith(".gz") else content
+    store = FakeStore({f"bucket/a{suffix}": content}).install(monkeypatch)
+    corpus = open_store(skip=True)
+    store.requests.clear()
+    assert texts_of(corpus, corpus.plan_slices()) == [row["text"] for row in rows]
+    num_reads = store.count("read")
+    for before in range(num_reads):
+        store.outage, store.num_reads_before_outage = StorageError("s3://bucket: gone"), before
+        with pytest.raises(StorageError, match="s3://bucket: gone"):
+            texts_of(corpus, corpus.plan_slices())
+    store.num_reads_before_outage = num_reads
+    assert len(texts_of(corpus, corpus.plan_slices())) == len(rows)
 
 
 def test_all_ranges_of_a_file_that_does_not_fit_are_left_out(monkeypatch):
