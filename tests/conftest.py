@@ -48,6 +48,7 @@ from fastformers.inference.bundle import Bundle, StageQuality, write_bundle
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.inference.tasks import TASKS
+from tests.cluster.s3 import s3_process, s3_server  # noqa: F401
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
