@@ -93,9 +93,28 @@ class JsonLinesReader:
         self, path: str, size_bytes: int, part_bytes: int, limit: int
     ) -> Iterator[FilePart]:
         file = self._open(path)
-        lines = itertools.islice(filter(bytes.strip, file.open_text(0, SAMPLE_BYTES)), limit)
-        num_rows = count_records(lines, path, skip=self.skip_unreadable)
-        yield FilePart(start=0, stop=None, num_bytes=size_bytes, num_rows=num_rows)
+        if is_compressed(path):
+            with file.open_text(0, SAMPLE_BYTES) as text:
+                lines = itertools.islice(filter(bytes.strip, text), limit)
+                num_rows = count_records(lines, path, skip=self.skip_unreadable)
+            yield FilePart(start=0, stop=None, num_bytes=size_bytes, num_rows=num_rows)
+            return
+        start = stop = num_rows = 0
+        with opening(path), file.open_text(0, SAMPLE_BYTES) as text:
+            for line in text:
+                stop += len(line)
+                if line.strip():
+                    num_rows += 1
+                    limit -= 1
+                if limit == 0 or stop - start >= part_bytes:
+                    yield FilePart(
+                        start=start, stop=stop, num_bytes=stop - start, num_rows=num_rows
+                    )
+                    start, num_rows = stop, 0
+                if limit == 0:
+                    return
+        if num_rows:
+            yield FilePart(start=start, stop=None, num_bytes=stop - start, num_rows=num_rows)
 
     def read(
         self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int

@@ -130,6 +130,24 @@ def test_a_limit_opens_only_the_files_that_it_needs(make_store, suffix, limit):
     assert texts_of(corpus, slices) == every[:limit]
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize("limit", [1, 10, 55, 90, 99])
+def test_the_rows_of_a_limit_are_cut_for_several_actors(make_store, monkeypatch, suffix, limit):
+    """A slice holds no more of them than a slice of the whole corpus does."""
+    rows = [{"text": f"{row} " + "x" * 200} for row in range(99)]
+    content = encode(suffix, rows, row_group_size=5)
+    make_store(suffix, 0, {0: content})
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 2500)
+    corpus = open_store()
+    slices = corpus.plan_slices(limit=limit)
+    assert (len(slices) > 1) == (limit > 50 or (suffix == ".jsonl" and limit >= 12))
+    assert texts_of(corpus, slices) == [row["text"] for row in rows[:limit]]
+    every = {(piece.start, piece.stop) for s in corpus.plan_slices() for piece in s.pieces}
+    for piece in [piece for slice_ in slices for piece in slice_.pieces]:
+        assert piece.max_rows <= 30
+        assert suffix == ".jsonl" or (piece.start, piece.stop) in every
+
+
 @pytest.mark.parametrize("limit", [None, 10, 78, 100])
 def test_a_file_that_does_not_fit_has_no_rows_and_no_part_in_a_limit(make_store, suffix, limit):
     other = encode(suffix, [{"body": "text"}] * 5)
