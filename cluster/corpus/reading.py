@@ -10,7 +10,7 @@ nothing of formats, tokens or shards.
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from cluster.corpus.ahead import map_ahead
@@ -40,15 +40,12 @@ class PieceRead:
     @property
     def rest(self) -> Piece | None:
         """Part of the piece that is left to read, or None."""
-        if self.rows.rest_start is None:
-            return None
         max_rows = self.piece.max_rows
-        return Piece(
-            path=self.piece.path,
-            start=self.rows.rest_start,
-            stop=self.piece.stop,
-            max_rows=None if max_rows is None else max_rows - self.rows.num_rows,
-        )
+        if max_rows is not None:
+            max_rows -= self.rows.num_rows
+        if self.rows.rest_start is None or max_rows == 0:
+            return None
+        return replace(self.piece, start=self.rows.rest_start, max_rows=max_rows)
 
 
 def read_pieces(

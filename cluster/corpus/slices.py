@@ -153,9 +153,9 @@ class Corpus:
 
     def _first_pieces(self, limit: int) -> Iterator[tuple[Piece, int]]:
         """Pieces that hold the first rows, with their sizes."""
-        left = limit
+        left, slice_bytes = limit, self.slice_bytes
         for files in _growing_batches(self.files):
-            cut = partial(self._cut_rows, limit=left)
+            cut = partial(self._cut_rows, part_bytes=slice_bytes, limit=left)
             cut_files = list(map_ahead(cut, files, num_threads=OPEN_THREADS))
             for file, parts in zip(files, cut_files, strict=True):
                 for part in parts:
@@ -168,9 +168,9 @@ class Corpus:
                     if left == 0:
                         return
 
-    def _cut_rows(self, file: SourceFile, limit: int) -> list[FilePart]:
+    def _cut_rows(self, file: SourceFile, *, part_bytes: int, limit: int) -> list[FilePart]:
         try:
-            return list(self.reader.cut_rows(file.path, file.size_bytes, self.slice_bytes, limit))
+            return list(self.reader.cut_rows(file.path, file.size_bytes, part_bytes, limit))
         except UnfitFileError as error:
             if not self.reader.skip_unreadable:
                 raise error.with_remedy() from error

@@ -71,6 +71,7 @@ def test_a_rest_keeps_what_is_left_of_a_limit(monkeypatch):
     for chunk_bytes in (1, 30, 2**20):
         reads = list(read_all(corpus.reader, slice_.pieces, chunk_bytes=chunk_bytes))
         assert (len(reads) == 1) == (chunk_bytes == 2**20)
+        assert all(read.num_rows for read in reads)
         found = [text for read in reads for text in read.texts[0]]
         assert found == [row["text"] for row in rows[:17]]
 
