@@ -220,6 +220,8 @@ def _parse_json(line: bytes) -> dict[str, Any] | str:
 
 def _infer_type(path: str, name: str, values: Sequence[Any]) -> pa.DataType:
     """Type of a kept column, from the values that Arrow can hold."""
+    with contextlib.suppress(*UNFIT):
+        return pa.array(values).type
     valid = []
     for value in values:
         with contextlib.suppress(*UNFIT):
