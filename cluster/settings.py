@@ -30,7 +30,7 @@ class CorpusSettings:
         default=None, metadata=option("predicted core-seconds of a shard (by corpus size, 2-20)")
     )
     skip_unreadable_files: bool = field(
-        default=False, metadata=option("leave out files that cannot be opened, and go on")
+        default=False, metadata=option("leave out files that cannot be read or lack a column")
     )
 
     def __post_init__(self) -> None:

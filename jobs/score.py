@@ -62,7 +62,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"({COUNTRY_VARIABLE})",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check everything and show the plan; score nothing"
+        "--dry-run",
+        action="store_true",
+        help="check the settings, bundle and some of the files, show the plan, and score nothing",
     )
     return parser.parse_args(arguments)
 

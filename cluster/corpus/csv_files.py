@@ -10,24 +10,25 @@ import csv
 import io
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.fs
 
-from cluster.corpus.readers import FilePart, Rows, check_columns, check_texts
+from cluster.corpus.file_bytes import FileBytes, is_compressed
+from cluster.corpus.readers import FilePart, Rows, check_columns, check_texts, opening
 from cluster.corpus.text_lines import (
+    SAMPLE_BYTES,
     convert_values,
     count_records,
-    is_compressed,
-    open_lines,
     sample_whole,
     unreadable_reason,
 )
 
 # Number of consecutive records with as many fields as the header that prove that one begins there.
 _CONVINCING_RECORDS = 5
+_HEADER_BYTES = 2**16  # bytes to read ahead for a header
 csv.field_size_limit(2**31 - 1)  # the csv module's own limit of a field is 128 KiB
 
 
@@ -38,6 +39,7 @@ class CsvReader:
     filesystem: pyarrow.fs.FileSystem
     text_columns: tuple[str, ...]
     kept_schema: pa.Schema
+    first_path: str
     skip_unreadable: bool
     expansion: ClassVar[int] = 1
     sampled_in_rows: ClassVar[bool] = False
@@ -52,62 +54,59 @@ class CsvReader:
         keep_columns: tuple[str, ...],
         skip_unreadable: bool,
     ) -> Self | None:
-        with open_lines(filesystem, path, 0) as file:
-            try:
-                names = _read_header(_Lines(file))
-            except csv.Error as error:
-                raise ValueError(str(error)) from error
-            if names is None or file.peek(1) == b"":
-                return None
-        check_columns(path, names, text_columns, keep_columns)
-        return cls(
+        reader = cls(
             filesystem=filesystem,
             text_columns=text_columns,
             kept_schema=pa.schema([(name, pa.string()) for name in keep_columns]),
+            first_path=path,
             skip_unreadable=skip_unreadable,
         )
+        _, header = reader._open(path)
+        return None if header is None else reader
 
-    def plan_file(self, path: str, part_bytes: int, limit: int | None) -> Iterator[FilePart]:
-        [info] = self.filesystem.get_file_info([path])
-        num_rows = None
-        if limit is not None:
-            with open_lines(self.filesystem, path, 0) as file:
-                lines = _Lines(file)
-                _read_header(lines)
-                records = itertools.islice(_read_records(lines), limit)
+    def keep(self, kept_schema: pa.Schema) -> Self:
+        return replace(self, kept_schema=kept_schema)
+
+    def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
+        if size_bytes:
+            yield FilePart(start=0, stop=None, num_bytes=size_bytes)
+
+    def cut_rows(
+        self, path: str, size_bytes: int, part_bytes: int, limit: int
+    ) -> Iterator[FilePart]:
+        file, header = self._open(path)
+        if header is not None:
+            with file.open_text(header.end, SAMPLE_BYTES) as text:
+                records = itertools.islice(_read_records(_Lines(text)), limit)
                 num_rows = count_records(records, path, skip=self.skip_unreadable)
-        yield FilePart(
-            start=0, stop=None, num_bytes=info.size, num_rows=num_rows, max_rows=num_rows
-        )
+            yield FilePart(start=0, stop=None, num_bytes=size_bytes, num_rows=num_rows)
 
     def read(
         self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
     ) -> Rows:
-        names, header_end = self._header_of(path)
-        start = start or header_end
-        seekable = not is_compressed(path) and max_rows is None
         rows: list[list[str]] = []
         errors: dict[int, str] = {}
         rest_start = None
-        with open_lines(self.filesystem, path, start) as file:
-            lines = _Lines(file, start)
-            records = itertools.islice(_read_records(lines), max_rows)
-            while True:
-                try:
-                    fields = next(records, None)
-                except OSError as error:
-                    fields = unreadable_reason(path, error, skip=self.skip_unreadable)
-                if fields is None:
-                    break
-                if isinstance(fields, str):
-                    errors[len(rows)] = fields
-                elif len(fields) != len(names):
-                    errors[len(rows)] = f"{len(fields)} fields, but the header has {len(names)}"
-                rows.append([""] * len(names) if len(rows) in errors else list(fields))
-                if seekable and lines.position - start >= chunk_bytes and file.peek(1):
-                    rest_start = lines.position
-                    break
-        columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
+        file, header = self._open(path)
+        if header is not None:
+            start = start or header.end
+            with file.open_text(start, max(chunk_bytes, SAMPLE_BYTES)) as text:
+                lines = _Lines(text, start)
+                for fields in itertools.islice(self._records(path, lines), max_rows):
+                    if isinstance(fields, str):
+                        errors[len(rows)] = fields
+                    elif len(fields) != len(header.names):
+                        errors[len(rows)] = (
+                            f"{len(fields)} fields, but the header has {len(header.names)}"
+                        )
+                    is_bad = len(rows) in errors
+                    rows.append([""] * len(header.names) if is_bad else list(fields))
+                    if not is_compressed(path) and lines.position - start >= chunk_bytes:
+                        rest_start = lines.position if text.peek(1) else None
+                        break
+        columns = (
+            dict(zip(header.names, zip(*rows, strict=True), strict=True)) if header and rows else {}
+        )
         texts = [columns.get(name, ()) for name in self.text_columns]
         kept = [convert_values(columns.get(f.name, ()), f, errors) for f in self.kept_schema]
         return Rows(
@@ -124,41 +123,44 @@ class CsvReader:
         return size_bytes
 
     def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
-        [info] = self.filesystem.get_file_info([path])
+        file, header = self._open(path)
         if is_compressed(path):
-            return sample_whole(self, path, info.size)
-        first, last = (self._find_record(path, mark, info.size) for mark in (start, stop))
+            return sample_whole(self, path, file.size_bytes)
+        if header is None:
+            return tuple([] for _ in self.text_columns)
+        first, last = (_find_record(file, header, mark) for mark in (start, stop))
         if first >= last:
             return tuple([] for _ in self.text_columns)
         chunk_bytes = last - first
         return self.read(path, start=first, stop=last, max_rows=None, chunk_bytes=chunk_bytes).texts
 
-    def _header_of(self, path: str) -> tuple[list[str], int]:
-        """Column names of a file, and the byte after them."""
-        with open_lines(self.filesystem, path, 0) as file:
-            lines = _Lines(file)
-            return _read_header(lines) or [], lines.position
+    def _open(self, path: str) -> tuple[FileBytes, "_Header | None"]:
+        """Open a file and check its columns; it has no header here if it has no rows.
 
-    def _find_record(self, path: str, position: int, size_bytes: int) -> int:
-        """Byte at or after `position` where a record seems to begin.
-
-        That is after the first line break that is followed by several records with as many fields
-        as the header. A quoted field that holds such lines itself is mistaken for records.
+        Raises:
+            UnfitFileError: It cannot be read, or does not hold the columns.
         """
-        names, header_end = self._header_of(path)
-        num_fields = len(names)
-        if position <= header_end:
-            return header_end
-        with open_lines(self.filesystem, path, position - 1) as file:
-            start = position - 1 + len(file.readline())
-            while start < size_bytes:
-                file.seek(start)
-                records = list(itertools.islice(_read_records(_Lines(file)), _CONVINCING_RECORDS))
-                if all(not isinstance(r, str) and len(r) == num_fields for r in records):
-                    return start
-                file.seek(start)
-                start += len(file.readline())
-        return size_bytes
+        with opening(path):
+            file = FileBytes(self.filesystem, path)
+            header = _read_header(file)
+        if header is not None:
+            check_columns(path, header.names, self.text_columns, self.kept_schema.names)
+        return file, header
+
+    def _records(self, path: str, lines: "_Lines") -> Iterator[list[str] | str]:
+        """Fields of each record, or the reason why it has none; damage ends the file."""
+        try:
+            yield from _read_records(lines)
+        except OSError as error:
+            yield unreadable_reason(path, error, skip=self.skip_unreadable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """Names of a file's columns, and the byte where its records begin."""
+
+    names: list[str]
+    end: int
 
 
 @dataclass
@@ -194,8 +196,36 @@ def _read_records(lines: _Lines) -> Iterator[list[str] | str]:
             yield fields
 
 
-def _read_header(lines: _Lines) -> list[str] | None:
-    """Column names, from the first line that is not blank; None if there is none."""
-    texts = iter(lines)
-    first = next(texts, "").removeprefix("\ufeff")
-    return next(filter(None, csv.reader(itertools.chain([first], texts))), None)
+def _read_header(file: FileBytes) -> _Header | None:
+    """Column names, from the first line that is not blank; None if no record follows."""
+    with file.open_text(0, _HEADER_BYTES) as text:
+        lines = _Lines(text)
+        texts = iter(lines)
+        first = next(texts, "").removeprefix("\ufeff")
+        try:
+            names = next(filter(None, csv.reader(itertools.chain([first], texts))), None)
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+        if names is None or text.peek(1) == b"":
+            return None
+        return _Header(names=names, end=lines.position)
+
+
+def _find_record(file: FileBytes, header: _Header, position: int) -> int:
+    """Byte at or after `position` where a record seems to begin.
+
+    That is after the first line break that is followed by several records with as many fields
+    as the header. A quoted field that holds such lines itself is mistaken for records.
+    """
+    if position <= header.end:
+        return header.end
+    with file.open_text(position - 1, SAMPLE_BYTES) as text:
+        start = position - 1 + len(text.readline())
+        while start < file.size_bytes:
+            text.seek(start)
+            records = list(itertools.islice(_read_records(_Lines(text)), _CONVINCING_RECORDS))
+            if all(not isinstance(r, str) and len(r) == len(header.names) for r in records):
+                return start
+            text.seek(start)
+            start += len(text.readline())
+    return file.size_bytes

@@ -10,24 +10,35 @@ import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.fs
 
-from cluster.corpus.readers import FilePart, Rows, check_columns, check_texts, not_text
+from cluster.corpus.file_bytes import FileBytes, is_compressed
+from cluster.corpus.readers import (
+    FilePart,
+    Rows,
+    UnfitFileError,
+    check_columns,
+    check_kept_types,
+    check_texts,
+    cut_evenly,
+    not_text,
+    opening,
+)
 from cluster.corpus.text_lines import (
     SAMPLE_BYTES,
     UNFIT,
     convert_values,
     count_records,
-    is_compressed,
-    open_lines,
     sample_whole,
     unreadable_reason,
 )
-from fastformers.errors import InputError
+
+# Bytes to read beyond a range at once, for the end of its last line.
+_LINE_BYTES = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +48,7 @@ class JsonLinesReader:
     filesystem: pyarrow.fs.FileSystem
     text_columns: tuple[str, ...]
     kept_schema: pa.Schema
+    first_path: str
     skip_unreadable: bool
     expansion: ClassVar[int] = 1
     sampled_in_rows: ClassVar[bool] = False
@@ -51,51 +63,65 @@ class JsonLinesReader:
         keep_columns: tuple[str, ...],
         skip_unreadable: bool,
     ) -> Self | None:
-        with open_lines(filesystem, path, 0) as file:
-            lines = [line for line in file.readlines(SAMPLE_BYTES) if line.strip()]
-        records = [record for line in lines if isinstance(record := _parse_json(line), dict)]
-        if not records:
-            if lines:
-                raise InputError(f"{path}: no line of its first MiB is a JSON object")
+        with opening(path):
+            file = FileBytes(filesystem, path)
+        kept_schema = _read_schema(file, text_columns, keep_columns)
+        if kept_schema is None:
             return None
-        names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
-        check_columns(path, names, text_columns, keep_columns)
-        for name in text_columns:
-            kinds = {type(r[name]).__name__ for r in records if r.get(name) is not None}
-            if kinds and "str" not in kinds:
-                raise not_text(path, name, " or ".join(sorted(kinds)))
-        fields = [
-            (name, _infer_type(path, name, [r.get(name) for r in records])) for name in keep_columns
-        ]
         return cls(
             filesystem=filesystem,
             text_columns=text_columns,
-            kept_schema=pa.schema(fields),
+            kept_schema=kept_schema,
+            first_path=path,
             skip_unreadable=skip_unreadable,
         )
 
-    def plan_file(self, path: str, part_bytes: int, limit: int | None) -> Iterator[FilePart]:
-        [info] = self.filesystem.get_file_info([path])
-        if limit is not None:
-            with open_lines(self.filesystem, path, 0) as file:
-                lines = itertools.islice(filter(bytes.strip, file), limit)
+    def keep(self, kept_schema: pa.Schema) -> Self:
+        fields = [  # nothing but nulls: most likely text
+            (field.name, pa.string() if pa.types.is_null(field.type) else field.type)
+            for field in kept_schema
+        ]
+        return replace(self, kept_schema=pa.schema(fields))
+
+    def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
+        if is_compressed(path):
+            yield FilePart(start=0, stop=None, num_bytes=size_bytes)
+        elif size_bytes:
+            yield from cut_evenly(size_bytes, part_bytes, self.expansion)
+
+    def cut_rows(
+        self, path: str, size_bytes: int, part_bytes: int, limit: int
+    ) -> Iterator[FilePart]:
+        file = self._open(path)
+        if is_compressed(path):
+            with file.open_text(0, SAMPLE_BYTES) as text:
+                lines = itertools.islice(filter(bytes.strip, text), limit)
                 num_rows = count_records(lines, path, skip=self.skip_unreadable)
-            yield FilePart(
-                start=0, stop=None, num_bytes=info.size, num_rows=num_rows, max_rows=limit
-            )
-        elif is_compressed(path):
-            yield FilePart(start=0, stop=None, num_bytes=info.size)
-        else:
-            for start in range(0, info.size, part_bytes):
-                stop = min(start + part_bytes, info.size)
-                yield FilePart(start=start, stop=stop, num_bytes=stop - start)
+            yield FilePart(start=0, stop=None, num_bytes=size_bytes, num_rows=num_rows)
+            return
+        start = stop = num_rows = 0
+        with opening(path), file.open_text(0, SAMPLE_BYTES) as text:
+            for line in text:
+                stop += len(line)
+                if line.strip():
+                    num_rows += 1
+                    limit -= 1
+                if limit == 0 or stop - start >= part_bytes:
+                    yield FilePart(
+                        start=start, stop=stop, num_bytes=stop - start, num_rows=num_rows
+                    )
+                    start, num_rows = stop, 0
+                if limit == 0:
+                    return
+        if num_rows:
+            yield FilePart(start=start, stop=None, num_bytes=stop - start, num_rows=num_rows)
 
     def read(
         self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
     ) -> Rows:
         records: list[dict[str, Any]] = []
         errors: dict[int, str] = {}
-        lines = itertools.islice(self._lines(path, start, stop), max_rows)
+        lines = itertools.islice(_lines(self._open(path), start, stop, chunk_bytes), max_rows)
         try:
             for record in map(_parse_json, lines):
                 if isinstance(record, str):
@@ -122,23 +148,63 @@ class JsonLinesReader:
 
     def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
         if is_compressed(path):
-            [info] = self.filesystem.get_file_info([path])
-            return sample_whole(self, path, info.size)
+            return sample_whole(self, path, self._open(path).size_bytes)
         chunk_bytes = stop - start
         return self.read(path, start=start, stop=stop, max_rows=None, chunk_bytes=chunk_bytes).texts
 
-    def _lines(self, path: str, start: int, stop: int | None) -> Iterator[bytes]:
-        """Lines that begin inside the byte range; the last may end beyond it."""
-        with open_lines(self.filesystem, path, max(0, start - 1)) as file:
-            position = max(0, start - 1)
-            if start > 0:  # the line that holds the byte before belongs to the range before
-                position += len(file.readline())
-            for line in file:
-                if stop is not None and position >= stop:
-                    return
-                position += len(line)
-                if line.strip():
-                    yield line
+    def _open(self, path: str) -> FileBytes:
+        """Open a file, and check that it holds the columns of the corpus."""
+        with opening(path):
+            file = FileBytes(self.filesystem, path)
+        found = _read_schema(file, self.text_columns, tuple(self.kept_schema.names))
+        if found is not None:
+            check_kept_types(path, found, self)
+        return file
+
+
+def _read_schema(
+    file: FileBytes, text_columns: Sequence[str], keep_columns: Sequence[str]
+) -> pa.Schema | None:
+    """Names and types of the kept columns in the first MiB of a file; None if it has no rows.
+
+    Raises:
+        UnfitFileError: It cannot be read, or does not hold the columns.
+    """
+    with opening(file.path), file.open_text(0, SAMPLE_BYTES) as text:
+        lines = [line for line in text.readlines(SAMPLE_BYTES) if line.strip()]
+    records = [record for line in lines if isinstance(record := _parse_json(line), dict)]
+    if not records:
+        if lines:
+            raise UnfitFileError(file.path, "no line of its first MiB is a JSON object")
+        return None
+    names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
+    check_columns(file.path, names, text_columns, keep_columns)
+    for name in text_columns:
+        kinds = {type(r[name]).__name__ for r in records if r.get(name) is not None}
+        if kinds and "str" not in kinds:
+            raise not_text(file.path, name, " or ".join(sorted(kinds)))
+    return pa.schema(
+        [
+            (name, _infer_type(file.path, name, [r.get(name) for r in records]))
+            for name in keep_columns
+        ]
+    )
+
+
+def _lines(file: FileBytes, start: int, stop: int | None, chunk_bytes: int) -> Iterator[bytes]:
+    """Lines that begin inside the byte range and are not blank; the last may end beyond it."""
+    position = max(0, start - 1)
+    size_bytes = (file.size_bytes if stop is None else stop) - position
+    ahead_bytes = min(max(size_bytes, 1), max(chunk_bytes, SAMPLE_BYTES)) + _LINE_BYTES
+    with file.open_text(position, ahead_bytes) as text:
+        if start > 0:  # the line that holds the byte before belongs to the range before
+            position += len(text.readline())
+        for line in text:
+            if stop is not None and position >= stop:
+                return
+            position += len(line)
+            if line.strip():
+                yield line
 
 
 def _parse_json(line: bytes) -> dict[str, Any] | str:
@@ -154,13 +220,14 @@ def _parse_json(line: bytes) -> dict[str, Any] | str:
 
 def _infer_type(path: str, name: str, values: Sequence[Any]) -> pa.DataType:
     """Type of a kept column, from the values that Arrow can hold."""
+    with contextlib.suppress(*UNFIT):
+        return pa.array(values).type
     valid = []
     for value in values:
         with contextlib.suppress(*UNFIT):
             pa.array([value])
             valid.append(value)
     try:
-        kind = pa.array(valid).type
+        return pa.array(valid).type
     except UNFIT as error:
-        raise InputError(f"{path}: --keep-columns: mixed types in {name!r}: {error}") from error
-    return pa.string() if kind == pa.null() else kind  # nothing but nulls: most likely text
+        raise UnfitFileError(path, f"--keep-columns: mixed types in {name!r}: {error}") from error

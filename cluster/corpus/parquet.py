@@ -2,21 +2,33 @@
 
     slices -> [parquet] -> rows, good and bad, in corpus order -> shards
 
-The footer says how many rows each group has, so pieces are groups and samples are counted in rows.
-Columns have types, but a text column may hold bytes that are not UTF-8. This module knows nothing
-of tokens or shards.
+A file is cut into byte ranges before anyone has seen its footer; a range stands for the row groups
+that begin in it, so that each group is in exactly one range. The footer also says how many rows a
+group has, so samples are counted in rows. Columns have types, but a text column may hold bytes that
+are not UTF-8. This module knows nothing of tokens or shards.
 """
 
+import bisect
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
-from cluster.corpus.readers import FilePart, Rows, check_columns, check_texts, not_text
+from cluster.corpus.file_bytes import FileBytes
+from cluster.corpus.readers import (
+    FilePart,
+    Rows,
+    check_columns,
+    check_kept_types,
+    check_texts,
+    cut_evenly,
+    not_text,
+    opening,
+)
 from fastformers.errors import InputError
 
 
@@ -27,6 +39,7 @@ class ParquetReader:
     filesystem: pyarrow.fs.FileSystem
     text_columns: tuple[str, ...]
     kept_schema: pa.Schema
+    first_path: str
     skip_unreadable: bool
     expansion: ClassVar[int] = 2
     sampled_in_rows: ClassVar[bool] = True
@@ -41,77 +54,74 @@ class ParquetReader:
         keep_columns: tuple[str, ...],
         skip_unreadable: bool,
     ) -> Self | None:
-        with pyarrow.parquet.ParquetFile(path, filesystem=filesystem) as file:
-            schema = file.schema_arrow
-            num_rows = file.metadata.num_rows
-        check_columns(path, schema.names, text_columns, keep_columns)
-        for name in text_columns:
-            kind = schema.field(name).type
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise not_text(path, name, str(kind))
-        if num_rows == 0:
-            return None
-        kept_schema = pa.schema([(name, schema.field(name).type) for name in keep_columns])
+        with _open_file(filesystem, path) as file:
+            kept_schema = _check_schema(path, file.schema_arrow, text_columns, keep_columns)
+            if file.metadata.num_rows == 0:
+                return None
         return cls(
             filesystem=filesystem,
             text_columns=text_columns,
             kept_schema=kept_schema,
+            first_path=path,
             skip_unreadable=skip_unreadable,
         )
 
-    def plan_file(self, path: str, part_bytes: int, limit: int | None) -> Iterator[FilePart]:
-        with pyarrow.parquet.ParquetFile(path, filesystem=self.filesystem) as file:
-            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        for index, group in enumerate(groups):
-            if limit is not None and limit <= 0:
+    def keep(self, kept_schema: pa.Schema) -> Self:
+        return replace(self, kept_schema=kept_schema)
+
+    def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
+        return cut_evenly(size_bytes, part_bytes, self.expansion)
+
+    def cut_rows(
+        self, path: str, size_bytes: int, part_bytes: int, limit: int
+    ) -> Iterator[FilePart]:
+        with _open_file(self.filesystem, path) as file:
+            self._check(path, file)
+            metadata = file.metadata
+        starts = _group_starts(metadata)
+        for part in self.cut_file(path, size_bytes, part_bytes):
+            if limit <= 0:
                 return
-            num_rows = group.num_rows if limit is None else min(limit, group.num_rows)
-            yield FilePart(
-                start=index,
-                stop=index + 1,
-                num_bytes=group.total_byte_size * num_rows // max(1, group.num_rows),
-                num_rows=num_rows,
-                max_rows=None if limit is None else num_rows,
-            )
-            limit = None if limit is None else limit - num_rows
+            groups = _groups_between(starts, part.start, part.stop)
+            num_rows = sum(metadata.row_group(group).num_rows for group in groups)
+            yield replace(part, num_rows=num_rows)
+            limit -= num_rows
 
     def read(
         self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
     ) -> Rows:
-        columns = [*self.text_columns, *self.kept_schema.names]
-        with pyarrow.parquet.ParquetFile(path, filesystem=self.filesystem) as file:
-            stop = file.metadata.num_row_groups if stop is None else stop
-            num_rows = sum(file.metadata.row_group(i).num_rows for i in range(start, stop))
+        with _open_file(self.filesystem, path) as file:
+            self._check(path, file)
+            starts = _group_starts(file.metadata)
+            in_range = _groups_between(starts, start, stop)
+            groups, rest_start = self._take_groups(
+                file.metadata, starts, in_range, max_rows, chunk_bytes
+            )
+            num_rows = sum(file.metadata.row_group(group).num_rows for group in groups)
             num_rows = num_rows if max_rows is None else min(num_rows, max_rows)
-            try:
-                table = file.read_row_groups(
-                    list(range(start, stop)), list(dict.fromkeys(columns)), use_threads=False
-                ).slice(0, num_rows)
-            except (pa.ArrowException, OSError) as error:
-                reason = str(error).splitlines()[0]
-                if not self.skip_unreadable:
-                    raise InputError(
-                        f"{path}: row groups {start}-{stop - 1} cannot be read ({reason}); repair "
-                        "it, or pass --skip-unreadable-files to list their rows as dead letters"
-                    ) from error
-                return self._unreadable(num_rows, reason)
-        errors: dict[int, str] = {}
+            table, errors = self._read_groups(path, file, groups)
+        table = table.slice(0, num_rows)
+        errors = {row: reason for row, reason in errors.items() if row < num_rows}
         texts = tuple(_decode_column(table[name]) for name in self.text_columns)
-        kept = table.select(self.kept_schema.names).cast(self.kept_schema)
-        return Rows(texts=check_texts(texts, self.text_columns, errors), errors=errors, kept=kept)
+        return Rows(
+            texts=check_texts(texts, self.text_columns, errors),
+            errors=errors,
+            kept=self._keep_columns(table),
+            rest_start=rest_start,
+        )
 
     def is_read_whole(self, path: str) -> bool:
         return False
 
     def measure_file(self, path: str, size_bytes: int) -> int:
-        with pyarrow.parquet.ParquetFile(path, filesystem=self.filesystem) as file:
+        with _open_file(self.filesystem, path) as file:
             return int(file.metadata.num_rows)
 
     def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
         columns = list(dict.fromkeys(self.text_columns))
         parts: list[pa.RecordBatch] = []
-        with pyarrow.parquet.ParquetFile(path, filesystem=self.filesystem) as file:
+        with _open_file(self.filesystem, path) as file:
+            self._check(path, file)
             groups, seen = _find_groups(file.metadata, start, stop)
             try:
                 for batch in file.iter_batches(row_groups=groups, columns=columns):
@@ -130,15 +140,134 @@ class ParquetReader:
         texts = [_decode_column(table[name]) for name in self.text_columns]
         return check_texts(texts, self.text_columns, errors)
 
-    def _unreadable(self, num_rows: int, reason: str) -> Rows:
-        return Rows(
-            texts=tuple([""] * num_rows for _ in self.text_columns),
-            errors=dict.fromkeys(range(num_rows), f"unreadable row group: {reason}"),
-            kept=pa.table(
-                [pa.nulls(num_rows, field.type) for field in self.kept_schema],
-                schema=self.kept_schema,
-            ),
+    def _check(self, path: str, file: pyarrow.parquet.ParquetFile) -> None:
+        """Check that a file holds the columns of the corpus."""
+        names = tuple(self.kept_schema.names)
+        check_kept_types(
+            path, _check_schema(path, file.schema_arrow, self.text_columns, names), self
         )
+
+    @property
+    def _columns(self) -> list[str]:
+        return list(dict.fromkeys([*self.text_columns, *self.kept_schema.names]))
+
+    def _take_groups(
+        self,
+        metadata: pyarrow.parquet.FileMetaData,
+        starts: Sequence[int],
+        in_range: range,
+        max_rows: int | None,
+        chunk_bytes: int,
+    ) -> tuple[range, int | None]:
+        """Row groups to read at once, and where the others of the range begin."""
+        columns = set(self._columns)
+        num_rows = num_bytes = 0
+        for group in in_range:
+            if max_rows is not None and num_rows >= max_rows:
+                return range(in_range.start, group), None
+            is_new_place = group > in_range.start and starts[group] > starts[group - 1]
+            if num_rows and num_bytes >= chunk_bytes and is_new_place:
+                return range(in_range.start, group), starts[group]
+            num_rows += metadata.row_group(group).num_rows
+            num_bytes += _text_bytes(metadata.row_group(group), columns)
+        return in_range, None
+
+    def _read_groups(
+        self, path: str, file: pyarrow.parquet.ParquetFile, groups: range
+    ) -> tuple[pa.Table, dict[int, str]]:
+        """Columns of some row groups; those of a damaged group are null and carry a reason.
+
+        Raises:
+            InputError: A group is damaged, and unreadable files are not to be skipped.
+        """
+        try:
+            return file.read_row_groups(list(groups), self._columns, use_threads=False), {}
+        except (pa.ArrowException, OSError) as error:
+            failure: Exception = error
+        tables: list[pa.Table] = []
+        errors: dict[int, str] = {}
+        num_rows = 0
+        for group in groups:  # one by one, so that only the rows of the damaged ones are lost
+            size = file.metadata.row_group(group).num_rows
+            try:
+                table = file.read_row_groups([group], self._columns, use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                failure, reason = error, str(error).splitlines()[0]
+                if not self.skip_unreadable:
+                    raise InputError(
+                        f"{path}: row group {group} cannot be read ({reason}); repair it, or pass "
+                        "--skip-unreadable-files to list its rows as dead letters"
+                    ) from error
+                schema = file.schema_arrow
+                fields = [schema.field(name) for name in self._columns]
+                table = pa.table({f.name: pa.nulls(size, f.type) for f in fields})
+                errors.update(
+                    dict.fromkeys(
+                        range(num_rows, num_rows + size), f"unreadable row group: {reason}"
+                    )
+                )
+            tables.append(table)
+            num_rows += size
+        if not errors:
+            raise failure
+        return pa.concat_tables(tables, promote_options="default"), errors
+
+    def _keep_columns(self, table: pa.Table) -> pa.Table:
+        """The kept columns in the types of the corpus."""
+        columns = [
+            pa.nulls(table.num_rows, field.type)
+            if pa.types.is_null(table[field.name].type)
+            else table[field.name].cast(field.type)
+            for field in self.kept_schema
+        ]
+        return pa.table(columns, schema=self.kept_schema)
+
+
+def _open_file(filesystem: pyarrow.fs.FileSystem, path: str) -> pyarrow.parquet.ParquetFile:
+    with opening(path):
+        return pyarrow.parquet.ParquetFile(FileBytes(filesystem, path).open(), pre_buffer=True)
+
+
+def _check_schema(
+    path: str, schema: pa.Schema, text_columns: Sequence[str], keep_columns: Sequence[str]
+) -> pa.Schema:
+    """Names and types of the kept columns, after checking that the columns are there."""
+    check_columns(path, schema.names, text_columns, keep_columns)
+    for name in text_columns:
+        kind = schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise not_text(path, name, str(kind))
+    return pa.schema([(name, schema.field(name).type) for name in keep_columns])
+
+
+def _group_starts(metadata: pyarrow.parquet.FileMetaData) -> list[int]:
+    """Byte where each row group begins, never before the one of the group before it.
+
+    Writers may leave offsets out or give them in any order; the rows must keep theirs.
+    """
+    starts: list[int] = []
+    for index in range(metadata.num_row_groups):
+        column = metadata.row_group(index).column(0)
+        start = column.dictionary_page_offset or column.data_page_offset
+        starts.append(max(start, starts[-1] if starts else 0))
+    return starts
+
+
+def _groups_between(starts: Sequence[int], start: int, stop: int | None) -> range:
+    """Row groups that begin in a byte range."""
+    end = len(starts) if stop is None else bisect.bisect_left(starts, stop)
+    return range(bisect.bisect_left(starts, start), end)
+
+
+def _text_bytes(group: pyarrow.parquet.RowGroupMetaData, columns: set[str]) -> int:
+    """Decompressed bytes of some columns of a row group."""
+    chunks = (group.column(number) for number in range(group.num_columns))
+    return sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.path_in_schema.partition(".")[0] in columns
+    )
 
 
 def _find_groups(

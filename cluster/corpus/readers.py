@@ -3,12 +3,14 @@
     slices -> [readers] -> rows, good and bad, in corpus order -> shards
     spans of a file -> [readers] -> texts -> sampling
 
-A format is a module with one `FileReader` and a line in the table of `slices.py`. A bad row (null,
-not text, undecodable, not JSON, too few fields) never stops a read: it keeps its place and carries
-its reason. This module knows no format.
+A format is a module with one `FileReader` and a line in the table of `slices.py`. Files are cut by
+their sizes alone and opened where they are read, so each read checks that its file holds what the
+first file holds. A bad row (null, not text, undecodable, not JSON, too few fields) never stops a
+read: it keeps its place and carries its reason. This module knows no format.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -18,15 +20,47 @@ import pyarrow.fs
 from fastformers.errors import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
+class UnfitFileError(InputError):
+    """A file that cannot be read, or does not hold the columns that the corpus holds.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, without its name.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        """Both are the error's arguments, so that it pickles."""
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+    def with_remedy(self) -> InputError:
+        """The same for a user who may also leave the file out."""
+        return InputError(
+            f"{self}; repair or remove it, or pass --skip-unreadable-files to score the others"
+        )
+
+
+class UnreadableFileError(UnfitFileError):
+    """A file that cannot be read at all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FilePart:
-    """A planned part of a file, with its size; it becomes a `slices.Piece`."""
+    """A planned part of a file, with its size; it becomes a `slices.Piece`.
+
+    Attributes:
+        start, stop: First byte, and the byte after the last; None for the end of the file.
+        num_bytes: Rough bytes of text in it.
+        num_rows: Rows in it, where they were counted.
+    """
 
     start: int
     stop: int | None
     num_bytes: int
-    num_rows: int | None = None
-    max_rows: int | None = None
+    num_rows: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +78,11 @@ class Rows:
     errors: dict[int, str]
     kept: pa.Table
     rest_start: int | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows, good and bad."""
+        return len(self.texts[0])
 
 
 class FileReader(Protocol):
@@ -65,7 +104,17 @@ class FileReader(Protocol):
 
     @property
     def kept_schema(self) -> pa.Schema:
-        """Names and types of the columns that pass through."""
+        """Names and types of the columns that pass through; null where a file has no value."""
+        ...
+
+    @property
+    def first_path(self) -> str:
+        """File that the types were taken from."""
+        ...
+
+    @property
+    def skip_unreadable(self) -> bool:
+        """Whether files that cannot be read are left out, instead of ending the run."""
         ...
 
     @classmethod
@@ -81,21 +130,39 @@ class FileReader(Protocol):
         """Check a file's columns; None if it holds no rows.
 
         Raises:
-            InputError: A column is missing or holds no text.
-            OSError, ValueError: The file is damaged.
+            UnfitFileError: It cannot be read, a column is missing, or a text column holds no text.
         """
         ...
 
-    def plan_file(self, path: str, part_bytes: int, limit: int | None) -> Iterator[FilePart]:
-        """Cut a file into parts of about `part_bytes`, at most `limit` rows in all."""
+    def keep(self, kept_schema: pa.Schema) -> Self:
+        """The same reader for columns of these types, which those of its file agree with."""
+        ...
+
+    def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
+        """Cut a file into parts of about `part_bytes` of text, from its size, without opening it.
+
+        Each row is in exactly one part, and the parts hold the rows in the file's order.
+        """
+        ...
+
+    def cut_rows(
+        self, path: str, size_bytes: int, part_bytes: int, limit: int
+    ) -> Iterator[FilePart]:
+        """Cut the first `limit` rows of a file, or somewhat more, into parts with their rows.
+
+        Raises:
+            UnfitFileError: It cannot be read, or does not hold the columns.
+            InputError: It is damaged, and unreadable files are not to be skipped.
+        """
         ...
 
     def read(
         self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
     ) -> Rows:
-        """Read a part; may stop after `chunk_bytes` and say where the rest begins.
+        """Read a part; may stop after `chunk_bytes` of text and say where the rest begins.
 
         Raises:
+            UnfitFileError: The file cannot be read, or does not hold the columns.
             InputError: The part is damaged, and unreadable files are not to be skipped.
         """
         ...
@@ -105,7 +172,11 @@ class FileReader(Protocol):
         ...
 
     def measure_file(self, path: str, size_bytes: int) -> int:
-        """Size of a file in the unit of its spans: rows or bytes."""
+        """Size of a file in the unit of its spans: rows or bytes.
+
+        Raises:
+            UnfitFileError: It cannot be read.
+        """
         ...
 
     def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
@@ -120,19 +191,71 @@ class FileReader(Protocol):
         ...
 
 
+@contextmanager
+def opening(path: str) -> Iterator[None]:
+    """Say which file it was that could not be opened.
+
+    Raises:
+        UnreadableFileError: The block could not read or parse it.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UnreadableFileError(path, f"cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def cut_evenly(size_bytes: int, part_bytes: int, expansion: int) -> Iterator[FilePart]:
+    """Cut a file into equal byte ranges; the last goes on to wherever the file ends.
+
+    Args:
+        size_bytes: Size of the file.
+        part_bytes: Bytes of text that a part holds at most.
+        expansion: Bytes of text per byte of the file.
+    """
+    num_parts = max(1, -(-size_bytes * expansion // part_bytes))
+    num_parts = min(num_parts, max(1, size_bytes))
+    marks = [size_bytes * number // num_parts for number in range(num_parts)]
+    for start, stop in zip(marks, [*marks[1:], None], strict=True):
+        end = size_bytes if stop is None else stop
+        yield FilePart(start=start, stop=stop, num_bytes=(end - start) * expansion)
+
+
 def check_columns(
     path: str, names: Sequence[str], text_columns: Sequence[str], keep_columns: Sequence[str]
 ) -> None:
-    """Raise an InputError that lists the columns there are, if one is missing or named twice."""
+    """Raise an UnfitFileError that lists the columns, if one is missing or named twice."""
     for flags, wanted in (
         ("--text-column/--text-pair-column", text_columns),
         ("--keep-columns", keep_columns),
     ):
         for name in wanted:
             if list(names).count(name) > 1:
-                raise InputError(f"{path}: two columns are called {name!r} ({flags}); rename one")
+                raise UnfitFileError(path, f"two columns are called {name!r} ({flags}); rename one")
             if name not in names:
-                raise InputError(f"{path}: no column {name!r} ({flags}); it has {', '.join(names)}")
+                raise UnfitFileError(
+                    path, f"no column {name!r} ({flags}); it has {', '.join(names)}"
+                )
+
+
+def check_kept_types(path: str, found: pa.Schema, reader: FileReader) -> None:
+    """Check that a file's kept columns have the types that they have in the first file.
+
+    Args:
+        path: The file.
+        found: Names and types of its kept columns; null fits every type.
+        reader: Reader that knows the types of the first file.
+
+    Raises:
+        UnfitFileError: A column has another type.
+    """
+    for field in reader.kept_schema:
+        kind = found.field(field.name).type
+        if kind != field.type and not pa.types.is_null(kind):
+            raise UnfitFileError(
+                path,
+                f"column {field.name!r} holds {kind}, but {field.type} in {reader.first_path}; "
+                "columns of --keep-columns have one type in all files",
+            )
 
 
 def check_texts(
@@ -167,6 +290,6 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def not_text(path: str, name: str, kind: str) -> InputError:
+def not_text(path: str, name: str, kind: str) -> UnfitFileError:
     """The error that refuses a column whose values are not text; the caller raises it."""
-    return InputError(f"{path}: column {name!r} holds {kind}, not text (--text-column)")
+    return UnfitFileError(path, f"column {name!r} holds {kind}, not text (--text-column)")

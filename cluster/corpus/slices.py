@@ -1,25 +1,33 @@
-"""Find the files of a corpus, in name order, and cut them into slices to read.
+"""Cut the files of a corpus into slices to read, from their names and sizes alone.
 
-    corpus -> [slices] -> slices -> rows -> shards
+    corpus -> listing -> [slices] -> slices -> rows -> shards
 
-A slice is what one actor reads and tokenizes at a time, a few megabytes: some row groups of Parquet
-files or a byte range of a JSON lines file; a CSV file is not cut, but read in chunks. Slices follow
-each other in corpus order, so rows keep their place without a global numbering. The reader of their
-format reads them (`readers.py`). This module knows nothing of tokens, shards or prices.
+A slice is what one actor reads and tokenizes at a time, a few megabytes: byte ranges of Parquet or
+JSON lines files; a CSV file is not cut, but read in chunks. Slices follow each other in corpus
+order, so rows keep their place without a global numbering. Only a few files are opened here, so
+that a misspelled column is noticed at once; the reader of their format (`readers.py`) checks each
+file where it is read. This module knows nothing of tokens, shards or prices.
 """
 
-import fnmatch
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
-import pyarrow.fs
 
+from cluster.corpus.ahead import map_ahead
 from cluster.corpus.csv_files import CsvReader
 from cluster.corpus.json_lines import JsonLinesReader
+from cluster.corpus.listing import SourceFile, list_files, suffix_of
 from cluster.corpus.parquet import ParquetReader
-from cluster.corpus.readers import FileReader
+from cluster.corpus.readers import (
+    FilePart,
+    FileReader,
+    UnfitFileError,
+    UnreadableFileError,
+    check_kept_types,
+)
 from cluster.storage.filesystems import resolve
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
@@ -27,6 +35,11 @@ from fastformers.errors import InputError
 # Bytes of text. Small slices keep few actors waiting for the first shards, large ones open fewer
 # files; a slice becomes about three shards (`layout.SHARDS_PER_CORPUS`).
 MIN_SLICE_BYTES, MAX_SLICE_BYTES, SLICES_PER_CORPUS = 2**20, 16 * 2**20, 64
+# Files of a slice, which are read 16 at a time (`reading.READ_THREADS`): at 20 ms a request a slice
+# of 256 small files takes a second.
+MIN_SLICE_FILES, MAX_SLICE_FILES = 16, 256
+# Files that are opened to plan, from all over the corpus, and files that are opened at once.
+SAMPLE_FILES, OPEN_THREADS = 16, 64
 # Every format, by the end of a file's name; a new one is a module and a line here.
 FORMATS: dict[str, type[FileReader]] = {
     ".parquet": ParquetReader,
@@ -35,26 +48,16 @@ FORMATS: dict[str, type[FileReader]] = {
     ".json": JsonLinesReader,
     ".csv": CsvReader,
 }
-_COMPRESSIONS = (".gz", ".bz2", ".zst")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceFile:
-    """A file of the corpus, with the size and time that tell whether it has changed."""
-
-    path: str
-    size_bytes: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
     """A contiguous part of one file.
 
     Attributes:
         path: The file.
-        start: First row group (Parquet) or byte.
-        stop: Row group or byte after the last; None for the end of the file.
+        start: First byte.
+        stop: Byte after the last; None for the end of the file.
         max_rows: Rows to take at most, or None for all.
     """
 
@@ -64,15 +67,15 @@ class Piece:
     max_rows: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
     """Pieces that one actor reads together.
 
     Attributes:
         index: Place among the slices of the corpus.
         pieces: Pieces in corpus order.
-        first_shard: Number of the first shard cut from it; above 0 for the rest of a CSV file
-            whose beginning was already read.
+        first_shard: Number of the first shard cut from it; above 0 for the rest of a slice whose
+            beginning was already read.
     """
 
     index: int
@@ -85,8 +88,9 @@ class Corpus:
     """Files of one format on one filesystem, and how to read them.
 
     Attributes:
-        files: Files in name order.
-        skipped: Unreadable files that the user allowed to leave out, with the reason.
+        files: Files in name order, whatever is in them.
+        skipped: Those of the opened files that cannot be read and that the user allowed to leave
+            out, with the reason; others may be found where they are read.
         reader: Reader of their format.
     """
 
@@ -106,6 +110,12 @@ class Corpus:
         return min(max(share, MIN_SLICE_BYTES), MAX_SLICE_BYTES)
 
     @property
+    def slice_files(self) -> int:
+        """Files of a slice at most; depends on the number of files, never on who scores them."""
+        share = len(self.files) // SLICES_PER_CORPUS
+        return min(max(share, MIN_SLICE_FILES), MAX_SLICE_FILES)
+
+    @property
     def digest(self) -> str:
         """Hash that changes when a file is added, removed, renamed or modified."""
         names = "\n".join(f"{f.path}\0{f.size_bytes}\0{f.mtime_ns}" for f in self.files)
@@ -115,13 +125,18 @@ class Corpus:
         """Cut the files into slices, in corpus order.
 
         Args:
-            limit: Rows of the corpus to take, from its start; None for all.
+            limit: Rows of the corpus to take, from its start; None for all. Only then are files
+                opened, as many as hold these rows.
+
+        Raises:
+            InputError: A file whose rows are to be counted cannot be read.
         """
         slices: list[Slice] = []
         pieces: list[Piece] = []
-        size_bytes, slice_bytes = 0, self.slice_bytes
-        for piece, piece_bytes in self._pieces(slice_bytes, limit):
-            if pieces and size_bytes + piece_bytes > slice_bytes:
+        size_bytes, slice_bytes, slice_files = 0, self.slice_bytes, self.slice_files
+        for piece, piece_bytes in self._pieces() if limit is None else self._first_pieces(limit):
+            is_full = size_bytes + piece_bytes > slice_bytes or len(pieces) == slice_files
+            if pieces and is_full:
                 slices.append(Slice(index=len(slices), pieces=tuple(pieces)))
                 pieces, size_bytes = [], 0
             pieces.append(piece)
@@ -130,18 +145,37 @@ class Corpus:
             slices.append(Slice(index=len(slices), pieces=tuple(pieces)))
         return slices
 
-    def _pieces(self, slice_bytes: int, limit: int | None) -> Iterator[tuple[Piece, int]]:
-        left = limit
+    def _pieces(self) -> Iterator[tuple[Piece, int]]:
+        """Pieces of all files, with their sizes."""
+        slice_bytes = self.slice_bytes
         for file in self.files:
-            for part in self.reader.plan_file(file.path, slice_bytes, left):
-                yield (
-                    Piece(path=file.path, start=part.start, stop=part.stop, max_rows=part.max_rows),
-                    part.num_bytes,
-                )
-                if left is not None:
-                    left -= part.num_rows or 0
-            if left is not None and left <= 0:
-                return
+            for part in self.reader.cut_file(file.path, file.size_bytes, slice_bytes):
+                yield Piece(path=file.path, start=part.start, stop=part.stop), part.num_bytes
+
+    def _first_pieces(self, limit: int) -> Iterator[tuple[Piece, int]]:
+        """Pieces that hold the first rows, with their sizes."""
+        left, slice_bytes = limit, self.slice_bytes
+        for files in _growing_batches(self.files):
+            cut = partial(self._cut_rows, part_bytes=slice_bytes, limit=left)
+            cut_files = list(map_ahead(cut, files, num_threads=OPEN_THREADS))
+            for file, parts in zip(files, cut_files, strict=True):
+                for part in parts:
+                    num_rows = min(left, part.num_rows)
+                    yield (
+                        Piece(path=file.path, start=part.start, stop=part.stop, max_rows=num_rows),
+                        part.num_bytes * num_rows // max(1, part.num_rows),
+                    )
+                    left -= num_rows
+                    if left == 0:
+                        return
+
+    def _cut_rows(self, file: SourceFile, *, part_bytes: int, limit: int) -> list[FilePart]:
+        try:
+            return list(self.reader.cut_rows(file.path, file.size_bytes, part_bytes, limit))
+        except UnfitFileError as error:
+            if not self.reader.skip_unreadable:
+                raise error.with_remedy() from error
+            return [FilePart(start=0, stop=None, num_bytes=0)]  # whoever reads it records why
 
 
 def open_corpus(
@@ -152,113 +186,106 @@ def open_corpus(
     skip_unreadable: bool,
     storage: StorageOptions = NO_OPTIONS,
 ) -> Corpus:
-    """Find the files of a corpus and check that they hold the columns.
+    """Find the files of a corpus, and check in some of them that they hold the columns.
 
     Args:
         uri: A file, a directory, a glob, or a URI of one of them.
         text_columns: The one or two columns that are scored.
         keep_columns: Columns that are passed through.
-        skip_unreadable: Whether to leave out files that cannot be opened, instead of refusing.
+        skip_unreadable: Whether to leave out files that cannot be read, or that do not hold the
+            columns, instead of refusing.
         storage: How to reach a bucket.
 
     Raises:
-        InputError: Nothing is there, formats are mixed, a file cannot be opened, a column is
-            missing, or a text column does not hold text.
+        InputError: Nothing is there, formats are mixed, or one of the files that are opened cannot
+            be read, lacks a column, or has a text column that does not hold text.
     """
     filesystem, path = resolve(uri, storage)
-    files = _find_files(filesystem, path, uri)
-    suffixes = {_suffix(file.path) for file in files}
+    files = list_files(filesystem, path, uri, FORMATS)
+    suffixes = {suffix_of(file.path) for file in files}
     if len({FORMATS[suffix] for suffix in suffixes}) > 1:
         raise InputError(f"{uri}: mixes {', '.join(sorted(suffixes))}; score one format at a time")
     reader_type = FORMATS[suffixes.pop()]
-    skipped: dict[str, str] = {}
-    reader: FileReader | None = None
-    readable: list[SourceFile] = []
-    for file in files:
+
+    def open_file(file: SourceFile) -> FileReader | UnfitFileError | None:
         try:
-            candidate = reader_type.open(
+            return reader_type.open(
                 filesystem,
                 file.path,
                 text_columns=text_columns,
                 keep_columns=keep_columns,
                 skip_unreadable=skip_unreadable,
             )
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            if not skip_unreadable:
-                raise InputError(
-                    f"{file.path}: cannot be read ({reason}); repair or remove it, or pass "
-                    "--skip-unreadable-files to score the others"
-                ) from error
-            skipped[file.path] = reason
-            continue
-        if candidate is None:  # an empty file holds no rows and no columns
-            continue
-        if reader is not None and candidate.kept_schema != reader.kept_schema:
-            raise InputError(
-                f"{file.path}: kept columns are {_brief(candidate.kept_schema)}, but "
-                f"{_brief(reader.kept_schema)} in {readable[0].path}; keep columns of one type"
-            )
-        reader = reader or candidate
-        readable.append(file)
-    if reader is None:
-        left_out = f"; {len(skipped)} unreadable files were skipped" if skipped else ""
-        raise InputError(f"{uri}: the corpus is empty{left_out}")
-    return Corpus(files=tuple(readable), skipped=skipped, reader=reader)
+        except UnfitFileError as error:
+            return error
+
+    skipped: dict[str, str] = {}
+    for chosen in _samples(files):
+        opened = list(map_ahead(open_file, chosen, num_threads=OPEN_THREADS))
+        errors = [found for found in opened if isinstance(found, UnfitFileError)]
+        candidates = [r for r in opened if r is not None and not isinstance(r, UnfitFileError)]
+        if candidates:
+            reader, others = _merge_kept_types(candidates)
+            errors += others
+        _check_errors(errors, bool(candidates), skip_unreadable)
+        skipped.update((error.path, error.reason) for error in errors)
+        if candidates:
+            return Corpus(files=tuple(files), skipped=skipped, reader=reader)
+    left_out = f"; {len(skipped)} unreadable files were skipped" if skipped else ""
+    raise InputError(f"{uri}: the corpus is empty{left_out}")
 
 
-def _find_files(filesystem: pyarrow.fs.FileSystem, path: str, uri: str) -> list[SourceFile]:
-    [info] = filesystem.get_file_info([path])
-    if info.type == pyarrow.fs.FileType.File:
-        if _suffix(info.path) not in FORMATS:
-            raise InputError(f"{uri}: expected {_formats()}")
-        found, base = [info], info.path
-    elif info.type == pyarrow.fs.FileType.Directory:
-        found, base = _list(filesystem, path), path
-    elif any(character in path for character in "*?["):
-        base = path[: min(path.find(c) for c in "*?[" if c in path)].rpartition("/")[0]
-        pattern = path.split("/")
-        found = [f for f in _list(filesystem, base) if _matches(f.path.split("/"), pattern)]
-    else:
-        raise InputError(f"{uri}: no such file or directory")
-    files = [
-        SourceFile(path=info.path, size_bytes=info.size, mtime_ns=info.mtime_ns or 0)
-        for info in sorted(found, key=lambda info: info.path)
-        if info.type == pyarrow.fs.FileType.File
-        and not any(n.startswith((".", "_")) for n in info.path[len(base) :].split("/"))
-        and _suffix(info.path) in FORMATS
-    ]
-    if not files:
-        raise InputError(f"{uri}: no {_formats()} file there")
-    return files
+def _check_errors(errors: Sequence[UnfitFileError], has_others: bool, skip: bool) -> None:
+    """Refuse files that were opened to plan.
+
+    Args:
+        errors: What is wrong with them.
+        has_others: Whether another file holds what is wanted; else a column may be misspelled.
+        skip: Whether the user allowed to leave out files.
+
+    Raises:
+        InputError: A file is at fault, or the names of the columns are.
+    """
+    misspelled = [error for error in errors if not isinstance(error, UnreadableFileError)]
+    if misspelled and not has_others:
+        raise misspelled[0]
+    if errors and not skip:
+        raise errors[0].with_remedy() from errors[0]
 
 
-def _list(filesystem: pyarrow.fs.FileSystem, base: str) -> list[pyarrow.fs.FileInfo]:
-    selector = pyarrow.fs.FileSelector(base, recursive=True, allow_not_found=True)
-    return filesystem.get_file_info(selector)  # type: ignore[no-any-return]
+def _merge_kept_types(readers: Sequence[FileReader]) -> tuple[FileReader, list[UnfitFileError]]:
+    """A reader for the types of the first file, and what is wrong with the others.
+
+    A column that has no value in the first file takes its type from the next one where it has.
+    """
+    fields = []
+    for column in zip(*(reader.kept_schema for reader in readers), strict=True):
+        typed = (field for field in column if not pa.types.is_null(field.type))
+        fields.append(next(typed, column[0]))
+    merged = readers[0].keep(pa.schema(fields))
+    errors: list[UnfitFileError] = []
+    for reader in readers:
+        try:
+            check_kept_types(reader.first_path, reader.kept_schema, merged)
+        except UnfitFileError as error:
+            errors.append(error)
+    return merged, errors
 
 
-def _matches(names: list[str], pattern: list[str]) -> bool:
-    """Whether a path fits a glob, name by name; `**` stands for any number of directories."""
-    if not pattern or not names:
-        return names == pattern or pattern == ["**"]
-    if pattern[0] == "**":
-        return _matches(names, pattern[1:]) or _matches(names[1:], pattern)
-    return fnmatch.fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+def _samples(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Files from all over the corpus, then all the others, which are needed if those are empty."""
+    num_samples = min(len(files), SAMPLE_FILES)
+    places = [number * len(files) // num_samples for number in range(num_samples)]
+    yield [files[place] for place in places]
+    chosen = set(places)
+    others = [file for place, file in enumerate(files) if place not in chosen]
+    for start in range(0, len(others), OPEN_THREADS):
+        yield others[start : start + OPEN_THREADS]
 
 
-def _formats() -> str:
-    """All formats, for a message."""
-    *others, last = FORMATS
-    return f"{', '.join(others)} or {last}"
-
-
-def _suffix(path: str) -> str:
-    name = path.rpartition("/")[2].lower()
-    for compression in _COMPRESSIONS:
-        name = name.removesuffix(compression)
-    return f".{name.rpartition('.')[2]}"
-
-
-def _brief(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+def _growing_batches(files: Sequence[SourceFile]) -> Iterator[Sequence[SourceFile]]:
+    """Files in order: one, then two, then four, up to as many as are opened at once."""
+    start, size = 0, 1
+    while start < len(files):
+        yield files[start : start + size]
+        start, size = start + size, min(2 * size, OPEN_THREADS)

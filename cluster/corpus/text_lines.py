@@ -1,4 +1,4 @@
-"""What the formats made of lines share: opening a file at a byte, and fitting values into columns.
+"""What the formats made of lines share: where a damaged file ends, and fitting values into columns.
 
     bytes of a file -> [text_lines] -> json_lines, csv_files -> rows
 
@@ -8,19 +8,16 @@ or CSV.
 """
 
 import contextlib
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs
 
 from cluster.corpus.readers import FileReader
 from fastformers.errors import InputError
 
-# Bytes of a file that tell the types of its columns, and bytes that are read ahead at a time.
+# Bytes of a file that tell the types of its columns, and bytes that are read ahead at least.
 SAMPLE_BYTES = 2**20
-_COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
 _MAX_WHOLE_BYTES = 256 * 2**20  # largest compressed file that is held in memory for a sample
 # Errors that pyarrow raises for a value that does not fit its column.
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
@@ -96,26 +93,6 @@ def unreadable_reason(path: str, error: OSError, *, skip: bool) -> str:
         f"{path}: cannot be read to its end ({error}); repair it, or pass "
         "--skip-unreadable-files to score what can be read"
     ) from error
-
-
-def is_compressed(path: str) -> bool:
-    """Whether a file can only be read from its beginning."""
-    return path.lower().rpartition(".")[2] in _COMPRESSIONS
-
-
-def open_lines(filesystem: pyarrow.fs.FileSystem, path: str, start: int) -> io.BufferedReader:
-    """Open a text file's bytes at an offset.
-
-    A compressed file is decompressed, and the offset counts its decompressed bytes.
-    """
-    compression = _COMPRESSIONS.get(path.lower().rpartition(".")[2])
-    if compression is None:
-        file = filesystem.open_input_file(path)
-        file.seek(start)
-    else:
-        file = filesystem.open_input_stream(path, compression=compression)
-        file.read(start)
-    return io.BufferedReader(file, SAMPLE_BYTES)
 
 
 def sample_whole(reader: FileReader, path: str, size_bytes: int) -> tuple[list[str], ...]:

@@ -17,12 +17,16 @@ Shape suffixes: N rows of a window, S rows of it that were tokenized.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.corpus.readers import FileReader
-from cluster.corpus.slices import Corpus
+from cluster.corpus.ahead import map_ahead
+from cluster.corpus.listing import SourceFile
+from cluster.corpus.readers import FileReader, UnfitFileError
+from cluster.corpus.reading import READ_THREADS
+from cluster.corpus.slices import OPEN_THREADS, Corpus
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import Tokenizer
 
@@ -116,7 +120,7 @@ def sample_corpus(
     rng = np.random.default_rng(seed)
     reader, paths = corpus.reader, [file.path for file in corpus.files]
     is_rows = reader.sampled_in_rows
-    sizes = [reader.measure_file(file.path, file.size_bytes) for file in corpus.files]
+    sizes = list(map_ahead(partial(_measure, reader), corpus.files, num_threads=OPEN_THREADS))
     rows_per_unit = 1.0 if is_rows else _pilot_rows_per_byte(corpus)
     expected_rows = max(1, round(sum(sizes) * rows_per_unit))
     wanted = _plan_sample_rows(size, expected_rows, paths[0])
@@ -124,11 +128,12 @@ def sample_corpus(
     num_read = min(len(spans), max(NUM_WINDOWS, -(-wanted * len(spans) // expected_rows)))
     chosen = _draw(len(spans), num_read, rng)
     share = wanted / max(1.0, sum(spans[i].stop - spans[i].start for i in chosen) * rows_per_unit)
-    windows: list[Window] = []
-    for index in chosen:
-        span = spans[index]
-        columns = reader.sample_span(span.path, span.start, span.stop)
-        windows.append(_sample_window(columns, span, tokenizer, share, rng))
+    drawn = [spans[index] for index in chosen]
+    read = map_ahead(partial(_read_span, reader), drawn, num_threads=READ_THREADS)
+    windows = [
+        _sample_window(columns, span, tokenizer, share, rng)
+        for span, columns in zip(drawn, read, strict=True)
+    ]
     return CorpusSample(
         windows=tuple(windows),
         total_size=sum(sizes),
@@ -137,6 +142,26 @@ def sample_corpus(
         text_bytes=corpus.text_bytes,
         max_length=max_length,
     )
+
+
+def _measure(reader: FileReader, file: SourceFile) -> int:
+    """Size of a file in the unit of the sample; 0 where it cannot be read and is left out."""
+    try:
+        return reader.measure_file(file.path, file.size_bytes)
+    except UnfitFileError as error:
+        if not reader.skip_unreadable:
+            raise error.with_remedy() from error
+        return 0
+
+
+def _read_span(reader: FileReader, span: _FileRange) -> tuple[list[str], ...]:
+    """Texts of a window; none where its file does not fit and is left out."""
+    try:
+        return reader.sample_span(span.path, span.start, span.stop)
+    except UnfitFileError as error:
+        if not reader.skip_unreadable:
+            raise error.with_remedy() from error
+        return tuple([] for _ in reader.text_columns)
 
 
 def _plan_sample_rows(size: float | None, expected_rows: int, path: str) -> int:
@@ -208,8 +233,8 @@ def _sample_window(
 
 
 def _pilot_rows_per_byte(corpus: Corpus) -> float:
-    """Rows per byte at the start of the first file; only sizes the sample."""
-    file = corpus.files[0]
+    """Rows per byte at the start of the first file with rows; only sizes the sample."""
+    file = next(file for file in corpus.files if file.path == corpus.reader.first_path)
     stop = min(file.size_bytes, _PILOT_BYTES)
     columns = corpus.reader.sample_span(file.path, 0, stop)
     read_bytes = file.size_bytes if corpus.reader.is_read_whole(file.path) else stop

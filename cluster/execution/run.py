@@ -115,12 +115,11 @@ def conclude(
     """
     dead_letters = _finish_directories(job, journal)
     wall_s = clock() - start
-    skipped = job.corpus.skipped if job.corpus is not None else {}
     return RunResult(
         tally=journal.tally,
         nodes=_nodes_paid_for(journal.nodes, wall_s),
         dead_letters=dead_letters,
-        skipped_files={**skipped, **journal.tally.skipped_files},
+        skipped_files=journal.tally.skipped_files,
         started_at=time.time() - wall_s,
         wall_s=wall_s,
         setup_s=setup_s,

@@ -124,7 +124,10 @@ class Worker:
         """Cut a slice into shards on disk."""
         assert self._spec.preparation is not None
         return self._spec.preparation.prepare(
-            slice_, self._tokenizer, self._turns.computing("tokenize")
+            slice_,
+            self._tokenizer,
+            self._turns.computing("tokenize"),
+            on_phase=self._turns.enter,
         )
 
     def score(self, lease: Lease) -> Receipt | None:

@@ -15,7 +15,7 @@ from fastformers.errors import ChangedWorkError, InputError
 RUN_FILE = "run.json"
 PREPARED_FILE = "prepared.json"
 # Version of the record and of all files beside it: predictions, shards, receipts of slices.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def write_record(

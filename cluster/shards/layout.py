@@ -31,6 +31,8 @@ _BYTES_PER_TOKEN = 4.5  # English and WordPiece; only sizes the shards
 class Shard:
     """A shard as it is known without reading its file.
 
+    A run may know a million of them, so those of one file share its name.
+
     Attributes:
         name: "SLICE-NUMBER", with six and five digits: in name order, shards are in corpus order.
         num_rows: Rows of the corpus, bad ones included.
@@ -49,16 +51,27 @@ class Shard:
     predicted_s: float
     spans: tuple[tuple[str, int], ...]
 
+    def __post_init__(self) -> None:
+        spans = tuple((sys.intern(path), num_rows) for path, num_rows in self.spans)
+        object.__setattr__(self, "spans", spans)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the values alone, and unpickle through the constructor, which shares names."""
+        return _restore_shard, tuple(getattr(self, name) for name in self.__slots__)
+
     @property
     def file_name(self) -> str:
         """Name of the shard's file, and of the file of its predictions."""
         return f"part-{self.name}.parquet"
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Shard":
-        """The shard that `dataclasses.asdict` turned into `fields`."""
-        spans = tuple((sys.intern(path), num_rows) for path, num_rows in fields["spans"])
-        return cls(**{**fields, "spans": spans})
+    def from_json(cls, values: dict[str, Any]) -> "Shard":
+        """The shard that `dataclasses.asdict` turned into `values`."""
+        return cls(**values)
+
+
+def _restore_shard(*values: Any) -> Shard:
+    return Shard(**dict(zip(Shard.__slots__, values, strict=True)))
 
 
 def plan_shard_seconds(text_bytes: int, seconds_per_token: float) -> float:

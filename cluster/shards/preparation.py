@@ -11,8 +11,8 @@ This module knows nothing of Ray, models or prices.
 """
 
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cluster.corpus.readers import FileReader, Rows
+from cluster.corpus.reading import read_pieces
 from cluster.corpus.slices import Piece, Slice
 from cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
 from cluster.shards.shard_set import key_of, make_key
@@ -29,6 +30,8 @@ from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.tokenizer import Tokenizer
 
 READ_CHUNK_BYTES = 16 * 2**20
+# Chunks of text that a slice may hold at once, should its files hold more than their sizes promise.
+_MAX_CHUNKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,25 @@ class SliceReceipt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _SliceRows:
+    """Rows of a slice as read.
+
+    Attributes:
+        rows: The rows.
+        spans: File and number of rows of each piece.
+        skipped: Files that were left out, with the reason.
+        left: Pieces that are left to read.
+        cpu_s: Seconds that cores took to read it.
+    """
+
+    rows: Rows
+    spans: list[tuple[str, int]]
+    skipped: dict[str, str]
+    left: tuple[Piece, ...]
+    cpu_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preparation:
     """How slices become shards; travels to the actors.
 
@@ -92,7 +114,11 @@ class Preparation:
     shard_seconds: float
 
     def prepare(
-        self, slice_: Slice, tokenizer: Tokenizer, computing: AbstractContextManager[Any]
+        self,
+        slice_: Slice,
+        tokenizer: Tokenizer,
+        computing: AbstractContextManager[Any],
+        on_phase: Callable[[str], None] = lambda phase: None,
     ) -> SliceReceipt:
         """Read, tokenize and cut a slice, then write its shards and last its receipt.
 
@@ -100,17 +126,20 @@ class Preparation:
             slice_: Slice to read.
             tokenizer: Tokenizer of the bundle.
             computing: Lock that is held while tokenizing; other jobs of the actor wait for it.
+            on_phase: Function that is told "read", "tokenize" or "write" as each of them begins.
         """
-        start = time.thread_time()
-        rows, spans, left = self._read(slice_)
-        read_s = time.thread_time() - start
+        on_phase("read")
+        read = self._read(slice_)
+        rows, spans, left = read.rows, read.spans, read.left
         num_rows = len(rows.texts[0])
         good_N = np.array([row for row in range(num_rows) if row not in rows.errors], np.intp)
         texts = [[column[row] for row in good_N.tolist()] for column in rows.texts]
         with computing:
+            on_phase("tokenize")
             start = time.perf_counter()
             tokens = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
             tokenize_s = time.perf_counter() - start
+        on_phase("write")
         start = time.thread_time()
         seconds_N = np.zeros(num_rows)
         seconds_N[good_N] = self.cost_profile.estimate_seconds(tokens.lengths_N)
@@ -138,35 +167,42 @@ class Preparation:
             else None,
             first_bad=_first_bad(rows.errors, spans),
             phase_s={
-                "read": read_s,
+                "read": read.cpu_s,
                 "tokenize": tokenize_s,
                 "write": time.thread_time() - start,
             },
+            skipped=read.skipped,
         )
         name = receipt_name(slice_.index, slice_.first_shard)
         self.directory.child("slices").write_json(name, asdict(receipt))
         return receipt
 
-    def _read(self, slice_: Slice) -> tuple[Rows, list[tuple[str, int]], tuple[Piece, ...]]:
-        """Rows of the pieces, the number of rows by file, and the pieces that are left."""
+    def _read(self, slice_: Slice) -> _SliceRows:
+        """Read pieces until a large one has a rest, or their text takes too much memory."""
         parts: list[Rows] = []
         spans: list[tuple[str, int]] = []
+        skipped: dict[str, str] = {}
         left: tuple[Piece, ...] = ()
-        for number, piece in enumerate(slice_.pieces):
-            part = self.reader.read(
-                piece.path,
-                start=piece.start,
-                stop=piece.stop,
-                max_rows=piece.max_rows,
-                chunk_bytes=READ_CHUNK_BYTES,
-            )
-            parts.append(part)
-            spans.append((piece.path, len(part.texts[0])))
-            if part.rest_start is not None:
-                rest = Piece(path=piece.path, start=part.rest_start, stop=piece.stop)
-                left = (rest, *slice_.pieces[number + 1 :])
-                break
-        return _concatenate(parts), spans, left
+        cpu_s, num_characters = 0.0, 0
+        with closing(
+            read_pieces(self.reader, slice_.pieces, chunk_bytes=READ_CHUNK_BYTES)
+        ) as reads:
+            for number, read in enumerate(reads, 1):
+                parts.append(read.rows)
+                spans.append((read.piece.path, read.rows.num_rows))
+                cpu_s += read.cpu_s
+                num_characters += sum(len(text) for column in read.rows.texts for text in column)
+                if read.skipped is not None:
+                    skipped[read.piece.path] = read.skipped
+                if read.rest is not None:
+                    left = (read.rest, *slice_.pieces[number:])
+                    break
+                if num_characters > _MAX_CHUNKS * READ_CHUNK_BYTES:
+                    left = slice_.pieces[number:]
+                    break
+        return _SliceRows(
+            rows=_concatenate(parts), spans=spans, skipped=skipped, left=left, cpu_s=cpu_s
+        )
 
     def _describe(self, name: str, table: pa.Table, spans: tuple[tuple[str, int], ...]) -> Shard:
         lengths = pa.compute.list_value_length(table["input_ids"]).drop_null().to_numpy()

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from cluster.corpus.reading import read_all
 from cluster.corpus.slices import open_corpus
 from cluster.settings import CorpusSettings
 from cluster.shards.preparation import READ_CHUNK_BYTES
@@ -87,20 +88,16 @@ def write_different_texts(
         skip_unreadable=settings.skip_unreadable_files,
     )
     texts: dict[str, None] = {}
-    for slice_ in corpus.plan_slices(limit=settings.limit):
-        for piece in slice_.pieces:
-            start: int | None = piece.start
-            while start is not None and len(texts) < num_rows:
-                rows = corpus.reader.read(
-                    piece.path,
-                    start=start,
-                    stop=piece.stop,
-                    max_rows=piece.max_rows,
-                    chunk_bytes=READ_CHUNK_BYTES,
-                )
-                good = [text for n, text in enumerate(rows.texts[0]) if n not in rows.errors]
-                texts.update(dict.fromkeys(good))
-                start = rows.rest_start
+    reads = (
+        rows
+        for slice_ in corpus.plan_slices(limit=settings.limit)
+        for rows in read_all(corpus.reader, slice_.pieces, chunk_bytes=READ_CHUNK_BYTES)
+    )
+    for rows in reads:
+        good = [text for n, text in enumerate(rows.texts[0]) if n not in rows.errors]
+        texts.update(dict.fromkeys(good))
+        if len(texts) >= num_rows:
+            break
     directory.mkdir(parents=True)
     chosen = list(texts)[:num_rows]
     files = []

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from cluster.corpus.reading import read_all
 from cluster.execution.journal import RunJournal
 from cluster.execution.local import connect_here
 from cluster.execution.run import run_job
@@ -22,21 +23,11 @@ from cluster.shards import preparation
 
 def read_slices(corpus, *, limit=None):
     """Rows of each read of each slice, in the order and chunks in which an actor reads them."""
-    reads = []
-    for slice_ in corpus.plan_slices(limit=limit):
-        for piece in slice_.pieces:
-            start = piece.start
-            while start is not None:
-                rows = corpus.reader.read(
-                    piece.path,
-                    start=start,
-                    stop=piece.stop,
-                    max_rows=piece.max_rows,
-                    chunk_bytes=preparation.READ_CHUNK_BYTES,
-                )
-                reads.append(rows)
-                start = rows.rest_start
-    return reads
+    return [
+        rows
+        for slice_ in corpus.plan_slices(limit=limit)
+        for rows in read_all(corpus.reader, slice_.pieces, chunk_bytes=preparation.READ_CHUNK_BYTES)
+    ]
 
 
 def read_corpus(corpus, *, limit=None):

@@ -87,7 +87,7 @@ def test_unreadable_files_are_skipped_if_told(capsys, corpus, bundle, tmp_path):
     status = main([*arguments, "--output", str(tmp_path / "out"), "--skip-unreadable-files"])
     plan = json.loads(capsys.readouterr().out)
     assert status == 0
-    assert plan["files"] == 1
+    assert plan["files"] == 2
     assert [path.endswith("b.parquet") for path in plan["skipped_files"]] == [True]
 
 
@@ -139,7 +139,7 @@ def test_output_of_another_run(refused, corpus, bundle, tmp_path):
     identity = {"corpus files": "other", "max batch tokens": 256}
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text(
-        json.dumps({"format_version": 1, "identity": identity})
+        json.dumps({"format_version": 2, "identity": identity})
     )
     line = refused(corpus)
     assert "corpus files" in line

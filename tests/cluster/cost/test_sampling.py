@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from cluster.corpus.slices import open_corpus
+from cluster.cost.sampling import sample_corpus
 from fastformers.errors import InputError
 
 
@@ -72,3 +74,46 @@ def test_the_seed_decides_the_sample(tmp_path, rows, bundle, write_rows, take):
 
     assert lengths(1) == lengths(1)
     assert lengths(1) != lengths(2)
+
+
+@pytest.fixture
+def many_files(tmp_path, rows, write_rows):
+    """Forty files, one of which, not opened to plan, has no text."""
+
+    def write(suffix):
+        for number in range(40):
+            part = rows[50 * number : 50 * number + 50]
+            part = [{"body": "x"}] * 50 if number == 3 else part
+            write_rows(tmp_path / f"{number:02d}{suffix}", part)
+        return tmp_path
+
+    return write
+
+
+def take_many(path, bundle, *, skip):
+    corpus = open_corpus(str(path), text_columns=("text",), keep_columns=(), skip_unreadable=skip)
+    return sample_corpus(
+        corpus,
+        bundle.load_tokenizer(),
+        max_length=bundle.max_length,
+        num_shards=40,
+        size=1.0,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_a_file_that_does_not_fit_is_named_or_counts_as_empty(many_files, bundle, suffix):
+    path = many_files(suffix)
+    with pytest.raises(InputError, match=rf"03\{suffix}: no column 'text' .*--skip-unreadable"):
+        take_many(path, bundle, skip=False)
+    sample = take_many(path, bundle, skip=True)
+    assert sum(window.num_rows for window in sample.windows) == 39 * 50
+
+
+def test_a_file_that_is_no_parquet_has_no_rows_to_sample(many_files, bundle):
+    path = many_files(".parquet")
+    (path / "03.parquet").write_bytes(b"not Parquet")
+    with pytest.raises(InputError, match=r"03\.parquet: cannot be read .*--skip-unreadable-files"):
+        take_many(path, bundle, skip=False)
+    assert take_many(path, bundle, skip=True).total_size == 39 * 50

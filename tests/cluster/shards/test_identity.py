@@ -65,8 +65,8 @@ def test_a_record_that_was_cut_off_is_refused_by_its_path(directory, tmp_path):
         7,
         {},
         {"identity": None},
-        {"format_version": 1},
-        {"format_version": 1, "identity": "8c8c"},
+        {"format_version": 2},
+        {"format_version": 2, "identity": "8c8c"},
     ],
 )
 @pytest.mark.parametrize("file", [RUN_FILE, PREPARED_FILE])
@@ -80,10 +80,10 @@ def test_a_file_of_somebody_else_is_refused_by_its_name(directory, file, content
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        ({}, "an older version of fastformers (format 0, this one reads 1)"),
-        ({"format_version": 0}, "an older version of fastformers (format 0, this one reads 1)"),
-        ({"format_version": 2}, "a newer version of fastformers (format 2, this one reads 1)"),
-        ({"format_version": "2a"}, "a newer version of fastformers (format 2a, this one reads 1)"),
+        ({}, "an older version of fastformers (format 0, this one reads 2)"),
+        ({"format_version": 1}, "an older version of fastformers (format 1, this one reads 2)"),
+        ({"format_version": 3}, "a newer version of fastformers (format 3, this one reads 2)"),
+        ({"format_version": "2a"}, "a newer version of fastformers (format 2a, this one reads 2)"),
     ],
 )
 @pytest.mark.parametrize("file", [RUN_FILE, PREPARED_FILE])

@@ -1,6 +1,7 @@
 import io
 import itertools
 import json
+import pickle
 from dataclasses import asdict
 
 import numpy as np
@@ -193,8 +194,10 @@ def test_shard_seconds_are_a_share_of_the_corpus_between_the_bounds():
     assert plan_shard_seconds(10**12, 1e-3) == MAX_SHARD_SECONDS
 
 
-def test_a_shard_survives_json():
-    shard = Shard(
+@pytest.fixture
+def shard():
+    """A shard of two files."""
+    return Shard(
         name="00001-00002",
         num_rows=3,
         num_unique=2,
@@ -203,5 +206,21 @@ def test_a_shard_survives_json():
         predicted_s=0.1,
         spans=(("a.csv", 1), ("b.csv", 2)),
     )
+
+
+def test_a_shard_survives_json_and_pickle(shard):
     assert Shard.from_json(json.loads(json.dumps(asdict(shard)))) == shard
+    assert pickle.loads(pickle.dumps(shard)) == shard
     assert shard.file_name == "part-00001-00002.parquet"
+
+
+def test_shards_of_a_file_share_its_name_and_a_million_fit_into_memory(shard):
+    """They come one by one, pickled from actors or as JSON from a log."""
+    pickled, text = pickle.dumps(shard), json.dumps(asdict(shard))
+    copies = [
+        *(pickle.loads(pickled) for _ in range(2)),
+        *(Shard.from_json(json.loads(text)) for _ in range(2)),
+    ]
+    assert len({id(copy.spans[0][0]) for copy in copies}) == 1
+    assert not hasattr(shard, "__dict__")
+    assert len(pickled) < 200

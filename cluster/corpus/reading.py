@@ -1,0 +1,109 @@
+"""Read the pieces of a slice, several at once and in order.
+
+    slice -> pieces -> [reading] -> rows of each piece -> shards
+
+A small file takes a few requests and no computing, so that many are fetched while one is parsed.
+No more than `READ_THREADS` pieces are held before they are taken. A file that does not fit the
+corpus ends the run, or is left out with a reason where the user allowed that. This module knows
+nothing of formats, tokens or shards.
+"""
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from cluster.corpus.ahead import map_ahead
+from cluster.corpus.readers import FileReader, Rows, UnfitFileError
+from cluster.corpus.slices import Piece
+
+# pyarrow's client of S3 opens at most 25 connections, and an actor may have two jobs in hand.
+READ_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PieceRead:
+    """What came out of a piece.
+
+    Attributes:
+        piece: The piece.
+        rows: Its rows; none where the file was left out.
+        skipped: Reason why the file was left out, or None.
+        cpu_s: Seconds that a core took to read it; waiting for storage does not count.
+    """
+
+    piece: Piece
+    rows: Rows
+    skipped: str | None
+    cpu_s: float
+
+    @property
+    def rest(self) -> Piece | None:
+        """Part of the piece that is left to read, or None."""
+        max_rows = self.piece.max_rows
+        if max_rows is not None:
+            max_rows -= self.rows.num_rows
+        if self.rows.rest_start is None or max_rows == 0:
+            return None
+        return replace(self.piece, start=self.rows.rest_start, max_rows=max_rows)
+
+
+def read_pieces(
+    reader: FileReader, pieces: Sequence[Piece], *, chunk_bytes: int
+) -> Generator[PieceRead]:
+    """Read pieces in their order, and those that follow while one is taken.
+
+    Args:
+        reader: Reader of the corpus.
+        pieces: Pieces to read.
+        chunk_bytes: Bytes of text after which a large piece may stop and leave a rest.
+
+    Raises:
+        InputError: A file cannot be read or does not fit, and is not to be left out.
+    """
+    if len(pieces) == 1:
+        yield _read_piece(pieces[0], reader=reader, chunk_bytes=chunk_bytes)
+        return
+    read_piece = partial(_read_piece, reader=reader, chunk_bytes=chunk_bytes)
+    yield from map_ahead(read_piece, pieces, num_threads=READ_THREADS)
+
+
+def read_all(reader: FileReader, pieces: Sequence[Piece], *, chunk_bytes: int) -> Iterator[Rows]:
+    """Rows of pieces in their order, in as many reads as that takes.
+
+    Raises:
+        InputError: A file cannot be read or does not fit, and is not to be left out.
+    """
+    for read in read_pieces(reader, pieces, chunk_bytes=chunk_bytes):
+        yield read.rows
+        rest = read.rest
+        while rest is not None:
+            [read] = read_pieces(reader, [rest], chunk_bytes=chunk_bytes)
+            yield read.rows
+            rest = read.rest
+
+
+def _read_piece(piece: Piece, *, reader: FileReader, chunk_bytes: int) -> PieceRead:
+    start = time.thread_time()
+    skipped = None
+    try:
+        rows = reader.read(
+            piece.path,
+            start=piece.start,
+            stop=piece.stop,
+            max_rows=piece.max_rows,
+            chunk_bytes=chunk_bytes,
+        )
+    except UnfitFileError as error:
+        if not reader.skip_unreadable:
+            raise error.with_remedy() from error
+        rows, skipped = _no_rows(reader), error.reason
+    return PieceRead(piece=piece, rows=rows, skipped=skipped, cpu_s=time.thread_time() - start)
+
+
+def _no_rows(reader: FileReader) -> Rows:
+    return Rows(
+        texts=tuple([] for _ in reader.text_columns),
+        errors={},
+        kept=reader.kept_schema.empty_table(),
+    )
