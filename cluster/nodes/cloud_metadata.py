@@ -16,7 +16,7 @@ Sources, read 2026-11-26:
         metadata/getting-live-migration-notice: NONE, MIGRATE_ON_HOST_MAINTENANCE or
         TERMINATE_ON_HOST_MAINTENANCE, 60 seconds before
     learn.microsoft.com/azure/virtual-machines/linux/scheduled-events: the machines of a scale set
-        get the events of all; NotBefore is blank once an event has started; Preempt comes at least
+        get the events of all; NotBefore is blank once an event has started; Preempt comes at best
         30 seconds before
 """
 
