@@ -23,6 +23,8 @@ from cluster.nodes.cloud_metadata import Cloud, MetadataError, Notice, read_noti
 # AWS: "check for these interruption notices every 5 seconds".
 _POLL_S = 5.0
 _STOP_WITHIN_S = 5.0
+# A node with more time than AWS gives goes on: Azure announces a reboot 15 minutes before it.
+_LEAVE_WITHIN_S = 120.0
 
 
 class _Seen(NamedTuple):
@@ -94,6 +96,13 @@ class SpotWatcher:
     def warning(self) -> Notice | None:
         """What makes the loss of this machine likelier than before; it may stay for hours."""
         return self._current(is_certain=False)
+
+    def leaving(self) -> str | None:
+        """Why this machine should take no more work, in one line; None if it may go on."""
+        notice = self.notice
+        if notice is None or (notice.left_s or 0.0) > _LEAVE_WITHIN_S:
+            return None
+        return str(notice)
 
     def _current(self, *, is_certain: bool) -> Notice | None:
         seen = self._seen

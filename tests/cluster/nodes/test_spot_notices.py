@@ -100,7 +100,7 @@ def test_a_notice_that_is_taken_back_is_none(watch, script):
 
 
 def test_a_notice_without_a_time_that_is_repeated_does_not_move_its_end(watch, script):
-    watcher = watch("gcp")  # which always answers 30 s
+    watcher = watch()
     script.say(notice(30.0))
     watcher.time[0] += 10.0
     script.say(notice(30.0))
@@ -131,6 +131,20 @@ def test_a_recommendation_is_a_warning_until_it_is_certain(watch, script):
     script.say(notice())
     assert watcher.notice.action == "terminate"
     assert watcher.warning is None
+
+
+def test_a_node_leaves_when_little_time_is_left_or_nobody_knows_how_much(watch, script):
+    watcher = watch()
+    assert watcher.leaving() is None
+    script.say(notice(900.0, action="reboot"))
+    assert watcher.notice.left_s == 900.0
+    assert watcher.leaving() is None
+    watcher.time[0] += 800.0
+    assert watcher.leaving() == "aws announces: reboot in 100 s"
+    script.say(notice(None, action="stop"))
+    assert watcher.leaving() == "aws announces: stop"
+    script.say(notice(None, action="rebalance", is_certain=False))
+    assert watcher.leaving() is None
 
 
 def test_a_machine_of_no_cloud_is_never_asked(watch, script):
