@@ -27,7 +27,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self):
         self.server.requests.append(f"PUT {self.path}")
         seconds = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
-        if self.path == "/latest/api/token" and seconds.isdigit() and int(seconds) <= 21600:
+        if not self.server.has_tokens:
+            self.answer(404)
+        elif self.path == "/latest/api/token" and seconds.isdigit() and int(seconds) <= 21600:
             self.answer(200, TOKEN)
         else:
             self.answer(400)
@@ -51,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not is_allowed:
             self.answer(refusal)
         elif isinstance(text, int):
-            self.answer(text)
+            self.answer(text, self.server.text_of_errors, flavor)
         elif text is None:
             self.answer(404, "<html>not found</html>", flavor)
         else:
@@ -65,6 +67,8 @@ class MetadataServer(ThreadingHTTPServer):
         requests: Method and path of each request, in their order.
         may_answer: Cleared by a test whose service is slow.
         flavor: The header by which Google's service names itself.
+        has_tokens: Whether it gives tokens, as version 2 of AWS's service does.
+        text_of_errors: What it says together with a status to fail with.
     """
 
     daemon_threads = True
@@ -72,6 +76,7 @@ class MetadataServer(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.items, self.requests, self.flavor = {}, [], "Google"
+        self.has_tokens, self.text_of_errors = True, ""
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.host = f"127.0.0.1:{self.server_port}"

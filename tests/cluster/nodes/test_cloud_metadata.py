@@ -226,6 +226,20 @@ def test_garbage_is_an_error_and_never_a_notice(metadata_server, cloud, item, ga
         ask(cloud, metadata_server)
 
 
+def test_what_an_error_says_is_no_notice(metadata_server):
+    metadata_server.items[PREEMPTED] = 503
+    metadata_server.text_of_errors = "TRUE"
+    with pytest.raises(MetadataError, match="status 503"):
+        ask("gcp", metadata_server)
+
+
+def test_a_service_without_tokens_is_not_asked_further(metadata_server):
+    metadata_server.has_tokens = False
+    with pytest.raises(MetadataError, match="gives no token"):
+        ask("aws", metadata_server)
+    assert metadata_server.requests == ["PUT /latest/api/token"]
+
+
 @pytest.mark.parametrize("cloud", ["aws", "gcp", "azure"])
 def test_a_slow_service_is_not_waited_for(metadata_server, cloud):
     metadata_server.may_answer.clear()
