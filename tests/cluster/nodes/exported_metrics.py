@@ -16,13 +16,26 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.nodes.metrics import COUNTERS, HISTOGRAMS, RunMetrics
+from cluster.scheduling.nodes import Ended, NodeReport
 from cluster.scheduling.progress import Progress
-from cluster.shards.receipts import Attempt, Receipt
+from cluster.scheduling.work import Finished, Lost, Ticket
+from cluster.shards.receipts import Receipt
 
-LOST = Attempt(
-    actor="vm:0", job="score", name="shard-1", number=1, start_s=0.0, end_s=1.0, is_lost=True
+PROGRESS = Progress(
+    elapsed_s=60.0,
+    num_done=2,
+    num_known=7,
+    num_rows=200,
+    num_tokens=10000,
+    num_errors=4,
+    num_retries=1,
+    predicted_done_s=5.0,
+    predicted_left_s=12.5,
+    num_slices_left=3,
+    node_s={None: 60.0},
+    num_nodes=3,
+    num_actors=3,
 )
-PROGRESS = Progress(receipts=[], num_done=2, num_known=7, predicted_left_s=12.5, num_slices_left=3)
 OWN_LABELS = {"phase", "state", "le"}
 REPORT_AT_ONCE = {"metrics_report_interval_ms": 1000}
 
@@ -33,18 +46,18 @@ def free_port():
 
 
 def record(receipt):
+    done = Finished(ticket=Ticket(1), result=receipt, seconds=2.5)
+    lost = Lost(ticket=Ticket(2), reason="its actor died")
+    ended = [
+        Ended(outcome=outcome, slot="vm:0", start_s=0.0, end_s=2.5)
+        for outcome in (done, done, lost)
+    ]
     supervisor = RunMetrics("run-1", node="vm")
-    for _ in range(2):
-        supervisor.add_receipt(receipt)
-    supervisor.add_attempt(LOST)
-    supervisor.set_actors({"working": 2, "starting": 1})
-    supervisor.set_queue(5)
-    supervisor.set_storage_outage(40.0)
+    report = NodeReport(ended=tuple(ended), doing={"infer": 2, "store": 1})
+    supervisor.add_report(report, num_in_hand=5)
     supervisor.flush(force=True)
     driver = RunMetrics("run-1", node="driver")
-    driver.set_num_nodes(3)
-    driver.set_usd(0.25)
-    driver.set_progress(PROGRESS)
+    driver.set_progress(PROGRESS, usd=0.25)
     driver.flush(force=True)
 
 

@@ -14,8 +14,10 @@ import pytest
 
 from cluster.nodes import metrics
 from cluster.nodes.metrics import COUNTERS, GAUGES, HISTOGRAMS, LABELS, RunMetrics
+from cluster.scheduling.nodes import Ended, NodeReport
 from cluster.scheduling.progress import Progress
-from cluster.shards.receipts import Attempt, Receipt
+from cluster.scheduling.work import Failed, Finished, Lost, Returned, Ticket
+from cluster.shards.receipts import Receipt
 
 REPOSITORY = Path(__file__).parents[3]
 RECEIPT = Receipt(
@@ -36,9 +38,16 @@ RECEIPT = Receipt(
     peak_rss_bytes=1,
     phase_s={"read": 0.25, "tokenize": 0.5, "infer": 1.5, "write": 0.25},
 )
-ATTEMPT = Attempt(
-    actor="vm:0", job="score", name="shard-1", number=1, start_s=0.0, end_s=1.0, is_lost=False
-)
+
+
+def finished(result=RECEIPT):
+    return Finished(ticket=Ticket(1), result=result, seconds=2.5)
+
+
+def report(*outcomes, **doing):
+    """A node's report; the times of what ended are not the receipts' own."""
+    ended = [Ended(outcome=each, slot="vm:0", start_s=0.0, end_s=9.0) for each in outcomes]
+    return NodeReport(ended=tuple(ended), doing=doing)
 
 
 class Clock:
@@ -88,13 +97,19 @@ def run_metrics(told, clock):
     return RunMetrics("run-1", node="vm", clock=clock)
 
 
+def values_of(told, name):
+    return [value for metric, value, *_ in told if metric == name]
+
+
 def test_receipts_are_added_up_and_told_once(run_metrics, told):
-    run_metrics.add_receipt(RECEIPT)
-    run_metrics.add_receipt(replace(RECEIPT, num_rows=7, num_errors=0, finished_at=1000.5))
+    other = replace(RECEIPT, num_rows=7, num_errors=0, finished_at=1000.5)
+    run_metrics.add_report(report(finished(), finished(None), finished(1.5)), num_in_hand=0)
+    run_metrics.add_report(report(finished(other)), num_in_hand=3)
     assert told == []
     run_metrics.flush(force=True)
     assert sorted(told) == [
         ("dead_letters", 2),
+        ("jobs_in_hand", 3),
         ("phase_seconds", 0.5, "read"),
         ("phase_seconds", 0.5, "write"),
         ("phase_seconds", 1.0, "tokenize"),
@@ -103,64 +118,69 @@ def test_receipts_are_added_up_and_told_once(run_metrics, told):
         ("shard_seconds", 0.5),
         ("shard_seconds", 2.5),
         ("shards", 2),
+        ("storage_outage_seconds", 0.0),
         ("tokens", 10000),
     ]
     told.clear()
     run_metrics.flush(force=True)
-    assert told == []
+    assert sorted(told) == [("jobs_in_hand", 3), ("storage_outage_seconds", 0.0)]
 
 
 def test_ray_is_told_at_most_once_a_second(run_metrics, told, clock):
     for tenth in range(1, 36):
         clock.now = 50.0 + tenth / 10
-        run_metrics.add_receipt(replace(RECEIPT, num_errors=0))
-        run_metrics.flush()
-    assert [value for name, value, *_ in told if name == "shards"] == [10, 10, 10]
+        run_metrics.add_report(report(finished()), num_in_hand=1)
+    assert values_of(told, "shards") == [10, 10, 10]
+    assert values_of(told, "jobs_in_hand") == [1, 1, 1]
     run_metrics.flush(force=True)
-    assert [value for name, value, *_ in told if name == "shards"] == [10, 10, 10, 5]
+    assert values_of(told, "shards") == [10, 10, 10, 5]
 
 
 def test_only_lost_jobs_are_retries(run_metrics, told):
-    for is_lost in (True, False, True):
-        run_metrics.add_attempt(replace(ATTEMPT, is_lost=is_lost))
+    ticket = Ticket(1)
+    lost = Lost(ticket=ticket, reason="its actor died")
+    failed = Failed(ticket=ticket, error=ValueError())
+    run_metrics.add_report(report(lost, failed, Returned(ticket=ticket), lost), num_in_hand=0)
     run_metrics.flush(force=True)
-    assert told == [("retries", 2)]
+    assert values_of(told, "retries") == [2]
+    assert values_of(told, "shards") == []
 
 
 def test_a_state_without_actors_is_told_as_none(run_metrics, told):
-    run_metrics.set_actors({"working": 2, "starting": 1})
+    run_metrics.add_report(report(infer=2, wait=1), num_in_hand=2)
     run_metrics.flush(force=True)
-    assert sorted(told) == [("actors", 1, "starting"), ("actors", 2, "working")]
+    states = [call for call in told if call[0] == "actors"]
+    assert sorted(states) == [("actors", 1, "wait"), ("actors", 2, "infer")]
     told.clear()
-    run_metrics.set_actors({"working": 3})
+    run_metrics.add_report(report(infer=3), num_in_hand=3)
     run_metrics.flush(force=True)
-    assert sorted(told) == [("actors", 0, "starting"), ("actors", 3, "working")]
+    states = [call for call in told if call[0] == "actors"]
+    assert sorted(states) == [("actors", 0, "wait"), ("actors", 3, "infer")]
 
 
-def test_an_outage_counts_once_until_the_storage_answers(run_metrics, told):
-    for seconds in (0.0, 20.0, 40.0, 0.0, 5.0):
-        run_metrics.set_storage_outage(seconds)
-        run_metrics.flush(force=True)
-    assert [value for name, value in told if name == "storage_outages"] == [1, 1]
-    of_time = [value for name, value in told if name == "storage_outage_seconds"]
-    assert of_time == [0.0, 20.0, 40.0, 0.0, 5.0]
+def test_an_outage_lasts_and_counts_once_until_the_storage_answers(run_metrics, told, clock):
+    for second, num_silent in enumerate((0, 1, 2, 1, 0, 1), start=51):
+        clock.now = float(second)  # a second later, so that Ray is told
+        run_metrics.add_report(report(infer=1, store=num_silent), num_in_hand=2)
+    assert values_of(told, "storage_outages") == [1, 1]
+    assert values_of(told, "storage_outage_seconds") == [0.0, 0.0, 1.0, 2.0, 0.0, 0.0]
+
+
+def progress(**changes):
+    sums = dict.fromkeys(("num_rows", "num_tokens", "num_errors", "num_actors"), 9)
+    where = {"num_done": 2, "num_known": 7, "predicted_left_s": 1.5, "num_slices_left": 3}
+    rest = {"elapsed_s": 9.0, "predicted_done_s": 9.0, "node_s": {}}
+    return Progress(**sums, **where, **rest, **{"num_nodes": 4, "num_retries": 5, **changes})
 
 
 def test_values_of_the_run_are_the_last_that_were_set(run_metrics, told):
-    run_metrics.set_progress(
-        Progress(
-            receipts=[RECEIPT], num_done=2, num_known=7, predicted_left_s=1.5, num_slices_left=3
-        )
-    )
-    run_metrics.set_num_nodes(4)
-    run_metrics.set_usd(0.25)
-    run_metrics.set_usd(0.5)
-    run_metrics.set_queue(6)
+    run_metrics.set_progress(progress(num_nodes=1), usd=0.25)
+    run_metrics.set_progress(progress(), usd=0.5)
     run_metrics.flush(force=True)
     assert sorted(told) == [
         ("core_seconds_left", 1.5),
+        ("lost_leases", 5),
         ("nodes", 4),
-        ("queue", 6),
         ("shards_done", 2),
         ("shards_known", 7),
         ("slices_left", 3),
@@ -168,11 +188,18 @@ def test_values_of_the_run_are_the_last_that_were_set(run_metrics, told):
     ]
 
 
+def test_progress_is_told_without_a_flush(run_metrics, told, clock):
+    clock.now += 1.0
+    run_metrics.set_progress(progress(), usd=0.5)
+    assert values_of(told, "shards_done") == [2]
+
+
 def test_without_an_agent_nothing_is_said():
     script = (
         "from cluster.nodes.metrics import RunMetrics\n"
         "told = RunMetrics('run-1', node='vm')\n"
-        "told.set_usd(1.0)\n"
+        "from cluster.scheduling.nodes import NodeReport\n"
+        "told.add_report(NodeReport(doing={'infer': 1}), num_in_hand=1)\n"
         "told.flush(force=True)\n"
     )
     done = subprocess.run(
@@ -283,7 +310,7 @@ def test_ray_exports_what_the_dashboard_draws():
     assert values["dead_letters_total", "vm"] == 4
     assert values["retries_total", "vm"] == 1
     assert values["phase_seconds_total", "vm", "infer"] == 3.0
-    assert values["actors", "vm", "working"] == 2
+    assert values["actors", "vm", "infer"] == 2
     assert values["storage_outages_total", "vm"] == 1
     assert values["usd", "driver"] == 0.25
     assert values["shards_known", "driver"] == 7
