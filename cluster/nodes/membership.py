@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from cluster.nodes.cluster_state import NodeState
@@ -124,6 +124,7 @@ class ClusterNodes:
         self._members: dict[str, _Member] = {}
         self._num_losses: dict[str, int] = {}
         self._unfit: set[str] = set()
+        self._draining: set[str] = set()
         self._names: dict[str, str] = {}
         self._first_seen: dict[str, float | None] = {}
         self._inbox: queue.SimpleQueue[_Member | list[NodeState]] = queue.SimpleQueue()
@@ -200,11 +201,14 @@ class ClusterNodes:
             member.has_joined = True
             member.num_actors = len(answer.slots)
             return [NodeJoined(node=answer, seen=member.seen)]
+        if node in self._draining and answer.leaving is None:
+            answer = replace(answer, leaving="Ray is taking it away")
         return [NodeReported(id=node, report=answer)]
 
     def _compare(self, states: list[NodeState]) -> list[NodeEvent]:
         """Handle what Ray says of its nodes: miss some, begin to use others."""
         alive = {state.id for state in states}
+        self._draining = {state.id for state in states if state.is_draining}
         events: list[NodeEvent] = [
             self._lose(node, "Ray has lost it")
             if member.has_joined

@@ -15,6 +15,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from cluster.execution.worker import WorkerSpec
 from cluster.nodes.ray_pool import STORE
 from cluster.scheduling.nodes import NodeReport
 from cluster.scheduling.progress import Progress
@@ -54,6 +55,13 @@ LABELS = {"fastformers_phase_seconds": "phase", "fastformers_actors": "state"}
 _Series = tuple[str, str]
 
 
+def run_of(spec: WorkerSpec) -> str:
+    """Name of a run in its metrics: the directory that it writes."""
+    if spec.predictions is None:
+        return spec.shards.path
+    return spec.predictions.path.rpartition("/")[0]
+
+
 class RunMetrics:
     """What one process of a run tells Ray's agent."""
 
@@ -61,7 +69,7 @@ class RunMetrics:
         """Register the metrics with Ray, which this process has to be connected to.
 
         Args:
-            run: Identifier of the run.
+            run: Name of the run; see `run_of`.
             node: Name of the supervisor's node, or "driver".
             clock: Seconds since any moment.
         """
