@@ -37,6 +37,8 @@ Cloud = Literal["aws", "gcp", "azure"]
 
 # All three answer here; Google's name metadata.google.internal would need a lookup first.
 _ADDRESS = "169.254.169.254"
+# The clouds' own variables for other addresses; Azure has none.
+_AWS_VARIABLE, _GCP_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT", "GCE_METADATA_HOST"
 _TIMEOUT_S = 1.0
 _MAX_ANSWER_BYTES = 64 * 2**10
 _MAX_DETAIL = 200
@@ -81,11 +83,17 @@ class Notice:
         return f"{self.cloud} {announced}: {self.action}{when}"
 
 
-def detect_cloud(root: Path = Path("/")) -> Cloud | None:
-    """Cloud that this machine belongs to, from its DMI files; None for a machine of no cloud.
+def detect_cloud(
+    root: Path = Path("/"), environment: Mapping[str, str] = os.environ
+) -> Cloud | None:
+    """Cloud that this machine belongs to; None for a machine of no cloud.
+
+    Its DMI files say so. In a container that hides them, whoever sets the address of a cloud's
+    metadata service says so.
 
     Args:
         root: Root of the file system.
+        environment: Environment variables.
     """
     product, vendor = _read_dmi(root, "product_name"), _read_dmi(root, "sys_vendor")
     versions = (_read_dmi(root, "bios_version"), _read_dmi(root, "product_version"))
@@ -96,7 +104,9 @@ def detect_cloud(root: Path = Path("/")) -> Cloud | None:
         return "gcp"
     if _read_dmi(root, "chassis_asset_tag") == _AZURE_ASSET_TAG:
         return "azure"
-    return None
+    if environment.get(_AWS_VARIABLE):
+        return "aws"
+    return "gcp" if environment.get(_GCP_VARIABLE) else None
 
 
 def read_instance_type(
@@ -150,9 +160,9 @@ def read_notice(
 def service_url(cloud: Cloud, environment: Mapping[str, str] = os.environ) -> str:
     """Address of a cloud's metadata service, or the one that its own variable sets."""
     if cloud == "aws":
-        return environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or f"http://{_ADDRESS}"
+        return environment.get(_AWS_VARIABLE) or f"http://{_ADDRESS}"
     if cloud == "gcp":
-        return f"http://{environment.get('GCE_METADATA_HOST') or _ADDRESS}"
+        return f"http://{environment.get(_GCP_VARIABLE) or _ADDRESS}"
     return f"http://{_ADDRESS}"
 
 

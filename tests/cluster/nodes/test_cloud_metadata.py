@@ -54,11 +54,21 @@ def ask(cloud, server, *, timeout_s=30.0):
     ],
 )
 def test_the_cloud_is_read_from_dmi(tmp_path, files, cloud):
-    assert detect_cloud(dmi(tmp_path, files)) == cloud
+    assert detect_cloud(dmi(tmp_path, files), {}) == cloud
+
+
+@pytest.mark.parametrize(
+    ("variable", "cloud"),
+    [("AWS_EC2_METADATA_SERVICE_ENDPOINT", "aws"), ("GCE_METADATA_HOST", "gcp")],
+)
+def test_where_dmi_is_hidden_the_clouds_own_variable_says_which_it_is(tmp_path, variable, cloud):
+    assert detect_cloud(tmp_path, {variable: "elsewhere"}) == cloud
+    assert detect_cloud(tmp_path, {variable: ""}) is None
+    assert detect_cloud(dmi(tmp_path, AZURE), {variable: "elsewhere"}) == "azure"
 
 
 def test_a_machine_without_dmi_is_of_no_cloud(tmp_path):
-    assert detect_cloud(tmp_path) is None
+    assert detect_cloud(tmp_path, {}) is None
 
 
 @pytest.mark.parametrize("files", [HYPER_V, LAPTOP, {}])
