@@ -11,6 +11,7 @@ module decides nothing and knows no prices; `grafana_dashboard.json` beside it d
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -60,6 +61,12 @@ def run_of(spec: WorkerSpec) -> str:
     if spec.predictions is None:
         return spec.shards.path
     return spec.predictions.path.rpartition("/")[0]
+
+
+@cache
+def driver_metrics(run: str) -> "RunMetrics":
+    """The metrics of the driver of a run, in a process that is connected to Ray."""
+    return RunMetrics(run, node="driver")
 
 
 class RunMetrics:

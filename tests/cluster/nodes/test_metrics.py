@@ -12,11 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.nodes import metrics
-from cluster.nodes.metrics import COUNTERS, GAUGES, HISTOGRAMS, LABELS, RunMetrics
+from cluster.nodes.metrics import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    LABELS,
+    RunMetrics,
+    driver_metrics,
+    run_of,
+)
 from cluster.scheduling.nodes import Ended, NodeReport
 from cluster.scheduling.progress import Progress
 from cluster.scheduling.work import Failed, Finished, Lost, Returned, Ticket
+from cluster.settings import CorpusSettings
 from cluster.shards.receipts import Receipt
 
 REPOSITORY = Path(__file__).parents[3]
@@ -192,6 +202,25 @@ def test_progress_is_told_without_a_flush(run_metrics, told, clock):
     clock.now += 1.0
     run_metrics.set_progress(progress(), usd=0.5)
     assert values_of(told, "shards_done") == [2]
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_driver_and_supervisors_name_a_run_by_its_output(bundle, tmp_path, write_rows, scores):
+    output = str(tmp_path / "out")
+    corpus = str(write_rows(tmp_path / "c.jsonl", [{"text": "a cat"}]))
+    settings = CorpusSettings()
+    if scores:
+        options = {"max_batch_tokens": 256, "fail_on_bad_row": False}
+        job = open_score_job(corpus, bundle.path, output, settings, **options)
+    else:
+        job = open_prepare_job(corpus, bundle.path, output, settings)
+    assert run_of(job.worker_spec()) == (job.output or job.shards).path == output
+
+
+def test_the_driver_has_one_set_of_metrics_for_a_run(told):
+    assert driver_metrics("a") is driver_metrics("a")
+    assert driver_metrics("a") is not driver_metrics("b")
+    driver_metrics.cache_clear()
 
 
 def test_without_an_agent_nothing_is_said():
