@@ -74,6 +74,7 @@ class _Member:
     """A node with a supervisor.
 
     Attributes:
+        node: Identifier of the node.
         name: Name of the node.
         supervisor: Its supervisor.
         seen: Clock reading when the node was first seen; None for the start of the run.
@@ -83,6 +84,7 @@ class _Member:
         future: The call under way.
     """
 
+    node: str
     name: str
     supervisor: SupervisorHandle
     seen: float | None
@@ -144,8 +146,9 @@ class ClusterNodes:
         self._watcher.start()
 
     def exchange(self, node: str, orders: Orders) -> None:
-        """Send a node its orders."""
-        member = self._members[node]
+        """Send a node its orders; one that is lost by now gets none, and `wait` says so."""
+        if (member := self._members.get(node)) is None:
+            return
         self._call(member, member.supervisor.exchange(orders), orders.wait_s + _SILENT_S)
 
     def wait(self, timeout_s: float) -> list[NodeEvent]:
@@ -185,8 +188,8 @@ class ClusterNodes:
 
     def _take(self, member: _Member) -> list[NodeEvent]:
         """Handle the end of a node's call."""
-        node = next((id_ for id_, known in self._members.items() if known is member), None)
-        if node is None or member.future is None:
+        node = member.node
+        if self._members.get(node) is not member or member.future is None:
             return []  # given up before
         future, member.future, member.due = member.future, None, None
         error = future.exception()
@@ -249,7 +252,8 @@ class ClusterNodes:
             num_actors = fit if num_actors is None else min(num_actors, fit)
         name = self._name(state)
         supervisor = self._launch(state, name=name, num_actors=num_actors)
-        member = _Member(name, supervisor, self._first_seen[state.id], num_actors or 0)
+        seen = self._first_seen[state.id]
+        member = _Member(state.id, name, supervisor, seen, num_actors or 0)
         self._members[state.id] = member
         self._call(member, supervisor.start(), _START_WITHIN_S)
 
