@@ -35,7 +35,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FENCES = {"sh", "console", "python", "text", "mermaid"}
 # Parts of Ray's own command line that READMEs may name without a command of ours behind them.
-RAY_COMMANDS = {("up",), ("down",), ("start",), ("get-auth-token",)}
+RAY_COMMANDS = {("up",), ("down",), ("start",), ("get-auth-token",), ("metrics",)}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 
 

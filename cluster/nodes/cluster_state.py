@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_status
 
+from cluster.nodes.spot_notices import draining_nodes
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeState:
@@ -33,6 +35,7 @@ class NodeState:
 def list_nodes() -> list[NodeState]:
     """The nodes that are alive, as the control store says."""
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    draining = draining_nodes()
     free = {
         node.node_id: float(node.available_resources().get("CPU", 0.0))
         for node in (*status.active_nodes, *status.idle_nodes)
@@ -43,6 +46,7 @@ def list_nodes() -> list[NodeState]:
             hostname=node["NodeManagerHostname"],
             num_cpus=float(node["Resources"].get("CPU", 0.0)),
             free_cpus=free.get(node["NodeID"], 0.0),
+            is_draining=node["NodeID"] in draining,
         )
         for node in ray.nodes()
         if node["Alive"]

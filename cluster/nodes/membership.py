@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from cluster.nodes.cluster_state import NodeState
@@ -74,6 +74,7 @@ class _Member:
     """A node with a supervisor.
 
     Attributes:
+        node: Identifier of the node.
         name: Name of the node.
         supervisor: Its supervisor.
         seen: Clock reading when the node was first seen; None for the start of the run.
@@ -83,6 +84,7 @@ class _Member:
         future: The call under way.
     """
 
+    node: str
     name: str
     supervisor: SupervisorHandle
     seen: float | None
@@ -124,6 +126,7 @@ class ClusterNodes:
         self._members: dict[str, _Member] = {}
         self._num_losses: dict[str, int] = {}
         self._unfit: set[str] = set()
+        self._draining: set[str] = set()
         self._names: dict[str, str] = {}
         self._first_seen: dict[str, float | None] = {}
         self._inbox: queue.SimpleQueue[_Member | list[NodeState]] = queue.SimpleQueue()
@@ -143,8 +146,9 @@ class ClusterNodes:
         self._watcher.start()
 
     def exchange(self, node: str, orders: Orders) -> None:
-        """Send a node its orders."""
-        member = self._members[node]
+        """Send a node its orders; one that is lost by now gets none, and `wait` says so."""
+        if (member := self._members.get(node)) is None:
+            return
         self._call(member, member.supervisor.exchange(orders), orders.wait_s + _SILENT_S)
 
     def wait(self, timeout_s: float) -> list[NodeEvent]:
@@ -184,8 +188,8 @@ class ClusterNodes:
 
     def _take(self, member: _Member) -> list[NodeEvent]:
         """Handle the end of a node's call."""
-        node = next((id_ for id_, known in self._members.items() if known is member), None)
-        if node is None or member.future is None:
+        node = member.node
+        if self._members.get(node) is not member or member.future is None:
             return []  # given up before
         future, member.future, member.due = member.future, None, None
         error = future.exception()
@@ -200,11 +204,14 @@ class ClusterNodes:
             member.has_joined = True
             member.num_actors = len(answer.slots)
             return [NodeJoined(node=answer, seen=member.seen)]
+        if node in self._draining and answer.leaving is None:
+            answer = replace(answer, leaving="Ray is taking it away")
         return [NodeReported(id=node, report=answer)]
 
     def _compare(self, states: list[NodeState]) -> list[NodeEvent]:
         """Handle what Ray says of its nodes: miss some, begin to use others."""
         alive = {state.id for state in states}
+        self._draining = {state.id for state in states if state.is_draining}
         events: list[NodeEvent] = [
             self._lose(node, "Ray has lost it")
             if member.has_joined
@@ -245,7 +252,8 @@ class ClusterNodes:
             num_actors = fit if num_actors is None else min(num_actors, fit)
         name = self._name(state)
         supervisor = self._launch(state, name=name, num_actors=num_actors)
-        member = _Member(name, supervisor, self._first_seen[state.id], num_actors or 0)
+        seen = self._first_seen[state.id]
+        member = _Member(state.id, name, supervisor, seen, num_actors or 0)
         self._members[state.id] = member
         self._call(member, supervisor.start(), _START_WITHIN_S)
 

@@ -17,7 +17,12 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.execution.topology import CoreSet, apply_core_set
@@ -198,27 +203,28 @@ class RayPool:
             return list(call.future.result())
         is_out_of_memory = isinstance(error, OutOfMemoryError)
         as_it_started = isinstance(error, RayActorError) and error.actor_init_failed
+        is_unwanted = isinstance(error, ActorUnschedulableError)  # Ray is taking the node away
         reason = say_error(error)
-        is_charged = not as_it_started
+        is_charged = not as_it_started and not is_unwanted
         if is_out_of_memory and len(self._seats) > 1:
             is_charged = False  # the node has too little memory for so many actors
         if call.actor is call.seat.actor:  # not yet replaced for its other call
             self._replace(
-                call.seat, reason, as_it_started=as_it_started, is_out_of_memory=is_out_of_memory
+                call.seat,
+                reason,
+                as_it_started=as_it_started,
+                is_for_good=is_unwanted or (is_out_of_memory and len(self._seats) > 1),
             )
         return [
             Lost(ticket=task.ticket, reason=reason, is_charged=is_charged) for task in call.tasks
         ]
 
-    def _replace(
-        self, seat: _Seat, reason: str, *, as_it_started: bool, is_out_of_memory: bool
-    ) -> None:
+    def _replace(self, seat: _Seat, reason: str, *, as_it_started: bool, is_for_good: bool) -> None:
         """Start a new actor where one died; drop the slot where none can run."""
         ray.kill(seat.actor)
         seat.state, seat.is_asked = None, False
         seat.failed_starts = seat.failed_starts + 1 if as_it_started else 0
-        cannot_start = seat.failed_starts >= _MAX_FAILED_STARTS
-        if cannot_start or (is_out_of_memory and len(self._seats) > 1):
+        if is_for_good or seat.failed_starts >= _MAX_FAILED_STARTS:
             self.trouble = reason
             del self._seats[seat.slot]
             seat.actor = None
@@ -264,6 +270,8 @@ def say_error(error: BaseException) -> str:
     """
     if isinstance(error, RayTaskError) and error.cause is not None:
         error = error.cause
+    if isinstance(error, ActorUnschedulableError):
+        return "Ray starts no more actors there, because it is taking the node away"
     if isinstance(error, OutOfMemoryError):
         return "Ray's memory monitor ended it, because the node is short of memory"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

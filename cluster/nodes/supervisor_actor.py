@@ -24,7 +24,10 @@ from cluster.execution.topology import (
 )
 from cluster.execution.worker import WorkerSpec
 from cluster.nodes.admission import Admission, admit
+from cluster.nodes.cloud_metadata import detect_cloud, read_instance_type
+from cluster.nodes.metrics import RunMetrics, run_of
 from cluster.nodes.ray_pool import RayPool, say_error
+from cluster.nodes.spot_notices import SpotWatcher
 from cluster.scheduling.nodes import Node, NodeReport, Orders
 from cluster.scheduling.pool import Slot
 from cluster.scheduling.supervisor import Supervisor
@@ -92,11 +95,19 @@ class SupervisorActor:
             spec = replace(spec, bundle=admit(plan.admission, node=plan.node))
         self._pool = RayPool(spec, slots, node=plan.node)
         self._pool.start()
-        self._supervisor = Supervisor(self._pool, clock=time.perf_counter, timeout_s=plan.timeout_s)
+        watcher = SpotWatcher(detect_cloud())
+        watcher.start()
+        self._metrics = RunMetrics(run_of(plan.spec), node=named.hostname)
+        self._supervisor = Supervisor(
+            self._pool,
+            clock=time.perf_counter,
+            timeout_s=plan.timeout_s,
+            leaving=watcher.leaving,
+        )
         return Node(
             id=plan.node,
             name=named.hostname,
-            instance_type=None,
+            instance_type=read_instance_type(),
             slots=tuple(slots),
             num_cores=topology.num_usable_cores,
             self_check=describe_core_sets(core_sets, topology),
@@ -104,7 +115,9 @@ class SupervisorActor:
 
     def exchange(self, orders: Orders) -> NodeReport:
         """Take orders, work, and answer when there is something to tell."""
-        return self._supervisor.serve(orders)
+        report = self._supervisor.serve(orders)
+        self._metrics.add_report(report, num_in_hand=self._supervisor.num_in_hand)
+        return report
 
     def _num_actors(self, topology: HostTopology) -> int | None:
         plan = self._plan

@@ -146,6 +146,41 @@ def test_a_node_whose_cpus_become_free_is_used_then(cluster_of):
     assert list(cluster.handles) == ["a", "b"]
 
 
+def test_orders_for_a_node_that_is_just_being_lost_are_no_error(cluster_of):
+    cluster = cluster_of(state("a"), state("b"))
+    cluster.handles["a"].is_ready()
+    cluster.handles["b"].is_ready()
+    cluster.wait()
+    cluster.nodes.exchange("a", Orders())
+    cluster.handles["a"].calls[-1].set_result(NodeReport(num_slots=2))
+    reported, left = cluster.show(state("b"))  # both are in one batch
+    assert (reported.id, left.id) == ("a", "a")
+    assert isinstance(left, NodeLeft)
+    cluster.nodes.exchange("a", Orders())  # the driver answers the report before it knows
+    assert len(cluster.handles["a"].orders) == 1
+
+
+def test_a_node_that_is_drained_while_it_works_leaves(cluster_of):
+    cluster = cluster_of(state("a"), state("b"))
+    for handle in cluster.handles.values():
+        handle.is_ready()
+    cluster.wait()
+
+    def report_of(node, **said):
+        cluster.nodes.exchange(node, Orders())
+        cluster.handles[node].calls[-1].set_result(NodeReport(num_slots=2, **said))
+        [event] = cluster.wait()
+        return event.report
+
+    assert report_of("a").leaving is None
+    cluster.show(state("a", is_draining=True), state("b"))
+    assert report_of("a") == NodeReport(num_slots=2, leaving="Ray is taking it away")
+    assert report_of("a", leaving="a notice").leaving == "a notice"
+    assert report_of("b").leaving is None
+    cluster.show(state("a"), state("b"))
+    assert report_of("a").leaving is None
+
+
 def test_a_node_that_is_being_drained_is_not_used(cluster_of):
     assert cluster_of(state("a", is_draining=True)).handles == {}
 
