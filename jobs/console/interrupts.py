@@ -1,6 +1,6 @@
 """Let a command end well when it is told to: Ctrl-C, SIGTERM, a terminal that was closed.
 
-    first signal -> [interrupts] -> KeyboardInterrupt in the main thread -> the command's own way out
+    first signal -> [interrupts] -> KeyboardInterrupt in the main thread -> the command cleans up
     second signal -> [interrupts] -> the end, at once
 
 `ray job stop`, Kubernetes, batch systems and `kill` send SIGTERM, and all of them SIGKILL some
@@ -44,10 +44,10 @@ class Interrupts:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """Turn the first of `SIGNALS` into KeyboardInterrupt while the block runs, and die of the next.
+    """Turn the first of `SIGNALS` into KeyboardInterrupt while the block runs; end at the next.
 
-    A signal that is ignored stays so: SIGHUP under nohup, SIGINT of a job in the background. Outside
-    the main thread nothing changes, because Python allows no handler there.
+    A signal that is ignored stays so: SIGHUP under nohup, SIGINT of a job in the background.
+    Outside the main thread nothing changes, because Python allows no handler there.
     """
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
