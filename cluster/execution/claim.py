@@ -7,11 +7,12 @@ anything is written, and so is one in which another run works. This module knows
 of how work is done.
 
 What is guaranteed: on a disk, of several runs that start at once exactly one goes on. In a bucket,
-where `pyarrow.fs` cannot write a file only if it is absent, each writes its claim and reads it back
-after a second: the last writer goes on. A writer that was slower than that second takes the output
-from one that has begun, which stops at its next heartbeat. So it does when it stood still (SIGSTOP,
-a suspended machine) for so long that another run took over. At most one run stays, and since files
-are written whole and hold the same whoever writes them, nothing is mixed.
+where `pyarrow.fs` cannot write a file only if it is absent (26.0, 2026-11), and on a filesystem
+without hard links or locks, each writes its claim and reads it back after a second: the last writer
+goes on. A writer that was slower than that second takes the output from one that has begun, which
+stops at its next heartbeat. So it does when it stood still (SIGSTOP, a suspended machine) for so
+long that another run took over. One run stays, and since files are written whole and hold the same
+whoever writes them, nothing is mixed.
 """
 
 import logging
@@ -32,7 +33,7 @@ from cluster.shards.claim_file import (
     put_claim_if_absent,
     read_claim,
     release_claim,
-    remove_claim,
+    replace_claim,
 )
 from cluster.shards.identity import PREPARED_FILE, RUN_FILE, STATUS_FILE, read_record, write_record
 from cluster.storage.directory import Directory
@@ -162,21 +163,13 @@ class Claim:
         Raises:
             ClaimedError: Another run works there.
         """
-        left = self._find_left_claim()
+        is_put = False
+        while not is_put:
+            left = self._find_left_claim()
+            self._is_written = True
+            is_put = self._put(left)
         if left is not None:
             self._log(f"{self._home}: the run on {left} was killed; this one goes on from there")
-        self._is_written = True
-        is_put = put_claim_if_absent(self._home, self._own)
-        if is_put is False and left is not None:
-            remove_claim(self._home, left)
-            is_put = put_claim_if_absent(self._home, self._own)
-        if is_put is None:
-            put_claim(self._home, self._own)
-            self._times.sleep(self._times.settle_s)
-        if not is_put:
-            holder = read_claim(self._home)
-            if holder is None or holder.run != self._own.run:
-                raise self._refusal(holder)
         self._beaten_at = self._times.clock()
         self._heart.start()
 
@@ -244,6 +237,19 @@ class Claim:
             times.sleep(times.poll_s)
         return None
 
+    def _put(self, left: ClaimRecord | None) -> bool:
+        """Write the claim; False if another was faster."""
+        if left is None:
+            is_put = put_claim_if_absent(self._home, self._own)
+        else:
+            is_put = replace_claim(self._home, left, self._own)
+        if is_put is not None:
+            return is_put
+        put_claim(self._home, self._own)
+        self._times.sleep(self._times.settle_s)
+        holder = read_claim(self._home)
+        return holder is not None and holder.run == self._own.run
+
     def _keep_beating(self) -> None:
         while True:
             self._hurry.wait(self._times.heartbeat_s)
@@ -272,11 +278,10 @@ class Claim:
             self._beaten_at, self._has_waited = now, False
             self._looked.notify_all()
 
-    def _refusal(self, holder: ClaimRecord | None) -> ClaimedError:
-        who = "another command" if holder is None else str(holder)
+    def _refusal(self, holder: ClaimRecord) -> ClaimedError:
         return ClaimedError(
-            f"--output {self._home}: a run works there, on {who}; wait until it ends, stop it, or "
-            "choose another directory"
+            f"--output {self._home}: a run works there, on {holder}; wait until it ends, stop it, "
+            "or choose another directory"
         )
 
 

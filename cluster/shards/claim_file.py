@@ -7,6 +7,7 @@ number and by the processes of this machine, never by comparing the clocks of tw
 module knows nothing of jobs, and decides nothing.
 """
 
+import fcntl
 import os
 import platform
 import uuid
@@ -136,22 +137,33 @@ def put_claim_if_absent(directory: Directory, claim: ClaimRecord) -> bool | None
     return True
 
 
-def remove_claim(directory: Directory, claim: ClaimRecord) -> None:
-    """Remove a claim that its run has left behind; nothing is done if it has changed since.
+def replace_claim(directory: Directory, left: ClaimRecord, claim: ClaimRecord) -> bool | None:
+    """Write a claim in place of one that its run has left behind.
 
-    Only for directories of which `put_claim_if_absent` answers with True or False: of several
-    processes that try at once, one moves the file away.
+    Of several processes that try at once exactly one succeeds.
+
+    Returns:
+        Whether it is written: not if the claim that was left has changed since. None where the
+        storage has no locks, which is so for buckets and for some shared filesystems.
+
+    Raises:
+        StorageError: It cannot be written.
     """
-    path = Path(directory.path, CLAIM_FILE)
-    aside = Path(directory.path, f".{CLAIM_FILE}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    if not isinstance(directory.filesystem, pyarrow.fs.LocalFileSystem):
+        return None
+    lock = os.open(directory.path, os.O_RDONLY)
     try:
-        os.replace(path, aside)
-    except FileNotFoundError:
-        return
-    if directory.read_json(aside.name) == claim.to_json():
-        aside.unlink()
-    else:
-        os.replace(aside, path)  # its run lives, or another has taken it over
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        os.close(lock)
+        return None
+    try:
+        if read_claim(directory) != left:
+            return False
+        put_claim(directory, claim)
+        return True
+    finally:
+        os.close(lock)
 
 
 def release_claim(directory: Directory, run: str) -> None:
