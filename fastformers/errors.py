@@ -6,6 +6,7 @@
     ├── StageError          a compression stage broke its own pre- or postcondition
     ├── QualityError        the compressed model is worse than you allowed
     ├── ChangedWorkError    the output belongs to other work: use another directory
+    ├── ClaimedError        another run works in the output: wait for it, or stop it
     ├── NodeUnfitError      a node of the cluster cannot do the work; the others can
     ├── StorageError        the disk or bucket refused, or does not answer; mend it and rerun
     └── ScoringError        rows could not be scored and you asked to fail on that
@@ -37,6 +38,10 @@ class QualityError(FastformersError):
 
 class ChangedWorkError(FastformersError):
     """An output directory holds work of another corpus, bundle or setting."""
+
+
+class ClaimedError(FastformersError):
+    """Another run works in an output directory; the text says which, where and since when."""
 
 
 class NodeUnfitError(FastformersError):

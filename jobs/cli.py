@@ -17,6 +17,7 @@ COMMANDS = {
     "ablate": "what each optimization brought: the paper's table for your model and machine",
     "prepare": "corpus -> length-sorted shards of token ids",
     "score": "corpus or shards + bundle -> predictions and a bill",
+    "status": "where a run stands, from any terminal",
     "cost": "what a corpus costs on each instance type, and the cheapest cluster by a deadline",
     "report": "the page of a scored run, drawn again",
     "bench": "tokens/s and rows/s here, beside what else a user could run",

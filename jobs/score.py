@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.corpus.slices import FORMATS
-from cluster.execution.claim import check_claim
+from cluster.execution.claim import check_claim, describe_holder
 from cluster.execution.job import ScoreJob, describe, open_score_job
 from cluster.execution.journal import find_earlier_work
 from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
@@ -101,6 +101,8 @@ def _dry_run(
     score_job: ScoreJob, options: argparse.Namespace, price: HourlyPrice
 ) -> dict[str, Any]:
     check_claim(score_job)
+    if holder := describe_holder(score_job):
+        console.print(f"output: a run works there now, on {holder}", markup=False)
     plan = describe(score_job, find_earlier_work(score_job))
     plan["cores_per_actor"] = options.cores_per_actor or "auto"
     if options.cores_per_actor is None:

@@ -1,18 +1,78 @@
-"""Claim the directories of a job: make them, or check that they hold this very job.
+"""Claim the directories of a job: make sure that this job is theirs, and that one run works there.
 
-    job -> [claim] -> directories with a record of what the work is -> run
+    job -> [claim] -> directories with a record of what the work is and of who does it -> run
 
 A directory with other work in it, or with work of another version of fastformers, is refused before
-anything is written. This module knows nothing of Ray or of how work is done.
+anything is written, and so is one in which another run works. This module knows nothing of Ray or
+of how work is done.
+
+What is guaranteed: on a disk, of several runs that start at once exactly one goes on. In a bucket,
+where `pyarrow.fs` cannot write a file only if it is absent (26.0, 2026-11), and on a filesystem
+without hard links or locks, each writes its claim and reads it back after a second: the last writer
+goes on. A writer that was slower than that second takes the output from one that has begun, which
+stops at its next heartbeat. So it does when it stood still (SIGSTOP, a suspended machine) for so
+long that another run took over. One run stays, and since files are written whole and hold the same
+whoever writes them, nothing is mixed.
 """
 
-from collections.abc import Mapping
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.execution.job import ScoreJob
-from cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record, write_record
+from cluster.shards.claim_file import (
+    CLAIM_FILE,
+    ClaimRecord,
+    judge_process,
+    new_claim,
+    put_claim,
+    put_claim_if_absent,
+    read_claim,
+    release_claim,
+    replace_claim,
+)
+from cluster.shards.identity import PREPARED_FILE, RUN_FILE, STATUS_FILE, read_record, write_record
 from cluster.storage.directory import Directory
-from fastformers.errors import ChangedWorkError, InputError
+from fastformers.errors import ChangedWorkError, ClaimedError, InputError
+from fastformers.formatting import format_count
+
+logger = logging.getLogger(__name__)
+
+
+def _read_boot_clock() -> float:
+    """Seconds since boot; they pass while the machine is suspended, where the system tells."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimTimes:
+    """How often a claim is refreshed and when it is given up, in seconds, and by which clocks.
+
+    Attributes:
+        heartbeat_s: Time from one heartbeat to the next.
+        stale_s: A claim whose heartbeat was not seen to change for so long may be taken over.
+        warn_s: After so much of this, the user learns what is waited for.
+        settle_s: In a bucket, time from writing a claim until it is read back.
+        poll_s: Time from one look at another's heartbeat to the next.
+        answer_s: Longest wait for a look at the claim in the middle of the run, or for its release.
+        clock: Monotonic clock.
+        time_of_day: Seconds since 1970, for people; nothing is decided by it.
+        sleep: Waits for some seconds.
+    """
+
+    heartbeat_s: float = 10.0
+    stale_s: float = 30.0
+    warn_s: float = 12.0
+    settle_s: float = 1.0
+    poll_s: float = 1.0
+    answer_s: float = 2.0
+    clock: Callable[[], float] = _read_boot_clock
+    time_of_day: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
 
 
 def check_claim(job: ScoreJob) -> bool:
@@ -27,25 +87,212 @@ def check_claim(job: ScoreJob) -> bool:
     if record is not None:
         _check_same(home, record["identity"], job.identity)
         return True
-    if not home.is_empty():
+    if not home.is_empty(but=(CLAIM_FILE, STATUS_FILE)):
         raise InputError(
             f"--output {home}: is not empty and holds no run of ours; choose another directory"
         )
     return False
 
 
-def claim_directories(job: ScoreJob) -> None:
-    """Make the directories of a job, and remove what killed writers left there.
+def describe_holder(job: ScoreJob) -> str | None:
+    """Who works in the job's directory now, for people; None if nobody does, or none that lives."""
+    holder = read_claim(_home(job)[0])
+    return None if holder is None or judge_process(holder) == "gone" else str(holder)
+
+
+@contextmanager
+def claimed(
+    job: ScoreJob,
+    *,
+    log: Callable[[str], None] = lambda line: None,
+    times: ClaimTimes | None = None,
+) -> Iterator["Claim"]:
+    """Hold the directories of a job while the block runs.
+
+    They are made, and what killed writers left there is removed, as soon as they are held.
+
+    Args:
+        job: Job to do.
+        log: Function that shows a line to the user.
+        times: Times other than the usual ones, for tests.
 
     Raises:
+        ClaimedError: Another run works there.
         InputError: The directory holds something else.
         ChangedWorkError: It holds the work of another run, or of another version.
         StorageError: It cannot be made or written to.
     """
-    home, file = _home(job)
-    is_claimed = check_claim(job)
+    check_claim(job)
+    home, _ = _home(job)
     home.create()
-    if not is_claimed:
+    claim = Claim(home, times or ClaimTimes(), log)
+    try:
+        claim.acquire()
+        _make_directories(job)
+        yield claim
+    finally:
+        claim.release()
+
+
+class Claim:
+    """A run's hold on a directory; a thread of it keeps the heartbeat."""
+
+    def __init__(self, home: Directory, times: ClaimTimes, log: Callable[[str], None]) -> None:
+        """Prepare to claim a directory; nothing is written yet."""
+        self._home = home
+        self._times = times
+        self._log = log
+        self._own = new_claim(times.time_of_day())
+        self._taker: ClaimRecord | None = None
+        self._beaten_at = 0.0
+        self._has_waited = False
+        self._is_ended = False
+        self._hurry = threading.Event()
+        self._looked = threading.Condition()
+        self._is_written = False
+        self._heart = threading.Thread(target=self._keep_beating, name="claim", daemon=True)
+
+    @property
+    def record(self) -> ClaimRecord:
+        """The claim as it was last written."""
+        return self._own
+
+    def acquire(self) -> None:
+        """Write the claim, as soon as no other run holds the directory, and start the heartbeat.
+
+        Raises:
+            ClaimedError: Another run works there.
+        """
+        is_put = False
+        while not is_put:
+            left = self._find_left_claim()
+            self._is_written = True
+            is_put = self._put(left)
+        if left is not None:
+            self._log(f"{self._home}: the run on {left} was killed; this one goes on from there")
+        self._beaten_at = self._times.clock()
+        self._heart.start()
+
+    def check(self) -> None:
+        """Make sure that the directory is still held; to be called now and then, it costs nothing.
+
+        After this process stood still, it waits for a look at the claim, some seconds at most: a
+        storage that does not answer holds up no run.
+
+        Raises:
+            ClaimedError: Another run has taken the directory over.
+        """
+        with self._looked:
+            if self._taker is None and self._is_overdue() and not self._has_waited:
+                self._has_waited = True
+                self._hurry.set()
+                self._looked.wait_for(
+                    lambda: self._taker is not None or not self._is_overdue(), self._times.answer_s
+                )
+            if self._taker is not None:
+                raise ClaimedError(
+                    f"--output {self._home}: was taken over by a run on {self._taker} while this "
+                    "one stood still, so this one stops"
+                )
+
+    def release(self) -> None:
+        """Stop the heartbeat, and give the directory back.
+
+        Where the storage fails, the thread tries again for as long as the process lives.
+        """
+        self._is_ended = True
+        self._hurry.set()
+        if self._heart.ident is None:
+            if not self._is_written:
+                return
+            self._heart.start()  # interrupted while it was claimed
+        self._heart.join(self._times.answer_s)
+
+    def _is_overdue(self) -> bool:
+        """Whether others may think that this run has ended."""
+        return self._times.clock() - self._beaten_at > self._times.stale_s
+
+    def _find_left_claim(self) -> ClaimRecord | None:
+        """The claim of a run that has ended, or None where there is no claim.
+
+        Raises:
+            ClaimedError: The run of the claim works.
+        """
+        times, seen, is_told = self._times, None, False
+        while (now := read_claim(self._home)) is not None:
+            liveness = judge_process(now)
+            if liveness == "gone":
+                return now
+            if liveness == "alive" or (seen is not None and _beat_of(now) != _beat_of(seen)):
+                raise self._refusal(now)
+            if seen is None:
+                seen, since = now, times.clock()
+            waited_s = times.clock() - since
+            if waited_s >= times.stale_s:
+                return now
+            if waited_s >= times.warn_s and not is_told:
+                is_told = True
+                left = format_count(round(times.stale_s - waited_s), "second")
+                self._log(f"{self._home}: no heartbeat from {now}; taken over in {left}")
+            times.sleep(times.poll_s)
+        return None
+
+    def _put(self, left: ClaimRecord | None) -> bool:
+        """Write the claim; False if another was faster."""
+        if left is None:
+            is_put = put_claim_if_absent(self._home, self._own)
+        else:
+            is_put = replace_claim(self._home, left, self._own)
+        if is_put is not None:
+            return is_put
+        put_claim(self._home, self._own)
+        self._times.sleep(self._times.settle_s)
+        holder = read_claim(self._home)
+        return holder is not None and holder.run == self._own.run
+
+    def _keep_beating(self) -> None:
+        while True:
+            self._hurry.wait(self._times.heartbeat_s)
+            self._hurry.clear()
+            try:
+                if self._is_ended:
+                    release_claim(self._home, self._own.run)
+                    return
+                self._beat()
+            except Exception as error:  # whatever the storage raises, the run goes on
+                logger.info("%s/%s: %s", self._home, CLAIM_FILE, error)
+            if self._taker is not None:
+                return
+
+    def _beat(self) -> None:
+        holder = read_claim(self._home)
+        if holder is not None and holder.run != self._own.run:
+            with self._looked:
+                self._taker = holder
+                self._looked.notify_all()
+            return
+        now = self._times.clock()
+        self._own = replace(self._own, beat=self._own.beat + 1, beat_at=self._times.time_of_day())
+        put_claim(self._home, self._own)
+        with self._looked:
+            self._beaten_at, self._has_waited = now, False
+            self._looked.notify_all()
+
+    def _refusal(self, holder: ClaimRecord) -> ClaimedError:
+        return ClaimedError(
+            f"--output {self._home}: a run works there, on {holder}; wait until it ends, stop it, "
+            "or choose another directory"
+        )
+
+
+def _beat_of(claim: ClaimRecord) -> tuple[str, int]:
+    return claim.run, claim.beat
+
+
+def _make_directories(job: ScoreJob) -> None:
+    """Make the directories of a job that is held, and remove what killed writers left there."""
+    home, file = _home(job)
+    if not check_claim(job):  # another run may have come and gone in the meantime
         write_record(home, file, job.identity, complete=False if job.output is None else None)
     if job.corpus is not None:
         job.shards.child("slices").create()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cluster.execution.claim import claim_directories
+from cluster.execution.claim import Claim, claimed
 from cluster.execution.connect import Connect
 from cluster.execution.core_split import open_asked_nodes
 from cluster.execution.job import ScoreJob
@@ -35,6 +35,7 @@ def run_job(
     actors: ActorSettings,
     connect: Connect,
     *,
+    on_claim: Callable[[Claim], None] = lambda claim: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     log: Callable[[str], None] = lambda line: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -46,6 +47,7 @@ def run_job(
         actors: Settings of the workers.
         connect: Function that connects to the machines, to a Ray cluster or to this process.
             It is not called where nothing is left to do.
+        on_claim: Function that is called when the output is claimed.
         on_progress: Function that is called about once a second.
         log: Function that shows a line to the user.
         clock: Monotonic clock, in seconds.
@@ -54,7 +56,28 @@ def run_job(
         FastformersError: See `fastformers.errors`.
     """
     start = clock()
-    claim_directories(job)
+    with claimed(job, log=log) as claim:
+        on_claim(claim)
+
+        def show(progress: Progress) -> None:
+            claim.check()
+            on_progress(progress)
+
+        return _run_claimed(
+            job, actors, connect, on_progress=show, log=log, clock=clock, start=start
+        )
+
+
+def _run_claimed(
+    job: ScoreJob,
+    actors: ActorSettings,
+    connect: Connect,
+    *,
+    on_progress: Callable[[Progress], None],
+    log: Callable[[str], None],
+    clock: Callable[[], float],
+    start: float,
+) -> RunResult:
     journal = RunJournal(job)
     earlier = journal.load_earlier()
     if earlier.is_all:

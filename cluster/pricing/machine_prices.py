@@ -11,7 +11,13 @@ knows nothing of nodes, shards or Ray.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.pricing.prices import HourlyPrice, InstancePrice, choose_price, price_on_demand
+from cluster.pricing.prices import (
+    HourlyPrice,
+    InstancePrice,
+    choose_price,
+    price_on_demand,
+    usd_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +48,14 @@ class MachinePrices:
                 usd_per_hour=None, instance_type=None, num_cores=num_cores, prices=self.table
             )
         return self.given
+
+    def usd_of(self, seconds_by_type: Mapping[str | None, float]) -> float:
+        """Price of machines for some time, by their type; None for machines of an unknown type.
+
+        These count as this machine where the price is an estimate; the bill at the end counts their
+        cores.
+        """
+        return sum(
+            usd_of(seconds, usd_per_hour=self.price_of(instance_type).usd_per_hour)
+            for instance_type, seconds in seconds_by_type.items()
+        )

@@ -6,9 +6,10 @@ This module knows nothing of what a command does with them.
 """
 
 import argparse
+from functools import cache
 
 from cluster.execution.topology import discover_topology
-from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
+from cluster.pricing.prices import HourlyPrice, InstancePrice, choose_price, load_prices
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.storage.options import NO_OPTIONS, StorageOptions, parse_storage_options
 from fastformers.errors import InputError
@@ -86,8 +87,14 @@ def price_of(options: argparse.Namespace) -> HourlyPrice:
         usd_per_hour=options.usd_per_hour,
         instance_type=options.instance_type,
         num_cores=discover_topology().num_usable_cores,
-        prices=load_prices(),
+        prices=built_in_prices(),
     )
+
+
+@cache
+def built_in_prices() -> dict[str, InstancePrice]:
+    """The price table of this version; a process reads it once."""
+    return load_prices()
 
 
 def _storage_options(text: str) -> StorageOptions:

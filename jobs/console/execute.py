@@ -1,28 +1,33 @@
-"""Run a job and show it: progress while it runs, then its report on disk.
+"""Run a job and show it: progress while it runs, on stderr and in its output, then its report.
 
 This is where a command chooses who works: Ray is loaded here, when there is work for it.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import date
-from functools import partial
 
 from cluster.cost.run_elsewhere import estimate_elsewhere
-from cluster.execution.connect import OpenNodes
+from cluster.execution.connect import Connect, OpenNodes
 from cluster.execution.job import ScoreJob
 from cluster.execution.run import run_job
 from cluster.pricing.machine_prices import MachinePrices
-from cluster.pricing.prices import HourlyPrice, load_prices
+from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import EnergyMeter
-from cluster.report.progress import RunProgress
 from cluster.report.run_report import REPORT_FILE, RunReport
+from cluster.report.status import Unit
 from cluster.report.summary import build_report
 from cluster.scheduling.progress import Progress
 from cluster.settings import ActorSettings
+from jobs.console.arguments import built_in_prices
+from jobs.console.interrupts import keep_handlers
 from jobs.console.output import console
 from jobs.console.progress import ProgressDisplay
+from jobs.console.status_file import StatusFile
 
 _LINE_EVERY_S = 10.0
+_NO_STACK = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
 
 
 def execute(
@@ -32,29 +37,65 @@ def execute(
     meter: EnergyMeter | None = None,
 ) -> RunReport:
     """Run a job with progress on stderr; returns its report, which is also kept in its output."""
-    unit = "prepared" if job.output is None else "scored"
-    prices = MachinePrices(given=price, table=load_prices())
-    so_far = RunProgress(prices)
-    with meter or nullcontext(), ProgressDisplay(line_every_s=_LINE_EVERY_S) as display:
+    output = job.output or job.shards
+    unit: Unit = "prepared" if job.output is None else "scored"
+    prices = MachinePrices(given=price, table=built_in_prices())
 
-        def show(progress: Progress) -> None:
-            display.update(unit, so_far.add(progress), partial(so_far.describe, progress))
+    def usd_so_far(progress: Progress) -> float:
+        return prices.usd_of(progress.node_s)
 
-        result = run_job(job, actors, connect_ray, on_progress=show, log=console.print)
-    energy = meter.energy if meter is not None else None
-    report = estimate_elsewhere(
-        build_report(job, result, prices, energy=energy),
-        job.bundle,
-        prices.table,
-        own_type=price.instance_type,
-        today=date.today(),
-    )
-    (job.output or job.shards).write_json(REPORT_FILE, report.to_json())
+    with StatusFile(output, unit, usd_so_far) as status_file:
+        with meter or nullcontext(), ProgressDisplay(line_every_s=_LINE_EVERY_S) as display:
+
+            def show(progress: Progress) -> None:
+                status = status_file.add(progress)
+                display.update(unit, status.share, status.describe)
+
+            result = run_job(
+                job,
+                actors,
+                connect_ray,
+                on_claim=status_file.begin,
+                on_progress=show,
+                log=console.print,
+            )
+        energy = meter.energy if meter is not None else None
+        report = estimate_elsewhere(
+            build_report(job, result, prices, energy=energy),
+            job.bundle,
+            prices.table,
+            own_type=price.instance_type,
+            today=date.today(),
+        )
+        output.write_json(REPORT_FILE, report.to_json())
     return report
 
 
-def connect_ray(address: str | None) -> AbstractContextManager[OpenNodes]:
-    """Ray's actors, at an address or on this machine; see `cluster.nodes.ray_pool.connect`."""
-    from cluster.nodes.connect import connect
+@contextmanager
+def connect_ray(address: str | None) -> Iterator[OpenNodes]:
+    """Ray's actors, at an address or on this machine; see `cluster.nodes.connect`.
 
-    return connect(address)
+    Ray takes SIGTERM for itself as it starts, so this command's handlers are put back afterwards.
+    """
+    with keep_handlers() as put_back:
+        connect = _import_connect()
+        with connect(address) as open_nodes:
+            put_back()
+            yield open_nodes
+
+
+def _import_connect() -> Connect:
+    """Load Ray, and keep it from answering SIGTERM with a stack of its C++ code.
+
+    Ray reads the variable when it is loaded. It is taken back at once, because actors inherit the
+    environment and shall write such a stack to their logs if they crash.
+    """
+    before = os.environ.get(_NO_STACK)
+    os.environ[_NO_STACK] = "1"
+    try:
+        from cluster.nodes.connect import connect
+    finally:
+        del os.environ[_NO_STACK]
+        if before is not None:
+            os.environ[_NO_STACK] = before
+    return connect

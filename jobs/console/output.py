@@ -1,19 +1,23 @@
 """How every command ends: one line of JSON, or one line that says what to change.
 
 Progress and tables go to stderr; the last line of stdout is one JSON object. Exit status 0 means
-that all was done, 2 that the user has to change something, 130 Ctrl-C.
+that all was done, 2 that the user has to change something, 130 Ctrl-C, 143 SIGTERM, 129 a terminal
+that was closed.
 """
 
 import errno
 import json
 import logging
+import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
 
 from fastformers.errors import FastformersError
 from fastformers.inference.engines import ENGINES
+from jobs.console.interrupts import interruptible
 
 EXTRA_OF = {
     "torch": "compress",
@@ -36,30 +40,41 @@ def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
 
     Args:
         job: Does the work and returns what the last line shows.
-        resume: What to do after Ctrl-C.
+        resume: What to do after Ctrl-C or SIGTERM.
 
     Returns:
         The exit status.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        result = job()
-    except FastformersError as error:
-        return _refuse(str(error))
-    except ModuleNotFoundError as error:
-        extra = EXTRA_OF.get((error.name or "").split(".")[0])
-        if extra is None:
-            raise
-        return _refuse(f"{error.name} is not installed: pip install 'fastformers[{extra}]'")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise
-        return _refuse(f"{error.filename or 'output'}: {error.strerror}; free space or change it")
-    except KeyboardInterrupt:
+    with interruptible() as interrupts:
+        try:
+            result = job()
+        except FastformersError as error:
+            return _refuse(str(error))
+        except ModuleNotFoundError as error:
+            extra = EXTRA_OF.get((error.name or "").split(".")[0])
+            if extra is None:
+                raise
+            return _refuse(f"{error.name} is not installed: pip install 'fastformers[{extra}]'")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+                raise
+            file = error.filename or "output"
+            return _refuse(f"{file}: {error.strerror}; free space or change it")
+        except KeyboardInterrupt:
+            return _say_interrupted(interrupts.number or signal.SIGINT, resume)
+        except SystemExit as error:
+            if error.code != signal.SIGTERM:  # Ray's own handler, while Ray starts
+                raise
+            return _say_interrupted(signal.SIGTERM, resume)
+        print(json.dumps(result), flush=True)
+        return 0
+
+
+def _say_interrupted(number: int, resume: str) -> int:
+    with suppress(OSError):  # the terminal may be closed
         console.print(f"interrupted. {resume}".rstrip())
-        return 130
-    print(json.dumps(result), flush=True)
-    return 0
+    return 128 + number
 
 
 def _refuse(message: str) -> int:

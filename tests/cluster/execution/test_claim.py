@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cluster.execution.claim import check_claim, claim_directories
+from cluster.execution.claim import check_claim, claimed
 from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.settings import CorpusSettings
 from cluster.shards.identity import PREPARED_FILE, RUN_FILE
@@ -38,6 +38,12 @@ def plan_shards(corpus, bundle, output, **settings):
     return open_prepare_job(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
 
 
+def claim(job):
+    """Claim a job's directories, and give them back."""
+    with claimed(job):
+        pass
+
+
 def contents(directory):
     """Every file below a directory, with what is in it."""
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
@@ -62,10 +68,10 @@ def changed(error):
     ],
 )
 def test_changed_settings_are_named(corpus, bundle, tmp_path, settings, names):
-    claim_directories(plan(corpus, bundle, tmp_path / "out"))
+    claim(plan(corpus, bundle, tmp_path / "out"))
     before = contents(tmp_path / "out")
     with pytest.raises(ChangedWorkError) as caught:
-        claim_directories(plan(corpus, bundle, tmp_path / "out", **settings))
+        claim(plan(corpus, bundle, tmp_path / "out", **settings))
     assert sorted(changed(caught)) == names
     assert str(caught.value).startswith(f"--output {tmp_path / 'out'}: ")
     assert contents(tmp_path / "out") == before
@@ -73,7 +79,7 @@ def test_changed_settings_are_named(corpus, bundle, tmp_path, settings, names):
 
 @pytest.mark.parametrize("change", ["touch", "add", "rename", "remove"])
 def test_a_changed_corpus_is_named(corpus, bundle, tmp_path, write_rows, change):
-    claim_directories(plan(corpus, bundle, tmp_path / "out"))
+    claim(plan(corpus, bundle, tmp_path / "out"))
     path = corpus / "b.jsonl"
     if change == "touch":
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
@@ -84,7 +90,7 @@ def test_a_changed_corpus_is_named(corpus, bundle, tmp_path, write_rows, change)
     else:
         path.unlink()
     with pytest.raises(ChangedWorkError) as caught:
-        claim_directories(plan(corpus, bundle, tmp_path / "out"))
+        claim(plan(corpus, bundle, tmp_path / "out"))
     assert changed(caught) == ["corpus files"]
 
 
@@ -97,10 +103,10 @@ def test_a_changed_corpus_is_named(corpus, bundle, tmp_path, write_rows, change)
     ],
 )
 def test_another_bundle_is_named(corpus, bundle, bundle_factory, tmp_path, shape, names):
-    claim_directories(plan(corpus, bundle, tmp_path / "out"))
+    claim(plan(corpus, bundle, tmp_path / "out"))
     other = bundle_factory(tmp_path / "other", **shape)
     with pytest.raises(ChangedWorkError) as caught:
-        claim_directories(plan(corpus, other, tmp_path / "out"))
+        claim(plan(corpus, other, tmp_path / "out"))
     assert sorted(changed(caught)) == names
 
 
@@ -108,9 +114,9 @@ def test_an_output_with_something_else_in_it_is_refused(corpus, bundle, tmp_path
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="not empty and holds no run of ours"):
-        claim_directories(plan(corpus, bundle, tmp_path / "out"))
+        claim(plan(corpus, bundle, tmp_path / "out"))
     with pytest.raises(InputError, match="not empty and holds no run of ours"):
-        claim_directories(plan_shards(corpus, bundle, tmp_path / "out"))
+        claim(plan_shards(corpus, bundle, tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
@@ -118,20 +124,20 @@ def test_an_empty_output_directory_is_fine(corpus, bundle, tmp_path):
     (tmp_path / "out").mkdir()
     job = plan(corpus, bundle, tmp_path / "out")
     assert check_claim(job) is False
-    claim_directories(job)
+    claim(job)
     assert check_claim(job) is True
 
 
 def test_an_output_that_is_a_file_is_refused_in_one_line(corpus, bundle, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(FastformersError, match=str(tmp_path / "out")):
-        claim_directories(plan(corpus, bundle, tmp_path / "out"))
+        claim(plan(corpus, bundle, tmp_path / "out"))
 
 
 def test_an_output_below_a_file_is_refused_in_one_line(corpus, bundle, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file/out"):
-        claim_directories(plan(corpus, bundle, tmp_path / "file" / "out"))
+        claim(plan(corpus, bundle, tmp_path / "file" / "out"))
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"identity": null}', "not JSON"])
@@ -139,14 +145,14 @@ def test_a_foreign_run_file_is_refused_in_one_line(corpus, bundle, tmp_path, con
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text(content)
     with pytest.raises(FastformersError, match=str(tmp_path / "out")):
-        claim_directories(plan(corpus, bundle, tmp_path / "out"))
+        claim(plan(corpus, bundle, tmp_path / "out"))
 
 
 def test_a_job_that_scores_gets_its_directories_and_its_record(corpus, bundle, tmp_path):
     job = plan(corpus, bundle, tmp_path / "out" / "deep")
     assert check_claim(job) is False
     assert not (tmp_path / "out").exists()
-    claim_directories(job)
+    claim(job)
     home = tmp_path / "out" / "deep"
     found = {str(path.relative_to(home)) for path in home.rglob("*")}
     assert found == {"predictions", RUN_FILE, "shards", "shards/slices"}
@@ -156,7 +162,7 @@ def test_a_job_that_scores_gets_its_directories_and_its_record(corpus, bundle, t
 
 
 def test_a_job_that_prepares_is_not_complete_until_it_says_so(corpus, bundle, tmp_path):
-    claim_directories(plan_shards(corpus, bundle, tmp_path / "shards"))
+    claim(plan_shards(corpus, bundle, tmp_path / "shards"))
     assert json.loads((tmp_path / "shards" / PREPARED_FILE).read_text())["complete"] is False
     assert (tmp_path / "shards" / "slices").is_dir()
     assert not (tmp_path / "shards" / RUN_FILE).exists()
@@ -166,12 +172,12 @@ def test_a_claim_that_is_made_again_keeps_the_work_and_removes_what_killed_write
     corpus, bundle, tmp_path
 ):
     job = plan(corpus, bundle, tmp_path / "out")
-    claim_directories(job)
+    claim(job)
     places = [tmp_path / "out" / "predictions", tmp_path / "out" / "shards"]
     for place in places:
         (place / ".part-00000.parquet.abc.incomplete").write_bytes(b"half")
         (place / "part-00001.parquet").write_bytes(b"whole")
-    claim_directories(job)
+    claim(job)
     for place in places:
         files = [path.name for path in place.iterdir() if path.is_file()]
         assert files == ["part-00001.parquet"]
@@ -190,11 +196,11 @@ def test_shards_of_another_preparation_are_refused(
     corpus, bundle, tmp_path, change, error, message
 ):
     job = plan_shards(corpus, bundle, tmp_path / "shards")
-    claim_directories(job)
+    claim(job)
     path = tmp_path / "shards" / PREPARED_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     before = contents(tmp_path / "shards")
     with pytest.raises(error, match=message) as caught:
-        claim_directories(job)
+        claim(job)
     assert str(caught.value).startswith(f"--output {tmp_path / 'shards'}: ")
     assert contents(tmp_path / "shards") == before

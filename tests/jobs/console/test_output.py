@@ -99,3 +99,10 @@ def test_an_interrupted_job_says_how_to_go_on(capsys, resume, line):
     assert run(raising(KeyboardInterrupt()), resume=resume) == 130
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", f"{line}\n")
+
+
+def test_ray_ends_a_command_on_sigterm_while_it_starts(capsys):
+    assert run(raising(SystemExit(15)), resume="run it again") == 143
+    assert capsys.readouterr().err == "interrupted. run it again\n"
+    with pytest.raises(SystemExit):
+        run(raising(SystemExit(1)))

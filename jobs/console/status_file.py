@@ -1,0 +1,108 @@
+"""Keep status.json of a run up to date, from when its output is claimed until it ends.
+
+    driver -> Progress -> [status_file] -> RunStatus -> console
+                                                     -> status.json in the output
+
+A thread of its own writes the file every few seconds, so that a storage that does not answer holds
+up no run; one that fails ends none. This module knows nothing of what the numbers mean.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+
+from cluster.execution.claim import Claim
+from cluster.report.status import RunStatus, StatusTally, Unit
+from cluster.scheduling.progress import Progress
+from cluster.shards.identity import STATUS_FILE
+from cluster.storage.directory import Directory
+from fastformers.errors import ClaimedError
+
+logger = logging.getLogger(__name__)
+
+_EVERY_S = 10.0
+_END_WITHIN_S = 2.0
+
+
+class StatusFile:
+    """status.json in an output, while a block runs; the block's end is its last state."""
+
+    def __init__(
+        self,
+        output: Directory,
+        unit: Unit,
+        usd_so_far: Callable[[Progress], float],
+        *,
+        every_s: float = _EVERY_S,
+    ) -> None:
+        """Prepare the file; it is not written before the output is claimed.
+
+        Args:
+            output: Directory that the run claims.
+            unit: What is done with shards.
+            usd_so_far: What all machines have cost by a report.
+            every_s: Seconds from one write to the next.
+        """
+        self._output = output
+        self._unit = unit
+        self._usd_so_far = usd_so_far
+        self._every_s = every_s
+        self._tally: StatusTally | None = None
+        self._claim: Claim | None = None
+        self._status: RunStatus | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep_writing, name="status", daemon=True)
+
+    def begin(self, claim: Claim) -> None:
+        """Begin to write, because the output is claimed."""
+        self._claim = claim
+        self._tally = StatusTally(claim.record, self._unit, self._usd_so_far)
+        self._status = self._tally.begin()
+        self._thread.start()
+
+    def add(self, progress: Progress) -> RunStatus:
+        """Take a report of the driver; returns the status that follows from it."""
+        assert self._tally is not None, "a run reports after its output is claimed"
+        self._status = self._tally.add(progress)
+        return self._status
+
+    def __enter__(self) -> "StatusFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is None or isinstance(error, ClaimedError):
+            self._status = None  # the output, and so the file, is another run's
+        elif error is None:
+            self._status = replace(self._status, state="finished", left_s=0.0)
+        elif isinstance(error, Exception):
+            reason = " ".join((str(error) or repr(error)).split())
+            self._status = replace(self._status, state="failed", reason=reason)
+        else:
+            self._status = replace(self._status, state="interrupted")
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join(_END_WITHIN_S)
+
+    def _keep_writing(self) -> None:
+        while not self._ended.is_set():
+            self._write()
+            self._ended.wait(self._every_s)
+        self._write()
+
+    def _write(self) -> None:
+        status, claim = self._status, self._claim
+        if status is None or claim is None:
+            return
+        try:
+            if not self._ended.is_set():
+                claim.check()
+            self._output.write_json(STATUS_FILE, status.to_json())
+        except Exception as error:  # whatever the storage raises, the run goes on
+            logger.info("%s/%s: %s", self._output, STATUS_FILE, error)

@@ -1,0 +1,144 @@
+"""Where a run stands, as numbers, as a line, and as a file."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cluster.report.status import FORMAT_VERSION, RunStatus, StatusTally
+from cluster.scheduling.progress import Progress
+from cluster.shards.claim_file import new_claim
+from fastformers.errors import InputError
+
+CLAIM = replace(new_claim(0.0), run="r1", host="vm", pid=7, started_at=1_795_652_356.0)
+
+
+def news(elapsed_s, *, rows=0, done=0, done_s=0.0, left_s=0.0, **changes):
+    """What a driver reports."""
+    progress = Progress(
+        elapsed_s=elapsed_s,
+        num_done=done,
+        num_known=4,
+        num_rows=rows,
+        num_tokens=10 * rows,
+        num_errors=0,
+        num_retries=0,
+        predicted_done_s=done_s,
+        predicted_left_s=left_s,
+        num_slices_left=0,
+        node_s={None: 2 * elapsed_s},
+        num_nodes=2,
+        num_actors=16,
+    )
+    return replace(progress, **changes)
+
+
+def tally(unit="scored"):
+    return StatusTally(CLAIM, unit, lambda progress: sum(progress.node_s.values()) / 100)
+
+
+def test_the_share_is_that_of_the_predicted_seconds():
+    so_far = tally()
+    assert so_far.add(news(1)).share == 0  # nothing is known yet
+    assert so_far.add(news(2, done_s=2.0, left_s=6.0)).share == 0.25
+    assert so_far.add(news(3, done_s=8.0)).share == 1.0
+
+
+def test_rates_are_of_the_last_minute_and_of_the_whole_run():
+    so_far = tally()
+    status = so_far.add(news(10, rows=3000))
+    assert (status.rows_per_second, status.rows_per_second_now) == (300, 300)
+    status = so_far.add(news(100, rows=4200))
+    assert (status.rows_per_second, status.rows_per_second_now) == (42, 1200 / 90)
+    for second in range(101, 200):
+        status = so_far.add(news(second, rows=4200 + 5 * (second - 100)))
+    assert status.rows_per_second_now == 5
+
+
+def test_the_time_left_is_estimated_from_the_first_report_on():
+    so_far = tally()
+    assert so_far.begin().left_s is None
+    assert so_far.add(news(20, left_s=100.0)).left_s is None
+    assert so_far.add(news(30, done_s=25.0, left_s=75.0)).left_s == pytest.approx(30)
+
+
+def test_what_actors_did_is_weighed_by_time_over_the_last_minute():
+    so_far = tally()
+    so_far.add(news(10, doing={"read": 16}))
+    status = so_far.add(news(20, doing={"infer": 12, "read": 4}))
+    assert status.doing == {"infer": 12, "read": 4}
+    assert status.recent == {"infer": 120 / 320, "read": 200 / 320}
+    status = so_far.add(news(75, doing={"infer": 16}))  # the first report is too old now
+    assert status.recent == {"infer": (120 + 55 * 16) / (160 + 880), "read": 40 / 1040}
+
+
+def test_the_line_says_all_of_it():
+    so_far = tally()
+    so_far.add(news(1, left_s=8.0, doing={"infer": 16}))
+    status = so_far.add(
+        news(
+            11,
+            rows=3300,
+            done=1,
+            done_s=2.0,
+            left_s=6.0,
+            num_slices_left=1,
+            doing={"infer": 10, "read": 4, "store": 2},
+            notices=("node a: storage does not answer since 40 s", "b", "c", "d"),
+        )
+    )
+    assert status.usd == 0.22
+    assert status.describe_whole() == (
+        "scored: 25%, 1/4 shards, 1 slice to read, 3,300 rows, 300 rows/s now, 300 overall, "
+        "0.2200 USD so far, 16 actors on 2 nodes (infer 66%, read 23%, store 11%), "
+        "slow: 11% of the actors' time is waiting for the storage; "
+        "node a: storage does not answer since 40 s; b; c, ETA 0:30"
+    )
+
+
+@pytest.mark.parametrize(
+    ("recent", "slow"),
+    [
+        ({"infer": 0.81, "read": 0.19}, None),
+        ({"infer": 0.8, "read": 0.2}, "slow: 20% of the actors' time is reading the corpus"),
+        ({"infer": 0.7, "write": 0.3}, "slow: 30% of the actors' time is writing predictions"),
+        ({"infer": 0.5, "wait": 0.5}, "slow: 50% of the actors' time is waiting for work"),
+        ({"infer": 0.95, "store": 0.05}, "slow: 5% of the actors' time is waiting for the storage"),
+        ({"infer": 0.51, "tokenize": 0.49}, None),
+        ({"tokenize": 0.5, "infer": 0.5}, "slow: 50% of the actors' time is tokenizing"),
+        ({"read": 0.3, "store": 0.1}, "slow: 10% of the actors' time is waiting for the storage"),
+        ({}, None),
+    ],
+)
+def test_what_is_slow_is_named_from_its_share_on(recent, slow):
+    status = replace(tally().begin(), recent=recent)
+    assert status.explain_slow() == slow
+
+
+def test_a_preparation_that_tokenizes_is_not_slow():
+    status = replace(tally("prepared").begin(), recent={"tokenize": 0.9, "read": 0.1})
+    assert status.explain_slow() is None
+
+
+def test_a_status_is_read_as_it_was_written():
+    so_far = tally()
+    status = so_far.add(news(10, rows=3, doing={"infer": 2}, notices=("a",)))
+    content = json.loads(json.dumps(status.to_json()))
+    assert content["format_version"] == FORMAT_VERSION
+    assert (content["run"], content["host"], content["pid"]) == ("r1", "vm", 7)
+    assert content["started_at"] == "2026-11-26T00:19:16+00:00"
+    assert content["written_at"] == "2026-11-26T00:19:26+00:00"
+    assert RunStatus.from_json(content, path="out/status.json") == status
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([], "is not a status that this version of fastformers reads"),
+        ({"format_version": 99}, "is not a status that this version of fastformers reads"),
+        ({"format_version": FORMAT_VERSION, "run": 3}, "damaged: host is missing"),
+    ],
+)
+def test_what_is_no_status_is_refused_with_its_path(content, reason):
+    with pytest.raises(InputError, match=f"^out/status.json: {reason}"):
+        RunStatus.from_json(content, path="out/status.json")
