@@ -10,10 +10,9 @@ scheduling and idle cores. This module knows nothing of Ray or prices.
 from collections.abc import Callable, Sequence
 
 from cluster.execution.connect import Connect
-from cluster.execution.core_split import open_asked_nodes
+from cluster.execution.core_split import join_all, measure_at_once, open_asked_nodes
 from cluster.execution.job import ScoreJob
 from cluster.records.slice_table import load_shards
-from cluster.scheduling.measure import join_all, measure_at_once
 from cluster.scheduling.nodes import all_slots, running
 from cluster.scheduling.work import TimeEngine
 from cluster.settings import ActorSettings
