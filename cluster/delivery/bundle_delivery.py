@@ -1,6 +1,6 @@
 """The bundle of a run, on every host that needs it: known by its digest, never by a path.
 
-    --bundle -> [bundle_delivery] -> cache of the driver's host -> bucket, or packed bytes
+    --bundle -> [bundle_delivery] -> cache of the driver's host -> packed bytes, or the bucket
              -> [bundle_delivery] -> cache of a node -> worker
 
 Every host keeps bundles in `bundles/DIGEST` of its cache directory. The digest is that of the whole
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _UNUSED_S = 30 * 24 * 3600.0
 _COPY_BYTES = 8 * 2**20
+_DRIVERS_COPY = "the driver's copy of the bundle"
 # Descriptors of the directories in the cache that this process uses; each is locked until it ends.
 _held: dict[Path, int] = {}
 
@@ -132,7 +133,8 @@ def deliver_bundle(
     Args:
         digest: Digest of the bundle.
         fetch: Function that returns what `PinnedBundle.pack` made; None if there is no such way.
-        bucket: Directory that held the bundle when it was pinned; it is asked first.
+        bucket: Directory that held the bundle when it was pinned, which is asked if `fetch` fails:
+            it may be away, or hold another bundle by now.
 
     Raises:
         BundleError: It cannot be had, is another one, or cannot be written.
@@ -140,16 +142,16 @@ def deliver_bundle(
     path = find_bundle(digest)
     if path is not None:
         return path
-    problems: list[str] = []
-    if bucket is not None:
-        try:
-            return _store(digest, partial(_copy, bucket, str(bucket)), str(bucket))
-        except FastformersError as error:
-            problems.append(str(error))
+    ways: list[tuple[Callable[[Path], None], str]] = []
     if fetch is not None:
+        ways.append((lambda target: _unpack(_call(fetch), target), _DRIVERS_COPY))
+    if bucket is not None:
+        ways.append((partial(_copy, bucket, str(bucket)), str(bucket)))
+    problems: list[str] = []
+    for fill, named in ways:
         try:
-            return _store(digest, partial(_unpack, _call(fetch)), "the driver's copy of the bundle")
-        except BundleError as error:
+            return _store(digest, fill, named)
+        except FastformersError as error:
             problems.append(str(error))
     raise BundleError("; ".join(dict.fromkeys(problems)) or f"bundle {digest} is not on this host")
 
@@ -159,7 +161,7 @@ def _call(fetch: Callable[[], bytes]) -> bytes:
         return fetch()
     except Exception as error:  # of whatever carries bytes here
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BundleError(f"the driver's copy of the bundle cannot be had: {reason}") from error
+        raise BundleError(f"{_DRIVERS_COPY} cannot be had: {reason}") from error
 
 
 def find_bundle(digest: str) -> Path | None:
@@ -339,7 +341,7 @@ def _unpack(packed: bytes, target: Path) -> None:
     Raises:
         BundleError: The bytes are not those of a packed bundle.
     """
-    named = "the driver's copy of the bundle"
+    named = _DRIVERS_COPY
     view = memoryview(packed)
     header = re.match(rb"[^\n]*\n", packed)
     try:

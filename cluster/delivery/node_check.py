@@ -265,30 +265,46 @@ def _check_disk(needed_bytes: int) -> list[str]:
 
 def _check_readable(directory: Directory) -> list[str]:
     """Look whether it is there; to list it would take minutes where it is large and far away."""
-    try:
-        info = directory.filesystem.get_file_info(directory.path)
-    except OSError as error:
-        return [f"cannot read {directory}: {_reason(error)}"]
-    if info.type == pyarrow.fs.FileType.NotFound:
-        return [f"cannot read {directory}: there is nothing at this path here"]
-    is_local = isinstance(directory.filesystem, pyarrow.fs.LocalFileSystem)
-    if is_local and not os.access(directory.path, os.R_OK | os.X_OK):
-        return [f"cannot read {directory}: {os.strerror(errno.EACCES)}"]
-    return []
+
+    def look(filesystem: pyarrow.fs.FileSystem) -> None:
+        if filesystem.get_file_info(directory.path).type == pyarrow.fs.FileType.NotFound:
+            raise FileNotFoundError(errno.ENOENT, "not found", directory.path)
+        if directory.is_local and not os.access(directory.path, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "no access", directory.path)
+
+    return _try(f"cannot read {directory}", directory, look)
 
 
 def _check_writable(directory: Directory) -> list[str]:
-    name = f".node-check-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
-    try:
-        with directory.write(name) as file:
+    path = f"{directory.path}/.node-check-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+
+    def write(filesystem: pyarrow.fs.FileSystem) -> None:
+        with filesystem.open_output_stream(path) as file:
             file.write(b"\0")
-        directory.filesystem.delete_file(f"{directory.path}/{name}")
+        filesystem.delete_file(path)
+
+    return _try(f"cannot write to {directory}", directory, write)
+
+
+def _try(
+    problem: str, directory: Directory, act: Callable[[pyarrow.fs.FileSystem], None]
+) -> list[str]:
+    """What is wrong, if anything is; a bucket that is away for everybody is no fault of the node.
+
+    Workers wait for such a bucket and say so.
+    """
+    store = directory.store
+    try:
+        if store.is_local:
+            act(store.filesystem)
+        else:
+            store.service.attempt(str(directory), lambda: act(store.client))
     except (FastformersError, OSError) as error:
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        return [f"cannot write to {directory}: {_reason(cause)}"]
+        return [f"{problem}: {_reason(error)}"]
     return []
 
 
-def _reason(error: BaseException) -> str:
-    strerror = error.strerror if isinstance(error, OSError) else None
-    return (strerror or str(error) or type(error).__name__).splitlines()[0]
+def _reason(error: FastformersError | OSError) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # its own text names the path once more
+    return (str(error) or type(error).__name__).splitlines()[0]

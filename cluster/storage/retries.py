@@ -125,6 +125,24 @@ class Service:
         finally:
             waiting.record.end(key, teller, has_answered=has_answered)
 
+    def attempt(self, path: str, act: Callable[[], None]) -> None:
+        """Do something once; it is no error if the service is away.
+
+        Args:
+            path: What it is about, as a URI.
+            act: What to do.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: As `act` raises it.
+            StorageError: The service refuses or cannot be reached, which no waiting mends.
+        """
+        try:
+            act()
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            self._check(path, error, 0.0)
+
     def _check(self, path: str, error: OSError, waited_s: float) -> str:
         """Reason of an error that may pass.
 

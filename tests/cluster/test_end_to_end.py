@@ -264,8 +264,8 @@ def test_a_bundle_replaced_at_its_path_changes_nothing(
         shutil.copytree(other.path, own.path)
 
     output = tmp_path / "out"
-    _, killed = kill_actors(corpus, own, output, [3], before_kill=replace_bundle)
-    assert killed == 1
+    _, killed = kill_actors(corpus, own, output, [1, 2, 4], before_kill=replace_bundle)
+    assert killed >= 1
     assert open_bundle(own.path).digest == other.digest
     assert predictions(output).equals(predictions(undisturbed[0]))
     refused = run(command(corpus, own, output))

@@ -77,8 +77,12 @@ def test_prepared_shards_are_of_the_bundle_wherever_it_is(
     assert plan["shards"] == prepared["shards"]
 
 
-def test_cost_names_the_bundle_by_its_uri(fastformers, uri, corpus, bundle):
-    cost = fastformers("cost", corpus, "--bundle", uri, "--bundle", bundle.path)
+def test_cost_names_the_bundle_by_its_uri(fastformers, uri, corpus, bundle, s3_server, monkeypatch):
+    for name in s3_server.environment:
+        monkeypatch.delenv(name)
+    options = json.dumps(s3_server.storage_options)
+    bundles = ("--bundle", uri, "--bundle", bundle.path)
+    cost = fastformers("cost", corpus, *bundles, "--storage-options", options)
     assert cost["bundle"] == uri
     assert [other["bundle"] for other in cost["others"]] == [str(bundle.path)]
     assert cost["bundle_digest"] == cost["others"][0]["bundle_digest"] == bundle.digest

@@ -16,8 +16,9 @@ import pytest
 
 from cluster.delivery.bundle_delivery import deliver_bundle, find_bundle, pin_bundle
 from cluster.storage.directory import open_directory
+from cluster.storage.options import StorageOptions
 from fastformers.cache import CACHE_VARIABLE
-from fastformers.errors import BundleError
+from fastformers.errors import BundleError, StorageError
 from fastformers.inference.bundle import open_bundle, write_bundle
 
 REPOSITORY = Path(__file__).parents[3]
@@ -249,19 +250,34 @@ def test_of_a_bundle_that_is_in_the_cache_only_the_manifest_is_read(bundle, buck
     assert s3_server.count("GET") == s3_server.count("GET", "bundle.json")
 
 
-def test_a_bundle_replaced_in_its_bucket_comes_from_the_driver(bundle, source, bucket, other_host):
+def test_a_bundle_replaced_in_its_bucket_is_not_taken(bundle, source, bucket, other_host):
     uri = bucket(source)
     pinned = pin_bundle(uri)
     packed = pinned.pack()
     replace_bundle(bundle, source)
     bucket(source)
     other_host()
-    with pytest.raises(
-        BundleError, match=f"{pinned.bucket}: holds another bundle .* after the run began"
-    ):
+    with pytest.raises(BundleError, match=f"{uri}: holds another bundle .* after the run began"):
         deliver_bundle(pinned.digest, fetch=None, bucket=pinned.bucket)
     path = deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=pinned.bucket)
     assert open_bundle(path).labels == bundle.labels
+
+
+def test_the_bucket_is_asked_only_if_the_driver_cannot_be(bundle, bucket, s3_server, other_host):
+    pinned = pin_bundle(bucket(bundle.path))
+    packed = pinned.pack()
+    s3_server.forget()
+    other_host("second")
+    deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=pinned.bucket)
+    assert s3_server.count() == 0
+
+    def fetch():
+        raise ConnectionError("object lost")
+
+    there = other_host("third")
+    path = deliver_bundle(pinned.digest, fetch=fetch, bucket=pinned.bucket)
+    assert path == there / pinned.digest
+    assert s3_server.count("GET", "bundle.json") > 0
 
 
 @pytest.mark.parametrize(
@@ -281,16 +297,28 @@ def test_a_bucket_without_the_bundle(source, bucket, lost, message):
 def test_a_bucket_that_refuses_is_one_line(bundle, bucket, s3_server, other_host):
     uri = bucket(bundle.path)
     pinned = pin_bundle(uri)
-    packed = pinned.pack()
+    packed = cut(pinned.pack())
     other_host()
     s3_server.is_denied = True
-    with pytest.raises(BundleError, match=rf"{uri}/bundle\.json: cannot be read: ") as caught:
+    with pytest.raises(StorageError, match=rf"{uri}/bundle\.json: access denied") as caught:
         pin_bundle(uri)
     assert "\n" not in str(caught.value)
-    with pytest.raises(BundleError, match=rf"{pinned.bucket}/bundle\.json: cannot be read: "):
-        deliver_bundle(pinned.digest, fetch=None, bucket=pinned.bucket)
-    path = deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=pinned.bucket)
-    assert files_of(path) == files_of(bundle.path)
+    both = rf"the driver's copy of the bundle: damaged .*; {uri}/bundle\.json: access denied"
+    with pytest.raises(BundleError, match=both) as caught:
+        deliver_bundle(pinned.digest, fetch=lambda: packed, bucket=pinned.bucket)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_reach_the_bucket_of_a_bundle(bundle, s3_server, tmp_path, monkeypatch):
+    options = StorageOptions(s3_server.storage_options)
+    uri = f"{s3_server.uri}/mine"
+    for file in bundle.path.iterdir():
+        with open_directory(uri, options).write(file.name) as written:
+            written.write(file.read_bytes())
+    pinned = pickle.loads(pickle.dumps(pin_bundle(uri, options)))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "node"))
+    assert pinned.deliver(None).open().digest == bundle.digest
+    assert "test-secret-key" not in f"{pinned!r} {pinned.bucket}"
 
 
 def test_a_damaged_copy_is_made_again(source, caplog):

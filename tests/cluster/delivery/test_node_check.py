@@ -23,6 +23,7 @@ from cluster.delivery.node_check import (
     read_versions,
 )
 from cluster.storage.directory import open_directory
+from cluster.storage.options import StorageOptions
 from fastformers.cache import CACHE_VARIABLE
 from fastformers.errors import NodeUnfitError
 from fastformers.inference.engine import OnnxEngine
@@ -128,7 +129,7 @@ def test_all_that_is_wrong_is_in_one_line(request_, tmp_path):
     versions, memory, directory = line.split("; ")
     assert ", tokenizers" in versions or ", onnxruntime" in versions
     assert memory.endswith(f"GiB of memory free, an actor needs about {2**30:.1f}")
-    assert directory == f"cannot read {tmp_path}/none: there is nothing at this path here"
+    assert directory == f"cannot read {tmp_path}/none: No such file or directory"
 
 
 @pytest.mark.parametrize("package", ["numpy", "pyarrow"])
@@ -272,6 +273,37 @@ def test_a_filesystem_that_is_mounted_read_only(request_, tmp_path):
         assert refusal(check_host, request) == (f"cannot write to {mount}: Read-only file system")
     finally:
         subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+@pytest.fixture
+def bucket(s3_server):
+    """A directory in a bucket that answers."""
+    directory = open_directory(f"{s3_server.uri}/out", StorageOptions(s3_server.storage_options))
+    directory.write_json("a.json", 1)
+    return directory
+
+
+def test_a_bucket_is_read_and_written_for_a_moment(request_, bucket, s3_server):
+    s3_server.forget()
+    check_host(replace(request_, readable=(bucket,), writable=(bucket,)))
+    assert s3_server.count("PUT", "node-check") == s3_server.count("DELETE", "node-check") == 1
+    assert bucket.list_files() == ["a.json"]
+    none = bucket.child("none")
+    assert refusal(check_host, replace(request_, readable=(none,))) == (
+        f"cannot read {none}: No such file or directory"
+    )
+
+
+def test_a_node_that_a_bucket_refuses_is_unfit(request_, bucket, s3_server):
+    s3_server.is_denied = True
+    line = refusal(check_host, replace(request_, writable=(bucket,)))
+    assert line.startswith(f"cannot write to {bucket}: {bucket}: access denied")
+
+
+def test_a_bucket_that_is_away_is_no_fault_of_the_node(request_, bucket, s3_server):
+    s3_server.outage = "error"
+    check_host(replace(request_, readable=(bucket,), writable=(bucket,)))
+    assert s3_server.count() > 2
 
 
 def test_wrong_scores_are_refused_with_both_numbers(request_, pinned, monkeypatch):

@@ -10,7 +10,7 @@ import sys
 
 from ray.cluster_utils import Cluster
 
-from cluster.execution.claim import claim_directories
+from cluster.execution.claim import claimed
 from cluster.execution.job import open_score_job
 from cluster.execution.run import run_job
 from cluster.nodes.admission import plan_admission
@@ -60,7 +60,8 @@ def main(what, output):
         max_batch_tokens=256,
         fail_on_bad_row=False,
     )
-    claim_directories(job)
+    with claimed(job):  # makes its directories
+        pass
     try:
         with connect(cluster.address):
             spec = job.worker_spec()
