@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import os
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ import pyarrow.parquet
 
 from cluster.storage.filesystems import MAX_REQUESTS, Store, connect
 from cluster.storage.options import NO_OPTIONS, StorageOptions
+from cluster.storage.retries import until
 from fastformers.errors import InputError, StorageError
 
 T = TypeVar("T")
@@ -172,18 +174,24 @@ class Directory:
         if self.is_local:
             yield from map(act, names)
             return
+        stop = threading.Event()
+
+        def act_until(name: str) -> T:
+            with until(stop):
+                return act(name)
+
         with ThreadPoolExecutor(num_threads, thread_name_prefix="storage") as pool:
             waiting: deque[Future[T]] = deque()
             try:
                 for name in names:
                     if len(waiting) >= 2 * num_threads:
                         yield waiting.popleft().result()
-                    waiting.append(pool.submit(act, name))
+                    waiting.append(pool.submit(act_until, name))
                 while waiting:
                     yield waiting.popleft().result()
             finally:
-                for future in waiting:
-                    future.cancel()
+                stop.set()  # Ctrl-C does not wait for a bucket that is away
+                pool.shutdown(cancel_futures=True)
 
     def read_json(self, name: str) -> Any:
         """Parse a JSON file; None if it does not exist.

@@ -12,8 +12,10 @@ key or bucket) is refused at once. Operations must leave the same when they are 
 import errno
 import random
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -32,6 +34,7 @@ _GCS_CODE = re.compile(r"google::cloud::Status\((?P<code>[A-Z_]+)")
 _AZURE_CODE = re.compile(r"Azure Error: \[(?P<code>\w*)\]")
 _CURL_CODE, _CURL_TEXT = re.compile(r"curlCode: (\d+)"), re.compile(r"curlCode: \d+, ([^;]+)")
 _NO_KEY = re.compile(r"AWS Error NO_SUCH_KEY|Azure Error: \[BlobNotFound\]")
+_NOT_A_FILE = re.compile("Not a regular file|Would delete bucket")
 _NO_BUCKET = re.compile(r"Bucket '[^']*' not found")
 _PREFIX = re.compile(r"^When .*? in bucket '[^']*': ")
 _REQUEST_ID = re.compile(r" \(Request ID: [^)]*\)")
@@ -54,6 +57,8 @@ _REFUSED = (
 # Codes of curl: a malformed URL, no such proxy or host, no connection, no TLS, a bad certificate.
 _UNREACHABLE = ("3", "5", "6", "7", "35", "60")
 
+_threads, _NEVER = threading.local(), threading.Event()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
@@ -61,13 +66,13 @@ class Waiting:
 
     Attributes:
         clock: Monotonic clock, in seconds.
-        sleep: Waits for some seconds.
+        sleep: Waits for some seconds, or until this thread shall stop.
         chance: Random number of [0, 1).
         record: Record of what waits.
     """
 
     clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] = lambda seconds: _stop_of_thread().wait(seconds)
     chance: Callable[[], float] = random.random
     record: OutageRecord = field(default_factory=record)
 
@@ -102,7 +107,8 @@ class Service:
 
         Raises:
             FileNotFoundError, NotADirectoryError: As `act` raises it: the service has answered.
-            StorageError: The service refuses, cannot be reached, or does not come back.
+            StorageError: The service refuses, cannot be reached, or does not come back; or the
+                block of `until` was ended.
         """
         waiting, key, start, longest_s = self.waiting, object(), None, FIRST_WAIT_S
         teller = self.name if self.tells else ""
@@ -121,6 +127,8 @@ class Service:
                 start = begun if start is None else start
                 waiting.record.wait(key, teller, path, start, reason)
                 waiting.sleep(waiting.chance() * longest_s)
+                if _stop_of_thread().is_set():
+                    raise StorageError(f"{path}: was not waited for any longer ({reason})")
                 longest_s = min(2 * longest_s, LONGEST_WAIT_S)
         finally:
             waiting.record.end(key, teller, has_answered=has_answered)
@@ -166,6 +174,8 @@ class Service:
                 f"{path}: access denied ({reason}); check the credentials in --storage-options or "
                 "the environment"
             ) from None
+        if _NOT_A_FILE.match(text):
+            raise StorageError(f"{path}: is a directory or a bucket, not a file") from None
         if code in _REFUSED or (300 <= status < 500 and status not in (408, 425, 429)):
             raise StorageError(f"{path}: refused by {self.endpoint} ({reason})") from None
         if not self.has_answered and curl is not None and curl[1] in _UNREACHABLE:
@@ -179,6 +189,22 @@ class Service:
                 "is kept, run the same command again"
             ) from None
         return reason
+
+
+@contextmanager
+def until(stop: threading.Event) -> Iterator[None]:
+    """While the block runs, what this thread waits for is given up when `stop` is set."""
+    before = _stop_of_thread()
+    _threads.stop = stop
+    try:
+        yield
+    finally:
+        _threads.stop = before
+
+
+def _stop_of_thread() -> threading.Event:
+    stop: threading.Event = getattr(_threads, "stop", _NEVER)
+    return stop
 
 
 def describe(text: str) -> str:

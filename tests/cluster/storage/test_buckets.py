@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -97,6 +98,28 @@ def test_what_fails_among_many_is_raised_in_its_turn(directory):
     assert next(results) == b"1"
     with pytest.raises(FileNotFoundError):
         next(results)
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, ValueError])
+def test_ctrl_c_does_not_wait_for_a_bucket_that_is_away(
+    s3_server, options, raised, impatient_client
+):
+    directory = open_directory(f"{s3_server.uri}/out", options)
+    directory.write_json("a", 1)
+    s3_server.outage = "slow_down"
+    started = threading.Barrier(5)
+
+    def act(name):
+        started.wait(30)
+        if name == "0":
+            raise raised
+        return directory.read_bytes("a")
+
+    start = time.monotonic()
+    with pytest.raises(raised):
+        list(directory.map_files("01234", act))
+    assert time.monotonic() - start < 30  # else for as long as the bucket is away
+    assert outages.current() == []
 
 
 def test_files_are_deleted_many_at_a_time(directory):
@@ -285,6 +308,12 @@ def test_access_denied_is_said_at_once_and_without_secrets(s3_server, directory,
 def test_a_bucket_that_is_not_there_is_said_at_once(options, act):
     with pytest.raises(StorageError, match=r"s3://no-bucket/out.*: there is no bucket s3://no-buc"):
         act(open_directory("s3://no-bucket/out", options))
+
+
+def test_a_bucket_is_no_file(options, s3_server):
+    directory = open_directory(s3_server.uri, options)
+    with pytest.raises(StorageError, match="is a directory or a bucket, not a file"):
+        directory.filesystem.open_input_file(directory.path)
 
 
 def test_json_that_is_not_ours_is_named_by_its_uri(s3_server, directory):

@@ -145,6 +145,7 @@ def test_it_gives_up_after_a_quarter_of_an_hour(service, clock):
         ("AWS Error UNKNOWN (HTTP status 301) during HeadObject operation: x", "refused by http"),
         ("AWS Error UNKNOWN (HTTP status 400) during HeadObject operation: x", "refused by http"),
         ("google::cloud::Status(PERMISSION_DENIED: x)", "access denied"),
+        ("Not a regular file: 'b'", "is a directory or a bucket, not a file"),
         ("google::cloud::Status(UNAUTHENTICATED: x)", "access denied"),
         ("x Azure Error: [AuthenticationFailed] 403", "access denied"),
         ("x Azure Error: [ContainerNotFound] 404", "there is no bucket s3://b"),
