@@ -124,7 +124,6 @@ def claimed(
     """
     check_claim(job)
     home, _ = _home(job)
-    home.create()
     claim = Claim(home, times or ClaimTimes(), log)
     try:
         claim.acquire()
@@ -240,6 +239,7 @@ class Claim:
     def _put(self, left: ClaimRecord | None) -> bool:
         """Write the claim; False if another was faster."""
         if left is None:
+            self._home.create()
             is_put = put_claim_if_absent(self._home, self._own)
         else:
             is_put = replace_claim(self._home, left, self._own)
