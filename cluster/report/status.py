@@ -105,8 +105,8 @@ class RunStatus:
 
     def describe_whole(self) -> str:
         """The line of `describe` with what a display of progress puts around it."""
-        left = "" if self.left_s is None else f", ETA {format_clock(self.left_s)}"
-        return f"{self.unit}: {100 * self.share:.0f}%, {self.describe()}{left}"
+        left = "" if self.left_s is None else f"ETA {format_clock(self.left_s)}, "
+        return f"{self.unit}: {100 * self.share:.0f}%, {left}{self.describe()}"
 
     def explain_slow(self) -> str | None:
         """What keeps actors from running the model, if that takes long."""
