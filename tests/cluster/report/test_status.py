@@ -89,8 +89,8 @@ def test_the_line_says_all_of_it():
     )
     assert status.usd == 0.22
     assert status.describe_whole() == (
-        "scored: 25%, ETA 0:30, 1/4 shards, 1 slice to read, 3,300 rows, 300 rows/s now, 300 overall, "
-        "0.2200 USD so far, 16 actors on 2 nodes (infer 66%, read 23%, store 11%), "
+        "scored: 25%, ETA 0:30, 1/4 shards, 1 slice to read, 3,300 rows, 300 rows/s now, "
+        "300 overall, 0.2200 USD so far, 16 actors on 2 nodes (infer 66%, read 23%, store 11%), "
         "slow: 11% of the actors' time is waiting for the storage; "
         "node a: storage does not answer since 40 s; b; c"
     )
