@@ -294,12 +294,12 @@ def _make_directories(job: ScoreJob) -> None:
     home, file = _home(job)
     if not check_claim(job):  # another run may have come and gone in the meantime
         write_record(home, file, job.identity, complete=False if job.output is None else None)
-    if job.corpus is not None:
+    if job.corpus is not None:  # else the shards are those of a `prepare`, which may still run
         job.shards.child("slices").create()
+        job.shards.delete_leftovers()
     if job.predictions is not None:
         job.predictions.create()
         job.predictions.delete_leftovers()
-    job.shards.delete_leftovers()
 
 
 def _home(job: ScoreJob) -> tuple[Directory, str]:
