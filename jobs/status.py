@@ -26,6 +26,7 @@ from cluster.shards.claim_file import ClaimRecord, judge_process, read_claim
 from cluster.shards.identity import PREPARED_FILE, RUN_FILE, STATUS_FILE, read_record
 from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
+from jobs.console.arguments import add_storage_arguments
 from jobs.console.output import console, run
 
 # Heartbeats come every 10 s (`ClaimTimes`); a little more than one of them is waited for.
@@ -43,6 +44,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("output", help="--output of a `fastformers score` or `prepare`")
+    add_storage_arguments(parser)
     parser.add_argument(
         "--watch",
         nargs="?",
@@ -57,10 +59,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `fastformers status`."""
     options = parse(arguments)
-    output = open_directory(options.output)
     states: list[str] = []
 
     def job() -> dict[str, Any]:
+        output = open_directory(options.output, options.storage_options)
         heartbeat = Heartbeat(output)
         found = find_run(output, heartbeat)
         if options.watch is not None:

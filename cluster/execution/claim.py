@@ -124,7 +124,6 @@ def claimed(
     """
     check_claim(job)
     home, _ = _home(job)
-    home.create()
     claim = Claim(home, times or ClaimTimes(), log)
     try:
         claim.acquire()
@@ -240,6 +239,7 @@ class Claim:
     def _put(self, left: ClaimRecord | None) -> bool:
         """Write the claim; False if another was faster."""
         if left is None:
+            self._home.create()
             is_put = put_claim_if_absent(self._home, self._own)
         else:
             is_put = replace_claim(self._home, left, self._own)
@@ -294,12 +294,12 @@ def _make_directories(job: ScoreJob) -> None:
     home, file = _home(job)
     if not check_claim(job):  # another run may have come and gone in the meantime
         write_record(home, file, job.identity, complete=False if job.output is None else None)
-    if job.corpus is not None:
+    if job.corpus is not None:  # else the shards are those of a `prepare`, which may still run
         job.shards.child("slices").create()
+        job.shards.delete_leftovers()
     if job.predictions is not None:
         job.predictions.create()
         job.predictions.delete_leftovers()
-    job.shards.delete_leftovers()
 
 
 def _home(job: ScoreJob) -> tuple[Directory, str]:

@@ -87,8 +87,8 @@ def _run_claimed(
         nodes = open_asked_nodes(open_nodes, job.worker_spec(), actors, log)
 
         def show(progress: Progress) -> None:
+            on_progress(progress)  # raises where another run has taken the output over
             journal.flush_if_due()
-            on_progress(progress)
 
         driver = Driver(
             nodes,

@@ -105,18 +105,18 @@ class RunStatus:
 
     def describe_whole(self) -> str:
         """The line of `describe` with what a display of progress puts around it."""
-        left = "" if self.left_s is None else f", ETA {format_clock(self.left_s)}"
-        return f"{self.unit}: {100 * self.share:.0f}%, {self.describe()}{left}"
+        left = "" if self.left_s is None else f"ETA {format_clock(self.left_s)}, "
+        return f"{self.unit}: {100 * self.share:.0f}%, {left}{self.describe()}"
 
     def explain_slow(self) -> str | None:
-        """What keeps actors from running the model, if that takes long."""
+        """What keeps actors from running the model, if that takes long; not of the first minute."""
         over = {
             what: self.recent.get(what, 0.0) / limit
             for what, (limit, _) in _SLOW.items()
             if (self.unit, what) != ("prepared", "tokenize")
         }
         what = max(over, key=lambda name: over[name])
-        if over[what] < 1:
+        if self.elapsed_s < _RECENT_S or over[what] < 1:
             return None
         return f"slow: {100 * self.recent[what]:.0f}% of the actors' time is {_SLOW[what][1]}"
 

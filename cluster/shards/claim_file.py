@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.fs
-
 from cluster.formatting import format_time
 from cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.errors import InputError
@@ -121,7 +119,7 @@ def put_claim_if_absent(directory: Directory, claim: ClaimRecord) -> bool | None
     Raises:
         StorageError: It cannot be written.
     """
-    if not isinstance(directory.filesystem, pyarrow.fs.LocalFileSystem):
+    if not directory.is_local:
         return None
     name = f".{CLAIM_FILE}.{claim.run}{TEMPORARY_SUFFIX}"
     directory.write_json(name, claim.to_json())
@@ -149,7 +147,7 @@ def replace_claim(directory: Directory, left: ClaimRecord, claim: ClaimRecord) -
     Raises:
         StorageError: It cannot be written.
     """
-    if not isinstance(directory.filesystem, pyarrow.fs.LocalFileSystem):
+    if not directory.is_local:
         return None
     lock = os.open(directory.path, os.O_RDONLY)
     try:
@@ -170,7 +168,7 @@ def release_claim(directory: Directory, run: str) -> None:
     """Remove the claim of a run that ends, unless another run holds the directory now."""
     claim = read_claim(directory)
     if claim is not None and claim.run == run:
-        directory.filesystem.delete_file(f"{directory.path}/{CLAIM_FILE}")
+        directory.delete_file(CLAIM_FILE)
 
 
 def _parse(content: object, path: str) -> ClaimRecord:

@@ -12,9 +12,14 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from cluster.formatting import format_clock
 from jobs.console.output import console
+
+# A long text takes several lines of a narrow terminal: what is slow stands at its end.
+_BAR_WIDTH = 20
+_WRAPPED = Column(ratio=1, overflow="fold")
 
 
 class ProgressDisplay:
@@ -33,10 +38,11 @@ class ProgressDisplay:
         if is_live and console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.fields[text]}", markup=False),
+                BarColumn(_BAR_WIDTH),
+                TextColumn("{task.fields[text]}", markup=False, table_column=_WRAPPED),
                 console=console,
                 transient=True,
+                expand=True,
             )
         self._task: TaskID | None = None
         self._what: str | None = None
@@ -76,11 +82,11 @@ class ProgressDisplay:
             console.print(f"{what}: {self._text(share, now, describe)}", markup=False)
 
     def _text(self, share: float, now: float, describe: Callable[[], str]) -> str:
-        text = f"{100 * share:.0f}%, {describe()}"
         gained = share - self._first_share
         if gained <= 0:
-            return text
-        return f"{text}, ETA {format_clock((now - self._start) * (1 - share) / gained)}"
+            return f"{100 * share:.0f}%, {describe()}"
+        left = format_clock((now - self._start) * (1 - share) / gained)
+        return f"{100 * share:.0f}%, ETA {left}, {describe()}"
 
     def _move_bar(self, bar: Progress, what: str, share: float, text: str) -> None:
         """Move the one bar there is; a bar that is full is taken away."""

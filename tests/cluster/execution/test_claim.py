@@ -204,3 +204,11 @@ def test_shards_of_another_preparation_are_refused(
         claim(job)
     assert str(caught.value).startswith(f"--output {tmp_path / 'shards'}: ")
     assert contents(tmp_path / "shards") == before
+
+
+def test_scoring_prepared_shards_leaves_their_directory_alone(corpus, bundle, tmp_path):
+    claim(plan_shards(corpus, bundle, tmp_path / "shards"))
+    (tmp_path / "shards" / ".part-00000.arrow.abc.incomplete").write_bytes(b"still written")
+    before = contents(tmp_path / "shards")
+    claim(plan(tmp_path / "shards", bundle, tmp_path / "out", keep_columns=(), shard_seconds=None))
+    assert contents(tmp_path / "shards") == before

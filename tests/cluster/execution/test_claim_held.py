@@ -1,5 +1,6 @@
 """Two runs and one output: who goes on, and who stops; nothing is scored."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -8,14 +9,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.fs
 import pytest
 
 from cluster.execution.claim import ClaimTimes, check_claim, claimed, describe_holder
 from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.settings import CorpusSettings
 from cluster.shards.claim_file import CLAIM_FILE, new_claim, put_claim, read_claim
-from cluster.storage.directory import Directory, open_directory
+from cluster.storage.directory import open_directory
+from cluster.storage.options import parse_storage_options
 from fastformers.errors import ClaimedError, InputError
 
 HOLDER = Path(__file__).parent / "holder.py"
@@ -85,6 +86,13 @@ def hold(job, home, **changes):
     return claim
 
 
+@pytest.fixture
+def no_promise(monkeypatch):
+    """The disk is like a bucket: nothing is written only if it is absent, or unchanged."""
+    for name in ("put_claim_if_absent", "replace_claim"):
+        monkeypatch.setattr(f"cluster.execution.claim.{name}", lambda *arguments: None)
+
+
 def contents(directory):
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
@@ -105,14 +113,12 @@ def test_a_claim_is_given_back_whatever_ends_the_run(job, home, error):
     assert read_claim(home) is None
 
 
-def test_a_run_that_is_interrupted_while_it_claims_leaves_no_claim(job, home, times):
-    bucket = replace(job, output=in_bucket(home))
-
+def test_a_run_that_is_interrupted_while_it_claims_leaves_no_claim(job, home, times, no_promise):
     def interrupt(seconds):
         assert read_claim(home) is not None  # it waits to read its claim back
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), claimed(bucket, times=replace(times, sleep=interrupt)):
+    with pytest.raises(KeyboardInterrupt), claimed(job, times=replace(times, sleep=interrupt)):
         raise AssertionError("it must not get here")
     assert read_claim(home) is None
 
@@ -243,34 +249,26 @@ def test_of_many_that_start_at_once_one_goes_on(job, home, is_left):
     assert read_claim(home) is None
 
 
-def in_bucket(home):
-    """The same files behind a filesystem that is no disk to us."""
-    parent = Path(home.path).parent
-    filesystem = pyarrow.fs.SubTreeFileSystem(str(parent), pyarrow.fs.LocalFileSystem())
-    return Directory(filesystem=filesystem, path=Path(home.path).name)
-
-
-def test_in_a_bucket_a_claim_is_read_back_after_a_while(job, home, clock, times):
-    with claimed(replace(job, output=in_bucket(home)), times=times) as claim:
+def test_in_a_bucket_a_claim_is_read_back_after_a_while(job, home, clock, times, no_promise):
+    with claimed(job, times=times) as claim:
         assert read_claim(home) == claim.record
         assert clock.now == 1000 + times.settle_s
     assert read_claim(home) is None
 
 
-def test_in_a_bucket_the_last_writer_goes_on(job, home, clock, times):
+def test_in_a_bucket_the_last_writer_goes_on(job, home, clock, times, no_promise):
     other = claim_of_elsewhere()
     clock.events[1000.5] = lambda: put_claim(home, other)
     clock.events[1005.0] = lambda: put_claim(home, replace(other, beat=1))
-    bucket = replace(job, output=in_bucket(home))
-    with pytest.raises(ClaimedError, match="far"), claimed(bucket, times=times):
+    with pytest.raises(ClaimedError, match="far"), claimed(job, times=times):
         raise AssertionError("it must not get here")
     assert read_claim(home) == replace(other, beat=1)
     assert not (Path(home.path) / "run.json").exists()
 
 
-def test_in_a_bucket_a_frozen_heartbeat_is_taken_over_too(job, home, clock, times):
+def test_in_a_bucket_a_frozen_heartbeat_is_taken_over_too(job, home, clock, times, no_promise):
     hold(job, home)
-    with claimed(replace(job, output=in_bucket(home)), times=times) as claim:
+    with claimed(job, times=times) as claim:
         assert read_claim(home) == claim.record
 
 
@@ -316,13 +314,41 @@ def test_a_storage_that_fails_ends_no_run(job, home, clock, times, monkeypatch):
             for _ in range(5):
                 looks.acquire()
             clock.now += 10 * times.stale_s
-            claim.check()
-        claim.check()
+            waits = []
+            patch.setattr(claim._looked, "wait_for", lambda *arguments: waits.append(arguments))
+            for _ in range(3):
+                claim.check()
+            assert len(waits) == 1  # a run is not held up each time
         beat = claim.record.beat
         deadline = threading.Event()
         while claim.record.beat == beat:
             deadline.wait(0.01)
     assert read_claim(home) is None
+
+
+def test_two_runs_and_a_bucket(corpus, bundle, s3_server, clock, times):
+    storage = parse_storage_options(json.dumps(s3_server.storage_options))
+    job = open_score_job(
+        str(corpus),
+        bundle.path,
+        f"{s3_server.uri}/out",
+        CorpusSettings(),
+        max_batch_tokens=256,
+        fail_on_bad_row=False,
+        storage=storage,
+    )
+    with claimed(job, times=times) as first:
+        s3_server.forget()
+        refused = pytest.raises(ClaimedError, match=f"^--output {s3_server.uri}/out: a run works")
+        with refused, claimed(job, times=times):
+            raise AssertionError("it must not get here")
+        assert {request.method for request in s3_server.requests} <= {"GET", "HEAD"}
+        clock.now += times.stale_s + 1
+        first.check()
+        put_claim(job.output, claim_of_elsewhere())
+    with claimed(job, times=times) as second:  # after `stale_s` without a heartbeat
+        assert read_claim(job.output) == second.record
+    assert read_claim(job.output) is None
 
 
 def start_holder(corpus, bundle, output):

@@ -8,7 +8,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import pyarrow.fs
 import pytest
 
 from cluster.shards import claim_file
@@ -22,7 +21,8 @@ from cluster.shards.claim_file import (
     release_claim,
     replace_claim,
 )
-from cluster.storage.directory import Directory, open_directory
+from cluster.storage.directory import open_directory
+from cluster.storage.options import parse_storage_options
 from fastformers.errors import InputError
 
 
@@ -99,14 +99,25 @@ def test_of_many_that_put_a_claim_at_once_one_succeeds(home, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [CLAIM_FILE]
 
 
-def test_a_storage_without_such_an_operation_says_so(tmp_path, monkeypatch, home):
-    bucket = Directory(
-        filesystem=pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem()),
-        path="out",
+def test_a_claim_in_a_bucket_is_written_and_released_and_nothing_is_promised(s3_server):
+    bucket = open_directory(
+        f"{s3_server.uri}/out", parse_storage_options(json.dumps(s3_server.storage_options))
     )
     claim = new_claim(0.0)
+    assert read_claim(bucket) is None
     assert put_claim_if_absent(bucket, claim) is None
-    assert replace_claim(bucket, claim, claim) is None
+    assert read_claim(bucket) is None
+    put_claim(bucket, claim)
+    assert replace_claim(bucket, claim, new_claim(0.0)) is None
+    assert read_claim(bucket) == claim
+    release_claim(bucket, "another")
+    assert read_claim(bucket) == claim
+    release_claim(bucket, claim.run)
+    assert read_claim(bucket) is None
+
+
+def test_a_disk_without_hard_links_and_locks_promises_nothing(tmp_path, monkeypatch, home):
+    claim = new_claim(0.0)
 
     def refuse(*arguments):
         raise PermissionError("not here")

@@ -38,8 +38,8 @@ def test_a_log_gets_a_line_in_so_many_seconds_with_the_time_left(clock, shown):
             clock.now = 1000.0 + second
             update("train", second, 100)
     assert file.getvalue().splitlines() == [
-        "train: 10%, 10 of 100, ETA 1:30",
-        "train: 20%, 20 of 100, ETA 1:20",
+        "train: 10%, ETA 1:30, 10 of 100",
+        "train: 20%, ETA 1:20, 20 of 100",
     ]
 
 
@@ -49,7 +49,7 @@ def test_the_time_left_counts_from_where_the_work_was_taken_up(clock, shown):
         update("train", 500, 1000)
         clock.now += 100
         update("train", 600, 1000)
-    assert file.getvalue() == "train: 60%, 600 of 1,000, ETA 6:40\n"
+    assert file.getvalue() == "train: 60%, ETA 6:40, 600 of 1,000\n"
 
 
 def test_the_next_thing_starts_anew(clock, shown):
@@ -62,7 +62,7 @@ def test_the_next_thing_starts_anew(clock, shown):
         update("evaluate", 5, 7200)
         clock.now += 1
         update("evaluate", 10, 7200)
-    assert file.getvalue() == "evaluate: 0%, 10 of 7,200, ETA 1:59:50\n"
+    assert file.getvalue() == "evaluate: 0%, ETA 1:59:50, 10 of 7,200\n"
 
 
 def test_there_is_no_time_left_before_anything_was_done(clock, shown):
@@ -91,7 +91,7 @@ def test_a_terminal_gets_a_bar_which_is_gone_at_the_end(clock, shown):
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
     assert "train" in text
     assert "━" in text
-    assert "50%, 2 of 4, ETA 0:30" in text
+    assert "50%, ETA 0:30, 2 of 4" in text
     assert file.getvalue().endswith("\x1b[2K")  # the line is erased
 
 
@@ -116,4 +116,13 @@ def test_beside_a_clock_a_terminal_gets_lines_as_a_log_does(clock, shown):
         update("step 1", 1, 4)
     assert "━" not in file.getvalue()
     text = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
-    assert text == "step 1: 25%, 1 of 4, ETA 0:30\n"
+    assert text == "step 1: 25%, ETA 0:30, 1 of 4\n"
+
+
+def test_a_narrow_terminal_shows_a_long_text_to_its_end(clock, shown):
+    file = shown(is_terminal=True)
+    with ProgressDisplay(line_every_s=10) as display:
+        display.update("scored", 0.5, lambda: " ".join(["many words"] * 20) + " at the end")
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    assert "at the end" in text
+    assert max(len(line) for line in text.replace("\r", "\n").splitlines()) <= 100
