@@ -293,6 +293,7 @@ class ClusterNodes:
 
     def _lose(self, node: str, reason: str) -> NodeLeft:
         self._num_losses[node] = self._num_losses.get(node, 0) + 1
+        self._first_seen[node] = self._clock()  # from when it costs again, if it is used again
         self._end(node)
         return NodeLeft(id=node, reason=reason)
 

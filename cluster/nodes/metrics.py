@@ -10,7 +10,7 @@ module decides nothing and knows no prices; `grafana_dashboard.json` beside it d
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from cluster.nodes.ray_pool import STORE
 from cluster.scheduling.nodes import NodeReport
 from cluster.scheduling.progress import Progress
 from cluster.scheduling.work import Finished, Lost
+from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Receipt
 
 _PERIOD_S = 1.0
@@ -105,10 +106,13 @@ class RunMetrics:
         """
         for ended in report.ended:
             outcome = ended.outcome
-            if isinstance(outcome, Finished) and isinstance(outcome.result, Receipt):
-                self._add_receipt(outcome.result)
-            elif isinstance(outcome, Lost):
+            if isinstance(outcome, Lost):
                 self._added["fastformers_retries", ""] += 1
+            elif isinstance(outcome, Finished) and isinstance(outcome.result, Receipt):
+                self._add_receipt(outcome.result)
+                self._add_phases(outcome.result.phase_s)
+            elif isinstance(outcome, Finished) and isinstance(outcome.result, SliceReceipt):
+                self._add_phases(outcome.result.phase_s)
         for name, state in self._values:
             if name == "fastformers_actors":
                 self._values[name, state] = 0
@@ -163,9 +167,11 @@ class RunMetrics:
         added["fastformers_rows", ""] += receipt.num_rows
         added["fastformers_tokens", ""] += receipt.num_tokens
         added["fastformers_dead_letters", ""] += receipt.num_errors
-        for phase, seconds in receipt.phase_s.items():
-            added["fastformers_phase_seconds", phase] += seconds
         self._shard_seconds.append(receipt.finished_at - receipt.started_at)
+
+    def _add_phases(self, phase_s: Mapping[str, float]) -> None:
+        for phase, seconds in phase_s.items():
+            self._added["fastformers_phase_seconds", phase] += seconds
 
     def _note_storage(self, *, is_silent: bool) -> None:
         now = self._clock()

@@ -50,6 +50,7 @@ def execute(
             def show(progress: Progress) -> None:
                 status = status_file.add(progress)
                 display.update(unit, status.share, status.describe)
+                _tell_metrics(output.path, progress, usd_so_far(progress))
 
             result = run_job(
                 job,
@@ -69,6 +70,13 @@ def execute(
         )
         output.write_json(REPORT_FILE, report.to_json())
     return report
+
+
+def _tell_metrics(run: str, progress: Progress, usd: float) -> None:
+    """Tell Ray's metrics where the run stands; Ray is loaded by now."""
+    from cluster.nodes.metrics import driver_metrics
+
+    driver_metrics(run).set_progress(progress, usd=usd)
 
 
 @contextmanager

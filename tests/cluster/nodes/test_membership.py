@@ -146,6 +146,24 @@ def test_a_node_whose_cpus_become_free_is_used_then(cluster_of):
     assert list(cluster.handles) == ["a", "b"]
 
 
+def test_a_node_that_is_used_again_costs_from_when_it_was_lost(cluster_of, clock):
+    cluster = cluster_of(state("a"))
+    cluster.handles["a"].is_ready()
+    [joined] = cluster.wait()
+    assert joined.seen is None
+    cluster.nodes.exchange("a", Orders())
+    clock.now = 20.0
+    cluster.handles["a"].calls[-1].set_exception(RuntimeError("its supervisor died"))
+    [left] = cluster.wait()
+    assert isinstance(left, NodeLeft)
+    clock.now = 22.0
+    cluster.show(state("a"))
+    clock.now = 25.0
+    cluster.handles["a"].is_ready()
+    [joined] = cluster.wait()
+    assert joined.seen == 20.0  # what was before has been paid for
+
+
 def test_orders_for_a_node_that_is_just_being_lost_are_no_error(cluster_of):
     cluster = cluster_of(state("a"), state("b"))
     cluster.handles["a"].is_ready()

@@ -27,6 +27,7 @@ from cluster.scheduling.nodes import Ended, NodeReport
 from cluster.scheduling.progress import Progress
 from cluster.scheduling.work import Failed, Finished, Lost, Returned, Ticket
 from cluster.settings import CorpusSettings
+from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Receipt
 
 REPOSITORY = Path(__file__).parents[3]
@@ -134,6 +135,16 @@ def test_receipts_are_added_up_and_told_once(run_metrics, told):
     told.clear()
     run_metrics.flush(force=True)
     assert sorted(told) == [("jobs_in_hand", 3), ("storage_outage_seconds", 0.0)]
+
+
+def test_the_time_of_cutting_slices_counts_and_they_are_no_shards(run_metrics, told):
+    cut = SliceReceipt(shards=(), rest=None, first_bad=None, phase_s={"tokenize": 2.0})
+    run_metrics.add_report(report(finished(cut), finished(cut)), num_in_hand=0)
+    run_metrics.flush(force=True)
+    assert [call for call in told if call[0] == "phase_seconds"] == [
+        ("phase_seconds", 4.0, "tokenize")
+    ]
+    assert values_of(told, "shards") == values_of(told, "rows") == []
 
 
 def test_ray_is_told_at_most_once_a_second(run_metrics, told, clock):
