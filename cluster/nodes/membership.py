@@ -37,7 +37,8 @@ _ASK_EVERY_S = 2.0
 _SILENT_S = 6.0
 _START_WITHIN_S = 300.0
 # A node that was lost and is there again is used again, but not for ever.
-_MAX_LOSSES = 3
+_MAX_LOSSES = 2
+_FREE_WITHIN_S = 15.0
 
 
 class SupervisorHandle(Protocol):
@@ -51,6 +52,9 @@ class SupervisorHandle(Protocol):
 
     def explain(self, error: BaseException) -> str:
         """What an error of one of its calls says, in one line."""
+
+    def is_verdict(self, error: BaseException) -> bool:
+        """Whether an error says that the node cannot work, and not just that it died."""
 
     def kill(self) -> None:
         """End it, and its actors with it."""
@@ -127,6 +131,7 @@ class ClusterNodes:
         self._num_losses: dict[str, int] = {}
         self._unfit: set[str] = set()
         self._draining: set[str] = set()
+        self._held: dict[str, tuple[float, float]] = {}  # CPUs of lost nodes, and when they were
         self._names: dict[str, str] = {}
         self._first_seen: dict[str, float | None] = {}
         self._inbox: queue.SimpleQueue[_Member | list[NodeState]] = queue.SimpleQueue()
@@ -193,12 +198,14 @@ class ClusterNodes:
             return []  # given up before
         future, member.future, member.due = member.future, None, None
         error = future.exception()
-        if error is not None and not member.has_joined:
-            self._unfit.add(node)
-            self._end(node)
-            return [NodeRefused(name=member.name, reason=member.supervisor.explain(error))]
         if error is not None:
-            return [self._lose(node, member.supervisor.explain(error))]
+            reason = member.supervisor.explain(error)
+            if member.has_joined:
+                return [self._lose(node, reason)]
+            if member.supervisor.is_verdict(error) or self._num_losses.get(node, 0) >= _MAX_LOSSES:
+                return [self._give_up(node, reason)]
+            self._lose(node, reason)  # it is tried again
+            return []
         answer: Node | NodeReport = future.result()
         if isinstance(answer, Node):
             member.has_joined = True
@@ -227,8 +234,8 @@ class ClusterNodes:
             if state.id not in self._members
             and state.id not in self._unfit
             and not state.is_draining
-            and self._num_losses.get(state.id, 0) < _MAX_LOSSES
-            and state.free_cpus >= self._cores_per_actor
+            and self._num_losses.get(state.id, 0) <= _MAX_LOSSES
+            and state.free_cpus >= max(self._cores_per_actor, self._expected_free(state.id))
         ]
         left = None
         if self._num_actors is not None:
@@ -256,6 +263,11 @@ class ClusterNodes:
         member = _Member(state.id, name, supervisor, seen, num_actors or 0)
         self._members[state.id] = member
         self._call(member, supervisor.start(), _START_WITHIN_S)
+
+    def _expected_free(self, node: str) -> float:
+        """CPUs that a lost node gave back; Ray may not have learned of all of them yet."""
+        num_cpus, lost = self._held.get(node, (0.0, 0.0))
+        return num_cpus if self._clock() - lost < _FREE_WITHIN_S else 0.0
 
     def _name(self, state: NodeState) -> str:
         """Host name of a node, with a number where another has the same."""
@@ -294,6 +306,8 @@ class ClusterNodes:
     def _lose(self, node: str, reason: str) -> NodeLeft:
         self._num_losses[node] = self._num_losses.get(node, 0) + 1
         self._first_seen[node] = self._clock()  # from when it costs again, if it is used again
+        num_cpus = float(self._members[node].num_actors * self._cores_per_actor)
+        self._held[node] = num_cpus, self._clock()
         self._end(node)
         return NodeLeft(id=node, reason=reason)
 

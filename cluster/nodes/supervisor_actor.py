@@ -170,6 +170,10 @@ class RaySupervisor:
             return f"its supervisor cannot be reached ({type(error).__name__})"
         return say_error(error)
 
+    def is_verdict(self, error: BaseException) -> bool:
+        """Whether an error says that the node cannot work, and not just that it died."""
+        return not isinstance(error, RayActorError) or bool(error.actor_init_failed)
+
     def kill(self) -> None:
         """End it, and its actors with it."""
         ray.kill(self._actor)

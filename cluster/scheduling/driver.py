@@ -14,11 +14,10 @@ import logging
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal
 
 from cluster.corpus.slices import Slice
 from cluster.scheduling.backlog import Backlog
-from cluster.scheduling.journal import Journal
+from cluster.scheduling.journal import Journal, attempt_of
 from cluster.scheduling.node_books import Leased, NodeBooks
 from cluster.scheduling.nodes import (
     Ended,
@@ -37,9 +36,10 @@ from cluster.scheduling.work import Failed, Finished, JobResult, Lost, Returned,
 from cluster.scheduling.work import describe_job as describe
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Attempt, Receipt
+from cluster.shards.receipts import Receipt
 from cluster.shards.shard_queue import Lease
 from fastformers.errors import InputError, ScoringError
+from fastformers.formatting import format_count
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ _WAIT_S, _TAIL_WAIT_S, _HUNGRY_WAIT_S = 2.0, 0.5, 0.05
 _HUNGRY_CALLS_PER_S = 200
 # A node that raises this many errors and does nothing else is left out, if there is another.
 _MAX_NODE_ERRORS = 3
-_NO_NODES_S = 60.0
+# Without nodes, one is waited for; on a cluster of its own only until it is there again.
+_NO_NODES_S, _RESTART_S = 300.0, 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,7 @@ class Driver:
         self._tail = Tail(self._books, clock)
         self._tickets = count()
         self._num_slots = 0
+        self._is_waiting = False
         self._refused: dict[str, str] = {}
         self._setup_s: float | None = None
         self._without_nodes_since = self._last_progress = clock()
@@ -244,7 +246,10 @@ class Driver:
         if twin is not None:
             twin.twin = None
         if ended.slot is not None:
-            self._record(books, job, ended)
+            number = self._backlog.attempts_of(job)
+            self._journal.add_attempt(
+                attempt_of(job, ended, node=books.node.id, number=number, start=self._start)
+            )
         match outcome:
             case Finished():
                 books.num_errors = 0
@@ -268,28 +273,6 @@ class Driver:
                     self._backlog.give_back(job)
             case Returned() if twin is None:
                 self._backlog.give_back(job)
-
-    def _record(self, books: NodeBooks, job: Slice | Lease, ended: Ended) -> None:
-        kind: Literal["prepare", "score", "search"] = "prepare"
-        name = f"slice {job.index}" if isinstance(job, Slice) else job.shard.name
-        if isinstance(job, Lease):
-            kind = "score" if job.probe is None else "search"
-        outcome = ended.outcome
-        result = outcome.result if isinstance(outcome, Finished) else None
-        assert ended.slot is not None
-        self._journal.add_attempt(
-            Attempt(
-                node=books.node.id,
-                actor=ended.slot,
-                job=kind,
-                name=name,
-                number=self._backlog.attempts_of(job),
-                start_s=ended.start_s - self._start,
-                end_s=ended.end_s - self._start,
-                is_lost=not isinstance(outcome, Finished),
-                phase_s=result.phase_s if isinstance(result, SliceReceipt | Receipt) else {},
-            )
-        )
 
     def _commit(self, job: Slice | Lease, result: JobResult) -> None:
         if not self._backlog.complete(job):
@@ -342,9 +325,9 @@ class Driver:
     def _lose(self, books: NodeBooks, reason: str, *, is_said: bool = False) -> None:
         """Give the jobs of a node that is gone to the others; none of them is to blame."""
         if not is_said:
+            again = f"; the others do its {format_count(len(books.leased), 'job')} again"
             logger.warning(
-                "node %s has left: %s; the others do its %d jobs again",
-                *(books.node.name, reason, len(books.leased)),
+                "node %s has left: %s%s", books.node.name, reason, again if books.leased else ""
             )
         for ticket, leased in books.leased.items():
             del self._leased[ticket]
@@ -371,10 +354,14 @@ class Driver:
             InputError: There is none to work on.
         """
         if self._books or self._nodes.num_starting:
-            self._without_nodes_since = self._clock()
+            self._without_nodes_since, self._is_waiting = self._clock(), False
             return
-        waited_s = self._clock() - self._without_nodes_since
-        if self._nodes.can_grow and waited_s < _NO_NODES_S:
+        patience_s = _NO_NODES_S if self._nodes.can_grow else _RESTART_S
+        hopeless = self._refused and not self._nodes.can_grow
+        if not hopeless and self._clock() - self._without_nodes_since < patience_s:
+            if not self._is_waiting:
+                logger.warning("no node works; waiting %.0f s for one to join", patience_s)
+            self._is_waiting = True
             return
         if self._refused:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._refused.items())

@@ -7,11 +7,15 @@ listens here. Everything is a plain value; this module knows nothing of files, R
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
+from cluster.corpus.slices import Slice
+from cluster.scheduling.nodes import Ended
+from cluster.scheduling.work import Finished
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt
+from cluster.shards.shard_queue import Lease
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +66,33 @@ class Journal(Protocol):
 
     def add_node(self, use: NodeUse) -> None:
         """A node has left, or the run is over."""
+
+
+def attempt_of(
+    job: Slice | Lease, ended: Ended, *, node: str, number: int, start: float
+) -> Attempt:
+    """The record of a job that ended in a slot.
+
+    Args:
+        job: The job.
+        ended: How it ended, and when by the driver's clock.
+        node: Identifier of the node.
+        number: How many times the job was tried, this time included.
+        start: Reading of the driver's clock at the start of the run.
+    """
+    kind: Literal["prepare", "score", "search"] = "prepare"
+    if isinstance(job, Lease):
+        kind = "score" if job.probe is None else "search"
+    result = ended.outcome.result if isinstance(ended.outcome, Finished) else None
+    assert ended.slot is not None
+    return Attempt(
+        node=node,
+        actor=ended.slot,
+        job=kind,
+        name=job.shard.name if isinstance(job, Lease) else f"slice {job.index}",
+        number=number,
+        start_s=ended.start_s - start,
+        end_s=ended.end_s - start,
+        is_lost=not isinstance(ended.outcome, Finished),
+        phase_s=result.phase_s if isinstance(result, SliceReceipt | Receipt) else {},
+    )

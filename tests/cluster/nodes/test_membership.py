@@ -36,6 +36,9 @@ class Handle:
     def explain(self, error):
         return f"in its own words: {error}"
 
+    def is_verdict(self, error):
+        return not isinstance(error, ConnectionError)
+
     def kill(self):
         self.is_killed = True
 
@@ -318,3 +321,42 @@ def test_the_watcher_asks_again_when_the_cluster_did_not_answer(clock, monkeypat
     nodes.wait(30.0)
     nodes.stop()
     assert nodes.num_starting == 0
+
+
+def test_a_supervisor_that_dies_as_it_starts_is_started_again_some_times(cluster_of, clock):
+    cluster = cluster_of(state("a"))
+    events = []
+    for _ in range(3):
+        assert events == []
+        cluster.handles.pop("a").starting.set_exception(ConnectionError("gone"))
+        events = cluster.wait()
+        clock.now += 1.0
+        cluster.show(state("a"))
+    assert events == [NodeRefused(name="host", reason="in its own words: gone")]
+    assert cluster.handles == {}
+
+
+def test_a_node_that_comes_back_is_used_with_all_of_its_cpus(cluster_of, clock):
+    """Ray learns with a delay that the actors of a lost supervisor have ended."""
+    cluster = cluster_of(state("a"))
+    cluster.handles["a"].is_ready()
+    cluster.wait()
+    cluster.nodes.exchange("a", Orders())
+    cluster.handles.pop("a").calls[-1].set_exception(RuntimeError("gone"))
+    cluster.wait()
+    cluster.show(state("a", free=1.0))
+    assert cluster.handles == {}
+    cluster.show(state("a", free=2.0))
+    assert cluster.handles["a"].num_actors == 2
+
+
+def test_cpus_that_stay_away_are_not_waited_for(cluster_of, clock):
+    cluster = cluster_of(state("a"))
+    cluster.handles["a"].is_ready()
+    cluster.wait()
+    cluster.nodes.exchange("a", Orders())
+    cluster.handles.pop("a").calls[-1].set_exception(RuntimeError("gone"))
+    cluster.wait()
+    clock.now += 20.0
+    cluster.show(state("a", free=1.0))
+    assert cluster.handles["a"].num_actors == 1

@@ -253,7 +253,7 @@ def test_a_cluster_that_may_grow_is_given_time_to(drive, pool_of, clock):
     pool.decide = lambda worker, job: "works"
     with pytest.raises(InputError, match="every node has left"):
         drive(pool, num_shards=2, can_grow=True, script=[(3.0, lambda nodes: nodes.leave("node0"))])
-    assert clock.now > 60.0
+    assert clock.now > 300.0
 
 
 def test_a_node_that_joins_late_works_too(drive, pool_of, clock, journal):
