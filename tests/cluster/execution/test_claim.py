@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from cluster.execution.claim import check_claim, claimed
+from cluster.execution.claim import Claim, check_claim, claimed
 from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.settings import CorpusSettings
-from cluster.shards.identity import PREPARED_FILE, RUN_FILE
+from cluster.shards.identity import PREPARED_FILE, RUN_FILE, write_record
 from fastformers.errors import ChangedWorkError, FastformersError, InputError, StorageError
 
 
@@ -212,3 +212,20 @@ def test_scoring_prepared_shards_leaves_their_directory_alone(corpus, bundle, tm
     before = contents(tmp_path / "shards")
     claim(plan(tmp_path / "shards", bundle, tmp_path / "out", keep_columns=(), shard_seconds=None))
     assert contents(tmp_path / "shards") == before
+
+
+def test_a_finished_preparation_that_is_claimed_again_stays_finished(corpus, bundle, tmp_path):
+    job = plan_shards(corpus, bundle, tmp_path / "shards")
+    claim(job)
+    write_record(job.shards, PREPARED_FILE, job.identity, complete=True)
+    before = contents(tmp_path / "shards")
+    claim(job)
+    assert contents(tmp_path / "shards") == before
+
+
+def test_what_is_refused_is_never_claimed(corpus, bundle, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("")
+    monkeypatch.setattr(Claim, "acquire", lambda claim: pytest.fail("it writes a claim"))
+    with pytest.raises(InputError, match="not empty and holds no run of ours"):
+        claim(plan(corpus, bundle, tmp_path / "out"))
