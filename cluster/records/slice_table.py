@@ -144,6 +144,16 @@ class CutSlices:
     slices: list[Slice] = field(default_factory=list)
     skipped_files: dict[str, str] = field(default_factory=dict)
 
+    def take_slices(self) -> list[Slice]:
+        """The slices still to cut, which are held here no longer."""
+        slices, self.slices = self.slices, []
+        return slices
+
+    def take_shards(self) -> list[Shard]:
+        """The shards still to be scored, which are held here no longer."""
+        shards, self.shards = self.shards, []
+        return shards
+
 
 def load_slices(
     directory: Directory,
