@@ -58,18 +58,18 @@ def logged(directory):
 def files_read(monkeypatch):
     """Names of the predictions and receipts of slices that were opened."""
     opened = []
-    open_input, read_json = Directory.open_input, Directory.read_json
+    open_input, read_bytes = Directory.open_input, Directory.read_bytes
 
     def listen(self, name):
         opened.append(name)
         return open_input(self, name)
 
-    def listen_to_json(self, name):
+    def listen_to_bytes(self, name):
         opened.append(name)
-        return read_json(self, name)
+        return read_bytes(self, name)
 
     monkeypatch.setattr(Directory, "open_input", listen)
-    monkeypatch.setattr(Directory, "read_json", listen_to_json)
+    monkeypatch.setattr(Directory, "read_bytes", listen_to_bytes)
     return opened
 
 
