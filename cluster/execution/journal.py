@@ -59,9 +59,7 @@ class RunJournal:
         receipts, slices = _read_logs(job)
         if job.receipts_log is not None:
             self._receipts = ReceiptsLog(job.receipts_log, next_number=receipts.next_number)
-        if (
-            job.corpus is not None
-        ):  # else the shards are of another directory, and were logged there
+        if job.corpus is not None:  # prepared shards are another directory's, and logged there
             self._slices = ReceiptsLog(job.slices_log, next_number=slices.next_number)
         earlier = _find(
             job,

@@ -92,8 +92,8 @@ def _run_claimed(
 
         driver = Driver(
             nodes,
-            slices=earlier.cut.slices,
-            shards=earlier.cut.shards,
+            slices=earlier.cut.take_slices(),
+            shards=earlier.cut.take_shards(),
             scores=job.output is not None,
             journal=journal,
             clock=clock,

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from cluster.records.receipts_log import map_in_threads
 from cluster.records.slice_table import Place, SliceTable, load_slice_receipt
 from cluster.shards.layout import Shard
 from cluster.shards.predictions import read_errors
-from cluster.shards.shard_set import ShardSet
+from cluster.shards.preparation import receipt_name
+from cluster.shards.shard_set import ShardSet, split_key
 from cluster.storage.directory import Directory
 
 DEAD_LETTERS_FILE = "dead_letters.parquet"
@@ -70,7 +70,8 @@ def _read_letters(
         }
         return _letters_of(place, shards, errors)
 
-    return map_in_threads(read, table.find(with_errors))
+    place_of = {receipt_name(*split_key(place.key)): place for place in table.find(with_errors)}
+    return directory.map_files(place_of, lambda name: read(place_of[name]))
 
 
 def _letters_of(

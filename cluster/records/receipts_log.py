@@ -20,11 +20,10 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 from cluster.shards.predictions import read_receipt
 from cluster.shards.receipts import Receipt
@@ -33,14 +32,10 @@ from cluster.storage.directory import Directory
 
 logger = logging.getLogger(__name__)
 
-NUM_THREADS = 64
 RECORDS_AN_OBJECT, FLUSH_EVERY_S = 1000, 30.0
 CLOSE_S, CLOSE_AFTER_ERROR_S = 120.0, 5.0
 _MAX_WAITING = 32  # objects; where storage does not keep up, the log has gaps
 _NAME = re.compile(r"(\d{6,})\.jsonl\.gz")
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class ReceiptsLog:
@@ -147,7 +142,7 @@ def read_log(directory: Directory) -> LoggedRecords:
         reverse=True,
     )
     names = [f"{number:06d}.jsonl.gz" for number in numbers]
-    contents = map_in_threads(lambda name: _read(directory, name), names)
+    contents = directory.map_files(names, lambda name: _read(directory, name))
     return LoggedRecords(
         objects=map(_parse, contents), next_number=numbers[0] + 1 if numbers else 0
     )
@@ -180,35 +175,14 @@ def load_receipts(
                 del sizes[key]
                 yield receipt
     left = sorted(sizes)
-    found = map_in_threads(lambda key: read_receipt(predictions, _file_name(key)), left)
+    found = predictions.map_files(
+        map(_file_name, left), lambda name: read_receipt(predictions, name)
+    )
     for key, unlogged in zip(left, found, strict=True):
         if unlogged is not None:
             receipt = replace(unlogged, file_bytes=sizes[key])
             on_unlogged(receipt)
             yield receipt
-
-
-def map_in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], *, num_threads: int = NUM_THREADS
-) -> Iterator[Result]:
-    """Results of a function in the order of its arguments, some of them worked out ahead.
-
-    Args:
-        function: Function that waits for storage most of its time.
-        items: Its arguments.
-        num_threads: Calls under way at once; twice as many results wait at most.
-    """
-    with ThreadPoolExecutor(min(num_threads, max(1, len(items)))) as pool:
-        ahead = 2 * num_threads
-        pending = [pool.submit(function, item) for item in items[:ahead]]
-        try:
-            for number in range(len(items)):
-                yield pending[number % ahead].result()
-                if number + ahead < len(items):
-                    pending[number % ahead] = pool.submit(function, items[number + ahead])
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def _file_name(key: int) -> str:
@@ -228,9 +202,7 @@ def _to_receipts(records: list[Any]) -> list[Receipt]:
 def _read(directory: Directory, name: str) -> bytes:
     """Content of an object; empty if it is gone."""
     try:
-        with directory.open_input(name) as file:
-            content: bytes = file.read()
-            return content
+        return directory.read_bytes(name)
     except FileNotFoundError:
         return b""
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.corpus.slices import Slice
-from cluster.records.receipts_log import LoggedRecords, map_in_threads, read_log
+from cluster.records.receipts_log import LoggedRecords, read_log
 from cluster.records.tally import ShardCounts
 from cluster.shards.identity import PREPARED_FILE, read_record
 from cluster.shards.layout import Shard
@@ -144,6 +144,16 @@ class CutSlices:
     slices: list[Slice] = field(default_factory=list)
     skipped_files: dict[str, str] = field(default_factory=dict)
 
+    def take_slices(self) -> list[Slice]:
+        """The slices still to cut, which are held here no longer."""
+        slices, self.slices = self.slices, []
+        return slices
+
+    def take_shards(self) -> list[Shard]:
+        """The shards still to be scored, which are held here no longer."""
+        shards, self.shards = self.shards, []
+        return shards
+
 
 def load_slices(
     directory: Directory,
@@ -223,7 +233,12 @@ class _Found:
             if self._names.has_key(key) and seen.add_key(key):
                 yield key, receipt
         left = [key for key in self._names.keys().tolist() if not seen.has_key(key)]
-        for key, receipt in zip(left, map_in_threads(self._load, left), strict=True):
+        slices = self._directory.child("slices")
+        found = slices.map_files(
+            (receipt_name(*split_key(key)) for key in left),
+            lambda name: SliceReceipt.from_json(slices.read_json(name)),
+        )
+        for key, receipt in zip(left, found, strict=True):
             on_unlogged(receipt)
             yield key, receipt
 
@@ -260,12 +275,9 @@ class _Found:
         return rows[taken], left
 
     def _rest_of(self, key: int) -> Slice:
-        rest = self._rests.get(key) or self._load(key).rest
+        rest = self._rests.get(key) or load_slice_receipt(self._directory, key).rest
         assert rest is not None
         return rest
-
-    def _load(self, key: int) -> SliceReceipt:
-        return load_slice_receipt(self._directory, key)
 
 
 def load_slice_receipt(directory: Directory, key: int) -> SliceReceipt:

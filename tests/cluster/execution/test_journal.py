@@ -1,5 +1,6 @@
 """The journal of whole runs, and what the next run learns from its log."""
 
+import gc
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import pyarrow.parquet
 import pytest
 
 import cluster.corpus.slices
+from cluster.execution import journal as journal_module
 from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.execution.journal import RunJournal, find_earlier_work
 from cluster.records import receipts_log
 from cluster.records.receipts_log import ReceiptsLog, read_log
 from cluster.settings import CorpusSettings
 from cluster.shards import preparation
+from cluster.shards.layout import Shard
 from cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
 
@@ -33,12 +36,15 @@ def corpus(tmp_path, write_rows):
     return tmp_path / "corpus"
 
 
-def plan(corpus, bundle, output, **changes):
+SETTINGS = CorpusSettings(keep_columns=("id",), shard_seconds=0.0005)
+
+
+def plan(corpus, bundle, output, *, settings=SETTINGS, **changes):
     return open_score_job(
         str(corpus),
         bundle.path,
         str(output),
-        CorpusSettings(keep_columns=("id",), shard_seconds=0.0005),
+        settings,
         max_batch_tokens=256,
         **{"fail_on_bad_row": False, **changes},
     )
@@ -52,18 +58,18 @@ def logged(directory):
 def files_read(monkeypatch):
     """Names of the predictions and receipts of slices that were opened."""
     opened = []
-    open_input, read_json = Directory.open_input, Directory.read_json
+    open_input, read_bytes = Directory.open_input, Directory.read_bytes
 
     def listen(self, name):
         opened.append(name)
         return open_input(self, name)
 
-    def listen_to_json(self, name):
+    def listen_to_bytes(self, name):
         opened.append(name)
-        return read_json(self, name)
+        return read_bytes(self, name)
 
     monkeypatch.setattr(Directory, "open_input", listen)
-    monkeypatch.setattr(Directory, "read_json", listen_to_json)
+    monkeypatch.setattr(Directory, "read_bytes", listen_to_bytes)
     return opened
 
 
@@ -149,9 +155,8 @@ def all_done(tmp_path):
 def test_a_preparation_is_logged_and_its_log_is_used(
     corpus, bundle, tmp_path, run_locally, files_read
 ):
-    settings = CorpusSettings(keep_columns=("id",), shard_seconds=0.0005)
     shards = tmp_path / "shards"
-    preparing = open_prepare_job(str(corpus), bundle.path, str(shards), settings)
+    preparing = open_prepare_job(str(corpus), bundle.path, str(shards), SETTINGS)
     prepared = run_locally(preparing)
     assert not (shards / "receipts").exists()
     job = open_score_job(
@@ -169,6 +174,25 @@ def test_a_preparation_is_logged_and_its_log_is_used(
     before = sorted(shards.rglob("*"))
     run_locally(job)
     assert sorted(shards.rglob("*")) == before  # what others prepared is left as it is
+
+
+def test_shards_are_freed_as_they_are_done(corpus, bundle, tmp_path, run_locally, monkeypatch):
+    """A million that wait at the start must not be there at the end, too."""
+    gc.collect()
+    before = sum(isinstance(thing, Shard) for thing in gc.get_objects())
+    run_locally(open_prepare_job(str(corpus), bundle.path, str(tmp_path / "shards"), SETTINGS))
+    job = plan(tmp_path / "shards", bundle, tmp_path / "out", settings=CorpusSettings())
+    held = []
+    finish = journal_module.RunJournal.__exit__
+
+    def count(journal, *error):
+        gc.collect()
+        held.append(sum(isinstance(thing, Shard) for thing in gc.get_objects()) - before)
+        return finish(journal, *error)
+
+    monkeypatch.setattr(journal_module.RunJournal, "__exit__", count)
+    run_locally(job)
+    assert held == [0]
 
 
 def test_records_are_flushed_when_it_is_time(corpus, bundle, tmp_path, run_locally, monkeypatch):

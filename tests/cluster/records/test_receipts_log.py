@@ -14,7 +14,6 @@ from cluster.records.receipts_log import (
     LoggedRecords,
     ReceiptsLog,
     load_receipts,
-    map_in_threads,
     read_log,
 )
 from cluster.shards.predictions import write_predictions
@@ -247,29 +246,6 @@ def test_records_without_a_size_are_not_believed(directory, predictions):
     [receipt] = write_shards(predictions, [0])
     write_log(directory, [replace(receipt, file_bytes=0)])
     assert load(predictions, directory) == ([receipt], [receipt])
-
-
-def test_results_are_in_the_order_of_the_arguments():
-    items = list(range(1000))
-    assert list(map_in_threads(lambda item: item * 2, items, num_threads=7)) == [
-        item * 2 for item in items
-    ]
-    assert list(map_in_threads(str, [])) == []
-
-
-def test_calls_ahead_are_bounded():
-    called = []
-    results = map_in_threads(called.append, list(range(1000)), num_threads=4)
-    next(results)
-    results.close()
-    assert len(called) <= 9
-
-
-def test_an_error_is_raised_where_its_result_would_be():
-    results = map_in_threads(lambda item: 1 // item, [1, 0, 2])
-    assert next(results) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(results)
 
 
 def test_a_thousand_receipts_cost_one_request(s3_server, monkeypatch):
