@@ -73,9 +73,12 @@ class Scheduling:
         shard_s: CPU seconds of the driver for a shard: handing it out and taking its receipt.
         supervisor_shard_s: CPU seconds of a node's supervisor for a shard.
         latency_s: Seconds that a message takes between driver and node.
-        hold_s: Seconds that a supervisor gathers outcomes before it answers, unless an actor waits.
+        report_within_s: Seconds that an outcome waits for others before it is reported, where the
+            node has enough to do.
+        wait_s: Seconds after which a node answers in any case; infinite for never.
         jobs_in_hand: Shards that an actor holds, the one that computes included.
-        ahead_s: Seconds of work that a node is given beside what its actors hold.
+        ahead_s: Seconds of work that a node is leased, where that is more than its actors hold.
+        max_leased: Shards that a node is leased at most, for each actor.
         late_factor: A shard is given to a second actor, if one is idle, when it takes this many
             times what the others' pace predicts.
     """
@@ -84,10 +87,28 @@ class Scheduling:
     shard_s: float = 0.0
     supervisor_shard_s: float = 0.0
     latency_s: float = 0.0
-    hold_s: float = 0.0
+    report_within_s: float = 0.0
+    wait_s: float = math.inf
     jobs_in_hand: int = 2
     ahead_s: float = 0.0
+    max_leased: int = 64
     late_factor: float = math.inf
+
+    def num_wanted(self, num_actors: int, shard_s: float) -> int:
+        """Shards that a node is leased while plenty wait.
+
+        Args:
+            num_actors: Actors of the node.
+            shard_s: Seconds of a shard on one of them.
+        """
+        spare = max(1, num_actors // 4) if self.jobs_in_hand > 1 else 0
+        enough = round(num_actors * self.ahead_s / max(shard_s, 1e-9))
+        least = num_actors * self.jobs_in_hand + spare
+        return min(max(least, enough), num_actors * max(self.max_leased, self.jobs_in_hand + 1))
+
+    def answer_below(self, num_actors: int, num_wanted: int) -> int:
+        """Shards in a node's hands below which it answers at once."""
+        return max(num_actors, num_wanted // 2, min(2 * num_actors + 1, num_wanted))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,12 @@
 
     work, machines, scheduling, store + seed -> [simulation] -> seconds, what was lost
 
-One driver serves the calls of all nodes, one after the other, and each costs it CPU time. A node's
+One driver serves the calls of all nodes, one after the other, and each costs it CPU time. A
 supervisor has one call open: it answers with a batch of outcomes when it has gathered them for a
-moment, or when an actor of it waits, and gets shards in return. Actors start at different times,
-read the next shard while they compute, and die; nodes differ in speed and are taken away, with what
-they did. When nothing waits, shards are taken back from nodes that have some left, and one that
-takes much too long is given to a second actor.
+moment, or when it has little left to do, and gets shards in return. Actors start at different
+times, read the next shard while they compute, and die; nodes differ in speed and are taken away,
+with what they did. When nothing waits, shards are taken back from nodes that have some left, and
+one that takes much too long is given to a second actor.
 
 This checks the closed formula of planned clusters, and continues measured curves past the machine.
 It knows nothing of Ray and prices, and computes nothing but time.
@@ -27,7 +27,7 @@ from cluster.scaling.cluster_model import (
     Work,
     work_after,
 )
-from cluster.scaling.simulated_driver import Draws, SimulatedDriver
+from cluster.scaling.simulated_parts import Draws, SimulatedDriver, SimulatedStore
 
 # Kinds of events. Where several happen at one moment, the first of these is handled first.
 _DONE, _DIES, _LATE, _ANSWER, _ARRIVE, _ACTOR_UP, _NODE_UP, _NODE_LOST, _RETURN = range(9)
@@ -61,15 +61,13 @@ class _Simulation:
         self, work: Work, machines: Machines, scheduling: Scheduling, store: Store, seed: int
     ) -> None:
         self._work, self._machines = work, machines
-        self._scheduling, self._store = scheduling, store
+        self._scheduling, self._store = scheduling, SimulatedStore(store)
         self._draws = Draws(work.ratios, seed)
         self._driver = SimulatedDriver(work, machines, scheduling)
         self._predicted = work.predicted_s.tolist()
-        self._num_shards = len(self._predicted)
-        self._mean_ratio = float(np.mean(work.ratios))
+        self._num_shards, self._mean_ratio = len(self._predicted), float(np.mean(work.ratios))
         num_actors, num_nodes = machines.num_actors, machines.num_nodes
         self._events: list[tuple[float, int, int, int]] = []  # moment, kind, who, life of its node
-        self._store_free = 0.0
         # Nodes.
         self._slowness = self._draws.slowness(machines.node_sigma, num_nodes)
         self._life = [0] * num_nodes  # events of an earlier life are void
@@ -77,6 +75,8 @@ class _Simulation:
         self._num_buffered = 0
         self._mail: list[list[int]] = [[] for _ in range(num_nodes)]
         self._outcomes = [0] * num_nodes
+        self._oldest = [0.0] * num_nodes  # when the first of them came
+        self._answer_below = [0] * num_nodes
         self._held = [0] * num_nodes  # shards and slices that a node has and that are not done
         self._idle: list[dict[int, None]] = [{} for _ in range(num_nodes)]
         self._hungry: set[int] = set()  # nodes that asked, and the driver had nothing for
@@ -88,12 +88,9 @@ class _Simulation:
         self._actor_slowness = self._draws.some_slow(
             machines.slow_share, machines.slow_factor, num_actors
         )
-        self._job = [_NOWHERE] * num_actors
-        self._next = [_NOWHERE] * num_actors
-        self._ready = [0.0] * num_actors
-        self._began = [0.0] * num_actors
-        self._ends = [-1.0] * num_actors
-        self._first = [-1.0] * num_actors
+        self._job, self._next = [_NOWHERE] * num_actors, [_NOWHERE] * num_actors
+        self._ready, self._began = [0.0] * num_actors, [0.0] * num_actors
+        self._ends, self._first = [-1.0] * num_actors, [-1.0] * num_actors
         self._twins: dict[int, list[int]] = {}  # actors of a shard that two have
         self._late: deque[tuple[int, int]] = deque()  # actors whose shard takes long, and the shard
         # What came out.
@@ -137,7 +134,7 @@ class _Simulation:
             num_shards=self._num_done,
             interruptions=self._interruptions,
             lost_s=self._lost_s,
-            driver_busy=self._driver.used_s / now if now else 0.0,
+            driver_busy=(self._driver.used_s / now if now else 0.0) + self._driver.background,
             num_calls=self._driver.num_calls,
         )
 
@@ -160,8 +157,7 @@ class _Simulation:
     def _lose_node(self, node: int, life: int, now: float) -> None:
         if life != self._life[node]:
             return
-        self._interruptions += 1
-        self._life[node] += 1
+        self._interruptions, self._life[node] = self._interruptions + 1, life + 1
         lost = [*self._mail[node], *self._buffers[node]]
         for actor in self._actors_of(node):
             lost += self._drop_jobs(actor, now)
@@ -199,13 +195,20 @@ class _Simulation:
     # Driver and supervisors.
 
     def _plan_answer(self, node: int, now: float) -> None:
-        """Decide when the open call of a node is answered, if there is a reason to."""
-        asked, is_hungry = self._asked[node], node in self._hungry
-        starves = bool(self._idle[node]) and not self._buffers[node] and not is_hungry
-        has_nothing = not self._held[node] and not is_hungry
-        if asked == math.inf or not (starves or self._outcomes[node] or has_nothing):
+        """Decide when the open call of a node is answered: when it has outcomes to report and
+        little to do, or has reported none for a while; or when it was never given anything."""
+        if self._asked[node] == math.inf:
             return
-        when = now if starves else max(now, asked + self._scheduling.hold_s)
+        if self._outcomes[node]:
+            is_low = self._held[node] < self._answer_below[node]
+            when = now if is_low else self._oldest[node] + self._scheduling.report_within_s
+            when = max(now, when)
+        elif node not in self._hungry and (
+            not self._held[node] or (self._idle[node] and not self._buffers[node])
+        ):
+            when = now
+        else:
+            return
         if when < self._answers[node]:
             self._answers[node] = when
             self._push(when, _ANSWER, node, self._life[node])
@@ -215,7 +218,7 @@ class _Simulation:
         if life != self._life[node] or self._answers[node] != now:
             return
         num_actors, num_idle = len(self._actors_of(node)), len(self._idle[node])
-        jobs = self._driver.choose(
+        jobs, self._answer_below[node] = self._driver.choose(
             num_actors=num_actors, num_held=self._held[node], num_idle=num_idle
         )
         num_calls = 1
@@ -299,9 +302,7 @@ class _Simulation:
         """Moment at which an actor has read the job that its supervisor sends it now."""
         sent = max(self._supervisor_free[node], now) + self._scheduling.supervisor_shard_s
         self._supervisor_free[node] = sent
-        takes = self._store.requests_per_shard / self._store.requests_per_second
-        self._store_free = max(self._store_free, sent) + takes
-        return self._store_free + self._store.latency_s if takes else sent + self._store.latency_s
+        return self._store.read(sent)
 
     def _begin(self, node: int, actor: int, job: int, when: float) -> None:
         if job < self._num_shards:
@@ -333,6 +334,8 @@ class _Simulation:
             self._num_done += 1
         else:
             self._driver.add_cut(job)
+        if not self._outcomes[node]:
+            self._oldest[node] = now
         self._outcomes[node] += 1
         twins = self._twins.pop(job, None) if self._twins else None
         self._go_on(node, actor, now)
@@ -391,8 +394,6 @@ class _Simulation:
             takes = self._predicted[job] * self._mean_ratio * self._slowness[node]
             begins = self._driver.serve(now, 0) + self._scheduling.latency_s
             self._compute(other, job, begins, takes * self._actor_slowness[other])
-
-    # Events and random numbers.
 
     def _push(self, when: float, kind: int, who: int, life: int) -> None:
         heapq.heappush(self._events, (when, kind, who, life))

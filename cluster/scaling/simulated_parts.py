@@ -1,6 +1,6 @@
-"""The driver of a simulated run: what waits, whom it is given, and the time that this costs.
+"""Parts of a simulated run: the driver with what waits, the store, and random numbers.
 
-    shards, slices -> [simulated_driver] -> jobs of a node's call, moment of its answer
+    shards, slices -> [simulated_parts] -> jobs of a node's call, moments -> simulation
 
 Jobs are numbers: shards first, then slices. This module knows nothing of events and actors.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.scaling.cluster_model import Machines, Scheduling, Work
+from cluster.scaling.cluster_model import Machines, Scheduling, Store, Work
 
 _DRAWS = 65_536  # random numbers that are drawn at a time
 
@@ -31,36 +31,33 @@ class SimulatedDriver:
         self._shards = deque(range(0 if work.num_slices else self.num_shards))
         self._slices = deque(range(self.num_shards, self.num_shards + work.num_slices))
         self._free_s = 0.0
+        self.background = self._estimate_background(machines)
 
     def __len__(self) -> int:
         """Number of jobs that wait."""
         return len(self._shards) + len(self._slices)
 
-    def choose(self, *, num_actors: int, num_held: int, num_idle: int) -> list[int]:
-        """Jobs for a node: what it can hold, or its share of what waits if that is less.
+    def choose(self, *, num_actors: int, num_held: int, num_idle: int) -> tuple[list[int], int]:
+        """Jobs for a node, and the number in its hands below which it answers at once.
 
         Args:
             num_actors: Actors of the node.
             num_held: Jobs that it has.
             num_idle: Actors of it that have none.
         """
-        num_waiting = len(self)
-        if not num_waiting:
-            return []
-        if num_waiting > self._num_actors:
-            first_s = float(self._predicted[self._shards[0]]) if self._shards else self._slice_s
-            ahead_s = self._scheduling.ahead_s * num_actors / max(first_s * self._mean_ratio, 1e-6)
-            wanted = num_actors * self._scheduling.jobs_in_hand + math.ceil(ahead_s) - num_held
-        else:
-            wanted = num_actors - num_held
-        share = -(-num_waiting // self._num_nodes)
-        return [self._pop() for _ in range(min(max(wanted, num_idle), share))]
+        costs, wanted = self._scheduling, num_actors
+        if len(self) > self._num_actors:
+            next_s = float(self._predicted[self._shards[0]]) if self._shards else self._slice_s
+            wanted = costs.num_wanted(num_actors, next_s * self._mean_ratio)
+        room = max(wanted - num_held, num_idle)
+        jobs = [self._pop() for _ in range(min(room, len(self)))]
+        return jobs, costs.answer_below(num_actors, wanted)
 
     def serve(self, now: float, num_outcomes: int, *, num_calls: int = 1) -> float:
         """Handle calls that are sent now; returns the moment at which the driver is through."""
         costs = self._scheduling
         spent_s = costs.lease_s * num_calls + costs.shard_s * num_outcomes
-        self._free_s = max(self._free_s, now + costs.latency_s) + spent_s
+        self._free_s = max(self._free_s, now + costs.latency_s) + spent_s / (1 - self.background)
         self.used_s += spent_s
         self.num_calls += num_calls
         return self._free_s
@@ -78,11 +75,40 @@ class SimulatedDriver:
         )
         self._shards.extend(range(start, stop))
 
+    def _estimate_background(self, machines: Machines) -> float:
+        """Share of the driver's time for answers of nodes that have nothing to tell.
+
+        They are too many to be events of their own. Outcomes of a node are taken to come at random:
+        the chance that none comes within `wait_s` is the share of those moments with an answer.
+        """
+        costs = self._scheduling
+        shard_s = float(np.mean(self._predicted)) * self._mean_ratio
+        outcomes = machines.actors_per_node / max(shard_s, 1e-9) * costs.wait_s
+        if costs.wait_s == math.inf:
+            return 0.0
+        per_second = self._num_nodes / costs.wait_s * math.exp(-outcomes)
+        return min(0.99, per_second * costs.lease_s)
+
     def _pop(self) -> int:
         few = len(self._shards) < self._num_actors
         if self._slices and (few or not self._shards):
             return self._slices.popleft()
         return self._shards.popleft()
+
+
+class SimulatedStore:
+    """One server that takes requests at its rate, and answers each after its latency."""
+
+    def __init__(self, store: Store) -> None:
+        self._takes_s = store.requests_per_shard / store.requests_per_second
+        self._latency_s = store.latency_s
+        self._free_s = 0.0
+
+    def read(self, asked: float) -> float:
+        """Moment at which a shard is there that is asked for at another."""
+        if self._takes_s:
+            self._free_s = asked = max(self._free_s, asked) + self._takes_s
+        return asked + self._latency_s
 
 
 class Draws:
