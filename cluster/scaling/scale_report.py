@@ -83,24 +83,28 @@ class CheckedPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class DriverLoad:
-    """What the driver and the supervisors carry when scoring takes no time.
+    """What the driver and the supervisors carry when nothing is scored.
 
     Attributes:
-        slots, nodes: Actors, and the supervisors that they are behind.
-        are_actors: Whether the slots are Ray actors; otherwise they are simulated in this process.
+        slots, nodes: Slots, and the supervisors that they are behind.
+        are_actors: Whether the slots are Ray actors; otherwise they are in this process.
+        shard_s: Seconds that a shard is said to take.
         shards: Shards that went through.
-        shards_per_second: Of them, over the time from the first to the last.
-        us_per_shard: Microseconds of the driver for each.
-        ms_per_lease: Milliseconds of the driver for each call to a node, shards included.
+        shards_per_second: Shards a second that all of them did together.
+        us_per_shard: CPU microseconds of the driver for each shard.
+        ms_per_lease: CPU milliseconds of the driver for each call to a node, with its shards.
+        supervisor_us_per_shard: Microseconds of a supervisor for each shard.
     """
 
     slots: int
     nodes: int
     are_actors: bool
+    shard_s: float
     shards: int
     shards_per_second: float
     us_per_shard: float
     ms_per_lease: float
+    supervisor_us_per_shard: float
 
 
 @dataclass(frozen=True, kw_only=True)
