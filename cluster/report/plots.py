@@ -179,14 +179,14 @@ def plot_nodes(nodes: Sequence[NodeReport], wall_s: float) -> str:
             span = (node.joined_s, node.left_s - node.joined_s)
             axes.broken_barh([span], (number - 0.36, 0.72), facecolor=_SERIES[0])
             if node.left_because is not None:
-                axes.plot(node.left_s, number, "x", markersize=8, mew=2, color=_THEME.ink)
+                axes.plot(node.left_s, number, "x", markersize=8, mew=2, color=THEME.ink)
         axes.set_yticks(range(len(nodes)), [node.name for node in nodes])
         axes.set_ylim(len(nodes) - 0.4, -0.6)
         _time_axis(axes, wall_s)
         axes.xaxis.grid(True)
 
     height = 24 * len(nodes) + 60
-    return _render(draw, "nodes", "When each node was paid for", (height, height))
+    return render_twice(draw, "nodes", "When each node was paid for", (height, height))
 
 
 def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:

@@ -10,38 +10,69 @@ to agree on the time to a small part of that. This module knows nothing of Ray a
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from cluster.execution.connect import Connect
+from cluster.execution.connect import OpenNodes
+from cluster.execution.engine_alone import deal_shards
 from cluster.execution.job import ScoreJob
 from cluster.execution.result import RunResult
 from cluster.execution.run import run_job
 from cluster.scaling.cluster_model import work_after
+from cluster.scheduling.measure import join_all
+from cluster.scheduling.nodes import running
 from cluster.settings import ActorSettings
 from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt, load_shards
+from cluster.shards.preparation import SliceReceipt, receipt_name
+from cluster.shards.receipts import Receipt
+from cluster.shards.receipts_log import load_receipts, read_log
+from cluster.shards.shard_set import split_key
 from cluster.storage.directory import Directory
 from fastformers.errors import InputError
+from fastformers.formatting import format_count
 
 STRONG, WEAK = "strong", "weak"
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """How many actors there is room for.
+
+    Attributes:
+        num_actors: Actors over all nodes.
+        actors_per_node: Actors of the fullest node.
+    """
+
+    num_actors: int
+    actors_per_node: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class PointPlan:
     """A point to measure.
 
     Attributes:
         kind: `STRONG` or `WEAK`.
         actors: Number of actors over all nodes.
+        nodes: Nodes that they are on.
         num_shares: Shares of the shards that it scores, out of as many as there are actors at most.
     """
 
     kind: str
     actors: int
+    nodes: int
     num_shares: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A node that worked: its type, as its cloud names it, and its cores."""
+
+    instance_type: str | None
+    num_cores: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +80,7 @@ class MeasuredRun:
     """One turn of a point.
 
     Attributes:
-        nodes: Machines that worked.
-        work_s: Predicted seconds of its shards.
+        machines: Nodes that worked.
         rate: Predicted seconds of work done a second, from when all actors were up.
         job_rate: The same over the whole job.
         work_end_s: Seconds from the job's start until its last shard was done.
@@ -60,8 +90,7 @@ class MeasuredRun:
         actor_s: Seconds of all actors.
     """
 
-    nodes: int
-    work_s: float
+    machines: tuple[Machine, ...]
     rate: float
     job_rate: float
     work_end_s: float
@@ -71,17 +100,40 @@ class MeasuredRun:
     actor_s: float
 
 
-def plan_points(num_actors: int) -> list[PointPlan]:
-    """Points for 1, 2, 4, ... actors and all of them; strong ones first.
+def find_room(
+    open_nodes: OpenNodes, job: ScoreJob, actors: ActorSettings, *, cores_per_actor: int
+) -> Room:
+    """Start as many actors as there is room for, or as the user allows, and count them.
 
-    All actors on all shares are a point of both kinds, which is measured once, as a strong one.
+    Args:
+        open_nodes: Function that opens nodes on the connected machines.
+        job: Job that scores.
+        actors: Settings of the user.
+        cores_per_actor: Physical cores of each actor.
     """
-    numbers = [2**power for power in range(num_actors.bit_length()) if 2**power < num_actors]
-    strong = [
-        PointPlan(kind=STRONG, actors=number, num_shares=num_actors)
-        for number in [*numbers, num_actors]
-    ]
-    return strong + [PointPlan(kind=WEAK, actors=k, num_shares=k) for k in numbers]
+    with running(open_nodes(job.worker_spec(), actors, cores_per_actor=cores_per_actor)) as nodes:
+        counts = [len(node.slots) for node in join_all(nodes)]
+    return Room(num_actors=sum(counts), actors_per_node=max(counts))
+
+
+def plan_points(room: Room) -> list[PointPlan]:
+    """Points for 1, 2, 4, ... actors, for full nodes, and for all; strong ones first.
+
+    Nodes are filled one after another. All actors on all shares are a point of both kinds, which is
+    measured once, as a strong one.
+    """
+    most, per_node = room.num_actors, room.actors_per_node
+    numbers = {2**power for power in range(most.bit_length())} | {most}
+    numbers |= {per_node * 2**power for power in range(most.bit_length())}
+    counts = sorted(number for number in numbers if number <= most)
+
+    def plan(kind: str, actors: int, num_shares: int) -> PointPlan:
+        return PointPlan(
+            kind=kind, actors=actors, nodes=-(-actors // per_node), num_shares=num_shares
+        )
+
+    strong = [plan(STRONG, number, most) for number in counts]
+    return strong + [plan(WEAK, number, number) for number in counts if number < most]
 
 
 def order_turns(points: Sequence[PointPlan], repeats: int) -> list[list[PointPlan]]:
@@ -89,22 +141,12 @@ def order_turns(points: Sequence[PointPlan], repeats: int) -> list[list[PointPla
     return [list(points) if turn % 2 == 0 else list(points)[::-1] for turn in range(repeats)]
 
 
-def deal_shares(shards: Sequence[Shard], num_shares: int) -> list[list[Shard]]:
-    """Deal shards into shares of about equal predicted cost, costliest first."""
-    shares: list[list[Shard]] = [[] for _ in range(num_shares)]
-    costs = [0.0] * num_shares
-    for shard in sorted(shards, key=lambda shard: (-shard.predicted_s, shard.name)):
-        least = costs.index(min(costs))
-        shares[least].append(shard)
-        costs[least] += shard.predicted_s
-    return shares
-
-
 def measure_points(
     job: ScoreJob,
+    shards: Sequence[Shard],
     points: Sequence[PointPlan],
     actors: ActorSettings,
-    connect: Connect,
+    open_nodes: OpenNodes,
     *,
     repeats: int,
     scratch: Directory,
@@ -114,9 +156,10 @@ def measure_points(
 
     Args:
         job: Job that scores all prepared shards; its output is not used.
+        shards: The prepared shards.
         points: What to measure.
         actors: Settings of the actors, but for their number.
-        connect: Function that connects to the machines.
+        open_nodes: Function that opens nodes on the connected machines.
         repeats: Number of turns.
         scratch: Directory that holds shares of the shards and predictions for a while.
         log: Function that shows a line.
@@ -125,39 +168,41 @@ def measure_points(
         InputError: There are fewer shards than actors.
         FastformersError: A run fails.
     """
-    shards = load_shards(job.shards)
     most = max(point.num_shares for point in points)
     if len(shards) < most:
         raise InputError(
             f"--num-actors {most}: the corpus has only {len(shards)} shards; take more of it, or "
             "lower --shard-seconds"
         )
-    shares = deal_shares(shards, most)
-    runs: dict[PointPlan, list[MeasuredRun]] = {point: [] for point in points}
+    shares = deal_shards(shards, most)
     jobs = {
         point: job
         if point.num_shares == most
         else replace(job, shards=_keep_shares(job, shares[: point.num_shares], scratch))
         for point in points
     }
+    runs: dict[PointPlan, list[MeasuredRun]] = {point: [] for point in points}
     for number, turn in enumerate(order_turns(points, repeats), start=1):
         for point in turn:
             output = scratch.child(f"{point.kind}-{point.actors}-{number}")
-            settings = replace(actors, num_actors=point.actors)
-            result = run_job(replace(jobs[point], output=output), settings, connect)
-            runs[point].append(read_run(result))
+            settings = replace(actors, num_actors=point.actors, num_nodes=point.nodes)
+            run = replace(jobs[point], output=output)
+            result = run_job(run, settings, lambda address: nullcontext(open_nodes))
+            assert run.predictions is not None
+            assert run.receipts_log is not None
+            receipts = list(load_receipts(run.predictions, read_log(run.receipts_log)))
+            runs[point].append(read_run(result, receipts))
             output.filesystem.delete_dir(output.path)
             rate = runs[point][-1].rate * rows_per_work(shards)
             log(
-                f"turn {number} of {repeats}: {point.kind}, {point.actors} actors: "
-                f"{rate:,.1f} rows/s"
+                f"turn {number} of {repeats}: {point.kind}, {format_count(point.actors, 'actor')} "
+                f"on {format_count(point.nodes, 'node')}: {rate:,.1f} rows/s"
             )
     return runs
 
 
-def read_run(result: RunResult) -> MeasuredRun:
-    """What a run that scored says of its point."""
-    receipts = result.receipts
+def read_run(result: RunResult, receipts: Sequence[Receipt]) -> MeasuredRun:
+    """What a run that scored, and the receipts of its shards, say of its point."""
     starts_S = np.array([receipt.started_at for receipt in receipts])
     ends_S = np.array([receipt.finished_at for receipt in receipts])
     work_S = np.array([receipt.predicted_s for receipt in receipts])
@@ -167,14 +212,17 @@ def read_run(result: RunResult) -> MeasuredRun:
         first[receipt.actor] = min(before, receipt.started_at)
     up, end = max(first.values()), float(ends_S.max())
     return MeasuredRun(
-        nodes=result.num_machines,
-        work_s=float(work_S.sum()),
+        machines=tuple(
+            Machine(instance_type=use.instance_type, num_cores=use.num_cores)
+            for use in result.nodes
+            if use.actor_cores
+        ),
         rate=work_after(starts_S, ends_S, work_S, up) / (end - up),
         job_rate=float(work_S.sum()) / result.wall_s,
         work_end_s=end - result.started_at,
         startups_s=tuple(begun - result.started_at for begun in first.values()),
         ratios=tuple(sum(r.phase_s.values()) / r.predicted_s for r in receipts),
-        num_lost=result.num_retries,
+        num_lost=sum(receipt.attempt - 1 for receipt in receipts),
         actor_s=result.num_actors * result.wall_s,
     )
 
@@ -191,14 +239,15 @@ def median_of(runs: Sequence[MeasuredRun], value: Callable[[MeasuredRun], float]
 
 
 def _keep_shares(job: ScoreJob, shares: Sequence[Sequence[Shard]], scratch: Directory) -> Directory:
-    """A preparation that has some shares of the shards, copied."""
+    """A preparation that has some shares of the shards, copied; each is a slice of its own."""
     kept = scratch.child(f"share-{len(shares)}")
     kept.child("slices").create()
-    shards = sorted((shard for share in shares for shard in share), key=lambda shard: shard.name)
-    for shard in shards:
+    for shard in (shard for share in shares for shard in share):
         source = f"{job.shards.path}/{shard.file_name}"
         kept.filesystem.copy_file(source, f"{kept.path}/{shard.file_name}")
-    receipt = SliceReceipt(shards=tuple(shards), rest=None, first_bad=None, phase_s={})
-    kept.child("slices").write_json("000000-00000.json", asdict(receipt))
+        receipt = SliceReceipt(shards=(shard,), rest=None, first_bad=None, phase_s={})
+        assert receipt.key is not None
+        name = receipt_name(*split_key(receipt.key))
+        kept.child("slices").write_json(name, asdict(receipt))
     write_record(kept, PREPARED_FILE, job.identity, complete=True)
     return kept

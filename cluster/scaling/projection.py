@@ -100,7 +100,7 @@ class MeasuredInputs:
         hours = sum(run.actor_s for run in all_runs) / 3600
         self.failures_per_hour = sum(run.num_lost for run in all_runs) / hours
         self.actors_per_node = max(
-            -(-actors // turns[0].nodes) for actors, turns in self._runs.items()
+            -(-actors // len(turns[0].machines)) for actors, turns in self._runs.items()
         )
 
     def ratios(self, actors_on_node: int) -> NDArray[np.float64]:
@@ -113,7 +113,9 @@ class MeasuredInputs:
 
     def _like(self, actors_on_node: int) -> list[MeasuredRun]:
         """Turns of the fullest measured nodes that are no fuller."""
-        fullness = {actors: -(-actors // turns[0].nodes) for actors, turns in self._runs.items()}
+        fullness = {
+            actors: -(-actors // len(turns[0].machines)) for actors, turns in self._runs.items()
+        }
         fitting = [a for a, full in fullness.items() if full <= actors_on_node] or [min(fullness)]
         best = max(fitting, key=lambda actors: (fullness[actors], -actors))
         return self._runs[best]
@@ -133,7 +135,7 @@ def check_point(
         turns: Its runs.
         work_S: Predicted seconds of its shards.
     """
-    nodes = turns[0].nodes
+    nodes = len(turns[0].machines)
     per_node = -(-point.actors // nodes)
     machines = Machines(
         num_actors=point.actors,

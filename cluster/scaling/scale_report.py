@@ -89,7 +89,7 @@ class DriverLoad:
         slots, nodes: Slots, and the supervisors that they are behind.
         are_actors: Whether the slots are Ray actors; otherwise they are in this process.
         shard_s: Seconds that a shard is said to take.
-        shards: Shards that went through.
+        shards, calls: Shards that went through, and calls to nodes that carried them.
         shards_per_second: Shards a second that all of them did together.
         us_per_shard: CPU microseconds of the driver for each shard.
         ms_per_lease: CPU milliseconds of the driver for each call to a node, with its shards.
@@ -101,6 +101,7 @@ class DriverLoad:
     are_actors: bool
     shard_s: float
     shards: int
+    calls: int
     shards_per_second: float
     us_per_shard: float
     ms_per_lease: float
