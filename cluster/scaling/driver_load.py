@@ -9,7 +9,7 @@ the cost of messages is in it, too. This module knows nothing of Ray.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cluster.scaling.cluster_model import Scheduling
 from cluster.scaling.scale_report import DriverLoad
@@ -30,13 +30,35 @@ from cluster.scheduling.nodes import (
 )
 from cluster.scheduling.supervisor import REPORT_WITHIN_S
 from cluster.scheduling.work import CALLS_IN_HAND, MeasureRate
-from cluster.shards.layout import Shard
+from cluster.shards.layout import MAX_SHARD_SECONDS, Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt
+from fastformers.options import check_option, option
 
 # Shards differ by this much, so that they do not all end at one moment.
 _SPREAD = 0.2
 _NUM_CALLS = 200
+_SHARDS_PER_SLOT, _LEAST_SHARDS = 5, 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadSettings:
+    """How the driver is loaded."""
+
+    load_slots: tuple[int, ...] = field(
+        default=(1_000, 10_000),
+        metadata=option("slots in this process that the driver is loaded with", metavar="A,B"),
+    )
+    load_actors: tuple[int, ...] = field(
+        default=(10,),
+        metadata=option("idle Ray actors that it is loaded with, too; 0 for none", metavar="A,B"),
+    )
+
+    def __post_init__(self) -> None:
+        are_slots = bool(self.load_slots) and all(number >= 1 for number in self.load_slots)
+        check_option(self, "load_slots", are_slots, "numbers of at least 1, such as 1000,10000")
+        are_numbers = all(number >= 0 for number in self.load_actors)
+        check_option(self, "load_actors", are_numbers, "numbers of at least 0, such as 10,100")
 
 
 class NoJournal:
@@ -102,14 +124,18 @@ class _Meter:
 
 
 def load_in_process(
-    *, num_slots: int, slots_per_node: int, shards_per_slot: int, shard_s: float
+    num_slots: int,
+    *,
+    slots_per_node: int = 16,
+    num_shards: int | None = None,
+    shard_s: float = MAX_SHARD_SECONDS,
 ) -> DriverLoad:
     """Run driver and supervisors over slots in this process.
 
     Args:
         num_slots: Slots over all nodes.
         slots_per_node: Slots of each node.
-        shards_per_slot: Shards for each slot.
+        num_shards: Shards; None for five a slot, or twenty thousand if that is more.
         shard_s: Predicted seconds of a shard, which it also takes, give or take a fifth.
 
     Returns:
@@ -118,7 +144,7 @@ def load_in_process(
     """
     clock = JumpingClock()
     nodes = SleepingNodes(num_slots, slots_per_node, clock)
-    num_shards = num_slots * shards_per_slot
+    num_shards = num_shards or max(_LEAST_SHARDS, num_slots * _SHARDS_PER_SLOT)
     with running(nodes):
         meter = _Meter(nodes, join_all(nodes))
         supervisor_s = -nodes.supervisor_s
@@ -135,6 +161,7 @@ def load_in_process(
         shards_per_second=num_shards / (driver_s + supervisor_s),
         us_per_shard=1e6 * driver_s / num_shards,
         ms_per_lease=1e3 * driver_s / meter.num_calls,
+        ms_per_empty_lease=None,
         supervisor_us_per_shard=1e6 * supervisor_s / num_shards,
     )
 
@@ -152,7 +179,7 @@ class CallCost:
     round_trip_s: float
 
 
-def load_actors(nodes: Nodes, *, num_shards: int) -> tuple[DriverLoad, CallCost]:
+def load_actors(nodes: Nodes, *, num_shards: int = _LEAST_SHARDS) -> tuple[DriverLoad, CallCost]:
     """Run the driver over running nodes whose actors do nothing; see `nodes.idle_actors`.
 
     Args:
@@ -181,6 +208,7 @@ def load_actors(nodes: Nodes, *, num_shards: int) -> tuple[DriverLoad, CallCost]
         shards_per_second=num_shards / wall_s,
         us_per_shard=1e6 * driver_s / num_shards,
         ms_per_lease=1e3 * driver_s / meter.num_calls,
+        ms_per_empty_lease=1e3 * call.driver_s,
         supervisor_us_per_shard=1e6 * wall_s * len(joined) / num_shards,
     )
     return load, call
@@ -216,7 +244,7 @@ def cost_scheduling(
     return replace(
         habits,
         lease_s=call.driver_s,
-        shard_s=max(books_s, messages_s),
+        shard_s=messages_s,
         supervisor_shard_s=1e-6 * actors.supervisor_us_per_shard,
         latency_s=call.round_trip_s / 2,
     )

@@ -11,7 +11,7 @@ to agree on the time to a small part of that. This module knows nothing of Ray a
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -33,8 +33,21 @@ from cluster.shards.shard_set import split_key
 from cluster.storage.directory import Directory
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
+from fastformers.options import check_at_least, option
 
 STRONG, WEAK = "strong", "weak"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSettings:
+    """How often everything is measured."""
+
+    repeats: int = field(
+        default=3, metadata=option("turns in which all points are measured", metavar="N")
+    )
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "repeats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +71,14 @@ class PointPlan:
         kind: `STRONG` or `WEAK`.
         actors: Number of actors over all nodes.
         nodes: Nodes that they are on.
-        num_shares: Shares of the shards that it scores, out of as many as there are actors at most.
+        num_shares, of_shares: Shares of the shards that it scores, and in how many they are dealt.
     """
 
     kind: str
     actors: int
     nodes: int
     num_shares: int
+    of_shares: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +99,7 @@ class MeasuredRun:
         job_rate: The same over the whole job.
         work_end_s: Seconds from the job's start until its last shard was done.
         startups_s: Seconds from the job's start until each actor began its first shard.
-        ratios: Measured seconds of each shard over predicted ones.
+        predicted_s, seconds: Seconds of each shard, predicted and as its actor measured them.
         num_lost: Attempts that were lost with their actor.
         actor_s: Seconds of all actors.
     """
@@ -95,9 +109,15 @@ class MeasuredRun:
     job_rate: float
     work_end_s: float
     startups_s: tuple[float, ...]
-    ratios: tuple[float, ...]
+    predicted_s: tuple[float, ...]
+    seconds: tuple[float, ...]
     num_lost: int
     actor_s: float
+
+    @property
+    def ratios(self) -> list[float]:
+        """Measured seconds of each shard over predicted ones."""
+        return [s / p for s, p in zip(self.seconds, self.predicted_s, strict=True)]
 
 
 def find_room(
@@ -128,8 +148,9 @@ def plan_points(room: Room) -> list[PointPlan]:
     counts = sorted(number for number in numbers if number <= most)
 
     def plan(kind: str, actors: int, num_shares: int) -> PointPlan:
+        nodes = -(-actors // per_node)
         return PointPlan(
-            kind=kind, actors=actors, nodes=-(-actors // per_node), num_shares=num_shares
+            kind=kind, actors=actors, nodes=nodes, num_shares=num_shares, of_shares=most
         )
 
     strong = [plan(STRONG, number, most) for number in counts]
@@ -168,17 +189,16 @@ def measure_points(
         InputError: There are fewer shards than actors.
         FastformersError: A run fails.
     """
-    most = max(point.num_shares for point in points)
+    most = points[0].of_shares
     if len(shards) < most:
         raise InputError(
             f"--num-actors {most}: the corpus has only {len(shards)} shards; take more of it, or "
             "lower --shard-seconds"
         )
-    shares = deal_shards(shards, most)
     jobs = {
         point: job
         if point.num_shares == most
-        else replace(job, shards=_keep_shares(job, shares[: point.num_shares], scratch))
+        else replace(job, shards=_keep(job, shards_of(point, shards), scratch, point))
         for point in points
     }
     runs: dict[PointPlan, list[MeasuredRun]] = {point: [] for point in points}
@@ -201,6 +221,12 @@ def measure_points(
     return runs
 
 
+def shards_of(point: PointPlan, shards: Sequence[Shard]) -> list[Shard]:
+    """Shards that a point scores."""
+    shares = deal_shards(shards, point.of_shares)[: point.num_shares]
+    return [shard for share in shares for shard in share]
+
+
 def read_run(result: RunResult, receipts: Sequence[Receipt]) -> MeasuredRun:
     """What a run that scored, and the receipts of its shards, say of its point."""
     starts_S = np.array([receipt.started_at for receipt in receipts])
@@ -221,7 +247,8 @@ def read_run(result: RunResult, receipts: Sequence[Receipt]) -> MeasuredRun:
         job_rate=float(work_S.sum()) / result.wall_s,
         work_end_s=end - result.started_at,
         startups_s=tuple(begun - result.started_at for begun in first.values()),
-        ratios=tuple(sum(r.phase_s.values()) / r.predicted_s for r in receipts),
+        predicted_s=tuple(receipt.predicted_s for receipt in receipts),
+        seconds=tuple(sum(receipt.phase_s.values()) for receipt in receipts),
         num_lost=sum(receipt.attempt - 1 for receipt in receipts),
         actor_s=result.num_actors * result.wall_s,
     )
@@ -238,11 +265,13 @@ def median_of(runs: Sequence[MeasuredRun], value: Callable[[MeasuredRun], float]
     return statistics.median(map(value, runs))
 
 
-def _keep_shares(job: ScoreJob, shares: Sequence[Sequence[Shard]], scratch: Directory) -> Directory:
-    """A preparation that has some shares of the shards, copied; each is a slice of its own."""
-    kept = scratch.child(f"share-{len(shares)}")
+def _keep(
+    job: ScoreJob, shards: Sequence[Shard], scratch: Directory, point: PointPlan
+) -> Directory:
+    """A preparation that has some of the shards, copied; each is a slice of its own."""
+    kept = scratch.child(f"shares-{point.num_shares}")
     kept.child("slices").create()
-    for shard in (shard for share in shares for shard in share):
+    for shard in shards:
         source = f"{job.shards.path}/{shard.file_name}"
         kept.filesystem.copy_file(source, f"{kept.path}/{shard.file_name}")
         receipt = SliceReceipt(shards=(shard,), rest=None, first_bad=None, phase_s={})

@@ -105,7 +105,7 @@ class MeasuredInputs:
 
     def ratios(self, actors_on_node: int) -> NDArray[np.float64]:
         """Measured seconds over predicted ones, on nodes that were about as full."""
-        return np.array([ratio for run in self._like(actors_on_node) for ratio in run.ratios])
+        return np.concatenate([run.ratios for run in self._like(actors_on_node)])
 
     def startups_s(self, actors_on_node: int) -> tuple[float, ...]:
         """Seconds until an actor works, on nodes that were about as full."""
@@ -121,36 +121,26 @@ class MeasuredInputs:
         return self._runs[best]
 
 
-def check_point(
-    inputs: MeasuredInputs,
-    point: PointPlan,
-    turns: Sequence[MeasuredRun],
-    work_S: NDArray[np.float64],
-) -> tuple[float, float]:
-    """Seconds until the last shard of a measured point, measured and simulated.
+def simulate_turn(point: PointPlan, run: MeasuredRun, scheduling: Scheduling) -> float:
+    """Seconds until the last shard of a measured turn, simulated: the median of some seeds.
+
+    Its shards take the seconds that they took, and its actors start when they started; what is
+    checked is what the simulation makes of that: who does which shard, and who waits for whom.
 
     Args:
-        inputs: Measured shards and actors.
         point: The point.
-        turns: Its runs.
-        work_S: Predicted seconds of its shards.
+        run: The turn.
+        scheduling: Costs and habits of driver and supervisors.
     """
-    nodes = len(turns[0].machines)
-    per_node = -(-point.actors // nodes)
     machines = Machines(
         num_actors=point.actors,
-        actors_per_node=per_node,
-        actor_startup_s=tuple(s for run in turns for s in run.startups_s),
+        actors_per_node=-(-point.actors // len(run.machines)),
+        actor_startup_s=run.startups_s,
     )
-    work = Work(
-        predicted_s=np.sort(work_S)[::-1],
-        ratios=np.array([ratio for run in turns for ratio in run.ratios]),
-    )
-    simulated = [
-        simulate(work, machines, inputs.scheduling, seed=seed).wall_s
-        for seed in range(_CHECK_SEEDS)
-    ]
-    return statistics.median(run.work_end_s for run in turns), statistics.median(simulated)
+    order = np.argsort(-np.array(run.predicted_s), kind="stable")
+    work = Work(predicted_s=np.array(run.seconds)[order], ratios=np.ones(1))
+    walls = [simulate(work, machines, scheduling, seed=s).wall_s for s in range(_CHECK_SEEDS)]
+    return statistics.median(walls)
 
 
 def plan_numbers(num_actors: int) -> list[int]:

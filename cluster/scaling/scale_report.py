@@ -69,8 +69,8 @@ class CheckedPoint:
     Attributes:
         kind, actors, nodes: The point.
         measured_s: Seconds from the job's start until its last shard was done, the median.
-        simulated_s: The same, simulated.
-        error: Simulated over measured, less 1.
+        simulated_s: The same, simulated from the shards and starts of each turn, the median.
+        error: Simulated over measured, less 1, of each turn, the median.
     """
 
     kind: str
@@ -93,6 +93,8 @@ class DriverLoad:
         shards_per_second: Shards a second that all of them did together.
         us_per_shard: CPU microseconds of the driver for each shard.
         ms_per_lease: CPU milliseconds of the driver for each call to a node, with its shards.
+        ms_per_empty_lease: CPU milliseconds of the driver for a call that carries nothing; None in
+            this process, where no message travels.
         supervisor_us_per_shard: Microseconds of a supervisor for each shard.
     """
 
@@ -105,6 +107,7 @@ class DriverLoad:
     shards_per_second: float
     us_per_shard: float
     ms_per_lease: float
+    ms_per_empty_lease: float | None
     supervisor_us_per_shard: float
 
 

@@ -134,8 +134,9 @@ class Draws:
         return float(self._rng.exponential(3600 / per_hour)) if per_hour > 0 else math.inf
 
     def slowness(self, sigma: float, num: int) -> list[float]:
-        """Lognormal factors with a mean of 1."""
-        factors = np.exp(sigma * self._rng.standard_normal(num) - sigma**2 / 2)
+        """Lognormal factors of time; all speeds together are those of machines without spread."""
+        factors = np.exp(sigma * self._rng.standard_normal(num))
+        factors *= np.mean(1 / factors)
         return [float(factor) for factor in factors]
 
     def some_slow(self, share: float, factor: float, num: int) -> list[float]:

@@ -8,11 +8,13 @@ longer or shorter texts can be compared. This module reads and writes no files.
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from cluster.pricing.machine_prices import MachinePrices
 from cluster.pricing.prices import usd_of
+from cluster.scaling.cluster_model import Scheduling
 from cluster.scaling.laws import FittedLaws, fit_laws
 from cluster.scaling.measure import (
     STRONG,
@@ -27,8 +29,8 @@ from cluster.scaling.projection import (
     MeasuredInputs,
     Projection,
     ProjectionSettings,
-    check_point,
     num_shards_of,
+    simulate_turn,
 )
 from cluster.scaling.scale_report import (
     CheckedPoint,
@@ -36,7 +38,7 @@ from cluster.scaling.scale_report import (
     SimulationInputs,
     UniversalLaw,
 )
-from cluster.shards.layout import MAX_SHARD_SECONDS, Shard
+from cluster.shards.layout import MAX_SHARD_SECONDS
 
 Runs = Mapping[PointPlan, Sequence[MeasuredRun]]
 
@@ -52,10 +54,7 @@ def describe_points(runs: Runs, prices: MachinePrices, rows: float) -> tuple[Sca
     measured = dict(runs)
     most = max(runs, key=lambda plan: (plan.kind == STRONG, plan.actors))
     if most.actors > 1:  # all actors on all shares are the last point of both kinds
-        last = PointPlan(
-            kind=WEAK, actors=most.actors, nodes=most.nodes, num_shares=most.num_shares
-        )
-        measured[last] = runs[most]
+        measured[replace(most, kind=WEAK)] = runs[most]
     points = []
     for plan, turns in measured.items():
         one = next(
@@ -145,28 +144,25 @@ def find_cheapest(points: Sequence[ScalePoint]) -> ScalePoint:
     return min(strong, key=lambda point: (point.usd_per_million, point.actors))
 
 
-def check_simulation(
-    runs: Runs, inputs: MeasuredInputs, work_of: Mapping[PointPlan, Sequence[Shard]]
-) -> tuple[CheckedPoint, ...]:
-    """Every measured point beside its simulation.
+def check_simulation(runs: Runs, scheduling: Scheduling) -> tuple[CheckedPoint, ...]:
+    """Every measured point beside its simulation, turn by turn.
 
     Args:
         runs: The turns of each point.
-        inputs: Measured shards and actors.
-        work_of: Shards of each point.
+        scheduling: Costs and habits of driver and supervisors.
     """
     checked = []
     for plan, turns in runs.items():
-        work_S = np.array([shard.predicted_s for shard in work_of[plan]])
-        measured_s, simulated_s = check_point(inputs, plan, turns, work_S)
+        simulated = [simulate_turn(plan, run, scheduling) for run in turns]
+        errors = [s / run.work_end_s - 1 for s, run in zip(simulated, turns, strict=True)]
         checked.append(
             CheckedPoint(
                 kind=plan.kind,
                 actors=plan.actors,
                 nodes=plan.nodes,
-                measured_s=measured_s,
-                simulated_s=simulated_s,
-                error=simulated_s / measured_s - 1,
+                measured_s=median_of(turns, lambda run: run.work_end_s),
+                simulated_s=statistics.median(simulated),
+                error=statistics.median(errors),
             )
         )
     return tuple(checked)

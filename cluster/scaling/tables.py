@@ -14,7 +14,7 @@ from cluster.scaling.scale_report import ScaleReport
 from fastformers.formatting import format_count
 
 POINT_HEADS = (
-    *("", "actors", "nodes", "rows/s", "whole job", "speed-up", "efficiency", "USD a million"),
+    *("", "actors", "nodes", "rows/s", "of job", "speed-up", "efficient", "USD/million"),
 )
 
 
@@ -27,9 +27,9 @@ def render_scaling(report: ScaleReport) -> Group:
     heads = ("", "actors", "measured", "simulated", "error")
     if report.checked:
         tables.append(_table("Simulation beside what was measured", heads, list_checks(report)))
-    heads = ("slots", "nodes", "shards/s", "driver a shard", "driver a call")
+    driver_heads = ("slots", "nodes", "shards/s", "driver a shard", "a call", "an empty one")
     if report.driver:
-        tables.append(_table("Driver, when scoring takes no time", heads, list_driver(report)))
+        tables.append(_table("Driver, when nothing is scored", driver_heads, list_driver(report)))
     return Group(*tables, *say_doubts(report))
 
 
@@ -48,7 +48,8 @@ def list_points(report: ScaleReport) -> list[list[str]]:
             f"{point.job_rows_per_second:,.0f}",
             f"{point.speedup:,.2f}",
             f"{100 * point.efficiency:.1f}%",
-            f"{format_usd(point.usd_per_million)}{' *' * (point is report.cheapest)}",
+            format_usd(point.usd_per_million).removesuffix(" USD")
+            + " *" * (point == report.cheapest),
         ]
         for kind, point in points
     ]
@@ -77,6 +78,7 @@ def list_driver(report: ScaleReport) -> list[list[str]]:
             f"{load.shards_per_second:,.0f}",
             f"{load.us_per_shard:,.0f} us",
             f"{load.ms_per_lease:,.2f} ms",
+            "" if load.ms_per_empty_lease is None else f"{load.ms_per_empty_lease:,.2f} ms",
         ]
         for load in report.driver
     ]
