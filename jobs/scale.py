@@ -255,7 +255,7 @@ def _simulate(
     simulated = describe_projected(projected, points, node_usd=node_usd, rows=rows)
     if is_efficient(simulated):
         return simulated, None
-    return simulated, find_limit(inputs, settings, work_S, projected[-1].rate)
+    return simulated, find_limit(inputs, settings, work_S)
 
 
 def _write_page(output: Directory, report: ScaleReport) -> str | None:

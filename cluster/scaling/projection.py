@@ -34,6 +34,8 @@ _REQUESTS_TO_READ, _REQUESTS_TO_WRITE = 3, 1
 # Shards of the largest job for each actor. Fewer actors get the same job, but no more shards each
 # than the second number: a longer job would only make its start and end a smaller part of it.
 _SHARDS_PER_ACTOR, _MOST_SHARDS_PER_ACTOR = 100, 200
+# What limits a job is looked for in one of so many shards for each actor, which takes less time.
+_LIMIT_SHARDS_PER_ACTOR = 20
 # Seconds of spread between equal machines, as the sigma of a lognormal. Assumed.
 _NODE_SIGMA = 0.05
 _CHECK_SEEDS = 5
@@ -189,7 +191,7 @@ def project(
 
 
 def find_limit(
-    inputs: MeasuredInputs, settings: ProjectionSettings, work_S: NDArray[np.float64], rate: float
+    inputs: MeasuredInputs, settings: ProjectionSettings, work_S: NDArray[np.float64]
 ) -> str:
     """What keeps the most actors from more: what brings most if it is left out.
 
@@ -197,22 +199,21 @@ def find_limit(
         inputs: Measured shards and actors.
         settings: How far, and what is assumed.
         work_S: Predicted seconds of the measured shards.
-        rate: Predicted seconds of work that the most actors do a second.
     """
     number = settings.simulate
     assert number is not None
     work, machines, scheduling, store = _model(inputs, settings, work_S, number)
+    num_shards = min(len(work.predicted_s), number * _LIMIT_SHARDS_PER_ACTOR)
+    work = replace(work, predicted_s=work.predicted_s[:num_shards])
     even = np.full(1, float(np.mean(work.ratios)))
-    without: dict[str, tuple[Work, Machines, Scheduling, Store]] = {
-        "the driver": (work, machines, replace(scheduling, lease_s=0.0, shard_s=0.0), store),
+    safe = replace(machines, interruptions_per_hour=0.0, failures_per_hour=0.0)
+    free = replace(scheduling, lease_s=0.0, shard_s=0.0)
+    models: dict[str, tuple[Work, Machines, Scheduling, Store]] = {
+        "": (work, machines, scheduling, store),
+        "the driver": (work, machines, free, store),
         "the supervisors": (work, machines, replace(scheduling, supervisor_shard_s=0.0), store),
         "the store": (work, machines, scheduling, Store()),
-        "nodes and actors that are lost": (
-            work,
-            replace(machines, interruptions_per_hour=0.0, failures_per_hour=0.0),
-            scheduling,
-            store,
-        ),
+        "the loss of nodes and actors": (work, safe, scheduling, store),
         "the spread of shards and nodes": (
             replace(work, ratios=even),
             replace(machines, node_sigma=0.0),
@@ -220,10 +221,11 @@ def find_limit(
             store,
         ),
     }
-    rates = {name: _rate(simulate(*model, seed=number)) for name, model in without.items()}
+    rates = {name: _rate(simulate(*model, seed=number)) for name, model in models.items()}
+    rate = rates.pop("")
     # Actors of full nodes that share caches and memory: what one actor alone does is more.
-    alone = float(np.mean(inputs.ratios(1))) / float(np.mean(work.ratios))
-    rates["what actors of one node share (memory, caches)"] = rate / alone
+    shared = float(np.mean(work.ratios)) / float(np.mean(inputs.ratios(1)))
+    rates["what actors of one node share (memory, caches, clock)"] = rate * shared
     name = max(rates, key=lambda each: rates[each])
     return f"{name}: without it {100 * (rates[name] / rate - 1):.1f}% more"
 
