@@ -185,7 +185,7 @@ def _load_driver(settings: LoadSettings) -> tuple[list[DriverLoad], Scheduling]:
         from cluster.nodes.idle_actors import open_idle_nodes
 
         _say(f"loading the driver with {num_actors:,} idle actors")
-        with open_idle_nodes(finish, num_actors=num_actors) as nodes, running(nodes):
+        with open_idle_nodes(finish, num_slots=num_actors) as nodes, running(nodes):
             actors, call = load_actors(nodes)
         loads.append(actors)
     return loads, cost_scheduling(loads[0], actors, call)

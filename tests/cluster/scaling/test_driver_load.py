@@ -84,7 +84,7 @@ def test_short_shards_travel_together():
 
 
 def test_a_shard_costs_the_driver_the_same_whatever_the_number_of_slots():
-    """Less than three times as much for eight times the slots; a loop over them would cost eight."""
+    """Less than three times as much for eight times the slots, which a loop over them would be."""
     few = min(load_in_process(60, num_shards=1200).us_per_shard for _ in range(3))
     many = min(load_in_process(480, num_shards=9600).us_per_shard for _ in range(2))
     assert many < 3 * few
@@ -142,7 +142,7 @@ def test_idle_ray_actors_answer_all_shards():
     from cluster.nodes.idle_actors import open_idle_nodes
     from cluster.scaling.driver_load import load_actors
 
-    with open_idle_nodes(finish, num_actors=3) as nodes, running(nodes):
+    with open_idle_nodes(finish, num_slots=3) as nodes, running(nodes):
         load, call = load_actors(nodes, num_shards=500)
     assert (load.slots, load.nodes, load.shards, load.are_actors) == (3, 1, 500, True)
     assert load.calls < 500
