@@ -116,9 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         started = datetime.now(UTC)
         projection = read_config(ProjectionSettings, options)
         load = read_config(LoadSettings, options)
+        settings = read_config(MeasureSettings, options)
         prices = MachinePrices(given=price_of(options), table=load_prices())
         output = open_directory(options.output)
-        measured = _measure(options, output, prices)
+        measured = _measure(options, output, prices, settings.repeats)
         loads, scheduling = _load_driver(load)
         report = _conclude(measured, loads, scheduling, projection, prices, options, started)
         output.write_json(SCALE_FILE, report.to_json())
@@ -129,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(job, resume="Prepared shards are kept: run the same command again to go on.")
 
 
-def _measure(options: argparse.Namespace, output: Directory, prices: MachinePrices) -> Measured:
+def _measure(
+    options: argparse.Namespace, output: Directory, prices: MachinePrices, repeats: int
+) -> Measured:
     """Prepare the corpus, and score it at every point."""
     shards, scratch = output.child("shards"), output.child("scratch")
     home = str(options.output).rstrip("/")
@@ -139,7 +142,7 @@ def _measure(options: argparse.Namespace, output: Directory, prices: MachinePric
             "directory"
         )
     actors = actor_settings(options)
-    settings, repeats = corpus_settings(options), read_config(MeasureSettings, options).repeats
+    settings = corpus_settings(options)
     prepare_job = open_prepare_job(options.corpus, options.bundle, f"{home}/shards", settings)
     execute(prepare_job, replace(actors, cores_per_actor=1), prices.given)
     job = open_score_job(

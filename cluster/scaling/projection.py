@@ -13,7 +13,7 @@ performance, 3,500 writes and 5,500 reads a second for each prefix (read 2026-11
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,10 @@ class ProjectionSettings:
         check_at_least(self, 1, "simulate", "actors_per_node")
         check_at_least(self, 0, "interruptions_per_hour", "request_s")
         check_option(self, "requests_per_second", self.requests_per_second > 0, "more than 0")
+        given = [each for each in fields(self) if getattr(self, each.name) != each.default]
+        if self.simulate is None and given:
+            name = given[0].name
+            check_option(self, name, False, "--simulate as well, whose machines it is about")
 
 
 @dataclass(frozen=True, kw_only=True)
