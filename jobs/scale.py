@@ -21,6 +21,7 @@ from cluster.execution.core_split import measure_split
 from cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
 from cluster.pricing.machine_prices import MachinePrices
 from cluster.pricing.prices import load_prices
+from cluster.records.slice_table import load_shards
 from cluster.scaling.cluster_model import Scheduling
 from cluster.scaling.driver_load import (
     CallCost,
@@ -57,7 +58,6 @@ from cluster.scaling.tables import render_scaling
 from cluster.scheduling.nodes import running
 from cluster.shards.identity import PREPARED_FILE, read_record
 from cluster.shards.layout import Shard
-from cluster.shards.slice_table import load_shards
 from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
 from fastformers.inference.cpu import read_cpu_model

@@ -20,6 +20,7 @@ from cluster.execution.engine_alone import deal_shards
 from cluster.execution.job import ScoreJob
 from cluster.execution.result import RunResult
 from cluster.execution.run import run_job
+from cluster.records.receipts_log import load_receipts, read_log
 from cluster.scaling.cluster_model import work_after
 from cluster.scheduling.measure import join_all
 from cluster.scheduling.nodes import running
@@ -28,7 +29,6 @@ from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt, receipt_name
 from cluster.shards.receipts import Receipt
-from cluster.shards.receipts_log import load_receipts, read_log
 from cluster.shards.shard_set import split_key
 from cluster.storage.directory import Directory
 from fastformers.errors import InputError
