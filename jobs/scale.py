@@ -20,7 +20,6 @@ from cluster.corpus.slices import FORMATS
 from cluster.execution.core_split import measure_split
 from cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
 from cluster.pricing.machine_prices import MachinePrices
-from cluster.pricing.prices import load_prices
 from cluster.records.slice_table import load_shards
 from cluster.scaling.cluster_model import Scheduling
 from cluster.scaling.driver_load import (
@@ -64,6 +63,8 @@ from fastformers.inference.cpu import read_cpu_model
 from jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
+    add_storage_arguments,
+    built_in_prices,
     corpus_settings,
     price_of,
 )
@@ -101,6 +102,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("corpus", help=f"corpus ({', '.join(FORMATS)})")
     add_corpus_arguments(parser)
+    add_storage_arguments(parser)
     add_config_arguments(parser, MeasureSettings)
     add_config_arguments(parser, ProjectionSettings)
     parsers = {"load_slots": _numbers, "load_actors": _numbers}
@@ -117,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         projection = read_config(ProjectionSettings, options)
         load = read_config(LoadSettings, options)
         settings = read_config(MeasureSettings, options)
-        prices = MachinePrices(given=price_of(options), table=load_prices())
-        output = open_directory(options.output)
+        prices = MachinePrices(given=price_of(options), table=built_in_prices())
+        output = open_directory(options.output, options.storage_options)
         measured = _measure(options, output, prices, settings.repeats)
         loads, scheduling = _load_driver(load)
         report = _conclude(measured, loads, scheduling, projection, prices, options, started)
@@ -143,7 +145,13 @@ def _measure(
         )
     actors = actor_settings(options)
     settings = corpus_settings(options)
-    prepare_job = open_prepare_job(options.corpus, options.bundle, f"{home}/shards", settings)
+    prepare_job = open_prepare_job(
+        options.corpus,
+        options.bundle,
+        f"{home}/shards",
+        settings,
+        storage=options.storage_options,
+    )
     execute(prepare_job, replace(actors, cores_per_actor=1), prices.given)
     job = open_score_job(
         f"{home}/shards",
@@ -153,6 +161,7 @@ def _measure(
         max_batch_tokens=None,
         fail_on_bad_row=False,
         engine=options.engine,
+        storage=options.storage_options,
     )
     known = load_shards(job.shards)
     _empty(scratch)
