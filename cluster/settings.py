@@ -54,6 +54,9 @@ class ActorSettings:
     num_actors: int | None = field(
         default=None, metadata=option("actors over all nodes (as many as fit)")
     )
+    num_nodes: int | None = field(
+        default=None, metadata=option("nodes to use at once (all that have room)")
+    )
     cores_per_actor: int | None = 1
     oversubscribe: bool = field(default=False, metadata=option("let actors share cores"))
     address: str | None = field(
@@ -65,5 +68,6 @@ class ActorSettings:
     )
 
     def __post_init__(self) -> None:
+        check_at_least(self, 1, "num_nodes")
         is_positive = self.timeout_s is None or self.timeout_s > 0
         check_option(self, "timeout_s", is_positive, "more than 0")

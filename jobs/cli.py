@@ -19,6 +19,7 @@ COMMANDS = {
     "score": "corpus or shards + bundle -> predictions and a bill",
     "status": "where a run stands, from any terminal",
     "cost": "what a corpus costs on each instance type, and the cheapest cluster by a deadline",
+    "scale": "how throughput grows with actors and nodes: measured, fitted, simulated",
     "report": "the page of a scored run, drawn again",
     "bench": "tokens/s and rows/s here, beside what else a user could run",
 }

@@ -2,10 +2,10 @@
 
     instance costs + deadline, budget -> [cluster_plan] -> type, number, what it costs -> ray up
 
-A closed formula predicts each cluster; `simulation.py` checks it, shard by shard. All numbers of
-machines of all types are tried, because on spot machines the cost need not rise with their number:
-the head stays on demand, since its loss would stop the run. Assumptions are in `PlanSettings`.
-This module knows nothing of Ray.
+A closed formula predicts each cluster; its tests check it shard by shard against
+`scaling/simulation.py`. All numbers of machines of all types are tried, because on spot machines
+the cost need not rise with their number: the head stays on demand, since its loss would stop the
+run. Assumptions are in `PlanSettings`. This module knows nothing of Ray.
 """
 
 import math

@@ -123,6 +123,7 @@ class Cluster:
             cores_per_actor=cores_per_actor,
             oversubscribe=actors.oversubscribe,
             can_grow=not self._is_own,
+            num_nodes=actors.num_nodes,
             clock=self._clock,
         )
 

@@ -110,6 +110,7 @@ class ClusterNodes:
         cores_per_actor: int,
         oversubscribe: bool,
         can_grow: bool,
+        num_nodes: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Plan to use the cluster.
@@ -122,11 +123,12 @@ class ClusterNodes:
             oversubscribe: Whether actors may share cores.
             can_grow: Whether nodes may join; False for a cluster of this run's own, whose CPUs are
                 all for this run.
+            num_nodes: Nodes to use at once; None for all.
             clock: Monotonic clock, in seconds.
         """
         self._launch, self._list_nodes, self._clock = launch, list_nodes, clock
         self._num_actors, self._cores_per_actor = num_actors, cores_per_actor
-        self._oversubscribe, self.can_grow = oversubscribe, can_grow
+        self._oversubscribe, self.can_grow, self._num_nodes = oversubscribe, can_grow, num_nodes
         self._members: dict[str, _Member] = {}
         self._num_losses: dict[str, int] = {}
         self._unfit: set[str] = set()
@@ -237,6 +239,8 @@ class ClusterNodes:
             and self._num_losses.get(state.id, 0) <= _MAX_LOSSES
             and state.free_cpus >= max(self._cores_per_actor, self._expected_free(state.id))
         ]
+        if self._num_nodes is not None:
+            new = new[: max(0, self._num_nodes - len(self._members))]
         left = None
         if self._num_actors is not None:
             left = self._num_actors - sum(m.num_actors for m in self._members.values())

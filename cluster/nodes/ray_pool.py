@@ -114,15 +114,23 @@ class _Call:
 class RayPool:
     """Slots with running actors, on the node of this process."""
 
-    def __init__(self, spec: WorkerSpec, core_set_of: dict[Slot, CoreSet], *, node: str) -> None:
+    def __init__(
+        self,
+        spec: Any,
+        core_set_of: dict[Slot, CoreSet],
+        *,
+        node: str,
+        actor: Any = ScoringActor,
+    ) -> None:
         """Plan actors.
 
         Args:
             spec: Description of the work that all actors share.
             core_set_of: Cores of each slot's actor.
             node: Ray's identifier of the node.
+            actor: Class of the actors, which are made from the description.
         """
-        self._spec, self._node = spec, node
+        self._spec, self._node, self._actor_class = spec, node, actor
         self._seats = {slot: _Seat(slot, core_set) for slot, core_set in core_set_of.items()}
         self._calls: dict[Ticket, _Call] = {}
         self._ended: queue.SimpleQueue[_Call] = queue.SimpleQueue()
@@ -234,7 +242,7 @@ class RayPool:
     def _start(self, seat: _Seat) -> None:
         # The name of one that is being ended is still taken, so each has a number of its own.
         name = f"scoring actor {seat.slot.name} {uuid.uuid4().hex[:6]}"
-        seat.actor = ScoringActor.options(  # type: ignore[attr-defined]
+        seat.actor = self._actor_class.options(
             name=name,
             num_cpus=seat.core_set.num_threads,
             max_concurrency=CALLS_IN_HAND + 1,  # and one that says what it does

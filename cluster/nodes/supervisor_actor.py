@@ -10,6 +10,7 @@ import time
 import uuid
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
@@ -146,9 +147,14 @@ def name_actors(hostname: str, core_sets: list[CoreSet]) -> list[str]:
 class RaySupervisor:
     """A supervisor on a node of the connected Ray cluster."""
 
-    def __init__(self, plan: NodePlan) -> None:
-        """Start it."""
-        self._actor = SupervisorActor.options(  # type: ignore[attr-defined]
+    def __init__(self, plan: Any, actor: Any = SupervisorActor) -> None:
+        """Start it.
+
+        Args:
+            plan: What the node is asked to do.
+            actor: Class of the supervisor, which is made from its plan.
+        """
+        self._actor = actor.options(
             name=f"supervisor {plan.name} {uuid.uuid4().hex[:6]}",
             num_cpus=0,
             max_restarts=0,

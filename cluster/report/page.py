@@ -37,7 +37,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Card:
+class Card:
     """A number at the top of the page: its name, value and unit, and a note under it."""
 
     name: str
@@ -87,7 +87,7 @@ def render_page(report: RunReport) -> str:
         sections.append(show_nodes(report))
     if report.timeline:
         sections += [show_throughput(report), show_timeline(report)]
-    return _fill(
+    return fill_page(
         title=f"{report.rows:,} texts, {format_usd(report.usd_total)}",
         heading=f"{report.rows:,} texts scored for {format_usd(report.usd_total)}",
         note=f"{started:%Y-%m-%d %H:%M} UTC · {report.output}",
@@ -108,22 +108,38 @@ def render_search_page(candidates: Sequence[FrontierPoint], *, heading: str, not
         heading: What was searched.
         note: Text under the heading, such as where prices are from.
     """
-    return _fill(title=heading, heading=heading, note=note, sections=[show_frontier(candidates)])
+    return fill_page(
+        title=heading, heading=heading, note=note, sections=[show_frontier(candidates)]
+    )
 
 
-def _fill(
+def fill_page(
     *,
     title: str,
     heading: str,
     note: str,
     sections: Sequence[Section],
-    cards: Sequence[_Card] = (),
+    cards: Sequence[Card] = (),
     warnings: Sequence[str] = (),
     bill: _Bill | None = None,
     other_types_unknown: str | None = None,
     facts: Mapping[str, str] | None = None,
+    source: str = "report.json",
 ) -> str:
-    """The page of these parts; every text is escaped."""
+    """The page of these parts; every text is escaped.
+
+    Args:
+        title: Name of the page in a browser.
+        heading: What it shows.
+        note: Text under the heading.
+        sections: Plots with their tables.
+        cards: Numbers at the top.
+        warnings: Lines that a reader must not miss.
+        bill: The bill of a run.
+        other_types_unknown: Why the run's costs elsewhere are not known.
+        facts: What was used, in a footer.
+        source: File that has every number of the page.
+    """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -139,40 +155,41 @@ def _fill(
         other_types_unknown=other_types_unknown,
         sections=sections,
         facts=facts,
+        source=source,
     )
 
 
-def _cards(report: RunReport) -> list[_Card]:
+def _cards(report: RunReport) -> list[Card]:
     per_million = report.usd_per_million
     efficiency = report.padding_efficiency
     million = ["none", ""] if per_million is None else format_usd(per_million).split()
     total = format_usd(report.usd_total).split()
     estimate = ", an estimate" if report.price_is_estimate else ""
     return [
-        _Card(
+        Card(
             name="Rows", value=f"{report.rows:,}", unit="", note=f"{report.unique_rows:,} different"
         ),
-        _Card(
+        Card(
             name="Speed",
             value=f"{report.rows_per_second:,.0f}",
             unit="rows/s",
             note=f"{report.tokens_per_second:,.0f} tokens/s",
         ),
-        _Card(name="A million rows", value=million[0], unit=million[1], note="at this run's rate"),
-        _Card(
+        Card(name="A million rows", value=million[0], unit=million[1], note="at this run's rate"),
+        Card(
             name="Total",
             value=total[0],
             unit=total[1],
             note=f"{report.usd_per_hour:g} USD/h a machine{estimate}",
         ),
-        _Card(
+        Card(
             name="Time",
             value=format_long_duration(report.wall_s),
             unit="",
             note=f"{format_count(report.num_actors, 'actor')}, "
             f"{format_count(report.num_machines, 'machine')}",
         ),
-        _Card(
+        Card(
             name="Tokens",
             value=f"{report.tokens:,}",
             unit="",

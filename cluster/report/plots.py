@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_THEME = Palette(
+THEME = Palette(
     ink="#010101",
     muted="#010102",
     grid="#010103",
@@ -35,21 +35,21 @@ _THEME = Palette(
     bad="#010105",
     series=tuple(f"#0102{number:02x}" for number in range(1, 7)),
 )
-_SERIES = _THEME.series
+_SERIES = THEME.series
 _VARIABLE_OF = {
-    _THEME.ink: "ink",
-    _THEME.muted: "muted",
-    _THEME.grid: "grid",
-    _THEME.paper: "paper",
-    _THEME.bad: "bad",
+    THEME.ink: "ink",
+    THEME.muted: "muted",
+    THEME.grid: "grid",
+    THEME.paper: "paper",
+    THEME.bad: "bad",
     **{color: f"series-{number}" for number, color in enumerate(_SERIES, start=1)},
 }
 _KINDS = {
-    "load": ("model load", _THEME.muted),
+    "load": ("model load", THEME.muted),
     "prepare": ("read and tokenize", _SERIES[2]),
     "score": ("score", _SERIES[0]),
     "search": ("search for texts that kill", _SERIES[1]),
-    "lost": ("lost", _THEME.bad),
+    "lost": ("lost", THEME.bad),
 }
 _WIDE, _NARROW = 720, 340
 
@@ -98,7 +98,7 @@ def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
         figure.legend(*under.get_legend_handles_labels(), loc="outside lower left", ncols=2)
 
     texts = sum(count[0] for count in lengths.values())
-    return _render(
+    return render_twice(
         draw, "lengths", f"Histogram of the lengths of {texts:,} texts, and padding", (330, 380)
     )
 
@@ -118,9 +118,9 @@ def plot_throughput(throughput: Throughput) -> str:
         _time_axis(axes, float(throughput.edges_s[-1]))
         _count_axis(axes)
         if len(throughput.groups) > 1:
-            _legend(figure, is_wide)
+            draw_legend(figure, is_wide)
 
-    return _render(
+    return render_twice(
         draw, "throughput", "Tokens per second over the run, stacked by actor", (250, 270)
     )
 
@@ -144,7 +144,7 @@ def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
                     spans,
                     (number - 0.36, 0.72),
                     facecolor=color,
-                    edgecolor=_THEME.paper,
+                    edgecolor=THEME.paper,
                     linewidth=0.8,
                 )
                 if kind == "lost":
@@ -155,17 +155,19 @@ def plot_timeline(lanes: Sequence[Lane], wall_s: float) -> str:
                         marker="x",
                         markersize=8,
                         markeredgewidth=2,
-                        color=_THEME.ink,
+                        color=THEME.ink,
                     )
             bar.set_label(label)
         axes.set_yticks(range(len(lanes)), [lane.name for lane in lanes])
         axes.set_ylim(len(lanes) - 0.4, -0.6)
         _time_axis(axes, wall_s)
         axes.xaxis.grid(True)
-        _legend(figure, is_wide)
+        draw_legend(figure, is_wide)
 
     height = 24 * len(lanes)
-    return _render(draw, "timeline", "Timeline of shards by actor", (height + 90, height + 120))
+    return render_twice(
+        draw, "timeline", "Timeline of shards by actor", (height + 90, height + 120)
+    )
 
 
 def plot_nodes(nodes: Sequence[NodeReport], wall_s: float) -> str:
@@ -177,14 +179,14 @@ def plot_nodes(nodes: Sequence[NodeReport], wall_s: float) -> str:
             span = (node.joined_s, node.left_s - node.joined_s)
             axes.broken_barh([span], (number - 0.36, 0.72), facecolor=_SERIES[0])
             if node.left_because is not None:
-                axes.plot(node.left_s, number, "x", markersize=8, mew=2, color=_THEME.ink)
+                axes.plot(node.left_s, number, "x", markersize=8, mew=2, color=THEME.ink)
         axes.set_yticks(range(len(nodes)), [node.name for node in nodes])
         axes.set_ylim(len(nodes) - 0.4, -0.6)
         _time_axis(axes, wall_s)
         axes.xaxis.grid(True)
 
     height = 24 * len(nodes) + 60
-    return _render(draw, "nodes", "When each node was paid for", (height, height))
+    return render_twice(draw, "nodes", "When each node was paid for", (height, height))
 
 
 def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
@@ -212,7 +214,7 @@ def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
         axes.spines["bottom"].set_visible(False)
 
     height = 26 * len(bars) + 20
-    return _render(draw, "types", "USD of this run by instance type", (height, height))
+    return render_twice(draw, "types", "USD of this run by instance type", (height, height))
 
 
 def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
@@ -236,8 +238,8 @@ def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
         chosen = [place for place, verdict in enumerate(verdicts) if verdict == "chosen"]
         for places, color, size, marker, label in (
             ([place for place in best if place not in lost], _SERIES[0], 44, "o", "best"),
-            (beaten, _THEME.muted, 20, "o", "beaten"),
-            (lost, _THEME.bad, 44, "X", "loses too much"),
+            (beaten, THEME.muted, 20, "o", "beaten"),
+            (lost, THEME.bad, 44, "X", "loses too much"),
             (chosen, _SERIES[0], 190, "*", "chosen"),
         ):
             if places:
@@ -267,20 +269,27 @@ def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
         axes.set_ylabel("quality, %")
         axes.set_xlabel("USD per million rows")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        _legend(figure, is_wide)
+        draw_legend(figure, is_wide)
 
-    return _render(
+    return render_twice(
         draw, "frontier", f"Quality over cost of {len(candidates)} candidates", (320, 330)
     )
 
 
-def _render(
+def render_twice(
     draw: Callable[[bool, "Figure"], None], name: str, label: str, heights: tuple[int, int]
 ) -> str:
-    """Two SVGs, for a wide and a narrow page, with a label for screen readers."""
+    """Two SVGs, for a wide and a narrow page, with a label for screen readers.
+
+    Args:
+        draw: Draws on a figure, in colors of `THEME`, and is told whether the page is wide.
+        name: Name of the plot, for ids that no other plot of the page has.
+        label: What the plot shows, for people who cannot see it.
+        heights: Heights of both drawings, in points.
+    """
     drawings = []
     for kind, width, height in zip(("wide", "narrow"), (_WIDE, _NARROW), heights, strict=True):
-        svg = render_svg(partial(draw, kind == "wide"), width=width, height=height, palette=_THEME)
+        svg = render_svg(partial(draw, kind == "wide"), width=width, height=height, palette=THEME)
         drawings.append(_embed(svg, f"{name}-{kind}", label, kind))
     return "\n".join(drawings)
 
@@ -328,7 +337,7 @@ def _plain_name(name: str) -> str:
     return name.rpartition("}")[2]
 
 
-def _legend(figure: "Figure", is_wide: bool) -> None:
+def draw_legend(figure: "Figure", is_wide: bool) -> None:
     """Above the plot, in as many columns as the labels leave room for."""
     _, labels = figure.axes[0].get_legend_handles_labels()
     room = 100 if is_wide else 44  # letters

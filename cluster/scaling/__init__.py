@@ -1,0 +1,1 @@
+"""How throughput grows with actors and nodes: measured, fitted, simulated; no Ray."""
