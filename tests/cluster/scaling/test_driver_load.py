@@ -1,6 +1,7 @@
 """The real driver and supervisors over workers that only let time pass."""
 
 import pytest
+from cluster.scheduling.measure import join_all
 
 from cluster.scaling.driver_load import (
     CallCost,
@@ -11,7 +12,6 @@ from cluster.scaling.driver_load import (
 )
 from cluster.scaling.scale_report import DriverLoad
 from cluster.scaling.sleeping_nodes import JumpingClock, SleepingNodes, SleepingPool, finish
-from cluster.scheduling.measure import join_all
 from cluster.scheduling.nodes import NodeReported, Orders, running
 from cluster.scheduling.pool import Slot
 from cluster.scheduling.work import MeasureRate, Task
