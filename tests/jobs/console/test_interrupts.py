@@ -8,14 +8,15 @@ import threading
 
 import pytest
 
-from jobs.console.interrupts import SIGNALS, interruptible, keep_handlers
+from jobs.console.interrupts import SIGNALS, Interrupts, interruptible, keep_handlers
 
 # A command that says when it works, cleans up, and says so; it is stuck where nothing but C runs.
 COMMAND = """
-import hashlib, sys, time
+import hashlib, signal, sys, time
 from jobs.console.output import run
 
 def job():
+    signal.signal(signal.SIGUSR1, lambda number, frame: print("works on", flush=True))
     try:
         print("works", flush=True)
         if sys.argv[1] == "stuck":
@@ -76,6 +77,23 @@ def test_a_signal_that_is_ignored_stays_so():
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=60) == ("cleans up\n", "interrupted. run it again\n")
     assert process.returncode == 143
+
+
+def test_other_signals_are_not_counted():
+    process = start("other")
+    for _ in range(2):
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "works on\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60) == ("cleans up\n", "interrupted. run it again\n")
+
+
+def test_cleaning_up_is_not_interrupted_again():
+    interrupts = Interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.handle(signal.SIGTERM, None)
+    interrupts.handle(signal.SIGINT, None)  # the process is about to end
+    assert interrupts.number == signal.SIGTERM
 
 
 def test_handlers_are_there_while_the_block_runs_only():
