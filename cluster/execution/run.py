@@ -159,7 +159,7 @@ def _nodes_paid_for(nodes: Sequence[NodeUse], wall_s: float) -> tuple[NodeUse, .
             instance_type=None,
             joined_s=0.0,
             left_s=wall_s,
-            num_cores=1,
+            num_cores=0,  # priced as this machine
             num_idle_cores=0,
             actor_cores={},
             self_check="",

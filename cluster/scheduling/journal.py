@@ -29,7 +29,7 @@ class NodeUse:
         joined_s, left_s: When it began to cost and when it left, in seconds from the run's start;
             one that stayed to the end costs until everything is done.
         ready_s: When it could take its first job; None for `joined_s`.
-        num_cores: Physical cores that it lets the run use.
+        num_cores: Physical cores that it lets the run use; 0 where that was not asked.
         num_idle_cores: Those of them that no actor owned.
         actor_cores: Cores of each of its actors, by the actor's name.
         self_check: Line that says which actors ran on which cores.

@@ -6,6 +6,7 @@ import pytest
 
 import jobs.console.page
 import jobs.report
+from cluster.report.run_report import FORMAT_VERSION
 from cluster.shards.identity import RUN_FILE, write_record
 from cluster.storage.directory import open_directory
 from jobs.cli import main
@@ -48,7 +49,11 @@ def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
         ("report.json", None, "holds no finished run"),
         ("report.json", {"rows": 3}, "written by an older version"),
         ("report.json", {"format_version": 99}, "written by a newer version"),
-        ("report.json", {"format_version": 1, "rows": 3}, "damaged: unique_rows is missing"),
+        (
+            "report.json",
+            {"format_version": FORMAT_VERSION, "rows": 3},
+            "damaged: unique_rows is missing",
+        ),
         ("report.json", [], "is not a report of ours"),
     ],
 )
