@@ -26,6 +26,7 @@ from cluster.shards.claim_file import ClaimRecord, judge_process, read_claim
 from cluster.shards.identity import PREPARED_FILE, RUN_FILE, STATUS_FILE, read_record
 from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
+from jobs.console.arguments import add_storage_arguments
 from jobs.console.output import console, run
 
 # Heartbeats come every 10 s (`ClaimTimes`); a little more than one of them is waited for.
@@ -51,13 +52,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="SECONDS",
         help=f"show it again every so many seconds ({_WATCH_EVERY_S:g}) until the run ends",
     )
+    add_storage_arguments(parser)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `fastformers status`."""
     options = parse(arguments)
-    output = open_directory(options.output)
+    output = open_directory(options.output, options.storage_options)
     states: list[str] = []
 
     def job() -> dict[str, Any]:
