@@ -196,6 +196,9 @@ def test_a_command_reaches_the_bucket_and_shows_no_secret(
         status = main(command)
         scored = capsys.readouterr()
         assert status == 0, scored.err
+        assert main(["status", output, *flags]) == 0
+        asked = capsys.readouterr()
+    assert json.loads(asked.out)["state"] == "finished"
     assert json.loads(planned.out)["output"] == output
     assert json.loads(scored.out)["rows"] == NUM_FILES * NUM_ROWS
     home = open_directory(output, options)
@@ -203,6 +206,7 @@ def test_a_command_reaches_the_bucket_and_shows_no_secret(
     written = all_bytes(home, "predictions", "shards", "shards/slices")
     assert len(written) > 10_000
     shown = planned.out + planned.err + scored.out + scored.err + caplog.text
+    shown += asked.out + asked.err
     for key in ("access_key", "secret_key"):
         assert s3_server.storage_options[key] not in shown
         assert s3_server.storage_options[key].encode() not in written
