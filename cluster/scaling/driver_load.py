@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from cluster.execution.core_split import join_all, measure_at_once
 from cluster.scaling.cluster_model import Scheduling
 from cluster.scaling.scale_report import DriverLoad
 from cluster.scaling.sleeping_nodes import JumpingClock, SleepingNodes
 from cluster.scheduling.driver import Driver
 from cluster.scheduling.journal import NodeUse
-from cluster.scheduling.measure import join_all, measure_at_once
 from cluster.scheduling.node_books import LEASE_S, MAX_LEASED_PER_SLOT
 from cluster.scheduling.nodes import (
     Node,

@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from cluster.execution.connect import OpenNodes
+from cluster.execution.core_split import join_all
 from cluster.execution.engine_alone import deal_shards
 from cluster.execution.job import ScoreJob
 from cluster.execution.result import RunResult
 from cluster.execution.run import run_job
 from cluster.records.receipts_log import load_receipts, read_log
 from cluster.scaling.cluster_model import work_after
-from cluster.scheduling.measure import join_all
 from cluster.scheduling.nodes import running
 from cluster.settings import ActorSettings
 from cluster.shards.identity import PREPARED_FILE, write_record

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster.execution.core_split import join_all
 from cluster.scaling.driver_load import (
     CallCost,
     LoadSettings,
@@ -11,7 +12,6 @@ from cluster.scaling.driver_load import (
 )
 from cluster.scaling.scale_report import DriverLoad
 from cluster.scaling.sleeping_nodes import JumpingClock, SleepingNodes, SleepingPool, finish
-from cluster.scheduling.measure import join_all
 from cluster.scheduling.nodes import NodeReported, Orders, running
 from cluster.scheduling.pool import Slot
 from cluster.scheduling.work import MeasureRate, Task
