@@ -43,6 +43,7 @@ from cluster.scaling.projection import MeasuredInputs, ProjectionSettings, find_
 from cluster.scaling.scale_report import SCALE_FILE, DriverLoad, ScalePoint, ScaleReport
 from cluster.scaling.sleeping_nodes import finish
 from cluster.scaling.summary import (
+    check_load,
     check_simulation,
     describe_inputs,
     describe_law,
@@ -218,7 +219,7 @@ def _conclude(
     points = describe_points(runs, prices, rows)
     laws = fit_points(runs)
     inputs = MeasuredInputs(runs, scheduling)
-    checked = check_simulation(runs, scheduling)
+    checked = check_simulation(runs, scheduling) + check_load(loads, scheduling)
     simulated, limits = _simulate(inputs, settings, points, shards, prices)
     bundle = measured.job.bundle
     return ScaleReport(

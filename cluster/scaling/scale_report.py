@@ -67,7 +67,7 @@ class CheckedPoint:
     """A measured point beside its simulation.
 
     Attributes:
-        kind, actors, nodes: The point.
+        kind, actors, nodes: The point; of kind `idle` is a load test of idle Ray actors.
         measured_s: Seconds from the job's start until its last shard was done, the median.
         simulated_s: The same, simulated from the shards and starts of each turn, the median.
         error: Simulated over measured, less 1, of each turn, the median.

@@ -14,7 +14,7 @@ import numpy as np
 
 from cluster.pricing.machine_prices import MachinePrices
 from cluster.pricing.prices import usd_of
-from cluster.scaling.cluster_model import Scheduling
+from cluster.scaling.cluster_model import Machines, Scheduling, Work
 from cluster.scaling.laws import FittedLaws, fit_laws
 from cluster.scaling.measure import (
     STRONG,
@@ -34,11 +34,16 @@ from cluster.scaling.projection import (
 )
 from cluster.scaling.scale_report import (
     CheckedPoint,
+    DriverLoad,
     ScalePoint,
     SimulationInputs,
     UniversalLaw,
 )
+from cluster.scaling.simulation import simulate
 from cluster.shards.layout import MAX_SHARD_SECONDS
+
+IDLE = "idle"
+_NO_TIME_S = 1e-6
 
 Runs = Mapping[PointPlan, Sequence[MeasuredRun]]
 
@@ -163,6 +168,32 @@ def check_simulation(runs: Runs, scheduling: Scheduling) -> tuple[CheckedPoint, 
                 measured_s=median_of(turns, lambda run: run.work_end_s),
                 simulated_s=statistics.median(simulated),
                 error=statistics.median(errors),
+            )
+        )
+    return tuple(checked)
+
+
+def check_load(loads: Sequence[DriverLoad], scheduling: Scheduling) -> tuple[CheckedPoint, ...]:
+    """The loads of idle Ray actors beside their simulation: shards that take no time.
+
+    Args:
+        loads: Load tests of the driver.
+        scheduling: Costs and habits of driver and supervisors, from the last of these loads.
+    """
+    checked = []
+    for load in (load for load in loads if load.are_actors):
+        work = Work(predicted_s=np.full(load.shards, _NO_TIME_S), ratios=np.ones(1))
+        machines = Machines(num_actors=load.slots, actors_per_node=-(-load.slots // load.nodes))
+        measured_s = load.shards / load.shards_per_second
+        simulated_s = simulate(work, machines, scheduling).wall_s
+        checked.append(
+            CheckedPoint(
+                kind=IDLE,
+                actors=load.slots,
+                nodes=load.nodes,
+                measured_s=measured_s,
+                simulated_s=simulated_s,
+                error=simulated_s / measured_s - 1,
             )
         )
     return tuple(checked)

@@ -96,6 +96,7 @@ def test_a_whole_test_on_two_actors(command, tmp_path):
         ("strong", 1),
         ("strong", 2),
         ("weak", 1),
+        ("idle", 2),
     }
     assert last["rows"] == 400
     kept = json.loads((tmp_path / "out" / "scale.json").read_text())

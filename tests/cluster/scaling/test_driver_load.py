@@ -1,8 +1,11 @@
 """The real driver and supervisors over workers that only let time pass."""
 
+from dataclasses import replace
+
 import pytest
 from cluster.scheduling.measure import join_all
 
+from cluster.execution.core_split import join_all
 from cluster.scaling.driver_load import (
     CallCost,
     LoadSettings,
@@ -12,6 +15,7 @@ from cluster.scaling.driver_load import (
 )
 from cluster.scaling.scale_report import DriverLoad
 from cluster.scaling.sleeping_nodes import JumpingClock, SleepingNodes, SleepingPool, finish
+from cluster.scaling.summary import check_load
 from cluster.scheduling.nodes import NodeReported, Orders, running
 from cluster.scheduling.pool import Slot
 from cluster.scheduling.work import MeasureRate, Task
@@ -117,6 +121,17 @@ def test_the_cost_of_messages_is_parted_into_calls_and_shards():
     alone = cost_scheduling(make_load(are_actors=False, us_per_shard=20.0), None, None)
     assert (alone.lease_s, alone.latency_s) == (0.0, 0.0)
     assert alone.shard_s == pytest.approx(20e-6)
+
+
+def test_idle_actors_are_simulated_from_what_they_cost():
+    call = CallCost(driver_s=0.4e-3, round_trip_s=2e-3)
+    load = make_load(shards=20_000, calls=500)
+    scheduling = cost_scheduling(make_load(are_actors=False), load, call)
+    (checked,) = check_load([make_load(are_actors=False), load], scheduling)
+    assert (checked.kind, checked.actors, checked.measured_s) == ("idle", 100, 10.0)
+    assert checked.simulated_s == pytest.approx(20_000 * 500e-6, rel=0.03)
+    twice = replace(scheduling, supervisor_shard_s=2 * scheduling.supervisor_shard_s)
+    assert check_load([load], twice)[0].error == pytest.approx(1.0, rel=0.05)
 
 
 def test_an_idle_worker_answers_what_is_measured_of_all_at_once():
