@@ -100,8 +100,7 @@ class RunJournal:
     def add_slice(self, receipt: SliceReceipt) -> None:
         """A slice was cut, and its receipt is on disk."""
         self.tally.add_slice(receipt)
-        if receipt.key is not None:
-            self.cut.table.add(receipt, receipt.key)
+        self.cut.table.add(receipt, receipt.key)
         self._log_slice(receipt)
 
     def add_receipt(self, receipt: Receipt) -> None:
@@ -124,7 +123,7 @@ class RunJournal:
             self._receipts.add(vars(receipt))
 
     def _log_slice(self, receipt: SliceReceipt) -> None:
-        if self._slices is not None and receipt.key is not None:
+        if self._slices is not None:
             self._slices.add({"key": receipt.key, **asdict(receipt)})
 
 

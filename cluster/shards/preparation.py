@@ -24,7 +24,7 @@ from cluster.corpus.readers import FileReader, Rows
 from cluster.corpus.reading import read_pieces
 from cluster.corpus.slices import Piece, Slice
 from cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
-from cluster.shards.shard_set import key_of, make_key
+from cluster.shards.shard_set import make_key
 from cluster.storage.directory import Directory
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.tokenizer import Tokenizer
@@ -39,13 +39,17 @@ class SliceReceipt:
     """What came out of reading a slice, or the beginning of one.
 
     Attributes:
-        shards: Shards in corpus order.
+        index: Place of the slice among those of the corpus.
+        first_shard: Number of the first shard cut from it, here or in a later part.
+        shards: Shards in corpus order; none where no row was in it.
         rest: Part of the slice that is left to read, or None.
         first_bad: Place and reason of the first bad row, or None if all rows are good.
         phase_s: Seconds of the actor's cores by phase.
         skipped: Files that could not be read and were left out, with the reason.
     """
 
+    index: int
+    first_shard: int
     shards: tuple[Shard, ...]
     rest: Slice | None
     first_bad: str | None
@@ -53,17 +57,17 @@ class SliceReceipt:
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
-    def key(self) -> int | None:
-        """Number of the slice or the part of it, see `shard_set`; None if nothing was in it."""
-        if self.shards:
-            return key_of(self.shards[0].name)
-        return None if self.rest is None else make_key(self.rest.index, self.rest.first_shard)
+    def key(self) -> int:
+        """Number of the slice or the part of it, see `shard_set`."""
+        return make_key(self.index, self.first_shard)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "SliceReceipt":
         """The receipt that `dataclasses.asdict` turned into `fields`."""
         rest = fields["rest"]
         return cls(
+            index=fields["index"],
+            first_shard=fields["first_shard"],
             shards=tuple(Shard.from_json(shard) for shard in fields["shards"]),
             rest=None
             if rest is None
@@ -74,7 +78,7 @@ class SliceReceipt:
             ),
             first_bad=fields["first_bad"],
             phase_s=fields["phase_s"],
-            skipped=fields.get("skipped", {}),
+            skipped=fields["skipped"],
         )
 
 
@@ -159,6 +163,8 @@ class Preparation:
                 pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
             shards.append(shard)
         receipt = SliceReceipt(
+            index=slice_.index,
+            first_shard=slice_.first_shard,
             shards=tuple(shards),
             rest=Slice(
                 index=slice_.index, pieces=left, first_shard=slice_.first_shard + len(shards)

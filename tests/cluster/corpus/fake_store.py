@@ -33,7 +33,9 @@ class FakeStore(FileSystemHandler):
     def install(self, monkeypatch):
         """Let every corpus be opened in this store."""
         filesystem = PyFileSystem(self)
-        monkeypatch.setattr(cluster.corpus.slices, "resolve", lambda uri: (filesystem, uri))
+        monkeypatch.setattr(
+            cluster.corpus.slices, "resolve", lambda uri, options: (filesystem, uri)
+        )
         return self
 
     def get_type_name(self):

@@ -138,7 +138,9 @@ def test_receipts_are_added_up_and_told_once(run_metrics, told):
 
 
 def test_the_time_of_cutting_slices_counts_and_they_are_no_shards(run_metrics, told):
-    cut = SliceReceipt(shards=(), rest=None, first_bad=None, phase_s={"tokenize": 2.0})
+    cut = SliceReceipt(
+        index=0, first_shard=0, shards=(), rest=None, first_bad=None, phase_s={"tokenize": 2.0}
+    )
     run_metrics.add_report(report(finished(cut), finished(cut)), num_in_hand=0)
     run_metrics.flush(force=True)
     assert [call for call in told if call[0] == "phase_seconds"] == [

@@ -275,7 +275,14 @@ def test_a_finished_shard_leaves_a_few_bytes(monkeypatch):
             done.add(receipt.shard)
             if number % 3 == 2:
                 shards = tuple(make_shard(number - 2 + place) for place in range(3))
-                cut = SliceReceipt(shards=shards, rest=None, first_bad=None, phase_s={})
+                cut = SliceReceipt(
+                    index=number // 3,
+                    first_shard=0,
+                    shards=shards,
+                    rest=None,
+                    first_bad=None,
+                    phase_s={},
+                )
                 tally.add_slice(cut)
                 table.add(cut, cut.key)
 

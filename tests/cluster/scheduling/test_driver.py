@@ -52,7 +52,12 @@ def result_of(job):
     if isinstance(job, Lease):
         return make_receipt(job) if job.probe is None else None
     return SliceReceipt(
-        shards=(make_shard(job.index),), rest=None, first_bad=None, phase_s={"read": 1.0}
+        index=job.index,
+        first_shard=job.first_shard,
+        shards=(make_shard(job.index),),
+        rest=None,
+        first_bad=None,
+        phase_s={"read": 1.0},
     )
 
 
@@ -167,7 +172,7 @@ def test_the_rest_of_a_slice_is_read_too(drive, scripted_pool, journal):
             return result_of(job)
         rest = replace(job, first_shard=job.first_shard + 1) if job.first_shard < 4 else None
         shard = replace(make_shard(job.first_shard), name=f"{job.index:06d}-{job.first_shard:05d}")
-        return SliceReceipt(shards=(shard,), rest=rest, first_bad=None, phase_s={})
+        return replace(result_of(job), shards=(shard,), rest=rest)
 
     drive(scripted_pool(2, cut), num_slices=2)
     assert scored(journal) == [
