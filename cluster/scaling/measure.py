@@ -29,7 +29,6 @@ from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt, receipt_name
 from cluster.shards.receipts import Receipt
-from cluster.shards.shard_set import split_key
 from cluster.storage.directory import Directory
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
@@ -274,9 +273,15 @@ def _keep(
     for shard in shards:
         source = f"{job.shards.path}/{shard.file_name}"
         kept.filesystem.copy_file(source, f"{kept.path}/{shard.file_name}")
-        receipt = SliceReceipt(shards=(shard,), rest=None, first_bad=None, phase_s={})
-        assert receipt.key is not None
-        name = receipt_name(*split_key(receipt.key))
-        kept.child("slices").write_json(name, asdict(receipt))
+        index, number = map(int, shard.name.split("-"))
+        receipt = SliceReceipt(
+            index=index,
+            first_shard=number,
+            shards=(shard,),
+            rest=None,
+            first_bad=None,
+            phase_s={},
+        )
+        kept.child("slices").write_json(receipt_name(index, number), asdict(receipt))
     write_record(kept, PREPARED_FILE, job.identity, complete=True)
     return kept

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from cluster.scheduling.measure import join_all
 
 from cluster.execution.core_split import join_all
 from cluster.scaling.driver_load import (
