@@ -53,7 +53,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="SECONDS",
         help=f"show it again every so many seconds ({_WATCH_EVERY_S:g}) until the run ends",
     )
-    add_storage_arguments(parser)
     return parser.parse_args(arguments)
 
 

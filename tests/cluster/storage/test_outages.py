@@ -46,6 +46,8 @@ def test_many_that_wait_for_one_service_are_one_line(record, clock, lines):
         for key in range(64):
             record.wait(key, "s3://b", f"s3://b/{key}", 0.0, "SlowDown")
     assert len(lines) == 1
+    record.end(7, "s3://b", has_answered=True)
+    assert len(lines) == 2  # told when the first of them has its answer
     for key in range(64):
         record.end(key, "s3://b", has_answered=True)
     assert len(lines) == 2
