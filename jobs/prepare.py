@@ -4,11 +4,13 @@ fastformers prepare CORPUS --bundle BUNDLE --output SHARDS
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from cluster.execution.job import open_prepare_job
+from cluster.nodes.addresses import check_output
 from jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        check_output(options.output, os.environ)
         price = price_of(options)
         prepare_job = open_prepare_job(
             options.corpus,

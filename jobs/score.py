@@ -17,6 +17,7 @@ from cluster.execution.claim import check_claim, describe_holder
 from cluster.execution.job import ScoreJob, describe, open_score_job
 from cluster.execution.journal import find_earlier_work
 from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
+from cluster.nodes.addresses import check_output
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from cluster.report.tables import render_bill
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        check_output(options.output, os.environ)
         price = price_of(options)
         score_job = open_score_job(
             options.corpus,
