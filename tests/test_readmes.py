@@ -36,6 +36,7 @@ TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), r
 FENCES = {"sh", "console", "python", "text", "mermaid"}
 # Parts of Ray's own command line that READMEs may name without a command of ours behind them.
 RAY_COMMANDS = {("up",), ("down",), ("start",), ("get-auth-token",), ("metrics",)}
+FOREIGN = "fastformers"  # the name on the public index
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 
 
@@ -170,11 +171,13 @@ def check_pip(words: list[str]) -> None:
     if words[:1] != ["install"] or not requirements:
         raise ValueError("pip without install or without a package")
     for text in requirements:
-        ours = text.startswith((".", "fastformers"))
+        ours = text.startswith(".")
         try:
-            parsed = Requirement(re.sub(r"^\.", "fastformers", text))
+            parsed = Requirement(re.sub(r"^\.(/\S+\.whl)?", "fastformers", text))
         except InvalidRequirement as error:
             raise ValueError(f"pip install {text}: {error}") from None
+        if parsed.name == FOREIGN and not ours:
+            raise ValueError(f"pip install {text}: another project's name on the public index")
         if unknown := parsed.extras - set(PROJECT["optional-dependencies"] if ours else ()):
             raise ValueError(f"pip install {text}: no extra {', '.join(unknown)}")
 
@@ -338,7 +341,9 @@ def test_python_of_the_readme_runs_on_the_demo_bundle(tmp_path, monkeypatch, cap
         ("ray job submit --address http://head:8265 -- fastformers report", "report refuses"),
         ("ray job list", "do not know"),
         ("make dinner", "not in the Makefile"),
-        ("pip install 'fastformers[compres]'", "no extra compres"),
+        ("pip install '.[compres]'", "no extra compres"),
+        ("pip install './fastformers-0.1.0-py3-none-any.whl[compres]'", "no extra compres"),
+        (f"pip install {FOREIGN}[report]", "another project's name"),
         ("pip install -e '.[compress'", "pip install"),
         ("pytest -m slow tests/test_nothing.py", "not there"),
         ("curl http://example.org", "do not know"),

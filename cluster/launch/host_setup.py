@@ -76,16 +76,21 @@ def plan_client_setup(packages: str) -> str:
     return f"{_PROGRAMS}/pip install -q {packages}"
 
 
-def plan_head_start(*, scores: bool) -> list[str]:
+def plan_head_start(*, scores: bool, rents: bool) -> list[str]:
     """Commands that start Ray on the head; its dashboard answers on the head itself alone.
 
     Args:
         scores: Whether actors may run on the head's CPUs.
+        rents: Whether the head starts the other machines at a cloud, rather than reaching hosts
+            that are there.
     """
+    # `ray up` asks for Ray's second autoscaler, which takes hosts that are there for stopped ones
+    # and never starts Ray on them (2.60.0).
+    first = "" if rents else 'export RAY_enable_autoscaler_v2="0"; '
     cpus = "" if scores else " --num-cpus=0"
     return [
         f"{_PROGRAMS}/ray stop",
-        f"{_start()} --head --port={_PORT} --dashboard-host=127.0.0.1{cpus} "
+        f"{first}{_start()} --head --port={_PORT} --dashboard-host=127.0.0.1{cpus} "
         "--autoscaling-config=~/ray_bootstrap_config.yaml",
     ]
 

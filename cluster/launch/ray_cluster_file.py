@@ -132,7 +132,7 @@ def build_cloud_file(cluster: CloudCluster, shipment: Shipment) -> dict[str, Any
         "setup_commands": [_APT, *plan_setup(shipment, python="python3")],
         "head_setup_commands": [plan_client_setup(CLIENTS[worker.cloud])],
         "worker_setup_commands": [],
-        "head_start_ray_commands": plan_head_start(scores=head_scores),
+        "head_start_ray_commands": plan_head_start(scores=head_scores, rents=True),
         "worker_start_ray_commands": plan_worker_start(),
     }
 
@@ -155,7 +155,7 @@ def build_host_file(cluster: HostCluster, shipment: Shipment, *, python: str) ->
         "auth": {"ssh_user": cluster.user, "ssh_private_key": cluster.key},
         "file_mounts": plan_file_mounts(shipment),
         "setup_commands": plan_setup(shipment, python=python),
-        "head_start_ray_commands": plan_head_start(scores=cluster.head_scores),
+        "head_start_ray_commands": plan_head_start(scores=cluster.head_scores, rents=False),
         "worker_start_ray_commands": plan_worker_start(),
     }
 

@@ -1,47 +1,33 @@
-import json
 from dataclasses import replace
-from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
-from cluster.cost.cluster_plan import MachineOffer, PlanSettings, predict_cluster
-from cluster.cost.ray_cluster_file import build_cluster_file, render_cluster_file
+from cluster.launch.cloud_machines import HEAD_TYPE
+from cluster.launch.ray_cluster_file import (
+    CloudCluster,
+    HostCluster,
+    build_cloud_file,
+    build_host_file,
+    render_cloud_file,
+    render_host_file,
+)
 from cluster.pricing.prices import load_prices
 from fastformers.errors import InputError
 
-
-def make_plan(price, number):
-    offer = MachineOffer(
-        instance_type=price.instance_type,
-        usd_per_hour=1.0,
-        worker_usd_per_hour=1.0,
-        num_actors=8,
-        job_s=1e5,
-        shard_s=20.0,
-    )
-    return predict_cluster(offer, number, PlanSettings())
+HOSTS = HostCluster(
+    head_ip="10.0.0.1", worker_ips=("10.0.0.2", "10.0.0.3"), user="me", key="~/.ssh/k"
+)
 
 
-@pytest.fixture(scope="module")
-def check():
-    """Ray's own checks of a cluster file: schema, defaults, node types."""
-    jsonschema = pytest.importorskip("jsonschema")
-    import ray.autoscaler
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
-
-    def run(config):
-        jsonschema.validate(config, schema)
-        prepared = prepare_config(json.loads(json.dumps(config)))
-        validate_config(prepared)
-        return prepared
-
-    return run
+def make_cluster(name, *, num_workers=2, spot=True, head_type=None):
+    price = load_prices()[name]
+    return CloudCluster(worker=price, num_workers=num_workers, spot=spot, head_type=head_type)
 
 
 @pytest.mark.parametrize("spot", [False, True])
+@pytest.mark.parametrize("own_head", [False, True])
 @pytest.mark.parametrize(
     "name",
     [
@@ -50,20 +36,39 @@ def check():
         *("n2-highcpu-16", "c4a-highcpu-16", "g2-standard-4"),
     ],
 )
-def test_ray_accepts_the_file_of_each_cloud_and_kind_of_machine(check, name, spot):
+def test_ray_accepts_the_file_of_each_cloud_and_kind_of_machine(
+    check, shipment, name, own_head, spot
+):
     price = load_prices()[name]
-    text = render_cluster_file(make_plan(price, 3), price, spot=spot)
-    prepared = check(yaml.safe_load(text))
+    head_type = HEAD_TYPE[price.cloud] if own_head else None
+    cluster = make_cluster(name, spot=spot, head_type=head_type)
+    prepared = check(yaml.safe_load(render_cloud_file(cluster, shipment)))
     nodes = prepared["available_node_types"]
     assert set(nodes) == {"head", "worker"}
     assert nodes["worker"]["min_workers"] == nodes["worker"]["max_workers"] == 2
-    assert nodes["head"]["resources"]["CPU"] == price.vcpus
-    assert nodes["head"]["resources"].get("GPU", 0) == price.gpu_count
+    assert nodes["worker"]["resources"]["CPU"] == price.vcpus
+    assert nodes["worker"]["resources"].get("GPU", 0) == price.gpu_count
+    assert nodes["head"]["resources"]["CPU"] == (0 if own_head else price.vcpus)
+    assert (head_type or name) in str(nodes["head"]["node_config"])
+    start = prepared["head_start_ray_commands"][-1]
+    assert ("--num-cpus=0" in start) == own_head
 
 
-def test_one_machine_has_no_workers(check):
-    price = load_prices()["c7i.4xlarge"]
-    config = build_cluster_file(make_plan(price, 1), price, spot=True)
+def test_ray_accepts_the_file_of_own_hosts(check, shipment):
+    prepared = check(yaml.safe_load(render_host_file(HOSTS, shipment)))
+    (node,) = prepared["available_node_types"].values()
+    assert node["min_workers"] == node["max_workers"] == 2
+    assert prepared["auth"] == {"ssh_user": "me", "ssh_private_key": "~/.ssh/k"}
+
+
+def test_the_checks_refuse_what_ray_does_not_know(check, shipment):
+    config = build_host_file(HOSTS, shipment, python="python3.11")
+    with pytest.raises(jsonschema.ValidationError, match="'setup' was unexpected"):
+        check({**config, "setup": []})
+
+
+def test_one_machine_has_no_workers(check, shipment):
+    config = build_cloud_file(make_cluster("c7i.4xlarge", num_workers=0), shipment)
     assert config["max_workers"] == 0
     assert set(check(config)["available_node_types"]) == {"head"}
 
@@ -76,12 +81,11 @@ def test_one_machine_has_no_workers(check):
         ("n2-highcpu-16", "'preemptible': True"),
     ],
 )
-def test_the_head_is_never_a_spot_machine(name, market):
-    price = load_prices()[name]
-    nodes = build_cluster_file(make_plan(price, 2), price, spot=True)["available_node_types"]
+def test_the_head_is_never_a_spot_machine(shipment, name, market):
+    nodes = build_cloud_file(make_cluster(name), shipment)["available_node_types"]
     assert market in str(nodes["worker"])
     assert market not in str(nodes["head"])
-    nodes = build_cluster_file(make_plan(price, 2), price, spot=False)["available_node_types"]
+    nodes = build_cloud_file(make_cluster(name, spot=False), shipment)["available_node_types"]
     assert market not in str(nodes)
 
 
@@ -94,12 +98,67 @@ def test_the_head_is_never_a_spot_machine(name, market):
         ("c4a-highcpu-16", "lts-arm64"),
     ],
 )
-def test_an_arm_machine_gets_an_arm_image(name, image):
-    price = load_prices()[name]
-    assert image in str(build_cluster_file(make_plan(price, 1), price, spot=False))
+def test_an_arm_machine_gets_an_arm_image(shipment, name, image):
+    nodes = build_cloud_file(make_cluster(name), shipment)["available_node_types"]
+    assert all(image in str(node) for node in nodes.values())
+
+
+def test_a_head_of_its_own_type_is_no_arm_machine_where_its_workers_are(shipment):
+    cluster = make_cluster("c8g.4xlarge", head_type="m7i.large")
+    nodes = build_cloud_file(cluster, shipment)["available_node_types"]
+    assert "/amd64/" in str(nodes["head"])
+    assert "/arm64/" in str(nodes["worker"])
+
+
+@pytest.mark.parametrize("cluster", ["cloud", "hosts"])
+def test_every_process_of_ray_asks_for_the_token(check, shipment, cluster):
+    if cluster == "cloud":
+        config = check(build_cloud_file(make_cluster("c7i.4xlarge"), shipment))
+    else:
+        config = check(build_host_file(HOSTS, shipment, python="python3.11"))
+    variables = 'RAY_AUTH_MODE="token" RAY_AUTH_TOKEN_PATH="$HOME/fastformers-cluster/auth_token" '
+    for role in ("head", "worker"):
+        starts = [line for line in config[f"{role}_start_ray_commands"] if "ray start" in line]
+        assert len(starts) == 1
+        assert variables in starts[0]
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+    mounts = config["file_mounts"]
+    assert mounts["~/fastformers-cluster/auth_token"] == "./auth_token"
+    assert "chmod 600 ~/fastformers-cluster/auth_token" in " ".join(config["setup_commands"])
+
+
+def test_the_machines_install_the_wheel_and_nothing_of_that_name(shipment):
+    for config in (
+        build_cloud_file(make_cluster("c7i.4xlarge"), shipment),
+        build_host_file(HOSTS, shipment, python="python3.11"),
+    ):
+        wheel = "~/fastformers-cluster/fastformers-0.1.0-py3-none-any.whl"
+        assert config["file_mounts"][wheel] == shipment.wheel
+        installs = [line for line in config["setup_commands"] if "pip install" in line]
+        at_home = wheel.replace("~", "$HOME")
+        assert f'"{at_home}[cluster]" "ray[default]==' in installs[0]
+        assert installs[1].endswith(f'--no-deps --force-reinstall "{at_home}"')
+        assert len(installs) == 2
+
+
+def test_a_file_without_a_bundle_mounts_none(shipment):
+    config = build_host_file(HOSTS, replace(shipment, bundle=None), python="python3.11")
+    assert not any("bundle" in path for path in config["file_mounts"])
+    assert config["setup_commands"][2] == "python3.11 -m venv ~/fastformers-cluster/venv"
 
 
 def test_another_cloud_is_refused():
     price = replace(load_prices()["c7i.4xlarge"], cloud="basement")
     with pytest.raises(InputError, match="cloud 'basement', and Ray starts machines of aws, azure"):
-        build_cluster_file(make_plan(price, 1), price, spot=False)
+        CloudCluster(worker=price, num_workers=1, spot=False)
+
+
+def test_a_cluster_that_scores_nowhere_is_refused():
+    with pytest.raises(InputError, match="--num-workers 0: give at least 1"):
+        make_cluster("c7i.4xlarge", num_workers=0, head_type="m7i.large")
+    with pytest.raises(InputError, match="--num-workers -1"):
+        make_cluster("c7i.4xlarge", num_workers=-1)
+    with pytest.raises(InputError, match="name a host twice"):
+        replace(HOSTS, worker_ips=("10.0.0.2", "10.0.0.1"))
+    with pytest.raises(InputError, match="--worker-ips: give at least one"):
+        replace(HOSTS, worker_ips=(), head_scores=False)

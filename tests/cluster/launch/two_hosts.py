@@ -171,7 +171,7 @@ def write_files(transcript, work):
     return token
 
 
-def wait_for_nodes(transcript, number, timeout_s=240):
+def wait_for_nodes(transcript, number, timeout_s=180):
     """Wait until Ray has so many nodes, and show its status then."""
     deadline = time.monotonic() + timeout_s
     command = ("ray", "exec", "launch/cluster.yaml", "ray list nodes --format json | grep -c ALIVE")
@@ -247,6 +247,7 @@ def main(arguments=None):
     parser.add_argument("--wheelhouse", type=Path, required=True)
     wheelhouse = parser.parse_args(arguments).wheelhouse.resolve()
     fill(wheelhouse)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the hosts end with this script
     with ExitStack() as stack:
         # Not in /tmp, which each host has for itself.
         work = Path(tempfile.mkdtemp(prefix="fastformers-hosts-", dir="/var/tmp"))
@@ -273,7 +274,13 @@ def use(transcript, work, stack):
     transcript.run("ray", "exec", *STYLE, "launch/cluster.yaml", "ray status")
     script = REPOSITORY / "jobs" / "score.py"
     shown = transcript.run(
-        "ray", "submit", *STYLE, "launch/cluster.yaml", script, "--", *score_words(work, "submitted")
+        "ray",
+        "submit",
+        *STYLE,
+        "launch/cluster.yaml",
+        script,
+        "--",
+        *score_words(work, "submitted"),
     )
     assert f"using the Ray cluster at {HOSTS['head']}:6379" in shown, shown
     tunnel = subprocess.Popen(
