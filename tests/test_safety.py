@@ -9,7 +9,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
+
+from fastformers.errors import BundleError
+from fastformers.inference.engine import OnnxEngine
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("fastformers", "cluster", "jobs")
@@ -182,3 +187,42 @@ def test_such_a_call_is_recognized(source):
 )
 def test_a_harmless_call_is_not(source):
     assert runs_foreign_code(source) == []
+
+
+def write_graph_of(location, path):
+    """A graph whose weights are said to be in another file, as a stranger's bundle may say."""
+    weights = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL
+    )
+    for key, value in (("location", location), ("offset", "0"), ("length", "16")):
+        entry = weights.external_data.add()
+        entry.key, entry.value = key, value
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [weights])
+    opset = helper.make_opsetid("", 21)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
+
+
+@pytest.mark.parametrize("outside", ["../secret", "absolute"])
+def test_a_graph_reads_no_file_outside_its_bundle(tmp_path, outside):
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(16))
+    model = tmp_path / "bundle" / "model.onnx"
+    model.parent.mkdir()
+    write_graph_of(str(secret) if outside == "absolute" else outside, model)
+    with pytest.raises(
+        BundleError, match=r"cannot load it: .*(escapes model dir|Absolute path not)"
+    ):
+        OnnxEngine(model)
+
+
+def test_a_graph_brings_no_operators_of_its_own(tmp_path):
+    model = tmp_path / "model.onnx"
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    node = helper.make_node("Run", ["x"], ["y"], domain="org.example", command="id")
+    graph = helper.make_graph([node], "g", values[:1], values[1:])
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("org.example", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), model)
+    with pytest.raises(BundleError, match=r"org\.example"):
+        OnnxEngine(model)
