@@ -1,6 +1,7 @@
 """The wheel holds this code, whether it runs from a checkout or was installed from a wheel."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from cluster.launch import wheel
 from cluster.launch.wheel import build_wheel
@@ -118,3 +120,40 @@ def test_a_build_that_fails_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(wheel, "_BUILD", "raise ImportError('no setuptools here')")
     with pytest.raises(InputError, match=r"no setuptools here\); pip install 'setuptools>=77'"):
         build_wheel(tmp_path)
+
+
+def write_empty_wheel(directory, name, version):
+    name = name.replace("-", "_")
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        archive.writestr(f"{info}/METADATA", head)
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.parametrize("extra", ["", "[cluster]", "[dev]"])
+def test_extras_that_name_the_project_bring_no_stranger(built, tmp_path, extra):
+    """`dev` names the project itself; an index offers a newer version of that name."""
+    with zipfile.ZipFile(built) as archive:
+        text = archive.read("fastformers-0.1.0.dist-info/METADATA").decode()
+    lines = [line.partition(": ")[2] for line in text.splitlines() if line.startswith("Requires-D")]
+    names = {Requirement(line).name for line in lines}
+    assert {"ray", "torch", "fastformers"} <= names
+    for name in names:
+        write_empty_wheel(tmp_path, name, "9999.0")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "--isolated", "install", "--dry-run", "-qq"),
+            *("--ignore-installed", "--disable-pip-version-check", "--no-index"),
+            *("--find-links", tmp_path, "--report", "-", f"{built}{extra}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    items = json.loads(done.stdout)["install"]
+    versions = {item["metadata"]["name"]: item["metadata"]["version"] for item in items}
+    assert versions["fastformers"] == "0.1.0"
+    assert versions["ray"] == "9999.0"
+    assert ("torch" in versions) == (extra == "[dev]")

@@ -104,6 +104,8 @@ def make_network(stack):
         space, outer, inner = f"ff-{name}", f"ffout{number}", f"ffin{number}"
         call("ip", "netns", "add", space)
         stack.callback(call, "ip", "netns", "del", space, check=False)
+        # A namespace keeps its end until its last process is gone.
+        stack.callback(call, "ip", "link", "del", outer, check=False)
         call("ip", "link", "add", outer, "type", "veth", "peer", "name", inner)
         call("ip", "link", "set", inner, "netns", space)
         call("ip", "link", "set", outer, "master", BRIDGE, "up")
@@ -124,7 +126,8 @@ def make_host(stack, name, core, work):
     (place / "tmp").chmod(0o1777)
     shutil.copy("/etc/skel/.bashrc", place / "home" / ".bashrc")
     (place / "home/.config/pip/pip.conf").write_text(
-        f"[global]\nno-index = true\nfind-links = {work}/wheels\ndisable-pip-version-check = true\n"
+        f"[global]\nno-index = true\nfind-links = {work}/wheels\n"
+        "disable-pip-version-check = true\n[install]\nno-compile = true\n"
     )
     call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / "host_key")
     (place / "sshd_config").write_text(
@@ -171,10 +174,10 @@ def write_files(transcript, work):
     return token
 
 
-def wait_for_nodes(transcript, number, timeout_s=180):
+def wait_for_nodes(transcript, number, timeout_s=400):
     """Wait until Ray has so many nodes, and show its status then."""
     deadline = time.monotonic() + timeout_s
-    command = ("ray", "exec", "launch/cluster.yaml", "ray list nodes --format json | grep -c ALIVE")
+    command = ("ray", "exec", "launch/cluster.yaml", "ray list nodes | grep -c ALIVE")
     while True:
         found = subprocess.run(
             command,
