@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -142,12 +143,14 @@ def test_extras_that_name_the_project_bring_no_stranger(built, tmp_path, extra):
     assert {"ray", "torch", "fastformers"} <= names
     for name in names:
         write_empty_wheel(tmp_path, name, "9999.0")
+    variables = {name: os.environ[name] for name in os.environ if not name.startswith("PIP_")}
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "--isolated", "install", "--dry-run", "-qq"),
+            *(sys.executable, "-m", "pip", "install", "--dry-run", "-qq"),
             *("--ignore-installed", "--disable-pip-version-check", "--no-index"),
             *("--find-links", tmp_path, "--report", "-", f"{built}{extra}"),
         ],
+        env={**variables, "PIP_CONFIG_FILE": os.devnull},
         capture_output=True,
         text=True,
         check=True,
