@@ -31,6 +31,8 @@ BRIDGE, LAPTOP, NETWORK = "ffbridge", "10.77.0.254", "10.77.0"
 HOSTS = {"head": f"{NETWORK}.1", "worker": f"{NETWORK}.2"}
 REMOTE_BUNDLE = "~/fastformers-cluster/bundle"
 TUNNEL_PORT = 18265
+COLOR = r"\x1b\[[0-9;?]*[a-zA-Z]"
+PROGRESS = re.compile(r"%, \d+/\d+ shards")
 # What Ray prints on a terminal.
 STYLE = ("--log-style", "pretty", "--log-color", "false")
 START_HOST = """
@@ -83,15 +85,18 @@ class Transcript:
             timeout=timeout,
         )
         self.say(done.stdout.rstrip())
-        self.say(f"[exit status {done.returncode} after {time.monotonic() - started:.1f} s]\n")
+        self.say(f"[exit status {done.returncode} after {time.monotonic() - started:.1f} s]")
         if (done.returncode == 0) if status is None else (done.returncode != status):
             raise RuntimeError(f"{shown}: exit status {done.returncode}")
         return done.stdout
 
     def say(self, text):
-        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
-        self.text += f"{text}\n"
-        print(text, flush=True)
+        """Show a text without its colors, empty lines and progress that a later line replaces."""
+        lines = [line for line in re.sub(COLOR, "", text).splitlines() if line.strip()]
+        pairs = zip(lines, [*lines[1:], ""], strict=True)
+        kept = [a for a, b in pairs if not (PROGRESS.search(a) and PROGRESS.search(b))]
+        self.text += "\n".join([*kept, ""])
+        print("\n".join(kept), flush=True)
 
 
 def make_network(stack):
