@@ -24,6 +24,12 @@ from cluster.nodes.addresses import find_record
 BIN = Path(sys.executable).parent
 REPOSITORY = Path(__file__).parents[3]
 AUTOSCALER = " --autoscaling-config=~/ray_bootstrap_config.yaml"
+# Every port whose default another Ray on this machine may have.
+PORTS = (
+    *("port", "dashboard-port", "object-manager-port", "ray-client-server-port"),
+    *("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port"),
+    "metrics-export-port",
+)
 ENDS_WITHIN_S = 60.0
 
 
@@ -45,11 +51,9 @@ def head(tmp_path_factory):
     token = write_token(place)
     _, line = plan_head_start(scores=True, rents=False)
     assert AUTOSCALER in line
-    ports = free_ports(3)
-    own = (
-        f" --block --port={ports[0]} --dashboard-port={ports[1]} --object-manager-port={ports[2]}"
-        " --num-cpus=1 --object-store-memory=104857600 --node-ip-address=127.0.0.1"
-    )
+    ports = free_ports(len(PORTS))
+    own = "".join(f" --{name}={port}" for name, port in zip(PORTS, ports, strict=True))
+    own += " --block --num-cpus=1 --object-store-memory=104857600 --node-ip-address=127.0.0.1"
     kept = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_")}
     # Ray's sockets have paths of at most 107 bytes.
     temporary = tmp_path_factory.mktemp("t")

@@ -29,7 +29,9 @@ BIN = Path(sys.executable).parent
 BUNDLE = REPOSITORY / "fastformers" / "demo_bundle"
 BRIDGE, LAPTOP, NETWORK = "ffbridge", "10.77.0.254", "10.77.0"
 HOSTS = {"head": f"{NETWORK}.1", "worker": f"{NETWORK}.2"}
+# A shell of the head expands the first; the job server hands arguments on as they are.
 REMOTE_BUNDLE = "~/fastformers-cluster/bundle"
+JOB_BUNDLE = "/root/fastformers-cluster/bundle"
 TUNNEL_PORT = 18265
 COLOR = r"\x1b\[[0-9;?]*[a-zA-Z]"
 PROGRESS = re.compile(r"%, \d+/\d+ shards")
@@ -204,9 +206,9 @@ def predictions(output):
     return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
 
 
-def score_words(work, output):
+def score_words(work, output, bundle):
     return (
-        *(work / "corpus" / "heldout.parquet", "--bundle", REMOTE_BUNDLE),
+        *(work / "corpus" / "heldout.parquet", "--bundle", bundle),
         *("--output", work / "shared" / output, "--keep-columns", "library"),
     )
 
@@ -288,7 +290,7 @@ def use(transcript, work, stack):
         "launch/cluster.yaml",
         script,
         "--",
-        *score_words(work, "submitted"),
+        *score_words(work, "submitted", REMOTE_BUNDLE),
     )
     assert f"using the Ray cluster at {HOSTS['head']}:6379" in shown, shown
     tunnel = subprocess.Popen(
@@ -304,13 +306,13 @@ def use(transcript, work, stack):
     right = check_tokens(transcript, work, token)
     server = f"http://127.0.0.1:{TUNNEL_PORT}"
     submit = ("ray", "job", "submit", "--address", server, "--", "fastformers", "score")
-    transcript.run(*submit, *score_words(work, "job"), variables=right)
-    relative = (*score_words(work, "job")[:3], "--output", "out")
+    words = score_words(work, "job", JOB_BUNDLE)
+    transcript.run(*submit, *words, variables=right)
+    relative = (*words[:3], "--output", "out")
     refused = transcript.run(*submit, *relative, status=None, variables=right)
     assert "--output out: a job of Ray's job server" in refused
     check_secret(transcript, work, token)
-    alone = (*score_words(work, "alone"), "--address", "local")
-    words = [BUNDLE if word == REMOTE_BUNDLE else word for word in alone]
+    words = (*score_words(work, "alone", BUNDLE), "--address", "local")
     transcript.run("fastformers", "score", *words)
     expected = predictions(work / "shared" / "alone")
     assert expected.num_rows > 1000
