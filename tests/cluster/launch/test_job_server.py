@@ -178,12 +178,12 @@ def test_the_control_store_refuses_whoever_has_no_token(head, wrong, bundle, wri
 @pytest.mark.cluster
 def test_a_job_scores_on_the_cluster_it_was_submitted_to(head, bundle, write_rows, tmp_path):
     corpus = write_rows(tmp_path / "c.jsonl", [{"text": f"a cat {row}"} for row in range(40)])
-    words = ("fastformers", "score", corpus, "--bundle", bundle.path, "--output")
-    status, shown = head.submit(*words, tmp_path / "out", token=head.token)
+    words = ("fastformers", "score", corpus, "--bundle", bundle.path, "--num-actors", "1")
+    status, shown = head.submit(*words, "--output", tmp_path / "out", token=head.token)
     assert status == 0, shown
     assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"] == 40
     assert head.token.read_text() not in shown
-    status, shown = head.submit(*words, "out", token=head.token)
+    status, shown = head.submit(*words, "--output", "out", token=head.token)
     assert status != 0
     assert "error: --output out: a job of Ray's job server runs in a directory" in shown
 
@@ -193,12 +193,14 @@ def test_a_command_on_the_head_finds_the_cluster_and_can_leave_it(
     head, bundle, write_rows, tmp_path
 ):
     corpus = write_rows(tmp_path / "c.jsonl", [{"text": f"a cat {row}"} for row in range(40)])
-    words = ("fastformers", "score", corpus, "--bundle", bundle.path, "--output")
+    words = ("fastformers", "score", corpus, "--bundle", bundle.path, "--num-actors", "1")
     assert find_record(head.environment).read_text() == head.address
-    status, shown = head.run(*words, tmp_path / "found", token=head.token)
+    status, shown = head.run(*words, "--output", tmp_path / "found", token=head.token)
     assert status == 0, shown
     assert f"using the Ray cluster at {head.address}; --address local" in shown
-    status, shown = head.run(*words, tmp_path / "own", "--address", "local", token=head.token)
+    status, shown = head.run(
+        *words, "--output", tmp_path / "own", "--address", "local", token=head.token
+    )
     assert status == 0, shown
     assert "using the Ray cluster" not in shown
 
