@@ -249,7 +249,9 @@ def _plan(
             num_workers=plans[0].num_instances - 1,  # the head is of the same type and scores
             spot=plan_settings.spot,
         )
-        path = write_launch_files(options.write_cluster, cluster, bundle=options.bundle[0])
+        source = options.bundle[0]
+        shipped = None if "://" in source else Path(source)  # every machine reads the bucket
+        path = write_launch_files(options.write_cluster, cluster, bundle=shipped)
         console.print(f"wrote {path}; next: ray up {path}", markup=False)
     return describe_plans(plans, plan_settings)
 

@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where the machines are; local: hosts that you reach by SSH",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory to write to")
-    parser.add_argument("--bundle", type=Path, help="bundle that travels to the machines, too")
+    parser.add_argument("--bundle", type=Path, help="directory of a bundle that travels along")
     clouds = parser.add_argument_group(f"machines of {', '.join(CLIENTS)}, and pods of Kubernetes")
     clouds.add_argument("--instance-type", help="the workers' type, out of the price table")
     clouds.add_argument(

@@ -98,28 +98,34 @@ def is_true(node):
     return node is not None and not (isinstance(node, ast.Constant) and node.value is False)
 
 
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def copies_itself(call):
+    """Whether what is unpickled was pickled in the same expression."""
+    inner = call.args[0] if call.args else None
+    return isinstance(inner, ast.Call) and dotted(inner.func) == "pickle.dumps"
+
+
 def runs_foreign_code(source):
     """Calls and imports of a module that can run code out of a file, with their lines."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names.append(getattr(node, "module", None) or "")
-            roots = {name.partition(".")[0] for name in names}
-            if bad := roots & {
-                "pickle",
-                "cPickle",
-                "dill",
-                "cloudpickle",
-                "joblib",
-                "shelve",
-                "marshal",
-            }:
+            roots = {
+                name.partition(".")[0] for name in (*names, getattr(node, "module", None) or "")
+            }
+            if isinstance(node, ast.Import):
+                roots.discard("pickle")  # its calls are looked at below
+            if bad := roots & UNPICKLERS:
                 found.append(f"{node.lineno}: import {', '.join(bad)}")
         if not isinstance(node, ast.Call):
             continue
         name = dotted(node.func)
         last = name.rpartition(".")[2] or getattr(node.func, "attr", "")
+        if name in ("pickle.load", "pickle.loads", "pickle.Unpickler") and not copies_itself(node):
+            found.append(f"{node.lineno}: {name}")
         if name in ("eval", "exec", "compile", "__import__"):
             found.append(f"{node.lineno}: {name}")
         if is_true(keyword(node, "allow_pickle")):
@@ -157,7 +163,9 @@ def test_nothing_runs_code_out_of_a_bundle_a_corpus_or_a_checkpoint():
 @pytest.mark.parametrize(
     "source",
     [
-        "import pickle",
+        "pickle.loads(data)",
+        "from pickle import loads",
+        "import joblib",
         "from cloudpickle import loads",
         "numpy.load(path, allow_pickle=True)",
         "torch.load(path)",
@@ -178,6 +186,8 @@ def test_such_a_call_is_recognized(source):
     "source",
     [
         "numpy.load(path, allow_pickle=False)",
+        "import pickle",
+        "pickle.loads(pickle.dumps(error))",
         "torch.load(path, weights_only=True)",
         "yaml.safe_load(text)",
         "re.compile(text)",

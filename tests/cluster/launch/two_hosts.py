@@ -259,8 +259,8 @@ def main(arguments=None):
     fill(wheelhouse)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the hosts end with this script
     with ExitStack() as stack:
-        # Not in /tmp, which each host has for itself.
-        work = Path(tempfile.mkdtemp(prefix="fastformers-hosts-", dir="/var/tmp"))
+        # Not in /tmp, which each host has for itself; short, for Ray's sockets have 107 bytes.
+        work = Path(tempfile.mkdtemp(prefix="ffh-", dir="/var/tmp"))
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         shutil.copytree(wheelhouse, work / "wheels")
         (work / "shared").mkdir()
