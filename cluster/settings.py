@@ -60,7 +60,11 @@ class ActorSettings:
     cores_per_actor: int | None = 1
     oversubscribe: bool = field(default=False, metadata=option("let actors share cores"))
     address: str | None = field(
-        default=None, metadata=option("address of a Ray cluster (RAY_ADDRESS, or a local one)")
+        default=None,
+        metadata=option(
+            "HOST:PORT of a Ray cluster, auto for the one on this machine, or local for an own one "
+            "(RAY_ADDRESS, else auto if one runs, else local)"
+        ),
     )
     timeout_s: float | None = field(
         default=None,

@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "where a run stands, from any terminal",
     "cost": "what a corpus costs on each instance type, and the cheapest cluster by a deadline",
     "scale": "how throughput grows with actors and nodes: measured, fitted, simulated",
+    "launch": "what `ray up` or Kubernetes starts a cluster from, this project's wheel included",
     "report": "the page of a scored run, drawn again",
     "bench": "tokens/s and rows/s here, beside what else a user could run",
 }

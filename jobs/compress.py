@@ -23,6 +23,7 @@ from cluster.report.page import can_draw, render_search_page
 from cluster.report.plots import FrontierPoint
 from fastformers.atomic_file import whole_file
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
+from fastformers.errors import how_to_install
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
@@ -157,9 +158,7 @@ def _frontier_table(candidates: list[FrontierPoint], metric: str) -> Table:
 def _write_page(candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path) -> str | None:
     """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
     if not can_draw():
-        console.print(
-            "no picture of the frontier: pip install 'fastformers[report]' draws one", markup=False
-        )
+        console.print(f"no picture of the frontier: {how_to_install('report')}", markup=False)
         return None
     path = bundle.with_name(f"{bundle.name}-search.html")
     heading = f"{len(candidates)} recipes for {bundle.name}"

@@ -1,6 +1,6 @@
 """Say what a corpus costs before it is scored: on each instance type, and by a deadline.
 
-fastformers cost CORPUS --bundle BUNDLE [--deadline 6h] [--budget 200] [--write-cluster FILE]
+fastformers cost CORPUS --bundle BUNDLE [--deadline 6h] [--budget 200] [--write-cluster DIR]
 fastformers cost --calibrate --bundle BUNDLE --profile-out profiles/here.json
 fastformers cost refresh --cloud azure --region eastus --output prices.csv
 
@@ -33,7 +33,6 @@ from cluster.cost.machine_profile import (
     load_profiles,
     write_profile,
 )
-from cluster.cost.ray_cluster_file import render_cluster_file
 from cluster.cost.tables import (
     describe_cost,
     describe_plans,
@@ -45,13 +44,14 @@ from cluster.cost.tables import (
     render_workload,
 )
 from cluster.delivery.bundle_delivery import pin_bundle
+from cluster.launch.launch_directory import write_launch_files
+from cluster.launch.ray_cluster_file import CloudCluster
 from cluster.pricing.market import Market
 from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
 from cluster.pricing.prices import InstancePrice, find_price, load_prices
 from cluster.report.run_report import REPORT_FILE, RunReport
 from cluster.settings import CorpusSettings
 from cluster.storage.directory import open_directory
-from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 from jobs.console.arguments import add_storage_arguments
@@ -112,7 +112,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     plan = parser.add_argument_group("plan")
     add_config_arguments(plan, PlanSettings, parsers={"deadline_s": _duration})
     plan.add_argument(
-        "--write-cluster", type=Path, metavar="FILE", help="write the planned cluster for `ray up`"
+        "--write-cluster",
+        type=Path,
+        metavar="DIR",
+        help="write what `ray up` starts the planned cluster from",
     )
     return parser.parse_args(arguments)
 
@@ -241,12 +244,15 @@ def _plan(
     console.print(render_plans(plans, plan_settings))
     console.print(explain_plans(plan_settings), markup=False)
     if options.write_cluster is not None:
-        price = prices[plans[0].offer.instance_type]
-        text = render_cluster_file(plans[0], price, spot=plan_settings.spot)
-        options.write_cluster.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(options.write_cluster) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
-        console.print(f"wrote {options.write_cluster}: ray up {options.write_cluster}")
+        cluster = CloudCluster(
+            worker=prices[plans[0].offer.instance_type],
+            num_workers=plans[0].num_instances - 1,  # the head is of the same type and scores
+            spot=plan_settings.spot,
+        )
+        source = options.bundle[0]
+        shipped = None if "://" in source else Path(source)  # every machine reads the bucket
+        path = write_launch_files(options.write_cluster, cluster, bundle=shipped)
+        console.print(f"wrote {path}; next: ray up {path}", markup=False)
     return describe_plans(plans, plan_settings)
 
 

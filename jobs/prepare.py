@@ -4,11 +4,23 @@ fastformers prepare CORPUS --bundle BUNDLE --output SHARDS
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
+# `ray submit` copies this file alone to the head.
+if any(getattr(find_spec(name), "origin", None) is None for name in ("cluster", "fastformers")):
+    print(
+        f"error: fastformers is not installed for {sys.executable}; start the cluster from the "
+        "files of fastformers launch, or install its wheel on every node",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 from cluster.execution.job import open_prepare_job
+from cluster.nodes.addresses import check_output
 from jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
@@ -38,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        check_output(options.output, os.environ)
         price = price_of(options)
         prepare_job = open_prepare_job(
             options.corpus,

@@ -4,19 +4,32 @@ fastformers score CORPUS_OR_SHARDS --bundle BUNDLE --output OUT
 
 CORPUS is a file, a directory or a glob of files, or a URI (s3://, gs://, abfs://). Running the same
 command again goes on where an interrupted run stopped.
+
+ray submit cluster.yaml jobs/score.py -- CORPUS --bundle BUNDLE --output OUT
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
+
+# `ray submit` copies this file alone to the head.
+if any(getattr(find_spec(name), "origin", None) is None for name in ("cluster", "fastformers")):
+    print(
+        f"error: fastformers is not installed for {sys.executable}; start the cluster from the "
+        "files of fastformers launch, or install its wheel on every node",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 from cluster.corpus.slices import FORMATS
 from cluster.execution.claim import check_claim, describe_holder
 from cluster.execution.job import ScoreJob, describe, open_score_job
 from cluster.execution.journal import find_earlier_work
 from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
+from cluster.nodes.addresses import check_output
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from cluster.report.tables import render_bill
@@ -74,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        check_output(options.output, os.environ)
         price = price_of(options)
         score_job = open_score_job(
             options.corpus,

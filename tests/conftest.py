@@ -196,6 +196,14 @@ def tokenizer_json() -> str:
     return make_tokenizer_json()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_ray():
+    """Commands under test start Ray themselves, also where a cluster runs on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "local")
+        yield
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that scores single texts."""

@@ -35,7 +35,8 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FENCES = {"sh", "console", "python", "text", "mermaid"}
 # Parts of Ray's own command line that READMEs may name without a command of ours behind them.
-RAY_COMMANDS = {("up",), ("down",), ("start",), ("get-auth-token",), ("metrics",)}
+RAY_COMMANDS = {("up",), ("down",), ("start",), ("status",), ("dashboard",), ("metrics",)}
+FOREIGN = "fastformers"  # the name on the public index
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 
 
@@ -170,11 +171,13 @@ def check_pip(words: list[str]) -> None:
     if words[:1] != ["install"] or not requirements:
         raise ValueError("pip without install or without a package")
     for text in requirements:
-        ours = text.startswith((".", "fastformers"))
+        ours = text.startswith(".")
         try:
-            parsed = Requirement(re.sub(r"^\.", "fastformers", text))
+            parsed = Requirement(re.sub(r"^\.(/\S+\.whl)?", "fastformers", text))
         except InvalidRequirement as error:
             raise ValueError(f"pip install {text}: {error}") from None
+        if parsed.name == FOREIGN and not ours:
+            raise ValueError(f"pip install {text}: another project's name on the public index")
         if unknown := parsed.extras - set(PROJECT["optional-dependencies"] if ours else ()):
             raise ValueError(f"pip install {text}: no extra {', '.join(unknown)}")
 
@@ -188,8 +191,13 @@ def check_paths(words: list[str]) -> None:
 
 def check_ray(words: list[str]) -> None:
     """A submitted job is a command of ours; Ray's other commands are a short list."""
-    if words[:2] == ["job", "submit"] and "--" in words:
-        check_command(shlex.join(words[words.index("--") + 1 :]))
+    rest = words[words.index("--") + 1 :] if "--" in words else []
+    if words[:2] == ["job", "submit"] and rest:
+        check_command(shlex.join(rest))
+    elif words[:1] == ["submit"] and (script := re.fullmatch(r"jobs/(\w+)\.py", words[2])):
+        check_fastformers([script[1], *rest])
+    elif words[:1] == ["exec"] and len(words) == 3:
+        check_command(words[2])
     elif tuple(words[:1]) not in RAY_COMMANDS:
         raise ValueError(f"ray {' '.join(words[:2])}: a command that these tests do not know")
 
@@ -337,8 +345,12 @@ def test_python_of_the_readme_runs_on_the_demo_bundle(tmp_path, monkeypatch, cap
         ("A=1 taskset -c 0 python -m jobs.prepare corpus", "prepare refuses"),
         ("ray job submit --address http://head:8265 -- fastformers report", "report refuses"),
         ("ray job list", "do not know"),
+        ("ray submit c.yaml jobs/score.py -- corpus", "score refuses"),
+        ("ray exec c.yaml 'fastformers report'", "report refuses"),
         ("make dinner", "not in the Makefile"),
-        ("pip install 'fastformers[compres]'", "no extra compres"),
+        ("pip install '.[compres]'", "no extra compres"),
+        ("pip install './fastformers-0.1.0-py3-none-any.whl[compres]'", "no extra compres"),
+        (f"pip install {FOREIGN}[report]", "another project's name"),
         ("pip install -e '.[compress'", "pip install"),
         ("pytest -m slow tests/test_nothing.py", "not there"),
         ("curl http://example.org", "do not know"),

@@ -50,7 +50,7 @@ class PlanSettings:
     )
     spot: bool = False
     # From asking for a machine to its first shard: boot, installation, bundle, Ray. Assumed: about
-    # one minute for a cloud to boot, two for `pip install`.
+    # one minute for a cloud to boot, two for pip.
     startup_s: float = field(default=180.0, metadata=option("seconds until a machine works"))
     # Assumed: Google has seen 5 to 15% of preemptible machines interrupted per day (0.002 to 0.007
     # per hour), and AWS lists most types below 20% per month; both are averages, and busy days are

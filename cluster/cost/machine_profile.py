@@ -23,7 +23,7 @@ import numpy as np
 from cluster.report.run_report import RunReport
 from fastformers.atomic_file import whole_file
 from fastformers.clock import median_in_turns, time_call
-from fastformers.errors import InputError
+from fastformers.errors import HOW_TO_UPGRADE, InputError
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
 from fastformers.inference.cpu import read_processor
@@ -235,7 +235,7 @@ def load_profile(path: Path) -> MachineProfile:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(
             f"{path}: profile format {version}, this fastformers reads up to {FORMAT_VERSION}; "
-            "upgrade with pip install -U fastformers"
+            f"{HOW_TO_UPGRADE}"
         )
     try:
         cost = fields.pop("cost")

@@ -31,7 +31,7 @@ _FREE_WITHIN_S, _FREE_POLL_S = 10.0, 0.1
 
 @contextmanager
 def connect(address: str | None) -> Iterator[OpenNodes]:
-    """Use the Ray cluster at `address`, the one RAY_ADDRESS names, or a new one on this machine.
+    """Use the Ray cluster at `address`, or a new one on this machine.
 
     Raises:
         InputError: No cluster answers there, or it refuses the connection.
@@ -41,7 +41,6 @@ def connect(address: str | None) -> Iterator[OpenNodes]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = address or os.environ.get("RAY_ADDRESS")
     if address:
         _check_answers(address)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}

@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import Any
 
 from cluster.report.run_report import Energy
-from fastformers.errors import InputError
+from fastformers.errors import InputError, how_to_install
 
 COUNTRY_VARIABLE = "CODECARBON_COUNTRY_ISO_CODE"
-HOW_TO = "pip install 'fastformers[energy]' and give --energy COUNTRY, such as USA"
+HOW_TO = f"{how_to_install('energy')}; then give --energy COUNTRY, such as USA"
 _SAMPLE_EVERY_S = 15.0
 
 

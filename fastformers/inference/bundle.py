@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastformers.errors import BundleError, InputError
+from fastformers.errors import HOW_TO_UPGRADE, BundleError, InputError
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.onnx_files import weights_path
 from fastformers.inference.tasks import TASKS, Task
@@ -275,7 +275,7 @@ def parse_manifest(content: bytes, named: str) -> Bundle:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise BundleError(
             f"{named}: bundle format {version}, this fastformers reads up to {FORMAT_VERSION}; "
-            "upgrade with pip install -U fastformers"
+            f"{HOW_TO_UPGRADE}"
         )
     if _digest(fields) != digest:
         raise BundleError(f"{manifest}: altered after it was written; copy the bundle again")
@@ -300,7 +300,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
     if fields["task"] not in TASKS:
         raise BundleError(
             f"{path}: its task {fields['task']!r} is not one of {', '.join(TASKS)}; "
-            "upgrade with pip install -U fastformers"
+            f"{HOW_TO_UPGRADE}"
         )
     profile = fields["cost_profile"]
     return Bundle(

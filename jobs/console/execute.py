@@ -12,6 +12,7 @@ from cluster.cost.run_elsewhere import estimate_elsewhere
 from cluster.execution.connect import Connect, OpenNodes
 from cluster.execution.job import ScoreJob
 from cluster.execution.run import run_job
+from cluster.nodes.addresses import resolve_address
 from cluster.pricing.machine_prices import MachinePrices
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import EnergyMeter
@@ -81,13 +82,16 @@ def _tell_metrics(run: str, progress: Progress, usd: float) -> None:
 
 @contextmanager
 def connect_ray(address: str | None) -> Iterator[OpenNodes]:
-    """Ray's actors, at an address or on this machine; see `cluster.nodes.connect`.
+    """Ray's actors, on the cluster that `cluster.nodes.addresses` chooses, or on this machine.
 
     Ray takes SIGTERM for itself as it starts, so this command's handlers are put back afterwards.
     """
+    chosen = resolve_address(address, os.environ)
+    if chosen.notice is not None:
+        console.print(chosen.notice, markup=False)
     with keep_handlers() as put_back:
         connect = _import_connect()
-        with connect(address) as open_nodes:
+        with connect(chosen.address) as open_nodes:
             put_back()
             yield open_nodes
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fastformers.errors import FastformersError
+from fastformers.errors import FastformersError, how_to_install
 from fastformers.inference.engines import ENGINES
 from jobs.console.interrupts import interruptible
 
@@ -55,7 +55,7 @@ def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
             extra = EXTRA_OF.get((error.name or "").split(".")[0])
             if extra is None:
                 raise
-            return _refuse(f"{error.name} is not installed: pip install 'fastformers[{extra}]'")
+            return _refuse(f"{error.name} is not installed: {how_to_install(extra)}")
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
                 raise

@@ -3,9 +3,10 @@
 from cluster.report.page import PAGE_FILE, can_draw, render_page
 from cluster.report.run_report import RunReport
 from cluster.storage.directory import Directory
+from fastformers.errors import how_to_install
 from jobs.console.output import console
 
-GET_PAGE = "for a page to look at: pip install 'fastformers[report]', then fastformers report"
+GET_PAGE = f"for a page to look at: {how_to_install('report')}; then fastformers report"
 
 
 def write_page(output: Directory, report: RunReport) -> str | None:

@@ -225,3 +225,23 @@ def test_a_recipe_that_makes_no_sense_is_refused_by_its_flag(capsys, tmp_path, o
     (line,) = captured.err.splitlines()
     assert named in line
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("command", ["score", "prepare"])
+def test_a_relative_output_in_a_job_of_rays_job_server(
+    capsys, monkeypatch, tmp_path, corpus, bundle, command
+):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(tmp_path)
+    arguments = [command, str(corpus), "--bundle", str(bundle.path), "--output", "out"]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --output out: a job of Ray's job server runs in a directory")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265"])
+def test_an_address_that_is_no_clusters(refused, corpus, address):
+    line = refused(corpus, "--address", address)
+    assert f"--address {address}: " in line
+    assert "use ray job submit --address http://" in line

@@ -280,7 +280,7 @@ def test_a_picture_is_refused_without_its_extra_before_anything_is_measured(
         *("--peers", "all", "--plot", tmp_path / "bench.svg"),
     )
     assert (status, out) == (2, "")
-    assert "pip install 'fastformers[report]'" in err
+    assert "pip install '.[report]'" in err
     assert read == {"ours": []}
 
 

@@ -165,4 +165,4 @@ def test_the_page_lies_beside_the_bundle(result, tmp_path, monkeypatch, capsys):
     assert Path(path).read_text(encoding="utf-8") == page
     monkeypatch.setattr(compress, "can_draw", lambda: False)
     assert compress._write_page(drawn, PRICE, tmp_path / "other") is None
-    assert "pip install 'fastformers[report]'" in capsys.readouterr().err
+    assert "pip install '.[report]'" in capsys.readouterr().err

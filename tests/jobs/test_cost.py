@@ -93,10 +93,11 @@ def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
 
 
 def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
-    path, opened = tmp_path / "cluster.yaml", tmp_path / "opened"
+    path, opened = tmp_path / "launch" / "cluster.yaml", tmp_path / "opened"
+    path.parent.mkdir()
     path.write_text("older")
     opened.hardlink_to(path)  # who reads the older file meanwhile keeps it whole
-    shown, text = run_cost("--rows", "1e9", "--deadline", "6h", "--write-cluster", path)
+    shown, text = run_cost("--rows", "1e9", "--deadline", "6h", "--write-cluster", path.parent)
     plan = shown["plan"]
     assert shown["rows"] == 1e9
     assert plan["wall_s"] <= 6 * 3600
@@ -105,7 +106,9 @@ def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
     assert not planned & gpus
     config = yaml.safe_load(path.read_text())
     assert config["max_workers"] == plan["num_instances"] - 1
-    assert "ray up" in text
+    assert config["available_node_types"]["head"]["resources"]["CPU"] > 0  # it scores, as planned
+    assert f"next: ray up {path}" in text
+    assert {file.suffix for file in path.parent.iterdir()} >= {".whl", ".yaml"}
     assert opened.read_text() == "older"
     spot, text = run_cost("--rows", "1e9", "--deadline", "6h", "--spot")
     assert spot["plan"]["usd_total"] < plan["usd_total"]
@@ -142,10 +145,11 @@ def test_a_run_is_learned_from(run_cost, bundle, make_report, tmp_path):
     assert fitted["profiles"][0]["origin"] == "run"
 
 
-def test_a_cluster_file_makes_its_directory(run_cost, tmp_path):
-    path = tmp_path / "clusters" / "cheap.yaml"
+def test_a_cluster_file_makes_its_directory_and_takes_the_bundle_along(run_cost, bundle, tmp_path):
+    path = tmp_path / "clusters" / "cheap"
     run_cost("--rows", "1e9", "--deadline", "6h", "--write-cluster", path)
-    assert "cluster_name" in path.read_text()
+    config = yaml.safe_load((path / "cluster.yaml").read_text())
+    assert str(bundle.path) in config["file_mounts"].values()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +209,7 @@ def test_a_bad_price_row_is_named(refused, corpus, bundle, tmp_path, changes, wh
         (("--reserved",), "no reserved price"),
         (("--text-column", "body"), "'body'"),
         (("--top", 0), "--top 0"),
-        (("--write-cluster", "x.yaml"), "add --deadline or --budget"),
+        (("--write-cluster", "x"), "add --deadline or --budget"),
         (("--profile-out", "x.json"), "add --calibrate or --fit-run"),
         (("--instance-type", "c8a.4xlarge"), "measured here; add --calibrate or --fit-run"),
         (("--fit-run", "nowhere"), "nowhere/report.json: is not a report of ours"),

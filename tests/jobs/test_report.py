@@ -34,10 +34,10 @@ def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
     for module in (jobs.console.page, jobs.report):
         monkeypatch.setattr(module, "can_draw", lambda: False)
     assert jobs.console.page.write_page(open_directory(str(output)), make_report()) is None
-    assert "pip install 'fastformers[report]'" in capsys.readouterr().err
+    assert "pip install '.[report]'" in capsys.readouterr().err
     assert not (output / "report.html").exists()
     assert main(["report", str(output)]) == 2
-    assert "pip install 'fastformers[report]'" in capsys.readouterr().err
+    assert "pip install '.[report]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """What `score` and `prepare` promise before any work starts: the plan, and what it may not be."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +100,28 @@ def test_planning_a_run_does_not_load_ray(command, corpus, monkeypatch):
     monkeypatch.delitem(sys.modules, "cluster.nodes.ray_pool", raising=False)
     status, _, err = command("score", corpus, "--dry-run")
     assert status == 0, err
+
+
+@pytest.mark.parametrize("name", ["score", "prepare"])
+def test_a_file_alone_on_a_head_says_what_is_missing(tmp_path, name):
+    """As `ray submit` copies it; Python is asked to forget what is installed here."""
+    copied = shutil.copy(Path(__file__).parents[2] / "jobs" / f"{name}.py", tmp_path)
+    (tmp_path / "cluster").mkdir()  # no package, only a folder of that name
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-S", copied, "--help"], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: fastformers is not installed for ")
+    assert line.endswith("or install its wheel on every node")
+
+
+def test_a_file_alone_runs_where_the_package_is_installed(tmp_path):
+    copied = shutil.copy(Path(__file__).parents[2] / "jobs" / "score.py", tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, copied, "--help"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "usage: fastformers score" in done.stdout

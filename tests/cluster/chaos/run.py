@@ -121,7 +121,7 @@ class Stage:
         ]
         arguments += ["--shard-seconds", str(SHARD_SECONDS), "--timeout-s", str(TIMEOUT_S)]
         arguments += ["--address", nodes.address] if nodes else []
-        return ScoreProcess(arguments, log, {"RAY_ADDRESS": ""})
+        return ScoreProcess(arguments, log, {"RAY_ADDRESS": "local"})
 
 
 def try_job(stage, seed, names):

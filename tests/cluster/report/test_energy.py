@@ -13,7 +13,7 @@ from fastformers.errors import InputError
 
 def test_without_codecarbon_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'fastformers\[energy\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[energy\]'"):
         EnergyMeter("USA")
 
 

@@ -1,0 +1,72 @@
+"""Write all that a cluster is started from into one directory.
+
+    cluster, bundle -> [launch_directory] -> cluster.yaml, wheel, auth_token -> ray up
+
+This module writes files and starts nothing.
+"""
+
+import shutil
+from pathlib import Path
+
+from cluster.launch.access_token import TOKEN_FILE, write_token
+from cluster.launch.host_setup import Shipment
+from cluster.launch.kuberay_job import KubernetesCluster, render_image, render_ray_job
+from cluster.launch.ray_cluster_file import (
+    CloudCluster,
+    HostCluster,
+    render_cloud_file,
+    render_host_file,
+)
+from cluster.launch.wheel import build_wheel
+from fastformers.atomic_file import whole_file
+from fastformers.errors import InputError
+
+CLUSTER_FILE = "cluster.yaml"
+JOB_FILE = "rayjob.yaml"
+
+
+def write_launch_files(
+    directory: Path,
+    cluster: CloudCluster | HostCluster | KubernetesCluster,
+    *,
+    bundle: Path | None,
+) -> Path:
+    """Write a cluster's files; returns the one that `ray up` or `kubectl apply` takes.
+
+    Args:
+        directory: Made where it is missing; the token in it is kept.
+        cluster: What to start.
+        bundle: Directory of a bundle that travels along, or None.
+
+    Raises:
+        InputError: The directory is a file, or the wheel cannot be built.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: a file; name a directory, for several files are written")
+    directory.mkdir(parents=True, exist_ok=True)
+    directory = directory.resolve()
+    wheel = build_wheel(directory)
+    if isinstance(cluster, KubernetesCluster):
+        if bundle is not None:  # an image is built from what lies beside its recipe
+            shutil.copytree(bundle, directory / "bundle", dirs_exist_ok=True)
+        shipment = Shipment(wheel=str(wheel), bundle=None if bundle is None else "bundle")
+        _write(directory / "Dockerfile", render_image(shipment))
+        return _write(directory / JOB_FILE, render_ray_job(cluster))
+    shipment = Shipment(
+        wheel=str(wheel),
+        token=str(write_token(directory)),
+        bundle=None if bundle is None else str(bundle.resolve()),
+    )
+    # The token is in no commit, if the directory is.
+    _write(directory / ".gitignore", f"{TOKEN_FILE}\n")
+    if isinstance(cluster, CloudCluster):
+        text = render_cloud_file(cluster, shipment)
+    else:
+        text = render_host_file(cluster, shipment)
+    return _write(directory / CLUSTER_FILE, text)
+
+
+def _write(path: Path, text: str) -> Path:
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    return path

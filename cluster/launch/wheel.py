@@ -1,0 +1,137 @@
+"""Build the wheel that a cluster's machines install: this code, from no index.
+
+    checkout, or files of the installed package -> [wheel] -> fastformers-VERSION-py3-none-any.whl
+
+The name `fastformers` belongs to another project on the public index, so machines get this project
+as a file. This module knows nothing of clusters.
+"""
+
+import base64
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import fastformers
+from fastformers.errors import InputError
+
+_NAME = "fastformers"
+_PACKAGES = ("fastformers", "cluster", "jobs")
+# The earliest time that a ZIP file can hold: the same code gives the same bytes, and `ray up` runs
+# its set-up again only where they differ.
+_TIME = (1980, 1, 1, 0, 0, 0)
+_EPOCH = "315532800"
+_BUILD = "import sys\nfrom setuptools import build_meta\nbuild_meta.build_wheel(sys.argv[1])\n"
+
+
+def build_wheel(directory: Path) -> Path:
+    """Write the wheel of the code that runs into a directory; returns its path.
+
+    Raises:
+        InputError: The code is neither in a checkout nor installed from a wheel, or the build
+            fails, for example because setuptools is missing or too old.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    root = Path(fastformers.__file__).parent.parent
+    if _is_checkout(root):
+        return _build(root, directory)
+    return _pack(_find_installed(root), directory)
+
+
+def wheel_name() -> str:
+    """Name of the file that `build_wheel` writes, without writing it."""
+    root = Path(fastformers.__file__).parent.parent
+    if _is_checkout(root):
+        return _file_name(_read_project(root)["version"])
+    return _file_name(_find_installed(root).version)
+
+
+def _file_name(version: str) -> str:
+    return f"{_NAME}-{version}-py3-none-any.whl"
+
+
+def _read_project(root: Path) -> dict[str, str]:
+    project: dict[str, str] = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    return project
+
+
+def _is_checkout(root: Path) -> bool:
+    return (root / "pyproject.toml").is_file() and _read_project(root).get("name") == _NAME
+
+
+def _build(root: Path, directory: Path) -> Path:
+    """Build from a copy, so that neither old build files get in nor new ones stay behind."""
+    with tempfile.TemporaryDirectory() as temporary:
+        source, built = Path(temporary) / "source", Path(temporary) / "built"
+        for package in _PACKAGES:
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(root / package, source / package, ignore=ignored)
+        for file in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(root / file, source / file)
+        built.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", _BUILD, str(built)],
+            cwd=source,
+            env={**os.environ, "SOURCE_DATE_EPOCH": _EPOCH},
+            capture_output=True,
+            text=True,
+        )
+        found = list(built.glob("*.whl"))
+        if done.returncode != 0 or len(found) != 1:
+            reason = (done.stderr.strip().splitlines() or ["no wheel was written"])[-1]
+            raise InputError(
+                f"{root}: no wheel could be built ({reason}); pip install 'setuptools>=77' into "
+                f"{sys.executable} and try again"
+            )
+        return Path(shutil.copy(found[0], directory / found[0].name))
+
+
+def _find_installed(root: Path) -> importlib.metadata.Distribution:
+    """The installed distribution whose files run.
+
+    Raises:
+        InputError: There is none: the code was copied here by hand.
+    """
+    for distribution in importlib.metadata.distributions(name=_NAME):
+        located = distribution.locate_file(f"{_NAME}/__init__.py")
+        if Path(str(located)).resolve() == Path(fastformers.__file__).resolve():
+            return distribution
+    raise InputError(
+        f"{root}: this code was not installed by pip and is no checkout, so that no wheel can be "
+        "made of it; install it from its checkout or a wheel file"
+    )
+
+
+def _pack(distribution: importlib.metadata.Distribution, directory: Path) -> Path:
+    """Put the files of an installed wheel back into one, with a new list of their digests."""
+    files = [
+        PurePosixPath(str(file))
+        for file in distribution.files or ()
+        if ".." not in file.parts and "__pycache__" not in file.parts
+    ]
+    # Written by whoever installed it here, and true of no other machine.
+    local = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+    kept = sorted(f for f in files if not (f.parts[0].endswith(".dist-info") and f.name in local))
+    record = next((f for f in files if f.name == "RECORD"), None)
+    if record is None or not {PurePosixPath(p, "__init__.py") for p in _PACKAGES} <= set(kept):
+        raise InputError(
+            f"{distribution.locate_file('')}: the installed {_NAME} does not list its own files; "
+            "install it from its checkout or a wheel file"
+        )
+    path = directory / _file_name(distribution.version)
+    lines = []
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in kept:
+            content = Path(str(distribution.locate_file(file))).read_bytes()
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
+            lines.append(f"{file},sha256={digest.rstrip('=')},{len(content)}\n")
+            archive.writestr(zipfile.ZipInfo(str(file), _TIME), content)
+        text = "".join([*lines, f"{record},,\n"])
+        archive.writestr(zipfile.ZipInfo(str(record), _TIME), text)
+    return path
