@@ -246,6 +246,8 @@ def test_records_without_a_size_are_not_believed(directory, predictions):
     [receipt] = write_shards(predictions, [0])
     write_log(directory, [replace(receipt, file_bytes=0)])
     assert load(predictions, directory) == ([receipt], [receipt])
+    Path(predictions.path, "part-000000-00000.parquet").write_bytes(b"")
+    assert load(predictions, directory) == ([], [])
 
 
 def test_a_thousand_receipts_cost_one_request(s3_server, monkeypatch):

@@ -213,10 +213,10 @@ def test_rows_of_dead_letters_are_those_of_a_walk_through_the_corpus(
                 with_errors.add(shard.name)
                 for row in chance.sample(range(shard.num_rows), 1 + shard.num_rows // 3):
                     errors[row] = f"row {row} of {shard.name}"
-            pa.parquet.write_table(
-                pa.table({"error": pa.array(errors, pa.string())}),
-                tmp_path / "out" / "predictions" / shard.file_name,
-            )
+                pa.parquet.write_table(  # the others are not opened
+                    pa.table({"error": pa.array(errors, pa.string())}),
+                    tmp_path / "out" / "predictions" / shard.file_name,
+                )
             row = 0
             for path, num_rows in shard.spans:
                 file, file_row = path, (file_row if path == file else 0)

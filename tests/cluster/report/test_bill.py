@@ -136,6 +136,11 @@ def test_a_node_that_joins_late_and_leaves_early_is_paid_for_between():
     )
 
 
+def test_a_job_that_begins_before_its_node_is_called_ready_ends_the_start():
+    bill = seconds(node([attempt(2.0, 8.0)]))
+    assert (bill["start-up"], "waiting" in bill) == (2.0, False)
+
+
 def test_a_node_that_never_worked_is_paid_for_as_unused():
     refused = node(actor_cores={}, num_idle_cores=4, joined_s=5.0, left_s=9.0)
     assert seconds(refused) == {"unused cores": 16.0}
