@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import sys
 import tracemalloc
 from dataclasses import replace
 
@@ -21,6 +22,8 @@ from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt
 from cluster.shards.shard_set import ShardSet
 
+# Kept, so that what Python holds of names that shards share does not grow while memory is measured.
+PATHS = [sys.intern(f"s3://bucket/part-{number:05d}.parquet") for number in range(1000)]
 ACTORS = [("n0", "host:0"), ("n0", "host:1"), ("n1", "host:0"), ("n2", "other:0")]
 
 
@@ -32,7 +35,7 @@ def make_shard(number):
         num_tokens=1000 + number % 11,
         num_unique_tokens=900,
         predicted_s=1.0 + number % 5,
-        spans=((f"s3://bucket/part-{number // 9:05d}.parquet", 100 + number % 7),),
+        spans=((PATHS[number // 9 % len(PATHS)], 100 + number % 7),),
     )
 
 
