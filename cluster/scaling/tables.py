@@ -14,7 +14,7 @@ from cluster.scaling.scale_report import ScaleReport
 from fastformers.formatting import format_count
 
 POINT_HEADS = (
-    *("", "actors", "nodes", "rows/s", "of job", "speed-up", "efficient", "USD/million"),
+    *("", "actors", "nodes", "rows/s", "of job", "speed-up", "efficient", "USD/1M"),
 )
 
 
