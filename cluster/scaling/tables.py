@@ -13,9 +13,7 @@ from cluster.scaling.laws import Estimate
 from cluster.scaling.scale_report import ScaleReport
 from fastformers.formatting import format_count
 
-POINT_HEADS = (
-    *("", "actors", "nodes", "rows/s", "of job", "speed-up", "efficient", "USD/million"),
-)
+POINT_HEADS = (*("", "actors", "nodes", "rows/s", "of job", "speed-up", "efficient", "USD/1M"),)
 
 
 def render_scaling(report: ScaleReport) -> Group:
