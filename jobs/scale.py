@@ -8,6 +8,7 @@ machines end, after it was checked against what was measured.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import numpy as np
 from cluster.corpus.slices import FORMATS
 from cluster.execution.core_split import measure_split
 from cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
+from cluster.nodes.addresses import check_output
 from cluster.pricing.machine_prices import MachinePrices
 from cluster.records.slice_table import load_shards
 from cluster.scaling.cluster_model import Scheduling
@@ -116,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        check_output(str(options.output), os.environ)
         started = datetime.now(UTC)
         projection = read_config(ProjectionSettings, options)
         load = read_config(LoadSettings, options)

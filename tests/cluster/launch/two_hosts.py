@@ -34,7 +34,7 @@ REMOTE_BUNDLE = "~/fastformers-cluster/bundle"
 JOB_BUNDLE = "/root/fastformers-cluster/bundle"
 TUNNEL_PORT = 18265
 COLOR = r"\x1b\[[0-9;?]*[a-zA-Z]"
-PROGRESS = re.compile(r"%, \d+/\d+ shards")
+PROGRESS = re.compile(r"%, \d+/\d+ shards|USD so far")
 # What Ray prints on a terminal.
 STYLE = ("--log-style", "pretty", "--log-color", "false")
 START_HOST = """
