@@ -20,7 +20,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from fastformers.inference.bundle import DEMO_BUNDLE
 from jobs.benchmarks.bench_report import BenchReport
-from jobs.cli import COMMANDS
+from jobs.console.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PROOF = "fastformers/benchmark/proof.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastformers
-from jobs.cli import COMMANDS
+from jobs.console.cli import COMMANDS
 
 PACKAGES = ("fastformers", "cluster", "jobs")
 RUNTIMES = ("ray", "torch", "onnxruntime", "openvino")
@@ -31,7 +31,7 @@ def loaded_by(statements: str) -> set[str]:
 def show_help(*command: str) -> str:
     """Statements that print a command's help and go on."""
     return f"""
-from jobs.cli import main
+from jobs.console.cli import main
 try:
     main({[*command, "--help"]})
 except SystemExit as end:

@@ -53,7 +53,15 @@ def corpus(tmp_path_factory):
 
 def command(corpus, bundle, output, *options):
     return [
-        *(sys.executable, "-m", "jobs.cli", "score", str(corpus), "--bundle", str(bundle.path)),
+        *(
+            sys.executable,
+            "-m",
+            "jobs.console.cli",
+            "score",
+            str(corpus),
+            "--bundle",
+            str(bundle.path),
+        ),
         *("--output", str(output), "--keep-columns", "id", "--shard-seconds", "0.1", *options),
     ]
 
@@ -169,7 +177,15 @@ def test_prepared_shards_serve_and_stay(corpus, bundle, undisturbed, tmp_path):
     shards = tmp_path / "shards"
     done = run(
         [
-            *(sys.executable, "-m", "jobs.cli", "prepare", str(corpus), "--bundle", bundle.path),
+            *(
+                sys.executable,
+                "-m",
+                "jobs.console.cli",
+                "prepare",
+                str(corpus),
+                "--bundle",
+                bundle.path,
+            ),
             *("--output", str(shards), "--keep-columns", "id", "--shard-seconds", "0.1"),
         ]
     )

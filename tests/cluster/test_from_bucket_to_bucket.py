@@ -16,7 +16,7 @@ from cluster.settings import CorpusSettings
 from cluster.storage.directory import open_directory
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import StorageError
-from jobs.cli import main
+from jobs.console.cli import main
 
 NUM_FILES, NUM_ROWS = 4, 60
 

@@ -99,7 +99,16 @@ def test_ray_job_stop_ends_a_run_as_ctrl_c_does(cluster, bundle, tmp_path, write
         )
 
     submitted = ray(
-        *("submit", "--no-wait", "--submission-id", "j1", "--", sys.executable, "-m", "jobs.cli"),
+        *(
+            "submit",
+            "--no-wait",
+            "--submission-id",
+            "j1",
+            "--",
+            sys.executable,
+            "-m",
+            "jobs.console.cli",
+        ),
         *("score", str(corpus), "--bundle", str(bundle.path), "--output", str(output)),
         *("--shard-seconds", "0.1"),
     )

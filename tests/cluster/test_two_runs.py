@@ -30,7 +30,7 @@ WORDS = ("the", "a", "of", "cat", "dog", "sat", "mat", "ran", "fast", "slow", "g
 CLOSING = """
 import sys, time
 import jobs.console.execute as execute
-from jobs.cli import main
+from jobs.console.cli import main
 
 build_report = execute.build_report
 
@@ -90,7 +90,7 @@ def start(corpus, bundle, tmp_path):
             *("--keep-columns", "id", "--shard-seconds", "0.1"),
         ]
         process = subprocess.Popen(
-            [sys.executable, *(python or ("-m", "jobs.cli")), *arguments],
+            [sys.executable, *(python or ("-m", "jobs.console.cli")), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -129,7 +129,9 @@ def family_of(process):
 
 def status_of(output):
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "status", str(output)], capture_output=True, text=True
+        [sys.executable, "-m", "jobs.console.cli", "status", str(output)],
+        capture_output=True,
+        text=True,
     )
     return done.returncode, json.loads(done.stdout)["state"]
 

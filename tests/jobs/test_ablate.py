@@ -10,7 +10,7 @@ import pytest
 from cluster.execution.topology import plan_core_sets
 from fastformers.ablation.shapes import ABLATION_SHAPES, BERT_BASE_SHAPES
 from jobs.ablate import parse
-from jobs.cli import main
+from jobs.console.cli import main
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

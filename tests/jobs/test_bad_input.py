@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from jobs.cli import main
+from jobs.console.cli import main
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from jobs.benchmarks import whole_jobs
 from jobs.benchmarks.job_baselines import BaselineResult
 from jobs.benchmarks.parts import JOB_BASELINES, NotRun
 from jobs.benchmarks.subject import Subject
-from jobs.cli import main
+from jobs.console.cli import main
 
 RATIOS = {
     "engine_over_stock",
@@ -321,7 +321,7 @@ import sys
 from functools import partial
 from fastformers.benchmark import comparison, operator_profile
 from fastformers.benchmark.timing import measure_rates
-from jobs.cli import main
+from jobs.console.cli import main
 comparison.measure_rates = partial(measure_rates, shape_s=0.01)
 operator_profile._GEMM_SIZES, operator_profile._GEMM_S = (64,), 0.01
 sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ from cluster.execution.local import connect_here
 from cluster.storage.directory import open_directory
 from fastformers import Scorer
 from fastformers.cache import CACHE_VARIABLE
-from jobs.cli import main
+from jobs.console.cli import main
 
 TEXTS = ["the cat sat", "a good film", "the dog ran fast", "on the mat it is"] * 50
 

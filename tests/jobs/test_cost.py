@@ -15,7 +15,7 @@ from cluster.cost.machine_profile import profile_of_bundle, write_profile
 from cluster.pricing.prices import PRICE_TABLE, load_prices
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.scorer import Scorer
-from jobs.cli import main
+from jobs.console.cli import main
 from jobs.cost import parse
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fastformers import Scorer, open_bundle
 from fastformers.inference.bundle import DEMO_BUNDLE
-from jobs.cli import main
+from jobs.console.cli import main
 
 BANNED = ("torch", "transformers", "onnx")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.cli import main
+from jobs.console.cli import main
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import jobs.report
 from cluster.report.run_report import FORMAT_VERSION
 from cluster.shards.identity import RUN_FILE, write_record
 from cluster.storage.directory import open_directory
-from jobs.cli import main
+from jobs.console.cli import main
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cluster.scaling.scale_report import ScaleReport
-from jobs.cli import main
+from jobs.console.cli import main
 from jobs.scale import parse
 
 

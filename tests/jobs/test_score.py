@@ -13,7 +13,7 @@ from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.execution.local import connect_here
 from cluster.execution.run import run_job
 from cluster.settings import ActorSettings, CorpusSettings
-from jobs.cli import main
+from jobs.console.cli import main
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from cluster.scheduling.progress import Progress
 from cluster.shards.claim_file import new_claim, put_claim, release_claim
 from cluster.shards.identity import PREPARED_FILE, RUN_FILE, write_record
 from cluster.storage.directory import open_directory
-from jobs.cli import main
+from jobs.console.cli import main
 from jobs.status import Heartbeat
 
 PROGRESS = Progress(

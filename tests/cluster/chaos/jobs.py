@@ -35,7 +35,14 @@ class ScoreProcess:
     wrapper: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        command = [*self.wrapper, sys.executable, "-m", "jobs.cli", "score", *self.arguments]
+        command = [
+            *self.wrapper,
+            sys.executable,
+            "-m",
+            "jobs.console.cli",
+            "score",
+            *self.arguments,
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -49,7 +56,7 @@ class ScoreProcess:
     def driver(self):
         """The process that drives the run, below the wrapper if there is one."""
         for process in [psutil.Process(self.process.pid), *family(self.process.pid)]:
-            if "jobs.cli" in " ".join(command_line(process)) and "python" in process.name():
+            if "jobs.console.cli" in " ".join(command_line(process)) and "python" in process.name():
                 return process
         return psutil.Process(self.process.pid)
 

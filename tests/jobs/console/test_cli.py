@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from jobs.cli import COMMANDS, main
+from jobs.console.cli import COMMANDS, main
 
 
 def test_unknown_command_lists_the_commands(capsys):
