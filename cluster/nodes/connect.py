@@ -111,6 +111,7 @@ class Cluster:
                     num_actors=num_actors,
                     cores_per_actor=cores_per_actor,
                     oversubscribe=actors.oversubscribe,
+                    free_cpus=state.free_cpus,
                     timeout_s=actors.timeout_s,
                 )
             )

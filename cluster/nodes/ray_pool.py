@@ -120,6 +120,7 @@ class RayPool:
         core_set_of: dict[Slot, CoreSet],
         *,
         node: str,
+        cpu_share: float = 1.0,
         actor: Any = ScoringActor,
     ) -> None:
         """Plan actors.
@@ -128,9 +129,12 @@ class RayPool:
             spec: Description of the work that all actors share.
             core_set_of: Cores of each slot's actor.
             node: Ray's identifier of the node.
+            cpu_share: CPUs that an actor asks Ray for, over its cores; less than 1 where actors
+                share cores, so that all find room.
             actor: Class of the actors, which are made from the description.
         """
         self._spec, self._node, self._actor_class = spec, node, actor
+        self._cpu_share = cpu_share
         self._seats = {slot: _Seat(slot, core_set) for slot, core_set in core_set_of.items()}
         self._calls: dict[Ticket, _Call] = {}
         self._ended: queue.SimpleQueue[_Call] = queue.SimpleQueue()
@@ -244,7 +248,7 @@ class RayPool:
         name = f"scoring actor {seat.slot.name} {uuid.uuid4().hex[:6]}"
         seat.actor = self._actor_class.options(
             name=name,
-            num_cpus=seat.core_set.num_threads,
+            num_cpus=_round_cpus(seat.core_set.num_threads * self._cpu_share),
             max_concurrency=CALLS_IN_HAND + 1,  # and one that says what it does
             max_restarts=0,
             max_task_retries=0,
@@ -269,6 +273,11 @@ def _take_state(seat: _Seat, future: "Future[ActorState]") -> None:
     if future.exception() is None:
         seat.state = future.result()
         assert seat.state.phase in (*PHASES, WAIT)
+
+
+def _round_cpus(num_cpus: float) -> float:
+    """CPUs as Ray counts them: whole ones, or a part of one to four digits, never too many."""
+    return int(num_cpus) if num_cpus >= 1 else int(num_cpus * 10_000) / 10_000
 
 
 def say_error(error: BaseException) -> str:

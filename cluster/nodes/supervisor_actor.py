@@ -47,6 +47,7 @@ class NodePlan:
         num_actors: Actors at most; None for as many as fit.
         cores_per_actor: Physical cores of each.
         oversubscribe: Whether actors may share cores.
+        free_cpus: CPUs of the node that Ray lets the job have.
         timeout_s: Seconds that a task may take; see `Supervisor`.
     """
 
@@ -57,6 +58,7 @@ class NodePlan:
     num_actors: int | None
     cores_per_actor: int
     oversubscribe: bool
+    free_cpus: float
     timeout_s: float | None
 
 
@@ -94,7 +96,8 @@ class SupervisorActor:
         spec = plan.spec
         if plan.admission is not None:
             spec = replace(spec, bundle=admit(plan.admission, node=plan.node))
-        self._pool = RayPool(spec, slots, node=plan.node)
+        share = plan.free_cpus / sum(core_set.num_threads for core_set in core_sets)
+        self._pool = RayPool(spec, slots, node=plan.node, cpu_share=min(1.0, share))
         self._pool.start()
         watcher = SpotWatcher(detect_cloud())
         watcher.start()

@@ -46,7 +46,8 @@ logger = logging.getLogger(__name__)
 _POLL_S, _PROGRESS_EVERY_S = 0.5, 1.0
 # A node answers at least this often; often while it has free slots, so that new work reaches it.
 _WAIT_S, _TAIL_WAIT_S, _HUNGRY_WAIT_S = 2.0, 0.5, 0.05
-_HUNGRY_CALLS_PER_S = 200
+# With many nodes each answers less often, so that calls do not take up the driver.
+_CALLS_PER_S, _HUNGRY_CALLS_PER_S = 500, 200
 # A node that raises this many errors and does nothing else is left out, if there is another.
 _MAX_NODE_ERRORS = 3
 # Without nodes, one is waited for; on a cluster of its own only until it is there again.
@@ -204,7 +205,7 @@ class Driver:
         if not books.leaving:
             while len(books.leased) < wanted and (leased := self._lease_to(books)):
                 give.append(leased.task)
-        wait_s = _WAIT_S if is_plenty else _TAIL_WAIT_S
+        wait_s = max(_WAIT_S if is_plenty else _TAIL_WAIT_S, len(self._books) / _CALLS_PER_S)
         if books.num_free_slots:
             wait_s = max(_HUNGRY_WAIT_S, len(self._books) / _HUNGRY_CALLS_PER_S)
         take_back, books.take_back = books.take_back, []

@@ -31,6 +31,7 @@ def try_node(node, spec, admission):
         num_actors=1,
         cores_per_actor=1,
         oversubscribe=False,
+        free_cpus=1.0,
         timeout_s=None,
     )
     supervisor = RaySupervisor(plan)

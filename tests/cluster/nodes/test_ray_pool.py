@@ -15,7 +15,7 @@ import ray
 from cluster.execution.job import open_score_job
 from cluster.execution.topology import CoreSet
 from cluster.nodes.connect import connect
-from cluster.nodes.ray_pool import RayPool
+from cluster.nodes.ray_pool import RayPool, _round_cpus
 from cluster.scheduling.pool import Slot
 from cluster.scheduling.work import (
     CALLS_IN_HAND,
@@ -169,3 +169,11 @@ def test_a_slot_whose_actors_cannot_start_disappears_with_their_own_error(pool_o
         assert not lost.is_charged
     assert pool.slots == []
     assert "not a bundle (no bundle.json)" in pool.trouble
+
+
+@pytest.mark.parametrize(
+    ("asked", "counted"), [(2.0, 2), (1.0, 1), (1.5, 1), (2 / 3, 0.6666), (0.4, 0.4)]
+)
+def test_cpus_are_asked_for_as_ray_counts_them(asked, counted):
+    """Three actors on two CPUs must all find room."""
+    assert _round_cpus(asked) == counted
