@@ -125,7 +125,7 @@ class Stage:
 
 
 def try_job(stage, seed, names):
-    """One job under one to three faults; returns which were done, and which promise it broke."""
+    """One job under two to five faults; returns which were done, and which promise it broke."""
     choices = random.Random(seed)
     home = stage.root / f"job-{seed}"
     home.mkdir()
@@ -136,7 +136,7 @@ def try_job(stage, seed, names):
         try:
             if choices.random() < 0.5:
                 nodes = Nodes(3, cluster_log)
-            planned = [choices.choice(names) for _ in range(choices.randint(1, 3))]
+            planned = [choices.choice(names) for _ in range(choices.randint(2, 5))]
             moments = sorted(choices.random() for _ in planned)
             job = stage.start(bundle, output, log, nodes)
             scene = Scene(job, bundle, stage.other_bundle, output, nodes, choices)
