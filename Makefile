@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Any torch that the `compress` extra allows will do; this one is what the tests ran with.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all lint types demo-bundle clean
+.PHONY: demo test test-all chaos lint types demo-bundle clean
 
 demo: $(VENV)/base
 	$(BIN)/fastformers demo
@@ -18,6 +18,12 @@ test: $(VENV)/dev
 
 test-all: $(VENV)/dev
 	$(BIN)/python -m pytest
+
+# Jobs under random faults, compared cell by cell with an undisturbed one: about 20 s a fault.
+FAULTS ?= 20
+SEED ?= 1
+chaos: $(VENV)/dev
+	$(BIN)/python -m tests.cluster.chaos.run --faults $(FAULTS) --seed $(SEED)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
