@@ -156,7 +156,9 @@ class RayPool:
         seat = self._seats[slot]
         call = _Call(seat, seat.actor, tasks)
         self._calls.update((task.ticket, call) for task in tasks)
-        name = describe_job(tasks[0].job) + (f" and {len(tasks) - 1} more" * (len(tasks) > 1))
+        # Shown in Ray's dashboard, and as the title of the actor's process.
+        more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+        name = f"ScoringActor: {describe_job(tasks[0].job)}{more}"
         reference = seat.actor.run.options(name=name).remote(tasks)
         call.future = reference.future()
         call.future.add_done_callback(lambda future: self._ended.put(call))

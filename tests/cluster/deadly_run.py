@@ -10,7 +10,7 @@ import ray
 import fastformers.inference.engine
 from cluster.execution.job import open_score_job
 from cluster.execution.run import run_job
-from cluster.nodes.ray_pool import connect
+from cluster.nodes.connect import connect
 from cluster.settings import ActorSettings, CorpusSettings
 
 

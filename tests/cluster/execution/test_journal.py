@@ -179,7 +179,7 @@ def test_a_preparation_is_logged_and_its_log_is_used(
 def test_shards_are_freed_as_they_are_done(corpus, bundle, tmp_path, run_locally, monkeypatch):
     """A million that wait at the start must not be there at the end, too."""
     gc.collect()
-    before = sum(isinstance(thing, Shard) for thing in gc.get_objects())
+    before = sum(type(thing) is Shard for thing in gc.get_objects())
     run_locally(open_prepare_job(str(corpus), bundle.path, str(tmp_path / "shards"), SETTINGS))
     job = plan(tmp_path / "shards", bundle, tmp_path / "out", settings=CorpusSettings())
     held = []
@@ -187,7 +187,7 @@ def test_shards_are_freed_as_they_are_done(corpus, bundle, tmp_path, run_locally
 
     def count(journal, *error):
         gc.collect()
-        held.append(sum(isinstance(thing, Shard) for thing in gc.get_objects()) - before)
+        held.append(sum(type(thing) is Shard for thing in gc.get_objects()) - before)
         return finish(journal, *error)
 
     monkeypatch.setattr(journal_module.RunJournal, "__exit__", count)
