@@ -7,7 +7,7 @@ This module knows nothing of nodes but their names, and nothing of Ray or files.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from cluster.corpus.slices import Slice
@@ -74,16 +74,18 @@ class Backlog:
         """Add what is left of a slice, which is read before the slices after it."""
         self._slices.appendleft(rest)
 
-    def next(self, node: str, *, num_slots: int, num_nodes: int) -> Slice | Lease | None:
-        """The next job for a node, or None if none waits.
+    def next(self, node: str, *, num_slots: int, nodes: Collection[str]) -> Slice | Lease | None:
+        """The next job for a node, or None if none waits for it.
 
         Args:
-            node: Name of the node; a job that raised an error there goes to another.
+            node: Name of the node; a job that raised an error there goes to another, unless it has
+                raised one on all of them.
             num_slots: Slots of all nodes; while fewer shards wait, slices come first.
-            num_nodes: Number of nodes.
+            nodes: Names of all nodes.
         """
         for place, job in enumerate(self._after_error):
-            if node not in self._errors[_key(job)].nodes or num_nodes == 1:
+            tried = self._errors[_key(job)].nodes
+            if node not in tried or tried.issuperset(nodes):
                 return self._after_error.pop(place)
         enough_waits = self._scores and len(self._queue) >= num_slots
         if self._slices and not enough_waits:

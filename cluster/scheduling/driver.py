@@ -184,7 +184,7 @@ class Driver:
             self._end(books, ended)
         if report.leaving and not books.leaving:
             logger.warning("node %s: %s; it gets no more work", books.node.name, report.leaving)
-            books.take_back = [t for t, leased in books.leased.items() if leased.began is None]
+            books.take_back += [t for t, leased in books.leased.items() if leased.began is None]
         books.leaving = report.leaving
         others = len(self._books) > 1
         if report.num_slots == 0:
@@ -222,7 +222,7 @@ class Driver:
     def _lease_to(self, books: NodeBooks) -> Leased | None:
         """Put the next job into a node's hands."""
         node = books.node.id
-        job = self._backlog.next(node, num_slots=self._num_slots, num_nodes=len(self._books))
+        job = self._backlog.next(node, num_slots=self._num_slots, nodes=self._books.keys())
         twin = None
         if job is None:
             twin = self._tail.take_copy(node)

@@ -328,6 +328,26 @@ def test_an_error_is_tried_elsewhere_and_ends_the_run_when_it_comes_again(drive,
     drive(pool, num_shards=1)
 
 
+def test_a_job_that_raised_on_every_node_is_tried_once_more(drive, pool_of, clock, journal):
+    pools = pool_of(1), pool_of(1)
+    tries = []
+
+    def decide(worker, job):
+        if job.shard.name == names(1)[0]:
+            tries.append(worker)
+            return "fails" if len(tries) < 3 else "done"
+        return "done"
+
+    def watch(progress):
+        assert clock.now < 1000.0, "nobody takes the job"
+
+    for pool in pools:
+        pool.decide = decide
+    drive(*pools, num_shards=6, on_progress=watch)
+    assert scored(journal) == names(6)
+    assert tries[0] is not tries[1]
+
+
 def test_an_input_that_is_at_fault_ends_the_run_at_once(drive, pool_of):
     pool = pool_of(1)
     pool.decide = lambda worker, job: "fails"
