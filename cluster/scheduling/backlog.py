@@ -45,6 +45,7 @@ class Backlog:
             scores: Whether shards are to be scored, or only cut.
         """
         self._slices = deque(slices)
+        self._num_slices_left = len(self._slices)
         self._scores = scores
         self._queue = ShardQueue()
         self._deaths: dict[tuple[int, int], int] = {}  # of slices
@@ -56,9 +57,9 @@ class Backlog:
         return len(self._slices) + len(self._queue) + len(self._after_error)
 
     @property
-    def num_slices(self) -> int:
-        """Slices that wait."""
-        return len(self._slices)
+    def num_slices_left(self) -> int:
+        """Slices that are not cut yet, those in the hands of a node included."""
+        return self._num_slices_left
 
     @property
     def num_retries(self) -> int:
@@ -73,6 +74,7 @@ class Backlog:
     def add_rest(self, rest: Slice) -> None:
         """Add what is left of a slice, which is read before the slices after it."""
         self._slices.appendleft(rest)
+        self._num_slices_left += 1
 
     def next(self, node: str, *, num_slots: int, nodes: Collection[str]) -> Slice | Lease | None:
         """The next job for a node, or None if none waits for it.
@@ -102,6 +104,7 @@ class Backlog:
         if isinstance(job, Lease):
             return self._queue.complete(job)
         self._deaths.pop((job.index, job.first_shard), None)
+        self._num_slices_left -= 1
         return True
 
     def give_back(self, job: Slice | Lease) -> None:

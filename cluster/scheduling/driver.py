@@ -118,7 +118,7 @@ class Driver:
         self._refused: dict[str, str] = {}
         self._setup_s: float | None = None
         self._without_nodes_since = self._last_progress = clock()
-        self._counts = Counts()
+        self._counts = Counts(scores=scores)
         for shard in shards:
             self._add(shard)
 
@@ -378,7 +378,7 @@ class Driver:
             now,
             self._start,
             self._books.values(),
-            num_slices_left=self._backlog.num_slices,
+            num_slices_left=self._backlog.num_slices_left,
             num_retries=self._backlog.num_retries,
         )
         self._on_progress(progress)

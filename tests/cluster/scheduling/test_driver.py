@@ -384,6 +384,17 @@ def test_progress_says_where_it_stands(drive, pool_of, clock):
     assert sum(middle.doing.values()) == 2
 
 
+def test_what_only_prepares_shows_how_far_it_is(drive, pool_of):
+    seen = []
+    drive(pool_of(1), num_slices=6, scores=False, on_progress=seen.append)
+    last, middle = seen[-1], seen[len(seen) // 2]
+    assert (last.num_done, last.num_known, last.num_rows, last.num_tokens) == (6, 6, 6, 6)
+    assert (last.predicted_done_s, last.predicted_left_s) == (6.0, 0.0)
+    assert 0 < middle.num_done < 6
+    assert middle.num_slices_left == 6 - middle.num_done  # one is being cut
+    assert middle.predicted_left_s == pytest.approx(middle.num_slices_left)
+
+
 def test_what_a_slow_node_has_is_begun_on_another_and_the_first_result_counts(
     drive, pool_of, clock, journal
 ):
