@@ -110,6 +110,7 @@ class Driver:
         self._clock, self._start, self._on_progress = clock, start, on_progress
         self._backlog = Backlog(slices, scores=scores)
         self._books: dict[str, NodeBooks] = {}
+        self._num_stays: dict[str, int] = {}
         self._leased: dict[Ticket, Leased] = {}
         self._tail = Tail(self._books, clock)
         self._tickets = count()
@@ -164,7 +165,9 @@ class Driver:
         """Begin to use a node."""
         node, now = event.node, self._clock()
         since = self._start if event.seen is None else event.seen
-        books = NodeBooks(node, since, now, len(node.slots))
+        self._num_stays[node.id] = number = self._num_stays.get(node.id, 0) + 1
+        stay = node.id if number == 1 else f"{node.id}/{number}"
+        books = NodeBooks(node, stay, since, now, len(node.slots))
         self._books[node.id] = books
         self._num_slots += books.num_slots
         self._log(node.self_check)
@@ -249,7 +252,7 @@ class Driver:
         if ended.slot is not None:
             number = self._backlog.attempts_of(job)
             self._journal.add_attempt(
-                attempt_of(job, ended, node=books.node.id, number=number, start=self._start)
+                attempt_of(job, ended, node=books.stay, number=number, start=self._start)
             )
         match outcome:
             case Finished():

@@ -47,6 +47,7 @@ class NodeBooks:
 
     Attributes:
         node: The node.
+        stay: Identifier of its stay; a node that left and came back has another.
         since: Clock reading from which it costs.
         ready: Clock reading when it joined.
         num_slots: Slots that it has now.
@@ -61,6 +62,7 @@ class NodeBooks:
     """
 
     node: Node
+    stay: str
     since: float
     ready: float
     num_slots: int
@@ -102,7 +104,7 @@ class NodeBooks:
             reason: Why it leaves before the end, or None.
         """
         return NodeUse(
-            node=self.node.id,
+            node=self.stay,
             name=self.node.name,
             instance_type=self.node.instance_type,
             joined_s=self.since - start,

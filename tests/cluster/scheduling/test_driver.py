@@ -8,6 +8,7 @@ from cluster.corpus.slices import Piece, Slice
 from cluster.scheduling.driver import Driver
 from cluster.scheduling.local_nodes import LocalNodes
 from cluster.scheduling.nodes import Node, NodeJoined, NodeLeft, NodeRefused
+from cluster.scheduling.supervisor import Supervisor
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Receipt
@@ -244,6 +245,27 @@ def test_a_node_that_leaves_loses_nothing_and_nobody_is_blamed(drive, pool_of, c
         ("host0", "its raylet died"),
         ("host1", None),
     }
+
+
+def test_a_node_that_comes_back_is_counted_apart_from_its_first_stay(
+    drive, pool_of, clock, journal
+):
+    first, again = pool_of(1), pool_of(1)
+
+    def rejoin(nodes):
+        nodes._supervisors["node0"] = Supervisor(again, clock=clock)
+        return [NodeJoined(node=nodes.nodes[0], seen=6.0)]
+
+    script = [(5.0, lambda nodes: nodes.leave("node0")), (6.0, rejoin)]
+    drive(first, num_shards=9, script=script)
+    assert scored(journal) == names(9)
+    before, after = journal.nodes
+    assert (before.name, before.left_s) == (after.name, pytest.approx(5.0, abs=0.5))
+    assert before.node != after.node
+    ends_of = {use.node: [] for use in journal.nodes}
+    for attempt in journal.attempts:
+        ends_of[attempt.node].append(attempt.end_s)
+    assert max(ends_of[before.node]) <= before.left_s < min(ends_of[after.node])
 
 
 def test_when_every_node_has_left_the_run_says_so(drive, pool_of):
