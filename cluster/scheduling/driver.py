@@ -257,8 +257,7 @@ class Driver:
         match outcome:
             case Finished():
                 books.num_errors = 0
-                if isinstance(job, Lease):
-                    books.pace.add(outcome.seconds, job.shard.predicted_s)
+                books.add_pace(job, outcome.seconds)
                 if twin is not None:  # if its node has begun it, it goes on in vain
                     del self._leased[twin.task.ticket], twin.node.leased[twin.task.ticket]
                     twin.node.take_back.append(twin.task.ticket)

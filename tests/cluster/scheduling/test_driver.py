@@ -427,6 +427,14 @@ def test_what_a_slow_node_has_is_begun_on_another_and_the_first_result_counts(
     assert clock.now < 60.0
 
 
+def test_what_a_slow_node_cuts_is_cut_on_another_too(drive, pool_of, clock, journal):
+    slow, fast = pool_of(1), pool_of(1)
+    slow.decide = lambda worker, job: "works" if clock.now < 500.0 else "done"
+    drive(slow, fast, num_slices=8, scores=False)
+    assert sorted(receipt.index for receipt in journal.slices) == list(range(8))
+    assert clock.now < 60.0
+
+
 def test_what_a_node_has_not_begun_is_given_to_one_that_idles(drive, pool_of, clock, journal):
     stuck, fast = pool_of(4), pool_of(1)
     stuck.decide = lambda worker, job: "works" if clock.now < 500.0 else "done"
