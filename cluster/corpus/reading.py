@@ -13,11 +13,12 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from cluster.corpus.ahead import map_ahead
 from cluster.corpus.readers import FileReader, Rows, UnfitFileError
 from cluster.corpus.slices import Piece
+from cluster.storage.ahead import map_ahead
 
-# pyarrow's client of S3 opens at most 25 connections, and an actor may have two jobs in hand.
+# An actor may have two jobs in hand, and writes shards meanwhile, over the connections of one
+# client (`filesystems.MAX_REQUESTS`).
 READ_THREADS = 16
 
 

@@ -16,7 +16,6 @@ from functools import partial
 
 import pyarrow as pa
 
-from cluster.corpus.ahead import map_ahead
 from cluster.corpus.csv_files import CsvReader
 from cluster.corpus.json_lines import JsonLinesReader
 from cluster.corpus.listing import SourceFile, list_files, suffix_of
@@ -28,6 +27,7 @@ from cluster.corpus.readers import (
     UnreadableFileError,
     check_kept_types,
 )
+from cluster.storage.ahead import map_ahead
 from cluster.storage.filesystems import resolve
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError

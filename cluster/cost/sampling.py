@@ -22,11 +22,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.corpus.ahead import map_ahead
 from cluster.corpus.listing import SourceFile
 from cluster.corpus.readers import FileReader, UnfitFileError
 from cluster.corpus.reading import READ_THREADS
 from cluster.corpus.slices import OPEN_THREADS, Corpus
+from cluster.storage.ahead import map_ahead
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import Tokenizer
 

@@ -7,6 +7,7 @@ cache. Workers of 1, 2, 4, ... cores are tried, up to the cores of the smallest 
 for a moment with all its workers at once. This module knows nothing of Ray, shards or prices.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -39,6 +40,7 @@ from fastformers.errors import InputError, ScoringError
 
 _MEASURE_S = 2.0
 _POLL_S, _WAIT_S = 1.0, 0.2
+_NO_NODES_S = 60.0
 Measuring = TimeEngine | MeasureRate
 
 
@@ -97,14 +99,19 @@ def _measure(nodes: Nodes, joined: list[Node]) -> float:
     return sum(measure_at_once(nodes, joined, jobs))
 
 
-def join_all(nodes: Nodes) -> list[Node]:
+def join_all(nodes: Nodes, *, clock: Callable[[], float] = time.monotonic) -> list[Node]:
     """Wait until the nodes that are there have joined.
 
+    Args:
+        nodes: The nodes, running.
+        clock: Monotonic clock, in seconds.
+
     Raises:
-        InputError: None can work.
+        InputError: None can work, or none is free.
     """
     joined: list[Node] = []
     reasons: list[str] = []
+    deadline = clock() + _NO_NODES_S
     while not joined or nodes.num_starting:
         for event in nodes.wait(_POLL_S):
             match event:
@@ -116,6 +123,13 @@ def join_all(nodes: Nodes) -> list[Node]:
                     raise ScoringError(f"a node left while it was measured: {event.reason}")
         if not joined and not nodes.num_starting and reasons:
             raise InputError(f"no node can work: {'; '.join(reasons)}")
+        if joined or nodes.num_starting:
+            deadline = clock() + _NO_NODES_S
+        elif clock() > deadline:
+            raise InputError(
+                f"no node has had free CPUs for {_NO_NODES_S:.0f} s; wait until the cluster's "
+                "other work has ended, or add nodes, and run the same command"
+            )
     return joined
 
 

@@ -60,7 +60,7 @@ class IdleActor:
 
     def describe(self) -> ActorState:
         """It never does anything."""
-        return ActorState(phase=WAIT, outages=())
+        return ActorState(phase=WAIT)
 
 
 @ray.remote

@@ -81,7 +81,7 @@ class _Member:
         node: Identifier of the node.
         name: Name of the node.
         supervisor: Its supervisor.
-        seen: Clock reading when the node was first seen; None for the start of the run.
+        seen: Clock reading when its CPUs were first free; None for the start of the run.
         num_actors: Actors that were asked of it.
         has_joined: Whether the supervisor is ready.
         due: Clock reading by which its call under way must have ended; None without a call.
@@ -203,7 +203,7 @@ class ClusterNodes:
         if error is not None:
             reason = member.supervisor.explain(error)
             if member.has_joined:
-                return [self._lose(node, reason)]
+                return self._lose_joined(node, reason)
             if member.supervisor.is_verdict(error) or self._num_losses.get(node, 0) >= _MAX_LOSSES:
                 return [self._give_up(node, reason)]
             self._lose(node, reason)  # it is tried again
@@ -228,17 +228,16 @@ class ClusterNodes:
             for node, member in list(self._members.items())
             if node not in alive
         ]
-        for state in states:
-            self._first_seen.setdefault(state.id, self._clock() if self._is_settled else None)
         new = [
             state
             for state in sorted(states, key=lambda state: state.id)
             if state.id not in self._members
             and state.id not in self._unfit
             and not state.is_draining
-            and self._num_losses.get(state.id, 0) <= _MAX_LOSSES
             and state.free_cpus >= max(self._cores_per_actor, self._expected_free(state.id))
         ]
+        for state in new:  # one that other work holds does not cost this run
+            self._first_seen.setdefault(state.id, self._clock() if self._is_settled else None)
         if self._num_nodes is not None:
             new = new[: max(0, self._num_nodes - len(self._members))]
         left = None
@@ -292,12 +291,14 @@ class ClusterNodes:
             for node, member in self._members.items()
             if member.due is not None and now > member.due
         ]
-        return [
-            self._lose(node, f"it has not answered for {_SILENT_S:.0f} s")
-            if member.has_joined
-            else self._give_up(node, f"it was not ready within {_START_WITHIN_S:.0f} s")
-            for node, member in late
-        ]
+        events: list[NodeEvent] = []
+        for node, member in late:
+            if member.has_joined:
+                events += self._lose_joined(node, f"it has not answered for {_SILENT_S:.0f} s")
+            else:
+                reason = f"it was not ready within {_START_WITHIN_S:.0f} s"
+                events.append(self._give_up(node, reason))
+        return events
 
     def _forgive_absence(self) -> None:
         """Give nodes more time where this process itself was away, stopped or short of CPU."""
@@ -314,6 +315,15 @@ class ClusterNodes:
         self._held[node] = num_cpus, self._clock()
         self._end(node)
         return NodeLeft(id=node, reason=reason)
+
+    def _lose_joined(self, node: str, reason: str) -> list[NodeEvent]:
+        """Lose a node that is still there; if that happens too often, it is left out."""
+        name = self._members[node].name
+        events: list[NodeEvent] = [self._lose(node, reason)]
+        if (times := self._num_losses[node]) > _MAX_LOSSES:
+            self._unfit.add(node)
+            events.append(NodeRefused(name=name, reason=f"lost {times} times, at last: {reason}"))
+        return events
 
     def _give_up(self, node: str, reason: str) -> NodeRefused:
         name = self._members[node].name

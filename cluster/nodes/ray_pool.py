@@ -39,6 +39,8 @@ from cluster.scheduling.work import (
     describe_job,
 )
 from cluster.shards.receipts import PHASES
+from cluster.storage import outages
+from cluster.storage.outages import Outage
 
 _MAX_FAILED_STARTS = 2
 # Actors are asked what they do once in this time, and less often where there are many of them.
@@ -52,11 +54,11 @@ class ActorState:
 
     Attributes:
         phase: One of `PHASES`, or "wait".
-        outages: Lines about storage that does not answer it.
+        outage: What it waits for longest of storage that does not answer, or None.
     """
 
     phase: str
-    outages: tuple[str, ...]
+    outage: Outage | None = None
 
 
 @ray.remote
@@ -77,7 +79,7 @@ class ScoringActor(Worker):
 
     def describe(self) -> ActorState:
         """What it does at the moment."""
-        return ActorState(phase=self.state(), outages=())
+        return ActorState(phase=self.state(), outage=next(iter(outages.current()), None))
 
 
 @dataclass
@@ -182,19 +184,21 @@ class RayPool:
 
     def states(self) -> dict[Slot, str]:
         """What the actors do, as they said last."""
-        busy = {call.seat.slot for call in self._calls.values()}
+        busy = self._busy_slots()
         found = {}
         for slot, seat in self._seats.items():
             if slot not in busy:
                 found[slot] = WAIT
             elif seat.state is not None:
-                found[slot] = STORE if seat.state.outages else seat.state.phase
+                found[slot] = STORE if seat.state.outage else seat.state.phase
         return found
 
     def outages(self) -> list[str]:
-        """Lines about storage that does not answer some actor."""
-        said = (seat.state.outages for seat in self._seats.values() if seat.state is not None)
-        return sorted({line for lines in said for line in lines})
+        """A line about the longest wait of an actor for storage, if one waits."""
+        busy = self._busy_slots()
+        states = (seat.state for slot, seat in self._seats.items() if slot in busy)
+        said = [state.outage for state in states if state is not None and state.outage is not None]
+        return [str(max(said, key=lambda outage: outage.since_s))] if said else []
 
     def stop(self) -> None:
         """End all actors."""
@@ -202,9 +206,8 @@ class RayPool:
             if seat.actor is not None:
                 ray.kill(seat.actor)
 
-    def first_actor(self) -> Any:
-        """Some actor, to ask it something before there is work."""
-        return next(iter(self._seats.values())).actor
+    def _busy_slots(self) -> set[Slot]:
+        return {call.seat.slot for call in self._calls.values()}
 
     def _conclude(self, call: _Call) -> list[Outcome]:
         """Outcomes of a call that has ended, after replacing its actor if that is dead."""
@@ -214,6 +217,8 @@ class RayPool:
         error = call.future.exception()
         if error is None:
             call.seat.failed_starts = 0
+            if call.seat.state is not None and call.seat.state.outage is not None:
+                call.seat.state = None  # the storage has answered
             return list(call.future.result())
         is_out_of_memory = isinstance(error, OutOfMemoryError)
         as_it_started = isinstance(error, RayActorError) and error.actor_init_failed

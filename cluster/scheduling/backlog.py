@@ -7,7 +7,7 @@ This module knows nothing of nodes but their names, and nothing of Ray or files.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from cluster.corpus.slices import Slice
@@ -45,6 +45,7 @@ class Backlog:
             scores: Whether shards are to be scored, or only cut.
         """
         self._slices = deque(slices)
+        self._num_slices_left = len(self._slices)
         self._scores = scores
         self._queue = ShardQueue()
         self._deaths: dict[tuple[int, int], int] = {}  # of slices
@@ -56,9 +57,9 @@ class Backlog:
         return len(self._slices) + len(self._queue) + len(self._after_error)
 
     @property
-    def num_slices(self) -> int:
-        """Slices that wait."""
-        return len(self._slices)
+    def num_slices_left(self) -> int:
+        """Slices that are not cut yet, those in the hands of a node included."""
+        return self._num_slices_left
 
     @property
     def num_retries(self) -> int:
@@ -73,17 +74,20 @@ class Backlog:
     def add_rest(self, rest: Slice) -> None:
         """Add what is left of a slice, which is read before the slices after it."""
         self._slices.appendleft(rest)
+        self._num_slices_left += 1
 
-    def next(self, node: str, *, num_slots: int, num_nodes: int) -> Slice | Lease | None:
-        """The next job for a node, or None if none waits.
+    def next(self, node: str, *, num_slots: int, nodes: Collection[str]) -> Slice | Lease | None:
+        """The next job for a node, or None if none waits for it.
 
         Args:
-            node: Name of the node; a job that raised an error there goes to another.
+            node: Name of the node; a job that raised an error there goes to another, unless it has
+                raised one on all of them.
             num_slots: Slots of all nodes; while fewer shards wait, slices come first.
-            num_nodes: Number of nodes.
+            nodes: Names of all nodes.
         """
         for place, job in enumerate(self._after_error):
-            if node not in self._errors[_key(job)].nodes or num_nodes == 1:
+            tried = self._errors[_key(job)].nodes
+            if node not in tried or tried.issuperset(nodes):
                 return self._after_error.pop(place)
         enough_waits = self._scores and len(self._queue) >= num_slots
         if self._slices and not enough_waits:
@@ -100,6 +104,7 @@ class Backlog:
         if isinstance(job, Lease):
             return self._queue.complete(job)
         self._deaths.pop((job.index, job.first_shard), None)
+        self._num_slices_left -= 1
         return True
 
     def give_back(self, job: Slice | Lease) -> None:

@@ -110,6 +110,7 @@ class Driver:
         self._clock, self._start, self._on_progress = clock, start, on_progress
         self._backlog = Backlog(slices, scores=scores)
         self._books: dict[str, NodeBooks] = {}
+        self._num_stays: dict[str, int] = {}
         self._leased: dict[Ticket, Leased] = {}
         self._tail = Tail(self._books, clock)
         self._tickets = count()
@@ -118,7 +119,7 @@ class Driver:
         self._refused: dict[str, str] = {}
         self._setup_s: float | None = None
         self._without_nodes_since = self._last_progress = clock()
-        self._counts = Counts()
+        self._counts = Counts(scores=scores)
         for shard in shards:
             self._add(shard)
 
@@ -164,7 +165,9 @@ class Driver:
         """Begin to use a node."""
         node, now = event.node, self._clock()
         since = self._start if event.seen is None else event.seen
-        books = NodeBooks(node, since, now, len(node.slots))
+        self._num_stays[node.id] = number = self._num_stays.get(node.id, 0) + 1
+        stay = node.id if number == 1 else f"{node.id}/{number}"
+        books = NodeBooks(node, stay, since, now, len(node.slots))
         self._books[node.id] = books
         self._num_slots += books.num_slots
         self._log(node.self_check)
@@ -184,7 +187,7 @@ class Driver:
             self._end(books, ended)
         if report.leaving and not books.leaving:
             logger.warning("node %s: %s; it gets no more work", books.node.name, report.leaving)
-            books.take_back = [t for t, leased in books.leased.items() if leased.began is None]
+            books.take_back += [t for t, leased in books.leased.items() if leased.began is None]
         books.leaving = report.leaving
         others = len(self._books) > 1
         if report.num_slots == 0:
@@ -222,7 +225,7 @@ class Driver:
     def _lease_to(self, books: NodeBooks) -> Leased | None:
         """Put the next job into a node's hands."""
         node = books.node.id
-        job = self._backlog.next(node, num_slots=self._num_slots, num_nodes=len(self._books))
+        job = self._backlog.next(node, num_slots=self._num_slots, nodes=self._books.keys())
         twin = None
         if job is None:
             twin = self._tail.take_copy(node)
@@ -249,13 +252,12 @@ class Driver:
         if ended.slot is not None:
             number = self._backlog.attempts_of(job)
             self._journal.add_attempt(
-                attempt_of(job, ended, node=books.node.id, number=number, start=self._start)
+                attempt_of(job, ended, node=books.stay, number=number, start=self._start)
             )
         match outcome:
             case Finished():
                 books.num_errors = 0
-                if isinstance(job, Lease):
-                    books.pace.add(outcome.seconds, job.shard.predicted_s)
+                books.add_pace(job, outcome.seconds)
                 if twin is not None:  # if its node has begun it, it goes on in vain
                     del self._leased[twin.task.ticket], twin.node.leased[twin.task.ticket]
                     twin.node.take_back.append(twin.task.ticket)
@@ -378,7 +380,7 @@ class Driver:
             now,
             self._start,
             self._books.values(),
-            num_slices_left=self._backlog.num_slices,
+            num_slices_left=self._backlog.num_slices_left,
             num_retries=self._backlog.num_retries,
         )
         self._on_progress(progress)

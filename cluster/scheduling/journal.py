@@ -23,8 +23,8 @@ class NodeUse:
     """A node that worked for a run, from when it joined until it left.
 
     Attributes:
-        node: Identifier; nodes of equal name differ here.
-        name: Host name.
+        node: Identifier of its stay; a node that left and came back has another.
+        name: Host name, with a number where several nodes have the same.
         instance_type: Name that its cloud gives the type of machine; None where it is not known.
         joined_s, left_s: When it began to cost and when it left, in seconds from the run's start;
             one that stayed to the end costs until everything is done.
@@ -76,7 +76,7 @@ def attempt_of(
     Args:
         job: The job.
         ended: How it ended, and when by the driver's clock.
-        node: Identifier of the node.
+        node: Identifier of the node's stay.
         number: How many times the job was tried, this time included.
         start: Reading of the driver's clock at the start of the run.
     """

@@ -47,12 +47,13 @@ class NodeBooks:
 
     Attributes:
         node: The node.
+        stay: Identifier of its stay; a node that left and came back has another.
         since: Clock reading from which it costs.
         ready: Clock reading when it joined.
         num_slots: Slots that it has now.
         leased: Jobs in its hands.
         take_back: Jobs to take back with the next orders.
-        pace: Seconds that shards take in a slot of it.
+        pace, slice_pace: Seconds that shards take in a slot of it, and slices.
         num_errors: Jobs that raised an error since one was last done.
         last_error: The last of them, in one line.
         leaving: Why it will be taken away soon, or None.
@@ -61,12 +62,14 @@ class NodeBooks:
     """
 
     node: Node
+    stay: str
     since: float
     ready: float
     num_slots: int
     leased: dict[Ticket, Leased] = field(default_factory=dict)
     take_back: list[Ticket] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
+    slice_pace: Pace = field(default_factory=Pace)
     num_errors: int = 0
     last_error: str = ""
     leaving: str | None = None
@@ -89,6 +92,19 @@ class NodeBooks:
         enough = round(self.num_slots * LEASE_S / self.pace.seconds)
         return min(max(two_each, enough), self.num_slots * MAX_LEASED_PER_SLOT)
 
+    def add_pace(self, job: Slice | Lease, seconds: float) -> None:
+        """Take what a job took in a slot of it."""
+        if isinstance(job, Lease):
+            self.pace.add(seconds, job.shard.predicted_s)
+        else:
+            self.slice_pace.add(seconds, None)
+
+    def expect(self, job: Slice | Lease) -> float | None:
+        """Seconds that a job takes in a slot of it; None where that is not known."""
+        if isinstance(job, Lease):
+            return self.pace.expect(job.shard.predicted_s)
+        return self.slice_pace.expect(None)
+
     def answer_below(self, num_wanted: int) -> int:
         """Jobs in its hands below which it should answer at once: half of a long lease, two calls a
         slot of a short one, and one a slot where no more than that is leased."""
@@ -102,7 +118,7 @@ class NodeBooks:
             reason: Why it leaves before the end, or None.
         """
         return NodeUse(
-            node=self.node.id,
+            node=self.stay,
             name=self.node.name,
             instance_type=self.node.instance_type,
             joined_s=self.since - start,

@@ -109,7 +109,7 @@ class NodeJoined:
 
     Attributes:
         node: The node.
-        seen: Clock reading when it was first seen; None if it was there from the start.
+        seen: Clock reading when it was first seen with CPUs free; None for the run's start.
     """
 
     node: Node

@@ -24,11 +24,12 @@ class Progress:
         elapsed_s: Seconds since the start of the run.
         num_done, num_known: Shards finished in this run; shards known to this run.
         num_rows, num_tokens, num_errors: Of the shards finished; errors are rows not scored.
+            Where shards are only prepared, one that is cut is finished.
         num_retries: Leases that were lost with their worker.
         predicted_done_s: Core-seconds that were predicted of the shards finished.
         predicted_left_s: Core-seconds of the known shards that are not finished, and of the slices
             that are not cut yet, taken to be like those that are.
-        num_slices_left: Slices still to cut.
+        num_slices_left: Slices that are not cut yet, those being cut included.
         node_s: Seconds that nodes were used so far, those that have left included, by the instance
             type; None for nodes of an unknown type.
         num_nodes, num_actors: Nodes that work now, and their slots.
@@ -57,16 +58,28 @@ class Progress:
 class Counts:
     """Sums over a run, from its start."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, scores: bool = True) -> None:
+        """Begin with nothing.
+
+        Args:
+            scores: Whether shards are to be scored; if not, one that is cut is finished.
+        """
+        self._scores = scores
         self._num_known = self._num_done = self._num_cut = 0
         self._num_rows = self._num_tokens = self._num_errors = 0
         self._predicted_done_s = self._predicted_left_s = self._predicted_cut_s = 0.0
         self._left_node_s: dict[str | None, float] = {}
 
     def add_known(self, shard: Shard) -> None:
-        """Add a shard that is to be scored."""
+        """Add a shard that is cut."""
         self._num_known += 1
-        self._predicted_left_s += shard.predicted_s
+        if self._scores:
+            self._predicted_left_s += shard.predicted_s
+            return
+        self._num_done += 1
+        self._num_rows += shard.num_rows
+        self._num_tokens += shard.num_tokens
+        self._predicted_done_s += shard.predicted_s
 
     def add_slice(self, receipt: SliceReceipt) -> None:
         """Add a slice that was cut."""
@@ -100,7 +113,7 @@ class Counts:
         Args:
             now, start: Clock readings of the moment and of the start of the run.
             nodes: Nodes that work now.
-            num_slices_left: Slices that wait.
+            num_slices_left: Slices that are not cut yet.
             num_retries: Leases that were lost with their worker.
         """
         node_s = dict(self._left_node_s)

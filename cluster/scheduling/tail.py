@@ -6,9 +6,11 @@ A node that dies, hangs or crawls must not hold up the others, which have nothin
 in a while, all jobs in hand are looked at, not at each event. This module knows nothing of Ray.
 """
 
+import heapq
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from cluster.corpus.slices import Slice
 from cluster.scheduling.node_books import Leased, NodeBooks
 from cluster.scheduling.pace import estimate_remaining_s
 from cluster.scheduling.work import Ticket
@@ -69,19 +71,20 @@ class Tail:
         self, leased: Mapping[Ticket, Leased], free: list[NodeBooks], num_free: int, now: float
     ) -> None:
         """Find the jobs that will end last, where another node would end them much earlier."""
-        by_pace = sorted(
-            (books for books in free if books.pace.factor is not None),
-            key=lambda books: books.pace.factor or 0.0,
-        )
+        fastest_of = {
+            Lease: _fastest(free, lambda books: books.pace.factor),
+            Slice: _fastest(free, lambda books: books.slice_pace.seconds),
+        }
         late = []
         for job in leased.values():
             if job.twin is not None or (isinstance(job.job, Lease) and job.job.attempt > 1):
                 continue
-            fastest = next((books for books in by_pace[:2] if books is not job.node), None)
-            copy_s = _expect(fastest, job) if fastest else None
+            others = (books for books in fastest_of[type(job.job)] if books is not job.node)
+            fastest = next(others, None)
+            copy_s = fastest.expect(job.job) if fastest else None
             if copy_s is None:
                 continue
-            expected_s = _expect(job.node, job) or copy_s
+            expected_s = job.node.expect(job.job) or copy_s
             if job.began is None:  # at least one other is before it in its slot
                 remaining_s = estimate_remaining_s(now - job.given, 2 * expected_s)
             else:
@@ -92,6 +95,9 @@ class Tail:
         self._to_copy.extend(leased[ticket] for _, ticket in late[:num_free])
 
 
-def _expect(books: NodeBooks, job: Leased) -> float | None:
-    """Seconds that a job takes on a node; None where that is not known."""
-    return books.pace.expect(job.task.predicted_s) if isinstance(job.job, Lease) else None
+def _fastest(
+    books: Iterable[NodeBooks], seconds: Callable[[NodeBooks], float | None]
+) -> list[NodeBooks]:
+    """The two nodes that take the fewest seconds, of those of which that is known."""
+    known = ((number, place, node) for place, node in enumerate(books) if (number := seconds(node)))
+    return [node for _, _, node in heapq.nsmallest(2, known)]

@@ -11,11 +11,8 @@ import errno
 import io
 import json
 import os
-import threading
 import uuid
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +22,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
+from cluster.storage.ahead import map_ahead
 from cluster.storage.filesystems import MAX_REQUESTS, Store, connect
 from cluster.storage.options import NO_OPTIONS, StorageOptions
-from cluster.storage.retries import until
 from fastformers.errors import InputError, StorageError
 
 T = TypeVar("T")
@@ -153,12 +150,6 @@ class Directory:
                 file, columns=None if columns is None else list(columns), use_threads=False
             )
 
-    def read_many(
-        self, names: Iterable[str], *, num_threads: int = MAX_REQUESTS
-    ) -> Iterator[bytes]:
-        """The contents of small files, in the order of the names; see `map_files`."""
-        return self.map_files(names, self.read_bytes, num_threads=num_threads)
-
     def map_files(
         self,
         names: Iterable[str],
@@ -174,24 +165,7 @@ class Directory:
         if self.is_local:
             yield from map(act, names)
             return
-        stop = threading.Event()
-
-        def act_until(name: str) -> T:
-            with until(stop):
-                return act(name)
-
-        with ThreadPoolExecutor(num_threads, thread_name_prefix="storage") as pool:
-            waiting: deque[Future[T]] = deque()
-            try:
-                for name in names:
-                    if len(waiting) >= 2 * num_threads:
-                        yield waiting.popleft().result()
-                    waiting.append(pool.submit(act_until, name))
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                stop.set()  # Ctrl-C does not wait for a bucket that is away
-                pool.shutdown(cancel_futures=True)
+        yield from map_ahead(act, names, num_threads=num_threads, num_ahead=2 * num_threads)
 
     def read_json(self, name: str) -> Any:
         """Parse a JSON file; None if it does not exist.

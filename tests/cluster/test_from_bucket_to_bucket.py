@@ -168,7 +168,11 @@ def test_a_key_that_is_denied_midway_ends_the_run_in_one_line(s3_server, run_loc
 def all_bytes(directory, *children):
     """Contents of all files of a directory and of some directories in it."""
     places = [directory, *(directory.child(name) for name in children)]
-    return b"".join(content for place in places for content in place.read_many(place.list_files()))
+    return b"".join(
+        content
+        for place in places
+        for content in place.map_files(place.list_files(), place.read_bytes)
+    )
 
 
 @pytest.mark.parametrize("given", ["flag", "file", "environment"])

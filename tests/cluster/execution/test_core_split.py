@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.execution.core_split import measure_split, open_asked_nodes
+from cluster.execution.core_split import join_all, measure_split, open_asked_nodes
 from cluster.scheduling.local_nodes import LocalNodes
 from cluster.scheduling.nodes import Node
 from cluster.scheduling.work import MeasureRate
@@ -89,3 +89,16 @@ def test_preparing_has_no_split_to_measure(scripted_pool):
         open_asked_nodes(
             machines, SimpleNamespace(predictions=None), ActorSettings(cores_per_actor=None), print
         )
+
+
+def test_nodes_that_never_come_are_not_waited_for_without_end(clock):
+    class NoNodes:
+        num_starting = 0
+
+        def wait(self, timeout_s):
+            assert clock.now < 1000.0
+            clock.now += timeout_s
+            return []
+
+    with pytest.raises(InputError, match="no node has had free CPUs for 60 s"):
+        join_all(NoNodes(), clock=clock)

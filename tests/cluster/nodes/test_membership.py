@@ -142,11 +142,15 @@ def test_a_node_that_comes_later_costs_from_when_it_was_seen(cluster_of, clock):
     assert list(cluster.handles) == ["a", "b"]
 
 
-def test_a_node_whose_cpus_become_free_is_used_then(cluster_of):
+def test_a_node_whose_cpus_become_free_is_used_then_and_costs_from_then(cluster_of, clock):
     cluster = cluster_of(state("a"), state("b", free=0.0))
     assert list(cluster.handles) == ["a"]
+    clock.now = 50.0
     cluster.show(state("a", free=0.0), state("b", free=2.0))
     assert list(cluster.handles) == ["a", "b"]
+    cluster.handles["b"].is_ready()
+    [joined] = cluster.wait()
+    assert joined.seen == 50.0
 
 
 def test_a_node_that_is_used_again_costs_from_when_it_was_lost(cluster_of, clock):
@@ -239,13 +243,15 @@ def test_a_node_that_cannot_start_is_refused_in_its_own_words_and_not_asked_agai
 
 def test_a_supervisor_that_dies_has_left_and_its_node_is_used_again_some_times(cluster_of):
     cluster = cluster_of(state("a"))
-    for _ in range(3):
+    left = NodeLeft(id="a", reason="in its own words: gone")
+    reason = "lost 3 times, at last: in its own words: gone"
+    for events in [left], [left], [left, NodeRefused(name="host", reason=reason)]:
         handle = cluster.handles.pop("a")
         handle.is_ready()
         assert isinstance(cluster.wait()[0], NodeJoined)
         cluster.nodes.exchange("a", Orders())
         handle.calls[0].set_exception(RuntimeError("gone"))
-        assert cluster.wait() == [NodeLeft(id="a", reason="in its own words: gone")]
+        assert cluster.wait() == events
         assert handle.is_killed
         cluster.show(state("a"))
     assert cluster.handles == {}

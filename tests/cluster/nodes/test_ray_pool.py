@@ -28,6 +28,10 @@ from cluster.scheduling.work import (
     TimeEngine,
 )
 from cluster.settings import CorpusSettings
+from cluster.shards.layout import Shard
+from cluster.shards.shard_queue import Lease
+from cluster.storage.directory import open_directory
+from cluster.storage.options import StorageOptions
 
 REPOSITORY = Path(__file__).parents[3]
 KNOWS_NO_RAY = [
@@ -157,6 +161,34 @@ def test_what_an_actor_does_is_known_while_it_does_it(pool_of, spec, monkeypatch
     while pool.states() != {slot: "infer"} and time.monotonic() < deadline:
         assert pool.wait(0.05) == []
     assert pool.states() == {slot: "infer"}
+
+
+@pytest.mark.cluster
+def test_an_actor_that_waits_for_storage_says_for_which(pool_of, spec, monkeypatch):
+    monkeypatch.setattr("cluster.nodes.ray_pool._ASK_EVERY_S", 0.05)
+    keys = {"access_key": "a", "secret_key": "b", "region": "x", "scheme": "http"}
+    away = StorageOptions({**keys, "endpoint_override": "127.0.0.1:9"})  # nothing listens there
+    pool, slot = pool_of(replace(spec, shards=open_directory("s3://away/shards", away)))
+    shard = Shard(
+        name="000000-00000",
+        num_rows=1,
+        num_unique=1,
+        num_tokens=1,
+        num_unique_tokens=1,
+        predicted_s=1.0,
+        spans=(),
+    )
+    pool.submit(slot, [Task(ticket=Ticket(0), job=Lease(shard=shard, attempt=1))])
+    deadline = time.monotonic() + 60.0
+    while not pool.outages() and time.monotonic() < deadline:
+        assert pool.wait(0.05) == []
+    [line] = pool.outages()
+    assert line.startswith("storage does not answer since ")
+    assert "s3://away/shards/part-000000-00000.parquet" in line
+    assert pool.states() == {slot: "store"}
+    pool.kill(Ticket(0))
+    assert isinstance(outcomes(pool, 1)[0], Lost)
+    assert pool.outages() == []
 
 
 @pytest.mark.cluster

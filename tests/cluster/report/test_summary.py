@@ -182,11 +182,19 @@ def test_cost_is_wall_seconds_of_all_machines_for_the_rows_of_this_run(job):
     report = build_report(job, make_result(), PRICE)
     assert report.usd_total == pytest.approx(0.36 * 10 / 3600)
     assert report.usd_per_million == pytest.approx(report.usd_total / 300 * 1e6)
-    three = build_report(job, make_result(nodes=[make_node(node=f"n{n}") for n in range(3)]), PRICE)
+    nodes = [make_node(node=f"n{n}", name=f"host{n}") for n in range(3)]
+    three = build_report(job, make_result(nodes=nodes), PRICE)
     assert three.usd_total == pytest.approx(3 * report.usd_total)
     assert (three.num_machines, three.num_actors) == (3, 6)
     assert (report.usd_per_hour, report.price) == (0.36, PRICE.given.label)
     assert report.price_is_estimate is False
+
+
+def test_a_machine_that_left_and_came_back_is_one_machine(job):
+    stays = [make_node(left_s=4.0, reason="lost"), make_node(node="n0/2", joined_s=5.0)]
+    report = build_report(job, make_result(nodes=stays), PRICE)
+    assert (report.num_machines, [node.rows for node in report.nodes]) == (1, [300, 0])
+    assert report.usd_total == pytest.approx(0.36 * 9 / 3600)
 
 
 def test_phases_and_idle_add_up_to_the_actors_time(job):

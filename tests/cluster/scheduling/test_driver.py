@@ -8,6 +8,7 @@ from cluster.corpus.slices import Piece, Slice
 from cluster.scheduling.driver import Driver
 from cluster.scheduling.local_nodes import LocalNodes
 from cluster.scheduling.nodes import Node, NodeJoined, NodeLeft, NodeRefused
+from cluster.scheduling.supervisor import Supervisor
 from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Receipt
@@ -246,6 +247,27 @@ def test_a_node_that_leaves_loses_nothing_and_nobody_is_blamed(drive, pool_of, c
     }
 
 
+def test_a_node_that_comes_back_is_counted_apart_from_its_first_stay(
+    drive, pool_of, clock, journal
+):
+    first, again = pool_of(1), pool_of(1)
+
+    def rejoin(nodes):
+        nodes._supervisors["node0"] = Supervisor(again, clock=clock)
+        return [NodeJoined(node=nodes.nodes[0], seen=6.0)]
+
+    script = [(5.0, lambda nodes: nodes.leave("node0")), (6.0, rejoin)]
+    drive(first, num_shards=9, script=script)
+    assert scored(journal) == names(9)
+    before, after = journal.nodes
+    assert (before.name, before.left_s) == (after.name, pytest.approx(5.0, abs=0.5))
+    assert before.node != after.node
+    ends_of = {use.node: [] for use in journal.nodes}
+    for attempt in journal.attempts:
+        ends_of[attempt.node].append(attempt.end_s)
+    assert max(ends_of[before.node]) <= before.left_s < min(ends_of[after.node])
+
+
 def test_when_every_node_has_left_the_run_says_so(drive, pool_of):
     pool = pool_of(1)
     pool.decide = lambda worker, job: "works"
@@ -328,6 +350,26 @@ def test_an_error_is_tried_elsewhere_and_ends_the_run_when_it_comes_again(drive,
     drive(pool, num_shards=1)
 
 
+def test_a_job_that_raised_on_every_node_is_tried_once_more(drive, pool_of, clock, journal):
+    pools = pool_of(1), pool_of(1)
+    tries = []
+
+    def decide(worker, job):
+        if job.shard.name == names(1)[0]:
+            tries.append(worker)
+            return "fails" if len(tries) < 3 else "done"
+        return "done"
+
+    def watch(progress):
+        assert clock.now < 1000.0, "nobody takes the job"
+
+    for pool in pools:
+        pool.decide = decide
+    drive(*pools, num_shards=6, on_progress=watch)
+    assert scored(journal) == names(6)
+    assert tries[0] is not tries[1]
+
+
 def test_an_input_that_is_at_fault_ends_the_run_at_once(drive, pool_of):
     pool = pool_of(1)
     pool.decide = lambda worker, job: "fails"
@@ -364,6 +406,17 @@ def test_progress_says_where_it_stands(drive, pool_of, clock):
     assert sum(middle.doing.values()) == 2
 
 
+def test_what_only_prepares_shows_how_far_it_is(drive, pool_of):
+    seen = []
+    drive(pool_of(1), num_slices=6, scores=False, on_progress=seen.append)
+    last, middle = seen[-1], seen[len(seen) // 2]
+    assert (last.num_done, last.num_known, last.num_rows, last.num_tokens) == (6, 6, 6, 6)
+    assert (last.predicted_done_s, last.predicted_left_s) == (6.0, 0.0)
+    assert 0 < middle.num_done < 6
+    assert middle.num_slices_left == 6 - middle.num_done  # one is being cut
+    assert middle.predicted_left_s == pytest.approx(middle.num_slices_left)
+
+
 def test_what_a_slow_node_has_is_begun_on_another_and_the_first_result_counts(
     drive, pool_of, clock, journal
 ):
@@ -371,6 +424,14 @@ def test_what_a_slow_node_has_is_begun_on_another_and_the_first_result_counts(
     slow.decide = lambda worker, job: "works" if clock.now < 500.0 else "done"
     drive(slow, fast, num_shards=8)
     assert scored(journal) == names(8)
+    assert clock.now < 60.0
+
+
+def test_what_a_slow_node_cuts_is_cut_on_another_too(drive, pool_of, clock, journal):
+    slow, fast = pool_of(1), pool_of(1)
+    slow.decide = lambda worker, job: "works" if clock.now < 500.0 else "done"
+    drive(slow, fast, num_slices=8, scores=False)
+    assert sorted(receipt.index for receipt in journal.slices) == list(range(8))
     assert clock.now < 60.0
 
 

@@ -89,12 +89,11 @@ def test_small_files_are_read_many_at_a_time_and_come_in_order(s3_server, direct
         return directory.read_bytes(name)
 
     assert [int(content) for content in directory.map_files(names, read)] == list(range(300))
-    assert [int(content) for content in directory.read_many(reversed(names[:5]))] == [4, 3, 2, 1, 0]
 
 
 def test_what_fails_among_many_is_raised_in_its_turn(directory):
     directory.write_json("a", 1)
-    results = directory.read_many(["a", "none", "a"])
+    results = directory.map_files(["a", "none", "a"], directory.read_bytes)
     assert next(results) == b"1"
     with pytest.raises(FileNotFoundError):
         next(results)

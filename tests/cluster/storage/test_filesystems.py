@@ -193,7 +193,8 @@ def test_a_process_that_used_a_bucket_ends_cleanly(s3_server):
         "from cluster.storage.options import parse_storage_options\n"
         "directory = open_directory(sys.argv[1], parse_storage_options(sys.argv[2]))\n"
         "directory.write_json('a.json', 1)\n"
-        "print(directory.read_json('a.json'), list(directory.read_many(['a.json'] * 9))[-1])\n"
+        "contents = directory.map_files(['a.json'] * 9, directory.read_bytes)\n"
+        "print(directory.read_json('a.json'), list(contents)[-1])\n"
     )
     ended = subprocess.run(
         [
