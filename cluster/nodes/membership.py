@@ -81,7 +81,7 @@ class _Member:
         node: Identifier of the node.
         name: Name of the node.
         supervisor: Its supervisor.
-        seen: Clock reading when the node was first seen; None for the start of the run.
+        seen: Clock reading when the node was first seen with room; None for the start of the run.
         num_actors: Actors that were asked of it.
         has_joined: Whether the supervisor is ready.
         due: Clock reading by which its call under way must have ended; None without a call.
@@ -228,8 +228,6 @@ class ClusterNodes:
             for node, member in list(self._members.items())
             if node not in alive
         ]
-        for state in states:
-            self._first_seen.setdefault(state.id, self._clock() if self._is_settled else None)
         new = [
             state
             for state in sorted(states, key=lambda state: state.id)
@@ -263,7 +261,8 @@ class ClusterNodes:
             num_actors = fit if num_actors is None else min(num_actors, fit)
         name = self._name(state)
         supervisor = self._launch(state, name=name, num_actors=num_actors)
-        seen = self._first_seen[state.id]
+        # What it did before that, for others or for nobody, is not this run's to pay.
+        seen = self._first_seen.setdefault(state.id, self._clock() if self._is_settled else None)
         member = _Member(state.id, name, supervisor, seen, num_actors or 0)
         self._members[state.id] = member
         self._call(member, supervisor.start(), _START_WITHIN_S)

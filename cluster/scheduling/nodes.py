@@ -109,7 +109,7 @@ class NodeJoined:
 
     Attributes:
         node: The node.
-        seen: Clock reading when it was first seen; None if it was there from the start.
+        seen: Clock reading when it was first seen with room; None if that was at the start.
     """
 
     node: Node

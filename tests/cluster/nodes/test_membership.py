@@ -142,11 +142,15 @@ def test_a_node_that_comes_later_costs_from_when_it_was_seen(cluster_of, clock):
     assert list(cluster.handles) == ["a", "b"]
 
 
-def test_a_node_whose_cpus_become_free_is_used_then(cluster_of):
+def test_a_node_whose_cpus_become_free_is_used_and_paid_for_from_then(cluster_of, clock):
     cluster = cluster_of(state("a"), state("b", free=0.0))
     assert list(cluster.handles) == ["a"]
+    clock.now = 30.0
     cluster.show(state("a", free=0.0), state("b", free=2.0))
     assert list(cluster.handles) == ["a", "b"]
+    cluster.handles["b"].is_ready()
+    [joined] = cluster.wait()
+    assert joined.seen == 30.0
 
 
 def test_a_node_that_is_used_again_costs_from_when_it_was_lost(cluster_of, clock):
