@@ -56,6 +56,12 @@ class Hosts:
         )
         self.address, self.names = self._answer()["address"], []
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
     @property
     def processes(self):
         return family(self._process.pid)
@@ -108,7 +114,7 @@ class Hosts:
 
 
 class Job(ScoreProcess):
-    """A running `fastformers score`, whose lines come with the time at which they were written."""
+    """A running `fastformers score`."""
 
     def __init__(self, hosts, corpus, output, *options, bundle):
         self.output = Path(output)
@@ -116,6 +122,13 @@ class Job(ScoreProcess):
         arguments = [str(corpus), "--bundle", str(bundle), "--output", str(output)]
         arguments += ["--address", hosts.address if hosts else "local", *options]
         super().__init__(arguments, self.output.with_suffix(".log"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.is_running():
+            self.end()
 
     @property
     def lines(self):
@@ -135,8 +148,8 @@ class Job(ScoreProcess):
             assert time.monotonic() < deadline, f"{what} did not come:\n{said}"
             time.sleep(0.02)
 
-    def wait_for_shards(self, number):
-        self.wait_until(lambda: num_done(self.output) >= number, f"{number} shards")
+    def wait_for_shards(self, number, timeout_s=120.0):
+        self.wait_until(lambda: num_done(self.output) >= number, f"{number} shards", timeout_s)
 
     def wait_for_line(self, words):
         self.wait_until(lambda: any(words in line for line in self.lines), repr(words))

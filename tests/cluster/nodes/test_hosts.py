@@ -6,6 +6,7 @@ Each job is compared cell by cell with one that ran in this process, without Ray
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pyarrow as pa
@@ -67,25 +68,20 @@ def expected(corpus, tmp_path_factory):
 @pytest.fixture
 def hosts(tmp_path):
     """A cluster whose head does not work; its nodes are gone after the test."""
-    with (tmp_path / "cluster.log").open("wb") as log:
-        running = Hosts(log)
+    with (tmp_path / "cluster.log").open("wb") as log, Hosts(log) as running:
         yield running
-        running.end()
 
 
 @pytest.fixture
 def start(hosts, corpus, tmp_path):
     """Starts a job on the cluster, which is gone after the test."""
-    jobs = []
+    with ExitStack() as jobs:
 
-    def start(*options, on=hosts, output="out"):
-        jobs.append(Job(on, corpus, tmp_path / output, *SETTINGS, *options, bundle=DEMO_BUNDLE))
-        return jobs[-1]
+        def start(*options):
+            job = Job(hosts, corpus, tmp_path / "out", *SETTINGS, *options, bundle=DEMO_BUNDLE)
+            return jobs.enter_context(job)
 
-    yield start
-    for job in jobs:
-        if job.is_running():
-            job.end()
+        yield start
 
 
 def attempts_at_shards(report):
@@ -157,20 +153,24 @@ def test_other_work_on_a_node_leaves_fewer_slots(hosts, start, expected):
 
 
 def test_a_cluster_without_free_cpus_is_waited_for(hosts, start, expected):
-    """First there is only a head that does not work, then a node that is busy, then it is not."""
-    job = start()
-    job.wait_for_line("no node works; waiting 300 s for one to join")
+    """The head does not work, and the only node is busy until another has joined."""
     node = hosts.add()
     with hosts.other_work(node, 1):
-        # Nothing is to happen; the job asks Ray every 2 s.
-        time.sleep(5.0)
+        job = start()
+        job.wait_for_line("no node works; waiting 300 s for one to join")
         assert not joined(job)
+        hosts.add()
+        job.wait_for_shards(1)
+        assert len(joined(job)) == 1
     job.succeed()
     assert read_predictions(job.output).equals(expected)
-    assert [line for line in job.lines if "waiting 300 s" in line] == job.lines[:1]
+    first, second = job.report["nodes"]
+    assert first["shards"] >= 1
+    assert second["joined_s"] > first["joined_s"] > 0.0
 
 
-def test_a_node_with_other_code_is_left_out(hosts, start, expected, tmp_path):
+def test_a_node_with_other_code_is_left_out(hosts, start, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Ray's workers look for modules where the driver was started
     for room in ("cluster", "fastformers"):
         shutil.copytree(REPOSITORY / room, tmp_path / "other" / room)
     with (tmp_path / "other/cluster/settings.py").open("a") as file:

@@ -42,18 +42,14 @@ def score_on_three(corpus, work, options, *, kill_after):
     """The job, and the seconds of what happened to its nodes."""
     nowhere = work / "file"
     nowhere.write_text("")
-    with (work / "cluster.log").open("wb") as log:
-        hosts = Hosts(log)
-        try:
-            goes, _ = hosts.add(), hosts.add()
-            hosts.add(env_vars={CACHE_VARIABLE: str(nowhere)})
-            job = Job(hosts, corpus, work / "three", *options, bundle=DEMO_BUNDLE)
-            job.wait_for_shards(kill_after)
+    with (work / "cluster.log").open("wb") as log, Hosts(log) as hosts:
+        goes, _ = hosts.add(), hosts.add()
+        hosts.add(env_vars={CACHE_VARIABLE: str(nowhere)})
+        with Job(hosts, corpus, work / "three", *options, bundle=DEMO_BUNDLE) as job:
+            job.wait_for_shards(kill_after, timeout_s=3600)
             seconds = {"killed_after_shards": num_done(job.output)}
             seconds |= replace_host(hosts, job, goes)
             return job, {**job.succeed(timeout_s=3600), **seconds}
-        finally:
-            hosts.end()
 
 
 def main(arguments=None):
@@ -63,8 +59,8 @@ def main(arguments=None):
     parser.add_argument("--kill-after", type=int, default=100, help="shards before the kill")
     parsed, options = parser.parse_known_args(arguments)
     parsed.work.mkdir(parents=True, exist_ok=True)
-    one = Job(None, parsed.corpus, parsed.work / "one", *options, bundle=DEMO_BUNDLE)
-    alone = one.succeed(timeout_s=3600)
+    with Job(None, parsed.corpus, parsed.work / "one", *options, bundle=DEMO_BUNDLE) as one:
+        alone = one.succeed(timeout_s=3600)
     job, summary = score_on_three(parsed.corpus, parsed.work, options, kill_after=parsed.kill_after)
     print("\n".join(line for line in job.lines if line.startswith(("node", "no node"))))
     tables = read_predictions(parsed.work / "one"), read_predictions(job.output)
