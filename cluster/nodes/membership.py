@@ -262,8 +262,7 @@ class ClusterNodes:
             num_actors = fit if num_actors is None else min(num_actors, fit)
         name = self._name(state)
         supervisor = self._launch(state, name=name, num_actors=num_actors)
-        # What it did before that, for others or for nobody, is not this run's to pay.
-        seen = self._first_seen.setdefault(state.id, self._clock() if self._is_settled else None)
+        seen = self._first_seen[state.id]
         member = _Member(state.id, name, supervisor, seen, num_actors or 0)
         self._members[state.id] = member
         self._call(member, supervisor.start(), _START_WITHIN_S)
