@@ -369,6 +369,11 @@ class Driver:
         if self._refused:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._refused.items())
             raise InputError(f"no node can work: {reasons}")
+        if self._setup_s is None:
+            raise InputError(
+                "no node has free CPUs; wait until the cluster's other work has ended, or add "
+                "nodes, and run the same command"
+            )
         raise InputError("every node has left the cluster; add nodes and run the same command")
 
     def _report(self, *, is_last: bool = False) -> None:

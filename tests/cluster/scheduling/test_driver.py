@@ -283,6 +283,12 @@ def test_a_cluster_that_may_grow_is_given_time_to(drive, pool_of, clock):
     assert clock.now > 300.0
 
 
+def test_a_cluster_without_free_cpus_is_called_so(drive, clock):
+    with pytest.raises(InputError, match="no node has free CPUs; wait until"):
+        drive(num_shards=2, can_grow=True)
+    assert clock.now >= 300.0
+
+
 def test_a_node_that_joins_late_works_too(drive, pool_of, clock, journal):
     first, late = pool_of(1), pool_of(1)
 
