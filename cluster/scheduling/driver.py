@@ -177,6 +177,9 @@ class Driver:
 
     def _take(self, books: NodeBooks, report: NodeReport) -> None:
         """Handle a node's report, and send it new orders."""
+        if 0 < report.num_slots < books.num_slots:
+            left = format_count(report.num_slots, "actor")
+            logger.warning("node %s goes on with %s: %s", books.node.name, left, report.trouble)
         self._num_slots += report.num_slots - books.num_slots
         books.num_slots, books.doing = report.num_slots, report.doing
         books.notices = report.notices

@@ -344,6 +344,16 @@ def test_a_node_whose_workers_cannot_start_is_left_out(drive, pool_of, journal, 
     assert "node host0 is left out: its worker cannot start" in caplog.messages
 
 
+def test_a_node_that_goes_on_with_fewer_actors_says_so(drive, pool_of, journal, caplog):
+    pool = pool_of(2)
+    first = pool.workers[pool.slots[0]]
+    pool.has_left = {pool.slots[0]}
+    pool.decide = lambda worker, job: "dies" if worker is first else "done"
+    drive(pool, num_shards=6)
+    assert scored(journal) == names(6)
+    assert "node host0 goes on with 1 actor: its worker cannot start" in caplog.messages
+
+
 def test_an_error_is_tried_elsewhere_and_ends_the_run_when_it_comes_again(drive, pool_of):
     pool = pool_of(1)
     pool.decide = lambda worker, job: "fails"
