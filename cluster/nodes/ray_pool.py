@@ -195,10 +195,11 @@ class RayPool:
 
     def outages(self) -> list[str]:
         """A line about the longest wait of an actor for storage, if one waits."""
-        busy = self._busy_slots()
-        states = (seat.state for slot, seat in self._seats.items() if slot in busy)
-        said = [state.outage for state in states if state is not None and state.outage is not None]
-        return [str(max(said, key=lambda outage: outage.since_s))] if said else []
+        seats = [seat for seat in self._seats.values() if seat.state and seat.state.outage]
+        busy = self._busy_slots() if seats else set()
+        said = [seat.state.outage for seat in seats if seat.state and seat.slot in busy]
+        longest = max(filter(None, said), key=lambda outage: outage.since_s, default=None)
+        return [] if longest is None else [str(longest)]
 
     def stop(self) -> None:
         """End all actors."""

@@ -8,9 +8,10 @@ from ray.exceptions import ActorDiedError, ActorUnschedulableError, OutOfMemoryE
 
 from cluster.execution.topology import CoreSet
 from cluster.nodes import ray_pool
-from cluster.nodes.ray_pool import RayPool
+from cluster.nodes.ray_pool import ActorState, RayPool
 from cluster.scheduling.pool import Slot
-from cluster.scheduling.work import Lost, MeasureRate, Task, Ticket
+from cluster.scheduling.work import Finished, Lost, MeasureRate, Task, Ticket
+from cluster.storage.outages import Outage
 
 BY_MONITOR = "Ray's memory monitor ended it, because the node is short of memory"
 
@@ -89,6 +90,20 @@ def test_an_actor_that_died_is_replaced_once_for_both_of_its_calls(pool_of, acto
     assert {outcome.reason for outcome in lost} == {"its actor died (ActorDiedError)"}
     assert all(outcome.is_charged for outcome in lost)
     assert (actors.num_started, len(actors.killed)) == (2, 1)
+
+
+def test_of_several_outages_the_longest_is_said_and_only_while_its_actor_works(pool_of, actors):
+    pool = pool_of(3)
+    for number, (slot, since_s) in enumerate(zip(pool.slots, [20.0, 40.0, 60.0], strict=True)):
+        if number < 2:
+            pool.submit(slot, [Task(ticket=Ticket(number), job=MeasureRate(seconds=1.0))])
+        outage = Outage(path=f"s3://b/{number}", since_s=since_s, error="SlowDown")
+        pool._seats[slot].state = ActorState(phase="read", outage=outage)
+    assert pool.outages() == ["storage does not answer since 40 s: s3://b/1 (SlowDown)"]
+    assert list(pool.states().values()) == ["store", "store", "wait"]
+    actors.calls[1].set_result([Finished(ticket=Ticket(1), result=1.0, seconds=1.0)])
+    assert len(pool.wait(0.0)) == 1
+    assert pool.outages() == ["storage does not answer since 20 s: s3://b/0 (SlowDown)"]
 
 
 def test_where_ray_takes_the_node_away_no_actor_is_started(pool_of, actors):
