@@ -12,7 +12,7 @@ time of day: nodes and clock are handed in.
 
 import logging
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from cluster.corpus.slices import Slice
@@ -56,19 +56,15 @@ _NO_NODES_S, _RESTART_S = 300.0, 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class DriverResult:
-    """When a run did what, and what it met.
+    """When a run did what.
 
     Attributes:
-        num_retries: Number of leases that were lost with their worker.
         setup_s: Seconds from the run's start until the first node joined.
         work_end_s: Seconds from the run's start until the last job was done.
-        refused: Why nodes were left out, by name.
     """
 
-    num_retries: int = 0
-    setup_s: float = 0.0
-    work_end_s: float = 0.0
-    refused: dict[str, str] = field(default_factory=dict)
+    setup_s: float
+    work_end_s: float
 
 
 class Driver:
@@ -143,12 +139,7 @@ class Driver:
             for books in list(self._books.values()):
                 self._forget(books, None)
         self._report(is_last=True)
-        return DriverResult(
-            num_retries=self._backlog.num_retries,
-            setup_s=self._setup_s or 0.0,
-            work_end_s=now - self._start,
-            refused=dict(self._refused),
-        )
+        return DriverResult(setup_s=self._setup_s or 0.0, work_end_s=now - self._start)
 
     def _handle(self, event: NodeEvent) -> None:
         match event:
