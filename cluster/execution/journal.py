@@ -27,10 +27,13 @@ from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Attempt, Receipt
 from cluster.shards.shard_set import ShardSet
+from fastformers.errors import ClaimedError
 
 
 class RunJournal:
     """Listens to the driver of one run; a context that ends with the log written.
+
+    Where another run has taken the output over, the log is that one's and is left alone.
 
     Attributes:
         tally: Sums of this run and of those before it.
@@ -83,6 +86,8 @@ class RunJournal:
         trace: TracebackType | None,
     ) -> None:
         self.tally.close()
+        if isinstance(error, ClaimedError):
+            return  # the logs are of the run that has taken the output over
         for log in (self._receipts, self._slices):
             if log is not None:
                 log.close(timeout_s=CLOSE_S if kind is None else CLOSE_AFTER_ERROR_S)

@@ -195,10 +195,11 @@ class RayPool:
 
     def outages(self) -> list[str]:
         """A line about the longest wait of an actor for storage, if one waits."""
-        busy = self._busy_slots()
-        states = (seat.state for slot, seat in self._seats.items() if slot in busy)
-        said = [state.outage for state in states if state is not None and state.outage is not None]
-        return [str(max(said, key=lambda outage: outage.since_s))] if said else []
+        seats = [seat for seat in self._seats.values() if seat.state and seat.state.outage]
+        busy = self._busy_slots() if seats else set()
+        said = [seat.state.outage for seat in seats if seat.state and seat.slot in busy]
+        longest = max(filter(None, said), key=lambda outage: outage.since_s, default=None)
+        return [] if longest is None else [str(longest)]
 
     def stop(self) -> None:
         """End all actors."""
@@ -220,19 +221,19 @@ class RayPool:
             if call.seat.state is not None and call.seat.state.outage is not None:
                 call.seat.state = None  # the storage has answered
             return list(call.future.result())
-        is_out_of_memory = isinstance(error, OutOfMemoryError)
         as_it_started = isinstance(error, RayActorError) and error.actor_init_failed
         is_unwanted = isinstance(error, ActorUnschedulableError)  # Ray is taking the node away
+        # Where it was not the only one, the node has too little memory for so many actors.
+        had_others = len(self._seats) > 1 or call.seat.slot not in self._seats
+        is_crowded = isinstance(error, OutOfMemoryError) and had_others
         reason = say_error(error)
-        is_charged = not as_it_started and not is_unwanted
-        if is_out_of_memory and len(self._seats) > 1:
-            is_charged = False  # the node has too little memory for so many actors
+        is_charged = not (as_it_started or is_unwanted or is_crowded)
         if call.actor is call.seat.actor:  # not yet replaced for its other call
             self._replace(
                 call.seat,
                 reason,
                 as_it_started=as_it_started,
-                is_for_good=is_unwanted or (is_out_of_memory and len(self._seats) > 1),
+                is_for_good=is_unwanted or is_crowded,
             )
         return [
             Lost(ticket=task.ticket, reason=reason, is_charged=is_charged) for task in call.tasks

@@ -89,13 +89,16 @@ class SpotWatcher:
 
     @property
     def notice(self) -> Notice | None:
-        """What will end this machine, with the seconds that are left now; None if nothing will."""
-        return self._current(is_certain=True)
+        """What will end this machine, with the seconds that are left now; None if nothing will.
 
-    @property
-    def warning(self) -> Notice | None:
-        """What makes the loss of this machine likelier than before; it may stay for hours."""
-        return self._current(is_certain=False)
+        What only makes its loss likelier is no such notice; it may stay for hours.
+        """
+        seen = self._seen
+        if seen is None or not seen.notice.is_certain:
+            return None
+        if seen.happens_at is None:
+            return seen.notice
+        return replace(seen.notice, left_s=max(0.0, seen.happens_at - self._clock()))
 
     def leaving(self) -> str | None:
         """Why this machine should take no more work, in one line; None if it may go on."""
@@ -103,14 +106,6 @@ class SpotWatcher:
         if notice is None or (notice.left_s or 0.0) > _LEAVE_WITHIN_S:
             return None
         return str(notice)
-
-    def _current(self, *, is_certain: bool) -> Notice | None:
-        seen = self._seen
-        if seen is None or seen.notice.is_certain != is_certain:
-            return None
-        if seen.happens_at is None:
-            return seen.notice
-        return replace(seen.notice, left_s=max(0.0, seen.happens_at - self._clock()))
 
     def _watch(self, cloud: Cloud) -> None:
         while not self._ended.is_set():

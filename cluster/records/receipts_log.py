@@ -100,8 +100,16 @@ class ReceiptsLog:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="receipts log", daemon=True)
             self._thread.start()
+        name = f"{self._number:06d}.jsonl.gz"
         if self._waiting.qsize() < _MAX_WAITING:
-            self._waiting.put((f"{self._number:06d}.jsonl.gz", list(self._lines)))
+            self._waiting.put((name, list(self._lines)))
+        else:
+            logger.warning(
+                "%s/%s: left out, the storage does not keep up; the next run reads the files "
+                "instead",
+                self._directory,
+                name,
+            )
 
     def _run(self) -> None:
         is_made = False

@@ -84,7 +84,7 @@ def build_report(
         num_actors=result.num_actors,
         num_machines=result.num_machines,
         nodes=tuple(
-            _node_report(use, time, price, tally)
+            _node_report(use, time, price)
             for use, time, price in zip(result.nodes, times, paid, strict=True)
         ),
         cores=tuple(use.self_check for use in result.nodes if use.self_check),
@@ -139,7 +139,7 @@ def _mean_usd_per_hour(times: Sequence[NodeTime]) -> float:
     return math.fsum(time.usd for time in times) / paid_s * 3600
 
 
-def _node_report(use: NodeUse, time: NodeTime, price: HourlyPrice, tally: RunTally) -> NodeReport:
+def _node_report(use: NodeUse, time: NodeTime, price: HourlyPrice) -> NodeReport:
     own = [actor for actor, _ in time.actors if actor is not None]
     rows = sum(actor.num_rows for actor in own)
     return NodeReport(

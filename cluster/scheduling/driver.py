@@ -12,7 +12,7 @@ time of day: nodes and clock are handed in.
 
 import logging
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from cluster.corpus.slices import Slice
@@ -56,19 +56,15 @@ _NO_NODES_S, _RESTART_S = 300.0, 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class DriverResult:
-    """When a run did what, and what it met.
+    """When a run did what.
 
     Attributes:
-        num_retries: Number of leases that were lost with their worker.
         setup_s: Seconds from the run's start until the first node joined.
         work_end_s: Seconds from the run's start until the last job was done.
-        refused: Why nodes were left out, by name.
     """
 
-    num_retries: int = 0
-    setup_s: float = 0.0
-    work_end_s: float = 0.0
-    refused: dict[str, str] = field(default_factory=dict)
+    setup_s: float
+    work_end_s: float
 
 
 class Driver:
@@ -143,12 +139,7 @@ class Driver:
             for books in list(self._books.values()):
                 self._forget(books, None)
         self._report(is_last=True)
-        return DriverResult(
-            num_retries=self._backlog.num_retries,
-            setup_s=self._setup_s or 0.0,
-            work_end_s=now - self._start,
-            refused=dict(self._refused),
-        )
+        return DriverResult(setup_s=self._setup_s or 0.0, work_end_s=now - self._start)
 
     def _handle(self, event: NodeEvent) -> None:
         match event:
@@ -177,6 +168,9 @@ class Driver:
 
     def _take(self, books: NodeBooks, report: NodeReport) -> None:
         """Handle a node's report, and send it new orders."""
+        if 0 < report.num_slots < books.num_slots:
+            left = format_count(report.num_slots, "actor")
+            logger.warning("node %s goes on with %s: %s", books.node.name, left, report.trouble)
         self._num_slots += report.num_slots - books.num_slots
         books.num_slots, books.doing = report.num_slots, report.doing
         books.notices = report.notices
@@ -369,6 +363,11 @@ class Driver:
         if self._refused:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._refused.items())
             raise InputError(f"no node can work: {reasons}")
+        if self._setup_s is None:
+            raise InputError(
+                "no node has free CPUs; wait until the cluster's other work has ended, or add "
+                "nodes, and run the same command"
+            )
         raise InputError("every node has left the cluster; add nodes and run the same command")
 
     def _report(self, *, is_last: bool = False) -> None:

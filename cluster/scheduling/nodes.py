@@ -91,7 +91,7 @@ class NodeReport:
         doing: Number of slots by what they do.
         notices: Lines to show to the user.
         leaving: Why the node will be taken away soon, or None.
-        trouble: Why it has no slots left, in the words of a worker, or None.
+        trouble: Why slots have disappeared, in the words of a worker, or None.
     """
 
     ended: tuple[Ended, ...] = ()

@@ -88,11 +88,6 @@ class Directory:
             names = [info.base_name for info in self._list() if info.base_name not in but]
         return all(name.endswith(TEMPORARY_SUFFIX) for name in names)
 
-    def exists(self, name: str) -> bool:
-        """Whether a file is there."""
-        [info] = self.filesystem.get_file_info([self._place(name)])
-        return bool(info.type == pyarrow.fs.FileType.File)
-
     def create(self) -> None:
         """Make it and its parents.
 

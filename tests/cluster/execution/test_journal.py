@@ -17,7 +17,7 @@ from cluster.settings import CorpusSettings
 from cluster.shards import preparation
 from cluster.shards.layout import Shard
 from cluster.storage.directory import Directory
-from fastformers.errors import ScoringError
+from fastformers.errors import ClaimedError, ScoringError
 
 
 @pytest.fixture(autouse=True)
@@ -217,3 +217,20 @@ def test_a_run_that_ends_by_an_error_does_not_wait_long_for_its_log(
         if error is not None:
             raise error
     assert waited == [waits_s] * 2
+
+
+def test_a_run_that_has_lost_its_output_leaves_the_log_to_the_other(
+    corpus, bundle, tmp_path, run_locally
+):
+    job = plan(corpus, bundle, tmp_path / "out")
+    run_locally(job)
+    assert job.receipts_log is not None
+    before = {name: job.receipts_log.read_bytes(name) for name in job.receipts_log.list_files()}
+    assert before
+    loser = RunJournal(job)
+    loser._receipts = ReceiptsLog(job.receipts_log, next_number=0)
+    with pytest.raises(ClaimedError), loser:
+        loser._receipts.add({"of": "the loser"})
+        raise ClaimedError("taken over")
+    after = {name: job.receipts_log.read_bytes(name) for name in job.receipts_log.list_files()}
+    assert after == before

@@ -71,10 +71,9 @@ def watch(script):
 def test_a_notice_is_seen_and_its_seconds_run_down(watch, script):
     watcher = watch()
     script.say(None)
-    assert (watcher.notice, watcher.warning) == (None, None)
+    assert watcher.notice is None
     script.say(notice(120.0))
     assert watcher.notice == notice(120.0)
-    assert watcher.warning is None
     watcher.time[0] += 50.0
     assert watcher.notice.left_s == 70.0
     watcher.time[0] += 100.0
@@ -123,14 +122,12 @@ def test_an_unknown_time_stays_unknown(watch, script):
     assert watcher.notice == notice(None)
 
 
-def test_a_recommendation_is_a_warning_until_it_is_certain(watch, script):
+def test_a_recommendation_is_no_notice(watch, script):
     watcher = watch()
     script.say(notice(None, action="rebalance", is_certain=False))
     assert watcher.notice is None
-    assert watcher.warning.action == "rebalance"
     script.say(notice())
     assert watcher.notice.action == "terminate"
-    assert watcher.warning is None
 
 
 def test_a_node_leaves_when_little_time_is_left_or_nobody_knows_how_much(watch, script):

@@ -178,6 +178,15 @@ def test_closing_waits_no_longer_than_it_may(directory, monkeypatch, caplog):
     log._thread.join()
 
 
+def test_what_a_slow_storage_makes_it_leave_out_is_said(
+    directory, small_objects, monkeypatch, caplog
+):
+    monkeypatch.setattr(receipts_log, "_MAX_WAITING", 0)
+    write_log(directory, [make_receipt(number) for number in range(9)])
+    assert records(directory) == []
+    assert "000000.jsonl.gz: left out, the storage does not keep up" in caplog.text
+
+
 def test_a_log_and_its_files_tell_the_same(directory, predictions, small_objects):
     receipts = write_shards(predictions, range(25))
     found, unlogged = load(predictions, directory)

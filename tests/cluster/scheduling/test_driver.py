@@ -195,9 +195,9 @@ def test_a_worker_that_dies_with_two_jobs_is_replaced_once_and_both_go_back(
     pool.decide = lambda worker, job: (
         "done" if worker is not victim else "dies" if len(victim.tasks) == 2 else "works"
     )
-    result = drive(pool, num_shards=5)
+    drive(pool, num_shards=5)
     assert pool.num_replaced == 1
-    assert result.num_retries == 2
+    assert sum(attempt.is_lost for attempt in journal.attempts) == 2
     assert scored(journal) == names(5)
     assert [attempt.is_lost for attempt in journal.attempts].count(True) == 2
 
@@ -237,9 +237,9 @@ def test_attempts_count_from_the_start_of_the_run(drive, pool_of, clock, journal
 def test_a_node_that_leaves_loses_nothing_and_nobody_is_blamed(drive, pool_of, clock, journal):
     gone, stays = pool_of(2), pool_of(1)
     gone.decide = lambda worker, job: "works"
-    result = drive(gone, stays, num_shards=9, script=[(5.0, lambda nodes: nodes.leave("node0"))])
+    drive(gone, stays, num_shards=9, script=[(5.0, lambda nodes: nodes.leave("node0"))])
     assert scored(journal) == names(9)
-    assert result.num_retries == 0
+    assert not any(attempt.is_lost for attempt in journal.attempts)
     assert {receipt.attempt for receipt in journal.receipts} == {1}
     assert {(use.name, use.reason) for use in journal.nodes} == {
         ("host0", "its raylet died"),
@@ -283,6 +283,12 @@ def test_a_cluster_that_may_grow_is_given_time_to(drive, pool_of, clock):
     assert clock.now > 300.0
 
 
+def test_a_cluster_without_free_cpus_is_called_so(drive, clock):
+    with pytest.raises(InputError, match="no node has free CPUs; wait until"):
+        drive(num_shards=2, can_grow=True)
+    assert clock.now >= 300.0
+
+
 def test_a_node_that_joins_late_works_too(drive, pool_of, clock, journal):
     first, late = pool_of(1), pool_of(1)
 
@@ -312,10 +318,9 @@ def test_a_node_that_cannot_work_is_named_once_and_the_others_go_on(
     def refuse(nodes):
         return [NodeRefused(name="bad", reason="No module named 'cluster'")]
 
-    result = drive(pool_of(1), num_shards=3, script=[(1.0, refuse), (2.0, refuse)])
+    drive(pool_of(1), num_shards=3, script=[(1.0, refuse), (2.0, refuse)])
     assert scored(journal) == names(3)
     assert caplog.messages == ["node bad is left out: No module named 'cluster'"]
-    assert result.refused == {"bad": "No module named 'cluster'"}
 
 
 def test_a_node_where_every_job_raises_is_left_out(drive, pool_of, journal, caplog):
@@ -336,6 +341,16 @@ def test_a_node_whose_workers_cannot_start_is_left_out(drive, pool_of, journal, 
     drive(bad, good, num_shards=6)
     assert scored(journal) == names(6)
     assert "node host0 is left out: its worker cannot start" in caplog.messages
+
+
+def test_a_node_that_goes_on_with_fewer_actors_says_so(drive, pool_of, journal, caplog):
+    pool = pool_of(2)
+    first = pool.workers[pool.slots[0]]
+    pool.has_left = {pool.slots[0]}
+    pool.decide = lambda worker, job: "dies" if worker is first else "done"
+    drive(pool, num_shards=6)
+    assert scored(journal) == names(6)
+    assert "node host0 goes on with 1 actor: its worker cannot start" in caplog.messages
 
 
 def test_an_error_is_tried_elsewhere_and_ends_the_run_when_it_comes_again(drive, pool_of):

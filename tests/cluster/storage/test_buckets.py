@@ -131,14 +131,11 @@ def test_files_are_deleted_many_at_a_time(directory):
     assert directory.list_files() == []
 
 
-def test_exists_and_is_empty(directory):
+def test_it_is_empty_but_for_what_may_be_there(directory):
     assert directory.is_empty()
-    assert not directory.exists("a.json")
     directory.write_json("a.json", 1)
-    assert directory.exists("a.json")
     assert not directory.is_empty()
     assert directory.is_empty(but=("a.json",))
-    assert not directory.child("a.json").exists("b")
 
 
 def use(directory):
@@ -283,7 +280,6 @@ def test_the_driver_logs_what_it_waits_for(s3_server, directory, caplog, clock, 
         lambda directory: directory.list_files(),
         lambda directory: directory.delete_file("a.json"),
         lambda directory: directory.is_empty(),
-        lambda directory: directory.exists("a.json"),
         lambda directory: directory.open_input("a.json"),
         lambda directory: directory.create(),
     ],
