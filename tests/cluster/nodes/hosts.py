@@ -121,7 +121,9 @@ class Job(ScoreProcess):
         self.output.parent.mkdir(parents=True, exist_ok=True)
         arguments = [str(corpus), "--bundle", str(bundle), "--output", str(output)]
         arguments += ["--address", hosts.address if hosts else "local", *options]
-        super().__init__(arguments, self.output.with_suffix(".log"))
+        log = self.output.with_suffix(".log")
+        log.write_bytes(b"")
+        super().__init__(arguments, log)
 
     def __enter__(self):
         return self

@@ -239,3 +239,13 @@ def test_a_killed_job_goes_on_elsewhere_with_what_was_missing(hosts, start, expe
     scored = attempts_at_shards(again.report)
     assert len(scored) == summary["shards"] - kept
     assert len(again.report["nodes"]) == 1
+
+
+def test_actors_that_share_cores_all_find_room(hosts, start, expected):
+    """More actors than CPUs on each of two nodes: Ray is asked for a share of a CPU each."""
+    hosts.add(), hosts.add()
+    job = start("--num-actors", "4", "--oversubscribe")
+    assert job.succeed()["num_actors"] == 4
+    assert read_predictions(job.output).equals(expected)
+    assert [node["actors"] for node in job.report["nodes"]] == [2, 2]
+    assert all(node["left_because"] is None for node in job.report["nodes"])
