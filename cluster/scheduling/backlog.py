@@ -89,10 +89,9 @@ class Backlog:
             tried = self._errors[_key(job)].nodes
             if node not in tried or tried.issuperset(nodes):
                 return self._after_error.pop(place)
-        enough_waits = self._scores and len(self._queue) >= num_slots
-        if self._slices and not enough_waits:
+        if self._slices and len(self._queue) < num_slots:
             return self._slices.popleft()
-        return self._queue.lease() or (self._slices.popleft() if self._slices else None)
+        return self._queue.lease()
 
     def complete(self, job: Slice | Lease) -> bool:
         """Record that a job was done; returns whether its slice or shard is done with it.

@@ -55,7 +55,7 @@ class Tail:
         self._to_copy.clear()
         free = [books for books in self._books.values() if books.num_free_slots]
         num_free = sum(books.num_free_slots for books in free)
-        if not num_free or len(self._books) < 2:
+        if not num_free:
             return
         for job in leased.values():
             holder = job.node

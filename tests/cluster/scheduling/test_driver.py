@@ -4,62 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.corpus.slices import Piece, Slice
 from cluster.scheduling.driver import Driver
 from cluster.scheduling.local_nodes import LocalNodes
-from cluster.scheduling.nodes import Node, NodeJoined, NodeLeft, NodeRefused
+from cluster.scheduling.nodes import NodeJoined, NodeLeft, NodeRefused
 from cluster.scheduling.supervisor import Supervisor
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Receipt
 from cluster.shards.shard_queue import Lease
 from fastformers.errors import InputError, ScoringError, StorageError
-
-
-def make_shard(number):
-    return Shard(
-        name=f"000000-{number:05d}",
-        num_rows=1,
-        num_unique=1,
-        num_tokens=1,
-        num_unique_tokens=1,
-        predicted_s=1.0,
-        spans=(("a.csv", 1),),
-    )
-
-
-def make_receipt(lease, **changes):
-    fields = {
-        "shard": lease.shard.name,
-        "actor": "",
-        "attempt": lease.attempt,
-        "num_rows": 1,
-        "num_unique": 1,
-        "num_errors": 0,
-        "num_tokens": 1,
-        "num_scored_tokens": 1,
-        "num_computed_tokens": 1,
-        "num_batches": 1,
-        "started_at": 0.0,
-        "finished_at": 1.0,
-        "predicted_s": 1.0,
-        "rss_bytes": 1,
-        "peak_rss_bytes": 1,
-    }
-    return Receipt(**{**fields, **changes})
-
-
-def result_of(job):
-    if isinstance(job, Lease):
-        return make_receipt(job) if job.probe is None else None
-    return SliceReceipt(
-        index=job.index,
-        first_shard=job.first_shard,
-        shards=(make_shard(job.index),),
-        rest=None,
-        first_bad=None,
-        phase_s={"read": 1.0},
-    )
+from tests.cluster.scheduling.jobs import (
+    make_node,
+    make_receipt,
+    make_shard,
+    make_slice,
+    result_of,
+)
 
 
 class ScriptedNodes(LocalNodes):
@@ -70,17 +27,7 @@ class ScriptedNodes(LocalNodes):
     """
 
     def __init__(self, pools, clock, script=(), can_grow=False):
-        self.nodes = [
-            Node(
-                id=f"node{number}",
-                name=f"host{number}",
-                instance_type=None,
-                slots=tuple(pool.slots),
-                num_cores=len(pool.slots) + 1,
-                self_check="scripted",
-            )
-            for number, pool in enumerate(pools)
-        ]
+        self.nodes = [make_node(number, pool.slots) for number, pool in enumerate(pools)]
         super().__init__(dict(zip(self.nodes, pools, strict=True)), clock=clock)
         self.script, self.can_grow, self.released = list(script), can_grow, []
 
@@ -104,12 +51,11 @@ class ScriptedNodes(LocalNodes):
 @pytest.fixture
 def drive(clock, journal):
     def run(*pools, num_shards=0, num_slices=0, script=(), can_grow=False, **options):
-        pieces = (Piece(path="a.csv", start=0, stop=1),)
         nodes = ScriptedNodes(pools, clock, script, can_grow)
         nodes.start()
         driver = Driver(
             nodes,
-            slices=[Slice(index=n, pieces=pieces, first_shard=0) for n in range(num_slices)],
+            slices=[make_slice(n) for n in range(num_slices)],
             shards=[make_shard(n) for n in range(num_shards)],
             journal=journal,
             **{"scores": True, "clock": clock, "start": clock.now, **options},

@@ -96,6 +96,27 @@ def test_a_shard_that_came_back_waits_in_its_place():
     assert [queue.lease().shard.name, queue.lease().shard.name] == ["dear", "cheap"]
 
 
+def test_a_lease_that_is_given_back_was_none():
+    queue = ShardQueue()
+    for name, predicted_s in {"dear": 9.0, "cheap": 1.0}.items():
+        queue.add(make_shard(name, predicted_s=predicted_s))
+    for _ in range(MAX_ATTEMPTS + 1):
+        lease = queue.lease()
+        assert (lease.shard.name, lease.attempt, lease.probe) == ("dear", 1, None)
+        queue.give_back(lease)
+    assert (len(queue), queue.num_retries) == (2, 0)
+
+
+def test_a_probe_that_is_given_back_is_made_again():
+    queue = ShardQueue()
+    queue.add(make_shard(num_unique=8))
+    for _ in range(MAX_ATTEMPTS):
+        queue.fail(queue.lease(), "its actor died")
+    probe = queue.lease()
+    queue.give_back(probe)
+    assert queue.lease() == probe == Lease(shard=make_shard(), attempt=4, probe=range(4))
+
+
 def test_a_text_that_kills_is_found_by_halves():
     leases = play(make_shard(num_unique=8), lambda lease: 5 in texts_of(lease))
     assert [lease.probe for lease in leases] == [
@@ -108,6 +129,12 @@ def test_a_text_that_kills_is_found_by_halves():
     assert list(leases[-1].skip) == [5]
     assert "its actor died" in leases[-1].skip[5]
     assert all(not lease.skip for lease in leases[:-1])
+
+
+def test_a_text_that_is_alone_in_its_shard_is_left_out_after_two_more_deaths():
+    leases = play(make_shard(num_unique=1), lambda lease: 0 in texts_of(lease))
+    assert [lease.probe for lease in leases] == [None] * 3 + [range(1)] * 2 + [None]
+    assert leases[-1].skip == {0: "the text kills its actor: its actor died"}
 
 
 def test_one_death_on_a_text_alone_is_not_enough_to_blame_it():

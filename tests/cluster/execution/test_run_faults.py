@@ -1,0 +1,255 @@
+"""Whole runs in this process that meet faults, over slices of which one takes many reads."""
+
+from itertools import count
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import cluster.corpus.slices
+from cluster.corpus.slices import Slice
+from cluster.execution.job import open_prepare_job, open_score_job
+from cluster.execution.local import LocalPool, connect_here
+from cluster.execution.run import run_job
+from cluster.scheduling.local_nodes import LocalNodes
+from cluster.scheduling.nodes import NodeLeft
+from cluster.scheduling.work import Lost
+from cluster.settings import ActorSettings, CorpusSettings
+from cluster.shards import preparation
+from fastformers.errors import InputError, ScoringError
+
+NUM_ROWS = {"a.csv": 7, "b.csv": 60, "c.csv": 5}
+IDS = list(range(sum(NUM_ROWS.values())))
+SETTINGS = CorpusSettings(keep_columns=("id",), shard_seconds=0.002)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
+    monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 300)
+
+
+@pytest.fixture
+def corpus(tmp_path, write_rows):
+    """Three slices, of which the second takes many reads."""
+    ids = iter(IDS)
+    for name, num_rows in NUM_ROWS.items():
+        rows = [{"id": next(ids), "text": f"a cat {row} ran"} for row in range(num_rows)]
+        write_rows(tmp_path / "corpus" / name, rows)
+    return tmp_path / "corpus"
+
+
+def plan(corpus, bundle, output, settings=SETTINGS, *, fail_on_bad_row=False):
+    return open_score_job(
+        str(corpus),
+        bundle.path,
+        str(output),
+        settings,
+        max_batch_tokens=None,
+        fail_on_bad_row=fail_on_bad_row,
+    )
+
+
+def predictions(output):
+    parts = sorted((Path(output) / "predictions").iterdir())
+    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
+
+
+def ids(output):
+    return [int(value) for value in predictions(output)["id"].to_pylist()]
+
+
+@pytest.fixture
+def actors_die(monkeypatch):
+    """Lets the worker die over the jobs for which a function says so."""
+    wait = LocalPool.wait
+
+    def arm(dies):
+        def wait_or_die(pool, timeout_s):
+            if pool._waiting and dies(pool._waiting[0].job):
+                ticket = pool._waiting.popleft().ticket
+                return [Lost(ticket=ticket, reason="its actor died (a test)")]
+            return wait(pool, timeout_s)
+
+        monkeypatch.setattr(LocalPool, "wait", wait_or_die)
+
+    return arm
+
+
+def times(number):
+    """A function that says yes to each job as many times."""
+    seen = {}
+
+    def says(job):
+        name = (job.index, job.first_shard) if isinstance(job, Slice) else job.shard.name
+        seen[name] = seen.get(name, 0) + 1
+        return seen[name] <= number
+
+    return says
+
+
+def test_every_read_of_every_slice_is_scored(corpus, bundle, tmp_path, run_locally, told):
+    result = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    slices = {attempt.name for attempt in told.attempts if attempt.job == "prepare"}
+    assert slices == {"slice 0", "slice 1", "slice 2"}
+    assert sum(attempt.name == "slice 1" for attempt in told.attempts) > 3
+    assert ids(tmp_path / "out") == IDS
+    assert result.tally.known.num_rows == len(IDS)
+    names = [receipt.shard for receipt in told.receipts]
+    assert len(names) == len(set(names)) == result.tally.known.num_shards > 5
+
+
+@pytest.mark.parametrize("kind", ["prepare", "score"])
+def test_actors_that_die_twice_over_every_job_lose_nothing(
+    corpus, bundle, tmp_path, run_locally, told, actors_die, kind
+):
+    says = times(2)
+    actors_die(lambda job: isinstance(job, Slice) == (kind == "prepare") and says(job))
+    result = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    assert ids(tmp_path / "out") == IDS
+    assert result.dead_letters == 0
+    lost = [attempt for attempt in told.attempts if attempt.is_lost]
+    num_jobs = len([attempt for attempt in told.attempts if attempt.job == kind]) // 3
+    assert {attempt.job for attempt in lost} == {kind}
+    assert len(lost) == 2 * num_jobs > 10
+    assert sorted({attempt.number for attempt in lost}) == [1, 2]
+
+
+def test_a_slice_that_kills_every_actor_ends_the_run_and_the_next_one_goes_on(
+    corpus, bundle, tmp_path, run_locally, told, actors_die
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalPool, "wait", LocalPool.wait)
+        actors_die(lambda job: isinstance(job, Slice) and job.index == 2)
+        with pytest.raises(ScoringError, match=r"slice 2 .*c\.csv\): its actor died .*three times"):
+            run_locally(plan(corpus, bundle, tmp_path / "out"))
+        assert sum(attempt.name == "slice 2" for attempt in told.attempts) == 3
+        actors_die(lambda job: False)
+        run_locally(plan(corpus, bundle, tmp_path / "out"))
+    read = {attempt.name for attempt in told.attempts if attempt.job == "prepare"}
+    assert "slice 2" in read
+    assert "slice 0" not in read
+    assert ids(tmp_path / "out") == IDS
+
+
+@pytest.mark.parametrize("num_scored", [1, 4])
+def test_a_run_scores_what_the_one_before_has_not(
+    corpus, bundle, tmp_path, run_locally, told, actors_die, num_scored
+):
+    run_locally(plan(corpus, bundle, tmp_path / "whole"))
+    names = {receipt.shard for receipt in told.receipts}
+    left = iter(range(num_scored))
+
+    def stop(job):
+        if not isinstance(job, Slice) and next(left, None) is None:
+            raise KeyboardInterrupt
+        return False
+
+    actors_die(stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_locally(plan(corpus, bundle, tmp_path / "out"))
+    done = {path.name[5:-8] for path in (tmp_path / "out" / "predictions").iterdir()}
+    assert len(done) == num_scored
+    actors_die(lambda job: False)
+    again = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    assert sorted(receipt.shard for receipt in told.receipts) == sorted(names - done)
+    assert again.tally.scored.num_shards == len(names) - num_scored
+    assert again.tally.earlier.num_shards == num_scored
+    assert again.tally.known.num_shards == len(names)
+    assert predictions(tmp_path / "out").equals(predictions(tmp_path / "whole"))
+
+
+def test_where_every_node_leaves_the_run_says_so_and_the_next_one_goes_on(
+    corpus, bundle, tmp_path, run_locally, told, monkeypatch
+):
+    ticks = count(0.0, 0.5)
+    with monkeypatch.context() as patch:
+        wait = LocalNodes.wait
+
+        def leave(nodes, timeout_s):
+            if told.receipts and nodes._asked:
+                nodes._asked.clear()
+                return [NodeLeft(id="local", reason="its raylet died")]
+            return wait(nodes, timeout_s)
+
+        patch.setattr(LocalNodes, "wait", leave)
+        with pytest.raises(InputError, match="every node has left the cluster; add nodes"):
+            run_job(
+                plan(corpus, bundle, tmp_path / "out"),
+                ActorSettings(),
+                connect_here,
+                clock=lambda: next(ticks),
+            )
+    done = {receipt.shard for receipt in told.receipts}
+    result = run_locally(plan(corpus, bundle, tmp_path / "out"))
+    assert done
+    assert not done & {receipt.shard for receipt in told.receipts}
+    assert len(told.receipts) == result.tally.known.num_shards - len(done)
+    assert ids(tmp_path / "out") == IDS
+
+
+def test_a_row_that_the_model_refuses_is_listed_or_ends_the_run(
+    bundle_factory, tmp_path, write_rows, run_locally
+):
+    """The model has no embedding for the word "film"."""
+    crippled = bundle_factory(tmp_path / "crippled", vocabulary=23)
+    texts = ["the cat sat", "a good film", "the dog ran", "the cat"]
+    rows = [{"id": row, "text": text} for row, text in enumerate(texts)]
+    path = write_rows(tmp_path / "a.csv", rows)
+    with pytest.raises(ScoringError, match=r"^shard 000000-00000: 1 rows could not be scored; see"):
+        run_locally(plan(path, crippled, tmp_path / "out", fail_on_bad_row=True))
+    result = run_locally(plan(path, crippled, tmp_path / "out"))
+    assert result.dead_letters == 1
+    table = predictions(tmp_path / "out")
+    assert [label is None for label in table["label"].to_pylist()] == [False, True, False, False]
+    assert "the model failed on it" in table["error"][1].as_py()
+    [letter] = pyarrow.parquet.read_table(tmp_path / "out" / "dead_letters.parquet").to_pylist()
+    assert letter["file_row"] == 1
+
+
+def test_a_preparation_is_complete_when_it_ends_and_only_then(
+    corpus, bundle, tmp_path, run_locally, actors_die
+):
+    def prepare():
+        return run_locally(
+            open_prepare_job(str(corpus), bundle.path, str(tmp_path / "shards"), SETTINGS)
+        )
+
+    def stop(job):
+        if job.index == 2:
+            raise KeyboardInterrupt
+        return False
+
+    actors_die(stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare()
+    with pytest.raises(InputError, match="preparation is incomplete"):
+        run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
+    actors_die(lambda job: False)
+    assert prepare().dead_letters == 0
+    before = sorted(path.name for path in (tmp_path / "shards").glob("part-*"))
+    run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
+    assert ids(tmp_path / "out") == IDS
+    assert sorted(path.name for path in (tmp_path / "shards").glob("part-*")) == before
+
+
+def test_who_calls_learns_of_claim_and_progress_and_what_is_shown(corpus, bundle, tmp_path):
+    """Files of an earlier run that was killed are named by the claim, in a line of the log."""
+    claims, seen, lines = [], [], []
+    ticks = count(0.0, 0.5)
+    run_job(
+        plan(corpus, bundle, tmp_path / "out"),
+        ActorSettings(),
+        connect_here,
+        on_claim=claims.append,
+        on_progress=seen.append,
+        log=lines.append,
+        clock=lambda: next(ticks),
+    )
+    [claim] = claims
+    assert claim.record is not None
+    assert len(seen) > 3
+    assert [p.num_done for p in seen] == sorted(p.num_done for p in seen)
+    assert seen[0].num_known < seen[-1].num_known == seen[-1].num_done
+    assert lines == ["1 worker x 1 thread in this process, pinned to no core"]

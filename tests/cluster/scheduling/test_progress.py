@@ -1,0 +1,99 @@
+import pytest
+
+from cluster.scheduling.node_books import NodeBooks
+from cluster.scheduling.progress import Counts, Progress
+from tests.cluster.scheduling.jobs import (
+    make_lease,
+    make_node,
+    make_receipt,
+    make_shard,
+    make_slice,
+    make_slice_receipt,
+)
+
+
+def test_nothing_has_happened_at_the_start():
+    assert Counts().at(5.0, 5.0, [], num_slices_left=7, num_retries=0) == Progress(
+        elapsed_s=0.0,
+        num_done=0,
+        num_known=0,
+        num_rows=0,
+        num_tokens=0,
+        num_errors=0,
+        num_retries=0,
+        predicted_done_s=0.0,
+        predicted_left_s=0.0,
+        num_slices_left=7,
+        node_s={},
+        num_nodes=0,
+        num_actors=0,
+    )
+
+
+def test_it_adds_up_shards_and_nodes():
+    counts = Counts()
+    for number, predicted_s in enumerate((2.0, 3.0, 5.0)):
+        counts.add_known(make_shard(number, predicted_s=predicted_s))
+    for number, predicted_s in enumerate((2.0, 3.0)):
+        lease = make_lease(number, predicted_s=predicted_s)
+        counts.add_receipt(
+            make_receipt(lease, predicted_s=predicted_s, num_rows=10, num_tokens=70, num_errors=1)
+        )
+    counts.add_use("small", 4.0)
+    counts.add_use("small", 5.0)
+    nodes = [
+        NodeBooks(
+            make_node(number, 1, instance_type=instance_type),
+            f"node{number}",
+            since,
+            since,
+            num_slots,
+            doing={"infer": num_slots - 1, "read": 1},
+            notices=notices,
+        )
+        for number, instance_type, since, num_slots, notices in (
+            (0, "small", 101.0, 2, ("storage does not answer",)),
+            (1, "large", 105.0, 4, ()),
+            (2, "large", 106.0, 4, ()),
+        )
+    ]
+    assert counts.at(110.0, 100.0, nodes, num_slices_left=0, num_retries=6) == Progress(
+        elapsed_s=10.0,
+        num_done=2,
+        num_known=3,
+        num_rows=20,
+        num_tokens=140,
+        num_errors=2,
+        num_retries=6,
+        predicted_done_s=5.0,
+        predicted_left_s=5.0,
+        num_slices_left=0,
+        node_s={"small": 18.0, "large": 9.0},
+        num_nodes=3,
+        num_actors=10,
+        doing={"infer": 7, "read": 3},
+        notices=("node host0: storage does not answer",),
+    )
+    later = counts.at(111.0, 100.0, [], num_slices_left=0, num_retries=6)
+    assert later.node_s == {"small": 9.0}  # asking has changed nothing
+
+
+def test_slices_that_are_not_cut_are_taken_to_be_like_those_that_are():
+    counts = Counts()
+    shards = [make_shard(number, predicted_s=3.0) for number in range(4)]
+    counts.add_slice(make_slice_receipt(make_slice(0), *shards[:3]))
+    counts.add_slice(make_slice_receipt(make_slice(1), shards[3]))
+    progress = counts.at(1.0, 0.0, [], num_slices_left=5, num_retries=0)
+    assert progress.predicted_left_s == pytest.approx(5 * 12.0 / 2)
+
+
+def test_what_only_prepares_has_finished_a_shard_when_it_is_cut():
+    counts = Counts(scores=False)
+    shards = [make_shard(number, predicted_s=3.0) for number in range(4)]
+    counts.add_slice(make_slice_receipt(make_slice(0), *shards))
+    for shard in shards:
+        counts.add_known(shard)
+    progress = counts.at(1.0, 0.0, [], num_slices_left=1, num_retries=0)
+    assert (progress.num_done, progress.num_known) == (4, 4)
+    assert (progress.num_rows, progress.num_tokens, progress.num_errors) == (4, 4, 0)
+    assert (progress.predicted_done_s, progress.predicted_left_s) == (12.0, 12.0)
