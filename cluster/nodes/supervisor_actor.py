@@ -8,12 +8,13 @@ It finds out what the node lets the job use, starts an actor on each core set, a
 
 import time
 import uuid
+from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.execution.topology import (
@@ -140,10 +141,12 @@ class SupervisorActor:
 def name_actors(hostname: str, core_sets: list[CoreSet]) -> list[str]:
     """Host and CPUs of each actor, and a number where actors share them."""
     names: list[str] = []
+    taken: Counter[tuple[int, ...]] = Counter()
     for core_set in core_sets:
+        taken[core_set.cpus] += 1
+        number = taken[core_set.cpus]
         name = f"{hostname}:{','.join(map(str, core_set.cpus))}"
-        taken = sum(other.partition("#")[0] == name for other in names)
-        names.append(f"{name}#{taken + 1}" if taken else name)
+        names.append(f"{name}#{number}" if number > 1 else name)
     return names
 
 
@@ -181,6 +184,8 @@ class RaySupervisor:
 
     def is_verdict(self, error: BaseException) -> bool:
         """Whether an error says that the node cannot work, and not just that it died."""
+        if isinstance(error, OutOfMemoryError):  # the memory may be free again soon
+            return False
         return not isinstance(error, RayActorError) or bool(error.actor_init_failed)
 
     def kill(self) -> None:

@@ -201,15 +201,15 @@ def test_a_node_without_room_for_the_bundle_is_left_out(hosts, start, expected, 
     assert str(small) in bad
 
 
-def test_a_node_whose_memory_monitor_ends_its_actors_is_done_without(hosts, start, expected):
+def test_a_node_whose_memory_monitor_ends_what_it_starts_is_done_without(hosts, start, expected):
     hosts.add()
     low = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "250"}
     hosts.add(env_vars=low)
     job = start()
-    summary = job.succeed()
-    print("\n".join(job.lines))
+    assert job.succeed()["retries"] == 0
     assert read_predictions(job.output).equals(expected)
-    assert summary["retries"] == 0
+    [bad] = [line for line in job.lines if "is left out" in line]
+    assert bad.endswith("Ray's memory monitor ended it, because the node is short of memory")
 
 
 def test_the_control_store_is_killed(hosts, start, expected):

@@ -1,0 +1,24 @@
+"""What the supervisor's actor decides alone; the rest of it is tested with real nodes."""
+
+from ray.exceptions import OutOfMemoryError, RayActorError
+
+from cluster.execution.topology import CoreSet
+from cluster.nodes.supervisor_actor import RaySupervisor, name_actors
+from fastformers.errors import NodeUnfitError
+
+
+def test_no_two_actors_of_a_node_have_one_name():
+    first, second = CoreSet(cpus=(0, 4), num_threads=1), CoreSet(cpus=(1, 5), num_threads=1)
+    shared = [first, second, first, first]
+    assert name_actors("host", shared) == ["host:0,4", "host:1,5", "host:0,4#2", "host:0,4#3"]
+    # The second of two nodes of one host name.
+    assert name_actors("host#2", [first, first]) == ["host#2:0,4", "host#2:0,4#2"]
+
+
+def test_a_node_that_was_short_of_memory_is_tried_again():
+    supervisor = RaySupervisor.__new__(RaySupervisor)  # no actor is needed to judge errors
+    error = OutOfMemoryError("killed by the memory monitor")
+    assert not supervisor.is_verdict(error)
+    assert "short of memory" in supervisor.explain(error)
+    assert not supervisor.is_verdict(RayActorError())
+    assert supervisor.is_verdict(NodeUnfitError("has no room"))
