@@ -124,3 +124,10 @@ def test_a_job_that_ends_soon_is_not_copied(world):
     world.give(slow, began=0.5)
     world.balance()
     assert world.tail.take_copy("fast") is None
+
+
+def test_what_was_late_once_is_forgotten_when_no_slot_is_free(world, late):
+    world.balance()
+    world.give(world.books["fast"], began=0.0)
+    world.balance()
+    assert world.tail.take_copy("fast") is None
