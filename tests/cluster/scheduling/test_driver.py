@@ -121,10 +121,13 @@ def test_the_rest_of_a_slice_is_read_too(drive, scripted_pool, journal):
         shard = replace(make_shard(job.first_shard), name=f"{job.index:06d}-{job.first_shard:05d}")
         return replace(result_of(job), shards=(shard,), rest=rest)
 
-    drive(scripted_pool(2, cut), num_slices=2)
+    seen = []
+    drive(scripted_pool(2, cut), num_slices=2, on_progress=seen.append)
     assert scored(journal) == [
         f"{index:06d}-{number:05d}" for index in (0, 1) for number in range(5)
     ]
+    assert {progress.num_slices_left for progress in seen} == {0, 1, 2}
+    assert seen[-1].num_slices_left == 0
 
 
 def test_shards_of_a_slice_that_is_cut_again_are_not_scored_again(drive, pool_of, journal):
@@ -191,6 +194,14 @@ def test_a_node_that_leaves_loses_nothing_and_nobody_is_blamed(drive, pool_of, c
         ("host0", "its raylet died"),
         ("host1", None),
     }
+
+
+def test_slots_of_a_node_that_left_are_not_counted_on(drive, pool_of, journal):
+    gone, stays = pool_of(8), pool_of(1)
+    gone.decide = lambda worker, job: "works"
+    drive(gone, stays, num_shards=16, script=[(1.0, lambda nodes: nodes.leave("node0"))])
+    assert scored(journal) == names(16)
+    assert stays.most_in_hand == 2  # because more wait than there are slots now
 
 
 def test_a_node_that_comes_back_is_counted_apart_from_its_first_stay(
@@ -278,6 +289,12 @@ def test_a_node_where_every_job_raises_is_left_out(drive, pool_of, journal, capl
     assert len(left_out) == 1
     assert left_out[0].startswith("node host0 is left out: shard 000000-000")
     assert left_out[0].endswith("no such device")
+    reasons = {use.name: use.reason for use in journal.nodes}
+    assert reasons["host1"] is None
+    assert reasons["host0"] in left_out[0]
+    assert sum(use.name == "host0" for use in journal.nodes) == 1
+    last = max(attempt.end_s for attempt in journal.attempts)
+    assert next(use.left_s for use in journal.nodes if use.name == "host0") < last
 
 
 def test_a_node_whose_workers_cannot_start_is_left_out(drive, pool_of, journal, caplog):
