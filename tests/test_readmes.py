@@ -130,6 +130,9 @@ def check_command(text: str) -> None:
         program, rest = rest[1], rest[2:]
         if program.startswith("jobs."):
             program, rest = "fastformers", [program.removeprefix("jobs."), *rest]
+    if program.startswith("tests."):
+        check_paths([f"{program.replace('.', '/')}.py"])
+        return
     checks = {
         "fastformers": check_fastformers,
         "make": check_make,
@@ -343,6 +346,7 @@ def test_python_of_the_readme_runs_on_the_demo_bundle(tmp_path, monkeypatch, cap
         ("fastformers cost refresh --cloud moon --region r --output p.csv", "cost refuses"),
         ("fastformers train", "no such command"),
         ("A=1 taskset -c 0 python -m jobs.prepare corpus", "prepare refuses"),
+        ("python -m tests.cluster.none --all", "tests/cluster/none.py: not there"),
         ("ray job submit --address http://head:8265 -- fastformers report", "report refuses"),
         ("ray job list", "do not know"),
         ("ray submit c.yaml jobs/score.py -- corpus", "score refuses"),
