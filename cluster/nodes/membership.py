@@ -236,8 +236,6 @@ class ClusterNodes:
             and not state.is_draining
             and state.free_cpus >= max(self._cores_per_actor, self._expected_free(state.id))
         ]
-        for state in new:  # one that other work holds does not cost this run
-            self._first_seen.setdefault(state.id, self._clock() if self._is_settled else None)
         if self._num_nodes is not None:
             new = new[: max(0, self._num_nodes - len(self._members))]
         left = None
@@ -262,7 +260,8 @@ class ClusterNodes:
             num_actors = fit if num_actors is None else min(num_actors, fit)
         name = self._name(state)
         supervisor = self._launch(state, name=name, num_actors=num_actors)
-        seen = self._first_seen[state.id]
+        # One that other work holds, or that is not wanted yet, does not cost this run.
+        seen = self._first_seen.setdefault(state.id, self._clock() if self._is_settled else None)
         member = _Member(state.id, name, supervisor, seen, num_actors or 0)
         self._members[state.id] = member
         self._call(member, supervisor.start(), _START_WITHIN_S)

@@ -99,8 +99,10 @@ class RunStatus:
             actors = format_count(self.num_actors, "actor")
             nodes = format_count(self.num_nodes, "node")
             parts.append(f"{actors} on {nodes}{self._describe_recent()}")
-        if slow := self.explain_slow():
-            parts.append(slow)
+            if slow := self.explain_slow():
+                parts.append(slow)
+        else:
+            parts.append("waiting for a node")
         return "; ".join([", ".join(parts), *self.notices[:_MAX_NOTICES]])
 
     def describe_whole(self) -> str:

@@ -75,6 +75,17 @@ def test_a_node_whose_cpus_become_free_is_used_then_and_costs_from_then(cluster_
     assert joined.seen == 50.0
 
 
+def test_a_node_that_is_kept_for_later_costs_from_when_it_is_used(cluster_of, clock):
+    cluster = cluster_of(state("a"), state("b"), num_nodes=1)
+    cluster.handles["a"].is_ready()
+    cluster.wait()
+    clock.now = 30.0
+    cluster.show(state("b"))  # the other is lost
+    cluster.handles["b"].is_ready()
+    [joined] = cluster.wait()
+    assert (joined.node.id, joined.seen) == ("b", 30.0)
+
+
 def test_a_node_that_is_used_again_costs_from_when_it_was_lost(cluster_of, clock):
     cluster = cluster_of(state("a"))
     cluster.handles["a"].is_ready()

@@ -96,6 +96,14 @@ def test_the_line_says_all_of_it():
     )
 
 
+def test_without_actors_the_line_says_so_and_nothing_of_what_they_did():
+    so_far = tally()
+    so_far.add(news(10, doing={"tokenize": 16}))
+    status = replace(so_far.add(news(80, doing={"tokenize": 16})), num_actors=0, num_nodes=0)
+    assert status.explain_slow() is not None
+    assert status.describe().endswith(" USD so far, waiting for a node")
+
+
 @pytest.mark.parametrize(
     ("recent", "slow"),
     [
