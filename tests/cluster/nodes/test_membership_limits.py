@@ -203,6 +203,7 @@ def test_a_node_that_was_lost_costs_from_when_it_was(cluster_of, clock):
 
 @pytest.mark.parametrize(("after_s", "is_used"), [(14.9, False), (15.0, True)])
 def test_cpus_of_a_lost_node_are_waited_for_15_s(cluster_of, clock, after_s, is_used):
+    clock.now = 100.0
     cluster = cluster_of(state("a", free=6.0), cores_per_actor=2)
     join(cluster, "a")
     cluster.nodes.exchange("a", Orders())

@@ -54,6 +54,15 @@ def test_at_the_end_a_node_has_a_job_for_each_slot_and_answers_soon(watch):
     watch(events, num_shards=2)
 
 
+def test_each_of_many_nodes_answers_less_often(watch):
+    def events(nodes):
+        yield [joined(number) for number in range(400)]
+        yield [reported(399)]
+        assert nodes.last(399).wait_s == pytest.approx(0.8)
+
+    watch(events, num_shards=1200)
+
+
 @pytest.mark.parametrize(("num_nodes", "wait_s"), [(1, 0.05), (20, 0.1)])
 def test_a_node_with_free_slots_answers_often_but_not_too_many_of_them_at_once(
     watch, num_nodes, wait_s
