@@ -179,6 +179,15 @@ def test_it_is_due_when_time_is_over(bench, clock):
         assert node.supervisor.is_due() is is_due
 
 
+def test_it_is_due_two_seconds_after_it_began_without_orders(bench, clock):
+    clock.now = 5.0
+    node = bench(1)
+    node.end(at=6.9)
+    assert not node.supervisor.is_due()
+    clock.now = 7.0
+    assert node.supervisor.is_due()
+
+
 def test_it_is_due_when_it_runs_low(bench):
     node = bench(3)
     node.order(*tasks(0, 1, 2), answer_below=2)
