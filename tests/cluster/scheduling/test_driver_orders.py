@@ -275,6 +275,31 @@ def test_a_copy_that_is_not_done_leaves_the_other_to_do_it(race, journal, end_fi
     assert result.num_retries == (end_first is lost)
 
 
+def test_what_was_to_be_copied_is_not_begun_twice_where_its_node_has_left(play, clock, journal):
+    def events(nodes):
+        yield [joined(0), joined(1, 2)]
+        first, *others = nodes.last(0).give
+        yield [reported(0, *map(done, others), begun=((first.ticket, 0.0),))]
+        clock.now = 50.0
+        yield [reported(1, *map(done, nodes.orders["node1"][0].give), num_slots=2)]
+        yield [NodeLeft(id="node0", reason="its raylet died"), reported(1, num_slots=2)]
+        [again] = nodes.last(1).give
+        yield [reported(1, done(again), num_slots=2)]
+
+    play(events, num_shards=5)
+    assert sorted(scored(journal)) == names(*range(5))
+
+
+def test_slots_of_a_node_that_has_left_do_not_count(watch):
+    def events(nodes):
+        yield [joined(0, 8), joined(1)]
+        assert not nodes.last(1).is_plenty
+        yield [NodeLeft(id="node0", reason="its raylet died"), reported(1)]
+        assert nodes.last(1).is_plenty
+
+    watch(events, num_shards=8)
+
+
 def test_a_node_that_leaves_with_a_copy_leaves_the_other_to_do_it(race, journal):
     def end(nodes, first, copy):
         yield [NodeLeft(id="node0", reason="its raylet died")]

@@ -65,6 +65,12 @@ def test_short_tasks_share_a_call_of_a_quarter_second(bench):
     assert node.order(*tasks(*range(5)))[0] == (0, [0])
 
 
+def test_a_task_of_which_nothing_is_predicted_fills_a_call(bench):
+    node = bench(1)
+    node.learn(0.001)
+    assert node.order(task(0), *tasks(1, 2, 3, predicted_s=0.0))[0] == (0, [0])
+
+
 def test_a_call_leaves_some_tasks_for_the_other_slots(bench):
     node = bench(2)
     node.learn(0.001)
