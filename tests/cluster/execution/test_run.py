@@ -1,3 +1,4 @@
+import time
 from itertools import count
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_loc
     assert {shard.name for shard in told.shards} == {receipt.shard for receipt in told.receipts}
     assert not list((tmp_path / "out" / "shards").glob("part-*"))
     assert 0 <= result.setup_s <= result.wall_s
+    assert result.started_at + result.wall_s <= time.time()
     assert set(result.tally.slice_phase_s) == {"read", "tokenize", "write"}
 
 
