@@ -18,6 +18,7 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import settings
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
@@ -52,6 +53,10 @@ from fastformers.inference.tasks import TASKS
 from tests.cluster.s3 import s3_process, s3_server  # noqa: F401
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# A time limit per example would fail on a busy machine.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 WORDS = [
     *("the", "a", "of", "to", "and", "in", "is", "it", "on", "cat", "dog"),

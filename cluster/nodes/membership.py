@@ -196,7 +196,7 @@ class ClusterNodes:
     def _take(self, member: _Member) -> list[NodeEvent]:
         """Handle the end of a node's call."""
         node = member.node
-        if self._members.get(node) is not member or member.future is None:
+        if member.future is None:
             return []  # given up before
         future, member.future, member.due = member.future, None, None
         error = future.exception()

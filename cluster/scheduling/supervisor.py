@@ -217,10 +217,9 @@ class Supervisor:
         expected_s = pace.expect(tasks[0].predicted_s) if pace else None
         if expected_s is None or not tasks[0].is_fresh:
             return tasks
-        share = -(-len(self._waiting) // max(1, len(self._books)))  # leave some for the others
+        share = -(-len(self._waiting) // len(self._books))  # leave some for the others
         while (
-            self._waiting
-            and len(tasks) < min(MAX_TASKS_IN_CALL, share)
+            len(tasks) < min(MAX_TASKS_IN_CALL, share)
             and type(self._waiting[0].job) is type(tasks[0].job)
             and self._waiting[0].is_fresh
         ):

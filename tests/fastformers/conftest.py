@@ -6,12 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from tokenizers import Tokenizer as HfTokenizer
-
-# A time limit per example would fail on a busy machine.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
 
 SHAPE = {
     "hidden_size": 32,

@@ -17,7 +17,7 @@ from cluster.scheduling.nodes import NodeLeft
 from cluster.scheduling.work import Lost
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.shards import preparation
-from fastformers.errors import InputError, ScoringError
+from fastformers.errors import ClaimedError, InputError, ScoringError
 
 NUM_ROWS = {"a.csv": 7, "b.csv": 60, "c.csv": 5}
 IDS = list(range(sum(NUM_ROWS.values())))
@@ -234,8 +234,27 @@ def test_a_preparation_is_complete_when_it_ends_and_only_then(
     assert sorted(path.name for path in (tmp_path / "shards").glob("part-*")) == before
 
 
+def test_a_run_stops_where_another_has_taken_the_output_over(corpus, bundle, tmp_path):
+    seen = []
+
+    def take_over(claim):
+        def check():
+            raise ClaimedError("out: another run works here")
+
+        claim.check = check
+
+    with pytest.raises(ClaimedError, match="another run works here"):
+        run_job(
+            plan(corpus, bundle, tmp_path / "out"),
+            ActorSettings(),
+            connect_here,
+            on_claim=take_over,
+            on_progress=seen.append,
+        )
+    assert seen == []
+
+
 def test_who_calls_learns_of_claim_and_progress_and_what_is_shown(corpus, bundle, tmp_path):
-    """Files of an earlier run that was killed are named by the claim, in a line of the log."""
     claims, seen, lines = [], [], []
     ticks = count(0.0, 0.5)
     run_job(

@@ -78,6 +78,20 @@ def test_what_a_node_has_counts_and_not_what_was_asked_of_it(cluster_of):
     assert asked(cluster) == {"a": 4, "b": 3}
 
 
+def test_what_was_asked_of_a_node_that_is_not_ready_counts(cluster_of):
+    cluster = cluster_of(state("a", free=2.0), num_actors=4)
+    cluster.show(state("a", free=2.0), state("b", free=9.0))
+    assert asked(cluster) == {"a": 2, "b": 2}
+
+
+def test_a_supervisor_that_dies_as_it_starts_had_no_cpus_to_give_back(cluster_of):
+    cluster = cluster_of(state("a"), can_grow=False)
+    cluster.handles.pop("a").starting.set_exception(ConnectionError("gone"))
+    assert cluster.wait() == []
+    cluster.show(state("a"))
+    assert asked(cluster) == {"a": None}
+
+
 def test_at_most_so_many_nodes_are_used_at_once(cluster_of):
     cluster = cluster_of(state("c"), state("b"), state("a"), num_nodes=2)
     assert sorted(cluster.handles) == ["a", "b"]
@@ -203,6 +217,7 @@ def test_a_node_that_was_lost_costs_from_when_it_was(cluster_of, clock):
 
 @pytest.mark.parametrize(("after_s", "is_used"), [(14.9, False), (15.0, True)])
 def test_cpus_of_a_lost_node_are_waited_for_15_s(cluster_of, clock, after_s, is_used):
+    clock.now = 100.0
     cluster = cluster_of(state("a", free=6.0), cores_per_actor=2)
     join(cluster, "a")
     cluster.nodes.exchange("a", Orders())

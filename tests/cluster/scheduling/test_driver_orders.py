@@ -54,6 +54,15 @@ def test_at_the_end_a_node_has_a_job_for_each_slot_and_answers_soon(watch):
     watch(events, num_shards=2)
 
 
+def test_each_of_many_nodes_answers_less_often(watch):
+    def events(nodes):
+        yield [joined(number) for number in range(400)]
+        yield [reported(399)]
+        assert nodes.last(399).wait_s == pytest.approx(0.8)
+
+    watch(events, num_shards=1200)
+
+
 @pytest.mark.parametrize(("num_nodes", "wait_s"), [(1, 0.05), (20, 0.1)])
 def test_a_node_with_free_slots_answers_often_but_not_too_many_of_them_at_once(
     watch, num_nodes, wait_s
@@ -264,6 +273,31 @@ def test_a_copy_that_is_not_done_leaves_the_other_to_do_it(race, journal, end_fi
     result, _ = race(end)
     assert sorted(scored(journal)) == names(*range(4))
     assert result.num_retries == (end_first is lost)
+
+
+def test_what_was_to_be_copied_is_not_begun_twice_where_its_node_has_left(play, clock, journal):
+    def events(nodes):
+        yield [joined(0), joined(1, 2)]
+        first, *others = nodes.last(0).give
+        yield [reported(0, *map(done, others), begun=((first.ticket, 0.0),))]
+        clock.now = 50.0
+        yield [reported(1, *map(done, nodes.orders["node1"][0].give), num_slots=2)]
+        yield [NodeLeft(id="node0", reason="its raylet died"), reported(1, num_slots=2)]
+        [again] = nodes.last(1).give
+        yield [reported(1, done(again), num_slots=2)]
+
+    play(events, num_shards=5)
+    assert sorted(scored(journal)) == names(*range(5))
+
+
+def test_slots_of_a_node_that_has_left_do_not_count(watch):
+    def events(nodes):
+        yield [joined(0, 8), joined(1)]
+        assert not nodes.last(1).is_plenty
+        yield [NodeLeft(id="node0", reason="its raylet died"), reported(1)]
+        assert nodes.last(1).is_plenty
+
+    watch(events, num_shards=8)
 
 
 def test_a_node_that_leaves_with_a_copy_leaves_the_other_to_do_it(race, journal):

@@ -65,6 +65,12 @@ def test_short_tasks_share_a_call_of_a_quarter_second(bench):
     assert node.order(*tasks(*range(5)))[0] == (0, [0])
 
 
+def test_a_task_of_which_nothing_is_predicted_fills_a_call(bench):
+    node = bench(1)
+    node.learn(0.001)
+    assert node.order(task(0), *tasks(1, 2, 3, predicted_s=0.0))[0] == (0, [0])
+
+
 def test_a_call_leaves_some_tasks_for_the_other_slots(bench):
     node = bench(2)
     node.learn(0.001)
@@ -177,6 +183,15 @@ def test_it_is_due_when_time_is_over(bench, clock):
     for now, is_due in ((0.0, False), (2.9, False), (3.0, True)):
         clock.now = now
         assert node.supervisor.is_due() is is_due
+
+
+def test_it_is_due_two_seconds_after_it_began_without_orders(bench, clock):
+    clock.now = 5.0
+    node = bench(1)
+    node.end(at=6.9)
+    assert not node.supervisor.is_due()
+    clock.now = 7.0
+    assert node.supervisor.is_due()
 
 
 def test_it_is_due_when_it_runs_low(bench):

@@ -137,6 +137,35 @@ def test_a_text_that_is_alone_in_its_shard_is_left_out_after_two_more_deaths():
     assert leases[-1].skip == {0: "the text kills its actor: its actor died"}
 
 
+def test_the_search_for_a_second_text_begins_anew():
+    leases = play(make_shard(num_unique=2), lambda lease: bool(texts_of(lease)))
+    assert [lease.probe for lease in leases] == [
+        *([None] * 3 + [range(1)] * 2),
+        *([None] * 3 + [range(1)] + [range(1, 2)] * 2),
+        None,
+    ]
+    with pytest.raises(ScoringError, match=r"killed its actor 10 times, at last with nothing to"):
+        play(make_shard(num_unique=1), lambda lease: True)
+
+
+def test_a_death_before_a_false_alarm_does_not_count_after_it():
+    probes = iter([True, False, True, False])
+
+    def dies(lease):
+        return next(probes) if lease.probe is not None else len(deaths) < 6 and not deaths.append(0)
+
+    deaths = []
+    assert play(make_shard(num_unique=1), dies)[-1].skip == {}
+    assert next(probes, None) is None
+
+
+def test_nothing_is_held_of_a_shard_that_is_done():
+    queue = ShardQueue()
+    queue.add(make_shard())
+    queue.complete(queue.lease())
+    assert not queue._entries
+
+
 def test_one_death_on_a_text_alone_is_not_enough_to_blame_it():
     """Machines die on their own, too: here while texts 0 and then 1 are scored alone, once each."""
     alone = []
