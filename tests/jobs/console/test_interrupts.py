@@ -1,6 +1,5 @@
 """What signals do to a command, in processes of their own; Ray is not there."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -100,8 +99,7 @@ def test_handlers_are_there_while_the_block_runs_only():
     before = {number: signal.getsignal(number) for number in SIGNALS}
     with interruptible() as interrupts:
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.sigtimedwait([], 60)  # Python sees the signal before the next statement
+            signal.raise_signal(signal.SIGTERM)
         assert interrupts.number == signal.SIGTERM
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
 
