@@ -26,7 +26,7 @@ from tests.cluster.nodes.three_hosts import joined, replace_host
 
 pytestmark = pytest.mark.cluster
 
-NUM_ROWS, MEAN_WORDS, SHARD_SECONDS, MAX_BATCH_TOKENS = 8000, 60, 0.2, 2048
+NUM_ROWS, MEAN_WORDS, SHARD_SECONDS, MAX_BATCH_TOKENS = 14000, 60, 0.2, 2048
 WORDS = np.array(["the", "of", "model", "returns", "a", "list", "value", "index", "type", "is"])
 SETTINGS = ("--keep-columns", "id", "--shard-seconds", str(SHARD_SECONDS))
 SETTINGS += ("--max-batch-tokens", str(MAX_BATCH_TOKENS))
@@ -129,6 +129,7 @@ def test_three_hosts_one_killed_one_added_one_bad(hosts, start, expected, tmp_pa
     assert seconds["used_s"] < 30.0
 
 
+@pytest.mark.slow
 def test_actors_are_shared_out_over_nodes(hosts, start, expected):
     for _ in range(2):
         hosts.add(CORES, num_cpus=len(CORES))
@@ -161,6 +162,7 @@ def test_other_work_on_a_node_leaves_fewer_slots(hosts, start, expected):
     assert read_predictions(job.output).equals(expected)
 
 
+@pytest.mark.slow
 def test_a_cluster_without_free_cpus_is_waited_for(hosts, start, expected):
     """The head does not work, and the only node is busy until another has joined."""
     node = hosts.add()
@@ -193,6 +195,7 @@ def test_a_node_with_other_code_is_left_out(hosts, start, expected, tmp_path, mo
     assert "source" in bad
 
 
+@pytest.mark.slow
 def test_a_node_without_room_for_the_bundle_is_left_out(hosts, start, expected, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
@@ -222,6 +225,7 @@ def test_a_node_whose_memory_monitor_ends_what_it_starts_is_done_without(hosts, 
     assert bad.endswith("Ray's memory monitor ended it, because the node is short of memory")
 
 
+@pytest.mark.slow
 def test_the_control_store_is_killed(hosts, start, expected):
     hosts.add(), hosts.add()
     job = start()
@@ -232,6 +236,7 @@ def test_the_control_store_is_killed(hosts, start, expected):
     assert read_predictions(job.output).equals(expected)
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_elsewhere_with_what_was_missing(hosts, start, expected):
     """Elastic restart: from two nodes to one that was not there before."""
     hosts.add(), hosts.add()
@@ -251,6 +256,7 @@ def test_a_killed_job_goes_on_elsewhere_with_what_was_missing(hosts, start, expe
     assert len(again.report["nodes"]) == 1
 
 
+@pytest.mark.slow
 def test_actors_that_share_cores_all_find_room(hosts, start, expected):
     """More actors than CPUs on each of two nodes: Ray is asked for a share of a CPU each."""
     hosts.add(), hosts.add()
