@@ -55,7 +55,8 @@ class ShardQueue:
 
     def __init__(self) -> None:
         self._waiting: list[tuple[float, str]] = []  # a heap, costliest first
-        self._entries: dict[str, _Entry] = {}
+        self._shards: dict[str, Shard] = {}  # that wait and were never leased
+        self._entries: dict[str, _Entry] = {}  # of those that were
         self.num_retries = 0
 
     def __len__(self) -> int:
@@ -64,14 +65,17 @@ class ShardQueue:
 
     def add(self, shard: Shard) -> None:
         """Add a shard that is ready to be scored."""
-        self._entries[shard.name] = _Entry(shard)
+        self._shards[shard.name] = shard
         self._wait(shard)
 
     def lease(self) -> Lease | None:
         """Claim the costliest waiting shard, or None if none waits."""
         if not self._waiting:
             return None
-        entry = self._entries[heapq.heappop(self._waiting)[1]]
+        name = heapq.heappop(self._waiting)[1]
+        if name in self._shards:
+            self._entries[name] = _Entry(self._shards.pop(name))
+        entry = self._entries[name]
         entry.attempts += 1
         suspects = entry.suspects
         if suspects is not None and len(suspects) > 1:
