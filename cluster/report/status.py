@@ -216,23 +216,7 @@ class StatusTally:
 
     def begin(self) -> RunStatus:
         """The status before the driver's first report."""
-        return self.add(
-            Progress(
-                elapsed_s=0.0,
-                num_done=0,
-                num_known=0,
-                num_rows=0,
-                num_tokens=0,
-                num_errors=0,
-                num_retries=0,
-                predicted_done_s=0.0,
-                predicted_left_s=0.0,
-                num_slices_left=0,
-                node_s={},
-                num_nodes=0,
-                num_actors=0,
-            )
-        )
+        return self.add(Progress())
 
     def _estimate_left_s(self, now: float, share: float) -> float | None:
         """Seconds that are left, from the share done since the driver's first report."""

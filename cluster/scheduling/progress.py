@@ -18,7 +18,7 @@ from cluster.shards.receipts import Receipt
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """State of a run, to be shown; all sums count from the start of this run.
+    """State of a run, to be shown; all sums count from the start of this run, where all are 0.
 
     Attributes:
         elapsed_s: Seconds since the start of the run.
@@ -38,19 +38,19 @@ class Progress:
         notices: Lines that nodes want shown, such as storage that does not answer.
     """
 
-    elapsed_s: float
-    num_done: int
-    num_known: int
-    num_rows: int
-    num_tokens: int
-    num_errors: int
-    num_retries: int
-    predicted_done_s: float
-    predicted_left_s: float
-    num_slices_left: int
-    node_s: Mapping[str | None, float]
-    num_nodes: int
-    num_actors: int
+    elapsed_s: float = 0.0
+    num_done: int = 0
+    num_known: int = 0
+    num_rows: int = 0
+    num_tokens: int = 0
+    num_errors: int = 0
+    num_retries: int = 0
+    predicted_done_s: float = 0.0
+    predicted_left_s: float = 0.0
+    num_slices_left: int = 0
+    node_s: Mapping[str | None, float] = field(default_factory=dict)
+    num_nodes: int = 0
+    num_actors: int = 0
     doing: Mapping[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ begun in an idle one as well, and the first result counts. This module knows not
 the time of day: the pool and the clock are handed in.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -181,14 +181,11 @@ class Supervisor:
         ended, self._ended = self._ended, []
         begun, self._begun = self._begun, []
         self._told_leaving = self._leaving()
-        doing: dict[str, int] = {}
-        for state in self._pool.states().values():
-            doing[state] = doing.get(state, 0) + 1
         return NodeReport(
             ended=tuple(ended),
             begun=tuple(begun),
             num_slots=len(self._books),
-            doing=doing,
+            doing=dict(Counter(self._pool.states().values())),
             notices=tuple(self._pool.outages()),
             leaving=self._told_leaving,
             trouble=self._pool.trouble,
