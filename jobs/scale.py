@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from cluster.corpus.slices import FORMATS
 from cluster.execution.core_split import measure_split
 from cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
 from cluster.nodes.addresses import check_output
@@ -62,6 +61,7 @@ from cluster.shards.identity import PREPARED_FILE, read_record
 from cluster.shards.layout import Shard
 from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
+from fastformers.formats.recognize import FORMATS
 from fastformers.inference.cpu import read_cpu_model
 from jobs.console.arguments import (
     actor_settings,

@@ -24,7 +24,6 @@ if any(getattr(find_spec(name), "origin", None) is None for name in ("cluster", 
     )
     sys.exit(2)
 
-from cluster.corpus.slices import FORMATS
 from cluster.execution.claim import check_claim, describe_holder
 from cluster.execution.job import ScoreJob, describe, open_score_job
 from cluster.execution.journal import find_earlier_work
@@ -33,6 +32,7 @@ from cluster.nodes.addresses import check_output
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from cluster.report.tables import render_bill
+from fastformers.formats.recognize import FORMATS
 from jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,

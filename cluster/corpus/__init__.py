@@ -1,1 +1,1 @@
-"""Files and URIs -> rows."""
+"""URIs -> slices of files -> rows."""

@@ -13,9 +13,9 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from cluster.corpus.readers import FileReader, Rows, UnfitFileError
 from cluster.corpus.slices import Piece
 from cluster.storage.ahead import map_ahead
+from fastformers.formats.readers import FileReader, Rows, UnfitFileError
 
 # An actor may have two jobs in hand, and writes shards meanwhile, over the connections of one
 # client (`filesystems.MAX_REQUESTS`).

@@ -5,8 +5,8 @@
 A slice is what one actor reads and tokenizes at a time, a few megabytes: byte ranges of Parquet or
 JSON lines files; a CSV file is not cut, but read in chunks. Slices follow each other in corpus
 order, so rows keep their place without a global numbering. Only a few files are opened here, so
-that a misspelled column is noticed at once; the reader of their format (`readers.py`) checks each
-file where it is read. This module knows nothing of tokens, shards or prices.
+that a misspelled column is noticed at once; the reader of their format (`fastformers/formats/`)
+checks each file where it is read. This module knows nothing of tokens, shards or prices.
 """
 
 import hashlib
@@ -16,21 +16,19 @@ from functools import partial
 
 import pyarrow as pa
 
-from cluster.corpus.csv_files import CsvReader
-from cluster.corpus.json_lines import JsonLinesReader
-from cluster.corpus.listing import SourceFile, list_files, suffix_of
-from cluster.corpus.parquet import ParquetReader
-from cluster.corpus.readers import (
+from cluster.storage.ahead import map_ahead
+from cluster.storage.filesystems import resolve
+from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.errors import InputError
+from fastformers.formats.listing import SourceFile, list_files, suffix_of
+from fastformers.formats.readers import (
     FilePart,
     FileReader,
     UnfitFileError,
     UnreadableFileError,
     check_kept_types,
 )
-from cluster.storage.ahead import map_ahead
-from cluster.storage.filesystems import resolve
-from cluster.storage.options import NO_OPTIONS, StorageOptions
-from fastformers.errors import InputError
+from fastformers.formats.recognize import FORMATS
 
 # Bytes of text. Small slices keep few actors waiting for the first shards, large ones open fewer
 # files; a slice becomes about three shards (`layout.SHARDS_PER_CORPUS`).
@@ -40,14 +38,6 @@ MIN_SLICE_BYTES, MAX_SLICE_BYTES, SLICES_PER_CORPUS = 2**20, 16 * 2**20, 64
 MIN_SLICE_FILES, MAX_SLICE_FILES = 16, 256
 # Files that are opened to plan, from all over the corpus, and files that are opened at once.
 SAMPLE_FILES, OPEN_THREADS = 16, 64
-# Every format, by the end of a file's name; a new one is a module and a line here.
-FORMATS: dict[str, type[FileReader]] = {
-    ".parquet": ParquetReader,
-    ".jsonl": JsonLinesReader,
-    ".ndjson": JsonLinesReader,
-    ".json": JsonLinesReader,
-    ".csv": CsvReader,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

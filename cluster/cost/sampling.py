@@ -22,12 +22,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.corpus.listing import SourceFile
-from cluster.corpus.readers import FileReader, UnfitFileError
 from cluster.corpus.reading import READ_THREADS
 from cluster.corpus.slices import OPEN_THREADS, Corpus
 from cluster.storage.ahead import map_ahead
 from fastformers.errors import InputError
+from fastformers.formats.listing import SourceFile
+from fastformers.formats.readers import FileReader, UnfitFileError
 from fastformers.inference.tokenizer import Tokenizer
 
 NUM_WINDOWS = 32

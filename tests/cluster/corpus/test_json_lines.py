@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cluster.corpus.slices
-from cluster.corpus import json_lines
 from cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
+from fastformers.formats import json_lines
 from tests.cluster.corpus.round_trip import SAMPLE, check_round_trip, encode_json, rows, sizes
 
 BOM = b"\xef\xbb\xbf"

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cluster.corpus.slices
-from cluster.corpus import file_bytes, parquet
 from cluster.corpus.reading import read_all
 from cluster.corpus.slices import SAMPLE_FILES, Piece, open_corpus
 from fastformers.errors import InputError
+from fastformers.formats import file_bytes, parquet
 from tests.cluster.corpus.fake_store import FakeStore
 
 

@@ -7,9 +7,10 @@ import pyarrow.parquet
 import pytest
 
 import cluster.corpus.slices
-from cluster.corpus.slices import FORMATS, open_corpus
+from cluster.corpus.slices import open_corpus
 from cluster.shards import preparation
 from fastformers.errors import InputError
+from fastformers.formats.recognize import FORMATS
 
 
 def open_file(path, *, keep=(), text=("text",), skip=False):

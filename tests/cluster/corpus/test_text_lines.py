@@ -5,9 +5,9 @@ import gzip
 import pytest
 
 import cluster.corpus.slices
-from cluster.corpus import text_lines
 from cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
+from fastformers.formats import text_lines
 
 
 def open_file(path, *, keep=(), skip=False):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.corpus.readers import FileReader
 from fastformers.errors import InputError
+from fastformers.formats.readers import FileReader
 
 # Bytes of a file that tell the types of its columns, and bytes that are read ahead at least.
 SAMPLE_BYTES = 2**20

@@ -16,9 +16,9 @@ from typing import ClassVar, Self
 import pyarrow as pa
 import pyarrow.fs
 
-from cluster.corpus.file_bytes import FileBytes, is_compressed
-from cluster.corpus.readers import FilePart, Rows, check_columns, check_texts, opening
-from cluster.corpus.text_lines import (
+from fastformers.formats.file_bytes import FileBytes, is_compressed
+from fastformers.formats.readers import FilePart, Rows, check_columns, check_texts, opening
+from fastformers.formats.text_lines import (
     SAMPLE_BYTES,
     convert_values,
     count_records,

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 import pyarrow.fs
 
-from cluster.corpus.file_bytes import FileBytes, is_compressed
-from cluster.corpus.readers import (
+from fastformers.formats.file_bytes import FileBytes, is_compressed
+from fastformers.formats.readers import (
     FilePart,
     Rows,
     UnfitFileError,
@@ -28,7 +28,7 @@ from cluster.corpus.readers import (
     not_text,
     opening,
 )
-from cluster.corpus.text_lines import (
+from fastformers.formats.text_lines import (
     SAMPLE_BYTES,
     UNFIT,
     convert_values,

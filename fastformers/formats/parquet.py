@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
-from cluster.corpus.file_bytes import FileBytes
-from cluster.corpus.readers import (
+from fastformers.errors import InputError
+from fastformers.formats.file_bytes import FileBytes
+from fastformers.formats.readers import (
     FilePart,
     Rows,
     check_columns,
@@ -29,7 +30,6 @@ from cluster.corpus.readers import (
     not_text,
     opening,
 )
-from fastformers.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,10 @@
     slices -> [readers] -> rows, good and bad, in corpus order -> shards
     spans of a file -> [readers] -> texts -> sampling
 
-A format is a module with one `FileReader` and a line in the table of `slices.py`. Files are cut by
-their sizes alone and opened where they are read, so each read checks that its file holds what the
-first file holds. A bad row (null, not text, undecodable, not JSON, too few fields) never stops a
-read: it keeps its place and carries its reason. This module knows no format.
+A format is a module with one `FileReader` and a line in the table of `recognize.py`. Files are cut
+by their sizes alone and opened where they are read, so each read checks that its file holds what
+the first file holds. A bad row (null, not text, undecodable, not JSON, too few fields) never stops
+a read: it keeps its place and carries its reason. This module knows no format.
 """
 
 from collections.abc import Iterator, Sequence
