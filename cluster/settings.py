@@ -9,6 +9,7 @@ module knows nothing of files, models or Ray.
 from dataclasses import dataclass, field
 
 from fastformers.errors import InputError
+from fastformers.formats.readers import ReadOptions
 from fastformers.options import check_at_least, check_option, option
 
 
@@ -39,6 +40,11 @@ class CorpusSettings:
         check_option(self, "shard_seconds", is_positive, "more than 0")
         if len(set(self.keep_columns)) < len(self.keep_columns):
             raise InputError("--keep-columns names a column twice")
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How the files are read."""
+        return ReadOptions(skip_unreadable=self.skip_unreadable_files)
 
 
 @dataclass(frozen=True, kw_only=True)

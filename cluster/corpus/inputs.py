@@ -34,7 +34,7 @@ def open_corpus_for(
         uri,
         text_columns=columns,
         keep_columns=settings.keep_columns,
-        skip_unreadable=settings.skip_unreadable_files,
+        options=settings.read_options,
         storage=storage,
     )
 

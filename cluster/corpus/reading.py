@@ -96,7 +96,7 @@ def _read_piece(piece: Piece, *, reader: FileReader, chunk_bytes: int) -> PieceR
             chunk_bytes=chunk_bytes,
         )
     except UnfitFileError as error:
-        if not reader.skip_unreadable:
+        if not reader.options.skip_unreadable:
             raise error.with_remedy() from error
         rows, skipped = _no_rows(reader), error.reason
     return PieceRead(piece=piece, rows=rows, skipped=skipped, cpu_s=time.thread_time() - start)

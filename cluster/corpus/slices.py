@@ -14,21 +14,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import pyarrow as pa
-
 from cluster.storage.ahead import map_ahead
 from cluster.storage.filesystems import resolve
 from cluster.storage.options import NO_OPTIONS, StorageOptions
-from fastformers.errors import InputError
-from fastformers.formats.listing import SourceFile, list_files, suffix_of
+from fastformers.formats.file_set import open_files
+from fastformers.formats.listing import SourceFile
 from fastformers.formats.readers import (
+    READ_STRICTLY,
     FilePart,
     FileReader,
+    ReadOptions,
     UnfitFileError,
-    UnreadableFileError,
-    check_kept_types,
 )
-from fastformers.formats.recognize import FORMATS
 
 # Bytes of text. Small slices keep few actors waiting for the first shards, large ones open fewer
 # files; a slice becomes about three shards (`layout.SHARDS_PER_CORPUS`).
@@ -36,8 +33,7 @@ MIN_SLICE_BYTES, MAX_SLICE_BYTES, SLICES_PER_CORPUS = 2**20, 16 * 2**20, 64
 # Files of a slice, which are read 16 at a time (`reading.READ_THREADS`): at 20 ms a request a slice
 # of 256 small files takes a second.
 MIN_SLICE_FILES, MAX_SLICE_FILES = 16, 256
-# Files that are opened to plan, from all over the corpus, and files that are opened at once.
-SAMPLE_FILES, OPEN_THREADS = 16, 64
+OPEN_THREADS = 64  # files that are opened at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +159,7 @@ class Corpus:
         try:
             return list(self.reader.cut_rows(file.path, file.size_bytes, part_bytes, limit))
         except UnfitFileError as error:
-            if not self.reader.skip_unreadable:
+            if not self.reader.options.skip_unreadable:
                 raise error.with_remedy() from error
             return [FilePart(start=0, stop=None, num_bytes=0)]  # whoever reads it records why
 
@@ -172,8 +168,8 @@ def open_corpus(
     uri: str,
     *,
     text_columns: tuple[str, ...],
-    keep_columns: tuple[str, ...],
-    skip_unreadable: bool,
+    keep_columns: tuple[str, ...] = (),
+    options: ReadOptions = READ_STRICTLY,
     storage: StorageOptions = NO_OPTIONS,
 ) -> Corpus:
     """Find the files of a corpus, and check in some of them that they hold the columns.
@@ -182,95 +178,23 @@ def open_corpus(
         uri: A file, a directory, a glob, or a URI of one of them.
         text_columns: The one or two columns that are scored.
         keep_columns: Columns that are passed through.
-        skip_unreadable: Whether to leave out files that cannot be read, or that do not hold the
-            columns, instead of refusing.
+        options: How files are read.
         storage: How to reach a bucket.
 
     Raises:
-        InputError: Nothing is there, formats are mixed, or one of the files that are opened cannot
-            be read, lacks a column, or has a text column that does not hold text.
+        InputError: As `open_files` does.
     """
     filesystem, path = resolve(uri, storage)
-    files = list_files(filesystem, path, uri, FORMATS)
-    suffixes = {suffix_of(file.path) for file in files}
-    if len({FORMATS[suffix] for suffix in suffixes}) > 1:
-        raise InputError(f"{uri}: mixes {', '.join(sorted(suffixes))}; score one format at a time")
-    reader_type = FORMATS[suffixes.pop()]
-
-    def open_file(file: SourceFile) -> FileReader | UnfitFileError | None:
-        try:
-            return reader_type.open(
-                filesystem,
-                file.path,
-                text_columns=text_columns,
-                keep_columns=keep_columns,
-                skip_unreadable=skip_unreadable,
-            )
-        except UnfitFileError as error:
-            return error
-
-    skipped: dict[str, str] = {}
-    for chosen in _samples(files):
-        opened = list(map_ahead(open_file, chosen, num_threads=OPEN_THREADS))
-        errors = [found for found in opened if isinstance(found, UnfitFileError)]
-        candidates = [r for r in opened if r is not None and not isinstance(r, UnfitFileError)]
-        if candidates:
-            reader, others = _merge_kept_types(candidates)
-            errors += others
-        _check_errors(errors, bool(candidates), skip_unreadable)
-        skipped.update((error.path, error.reason) for error in errors)
-        if candidates:
-            return Corpus(files=tuple(files), skipped=skipped, reader=reader)
-    left_out = f"; {len(skipped)} unreadable files were skipped" if skipped else ""
-    raise InputError(f"{uri}: the corpus is empty{left_out}")
-
-
-def _check_errors(errors: Sequence[UnfitFileError], has_others: bool, skip: bool) -> None:
-    """Refuse files that were opened to plan.
-
-    Args:
-        errors: What is wrong with them.
-        has_others: Whether another file holds what is wanted; else a column may be misspelled.
-        skip: Whether the user allowed to leave out files.
-
-    Raises:
-        InputError: A file is at fault, or the names of the columns are.
-    """
-    misspelled = [error for error in errors if not isinstance(error, UnreadableFileError)]
-    if misspelled and not has_others:
-        raise misspelled[0]
-    if errors and not skip:
-        raise errors[0].with_remedy() from errors[0]
-
-
-def _merge_kept_types(readers: Sequence[FileReader]) -> tuple[FileReader, list[UnfitFileError]]:
-    """A reader for the types of the first file, and what is wrong with the others.
-
-    A column that has no value in the first file takes its type from the next one where it has.
-    """
-    fields = []
-    for column in zip(*(reader.kept_schema for reader in readers), strict=True):
-        typed = (field for field in column if not pa.types.is_null(field.type))
-        fields.append(next(typed, column[0]))
-    merged = readers[0].keep(pa.schema(fields))
-    errors: list[UnfitFileError] = []
-    for reader in readers:
-        try:
-            check_kept_types(reader.first_path, reader.kept_schema, merged)
-        except UnfitFileError as error:
-            errors.append(error)
-    return merged, errors
-
-
-def _samples(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
-    """Files from all over the corpus, then all the others, which are needed if those are empty."""
-    num_samples = min(len(files), SAMPLE_FILES)
-    places = [number * len(files) // num_samples for number in range(num_samples)]
-    yield [files[place] for place in places]
-    chosen = set(places)
-    others = [file for place, file in enumerate(files) if place not in chosen]
-    for start in range(0, len(others), OPEN_THREADS):
-        yield others[start : start + OPEN_THREADS]
+    opened = open_files(
+        filesystem,
+        path,
+        uri,
+        text_columns=text_columns,
+        keep_columns=keep_columns,
+        options=options,
+        map_files=partial(map_ahead, num_threads=OPEN_THREADS),
+    )
+    return Corpus(files=opened.files, skipped=opened.skipped, reader=opened.reader)
 
 
 def _growing_batches(files: Sequence[SourceFile]) -> Iterator[Sequence[SourceFile]]:

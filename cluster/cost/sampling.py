@@ -149,7 +149,7 @@ def _measure(reader: FileReader, file: SourceFile) -> int:
     try:
         return reader.measure_file(file.path, file.size_bytes)
     except UnfitFileError as error:
-        if not reader.skip_unreadable:
+        if not reader.options.skip_unreadable:
             raise error.with_remedy() from error
         return 0
 
@@ -159,7 +159,7 @@ def _read_span(reader: FileReader, span: _FileRange) -> tuple[list[str], ...]:
     try:
         return reader.sample_span(span.path, span.start, span.stop)
     except UnfitFileError as error:
-        if not reader.skip_unreadable:
+        if not reader.options.skip_unreadable:
             raise error.with_remedy() from error
         return tuple([] for _ in reader.text_columns)
 

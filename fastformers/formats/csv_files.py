@@ -17,7 +17,14 @@ import pyarrow as pa
 import pyarrow.fs
 
 from fastformers.formats.file_bytes import FileBytes, is_compressed
-from fastformers.formats.readers import FilePart, Rows, check_columns, check_texts, opening
+from fastformers.formats.readers import (
+    FilePart,
+    ReadOptions,
+    Rows,
+    check_columns,
+    check_texts,
+    opening,
+)
 from fastformers.formats.text_lines import (
     SAMPLE_BYTES,
     convert_values,
@@ -40,7 +47,7 @@ class CsvReader:
     text_columns: tuple[str, ...]
     kept_schema: pa.Schema
     first_path: str
-    skip_unreadable: bool
+    options: ReadOptions
     expansion: ClassVar[int] = 1
     sampled_in_rows: ClassVar[bool] = False
 
@@ -52,14 +59,14 @@ class CsvReader:
         *,
         text_columns: tuple[str, ...],
         keep_columns: tuple[str, ...],
-        skip_unreadable: bool,
+        options: ReadOptions,
     ) -> Self | None:
         reader = cls(
             filesystem=filesystem,
             text_columns=text_columns,
             kept_schema=pa.schema([(name, pa.string()) for name in keep_columns]),
             first_path=path,
-            skip_unreadable=skip_unreadable,
+            options=options,
         )
         _, header = reader._open(path)
         return None if header is None else reader
@@ -78,7 +85,7 @@ class CsvReader:
         if header is not None:
             with file.open_text(header.end, SAMPLE_BYTES) as text:
                 records = itertools.islice(_read_records(_Lines(text)), limit)
-                num_rows = count_records(records, path, skip=self.skip_unreadable)
+                num_rows = count_records(records, path, skip=self.options.skip_unreadable)
             yield FilePart(start=0, stop=None, num_bytes=size_bytes, num_rows=num_rows)
 
     def read(
@@ -152,7 +159,7 @@ class CsvReader:
         try:
             yield from _read_records(lines)
         except OSError as error:
-            yield unreadable_reason(path, error, skip=self.skip_unreadable)
+            yield unreadable_reason(path, error, skip=self.options.skip_unreadable)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ import pyarrow.fs
 from fastformers.formats.file_bytes import FileBytes, is_compressed
 from fastformers.formats.readers import (
     FilePart,
+    ReadOptions,
     Rows,
     UnfitFileError,
     check_columns,
@@ -49,7 +50,7 @@ class JsonLinesReader:
     text_columns: tuple[str, ...]
     kept_schema: pa.Schema
     first_path: str
-    skip_unreadable: bool
+    options: ReadOptions
     expansion: ClassVar[int] = 1
     sampled_in_rows: ClassVar[bool] = False
 
@@ -61,7 +62,7 @@ class JsonLinesReader:
         *,
         text_columns: tuple[str, ...],
         keep_columns: tuple[str, ...],
-        skip_unreadable: bool,
+        options: ReadOptions,
     ) -> Self | None:
         with opening(path):
             file = FileBytes(filesystem, path)
@@ -73,7 +74,7 @@ class JsonLinesReader:
             text_columns=text_columns,
             kept_schema=kept_schema,
             first_path=path,
-            skip_unreadable=skip_unreadable,
+            options=options,
         )
 
     def keep(self, kept_schema: pa.Schema) -> Self:
@@ -96,7 +97,7 @@ class JsonLinesReader:
         if is_compressed(path):
             with file.open_text(0, SAMPLE_BYTES) as text:
                 lines = itertools.islice(filter(bytes.strip, text), limit)
-                num_rows = count_records(lines, path, skip=self.skip_unreadable)
+                num_rows = count_records(lines, path, skip=self.options.skip_unreadable)
             yield FilePart(start=0, stop=None, num_bytes=size_bytes, num_rows=num_rows)
             return
         start = stop = num_rows = 0
@@ -128,7 +129,7 @@ class JsonLinesReader:
                     errors[len(records)] = record
                 records.append(record if isinstance(record, dict) else {})
         except OSError as error:
-            errors[len(records)] = unreadable_reason(path, error, skip=self.skip_unreadable)
+            errors[len(records)] = unreadable_reason(path, error, skip=self.options.skip_unreadable)
             records.append({})
         kept = [
             convert_values([r.get(f.name) for r in records], f, errors) for f in self.kept_schema

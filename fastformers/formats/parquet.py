@@ -22,6 +22,7 @@ from fastformers.errors import InputError
 from fastformers.formats.file_bytes import FileBytes
 from fastformers.formats.readers import (
     FilePart,
+    ReadOptions,
     Rows,
     check_columns,
     check_kept_types,
@@ -40,7 +41,7 @@ class ParquetReader:
     text_columns: tuple[str, ...]
     kept_schema: pa.Schema
     first_path: str
-    skip_unreadable: bool
+    options: ReadOptions
     expansion: ClassVar[int] = 2
     sampled_in_rows: ClassVar[bool] = True
 
@@ -52,7 +53,7 @@ class ParquetReader:
         *,
         text_columns: tuple[str, ...],
         keep_columns: tuple[str, ...],
-        skip_unreadable: bool,
+        options: ReadOptions,
     ) -> Self | None:
         with _open_file(filesystem, path) as file:
             kept_schema = _check_schema(path, file.schema_arrow, text_columns, keep_columns)
@@ -63,7 +64,7 @@ class ParquetReader:
             text_columns=text_columns,
             kept_schema=kept_schema,
             first_path=path,
-            skip_unreadable=skip_unreadable,
+            options=options,
         )
 
     def keep(self, kept_schema: pa.Schema) -> Self:
@@ -193,7 +194,7 @@ class ParquetReader:
                 table = file.read_row_groups([group], self._columns, use_threads=False)
             except (pa.ArrowException, OSError) as error:
                 failure, reason = error, str(error).splitlines()[0]
-                if not self.skip_unreadable:
+                if not self.options.skip_unreadable:
                     raise InputError(
                         f"{path}: row group {group} cannot be read ({reason}); repair it, or pass "
                         "--skip-unreadable-files to list its rows as dead letters"

@@ -47,6 +47,20 @@ class UnreadableFileError(UnfitFileError):
     """A file that cannot be read at all."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How files are read, whatever their columns.
+
+    Attributes:
+        skip_unreadable: Whether files that cannot be read are left out, instead of ending the run.
+    """
+
+    skip_unreadable: bool = False
+
+
+READ_STRICTLY = ReadOptions()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilePart:
     """A planned part of a file, with its size; it becomes a `slices.Piece`.
@@ -113,8 +127,8 @@ class FileReader(Protocol):
         ...
 
     @property
-    def skip_unreadable(self) -> bool:
-        """Whether files that cannot be read are left out, instead of ending the run."""
+    def options(self) -> ReadOptions:
+        """How files are read."""
         ...
 
     @classmethod
@@ -125,7 +139,7 @@ class FileReader(Protocol):
         *,
         text_columns: tuple[str, ...],
         keep_columns: tuple[str, ...],
-        skip_unreadable: bool,
+        options: ReadOptions,
     ) -> Self | None:
         """Check a file's columns; None if it holds no rows.
 

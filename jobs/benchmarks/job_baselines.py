@@ -84,8 +84,7 @@ def write_different_texts(
     corpus = open_corpus(
         uri,
         text_columns=(settings.text_column,),
-        keep_columns=(),
-        skip_unreadable=settings.skip_unreadable_files,
+        options=settings.read_options,
     )
     texts: dict[str, None] = {}
     reads = (

@@ -65,12 +65,7 @@ def check_round_trip(read_corpus, name, content, rows, size, **kinds):
         path.write_bytes(content)
         check_same(
             read_corpus(
-                open_corpus(
-                    str(path),
-                    text_columns=("text",),
-                    keep_columns=("id", "note"),
-                    skip_unreadable=False,
-                )
+                open_corpus(str(path), text_columns=("text",), keep_columns=("id", "note"))
             ),
             rows,
             **kinds,

@@ -3,8 +3,10 @@
 import pytest
 
 from cluster.corpus.reading import read_all
-from cluster.corpus.slices import SAMPLE_FILES, open_corpus
+from cluster.corpus.slices import open_corpus
 from cluster.storage.directory import open_directory
+from fastformers.formats.file_set import SAMPLE_FILES
+from fastformers.formats.readers import ReadOptions
 from tests.cluster.corpus.test_planning import encode, texts_of
 
 NUM_FILES = 60
@@ -32,7 +34,10 @@ def bucket(s3_server, monkeypatch, suffix):
 
 def open_bucket(server, *, skip=False):
     return open_corpus(
-        f"{server.uri}/corpus", text_columns=("text",), keep_columns=("id",), skip_unreadable=skip
+        f"{server.uri}/corpus",
+        text_columns=("text",),
+        keep_columns=("id",),
+        options=ReadOptions(skip_unreadable=skip),
     )
 
 

@@ -9,13 +9,19 @@ import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
 from fastformers.formats import json_lines
+from fastformers.formats.readers import ReadOptions
 from tests.cluster.corpus.round_trip import SAMPLE, check_round_trip, encode_json, rows, sizes
 
 BOM = b"\xef\xbb\xbf"
 
 
 def open_file(path, *, keep=(), skip=False):
-    return open_corpus(str(path), text_columns=("text",), keep_columns=keep, skip_unreadable=skip)
+    return open_corpus(
+        str(path),
+        text_columns=("text",),
+        keep_columns=keep,
+        options=ReadOptions(skip_unreadable=skip),
+    )
 
 
 @settings(deadline=None)

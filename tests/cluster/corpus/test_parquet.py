@@ -8,11 +8,17 @@ from hypothesis import strategies as st
 
 from cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
+from fastformers.formats.readers import ReadOptions
 from tests.cluster.corpus.round_trip import check_round_trip, rows, sizes
 
 
 def open_file(path, *, keep=(), skip=False):
-    return open_corpus(str(path), text_columns=("text",), keep_columns=keep, skip_unreadable=skip)
+    return open_corpus(
+        str(path),
+        text_columns=("text",),
+        keep_columns=keep,
+        options=ReadOptions(skip_unreadable=skip),
+    )
 
 
 @settings(deadline=None)

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 import cluster.corpus.slices
 from cluster.corpus.reading import read_all
-from cluster.corpus.slices import SAMPLE_FILES, Piece, open_corpus
+from cluster.corpus.slices import Piece, open_corpus
 from fastformers.errors import InputError
 from fastformers.formats import file_bytes, parquet
+from fastformers.formats.file_set import SAMPLE_FILES
+from fastformers.formats.readers import ReadOptions
 from tests.cluster.corpus.fake_store import FakeStore
 
 
@@ -32,7 +34,9 @@ def encode(suffix, rows, *, row_group_size=3):
 
 
 def open_store(*, keep=(), skip=False, text=("text",)):
-    return open_corpus("bucket", text_columns=text, keep_columns=keep, skip_unreadable=skip)
+    return open_corpus(
+        "bucket", text_columns=text, keep_columns=keep, options=ReadOptions(skip_unreadable=skip)
+    )
 
 
 @pytest.fixture(params=[".parquet", ".jsonl", ".csv"])

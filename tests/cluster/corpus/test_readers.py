@@ -10,11 +10,14 @@ import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
 from cluster.shards import preparation
 from fastformers.errors import InputError
+from fastformers.formats.readers import ReadOptions
 from fastformers.formats.recognize import FORMATS
 
 
 def open_file(path, *, keep=(), text=("text",), skip=False):
-    return open_corpus(str(path), text_columns=text, keep_columns=keep, skip_unreadable=skip)
+    return open_corpus(
+        str(path), text_columns=text, keep_columns=keep, options=ReadOptions(skip_unreadable=skip)
+    )
 
 
 def binary_as_text(values):

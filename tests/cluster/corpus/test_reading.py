@@ -11,7 +11,7 @@ from cluster.corpus.reading import READ_THREADS, read_all, read_pieces
 from cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError, StorageError
 from fastformers.formats import file_bytes
-from fastformers.formats.readers import UnfitFileError
+from fastformers.formats.readers import ReadOptions, UnfitFileError
 from tests.cluster.corpus.fake_store import FakeStore, make_gate
 from tests.cluster.corpus.test_planning import encode, texts_of
 
@@ -29,7 +29,12 @@ def make_store(monkeypatch, suffix, num_files=40, middle=None):
 
 
 def open_store(*, keep=("id",), skip=False):
-    return open_corpus("bucket", text_columns=("text",), keep_columns=keep, skip_unreadable=skip)
+    return open_corpus(
+        "bucket",
+        text_columns=("text",),
+        keep_columns=keep,
+        options=ReadOptions(skip_unreadable=skip),
+    )
 
 
 @pytest.fixture(params=[".parquet", ".jsonl", ".csv"])

@@ -9,13 +9,17 @@ import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
 from cluster.shards import preparation
 from fastformers.errors import InputError
+from fastformers.formats.readers import ReadOptions
 
 SUFFIXES = [".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz"]
 
 
 def open_texts(uri, *, keep=(), skip=False, text=("text",)):
     return open_corpus(
-        str(uri), text_columns=tuple(text), keep_columns=tuple(keep), skip_unreadable=skip
+        str(uri),
+        text_columns=tuple(text),
+        keep_columns=tuple(keep),
+        options=ReadOptions(skip_unreadable=skip),
     )
 
 

@@ -8,10 +8,16 @@ import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
 from fastformers.formats import text_lines
+from fastformers.formats.readers import ReadOptions
 
 
 def open_file(path, *, keep=(), skip=False):
-    return open_corpus(str(path), text_columns=("text",), keep_columns=keep, skip_unreadable=skip)
+    return open_corpus(
+        str(path),
+        text_columns=("text",),
+        keep_columns=keep,
+        options=ReadOptions(skip_unreadable=skip),
+    )
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def make_rows(num_rows, seed=0):
 
 
 def open_text(path):
-    return open_corpus(str(path), text_columns=("text",), keep_columns=(), skip_unreadable=False)
+    return open_corpus(str(path), text_columns=("text",))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import pytest
 from cluster.corpus.slices import open_corpus
 from cluster.cost.sampling import sample_corpus
 from fastformers.errors import InputError
+from fastformers.formats.readers import ReadOptions
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
@@ -91,7 +92,12 @@ def many_files(tmp_path, rows, write_rows):
 
 
 def take_many(path, bundle, *, skip):
-    corpus = open_corpus(str(path), text_columns=("text",), keep_columns=(), skip_unreadable=skip)
+    corpus = open_corpus(
+        str(path),
+        text_columns=("text",),
+        keep_columns=(),
+        options=ReadOptions(skip_unreadable=skip),
+    )
     return sample_corpus(
         corpus,
         bundle.load_tokenizer(),

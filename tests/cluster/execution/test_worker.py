@@ -60,7 +60,7 @@ def same_memory_pool():
 
 
 def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep=("id",)):
-    source = open_corpus(str(corpus), text_columns=text, keep_columns=keep, skip_unreadable=False)
+    source = open_corpus(str(corpus), text_columns=text, keep_columns=keep)
     shards, predictions = open_directory(f"{path}/shards"), open_directory(f"{path}/predictions")
     shards.child("slices").create()
     predictions.create()

@@ -44,12 +44,7 @@ def corpus(tmp_path, write_rows, monkeypatch, suffix):
     rows = [{"id": row, "text": make_text(row)} for row in range(NUM_ROWS)]
     write_rows(tmp_path / f"corpus/a{suffix}", rows[:25], row_group_size=4)
     write_rows(tmp_path / f"corpus/b{suffix}", rows[25:], row_group_size=4)
-    return open_corpus(
-        str(tmp_path / "corpus"),
-        text_columns=("text",),
-        keep_columns=("id",),
-        skip_unreadable=False,
-    )
+    return open_corpus(str(tmp_path / "corpus"), text_columns=("text",), keep_columns=("id",))
 
 
 @pytest.fixture
@@ -284,7 +279,7 @@ def test_the_first_bad_row_is_named(corpus, preparation, bundle):
 @pytest.mark.parametrize("shard_seconds", [1e-5, 1.0])
 def test_a_corpus_of_bad_rows_only(tmp_path, write_rows, bundle, shard_seconds):
     path = write_rows(tmp_path / "a.jsonl", [{"text": " "} for _ in range(5)])
-    corpus = open_corpus(str(path), text_columns=("text",), keep_columns=(), skip_unreadable=False)
+    corpus = open_corpus(str(path), text_columns=("text",))
     preparation = make_preparation(tmp_path / "s", corpus, bundle, shard_seconds=shard_seconds)
     [receipt] = prepare_all(preparation, corpus.plan_slices(), bundle)
     [shard] = receipt.shards
@@ -297,7 +292,7 @@ def test_a_corpus_of_bad_rows_only(tmp_path, write_rows, bundle, shard_seconds):
 def test_a_slice_without_rows_has_a_receipt_and_no_shard(tmp_path, write_rows, bundle, monkeypatch):
     path = write_rows(tmp_path / "a.jsonl", [{"text": "cat " * 100}, {"text": "dog"}])
     monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 100)
-    corpus = open_corpus(str(path), text_columns=("text",), keep_columns=(), skip_unreadable=False)
+    corpus = open_corpus(str(path), text_columns=("text",))
     preparation = make_preparation(tmp_path / "shards", corpus, bundle)
     slices = corpus.plan_slices()
     receipts = prepare_all(preparation, slices, bundle)
@@ -308,7 +303,7 @@ def test_a_slice_without_rows_has_a_receipt_and_no_shard(tmp_path, write_rows, b
 def test_pairs_are_tokenized_together(tmp_path, write_rows, pair_bundle):
     rows = [{"a": "cat", "b": "dog"}, {"a": "cat dog", "b": None}, {"a": "the", "b": "mat ran"}]
     path = write_rows(tmp_path / "a.jsonl", rows)
-    corpus = open_corpus(str(path), text_columns=("a", "b"), keep_columns=(), skip_unreadable=False)
+    corpus = open_corpus(str(path), text_columns=("a", "b"))
     preparation = make_preparation(tmp_path / "shards", corpus, pair_bundle, shard_seconds=1)
     [receipt] = prepare_all(preparation, corpus.plan_slices(), pair_bundle)
     table = read_shard(preparation.directory, receipt.shards[0])
@@ -330,7 +325,6 @@ def test_kept_columns_come_back_with_their_types(tmp_path, bundle, odd_columns):
         str(tmp_path / "corpus"),
         text_columns=("text",),
         keep_columns=tuple(odd_columns.column_names),
-        skip_unreadable=False,
     )
     preparation = make_preparation(tmp_path / "shards", corpus, bundle, shard_seconds=1)
     [receipt] = prepare_all(preparation, corpus.plan_slices(), bundle)

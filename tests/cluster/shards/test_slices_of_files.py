@@ -6,6 +6,7 @@ import cluster.shards.preparation
 from cluster.corpus.slices import open_corpus
 from cluster.storage.directory import Directory
 from fastformers.errors import InputError
+from fastformers.formats.readers import ReadOptions
 from tests.cluster.shards.test_preparation import (
     contents,
     load_progress,
@@ -34,7 +35,10 @@ def small_files(tmp_path, write_rows, monkeypatch, suffix):
 
 def open_small(path, *, skip):
     return open_corpus(
-        str(path), text_columns=("text",), keep_columns=("id",), skip_unreadable=skip
+        str(path),
+        text_columns=("text",),
+        keep_columns=("id",),
+        options=ReadOptions(skip_unreadable=skip),
     )
 
 

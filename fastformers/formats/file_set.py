@@ -1,0 +1,156 @@
+"""Find the files of a corpus or of labeled examples, and check some of them before any is read.
+
+    path -> listing -> [file_set] -> files and their reader -> slices, examples
+
+Only a few files are opened, so that a misspelled column is noticed at once; the reader checks each
+file where it is read. This module knows no format.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.fs
+
+from fastformers.errors import InputError
+from fastformers.formats.listing import SourceFile, list_files, suffix_of
+from fastformers.formats.readers import (
+    READ_STRICTLY,
+    FileReader,
+    ReadOptions,
+    UnfitFileError,
+    UnreadableFileError,
+    check_kept_types,
+)
+from fastformers.formats.recognize import FORMATS
+
+# Files that are opened at first, from all over the corpus, and that are opened at a time after
+# them, where those are empty.
+SAMPLE_FILES, BATCH_FILES = 16, 64
+
+_Opened = FileReader | UnfitFileError | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSet:
+    """Files of one format on one filesystem, and how to read them.
+
+    Attributes:
+        files: Files in name order, whatever is in them.
+        skipped: Those of the opened files that cannot be read and that the user allowed to leave
+            out, with the reason; others may be found where they are read.
+        reader: Reader of their format.
+    """
+
+    files: tuple[SourceFile, ...]
+    skipped: dict[str, str]
+    reader: FileReader
+
+
+def open_files(
+    filesystem: pyarrow.fs.FileSystem,
+    path: str,
+    uri: str,
+    *,
+    text_columns: tuple[str, ...],
+    keep_columns: tuple[str, ...] = (),
+    options: ReadOptions = READ_STRICTLY,
+    map_files: Callable[
+        [Callable[[SourceFile], _Opened], Iterable[SourceFile]], Iterable[_Opened]
+    ] = map,
+) -> FileSet:
+    """Find files, and check in some of them that they hold the columns.
+
+    Args:
+        filesystem: Where they are.
+        path: A file, a directory or a glob there.
+        uri: The same as the user wrote it, for messages.
+        text_columns: Columns that hold text.
+        keep_columns: Columns that hold anything.
+        options: How files are read.
+        map_files: `map`, or one that opens several files at once.
+
+    Raises:
+        InputError: Nothing is there, formats are mixed, or one of the files that are opened cannot
+            be read, lacks a column, or has a text column that does not hold text.
+    """
+    files = list_files(filesystem, path, uri, FORMATS)
+    suffixes = {suffix_of(file.path) for file in files}
+    if len({FORMATS[suffix] for suffix in suffixes}) > 1:
+        raise InputError(f"{uri}: mixes {', '.join(sorted(suffixes))}; score one format at a time")
+    reader_type = FORMATS[suffixes.pop()]
+
+    def open_file(file: SourceFile) -> _Opened:
+        try:
+            return reader_type.open(
+                filesystem,
+                file.path,
+                text_columns=text_columns,
+                keep_columns=keep_columns,
+                options=options,
+            )
+        except UnfitFileError as error:
+            return error
+
+    skipped: dict[str, str] = {}
+    for chosen in _samples(files):
+        opened = list(map_files(open_file, chosen))
+        errors = [found for found in opened if isinstance(found, UnfitFileError)]
+        candidates = [r for r in opened if r is not None and not isinstance(r, UnfitFileError)]
+        if candidates:
+            reader, others = _merge_kept_types(candidates)
+            errors += others
+        _check_errors(errors, bool(candidates), options.skip_unreadable)
+        skipped.update((error.path, error.reason) for error in errors)
+        if candidates:
+            return FileSet(files=tuple(files), skipped=skipped, reader=reader)
+    left_out = f"; {len(skipped)} unreadable files were skipped" if skipped else ""
+    raise InputError(f"{uri}: the corpus is empty{left_out}")
+
+
+def _check_errors(errors: Sequence[UnfitFileError], has_others: bool, skip: bool) -> None:
+    """Refuse files that were opened to plan.
+
+    Args:
+        errors: What is wrong with them.
+        has_others: Whether another file holds what is wanted; else a column may be misspelled.
+        skip: Whether the user allowed to leave out files.
+
+    Raises:
+        InputError: A file is at fault, or the names of the columns are.
+    """
+    misspelled = [error for error in errors if not isinstance(error, UnreadableFileError)]
+    if misspelled and not has_others:
+        raise misspelled[0]
+    if errors and not skip:
+        raise errors[0].with_remedy() from errors[0]
+
+
+def _merge_kept_types(readers: Sequence[FileReader]) -> tuple[FileReader, list[UnfitFileError]]:
+    """A reader for the types of the first file, and what is wrong with the others.
+
+    A column that has no value in the first file takes its type from the next one where it has.
+    """
+    fields = []
+    for column in zip(*(reader.kept_schema for reader in readers), strict=True):
+        typed = (field for field in column if not pa.types.is_null(field.type))
+        fields.append(next(typed, column[0]))
+    merged = readers[0].keep(pa.schema(fields))
+    errors: list[UnfitFileError] = []
+    for reader in readers:
+        try:
+            check_kept_types(reader.first_path, reader.kept_schema, merged)
+        except UnfitFileError as error:
+            errors.append(error)
+    return merged, errors
+
+
+def _samples(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Files from all over the corpus, then all the others, which are needed if those are empty."""
+    num_samples = min(len(files), SAMPLE_FILES)
+    places = [number * len(files) // num_samples for number in range(num_samples)]
+    yield [files[place] for place in places]
+    chosen = set(places)
+    others = [file for place, file in enumerate(files) if place not in chosen]
+    for start in range(0, len(others), BATCH_FILES):
+        yield others[start : start + BATCH_FILES]
