@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.fs
 import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
@@ -17,8 +16,8 @@ from hypothesis import strategies as st
 
 from fastformers.errors import InputError
 from fastformers.formats import record_stream
-from fastformers.formats.file_set import open_files
 from fastformers.formats.readers import ReadOptions
+from tests.fastformers.formats.files import open_file, read_all
 
 NAMES = ["a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"]
 COMPRESS = {
@@ -72,41 +71,6 @@ options = st.builds(
     csv_quote=st.sampled_from(['"', None]),
     encoding=st.sampled_from([None, None, None, "latin-1", "utf-16-le", "shift_jis"]),
 )
-
-
-def open_file(path, options):
-    return open_files(
-        pyarrow.fs.LocalFileSystem(), str(path), str(path), text_columns=("text",), options=options
-    ).reader
-
-
-def read_all(reader, path, *, part_bytes, chunk_bytes, limit=None):
-    """Text, or reason why there is none, of each row; `limit` rows as `--limit` cuts them."""
-    size_bytes = path.stat().st_size
-    parts = (
-        reader.cut_file(str(path), size_bytes, part_bytes)
-        if limit is None
-        else reader.cut_rows(str(path), size_bytes, part_bytes, limit)
-    )
-    found = []
-    for part in parts:
-        rest_start, left = None, None if limit is None else min(part.num_rows, limit - len(found))
-        while left is None or left > 0:
-            rows = reader.read(
-                str(path),
-                start=part.start,
-                stop=part.stop,
-                max_rows=left,
-                chunk_bytes=chunk_bytes,
-                rest_start=rest_start,
-            )
-            assert set(rows.errors) <= set(range(rows.num_rows))
-            found += [rows.errors.get(row, text) for row, text in enumerate(rows.texts[0])]
-            left = None if left is None else left - rows.num_rows
-            rest_start = rows.rest_start
-            if rest_start is None:
-                break
-    return found
 
 
 @settings(deadline=None, max_examples=400)
