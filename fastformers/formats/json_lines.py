@@ -18,7 +18,6 @@ import pyarrow.fs
 
 from fastformers.formats.file_bytes import TextFile, is_compressed
 from fastformers.formats.file_kind import UTF_8, keeps_ascii
-from fastformers.formats.json_array import split_array
 from fastformers.formats.readers import (
     FilePart,
     ReadOptions,
@@ -31,7 +30,8 @@ from fastformers.formats.readers import (
     not_text,
     opening,
 )
-from fastformers.formats.record_stream import (
+from fastformers.formats.records.json_array import split_array
+from fastformers.formats.records.record_stream import (
     MAX_SAMPLE_BYTES,
     SAMPLE_AHEAD_BYTES,
     SAMPLE_BYTES,

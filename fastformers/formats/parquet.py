@@ -32,7 +32,7 @@ from fastformers.formats.readers import (
     not_text,
     opening,
 )
-from fastformers.formats.record_stream import read_chunk
+from fastformers.formats.records.record_stream import read_chunk
 
 # Rows that are decoded at a time, unless they are very long.
 _BATCH_ROWS = 64

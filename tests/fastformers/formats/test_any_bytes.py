@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastformers.errors import InputError
-from fastformers.formats import record_stream
 from fastformers.formats.readers import ReadOptions
+from fastformers.formats.records import record_stream
 from tests.fastformers.formats.files import open_file, read_all
 
 NAMES = ["a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"]

@@ -5,8 +5,9 @@ import pyarrow.parquet
 import pytest
 
 from fastformers.errors import InputError
-from fastformers.formats import parquet, record_stream
+from fastformers.formats import parquet
 from fastformers.formats.readers import ReadOptions
+from fastformers.formats.records import record_stream
 from tests.fastformers.formats.files import open_file, read_all, read_chunks
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from fastformers.formats import file_bytes
 from fastformers.formats.readers import ReadOptions
-from fastformers.formats.record_stream import Lines, RecordStream
+from fastformers.formats.records.record_stream import Lines, RecordStream
 from tests.fastformers.formats.files import open_file, read_all
 
 NUM_ROWS = 20_000
