@@ -73,7 +73,7 @@ options = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=1500)
 @given(named_contents(), st.sampled_from(list(COMPRESS)), options, st.data())
 def test_any_bytes_give_the_same_rows_however_they_are_cut_or_one_line(
     named_content, compression, options, data
@@ -104,7 +104,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=150)
 @given(
     st.lists(texts, min_size=1, max_size=6),
     st.sampled_from(list(COMPRESS)),

@@ -1,8 +1,14 @@
 """Row groups are read a few rows at a time, whatever a few bytes decode to."""
 
+import io
+import tempfile
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastformers.errors import InputError
 from fastformers.formats import parquet
@@ -59,3 +65,42 @@ def test_a_group_that_would_become_absurdly_large_is_damaged(tmp_path, monkeypat
     rows = read_all(open_file(path, ReadOptions(skip_unreadable=True)), path, **cuts)
     assert [rows[0], *rows[4:]] == ["first", "last"]
     assert all(row.startswith("unreadable row group: ") for row in rows[1:4])
+
+
+def _valid_bytes(**how):
+    sink = io.BytesIO()
+    texts = [f"text {row % 5} " + "x" * row for row in range(30)]
+    pyarrow.parquet.write_table(pa.table({"text": texts}), sink, row_group_size=8, **how)
+    return sink.getvalue()
+
+
+VALID = [
+    _valid_bytes(),
+    _valid_bytes(use_dictionary=False, compression="zstd"),
+    _valid_bytes(compression="gzip", data_page_version="2.0"),
+]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from(VALID),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
+    st.floats(0, 1),
+    st.booleans(),
+)
+def test_damaged_bytes_give_rows_or_one_line(content, changes, length, skip):
+    damaged = bytearray(content)
+    for place, byte in changes:
+        damaged[int(place * len(damaged))] = byte
+    if length < 0.1:
+        del damaged[int(length * 10 * len(damaged)) :]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.parquet"
+        path.write_bytes(damaged)
+        try:
+            reader = open_file(path, ReadOptions(skip_unreadable=skip))
+            rows = read_all(reader, path, part_bytes=2**24, chunk_bytes=2**24)
+            assert read_all(reader, path, part_bytes=150, chunk_bytes=200) == rows
+        except InputError as error:
+            assert str(path) in str(error)
+            assert "\n" not in str(error)
