@@ -45,12 +45,14 @@ class Piece:
         start: First byte.
         stop: Byte after the last; None for the end of the file.
         max_rows: Rows to take at most, or None for all.
+        rest_start: Place where an earlier read of it stopped, in the unit of its reader, or None.
     """
 
     path: str
     start: int
     stop: int | None
     max_rows: int | None = None
+    rest_start: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -265,6 +265,7 @@ def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -
         "tokenizer": bundle.preparation_digest,
         "text columns": list(corpus.reader.text_columns),
         "keep columns": list(settings.keep_columns),
+        "text files": settings.read_options.text_files,
         "limit": settings.limit,
         "slice bytes": corpus.slice_bytes,
         "shard seconds": settings.shard_seconds,

@@ -6,6 +6,7 @@ Only a few files are opened, so that a misspelled column is noticed at once; the
 file where it is read. This module knows no format.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from fastformers.formats.readers import (
     check_kept_types,
 )
 from fastformers.formats.recognize import FORMATS
+
+logger = logging.getLogger(__name__)
 
 # Files that are opened at first, from all over the corpus, and that are opened at a time after
 # them, where those are empty.
@@ -103,6 +106,8 @@ def open_files(
         _check_errors(errors, bool(candidates), options.skip_unreadable)
         skipped.update((error.path, error.reason) for error in errors)
         if candidates:
+            for guess in reader.guesses:
+                logger.warning("%s", guess)
             return FileSet(files=tuple(files), skipped=skipped, reader=reader)
     left_out = f"; {len(skipped)} unreadable files were skipped" if skipped else ""
     raise InputError(f"{uri}: the corpus is empty{left_out}")

@@ -10,7 +10,7 @@ are not UTF-8. This module knows nothing of tokens or shards.
 
 import bisect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -24,6 +24,7 @@ from fastformers.formats.readers import (
     FilePart,
     ReadOptions,
     Rows,
+    SampledRows,
     check_columns,
     check_kept_types,
     check_texts,
@@ -31,6 +32,21 @@ from fastformers.formats.readers import (
     not_text,
     opening,
 )
+from fastformers.formats.records.record_stream import read_chunk
+
+# Rows that are decoded at a time, unless they are very long.
+_BATCH_ROWS = 64
+# Small row groups are read together, up to these decompressed bytes.
+_RUN_BYTES = 16 * 2**20
+# Largest row group whose stored bytes are fetched at once, and of a larger one, bytes of a column.
+_MAX_BUFFERED_BYTES, _PAGE_BUFFER_BYTES = 256 * 2**20, 2**20
+# Bytes that one stored byte becomes: more of a large row group is a mistake or an attack. Text that
+# repeats this often is stored once by all writers, and rarely counted by its size.
+_MAX_RATIO = 1000
+_DAMAGED_ROWS = 2**14  # null rows that are made at a time
+
+# Rows, and the reason why all of them are bad, or None.
+_Batch = tuple[pa.RecordBatch, str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +58,7 @@ class ParquetReader:
     kept_schema: pa.Schema
     first_path: str
     options: ReadOptions
+    guesses: ClassVar[tuple[str, ...]] = ()
     expansion: ClassVar[int] = 2
     sampled_in_rows: ClassVar[bool] = True
 
@@ -89,20 +106,36 @@ class ParquetReader:
             limit -= num_rows
 
     def read(
-        self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
+        self,
+        path: str,
+        *,
+        start: int,
+        stop: int | None,
+        max_rows: int | None,
+        chunk_bytes: int,
+        rest_start: int | None = None,
     ) -> Rows:
-        with _open_file(self.filesystem, path) as file:
-            self._check(path, file)
-            starts = _group_starts(file.metadata)
-            in_range = _groups_between(starts, start, stop)
-            groups, rest_start = self._take_groups(
-                file.metadata, starts, in_range, max_rows, chunk_bytes
-            )
-            num_rows = sum(file.metadata.row_group(group).num_rows for group in groups)
-            num_rows = num_rows if max_rows is None else min(num_rows, max_rows)
-            table, errors = self._read_groups(path, file, groups)
-        table = table.slice(0, num_rows)
-        errors = {row: reason for row, reason in errors.items() if row < num_rows}
+        def open_batches() -> Iterator[tuple[int, int, _Batch]]:
+            return self._batches(path, start, stop, rest_start or 0, max_rows)
+
+        batches, rest_start = read_chunk(
+            self,
+            (path, start, stop),
+            open_batches,
+            rest_start=rest_start,
+            max_records=None,
+            chunk_bytes=chunk_bytes,
+        )
+        errors: dict[int, str] = {}
+        num_rows = 0
+        for batch, reason in batches:
+            if reason is not None:
+                errors.update(dict.fromkeys(range(num_rows, num_rows + batch.num_rows), reason))
+            num_rows += batch.num_rows
+        if not batches:
+            table = pa.table({name: pa.array([], pa.string()) for name in self._columns})
+        else:
+            table = pa.Table.from_batches([batch for batch, _ in batches]).combine_chunks()
         texts = tuple(_decode_column(table[name]) for name in self.text_columns)
         return Rows(
             texts=check_texts(texts, self.text_columns, errors),
@@ -118,14 +151,14 @@ class ParquetReader:
         with _open_file(self.filesystem, path) as file:
             return int(file.metadata.num_rows)
 
-    def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
+    def sample_span(self, path: str, start: int, stop: int) -> SampledRows:
         columns = list(dict.fromkeys(self.text_columns))
         parts: list[pa.RecordBatch] = []
         with _open_file(self.filesystem, path) as file:
             self._check(path, file)
             groups, seen = _find_groups(file.metadata, start, stop)
             try:
-                for batch in file.iter_batches(row_groups=groups, columns=columns):
+                for batch in _iterate(file, groups, columns):
                     first = max(start, seen)
                     part = batch.slice(first - seen, max(0, stop - first))
                     seen += batch.num_rows
@@ -139,7 +172,7 @@ class ParquetReader:
         table = pa.Table.from_batches(parts)
         errors: dict[int, str] = {}
         texts = [_decode_column(table[name]) for name in self.text_columns]
-        return check_texts(texts, self.text_columns, errors)
+        return SampledRows(texts=check_texts(texts, self.text_columns, errors), size=stop - start)
 
     def _check(self, path: str, file: pyarrow.parquet.ParquetFile) -> None:
         """Check that a file holds the columns of the corpus."""
@@ -152,66 +185,73 @@ class ParquetReader:
     def _columns(self) -> list[str]:
         return list(dict.fromkeys([*self.text_columns, *self.kept_schema.names]))
 
-    def _take_groups(
-        self,
-        metadata: pyarrow.parquet.FileMetaData,
-        starts: Sequence[int],
-        in_range: range,
-        max_rows: int | None,
-        chunk_bytes: int,
-    ) -> tuple[range, int | None]:
-        """Row groups to read at once, and where the others of the range begin."""
-        columns = set(self._columns)
-        num_rows = num_bytes = 0
-        for group in in_range:
-            if max_rows is not None and num_rows >= max_rows:
-                return range(in_range.start, group), None
-            is_new_place = group > in_range.start and starts[group] > starts[group - 1]
-            if num_rows and num_bytes >= chunk_bytes and is_new_place:
-                return range(in_range.start, group), starts[group]
-            num_rows += metadata.row_group(group).num_rows
-            num_bytes += _text_bytes(metadata.row_group(group), columns)
-        return in_range, None
+    def _batches(
+        self, path: str, start: int, stop: int | None, first_row: int, max_rows: int | None
+    ) -> Iterator[tuple[int, int, _Batch]]:
+        """Batches of the row groups of a part, with their first rows in it and their bytes.
+
+        Args:
+            path, start, stop: The part.
+            first_row: Row of the part to begin with.
+            max_rows: Rows to read at most, or None.
+        """
+        with _open_file(self.filesystem, path) as file:
+            self._check(path, file)
+            groups = _groups_between(_group_starts(file.metadata), start, stop)
+            row, skip = first_row, first_row
+            for run in _runs(file.metadata, groups, set(self._columns)):
+                num_rows = _num_rows(file.metadata, run)
+                if skip < num_rows:
+                    for batch, reason in self._read_groups(path, file, run, skip):
+                        left = batch.num_rows if max_rows is None else max_rows + first_row - row
+                        if left <= 0:
+                            return
+                        yield row, batch.nbytes, (batch.slice(0, left), reason)
+                        row += batch.num_rows
+                skip = max(0, skip - num_rows)
 
     def _read_groups(
-        self, path: str, file: pyarrow.parquet.ParquetFile, groups: range
-    ) -> tuple[pa.Table, dict[int, str]]:
-        """Columns of some row groups; those of a damaged group are null and carry a reason.
+        self, path: str, file: pyarrow.parquet.ParquetFile, groups: range, skip: int
+    ) -> Iterator[_Batch]:
+        """Batches of some row groups but their first rows.
+
+        The rows of a damaged group, from the damage on, are null and carry a reason.
 
         Raises:
             InputError: A group is damaged, and unreadable files are not to be skipped.
         """
+        num_rows = _num_rows(file.metadata, groups)
+        seen = 0
         try:
-            return file.read_row_groups(list(groups), self._columns, use_threads=False), {}
+            for batch in _iterate(file, groups, self._columns):
+                seen += batch.num_rows
+                if seen > skip:
+                    yield batch.slice(max(0, batch.num_rows - (seen - skip))), None
+                    skip = seen
+            if seen == num_rows:
+                return
+            raise OSError(f"it ends after {seen:,} of {num_rows:,} rows")
         except (pa.ArrowException, OSError) as error:
             failure: Exception = error
-        tables: list[pa.Table] = []
-        errors: dict[int, str] = {}
-        num_rows = 0
-        for group in groups:  # one by one, so that only the rows of the damaged ones are lost
-            size = file.metadata.row_group(group).num_rows
-            try:
-                table = file.read_row_groups([group], self._columns, use_threads=False)
-            except (pa.ArrowException, OSError) as error:
-                failure, reason = error, str(error).splitlines()[0]
-                if not self.options.skip_unreadable:
-                    raise InputError(
-                        f"{path}: row group {group} cannot be read ({reason}); repair it, or pass "
-                        "--skip-unreadable-files to list its rows as dead letters"
-                    ) from error
-                schema = file.schema_arrow
-                fields = [schema.field(name) for name in self._columns]
-                table = pa.table({f.name: pa.nulls(size, f.type) for f in fields})
-                errors.update(
-                    dict.fromkeys(
-                        range(num_rows, num_rows + size), f"unreadable row group: {reason}"
-                    )
-                )
-            tables.append(table)
-            num_rows += size
-        if not errors:
-            raise failure
-        return pa.concat_tables(tables, promote_options="default"), errors
+        if len(groups) > 1:  # one by one, so that only the rows of the damaged ones are lost
+            for group in groups:
+                num_rows = _num_rows(file.metadata, range(group, group + 1))
+                if skip < num_rows:
+                    yield from self._read_groups(path, file, range(group, group + 1), skip)
+                skip = max(0, skip - num_rows)
+            return
+        reason = str(failure).splitlines()[0]
+        if not self.options.skip_unreadable:
+            raise InputError(
+                f"{path}: row group {groups.start} cannot be read ({reason}); repair it, or pass "
+                "--skip-unreadable-files to list its rows as dead letters"
+            ) from failure
+        schema = pa.schema([file.schema_arrow.field(name) for name in self._columns])
+        for first in range(skip, num_rows, _DAMAGED_ROWS):
+            size = min(_DAMAGED_ROWS, num_rows - first)
+            nulls = [pa.nulls(size, field.type) for field in schema]
+            batch = pa.RecordBatch.from_arrays(nulls, schema=schema)
+            yield batch, f"unreadable row group: {reason}"
 
     def _keep_columns(self, table: pa.Table) -> pa.Table:
         """The kept columns in the types of the corpus."""
@@ -225,8 +265,46 @@ class ParquetReader:
 
 
 def _open_file(filesystem: pyarrow.fs.FileSystem, path: str) -> pyarrow.parquet.ParquetFile:
+    """Open a file; one with large row groups is not fetched a whole group at a time.
+
+    Raises:
+        UnreadableFileError: It is no Parquet, or damaged.
+    """
     with opening(path):
-        return pyarrow.parquet.ParquetFile(FileBytes(filesystem, path).open(), pre_buffer=True)
+        source = FileBytes(filesystem, path)
+        try:
+            file = pyarrow.parquet.ParquetFile(source.open(), pre_buffer=True)
+        except (pa.ArrowException, OSError):
+            source.check_parquet()
+            raise
+        metadata = file.metadata
+        sizes = (metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+        if max(sizes, default=0) <= _MAX_BUFFERED_BYTES:
+            return file
+        return pyarrow.parquet.ParquetFile(
+            source.open(), metadata=metadata, pre_buffer=False, buffer_size=_PAGE_BUFFER_BYTES
+        )
+
+
+def _iterate(
+    file: pyarrow.parquet.ParquetFile, groups: Sequence[int], columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Rows of some row groups, a few at a time, whatever a row decodes to.
+
+    Raises:
+        OSError: A group cannot be what it says, or is damaged.
+    """
+    wanted = set(columns)
+    largest = 1
+    for group in groups:
+        size, stored = _group_bytes(file.metadata.row_group(group), wanted)
+        if size > _MAX_BUFFERED_BYTES and size > _MAX_RATIO * stored:
+            raise OSError(f"{stored:,} bytes would become {size / 2**30:.1f} GiB")
+        largest = max(largest, size)
+    num_rows = min(max(_MAX_BUFFERED_BYTES // largest, _BATCH_ROWS // 16), _BATCH_ROWS)
+    yield from file.iter_batches(
+        batch_size=num_rows, row_groups=list(groups), columns=list(columns), use_threads=False
+    )
 
 
 def _check_schema(
@@ -261,14 +339,38 @@ def _groups_between(starts: Sequence[int], start: int, stop: int | None) -> rang
     return range(bisect.bisect_left(starts, start), end)
 
 
-def _text_bytes(group: pyarrow.parquet.RowGroupMetaData, columns: set[str]) -> int:
-    """Decompressed bytes of some columns of a row group."""
-    chunks = (group.column(number) for number in range(group.num_columns))
-    return sum(
-        chunk.total_uncompressed_size
-        for chunk in chunks
+def _group_bytes(
+    group: pyarrow.parquet.RowGroupMetaData, columns: Collection[str]
+) -> tuple[int, int]:
+    """Decompressed and stored bytes of some columns of a row group."""
+    chunks = [
+        chunk
+        for chunk in (group.column(number) for number in range(group.num_columns))
         if chunk.path_in_schema.partition(".")[0] in columns
+    ]
+    return (
+        sum(chunk.total_uncompressed_size for chunk in chunks),
+        sum(chunk.total_compressed_size for chunk in chunks),
     )
+
+
+def _num_rows(metadata: pyarrow.parquet.FileMetaData, groups: range) -> int:
+    return sum(metadata.row_group(group).num_rows for group in groups)
+
+
+def _runs(
+    metadata: pyarrow.parquet.FileMetaData, groups: range, columns: Collection[str]
+) -> Iterator[range]:
+    """Row groups that are read together: small ones are fetched in one request."""
+    first = groups.start
+    num_bytes = 0
+    for group in groups:
+        num_bytes += _group_bytes(metadata.row_group(group), columns)[0]
+        if num_bytes >= _RUN_BYTES:
+            yield range(first, group + 1)
+            first, num_bytes = group + 1, 0
+    if first < groups.stop:
+        yield range(first, groups.stop)
 
 
 def _find_groups(
