@@ -46,7 +46,12 @@ class PieceRead:
             max_rows -= self.rows.num_rows
         if self.rows.rest_start is None or max_rows == 0:
             return None
-        return replace(self.piece, start=self.rows.rest_start, max_rows=max_rows)
+        return replace(
+            self.piece,
+            start=self.rows.rest_start,
+            max_rows=max_rows,
+            first_row=self.piece.first_row + self.rows.num_rows,
+        )
 
 
 def read_pieces(
@@ -94,6 +99,7 @@ def _read_piece(piece: Piece, *, reader: FileReader, chunk_bytes: int) -> PieceR
             stop=piece.stop,
             max_rows=piece.max_rows,
             chunk_bytes=chunk_bytes,
+            first_row=piece.first_row,
         )
     except UnfitFileError as error:
         if not reader.options.skip_unreadable:

@@ -17,17 +17,19 @@ import pyarrow as pa
 import pyarrow.fs
 
 from fastformers.formats.file_bytes import FileBytes, is_compressed
+from fastformers.formats.kept_columns import candidates, count_unknown, keep_rows
 from fastformers.formats.readers import (
+    KEEP_FLAG,
     FilePart,
     ReadOptions,
     Rows,
     check_columns,
+    check_text_columns,
     check_texts,
     opening,
 )
 from fastformers.formats.text_lines import (
     SAMPLE_BYTES,
-    convert_values,
     count_records,
     sample_whole,
     unreadable_reason,
@@ -48,6 +50,8 @@ class CsvReader:
     kept_schema: pa.Schema
     first_path: str
     options: ReadOptions
+    columns: tuple[str, ...] = ()
+    keeps_all: bool = False
     expansion: ClassVar[int] = 1
     sampled_in_rows: ClassVar[bool] = False
 
@@ -64,15 +68,20 @@ class CsvReader:
         reader = cls(
             filesystem=filesystem,
             text_columns=text_columns,
-            kept_schema=pa.schema([(name, pa.string()) for name in keep_columns]),
+            kept_schema=pa.schema([]),
             first_path=path,
             options=options,
         )
         _, header = reader._open(path)
-        return None if header is None else reader
+        if header is None:
+            return None
+        kept = [n for n in candidates(keep_columns, header.names) if n in header.names]
+        check_columns(path, header.names, kept, flag=KEEP_FLAG)
+        schema = pa.schema([(name, pa.string()) for name in kept])
+        return replace(reader, kept_schema=schema, columns=tuple(header.names))
 
-    def keep(self, kept_schema: pa.Schema) -> Self:
-        return replace(self, kept_schema=kept_schema)
+    def keep(self, kept_schema: pa.Schema, *, keeps_all: bool) -> Self:
+        return replace(self, kept_schema=kept_schema, keeps_all=keeps_all)
 
     def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
         if size_bytes:
@@ -89,7 +98,14 @@ class CsvReader:
             yield FilePart(start=0, stop=None, num_bytes=size_bytes, num_rows=num_rows)
 
     def read(
-        self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
+        self,
+        path: str,
+        *,
+        start: int,
+        stop: int | None,
+        max_rows: int | None,
+        chunk_bytes: int,
+        first_row: int = 0,
     ) -> Rows:
         rows: list[list[str]] = []
         errors: dict[int, str] = {}
@@ -115,11 +131,16 @@ class CsvReader:
             dict(zip(header.names, zip(*rows, strict=True), strict=True)) if header and rows else {}
         )
         texts = [columns.get(name, ()) for name in self.text_columns]
-        kept = [convert_values(columns.get(f.name, ()), f, errors) for f in self.kept_schema]
+        kept, unfit = keep_rows(
+            self.kept_schema, columns, path, num_rows=len(rows), first_row=first_row
+        )
+        if self.keeps_all:
+            count_unknown(unfit, len(columns.keys() - set(self.kept_schema.names)) * len(rows))
         return Rows(
             texts=check_texts(texts, self.text_columns, errors),
             errors=errors,
-            kept=pa.table(kept, schema=self.kept_schema),
+            kept=kept,
+            unfit=unfit,
             rest_start=rest_start,
         )
 
@@ -151,7 +172,8 @@ class CsvReader:
             file = FileBytes(self.filesystem, path)
             header = _read_header(file)
         if header is not None:
-            check_columns(path, header.names, self.text_columns, self.kept_schema.names)
+            check_text_columns(path, header.names, self.text_columns)
+            check_columns(path, header.names, self.kept_schema.names, flag=KEEP_FLAG)
         return file, header
 
     def _records(self, path: str, lines: "_Lines") -> Iterator[list[str] | str]:

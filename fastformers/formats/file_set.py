@@ -9,18 +9,19 @@ file where it is read. This module knows no format.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.fs
 
 from fastformers.errors import InputError
+from fastformers.formats.kept_columns import ALL_COLUMNS, plan_schema
 from fastformers.formats.listing import SourceFile, list_files, suffix_of
 from fastformers.formats.readers import (
+    KEEP_FLAG,
     READ_STRICTLY,
     FileReader,
     ReadOptions,
     UnfitFileError,
     UnreadableFileError,
-    check_kept_types,
+    no_column,
 )
 from fastformers.formats.recognize import FORMATS
 
@@ -39,11 +40,13 @@ class FileSet:
         files: Files in name order, whatever is in them.
         skipped: Those of the opened files that cannot be read and that the user allowed to leave
             out, with the reason; others may be found where they are read.
+        left_out: What else is at the place of the files and none of them, for people.
         reader: Reader of their format.
     """
 
     files: tuple[SourceFile, ...]
     skipped: dict[str, str]
+    left_out: tuple[str, ...] = ()
     reader: FileReader
 
 
@@ -66,7 +69,7 @@ def open_files(
         path: A file, a directory or a glob there.
         uri: The same as the user wrote it, for messages.
         text_columns: Columns that hold text.
-        keep_columns: Columns that hold anything.
+        keep_columns: Names of columns that hold anything, see `kept_columns.choose_names`.
         options: How files are read.
         map_files: `map`, or one that opens several files at once.
 
@@ -97,12 +100,10 @@ def open_files(
         opened = list(map_files(open_file, chosen))
         errors = [found for found in opened if isinstance(found, UnfitFileError)]
         candidates = [r for r in opened if r is not None and not isinstance(r, UnfitFileError)]
-        if candidates:
-            reader, others = _merge_kept_types(candidates)
-            errors += others
         _check_errors(errors, bool(candidates), options.skip_unreadable)
         skipped.update((error.path, error.reason) for error in errors)
         if candidates:
+            reader = _plan_kept(candidates, keep_columns, files)
             return FileSet(files=tuple(files), skipped=skipped, reader=reader)
     left_out = f"; {len(skipped)} unreadable files were skipped" if skipped else ""
     raise InputError(f"{uri}: the corpus is empty{left_out}")
@@ -126,23 +127,21 @@ def _check_errors(errors: Sequence[UnfitFileError], has_others: bool, skip: bool
         raise errors[0].with_remedy() from errors[0]
 
 
-def _merge_kept_types(readers: Sequence[FileReader]) -> tuple[FileReader, list[UnfitFileError]]:
-    """A reader for the types of the first file, and what is wrong with the others.
+def _plan_kept(
+    readers: Sequence[FileReader], keep_columns: Sequence[str], files: Sequence[SourceFile]
+) -> FileReader:
+    """The first reader, for kept columns whose types hold what all of the files hold.
 
-    A column that has no value in the first file takes its type from the next one where it has.
+    Raises:
+        UnfitFileError: No file has one of the columns.
     """
-    fields = []
-    for column in zip(*(reader.kept_schema for reader in readers), strict=True):
-        typed = (field for field in column if not pa.types.is_null(field.type))
-        fields.append(next(typed, column[0]))
-    merged = readers[0].keep(pa.schema(fields))
-    errors: list[UnfitFileError] = []
-    for reader in readers:
-        try:
-            check_kept_types(reader.first_path, reader.kept_schema, merged)
-        except UnfitFileError as error:
-            errors.append(error)
-    return merged, errors
+    schema, missing = plan_schema(
+        keep_columns, [reader.kept_schema for reader in readers], (file.path for file in files)
+    )
+    first = readers[0]
+    if missing:
+        raise no_column(first.first_path, first.columns, missing[0], flag=KEEP_FLAG)
+    return first.keep(schema, keeps_all=ALL_COLUMNS in keep_columns)
 
 
 def _samples(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:

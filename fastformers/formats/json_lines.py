@@ -2,11 +2,10 @@
 
     slices -> [json_lines] -> rows, good and bad, in corpus order -> shards
 
-The kept columns of a file take the types of the values in its first MiB. This module knows nothing
+The values in the first MiB of a file tell the types of its kept columns. This module knows nothing
 of tokens or shards.
 """
 
-import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -16,23 +15,30 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 import pyarrow.fs
 
+from fastformers.formats.column_types import infer_type
 from fastformers.formats.file_bytes import FileBytes, is_compressed
+from fastformers.formats.kept_columns import (
+    ROW_COLUMN,
+    candidates,
+    count_unknown,
+    has_nested,
+    keep_rows,
+    read_nested,
+)
 from fastformers.formats.readers import (
+    TEXT_FLAGS,
     FilePart,
     ReadOptions,
     Rows,
     UnfitFileError,
-    check_columns,
-    check_kept_types,
     check_texts,
     cut_evenly,
+    no_column,
     not_text,
     opening,
 )
 from fastformers.formats.text_lines import (
     SAMPLE_BYTES,
-    UNFIT,
-    convert_values,
     count_records,
     sample_whole,
     unreadable_reason,
@@ -51,6 +57,8 @@ class JsonLinesReader:
     kept_schema: pa.Schema
     first_path: str
     options: ReadOptions
+    columns: tuple[str, ...]
+    keeps_all: bool = False
     expansion: ClassVar[int] = 1
     sampled_in_rows: ClassVar[bool] = False
 
@@ -66,27 +74,27 @@ class JsonLinesReader:
     ) -> Self | None:
         with opening(path):
             file = FileBytes(filesystem, path)
-        kept_schema = _read_schema(file, text_columns, keep_columns)
-        if kept_schema is None:
+        records = _read_sample(file, text_columns)
+        if not records:
             return None
+        columns = tuple(dict.fromkeys(itertools.chain.from_iterable(records)))
         return cls(
             filesystem=filesystem,
             text_columns=text_columns,
-            kept_schema=kept_schema,
+            kept_schema=_find_kept(records, candidates(keep_columns, columns)),
             first_path=path,
             options=options,
+            columns=columns,
         )
 
-    def keep(self, kept_schema: pa.Schema) -> Self:
-        fields = [  # nothing but nulls: most likely text
-            (field.name, pa.string() if pa.types.is_null(field.type) else field.type)
-            for field in kept_schema
-        ]
-        return replace(self, kept_schema=pa.schema(fields))
+    def keep(self, kept_schema: pa.Schema, *, keeps_all: bool) -> Self:
+        return replace(self, kept_schema=kept_schema, keeps_all=keeps_all)
 
     def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
         if is_compressed(path):
             yield FilePart(start=0, stop=None, num_bytes=size_bytes)
+        elif ROW_COLUMN in self.kept_schema.names:
+            yield FilePart(start=0, stop=None, num_bytes=size_bytes)  # to be counted in order
         elif size_bytes:
             yield from cut_evenly(size_bytes, part_bytes, self.expansion)
 
@@ -118,7 +126,14 @@ class JsonLinesReader:
             yield FilePart(start=start, stop=None, num_bytes=stop - start, num_rows=num_rows)
 
     def read(
-        self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
+        self,
+        path: str,
+        *,
+        start: int,
+        stop: int | None,
+        max_rows: int | None,
+        chunk_bytes: int,
+        first_row: int = 0,
     ) -> Rows:
         records: list[dict[str, Any]] = []
         errors: dict[int, str] = {}
@@ -131,14 +146,13 @@ class JsonLinesReader:
         except OSError as error:
             errors[len(records)] = unreadable_reason(path, error, skip=self.options.skip_unreadable)
             records.append({})
-        kept = [
-            convert_values([r.get(f.name) for r in records], f, errors) for f in self.kept_schema
-        ]
-        texts = [[r.get(name) for r in records] for name in self.text_columns]
+        kept, unfit = self._keep(path, records, first_row)
+        texts = [[read_nested(r, name) for r in records] for name in self.text_columns]
         return Rows(
             texts=check_texts(texts, self.text_columns, errors),
             errors=errors,
-            kept=pa.table(kept, schema=self.kept_schema),
+            kept=kept,
+            unfit=unfit,
         )
 
     def is_read_whole(self, path: str) -> bool:
@@ -157,19 +171,32 @@ class JsonLinesReader:
         """Open a file, and check that it holds the columns of the corpus."""
         with opening(path):
             file = FileBytes(self.filesystem, path)
-        found = _read_schema(file, self.text_columns, tuple(self.kept_schema.names))
-        if found is not None:
-            check_kept_types(path, found, self)
+        _read_sample(file, self.text_columns)
         return file
 
+    def _keep(
+        self, path: str, records: Sequence[dict[str, Any]], first_row: int
+    ) -> tuple[pa.Table, dict[str, int]]:
+        """The kept columns of records, and how many values have no place in them."""
+        names = self.kept_schema.names
+        columns = {
+            name: [read_nested(record, name) for record in records]
+            for name in names
+            if any(has_nested(record, name) for record in records)
+        }
+        kept, unfit = keep_rows(
+            self.kept_schema, columns, path, num_rows=len(records), first_row=first_row
+        )
+        if self.keeps_all:
+            count_unknown(unfit, sum(len(record.keys() - set(names)) for record in records))
+        return kept, unfit
 
-def _read_schema(
-    file: FileBytes, text_columns: Sequence[str], keep_columns: Sequence[str]
-) -> pa.Schema | None:
-    """Names and types of the kept columns in the first MiB of a file; None if it has no rows.
+
+def _read_sample(file: FileBytes, text_columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Records in the first MiB of a file; none if it has no rows.
 
     Raises:
-        UnfitFileError: It cannot be read, or does not hold the columns.
+        UnfitFileError: It cannot be read, or does not hold the text columns.
     """
     with opening(file.path), file.open_text(0, SAMPLE_BYTES) as text:
         lines = [line for line in text.readlines(SAMPLE_BYTES) if line.strip()]
@@ -177,17 +204,25 @@ def _read_schema(
     if not records:
         if lines:
             raise UnfitFileError(file.path, "no line of its first MiB is a JSON object")
-        return None
-    names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
-    check_columns(file.path, names, text_columns, keep_columns)
+        return records
     for name in text_columns:
-        kinds = {type(r[name]).__name__ for r in records if r.get(name) is not None}
+        if not any(has_nested(record, name) for record in records):
+            names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
+            raise no_column(file.path, names, name, flag=TEXT_FLAGS)
+        values = (read_nested(record, name) for record in records)
+        kinds = {type(value).__name__ for value in values if value is not None}
         if kinds and "str" not in kinds:
             raise not_text(file.path, name, " or ".join(sorted(kinds)))
+    return records
+
+
+def _find_kept(records: Sequence[dict[str, Any]], names: Sequence[str]) -> pa.Schema:
+    """Names and types of those of the columns that are in the records."""
     return pa.schema(
         [
-            (name, _infer_type(file.path, name, [r.get(name) for r in records]))
-            for name in keep_columns
+            (name, infer_type([read_nested(record, name) for record in records]))
+            for name in names
+            if any(has_nested(record, name) for record in records)
         ]
     )
 
@@ -217,18 +252,3 @@ def _parse_json(line: bytes) -> dict[str, Any] | str:
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
     return value if isinstance(value, dict) else f"not a JSON object but {type(value).__name__}"
-
-
-def _infer_type(path: str, name: str, values: Sequence[Any]) -> pa.DataType:
-    """Type of a kept column, from the values that Arrow can hold."""
-    with contextlib.suppress(*UNFIT):
-        return pa.array(values).type
-    valid = []
-    for value in values:
-        with contextlib.suppress(*UNFIT):
-            pa.array([value])
-            valid.append(value)
-    try:
-        return pa.array(valid).type
-    except UNFIT as error:
-        raise UnfitFileError(path, f"--keep-columns: mixed types in {name!r}: {error}") from error

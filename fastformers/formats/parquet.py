@@ -15,19 +15,24 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet
 
 from fastformers.errors import InputError
+from fastformers.formats.column_types import is_bytes, is_text, plain_type
 from fastformers.formats.file_bytes import FileBytes
+from fastformers.formats.kept_columns import candidates, count_unknown, find_field, keep_rows
 from fastformers.formats.readers import (
+    KEEP_FLAG,
+    TEXT_FLAGS,
     FilePart,
     ReadOptions,
     Rows,
     check_columns,
-    check_kept_types,
     check_texts,
     cut_evenly,
+    no_column,
     not_text,
     opening,
 )
@@ -42,6 +47,8 @@ class ParquetReader:
     kept_schema: pa.Schema
     first_path: str
     options: ReadOptions
+    columns: tuple[str, ...]
+    keeps_all: bool = False
     expansion: ClassVar[int] = 2
     sampled_in_rows: ClassVar[bool] = True
 
@@ -56,19 +63,21 @@ class ParquetReader:
         options: ReadOptions,
     ) -> Self | None:
         with _open_file(filesystem, path) as file:
-            kept_schema = _check_schema(path, file.schema_arrow, text_columns, keep_columns)
             if file.metadata.num_rows == 0:
                 return None
+            schema = file.schema_arrow
+        _check_texts(path, schema, text_columns, options)
         return cls(
             filesystem=filesystem,
             text_columns=text_columns,
-            kept_schema=kept_schema,
+            kept_schema=_find_kept(path, schema, candidates(keep_columns, schema.names), options),
             first_path=path,
             options=options,
+            columns=tuple(schema.names),
         )
 
-    def keep(self, kept_schema: pa.Schema) -> Self:
-        return replace(self, kept_schema=kept_schema)
+    def keep(self, kept_schema: pa.Schema, *, keeps_all: bool) -> Self:
+        return replace(self, kept_schema=kept_schema, keeps_all=keeps_all)
 
     def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
         return cut_evenly(size_bytes, part_bytes, self.expansion)
@@ -77,7 +86,7 @@ class ParquetReader:
         self, path: str, size_bytes: int, part_bytes: int, limit: int
     ) -> Iterator[FilePart]:
         with _open_file(self.filesystem, path) as file:
-            self._check(path, file)
+            _check_texts(path, file.schema_arrow, self.text_columns, self.options)
             metadata = file.metadata
         starts = _group_starts(metadata)
         for part in self.cut_file(path, size_bytes, part_bytes):
@@ -89,25 +98,41 @@ class ParquetReader:
             limit -= num_rows
 
     def read(
-        self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
+        self,
+        path: str,
+        *,
+        start: int,
+        stop: int | None,
+        max_rows: int | None,
+        chunk_bytes: int,
+        first_row: int = 0,
     ) -> Rows:
         with _open_file(self.filesystem, path) as file:
-            self._check(path, file)
+            places = self._find_columns(path, file.schema_arrow)
             starts = _group_starts(file.metadata)
             in_range = _groups_between(starts, start, stop)
-            groups, rest_start = self._take_groups(
-                file.metadata, starts, in_range, max_rows, chunk_bytes
+            groups, rest_start = _take_groups(
+                file.metadata, set(places), starts, in_range, max_rows, chunk_bytes
             )
+            first_row = sum(file.metadata.row_group(g).num_rows for g in range(groups.start))
             num_rows = sum(file.metadata.row_group(group).num_rows for group in groups)
             num_rows = num_rows if max_rows is None else min(num_rows, max_rows)
-            table, errors = self._read_groups(path, file, groups)
+            table, errors = self._read_groups(path, file, groups, list(places))
+            num_columns = len(file.schema_arrow.names)
         table = table.slice(0, num_rows)
         errors = {row: reason for row, reason in errors.items() if row < num_rows}
-        texts = tuple(_decode_column(table[name]) for name in self.text_columns)
+        columns = {name: _extract(table, place) for name, place in places.items()}
+        texts = [_decode_column(columns[name]) for name in self.text_columns]
+        own = {name: columns[name] for name in self.kept_schema.names if name in columns}
+        kept, unfit = keep_rows(self.kept_schema, own, path, num_rows=num_rows, first_row=first_row)
+        if self.keeps_all:
+            num_known = sum(len(places[name]) == 1 for name in own)
+            count_unknown(unfit, (num_columns - num_known) * num_rows)
         return Rows(
             texts=check_texts(texts, self.text_columns, errors),
             errors=errors,
-            kept=self._keep_columns(table),
+            kept=kept,
+            unfit=unfit,
             rest_start=rest_start,
         )
 
@@ -122,7 +147,7 @@ class ParquetReader:
         columns = list(dict.fromkeys(self.text_columns))
         parts: list[pa.RecordBatch] = []
         with _open_file(self.filesystem, path) as file:
-            self._check(path, file)
+            _check_texts(path, file.schema_arrow, self.text_columns, self.options)
             groups, seen = _find_groups(file.metadata, start, stop)
             try:
                 for batch in file.iter_batches(row_groups=groups, columns=columns):
@@ -138,43 +163,25 @@ class ParquetReader:
                 raise InputError(f"{path}: cannot be sampled ({reason}); repair it") from error
         table = pa.Table.from_batches(parts)
         errors: dict[int, str] = {}
-        texts = [_decode_column(table[name]) for name in self.text_columns]
+        texts = [
+            _decode_column(_extract(table, find_field(table.schema, name)))
+            for name in self.text_columns
+        ]
         return check_texts(texts, self.text_columns, errors)
 
-    def _check(self, path: str, file: pyarrow.parquet.ParquetFile) -> None:
-        """Check that a file holds the columns of the corpus."""
-        names = tuple(self.kept_schema.names)
-        check_kept_types(
-            path, _check_schema(path, file.schema_arrow, self.text_columns, names), self
-        )
+    def _find_columns(self, path: str, schema: pa.Schema) -> dict[str, list[pa.Field]]:
+        """Fields that lead to each column that is read, as far as the file has it.
 
-    @property
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys([*self.text_columns, *self.kept_schema.names]))
-
-    def _take_groups(
-        self,
-        metadata: pyarrow.parquet.FileMetaData,
-        starts: Sequence[int],
-        in_range: range,
-        max_rows: int | None,
-        chunk_bytes: int,
-    ) -> tuple[range, int | None]:
-        """Row groups to read at once, and where the others of the range begin."""
-        columns = set(self._columns)
-        num_rows = num_bytes = 0
-        for group in in_range:
-            if max_rows is not None and num_rows >= max_rows:
-                return range(in_range.start, group), None
-            is_new_place = group > in_range.start and starts[group] > starts[group - 1]
-            if num_rows and num_bytes >= chunk_bytes and is_new_place:
-                return range(in_range.start, group), starts[group]
-            num_rows += metadata.row_group(group).num_rows
-            num_bytes += _text_bytes(metadata.row_group(group), columns)
-        return in_range, None
+        Raises:
+            UnfitFileError: It lacks a text column, or has a column twice.
+        """
+        _check_texts(path, schema, self.text_columns, self.options)
+        check_columns(path, schema.names, self.kept_schema.names, flag=KEEP_FLAG)
+        names = dict.fromkeys([*self.text_columns, *self.kept_schema.names])
+        return {name: place for name in names if (place := find_field(schema, name))}
 
     def _read_groups(
-        self, path: str, file: pyarrow.parquet.ParquetFile, groups: range
+        self, path: str, file: pyarrow.parquet.ParquetFile, groups: range, columns: list[str]
     ) -> tuple[pa.Table, dict[int, str]]:
         """Columns of some row groups; those of a damaged group are null and carry a reason.
 
@@ -182,7 +189,7 @@ class ParquetReader:
             InputError: A group is damaged, and unreadable files are not to be skipped.
         """
         try:
-            return file.read_row_groups(list(groups), self._columns, use_threads=False), {}
+            return file.read_row_groups(list(groups), columns, use_threads=False), {}
         except (pa.ArrowException, OSError) as error:
             failure: Exception = error
         tables: list[pa.Table] = []
@@ -191,7 +198,7 @@ class ParquetReader:
         for group in groups:  # one by one, so that only the rows of the damaged ones are lost
             size = file.metadata.row_group(group).num_rows
             try:
-                table = file.read_row_groups([group], self._columns, use_threads=False)
+                table = file.read_row_groups([group], columns, use_threads=False)
             except (pa.ArrowException, OSError) as error:
                 failure, reason = error, str(error).splitlines()[0]
                 if not self.options.skip_unreadable:
@@ -200,7 +207,7 @@ class ParquetReader:
                         "--skip-unreadable-files to list its rows as dead letters"
                     ) from error
                 schema = file.schema_arrow
-                fields = [schema.field(name) for name in self._columns]
+                fields = [find_field(schema, name)[0] for name in columns]
                 table = pa.table({f.name: pa.nulls(size, f.type) for f in fields})
                 errors.update(
                     dict.fromkeys(
@@ -211,17 +218,7 @@ class ParquetReader:
             num_rows += size
         if not errors:
             raise failure
-        return pa.concat_tables(tables, promote_options="default"), errors
-
-    def _keep_columns(self, table: pa.Table) -> pa.Table:
-        """The kept columns in the types of the corpus."""
-        columns = [
-            pa.nulls(table.num_rows, field.type)
-            if pa.types.is_null(table[field.name].type)
-            else table[field.name].cast(field.type)
-            for field in self.kept_schema
-        ]
-        return pa.table(columns, schema=self.kept_schema)
+        return pa.concat_tables(tables, promote_options="permissive"), errors
 
 
 def _open_file(filesystem: pyarrow.fs.FileSystem, path: str) -> pyarrow.parquet.ParquetFile:
@@ -229,17 +226,67 @@ def _open_file(filesystem: pyarrow.fs.FileSystem, path: str) -> pyarrow.parquet.
         return pyarrow.parquet.ParquetFile(FileBytes(filesystem, path).open(), pre_buffer=True)
 
 
-def _check_schema(
-    path: str, schema: pa.Schema, text_columns: Sequence[str], keep_columns: Sequence[str]
-) -> pa.Schema:
-    """Names and types of the kept columns, after checking that the columns are there."""
-    check_columns(path, schema.names, text_columns, keep_columns)
+def _check_texts(
+    path: str, schema: pa.Schema, text_columns: Sequence[str], options: ReadOptions
+) -> None:
+    """Check that a file has the text columns, and that they hold text.
+
+    Raises:
+        UnfitFileError: They do not.
+    """
+    check_columns(path, schema.names, text_columns, flag=TEXT_FLAGS)
     for name in text_columns:
-        kind = schema.field(name).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        place = find_field(schema, name)
+        if not place:
+            raise no_column(path, schema.names, name, flag=TEXT_FLAGS)
+        kind = plain_type(place[-1].type)
+        if is_bytes(kind) and not options.binary_text:
+            raise not_text(path, name, f"{kind} (pass --binary-text if that is UTF-8)")
+        if not (is_text(kind) or is_bytes(kind) or pa.types.is_null(kind)):
             raise not_text(path, name, str(kind))
-    return pa.schema([(name, schema.field(name).type) for name in keep_columns])
+
+
+def _find_kept(
+    path: str, schema: pa.Schema, names: Sequence[str], options: ReadOptions
+) -> pa.Schema:
+    """Names and types of those of the columns that a file has."""
+    check_columns(path, schema.names, names, flag=KEEP_FLAG)
+    fields = []
+    for name in names:
+        if place := find_field(schema, name):
+            kind = plain_type(place[-1].type)
+            is_read_as_text = is_bytes(kind) and options.binary_text
+            fields.append((name, pa.string() if is_read_as_text else kind))
+    return pa.schema(fields)
+
+
+def _extract(table: pa.Table, place: Sequence[pa.Field]) -> pa.ChunkedArray:
+    """A column, or a field inside one, of what was read."""
+    column = table[place[0].name]
+    for field in place[1:]:
+        column = pc.struct_field(column, field.name)
+    return column
+
+
+def _take_groups(
+    metadata: pyarrow.parquet.FileMetaData,
+    columns: set[str],
+    starts: Sequence[int],
+    in_range: range,
+    max_rows: int | None,
+    chunk_bytes: int,
+) -> tuple[range, int | None]:
+    """Row groups to read at once, and where the others of the range begin."""
+    num_rows = num_bytes = 0
+    for group in in_range:
+        if max_rows is not None and num_rows >= max_rows:
+            return range(in_range.start, group), None
+        is_new_place = group > in_range.start and starts[group] > starts[group - 1]
+        if num_rows and num_bytes >= chunk_bytes and is_new_place:
+            return range(in_range.start, group), starts[group]
+        num_rows += metadata.row_group(group).num_rows
+        num_bytes += _text_bytes(metadata.row_group(group), columns)
+    return in_range, None
 
 
 def _group_starts(metadata: pyarrow.parquet.FileMetaData) -> list[int]:
@@ -267,7 +314,7 @@ def _text_bytes(group: pyarrow.parquet.RowGroupMetaData, columns: set[str]) -> i
     return sum(
         chunk.total_uncompressed_size
         for chunk in chunks
-        if chunk.path_in_schema.partition(".")[0] in columns
+        if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)
     )
 
 
@@ -284,12 +331,12 @@ def _find_groups(
 
 
 def _decode_column(column: pa.ChunkedArray) -> list[Any]:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    """Values of a column of text; undecodable bytes are surrogates."""
+    column = column.cast(plain_type(column.type))
     try:
-        return column.to_pylist()  # type: ignore[no-any-return]
+        if not is_bytes(column.type):
+            return column.to_pylist()  # type: ignore[no-any-return]
     except UnicodeDecodeError:
-        values: list[Any] = column.cast(pa.large_binary()).to_pylist()
-        return [
-            value if value is None else value.decode("utf-8", "surrogateescape") for value in values
-        ]
+        column = column.cast(pa.large_binary())
+    values: list[Any] = column.to_pylist()
+    return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]

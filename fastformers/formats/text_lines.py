@@ -1,17 +1,12 @@
-"""What the formats made of lines share: where a damaged file ends, and fitting values into columns.
+"""What the formats made of lines share: where a damaged file ends, and samples of compressed ones.
 
     bytes of a file -> [text_lines] -> json_lines, csv_files -> rows
 
-Text carries no types and may be compressed, cut off or wrong at any place, so nothing in it is
-trusted: a value that does not fit its column makes its row bad. This module knows nothing of JSON
-or CSV.
+Text may be compressed, cut off or wrong at any place. This module knows nothing of JSON or CSV.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
-
-import pyarrow as pa
 
 from fastformers.errors import InputError
 from fastformers.formats.readers import FileReader
@@ -19,45 +14,6 @@ from fastformers.formats.readers import FileReader
 # Bytes of a file that tell the types of its columns, and bytes that are read ahead at least.
 SAMPLE_BYTES = 2**20
 _MAX_WHOLE_BYTES = 256 * 2**20  # largest compressed file that is held in memory for a sample
-# Errors that pyarrow raises for a value that does not fit its column.
-UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
-
-
-def convert_values(values: Sequence[Any], field: pa.Field, errors: dict[int, str]) -> pa.Array:
-    """Values as a column of the field's type; a row whose value does not fit becomes bad.
-
-    Args:
-        values: N values as parsed, None where a row has none.
-        field: Name and type of the column.
-        errors: Reasons by row; the rows whose value does not fit are added.
-
-    Returns:
-        N values, null where the value did not fit.
-    """
-    with contextlib.suppress(*UNFIT):
-        array = pa.array(values, field.type)
-        if _is_same(array.to_pylist(), list(values)):
-            return array
-    converted: list[Any] = []
-    for row, value in enumerate(values):
-        fitted = None
-        with contextlib.suppress(*UNFIT):
-            fitted = pa.scalar(value, field.type).as_py()
-        if not _is_same(fitted, value):
-            fitted = None
-            reason = f"column {field.name!r}: {value!r:.60} is not {field.type}"
-            errors.setdefault(row, reason.encode("utf-8", "replace").decode())
-        converted.append(fitted)
-    return pa.array(converted, field.type)
-
-
-def _is_same(stored: Any, given: Any) -> bool:
-    """Whether a value kept its meaning: pyarrow turns 1.5 into 1 in a column of integers."""
-    if isinstance(given, dict) and isinstance(stored, dict):
-        return all(_is_same(stored.get(key), value) for key, value in given.items())
-    if isinstance(given, list) and isinstance(stored, list):
-        return len(given) == len(stored) and all(map(_is_same, stored, given))
-    return bool(stored == given) or given != given
 
 
 def count_records(rows: Iterator[Any], path: str, *, skip: bool) -> int:

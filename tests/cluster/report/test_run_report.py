@@ -14,7 +14,7 @@ KEYS = {
     *("tokens_per_second", "padding_efficiency", "wall_s", "setup_s", "usd_per_hour", "price"),
     *("price_is_estimate", "usd_total", "usd_per_million", "dead_letters", "resumed_shards"),
     *("resumed_rows", "shards", "retries", "skipped_files", "num_actors", "num_machines", "cores"),
-    *("nodes", "attempts", "tokens_over_time"),
+    *("nodes", "attempts", "tokens_over_time", "left_out", "unfit_values"),
     *("driver_cpu", "phase_s", "predicted_s", "peak_rss_bytes", "actors", "started_at", "bill"),
     *("other_types", "other_types_unknown", "energy", "lengths", "earlier", "timeline", "bundle"),
     "output",

@@ -88,6 +88,7 @@ def job(bundle, tmp_path):
         shards=output.child("shards"),
         corpus=None,
         settings=CorpusSettings(),
+        keep_columns=(),
         max_batch_tokens=256,
         fail_on_bad_row=False,
         identity={},
