@@ -17,8 +17,8 @@ from functools import partial
 from cluster.storage.ahead import map_ahead
 from cluster.storage.filesystems import resolve
 from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.files.listing import SourceFile
 from fastformers.formats.file_set import open_files
-from fastformers.formats.listing import SourceFile
 from fastformers.formats.readers import (
     READ_STRICTLY,
     FilePart,
@@ -77,8 +77,8 @@ class Corpus:
 
     Attributes:
         files: Files in name order, whatever is in them.
-        skipped: Those of the opened files that cannot be read and that the user allowed to leave
-            out, with the reason; others may be found where they are read.
+        skipped: What cannot be read and the user allowed to leave out, with the reason: broken
+            links, and some of the opened files; others may be found where they are read.
         left_out: What else is at the place of the corpus and no part of it, for people.
         reader: Reader of their format.
     """
@@ -181,6 +181,7 @@ def open_corpus(
     keep_columns: tuple[str, ...] = (),
     options: ReadOptions = READ_STRICTLY,
     storage: StorageOptions = NO_OPTIONS,
+    output: str | None = None,
 ) -> Corpus:
     """Find the files of a corpus, and check in some of them that they hold the columns.
 
@@ -190,6 +191,7 @@ def open_corpus(
         keep_columns: Columns that are passed through.
         options: How files are read.
         storage: How to reach a bucket.
+        output: Directory on the same storage that the run writes to; it may be inside the corpus.
 
     Raises:
         InputError: As `open_files` does.
@@ -202,6 +204,7 @@ def open_corpus(
         text_columns=text_columns,
         keep_columns=keep_columns,
         options=options,
+        output=output,
         map_files=partial(map_ahead, num_threads=OPEN_THREADS),
     )
     return Corpus(

@@ -149,6 +149,7 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
         "slices": earlier.num_slices,
         "shard_seconds": job.preparation.shard_seconds,
         "skipped_files": job.corpus.skipped,
+        "left_out": list(job.corpus.left_out),
     }
 
 
@@ -168,12 +169,13 @@ def open_prepare_job(
     """
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
-    corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage)
+    output = open_directory(output_uri, storage)
+    corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
     return ScoreJob(
         bundle=bundle,
         pinned=pinned,
         output=None,
-        shards=open_directory(output_uri, storage),
+        shards=output,
         corpus=corpus,
         settings=settings,
         keep_columns=tuple(corpus.reader.kept_schema.names),
@@ -217,7 +219,7 @@ def open_score_job(
         check_kept(bundle, keep_columns)
         identity = _prepared_identity(source, prepared["identity"], bundle, settings)
     else:
-        corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage)
+        corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
         keep_columns = tuple(corpus.reader.kept_schema.names)
         identity = _corpus_identity(bundle, corpus, settings)
     choice = _recorded_choice(output, engine, max_batch_tokens) or tune(

@@ -15,7 +15,7 @@ from cluster.report.bill import round_total
 from cluster.report.run_report import Energy, RunReport
 from fastformers.formats.kept_columns import ALL_COLUMNS
 
-MAX_ACTORS, MAX_NODES = 32, 32
+MAX_ACTORS, MAX_NODES, MAX_FILES = 32, 32, 8
 
 
 def render_bill(report: RunReport) -> Group:
@@ -59,6 +59,11 @@ def _render_summary(report: RunReport) -> Table:
             "trouble",
             f"{report.retries} leases retried, {len(report.skipped_files)} files skipped",
         )
+    skipped = list(report.skipped_files.items())
+    for path, reason in skipped[:MAX_FILES]:
+        table.add_row("  skipped", f"{path}: {reason}")
+    if len(skipped) > MAX_FILES:
+        table.add_row("", f"{MAX_FILES} of {len(skipped):,} files; all are in report.json")
     if report.unfit_values:
         table.add_row("kept columns", describe_unfit(report.unfit_values))
     table.add_row("price", f"{report.usd_per_hour:.4f} USD/h ({report.price})")

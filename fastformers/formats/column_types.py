@@ -66,7 +66,9 @@ def infer_type(values: Sequence[Any]) -> pa.DataType:
     """Type of a column of values that were parsed from JSON."""
     with contextlib.suppress(*UNFIT):
         return pa.array(values).type
-    given = [value for value in values if value is not None]
+    given = [_repair_value(value) for value in values if value is not None]
+    with contextlib.suppress(*UNFIT):
+        return pa.array(given).type
     if all(type(value) is int for value in given):
         return _type_of_integers(min(given), max(given))
     return reduce(merge_types, dict.fromkeys(map(_type_of, given)), pa.null())
@@ -235,14 +237,16 @@ def _repair_array(column: pa.ChunkedArray) -> tuple[Any, int]:
 
     with contextlib.suppress(*UNFIT):
         values = column.cast(_map_leaves(column.type, change)).to_pylist()
-        return pa.array([_repair_bytes(value) for value in values], column.type), 0
+        return pa.array([_repair_value(value) for value in values], column.type), 0
     return pa.nulls(len(column), column.type), len(column) - column.null_count
 
 
-def _repair_bytes(value: Any) -> Any:
-    """The same value with its bytes as text."""
+def _repair_value(value: Any) -> Any:
+    """The same value with valid UTF-8 for its texts, and text for its bytes."""
+    if isinstance(value, str):
+        return repair_text(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, dict):
-        return {key: _repair_bytes(inner) for key, inner in value.items()}
-    return [_repair_bytes(item) for item in value] if isinstance(value, list) else value
+        return {_repair_value(key): _repair_value(inner) for key, inner in value.items()}
+    return [_repair_value(item) for item in value] if isinstance(value, list) else value

@@ -6,14 +6,14 @@ Only a few files are opened, so that a misspelled column is noticed at once; the
 file where it is read. This module knows no format.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow.fs
 
 from fastformers.errors import InputError
+from fastformers.files.listing import SourceFile, list_files, suffix_of
 from fastformers.formats.kept_columns import ALL_COLUMNS, plan_schema
-from fastformers.formats.listing import SourceFile, list_files, suffix_of
 from fastformers.formats.readers import (
     KEEP_FLAG,
     READ_STRICTLY,
@@ -24,6 +24,7 @@ from fastformers.formats.readers import (
     no_column,
 )
 from fastformers.formats.recognize import FORMATS
+from fastformers.formatting import format_count
 
 # Files that are opened at first, from all over the corpus, and that are opened at a time after
 # them, where those are empty.
@@ -38,8 +39,8 @@ class FileSet:
 
     Attributes:
         files: Files in name order, whatever is in them.
-        skipped: Those of the opened files that cannot be read and that the user allowed to leave
-            out, with the reason; others may be found where they are read.
+        skipped: What cannot be read and the user allowed to leave out, with the reason: broken
+            links, and some of the opened files; others may be found where they are read.
         left_out: What else is at the place of the files and none of them, for people.
         reader: Reader of their format.
     """
@@ -58,6 +59,7 @@ def open_files(
     text_columns: tuple[str, ...],
     keep_columns: tuple[str, ...] = (),
     options: ReadOptions = READ_STRICTLY,
+    output: str | None = None,
     map_files: Callable[
         [Callable[[SourceFile], _Opened], Iterable[SourceFile]], Iterable[_Opened]
     ] = map,
@@ -71,14 +73,20 @@ def open_files(
         text_columns: Columns that hold text.
         keep_columns: Names of columns that hold anything, see `kept_columns.choose_names`.
         options: How files are read.
+        output: Directory there that is written to, and whose files are none of these.
         map_files: `map`, or one that opens several files at once.
 
     Raises:
         InputError: Nothing is there, formats are mixed, or one of the files that are opened cannot
             be read, lacks a column, or has a text column that does not hold text.
     """
-    files = list_files(filesystem, path, uri, FORMATS)
+    listing = list_files(filesystem, path, uri, FORMATS, output=output)
+    files = listing.files
+    skipped = dict(listing.unreadable)
+    _check_errors([UnreadableFileError(*item) for item in skipped.items()], True, options)
     suffixes = {suffix_of(file.path) for file in files}
+    if not suffixes:
+        raise InputError(f"{uri}: the corpus is empty{_describe_skipped(skipped)}")
     if len({FORMATS[suffix] for suffix in suffixes}) > 1:
         raise InputError(f"{uri}: mixes {', '.join(sorted(suffixes))}; score one format at a time")
     reader_type = FORMATS[suffixes.pop()]
@@ -95,27 +103,29 @@ def open_files(
         except UnfitFileError as error:
             return error
 
-    skipped: dict[str, str] = {}
     for chosen in _samples(files):
         opened = list(map_files(open_file, chosen))
         errors = [found for found in opened if isinstance(found, UnfitFileError)]
         candidates = [r for r in opened if r is not None and not isinstance(r, UnfitFileError)]
-        _check_errors(errors, bool(candidates), options.skip_unreadable)
+        _check_errors(errors, bool(candidates), options)
         skipped.update((error.path, error.reason) for error in errors)
         if candidates:
             reader = _plan_kept(candidates, keep_columns, files)
-            return FileSet(files=tuple(files), skipped=skipped, reader=reader)
-    left_out = f"; {len(skipped)} unreadable files were skipped" if skipped else ""
-    raise InputError(f"{uri}: the corpus is empty{left_out}")
+            return FileSet(files=files, skipped=skipped, left_out=listing.left_out, reader=reader)
+    raise InputError(f"{uri}: the corpus is empty{_describe_skipped(skipped)}")
 
 
-def _check_errors(errors: Sequence[UnfitFileError], has_others: bool, skip: bool) -> None:
+def _describe_skipped(skipped: Mapping[str, str]) -> str:
+    return f"; {format_count(len(skipped), 'unreadable file')} skipped" if skipped else ""
+
+
+def _check_errors(errors: Sequence[UnfitFileError], has_others: bool, options: ReadOptions) -> None:
     """Refuse files that were opened to plan.
 
     Args:
         errors: What is wrong with them.
         has_others: Whether another file holds what is wanted; else a column may be misspelled.
-        skip: Whether the user allowed to leave out files.
+        options: Whether the user allowed to leave out files.
 
     Raises:
         InputError: A file is at fault, or the names of the columns are.
@@ -123,7 +133,7 @@ def _check_errors(errors: Sequence[UnfitFileError], has_others: bool, skip: bool
     misspelled = [error for error in errors if not isinstance(error, UnreadableFileError)]
     if misspelled and not has_others:
         raise misspelled[0]
-    if errors and not skip:
+    if errors and not options.skip_unreadable:
         raise errors[0].with_remedy() from errors[0]
 
 

@@ -29,6 +29,7 @@ from fastformers.formats.readers import (
     FilePart,
     ReadOptions,
     Rows,
+    UnfitFileError,
     check_columns,
     check_texts,
     cut_evenly,
@@ -241,7 +242,8 @@ def _check_texts(
             raise no_column(path, schema.names, name, flag=TEXT_FLAGS)
         kind = plain_type(place[-1].type)
         if is_bytes(kind) and not options.binary_text:
-            raise not_text(path, name, f"{kind} (pass --binary-text if that is UTF-8)")
+            refused = not_text(path, name, str(kind))
+            raise UnfitFileError(path, f"{refused.reason}; pass --binary-text if it is UTF-8")
         if not (is_text(kind) or is_bytes(kind) or pa.types.is_null(kind)):
             raise not_text(path, name, str(kind))
 

@@ -38,6 +38,7 @@ def execute(
     meter: EnergyMeter | None = None,
 ) -> RunReport:
     """Run a job with progress on stderr; returns its report, which is also kept in its output."""
+    _tell_left_out(job)
     output = job.output or job.shards
     unit: Unit = "prepared" if job.output is None else "scored"
     prices = MachinePrices(given=price, table=built_in_prices())
@@ -71,6 +72,15 @@ def execute(
         )
         output.write_json(REPORT_FILE, report.to_json())
     return report
+
+
+def _tell_left_out(job: ScoreJob) -> None:
+    """Say what at the place of the corpus is not read."""
+    corpus = job.corpus
+    for line in corpus.left_out if corpus is not None else ():
+        console.print(line)
+    for path, reason in corpus.skipped.items() if corpus is not None else ():
+        console.print(f"{path}: {reason}; skipped")
 
 
 def _tell_metrics(run: str, progress: Progress, usd: float) -> None:

@@ -1,0 +1,1 @@
+"""Path or URI -> the files that are there, whatever is in them."""

@@ -1,0 +1,102 @@
+"""Tables of Delta Lake, Iceberg and Hudi, whose directories also hold files that are not current.
+
+    directory -> [table_formats] -> which tables are there -> listing
+    table of Delta Lake -> [table_formats] -> its current files, by its own log -> listing
+
+Which files of a table are current is in its log alone: whoever reads them all reads deleted and
+replaced rows. The log of Delta Lake is read by `deltalake`. This module opens no data file.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pyarrow.fs
+
+from fastformers.errors import InputError, how_to_install
+from fastformers.files.places import Place
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+DELTA, ICEBERG, HUDI = "Delta Lake", "Iceberg", "Hudi"
+# Directories that only such a table has.
+_LOGS = {"_delta_log": DELTA, ".hoodie": HUDI}
+# What a reader of the table's Parquet files need not know of.
+_HARMLESS = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "typeWidening"}
+
+
+def find_tables(
+    filesystem: pyarrow.fs.FileSystem, base: str, places: Iterable[Place]
+) -> dict[str, str]:
+    """Kinds of the tables among some files below a directory, and of that which it is a part of."""
+    tables: dict[str, str] = {}
+    for place in places:
+        names = place.path.split("/")
+        for number, name in enumerate(names[:-1]):
+            if name in _LOGS and number >= len(base.split("/")):
+                tables["/".join(names[:number])] = _LOGS[name]
+        if names[-2:-1] == ["metadata"] and names[-1].endswith(".metadata.json"):
+            tables["/".join(names[:-2])] = ICEBERG
+    above = base.split("/")
+    logs = {
+        "/".join([*above[:number], log]): kind
+        for number in range(1, len(above))
+        for log, kind in _LOGS.items()
+    }
+    for info in filesystem.get_file_info(list(logs)):
+        if info.type == pyarrow.fs.FileType.Directory:
+            tables[info.path.rpartition("/")[0]] = logs[info.path]
+    return tables
+
+
+def list_current_files(
+    filesystem: pyarrow.fs.FileSystem, path: str, uri: str, kind: str
+) -> list[Place]:
+    """The current files of a table, in name order.
+
+    Args:
+        filesystem: Where the table is.
+        path: Its directory there.
+        uri: The same as the user wrote it, for messages.
+        kind: Its kind.
+
+    Raises:
+        InputError: Its log cannot be read here.
+    """
+    named = f"{uri}: is a table of {kind}, whose directory also holds files that are not current"
+    if kind != DELTA:
+        raise InputError(f"{named}; write its current rows as Parquet, and give those")
+    if not isinstance(filesystem, pyarrow.fs.LocalFileSystem):
+        raise InputError(
+            f"{named}; its log is read on disks only: copy it, or write its rows as Parquet"
+        )
+    try:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+    except ModuleNotFoundError:
+        raise InputError(f"{named}; to read them by its log, {how_to_install('tables')}") from None
+    try:
+        table = DeltaTable(path)
+        _check_plain(table, named)
+        paths = [unquote(uri.removeprefix("file://")) for uri in table.file_uris()]
+    except (DeltaError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{uri}: the log of the table cannot be read ({reason})") from error
+    if not paths:
+        raise InputError(f"{uri}: the corpus is empty")
+    return [Place.of(info) for info in filesystem.get_file_info(sorted(paths))]
+
+
+def _check_plain(table: "DeltaTable", named: str) -> None:
+    """Refuse a table whose files do not say by themselves what its rows are."""
+    features = set(table.protocol().reader_features or ()) - _HARMLESS
+    if table.metadata().configuration.get("delta.columnMapping.mode", "none") == "none":
+        features.discard("columnMapping")
+    else:
+        features.add("columnMapping")
+    if unknown := sorted(features):
+        raise InputError(
+            f"{named}; it uses {', '.join(unknown)}: write its current rows as Parquet, and give "
+            "those"
+        )
