@@ -15,7 +15,7 @@ from functools import partial
 
 from cluster.corpus.slices import Piece
 from cluster.storage.ahead import map_ahead
-from fastformers.formats.readers import FileReader, Rows, UnfitFileError
+from fastformers.formats.readers import FileReader, Rows, UnfitFileError, no_rows
 
 # An actor may have two jobs in hand, and writes shards meanwhile, over the connections of one
 # client (`filesystems.MAX_REQUESTS`).
@@ -104,13 +104,5 @@ def _read_piece(piece: Piece, *, reader: FileReader, chunk_bytes: int) -> PieceR
     except UnfitFileError as error:
         if not reader.options.skip_unreadable:
             raise error.with_remedy() from error
-        rows, skipped = _no_rows(reader), error.reason
+        rows, skipped = no_rows(reader), error.reason
     return PieceRead(piece=piece, rows=rows, skipped=skipped, cpu_s=time.thread_time() - start)
-
-
-def _no_rows(reader: FileReader) -> Rows:
-    return Rows(
-        texts=tuple([] for _ in reader.text_columns),
-        errors={},
-        kept=reader.kept_schema.empty_table(),
-    )

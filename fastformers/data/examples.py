@@ -20,6 +20,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from fastformers.errors import InputError
+from fastformers.formats.kept_columns import choose_names
 from fastformers.inference.tasks import (
     EMBEDDING,
     MULTI_LABEL_CLASSIFICATION,
@@ -58,7 +59,8 @@ class Columns:
     choices: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            "columns with second texts of which one is right (multiple choice)",
+            "columns with second texts of which one is right (multiple choice); repeat it for "
+            "names with commas",
             name="choice_columns",
             metavar="A,B",
         ),
@@ -142,8 +144,10 @@ def load_examples(path: Path, columns: Columns) -> Examples:
             type; or the columns contradict each other.
     """
     table = read_table(path)
+    chosen, missing = choose_names(columns.choices, table.column_names, flag="--choice-columns")
+    choice_columns = [*chosen, *missing]
     texts = [name for name in (columns.text, columns.text_pair) if name is not None]
-    texts += columns.choices
+    texts += choice_columns
     wanted = texts if columns.label is None else [*texts, columns.label]
     for name in wanted:
         if name not in table.column_names:
@@ -162,11 +166,11 @@ def load_examples(path: Path, columns: Columns) -> Examples:
             raise InputError(f"{path}: column {name!r} holds {kind}, not text")
     task = _task_of(path, table, columns.label)
     labels = [None] * len(table) if columns.label is None else table[columns.label].to_pylist()
-    if columns.choices:
+    if choice_columns:
         if columns.text_pair is not None:
             raise InputError("--choice-columns and --text-pair-column: give one of them")
-        choices = [table[name].to_pylist() for name in columns.choices]
-        rights = encode_labels(labels, columns.choices, path).tolist()
+        choices = [table[name].to_pylist() for name in choice_columns]
+        rights = encode_labels(labels, choice_columns, path).tolist()
         return choice_examples(table[columns.text].to_pylist(), choices, rights)
     return Examples(
         texts=table[columns.text].to_pylist(),

@@ -207,7 +207,7 @@ def _describe(places: list[Place], what: str) -> list[str]:
     if not places:
         return []
     others = f" and {format_count(len(places) - 1, 'other')}" if len(places) > 1 else ""
-    return [f"{places[0].path}{others}: {what}"]
+    return [f"{min(place.path for place in places)}{others}: {what}"]
 
 
 def _matches(names: list[str], pattern: list[str]) -> bool:

@@ -79,13 +79,16 @@ def list_current_files(
     try:
         table = DeltaTable(path)
         _check_plain(table, named)
-        paths = [unquote(uri.removeprefix("file://")) for uri in table.file_uris()]
+        names = table.get_add_actions().column("path").to_pylist()
     except (DeltaError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{uri}: the log of the table cannot be read ({reason})") from error
-    if not paths:
+    if not names:
         raise InputError(f"{uri}: the corpus is empty")
-    return [Place.of(info) for info in filesystem.get_file_info(sorted(paths))]
+    if foreign := [name for name in names if "://" in name]:
+        raise InputError(f"{named}; it refers to {foreign[0]}: write its rows as Parquet")
+    paths = sorted(f"{path}/{unquote(name)}" for name in names)
+    return [Place.of(info) for info in filesystem.get_file_info(paths)]
 
 
 def _check_plain(table: "DeltaTable", named: str) -> None:
@@ -95,6 +98,8 @@ def _check_plain(table: "DeltaTable", named: str) -> None:
         features.discard("columnMapping")
     else:
         features.add("columnMapping")
+    if "deletionVectors" in features and not table.deletion_vectors().read_all().num_rows:
+        features.discard("deletionVectors")
     if unknown := sorted(features):
         raise InputError(
             f"{named}; it uses {', '.join(unknown)}: write its current rows as Parquet, and give "

@@ -34,6 +34,7 @@ from fastformers.formats.readers import (
     check_texts,
     cut_evenly,
     no_column,
+    no_rows,
     not_text,
     opening,
 )
@@ -87,8 +88,10 @@ class ParquetReader:
         self, path: str, size_bytes: int, part_bytes: int, limit: int
     ) -> Iterator[FilePart]:
         with _open_file(self.filesystem, path) as file:
-            _check_texts(path, file.schema_arrow, self.text_columns, self.options)
             metadata = file.metadata
+            if not metadata.num_rows:
+                return
+            _check_texts(path, file.schema_arrow, self.text_columns, self.options)
         starts = _group_starts(metadata)
         for part in self.cut_file(path, size_bytes, part_bytes):
             if limit <= 0:
@@ -109,6 +112,8 @@ class ParquetReader:
         first_row: int = 0,
     ) -> Rows:
         with _open_file(self.filesystem, path) as file:
+            if not file.metadata.num_rows:
+                return no_rows(self)
             places = self._find_columns(path, file.schema_arrow)
             starts = _group_starts(file.metadata)
             in_range = _groups_between(starts, start, stop)

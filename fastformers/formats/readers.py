@@ -248,6 +248,15 @@ class FileReader(Protocol):
         ...
 
 
+def no_rows(reader: FileReader) -> Rows:
+    """What is read of a file that has no rows."""
+    return Rows(
+        texts=tuple([] for _ in reader.text_columns),
+        errors={},
+        kept=reader.kept_schema.empty_table(),
+    )
+
+
 @contextmanager
 def opening(path: str) -> Iterator[None]:
     """Say which file it was that could not be opened.
