@@ -206,6 +206,7 @@ def _warnings(report: RunReport) -> list[str]:
         notes.append(f"{format_count(report.retries, 'lease')} lost with an actor, and retried.")
     if report.skipped_files:
         notes.append(f"{format_count(len(report.skipped_files), 'unreadable file')} left out.")
+    notes.extend(f"{line}." for line in report.left_out)
     if report.unfit_values:
         notes.append(f"Kept columns: {describe_unfit(report.unfit_values)}.")
     earlier = report.earlier
