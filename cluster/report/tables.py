@@ -82,7 +82,7 @@ def describe_unfit(unfit_values: Mapping[str, int]) -> str:
         else f"{count:,} of {name!r}"
         for name, count in sorted(unfit_values.items(), key=lambda item: -item[1])
     )
-    return f"values that do not fit the column's type and are null: {columns}"
+    return f"values that did not fit are null: {columns}"
 
 
 def _render_nodes(report: RunReport) -> Table:

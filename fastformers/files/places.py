@@ -9,7 +9,7 @@ is entered once and each file comes with its inode. This module knows nothing of
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.fs
@@ -70,15 +70,24 @@ def _walk(base: str) -> Iterator[Place]:
             yield Place(path=path, is_directory=True, problem=problem)
             continue
         for entry in listed:
+            if (shown := _show(entry.path)) != entry.path:
+                problem = "has a name that is not UTF-8; rename it"
+                yield Place(path=shown, is_directory=entry.is_dir(), problem=problem)
+                continue
             linked = is_linked or entry.is_symlink()
-            place = _look(entry)
+            place = _look(entry, linked)
             if place is None:
                 (links if linked else directories).append((entry.path, linked))
             else:
-                yield replace(place, is_linked=linked)
+                yield place
 
 
-def _look(entry: os.DirEntry[str]) -> Place | None:
+def _show(path: str) -> str:
+    """A path as text; bytes of it that are not UTF-8 as escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _look(entry: os.DirEntry[str], is_linked: bool) -> Place | None:
     """What an entry of a directory is; None for a directory."""
     try:
         found = entry.stat()
@@ -95,5 +104,6 @@ def _look(entry: os.DirEntry[str]) -> Place | None:
         size_bytes=found.st_size,
         mtime_ns=found.st_mtime_ns,
         inode=(found.st_dev, found.st_ino),
+        is_linked=is_linked,
         problem=None if is_file else "is no regular file",
     )

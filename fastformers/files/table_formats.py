@@ -7,7 +7,8 @@ Which files of a table are current is in its log alone: whoever reads them all r
 replaced rows. The log of Delta Lake is read by `deltalake`. This module opens no data file.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -22,23 +23,25 @@ if TYPE_CHECKING:
 DELTA, ICEBERG, HUDI = "Delta Lake", "Iceberg", "Hudi"
 # Directories that only such a table has.
 _LOGS = {"_delta_log": DELTA, ".hoodie": HUDI}
+_ICEBERG = re.compile(r"/metadata/[^/]*\.metadata\.json$")
 # What a reader of the table's Parquet files need not know of.
 _HARMLESS = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "typeWidening"}
 
 
 def find_tables(
-    filesystem: pyarrow.fs.FileSystem, base: str, places: Iterable[Place]
+    filesystem: pyarrow.fs.FileSystem, base: str, places: Collection[Place]
 ) -> dict[str, str]:
     """Kinds of the tables among some files below a directory, and of that which it is a part of."""
     tables: dict[str, str] = {}
-    for place in places:
-        names = place.path.split("/")
-        for number, name in enumerate(names[:-1]):
-            if name in _LOGS and number >= len(base.split("/")):
-                tables["/".join(names[:number])] = _LOGS[name]
-        if names[-2:-1] == ["metadata"] and names[-1].endswith(".metadata.json"):
-            tables["/".join(names[:-2])] = ICEBERG
     above = base.split("/")
+    for directory in {place.path.rpartition("/")[0] for place in places}:
+        names = directory.split("/")
+        for number in range(len(above), len(names)):
+            if names[number] in _LOGS:
+                tables["/".join(names[:number])] = _LOGS[names[number]]
+    for place in places:
+        if _ICEBERG.search(place.path):
+            tables[place.path.rpartition("/metadata/")[0]] = ICEBERG
     logs = {
         "/".join([*above[:number], log]): kind
         for number in range(1, len(above))

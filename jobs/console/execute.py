@@ -76,10 +76,11 @@ def execute(
 
 def _tell_left_out(job: ScoreJob) -> None:
     """Say what at the place of the corpus is not read."""
-    corpus = job.corpus
-    for line in corpus.left_out if corpus is not None else ():
+    if job.corpus is None:
+        return
+    for line in job.corpus.left_out:
         console.print(line)
-    for path, reason in corpus.skipped.items() if corpus is not None else ():
+    for path, reason in job.corpus.skipped.items():
         console.print(f"{path}: {reason}; skipped")
 
 

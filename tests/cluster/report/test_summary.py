@@ -330,7 +330,7 @@ def test_the_bill_says_what_was_lost_of_kept_columns(job):
     slices = [replace(SLICE, unfit={"k": 1200}), replace(SLICE, unfit={"k": 1, "*": 3})]
     report = build_report(job, make_result(slices=slices), PRICE)
     assert report.unfit_values == {"k": 1201, "*": 3}
-    assert "null: 1,201 of 'k', 3 of columns that were not known before" in bill(report)
+    assert "are null: 1,201 of 'k', 3 of columns that were not known before" in bill(report)
     assert "kept columns" not in bill(build_report(job, make_result(), PRICE))
 
 

@@ -87,6 +87,13 @@ def test_a_directory_that_cannot_be_listed_is_named(place, monkeypatch):
     assert listing(place).unreadable == {f"{place}/sub": "cannot be listed (Permission denied)"}
 
 
+def test_a_name_that_is_no_text_is_named(place):
+    Path(os.fsdecode(os.fsencode(place) + b"/caf\xe9.jsonl")).write_text("{}")
+    assert listing(place).unreadable == {
+        f"{place}/caf\\udce9.jsonl": "has a name that is not UTF-8; rename it"
+    }
+
+
 def test_files_of_other_formats_are_told_and_hidden_ones_are_not(place):
     put(place / "README.md", place / "b.txt", place / "_SUCCESS", place / ".a.jsonl.crc")
     put(place / "_temporary" / "d.jsonl", place / "_part=1" / "e.jsonl")
