@@ -45,6 +45,7 @@ class Piece:
         start: First byte.
         stop: Byte after the last; None for the end of the file.
         max_rows: Rows to take at most, or None for all.
+        rest_start: Place where an earlier read of it stopped, in the unit of its reader, or None.
         first_row: Number in the file of its first row, where the parts before it were counted.
     """
 
@@ -52,6 +53,7 @@ class Piece:
     start: int
     stop: int | None
     max_rows: int | None = None
+    rest_start: int | None = None
     first_row: int = 0
 
 

@@ -198,17 +198,20 @@ class Preparation:
         with closing(
             read_pieces(self.reader, slice_.pieces, chunk_bytes=READ_CHUNK_BYTES)
         ) as reads:
-            for number, read in enumerate(reads, 1):
+            number = 0  # pieces that were read to their ends
+            for read in reads:
                 parts.append(read.rows)
                 spans.append((read.piece.path, read.rows.num_rows))
                 cpu_s += read.cpu_s
                 num_characters += sum(len(text) for column in read.rows.texts for text in column)
                 if read.skipped is not None:
                     skipped[read.piece.path] = read.skipped
-                if read.rest is not None:
-                    left = (read.rest, *slice_.pieces[number:])
+                if read.rest is None:
+                    number += 1
+                elif not read.is_ahead:
+                    left = (read.rest, *slice_.pieces[number + 1 :])
                     break
-                if num_characters > _MAX_CHUNKS * READ_CHUNK_BYTES:
+                if read.rest is None and num_characters > _MAX_CHUNKS * READ_CHUNK_BYTES:
                     left = slice_.pieces[number:]
                     break
         return _SliceRows(

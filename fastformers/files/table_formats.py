@@ -42,14 +42,12 @@ def find_tables(
     for place in places:
         if _ICEBERG.search(place.path):
             tables[place.path.rpartition("/metadata/")[0]] = ICEBERG
-    logs = {
-        "/".join([*above[:number], log]): kind
-        for number in range(1, len(above))
-        for log, kind in _LOGS.items()
-    }
-    for info in filesystem.get_file_info(list(logs)):
-        if info.type == pyarrow.fs.FileType.Directory:
-            tables[info.path.rpartition("/")[0]] = logs[info.path]
+    partition = next((number for number, name in enumerate(above) if "=" in name), None)
+    if partition is not None:  # `year=2023`: the directory above may be a table
+        root = "/".join(above[:partition])
+        for info in filesystem.get_file_info([f"{root}/{log}" for log in _LOGS]):
+            if info.type == pyarrow.fs.FileType.Directory:
+                tables[root] = _LOGS[info.path.rpartition("/")[2]]
     return tables
 
 

@@ -10,7 +10,7 @@ are not UTF-8. This module knows nothing of tokens or shards.
 
 import bisect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -29,6 +29,7 @@ from fastformers.formats.readers import (
     FilePart,
     ReadOptions,
     Rows,
+    SampledRows,
     UnfitFileError,
     check_columns,
     check_texts,
@@ -38,6 +39,35 @@ from fastformers.formats.readers import (
     not_text,
     opening,
 )
+from fastformers.formats.record_stream import read_chunk
+
+# Rows that are decoded at a time, unless they are very long.
+_BATCH_ROWS = 64
+# Small row groups are read together, up to these decompressed bytes.
+_RUN_BYTES = 16 * 2**20
+# Largest row group whose stored bytes are fetched at once, and of a larger one, bytes of a column.
+_MAX_BUFFERED_BYTES, _PAGE_BUFFER_BYTES = 256 * 2**20, 2**20
+# Bytes that one stored byte becomes: more of a large row group is a mistake or an attack. Text that
+# repeats this often is stored once by all writers, and rarely counted by its size.
+_MAX_RATIO = 1000
+_DAMAGED_ROWS = 2**14  # null rows that are made at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Batch:
+    """Rows that follow each other.
+
+    Attributes:
+        rows: The columns that are read, as far as the file has them.
+        reason: Why all of the rows are bad, or None.
+        first_row: Number of the first of them in the file.
+        num_others: Number of columns of the file that are not kept.
+    """
+
+    rows: pa.RecordBatch
+    reason: str | None
+    first_row: int
+    num_others: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +81,7 @@ class ParquetReader:
     options: ReadOptions
     columns: tuple[str, ...]
     keeps_all: bool = False
+    guesses: ClassVar[tuple[str, ...]] = ()
     expansion: ClassVar[int] = 2
     sampled_in_rows: ClassVar[bool] = True
 
@@ -109,33 +140,43 @@ class ParquetReader:
         stop: int | None,
         max_rows: int | None,
         chunk_bytes: int,
+        rest_start: int | None = None,
         first_row: int = 0,
     ) -> Rows:
-        with _open_file(self.filesystem, path) as file:
-            if not file.metadata.num_rows:
-                return no_rows(self)
-            places = self._find_columns(path, file.schema_arrow)
-            starts = _group_starts(file.metadata)
-            in_range = _groups_between(starts, start, stop)
-            groups, rest_start = _take_groups(
-                file.metadata, set(places), starts, in_range, max_rows, chunk_bytes
-            )
-            first_row = sum(file.metadata.row_group(g).num_rows for g in range(groups.start))
-            num_rows = sum(file.metadata.row_group(group).num_rows for group in groups)
-            num_rows = num_rows if max_rows is None else min(num_rows, max_rows)
-            table, errors = self._read_groups(path, file, groups, list(places))
-            num_columns = len(file.schema_arrow.names)
-        table = table.slice(0, num_rows)
-        errors = {row: reason for row, reason in errors.items() if row < num_rows}
-        columns = {name: _extract(table, place) for name, place in places.items()}
-        texts = [_decode_column(columns[name]) for name in self.text_columns]
-        own = {name: columns[name] for name in self.kept_schema.names if name in columns}
-        kept, unfit = keep_rows(self.kept_schema, own, path, num_rows=num_rows, first_row=first_row)
+        def open_batches() -> Iterator[tuple[int, int, _Batch]]:
+            return self._batches(path, start, stop, rest_start or 0, max_rows)
+
+        batches, rest_start = read_chunk(
+            self,
+            (path, start, stop),
+            open_batches,
+            rest_start=rest_start,
+            max_records=None,
+            chunk_bytes=chunk_bytes,
+        )
+        if not batches:
+            return no_rows(self)
+        errors: dict[int, str] = {}
+        num_rows = 0
+        for batch in batches:
+            rows = range(num_rows, num_rows + batch.rows.num_rows)
+            if batch.reason is not None:
+                errors.update(dict.fromkeys(rows, batch.reason))
+            num_rows = rows.stop
+        table = pa.Table.from_batches([batch.rows for batch in batches]).combine_chunks()
+        texts = [_extract(table, name) for name in self.text_columns]
+        columns = {name: _extract(table, name) for name in self._find_columns(path, table.schema)}
+        kept, unfit = keep_rows(
+            self.kept_schema,
+            columns,
+            path,
+            num_rows=num_rows,
+            first_row=batches[0].first_row,
+        )
         if self.keeps_all:
-            num_known = sum(len(places[name]) == 1 for name in own)
-            count_unknown(unfit, (num_columns - num_known) * num_rows)
+            count_unknown(unfit, batches[0].num_others * num_rows)
         return Rows(
-            texts=check_texts(texts, self.text_columns, errors),
+            texts=check_texts(list(map(_decode_column, texts)), self.text_columns, errors),
             errors=errors,
             kept=kept,
             unfit=unfit,
@@ -149,14 +190,14 @@ class ParquetReader:
         with _open_file(self.filesystem, path) as file:
             return int(file.metadata.num_rows)
 
-    def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
+    def sample_span(self, path: str, start: int, stop: int) -> SampledRows:
         columns = list(dict.fromkeys(self.text_columns))
         parts: list[pa.RecordBatch] = []
         with _open_file(self.filesystem, path) as file:
             _check_texts(path, file.schema_arrow, self.text_columns, self.options)
             groups, seen = _find_groups(file.metadata, start, stop)
             try:
-                for batch in file.iter_batches(row_groups=groups, columns=columns):
+                for batch in _iterate(file, groups, columns):
                     first = max(start, seen)
                     part = batch.slice(first - seen, max(0, stop - first))
                     seen += batch.num_rows
@@ -169,14 +210,11 @@ class ParquetReader:
                 raise InputError(f"{path}: cannot be sampled ({reason}); repair it") from error
         table = pa.Table.from_batches(parts)
         errors: dict[int, str] = {}
-        texts = [
-            _decode_column(_extract(table, find_field(table.schema, name)))
-            for name in self.text_columns
-        ]
-        return check_texts(texts, self.text_columns, errors)
+        texts = [_decode_column(_extract(table, name)) for name in self.text_columns]
+        return SampledRows(texts=check_texts(texts, self.text_columns, errors), size=stop - start)
 
-    def _find_columns(self, path: str, schema: pa.Schema) -> dict[str, list[pa.Field]]:
-        """Fields that lead to each column that is read, as far as the file has it.
+    def _find_columns(self, path: str, schema: pa.Schema) -> list[str]:
+        """Columns that are read, as far as a file has them.
 
         Raises:
             UnfitFileError: It lacks a text column, or has a column twice.
@@ -184,52 +222,134 @@ class ParquetReader:
         _check_texts(path, schema, self.text_columns, self.options)
         check_columns(path, schema.names, self.kept_schema.names, flag=KEEP_FLAG)
         names = dict.fromkeys([*self.text_columns, *self.kept_schema.names])
-        return {name: place for name in names if (place := find_field(schema, name))}
+        return [name for name in names if find_field(schema, name)]
+
+    def _batches(
+        self, path: str, start: int, stop: int | None, first_row: int, max_rows: int | None
+    ) -> Iterator[tuple[int, int, _Batch]]:
+        """Batches of the row groups of a part, with their first rows in it and their bytes.
+
+        Args:
+            path, start, stop: The part.
+            first_row: Row of the part to begin with.
+            max_rows: Rows to read at most, or None.
+        """
+        with _open_file(self.filesystem, path) as file:
+            if not file.metadata.num_rows:
+                return
+            columns = self._find_columns(path, file.schema_arrow)
+            num_others = len(set(file.schema_arrow.names) - set(self.kept_schema.names))
+            groups = _groups_between(_group_starts(file.metadata), start, stop)
+            rows_before = _num_rows(file.metadata, range(groups.start))
+            row, skip = first_row, first_row
+            for run in _runs(file.metadata, groups, columns):
+                num_rows = _num_rows(file.metadata, run)
+                if skip < num_rows:
+                    for batch, reason in self._read_groups(path, file, run, columns, skip):
+                        left = batch.num_rows if max_rows is None else max_rows + first_row - row
+                        if left <= 0:
+                            return
+                        taken = _Batch(
+                            rows=batch.slice(0, left),
+                            reason=reason,
+                            first_row=rows_before + row,
+                            num_others=num_others,
+                        )
+                        yield row, batch.nbytes, taken
+                        row += batch.num_rows
+                skip = max(0, skip - num_rows)
 
     def _read_groups(
-        self, path: str, file: pyarrow.parquet.ParquetFile, groups: range, columns: list[str]
-    ) -> tuple[pa.Table, dict[int, str]]:
-        """Columns of some row groups; those of a damaged group are null and carry a reason.
+        self,
+        path: str,
+        file: pyarrow.parquet.ParquetFile,
+        groups: range,
+        columns: Sequence[str],
+        skip: int,
+    ) -> Iterator[tuple[pa.RecordBatch, str | None]]:
+        """Batches of some row groups but their first rows, and why all rows of one are bad.
+
+        The rows of a damaged group, from the damage on, are null and carry a reason.
 
         Raises:
             InputError: A group is damaged, and unreadable files are not to be skipped.
         """
+        num_rows = _num_rows(file.metadata, groups)
+        seen = 0
         try:
-            return file.read_row_groups(list(groups), columns, use_threads=False), {}
+            for batch in _iterate(file, groups, columns):
+                seen += batch.num_rows
+                if seen > skip:
+                    yield batch.slice(max(0, batch.num_rows - (seen - skip))), None
+                    skip = seen
+            if seen == num_rows:
+                return
+            raise OSError(f"it ends after {seen:,} of {num_rows:,} rows")
         except (pa.ArrowException, OSError) as error:
             failure: Exception = error
-        tables: list[pa.Table] = []
-        errors: dict[int, str] = {}
-        num_rows = 0
-        for group in groups:  # one by one, so that only the rows of the damaged ones are lost
-            size = file.metadata.row_group(group).num_rows
-            try:
-                table = file.read_row_groups([group], columns, use_threads=False)
-            except (pa.ArrowException, OSError) as error:
-                failure, reason = error, str(error).splitlines()[0]
-                if not self.options.skip_unreadable:
-                    raise InputError(
-                        f"{path}: row group {group} cannot be read ({reason}); repair it, or pass "
-                        "--skip-unreadable-files to list its rows as dead letters"
-                    ) from error
-                schema = file.schema_arrow
-                fields = [find_field(schema, name)[0] for name in columns]
-                table = pa.table({f.name: pa.nulls(size, f.type) for f in fields})
-                errors.update(
-                    dict.fromkeys(
-                        range(num_rows, num_rows + size), f"unreadable row group: {reason}"
-                    )
-                )
-            tables.append(table)
-            num_rows += size
-        if not errors:
-            raise failure
-        return pa.concat_tables(tables, promote_options="permissive"), errors
+        if len(groups) > 1:  # one by one, so that only the rows of the damaged ones are lost
+            for group in groups:
+                num_rows = _num_rows(file.metadata, range(group, group + 1))
+                if skip < num_rows:
+                    one = range(group, group + 1)
+                    yield from self._read_groups(path, file, one, columns, skip)
+                skip = max(0, skip - num_rows)
+            return
+        reason = str(failure).splitlines()[0]
+        if not self.options.skip_unreadable:
+            raise InputError(
+                f"{path}: row group {groups.start} cannot be read ({reason}); repair it, or pass "
+                "--skip-unreadable-files to list its rows as dead letters"
+            ) from failure
+        schema = file.read_row_groups([], list(columns)).schema
+        for first in range(skip, num_rows, _DAMAGED_ROWS):
+            size = min(_DAMAGED_ROWS, num_rows - first)
+            nulls = [pa.nulls(size, field.type) for field in schema]
+            batch = pa.RecordBatch.from_arrays(nulls, schema=schema)
+            yield batch, f"unreadable row group: {reason}"
 
 
 def _open_file(filesystem: pyarrow.fs.FileSystem, path: str) -> pyarrow.parquet.ParquetFile:
+    """Open a file; one with large row groups is not fetched a whole group at a time.
+
+    Raises:
+        UnreadableFileError: It is no Parquet, or damaged.
+    """
     with opening(path):
-        return pyarrow.parquet.ParquetFile(FileBytes(filesystem, path).open(), pre_buffer=True)
+        source = FileBytes(filesystem, path)
+        try:
+            file = pyarrow.parquet.ParquetFile(source.open(), pre_buffer=True)
+        except (pa.ArrowException, OSError):
+            source.check_parquet()
+            raise
+        metadata = file.metadata
+        sizes = (metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+        if max(sizes, default=0) <= _MAX_BUFFERED_BYTES:
+            return file
+        return pyarrow.parquet.ParquetFile(
+            source.open(), metadata=metadata, pre_buffer=False, buffer_size=_PAGE_BUFFER_BYTES
+        )
+
+
+def _iterate(
+    file: pyarrow.parquet.ParquetFile, groups: Sequence[int], columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Rows of some row groups, a few at a time, whatever a row decodes to.
+
+    Raises:
+        OSError: A group cannot be what it says, or is damaged.
+    """
+    wanted = set(columns)
+    largest = 1
+    for group in groups:
+        size, stored = _group_bytes(file.metadata.row_group(group), wanted)
+        if size > _MAX_BUFFERED_BYTES and size > _MAX_RATIO * stored:
+            raise OSError(f"{stored:,} bytes would become {size / 2**30:.1f} GiB")
+        largest = max(largest, size)
+    num_rows = min(max(_MAX_BUFFERED_BYTES // largest, _BATCH_ROWS // 16), _BATCH_ROWS)
+    yield from file.iter_batches(
+        batch_size=num_rows, row_groups=list(groups), columns=list(columns), use_threads=False
+    )
 
 
 def _check_texts(
@@ -267,33 +387,13 @@ def _find_kept(
     return pa.schema(fields)
 
 
-def _extract(table: pa.Table, place: Sequence[pa.Field]) -> pa.ChunkedArray:
+def _extract(table: pa.Table, name: str) -> pa.ChunkedArray:
     """A column, or a field inside one, of what was read."""
-    column = table[place[0].name]
-    for field in place[1:]:
-        column = pc.struct_field(column, field.name)
-    return column
-
-
-def _take_groups(
-    metadata: pyarrow.parquet.FileMetaData,
-    columns: set[str],
-    starts: Sequence[int],
-    in_range: range,
-    max_rows: int | None,
-    chunk_bytes: int,
-) -> tuple[range, int | None]:
-    """Row groups to read at once, and where the others of the range begin."""
-    num_rows = num_bytes = 0
-    for group in in_range:
-        if max_rows is not None and num_rows >= max_rows:
-            return range(in_range.start, group), None
-        is_new_place = group > in_range.start and starts[group] > starts[group - 1]
-        if num_rows and num_bytes >= chunk_bytes and is_new_place:
-            return range(in_range.start, group), starts[group]
-        num_rows += metadata.row_group(group).num_rows
-        num_bytes += _text_bytes(metadata.row_group(group), columns)
-    return in_range, None
+    column, *fields = find_field(table.schema, name)
+    values = table[column.name]
+    for field in fields:
+        values = pc.struct_field(values, field.name)
+    return values
 
 
 def _group_starts(metadata: pyarrow.parquet.FileMetaData) -> list[int]:
@@ -315,14 +415,38 @@ def _groups_between(starts: Sequence[int], start: int, stop: int | None) -> rang
     return range(bisect.bisect_left(starts, start), end)
 
 
-def _text_bytes(group: pyarrow.parquet.RowGroupMetaData, columns: set[str]) -> int:
-    """Decompressed bytes of some columns of a row group."""
-    chunks = (group.column(number) for number in range(group.num_columns))
-    return sum(
-        chunk.total_uncompressed_size
-        for chunk in chunks
+def _group_bytes(
+    group: pyarrow.parquet.RowGroupMetaData, columns: Collection[str]
+) -> tuple[int, int]:
+    """Decompressed and stored bytes of some columns of a row group."""
+    chunks = [
+        chunk
+        for chunk in (group.column(number) for number in range(group.num_columns))
         if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)
+    ]
+    return (
+        sum(chunk.total_uncompressed_size for chunk in chunks),
+        sum(chunk.total_compressed_size for chunk in chunks),
     )
+
+
+def _num_rows(metadata: pyarrow.parquet.FileMetaData, groups: range) -> int:
+    return sum(metadata.row_group(group).num_rows for group in groups)
+
+
+def _runs(
+    metadata: pyarrow.parquet.FileMetaData, groups: range, columns: Collection[str]
+) -> Iterator[range]:
+    """Row groups that are read together: small ones are fetched in one request."""
+    first = groups.start
+    num_bytes = 0
+    for group in groups:
+        num_bytes += _group_bytes(metadata.row_group(group), columns)[0]
+        if num_bytes >= _RUN_BYTES:
+            yield range(first, group + 1)
+            first, num_bytes = group + 1, 0
+    if first < groups.stop:
+        yield range(first, groups.stop)
 
 
 def _find_groups(

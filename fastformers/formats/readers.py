@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from fastformers.errors import InputError
+from fastformers.formats.file_kind import keeps_ascii
 
 TEXT_FLAGS, KEEP_FLAG = "--text-column/--text-pair-column", "--keep-columns"
 
@@ -56,10 +57,38 @@ class ReadOptions:
     Attributes:
         skip_unreadable: Whether files that cannot be read are left out, instead of ending the run.
         binary_text: Whether columns of bytes are read as text in UTF-8.
+        encoding: Encoding of text files; None for UTF-8, or what their first bytes say.
+        max_row_bytes: Bytes of a row of a text file; a longer one is bad.
+        csv_delimiter: What separates the fields of CSV; None for what the header line says.
+        csv_quote: What encloses a field of CSV that holds delimiters; None for nothing.
+        csv_escape: What takes the meaning from the character behind it, or None for nothing.
     """
 
     skip_unreadable: bool = False
     binary_text: bool = False
+    encoding: str | None = None
+    max_row_bytes: int = 16 * 2**20
+    csv_delimiter: str | None = None
+    csv_quote: str | None = '"'
+    csv_escape: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.encoding is not None:
+            try:
+                keeps_ascii(self.encoding)
+            except (LookupError, ValueError) as error:
+                raise InputError(f"--encoding {self.encoding}: no encoding of text") from error
+        special = {
+            "--csv-delimiter": self.csv_delimiter,
+            "--csv-quote": self.csv_quote,
+            "--csv-escape": self.csv_escape,
+        }
+        given = {flag: mark for flag, mark in special.items() if mark is not None}
+        for flag, mark in given.items():
+            if len(mark) != 1 or mark in "\r\n":
+                raise InputError(f"{flag} {mark!r}: give one character")
+        if len(set(given.values())) < len(given):
+            raise InputError(f"{', '.join(given)}: give different characters")
 
 
 READ_STRICTLY = ReadOptions()
@@ -91,7 +120,8 @@ class Rows:
         kept: The columns that pass through, N rows.
         unfit: Number of values that have no place in the kept columns, by column; under "*" those
             of columns that no file had when the files were planned.
-        rest_start: Byte where the next rows of this piece begin, or None if all were read.
+        rest_start: Place where the next rows of this part begin, for `FileReader.read`; None if all
+            were read.
     """
 
     texts: tuple[list[str], ...]
@@ -104,6 +134,19 @@ class Rows:
     def num_rows(self) -> int:
         """Number of rows, good and bad."""
         return len(self.texts[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledRows:
+    """Rows of a sample.
+
+    Attributes:
+        texts: The text columns; "" where a row is bad.
+        size: How much of the file they are, in rows or bytes as for `FileReader.measure_file`.
+    """
+
+    texts: tuple[list[str], ...]
+    size: int
 
 
 class FileReader(Protocol):
@@ -132,6 +175,11 @@ class FileReader(Protocol):
         ...
 
     @property
+    def keeps_all(self) -> bool:
+        """Whether a column of a file that is not among the kept ones counts as unfit."""
+        ...
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """All columns of the file that it was opened for."""
         ...
@@ -144,6 +192,11 @@ class FileReader(Protocol):
     @property
     def options(self) -> ReadOptions:
         """How files are read."""
+        ...
+
+    @property
+    def guesses(self) -> tuple[str, ...]:
+        """What was guessed about the files, a line each, for the user to see."""
         ...
 
     @classmethod
@@ -175,7 +228,7 @@ class FileReader(Protocol):
 
         Args:
             kept_schema: Names and types.
-            keeps_all: Whether a column of a file that is not among them counts as unfit.
+            keeps_all: See the attribute.
         """
         ...
 
@@ -205,16 +258,19 @@ class FileReader(Protocol):
         stop: int | None,
         max_rows: int | None,
         chunk_bytes: int,
+        rest_start: int | None = None,
         first_row: int = 0,
     ) -> Rows:
         """Read a part; may stop after `chunk_bytes` of text and say where the rest begins.
 
+        A file that turns out to be readable in order only is in its first part as a whole.
+
         Args:
             path: The file.
-            start: First byte.
-            stop: Byte after the last; None for the end of the file.
+            start, stop: First byte, and the byte after the last; None for the end of the file.
             max_rows: Rows to read at most, or None.
-            chunk_bytes: Bytes of text.
+            chunk_bytes: Bytes of text after which to stop.
+            rest_start: Where an earlier read of this part stopped; None at its beginning.
             first_row: Number in the file of the first row, where the parts of a file are read one
                 after the other and the file itself does not tell.
 
@@ -225,7 +281,7 @@ class FileReader(Protocol):
         ...
 
     def is_read_whole(self, path: str) -> bool:
-        """Whether a file can only be read from its start to its end, so that it is one span."""
+        """Whether a file's name says that it can only be read in order, so that it is one span."""
         ...
 
     def measure_file(self, path: str, size_bytes: int) -> int:
@@ -236,11 +292,11 @@ class FileReader(Protocol):
         """
         ...
 
-    def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
-        """Texts of the rows that begin in a span, for samples; "" where a row is bad.
+    def sample_span(self, path: str, start: int, stop: int) -> SampledRows:
+        """Texts of the rows that begin in a span, for samples.
 
-        Spans that tile a file hold each of its rows once. A file that is read whole gives all of
-        its rows for any span.
+        Spans that tile a file hold each of its rows once. A file that can only be read in order
+        gives its beginning for any span, and says how much of the file that is.
 
         Raises:
             InputError: The file cannot be read there.

@@ -63,7 +63,7 @@ def test_a_bom_before_json(tmp_path, read_corpus):
 
 def test_a_json_file_without_any_object_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('[\n  "text"\n]\n')
-    with pytest.raises(InputError, match=r"a\.json: no line of its first MiB is a JSON object"):
+    with pytest.raises(InputError, match=r"a\.json: no element of its first MiB is a JSON object"):
         open_file(tmp_path)
 
 

@@ -83,7 +83,7 @@ def test_a_rest_keeps_what_is_left_of_a_limit(monkeypatch):
 
 def misfits(suffix):
     """Contents that do not fit the others, and what is said about them."""
-    broken = {".parquet": b"not Parquet", ".jsonl": b"[]\n", ".csv": b'"text\rid' * 3}
+    broken = {".parquet": b"not Parquet", ".jsonl": b"3\n", ".csv": b'"text\rid' * 3}
     reasons = {
         ".parquet": r"cannot be read \(.*\)",
         ".jsonl": "no line of its first MiB is a JSON object",
