@@ -8,9 +8,7 @@ group has, so samples are counted in rows. Columns have types, but a text column
 are not UTF-8. This module knows nothing of tokens or shards.
 """
 
-import bisect
-import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -21,7 +19,6 @@ import pyarrow.parquet
 
 from fastformers.errors import InputError
 from fastformers.formats.column_types import is_bytes, is_text, plain_type
-from fastformers.formats.file_bytes import FileBytes
 from fastformers.formats.kept_columns import candidates, count_unknown, find_field, keep_rows
 from fastformers.formats.readers import (
     KEEP_FLAG,
@@ -32,24 +29,23 @@ from fastformers.formats.readers import (
     SampledRows,
     UnfitFileError,
     check_columns,
-    check_texts,
     cut_evenly,
     no_column,
     no_rows,
     not_text,
-    opening,
 )
 from fastformers.formats.record_stream import read_chunk
+from fastformers.formats.row_groups import (
+    count_rows,
+    find_groups,
+    group_starts,
+    groups_between,
+    iterate_rows,
+    open_parquet,
+    plan_runs,
+)
+from fastformers.formats.text_lines import check_texts
 
-# Rows that are decoded at a time, unless they are very long.
-_BATCH_ROWS = 64
-# Small row groups are read together, up to these decompressed bytes.
-_RUN_BYTES = 16 * 2**20
-# Largest row group whose stored bytes are fetched at once, and of a larger one, bytes of a column.
-_MAX_BUFFERED_BYTES, _PAGE_BUFFER_BYTES = 256 * 2**20, 2**20
-# Bytes that one stored byte becomes: more of a large row group is a mistake or an attack. Text that
-# repeats this often is stored once by all writers, and rarely counted by its size.
-_MAX_RATIO = 1000
 _DAMAGED_ROWS = 2**14  # null rows that are made at a time
 
 
@@ -95,7 +91,7 @@ class ParquetReader:
         keep_columns: tuple[str, ...],
         options: ReadOptions,
     ) -> Self | None:
-        with _open_file(filesystem, path) as file:
+        with open_parquet(filesystem, path) as file:
             if file.metadata.num_rows == 0:
                 return None
             schema = file.schema_arrow
@@ -118,16 +114,16 @@ class ParquetReader:
     def cut_rows(
         self, path: str, size_bytes: int, part_bytes: int, limit: int
     ) -> Iterator[FilePart]:
-        with _open_file(self.filesystem, path) as file:
+        with open_parquet(self.filesystem, path) as file:
             metadata = file.metadata
             if not metadata.num_rows:
                 return
             _check_texts(path, file.schema_arrow, self.text_columns, self.options)
-        starts = _group_starts(metadata)
+        starts = group_starts(metadata)
         for part in self.cut_file(path, size_bytes, part_bytes):
             if limit <= 0:
                 return
-            groups = _groups_between(starts, part.start, part.stop)
+            groups = groups_between(starts, part.start, part.stop)
             num_rows = sum(metadata.row_group(group).num_rows for group in groups)
             yield replace(part, num_rows=num_rows)
             limit -= num_rows
@@ -187,17 +183,17 @@ class ParquetReader:
         return False
 
     def measure_file(self, path: str, size_bytes: int) -> int:
-        with _open_file(self.filesystem, path) as file:
+        with open_parquet(self.filesystem, path) as file:
             return int(file.metadata.num_rows)
 
     def sample_span(self, path: str, start: int, stop: int) -> SampledRows:
         columns = list(dict.fromkeys(self.text_columns))
         parts: list[pa.RecordBatch] = []
-        with _open_file(self.filesystem, path) as file:
+        with open_parquet(self.filesystem, path) as file:
             _check_texts(path, file.schema_arrow, self.text_columns, self.options)
-            groups, seen = _find_groups(file.metadata, start, stop)
+            groups, seen = find_groups(file.metadata, start, stop)
             try:
-                for batch in _iterate(file, groups, columns):
+                for batch in iterate_rows(file, groups, columns):
                     first = max(start, seen)
                     part = batch.slice(first - seen, max(0, stop - first))
                     seen += batch.num_rows
@@ -234,16 +230,16 @@ class ParquetReader:
             first_row: Row of the part to begin with.
             max_rows: Rows to read at most, or None.
         """
-        with _open_file(self.filesystem, path) as file:
+        with open_parquet(self.filesystem, path) as file:
             if not file.metadata.num_rows:
                 return
             columns = self._find_columns(path, file.schema_arrow)
             num_others = len(set(file.schema_arrow.names) - set(self.kept_schema.names))
-            groups = _groups_between(_group_starts(file.metadata), start, stop)
-            rows_before = _num_rows(file.metadata, range(groups.start))
+            groups = groups_between(group_starts(file.metadata), start, stop)
+            rows_before = count_rows(file.metadata, range(groups.start))
             row, skip = first_row, first_row
-            for run in _runs(file.metadata, groups, columns):
-                num_rows = _num_rows(file.metadata, run)
+            for run in plan_runs(file.metadata, groups, columns):
+                num_rows = count_rows(file.metadata, run)
                 if skip < num_rows:
                     for batch, reason in self._read_groups(path, file, run, columns, skip):
                         left = batch.num_rows if max_rows is None else max_rows + first_row - row
@@ -274,10 +270,10 @@ class ParquetReader:
         Raises:
             InputError: A group is damaged, and unreadable files are not to be skipped.
         """
-        num_rows = _num_rows(file.metadata, groups)
+        num_rows = count_rows(file.metadata, groups)
         seen = 0
         try:
-            for batch in _iterate(file, groups, columns):
+            for batch in iterate_rows(file, groups, columns):
                 seen += batch.num_rows
                 if seen > skip:
                     yield batch.slice(max(0, batch.num_rows - (seen - skip))), None
@@ -289,7 +285,7 @@ class ParquetReader:
             failure: Exception = error
         if len(groups) > 1:  # one by one, so that only the rows of the damaged ones are lost
             for group in groups:
-                num_rows = _num_rows(file.metadata, range(group, group + 1))
+                num_rows = count_rows(file.metadata, range(group, group + 1))
                 if skip < num_rows:
                     one = range(group, group + 1)
                     yield from self._read_groups(path, file, one, columns, skip)
@@ -307,49 +303,6 @@ class ParquetReader:
             nulls = [pa.nulls(size, field.type) for field in schema]
             batch = pa.RecordBatch.from_arrays(nulls, schema=schema)
             yield batch, f"unreadable row group: {reason}"
-
-
-def _open_file(filesystem: pyarrow.fs.FileSystem, path: str) -> pyarrow.parquet.ParquetFile:
-    """Open a file; one with large row groups is not fetched a whole group at a time.
-
-    Raises:
-        UnreadableFileError: It is no Parquet, or damaged.
-    """
-    with opening(path):
-        source = FileBytes(filesystem, path)
-        try:
-            file = pyarrow.parquet.ParquetFile(source.open(), pre_buffer=True)
-        except (pa.ArrowException, OSError):
-            source.check_parquet()
-            raise
-        metadata = file.metadata
-        sizes = (metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-        if max(sizes, default=0) <= _MAX_BUFFERED_BYTES:
-            return file
-        return pyarrow.parquet.ParquetFile(
-            source.open(), metadata=metadata, pre_buffer=False, buffer_size=_PAGE_BUFFER_BYTES
-        )
-
-
-def _iterate(
-    file: pyarrow.parquet.ParquetFile, groups: Sequence[int], columns: Sequence[str]
-) -> Iterator[pa.RecordBatch]:
-    """Rows of some row groups, a few at a time, whatever a row decodes to.
-
-    Raises:
-        OSError: A group cannot be what it says, or is damaged.
-    """
-    wanted = set(columns)
-    largest = 1
-    for group in groups:
-        size, stored = _group_bytes(file.metadata.row_group(group), wanted)
-        if size > _MAX_BUFFERED_BYTES and size > _MAX_RATIO * stored:
-            raise OSError(f"{stored:,} bytes would become {size / 2**30:.1f} GiB")
-        largest = max(largest, size)
-    num_rows = min(max(_MAX_BUFFERED_BYTES // largest, _BATCH_ROWS // 16), _BATCH_ROWS)
-    yield from file.iter_batches(
-        batch_size=num_rows, row_groups=list(groups), columns=list(columns), use_threads=False
-    )
 
 
 def _check_texts(
@@ -394,71 +347,6 @@ def _extract(table: pa.Table, name: str) -> pa.ChunkedArray:
     for field in fields:
         values = pc.struct_field(values, field.name)
     return values
-
-
-def _group_starts(metadata: pyarrow.parquet.FileMetaData) -> list[int]:
-    """Byte where each row group begins, never before the one of the group before it.
-
-    Writers may leave offsets out or give them in any order; the rows must keep theirs.
-    """
-    starts: list[int] = []
-    for index in range(metadata.num_row_groups):
-        column = metadata.row_group(index).column(0)
-        start = column.dictionary_page_offset or column.data_page_offset
-        starts.append(max(start, starts[-1] if starts else 0))
-    return starts
-
-
-def _groups_between(starts: Sequence[int], start: int, stop: int | None) -> range:
-    """Row groups that begin in a byte range."""
-    end = len(starts) if stop is None else bisect.bisect_left(starts, stop)
-    return range(bisect.bisect_left(starts, start), end)
-
-
-def _group_bytes(
-    group: pyarrow.parquet.RowGroupMetaData, columns: Collection[str]
-) -> tuple[int, int]:
-    """Decompressed and stored bytes of some columns of a row group."""
-    chunks = [
-        chunk
-        for chunk in (group.column(number) for number in range(group.num_columns))
-        if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)
-    ]
-    return (
-        sum(chunk.total_uncompressed_size for chunk in chunks),
-        sum(chunk.total_compressed_size for chunk in chunks),
-    )
-
-
-def _num_rows(metadata: pyarrow.parquet.FileMetaData, groups: range) -> int:
-    return sum(metadata.row_group(group).num_rows for group in groups)
-
-
-def _runs(
-    metadata: pyarrow.parquet.FileMetaData, groups: range, columns: Collection[str]
-) -> Iterator[range]:
-    """Row groups that are read together: small ones are fetched in one request."""
-    first = groups.start
-    num_bytes = 0
-    for group in groups:
-        num_bytes += _group_bytes(metadata.row_group(group), columns)[0]
-        if num_bytes >= _RUN_BYTES:
-            yield range(first, group + 1)
-            first, num_bytes = group + 1, 0
-    if first < groups.stop:
-        yield range(first, groups.stop)
-
-
-def _find_groups(
-    metadata: pyarrow.parquet.FileMetaData, start: int, stop: int
-) -> tuple[list[int], int]:
-    """Row groups that hold the rows of a span, and the number of the first row in them."""
-    ends = list(
-        itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    )
-    begins = [0, *ends[:-1]]
-    groups = [i for i, end in enumerate(ends) if begins[i] < stop and end > start]
-    return groups, begins[groups[0]]
 
 
 def _decode_column(column: pa.ChunkedArray) -> list[Any]:

@@ -12,7 +12,7 @@ a read: it keeps its place and carries its reason. This module knows no format.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.fs
@@ -374,38 +374,6 @@ def check_text_columns(path: str, names: Sequence[str], text_columns: Sequence[s
 def no_column(path: str, names: Sequence[str], name: str, *, flag: str) -> UnfitFileError:
     """The error that refuses a file without a column; the caller raises it."""
     return UnfitFileError(path, f"no column {name!r} ({flag}); it has {', '.join(names)}")
-
-
-def check_texts(
-    columns: Sequence[Sequence[Any]], names: Sequence[str], errors: dict[int, str]
-) -> tuple[list[str], ...]:
-    """Record rows that hold no text, and put "" in their place."""
-    for name, values in zip(names, columns, strict=True):
-        for row, value in enumerate(values):
-            if isinstance(value, str) and value and not value.isspace():
-                if not value.isascii() and not _is_unicode(value):
-                    errors.setdefault(row, f"column {name!r}: invalid UTF-8")
-                continue
-            errors.setdefault(
-                row,
-                f"column {name!r}: null text"
-                if value is None
-                else f"column {name!r}: {type(value).__name__}, not text"
-                if not isinstance(value, str)
-                else f"column {name!r}: empty text",
-            )
-    return tuple(
-        [value if row not in errors else "" for row, value in enumerate(values)]
-        for values in columns
-    )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate stands for an undecodable byte
-        return False
-    return True
 
 
 def not_text(path: str, name: str, kind: str) -> UnfitFileError:

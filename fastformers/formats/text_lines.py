@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastformers.formats.kept_columns import count_unknown, has_nested, keep_rows, read_nested
-from fastformers.formats.readers import FileReader, Rows, check_texts
+from fastformers.formats.readers import FileReader, Rows
 
 # Values by the names of their columns, or the reason why there are none.
 Record = dict[str, Any] | str
@@ -60,6 +60,38 @@ def texts_of(reader: FileReader, found: Sequence[Record]) -> tuple[list[str], ..
     records = _objects(found)
     texts = [[read_nested(record, name) for record in records] for name in reader.text_columns]
     return check_texts(texts, reader.text_columns, {})
+
+
+def check_texts(
+    columns: Sequence[Sequence[Any]], names: Sequence[str], errors: dict[int, str]
+) -> tuple[list[str], ...]:
+    """Record rows that hold no text, and put "" in their place."""
+    for name, values in zip(names, columns, strict=True):
+        for row, value in enumerate(values):
+            if isinstance(value, str) and value and not value.isspace():
+                if not value.isascii() and not _is_unicode(value):
+                    errors.setdefault(row, f"column {name!r}: invalid UTF-8")
+                continue
+            errors.setdefault(
+                row,
+                f"column {name!r}: null text"
+                if value is None
+                else f"column {name!r}: {type(value).__name__}, not text"
+                if not isinstance(value, str)
+                else f"column {name!r}: empty text",
+            )
+    return tuple(
+        [value if row not in errors else "" for row, value in enumerate(values)]
+        for values in columns
+    )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate stands for an undecodable byte
+        return False
+    return True
 
 
 def _objects(found: Sequence[Record]) -> list[dict[str, Any]]:
