@@ -20,8 +20,8 @@ from typing import ClassVar, Self
 import pyarrow as pa
 import pyarrow.fs
 
+from fastformers.files.file_bytes import TextFile, is_compressed
 from fastformers.files.listing import suffix_of
-from fastformers.formats.file_bytes import TextFile, is_compressed
 from fastformers.formats.kept_columns import candidates
 from fastformers.formats.readers import (
     KEEP_FLAG,

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 import pyarrow.fs
 
+from fastformers.files.file_bytes import TextFile, is_compressed
+from fastformers.files.file_kind import UTF_8, keeps_ascii
 from fastformers.formats.column_types import infer_type
-from fastformers.formats.file_bytes import TextFile, is_compressed
-from fastformers.formats.file_kind import UTF_8, keeps_ascii
 from fastformers.formats.json_array import split_array
 from fastformers.formats.kept_columns import ROW_COLUMN, candidates, has_nested, read_nested
 from fastformers.formats.readers import (

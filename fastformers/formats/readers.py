@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from fastformers.errors import InputError
-from fastformers.formats.file_kind import keeps_ascii
+from fastformers.files.file_kind import keeps_ascii
 
 TEXT_FLAGS, KEEP_FLAG = "--text-column/--text-pair-column", "--keep-columns"
 

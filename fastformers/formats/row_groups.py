@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
-from fastformers.formats.file_bytes import FileBytes
+from fastformers.files.file_bytes import FileBytes
 from fastformers.formats.readers import opening
 
 # Rows that are decoded at a time, unless they are very long.

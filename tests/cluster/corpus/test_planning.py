@@ -15,7 +15,8 @@ import cluster.corpus.slices
 from cluster.corpus.reading import read_all
 from cluster.corpus.slices import Piece, open_corpus
 from fastformers.errors import InputError
-from fastformers.formats import file_bytes, row_groups
+from fastformers.files import file_bytes
+from fastformers.formats import row_groups
 from fastformers.formats.file_set import SAMPLE_FILES
 from fastformers.formats.readers import ReadOptions
 from tests.cluster.corpus.fake_store import FakeStore

@@ -10,7 +10,7 @@ import cluster.corpus.slices
 from cluster.corpus.reading import READ_THREADS, read_all, read_pieces
 from cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError, StorageError
-from fastformers.formats import file_bytes
+from fastformers.files import file_bytes
 from fastformers.formats.readers import ReadOptions, UnfitFileError
 from tests.cluster.corpus.fake_store import FakeStore, make_gate
 from tests.cluster.corpus.test_planning import encode, texts_of

@@ -257,6 +257,20 @@ def test_slices_cover_all_rows_in_order_up_to_the_limit(
         assert read_corpus(corpus, limit=limit).texts == texts[:limit]
 
 
+@pytest.mark.parametrize("size", [1, 100, 2**24])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rows_are_numbered_by_file_however_a_file_is_cut(
+    tmp_path, write_rows, read_corpus, monkeypatch, suffix, size
+):
+    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", size)
+    monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", size)
+    for name in "ab":
+        write_rows(tmp_path / f"{name}{suffix}", rows_of(*(f"{name} {row}" for row in range(9))))
+    corpus = open_texts(tmp_path, keep=("__row__",))
+    for limit in (None, 5, 12):
+        assert read_corpus(corpus, limit=limit).kept == {"__row__": [*range(9), *range(9)][:limit]}
+
+
 def test_slices_gather_small_parts_and_hold_no_more_than_their_size(tmp_path, write_rows):
     for number in range(10):
         write_rows(tmp_path / f"{number}.jsonl", rows_of("x" * 87))  # 100 bytes a file
