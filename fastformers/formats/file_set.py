@@ -6,6 +6,7 @@ Only a few files are opened, so that a misspelled column is noticed at once; the
 file where it is read. This module knows no format.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from fastformers.formats.readers import (
 )
 from fastformers.formats.recognize import FORMATS
 from fastformers.formatting import format_count
+
+logger = logging.getLogger(__name__)
 
 # Files that are opened at first, from all over the corpus, and that are opened at a time after
 # them, where those are empty.
@@ -111,8 +114,20 @@ def open_files(
         skipped.update((error.path, error.reason) for error in errors)
         if candidates:
             reader = _plan_kept(candidates, keep_columns, files)
-            return FileSet(files=files, skipped=skipped, left_out=listing.left_out, reader=reader)
+            found = FileSet(files=files, skipped=skipped, left_out=listing.left_out, reader=reader)
+            _tell(found)
+            return found
     raise InputError(f"{uri}: the corpus is empty{_describe_skipped(skipped)}")
+
+
+def _tell(found: FileSet) -> None:
+    """Say what is not read, and what was guessed."""
+    for line in found.left_out:
+        logger.warning("%s", line)
+    for path, reason in found.skipped.items():
+        logger.warning("%s: %s; skipped", path, reason)
+    for guess in found.reader.guesses:
+        logger.warning("%s", guess)
 
 
 def _describe_skipped(skipped: Mapping[str, str]) -> str:

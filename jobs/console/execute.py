@@ -38,7 +38,6 @@ def execute(
     meter: EnergyMeter | None = None,
 ) -> RunReport:
     """Run a job with progress on stderr; returns its report, which is also kept in its output."""
-    _tell_left_out(job)
     output = job.output or job.shards
     unit: Unit = "prepared" if job.output is None else "scored"
     prices = MachinePrices(given=price, table=built_in_prices())
@@ -72,16 +71,6 @@ def execute(
         )
         output.write_json(REPORT_FILE, report.to_json())
     return report
-
-
-def _tell_left_out(job: ScoreJob) -> None:
-    """Say what at the place of the corpus is not read."""
-    if job.corpus is None:
-        return
-    for line in job.corpus.left_out:
-        console.print(line)
-    for path, reason in job.corpus.skipped.items():
-        console.print(f"{path}: {reason}; skipped")
 
 
 def _tell_metrics(run: str, progress: Progress, usd: float) -> None:

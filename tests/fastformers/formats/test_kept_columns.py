@@ -155,6 +155,17 @@ def test_of_all_columns_those_of_files_that_were_not_opened_are_counted(tmp_path
     assert read(tmp_path, "*")[3] == [{}, {"*": 2}]
 
 
+def test_what_is_not_read_is_told(tmp_path, caplog):
+    put(tmp_path / "a.parquet", text=["a"])
+    (tmp_path / "b.txt").write_text("")
+    (tmp_path / "c.parquet").symlink_to("nowhere")
+    read(tmp_path, skip_unreadable=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/b.txt: of another format, not read",
+        f"{tmp_path}/c.parquet: is a broken link (to nowhere); skipped",
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "known", "names", "missing"),
     [
