@@ -20,7 +20,6 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from fastformers.errors import InputError
-from fastformers.formats.kept_columns import choose_names
 from fastformers.inference.tasks import (
     EMBEDDING,
     MULTI_LABEL_CLASSIFICATION,
@@ -29,7 +28,7 @@ from fastformers.inference.tasks import (
     TEXT_CLASSIFICATION,
     Task,
 )
-from fastformers.options import option
+from fastformers.options import option, split_names
 
 # Cell of a label column; None where a task needs no labels.
 Label = str | int | bool | float | list[str | int] | None
@@ -77,6 +76,10 @@ class Columns:
             metavar="TASK",
         ),
     )
+
+    def __post_init__(self) -> None:
+        if len(self.choices) == 1:  # a flag that was given once is a list
+            object.__setattr__(self, "choices", split_names(self.choices[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +147,8 @@ def load_examples(path: Path, columns: Columns) -> Examples:
             type; or the columns contradict each other.
     """
     table = read_table(path)
-    chosen, missing = choose_names(columns.choices, table.column_names, flag="--choice-columns")
-    choice_columns = [*chosen, *missing]
     texts = [name for name in (columns.text, columns.text_pair) if name is not None]
-    texts += choice_columns
+    texts += columns.choices
     wanted = texts if columns.label is None else [*texts, columns.label]
     for name in wanted:
         if name not in table.column_names:
@@ -166,11 +167,11 @@ def load_examples(path: Path, columns: Columns) -> Examples:
             raise InputError(f"{path}: column {name!r} holds {kind}, not text")
     task = _task_of(path, table, columns.label)
     labels = [None] * len(table) if columns.label is None else table[columns.label].to_pylist()
-    if choice_columns:
+    if columns.choices:
         if columns.text_pair is not None:
             raise InputError("--choice-columns and --text-pair-column: give one of them")
-        choices = [table[name].to_pylist() for name in choice_columns]
-        rights = encode_labels(labels, choice_columns, path).tolist()
+        choices = [table[name].to_pylist() for name in columns.choices]
+        rights = encode_labels(labels, columns.choices, path).tolist()
         return choice_examples(table[columns.text].to_pylist(), choices, rights)
     return Examples(
         texts=table[columns.text].to_pylist(),

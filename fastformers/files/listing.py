@@ -111,7 +111,8 @@ def list_files(
     unreadable, places = _part(places, lambda p: p.problem is not None)
     repeated, places = _part_repeated(places)
     if not places and not unreadable:
-        raise InputError(f"{uri}: no {_either(suffixes)} file there")
+        where = "there" if pattern is None else "matches"
+        raise InputError(f"{uri}: no {_either(suffixes)} file {where}")
     written = [d for d in own if any(p.path.startswith(f"{d}/") for p in foreign)]
     return Listing(
         files=tuple(map(_to_source, places)),

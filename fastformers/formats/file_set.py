@@ -62,6 +62,7 @@ def open_files(
     text_columns: tuple[str, ...],
     keep_columns: tuple[str, ...] = (),
     options: ReadOptions = READ_STRICTLY,
+    keep_flag: str = KEEP_FLAG,
     output: str | None = None,
     map_files: Callable[
         [Callable[[SourceFile], _Opened], Iterable[SourceFile]], Iterable[_Opened]
@@ -76,6 +77,7 @@ def open_files(
         text_columns: Columns that hold text.
         keep_columns: Names of columns that hold anything, see `kept_columns.choose_names`.
         options: How files are read.
+        keep_flag: The flag that names the kept columns, for messages.
         output: Directory there that is written to, and whose files are none of these.
         map_files: `map`, or one that opens several files at once.
 
@@ -113,7 +115,7 @@ def open_files(
         _check_errors(errors, bool(candidates), options)
         skipped.update((error.path, error.reason) for error in errors)
         if candidates:
-            reader = _plan_kept(candidates, keep_columns, files)
+            reader = _plan_kept(candidates, keep_columns, files, keep_flag)
             found = FileSet(files=files, skipped=skipped, left_out=listing.left_out, reader=reader)
             _tell(found)
             return found
@@ -153,7 +155,10 @@ def _check_errors(errors: Sequence[UnfitFileError], has_others: bool, options: R
 
 
 def _plan_kept(
-    readers: Sequence[FileReader], keep_columns: Sequence[str], files: Sequence[SourceFile]
+    readers: Sequence[FileReader],
+    keep_columns: Sequence[str],
+    files: Sequence[SourceFile],
+    flag: str,
 ) -> FileReader:
     """The first reader, for kept columns whose types hold what all of the files hold.
 
@@ -161,11 +166,14 @@ def _plan_kept(
         UnfitFileError: No file has one of the columns.
     """
     schema, missing = plan_schema(
-        keep_columns, [reader.kept_schema for reader in readers], (file.path for file in files)
+        keep_columns,
+        [reader.kept_schema for reader in readers],
+        (file.path for file in files),
+        flag=flag,
     )
     first = readers[0]
     if missing:
-        raise no_column(first.first_path, first.columns, missing[0], flag=KEEP_FLAG)
+        raise no_column(first.first_path, first.columns, missing[0], flag=flag)
     return first.keep(schema, keeps_all=ALL_COLUMNS in keep_columns)
 
 

@@ -26,12 +26,12 @@ from fastformers.formats.column_types import (
     merge_types,
     repair_text,
 )
-from fastformers.formats.readers import KEEP_FLAG
+from fastformers.options import split_names
 
 # Names that stand for every column of the files, for a row's file, and for its number in it from 0.
 ALL_COLUMNS, FILE_COLUMN, ROW_COLUMN = "*", "__file__", "__row__"
 _OWN_TYPES = {FILE_COLUMN: pa.string(), ROW_COLUMN: pa.int64()}
-_PARTITION = re.compile(r"/([^/=]+)=([^/]*)(?=/)")
+_PARTITION = re.compile(r"(?:^|/)([^/=]+)=([^/]*)(?=/)")
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _MISSING = object()
 
@@ -40,7 +40,7 @@ def candidates(given: Iterable[str], columns: Iterable[str]) -> list[str]:
     """Every name that a list of names may mean in a file with these columns."""
     names: list[str] = []
     for name in given:
-        names += columns if name == ALL_COLUMNS else [name, *_split(name)]
+        names += columns if name == ALL_COLUMNS else (name, *_split(name))
     return list(dict.fromkeys(names))
 
 
@@ -79,7 +79,7 @@ def choose_names(
 
 
 def plan_schema(
-    given: Sequence[str], schemas: Sequence[pa.Schema], paths: Iterable[str]
+    given: Sequence[str], schemas: Sequence[pa.Schema], paths: Iterable[str], *, flag: str
 ) -> tuple[pa.Schema, list[str]]:
     """One schema for the kept columns of all files.
 
@@ -87,6 +87,7 @@ def plan_schema(
         given: Names as the user wrote them.
         schemas: Types of the kept columns in some of the files, as far as these have them.
         paths: All files; directories such as `year=2023` are a column of the files below them.
+        flag: The flag that names the columns, for messages.
 
     Returns:
         The schema, and the names that no file has.
@@ -101,7 +102,7 @@ def plan_schema(
         for name, kind in zip(schema.names, schema.types, strict=True):
             types[name] = merge_types(types.get(name, pa.null()), kind)
     wanted = types if ALL_COLUMNS in given else [name for name in types if name in explicit]
-    names, missing = choose_names(given, list(wanted), flag=KEEP_FLAG)
+    names, missing = choose_names(given, list(wanted), flag=flag)
     return pa.schema([(name, known_type(types[name])) for name in names]), missing
 
 
@@ -181,8 +182,8 @@ def find_field(fields: Iterable[pa.Field], name: str) -> list[pa.Field]:
     return []
 
 
-def _split(name: str) -> list[str]:
-    return [part.strip() for part in name.split(",") if part.strip()] if "," in name else []
+def _split(name: str) -> tuple[str, ...]:
+    return split_names(name) if "," in name else ()
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:

@@ -71,11 +71,6 @@ def _values_of(config: type | object, options: argparse.Namespace) -> dict[str, 
     return values
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list of names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def _add_flag(
     parser: argparse._ActionsContainer,
     name: str,
@@ -110,7 +105,7 @@ def _add_flag(
 
 
 class _AddName(argparse.Action):
-    """Adds what a flag is given to what it was given before; who knows the columns splits lists."""
+    """Adds what a flag is given to what it was given before; its config splits lists."""
 
     def __call__(
         self,

@@ -175,7 +175,7 @@ def test_each_choice_of_a_row_becomes_an_example(tmp_path, rights):
     ("columns", "pair", "message"),
     [
         (("one", "four"), None, "no column 'four'"),
-        (("one", "one"), None, "names the column 'one' twice"),
+        (("one", "one"), None, "one column is given twice"),
         (("one", "two"), "three", "--choice-columns and --text-pair-column: give one"),
         (("one", "two"), None, "label 2 is not one of .* labels \\(one, two\\)"),
     ],
