@@ -19,6 +19,7 @@ import pyarrow.types as kinds
 
 # Errors that pyarrow raises for a value that does not fit its column.
 UNFIT = (pa.ArrowException, TypeError, UnicodeError, OverflowError, ValueError)
+_MAX_FIELDS = 256  # of objects in a column of JSON, at all depths
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -63,7 +64,15 @@ def merge_types(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def infer_type(values: Sequence[Any]) -> pa.DataType:
-    """Type of a column of values that were parsed from JSON."""
+    """Type of a column of values that were parsed from JSON.
+
+    Objects whose keys are themselves values would have a field for each: they are text.
+    """
+    kind = _infer(values)
+    return pa.string() if _count_fields(kind) > _MAX_FIELDS else kind
+
+
+def _infer(values: Sequence[Any]) -> pa.DataType:
     with contextlib.suppress(*UNFIT):
         return pa.array(values).type
     given = [_repair_value(value) for value in values if value is not None]
@@ -138,6 +147,12 @@ def fit_values(
 def repair_text(text: str) -> str:
     """Text that is valid UTF-8: what stands for an undecodable byte becomes U+FFFD."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def _count_fields(kind: pa.DataType) -> int:
+    """Number of types inside a type, at all depths."""
+    inner = (kind.field(number).type for number in range(kind.num_fields))
+    return kind.num_fields + sum(map(_count_fields, inner))
 
 
 def _type_of_integers(least: int, most: int) -> pa.DataType:

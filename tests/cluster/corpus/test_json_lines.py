@@ -157,6 +157,7 @@ def test_a_kept_column_of_text_holds_everything(
         ([{"a": 1}, {"a": "x"}], ['{"a": 1}', '{"a": "x"}']),
         ([{"a": "\ud800"}, {"a": "x"}], [{"a": "\ufffd"}, {"a": "x"}]),
         ([2**70, -1], [2**70, -1]),
+        ([{f"k{n}": n} for n in range(300)], [f'{{"k{n}": {n}}}' for n in range(300)]),
     ],
 )
 def test_a_kept_column_of_several_types_has_the_narrowest_that_holds_them(
