@@ -83,7 +83,9 @@ def list_current_files(
         names = table.get_add_actions().column("path").to_pylist()
     except (DeltaError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{uri}: the log of the table cannot be read ({reason})") from error
+        raise InputError(
+            f"{uri}: the log of the table cannot be read ({reason}); repair it"
+        ) from error
     if not names:
         raise InputError(f"{uri}: the corpus is empty")
     if foreign := [name for name in names if "://" in name]:
