@@ -89,6 +89,10 @@ def list_files(
         raise InputError(f"{uri}: no such file or directory")
     places = list_places(filesystem, base)
     own = [*_find_own(filesystem, places), *([output] if output else [])]
+    if base == output:
+        raise InputError(
+            f"--output {uri}: is the directory of the corpus; choose another, which may be inside it"
+        )
     if base in own:
         raise InputError(
             f"{uri}: was written by fastformers and is no corpus; to score its predictions, give "

@@ -132,6 +132,11 @@ def test_the_output_of_the_run_is_no_part_of_its_corpus(place):
     assert names(place, output=place / "out") == ["a.jsonl", "b.jsonl", "sub/c.jsonl.gz"]
 
 
+def test_an_output_that_is_the_directory_of_the_corpus_is_refused(place):
+    with pytest.raises(InputError, match="--output .*: is the directory of the corpus"):
+        listing(place, output=place)
+
+
 ODD = ["with space", "#1", "100%", "%41", "what?", "[x]", "a*", "[/b]", "{a,b}", "ä"]
 
 
