@@ -93,8 +93,16 @@ def find_text_encoding(head: bytes, named: str | None) -> str:
 
 
 def keeps_ascii(encoding: str) -> bool:
-    """Whether line breaks, quotes and brackets are the same bytes as in ASCII.
+    """Whether a byte of ASCII always means itself: a line break, a quote, a bracket.
 
-    Lines of such a file can be told apart, and a file be cut, without decoding it.
+    Lines and records of such a file can be told apart, and a file be cut, without decoding it.
+    UTF-8 is so, and most encodings of one byte a character; GBK and Shift JIS are not.
+
+    Raises:
+        LookupError: It is no encoding of text.
     """
-    return string.printable.encode(encoding, "replace") == string.printable.encode("ascii")
+    if codecs.lookup(encoding).name in (UTF_8, "utf-8-sig"):
+        return True
+    is_one_byte = len(bytes(range(256)).decode(encoding, "replace")) == 256
+    ascii_bytes = string.printable.encode("ascii")
+    return is_one_byte and ascii_bytes.decode(encoding, "replace") == string.printable

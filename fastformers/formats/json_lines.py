@@ -7,7 +7,6 @@ of a file tell the types of its kept columns. This module knows nothing of token
 """
 
 import contextlib
-import io
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,6 @@ import pyarrow.fs
 from fastformers.files.file_bytes import TextFile, is_compressed
 from fastformers.files.file_kind import UTF_8, keeps_ascii
 from fastformers.formats.column_types import infer_type
-from fastformers.formats.json_array import split_array
 from fastformers.formats.kept_columns import ROW_COLUMN, candidates, has_nested, read_nested
 from fastformers.formats.readers import (
     TEXT_FLAGS,
@@ -34,7 +32,8 @@ from fastformers.formats.readers import (
     not_text,
     opening,
 )
-from fastformers.formats.record_stream import (
+from fastformers.formats.records.json_array import split_array
+from fastformers.formats.records.record_stream import (
     MAX_SAMPLE_BYTES,
     SAMPLE_AHEAD_BYTES,
     SAMPLE_BYTES,
@@ -229,15 +228,15 @@ def _look(
     with opening(path):
         text = TextFile(filesystem, path, encoding=options.encoding)
         with text.open(0, SAMPLE_BYTES) as opened:
-            sample = opened.read(SAMPLE_BYTES) + opened.readline(options.max_row_bytes)
+            sample = opened.read(SAMPLE_BYTES).removeprefix(_UTF_8_MARK)
+            if not sample.lstrip().startswith(b"["):
+                sample += opened.readline(options.max_row_bytes)
         is_array = _is_array(sample, text.encoding)
-    file = _JsonFile(text=text, is_array=is_array)
-    if is_array:
-        found = split_array(io.BytesIO(sample), 0, is_inside=False, max_bytes=len(sample))
-        lines = list(_until_cut(found))
-    else:
         lines = [line for line in sample.split(b"\n") if line.strip()]
-    parsed = (_parse_json(line, text.encoding, len(sample)) for line in lines)
+        if is_array:
+            lines = list(_first_elements(text, options.max_row_bytes))
+    file = _JsonFile(text=text, is_array=is_array)
+    parsed = (_parse_json(line, text.encoding, options.max_row_bytes) for line in lines)
     records = [record for record in parsed if isinstance(record, dict)]
     if not records:
         if lines:
@@ -272,7 +271,7 @@ def _is_array(sample: bytes, encoding: str) -> bool:
     Raises:
         ValueError: It is an object that goes over several lines.
     """
-    sample = sample.removeprefix(_UTF_8_MARK).lstrip()
+    sample = sample.lstrip()
     first, _, others = sample.partition(b"\n")
     try:
         json.loads(first.decode(encoding))
@@ -329,10 +328,12 @@ def _read_array(
         )
 
 
-def _until_cut(elements: Iterator[tuple[int, int, bytes]]) -> Iterator[bytes]:
-    """Elements of the beginning of an array."""
+def _first_elements(file: TextFile, max_bytes: int) -> Iterator[bytes]:
+    """Elements that begin in the first MiB of an array, as far as they can be read."""
     with contextlib.suppress(OSError):
-        for _, _, element in elements:
+        for begin, _, element in _read_array(file, None, max_bytes):
+            if begin > SAMPLE_BYTES:
+                return
             yield element
 
 

@@ -34,7 +34,7 @@ from fastformers.formats.readers import (
     no_rows,
     not_text,
 )
-from fastformers.formats.record_stream import read_chunk
+from fastformers.formats.records.record_stream import read_chunk
 from fastformers.formats.row_groups import (
     count_rows,
     find_groups,

@@ -90,6 +90,17 @@ class ReadOptions:
         if len(set(given.values())) < len(given):
             raise InputError(f"{', '.join(given)}: give different characters")
 
+    @property
+    def text_files(self) -> list[str | int | None]:
+        """What decides which rows text files have."""
+        return [
+            self.encoding,
+            self.csv_delimiter,
+            self.csv_quote,
+            self.csv_escape,
+            self.max_row_bytes,
+        ]
+
 
 READ_STRICTLY = ReadOptions()
 

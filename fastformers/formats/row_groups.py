@@ -41,6 +41,7 @@ def open_parquet(filesystem: pyarrow.fs.FileSystem, path: str) -> pyarrow.parque
         except (pa.ArrowException, OSError):
             source.check_parquet()
             raise
+        _ = file.schema_arrow.names  # a damaged footer may hold names that are no text
         metadata = file.metadata
         sizes = (metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
         if max(sizes, default=0) <= _MAX_BUFFERED_BYTES:
@@ -97,12 +98,20 @@ def _group_bytes(
     chunks = [
         chunk
         for chunk in (group.column(number) for number in range(group.num_columns))
-        if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)
+        if any(f"{_path_of(chunk)}.".startswith(f"{name}.") for name in columns)
     ]
     return (
         sum(chunk.total_uncompressed_size for chunk in chunks),
         sum(chunk.total_compressed_size for chunk in chunks),
     )
+
+
+def _path_of(chunk: pyarrow.parquet.ColumnChunkMetaData) -> str:
+    """Names that lead to a column, as a damaged footer may not tell it."""
+    try:
+        return str(chunk.path_in_schema)
+    except UnicodeDecodeError:
+        return ""
 
 
 def count_rows(metadata: pyarrow.parquet.FileMetaData, groups: range) -> int:

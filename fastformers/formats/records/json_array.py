@@ -13,7 +13,7 @@ from collections.abc import Iterator
 _BLOCK_BYTES = 2**16  # read at a time
 # What matters inside a string, between elements, and inside an element. A string of JSON holds no
 # line break: it marks that a quote is missing.
-_IN_STRING = re.compile(rb'\\[^\n]?|["\n]')
+_IN_STRING = re.compile(rb'["\n\\]')
 _BETWEEN = re.compile(rb'["\[\]{},]')
 _IN_ELEMENT = re.compile(rb'["\[\]{}]')
 
@@ -23,13 +23,14 @@ def split_array(
 ) -> Iterator[tuple[int, int, bytes]]:
     """Elements of an array, each with the byte where it begins and its size.
 
-    An element that is too long is cut behind `max_bytes`. One with a line break inside a string
-    ends there, and the next one begins behind it.
+    An element begins with the comma before it, so that who goes on behind the last one sees how the
+    array ends. One that is too long is cut behind `max_bytes`; one with a line break inside a
+    string ends there, and the next one begins behind it.
 
     Args:
         file: File that is open there.
-        position: Byte where it is open: before the array, or where an element begins.
-        is_inside: Whether it is where an element begins.
+        position: Byte where it is open: before the array, or behind an element.
+        is_inside: Whether it is inside the array.
         max_bytes: Bytes of an element, with the white space around it.
 
     Raises:
@@ -63,14 +64,17 @@ class _Splitter:
         self._is_escaped = False
         while not self.is_closed and (found := self._pattern.search(block, place)) is not None:
             place = found.end()
-            self._is_escaped = found[0] == b"\\" and place == len(block)
-            if self._ends_element(found[0]):
+            if found[0] == b"\\":
+                self._is_escaped = place == len(block)
+                place += block[place : place + 1] != b"\n"
+            elif self._ends_element(found[0]):
                 self._add(block[taken : found.start()])
                 taken = place
+                end = self._position + found.start()
                 if found[0] != b"[" and self._element.strip():
-                    yield self._begin, self._position + place - self._begin, bytes(self._element)
+                    yield self._begin, end - self._begin, bytes(self._element)
                 self._element.clear()
-                self._begin = self._position + place
+                self._begin = end + (found[0] == b"[")
         if self.is_closed and block[taken:].strip():
             raise OSError("something follows the end of the JSON array")
         self._add(block[taken:])
