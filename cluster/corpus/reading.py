@@ -17,7 +17,7 @@ from functools import partial
 
 from cluster.corpus.slices import Piece
 from cluster.storage.ahead import map_ahead
-from fastformers.formats.readers import FileReader, Rows, UnfitFileError
+from fastformers.formats.readers import FileReader, Rows, UnfitFileError, no_rows
 
 # An actor may have two jobs in hand, and writes shards meanwhile, over the connections of one
 # client (`filesystems.MAX_REQUESTS`).
@@ -51,7 +51,12 @@ class PieceRead:
             max_rows -= self.rows.num_rows
         if self.rows.rest_start is None or max_rows == 0:
             return None
-        return replace(self.piece, rest_start=self.rows.rest_start, max_rows=max_rows)
+        return replace(
+            self.piece,
+            rest_start=self.rows.rest_start,
+            max_rows=max_rows,
+            first_row=self.piece.first_row + self.rows.num_rows,
+        )
 
 
 def read_pieces(
@@ -105,23 +110,16 @@ def _read_piece(piece: Piece, reader: FileReader, chunk_bytes: int, *, is_ahead:
             max_rows=piece.max_rows,
             chunk_bytes=chunk_bytes,
             rest_start=piece.rest_start,
+            first_row=piece.first_row,
         )
     except UnfitFileError as error:
         if not reader.options.skip_unreadable:
             raise error.with_remedy() from error
-        rows, skipped = _no_rows(reader), error.reason
+        rows, skipped = no_rows(reader), error.reason
     return PieceRead(
         piece=piece,
         rows=rows,
         skipped=skipped,
         cpu_s=time.thread_time() - start,
         is_ahead=is_ahead,
-    )
-
-
-def _no_rows(reader: FileReader) -> Rows:
-    return Rows(
-        texts=tuple([] for _ in reader.text_columns),
-        errors={},
-        kept=reader.kept_schema.empty_table(),
     )

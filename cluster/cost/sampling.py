@@ -26,7 +26,7 @@ from cluster.corpus.reading import READ_THREADS
 from cluster.corpus.slices import OPEN_THREADS, Corpus
 from cluster.storage.ahead import map_ahead
 from fastformers.errors import InputError
-from fastformers.formats.listing import SourceFile
+from fastformers.files.listing import SourceFile
 from fastformers.formats.readers import FileReader, SampledRows, UnfitFileError
 from fastformers.inference.tokenizer import Tokenizer
 

@@ -18,15 +18,18 @@ from typing import ClassVar, Self
 import pyarrow as pa
 import pyarrow.fs
 
-from fastformers.formats.file_bytes import TextFile, is_compressed
-from fastformers.formats.listing import suffix_of
+from fastformers.files.file_bytes import TextFile, is_compressed
+from fastformers.files.listing import suffix_of
+from fastformers.formats.kept_columns import candidates
 from fastformers.formats.readers import (
+    KEEP_FLAG,
     FilePart,
     ReadOptions,
     Rows,
     SampledRows,
     UnfitFileError,
     check_columns,
+    check_text_columns,
     opening,
 )
 from fastformers.formats.records.csv_records import read_records
@@ -78,6 +81,8 @@ class CsvReader:
     first_path: str
     options: ReadOptions
     delimiter: str = _DELIMITERS[0]
+    columns: tuple[str, ...] = ()
+    keeps_all: bool = False
     expansion: ClassVar[int] = 1
     sampled_in_rows: ClassVar[bool] = False
 
@@ -94,14 +99,19 @@ class CsvReader:
         reader = cls(
             filesystem=filesystem,
             text_columns=text_columns,
-            kept_schema=pa.schema([(name, pa.string()) for name in keep_columns]),
+            kept_schema=pa.schema([]),
             first_path=path,
             options=options,
         )
         with opening(path):
             text = TextFile(filesystem, path, encoding=options.encoding)
             reader = replace(reader, delimiter=reader._guess_delimiter(text))
-        return None if reader._check(text) is None else reader
+        if (file := reader._check(text)) is None:
+            return None
+        kept = [name for name in candidates(keep_columns, file.names) if name in file.names]
+        check_columns(path, file.names, kept, flag=KEEP_FLAG)
+        schema = pa.schema([(name, pa.string()) for name in kept])
+        return replace(reader, kept_schema=schema, columns=tuple(file.names))
 
     @property
     def guesses(self) -> tuple[str, ...]:
@@ -112,8 +122,8 @@ class CsvReader:
             "suggests; --csv-delimiter names another",
         )
 
-    def keep(self, kept_schema: pa.Schema) -> Self:
-        return replace(self, kept_schema=kept_schema)
+    def keep(self, kept_schema: pa.Schema, *, keeps_all: bool) -> Self:
+        return replace(self, kept_schema=kept_schema, keeps_all=keeps_all)
 
     def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
         if size_bytes:
@@ -136,6 +146,7 @@ class CsvReader:
         max_rows: int | None,
         chunk_bytes: int,
         rest_start: int | None = None,
+        first_row: int = 0,
     ) -> Rows:
         def open_records() -> Iterator[tuple[int, int, Record]]:
             if start > 0 or (file := self._open(path)) is None:
@@ -150,7 +161,7 @@ class CsvReader:
             max_records=max_rows,
             chunk_bytes=chunk_bytes,
         )
-        return make_rows(self, records, rest_start)
+        return make_rows(self, path, records, first_row=first_row, rest_start=rest_start)
 
     def is_read_whole(self, path: str) -> bool:
         return is_compressed(path)
@@ -216,7 +227,8 @@ class CsvReader:
         file = _CsvFile(text=text, names=names, start=start, delimiter=delimiter)
         if names[0].lstrip().startswith(("{", "[")) and not set(self.text_columns) <= set(names):
             raise UnfitFileError(path, "it holds JSON, not CSV; let its name end in .jsonl")
-        check_columns(path, names, self.text_columns, self.kept_schema.names)
+        check_text_columns(path, names, self.text_columns)
+        check_columns(path, names, self.kept_schema.names, flag=KEEP_FLAG)
         with opening(path):
             self._check_first_rows(file)
         return file

@@ -2,8 +2,8 @@
 
     slices -> [json_lines] -> rows, good and bad, in corpus order -> shards
 
-A file that begins with an array is read in order, an element at a time. The kept columns of a file
-take the types of the values in its first MiB. This module knows nothing of tokens or shards.
+A file that begins with an array is read in order, an element at a time. The values in the first MiB
+of a file tell the types of its kept columns. This module knows nothing of tokens or shards.
 """
 
 import contextlib
@@ -16,17 +16,19 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 import pyarrow.fs
 
-from fastformers.formats.file_bytes import TextFile, is_compressed
-from fastformers.formats.file_kind import UTF_8, keeps_ascii
+from fastformers.files.file_bytes import TextFile, is_compressed
+from fastformers.files.file_kind import UTF_8, keeps_ascii
+from fastformers.formats.column_types import infer_type
+from fastformers.formats.kept_columns import ROW_COLUMN, candidates, has_nested, read_nested
 from fastformers.formats.readers import (
+    TEXT_FLAGS,
     FilePart,
     ReadOptions,
     Rows,
     SampledRows,
     UnfitFileError,
-    check_columns,
-    check_kept_types,
     cut_evenly,
+    no_column,
     not_text,
     opening,
 )
@@ -40,7 +42,7 @@ from fastformers.formats.records.record_stream import (
     read_chunk,
     until_damage,
 )
-from fastformers.formats.text_lines import UNFIT, Record, make_rows, texts_of
+from fastformers.formats.text_lines import Record, make_rows, texts_of
 
 # Bytes to read beyond a range at once, for the end of its last line.
 _LINE_BYTES = 2**16
@@ -69,6 +71,8 @@ class JsonLinesReader:
     kept_schema: pa.Schema
     first_path: str
     options: ReadOptions
+    columns: tuple[str, ...]
+    keeps_all: bool = False
     guesses: ClassVar[tuple[str, ...]] = ()
     expansion: ClassVar[int] = 1
     sampled_in_rows: ClassVar[bool] = False
@@ -83,27 +87,25 @@ class JsonLinesReader:
         keep_columns: tuple[str, ...],
         options: ReadOptions,
     ) -> Self | None:
-        _, kept_schema = _look(filesystem, path, text_columns, keep_columns, options)
-        if kept_schema is None:
+        _, records = _look(filesystem, path, text_columns, options)
+        if not records:
             return None
+        columns = tuple(dict.fromkeys(itertools.chain.from_iterable(records)))
         return cls(
             filesystem=filesystem,
             text_columns=text_columns,
-            kept_schema=kept_schema,
+            kept_schema=_find_kept(records, candidates(keep_columns, columns)),
             first_path=path,
             options=options,
+            columns=columns,
         )
 
-    def keep(self, kept_schema: pa.Schema) -> Self:
-        fields = [  # nothing but nulls: most likely text
-            (field.name, pa.string() if pa.types.is_null(field.type) else field.type)
-            for field in kept_schema
-        ]
-        return replace(self, kept_schema=pa.schema(fields))
+    def keep(self, kept_schema: pa.Schema, *, keeps_all: bool) -> Self:
+        return replace(self, kept_schema=kept_schema, keeps_all=keeps_all)
 
     def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
         is_whole = is_compressed(path) or not keeps_ascii(self.options.encoding or UTF_8)
-        if is_whole:
+        if is_whole or ROW_COLUMN in self.kept_schema.names:  # whose rows are counted in order
             yield FilePart(start=0, stop=None, num_bytes=size_bytes)
         elif size_bytes:
             yield from cut_evenly(size_bytes, part_bytes, self.expansion)
@@ -144,6 +146,7 @@ class JsonLinesReader:
         max_rows: int | None,
         chunk_bytes: int,
         rest_start: int | None = None,
+        first_row: int = 0,
     ) -> Rows:
         def open_records() -> Iterator[tuple[int, int, Record]]:
             return self._records(self._open(path), start, stop, rest_start, chunk_bytes)
@@ -156,7 +159,7 @@ class JsonLinesReader:
             max_records=max_rows,
             chunk_bytes=chunk_bytes,
         )
-        return make_rows(self, found, rest_start)
+        return make_rows(self, path, found, first_row=first_row, rest_start=rest_start)
 
     def is_read_whole(self, path: str) -> bool:
         return is_compressed(path)
@@ -178,11 +181,8 @@ class JsonLinesReader:
         return SampledRows(texts=texts_of(self, found), size=size)
 
     def _open(self, path: str) -> _JsonFile:
-        """Open a file, and check that it holds the columns of the corpus."""
-        names = tuple(self.kept_schema.names)
-        file, found = _look(self.filesystem, path, self.text_columns, names, self.options)
-        if found is not None:
-            check_kept_types(path, found, self)
+        """Open a file, and check that it holds the text columns."""
+        file, _ = _look(self.filesystem, path, self.text_columns, self.options)
         return file
 
     def _records(
@@ -218,13 +218,12 @@ def _look(
     filesystem: pyarrow.fs.FileSystem,
     path: str,
     text_columns: Sequence[str],
-    keep_columns: Sequence[str],
     options: ReadOptions,
-) -> tuple[_JsonFile, pa.Schema | None]:
-    """A file and the types of its kept columns in its first MiB; None if it has no rows.
+) -> tuple[_JsonFile, list[dict[str, Any]]]:
+    """A file and the records in its first MiB; none if it has no rows.
 
     Raises:
-        UnfitFileError: It cannot be read, is no JSON, or does not hold the columns.
+        UnfitFileError: It cannot be read, is no JSON, or does not hold the text columns.
     """
     with opening(path):
         text = TextFile(filesystem, path, encoding=options.encoding)
@@ -243,15 +242,27 @@ def _look(
         if lines:
             place = "element" if is_array else "line"
             raise UnfitFileError(path, f"no {place} of its first MiB is a JSON object")
-        return file, None
-    names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
-    check_columns(path, names, text_columns, keep_columns)
+        return file, []
     for name in text_columns:
-        kinds = {type(r[name]).__name__ for r in records if r.get(name) is not None}
+        if not any(has_nested(record, name) for record in records):
+            names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
+            raise no_column(path, names, name, flag=TEXT_FLAGS)
+        values = (read_nested(record, name) for record in records)
+        kinds = {type(value).__name__ for value in values if value is not None}
         if kinds and "str" not in kinds:
             raise not_text(path, name, " or ".join(sorted(kinds)))
-    columns = ((name, [record.get(name) for record in records]) for name in keep_columns)
-    return file, pa.schema([(name, _infer_type(path, name, values)) for name, values in columns])
+    return file, records
+
+
+def _find_kept(records: Sequence[dict[str, Any]], names: Sequence[str]) -> pa.Schema:
+    """Names and types of those of the columns that are in the records."""
+    return pa.schema(
+        [
+            (name, infer_type([read_nested(record, name) for record in records]))
+            for name in names
+            if any(has_nested(record, name) for record in records)
+        ]
+    )
 
 
 def _is_array(sample: bytes, encoding: str) -> bool:
@@ -337,18 +348,3 @@ def _parse_json(line: bytes, encoding: str, max_bytes: int) -> Record:
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
     return value if isinstance(value, dict) else f"not a JSON object but {type(value).__name__}"
-
-
-def _infer_type(path: str, name: str, values: Sequence[Any]) -> pa.DataType:
-    """Type of a kept column, from the values that Arrow can hold."""
-    with contextlib.suppress(*UNFIT):
-        return pa.array(values).type
-    valid = []
-    for value in values:
-        with contextlib.suppress(*UNFIT):
-            pa.array([value])
-            valid.append(value)
-    try:
-        return pa.array(valid).type
-    except UNFIT as error:
-        raise UnfitFileError(path, f"--keep-columns: mixed types in {name!r}: {error}") from error

@@ -1,84 +1,98 @@
 """Turn the records of text files into rows.
 
-    records of a file -> [text_lines] -> rows, good and bad -> json_lines, csv_files
+    records of a file -> [text_lines, kept_columns] -> rows, good and bad -> json_lines, csv_files
 
-Text carries no types, so a value that does not fit its column makes its row bad. This module knows
-nothing of JSON or CSV.
+This module knows nothing of JSON or CSV.
 """
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
-from fastformers.formats.readers import FileReader, Rows, check_texts
+from fastformers.formats.kept_columns import count_unknown, has_nested, keep_rows, read_nested
+from fastformers.formats.readers import FileReader, Rows
 
 # Values by the names of their columns, or the reason why there are none.
 Record = dict[str, Any] | str
-# Errors that pyarrow raises for a value that does not fit its column.
-UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
 
 
-def make_rows(reader: FileReader, found: Sequence[Record], rest_start: int | None) -> Rows:
+def make_rows(
+    reader: FileReader,
+    path: str,
+    found: Sequence[Record],
+    *,
+    first_row: int,
+    rest_start: int | None,
+) -> Rows:
     """Rows of N records.
 
     Args:
         reader: Reader that knows which columns they are to have.
+        path: The file that they are of.
         found: The records.
+        first_row: Number of the first of them in the file.
         rest_start: Place of the records behind them, see `Rows`.
     """
     errors = {row: record for row, record in enumerate(found) if isinstance(record, str)}
-    records = [record if isinstance(record, dict) else {} for record in found]
-    kept = [convert_values([r.get(f.name) for r in records], f, errors) for f in reader.kept_schema]
-    texts = [[record.get(name) for record in records] for name in reader.text_columns]
+    records = _objects(found)
+    names = reader.kept_schema.names
+    columns = {
+        name: [read_nested(record, name) for record in records]
+        for name in names
+        if any(has_nested(record, name) for record in records)
+    }
+    kept, unfit = keep_rows(
+        reader.kept_schema, columns, path, num_rows=len(records), first_row=first_row
+    )
+    if reader.keeps_all:
+        count_unknown(unfit, sum(len(record.keys() - set(names)) for record in records))
+    texts = [[read_nested(record, name) for record in records] for name in reader.text_columns]
     return Rows(
         texts=check_texts(texts, reader.text_columns, errors),
         errors=errors,
-        kept=pa.table(kept, schema=reader.kept_schema),
+        kept=kept,
+        unfit=unfit,
         rest_start=rest_start,
     )
 
 
 def texts_of(reader: FileReader, found: Sequence[Record]) -> tuple[list[str], ...]:
     """Text columns of N records, "" where a row is bad."""
-    records = [record if isinstance(record, dict) else {} for record in found]
-    texts = [[record.get(name) for record in records] for name in reader.text_columns]
+    records = _objects(found)
+    texts = [[read_nested(record, name) for record in records] for name in reader.text_columns]
     return check_texts(texts, reader.text_columns, {})
 
 
-def convert_values(values: Sequence[Any], field: pa.Field, errors: dict[int, str]) -> pa.Array:
-    """Values as a column of the field's type; a row whose value does not fit becomes bad.
-
-    Args:
-        values: N values as parsed, None where a row has none.
-        field: Name and type of the column.
-        errors: Reasons by row; the rows whose value does not fit are added.
-
-    Returns:
-        N values, null where the value did not fit.
-    """
-    with contextlib.suppress(*UNFIT):
-        array = pa.array(values, field.type)
-        if _is_same(array.to_pylist(), list(values)):
-            return array
-    converted: list[Any] = []
-    for row, value in enumerate(values):
-        fitted = None
-        with contextlib.suppress(*UNFIT):
-            fitted = pa.scalar(value, field.type).as_py()
-        if not _is_same(fitted, value):
-            fitted = None
-            reason = f"column {field.name!r}: {value!r:.60} is not {field.type}"
-            errors.setdefault(row, reason.encode("utf-8", "replace").decode())
-        converted.append(fitted)
-    return pa.array(converted, field.type)
+def check_texts(
+    columns: Sequence[Sequence[Any]], names: Sequence[str], errors: dict[int, str]
+) -> tuple[list[str], ...]:
+    """Record rows that hold no text, and put "" in their place."""
+    for name, values in zip(names, columns, strict=True):
+        for row, value in enumerate(values):
+            if isinstance(value, str) and value and not value.isspace():
+                if not value.isascii() and not _is_unicode(value):
+                    errors.setdefault(row, f"column {name!r}: invalid UTF-8")
+                continue
+            errors.setdefault(
+                row,
+                f"column {name!r}: null text"
+                if value is None
+                else f"column {name!r}: {type(value).__name__}, not text"
+                if not isinstance(value, str)
+                else f"column {name!r}: empty text",
+            )
+    return tuple(
+        [value if row not in errors else "" for row, value in enumerate(values)]
+        for values in columns
+    )
 
 
-def _is_same(stored: Any, given: Any) -> bool:
-    """Whether a value kept its meaning: pyarrow turns 1.5 into 1 in a column of integers."""
-    if isinstance(given, dict) and isinstance(stored, dict):
-        return all(_is_same(stored.get(key), value) for key, value in given.items())
-    if isinstance(given, list) and isinstance(stored, list):
-        return len(given) == len(stored) and all(map(_is_same, stored, given))
-    return bool(stored == given) or given != given
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate stands for an undecodable byte
+        return False
+    return True
+
+
+def _objects(found: Sequence[Record]) -> list[dict[str, Any]]:
+    return [record if isinstance(record, dict) else {} for record in found]

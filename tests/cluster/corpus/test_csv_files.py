@@ -85,8 +85,8 @@ def test_a_quoted_field_that_is_never_closed_is_one_bad_row(
     )
 
 
-def test_an_undecodable_kept_csv_value_makes_its_row_bad(tmp_path, read_corpus):
+def test_an_undecodable_kept_csv_value_is_repaired(tmp_path, read_corpus):
     (tmp_path / "a.csv").write_bytes(b"text,k\none,\xff\ntwo,2\n")
     read = read_corpus(open_file(tmp_path / "a.csv", keep=("k",)))
-    assert list(read.errors) == [0]
-    assert read.kept == {"k": [None, "2"]}
+    assert (read.texts, read.errors) == (["one", "two"], {})
+    assert read.kept == {"k": ["\ufffd", "2"]}

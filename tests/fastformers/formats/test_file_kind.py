@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from fastformers.errors import InputError
-from fastformers.formats.file_kind import HEAD_BYTES, keeps_ascii
+from fastformers.files.file_kind import HEAD_BYTES, keeps_ascii
 from fastformers.formats.readers import ReadOptions
 
 CSV = "text,id\none,1\nzwölf,2\n"

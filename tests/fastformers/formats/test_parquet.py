@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastformers.errors import InputError
-from fastformers.formats import parquet
+from fastformers.formats import row_groups
 from fastformers.formats.readers import ReadOptions
 from fastformers.formats.records import record_stream
 from tests.fastformers.formats.files import open_file, read_all, read_chunks
@@ -38,7 +38,7 @@ def test_rows_are_the_same_in_chunks_and_parts_of_any_size(
 ):
     monkeypatch.setattr(record_stream, "_ROW_BYTES", 1)
     monkeypatch.setattr(record_stream, "_MAX_OPEN", 4 * in_one_process)
-    monkeypatch.setattr(parquet, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(row_groups, "_BATCH_ROWS", 3)
     path = tmp_path / "a.parquet"
     texts = [f"text {row}" for row in range(40)]
     pyarrow.parquet.write_table(pa.table({"text": texts}), path, row_group_size=group_size)
@@ -52,7 +52,7 @@ def test_rows_are_the_same_in_chunks_and_parts_of_any_size(
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2**24])
 def test_a_group_that_would_become_absurdly_large_is_damaged(tmp_path, monkeypatch, chunk_bytes):
-    monkeypatch.setattr(parquet, "_MAX_BUFFERED_BYTES", 2**18)
+    monkeypatch.setattr(row_groups, "_MAX_BUFFERED_BYTES", 2**18)
     path = tmp_path / "a.parquet"
     with pyarrow.parquet.ParquetWriter(
         path, pa.schema([("text", pa.string())]), compression="zstd", use_dictionary=False

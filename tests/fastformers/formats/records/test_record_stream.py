@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fastformers.formats import file_bytes
+from fastformers.files import file_bytes
 from fastformers.formats.readers import ReadOptions
 from fastformers.formats.records.record_stream import Lines, RecordStream
 from tests.fastformers.formats.files import open_file, read_all

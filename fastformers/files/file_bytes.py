@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from fastformers.formats.file_kind import (
+from fastformers.files.file_kind import (
     HEAD_BYTES,
     UTF_8,
     find_compression,
