@@ -362,6 +362,13 @@ def official_rows(name):
                 "questions": [{"question": "what sat", "answers": answers}],
             }
         },
+        "ReCoRD": {
+            "passage": {
+                "text": "the cat sat on the mat",
+                "entities": [{"start": 0, "end": 6}, {"start": 15, "end": 21}],
+            },
+            "qas": [{"query": "@placeholder ran", "answers": [{"text": "The cat"}]}],
+        },
     }
     labels = {
         "RTE": ("entailment", "not_entailment"),
@@ -370,7 +377,9 @@ def official_rows(name):
     }.get(name, (True, False))
     for number in range(12):
         row = {**rows[name], "idx": number}
-        yield row if name == "MultiRC" else {**row, "label": labels[number % len(labels)]}
+        yield (
+            row if name in ("MultiRC", "ReCoRD") else {**row, "label": labels[number % len(labels)]}
+        )
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -384,7 +393,7 @@ def test_each_superglue_task_runs_from_end_to_end(encoder, tmp_path, capsys, nam
     trained = json.loads(capsys.readouterr().out.splitlines()[-1])
     task = "multiple-choice" if name == "COPA" else "text-classification"
     assert (status, trained["task"]) == (0, task)
-    assert trained["rows"] == (24 if name in ("COPA", "MultiRC") else 12)
+    assert trained["rows"] == (24 if name in ("COPA", "MultiRC", "ReCoRD") else 12)
 
     status = compress_main(
         [
@@ -394,12 +403,18 @@ def test_each_superglue_task_runs_from_end_to_end(encoder, tmp_path, capsys, nam
     )
     captured = capsys.readouterr()
     report = json.loads(captured.out.splitlines()[-1])
-    assert (status, report["task"], report["metric"]) == (0, task, "accuracy")
-    others = {"COPA": set(), "MultiRC": {"macro-F1", "F1a", "exact match"}}
+    metric = "F1" if name == "ReCoRD" else "accuracy"
+    assert (status, report["task"], report["metric"]) == (0, task, metric)
+    others = {
+        "COPA": set(),
+        "MultiRC": {"macro-F1", "F1a", "exact match"},
+        "ReCoRD": {"exact match"},
+    }
     for stage in report["stages"]:
+        assert stage["metric"] == metric
         assert set(stage["other_metrics"]) == others.get(name, {"macro-F1"})
         assert 0 <= stage["quality"] <= 1
-    for shown in {"accuracy", *report["stages"][0]["other_metrics"]}:
+    for shown in {metric, *report["stages"][0]["other_metrics"]}:
         assert shown in captured.err
     pairs = name != "WSC"
     text = ("the cat", "a dog") if pairs else "the cat"
