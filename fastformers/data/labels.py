@@ -69,12 +69,16 @@ def read_labels(
     ):
         if None not in found:
             return _reading(distinct, found, how)
-    if any(index is not None for index in by_name):  # names, and one of them is misspelled
-        raise _unknown(distinct[by_name.index(None)], names, where)
-    readings = _number_readings(distinct, names, has_places)
+    named = {x: index for x, index in zip(distinct, by_name, strict=True) if index is not None}
+    readings = [  # a number that is a name is no place
+        reading
+        for reading in _number_readings(distinct, names, has_places)
+        if named.items() <= reading.class_of.items()
+    ]
     if not readings:
-        missing = (x for x in distinct if not has_places or not _is_place(number_of(x), names))
-        raise _unknown(next(missing, distinct[0]), names, where)
+        is_place = has_places and not named
+        unread = [x for x in distinct if not (x in named or (is_place and _is_place(x, names)))]
+        raise _unknown((unread or distinct)[0], names, where)
     first, *others = readings
     for other in others:
         differing = [x for x in distinct if other.class_of[x] != first.class_of[x]]
@@ -175,7 +179,8 @@ def _number_readings(
     return readings
 
 
-def _is_place(number: int | None, names: Sequence[str]) -> bool:
+def _is_place(label: Label, names: Sequence[str]) -> bool:
+    number = number_of(label)
     return number is not None and 0 <= number < len(names)
 
 
@@ -221,7 +226,12 @@ def _truths(names: Sequence[str]) -> dict[bool | None, int]:
 
 
 def _numbers_in(names: Sequence[str]) -> dict[int, int]:
-    """Class by the one number in its name, as in `4 stars`; nothing if a name has no or more."""
+    """Class by the one number in its name, as in `4 stars`; nothing if a name has no or more.
+
+    The numbers of generic names are places.
+    """
+    if all(map(_GENERIC_NAME.fullmatch, names)):
+        return {}
     numbers = [
         [number] if (number := number_of(name)) is not None else re.findall(r"\d+", name)
         for name in names

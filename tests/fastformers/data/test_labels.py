@@ -45,6 +45,7 @@ def classes_of(labels, names, **settings):
         (["3", "1"], ["World", "Sports", "Sci/Tech"], [2, 0], "by place from 1"),
         ([1, 5], ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"], [0, 4], None),
         ([4, 1], CODES, [3, 0], None),
+        ([1, "01", "02"], ["01", "02"], [0, 0, 1], "by the numbers in the names"),
         ([10, 20], ["grade 20", "grade 10"], [1, 0], "by the numbers in the names"),
         (["1.0", "3"], ["03", "01"], [1, 0], "by the numbers in the names"),
     ],
