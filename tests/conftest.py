@@ -379,6 +379,8 @@ def make_report_fixture() -> Callable[..., RunReport]:
             shards=40,
             retries=1,
             skipped_files={},
+            left_out=(),
+            unfit_values={},
             num_actors=num_actors,
             num_machines=2,
             nodes=(

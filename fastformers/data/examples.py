@@ -8,7 +8,6 @@ module knows nothing of models or tokens.
 
 import ast
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from fastformers.data.labeled_files import read_rows, say_left_out
 from fastformers.data.labels import Label, load_label_map, map_label, number_of, read_labels
 from fastformers.errors import InputError
+from fastformers.formats.column_types import is_text
 from fastformers.inference.tasks import (
     EMBEDDING,
     MULTI_LABEL_CLASSIFICATION,
@@ -30,7 +30,7 @@ from fastformers.inference.tasks import (
     TEXT_CLASSIFICATION,
     Task,
 )
-from fastformers.options import option
+from fastformers.options import option, split_names
 
 # Tasks whose official files are known without naming columns; superglue.py reads them.
 SUPERGLUE_TASKS = ("BoolQ", "RTE", "CB", "COPA", "WiC", "WSC", "MultiRC", "ReCoRD")
@@ -38,7 +38,6 @@ SUPERGLUE_TASKS = ("BoolQ", "RTE", "CB", "COPA", "WiC", "WSC", "MultiRC", "ReCoR
 # Separates the labels of one row in a CSV file, which cannot hold lists.
 LABEL_SEPARATOR = "|"
 
-_TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _LIST_TYPES = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
@@ -60,7 +59,8 @@ class Columns:
     choices: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            "columns with second texts of which one is right (multiple choice)",
+            "columns with second texts of which one is right (multiple choice); repeat it for "
+            "names with commas",
             name="choice_columns",
             metavar="A,B",
         ),
@@ -84,6 +84,10 @@ class Columns:
             metavar="FILE",
         ),
     )
+
+    def __post_init__(self) -> None:
+        if len(self.choices) == 1:  # a flag that was given once is a list
+            object.__setattr__(self, "choices", split_names(self.choices[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,34 +160,17 @@ def load_examples(path: Path, columns: Columns) -> Examples:
         InputError: Nothing is there, a file is unreadable, lacks a column or has one of a wrong
             type; no row is left; or the columns contradict each other.
     """
-    if columns.choices and columns.text_pair is not None:
-        raise InputError("--choice-columns and --text-pair-column: give one of them")
-    seconds = columns.choices or (() if columns.text_pair is None else (columns.text_pair,))
-    texts = (columns.text, *seconds)
-    others = () if columns.label is None else (columns.label,)
-    if len({*texts, *others}) < len(texts) + len(others):
-        raise InputError(
-            f"{path}: one column is given twice: {', '.join(map(repr, (*texts, *others)))}"
-        )
-    rows = read_rows(path, text_columns=texts, other_columns=others)
-    if columns.label is None:
-        labels: list[Label] = [None] * len(rows.texts[0])
-    else:
-        labels = _labels_of(path, columns.label, rows.others[columns.label])
-    labeled, labels = _with_labels(labels, rows.left_out, needed=columns.label is not None)
-    first, *others_texts = [[column[row] for row in labeled] for column in rows.texts]
-    need = "a text" if columns.label is None else "both a text and a label"
-    say_left_out(path, rows.left_out, len(labeled), need)
+    texts, labels = _read_columns(path, columns)
     if columns.label is not None and columns.label_map is not None:
         classes = load_label_map(columns.label_map)
         labels = [map_label(label, classes, str(path)) for label in labels]
     if columns.choices:
         reading = read_labels(labels, columns.choices, str(path))
         rights = [reading.class_of[label] for label in labels]
-        return choice_examples(first, others_texts, rights)
+        return choice_examples(texts[0], texts[1:], rights)
     return Examples(
-        texts=first,
-        text_pairs=others_texts[0] if others_texts else None,
+        texts=texts[0],
+        text_pairs=texts[1] if texts[1:] else None,
         labels=labels,
         task=EMBEDDING if columns.label is None else _task_of(labels),
     )
@@ -209,35 +196,55 @@ def choice_examples(
     )
 
 
+def _read_columns(path: Path, columns: Columns) -> tuple[list[list[str]], list[Label]]:
+    """Texts, by column, and labels of the rows that have them; says which rows are left out."""
+    if columns.choices and columns.text_pair is not None:
+        raise InputError("--choice-columns and --text-pair-column: give one of them")
+    seconds = columns.choices or (() if columns.text_pair is None else (columns.text_pair,))
+    texts = (columns.text, *seconds)
+    others = () if columns.label is None else (columns.label,)
+    names = [*texts, *others]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: one column is given twice: {', '.join(map(repr, names))}")
+    rows = read_rows(path, text_columns=texts, other_columns=others)
+    if columns.label is None:
+        say_left_out(path, rows.left_out, len(rows.texts[0]), "a text")
+        return [*rows.texts], [None] * len(rows.texts[0])
+    column = rows.others[columns.label]
+    labels = _labels_of(path, columns.label, column)
+    labeled = [row for row, label in enumerate(labels) if label is not None]
+    if len(labeled) < len(labels):
+        is_unfit = rows.unfit[columns.label] > 0
+        why = f"no label, or one that is not {column.type}" if is_unfit else "no label"
+        rows.left_out[why] += len(labels) - len(labeled)
+    say_left_out(path, rows.left_out, len(labeled), "both a text and a label")
+    return [[t[row] for row in labeled] for t in rows.texts], [labels[row] for row in labeled]
+
+
 def _labels_of(path: Path, name: str, column: pa.ChunkedArray) -> list[Label]:
     """The cells of a label column, None where one is empty.
 
     Raises:
         InputError: The column holds what is no label.
     """
-    kind = _values_type(column.type)
-    is_list = any(is_kind(kind) for is_kind in _LIST_TYPES)
-    inner = _values_type(kind.value_type) if is_list else kind
+    kind = inner = column.type
+    if is_list := any(is_kind(kind) for is_kind in _LIST_TYPES):
+        inner = kind.value_type
     cells: list[Any] = column.to_pylist()
     is_number = pa.types.is_integer(inner) or pa.types.is_boolean(inner)
     if pa.types.is_floating(inner) or pa.types.is_decimal(inner):
         is_number = not is_list or all(map(_is_whole, cells))
         cells = [_plain_numbers(cell) for cell in cells]
-    if not (is_number or _is_text(inner) or pa.types.is_null(inner)):
+    if not (is_number or is_text(inner) or pa.types.is_null(inner)):
         raise InputError(
             f"{path}: column {name!r} holds {kind}; labels are text, whole numbers or lists of "
             "these, or a number"
         )
     if is_list and any(None in cell for cell in cells if cell):
         raise InputError(f"{path}: column {name!r} has a list with a null in it")
-    if not is_list and _is_text(kind):
+    if not is_list and is_text(kind):
         return _read_lists([cell if cell and not cell.isspace() else None for cell in cells])
     return [None if cell != cell else cell for cell in cells]  # NaN is no label either
-
-
-def _values_type(kind: pa.DataType) -> pa.DataType:
-    """Type of the values of a column, which may be categories."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _is_whole(cell: list[Any] | None) -> bool:
@@ -270,22 +277,6 @@ def _read_lists(labels: list[Label]) -> list[Label]:
 
 def _is_flat(cell: Any) -> bool:
     return cell is None or all(isinstance(part, str | int | float) for part in cell)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in _TEXT_TYPES)
-
-
-def _with_labels(
-    labels: list[Label], left_out: Counter[str], *, needed: bool
-) -> tuple[list[int], list[Label]]:
-    """Rows that have a label, and their labels; the others are counted, if a label is needed."""
-    if not needed:
-        return list(range(len(labels))), labels
-    labeled = [row for row, label in enumerate(labels) if label is not None]
-    if len(labeled) < len(labels):
-        left_out["no label"] += len(labels) - len(labeled)
-    return labeled, [labels[row] for row in labeled]
 
 
 def _task_of(labels: Sequence[Label]) -> Task | None:

@@ -18,10 +18,15 @@ import pyarrow.fs
 
 from fastformers.errors import InputError
 from fastformers.formats.file_set import open_files
-from fastformers.formats.readers import FileReader, Rows
+from fastformers.formats.readers import FileReader, ReadOptions, Rows, UnfitFileError
 
 logger = logging.getLogger(__name__)
 
+_OPTIONS = ReadOptions(
+    can_skip=False,
+    text_flags="--text-column/--text-pair-column/--choice-columns",
+    binary_text=True,
+)
 # Text that is read at a time.
 _CHUNK_BYTES = 64 * 2**20
 _SHOWN_REASONS = 3
@@ -35,11 +40,14 @@ class LabeledRows:
         texts: The text columns, each N long.
         others: The other columns, in the types that they have in the files.
         left_out: Number of bad rows by what is wrong with them.
+        unfit: Number of values of the other columns that are null because they are of another kind
+            than the values before them, by column.
     """
 
     texts: tuple[list[str], ...]
     others: pa.Table
     left_out: Counter[str]
+    unfit: Counter[str]
 
 
 def read_rows(
@@ -52,14 +60,22 @@ def read_rows(
     """
     filesystem = pyarrow.fs.LocalFileSystem()
     file_set = open_files(
-        filesystem, str(path), str(path), text_columns=text_columns, keep_columns=other_columns
+        filesystem,
+        str(path),
+        str(path),
+        text_columns=text_columns,
+        keep_columns=other_columns,
+        keep_flag="--label-column",
+        options=_OPTIONS,
     )
     texts: tuple[list[str], ...] = tuple([] for _ in text_columns)
     tables = [file_set.reader.kept_schema.empty_table()]
     left_out: Counter[str] = Counter()
+    unfit: Counter[str] = Counter()
     for file in file_set.files:
         for rows in _read_file(file_set.reader, file.path, file.size_bytes):
             left_out.update(rows.errors.values())
+            unfit.update(rows.unfit)
             for column, values in zip(texts, rows.texts, strict=True):
                 column += [text for row, text in enumerate(values) if row not in rows.errors]
             is_good_N = np.ones(rows.kept.num_rows, bool)
@@ -69,6 +85,7 @@ def read_rows(
         texts=texts,
         others=pa.concat_tables(tables, promote_options="permissive"),
         left_out=left_out,
+        unfit=unfit,
     )
 
 
@@ -102,11 +119,26 @@ def say_left_out(path: Path, left_out: Counter[str], num_rows: int, need: str) -
 
 
 def _read_file(reader: FileReader, path: str, size_bytes: int) -> Iterator[Rows]:
+    """All rows of a file, a chunk at a time.
+
+    Raises:
+        InputError: It cannot be read, or does not hold the columns.
+    """
     for part in reader.cut_file(path, size_bytes, _CHUNK_BYTES):
-        start: int | None = part.start
-        while start is not None:
-            rows = reader.read(
-                path, start=start, stop=part.stop, max_rows=None, chunk_bytes=_CHUNK_BYTES
-            )
+        rest_start: int | None = None
+        while True:
+            try:
+                rows = reader.read(
+                    path,
+                    start=part.start,
+                    stop=part.stop,
+                    max_rows=None,
+                    chunk_bytes=_CHUNK_BYTES,
+                    rest_start=rest_start,
+                )
+            except UnfitFileError as error:
+                raise error.with_remedy(_OPTIONS) from error
             yield rows
-            start = rows.rest_start
+            rest_start = rows.rest_start
+            if rest_start is None:
+                break

@@ -310,6 +310,18 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(corpus, bundle, undisturbed
     assert predictions(output).equals(predictions(undisturbed[0]))
 
 
+@pytest.mark.slow
+def test_a_tiny_shared_memory_is_enough(corpus, bundle, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm && "  # of containers: 64 MiB, if that
+    if run(["unshare", "--mount", "sh", "-c", mount + "true"]).returncode != 0:
+        pytest.skip("cannot mount a small /dev/shm")
+    arguments = command(corpus, bundle, output, "--address", "local")
+    done = run(["unshare", "--mount", "sh", "-c", mount + 'exec "$@"', "sh", *arguments])
+    assert done.returncode == 0, done.stderr
+    assert predictions(output).equals(predictions(undisturbed[0]))
+
+
 def test_disk_full_is_one_line_and_nothing_done_is_lost(corpus, bundle, undisturbed, tmp_path):
     mount = tmp_path / "small"
     mount.mkdir()

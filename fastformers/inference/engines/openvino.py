@@ -8,6 +8,7 @@ Shapes stay dynamic: OpenVINO keeps the kernels of shapes that it has seen, and 
 new shape costs a few milliseconds more. Like engine.py, this module knows nothing of text.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,22 @@ from numpy.typing import NDArray
 from fastformers.errors import BundleError
 from fastformers.inference.engine import EngineError
 from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS
+
+
+@cache
+def open_core() -> Any:
+    """OpenVINO, once for this process.
+
+    Each `Core` that compiles for the CPU gives the thread another stack for signals and takes it
+    away in the end. Where several end in another order than the reverse of their beginning, what is
+    left is no memory (2026.4), and the next signal, Ctrl-C for example, is a segmentation fault.
+
+    Raises:
+        ModuleNotFoundError: OpenVINO is not installed.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVinoEngine:
@@ -35,7 +52,7 @@ class OpenVinoEngine:
         """
         import openvino
 
-        core = openvino.Core()
+        core = open_core()
         try:
             graph = core.read_model(model)
             compiled = core.compile_model(

@@ -331,6 +331,8 @@ def test_kept_columns_come_back_with_their_types(tmp_path, bundle, odd_columns):
     stored = read_shard(preparation.directory, receipt.shards[0])
     stored = stored.take(np.argsort(stored["place"].to_numpy()))
     kept = stored.select([f"keep.{name}" for name in odd_columns.column_names])
-    assert kept.schema.types == odd_columns.schema.types
+    plain = {"kind": pa.string(), "nothing": pa.string()}
+    expected = [plain.get(field.name, field.type) for field in odd_columns.schema]
+    assert [field.type for field in kept.schema] == expected
     kept = kept.rename_columns(odd_columns.column_names)
     assert kept.to_pylist() == pa.concat_tables([odd_columns, odd_columns]).to_pylist()

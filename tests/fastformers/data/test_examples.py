@@ -117,11 +117,15 @@ def test_a_file_without_examples_is_refused(tmp_path, columns):
 
 
 @pytest.mark.parametrize(
-    ("columns", "missing"),
-    [({"text": "txt"}, "txt"), ({"pair": "second"}, "second"), ({"label": "Label"}, "Label")],
+    ("columns", "missing", "flag"),
+    [
+        ({"text": "txt"}, "txt", "--text-column/.*"),
+        ({"pair": "second"}, "second", ".*/--text-pair-column/--choice-columns"),
+        ({"label": "Label"}, "Label", "--label-column"),
+    ],
 )
-def test_a_missing_column_is_named_with_those_that_exist(tmp_path, columns, missing):
-    with pytest.raises(InputError, match=f"no column '{missing}'.*; it has text, other, label"):
+def test_a_missing_column_is_named_with_those_that_exist(tmp_path, columns, missing, flag):
+    with pytest.raises(InputError, match=rf"no column '{missing}' \({flag}\); it has text, other"):
         load(write(tmp_path / "e.csv", TABLE), **columns)
 
 
@@ -210,6 +214,23 @@ def test_a_null_among_the_labels_of_a_row_is_refused(tmp_path):
     (tmp_path / "e.jsonl").write_text('{"text": "a", "label": ["x", null]}\n')
     with pytest.raises(InputError, match="column 'label' has a list with a null in it"):
         load(tmp_path / "e.jsonl")
+
+
+def test_labels_of_several_kinds_are_text(tmp_path):
+    rows = [{"text": "a", "label": 0}, {"text": "b", "label": "x"}, {"text": "c", "label": True}]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load(tmp_path / "e.jsonl").labels == ["0", "x", "true"]
+
+
+def test_a_label_of_another_kind_than_those_before_it_is_left_out_and_said(tmp_path, caplog):
+    rows = [
+        {"text": "x" * 2**20, "label": 0},
+        {"text": "b", "label": 1},
+        {"text": "c", "label": "x"},
+    ]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load(tmp_path / "e.jsonl").labels == [0, 1]
+    assert "1 of 3 rows are left out: no label, or one that is not int64 (1)" in caplog.text
 
 
 def test_no_label_column_is_needed_for_embeddings(tmp_path):

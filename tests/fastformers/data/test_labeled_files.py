@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
@@ -78,6 +79,20 @@ def test_files_larger_than_a_chunk_are_read_to_their_end(tmp_path, monkeypatch, 
     else:
         pyarrow.parquet.write_table(table, tmp_path / name, row_group_size=7)
     assert read(tmp_path / name) == ((texts,), {"label": table["label"].to_pylist()}, {})
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.parquet"])
+def test_a_damaged_file_is_refused_without_a_flag_that_there_is_not(tmp_path, name):
+    table = pa.table({"text": [f"text {row**7}" for row in range(9999)], "label": [1] * 9999})
+    if name.endswith("parquet"):
+        pyarrow.parquet.write_table(table, tmp_path / name, compression="none")
+        content = bytearray((tmp_path / name).read_bytes())
+        content[1000:90000] = b"\xff" * 89000
+    else:
+        content = gzip.compress(lines_of(table.to_pylist()))[:-5000]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}: .*cannot be read.*; repair( or remove)? it$"):
+        read(tmp_path / name)
 
 
 def test_more_than_two_texts_and_none(tmp_path):
