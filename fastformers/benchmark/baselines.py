@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from fastformers.benchmark.timing import Batch, Candidate, plan_exact, plan_rounded, plan_sorted
 from fastformers.errors import InputError
-from fastformers.inference.engines.openvino import open_core
+from fastformers.inference.engines.openvino import load_openvino, open_core
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import takes_token_types
@@ -274,8 +274,8 @@ def write_openvino_graph(
         path: XML file to write.
         masked: Whether the graph takes an attention mask.
     """
+    openvino = load_openvino()
     import nncf
-    import openvino
 
     nncf.set_log_level(logging.ERROR)
     batches = [_inputs(b, masked=masked) for b in plan_exact(rows, max_batch_tokens=1)]

@@ -88,41 +88,52 @@ def list_files(
     else:
         raise InputError(f"{uri}: no such file or directory")
     places = list_places(filesystem, base)
-    own = [*_find_own(filesystem, places), *([output] if output else [])]
-    if base == output:
-        raise InputError(
-            f"--output {uri}: is the directory of the corpus; choose another, which may be inside it"
-        )
-    if base in own:
-        raise InputError(
-            f"{uri}: was written by fastformers and is no corpus; to score its predictions, give "
-            "their directory"
-        )
+    own = _find_own(filesystem, places)
+    _check_own(base, own, uri, output)
     if tables := find_tables(filesystem, base, places):
-        if pattern is not None or set(tables) != {base}:
-            where, kind = next(iter(tables.items()))
-            raise InputError(
-                f"{uri}: {where} is a table of {kind}, and only its log says which of its files "
-                "are current; give that directory alone"
-            )
-        current = list_current_files(filesystem, base, uri, tables[base])
-        return Listing(files=tuple(map(_to_source, current)), unreadable={})
+        if pattern is None and set(tables) == {base}:
+            current = list_current_files(filesystem, base, uri, tables[base])
+            return Listing(files=tuple(map(_to_source, current)), unreadable={})
+        where, kind = next(iter(tables.items()))
+        raise InputError(
+            f"{uri}: {where} is a table of {kind}, and only its log says which of its files are "
+            "current; give that directory alone"
+        )
     places = [place for place in places if not _is_hidden(place.path[len(base) :])]
     if pattern is not None:
         places = [p for p in places if _matches(p.path[len(base) + 1 :].split("/"), pattern)]
-    foreign, places = _part(places, lambda p: any(p.path.startswith(f"{o}/") for o in own))
+    return _sort_out(places, own if output is None else [*own, output], suffixes, uri)
+
+
+def _sort_out(
+    places: list[Place], own: Collection[str], suffixes: Collection[str], uri: str
+) -> Listing:
+    """Tell the files of a corpus from what else is there.
+
+    Args:
+        places: What is there.
+        own: Directories that this project wrote.
+        suffixes: Ends of names that have a reader.
+        uri: The corpus, for messages.
+
+    Raises:
+        InputError: No file is left.
+    """
+    foreign, places = _part(places, lambda p: any(p.path.startswith(f"{d}/") for d in own))
     others, places = _part(places, lambda p: not _may_be_data(p, suffixes))
     unreadable, places = _part(places, lambda p: p.problem is not None)
     repeated, places = _part_repeated(places)
     if not places and not unreadable:
-        where = "there" if pattern is None else "matches"
-        raise InputError(f"{uri}: no {_either(suffixes)} file {where}")
+        raise InputError(f"{uri}: no {_either(suffixes)} file there")
     written = [d for d in own if any(p.path.startswith(f"{d}/") for p in foreign)]
     return Listing(
         files=tuple(map(_to_source, places)),
         unreadable={place.path: place.problem or "" for place in unreadable},
         left_out=(
-            *(f"{directory}: written by fastformers, not read" for directory in written),
+            *(
+                f"{directory}: written by fastformers, not read"
+                for directory in sorted(set(written))
+            ),
             *_describe(others, "of another format, not read"),
             *_describe(repeated, "the same file by another name (a link), read once"),
         ),
@@ -162,6 +173,20 @@ def _find_own(filesystem: pyarrow.fs.FileSystem, places: Iterable[Place]) -> lis
         if keys is not None and place.problem is None and _has_keys(filesystem, place.path, keys):
             own.append(directory)
     return own
+
+
+def _check_own(base: str, own: Collection[str], uri: str, output: str | None) -> None:
+    """Refuse a corpus that is what a run has written or will write."""
+    if base == output:
+        raise InputError(
+            f"--output {output}: is the directory of the corpus; choose another, which may be "
+            "inside it"
+        )
+    if base in own:
+        raise InputError(
+            f"{uri}: was written by fastformers and is no corpus; to score its predictions, give "
+            "their directory"
+        )
 
 
 def _has_keys(filesystem: pyarrow.fs.FileSystem, path: str, keys: set[str]) -> bool:

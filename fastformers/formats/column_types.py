@@ -151,8 +151,7 @@ def repair_text(text: str) -> str:
 
 def _count_fields(kind: pa.DataType) -> int:
     """Number of types inside a type, at all depths."""
-    inner = (kind.field(number).type for number in range(kind.num_fields))
-    return kind.num_fields + sum(map(_count_fields, inner))
+    return sum(1 + _count_fields(kind.field(number).type) for number in range(kind.num_fields))
 
 
 def _type_of_integers(least: int, most: int) -> pa.DataType:

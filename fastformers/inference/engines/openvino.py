@@ -8,6 +8,7 @@ Shapes stay dynamic: OpenVINO keeps the kernels of shapes that it has seen, and 
 new shape costs a few milliseconds more. Like engine.py, this module knows nothing of text.
 """
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,21 @@ from numpy.typing import NDArray
 from fastformers.errors import BundleError
 from fastformers.inference.engine import EngineError
 from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS
+
+
+def load_openvino() -> Any:
+    """OpenVINO's module, without what reports to its makers.
+
+    That report is sent from a process that it forks, and which may never end where this one has
+    threads. OpenVINO and NNCF do without where its package is not there.
+
+    Raises:
+        ModuleNotFoundError: OpenVINO is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 @cache
@@ -31,9 +47,7 @@ def open_core() -> Any:
     Raises:
         ModuleNotFoundError: OpenVINO is not installed.
     """
-    import openvino
-
-    return openvino.Core()
+    return load_openvino().Core()
 
 
 class OpenVinoEngine:
@@ -50,9 +64,7 @@ class OpenVinoEngine:
             ModuleNotFoundError: OpenVINO is not installed; `open_engine` checks that first.
             BundleError: OpenVINO cannot load the file.
         """
-        import openvino
-
-        core = open_core()
+        openvino, core = load_openvino(), open_core()
         try:
             graph = core.read_model(model)
             compiled = core.compile_model(

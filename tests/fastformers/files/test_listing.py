@@ -133,7 +133,7 @@ def test_the_output_of_the_run_is_no_part_of_its_corpus(place):
 
 
 def test_an_output_that_is_the_directory_of_the_corpus_is_refused(place):
-    with pytest.raises(InputError, match="--output .*: is the directory of the corpus"):
+    with pytest.raises(InputError, match=r"--output .*: is the directory of the corpus"):
         listing(place, output=place)
 
 

@@ -7,12 +7,12 @@ import pytest
 from fastformers.errors import BundleError
 from fastformers.export.graph import ActivationRange, write_graph
 from fastformers.inference.engine import EngineError, OnnxEngine
+from fastformers.inference.engines.openvino import OpenVinoEngine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tasks import classify
+from tests.needs import need_openvino
 
-pytest.importorskip("openvino")
-
-from fastformers.inference.engines.openvino import OpenVinoEngine
+need_openvino()
 
 
 @pytest.fixture(scope="module")
