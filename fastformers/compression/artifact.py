@@ -7,8 +7,6 @@ This module knows nothing of what stages do.
 Shape suffixes: N rows, C outputs.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,31 +84,3 @@ class ModelArtifact:
         directory = self.work / f"{what}-{self.key[:16]}"
         directory.mkdir(parents=True, exist_ok=True)
         return directory
-
-
-def digest_of(*parts: object) -> str:
-    """SHA-256 of values that JSON can hold, and of paths by their names.
-
-    Raises:
-        TypeError: A value is neither.
-    """
-    text = json.dumps(parts, sort_keys=True, default=_name_path)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_checkpoint(directory: Path) -> list[str]:
-    """SHA-256 of each file of a Hugging Face model that decides what it computes."""
-    patterns = ("*.json", "*.safetensors", "*.bin")
-    return [digest_file(file) for pattern in patterns for file in sorted(directory.glob(pattern))]
-
-
-def _name_path(part: object) -> str:
-    if isinstance(part, Path):
-        return str(part)
-    raise TypeError(f"cannot digest a {type(part).__name__}")

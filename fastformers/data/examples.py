@@ -19,6 +19,7 @@ import pyarrow.json
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from fastformers.digest import digest_of
 from fastformers.errors import InputError
 from fastformers.inference.tasks import (
     EMBEDDING,
@@ -98,6 +99,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def digest(self) -> str:
+        """Identity of texts, labels and groups."""
+        return digest_of(self.texts, self.text_pairs, self.labels, self.groups)
 
     def take(self, rows: Sequence[int] | NDArray[np.intp]) -> "Examples":
         """The examples at the given positions, in that order."""
