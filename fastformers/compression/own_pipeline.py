@@ -112,8 +112,11 @@ def rows_for_outputs(artifact: ModelArtifact, examples: Examples) -> Examples:
 
 def show_example(examples: Examples, row: int) -> str:
     """A text, or a pair of them, cut short for a message."""
-    shown = f"{examples.texts[row]!a:.50}"
-    return shown if examples.text_pairs is None else f"({shown}, {examples.text_pairs[row]!a:.50})"
+    columns = (
+        [examples.texts] if examples.text_pairs is None else [examples.texts, examples.text_pairs]
+    )
+    texts = [column[row] for column in columns]
+    return " + ".join(ascii(text if len(text) <= 50 else f"{text[:47]}...") for text in texts)
 
 
 def _check_tokens(

@@ -159,11 +159,18 @@ class SentenceEncoder(nn.Module):
         self.base_model.save_pretrained(path)
         modules: list[tuple[str, str]] = [("Transformer", ""), ("Pooling", "1_Pooling")]
         mode = {"first": "cls", "mean": "mean"}[self.pooling]
-        _write_json(path / "1_Pooling" / "config.json", {"pooling_mode": mode})
+        width = self.config.hidden_size
+        fields: dict[str, object] = {"embedding_dimension": width, "pooling_mode": mode}
+        _write_json(path / "1_Pooling" / "config.json", fields)
         if self.dense is not None:
             modules.append(("Dense", "2_Dense"))
             kind = type(self.dense[1])
-            fields = {"bias": True, "activation_function": f"{kind.__module__}.{kind.__name__}"}
+            fields = {
+                "in_features": self.dense[0].in_features,
+                "out_features": self.dense[0].out_features,
+                "bias": True,
+                "activation_function": f"{kind.__module__}.{kind.__name__}",
+            }
             _write_json(path / "2_Dense" / "config.json", fields)
             weights = {f"linear.{name}": w for name, w in self.dense[0].state_dict().items()}
             save_file(weights, path / "2_Dense" / "model.safetensors")
