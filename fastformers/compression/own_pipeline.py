@@ -31,7 +31,7 @@ from fastformers.data.examples import Examples
 from fastformers.errors import InputError
 from fastformers.inference.tasks import EMBEDDING
 from fastformers.models.forward import predict_logits, takes_token_types
-from fastformers.models.loading import open_tokenizer, task_of
+from fastformers.models.loading import gives_probability, open_tokenizer, task_of
 from fastformers.models.model_files import is_adapter
 
 # Texts of scraped pages, logs and other languages on which readers are known to differ.
@@ -112,10 +112,8 @@ def rows_for_outputs(artifact: ModelArtifact, examples: Examples) -> Examples:
 
 def show_example(examples: Examples, row: int) -> str:
     """A text, or a pair of them, cut short for a message."""
-    columns = (
-        [examples.texts] if examples.text_pairs is None else [examples.texts, examples.text_pairs]
-    )
-    texts = [column[row] for column in columns]
+    columns = (examples.texts, examples.text_pairs)
+    texts = [column[row] for column in columns if column is not None]
     return " + ".join(ascii(text if len(text) <= 50 else f"{text[:47]}...") for text in texts)
 
 
@@ -195,7 +193,10 @@ def _own_outputs(
             if task.is_choice:
                 own = {name: values[:, None] for name, values in own.items()}
             outputs.append(model(**own).logits.float().numpy())
-    return np.concatenate(outputs)
+    outputs_NC = np.concatenate(outputs)
+    if model is not artifact.model and gives_probability(model.config):
+        outputs_NC = 1 / (1 + np.exp(-outputs_NC))
+    return outputs_NC
 
 
 def _own_embeddings(path: Path, max_length: int, texts: Sequence[str]) -> NDArray[np.float32]:

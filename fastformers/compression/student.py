@@ -175,10 +175,9 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
     check_model_type(read_config(path)["model_type"], f"--student {path}")
     if not (path / "tokenizer.json").is_file():
         raise InputError(f"--student {path}: no tokenizer.json to compare with the teacher's")
-    ours, theirs = (
-        Tokenizer.from_str(text).get_vocab()
-        for text in ((path / "tokenizer.json").read_text(encoding="utf-8"), tokenizer_json)
-    )
+    with naming_file(path / "tokenizer.json"):
+        ours = Tokenizer.from_file(str(path / "tokenizer.json")).get_vocab()
+    theirs = Tokenizer.from_str(tokenizer_json).get_vocab()
     if ours != theirs:
         raise InputError(
             f"--student {path}: its vocabulary ({len(ours):,} tokens) is not the teacher's "

@@ -61,10 +61,10 @@ def _positions(
         table_PE = np.concatenate([padding.embedding_1E, table_PE])
     if first_1E is not None:
         table_PE = table_PE + first_1E
-    table = graph.const("places", table_PE)
     if padding is None:
         zero = graph.const("zero", np.array([0]))
-        return graph.node("Slice", [table, zero, length, zero])
+        return graph.node("Slice", [graph.const("places", table_PE), zero, length, zero])
+    table = graph.const("places", table_PE)
     pad, axis = graph.const("pad", np.array(padding.token_id)), graph.const("axis", np.array(1))
     is_text = graph.node("Not", [graph.node("Equal", ["input_ids", pad])])
     is_counted = graph.node("Cast", [is_text], to=TensorProto.INT64)

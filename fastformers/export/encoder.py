@@ -105,12 +105,17 @@ class Padding:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Classification head on the pooled vector: logits = output(norm(activation(hidden(x))))."""
+    """Classification head on the pooled vector: logits = output(norm(activation(hidden(x)))).
+
+    Attributes:
+        gives_probability: Whether the output is the sigmoid of that.
+    """
 
     hidden: Linear  # (D, D)
     activation: Activation
     output: Linear  # (D, C)
     norm: Norm | None = None
+    gives_probability: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

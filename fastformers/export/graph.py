@@ -232,7 +232,12 @@ def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) 
         inner = graph.activate(inner, head.activation)
         if head.norm is not None:
             inner = graph.norm(inner, "head.norm", head.norm)
-        graph.float_linear(inner, "logits", head.output, output="logits")
+        if head.gives_probability:
+            graph.node(
+                "Sigmoid", [graph.float_linear(inner, "score", head.output)], output="logits"
+            )
+        else:
+            graph.float_linear(inner, "logits", head.output, output="logits")
         return len(head.output.bias)
     if head.projection is not None:
         pooled = graph.float_linear(pooled, "head.projection", head.projection)

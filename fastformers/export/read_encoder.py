@@ -30,12 +30,11 @@ from fastformers.export.encoder import (
 from fastformers.export.torch_arrays import copy_floats, copy_linear, copy_norm
 from fastformers.models.architectures import architecture_of, check_activation, check_supported
 from fastformers.models.architectures.architecture import (
-    HeadParts,
     LayerParts,
     OffsetTerms,
     RelativeTables,
 )
-from fastformers.models.loading import max_positions
+from fastformers.models.loading import gives_probability, max_positions
 from fastformers.models.sentence_encoder import SentenceEncoder
 
 _Part = TypeVar("_Part")
@@ -74,7 +73,7 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
                 _copy_layer(architecture.parts(layer), term)
                 for layer, term in zip(layers, terms, strict=True)
             ),
-            head=_embedding_head(model) if is_embedding else _copy_head(architecture.head(model)),
+            head=_embedding_head(model) if is_embedding else _copy_head(model),
             final_norm=_if_any(copy_norm, architecture.final_norm(encoder)),
             pooling=model.pooling if is_embedding else architecture.pooling(config),
         )
@@ -116,12 +115,14 @@ def _copy_tables(tables: RelativeTables) -> RelativePositions:
     )
 
 
-def _copy_head(head: HeadParts) -> Head:
+def _copy_head(model: PreTrainedModel) -> Head:
+    head = architecture_of(model.config).head(model)
     return Head(
         hidden=copy_linear(head.hidden),
         activation=check_activation(head.activation),
         output=copy_linear(head.output),
         norm=_if_any(copy_norm, head.norm),
+        gives_probability=gives_probability(model.config),
     )
 
 

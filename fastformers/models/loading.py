@@ -48,6 +48,7 @@ from fastformers.models.vocabulary import without_types
 
 TOKENIZER_FILE = "tokenizer.json"
 _SLOW_FILES = ("vocab.*", "*.model")
+_OLD_ACTIVATION_SETTING = "sbert_ce_default_activation_function"
 _NO_LIMIT = 2**31 - 1  # tokens; transformers says "no limit" by a number that no library can take
 
 # What a sequence classifier's configuration calls its task: `new_classifier` writes it, `task_of`
@@ -74,7 +75,31 @@ def load_model(path: Path) -> PreTrainedModel:
     check_model_type(read_config(encoder_directory(path))["model_type"], str(path))
     model = load_sentence_encoder(path) if is_sentence_encoder(path) else _load_classifier(path)
     check_supported(model, str(path))
+    if not is_sentence_encoder(path) and gives_probability(model.config, str(path)):
+        model.register_forward_hook(_to_probability)
     return model
+
+
+def gives_probability(config: PretrainedConfig, source: str = "") -> bool:
+    """Whether a model of one output gives the sigmoid of its logit, as CrossEncoder writes it down.
+
+    Raises:
+        InputError: The configuration names another activation; the message names the source.
+    """
+    settings = getattr(config, "sentence_transformers", None) or {}
+    name = settings.get("activation_fn") or getattr(config, _OLD_ACTIVATION_SETTING, None)
+    kind = str(name).rpartition(".")[2]
+    is_single = config.num_labels == 1
+    if name is None or kind == "Identity" or (kind == "Sigmoid" and not is_single):
+        return False  # of several labels a bundle gives probabilities anyway
+    if kind != "Sigmoid":
+        raise InputError(f"{source}: config.json: activation_fn {name!r}: Identity or Sigmoid only")
+    return True
+
+
+def _to_probability(model: PreTrainedModel, inputs: Any, output: Any) -> Any:
+    output.logits = output.logits.sigmoid()
+    return output
 
 
 def _load_classifier(path: Path) -> PreTrainedModel:

@@ -241,3 +241,37 @@ def test_settings_of_sentence_transformers_are_those_of_its_encode(
     expected_ND = own_pipeline._own_embeddings(path, artifact.max_length, texts.texts)
     graph = write(artifact, tmp_path / "model.onnx")
     np.testing.assert_allclose(graph.logits(texts), expected_ND, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}},
+        {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"},
+    ],
+    ids=["new", "old"],
+)
+def test_the_activation_of_a_cross_encoder_is_kept(save_teacher, pairs, tmp_path, settings):
+    path = save_teacher(tmp_path / "teacher", labels=("score",))
+    _, logits_N1 = own_ids_and_logits(path, pairs, 64)
+    change_json(path / "config.json", **settings)
+    artifact = open_artifact(path, pairs)
+    check_own_pipeline(path, artifact)
+    expected_N1 = 1 / (1 + np.exp(-logits_N1))
+    np.testing.assert_allclose(artifact.logits(pairs), expected_N1, atol=1e-5)
+    graph = write(artifact, tmp_path / "model.onnx")
+    np.testing.assert_allclose(graph.logits(pairs), expected_N1, atol=1e-5)
+
+    change_json(path / "config.json", sentence_transformers={"activation_fn": "torch.nn.Tanh"})
+    with pytest.raises(InputError, match=r"config\.json: activation_fn 'torch\.nn\.Tanh'"):
+        load_model(path)
+
+
+def test_a_token_without_embedding_is_named(save_teacher, make_teacher, train, tmp_path):
+    path = save_teacher(tmp_path / "teacher")
+    make_teacher(vocab_size=10).save_pretrained(path)
+    with pytest.raises(
+        InputError, match=r"token id \d+, and the model has embeddings for 10 tokens"
+    ):
+        check_own_pipeline(path, open_artifact(path, train))
+        open_artifact(path, train).logits(train)

@@ -33,9 +33,9 @@ DIGESTS = {
     "float16": "502ecf188cdd855215ec0ba07a17d92d72823227f56e3c86253f13c520ee373d",
     "int8": "b5d32d0d188d02a357e694abdd5f61e27f3f6faaa4d647702083e62061a556f6",
     "int8-dynamic": "30e6a4b1f54b25925182c3d84fe81239e70842fa11602ebdf8fe142f48ad56e3",
-    "relative positions": "dc30438961ddf38611fb2ed3ca6816c26fd1a0f2b20b1ad23888a4a008d29133",
-    "rotary positions": "3cb2c8ac0d5807e27c3461db7244c5646dd615cd56eff2fb68a769e5544b52fb",
-    "padding without position": "?",
+    "relative positions": "98b2d7614834c45aefd66366bf780fc2151036011f9de603c95bb54fa5e52186",
+    "rotary positions": "99ac4f7266742a9709121e0fc72619a7cb3370dbf3b75728a25b2c20603c59cd",
+    "padding without position": "5a77a916603efcb2d6efe4831b598b94c9d8c8bba3691cc14b29d5dbd76c6437",
     "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
 }
 MAX_LENGTH, WIDTH, VOCABULARY = 16, 8, 40
