@@ -233,9 +233,8 @@ def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) 
         if head.norm is not None:
             inner = graph.norm(inner, "head.norm", head.norm)
         if head.gives_probability:
-            graph.node(
-                "Sigmoid", [graph.float_linear(inner, "score", head.output)], output="logits"
-            )
+            score = graph.float_linear(inner, "score", head.output)
+            graph.node("Sigmoid", [score], output="logits")
         else:
             graph.float_linear(inner, "logits", head.output, output="logits")
         return len(head.output.bias)

@@ -48,7 +48,7 @@ from fastformers.models.vocabulary import without_types
 
 TOKENIZER_FILE = "tokenizer.json"
 _SLOW_FILES = ("vocab.*", "*.model")
-_OLD_ACTIVATION_SETTING = "sbert_ce_default_activation_function"
+_ACTIVATION_SETTINGS = ("sentence_transformers", "sbert_ce_default_activation_function")
 _NO_LIMIT = 2**31 - 1  # tokens; transformers says "no limit" by a number that no library can take
 
 # What a sequence classifier's configuration calls its task: `new_classifier` writes it, `task_of`
@@ -86,8 +86,8 @@ def gives_probability(config: PretrainedConfig, source: str = "") -> bool:
     Raises:
         InputError: The configuration names another activation; the message names the source.
     """
-    settings = getattr(config, "sentence_transformers", None) or {}
-    name = settings.get("activation_fn") or getattr(config, _OLD_ACTIVATION_SETTING, None)
+    new, old = (getattr(config, setting, None) for setting in _ACTIVATION_SETTINGS)
+    name = (new or {}).get("activation_fn") or old
     kind = str(name).rpartition(".")[2]
     is_single = config.num_labels == 1
     if name is None or kind == "Identity" or (kind == "Sigmoid" and not is_single):
@@ -131,7 +131,7 @@ def new_classifier(
         names: Names of the outputs, by index.
         settings: What else `from_pretrained` takes.
     """
-    return AutoModelForSequenceClassification.from_pretrained(
+    model = AutoModelForSequenceClassification.from_pretrained(
         path,
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
@@ -139,6 +139,10 @@ def new_classifier(
         ignore_mismatched_sizes=True,
         **settings,
     )
+    for setting in _ACTIVATION_SETTINGS:  # of another head
+        if hasattr(model.config, setting):
+            setattr(model.config, setting, None)
+    return model
 
 
 def task_of(model: PreTrainedModel) -> Task:
