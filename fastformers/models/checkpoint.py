@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from fastformers.errors import FastformersError, InputError
 from fastformers.models.layers import (
@@ -55,7 +56,7 @@ def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str
         with torch.device("meta"):
             model_class = type(auto_class.from_config(config))
         loader = _pruned_class(model_class, path)
-    with naming_file(path):
+    with naming_file(path), _without_reports():
         model, report = loader.from_pretrained(
             path, output_loading_info=True, dtype=torch.float32, ignore_mismatched_sizes=True
         )
@@ -80,6 +81,17 @@ def load_config(path: Path) -> PretrainedConfig:
     read_config(path)
     with naming_file(path / CONFIG_FILE):
         return AutoConfig.from_pretrained(path)
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Keep transformers from printing a table of weights, which are checked here."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 @contextmanager
