@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 
 from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
+from fastformers.errors import InputError
 from fastformers.inference.engine import run_graph
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
 from fastformers.models.forward import OnProgress, predict_logits
-from fastformers.models.loading import label_names, task_of
+from fastformers.models.loading import label_names, max_positions, task_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,13 @@ class ModelArtifact:
     graph: Path | None = None
     precision: str = "float32"
     float_projections: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        positions = max_positions(self.model.config)
+        if self.max_length > positions:
+            raise InputError(
+                f"--max-length {self.max_length}: the teacher has {positions} positions"
+            )
 
     def tokenize(self, examples: Examples) -> TokenizedRows:
         """Token ids of examples as this artifact reads them."""

@@ -33,7 +33,6 @@ from fastformers.models.loading import (
     label_names,
     load_model,
     load_tokenizer,
-    max_positions,
     task_of,
 )
 from fastformers.models.losses import DISTILLABLE_TASKS
@@ -126,9 +125,6 @@ def _open_teacher(config: CompressConfig, train: Examples, evaluation: Examples)
     tokenizer_json, tokenizer_limit = load_tokenizer(config.teacher)
     if task_of(model) == EMBEDDING and train.text_pairs is not None:
         raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
-    positions = max_positions(model.config)
-    if config.max_length is not None and config.max_length > positions:
-        raise InputError(f"--max-length {config.max_length}: the teacher has {positions} positions")
     max_length = config.max_length or default_max_length(model, tokenizer_limit)
     decisive = [
         digest_checkpoint(config.teacher),

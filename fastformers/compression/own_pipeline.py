@@ -30,7 +30,7 @@ from fastformers.compression.artifact import ModelArtifact
 from fastformers.data.examples import Examples
 from fastformers.errors import InputError
 from fastformers.inference.tasks import EMBEDDING
-from fastformers.models.forward import predict_logits, takes_token_types
+from fastformers.models.forward import count_embeddings, predict_logits, takes_token_types
 from fastformers.models.loading import gives_probability, open_tokenizer, task_of
 from fastformers.models.model_files import is_adapter
 
@@ -98,7 +98,7 @@ def odd_examples(artifact: ModelArtifact) -> Examples:
 def rows_for_outputs(artifact: ModelArtifact, examples: Examples) -> Examples:
     """The examples that a model can be run on in a moment, and has embeddings for."""
     rows = artifact.tokenize(examples)
-    vocab_size = artifact.model.get_input_embeddings().num_embeddings
+    vocab_size = count_embeddings(artifact.model)
     chosen: list[int] = []
     num_long = 0
     for row, length in enumerate(rows.lengths_N.tolist()):
@@ -197,7 +197,7 @@ def _own_outputs(
             outputs.append(model(**own).logits.float().numpy())
     outputs_NC = np.concatenate(outputs)
     if model is not artifact.model and gives_probability(model.config):
-        outputs_NC = 1 / (1 + np.exp(-outputs_NC))
+        outputs_NC = torch.from_numpy(outputs_NC).sigmoid().numpy()
     return outputs_NC
 
 

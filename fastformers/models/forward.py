@@ -33,6 +33,12 @@ def takes_token_types(model: PreTrainedModel) -> bool:
     return types is not None and types.num_embeddings > 1
 
 
+def count_embeddings(model: PreTrainedModel) -> int:
+    """Number of tokens that a model has embeddings for."""
+    tokens = architecture_of(model.config).embeddings(model.base_model).tokens
+    return int(tokens.num_embeddings)
+
+
 def model_inputs(
     model: PreTrainedModel, rows: TokenizedRows, rows_B: NDArray[np.intp]
 ) -> dict[str, torch.Tensor]:
@@ -42,7 +48,7 @@ def model_inputs(
         InputError: A row has a token that the model has no embedding for.
     """
     ids_BT = rows.batch_ids(rows_B)
-    largest, num_embeddings = int(ids_BT.max()), model.get_input_embeddings().num_embeddings
+    largest, num_embeddings = int(ids_BT.max()), count_embeddings(model)
     if largest >= num_embeddings:
         raise InputError(
             f"a text has the token id {largest:,}, and the model has embeddings for "
