@@ -74,6 +74,7 @@ class RunJournal:
         self.cut, self.with_errors = earlier.cut, earlier.with_errors
         self.tally.known, self.tally.earlier = earlier.cut.known, earlier.receipts
         self.tally.skipped_files = earlier.cut.skipped_files
+        self.tally.unfit = earlier.cut.unfit
         return earlier
 
     def __enter__(self) -> "RunJournal":

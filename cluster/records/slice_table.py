@@ -8,6 +8,7 @@ shard in their file without walking through all of them. This module knows nothi
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,6 +137,7 @@ class CutSlices:
         shards: Shards that are still to be scored, in corpus order.
         slices: Slices still to cut, in corpus order.
         skipped_files: Files that could not be read, with the reason.
+        unfit: Number of values that have no place in the kept columns, by column, see `Rows`.
     """
 
     table: SliceTable = field(default_factory=SliceTable)
@@ -143,6 +145,7 @@ class CutSlices:
     shards: list[Shard] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
     skipped_files: dict[str, str] = field(default_factory=dict)
+    unfit: Counter[str] = field(default_factory=Counter)
 
     def take_slices(self) -> list[Slice]:
         """The slices still to cut, which are held here no longer."""
@@ -197,6 +200,7 @@ def load_slices(
         shards=[shard for key in rows[:, _KEY].tolist() for shard in found.waiting.get(key, ())],
         slices=left,
         skipped_files=found.skipped_files,
+        unfit=found.add_unfit(rows[:, _KEY].tolist()),
     )
 
 
@@ -219,6 +223,7 @@ class _Found:
         self.table = SliceTable()
         self.waiting: dict[int, tuple[Shard, ...]] = {}
         self.skipped_files: dict[str, str] = {}
+        self._unfit: dict[int, dict[str, int]] = {}
         self._directory = directory
         self._files, self._done, self._scores = files, done, scores
         self._names = ShardSet(directory.child("slices").list_files())
@@ -249,11 +254,20 @@ class _Found:
             return
         self.table.add(receipt, key)
         self.skipped_files.update(receipt.skipped)
+        if receipt.unfit:
+            self._unfit[key] = receipt.unfit
         if missing and self._scores:
             self.waiting[key] = missing
         rest = receipt.rest
         if rest and not self._names.has_key(make_key(rest.index, rest.first_shard)):
             self._rests[key] = rest
+
+    def add_unfit(self, keys: Iterable[int]) -> Counter[str]:
+        """Sum of what these slices have no place for in the kept columns."""
+        total: Counter[str] = Counter()
+        for key in keys:
+            total.update(self._unfit.get(key, {}))
+        return total
 
     def follow(
         self, rows: NDArray[np.int64], slices: Sequence[Slice]

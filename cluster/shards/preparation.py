@@ -11,6 +11,7 @@ This module knows nothing of Ray, models or prices.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field
@@ -46,6 +47,7 @@ class SliceReceipt:
         first_bad: Place and reason of the first bad row, or None if all rows are good.
         phase_s: Seconds of the actor's cores by phase.
         skipped: Files that could not be read and were left out, with the reason.
+        unfit: Number of values that have no place in the kept columns, by column, see `Rows`.
     """
 
     index: int
@@ -55,6 +57,7 @@ class SliceReceipt:
     first_bad: str | None
     phase_s: dict[str, float]
     skipped: dict[str, str] = field(default_factory=dict)
+    unfit: dict[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> int:
@@ -79,6 +82,7 @@ class SliceReceipt:
             first_bad=fields["first_bad"],
             phase_s=fields["phase_s"],
             skipped=fields["skipped"],
+            unfit=fields["unfit"],
         )
 
 
@@ -178,6 +182,7 @@ class Preparation:
                 "write": time.thread_time() - start,
             },
             skipped=read.skipped,
+            unfit=rows.unfit,
         )
         name = receipt_name(slice_.index, slice_.first_shard)
         self.directory.child("slices").write_json(name, asdict(receipt))
@@ -193,17 +198,20 @@ class Preparation:
         with closing(
             read_pieces(self.reader, slice_.pieces, chunk_bytes=READ_CHUNK_BYTES)
         ) as reads:
-            for number, read in enumerate(reads, 1):
+            number = 0  # pieces that were read to their ends
+            for read in reads:
                 parts.append(read.rows)
                 spans.append((read.piece.path, read.rows.num_rows))
                 cpu_s += read.cpu_s
                 num_characters += sum(len(text) for column in read.rows.texts for text in column)
                 if read.skipped is not None:
                     skipped[read.piece.path] = read.skipped
-                if read.rest is not None:
-                    left = (read.rest, *slice_.pieces[number:])
+                if read.rest is None:
+                    number += 1
+                elif not read.is_ahead:
+                    left = (read.rest, *slice_.pieces[number + 1 :])
                     break
-                if num_characters > _MAX_CHUNKS * READ_CHUNK_BYTES:
+                if read.rest is None and num_characters > _MAX_CHUNKS * READ_CHUNK_BYTES:
                     left = slice_.pieces[number:]
                     break
         return _SliceRows(
@@ -233,8 +241,10 @@ def _concatenate(parts: list[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     errors: dict[int, str] = {}
+    unfit: Counter[str] = Counter()
     first = 0
     for part in parts:
+        unfit.update(part.unfit)
         errors.update({first + row: reason for row, reason in part.errors.items()})
         first += len(part.texts[0])
     columns = zip(*(part.texts for part in parts), strict=True)
@@ -242,6 +252,7 @@ def _concatenate(parts: list[Rows]) -> Rows:
         texts=tuple([text for texts in column for text in texts] for column in columns),
         errors=errors,
         kept=pa.concat_tables([part.kept for part in parts]),
+        unfit=dict(unfit),
     )
 
 

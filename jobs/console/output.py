@@ -32,7 +32,7 @@ EXTRA_OF = {
     **{entry.package: entry.extra for entry in ENGINES.values() if entry.extra is not None},
 }
 
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
