@@ -7,8 +7,6 @@ This module knows nothing of what stages do.
 Shape suffixes: N rows, C outputs.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +16,11 @@ from transformers import PreTrainedModel
 
 from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
+from fastformers.errors import InputError
 from fastformers.inference.engine import run_graph
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
 from fastformers.models.forward import OnProgress, predict_logits
-from fastformers.models.loading import label_names, task_of
+from fastformers.models.loading import label_names, max_positions, task_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +52,13 @@ class ModelArtifact:
     graph: Path | None = None
     precision: str = "float32"
     float_projections: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        positions = max_positions(self.model.config)
+        if self.max_length > positions:
+            raise InputError(
+                f"--max-length {self.max_length}: the teacher has {positions} positions"
+            )
 
     def tokenize(self, examples: Examples) -> TokenizedRows:
         """Token ids of examples as this artifact reads them."""
@@ -86,38 +92,3 @@ class ModelArtifact:
         directory = self.work / f"{what}-{self.key[:16]}"
         directory.mkdir(parents=True, exist_ok=True)
         return directory
-
-
-def digest_of(*parts: object) -> str:
-    """SHA-256 of values that JSON can hold, and of paths by their names.
-
-    Raises:
-        TypeError: A value is neither.
-    """
-    text = json.dumps(parts, sort_keys=True, default=_name_path)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_examples(examples: Examples | None) -> str:
-    """SHA-256 of texts and labels, wherever they were read; "" for none."""
-    if examples is None:
-        return ""
-    return digest_of(examples.texts, examples.text_pairs, examples.labels, examples.groups)
-
-
-def digest_checkpoint(directory: Path) -> list[str]:
-    """SHA-256 of each file of a Hugging Face model that decides what it computes."""
-    patterns = ("*.json", "*.safetensors", "*.bin")
-    return [digest_file(file) for pattern in patterns for file in sorted(directory.glob(pattern))]
-
-
-def _name_path(part: object) -> str:
-    if isinstance(part, Path):
-        return str(part)
-    raise TypeError(f"cannot digest a {type(part).__name__}")

@@ -5,7 +5,6 @@
 This module knows nothing of how stages work.
 """
 
-import importlib.metadata
 import platform
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,25 +12,22 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
-from fastformers.compression.artifact import (
-    ModelArtifact,
-    digest_checkpoint,
-    digest_examples,
-    digest_file,
-    digest_of,
-)
+from fastformers.compression.artifact import ModelArtifact
+from fastformers.compression.own_pipeline import check_own_pipeline
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe_config import CompressConfig
 from fastformers.compression.search import RecipeCandidate, evaluate_candidate, search
 from fastformers.data.examples import Examples
 from fastformers.data.superglue import load_labeled
 from fastformers.data.targets import settle_labels
+from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
 from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.bundle import Bundle, StageQuality, check_output, write_bundle
 from fastformers.inference.engine import OnnxEngine
-from fastformers.inference.tasks import EMBEDDING, Task
+from fastformers.inference.tasks import EMBEDDING
+from fastformers.models.architectures import shrinkable_architecture_of
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import (
     default_max_length,
@@ -41,6 +37,7 @@ from fastformers.models.loading import (
     task_of,
 )
 from fastformers.models.losses import DISTILLABLE_TASKS
+from fastformers.models.model_files import digest_checkpoint
 from fastformers.models.sentence_encoder import is_sentence_encoder
 
 
@@ -86,7 +83,7 @@ def compress(
     train, evaluation = settled.files
     on_labels(settled.meaning)
     teacher = _open_teacher(config, model, train, evaluation)
-    _check_recipe(config, task_of(teacher.model))
+    _check_recipe(config, teacher.model)
     gate = QualityGate(
         teacher,
         evaluation,
@@ -139,8 +136,13 @@ def _open_teacher(
     if task_of(model) == EMBEDDING and train.text_pairs is not None:
         raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
     max_length = config.max_length or default_max_length(model, tokenizer_limit)
-    return ModelArtifact(
-        key=digest_of(_identity(config, train, evaluation), max_length),
+    decisive = [
+        digest_checkpoint(config.teacher),
+        train.digest,
+        evaluation.digest,
+    ]
+    artifact = ModelArtifact(
+        key=digest_of(decisive, max_length, library_versions()),
         model=model,
         tokenizer_json=tokenizer_json,
         max_length=max_length,
@@ -149,31 +151,25 @@ def _open_teacher(
         train_path=config.train,
         work=config.work_directory,
     )
+    check_own_pipeline(config.teacher, artifact)
+    return artifact
 
 
-def _check_recipe(config: CompressConfig, task: Task) -> None:
-    student, prune = config.recipe.student, config.recipe.prune
-    changes_model = config.search or student.is_wanted or prune.is_wanted
-    if changes_model and task not in DISTILLABLE_TASKS:
+def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
+    """Refuse stages that are not for this teacher; a search leaves them out by itself."""
+    student, prune, task = config.recipe.student, config.recipe.prune, task_of(model)
+    if (student.is_wanted or prune.is_wanted) and task not in DISTILLABLE_TASKS:
         raise InputError(
             f"{config.teacher}: its task is {task}; students and pruning are for "
-            f"{', '.join(map(str, DISTILLABLE_TASKS))}: leave --search, students and pruning out"
+            f"{', '.join(map(str, DISTILLABLE_TASKS))}: leave students and pruning out"
         )
     if task == EMBEDDING and (student.student or student.student_width):
         raise InputError(
             f"{config.teacher} embeds texts, and a student's vectors are compared with its own: "
             "give --student-layers, and no --student or --student-width"
         )
-
-
-def _identity(config: CompressConfig, train: Examples, evaluation: Examples) -> list[str]:
-    """Digests of what decides the results of stages and how they are evaluated."""
-    identity = [digest_examples(train), digest_examples(evaluation)]
-    identity += digest_checkpoint(config.teacher)
-    if is_sentence_encoder(config.teacher):
-        files = sorted(file for file in config.teacher.glob("[0-9]_*/*") if file.is_file())
-        identity += map(digest_file, files)
-    return identity
+    if student.student is None and (student.is_wanted or prune.is_wanted):
+        shrinkable_architecture_of(model.config)
 
 
 def _write(config: CompressConfig, chosen: RecipeCandidate) -> Bundle:
@@ -204,15 +200,11 @@ def _write(config: CompressConfig, chosen: RecipeCandidate) -> Bundle:
 
 
 def _provenance(config: CompressConfig, chosen: RecipeCandidate) -> dict[str, str]:
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("fastformers", "torch", "transformers", "onnx", "onnxruntime")
-    }
     return {
         "teacher": config.teacher.name,
         "train": config.train.name,
         "eval": config.eval.name,
         "recipe": chosen.name,
         "python": platform.python_version(),
-        **versions,
+        **library_versions(),
     }

@@ -18,11 +18,11 @@ from fastformers.atomic_file import whole_file
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.data.examples import Examples
 from fastformers.data.held_out import HeldOut, hold_out
-from fastformers.errors import InputError, QualityError
+from fastformers.errors import QualityError
 from fastformers.inference.bundle import StageQuality
 from fastformers.inference.onnx_files import measure_graph_bytes
 from fastformers.models.forward import OnProgress
-from fastformers.models.loading import label_names, max_positions, task_of
+from fastformers.models.loading import label_names, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,16 +89,11 @@ class QualityGate:
             on_progress: Called with rows done and in all.
 
         Raises:
-            InputError: The labels do not match the model, or it has fewer positions than
-                `max_length`.
+            InputError: The labels do not match the model.
         """
-        positions = max_positions(teacher.model.config)
-        if teacher.max_length > positions:
-            raise InputError(
-                f"--max-length {teacher.max_length}: the teacher has {positions} positions"
-            )
         self.examples = examples
         self.max_accuracy_drop = max_accuracy_drop
+        self._work = teacher.work
         names = label_names(teacher.model)
         self._held_out = hold_out(examples, task_of(teacher.model), names, path)
         kept = teacher.directory("teacher") / "eval_logits.npy"
@@ -135,8 +130,16 @@ class QualityGate:
                 f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f} is "
                 f"{self.drop(quality):.2f} points below the teacher's "
                 f"{100 * self.teacher.quality:.2f}, more than --max-accuracy-drop "
-                f"{self.max_accuracy_drop:g}; allow more, or compress less"
+                f"{self.max_accuracy_drop:g}; allow more, or compress less{self.how_to_go_on}"
             )
+
+    @property
+    def how_to_go_on(self) -> str:
+        """What is kept where no model passes, for the end of a message."""
+        return (
+            f"; the stages are kept in {self._work}: the same command with another "
+            "--max-accuracy-drop, or with other settings of later stages, goes on from them"
+        )
 
     def _measure(
         self, logits_NC: NDArray[np.float32], stage: str, artifact: ModelArtifact, seconds: float

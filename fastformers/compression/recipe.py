@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fastformers.atomic_file import whole_file
-from fastformers.compression.artifact import ModelArtifact, digest_of
+from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.quality import QualityGate
+from fastformers.digest import digest_of
 from fastformers.errors import FastformersError, InputError, StageError
 from fastformers.inference.bundle import TOKENIZER_FILE, StageQuality
 from fastformers.inference.onnx_files import weights_path

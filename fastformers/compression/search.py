@@ -16,6 +16,7 @@ accuracy there is slightly too high; keep a third file for the number that you w
 module knows nothing of what stages do.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -27,11 +28,16 @@ from fastformers.compression.recipe import run_recipe
 from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.stages import plan_stages
 from fastformers.data.examples import Examples
-from fastformers.errors import QualityError
+from fastformers.errors import InputError, QualityError
 from fastformers.inference.bundle import StageQuality
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
 from fastformers.inference.engine import OnnxEngine
+from fastformers.models.architectures import shrinkable_architecture_of
 from fastformers.models.forward import OnProgress
+from fastformers.models.loading import task_of
+from fastformers.models.losses import DISTILLABLE_TASKS
+
+logger = logging.getLogger(__name__)
 
 # Shares of heads and neurons, as in the paper's Table 3, and two steps beyond it.
 PRUNING_SHARES = ((0.25, 0.25), (0.33, 0.5), (0.42, 0.67), (0.5, 0.75))
@@ -96,7 +102,10 @@ def search(
         return candidate.passes
 
     shallowest = base
-    if passes(base):
+    reason = _why_it_stays_whole(teacher)
+    if reason is not None:
+        logger.warning("the search tries int8 of the teacher alone: %s", reason)
+    if passes(base) and reason is None:
         for config in shallower(base, teacher.model.config.num_hidden_layers):
             if not passes(config):
                 break
@@ -113,9 +122,21 @@ def search(
         raise QualityError(
             f"{tried[0].qualities[-1].stage} of the teacher itself loses more than "
             f"--max-accuracy-drop {gate.max_accuracy_drop:g}; allow more, or leave --search out "
-            "and give --precision float32"
+            f"and give --precision float32{gate.how_to_go_on}"
         )
     return min(good, key=lambda candidate: candidate.seconds_per_million), tried
+
+
+def _why_it_stays_whole(teacher: ModelArtifact) -> str | None:
+    """Why there is no student of a teacher and no pruning; None where there is."""
+    task = task_of(teacher.model)
+    if task not in DISTILLABLE_TASKS:
+        return f"its task is {task}, and students are for {', '.join(map(str, DISTILLABLE_TASKS))}"
+    try:
+        shrinkable_architecture_of(teacher.model.config)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def evaluate_candidate(

@@ -16,11 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from fastformers.compression.pruning_plan import Importance, Indices, top_positions
 from fastformers.errors import InputError
-from fastformers.models.architectures import check_supported, shrinkable_architecture_of
+from fastformers.models.architectures import (
+    check_model_type,
+    check_supported,
+    shrinkable_architecture_of,
+)
+from fastformers.models.checkpoint import load_config, naming_file
 from fastformers.models.layers import (
     keep_columns,
     keep_heads,
@@ -31,6 +36,7 @@ from fastformers.models.layers import (
     layer_parts,
 )
 from fastformers.models.loading import class_names, new_classifier, task_of
+from fastformers.models.model_files import read_config
 from fastformers.models.trainer import without_attention_dropout
 
 
@@ -166,27 +172,26 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
         InputError: There is no model or no tokenizer, the architecture could not be exported, or
             the vocabulary is another one.
     """
-    if not (path / "config.json").is_file():
-        raise InputError(f"--student {path}: no config.json; expected a Hugging Face model")
+    check_model_type(read_config(path)["model_type"], f"--student {path}")
     if not (path / "tokenizer.json").is_file():
         raise InputError(f"--student {path}: no tokenizer.json to compare with the teacher's")
-    ours, theirs = (
-        Tokenizer.from_str(text).get_vocab()
-        for text in ((path / "tokenizer.json").read_text(encoding="utf-8"), tokenizer_json)
-    )
+    with naming_file(path / "tokenizer.json"):
+        ours = Tokenizer.from_file(str(path / "tokenizer.json")).get_vocab()
+    theirs = Tokenizer.from_str(tokenizer_json).get_vocab()
     if ours != theirs:
         raise InputError(
             f"--student {path}: its vocabulary ({len(ours):,} tokens) is not the teacher's "
             f"({len(theirs):,}); distillation needs the same one, so choose a student of the "
             "teacher's family and leave --trim-vocabulary out"
         )
-    config = AutoConfig.from_pretrained(path)
-    check_supported(config.model_type, f"--student {path}")
-    student = new_classifier(
-        path,
-        task_of(teacher),
-        class_names(teacher.config),
-        dtype=torch.float32,
-        **without_attention_dropout(config),
-    )
+    config = load_config(path)
+    with naming_file(path):
+        student = new_classifier(
+            path,
+            task_of(teacher),
+            class_names(teacher.config),
+            dtype=torch.float32,
+            **without_attention_dropout(config),
+        )
+    check_supported(student, f"--student {path}")
     return student.eval()

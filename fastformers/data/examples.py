@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fastformers.data.labeled_files import read_rows, say_left_out
 from fastformers.data.labels import Label, load_label_map, map_label, number_of, read_labels
+from fastformers.digest import digest_of
 from fastformers.errors import InputError
 from fastformers.formats.column_types import is_text
 from fastformers.inference.tasks import (
@@ -115,6 +116,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def digest(self) -> str:
+        """Identity of texts, labels and groups."""
+        return digest_of(self.texts, self.text_pairs, self.labels, self.groups)
 
     def take(self, rows: Sequence[int] | NDArray[np.intp]) -> "Examples":
         """The examples at the given positions, in that order."""

@@ -96,22 +96,40 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Padding:
+    """A token that takes no position: its id, and the embedding that it gets for one, (1, E)."""
+
+    token_id: int
+    embedding_1E: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
 class Head:
-    """Classification head on the pooled vector: logits = output(norm(activation(hidden(x))))."""
+    """Classification head on the pooled vector: logits = output(norm(activation(hidden(x)))).
+
+    Attributes:
+        gives_probability: Whether the output is the sigmoid of that.
+    """
 
     hidden: Linear  # (D, D)
     activation: Activation
     output: Linear  # (D, C)
     norm: Norm | None = None
+    gives_probability: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingHead:
-    """Embedding head on the pooled vector: activation(projection(x)), of length 1 if normalized."""
+    """Embedding head on the pooled vector: activation(projection(x)), of length 1 if normalized.
+
+    Attributes:
+        num_outputs: Number of values that are kept of the vector, from its first on; None for all.
+    """
 
     projection: Linear | None
     activation: Activation | None
     normalize: bool
+    num_outputs: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +138,9 @@ class EncoderWeights:
 
     Attributes:
         max_length: Tokens of the longest row; tables of positions and offsets may hold more.
-        position_embeddings_PE: Embeddings of positions from that of the first token on, without
-            RoBERTa's padding offset; None where no positions are added to the embeddings.
+        position_embeddings_PE: Embeddings of positions from that of the first token on; None where
+            no positions are added to the embeddings.
+        padding: RoBERTa's padding token, where positions do not count it, also inside a text.
         token_types_KE: Embeddings of token types; None where a model has none.
         projection: Projection of the embeddings where they are narrower than the layers; it comes
             after `embedding_norm` unless `project_first`.
@@ -138,6 +157,7 @@ class EncoderWeights:
     activation: Activation
     layers: tuple[Layer, ...]
     head: Head | EmbeddingHead
+    padding: Padding | None = None
     project_first: bool = False
     final_norm: Norm | None = None
     pooling: Literal["first", "mean"] = "first"

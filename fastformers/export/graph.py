@@ -35,6 +35,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastformers.arrays import Floats
 from fastformers.export.attention import MICROSOFT, Attention
+from fastformers.export.embeddings import add_places
 from fastformers.export.encoder import (
     Activation,
     EmbeddingHead,
@@ -49,10 +50,10 @@ from fastformers.export.int8 import ActivationRange, quantize_token_embeddings, 
 from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS, weights_path
 
 # Version of everything that decides the bytes of a graph beside the model. Raise it with every
-# change after which the same model gives another graph: here, in attention.py, in int8.py, or where
-# models are read (read_encoder.py, models/architectures). Graphs that `compress --work` kept under
-# another version are built again.
-GRAPH_VERSION = 1
+# change after which the same model gives another graph: here, in attention.py, in embeddings.py, in
+# int8.py, or where models are read (read_encoder.py, models/architectures). Graphs that `compress
+# --work` kept under another version are built again.
+GRAPH_VERSION = 2
 # The first opset with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
 
@@ -164,26 +165,8 @@ def _save(
 
 
 def _embed(graph: "_Graph", encoder: EncoderWeights, length: str, *, has_types: bool) -> str:
-    position_embeddings_PE = (
-        None
-        if encoder.position_embeddings_PE is None
-        else encoder.position_embeddings_PE[: encoder.max_length]
-    )
-    if encoder.token_types_KE is not None and not has_types:  # every token is of the first type
-        first_1E = encoder.token_types_KE[:1]
-        position_embeddings_PE = (
-            first_1E if position_embeddings_PE is None else position_embeddings_PE + first_1E
-        )
     total = graph.token_embeddings(encoder.token_embeddings_VE)
-    if position_embeddings_PE is not None:
-        zero = graph.const("zero", np.array([0]))
-        positions = graph.node(
-            "Slice", [graph.const("places", position_embeddings_PE), zero, length, zero]
-        )
-        total = graph.node("Add", [total, positions])
-    if has_types and encoder.token_types_KE is not None:
-        types = graph.const("types", encoder.token_types_KE)
-        total = graph.node("Add", [total, graph.node("Gather", [types, "token_type_ids"])])
+    total = add_places(graph, encoder, total, length, has_types=has_types)
     if encoder.projection is not None and encoder.project_first:
         total = graph.float_linear(total, "embedding.projection", encoder.projection)
     hidden = graph.norm(total, "embedding.norm", encoder.embedding_norm)
@@ -249,7 +232,11 @@ def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) 
         inner = graph.activate(inner, head.activation)
         if head.norm is not None:
             inner = graph.norm(inner, "head.norm", head.norm)
-        graph.float_linear(inner, "logits", head.output, output="logits")
+        if head.gives_probability:
+            score = graph.float_linear(inner, "score", head.output)
+            graph.node("Sigmoid", [score], output="logits")
+        else:
+            graph.float_linear(inner, "logits", head.output, output="logits")
         return len(head.output.bias)
     if head.projection is not None:
         pooled = graph.float_linear(pooled, "head.projection", head.projection)
@@ -258,6 +245,9 @@ def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) 
         pooled = graph.activate(pooled, head.activation)
     if head.normalize:
         pooled = graph.node("LpNormalization", [pooled], axis=-1, p=2)
+    if head.num_outputs is not None and head.num_outputs < width:
+        width = head.num_outputs
+        pooled = graph.first(pooled, "num_outputs", width)
     graph.node("Identity", [pooled], output="logits")
     return width
 
@@ -304,9 +294,13 @@ class _Graph:
         self.nodes.append(helper.make_node("Split", [joined, sizes], outputs, axis=-1))
         return outputs
 
-    def first_token(self, hidden: str) -> str:
+    def first(self, values: str, name: str, count: int) -> str:
+        """The first entries of the second axis."""
         zero, one = self.const("zero", np.array([0])), self.const("one", np.array([1]))
-        return self.node("Slice", [hidden, zero, one, one])
+        return self.node("Slice", [values, zero, self.const(name, np.array([count])), one])
+
+    def first_token(self, hidden: str) -> str:
+        return self.first(hidden, "one", 1)
 
     def pool(self, hidden: str, pooling: Literal["first", "mean"]) -> str:
         one = self.const("one", np.array([1]))

@@ -18,24 +18,23 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from fastformers.errors import InputError
 from fastformers.export.encoder import (
     EmbeddingHead,
     EncoderWeights,
     Head,
     Layer,
     Linear,
+    Padding,
     RelativePositions,
 )
-from fastformers.export.torch_arrays import copy_floats, copy_linear, copy_norm, to_activation
-from fastformers.models.architectures import architecture_of
+from fastformers.export.torch_arrays import copy_floats, copy_linear, copy_norm
+from fastformers.models.architectures import architecture_of, check_activation, check_supported
 from fastformers.models.architectures.architecture import (
-    HeadParts,
     LayerParts,
     OffsetTerms,
     RelativeTables,
 )
-from fastformers.models.loading import max_positions
+from fastformers.models.loading import gives_probability, max_positions
 from fastformers.models.sentence_encoder import SentenceEncoder
 
 _Part = TypeVar("_Part")
@@ -50,10 +49,7 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
             that the graph does not have.
     """
     config, encoder = model.config, model.base_model
-    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
-        raise InputError(
-            f"position_embedding_type {config.position_embedding_type!r}: absolute only"
-        )
+    check_supported(model, config.model_type)
     architecture = architecture_of(config)
     is_embedding = isinstance(model, SentenceEncoder)
     with torch.no_grad():
@@ -67,19 +63,28 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
             position_embeddings_PE=_if_any(
                 lambda table: copy_floats(table.weight[first_position:]), embeddings.positions
             ),
+            padding=_padding(embeddings.positions, first_position),
             token_types_KE=_if_any(lambda table: copy_floats(table.weight), embeddings.token_types),
             embedding_norm=copy_norm(embeddings.norm),
             projection=_if_any(copy_linear, embeddings.projection),
             project_first=embeddings.project_first,
-            activation=to_activation(getattr(config, architecture.activation_setting)),
+            activation=check_activation(getattr(config, architecture.activation_setting)),
             layers=tuple(
                 _copy_layer(architecture.parts(layer), term)
                 for layer, term in zip(layers, terms, strict=True)
             ),
-            head=_embedding_head(model) if is_embedding else _copy_head(architecture.head(model)),
+            head=_embedding_head(model) if is_embedding else _copy_head(model),
             final_norm=_if_any(copy_norm, architecture.final_norm(encoder)),
             pooling=model.pooling if is_embedding else architecture.pooling(config),
         )
+
+
+def _padding(positions: nn.Embedding | None, first_position: int) -> Padding | None:
+    """The token that is not counted: its id stands before the first position in the table."""
+    if positions is None or first_position == 0:
+        return None
+    token_id = first_position - 1
+    return Padding(token_id=token_id, embedding_1E=copy_floats(positions.weight[[token_id]]))
 
 
 def _copy_layer(parts: LayerParts, terms: OffsetTerms) -> Layer:
@@ -110,25 +115,33 @@ def _copy_tables(tables: RelativeTables) -> RelativePositions:
     )
 
 
-def _copy_head(head: HeadParts) -> Head:
+def _copy_head(model: PreTrainedModel) -> Head:
+    head = architecture_of(model.config).head(model)
     return Head(
         hidden=copy_linear(head.hidden),
-        activation=to_activation(head.activation),
+        activation=check_activation(head.activation),
         output=copy_linear(head.output),
         norm=_if_any(copy_norm, head.norm),
+        gives_probability=gives_probability(model.config),
     )
 
 
 def _embedding_head(model: SentenceEncoder) -> EmbeddingHead:
     if model.dense is None:
-        return EmbeddingHead(projection=None, activation=None, normalize=model.normalize)
+        return EmbeddingHead(
+            projection=None,
+            activation=None,
+            normalize=model.normalize,
+            num_outputs=model.truncate_dim,
+        )
     linear, activation = model.dense
     assert isinstance(linear, nn.Linear)
     name = type(activation).__name__.lower()
     return EmbeddingHead(
         projection=copy_linear(linear),
-        activation=None if name == "identity" else to_activation(name),
+        activation=None if name == "identity" else check_activation(name),
         normalize=model.normalize,
+        num_outputs=model.truncate_dim,
     )
 
 

@@ -10,10 +10,7 @@ import torch
 from torch import nn
 
 from fastformers.arrays import Floats
-from fastformers.errors import InputError
-from fastformers.export.encoder import Activation, Linear, Norm
-
-_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "relu": "relu", "tanh": "tanh"}
+from fastformers.export.encoder import Linear, Norm
 
 
 def copy_floats(tensor: torch.Tensor) -> Floats:
@@ -34,14 +31,3 @@ def copy_norm(module: nn.LayerNorm) -> Norm:
     weight = copy_floats(module.weight)
     bias = np.zeros_like(weight) if module.bias is None else copy_floats(module.bias)
     return Norm(weight=weight, bias=bias, epsilon=float(module.eps))
-
-
-def to_activation(name: str) -> Activation:
-    """Activation by the name that Hugging Face gives it.
-
-    Raises:
-        InputError: The graph has no such activation.
-    """
-    if name not in _ACTIVATIONS:
-        raise InputError(f"hidden activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]

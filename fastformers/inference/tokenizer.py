@@ -11,14 +11,14 @@ Shape suffixes: N rows, B rows of one batch, T tokens of each of its rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
 
-# Of a single text longer than this many characters per token of `max_length`, only the start is
-# tokenized at first, cut between two words: the rest cannot matter if the start fills the row.
+# Of a text longer than this many characters per token of `max_length`, only the start is tokenized
+# at first, cut between two words: the rest cannot matter if the start fills the row.
 _CHARACTERS_PER_TOKEN = 40
 # The library's own record of a text is a hundred times larger than its ids; it is held for
 # this many texts at a time.
@@ -73,64 +73,176 @@ class TokenizedRows:
 
 
 class Tokenizer:
-    """The tokenizer of a bundle, truncating as its model was trained to."""
+    """The tokenizer of a bundle, truncating as its model was trained to.
+
+    A row is put together here and not by the library, which makes an `Encoding` of every piece that
+    truncation cuts off, and of every combination of such pieces of a pair.
+    """
 
     def __init__(self, tokenizer_json: str, *, max_length: int) -> None:
+        """Read a tokenizer.
+
+        Args:
+            tokenizer_json: Serialized tokenizer; its truncation says on which side texts are cut.
+            max_length: Tokens of the longest row, special tokens included.
+        """
         self._tokenizer = _Tokenizer.from_str(tokenizer_json)
-        self._tokenizer.enable_truncation(max_length)
+        self._keeps_end = (self._tokenizer.truncation or {}).get("direction") == "left"
+        self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._max_length = max_length
         self._max_characters = _CHARACTERS_PER_TOKEN * max_length
-        wide = self._tokenizer.get_vocab_size() > np.iinfo(np.uint16).max + 1
-        self._id_type = np.uint32 if wide else np.uint16
+        probe = self._find_probe()
+        self._single = self._read_layout(probe, None, max_length)
+        self._pair = self._read_layout(probe, probe, max_length)
+        special_ids = [*self._single.special_ids, *self._pair.special_ids]
+        largest = max([*self._tokenizer.get_vocab().values(), *special_ids])
+        self._vocab_size = largest + 1
+        self._id_type = np.uint32 if largest > np.iinfo(np.uint16).max else np.uint16
 
     @property
     def vocab_size(self) -> int:
-        """Size of the vocabulary; all ids are below it."""
-        return int(self._tokenizer.get_vocab_size())
+        """Number that all ids are below; a vocabulary with gaps has fewer tokens."""
+        return self._vocab_size
 
     def encode(
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None
     ) -> TokenizedRows:
         """Tokenize N texts, or N pairs of texts."""
+        layout = self._single if text_pairs is None else self._pair
+        columns = [texts] if text_pairs is None else [texts, text_pairs]
         ids = [np.empty(0, self._id_type)]
         lengths: list[int] = []
         second_lengths: list[int] = []
         for start in range(0, len(texts), _CHUNK_ROWS):
-            chunk = slice(start, start + _CHUNK_ROWS)
-            pairs = None if text_pairs is None else text_pairs[chunk]
-            for encoding in self._encode(texts[chunk], pairs):
-                row = encoding.ids
+            chunk = [column[start : start + _CHUNK_ROWS] for column in columns]
+            for contents in zip(*self._encode(chunk, layout.room), strict=True):
+                row, num_second = layout.row(contents, keeps_end=self._keeps_end)
                 ids.append(np.array(row, self._id_type))
                 lengths.append(len(row))
-                second_lengths.append(0 if pairs is None else sum(encoding.type_ids))
+                second_lengths.append(0 if text_pairs is None else num_second)
         return TokenizedRows(
             ids=np.concatenate(ids),
             offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
             second_lengths_N=np.array(second_lengths, np.uint16),
         )
 
-    def _encode(self, texts: Sequence[str], text_pairs: Sequence[str] | None) -> list[Encoding]:
-        """Encodings of a chunk; of a long single text, the start is tried first."""
-        if text_pairs is not None:
-            # How a pair shares the row depends on the whole length of both texts.
-            pairs = list(zip(texts, text_pairs, strict=True))
-            return list(self._tokenizer.encode_batch_fast(pairs))
-        starts = [self._start(text) for text in texts]
-        encodings = list(self._tokenizer.encode_batch_fast(starts))
-        for row, (text, start) in enumerate(zip(texts, starts, strict=True)):
-            if len(start) < len(text) and len(encodings[row]) < self._max_length:
-                encodings[row] = self._tokenizer.encode_batch_fast([text])[0]
-        return encodings
+    def _encode(self, columns: Sequence[Sequence[str]], room: int) -> list[list[list[int]]]:
+        """Ids of each text of each column, without special tokens.
+
+        Of a long text the start is tried first: it is enough if it fills the row, unless both texts
+        of a pair do, where the longer one gets an odd token.
+        """
+        starts = [[self._start(text) for text in column] for column in columns]
+        contents = [self._ids(column) for column in starts]
+        for row, texts in enumerate(zip(*columns, strict=True)):
+            is_full = [len(column[row]) >= room for column in contents]
+            needs_count = len(columns) == 2 and all(is_full) and room % 2 == 1
+            for at, text in enumerate(texts):
+                if len(starts[at][row]) < len(text) and (needs_count or not is_full[at]):
+                    (contents[at][row],) = self._ids([text])
+        return contents
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def _start(self, text: str) -> str:
         """The whole words among the first characters of a text."""
-        if len(text) <= self._max_characters:
+        if len(text) <= self._max_characters or self._keeps_end:
             return text
         end = self._max_characters
         while end and text[end] not in " \t\n\r":
             end -= 1
         return text[:end].rstrip(" \t\n\r")
+
+    def _find_probe(self) -> str:
+        """A text that has a token, to see where special tokens stand."""
+        candidates = chain("a0.", self._tokenizer.get_vocab())
+        return next(text for text in candidates if self._ids([text])[0])
+
+    def _read_layout(self, text: str, text_pair: str | None, max_length: int) -> "_Layout":
+        encoding = self._tokenizer.encode(text, text_pair)
+        tokens = zip(encoding.ids, encoding.sequence_ids, encoding.type_ids, strict=True)
+        parts: list[_Part] = []
+        for sequence, run in groupby(tokens, key=lambda token: token[1]):
+            ids, _, types = zip(*run, strict=True)
+            parts += (
+                [_Part(text=sequence, second=types[0])]
+                if sequence is not None
+                else [_Part(ids=[one], second=kind) for one, kind in zip(ids, types, strict=True)]
+            )
+        return _Layout(parts=parts, max_length=max_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A special token of a row, or the place of a text.
+
+    Attributes:
+        text: Number of the text that stands here; None for a special token.
+        ids: The special token.
+        second: Token type: 1 if it belongs to the second text of a pair.
+    """
+
+    text: int | None = None
+    ids: Sequence[int] = ()
+    second: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Where special tokens and texts stand in a row, and how many tokens it may have."""
+
+    parts: Sequence[_Part]
+    max_length: int
+
+    @property
+    def special_ids(self) -> list[int]:
+        """Ids of the special tokens."""
+        return [one for part in self.parts for one in part.ids]
+
+    @property
+    def room(self) -> int:
+        """Tokens that are left for the texts."""
+        return max(0, self.max_length - len(self.special_ids))
+
+    def row(self, contents: Sequence[list[int]], *, keeps_end: bool) -> tuple[list[int], int]:
+        """Ids of a row, and how many of them belong to the second text.
+
+        Args:
+            contents: Ids of each text, at least as many as there is room for, if it has them.
+            keeps_end: Whether a long text loses its start, not its end.
+        """
+        shares = share_room([len(ids) for ids in contents], self.room)
+        kept = [
+            ids[len(ids) - share :] if keeps_end else ids[:share]
+            for ids, share in zip(contents, shares, strict=True)
+        ]
+        row: list[int] = []
+        num_second = 0
+        for part in self.parts:
+            ids = part.ids if part.text is None else kept[part.text]
+            row += ids
+            num_second += part.second * len(ids)
+        return row, num_second
+
+
+def share_room(lengths: Sequence[int], room: int) -> list[int]:
+    """Tokens that each text of a row keeps, as the libraries' strategy "longest_first" has it.
+
+    A short text keeps all; two long ones get half of the room each, the longer one an odd token.
+
+    Args:
+        lengths: Tokens of one or two texts.
+        room: Tokens that both may have together.
+    """
+    if sum(lengths) <= room:
+        return list(lengths)
+    if len(lengths) == 1:
+        return [room]
+    shorter = min(*lengths, room // 2)
+    kept = [shorter, room - shorter]
+    return kept[::-1] if lengths[0] > lengths[1] else kept
 
 
 def find_unique(rows: TokenizedRows) -> tuple[NDArray[np.int32], NDArray[np.intp]]:

@@ -9,19 +9,31 @@ are not kept, because a later pruning round numbers the remaining heads from zer
 nothing of tasks.
 """
 
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
-from fastformers.errors import InputError
+from fastformers.errors import FastformersError, InputError
 from fastformers.models.layers import (
     LayerShape,
     keep_heads,
     keep_neurons,
     layer_parts,
     layer_shape,
+)
+from fastformers.models.model_files import (
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    adapter_base,
+    check_files,
+    read_config,
+    weight_shapes,
 )
 
 
@@ -36,19 +48,96 @@ def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str
         The model, and the names of weights that the directory lacks, sorted.
 
     Raises:
-        InputError: The pruned layers of the configuration are not those of such a model.
-        OSError: The directory has no weights.
+        InputError: The directory has no weights, or others than its configuration describes.
     """
-    config = AutoConfig.from_pretrained(path)
+    config = load_config(path)
     loader = auto_class
     if getattr(config, "pruned_layers", None) is not None:
         with torch.device("meta"):
             model_class = type(auto_class.from_config(config))
         loader = _pruned_class(model_class, path)
-    model, report = loader.from_pretrained(path, output_loading_info=True, dtype=torch.float32)
+    with naming_file(path), _without_reports():
+        model, report = loader.from_pretrained(
+            path, output_loading_info=True, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
     if loader is not auto_class:
         model.__class__ = model_class  # its layers are built; it is a plain model again
+    if report["mismatched_keys"]:
+        name, found, expected = min(report["mismatched_keys"])
+        raise InputError(
+            f"{path / CONFIG_FILE}: describes another model than the weights: {name} is "
+            f"{tuple(found)} there and {tuple(expected)} by the configuration (id2label has a name "
+            f"for each of {config.num_labels} outputs)"
+        )
     return model.eval(), sorted(report["missing_keys"])
+
+
+def load_config(path: Path) -> PretrainedConfig:
+    """Configuration of a model directory, whose files are checked first.
+
+    Raises:
+        InputError: A file is broken, or the configuration is none of its architecture.
+    """
+    read_config(path)
+    with naming_file(path / CONFIG_FILE):
+        return AutoConfig.from_pretrained(path)
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Keep transformers from printing a table of weights, which are checked here."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Name the file in what its library raises, which may be anything its parsers meet.
+
+    Raises:
+        InputError: Something was raised in the block.
+    """
+    try:
+        yield
+    except FastformersError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise InputError(f"{path}: cannot be read: {type(error).__name__}: {reason}") from error
+
+
+def load_adapter(auto_class: Any, path: Path) -> PreTrainedModel:
+    """Load a LoRA adapter of a classifier, merged into its base, in float32 and eval mode.
+
+    Raises:
+        InputError: Its base is not on this machine, peft is not installed, or a file is broken.
+    """
+    check_files(path)
+    base = adapter_base(path)
+    if importlib.util.find_spec("peft") is None:
+        raise InputError(
+            f"{path / ADAPTER_FILE}: an adapter of {base}; `pip install peft` to read it, or save "
+            "the merged model (merge_and_unload) and give that"
+        )
+    read_config(base)
+    # The head is in the adapter, and only its weights say how many outputs there are.
+    rows = [
+        shape[0]
+        for name, shape in weight_shapes(path, "adapter_model")
+        if len(shape) == 2 and "lora_" not in name and ("classifier" in name or "score" in name)
+    ]
+    with naming_file(path):
+        from peft import PeftModel
+
+        settings = {"num_labels": min(rows)} if rows else {}
+        model = auto_class.from_pretrained(
+            base, dtype=torch.float32, ignore_mismatched_sizes=True, **settings
+        )
+        return PeftModel.from_pretrained(model, path).merge_and_unload().eval()
 
 
 def _pruned_class(model_class: Any, path: Path) -> Any:

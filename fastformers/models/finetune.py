@@ -7,18 +7,17 @@ With a held-out file, each epoch is evaluated and the best one kept. The loop it
 trainer.py. This module knows nothing of compression.
 """
 
-import logging
+import json
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForMultipleChoice,
-    AutoTokenizer,
     DataCollatorForMultipleChoice,
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -34,12 +33,24 @@ from fastformers.data.targets import (
     settle_labels,
     task_of_labels,
 )
+from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
 from fastformers.inference.tasks import Task
 from fastformers.inference.tokenizer import Tokenizer
-from fastformers.models.architectures import architecture_of, check_supported
-from fastformers.models.forward import OnProgress, predict_logits
-from fastformers.models.loading import new_classifier
+from fastformers.models.architectures import (
+    architecture_of,
+    check_model_type,
+    check_supported,
+)
+from fastformers.models.checkpoint import load_config, naming_file
+from fastformers.models.forward import OnProgress, predict_logits, takes_token_types
+from fastformers.models.loading import (
+    max_positions,
+    new_classifier,
+    open_tokenizer,
+    serialize_tokenizer,
+)
+from fastformers.models.model_files import digest_checkpoint, read_config, read_json
 from fastformers.models.trainer import (
     PAD_MULTIPLE,
     Epoch,
@@ -48,9 +59,9 @@ from fastformers.models.trainer import (
     train_model,
     without_attention_dropout,
 )
-from fastformers.models.training_config import FinetuneConfig
+from fastformers.models.training_config import DEFAULT_MAX_LENGTH, FinetuneConfig
 
-logger = logging.getLogger(__name__)
+_RESULT = "finetune.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +94,10 @@ def finetune(
 ) -> Finetuned:
     """Train a model on labeled texts and save it with its tokenizer.
 
-    Rerunning the same call after an interruption resumes from the last checkpoint in
-    `output/checkpoints`.
+    Rerunning the same call after an interruption resumes from the last checkpoint, which is beside
+    the output (`.NAME.work`) until the teacher is there. A call with other examples, labels,
+    settings or libraries begins anew and replaces the teacher when it is done; one that is done
+    already returns what it returned.
 
     Args:
         model_path: Directory of a pretrained Hugging Face encoder, or of a model fine-tuned for
@@ -102,10 +115,9 @@ def finetune(
 
     Raises:
         InputError: There are fewer than two classes, the labels do not suit the task, the
-            architecture could not be scored afterwards, or more layers are asked for than there
-            are.
+            model could not be scored afterwards, it has fewer layers or positions than asked for,
+            or the output holds something else.
     """
-    set_seed(config.training.seed)
     task = task or task_of_labels(train, train_path)
     names = _class_names(train, task, train_path)
     files = [(train_path, train)]
@@ -115,13 +127,18 @@ def finetune(
     train, *held_out = settled.files
     on_labels(settled.meaning)
     targets = encode_targets(train, task, names, train_path)
-    _check_encoder(model_path, config.num_layers)
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    max_length = _check_encoder(model_path, config)
+    evaluated = [examples.digest for examples in held_out]
+    decisive = (train.digest, evaluated, task.name, asdict(config), library_versions())
+    key = digest_of(digest_checkpoint(model_path), decisive)
+    kept = _find_finished(output, model_path, key)
+    if kept is not None:
+        return kept
+    set_seed(config.training.seed)
     model = _new_model(model_path, task, names, config.num_layers)
-    tokenizer.model_max_length = config.max_length
-    encoded = tokenizer(
-        train.texts, train.text_pairs, truncation=True, max_length=config.max_length
-    )
+    check_supported(model, str(model_path))
+    tokenizer = _open_for_training(model_path, model, max_length)
+    encoded = tokenizer(train.texts, train.text_pairs, truncation=True, max_length=max_length)
     rows: _Rows | _Questions = _Rows(encoded, targets.tolist())
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
     if task.is_choice:
@@ -132,20 +149,87 @@ def finetune(
     if held_out:
         measure = _measure_of(model, tokenizer, task, names, held_out[0], eval_path or train_path)
         evaluator = EpochEvaluator(measure=measure, on_epoch=on_epoch)
+    work = output.with_name(f".{output.name}.work")
     with fastest_attention(model, sum(map(len, encoded["input_ids"])) / len(train)):
         best = train_model(
             model,
             rows,
             collator,
-            checkpoints=output / "checkpoints",
+            checkpoints=work / key[:16],
             config=config.training,
             what="fine-tune",
             on_progress=on_progress,
             evaluator=evaluator,
         )
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    return Finetuned(labels=names, best=best)
+    result = Finetuned(labels=names, best=best)
+    _save(model, tokenizer, result, key, output, work)
+    return result
+
+
+def _find_finished(output: Path, model_path: Path, key: str) -> Finetuned | None:
+    """What the same training left in its output; None if it has to be done.
+
+    Raises:
+        InputError: The output is the encoder itself, or holds what no fine-tuning made.
+    """
+    if output.exists() and output.samefile(model_path):
+        raise InputError(f"--output {output}: is the encoder; give a directory of its own")
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return None
+    made = read_json(output / _RESULT) if output.is_dir() else {}
+    if not made:
+        raise InputError(
+            f"--output {output}: holds something that finetune did not make; give another "
+            "directory, or remove it"
+        )
+    if made["key"] != key:
+        return None
+    best = made["best"]
+    return Finetuned(labels=made["labels"], best=None if best is None else Epoch(**best))
+
+
+def _save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    result: Finetuned,
+    key: str,
+    output: Path,
+    work: Path,
+) -> None:
+    """Put the teacher in the place of an earlier one, whole, and remove what was for resuming."""
+    made, old = work / "teacher", work / "old"
+    for directory in (made, old):
+        shutil.rmtree(directory, ignore_errors=True)
+    model.save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    fields = {"key": key, "labels": result.labels, "best": result.best and vars(result.best)}
+    (made / _RESULT).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    if output.exists():
+        output.rename(old)
+    made.rename(output)
+    shutil.rmtree(work)
+
+
+def _open_for_training(
+    path: Path, model: PreTrainedModel, max_length: int
+) -> PreTrainedTokenizerFast:
+    """The encoder's tokenizer, as it will be kept with the teacher.
+
+    Raises:
+        InputError: It has no padding token, or more tokens than the encoder has embeddings.
+    """
+    tokenizer = open_tokenizer(path, may_convert=True)
+    if tokenizer.pad_token is None:
+        raise InputError(
+            f"{path / 'tokenizer_config.json'}: names no pad_token, with which rows of a batch are "
+            "made equally long"
+        )
+    tokenizer.model_max_length = max_length
+    tokenizer.padding_side = "right"  # rows are scored unpadded, so positions start at their start
+    if not takes_token_types(model):  # a tokenizer of another architecture may give them
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
+    return tokenizer
 
 
 def _class_names(train: Examples, task: Task, path: Path) -> list[str]:
@@ -172,9 +256,7 @@ def _measure_of(
 ) -> Callable[[], float]:
     """Make the function that measures the model's quality on held-out examples."""
     held_out = hold_out(evaluation, task, names, path)
-    encode = Tokenizer(
-        tokenizer.backend_tokenizer.to_str(), max_length=tokenizer.model_max_length
-    ).encode
+    encode = Tokenizer(serialize_tokenizer(tokenizer), max_length=tokenizer.model_max_length).encode
     rows = encode(evaluation.texts, evaluation.text_pairs)
 
     def measure() -> float:
@@ -189,23 +271,29 @@ def _new_model(
 ) -> PreTrainedModel:
     """The encoder with a head for the task; a head of another size is replaced."""
     changes = _config_changes(model_path, num_layers)
-    if task.is_choice:
-        return AutoModelForMultipleChoice.from_pretrained(
-            model_path, ignore_mismatched_sizes=True, **changes
-        )
-    return new_classifier(model_path, task, names or ["score"], **changes)
+    with naming_file(model_path):
+        if task.is_choice:
+            return AutoModelForMultipleChoice.from_pretrained(
+                model_path, ignore_mismatched_sizes=True, **changes
+            )
+        return new_classifier(model_path, task, names or ["score"], **changes)
 
 
-def _check_encoder(model_path: Path, num_layers: int | None) -> None:
-    config = AutoConfig.from_pretrained(model_path)
-    check_supported(config.model_type, str(model_path))
-    available = config.num_hidden_layers
-    if num_layers is not None and not 1 <= num_layers <= available:
-        raise InputError(f"--num-layers {num_layers}: give 1 to {available}")
+def _check_encoder(model_path: Path, config: FinetuneConfig) -> int:
+    """Refuse an encoder that could not be scored later; return the tokens to truncate to."""
+    check_model_type(read_config(model_path)["model_type"], str(model_path))
+    encoder = load_config(model_path)
+    available = encoder.num_hidden_layers
+    if config.num_layers is not None and not 1 <= config.num_layers <= available:
+        raise InputError(f"--num-layers {config.num_layers}: give 1 to {available}")
+    positions = max_positions(encoder)
+    if config.max_length is not None and config.max_length > positions:
+        raise InputError(f"--max-length {config.max_length}: the encoder has {positions} positions")
+    return config.max_length or min(DEFAULT_MAX_LENGTH, positions)
 
 
 def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
-    config = AutoConfig.from_pretrained(model_path)
+    config = load_config(model_path)
     changes: dict[str, Any] = without_attention_dropout(config)
     if num_layers is not None:
         changes["num_hidden_layers"] = num_layers

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
+from fastformers.errors import InputError
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures import architecture_of
@@ -32,11 +33,28 @@ def takes_token_types(model: PreTrainedModel) -> bool:
     return types is not None and types.num_embeddings > 1
 
 
+def count_embeddings(model: PreTrainedModel) -> int:
+    """Number of tokens that a model has embeddings for."""
+    tokens = architecture_of(model.config).embeddings(model.base_model).tokens
+    return int(tokens.num_embeddings)
+
+
 def model_inputs(
     model: PreTrainedModel, rows: TokenizedRows, rows_B: NDArray[np.intp]
 ) -> dict[str, torch.Tensor]:
-    """Inputs of a PyTorch model for rows of one length, on its device."""
-    inputs = {"input_ids": torch.from_numpy(rows.batch_ids(rows_B)).to(model.device)}
+    """Inputs of a PyTorch model for rows of one length, on its device.
+
+    Raises:
+        InputError: A row has a token that the model has no embedding for.
+    """
+    ids_BT = rows.batch_ids(rows_B)
+    largest, num_embeddings = int(ids_BT.max()), count_embeddings(model)
+    if largest >= num_embeddings:
+        raise InputError(
+            f"a text has the token id {largest:,}, and the model has embeddings for "
+            f"{num_embeddings:,} tokens: tokenizer.json is of another model"
+        )
+    inputs = {"input_ids": torch.from_numpy(ids_BT).to(model.device)}
     if takes_token_types(model):
         types_BT = torch.from_numpy(rows.batch_types(rows_B))
         inputs["token_type_ids"] = types_BT.to(model.device)

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer, normalizers
 from transformers import (
-    AutoConfig,
     AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 
 from fastformers.errors import InputError
@@ -28,16 +29,27 @@ from fastformers.inference.tasks import (
     TEXT_CLASSIFICATION,
     Task,
 )
-from fastformers.models.architectures import architecture_of, check_supported
-from fastformers.models.checkpoint import load_weights
+from fastformers.models.architectures import architecture_of, check_model_type, check_supported
+from fastformers.models.checkpoint import (
+    load_adapter,
+    load_config,
+    load_weights,
+    naming_file,
+)
+from fastformers.models.model_files import adapter_base, check_files, is_adapter, read_config
 from fastformers.models.sentence_encoder import (
     SentenceEncoder,
+    encoder_directory,
     is_sentence_encoder,
     load_sentence_encoder,
+    lowers_case,
 )
+from fastformers.models.vocabulary import without_types
 
-# Truncation where the user gives none: what BERT was trained for, and few texts are longer.
-_MAX_LENGTH = 512
+TOKENIZER_FILE = "tokenizer.json"
+_SLOW_FILES = ("vocab.*", "*.model")
+_ACTIVATION_SETTINGS = ("sentence_transformers", "sbert_ce_default_activation_function")
+_NO_LIMIT = 2**31 - 1  # tokens; transformers says "no limit" by a number that no library can take
 
 # What a sequence classifier's configuration calls its task: `new_classifier` writes it, `task_of`
 # reads it.
@@ -56,16 +68,42 @@ def load_model(path: Path) -> PreTrainedModel:
     Raises:
         InputError: The directory holds no such model, or one of an unsupported architecture.
     """
-    if not (path / "config.json").is_file():
-        raise InputError(f"{path}: no config.json; expected a Hugging Face model directory")
-    try:
-        model_type = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: config.json names no architecture (model_type)") from error
-    check_supported(model_type, str(path))
-    if is_sentence_encoder(path):
-        return load_sentence_encoder(path)
-    config = AutoConfig.from_pretrained(path)
+    if is_adapter(path):
+        model = load_adapter(AutoModelForSequenceClassification, path)
+        check_supported(model, str(path))
+        return model
+    check_model_type(read_config(encoder_directory(path))["model_type"], str(path))
+    model = load_sentence_encoder(path) if is_sentence_encoder(path) else _load_classifier(path)
+    check_supported(model, str(path))
+    if not is_sentence_encoder(path) and gives_probability(model.config, str(path)):
+        model.register_forward_hook(_to_probability)
+    return model
+
+
+def gives_probability(config: PretrainedConfig, source: str = "") -> bool:
+    """Whether a model of one output gives the sigmoid of its logit, as CrossEncoder writes it down.
+
+    Raises:
+        InputError: The configuration names another activation; the message names the source.
+    """
+    new, old = (getattr(config, setting, None) for setting in _ACTIVATION_SETTINGS)
+    name = (new or {}).get("activation_fn") or old
+    kind = str(name).rpartition(".")[2]
+    is_single = config.num_labels == 1
+    if name is None or kind == "Identity" or (kind == "Sigmoid" and not is_single):
+        return False  # of several labels a bundle gives probabilities anyway
+    if kind != "Sigmoid":
+        raise InputError(f"{source}: config.json: activation_fn {name!r}: Identity or Sigmoid only")
+    return True
+
+
+def _to_probability(model: PreTrainedModel, inputs: Any, output: Any) -> Any:
+    output.logits = output.logits.sigmoid()
+    return output
+
+
+def _load_classifier(path: Path) -> PreTrainedModel:
+    config = load_config(path)
     is_choice = any(name.endswith("ForMultipleChoice") for name in config.architectures or ())
     if (
         config.problem_type == _PROBLEM_TYPES[REGRESSION]
@@ -74,10 +112,7 @@ def load_model(path: Path) -> PreTrainedModel:
     ):
         raise InputError(f"{path}: regression of {config.num_labels} numbers; expected one")
     auto_model = AutoModelForMultipleChoice if is_choice else AutoModelForSequenceClassification
-    try:
-        model, missing = load_weights(auto_model, path)
-    except OSError as error:
-        raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
+    model, missing = load_weights(auto_model, path)
     if missing:
         raise InputError(
             f"{path}: not fine-tuned as a classifier: no weights for {', '.join(missing[:3])}"
@@ -96,7 +131,7 @@ def new_classifier(
         names: Names of the outputs, by index.
         settings: What else `from_pretrained` takes.
     """
-    return AutoModelForSequenceClassification.from_pretrained(
+    model = AutoModelForSequenceClassification.from_pretrained(
         path,
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
@@ -104,6 +139,10 @@ def new_classifier(
         ignore_mismatched_sizes=True,
         **settings,
     )
+    for setting in _ACTIVATION_SETTINGS:  # of another head
+        if hasattr(model.config, setting):
+            setattr(model.config, setting, None)
+    return model
 
 
 def task_of(model: PreTrainedModel) -> Task:
@@ -136,12 +175,60 @@ def load_tokenizer(path: Path) -> tuple[str, int]:
     """Serialized tokenizer of a model directory, and the tokens that it truncates to.
 
     Raises:
-        InputError: The directory has no fast tokenizer.
+        InputError: The directory has no fast tokenizer, or one that cannot be read.
     """
-    if not (path / "tokenizer.json").is_file():  # transformers would make one up
+    tokenizer = open_tokenizer(path)
+    return serialize_tokenizer(tokenizer), tokenizer.model_max_length
+
+
+def open_tokenizer(path: Path, *, may_convert: bool = False) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model directory, as transformers and sentence-transformers open it.
+
+    Args:
+        path: The directory.
+        may_convert: Whether a slow tokenizer will do, which transformers converts to a fast one.
+
+    Raises:
+        InputError: The directory has no fast tokenizer, or one that cannot be read.
+    """
+    directory = encoder_directory(path)
+    file = directory / TOKENIZER_FILE
+    if not file.is_file() and is_adapter(directory):
+        directory = adapter_base(directory)
+        file = directory / TOKENIZER_FILE
+    is_slow = may_convert and any(any(directory.glob(name)) for name in _SLOW_FILES)
+    if not file.is_file() and not is_slow:  # transformers would make one up
         raise InputError(f"{path}: has no tokenizer.json; save it with a fast tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    return tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length
+    check_files(directory)
+    if file.is_file():
+        with naming_file(file):  # transformers would make up another one, in silence
+            Tokenizer.from_file(str(file))
+    with naming_file(directory):
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+    if lowers_case(path):
+        backend = tokenizer.backend_tokenizer
+        others = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *others])
+    return tokenizer
+
+
+def serialize_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
+    """A tokenizer as one JSON text, with what transformers keeps beside it.
+
+    That is the side that long texts are cut on, and whether the two texts of a pair are told apart
+    by token types.
+    """
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    truncation = backend.truncation or {"max_length": tokenizer.model_max_length}
+    if tokenizer.truncation_side != truncation.get("direction", "right"):
+        max_length = min(truncation["max_length"], _NO_LIMIT)
+        backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    serialized = backend.to_str()
+    if "token_type_ids" in tokenizer.model_input_names:
+        return serialized
+    parts = json.loads(serialized)
+    parts["post_processor"] = without_types(parts["post_processor"])
+    return json.dumps(parts, ensure_ascii=False)
 
 
 def default_max_length(model: PreTrainedModel, tokenizer_limit: int) -> int:
@@ -151,7 +238,7 @@ def default_max_length(model: PreTrainedModel, tokenizer_limit: int) -> int:
         model: Model that reads the texts.
         tokenizer_limit: Tokens that its tokenizer truncates to.
     """
-    longest = min(tokenizer_limit, max_positions(model.config), _MAX_LENGTH)
+    longest = min(tokenizer_limit, max_positions(model.config))
     if isinstance(model, SentenceEncoder):
         return min(longest, model.max_length or longest)
     return longest

@@ -11,6 +11,7 @@ Shape suffixes: B rows of a batch, T tokens, D embedding width.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,35 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from fastformers.errors import InputError
 from fastformers.models.architectures.architecture import Pooling
 from fastformers.models.checkpoint import load_weights
+from fastformers.models.model_files import check_files, read_json
 
 MODULES_FILE = "modules.json"
 _SETTINGS_FILE = "sentence_bert_config.json"
+_MODEL_SETTINGS_FILE = "config_sentence_transformers.json"
 _PACKAGE = "sentence_transformers.models"
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
 _POOLINGS: dict[str, Pooling] = {"cls": "first", "mean": "mean"}
+# By module, settings that have one value here, which is also the default.
+_FIXED_SETTINGS: dict[str, dict[str, str | None]] = {
+    "": {"model_type": "SentenceTransformer"},
+    "Transformer": {
+        "transformer_task": "feature-extraction",
+        "processing_kwargs": None,
+        "query_length": None,
+        "document_length": None,
+        "query_expansion": None,
+    },
+    "Pooling": {},
+    "Dense": {
+        "module_input_name": "sentence_embedding",
+        "module_output_name": "sentence_embedding",
+        "use_residual": None,
+    },
+    "Normalize": {
+        "module_input_name": "sentence_embedding",
+        "module_output_name": "sentence_embedding",
+    },
+}
 _DENSE_ACTIVATIONS: dict[str, type[nn.Module]] = {
     "Tanh": nn.Tanh,
     "Identity": nn.Identity,
@@ -59,6 +83,7 @@ class SentenceEncoder(nn.Module):
         pooling: Pooling,
         dense: tuple[nn.Linear, nn.Module] | None = None,
         normalize: bool = False,
+        truncate_dim: int | None = None,
         max_length: int | None = None,
     ) -> None:
         """Put the modules together.
@@ -68,6 +93,7 @@ class SentenceEncoder(nn.Module):
             pooling: Whether the vector of the first token is taken, or the mean of all tokens.
             dense: A linear layer and its activation, after the pooling.
             normalize: Whether the vector is divided by its length.
+            truncate_dim: Number of values that are kept, after all else; None for all.
             max_length: Tokens that a text is truncated to; None for the tokenizer's own limit.
         """
         super().__init__()
@@ -75,6 +101,7 @@ class SentenceEncoder(nn.Module):
         self.pooling: Pooling = pooling
         self.dense = None if dense is None else nn.Sequential(*dense)
         self.normalize = normalize
+        self.truncate_dim = truncate_dim
         self.max_length = max_length
 
     @property
@@ -121,7 +148,9 @@ class SentenceEncoder(nn.Module):
         if self.normalize:
             pooled = nn.functional.normalize(pooled, dim=-1)
         return EmbeddingOutput(
-            logits=pooled, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+            logits=pooled[:, : self.truncate_dim],
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
         )
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -130,11 +159,18 @@ class SentenceEncoder(nn.Module):
         self.base_model.save_pretrained(path)
         modules: list[tuple[str, str]] = [("Transformer", ""), ("Pooling", "1_Pooling")]
         mode = {"first": "cls", "mean": "mean"}[self.pooling]
-        _write_json(path / "1_Pooling" / "config.json", {"pooling_mode": mode})
+        width = self.config.hidden_size
+        fields: dict[str, object] = {"embedding_dimension": width, "pooling_mode": mode}
+        _write_json(path / "1_Pooling" / "config.json", fields)
         if self.dense is not None:
             modules.append(("Dense", "2_Dense"))
             kind = type(self.dense[1])
-            fields = {"bias": True, "activation_function": f"{kind.__module__}.{kind.__name__}"}
+            fields = {
+                "in_features": self.dense[0].in_features,
+                "out_features": self.dense[0].out_features,
+                "bias": True,
+                "activation_function": f"{kind.__module__}.{kind.__name__}",
+            }
             _write_json(path / "2_Dense" / "config.json", fields)
             weights = {f"linear.{name}": w for name, w in self.dense[0].state_dict().items()}
             save_file(weights, path / "2_Dense" / "model.safetensors")
@@ -148,11 +184,26 @@ class SentenceEncoder(nn.Module):
             ],
         )
         _write_json(path / _SETTINGS_FILE, {"max_seq_length": self.max_length})
+        _write_json(path / _MODEL_SETTINGS_FILE, {"truncate_dim": self.truncate_dim})
 
 
 def is_sentence_encoder(path: Path) -> bool:
     """Whether a directory is a sentence-transformers directory."""
     return (path / MODULES_FILE).is_file()
+
+
+def encoder_directory(path: Path) -> Path:
+    """Directory of the transformer and its tokenizer: of old releases one below, 0_Transformer.
+
+    Raises:
+        InputError: The modules of a sentence-transformers directory are not known here.
+    """
+    return _read_modules(path)["Transformer"] if is_sentence_encoder(path) else path
+
+
+def lowers_case(path: Path) -> bool:
+    """Whether texts are put into lower case before the tokenizer's own normalization."""
+    return bool(read_json(_settings_file(encoder_directory(path))).get("do_lower_case"))
 
 
 def load_sentence_encoder(path: Path) -> SentenceEncoder:
@@ -162,12 +213,9 @@ def load_sentence_encoder(path: Path) -> SentenceEncoder:
         InputError: The directory has a module or setting that is not known here, or no weights.
     """
     modules = _read_modules(path)
-    _check_settings(path)
+    _check_settings(path, modules)
     pooling = _read_pooling(modules["Pooling"] / "config.json")
-    try:
-        encoder, missing = load_weights(AutoModel, path)
-    except OSError as error:
-        raise InputError(f"{path}: no weights that can be read: {error}".splitlines()[0]) from error
+    encoder, missing = load_weights(AutoModel, modules["Transformer"])
     # BERT's own pooler is not used here.
     if missing := [name for name in missing if not name.startswith("pooler.")]:
         raise InputError(f"{path}: no weights for {', '.join(missing[:3])}")
@@ -176,7 +224,8 @@ def load_sentence_encoder(path: Path) -> SentenceEncoder:
         pooling=pooling,
         dense=_read_dense(modules["Dense"]) if "Dense" in modules else None,
         normalize="Normalize" in modules,
-        max_length=_read_json(path / _SETTINGS_FILE).get("max_seq_length"),
+        truncate_dim=read_json(path / _MODEL_SETTINGS_FILE).get("truncate_dim"),
+        max_length=read_json(_settings_file(modules["Transformer"])).get("max_seq_length"),
     ).eval()
 
 
@@ -192,34 +241,44 @@ def _read_modules(path: Path) -> dict[str, Path]:
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown:
         raise InputError(f"{file}: module {unknown[0]!r} is not one of {', '.join(_KINDS)}")
-    if kinds != [kind for kind in _KINDS if kind in kinds] or len(kinds) < 2 or folders[0] != path:
+    if kinds != [kind for kind in _KINDS if kind in kinds] or len(kinds) < 2:
         raise InputError(
-            f"{file}: {', '.join(kinds)}: expected Transformer (in the directory itself), Pooling, "
-            "then optionally Dense and Normalize"
+            f"{file}: {', '.join(kinds)}: expected Transformer, Pooling, then optionally Dense and "
+            "Normalize"
         )
     if kinds[1] != "Pooling":
         raise InputError(f"{file}: no Pooling after the Transformer")
     return dict(zip(kinds, folders, strict=True))
 
 
-def _check_settings(path: Path) -> None:
-    """Refuse settings that change texts before tokenization, which scoring would not do."""
-    settings = _read_json(path / "config_sentence_transformers.json")
+def _settings_file(folder: Path) -> Path:
+    """Settings of the Transformer; old releases named the file by architecture."""
+    return next(iter(sorted(folder.glob("sentence_*_config.json"))), folder / _SETTINGS_FILE)
+
+
+def _check_settings(path: Path, modules: Mapping[str, Path]) -> None:
+    """Refuse settings that change what is computed and that are not known here."""
+    settings = read_json(path / _MODEL_SETTINGS_FILE)
     prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
     if prompt:
         raise InputError(
             f"{path}: puts {prompt!r} before each text by default; set default_prompt_name to null "
-            "in config_sentence_transformers.json and put it into your texts"
+            f"in {_MODEL_SETTINGS_FILE} and put it into your texts"
         )
-    if _read_json(path / _SETTINGS_FILE).get("do_lower_case"):
-        raise InputError(
-            f"{path}: {_SETTINGS_FILE} says do_lower_case; set it to false and let the "
-            "tokenizer or your corpus do that"
-        )
+    files = {
+        "": path / _MODEL_SETTINGS_FILE,
+        "Transformer": _settings_file(modules["Transformer"]),
+        **{kind: modules[kind] / "config.json" for kind in _KINDS[1:] if kind in modules},
+    }
+    for kind, file in files.items():
+        for name, expected in _FIXED_SETTINGS[kind].items():
+            value = read_json(file).get(name)
+            if value and value != expected:
+                raise InputError(f"{file}: {name} {value!r} is not supported; leave it out")
 
 
 def _read_pooling(file: Path) -> Pooling:
-    fields = _read_json(file)
+    fields = read_json(file)
     prefix = "pooling_mode_"  # prefix of the flags in releases before 6
     flags = [key.removeprefix(prefix) for key, on in fields.items() if key[:13] == prefix and on]
     mode = str(fields.get("pooling_mode") or "+".join(flags))
@@ -230,7 +289,7 @@ def _read_pooling(file: Path) -> Pooling:
 
 
 def _read_dense(folder: Path) -> tuple[nn.Linear, nn.Module]:
-    fields = _read_json(folder / "config.json")
+    fields = read_json(folder / "config.json")
     activation = str(fields.get("activation_function")).rpartition(".")[2]
     if activation not in _DENSE_ACTIVATIONS:
         known = ", ".join(_DENSE_ACTIVATIONS)
@@ -248,6 +307,7 @@ def _read_dense(folder: Path) -> tuple[nn.Linear, nn.Module]:
 
 
 def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    check_files(folder)
     if (folder / "model.safetensors").is_file():
         return load_file(folder / "model.safetensors")
     if not (folder / "pytorch_model.bin").is_file():
@@ -261,14 +321,3 @@ def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
 def _write_json(file: Path, fields: object) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """Fields of a JSON file; none if there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON") from error
-    return fields

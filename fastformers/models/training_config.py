@@ -28,6 +28,9 @@ class TrainingConfig:
         check_option(self, "seed", 0 <= self.seed < 2**32, "0 to 2^32 - 1")
 
 
+DEFAULT_MAX_LENGTH = 256  # tokens: most texts are shorter, and a step costs by its longest row
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """Settings of fine-tuning; the defaults suit a small encoder and ten thousand texts or more.
@@ -39,8 +42,12 @@ class FinetuneConfig:
     training: TrainingConfig = field(
         default=TrainingConfig(epochs=3.0, learning_rate=5e-5, batch_rows=16)
     )
-    max_length: int = field(
-        default=256, metadata=option("tokens to truncate to, special tokens included")
+    max_length: int | None = field(
+        default=None,
+        metadata=option(
+            f"tokens to truncate to, special tokens included ({DEFAULT_MAX_LENGTH}, or what the "
+            "encoder has positions for)"
+        ),
     )
     num_layers: int | None = field(
         default=None, metadata=option("number of encoder layers to keep, from the first")

@@ -9,6 +9,7 @@ still be spelled. This module knows nothing of graphs or stages.
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,44 @@ def trim_tokenizer(
         token["id"] = new_id[token["id"]]
     _renumber_template(tokenizer["post_processor"], new_id)
     return json.dumps(tokenizer, ensure_ascii=False), np.array(old_ids, np.intp)
+
+
+def without_types(post_processor: dict[str, Any] | None) -> dict[str, Any]:
+    """A post-processor of a serialized tokenizer, changed to give each token the first type."""
+    match post_processor:
+        case None:
+            text, text_pair = ({"Sequence": {"id": one, "type_id": 0}} for one in "AB")
+            return {
+                "type": "TemplateProcessing",
+                "single": [text],
+                "pair": [text, text_pair],
+                "special_tokens": {},
+            }
+        case {"type": "BertProcessing", "sep": [sep, sep_id], "cls": [cls, cls_id]}:
+            first, end = ({"SpecialToken": {"id": one, "type_id": 0}} for one in (cls, sep))
+            text, text_pair = ({"Sequence": {"id": one, "type_id": 0}} for one in "AB")
+            return {
+                "type": "TemplateProcessing",
+                "single": [first, text, end],
+                "pair": [first, text, end, text_pair, end],
+                "special_tokens": {
+                    token: {"id": token, "ids": [token_id], "tokens": [token]}
+                    for token, token_id in ((cls, cls_id), (sep, sep_id))
+                },
+            }
+        case {"type": "TemplateProcessing", "single": single, "pair": pair}:
+            pieces = {"single": single, "pair": pair}
+            return post_processor | {
+                name: [
+                    {kind: {**fields, "type_id": 0} for kind, fields in piece.items()}
+                    for piece in template
+                ]
+                for name, template in pieces.items()
+            }
+        case {"type": "Sequence", "processors": list(processors)}:
+            return post_processor | {"processors": [without_types(one) for one in processors]}
+        case _:  # RoBERTa's gives no types, and that for bytes changes no token
+            return post_processor
 
 
 def trim_embeddings(model: PreTrainedModel, old_ids: Sequence[int] | NDArray[np.intp]) -> None:

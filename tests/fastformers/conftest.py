@@ -117,6 +117,7 @@ def save_teacher(make_teacher, tokenizer_json) -> Callable[..., Path]:
             cls_token="[CLS]",
             sep_token="[SEP]",
             mask_token="[MASK]",
+            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         ).save_pretrained(path)
         return path
 

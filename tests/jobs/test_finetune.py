@@ -15,7 +15,7 @@ def read(*flags):
 
 def test_every_setting_has_its_flag_and_default():
     training = TrainingConfig(epochs=3, learning_rate=5e-5, batch_rows=16, seed=0)
-    assert read() == FinetuneConfig(training=training, max_length=256, num_layers=None)
+    assert read() == FinetuneConfig(training=training, max_length=None, num_layers=None)
     flags = (
         "--epochs 0.5 --learning-rate 1e-3 --batch-rows 8 --seed 1 --max-length 64 --num-layers 2"
     )

@@ -7,10 +7,13 @@ add a line here. Its models can then be loaded, exported, scored and distilled, 
 `can_shrink`, pruned and cut. Nothing here knows of graphs, recipes or files.
 """
 
-from transformers import PretrainedConfig
+from typing import get_args
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
 
 from fastformers.errors import InputError
-from fastformers.models.architectures.architecture import Architecture
+from fastformers.models.architectures.architecture import Activation, Architecture
 from fastformers.models.architectures.bert import BERT
 from fastformers.models.architectures.deberta import DEBERTA
 from fastformers.models.architectures.distilbert import DISTILBERT
@@ -59,7 +62,7 @@ def shrinkable_architecture_of(config: PretrainedConfig) -> Architecture:
     return architecture
 
 
-def check_supported(model_type: str, source: str) -> None:
+def check_model_type(model_type: str, source: str) -> None:
     """Refuse an architecture that is not in the table.
 
     Raises:
@@ -67,6 +70,49 @@ def check_supported(model_type: str, source: str) -> None:
     """
     if model_type not in ARCHITECTURES:
         raise InputError(f"{source}: {_unsupported(model_type)}")
+
+
+def check_supported(model: PreTrainedModel, source: str) -> None:
+    """Refuse a model that has a part which the graph cannot have.
+
+    Args:
+        model: Model of a known architecture, with its head, if it has one.
+        source: Where it comes from, for messages.
+
+    Raises:
+        InputError: It has an activation, positions or another part that is not supported.
+    """
+    config = model.config
+    architecture = architecture_of(config)
+    try:
+        positions = getattr(config, "position_embedding_type", None)
+        if positions not in (None, "absolute"):
+            raise InputError(f"position_embedding_type {positions!r}: absolute only")
+        if getattr(config, "is_decoder", False):
+            raise InputError("is_decoder: tokens that read all others only")
+        check_activation(getattr(config, architecture.activation_setting))
+        architecture.embeddings(model.base_model)
+        architecture.layers(model.base_model)
+        with torch.no_grad():
+            architecture.offset_terms(model.base_model)
+        if hasattr(model, "classifier"):
+            check_activation(architecture.head(model).activation)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+def check_activation(name: str) -> Activation:
+    """An activation by the name that transformers gives it.
+
+    Raises:
+        InputError: The graph has no such activation.
+    """
+    if name not in get_args(Activation):
+        raise InputError(
+            f"hidden activation {name!r} is not one of {', '.join(get_args(Activation))}"
+        )
+    activation: Activation = name  # type: ignore[assignment]
+    return activation
 
 
 def _unsupported(model_type: str) -> str:

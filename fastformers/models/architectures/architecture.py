@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 Pooling = Literal["first", "mean"]
+# The activations that the graph has.
+Activation = Literal["gelu", "relu", "tanh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,8 @@ class Architecture:
         ffn_width_setting: Setting that holds the number of feed-forward neurons.
         embedding_width_setting: Setting that holds the width of the embeddings.
         layer_settings: Settings that are lists with an entry for each layer.
-        first_position: Row of the position embeddings that the first token gets.
+        first_position: Row of the position embeddings that the first token gets; if it is not 0,
+            the row before it is for the padding token, whose id is its number.
         offset_terms: Dependence of attention on offsets, for each layer of an encoder.
         final_norm: Norm after the last layer of an encoder, where norms come first.
         pooling: Input of the head: the first token, or the mean of all tokens of the row.

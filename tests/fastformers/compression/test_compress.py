@@ -1,4 +1,5 @@
 import re
+import shutil
 from dataclasses import replace
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from fastformers.inference.tokenizer import Tokenizer
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from fastformers.compression import compress as compress_module  # noqa: E402
 from fastformers.compression.compress import compress  # noqa: E402
 from fastformers.compression.recipe_config import (  # noqa: E402
     CompressConfig,
@@ -197,9 +199,16 @@ def test_a_model_that_lost_too_much_is_not_written(configure):
     config = configure(
         max_accuracy_drop=0, recipe=RecipeConfig(prune=PruneConfig(prune_ffn=0.75, prune_epochs=0))
     )
-    with pytest.raises(QualityError, match=r"quantize: .* more than --max-accuracy-drop 0"):
+    with pytest.raises(
+        QualityError, match=r"quantize: .* more than --max-accuracy-drop 0"
+    ) as raised:
         compress(config)
     assert not config.output.exists()
+    work = config.output.with_name(".bundle.work")
+    assert f"the stages are kept in {work}: the same command with another" in str(raised.value)
+    seen = []
+    compress(replace(config, max_accuracy_drop=100), on_progress=lambda what, *_: seen.append(what))
+    assert seen == []  # nothing is evaluated or trained again
 
 
 def test_no_more_evaluation_rows_are_used_than_asked_for(configure):
@@ -318,6 +327,59 @@ def test_a_length_beyond_the_models_positions_is_refused(configure, tmp_path):
     )
     with pytest.raises(InputError, match="--max-length 65: the teacher has 64 positions"):
         compress(configure(eval=tmp_path / "long.parquet", max_length=65))
+
+
+def kept_stages(configure, work, **changes):
+    """Names of the results that a run adds to what is kept."""
+    before = {path.name for path in work.glob("export-*")}
+    compress(configure(recipe=FLOAT32, work=work, output=work.parent / "other", **changes))
+    shutil.rmtree(work.parent / "other")
+    return {path.name for path in work.glob("export-*")} - before
+
+
+def test_kept_work_is_that_of_the_same_weights_and_labels(
+    configure, save_teacher, make_teacher, files, tmp_path
+):
+    teacher = save_teacher(tmp_path / "retrained", labels=LABELS)
+    (teacher / "model.safetensors").unlink()
+    weights = make_teacher(labels=LABELS).state_dict()
+    torch.save(weights, teacher / "pytorch_model.bin")
+    work = tmp_path / "work"
+    assert len(kept_stages(configure, work, teacher=teacher)) == 1
+    assert kept_stages(configure, work, teacher=teacher) == set()
+
+    weights["classifier.bias"] += 1
+    torch.save(weights, teacher / "pytorch_model.bin")
+    assert len(kept_stages(configure, work, teacher=teacher)) == 1
+
+    table = pyarrow.parquet.read_table(files / "train.parquet").to_pydict()
+    table["label"] = table["label"][::-1]
+    pyarrow.parquet.write_table(pa.table(table), tmp_path / "train.parquet")
+    assert len(kept_stages(configure, work, teacher=teacher, train=tmp_path / "train.parquet")) == 1
+
+
+def test_kept_work_is_that_of_the_same_libraries(configure, monkeypatch, tmp_path):
+    assert len(kept_stages(configure, tmp_path / "work")) == 1
+    newer = compress_module.library_versions() | {"torch": "99.0"}
+    monkeypatch.setattr(compress_module, "library_versions", lambda: newer)
+    assert len(kept_stages(configure, tmp_path / "work")) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"student": StudentConfig(student_layers=1)},
+        {"prune": PruneConfig(prune_ffn=0.5)},
+    ],
+    ids=["student", "pruning"],
+)
+def test_what_an_architecture_cannot_lose_is_refused_at_once(
+    configure, save_teacher, tmp_path, changes
+):
+    path = save_teacher(tmp_path / "teacher", "MPNet", labels=LABELS, max_position_embeddings=66)
+    config = configure(teacher=path, recipe=RecipeConfig(**changes))
+    with pytest.raises(InputError, match="architecture 'mpnet' can be neither pruned nor cut"):
+        compress(config, on_stage=lambda quality: pytest.fail("worked"))
 
 
 def test_an_output_that_is_no_bundle_is_refused_before_any_work(configure, tmp_path):

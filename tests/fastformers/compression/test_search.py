@@ -14,7 +14,7 @@ from fastformers.errors import QualityError
 def run_search(monkeypatch):
     """Search from a teacher of six layers; (layers, share of pruned neurons) of each candidate."""
 
-    def run(passes):
+    def run(passes, model_type="bert"):
         def evaluate(teacher, config, gate, **options):
             shape = config.student.student_layers or 6, config.prune.prune_ffn
             return SimpleNamespace(
@@ -25,8 +25,12 @@ def run_search(monkeypatch):
             )
 
         monkeypatch.setattr(search_module, "evaluate_candidate", evaluate)
-        model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=6))
-        gate = SimpleNamespace(max_accuracy_drop=1.0)
+        model = SimpleNamespace(
+            config=SimpleNamespace(
+                num_hidden_layers=6, model_type=model_type, problem_type=None, num_labels=2
+            )
+        )
+        gate = SimpleNamespace(max_accuracy_drop=1.0, how_to_go_on="; go on")
         chosen, tried = search(SimpleNamespace(model=model), RecipeConfig(), gate, transfer=None)
         return chosen.shape, [candidate.shape for candidate in tried]
 
@@ -60,3 +64,12 @@ def test_students_get_shallower_until_one_loses_too_much(run_search):
 def test_a_teacher_that_loses_too_much_in_int8_ends_the_search(run_search):
     with pytest.raises(QualityError, match="quantize of the teacher itself loses more than"):
         run_search(lambda layers, ffn: False)
+
+
+@pytest.mark.parametrize("model_type", ["modernbert", "mpnet", "deberta-v2"])
+def test_a_model_that_cannot_be_cut_is_searched_as_it_is(run_search, caplog, model_type):
+    chosen, tried = run_search(lambda layers, ffn: True, model_type)
+    assert (chosen, tried) == ((6, 0), [(6, 0)])
+    (line,) = caplog.messages
+    assert line.startswith("the search tries int8 of the teacher alone: ")
+    assert f"'{model_type}' can be neither pruned nor cut" in line

@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra compress is not installed")
 
-from fastformers.compression.artifact import digest_of
 from fastformers.compression.recipe_config import (
     DistillConfig,
     PruneConfig,
@@ -18,6 +17,7 @@ from fastformers.compression.recipe_config import (
 )
 from fastformers.compression.stages import plan_stages
 from fastformers.data.examples import Examples
+from fastformers.digest import digest_of
 from fastformers.models.training_config import TrainingConfig
 
 WHOLE = RecipeConfig(

@@ -19,12 +19,13 @@ from fastformers.export.encoder import (
     Layer,
     Linear,
     Norm,
+    Padding,
     RelativePositions,
 )
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.int8 import ActivationRange
 
-VERSION = 1
+VERSION = 2
 # Digests of the graphs of that version.
 DIGESTS = {
     "float": "c2e7f802a15f25d89be517980ec8b580227c87458b00035523c184b8043a48dd",
@@ -32,8 +33,9 @@ DIGESTS = {
     "float16": "502ecf188cdd855215ec0ba07a17d92d72823227f56e3c86253f13c520ee373d",
     "int8": "b5d32d0d188d02a357e694abdd5f61e27f3f6faaa4d647702083e62061a556f6",
     "int8-dynamic": "30e6a4b1f54b25925182c3d84fe81239e70842fa11602ebdf8fe142f48ad56e3",
-    "relative positions": "dc30438961ddf38611fb2ed3ca6816c26fd1a0f2b20b1ad23888a4a008d29133",
-    "rotary positions": "3cb2c8ac0d5807e27c3461db7244c5646dd615cd56eff2fb68a769e5544b52fb",
+    "relative positions": "98b2d7614834c45aefd66366bf780fc2151036011f9de603c95bb54fa5e52186",
+    "rotary positions": "99ac4f7266742a9709121e0fc72619a7cb3370dbf3b75728a25b2c20603c59cd",
+    "padding without position": "5a77a916603efcb2d6efe4831b598b94c9d8c8bba3691cc14b29d5dbd76c6437",
     "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
 }
 MAX_LENGTH, WIDTH, VOCABULARY = 16, 8, 40
@@ -130,6 +132,9 @@ def write_variant(variant, path):
             write_graph(make_relative(), path, text_pairs=False)
         case "rotary positions":
             write_graph(make_rotary(), path, text_pairs=False)
+        case "padding without position":
+            padding = Padding(token_id=1, embedding_1E=encoder.position_embeddings_PE[:1])
+            write_graph(replace(encoder, padding=padding), path, text_pairs=False)
         case "embedding model":
             write_graph(make_embedding_model(), path, text_pairs=False)
         case "float16":

@@ -173,3 +173,53 @@ def test_a_batch_has_the_ids_and_types_of_its_rows_in_its_order(tokenizer, libra
 def test_single_texts_are_of_the_first_type(tokenizer):
     rows = tokenizer.encode(["the cat", "a dog"])
     assert rows.batch_types(np.array([1, 0])).tolist() == [[0] * 4] * 2
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@given(
+    lengths=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    max_length=st.integers(4, 24),
+)
+@settings(max_examples=200)
+def test_texts_and_pairs_are_cut_as_transformers_cuts_them(
+    tokenizer_json, side, lengths, max_length
+):
+    """By the strategy that transformers takes for `truncation=True`."""
+    own = HfTokenizer.from_str(tokenizer_json)
+    own.enable_truncation(max_length, strategy="longest_first", direction=side)
+    ours = Tokenizer(own.to_str(), max_length=max_length)
+    words = ["the", "cat", "sat", "on", "a", "mat", "dog"]
+    first, second = (
+        " ".join(words[(at * step) % 7] for at in range(length))
+        for length, step in zip(lengths, (1, 3), strict=True)
+    )
+    pair = own.encode_batch_fast([(first, second)])[0]
+    rows = ours.encode([first], [second])
+    assert rows.ids.tolist() == pair.ids
+    assert rows.batch_types(np.array([0])).tolist() == [pair.type_ids]
+    assert ours.encode([first]).ids.tolist() == own.encode_batch_fast([first])[0].ids
+
+
+def test_a_pair_of_long_texts_costs_a_part_of_what_it_costs_the_library(tokenizer_json):
+    """The library makes an encoding of each pair of pieces that it cuts off."""
+    tokenizer = Tokenizer(tokenizer_json, max_length=64)
+    library = HfTokenizer.from_str(tokenizer_json)
+    library.enable_truncation(64)
+    text = "the cat sat " * 2000
+
+    def seconds(encode, *texts):
+        start = time.perf_counter()
+        encode(*texts)
+        return time.perf_counter() - start
+
+    of_library = seconds(library.encode_batch_fast, [(text, text)])
+    ours = min(seconds(tokenizer.encode, [text], [text]) for _ in range(3))
+    assert ours < of_library / 4
+
+
+def test_ids_beyond_the_size_of_a_vocabulary_with_gaps_are_kept(tokenizer_json):
+    parts = json.loads(tokenizer_json)
+    parts["model"]["vocab"]["cat"] = 70_000
+    tokenizer = Tokenizer(json.dumps(parts), max_length=MAX_LENGTH)
+    assert tokenizer.encode(["the cat"]).ids.tolist()[-2] == 70_000
+    assert tokenizer.vocab_size == 70_001

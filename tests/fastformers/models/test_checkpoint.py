@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 
 import numpy as np
 import pytest
@@ -118,7 +117,5 @@ def test_a_directory_without_weights_is_refused_by_its_path(
 ):
     model = make_pruned() if kind == "pruned" else make_teacher()
     model.config.save_pretrained(tmp_path)
-    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
-        load_weights(transformers.AutoModelForSequenceClassification, tmp_path)
-    with pytest.raises(InputError, match=rf"^{tmp_path}: no weights that can be read: .*$"):
+    with pytest.raises(InputError, match=rf"^{tmp_path}: cannot be read: .* no file named"):
         load_model(tmp_path)

@@ -122,13 +122,14 @@ def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
     with pytest.raises(KeyboardInterrupt):
         run("resumed")
     assert not (tmp_path / "resumed" / "config.json").exists()
-    assert (tmp_path / "resumed" / "checkpoints" / "checkpoint-8").is_dir()
+    assert [*(tmp_path / ".resumed.work").glob("*/checkpoint-8")]
 
     power_cut = None
     resumed = run("resumed")
     assert len(rows_read) <= num_rows - 64  # without the eight before the checkpoint
     for name, weight in expected.items():
         torch.testing.assert_close(resumed[name], weight, atol=1e-5, rtol=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed", "whole"]
 
 
 def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_path, monkeypatch):
@@ -188,23 +189,81 @@ def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monke
     assert run("resumed") == trainer.Epoch(number=1, quality=1.0)
 
 
-def test_a_training_that_ended_unevaluated_can_be_evaluated_afterwards(
+def test_a_finished_training_is_not_done_again_but_another_one_is(
     encoder, train, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(trainer, "SAVE_STEPS", 1)  # so that its last step is kept
-    config = configure(epochs=2, learning_rate=1e-3, batch_rows=8)
+    trained = []
+    whole = finetune_module.train_model
 
-    def run(evaluation):
-        finetuned = finetune(
-            encoder, train, tmp_path / "t.csv", tmp_path / "teacher", config, evaluation=evaluation
-        )
-        return finetuned.best, load_model(tmp_path / "teacher").state_dict()
+    def count(*arguments, **options):
+        trained.append(options["what"])
+        return whole(*arguments, **options)
 
-    _, unevaluated = run(None)
-    best, evaluated = run(train.take(range(40)))
-    assert best.number == 2 and 0 <= best.quality <= 1
-    for name, weight in unevaluated.items():
-        assert torch.equal(evaluated[name], weight)
+    monkeypatch.setattr(finetune_module, "train_model", count)
+    config = configure(epochs=20, learning_rate=3e-3, num_layers=1)
+    output = tmp_path / "teacher"
+
+    def run(examples):
+        return finetune(encoder, examples, tmp_path / "t.csv", output, config)
+
+    first = run(train)
+    assert run(train) == first
+    assert trained == ["fine-tune"]
+
+    swapped = {"bright": "dull", "dull": "bright"}
+    corrected = replace(train, labels=[swapped[label] for label in train.labels])
+    run(corrected)
+    assert trained == ["fine-tune"] * 2
+    assert accuracy_of(output, corrected) >= 0.95
+    assert not [path for path in output.rglob("*") if path.is_dir() or "optim" in path.name]
+
+
+def test_an_output_that_no_training_made_is_refused(encoder, train, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text.txt").write_text("years of work")
+    for output, message in (
+        (tmp_path / "thesis", "thesis: holds something that finetune did not make"),
+        (encoder, "is the encoder; give a directory of its own"),
+    ):
+        with pytest.raises(InputError, match=message):
+            finetune(encoder, train, tmp_path / "t.csv", output, configure(**ONE_EPOCH))
+    assert (tmp_path / "thesis" / "text.txt").read_text() == "years of work"
+
+
+def test_no_more_tokens_are_asked_for_than_the_encoder_has_positions(save_teacher, train, tmp_path):
+    long = replace(train, texts=[f"{text} the" * 30 for text in train.texts])
+    shape = {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 34}
+    path = save_teacher(tmp_path / "roberta", "Roberta", encoder_only=True, **shape)
+    for max_length in (33, 34):
+        with pytest.raises(
+            InputError, match=rf"^--max-length {max_length}: the encoder has 32 pos"
+        ):
+            finetune(
+                path, long, tmp_path / "t.csv", tmp_path / "out", configure(max_length=max_length)
+            )
+    assert not (tmp_path / "out").exists()
+    config = configure(max_length=None, **ONE_EPOCH)
+    finetune(path, long, tmp_path / "t.csv", tmp_path / "out", config)
+    saved = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert saved["model_max_length"] == 32
+
+
+def test_token_types_that_a_model_does_not_have_are_left_out(save_teacher, train, tmp_path):
+    """As for a RoBERTa with a WordPiece tokenizer: its own pipeline reads pairs afterwards."""
+    shape = {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 66}
+    path = save_teacher(tmp_path / "roberta", "Roberta", encoder_only=True, **shape)
+    pairs = replace(train, text_pairs=train.texts[::-1])
+    finetune(path, pairs, tmp_path / "t.csv", tmp_path / "teacher", configure(**ONE_EPOCH))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "teacher")
+    encoded = tokenizer(["the cat"], ["a dog"], return_tensors="pt")
+    assert sorted(encoded) == ["attention_mask", "input_ids"]
+    assert load_model(tmp_path / "teacher")(**encoded).logits.shape == (1, 2)
+
+
+def test_a_model_that_no_graph_can_have_is_refused_before_training(save_teacher, train, tmp_path):
+    path = save_teacher(tmp_path / "bert", encoder_only=True, hidden_act="silu")
+    with pytest.raises(InputError, match=r"bert: hidden activation 'silu' is not one of gelu"):
+        finetune(path, train, tmp_path / "t.csv", tmp_path / "out", configure(**ONE_EPOCH))
 
 
 def test_a_label_that_was_not_trained_on_is_found_before_training(encoder, train, tmp_path):

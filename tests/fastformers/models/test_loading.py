@@ -126,7 +126,8 @@ def test_a_directory_without_fast_tokenizer_is_refused(make_teacher, tmp_path, o
 @pytest.mark.parametrize(
     ("positions", "tokenizer_limit", "encoder_limit", "expected"),
     [
-        (600, 10**30, None, 512),  # the tokenizer has no limit
+        (600, 10**30, None, 600),  # the tokenizer has no limit
+        (8192, 8192, None, 8192),
         (600, 40, None, 40),
         (64, 10**30, None, 64),
         (64, 50, 20, 20),
