@@ -163,7 +163,6 @@ def _measure(
         f"{home}/scratch",
         replace(settings, limit=None),
         max_batch_tokens=None,
-        fail_on_bad_row=False,
         engine=options.engine,
         storage=options.storage_options,
     )

@@ -43,7 +43,6 @@ class ScoreJob:
         corpus: Corpus to prepare, or None if `shards` is complete.
         settings: Which part of the corpus is read, and how it is cut.
         max_batch_tokens: Token budget of a batch.
-        fail_on_bad_row: Whether to stop at a row that cannot be scored.
         identity: Values that are equal when the same work is run again.
         engine: Name of the engine that runs the graph.
     """
@@ -55,7 +54,6 @@ class ScoreJob:
     corpus: Corpus | None
     settings: CorpusSettings
     max_batch_tokens: int
-    fail_on_bad_row: bool
     identity: dict[str, Any]
     engine: str = REFERENCE_ENGINE
 
@@ -173,7 +171,6 @@ def open_prepare_job(
         corpus=corpus,
         settings=settings,
         max_batch_tokens=bundle.cost_profile.max_batch_tokens,
-        fail_on_bad_row=False,
         identity=_corpus_identity(bundle, corpus, settings),
     )
 
@@ -185,7 +182,6 @@ def open_score_job(
     settings: CorpusSettings,
     *,
     max_batch_tokens: int | None,
-    fail_on_bad_row: bool,
     engine: str = REFERENCE_ENGINE,
     storage: StorageOptions = NO_OPTIONS,
 ) -> ScoreJob:
@@ -235,7 +231,6 @@ def open_score_job(
         settings=settings,
         max_batch_tokens=choice.max_batch_tokens,
         engine=choice.engine,
-        fail_on_bad_row=fail_on_bad_row,
         identity=identity,
     )
 

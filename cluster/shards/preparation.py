@@ -23,6 +23,7 @@ import pyarrow.parquet
 from cluster.corpus.reading import read_pieces
 from cluster.corpus.slices import Piece, Slice
 from cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
+from cluster.shards.receipts import OTHER_REASONS, count_reasons, kind_of_reason
 from cluster.shards.shard_set import make_key
 from cluster.storage.directory import Directory
 from fastformers.formats.readers import FileReader, Rows
@@ -43,7 +44,8 @@ class SliceReceipt:
         first_shard: Number of the first shard cut from it, here or in a later part.
         shards: Shards in corpus order; none where no row was in it.
         rest: Part of the slice that is left to read, or None.
-        first_bad: Place and reason of the first bad row, or None if all rows are good.
+        bad: Bad rows by kind, the commonest first, see `receipts.count_reasons`.
+        bad_example: Place and reason of the first row of the commonest kind; None without one.
         phase_s: Seconds of the actor's cores by phase.
         skipped: Files that could not be read and were left out, with the reason.
     """
@@ -52,9 +54,10 @@ class SliceReceipt:
     first_shard: int
     shards: tuple[Shard, ...]
     rest: Slice | None
-    first_bad: str | None
     phase_s: dict[str, float]
     skipped: dict[str, str] = field(default_factory=dict)
+    bad: dict[str, int] = field(default_factory=dict)
+    bad_example: str | None = None
 
     @property
     def key(self) -> int:
@@ -76,9 +79,10 @@ class SliceReceipt:
                 pieces=tuple(Piece(**piece) for piece in rest["pieces"]),
                 first_shard=rest["first_shard"],
             ),
-            first_bad=fields["first_bad"],
             phase_s=fields["phase_s"],
             skipped=fields["skipped"],
+            bad=fields["bad"],
+            bad_example=fields["bad_example"],
         )
 
 
@@ -162,6 +166,7 @@ class Preparation:
             with self.directory.write(shard.file_name) as file:
                 pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
             shards.append(shard)
+        bad = count_reasons(rows.errors.values())
         receipt = SliceReceipt(
             index=slice_.index,
             first_shard=slice_.first_shard,
@@ -171,13 +176,14 @@ class Preparation:
             )
             if left
             else None,
-            first_bad=_first_bad(rows.errors, spans),
             phase_s={
                 "read": read.cpu_s,
                 "tokenize": tokenize_s,
                 "write": time.thread_time() - start,
             },
             skipped=read.skipped,
+            bad=bad,
+            bad_example=_find_example(rows.errors, next(iter(bad)), slice_, spans) if bad else None,
         )
         name = receipt_name(slice_.index, slice_.first_shard)
         self.directory.child("slices").write_json(name, asdict(receipt))
@@ -245,12 +251,15 @@ def _concatenate(parts: list[Rows]) -> Rows:
     )
 
 
-def _first_bad(errors: dict[int, str], spans: list[tuple[str, int]]) -> str | None:
-    if not errors:
-        return None
-    row = first = min(errors)
-    for path, num_rows in spans:
+def _find_example(
+    errors: dict[int, str], kind: str, slice_: Slice, spans: list[tuple[str, int]]
+) -> str:
+    """File, row and reason of the first bad row of a kind; rows count from 0."""
+    is_other = kind == OTHER_REASONS
+    row = first = min(row for row in errors if is_other or kind_of_reason(errors[row]) == kind)
+    for piece, (path, num_rows) in zip(slice_.pieces, spans, strict=False):
         if row < num_rows:
-            return f"{path}: row {row} of this part: {errors[first]}"
+            part = f" of the part from byte {piece.start}" if piece.start else ""
+            return f"{path}: row {row}{part}: {errors[first]}"
         row -= num_rows
     raise AssertionError("an error lies beyond the rows that were read")

@@ -1,5 +1,6 @@
 """Whole runs in this process that meet faults, over slices of which one takes many reads."""
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -40,14 +41,13 @@ def corpus(tmp_path, write_rows):
     return tmp_path / "corpus"
 
 
-def plan(corpus, bundle, output, settings=SETTINGS, *, fail_on_bad_row=False):
+def plan(corpus, bundle, output, settings=SETTINGS):
     return open_score_job(
         str(corpus),
         bundle.path,
         str(output),
         settings,
         max_batch_tokens=None,
-        fail_on_bad_row=fail_on_bad_row,
     )
 
 
@@ -197,8 +197,9 @@ def test_a_row_that_the_model_refuses_is_listed_or_ends_the_run(
     texts = ["the cat sat", "a good film", "the dog ran", "the cat"]
     rows = [{"id": row, "text": text} for row, text in enumerate(texts)]
     path = write_rows(tmp_path / "a.csv", rows)
-    with pytest.raises(ScoringError, match=r"^shard 000000-00000: 1 rows could not be scored; see"):
-        run_locally(plan(path, crippled, tmp_path / "out", fail_on_bad_row=True))
+    none_bad = replace(SETTINGS, max_bad_rows="0")
+    with pytest.raises(ScoringError, match=r"^1 of 4 .* shard 0.*-0.*: the model failed on"):
+        run_locally(plan(path, crippled, tmp_path / "out", none_bad))
     result = run_locally(plan(path, crippled, tmp_path / "out"))
     assert result.dead_letters == 1
     table = predictions(tmp_path / "out")
