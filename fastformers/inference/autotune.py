@@ -97,6 +97,7 @@ def open_right_engines(bundle: Bundle, option: str, *, num_threads: int) -> dict
     for name in candidate_names(option):
         try:
             engine = open_engine(name, bundle.model_path, num_threads=num_threads)
+            bundle.check_graph(engine.input_names, engine.num_outputs)
             if name != REFERENCE_ENGINE:
                 _check_agrees(bundle, engine)
         except (BundleError, EngineError, InputError):

@@ -44,6 +44,16 @@ class Engine(Protocol):
         """Engine and version, as stored with measurements."""
         ...
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Inputs of the graph."""
+        ...
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the graph for a row, C."""
+        ...
+
     def run(
         self, ids_BT: NDArray[np.int64], types_BT: NDArray[np.int64] | None
     ) -> NDArray[np.float32]:
