@@ -279,7 +279,7 @@ def _write_page(output: Directory, report: ScaleReport) -> str | None:
     from cluster.scaling.drawing import PAGE_FILE, render_page
 
     if not can_draw():
-        console.print(GET_PAGE.partition(",")[0], markup=False)
+        console.print(GET_PAGE.partition(",")[0])
         return None
     with output.write(PAGE_FILE) as file:
         file.write(render_page(report).encode())
@@ -294,7 +294,7 @@ def _empty(scratch: Directory) -> None:
 
 
 def _say(line: str) -> None:
-    console.print(line, markup=False)
+    console.print(line)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

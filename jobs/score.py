@@ -120,7 +120,7 @@ def _dry_run(
 ) -> dict[str, Any]:
     check_claim(score_job)
     if holder := describe_holder(score_job):
-        console.print(f"output: a run works there now, on {holder}", markup=False)
+        console.print(f"output: a run works there now, on {holder}")
     plan = describe(score_job, find_earlier_work(score_job))
     plan["cores_per_actor"] = options.cores_per_actor or "auto"
     if options.cores_per_actor is None:

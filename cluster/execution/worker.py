@@ -99,7 +99,9 @@ class Worker:
             with self._turns.measured() as work:
                 result = self.do(task.job)
         except Exception as error:  # whatever it is, the driver decides what becomes of the run
-            return Failed(ticket=task.ticket, error=_portable(error))
+            return Failed(
+                ticket=task.ticket, error=_portable(error), may_pass=_is_of_storage(error)
+            )
         return Finished(ticket=task.ticket, result=result, seconds=work.seconds)
 
     def state(self) -> str:
@@ -230,6 +232,13 @@ def measure_memory() -> tuple[int, int]:
             if line.startswith("VmHWM:"):
                 return rss_bytes, int(line.split()[1]) * 1024
     return rss_bytes, rss_bytes
+
+
+def _is_of_storage(error: BaseException | None) -> bool:
+    """Whether a disk or a service failed, as far down as causes are known; they do not travel."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error is not None
 
 
 def _portable(error: Exception) -> Exception:

@@ -250,7 +250,7 @@ class ClusterNodes:
             if state.id not in self._members
             and state.id not in self._unfit
             and not state.is_draining
-            and state.free_cpus >= max(self._cores_per_actor, self._expected_free(state.id))
+            and state.free_cpus >= max(self._least_cpus, self._expected_free(state.id))
         ]
         if self._num_nodes is not None:
             new = new[: max(0, self._num_nodes - len(self._members))]
@@ -281,6 +281,11 @@ class ClusterNodes:
         member = _Member(state.id, name, supervisor, seen, num_actors or 0)
         self._members[state.id] = member
         self._call(member, supervisor.start(), _START_WITHIN_S)
+
+    @property
+    def _least_cpus(self) -> int:
+        """CPUs without which a node is of no use: actors that share cores find room on one."""
+        return 1 if self._oversubscribe else self._cores_per_actor
 
     def _expected_free(self, node: str) -> float:
         """CPUs that a lost node gave back; Ray may not have learned of all of them yet."""

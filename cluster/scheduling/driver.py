@@ -259,7 +259,9 @@ class Driver:
                 books.last_error = f"{describe(job)}: {outcome.error}"
                 logger.warning("node %s: %s", books.node.name, books.last_error)
                 if twin is None:
-                    self._backlog.fail_with(job, outcome.error, books.node.id)
+                    self._backlog.fail_with(
+                        job, outcome.error, books.node.id, may_pass=outcome.may_pass
+                    )
             case Lost() if twin is None:
                 logger.warning("%s: %s; retrying", describe(job), outcome.reason)
                 if outcome.is_charged:

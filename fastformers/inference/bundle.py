@@ -336,6 +336,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
             cpu_generation=profile.get("cpu_generation"),
             cpu_features=tuple(profile.get("cpu_features", ())),
             seconds_alone=tuple(profile.get("seconds_alone", ())),
+            waiting_share=profile.get("waiting_share", 0.0),
         ),
         files=fields["files"],
     )

@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 import cluster.corpus.slices
+from cluster.corpus import reading
 from cluster.corpus.slices import Slice
 from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.execution.local import LocalPool, connect_here
@@ -273,3 +274,26 @@ def test_who_calls_learns_of_claim_and_progress_and_what_is_shown(corpus, bundle
     assert [p.num_done for p in seen] == sorted(p.num_done for p in seen)
     assert seen[0].num_known < seen[-1].num_known == seen[-1].num_done
     assert lines == ["1 worker x 1 thread in this process, pinned to no core"]
+
+
+@pytest.mark.parametrize("num_faults", [2, 3])
+def test_a_read_that_fails_is_done_again_and_ends_the_run_the_third_time(
+    corpus, bundle, tmp_path, run_locally, monkeypatch, num_faults
+):
+    """A disk that answers with an error of its own, which readers say of the file."""
+    faults = [OSError(5, "Input/output error") for _ in range(num_faults)]
+    read_piece = reading._read_piece
+
+    def fail(piece, **options):
+        if faults:
+            raise InputError(f"{piece.path}: cannot be read; repair it") from faults.pop()
+        return read_piece(piece, **options)
+
+    monkeypatch.setattr(reading, "_read_piece", fail)
+    job = plan(corpus, bundle, tmp_path / "out")
+    if num_faults == 2:
+        run_locally(job)
+        assert ids(tmp_path / "out") == IDS
+    else:
+        with pytest.raises(InputError, match="cannot be read; repair it"):
+            run_locally(job)

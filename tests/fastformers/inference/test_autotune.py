@@ -63,6 +63,19 @@ def test_elsewhere_the_fastest_budget_is_measured_once(elsewhere, measured, tmp_
     assert measured == ["onnxruntime"]
 
 
+def test_what_was_measured_on_a_busy_machine_is_neither_believed_nor_kept(
+    bundle, measured, tmp_path, monkeypatch, caplog
+):
+    rough = replace(bundle, cost_profile=replace(bundle.cost_profile, waiting_share=0.5))
+    tune(rough, engine="onnxruntime", cache=tmp_path)
+    assert measured == ["onnxruntime"]  # though the bundle was made on this machine
+    monkeypatch.setattr(autotune.CpuTimer, "waiting_share", 0.9)
+    for _ in range(2):
+        tune(rough, engine="auto", cache=tmp_path)
+    assert sorted(measured) == [*["onnxruntime"] * 1, *["openvino"] * 2]
+    assert "busy: measuring openvino with" in caplog.text
+
+
 def test_auto_takes_the_faster_engine_with_its_own_budget(bundle, measured, tmp_path):
     chosen = tune(bundle, engine="auto", cache=tmp_path)
     assert chosen == EngineChoice(engine="openvino", max_batch_tokens=1024)
