@@ -97,6 +97,15 @@ def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
     assert [name for name, how in basis.items() if how == "measured"] == ["c8a.4xlarge"]
 
 
+def test_a_profile_measured_on_a_busy_machine_is_called_rough(run_cost, bundle, tmp_path):
+    profile = profile_of_bundle(bundle)
+    rough = replace(profile, cost=replace(profile.cost, waiting_share=0.4), origin="calibration")
+    write_profile(tmp_path / "profiles" / "a.json", rough)
+    _, text = run_cost("--profiles", tmp_path / "profiles")
+    assert f"rough: measured on a busy machine (calibration on {profile.cost.cpu_model})" in text
+    assert "rough" not in run_cost()[1]
+
+
 def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
     path, opened = tmp_path / "launch" / "cluster.yaml", tmp_path / "opened"
     path.parent.mkdir()
