@@ -7,6 +7,7 @@ anyone there. Bundles, corpora and shards come from elsewhere: nothing here may 
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper
 
 from fastformers.errors import BundleError
 from fastformers.inference.engine import OnnxEngine
+from tests.needs import need_openvino
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("fastformers", "cluster", "jobs")
@@ -236,3 +238,17 @@ def test_a_graph_brings_no_operators_of_its_own(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), model)
     with pytest.raises(BundleError, match=r"org\.example"):
         OnnxEngine(model)
+
+
+def test_openvino_and_nncf_report_to_nobody():
+    code = (
+        "import sys\n"
+        "from fastformers.inference.engines.openvino import load_openvino\n"
+        "load_openvino()\n"
+        "import nncf, nncf.telemetry, openvino.tools.ovc.convert\n"
+        "named = [name for name in sys.modules if name.startswith('openvino_telemetry')]\n"
+        "assert named == ['openvino_telemetry'] and sys.modules['openvino_telemetry'] is None\n"
+    )
+    need_openvino()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from fastformers.benchmark.timing import Batch, Candidate, plan_exact, plan_rounded, plan_sorted
 from fastformers.errors import InputError
+from fastformers.inference.engines.openvino import load_openvino, open_core
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import takes_token_types
@@ -87,11 +88,9 @@ class OpenVinoBaseline:
     """A graph of `write_openvino_graph`, tuned for one batch at a time."""
 
     def __init__(self, path: Path, *, num_threads: int, masked: bool) -> None:
-        import openvino
-
         self._masked = masked
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": num_threads}
-        compiled = openvino.Core().compile_model(path, "CPU", settings)
+        compiled = open_core().compile_model(path, "CPU", settings)
         self._request = compiled.create_infer_request()
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
@@ -275,8 +274,8 @@ def write_openvino_graph(
         path: XML file to write.
         masked: Whether the graph takes an attention mask.
     """
+    openvino = load_openvino()
     import nncf
-    import openvino
 
     nncf.set_log_level(logging.ERROR)
     batches = [_inputs(b, masked=masked) for b in plan_exact(rows, max_batch_tokens=1)]

@@ -298,7 +298,7 @@ def run_s3_server() -> Iterator[S3Server]:
         finally:
             proxy.end()
             thread.join()
-            moto.stdin.close()
+            moto.terminate()
 
 
 @pytest.fixture(scope="session")

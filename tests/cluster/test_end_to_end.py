@@ -160,6 +160,7 @@ def test_a_finished_run_is_not_done_again(corpus, bundle, undisturbed):
     assert {path: path.stat().st_mtime_ns for path in (output / "predictions").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_lost_part_is_scored_again(corpus, bundle, undisturbed, tmp_path):
     output, first, _ = undisturbed
     copy = tmp_path / "copy"
@@ -289,6 +290,7 @@ def test_a_bundle_replaced_at_its_path_changes_nothing(
     assert "bundle changed since" in refused.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_says_how_to_resume(corpus, bundle, undisturbed, tmp_path):
     output = tmp_path / "out"
     process = subprocess.Popen(
@@ -307,6 +309,18 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(corpus, bundle, undisturbed
     assert "Traceback" not in stderr
     summary, _ = score(corpus, bundle, output)
     assert summary["resumed_shards"] >= 3
+    assert predictions(output).equals(predictions(undisturbed[0]))
+
+
+@pytest.mark.slow
+def test_a_tiny_shared_memory_is_enough(corpus, bundle, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm && "  # of containers: 64 MiB, if that
+    if run(["unshare", "--mount", "sh", "-c", mount + "true"]).returncode != 0:
+        pytest.skip("cannot mount a small /dev/shm")
+    arguments = command(corpus, bundle, output, "--address", "local")
+    done = run(["unshare", "--mount", "sh", "-c", mount + 'exec "$@"', "sh", *arguments])
+    assert done.returncode == 0, done.stderr
     assert predictions(output).equals(predictions(undisturbed[0]))
 
 
@@ -353,7 +367,7 @@ def test_a_text_without_embedding_is_a_dead_letter(corpus, bundle_factory, tmp_p
     assert "the model failed on it" in table["error"][1].as_py()
 
 
-@pytest.mark.parametrize("deed", ["die", "hang"])
+@pytest.mark.parametrize("deed", ["die", pytest.param("hang", marks=pytest.mark.slow)])
 def test_a_text_that_kills_or_hangs_its_actor_is_found(bundle, tmp_path, deed):
     """Runs the driver in a process whose actors die, or hang, on one text."""
     rows = [" ".join(WORDS[(np.arange(3) + row) % len(WORDS)]) for row in range(40)]

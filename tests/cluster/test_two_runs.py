@@ -182,7 +182,12 @@ def check_ended_well(process, output, family):
 
 
 @pytest.mark.parametrize(
-    "moment", ["run.json", "shards/part-*", "predictions/part-*"], ids=["start", "cut", "score"]
+    "moment",
+    [
+        pytest.param("run.json", id="start", marks=pytest.mark.slow),
+        pytest.param("shards/part-*", id="cut", marks=pytest.mark.slow),
+        pytest.param("predictions/part-*", id="score"),
+    ],
 )
 def test_sigterm_ends_a_run_as_ctrl_c_does(start, expected, tmp_path, moment):
     output = tmp_path / "out"

@@ -8,6 +8,8 @@ Shapes stay dynamic: OpenVINO keeps the kernels of shapes that it has seen, and 
 new shape costs a few milliseconds more. Like engine.py, this module knows nothing of text.
 """
 
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,35 @@ from numpy.typing import NDArray
 from fastformers.errors import BundleError
 from fastformers.inference.engine import EngineError
 from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS
+
+
+def load_openvino() -> Any:
+    """OpenVINO's module, without what reports to its makers.
+
+    That report is sent from a process that it forks, and which may never end where this one has
+    threads. OpenVINO and NNCF do without where its package is not there.
+
+    Raises:
+        ModuleNotFoundError: OpenVINO is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+@cache
+def open_core() -> Any:
+    """OpenVINO, once for this process.
+
+    Each `Core` that compiles for the CPU gives the thread another stack for signals and takes it
+    away in the end. Where several end in another order than the reverse of their beginning, what is
+    left is no memory (2026.4), and the next signal, Ctrl-C for example, is a segmentation fault.
+
+    Raises:
+        ModuleNotFoundError: OpenVINO is not installed.
+    """
+    return load_openvino().Core()
 
 
 class OpenVinoEngine:
@@ -33,9 +64,7 @@ class OpenVinoEngine:
             ModuleNotFoundError: OpenVINO is not installed; `open_engine` checks that first.
             BundleError: OpenVINO cannot load the file.
         """
-        import openvino
-
-        core = openvino.Core()
+        openvino, core = load_openvino(), open_core()
         try:
             graph = core.read_model(model)
             compiled = core.compile_model(

@@ -10,6 +10,7 @@ from cluster.delivery.canary import find_difference, make_canary
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import DEMO_BUNDLE, open_bundle, write_bundle
 from fastformers.inference.engine import OnnxEngine
+from tests.needs import need_openvino
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_rows_begin_and_end_with_the_special_tokens_of_the_model(demo):
 
 
 def test_the_engine_may_be_another_one(bundle):
-    pytest.importorskip("openvino")
+    need_openvino()
     canary = make_canary(bundle, "openvino")
     assert canary.engine == "openvino"
     assert find_difference(bundle, canary) is None

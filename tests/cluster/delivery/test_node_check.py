@@ -27,6 +27,7 @@ from cluster.storage.options import StorageOptions
 from fastformers.cache import CACHE_VARIABLE
 from fastformers.errors import NodeUnfitError
 from fastformers.inference.engine import OnnxEngine
+from tests.needs import need_openvino
 
 REPOSITORY = Path(__file__).parents[3]
 GIB = 2**30
@@ -145,7 +146,7 @@ def test_a_package_that_is_missing(request_, monkeypatch):
 
 
 def test_the_engine_of_the_run_is_compared_and_no_other(pinned):
-    pytest.importorskip("openvino")
+    need_openvino()
     versions = read_versions("openvino")
     assert "openvino" in versions
     assert "onnxruntime" not in versions

@@ -14,6 +14,7 @@ from cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference import engines
 from fastformers.inference.autotune import EngineChoice
+from tests.needs import need_openvino
 
 
 @pytest.fixture(autouse=True)
@@ -207,7 +208,7 @@ def test_engine_and_budget_are_chosen_once_and_kept_for_the_rerun(
 
 
 def test_the_engine_is_part_of_what_the_work_is(corpus, bundle, tmp_path, run_locally):
-    pytest.importorskip("openvino")
+    need_openvino()
     run_locally(plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256))
     other = plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256, engine="openvino")
     assert other.worker_spec().engine == describe_now(other)["engine"] == "openvino"
@@ -218,7 +219,7 @@ def test_the_engine_is_part_of_what_the_work_is(corpus, bundle, tmp_path, run_lo
 def test_a_rerun_needs_the_engine_that_it_began_with(
     corpus, bundle, tmp_path, run_locally, monkeypatch
 ):
-    pytest.importorskip("openvino")
+    need_openvino()
     options = {"max_batch_tokens": 256}
     run_locally(plan(corpus, bundle, tmp_path / "out", engine="openvino", **options))
     monkeypatch.setattr(engines, "find_spec", lambda package: None)

@@ -21,6 +21,7 @@ from cluster.shards.shard_queue import Lease
 from cluster.storage.directory import open_directory
 from fastformers import Scorer
 from fastformers.errors import BundleError, ScoringError
+from tests.needs import need_openvino
 
 WORDS = ["the", "cat", "dog", "sat", "on", "mat", "ran", "fast", "slow", "good", "bad", "film"]
 NUM_ROWS = 120
@@ -350,7 +351,7 @@ def test_memory_is_that_of_this_process():
 
 
 def test_a_worker_scores_with_the_engine_of_its_run(tmp_path, corpus, bundle):
-    pytest.importorskip("openvino")
+    need_openvino()
     table, _ = score_corpus(tmp_path / "onnx", corpus, bundle)
     work, slices = plan_work(tmp_path / "openvino", corpus, bundle)
     worker = Worker(replace(work, engine="openvino"), "here")

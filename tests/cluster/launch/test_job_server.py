@@ -164,6 +164,7 @@ def test_a_job_without_the_token_or_with_another_is_refused(head, wrong):
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_the_control_store_refuses_whoever_has_no_token(head, wrong, bundle, write_rows, tmp_path):
     corpus = write_rows(tmp_path / "c.jsonl", [{"text": "a cat"}])
     words = ("score", corpus, "--bundle", bundle.path, "--output", tmp_path / "out")
@@ -189,6 +190,7 @@ def test_a_job_scores_on_the_cluster_it_was_submitted_to(head, bundle, write_row
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_a_command_on_the_head_finds_the_cluster_and_can_leave_it(
     head, bundle, write_rows, tmp_path
 ):

@@ -140,6 +140,7 @@ def test_actors_are_shared_out_over_nodes(hosts, start, expected):
     assert actors == [number // 2, number - number // 2]
 
 
+@pytest.mark.slow
 def test_one_node_at_once_and_the_other_when_it_is_lost(hosts, start, expected):
     hosts.add(), hosts.add()
     job = start("--num-nodes", "1")
@@ -153,6 +154,7 @@ def test_one_node_at_once_and_the_other_when_it_is_lost(hosts, start, expected):
     assert other["joined_s"] >= one["left_s"]
 
 
+@pytest.mark.slow
 def test_other_work_on_a_node_leaves_fewer_slots(hosts, start, expected):
     node = hosts.add(CORES, num_cpus=2)
     with hosts.other_work(node, 1):
@@ -179,6 +181,7 @@ def test_a_cluster_without_free_cpus_is_waited_for(hosts, start, expected):
     assert second["joined_s"] > first["joined_s"] > 0.0
 
 
+@pytest.mark.slow
 def test_a_node_with_other_code_is_left_out(hosts, start, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Ray's workers look for modules where the driver was started
     for room in ("cluster", "fastformers"):

@@ -48,6 +48,7 @@ def test_more_than_linear_growth_is_no_negative_share():
     assert found.base > 440.0
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     """Nine turns of 2% noise; percentile intervals of so few are somewhat too narrow."""
     rng = np.random.default_rng(7)

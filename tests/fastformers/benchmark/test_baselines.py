@@ -4,6 +4,8 @@ from functools import partial
 import numpy as np
 import pytest
 
+from tests.needs import need_openvino
+
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
@@ -54,7 +56,7 @@ def expected_NC(model, rows):
 
 @pytest.fixture(scope="module")
 def models(model, rows, tmp_path_factory):
-    pytest.importorskip("openvino")
+    need_openvino()
     pytest.importorskip("nncf")
     return write_baseline_models(model, rows, tmp_path_factory.mktemp("baselines"))
 

@@ -11,6 +11,7 @@ from fastformers.export.graph import write_graph
 from fastformers.export.int8 import ActivationRange
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.onnx_files import measure_graph_bytes, weights_path
+from tests.needs import need_openvino
 
 SHAPE = {"vocabulary": 2000, "num_heads": 4}
 IDS = np.random.default_rng(0).integers(0, 2000, (16, 33))
@@ -77,7 +78,7 @@ def test_logits_are_bit_by_bit_those_of_a_single_file(graph, tmp_path):
 
 
 def test_openvinos_logits_are_those_of_a_single_file(graph, tmp_path):
-    pytest.importorskip("openvino")
+    need_openvino()
     from fastformers.inference.engines.openvino import OpenVinoEngine
 
     onnx.save(onnx.load(graph), tmp_path / "single.onnx")
@@ -93,7 +94,7 @@ def test_a_process_maps_the_token_embeddings_rather_than_copies_them(
     graph, precision, module, engine
 ):
     if module == "engines.openvino":
-        pytest.importorskip("openvino")
+        need_openvino()
         if precision == "float16":
             pytest.skip("OpenVINO turns float16 into float32 on a CPU")
     script = OPEN_AND_SHOW_MAPS.format(module=module, engine=engine)

@@ -8,6 +8,7 @@ from fastformers.errors import BundleError, InputError
 from fastformers.inference import autotune, engines
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.engines import check_installed, open_engine
+from tests.needs import need_openvino
 
 
 class NamedEngine:
@@ -126,7 +127,7 @@ def test_auto_passes_over_an_engine_that_cannot_load_the_graph(
 
 
 def test_openvino_computes_a_bundle_of_pairs_right(pair_bundle, tmp_path):
-    pytest.importorskip("openvino")
+    need_openvino()
     chosen = tune(pair_bundle, engine="openvino", max_batch_tokens=256, cache=tmp_path)
     assert chosen.engine == "openvino"
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import psutil
 import pytest
 
 from jobs.console.interrupts import SIGNALS, Interrupts, interruptible, keep_handlers
@@ -14,29 +15,32 @@ COMMAND = """
 import hashlib, signal, sys, time
 from jobs.console.output import run
 
+how, ignored = sys.argv[1:]
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # those who run tests may ignore some
+    signal.signal(number, signal.SIG_IGN if str(number.value) == ignored else signal.SIG_DFL)
+
 def job():
     signal.signal(signal.SIGUSR1, lambda number, frame: print("works on", flush=True))
     try:
         print("works", flush=True)
-        if sys.argv[1] == "stuck":
+        if how == "stuck":
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
         time.sleep(600)
     finally:
         print("cleans up", flush=True)
-        if sys.argv[1] == "slow":
+        if how == "slow":
             time.sleep(600)
 
 sys.exit(run(job, resume="run it again"))
 """
 
 
-def start(how, **kwargs):
+def start(how, *, ignored=0):
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, how],
+        [sys.executable, "-c", COMMAND, how, str(int(ignored))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **kwargs,
     )
     assert process.stdout.readline() == "works\n"
     return process
@@ -44,7 +48,7 @@ def start(how, **kwargs):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_a_command_as_ctrl_c_does(number):
-    process = start("", preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
+    process = start("")
     process.send_signal(number)
     out, error = process.communicate(timeout=60)
     assert (out, error) == ("cleans up\n", "interrupted. run it again\n")
@@ -62,6 +66,9 @@ def test_a_second_signal_ends_a_command_that_is_slow_to_clean_up():
 
 def test_a_second_signal_ends_a_command_that_is_stuck_and_cannot_clean_up():
     process = start("stuck")
+    cpu_s = sum(psutil.Process(process.pid).cpu_times()[:2])
+    while sum(psutil.Process(process.pid).cpu_times()[:2]) < cpu_s + 0.2:
+        pass  # it is not in C yet
     process.send_signal(signal.SIGHUP)
     with pytest.raises(subprocess.TimeoutExpired):  # a handler of Python's waits for its turn
         process.communicate(timeout=1)
@@ -71,7 +78,7 @@ def test_a_second_signal_ends_a_command_that_is_stuck_and_cannot_clean_up():
 
 
 def test_a_signal_that_is_ignored_stays_so():
-    process = start("", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start("", ignored=signal.SIGHUP)
     process.send_signal(signal.SIGHUP)  # as nohup has it
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=60) == ("cleans up\n", "interrupted. run it again\n")

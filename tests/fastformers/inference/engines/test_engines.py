@@ -20,13 +20,14 @@ from fastformers.inference.engines import (
     check_installed,
     open_engine,
 )
+from tests.needs import need_openvino
 
 PYPROJECT = Path(__file__).parents[4] / "pyproject.toml"
 
 
 def test_an_engine_is_opened_by_name(bundle):
     assert isinstance(open_engine("onnxruntime", bundle.model_path, num_threads=1), OnnxEngine)
-    pytest.importorskip("openvino")
+    need_openvino()
     engine = open_engine("openvino", bundle.model_path, num_threads=1)
     assert engine.name.startswith("openvino")
 

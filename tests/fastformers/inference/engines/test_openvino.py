@@ -1,15 +1,18 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from fastformers.errors import BundleError
 from fastformers.export.graph import ActivationRange, write_graph
 from fastformers.inference.engine import EngineError, OnnxEngine
+from fastformers.inference.engines.openvino import OpenVinoEngine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tasks import classify
+from tests.needs import need_openvino
 
-pytest.importorskip("openvino")
-
-from fastformers.inference.engines.openvino import OpenVinoEngine
+need_openvino()
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +99,21 @@ def test_a_file_that_is_no_graph_is_the_bundles_fault(tmp_path):
 
 def test_the_engine_is_named_with_its_version(bundle):
     assert OpenVinoEngine(bundle.model_path).name.startswith("openvino 202")
+
+
+def test_a_signal_ends_a_process_well_after_engines_were_closed_in_any_order(int8_graph):
+    code = (
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from fastformers.inference.engines.openvino import OpenVinoEngine\n"
+        "engines = [OpenVinoEngine(Path(sys.argv[1])) for _ in range(2)]\n"
+        "del engines[0], engines[0]\n"
+        "signal.signal(signal.SIGTERM, lambda number, frame: print('told'))\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, str(int8_graph)],
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "told\n")
