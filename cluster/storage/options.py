@@ -38,7 +38,8 @@ _SECRET_VARIABLES = (
 _SWITCHES = ("anonymous", "force_virtual_addressing")
 
 
-_CREDENTIALS = re.compile(r"""(\w://)[^\s/@"':]*:(?!\d{1,5}(?:/|$))[^\s@"']*@""")
+# A path keeps one of the slashes of a URI that was taken for a file's name.
+_CREDENTIALS = re.compile(r"""(\w://?)[^\s/@"':]*:(?!\d{1,5}(?:/|$))[^\s@"']*@""")
 _SECRET_QUERY = re.compile(
     r"""([?&]\w*(?:key|key_id|token|secret|password|sig|signature)=)[^\s&"']+""", re.IGNORECASE
 )

@@ -2,6 +2,7 @@
 
 import io
 import logging
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -88,6 +89,10 @@ def test_an_error_of_a_store_is_one_line(capsys, error):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert len(line) > 10
+
+
+def test_a_uri_that_was_taken_for_a_path_shows_no_secret():
+    assert plain(str(Path("s3://AKIAX:se/cret@b/x: no such file"))) == "s3:/***@b/x: no such file"
 
 
 def test_no_secret_is_shown(capsys):
