@@ -9,7 +9,6 @@ module knows nothing of files, models or Ray.
 from dataclasses import dataclass, field
 from typing import Self
 
-from fastformers.errors import InputError
 from fastformers.formats.readers import ReadOptions
 from fastformers.options import check_at_least, check_option, option
 
@@ -72,7 +71,12 @@ class CorpusSettings:
         default=None, metadata=option("column with the second text, where the bundle reads pairs")
     )
     keep_columns: tuple[str, ...] = field(
-        default=(), metadata=option("columns to pass through to the predictions", metavar="A,B")
+        default=(),
+        metadata=option(
+            "columns to pass through to the predictions; * is all, __file__ and __row__ are where "
+            "a row is from; repeat it for names with commas",
+            metavar="A,B",
+        ),
     )
     limit: int | None = field(
         default=None, metadata=option("only the first rows of the corpus", metavar="ROWS")
@@ -92,13 +96,38 @@ class CorpusSettings:
             metavar="N|SHARE",
         ),
     )
+    binary_text: bool = field(
+        default=False, metadata=option("read Parquet columns of bytes as text in UTF-8")
+    )
+    encoding: str | None = field(
+        default=None,
+        metadata=option("encoding of text files, such as latin-1 (UTF-8, UTF-16 by its mark)"),
+    )
+    csv_delimiter: str | None = field(
+        default=None,
+        metadata=option(
+            r"what separates fields of CSV, or \t (by name and header line)", metavar="CHARACTER"
+        ),
+    )
+    csv_quote: str = field(
+        default='"',
+        metadata=option("what encloses fields of CSV, or none", metavar="CHARACTER"),
+    )
+    csv_escape: str | None = field(
+        default=None,
+        metadata=option("what escapes quotes in CSV (doubled quotes)", metavar="CHARACTER"),
+    )
+    max_row_bytes: int = field(
+        default=ReadOptions.max_row_bytes,
+        metadata=option("bytes of a row of text files; a longer one is a dead letter"),
+    )
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "limit")
         is_positive = self.shard_seconds is None or self.shard_seconds > 0
         check_option(self, "shard_seconds", is_positive, "more than 0")
-        if len(set(self.keep_columns)) < len(self.keep_columns):
-            raise InputError("--keep-columns names a column twice")
+        check_at_least(self, 1, "max_row_bytes")
+        _ = self.read_options
         is_limit = BadRowLimit.parse(self.max_bad_rows) is not None
         check_option(
             self, "max_bad_rows", is_limit, "a number of rows, or a share such as 5% or 0.05"
@@ -114,7 +143,20 @@ class CorpusSettings:
     @property
     def read_options(self) -> ReadOptions:
         """How the files are read."""
-        return ReadOptions(skip_unreadable=self.skip_unreadable_files)
+        return ReadOptions(
+            skip_unreadable=self.skip_unreadable_files,
+            binary_text=self.binary_text,
+            encoding=self.encoding,
+            max_row_bytes=self.max_row_bytes,
+            csv_delimiter=None if self.csv_delimiter is None else _character(self.csv_delimiter),
+            csv_quote=None if self.csv_quote == "none" else self.csv_quote,
+            csv_escape=self.csv_escape,
+        )
+
+
+def _character(text: str) -> str:
+    """A character as a shell can pass it."""
+    return "\t" if text in ("\\t", "tab") else text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,11 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list of names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def check_option(config: object, name: str, is_valid: bool, need: str) -> None:
     """Refuse the value of one field.
 

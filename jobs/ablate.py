@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
@@ -206,7 +205,7 @@ def _table(results: Sequence[StepResult], title: str) -> Table:
     for column in COLUMNS[1:]:
         table.add_column(column, justify="right")
     for name, *rest in numbered_cells(results):
-        table.add_row(escape(name), *rest)
+        table.add_row(name, *rest)
     return table
 
 

@@ -63,6 +63,7 @@ from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
 from fastformers.formats.recognize import FORMATS
 from fastformers.inference.cpu import read_cpu_model
+from fastformers.options import split_names
 from jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
@@ -72,7 +73,7 @@ from jobs.console.arguments import (
     price_of,
 )
 from jobs.console.execute import connect_ray, execute
-from jobs.console.flags import add_config_arguments, read_config, split_names
+from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 from jobs.console.page import GET_PAGE
 

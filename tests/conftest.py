@@ -237,9 +237,15 @@ def write_rows(path, rows, *, row_group_size=3):
         table = pa.Table.from_pylist(rows)
         pyarrow.parquet.write_table(table, path, row_group_size=row_group_size)
         return path
-    if name.endswith(".csv"):
+    if name.endswith((".csv", ".tsv")):
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer = csv.DictWriter(
+            text,
+            list(rows[0]),
+            delimiter="\t" if name.endswith(".tsv") else ",",
+            quoting=csv.QUOTE_ALL,
+            lineterminator="\n",
+        )
         writer.writeheader()
         writer.writerows(rows)
         content = text.getvalue().encode()
@@ -379,6 +385,8 @@ def make_report_fixture() -> Callable[..., RunReport]:
             shards=40,
             retries=1,
             skipped_files={},
+            left_out=(),
+            unfit_values={},
             num_actors=num_actors,
             num_machines=2,
             nodes=(

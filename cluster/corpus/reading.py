@@ -3,23 +3,26 @@
     slice -> pieces -> [reading] -> rows of each piece -> shards
 
 A small file takes a few requests and no computing, so that many are fetched while one is parsed.
-No more than `READ_THREADS` pieces are held before they are taken. A file that does not fit the
+No more than `READ_THREADS` pieces are held before they are taken, and no more text of them than one
+large piece has in memory. A file that does not fit the
 corpus ends the run, or is left out with a reason where the user allowed that. This module knows
 nothing of formats, tokens or shards.
 """
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
 from cluster.corpus.slices import Piece
 from cluster.storage.ahead import map_ahead
-from fastformers.formats.readers import FileReader, Rows, UnfitFileError
+from fastformers.formats.readers import FileReader, Rows, UnfitFileError, no_rows
 
 # An actor may have two jobs in hand, and writes shards meanwhile, over the connections of one
 # client (`filesystems.MAX_REQUESTS`).
 READ_THREADS = 16
+_MIN_AHEAD_BYTES = 2**20  # of text that is read ahead of a piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +34,14 @@ class PieceRead:
         rows: Its rows; none where the file was left out.
         skipped: Reason why the file was left out, or None.
         cpu_s: Seconds that a core took to read it; waiting for storage does not count.
+        is_ahead: Whether it was read ahead, and so less of it than one read may hold.
     """
 
     piece: Piece
     rows: Rows
     skipped: str | None
     cpu_s: float
+    is_ahead: bool
 
     @property
     def rest(self) -> Piece | None:
@@ -46,27 +51,43 @@ class PieceRead:
             max_rows -= self.rows.num_rows
         if self.rows.rest_start is None or max_rows == 0:
             return None
-        return replace(self.piece, start=self.rows.rest_start, max_rows=max_rows)
+        return replace(
+            self.piece,
+            rest_start=self.rows.rest_start,
+            max_rows=max_rows,
+            first_row=self.piece.first_row + self.rows.num_rows,
+        )
 
 
 def read_pieces(
     reader: FileReader, pieces: Sequence[Piece], *, chunk_bytes: int
 ) -> Generator[PieceRead]:
-    """Read pieces in their order, and those that follow while one is taken.
+    """Read pieces in their order, each in as many reads as it takes, and look ahead meanwhile.
+
+    Where there are several, those that are read ahead take `chunk_bytes` together.
 
     Args:
         reader: Reader of the corpus.
         pieces: Pieces to read.
-        chunk_bytes: Bytes of text after which a large piece may stop and leave a rest.
+        chunk_bytes: Bytes of text after which a read stops and leaves a rest.
 
     Raises:
         InputError: A file cannot be read or does not fit, and is not to be left out.
     """
+    ahead_bytes = max(chunk_bytes // READ_THREADS, min(chunk_bytes, _MIN_AHEAD_BYTES))
     if len(pieces) == 1:
-        yield _read_piece(pieces[0], reader=reader, chunk_bytes=chunk_bytes)
-        return
-    read_piece = partial(_read_piece, reader=reader, chunk_bytes=chunk_bytes)
-    yield from map_ahead(read_piece, pieces, num_threads=READ_THREADS)
+        reads = (_read_piece(piece, reader, chunk_bytes, is_ahead=False) for piece in pieces)
+    else:
+        read_ahead = partial(_read_piece, reader=reader, chunk_bytes=ahead_bytes, is_ahead=True)
+        reads = map_ahead(read_ahead, pieces, num_threads=READ_THREADS)
+    with closing(reads):
+        for read in reads:
+            yield read
+            rest = read.rest
+            while rest is not None:
+                follower = _read_piece(rest, reader, chunk_bytes, is_ahead=False)
+                yield follower
+                rest = follower.rest
 
 
 def read_all(reader: FileReader, pieces: Sequence[Piece], *, chunk_bytes: int) -> Iterator[Rows]:
@@ -75,16 +96,10 @@ def read_all(reader: FileReader, pieces: Sequence[Piece], *, chunk_bytes: int) -
     Raises:
         InputError: A file cannot be read or does not fit, and is not to be left out.
     """
-    for read in read_pieces(reader, pieces, chunk_bytes=chunk_bytes):
-        yield read.rows
-        rest = read.rest
-        while rest is not None:
-            [read] = read_pieces(reader, [rest], chunk_bytes=chunk_bytes)
-            yield read.rows
-            rest = read.rest
+    return (read.rows for read in read_pieces(reader, pieces, chunk_bytes=chunk_bytes))
 
 
-def _read_piece(piece: Piece, *, reader: FileReader, chunk_bytes: int) -> PieceRead:
+def _read_piece(piece: Piece, reader: FileReader, chunk_bytes: int, *, is_ahead: bool) -> PieceRead:
     start = time.thread_time()
     skipped = None
     try:
@@ -94,17 +109,17 @@ def _read_piece(piece: Piece, *, reader: FileReader, chunk_bytes: int) -> PieceR
             stop=piece.stop,
             max_rows=piece.max_rows,
             chunk_bytes=chunk_bytes,
+            rest_start=piece.rest_start,
+            first_row=piece.first_row,
         )
     except UnfitFileError as error:
         if not reader.options.skip_unreadable:
             raise error.with_remedy() from error
-        rows, skipped = _no_rows(reader), error.reason
-    return PieceRead(piece=piece, rows=rows, skipped=skipped, cpu_s=time.thread_time() - start)
-
-
-def _no_rows(reader: FileReader) -> Rows:
-    return Rows(
-        texts=tuple([] for _ in reader.text_columns),
-        errors={},
-        kept=reader.kept_schema.empty_table(),
+        rows, skipped = no_rows(reader), error.reason
+    return PieceRead(
+        piece=piece,
+        rows=rows,
+        skipped=skipped,
+        cpu_s=time.thread_time() - start,
+        is_ahead=is_ahead,
     )

@@ -17,8 +17,8 @@ from functools import partial
 from cluster.storage.ahead import map_ahead
 from cluster.storage.filesystems import resolve
 from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.files.listing import SourceFile
 from fastformers.formats.file_set import open_files
-from fastformers.formats.listing import SourceFile
 from fastformers.formats.readers import (
     READ_STRICTLY,
     FilePart,
@@ -45,12 +45,16 @@ class Piece:
         start: First byte.
         stop: Byte after the last; None for the end of the file.
         max_rows: Rows to take at most, or None for all.
+        rest_start: Place where an earlier read of it stopped, in the unit of its reader, or None.
+        first_row: Number in the file of its first row, where the parts before it were counted.
     """
 
     path: str
     start: int
     stop: int | None
     max_rows: int | None = None
+    rest_start: int | None = None
+    first_row: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,13 +79,15 @@ class Corpus:
 
     Attributes:
         files: Files in name order, whatever is in them.
-        skipped: Those of the opened files that cannot be read and that the user allowed to leave
-            out, with the reason; others may be found where they are read.
+        skipped: What cannot be read and the user allowed to leave out, with the reason: broken
+            links, and some of the opened files; others may be found where they are read.
+        left_out: What else is at the place of the corpus and no part of it, for people.
         reader: Reader of their format.
     """
 
     files: tuple[SourceFile, ...]
     skipped: dict[str, str]
+    left_out: tuple[str, ...] = ()
     reader: FileReader
 
     @property
@@ -145,12 +151,18 @@ class Corpus:
             cut = partial(self._cut_rows, part_bytes=slice_bytes, limit=left)
             cut_files = list(map_ahead(cut, files, num_threads=OPEN_THREADS))
             for file, parts in zip(files, cut_files, strict=True):
+                first_row = 0
                 for part in parts:
                     num_rows = min(left, part.num_rows)
-                    yield (
-                        Piece(path=file.path, start=part.start, stop=part.stop, max_rows=num_rows),
-                        part.num_bytes * num_rows // max(1, part.num_rows),
+                    piece = Piece(
+                        path=file.path,
+                        start=part.start,
+                        stop=part.stop,
+                        max_rows=num_rows,
+                        first_row=first_row,
                     )
+                    yield piece, part.num_bytes * num_rows // max(1, part.num_rows)
+                    first_row += num_rows
                     left -= num_rows
                     if left == 0:
                         return
@@ -171,6 +183,7 @@ def open_corpus(
     keep_columns: tuple[str, ...] = (),
     options: ReadOptions = READ_STRICTLY,
     storage: StorageOptions = NO_OPTIONS,
+    output: str | None = None,
 ) -> Corpus:
     """Find the files of a corpus, and check in some of them that they hold the columns.
 
@@ -180,6 +193,7 @@ def open_corpus(
         keep_columns: Columns that are passed through.
         options: How files are read.
         storage: How to reach a bucket.
+        output: Directory on the same storage that the run writes to; it may be inside the corpus.
 
     Raises:
         InputError: As `open_files` does.
@@ -192,9 +206,15 @@ def open_corpus(
         text_columns=text_columns,
         keep_columns=keep_columns,
         options=options,
+        output=output,
         map_files=partial(map_ahead, num_threads=OPEN_THREADS),
     )
-    return Corpus(files=opened.files, skipped=opened.skipped, reader=opened.reader)
+    return Corpus(
+        files=opened.files,
+        skipped=opened.skipped,
+        left_out=opened.left_out,
+        reader=opened.reader,
+    )
 
 
 def _growing_batches(files: Sequence[SourceFile]) -> Iterator[Sequence[SourceFile]]:

@@ -26,8 +26,8 @@ from cluster.corpus.reading import READ_THREADS
 from cluster.corpus.slices import OPEN_THREADS, Corpus
 from cluster.storage.ahead import map_ahead
 from fastformers.errors import InputError
-from fastformers.formats.listing import SourceFile
-from fastformers.formats.readers import FileReader, UnfitFileError
+from fastformers.files.listing import SourceFile
+from fastformers.formats.readers import FileReader, SampledRows, UnfitFileError
 from fastformers.inference.tokenizer import Tokenizer
 
 NUM_WINDOWS = 32
@@ -130,10 +130,7 @@ def sample_corpus(
     share = wanted / max(1.0, sum(spans[i].stop - spans[i].start for i in chosen) * rows_per_unit)
     drawn = [spans[index] for index in chosen]
     read = map_ahead(partial(_read_span, reader), drawn, num_threads=READ_THREADS)
-    windows = [
-        _sample_window(columns, span, tokenizer, share, rng)
-        for span, columns in zip(drawn, read, strict=True)
-    ]
+    windows = [_sample_window(rows, tokenizer, share, rng) for rows in read]
     return CorpusSample(
         windows=tuple(windows),
         total_size=sum(sizes),
@@ -154,14 +151,15 @@ def _measure(reader: FileReader, file: SourceFile) -> int:
         return 0
 
 
-def _read_span(reader: FileReader, span: _FileRange) -> tuple[list[str], ...]:
+def _read_span(reader: FileReader, span: _FileRange) -> SampledRows:
     """Texts of a window; none where its file does not fit and is left out."""
     try:
         return reader.sample_span(span.path, span.start, span.stop)
     except UnfitFileError as error:
         if not reader.options.skip_unreadable:
             raise error.with_remedy() from error
-        return tuple([] for _ in reader.text_columns)
+        empty: tuple[list[str], ...] = tuple([] for _ in reader.text_columns)
+        return SampledRows(texts=empty, size=span.stop - span.start)
 
 
 def _plan_sample_rows(size: float | None, expected_rows: int, path: str) -> int:
@@ -203,14 +201,13 @@ def _draw(num_spans: int, num_read: int, rng: np.random.Generator) -> list[int]:
 
 
 def _sample_window(
-    columns: tuple[list[str], ...],
-    span: _FileRange,
+    sampled: SampledRows,
     tokenizer: Tokenizer,
     share: float,
     rng: np.random.Generator,
 ) -> Window:
     """Compare all texts of a window, and tokenize a share of them."""
-    rows = list(zip(*columns, strict=True))
+    rows = list(zip(*sampled.texts, strict=True))
     num_rows = len(rows)
     first_of: dict[tuple[str, ...], int] = {}
     for index, row in enumerate(rows):
@@ -219,11 +216,11 @@ def _sample_window(
     num_taken = min(num_rows, max(2, round(share * num_rows)))
     taken = np.sort(rng.choice(num_rows, num_taken, replace=False)).tolist()
     good = [index for index in taken if all(rows[index])]
-    texts = [[rows[index][column] for index in good] for column in range(len(columns))]
+    texts = [[rows[index][column] for index in good] for column in range(len(sampled.texts))]
     tokens = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
     length_of = dict(zip(good, tokens.lengths_N.tolist(), strict=True))
     return Window(
-        size=span.stop - span.start,
+        size=sampled.size,
         num_rows=num_rows,
         num_bad=sum(not all(row) for row in rows),
         num_unique=len(first_of),
@@ -236,6 +233,5 @@ def _pilot_rows_per_byte(corpus: Corpus) -> float:
     """Rows per byte at the start of the first file with rows; only sizes the sample."""
     file = next(file for file in corpus.files if file.path == corpus.reader.first_path)
     stop = min(file.size_bytes, _PILOT_BYTES)
-    columns = corpus.reader.sample_span(file.path, 0, stop)
-    read_bytes = file.size_bytes if corpus.reader.is_read_whole(file.path) else stop
-    return max(1, len(columns[0])) / max(1, read_bytes)
+    sampled = corpus.reader.sample_span(file.path, 0, stop)
+    return max(1, len(sampled.texts[0])) / max(1, sampled.size)

@@ -26,6 +26,8 @@ from cluster.shards.shard_set import ShardSet
 from cluster.storage.directory import Directory, open_directory
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
+from fastformers.formats.kept_columns import choose_names
+from fastformers.formats.readers import KEEP_FLAG
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
@@ -42,6 +44,7 @@ class ScoreJob:
         shards: Directory where prepared shards are or go.
         corpus: Corpus to prepare, or None if `shards` is complete.
         settings: Which part of the corpus is read, and how it is cut.
+        keep_columns: Names of the columns that pass through.
         max_batch_tokens: Token budget of a batch.
         identity: Values that are equal when the same work is run again.
         engine: Name of the engine that runs the graph.
@@ -53,6 +56,7 @@ class ScoreJob:
     shards: Directory
     corpus: Corpus | None
     settings: CorpusSettings
+    keep_columns: tuple[str, ...]
     max_batch_tokens: int
     identity: dict[str, Any]
     engine: str = REFERENCE_ENGINE
@@ -93,7 +97,7 @@ class ScoreJob:
             shards=self.shards,
             preparation=self.preparation,
             predictions=self.predictions,
-            keep_columns=self.settings.keep_columns,
+            keep_columns=self.keep_columns,
             max_batch_tokens=self.max_batch_tokens,
             engine=self.engine,
         )
@@ -143,6 +147,7 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
         "slices": earlier.num_slices,
         "shard_seconds": job.preparation.shard_seconds,
         "skipped_files": job.corpus.skipped,
+        "left_out": list(job.corpus.left_out),
     }
 
 
@@ -162,14 +167,16 @@ def open_prepare_job(
     """
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
-    corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage)
+    output = open_directory(output_uri, storage)
+    corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
     return ScoreJob(
         bundle=bundle,
         pinned=pinned,
         output=None,
-        shards=open_directory(output_uri, storage),
+        shards=output,
         corpus=corpus,
         settings=settings,
+        keep_columns=tuple(corpus.reader.kept_schema.names),
         max_batch_tokens=bundle.cost_profile.max_batch_tokens,
         identity=_corpus_identity(bundle, corpus, settings),
     )
@@ -199,17 +206,17 @@ def open_score_job(
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
     output = open_directory(output_uri, storage)
     source = open_directory(corpus_uri, storage)
-    prepared = None
-    if "*" not in corpus_uri:
-        prepared = read_record(source, PREPARED_FILE, named=str(source))
+    prepared = read_record(source, PREPARED_FILE, named=str(source))
     corpus: Corpus | None = None
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
     if prepared is not None:
-        check_kept(bundle, settings)
+        keep_columns = _prepared_columns(source, prepared["identity"], settings)
+        check_kept(bundle, keep_columns)
         identity = _prepared_identity(source, prepared["identity"], bundle, settings)
     else:
-        corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage)
+        corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
+        keep_columns = tuple(corpus.reader.kept_schema.names)
         identity = _corpus_identity(bundle, corpus, settings)
     choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens
@@ -219,7 +226,7 @@ def open_score_job(
             "bundle": bundle.digest,
             "max batch tokens": choice.max_batch_tokens,
             "engine": choice.engine,
-            "keep columns": list(settings.keep_columns),
+            "keep columns": list(keep_columns),
         }
     )
     return ScoreJob(
@@ -229,6 +236,7 @@ def open_score_job(
         shards=output.child("shards") if prepared is None else source,
         corpus=corpus,
         settings=settings,
+        keep_columns=keep_columns,
         max_batch_tokens=choice.max_batch_tokens,
         engine=choice.engine,
         identity=identity,
@@ -259,12 +267,28 @@ def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -
         "corpus files": corpus.digest,
         "tokenizer": bundle.preparation_digest,
         "text columns": list(corpus.reader.text_columns),
-        "keep columns": list(settings.keep_columns),
+        "keep columns": corpus.reader.kept_schema.names,
+        "binary text": settings.binary_text,
+        "text files": settings.read_options.text_files,
         "limit": settings.limit,
         "slice bytes": corpus.slice_bytes,
         "shard seconds": settings.shard_seconds,
         "cost profile": list(bundle.cost_profile.seconds_per_row),
     }
+
+
+def _prepared_columns(
+    source: Directory, prepared: dict[str, Any], settings: CorpusSettings
+) -> tuple[str, ...]:
+    """Columns of prepared shards that the settings keep."""
+    known = prepared["keep columns"]
+    names, missing = choose_names(settings.keep_columns, known, flag=KEEP_FLAG)
+    if missing:
+        raise InputError(
+            f"{source}: --keep-columns {','.join(missing)}: not prepared (kept columns: "
+            f"{', '.join(known) or 'none'}); prepare again with it"
+        )
+    return tuple(names)
 
 
 def _prepared_identity(
@@ -275,13 +299,6 @@ def _prepared_identity(
         raise InputError(
             f"{source}: prepared for another tokenizer, maximum length or kind of input than "
             f"{bundle} has; prepare the corpus with this bundle"
-        )
-    missing = [name for name in settings.keep_columns if name not in prepared["keep columns"]]
-    if missing:
-        kept = ", ".join(prepared["keep columns"]) or "none"
-        raise InputError(
-            f"{source}: --keep-columns {','.join(missing)}: not prepared (kept columns: {kept}); "
-            "prepare again with it"
         )
     if settings.limit is not None:
         raise InputError(f"{source}: --limit applies when a corpus is prepared, not to its shards")

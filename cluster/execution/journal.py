@@ -78,6 +78,7 @@ class RunJournal:
         self.cut, self.with_errors = earlier.cut, earlier.with_errors
         self.tally.known, self.tally.earlier = earlier.cut.known, earlier.receipts
         self.tally.skipped_files = earlier.cut.skipped_files
+        self.tally.unfit = earlier.cut.unfit
         self.bad_rows = earlier.cut.bad_rows
         self.check_bad_rows()
         return earlier

@@ -140,7 +140,10 @@ def conclude(
         tally=journal.tally,
         nodes=_nodes_paid_for(journal.nodes, wall_s),
         dead_letters=dead_letters,
-        skipped_files=journal.tally.skipped_files,
+        skipped_files={
+            **(job.corpus.skipped if job.corpus is not None else {}),
+            **journal.tally.skipped_files,
+        },
         started_at=time.time() - wall_s,
         wall_s=wall_s,
         setup_s=setup_s,

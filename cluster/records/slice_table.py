@@ -8,6 +8,7 @@ shard in their file without walking through all of them. This module knows nothi
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,6 +139,7 @@ class CutSlices:
         slices: Slices still to cut, in corpus order.
         skipped_files: Files that could not be read, with the reason.
         bad_rows: Their rows, good and bad.
+        unfit: Number of values that have no place in the kept columns, by column, see `Rows`.
     """
 
     table: SliceTable = field(default_factory=SliceTable)
@@ -146,6 +148,7 @@ class CutSlices:
     slices: list[Slice] = field(default_factory=list)
     skipped_files: dict[str, str] = field(default_factory=dict)
     bad_rows: BadRows = field(default_factory=BadRows)
+    unfit: Counter[str] = field(default_factory=Counter)
 
     def take_slices(self) -> list[Slice]:
         """The slices still to cut, which are held here no longer."""
@@ -209,6 +212,7 @@ def load_slices(
         slices=left,
         skipped_files=found.skipped_files,
         bad_rows=found.bad_rows,
+        unfit=found.add_unfit(rows[:, _KEY].tolist()),
     )
 
 
@@ -238,6 +242,7 @@ class _Found:
         self.waiting: dict[int, tuple[Shard, ...]] = {}
         self.skipped_files: dict[str, str] = {}
         self.bad_rows = bad_rows
+        self._unfit: dict[int, dict[str, int]] = {}
         self._directory = directory
         self._files, self._done, self._scores = files, done, scores
         self._names = ShardSet(directory.child("slices").list_files())
@@ -269,11 +274,20 @@ class _Found:
         self.table.add(receipt, key)
         self.skipped_files.update(receipt.skipped)
         self.bad_rows.add_slice(receipt)
+        if receipt.unfit:
+            self._unfit[key] = receipt.unfit
         if missing and self._scores:
             self.waiting[key] = missing
         rest = receipt.rest
         if rest and not self._names.has_key(make_key(rest.index, rest.first_shard)):
             self._rests[key] = rest
+
+    def add_unfit(self, keys: Iterable[int]) -> Counter[str]:
+        """Sum of what these slices have no place for in the kept columns."""
+        total: Counter[str] = Counter()
+        for key in keys:
+            total.update(self._unfit.get(key, {}))
+        return total
 
     def follow(
         self, rows: NDArray[np.int64], slices: Sequence[Slice]

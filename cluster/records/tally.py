@@ -8,6 +8,7 @@ kept as a sample (`samples.py`). This module knows nothing of files, nodes or pr
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -197,6 +198,7 @@ class RunTally:
         earlier, scored: Receipts of earlier runs and of this one.
         slice_phase_s: Seconds of preparing in this run, by phase.
         skipped_files: Files that could not be read, with the reason.
+        unfit: Number of values that have no place in the kept columns, by column, see `Rows`.
         actors: What each actor did, by its node's identifier and its own name.
         num_retries: Attempts at shards that were lost.
         attempts: Sample of the attempts, with the receipts of the shards that they scored.
@@ -209,6 +211,7 @@ class RunTally:
         self.earlier, self.scored = ReceiptSums(), ReceiptSums()
         self.slice_phase_s: dict[str, float] = {}
         self.skipped_files: dict[str, str] = {}
+        self.unfit: Counter[str] = Counter()
         self.actors: dict[tuple[str, str], ActorTally] = {}
         self.num_retries = 0
         self.attempts = AttemptSample()
@@ -219,6 +222,7 @@ class RunTally:
         """Count a slice that was cut in this run; its shards are counted as they become known."""
         self.slice_phase_s = add_phases(self.slice_phase_s, receipt.phase_s)
         self.skipped_files.update(receipt.skipped)
+        self.unfit.update(receipt.unfit)
 
     def add_attempt(self, attempt: Attempt) -> None:
         """Count an attempt; it comes before the receipt of the shard that it scored."""

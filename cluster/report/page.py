@@ -28,7 +28,7 @@ from cluster.report.sections import (
     show_throughput,
     show_timeline,
 )
-from cluster.report.tables import describe_energy
+from cluster.report.tables import describe_energy, describe_unfit
 from fastformers import figure
 from fastformers.formatting import format_count
 
@@ -206,6 +206,9 @@ def _warnings(report: RunReport) -> list[str]:
         notes.append(f"{format_count(report.retries, 'lease')} lost with an actor, and retried.")
     if report.skipped_files:
         notes.append(f"{format_count(len(report.skipped_files), 'unreadable file')} left out.")
+    notes.extend(f"{line}." for line in report.left_out)
+    if report.unfit_values:
+        notes.append(f"Kept columns: {describe_unfit(report.unfit_values)}.")
     earlier = report.earlier
     if earlier is not None:
         notes.append(

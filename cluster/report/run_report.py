@@ -16,7 +16,7 @@ from cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
 from fastformers.errors import InputError
 
 REPORT_FILE = "report.json"
-FORMAT_VERSION = 2  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 3  # raised whenever a key comes, goes or changes its meaning
 
 # What `fastformers score` promises to print last; report.json holds more.
 SUMMARY_KEYS = (
@@ -250,6 +250,9 @@ class RunReport:
         shards: Number of shards that the corpus was cut into.
         retries: Leases that were lost with their actor.
         skipped_files: Unreadable files that were left out, with the reason.
+        left_out: What else of the corpus's place is not part of it, for people.
+        unfit_values: Number of values of kept columns that do not fit the column's type and are
+            null, by column; under "*" those of columns that the planned files do not have.
         num_actors, num_machines: How many of them worked, those that left included.
         nodes: Machines that were paid for, in the order in which they joined.
         cores: Which actors ran on which cores, for people.
@@ -293,6 +296,8 @@ class RunReport:
     shards: int
     retries: int
     skipped_files: dict[str, str]
+    left_out: tuple[str, ...]
+    unfit_values: dict[str, int]
     num_actors: int
     num_machines: int
     nodes: tuple[NodeReport, ...]

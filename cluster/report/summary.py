@@ -81,6 +81,8 @@ def build_report(
         shards=known.num_shards,
         retries=tally.num_retries,
         skipped_files=dict(result.skipped_files),
+        left_out=job.corpus.left_out if job.corpus is not None else (),
+        unfit_values=dict(tally.unfit),
         num_actors=result.num_actors,
         num_machines=result.num_machines,
         nodes=tuple(

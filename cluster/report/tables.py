@@ -5,6 +5,7 @@
 This module shows what the report says, and works nothing out.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from rich.console import Group
@@ -12,8 +13,9 @@ from rich.table import Table
 
 from cluster.report.bill import round_total
 from cluster.report.run_report import Energy, RunReport
+from fastformers.formats.kept_columns import ALL_COLUMNS
 
-MAX_ACTORS, MAX_NODES = 32, 32
+MAX_ACTORS, MAX_NODES, MAX_FILES = 32, 32, 8
 
 
 def render_bill(report: RunReport) -> Group:
@@ -57,12 +59,30 @@ def _render_summary(report: RunReport) -> Table:
             "trouble",
             f"{report.retries} leases retried, {len(report.skipped_files)} files skipped",
         )
+    skipped = list(report.skipped_files.items())
+    for path, reason in skipped[:MAX_FILES]:
+        table.add_row("  skipped", f"{path}: {reason}")
+    if len(skipped) > MAX_FILES:
+        table.add_row("", f"{MAX_FILES} of {len(skipped):,} files; all are in report.json")
+    if report.unfit_values:
+        table.add_row("kept columns", describe_unfit(report.unfit_values))
     table.add_row("price", f"{report.usd_per_hour:.4f} USD/h ({report.price})")
     per_million = report.usd_per_million
     table.add_row("cost", f"{report.usd_total:.6f} USD")
     if per_million is not None:
         table.add_row("per million rows", f"{per_million:.4f} USD")
     return table
+
+
+def describe_unfit(unfit_values: Mapping[str, int]) -> str:
+    """How many values of which kept columns are null because their type is another."""
+    columns = ", ".join(
+        f"{count:,} of columns that were not known before"
+        if name == ALL_COLUMNS
+        else f"{count:,} of {name!r}"
+        for name, count in sorted(unfit_values.items(), key=lambda item: -item[1])
+    )
+    return f"values that did not fit are null: {columns}"
 
 
 def _render_nodes(report: RunReport) -> Table:

@@ -11,6 +11,7 @@ This module knows nothing of Ray, models or prices.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field
@@ -48,6 +49,7 @@ class SliceReceipt:
         bad_example: Place and reason of the first row of the commonest kind; None without one.
         phase_s: Seconds of the actor's cores by phase.
         skipped: Files that could not be read and were left out, with the reason.
+        unfit: Number of values that have no place in the kept columns, by column, see `Rows`.
     """
 
     index: int
@@ -58,6 +60,7 @@ class SliceReceipt:
     skipped: dict[str, str] = field(default_factory=dict)
     bad: dict[str, int] = field(default_factory=dict)
     bad_example: str | None = None
+    unfit: dict[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> int:
@@ -83,6 +86,7 @@ class SliceReceipt:
             skipped=fields["skipped"],
             bad=fields["bad"],
             bad_example=fields["bad_example"],
+            unfit=fields["unfit"],
         )
 
 
@@ -184,6 +188,7 @@ class Preparation:
             skipped=read.skipped,
             bad=bad,
             bad_example=_find_example(rows.errors, next(iter(bad)), slice_, spans) if bad else None,
+            unfit=rows.unfit,
         )
         name = receipt_name(slice_.index, slice_.first_shard)
         self.directory.child("slices").write_json(name, asdict(receipt))
@@ -199,17 +204,20 @@ class Preparation:
         with closing(
             read_pieces(self.reader, slice_.pieces, chunk_bytes=READ_CHUNK_BYTES)
         ) as reads:
-            for number, read in enumerate(reads, 1):
+            number = 0  # pieces that were read to their ends
+            for read in reads:
                 parts.append(read.rows)
                 spans.append((read.piece.path, read.rows.num_rows))
                 cpu_s += read.cpu_s
                 num_characters += sum(len(text) for column in read.rows.texts for text in column)
                 if read.skipped is not None:
                     skipped[read.piece.path] = read.skipped
-                if read.rest is not None:
-                    left = (read.rest, *slice_.pieces[number:])
+                if read.rest is None:
+                    number += 1
+                elif not read.is_ahead:
+                    left = (read.rest, *slice_.pieces[number + 1 :])
                     break
-                if num_characters > _MAX_CHUNKS * READ_CHUNK_BYTES:
+                if read.rest is None and num_characters > _MAX_CHUNKS * READ_CHUNK_BYTES:
                     left = slice_.pieces[number:]
                     break
         return _SliceRows(
@@ -239,8 +247,10 @@ def _concatenate(parts: list[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     errors: dict[int, str] = {}
+    unfit: Counter[str] = Counter()
     first = 0
     for part in parts:
+        unfit.update(part.unfit)
         errors.update({first + row: reason for row, reason in part.errors.items()})
         first += len(part.texts[0])
     columns = zip(*(part.texts for part in parts), strict=True)
@@ -248,6 +258,7 @@ def _concatenate(parts: list[Rows]) -> Rows:
         texts=tuple([text for texts in column for text in texts] for column in columns),
         errors=errors,
         kept=pa.concat_tables([part.kept for part in parts]),
+        unfit=dict(unfit),
     )
 
 
@@ -257,9 +268,12 @@ def _find_example(
     """File, row and reason of the first bad row of a kind; rows count from 0."""
     is_other = kind == OTHER_REASONS
     row = first = min(row for row in errors if is_other or kind_of_reason(errors[row]) == kind)
-    for piece, (path, num_rows) in zip(slice_.pieces, spans, strict=False):
+    rows_of_file: Counter[str] = Counter()
+    for path, num_rows in spans:
         if row < num_rows:
-            part = f" of the part from byte {piece.start}" if piece.start else ""
-            return f"{path}: row {row}{part}: {errors[first]}"
+            start = next(piece.start for piece in slice_.pieces if piece.path == path)
+            part = f" of the part from byte {start}" if start else ""
+            return f"{path}: row {rows_of_file[path] + row}{part}: {errors[first]}"
+        rows_of_file[path] += num_rows
         row -= num_rows
     raise AssertionError("an error lies beyond the rows that were read")

@@ -28,7 +28,7 @@ from fastformers.inference.tasks import (
     TEXT_CLASSIFICATION,
     Task,
 )
-from fastformers.options import option
+from fastformers.options import option, split_names
 
 # Cell of a label column; None where a task needs no labels.
 Label = str | int | bool | float | list[str | int] | None
@@ -58,7 +58,8 @@ class Columns:
     choices: tuple[str, ...] = field(
         default=(),
         metadata=option(
-            "columns with second texts of which one is right (multiple choice)",
+            "columns with second texts of which one is right (multiple choice); repeat it for "
+            "names with commas",
             name="choice_columns",
             metavar="A,B",
         ),
@@ -75,6 +76,10 @@ class Columns:
             metavar="TASK",
         ),
     )
+
+    def __post_init__(self) -> None:
+        if len(self.choices) == 1:  # a flag that was given once is a list
+            object.__setattr__(self, "choices", split_names(self.choices[0]))
 
 
 @dataclass(frozen=True, kw_only=True)

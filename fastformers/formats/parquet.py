@@ -8,29 +8,62 @@ group has, so samples are counted in rows. Columns have types, but a text column
 are not UTF-8. This module knows nothing of tokens or shards.
 """
 
-import bisect
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet
 
 from fastformers.errors import InputError
-from fastformers.formats.file_bytes import FileBytes
+from fastformers.formats.column_types import is_bytes, is_text, plain_type
+from fastformers.formats.kept_columns import candidates, count_unknown, find_field, keep_rows
 from fastformers.formats.readers import (
+    KEEP_FLAG,
+    TEXT_FLAGS,
     FilePart,
     ReadOptions,
     Rows,
+    SampledRows,
+    UnfitFileError,
     check_columns,
-    check_kept_types,
-    check_texts,
     cut_evenly,
+    no_column,
+    no_rows,
     not_text,
-    opening,
 )
+from fastformers.formats.records.record_stream import read_chunk
+from fastformers.formats.row_groups import (
+    count_rows,
+    find_groups,
+    group_starts,
+    groups_between,
+    iterate_rows,
+    open_parquet,
+    plan_runs,
+)
+from fastformers.formats.text_lines import check_texts
+
+_DAMAGED_ROWS = 2**14  # null rows that are made at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Batch:
+    """Rows that follow each other.
+
+    Attributes:
+        rows: The columns that are read, as far as the file has them.
+        reason: Why all of the rows are bad, or None.
+        first_row: Number of the first of them in the file.
+        num_others: Number of columns of the file that are not kept.
+    """
+
+    rows: pa.RecordBatch
+    reason: str | None
+    first_row: int
+    num_others: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +75,9 @@ class ParquetReader:
     kept_schema: pa.Schema
     first_path: str
     options: ReadOptions
+    columns: tuple[str, ...]
+    keeps_all: bool = False
+    guesses: ClassVar[tuple[str, ...]] = ()
     expansion: ClassVar[int] = 2
     sampled_in_rows: ClassVar[bool] = True
 
@@ -55,20 +91,22 @@ class ParquetReader:
         keep_columns: tuple[str, ...],
         options: ReadOptions,
     ) -> Self | None:
-        with _open_file(filesystem, path) as file:
-            kept_schema = _check_schema(path, file.schema_arrow, text_columns, keep_columns)
+        with open_parquet(filesystem, path) as file:
             if file.metadata.num_rows == 0:
                 return None
+            schema = file.schema_arrow
+        _check_texts(path, schema, text_columns, options)
         return cls(
             filesystem=filesystem,
             text_columns=text_columns,
-            kept_schema=kept_schema,
+            kept_schema=_find_kept(path, schema, candidates(keep_columns, schema.names), options),
             first_path=path,
             options=options,
+            columns=tuple(schema.names),
         )
 
-    def keep(self, kept_schema: pa.Schema) -> Self:
-        return replace(self, kept_schema=kept_schema)
+    def keep(self, kept_schema: pa.Schema, *, keeps_all: bool) -> Self:
+        return replace(self, kept_schema=kept_schema, keeps_all=keeps_all)
 
     def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
         return cut_evenly(size_bytes, part_bytes, self.expansion)
@@ -76,38 +114,68 @@ class ParquetReader:
     def cut_rows(
         self, path: str, size_bytes: int, part_bytes: int, limit: int
     ) -> Iterator[FilePart]:
-        with _open_file(self.filesystem, path) as file:
-            self._check(path, file)
+        with open_parquet(self.filesystem, path) as file:
             metadata = file.metadata
-        starts = _group_starts(metadata)
+            if not metadata.num_rows:
+                return
+            _check_texts(path, file.schema_arrow, self.text_columns, self.options)
+        starts = group_starts(metadata)
         for part in self.cut_file(path, size_bytes, part_bytes):
             if limit <= 0:
                 return
-            groups = _groups_between(starts, part.start, part.stop)
+            groups = groups_between(starts, part.start, part.stop)
             num_rows = sum(metadata.row_group(group).num_rows for group in groups)
             yield replace(part, num_rows=num_rows)
             limit -= num_rows
 
     def read(
-        self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
+        self,
+        path: str,
+        *,
+        start: int,
+        stop: int | None,
+        max_rows: int | None,
+        chunk_bytes: int,
+        rest_start: int | None = None,
+        first_row: int = 0,
     ) -> Rows:
-        with _open_file(self.filesystem, path) as file:
-            self._check(path, file)
-            starts = _group_starts(file.metadata)
-            in_range = _groups_between(starts, start, stop)
-            groups, rest_start = self._take_groups(
-                file.metadata, starts, in_range, max_rows, chunk_bytes
-            )
-            num_rows = sum(file.metadata.row_group(group).num_rows for group in groups)
-            num_rows = num_rows if max_rows is None else min(num_rows, max_rows)
-            table, errors = self._read_groups(path, file, groups)
-        table = table.slice(0, num_rows)
-        errors = {row: reason for row, reason in errors.items() if row < num_rows}
-        texts = tuple(_decode_column(table[name]) for name in self.text_columns)
+        def open_batches() -> Iterator[tuple[int, int, _Batch]]:
+            return self._batches(path, start, stop, rest_start or 0, max_rows)
+
+        batches, rest_start = read_chunk(
+            self,
+            (path, start, stop),
+            open_batches,
+            rest_start=rest_start,
+            max_records=None,
+            chunk_bytes=chunk_bytes,
+        )
+        if not batches:
+            return no_rows(self)
+        errors: dict[int, str] = {}
+        num_rows = 0
+        for batch in batches:
+            rows = range(num_rows, num_rows + batch.rows.num_rows)
+            if batch.reason is not None:
+                errors.update(dict.fromkeys(rows, batch.reason))
+            num_rows = rows.stop
+        table = pa.Table.from_batches([batch.rows for batch in batches]).combine_chunks()
+        texts = [_extract(table, name) for name in self.text_columns]
+        columns = {name: _extract(table, name) for name in self._find_columns(path, table.schema)}
+        kept, unfit = keep_rows(
+            self.kept_schema,
+            columns,
+            path,
+            num_rows=num_rows,
+            first_row=batches[0].first_row,
+        )
+        if self.keeps_all:
+            count_unknown(unfit, batches[0].num_others * num_rows)
         return Rows(
-            texts=check_texts(texts, self.text_columns, errors),
+            texts=check_texts(list(map(_decode_column, texts)), self.text_columns, errors),
             errors=errors,
-            kept=self._keep_columns(table),
+            kept=kept,
+            unfit=unfit,
             rest_start=rest_start,
         )
 
@@ -115,17 +183,17 @@ class ParquetReader:
         return False
 
     def measure_file(self, path: str, size_bytes: int) -> int:
-        with _open_file(self.filesystem, path) as file:
+        with open_parquet(self.filesystem, path) as file:
             return int(file.metadata.num_rows)
 
-    def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
+    def sample_span(self, path: str, start: int, stop: int) -> SampledRows:
         columns = list(dict.fromkeys(self.text_columns))
         parts: list[pa.RecordBatch] = []
-        with _open_file(self.filesystem, path) as file:
-            self._check(path, file)
-            groups, seen = _find_groups(file.metadata, start, stop)
+        with open_parquet(self.filesystem, path) as file:
+            _check_texts(path, file.schema_arrow, self.text_columns, self.options)
+            groups, seen = find_groups(file.metadata, start, stop)
             try:
-                for batch in file.iter_batches(row_groups=groups, columns=columns):
+                for batch in iterate_rows(file, groups, columns):
                     first = max(start, seen)
                     part = batch.slice(first - seen, max(0, stop - first))
                     seen += batch.num_rows
@@ -138,158 +206,156 @@ class ParquetReader:
                 raise InputError(f"{path}: cannot be sampled ({reason}); repair it") from error
         table = pa.Table.from_batches(parts)
         errors: dict[int, str] = {}
-        texts = [_decode_column(table[name]) for name in self.text_columns]
-        return check_texts(texts, self.text_columns, errors)
+        texts = [_decode_column(_extract(table, name)) for name in self.text_columns]
+        return SampledRows(texts=check_texts(texts, self.text_columns, errors), size=stop - start)
 
-    def _check(self, path: str, file: pyarrow.parquet.ParquetFile) -> None:
-        """Check that a file holds the columns of the corpus."""
-        names = tuple(self.kept_schema.names)
-        check_kept_types(
-            path, _check_schema(path, file.schema_arrow, self.text_columns, names), self
-        )
+    def _find_columns(self, path: str, schema: pa.Schema) -> list[str]:
+        """Columns that are read, as far as a file has them.
 
-    @property
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys([*self.text_columns, *self.kept_schema.names]))
+        Raises:
+            UnfitFileError: It lacks a text column, or has a column twice.
+        """
+        _check_texts(path, schema, self.text_columns, self.options)
+        check_columns(path, schema.names, self.kept_schema.names, flag=KEEP_FLAG)
+        names = dict.fromkeys([*self.text_columns, *self.kept_schema.names])
+        return [name for name in names if find_field(schema, name)]
 
-    def _take_groups(
-        self,
-        metadata: pyarrow.parquet.FileMetaData,
-        starts: Sequence[int],
-        in_range: range,
-        max_rows: int | None,
-        chunk_bytes: int,
-    ) -> tuple[range, int | None]:
-        """Row groups to read at once, and where the others of the range begin."""
-        columns = set(self._columns)
-        num_rows = num_bytes = 0
-        for group in in_range:
-            if max_rows is not None and num_rows >= max_rows:
-                return range(in_range.start, group), None
-            is_new_place = group > in_range.start and starts[group] > starts[group - 1]
-            if num_rows and num_bytes >= chunk_bytes and is_new_place:
-                return range(in_range.start, group), starts[group]
-            num_rows += metadata.row_group(group).num_rows
-            num_bytes += _text_bytes(metadata.row_group(group), columns)
-        return in_range, None
+    def _batches(
+        self, path: str, start: int, stop: int | None, first_row: int, max_rows: int | None
+    ) -> Iterator[tuple[int, int, _Batch]]:
+        """Batches of the row groups of a part, with their first rows in it and their bytes.
+
+        Args:
+            path, start, stop: The part.
+            first_row: Row of the part to begin with.
+            max_rows: Rows to read at most, or None.
+        """
+        with open_parquet(self.filesystem, path) as file:
+            if not file.metadata.num_rows:
+                return
+            columns = self._find_columns(path, file.schema_arrow)
+            num_others = len(set(file.schema_arrow.names) - set(self.kept_schema.names))
+            groups = groups_between(group_starts(file.metadata), start, stop)
+            rows_before = count_rows(file.metadata, range(groups.start))
+            row, skip = first_row, first_row
+            for run in plan_runs(file.metadata, groups, columns):
+                num_rows = count_rows(file.metadata, run)
+                if skip < num_rows:
+                    for batch, reason in self._read_groups(path, file, run, columns, skip):
+                        left = batch.num_rows if max_rows is None else max_rows + first_row - row
+                        if left <= 0:
+                            return
+                        taken = _Batch(
+                            rows=batch.slice(0, left),
+                            reason=reason,
+                            first_row=rows_before + row,
+                            num_others=num_others,
+                        )
+                        yield row, batch.nbytes, taken
+                        row += batch.num_rows
+                skip = max(0, skip - num_rows)
 
     def _read_groups(
-        self, path: str, file: pyarrow.parquet.ParquetFile, groups: range
-    ) -> tuple[pa.Table, dict[int, str]]:
-        """Columns of some row groups; those of a damaged group are null and carry a reason.
+        self,
+        path: str,
+        file: pyarrow.parquet.ParquetFile,
+        groups: range,
+        columns: Sequence[str],
+        skip: int,
+    ) -> Iterator[tuple[pa.RecordBatch, str | None]]:
+        """Batches of some row groups but their first rows, and why all rows of one are bad.
+
+        The rows of a damaged group, from the damage on, are null and carry a reason.
 
         Raises:
             InputError: A group is damaged, and unreadable files are not to be skipped.
         """
+        num_rows = count_rows(file.metadata, groups)
+        seen = 0
         try:
-            return file.read_row_groups(list(groups), self._columns, use_threads=False), {}
+            for batch in iterate_rows(file, groups, columns):
+                seen += batch.num_rows
+                if seen > skip:
+                    yield batch.slice(max(0, batch.num_rows - (seen - skip))), None
+                    skip = seen
+            if seen == num_rows:
+                return
+            raise OSError(f"it ends after {seen:,} of {num_rows:,} rows")
         except (pa.ArrowException, OSError) as error:
             failure: Exception = error
-        tables: list[pa.Table] = []
-        errors: dict[int, str] = {}
-        num_rows = 0
-        for group in groups:  # one by one, so that only the rows of the damaged ones are lost
-            size = file.metadata.row_group(group).num_rows
-            try:
-                table = file.read_row_groups([group], self._columns, use_threads=False)
-            except (pa.ArrowException, OSError) as error:
-                failure, reason = error, str(error).splitlines()[0]
-                if not self.options.skip_unreadable:
-                    raise InputError(
-                        f"{path}: row group {group} cannot be read ({reason}); repair it, or pass "
-                        "--skip-unreadable-files to list its rows as dead letters"
-                    ) from error
-                schema = file.schema_arrow
-                fields = [schema.field(name) for name in self._columns]
-                table = pa.table({f.name: pa.nulls(size, f.type) for f in fields})
-                errors.update(
-                    dict.fromkeys(
-                        range(num_rows, num_rows + size), f"unreadable row group: {reason}"
-                    )
-                )
-            tables.append(table)
-            num_rows += size
-        if not errors:
-            raise failure
-        return pa.concat_tables(tables, promote_options="default"), errors
-
-    def _keep_columns(self, table: pa.Table) -> pa.Table:
-        """The kept columns in the types of the corpus."""
-        columns = [
-            pa.nulls(table.num_rows, field.type)
-            if pa.types.is_null(table[field.name].type)
-            else table[field.name].cast(field.type)
-            for field in self.kept_schema
-        ]
-        return pa.table(columns, schema=self.kept_schema)
+        if len(groups) > 1:  # one by one, so that only the rows of the damaged ones are lost
+            for group in groups:
+                num_rows = count_rows(file.metadata, range(group, group + 1))
+                if skip < num_rows:
+                    one = range(group, group + 1)
+                    yield from self._read_groups(path, file, one, columns, skip)
+                skip = max(0, skip - num_rows)
+            return
+        reason = str(failure).splitlines()[0]
+        if not self.options.skip_unreadable:
+            raise InputError(
+                f"{path}: row group {groups.start} cannot be read ({reason}); repair it, or pass "
+                "--skip-unreadable-files to list its rows as dead letters"
+            ) from failure
+        schema = file.read_row_groups([], list(columns)).schema
+        for first in range(skip, num_rows, _DAMAGED_ROWS):
+            size = min(_DAMAGED_ROWS, num_rows - first)
+            nulls = [pa.nulls(size, field.type) for field in schema]
+            batch = pa.RecordBatch.from_arrays(nulls, schema=schema)
+            yield batch, f"unreadable row group: {reason}"
 
 
-def _open_file(filesystem: pyarrow.fs.FileSystem, path: str) -> pyarrow.parquet.ParquetFile:
-    with opening(path):
-        return pyarrow.parquet.ParquetFile(FileBytes(filesystem, path).open(), pre_buffer=True)
+def _check_texts(
+    path: str, schema: pa.Schema, text_columns: Sequence[str], options: ReadOptions
+) -> None:
+    """Check that a file has the text columns, and that they hold text.
 
-
-def _check_schema(
-    path: str, schema: pa.Schema, text_columns: Sequence[str], keep_columns: Sequence[str]
-) -> pa.Schema:
-    """Names and types of the kept columns, after checking that the columns are there."""
-    check_columns(path, schema.names, text_columns, keep_columns)
-    for name in text_columns:
-        kind = schema.field(name).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise not_text(path, name, str(kind))
-    return pa.schema([(name, schema.field(name).type) for name in keep_columns])
-
-
-def _group_starts(metadata: pyarrow.parquet.FileMetaData) -> list[int]:
-    """Byte where each row group begins, never before the one of the group before it.
-
-    Writers may leave offsets out or give them in any order; the rows must keep theirs.
+    Raises:
+        UnfitFileError: They do not.
     """
-    starts: list[int] = []
-    for index in range(metadata.num_row_groups):
-        column = metadata.row_group(index).column(0)
-        start = column.dictionary_page_offset or column.data_page_offset
-        starts.append(max(start, starts[-1] if starts else 0))
-    return starts
+    check_columns(path, schema.names, text_columns, flag=TEXT_FLAGS)
+    for name in text_columns:
+        place = find_field(schema, name)
+        if not place:
+            raise no_column(path, schema.names, name, flag=TEXT_FLAGS)
+        kind = plain_type(place[-1].type)
+        if is_bytes(kind) and not options.binary_text:
+            refused = not_text(path, name, str(kind))
+            raise UnfitFileError(path, f"{refused.reason}; pass --binary-text if it is UTF-8")
+        if not (is_text(kind) or is_bytes(kind) or pa.types.is_null(kind)):
+            raise not_text(path, name, str(kind))
 
 
-def _groups_between(starts: Sequence[int], start: int, stop: int | None) -> range:
-    """Row groups that begin in a byte range."""
-    end = len(starts) if stop is None else bisect.bisect_left(starts, stop)
-    return range(bisect.bisect_left(starts, start), end)
+def _find_kept(
+    path: str, schema: pa.Schema, names: Sequence[str], options: ReadOptions
+) -> pa.Schema:
+    """Names and types of those of the columns that a file has."""
+    check_columns(path, schema.names, names, flag=KEEP_FLAG)
+    fields = []
+    for name in names:
+        if place := find_field(schema, name):
+            kind = plain_type(place[-1].type)
+            is_read_as_text = is_bytes(kind) and options.binary_text
+            fields.append((name, pa.string() if is_read_as_text else kind))
+    return pa.schema(fields)
 
 
-def _text_bytes(group: pyarrow.parquet.RowGroupMetaData, columns: set[str]) -> int:
-    """Decompressed bytes of some columns of a row group."""
-    chunks = (group.column(number) for number in range(group.num_columns))
-    return sum(
-        chunk.total_uncompressed_size
-        for chunk in chunks
-        if chunk.path_in_schema.partition(".")[0] in columns
-    )
-
-
-def _find_groups(
-    metadata: pyarrow.parquet.FileMetaData, start: int, stop: int
-) -> tuple[list[int], int]:
-    """Row groups that hold the rows of a span, and the number of the first row in them."""
-    ends = list(
-        itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    )
-    begins = [0, *ends[:-1]]
-    groups = [i for i, end in enumerate(ends) if begins[i] < stop and end > start]
-    return groups, begins[groups[0]]
+def _extract(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column, or a field inside one, of what was read."""
+    column, *fields = find_field(table.schema, name)
+    values = table[column.name]
+    for field in fields:
+        values = pc.struct_field(values, field.name)
+    return values
 
 
 def _decode_column(column: pa.ChunkedArray) -> list[Any]:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    """Values of a column of text; undecodable bytes are surrogates."""
+    column = column.cast(plain_type(column.type))
     try:
-        return column.to_pylist()  # type: ignore[no-any-return]
+        if not is_bytes(column.type):
+            return column.to_pylist()  # type: ignore[no-any-return]
     except UnicodeDecodeError:
-        values: list[Any] = column.cast(pa.large_binary()).to_pylist()
-        return [
-            value if value is None else value.decode("utf-8", "surrogateescape") for value in values
-        ]
+        column = column.cast(pa.large_binary())
+    values: list[Any] = column.to_pylist()
+    return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]

@@ -11,13 +11,16 @@ a read: it keeps its place and carries its reason. This module knows no format.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.fs
 
 from fastformers.errors import InputError
+from fastformers.files.file_kind import keeps_ascii
+
+TEXT_FLAGS, KEEP_FLAG = "--text-column/--text-pair-column", "--keep-columns"
 
 
 class UnfitFileError(InputError):
@@ -53,9 +56,50 @@ class ReadOptions:
 
     Attributes:
         skip_unreadable: Whether files that cannot be read are left out, instead of ending the run.
+        binary_text: Whether columns of bytes are read as text in UTF-8.
+        encoding: Encoding of text files; None for UTF-8, or what their first bytes say.
+        max_row_bytes: Bytes of a row of a text file; a longer one is bad.
+        csv_delimiter: What separates the fields of CSV; None for what the header line says.
+        csv_quote: What encloses a field of CSV that holds delimiters; None for nothing.
+        csv_escape: What takes the meaning from the character behind it, or None for nothing.
     """
 
     skip_unreadable: bool = False
+    binary_text: bool = False
+    encoding: str | None = None
+    max_row_bytes: int = 16 * 2**20
+    csv_delimiter: str | None = None
+    csv_quote: str | None = '"'
+    csv_escape: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.encoding is not None:
+            try:
+                keeps_ascii(self.encoding)
+            except (LookupError, ValueError) as error:
+                raise InputError(f"--encoding {self.encoding}: no encoding of text") from error
+        special = {
+            "--csv-delimiter": self.csv_delimiter,
+            "--csv-quote": self.csv_quote,
+            "--csv-escape": self.csv_escape,
+        }
+        given = {flag: mark for flag, mark in special.items() if mark is not None}
+        for flag, mark in given.items():
+            if len(mark) != 1 or mark in "\r\n":
+                raise InputError(f"{flag} {mark!r}: give one character")
+        if len(set(given.values())) < len(given):
+            raise InputError(f"{', '.join(given)}: give different characters")
+
+    @property
+    def text_files(self) -> list[str | int | None]:
+        """What decides which rows text files have."""
+        return [
+            self.encoding,
+            self.csv_delimiter,
+            self.csv_quote,
+            self.csv_escape,
+            self.max_row_bytes,
+        ]
 
 
 READ_STRICTLY = ReadOptions()
@@ -85,18 +129,35 @@ class Rows:
         texts: The one or two text columns, each N long; "" where the row is bad.
         errors: Reason why a row is bad, by its position.
         kept: The columns that pass through, N rows.
-        rest_start: Byte where the next rows of this piece begin, or None if all were read.
+        unfit: Number of values that have no place in the kept columns, by column; under "*" those
+            of columns that no file had when the files were planned.
+        rest_start: Place where the next rows of this part begin, for `FileReader.read`; None if all
+            were read.
     """
 
     texts: tuple[list[str], ...]
     errors: dict[int, str]
     kept: pa.Table
+    unfit: dict[str, int] = field(default_factory=dict)
     rest_start: int | None = None
 
     @property
     def num_rows(self) -> int:
         """Number of rows, good and bad."""
         return len(self.texts[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledRows:
+    """Rows of a sample.
+
+    Attributes:
+        texts: The text columns; "" where a row is bad.
+        size: How much of the file they are, in rows or bytes as for `FileReader.measure_file`.
+    """
+
+    texts: tuple[list[str], ...]
+    size: int
 
 
 class FileReader(Protocol):
@@ -118,17 +179,35 @@ class FileReader(Protocol):
 
     @property
     def kept_schema(self) -> pa.Schema:
-        """Names and types of the columns that pass through; null where a file has no value."""
+        """Names and types of the columns that pass through.
+
+        As `open` returns it, of those that its file has; null where the file has no value.
+        """
+        ...
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether a column of a file that is not among the kept ones counts as unfit."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns of the file that it was opened for."""
         ...
 
     @property
     def first_path(self) -> str:
-        """File that the types were taken from."""
+        """File that it was opened for."""
         ...
 
     @property
     def options(self) -> ReadOptions:
         """How files are read."""
+        ...
+
+    @property
+    def guesses(self) -> tuple[str, ...]:
+        """What was guessed about the files, a line each, for the user to see."""
         ...
 
     @classmethod
@@ -141,15 +220,27 @@ class FileReader(Protocol):
         keep_columns: tuple[str, ...],
         options: ReadOptions,
     ) -> Self | None:
-        """Check a file's columns; None if it holds no rows.
+        """Check a file's text columns, and find the kept ones; None if it holds no rows.
+
+        Args:
+            filesystem: Where it is.
+            path: The file.
+            text_columns: Columns, or fields of columns as in `meta.text`, that hold text.
+            keep_columns: Names as the user wrote them, see `kept_columns.candidates`.
+            options: How files are read.
 
         Raises:
-            UnfitFileError: It cannot be read, a column is missing, or a text column holds no text.
+            UnfitFileError: It cannot be read, lacks a text column, or has one that holds no text.
         """
         ...
 
-    def keep(self, kept_schema: pa.Schema) -> Self:
-        """The same reader for columns of these types, which those of its file agree with."""
+    def keep(self, kept_schema: pa.Schema, *, keeps_all: bool) -> Self:
+        """The same reader for kept columns of these types, which no file needs to have.
+
+        Args:
+            kept_schema: Names and types.
+            keeps_all: See the attribute.
+        """
         ...
 
     def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
@@ -171,9 +262,28 @@ class FileReader(Protocol):
         ...
 
     def read(
-        self, path: str, *, start: int, stop: int | None, max_rows: int | None, chunk_bytes: int
+        self,
+        path: str,
+        *,
+        start: int,
+        stop: int | None,
+        max_rows: int | None,
+        chunk_bytes: int,
+        rest_start: int | None = None,
+        first_row: int = 0,
     ) -> Rows:
         """Read a part; may stop after `chunk_bytes` of text and say where the rest begins.
+
+        A file that turns out to be readable in order only is in its first part as a whole.
+
+        Args:
+            path: The file.
+            start, stop: First byte, and the byte after the last; None for the end of the file.
+            max_rows: Rows to read at most, or None.
+            chunk_bytes: Bytes of text after which to stop.
+            rest_start: Where an earlier read of this part stopped; None at its beginning.
+            first_row: Number in the file of the first row, where the parts of a file are read one
+                after the other and the file itself does not tell.
 
         Raises:
             UnfitFileError: The file cannot be read, or does not hold the columns.
@@ -182,7 +292,7 @@ class FileReader(Protocol):
         ...
 
     def is_read_whole(self, path: str) -> bool:
-        """Whether a file can only be read from its start to its end, so that it is one span."""
+        """Whether a file's name says that it can only be read in order, so that it is one span."""
         ...
 
     def measure_file(self, path: str, size_bytes: int) -> int:
@@ -193,16 +303,25 @@ class FileReader(Protocol):
         """
         ...
 
-    def sample_span(self, path: str, start: int, stop: int) -> tuple[list[str], ...]:
-        """Texts of the rows that begin in a span, for samples; "" where a row is bad.
+    def sample_span(self, path: str, start: int, stop: int) -> SampledRows:
+        """Texts of the rows that begin in a span, for samples.
 
-        Spans that tile a file hold each of its rows once. A file that is read whole gives all of
-        its rows for any span.
+        Spans that tile a file hold each of its rows once. A file that can only be read in order
+        gives its beginning for any span, and says how much of the file that is.
 
         Raises:
             InputError: The file cannot be read there.
         """
         ...
+
+
+def no_rows(reader: FileReader) -> Rows:
+    """What is read of a file that has no rows."""
+    return Rows(
+        texts=tuple([] for _ in reader.text_columns),
+        errors={},
+        kept=reader.kept_schema.empty_table(),
+    )
 
 
 @contextmanager
@@ -234,74 +353,38 @@ def cut_evenly(size_bytes: int, part_bytes: int, expansion: int) -> Iterator[Fil
         yield FilePart(start=start, stop=stop, num_bytes=(end - start) * expansion)
 
 
-def check_columns(
-    path: str, names: Sequence[str], text_columns: Sequence[str], keep_columns: Sequence[str]
-) -> None:
-    """Raise an UnfitFileError that lists the columns, if one is missing or named twice."""
-    for flags, wanted in (
-        ("--text-column/--text-pair-column", text_columns),
-        ("--keep-columns", keep_columns),
-    ):
-        for name in wanted:
-            if list(names).count(name) > 1:
-                raise UnfitFileError(path, f"two columns are called {name!r} ({flags}); rename one")
-            if name not in names:
-                raise UnfitFileError(
-                    path, f"no column {name!r} ({flags}); it has {', '.join(names)}"
-                )
-
-
-def check_kept_types(path: str, found: pa.Schema, reader: FileReader) -> None:
-    """Check that a file's kept columns have the types that they have in the first file.
+def check_columns(path: str, names: Sequence[str], wanted: Sequence[str], *, flag: str) -> None:
+    """Check that no column is named twice in a file.
 
     Args:
         path: The file.
-        found: Names and types of its kept columns; null fits every type.
-        reader: Reader that knows the types of the first file.
+        names: Its columns.
+        wanted: Columns that are read.
+        flag: The flag that names them.
 
     Raises:
-        UnfitFileError: A column has another type.
+        UnfitFileError: One of them is; names it.
     """
-    for field in reader.kept_schema:
-        kind = found.field(field.name).type
-        if kind != field.type and not pa.types.is_null(kind):
-            raise UnfitFileError(
-                path,
-                f"column {field.name!r} holds {kind}, but {field.type} in {reader.first_path}; "
-                "columns of --keep-columns have one type in all files",
-            )
+    for name in wanted:
+        if list(names).count(name) > 1:
+            raise UnfitFileError(path, f"two columns are called {name!r} ({flag}); rename one")
 
 
-def check_texts(
-    columns: Sequence[Sequence[Any]], names: Sequence[str], errors: dict[int, str]
-) -> tuple[list[str], ...]:
-    """Record rows that hold no text, and put "" in their place."""
-    for name, values in zip(names, columns, strict=True):
-        for row, value in enumerate(values):
-            if isinstance(value, str) and value and not value.isspace():
-                if not value.isascii() and not _is_unicode(value):
-                    errors.setdefault(row, f"column {name!r}: invalid UTF-8")
-                continue
-            errors.setdefault(
-                row,
-                f"column {name!r}: null text"
-                if value is None
-                else f"column {name!r}: {type(value).__name__}, not text"
-                if not isinstance(value, str)
-                else f"column {name!r}: empty text",
-            )
-    return tuple(
-        [value if row not in errors else "" for row, value in enumerate(values)]
-        for values in columns
-    )
+def check_text_columns(path: str, names: Sequence[str], text_columns: Sequence[str]) -> None:
+    """Check that a file has the columns that hold text, once.
+
+    Raises:
+        UnfitFileError: One is missing or named twice; lists the columns.
+    """
+    check_columns(path, names, text_columns, flag=TEXT_FLAGS)
+    for name in text_columns:
+        if name not in names:
+            raise no_column(path, names, name, flag=TEXT_FLAGS)
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate stands for an undecodable byte
-        return False
-    return True
+def no_column(path: str, names: Sequence[str], name: str, *, flag: str) -> UnfitFileError:
+    """The error that refuses a file without a column; the caller raises it."""
+    return UnfitFileError(path, f"no column {name!r} ({flag}); it has {', '.join(names)}")
 
 
 def not_text(path: str, name: str, kind: str) -> UnfitFileError:

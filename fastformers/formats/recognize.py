@@ -17,4 +17,5 @@ FORMATS: dict[str, type[FileReader]] = {
     ".ndjson": JsonLinesReader,
     ".json": JsonLinesReader,
     ".csv": CsvReader,
+    ".tsv": CsvReader,
 }

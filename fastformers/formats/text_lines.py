@@ -1,109 +1,98 @@
-"""What the formats made of lines share: where a damaged file ends, and fitting values into columns.
+"""Turn the records of text files into rows.
 
-    bytes of a file -> [text_lines] -> json_lines, csv_files -> rows
+    records of a file -> [text_lines, kept_columns] -> rows, good and bad -> json_lines, csv_files
 
-Text carries no types and may be compressed, cut off or wrong at any place, so nothing in it is
-trusted: a value that does not fit its column makes its row bad. This module knows nothing of JSON
-or CSV.
+This module knows nothing of JSON or CSV.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
+from fastformers.formats.kept_columns import count_unknown, has_nested, keep_rows, read_nested
+from fastformers.formats.readers import FileReader, Rows
 
-from fastformers.errors import InputError
-from fastformers.formats.readers import FileReader
-
-# Bytes of a file that tell the types of its columns, and bytes that are read ahead at least.
-SAMPLE_BYTES = 2**20
-_MAX_WHOLE_BYTES = 256 * 2**20  # largest compressed file that is held in memory for a sample
-# Errors that pyarrow raises for a value that does not fit its column.
-UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
+# Values by the names of their columns, or the reason why there are none.
+Record = dict[str, Any] | str
 
 
-def convert_values(values: Sequence[Any], field: pa.Field, errors: dict[int, str]) -> pa.Array:
-    """Values as a column of the field's type; a row whose value does not fit becomes bad.
-
-    Args:
-        values: N values as parsed, None where a row has none.
-        field: Name and type of the column.
-        errors: Reasons by row; the rows whose value does not fit are added.
-
-    Returns:
-        N values, null where the value did not fit.
-    """
-    with contextlib.suppress(*UNFIT):
-        array = pa.array(values, field.type)
-        if _is_same(array.to_pylist(), list(values)):
-            return array
-    converted: list[Any] = []
-    for row, value in enumerate(values):
-        fitted = None
-        with contextlib.suppress(*UNFIT):
-            fitted = pa.scalar(value, field.type).as_py()
-        if not _is_same(fitted, value):
-            fitted = None
-            reason = f"column {field.name!r}: {value!r:.60} is not {field.type}"
-            errors.setdefault(row, reason.encode("utf-8", "replace").decode())
-        converted.append(fitted)
-    return pa.array(converted, field.type)
-
-
-def _is_same(stored: Any, given: Any) -> bool:
-    """Whether a value kept its meaning: pyarrow turns 1.5 into 1 in a column of integers."""
-    if isinstance(given, dict) and isinstance(stored, dict):
-        return all(_is_same(stored.get(key), value) for key, value in given.items())
-    if isinstance(given, list) and isinstance(stored, list):
-        return len(given) == len(stored) and all(map(_is_same, stored, given))
-    return bool(stored == given) or given != given
-
-
-def count_records(rows: Iterator[Any], path: str, *, skip: bool) -> int:
-    """Number of rows that can be read, plus one for the place where a damaged file ends.
+def make_rows(
+    reader: FileReader,
+    path: str,
+    found: Sequence[Record],
+    *,
+    first_row: int,
+    rest_start: int | None,
+) -> Rows:
+    """Rows of N records.
 
     Args:
-        rows: Iterator that reads the rows; only their number matters.
-        path: File that they come from, for the message.
-        skip: Whether to count what can be read of a damaged file, instead of refusing it.
-
-    Raises:
-        InputError: The file is damaged and `skip` is False.
+        reader: Reader that knows which columns they are to have.
+        path: The file that they are of.
+        found: The records.
+        first_row: Number of the first of them in the file.
+        rest_start: Place of the records behind them, see `Rows`.
     """
-    num_rows = 0
+    errors = {row: record for row, record in enumerate(found) if isinstance(record, str)}
+    records = _objects(found)
+    names = reader.kept_schema.names
+    columns = {
+        name: [read_nested(record, name) for record in records]
+        for name in names
+        if any(has_nested(record, name) for record in records)
+    }
+    kept, unfit = keep_rows(
+        reader.kept_schema, columns, path, num_rows=len(records), first_row=first_row
+    )
+    if reader.keeps_all:
+        count_unknown(unfit, sum(len(record.keys() - set(names)) for record in records))
+    texts = [[read_nested(record, name) for record in records] for name in reader.text_columns]
+    return Rows(
+        texts=check_texts(texts, reader.text_columns, errors),
+        errors=errors,
+        kept=kept,
+        unfit=unfit,
+        rest_start=rest_start,
+    )
+
+
+def texts_of(reader: FileReader, found: Sequence[Record]) -> tuple[list[str], ...]:
+    """Text columns of N records, "" where a row is bad."""
+    records = _objects(found)
+    texts = [[read_nested(record, name) for record in records] for name in reader.text_columns]
+    return check_texts(texts, reader.text_columns, {})
+
+
+def check_texts(
+    columns: Sequence[Sequence[Any]], names: Sequence[str], errors: dict[int, str]
+) -> tuple[list[str], ...]:
+    """Record rows that hold no text, and put "" in their place."""
+    for name, values in zip(names, columns, strict=True):
+        for row, value in enumerate(values):
+            if isinstance(value, str) and value and not value.isspace():
+                if not value.isascii() and not _is_unicode(value):
+                    errors.setdefault(row, f"column {name!r}: invalid UTF-8")
+                continue
+            errors.setdefault(
+                row,
+                f"column {name!r}: null text"
+                if value is None
+                else f"column {name!r}: {type(value).__name__}, not text"
+                if not isinstance(value, str)
+                else f"column {name!r}: empty text",
+            )
+    return tuple(
+        [value if row not in errors else "" for row, value in enumerate(values)]
+        for values in columns
+    )
+
+
+def _is_unicode(text: str) -> bool:
     try:
-        for _ in rows:
-            num_rows += 1
-    except OSError as error:
-        unreadable_reason(path, error, skip=skip)
-        num_rows += 1
-    return num_rows
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate stands for an undecodable byte
+        return False
+    return True
 
 
-def unreadable_reason(path: str, error: OSError, *, skip: bool) -> str:
-    """Reason for the row from which on a file cannot be read, for example because it was cut off.
-
-    Raises:
-        InputError: `skip` is False: the user did not ask to read damaged files in part.
-    """
-    if skip:
-        return f"the file cannot be read from here on: {error}"
-    raise InputError(
-        f"{path}: cannot be read to its end ({error}); repair it, or pass "
-        "--skip-unreadable-files to score what can be read"
-    ) from error
-
-
-def sample_whole(reader: FileReader, path: str, size_bytes: int) -> tuple[list[str], ...]:
-    """Texts of a compressed file, which can only be sampled as a whole.
-
-    Raises:
-        InputError: It is too large to be held in memory, or cannot be read.
-    """
-    if size_bytes > _MAX_WHOLE_BYTES:
-        raise InputError(
-            f"{path}: {size_bytes / 2**30:.1f} GiB of compressed text can only be read whole; "
-            "split it, or store it as Parquet, to estimate its cost"
-        )
-    return reader.read(path, start=0, stop=None, max_rows=None, chunk_bytes=size_bytes).texts
+def _objects(found: Sequence[Record]) -> list[dict[str, Any]]:
+    return [record if isinstance(record, dict) else {} for record in found]

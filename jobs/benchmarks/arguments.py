@@ -14,9 +14,9 @@ from cluster.storage.directory import open_directory
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
 from fastformers.errors import InputError
 from fastformers.figure import check_picture
+from fastformers.options import split_names
 from jobs.benchmarks.parts import JOB_BASELINES, BaselineName
 from jobs.console.arguments import actor_settings, add_corpus_arguments, price_of
-from jobs.console.flags import split_names
 
 PARTS = ("engines", "operators", "job", "peers")
 

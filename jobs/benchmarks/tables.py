@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from fastformers.formatting import format_count
@@ -80,12 +79,12 @@ def _operator_table(operators: OperatorShares) -> Table:
 def _ratio_table(report: BenchReport) -> Table:
     table = Table(title="Ratios", show_header=False, title_justify="left")
     for name, ratio in report.ratios().items():
-        shown = f"not run: {escape(ratio.reason)}" if isinstance(ratio, NotRun) else f"{ratio:.2f}"
+        shown = f"not run: {ratio.reason}" if isinstance(ratio, NotRun) else f"{ratio:.2f}"
         table.add_row(name.replace("_", " "), shown)
     baselines = report.job_baselines
     if not isinstance(baselines, NotRun):
         for baseline, rate in baselines.measured().items():
-            setting = escape(rate.setting)
+            setting = rate.setting
             table.add_row(f"  {baseline}", f"{rate.rows_per_second:,.1f} rows/s: {setting}")
         ours = f"{baselines.our_rows_per_second:,.1f} rows/s on the same {baselines.rows:,} rows"
         table.add_row("  fastformers", ours)

@@ -6,7 +6,7 @@ Which fields are flags, and what they mean, stands at the fields (fastformers/op
 """
 
 import argparse
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -71,11 +71,6 @@ def _values_of(config: type | object, options: argparse.Namespace) -> dict[str, 
     return values
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list of names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def _add_flag(
     parser: argparse._ActionsContainer,
     name: str,
@@ -92,6 +87,11 @@ def _add_flag(
         parser.add_argument(flag_of(name), action="store_true", help=meaning)
         return
     value_type = _without_none(hint)
+    if get_origin(value_type) is tuple and parse is None:
+        parser.add_argument(
+            flag_of(name), action=_AddName, default=(), metavar=option.metavar, help=meaning
+        )
+        return
     is_choice = get_origin(value_type) is Literal
     parser.add_argument(
         flag_of(name),
@@ -104,6 +104,19 @@ def _add_flag(
     )
 
 
+class _AddName(argparse.Action):
+    """Adds what a flag is given to what it was given before; its config splits lists."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
+
+
 def _without_none(hint: Any) -> Any:
     """The type of a value that may be None otherwise."""
     if get_origin(hint) in (Union, UnionType):
@@ -113,6 +126,5 @@ def _without_none(hint: Any) -> Any:
 
 def _parser_of(value_type: Any) -> Callable[[str], Any]:
     """What turns the text of a flag into a value."""
-    parsers: dict[Any, Callable[[str], Any]] = {tuple: split_names, Literal: str}
-    parse: Callable[[str], Any] = parsers.get(get_origin(value_type), value_type)
+    parse: Callable[[str], Any] = str if get_origin(value_type) is Literal else value_type
     return parse

@@ -1,5 +1,6 @@
 """Small corpora, read back as an actor reads them, and whole runs in this process without Ray."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,13 +33,17 @@ def read_slices(corpus, *, limit=None):
 
 def read_corpus(corpus, *, limit=None):
     """First texts, errors by row, and kept columns of a whole corpus."""
-    texts, errors, kept = [], {}, []
+    texts, errors, kept, unfit = [], {}, [], Counter()
     for rows in read_slices(corpus, limit=limit):
         errors.update({len(texts) + row: reason for row, reason in rows.errors.items()})
         texts.extend(rows.texts[0])
         kept.append(rows.kept)
+        unfit.update(rows.unfit)
     return SimpleNamespace(
-        texts=texts, errors=errors, kept=pa.concat_tables(kept).to_pydict() if kept else {}
+        texts=texts,
+        errors=errors,
+        kept=pa.concat_tables(kept).to_pydict() if kept else {},
+        unfit=dict(unfit),
     )
 
 

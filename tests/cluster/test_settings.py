@@ -11,7 +11,6 @@ from fastformers.errors import InputError
         ({"limit": -3}, "--limit -3"),
         ({"shard_seconds": 0}, "--shard-seconds 0: give more than 0"),
         ({"shard_seconds": -1.5}, "--shard-seconds -1.5"),
-        ({"keep_columns": ("a", "b", "a")}, "--keep-columns names a column twice"),
     ],
 )
 def test_corpus_settings_are_checked(settings, message):

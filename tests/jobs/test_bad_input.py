@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from cluster.shards.identity import FORMAT_VERSION
 from jobs.console.cli import main
 
 
@@ -139,7 +140,7 @@ def test_output_of_another_run(refused, corpus, bundle, tmp_path):
     identity = {"corpus files": "other", "max batch tokens": 256}
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text(
-        json.dumps({"format_version": 2, "identity": identity})
+        json.dumps({"format_version": FORMAT_VERSION, "identity": identity})
     )
     line = refused(corpus)
     assert "corpus files" in line
@@ -162,7 +163,7 @@ def test_unknown_instance_type_suggests_near_names(refused, corpus):
         (("--timeout-s", -1), "--timeout-s -1"),
         (("--usd-per-hour", -1), "usd-per-hour"),
         (("--usd-per-hour", 1, "--instance-type", "c7i.4xlarge"), "--instance-type"),
-        (("--keep-columns", "stars,stars"), "names a column twice"),
+        (("--keep-columns", "stars,stars"), "names the column 'stars' twice"),
         (("--text-pair-column", "stars"), "--text-pair-column"),
     ],
 )

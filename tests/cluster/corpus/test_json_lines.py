@@ -63,7 +63,7 @@ def test_a_bom_before_json(tmp_path, read_corpus):
 
 def test_a_json_file_without_any_object_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('[\n  "text"\n]\n')
-    with pytest.raises(InputError, match=r"a\.json: no line of its first MiB is a JSON object"):
+    with pytest.raises(InputError, match=r"a\.json: no element of its first MiB is a JSON object"):
         open_file(tmp_path)
 
 
@@ -98,17 +98,19 @@ def test_kept_json_values_of_any_kind(tmp_path, write_rows, read_corpus):
         (1, [1], False),
         (1, 1.5, False),  # not 1
         (1, 10**30, False),
+        (2**64 - 1, 2**63, True),
+        (-(10**30), 2**64, True),
         pytest.param(0.5, 10**400, False, id="beyond-float"),
-        ("yes", 1, False),
-        ("yes", "\ud800", False),
+        (0.5, 2**53 + 1, False),  # not 2**53
         ([1], ["no"], False),
         ([1], [1.5], False),
         ({"x": 1}, {"x": "no"}, False),
+        ({"x": 1}, {"x": 2, "y": 3}, False),
         ({"x": 1}, 3, False),
         (True, 1, False),
     ],
 )
-def test_a_kept_value_that_does_not_fit_makes_its_row_bad(
+def test_a_kept_value_that_does_not_fit_is_null_and_counted(
     tmp_path, write_rows, read_corpus, monkeypatch, first, later, fits
 ):
     """Types are those of the beginning of the file, here of its first row."""
@@ -117,24 +119,61 @@ def test_a_kept_value_that_does_not_fit_makes_its_row_bad(
     path = write_rows(tmp_path / "a.jsonl", rows)
     read = read_corpus(open_file(path, keep=("k",)))
     assert read.kept == {"k": [first, later if fits else None, None]}
-    assert read.texts == ["first", "later" if fits else "", "end"]
-    assert list(read.errors) == ([] if fits else [1])
-    assert all("column 'k'" in reason for reason in read.errors.values())
+    assert read.unfit == ({} if fits else {"k": 1})
+    assert (read.texts, read.errors) == (["first", "later", "end"], {})
 
 
-@pytest.mark.parametrize("value", ["\ud800", 10**30])
-def test_a_kept_value_that_no_column_can_hold(tmp_path, write_rows, read_corpus, value):
-    """In the first rows it makes its row bad, or is refused with a message: never a traceback."""
-    path = write_rows(tmp_path / "a.jsonl", [{"text": "a", "k": value}, {"text": "b", "k": value}])
-    try:
-        read = read_corpus(open_file(path, keep=("k",)))
-    except InputError as error:
-        assert "a.jsonl" in str(error)
-    else:
-        assert list(read.errors) == [0, 1]
+@pytest.mark.parametrize(
+    ("first", "later", "written"),
+    [
+        ("yes", 1, "1"),
+        ("yes", {"a": [None, "ä"]}, '{"a": [null, "ä"]}'),
+        ("yes", "\ud800", "\ufffd"),
+        (None, 0.5, "0.5"),
+        ({}, {"new": 1}, '{"new": 1}'),  # Parquet has no objects without fields
+        (10**40, True, "true"),
+    ],
+)
+def test_a_kept_column_of_text_holds_everything(
+    tmp_path, write_rows, read_corpus, monkeypatch, first, later, written
+):
+    rows = [{"k": first, "text": "first"}, {"k": later, "text": "later"}]
+    monkeypatch.setattr(json_lines, "SAMPLE_BYTES", len(json.dumps(rows[0])))
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    read = read_corpus(open_file(path, keep=("k",)))
+    assert read.kept["k"][1] == written
+    assert (read.unfit, read.errors) == ({}, {})
 
 
-def test_kept_json_values_of_mixed_types_are_refused(tmp_path, write_rows):
-    path = write_rows(tmp_path / "a.jsonl", [{"text": "a", "k": 1}, {"text": "b", "k": "x"}])
-    with pytest.raises(InputError, match=r"a\.jsonl: --keep-columns: mixed types"):
-        open_file(path, keep=("k",))
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([1, "x", None, {"a": 1}], ["1", "x", None, '{"a": 1}']),
+        ([1, 0.5], [1.0, 0.5]),
+        ([2**64 - 1, 0.5], [None, 0.5]),
+        ([True, 1], ["true", "1"]),
+        ([[1], [0.5, None]], [[1.0], [0.5, None]]),
+        ([{"a": 1}, {"a": 0.5, "b": "x"}], [{"a": 1.0, "b": None}, {"a": 0.5, "b": "x"}]),
+        ([{"a": 1}, {"a": "x"}], ['{"a": 1}', '{"a": "x"}']),
+        ([{"a": "\ud800"}, {"a": "x"}], [{"a": "\ufffd"}, {"a": "x"}]),
+        ([2**70, -1], [2**70, -1]),
+        ([{f"k{n}": n} for n in range(300)], [f'{{"k{n}": {n}}}' for n in range(300)]),
+    ],
+)
+def test_a_kept_column_of_several_types_has_the_narrowest_that_holds_them(
+    tmp_path, write_rows, read_corpus, values, kept
+):
+    path = write_rows(tmp_path / "a.jsonl", [{"text": "a", "k": value} for value in values])
+    read = read_corpus(open_file(path, keep=("k",)))
+    assert (read.kept["k"], read.errors) == (kept, {})
+    assert sum(read.unfit.values()) == kept.count(None) - values.count(None)
+
+
+def test_all_columns_are_kept_and_later_ones_are_counted(
+    tmp_path, write_rows, read_corpus, monkeypatch
+):
+    rows = [{"text": "a", "k": 1}, {"text": "b", "new": 2, "other": None}, {"new": 3}]
+    monkeypatch.setattr(json_lines, "SAMPLE_BYTES", 1)
+    read = read_corpus(open_file(write_rows(tmp_path / "a.jsonl", rows), keep=("*",)))
+    assert read.kept == {"text": ["a", "b", None], "k": [1, None, None]}
+    assert read.unfit == {"*": 3}

@@ -54,5 +54,7 @@ def test_kept_columns_of_any_parquet_type(tmp_path, read_slices, odd_columns):
         pyarrow.parquet.write_table(table, tmp_path / f"{number}.parquet", row_group_size=2)
     corpus = open_file(tmp_path, keep=tuple(odd_columns.column_names))
     kept = pa.concat_tables([rows.kept for rows in read_slices(corpus)])
-    assert kept.schema.types == odd_columns.schema.types
+    plain = {"kind": pa.string(), "nothing": pa.string()}  # a dictionary's; nothing is known
+    expected = [plain.get(field.name, field.type) for field in odd_columns.schema]
+    assert [field.type for field in kept.schema] == expected
     assert kept.to_pylist() == odd_columns.to_pylist() * 2

@@ -15,7 +15,8 @@ import cluster.corpus.slices
 from cluster.corpus.reading import read_all
 from cluster.corpus.slices import Piece, open_corpus
 from fastformers.errors import InputError
-from fastformers.formats import file_bytes, parquet
+from fastformers.files import file_bytes
+from fastformers.formats import row_groups
 from fastformers.formats.file_set import SAMPLE_FILES
 from fastformers.formats.readers import ReadOptions
 from tests.cluster.corpus.fake_store import FakeStore
@@ -263,10 +264,10 @@ def test_row_groups_without_usable_offsets_keep_their_order():
                 Column(500, 0),
             ][number]
 
-    starts = parquet._group_starts(Metadata())
+    starts = row_groups.group_starts(Metadata())
     assert starts == [4, 300, 300, 900, 900]
     ranges = [
-        parquet._groups_between(starts, *bounds) for bounds in [(0, 300), (300, 900), (900, None)]
+        row_groups.groups_between(starts, *bounds) for bounds in [(0, 300), (300, 900), (900, None)]
     ]
     assert ranges == [range(1), range(1, 3), range(3, 5)]
 

@@ -1,13 +1,15 @@
 """What JSON lines and CSV files have in common: compression, blank lines, limits."""
 
 import gzip
+import pathlib
+import random
 
 import pytest
 
 import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
-from fastformers.formats import text_lines
+from fastformers.formats import csv_files, json_lines
 from fastformers.formats.readers import ReadOptions
 
 
@@ -76,7 +78,8 @@ def test_a_limit_counts_rows_and_not_lines(tmp_path, read_corpus, monkeypatch, l
     )
     for name in ("a.csv", "a.jsonl"):
         read = read_corpus(open_file(tmp_path / name), limit=limit)
-        assert read.texts == ["one", "tw\no", "", "four"][:limit]
+        third = "t\rhree" if name.endswith(".csv") else ""
+        assert read.texts == ["one", "tw\no", third, "four"][:limit]
 
 
 def test_blank_lines_are_no_rows(tmp_path, read_corpus):
@@ -87,13 +90,23 @@ def test_blank_lines_are_no_rows(tmp_path, read_corpus):
         assert (read.texts, read.errors) == (["one", "two"], {})
 
 
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz"])
-def test_a_compressed_file_is_one_span_of_all_its_rows(tmp_path, write_rows, monkeypatch, name):
-    path = write_rows(tmp_path / name, [{"text": f"text {row}"} for row in range(50)])
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "b.jsonl", "b.csv"])
+def test_a_sample_of_a_file_read_in_order_is_its_beginning(tmp_path, write_rows, monkeypatch, name):
+    """Whatever span is asked for; where it is not the whole file, its share of it is said."""
+    rng = random.Random(0)
+    texts = ["".join(rng.choices("abcdefgh", k=300)) for _ in range(5000)]
+    path = write_rows(
+        tmp_path / f"a{pathlib.Path(name[1:].removesuffix('.gz'))}.gz", [{"text": t} for t in texts]
+    )
+    path = path.rename(tmp_path / name)
     size_bytes, reader = path.stat().st_size, open_file(path).reader
-    assert reader.is_read_whole(str(path))
-    [texts] = reader.sample_span(str(path), size_bytes - 1, size_bytes)
-    assert texts == [f"text {row}" for row in range(50)]
-    monkeypatch.setattr(text_lines, "_MAX_WHOLE_BYTES", size_bytes - 1)
-    with pytest.raises(InputError, match="can only be read whole; split it"):
-        reader.sample_span(str(path), 0, 1)
+    assert reader.is_read_whole(str(path)) == name.endswith(".gz")
+    whole = reader.sample_span(str(path), size_bytes - 1, size_bytes)
+    assert whole.texts == (texts,)
+    assert whole.size == size_bytes
+    for module in (csv_files, json_lines):
+        monkeypatch.setattr(module, "MAX_SAMPLE_BYTES", 600_000)
+    part = reader.sample_span(str(path), size_bytes - 1, size_bytes)
+    assert 1000 < len(part.texts[0]) < 2500
+    assert part.texts[0] == texts[: len(part.texts[0])]
+    assert 0.2 < part.size / size_bytes < 0.9

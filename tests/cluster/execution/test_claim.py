@@ -185,7 +185,7 @@ def test_a_claim_that_is_made_again_keeps_the_work_and_removes_what_killed_write
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": 3}, ChangedWorkError, "was written by a newer version of fastformers"),
+        ({"format_version": 4}, ChangedWorkError, "was written by a newer version of fastformers"),
         ({"format_version": 1}, ChangedWorkError, "was written by an older version of fastformers"),
         ({"identity": {}}, ChangedWorkError, "holds the work of another run: corpus files, "),
         ({"identity": []}, InputError, f"{PREPARED_FILE} is not ours; choose another directory"),

@@ -258,6 +258,43 @@ def test_shards_of_bad_rows_are_no_finished_preparation(bundle, tmp_path, write_
     assert len(dead_letters(tmp_path / "out")) == 11
 
 
+def test_values_that_fit_no_column_are_counted_by_column_once(
+    corpus, bundle, tmp_path, write_rows, run_locally, monkeypatch
+):
+    monkeypatch.setattr("fastformers.formats.file_set.SAMPLE_FILES", 1)
+    for path in corpus.iterdir():
+        path.unlink()
+    for name, values in {"a": [1, 2], "b": [0.5, 3], "c": ["x", "y"]}.items():
+        rows = [{"id": value, "text": f"{name} {value}", "lang": "de"} for value in values]
+        write_rows(corpus / f"{name}.jsonl", rows)
+    run = plan(corpus, bundle, tmp_path / "out", keep_columns=("id", "lang"))
+    for _ in range(2):  # the second time nothing is left to do
+        result = run_locally(run)
+        assert (result.dead_letters, dict(result.tally.unfit)) == (0, {"id": 3})
+    assert predictions(tmp_path / "out")["id"].to_pylist() == [1, 2, None, 3, None, None]
+
+
+def test_an_output_inside_the_corpus_is_no_part_of_it(bundle, tmp_path, write_rows, run_locally):
+    write_rows(tmp_path / "corpus" / "a.parquet", [{"id": 1, "text": "one"}])
+    output = tmp_path / "corpus" / "scored"
+    identity = plan(tmp_path / "corpus", bundle, output).identity
+    for _ in range(2):
+        run = plan(tmp_path / "corpus", bundle, output)
+        assert run.identity == identity
+        run_locally(run)
+    other = plan(tmp_path / "corpus", bundle, tmp_path / "corpus" / "other")
+    assert [file.path for file in other.corpus.files] == [f"{tmp_path}/corpus/a.parquet"]
+    assert other.corpus.left_out == (f"{output}: written by fastformers, not read",)
+
+
+def test_a_broken_link_is_refused_or_reported(corpus, bundle, tmp_path, run_locally):
+    (corpus / "z.parquet").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"z\.parquet: is a broken link \(to nowhere\)"):
+        plan(corpus, bundle, tmp_path / "out")
+    run = plan(corpus, bundle, tmp_path / "out", skip_unreadable_files=True)
+    assert list(run_locally(run).skipped_files) == [str(corpus / "z.parquet")]
+
+
 def test_skipped_files_are_reported(corpus, bundle, tmp_path, write_rows, run_locally):
     for path in corpus.iterdir():
         path.unlink()

@@ -60,6 +60,7 @@ def make_corpus(*, seed, num_slices=12):
                 rest=make_slice(index, first) if part < num_parts - 1 else None,
                 phase_s={"read": 0.5},
                 skipped={f"bad-{index}": "not CSV"} if index % 5 == 0 else {},
+                unfit={"k": index} if index % 3 == 0 else {},
             )
             receipts.append((make_slice(index, own), receipt))
     return receipts
@@ -145,6 +146,19 @@ def test_what_an_earlier_run_skipped_is_known(directory):
     slices = [make_slice(index) for index in range(12)]
     cut, _ = load(directory, slices, [])
     assert cut.skipped_files == dict.fromkeys(("bad-0", "bad-5", "bad-10"), "not CSV")
+
+
+@pytest.mark.parametrize("logged", [0, 5, None])
+def test_values_that_fit_no_column_are_summed_over_the_slices_that_count(directory, logged):
+    receipts = make_corpus(seed=3)
+    gone = next(n for n, (_, receipt) in enumerate(receipts) if receipt.index == 6)
+    del receipts[gone]  # what followed it of its slice is cut again, and counted then
+    write(directory, receipts)
+    write_log(directory, receipts[:logged])
+    slices = [make_slice(index) for index in range(12)]
+    cut, _ = load(directory, slices, [], log=read_log(directory.child(SLICE_LOG)))
+    expected = sum(r.index for _, r in receipts if r.index % 3 == 0 and r.index != 6)
+    assert cut.unfit == {"k": expected}
 
 
 def test_a_preparation_holds_no_shard(directory):

@@ -14,7 +14,7 @@ KEYS = {
     *("tokens_per_second", "padding_efficiency", "wall_s", "setup_s", "usd_per_hour", "price"),
     *("price_is_estimate", "usd_total", "usd_per_million", "dead_letters", "resumed_shards"),
     *("resumed_rows", "shards", "retries", "skipped_files", "num_actors", "num_machines", "cores"),
-    *("nodes", "attempts", "tokens_over_time"),
+    *("nodes", "attempts", "tokens_over_time", "left_out", "unfit_values"),
     *("driver_cpu", "phase_s", "predicted_s", "peak_rss_bytes", "actors", "started_at", "bill"),
     *("other_types", "other_types_unknown", "energy", "lengths", "earlier", "timeline", "bundle"),
     "output",
@@ -79,7 +79,7 @@ def test_the_file_has_the_documented_keys(make_report):
         *("shards", "rows", "rows_per_second", "tokens_per_second", "busy_s", "peak_rss_bytes"),
     }
     assert content["lengths"]["8"] == [9000, 60_000, 62_000]
-    assert content["format_version"] == FORMAT_VERSION == 2
+    assert content["format_version"] == FORMAT_VERSION == 3
 
 
 def test_the_last_line_has_what_is_promised(make_report):
@@ -108,7 +108,8 @@ def test_what_is_no_report_is_refused_by_name(content):
 
 
 @pytest.mark.parametrize(
-    ("version", "age"), [(None, "an older"), (1, "an older"), ("2", "an older"), (3, "a newer")]
+    ("version", "age"),
+    [(None, "an older"), (1, "an older"), ("2", "an older"), (FORMAT_VERSION + 1, "a newer")],
 )
 def test_another_format_is_refused_by_name(make_report, version, age):
     content = {**make_report().to_json(), "format_version": version}

@@ -1,5 +1,5 @@
 import io
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
@@ -88,6 +88,7 @@ def job(bundle, tmp_path):
         shards=output.child("shards"),
         corpus=None,
         settings=CorpusSettings(),
+        keep_columns=(),
         max_batch_tokens=256,
         identity={},
     )
@@ -320,6 +321,22 @@ def bill(report):
     text = io.StringIO()
     Console(file=text, width=200).print(render_bill(report))
     return text.getvalue()
+
+
+def test_the_bill_says_what_was_lost_of_kept_columns(job):
+    slices = [replace(SLICE, unfit={"k": 1200}), replace(SLICE, unfit={"k": 1, "*": 3})]
+    report = build_report(job, make_result(slices=slices), PRICE)
+    assert report.unfit_values == {"k": 1201, "*": 3}
+    assert "are null: 1,201 of 'k', 3 of columns that were not known before" in bill(report)
+    assert "kept columns" not in bill(build_report(job, make_result(), PRICE))
+
+
+def test_the_bill_names_files_that_were_skipped(job):
+    skipped = {f"{number}.csv": "empty" for number in range(11)}
+    text = bill(build_report(job, make_result(skipped_files=skipped), PRICE))
+    assert "7.csv: empty" in text
+    assert "8.csv" not in text
+    assert "8 of 11 files" in text
 
 
 def test_the_bill_says_what_the_report_says(job):

@@ -16,7 +16,7 @@ def shown():
 
     def show(report, rates=()):
         text = io.StringIO()
-        console = Console(file=text, width=300)
+        console = Console(file=text, width=300, markup=False)
         for on_threads in rates:
             print_rates(on_threads, LIMITS, console)
         print_report(report, console)

@@ -66,13 +66,13 @@ def test_a_field_that_is_left_out_keeps_its_default():
 
 
 def test_each_field_is_a_flag_of_its_name_and_type():
-    flags = ["--path", "a", "--kind", "short", "--is-dry", "--names", "x, y"]
+    flags = ["--path", "a", "--kind", "short", "--is-dry", "--names", "x, y", "--names", "z"]
     flags += ["--limit", "9", "--num-rounds", "3", "--rate", "0.5", "--wait", "2m"]
     assert read(*flags, hidden=8) == Outer(
         path=Path("a"),
         kind="short",
         is_dry=True,
-        names=("x", "y"),
+        names=("x, y", "z"),
         limit=9,
         wait_s=120.0,
         hidden=8,

@@ -1,0 +1,1 @@
+"""Text of a file -> records, one at a time."""

@@ -1,0 +1,80 @@
+"""CSV that is not well formed: each line that is no row is one bad row, and none is joined."""
+
+import logging
+
+import pytest
+
+from fastformers.errors import InputError
+
+HEADER = b"text,k\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "rows"),
+    [
+        (b'one,1\n"two,2\nthree,3\n', ["one", "not CSV: unexpected end of data", "three"]),
+        (b'one,1\n"two,2\nthree,"3"\n', ["one", "not CSV: ',' expected after '\"'", "three"]),
+        (b'"one" two,1\nend,2\n', ["not CSV: ',' expected after '\"'", "end"]),
+        (b'5" pipe,1\nend,2\n', ['5" pipe', "end"]),  # a quote inside an unquoted field is one
+        (b'"a ""b"" c",1\n"d\ne",2\n', ['a "b" c', "d\ne"]),
+        (b"one,1,\ntwo\nend,2\n", None),
+        (b"\n\none,1\n\nend,2\n", ["one", "end"]),
+        (b"o\rne,1\nend,2\r\n", ["o\rne", "end"]),
+    ],
+)
+def test_a_line_that_is_no_row_is_one_bad_row(read, body, rows):
+    if rows is None:
+        rows = [
+            "3 fields, the last of them empty, but the header has 2",
+            "1 fields, but the header has 2",
+            "end",
+        ]
+    assert read("a.csv", HEADER + body) == rows
+
+
+def test_a_backslash_escapes_only_if_told(read):
+    content = HEADER + b'"say \\"hi\\"",1\nend,2\n'
+    bad, end = read("a.csv", content)
+    assert "name --csv-escape" in bad
+    assert end == "end"
+    assert read("a.csv", content, csv_escape="\\") == ['say "hi"', "end"]
+
+
+@pytest.mark.parametrize("size", [9, 10])
+def test_a_row_has_a_bound(read, size):
+    rows = read("a.csv", HEADER + b'short,1\n12345678,1\n"a\nb",1\nend,2\n', max_row_bytes=size)
+    second = "longer than 9 bytes (--max-row-bytes)" if size == 9 else "12345678"
+    assert rows == ["short", second, "a\nb", "end"]
+
+
+def test_a_quoted_field_beyond_the_bound_ends_with_its_first_line(read):
+    rows = read("a.csv", HEADER + b'"open,1\nx,2\ny,3\nz,"4\n', max_row_bytes=12)
+    assert "is its quote closed?" in rows[0]
+    assert rows[1:] == ["x", "y", "not CSV: unexpected end of data"]
+
+
+@pytest.mark.parametrize("body", [b"one,1,\ntwo,2,\n", b'"one,1\n"two,2\n"three', b"a;b\nc;d\n"])
+def test_a_file_none_of_whose_rows_fits_is_refused(read, body):
+    with pytest.raises(InputError, match=r"none of the first [23] rows fits the header line: "):
+        read("a.csv", HEADER + body)
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", "\t"), ("a.csv", ";"), ("a.csv", "|")])
+def test_a_delimiter_is_guessed_by_the_header_line_and_said(read, caplog, name, mark):
+    content = f'id{mark}text\n1{mark}"a, b"\n'.encode()
+    with caplog.at_level(logging.WARNING):
+        assert read(name, content) == ["a, b"]
+    assert f"{mark!r} separates its columns" in caplog.text
+    caplog.clear()
+    assert read(name, content, csv_delimiter=mark) == ["a, b"]
+    assert caplog.text == ""
+
+
+def test_a_comma_is_taken_where_the_header_line_has_it(read, caplog):
+    assert read("a.csv", b"text,a;b\nx;y,1\n") == ["x;y"]
+    assert read("a.csv", b"text\nx;y\n") == ["x;y"]
+    assert caplog.text == ""
+
+
+def test_quotes_may_mean_nothing(read):
+    assert read("a.tsv", b'text\tk\n"one\t1\ntwo"\t2\n', csv_quote=None) == ['"one', 'two"']
