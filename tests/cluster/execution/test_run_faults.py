@@ -284,10 +284,10 @@ def test_a_read_that_fails_is_done_again_and_ends_the_run_the_third_time(
     faults = [OSError(5, "Input/output error") for _ in range(num_faults)]
     read_piece = reading._read_piece
 
-    def fail(piece, **options):
+    def fail(piece, *positions, **options):
         if faults and piece.path.endswith("b.csv"):
             raise InputError(f"{piece.path}: cannot be read; repair it") from faults.pop()
-        return read_piece(piece, **options)
+        return read_piece(piece, *positions, **options)
 
     monkeypatch.setattr(reading, "_read_piece", fail)
     job = plan(corpus, bundle, tmp_path / "out")

@@ -1,9 +1,9 @@
-from collections import re
+import re
+from collections import deque
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import deque
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
