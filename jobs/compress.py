@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with show_progress() as on_progress:
             result = compress(
                 config,
+                on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
                 on_stage=_show_stage,
                 on_candidate=_show_candidate,
                 on_progress=on_progress,

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fastformers.data.examples import Columns
+from fastformers.data.held_out import metric_of
 from fastformers.data.superglue import load_labeled
+from fastformers.data.targets import task_of_labels
 from fastformers.inference.tasks import TASKS
 from fastformers.models.training_config import FinetuneConfig
 from jobs.console.flags import add_config_arguments, read_config
@@ -22,19 +24,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers finetune`."""
     parser = argparse.ArgumentParser(prog="fastformers finetune", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="pretrained encoder directory")
-    parser.add_argument("--train", type=Path, required=True, help="labeled file")
+    parser.add_argument("--train", type=Path, required=True, help="labeled files")
     parser.add_argument(
         "--eval",
         type=Path,
-        help="labeled file that is not trained on: the epoch that is best on it is kept",
+        help="labeled files that are not trained on: the epoch that is best on them is kept",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory of the teacher")
     add_config_arguments(parser, Columns)
     parser.add_argument(
         "--task",
         choices=[t.name for t in TASKS.values() if t.has_targets and not t.is_choice],
-        help="by default from the labels: lists are multi-label, fractions regression; "
-        "in CSV files, several labels are separated by |",
+        help="by default from the labels: lists are multi-label, fractions regression, unless "
+        "all are whole; in CSV files, several labels are separated by |",
     )
     add_config_arguments(parser, FinetuneConfig.training)
     add_config_arguments(parser, FinetuneConfig)
@@ -56,12 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         columns = read_config(Columns, options)
         train = load_labeled(options.train, columns)
         evaluation = None if options.eval is None else load_labeled(options.eval, columns)
-        task = train.task if options.task is None else TASKS[options.task]
+        task = TASKS[options.task] if options.task else task_of_labels(train, options.train)
+        metric = metric_of(train, task)
         if options.limit is not None:
             train = train.sample(options.limit)
 
         def on_epoch(epoch: Epoch) -> None:
-            console.print(f"epoch {epoch.number}: {task.metric} {100 * epoch.quality:.2f}")
+            console.print(f"epoch {epoch.number}: {metric} {100 * epoch.quality:.2f}")
 
         with show_progress() as on_progress:
             result = finetune(
@@ -74,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 task=task,
                 evaluation=evaluation,
                 eval_path=options.eval,
+                on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
                 on_epoch=on_epoch,
             )
         outputs = f"{len(result.labels)} labels" if result.labels else "a score"
@@ -85,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "task": task.name,
             "labels": result.labels,
             "rows": len(train),
-            "metric": task.metric,
+            "metric": metric,
             "epoch": result.best and result.best.number,
             "quality": result.best and result.best.quality,
         }

@@ -114,7 +114,7 @@ def _read_piece(piece: Piece, reader: FileReader, chunk_bytes: int, *, is_ahead:
         )
     except UnfitFileError as error:
         if not reader.options.skip_unreadable:
-            raise error.with_remedy() from error
+            raise error.with_remedy(reader.options) from error
         rows, skipped = no_rows(reader), error.reason
     return PieceRead(
         piece=piece,

@@ -172,7 +172,7 @@ class Corpus:
             return list(self.reader.cut_rows(file.path, file.size_bytes, part_bytes, limit))
         except UnfitFileError as error:
             if not self.reader.options.skip_unreadable:
-                raise error.with_remedy() from error
+                raise error.with_remedy(self.reader.options) from error
             return [FilePart(start=0, stop=None, num_bytes=0)]  # whoever reads it records why
 
 

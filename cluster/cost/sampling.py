@@ -147,7 +147,7 @@ def _measure(reader: FileReader, file: SourceFile) -> int:
         return reader.measure_file(file.path, file.size_bytes)
     except UnfitFileError as error:
         if not reader.options.skip_unreadable:
-            raise error.with_remedy() from error
+            raise error.with_remedy(reader.options) from error
         return 0
 
 
@@ -157,7 +157,7 @@ def _read_span(reader: FileReader, span: _FileRange) -> SampledRows:
         return reader.sample_span(span.path, span.start, span.stop)
     except UnfitFileError as error:
         if not reader.options.skip_unreadable:
-            raise error.with_remedy() from error
+            raise error.with_remedy(reader.options) from error
         empty: tuple[list[str], ...] = tuple([] for _ in reader.text_columns)
         return SampledRows(texts=empty, size=span.stop - span.start)
 

@@ -29,7 +29,7 @@ class TextsConfig:
     """
 
     eval: Path | None = field(
-        default=None, metadata=option("labeled file: the texts that are timed", metavar="FILE")
+        default=None, metadata=option("labeled files: the texts that are timed", metavar="FILE")
     )
     columns: Columns = field(default=Columns())
     max_length: int | None = field(

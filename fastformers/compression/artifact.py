@@ -104,6 +104,13 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_examples(examples: Examples | None) -> str:
+    """SHA-256 of texts and labels, wherever they were read; "" for none."""
+    if examples is None:
+        return ""
+    return digest_of(examples.texts, examples.text_pairs, examples.labels, examples.groups)
+
+
 def digest_checkpoint(directory: Path) -> list[str]:
     """SHA-256 of each file of a Hugging Face model that decides what it computes."""
     patterns = ("*.json", "*.safetensors", "*.bin")

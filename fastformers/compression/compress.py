@@ -9,11 +9,14 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedModel
 
 from fastformers.compression.artifact import (
     ModelArtifact,
     digest_checkpoint,
+    digest_examples,
     digest_file,
     digest_of,
 )
@@ -22,6 +25,7 @@ from fastformers.compression.recipe_config import CompressConfig
 from fastformers.compression.search import RecipeCandidate, evaluate_candidate, search
 from fastformers.data.examples import Examples
 from fastformers.data.superglue import load_labeled
+from fastformers.data.targets import settle_labels
 from fastformers.errors import InputError
 from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.read_encoder import read_encoder
@@ -52,6 +56,7 @@ class Compressed:
 def compress(
     config: CompressConfig,
     *,
+    on_labels: Callable[[str], None] = lambda meaning: None,
     on_stage: Callable[[StageQuality], None] = lambda quality: None,
     on_candidate: Callable[[RecipeCandidate], None] = lambda candidate: None,
     on_progress: OnProgress = lambda what, done, total: None,
@@ -62,6 +67,7 @@ def compress(
 
     Args:
         config: Teacher, files, recipe and allowed loss.
+        on_labels: Called before any work with what the labels were taken for.
         on_stage: Called with the quality after each stage of a recipe, as it is measured.
         on_candidate: Called with each candidate of a search.
         on_progress: Called with the name of the work, how much is done, and how much there is.
@@ -73,7 +79,13 @@ def compress(
     """
     check_output(config.output)
     train, evaluation, transfer = _load_examples(config)
-    teacher = _open_teacher(config, train)
+    model = load_model(config.teacher)
+    settled = settle_labels(
+        [(config.train, train), (config.eval, evaluation)], task_of(model), label_names(model)
+    )
+    train, evaluation = settled.files
+    on_labels(settled.meaning)
+    teacher = _open_teacher(config, model, train, evaluation)
     _check_recipe(config, task_of(teacher.model))
     gate = QualityGate(
         teacher,
@@ -120,14 +132,15 @@ def _load_examples(config: CompressConfig) -> tuple[Examples, Examples, Examples
     return train, evaluation, transfer
 
 
-def _open_teacher(config: CompressConfig, train: Examples) -> ModelArtifact:
-    model = load_model(config.teacher)
+def _open_teacher(
+    config: CompressConfig, model: PreTrainedModel, train: Examples, evaluation: Examples
+) -> ModelArtifact:
     tokenizer_json, tokenizer_limit = load_tokenizer(config.teacher)
     if task_of(model) == EMBEDDING and train.text_pairs is not None:
         raise InputError(f"{config.teacher} embeds single texts; leave the pair column out")
     max_length = config.max_length or default_max_length(model, tokenizer_limit)
     return ModelArtifact(
-        key=digest_of(_identity(config), astuple(config.columns), max_length),
+        key=digest_of(_identity(config, train, evaluation), max_length),
         model=model,
         tokenizer_json=tokenizer_json,
         max_length=max_length,
@@ -153,9 +166,9 @@ def _check_recipe(config: CompressConfig, task: Task) -> None:
         )
 
 
-def _identity(config: CompressConfig) -> list[str]:
-    """Digests of the files that decide the results of stages and how they are evaluated."""
-    identity = [str(config.eval_limit), digest_file(config.train), digest_file(config.eval)]
+def _identity(config: CompressConfig, train: Examples, evaluation: Examples) -> list[str]:
+    """Digests of what decides the results of stages and how they are evaluated."""
+    identity = [digest_examples(train), digest_examples(evaluation)]
     identity += digest_checkpoint(config.teacher)
     if is_sentence_encoder(config.teacher):
         files = sorted(file for file in config.teacher.glob("[0-9]_*/*") if file.is_file())

@@ -7,6 +7,7 @@ This module knows nothing of stages or of how a model was made.
 Shape suffixes: N held-out rows, C outputs.
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 from fastformers.atomic_file import whole_file
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.data.examples import Examples
-from fastformers.data.targets import encode_targets
+from fastformers.data.held_out import HeldOut, hold_out
 from fastformers.errors import InputError, QualityError
 from fastformers.inference.bundle import StageQuality
 from fastformers.inference.onnx_files import measure_graph_bytes
-from fastformers.inference.tasks import TEXT_CLASSIFICATION, Task
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import label_names, max_positions, task_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,25 +46,19 @@ def measure_quality(
     logits_NC: NDArray[np.float32],
     *,
     teacher_logits_NC: NDArray[np.float32],
-    labels_N: NDArray[np.generic],
-    task: Task = TEXT_CLASSIFICATION,
-    groups_N: NDArray[np.int64] | None = None,
+    held_out: HeldOut,
 ) -> Quality:
     """Compare a model's outputs with the targets and with its teacher's outputs.
 
     Args:
         logits_NC: Outputs of the model.
         teacher_logits_NC: Outputs of the teacher.
-        labels_N: Targets, as `targets.encode_targets` makes them.
-        task: Task of the model.
-        groups_N: Number of the question that a row belongs to, where several rows share one.
+        held_out: Targets of the rows.
     """
     return Quality(
-        quality=task.measure(
-            logits_NC, labels_N, teacher_outputs_NC=teacher_logits_NC, groups_N=groups_N
-        ),
-        agreement=task.measure_agreement(logits_NC, teacher_logits_NC, groups_N=groups_N),
-        other_metrics=task.measure_others(logits_NC, labels_N, groups_N=groups_N),
+        quality=held_out.measure(logits_NC, teacher_logits_NC),
+        agreement=held_out.measure_agreement(logits_NC, teacher_logits_NC),
+        other_metrics=held_out.measure_others(logits_NC),
     )
 
 
@@ -103,10 +99,8 @@ class QualityGate:
             )
         self.examples = examples
         self.max_accuracy_drop = max_accuracy_drop
-        self.task = task_of(teacher.model)
         names = label_names(teacher.model)
-        self._targets_N = encode_targets(examples, self.task, names, path)
-        self._groups_N = None if examples.groups is None else np.array(examples.groups)
+        self._held_out = hold_out(examples, task_of(teacher.model), names, path)
         kept = teacher.directory("teacher") / "eval_logits.npy"
         if not kept.is_file():
             logits_NC = teacher.logits(examples, on_progress)
@@ -114,6 +108,7 @@ class QualityGate:
                 np.save(unfinished, logits_NC)
         self._teacher_logits_NC: NDArray[np.float32] = np.load(kept)
         self.teacher = self._measure(self._teacher_logits_NC, "teacher", teacher, 0.0)
+        _warn_below_chance(self._held_out, self._teacher_logits_NC, names, path)
 
     def measure(
         self, stage: str, artifact: ModelArtifact, seconds: float, on_progress: OnProgress
@@ -149,20 +144,41 @@ class QualityGate:
         quality = measure_quality(
             logits_NC,
             teacher_logits_NC=self._teacher_logits_NC,
-            labels_N=self._targets_N,
-            task=self.task,
-            groups_N=self._groups_N,
+            held_out=self._held_out,
         )
         return StageQuality(
             stage=stage,
             quality=quality.quality,
             agreement=quality.agreement,
-            num_rows=len(self._targets_N),
+            num_rows=len(self._held_out.targets_N),
             model_bytes=_model_bytes(artifact),
             seconds=seconds,
-            metric=self.task.metric,
+            metric=self._held_out.metric,
             other_metrics=quality.other_metrics,
         )
+
+
+def _warn_below_chance(
+    held_out: HeldOut, teacher_logits_NC: NDArray[np.float32], names: tuple[str, ...], path: Path
+) -> None:
+    """Log one line where guessing would beat the teacher, as labels may be of other classes."""
+    if held_out.task.targets != "class":
+        return
+    classes_N = teacher_logits_NC.argmax(axis=1)
+    accuracy = float((classes_N == held_out.targets_N).mean())
+    if accuracy >= 1 / len(names):
+        return
+    most = np.bincount(held_out.targets_N.astype(np.int64)).argmax()
+    answer = np.bincount(classes_N[held_out.targets_N == most]).argmax()
+    logger.warning(
+        "%s: the teacher is right for %.1f%% of the rows, fewer than by chance (%.1f%%); most rows "
+        "labeled %r are %r to it. If the labels mean other classes, give --label-map",
+        path,
+        100 * accuracy,
+        100 / len(names),
+        names[most],
+        names[answer],
+    )
 
 
 def _model_bytes(artifact: ModelArtifact) -> int:

@@ -225,8 +225,8 @@ class CompressConfig:
     """
 
     teacher: Path = field(metadata=option("Hugging Face or sentence-transformers directory"))
-    train: Path = field(metadata=option("labeled file to distill, rank and calibrate on"))
-    eval: Path = field(metadata=option("labeled file that measures quality and nothing else"))
+    train: Path = field(metadata=option("labeled files to distill, rank and calibrate on"))
+    eval: Path = field(metadata=option("labeled files that measure quality and nothing else"))
     output: Path = field(metadata=option("directory of the bundle"))
     work: Path | None = field(
         default=None,
@@ -234,7 +234,7 @@ class CompressConfig:
     )
     transfer: Path | None = field(
         default=None,
-        metadata=option("file of further, unlabeled texts to distill on", metavar="FILE"),
+        metadata=option("files of further, unlabeled texts to distill on", metavar="FILE"),
     )
     columns: Columns = field(default=Columns())
     max_length: int | None = field(

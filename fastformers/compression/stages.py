@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from fastformers.compression.artifact import ModelArtifact, digest_checkpoint, digest_of
+from fastformers.compression.artifact import ModelArtifact, digest_checkpoint, digest_examples
 from fastformers.compression.distill import distill, replace_gelu
 from fastformers.compression.prune import measure_importance, prune_model
 from fastformers.compression.pruning_plan import plan_pruning, plan_rounds
@@ -135,7 +135,7 @@ def distill_stage(
             # Its files, not its name: another checkpoint may take the place of an earlier one.
             "student": None if student.student is None else digest_checkpoint(student.student),
             **asdict(config),
-            "transfer": _digest_examples(transfer),
+            "transfer": digest_examples(transfer),
         },
         requires=_require_no_graph,
         run=run,
@@ -174,7 +174,7 @@ def _distill_from(
         artifact.tokenize(examples),
         artifact.targets(artifact.train) if config.hard_weight else None,
         config=config,
-        outputs=artifact.directory("teacher") / f"answers-{_digest_examples(examples)[:16]}",
+        outputs=artifact.directory("teacher") / f"answers-{digest_examples(examples)[:16]}",
         checkpoints=directory / "checkpoints",
         on_progress=on_progress,
     )
@@ -231,7 +231,7 @@ def prune_stage(config: PruneConfig, distill: DistillConfig, transfer: Examples 
         settings={
             **asdict(config),
             "recovery": None if recovery is None else asdict(recovery),
-            "transfer": _digest_examples(transfer),
+            "transfer": digest_examples(transfer),
         },
         requires=_require_no_graph,
         run=run,
@@ -350,7 +350,3 @@ def _encoder(artifact: ModelArtifact) -> EncoderWeights:
 def _require_no_graph(artifact: ModelArtifact) -> None:
     if artifact.graph is not None:
         raise StageError("changes the PyTorch model; it must come before export")
-
-
-def _digest_examples(examples: Examples | None) -> str:
-    return "" if examples is None else digest_of(examples.texts, examples.text_pairs)

@@ -1,25 +1,27 @@
-"""Labeled examples from a file, for fine-tuning, distillation, calibration and the quality gate.
+"""Labeled examples from files, for fine-tuning, distillation, calibration and the quality gate.
 
-    labeled file -> [examples] -> Examples -> finetune, compress
+    labeled files -> labeled_files -> [examples] -> Examples -> targets -> finetune, compress
 
 The examples must fit in memory; the corpus that is scored is read by cluster/corpus instead. This
 module knows nothing of models or tokens.
 """
 
-from collections.abc import Callable, Sequence
+import ast
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 from numpy.typing import NDArray
 
+from fastformers.data.labeled_files import read_rows, say_left_out
+from fastformers.data.labels import Label, load_label_map, map_label, number_of, read_labels
 from fastformers.errors import InputError
+from fastformers.formats.column_types import is_text
 from fastformers.inference.tasks import (
     EMBEDDING,
     MULTI_LABEL_CLASSIFICATION,
@@ -30,14 +32,13 @@ from fastformers.inference.tasks import (
 )
 from fastformers.options import option, split_names
 
-# Cell of a label column; None where a task needs no labels.
-Label = str | int | bool | float | list[str | int] | None
-
 # Tasks whose official files are known without naming columns; superglue.py reads them.
-SUPERGLUE_TASKS = ("BoolQ", "RTE", "CB", "COPA", "WiC", "WSC", "MultiRC")
+SUPERGLUE_TASKS = ("BoolQ", "RTE", "CB", "COPA", "WiC", "WSC", "MultiRC", "ReCoRD")
 
-# A row must fit one block of the CSV and JSON readers, which is 1 MiB by default.
-_BLOCK_BYTES = 64 * 2**20
+# Separates the labels of one row in a CSV file, which cannot hold lists.
+LABEL_SEPARATOR = "|"
+
+_LIST_TYPES = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,13 @@ class Columns:
             metavar="TASK",
         ),
     )
+    label_map: Path | None = field(
+        default=None,
+        metadata=option(
+            'JSON file that names the class of each value of the label column: {"1": "good"}',
+            metavar="FILE",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if len(self.choices) == 1:  # a flag that was given once is a list
@@ -89,17 +97,21 @@ class Examples:
     Attributes:
         texts: First (or only) text of each example.
         text_pairs: Second text of each example, or None for single texts.
-        labels: Content of the label column, unchanged.
+        labels: Content of the label column, unchanged unless a label map names the classes.
         groups: Number of the question that each example belongs to, ascending, where several
             examples are choices of or answers to one question. None where each stands alone.
-        task: Task that the kind of the labels suggests.
+        overlaps: F1 of the words that each example's answer shares with the right ones, where a
+            question is answered by the example that scores highest. None for other examples.
+        task: Task that the kind of the labels suggests; None for 1.0 and 2.0, which may be classes
+            or numbers.
     """
 
     texts: list[str]
     text_pairs: list[str] | None
     labels: list[Label]
     groups: list[int] | None = None
-    task: Task = TEXT_CLASSIFICATION
+    overlaps: list[float] | None = None
+    task: Task | None = TEXT_CLASSIFICATION
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -111,6 +123,7 @@ class Examples:
             text_pairs=None if self.text_pairs is None else [self.text_pairs[row] for row in rows],
             labels=[self.labels[row] for row in rows],
             groups=None if self.groups is None else [self.groups[row] for row in rows],
+            overlaps=None if self.overlaps is None else [self.overlaps[row] for row in rows],
             task=self.task,
         )
 
@@ -138,46 +151,28 @@ class Examples:
 
 
 def load_examples(path: Path, columns: Columns) -> Examples:
-    """Read labeled examples from a file of one of `LABELED_FORMATS`.
+    """Read labeled examples from a file, a directory or a glob of any format of a corpus.
 
-    Rows without a text or a label are left out: they serve neither training nor evaluation.
+    Rows with a bad text or without a label are left out, which is logged: they serve neither
+    training nor evaluation.
 
     Raises:
-        InputError: The file is missing, unreadable or empty, lacks a column, or has one of a wrong
-            type; or the columns contradict each other.
+        InputError: Nothing is there, a file is unreadable, lacks a column or has one of a wrong
+            type; no row is left; or the columns contradict each other.
     """
-    table = read_table(path)
-    texts = [name for name in (columns.text, columns.text_pair) if name is not None]
-    texts += columns.choices
-    wanted = texts if columns.label is None else [*texts, columns.label]
-    for name in wanted:
-        if name not in table.column_names:
-            raise InputError(
-                f"{path}: no column {name!r}; it has {', '.join(table.column_names)} "
-                "(see --text-column, --text-pair-column, --choice-columns, --label-column)"
-            )
-    if len(set(wanted)) < len(wanted):
-        raise InputError(f"{path}: one column is given twice: {', '.join(map(repr, wanted))}")
-    table = table.select(wanted).drop_null()
-    if table.num_rows == 0:
-        raise InputError(f"{path}: no row has both a text and a label")
-    for name in texts:
-        kind = table.schema.field(name).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise InputError(f"{path}: column {name!r} holds {kind}, not text")
-    task = _task_of(path, table, columns.label)
-    labels = [None] * len(table) if columns.label is None else table[columns.label].to_pylist()
+    texts, labels = _read_columns(path, columns)
+    if columns.label is not None and columns.label_map is not None:
+        classes = load_label_map(columns.label_map)
+        labels = [map_label(label, classes, str(path)) for label in labels]
     if columns.choices:
-        if columns.text_pair is not None:
-            raise InputError("--choice-columns and --text-pair-column: give one of them")
-        choices = [table[name].to_pylist() for name in columns.choices]
-        rights = encode_labels(labels, columns.choices, path).tolist()
-        return choice_examples(table[columns.text].to_pylist(), choices, rights)
+        reading = read_labels(labels, columns.choices, str(path))
+        rights = [reading.class_of[label] for label in labels]
+        return choice_examples(texts[0], texts[1:], rights)
     return Examples(
-        texts=table[columns.text].to_pylist(),
-        text_pairs=table[columns.text_pair].to_pylist() if columns.text_pair else None,
+        texts=texts[0],
+        text_pairs=texts[1] if texts[1:] else None,
         labels=labels,
-        task=task,
+        task=EMBEDDING if columns.label is None else _task_of(labels),
     )
 
 
@@ -201,102 +196,111 @@ def choice_examples(
     )
 
 
-def _task_of(path: Path, table: pa.Table, label_column: str | None) -> Task:
-    """Task that the type of the label column suggests."""
-    if label_column is None:
-        return EMBEDDING
-    kind = table.schema.field(label_column).type
-    if pa.types.is_floating(kind):
-        return REGRESSION
-    if not pa.types.is_nested(kind):
-        return TEXT_CLASSIFICATION
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+def _read_columns(path: Path, columns: Columns) -> tuple[list[list[str]], list[Label]]:
+    """Texts, by column, and labels of the rows that have them; says which rows are left out."""
+    if columns.choices and columns.text_pair is not None:
+        raise InputError("--choice-columns and --text-pair-column: give one of them")
+    seconds = columns.choices or (() if columns.text_pair is None else (columns.text_pair,))
+    texts = (columns.text, *seconds)
+    others = () if columns.label is None else (columns.label,)
+    names = [*texts, *others]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: one column is given twice: {', '.join(map(repr, names))}")
+    rows = read_rows(path, text_columns=texts, other_columns=others)
+    if columns.label is None:
+        say_left_out(path, rows.left_out, len(rows.texts[0]), "a text")
+        return [*rows.texts], [None] * len(rows.texts[0])
+    column = rows.others[columns.label]
+    labels = _labels_of(path, columns.label, column)
+    labeled = [row for row, label in enumerate(labels) if label is not None]
+    if len(labeled) < len(labels):
+        is_unfit = rows.unfit[columns.label] > 0
+        why = f"no label, or one that is not {column.type}" if is_unfit else "no label"
+        rows.left_out[why] += len(labels) - len(labeled)
+    say_left_out(path, rows.left_out, len(labeled), "both a text and a label")
+    return [[t[row] for row in labeled] for t in rows.texts], [labels[row] for row in labeled]
+
+
+def _labels_of(path: Path, name: str, column: pa.ChunkedArray) -> list[Label]:
+    """The cells of a label column, None where one is empty.
+
+    Raises:
+        InputError: The column holds what is no label.
+    """
+    kind = inner = column.type
+    if is_list := any(is_kind(kind) for is_kind in _LIST_TYPES):
         inner = kind.value_type
-        is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
-        if is_text or pa.types.is_integer(inner) or pa.types.is_null(inner):
-            if pc.list_flatten(table[label_column].combine_chunks()).null_count:
-                raise InputError(f"{path}: column {label_column!r} has a list with a null in it")
-            return MULTI_LABEL_CLASSIFICATION
-    raise InputError(
-        f"{path}: column {label_column!r} holds {kind}; labels are text, whole numbers or lists of "
-        "these, or a number"
-    )
+    cells: list[Any] = column.to_pylist()
+    is_number = pa.types.is_integer(inner) or pa.types.is_boolean(inner)
+    if pa.types.is_floating(inner) or pa.types.is_decimal(inner):
+        is_number = not is_list or all(map(_is_whole, cells))
+        cells = [_plain_numbers(cell) for cell in cells]
+    if not (is_number or is_text(inner) or pa.types.is_null(inner)):
+        raise InputError(
+            f"{path}: column {name!r} holds {kind}; labels are text, whole numbers or lists of "
+            "these, or a number"
+        )
+    if is_list and any(None in cell for cell in cells if cell):
+        raise InputError(f"{path}: column {name!r} has a list with a null in it")
+    if not is_list and is_text(kind):
+        return _read_lists([cell if cell and not cell.isspace() else None for cell in cells])
+    return [None if cell != cell else cell for cell in cells]  # NaN is no label either
+
+
+def _is_whole(cell: list[Any] | None) -> bool:
+    return all(part is None or float(part).is_integer() for part in cell or [])
+
+
+def _plain_numbers(cell: Any) -> Any:
+    """A number as float, or those of a list as int where they are whole: marks of classes."""
+    if isinstance(cell, list):
+        return [part if part is None else number_of(float(part)) for part in cell]
+    return None if cell is None else float(cell)
+
+
+def _read_lists(labels: list[Label]) -> list[Label]:
+    """Labels that a CSV file holds as the text of lists, as pandas writes them; else the same.
+
+    Where a column has several labels in a cell, an empty cell has none of them.
+    """
+    texts = [label.strip() for label in labels if isinstance(label, str)]
+    if texts and all(text.startswith("[") and text.endswith("]") for text in texts):
+        try:
+            lists = [label and ast.literal_eval(str(label).strip()) for label in labels]
+        except (ValueError, SyntaxError):
+            return labels
+        return lists if all(map(_is_flat, lists)) else labels
+    if any(LABEL_SEPARATOR in text for text in texts):
+        return [label or "" for label in labels]
+    return labels
+
+
+def _is_flat(cell: Any) -> bool:
+    return cell is None or all(isinstance(part, str | int | float) for part in cell)
+
+
+def _task_of(labels: Sequence[Label]) -> Task | None:
+    """Task that the labels suggest; None for fractions that are all whole."""
+    if any(isinstance(label, list) for label in labels):
+        return MULTI_LABEL_CLASSIFICATION
+    numbers = [_fraction_of(label) for label in labels]
+    if None in numbers:
+        return TEXT_CLASSIFICATION
+    if all(number_of(label) is not None for label in labels):
+        return None if any("." in str(label) for label in labels) else TEXT_CLASSIFICATION
+    return REGRESSION
+
+
+def _fraction_of(label: Label) -> float | None:
+    """The number that a label is or spells."""
+    try:
+        number = math.nan if isinstance(label, bool | list | None) else float(label)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _spread(num_rows: int, num_wanted: int) -> NDArray[np.intp]:
     """Evenly spaced positions, first and last included."""
     rows = np.linspace(0, num_rows - 1, min(num_wanted, num_rows)).astype(np.intp)
     return np.unique(rows)
-
-
-def read_table(path: Path) -> pa.Table:
-    """Read a whole labeled file.
-
-    Raises:
-        InputError: The file is missing, unreadable or of another format.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    read = LABELED_FORMATS.get(path.suffix.lower())
-    if read is None:
-        *others, last = LABELED_FORMATS
-        raise InputError(f"{path}: expected a {', '.join(others)} or {last} file")
-    try:
-        return read(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: cannot be read: {error}".splitlines()[0]) from error
-
-
-def _read_csv(path: Path) -> pa.Table:
-    return pyarrow.csv.read_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-    )
-
-
-def _read_json_lines(path: Path) -> pa.Table:
-    options = pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES)
-    table = pyarrow.json.read_json(path, read_options=options)
-    table.validate(full=True)  # the reader accepts any bytes as text
-    return table
-
-
-# Every format of a labeled file, by the end of its name; a new one is a line here.
-LABELED_FORMATS: dict[str, Callable[[Path], pa.Table]] = {
-    ".parquet": pyarrow.parquet.read_table,
-    ".csv": _read_csv,
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
-    ".json": _read_json_lines,
-}
-
-
-def encode_labels(labels: Sequence[Label], names: Sequence[str], path: Path) -> NDArray[np.int64]:
-    """Class index of each label: by name where it is a class name, else as an index.
-
-    Args:
-        labels: N labels as read from a file.
-        names: The C class names of the model, by class index.
-        path: The file the labels come from, for the message.
-
-    Raises:
-        InputError: A label is neither a class name nor an index below C.
-    """
-    by_name = {name: index for index, name in enumerate(names)}
-    index_of: dict[Label, int] = {}
-    for label in dict.fromkeys(labels):
-        name = str(label)
-        if isinstance(label, bool) and name not in by_name:
-            name = name.lower()  # readers turn "true" into a bool
-        if name in by_name:
-            index_of[label] = by_name[name]
-        elif isinstance(label, int) and 0 <= int(label) < len(names):
-            index_of[label] = int(label)
-        else:
-            known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-            raise InputError(
-                f"{path}: label {label!r} is not one of the model's {len(names)} labels ({known}); "
-                "fix the label column or the model's id2label"
-            )
-    return np.array([index_of[label] for label in labels], np.int64)

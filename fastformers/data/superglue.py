@@ -8,18 +8,27 @@
     WiC       two sentences, the word marked      whether it means the same
     WSC       text, noun and pronoun marked       whether they mean the same
     MultiRC   passage, question and answer        whether the answer is right
+    ReCoRD    passage, query with a candidate     whether the candidate fits the query
 
-Wang et al. 2019, arXiv:1905.00537. ReCoRD is not supported. A task about spans of a text becomes
-plain classification of a text with marks in it, so that its graph holds the whole model; a corpus
-must be marked by `mark_spans` before such a model scores it. This module knows nothing of models.
+Wang et al. 2019, arXiv:1905.00537; ReCoRD: Zhang et al. 2018, arXiv:1810.12885. A task about spans
+of a text becomes plain classification of a text with marks in it, so that its graph holds the whole
+model; a corpus must be marked by `mark_spans` before such a model scores it. This module knows
+nothing of models.
 """
 
+import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastformers.data.examples import Columns, Examples, choice_examples, load_examples, read_table
+from fastformers.data.answers import is_exact, overlap
+from fastformers.data.examples import Columns, Examples, choice_examples, load_examples
+from fastformers.data.labeled_files import LabeledRows, read_rows, say_left_out
+from fastformers.data.labels import load_label_map, map_label
 from fastformers.errors import InputError
+from fastformers.formats.readers import UnfitFileError
 
 # One mark for each span of a text: single tokens of every vocabulary, and rare in text.
 MARKS = ("*", "#")
@@ -28,6 +37,10 @@ _COPA_QUESTIONS = {
     "cause": "What was the cause of this?",
     "effect": "What happened as a result?",
 }
+
+# Where ReCoRD's queries have a gap, and what stands between the parts of its passages.
+_GAP = "@placeholder"
+_HIGHLIGHT = re.compile(r"(?<=[.?!\"'])\n@highlight\n"), re.compile(r"\n@highlight\n")
 
 Record = Mapping[str, Any]
 
@@ -66,24 +79,29 @@ def mark_spans(text: str, spans: Sequence[tuple[int, int]]) -> str:
 
 
 def load_labeled(path: Path, columns: Columns) -> Examples:
-    """Read an official SuperGLUE file, or any file by the names of its columns.
+    """Read official SuperGLUE files, or any files by the names of their columns.
 
     Raises:
-        InputError: The file cannot be used, or columns are named for an official file.
+        InputError: The files cannot be used, or columns are named for official ones.
     """
     task = columns.superglue
     if task is None:
         return load_examples(path, columns)
-    if columns not in (Columns(superglue=task), Columns(superglue=task, label=None)):
+    if replace(columns, label="label", label_map=None) != Columns(superglue=task):
         raise InputError(f"--superglue {task}: its columns are known; leave --*-column out")
-    return load_superglue(path, task)
+    examples = load_superglue(path, task)
+    if columns.label is None or columns.label_map is None:
+        return examples
+    classes = load_label_map(columns.label_map)
+    labels = [map_label(label, classes, str(path)) for label in examples.labels]
+    return replace(examples, labels=labels)
 
 
 def load_superglue(path: Path, name: str) -> Examples:
-    """Read an official file; BoolQ may also be Parquet with its column `answer`.
+    """Read official files; BoolQ may also have its labels in a column `answer`.
 
     Args:
-        path: .jsonl (or .parquet) with labels.
+        path: JSON lines (or another format of a corpus) with labels.
         name: Name of the task, one of `READERS`.
 
     Raises:
@@ -91,11 +109,23 @@ def load_superglue(path: Path, name: str) -> Examples:
     """
     if name not in READERS:
         raise InputError(f"--superglue {name}: not one of {', '.join(READERS)}")
-    records: list[Record] = read_table(path).to_pylist()
+    reader = READERS[name]
     try:
-        return READERS[name](records)
-    except _FieldError as error:
-        raise InputError(f"{path}: {error}; is it an official {name} file with labels?") from error
+        rows = _read_fields(path, reader.fields)
+        say_left_out(path, rows.left_out, rows.others.num_rows, "its fields")
+        return reader.read(rows.others.to_pylist())
+    except (UnfitFileError, _FieldError) as error:
+        where = "" if isinstance(error, UnfitFileError) else f"{path}: "
+        raise InputError(f"{where}{error}; is it an official {name} file with labels?") from error
+
+
+def _read_fields(path: Path, fields: Sequence[tuple[str, ...]]) -> LabeledRows:
+    """Read the fields of a task, in the first of their variants that the files have."""
+    *others, last = fields
+    for names in others:
+        with contextlib.suppress(UnfitFileError):
+            return read_rows(path, text_columns=(), other_columns=names)
+    return read_rows(path, text_columns=(), other_columns=last)
 
 
 class _FieldError(Exception):
@@ -103,7 +133,7 @@ class _FieldError(Exception):
 
 
 def _boolq(records: Sequence[Record]) -> Examples:
-    label = "answer" if records and "answer" in records[0] else "label"
+    label = "answer" if "answer" in records[0] else "label"
     return _pairs(records, "question", "passage", label=label)
 
 
@@ -187,14 +217,69 @@ def _multirc(records: Sequence[Record]) -> Examples:
     return Examples(texts=passages, text_pairs=answers, labels=labels, groups=groups)
 
 
-READERS: dict[str, Callable[[Sequence[Record]], Examples]] = {
-    "BoolQ": _boolq,
-    "RTE": _entailment,
-    "CB": _entailment,
-    "COPA": _copa,
-    "WiC": _wic,
-    "WSC": _wsc,
-    "MultiRC": _multirc,
+def _record(records: Sequence[Record]) -> Examples:
+    """Make one example for each entity of a passage and query; those of a query form a group."""
+    passages: list[str] = []
+    answered: list[str] = []
+    labels: list[Any] = []
+    groups: list[int] = []
+    overlaps: list[float] = []
+    group = 0
+    for row, record in enumerate(records):
+        passage = _get(record, row, "passage", dict)
+        text = _get(passage, row, "text", str)
+        spans = _get(passage, row, "entities", list)
+        candidates = list(dict.fromkeys(_entity(text, span, row) for span in spans))
+        if not candidates:
+            raise _FieldError(f"row {row}: its passage has no entities")
+        for query in _get(record, row, "qas", list):
+            asked = _get(query, row, "query", str)
+            if _GAP not in asked:
+                raise _FieldError(f"row {row}: no {_GAP} in query {asked!r:.40}")
+            rights = [_get(a, row, "text", str) for a in _get(query, row, "answers", list)]
+            if not rights:
+                raise _FieldError(f"row {row}: query {asked!r:.40} has no answers")
+            passages += [_join_highlights(text)] * len(candidates)
+            answered += [asked.replace(_GAP, candidate) for candidate in candidates]
+            labels += [is_exact(candidate, rights) for candidate in candidates]
+            overlaps += [overlap(candidate, rights) for candidate in candidates]
+            groups += [group] * len(candidates)
+            group += 1
+    return Examples(
+        texts=passages, text_pairs=answered, labels=labels, groups=groups, overlaps=overlaps
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialReader:
+    """Reads the official files of one task.
+
+    Attributes:
+        fields: Variants of the fields that its records have, the rarer one first.
+        read: Function that makes examples of at least one record.
+    """
+
+    fields: tuple[tuple[str, ...], ...]
+    read: Callable[[Sequence[Record]], Examples]
+
+
+_ENTAILMENT = OfficialReader(fields=(("premise", "hypothesis", "label"),), read=_entailment)
+READERS: dict[str, OfficialReader] = {
+    "BoolQ": OfficialReader(
+        fields=(("question", "passage", "answer"), ("question", "passage", "label")), read=_boolq
+    ),
+    "RTE": _ENTAILMENT,
+    "CB": _ENTAILMENT,
+    "COPA": OfficialReader(
+        fields=(("premise", "choice1", "choice2", "question", "label"),), read=_copa
+    ),
+    "WiC": OfficialReader(
+        fields=(("sentence1", "sentence2", "start1", "end1", "start2", "end2", "label"),),
+        read=_wic,
+    ),
+    "WSC": OfficialReader(fields=(("text", "target", "label"),), read=_wsc),
+    "MultiRC": OfficialReader(fields=(("passage",),), read=_multirc),
+    "ReCoRD": OfficialReader(fields=(("passage", "qas"),), read=_record),
 }
 
 
@@ -229,3 +314,17 @@ def _mark(text: str, spans: Sequence[tuple[int, int]], row: int) -> str:
         return mark_spans(text, spans)
     except InputError as error:
         raise _FieldError(f"row {row}: {error}") from error
+
+
+def _entity(text: str, span: Record, row: int) -> str:
+    """Text of an entity of ReCoRD, whose end is its last character."""
+    start, end = _get(span, row, "start", int), _get(span, row, "end", int) + 1
+    if not 0 <= start < end <= len(text):
+        raise _FieldError(f"row {row}: entity {start}-{end - 1} is empty or beyond the text")
+    return text[start:end]
+
+
+def _join_highlights(text: str) -> str:
+    """A passage of ReCoRD without the marks of its highlights, which become sentences of it."""
+    after_sentence, elsewhere = _HIGHLIGHT
+    return elsewhere.sub(". ", after_sentence.sub(" ", text))

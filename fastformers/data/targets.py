@@ -7,7 +7,10 @@ This module knows nothing of models but their task and class names.
 Shape suffixes: N examples, C classes.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import assert_never
@@ -15,20 +18,101 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.data.examples import Examples, Label, encode_labels
+from fastformers.data.examples import LABEL_SEPARATOR, Examples
+from fastformers.data.labels import (
+    SHOWN_NAMES,
+    Label,
+    LabelReading,
+    number_of,
+    read_labels,
+    text_of,
+)
 from fastformers.errors import InputError
 from fastformers.inference.tasks import Task
 
-# Separates the labels of one row in a CSV file, which cannot hold lists.
-LABEL_SEPARATOR = "|"
+
+@dataclass(frozen=True, kw_only=True)
+class SettledLabels:
+    """Labels that can be read in one way alone, because they are names of classes.
+
+    Attributes:
+        files: The examples of each file.
+        meaning: What the labels were taken for, with the rows of each class in the first file.
+    """
+
+    files: tuple[Examples, ...]
+    meaning: str
+
+
+def task_of_labels(examples: Examples, path: Path) -> Task:
+    """Task that the labels of a training file suggest.
+
+    Raises:
+        InputError: They may be classes or numbers.
+    """
+    if examples.task is None:
+        raise InputError(
+            f"{path}: the labels are whole numbers written as fractions ({examples.labels[0]}): "
+            "give --task text-classification if they are classes, --task regression if not"
+        )
+    return examples.task
 
 
 def class_names_of(examples: Examples, task: Task) -> list[str]:
     """Distinct labels, sorted: the classes of a model that is trained on the examples."""
+    if num_marks := _num_marks(examples.labels):
+        return [str(place) for place in range(num_marks)]
     labels: list[Label] = examples.labels
     if task.targets == "label set":
         labels = list(chain.from_iterable(_label_lists(labels)))
-    return [str(label) for label in sorted(set(labels))]  # type: ignore[type-var]
+    numbers = {text_of(label): number_of(label) for label in labels}
+    if None in numbers.values():
+        return sorted(numbers)
+    return sorted(numbers, key=lambda name: (numbers[name], name))
+
+
+def settle_labels(
+    files: Sequence[tuple[Path, Examples]],
+    task: Task,
+    names: Sequence[str],
+    *,
+    has_places: bool = True,
+) -> SettledLabels:
+    """Read the labels of several files alike, and put the names of the classes in their place.
+
+    Args:
+        files: The examples of each file.
+        task: The model's task.
+        names: The C class names of the model, by class index.
+        has_places: Whether a number may be the place of a class (see `read_labels`).
+
+    Raises:
+        InputError: The labels do not suit the task or the model's classes.
+    """
+    for path, examples in files:
+        _check_kind(examples, task, path)
+    where = " and ".join(dict.fromkeys(str(path) for path, _ in files))
+    if not task.has_labels:
+        meaning = _describe_others([(path, examples.labels) for path, examples in files], task)
+        return SettledLabels(files=tuple(examples for _, examples in files), meaning=meaning)
+    if num_marks := _num_marks([label for _, examples in files for label in examples.labels]):
+        rows, how = _unmark(files, task, names, num_marks), "marked by 0 and 1"
+    else:
+        lists = [_lists_of(examples, task, path) for path, examples in files]
+        labels = chain.from_iterable(chain.from_iterable(lists))
+        reading = read_labels(labels, names, where, has_places=has_places)
+        for path, examples in files:
+            _check_right_class(examples, reading, names, path)
+        rows = [[[reading.class_of[x] for x in row] for row in of_file] for of_file in lists]
+        how = reading.how
+    settled = []
+    for (_, examples), places_of_rows in zip(files, rows, strict=True):
+        named: list[Label] = [[names[c] for c in places] for places in places_of_rows]
+        if task.targets == "class":
+            named = [names[place] for (place,) in places_of_rows]
+        settled.append(replace(examples, labels=named))
+    meaning = _describe_classes(settled[0], task, names, how)
+    return SettledLabels(files=tuple(settled), meaning=meaning)
 
 
 def encode_targets(
@@ -49,19 +133,16 @@ def encode_targets(
     Raises:
         InputError: The labels do not suit the task or the model's classes.
     """
-    if task.is_choice and not examples.task.is_choice:
-        raise InputError(f"{path}: the model chooses between texts; give --choice-columns")
-    if examples.task.is_choice and not task.is_choice:
-        raise InputError(f"{path}: the model's task is {task}; leave --choice-columns out")
+    [examples] = settle_labels([(path, examples)], task, names).files
+    index_of = {name: index for index, name in enumerate(names)}
     match task.targets:
         case "class":
-            if examples.task.targets == "label set":
-                raise InputError(
-                    f"{path}: the label column holds lists, but the model gives one label per row"
-                )
-            return encode_labels(examples.labels, names, path)
+            return np.array([index_of[str(label)] for label in examples.labels], np.int64)
         case "label set":
-            return _encode_label_lists(examples.labels, names, path)
+            targets_NC = np.zeros((len(examples), len(names)), np.float32)
+            for row, labels in enumerate(_label_lists(examples.labels)):
+                targets_NC[row, [index_of[str(label)] for label in labels]] = 1
+            return targets_NC
         case "number":
             return _encode_numbers(examples.labels, path)
         case "choice":
@@ -70,6 +151,26 @@ def encode_targets(
             return np.zeros(len(examples), np.int64)
         case _:
             assert_never(task.targets)
+
+
+def _check_kind(examples: Examples, task: Task, path: Path) -> None:
+    """Refuse choices for a model that classifies, and the other way round."""
+    has_choices = examples.task is not None and examples.task.is_choice
+    if task.is_choice and not has_choices:
+        raise InputError(f"{path}: the model chooses between texts; give --choice-columns")
+    if has_choices and not task.is_choice:
+        raise InputError(f"{path}: the model's task is {task}; leave --choice-columns out")
+
+
+def _check_right_class(
+    examples: Examples, reading: LabelReading, names: Sequence[str], path: Path
+) -> None:
+    """Refuse answers to questions whose right ones are not class 1, which metrics count."""
+    if examples.groups is not None and reading.class_of.get(True, 1) != 1:
+        raise InputError(
+            f"{path}: right answers would be class 0 of the model, {names[0]!r}; "
+            "class 1 must be that of right answers: change the model's id2label"
+        )
 
 
 def _label_lists(labels: Sequence[Label]) -> list[list[Label]]:
@@ -86,18 +187,95 @@ def _label_lists(labels: Sequence[Label]) -> list[list[Label]]:
     return lists
 
 
-def _encode_label_lists(
-    labels: Sequence[Label], names: Sequence[str], path: Path
-) -> NDArray[np.float32]:
-    lists = _label_lists(labels)
-    targets_NC = np.zeros((len(lists), len(names)), np.float32)
-    rows = np.repeat(np.arange(len(lists)), [len(row) for row in lists])
-    targets_NC[rows, encode_labels(list(chain.from_iterable(lists)), names, path)] = 1
-    return targets_NC
+def _lists_of(examples: Examples, task: Task, path: Path) -> list[list[Label]]:
+    """Labels of each row: one, or where several may hold any number."""
+    if task.targets == "label set":
+        return _label_lists(examples.labels)
+    if any(isinstance(label, list) for label in examples.labels):
+        raise InputError(
+            f"{path}: the label column holds lists, but the model gives one label per row"
+        )
+    return [[label] for label in examples.labels]
+
+
+def _num_marks(labels: Sequence[Label]) -> int:
+    """Number of classes that rows of 0 and 1 mark, one mark for each class; 0 for other labels.
+
+    Lists of places ascend, so `[0, 1]` alone would be two of them, and `[1, 0]` is a row of marks.
+    """
+    rows = [label for label in labels if isinstance(label, list)]
+    lengths = set(map(len, rows))
+    if len(rows) < len(labels) or len(lengths) != 1 or lengths == {0}:
+        return 0
+    if any(isinstance(mark, str) or mark not in (0, 1) for row in rows for mark in row):
+        return 0
+    is_marked = any(row != sorted(set(row)) for row in rows)
+    return lengths.pop() if is_marked else 0
+
+
+def _unmark(
+    files: Sequence[tuple[Path, Examples]], task: Task, names: Sequence[str], num_marks: int
+) -> list[list[list[int]]]:
+    """Places of the classes that each row of each file marks.
+
+    Raises:
+        InputError: There are more or fewer marks than classes, or a row of one class has several.
+    """
+    unmarked = []
+    for path, examples in files:
+        if num_marks != len(names):
+            raise InputError(
+                f"{path}: the label column holds lists of {num_marks} zeros and ones, but the "
+                f"model has {len(names)} labels"
+            )
+        marked = [label for label in examples.labels if isinstance(label, list)]
+        rows = [[place for place, mark in enumerate(row) if mark] for row in marked]
+        if task.targets == "class" and any(len(row) != 1 for row in rows):
+            raise InputError(
+                f"{path}: the label column holds lists, but the model gives one label per row"
+            )
+        unmarked.append(rows)
+    return unmarked
+
+
+def _describe_classes(examples: Examples, task: Task, names: Sequence[str], how: str) -> str:
+    """What the labels of a file are, with the rows of each class, for the user."""
+    if task.targets == "class":
+        found, kind = Counter(examples.labels), "classes"
+    else:
+        found = Counter(chain.from_iterable(_label_lists(examples.labels)))
+        kind = f"labels in {len(examples):,} rows"
+    shown = ", ".join(f"{name!r} {found[name]:,}" for name in names[:SHOWN_NAMES])
+    others = sum(found[name] for name in names[SHOWN_NAMES:])
+    more = f", and {others:,} of {len(names) - SHOWN_NAMES} more" if others else ""
+    return f"{len(names)} {kind} {how}: {shown}{more}"
+
+
+def _describe_others(files: Sequence[tuple[Path, Sequence[Label]]], task: Task) -> str:
+    """The same for a task without names of classes.
+
+    Raises:
+        InputError: A label should be a number and is none.
+    """
+    match task.targets:
+        case "number":
+            numbers, *_ = [_encode_numbers(labels, path) for path, labels in files]
+            return f"numbers from {numbers.min():g} to {numbers.max():g}"
+        case "choice":
+            labels = files[0][1]
+            return f"{labels.count(1):,} questions with {len(labels):,} choices"
+        case _:
+            return "none are needed"
 
 
 def _encode_numbers(labels: Sequence[Label], path: Path) -> NDArray[np.float32]:
+    numbers = []
     for row, label in enumerate(labels):
-        if not isinstance(label, int | float) or not np.isfinite(label):
+        try:
+            number = math.nan if isinstance(label, list | None) else float(label)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
             raise InputError(f"{path}: label {label!r} of example {row} is not a finite number")
-    return np.array(labels, np.float32)
+        numbers.append(number)
+    return np.array(numbers, np.float32)

@@ -227,7 +227,7 @@ class CsvReader:
         file = _CsvFile(text=text, names=names, start=start, delimiter=delimiter)
         if names[0].lstrip().startswith(("{", "[")) and not set(self.text_columns) <= set(names):
             raise UnfitFileError(path, "it holds JSON, not CSV; let its name end in .jsonl")
-        check_text_columns(path, names, self.text_columns)
+        check_text_columns(path, names, self.text_columns, flags=self.options.text_flags)
         check_columns(path, names, self.kept_schema.names, flag=KEEP_FLAG)
         with opening(path):
             self._check_first_rows(file)
@@ -277,7 +277,7 @@ class CsvReader:
     ) -> Iterator[tuple[int, int, Record]]:
         """Records from a byte on, with the bytes where they begin; damage ends them."""
         records = self._split(file, start, ahead_bytes)
-        return until_damage(records, file.text.path, skip=self.options.skip_unreadable)
+        return until_damage(records, file.text.path, self.options)
 
     def _split(
         self, file: _CsvFile, start: int, ahead_bytes: int

@@ -93,7 +93,7 @@ def open_files(
     if not suffixes:
         raise InputError(f"{uri}: the corpus is empty{_describe_skipped(skipped)}")
     if len({FORMATS[suffix] for suffix in suffixes}) > 1:
-        raise InputError(f"{uri}: mixes {', '.join(sorted(suffixes))}; score one format at a time")
+        raise InputError(f"{uri}: mixes {', '.join(sorted(suffixes))}; give one format at a time")
     reader_type = FORMATS[suffixes.pop()]
 
     def open_file(file: SourceFile) -> _Opened:
@@ -151,7 +151,7 @@ def _check_errors(errors: Sequence[UnfitFileError], has_others: bool, options: R
     if misspelled and not has_others:
         raise misspelled[0]
     if errors and not options.skip_unreadable:
-        raise errors[0].with_remedy() from errors[0]
+        raise errors[0].with_remedy(options) from errors[0]
 
 
 def _plan_kept(

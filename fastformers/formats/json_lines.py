@@ -21,7 +21,6 @@ from fastformers.files.file_kind import UTF_8, keeps_ascii
 from fastformers.formats.column_types import infer_type
 from fastformers.formats.kept_columns import ROW_COLUMN, candidates, has_nested, read_nested
 from fastformers.formats.readers import (
-    TEXT_FLAGS,
     FilePart,
     ReadOptions,
     Rows,
@@ -211,7 +210,7 @@ class JsonLinesReader:
         )
         encoding = file.text.encoding
         parsed = ((at, size, _parse_json(line, encoding, max_bytes)) for at, size, line in found)
-        return until_damage(parsed, file.text.path, skip=self.options.skip_unreadable)
+        return until_damage(parsed, file.text.path, self.options)
 
 
 def _look(
@@ -246,11 +245,11 @@ def _look(
     for name in text_columns:
         if not any(has_nested(record, name) for record in records):
             names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
-            raise no_column(path, names, name, flag=TEXT_FLAGS)
+            raise no_column(path, names, name, flag=options.text_flags)
         values = (read_nested(record, name) for record in records)
         kinds = {type(value).__name__ for value in values if value is not None}
         if kinds and "str" not in kinds:
-            raise not_text(path, name, " or ".join(sorted(kinds)))
+            raise not_text(path, name, " or ".join(sorted(kinds)), flags=options.text_flags)
     return file, records
 
 

@@ -22,7 +22,6 @@ from fastformers.formats.column_types import is_bytes, is_text, plain_type
 from fastformers.formats.kept_columns import candidates, count_unknown, find_field, keep_rows
 from fastformers.formats.readers import (
     KEEP_FLAG,
-    TEXT_FLAGS,
     FilePart,
     ReadOptions,
     Rows,
@@ -293,9 +292,9 @@ class ParquetReader:
             return
         reason = str(failure).splitlines()[0]
         if not self.options.skip_unreadable:
+            remedy = self.options.remedy("list its rows as dead letters")
             raise InputError(
-                f"{path}: row group {groups.start} cannot be read ({reason}); repair it, or pass "
-                "--skip-unreadable-files to list its rows as dead letters"
+                f"{path}: row group {groups.start} cannot be read ({reason}); {remedy}"
             ) from failure
         schema = file.read_row_groups([], list(columns)).schema
         for first in range(skip, num_rows, _DAMAGED_ROWS):
@@ -313,17 +312,17 @@ def _check_texts(
     Raises:
         UnfitFileError: They do not.
     """
-    check_columns(path, schema.names, text_columns, flag=TEXT_FLAGS)
+    check_columns(path, schema.names, text_columns, flag=options.text_flags)
     for name in text_columns:
         place = find_field(schema, name)
         if not place:
-            raise no_column(path, schema.names, name, flag=TEXT_FLAGS)
+            raise no_column(path, schema.names, name, flag=options.text_flags)
         kind = plain_type(place[-1].type)
         if is_bytes(kind) and not options.binary_text:
-            refused = not_text(path, name, str(kind))
+            refused = not_text(path, name, str(kind), flags=options.text_flags)
             raise UnfitFileError(path, f"{refused.reason}; pass --binary-text if it is UTF-8")
         if not (is_text(kind) or is_bytes(kind) or pa.types.is_null(kind)):
-            raise not_text(path, name, str(kind))
+            raise not_text(path, name, str(kind), flags=options.text_flags)
 
 
 def _find_kept(

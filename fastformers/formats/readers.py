@@ -20,7 +20,7 @@ import pyarrow.fs
 from fastformers.errors import InputError
 from fastformers.files.file_kind import keeps_ascii
 
-TEXT_FLAGS, KEEP_FLAG = "--text-column/--text-pair-column", "--keep-columns"
+KEEP_FLAG = "--keep-columns"
 
 
 class UnfitFileError(InputError):
@@ -39,11 +39,9 @@ class UnfitFileError(InputError):
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
-    def with_remedy(self) -> InputError:
-        """The same for a user who may also leave the file out."""
-        return InputError(
-            f"{self}; repair or remove it, or pass --skip-unreadable-files to score the others"
-        )
+    def with_remedy(self, options: "ReadOptions") -> InputError:
+        """The same with what the user may do."""
+        return InputError(f"{self}; {options.remedy('score the others', 'repair or remove it')}")
 
 
 class UnreadableFileError(UnfitFileError):
@@ -56,6 +54,8 @@ class ReadOptions:
 
     Attributes:
         skip_unreadable: Whether files that cannot be read are left out, instead of ending the run.
+        can_skip: Whether the user's command has the flag for that, for messages.
+        text_flags: The flags that name text columns, for messages.
         binary_text: Whether columns of bytes are read as text in UTF-8.
         encoding: Encoding of text files; None for UTF-8, or what their first bytes say.
         max_row_bytes: Bytes of a row of a text file; a longer one is bad.
@@ -65,6 +65,8 @@ class ReadOptions:
     """
 
     skip_unreadable: bool = False
+    can_skip: bool = True
+    text_flags: str = "--text-column/--text-pair-column"
     binary_text: bool = False
     encoding: str | None = None
     max_row_bytes: int = 16 * 2**20
@@ -101,6 +103,10 @@ class ReadOptions:
             self.max_row_bytes,
         ]
 
+    def remedy(self, aim: str, mend: str = "repair it") -> str:
+        """What to do about a file that cannot be read: mend it, or leave it out for some aim."""
+        return f"{mend}, or pass --skip-unreadable-files to {aim}" if self.can_skip else mend
+
 
 READ_STRICTLY = ReadOptions()
 
@@ -126,7 +132,7 @@ class Rows:
     """N rows as read.
 
     Attributes:
-        texts: The one or two text columns, each N long; "" where the row is bad.
+        texts: The text columns, each N long; "" where the row is bad.
         errors: Reason why a row is bad, by its position.
         kept: The columns that pass through, N rows.
         unfit: Number of values that have no place in the kept columns, by column; under "*" those
@@ -370,16 +376,18 @@ def check_columns(path: str, names: Sequence[str], wanted: Sequence[str], *, fla
             raise UnfitFileError(path, f"two columns are called {name!r} ({flag}); rename one")
 
 
-def check_text_columns(path: str, names: Sequence[str], text_columns: Sequence[str]) -> None:
-    """Check that a file has the columns that hold text, once.
+def check_text_columns(
+    path: str, names: Sequence[str], text_columns: Sequence[str], *, flags: str
+) -> None:
+    """Check that a file has the columns that hold text, once; `flags` name them.
 
     Raises:
         UnfitFileError: One is missing or named twice; lists the columns.
     """
-    check_columns(path, names, text_columns, flag=TEXT_FLAGS)
+    check_columns(path, names, text_columns, flag=flags)
     for name in text_columns:
         if name not in names:
-            raise no_column(path, names, name, flag=TEXT_FLAGS)
+            raise no_column(path, names, name, flag=flags)
 
 
 def no_column(path: str, names: Sequence[str], name: str, *, flag: str) -> UnfitFileError:
@@ -387,6 +395,6 @@ def no_column(path: str, names: Sequence[str], name: str, *, flag: str) -> Unfit
     return UnfitFileError(path, f"no column {name!r} ({flag}); it has {', '.join(names)}")
 
 
-def not_text(path: str, name: str, kind: str) -> UnfitFileError:
+def not_text(path: str, name: str, kind: str, *, flags: str) -> UnfitFileError:
     """The error that refuses a column whose values are not text; the caller raises it."""
-    return UnfitFileError(path, f"column {name!r} holds {kind}, not text (--text-column)")
+    return UnfitFileError(path, f"column {name!r} holds {kind}, not text ({flags})")

@@ -118,7 +118,7 @@ class Bundle:
     @property
     def metric(self) -> str:
         """Name of the metric that the `quality` of its stages is."""
-        return self.task.metric
+        return self.stages[-1].metric if self.stages else self.task.metric
 
     @property
     def model_path(self) -> Path:

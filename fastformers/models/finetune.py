@@ -27,7 +27,13 @@ from transformers import (
 )
 
 from fastformers.data.examples import Examples
-from fastformers.data.targets import class_names_of, encode_targets
+from fastformers.data.held_out import hold_out
+from fastformers.data.targets import (
+    class_names_of,
+    encode_targets,
+    settle_labels,
+    task_of_labels,
+)
 from fastformers.errors import InputError
 from fastformers.inference.tasks import Task
 from fastformers.inference.tokenizer import Tokenizer
@@ -72,6 +78,7 @@ def finetune(
     task: Task | None = None,
     evaluation: Examples | None = None,
     eval_path: Path | None = None,
+    on_labels: Callable[[str], None] = lambda meaning: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Finetuned:
     """Train a model on labeled texts and save it with its tokenizer.
@@ -90,6 +97,7 @@ def finetune(
         task: Task to train for; None for the one that the labels suggest (`Examples.task`).
         evaluation: Held-out examples by which the best epoch is kept; None to keep the last one.
         eval_path: File that those come from, for messages.
+        on_labels: Called before training with what the labels were taken for.
         on_epoch: Called with each epoch after its evaluation.
 
     Raises:
@@ -98,8 +106,14 @@ def finetune(
             are.
     """
     set_seed(config.training.seed)
-    task = task or train.task
+    task = task or task_of_labels(train, train_path)
     names = _class_names(train, task, train_path)
+    files = [(train_path, train)]
+    if evaluation is not None:
+        files.append((eval_path or train_path, evaluation))
+    settled = settle_labels(files, task, names, has_places=False)
+    train, *held_out = settled.files
+    on_labels(settled.meaning)
     targets = encode_targets(train, task, names, train_path)
     _check_encoder(model_path, config.num_layers)
     tokenizer = AutoTokenizer.from_pretrained(model_path)
@@ -115,8 +129,8 @@ def finetune(
         rows = _Questions(rows, train.groups)
         collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
     evaluator: EpochEvaluator | None = None
-    if evaluation is not None:
-        measure = _measure_of(model, tokenizer, task, names, evaluation, eval_path or train_path)
+    if held_out:
+        measure = _measure_of(model, tokenizer, task, names, held_out[0], eval_path or train_path)
         evaluator = EpochEvaluator(measure=measure, on_epoch=on_epoch)
     with fastest_attention(model, sum(map(len, encoded["input_ids"])) / len(train)):
         best = train_model(
@@ -157,8 +171,7 @@ def _measure_of(
     path: Path,
 ) -> Callable[[], float]:
     """Make the function that measures the model's quality on held-out examples."""
-    targets_N = encode_targets(evaluation, task, names, path)
-    groups_N = None if evaluation.groups is None else np.array(evaluation.groups)
+    held_out = hold_out(evaluation, task, names, path)
     encode = Tokenizer(
         tokenizer.backend_tokenizer.to_str(), max_length=tokenizer.model_max_length
     ).encode
@@ -166,7 +179,7 @@ def _measure_of(
 
     def measure() -> float:
         outputs_NC = predict_logits(model, rows)
-        return task.measure(outputs_NC, targets_N, teacher_outputs_NC=outputs_NC, groups_N=groups_N)
+        return held_out.measure(outputs_NC, outputs_NC)
 
     return measure
 

@@ -1,5 +1,6 @@
 """Every task through the whole offline flow: fine-tune, compress, score what was written."""
 
+import gzip
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -137,6 +138,35 @@ def test_several_labels_in_a_csv_file(encoder, tmp_path):
     flow = run_flow(encoder, path, tmp_path, task="multi-label-classification")
     assert flow.bundle.labels == ("a", "b")
     assert flow.bundle.task.name == "multi-label-classification"
+
+
+def test_codes_of_a_csv_file_are_the_classes_of_another_file_too(encoder, tmp_path, capsys):
+    """`01` stays `01`, a number in a compressed file is the same code, and this is said first."""
+    (tmp_path / "t.csv").write_text("text,label\n" + "good film,01\nbad film,02\nfilm,\n" * 8)
+    rows = [{"text": "good", "label": 1}, {"text": "bad", "label": 2}]
+    with gzip.open(tmp_path / "e.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    status = finetune_main(
+        [
+            *("--model", str(encoder), "--train", str(tmp_path / "t.csv"), "--epochs", "1"),
+            *("--eval", str(tmp_path / "e.jsonl.gz"), "--output", str(tmp_path / "teacher")),
+        ]
+    )
+    captured = capsys.readouterr()
+    trained = json.loads(captured.out.splitlines()[-1])
+    assert (status, trained["labels"], trained["rows"]) == (0, ["01", "02"], 16)
+    shown = captured.err
+    line = "labels: 2 classes by the numbers in the names: '01' 8, '02' 8\n"
+    assert shown.index(line) < shown.index("epoch 1: accuracy")
+
+
+def test_whole_fractions_are_classes_only_if_the_task_says_so(encoder, tmp_path, capsys):
+    path = write_labeled(tmp_path / "t.jsonl", ["good film", "bad film"] * 4, [1.0, 2.0] * 4)
+    flags = ["--model", str(encoder), "--train", str(path), "--output", str(tmp_path / "teacher")]
+    assert finetune_main([*flags, "--epochs", "1"]) == 2
+    assert "--task text-classification" in capsys.readouterr().err.splitlines()[-1]
+    assert finetune_main([*flags, "--epochs", "1", "--task", "text-classification"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == ["1", "2"]
 
 
 @pytest.mark.parametrize("task", [None, "regression"])
@@ -362,6 +392,13 @@ def official_rows(name):
                 "questions": [{"question": "what sat", "answers": answers}],
             }
         },
+        "ReCoRD": {
+            "passage": {
+                "text": "the cat sat on the mat",
+                "entities": [{"start": 0, "end": 6}, {"start": 15, "end": 21}],
+            },
+            "qas": [{"query": "@placeholder ran", "answers": [{"text": "The cat"}]}],
+        },
     }
     labels = {
         "RTE": ("entailment", "not_entailment"),
@@ -370,7 +407,9 @@ def official_rows(name):
     }.get(name, (True, False))
     for number in range(12):
         row = {**rows[name], "idx": number}
-        yield row if name == "MultiRC" else {**row, "label": labels[number % len(labels)]}
+        yield (
+            row if name in ("MultiRC", "ReCoRD") else {**row, "label": labels[number % len(labels)]}
+        )
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -384,7 +423,7 @@ def test_each_superglue_task_runs_from_end_to_end(encoder, tmp_path, capsys, nam
     trained = json.loads(capsys.readouterr().out.splitlines()[-1])
     task = "multiple-choice" if name == "COPA" else "text-classification"
     assert (status, trained["task"]) == (0, task)
-    assert trained["rows"] == (24 if name in ("COPA", "MultiRC") else 12)
+    assert trained["rows"] == (24 if name in ("COPA", "MultiRC", "ReCoRD") else 12)
 
     status = compress_main(
         [
@@ -394,12 +433,18 @@ def test_each_superglue_task_runs_from_end_to_end(encoder, tmp_path, capsys, nam
     )
     captured = capsys.readouterr()
     report = json.loads(captured.out.splitlines()[-1])
-    assert (status, report["task"], report["metric"]) == (0, task, "accuracy")
-    others = {"COPA": set(), "MultiRC": {"macro-F1", "F1a", "exact match"}}
+    metric = "F1" if name == "ReCoRD" else "accuracy"
+    assert (status, report["task"], report["metric"]) == (0, task, metric)
+    others = {
+        "COPA": set(),
+        "MultiRC": {"macro-F1", "F1a", "exact match"},
+        "ReCoRD": {"exact match"},
+    }
     for stage in report["stages"]:
+        assert stage["metric"] == metric
         assert set(stage["other_metrics"]) == others.get(name, {"macro-F1"})
         assert 0 <= stage["quality"] <= 1
-    for shown in {"accuracy", *report["stages"][0]["other_metrics"]}:
+    for shown in {metric, *report["stages"][0]["other_metrics"]}:
         assert shown in captured.err
     pairs = name != "WSC"
     text = ("the cat", "a dog") if pairs else "the cat"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
 from fastformers.errors import InputError
-from fastformers.formats.readers import FileReader
+from fastformers.formats.readers import FileReader, ReadOptions
 
 T = TypeVar("T")
 
@@ -160,12 +160,12 @@ def read_chunk(
 
 
 def until_damage(
-    records: Iterator[tuple[int, int, T | str]], path: str, *, skip: bool
+    records: Iterator[tuple[int, int, T | str]], path: str, options: ReadOptions
 ) -> Iterator[tuple[int, int, T | str]]:
     """Records, and a reason in place of those behind the place where a file cannot be read.
 
     Raises:
-        InputError: The file is damaged, and `skip` is False.
+        InputError: The file is damaged, and unreadable files are not to be skipped.
     """
     end = 0
     try:
@@ -173,18 +173,17 @@ def until_damage(
             yield place, num_bytes, record
             end = place + num_bytes
     except OSError as error:
-        yield end, 0, unreadable_reason(path, error, skip=skip)
+        yield end, 0, unreadable_reason(path, error, options)
 
 
-def unreadable_reason(path: str, error: OSError, *, skip: bool) -> str:
+def unreadable_reason(path: str, error: OSError, options: ReadOptions) -> str:
     """Reason for the row from which on a file cannot be read, for example because it was cut off.
 
     Raises:
-        InputError: `skip` is False: the user did not ask to read damaged files in part.
+        InputError: The user did not ask to read damaged files in part.
     """
-    if skip:
+    if options.skip_unreadable:
         return f"the file cannot be read from here on: {error}"
     raise InputError(
-        f"{path}: cannot be read to its end ({error}); repair it, or pass "
-        "--skip-unreadable-files to score what can be read"
+        f"{path}: cannot be read to its end ({error}); {options.remedy('score what can be read')}"
     ) from error

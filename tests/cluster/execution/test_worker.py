@@ -83,9 +83,14 @@ def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep
 
 
 def prepare(worker, slices):
-    receipts = [worker.prepare(slice_) for slice_ in slices]
-    assert all(isinstance(receipt, SliceReceipt) for receipt in receipts)
-    return [shard for receipt in receipts for shard in receipt.shards]
+    shards = []
+    for slice_ in slices:
+        while slice_ is not None:
+            receipt = worker.prepare(slice_)
+            assert isinstance(receipt, SliceReceipt)
+            shards += receipt.shards
+            slice_ = receipt.rest
+    return shards
 
 
 def read(work, shard):

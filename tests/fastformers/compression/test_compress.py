@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pyarrow as pa
@@ -102,6 +103,53 @@ def test_a_compressed_bundle_proves_what_it_says(configure, files):
     assert (provenance["teacher"], provenance["eval"]) == ("tiny-bert", "eval.parquet")
     assert provenance["torch"] == torch.__version__
     assert provenance["transformers"] == transformers.__version__
+
+
+def relabel(path, files, **names):
+    """The training file with other labels, for both files of a config."""
+    table = pyarrow.parquet.read_table(files / "train.parquet")
+    labels = [names[label] for label in table["label"].to_pylist()]
+    path.mkdir()
+    # Two files and no names: what they are together is what counts.
+    for part, rows in enumerate((slice(0, 60), slice(60, None))):
+        columns = {"text": table["text"].to_pylist()[rows], "label": labels[rows]}
+        pyarrow.parquet.write_table(pa.table(columns), path / f"part-{part}.parquet")
+    return {"train": path, "eval": path}
+
+
+def test_stars_of_a_directory_are_classes_and_said_before_any_work(configure, files, tmp_path):
+    said = []
+    stars = relabel(tmp_path / "stars", files, negative=1, neutral=2, positive=3)
+    config = configure(**stars, recipe=FLOAT32)
+    result = compress(config, on_labels=said.append, on_stage=lambda q: said.append(q.stage))
+    assert result.bundle.stages[0].quality == 0.8
+    line, *stages = said
+    assert re.fullmatch(
+        r"3 classes by place from 1: 'negative' \d+, 'neutral' \d+, 'positive' \d+", line
+    )
+    assert sum(map(int, re.findall(r"' (\d+)", line))) == 120
+    assert stages == ["teacher", "export"]
+
+
+def test_a_teacher_below_chance_is_said_and_a_label_map_mends_it(
+    configure, files, tmp_path, caplog
+):
+    wrong = relabel(tmp_path / "wrong", files, negative="B", neutral="C", positive="A")
+    (tmp_path / "map.json").write_text('{"A": "negative", "B": "neutral", "C": "positive"}')
+    columns = Columns(label_map=tmp_path / "map.json")
+    work = tmp_path / "work"
+    settings = {"recipe": FLOAT32, "columns": columns, "work": work}
+    assert compress(configure(**wrong, **settings)).bundle.stages[0].quality < 1 / 3
+    [line] = caplog.messages
+    assert re.search(
+        r"wrong: the teacher is right for .* than by chance \(33\.3%\).*--label-map", line
+    )
+
+    caplog.clear()
+    (tmp_path / "map.json").write_text('{"B": "negative", "C": "neutral", "A": "positive"}')
+    again = compress(configure(**wrong, **settings, output=tmp_path / "again")).bundle
+    assert again.stages[0].quality == 0.8  # kept work is told by what the labels mean
+    assert not caplog.messages
 
 
 def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from fastformers.inference.tasks import MULTIPLE_CHOICE, REGRESSION
+from fastformers.inference.tasks import MULTIPLE_CHOICE, REGRESSION, TEXT_CLASSIFICATION
 
 pytest.importorskip("torch")
 
 from fastformers.compression.quality import Quality, measure_quality, quality_drop
+from fastformers.data.held_out import HeldOut
 
 
 def one_hot(*classes):
@@ -16,7 +17,7 @@ def test_accuracy_is_against_the_labels_and_agreement_against_the_teacher():
     quality = measure_quality(
         one_hot(0, 1, 2, 0),
         teacher_logits_NC=one_hot(0, 1, 2, 1),
-        labels_N=np.array([0, 2, 1, 1]),
+        held_out=HeldOut(task=TEXT_CLASSIFICATION, targets_N=np.array([0, 2, 1, 1])),
     )
     assert (quality.quality, quality.agreement) == (0.25, 0.75)
     # Class 0: 1 of 2 predicted right, all found: 2/3; classes 1 and 2: none right.
@@ -34,12 +35,16 @@ def test_each_task_is_measured_as_itself():
     quality = measure_quality(
         scores_N1[::-1],
         teacher_logits_NC=scores_N1,
-        labels_N=np.array([0, 1, 1, 0]),
-        task=MULTIPLE_CHOICE,
-        groups_N=np.array([0, 0, 1, 1]),
+        held_out=HeldOut(
+            task=MULTIPLE_CHOICE,
+            targets_N=np.array([0, 1, 1, 0]),
+            groups_N=np.array([0, 0, 1, 1]),
+        ),
     )
     assert quality == Quality(quality=0.5, agreement=0.0)
     quality = measure_quality(
-        scores_N1[::-1], teacher_logits_NC=scores_N1, labels_N=-scores_N1[:, 0], task=REGRESSION
+        scores_N1[::-1],
+        teacher_logits_NC=scores_N1,
+        held_out=HeldOut(task=REGRESSION, targets_N=-scores_N1[:, 0]),
     )
     assert quality == Quality(quality=1.0, agreement=-1.0)

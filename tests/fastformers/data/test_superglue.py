@@ -163,6 +163,60 @@ def test_the_answers_of_multirc_are_grouped_by_question_across_passages(tmp_path
     assert examples.task == TEXT_CLASSIFICATION
 
 
+RECORD = {
+    "source": "a paper",
+    "passage": {
+        "text": "Ann Lee met the Smiths in Rome.\n@highlight\nMrs Lee stays\n@highlight\nRome",
+        "entities": [
+            {"start": 0, "end": 6},
+            {"start": 26, "end": 29},
+            {"start": 16, "end": 21},
+            {"start": 68, "end": 71},
+        ],
+    },
+    "qas": [
+        {
+            "query": "@placeholder was met in @placeholder",
+            "answers": [{"start": 12, "end": 21, "text": "the Smiths"}],
+            "idx": {"passage": 0, "query": 0},
+        },
+        {
+            "query": "It is hot in @placeholder",
+            "answers": [
+                {"start": 26, "end": 29, "text": "Rome"},
+                {"start": 68, "end": 71, "text": "Rome"},
+            ],
+            "idx": {"passage": 0, "query": 1},
+        },
+    ],
+}
+
+
+def test_each_entity_of_record_is_a_candidate_of_each_query(tmp_path):
+    examples = load_superglue(write(tmp_path / "val.jsonl", RECORD, RECORD), "ReCoRD")
+    passage = "Ann Lee met the Smiths in Rome. Mrs Lee stays. Rome"
+    assert examples.texts == [passage] * 12
+    assert examples.text_pairs[:6] == [
+        "Ann Lee was met in Ann Lee",
+        "Rome was met in Rome",
+        "Smiths was met in Smiths",
+        "It is hot in Ann Lee",
+        "It is hot in Rome",
+        "It is hot in Smiths",
+    ]
+    assert examples.labels == [False, False, True, False, True, False] * 2  # articles do not count
+    assert examples.overlaps == [float(label) for label in examples.labels]
+    assert examples.groups == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert examples.task == TEXT_CLASSIFICATION
+
+
+def test_a_candidate_of_record_may_be_right_in_part(tmp_path):
+    query = {"query": "@placeholder stays", "answers": [{"text": "Mrs Lee"}, {"text": "Mary"}]}
+    path = write(tmp_path / "val.jsonl", {**RECORD, "qas": [query]})
+    examples = load_superglue(path, "ReCoRD")
+    assert (examples.labels, examples.overlaps) == ([False] * 3, [0.5, 0, 0])
+
+
 def test_boolq_may_be_parquet_with_its_answers(tmp_path):
     columns = {"question": ["is it"], "answer": [False], "passage": ["It is."]}
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "v.parquet")
@@ -187,8 +241,9 @@ def test_words_of_wsc_are_found_by_their_index(tmp_path, index, span, marked):
 @pytest.mark.parametrize(
     ("name", "record", "message"),
     [
-        ("RTE", {"premise": "p", "label": "entailment"}, "row 0: field 'hypothesis' holds None"),
-        ("RTE", {"premise": "p", "hypothesis": "h"}, "row 0: field 'label' holds None"),
+        ("RTE", {"premise": "p", "label": "entailment"}, "no column 'hypothesis'"),
+        ("RTE", {"premise": "p", "hypothesis": "h"}, "no column 'label'"),
+        ("RTE", {"premise": "p", "hypothesis": "h", "label": None}, "row 0: field 'label' holds"),
         ("BoolQ", {"question": 3, "passage": "p", "label": True}, "field 'question' holds 3"),
         ("WiC", {**WIC, "end1": 99, "label": True}, "row 0: span 11-99 is empty or beyond"),
         ("COPA", {**COPA, "question": "why", "label": 0}, "question 'why' is neither"),
@@ -199,6 +254,22 @@ def test_words_of_wsc_are_found_by_their_index(tmp_path, index, span, marked):
             "row 0: no words 5 to 5 in its text",
         ),
         ("MultiRC", {"passage": "text"}, "field 'passage' holds 'text'"),
+        ("ReCoRD", {**RECORD, "passage": {"text": "a", "entities": []}}, "row 0: .* no entities"),
+        (
+            "ReCoRD",
+            {**RECORD, "passage": {"text": "a b", "entities": [{"start": 2, "end": 3}]}},
+            "row 0: entity 2-3 is empty or beyond the text",
+        ),
+        (
+            "ReCoRD",
+            {**RECORD, "qas": [{"query": "who?", "answers": [{"text": "a"}]}]},
+            "row 0: no @placeholder in query 'who\\?'",
+        ),
+        (
+            "ReCoRD",
+            {**RECORD, "qas": [{"query": "@placeholder", "answers": []}]},
+            "query '@placeholder' has no answers",
+        ),
     ],
 )
 def test_what_is_no_official_record_is_refused_by_row_and_field(tmp_path, name, record, message):
@@ -208,8 +279,8 @@ def test_what_is_no_official_record_is_refused_by_row_and_field(tmp_path, name, 
 
 
 def test_an_unknown_task_is_refused_with_the_list(tmp_path):
-    with pytest.raises(InputError, match="--superglue ReCoRD: not one of BoolQ, RTE, CB, COPA"):
-        load_superglue(tmp_path / "val.jsonl", "ReCoRD")
+    with pytest.raises(InputError, match="--superglue SST-2: not one of BoolQ, RTE, CB, COPA"):
+        load_superglue(tmp_path / "val.jsonl", "SST-2")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +298,14 @@ def test_files_without_a_task_are_read_by_their_columns(tmp_path):
     assert load_labeled(path, Columns()).labels == ["x"]
 
 
-@pytest.mark.parametrize("name", READERS)
+def test_a_label_map_names_the_classes_of_official_files_too(tmp_path):
+    path = write(tmp_path / "v.jsonl", {"question": "q", "passage": "p", "label": True})
+    (tmp_path / "map.json").write_text('{"true": "right", "false": "wrong"}')
+    columns = Columns(superglue="BoolQ", label_map=tmp_path / "map.json")
+    assert load_labeled(path, columns).labels == ["right"]
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "ReCoRD"])
 def test_the_real_files_are_read(shared_data, name):
     path = shared_data / "superglue" / name / "val.jsonl"
     if name == "BoolQ":

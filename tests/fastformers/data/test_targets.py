@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from fastformers.data.examples import Examples
-from fastformers.data.targets import class_names_of, encode_targets
+from fastformers.data.targets import (
+    class_names_of,
+    encode_targets,
+    settle_labels,
+    task_of_labels,
+)
 from fastformers.errors import InputError
 from fastformers.inference.tasks import (
     EMBEDDING,
@@ -74,7 +79,7 @@ def test_what_is_no_number_is_named(label):
     ],
 )
 def test_examples_of_another_task_are_refused(of_examples, of_model, message):
-    examples = examples_of([0, 1], of_examples)
+    examples = examples_of([["a"], ["b"]] if of_examples == MULTI else [0, 1], of_examples)
     with pytest.raises(InputError, match=message):
         encode_targets(examples, of_model, ["a", "b"], FILE)
 
@@ -83,3 +88,98 @@ def test_choices_and_embeddings():
     choices = replace(examples_of([0, 1], MULTIPLE_CHOICE), groups=[0, 0])
     assert encode_targets(choices, MULTIPLE_CHOICE, [], FILE).tolist() == [0, 1]
     assert len(encode_targets(examples_of([None] * 3), EMBEDDING, [], FILE)) == 3
+
+
+def settle(labels, task=TEXT_CLASSIFICATION, names=("a", "b", "c"), **settings):
+    """Settled labels of one or more files, and what they were taken for."""
+    files = [(Path(f"{number}.csv"), examples_of(of_file)) for number, of_file in enumerate(labels)]
+    settled = settle_labels(files, task, names, **settings)
+    return [examples.labels for examples in settled.files], settled.meaning
+
+
+def test_the_labels_of_two_files_are_read_alike_and_counted():
+    # The second file alone could be places from 0 or from 1.
+    labels, meaning = settle([[0, 2, 2], [1, 2]])
+    assert labels == [["a", "c", "c"], ["b", "c"]]
+    assert meaning == "3 classes by place from 0: 'a' 1, 'b' 0, 'c' 2"
+    assert settle([[1, 3], [2]])[0] == [["a", "c"], ["b"]]
+    with pytest.raises(InputError, match=r"^0\.csv and 1\.csv: label 1 may be class"):
+        settle([[1, 2], [2]])
+
+
+def test_settled_labels_are_names_and_stay_so():
+    [labels], _ = settle([["C ", "A"]])
+    assert labels == ["c", "a"]
+    assert settle([labels])[0] == [labels]
+
+
+def test_many_classes_are_summed_up():
+    names = [f"class {chr(0x4E00 + place)}" for place in range(77)]
+    _, meaning = settle([[*range(77), 70, 70]], names=names)
+    assert meaning.startswith("77 classes by place from 0: 'class 一' 1, 'class 丁' 1,")
+    assert meaning.endswith("'class 万' 1, and 71 of 69 more")
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "labels"),
+    [
+        ([[0, 1, 1], [0, 0, 0]], "abc", [["b", "c"], []]),
+        ([[1, 0], [0, 1]], "ab", [["a"], ["b"]]),
+        ([[0, 1], [0, 1]], "ab", [["a", "b"]] * 2),  # these may be places, and no row says more
+        ([[0], [1]], "ab", [["a"], ["b"]]),
+        ([[1, 2], [2]], "abc", [["a", "b"], ["b"]]),
+    ],
+    ids=str,
+)
+def test_rows_of_marks_are_told_from_lists_of_places(rows, names, labels):
+    if rows == [[1, 2], [2]]:  # from 0 or from 1
+        with pytest.raises(InputError, match="label 1 may be class"):
+            settle([rows], MULTI, names)
+        return
+    assert settle([rows], MULTI, names)[0] == [labels]
+
+
+def test_marks_are_the_classes_of_a_new_model_and_of_one_label_where_one_is_marked():
+    examples = examples_of([[0, 1, 0], [1, 0, 0]])
+    assert class_names_of(examples, MULTI) == ["0", "1", "2"]
+    labels, meaning = settle([examples.labels])
+    assert labels == [["b", "a"]]
+    assert meaning == "3 classes marked by 0 and 1: 'a' 1, 'b' 1, 'c' 0"
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "message"),
+    [
+        ([[0, 1, 0, 0]], MULTI, "lists of 4 zeros and ones, but the model has 3 labels"),
+        ([[0, 1, 1]], TEXT_CLASSIFICATION, "the model gives one label per row"),
+        ([["a", "b"]], TEXT_CLASSIFICATION, "the model gives one label per row"),
+    ],
+)
+def test_marks_that_do_not_suit_the_model_are_refused(rows, task, message):
+    with pytest.raises(InputError, match=message):
+        settle([rows], task)
+
+
+def test_what_other_labels_are_is_said_too():
+    assert settle([["0.5", "4"]], REGRESSION, ())[1] == "numbers from 0.5 to 4"
+    assert settle([[None]], EMBEDDING, ())[1] == "none are needed"
+    choices = replace(examples_of([0, 1, 1, 0], MULTIPLE_CHOICE), groups=[0, 0, 1, 1])
+    settled = settle_labels([(FILE, choices)], MULTIPLE_CHOICE, ())
+    assert settled.meaning == "2 questions with 4 choices"
+    with pytest.raises(InputError, match=r"0\.csv: label 'high' of example 1 is not a finite"):
+        settle([["1", "high"]], REGRESSION, ())
+
+
+def test_numbers_of_classes_that_are_fractions_ask_for_the_task():
+    with pytest.raises(InputError, match=r"e\.csv: .* \(1\.0\): give --task text-classification"):
+        task_of_labels(examples_of([1.0, 2.0], None), FILE)
+    examples = examples_of([10.0, 9.0, 10.0])
+    assert class_names_of(examples, TEXT_CLASSIFICATION) == ["9", "10"]
+    assert encode_targets(examples, TEXT_CLASSIFICATION, ["9", "10"], FILE).tolist() == [1, 0, 1]
+
+
+def test_right_answers_are_class_1():
+    examples = replace(examples_of([True, False]), groups=[0, 0])
+    assert encode_targets(examples, TEXT_CLASSIFICATION, ["no", "yes"], FILE).tolist() == [1, 0]
+    with pytest.raises(InputError, match=r"e\.csv: right answers would be class 0 .* 'yes'"):
+        encode_targets(examples, TEXT_CLASSIFICATION, ["yes", "no"], FILE)
