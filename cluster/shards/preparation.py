@@ -271,9 +271,11 @@ def _find_example(
     rows_of_file: Counter[str] = Counter()
     for path, num_rows in spans:
         if row < num_rows:
-            start = next(piece.start for piece in slice_.pieces if piece.path == path)
-            part = f" of the part from byte {start}" if start else ""
-            return f"{path}: row {rows_of_file[path] + row}{part}: {errors[first]}"
+            piece = next(piece for piece in slice_.pieces if piece.path == path)
+            row += piece.first_row + rows_of_file[path]
+            is_counted = not piece.start or piece.max_rows is not None  # from the file's start
+            part = "" if is_counted else f" of the part from byte {piece.start}"
+            return f"{path}: row {row}{part}: {errors[first]}"
         rows_of_file[path] += num_rows
         row -= num_rows
     raise AssertionError("an error lies beyond the rows that were read")
