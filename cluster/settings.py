@@ -7,9 +7,59 @@ module knows nothing of files, models or Ray.
 """
 
 from dataclasses import dataclass, field
+from typing import Self
 
 from fastformers.formats.readers import ReadOptions
 from fastformers.options import check_at_least, check_option, option
+
+# Fewer rows say little of a corpus: a share of bad rows is judged from so many on, and fewer bad
+# rows than these pass, unless they are all there are.
+JUDGED_ROWS, PASSING_BAD_ROWS = 10_000, 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRowLimit:
+    """How many rows of a corpus may be bad.
+
+    Attributes:
+        text: The limit as the user wrote it.
+        count: Rows at most; None where a share is given.
+        share: Share of the rows read at most, 0-1.
+    """
+
+    text: str
+    count: int | None = None
+    share: float = 1.0
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The limit that a text means: "100" rows, or a share as "5%" or "0.05"; else None."""
+        if text.isdecimal():
+            return cls(text=text, count=int(text))
+        number, percent, rest = text.partition("%")
+        try:
+            share = float(number) / (100 if percent else 1)
+        except ValueError:
+            return None
+        return cls(text=text, share=share) if 0 <= share <= 1 and not rest else None
+
+    def is_exceeded(self, num_bad: int, num_rows: int, *, are_all: bool) -> bool:
+        """Whether there are too many bad rows.
+
+        Args:
+            num_bad, num_rows: Bad rows, and all rows that were read.
+            are_all: Whether those are all rows of the corpus.
+        """
+        if self.count is not None:
+            return num_bad > self.count
+        if num_bad <= self.share * num_rows:
+            return False
+        if are_all and num_bad == num_rows:
+            return True
+        return num_bad >= PASSING_BAD_ROWS and (are_all or num_rows >= JUDGED_ROWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +86,15 @@ class CorpusSettings:
     )
     skip_unreadable_files: bool = field(
         default=False, metadata=option("leave out files that cannot be read or lack a column")
+    )
+    max_bad_rows: str = field(
+        default="1%",
+        metadata=option(
+            "end with what is wrong when more rows than this cannot be scored, a number or a share "
+            f"such as 5%; a share is judged from {JUDGED_ROWS:,} rows on and at the end, and fewer "
+            f"than {PASSING_BAD_ROWS} bad rows pass unless all are bad",
+            metavar="N|SHARE",
+        ),
     )
     binary_text: bool = field(
         default=False, metadata=option("read Parquet columns of bytes as text in UTF-8")
@@ -69,6 +128,17 @@ class CorpusSettings:
         check_option(self, "shard_seconds", is_positive, "more than 0")
         check_at_least(self, 1, "max_row_bytes")
         _ = self.read_options
+        is_limit = BadRowLimit.parse(self.max_bad_rows) is not None
+        check_option(
+            self, "max_bad_rows", is_limit, "a number of rows, or a share such as 5% or 0.05"
+        )
+
+    @property
+    def bad_row_limit(self) -> BadRowLimit:
+        """How many rows may be bad."""
+        limit = BadRowLimit.parse(self.max_bad_rows)
+        assert limit is not None, "checked when it was set"
+        return limit
 
     @property
     def read_options(self) -> ReadOptions:

@@ -119,7 +119,7 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     summary = summarize(results, ablation, conditions)
     console.print(_table(results, summary.description))
     notes = [*numbered_notes(results), summary.headline, CLOCK]
-    console.print("\n".join([*notes, str(summary.texts), str(summary.conditions)]), markup=False)
+    console.print("\n".join([*notes, str(summary.texts), str(summary.conditions)]))
     content = summary.to_json()
     files = {
         "table.md": render_markdown(summary),

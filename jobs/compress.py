@@ -159,14 +159,14 @@ def _frontier_table(candidates: list[FrontierPoint], metric: str) -> Table:
 def _write_page(candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path) -> str | None:
     """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
     if not can_draw():
-        console.print(f"no picture of the frontier: {how_to_install('report')}", markup=False)
+        console.print(f"no picture of the frontier: {how_to_install('report')}")
         return None
     path = bundle.with_name(f"{bundle.name}-search.html")
     heading = f"{len(candidates)} recipes for {bundle.name}"
     page = render_search_page(candidates, heading=heading, note=f"Price: {price.label}.")
     with whole_file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
-    console.print(f"page: {path}", markup=False)
+    console.print(f"page: {path}")
     return str(path)
 
 

@@ -229,7 +229,7 @@ def _cost_of(
     console.print(render_workload(cost))
     console.print(render_instances(cost, top=options.top))
     for line in explain_instances(cost, top=options.top):
-        console.print(line, markup=False)
+        console.print(line)
     return cost
 
 
@@ -242,7 +242,7 @@ def _plan(
 ) -> dict[str, Any]:
     plans = plan_cluster(plan_offers(cost, settings), plan_settings)
     console.print(render_plans(plans, plan_settings))
-    console.print(explain_plans(plan_settings), markup=False)
+    console.print(explain_plans(plan_settings))
     if options.write_cluster is not None:
         cluster = CloudCluster(
             worker=prices[plans[0].offer.instance_type],
@@ -252,7 +252,7 @@ def _plan(
         source = options.bundle[0]
         shipped = None if "://" in source else Path(source)  # every machine reads the bucket
         path = write_launch_files(options.write_cluster, cluster, bundle=shipped)
-        console.print(f"wrote {path}; next: ray up {path}", markup=False)
+        console.print(f"wrote {path}; next: ray up {path}")
     return describe_plans(plans, plan_settings)
 
 

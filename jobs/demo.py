@@ -81,7 +81,6 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
         str(options.output / "scored"),
         CorpusSettings(keep_columns=("name", "library", "heldout"), limit=options.limit),
         max_batch_tokens=None,
-        fail_on_bad_row=False,
     )
     report = execute(demo_job, ActorSettings(num_actors=options.num_actors), price_of(options))
     console.print(render_bill(report))

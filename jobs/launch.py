@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = write_launch_files(options.output, cluster, bundle=options.bundle)
         files = sorted(str(file.name) for file in path.parent.iterdir())
         step = _NEXT_STEP.get(options.cloud, "ray up")
-        console.print(f"wrote {path}; next: {step} {path}", markup=False)
+        console.print(f"wrote {path}; next: {step} {path}")
         return {"cloud": options.cloud, "file": str(path), "files": files}
 
     return run(job)

@@ -164,7 +164,6 @@ def _measure(
         f"{home}/scratch",
         replace(settings, limit=None),
         max_batch_tokens=None,
-        fail_on_bad_row=False,
         engine=options.engine,
         storage=options.storage_options,
     )
@@ -281,7 +280,7 @@ def _write_page(output: Directory, report: ScaleReport) -> str | None:
     from cluster.scaling.drawing import PAGE_FILE, render_page
 
     if not can_draw():
-        console.print(GET_PAGE.partition(",")[0], markup=False)
+        console.print(GET_PAGE.partition(",")[0])
         return None
     with output.write(PAGE_FILE) as file:
         file.write(render_page(report).encode())
@@ -296,7 +295,7 @@ def _empty(scratch: Directory) -> None:
 
 
 def _say(line: str) -> None:
-    console.print(line, markup=False)
+    console.print(line)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -65,7 +66,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--on-bad-row",
         choices=("dead-letter", "fail"),
         default="dead-letter",
-        help="keep a row that cannot be scored as a dead letter, or fail the run (%(default)s)",
+        help="keep a row that cannot be scored as a dead letter, or fail at the first, as "
+        "--max-bad-rows 0 does (%(default)s)",
     )
     parser.add_argument(
         "--energy",
@@ -89,13 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         check_output(options.output, os.environ)
         price = price_of(options)
+        settings = corpus_settings(options)
+        if options.on_bad_row == "fail":
+            settings = replace(settings, max_bad_rows="0")
         score_job = open_score_job(
             options.corpus,
             options.bundle,
             options.output,
-            corpus_settings(options),
+            settings,
             max_batch_tokens=options.max_batch_tokens,
-            fail_on_bad_row=options.on_bad_row == "fail",
             engine=options.engine,
             storage=options.storage_options,
         )
@@ -116,7 +120,7 @@ def _dry_run(
 ) -> dict[str, Any]:
     check_claim(score_job)
     if holder := describe_holder(score_job):
-        console.print(f"output: a run works there now, on {holder}", markup=False)
+        console.print(f"output: a run works there now, on {holder}")
     plan = describe(score_job, find_earlier_work(score_job))
     plan["cores_per_actor"] = options.cores_per_actor or "auto"
     if options.cores_per_actor is None:

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = find_run(output, heartbeat)
         if options.watch is not None:
             found = _watch(output, heartbeat, found, every_s=options.watch)
-        console.print(found.line, markup=False)
+        console.print(found.line)
         if found.report is not None and found.is_scored:
             console.print(render_bill(found.report))
         states.append(found.state)
@@ -234,7 +234,7 @@ def _watch(output: Directory, heartbeat: Heartbeat, found: FoundRun, *, every_s:
             if console.is_terminal:
                 live.update(Text(found.line), refresh=True)
             else:
-                console.print(found.line, markup=False)
+                console.print(found.line)
             time.sleep(every_s)
             found = find_run(output, heartbeat)
     return found

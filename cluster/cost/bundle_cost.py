@@ -25,9 +25,10 @@ from cluster.cost.sampling import (
 from cluster.cost.workload import Workload, estimate_workload
 from cluster.pricing.market import Market, find_market_price
 from cluster.pricing.prices import InstancePrice
-from cluster.settings import CorpusSettings
+from cluster.settings import BadRowLimit, CorpusSettings
 from cluster.shards.layout import plan_num_shards
 from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 from fastformers.options import check_at_least, check_option, option
 
@@ -98,7 +99,9 @@ def open_sample(
     """
     corpus = open_corpus_for(bundle, uri, corpus_settings, storage=storage)
     ModelSize.of_bundle(bundle)  # before the corpus is read, which takes longer
-    return _sample(bundle, corpus, settings)
+    sample = _sample(bundle, corpus, settings)
+    _check_bad_rows(uri, sample, corpus_settings.bad_row_limit)
+    return sample
 
 
 def estimate_cost(
@@ -186,3 +189,19 @@ def _sample(bundle: Bundle, corpus: Corpus, settings: CostSettings) -> CorpusSam
         size=settings.sample,
         seed=settings.seed,
     )
+
+
+def _check_bad_rows(uri: str, sample: CorpusSample, limit: BadRowLimit) -> None:
+    """Refuse to cost a corpus whose bad rows would end a run over it.
+
+    Raises:
+        InputError: More rows of the sample are bad than a run would bear.
+    """
+    num_bad = sum(window.num_bad for window in sample.windows)
+    num_rows = sum(window.num_rows for window in sample.windows)
+    if num_rows and limit.is_exceeded(num_bad, num_rows, are_all=True):
+        raise InputError(
+            f"{uri}: {num_bad:,} of {num_rows:,} rows sampled hold no text that can be scored, "
+            f"more than --max-bad-rows {limit} allows; check --text-column and the files, or raise "
+            "it"
+        )

@@ -22,7 +22,7 @@ import numpy as np
 
 from cluster.report.run_report import RunReport
 from fastformers.atomic_file import whole_file
-from fastformers.clock import median_in_turns, time_call
+from fastformers.clock import CpuTimer, median_in_turns
 from fastformers.errors import HOW_TO_UPGRADE, InputError
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
@@ -111,6 +111,7 @@ def measure_machine_profile(
             costs[0],
             seconds_per_row=_median([c.seconds_per_row for c in costs]),
             seconds_alone=_median([c.seconds_alone for c in costs]),
+            waiting_share=max(c.waiting_share for c in costs),
         ),
         tokenize_s_per_token=float(np.median([seconds for _, seconds in measured])),
         overhead_share=DEFAULT_OVERHEAD_SHARE,
@@ -124,10 +125,11 @@ def _median(columns: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
 
 
 def measure_tokenizing(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
-    """Seconds to tokenize a token of such texts in this process; the median of three runs."""
+    """CPU seconds to tokenize a token of such texts here; the median of three runs."""
     num_tokens = len(tokenizer.encode(texts).ids)
+    timer = CpuTimer()
     seconds = median_in_turns(
-        {"tokenize": lambda: time_call(lambda: tokenizer.encode(texts))}, repeats=3
+        {"tokenize": lambda: timer.time_call(lambda: tokenizer.encode(texts))}, repeats=3
     )
     return seconds["tokenize"] / max(1, num_tokens)
 

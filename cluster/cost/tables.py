@@ -141,6 +141,13 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
             "published: from MLPerf 4.1's BERT-large by arithmetic (x/÷ 2), or the GPU's peak "
             "(x/÷ 2.5); for comparison, not planned with until a profile is measured there"
         )
+    rough = [p for p in cost.profiles if p.cost.is_rough]
+    if rough:
+        origins = ", ".join(dict.fromkeys(f"{p.origin} on {p.cost.cpu_model}" for p in rough))
+        lines.append(
+            f"rough: measured on a busy machine ({origins}); measure again when it is idle "
+            "(--calibrate)"
+        )
     if any(i.market_price.is_stale for i in shown):
         lines.append(
             f"*: stale price, over {STALE_AFTER_DAYS} days old; see fastformers cost refresh"

@@ -30,13 +30,8 @@ from cluster.storage.directory import Directory, open_directory
 from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.cache import CACHE_VARIABLE, cache_directory
 from fastformers.errors import BundleError, FastformersError
-from fastformers.inference.bundle import (
-    MANIFEST_FILE,
-    Bundle,
-    missing_manifest,
-    open_bundle,
-    parse_manifest,
-)
+from fastformers.inference.bundle import Bundle, missing_manifest, open_bundle, parse_manifest
+from fastformers.inference.manifest import MANIFEST_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -27,11 +27,11 @@ import pyarrow.fs
 import cluster
 import fastformers
 from cluster.delivery.bundle_delivery import PinnedBundle, find_bundle
+from cluster.delivery.canary import Canary, find_difference, make_canary
 from cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.cache import CACHE_VARIABLE, cache_directory
 from fastformers.errors import BundleError, FastformersError, NodeUnfitError
 from fastformers.inference.bundle import open_bundle
-from fastformers.inference.canary import Canary, find_difference, make_canary
 from fastformers.inference.engines import ENGINES
 
 _GIB = 2**30

@@ -46,7 +46,6 @@ class ScoreJob:
         settings: Which part of the corpus is read, and how it is cut.
         keep_columns: Names of the columns that pass through.
         max_batch_tokens: Token budget of a batch.
-        fail_on_bad_row: Whether to stop at a row that cannot be scored.
         identity: Values that are equal when the same work is run again.
         engine: Name of the engine that runs the graph.
     """
@@ -59,7 +58,6 @@ class ScoreJob:
     settings: CorpusSettings
     keep_columns: tuple[str, ...]
     max_batch_tokens: int
-    fail_on_bad_row: bool
     identity: dict[str, Any]
     engine: str = REFERENCE_ENGINE
 
@@ -180,7 +178,6 @@ def open_prepare_job(
         settings=settings,
         keep_columns=tuple(corpus.reader.kept_schema.names),
         max_batch_tokens=bundle.cost_profile.max_batch_tokens,
-        fail_on_bad_row=False,
         identity=_corpus_identity(bundle, corpus, settings),
     )
 
@@ -192,7 +189,6 @@ def open_score_job(
     settings: CorpusSettings,
     *,
     max_batch_tokens: int | None,
-    fail_on_bad_row: bool,
     engine: str = REFERENCE_ENGINE,
     storage: StorageOptions = NO_OPTIONS,
 ) -> ScoreJob:
@@ -243,7 +239,6 @@ def open_score_job(
         keep_columns=keep_columns,
         max_batch_tokens=choice.max_batch_tokens,
         engine=choice.engine,
-        fail_on_bad_row=fail_on_bad_row,
         identity=identity,
     )
 

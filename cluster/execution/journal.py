@@ -12,6 +12,7 @@ from dataclasses import asdict
 from types import TracebackType
 
 from cluster.execution.job import EarlierWork, ScoreJob
+from cluster.records.bad_rows import BadRows
 from cluster.records.receipts_log import (
     CLOSE_AFTER_ERROR_S,
     CLOSE_S,
@@ -39,6 +40,7 @@ class RunJournal:
         tally: Sums of this run and of those before it.
         cut: Slices that are cut.
         with_errors: Shards that have rows without a prediction.
+        bad_rows: Rows of this run and of those before it, good and bad.
         nodes: Nodes that have left, or were there at the end.
     """
 
@@ -47,6 +49,7 @@ class RunJournal:
         self.tally = RunTally()
         self.cut = CutSlices()
         self.with_errors = ShardSet()
+        self.bad_rows = BadRows()
         self.nodes: list[NodeUse] = []
         self._job = job
         self._receipts: ReceiptsLog | None = None
@@ -57,6 +60,7 @@ class RunJournal:
 
         Raises:
             InputError: The shards are of a preparation that was interrupted.
+            ScoringError: Too many of the rows that they read are bad.
         """
         job = self._job
         receipts, slices = _read_logs(job)
@@ -75,6 +79,8 @@ class RunJournal:
         self.tally.known, self.tally.earlier = earlier.cut.known, earlier.receipts
         self.tally.skipped_files = earlier.cut.skipped_files
         self.tally.unfit = earlier.cut.unfit
+        self.bad_rows = earlier.cut.bad_rows
+        self.check_bad_rows()
         return earlier
 
     def __enter__(self) -> "RunJournal":
@@ -104,17 +110,29 @@ class RunJournal:
         self.tally.known.add(shard)
 
     def add_slice(self, receipt: SliceReceipt) -> None:
-        """A slice was cut, and its receipt is on disk."""
+        """A slice was cut, and its receipt is on disk.
+
+        Raises:
+            ScoringError: Too many rows are bad.
+        """
         self.tally.add_slice(receipt)
         self.cut.table.add(receipt, receipt.key)
         self._log_slice(receipt)
+        self.bad_rows.add_slice(receipt)
+        self.check_bad_rows()
 
     def add_receipt(self, receipt: Receipt) -> None:
-        """A shard was scored, and its predictions are on disk."""
+        """A shard was scored, and its predictions are on disk.
+
+        Raises:
+            ScoringError: Too many rows are bad.
+        """
         self.tally.add_receipt(receipt)
         if receipt.num_errors:
             self.with_errors.add(receipt.shard)
         self._log_receipt(receipt)
+        self.bad_rows.add_receipt(receipt)
+        self.check_bad_rows()
 
     def add_attempt(self, attempt: Attempt) -> None:
         """A job has ended, well or not."""
@@ -123,6 +141,15 @@ class RunJournal:
     def add_node(self, use: NodeUse) -> None:
         """A node has left, or the run is over."""
         self.nodes.append(use)
+
+    def check_bad_rows(self, *, are_all: bool = False, listed_in: str | None = None) -> None:
+        """Refuse to go on with too many bad rows; arguments as for `BadRows.check`.
+
+        Raises:
+            ScoringError: There are more than the job allows.
+        """
+        limit = self._job.settings.bad_row_limit
+        self.bad_rows.check(limit, are_all=are_all, listed_in=listed_in)
 
     def _log_receipt(self, receipt: Receipt) -> None:
         if self._receipts is not None:
@@ -157,12 +184,14 @@ def _find(
     on_unlogged_slice: Callable[[SliceReceipt], None] = lambda receipt: None,
 ) -> EarlierWork:
     done, with_errors, sums = ShardSet(), ShardSet(), ReceiptSums()
+    bad_rows = BadRows()
     if job.predictions is not None:
         for receipt in load_receipts(job.predictions, receipts, on_unlogged=on_unlogged):
             done.add(receipt.shard)
             sums.add(receipt)
             if receipt.num_errors:
                 with_errors.add(receipt.shard)
+            bad_rows.add_receipt(receipt)
     planned = None if job.corpus is None else job.corpus.plan_slices(limit=job.settings.limit)
     cut = load_slices(
         job.shards,
@@ -170,6 +199,7 @@ def _find(
         planned,
         done=done,
         scores=job.output is not None,
+        bad_rows=bad_rows,
         on_unlogged=on_unlogged_slice,
     )
     return EarlierWork(

@@ -27,7 +27,6 @@ from cluster.settings import ActorSettings
 from cluster.shards.identity import PREPARED_FILE, write_record
 from cluster.shards.shard_set import key_of
 from cluster.storage.directory import Directory
-from fastformers.errors import ScoringError
 
 
 def run_job(
@@ -99,7 +98,6 @@ def _run_claimed(
             clock=clock,
             start=start,
             done=earlier.done,
-            fail_on_bad_row=job.fail_on_bad_row,
             on_progress=show,
             log=log,
         )
@@ -134,7 +132,7 @@ def conclude(
         setup_s, work_end_s: See `RunResult`; 0 where nothing was left to do.
 
     Raises:
-        ScoringError: There are rows without a prediction, and the job wants none.
+        ScoringError: More rows are without a prediction than the job allows.
     """
     dead_letters = _finish_directories(job, journal)
     wall_s = clock() - start
@@ -176,19 +174,16 @@ def _finish_directories(job: ScoreJob, journal: RunJournal) -> int:
     """Write the last files, and tidy up; returns how many rows have no prediction.
 
     Raises:
-        ScoringError: There are such rows, and the job wants none.
+        ScoringError: There are more than the job allows.
     """
     if job.output is None:
+        journal.check_bad_rows(are_all=True)
         write_record(job.shards, PREPARED_FILE, job.identity, complete=True)
         return 0
     num_letters = write_dead_letters(
         job.output, job.shards, journal.cut.table, with_errors=journal.with_errors
     )
-    if num_letters and job.fail_on_bad_row:
-        raise ScoringError(
-            f"{job.output}/{DEAD_LETTERS_FILE}: lists {num_letters} rows that could not "
-            "be scored; repair them, or use --on-bad-row dead-letter"
-        )
+    journal.check_bad_rows(are_all=True, listed_in=f"{job.output}/{DEAD_LETTERS_FILE}")
     if job.corpus is not None:  # else the shards were prepared to be kept
         _delete_shards(job.shards)
     return num_letters

@@ -30,7 +30,7 @@ from cluster.scheduling.work import Failed, Finished, Job, JobResult, MeasureRat
 from cluster.shards.layout import Shard, read_shard_table
 from cluster.shards.predictions import build_predictions, write_predictions
 from cluster.shards.preparation import Preparation, SliceReceipt
-from cluster.shards.receipts import Receipt, count_lengths
+from cluster.shards.receipts import Receipt, count_lengths, count_reasons
 from cluster.shards.shard_queue import Lease
 from cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
@@ -99,7 +99,9 @@ class Worker:
             with self._turns.measured() as work:
                 result = self.do(task.job)
         except Exception as error:  # whatever it is, the driver decides what becomes of the run
-            return Failed(ticket=task.ticket, error=_portable(error))
+            return Failed(
+                ticket=task.ticket, error=_portable(error), may_pass=_is_of_storage(error)
+            )
         return Finished(ticket=task.ticket, result=result, seconds=work.seconds)
 
     def state(self) -> str:
@@ -160,6 +162,7 @@ class Worker:
         phase_s = {"read": read_s, "infer": infer_s, "write": time.thread_time() - start}
         rss_bytes, peak_rss_bytes = measure_memory()
         lengths_U = rows.lengths_N[rows_U]
+        numbers_N = table["unique"].drop_null().to_pylist() if errors_U else []
         receipt = Receipt(
             shard=shard.name,
             actor=self._name,
@@ -178,6 +181,7 @@ class Worker:
             peak_rss_bytes=peak_rss_bytes,
             phase_s=phase_s,
             lengths=count_lengths(lengths_U, scored.batches, scored.computed_tokens),
+            failures=count_reasons(errors_U[text] for text in numbers_N if text in errors_U),
         )
         assert self._spec.predictions is not None
         return write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)
@@ -228,6 +232,13 @@ def measure_memory() -> tuple[int, int]:
             if line.startswith("VmHWM:"):
                 return rss_bytes, int(line.split()[1]) * 1024
     return rss_bytes, rss_bytes
+
+
+def _is_of_storage(error: BaseException | None) -> bool:
+    """Whether a disk or a service failed, as far down as causes are known; they do not travel."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error is not None
 
 
 def _portable(error: Exception) -> Exception:

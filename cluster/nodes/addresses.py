@@ -21,6 +21,9 @@ _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _RECORD = Path("ray") / "ray_current_cluster"
 _TEMPORARY_DIRECTORIES = ("RAY_TMPDIR", "TMPDIR")
 _ANSWERS_WITHIN_S = 3.0
+# A socket's path has at most so many bytes, and Ray adds so many to its directory, as in
+# session_2026-11-26_03-46-12_399942_1234567/sockets/plasma_store.
+_SOCKET_PATH_BYTES, _SESSION_BYTES = 107, 65
 _OWN = "local"
 _RECORDED = "auto"
 
@@ -105,6 +108,22 @@ def find_record(environ: Mapping[str, str]) -> Path:
     """The file in which `ray start` keeps the address of the cluster of this machine."""
     named = (environ[name] for name in _TEMPORARY_DIRECTORIES if name in environ)
     return Path(next(named, "/tmp")) / _RECORD
+
+
+def check_socket_paths(environ: Mapping[str, str]) -> None:
+    """Refuse a directory for temporary files that is too deep for Ray's sockets.
+
+    Raises:
+        InputError: A path of Ray's would be longer than a socket's may be.
+    """
+    directory = str(find_record(environ).parent)
+    most = _SOCKET_PATH_BYTES - _SESSION_BYTES
+    if len(os.fsencode(directory)) > most:
+        name = next((name for name in _TEMPORARY_DIRECTORIES if name in environ), "the directory")
+        raise InputError(
+            f"{name} makes Ray work in {directory}, which is too long for its sockets (at most "
+            f"{most} bytes); set RAY_TMPDIR to a shorter directory, such as /tmp"
+        )
 
 
 def check_output(output: str, environ: Mapping[str, str]) -> None:

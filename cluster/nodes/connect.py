@@ -3,15 +3,13 @@
 address -> [connect] -> Ray -> ClusterNodes -> run
 """
 
-import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
-from ray.exceptions import AuthenticationError
+from ray.exceptions import RayError
 
 from cluster.execution.connect import OpenNodes
 from cluster.execution.topology import discover_topology, plan_core_sets
@@ -19,12 +17,12 @@ from cluster.execution.worker import WorkerSpec
 from cluster.nodes.admission import plan_admission
 from cluster.nodes.cluster_state import NodeState, list_nodes, list_own_nodes
 from cluster.nodes.membership import ClusterNodes
+from cluster.nodes.ray_pool import say_error
+from cluster.nodes.start import join_ray, start_ray
 from cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
 from cluster.settings import ActorSettings
-from fastformers.errors import InputError
+from fastformers.errors import ScoringError
 
-# Size of Ray's object store, near the least that Ray allows; only receipts pass through it.
-_OBJECT_STORE_BYTES = 100 * 2**20
 # Ray learns with a delay that actors have ended and that their CPUs are free.
 _FREE_WITHIN_S, _FREE_POLL_S = 10.0, 0.1
 
@@ -34,7 +32,8 @@ def connect(address: str | None) -> Iterator[OpenNodes]:
     """Use the Ray cluster at `address`, or a new one on this machine.
 
     Raises:
-        InputError: No cluster answers there, or it refuses the connection.
+        InputError: No cluster answers there, it refuses the connection, or none starts here.
+        ScoringError: Ray raised an error in the block.
     """
     if ray.is_initialized():
         yield Cluster(is_own=False)
@@ -42,28 +41,15 @@ def connect(address: str | None) -> Iterator[OpenNodes]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
-        _check_answers(address)
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=max(1, len(discover_topology().cores)),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **quiet,
-            )
-    except (AuthenticationError, ConnectionError) as error:
-        raise InputError(
-            f"--address {address}: the cluster refuses the connection ({error}); if it wants a "
-            "token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the token's file"
-        ) from error
-    except (ValueError, RuntimeError) as error:
-        raise InputError(f"--address {address}: {error}") from error
+        join_ray(address)
+    else:
+        start_ray()
     try:
         yield Cluster(is_own=not address)
+    except RayError as error:
+        raise ScoringError(
+            f"Ray: {say_error(error)}; what is finished is kept, run the same command again"
+        ) from error
     finally:
         ray.shutdown()
 
@@ -137,17 +123,3 @@ class Cluster:
             time.sleep(_FREE_POLL_S)
             free = {state.id: state.free_cpus for state in list_nodes()}
         self._free_before = free
-
-
-def _check_answers(address: str) -> None:
-    """Refuse an address at once where nothing listens; Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not port.isdigit():  # "auto", or a name that Ray resolves
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise InputError(
-            f"--address {address}: no Ray cluster answers there ({error.strerror or error}); start "
-            "one with ray start --head, or leave --address out"
-        ) from error

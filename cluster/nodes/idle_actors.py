@@ -6,7 +6,6 @@ Driver, supervisors, pools and messages are those of every run; an actor's work 
 is handed in. Any number of actors fits on this machine's cores, because none computes.
 """
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +18,13 @@ from cluster.execution.topology import CoreSet
 from cluster.nodes.cluster_state import NodeState, list_own_nodes
 from cluster.nodes.membership import ClusterNodes
 from cluster.nodes.ray_pool import WAIT, ActorState, RayPool
+from cluster.nodes.start import start_ray
 from cluster.nodes.supervisor_actor import RaySupervisor
 from cluster.scheduling.nodes import Node, NodeReport, Orders
 from cluster.scheduling.pool import Slot
 from cluster.scheduling.supervisor import Supervisor
 from cluster.scheduling.work import Finished, Task
 
-_OBJECT_STORE_BYTES = 100 * 2**20
 # What an idle actor does with a task, given its name.
 Answer = Callable[[Task, str], Finished]
 
@@ -102,14 +101,7 @@ def open_idle_nodes(answer: Answer, *, num_slots: int) -> Iterator[ClusterNodes]
         num_slots: How many actors.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address="local",
-        num_cpus=num_slots,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    start_ray(num_cpus=num_slots)
 
     def launch(state: NodeState, *, name: str, num_actors: int | None) -> RaySupervisor:
         plan = IdlePlan(node=state.id, name=name, num_actors=num_slots, answer=answer)

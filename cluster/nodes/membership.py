@@ -10,6 +10,7 @@ that are handed in.
 """
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -29,6 +30,7 @@ from cluster.scheduling.nodes import (
     NodeReported,
     Orders,
 )
+from fastformers.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ _ASK_EVERY_S = 2.0
 # A node is lost when it has not answered for this long after it should have.
 _SILENT_S = 6.0
 _START_WITHIN_S = 300.0
+# Ray must say within this time which nodes it has; afterwards they go on without it.
+_LISTED_WITHIN_S = 60.0
 # A node that was lost and is there again is used again, but not for ever.
 _MAX_LOSSES = 2
 _FREE_WITHIN_S = 15.0
@@ -140,6 +144,8 @@ class ClusterNodes:
         self._stopped = threading.Event()
         self._watcher = threading.Thread(target=self._watch_cluster, daemon=True)
         self._is_settled = False
+        self._silence = "no answer"
+        self._listed_by = math.inf
         self._last_wait = clock()
 
     @property
@@ -150,6 +156,7 @@ class ClusterNodes:
 
     def start(self) -> None:
         """Begin to ask Ray which nodes there are."""
+        self._listed_by = self._clock() + _LISTED_WITHIN_S
         self._watcher.start()
 
     def exchange(self, node: str, orders: Orders) -> None:
@@ -159,7 +166,11 @@ class ClusterNodes:
         self._call(member, member.supervisor.exchange(orders), orders.wait_s + _SILENT_S)
 
     def wait(self, timeout_s: float) -> list[NodeEvent]:
-        """What happened, as soon as something did; an empty list after `timeout_s` seconds."""
+        """What happened, as soon as something did; an empty list after `timeout_s` seconds.
+
+        Raises:
+            InputError: Ray does not say which nodes it has.
+        """
         self._forgive_absence()
         events: list[NodeEvent] = []
         try:
@@ -172,6 +183,11 @@ class ClusterNodes:
                 message = self._inbox.get_nowait()
         except queue.Empty:
             pass
+        if not self._is_settled and self._clock() > self._listed_by:
+            raise InputError(
+                f"Ray does not say which nodes it has, for {_LISTED_WITHIN_S:.0f} s "
+                f"({self._silence}); see ray status, and run the same command again"
+            )
         events += self._miss()
         self._last_wait = self._clock()
         return events
@@ -234,7 +250,7 @@ class ClusterNodes:
             if state.id not in self._members
             and state.id not in self._unfit
             and not state.is_draining
-            and state.free_cpus >= max(self._cores_per_actor, self._expected_free(state.id))
+            and state.free_cpus >= max(self._least_cpus, self._expected_free(state.id))
         ]
         if self._num_nodes is not None:
             new = new[: max(0, self._num_nodes - len(self._members))]
@@ -265,6 +281,11 @@ class ClusterNodes:
         member = _Member(state.id, name, supervisor, seen, num_actors or 0)
         self._members[state.id] = member
         self._call(member, supervisor.start(), _START_WITHIN_S)
+
+    @property
+    def _least_cpus(self) -> int:
+        """CPUs without which a node is of no use: actors that share cores find room on one."""
+        return 1 if self._oversubscribe else self._cores_per_actor
 
     def _expected_free(self, node: str) -> float:
         """CPUs that a lost node gave back; Ray may not have learned of all of them yet."""
@@ -303,6 +324,7 @@ class ClusterNodes:
         """Give nodes more time where this process itself was away, stopped or short of CPU."""
         away_s = self._clock() - self._last_wait
         if away_s > 1.0:
+            self._listed_by += away_s
             for member in self._members.values():
                 if member.due is not None:
                     member.due += away_s
@@ -342,4 +364,5 @@ class ClusterNodes:
                 self._inbox.put(self._list_nodes())
             except Exception as error:  # Ray's control store is away: nodes go on without it
                 logger.debug("Ray does not say which nodes it has: %s", error)
+                self._silence = " ".join(str(error).split())[:300]
             self._stopped.wait(_ASK_EVERY_S)

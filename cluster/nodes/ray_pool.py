@@ -8,6 +8,7 @@ callback, so the cost of one does not grow with the number of slots.
 """
 
 import queue
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ _MAX_FAILED_STARTS = 2
 # Actors are asked what they do once in this time, and less often where there are many of them.
 _ASK_EVERY_S, _ASKS_PER_S = 2.0, 50
 WAIT, STORE = "wait", "store"
+_MEMORY = re.compile(r"(?P<used>[\d.]+)GB used / (?P<limit>[\d.]+)GB limit")
 
 
 @dataclass(frozen=True)
@@ -288,6 +290,15 @@ def _round_cpus(num_cpus: float) -> float:
     return int(num_cpus) if num_cpus >= 1 else int(num_cpus * 10_000) / 10_000
 
 
+def _free(error: OutOfMemoryError) -> str:
+    """How much memory was free, where Ray says how much was used."""
+    found = _MEMORY.search(str(error))
+    if found is None:
+        return ""
+    used, limit = float(found["used"]), float(found["limit"])
+    return f": {limit - used:.1f} GB of {limit:.1f} GB were free"
+
+
 def say_error(error: BaseException) -> str:
     """What an error of Ray says, in one line: the last of the cause's own message where it has one.
 
@@ -298,7 +309,7 @@ def say_error(error: BaseException) -> str:
     if isinstance(error, ActorUnschedulableError):
         return "Ray starts no more actors there, because it is taking the node away"
     if isinstance(error, OutOfMemoryError):
-        return "Ray's memory monitor ended it, because the node is short of memory"
+        return f"Ray's memory monitor ended it, because the node is short of memory{_free(error)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, RayActorError):
         if error.actor_init_failed and lines:

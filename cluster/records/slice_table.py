@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.corpus.slices import Slice
+from cluster.records.bad_rows import BadRows
 from cluster.records.receipts_log import LoggedRecords, read_log
 from cluster.records.tally import ShardCounts
 from cluster.shards.identity import PREPARED_FILE, read_record
@@ -137,6 +138,7 @@ class CutSlices:
         shards: Shards that are still to be scored, in corpus order.
         slices: Slices still to cut, in corpus order.
         skipped_files: Files that could not be read, with the reason.
+        bad_rows: Their rows, good and bad.
         unfit: Number of values that have no place in the kept columns, by column, see `Rows`.
     """
 
@@ -145,6 +147,7 @@ class CutSlices:
     shards: list[Shard] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
     skipped_files: dict[str, str] = field(default_factory=dict)
+    bad_rows: BadRows = field(default_factory=BadRows)
     unfit: Counter[str] = field(default_factory=Counter)
 
     def take_slices(self) -> list[Slice]:
@@ -165,6 +168,7 @@ def load_slices(
     *,
     done: ShardSet,
     scores: bool = True,
+    bad_rows: BadRows | None = None,
     on_unlogged: Callable[[SliceReceipt], None] = lambda receipt: None,
 ) -> CutSlices:
     """What is cut, what of it is still to be scored, and what is left to cut.
@@ -177,6 +181,7 @@ def load_slices(
         slices: All slices of the corpus; None where the preparation is complete.
         done: Shards whose predictions are on disk.
         scores: Whether the shards that are not done are wanted.
+        bad_rows: Sums that the rows of the slices are added to; None for new ones.
         on_unlogged: Takes the receipts that the log does not have.
 
     Raises:
@@ -184,7 +189,13 @@ def load_slices(
     """
     if slices is None:
         _check_complete(directory)
-    found = _Found(directory, ShardSet(directory.list_files()), done=done, scores=scores)
+    found = _Found(
+        directory,
+        ShardSet(directory.list_files()),
+        done=done,
+        scores=scores,
+        bad_rows=bad_rows or BadRows(),
+    )
     for key, receipt in found.read(log, on_unlogged):
         found.add(key, receipt)
     rows = found.table.rows()
@@ -200,6 +211,7 @@ def load_slices(
         shards=[shard for key in rows[:, _KEY].tolist() for shard in found.waiting.get(key, ())],
         slices=left,
         skipped_files=found.skipped_files,
+        bad_rows=found.bad_rows,
         unfit=found.add_unfit(rows[:, _KEY].tolist()),
     )
 
@@ -218,11 +230,18 @@ class _Found:
     """The receipts of slices as they are found, in no order."""
 
     def __init__(
-        self, directory: Directory, files: ShardSet, *, done: ShardSet, scores: bool
+        self,
+        directory: Directory,
+        files: ShardSet,
+        *,
+        done: ShardSet,
+        scores: bool,
+        bad_rows: BadRows,
     ) -> None:
         self.table = SliceTable()
         self.waiting: dict[int, tuple[Shard, ...]] = {}
         self.skipped_files: dict[str, str] = {}
+        self.bad_rows = bad_rows
         self._unfit: dict[int, dict[str, int]] = {}
         self._directory = directory
         self._files, self._done, self._scores = files, done, scores
@@ -254,6 +273,7 @@ class _Found:
             return
         self.table.add(receipt, key)
         self.skipped_files.update(receipt.skipped)
+        self.bad_rows.add_slice(receipt)
         if receipt.unfit:
             self._unfit[key] = receipt.unfit
         if missing and self._scores:

@@ -279,7 +279,6 @@ def _keep(
             first_shard=number,
             shards=(shard,),
             rest=None,
-            first_bad=None,
             phase_s={},
         )
         kept.child("slices").write_json(receipt_name(index, number), asdict(receipt))

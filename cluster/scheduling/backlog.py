@@ -128,8 +128,16 @@ class Backlog:
             raise ScoringError(f"{describe_job(job)}: {reason}, three times in a row")
         self._slices.appendleft(job)
 
-    def fail_with(self, job: Slice | Lease, error: Exception, node: str) -> None:
+    def fail_with(
+        self, job: Slice | Lease, error: Exception, node: str, *, may_pass: bool = False
+    ) -> None:
         """Record that a job raised an error on a node, and put it back for another node.
+
+        Args:
+            job: The job.
+            error: What it raised.
+            node: Name of the node.
+            may_pass: Whether it may work the next time, whatever kind of error it is.
 
         Raises:
             FastformersError: The input is at fault, or it raised an error too many times.
@@ -138,7 +146,7 @@ class Backlog:
         errors.nodes.add(node)
         errors.count += 1
         at_fault = isinstance(error, InputError | ScoringError | BundleError)
-        if at_fault or errors.count >= _MAX_ERRORS:
+        if (at_fault and not may_pass) or errors.count >= _MAX_ERRORS:
             raise_failure(error, describe_job(job))
         self._after_error.append(job)
 

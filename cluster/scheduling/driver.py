@@ -38,7 +38,7 @@ from cluster.shards.layout import Shard
 from cluster.shards.preparation import SliceReceipt
 from cluster.shards.receipts import Receipt
 from cluster.shards.shard_queue import Lease
-from fastformers.errors import InputError, ScoringError
+from fastformers.errors import InputError
 from fastformers.formatting import format_count
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,6 @@ class Driver:
         clock: Callable[[], float],
         start: float,
         done: Container[str] = frozenset(),
-        fail_on_bad_row: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -96,13 +95,12 @@ class Driver:
             clock: Monotonic clock, in seconds.
             start: Clock reading at the start of the run, from which all times count.
             done: Names of shards whose predictions are on disk.
-            fail_on_bad_row: Whether to stop at the first row that cannot be scored.
             on_progress: Function that is called about once a second.
             log: Function that shows a line for each node that joins.
         """
         self._log = log
         self._nodes, self._journal = nodes, journal
-        self._scores, self._done, self._fail_on_bad_row = scores, done, fail_on_bad_row
+        self._scores, self._done = scores, done
         self._clock, self._start, self._on_progress = clock, start, on_progress
         self._backlog = Backlog(slices, scores=scores)
         self._books: dict[str, NodeBooks] = {}
@@ -123,8 +121,8 @@ class Driver:
         """Work until everything is cut, scored and on disk.
 
         Raises:
-            FastformersError: An input, the storage, or a row that may not be skipped is at fault,
-                or there is no node to work on.
+            FastformersError: An input or the storage is at fault, or there is no node to work on;
+                or the journal raised it.
         """
         try:
             while len(self._backlog) or self._leased:
@@ -261,7 +259,9 @@ class Driver:
                 books.last_error = f"{describe(job)}: {outcome.error}"
                 logger.warning("node %s: %s", books.node.name, books.last_error)
                 if twin is None:
-                    self._backlog.fail_with(job, outcome.error, books.node.id)
+                    self._backlog.fail_with(
+                        job, outcome.error, books.node.id, may_pass=outcome.may_pass
+                    )
             case Lost() if twin is None:
                 logger.warning("%s: %s; retrying", describe(job), outcome.reason)
                 if outcome.is_charged:
@@ -282,10 +282,6 @@ class Driver:
             self._take_receipt(result)
 
     def _take_slice(self, receipt: SliceReceipt) -> None:
-        if receipt.first_bad is not None and self._fail_on_bad_row:
-            raise ScoringError(
-                f"{receipt.first_bad}; repair it, or use --on-bad-row dead-letter to go on"
-            )
         self._journal.add_slice(receipt)
         self._counts.add_slice(receipt)
         if receipt.rest is not None:
@@ -300,11 +296,6 @@ class Driver:
         self._backlog.add_shard(shard)
 
     def _take_receipt(self, receipt: Receipt) -> None:
-        if receipt.num_errors and self._fail_on_bad_row:
-            raise ScoringError(
-                f"shard {receipt.shard}: {receipt.num_errors} rows could not be scored; see the "
-                "error column of its predictions, or use --on-bad-row dead-letter to go on"
-            )
         self._counts.add_receipt(receipt)
         self._journal.add_receipt(receipt)
 

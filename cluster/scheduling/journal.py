@@ -50,7 +50,7 @@ class NodeUse:
 
 
 class Journal(Protocol):
-    """Listens to a driver."""
+    """Listens to a driver; what it raises ends the run."""
 
     def add_shard(self, shard: Shard) -> None:
         """A shard is known: it was cut in this run."""

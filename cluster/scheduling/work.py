@@ -78,10 +78,18 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed:
-    """The job raised an error; its worker is alive."""
+    """The job raised an error; its worker is alive.
+
+    Attributes:
+        ticket: Ticket of its task.
+        error: What it raised.
+        may_pass: Whether a disk or a service failed under it, so that it may work the next time,
+            whatever input the error names.
+    """
 
     ticket: Ticket
     error: Exception
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,6 +24,7 @@ import pyarrow.parquet
 from cluster.corpus.reading import read_pieces
 from cluster.corpus.slices import Piece, Slice
 from cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
+from cluster.shards.receipts import OTHER_REASONS, count_reasons, kind_of_reason
 from cluster.shards.shard_set import make_key
 from cluster.storage.directory import Directory
 from fastformers.formats.readers import FileReader, Rows
@@ -44,7 +45,8 @@ class SliceReceipt:
         first_shard: Number of the first shard cut from it, here or in a later part.
         shards: Shards in corpus order; none where no row was in it.
         rest: Part of the slice that is left to read, or None.
-        first_bad: Place and reason of the first bad row, or None if all rows are good.
+        bad: Bad rows by kind, the commonest first, see `receipts.count_reasons`.
+        bad_example: Place and reason of the first row of the commonest kind; None without one.
         phase_s: Seconds of the actor's cores by phase.
         skipped: Files that could not be read and were left out, with the reason.
         unfit: Number of values that have no place in the kept columns, by column, see `Rows`.
@@ -54,9 +56,10 @@ class SliceReceipt:
     first_shard: int
     shards: tuple[Shard, ...]
     rest: Slice | None
-    first_bad: str | None
     phase_s: dict[str, float]
     skipped: dict[str, str] = field(default_factory=dict)
+    bad: dict[str, int] = field(default_factory=dict)
+    bad_example: str | None = None
     unfit: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -79,9 +82,10 @@ class SliceReceipt:
                 pieces=tuple(Piece(**piece) for piece in rest["pieces"]),
                 first_shard=rest["first_shard"],
             ),
-            first_bad=fields["first_bad"],
             phase_s=fields["phase_s"],
             skipped=fields["skipped"],
+            bad=fields["bad"],
+            bad_example=fields["bad_example"],
             unfit=fields["unfit"],
         )
 
@@ -166,6 +170,7 @@ class Preparation:
             with self.directory.write(shard.file_name) as file:
                 pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
             shards.append(shard)
+        bad = count_reasons(rows.errors.values())
         receipt = SliceReceipt(
             index=slice_.index,
             first_shard=slice_.first_shard,
@@ -175,13 +180,14 @@ class Preparation:
             )
             if left
             else None,
-            first_bad=_first_bad(rows.errors, spans),
             phase_s={
                 "read": read.cpu_s,
                 "tokenize": tokenize_s,
                 "write": time.thread_time() - start,
             },
             skipped=read.skipped,
+            bad=bad,
+            bad_example=_find_example(rows.errors, next(iter(bad)), slice_, spans) if bad else None,
             unfit=rows.unfit,
         )
         name = receipt_name(slice_.index, slice_.first_shard)
@@ -256,12 +262,20 @@ def _concatenate(parts: list[Rows]) -> Rows:
     )
 
 
-def _first_bad(errors: dict[int, str], spans: list[tuple[str, int]]) -> str | None:
-    if not errors:
-        return None
-    row = first = min(errors)
+def _find_example(
+    errors: dict[int, str], kind: str, slice_: Slice, spans: list[tuple[str, int]]
+) -> str:
+    """File, row and reason of the first bad row of a kind; rows count from 0."""
+    is_other = kind == OTHER_REASONS
+    row = first = min(row for row in errors if is_other or kind_of_reason(errors[row]) == kind)
+    rows_of_file: Counter[str] = Counter()
     for path, num_rows in spans:
         if row < num_rows:
-            return f"{path}: row {row} of this part: {errors[first]}"
+            piece = next(piece for piece in slice_.pieces if piece.path == path)
+            row += piece.first_row + rows_of_file[path]
+            is_counted = not piece.start or piece.max_rows is not None  # from the file's start
+            part = "" if is_counted else f" of the part from byte {piece.start}"
+            return f"{path}: row {row}{part}: {errors[first]}"
+        rows_of_file[path] += num_rows
         row -= num_rows
     raise AssertionError("an error lies beyond the rows that were read")

@@ -2,6 +2,7 @@
 
     worker -> Receipt -> [receipts] -> footer of the predictions, bill, lengths of the report
     driver -> Attempt -> [receipts] -> bill, timeline of the report
+    bad rows -> [receipts] -> their number by kind
 
 A `Receipt` says what a finished shard took, by the clock of its actor, and is stored with the
 shard's predictions. It counts texts and tokens in bins of text length: `count_lengths` counts those
@@ -12,6 +13,8 @@ Everything here is a plain value; this module knows nothing of files, Ray or pri
 Shape suffixes: U different texts of a shard, B of them in one batch.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -25,6 +28,10 @@ EDGES = (
 )  # fmt: skip
 
 PHASES = ("read", "tokenize", "infer", "write")
+
+# Reasons of bad rows that differ in these alone are of one kind; further kinds are counted as one.
+_VARIES = re.compile(r"(?P<column>column '[^']*')|'[^']*'|\"[^\"]*\"|\d+")
+_MAX_KINDS, _KIND_CHARACTERS, OTHER_REASONS = 16, 120, "other reasons"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,7 @@ class Receipt:
         phase_s: Seconds of the actor's cores by phase.
         lengths: Scored texts by length, see `count_lengths`.
         file_bytes: Size of the file of its predictions; 0 in the footer of that file itself.
+        failures: Rows that could be read and not be scored, by kind, see `count_reasons`.
     """
 
     shard: str
@@ -66,6 +74,7 @@ class Receipt:
     phase_s: dict[str, float] = field(default_factory=dict)
     lengths: dict[str, list[int]] = field(default_factory=dict)
     file_bytes: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +129,18 @@ def count_lengths(
     return {
         str(edge): count for edge, count in zip(EDGES, counts.tolist(), strict=True) if any(count)
     }
+
+
+def kind_of_reason(reason: str) -> str:
+    """The reason of a bad row without what differs from row to row: numbers and quoted values."""
+    return _VARIES.sub(lambda found: found["column"] or "…", reason)[:_KIND_CHARACTERS]
+
+
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """Number of bad rows by kind, the commonest first; a few kinds, whatever the rows hold."""
+    counts: Counter[str] = Counter()
+    for reason in reasons:
+        kind = kind_of_reason(reason)
+        is_known = kind in counts or len(counts) < _MAX_KINDS
+        counts[kind if is_known else OTHER_REASONS] += 1
+    return dict(counts.most_common())

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote
 import pyarrow as pa
 import pyarrow.fs
 
-from cluster.storage.options import KEYS, NO_OPTIONS, StorageOptions
+from cluster.storage.options import KEYS, NO_OPTIONS, StorageOptions, hide_credentials
 from cluster.storage.patient import PatientHandler
 from cluster.storage.retries import Service
 from fastformers.errors import InputError
@@ -35,7 +35,9 @@ CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5.0, 20.0
 CLIENT_LIMIT_S = 10
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs"}
 _URI = re.compile(
-    r"(?P<scheme>[a-z0-9]+)://(?:(?P<user>[^/@]*)@)?(?P<bucket>[^/?]*)(?P<path>.*)", re.DOTALL
+    # A secret may hold slashes.
+    r"(?P<scheme>[a-z0-9]+)://(?:(?P<user>[^/@:]*(?::[^@]*)?)@)?(?P<bucket>[^/?]*)(?P<path>.*)",
+    re.DOTALL,
 )
 _QUERY = re.compile(r"\?(\w+=[^/]*)$")
 _building = threading.Lock()
@@ -154,7 +156,7 @@ def _connect_bucket(uri: str, found: re.Match[str], options: StorageOptions) -> 
 
 def _hide(uri: str) -> str:
     """A URI without what may be a secret in it."""
-    uri = re.sub(r"://[^/@]*@", "://***@", uri)
+    uri = re.sub(r"://[^/@]*@", "://***@", hide_credentials(uri))
     return re.sub(r"\?(\w+=.*)$", "?***", uri)
 
 

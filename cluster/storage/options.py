@@ -9,6 +9,7 @@ nothing of files.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,18 @@ _SECRET_VARIABLES = (
     *("AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET"),
 )
 _SWITCHES = ("anonymous", "force_virtual_addressing")
+
+
+# A path keeps one of the slashes of a URI that was taken for a file's name.
+_CREDENTIALS = re.compile(r"""(\w://?)[^\s/@"':]*:(?!\d{1,5}(?:/|$))[^\s@"']*@""")
+_SECRET_QUERY = re.compile(
+    r"""([?&]\w*(?:key|key_id|token|secret|password|sig|signature)=)[^\s&"']+""", re.IGNORECASE
+)
+
+
+def hide_credentials(text: str) -> str:
+    """A text without the keys and secrets of the URIs in it, such as s3://KEY:SECRET@bucket."""
+    return _SECRET_QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
 
 
 class StorageOptions:

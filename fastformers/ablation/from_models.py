@@ -18,7 +18,8 @@ from fastformers.ablation.texts import TextsConfig, TimedRows, load_texts, time_
 from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
 from fastformers.errors import InputError
-from fastformers.inference.bundle import TOKENIZER_FILE, Bundle, open_bundle
+from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.models.forward import OnProgress, predict_logits
 from fastformers.models.loading import (

@@ -22,7 +22,8 @@ from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.quality import QualityGate
 from fastformers.digest import digest_of
 from fastformers.errors import FastformersError, InputError, StageError
-from fastformers.inference.bundle import TOKENIZER_FILE, StageQuality
+from fastformers.inference.bundle import StageQuality
+from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.onnx_files import weights_path
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import load_model

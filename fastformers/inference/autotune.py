@@ -18,9 +18,10 @@ import numpy as np
 
 from fastformers.atomic_file import whole_file
 from fastformers.cache import cache_directory
+from fastformers.clock import CpuTimer
 from fastformers.errors import BundleError, InputError
 from fastformers.inference.bundle import Bundle
-from fastformers.inference.cost_profile import measure_budgets
+from fastformers.inference.cost_profile import measure_budgets, warn_if_busy
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.inference.engine import Engine, EngineError
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, candidate_names, open_engine
@@ -97,6 +98,7 @@ def open_right_engines(bundle: Bundle, option: str, *, num_threads: int) -> dict
     for name in candidate_names(option):
         try:
             engine = open_engine(name, bundle.model_path, num_threads=num_threads)
+            bundle.check_graph(engine.input_names, engine.num_outputs)
             if name != REFERENCE_ENGINE:
                 _check_agrees(bundle, engine)
         except (BundleError, EngineError, InputError):
@@ -126,11 +128,15 @@ def _check_agrees(bundle: Bundle, engine: Engine) -> None:
 
 def _is_profiled(bundle: Bundle, engine: Engine) -> bool:
     profile = bundle.cost_profile
-    return profile.engine == engine.name and profile.cpu_model == read_cpu_model()
+    is_here = profile.engine == engine.name and profile.cpu_model == read_cpu_model()
+    return is_here and not profile.is_rough
 
 
 def _measured(bundle: Bundle, engine: Engine, cache: Path) -> dict[int, float]:
-    """Seconds per token at each token budget, from the cache or measured now."""
+    """CPU seconds per token at each token budget, from the cache or measured now.
+
+    What was measured on a busy machine is not kept.
+    """
     key = json.dumps([bundle.digest, read_cpu_model(), engine.name])
     path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     try:
@@ -139,7 +145,10 @@ def _measured(bundle: Bundle, engine: Engine, cache: Path) -> dict[int, float]:
         pass
     except (OSError, ValueError, AttributeError, TypeError) as error:
         logger.warning("%s: cannot be read (%s); measuring again", path, error)
-    seconds = measure_budgets(engine, max_length=bundle.max_length, limit_s=_MEASURE_S)
+    timer = CpuTimer()
+    seconds = measure_budgets(engine, max_length=bundle.max_length, timer=timer, limit_s=_MEASURE_S)
+    if warn_if_busy(timer, f"{engine.name} with {bundle}"):
+        return seconds
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as unfinished:

@@ -18,26 +18,28 @@ the inside of the graph or of corpora.
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastformers.errors import HOW_TO_UPGRADE, BundleError, InputError
+from fastformers.errors import BundleError, InputError
 from fastformers.inference.cost_profile import CostProfile
+from fastformers.inference.manifest import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    digest_of,
+    read_fields,
+    sign,
+)
 from fastformers.inference.onnx_files import weights_path
 from fastformers.inference.tasks import TASKS, Task
 from fastformers.inference.tokenizer import Tokenizer
 
 DEMO_BUNDLE = Path(__file__).parent.parent / "demo_bundle"
-
-
-FORMAT_VERSION = 1
-MODEL_FILE = "model.onnx"
-TOKENIZER_FILE = "tokenizer.json"
-MANIFEST_FILE = "bundle.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +126,39 @@ class Bundle:
         return self.path / MODEL_FILE
 
     def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer, truncating as the model was trained to."""
-        tokenizer_json = (self.path / TOKENIZER_FILE).read_text(encoding="utf-8")
-        return Tokenizer(tokenizer_json, max_length=self.max_length)
+        """The tokenizer, truncating as the model was trained to.
+
+        Raises:
+            BundleError: Its file cannot be read, or holds no tokenizer.
+        """
+        path = self.path / TOKENIZER_FILE
+        try:
+            return Tokenizer(path.read_text(encoding="utf-8"), max_length=self.max_length)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except Exception as error:  # what the tokenizers library raises has no other base
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BundleError(
+                f"{self}: {TOKENIZER_FILE} is no tokenizer ({reason}); make the bundle again"
+            ) from error
+
+    def check_graph(self, input_names: Collection[str], num_outputs: int) -> None:
+        """Refuse a graph that is not the one that the manifest speaks of.
+
+        Args:
+            input_names: Inputs of the graph.
+            num_outputs: Number of its outputs for a row.
+
+        Raises:
+            BundleError: The manifest names other inputs, or another number of outputs.
+        """
+        if set(input_names) == set(self.input_names) and num_outputs == self.num_outputs:
+            return
+        raise BundleError(
+            f"{self}: {MODEL_FILE} gives {num_outputs} outputs from {', '.join(input_names)}, "
+            f"{MANIFEST_FILE} says {self.num_outputs} from {', '.join(self.input_names)}; make the "
+            "bundle again"
+        )
 
     @property
     def digest(self) -> str:
@@ -135,7 +167,7 @@ class Bundle:
         Bundles that share it may differ in their cost profile, which decides how a corpus is cut
         into shards; `manifest_digest` is the identity of all of it.
         """
-        return _digest(
+        return digest_of(
             {
                 "files": self.files,
                 "max_length": self.max_length,
@@ -147,7 +179,7 @@ class Bundle:
     @property
     def preparation_digest(self) -> str:
         """Identity of what decides token ids; bundles that share it share prepared shards."""
-        return _digest(
+        return digest_of(
             {
                 "tokenizer": self.files[TOKENIZER_FILE],
                 "max_length": self.max_length,
@@ -190,8 +222,8 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
         files = [*copies, staging / TOKENIZER_FILE]
         hashes = {file.name: _sha256(file) for file in files}
         written = replace(bundle, files=hashes, source=None)
-        written = replace(written, manifest_digest=_digest(_fields_of(written)))
-        (staging / MANIFEST_FILE).write_text(_manifest(written), encoding="utf-8")
+        written = replace(written, manifest_digest=digest_of(_fields_of(written)))
+        (staging / MANIFEST_FILE).write_text(sign(_fields_of(written)), encoding="utf-8")
         _put_in_place(staging, bundle.path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -242,13 +274,23 @@ def open_bundle(path: str | Path, *, source: str | None = None) -> Bundle:
         manifest = (path / MANIFEST_FILE).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(missing_manifest(named)) from error
+    except OSError as error:
+        raise BundleError(_unreadable(named, MANIFEST_FILE, error)) from error
     bundle = replace(parse_manifest(manifest, named), path=path, source=source)
     for name, expected in bundle.files.items():
         if not (path / name).is_file():
             raise BundleError(f"{named}: {name} is missing; copy the bundle again")
-        if _sha256(path / name) != expected:
+        try:
+            found = _sha256(path / name)
+        except OSError as error:
+            raise BundleError(_unreadable(named, name, error)) from error
+        if found != expected:
             raise BundleError(f"{named}: {name} differs from its SHA-256; copy the bundle again")
     return bundle
+
+
+def _unreadable(named: str, name: str, error: OSError) -> str:
+    return f"{named}: {name} cannot be read: {error.strerror or error}"
 
 
 def missing_manifest(named: str) -> str:
@@ -266,42 +308,11 @@ def parse_manifest(content: bytes, named: str) -> Bundle:
     Raises:
         BundleError: The manifest is damaged, altered, or of a newer version.
     """
-    manifest = f"{named}/{MANIFEST_FILE}"
-    try:
-        fields: dict[str, Any] = json.loads(content.decode("utf-8"))
-        version, digest = fields.pop("format_version"), fields.pop("digest")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BundleError(f"{manifest}: damaged; copy the bundle again") from error
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise BundleError(
-            f"{named}: bundle format {version}, this fastformers reads up to {FORMAT_VERSION}; "
-            f"{HOW_TO_UPGRADE}"
-        )
-    if _digest(fields) != digest:
-        raise BundleError(f"{manifest}: altered after it was written; copy the bundle again")
-    try:
-        bundle = replace(_from_fields(Path(named), fields), manifest_digest=digest)
-        is_plain = _has_plain_files(bundle.files)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{manifest}: not that of a bundle; make the bundle again") from error
-    if not is_plain:
-        raise BundleError(f"{manifest}: lists files that no bundle has; make the bundle again")
-    return bundle
-
-
-def _has_plain_files(files: dict[str, str]) -> bool:
-    """Whether a bundle's files lie in its own directory, model and tokenizer among them."""
-    return {MODEL_FILE, TOKENIZER_FILE} <= files.keys() and all(
-        re.fullmatch(r"\w[\w.-]*", name) and name != MANIFEST_FILE for name in files
-    )
+    fields, digest = read_fields(content, named)
+    return replace(_from_fields(Path(named), fields), manifest_digest=digest)
 
 
 def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
-    if fields["task"] not in TASKS:
-        raise BundleError(
-            f"{path}: its task {fields['task']!r} is not one of {', '.join(TASKS)}; "
-            f"{HOW_TO_UPGRADE}"
-        )
     profile = fields["cost_profile"]
     return Bundle(
         path=path,
@@ -325,6 +336,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
             cpu_generation=profile.get("cpu_generation"),
             cpu_features=tuple(profile.get("cpu_features", ())),
             seconds_alone=tuple(profile.get("seconds_alone", ())),
+            waiting_share=profile.get("waiting_share", 0.0),
         ),
         files=fields["files"],
     )
@@ -337,17 +349,6 @@ def _fields_of(bundle: Bundle) -> dict[str, Any]:
         del fields[name]
     plain: dict[str, Any] = json.loads(json.dumps(fields))
     return plain
-
-
-def _manifest(bundle: Bundle) -> str:
-    fields = _fields_of(bundle)
-    signed = {"format_version": FORMAT_VERSION, **fields, "digest": _digest(fields)}
-    return json.dumps(signed, indent=2) + "\n"
-
-
-def _digest(fields: dict[str, Any]) -> str:
-    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -3,7 +3,9 @@
     engine -> [cost_profile] -> shards of equal predicted cost, bill
 
 The profile is measured once when a bundle is made, for the best token budget found on that machine,
-and stored in the bundle, so that the shards and batches of a corpus never depend on who runs it.
+and stored in the bundle, so that the shards and batches of a corpus never depend on who runs it. It
+is measured in CPU time; how long the calls waited for a CPU is kept beside it, because on a machine
+that shares caches and memory with other work even CPU time is not the whole truth.
 
 A batch has a fixed cost, which rows of a rare length share with few others. So a row is measured in
 a full batch and alone, and in between the cost of a batch is taken to grow linearly with its rows.
@@ -14,6 +16,7 @@ between 64 and 128 says). This module knows nothing of texts, corpora or prices.
 Shape suffixes: N rows.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +25,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.clock import median_in_turns, time_call
+from fastformers.clock import BUSY_SHARE, CpuTimer, median_in_turns
 from fastformers.inference.batching import rows_per_batch
 from fastformers.inference.cpu import read_processor
 from fastformers.inference.engine import Engine
+
+logger = logging.getLogger(__name__)
 
 TOKEN_BUDGETS = (256, 512, 1024, 2048, 4096)
 _LENGTHS = (2, 9, 19, 37, 75, 139, 269, 391)
@@ -46,6 +51,8 @@ class CostProfile:
         cpu_features: Vector extensions that the engine could use; empty if not known.
         seconds_alone: Median seconds a row of each length took alone; empty if not known, and then
             taken to be as many as in a full batch.
+        waiting_share: Share of the wall time for which the measured calls waited for a CPU; 0 if
+            not known.
     """
 
     engine: str
@@ -56,6 +63,12 @@ class CostProfile:
     cpu_generation: str | None = None
     cpu_features: tuple[str, ...] = ()
     seconds_alone: tuple[float, ...] = ()
+    waiting_share: float = 0.0
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether it was measured beside other work, so that it should be measured again."""
+        return self.waiting_share > BUSY_SHARE
 
     def estimate_seconds(
         self,
@@ -108,16 +121,22 @@ class CostProfile:
 def measure_cost_profile(engine: Engine, *, max_length: int) -> CostProfile:
     """Time full batches over lengths and token budgets; a few seconds for a small model.
 
+    A line says so where the machine is busy.
+
     Args:
         engine: A one-thread engine.
         max_length: Longest row, in tokens.
     """
-    per_token = measure_budgets(engine, max_length=max_length, repeats=_PROFILE_REPEATS)
+    timer = CpuTimer()
+    per_token = measure_budgets(
+        engine, max_length=max_length, repeats=_PROFILE_REPEATS, timer=timer
+    )
     best = min(per_token, key=lambda budget: per_token[budget])
     lengths = [*(n for n in _LENGTHS if n < max_length), max_length]
     full = _full_batches(lengths, best)
     alone = [(1, length) for length in lengths]
-    seconds = _seconds_in_turns(engine, [*full, *alone], _PROFILE_REPEATS)
+    seconds = _seconds_in_turns(engine, [*full, *alone], _PROFILE_REPEATS, timer)
+    warn_if_busy(timer, "the cost profile")
     processor = read_processor()
     return CostProfile(
         engine=engine.name,
@@ -128,13 +147,32 @@ def measure_cost_profile(engine: Engine, *, max_length: int) -> CostProfile:
         lengths=tuple(lengths),
         seconds_per_row=tuple(seconds[shape] / shape[0] for shape in full),
         seconds_alone=tuple(seconds[shape] for shape in alone),
+        waiting_share=timer.waiting_share,
     )
 
 
+def warn_if_busy(timer: CpuTimer, measured: str) -> bool:
+    """Say that other work shared the machine while something was measured; returns whether it did.
+
+    Args:
+        timer: Timer of the calls.
+        measured: What was measured, for the line.
+    """
+    is_busy = timer.waiting_share > BUSY_SHARE
+    if is_busy:
+        logger.warning(
+            "this machine is busy: measuring %s waited %.0f%% of the time for a CPU; CPU seconds "
+            "count, but they are rough: measure again when it is idle",
+            measured,
+            100 * timer.waiting_share,
+        )
+    return is_busy
+
+
 def _seconds_in_turns(
-    engine: Engine, shapes: Sequence[tuple[int, int]], repeats: int
+    engine: Engine, shapes: Sequence[tuple[int, int]], repeats: int, timer: CpuTimer
 ) -> dict[tuple[int, int], float]:
-    """Median seconds of each shape (rows, length); the shapes take turns, as they do in a job.
+    """Median CPU seconds of each shape (rows, length); the shapes take turns, as they do in a job.
 
     A shape that is repeated at once finds its weights in the cache: one short row took up to 1.8
     times as long between others (4 x 312 student, Zen 5).
@@ -143,19 +181,25 @@ def _seconds_in_turns(
     def seconds_of(shape: tuple[int, int]) -> float:
         ids_BT = np.full(shape, 5, np.int64)
         types_BT = np.zeros_like(ids_BT)
-        return time_call(lambda: engine.run(ids_BT, types_BT))
+        return timer.time_call(lambda: engine.run(ids_BT, types_BT))
 
     return median_in_turns({shape: partial(seconds_of, shape) for shape in shapes}, repeats=repeats)
 
 
 def measure_budgets(
-    engine: Engine, *, max_length: int, repeats: int = 3, limit_s: float | None = None
+    engine: Engine,
+    *,
+    max_length: int,
+    timer: CpuTimer,
+    repeats: int = 3,
+    limit_s: float | None = None,
 ) -> dict[int, float]:
-    """Seconds per token at each token budget: the mean over a short, a middle and the full length.
+    """CPU seconds per token at each token budget: the mean of a short, a middle and full length.
 
     Args:
         engine: A one-thread engine.
         max_length: Longest row, in tokens; no smaller budget is tried.
+        timer: Timer of all calls.
         repeats: Timed runs of each shape; the median counts.
         limit_s: Seconds after which no further budget is tried; None to try all.
     """
@@ -167,7 +211,7 @@ def measure_budgets(
         if per_token and limit_s is not None and time.perf_counter() - start > limit_s:
             break
         shapes = _full_batches(lengths, budget)
-        seconds = _seconds_in_turns(engine, shapes, repeats)
+        seconds = _seconds_in_turns(engine, shapes, repeats, timer)
         per_token[budget] = float(np.mean([seconds[rows, n] / (rows * n) for rows, n in shapes]))
     return per_token
 

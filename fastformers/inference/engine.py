@@ -44,6 +44,16 @@ class Engine(Protocol):
         """Engine and version, as stored with measurements."""
         ...
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Inputs of the graph."""
+        ...
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the graph for a row, C."""
+        ...
+
     def run(
         self, ids_BT: NDArray[np.int64], types_BT: NDArray[np.int64] | None
     ) -> NDArray[np.float32]:
@@ -97,7 +107,12 @@ class OnnxEngine:
                 "CUDA and cuDNN are installed: pip install 'onnxruntime-gpu[cuda,cudnn]'"
             )
         self.input_names = tuple(entry.name for entry in self._session.get_inputs())
-        self.num_outputs: int = self._session.get_outputs()[0].shape[1]
+        shape = self._session.get_outputs()[0].shape
+        if len(shape) != 2:
+            raise BundleError(
+                f"{model}: gives {shape}, not rows and outputs; make the bundle again"
+            )
+        self.num_outputs: int = shape[1]
 
     @property
     def name(self) -> str:

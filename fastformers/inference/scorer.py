@@ -93,6 +93,7 @@ class Scorer:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.tokenizer = self.bundle.load_tokenizer()
         self.engine = engine or OnnxEngine(self.bundle.model_path, num_threads=num_threads)
+        self.bundle.check_graph(self.engine.input_names, self.engine.num_outputs)
 
     def score(
         self,

@@ -137,7 +137,6 @@ def _plan_ours(
         output,
         corpus_settings,
         max_batch_tokens=None,
-        fail_on_bad_row=False,
         engine=settings.engine,
     )
 

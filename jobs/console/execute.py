@@ -88,7 +88,7 @@ def connect_ray(address: str | None) -> Iterator[OpenNodes]:
     """
     chosen = resolve_address(address, os.environ)
     if chosen.notice is not None:
-        console.print(chosen.notice, markup=False)
+        console.print(chosen.notice)
     with keep_handlers() as put_back:
         connect = _import_connect()
         with connect(chosen.address) as open_nodes:

@@ -9,15 +9,19 @@ import errno
 import json
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
+from cluster.storage.options import hide_credentials
 from fastformers.errors import FastformersError, how_to_install
 from fastformers.inference.engines import ENGINES
 from jobs.console.interrupts import interruptible
+from jobs.console.plain_text import plain
 
 EXTRA_OF = {
     "torch": "compress",
@@ -32,7 +36,35 @@ EXTRA_OF = {
     **{entry.package: entry.extra for entry in ENGINES.values() if entry.extra is not None},
 }
 
-console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+class PlainConsole(Console):
+    """A console in which every text only shows; whatever a command prints goes through here."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string as it is shown; rich itself would drop some characters in silence."""
+        return super().render_str(plain(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Pieces of text with their styles, and what moves the cursor of a progress bar."""
+        for segment in super().render(renderable, options):
+            is_text = segment.control is None
+            yield Segment(plain(segment.text), segment.style) if is_text else segment
+
+
+class ConsoleHandler(logging.Handler):
+    """Shows warnings of the libraries on the console."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one."""
+        try:
+            console.print(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+console = PlainConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
@@ -45,7 +77,7 @@ def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
     Returns:
         The exit status.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[ConsoleHandler()])
     with interruptible() as interrupts:
         try:
             result = job()
@@ -57,17 +89,14 @@ def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
                 raise
             return _refuse(f"{error.name} is not installed: {how_to_install(extra)}")
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-                raise
-            file = error.filename or "output"
-            return _refuse(f"{file}: {error.strerror}; free space or change it")
+            return _refuse(_describe(error))
         except KeyboardInterrupt:
             return _say_interrupted(interrupts.number or signal.SIGINT, resume)
         except SystemExit as error:
             if error.code != signal.SIGTERM:  # Ray's own handler, while Ray starts
                 raise
             return _say_interrupted(signal.SIGTERM, resume)
-        print(json.dumps(result), flush=True)
+        print(hide_credentials(json.dumps(result)), flush=True)
         return 0
 
 
@@ -78,5 +107,13 @@ def _say_interrupted(number: int, resume: str) -> int:
 
 
 def _refuse(message: str) -> int:
-    console.print("error: " + " ".join(message.split()), markup=False)
+    console.print("error: " + " ".join(plain(message).split()))
     return 2
+
+
+def _describe(error: OSError) -> str:
+    """What a disk or a service refused, and where."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        return f"{error.filename or 'output'}: {reason}; free space or change it"
+    return reason if error.filename is None else f"{error.filename}: {reason}"

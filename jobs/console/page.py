@@ -12,9 +12,9 @@ GET_PAGE = f"for a page to look at: {how_to_install('report')}; then fastformers
 def write_page(output: Directory, report: RunReport) -> str | None:
     """Write the page beside the report; returns its path, or None without the extra `report`."""
     if not can_draw():
-        console.print(f"{GET_PAGE} {output}", markup=False)
+        console.print(f"{GET_PAGE} {output}")
         return None
     with output.write(PAGE_FILE) as file:
         file.write(render_page(report).encode())
-    console.print(f"page: {output}/{PAGE_FILE}", markup=False)
+    console.print(f"page: {output}/{PAGE_FILE}")
     return f"{output}/{PAGE_FILE}"

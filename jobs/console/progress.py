@@ -79,7 +79,7 @@ class ProgressDisplay:
             self._move_bar(self._bar, what, share, self._text(share, now, describe))
         elif now - self._last_line >= self._line_every_s:
             self._last_line = now
-            console.print(f"{what}: {self._text(share, now, describe)}", markup=False)
+            console.print(f"{what}: {self._text(share, now, describe)}")
 
     def _text(self, share: float, now: float, describe: Callable[[], str]) -> str:
         gained = share - self._first_share

@@ -18,6 +18,7 @@ from cluster.report.status import RunStatus, StatusTally, Unit
 from cluster.scheduling.progress import Progress
 from cluster.shards.identity import STATUS_FILE
 from cluster.storage.directory import Directory
+from cluster.storage.options import hide_credentials
 from fastformers.errors import ClaimedError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class StatusFile:
         elif error is None:
             self._status = replace(self._status, state="finished", left_s=0.0)
         elif isinstance(error, Exception):
-            reason = " ".join((str(error) or repr(error)).split())
+            reason = hide_credentials(" ".join((str(error) or repr(error)).split()))
             self._status = replace(self._status, state="failed", reason=reason)
         else:
             self._status = replace(self._status, state="interrupted")

@@ -43,7 +43,6 @@ if __name__ == "__main__":
         output,
         CorpusSettings(keep_columns=("id",)),
         max_batch_tokens=None,
-        fail_on_bad_row=False,
     )
     actors = ActorSettings(num_actors=1, timeout_s=2.0 if deed == "hang" else None)
     run_job(job, actors, connect, log=print)

@@ -55,7 +55,6 @@ def score(run_locally, bundle, home, corpus, options):
         str(home),
         CorpusSettings(keep_columns=("id",), shard_seconds=0.004),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
         storage=options,
     )
     result = run_locally(job)
@@ -144,7 +143,6 @@ def test_prepared_shards_are_scored_from_a_bucket(s3_server, run_locally, bundle
         f"{s3_server.uri}/out",
         CorpusSettings(keep_columns=("id",)),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
         storage=options,
     )
     run_locally(job)

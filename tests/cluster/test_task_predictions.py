@@ -45,7 +45,6 @@ def score(bundle_factory, write_rows, run_locally, tmp_path):
                     shard_seconds=0.01,
                 ),
                 max_batch_tokens=None,
-                fail_on_bad_row=False,
             )
         )
         files = sorted((tmp_path / "out" / "predictions").glob("*.parquet"))

@@ -68,7 +68,6 @@ def expected(corpus, bundle, tmp_path_factory):
         str(output),
         CorpusSettings(keep_columns=("id",), shard_seconds=0.1),
         max_batch_tokens=None,
-        fail_on_bad_row=False,
     )
     run_job(job, ActorSettings(), connect_here)
     return predictions(output)

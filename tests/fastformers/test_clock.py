@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from fastformers import clock
-from fastformers.clock import median_in_turns, time_call, time_calls
+from fastformers.clock import CpuTimer, median_in_turns, time_call, time_calls
 
 
 @pytest.fixture
@@ -59,3 +59,21 @@ def test_measurements_take_turns_and_the_first_turn_only_warms_up():
 def test_of_two_turns_the_middle_counts():
     values = iter([9.0, 1.0, 2.0])
     assert median_in_turns({"a": lambda: next(values)}, repeats=2) == {"a": 1.5}
+
+
+def test_cpu_seconds_count_and_the_wait_beside_them_is_known(monkeypatch):
+    fake = SimpleNamespace(wall=50.0, cpu=3.0)
+    times = SimpleNamespace(perf_counter=lambda: fake.wall, process_time=lambda: fake.cpu)
+    monkeypatch.setattr(clock, "time", times)
+
+    def work(wall, cpu):
+        fake.wall += wall
+        fake.cpu += cpu
+
+    timer = CpuTimer()
+    assert timer.waiting_share == 0.0
+    assert timer.time_call(lambda: work(2.0, 0.5)) == 0.5
+    assert timer.time_call(lambda: work(2.0, 1.5)) == 1.5
+    assert (timer.wall_s, timer.cpu_s, timer.waiting_share) == (4.0, 2.0, 0.5)
+    timer.time_call(lambda: work(1.0, 9.0))  # of several threads
+    assert timer.waiting_share == 0.0

@@ -27,12 +27,16 @@ def corpus(tmp_path):
     return path
 
 
+BORNE = ("--max-bad-rows", "30%")  # a quarter of the rows are empty
+
+
 @pytest.fixture
 def run_cost(capsys, corpus, bundle):
     """Run `fastformers cost`; returns its last line, parsed, and what it showed."""
 
     def run(*options):
-        status = main(["cost", str(corpus), "--bundle", str(bundle.path), *map(str, options)])
+        arguments = ["cost", str(corpus), "--bundle", str(bundle.path), *BORNE]
+        status = main([*arguments, *map(str, options)])
         captured = capsys.readouterr()
         assert status == 0, captured.err
         return json.loads(captured.out.splitlines()[-1]), captured.err
@@ -45,7 +49,8 @@ def refused(capsys):
     """Run `fastformers cost` and return the one line it is refused with."""
 
     def run(*options):
-        status = main(["cost", *map(str, options)])
+        borne = () if options[0] == "refresh" else BORNE
+        status = main(["cost", *map(str, options), *borne])
         captured = capsys.readouterr()
         assert status == 2, captured.err
         assert captured.out == ""
@@ -90,6 +95,15 @@ def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
     shown, _ = run_cost("--profiles", tmp_path / "profiles")
     basis = {i["instance_type"]: i["basis"] for i in shown["instances"]}
     assert [name for name, how in basis.items() if how == "measured"] == ["c8a.4xlarge"]
+
+
+def test_a_profile_measured_on_a_busy_machine_is_called_rough(run_cost, bundle, tmp_path):
+    profile = profile_of_bundle(bundle)
+    rough = replace(profile, cost=replace(profile.cost, waiting_share=0.4), origin="calibration")
+    write_profile(tmp_path / "profiles" / "a.json", rough)
+    _, text = run_cost("--profiles", tmp_path / "profiles")
+    assert f"rough: measured on a busy machine (calibration on {profile.cost.cpu_model})" in text
+    assert "rough" not in run_cost()[1]
 
 
 def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
@@ -218,6 +232,13 @@ def test_a_bad_price_row_is_named(refused, corpus, bundle, tmp_path, changes, wh
 )
 def test_questions_without_an_answer_are_refused(refused, corpus, bundle, options, what):
     assert what in refused(corpus, "--bundle", bundle.path, *options)
+
+
+def test_a_corpus_whose_bad_rows_would_end_a_run_is_refused(capsys, corpus, bundle):
+    assert main(["cost", str(corpus), "--bundle", str(bundle.path)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{corpus}: 500 of 2,000 rows sampled hold no text" in line
+    assert "more than --max-bad-rows 1% allows; check --text-column" in line
 
 
 def test_zero_rows_are_refused(refused, bundle, tmp_path):

@@ -57,7 +57,6 @@ def test_a_dry_run_counts_what_is_done_and_changes_nothing(command, corpus, bund
         str(tmp_path / "out"),
         CorpusSettings(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
     )
     result = run_job(job, ActorSettings(), connect_here)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}

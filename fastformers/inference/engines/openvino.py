@@ -87,6 +87,7 @@ class OpenVinoEngine:
         self._request: Any = compiled.create_infer_request()
         self._vocab_size = _count_embeddings(graph, model)
         self.input_names = tuple(entry.any_name for entry in compiled.inputs)
+        self.num_outputs = int(compiled.outputs[0].partial_shape[1].get_length())
 
     @property
     def name(self) -> str:

@@ -25,7 +25,8 @@ from pathlib import Path
 import pyarrow.parquet
 
 from fastformers.data.demo_corpus import collect_docstrings
-from fastformers.inference.bundle import DEMO_BUNDLE, TOKENIZER_FILE, open_bundle, write_bundle
+from fastformers.inference.bundle import DEMO_BUNDLE, open_bundle, write_bundle
+from fastformers.inference.manifest import TOKENIZER_FILE
 from tests.cluster.chaos.faults import FAULTS, Scene, repair
 from tests.cluster.chaos.jobs import REPOSITORY, ScoreProcess, family, num_done, read_predictions
 

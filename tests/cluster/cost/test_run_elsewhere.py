@@ -163,7 +163,6 @@ def test_a_run_on_this_machine(run_locally, bundle, tmp_path, monkeypatch):
         str(tmp_path / "out"),
         CorpusSettings(),
         max_batch_tokens=None,
-        fail_on_bad_row=False,
     )
     price = HourlyPrice(usd_per_hour=0.36, label="given", is_estimate=False)
     measured = build_report(job, run_locally(job), MachinePrices(given=price, table=PRICES))

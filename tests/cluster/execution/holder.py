@@ -24,7 +24,6 @@ if __name__ == "__main__":
         output,
         CorpusSettings(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
     )
     times = ClaimTimes(heartbeat_s=0.1, stale_s=STALE_S, warn_s=1.0, poll_s=0.05, answer_s=30.0)
     num_writes, before = 0, time.monotonic()

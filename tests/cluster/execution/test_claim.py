@@ -30,7 +30,6 @@ def plan(corpus, bundle, output, *, max_batch_tokens=None, **settings):
         str(output),
         CorpusSettings(**settings),
         max_batch_tokens=max_batch_tokens,
-        fail_on_bad_row=False,
     )
 
 

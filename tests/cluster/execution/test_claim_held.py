@@ -63,7 +63,6 @@ def job(corpus, bundle, tmp_path):
         str(tmp_path / "out"),
         CorpusSettings(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
     )
 
 
@@ -334,7 +333,6 @@ def test_two_runs_and_a_bucket(corpus, bundle, s3_server, clock, times):
         f"{s3_server.uri}/out",
         CorpusSettings(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
         storage=storage,
     )
     with claimed(job, times=times) as first:

@@ -65,7 +65,6 @@ def test_every_worker_s_rate_on_its_share_is_added(
         str(tmp_path / "out"),
         CorpusSettings(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
     )
     pool = scripted_pool(2, lambda job: float(len(job.shards)))
     node = Node(

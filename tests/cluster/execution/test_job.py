@@ -36,7 +36,6 @@ def plan(
     output,
     *,
     max_batch_tokens=None,
-    fail_on_bad_row=False,
     engine="onnxruntime",
     **settings,
 ):
@@ -47,7 +46,6 @@ def plan(
         str(output),
         CorpusSettings(**settings),
         max_batch_tokens=max_batch_tokens,
-        fail_on_bad_row=fail_on_bad_row,
         engine=engine,
     )
 
@@ -109,7 +107,6 @@ def test_a_missing_bundle_or_corpus_is_refused(corpus, bundle, tmp_path):
             str(tmp_path / "out"),
             CorpusSettings(),
             max_batch_tokens=None,
-            fail_on_bad_row=False,
         )
     with pytest.raises(InputError, match="no such file"):
         plan(tmp_path / "none", bundle, tmp_path / "out")

@@ -2,6 +2,7 @@
 
 import gc
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet
@@ -40,14 +41,13 @@ def corpus(tmp_path, write_rows):
 SETTINGS = CorpusSettings(keep_columns=("id",), shard_seconds=0.0005)
 
 
-def plan(corpus, bundle, output, *, settings=SETTINGS, **changes):
+def plan(corpus, bundle, output, *, settings=SETTINGS):
     return open_score_job(
         str(corpus),
         bundle.path,
         str(output),
         settings,
         max_batch_tokens=256,
-        **{"fail_on_bad_row": False, **changes},
     )
 
 
@@ -136,8 +136,9 @@ def test_a_run_without_a_log_makes_one_and_knows_the_same(
 def test_what_was_logged_before_an_error_is_known_to_the_next_run(
     corpus, bundle, tmp_path, run_locally, told, files_read
 ):
+    none_bad = replace(SETTINGS, max_bad_rows="0")
     with pytest.raises(ScoringError):
-        run_locally(plan(corpus, bundle, tmp_path / "out", fail_on_bad_row=True))
+        run_locally(plan(corpus, bundle, tmp_path / "out", settings=none_bad))
     done = {receipt.shard for receipt in told.receipts}
     job = plan(corpus, bundle, tmp_path / "out")
     files_read.clear()
@@ -166,7 +167,6 @@ def test_a_preparation_is_logged_and_its_log_is_used(
         str(tmp_path / "out"),
         CorpusSettings(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
     )
     files_read.clear()
     earlier = find_earlier_work(job)

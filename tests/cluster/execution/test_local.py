@@ -59,7 +59,6 @@ def job_of_shards(bundle, tmp_path, write_rows):
         str(tmp_path / "out"),
         CorpusSettings(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
     )
     job.predictions.create()
     assert result.tally.known.num_shards == 3

@@ -7,7 +7,9 @@ import pyarrow.parquet
 import pytest
 
 import cluster.corpus.slices
+import cluster.settings
 from cluster.execution.job import open_prepare_job, open_score_job
+from cluster.execution.journal import find_earlier_work
 from cluster.execution.local import connect_here
 from cluster.execution.run import run_job
 from cluster.settings import ActorSettings, CorpusSettings
@@ -41,7 +43,7 @@ def corpus(tmp_path, write_rows):
     return tmp_path / "corpus"
 
 
-def plan(corpus, bundle, output, *, max_batch_tokens=None, fail_on_bad_row=False, **settings):
+def plan(corpus, bundle, output, *, max_batch_tokens=None, **settings):
     settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
     return open_score_job(
         str(corpus),
@@ -49,7 +51,6 @@ def plan(corpus, bundle, output, *, max_batch_tokens=None, fail_on_bad_row=False
         str(output),
         CorpusSettings(**settings),
         max_batch_tokens=max_batch_tokens,
-        fail_on_bad_row=fail_on_bad_row,
     )
 
 
@@ -215,15 +216,46 @@ def test_the_limit_takes_the_first_rows(corpus, bundle, tmp_path, run_locally):
 def test_bad_rows_stop_a_run_that_wants_none(bundle, tmp_path, write_rows, run_locally):
     """A rerun that accepts bad rows still succeeds, and lists them."""
     path = write_rows(tmp_path / "a.jsonl", [{"id": 0, "text": "a"}, {"id": 1, "text": ""}])
-    with pytest.raises(ScoringError, match=r"a\.jsonl: row 1 .*empty text; repair it, or use --on"):
-        run_locally(plan(path, bundle, tmp_path / "out", fail_on_bad_row=True))
-    with pytest.raises(ScoringError, match=r"shard 0.*: 1 rows could not be scored; see the error"):
-        run_locally(plan(path, bundle, tmp_path / "out", fail_on_bad_row=True))
+    for _ in range(2):  # the second run learns from the first that there is one
+        with pytest.raises(ScoringError, match=r"^1 of 2 rows.*jsonl: row 1: .*empty text; "):
+            run_locally(plan(path, bundle, tmp_path / "out", max_bad_rows="0"))
     assert run_locally(plan(path, bundle, tmp_path / "out")).dead_letters == 1
     for _ in range(2):
-        with pytest.raises(ScoringError, match=r"dead_letters\.parquet: lists 1 rows"):
-            run_locally(plan(path, bundle, tmp_path / "out", fail_on_bad_row=True))
+        with pytest.raises(ScoringError, match=r"a\.jsonl: row 1: .*empty text; "):
+            run_locally(plan(path, bundle, tmp_path / "out", max_bad_rows="0"))
         assert [letter["file_row"] for letter in dead_letters(tmp_path / "out")] == [1]
+
+
+def test_a_run_whose_rows_are_nearly_all_bad_ends_early_and_goes_on_with_another_limit(
+    bundle, tmp_path, write_rows, run_locally, monkeypatch
+):
+    monkeypatch.setattr(cluster.settings, "JUDGED_ROWS", 20)
+    rows = [{"id": row, "text": None if row % 4 else "a cat"} for row in range(200)]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    for _ in range(2):  # and the same command ends in the same way
+        with pytest.raises(
+            ScoringError, match=r"read so far .* 1% .*jsonl: row \d.*null text; mend"
+        ):
+            run_locally(plan(path, bundle, tmp_path / "out"))
+    earlier = find_earlier_work(plan(path, bundle, tmp_path / "out"))
+    assert 20 <= earlier.cut.bad_rows.num_rows < 150
+    result = run_locally(plan(path, bundle, tmp_path / "out", max_bad_rows="80%"))
+    assert result.dead_letters == 150
+    assert predictions(tmp_path / "out")["id"].to_pylist() == list(range(200))
+
+
+def test_shards_of_bad_rows_are_no_finished_preparation(bundle, tmp_path, write_rows, run_locally):
+    rows = [{"id": row, "text": None if row else "a cat"} for row in range(12)]
+    path = write_rows(tmp_path / "a.csv", rows)
+    for _ in range(2):
+        with pytest.raises(ScoringError, match=r"^11 of 12 rows cannot be scored, .*empty text"):
+            run_locally(plan_shards(path, bundle, tmp_path / "shards"))
+    with pytest.raises(InputError, match="preparation is incomplete"):
+        run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
+    run_locally(plan_shards(path, bundle, tmp_path / "shards", max_bad_rows="11"))
+    with pytest.raises(ScoringError, match=r"^11 of 12 rows .*dead_letters\.parquet lists them"):
+        run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
+    assert len(dead_letters(tmp_path / "out")) == 11
 
 
 def test_values_that_fit_no_column_are_counted_by_column_once(

@@ -1,5 +1,6 @@
 """Whole runs in this process that meet faults, over slices of which one takes many reads."""
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 import cluster.corpus.slices
+from cluster.corpus import reading
 from cluster.corpus.slices import Slice
 from cluster.execution.job import open_prepare_job, open_score_job
 from cluster.execution.local import LocalPool, connect_here
@@ -40,14 +42,13 @@ def corpus(tmp_path, write_rows):
     return tmp_path / "corpus"
 
 
-def plan(corpus, bundle, output, settings=SETTINGS, *, fail_on_bad_row=False):
+def plan(corpus, bundle, output, settings=SETTINGS):
     return open_score_job(
         str(corpus),
         bundle.path,
         str(output),
         settings,
         max_batch_tokens=None,
-        fail_on_bad_row=fail_on_bad_row,
     )
 
 
@@ -197,8 +198,9 @@ def test_a_row_that_the_model_refuses_is_listed_or_ends_the_run(
     texts = ["the cat sat", "a good film", "the dog ran", "the cat"]
     rows = [{"id": row, "text": text} for row, text in enumerate(texts)]
     path = write_rows(tmp_path / "a.csv", rows)
-    with pytest.raises(ScoringError, match=r"^shard 000000-00000: 1 rows could not be scored; see"):
-        run_locally(plan(path, crippled, tmp_path / "out", fail_on_bad_row=True))
+    none_bad = replace(SETTINGS, max_bad_rows="0")
+    with pytest.raises(ScoringError, match=r"^1 of 4 .* shard 0.*-0.*: the model failed on"):
+        run_locally(plan(path, crippled, tmp_path / "out", none_bad))
     result = run_locally(plan(path, crippled, tmp_path / "out"))
     assert result.dead_letters == 1
     table = predictions(tmp_path / "out")
@@ -272,3 +274,26 @@ def test_who_calls_learns_of_claim_and_progress_and_what_is_shown(corpus, bundle
     assert [p.num_done for p in seen] == sorted(p.num_done for p in seen)
     assert seen[0].num_known < seen[-1].num_known == seen[-1].num_done
     assert lines == ["1 worker x 1 thread in this process, pinned to no core"]
+
+
+@pytest.mark.parametrize("num_faults", [2, 3])
+def test_a_read_that_fails_is_done_again_and_ends_the_run_the_third_time(
+    corpus, bundle, tmp_path, run_locally, monkeypatch, num_faults
+):
+    """A disk that answers with an error of its own, which readers say of the file."""
+    faults = [OSError(5, "Input/output error") for _ in range(num_faults)]
+    read_piece = reading._read_piece
+
+    def fail(piece, *positions, **options):
+        if faults and piece.path.endswith("b.csv"):
+            raise InputError(f"{piece.path}: cannot be read; repair it") from faults.pop()
+        return read_piece(piece, *positions, **options)
+
+    monkeypatch.setattr(reading, "_read_piece", fail)
+    job = plan(corpus, bundle, tmp_path / "out")
+    if num_faults == 2:
+        run_locally(job)
+        assert ids(tmp_path / "out") == IDS
+    else:
+        with pytest.raises(InputError, match="cannot be read; repair it"):
+            run_locally(job)

@@ -59,7 +59,6 @@ def main(what, output):
         output,
         CorpusSettings(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
     )
     with claimed(job):  # makes its directories
         pass

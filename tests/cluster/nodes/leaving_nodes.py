@@ -37,7 +37,6 @@ def open_job(what, output):
         output,
         CorpusSettings(shard_seconds=what["shard_seconds"]),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
     )
 
 

@@ -12,6 +12,7 @@ from cluster.nodes.addresses import (
     ClusterAddress,
     answers,
     check_output,
+    check_socket_paths,
     find_record,
     resolve_address,
 )
@@ -163,3 +164,15 @@ def test_choosing_a_cluster_does_not_load_ray():
     script = "import sys, cluster.nodes.addresses; sys.exit('ray' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_directory_that_leaves_no_room_for_a_socket_is_refused(name):
+    """A path of a socket of Ray's, as long as it can be, under the longest directory allowed."""
+    session = "/session_2026-11-26_03-46-12_399942_4194304/sockets/plasma_store"
+    room = "/" + "d" * (107 - len(session) - len("/ray") - 2)
+    check_socket_paths({name: room})
+    check_socket_paths({"RAY_TMPDIR": "/tmp", "TMPDIR": "/" + "d" * 99})
+    check_socket_paths({})
+    with pytest.raises(InputError, match=f"^{name} makes Ray work in .*; set RAY_TMPDIR to a"):
+        check_socket_paths({name: f"{room}dd"})

@@ -56,7 +56,6 @@ def expected(corpus, tmp_path_factory):
         str(output),
         CorpusSettings(keep_columns=("id",), shard_seconds=SHARD_SECONDS),
         max_batch_tokens=MAX_BATCH_TOKENS,
-        fail_on_bad_row=False,
     )
     run_job(job, ActorSettings(), connect_here)
     pa.set_memory_pool(pool)

@@ -1,5 +1,7 @@
 """Which nodes a run uses, of a cluster whose nodes and supervisors do what the test says."""
 
+import threading
+
 import pytest
 
 from cluster.nodes.membership import ClusterNodes
@@ -11,6 +13,7 @@ from cluster.scheduling.nodes import (
     NodeReported,
     Orders,
 )
+from fastformers.errors import InputError
 from tests.cluster.nodes.fake_cluster import Cluster, state
 
 
@@ -260,6 +263,42 @@ def test_the_watcher_asks_again_when_the_cluster_did_not_answer(clock, monkeypat
     nodes.wait(30.0)
     nodes.stop()
     assert nodes.num_starting == 0
+
+
+def test_a_cluster_that_never_says_which_nodes_it_has_is_not_waited_for_for_ever(
+    clock, monkeypatch
+):
+    monkeypatch.setattr("cluster.nodes.membership._ASK_EVERY_S", 0.01)
+    asked = threading.Event()
+
+    def ask():
+        asked.set()
+        raise ConnectionError("the control store\n is away")
+
+    nodes = ClusterNodes(
+        lambda state, **asked: None,
+        ask,
+        num_actors=None,
+        cores_per_actor=1,
+        oversubscribe=False,
+        can_grow=True,
+        clock=clock,
+    )
+    nodes.start()
+    assert asked.wait(30.0)
+    assert nodes.wait(0.0) == []
+    clock.now += 30.0  # this process was away, for which nobody is to blame
+    assert nodes.wait(0.0) == []
+    for _ in range(61):
+        clock.now += 1.0
+        if clock.now < 90.0:
+            assert nodes.wait(0.0) == []
+    nodes._last_wait = clock.now
+    with pytest.raises(
+        InputError, match=r"which nodes it has, for 60 s \(the control store is away"
+    ):
+        nodes.wait(0.0)
+    nodes.stop()
 
 
 def test_a_supervisor_that_dies_as_it_starts_is_started_again_some_times(cluster_of, clock):

@@ -55,6 +55,9 @@ def test_a_cluster_of_the_run_s_own_decides_itself_how_many_fit(cluster_of):
 def test_actors_that_share_cores_are_as_many_as_asked_for(cluster_of):
     assert asked(cluster_of(state("a"), oversubscribe=True, num_actors=7)) == {"a": 7}
     assert asked(cluster_of(state("a"), oversubscribe=True)) == {"a": None}
+    one_core = state("a", free=1.0)
+    assert asked(cluster_of(one_core, oversubscribe=True, cores_per_actor=2)) == {"a": None}
+    assert asked(cluster_of(one_core, cores_per_actor=2)) == {}
 
 
 def test_shares_are_rounded_up_until_none_is_left(cluster_of):

@@ -138,9 +138,7 @@ def test_receipts_are_added_up_and_told_once(run_metrics, told):
 
 
 def test_the_time_of_cutting_slices_counts_and_they_are_no_shards(run_metrics, told):
-    cut = SliceReceipt(
-        index=0, first_shard=0, shards=(), rest=None, first_bad=None, phase_s={"tokenize": 2.0}
-    )
+    cut = SliceReceipt(index=0, first_shard=0, shards=(), rest=None, phase_s={"tokenize": 2.0})
     run_metrics.add_report(report(finished(cut), finished(cut)), num_in_hand=0)
     run_metrics.flush(force=True)
     assert [call for call in told if call[0] == "phase_seconds"] == [
@@ -223,7 +221,7 @@ def test_driver_and_supervisors_name_a_run_by_its_output(bundle, tmp_path, write
     corpus = str(write_rows(tmp_path / "c.jsonl", [{"text": "a cat"}]))
     settings = CorpusSettings()
     if scores:
-        options = {"max_batch_tokens": 256, "fail_on_bad_row": False}
+        options = {"max_batch_tokens": 256}
         job = open_score_job(corpus, bundle.path, output, settings, **options)
     else:
         job = open_prepare_job(corpus, bundle.path, output, settings)

@@ -82,7 +82,6 @@ def spec(bundle, tmp_path, write_rows):
         str(tmp_path / "out"),
         CorpusSettings(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
     ).worker_spec()
 
 

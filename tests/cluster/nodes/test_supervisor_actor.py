@@ -20,5 +20,9 @@ def test_a_node_that_was_short_of_memory_is_tried_again():
     error = OutOfMemoryError("killed by the memory monitor")
     assert not supervisor.is_verdict(error)
     assert "short of memory" in supervisor.explain(error)
+    told = OutOfMemoryError(
+        "1 worker(s) were killed. Memory on the node was 1.90GB used / 23.54GB limit (0.08)"
+    )
+    assert supervisor.explain(told).endswith("short of memory: 21.6 GB of 23.5 GB were free")
     assert not supervisor.is_verdict(RayActorError())
     assert supervisor.is_verdict(NodeUnfitError("has no room"))

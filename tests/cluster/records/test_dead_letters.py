@@ -17,7 +17,6 @@ def plan(corpus, bundle, output, *, shard_seconds=0.002):
         str(output),
         CorpusSettings(keep_columns=("id",), shard_seconds=shard_seconds),
         max_batch_tokens=None,
-        fail_on_bad_row=False,
     )
 
 

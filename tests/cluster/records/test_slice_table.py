@@ -58,7 +58,6 @@ def make_corpus(*, seed, num_slices=12):
                 first_shard=own,
                 shards=tuple(shards),
                 rest=make_slice(index, first) if part < num_parts - 1 else None,
-                first_bad=None,
                 phase_s={"read": 0.5},
                 skipped={f"bad-{index}": "not CSV"} if index % 5 == 0 else {},
                 unfit={"k": index} if index % 3 == 0 else {},
@@ -196,9 +195,7 @@ def test_a_logged_slice_without_its_file_is_cut_again(directory):
 
 def test_a_part_of_which_nothing_was_read_is_read_again(directory):
     """Its rest begins with the same shard, so it would lead to itself for ever."""
-    empty = SliceReceipt(
-        index=0, first_shard=0, shards=(), rest=make_slice(0), first_bad=None, phase_s={}
-    )
+    empty = SliceReceipt(index=0, first_shard=0, shards=(), rest=make_slice(0), phase_s={})
     write(directory, [(make_slice(0), empty)])
     cut, _ = load(directory, [make_slice(0)], [])
     assert cut.slices == [make_slice(0)]

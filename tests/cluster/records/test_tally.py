@@ -283,7 +283,6 @@ def test_a_finished_shard_leaves_a_few_bytes(monkeypatch):
                     first_shard=0,
                     shards=shards,
                     rest=None,
-                    first_bad=None,
                     phase_s={},
                 )
                 tally.add_slice(cut)

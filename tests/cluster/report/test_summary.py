@@ -90,14 +90,11 @@ def job(bundle, tmp_path):
         settings=CorpusSettings(),
         keep_columns=(),
         max_batch_tokens=256,
-        fail_on_bad_row=False,
         identity={},
     )
 
 
-SLICE = SliceReceipt(
-    index=0, first_shard=0, shards=(), rest=None, first_bad=None, phase_s=SLICE_PHASES
-)
+SLICE = SliceReceipt(index=0, first_shard=0, shards=(), rest=None, phase_s=SLICE_PHASES)
 EARLIER = (make_receipt(0, "other:0"),)
 SCORED = (
     make_receipt(1, "host:0"),

@@ -59,7 +59,6 @@ def make_slice_receipt(slice_, *shards, **changes):
         "first_shard": slice_.first_shard,
         "shards": shards,
         "rest": None,
-        "first_bad": None,
         "phase_s": {"read": 1.0},
     }
     return SliceReceipt(**{**fields, **changes})

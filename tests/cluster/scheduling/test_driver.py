@@ -12,7 +12,6 @@ from cluster.shards.shard_queue import Lease
 from fastformers.errors import InputError, ScoringError, StorageError
 from tests.cluster.scheduling.jobs import (
     make_node,
-    make_receipt,
     make_shard,
     make_slice,
     result_of,
@@ -362,14 +361,6 @@ def test_a_slice_that_kills_three_workers_is_named(drive, pool_of):
     pool.decide = lambda worker, job: "dies"
     with pytest.raises(ScoringError, match=r"slice 0 \(a.csv\): its actor died .*three times"):
         drive(pool, num_slices=1)
-
-
-def test_a_bad_row_ends_the_run_if_it_must(drive, scripted_pool):
-    def bad(job):
-        return make_receipt(job, num_errors=2)
-
-    with pytest.raises(ScoringError, match="2 rows could not be scored; see the error column"):
-        drive(scripted_pool(1, bad), num_shards=1, fail_on_bad_row=True)
 
 
 def test_progress_says_where_it_stands(drive, pool_of, clock):

@@ -185,38 +185,22 @@ def test_nodes_of_a_run_that_ends_by_an_error_are_told_too(play, clock, journal)
     ]
 
 
-def test_a_bad_row_that_was_read_ends_the_run_only_if_it_must(play, journal):
+def test_what_the_journal_raises_ends_the_run(play, journal, monkeypatch):
     def events(nodes):
         yield [joined(0)]
-        yield [reported(0, done(nodes.last().give[0], first_bad="a.csv: row 3: empty text"))]
+        yield [reported(0, done(nodes.last().give[0]))]
         yield from do_all(nodes, 0)
 
-    with pytest.raises(ScoringError, match=r"^a.csv: row 3: empty text; repair it, or use --on"):
-        play(events, num_slices=1, fail_on_bad_row=True)
-    assert (journal.slices, journal.receipts) == ([], [])
+    def refuse(receipt):
+        raise ScoringError("too many bad rows")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "add_slice", refuse)
+        with pytest.raises(ScoringError, match="too many bad rows"):
+            play(events, num_slices=1)
+    assert journal.receipts == []
     play(events, num_slices=1)
     assert (len(journal.slices), scored(journal)) == (1, names(50))
-
-
-def test_a_row_that_could_not_be_scored_ends_the_run_only_if_it_must(play, journal):
-    def events(nodes):
-        yield [joined(0)]
-        yield [reported(0, done(nodes.last().give[0], num_errors=2))]
-
-    with pytest.raises(ScoringError, match=r"^shard 000000-00000: 2 rows could not be scored"):
-        play(events, num_shards=1, fail_on_bad_row=True)
-    assert journal.receipts == []
-    play(events, num_shards=1)
-    assert scored(journal) == names(0)
-
-
-def test_good_rows_end_no_run(play, journal):
-    def events(nodes):
-        yield [joined(0)]
-        yield from do_all(nodes, 0)
-
-    play(events, num_slices=1, num_shards=1, fail_on_bad_row=True)
-    assert len(journal.receipts) == 2
 
 
 def test_a_search_for_the_text_that_kills_commits_nothing(play, journal):

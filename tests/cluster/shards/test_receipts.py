@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cluster.shards.receipts import count_lengths
+from cluster.shards.receipts import count_lengths, count_reasons
 
 
 def test_texts_tokens_and_padding_by_length():
@@ -17,3 +17,20 @@ def test_texts_tokens_and_padding_by_length():
 def test_a_batch_without_its_tokens_is_refused():
     with pytest.raises(ValueError, match="shorter"):
         count_lengths(np.array([3, 3]), [np.array([0, 1])], [])
+
+
+def test_reasons_are_counted_by_what_they_share():
+    reasons = [f"column 'a': '{row}x' is not int64" for row in range(50)]
+    reasons += ["column 'b': null text"] * 60 + [f"row has {n} fields, not 3" for n in (4, 5)]
+    assert list(count_reasons(reasons).items()) == [
+        ("column 'b': null text", 60),
+        ("column 'a': … is not int…", 50),
+        ("row has … fields, not …", 2),
+    ]
+
+
+def test_there_are_few_kinds_of_reasons_whatever_they_say():
+    reasons = [f"reason {chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200)]
+    counts = count_reasons(reasons)
+    assert len(counts) == 17
+    assert next(iter(counts.items())) == ("other reasons", 184)

@@ -58,6 +58,7 @@ def test_options_of_a_uri_are_its_own_and_come_before_those_of_the_command():
     ("uri", "reason"),
     [
         ("s3://KEY:hidden@b/a", r"s3://\*\*\*@b/a: credentials in a URI would be shown"),
+        ("s3://KEY:hid/den+=@b/a", r"s3://\*\*\*@b/a: credentials in a URI would be shown"),
         ("s3://hidden@b/a", "credentials in a URI would be shown"),
         ("abfs://c:hidden@me.dfs.core.windows.net/a", "credentials in a URI would be shown"),
         ("s3://b/a?secret_key=hidden", r"s3://b/a\?\*\*\*: give credentials by"),

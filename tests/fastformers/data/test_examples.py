@@ -28,8 +28,9 @@ def write(path: Path, columns: dict[str, list]) -> Path:
     table = pa.table(columns)
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(table, path)
-    elif path.suffix == ".csv":
-        pyarrow.csv.write_csv(table, path)
+    elif path.suffix in (".csv", ".tsv"):
+        delimiter = "," if path.suffix == ".csv" else "\t"
+        pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(delimiter=delimiter))
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
     return path
@@ -314,9 +315,9 @@ def test_an_unreadable_file_is_refused_by_its_name(tmp_path, name, content):
 
 
 def test_a_file_of_another_format_is_refused_with_those_there_are(tmp_path):
-    (tmp_path / "e.tsv").write_bytes(b"text\tlabel\na\tb\n")
+    (tmp_path / "e.tab").write_bytes(b"text\tlabel\na\tb\n")
     with pytest.raises(InputError) as caught:
-        load(tmp_path / "e.tsv")
+        load(tmp_path / "e.tab")
     assert all(suffix in str(caught.value) for suffix in FORMATS)
 
 

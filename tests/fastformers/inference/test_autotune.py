@@ -14,6 +14,9 @@ from tests.needs import need_openvino
 class NamedEngine:
     """An engine that gives all rows the same logits; `measure_budgets` is replaced."""
 
+    input_names = ("input_ids",)
+    num_outputs = 2
+
     def __init__(self, name, logit=1.0):
         self.name, self.logit = name, logit
 
@@ -59,6 +62,19 @@ def test_elsewhere_the_fastest_budget_is_measured_once(elsewhere, measured, tmp_
         chosen = tune(elsewhere, engine="onnxruntime", cache=tmp_path / "new")
         assert chosen == EngineChoice(engine="onnxruntime", max_batch_tokens=512)
     assert measured == ["onnxruntime"]
+
+
+def test_what_was_measured_on_a_busy_machine_is_neither_believed_nor_kept(
+    bundle, measured, tmp_path, monkeypatch, caplog
+):
+    rough = replace(bundle, cost_profile=replace(bundle.cost_profile, waiting_share=0.5))
+    tune(rough, engine="onnxruntime", cache=tmp_path)
+    assert measured == ["onnxruntime"]  # though the bundle was made on this machine
+    monkeypatch.setattr(autotune.CpuTimer, "waiting_share", 0.9)
+    for _ in range(2):
+        tune(rough, engine="auto", cache=tmp_path)
+    assert sorted(measured) == [*["onnxruntime"] * 1, *["openvino"] * 2]
+    assert "busy: measuring openvino with" in caplog.text
 
 
 def test_auto_takes_the_faster_engine_with_its_own_budget(bundle, measured, tmp_path):

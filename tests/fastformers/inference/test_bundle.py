@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fastformers.errors import BundleError, InputError
 from fastformers.inference import bundle as bundle_module
 from fastformers.inference.bundle import Bundle, StageQuality, open_bundle, write_bundle
+from fastformers.inference.manifest import sign
 from fastformers.inference.onnx_files import weights_path
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tasks import TEXT_CLASSIFICATION
@@ -61,7 +62,7 @@ def test_a_bundle_reads_back_as_it_was_written(bundle, tmp_path):
     written = rewrite(
         bundle,
         tmp_path / "a" / "bundle",
-        labels=("schlecht", "très bien", "很好"),
+        labels=("schlecht", "très bien 很好"),
         stages=(*bundle.stages, quality),
         provenance={"teacher": "t", "nested": {"list": [1, 2.5, None]}},
     )
@@ -114,33 +115,6 @@ def test_an_edited_manifest_is_refused(copy, mend, field, value):
     fields = json.loads((copy / "bundle.json").read_text())
     (copy / "bundle.json").write_text(json.dumps({**fields, field: value}))
     with pytest.raises(BundleError, match=r"bundle\.json: altered after it was written"):
-        open_bundle(copy)
-
-
-def sign(fields):
-    """A manifest whose digest is right, whatever it says."""
-    fields = {name: fields[name] for name in fields if name not in ("format_version", "digest")}
-    signed = {**fields, "format_version": 1, "digest": bundle_module._digest(fields)}
-    return json.dumps(signed)
-
-
-@pytest.mark.parametrize(
-    "name", ["../model.onnx", "/etc/passwd", "..", "", "a/b", "a\\b", "a\0", ".ssh", "bundle.json"]
-)
-def test_a_file_outside_of_the_bundle_is_not_opened(copy, mend, name):
-    fields = json.loads((copy / "bundle.json").read_text())
-    fields["files"][name] = fields["files"]["model.onnx"]
-    (copy / "bundle.json").write_text(sign(fields))
-    with pytest.raises(BundleError, match=r"bundle\.json: lists files that no bundle has"):
-        open_bundle(copy)
-
-
-@pytest.mark.parametrize("field", ["files", "cost_profile", "stages"])
-@pytest.mark.parametrize("value", [None, 7, [1], {"a": 1}])
-def test_a_signed_manifest_that_makes_no_sense_is_refused(copy, mend, field, value):
-    fields = json.loads((copy / "bundle.json").read_text())
-    (copy / "bundle.json").write_text(sign({**fields, field: value}))
-    with pytest.raises(BundleError, match=r"bundle\.json: "):
         open_bundle(copy)
 
 
@@ -297,8 +271,9 @@ def test_an_older_bundle_with_all_weights_inside_the_graph_opens(bundle, tmp_pat
     weights_path(path / "model.onnx").unlink()
     model_hash = hashlib.sha256((path / "model.onnx").read_bytes()).hexdigest()
     files = {"model.onnx": model_hash, "tokenizer.json": bundle.files["tokenizer.json"]}
-    manifest = bundle_module._manifest(replace(bundle, files=files))
-    (path / "bundle.json").write_text(manifest)
+    fields = json.loads((path / "bundle.json").read_text())
+    del fields["format_version"], fields["digest"]
+    (path / "bundle.json").write_text(sign({**fields, "files": files}))
     assert open_bundle(path).files == files
     texts = ["a cat sat", "the film is bad"]
     expected, predictions = (Scorer(place).score(texts) for place in (bundle.path, path))

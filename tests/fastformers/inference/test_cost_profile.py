@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastformers import clock
+from fastformers.clock import CpuTimer
 from fastformers.inference import cost_profile
 from fastformers.inference.batching import MAX_BATCH_ROWS, plan_batches
 from fastformers.inference.cost_profile import (
@@ -88,7 +89,7 @@ class FakeMachine:
     name = "fake 1.0"
 
     def __init__(self, cost):
-        self.seconds = 0.0
+        self.seconds, self.slowed = 0.0, 1.0  # of CPU; how many times the wall time is
         self.shapes = []
         self._cost = cost
 
@@ -107,7 +108,10 @@ def machine(monkeypatch):
     def make(cost):
         fake = FakeMachine(lambda machine, rows, length: cost(rows, length))
         for module in (clock, cost_profile):
-            timer = SimpleNamespace(perf_counter=fake.perf_counter)
+            timer = SimpleNamespace(
+                perf_counter=lambda: fake.slowed * fake.perf_counter(),
+                process_time=fake.perf_counter,
+            )
             monkeypatch.setattr(module, "time", timer)
         return fake
 
@@ -148,10 +152,16 @@ def test_the_fastest_token_budget_is_chosen(machine, best):
 
 def test_a_slow_model_is_not_tried_at_every_budget(machine):
     engine = machine(per_token)
-    assert list(measure_budgets(engine, max_length=256)) == [256, 512, 1024, 2048, 4096]
+    assert list(measure_budgets(engine, timer=CpuTimer(), max_length=256)) == [
+        256,
+        512,
+        1024,
+        2048,
+        4096,
+    ]
     # Three shapes, four runs each: 256 takes 3 s, 512 then ends beyond the limit.
-    assert list(measure_budgets(engine, max_length=256, limit_s=5)) == [256, 512]
-    assert list(measure_budgets(engine, max_length=256, limit_s=0)) == [256]
+    assert list(measure_budgets(engine, timer=CpuTimer(), max_length=256, limit_s=5)) == [256, 512]
+    assert list(measure_budgets(engine, timer=CpuTimer(), max_length=256, limit_s=0)) == [256]
 
 
 @pytest.mark.parametrize("max_length", [300, 5000])
@@ -186,3 +196,16 @@ def test_the_processor_is_named_as_the_kernel_does(tmp_path):
 
 def test_a_processor_without_name_is_named_by_its_kind(tmp_path):
     assert read_cpu_model(tmp_path)
+
+
+def test_a_busy_machine_is_said_and_its_profile_is_marked_but_as_cheap(machine, caplog):
+    """Others take six of seven seconds of the wall time; what counts is the CPU's."""
+    idle = measure_cost_profile(machine(per_token), max_length=64)
+    assert (idle.waiting_share, idle.is_rough, caplog.text) == (0.0, False, "")
+    shared = machine(per_token)
+    shared.slowed = 7.0
+    busy = measure_cost_profile(shared, max_length=64)
+    assert busy.waiting_share == pytest.approx(6 / 7)
+    assert busy.is_rough
+    assert replace(busy, waiting_share=0.0) == idle
+    assert "busy: measuring the cost profile waited 86% of the time for a CPU" in caplog.text

@@ -26,6 +26,8 @@ class FakeEngine:
     """An engine whose logits are a row's length and second token; records every batch."""
 
     name = "fake 1.0"
+    input_names = ("input_ids",)
+    num_outputs = 2
 
     def __init__(self, change=lambda ids_BT, logits_BC: logits_BC):
         self.batches = []
@@ -245,8 +247,9 @@ def test_pairs_are_scored_in_their_order_and_with_their_types(pair_bundle):
 
 @pytest.mark.parametrize("kind", ["bundle", "pair_bundle"])
 def test_no_texts_give_no_predictions(request, kind):
-    engine = FakeEngine()
-    predictions = Scorer(request.getfixturevalue(kind), engine=engine).score([])
+    engine, opened = FakeEngine(), request.getfixturevalue(kind)
+    engine.input_names = opened.input_names
+    predictions = Scorer(opened, engine=engine).score([])
     assert (predictions.labels, predictions.errors) == ([], {})
     assert predictions.probabilities.shape == (0,)
     assert predictions.logits_NC.shape == (0, 2)

@@ -24,7 +24,9 @@ def shown(monkeypatch):
 
     def use(*, is_terminal=False):
         file = io.StringIO()
-        console = Console(file=file, force_terminal=is_terminal, soft_wrap=True, width=100)
+        console = Console(
+            file=file, force_terminal=is_terminal, soft_wrap=True, width=100, markup=False
+        )
         monkeypatch.setattr(progress, "console", console)
         return file
 

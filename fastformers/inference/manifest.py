@@ -1,0 +1,196 @@
+"""What bundle.json may say: the type and range of each field, and what must fit together.
+
+    bytes of bundle.json -> [manifest] -> fields that can be trusted -> bundle
+
+A manifest is signed by a digest over all of its fields, so a byte that changed is found; what is
+checked here beyond that is whether whoever signed it wrote a manifest at all. Fields that a later
+version added are passed over. This module knows nothing of files, and nothing of what fields mean
+to scoring but their numbers.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from fastformers.errors import HOW_TO_UPGRADE, BundleError
+from fastformers.inference.tasks import TASKS
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
+FORMAT_VERSION = 1
+MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"  # older bundles have none
+TOKENIZER_FILE = "tokenizer.json"
+MANIFEST_FILE = "bundle.json"
+
+_SHOWN_CHARACTERS = 160
+_TEXT = {"type": "string", "minLength": 1}
+_COUNT = {"type": "integer", "minimum": 1, "maximum": 2**40}
+_SIZE = {"type": "integer", "minimum": 0, "maximum": 2**50}
+_LENGTH = {"type": "integer", "minimum": 1, "maximum": 2**24}
+_SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e6}
+_QUALITY = {"type": "quality", "maximum": 1}
+_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+
+def _list_of(items: dict[str, Any], **limits: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items, **limits}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [{"type": "null"}, schema]}
+
+
+def _record(optional: dict[str, Any], **required: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {**required, **optional}, "required": list(required)}
+
+
+_STAGE = {
+    **_record(
+        {"metric": _TEXT, "other_metrics": {"type": "object", "additionalProperties": _QUALITY}},
+        stage=_TEXT,
+        quality=_QUALITY,
+        agreement=_QUALITY,
+        num_rows=_SIZE,
+        model_bytes=_SIZE,
+        seconds={"type": "number", "minimum": 0},
+    ),
+    "additionalProperties": False,
+}
+_COST_PROFILE = _record(
+    {
+        "cpu_generation": _or_null(_TEXT),
+        "cpu_features": _list_of(_TEXT),
+        "seconds_alone": _list_of(_SECONDS),
+        "waiting_share": {"type": "number", "minimum": 0, "maximum": 1},
+    },
+    engine=_TEXT,
+    cpu_model=_TEXT,
+    max_batch_tokens=_LENGTH,
+    lengths=_list_of(_LENGTH, minItems=1),
+    seconds_per_row=_list_of(_SECONDS, minItems=1),
+)
+_FILES = {
+    "type": "object",
+    "properties": dict.fromkeys((MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE), _SHA256),
+    "required": [MODEL_FILE, TOKENIZER_FILE],
+    "additionalProperties": False,
+}
+_SCHEMA = _record(
+    {"multiply_adds_per_token": _or_null(_COUNT), "width": _or_null(_COUNT)},
+    task={"type": "string"},
+    labels=_list_of({"type": "string"}, uniqueItems=True),
+    num_outputs=_LENGTH,
+    max_length=_LENGTH,
+    text_pairs={"type": "boolean"},
+    input_names={"enum": [["input_ids"], ["input_ids", "token_type_ids"]]},
+    precision={"enum": ["int8", "int8-dynamic", "float16", "float32"]},
+    stages=_list_of(_STAGE),
+    provenance={"type": "object"},
+    cost_profile=_COST_PROFILE,
+    files=_FILES,
+)
+
+
+def digest_of(fields: dict[str, Any]) -> str:
+    """Identity of plain values."""
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def sign(fields: dict[str, Any]) -> str:
+    """Text of a manifest with these fields."""
+    signed = {"format_version": FORMAT_VERSION, **fields, "digest": digest_of(fields)}
+    return json.dumps(signed, indent=2) + "\n"
+
+
+def read_fields(content: bytes, named: str) -> tuple[dict[str, Any], str]:
+    """Fields of a manifest and their digest, checked.
+
+    Args:
+        content: Bytes of `bundle.json`.
+        named: Path or URI of the bundle, for messages.
+
+    Raises:
+        BundleError: The manifest is damaged, altered, of a newer version, or not that of a bundle;
+            names the field.
+    """
+    manifest = f"{named}/{MANIFEST_FILE}"
+    try:
+        fields: dict[str, Any] = json.loads(content.decode("utf-8"))
+        version, digest = fields.pop("format_version"), fields.pop("digest")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise BundleError(f"{manifest}: damaged; copy the bundle again") from error
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise BundleError(
+            f"{named}: bundle format {version!r:.40}, this fastformers reads up to "
+            f"{FORMAT_VERSION}; {HOW_TO_UPGRADE}"
+        )
+    if digest_of(fields) != digest:
+        raise BundleError(f"{manifest}: altered after it was written; copy the bundle again")
+    problem = _find_problem(fields)
+    if problem is not None:
+        raise BundleError(f"{manifest}: {problem}; make the bundle again")
+    if fields["task"] not in TASKS:
+        raise BundleError(
+            f"{named}: its task {fields['task']!r:.40} is not one of {', '.join(TASKS)}; "
+            f"{HOW_TO_UPGRADE}"
+        )
+    misfit = _find_misfit(fields)
+    if misfit is not None:
+        raise BundleError(f"{manifest}: {misfit}; make the bundle again")
+    return fields, str(digest)
+
+
+def _find_problem(fields: dict[str, Any]) -> str | None:
+    """The field that has a wrong type or a value out of range, and why; None if all are right."""
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator().iter_errors(fields))
+    if error is None:
+        return None
+    place = str(error.json_path).removeprefix("$").removeprefix(".")
+    message = " ".join(str(error.message).split())
+    if len(message) > _SHOWN_CHARACTERS:
+        message = f"{message[: _SHOWN_CHARACTERS // 2]} … {message[-_SHOWN_CHARACTERS // 2 :]}"
+    return f"{place}: {message}" if place else message
+
+
+def _find_misfit(fields: dict[str, Any]) -> str | None:
+    """Fields that are right by themselves and do not fit together; None if all do."""
+    labels, num_outputs = fields["labels"], fields["num_outputs"]
+    if TASKS[fields["task"]].has_labels and len(labels) != num_outputs:
+        return f"labels: {len(labels)} for num_outputs {num_outputs}"
+    profile = fields["cost_profile"]
+    lengths = profile["lengths"]
+    if any(first >= second for first, second in itertools.pairwise(lengths)):
+        return "cost_profile.lengths: not ascending"
+    for name in ("seconds_per_row", "seconds_alone"):
+        num_seconds = len(profile.get(name, ()))
+        if num_seconds not in (0, len(lengths)):
+            return f"cost_profile.{name}: {num_seconds} for {len(lengths)} lengths"
+    return None
+
+
+@cache
+def _validator() -> "Draft202012Validator":
+    """The schema's validator; a number is finite, 2.0 is no integer, and a quality may be NaN."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    def is_number(checker: object, value: object) -> bool:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda checker, value: type(value) is int,
+            "number": is_number,
+            "quality": lambda checker, value: type(value) in (int, float) and not math.isinf(value),
+        }
+    )
+    validator: Draft202012Validator = extend(Draft202012Validator, type_checker=types)(_SCHEMA)
+    return validator
