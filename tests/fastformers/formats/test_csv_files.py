@@ -77,4 +77,4 @@ def test_a_comma_is_taken_where_the_header_line_has_it(read, caplog):
 
 
 def test_quotes_may_mean_nothing(read):
-    assert read("a.tsv", b'text\tk\n"one\t1\ntwo"\t2\n', csv_quote=None) == ['"one', 'two"']
+    assert read("a.tsv", b'text\tk\n"one\t1\ntwo"\t2\n', csv_quote="none") == ['"one', 'two"']
