@@ -155,8 +155,8 @@ def _tell_cut(paths: Collection[str]) -> None:
     if paths:
         others = "" if len(paths) == 1 else f" and {format_count(len(paths) - 1, 'other file')}"
         logger.warning(
-            "%s%s: read in order, so only about the first %d MiB of text of each are sampled: if the "
-            "rows behind are longer or shorter, the cost is another",
+            "%s%s: read in order, so only about the first %d MiB of text of each are sampled: if "
+            "the rows behind are longer or shorter, the cost is another",
             min(paths),
             others,
             MAX_SAMPLE_BYTES // 2**20,

@@ -113,7 +113,8 @@ def say_left_out(path: Path, left_out: Counter[str], num_rows: int, need: str) -
         reasons.append("...")
     num_bad = sum(left_out.values())
     if num_rows == 0:
-        why = f": {', '.join(reasons)}" if reasons else ""
+        how = "; --encoding and the --csv flags say how text files are read"
+        why = f": {', '.join(reasons)}{how}" if reasons else ""
         raise InputError(f"{path}: no row has {need}{why}")
     if num_bad:
         logger.warning(

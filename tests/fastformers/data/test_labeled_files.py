@@ -127,3 +127,11 @@ def test_encoding_and_dialect_can_be_named(tmp_path):
     rows = read_rows(path, text_columns=("text",), other_columns=("label",), text_files=config)
     assert rows.texts == (["caf\xe9 ~ cr\xe8me", "plain"],)
     assert rows.others.to_pydict() == {"label": ["1", "0"]}
+
+
+def test_files_of_which_no_row_can_be_read_name_the_flags_that_say_how(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("text,label\ncaf\xe9,1\n".encode("latin-1"))
+    left_out = read_rows(path, text_columns=("text",), other_columns=("label",)).left_out
+    with pytest.raises(InputError, match=r"invalid UTF-8 \(1\); --encoding and the --csv flags"):
+        say_left_out(path, left_out, 0, "a text")
