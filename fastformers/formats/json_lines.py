@@ -39,6 +39,7 @@ from fastformers.formats.records.record_stream import (
     Lines,
     RecordStream,
     read_chunk,
+    show_start,
     until_damage,
 )
 from fastformers.formats.text_lines import Record, make_rows, texts_of
@@ -347,5 +348,5 @@ def _parse_json(line: bytes, encoding: str, max_bytes: int) -> Record:
     except UnicodeDecodeError:
         return f"invalid {encoding.upper()}"
     except (ValueError, RecursionError) as error:
-        return f"not JSON: {error}"
+        return f"not JSON: {error}, in {show_start(line, encoding)}"
     return value if isinstance(value, dict) else f"not a JSON object but {type(value).__name__}"

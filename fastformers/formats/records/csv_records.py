@@ -11,7 +11,7 @@ import csv
 from collections import deque
 from collections.abc import Iterator
 
-from fastformers.formats.records.record_stream import Lines
+from fastformers.formats.records.record_stream import Lines, show_start
 from fastformers.formats.text_file_config import TextFileConfig
 
 # Stands for a carriage return inside a field while the csv module splits it, to which it would end
@@ -49,7 +49,9 @@ def read_records(
         except csv.Error as error:
             escapes = f"\\{quote}".encode() if quote and escape is None else b"\n\n"
             hint = "; if backslashes escape quotes, name --csv-escape"
-            reason = f"not CSV: {error}{hint if escapes in feed.taken[0][0] else ''}"
+            first = feed.taken[0][0]
+            reason = f"not CSV: {error}, in {show_start(first, encoding)}"
+            reason += hint if escapes in first else ""
             yield begin, feed.reject(), reason
         else:
             if fields is None:
