@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fastformers.errors import InputError
 from fastformers.formats.readers import ReadOptions
 from fastformers.formats.records import record_stream
+from fastformers.formats.text_file_config import TextFileConfig
 from tests.fastformers.formats.files import open_file, read_all
 
 NAMES = ["a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"]
@@ -66,10 +67,13 @@ def named_contents(draw):
 options = st.builds(
     ReadOptions,
     skip_unreadable=st.booleans(),
-    max_row_bytes=st.sampled_from([8, 40, 2**24]),
-    csv_escape=st.sampled_from([None, "\\"]),
-    csv_quote=st.sampled_from(['"', None]),
-    encoding=st.sampled_from([None, None, None, "latin-1", "utf-16-le", "shift_jis"]),
+    text_files=st.builds(
+        TextFileConfig,
+        max_row_bytes=st.sampled_from([8, 40, 2**24]),
+        csv_escape=st.sampled_from([None, "\\"]),
+        csv_quote=st.sampled_from(['"', "none"]),
+        encoding=st.sampled_from([None, None, None, "latin-1", "utf-16-le", "shift_jis"]),
+    ),
 )
 
 
