@@ -20,6 +20,7 @@ from cluster.shards.shard_set import ShardSet
 from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError, StorageError
 
+LOCK = nullcontext()
 WORDS = ["cat", "dog", "a fast film", "the mat", "good"]
 NUM_ROWS = 40
 
@@ -274,6 +275,44 @@ def test_bad_rows_are_counted_and_one_is_named(corpus, preparation, bundle):
     assert bad[0].bad["column 'text': empty text"] >= 1
     assert bad[0].bad_example == f"{corpus.files[0].path}: row 3: column 'text': empty text"
     assert {receipt.bad_example for receipt in receipts if not receipt.bad} <= {None}
+
+
+def test_files_of_one_slice_become_several_shards_with_their_bad_rows(tmp_path, write_rows, bundle):
+    rows = [{"id": row, "text": make_text(row)} for row in range(NUM_ROWS)]
+    for number in range(4):
+        write_rows(tmp_path / f"corpus/{number}.jsonl", rows[10 * number : 10 * number + 10])
+    corpus = open_corpus(str(tmp_path / "corpus"), text_columns=("text",), keep_columns=("id",))
+    [slice_] = corpus.plan_slices()
+    preparation = make_preparation(tmp_path / "shards", corpus, bundle, shard_seconds=0.002)
+    receipt = preparation.prepare(replace(slice_, first_shard=7), bundle.load_tokenizer(), LOCK)
+
+    assert receipt.rest is None
+    assert len(receipt.shards) > 2
+    names = [f"000000-{7 + number:05d}" for number in range(len(receipt.shards))]
+    assert [shard.name for shard in receipt.shards] == names
+    tables = [read_shard(preparation.directory, shard) for shard in receipt.shards]
+    tables = [table.take(np.argsort(table["place"].to_numpy())) for table in tables]
+    table = pa.concat_tables(tables)
+    assert table["keep.id"].to_pylist() == list(range(NUM_ROWS))
+    assert [row for row, error in enumerate(table["error"].to_pylist()) if error] == [3, 17]
+    assert receipt.bad == {"column 'text': empty text": 2}
+    assert receipt.bad_example.endswith("0.jsonl: row 3: column 'text': empty text")
+    assert all(0 <= seconds < 60 for seconds in receipt.phase_s.values())
+
+
+@pytest.mark.parametrize("chunk_bytes", [2**24, 50])  # at once, or in two reads of each file
+def test_the_bad_row_that_is_named_is_counted_in_its_own_file(
+    tmp_path, write_rows, bundle, monkeypatch, chunk_bytes
+):
+    monkeypatch.setattr(cluster.shards.preparation, "READ_CHUNK_BYTES", chunk_bytes)
+    good, bad = {"text": "a cat"}, {"text": ""}
+    write_rows(tmp_path / "corpus/a.jsonl", [good] * 3)
+    write_rows(tmp_path / "corpus/b.jsonl", [good] * 4 + [bad])
+    corpus = open_corpus(str(tmp_path / "corpus"), text_columns=("text",))
+    [slice_] = corpus.plan_slices()
+    preparation = make_preparation(tmp_path / "shards", corpus, bundle)
+    receipt = preparation.prepare(slice_, bundle.load_tokenizer(), LOCK)
+    assert "b.jsonl: row 4: " in receipt.bad_example
 
 
 @pytest.mark.parametrize("shard_seconds", [1e-5, 1.0])
