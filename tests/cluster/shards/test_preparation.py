@@ -300,19 +300,23 @@ def test_files_of_one_slice_become_several_shards_with_their_bad_rows(tmp_path, 
     assert all(0 <= seconds < 60 for seconds in receipt.phase_s.values())
 
 
-@pytest.mark.parametrize("chunk_bytes", [2**24, 50])  # at once, or in two reads of each file
-def test_the_bad_row_that_is_named_is_counted_in_its_own_file(
+@pytest.mark.parametrize("chunk_bytes", [2**24, 50, 1])
+def test_files_of_one_slice_are_read_whole_in_as_many_reads_as_it_takes(
     tmp_path, write_rows, bundle, monkeypatch, chunk_bytes
 ):
     monkeypatch.setattr(cluster.shards.preparation, "READ_CHUNK_BYTES", chunk_bytes)
-    good, bad = {"text": "a cat"}, {"text": ""}
-    write_rows(tmp_path / "corpus/a.jsonl", [good] * 3)
-    write_rows(tmp_path / "corpus/b.jsonl", [good] * 4 + [bad])
-    corpus = open_corpus(str(tmp_path / "corpus"), text_columns=("text",))
-    [slice_] = corpus.plan_slices()
+    rows = [{"id": row, "text": "a cat" if row != 13 else ""} for row in range(20)]
+    for number in range(4):
+        write_rows(tmp_path / f"corpus/{number}.jsonl", rows[5 * number : 5 * number + 5])
+    corpus = open_corpus(str(tmp_path / "corpus"), text_columns=("text",), keep_columns=("id",))
+    assert len(corpus.plan_slices()) == 1
     preparation = make_preparation(tmp_path / "shards", corpus, bundle)
-    receipt = preparation.prepare(slice_, bundle.load_tokenizer(), LOCK)
-    assert "b.jsonl: row 4: " in receipt.bad_example
+    receipts = prepare_all(preparation, corpus.plan_slices(), bundle)
+    tables = [read_shard(preparation.directory, shard) for shard in shards_of(receipts)]
+    ids = [table.sort_by("place")["keep.id"].to_pylist() for table in tables]
+    assert [id_ for of_shard in ids for id_ in of_shard] == list(range(20))
+    [example] = [receipt.bad_example for receipt in receipts if receipt.bad]
+    assert "2.jsonl: row 3: " in example
 
 
 @pytest.mark.parametrize("shard_seconds", [1e-5, 1.0])
