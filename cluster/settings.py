@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from fastformers.formats.readers import ReadOptions
-from fastformers.options import check_at_least, check_option, option
+from fastformers.options import check_at_least, check_option, check_positive, option
 
 # Fewer rows say little of a corpus: a share of bad rows is judged from so many on, and fewer bad
 # rows than these pass, unless they are all there are.
@@ -124,8 +124,7 @@ class CorpusSettings:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "limit")
-        is_positive = self.shard_seconds is None or self.shard_seconds > 0
-        check_option(self, "shard_seconds", is_positive, "more than 0")
+        check_positive(self, "shard_seconds")
         check_at_least(self, 1, "max_row_bytes")
         _ = self.read_options
         is_limit = BadRowLimit.parse(self.max_bad_rows) is not None
@@ -190,6 +189,5 @@ class ActorSettings:
     )
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "num_nodes")
-        is_positive = self.timeout_s is None or self.timeout_s > 0
-        check_option(self, "timeout_s", is_positive, "more than 0")
+        check_at_least(self, 1, "num_actors", "num_nodes", "cores_per_actor")
+        check_positive(self, "timeout_s")

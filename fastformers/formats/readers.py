@@ -21,6 +21,9 @@ from fastformers.errors import InputError
 from fastformers.files.file_kind import keeps_ascii
 
 KEEP_FLAG = "--keep-columns"
+# What may separate fields of CSV where nobody says it; the first whose header has the columns does.
+DELIMITERS = ",\t;|"
+_SHOWN_COLUMNS = 50  # in a message
 
 
 class UnfitFileError(InputError):
@@ -91,6 +94,9 @@ class ReadOptions:
                 raise InputError(f"{flag} {mark!r}: give one character")
         if len(set(given.values())) < len(given):
             raise InputError(f"{', '.join(given)}: give different characters")
+        for flag, mark in given.items():
+            if self.csv_delimiter is None and mark in DELIMITERS:
+                raise InputError(f"{flag} {mark!r}: may separate fields; name --csv-delimiter, too")
 
     @property
     def text_files(self) -> list[str | int | None]:
@@ -392,7 +398,10 @@ def check_text_columns(
 
 def no_column(path: str, names: Sequence[str], name: str, *, flag: str) -> UnfitFileError:
     """The error that refuses a file without a column; the caller raises it."""
-    return UnfitFileError(path, f"no column {name!r} ({flag}); it has {', '.join(names)}")
+    shown = [name if name == name.strip() != "" else repr(name) for name in names[:_SHOWN_COLUMNS]]
+    if len(names) > len(shown):
+        shown.append(f"{len(names) - len(shown):,} more")
+    return UnfitFileError(path, f"no column {name!r} ({flag}); it has {', '.join(shown)}")
 
 
 def not_text(path: str, name: str, kind: str, *, flags: str) -> UnfitFileError:

@@ -33,7 +33,7 @@ def stored(**options: Any) -> Odd:
 
 def texts(values: pa.Array, *rows: str | Bad, **facts: Any) -> Odd:
     """Texts of some type."""
-    return Odd(files={"a.parquet": parquet({"text": values})}, rows=list(rows) or TEXTS, **facts)
+    return Odd(files={"a.parquet": parquet({"text": values})}, rows=list(rows), **facts)
 
 
 def kept(values: pa.Array, found: list[Any] | None = None, **facts: Any) -> Odd:
@@ -64,6 +64,19 @@ def twice_named() -> bytes:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     pyarrow.parquet.write_table(table, file)
     return file.getvalue()
+
+
+def damaged() -> bytes:
+    """Three row groups, of which the second has lost its page."""
+    content = parquet(
+        {"text": ["a cat", "MARK", "it ran"]},
+        row_group_size=1,
+        use_dictionary=False,
+        compression="none",
+        write_statistics=False,
+    )
+    start = content.index(b"MARK") - 4
+    return content[:start] + b"\xff" * 8 + content[start + 8 :]
 
 
 NOON = datetime(2026, 11, 26, 12, 0, 0, 123456, tzinfo=UTC)
@@ -101,10 +114,12 @@ PARQUET_FILES = {
     "called JSON": Odd(files={"a.jsonl": PLAIN}, refused="it is Parquet"),
     "compressed as a whole": Odd(files={"a.parquet.gz": gzip.compress(PLAIN)}, refused="gzip"),
     "named in capitals": Odd(files={"A.PARQUET": PLAIN}, rows=TEXTS),
-    "long strings": texts(pa.array(TEXTS, pa.large_string())),
-    "string views": texts(pa.array(TEXTS, pa.string_view())),
-    "dictionaries": texts(pa.array(TEXTS).dictionary_encode()),
-    "dictionaries of long strings": texts(pa.array(TEXTS, pa.large_string()).dictionary_encode()),
+    "long strings": texts(pa.array(TEXTS, pa.large_string()), *TEXTS),
+    "string views": texts(pa.array(TEXTS, pa.string_view()), *TEXTS),
+    "dictionaries": texts(pa.array(TEXTS).dictionary_encode(), *TEXTS),
+    "dictionaries of long strings": texts(
+        pa.array(TEXTS, pa.large_string()).dictionary_encode(), *TEXTS
+    ),
     "dictionaries with nulls": texts(
         pa.array(["ok", None, "ok"]).dictionary_encode(), "ok", NULL, "ok"
     ),
@@ -140,11 +155,10 @@ PARQUET_FILES = {
         kept={" ": [1], "x,y": [2]},
     ),
     "a name twice": Odd(files={"a.parquet": twice_named()}, refused="'text'"),
-    "names that ours have": Odd(
-        files={"a.parquet": parquet({"text": ["ok"], "label": [1], "error": ["no"]})},
-        rows=["ok"],
+    "a name that the predictions have": Odd(
+        files={"a.parquet": parquet({"text": ["ok"], "label": [1]})},
         flags=("--keep-columns", "label"),
-        refused="'label'",
+        refused="--keep-columns label: the predictions have a column of that name",
     ),
     "a column of everything": Odd(
         files={"a.parquet": parquet({"text": ["ok"], "a": [1], "b": [None]})},
@@ -158,22 +172,24 @@ PARQUET_FILES = {
     "kept wide decimals": kept(pa.array([Decimal(10**50)], pa.decimal256(60, 2))),
     "kept times with zones": kept(pa.array([NOON, None], pa.timestamp("us", "Europe/Berlin"))),
     "kept times without zones": kept(pa.array([NOON.replace(tzinfo=None), None])),
-    "kept nanoseconds": Odd(
-        files={
-            "a.parquet": parquet({"text": ["ok"], "id": pa.array([1], pa.timestamp("ns"))}),
-        },
-        rows=["ok"],
-        flags=("--keep-columns", "id"),
-    ),
+    "kept nanoseconds": kept(pa.array([1, None], pa.timestamp("ns"))),
     "kept times as Impala has them": Odd(
         files={
             "a.parquet": parquet(
-                {"text": ["ok"], "id": [NOON.replace(tzinfo=None)]},
+                {"text": ["ok"], "id": pa.array([1000], pa.timestamp("ns"))},
                 use_deprecated_int96_timestamps=True,
-            ),
+            )
         },
         rows=["ok"],
-        flags=("--keep-columns", "id"),
+        kept={"id": pa.array([1000], pa.timestamp("ns")).to_pylist()},
+    ),
+    "a damaged row group": Odd(
+        files={"a.parquet": damaged()}, refused="row group 1 cannot be read"
+    ),
+    "a damaged row group that may be": Odd(
+        files={"a.parquet": damaged()},
+        rows=["a cat", Bad("unreadable row group"), "it ran"],
+        flags=("--skip-unreadable-files",),
     ),
     "kept dates and times of day": kept(
         pa.array(

@@ -142,6 +142,22 @@ CSV_FILES = {
         flags=("--max-row-bytes", "200"),
     ),
     "a text of 2 MiB": csv(f"text\n{'a cat ' * 2**18}\nok\n", "a cat " * 2**18, "ok"),
+    "a delimiter at the end of the header, too": csv("text,\na cat,\nok,\n", "a cat", "ok"),
+    "columns without names": csv(",,text\n1,2,ok\n", "ok"),
+    "columns without names, all kept": csv(
+        ",,text\n1,2,ok\n", flags=("--keep-columns", "*"), refused="two columns are called ''"
+    ),
+    "5,000 columns": csv(
+        ",".join(["text", *map(str, range(5000))]) + "\nok" + ",x" * 5000 + "\n",
+        *("ok",),
+        kept={"4999": ["x"]},
+    ),
+    "5,000 other columns": csv(",".join(map(str, range(5000))) + "\n1\n", refused="4,950 more"),
+    "a gzip bomb": csv(
+        gzip.compress(b"text\n" + b"0" * 2**25 + b"\nok\n"),
+        *(Bad("--max-row-bytes"), "ok"),
+        name="a.csv.gz",
+    ),
     "combined and directed characters": csv(
         "text\ne\u0301a\u0308\n\U0001f468\u200d\U0001f469\u200d\U0001f467\n\u202eabc\u202c\n\ufeffa\n",
         *("e\u0301a\u0308", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u202eabc\u202c"),
