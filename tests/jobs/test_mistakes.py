@@ -80,8 +80,6 @@ MISTAKES = {
     "prepare c.csv --bundle bundle --output mine": ["mine", "holds no run of ours"],
     "scale c.csv --bundle bundle --output mine": ["mine", "holds no scaling test of ours"],
     "launch --cloud aws --instance-type c7i.4xlarge --output file": ["file: a file"],
-    f"{FINETUNE} --output mine": ["--output mine: holds something that finetune did not make"],
-    f"{FINETUNE} --output no-weights": ["--output no-weights: is the encoder"],
     # Values of flags.
     f"{SCORE} --limit 0": ["--limit 0: give at least 1"],
     f"{SCORE} --max-batch-tokens 0": ["--max-batch-tokens 0"],
@@ -214,6 +212,8 @@ TRAINING_MISTAKES = {
     "compress --teacher no-weights --train t.csv --eval none.csv --output o": ["none.csv: no such"],
     "compress --teacher no-weights --train t.csv --eval t.csv --output mine": ["--output mine"],
     "compress --teacher t --train t.csv --eval t.csv --output file": ["--output file"],
+    f"{FINETUNE} --output mine": ["--output mine: holds something that finetune did not make"],
+    f"{FINETUNE} --output no-weights": ["--output no-weights: is the encoder"],
     f"{FINETUNE} --output o": ["no-weights: cannot be read"],
     "finetune --model none --train t.csv --output o": ["none: no config.json"],
     "finetune --model no-weights --train one.csv --output o": ["one.csv: only one label ('yes')"],
