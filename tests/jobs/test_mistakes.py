@@ -80,6 +80,8 @@ MISTAKES = {
     "prepare c.csv --bundle bundle --output mine": ["mine", "holds no run of ours"],
     "scale c.csv --bundle bundle --output mine": ["mine", "holds no scaling test of ours"],
     "launch --cloud aws --instance-type c7i.4xlarge --output file": ["file: a file"],
+    "launch --cloud aws --instance-type c7i.4xlarge --output mine": ["mine: holds something else"],
+    f"{COST} --deadline 1h --write-cluster mine": ["mine: holds something else"],
     # Values of flags.
     f"{SCORE} --limit 0": ["--limit 0: give at least 1"],
     f"{SCORE} --max-batch-tokens 0": ["--max-batch-tokens 0"],
@@ -181,9 +183,6 @@ MISTAKES = {
     f"{COMPRESS} --teacher t --max-length 0": ["--max-length 0"],
     f"{COMPRESS} --teacher t --eval-limit 0": ["--eval-limit 0"],
     f"{COMPRESS} --teacher t --seed -1": ["--seed -1"],
-    f"{COMPRESS} --teacher t --choice-columns a,b --text-pair-column c": [
-        "--choice-columns and --text-pair-column"
-    ],
     f"{FINETUNE} --output o --limit 0": ["--limit 0: give at least 1"],
     f"{FINETUNE} --output o --num-layers 0": ["--num-layers 0"],
     f"{FINETUNE} --output o --max-length 0": ["--max-length 0"],
@@ -192,6 +191,9 @@ MISTAKES = {
 }
 # Mistakes that are found by the libraries that train.
 TRAINING_MISTAKES = {
+    f"{COMPRESS} --teacher t --choice-columns a,b --text-pair-column c": [
+        "--choice-columns and --text-pair-column"
+    ],
     f"{COMPRESS} --teacher none": ["none: no config.json"],
     f"{COMPRESS} --teacher empty": ["empty: no config.json"],
     f"{COMPRESS} --teacher bundle": ["bundle: no config.json"],

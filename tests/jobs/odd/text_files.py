@@ -153,6 +153,11 @@ CSV_FILES = {
         kept={"4999": ["x"]},
     ),
     "5,000 other columns": csv(",".join(map(str, range(5000))) + "\n1\n", refused="4,950 more"),
+    "a text longer than a batch": csv(
+        f"text\n{'a cat ' * 60}\nok\n",
+        *("a cat " * 60, "ok"),
+        flags=("--max-batch-tokens", "10"),
+    ),
     "a gzip bomb": csv(
         gzip.compress(b"text\n" + b"0" * 2**25 + b"\nok\n"),
         *(Bad("--max-row-bytes"), "ok"),
