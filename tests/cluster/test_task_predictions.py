@@ -40,6 +40,7 @@ def score(bundle_factory, write_rows, run_locally, tmp_path):
                 bundle.path,
                 str(tmp_path / "out"),
                 CorpusSettings(
+                    max_bad_rows="100%",
                     keep_columns=("id",),
                     text_pair_column="other" if bundle.text_pairs else None,
                     shard_seconds=0.01,

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from tests.cluster.chaos.faults import FAULTS, Scene, repair
 from tests.cluster.chaos.jobs import REPOSITORY, ScoreProcess, family, num_done, read_predictions
 
 NUM_ROWS, SHARD_SECONDS, TIMEOUT_S = 5000, 0.25, 8
-HANG_S, MAX_STARTS = 240.0, 4
+HANG_S, ANSWER_S, MAX_STARTS = 240.0, 60.0, 4
 
 
 class Nodes:
@@ -52,6 +53,8 @@ class Nodes:
         self.address, self.num_nodes = answer["address"], answer["num_nodes"]
 
     def _answer(self):
+        if not select.select([self._process.stdout], [], [], ANSWER_S)[0]:
+            raise ValueError("the cluster does not answer: its control store is gone")
         return json.loads(self._process.stdout.readline())
 
     def _ask(self, line):

@@ -224,7 +224,8 @@ def test_a_node_whose_memory_monitor_ends_what_it_starts_is_done_without(hosts, 
     assert job.succeed()["retries"] == 0
     assert read_predictions(job.output).equals(expected)
     [bad] = [line for line in job.lines if "is left out" in line]
-    assert bad.endswith("Ray's memory monitor ended it, because the node is short of memory")
+    assert "Ray's memory monitor ended it, because the node is short of memory: " in bad
+    assert bad.endswith("GB were free")
 
 
 @pytest.mark.slow
