@@ -9,6 +9,7 @@ the first file holds. A bad row (null, not text, undecodable, not JSON, too few 
 a read: it keeps its place and carries its reason. This module knows no format.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ from fastformers.files.file_kind import keeps_ascii
 KEEP_FLAG = "--keep-columns"
 # What may separate fields of CSV where nobody says it; the first whose header has the columns does.
 DELIMITERS = ",\t;|"
-_SHOWN_COLUMNS = 50  # in a message
 
 
 class UnfitFileError(InputError):
@@ -92,22 +92,16 @@ class ReadOptions:
         for flag, mark in given.items():
             if len(mark) != 1 or mark in "\r\n":
                 raise InputError(f"{flag} {mark!r}: give one character")
-        if len(set(given.values())) < len(given):
-            raise InputError(f"{', '.join(given)}: give different characters")
-        for flag, mark in given.items():
             if self.csv_delimiter is None and mark in DELIMITERS:
                 raise InputError(f"{flag} {mark!r}: may separate fields; name --csv-delimiter, too")
+        if len(set(given.values())) < len(given):
+            raise InputError(f"{', '.join(given)}: give different characters")
 
     @property
     def text_files(self) -> list[str | int | None]:
         """What decides which rows text files have."""
-        return [
-            self.encoding,
-            self.csv_delimiter,
-            self.csv_quote,
-            self.csv_escape,
-            self.max_row_bytes,
-        ]
+        marks = [self.csv_delimiter, self.csv_quote, self.csv_escape]
+        return [self.encoding, *marks, self.max_row_bytes]
 
     def remedy(self, aim: str, mend: str = "repair it") -> str:
         """What to do about a file that cannot be read: mend it, or leave it out for some aim."""
@@ -366,19 +360,14 @@ def cut_evenly(size_bytes: int, part_bytes: int, expansion: int) -> Iterator[Fil
 
 
 def check_columns(path: str, names: Sequence[str], wanted: Sequence[str], *, flag: str) -> None:
-    """Check that no column is named twice in a file.
-
-    Args:
-        path: The file.
-        names: Its columns.
-        wanted: Columns that are read.
-        flag: The flag that names them.
+    """Check that a file has no column twice of those that are wanted, which a flag names.
 
     Raises:
-        UnfitFileError: One of them is; names it.
+        UnfitFileError: It has; names the column.
     """
+    counts = Counter(names)
     for name in wanted:
-        if list(names).count(name) > 1:
+        if counts[name] > 1:
             raise UnfitFileError(path, f"two columns are called {name!r} ({flag}); rename one")
 
 
@@ -398,7 +387,7 @@ def check_text_columns(
 
 def no_column(path: str, names: Sequence[str], name: str, *, flag: str) -> UnfitFileError:
     """The error that refuses a file without a column; the caller raises it."""
-    shown = [name if name == name.strip() != "" else repr(name) for name in names[:_SHOWN_COLUMNS]]
+    shown = [name if name == name.strip() != "" else repr(name) for name in names[:50]]
     if len(names) > len(shown):
         shown.append(f"{len(names) - len(shown):,} more")
     return UnfitFileError(path, f"no column {name!r} ({flag}); it has {', '.join(shown)}")

@@ -6,11 +6,9 @@ This module knows nothing of what a command does with them.
 """
 
 import argparse
-import os
 from functools import cache
 
 from cluster.execution.topology import discover_topology
-from cluster.nodes.addresses import check_address
 from cluster.pricing.prices import HourlyPrice, InstancePrice, choose_price, load_prices
 from cluster.settings import ActorSettings, CorpusSettings
 from cluster.storage.options import NO_OPTIONS, StorageOptions, parse_storage_options
@@ -79,8 +77,7 @@ def corpus_settings(options: argparse.Namespace) -> CorpusSettings:
 
 
 def actor_settings(options: argparse.Namespace) -> ActorSettings:
-    """Who works, from the command line and the environment."""
-    check_address(options.address, os.environ)
+    """Who works, from the command line."""
     return read_config(ActorSettings, options, cores_per_actor=options.cores_per_actor)
 
 
