@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from fastformers.formats.readers import ReadOptions
+from fastformers.formats.text_file_config import PLAIN_TEXT_FILES, TextFileConfig
 from fastformers.options import check_at_least, check_option, check_positive, option
 
 # Fewer rows say little of a corpus: a share of bad rows is judged from so many on, and fewer bad
@@ -64,7 +65,11 @@ class BadRowLimit:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSettings:
-    """Which part of a corpus is read, and how it is cut into shards."""
+    """Which part of a corpus is read, and how it is cut into shards.
+
+    Attributes:
+        text_files: How its text files are written.
+    """
 
     text_column: str = field(default="text", metadata=option("column with the text"))
     text_pair_column: str | None = field(
@@ -99,34 +104,11 @@ class CorpusSettings:
     binary_text: bool = field(
         default=False, metadata=option("read Parquet columns of bytes as text in UTF-8")
     )
-    encoding: str | None = field(
-        default=None,
-        metadata=option("encoding of text files, such as latin-1 (UTF-8, UTF-16 by its mark)"),
-    )
-    csv_delimiter: str | None = field(
-        default=None,
-        metadata=option(
-            r"what separates fields of CSV, or \t (by name and header line)", metavar="CHARACTER"
-        ),
-    )
-    csv_quote: str = field(
-        default='"',
-        metadata=option("what encloses fields of CSV, or none", metavar="CHARACTER"),
-    )
-    csv_escape: str | None = field(
-        default=None,
-        metadata=option("what escapes quotes in CSV (doubled quotes)", metavar="CHARACTER"),
-    )
-    max_row_bytes: int = field(
-        default=ReadOptions.max_row_bytes,
-        metadata=option("bytes of a row of text files; a longer one is a dead letter"),
-    )
+    text_files: TextFileConfig = PLAIN_TEXT_FILES
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "limit")
         check_positive(self, "shard_seconds")
-        check_at_least(self, 1, "max_row_bytes")
-        _ = self.read_options
         is_limit = BadRowLimit.parse(self.max_bad_rows) is not None
         check_option(
             self, "max_bad_rows", is_limit, "a number of rows, or a share such as 5% or 0.05"
@@ -145,17 +127,8 @@ class CorpusSettings:
         return ReadOptions(
             skip_unreadable=self.skip_unreadable_files,
             binary_text=self.binary_text,
-            encoding=self.encoding,
-            max_row_bytes=self.max_row_bytes,
-            csv_delimiter=None if self.csv_delimiter is None else _character(self.csv_delimiter),
-            csv_quote=None if self.csv_quote == "none" else self.csv_quote,
-            csv_escape=self.csv_escape,
+            text_files=self.text_files,
         )
-
-
-def _character(text: str) -> str:
-    """A character as a shell can pass it."""
-    return "\t" if text in ("\\t", "tab") else text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ from fastformers.errors import InputError
 from fastformers.figure import require_drawing
 from fastformers.inference.bundle import DEMO_BUNDLE
 from jobs.console.arguments import add_price_arguments, price_of
+from jobs.console.command_parser import CommandParser
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
@@ -52,7 +53,7 @@ _BUSY_SHARE = 0.5
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers ablate`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers ablate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -70,6 +71,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="directory for table and plot")
     add_config_arguments(parser, TextsConfig)
     add_config_arguments(parser, TextsConfig.columns)
+    add_config_arguments(parser, TextsConfig.columns.text_files)
     parser.add_argument(
         "--repeats", type=int, default=3, help="runs of each step; the median counts (3)"
     )

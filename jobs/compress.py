@@ -24,6 +24,7 @@ from cluster.report.plots import FrontierPoint
 from fastformers.atomic_file import whole_file
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.errors import how_to_install
+from jobs.console.command_parser import CommandParser
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers compress`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers compress",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -45,6 +46,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     files = parser.add_argument_group("files and allowance")
     add_config_arguments(files, CompressConfig)
     add_config_arguments(files, CompressConfig.columns)
+    add_config_arguments(files, CompressConfig.columns.text_files)
     for title, configs in (
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),

@@ -56,6 +56,7 @@ from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 from jobs.console.arguments import add_storage_arguments
 from jobs.console.calibrate import calibrate, check_own_type
+from jobs.console.command_parser import CommandParser
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 
@@ -69,7 +70,7 @@ _SECONDS_OF_UNIT = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers cost`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers cost",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -83,6 +84,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     # A cost is of the whole corpus, or of --rows, whatever is kept beside its predictions.
     left_out = ("keep_columns", "limit", "shard_seconds")
     add_config_arguments(sample, CorpusSettings, leave_out=left_out)
+    add_config_arguments(sample, CorpusSettings.text_files)
     add_config_arguments(
         sample, CostSettings, leave_out=("discount_percent",), parsers={"rows": _whole}
     )
@@ -122,7 +124,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def parse_refresh(arguments: Sequence[str]) -> argparse.Namespace:
     """Arguments of `fastformers cost refresh`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers cost refresh",
         description="Read today's prices of a region from a cloud's own price list.",
     )

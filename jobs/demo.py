@@ -23,6 +23,7 @@ from cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.demo_corpus import collect_docstrings, write_docstrings
 from fastformers.inference.bundle import DEMO_BUNDLE
 from jobs.console.arguments import add_price_arguments, price_of
+from jobs.console.command_parser import CommandParser
 from jobs.console.execute import execute
 from jobs.console.output import console, run
 from jobs.console.page import write_page
@@ -30,7 +31,7 @@ from jobs.console.page import write_page
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers demo`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers demo",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

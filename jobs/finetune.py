@@ -16,6 +16,7 @@ from fastformers.data.targets import task_of_labels
 from fastformers.errors import InputError
 from fastformers.inference.tasks import TASKS
 from fastformers.models.training_config import FinetuneConfig
+from jobs.console.command_parser import CommandParser
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
 from jobs.console.progress import show_progress
@@ -23,7 +24,7 @@ from jobs.console.progress import show_progress
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers finetune`."""
-    parser = argparse.ArgumentParser(prog="fastformers finetune", description=__doc__)
+    parser = CommandParser(prog="fastformers finetune", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="pretrained encoder directory")
     parser.add_argument("--train", type=Path, required=True, help="labeled files")
     parser.add_argument(
@@ -33,6 +34,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, required=True, help="directory of the teacher")
     add_config_arguments(parser, Columns)
+    add_config_arguments(parser, Columns.text_files)
     parser.add_argument(
         "--task",
         choices=[t.name for t in TASKS.values() if t.has_targets and not t.is_choice],

@@ -22,6 +22,7 @@ from cluster.launch.ray_cluster_file import CloudCluster, HostCluster
 from cluster.pricing.prices import find_price, load_prices
 from fastformers.errors import InputError
 from fastformers.inference.bundle import open_bundle
+from jobs.console.command_parser import CommandParser
 from jobs.console.output import console, run
 
 _LOCAL, _KUBERNETES = "local", "kubernetes"
@@ -45,7 +46,7 @@ _TAKEN_BY = {
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers launch`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers launch",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -21,6 +21,7 @@ if any(getattr(find_spec(name), "origin", None) is None for name in ("cluster", 
 
 from cluster.execution.job import open_prepare_job
 from cluster.nodes.addresses import check_address, check_output
+from cluster.report.tables import describe_unfit
 from jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
@@ -28,13 +29,14 @@ from jobs.console.arguments import (
     corpus_settings,
     price_of,
 )
+from jobs.console.command_parser import CommandParser
 from jobs.console.execute import execute
 from jobs.console.output import console, run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers prepare`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers prepare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -65,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{report.rows:,} rows, {report.tokens:,} tokens in {report.shards} shards "
             f"under {report.output} after {report.wall_s:.1f} s"
         )
+        if report.unfit_values:
+            console.print(f"kept columns: {describe_unfit(report.unfit_values)}")
         return report.summarize_preparation()
 
     return run(job, resume="Finished slices are kept: run the same command again to go on.")

@@ -14,13 +14,14 @@ from cluster.shards.identity import RUN_FILE, read_record
 from cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from jobs.console.arguments import add_storage_arguments
+from jobs.console.command_parser import CommandParser
 from jobs.console.output import run
 from jobs.console.page import GET_PAGE, write_page
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers report`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

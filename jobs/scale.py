@@ -72,6 +72,7 @@ from jobs.console.arguments import (
     corpus_settings,
     price_of,
 )
+from jobs.console.command_parser import CommandParser
 from jobs.console.execute import connect_ray, execute
 from jobs.console.flags import add_config_arguments, read_config
 from jobs.console.output import console, run
@@ -99,7 +100,7 @@ class Measured:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers scale`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers scale",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -41,6 +41,7 @@ from jobs.console.arguments import (
     corpus_settings,
     price_of,
 )
+from jobs.console.command_parser import CommandParser
 from jobs.console.execute import execute
 from jobs.console.output import console, run
 from jobs.console.page import write_page
@@ -48,7 +49,7 @@ from jobs.console.page import write_page
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers score`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers score",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

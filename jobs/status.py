@@ -27,6 +27,7 @@ from cluster.shards.identity import PREPARED_FILE, RUN_FILE, STATUS_FILE, read_r
 from cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
 from jobs.console.arguments import add_storage_arguments
+from jobs.console.command_parser import CommandParser
 from jobs.console.output import console, run
 
 # Heartbeats come every 10 s (`ClaimTimes`); a little more than one of them is waited for.
@@ -38,7 +39,7 @@ _GO_ON = "run the same command again to go on"
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers status`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers status",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

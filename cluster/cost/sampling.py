@@ -15,7 +15,8 @@ Shape suffixes: N rows of a window, S rows of it that were tokenized.
 """
 
 import itertools
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +29,11 @@ from cluster.storage.ahead import map_ahead
 from fastformers.errors import InputError
 from fastformers.files.listing import SourceFile
 from fastformers.formats.readers import FileReader, SampledRows, UnfitFileError
+from fastformers.formats.records.record_stream import MAX_SAMPLE_BYTES
+from fastformers.formatting import format_count
 from fastformers.inference.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 NUM_WINDOWS = 32
 MIN_SAMPLE_ROWS = 100
@@ -130,7 +135,11 @@ def sample_corpus(
     share = wanted / max(1.0, sum(spans[i].stop - spans[i].start for i in chosen) * rows_per_unit)
     drawn = [spans[index] for index in chosen]
     read = map_ahead(partial(_read_span, reader), drawn, num_threads=READ_THREADS)
-    windows = [_sample_window(rows, tokenizer, share, rng) for rows in read]
+    windows, cut = [], set()
+    for span, rows in zip(drawn, read, strict=True):
+        windows.append(_sample_window(rows, tokenizer, share, rng))
+        cut.update([span.path] if rows.is_beginning else [])
+    _tell_cut(cut)
     return CorpusSample(
         windows=tuple(windows),
         total_size=sum(sizes),
@@ -139,6 +148,19 @@ def sample_corpus(
         text_bytes=corpus.text_bytes,
         max_length=max_length,
     )
+
+
+def _tell_cut(paths: Collection[str]) -> None:
+    """Say that files are sampled at their beginnings alone."""
+    if paths:
+        others = "" if len(paths) == 1 else f" and {format_count(len(paths) - 1, 'other file')}"
+        logger.warning(
+            "%s%s: read in order, so only about the first %d MiB of text of each are sampled: if "
+            "the rows behind are longer or shorter, the cost is another",
+            min(paths),
+            others,
+            MAX_SAMPLE_BYTES // 2**20,
+        )
 
 
 def _measure(reader: FileReader, file: SourceFile) -> int:

@@ -269,7 +269,7 @@ def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -
         "text columns": list(corpus.reader.text_columns),
         "keep columns": corpus.reader.kept_schema.names,
         "binary text": settings.binary_text,
-        "text files": settings.read_options.text_files,
+        "text files": settings.text_files.identity,
         "limit": settings.limit,
         "slice bytes": corpus.slice_bytes,
         "shard seconds": settings.shard_seconds,

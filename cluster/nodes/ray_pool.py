@@ -76,8 +76,8 @@ class ScoringActor(Worker):
         super().__init__(spec, name, num_threads=core_set.num_threads)
 
     def __repr__(self) -> str:
-        """Name in Ray's dashboard and logs."""
-        return f"ScoringActor({self._actor_name})"
+        """Name in Ray's dashboard and logs, also where it was never given one."""
+        return f"ScoringActor({getattr(self, '_actor_name', None)})"
 
     def describe(self) -> ActorState:
         """What it does at the moment."""

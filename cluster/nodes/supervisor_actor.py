@@ -72,8 +72,9 @@ class SupervisorActor:
         self._plan = plan
 
     def __repr__(self) -> str:
-        """Name in Ray's dashboard and logs."""
-        return f"SupervisorActor({self._plan.name})"
+        """Name in Ray's dashboard and logs, also where it never got its plan."""
+        plan = getattr(self, "_plan", None)
+        return f"SupervisorActor({plan and plan.name})"
 
     def start(self) -> Node:
         """Start the actors; they open the bundle while the driver goes on.

@@ -30,7 +30,7 @@ EDGES = (
 PHASES = ("read", "tokenize", "infer", "write")
 
 # Reasons of bad rows that differ in these alone are of one kind; further kinds are counted as one.
-_VARIES = re.compile(r"(?P<column>column '[^']*')|'[^']*'|\"[^\"]*\"|\d+")
+_VARIES = re.compile(r"""(?P<column>column '[^']*')|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+""")
 _MAX_KINDS, _KIND_CHARACTERS, OTHER_REASONS = 16, 120, "other reasons"
 
 

@@ -26,7 +26,7 @@ from fastformers.inference.bundle import StageQuality
 from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.onnx_files import weights_path
 from fastformers.models.forward import OnProgress
-from fastformers.models.loading import load_model
+from fastformers.models.loading import load_model, save_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +130,7 @@ def _keep(
     """
     if after.model is not before.model:
         after.model.save_pretrained(directory / _MODEL)
-        tokenizer = directory / _MODEL / TOKENIZER_FILE
-        tokenizer.write_text(after.tokenizer_json, encoding="utf-8")
+        save_tokenizer(after.tokenizer_json, directory / _MODEL)
     graph = None if after.graph is None else str(after.graph.relative_to(after.work))
     fields = {
         "quality": asdict(quality),

@@ -23,6 +23,7 @@ from fastformers.data.labels import Label, load_label_map, map_label, number_of,
 from fastformers.digest import digest_of
 from fastformers.errors import InputError
 from fastformers.formats.column_types import is_text
+from fastformers.formats.text_file_config import PLAIN_TEXT_FILES, TextFileConfig
 from fastformers.inference.tasks import (
     EMBEDDING,
     MULTI_LABEL_CLASSIFICATION,
@@ -48,6 +49,9 @@ class Columns:
 
     Where rows are choices, each becomes one example for each choice, and its label says which is
     right, by name of the column or by position from 0. No label column is for files that need none.
+
+    Attributes:
+        text_files: How text files are written, by their own flags.
     """
 
     text: str = field(default="text", metadata=option("column with the text", name="text_column"))
@@ -85,6 +89,7 @@ class Columns:
             metavar="FILE",
         ),
     )
+    text_files: TextFileConfig = PLAIN_TEXT_FILES
 
     def __post_init__(self) -> None:
         if len(self.choices) == 1:  # a flag that was given once is a list
@@ -212,7 +217,7 @@ def _read_columns(path: Path, columns: Columns) -> tuple[list[list[str]], list[L
     names = [*texts, *others]
     if len(set(names)) < len(names):
         raise InputError(f"{path}: one column is given twice: {', '.join(map(repr, names))}")
-    rows = read_rows(path, text_columns=texts, other_columns=others)
+    rows = read_rows(path, text_columns=texts, other_columns=others, text_files=columns.text_files)
     if columns.label is None:
         say_left_out(path, rows.left_out, len(rows.texts[0]), "a text")
         return [*rows.texts], [None] * len(rows.texts[0])

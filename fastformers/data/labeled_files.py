@@ -19,14 +19,10 @@ import pyarrow.fs
 from fastformers.errors import InputError
 from fastformers.formats.file_set import open_files
 from fastformers.formats.readers import FileReader, ReadOptions, Rows, UnfitFileError
+from fastformers.formats.text_file_config import PLAIN_TEXT_FILES, TextFileConfig
 
 logger = logging.getLogger(__name__)
 
-_OPTIONS = ReadOptions(
-    can_skip=False,
-    text_flags="--text-column/--text-pair-column/--choice-columns",
-    binary_text=True,
-)
 # Text that is read at a time.
 _CHUNK_BYTES = 64 * 2**20
 _SHOWN_REASONS = 3
@@ -51,7 +47,11 @@ class LabeledRows:
 
 
 def read_rows(
-    path: Path, *, text_columns: tuple[str, ...], other_columns: tuple[str, ...]
+    path: Path,
+    *,
+    text_columns: tuple[str, ...],
+    other_columns: tuple[str, ...],
+    text_files: TextFileConfig = PLAIN_TEXT_FILES,
 ) -> LabeledRows:
     """Read columns of a file, or of all files of a directory or glob, in the order of their names.
 
@@ -59,6 +59,13 @@ def read_rows(
         InputError: Nothing is there, or a file is unreadable or lacks a column.
     """
     filesystem = pyarrow.fs.LocalFileSystem()
+    options = ReadOptions(
+        can_skip=False,
+        text_flags="--text-column/--text-pair-column/--choice-columns",
+        binary_text=True,
+        when_empty="no labeled rows are in it",
+        text_files=text_files,
+    )
     file_set = open_files(
         filesystem,
         str(path),
@@ -66,14 +73,14 @@ def read_rows(
         text_columns=text_columns,
         keep_columns=other_columns,
         keep_flag="--label-column",
-        options=_OPTIONS,
+        options=options,
     )
     texts: tuple[list[str], ...] = tuple([] for _ in text_columns)
     tables = [file_set.reader.kept_schema.empty_table()]
     left_out: Counter[str] = Counter()
     unfit: Counter[str] = Counter()
     for file in file_set.files:
-        for rows in _read_file(file_set.reader, file.path, file.size_bytes):
+        for rows in _read_file(file_set.reader, file.path, file.size_bytes, options):
             left_out.update(rows.errors.values())
             unfit.update(rows.unfit)
             for column, values in zip(texts, rows.texts, strict=True):
@@ -106,7 +113,8 @@ def say_left_out(path: Path, left_out: Counter[str], num_rows: int, need: str) -
         reasons.append("...")
     num_bad = sum(left_out.values())
     if num_rows == 0:
-        why = f": {', '.join(reasons)}" if reasons else ""
+        how = "; --encoding and the --csv flags say how text files are read"
+        why = f": {', '.join(reasons)}{how}" if reasons else ""
         raise InputError(f"{path}: no row has {need}{why}")
     if num_bad:
         logger.warning(
@@ -118,7 +126,9 @@ def say_left_out(path: Path, left_out: Counter[str], num_rows: int, need: str) -
         )
 
 
-def _read_file(reader: FileReader, path: str, size_bytes: int) -> Iterator[Rows]:
+def _read_file(
+    reader: FileReader, path: str, size_bytes: int, options: ReadOptions
+) -> Iterator[Rows]:
     """All rows of a file, a chunk at a time.
 
     Raises:
@@ -137,7 +147,7 @@ def _read_file(reader: FileReader, path: str, size_bytes: int) -> Iterator[Rows]
                     rest_start=rest_start,
                 )
             except UnfitFileError as error:
-                raise error.with_remedy(_OPTIONS) from error
+                raise error.with_remedy(options) from error
             yield rows
             rest_start = rows.rest_start
             if rest_start is None:

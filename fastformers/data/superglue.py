@@ -29,6 +29,7 @@ from fastformers.data.labeled_files import LabeledRows, read_rows, say_left_out
 from fastformers.data.labels import load_label_map, map_label
 from fastformers.errors import InputError
 from fastformers.formats.readers import UnfitFileError
+from fastformers.formats.text_file_config import PLAIN_TEXT_FILES, TextFileConfig
 
 # One mark for each span of a text: single tokens of every vocabulary, and rare in text.
 MARKS = ("*", "#")
@@ -87,9 +88,11 @@ def load_labeled(path: Path, columns: Columns) -> Examples:
     task = columns.superglue
     if task is None:
         return load_examples(path, columns)
-    if replace(columns, label="label", label_map=None) != Columns(superglue=task):
+    if replace(columns, label="label", label_map=None, text_files=PLAIN_TEXT_FILES) != Columns(
+        superglue=task
+    ):
         raise InputError(f"--superglue {task}: its columns are known; leave --*-column out")
-    examples = load_superglue(path, task)
+    examples = load_superglue(path, task, columns.text_files)
     if columns.label is None or columns.label_map is None:
         return examples
     classes = load_label_map(columns.label_map)
@@ -97,12 +100,15 @@ def load_labeled(path: Path, columns: Columns) -> Examples:
     return replace(examples, labels=labels)
 
 
-def load_superglue(path: Path, name: str) -> Examples:
+def load_superglue(
+    path: Path, name: str, text_files: TextFileConfig = PLAIN_TEXT_FILES
+) -> Examples:
     """Read official files; BoolQ may also have its labels in a column `answer`.
 
     Args:
         path: JSON lines (or another format of a corpus) with labels.
         name: Name of the task, one of `READERS`.
+        text_files: How text files are written.
 
     Raises:
         InputError: The task is unknown, or a field is missing or makes no sense.
@@ -111,7 +117,7 @@ def load_superglue(path: Path, name: str) -> Examples:
         raise InputError(f"--superglue {name}: not one of {', '.join(READERS)}")
     reader = READERS[name]
     try:
-        rows = _read_fields(path, reader.fields)
+        rows = _read_fields(path, reader.fields, text_files)
         say_left_out(path, rows.left_out, rows.others.num_rows, "its fields")
         return reader.read(rows.others.to_pylist())
     except (UnfitFileError, _FieldError) as error:
@@ -119,13 +125,15 @@ def load_superglue(path: Path, name: str) -> Examples:
         raise InputError(f"{where}{error}; is it an official {name} file with labels?") from error
 
 
-def _read_fields(path: Path, fields: Sequence[tuple[str, ...]]) -> LabeledRows:
+def _read_fields(
+    path: Path, fields: Sequence[tuple[str, ...]], text_files: TextFileConfig
+) -> LabeledRows:
     """Read the fields of a task, in the first of their variants that the files have."""
     *others, last = fields
     for names in others:
         with contextlib.suppress(UnfitFileError):
-            return read_rows(path, text_columns=(), other_columns=names)
-    return read_rows(path, text_columns=(), other_columns=last)
+            return read_rows(path, text_columns=(), other_columns=names, text_files=text_files)
+    return read_rows(path, text_columns=(), other_columns=last, text_files=text_files)
 
 
 class _FieldError(Exception):

@@ -22,7 +22,6 @@ from fastformers.files.file_bytes import TextFile, is_compressed
 from fastformers.files.listing import suffix_of
 from fastformers.formats.kept_columns import candidates
 from fastformers.formats.readers import (
-    DELIMITERS,
     KEEP_FLAG,
     FilePart,
     ReadOptions,
@@ -43,6 +42,7 @@ from fastformers.formats.records.record_stream import (
     read_chunk,
     until_damage,
 )
+from fastformers.formats.text_file_config import DELIMITERS
 from fastformers.formats.text_lines import Record, make_rows, texts_of
 
 # Number of consecutive records with as many fields as the header that prove that one begins there.
@@ -103,7 +103,7 @@ class CsvReader:
             options=options,
         )
         with opening(path):
-            text = TextFile(filesystem, path, encoding=options.encoding)
+            text = TextFile(filesystem, path, encoding=options.text_files.encoding)
             reader = replace(reader, delimiter=reader._guess_delimiter(text))
         if (file := reader._check(text)) is None:
             return None
@@ -174,8 +174,9 @@ class CsvReader:
         if file.text.in_order:
             stream = RecordStream(self._records(file, file.start, SAMPLE_AHEAD_BYTES))
             found = stream.take(max_records=None, chunk_bytes=MAX_SAMPLE_BYTES)
-            size = file.text.size_bytes if stream.rest is None else file.text.consumed_bytes
-            return SampledRows(texts=texts_of(self, found), size=size)
+            is_beginning = stream.rest is not None
+            size = file.text.consumed_bytes if is_beginning else file.text.size_bytes
+            return SampledRows(texts=texts_of(self, found), size=size, is_beginning=is_beginning)
         first, last = (self._find_record(file, mark) for mark in (start, stop))
         found = []
         if first < last:
@@ -185,7 +186,7 @@ class CsvReader:
 
     def _named_delimiter(self, path: str) -> str | None:
         """What separates the fields of a file, if the user or the file's name says it."""
-        return self.options.csv_delimiter or ("\t" if suffix_of(path) == ".tsv" else None)
+        return self.options.text_files.delimiter or ("\t" if suffix_of(path) == ".tsv" else None)
 
     def _guess_delimiter(self, text: TextFile) -> str:
         """The delimiter with which the header line has the text columns; else a comma.
@@ -208,7 +209,7 @@ class CsvReader:
             UnfitFileError: It cannot be read, or does not hold the columns.
         """
         with opening(path):
-            text = TextFile(self.filesystem, path, encoding=self.options.encoding)
+            text = TextFile(self.filesystem, path, encoding=self.options.text_files.encoding)
         return self._check(text)
 
     def _check(self, text: TextFile) -> _CsvFile | None:
@@ -240,8 +241,8 @@ class CsvReader:
             ValueError: Its first record is not CSV, or its lines end in carriage returns.
         """
         with text.open(0, SAMPLE_BYTES) as file:
-            lines = Lines(file, 0, max_bytes=self.options.max_row_bytes)
-            records = read_records(lines, text.encoding, delimiter, self.options)
+            lines = Lines(file, 0, max_bytes=self.options.text_files.max_row_bytes)
+            records = read_records(lines, text.encoding, delimiter, self.options.text_files)
             _, _, names = next(records, (0, 0, []))
             if isinstance(names, str):
                 raise ValueError(f"its header line: {names}")
@@ -288,10 +289,10 @@ class CsvReader:
         self, file: _CsvFile, text: io.BufferedReader, start: int
     ) -> Iterator[tuple[int, int, Record]]:
         """Records of an open file by the names of its columns, or why they are none."""
-        lines = Lines(text, start, max_bytes=self.options.max_row_bytes)
+        lines = Lines(text, start, max_bytes=self.options.text_files.max_row_bytes)
         num_names = len(file.names)
         for begin, size, fields in read_records(
-            lines, file.text.encoding, file.delimiter, self.options
+            lines, file.text.encoding, file.delimiter, self.options.text_files
         ):
             if isinstance(fields, str):
                 yield begin, size, fields
@@ -314,7 +315,7 @@ class CsvReader:
             start = position - 1
             while start < min(file.text.size_bytes, position + SAMPLE_BYTES):
                 text.seek(start)
-                start += len(text.readline(self.options.max_row_bytes))
+                start += len(text.readline(self.options.text_files.max_row_bytes))
                 records = itertools.islice(self._split_text(file, text, start), _CONVINCING_RECORDS)
                 if not any(isinstance(record, str) for _, _, record in records):
                     return start

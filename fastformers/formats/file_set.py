@@ -91,7 +91,7 @@ def open_files(
     _check_errors([UnreadableFileError(*item) for item in skipped.items()], True, options)
     suffixes = {suffix_of(file.path) for file in files}
     if not suffixes:
-        raise InputError(f"{uri}: the corpus is empty{_describe_skipped(skipped)}")
+        raise InputError(f"{uri}: {options.when_empty}{_describe_skipped(skipped)}")
     if len({FORMATS[suffix] for suffix in suffixes}) > 1:
         raise InputError(f"{uri}: mixes {', '.join(sorted(suffixes))}; give one format at a time")
     reader_type = FORMATS[suffixes.pop()]
@@ -119,7 +119,7 @@ def open_files(
             found = FileSet(files=files, skipped=skipped, left_out=listing.left_out, reader=reader)
             _tell(found)
             return found
-    raise InputError(f"{uri}: the corpus is empty{_describe_skipped(skipped)}")
+    raise InputError(f"{uri}: {options.when_empty}{_describe_skipped(skipped)}")
 
 
 def _tell(found: FileSet) -> None:

@@ -39,6 +39,7 @@ from fastformers.formats.records.record_stream import (
     Lines,
     RecordStream,
     read_chunk,
+    show_start,
     until_damage,
 )
 from fastformers.formats.text_lines import Record, make_rows, texts_of
@@ -103,7 +104,7 @@ class JsonLinesReader:
         return replace(self, kept_schema=kept_schema, keeps_all=keeps_all)
 
     def cut_file(self, path: str, size_bytes: int, part_bytes: int) -> Iterator[FilePart]:
-        is_whole = is_compressed(path) or not keeps_ascii(self.options.encoding or UTF_8)
+        is_whole = is_compressed(path) or not keeps_ascii(self.options.text_files.encoding or UTF_8)
         if is_whole or ROW_COLUMN in self.kept_schema.names:  # whose rows are counted in order
             yield FilePart(start=0, stop=None, num_bytes=size_bytes)
         elif size_bytes:
@@ -120,7 +121,7 @@ class JsonLinesReader:
             return
         start = num_rows = 0
         with opening(path), file.text.open(0, SAMPLE_BYTES) as text:
-            lines = Lines(text, 0, max_bytes=self.options.max_row_bytes)
+            lines = Lines(text, 0, max_bytes=self.options.text_files.max_row_bytes)
             for line in lines:
                 stop = lines.position
                 if line.strip():
@@ -168,16 +169,18 @@ class JsonLinesReader:
 
     def sample_span(self, path: str, start: int, stop: int) -> SampledRows:
         file = self._open(path)
+        is_beginning = False
         if file.in_order:
             stream = RecordStream(self._records(file, 0, None, None, SAMPLE_AHEAD_BYTES))
             found = stream.take(max_records=None, chunk_bytes=MAX_SAMPLE_BYTES)
-            size = file.text.size_bytes if stream.rest is None else file.text.consumed_bytes
+            is_beginning = stream.rest is not None
+            size = file.text.consumed_bytes if is_beginning else file.text.size_bytes
         else:
             found = [
                 record for _, _, record in self._records(file, start, stop, None, stop - start)
             ]
             size = stop - start
-        return SampledRows(texts=texts_of(self, found), size=size)
+        return SampledRows(texts=texts_of(self, found), size=size, is_beginning=is_beginning)
 
     def _open(self, path: str) -> _JsonFile:
         """Open a file, and check that it holds the text columns."""
@@ -195,7 +198,7 @@ class JsonLinesReader:
         """Records of a part with the bytes where they begin; damage ends them."""
         if file.in_order and start > 0:
             return iter(())
-        max_bytes = self.options.max_row_bytes
+        max_bytes = self.options.text_files.max_row_bytes
         found = (
             _read_array(file.text, rest_start, max_bytes)
             if file.is_array
@@ -225,17 +228,17 @@ def _look(
         UnfitFileError: It cannot be read, is no JSON, or does not hold the text columns.
     """
     with opening(path):
-        text = TextFile(filesystem, path, encoding=options.encoding)
+        text = TextFile(filesystem, path, encoding=options.text_files.encoding)
         with text.open(0, SAMPLE_BYTES) as opened:
             sample = opened.read(SAMPLE_BYTES).removeprefix(_UTF_8_MARK)
             if not sample.lstrip().startswith(b"["):
-                sample += opened.readline(options.max_row_bytes)
+                sample += opened.readline(options.text_files.max_row_bytes)
         is_array = _is_array(sample, text.encoding)
         lines = [line for line in sample.split(b"\n") if line.strip()]
         if is_array:
-            lines = list(_first_elements(text, options.max_row_bytes))
+            lines = list(_first_elements(text, options.text_files.max_row_bytes))
     file = _JsonFile(text=text, is_array=is_array)
-    parsed = (_parse_json(line, text.encoding, options.max_row_bytes) for line in lines)
+    parsed = (_parse_json(line, text.encoding, options.text_files.max_row_bytes) for line in lines)
     records = [record for record in parsed if isinstance(record, dict)]
     if not records:
         if lines:
@@ -345,5 +348,5 @@ def _parse_json(line: bytes, encoding: str, max_bytes: int) -> Record:
     except UnicodeDecodeError:
         return f"invalid {encoding.upper()}"
     except (ValueError, RecursionError) as error:
-        return f"not JSON: {error}"
+        return f"not JSON: {error}, in {show_start(line, encoding)}"
     return value if isinstance(value, dict) else f"not a JSON object but {type(value).__name__}"

@@ -19,11 +19,9 @@ import pyarrow as pa
 import pyarrow.fs
 
 from fastformers.errors import InputError
-from fastformers.files.file_kind import keeps_ascii
+from fastformers.formats.text_file_config import PLAIN_TEXT_FILES, TextFileConfig
 
 KEEP_FLAG = "--keep-columns"
-# What may separate fields of CSV where nobody says it; the first whose header has the columns does.
-DELIMITERS = ",\t;|"
 
 
 class UnfitFileError(InputError):
@@ -60,48 +58,16 @@ class ReadOptions:
         can_skip: Whether the user's command has the flag for that, for messages.
         text_flags: The flags that name text columns, for messages.
         binary_text: Whether columns of bytes are read as text in UTF-8.
-        encoding: Encoding of text files; None for UTF-8, or what their first bytes say.
-        max_row_bytes: Bytes of a row of a text file; a longer one is bad.
-        csv_delimiter: What separates the fields of CSV; None for what the header line says.
-        csv_quote: What encloses a field of CSV that holds delimiters; None for nothing.
-        csv_escape: What takes the meaning from the character behind it, or None for nothing.
+        when_empty: What is said of files without rows.
+        text_files: How text files are written.
     """
 
     skip_unreadable: bool = False
     can_skip: bool = True
     text_flags: str = "--text-column/--text-pair-column"
     binary_text: bool = False
-    encoding: str | None = None
-    max_row_bytes: int = 16 * 2**20
-    csv_delimiter: str | None = None
-    csv_quote: str | None = '"'
-    csv_escape: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.encoding is not None:
-            try:
-                keeps_ascii(self.encoding)
-            except (LookupError, ValueError) as error:
-                raise InputError(f"--encoding {self.encoding}: no encoding of text") from error
-        special = {
-            "--csv-delimiter": self.csv_delimiter,
-            "--csv-quote": self.csv_quote,
-            "--csv-escape": self.csv_escape,
-        }
-        given = {flag: mark for flag, mark in special.items() if mark is not None}
-        for flag, mark in given.items():
-            if len(mark) != 1 or mark in "\r\n":
-                raise InputError(f"{flag} {mark!r}: give one character")
-            if self.csv_delimiter is None and mark in DELIMITERS:
-                raise InputError(f"{flag} {mark!r}: may separate fields; name --csv-delimiter, too")
-        if len(set(given.values())) < len(given):
-            raise InputError(f"{', '.join(given)}: give different characters")
-
-    @property
-    def text_files(self) -> list[str | int | None]:
-        """What decides which rows text files have."""
-        marks = [self.csv_delimiter, self.csv_quote, self.csv_escape]
-        return [self.encoding, *marks, self.max_row_bytes]
+    when_empty: str = "the corpus is empty"
+    text_files: TextFileConfig = PLAIN_TEXT_FILES
 
     def remedy(self, aim: str, mend: str = "repair it") -> str:
         """What to do about a file that cannot be read: mend it, or leave it out for some aim."""
@@ -160,10 +126,13 @@ class SampledRows:
     Attributes:
         texts: The text columns; "" where a row is bad.
         size: How much of the file they are, in rows or bytes as for `FileReader.measure_file`.
+        is_beginning: Whether they are the beginning of a file that can only be read in order, whose
+            rest is not sampled.
     """
 
     texts: tuple[list[str], ...]
     size: int
+    is_beginning: bool = False
 
 
 class FileReader(Protocol):

@@ -43,6 +43,11 @@ def open_parquet(filesystem: pyarrow.fs.FileSystem, path: str) -> pyarrow.parque
             raise
         _ = file.schema_arrow.names  # a damaged footer may hold names that are no text
         metadata = file.metadata
+        rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+            raise OSError(
+                f"its footer says {metadata.num_rows:,} rows, but {sum(rows):,} in its row groups"
+            )
         sizes = (metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
         if max(sizes, default=0) <= _MAX_BUFFERED_BYTES:
             return file

@@ -47,6 +47,7 @@ from fastformers.models.sentence_encoder import (
 from fastformers.models.vocabulary import without_types
 
 TOKENIZER_FILE = "tokenizer.json"
+_SETTINGS_FILE = "tokenizer_config.json"
 _SLOW_FILES = ("vocab.*", "*.model")
 _ACTIVATION_SETTINGS = ("sentence_transformers", "sbert_ce_default_activation_function")
 _NO_LIMIT = 2**31 - 1  # tokens; transformers says "no limit" by a number that no library can take
@@ -229,6 +230,19 @@ def serialize_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
     parts = json.loads(serialized)
     parts["post_processor"] = without_types(parts["post_processor"])
     return json.dumps(parts, ensure_ascii=False)
+
+
+def save_tokenizer(serialized: str, directory: Path) -> None:
+    """Save what `serialize_tokenizer` made, so that `load_tokenizer` reads the same.
+
+    A tokenizer class of transformers gives token types by itself, unless a file beside the
+    tokenizer says that the model takes none.
+    """
+    (directory / TOKENIZER_FILE).write_text(serialized, encoding="utf-8")
+    post_processor = json.loads(serialized)["post_processor"]
+    if post_processor == without_types(post_processor):
+        inputs = {"model_input_names": ["input_ids", "attention_mask"]}
+        (directory / _SETTINGS_FILE).write_text(json.dumps(inputs), encoding="utf-8")
 
 
 def default_max_length(model: PreTrainedModel, tokenizer_limit: int) -> int:

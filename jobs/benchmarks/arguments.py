@@ -17,6 +17,7 @@ from fastformers.figure import check_picture
 from fastformers.options import split_names
 from jobs.benchmarks.parts import JOB_BASELINES, BaselineName
 from jobs.console.arguments import actor_settings, add_corpus_arguments, price_of
+from jobs.console.command_parser import CommandParser
 
 PARTS = ("engines", "operators", "job", "peers")
 
@@ -28,7 +29,7 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
         arguments: Words of the command line after `bench`; None for those of this process.
         description: What `--help` says first.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="fastformers bench",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

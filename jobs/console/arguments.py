@@ -32,6 +32,7 @@ def add_corpus_arguments(
     parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
     leave_out = () if text_pairs else ("text_pair_column",)
     add_config_arguments(parser, CorpusSettings, leave_out=leave_out)
+    add_config_arguments(parser, CorpusSettings.text_files)
     if scores:
         parser.add_argument(
             "--cores-per-actor",

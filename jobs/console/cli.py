@@ -5,10 +5,11 @@
 Only the command that is run is loaded; this module knows nothing of its arguments.
 """
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+
+from jobs.console.command_parser import CommandParser
 
 COMMANDS = {
     "demo": "score real text with the small bundle that ships with the package",
@@ -29,7 +30,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `fastformers COMMAND ...`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="fastformers", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="fastformers", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cluster.corpus import slices
 from cluster.shards import preparation
 from fastformers.formats.readers import ReadOptions
+from fastformers.formats.text_file_config import TextFileConfig
 from tests.fastformers.formats.any_bytes import COMPRESS, named_contents
 from tests.fastformers.formats.files import open_file, read_chunks
 from tests.jobs.odd.accounts import check_accounts
@@ -29,7 +30,7 @@ FLAGS = {
 }
 OPTIONS = {
     "escape": {"csv_escape": "\\"},
-    "quote": {"csv_quote": None},
+    "quote": {"csv_quote": "none"},
     "latin-1": {"encoding": "latin-1"},
     "short rows": {"max_row_bytes": 40},
 }
@@ -46,7 +47,7 @@ def test_every_row_of_any_bytes_has_its_place_or_one_line_says_why(
     score, scorer, named_content, compression, chosen, chunk_bytes
 ):
     name, content = named_content
-    options = ReadOptions(**OPTIONS.get(chosen, {}))
+    options = ReadOptions(text_files=TextFileConfig(**OPTIONS.get(chosen, {})))
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         corpus, output = Path(folder, name), Path(folder, "out")
         corpus.write_bytes(COMPRESS[compression](content))

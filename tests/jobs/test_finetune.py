@@ -2,8 +2,13 @@
 
 import pytest
 
+from fastformers.ablation.texts import TextsConfig
+from fastformers.compression.recipe_config import CompressConfig
+from fastformers.data.examples import Columns
+from fastformers.formats.text_file_config import TextFileConfig
 from fastformers.models.training_config import FinetuneConfig, TrainingConfig
-from jobs import finetune
+from jobs import ablate, compress, finetune, score
+from jobs.console.arguments import corpus_settings
 from jobs.console.flags import read_config
 
 FILES = ["--model", "m", "--train", "a", "--output", "o"]
@@ -31,3 +36,29 @@ def test_a_training_that_makes_no_sense_is_refused_by_its_flag(capsys, flags):
     assert finetune.main([*FILES, *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert " ".join(flags) in line
+
+
+TEXT_FILES = [
+    "--encoding",
+    "latin-1",
+    "--csv-delimiter",
+    "\\t",
+    "--csv-quote",
+    "none",
+    "--max-row-bytes",
+    "99",
+]
+
+
+def test_labeled_files_have_the_flags_of_text_files_in_every_command_that_reads_them():
+    expected = TextFileConfig(
+        encoding="latin-1", csv_delimiter="\\t", csv_quote="none", max_row_bytes=99
+    )
+    assert expected.delimiter == "\t"
+    assert read_config(Columns, finetune.parse([*FILES, *TEXT_FILES])).text_files == expected
+    given = compress.parse(["--teacher", "t", "--eval", "e", *FILES[2:], *TEXT_FILES])
+    assert read_config(CompressConfig, given).columns.text_files == expected
+    given = ablate.parse(["--output", "o", *TEXT_FILES])
+    assert read_config(TextsConfig, given).columns.text_files == expected
+    given = score.parse(["corpus", "--bundle", "b", "--output", "o", *TEXT_FILES])
+    assert corpus_settings(given).read_options.text_files == expected

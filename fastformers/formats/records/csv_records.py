@@ -11,8 +11,8 @@ import csv
 from collections import deque
 from collections.abc import Iterator
 
-from fastformers.formats.readers import ReadOptions
-from fastformers.formats.records.record_stream import Lines
+from fastformers.formats.records.record_stream import Lines, show_start
+from fastformers.formats.text_file_config import TextFileConfig
 
 # Stands for a carriage return inside a field while the csv module splits it, to which it would end
 # the line; no text decodes to it.
@@ -21,14 +21,14 @@ csv.field_size_limit(2**31 - 1)  # the csv module's own limit of a field is 128 
 
 
 def read_records(
-    lines: Lines, encoding: str, delimiter: str, options: ReadOptions
+    lines: Lines, encoding: str, delimiter: str, config: TextFileConfig
 ) -> Iterator[tuple[int, int, list[str] | str]]:
     """Fields of each record with the byte where it begins, or the reason why it has none.
 
     Blank lines are not records. A line that no record can begin with is one alone.
     """
-    feed = _Feed(lines, encoding, options.max_row_bytes)
-    quote, escape = options.csv_quote, options.csv_escape
+    feed = _Feed(lines, encoding, config.max_row_bytes)
+    quote, escape = config.quote, config.csv_escape
     reader = csv.reader(
         feed,
         delimiter=delimiter,
@@ -42,14 +42,16 @@ def read_records(
         try:
             fields = next(reader, None)
         except _TooLongError:
-            reason = f"longer than {options.max_row_bytes:,} bytes (--max-row-bytes)"
+            reason = f"longer than {config.max_row_bytes:,} bytes (--max-row-bytes)"
             if not lines.is_cut(feed.taken[0][0]):
                 reason = f"a quoted field is {reason}; is its quote closed?"
             yield begin, feed.reject(), reason
         except csv.Error as error:
             escapes = f"\\{quote}".encode() if quote and escape is None else b"\n\n"
             hint = "; if backslashes escape quotes, name --csv-escape"
-            reason = f"not CSV: {error}{hint if escapes in feed.taken[0][0] else ''}"
+            first = feed.taken[0][0]
+            reason = f"not CSV: {error}, in {show_start(first, encoding)}"
+            reason += hint if escapes in first else ""
             yield begin, feed.reject(), reason
         else:
             if fields is None:

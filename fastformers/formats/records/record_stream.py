@@ -28,6 +28,8 @@ MAX_SAMPLE_BYTES, SAMPLE_AHEAD_BYTES = 16 * 2**20, 2**16
 _ROW_BYTES = 64
 _MAX_OPEN = 4
 _SKIPPED_BYTES = 2**16
+# Bytes of a record that a message shows.
+_SHOWN_BYTES = 40
 
 
 class Lines:
@@ -61,6 +63,11 @@ class Lines:
     def is_cut(self, line: bytes) -> bool:
         """Whether a line was longer than the bound."""
         return len(line) > self._max_bytes and not line.endswith(b"\n")
+
+
+def show_start(line: bytes, encoding: str) -> str:
+    """How a line begins, quoted and escaped, for the reason why it is no record."""
+    return repr(line[:_SHOWN_BYTES].decode(encoding, errors="ignore").strip())
 
 
 class RecordStream(Generic[T]):

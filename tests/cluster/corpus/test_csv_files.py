@@ -81,7 +81,7 @@ def test_a_quoted_field_that_is_never_closed_is_one_bad_row(
     read = read_corpus(open_file(tmp_path / "a.csv"))
     assert (read.texts, read.errors) == (
         ["one", "", "three"],
-        {1: "not CSV: unexpected end of data"},
+        {1: "not CSV: unexpected end of data, in '\"two,2'"},
     )
 
 

@@ -1,11 +1,14 @@
 """Windows of a corpus, and the rows that are tokenized in them."""
 
+import gzip
+
 import numpy as np
 import pytest
 
 from cluster.corpus.slices import open_corpus
 from cluster.cost.sampling import sample_corpus
 from fastformers.errors import InputError
+from fastformers.formats import csv_files, json_lines
 from fastformers.formats.readers import ReadOptions
 
 
@@ -123,3 +126,25 @@ def test_a_file_that_is_no_parquet_has_no_rows_to_sample(many_files, bundle):
     with pytest.raises(InputError, match=r"03\.parquet: cannot be read .*--skip-unreadable-files"):
         take_many(path, bundle, skip=False)
     assert take_many(path, bundle, skip=True).total_size == 39 * 50
+
+
+def test_files_that_are_sampled_at_their_beginnings_are_said_to_be(
+    tmp_path, bundle, take, caplog, monkeypatch
+):
+    for module in (csv_files, json_lines):
+        monkeypatch.setattr(module, "MAX_SAMPLE_BYTES", 2**14)
+    lines = b"".join(b'{"text": "a cat %d sat"}\n' % row for row in range(6000))
+    (tmp_path / "long.jsonl.gz").write_bytes(gzip.compress(lines))
+    take(tmp_path / "long.jsonl.gz", bundle, size=200)
+    assert len(caplog.messages) == 1
+    assert "long.jsonl.gz: read in order, so only about the first 16 MiB" in caplog.text
+    caplog.clear()
+    (tmp_path / "short.jsonl.gz").write_bytes(gzip.compress(lines[:5000]))
+    take(tmp_path / "short.jsonl.gz", bundle, size=200)
+    (tmp_path / "open.jsonl").write_bytes(lines)
+    take(tmp_path / "open.jsonl", bundle, size=200)
+    rows = b"text\n" + b"".join(b"a cat %d sat\n" % row for row in range(6000))
+    assert caplog.messages == []
+    (tmp_path / "long.csv.gz").write_bytes(gzip.compress(rows))
+    take(tmp_path / "long.csv.gz", bundle, size=200)
+    assert "long.csv.gz: read in order" in caplog.text

@@ -1,9 +1,11 @@
 """What the supervisor's actor decides alone; the rest of it is tested with real nodes."""
 
+import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from cluster.execution.topology import CoreSet
-from cluster.nodes.supervisor_actor import RaySupervisor, name_actors
+from cluster.nodes.ray_pool import ScoringActor
+from cluster.nodes.supervisor_actor import RaySupervisor, SupervisorActor, name_actors
 from fastformers.errors import NodeUnfitError
 
 
@@ -26,3 +28,10 @@ def test_a_node_that_was_short_of_memory_is_tried_again():
     assert supervisor.explain(told).endswith("short of memory: 21.6 GB of 23.5 GB were free")
     assert not supervisor.is_verdict(RayActorError())
     assert supervisor.is_verdict(NodeUnfitError("has no room"))
+
+
+@pytest.mark.parametrize("actor", [SupervisorActor, ScoringActor])
+def test_an_actor_that_could_not_be_given_its_arguments_still_has_a_name(actor):
+    # Ray asks for it to report why: on a node of other code, they may be of classes unknown there
+    actor_class = actor.__ray_metadata__.modified_class
+    assert repr(actor_class.__new__(actor_class)).endswith("Actor(None)")

@@ -29,6 +29,12 @@ def test_reasons_are_counted_by_what_they_share():
     ]
 
 
+def test_what_a_row_holds_makes_no_other_kind_of_reason():
+    starts = ["x", "it's", 'say "hi"', "'\"", "\\", "a\\'b\"", "\x1b[2J", "5"]
+    reasons = [f"not CSV: ',' expected after '\"', in {start!r}" for start in starts]
+    assert list(count_reasons(reasons).values()) == [len(starts)]
+
+
 def test_there_are_few_kinds_of_reasons_whatever_they_say():
     reasons = [f"reason {chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200)]
     counts = count_reasons(reasons)

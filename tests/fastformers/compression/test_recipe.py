@@ -1,4 +1,5 @@
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from fastformers.data.examples import Examples
 from fastformers.errors import FastformersError, InputError, QualityError, StageError
 from fastformers.inference.onnx_files import measure_graph_bytes, weights_path
+from fastformers.inference.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
 
@@ -21,6 +23,8 @@ from fastformers.compression.stages import (  # noqa: E402
     quantize_stage,
     trim_vocabulary_stage,
 )
+from fastformers.models.loading import load_tokenizer  # noqa: E402
+from fastformers.models.vocabulary import without_types  # noqa: E402
 
 NAMES = ("no", "yes")
 EVAL = Path("eval.csv")
@@ -346,6 +350,24 @@ def test_a_kept_model_is_a_directory_of_its_own(artifact, evaluation):
     encoded = tokenizer(evaluation.texts, truncation=True, max_length=last.max_length)
     expected = last.tokenize(evaluation).ids.tolist()
     assert [token for row in encoded["input_ids"] for token in row] == expected
+
+
+@pytest.mark.parametrize("has_types", [True, False])
+def test_the_tokenizer_of_a_kept_model_gives_the_types_that_the_teacher_gives(
+    artifact, evaluation, has_types
+):
+    if not has_types:
+        parts = json.loads(artifact.tokenizer_json)
+        parts["post_processor"] = without_types(parts["post_processor"])
+        artifact = replace(artifact, tokenizer_json=json.dumps(parts))
+    last, _ = run(artifact, [trim_to(90)], evaluation)
+    (directory,) = artifact.work.glob("trim_vocabulary-*/model")
+    pairs = [evaluation.texts[:5], evaluation.texts[5:10]]
+    expected = Tokenizer(last.tokenizer_json, max_length=32).encode(*pairs)
+    read = Tokenizer(load_tokenizer(directory)[0], max_length=32).encode(*pairs)
+    assert read.ids.tolist() == expected.ids.tolist()
+    assert read.second_lengths_N.tolist() == expected.second_lengths_N.tolist()
+    assert bool(read.second_lengths_N.any()) == has_types
 
 
 def test_the_artifact_that_went_in_is_not_changed(artifact, evaluation):

@@ -234,6 +234,26 @@ def test_a_label_of_another_kind_than_those_before_it_is_left_out_and_said(tmp_p
     assert "1 of 3 rows are left out: no label, or one that is not int64 (1)" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("columns", "labels", "odd", "kind"),
+    [
+        (Columns(), [[1, 2], [3]], ["x"], "list<item: int64>"),
+        (Columns(choices=("first", "second")), [0, 1], "second one", "int64"),
+    ],
+)
+def test_every_row_whose_label_did_not_fit_is_counted_whatever_labels_are(
+    tmp_path, caplog, columns, labels, odd, kind
+):
+    texts = {"text": "x" * 2**20, "first": "a", "second": "b"}
+    rows = [{**texts, "label": labels[0]}]
+    rows += [{**texts, "text": "short", "label": label} for label in (labels[1], odd, None)]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples = load_examples(tmp_path / "e.jsonl", columns)
+    assert len(examples) == 2 * max(1, len(columns.choices))
+    message = f"2 of 4 rows are left out: no label, or one that is not {kind} (2)"
+    assert message in caplog.text
+
+
 def test_no_label_column_is_needed_for_embeddings(tmp_path):
     path = write(tmp_path / "e.csv", {"text": ["a", "b"]})
     expected = Examples(texts=["a", "b"], text_pairs=None, labels=[None] * 2, task=EMBEDDING)

@@ -11,6 +11,7 @@ import pytest
 from fastformers.data import labeled_files
 from fastformers.data.labeled_files import read_rows, say_left_out
 from fastformers.errors import InputError
+from fastformers.formats.text_file_config import TextFileConfig
 
 
 def read(path, texts=("text",), others=("label",)):
@@ -111,3 +112,26 @@ def test_what_is_left_out_is_one_line(tmp_path, caplog):
     ]
     with pytest.raises(InputError, match=r"no row has a text: a \(4\)"):
         say_left_out(tmp_path, Counter(a=4), 0, "a text")
+
+
+def test_files_without_rows_are_not_called_a_corpus(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\n")
+    with pytest.raises(InputError, match=r"rows\.csv: no labeled rows are in it$"):
+        read(tmp_path / "rows.csv")
+
+
+def test_encoding_and_dialect_can_be_named(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("text~label\n'caf\xe9 ~ cr\xe8me'~1\nplain~0\n".encode("latin-1"))
+    config = TextFileConfig(encoding="latin-1", csv_delimiter="~", csv_quote="'")
+    rows = read_rows(path, text_columns=("text",), other_columns=("label",), text_files=config)
+    assert rows.texts == (["caf\xe9 ~ cr\xe8me", "plain"],)
+    assert rows.others.to_pydict() == {"label": ["1", "0"]}
+
+
+def test_files_of_which_no_row_can_be_read_name_the_flags_that_say_how(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("text,label\ncaf\xe9,1\n".encode("latin-1"))
+    left_out = read_rows(path, text_columns=("text",), other_columns=("label",)).left_out
+    with pytest.raises(InputError, match=r"invalid UTF-8 \(1\); --encoding and the --csv flags"):
+        say_left_out(path, left_out, 0, "a text")

@@ -1,6 +1,7 @@
 import pytest
 
 from fastformers.formats.readers import ReadOptions
+from fastformers.formats.text_file_config import TextFileConfig
 from tests.fastformers.formats.files import open_file, read_all
 
 
@@ -11,7 +12,7 @@ def read(tmp_path):
     def read(name, content, **options):
         path = tmp_path / name
         path.write_bytes(content)
-        reader = open_file(path, ReadOptions(**options))
+        reader = open_file(path, ReadOptions(text_files=TextFileConfig(**options)))
         return read_all(reader, path, part_bytes=7, chunk_bytes=7)
 
     return read

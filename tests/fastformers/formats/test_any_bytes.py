@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fastformers.errors import InputError
 from fastformers.formats.readers import ReadOptions
 from fastformers.formats.records import record_stream
+from fastformers.formats.text_file_config import TextFileConfig
 from tests.fastformers.formats.any_bytes import COMPRESS, named_contents
 from tests.fastformers.formats.files import open_file, read_all
 
@@ -22,10 +23,13 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
 options = st.builds(
     ReadOptions,
     skip_unreadable=st.booleans(),
-    max_row_bytes=st.sampled_from([8, 40, 2**24]),
-    csv_escape=st.sampled_from([None, "\\"]),
-    csv_quote=st.sampled_from(['"', None]),
-    encoding=st.sampled_from([None, None, None, "latin-1", "utf-16-le", "shift_jis"]),
+    text_files=st.builds(
+        TextFileConfig,
+        max_row_bytes=st.sampled_from([8, 40, 2**24]),
+        csv_escape=st.sampled_from([None, "\\"]),
+        csv_quote=st.sampled_from(['"', "none"]),
+        encoding=st.sampled_from([None, None, None, "latin-1", "utf-16-le", "shift_jis"]),
+    ),
 )
 
 

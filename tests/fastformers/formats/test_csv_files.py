@@ -7,14 +7,15 @@ import pytest
 from fastformers.errors import InputError
 
 HEADER = b"text,k\n"
+ENDS, STRAY = "not CSV: unexpected end of data", "not CSV: ',' expected after '\"'"
 
 
 @pytest.mark.parametrize(
     ("body", "rows"),
     [
-        (b'one,1\n"two,2\nthree,3\n', ["one", "not CSV: unexpected end of data", "three"]),
-        (b'one,1\n"two,2\nthree,"3"\n', ["one", "not CSV: ',' expected after '\"'", "three"]),
-        (b'"one" two,1\nend,2\n', ["not CSV: ',' expected after '\"'", "end"]),
+        (b'one,1\n"two,2\nthree,3\n', ["one", f"{ENDS}, in '\"two,2'", "three"]),
+        (b'one,1\n"two,2\nthree,"3"\n', ["one", f"{STRAY}, in '\"two,2'", "three"]),
+        (b'"one" two,1\nend,2\n', [f"{STRAY}, in '\"one\" two,1'", "end"]),
         (b'5" pipe,1\nend,2\n', ['5" pipe', "end"]),  # a quote inside an unquoted field is one
         (b'"a ""b"" c",1\n"d\ne",2\n', ['a "b" c', "d\ne"]),
         (b"one,1,\ntwo\nend,2\n", None),
@@ -50,7 +51,7 @@ def test_a_row_has_a_bound(read, size):
 def test_a_quoted_field_beyond_the_bound_ends_with_its_first_line(read):
     rows = read("a.csv", HEADER + b'"open,1\nx,2\ny,3\nz,"4\n', max_row_bytes=12)
     assert "is its quote closed?" in rows[0]
-    assert rows[1:] == ["x", "y", "not CSV: unexpected end of data"]
+    assert rows[1:] == ["x", "y", f"{ENDS}, in 'z,\"4'"]
 
 
 @pytest.mark.parametrize("body", [b"one,1,\ntwo,2,\n", b'"one,1\n"two,2\n"three', b"a;b\nc;d\n"])
@@ -77,4 +78,4 @@ def test_a_comma_is_taken_where_the_header_line_has_it(read, caplog):
 
 
 def test_quotes_may_mean_nothing(read):
-    assert read("a.tsv", b'text\tk\n"one\t1\ntwo"\t2\n', csv_quote=None) == ['"one', 'two"']
+    assert read("a.tsv", b'text\tk\n"one\t1\ntwo"\t2\n', csv_quote="none") == ['"one', 'two"']

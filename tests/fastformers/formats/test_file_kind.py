@@ -10,7 +10,6 @@ import pytest
 
 from fastformers.errors import InputError
 from fastformers.files.file_kind import HEAD_BYTES, keeps_ascii
-from fastformers.formats.readers import ReadOptions
 
 CSV = "text,id\none,1\nzwölf,2\n"
 LINES = '{"text": "one"}\n{"text": "zwölf"}\n'
@@ -99,18 +98,3 @@ def test_text_that_only_begins_like_another_format_is_text(read, content):
 
 def test_a_head_is_enough_for_what_is_refused():
     assert HEAD_BYTES > 257 + 5
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"encoding": "klingon"}, "--encoding klingon"),
-        ({"encoding": "rot13"}, "--encoding rot13"),
-        ({"csv_delimiter": "::"}, "--csv-delimiter '::': give one character"),
-        ({"csv_quote": "\n"}, "--csv-quote"),
-        ({"csv_escape": '"'}, "give different characters"),
-    ],
-)
-def test_options_that_mean_nothing_are_refused(options, reason):
-    with pytest.raises(InputError, match=reason):
-        ReadOptions(**options)

@@ -105,3 +105,16 @@ def test_damaged_bytes_give_rows_or_one_line(content, changes, length, skip):
         except InputError as error:
             assert str(path) in str(error)
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("damaged", [3, -1])
+def test_a_footer_that_contradicts_itself_is_refused(tmp_path, damaged):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.table({"text": ["a"] * 12}), path, row_group_size=7)
+    content = path.read_bytes()
+    rows_of_first_group = b"\x16\x0e&\x08"  # 7, before the place of its first page
+    assert content.count(rows_of_first_group) == 1
+    zigzag = 2 * damaged if damaged >= 0 else -2 * damaged - 1
+    path.write_bytes(content.replace(rows_of_first_group, bytes([0x16, zigzag, 0x26, 0x08])))
+    with pytest.raises(InputError, match=rf"its footer says 12 rows, but {5 + damaged} in its row"):
+        open_file(path, ReadOptions())

@@ -165,14 +165,25 @@ def test_a_slow_model_is_not_tried_at_every_budget(machine):
 
 
 @pytest.mark.parametrize("max_length", [300, 5000])
-def test_the_budget_holds_the_longest_row(machine, max_length):
+def test_no_batch_exceeds_the_largest_budget_and_the_longest_row(machine, max_length):
     fake = machine(per_token)
     profile = measure_cost_profile(fake, max_length=max_length)
-    assert profile.max_batch_tokens >= max_length
+    assert profile.max_batch_tokens >= min(max_length, 512)
     for rows, length in fake.shapes:
         assert rows * length <= max(*TOKEN_BUDGETS, max_length)
         assert rows <= MAX_BATCH_ROWS
         assert length <= max_length
+
+
+@pytest.mark.parametrize("best", [512, 1024, 4096])
+def test_a_model_of_very_long_rows_still_gets_the_fastest_budget(machine, best):
+    def cost(rows, length):
+        return rows * length * (1 + abs(rows * length - best) / best)
+
+    fake = machine(cost)
+    assert set(measure_budgets(fake, timer=CpuTimer(), max_length=8192)) == {512, 1024, 2048, 4096}
+    assert max(length for _, length in fake.shapes) == 512
+    assert measure_cost_profile(fake, max_length=8192).max_batch_tokens == best
 
 
 def test_the_first_run_of_a_shape_and_one_slow_run_do_not_count(machine):

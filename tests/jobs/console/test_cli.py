@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from jobs.console.cli import COMMANDS, main
+from jobs.console.command_parser import CommandParser
 
 
 def test_unknown_command_lists_the_commands(capsys):
@@ -72,7 +73,9 @@ def parser_of(monkeypatch):
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "cost refresh"])
-def test_every_argument_is_explained(parser_of, command):
-    actions = parser_of(command)._actions
+def test_every_argument_is_explained_and_refused_in_plain_text(parser_of, command):
+    parser = parser_of(command)
+    assert isinstance(parser, CommandParser)
+    actions = parser._actions
     assert len(actions) > 1
     assert [action.dest for action in actions if not action.help] == []

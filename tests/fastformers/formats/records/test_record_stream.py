@@ -149,3 +149,14 @@ def test_two_gib_of_text_take_twice_the_time_of_one_and_little_memory(tmp_path):
         assert (num_rows, num_long) == (300 * num_blocks, 0)
         assert peak_kib < 400 * 2**10
     assert seconds[1] < 2.6 * seconds[0]
+
+
+def test_what_is_no_json_is_shown_by_its_start(tmp_path):
+    path = tmp_path / "a.jsonl"
+    long = "\x1b[2J" + "é" * 100  # 4 bytes and 200
+    path.write_text('{"text": "a"}\n' + f"{long}\n<html>\n", encoding="utf-8")
+    _, first, second = read_all(
+        open_file(path, ReadOptions()), path, part_bytes=2**24, chunk_bytes=2**24
+    )
+    assert first.endswith(f", in '\\x1b[2J{'é' * 18}'")
+    assert second == "not JSON: Expecting value: line 1 column 1 (char 0), in '<html>'"
