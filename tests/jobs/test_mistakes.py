@@ -1,17 +1,14 @@
 """Every kind of mistake gets one clear line and exit status 2, before anything is started."""
 
-import json
 import shlex
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 from tokenizers import Tokenizer
 
-from cluster.shards.identity import FORMAT_VERSION
 from jobs.console.cli import main
+from tests.jobs.odd.desk import write_desk
 
 COMPRESS = "compress --train t.csv --eval t.csv --output o"
 FINETUNE = "finetune --model no-weights --train t.csv"
@@ -225,80 +222,13 @@ TRAINING_MISTAKES = {
 }
 
 
-def write_teachers():
-    """Directories of models, each broken in its own way."""
-    bert = json.dumps({"model_type": "bert", "architectures": ["BertForSequenceClassification"]})
-    configs = {
-        "no-json": "{",
-        "list": "[]",
-        "unknown": '{"model_type": "nope", "architectures": ["NopeModel"]}',
-        "no-weights": bert,
-        "pointer": bert,
-    }
-    for name, config in configs.items():
-        Path(name).mkdir()
-        Path(name, "config.json").write_text(config)
-    Path("pointer/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
-
-
-def write_bundles(bundle, pair_bundle):
-    """A good one of each kind, and broken ones."""
-    shutil.copytree(pair_bundle.path, "pairs")
-    for name in ("bundle", "changed", "incomplete", "newer"):
-        shutil.copytree(bundle.path, name)
-    model = bytearray(Path("changed/model.onnx").read_bytes())
-    model[len(model) // 2] ^= 1
-    Path("changed/model.onnx").write_bytes(model)
-    Path("incomplete/tokenizer.json").unlink()
-    manifest = json.loads(Path("newer/bundle.json").read_text())
-    Path("newer/bundle.json").write_text(json.dumps({**manifest, "format_version": 99}))
-
-
-def write_runs():
-    """What may lie where a run should be, or should write."""
-    for name in ("mine", "broken", "other"):
-        Path(name).mkdir()
-    Path("mine/thesis.txt").write_text("mine")
-    for name in ("run.json", "report.json"):
-        Path("broken", name).write_text("{")
-    identity = {"corpus files": "other", "max batch tokens": 256}
-    record = {"format_version": FORMAT_VERSION, "identity": identity}
-    Path("other/run.json").write_text(json.dumps(record))
-
-
-def write_corpora():
-    """Corpora and labeled files, good and bad."""
-    for name in ("empty", "corpus", "half"):
-        Path(name).mkdir()
-    table = pa.table({"text": ["one", "two"] * 500, "stars": [1, 2] * 500})
-    pyarrow.parquet.write_table(table, "c.parquet")
-    pyarrow.parquet.write_table(table.slice(0, 0), "no-rows.parquet")
-    shutil.copy("c.parquet", "half/a.parquet")
-    Path("half/b.parquet").write_bytes(Path("c.parquet").read_bytes()[:600])
-    texts = {
-        "c.csv": "id,text\n1,a cat\n",
-        "corpus/c.csv": "id,text\n1,a cat\n",
-        "t.csv": "text,label\na cat,yes\na dog,no\n",
-        "one.csv": "text,label\na cat,yes\na dog,yes\n",
-        "unlabeled.csv": "text,label\na cat,\na dog,\n",
-        "file": "x",
-        "bad.json": "{",
-        "list.json": "[1]",
-    }
-    for name, text in texts.items():
-        Path(name).write_text(text)
-
-
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, bundle, pair_bundle):
     """The directory in which all commands run; none of them may write anything there."""
     path = tmp_path_factory.mktemp("desk")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        write_corpora()
-        write_bundles(bundle, pair_bundle)
-        write_teachers()
-        write_runs()
+        write_desk(bundle, pair_bundle)
         yield path
 
 
@@ -383,3 +313,28 @@ def test_label_set_that_does_not_match_the_model(refused, tokenizer_json):
     _, error = refused("compress --teacher teacher --train maybe.csv --eval maybe.csv --output o")
     assert "'maybe'" in error
     assert "no, yes" in error
+
+
+USAGE = {
+    "nope": "'nope'",
+    "score c.csv": "--bundle, --output",
+    f"{SCORE} --nope": "--nope",
+    f"{SCORE} --limit 1.5": "--limit",
+    f"{SCORE} --cores-per-actor x": "neither a number nor auto",
+    f"{SCORE} --engine nope": "--engine",
+    f"{SCORE} --storage-options '{{'": "--storage-options: give a JSON object",
+    f"{SCORE} --storage-options @none.json": "none.json",
+    f"{COST} --deadline 6": "write 90m, 6h, 2d",
+    f"{COST} --spot --reserved": "--reserved: not allowed with argument --spot",
+    "status mine --watch 0": "--watch",
+}
+
+
+@pytest.mark.parametrize("line", USAGE)
+def test_arguments_that_are_none_end_in_one_line_behind_the_usage(capsys, desk, line):
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(line))
+    captured = capsys.readouterr()
+    assert (ended.value.code, captured.out) == (2, "")
+    assert captured.err.startswith("usage: fastformers")
+    assert USAGE[line] in captured.err.splitlines()[-1]
