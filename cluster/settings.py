@@ -11,7 +11,7 @@ from typing import Self
 
 from fastformers.formats.readers import ReadOptions
 from fastformers.formats.text_file_config import PLAIN_TEXT_FILES, TextFileConfig
-from fastformers.options import check_at_least, check_option, option
+from fastformers.options import check_at_least, check_option, check_positive, option
 
 # Fewer rows say little of a corpus: a share of bad rows is judged from so many on, and fewer bad
 # rows than these pass, unless they are all there are.
@@ -108,8 +108,7 @@ class CorpusSettings:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "limit")
-        is_positive = self.shard_seconds is None or self.shard_seconds > 0
-        check_option(self, "shard_seconds", is_positive, "more than 0")
+        check_positive(self, "shard_seconds")
         is_limit = BadRowLimit.parse(self.max_bad_rows) is not None
         check_option(
             self, "max_bad_rows", is_limit, "a number of rows, or a share such as 5% or 0.05"
@@ -163,6 +162,5 @@ class ActorSettings:
     )
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "num_nodes")
-        is_positive = self.timeout_s is None or self.timeout_s > 0
-        check_option(self, "timeout_s", is_positive, "more than 0")
+        check_at_least(self, 1, "num_actors", "num_nodes", "cores_per_actor")
+        check_positive(self, "timeout_s")

@@ -7,6 +7,7 @@ its type and default are the flag's too, and its meaning is the flag's help. The
 names the flag, whoever made the config. This module knows nothing of argparse or of any command.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -75,14 +76,26 @@ def check_option(config: object, name: str, is_valid: bool, need: str) -> None:
 
 
 def check_at_least(config: object, least: float, *names: str) -> None:
-    """Refuse the values of fields below a bound; None passes.
+    """Refuse the values of fields below a bound, and those without end; None passes.
 
     Raises:
         InputError: A value is too small; names the flag and the value.
     """
     for name in names:
         value = getattr(config, name)
-        check_option(config, name, value is None or value >= least, f"at least {least:g}")
+        is_valid = value is None or least <= value < math.inf
+        check_option(config, name, is_valid, f"at least {least:g}")
+
+
+def check_positive(config: object, *names: str) -> None:
+    """Refuse the values of fields that are not above 0 and finite; None passes.
+
+    Raises:
+        InputError: A value is none; names the flag and the value.
+    """
+    for name in names:
+        value = getattr(config, name)
+        check_option(config, name, value is None or 0 < value < math.inf, "more than 0")
 
 
 def _flag_of_field(config: object, name: str) -> str:

@@ -44,7 +44,7 @@ from cluster.cost.tables import (
     render_workload,
 )
 from cluster.delivery.bundle_delivery import pin_bundle
-from cluster.launch.launch_directory import write_launch_files
+from cluster.launch.launch_directory import check_launch_directory, write_launch_files
 from cluster.launch.ray_cluster_file import CloudCluster
 from cluster.pricing.market import Market
 from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
@@ -187,6 +187,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("--calibrate and --fit-run both say how fast this machine is; give one")
     if options.write_cluster is not None and options.deadline is None and options.budget is None:
         raise InputError("--write-cluster: nothing is planned; add --deadline or --budget")
+    if options.write_cluster is not None:
+        check_launch_directory(options.write_cluster)
     if options.top < 1:
         raise InputError(f"--top {options.top}: give at least 1")
 

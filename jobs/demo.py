@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demo(options: argparse.Namespace) -> dict[str, Any]:
     if options.write_corpus is not None:
         return _write_training_files(options.write_corpus)
+    settings = CorpusSettings(keep_columns=("name", "library", "heldout"), limit=options.limit)
     corpus = options.output / "docstrings.parquet"
     if not corpus.exists():
         console.print("collecting docstrings of the installed packages ...")
@@ -80,7 +81,7 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
         str(corpus),
         DEMO_BUNDLE,
         str(options.output / "scored"),
-        CorpusSettings(keep_columns=("name", "library", "heldout"), limit=options.limit),
+        settings,
         max_batch_tokens=None,
     )
     report = execute(demo_job, ActorSettings(num_actors=options.num_actors), price_of(options))

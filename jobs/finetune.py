@@ -13,6 +13,7 @@ from fastformers.data.examples import Columns
 from fastformers.data.held_out import metric_of
 from fastformers.data.superglue import load_labeled
 from fastformers.data.targets import task_of_labels
+from fastformers.errors import InputError
 from fastformers.inference.tasks import TASKS
 from fastformers.models.training_config import FinetuneConfig
 from jobs.console.command_parser import CommandParser
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        if options.limit is not None and options.limit < 1:
+            raise InputError(f"--limit {options.limit}: give at least 1")
         config = read_config(FinetuneConfig, options)
         from fastformers.models.finetune import finetune
         from fastformers.models.trainer import Epoch

@@ -20,7 +20,7 @@ if any(getattr(find_spec(name), "origin", None) is None for name in ("cluster", 
     sys.exit(2)
 
 from cluster.execution.job import open_prepare_job
-from cluster.nodes.addresses import check_output
+from cluster.nodes.addresses import check_address, check_output
 from cluster.report.tables import describe_unfit
 from jobs.console.arguments import (
     actor_settings,
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         check_output(options.output, os.environ)
+        check_address(options.address, os.environ)
         price = price_of(options)
         prepare_job = open_prepare_job(
             options.corpus,

@@ -19,7 +19,7 @@ import numpy as np
 
 from cluster.execution.core_split import measure_split
 from cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
-from cluster.nodes.addresses import check_output
+from cluster.nodes.addresses import check_address, check_output
 from cluster.pricing.machine_prices import MachinePrices
 from cluster.records.slice_table import load_shards
 from cluster.scaling.cluster_model import Scheduling
@@ -121,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         check_output(str(options.output), os.environ)
+        check_address(options.address, os.environ)
         started = datetime.now(UTC)
         projection = read_config(ProjectionSettings, options)
         load = read_config(LoadSettings, options)

@@ -29,7 +29,7 @@ from cluster.execution.claim import check_claim, describe_holder
 from cluster.execution.job import ScoreJob, describe, open_score_job
 from cluster.execution.journal import find_earlier_work
 from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
-from cluster.nodes.addresses import check_output
+from cluster.nodes.addresses import check_address, check_output
 from cluster.pricing.prices import HourlyPrice
 from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from cluster.report.tables import render_bill
@@ -91,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         check_output(options.output, os.environ)
+        check_address(options.address, os.environ)
         price = price_of(options)
         settings = corpus_settings(options)
         if options.on_bad_row == "fail":

@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 from cluster.formatting import format_short_duration
 from fastformers.errors import InputError
-from fastformers.options import check_at_least, check_option, option
+from fastformers.options import check_at_least, check_positive, option
 
 # Spread of the time of equal shards on equal cores, as the sigma of a lognormal: what is left after
 # shards were cut to equal predicted cost, neighbors on the host included. Assumed.
@@ -60,12 +60,9 @@ class PlanSettings:
     )
 
     def __post_init__(self) -> None:
-        for name in ("deadline_s", "budget_usd"):
-            value = getattr(self, name)
-            check_option(self, name, value is None or 0 < value < math.inf, "more than 0")
+        check_positive(self, "deadline_s", "budget_usd")
         check_at_least(self, 1, "max_instances")
-        for name in ("startup_s", "interruptions_per_hour"):
-            check_option(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        check_at_least(self, 0, "startup_s", "interruptions_per_hour")
 
 
 @dataclass(frozen=True, kw_only=True)

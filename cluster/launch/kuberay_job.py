@@ -45,6 +45,8 @@ class KubernetesCluster:
     spot: bool
 
     def __post_init__(self) -> None:
+        if not self.image or any(map(str.isspace, self.image)):
+            raise InputError(f"--image {self.image!r}: give a name such as registry/name:1")
         if self.num_workers < 1:
             raise InputError(
                 f"--num-workers {self.num_workers}: give at least 1, for the head does not score"

@@ -25,6 +25,20 @@ CLUSTER_FILE = "cluster.yaml"
 JOB_FILE = "rayjob.yaml"
 
 
+def check_launch_directory(directory: Path) -> None:
+    """Refuse a directory in which a cluster's files would take the place of others.
+
+    Raises:
+        InputError: It is a file, or holds what launch did not write.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: a file; name a directory, for several files are written")
+    found = [path.name for path in directory.iterdir()] if directory.exists() else []
+    own = (CLUSTER_FILE, JOB_FILE, TOKEN_FILE, ".whl")  # some are there where it was interrupted
+    if found and not any(name.endswith(own) for name in found):
+        raise InputError(f"{directory}: holds something else; name a directory of its own")
+
+
 def write_launch_files(
     directory: Path,
     cluster: CloudCluster | HostCluster | KubernetesCluster,
@@ -39,10 +53,9 @@ def write_launch_files(
         bundle: Directory of a bundle that travels along, or None.
 
     Raises:
-        InputError: The directory is a file, or the wheel cannot be built.
+        InputError: The directory is a file or another's, or the wheel cannot be built.
     """
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory}: a file; name a directory, for several files are written")
+    check_launch_directory(directory)
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
     wheel = build_wheel(directory)

@@ -84,6 +84,12 @@ class HostCluster:
     def __post_init__(self) -> None:
         if not self.worker_ips and not self.head_scores:
             raise InputError("--worker-ips: give at least one, for the head does not score")
+        for flag, host in [
+            ("--head-ip", self.head_ip),
+            *(("--worker-ips", host) for host in self.worker_ips),
+        ]:
+            if not host or any(map(str.isspace, host)):
+                raise InputError(f"{flag} {host!r}: give the address of a host")
         if len({self.head_ip, *self.worker_ips}) < 1 + len(self.worker_ips):
             raise InputError("--head-ip and --worker-ips name a host twice")
 

@@ -70,11 +70,8 @@ def resolve_address(
     Raises:
         InputError: The address is no cluster's, or it is `auto` and no cluster runs here.
     """
-    name, wanted = "--address", flag
-    if not wanted:
-        name, wanted = "RAY_ADDRESS", environ.get("RAY_ADDRESS")
-    if wanted:
-        _check_scheme(f"{name} {wanted}", wanted)
+    check_address(flag, environ)
+    name, wanted = _wanted(flag, environ)
     if wanted == _OWN:
         return ClusterAddress(None)
     if wanted and wanted != _RECORDED:
@@ -141,8 +138,14 @@ def check_output(output: str, environ: Mapping[str, str]) -> None:
         )
 
 
-def _check_scheme(given: str, address: str) -> None:
-    scheme, separator, _ = address.partition("://")
+def check_address(flag: str | None, environ: Mapping[str, str]) -> None:
+    """Refuse an address that no cluster can have, before anything is asked or written.
+
+    Raises:
+        InputError: `--address`, or RAY_ADDRESS without it, is that of a client or a job server.
+    """
+    name, address = _wanted(flag, environ)
+    scheme, separator, _ = (address or "").partition("://")
     if not separator:
         return
     server = address if scheme in ("http", "https") else "http://HEAD:8265"
@@ -152,8 +155,13 @@ def _check_scheme(given: str, address: str) -> None:
         "https": "this is a job server, not a cluster",
     }.get(scheme, "an address is HOST:PORT, auto or local")
     raise InputError(
-        f"{given}: {what}; use ray job submit --address {server} -- fastformers score ..."
+        f"{name} {address}: {what}; use ray job submit --address {server} -- fastformers score ..."
     )
+
+
+def _wanted(flag: str | None, environ: Mapping[str, str]) -> tuple[str, str | None]:
+    """What names the cluster, and the address there."""
+    return ("--address", flag) if flag else ("RAY_ADDRESS", environ.get("RAY_ADDRESS"))
 
 
 def _read(record: Path) -> str | None:

@@ -23,7 +23,7 @@ from cluster.scaling.measure import STRONG, MeasuredRun, PointPlan
 from cluster.scaling.simulation import simulate
 from cluster.shards.layout import MAX_SHARD_SECONDS, SHARDS_PER_CORPUS
 from fastformers.formatting import format_count
-from fastformers.options import check_at_least, check_option, option
+from fastformers.options import check_at_least, check_option, check_positive, option
 
 BELIEVED_ERROR = 0.05
 GOOD_EFFICIENCY = 0.9
@@ -65,7 +65,7 @@ class ProjectionSettings:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "simulate", "actors_per_node")
         check_at_least(self, 0, "interruptions_per_hour", "request_s")
-        check_option(self, "requests_per_second", self.requests_per_second > 0, "more than 0")
+        check_positive(self, "requests_per_second")
         given = [each for each in fields(self) if getattr(self, each.name) != each.default]
         if self.simulate is None and given:
             name = given[0].name

@@ -97,8 +97,11 @@ def connect(uri: str, options: StorageOptions = NO_OPTIONS) -> tuple[Store, str]
     made.
 
     Raises:
-        InputError: The scheme is unknown, the URI has no bucket, or it holds credentials.
+        InputError: The path is empty, the scheme is unknown, the URI has no bucket, or it holds
+            credentials.
     """
+    if not uri:
+        raise InputError("a path is empty, maybe a variable of the shell; name a directory")
     if "://" not in uri:
         return Store("file"), str(Path(uri).expanduser().absolute())
     found = _URI.fullmatch(uri)

@@ -14,7 +14,7 @@ from typing import Literal
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
 from fastformers.models.training_config import TrainingConfig
-from fastformers.options import check_at_least, check_option, flag_of, option
+from fastformers.options import check_at_least, check_option, check_positive, flag_of, option
 
 Budget = Literal["uniform", "global"]
 Precision = Literal["int8", "int8-dynamic", "float16", "float32"]
@@ -92,7 +92,7 @@ class DistillConfig:
     )
 
     def __post_init__(self) -> None:
-        check_option(self, "temperature", self.temperature > 0, "more than 0")
+        check_positive(self, "temperature")
         check_option(self, "hard_weight", 0 <= self.hard_weight <= 1, "0 to 1")
         check_at_least(self, 0, "hidden_weight", "attention_weight")
 

@@ -42,10 +42,9 @@ from fastformers.formats.records.record_stream import (
     read_chunk,
     until_damage,
 )
+from fastformers.formats.text_file_config import DELIMITERS
 from fastformers.formats.text_lines import Record, make_rows, texts_of
 
-# Delimiters that are tried where none is named; the first whose header has the columns is taken.
-_DELIMITERS = ",\t;|"
 # Number of consecutive records with as many fields as the header that prove that one begins there.
 _CONVINCING_RECORDS = 5
 
@@ -80,7 +79,7 @@ class CsvReader:
     kept_schema: pa.Schema
     first_path: str
     options: ReadOptions
-    delimiter: str = _DELIMITERS[0]
+    delimiter: str = DELIMITERS[0]
     columns: tuple[str, ...] = ()
     keeps_all: bool = False
     expansion: ClassVar[int] = 1
@@ -115,7 +114,7 @@ class CsvReader:
 
     @property
     def guesses(self) -> tuple[str, ...]:
-        if self._named_delimiter(self.first_path) or self.delimiter == _DELIMITERS[0]:
+        if self._named_delimiter(self.first_path) or self.delimiter == DELIMITERS[0]:
             return ()
         return (
             f"{self.first_path}: {self.delimiter!r} separates its columns, as its header line "
@@ -196,12 +195,12 @@ class CsvReader:
             OSError: The file cannot be read.
         """
         if self._named_delimiter(text.path) is None:
-            for delimiter in _DELIMITERS:
+            for delimiter in DELIMITERS:
                 with contextlib.suppress(ValueError):  # where it is no header line
                     names, _ = self._read_header(text, delimiter)
                     if set(self.text_columns) <= set(names):
                         return delimiter
-        return _DELIMITERS[0]
+        return DELIMITERS[0]
 
     def _open(self, path: str) -> _CsvFile | None:
         """Open a file and check it; None if it has no rows.

@@ -9,6 +9,7 @@ the first file holds. A bad row (null, not text, undecodable, not JSON, too few 
 a read: it keeps its place and carries its reason. This module knows no format.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -328,19 +329,14 @@ def cut_evenly(size_bytes: int, part_bytes: int, expansion: int) -> Iterator[Fil
 
 
 def check_columns(path: str, names: Sequence[str], wanted: Sequence[str], *, flag: str) -> None:
-    """Check that no column is named twice in a file.
-
-    Args:
-        path: The file.
-        names: Its columns.
-        wanted: Columns that are read.
-        flag: The flag that names them.
+    """Check that a file has no column twice of those that are wanted, which a flag names.
 
     Raises:
-        UnfitFileError: One of them is; names it.
+        UnfitFileError: It has; names the column.
     """
+    counts = Counter(names)
     for name in wanted:
-        if list(names).count(name) > 1:
+        if counts[name] > 1:
             raise UnfitFileError(path, f"two columns are called {name!r} ({flag}); rename one")
 
 
@@ -360,7 +356,10 @@ def check_text_columns(
 
 def no_column(path: str, names: Sequence[str], name: str, *, flag: str) -> UnfitFileError:
     """The error that refuses a file without a column; the caller raises it."""
-    return UnfitFileError(path, f"no column {name!r} ({flag}); it has {', '.join(names)}")
+    shown = [name if name == name.strip() != "" else repr(name) for name in names[:50]]
+    if len(names) > len(shown):
+        shown.append(f"{len(names) - len(shown):,} more")
+    return UnfitFileError(path, f"no column {name!r} ({flag}); it has {', '.join(shown)}")
 
 
 def not_text(path: str, name: str, kind: str, *, flags: str) -> UnfitFileError:

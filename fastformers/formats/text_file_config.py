@@ -12,6 +12,9 @@ from fastformers.errors import InputError
 from fastformers.files.file_kind import keeps_ascii
 from fastformers.options import check_at_least, option
 
+# What may separate fields of CSV where nobody says it; the first whose header has the columns does.
+DELIMITERS = ",\t;|"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextFileConfig:
@@ -55,6 +58,8 @@ class TextFileConfig:
         for flag, mark in given.items():
             if len(mark) != 1 or mark in "\r\n":
                 raise InputError(f"{flag} {mark!r}: give one character")
+            if self.csv_delimiter is None and mark in DELIMITERS:
+                raise InputError(f"{flag} {mark!r}: may separate fields; name --csv-delimiter, too")
         if len(set(given.values())) < len(given):
             raise InputError(f"{', '.join(given)}: give different characters")
 

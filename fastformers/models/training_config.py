@@ -7,7 +7,7 @@ This module imports no torch, so that a command can show its flags without loadi
 
 from dataclasses import dataclass, field
 
-from fastformers.options import check_at_least, check_option, option
+from fastformers.options import check_at_least, check_option, check_positive, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,7 @@ class TrainingConfig:
     seed: int = field(default=0, metadata=option("seed of the order of rows and of dropout"))
 
     def __post_init__(self) -> None:
-        check_option(self, "epochs", self.epochs > 0, "more than 0")
-        check_option(self, "learning_rate", self.learning_rate > 0, "more than 0")
+        check_positive(self, "epochs", "learning_rate")
         check_at_least(self, 1, "batch_rows")
         check_option(self, "seed", 0 <= self.seed < 2**32, "0 to 2^32 - 1")
 

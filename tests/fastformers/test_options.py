@@ -6,7 +6,14 @@ from dataclasses import dataclass, field, fields
 import pytest
 
 from fastformers.errors import InputError
-from fastformers.options import check_at_least, check_option, flag_of, option, option_of
+from fastformers.options import (
+    check_at_least,
+    check_option,
+    check_positive,
+    flag_of,
+    option,
+    option_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +65,19 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_flag(values, message):
 def test_a_bound_may_be_a_fraction():
     with pytest.raises(InputError, match=r"^--share 0\.2: give at least 0\.25$"):
         check_at_least(Config(share=0.2), 0.25, "share")
+
+
+@dataclass(frozen=True)
+class Speed:
+    per_second: float | None
+
+    def __post_init__(self):
+        check_positive(self, "per_second")
+
+
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+def test_a_number_that_must_be_positive_has_an_end(value):
+    with pytest.raises(InputError, match=f"^--per-second {value:g}: give more than 0$"):
+        Speed(value)
+    assert Speed(None).per_second is None
+    assert Speed(1e9).per_second == 1e9

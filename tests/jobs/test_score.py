@@ -124,3 +124,14 @@ def test_a_file_alone_runs_where_the_package_is_installed(tmp_path):
     )
     assert done.returncode == 0
     assert "usage: fastformers score" in done.stdout
+
+
+def test_a_dry_run_names_the_files_that_are_skipped(command, corpus):
+    bad = corpus.parent / "bad" / "b.jsonl"
+    bad.parent.mkdir()
+    shutil.copy(corpus, bad.parent / "a.jsonl")
+    bad.write_bytes(b"PK\x03\x04")
+    status, out, _ = command("score", bad.parent, "--dry-run", "--skip-unreadable-files")
+    plan = json.loads(out)
+    assert (status, plan["files"]) == (0, 2)
+    assert list(plan["skipped_files"]) == [str(bad)]
