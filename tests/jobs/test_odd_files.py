@@ -92,6 +92,7 @@ def test_odd_files_are_one_corpus(kind, score, scorer, tmp_path):
     check_together(rows, places, tmp_path / "out", scorer)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.parametrize("kind", ["CSV", "JSON", "Parquet"])
 def test_odd_files_are_one_corpus_on_ray(kind, bundle, scorer, tmp_path):
