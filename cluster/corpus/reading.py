@@ -4,9 +4,8 @@
 
 A small file takes a few requests and no computing, so that many are fetched while one is parsed.
 No more than `READ_THREADS` pieces are held before they are taken, and no more text of them than one
-large piece has in memory. A file that does not fit the
-corpus ends the run, or is left out with a reason where the user allowed that. This module knows
-nothing of formats, tokens or shards.
+large piece has in memory. A file that does not fit the corpus ends the run, or is left out with a
+reason where the user allowed that. This module knows nothing of formats, tokens or shards.
 """
 
 import time

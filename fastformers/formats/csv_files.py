@@ -34,16 +34,14 @@ from fastformers.formats.readers import (
 )
 from fastformers.formats.records.csv_records import read_records
 from fastformers.formats.records.record_stream import (
-    MAX_SAMPLE_BYTES,
     SAMPLE_AHEAD_BYTES,
     SAMPLE_BYTES,
     Lines,
-    RecordStream,
     read_chunk,
     until_damage,
 )
 from fastformers.formats.text_file_config import DELIMITERS
-from fastformers.formats.text_lines import Record, make_rows, texts_of
+from fastformers.formats.text_lines import Record, make_rows, sample_beginning, texts_of
 
 # Number of consecutive records with as many fields as the header that prove that one begins there.
 _CONVINCING_RECORDS = 5
@@ -172,11 +170,8 @@ class CsvReader:
         if (file := self._open(path)) is None:
             return SampledRows(texts=texts_of(self, []), size=stop - start)
         if file.text.in_order:
-            stream = RecordStream(self._records(file, file.start, SAMPLE_AHEAD_BYTES))
-            found = stream.take(max_records=None, chunk_bytes=MAX_SAMPLE_BYTES)
-            is_beginning = stream.rest is not None
-            size = file.text.consumed_bytes if is_beginning else file.text.size_bytes
-            return SampledRows(texts=texts_of(self, found), size=size, is_beginning=is_beginning)
+            ahead = self._records(file, file.start, SAMPLE_AHEAD_BYTES)
+            return sample_beginning(self, file.text, ahead)
         first, last = (self._find_record(file, mark) for mark in (start, stop))
         found = []
         if first < last:

@@ -33,16 +33,14 @@ from fastformers.formats.readers import (
 )
 from fastformers.formats.records.json_array import split_array
 from fastformers.formats.records.record_stream import (
-    MAX_SAMPLE_BYTES,
     SAMPLE_AHEAD_BYTES,
     SAMPLE_BYTES,
     Lines,
-    RecordStream,
     read_chunk,
     show_start,
     until_damage,
 )
-from fastformers.formats.text_lines import Record, make_rows, texts_of
+from fastformers.formats.text_lines import Record, make_rows, sample_beginning, texts_of
 
 # Bytes to read beyond a range at once, for the end of its last line.
 _LINE_BYTES = 2**16
@@ -169,18 +167,11 @@ class JsonLinesReader:
 
     def sample_span(self, path: str, start: int, stop: int) -> SampledRows:
         file = self._open(path)
-        is_beginning = False
         if file.in_order:
-            stream = RecordStream(self._records(file, 0, None, None, SAMPLE_AHEAD_BYTES))
-            found = stream.take(max_records=None, chunk_bytes=MAX_SAMPLE_BYTES)
-            is_beginning = stream.rest is not None
-            size = file.text.consumed_bytes if is_beginning else file.text.size_bytes
-        else:
-            found = [
-                record for _, _, record in self._records(file, start, stop, None, stop - start)
-            ]
-            size = stop - start
-        return SampledRows(texts=texts_of(self, found), size=size, is_beginning=is_beginning)
+            ahead = self._records(file, 0, None, None, SAMPLE_AHEAD_BYTES)
+            return sample_beginning(self, file.text, ahead)
+        found = [record for _, _, record in self._records(file, start, stop, None, stop - start)]
+        return SampledRows(texts=texts_of(self, found), size=stop - start)
 
     def _open(self, path: str) -> _JsonFile:
         """Open a file, and check that it holds the text columns."""

@@ -5,11 +5,13 @@
 This module knows nothing of JSON or CSV.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fastformers.files.file_bytes import TextFile
 from fastformers.formats.kept_columns import count_unknown, has_nested, keep_rows, read_nested
-from fastformers.formats.readers import FileReader, Rows
+from fastformers.formats.readers import FileReader, Rows, SampledRows
+from fastformers.formats.records.record_stream import MAX_SAMPLE_BYTES, RecordStream
 
 # Values by the names of their columns, or the reason why there are none.
 Record = dict[str, Any] | str
@@ -60,6 +62,23 @@ def texts_of(reader: FileReader, found: Sequence[Record]) -> tuple[list[str], ..
     records = _objects(found)
     texts = [[read_nested(record, name) for record in records] for name in reader.text_columns]
     return check_texts(texts, reader.text_columns, {})
+
+
+def sample_beginning(
+    reader: FileReader, text: TextFile, records: Iterator[tuple[int, int, Record]]
+) -> SampledRows:
+    """Texts of the first rows of a file that can only be read from its start.
+
+    Args:
+        reader: Reader that knows which columns they are to have.
+        text: The file.
+        records: Its records, read `SAMPLE_AHEAD_BYTES` at a time.
+    """
+    stream = RecordStream(records)
+    found = stream.take(max_records=None, chunk_bytes=MAX_SAMPLE_BYTES)
+    is_beginning = stream.rest is not None
+    size = text.consumed_bytes if is_beginning else text.size_bytes
+    return SampledRows(texts=texts_of(reader, found), size=size, is_beginning=is_beginning)
 
 
 def check_texts(

@@ -9,7 +9,7 @@ import pytest
 import cluster.corpus.slices
 from cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
-from fastformers.formats import csv_files, json_lines
+from fastformers.formats import text_lines
 from fastformers.formats.readers import ReadOptions
 
 
@@ -104,8 +104,7 @@ def test_a_sample_of_a_file_read_in_order_is_its_beginning(tmp_path, write_rows,
     whole = reader.sample_span(str(path), size_bytes - 1, size_bytes)
     assert whole.texts == (texts,)
     assert whole.size == size_bytes
-    for module in (csv_files, json_lines):
-        monkeypatch.setattr(module, "MAX_SAMPLE_BYTES", 600_000)
+    monkeypatch.setattr(text_lines, "MAX_SAMPLE_BYTES", 600_000)
     part = reader.sample_span(str(path), size_bytes - 1, size_bytes)
     assert 1000 < len(part.texts[0]) < 2500
     assert part.texts[0] == texts[: len(part.texts[0])]

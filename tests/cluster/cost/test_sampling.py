@@ -8,7 +8,7 @@ import pytest
 from cluster.corpus.slices import open_corpus
 from cluster.cost.sampling import sample_corpus
 from fastformers.errors import InputError
-from fastformers.formats import csv_files, json_lines
+from fastformers.formats import text_lines
 from fastformers.formats.readers import ReadOptions
 
 
@@ -131,8 +131,7 @@ def test_a_file_that_is_no_parquet_has_no_rows_to_sample(many_files, bundle):
 def test_files_that_are_sampled_at_their_beginnings_are_said_to_be(
     tmp_path, bundle, take, caplog, monkeypatch
 ):
-    for module in (csv_files, json_lines):
-        monkeypatch.setattr(module, "MAX_SAMPLE_BYTES", 2**14)
+    monkeypatch.setattr(text_lines, "MAX_SAMPLE_BYTES", 2**14)
     lines = b"".join(b'{"text": "a cat %d sat"}\n' % row for row in range(6000))
     (tmp_path / "long.jsonl.gz").write_bytes(gzip.compress(lines))
     take(tmp_path / "long.jsonl.gz", bundle, size=200)

@@ -1,10 +1,12 @@
-"""A metadata service on loopback that speaks as those of AWS, GCP and Azure do."""
+"""A metadata service that speaks as those of AWS, GCP and Azure do, and clusters of no nodes."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from tests.cluster.nodes.fake_cluster import Cluster
 
 TOKEN = "a-token-of-version-2"
 
@@ -97,3 +99,9 @@ def metadata_server():
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def cluster_of(clock):
+    """Make a cluster whose nodes and supervisors do what the test says."""
+    return lambda *states, **options: Cluster(clock, *states, **options)

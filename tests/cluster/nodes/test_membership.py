@@ -14,12 +14,7 @@ from cluster.scheduling.nodes import (
     Orders,
 )
 from fastformers.errors import InputError
-from tests.cluster.nodes.fake_cluster import Cluster, state
-
-
-@pytest.fixture
-def cluster_of(clock):
-    return lambda *states, **options: Cluster(clock, *states, **options)
+from tests.cluster.nodes.fake_cluster import state
 
 
 def test_every_node_with_free_cpus_is_asked_and_joins_when_it_is_ready(cluster_of):

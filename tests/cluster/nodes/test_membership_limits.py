@@ -11,12 +11,7 @@ from cluster.scheduling.nodes import (
     NodeReported,
     Orders,
 )
-from tests.cluster.nodes.fake_cluster import Cluster, state
-
-
-@pytest.fixture
-def cluster_of(clock):
-    return lambda *states, **options: Cluster(clock, *states, **options)
+from tests.cluster.nodes.fake_cluster import state
 
 
 def asked(cluster):
