@@ -22,8 +22,6 @@ from typing import Any
 
 from rich.table import Table
 
-from cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
-from cluster.pricing.prices import HourlyPrice
 from fastformers.ablation.measure import Ablation, StepResult, measure_ablation
 from fastformers.ablation.plot import draw_ablation
 from fastformers.ablation.report import (
@@ -37,14 +35,16 @@ from fastformers.ablation.shapes import ABLATION_SHAPES
 from fastformers.ablation.summary import Conditions, summarize
 from fastformers.ablation.texts import TextsConfig
 from fastformers.atomic_file import whole_file
+from fastformers.cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
+from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.errors import InputError
 from fastformers.figure import require_drawing
 from fastformers.inference.bundle import DEMO_BUNDLE
-from jobs.console.arguments import add_price_arguments, price_of
-from jobs.console.command_parser import CommandParser
-from jobs.console.flags import add_config_arguments, read_config
-from jobs.console.output import console, run
-from jobs.console.progress import show_progress
+from fastformers.jobs.console.arguments import add_price_arguments, price_of
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.flags import add_config_arguments, read_config
+from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import show_progress
 
 _LINE_EVERY_S = 10.0  # between lines of progress, while the clock runs
 # Runnable processes for each core, over the last minute, above which a machine counts as busy.

@@ -24,25 +24,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.cost.machine_profile import write_profile
-from cluster.execution.topology import discover_topology
-from cluster.pricing.prices import find_price, load_prices
-from cluster.settings import CorpusSettings
 from fastformers.benchmark.comparison import our_name, profile_engines
+from fastformers.cluster.cost.machine_profile import write_profile
+from fastformers.cluster.execution.topology import discover_topology
+from fastformers.cluster.pricing.prices import find_price, load_prices
+from fastformers.cluster.settings import CorpusSettings
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.cpu import read_cpu_model
-from jobs.benchmarks.arguments import check, chosen_baselines, parse_bench
-from jobs.benchmarks.bench_report import BenchReport, load_report
-from jobs.benchmarks.engines import describe_engines, describe_operators, measure_engines
-from jobs.benchmarks.job_baselines import BaselineJob, write_different_texts
-from jobs.benchmarks.parts import BaselinesPart, EnginesPart, JobPart, NotRun, OperatorsPart
-from jobs.benchmarks.picture import draw_whole_jobs
-from jobs.benchmarks.subject import Subject, make_subject, open_subject
-from jobs.benchmarks.tables import print_rates, print_report
-from jobs.benchmarks.whole_jobs import JobSettings, measure_beside_baselines, measure_whole_job
-from jobs.console.arguments import actor_settings, corpus_settings, price_of
-from jobs.console.calibrate import calibrate, check_own_type
-from jobs.console.output import console, run
+from fastformers.jobs.benchmarks.arguments import check, chosen_baselines, parse_bench
+from fastformers.jobs.benchmarks.bench_report import BenchReport, load_report
+from fastformers.jobs.benchmarks.engines import (
+    describe_engines,
+    describe_operators,
+    measure_engines,
+)
+from fastformers.jobs.benchmarks.job_baselines import BaselineJob, write_different_texts
+from fastformers.jobs.benchmarks.parts import (
+    BaselinesPart,
+    EnginesPart,
+    JobPart,
+    NotRun,
+    OperatorsPart,
+)
+from fastformers.jobs.benchmarks.picture import draw_whole_jobs
+from fastformers.jobs.benchmarks.subject import Subject, make_subject, open_subject
+from fastformers.jobs.benchmarks.tables import print_rates, print_report
+from fastformers.jobs.benchmarks.whole_jobs import (
+    JobSettings,
+    measure_beside_baselines,
+    measure_whole_job,
+)
+from fastformers.jobs.console.arguments import actor_settings, corpus_settings, price_of
+from fastformers.jobs.console.calibrate import calibrate, check_own_type
+from fastformers.jobs.console.output import console, run
 
 _PACKAGES = ("fastformers", "onnxruntime", "ray")
 

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from cluster.pricing.prices import HourlyPrice, choose_price, load_prices, usd_of
-from cluster.report.downsample import pick_frontier
-from cluster.report.page import can_draw, render_search_page
-from cluster.report.plots import FrontierPoint
 from fastformers.atomic_file import whole_file
+from fastformers.cluster.pricing.prices import HourlyPrice, choose_price, load_prices, usd_of
+from fastformers.cluster.report.downsample import pick_frontier
+from fastformers.cluster.report.page import can_draw, render_search_page
+from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.errors import how_to_install
-from jobs.console.command_parser import CommandParser
-from jobs.console.flags import add_config_arguments, read_config
-from jobs.console.output import console, run
-from jobs.console.progress import show_progress
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.flags import add_config_arguments, read_config
+from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import show_progress
 
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed

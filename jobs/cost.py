@@ -19,21 +19,21 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from cluster.cost.bundle_cost import (
+from fastformers.cluster.cost.bundle_cost import (
     BundleCost,
     CostSettings,
     estimate_cost,
     open_sample,
     plan_offers,
 )
-from cluster.cost.cluster_plan import PlanSettings, plan_cluster
-from cluster.cost.machine_profile import (
+from fastformers.cluster.cost.cluster_plan import PlanSettings, plan_cluster
+from fastformers.cluster.cost.machine_profile import (
     MachineProfile,
     fit_to_run,
     load_profiles,
     write_profile,
 )
-from cluster.cost.tables import (
+from fastformers.cluster.cost.tables import (
     describe_cost,
     describe_plans,
     explain_instances,
@@ -43,22 +43,22 @@ from cluster.cost.tables import (
     render_plans,
     render_workload,
 )
-from cluster.delivery.bundle_delivery import pin_bundle
-from cluster.launch.launch_directory import check_launch_directory, write_launch_files
-from cluster.launch.ray_cluster_file import CloudCluster
-from cluster.pricing.market import Market
-from cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
-from cluster.pricing.prices import InstancePrice, find_price, load_prices
-from cluster.report.run_report import REPORT_FILE, RunReport
-from cluster.settings import CorpusSettings
-from cluster.storage.directory import open_directory
+from fastformers.cluster.delivery.bundle_delivery import pin_bundle
+from fastformers.cluster.launch.launch_directory import check_launch_directory, write_launch_files
+from fastformers.cluster.launch.ray_cluster_file import CloudCluster
+from fastformers.cluster.pricing.market import Market
+from fastformers.cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
+from fastformers.cluster.pricing.prices import InstancePrice, find_price, load_prices
+from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
-from jobs.console.arguments import add_storage_arguments
-from jobs.console.calibrate import calibrate, check_own_type
-from jobs.console.command_parser import CommandParser
-from jobs.console.flags import add_config_arguments, read_config
-from jobs.console.output import console, run
+from fastformers.jobs.console.arguments import add_storage_arguments
+from fastformers.jobs.console.calibrate import calibrate, check_own_type
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.flags import add_config_arguments, read_config
+from fastformers.jobs.console.output import console, run
 
 _NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
 _DURATION = re.compile(

@@ -17,16 +17,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
 
-from cluster.execution.job import open_score_job
-from cluster.report.tables import render_bill
-from cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.report.tables import render_bill
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.demo_corpus import collect_docstrings, write_docstrings
 from fastformers.inference.bundle import DEMO_BUNDLE
-from jobs.console.arguments import add_price_arguments, price_of
-from jobs.console.command_parser import CommandParser
-from jobs.console.execute import execute
-from jobs.console.output import console, run
-from jobs.console.page import write_page
+from fastformers.jobs.console.arguments import add_price_arguments, price_of
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.page import write_page
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

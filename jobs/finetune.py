@@ -15,11 +15,11 @@ from fastformers.data.superglue import load_labeled
 from fastformers.data.targets import task_of_labels
 from fastformers.errors import InputError
 from fastformers.inference.tasks import TASKS
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.flags import add_config_arguments, read_config
+from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import show_progress
 from fastformers.models.training_config import FinetuneConfig
-from jobs.console.command_parser import CommandParser
-from jobs.console.flags import add_config_arguments, read_config
-from jobs.console.output import console, run
-from jobs.console.progress import show_progress
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

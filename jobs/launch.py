@@ -15,15 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.launch.cloud_machines import CLIENTS, HEAD_TYPE
-from cluster.launch.kuberay_job import KubernetesCluster
-from cluster.launch.launch_directory import write_launch_files
-from cluster.launch.ray_cluster_file import CloudCluster, HostCluster
-from cluster.pricing.prices import find_price, load_prices
+from fastformers.cluster.launch.cloud_machines import CLIENTS, HEAD_TYPE
+from fastformers.cluster.launch.kuberay_job import KubernetesCluster
+from fastformers.cluster.launch.launch_directory import write_launch_files
+from fastformers.cluster.launch.ray_cluster_file import CloudCluster, HostCluster
+from fastformers.cluster.pricing.prices import find_price, load_prices
 from fastformers.errors import InputError
 from fastformers.inference.bundle import open_bundle
-from jobs.console.command_parser import CommandParser
-from jobs.console.output import console, run
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.output import console, run
 
 _LOCAL, _KUBERNETES = "local", "kubernetes"
 _SAME = "same"

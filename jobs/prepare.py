@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 # `ray submit` copies this file alone to the head.
-if any(getattr(find_spec(name), "origin", None) is None for name in ("cluster", "fastformers")):
+if getattr(find_spec("fastformers"), "origin", None) is None:
     print(
         f"error: fastformers is not installed for {sys.executable}; start the cluster from the "
         "files of fastformers launch, or install its wheel on every node",
@@ -19,19 +19,19 @@ if any(getattr(find_spec(name), "origin", None) is None for name in ("cluster", 
     )
     sys.exit(2)
 
-from cluster.execution.job import open_prepare_job
-from cluster.nodes.addresses import check_address, check_output
-from cluster.report.tables import describe_unfit
-from jobs.console.arguments import (
+from fastformers.cluster.execution.job import open_prepare_job
+from fastformers.cluster.nodes.addresses import check_address, check_output
+from fastformers.cluster.report.tables import describe_unfit
+from fastformers.jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
     add_storage_arguments,
     corpus_settings,
     price_of,
 )
-from jobs.console.command_parser import CommandParser
-from jobs.console.execute import execute
-from jobs.console.output import console, run
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.output import console, run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

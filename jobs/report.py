@@ -8,15 +8,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.report.page import can_draw
-from cluster.report.run_report import REPORT_FILE, RunReport
-from cluster.shards.identity import RUN_FILE, read_record
-from cluster.storage.directory import open_directory
+from fastformers.cluster.report.page import can_draw
+from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
+from fastformers.cluster.shards.identity import RUN_FILE, read_record
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
-from jobs.console.arguments import add_storage_arguments
-from jobs.console.command_parser import CommandParser
-from jobs.console.output import run
-from jobs.console.page import GET_PAGE, write_page
+from fastformers.jobs.console.arguments import add_storage_arguments
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.output import run
+from fastformers.jobs.console.page import GET_PAGE, write_page
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -17,20 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from cluster.execution.core_split import measure_split
-from cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
-from cluster.nodes.addresses import check_address, check_output
-from cluster.pricing.machine_prices import MachinePrices
-from cluster.records.slice_table import load_shards
-from cluster.scaling.cluster_model import Scheduling
-from cluster.scaling.driver_load import (
+from fastformers.cluster.execution.core_split import measure_split
+from fastformers.cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
+from fastformers.cluster.nodes.addresses import check_address, check_output
+from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.records.slice_table import load_shards
+from fastformers.cluster.scaling.cluster_model import Scheduling
+from fastformers.cluster.scaling.driver_load import (
     CallCost,
     LoadSettings,
     cost_scheduling,
     load_actors,
     load_in_process,
 )
-from cluster.scaling.measure import (
+from fastformers.cluster.scaling.measure import (
     MeasuredRun,
     MeasureSettings,
     PointPlan,
@@ -40,10 +40,15 @@ from cluster.scaling.measure import (
     plan_points,
     rows_per_work,
 )
-from cluster.scaling.projection import MeasuredInputs, ProjectionSettings, find_limit, project
-from cluster.scaling.scale_report import SCALE_FILE, DriverLoad, ScalePoint, ScaleReport
-from cluster.scaling.sleeping_nodes import finish
-from cluster.scaling.summary import (
+from fastformers.cluster.scaling.projection import (
+    MeasuredInputs,
+    ProjectionSettings,
+    find_limit,
+    project,
+)
+from fastformers.cluster.scaling.scale_report import SCALE_FILE, DriverLoad, ScalePoint, ScaleReport
+from fastformers.cluster.scaling.sleeping_nodes import finish
+from fastformers.cluster.scaling.summary import (
     check_load,
     check_simulation,
     describe_inputs,
@@ -55,16 +60,15 @@ from cluster.scaling.summary import (
     is_believed,
     is_efficient,
 )
-from cluster.scaling.tables import render_scaling
-from cluster.scheduling.nodes import running
-from cluster.shards.identity import PREPARED_FILE, read_record
-from cluster.shards.layout import Shard
-from cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.scaling.tables import render_scaling
+from fastformers.cluster.scheduling.nodes import running
+from fastformers.cluster.shards.identity import PREPARED_FILE, read_record
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
 from fastformers.formats.recognize import FORMATS
 from fastformers.inference.cpu import read_cpu_model
-from fastformers.options import split_names
-from jobs.console.arguments import (
+from fastformers.jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
     add_storage_arguments,
@@ -72,11 +76,12 @@ from jobs.console.arguments import (
     corpus_settings,
     price_of,
 )
-from jobs.console.command_parser import CommandParser
-from jobs.console.execute import connect_ray, execute
-from jobs.console.flags import add_config_arguments, read_config
-from jobs.console.output import console, run
-from jobs.console.page import GET_PAGE
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.execute import connect_ray, execute
+from fastformers.jobs.console.flags import add_config_arguments, read_config
+from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.page import GET_PAGE
+from fastformers.options import split_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +205,7 @@ def _load_driver(settings: LoadSettings) -> tuple[list[DriverLoad], Scheduling]:
     actors: DriverLoad | None = None
     call: CallCost | None = None
     for num_actors in filter(None, settings.load_actors):
-        from cluster.nodes.idle_actors import open_idle_nodes
+        from fastformers.cluster.nodes.idle_actors import open_idle_nodes
 
         _say(f"loading the driver with {num_actors:,} idle actors")
         with open_idle_nodes(finish, num_slots=num_actors) as nodes, running(nodes):
@@ -278,8 +283,8 @@ def _simulate(
 
 def _write_page(output: Directory, report: ScaleReport) -> str | None:
     """Write the page where the extra `report` is installed; returns its path."""
-    from cluster.report.page import can_draw
-    from cluster.scaling.drawing import PAGE_FILE, render_page
+    from fastformers.cluster.report.page import can_draw
+    from fastformers.cluster.scaling.drawing import PAGE_FILE, render_page
 
     if not can_draw():
         console.print(GET_PAGE.partition(",")[0])

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 # `ray submit` copies this file alone to the head.
-if any(getattr(find_spec(name), "origin", None) is None for name in ("cluster", "fastformers")):
+if getattr(find_spec("fastformers"), "origin", None) is None:
     print(
         f"error: fastformers is not installed for {sys.executable}; start the cluster from the "
         "files of fastformers launch, or install its wheel on every node",
@@ -25,26 +25,30 @@ if any(getattr(find_spec(name), "origin", None) is None for name in ("cluster", 
     )
     sys.exit(2)
 
-from cluster.execution.claim import check_claim, describe_holder
-from cluster.execution.job import ScoreJob, describe, open_score_job
-from cluster.execution.journal import find_earlier_work
-from cluster.execution.topology import describe_core_sets, discover_topology, plan_core_sets
-from cluster.nodes.addresses import check_address, check_output
-from cluster.pricing.prices import HourlyPrice
-from cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
-from cluster.report.tables import render_bill
+from fastformers.cluster.execution.claim import check_claim, describe_holder
+from fastformers.cluster.execution.job import ScoreJob, describe, open_score_job
+from fastformers.cluster.execution.journal import find_earlier_work
+from fastformers.cluster.execution.topology import (
+    describe_core_sets,
+    discover_topology,
+    plan_core_sets,
+)
+from fastformers.cluster.nodes.addresses import check_address, check_output
+from fastformers.cluster.pricing.prices import HourlyPrice
+from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
+from fastformers.cluster.report.tables import render_bill
 from fastformers.formats.recognize import FORMATS
-from jobs.console.arguments import (
+from fastformers.jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
     add_storage_arguments,
     corpus_settings,
     price_of,
 )
-from jobs.console.command_parser import CommandParser
-from jobs.console.execute import execute
-from jobs.console.output import console, run
-from jobs.console.page import write_page
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.page import write_page
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -17,18 +17,18 @@ from typing import Any
 from rich.live import Live
 from rich.text import Text
 
-from cluster.formatting import format_short_duration
-from cluster.report.json_values import to_plain
-from cluster.report.run_report import REPORT_FILE, RunReport
-from cluster.report.status import RunStatus
-from cluster.report.tables import render_bill
-from cluster.shards.claim_file import ClaimRecord, judge_process, read_claim
-from cluster.shards.identity import PREPARED_FILE, RUN_FILE, STATUS_FILE, read_record
-from cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.formatting import format_short_duration
+from fastformers.cluster.report.json_values import to_plain
+from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
+from fastformers.cluster.report.status import RunStatus
+from fastformers.cluster.report.tables import render_bill
+from fastformers.cluster.shards.claim_file import ClaimRecord, judge_process, read_claim
+from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, STATUS_FILE, read_record
+from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
-from jobs.console.arguments import add_storage_arguments
-from jobs.console.command_parser import CommandParser
-from jobs.console.output import console, run
+from fastformers.jobs.console.arguments import add_storage_arguments
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.output import console, run
 
 # Heartbeats come every 10 s (`ClaimTimes`); a little more than one of them is waited for.
 _STALE_S, _LISTEN_S, _POLL_S = 45.0, 15.0, 1.0

@@ -22,9 +22,10 @@ from hypothesis import settings
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from cluster.report.bill import HEADINGS
-from cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
-from cluster.report.run_report import (
+from fastformers.cache import CACHE_VARIABLE
+from fastformers.cluster.report.bill import HEADINGS
+from fastformers.cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
+from fastformers.cluster.report.run_report import (
     ActorReport,
     Bill,
     BillItem,
@@ -36,7 +37,6 @@ from cluster.report.run_report import (
     RunReport,
     TypeCost,
 )
-from fastformers.cache import CACHE_VARIABLE
 from fastformers.export.encoder import (
     EncoderWeights,
     Head,

@@ -19,8 +19,8 @@ import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 
 from fastformers.inference.bundle import DEMO_BUNDLE
-from jobs.benchmarks.bench_report import BenchReport
-from jobs.console.cli import COMMANDS
+from fastformers.jobs.benchmarks.bench_report import BenchReport
+from fastformers.jobs.console.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PROOF = "fastformers/benchmark/proof.json"

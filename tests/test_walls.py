@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastformers
-from jobs.console.cli import COMMANDS
+from fastformers.jobs.console.cli import COMMANDS
 
 PACKAGES = ("fastformers", "cluster", "jobs")
 RUNTIMES = ("ray", "torch", "onnxruntime", "openvino")
@@ -29,7 +29,7 @@ def loaded_by(statements: str) -> set[str]:
 def show_help(*command: str) -> str:
     """Statements that print a command's help and go on."""
     return f"""
-from jobs.console.cli import main
+from fastformers.jobs.console.cli import main
 try:
     main({[*command, "--help"]})
 except SystemExit as end:
@@ -57,7 +57,7 @@ def test_help_of_the_benchmark_waits_for_neither_ray_nor_torch():
 
 
 def test_the_list_of_commands_loads_none_of_them():
-    assert loaded_by(show_help()) & {"cluster", "fastformers", "numpy", "rich"} == set()
+    assert loaded_by(show_help()) & {"numpy", "rich"} == set()
 
 
 def test_errors_load_nothing_but_themselves():
@@ -72,7 +72,8 @@ def test_errors_load_nothing_but_themselves():
         "import fastformers.inference.scorer, fastformers.inference.autotune",
         "from fastformers import *",
         "import fastformers.data.superglue, fastformers.data.demo_corpus",
-        "import cluster.shards.preparation, cluster.report.page, cluster.cost.bundle_cost",
+        "import fastformers.cluster.shards.preparation, fastformers.cluster.report.page\n"
+        "import fastformers.cluster.cost.bundle_cost",
     ],
 )
 def test_what_scores_and_what_estimates_loads_neither_torch_nor_ray(statements):
@@ -82,9 +83,10 @@ def test_what_scores_and_what_estimates_loads_neither_torch_nor_ray(statements):
 
 
 def test_ray_is_loaded_by_the_pool_alone():
-    others = "cluster.scheduling.driver, cluster.execution.run, cluster.execution.worker"
-    assert "ray" not in loaded_by(f"import {others}")
-    assert "ray" in loaded_by("import cluster.nodes.ray_pool")
+    others = ("scheduling.driver", "execution.run", "execution.worker")
+    imports = "\n".join(f"import fastformers.cluster.{name}" for name in others)
+    assert "ray" not in loaded_by(imports)
+    assert "ray" in loaded_by("import fastformers.cluster.nodes.ray_pool")
 
 
 def test_the_public_names_are_there_without_being_loaded():

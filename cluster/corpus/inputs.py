@@ -7,11 +7,11 @@ This module knows nothing of Ray, shards or prices.
 
 from collections.abc import Sequence
 
-from cluster.corpus.slices import Corpus, open_corpus
-from cluster.settings import CorpusSettings
-from cluster.storage.directory import Directory
-from cluster.storage.filesystems import connect
-from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.cluster.corpus.slices import Corpus, open_corpus
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.storage.directory import Directory
+from fastformers.cluster.storage.filesystems import connect
+from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 

@@ -14,8 +14,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
-from cluster.corpus.slices import Piece
-from cluster.storage.ahead import map_ahead
+from fastformers.cluster.corpus.slices import Piece
+from fastformers.cluster.storage.ahead import map_ahead
 from fastformers.formats.readers import FileReader, Rows, UnfitFileError, no_rows
 
 # An actor may have two jobs in hand, and writes shards meanwhile, over the connections of one

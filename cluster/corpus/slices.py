@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cluster.storage.ahead import map_ahead
-from cluster.storage.filesystems import resolve
-from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.cluster.storage.ahead import map_ahead
+from fastformers.cluster.storage.filesystems import resolve
+from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.files.listing import SourceFile
 from fastformers.formats.file_set import open_files
 from fastformers.formats.readers import (

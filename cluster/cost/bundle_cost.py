@@ -10,24 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from cluster.corpus.inputs import open_corpus_for
-from cluster.corpus.slices import Corpus
-from cluster.cost.cluster_plan import MachineOffer
-from cluster.cost.instances import InstanceCosts, ModelSize, estimate_instances
-from cluster.cost.machine_profile import MachineProfile, profile_of_bundle
-from cluster.cost.sampling import (
+from fastformers.cluster.corpus.inputs import open_corpus_for
+from fastformers.cluster.corpus.slices import Corpus
+from fastformers.cluster.cost.cluster_plan import MachineOffer
+from fastformers.cluster.cost.instances import InstanceCosts, ModelSize, estimate_instances
+from fastformers.cluster.cost.machine_profile import MachineProfile, profile_of_bundle
+from fastformers.cluster.cost.sampling import (
     DEFAULT_MAX_ROWS,
     DEFAULT_MIN_ROWS,
     DEFAULT_SHARE,
     CorpusSample,
     sample_corpus,
 )
-from cluster.cost.workload import Workload, estimate_workload
-from cluster.pricing.market import Market, find_market_price
-from cluster.pricing.prices import InstancePrice
-from cluster.settings import BadRowLimit, CorpusSettings
-from cluster.shards.layout import plan_num_shards
-from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.cluster.cost.workload import Workload, estimate_workload
+from fastformers.cluster.pricing.market import Market, find_market_price
+from fastformers.cluster.pricing.prices import InstancePrice
+from fastformers.cluster.settings import BadRowLimit, CorpusSettings
+from fastformers.cluster.shards.layout import plan_num_shards
+from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 from fastformers.options import check_at_least, check_option, option

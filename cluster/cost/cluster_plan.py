@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
-from cluster.formatting import format_short_duration
+from fastformers.cluster.formatting import format_short_duration
 from fastformers.errors import InputError
 from fastformers.options import check_at_least, check_positive, option
 

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, Protocol, Self
 
-from cluster.cost.machine_profile import MachineProfile
-from cluster.cost.workload import Interval
-from cluster.pricing.hardware import (
+from fastformers.cluster.cost.machine_profile import MachineProfile
+from fastformers.cluster.cost.workload import Interval
+from fastformers.cluster.pricing.hardware import (
     GPUS,
     NODE_WATTS_PER_CORE_WATT,
     CpuSpec,
     error_between,
     plan_cpu,
 )
-from cluster.pricing.market import Market, MarketPrice, find_market_price
-from cluster.pricing.prices import InstancePrice, usd_of, usd_per_million
+from fastformers.cluster.pricing.market import Market, MarketPrice, find_market_price
+from fastformers.cluster.pricing.prices import InstancePrice, usd_of, usd_per_million
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.cpu import CPU_GENERATIONS

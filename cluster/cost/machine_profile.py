@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cluster.report.run_report import RunReport
 from fastformers.atomic_file import whole_file
 from fastformers.clock import CpuTimer, median_in_turns
+from fastformers.cluster.report.run_report import RunReport
 from fastformers.errors import HOW_TO_UPGRADE, InputError
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 
-from cluster.cost.instances import InstanceCost, ModelSize, estimate_instances
-from cluster.cost.machine_profile import MachineProfile, find_misfit, profile_of_run
-from cluster.cost.workload import Interval
-from cluster.pricing.prices import InstancePrice
-from cluster.report.run_report import RunReport, TypeCost
+from fastformers.cluster.cost.instances import InstanceCost, ModelSize, estimate_instances
+from fastformers.cluster.cost.machine_profile import MachineProfile, find_misfit, profile_of_run
+from fastformers.cluster.cost.workload import Interval
+from fastformers.cluster.pricing.prices import InstancePrice
+from fastformers.cluster.report.run_report import RunReport, TypeCost
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import Bundle
 

@@ -23,9 +23,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.corpus.reading import READ_THREADS
-from cluster.corpus.slices import OPEN_THREADS, Corpus
-from cluster.storage.ahead import map_ahead
+from fastformers.cluster.corpus.reading import READ_THREADS
+from fastformers.cluster.corpus.slices import OPEN_THREADS, Corpus
+from fastformers.cluster.storage.ahead import map_ahead
 from fastformers.errors import InputError
 from fastformers.files.listing import SourceFile
 from fastformers.formats.readers import FileReader, SampledRows, UnfitFileError

@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.table import Table
 
-from cluster.cost.bundle_cost import BundleCost
-from cluster.cost.cluster_plan import ClusterPlan, PlanSettings
-from cluster.cost.instances import JOB_START_S, InstanceCost
-from cluster.cost.workload import Interval
-from cluster.formatting import format_short_duration
-from cluster.pricing.market import STALE_AFTER_DAYS
+from fastformers.cluster.cost.bundle_cost import BundleCost
+from fastformers.cluster.cost.cluster_plan import ClusterPlan, PlanSettings
+from fastformers.cluster.cost.instances import JOB_START_S, InstanceCost
+from fastformers.cluster.cost.workload import Interval
+from fastformers.cluster.formatting import format_short_duration
+from fastformers.cluster.pricing.market import STALE_AFTER_DAYS
 from fastformers.inference.cpu import CPU_GENERATIONS
 
 _PLANS_SHOWN = 5

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.cost.machine_profile import MachineProfile
-from cluster.cost.sampling import CorpusSample, Window
-from cluster.shards.layout import plan_shard_seconds
+from fastformers.cluster.cost.machine_profile import MachineProfile
+from fastformers.cluster.cost.sampling import CorpusSample, Window
+from fastformers.cluster.shards.layout import plan_shard_seconds
 from fastformers.errors import InputError
 from fastformers.inference.batching import rows_per_batch
 from fastformers.inference.cost_profile import CostProfile

@@ -26,9 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from cluster.storage.directory import Directory, open_directory
-from cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.cache import CACHE_VARIABLE, cache_directory
+from fastformers.cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import BundleError, FastformersError
 from fastformers.inference.bundle import Bundle, missing_manifest, open_bundle, parse_manifest
 from fastformers.inference.manifest import MANIFEST_FILE

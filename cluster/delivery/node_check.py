@@ -24,12 +24,11 @@ from pathlib import Path
 import psutil
 import pyarrow.fs
 
-import cluster
 import fastformers
-from cluster.delivery.bundle_delivery import PinnedBundle, find_bundle
-from cluster.delivery.canary import Canary, find_difference, make_canary
-from cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.cache import CACHE_VARIABLE, cache_directory
+from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, find_bundle
+from fastformers.cluster.delivery.canary import Canary, find_difference, make_canary
+from fastformers.cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.errors import BundleError, FastformersError, NodeUnfitError
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.engines import ENGINES
@@ -184,12 +183,14 @@ def read_versions(engine: str | None) -> dict[str, str]:
 def digest_source() -> str:
     """SHA-256 of this project's own Python files, as they are installed here."""
     digest = hashlib.sha256()
-    for package in (fastformers, cluster):
-        root = Path(package.__path__[0])
-        for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
-            content = path.read_bytes()
-            name = f"{package.__name__}/{path.relative_to(root).as_posix()}\0{len(content)}\0"
-            digest.update(name.encode() + content)
+    root = fastformers.__path__[0]
+    # In a checkout two of the packages are links, which `rglob` leaves out.
+    found = os.walk(root, followlinks=True)
+    paths = [Path(folder, name) for folder, _, names in found for name in names]
+    for path in sorted(path.relative_to(root).as_posix() for path in paths):
+        if path.endswith(".py"):
+            content = Path(root, path).read_bytes()
+            digest.update(f"{path}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 

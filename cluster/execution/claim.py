@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.execution.job import ScoreJob
-from cluster.shards.claim_file import (
+from fastformers.cluster.execution.job import ScoreJob
+from fastformers.cluster.shards.claim_file import (
     CLAIM_FILE,
     ClaimRecord,
     judge_process,
@@ -35,8 +35,14 @@ from cluster.shards.claim_file import (
     release_claim,
     replace_claim,
 )
-from cluster.shards.identity import PREPARED_FILE, RUN_FILE, STATUS_FILE, read_record, write_record
-from cluster.storage.directory import Directory
+from fastformers.cluster.shards.identity import (
+    PREPARED_FILE,
+    RUN_FILE,
+    STATUS_FILE,
+    read_record,
+    write_record,
+)
+from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ChangedWorkError, ClaimedError, InputError
 from fastformers.formatting import format_count
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from cluster.execution.worker import WorkerSpec
-from cluster.scheduling.nodes import Nodes
-from cluster.settings import ActorSettings
+from fastformers.cluster.execution.worker import WorkerSpec
+from fastformers.cluster.scheduling.nodes import Nodes
+from fastformers.cluster.settings import ActorSettings
 
 
 class OpenNodes(Protocol):

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cluster.execution.connect import OpenNodes
-from cluster.execution.worker import WorkerSpec
-from cluster.scheduling.nodes import (
+from fastformers.cluster.execution.connect import OpenNodes
+from fastformers.cluster.execution.worker import WorkerSpec
+from fastformers.cluster.scheduling.nodes import (
     Node,
     NodeJoined,
     NodeLeft,
@@ -24,7 +24,7 @@ from cluster.scheduling.nodes import (
     all_slots,
     running,
 )
-from cluster.scheduling.work import (
+from fastformers.cluster.scheduling.work import (
     Failed,
     Finished,
     MeasureRate,
@@ -35,7 +35,7 @@ from cluster.scheduling.work import (
     describe_job,
     raise_failure,
 )
-from cluster.settings import ActorSettings
+from fastformers.cluster.settings import ActorSettings
 from fastformers.errors import InputError, ScoringError
 
 _MEASURE_S = 2.0

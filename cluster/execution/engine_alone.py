@@ -9,14 +9,14 @@ scheduling and idle cores. This module knows nothing of Ray or prices.
 
 from collections.abc import Callable, Sequence
 
-from cluster.execution.connect import Connect
-from cluster.execution.core_split import join_all, measure_at_once, open_asked_nodes
-from cluster.execution.job import ScoreJob
-from cluster.records.slice_table import load_shards
-from cluster.scheduling.nodes import all_slots, running
-from cluster.scheduling.work import TimeEngine
-from cluster.settings import ActorSettings
-from cluster.shards.layout import Shard
+from fastformers.cluster.execution.connect import Connect
+from fastformers.cluster.execution.core_split import join_all, measure_at_once, open_asked_nodes
+from fastformers.cluster.execution.job import ScoreJob
+from fastformers.cluster.records.slice_table import load_shards
+from fastformers.cluster.scheduling.nodes import all_slots, running
+from fastformers.cluster.scheduling.work import TimeEngine
+from fastformers.cluster.settings import ActorSettings
+from fastformers.cluster.shards.layout import Shard
 
 
 def measure_engine_alone(

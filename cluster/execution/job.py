@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.corpus.inputs import check_kept, open_corpus_for
-from cluster.corpus.slices import Corpus
-from cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
-from cluster.execution.worker import WorkerSpec
-from cluster.records.slice_table import SLICE_LOG, CutSlices
-from cluster.records.tally import ReceiptSums
-from cluster.settings import CorpusSettings
-from cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
-from cluster.shards.layout import plan_shard_seconds
-from cluster.shards.preparation import Preparation
-from cluster.shards.shard_set import ShardSet
-from cluster.storage.directory import Directory, open_directory
-from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.cluster.corpus.inputs import check_kept, open_corpus_for
+from fastformers.cluster.corpus.slices import Corpus
+from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
+from fastformers.cluster.execution.worker import WorkerSpec
+from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
+from fastformers.cluster.records.tally import ReceiptSums
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
+from fastformers.cluster.shards.layout import plan_shard_seconds
+from fastformers.cluster.shards.preparation import Preparation
+from fastformers.cluster.shards.shard_set import ShardSet
+from fastformers.cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 from fastformers.formats.kept_columns import choose_names
 from fastformers.formats.readers import KEEP_FLAG

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
 
-from cluster.execution.job import EarlierWork, ScoreJob
-from cluster.records.bad_rows import BadRows
-from cluster.records.receipts_log import (
+from fastformers.cluster.execution.job import EarlierWork, ScoreJob
+from fastformers.cluster.records.bad_rows import BadRows
+from fastformers.cluster.records.receipts_log import (
     CLOSE_AFTER_ERROR_S,
     CLOSE_S,
     LoggedRecords,
@@ -21,13 +21,13 @@ from cluster.records.receipts_log import (
     load_receipts,
     read_log,
 )
-from cluster.records.slice_table import CutSlices, load_slices
-from cluster.records.tally import ReceiptSums, RunTally
-from cluster.scheduling.journal import NodeUse
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Attempt, Receipt
-from cluster.shards.shard_set import ShardSet
+from fastformers.cluster.records.slice_table import CutSlices, load_slices
+from fastformers.cluster.records.tally import ReceiptSums, RunTally
+from fastformers.cluster.scheduling.journal import NodeUse
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Attempt, Receipt
+from fastformers.cluster.shards.shard_set import ShardSet
 from fastformers.errors import ClaimedError
 
 

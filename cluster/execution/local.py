@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from cluster.execution.connect import OpenNodes
-from cluster.execution.topology import discover_topology, plan_core_sets
-from cluster.execution.worker import Worker, WorkerSpec
-from cluster.scheduling.local_nodes import LocalNodes
-from cluster.scheduling.nodes import Node
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.work import Lost, Outcome, Task, Ticket
-from cluster.settings import ActorSettings
+from fastformers.cluster.execution.connect import OpenNodes
+from fastformers.cluster.execution.topology import discover_topology, plan_core_sets
+from fastformers.cluster.execution.worker import Worker, WorkerSpec
+from fastformers.cluster.scheduling.local_nodes import LocalNodes
+from fastformers.cluster.scheduling.nodes import Node
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.work import Lost, Outcome, Task, Ticket
+from fastformers.cluster.settings import ActorSettings
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
 

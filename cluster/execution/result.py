@@ -7,8 +7,8 @@ Plain values, which a report reads; this module knows nothing of drivers, pools 
 
 from dataclasses import dataclass
 
-from cluster.records.tally import RunTally
-from cluster.scheduling.journal import NodeUse
+from fastformers.cluster.records.tally import RunTally
+from fastformers.cluster.scheduling.journal import NodeUse
 
 
 @dataclass(frozen=True, kw_only=True)

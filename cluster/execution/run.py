@@ -12,21 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cluster.execution.claim import Claim, claimed
-from cluster.execution.connect import Connect
-from cluster.execution.core_split import open_asked_nodes
-from cluster.execution.job import ScoreJob
-from cluster.execution.journal import RunJournal
-from cluster.execution.result import RunResult
-from cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
-from cluster.scheduling.driver import Driver
-from cluster.scheduling.journal import NodeUse
-from cluster.scheduling.nodes import running
-from cluster.scheduling.progress import Progress
-from cluster.settings import ActorSettings
-from cluster.shards.identity import PREPARED_FILE, write_record
-from cluster.shards.shard_set import key_of
-from cluster.storage.directory import Directory
+from fastformers.cluster.execution.claim import Claim, claimed
+from fastformers.cluster.execution.connect import Connect
+from fastformers.cluster.execution.core_split import open_asked_nodes
+from fastformers.cluster.execution.job import ScoreJob
+from fastformers.cluster.execution.journal import RunJournal
+from fastformers.cluster.execution.result import RunResult
+from fastformers.cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
+from fastformers.cluster.scheduling.driver import Driver
+from fastformers.cluster.scheduling.journal import NodeUse
+from fastformers.cluster.scheduling.nodes import running
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.settings import ActorSettings
+from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
+from fastformers.cluster.shards.shard_set import key_of
+from fastformers.cluster.storage.directory import Directory
 
 
 def run_job(

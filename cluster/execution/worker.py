@@ -23,16 +23,24 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from cluster.corpus.slices import Slice
-from cluster.delivery.bundle_delivery import PinnedBundle
-from cluster.execution.turns import Turns
-from cluster.scheduling.work import Failed, Finished, Job, JobResult, MeasureRate, Task, TimeEngine
-from cluster.shards.layout import Shard, read_shard_table
-from cluster.shards.predictions import build_predictions, write_predictions
-from cluster.shards.preparation import Preparation, SliceReceipt
-from cluster.shards.receipts import Receipt, count_lengths, count_reasons
-from cluster.shards.shard_queue import Lease
-from cluster.storage.directory import Directory
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.delivery.bundle_delivery import PinnedBundle
+from fastformers.cluster.execution.turns import Turns
+from fastformers.cluster.scheduling.work import (
+    Failed,
+    Finished,
+    Job,
+    JobResult,
+    MeasureRate,
+    Task,
+    TimeEngine,
+)
+from fastformers.cluster.shards.layout import Shard, read_shard_table
+from fastformers.cluster.shards.predictions import build_predictions, write_predictions
+from fastformers.cluster.shards.preparation import Preparation, SliceReceipt
+from fastformers.cluster.shards.receipts import Receipt, count_lengths, count_reasons
+from fastformers.cluster.shards.shard_queue import Lease
+from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine

@@ -8,7 +8,7 @@ starts nothing and knows no prices.
 
 from typing import Any
 
-from cluster.pricing.prices import InstancePrice
+from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.errors import InputError
 from fastformers.inference.cpu import CPU_GENERATIONS
 

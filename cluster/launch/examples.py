@@ -3,22 +3,22 @@
     [examples] -> aws.yaml, azure.yaml, gcp.yaml, on_premise.yaml, kuberay_rayjob.yaml
 
 They are for reading: `fastformers launch` writes the same with your own machines, the wheel and the
-token. `python -m cluster.launch.examples` writes them again.
+token. `python -m fastformers.cluster.launch.examples` writes them again.
 """
 
 from pathlib import Path
 
-from cluster.launch.cloud_machines import HEAD_TYPE
-from cluster.launch.host_setup import Shipment
-from cluster.launch.kuberay_job import KubernetesCluster, render_ray_job
-from cluster.launch.ray_cluster_file import (
+from fastformers.cluster.launch.cloud_machines import HEAD_TYPE
+from fastformers.cluster.launch.host_setup import Shipment
+from fastformers.cluster.launch.kuberay_job import KubernetesCluster, render_ray_job
+from fastformers.cluster.launch.ray_cluster_file import (
     CloudCluster,
     HostCluster,
     render_cloud_file,
     render_host_file,
 )
-from cluster.launch.wheel import wheel_name
-from cluster.pricing.prices import load_prices
+from fastformers.cluster.launch.wheel import wheel_name
+from fastformers.cluster.pricing.prices import load_prices
 
 _WORKER_TYPE = {"aws": "c7i.4xlarge", "azure": "Standard_F16as_v6", "gcp": "c3d-highcpu-16"}
 

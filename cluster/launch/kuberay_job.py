@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cluster.launch.host_setup import Shipment, ray_version
+from fastformers.cluster.launch.host_setup import Shipment, ray_version
 from fastformers.errors import InputError
 
 # The image's Python; any that this project supports would do, for all pods have this one.

@@ -8,17 +8,17 @@ This module writes files and starts nothing.
 import shutil
 from pathlib import Path
 
-from cluster.launch.access_token import TOKEN_FILE, write_token
-from cluster.launch.host_setup import Shipment
-from cluster.launch.kuberay_job import KubernetesCluster, render_image, render_ray_job
-from cluster.launch.ray_cluster_file import (
+from fastformers.atomic_file import whole_file
+from fastformers.cluster.launch.access_token import TOKEN_FILE, write_token
+from fastformers.cluster.launch.host_setup import Shipment
+from fastformers.cluster.launch.kuberay_job import KubernetesCluster, render_image, render_ray_job
+from fastformers.cluster.launch.ray_cluster_file import (
     CloudCluster,
     HostCluster,
     render_cloud_file,
     render_host_file,
 )
-from cluster.launch.wheel import build_wheel
-from fastformers.atomic_file import whole_file
+from fastformers.cluster.launch.wheel import build_wheel
 from fastformers.errors import InputError
 
 CLUSTER_FILE = "cluster.yaml"

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cluster.launch.cloud_machines import (
+from fastformers.cluster.launch.cloud_machines import (
     CLIENTS,
     advise,
     check_cloud,
@@ -20,7 +20,7 @@ from cluster.launch.cloud_machines import (
     plan_machine,
     plan_provider,
 )
-from cluster.launch.host_setup import (
+from fastformers.cluster.launch.host_setup import (
     HOST_DIRECTORY,
     Shipment,
     own_python,
@@ -30,7 +30,7 @@ from cluster.launch.host_setup import (
     plan_setup,
     plan_worker_start,
 )
-from cluster.pricing.prices import InstancePrice
+from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.errors import InputError
 
 _NAME = "fastformers"

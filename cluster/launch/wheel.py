@@ -22,7 +22,6 @@ import fastformers
 from fastformers.errors import InputError
 
 _NAME = "fastformers"
-_PACKAGES = ("fastformers", "cluster", "jobs")
 # The earliest time that a ZIP file can hold: the same code gives the same bytes, and `ray up` runs
 # its set-up again only where they differ.
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -69,9 +68,8 @@ def _build(root: Path, directory: Path) -> Path:
     """Build from a copy, so that neither old build files get in nor new ones stay behind."""
     with tempfile.TemporaryDirectory() as temporary:
         source, built = Path(temporary) / "source", Path(temporary) / "built"
-        for package in _PACKAGES:
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(root / package, source / package, ignore=ignored)
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(root / _NAME, source / _NAME, ignore=ignored)
         for file in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(root / file, source / file)
         built.mkdir()
@@ -119,7 +117,7 @@ def _pack(distribution: importlib.metadata.Distribution, directory: Path) -> Pat
     local = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
     kept = sorted(f for f in files if not (f.parts[0].endswith(".dist-info") and f.name in local))
     record = next((f for f in files if f.name == "RECORD"), None)
-    if record is None or not {PurePosixPath(p, "__init__.py") for p in _PACKAGES} <= set(kept):
+    if record is None or PurePosixPath(_NAME, "jobs/__init__.py") not in kept:
         raise InputError(
             f"{distribution.locate_file('')}: the installed {_NAME} does not list its own files; "
             "install it from its checkout or a wheel file"

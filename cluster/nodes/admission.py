@@ -13,10 +13,10 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.delivery.bundle_delivery import PinnedBundle
-from cluster.delivery.node_check import NodeCheck, check_node, make_node_check
-from cluster.execution.worker import WorkerSpec
-from cluster.nodes.ray_pool import say_error
+from fastformers.cluster.delivery.bundle_delivery import PinnedBundle
+from fastformers.cluster.delivery.node_check import NodeCheck, check_node, make_node_check
+from fastformers.cluster.execution.worker import WorkerSpec
+from fastformers.cluster.nodes.ray_pool import say_error
 from fastformers.errors import NodeUnfitError
 
 

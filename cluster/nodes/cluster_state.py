@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_status
 
-from cluster.nodes.spot_notices import draining_nodes
+from fastformers.cluster.nodes.spot_notices import draining_nodes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 import ray
 from ray.exceptions import RayError
 
-from cluster.execution.connect import OpenNodes
-from cluster.execution.topology import discover_topology, plan_core_sets
-from cluster.execution.worker import WorkerSpec
-from cluster.nodes.admission import plan_admission
-from cluster.nodes.cluster_state import NodeState, list_nodes, list_own_nodes
-from cluster.nodes.membership import ClusterNodes
-from cluster.nodes.ray_pool import say_error
-from cluster.nodes.start import join_ray, start_ray
-from cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
-from cluster.settings import ActorSettings
+from fastformers.cluster.execution.connect import OpenNodes
+from fastformers.cluster.execution.topology import discover_topology, plan_core_sets
+from fastformers.cluster.execution.worker import WorkerSpec
+from fastformers.cluster.nodes.admission import plan_admission
+from fastformers.cluster.nodes.cluster_state import NodeState, list_nodes, list_own_nodes
+from fastformers.cluster.nodes.membership import ClusterNodes
+from fastformers.cluster.nodes.ray_pool import say_error
+from fastformers.cluster.nodes.start import join_ray, start_ray
+from fastformers.cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
+from fastformers.cluster.settings import ActorSettings
 from fastformers.errors import ScoringError
 
 # Ray learns with a delay that actors have ended and that their CPUs are free.

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 import ray
 
-from cluster.execution.topology import CoreSet
-from cluster.nodes.cluster_state import NodeState, list_own_nodes
-from cluster.nodes.membership import ClusterNodes
-from cluster.nodes.ray_pool import WAIT, ActorState, RayPool
-from cluster.nodes.start import start_ray
-from cluster.nodes.supervisor_actor import RaySupervisor
-from cluster.scheduling.nodes import Node, NodeReport, Orders
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.supervisor import Supervisor
-from cluster.scheduling.work import Finished, Task
+from fastformers.cluster.execution.topology import CoreSet
+from fastformers.cluster.nodes.cluster_state import NodeState, list_own_nodes
+from fastformers.cluster.nodes.membership import ClusterNodes
+from fastformers.cluster.nodes.ray_pool import WAIT, ActorState, RayPool
+from fastformers.cluster.nodes.start import start_ray
+from fastformers.cluster.nodes.supervisor_actor import RaySupervisor
+from fastformers.cluster.scheduling.nodes import Node, NodeReport, Orders
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.supervisor import Supervisor
+from fastformers.cluster.scheduling.work import Finished, Task
 
 # What an idle actor does with a task, given its name.
 Answer = Callable[[Task, str], Finished]

@@ -19,8 +19,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from cluster.nodes.cluster_state import NodeState
-from cluster.scheduling.nodes import (
+from fastformers.cluster.nodes.cluster_state import NodeState
+from fastformers.cluster.scheduling.nodes import (
     Node,
     NodeEvent,
     NodeJoined,

@@ -16,13 +16,13 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from cluster.execution.worker import WorkerSpec
-from cluster.nodes.ray_pool import STORE
-from cluster.scheduling.nodes import NodeReport
-from cluster.scheduling.progress import Progress
-from cluster.scheduling.work import Finished, Lost
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Receipt
+from fastformers.cluster.execution.worker import WorkerSpec
+from fastformers.cluster.nodes.ray_pool import STORE
+from fastformers.cluster.scheduling.nodes import NodeReport
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.scheduling.work import Finished, Lost
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Receipt
 
 _PERIOD_S = 1.0
 

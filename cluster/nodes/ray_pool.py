@@ -26,10 +26,10 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.execution.topology import CoreSet, apply_core_set
-from cluster.execution.worker import Worker, WorkerSpec
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.work import (
+from fastformers.cluster.execution.topology import CoreSet, apply_core_set
+from fastformers.cluster.execution.worker import Worker, WorkerSpec
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.work import (
     CALLS_IN_HAND,
     Failed,
     Finished,
@@ -39,9 +39,9 @@ from cluster.scheduling.work import (
     Ticket,
     describe_job,
 )
-from cluster.shards.receipts import PHASES
-from cluster.storage import outages
-from cluster.storage.outages import Outage
+from fastformers.cluster.shards.receipts import PHASES
+from fastformers.cluster.storage import outages
+from fastformers.cluster.storage.outages import Outage
 
 _MAX_FAILED_STARTS = 2
 # Actors are asked what they do once in this time, and less often where there are many of them.

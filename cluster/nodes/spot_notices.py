@@ -18,7 +18,7 @@ from typing import NamedTuple
 import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # not in Ray's stub
 
-from cluster.nodes.cloud_metadata import Cloud, MetadataError, Notice, read_notice
+from fastformers.cluster.nodes.cloud_metadata import Cloud, MetadataError, Notice, read_notice
 
 # AWS: "check for these interruption notices every 5 seconds".
 _POLL_S = 5.0

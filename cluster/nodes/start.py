@@ -15,8 +15,8 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
-from cluster.execution.topology import discover_topology
-from cluster.nodes.addresses import check_socket_paths
+from fastformers.cluster.execution.topology import discover_topology
+from fastformers.cluster.nodes.addresses import check_socket_paths
 from fastformers.errors import InputError
 
 logger = logging.getLogger(__name__)

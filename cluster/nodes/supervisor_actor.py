@@ -17,22 +17,22 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.execution.topology import (
+from fastformers.cluster.execution.topology import (
     CoreSet,
     HostTopology,
     describe_core_sets,
     discover_topology,
     plan_core_sets,
 )
-from cluster.execution.worker import WorkerSpec
-from cluster.nodes.admission import Admission, admit
-from cluster.nodes.cloud_metadata import detect_cloud, read_instance_type
-from cluster.nodes.metrics import RunMetrics, run_of
-from cluster.nodes.ray_pool import RayPool, say_error
-from cluster.nodes.spot_notices import SpotWatcher
-from cluster.scheduling.nodes import Node, NodeReport, Orders
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.supervisor import Supervisor
+from fastformers.cluster.execution.worker import WorkerSpec
+from fastformers.cluster.nodes.admission import Admission, admit
+from fastformers.cluster.nodes.cloud_metadata import detect_cloud, read_instance_type
+from fastformers.cluster.nodes.metrics import RunMetrics, run_of
+from fastformers.cluster.nodes.ray_pool import RayPool, say_error
+from fastformers.cluster.nodes.spot_notices import SpotWatcher
+from fastformers.cluster.scheduling.nodes import Node, NodeReport, Orders
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.supervisor import Supervisor
 from fastformers.errors import NodeUnfitError
 
 

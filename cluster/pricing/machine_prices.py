@@ -11,7 +11,7 @@ knows nothing of nodes, shards or Ray.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.pricing.prices import (
+from fastformers.cluster.pricing.prices import (
     HourlyPrice,
     InstancePrice,
     choose_price,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-from cluster.pricing.prices import InstancePrice
+from fastformers.cluster.pricing.prices import InstancePrice
 
 Market = Literal["on-demand", "reserved", "spot"]
 STALE_AFTER_DAYS = 180

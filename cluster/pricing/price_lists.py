@@ -22,8 +22,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from cluster.pricing.prices import InstancePrice
 from fastformers.atomic_file import whole_file
+from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.errors import InputError
 
 AZURE_URL = "https://prices.azure.com/api/retail/prices"

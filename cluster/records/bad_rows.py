@@ -9,9 +9,9 @@ way until the corpus or the limit changes. This module knows nothing of files.
 
 from collections import Counter
 
-from cluster.settings import BadRowLimit
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Receipt
+from fastformers.cluster.settings import BadRowLimit
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Receipt
 from fastformers.errors import ScoringError
 
 

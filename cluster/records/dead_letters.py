@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from cluster.records.slice_table import Place, SliceTable, load_slice_receipt
-from cluster.shards.layout import Shard
-from cluster.shards.predictions import read_errors
-from cluster.shards.preparation import receipt_name
-from cluster.shards.shard_set import ShardSet, split_key
-from cluster.storage.directory import Directory
+from fastformers.cluster.records.slice_table import Place, SliceTable, load_slice_receipt
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.predictions import read_errors
+from fastformers.cluster.shards.preparation import receipt_name
+from fastformers.cluster.shards.shard_set import ShardSet, split_key
+from fastformers.cluster.storage.directory import Directory
 
 DEAD_LETTERS_FILE = "dead_letters.parquet"
 SCHEMA = pa.schema(

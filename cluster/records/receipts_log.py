@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any
 
-from cluster.shards.predictions import read_receipt
-from cluster.shards.receipts import Receipt
-from cluster.shards.shard_set import key_of, split_key
-from cluster.storage.directory import Directory
+from fastformers.cluster.shards.predictions import read_receipt
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.shards.shard_set import key_of, split_key
+from fastformers.cluster.storage.directory import Directory
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cluster.shards.receipts import Attempt, Receipt
+from fastformers.cluster.shards.receipts import Attempt, Receipt
 
 Item = TypeVar("Item")
 

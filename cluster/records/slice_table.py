@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.corpus.slices import Slice
-from cluster.records.bad_rows import BadRows
-from cluster.records.receipts_log import LoggedRecords, read_log
-from cluster.records.tally import ShardCounts
-from cluster.shards.identity import PREPARED_FILE, read_record
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt, receipt_name
-from cluster.shards.shard_set import ShardSet, make_key, split_key
-from cluster.storage.directory import Directory
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.records.bad_rows import BadRows
+from fastformers.cluster.records.receipts_log import LoggedRecords, read_log
+from fastformers.cluster.records.tally import ShardCounts
+from fastformers.cluster.shards.identity import PREPARED_FILE, read_record
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt, receipt_name
+from fastformers.cluster.shards.shard_set import ShardSet, make_key, split_key
+from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import InputError
 
 SLICE_LOG = "slice_receipts"

@@ -12,16 +12,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cluster.records.samples import (
+from fastformers.cluster.records.samples import (
     MAX_PREDICTIONS,
     AttemptSample,
     Thinned,
     TimeBins,
     TimedAttempt,
 )
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import PHASES, Attempt, Receipt
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import PHASES, Attempt, Receipt
 
 # Scored attempts whose receipt may still come; a receipt follows its attempt at once.
 _MAX_OPEN = 4096

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from cluster.pricing.prices import usd_of
-from cluster.records.tally import ActorTally
-from cluster.report.run_report import BillItem, Prediction
+from fastformers.cluster.pricing.prices import usd_of
+from fastformers.cluster.records.tally import ActorTally
+from fastformers.cluster.report.run_report import BillItem, Prediction
 
 # Headings in the order of the bill, with the meaning of each.
 HEADINGS = {

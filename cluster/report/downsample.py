@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.report.over_time import TimelineEntry, TokensOverTime
+from fastformers.cluster.report.over_time import TimelineEntry, TokensOverTime
 
 MAX_GROUPS, MAX_LANES, MAX_SPANS = 6, 20, 1000
 # Kinds of work, the most urgent first: where a cell of the timeline holds several, that one shows.

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cluster.report.run_report import Energy
+from fastformers.cluster.report.run_report import Energy
 from fastformers.errors import InputError, how_to_install
 
 COUNTRY_VARIABLE = "CODECARBON_COUNTRY_ISO_CODE"

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cluster.formatting import format_long_duration, format_time, format_usd
-from cluster.report.energy import HOW_TO
-from cluster.report.plots import FrontierPoint
-from cluster.report.run_report import Prediction, RunReport
-from cluster.report.sections import (
+from fastformers import figure
+from fastformers.cluster.formatting import format_long_duration, format_time, format_usd
+from fastformers.cluster.report.energy import HOW_TO
+from fastformers.cluster.report.plots import FrontierPoint
+from fastformers.cluster.report.run_report import Prediction, RunReport
+from fastformers.cluster.report.sections import (
     MAX_TABLE_ROWS,
     Section,
     show_frontier,
@@ -28,8 +29,7 @@ from cluster.report.sections import (
     show_throughput,
     show_timeline,
 )
-from cluster.report.tables import describe_energy, describe_unfit
-from fastformers import figure
+from fastformers.cluster.report.tables import describe_energy, describe_unfit
 from fastformers.formatting import format_count
 
 PAGE_FILE = "report.html"

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cluster.formatting import format_usd
-from cluster.report.downsample import Lane, Throughput, pick_frontier
-from cluster.report.over_time import NodeReport
-from cluster.report.run_report import TypeCost
+from fastformers.cluster.formatting import format_usd
+from fastformers.cluster.report.downsample import Lane, Throughput, pick_frontier
+from fastformers.cluster.report.over_time import NodeReport
+from fastformers.cluster.report.run_report import TypeCost
 from fastformers.figure import Bar, Palette, draw_bars, render_svg
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ is shown.
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.report.json_values import from_plain, to_plain
-from cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
+from fastformers.cluster.report.json_values import from_plain, to_plain
+from fastformers.cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
 from fastformers.errors import InputError
 
 REPORT_FILE = "report.json"

@@ -9,11 +9,11 @@ neither how plots are drawn nor where they stand on the page. Needs the extra `r
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.formatting import format_long_duration, format_usd
-from cluster.report import plots
-from cluster.report.downsample import pick_frontier, plan_lanes, rate_tokens
-from cluster.report.plots import FrontierPoint
-from cluster.report.run_report import RunReport
+from fastformers.cluster.formatting import format_long_duration, format_usd
+from fastformers.cluster.report import plots
+from fastformers.cluster.report.downsample import pick_frontier, plan_lanes, rate_tokens
+from fastformers.cluster.report.plots import FrontierPoint
+from fastformers.cluster.report.run_report import RunReport
 from fastformers.formatting import format_count
 
 MAX_TABLE_ROWS = 20

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from cluster.formatting import format_clock
-from cluster.report.json_values import from_plain, to_plain
-from cluster.scheduling.progress import Progress
-from cluster.shards.claim_file import ClaimRecord
+from fastformers.cluster.formatting import format_clock
+from fastformers.cluster.report.json_values import from_plain, to_plain
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.shards.claim_file import ClaimRecord
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
 

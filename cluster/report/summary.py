@@ -10,22 +10,22 @@ import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from cluster.execution.job import ScoreJob
-from cluster.execution.result import RunResult
-from cluster.pricing.machine_prices import MachinePrices
-from cluster.pricing.prices import HourlyPrice, usd_per_million
-from cluster.records.samples import NUM_BINS, TimedAttempt
-from cluster.records.tally import ActorTally, ReceiptSums, RunTally, add_phases
-from cluster.report.bill import (
+from fastformers.cluster.execution.job import ScoreJob
+from fastformers.cluster.execution.result import RunResult
+from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.pricing.prices import HourlyPrice, usd_per_million
+from fastformers.cluster.records.samples import NUM_BINS, TimedAttempt
+from fastformers.cluster.records.tally import ActorTally, ReceiptSums, RunTally, add_phases
+from fastformers.cluster.report.bill import (
     NodeTime,
     compare_prediction,
     estimate_saved_usd,
     itemize,
     round_total,
 )
-from cluster.report.downsample import group_actors
-from cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
-from cluster.report.run_report import (
+from fastformers.cluster.report.downsample import group_actors
+from fastformers.cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
+from fastformers.cluster.report.run_report import (
     ActorReport,
     Bill,
     BundleUsed,
@@ -34,7 +34,7 @@ from cluster.report.run_report import (
     PhaseSeconds,
     RunReport,
 )
-from cluster.scheduling.journal import NodeUse
+from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.inference.cpu import read_cpu_model
 
 

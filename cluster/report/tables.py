@@ -11,8 +11,8 @@ from dataclasses import asdict
 from rich.console import Group
 from rich.table import Table
 
-from cluster.report.bill import round_total
-from cluster.report.run_report import Energy, RunReport
+from fastformers.cluster.report.bill import round_total
+from fastformers.cluster.report.run_report import Energy, RunReport
 from fastformers.formats.kept_columns import ALL_COLUMNS
 
 MAX_ACTORS, MAX_NODES, MAX_FILES = 32, 32, 8

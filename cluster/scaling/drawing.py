@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.formatting import format_usd
-from cluster.report.page import Card, fill_page
-from cluster.report.plots import THEME, draw_legend, render_twice
-from cluster.report.sections import Section, SectionTable
-from cluster.scaling.laws import ScalingLaw
-from cluster.scaling.scale_report import SCALE_FILE, ScalePoint, ScaleReport
-from cluster.scaling.tables import (
+from fastformers.cluster.formatting import format_usd
+from fastformers.cluster.report.page import Card, fill_page
+from fastformers.cluster.report.plots import THEME, draw_legend, render_twice
+from fastformers.cluster.report.sections import Section, SectionTable
+from fastformers.cluster.scaling.laws import ScalingLaw
+from fastformers.cluster.scaling.scale_report import SCALE_FILE, ScalePoint, ScaleReport
+from fastformers.cluster.scaling.tables import (
     POINT_HEADS,
     describe_inputs,
     describe_knee,

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from cluster.execution.core_split import join_all, measure_at_once
-from cluster.scaling.cluster_model import Scheduling
-from cluster.scaling.scale_report import DriverLoad
-from cluster.scaling.sleeping_nodes import JumpingClock, SleepingNodes
-from cluster.scheduling.driver import Driver
-from cluster.scheduling.journal import NodeUse
-from cluster.scheduling.node_books import LEASE_S, MAX_LEASED_PER_SLOT
-from cluster.scheduling.nodes import (
+from fastformers.cluster.execution.core_split import join_all, measure_at_once
+from fastformers.cluster.scaling.cluster_model import Scheduling
+from fastformers.cluster.scaling.scale_report import DriverLoad
+from fastformers.cluster.scaling.sleeping_nodes import JumpingClock, SleepingNodes
+from fastformers.cluster.scheduling.driver import Driver
+from fastformers.cluster.scheduling.journal import NodeUse
+from fastformers.cluster.scheduling.node_books import LEASE_S, MAX_LEASED_PER_SLOT
+from fastformers.cluster.scheduling.nodes import (
     Node,
     NodeEvent,
     NodeJoined,
@@ -28,11 +28,11 @@ from cluster.scheduling.nodes import (
     all_slots,
     running,
 )
-from cluster.scheduling.supervisor import REPORT_WITHIN_S
-from cluster.scheduling.work import CALLS_IN_HAND, MeasureRate
-from cluster.shards.layout import MAX_SHARD_SECONDS, Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Attempt, Receipt
+from fastformers.cluster.scheduling.supervisor import REPORT_WITHIN_S
+from fastformers.cluster.scheduling.work import CALLS_IN_HAND, MeasureRate
+from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, Shard
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.options import check_option, option
 
 # Shards differ by this much, so that they do not all end at one moment.

@@ -15,21 +15,21 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from cluster.execution.connect import OpenNodes
-from cluster.execution.core_split import join_all
-from cluster.execution.engine_alone import deal_shards
-from cluster.execution.job import ScoreJob
-from cluster.execution.result import RunResult
-from cluster.execution.run import run_job
-from cluster.records.receipts_log import load_receipts, read_log
-from cluster.scaling.cluster_model import work_after
-from cluster.scheduling.nodes import running
-from cluster.settings import ActorSettings
-from cluster.shards.identity import PREPARED_FILE, write_record
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt, receipt_name
-from cluster.shards.receipts import Receipt
-from cluster.storage.directory import Directory
+from fastformers.cluster.execution.connect import OpenNodes
+from fastformers.cluster.execution.core_split import join_all
+from fastformers.cluster.execution.engine_alone import deal_shards
+from fastformers.cluster.execution.job import ScoreJob
+from fastformers.cluster.execution.result import RunResult
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.records.receipts_log import load_receipts, read_log
+from fastformers.cluster.scaling.cluster_model import work_after
+from fastformers.cluster.scheduling.nodes import running
+from fastformers.cluster.settings import ActorSettings
+from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt, receipt_name
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
 from fastformers.options import check_at_least, option

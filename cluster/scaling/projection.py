@@ -18,10 +18,16 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.scaling.cluster_model import Machines, Scheduling, SimulatedRun, Store, Work
-from cluster.scaling.measure import STRONG, MeasuredRun, PointPlan
-from cluster.scaling.simulation import simulate
-from cluster.shards.layout import MAX_SHARD_SECONDS, SHARDS_PER_CORPUS
+from fastformers.cluster.scaling.cluster_model import (
+    Machines,
+    Scheduling,
+    SimulatedRun,
+    Store,
+    Work,
+)
+from fastformers.cluster.scaling.measure import STRONG, MeasuredRun, PointPlan
+from fastformers.cluster.scaling.simulation import simulate
+from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, SHARDS_PER_CORPUS
 from fastformers.formatting import format_count
 from fastformers.options import check_at_least, check_option, check_positive, option
 

@@ -9,8 +9,8 @@ anything is measured nor how it is shown.
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.report.json_values import from_plain, to_plain
-from cluster.scaling.laws import Estimate
+from fastformers.cluster.report.json_values import from_plain, to_plain
+from fastformers.cluster.scaling.laws import Estimate
 from fastformers.errors import InputError
 
 SCALE_FILE = "scale.json"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.scaling.cluster_model import Machines, Scheduling, Store, Work
+from fastformers.cluster.scaling.cluster_model import Machines, Scheduling, Store, Work
 
 _DRAWS = 65_536  # random numbers that are drawn at a time
 

@@ -19,7 +19,7 @@ from collections import deque
 
 import numpy as np
 
-from cluster.scaling.cluster_model import (
+from fastformers.cluster.scaling.cluster_model import (
     Machines,
     Scheduling,
     SimulatedRun,
@@ -27,7 +27,7 @@ from cluster.scaling.cluster_model import (
     Work,
     work_after,
 )
-from cluster.scaling.simulated_parts import Draws, SimulatedDriver, SimulatedStore
+from fastformers.cluster.scaling.simulated_parts import Draws, SimulatedDriver, SimulatedStore
 
 # Kinds of events. Where several happen at one moment, the first of these is handled first.
 _DONE, _DIES, _LATE, _ANSWER, _ARRIVE, _ACTOR_UP, _NODE_UP, _NODE_LOST, _RETURN = range(9)

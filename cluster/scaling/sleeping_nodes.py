@@ -11,12 +11,12 @@ import math
 import time
 from collections.abc import Sequence
 
-from cluster.scheduling.nodes import Node, NodeEvent, NodeJoined, NodeReported, Orders
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.supervisor import Supervisor
-from cluster.scheduling.work import Finished, MeasureRate, Outcome, Task, Ticket
-from cluster.shards.receipts import Receipt
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.scheduling.nodes import Node, NodeEvent, NodeJoined, NodeReported, Orders
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.supervisor import Supervisor
+from fastformers.cluster.scheduling.work import Finished, MeasureRate, Outcome, Task, Ticket
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.shards.shard_queue import Lease
 
 # A supervisor that has nothing to tell looks again after this time of the jumping clock.
 _LOOK_AGAIN_S = 0.5

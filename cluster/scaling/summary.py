@@ -12,18 +12,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from cluster.pricing.machine_prices import MachinePrices
-from cluster.pricing.prices import usd_of
-from cluster.scaling.cluster_model import Machines, Scheduling, Work
-from cluster.scaling.laws import FittedLaws, fit_laws
-from cluster.scaling.measure import (
+from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.pricing.prices import usd_of
+from fastformers.cluster.scaling.cluster_model import Machines, Scheduling, Work
+from fastformers.cluster.scaling.laws import FittedLaws, fit_laws
+from fastformers.cluster.scaling.measure import (
     STRONG,
     WEAK,
     MeasuredRun,
     PointPlan,
     median_of,
 )
-from cluster.scaling.projection import (
+from fastformers.cluster.scaling.projection import (
     BELIEVED_ERROR,
     GOOD_EFFICIENCY,
     MeasuredInputs,
@@ -32,15 +32,15 @@ from cluster.scaling.projection import (
     num_shards_of,
     simulate_turn,
 )
-from cluster.scaling.scale_report import (
+from fastformers.cluster.scaling.scale_report import (
     CheckedPoint,
     DriverLoad,
     ScalePoint,
     SimulationInputs,
     UniversalLaw,
 )
-from cluster.scaling.simulation import simulate
-from cluster.shards.layout import MAX_SHARD_SECONDS
+from fastformers.cluster.scaling.simulation import simulate
+from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS
 
 IDLE = "idle"
 _NO_TIME_S = 1e-6

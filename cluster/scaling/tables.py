@@ -8,9 +8,9 @@ This module shows what the report says, and works nothing out.
 from rich.console import Group
 from rich.table import Table
 
-from cluster.formatting import format_usd
-from cluster.scaling.laws import Estimate
-from cluster.scaling.scale_report import ScaleReport
+from fastformers.cluster.formatting import format_usd
+from fastformers.cluster.scaling.laws import Estimate
+from fastformers.cluster.scaling.scale_report import ScaleReport
 from fastformers.formatting import format_count
 
 POINT_HEADS = (*("", "actors", "nodes", "rows/s", "of job", "speed-up", "efficient", "USD/1M"),)

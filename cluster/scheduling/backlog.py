@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from cluster.corpus.slices import Slice
-from cluster.scheduling.work import describe_job, raise_failure
-from cluster.shards.layout import Shard
-from cluster.shards.shard_queue import Lease, ShardQueue
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.scheduling.work import describe_job, raise_failure
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.shard_queue import Lease, ShardQueue
 from fastformers.errors import BundleError, InputError, ScoringError
 
 _MAX_SLICE_ATTEMPTS = 3

@@ -15,11 +15,11 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from itertools import count
 
-from cluster.corpus.slices import Slice
-from cluster.scheduling.backlog import Backlog
-from cluster.scheduling.journal import Journal, attempt_of
-from cluster.scheduling.node_books import Leased, NodeBooks
-from cluster.scheduling.nodes import (
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.scheduling.backlog import Backlog
+from fastformers.cluster.scheduling.journal import Journal, attempt_of
+from fastformers.cluster.scheduling.node_books import Leased, NodeBooks
+from fastformers.cluster.scheduling.nodes import (
     Ended,
     NodeEvent,
     NodeJoined,
@@ -30,14 +30,22 @@ from cluster.scheduling.nodes import (
     Nodes,
     Orders,
 )
-from cluster.scheduling.progress import Counts, Progress
-from cluster.scheduling.tail import Tail
-from cluster.scheduling.work import Failed, Finished, JobResult, Lost, Returned, Task, Ticket
-from cluster.scheduling.work import describe_job as describe
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Receipt
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.scheduling.progress import Counts, Progress
+from fastformers.cluster.scheduling.tail import Tail
+from fastformers.cluster.scheduling.work import (
+    Failed,
+    Finished,
+    JobResult,
+    Lost,
+    Returned,
+    Task,
+    Ticket,
+)
+from fastformers.cluster.scheduling.work import describe_job as describe
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
 

@@ -9,13 +9,13 @@ listens here. Everything is a plain value; this module knows nothing of files, R
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from cluster.corpus.slices import Slice
-from cluster.scheduling.nodes import Ended
-from cluster.scheduling.work import Finished
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Attempt, Receipt
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.scheduling.nodes import Ended
+from fastformers.cluster.scheduling.work import Finished
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Attempt, Receipt
+from fastformers.cluster.shards.shard_queue import Lease
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ knows nothing of Ray.
 
 from collections.abc import Callable, Mapping
 
-from cluster.scheduling.nodes import Node, NodeEvent, NodeJoined, NodeReported, Orders
-from cluster.scheduling.pool import Pool
-from cluster.scheduling.supervisor import Supervisor
+from fastformers.cluster.scheduling.nodes import Node, NodeEvent, NodeJoined, NodeReported, Orders
+from fastformers.cluster.scheduling.pool import Pool
+from fastformers.cluster.scheduling.supervisor import Supervisor
 
 _POLL_S = 0.001
 

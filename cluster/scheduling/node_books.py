@@ -7,12 +7,12 @@ Plain records; this module knows nothing of Ray or files.
 
 from dataclasses import dataclass, field
 
-from cluster.corpus.slices import Slice
-from cluster.scheduling.journal import NodeUse
-from cluster.scheduling.nodes import Node
-from cluster.scheduling.pace import Pace
-from cluster.scheduling.work import Task, Ticket
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.scheduling.journal import NodeUse
+from fastformers.cluster.scheduling.nodes import Node
+from fastformers.cluster.scheduling.pace import Pace
+from fastformers.cluster.scheduling.work import Task, Ticket
+from fastformers.cluster.shards.shard_queue import Lease
 
 # A node is leased jobs for this many seconds, and at most this many for each of its slots.
 LEASE_S, MAX_LEASED_PER_SLOT = 4.0, 64

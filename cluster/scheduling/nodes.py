@@ -4,7 +4,7 @@
 
 A node has one supervisor, which has at most one exchange with the driver under way: it takes new
 tasks, works, and answers when it has something to tell and needs more. Two kinds of nodes implement
-this: those of a Ray cluster (`cluster.nodes`) and those in this process (`local_nodes`). Everything
+this: those of a Ray cluster (`cluster/nodes`) and those in this process (`local_nodes`). Everything
 that travels is a plain value; this module knows nothing of Ray, models or prices.
 """
 
@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.work import Outcome, Task, Ticket
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.work import Outcome, Task, Ticket
 
 
 @dataclass(frozen=True, kw_only=True)

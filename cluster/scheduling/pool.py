@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster.scheduling.work import CALLS_IN_HAND, Outcome, Task, Ticket
+from fastformers.cluster.scheduling.work import CALLS_IN_HAND, Outcome, Task, Ticket
 
 
 @dataclass(frozen=True, kw_only=True)

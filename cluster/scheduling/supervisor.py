@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from cluster.corpus.slices import Slice
-from cluster.scheduling.nodes import Ended, NodeReport, Orders
-from cluster.scheduling.pace import Pace, estimate_remaining_s
-from cluster.scheduling.pool import Pool, Slot
-from cluster.scheduling.work import Finished, Lost, Outcome, Returned, Task, Ticket
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.scheduling.nodes import Ended, NodeReport, Orders
+from fastformers.cluster.scheduling.pace import Pace, estimate_remaining_s
+from fastformers.cluster.scheduling.pool import Pool, Slot
+from fastformers.cluster.scheduling.work import Finished, Lost, Outcome, Returned, Task, Ticket
+from fastformers.cluster.shards.shard_queue import Lease
 
 # A call of several tasks is about this long, so that calls cost little and none waits long.
 CALL_S, MAX_TASKS_IN_CALL = 0.25, 32

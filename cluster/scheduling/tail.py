@@ -10,11 +10,11 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-from cluster.corpus.slices import Slice
-from cluster.scheduling.node_books import Leased, NodeBooks
-from cluster.scheduling.pace import estimate_remaining_s
-from cluster.scheduling.work import Ticket
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.scheduling.node_books import Leased, NodeBooks
+from fastformers.cluster.scheduling.pace import estimate_remaining_s
+from fastformers.cluster.scheduling.work import Ticket
+from fastformers.cluster.shards.shard_queue import Lease
 
 _BALANCE_EVERY_S = 0.5
 # A second copy is begun where it ends earlier by this factor, and by at least these seconds.

@@ -10,11 +10,11 @@ done.
 from dataclasses import dataclass
 from typing import NewType, NoReturn
 
-from cluster.corpus.slices import Slice
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Receipt
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import FastformersError, ScoringError
 
 # One call that computes, one that is read or written.

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cluster.formatting import format_time
-from cluster.storage.directory import TEMPORARY_SUFFIX, Directory
+from fastformers.cluster.formatting import format_time
+from fastformers.cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.errors import InputError
 
 CLAIM_FILE = "claim.json"

@@ -9,7 +9,7 @@ never read in part. This module knows nothing of corpora or bundles: an identity
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.storage.directory import Directory
+from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ChangedWorkError, InputError
 
 RUN_FILE = "run.json"

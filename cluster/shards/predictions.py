@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from cluster.shards.receipts import Receipt
-from cluster.storage.directory import Directory
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.storage.directory import Directory
 from fastformers.inference.tasks import CellKind, Cells, Task
 
 _RECEIPT_KEY = b"fastformers"

@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from cluster.corpus.reading import read_pieces
-from cluster.corpus.slices import Piece, Slice
-from cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
-from cluster.shards.receipts import OTHER_REASONS, count_reasons, kind_of_reason
-from cluster.shards.shard_set import make_key
-from cluster.storage.directory import Directory
+from fastformers.cluster.corpus.reading import read_pieces
+from fastformers.cluster.corpus.slices import Piece, Slice
+from fastformers.cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
+from fastformers.cluster.shards.receipts import OTHER_REASONS, count_reasons, kind_of_reason
+from fastformers.cluster.shards.shard_set import make_key
+from fastformers.cluster.storage.directory import Directory
 from fastformers.formats.readers import FileReader, Rows
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.tokenizer import Tokenizer

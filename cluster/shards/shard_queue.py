@@ -12,7 +12,7 @@ or files.
 import heapq
 from dataclasses import dataclass, field
 
-from cluster.shards.layout import Shard
+from fastformers.cluster.shards.layout import Shard
 from fastformers.errors import ScoringError
 
 MAX_ATTEMPTS = 3

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from cluster.storage.retries import until
+from fastformers.cluster.storage.retries import until
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
-from cluster.storage.ahead import map_ahead
-from cluster.storage.filesystems import MAX_REQUESTS, Store, connect
-from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.cluster.storage.ahead import map_ahead
+from fastformers.cluster.storage.filesystems import MAX_REQUESTS, Store, connect
+from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError, StorageError
 
 T = TypeVar("T")

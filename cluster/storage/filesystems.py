@@ -20,9 +20,9 @@ from urllib.parse import parse_qsl, unquote
 import pyarrow as pa
 import pyarrow.fs
 
-from cluster.storage.options import KEYS, NO_OPTIONS, StorageOptions, hide_credentials
-from cluster.storage.patient import PatientHandler
-from cluster.storage.retries import Service
+from fastformers.cluster.storage.options import KEYS, NO_OPTIONS, StorageOptions, hide_credentials
+from fastformers.cluster.storage.patient import PatientHandler
+from fastformers.cluster.storage.retries import Service
 from fastformers.errors import InputError
 
 # Requests that one process may have under way at a time; pyarrow's client of S3 opens as many

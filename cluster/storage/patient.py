@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 import pyarrow.fs
 
-from cluster.storage.retries import Service
+from fastformers.cluster.storage.retries import Service
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from cluster.storage.outages import OutageRecord, record
+from fastformers.cluster.storage.outages import OutageRecord, record
 from fastformers.errors import StorageError
 
 T = TypeVar("T")

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.storage.directory import open_directory
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from fastformers.figure import check_picture
+from fastformers.jobs.benchmarks.parts import JOB_BASELINES, BaselineName
+from fastformers.jobs.console.arguments import actor_settings, add_corpus_arguments, price_of
+from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.options import split_names
-from jobs.benchmarks.parts import JOB_BASELINES, BaselineName
-from jobs.console.arguments import actor_settings, add_corpus_arguments, price_of
-from jobs.console.command_parser import CommandParser
 
 PARTS = ("engines", "operators", "job", "peers")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cluster.report.json_values import from_plain, to_plain
+from fastformers.cluster.report.json_values import from_plain, to_plain
 from fastformers.errors import InputError
-from jobs.benchmarks.parts import (
+from fastformers.jobs.benchmarks.parts import (
     JOB_BASELINES,
     BaselineName,
     BaselineRate,

@@ -8,14 +8,14 @@ which of the numbers count. It knows nothing of whole jobs.
 
 from collections.abc import Callable, Sequence
 
-from cluster.execution.topology import discover_topology
 from fastformers.benchmark.comparison import (
     Comparison,
     OperatorBreakdown,
     compare_engines,
 )
 from fastformers.benchmark.timing import Rates
-from jobs.benchmarks.parts import (
+from fastformers.cluster.execution.topology import discover_topology
+from fastformers.jobs.benchmarks.parts import (
     EngineRates,
     EnginesPart,
     NotRun,
@@ -23,7 +23,7 @@ from jobs.benchmarks.parts import (
     OperatorsPart,
     Ratio,
 )
-from jobs.benchmarks.subject import Subject
+from fastformers.jobs.benchmarks.subject import Subject
 
 # The engine's ratios are of real rows where there are any, else of this shape.
 FALLBACK_CASE = "8x128"

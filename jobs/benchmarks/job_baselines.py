@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from cluster.corpus.reading import read_all
-from cluster.corpus.slices import open_corpus
-from cluster.settings import CorpusSettings
-from cluster.shards.preparation import READ_CHUNK_BYTES
-from jobs.benchmarks.parts import BaselineName, NotRun
+from fastformers.cluster.corpus.reading import read_all
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.preparation import READ_CHUNK_BYTES
+from fastformers.jobs.benchmarks.parts import BaselineName, NotRun
 
 TEXT_COLUMN = "text"
 # Rows of a file, and so of a block in which Ray Data can sort; found by tuning that job.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from fastformers.errors import InputError
 from fastformers.figure import FILE_PALETTE, Bar, draw_bars, save_figure
 from fastformers.formatting import format_count
-from jobs.benchmarks.bench_report import BenchReport
-from jobs.benchmarks.parts import JOB_BASELINES, BaselinesPart, NotRun
+from fastformers.jobs.benchmarks.bench_report import BenchReport
+from fastformers.jobs.benchmarks.parts import JOB_BASELINES, BaselinesPart, NotRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet
 
-from cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME, ShapeName
 from fastformers.benchmark.timing import SHAPES
+from fastformers.cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.tasks import EMBEDDING
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
-from jobs.benchmarks.job_baselines import TEXT_COLUMN
+from fastformers.jobs.benchmarks.job_baselines import TEXT_COLUMN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

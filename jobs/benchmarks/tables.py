@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fastformers.formatting import format_count
-from jobs.benchmarks.bench_report import BenchReport
-from jobs.benchmarks.parts import EngineRates, NotRun, OperatorShares
+from fastformers.jobs.benchmarks.bench_report import BenchReport
+from fastformers.jobs.benchmarks.parts import EngineRates, NotRun, OperatorShares
 
 _MIN_SHARE = 0.01
 

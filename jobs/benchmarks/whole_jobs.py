@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cluster.execution.engine_alone import measure_engine_alone
-from cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
-from cluster.pricing.prices import HourlyPrice
-from cluster.report.run_report import RunReport
-from cluster.settings import ActorSettings, CorpusSettings
-from jobs.benchmarks.job_baselines import (
+from fastformers.cluster.execution.engine_alone import measure_engine_alone
+from fastformers.cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
+from fastformers.cluster.pricing.prices import HourlyPrice
+from fastformers.cluster.report.run_report import RunReport
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.jobs.benchmarks.job_baselines import (
     TEXT_COLUMN,
     BaselineJob,
     BaselineResult,
     run_baseline,
 )
-from jobs.benchmarks.parts import (
+from fastformers.jobs.benchmarks.parts import (
     JOB_BASELINES,
     BaselineName,
     BaselineRate,
@@ -31,7 +31,7 @@ from jobs.benchmarks.parts import (
     JobPart,
     NotRun,
 )
-from jobs.console.execute import connect_ray, execute
+from fastformers.jobs.console.execute import connect_ray, execute
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,13 @@ This module knows nothing of what a command does with them.
 import argparse
 from functools import cache
 
-from cluster.execution.topology import discover_topology
-from cluster.pricing.prices import HourlyPrice, InstancePrice, choose_price, load_prices
-from cluster.settings import ActorSettings, CorpusSettings
-from cluster.storage.options import NO_OPTIONS, StorageOptions, parse_storage_options
+from fastformers.cluster.execution.topology import discover_topology
+from fastformers.cluster.pricing.prices import HourlyPrice, InstancePrice, choose_price, load_prices
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions, parse_storage_options
 from fastformers.errors import InputError
 from fastformers.inference.engines import AUTO, ENGINE_OPTIONS, REFERENCE_ENGINE
-from jobs.console.flags import add_config_arguments, read_config
+from fastformers.jobs.console.flags import add_config_arguments, read_config
 
 
 def add_corpus_arguments(

@@ -2,12 +2,12 @@
 
 import builtins
 
-from cluster.cost.machine_profile import MachineProfile, measure_machine_profile
-from cluster.execution.topology import discover_topology, plan_core_sets
-from cluster.pricing.prices import InstancePrice
+from fastformers.cluster.cost.machine_profile import MachineProfile, measure_machine_profile
+from fastformers.cluster.execution.topology import discover_topology, plan_core_sets
+from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
-from jobs.console.output import console
+from fastformers.jobs.console.output import console
 
 
 def calibrate(bundle: Bundle, instance_type: str | None) -> MachineProfile:

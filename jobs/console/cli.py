@@ -9,7 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.command_parser import CommandParser
 
 COMMANDS = {
     "demo": "score real text with the small bundle that ships with the package",

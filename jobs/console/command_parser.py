@@ -15,6 +15,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with how the command is used, and why the arguments cannot be."""
-        from jobs.console.plain_text import plain  # `fastformers --help` loads no more than this
+        from fastformers.jobs.console.plain_text import (
+            plain,  # `fastformers --help` loads no more than this
+        )
 
         super().error(" ".join(plain(message).split()))

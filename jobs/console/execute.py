@@ -8,24 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import date
 
-from cluster.cost.run_elsewhere import estimate_elsewhere
-from cluster.execution.connect import Connect, OpenNodes
-from cluster.execution.job import ScoreJob
-from cluster.execution.run import run_job
-from cluster.nodes.addresses import resolve_address
-from cluster.pricing.machine_prices import MachinePrices
-from cluster.pricing.prices import HourlyPrice
-from cluster.report.energy import EnergyMeter
-from cluster.report.run_report import REPORT_FILE, RunReport
-from cluster.report.status import Unit
-from cluster.report.summary import build_report
-from cluster.scheduling.progress import Progress
-from cluster.settings import ActorSettings
-from jobs.console.arguments import built_in_prices
-from jobs.console.interrupts import keep_handlers
-from jobs.console.output import console
-from jobs.console.progress import ProgressDisplay
-from jobs.console.status_file import StatusFile
+from fastformers.cluster.cost.run_elsewhere import estimate_elsewhere
+from fastformers.cluster.execution.connect import Connect, OpenNodes
+from fastformers.cluster.execution.job import ScoreJob
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.nodes.addresses import resolve_address
+from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.pricing.prices import HourlyPrice
+from fastformers.cluster.report.energy import EnergyMeter
+from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
+from fastformers.cluster.report.status import Unit
+from fastformers.cluster.report.summary import build_report
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.settings import ActorSettings
+from fastformers.jobs.console.arguments import built_in_prices
+from fastformers.jobs.console.interrupts import keep_handlers
+from fastformers.jobs.console.output import console
+from fastformers.jobs.console.progress import ProgressDisplay
+from fastformers.jobs.console.status_file import StatusFile
 
 _LINE_EVERY_S = 10.0
 _NO_STACK = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
@@ -75,14 +75,14 @@ def execute(
 
 def _tell_metrics(run: str, progress: Progress, usd: float) -> None:
     """Tell Ray's metrics where the run stands; Ray is loaded by now."""
-    from cluster.nodes.metrics import driver_metrics
+    from fastformers.cluster.nodes.metrics import driver_metrics
 
     driver_metrics(run).set_progress(progress, usd=usd)
 
 
 @contextmanager
 def connect_ray(address: str | None) -> Iterator[OpenNodes]:
-    """Ray's actors, on the cluster that `cluster.nodes.addresses` chooses, or on this machine.
+    """Ray's actors, on the cluster that `cluster/nodes/addresses` chooses, or on this machine.
 
     Ray takes SIGTERM for itself as it starts, so this command's handlers are put back afterwards.
     """
@@ -105,7 +105,7 @@ def _import_connect() -> Connect:
     before = os.environ.get(_NO_STACK)
     os.environ[_NO_STACK] = "1"
     try:
-        from cluster.nodes.connect import connect
+        from fastformers.cluster.nodes.connect import connect
     finally:
         del os.environ[_NO_STACK]
         if before is not None:

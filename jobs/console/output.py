@@ -17,11 +17,11 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from cluster.storage.options import hide_credentials
+from fastformers.cluster.storage.options import hide_credentials
 from fastformers.errors import FastformersError, how_to_install
 from fastformers.inference.engines import ENGINES
-from jobs.console.interrupts import interruptible
-from jobs.console.plain_text import plain
+from fastformers.jobs.console.interrupts import interruptible
+from fastformers.jobs.console.plain_text import plain
 
 EXTRA_OF = {
     "torch": "compress",

@@ -1,10 +1,10 @@
 """Write a report's page where the extra `report` is installed, and say how to get it where not."""
 
-from cluster.report.page import PAGE_FILE, can_draw, render_page
-from cluster.report.run_report import RunReport
-from cluster.storage.directory import Directory
+from fastformers.cluster.report.page import PAGE_FILE, can_draw, render_page
+from fastformers.cluster.report.run_report import RunReport
+from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import how_to_install
-from jobs.console.output import console
+from fastformers.jobs.console.output import console
 
 GET_PAGE = f"for a page to look at: {how_to_install('report')}; then fastformers report"
 

@@ -9,7 +9,7 @@ Python writes them. This module knows nothing of where text comes from or goes.
 
 import re
 
-from cluster.storage.options import hide_credentials
+from fastformers.cluster.storage.options import hide_credentials
 
 # C0 but for tab and line feed, DEL, C1, line and paragraph separators, marks of direction, and
 # halves of characters, which stand for bytes that are no UTF-8.

@@ -14,8 +14,8 @@ from types import TracebackType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from cluster.formatting import format_clock
-from jobs.console.output import console
+from fastformers.cluster.formatting import format_clock
+from fastformers.jobs.console.output import console
 
 # A long text takes several lines of a narrow terminal: what is slow stands at its end.
 _BAR_WIDTH = 20

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
-from cluster.execution.claim import Claim
-from cluster.report.status import RunStatus, StatusTally, Unit
-from cluster.scheduling.progress import Progress
-from cluster.shards.identity import STATUS_FILE
-from cluster.storage.directory import Directory
-from cluster.storage.options import hide_credentials
+from fastformers.cluster.execution.claim import Claim
+from fastformers.cluster.report.status import RunStatus, StatusTally, Unit
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.shards.identity import STATUS_FILE
+from fastformers.cluster.storage.directory import Directory
+from fastformers.cluster.storage.options import hide_credentials
 from fastformers.errors import ClaimedError
 
 logger = logging.getLogger(__name__)

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from cluster.corpus.reading import read_all
-from cluster.execution.journal import RunJournal
-from cluster.execution.local import connect_here
-from cluster.execution.run import run_job
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.work import Failed, Finished, Lost, Task, Ticket
-from cluster.settings import ActorSettings
-from cluster.shards import preparation
+from fastformers.cluster.corpus.reading import read_all
+from fastformers.cluster.execution.journal import RunJournal
+from fastformers.cluster.execution.local import connect_here
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.work import Failed, Finished, Lost, Task, Ticket
+from fastformers.cluster.settings import ActorSettings
+from fastformers.cluster.shards import preparation
 
 
 def read_slices(corpus, *, limit=None):

@@ -8,10 +8,10 @@ from pathlib import Path
 import ray
 
 import fastformers.inference.engine
-from cluster.execution.job import open_score_job
-from cluster.execution.run import run_job
-from cluster.nodes.connect import connect
-from cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.nodes.connect import connect
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
 
 
 def arm(deed: str) -> None:

@@ -21,8 +21,8 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from cluster.execution.topology import discover_topology
 from fastformers import Scorer, open_bundle
+from fastformers.cluster.execution.topology import discover_topology
 from fastformers.inference.cpu import read_processor
 
 pytestmark = pytest.mark.cluster
@@ -56,7 +56,7 @@ def command(corpus, bundle, output, *options):
         *(
             sys.executable,
             "-m",
-            "jobs.console.cli",
+            "fastformers.jobs.console.cli",
             "score",
             str(corpus),
             "--bundle",
@@ -181,7 +181,7 @@ def test_prepared_shards_serve_and_stay(corpus, bundle, undisturbed, tmp_path):
             *(
                 sys.executable,
                 "-m",
-                "jobs.console.cli",
+                "fastformers.jobs.console.cli",
                 "prepare",
                 str(corpus),
                 "--bundle",

@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.formatting import (
+from fastformers.cluster.formatting import (
     format_clock,
     format_long_duration,
     format_short_duration,

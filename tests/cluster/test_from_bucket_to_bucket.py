@@ -8,15 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import jobs.console.execute
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.execution.local import connect_here
-from cluster.report.run_report import REPORT_FILE
-from cluster.settings import CorpusSettings
-from cluster.storage.directory import open_directory
-from cluster.storage.options import NO_OPTIONS, StorageOptions
+import fastformers.jobs.console.execute
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.execution.local import connect_here
+from fastformers.cluster.report.run_report import REPORT_FILE
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import StorageError
-from jobs.console.cli import main
+from fastformers.jobs.console.cli import main
 
 NUM_FILES, NUM_ROWS = 4, 60
 
@@ -189,7 +189,7 @@ def test_a_command_reaches_the_bucket_and_shows_no_secret(
         for name, value in s3_server.environment.items():
             monkeypatch.setenv(name, value)
     output = f"{s3_server.uri}/out"
-    monkeypatch.setattr(jobs.console.execute, "connect_ray", connect_here)
+    monkeypatch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
     command = ["score", corpus, "--bundle", str(bundle.path), "--output", output, *flags]
     with caplog.at_level(logging.DEBUG):
         status = main([*command, "--dry-run"])

@@ -107,7 +107,7 @@ def test_ray_job_stop_ends_a_run_as_ctrl_c_does(cluster, bundle, tmp_path, write
             "--",
             sys.executable,
             "-m",
-            "jobs.console.cli",
+            "fastformers.jobs.console.cli",
         ),
         *("score", str(corpus), "--bundle", str(bundle.path), "--output", str(output)),
         *("--shard-seconds", "0.1"),

@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.errors import InputError
 
 

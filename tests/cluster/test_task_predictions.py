@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from cluster.execution.job import open_score_job
-from cluster.settings import CorpusSettings
 from fastformers import Scorer
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.settings import CorpusSettings
 from fastformers.inference.tasks import TASKS
 
 LABELS = ("a", "b", "c")

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from cluster.execution.job import open_score_job
-from cluster.execution.local import connect_here
-from cluster.execution.run import run_job
-from cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.execution.local import connect_here
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
 
 pytestmark = pytest.mark.cluster
 
@@ -29,8 +29,8 @@ WORDS = ("the", "a", "of", "cat", "dog", "sat", "mat", "ran", "fast", "slow", "g
 # `fastformers score ARGUMENTS` that says when it closes, and takes its time.
 CLOSING = """
 import sys, time
-import jobs.console.execute as execute
-from jobs.console.cli import main
+import fastformers.jobs.console.execute as execute
+from fastformers.jobs.console.cli import main
 
 build_report = execute.build_report
 
@@ -89,7 +89,7 @@ def start(corpus, bundle, tmp_path):
             *("--keep-columns", "id", "--shard-seconds", "0.1"),
         ]
         process = subprocess.Popen(
-            [sys.executable, *(python or ("-m", "jobs.console.cli")), *arguments],
+            [sys.executable, *(python or ("-m", "fastformers.jobs.console.cli")), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -128,7 +128,7 @@ def family_of(process):
 
 def status_of(output):
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.console.cli", "status", str(output)],
+        [sys.executable, "-m", "fastformers.jobs.console.cli", "status", str(output)],
         capture_output=True,
         text=True,
     )

@@ -30,13 +30,13 @@ from fastformers.compression.recipe_config import (  # noqa: E402
 )
 from fastformers.compression.student import cut_layers, spread_layers  # noqa: E402
 from fastformers.data.superglue import READERS, load_labeled  # noqa: E402
+from fastformers.jobs.compress import main as compress_main  # noqa: E402
+from fastformers.jobs.finetune import main as finetune_main  # noqa: E402
 from fastformers.models.finetune import finetune  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import load_model, task_of  # noqa: E402
 from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
 from fastformers.models.training_config import FinetuneConfig, TrainingConfig  # noqa: E402
-from jobs.compress import main as compress_main  # noqa: E402
-from jobs.finetune import main as finetune_main  # noqa: E402
 
 WORDS = ("good", "bad", "fast")
 FLOAT32 = RecipeConfig(quantize=QuantizeConfig(precision="float32"))

@@ -7,12 +7,12 @@ import logging
 import pyarrow as pa
 import pytest
 
-import jobs.console.execute
-import jobs.score
-from cluster.execution.local import connect_here
+import fastformers.jobs.console.execute
+import fastformers.jobs.score
 from fastformers import Scorer
-from jobs.console.cli import main
-from jobs.console.output import ConsoleHandler
+from fastformers.cluster.execution.local import connect_here
+from fastformers.jobs.console.cli import main
+from fastformers.jobs.console.output import ConsoleHandler
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,11 @@ def score(bundle):
         return status, shown.getvalue(), said.getvalue().splitlines()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.console.execute, "connect_ray", connect_here)
-        patch.setattr(jobs.console.execute, "_tell_metrics", lambda *arguments, **numbers: None)
-        patch.setattr(jobs.score, "write_page", lambda *arguments: None)
+        patch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
+        patch.setattr(
+            fastformers.jobs.console.execute, "_tell_metrics", lambda *arguments, **numbers: None
+        )
+        patch.setattr(fastformers.jobs.score, "write_page", lambda *arguments: None)
         logging.getLogger().addHandler(warnings)
         yield run
     logging.getLogger().removeHandler(warnings)

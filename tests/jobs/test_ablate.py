@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from cluster.execution.topology import plan_core_sets
 from fastformers.ablation.shapes import ABLATION_SHAPES, BERT_BASE_SHAPES
-from jobs.ablate import parse
-from jobs.console.cli import main
+from fastformers.cluster.execution.topology import plan_core_sets
+from fastformers.jobs.ablate import parse
+from fastformers.jobs.console.cli import main
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -54,7 +54,7 @@ def eval_file(tmp_path_factory):
 def ablate(capsys, tmp_path, monkeypatch):
     """Run it on one core: threads that wait for each other cost more than they bring here."""
     monkeypatch.setattr(
-        "jobs.ablate.plan_core_sets",
+        "fastformers.jobs.ablate.plan_core_sets",
         lambda topology, **counts: plan_core_sets(topology, **{**counts, "num_actors": 1}),
     )
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from cluster.corpus import slices
-from cluster.shards import preparation
+from fastformers.cluster.corpus import slices
+from fastformers.cluster.shards import preparation
 from fastformers.formats.readers import ReadOptions
 from fastformers.formats.text_file_config import TextFileConfig
 from tests.fastformers.formats.any_bytes import COMPRESS, named_contents

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from cluster.cost.machine_profile import load_profiles
-from cluster.execution.topology import discover_topology
 from fastformers.benchmark import comparison, operator_profile
 from fastformers.benchmark.timing import measure_rates
-from jobs import bench as bench_module
-from jobs.benchmarks import whole_jobs
-from jobs.benchmarks.job_baselines import BaselineResult
-from jobs.benchmarks.parts import JOB_BASELINES, NotRun
-from jobs.benchmarks.subject import Subject
-from jobs.console.cli import main
+from fastformers.cluster.cost.machine_profile import load_profiles
+from fastformers.cluster.execution.topology import discover_topology
+from fastformers.jobs import bench as bench_module
+from fastformers.jobs.benchmarks import whole_jobs
+from fastformers.jobs.benchmarks.job_baselines import BaselineResult
+from fastformers.jobs.benchmarks.parts import JOB_BASELINES, NotRun
+from fastformers.jobs.benchmarks.subject import Subject
+from fastformers.jobs.console.cli import main
 
 RATIOS = {
     "engine_over_stock",
@@ -321,7 +321,7 @@ import sys
 from functools import partial
 from fastformers.benchmark import comparison, operator_profile
 from fastformers.benchmark.timing import measure_rates
-from jobs.console.cli import main
+from fastformers.jobs.console.cli import main
 comparison.measure_rates = partial(measure_rates, shape_s=0.01)
 operator_profile._GEMM_SIZES, operator_profile._GEMM_S = (64,), 0.01
 sys.exit(main(sys.argv[1:]))

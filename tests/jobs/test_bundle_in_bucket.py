@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import jobs.console.execute
-from cluster.execution.local import connect_here
-from cluster.storage.directory import open_directory
+import fastformers.jobs.console.execute
 from fastformers import Scorer
 from fastformers.cache import CACHE_VARIABLE
-from jobs.console.cli import main
+from fastformers.cluster.execution.local import connect_here
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.jobs.console.cli import main
 
 TEXTS = ["the cat sat", "a good film", "the dog ran fast", "on the mat it is"] * 50
 
@@ -44,7 +44,7 @@ def corpus(tmp_path):
 def fastformers(capsys, monkeypatch):
     """Runs a command without Ray; returns what its last line says."""
     pool = pa.default_memory_pool()  # a worker sets another one for its process
-    monkeypatch.setattr(jobs.console.execute, "connect_ray", connect_here)
+    monkeypatch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
 
     def run(*arguments):
         status = main([str(argument) for argument in arguments])

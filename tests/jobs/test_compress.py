@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from cluster.pricing.prices import HourlyPrice
+from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.compression.recipe_config import (
     CompressConfig,
     DistillConfig,
@@ -21,9 +21,9 @@ from fastformers.compression.recipe_config import (
     TrimConfig,
 )
 from fastformers.data.examples import Columns
+from fastformers.jobs import compress
+from fastformers.jobs.console.flags import read_config
 from fastformers.models.training_config import TrainingConfig
-from jobs import compress
-from jobs.console.flags import read_config
 
 PRICE = HourlyPrice(usd_per_hour=0.36, label="0.36 USD per core-hour", is_estimate=True)
 
@@ -101,7 +101,7 @@ def test_only_the_flag_of_the_search_starts_one():
 def test_help_and_refusals_do_not_wait_for_torch(command):
     code = f"""
 import sys
-from jobs.{command} import main
+from fastformers.jobs.{command} import main
 try:
     main(["--help"])
 finally:

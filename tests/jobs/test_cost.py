@@ -11,12 +11,12 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from cluster.cost.machine_profile import profile_of_bundle, write_profile
-from cluster.pricing.prices import PRICE_TABLE, load_prices
+from fastformers.cluster.cost.machine_profile import profile_of_bundle, write_profile
+from fastformers.cluster.pricing.prices import PRICE_TABLE, load_prices
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.scorer import Scorer
-from jobs.console.cli import main
-from jobs.cost import parse
+from fastformers.jobs.console.cli import main
+from fastformers.jobs.cost import parse
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from fastformers import Scorer, open_bundle
 from fastformers.inference.bundle import DEMO_BUNDLE
-from jobs.console.cli import main
+from fastformers.jobs.console.cli import main
 
 BANNED = ("torch", "transformers", "onnx")
 
@@ -36,7 +36,13 @@ def test_print_bundle(capsys):
 
 
 @pytest.mark.parametrize(
-    "module", ["jobs.score", "jobs.demo", "cluster.execution.worker", "fastformers"]
+    "module",
+    [
+        "fastformers.jobs.score",
+        "fastformers.jobs.demo",
+        "fastformers.cluster.execution.worker",
+        "fastformers",
+    ],
 )
 def test_scoring_imports_nothing_of_the_offline_half(module):
     code = f"import sys, {module}; print([m for m in {BANNED} if m in sys.modules])"

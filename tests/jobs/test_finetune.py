@@ -6,10 +6,10 @@ from fastformers.ablation.texts import TextsConfig
 from fastformers.compression.recipe_config import CompressConfig
 from fastformers.data.examples import Columns
 from fastformers.formats.text_file_config import TextFileConfig
+from fastformers.jobs import ablate, compress, finetune, score
+from fastformers.jobs.console.arguments import corpus_settings
+from fastformers.jobs.console.flags import read_config
 from fastformers.models.training_config import FinetuneConfig, TrainingConfig
-from jobs import ablate, compress, finetune, score
-from jobs.console.arguments import corpus_settings
-from jobs.console.flags import read_config
 
 FILES = ["--model", "m", "--train", "a", "--output", "o"]
 

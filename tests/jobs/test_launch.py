@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.console.cli import main
+from fastformers.jobs.console.cli import main
 
 
 @pytest.fixture

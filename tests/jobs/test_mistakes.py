@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from jobs.console.cli import main
+from fastformers.jobs.console.cli import main
 from tests.jobs.odd.desk import write_desk
 
 COMPRESS = "compress --train t.csv --eval t.csv --output o"

@@ -97,7 +97,13 @@ def test_odd_files_are_one_corpus(kind, score, scorer, tmp_path):
 @pytest.mark.parametrize("kind", ["CSV", "JSON", "Parquet"])
 def test_odd_files_are_one_corpus_on_ray(kind, bundle, scorer, tmp_path):
     rows, places = write_together(KINDS[kind], tmp_path / "corpus")
-    command = [sys.executable, "-m", "jobs.console.cli", "score", str(tmp_path / "corpus")]
+    command = [
+        sys.executable,
+        "-m",
+        "fastformers.jobs.console.cli",
+        "score",
+        str(tmp_path / "corpus"),
+    ]
     paths = ("--bundle", str(bundle.path), "--output", str(tmp_path / "out"))
     done = subprocess.run([*command, *paths, *FLAGS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from jobs import prepare
+from fastformers.jobs import prepare
 
 
 def test_kept_values_that_did_not_fit_are_counted_on_the_screen(monkeypatch, tmp_path, capsys):

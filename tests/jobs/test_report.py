@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-import jobs.console.page
-import jobs.report
-from cluster.report.run_report import FORMAT_VERSION
-from cluster.shards.identity import RUN_FILE, write_record
-from cluster.storage.directory import open_directory
-from jobs.console.cli import main
+import fastformers.jobs.console.page
+import fastformers.jobs.report
+from fastformers.cluster.report.run_report import FORMAT_VERSION
+from fastformers.cluster.shards.identity import RUN_FILE, write_record
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.jobs.console.cli import main
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def output(tmp_path, make_report):
 def test_the_page_is_written_beside_the_report(output, monkeypatch, capsys):
     for needed in ("matplotlib", "jinja2"):
         pytest.importorskip(needed, reason="the page needs the extra `report`")
-    monkeypatch.setattr(jobs.console.page, "render_page", lambda report: f"<p>{report.rows} é</p>")
+    monkeypatch.setattr(
+        fastformers.jobs.console.page, "render_page", lambda report: f"<p>{report.rows} é</p>"
+    )
     assert main(["report", str(output)]) == 0
     assert (output / "report.html").read_text(encoding="utf-8") == "<p>3 é</p>"
     assert json.loads(capsys.readouterr().out) == {"page": f"{output}/report.html"}
@@ -31,9 +33,11 @@ def test_the_page_is_written_beside_the_report(output, monkeypatch, capsys):
 def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
     output, make_report, monkeypatch, capsys
 ):
-    for module in (jobs.console.page, jobs.report):
+    for module in (fastformers.jobs.console.page, fastformers.jobs.report):
         monkeypatch.setattr(module, "can_draw", lambda: False)
-    assert jobs.console.page.write_page(open_directory(str(output)), make_report()) is None
+    assert (
+        fastformers.jobs.console.page.write_page(open_directory(str(output)), make_report()) is None
+    )
     assert "pip install '.[report]'" in capsys.readouterr().err
     assert not (output / "report.html").exists()
     assert main(["report", str(output)]) == 2

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cluster.scaling.scale_report import ScaleReport
-from jobs.console.cli import main
-from jobs.scale import parse
+from fastformers.cluster.scaling.scale_report import ScaleReport
+from fastformers.jobs.console.cli import main
+from fastformers.jobs.scale import parse
 
 
 @pytest.fixture

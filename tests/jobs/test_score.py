@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.execution.local import connect_here
-from cluster.execution.run import run_job
-from cluster.settings import ActorSettings, CorpusSettings
-from jobs.console.cli import main
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.execution.local import connect_here
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.jobs.console.cli import main
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_preparing_has_no_split_to_measure(command, corpus, capsys):
 
 def test_planning_a_run_does_not_load_ray(command, corpus, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "cluster.nodes.ray_pool", raising=False)
+    monkeypatch.delitem(sys.modules, "fastformers.cluster.nodes.ray_pool", raising=False)
     status, _, err = command("score", corpus, "--dry-run")
     assert status == 0, err
 

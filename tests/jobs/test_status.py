@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-import jobs.status
-from cluster.report.status import StatusTally
-from cluster.scheduling.progress import Progress
-from cluster.shards.claim_file import new_claim, put_claim, release_claim
-from cluster.shards.identity import PREPARED_FILE, RUN_FILE, write_record
-from cluster.storage.directory import open_directory
-from jobs.console.cli import main
-from jobs.status import Heartbeat
+import fastformers.jobs.status
+from fastformers.cluster.report.status import StatusTally
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.shards.claim_file import new_claim, put_claim, release_claim
+from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, write_record
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.jobs.console.cli import main
+from fastformers.jobs.status import Heartbeat
 
 PROGRESS = Progress(
     elapsed_s=100.0,
@@ -170,7 +170,7 @@ def test_watching_ends_with_the_run(output, command, monkeypatch):
             write_status(output, claim, state="interrupted")
             release_claim(output, claim.run)
 
-    monkeypatch.setattr(jobs.status.time, "sleep", sleep)
+    monkeypatch.setattr(fastformers.jobs.status.time, "sleep", sleep)
     status, shown, said = command("--watch", "5")
     assert slept == [5.0] * 3
     assert (status, shown["state"]) == (3, "interrupted")
@@ -242,8 +242,10 @@ def test_a_watched_heartbeat_is_judged_by_what_is_seen_of_it(output):
 def test_a_terminal_gets_one_line_that_changes(output, command, monkeypatch):
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=60, color_system=None)
-    monkeypatch.setattr(jobs.status, "console", terminal)
-    monkeypatch.setattr(jobs.status.time, "sleep", lambda seconds: release_claim(output, claim.run))
+    monkeypatch.setattr(fastformers.jobs.status, "console", terminal)
+    monkeypatch.setattr(
+        fastformers.jobs.status.time, "sleep", lambda seconds: release_claim(output, claim.run)
+    )
     claim = new_claim(0.0)
     put_claim(output, claim)
     assert command("--watch")[0] == 3
@@ -254,6 +256,6 @@ def test_a_terminal_gets_one_line_that_changes(output, command, monkeypatch):
 
 
 def test_seconds_are_parsed():
-    assert jobs.status._seconds("2.5") == 2.5
+    assert fastformers.jobs.status._seconds("2.5") == 2.5
     with pytest.raises(argparse.ArgumentTypeError, match="-1 is not a number of seconds above 0"):
-        jobs.status._seconds("-1")
+        fastformers.jobs.status._seconds("-1")

@@ -39,7 +39,7 @@ class ScoreProcess:
             *self.wrapper,
             sys.executable,
             "-m",
-            "jobs.console.cli",
+            "fastformers.jobs.console.cli",
             "score",
             *self.arguments,
         ]
@@ -56,7 +56,10 @@ class ScoreProcess:
     def driver(self):
         """The process that drives the run, below the wrapper if there is one."""
         for process in [psutil.Process(self.process.pid), *family(self.process.pid)]:
-            if "jobs.console.cli" in " ".join(command_line(process)) and "python" in process.name():
+            if (
+                "fastformers.jobs.console.cli" in " ".join(command_line(process))
+                and "python" in process.name()
+            ):
                 return process
         return psutil.Process(self.process.pid)
 

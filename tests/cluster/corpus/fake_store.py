@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.fs
 from pyarrow.fs import FileInfo, FileSystemHandler, FileType, PyFileSystem
 
-import cluster.corpus.slices
+import fastformers.cluster.corpus.slices
 
 
 class FakeStore(FileSystemHandler):
@@ -34,7 +34,7 @@ class FakeStore(FileSystemHandler):
         """Let every corpus be opened in this store."""
         filesystem = PyFileSystem(self)
         monkeypatch.setattr(
-            cluster.corpus.slices, "resolve", lambda uri, options: (filesystem, uri)
+            fastformers.cluster.corpus.slices, "resolve", lambda uri, options: (filesystem, uri)
         )
         return self
 

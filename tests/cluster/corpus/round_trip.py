@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-import cluster.corpus.slices
-from cluster.corpus.slices import open_corpus
-from cluster.shards import preparation
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.shards import preparation
 
 # NUL: CSV has none, the reader drops it.
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
@@ -59,7 +59,7 @@ def check_same(read, rows, *, id_type=int):
 def check_round_trip(read_corpus, name, content, rows, size, **kinds):
     """Write, open and read with slices and chunks of a size."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", size)
+        patch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", size)
         patch.setattr(preparation, "READ_CHUNK_BYTES", size)
         path = Path(folder) / name
         path.write_bytes(content)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cluster.corpus.reading import read_all
-from cluster.corpus.slices import open_corpus
-from cluster.storage.directory import open_directory
+from fastformers.cluster.corpus.reading import read_all
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.formats.file_set import SAMPLE_FILES
 from fastformers.formats.readers import ReadOptions
 from tests.cluster.corpus.test_planning import encode, texts_of

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.corpus.slices import open_corpus
-from cluster.shards import preparation
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.shards import preparation
 from fastformers.errors import InputError
 from fastformers.formats.readers import ReadOptions
 from tests.cluster.corpus.round_trip import SAMPLE, check_round_trip, encode_csv, rows, sizes

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cluster.corpus.slices
-from cluster.corpus.slices import open_corpus
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
 from fastformers.formats import json_lines
 from fastformers.formats.readers import ReadOptions
@@ -47,7 +47,7 @@ def test_a_byte_range_in_the_middle_of_a_line_has_no_rows(
     tmp_path, write_rows, read_slices, monkeypatch
 ):
     path = write_rows(tmp_path / "a.jsonl", [{"text": "x" * 1000}, {"text": "y"}])
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 100)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 100)
     reads = read_slices(open_file(path))
     assert len(reads) == -(-path.stat().st_size // 100)
     assert [len(rows.texts[0]) for rows in reads if rows.texts[0]] == [1, 1]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.corpus.slices import open_corpus
+from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
 from fastformers.formats.readers import ReadOptions
 from tests.cluster.corpus.round_trip import check_round_trip, rows, sizes

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cluster.corpus.slices
-from cluster.corpus.reading import read_all
-from cluster.corpus.slices import Piece, open_corpus
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.corpus.reading import read_all
+from fastformers.cluster.corpus.slices import Piece, open_corpus
 from fastformers.errors import InputError
 from fastformers.files import file_bytes
 from fastformers.formats import row_groups
@@ -142,7 +142,7 @@ def test_the_rows_of_a_limit_are_cut_for_several_actors(make_store, monkeypatch,
     rows = [{"text": f"{row} " + "x" * 200} for row in range(99)]
     content = encode(suffix, rows, row_group_size=5)
     make_store(suffix, 0, {0: content})
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 2500)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 2500)
     corpus = open_store()
     slices = corpus.plan_slices(limit=limit)
     assert (len(slices) > 1) == (limit > 50 or (suffix == ".jsonl" and limit >= 12))
@@ -292,7 +292,7 @@ def test_a_large_file_is_read_at_its_ranges(make_store, monkeypatch):
     content = encode(".parquet", rows, row_group_size=150)
     store = make_store(".parquet", 0, {0: content})
     monkeypatch.setattr(file_bytes, "WHOLE_FILE_BYTES", len(content) - 1)
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", len(content) // 2 + 1)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", len(content) // 2 + 1)
     corpus = open_store()
     slices = corpus.plan_slices()
     assert (len(slices), store.count("open")) == (4, 1)

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import cluster.corpus.slices
-from cluster.corpus.slices import open_corpus
-from cluster.shards import preparation
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.shards import preparation
 from fastformers.errors import InputError
 from fastformers.formats.readers import ReadOptions
 from fastformers.formats.recognize import FORMATS
@@ -100,7 +100,7 @@ def write_bad_csv(path):
 def test_bad_rows_keep_their_place_with_a_reason(
     tmp_path, read_corpus, read_slices, monkeypatch, name, write, reasons, size
 ):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", size)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", size)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", size)
     write(tmp_path / name)
     corpus = open_file(tmp_path / name)

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-import cluster.corpus.reading
-import cluster.corpus.slices
-from cluster.corpus.reading import READ_THREADS, read_all, read_pieces
-from cluster.corpus.slices import open_corpus
-from cluster.shards import preparation
+import fastformers.cluster.corpus.reading
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.corpus.reading import READ_THREADS, read_all, read_pieces
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.shards import preparation
 from fastformers.errors import InputError, StorageError
 from fastformers.files import file_bytes
 from fastformers.formats.readers import ReadOptions, UnfitFileError
@@ -165,7 +165,7 @@ def test_all_ranges_of_a_file_that_does_not_fit_are_left_out(monkeypatch):
     """Each of them looks at the beginning of the file."""
     rows = [{"text": [row], "padding": "x" * 50} for row in range(40)]
     make_store(monkeypatch, ".jsonl", middle=encode(".jsonl", rows))
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 500)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 500)
     corpus = open_store(skip=True)
     pieces = [piece for piece in pieces_of(corpus) if "000003" in piece.path]
     assert len(pieces) > 4
@@ -205,7 +205,7 @@ def make_dense_files(monkeypatch):
 
 def test_what_is_read_ahead_is_no_more_than_one_piece_and_its_rest_follows_it(monkeypatch):
     """Small compressed files may hold far more text than their sizes promise."""
-    monkeypatch.setattr(cluster.corpus.reading, "_MIN_AHEAD_BYTES", 100)
+    monkeypatch.setattr(fastformers.cluster.corpus.reading, "_MIN_AHEAD_BYTES", 100)
     rows = make_dense_files(monkeypatch)
     corpus = open_store()
     reads = list(read_pieces(corpus.reader, pieces_of(corpus), chunk_bytes=1600))
@@ -217,7 +217,7 @@ def test_what_is_read_ahead_is_no_more_than_one_piece_and_its_rest_follows_it(mo
 
 
 def test_a_slice_is_read_in_several_turns_and_none_of_them_is_large(monkeypatch):
-    monkeypatch.setattr(cluster.corpus.reading, "_MIN_AHEAD_BYTES", 100)
+    monkeypatch.setattr(fastformers.cluster.corpus.reading, "_MIN_AHEAD_BYTES", 100)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 1600)
     rows = make_dense_files(monkeypatch)
     corpus = open_store()

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import cluster.corpus.slices
-from cluster.corpus.slices import open_corpus
-from cluster.shards import preparation
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.shards import preparation
 from fastformers.errors import InputError
 from fastformers.formats.readers import ReadOptions
 
@@ -242,7 +242,7 @@ def test_the_digest_tells_every_change(tmp_path, write_rows):
 def test_slices_cover_all_rows_in_order_up_to_the_limit(
     tmp_path, write_rows, read_corpus, monkeypatch, suffix, slice_bytes
 ):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", slice_bytes)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", slice_bytes)
     texts = [f"row {row}" for row in range(17)]
     for name, rows in {"a": texts[:7], "b": texts[7:8], "c": texts[8:]}.items():
@@ -262,7 +262,7 @@ def test_slices_cover_all_rows_in_order_up_to_the_limit(
 def test_rows_are_numbered_by_file_however_a_file_is_cut(
     tmp_path, write_rows, read_corpus, monkeypatch, suffix, size
 ):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", size)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", size)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", size)
     for name in "ab":
         write_rows(tmp_path / f"{name}{suffix}", rows_of(*(f"{name} {row}" for row in range(9))))
@@ -276,7 +276,7 @@ def test_slices_gather_small_parts_and_hold_no_more_than_their_size(tmp_path, wr
         write_rows(tmp_path / f"{number}.jsonl", rows_of("x" * 87))  # 100 bytes a file
     corpus = open_texts(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
+        patch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
         slices = corpus.plan_slices()
     assert [len(slice_.pieces) for slice_ in slices] == [3, 3, 3, 1]
 

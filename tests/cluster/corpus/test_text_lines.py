@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-import cluster.corpus.slices
-from cluster.corpus.slices import open_corpus
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
 from fastformers.formats import text_lines
 from fastformers.formats.readers import ReadOptions
@@ -71,7 +71,7 @@ def test_the_start_of_a_file_that_ends_too_early_is_enough_for_a_limit(cut_off, 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("size", [1, 2**24])
 def test_a_limit_counts_rows_and_not_lines(tmp_path, read_corpus, monkeypatch, limit, size):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", size)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", size)
     (tmp_path / "a.csv").write_bytes(b'text\none\n\n"tw\no"\nt\rhree\nfour\n')
     (tmp_path / "a.jsonl").write_bytes(
         b'{"text": "one"}\n\n{"text": "tw\\no"}\n3\n{"text": "four"}'

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cluster.corpus.slices import open_corpus
-from cluster.cost.sampling import sample_corpus
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.cost.sampling import sample_corpus
 
 WORDS = ("the", "cat", "sat", "on", "mat", "a", "dog", "ran")
 

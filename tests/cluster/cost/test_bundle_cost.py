@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from cluster.cost.bundle_cost import CostSettings
+from fastformers.cluster.cost.bundle_cost import CostSettings
 from fastformers.errors import InputError
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.cost.cluster_plan import (
+from fastformers.cluster.cost.cluster_plan import (
     SHARD_SIGMA,
     MachineOffer,
     PlanSettings,
@@ -13,8 +13,8 @@ from cluster.cost.cluster_plan import (
     plan_cluster,
     predict_cluster,
 )
-from cluster.scaling.cluster_model import Machines, Scheduling, Work
-from cluster.scaling.simulation import simulate
+from fastformers.cluster.scaling.cluster_model import Machines, Scheduling, Work
+from fastformers.cluster.scaling.simulation import simulate
 from fastformers.errors import InputError
 
 

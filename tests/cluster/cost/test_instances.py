@@ -3,11 +3,11 @@ from datetime import date
 
 import pytest
 
-from cluster.cost.instances import JOB_START_S, ModelSize, estimate_instances
-from cluster.cost.machine_profile import profile_of_bundle
-from cluster.cost.workload import Interval, Workload
-from cluster.pricing.hardware import GPUS
-from cluster.pricing.prices import load_prices
+from fastformers.cluster.cost.instances import JOB_START_S, ModelSize, estimate_instances
+from fastformers.cluster.cost.machine_profile import profile_of_bundle
+from fastformers.cluster.cost.workload import Interval, Workload
+from fastformers.cluster.pricing.hardware import GPUS
+from fastformers.cluster.pricing.prices import load_prices
 
 TODAY = date(2026, 11, 24)
 STUDENT = ModelSize(multiply_adds_per_token=4_500_000, width=312)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.cost.machine_profile import (
+from fastformers.cluster.cost.machine_profile import (
     fit_to_run,
     load_profile,
     load_profiles,

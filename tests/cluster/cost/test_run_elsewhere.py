@@ -6,16 +6,16 @@ from datetime import date
 
 import pytest
 
-import cluster.cost.machine_profile
-from cluster.cost.instances import JOB_START_S, ModelSize
-from cluster.cost.run_elsewhere import NUM_TYPES, RunWork, estimate_elsewhere
-from cluster.cost.workload import Interval
-from cluster.execution.job import open_score_job
-from cluster.pricing.hardware import GPUS
-from cluster.pricing.machine_prices import MachinePrices
-from cluster.pricing.prices import HourlyPrice, load_prices
-from cluster.report.summary import build_report
-from cluster.settings import CorpusSettings
+import fastformers.cluster.cost.machine_profile
+from fastformers.cluster.cost.instances import JOB_START_S, ModelSize
+from fastformers.cluster.cost.run_elsewhere import NUM_TYPES, RunWork, estimate_elsewhere
+from fastformers.cluster.cost.workload import Interval
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.pricing.hardware import GPUS
+from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.pricing.prices import HourlyPrice, load_prices
+from fastformers.cluster.report.summary import build_report
+from fastformers.cluster.settings import CorpusSettings
 from fastformers.inference.cpu import Processor
 from fastformers.inference.engine import OnnxEngine
 
@@ -27,7 +27,7 @@ GENOA = Processor(model="AMD EPYC 9R14", generation="genoa", features=("avx2", "
 @pytest.fixture
 def on_genoa(monkeypatch):
     """Take this machine for a Genoa, whatever it is."""
-    monkeypatch.setattr(cluster.cost.machine_profile, "read_processor", lambda: GENOA)
+    monkeypatch.setattr(fastformers.cluster.cost.machine_profile, "read_processor", lambda: GENOA)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_run_that_says_nothing_has_a_reason_instead(on_genoa, report, bundle, 
 
 def test_a_processor_that_is_not_known_is_the_reason(report, bundle, monkeypatch):
     hidden = replace(GENOA, generation=None)
-    monkeypatch.setattr(cluster.cost.machine_profile, "read_processor", lambda: hidden)
+    monkeypatch.setattr(fastformers.cluster.cost.machine_profile, "read_processor", lambda: hidden)
     found = elsewhere(report, bundle)
     assert found.other_types == ()
     assert found.other_types_unknown == "ran on a processor of unknown speed: Some CPU"
@@ -154,7 +154,7 @@ def test_a_run_on_this_machine(run_locally, bundle, tmp_path, monkeypatch):
 
     here = read_processor()
     known = replace(here, generation=here.generation or "turin")  # this one may be hidden
-    monkeypatch.setattr(cluster.cost.machine_profile, "read_processor", lambda: known)
+    monkeypatch.setattr(fastformers.cluster.cost.machine_profile, "read_processor", lambda: known)
     texts = [f"the cat {n} sat on the mat and ran" + " fast" * (n % 40) for n in range(2000)]
     (tmp_path / "corpus.csv").write_text("text\n" + "\n".join(texts) + "\n")
     job = open_score_job(

@@ -5,8 +5,8 @@ import gzip
 import numpy as np
 import pytest
 
-from cluster.corpus.slices import open_corpus
-from cluster.cost.sampling import sample_corpus
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.cost.sampling import sample_corpus
 from fastformers.errors import InputError
 from fastformers.formats import text_lines
 from fastformers.formats.readers import ReadOptions

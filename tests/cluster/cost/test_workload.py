@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cluster.cost.machine_profile import profile_of_bundle
-from cluster.cost.sampling import CorpusSample, Window
-from cluster.cost.workload import estimate_workload, expected_batches, student_t
+from fastformers.cluster.cost.machine_profile import profile_of_bundle
+from fastformers.cluster.cost.sampling import CorpusSample, Window
+from fastformers.cluster.cost.workload import estimate_workload, expected_batches, student_t
 from fastformers.errors import InputError
 from fastformers.inference.batching import plan_batches
 

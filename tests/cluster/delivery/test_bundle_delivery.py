@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.delivery.bundle_delivery import deliver_bundle, find_bundle, pin_bundle
-from cluster.storage.directory import open_directory
-from cluster.storage.options import StorageOptions
 from fastformers.cache import CACHE_VARIABLE
+from fastformers.cluster.delivery.bundle_delivery import deliver_bundle, find_bundle, pin_bundle
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import BundleError, StorageError
 from fastformers.inference.bundle import open_bundle, write_bundle
 
@@ -371,7 +371,7 @@ def age(path):
 
 HOLD = """
 import sys
-from cluster.delivery.bundle_delivery import pin_bundle
+from fastformers.cluster.delivery.bundle_delivery import pin_bundle
 pin_bundle(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cluster.delivery import canary as canary_module
-from cluster.delivery.canary import find_difference, make_canary
+from fastformers.cluster.delivery import canary as canary_module
+from fastformers.cluster.delivery.canary import find_difference, make_canary
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import DEMO_BUNDLE, open_bundle, write_bundle
 from fastformers.inference.engine import OnnxEngine

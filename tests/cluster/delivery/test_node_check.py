@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.delivery import node_check
-from cluster.delivery.bundle_delivery import pin_bundle
-from cluster.delivery.node_check import (
+from fastformers.cache import CACHE_VARIABLE
+from fastformers.cluster.delivery import node_check
+from fastformers.cluster.delivery.bundle_delivery import pin_bundle
+from fastformers.cluster.delivery.node_check import (
     check_canary,
     check_host,
     check_node,
@@ -22,9 +23,8 @@ from cluster.delivery.node_check import (
     measure_free_memory,
     read_versions,
 )
-from cluster.storage.directory import open_directory
-from cluster.storage.options import StorageOptions
-from fastformers.cache import CACHE_VARIABLE
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import NodeUnfitError
 from fastformers.inference.engine import OnnxEngine
 from tests.needs import need_openvino
@@ -156,7 +156,9 @@ def test_the_engine_of_the_run_is_compared_and_no_other(pinned):
 
 def test_another_line_of_the_source_is_another_version(tmp_path):
     def digest(root):
-        script = "from cluster.delivery.node_check import digest_source; print(digest_source())"
+        script = (
+            "from fastformers.cluster.delivery import node_check; print(node_check.digest_source())"
+        )
         environment = {**os.environ, "PYTHONPATH": str(root)}
         return subprocess.run(
             [sys.executable, "-c", script],
@@ -167,17 +169,17 @@ def test_another_line_of_the_source_is_another_version(tmp_path):
             check=True,
         ).stdout.strip()
 
-    for package in ("fastformers", "cluster"):
-        shutil.copytree(REPOSITORY / package, tmp_path / "copy" / package)
+    shutil.copytree(REPOSITORY / "fastformers", tmp_path / "copy" / "fastformers")
     assert digest(tmp_path / "copy") == digest_source()
-    with (tmp_path / "copy" / "cluster" / "settings.py").open("a") as file:
+    with (tmp_path / "copy/fastformers/cluster/settings.py").open("a") as file:
         file.write("# changed\n")
     assert digest(tmp_path / "copy") != digest_source()
 
 
 def test_delivery_and_check_load_neither_ray_nor_an_engine_by_themselves():
     script = (
-        "import sys, cluster.delivery.bundle_delivery, cluster.delivery.node_check\n"
+        "import sys\nimport fastformers.cluster.delivery.bundle_delivery\n"
+        "import fastformers.cluster.delivery.node_check\n"
         "sys.exit(bool({'ray', 'onnxruntime'} & sys.modules.keys()))"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from cluster.execution.claim import ClaimTimes, claimed
-from cluster.execution.job import open_score_job
-from cluster.settings import CorpusSettings
+from fastformers.cluster.execution.claim import ClaimTimes, claimed
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.settings import CorpusSettings
 from fastformers.errors import ClaimedError
 
 STALE_S = 1.5

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from cluster.execution.claim import Claim, check_claim, claimed
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.settings import CorpusSettings
-from cluster.shards.identity import PREPARED_FILE, RUN_FILE, write_record
+from fastformers.cluster.execution.claim import Claim, check_claim, claimed
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, write_record
 from fastformers.errors import ChangedWorkError, FastformersError, InputError, StorageError
 
 

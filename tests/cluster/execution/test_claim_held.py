@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.execution.claim import ClaimTimes, check_claim, claimed, describe_holder
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.settings import CorpusSettings
-from cluster.shards.claim_file import CLAIM_FILE, new_claim, put_claim, read_claim
-from cluster.storage.directory import open_directory
-from cluster.storage.options import parse_storage_options
+from fastformers.cluster.execution.claim import ClaimTimes, check_claim, claimed, describe_holder
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.claim_file import CLAIM_FILE, new_claim, put_claim, read_claim
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.options import parse_storage_options
 from fastformers.errors import ClaimedError, InputError
 
 HOLDER = Path(__file__).parent / "holder.py"
@@ -89,7 +89,7 @@ def hold(job, home, **changes):
 def no_promise(monkeypatch):
     """The disk is like a bucket: nothing is written only if it is absent, or unchanged."""
     for name in ("put_claim_if_absent", "replace_claim"):
-        monkeypatch.setattr(f"cluster.execution.claim.{name}", lambda *arguments: None)
+        monkeypatch.setattr(f"fastformers.cluster.execution.claim.{name}", lambda *arguments: None)
 
 
 def contents(directory):
@@ -309,7 +309,7 @@ def test_a_storage_that_fails_ends_no_run(job, home, clock, times, monkeypatch):
 
     with claimed(job, times=times) as claim:
         with monkeypatch.context() as patch:
-            patch.setattr("cluster.execution.claim.read_claim", fail)
+            patch.setattr("fastformers.cluster.execution.claim.read_claim", fail)
             for _ in range(5):
                 looks.acquire()
             clock.now += 10 * times.stale_s

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.execution.core_split import join_all, measure_split, open_asked_nodes
-from cluster.scheduling.local_nodes import LocalNodes
-from cluster.scheduling.nodes import Node
-from cluster.scheduling.work import MeasureRate
-from cluster.settings import ActorSettings
+from fastformers.cluster.execution.core_split import join_all, measure_split, open_asked_nodes
+from fastformers.cluster.scheduling.local_nodes import LocalNodes
+from fastformers.cluster.scheduling.nodes import Node
+from fastformers.cluster.scheduling.work import MeasureRate
+from fastformers.cluster.settings import ActorSettings
 from fastformers.errors import InputError
 
 SCORES = SimpleNamespace(predictions="somewhere")

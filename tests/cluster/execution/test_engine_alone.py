@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.execution.engine_alone import deal_shards, measure_engine_alone
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.scheduling.local_nodes import LocalNodes
-from cluster.scheduling.nodes import Node
-from cluster.settings import ActorSettings, CorpusSettings
-from cluster.shards.layout import Shard
+from fastformers.cluster.execution.engine_alone import deal_shards, measure_engine_alone
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.scheduling.local_nodes import LocalNodes
+from fastformers.cluster.scheduling.nodes import Node
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.shards.layout import Shard
 
 
 def make_shards(seconds):

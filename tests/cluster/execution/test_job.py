@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-import cluster.corpus.slices
-import cluster.execution.job
-from cluster.execution.job import describe, open_prepare_job, open_score_job
-from cluster.execution.journal import find_earlier_work
-from cluster.records.slice_table import load_shards
-from cluster.settings import CorpusSettings
-from cluster.storage.directory import open_directory
+import fastformers.cluster.corpus.slices
+import fastformers.cluster.execution.job
+from fastformers.cluster.execution.job import describe, open_prepare_job, open_score_job
+from fastformers.cluster.execution.journal import find_earlier_work
+from fastformers.cluster.records.slice_table import load_shards
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference import engines
 from fastformers.inference.autotune import EngineChoice
@@ -19,7 +19,7 @@ from tests.needs import need_openvino
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
 
 
 @pytest.fixture
@@ -194,7 +194,9 @@ def test_engine_and_budget_are_chosen_once_and_kept_for_the_rerun(
     corpus, bundle, tmp_path, monkeypatch, run_locally
 ):
     choices = [EngineChoice(engine="onnxruntime", max_batch_tokens=n) for n in (128, 512)]
-    monkeypatch.setattr(cluster.execution.job, "tune", lambda bundle, **asked: choices.pop(0))
+    monkeypatch.setattr(
+        fastformers.cluster.execution.job, "tune", lambda bundle, **asked: choices.pop(0)
+    )
     first = plan(corpus, bundle, tmp_path / "out", engine="auto")
     run_locally(first)
     again = plan(corpus, bundle, tmp_path / "out", engine="auto")

@@ -8,23 +8,23 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-import cluster.corpus.slices
-from cluster.execution import journal as journal_module
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.execution.journal import RunJournal, find_earlier_work
-from cluster.records import receipts_log
-from cluster.records.receipts_log import ReceiptsLog, read_log
-from cluster.settings import CorpusSettings
-from cluster.shards import preparation
-from cluster.shards.layout import Shard
-from cluster.shards.shard_set import key_of
-from cluster.storage.directory import Directory
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.execution import journal as journal_module
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.execution.journal import RunJournal, find_earlier_work
+from fastformers.cluster.records import receipts_log
+from fastformers.cluster.records.receipts_log import ReceiptsLog, read_log
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards import preparation
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.shard_set import key_of
+from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ClaimedError, ScoringError
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 300)
     monkeypatch.setattr(receipts_log, "RECORDS_AN_OBJECT", 4)
 

@@ -3,16 +3,16 @@
 import pyarrow as pa
 import pytest
 
-from cluster.corpus.slices import Piece, Slice
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.execution.local import LocalPool, connect_here, open_local_nodes
-from cluster.execution.run import run_job
-from cluster.execution.topology import discover_topology
-from cluster.records.slice_table import load_shards
-from cluster.scheduling.work import Failed, Finished, Lost, MeasureRate, Task, Ticket
-from cluster.settings import ActorSettings, CorpusSettings
-from cluster.shards.receipts import Receipt
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.corpus.slices import Piece, Slice
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.execution.local import LocalPool, connect_here, open_local_nodes
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.execution.topology import discover_topology
+from fastformers.cluster.records.slice_table import load_shards
+from fastformers.cluster.scheduling.work import Failed, Finished, Lost, MeasureRate, Task, Ticket
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import InputError
 
 
@@ -110,7 +110,7 @@ def test_a_user_s_interrupt_is_nobody_s_outcome(job_of_shards, pool_of, monkeypa
     job, shards = job_of_shards
     pool = pool_of(job)
     monkeypatch.setattr(
-        "cluster.execution.worker.read_shard_table",
+        "fastformers.cluster.execution.worker.read_shard_table",
         lambda table: (_ for _ in ()).throw(KeyboardInterrupt),
     )
     pool.submit(pool.slots[0], [task(0, Lease(shard=shards[0], attempt=1))])

@@ -6,16 +6,16 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import cluster.corpus.slices
-import cluster.settings
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.execution.journal import find_earlier_work
-from cluster.execution.local import connect_here
-from cluster.execution.run import run_job
-from cluster.settings import ActorSettings, CorpusSettings
-from cluster.shards import preparation
-from cluster.shards.identity import PREPARED_FILE, write_record
-from cluster.storage.directory import Directory
+import fastformers.cluster.corpus.slices
+import fastformers.cluster.settings
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.execution.journal import find_earlier_work
+from fastformers.cluster.execution.local import connect_here
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.shards import preparation
+from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
+from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import (
     ChangedWorkError,
     InputError,
@@ -27,7 +27,7 @@ TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 300)
 
 
@@ -229,7 +229,7 @@ def test_bad_rows_stop_a_run_that_wants_none(bundle, tmp_path, write_rows, run_l
 def test_a_run_whose_rows_are_nearly_all_bad_ends_early_and_goes_on_with_another_limit(
     bundle, tmp_path, write_rows, run_locally, monkeypatch
 ):
-    monkeypatch.setattr(cluster.settings, "JUDGED_ROWS", 20)
+    monkeypatch.setattr(fastformers.cluster.settings, "JUDGED_ROWS", 20)
     rows = [{"id": row, "text": None if row % 4 else "a cat"} for row in range(200)]
     path = write_rows(tmp_path / "a.jsonl", rows)
     for _ in range(2):  # and the same command ends in the same way

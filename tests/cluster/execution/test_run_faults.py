@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import cluster.corpus.slices
-from cluster.corpus import reading
-from cluster.corpus.slices import Slice
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.execution.local import LocalPool, connect_here
-from cluster.execution.run import run_job
-from cluster.scheduling.local_nodes import LocalNodes
-from cluster.scheduling.nodes import NodeLeft
-from cluster.scheduling.work import Lost
-from cluster.settings import ActorSettings, CorpusSettings
-from cluster.shards import preparation
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.corpus import reading
+from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.execution.local import LocalPool, connect_here
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.scheduling.local_nodes import LocalNodes
+from fastformers.cluster.scheduling.nodes import NodeLeft
+from fastformers.cluster.scheduling.work import Lost
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.shards import preparation
 from fastformers.errors import ClaimedError, InputError, ScoringError
 
 NUM_ROWS = {"a.csv": 7, "b.csv": 60, "c.csv": 5}
@@ -28,7 +28,7 @@ SETTINGS = CorpusSettings(keep_columns=("id",), shard_seconds=0.002)
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 300)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 300)
 
 

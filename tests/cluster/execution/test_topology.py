@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.execution.topology import (
+from fastformers.cluster.execution.topology import (
     Core,
     CoreSet,
     HostTopology,
@@ -274,7 +274,7 @@ def test_description_names_cpus_where_they_are_not_the_core_numbers(smt_host):
 
 APPLY_IN_A_PROCESS = """
 import json, os, sys, threading
-from cluster.execution.topology import CoreSet, apply_core_set
+from fastformers.cluster.execution.topology import CoreSet, apply_core_set
 
 asleep = threading.Event()
 threading.Thread(target=asleep.wait, daemon=True).start()

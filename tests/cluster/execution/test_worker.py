@@ -9,17 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import cluster.corpus.slices
-from cluster.corpus.slices import open_corpus
-from cluster.delivery.bundle_delivery import pin_bundle
-from cluster.execution.worker import Worker, WorkerSpec, measure_memory
-from cluster.scheduling.work import CALLS_IN_HAND, Failed, Finished, Task, Ticket
-from cluster.shards import preparation
-from cluster.shards.predictions import read_receipt
-from cluster.shards.preparation import Preparation, SliceReceipt
-from cluster.shards.shard_queue import Lease
-from cluster.storage.directory import open_directory
+import fastformers.cluster.corpus.slices
 from fastformers import Scorer
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.delivery.bundle_delivery import pin_bundle
+from fastformers.cluster.execution.worker import Worker, WorkerSpec, measure_memory
+from fastformers.cluster.scheduling.work import CALLS_IN_HAND, Failed, Finished, Task, Ticket
+from fastformers.cluster.shards import preparation
+from fastformers.cluster.shards.predictions import read_receipt
+from fastformers.cluster.shards.preparation import Preparation, SliceReceipt
+from fastformers.cluster.shards.shard_queue import Lease
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ScoringError
 from tests.needs import need_openvino
 
@@ -48,7 +48,7 @@ def corpus(tmp_path_factory, write_rows, texts):
 
 @pytest.fixture(autouse=True)
 def many_slices(monkeypatch):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 1500)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 1500)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 1500)
 
 
@@ -200,7 +200,7 @@ def test_how_a_corpus_is_cut_changes_no_prediction(tmp_path, corpus, bundle):
 
 @pytest.fixture
 def work_of_one_shard(tmp_path, corpus, bundle, monkeypatch):
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 2**20)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 2**20)
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 2**24)
     work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=10)
     worker = Worker(work, "here")

@@ -8,7 +8,7 @@ import pytest
 import ray.autoscaler
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.launch.host_setup import Shipment
+from fastformers.cluster.launch.host_setup import Shipment
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from cluster.launch.access_token import write_token
+from fastformers.cluster.launch.access_token import write_token
 from fastformers.errors import InputError
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import cluster.launch
-from cluster.launch.examples import render_examples
+import fastformers.cluster.launch
+from fastformers.cluster.launch.examples import render_examples
 
-FOLDER = Path(cluster.launch.__file__).parent
+FOLDER = Path(fastformers.cluster.launch.__file__).parent
 EXAMPLES = render_examples()
 RAY_VERSION = re.compile(r"(?<=ray\[default\]==)[\d.]+|(?<=rayVersion: )[\d.]+")
 
@@ -20,7 +20,7 @@ def test_every_place_has_its_example():
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_is_what_the_command_writes(name):
-    """Whatever version of Ray wrote it; `python -m cluster.launch.examples` writes it again."""
+    """Whatever version of Ray wrote it; `cluster.launch.examples`, run, writes it again."""
     written = (FOLDER / name).read_text(encoding="utf-8")
     assert len(RAY_VERSION.findall(written)) == 1
     assert RAY_VERSION.sub("RAY", written) == RAY_VERSION.sub("RAY", EXAMPLES[name])

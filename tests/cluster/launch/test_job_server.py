@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.launch.access_token import write_token
-from cluster.launch.host_setup import HOST_DIRECTORY, plan_head_start
-from cluster.nodes.addresses import find_record
+from fastformers.cluster.launch.access_token import write_token
+from fastformers.cluster.launch.host_setup import HOST_DIRECTORY, plan_head_start
+from fastformers.cluster.nodes.addresses import find_record
 
 BIN = Path(sys.executable).parent
 REPOSITORY = Path(__file__).parents[3]

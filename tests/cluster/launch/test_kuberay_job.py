@@ -9,7 +9,7 @@ import pytest
 import ray
 import yaml
 
-from cluster.launch.kuberay_job import (
+from fastformers.cluster.launch.kuberay_job import (
     KubernetesCluster,
     build_ray_job,
     render_image,

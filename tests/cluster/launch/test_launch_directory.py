@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.launch.kuberay_job import KubernetesCluster
-from cluster.launch.launch_directory import write_launch_files
-from cluster.launch.ray_cluster_file import CloudCluster, HostCluster
-from cluster.pricing.prices import load_prices
+from fastformers.cluster.launch.kuberay_job import KubernetesCluster
+from fastformers.cluster.launch.launch_directory import write_launch_files
+from fastformers.cluster.launch.ray_cluster_file import CloudCluster, HostCluster
+from fastformers.cluster.pricing.prices import load_prices
 from fastformers.errors import InputError
 
 HOSTS = HostCluster(head_ip="10.0.0.1", worker_ips=("10.0.0.2",), user="me", key="~/.ssh/k")

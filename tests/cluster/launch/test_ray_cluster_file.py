@@ -4,8 +4,8 @@ import jsonschema
 import pytest
 import yaml
 
-from cluster.launch.cloud_machines import HEAD_TYPE
-from cluster.launch.ray_cluster_file import (
+from fastformers.cluster.launch.cloud_machines import HEAD_TYPE
+from fastformers.cluster.launch.ray_cluster_file import (
     CloudCluster,
     HostCluster,
     build_cloud_file,
@@ -13,7 +13,7 @@ from cluster.launch.ray_cluster_file import (
     render_cloud_file,
     render_host_file,
 )
-from cluster.pricing.prices import load_prices
+from fastformers.cluster.pricing.prices import load_prices
 from fastformers.errors import InputError
 
 HOSTS = HostCluster(

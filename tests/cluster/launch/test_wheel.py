@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from cluster.launch import wheel
-from cluster.launch.wheel import build_wheel
+from fastformers.cluster.launch import wheel
+from fastformers.cluster.launch.wheel import build_wheel
 from fastformers.errors import InputError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -36,13 +35,13 @@ def names_of(path):
 
 def test_the_wheel_of_the_checkout_holds_all_of_its_packages(built):
     modules = {
-        str(path.relative_to(REPOSITORY))
-        for package in ("fastformers", "cluster", "jobs")
-        for path in (REPOSITORY / package).rglob("*.py")
+        str(package / path.relative_to(REPOSITORY / package.name))
+        for package in map(Path, ("fastformers", "fastformers/cluster", "fastformers/jobs"))
+        for path in (REPOSITORY / package.name).rglob("*.py")
     }
     names = names_of(built)
     assert modules <= names
-    assert {"cluster/pricing/prices.csv", "fastformers/demo_bundle/model.onnx"} <= names
+    assert {"fastformers/cluster/pricing/prices.csv", "fastformers/demo_bundle/model.onnx"} <= names
     assert not any("__pycache__" in name or name.startswith("tests") for name in names)
     with zipfile.ZipFile(built) as archive:
         metadata = archive.read("fastformers-0.1.0.dist-info/METADATA").decode()
@@ -82,7 +81,7 @@ def test_an_installed_wheel_is_packed_again(built, installed, tmp_path, monkeypa
     lines = [set(archive.read(record).decode().split()) for archive in (once, again)]
     assert lines[0] == lines[1]
     subprocess.run([*PIP_INSTALL, tmp_path / "twice", packed], check=True)
-    assert (tmp_path / "twice" / "jobs" / "score.py").exists()
+    assert (tmp_path / "twice" / "fastformers/jobs/score.py").exists()
 
 
 def test_an_installation_that_lists_no_files_is_refused(installed, tmp_path, monkeypatch):
@@ -96,11 +95,9 @@ def test_an_installation_that_lists_no_files_is_refused(installed, tmp_path, mon
 
 
 def test_a_stranger_of_the_same_name_is_not_shipped(installed, tmp_path, monkeypatch):
-    """The public index has another project under this name, without `cluster` and `jobs`."""
-    for package in ("cluster", "jobs"):
-        shutil.rmtree(installed / package)
+    """The public index has another project under this name, without commands."""
     (record,) = installed.glob("*.dist-info/RECORD")
-    own = [line for line in record.read_text().splitlines() if line.startswith("fastformers")]
+    own = [line for line in record.read_text().splitlines() if "fastformers/jobs/" not in line]
     record.write_text("\n".join(own))
     monkeypatch.setattr(wheel.fastformers, "__file__", str(installed / "fastformers/__init__.py"))
     monkeypatch.setattr(sys, "path", [str(installed), *sys.path])

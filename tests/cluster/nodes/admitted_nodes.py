@@ -10,13 +10,13 @@ import sys
 
 from ray.cluster_utils import Cluster
 
-from cluster.execution.claim import claimed
-from cluster.execution.job import open_score_job
-from cluster.execution.run import run_job
-from cluster.nodes.admission import plan_admission
-from cluster.nodes.connect import connect
-from cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
-from cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.execution.claim import claimed
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.nodes.admission import plan_admission
+from fastformers.cluster.nodes.connect import connect
+from fastformers.cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
 
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 

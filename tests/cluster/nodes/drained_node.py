@@ -8,7 +8,7 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.nodes.spot_notices import draining_nodes
+from fastformers.cluster.nodes.spot_notices import draining_nodes
 
 NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 NOW_S = 4102444800  # as deadlines are absolute, the test brings its own time: 2100-01-01

@@ -15,11 +15,11 @@ import urllib.request
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.nodes.metrics import COUNTERS, HISTOGRAMS, RunMetrics
-from cluster.scheduling.nodes import Ended, NodeReport
-from cluster.scheduling.progress import Progress
-from cluster.scheduling.work import Finished, Lost, Ticket
-from cluster.shards.receipts import Receipt
+from fastformers.cluster.nodes.metrics import COUNTERS, HISTOGRAMS, RunMetrics
+from fastformers.cluster.scheduling.nodes import Ended, NodeReport
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.scheduling.work import Finished, Lost, Ticket
+from fastformers.cluster.shards.receipts import Receipt
 
 PROGRESS = Progress(
     elapsed_s=60.0,

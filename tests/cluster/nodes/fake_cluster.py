@@ -2,10 +2,10 @@
 
 from concurrent.futures import Future
 
-from cluster.nodes.cluster_state import NodeState
-from cluster.nodes.membership import ClusterNodes
-from cluster.scheduling.nodes import Node
-from cluster.scheduling.pool import Slot
+from fastformers.cluster.nodes.cluster_state import NodeState
+from fastformers.cluster.nodes.membership import ClusterNodes
+from fastformers.cluster.scheduling.nodes import Node
+from fastformers.cluster.scheduling.pool import Slot
 
 
 class Handle:

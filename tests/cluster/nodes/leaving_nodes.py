@@ -16,15 +16,15 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 
-from cluster.execution.job import open_score_job
-from cluster.execution.run import run_job
-from cluster.execution.topology import discover_topology, plan_core_sets
-from cluster.nodes.cluster_state import list_nodes
-from cluster.nodes.connect import connect
-from cluster.nodes.ray_pool import RayPool
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.work import MeasureRate, Task, Ticket
-from cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.execution.topology import discover_topology, plan_core_sets
+from fastformers.cluster.nodes.cluster_state import list_nodes
+from fastformers.cluster.nodes.connect import connect
+from fastformers.cluster.nodes.ray_pool import RayPool
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.work import MeasureRate, Task, Ticket
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
 
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 FAR_MS = 4102444800000  # the start of 2100; Ray itself ends no node before its deadline

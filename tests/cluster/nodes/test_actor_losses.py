@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, OutOfMemoryError
 
-from cluster.execution.topology import CoreSet
-from cluster.nodes import ray_pool
-from cluster.nodes.ray_pool import ActorState, RayPool
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.work import Finished, Lost, MeasureRate, Task, Ticket
-from cluster.storage.outages import Outage
+from fastformers.cluster.execution.topology import CoreSet
+from fastformers.cluster.nodes import ray_pool
+from fastformers.cluster.nodes.ray_pool import ActorState, RayPool
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.work import Finished, Lost, MeasureRate, Task, Ticket
+from fastformers.cluster.storage.outages import Outage
 
 BY_MONITOR = "Ray's memory monitor ended it, because the node is short of memory"
 

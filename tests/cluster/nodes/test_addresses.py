@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.nodes.addresses import (
+from fastformers.cluster.nodes.addresses import (
     ClusterAddress,
     answers,
     check_output,
@@ -161,7 +161,7 @@ def test_an_output_that_outlives_the_job_is_accepted(output):
 
 
 def test_choosing_a_cluster_does_not_load_ray():
-    script = "import sys, cluster.nodes.addresses; sys.exit('ray' in sys.modules)"
+    script = "import sys, fastformers.cluster.nodes.addresses; sys.exit('ray' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == 0
 

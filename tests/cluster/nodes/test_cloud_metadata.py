@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from cluster.nodes.cloud_metadata import (
+from fastformers.cluster.nodes.cloud_metadata import (
     MetadataError,
     Notice,
     detect_cloud,
@@ -13,7 +13,7 @@ from cluster.nodes.cloud_metadata import (
     read_notice,
     service_url,
 )
-from cluster.pricing.prices import load_prices
+from fastformers.cluster.pricing.prices import load_prices
 
 NITRO = {"sys_vendor": "Amazon EC2", "product_name": "c7i.4xlarge", "board_asset_tag": "i-0af01c0"}
 XEN = {"sys_vendor": "Xen", "product_name": "HVM domU", "bios_version": "4.11.amazon"}

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from cluster.execution.job import open_score_job
-from cluster.execution.local import connect_here
-from cluster.execution.run import run_job
-from cluster.settings import ActorSettings, CorpusSettings
-from cluster.shards.predictions import read_receipt
-from cluster.storage.directory import open_directory
 from fastformers.cache import CACHE_VARIABLE
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.execution.local import connect_here
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.shards.predictions import read_receipt
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.inference.bundle import DEMO_BUNDLE
 from tests.cluster.chaos.jobs import num_done, read_predictions
 from tests.cluster.nodes.hosts import CORES, REPOSITORY, Hosts, Job
@@ -184,9 +184,8 @@ def test_a_cluster_without_free_cpus_is_waited_for(hosts, start, expected):
 @pytest.mark.slow
 def test_a_node_with_other_code_is_left_out(hosts, start, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Ray's workers look for modules where the driver was started
-    for room in ("cluster", "fastformers"):
-        shutil.copytree(REPOSITORY / room, tmp_path / "other" / room)
-    with (tmp_path / "other/cluster/settings.py").open("a") as file:
+    shutil.copytree(REPOSITORY / "fastformers", tmp_path / "other/fastformers")
+    with (tmp_path / "other/fastformers/cluster/settings.py").open("a") as file:
         file.write("# another version\n")
     hosts.add()
     hosts.add(env_vars={"PYTHONPATH": str(tmp_path / "other")})

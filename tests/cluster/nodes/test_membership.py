@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from cluster.nodes.membership import ClusterNodes
-from cluster.scheduling.nodes import (
+from fastformers.cluster.nodes.membership import ClusterNodes
+from fastformers.cluster.scheduling.nodes import (
     NodeJoined,
     NodeLeft,
     NodeRefused,
@@ -236,7 +236,7 @@ def test_a_node_that_is_let_go_for_a_reason_is_not_asked_again(cluster_of):
 
 
 def test_the_watcher_asks_again_when_the_cluster_did_not_answer(clock, monkeypatch):
-    monkeypatch.setattr("cluster.nodes.membership._ASK_EVERY_S", 0.01)
+    monkeypatch.setattr("fastformers.cluster.nodes.membership._ASK_EVERY_S", 0.01)
     answers = iter([ConnectionError("away"), [state("a", free=0.0)]])
 
     def ask():
@@ -263,7 +263,7 @@ def test_the_watcher_asks_again_when_the_cluster_did_not_answer(clock, monkeypat
 def test_a_cluster_that_never_says_which_nodes_it_has_is_not_waited_for_for_ever(
     clock, monkeypatch
 ):
-    monkeypatch.setattr("cluster.nodes.membership._ASK_EVERY_S", 0.01)
+    monkeypatch.setattr("fastformers.cluster.nodes.membership._ASK_EVERY_S", 0.01)
     asked = threading.Event()
 
     def ask():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.nodes.membership import ClusterNodes
-from cluster.scheduling.nodes import (
+from fastformers.cluster.nodes.membership import ClusterNodes
+from fastformers.cluster.scheduling.nodes import (
     NodeJoined,
     NodeLeft,
     NodeRefused,

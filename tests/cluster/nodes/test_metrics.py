@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.execution.job import open_prepare_job, open_score_job
-from cluster.nodes import metrics
-from cluster.nodes.metrics import (
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.nodes import metrics
+from fastformers.cluster.nodes.metrics import (
     COUNTERS,
     GAUGES,
     HISTOGRAMS,
@@ -23,12 +23,12 @@ from cluster.nodes.metrics import (
     driver_metrics,
     run_of,
 )
-from cluster.scheduling.nodes import Ended, NodeReport
-from cluster.scheduling.progress import Progress
-from cluster.scheduling.work import Failed, Finished, Lost, Returned, Ticket
-from cluster.settings import CorpusSettings
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Receipt
+from fastformers.cluster.scheduling.nodes import Ended, NodeReport
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.scheduling.work import Failed, Finished, Lost, Returned, Ticket
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Receipt
 
 REPOSITORY = Path(__file__).parents[3]
 RECEIPT = Receipt(
@@ -236,9 +236,9 @@ def test_the_driver_has_one_set_of_metrics_for_a_run(told):
 
 def test_without_an_agent_nothing_is_said():
     script = (
-        "from cluster.nodes.metrics import RunMetrics\n"
+        "from fastformers.cluster.nodes.metrics import RunMetrics\n"
         "told = RunMetrics('run-1', node='vm')\n"
-        "from cluster.scheduling.nodes import NodeReport\n"
+        "from fastformers.cluster.scheduling.nodes import NodeReport\n"
         "told.add_report(NodeReport(doing={'infer': 1}), num_in_hand=1)\n"
         "told.flush(force=True)\n"
     )
@@ -253,7 +253,7 @@ def test_without_an_agent_nothing_is_said():
 
 
 def load_dashboard():
-    return json.loads((files("cluster.nodes") / "grafana_dashboard.json").read_text())
+    return json.loads((files("fastformers.cluster.nodes") / "grafana_dashboard.json").read_text())
 
 
 def expressions(dashboard):

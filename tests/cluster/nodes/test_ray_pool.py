@@ -12,12 +12,12 @@ import psutil
 import pytest
 import ray
 
-from cluster.execution.job import open_score_job
-from cluster.execution.topology import CoreSet
-from cluster.nodes.connect import connect
-from cluster.nodes.ray_pool import RayPool, _round_cpus
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.work import (
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.execution.topology import CoreSet
+from fastformers.cluster.nodes.connect import connect
+from fastformers.cluster.nodes.ray_pool import RayPool, _round_cpus
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.work import (
     CALLS_IN_HAND,
     Failed,
     Finished,
@@ -27,11 +27,11 @@ from cluster.scheduling.work import (
     Ticket,
     TimeEngine,
 )
-from cluster.settings import CorpusSettings
-from cluster.shards.layout import Shard
-from cluster.shards.shard_queue import Lease
-from cluster.storage.directory import open_directory
-from cluster.storage.options import StorageOptions
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.shard_queue import Lease
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.options import StorageOptions
 
 REPOSITORY = Path(__file__).parents[3]
 KNOWS_NO_RAY = [
@@ -152,7 +152,7 @@ def test_a_task_is_killed_with_its_actor_and_errors_come_back_as_they_were(pool_
 
 @pytest.mark.cluster
 def test_what_an_actor_does_is_known_while_it_does_it(pool_of, spec, monkeypatch):
-    monkeypatch.setattr("cluster.nodes.ray_pool._ASK_EVERY_S", 0.05)
+    monkeypatch.setattr("fastformers.cluster.nodes.ray_pool._ASK_EVERY_S", 0.05)
     pool, slot = pool_of(spec)
     assert pool.states() == {slot: "wait"}
     pool.submit(slot, [measure(0, 3600.0)])
@@ -164,7 +164,7 @@ def test_what_an_actor_does_is_known_while_it_does_it(pool_of, spec, monkeypatch
 
 @pytest.mark.cluster
 def test_an_actor_that_waits_for_storage_says_for_which(pool_of, spec, monkeypatch):
-    monkeypatch.setattr("cluster.nodes.ray_pool._ASK_EVERY_S", 0.05)
+    monkeypatch.setattr("fastformers.cluster.nodes.ray_pool._ASK_EVERY_S", 0.05)
     keys = {"access_key": "a", "secret_key": "b", "region": "x", "scheme": "http"}
     away = StorageOptions({**keys, "endpoint_override": "127.0.0.1:9"})  # nothing listens there
     pool, slot = pool_of(replace(spec, shards=open_directory("s3://away/shards", away)))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.nodes.cloud_metadata import MetadataError, Notice, read_notice
-from cluster.nodes.spot_notices import SpotWatcher
+from fastformers.cluster.nodes.cloud_metadata import MetadataError, Notice, read_notice
+from fastformers.cluster.nodes.spot_notices import SpotWatcher
 
 REPOSITORY = Path(__file__).parents[3]
 SPOT = "/latest/meta-data/spot/instance-action"

@@ -6,8 +6,8 @@ import threading
 import pytest
 from ray.exceptions import AuthenticationError
 
-from cluster.nodes import start
-from cluster.nodes.start import join_ray, start_ray
+from fastformers.cluster.nodes import start
+from fastformers.cluster.nodes.start import join_ray, start_ray
 from fastformers.errors import InputError
 
 

@@ -3,9 +3,9 @@
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from cluster.execution.topology import CoreSet
-from cluster.nodes.ray_pool import ScoringActor
-from cluster.nodes.supervisor_actor import RaySupervisor, SupervisorActor, name_actors
+from fastformers.cluster.execution.topology import CoreSet
+from fastformers.cluster.nodes.ray_pool import ScoringActor
+from fastformers.cluster.nodes.supervisor_actor import RaySupervisor, SupervisorActor, name_actors
 from fastformers.errors import NodeUnfitError
 
 

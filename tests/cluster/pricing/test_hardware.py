@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.pricing.hardware import (
+from fastformers.cluster.pricing.hardware import (
     GPUS,
     OTHER_EXTENSIONS_ERROR,
     SAME_EXTENSIONS_ERROR,
@@ -9,7 +9,7 @@ from cluster.pricing.hardware import (
     error_between,
     plan_cpu,
 )
-from cluster.pricing.prices import load_prices
+from fastformers.cluster.pricing.prices import load_prices
 from fastformers.inference.cpu import CPU_GENERATIONS
 
 

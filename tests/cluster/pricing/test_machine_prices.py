@@ -1,7 +1,7 @@
 import pytest
 
-from cluster.pricing.machine_prices import MachinePrices
-from cluster.pricing.prices import choose_price, load_prices
+from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.pricing.prices import choose_price, load_prices
 
 TABLE = load_prices()
 ON_DEMAND = TABLE["c7a.4xlarge"].usd_per_hour_on_demand

@@ -2,8 +2,8 @@ from datetime import date
 
 import pytest
 
-from cluster.pricing.market import find_market_price
-from cluster.pricing.prices import load_prices
+from fastformers.cluster.pricing.market import find_market_price
+from fastformers.cluster.pricing.prices import load_prices
 
 TODAY = date(2026, 11, 24)
 

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cluster.pricing.price_lists import refresh_prices, write_prices
-from cluster.pricing.prices import load_prices
+from fastformers.cluster.pricing.price_lists import refresh_prices, write_prices
+from fastformers.cluster.pricing.prices import load_prices
 from fastformers.errors import InputError
 
 TODAY = date(2026, 11, 24)

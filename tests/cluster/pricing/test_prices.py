@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from cluster.pricing.prices import (
+from fastformers.cluster.pricing.prices import (
     PRICE_TABLE,
     choose_price,
     find_price,

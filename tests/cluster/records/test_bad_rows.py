@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.records.bad_rows import BadRows
-from cluster.settings import BadRowLimit
-from cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.records.bad_rows import BadRows
+from fastformers.cluster.settings import BadRowLimit
+from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.errors import ScoringError
 from tests.cluster.scheduling.jobs import make_lease, make_receipt, make_shard
 

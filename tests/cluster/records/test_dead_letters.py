@@ -3,9 +3,9 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-import cluster.corpus.slices
-from cluster.execution.job import open_score_job
-from cluster.settings import CorpusSettings
+import fastformers.cluster.corpus.slices
+from fastformers.cluster.execution.job import open_score_job
+from fastformers.cluster.settings import CorpusSettings
 
 TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
 
@@ -30,7 +30,7 @@ def test_dead_letters_name_file_and_row(
 ):
     """Rows are named correctly across files that share slices, and slices that share files."""
     slice_bytes = 4000 if suffix == ".parquet" else 1000  # a footer takes more than the texts
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", slice_bytes)
     sizes = {"a": 23, "b": 1, "c": 2, "d": 40}
     bad = {("a", 0), ("a", 7), ("a", 22), ("b", 0), ("c", 1), ("d", 0), ("d", 31), ("d", 39)}
     order = [(name, row) for name, size in sizes.items() for row in range(size)]

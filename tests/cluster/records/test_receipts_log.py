@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.fs
 import pytest
 
-from cluster.records import receipts_log
-from cluster.records.receipts_log import (
+from fastformers.cluster.records import receipts_log
+from fastformers.cluster.records.receipts_log import (
     FLUSH_EVERY_S,
     LoggedRecords,
     ReceiptsLog,
     load_receipts,
     read_log,
 )
-from cluster.shards.predictions import write_predictions
-from cluster.shards.receipts import Receipt
-from cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.shards.predictions import write_predictions
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.storage.directory import Directory, open_directory
 
 
 class Clock:

@@ -7,15 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.corpus.slices import Piece, Slice
-from cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
-from cluster.records.receipts_log import LoggedRecords, ReceiptsLog, read_log
-from cluster.records.slice_table import SLICE_LOG, SliceTable, load_slices
-from cluster.records.tally import ShardCounts
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt, receipt_name
-from cluster.shards.shard_set import ShardSet, make_key
-from cluster.storage.directory import open_directory
+from fastformers.cluster.corpus.slices import Piece, Slice
+from fastformers.cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
+from fastformers.cluster.records.receipts_log import LoggedRecords, ReceiptsLog, read_log
+from fastformers.cluster.records.slice_table import SLICE_LOG, SliceTable, load_slices
+from fastformers.cluster.records.tally import ShardCounts
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt, receipt_name
+from fastformers.cluster.shards.shard_set import ShardSet, make_key
+from fastformers.cluster.storage.directory import open_directory
 
 NO_LOG = LoggedRecords()
 

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.records import samples
-from cluster.records import tally as tally_module
-from cluster.records.samples import MAX_ATTEMPTS, MAX_LOST, MAX_PREDICTIONS
-from cluster.records.slice_table import SliceTable
-from cluster.records.tally import RunTally
-from cluster.shards import shard_set
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Attempt, Receipt
-from cluster.shards.shard_set import ShardSet
+from fastformers.cluster.records import samples
+from fastformers.cluster.records import tally as tally_module
+from fastformers.cluster.records.samples import MAX_ATTEMPTS, MAX_LOST, MAX_PREDICTIONS
+from fastformers.cluster.records.slice_table import SliceTable
+from fastformers.cluster.records.tally import RunTally
+from fastformers.cluster.shards import shard_set
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Attempt, Receipt
+from fastformers.cluster.shards.shard_set import ShardSet
 
 # Kept, so that what Python holds of names that shards share does not grow while memory is measured.
 PATHS = [sys.intern(f"s3://bucket/part-{number:05d}.parquet") for number in range(1000)]

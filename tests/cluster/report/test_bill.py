@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.records.tally import ActorTally
-from cluster.report.bill import (
+from fastformers.cluster.records.tally import ActorTally
+from fastformers.cluster.report.bill import (
     HEADINGS,
     NodeTime,
     compare_prediction,
@@ -14,7 +14,7 @@ from cluster.report.bill import (
     itemize,
     round_total,
 )
-from cluster.shards.receipts import Attempt
+from fastformers.cluster.shards.receipts import Attempt
 
 PHASES = {"read": 0.5, "infer": 3.0, "write": 0.25}
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.report.downsample import (
+from fastformers.cluster.report.downsample import (
     MAX_GROUPS,
     MAX_LANES,
     MAX_SPANS,
@@ -12,7 +12,7 @@ from cluster.report.downsample import (
     rate_tokens,
     shorten_names,
 )
-from cluster.report.over_time import TimelineEntry, TokensOverTime
+from fastformers.cluster.report.over_time import TimelineEntry, TokensOverTime
 
 
 def entry(actor, start_s, end_s, *, tokens=1000, job="score", lost=False, busy_s=None):

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from cluster.report import energy as energy_module
-from cluster.report.energy import EnergyMeter
+from fastformers.cluster.report import energy as energy_module
+from fastformers.cluster.report.energy import EnergyMeter
 from fastformers.errors import InputError
 
 

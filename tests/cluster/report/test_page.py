@@ -7,14 +7,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cluster.report.bill import HEADINGS
-from cluster.report.run_report import RunReport
+from fastformers.cluster.report.bill import HEADINGS
+from fastformers.cluster.report.run_report import RunReport
 
 pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
 pytest.importorskip("jinja2", reason="the page needs the extra `report`")
 
-from cluster.report.page import can_draw, render_page, render_search_page
-from cluster.report.plots import FrontierPoint
+from fastformers.cluster.report.page import can_draw, render_page, render_search_page
+from fastformers.cluster.report.plots import FrontierPoint
 
 VOID = {"meta", "link", "br", "use", "path"}
 SIZES = {"phone": (390, 844), "small phone": (320, 568), "desktop": (1280, 900)}

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.report.run_report import FORMAT_VERSION, PREPARATION_KEYS, SUMMARY_KEYS, RunReport
+from fastformers.cluster.report.run_report import (
+    FORMAT_VERSION,
+    PREPARATION_KEYS,
+    SUMMARY_KEYS,
+    RunReport,
+)
 from fastformers.errors import InputError
 
 KEYS = {

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.report.status import FORMAT_VERSION, RunStatus, StatusTally
-from cluster.scheduling.progress import Progress
-from cluster.shards.claim_file import new_claim
+from fastformers.cluster.report.status import FORMAT_VERSION, RunStatus, StatusTally
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.shards.claim_file import new_claim
 from fastformers.errors import InputError
 
 CLAIM = replace(new_claim(0.0), run="r1", host="vm", pid=7, started_at=1_795_652_356.0)

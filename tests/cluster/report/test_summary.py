@@ -4,21 +4,21 @@ from dataclasses import asdict, replace
 import pytest
 from rich.console import Console
 
-from cluster.delivery.bundle_delivery import pin_bundle
-from cluster.execution.job import ScoreJob
-from cluster.execution.result import RunResult
-from cluster.pricing.machine_prices import MachinePrices
-from cluster.pricing.prices import HourlyPrice, choose_price, load_prices
-from cluster.records.tally import RunTally
-from cluster.report.run_report import ActorReport, EarlierRuns, Energy, PhaseSeconds
-from cluster.report.summary import build_report
-from cluster.report.tables import render_bill
-from cluster.scheduling.journal import NodeUse
-from cluster.settings import CorpusSettings
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Attempt, Receipt
-from cluster.storage.directory import open_directory
+from fastformers.cluster.delivery.bundle_delivery import pin_bundle
+from fastformers.cluster.execution.job import ScoreJob
+from fastformers.cluster.execution.result import RunResult
+from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.pricing.prices import HourlyPrice, choose_price, load_prices
+from fastformers.cluster.records.tally import RunTally
+from fastformers.cluster.report.run_report import ActorReport, EarlierRuns, Energy, PhaseSeconds
+from fastformers.cluster.report.summary import build_report
+from fastformers.cluster.report.tables import render_bill
+from fastformers.cluster.scheduling.journal import NodeUse
+from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Attempt, Receipt
+from fastformers.cluster.storage.directory import open_directory
 
 SLICE_PHASES = {"read": 0.5, "tokenize": 1.0, "write": 0.25}
 TABLE = load_prices()

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.scaling.laws import Estimate
-from cluster.scaling.scale_report import (
+from fastformers.cluster.scaling.laws import Estimate
+from fastformers.cluster.scaling.scale_report import (
     CheckedPoint,
     DriverLoad,
     ScalePoint,

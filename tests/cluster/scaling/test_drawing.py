@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
 pytest.importorskip("jinja2", reason="the page needs the extra `report`")
 
-from cluster.scaling.drawing import render_page
+from fastformers.cluster.scaling.drawing import render_page
 
 
 def test_the_page_shows_points_laws_simulation_and_driver(make_scale_report):

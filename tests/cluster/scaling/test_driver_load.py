@@ -4,21 +4,26 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.execution.core_split import join_all
-from cluster.scaling.driver_load import (
+from fastformers.cluster.execution.core_split import join_all
+from fastformers.cluster.scaling.driver_load import (
     CallCost,
     LoadSettings,
     cost_scheduling,
     load_in_process,
     make_shards,
 )
-from cluster.scaling.scale_report import DriverLoad
-from cluster.scaling.sleeping_nodes import JumpingClock, SleepingNodes, SleepingPool, finish
-from cluster.scaling.summary import check_load
-from cluster.scheduling.nodes import NodeReported, Orders, running
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.work import MeasureRate, Task
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.scaling.scale_report import DriverLoad
+from fastformers.cluster.scaling.sleeping_nodes import (
+    JumpingClock,
+    SleepingNodes,
+    SleepingPool,
+    finish,
+)
+from fastformers.cluster.scaling.summary import check_load
+from fastformers.cluster.scheduling.nodes import NodeReported, Orders, running
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.work import MeasureRate, Task
+from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import InputError
 
 
@@ -153,8 +158,8 @@ def test_loads_that_make_no_sense_are_refused_by_their_flag(changes, flag):
 
 @pytest.mark.cluster
 def test_idle_ray_actors_answer_all_shards():
-    from cluster.nodes.idle_actors import open_idle_nodes
-    from cluster.scaling.driver_load import load_actors
+    from fastformers.cluster.nodes.idle_actors import open_idle_nodes
+    from fastformers.cluster.scaling.driver_load import load_actors
 
     with open_idle_nodes(finish, num_slots=3) as nodes, running(nodes):
         load, call = load_actors(nodes, num_shards=500)

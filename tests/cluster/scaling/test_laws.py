@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.scaling.laws import ScalingLaw, fit_law, fit_laws, solve_nonnegative
+from fastformers.cluster.scaling.laws import ScalingLaw, fit_law, fit_laws, solve_nonnegative
 
 ACTORS = np.array([1.0, 2, 4, 8, 16, 32, 64])
 LAW = ScalingLaw(base=440.0, contention=0.03, coordination=0.0004)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.scaling.driver_load import make_shards
-from cluster.scaling.measure import (
+from fastformers.cluster.scaling.driver_load import make_shards
+from fastformers.cluster.scaling.measure import (
     STRONG,
     WEAK,
     Machine,
@@ -19,7 +19,7 @@ from cluster.scaling.measure import (
     rows_per_work,
     shards_of,
 )
-from cluster.shards.receipts import Receipt
+from fastformers.cluster.shards.receipts import Receipt
 from fastformers.errors import InputError
 
 

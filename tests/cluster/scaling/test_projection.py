@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cluster.scaling.cluster_model import Scheduling
-from cluster.scaling.measure import STRONG, Machine, MeasuredRun, PointPlan
-from cluster.scaling.projection import (
+from fastformers.cluster.scaling.cluster_model import Scheduling
+from fastformers.cluster.scaling.measure import STRONG, Machine, MeasuredRun, PointPlan
+from fastformers.cluster.scaling.projection import (
     MeasuredInputs,
     ProjectionSettings,
     find_limit,
@@ -14,8 +14,8 @@ from cluster.scaling.projection import (
     project,
     simulate_turn,
 )
-from cluster.scaling.summary import check_simulation, is_believed
-from cluster.shards.layout import MAX_SHARD_SECONDS, plan_num_shards, plan_shard_seconds
+from fastformers.cluster.scaling.summary import check_simulation, is_believed
+from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, plan_num_shards, plan_shard_seconds
 from fastformers.errors import InputError
 
 NODE = Machine(instance_type=None, num_cores=4)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from cluster.scaling.scale_report import ScaleReport
-from cluster.scaling.summary import find_cheapest, is_efficient
-from cluster.scaling.tables import list_points, render_scaling, say_doubts
+from fastformers.cluster.scaling.scale_report import ScaleReport
+from fastformers.cluster.scaling.summary import find_cheapest, is_efficient
+from fastformers.cluster.scaling.tables import list_points, render_scaling, say_doubts
 from fastformers.errors import InputError
 
 POINT_KEYS = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.scaling.cluster_model import Machines, Scheduling, Store, Work, work_after
-from cluster.scaling.simulation import simulate
+from fastformers.cluster.scaling.cluster_model import Machines, Scheduling, Store, Work, work_after
+from fastformers.cluster.scaling.simulation import simulate
 
 EXACT = np.ones(1)
 SPREAD = np.exp(0.3 * np.random.default_rng(0).standard_normal(4096) - 0.3**2 / 2)

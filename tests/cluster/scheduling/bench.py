@@ -1,9 +1,9 @@
 """A supervisor over slots in which tasks end when the test says."""
 
-from cluster.scheduling.nodes import Orders
-from cluster.scheduling.pool import Slot
-from cluster.scheduling.supervisor import Supervisor
-from cluster.scheduling.work import Finished, Lost, Task, Ticket
+from fastformers.cluster.scheduling.nodes import Orders
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.scheduling.supervisor import Supervisor
+from fastformers.cluster.scheduling.work import Finished, Lost, Task, Ticket
 from tests.cluster.scheduling.jobs import make_lease
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.scheduling.driver import Driver
+from fastformers.cluster.scheduling.driver import Driver
 from tests.cluster.scheduling.bench import Bench
 from tests.cluster.scheduling.jobs import make_shard, make_slice
 from tests.cluster.scheduling.played_nodes import PlayedNodes

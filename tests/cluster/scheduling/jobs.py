@@ -1,12 +1,12 @@
 """Shards, jobs, receipts and nodes as the tests of scheduling need them: small, and told apart."""
 
-from cluster.corpus.slices import Piece, Slice
-from cluster.scheduling.nodes import Node
-from cluster.scheduling.pool import Slot
-from cluster.shards.layout import Shard
-from cluster.shards.preparation import SliceReceipt
-from cluster.shards.receipts import Receipt
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.corpus.slices import Piece, Slice
+from fastformers.cluster.scheduling.nodes import Node
+from fastformers.cluster.scheduling.pool import Slot
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.shards.shard_queue import Lease
 
 
 def make_shard(number, *, index=0, predicted_s=1.0):

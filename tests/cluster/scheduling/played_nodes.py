@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from cluster.scheduling.nodes import Ended, NodeJoined, NodeReport, NodeReported
-from cluster.scheduling.work import Failed, Finished, Lost, Returned
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.scheduling.nodes import Ended, NodeJoined, NodeReport, NodeReported
+from fastformers.cluster.scheduling.work import Failed, Finished, Lost, Returned
+from fastformers.cluster.shards.shard_queue import Lease
 from tests.cluster.scheduling.jobs import make_node, make_shard, result_of
 
 

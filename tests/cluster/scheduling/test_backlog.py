@@ -1,7 +1,7 @@
 import pytest
 
-from cluster.scheduling.backlog import Backlog
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.scheduling.backlog import Backlog
+from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import BundleError, InputError, ScoringError, StorageError
 from tests.cluster.scheduling.jobs import make_shard, make_slice
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.scheduling.driver import Driver
-from cluster.scheduling.local_nodes import LocalNodes
-from cluster.scheduling.nodes import NodeJoined, NodeLeft, NodeRefused
-from cluster.scheduling.supervisor import Supervisor
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.scheduling.driver import Driver
+from fastformers.cluster.scheduling.local_nodes import LocalNodes
+from fastformers.cluster.scheduling.nodes import NodeJoined, NodeLeft, NodeRefused
+from fastformers.cluster.scheduling.supervisor import Supervisor
+from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import InputError, ScoringError, StorageError
 from tests.cluster.scheduling.jobs import (
     make_node,

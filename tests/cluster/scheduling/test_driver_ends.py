@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.scheduling.nodes import NodeLeft, NodeRefused
+from fastformers.cluster.scheduling.nodes import NodeLeft, NodeRefused
 from fastformers.errors import InputError, ScoringError
 from tests.cluster.scheduling.played_nodes import (
     do_all,

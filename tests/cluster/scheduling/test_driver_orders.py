@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from cluster.scheduling.nodes import NodeLeft
+from fastformers.cluster.scheduling.nodes import NodeLeft
 from tests.cluster.scheduling.played_nodes import (
     do_all,
     done,

@@ -1,8 +1,8 @@
 import pytest
 
-from cluster.scheduling.local_nodes import LocalNodes
-from cluster.scheduling.nodes import NodeJoined, NodeReported, Orders, running
-from cluster.scheduling.work import Lost, Task, Ticket
+from fastformers.cluster.scheduling.local_nodes import LocalNodes
+from fastformers.cluster.scheduling.nodes import NodeJoined, NodeReported, Orders, running
+from fastformers.cluster.scheduling.work import Lost, Task, Ticket
 from tests.cluster.scheduling.jobs import make_lease, make_node
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from cluster.scheduling.node_books import Leased, NodeBooks
-from cluster.scheduling.work import Task, Ticket
+from fastformers.cluster.scheduling.node_books import Leased, NodeBooks
+from fastformers.cluster.scheduling.work import Task, Ticket
 from tests.cluster.scheduling.jobs import make_lease, make_node, make_slice
 
 

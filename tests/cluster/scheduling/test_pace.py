@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.scheduling.pace import Pace, estimate_remaining_s
+from fastformers.cluster.scheduling.pace import Pace, estimate_remaining_s
 
 
 def pace_of(*tasks):

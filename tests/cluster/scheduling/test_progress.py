@@ -1,7 +1,7 @@
 import pytest
 
-from cluster.scheduling.node_books import NodeBooks
-from cluster.scheduling.progress import Counts, Progress
+from fastformers.cluster.scheduling.node_books import NodeBooks
+from fastformers.cluster.scheduling.progress import Counts, Progress
 from tests.cluster.scheduling.jobs import (
     make_lease,
     make_node,

@@ -2,11 +2,11 @@
 
 import pytest
 
-from cluster.scheduling.nodes import Orders
-from cluster.scheduling.supervisor import MAX_TASKS_IN_CALL, OVERDUE, Supervisor
-from cluster.scheduling.work import Finished, Lost, Returned, Task, Ticket
-from cluster.shards.layout import Shard
-from cluster.shards.shard_queue import Lease
+from fastformers.cluster.scheduling.nodes import Orders
+from fastformers.cluster.scheduling.supervisor import MAX_TASKS_IN_CALL, OVERDUE, Supervisor
+from fastformers.cluster.scheduling.work import Finished, Lost, Returned, Task, Ticket
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.shard_queue import Lease
 
 
 def make_tasks(count, predicted_s=1.0, first=0):

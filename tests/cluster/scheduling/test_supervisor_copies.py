@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.scheduling.work import Finished, Lost, MeasureRate
+from fastformers.cluster.scheduling.work import Finished, Lost, MeasureRate
 from tests.cluster.scheduling.bench import done, lost, task, tasks
 
 

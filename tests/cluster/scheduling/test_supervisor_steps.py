@@ -2,8 +2,15 @@
 
 import pytest
 
-from cluster.scheduling.supervisor import OVERDUE
-from cluster.scheduling.work import Failed, Finished, Lost, MeasureRate, Returned, Ticket
+from fastformers.cluster.scheduling.supervisor import OVERDUE
+from fastformers.cluster.scheduling.work import (
+    Failed,
+    Finished,
+    Lost,
+    MeasureRate,
+    Returned,
+    Ticket,
+)
 from tests.cluster.scheduling.bench import done, lost, task, tasks
 from tests.cluster.scheduling.jobs import make_slice
 

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.scheduling.node_books import Leased, NodeBooks
-from cluster.scheduling.tail import Tail
-from cluster.scheduling.work import Task, Ticket
+from fastformers.cluster.scheduling.node_books import Leased, NodeBooks
+from fastformers.cluster.scheduling.tail import Tail
+from fastformers.cluster.scheduling.work import Task, Ticket
 from tests.cluster.scheduling.jobs import make_lease, make_node, make_slice
 
 

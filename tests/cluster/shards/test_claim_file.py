@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.shards import claim_file
-from cluster.shards.claim_file import (
+from fastformers.cluster.shards import claim_file
+from fastformers.cluster.shards.claim_file import (
     CLAIM_FILE,
     judge_process,
     new_claim,
@@ -21,8 +21,8 @@ from cluster.shards.claim_file import (
     release_claim,
     replace_claim,
 )
-from cluster.storage.directory import open_directory
-from cluster.storage.options import parse_storage_options
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.options import parse_storage_options
 from fastformers.errors import InputError
 
 

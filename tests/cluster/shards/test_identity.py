@@ -5,14 +5,14 @@ import re
 
 import pytest
 
-from cluster.shards.identity import (
+from fastformers.cluster.shards.identity import (
     FORMAT_VERSION,
     PREPARED_FILE,
     RUN_FILE,
     read_record,
     write_record,
 )
-from cluster.storage.directory import open_directory
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import ChangedWorkError, InputError
 
 IDENTITY = {"bundle": "8c8c", "limit": None, "keep columns": ["id"]}

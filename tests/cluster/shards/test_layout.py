@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cluster.shards.layout import (
+from fastformers.cluster.shards.layout import (
     MAX_SHARD_SECONDS,
     MIN_SHARD_SECONDS,
     Shard,

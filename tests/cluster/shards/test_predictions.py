@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.shards.layout import build_shard_table
-from cluster.shards.predictions import (
+from fastformers.cluster.shards.layout import build_shard_table
+from fastformers.cluster.shards.predictions import (
     build_predictions,
     read_errors,
     read_receipt,
     write_predictions,
 )
-from cluster.shards.receipts import Receipt
-from cluster.storage.directory import open_directory
+from fastformers.cluster.shards.receipts import Receipt
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.inference.tokenizer import TokenizedRows
 

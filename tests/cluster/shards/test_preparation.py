@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import cluster.corpus.slices
-import cluster.shards.preparation
-from cluster.corpus.slices import open_corpus
-from cluster.records.receipts_log import LoggedRecords
-from cluster.records.slice_table import load_shards, load_slice_receipt, load_slices
-from cluster.shards.identity import PREPARED_FILE, write_record
-from cluster.shards.layout import read_shard_table
-from cluster.shards.preparation import Preparation
-from cluster.shards.shard_set import ShardSet
-from cluster.storage.directory import Directory, open_directory
+import fastformers.cluster.corpus.slices
+import fastformers.cluster.shards.preparation
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.records.receipts_log import LoggedRecords
+from fastformers.cluster.records.slice_table import load_shards, load_slice_receipt, load_slices
+from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
+from fastformers.cluster.shards.layout import read_shard_table
+from fastformers.cluster.shards.preparation import Preparation
+from fastformers.cluster.shards.shard_set import ShardSet
+from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError, StorageError
 
 LOCK = nullcontext()
@@ -40,8 +40,8 @@ def suffix(request):
 @pytest.fixture
 def corpus(tmp_path, write_rows, monkeypatch, suffix):
     """Two files, read in many slices or, where it is CSV, in many chunks of two slices."""
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 400)
-    monkeypatch.setattr(cluster.shards.preparation, "READ_CHUNK_BYTES", 150)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 400)
+    monkeypatch.setattr(fastformers.cluster.shards.preparation, "READ_CHUNK_BYTES", 150)
     rows = [{"id": row, "text": make_text(row)} for row in range(NUM_ROWS)]
     write_rows(tmp_path / f"corpus/a{suffix}", rows[:25], row_group_size=4)
     write_rows(tmp_path / f"corpus/b{suffix}", rows[25:], row_group_size=4)
@@ -304,7 +304,7 @@ def test_files_of_one_slice_become_several_shards_with_their_bad_rows(tmp_path, 
 def test_files_of_one_slice_are_read_whole_in_as_many_reads_as_it_takes(
     tmp_path, write_rows, bundle, monkeypatch, chunk_bytes
 ):
-    monkeypatch.setattr(cluster.shards.preparation, "READ_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(fastformers.cluster.shards.preparation, "READ_CHUNK_BYTES", chunk_bytes)
     rows = [{"id": row, "text": "a cat" if row != 13 else ""} for row in range(20)]
     for number in range(4):
         write_rows(tmp_path / f"corpus/{number}.jsonl", rows[5 * number : 5 * number + 5])
@@ -334,7 +334,7 @@ def test_a_corpus_of_bad_rows_only(tmp_path, write_rows, bundle, shard_seconds):
 
 def test_a_slice_without_rows_has_a_receipt_and_no_shard(tmp_path, write_rows, bundle, monkeypatch):
     path = write_rows(tmp_path / "a.jsonl", [{"text": "cat " * 100}, {"text": "dog"}])
-    monkeypatch.setattr(cluster.corpus.slices, "MAX_SLICE_BYTES", 100)
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 100)
     corpus = open_corpus(str(path), text_columns=("text",))
     preparation = make_preparation(tmp_path / "shards", corpus, bundle)
     slices = corpus.plan_slices()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cluster.shards.receipts import count_lengths, count_reasons
+from fastformers.cluster.shards.receipts import count_lengths, count_reasons
 
 
 def test_texts_tokens_and_padding_by_length():

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.shards.layout import Shard
-from cluster.shards.shard_queue import MAX_ATTEMPTS, MAX_FALSE_ALARMS, Lease, ShardQueue
+from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.shard_queue import MAX_ATTEMPTS, MAX_FALSE_ALARMS, Lease, ShardQueue
 from fastformers.errors import ScoringError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.shards.shard_set import ShardSet, key_of, make_key, split_key
+from fastformers.cluster.shards.shard_set import ShardSet, key_of, make_key, split_key
 
 names = st.lists(st.tuples(st.integers(0, 999_999), st.integers(0, 99_999)))
 

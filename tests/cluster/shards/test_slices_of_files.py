@@ -2,9 +2,9 @@
 
 import pytest
 
-import cluster.shards.preparation
-from cluster.corpus.slices import open_corpus
-from cluster.storage.directory import Directory
+import fastformers.cluster.shards.preparation
+from fastformers.cluster.corpus.slices import open_corpus
+from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import InputError
 from fastformers.formats.readers import ReadOptions
 from tests.cluster.shards.test_preparation import (
@@ -25,7 +25,7 @@ def suffix(request):
 @pytest.fixture
 def small_files(tmp_path, write_rows, monkeypatch, suffix):
     """Forty files of one row; the fourth, which is not opened to plan, has no text column."""
-    monkeypatch.setattr(cluster.shards.preparation, "READ_CHUNK_BYTES", 40)
+    monkeypatch.setattr(fastformers.cluster.shards.preparation, "READ_CHUNK_BYTES", 40)
     for number in range(40):
         name = "body" if number == 3 else "text"
         row = {"id": number, name: make_text(number + 4)}
@@ -90,7 +90,7 @@ def test_a_slice_whose_text_takes_too_much_memory_leaves_a_rest(
     tmp_path, write_rows, bundle, monkeypatch
 ):
     """A corpus may be compressed far more than its sizes promise."""
-    monkeypatch.setattr(cluster.shards.preparation, "READ_CHUNK_BYTES", 50)
+    monkeypatch.setattr(fastformers.cluster.shards.preparation, "READ_CHUNK_BYTES", 50)
     for number in range(10):
         write_rows(tmp_path / f"corpus/{number}.jsonl.gz", [{"id": number, "text": "cat " * 30}])
     corpus = open_small(tmp_path / "corpus", skip=False)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from cluster.storage.ahead import map_ahead
-from cluster.storage.retries import Waiting
+from fastformers.cluster.storage.ahead import map_ahead
+from fastformers.cluster.storage.retries import Waiting
 
 
 def test_results_come_in_the_order_of_the_items_whichever_ends_first():

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from cluster.storage import filesystems, outages
-from cluster.storage.directory import open_directory
-from cluster.storage.options import StorageOptions
-from cluster.storage.outages import OutageRecord
-from cluster.storage.retries import Waiting
+from fastformers.cluster.storage import filesystems, outages
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.options import StorageOptions
+from fastformers.cluster.storage.outages import OutageRecord
+from fastformers.cluster.storage.retries import Waiting
 from fastformers.errors import StorageError
 
 REPOSITORY = Path(__file__).parents[3]

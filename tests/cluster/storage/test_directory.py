@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cluster.storage.directory
-from cluster.storage.directory import TEMPORARY_SUFFIX, open_directory
-from cluster.storage.filesystems import resolve
-from cluster.storage.options import StorageOptions
+import fastformers.cluster.storage.directory
+from fastformers.cluster.storage.directory import TEMPORARY_SUFFIX, open_directory
+from fastformers.cluster.storage.filesystems import resolve
+from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import InputError, StorageError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -109,7 +109,7 @@ def test_what_a_killed_writer_left_is_deleted_and_nothing_else(directory):
             sys.executable,
             "-c",
             "import os, signal, sys\n"
-            "from cluster.storage.directory import open_directory\n"
+            "from fastformers.cluster.storage.directory import open_directory\n"
             "with open_directory(sys.argv[1]).write('part.parquet') as file:\n"
             "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n",
             directory.path,
@@ -137,7 +137,7 @@ def full_disk(directory, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     name = uuid.UUID(int=0)
-    monkeypatch.setattr(cluster.storage.directory.uuid, "uuid4", lambda: name)
+    monkeypatch.setattr(fastformers.cluster.storage.directory.uuid, "uuid4", lambda: name)
 
     def expect(file_name):
         temporary = Path(directory.path) / f".{file_name}.{name.hex}{TEMPORARY_SUFFIX}"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 
-from cluster.storage.filesystems import Store, connect, resolve
-from cluster.storage.options import NO_OPTIONS, StorageOptions
+from fastformers.cluster.storage.filesystems import Store, connect, resolve
+from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError, StorageError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -190,8 +190,8 @@ def test_azure_takes_its_account_from_the_environment(monkeypatch):
 def test_a_process_that_used_a_bucket_ends_cleanly(s3_server):
     code = (
         "import sys, json\n"
-        "from cluster.storage.directory import open_directory\n"
-        "from cluster.storage.options import parse_storage_options\n"
+        "from fastformers.cluster.storage.directory import open_directory\n"
+        "from fastformers.cluster.storage.options import parse_storage_options\n"
         "directory = open_directory(sys.argv[1], parse_storage_options(sys.argv[2]))\n"
         "directory.write_json('a.json', 1)\n"
         "contents = directory.map_files(['a.json'] * 9, directory.read_bytes)\n"

@@ -5,7 +5,12 @@ import traceback
 
 import pytest
 
-from cluster.storage.options import KEYS, NO_OPTIONS, StorageOptions, parse_storage_options
+from fastformers.cluster.storage.options import (
+    KEYS,
+    NO_OPTIONS,
+    StorageOptions,
+    parse_storage_options,
+)
 from fastformers.errors import InputError
 
 SECRETS = {

@@ -1,7 +1,7 @@
 import pytest
 
-from cluster.storage import outages
-from cluster.storage.outages import OutageRecord
+from fastformers.cluster.storage import outages
+from fastformers.cluster.storage.outages import OutageRecord
 
 
 @pytest.fixture

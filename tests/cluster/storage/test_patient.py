@@ -10,12 +10,12 @@ import pyarrow.fs
 import pyarrow.parquet
 import pytest
 
-from cluster.storage import filesystems
-from cluster.storage.directory import open_directory
-from cluster.storage.filesystems import connect
-from cluster.storage.options import StorageOptions
-from cluster.storage.patient import PatientFile
-from cluster.storage.retries import Waiting
+from fastformers.cluster.storage import filesystems
+from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.filesystems import connect
+from fastformers.cluster.storage.options import StorageOptions
+from fastformers.cluster.storage.patient import PatientFile
+from fastformers.cluster.storage.retries import Waiting
 
 TABLE = pa.table({"n": list(range(50_000)), "text": [f"row {n}" for n in range(50_000)]})
 

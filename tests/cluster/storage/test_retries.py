@@ -2,8 +2,8 @@ import traceback
 
 import pytest
 
-from cluster.storage.outages import OutageRecord
-from cluster.storage.retries import LIMIT_S, LONGEST_WAIT_S, Service, Waiting, describe
+from fastformers.cluster.storage.outages import OutageRecord
+from fastformers.cluster.storage.retries import LIMIT_S, LONGEST_WAIT_S, Service, Waiting, describe
 from fastformers.errors import StorageError
 
 SLOW_DOWN = (

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.pricing.prices import usd_of, usd_per_million
 from fastformers.ablation.measure import (
     Ablation,
     AblationStep,
@@ -20,6 +19,7 @@ from fastformers.ablation.measure import (
     usd_per_100m,
 )
 from fastformers.ablation.summary import summarize
+from fastformers.cluster.pricing.prices import usd_of, usd_per_million
 
 # arXiv:2010.13382, Table 3: BoolQ's 3,270 texts at 0.677 USD an hour.
 PAPER_S = (734.35, 209.29, 22.5, 9.97, 5.68, 4.11, 3.14)

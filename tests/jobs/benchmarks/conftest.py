@@ -1,7 +1,7 @@
 import pytest
 
-from jobs.benchmarks.bench_report import BenchReport
-from jobs.benchmarks.parts import (
+from fastformers.jobs.benchmarks.bench_report import BenchReport
+from fastformers.jobs.benchmarks.parts import (
     BaselineRate,
     BaselinesPart,
     EngineRates,

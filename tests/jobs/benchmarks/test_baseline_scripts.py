@@ -18,8 +18,8 @@ pytest.importorskip("onnx")
 
 from fastformers.benchmark.baselines import StockBaseline, write_stock_graph  # noqa: E402
 from fastformers.benchmark.timing import plan_exact  # noqa: E402
-from jobs.benchmarks import baseline_scripts  # noqa: E402
-from jobs.benchmarks.baseline_scripts import Predictor  # noqa: E402
+from fastformers.jobs.benchmarks import baseline_scripts  # noqa: E402
+from fastformers.jobs.benchmarks.baseline_scripts import Predictor  # noqa: E402
 
 WORDS = ["the", "a", "of", "cat", "dog", "sat", "mat", "ran", "fast", "slow", "good", "bad"]
 

@@ -4,8 +4,8 @@ from dataclasses import fields, replace
 import pytest
 
 from fastformers.errors import InputError
-from jobs.benchmarks.bench_report import FORMAT_VERSION, BenchReport, load_report
-from jobs.benchmarks.parts import BaselinesPart, NotRun
+from fastformers.jobs.benchmarks.bench_report import FORMAT_VERSION, BenchReport, load_report
+from fastformers.jobs.benchmarks.parts import BaselinesPart, NotRun
 
 RATIOS = {
     "engine_over_stock": 3.0,

@@ -5,9 +5,13 @@ import pytest
 from fastformers.benchmark.comparison import Comparison, OperatorBreakdown
 from fastformers.benchmark.operator_profile import GemmPeak, OperatorProfile
 from fastformers.benchmark.timing import SHAPES, Rates
-from jobs.benchmarks import engines
-from jobs.benchmarks.engines import describe_engines, describe_operators, measure_engines
-from jobs.benchmarks.parts import NotRun, Ratio
+from fastformers.jobs.benchmarks import engines
+from fastformers.jobs.benchmarks.engines import (
+    describe_engines,
+    describe_operators,
+    measure_engines,
+)
+from fastformers.jobs.benchmarks.parts import NotRun, Ratio
 
 OURS = "fastformers onnxruntime"
 CASES = [f"{num_rows}x{length}" for num_rows, length in SHAPES]

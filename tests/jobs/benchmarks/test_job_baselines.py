@@ -4,16 +4,16 @@ import sys
 import pyarrow.parquet
 import pytest
 
-from cluster.settings import CorpusSettings
+from fastformers.cluster.settings import CorpusSettings
 from fastformers.errors import InputError
-from jobs.benchmarks import job_baselines
-from jobs.benchmarks.job_baselines import (
+from fastformers.jobs.benchmarks import job_baselines
+from fastformers.jobs.benchmarks.job_baselines import (
     BaselineJob,
     BaselineResult,
     run_baseline,
     write_different_texts,
 )
-from jobs.benchmarks.parts import NotRun
+from fastformers.jobs.benchmarks.parts import NotRun
 
 WORK = BaselineJob(
     files=("a.parquet", "b.parquet"),

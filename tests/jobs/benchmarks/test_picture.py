@@ -5,9 +5,9 @@ from typing import get_args
 import pytest
 
 from fastformers.errors import InputError
-from jobs.benchmarks import picture
-from jobs.benchmarks.parts import JOB_BASELINES, BaselineName, NotRun
-from jobs.benchmarks.picture import draw_whole_jobs
+from fastformers.jobs.benchmarks import picture
+from fastformers.jobs.benchmarks.parts import JOB_BASELINES, BaselineName, NotRun
+from fastformers.jobs.benchmarks.picture import draw_whole_jobs
 
 pytest.importorskip("matplotlib", reason="the picture needs the extra `report`")
 

@@ -10,7 +10,7 @@ import pytest
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
 from fastformers.errors import InputError
 from fastformers.inference.bundle import open_bundle
-from jobs.benchmarks.subject import make_subject, open_subject
+from fastformers.jobs.benchmarks.subject import make_subject, open_subject
 
 
 @pytest.fixture(scope="module")

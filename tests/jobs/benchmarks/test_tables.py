@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from jobs.benchmarks.parts import NotRun
-from jobs.benchmarks.tables import print_rates, print_report
+from fastformers.jobs.benchmarks.parts import NotRun
+from fastformers.jobs.benchmarks.tables import print_rates, print_report
 
 LIMITS = {"8x128": 1600.0}
 

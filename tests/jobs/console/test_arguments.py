@@ -1,7 +1,7 @@
 import pytest
 
 from fastformers.inference.engines import ENGINE_OPTIONS, REFERENCE_ENGINE
-from jobs.score import parse
+from fastformers.jobs.score import parse
 
 
 def test_the_command_line_offers_every_engine(capsys):

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from jobs.console.cli import COMMANDS, main
-from jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.cli import COMMANDS, main
+from fastformers.jobs.console.command_parser import CommandParser
 
 
 def test_unknown_command_lists_the_commands(capsys):
@@ -45,9 +45,9 @@ def test_each_command_is_a_module_with_a_main(name):
 @pytest.mark.parametrize("status", [0, 2, 130])
 def test_a_command_gets_its_arguments_and_its_status_is_returned(monkeypatch, status):
     asked = []
-    command = ModuleType("jobs.score")
+    command = ModuleType("fastformers.jobs.score")
     command.main = lambda arguments: asked.append(arguments) or status
-    monkeypatch.setitem(sys.modules, "jobs.score", command)
+    monkeypatch.setitem(sys.modules, "fastformers.jobs.score", command)
     arguments = ["corpus", "--bundle", "b", "--help"]
     assert main(["score", *arguments]) == status
     monkeypatch.setattr(sys, "argv", ["fastformers", "score", *arguments])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.console.cli import main
+from fastformers.jobs.console.cli import main
 
 
 def test_values_of_flags_and_names_of_commands_only_show(capsys):

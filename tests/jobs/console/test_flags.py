@@ -8,8 +8,8 @@ from typing import Literal
 import pytest
 
 from fastformers.errors import InputError
+from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.options import check_at_least, option
-from jobs.console.flags import add_config_arguments, read_config
 
 
 @dataclass(frozen=True, kw_only=True)

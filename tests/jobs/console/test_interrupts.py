@@ -8,12 +8,12 @@ import threading
 import psutil
 import pytest
 
-from jobs.console.interrupts import SIGNALS, Interrupts, interruptible, keep_handlers
+from fastformers.jobs.console.interrupts import SIGNALS, Interrupts, interruptible, keep_handlers
 
 # A command that says when it works, cleans up, and says so; it is stuck where nothing but C runs.
 COMMAND = """
 import hashlib, signal, sys, time
-from jobs.console.output import run
+from fastformers.jobs.console.output import run
 
 how, ignored = sys.argv[1:]
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # those who run tests may ignore some

@@ -9,7 +9,7 @@ import pytest
 
 from fastformers.errors import FastformersError
 from fastformers.inference.engines import ENGINES
-from jobs.console.output import EXTRA_OF, run
+from fastformers.jobs.console.output import EXTRA_OF, run
 
 
 def raising(error):

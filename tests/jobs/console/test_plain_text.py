@@ -11,8 +11,8 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from jobs.console.output import ConsoleHandler, PlainConsole, console, run
-from jobs.console.plain_text import plain
+from fastformers.jobs.console.output import ConsoleHandler, PlainConsole, console, run
+from fastformers.jobs.console.plain_text import plain
 
 HOSTILE = "a\x1b[2Jb\rc\x07d\x9b31me\x1b]0;title\x07[/b][red]:smile:\u202etxt\udcff"
 SHOWN = r"a\x1b[2Jb\x0dc\x07d\x9b31me\x1b]0;title\x07[/b][red]:smile:\u202etxt\udcff"

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from jobs.console import progress
-from jobs.console.progress import ProgressDisplay, show_progress
+from fastformers.jobs.console import progress
+from fastformers.jobs.console.progress import ProgressDisplay, show_progress
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.report.status import RunStatus
-from cluster.scheduling.progress import Progress
-from cluster.shards.claim_file import new_claim
-from cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.report.status import RunStatus
+from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.shards.claim_file import new_claim
+from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.errors import ClaimedError, ScoringError
-from jobs.console.status_file import StatusFile
+from fastformers.jobs.console.status_file import StatusFile
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from cluster.shards.identity import FORMAT_VERSION
+from fastformers.cluster.shards.identity import FORMAT_VERSION
 from fastformers.inference.bundle import Bundle
 
 
