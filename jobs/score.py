@@ -44,6 +44,7 @@ from fastformers.jobs.console.arguments import (
     add_storage_arguments,
     corpus_settings,
     price_of,
+    scoring_settings,
 )
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import execute
@@ -62,7 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "corpus",
         help=f"corpus ({', '.join(FORMATS)}), or the output of `fastformers prepare`",
     )
-    add_corpus_arguments(parser)
+    add_corpus_arguments(parser, gpus=True)
     add_storage_arguments(parser)
     parser.add_argument(
         "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
@@ -107,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings,
             max_batch_tokens=options.max_batch_tokens,
             engine=options.engine,
+            scoring=scoring_settings(options),
             storage=options.storage_options,
         )
         meter = None if options.energy is None else EnergyMeter(options.energy)
@@ -129,9 +131,11 @@ def _dry_run(
         console.print(f"output: a run works there now, on {holder}")
     plan = describe(score_job, find_earlier_work(score_job))
     plan["cores_per_actor"] = options.cores_per_actor or "auto"
+    if score_job.uses_gpus:
+        console.print("GPUs: counted when the run starts, by Ray")
     if options.cores_per_actor is None:
         console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")
-    elif options.address is None:
+    elif options.address is None and not score_job.uses_gpus:
         topology = discover_topology()
         core_sets = plan_core_sets(
             topology,

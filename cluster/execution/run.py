@@ -98,6 +98,8 @@ def _run_claimed(
             clock=clock,
             start=start,
             done=earlier.done,
+            kinds=tuple(scoring.device for scoring in job.scorings),
+            compares=len({scoring.precision for scoring in job.scorings}) > 1,
             on_progress=show,
             log=log,
         )

@@ -13,6 +13,7 @@ import fastformers.cluster.corpus.slices
 from fastformers import Scorer
 from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
+from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.worker import Worker, WorkerSpec, measure_memory
 from fastformers.cluster.scheduling.work import CALLS_IN_HAND, Failed, Finished, Task, Ticket
 from fastformers.cluster.shards import preparation
@@ -60,6 +61,16 @@ def same_memory_pool():
     pa.set_memory_pool(pool)
 
 
+def scorings_of(bundle, max_batch_tokens):
+    scoring = Scoring(
+        device="cpu",
+        engine="onnxruntime",
+        precision=bundle.precision,
+        max_batch_tokens=max_batch_tokens,
+    )
+    return {"cpu": scoring}
+
+
 def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep=("id",)):
     source = open_corpus(str(corpus), text_columns=text, keep_columns=keep)
     shards, predictions = open_directory(f"{path}/shards"), open_directory(f"{path}/predictions")
@@ -77,7 +88,7 @@ def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep
         preparation=preparation,
         predictions=predictions,
         keep_columns=keep,
-        max_batch_tokens=256,
+        scorings=scorings_of(bundle, 256),
     )
     return pickle.loads(pickle.dumps(work)), source.plan_slices()  # as it reaches an actor
 
@@ -343,7 +354,7 @@ def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, mo
 
 def test_the_token_budget_bounds_a_batch(tmp_path, corpus, bundle):
     work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=10)
-    large, small = (Worker(replace(work, max_batch_tokens=budget), "here") for budget in (4096, 1))
+    large, small = (Worker(replace(work, scorings=scorings_of(bundle, budget)), "here") for budget in (4096, 1))
     shards = prepare(large, slices)
     num_unique = sum(shard.num_unique for shard in shards)
     leases = [Lease(shard=shard, attempt=1) for shard in shards]
