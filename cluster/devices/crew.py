@@ -8,14 +8,17 @@ longest shards and cores the shortest, because a core would keep all others wait
 This module knows nothing of jobs or Ray.
 """
 
+import math
 from collections import ChainMap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from fastformers.inference.engine import Device
 
+# What a GPU has ready: seconds of its work, in which cores read and tokenize the next slice, and at
+# least so many shards.
+_READY_S, _LEAST_READY = 8.0, 4
 _KINDS: tuple[Device, ...] = ("cpu", "cuda")
-ON_CORES: tuple[Device, ...] = ("cpu",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class Wants:
         preparers, scorers: Identifiers of the nodes that are given slices, and shards.
         prepares, scores: Whether it is one of them.
         shortest: Whether it takes the shortest shards, and not the costliest.
-        num_gpu_slots: Slots on GPUs that wait for what it prepares; 0 where all slots are alike.
+        num_gpu_shards: Shards for GPUs that should be ready or being cut; 0 where all are alike.
     """
 
     num_slots: int
@@ -36,20 +39,37 @@ class Wants:
     prepares: bool = True
     scores: bool = True
     shortest: bool = False
-    num_gpu_slots: int = 0
+    num_gpu_shards: int = 0
 
 
 class Crew:
-    """Nodes of a run, and the kinds of them that score."""
+    """Nodes of a run, and the kinds of them that score.
 
-    def __init__(self, kinds: Collection[Device]) -> None:
+    Attributes:
+        compares: Whether the kinds score in two precisions, whose agreement is to be told.
+        gpu_shard_s: Core-seconds of a shard that is cut for GPUs, where both kinds score; else
+            None.
+    """
+
+    def __init__(
+        self,
+        kinds: Collection[Device] = ("cpu",),
+        *,
+        compares: bool = False,
+        gpu_shard_s: float = 0.0,
+    ) -> None:
         """Begin without nodes.
 
         Args:
             kinds: Kinds of nodes that score.
+            compares: Whether they score in two precisions, whose agreement is to be told.
+            gpu_shard_s: Core-seconds of a shard that is cut for GPUs.
         """
+        self.compares = compares
+        self.gpu_shard_s = gpu_shard_s if len(kinds) > 1 else None
         self._kinds = frozenset(kinds)
         self._had_scorers = False
+        self._gpu_factor: float | None = None
         self._slots: dict[Device, dict[str, int]] = {kind: {} for kind in _KINDS}
         self._num_slots: dict[Device, int] = dict.fromkeys(_KINDS, 0)
 
@@ -99,8 +119,24 @@ class Crew:
         """Forget a node that has left."""
         self._num_slots[kind] -= self._slots[kind].pop(node)
 
-    def wants(self, kind: Device) -> Wants:
-        """What a node of a kind may be given now."""
+    def learn(self, kind: Device, factor: float | None) -> None:
+        """Take the pace of a node: seconds for each core-second predicted."""
+        if kind == "cuda" and factor is not None:
+            self._gpu_factor = factor
+
+    def _num_gpu_shards(self) -> int:
+        """Shards that GPUs do while others are cut."""
+        each_s = (self.gpu_shard_s or 0.0) * (self._gpu_factor or math.inf)
+        enough = _READY_S / each_s if each_s > 0 else 0.0
+        return round(self._num_slots["cuda"] * max(_LEAST_READY, enough))
+
+    def wants(self, kind: Device, *, may_grow: bool = False) -> Wants:
+        """What a node of a kind may be given now.
+
+        Args:
+            kind: Its kind.
+            may_grow: Whether nodes are starting, for which those on GPUs leave what is to prepare.
+        """
         slots = self._slots
         helps, is_slow = kind not in self._kinds, self.is_mixed and kind == "cpu"
         scorers: Collection[str] = ChainMap(*(slots[kind] for kind in self._kinds))
@@ -108,8 +144,8 @@ class Crew:
             num_slots=self._num_slots[kind],
             preparers=slots["cpu"] or slots["cuda"],
             scorers=scorers,
-            prepares=kind == "cpu" or not slots["cpu"],
+            prepares=kind == "cpu" or not (slots["cpu"] or may_grow),
             scores=not helps,
             shortest=is_slow,
-            num_gpu_slots=self._num_slots["cuda"] if is_slow else 0,
+            num_gpu_shards=self._num_gpu_shards() if is_slow else 0,
         )

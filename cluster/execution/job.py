@@ -21,7 +21,7 @@ from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
 from fastformers.cluster.settings import SCORING_ON_CORES, CorpusSettings, ScoringSettings
 from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
-from fastformers.cluster.shards.layout import plan_shard_seconds
+from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.shard_set import ShardSet
 from fastformers.cluster.storage.directory import Directory, open_directory
@@ -92,6 +92,12 @@ class ScoreJob:
                 for_gpus=self.corpus.for_gpus,
             ),
         )
+
+    @property
+    def gpu_shard_s(self) -> float:
+        """Core-seconds of a shard for GPUs; prepared shards are what they are."""
+        preparation = self.preparation
+        return MAX_SHARD_SECONDS if preparation is None else preparation.shard_seconds
 
     @property
     def predictions(self) -> Directory | None:

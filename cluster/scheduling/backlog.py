@@ -24,8 +24,6 @@ from fastformers.errors import BundleError, InputError, ScoringError
 _MAX_SLICE_ATTEMPTS = 3
 # A job that raises is tried this many times, each time on another node where there is one.
 _MAX_ERRORS = 3
-# Shards for GPUs that are kept ready for each of their slots, those being cut included.
-_LARGE_PER_SLOT = 4
 
 
 @dataclass
@@ -44,18 +42,22 @@ class _Errors:
 class Backlog:
     """Slices and shards that are not in the hands of a node."""
 
-    def __init__(self, slices: Iterable[Slice], *, scores: bool, is_mixed: bool = False) -> None:
+    def __init__(
+        self, slices: Iterable[Slice], *, scores: bool, gpu_shard_s: float | None = None
+    ) -> None:
         """Begin with slices to cut.
 
         Args:
             slices: Slices in corpus order.
             scores: Whether shards are to be scored, or only cut.
-            is_mixed: Whether two kinds of nodes score.
+            gpu_shard_s: Core-seconds of a shard that is cut for GPUs, where two kinds of nodes
+                score; else None.
         """
         self._slices = deque(slices)
         self._num_slices_left = len(self._slices)
         self._scores = scores
-        self._queue = ShardQueue(large_s=2 * MIN_SHARD_SECONDS if is_mixed else None)
+        self._queue = ShardQueue(large_s=None if gpu_shard_s is None else gpu_shard_s / 2)
+        self._small_s = min(MIN_SHARD_SECONDS, (gpu_shard_s or math.inf) / 4)
         self._cut_large: set[tuple[int, int]] = set()  # slices in the hands of a node
         self._comparisons: deque[Comparison] = deque()
         self._num_compared = 0
@@ -95,11 +97,6 @@ class Backlog:
         self._num_slices_left += 1
 
     @property
-    def waiting_s(self) -> float:
-        """Core-seconds predicted of the shards that wait; infinite while more may be cut."""
-        return math.inf if self._num_slices_left else self._queue.waiting_s
-
-    @property
     def shortest_s(self) -> float:
         """Core-seconds predicted of the shortest shard that waits; 0 if none does."""
         shard = self._queue.peek_shortest()
@@ -130,16 +127,14 @@ class Backlog:
         if not self._slices:
             return None
         if wants.shortest:
-            num_wanted = _LARGE_PER_SLOT * wants.num_gpu_slots
-            if len(self._queue) >= num_wanted + wants.num_slots:
-                return None
-            if self._queue.num_large + len(self._cut_large) < num_wanted:
+            num_large = self._queue.num_large + len(self._cut_large)
+            if num_large < wants.num_gpu_shards:
                 slice_ = replace(self._slices.popleft(), shard_seconds=None)
                 self._cut_large.add(_place_of(slice_))
                 return slice_
             if len(self._queue) - self._queue.num_large >= wants.num_slots:
                 return None
-            return replace(self._slices.popleft(), shard_seconds=MIN_SHARD_SECONDS)
+            return replace(self._slices.popleft(), shard_seconds=self._small_s)
         if wants.scores and len(self._queue) >= wants.num_slots:
             return None
         return self._slices.popleft()

@@ -11,12 +11,12 @@ time of day: nodes and clock are handed in.
 """
 
 import logging
-from collections.abc import Callable, Collection, Container, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
 from itertools import count
 
 from fastformers.cluster.corpus.slices import Slice
-from fastformers.cluster.devices.crew import ON_CORES, Crew
+from fastformers.cluster.devices.crew import Crew, Wants
 from fastformers.cluster.scheduling.backlog import Backlog
 from fastformers.cluster.scheduling.journal import Journal, attempt_of
 from fastformers.cluster.scheduling.node_books import Leased, NodeBooks
@@ -31,7 +31,7 @@ from fastformers.cluster.scheduling.nodes import (
     Nodes,
     Orders,
 )
-from fastformers.cluster.scheduling.progress import Counts, Progress
+from fastformers.cluster.scheduling.progress import Counts, DriverResult, Progress
 from fastformers.cluster.scheduling.tail import Tail
 from fastformers.cluster.scheduling.work import (
     Failed,
@@ -51,7 +51,6 @@ from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
-from fastformers.inference.engine import Device
 
 logger = logging.getLogger(__name__)
 
@@ -65,19 +64,6 @@ _MAX_NODE_ERRORS = 3
 _NOTHING_TO_PREPARE = "nothing is left to tokenize"
 # Without nodes, one is waited for; on a cluster of its own only until it is there again.
 _NO_NODES_S, _RESTART_S = 300.0, 15.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class DriverResult:
-    """When a run did what.
-
-    Attributes:
-        setup_s: Seconds from the run's start until the first node joined.
-        work_end_s: Seconds from the run's start until the last job was done.
-    """
-
-    setup_s: float
-    work_end_s: float
 
 
 class Driver:
@@ -94,8 +80,7 @@ class Driver:
         clock: Callable[[], float],
         start: float,
         done: Container[str] = frozenset(),
-        kinds: Collection[Device] = ON_CORES,
-        compares: bool = False,
+        crew: Crew | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -110,17 +95,16 @@ class Driver:
             clock: Monotonic clock, in seconds.
             start: Clock reading at the start of the run, from which all times count.
             done: Names of shards whose predictions are on disk.
-            kinds: Kinds of nodes that score.
-            compares: Whether they score in two precisions, whose agreement is to be told.
+            crew: Which kinds of nodes score; those on cores by default.
             on_progress: Function that is called about once a second.
             log: Function that shows a line for each node that joins.
         """
         self._log = log
         self._nodes, self._journal = nodes, journal
-        self._scores, self._done, self._compares = scores, done, compares
+        self._scores, self._done = scores, done
         self._clock, self._start, self._on_progress = clock, start, on_progress
-        self._crew = Crew(kinds)
-        self._backlog = Backlog(slices, scores=scores, is_mixed=self._crew.is_mixed)
+        self._crew = crew or Crew()
+        self._backlog = Backlog(slices, scores=scores, gpu_shard_s=self._crew.gpu_shard_s)
         self._books: dict[str, NodeBooks] = {}
         self._num_stays: dict[str, int] = {}
         self._leased: dict[Ticket, Leased] = {}
@@ -215,7 +199,7 @@ class Driver:
 
     def _exchange(self, books: NodeBooks) -> None:
         """Send a node what it should do next; it answers when it needs more."""
-        wants = self._crew.wants(books.node.device)
+        wants = self._wants(books)
         is_plenty = self._backlog.num_for(wants) > wants.num_slots
         wanted = books.num_wanted if is_plenty else books.num_slots
         give: list[Task] = []
@@ -236,12 +220,16 @@ class Driver:
         )
         self._nodes.exchange(books.node.id, orders)
 
+    def _wants(self, books: NodeBooks) -> Wants:
+        return self._crew.wants(books.node.device, may_grow=self._nodes.num_starting > 0)
+
     def _lease_to(self, books: NodeBooks) -> Leased | None:
         """Put the next job into a node's hands."""
-        node, wants = books.node.id, self._crew.wants(books.node.device)
-        backlog = self._backlog
-        if wants.shortest and self._tail.ends_late(books, backlog.shortest_s, backlog.waiting_s):
-            wants = replace(wants, scores=False)
+        node, wants = books.node.id, self._wants(books)
+        backlog, left_s = self._backlog, self._counts.left_s
+        if wants.shortest and not backlog.num_slices_left:
+            is_late = self._tail.ends_late(books, backlog.shortest_s, left_s)
+            wants = replace(wants, scores=not is_late)
         job = backlog.next(node, wants)
         twin = None
         if job is None:
@@ -275,6 +263,7 @@ class Driver:
             case Finished():
                 books.num_errors = 0
                 books.add_pace(job, outcome.seconds)
+                self._crew.learn(books.node.device, books.pace.factor)
                 if twin is not None:  # if its node has begun it, it goes on in vain
                     del self._leased[twin.task.ticket], twin.node.leased[twin.task.ticket]
                     twin.node.take_back.append(twin.task.ticket)
@@ -323,7 +312,7 @@ class Driver:
         self._backlog.add_shard(shard)
 
     def _take_receipt(self, shard: Shard, receipt: Receipt) -> None:
-        if self._compares and receipt.device == "cuda":
+        if self._crew.compares and receipt.device == "cuda":
             self._backlog.compare_some(shard)
         self._counts.add_receipt(receipt)
         self._journal.add_receipt(receipt)

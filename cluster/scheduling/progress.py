@@ -1,6 +1,6 @@
 """Where a run stands while it goes.
 
-    driver -> [progress] -> console, status
+    driver -> [progress] -> console, status, result of a run
 
 `Counts` adds up what the driver tells, in a few numbers, whatever the size of the run; `Progress`
 is what they say at one moment. This module knows nothing of Ray or prices.
@@ -70,6 +70,19 @@ class Progress:
     notices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class DriverResult:
+    """When a run did what.
+
+    Attributes:
+        setup_s: Seconds from the run's start until the first node joined.
+        work_end_s: Seconds from the run's start until the last job was done.
+    """
+
+    setup_s: float
+    work_end_s: float
+
+
 class Counts:
     """Sums over a run, from its start."""
 
@@ -85,6 +98,11 @@ class Counts:
         self._predicted_done_s = self._predicted_left_s = self._predicted_cut_s = 0.0
         self._left_node_s: dict[str | None, float] = {}
         self._machines: dict[str, _Machine] = {}
+
+    @property
+    def left_s(self) -> float:
+        """Core-seconds predicted of the known shards that are not finished."""
+        return self._predicted_left_s
 
     def add_known(self, shard: Shard) -> None:
         """Add a shard that is cut."""

@@ -50,13 +50,13 @@ class Tail:
             self._to_copy.append((leased, fastest))
         return None
 
-    def ends_late(self, books: NodeBooks, predicted_s: float, waiting_s: float) -> bool:
-        """Whether a shard, begun on this node now, would end after all that waits is done.
+    def ends_late(self, books: NodeBooks, predicted_s: float, left_s: float) -> bool:
+        """Whether a shard, given to this node now, would end after all others are done.
 
         Args:
             books: The node.
             predicted_s: Core-seconds predicted of the shard.
-            waiting_s: Those of all shards that wait, this one included.
+            left_s: Those of all shards that are not finished, this one included.
         """
         now = self._clock()
         if now - self._rated >= _BALANCE_EVERY_S or not self._core_s_per_s:
@@ -64,7 +64,9 @@ class Tail:
             paces = [(other.num_slots, other.pace.factor) for other in self._books.values()]
             self._core_s_per_s = sum(slots / factor for slots, factor in paces if factor)
         expected_s = books.pace.expect(predicted_s)
-        return expected_s is not None and expected_s * self._core_s_per_s > waiting_s
+        if expected_s is not None:  # where no slot is free, others are before it
+            expected_s *= 1 + len(books.leased) // max(1, books.num_slots)
+        return expected_s is not None and expected_s * self._core_s_per_s > left_s
 
     def balance(self, leased: Mapping[Ticket, Leased]) -> None:
         """Move jobs to the nodes that have free slots, if there are any."""

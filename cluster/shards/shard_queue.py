@@ -56,7 +56,6 @@ class ShardQueue:
     """Shards to score, waiting or leased.
 
     Attributes:
-        waiting_s: Core-seconds predicted of those that wait.
         num_large: Number of those that wait and are large.
     """
 
@@ -73,7 +72,6 @@ class ShardQueue:
         self._first: list[tuple[float, float, str]] = []  # a heap, costliest first
         self._last: list[tuple[float, float, str]] = []  # the same shards from the other end
         self._waiting: set[str] = set()
-        self.waiting_s = 0.0
         self._shards: dict[str, Shard] = {}  # that wait and were never leased
         self._entries: dict[str, _Entry] = {}  # of those that were
         self.num_retries = 0
@@ -181,7 +179,6 @@ class ShardQueue:
             )
 
     def _count(self, shard: Shard, change: int) -> None:
-        self.waiting_s += change * shard.predicted_s
         if self._large_s is not None and shard.predicted_s >= self._large_s:
             self.num_large += change
 

@@ -354,7 +354,9 @@ def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, mo
 
 def test_the_token_budget_bounds_a_batch(tmp_path, corpus, bundle):
     work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=10)
-    large, small = (Worker(replace(work, scorings=scorings_of(bundle, budget)), "here") for budget in (4096, 1))
+    large, small = (
+        Worker(replace(work, scorings=scorings_of(bundle, budget)), "here") for budget in (4096, 1)
+    )
     shards = prepare(large, slices)
     num_unique = sum(shard.num_unique for shard in shards)
     leases = [Lease(shard=shard, attempt=1) for shard in shards]
@@ -371,7 +373,8 @@ def test_a_worker_scores_with_the_engine_of_its_run(tmp_path, corpus, bundle):
     need_openvino()
     table, _ = score_corpus(tmp_path / "onnx", corpus, bundle)
     work, slices = plan_work(tmp_path / "openvino", corpus, bundle)
-    worker = Worker(replace(work, engine="openvino"), "here")
+    scoring = replace(work.scorings["cpu"], engine="openvino")
+    worker = Worker(replace(work, scorings={"cpu": scoring}), "here")
     assert worker._scorer.engine.name.startswith("openvino")
     shards = prepare(worker, slices)
     for shard in shards:
