@@ -42,10 +42,10 @@ def discover_cards(num_cards: int, root: Path = Path("/")) -> tuple[Card, ...]:
         root: Directory that holds `sys` and `proc`; a fake tree in tests.
     """
     listed = (root / "proc/driver/nvidia/gpus").glob("*")
-    addresses = sorted(path.name.lower() for path in listed if _ADDRESS.fullmatch(path.name))
+    addresses = [path.name for path in listed if _ADDRESS.fullmatch(path.name)]
     cards = [
         Card(index=index, uuid=_read_uuid(root, address), numa_node=_read_node(root, address))
-        for index, address in enumerate(addresses)
+        for index, address in enumerate(sorted(addresses, key=str.lower))
     ]
     return (*cards, *(Card(index=index) for index in range(len(cards), num_cards)))
 
@@ -60,9 +60,9 @@ def find_own_card(visible: str | None, cards: Iterable[Card]) -> Card | None:
     Returns:
         The card; None where no such card is known, as for a part of a GPU (MIG).
     """
-    first = (visible or "0").split(",")[0].strip()
+    first = ("0" if visible is None else visible).split(",")[0].strip()
     for card in cards:
-        if first == str(card.index) or (card.uuid or "").startswith(first):
+        if first == str(card.index) or (first and (card.uuid or "").startswith(first)):
             return card
     return None
 
@@ -79,7 +79,7 @@ def _read_uuid(root: Path, address: str) -> str | None:
 
 def _read_node(root: Path, address: str) -> int | None:
     """The NUMA node of a PCI device; the kernel says -1 where its firmware names none."""
-    text = _read(root / "sys/bus/pci/devices" / address / "numa_node").strip()
+    text = _read(root / "sys/bus/pci/devices" / address.lower() / "numa_node").strip()
     return int(text) if text.isdigit() else None
 
 
