@@ -106,7 +106,9 @@ class OnnxEngine:
                 "device cuda: ONNX Runtime cannot start CUDA here; check nvidia-smi, and that its "
                 "CUDA and cuDNN are installed: pip install 'onnxruntime-gpu[cuda,cudnn]'"
             )
-        self.input_names = tuple(entry.name for entry in self._session.get_inputs())
+        inputs = self._session.get_inputs()
+        self.input_names = tuple(entry.name for entry in inputs)
+        self._id_type = np.int32 if inputs[0].type == "tensor(int32)" else np.int64
         shape = self._session.get_outputs()[0].shape
         if len(shape) != 2:
             raise BundleError(
@@ -127,9 +129,9 @@ class OnnxEngine:
         Raises:
             EngineError: The runtime failed, for example on a token id without an embedding.
         """
-        feed: dict[str, Any] = {"input_ids": ids_BT}
-        if "token_type_ids" in self.input_names:
-            feed["token_type_ids"] = types_BT
+        feed: dict[str, Any] = {"input_ids": ids_BT.astype(self._id_type, copy=False)}
+        if "token_type_ids" in self.input_names and types_BT is not None:
+            feed["token_type_ids"] = types_BT.astype(self._id_type, copy=False)
         try:
             logits_BC: NDArray[np.float32] = self._session.run(["logits"], feed)[0]
         except Exception as error:  # its exception classes share no base but Exception
