@@ -43,6 +43,7 @@ from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
 from fastformers.inference.batching import plan_batches
+from fastformers.inference.engine import run_batches
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
@@ -198,8 +199,12 @@ class Worker:
         """Seconds that the engine alone takes for the shards, their batches already in memory."""
         batches = [batch for shard in shards for batch in self._batches(shard)]
         start = time.perf_counter()
-        for ids_BT, types_BT in batches:
-            self._scorer.engine.run(ids_BT.astype(np.int64), types_BT.astype(np.int64))
+        engine = self._scorer.engine
+        run_batches(
+            engine,
+            lambda batch: engine.run(*(array.astype(np.int64) for array in batch)),
+            batches,
+        )
         return time.perf_counter() - start
 
     def measure_tokens_per_second(self, seconds: float) -> float:

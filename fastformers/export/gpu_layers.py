@@ -11,7 +11,6 @@ Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each.
 """
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal, Protocol
 
 import numpy as np

@@ -48,7 +48,7 @@ from fastformers.export.encoder import (
 from fastformers.export.external_data import write_weights
 from fastformers.export.gpu_layers import GpuChoices, GpuLayers
 from fastformers.export.int8 import ActivationRange, quantize_token_embeddings, quantize_weight
-from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS, weights_path
+from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS, VOCABULARY_KEY, weights_path
 
 # Version of everything that decides the bytes of a graph beside the model. Raise it with every
 # change after which the same model gives another graph: here, in attention.py, in embeddings.py, in
@@ -67,7 +67,7 @@ def write_graph(
     ranges: Mapping[str, ActivationRange | None] | None = None,
     observe: bool = False,
     float16: bool = False,
-    gpu: GpuChoices | None = None,
+    gpu: GpuChoices | None = GpuChoices(),
 ) -> tuple[str, ...]:
     """Write an encoder as an ONNX model, its weights in a file beside it (onnx_files.py).
 
@@ -92,6 +92,8 @@ def write_graph(
     """
     if float16 and ranges is not None:
         raise ValueError("a graph is either int8 (ranges) or float16")
+    if not float16:
+        gpu = None
     graph = _Graph(ranges=dict(ranges or {}), int8_embeddings=ranges is not None, float16=float16)
     has_types = (
         text_pairs and encoder.token_types_KE is not None and len(encoder.token_types_KE) > 1
@@ -127,6 +129,7 @@ def write_graph(
         outputs=outputs,
         id_type=TensorProto.INT64 if gpu is None else TensorProto.INT32,
         opset=_OPSET if attention.in_blocks else _OPSET_OF_ATTENTION,
+        properties={VOCABULARY_KEY: str(len(encoder.token_embeddings_VE))} if gpu else {},
     )
     return graph.projections
 
@@ -156,6 +159,7 @@ def _save(
     outputs: list[onnx.ValueInfoProto],
     id_type: int,
     opset: int,
+    properties: dict[str, str],
 ) -> None:
     """Write the model and the file of its weights."""
     model = helper.make_model(
@@ -170,6 +174,7 @@ def _save(
         ir_version=11,
         producer_name="fastformers",
     )
+    helper.set_model_props(model, properties)
     onnx.save(model, path)
 
 
