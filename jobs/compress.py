@@ -32,7 +32,7 @@ from fastformers.jobs.console.progress import show_progress
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
     from fastformers.compression.search import RecipeCandidate
-    from fastformers.inference.bundle import StageQuality
+    from fastformers.inference.description.stage_quality import StageQuality
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -27,7 +27,9 @@ def add_corpus_arguments(
 ) -> None:
     """Arguments that `prepare`, `score` and `bench` share."""
     parser.add_argument(
-        "--bundle", required=needs_bundle, help="directory of the bundle, or its URI in a bucket"
+        "--bundle",
+        required=needs_bundle,
+        help="directory of the bundle, or its URI in a bucket or on the hub (hf://org/name)",
     )
     parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
     leave_out = () if text_pairs else ("text_pair_column",)
