@@ -58,7 +58,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--teacher", type=Path, help="Hugging Face model directory")
+    parser.add_argument(
+        "--teacher", type=Path, help="Hugging Face model directory, or org/name of the hub"
+    )
     parser.add_argument("--student", type=Path, help="distilled Hugging Face model directory")
     parser.add_argument(
         "--bundle",

@@ -25,7 +25,12 @@ from fastformers.models.training_config import FinetuneConfig
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers finetune`."""
     parser = CommandParser(prog="fastformers finetune", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="pretrained encoder directory")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="directory of a pretrained encoder, or org/name[@revision] of the hub",
+    )
     parser.add_argument("--train", type=Path, required=True, help="labeled files")
     parser.add_argument(
         "--eval",

@@ -51,9 +51,10 @@ from fastformers.export.encoder import (
     count_multiply_adds,
 )
 from fastformers.export.graph import write_graph
-from fastformers.inference.bundle import Bundle, StageQuality, write_bundle
+from fastformers.inference.bundle import Bundle, write_bundle
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.cpu import read_cpu_model
+from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.tasks import TASKS
 from tests.cluster.s3 import s3_process, s3_server  # noqa: F401
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.cluster.devices.scoring import graphs_of
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import open_engine
 from fastformers.inference.scorer import ScoredRows, Scorer
 from fastformers.inference.tokenizer import TokenizedRows
@@ -122,8 +122,8 @@ def find_difference(bundle: Bundle, canary: Canary) -> str | None:
 
 
 def _open_scorer(bundle: Bundle, engine: str, precision: str) -> Scorer:
-    graph = graphs_of(bundle)[precision]
-    return Scorer(bundle, engine=open_engine(engine, graph, num_threads=1))
+    bundle = choose_graph(bundle, precision)
+    return Scorer(bundle, engine=open_engine(engine, bundle.model_path, num_threads=1))
 
 
 def _tokenize(scorer: Scorer) -> TokenizedRows:

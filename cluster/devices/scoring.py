@@ -8,21 +8,20 @@ what is chosen for cards follows from the bundle alone. This module knows nothin
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from fastformers.cluster.settings import ScoringSettings
 from fastformers.errors import InputError
 from fastformers.inference.autotune import EngineChoice
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.description.further_graph import choose_graph, graphs_of
 from fastformers.inference.engine import Device
+from fastformers.inference.engines import CUDA_ENGINE
 
-CARD_ENGINE = "onnxruntime-cuda"
 # A card is full from 16k tokens on, and 64k fit every card; where they do not, the engine halves.
 CARD_BATCH_TOKENS = 32 * 1024
-# Graphs that a card has kernels for, the fastest first: int8 operators run on CPUs alone.
-_CARD_PRECISIONS = ("float16", "float32")
+# Graphs that are laid out for cards: int8 operators run on CPUs alone.
+_CARD_PRECISIONS = ("float16",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +40,6 @@ class Scoring:
     precision: str
     max_batch_tokens: int
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Values that are equal when the same work is run again."""
-        return asdict(self)
-
-
-def graphs_of(bundle: Bundle) -> dict[str, Path]:
-    """The graphs of a bundle by their precision, that of its cost profile first."""
-    return {bundle.precision: bundle.model_path}
-
 
 def choose_precisions(bundle: Bundle, settings: ScoringSettings) -> dict[Device, str]:
     """The graph that each kind of actor of a run will run, by its precision.
@@ -58,25 +47,20 @@ def choose_precisions(bundle: Bundle, settings: ScoringSettings) -> dict[Device,
     Raises:
         InputError: The bundle has no such graph, or none that a card can run.
     """
-    graphs = graphs_of(bundle)
-    has = f"it has {' and '.join(graphs)}"
-    wanted = settings.precision
-    if wanted is not None and wanted not in graphs:
-        raise InputError(
-            f"--precision {wanted}: {bundle} has no such graph, {has}; compress --precision "
-            f"{','.join((*graphs, wanted))} makes a bundle with both"
-        )
+    graphs, wanted = list(graphs_of(bundle)), settings.precision
+    if wanted is not None:
+        choose_graph(bundle, wanted)
     precisions: dict[Device, str] = {}
     if settings.device != "cuda":
-        precisions["cpu"] = wanted or next(iter(graphs))
+        precisions["cpu"] = wanted or graphs[0]
     if settings.uses_gpus:
         able = [name for name in _CARD_PRECISIONS if name in graphs and wanted in (None, name)]
         if not able:
             asked = f"--device {settings.device}"
             asked += "" if wanted is None else f" --precision {wanted}"
             raise InputError(
-                f"{asked}: {bundle} has no graph for GPUs ({has}); compress --precision "
-                f"{','.join((*graphs, 'float16'))} makes one"
+                f"{asked}: {bundle} has no graph for GPUs (it has {' and '.join(graphs)}); make it "
+                f"again with compress --precision {','.join((*graphs, 'float16'))}"
             )
         precisions["cuda"] = able[0]
     return precisions
@@ -108,7 +92,7 @@ def plan_scorings(
         scorings.append(
             Scoring(
                 device="cuda",
-                engine=CARD_ENGINE,
+                engine=CUDA_ENGINE,
                 precision=precisions["cuda"],
                 max_batch_tokens=own or CARD_BATCH_TOKENS,
             )

@@ -31,6 +31,7 @@ from fastformers.formats.kept_columns import choose_names
 from fastformers.formats.readers import KEEP_FLAG
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
 
 
@@ -263,6 +264,7 @@ def open_score_job(
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
     precisions = choose_precisions(bundle, scoring)
+    bundle, *further = (choose_graph(bundle, precision) for precision in precisions.values())
     if prepared is not None:
         keep_columns = _prepared_columns(source, prepared["identity"], settings)
         check_kept(bundle, keep_columns)
@@ -280,7 +282,7 @@ def open_score_job(
     scorings = plan_scorings(precisions, choice, max_batch_tokens=max_batch_tokens)
     identity.update(
         {
-            "bundle": bundle.digest,
+            "bundle": [graph.digest for graph in (bundle, *further)],
             "max batch tokens": scorings[0].max_batch_tokens,
             "engine": scorings[0].engine,
             "device": scoring.device,

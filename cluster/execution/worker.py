@@ -27,7 +27,7 @@ from fastformers.cluster.corpus.slices import Slice
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle
 from fastformers.cluster.devices.card_use import CardUse
 from fastformers.cluster.devices.cards import Card
-from fastformers.cluster.devices.scoring import Scoring, graphs_of
+from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.turns import Turns
 from fastformers.cluster.scheduling.work import (
     Comparison,
@@ -52,7 +52,8 @@ from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
 from fastformers.inference.batching import plan_batches
-from fastformers.inference.engine import Device
+from fastformers.inference.description.further_graph import choose_graph
+from fastformers.inference.engine import Device, run_batches
 from fastformers.inference.engines import open_engine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
@@ -120,8 +121,8 @@ class Worker:
             self._tokenizer = bundle.load_tokenizer()
         else:
             self._scoring = scoring = spec.scorings[device]
-            graph = graphs_of(bundle)[scoring.precision]
-            engine = open_engine(scoring.engine, graph, num_threads=num_threads)
+            bundle = choose_graph(bundle, scoring.precision)
+            engine = open_engine(scoring.engine, bundle.model_path, num_threads=num_threads)
             self._use = CardUse.open(card)
             self._scorer = Scorer(bundle, engine=engine)
             self._tokenizer = self._scorer.tokenizer
@@ -250,8 +251,12 @@ class Worker:
         """Seconds that the engine alone takes for the shards, their batches already in memory."""
         batches = [batch for shard in shards for batch in self._batches(shard)]
         start = time.perf_counter()
-        for ids_BT, types_BT in batches:
-            self._scorer.engine.run(ids_BT.astype(np.int64), types_BT.astype(np.int64))
+        engine = self._scorer.engine
+        run_batches(
+            engine,
+            lambda batch: engine.run(*(array.astype(np.int64) for array in batch)),
+            batches,
+        )
         return time.perf_counter() - start
 
     def measure_tokens_per_second(self, seconds: float) -> float:

@@ -14,10 +14,18 @@ from typing import Literal
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
 from fastformers.models.training_config import TrainingConfig
-from fastformers.options import check_at_least, check_option, check_positive, flag_of, option
+from fastformers.options import (
+    check_at_least,
+    check_option,
+    check_positive,
+    flag_of,
+    names_given,
+    option,
+)
 
 Budget = Literal["uniform", "global"]
-Precision = Literal["int8", "int8-dynamic", "float16", "float32"]
+# The last is two graphs in one bundle.
+Precision = Literal["int8", "int8-dynamic", "float16", "float32", "int8,float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +160,7 @@ class QuantizeConfig:
         metadata=option(
             "int8: for CPUs, ranges fixed on training rows; int8-dynamic: ranges of each batch, so "
             "that a row's score depends on the rows beside it; float16: for GPUs; float32: the "
-            "tuned graph alone"
+            "tuned graph alone; int8,float16: both graphs in one bundle, for CPUs and GPUs"
         ),
     )
     # The agreement is measured on training rows, where a model is surer than on new ones; so the
@@ -168,6 +176,11 @@ class QuantizeConfig:
 
     def __post_init__(self) -> None:
         check_option(self, "min_int8_agreement", 0 <= self.min_int8_agreement <= 100, "0 to 100")
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precision of each graph of the bundle, the one that it is named after first."""
+        return tuple(self.precision.split(","))
 
     @property
     def is_dynamic(self) -> bool:
@@ -224,7 +237,11 @@ class CompressConfig:
         recipe: Settings of the stages; in a search, those that all candidates share.
     """
 
-    teacher: Path = field(metadata=option("Hugging Face or sentence-transformers directory"))
+    teacher: Path = field(
+        metadata=option(
+            "Hugging Face or sentence-transformers directory, or org/name[@revision] of the hub"
+        )
+    )
     train: Path = field(metadata=option("labeled files to distill, rank and calibrate on"))
     eval: Path = field(metadata=option("labeled files that measure quality and nothing else"))
     output: Path = field(metadata=option("directory of the bundle"))
@@ -237,6 +254,14 @@ class CompressConfig:
         metadata=option("files of further, unlabeled texts to distill on", metavar="FILE"),
     )
     columns: Columns = field(default=Columns())
+    label_names: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "names of the bundle's labels in the order of the teacher's outputs, in place of 0 or "
+            "LABEL_0; repeat it for names with commas",
+            metavar="A,B",
+        ),
+    )
     max_length: int | None = field(
         default=None, metadata=option("tokens to truncate to (the teacher's limit)")
     )
@@ -265,6 +290,7 @@ class CompressConfig:
         check_at_least(self, 4, "max_length")
         check_at_least(self, 1, "eval_limit")
         check_at_least(self, 0, "max_accuracy_drop")
+        object.__setattr__(self, "label_names", names_given(self.label_names))
         if self.search:
             if self.max_accuracy_drop is None:
                 raise InputError("--search: give --max-accuracy-drop, the points that may be lost")

@@ -85,7 +85,14 @@ class Attention:
         num_groups = -(-layer.num_heads // _HEADS_OF_NODE)
         return [len(heads) for heads in np.array_split(np.arange(layer.num_heads), num_groups)]
 
-    def attend(self, layer: Layer, projected: list[str], *, first_only: bool) -> str:
+    def attend(
+        self,
+        layer: Layer,
+        projected: list[str],
+        *,
+        first_only: bool,
+        score_scale: float | None = None,
+    ) -> str:
         """Add the attention of a layer.
 
         Args:
@@ -93,13 +100,16 @@ class Attention:
             projected: Names of the queries (B, T, group width) of each group, then of the keys,
                 then of the values.
             first_only: Whether queries are those of the first token alone, (B, 1, group width).
+            score_scale: What scores are multiplied by; by default what the width of a head asks.
 
         Returns:
             Name of the context (B, T, W), or (B, 1, W).
         """
         groups = self.head_groups(layer)
         if len(groups) == 1:
-            return self._attend_all(layer, *projected, first_only=first_only)
+            return self._attend_all(
+                layer, *projected, first_only=first_only, score_scale=score_scale
+            )
         contexts = [
             self._whole(projected[group :: len(groups)], num_heads)
             for group, num_heads in enumerate(groups)
@@ -107,7 +117,14 @@ class Attention:
         return self.graph.node("Concat", contexts, axis=-1)
 
     def _attend_all(
-        self, layer: Layer, query: str, key: str, value: str, *, first_only: bool
+        self,
+        layer: Layer,
+        query: str,
+        key: str,
+        value: str,
+        *,
+        first_only: bool,
+        score_scale: float | None,
     ) -> str:
         if layer.rotary_frequencies is not None:
             query, key = (self._rotate(side, layer.rotary_frequencies) for side in (query, key))
@@ -127,6 +144,7 @@ class Attention:
                 [query, key, value, *unused, *biases],
                 domain=MICROSOFT,
                 num_heads=layer.num_heads,
+                **({} if score_scale is None else {"scale": score_scale}),
             )
         return self._whole([query, key, value, *biases], layer.num_heads)
 

@@ -46,8 +46,9 @@ from fastformers.export.encoder import (
     Norm,
 )
 from fastformers.export.external_data import write_weights
+from fastformers.export.gpu_layers import GpuChoices, GpuLayers
 from fastformers.export.int8 import ActivationRange, quantize_token_embeddings, quantize_weight
-from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS, weights_path
+from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS, VOCABULARY_KEY, weights_path
 
 # Version of everything that decides the bytes of a graph beside the model. Raise it with every
 # change after which the same model gives another graph: here, in attention.py, in embeddings.py, in
@@ -66,6 +67,7 @@ def write_graph(
     ranges: Mapping[str, ActivationRange | None] | None = None,
     observe: bool = False,
     float16: bool = False,
+    gpu: GpuChoices | None = GpuChoices(),
 ) -> tuple[str, ...]:
     """Write an encoder as an ONNX model, its weights in a file beside it (onnx_files.py).
 
@@ -90,6 +92,8 @@ def write_graph(
     """
     if float16 and ranges is not None:
         raise ValueError("a graph is either int8 (ranges) or float16")
+    if not float16:
+        gpu = None
     graph = _Graph(ranges=dict(ranges or {}), int8_embeddings=ranges is not None, float16=float16)
     has_types = (
         text_pairs and encoder.token_types_KE is not None and len(encoder.token_types_KE) > 1
@@ -99,8 +103,16 @@ def write_graph(
         graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
     )
     hidden = _embed(graph, encoder, length, has_types=has_types)
-    hidden = _layers(graph, encoder, hidden, attention)
+    if gpu is not None:
+        hidden = GpuLayers(graph=graph, attention=attention, encoder=encoder, choices=gpu).add(
+            hidden
+        )
+    else:
+        hidden = _layers(graph, encoder, hidden, attention)
     pooled = graph.pool(hidden, encoder.pooling)
+    if gpu is not None:
+        pooled = graph.node("Cast", [pooled], to=TensorProto.FLOAT)
+        graph.float16 = False
     num_outputs = _head(graph, encoder.head, pooled, encoder.width)
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:
@@ -108,14 +120,16 @@ def write_graph(
             helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
             for name in graph.observe()
         ]
-    if float16:
+    if float16 and gpu is None:
         graph.cast_outputs([output.name for output in outputs])
     _save(
         graph,
         path,
         inputs=["input_ids"] + (["token_type_ids"] if has_types else []),
         outputs=outputs,
+        id_type=TensorProto.INT64 if gpu is None else TensorProto.INT32,
         opset=_OPSET if attention.in_blocks else _OPSET_OF_ATTENTION,
+        properties={VOCABULARY_KEY: str(len(encoder.token_embeddings_VE))} if gpu else {},
     )
     return graph.projections
 
@@ -143,17 +157,16 @@ def _save(
     *,
     inputs: list[str],
     outputs: list[onnx.ValueInfoProto],
+    id_type: int,
     opset: int,
+    properties: dict[str, str],
 ) -> None:
     """Write the model and the file of its weights."""
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "encoder",
-            [
-                helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
-                for name in inputs
-            ],
+            [helper.make_tensor_value_info(name, id_type, ["batch", "tokens"]) for name in inputs],
             outputs,
             write_weights(graph.initializers, weights_path(path)),
         ),
@@ -161,6 +174,7 @@ def _save(
         ir_version=11,
         producer_name="fastformers",
     )
+    helper.set_model_props(model, properties)
     onnx.save(model, path)
 
 
@@ -193,8 +207,7 @@ def _layer(
         return graph.norm(hidden, f"{name}.{part}", parameters)
 
     normed = norm(hidden, "attention_norm", layer.attention_norm, first=True)
-    head_width = len(layer.query.bias) // layer.num_heads
-    widths = [num_heads * head_width for num_heads in attention.head_groups(layer)]
+    widths = [num_heads * layer.head_width for num_heads in attention.head_groups(layer)]
     if first_only:
         merged = Linear.stacked(layer.key, layer.value)
         keys_values = graph.split(graph.linear(normed, f"{name}.kv", merged), widths * 2)
@@ -285,6 +298,9 @@ class _Graph:
         output = output or f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
         return output
+
+    def nodes_of(self, op: str, inputs: list[str], outputs: list[str], **attributes: float) -> None:
+        self.nodes.append(helper.make_node(op, inputs, outputs, domain=MICROSOFT, **attributes))
 
     def split(self, joined: str, widths: list[int]) -> list[str]:
         if len(widths) == 1:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fastformers.errors import InputError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import Bundle, open_bundle
-from fastformers.inference.engine import Engine, EngineError, OnnxEngine
+from fastformers.inference.engine import Engine, EngineError, OnnxEngine, run_batches
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
 
 
@@ -140,8 +140,11 @@ class Scorer:
         logits_UC = np.full((len(rows_U), self.bundle.num_outputs), np.nan, np.float32)
         errors: dict[int, str] = {}
         batches = plan_batches(lengths_U, max_batch_tokens=budget)
-        for batch in batches:
-            self._score_batch(rows, rows_U, batch, logits_UC, errors)
+        run_batches(
+            self.engine,
+            lambda batch: self._score_batch(rows, rows_U, batch, logits_UC, errors),
+            batches,
+        )
         return ScoredRows(
             logits_UC=logits_UC,
             errors=errors,

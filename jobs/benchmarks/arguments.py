@@ -36,7 +36,11 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
     )
     parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI")
     add_corpus_arguments(parser, needs_output=False, needs_bundle=False, text_pairs=False)
-    parser.add_argument("--teacher", type=Path, help="Hugging Face checkpoint of the bundle")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        help="Hugging Face checkpoint of the bundle, or org/name of the hub",
+    )
     parser.add_argument(
         "--shape",
         choices=tuple(SHAPES_BY_NAME),

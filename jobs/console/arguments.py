@@ -28,7 +28,9 @@ def add_corpus_arguments(
 ) -> None:
     """Arguments that `prepare`, `score`, `scale` and `bench` share; some have no use for some."""
     parser.add_argument(
-        "--bundle", required=needs_bundle, help="directory of the bundle, or its URI in a bucket"
+        "--bundle",
+        required=needs_bundle,
+        help="directory of the bundle, or its URI in a bucket or on the hub (hf://org/name)",
     )
     parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
     leave_out = () if text_pairs else ("text_pair_column",)
@@ -46,7 +48,7 @@ def add_corpus_arguments(
             "--engine",
             choices=ENGINE_OPTIONS,
             default=REFERENCE_ENGINE,
-            help=f"what runs the model (%(default)s); {AUTO} measures which is fastest",
+            help=f"what runs the model on cores (%(default)s); {AUTO} measures which is fastest",
         )
     else:
         parser.add_argument(

@@ -24,7 +24,16 @@ COMMANDS = {
     "launch": "what `ray up` or Kubernetes starts a cluster from, this project's wheel included",
     "report": "the page of a scored run, drawn again",
     "bench": "tokens/s and rows/s here, beside what else a user could run",
+    "inspect": "what a bundle is, how good and how fast; checks the whole of it",
+    "label": "names for the labels of a bundle, in place of 0 or LABEL_0",
 }
+# A script in jobs/ would find a module `inspect` there in place of Python's own.
+_MODULES = {"inspect": "inspect_bundle"}
+
+
+def module_of(command: str) -> str:
+    """Name of the module of a command."""
+    return f"fastformers.jobs.{_MODULES.get(command, command)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
     known, rest = parser.parse_known_args(arguments[:1])
-    job = importlib.import_module(f"jobs.{known.command}")
+    job = importlib.import_module(module_of(known.command))
     return int(job.main([*rest, *arguments[1:]]))
 
 

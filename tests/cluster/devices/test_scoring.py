@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from fastformers.cluster.devices import scoring as scoring_module
 from fastformers.cluster.devices.scoring import (
     CARD_BATCH_TOKENS,
     Scoring,
@@ -14,18 +13,18 @@ from fastformers.cluster.devices.scoring import (
 from fastformers.cluster.settings import ScoringSettings
 from fastformers.errors import InputError
 from fastformers.inference.autotune import EngineChoice
+from fastformers.inference.description.further_graph import FurtherGraph
 
 CHOICE = EngineChoice(engine="openvino", max_batch_tokens=2048)
 
 
 @pytest.fixture
-def graphs(bundle, monkeypatch):
+def graphs(bundle):
     """Makes a bundle of graphs in these precisions."""
 
-    def make(*precisions):
-        paths = dict.fromkeys(precisions, bundle.model_path)
-        monkeypatch.setattr(scoring_module, "graphs_of", lambda bundle: paths)
-        return replace(bundle, precision=precisions[0])
+    def make(first, *precisions):
+        further = (FurtherGraph(precision=p, file=f"{p}.onnx", quality=None) for p in precisions)
+        return replace(bundle, precision=first, further_graphs=tuple(further))
 
     return make
 
@@ -44,7 +43,7 @@ def test_each_kind_runs_the_graph_that_is_made_for_it(graphs):
 def test_a_precision_that_is_asked_for_is_that_of_all(graphs):
     both = graphs("int8", "float16")
     assert choose(both, "mixed", "float16") == {"cpu": "float16", "cuda": "float16"}
-    assert choose(graphs("float32"), "mixed") == {"cpu": "float32", "cuda": "float32"}
+    assert choose(graphs("float16"), "mixed") == {"cpu": "float16", "cuda": "float16"}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_a_precision_that_is_asked_for_is_that_of_all(graphs):
     [
         (["int8"], "cuda", None, r"--device cuda: .* has no graph for GPUs \(it has int8\)"),
         (["int8", "float16"], "mixed", "int8", r"--device mixed --precision int8: .* no graph for"),
-        (["int8"], "cpu", "float16", r"--precision float16: .* no such graph, it has int8; comp"),
+        (["int8"], "cpu", "float16", r"--precision float16: .* has int8 alone; make it again with"),
     ],
 )
 def test_a_graph_that_is_not_there_is_refused(graphs, has, device, precision, message):
