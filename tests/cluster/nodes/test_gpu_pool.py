@@ -59,13 +59,13 @@ def two_graphs(tmp_path_factory, bundle, encoder_factory, tokenizer_json):
     """A bundle with a graph in float32 and one in float16."""
     graphs = tmp_path_factory.mktemp("graphs")
     encoder = encoder_factory()
-    write_graph(encoder, graphs / "model.onnx")
-    write_graph(encoder, graphs / "model.float16.onnx", float16=True)
-    half = FurtherGraph(precision="float16", file="model.float16.onnx", quality=None)
+    write_graph(encoder, graphs / "model.onnx", text_pairs=False)
+    write_graph(encoder, graphs / "float16.onnx", text_pairs=False, float16=True)
+    half = FurtherGraph(precision="float16", file="float16.onnx", quality=None)
     return write_bundle(
         replace(bundle, path=graphs / "bundle", further_graphs=(half,)),
         model=graphs / "model.onnx",
-        further_models=[graphs / "model.float16.onnx"],
+        further_models=[graphs / "float16.onnx"],
         tokenizer_json=tokenizer_json,
     )
 
