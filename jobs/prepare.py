@@ -28,6 +28,7 @@ from fastformers.jobs.console.arguments import (
     add_storage_arguments,
     corpus_settings,
     price_of,
+    scoring_settings,
 )
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import execute
@@ -42,7 +43,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", help="file, directory, glob or URI")
-    add_corpus_arguments(parser, scores=False)
+    add_corpus_arguments(parser, scores=False, gpus=True)
     add_storage_arguments(parser)
     return parser.parse_args(arguments)
 
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.bundle,
             options.output,
             corpus_settings(options),
+            for_gpus=scoring_settings(options).uses_gpus,
             storage=options.storage_options,
         )
         report = execute(prepare_job, actor_settings(options), price)

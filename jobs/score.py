@@ -33,17 +33,19 @@ from fastformers.cluster.execution.topology import (
     discover_topology,
     plan_core_sets,
 )
-from fastformers.cluster.nodes.addresses import check_address, check_output
+from fastformers.cluster.nodes.addresses import check_address, check_output, resolve_address
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from fastformers.cluster.report.tables import render_bill
 from fastformers.formats.recognize import FORMATS
+from fastformers.inference.engines.cuda_setup import check_cuda
 from fastformers.jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
     add_storage_arguments,
     corpus_settings,
     price_of,
+    scoring_settings,
 )
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import execute
@@ -62,7 +64,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "corpus",
         help=f"corpus ({', '.join(FORMATS)}), or the output of `fastformers prepare`",
     )
-    add_corpus_arguments(parser)
+    add_corpus_arguments(parser, gpus=True)
     add_storage_arguments(parser)
     parser.add_argument(
         "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
@@ -97,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_output(options.output, os.environ)
         check_address(options.address, os.environ)
         price = price_of(options)
-        settings = corpus_settings(options)
+        settings, scoring = corpus_settings(options), scoring_settings(options)
+        if scoring.uses_gpus and resolve_address(options.address, os.environ).address is None:
+            check_cuda()  # the nodes of a cluster are checked there
         if options.on_bad_row == "fail":
             settings = replace(settings, max_bad_rows="0")
         score_job = open_score_job(
@@ -107,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings,
             max_batch_tokens=options.max_batch_tokens,
             engine=options.engine,
+            scoring=scoring,
             storage=options.storage_options,
         )
         meter = None if options.energy is None else EnergyMeter(options.energy)
@@ -129,9 +134,11 @@ def _dry_run(
         console.print(f"output: a run works there now, on {holder}")
     plan = describe(score_job, find_earlier_work(score_job))
     plan["cores_per_actor"] = options.cores_per_actor or "auto"
+    if score_job.uses_gpus:
+        console.print("GPUs: counted when the run starts, by Ray")
     if options.cores_per_actor is None:
         console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")
-    elif options.address is None:
+    elif options.address is None and not score_job.uses_gpus:
         topology = discover_topology()
         core_sets = plan_core_sets(
             topology,

@@ -70,6 +70,8 @@ def make_node_check(
     pinned: PinnedBundle,
     *,
     engine: str | None,
+    precision: str | None = None,
+    computed_by: str | None = None,
     readable: tuple[Directory, ...] = (),
     writable: tuple[Directory, ...] = (),
 ) -> NodeCheck:
@@ -77,7 +79,9 @@ def make_node_check(
 
     Args:
         pinned: Bundle of the run.
-        engine: Name of the engine that scores, or None if the run only prepares.
+        engine: Name of the engine that scores there, or None if nodes only prepare.
+        precision, computed_by: See `make_canary`; nodes whose engine the driver does not have may
+            have another version of it.
         readable: Directories that workers read.
         writable: Directories that workers write to; they exist.
 
@@ -87,13 +91,15 @@ def make_node_check(
     bundle = pinned.open()
     bundle_bytes = sum(file.stat().st_size for file in pinned.path.iterdir())
     return NodeCheck(
-        versions=read_versions(engine),
+        versions=read_versions(engine if computed_by is None else None),
         bundle=pinned,
         readable=readable,
         writable=writable,
         disk_bytes=bundle_bytes,
         memory_bytes=_ACTOR_BYTES + (0 if engine is None else _COPIES_OF_WEIGHTS * bundle_bytes),
-        canary=None if engine is None else make_canary(bundle, engine),
+        canary=None
+        if engine is None
+        else make_canary(bundle, engine, precision=precision, computed_by=computed_by),
     )
 
 

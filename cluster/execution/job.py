@@ -8,19 +8,20 @@ identity of the work is what must not change between two runs of the same comman
 corpus, the bundle, and every setting that decides a prediction.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fastformers.cluster.corpus.inputs import check_kept, open_corpus_for
 from fastformers.cluster.corpus.slices import Corpus
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
+from fastformers.cluster.devices.scoring import Scoring, choose_precisions, plan_scorings
 from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
-from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.settings import SCORING_ON_CORES, CorpusSettings, ScoringSettings
 from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
-from fastformers.cluster.shards.layout import plan_shard_seconds
+from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.shard_set import ShardSet
 from fastformers.cluster.storage.directory import Directory, open_directory
@@ -30,6 +31,7 @@ from fastformers.formats.kept_columns import choose_names
 from fastformers.formats.readers import KEEP_FLAG
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
 
 
@@ -45,9 +47,8 @@ class ScoreJob:
         corpus: Corpus to prepare, or None if `shards` is complete.
         settings: Which part of the corpus is read, and how it is cut.
         keep_columns: Names of the columns that pass through.
-        max_batch_tokens: Token budget of a batch.
+        scorings: How each kind of actor scores, those on cores first where both do.
         identity: Values that are equal when the same work is run again.
-        engine: Name of the engine that runs the graph.
     """
 
     bundle: Bundle
@@ -57,9 +58,23 @@ class ScoreJob:
     corpus: Corpus | None
     settings: CorpusSettings
     keep_columns: tuple[str, ...]
-    max_batch_tokens: int
+    scorings: tuple[Scoring, ...]
     identity: dict[str, Any]
-    engine: str = REFERENCE_ENGINE
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine of the first kind of actors."""
+        return self.scorings[0].engine
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Token budget of a batch of the first kind of actors."""
+        return self.scorings[0].max_batch_tokens
+
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether actors on GPUs score."""
+        return any(scoring.device == "cuda" for scoring in self.scorings)
 
     @property
     def preparation(self) -> Preparation | None:
@@ -72,8 +87,18 @@ class ScoreJob:
             reader=self.corpus.reader,
             cost_profile=profile,
             shard_seconds=self.settings.shard_seconds
-            or plan_shard_seconds(self.corpus.text_bytes, profile.estimate_seconds_per_token()),
+            or plan_shard_seconds(
+                self.corpus.text_bytes,
+                profile.estimate_seconds_per_token(),
+                for_gpus=self.corpus.for_gpus,
+            ),
         )
+
+    @property
+    def gpu_shard_s(self) -> float:
+        """Core-seconds of a shard for GPUs; prepared shards are what they are."""
+        preparation = self.preparation
+        return MAX_SHARD_SECONDS if preparation is None else preparation.shard_seconds
 
     @property
     def predictions(self) -> Directory | None:
@@ -98,8 +123,7 @@ class ScoreJob:
             preparation=self.preparation,
             predictions=self.predictions,
             keep_columns=self.keep_columns,
-            max_batch_tokens=self.max_batch_tokens,
-            engine=self.engine,
+            scorings={scoring.device: scoring for scoring in self.scorings},
         )
 
 
@@ -135,6 +159,7 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
         "output": str(job.output or job.shards),
         "max_batch_tokens": job.max_batch_tokens,
         "engine": job.engine,
+        **_describe_gpus(job),
         "shards_done": len(earlier.done),
     }
     if job.corpus is None:
@@ -151,15 +176,34 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
     }
 
 
+def _describe_gpus(job: ScoreJob) -> dict[str, Any]:
+    """What actors on GPUs would score with; nothing where none does."""
+    if not job.uses_gpus:
+        return {}
+    gpus = job.scorings[-1]
+    return {
+        "gpu_engine": gpus.engine,
+        "gpu_max_batch_tokens": gpus.max_batch_tokens,
+        "precision": {scoring.device: scoring.precision for scoring in job.scorings},
+    }
+
+
 def open_prepare_job(
     corpus_uri: str,
     bundle_source: str | Path,
     output_uri: str,
     settings: CorpusSettings,
     *,
+    for_gpus: bool = False,
     storage: StorageOptions = NO_OPTIONS,
 ) -> ScoreJob:
     """Open a corpus and a bundle, for a job that only prepares shards.
+
+    Args:
+        corpus_uri, bundle_source, output_uri: Where they are.
+        settings: What is read.
+        for_gpus: Whether actors on GPUs will score the shards, which then are larger.
+        storage: How to reach a bucket.
 
     Raises:
         BundleError: The bundle cannot be used.
@@ -169,6 +213,7 @@ def open_prepare_job(
     bundle = pinned.open()
     output = open_directory(output_uri, storage)
     corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
+    corpus = replace(corpus, for_gpus=for_gpus)
     return ScoreJob(
         bundle=bundle,
         pinned=pinned,
@@ -177,7 +222,14 @@ def open_prepare_job(
         corpus=corpus,
         settings=settings,
         keep_columns=tuple(corpus.reader.kept_schema.names),
-        max_batch_tokens=bundle.cost_profile.max_batch_tokens,
+        scorings=(
+            Scoring(
+                device="cpu",
+                engine=REFERENCE_ENGINE,
+                precision=bundle.precision,
+                max_batch_tokens=bundle.cost_profile.max_batch_tokens,
+            ),
+        ),
         identity=_corpus_identity(bundle, corpus, settings),
     )
 
@@ -190,6 +242,7 @@ def open_score_job(
     *,
     max_batch_tokens: int | None,
     engine: str = REFERENCE_ENGINE,
+    scoring: ScoringSettings = SCORING_ON_CORES,
     storage: StorageOptions = NO_OPTIONS,
 ) -> ScoreJob:
     """Open a bundle and a corpus, or shards that `prepare` made of one, for a job that scores.
@@ -210,22 +263,30 @@ def open_score_job(
     corpus: Corpus | None = None
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
+    precisions = choose_precisions(bundle, scoring)
+    bundle, *further = (choose_graph(bundle, precision) for precision in precisions.values())
     if prepared is not None:
         keep_columns = _prepared_columns(source, prepared["identity"], settings)
         check_kept(bundle, keep_columns)
         identity = _prepared_identity(source, prepared["identity"], bundle, settings)
     else:
         corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
+        corpus = replace(corpus, for_gpus=scoring.uses_gpus)
         keep_columns = tuple(corpus.reader.kept_schema.names)
         identity = _corpus_identity(bundle, corpus, settings)
-    choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
-        bundle, engine=engine, max_batch_tokens=max_batch_tokens
-    )
+    choice = None
+    if scoring.device != "cuda":
+        choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
+            bundle, engine=engine, max_batch_tokens=max_batch_tokens
+        )
+    scorings = plan_scorings(precisions, choice, max_batch_tokens=max_batch_tokens)
     identity.update(
         {
-            "bundle": bundle.digest,
-            "max batch tokens": choice.max_batch_tokens,
-            "engine": choice.engine,
+            "bundle": [graph.digest for graph in (bundle, *further)],
+            "max batch tokens": scorings[0].max_batch_tokens,
+            "engine": scorings[0].engine,
+            "device": scoring.device,
+            "precision": [scoring.precision for scoring in scorings],
             "keep columns": list(keep_columns),
         }
     )
@@ -237,8 +298,7 @@ def open_score_job(
         corpus=corpus,
         settings=settings,
         keep_columns=keep_columns,
-        max_batch_tokens=choice.max_batch_tokens,
-        engine=choice.engine,
+        scorings=scorings,
         identity=identity,
     )
 

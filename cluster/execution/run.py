@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from fastformers.cluster.devices.crew import Crew
 from fastformers.cluster.execution.claim import Claim, claimed
 from fastformers.cluster.execution.connect import Connect
 from fastformers.cluster.execution.core_split import open_asked_nodes
@@ -98,6 +99,11 @@ def _run_claimed(
             clock=clock,
             start=start,
             done=earlier.done,
+            crew=Crew(
+                [scoring.device for scoring in job.scorings],
+                compares=len({scoring.precision for scoring in job.scorings}) > 1,
+                gpu_shard_s=job.gpu_shard_s,
+            ),
             on_progress=show,
             log=log,
         )

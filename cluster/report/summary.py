@@ -7,15 +7,24 @@ neither reads nor writes a file; `run_report` says what the fields mean.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.result import RunResult
 from fastformers.cluster.pricing.machine_prices import MachinePrices
 from fastformers.cluster.pricing.prices import HourlyPrice, usd_per_million
 from fastformers.cluster.records.samples import NUM_BINS, TimedAttempt
-from fastformers.cluster.records.tally import ActorTally, ReceiptSums, RunTally, add_phases
+from fastformers.cluster.records.tally import (
+    ActorTally,
+    KindSums,
+    ReceiptSums,
+    RunTally,
+    add_phases,
+)
 from fastformers.cluster.report.bill import (
     NodeTime,
     compare_prediction,
@@ -24,7 +33,13 @@ from fastformers.cluster.report.bill import (
     round_total,
 )
 from fastformers.cluster.report.downsample import group_actors
-from fastformers.cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
+from fastformers.cluster.report.over_time import (
+    AgreementReport,
+    KindReport,
+    NodeReport,
+    TimelineEntry,
+    TokensOverTime,
+)
 from fastformers.cluster.report.run_report import (
     ActorReport,
     Bill,
@@ -36,6 +51,9 @@ from fastformers.cluster.report.run_report import (
 )
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.inference.cpu import read_cpu_model
+
+# A card that computes for less of its time waits for its host.
+_FULL_SHARE = 0.9
 
 
 def build_report(
@@ -54,7 +72,11 @@ def build_report(
     """
     tally, wall_s = result.tally, result.wall_s
     known, scored = tally.known, tally.scored
-    paid = [prices.price_of(use.instance_type, num_cores=use.num_cores) for use in result.nodes]
+    cores_of = _cores_of_machines(result.nodes)
+    paid = [
+        prices.price_of(use.instance_type, num_cores=cores_of[use.machine or use.node])
+        for use in result.nodes
+    ]
     times = [_node_time(use, price, result) for use, price in zip(result.nodes, paid, strict=True)]
     usd_total = math.fsum(time.usd for time in times)
     both = ReceiptSums()
@@ -85,6 +107,8 @@ def build_report(
         unfit_values=dict(tally.unfit),
         num_actors=result.num_actors,
         num_machines=result.num_machines,
+        kinds=_kinds(job, result, times, both),
+        agreement=_agreement(job, tally),
         nodes=tuple(
             _node_report(use, time, price)
             for use, time, price in zip(result.nodes, times, paid, strict=True)
@@ -107,7 +131,7 @@ def build_report(
         tokens_over_time=_tokens_over_time(tally),
         bundle=BundleUsed(
             path=str(job.bundle),
-            precision=job.bundle.precision,
+            precision=job.scorings[0].precision,
             digest=job.bundle.digest,
             max_batch_tokens=job.max_batch_tokens,
             profile_cpu=job.bundle.cost_profile.cpu_model,
@@ -129,13 +153,104 @@ def _node_time(use: NodeUse, price: HourlyPrice, result: RunResult) -> NodeTime:
             for actor, num_cores in use.actor_cores.items()
         ),
         usd_per_hour=price.usd_per_hour,
+        free_s=_overlap_s(use, result.nodes) if use.device == "cpu" else 0.0,
+    )
+
+
+def _overlap_s(use: NodeUse, nodes: Iterable[NodeUse]) -> float:
+    """Seconds of a node in which the GPUs of its machine were paid for, and it with them."""
+    return math.fsum(
+        max(0.0, min(use.left_s, other.left_s) - max(use.joined_s, other.joined_s))
+        for other in nodes
+        if other.device == "cuda" and other.machine == use.machine
+    )
+
+
+def _cores_of_machines(nodes: Iterable[NodeUse]) -> dict[str, int]:
+    """Physical cores of each machine, those of both of its nodes where it has GPUs."""
+    parts = {(use.machine or use.node, use.device): use.num_cores for use in nodes}
+    cores: Counter[str] = Counter()
+    for (machine, _), num_cores in parts.items():
+        cores[machine] += num_cores
+    return cores
+
+
+def _kinds(
+    job: ScoreJob, result: RunResult, times: Sequence[NodeTime], both: ReceiptSums
+) -> tuple[KindReport, ...]:
+    """What actors on each device did; some may have worked in earlier runs alone."""
+    scorings: dict[str, Scoring] = {}
+    if job.output is not None:
+        scorings = {scoring.device: scoring for scoring in job.scorings}
+    own = list(zip(result.nodes, times, strict=True))
+    found = {(use.device, None) for use in result.nodes if use.actor_cores}
+    found -= {(device, None) for device, _ in both.kinds}
+    kinds = []
+    for device, precision in (*both.kinds, *found):
+        nodes = [(use, time) for use, time in own if use.device == device]
+        scoring = scorings.get(device)
+        if scoring is not None and precision is None:
+            precision = scoring.precision
+        sums = both.kinds.get((device, precision), KindSums())
+        new = result.tally.scored.kinds.get((device, precision), KindSums())
+        actors = [actor for _, time in nodes for actor, _ in time.actors if actor is not None]
+        usd = math.fsum(time.usd for _, time in nodes)
+        kinds.append(
+            KindReport(
+                device=device,
+                precision=precision,
+                engine=None if scoring is None else scoring.engine,
+                max_batch_tokens=None if scoring is None else scoring.max_batch_tokens,
+                actors=sum(len(use.actor_cores) for use, _ in nodes),
+                machines=len({use.machine or use.name for use, _ in nodes}),
+                shards=sums.num_shards,
+                rows=sums.num_rows,
+                tokens=sums.num_tokens,
+                share_of_tokens=sums.num_tokens / (both.num_scored_tokens or 1),
+                usd=usd,
+                usd_per_million=usd_per_million(usd, new.num_rows) if new.num_rows else None,
+                **_use_of_time(actors, on_gpu=device == "cuda"),
+            )
+        )
+    return tuple(sorted(kinds, key=lambda kind: kind.device))
+
+
+def _use_of_time(actors: Sequence[ActorTally], *, on_gpu: bool) -> dict[str, Any]:
+    """What actors did with the time from their first batch to their last; see `KindReport`."""
+    span_s = math.fsum(actor.span_s for actor in actors)
+    watched_s = math.fsum(actor.gpu_watched_s for actor in actors)
+    computing = busy = bound_by = None
+    if span_s > 0:
+        computing = min(1.0, math.fsum(actor.infer_s for actor in actors) / span_s)
+    if watched_s > 0:
+        busy = math.fsum(actor.gpu_busy_s for actor in actors) / watched_s
+    if on_gpu and computing is not None:
+        is_full = min(computing, 1.0 if busy is None else busy) >= _FULL_SHARE
+        bound_by = "card" if is_full else "host"
+    return {
+        "computing": computing,
+        "waiting": None if computing is None else 1.0 - computing,
+        "gpu_busy": busy,
+        "bound_by": bound_by,
+    }
+
+
+def _agreement(job: ScoreJob, tally: RunTally) -> AgreementReport | None:
+    agreement = tally.agreement
+    if not agreement.num_texts:
+        return None
+    return AgreementReport(
+        precisions=tuple(scoring.precision for scoring in job.scorings),
+        texts=agreement.num_texts,
+        equal_labels=agreement.num_equal / agreement.num_texts,
+        largest_difference=agreement.largest_difference,
     )
 
 
 def _mean_usd_per_hour(times: Sequence[NodeTime]) -> float:
     """Price of one machine: the one that all have, or the mean over the time of all."""
     rates = {time.usd_per_hour for time in times}
-    paid_s = math.fsum(time.paid_s for time in times)
+    paid_s = math.fsum(time.charged_s for time in times)
     if len(rates) == 1 or paid_s <= 0:
         return max(rates)
     return math.fsum(time.usd for time in times) / paid_s * 3600
@@ -146,6 +261,7 @@ def _node_report(use: NodeUse, time: NodeTime, price: HourlyPrice) -> NodeReport
     rows = sum(actor.num_rows for actor in own)
     return NodeReport(
         name=use.name,
+        device=use.device,
         instance_type=use.instance_type,
         joined_s=use.joined_s,
         left_s=use.left_s,

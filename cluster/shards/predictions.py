@@ -7,7 +7,7 @@ of the runs before it. This module knows nothing of models, batches or actors.
 """
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,57 @@ def build_predictions(
         columns[column.name] = cells_U.take(place_N)
     columns["error"] = pa.array(errors, pa.string())
     return pa.table(columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How much predictions of the same texts agree that were computed in two precisions.
+
+    Attributes:
+        num_texts: Texts that were scored in both.
+        num_equal: Those with equal labels; all of them where the task has no labels.
+        largest_difference: The largest difference of a probability, score or value.
+    """
+
+    num_texts: int = 0
+    num_equal: int = 0
+    largest_difference: float = 0.0
+
+    def __add__(self, other: "Agreement") -> "Agreement":
+        return Agreement(
+            num_texts=self.num_texts + other.num_texts,
+            num_equal=self.num_equal + other.num_equal,
+            largest_difference=max(self.largest_difference, other.largest_difference),
+        )
+
+
+def compare_predictions(
+    stored: pa.Table, logits_SC: NDArray[np.float32], task: Task, labels: tuple[str, ...]
+) -> Agreement:
+    """Compare stored predictions with logits of the same texts.
+
+    Args:
+        stored: Predictions of S texts, see `build_predictions`.
+        logits_SC: Logits (S, C) of these texts; a row that is not finite is left out, as is one
+            without a stored prediction.
+        task: Task of the bundle, which names the columns.
+        labels: Class names; none for scores and embeddings.
+    """
+    is_good_S = stored["error"].is_null().to_numpy() & np.isfinite(logits_SC).all(axis=1)
+    stored, logits_SC = stored.filter(pa.array(is_good_S)), logits_SC[is_good_S]
+    is_equal_S, largest = np.ones(len(logits_SC), bool), 0.0
+    for column in task.columns if len(logits_SC) else ():
+        here = _to_arrow(column.read(logits_SC, labels), column.kind).to_pylist()
+        there = stored[column.name].to_pylist()
+        if column.kind in ("label", "labels"):
+            is_equal_S &= np.array([a == b for a, b in zip(here, there, strict=True)], bool)
+        else:
+            largest = max(largest, float(np.abs(np.array(here) - np.array(there)).max()))
+    return Agreement(
+        num_texts=len(logits_SC),
+        num_equal=int(is_equal_S.sum()),
+        largest_difference=largest,
+    )
 
 
 def _to_arrow(cells_U: Cells, kind: CellKind) -> pa.Array:

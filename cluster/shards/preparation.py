@@ -156,7 +156,8 @@ class Preparation:
         seconds_N = np.zeros(num_rows)
         seconds_N[good_N] = self.cost_profile.estimate_seconds(tokens.lengths_N)
         shards = []
-        for number, run in enumerate(cut_shards(seconds_N, self.shard_seconds)):
+        shard_seconds = slice_.shard_seconds or self.shard_seconds
+        for number, run in enumerate(cut_shards(seconds_N, shard_seconds)):
             first, last = np.searchsorted(good_N, [run.start, run.stop])
             shard_tokens = tokens.slice(int(first), int(last))
             table = build_shard_table(

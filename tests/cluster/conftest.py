@@ -249,6 +249,7 @@ class ListJournal:
 
     def __init__(self):
         self.shards, self.slices, self.receipts, self.attempts, self.nodes = [], [], [], [], []
+        self.agreements = []
 
     def add_shard(self, shard):
         self.shards.append(shard)
@@ -264,6 +265,9 @@ class ListJournal:
 
     def add_node(self, use):
         self.nodes.append(use)
+
+    def add_agreement(self, agreement):
+        self.agreements.append(agreement)
 
 
 @pytest.fixture

@@ -72,7 +72,8 @@ ENGINES: dict[str, EngineEntry] = {
 }
 # The option that chooses the fastest of the installed engines for CPUs.
 AUTO = "auto"
-ENGINE_OPTIONS = (*ENGINES, AUTO)
+# What `--engine` takes; that of GPUs follows from `--device`.
+ENGINE_OPTIONS = (*(name for name, entry in ENGINES.items() if entry.device == "cpu"), AUTO)
 
 
 def open_engine(name: str, model: Path, *, num_threads: int) -> "Engine":

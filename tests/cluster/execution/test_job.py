@@ -213,7 +213,7 @@ def test_the_engine_is_part_of_what_the_work_is(corpus, bundle, tmp_path, run_lo
     need_openvino()
     run_locally(plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256))
     other = plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256, engine="openvino")
-    assert other.worker_spec().engine == describe_now(other)["engine"] == "openvino"
+    assert other.worker_spec().scorings["cpu"].engine == describe_now(other)["engine"] == "openvino"
     with pytest.raises(ChangedWorkError, match="engine changed since"):
         run_locally(other)
 

@@ -10,13 +10,17 @@ from fastformers.cluster.scheduling.work import Task, Ticket
 from tests.cluster.scheduling.jobs import make_lease, make_node, make_slice
 
 
+def node_of(name):
+    return SimpleNamespace(id=name, device="cpu", scores=True)
+
+
 class End:
     """Nodes at the end of a run, and the jobs in their hands."""
 
     def __init__(self, clock, **num_slots):
         self.clock, self.leased = clock, {}
         self.books = {
-            name: NodeBooks(SimpleNamespace(id=name), name, 0.0, 0.0, count)
+            name: NodeBooks(node_of(name), name, 0.0, 0.0, count)
             for name, count in num_slots.items()
         }
         self.tail = Tail(self.books, clock)

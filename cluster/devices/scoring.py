@@ -1,0 +1,100 @@
+"""Which engine, graph and token budget each kind of actor scores with.
+
+    bundle, settings -> [scoring] -> Scoring of each kind -> job -> workers, report
+
+A kind of actor is the device that computes for it. All three are chosen once for a run, by its
+driver, and are part of its identity; an actor never chooses. The driver may have no card, so that
+what is chosen for cards follows from the bundle alone. This module knows nothing of actors or Ray.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fastformers.cluster.settings import ScoringSettings
+from fastformers.errors import InputError
+from fastformers.inference.autotune import EngineChoice
+from fastformers.inference.bundle import Bundle
+from fastformers.inference.description.further_graph import choose_graph, graphs_of
+from fastformers.inference.engine import Device
+from fastformers.inference.engines import CUDA_ENGINE
+
+# A card is full from 16k tokens on, and 64k fit every card; where they do not, the engine halves.
+CARD_BATCH_TOKENS = 32 * 1024
+# Graphs that are laid out for cards: int8 operators run on CPUs alone.
+_CARD_PRECISIONS = ("float16",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How actors of one kind score.
+
+    Attributes:
+        device: Kind of the actors.
+        engine: Name of the engine that runs the graph.
+        precision: Precision of the graph's matrix products.
+        max_batch_tokens: Token budget of a batch.
+    """
+
+    device: Device
+    engine: str
+    precision: str
+    max_batch_tokens: int
+
+
+def choose_precisions(bundle: Bundle, settings: ScoringSettings) -> dict[Device, str]:
+    """The graph that each kind of actor of a run will run, by its precision.
+
+    Raises:
+        InputError: The bundle has no such graph, or none that a card can run.
+    """
+    graphs, wanted = list(graphs_of(bundle)), settings.precision
+    if wanted is not None:
+        choose_graph(bundle, wanted)
+    precisions: dict[Device, str] = {}
+    if settings.device != "cuda":
+        precisions["cpu"] = wanted or graphs[0]
+    if settings.uses_gpus:
+        able = [name for name in _CARD_PRECISIONS if name in graphs and wanted in (None, name)]
+        if not able:
+            asked = f"--device {settings.device}"
+            asked += "" if wanted is None else f" --precision {wanted}"
+            raise InputError(
+                f"{asked}: {bundle} has no graph for GPUs (it has {' and '.join(graphs)}); make it "
+                f"again with compress --precision {','.join((*graphs, 'float16'))}"
+            )
+        precisions["cuda"] = able[0]
+    return precisions
+
+
+def plan_scorings(
+    precisions: Mapping[Device, str], choice: EngineChoice | None, *, max_batch_tokens: int | None
+) -> tuple[Scoring, ...]:
+    """How each kind of actor scores, those on cores first.
+
+    Args:
+        precisions: The graph of each kind.
+        choice: Engine and budget of actors on cores; None where none of them scores.
+        max_batch_tokens: The user's token budget, for cards where only they score; None for what
+            they are known to take.
+    """
+    scorings = []
+    if choice is not None:
+        scorings.append(
+            Scoring(
+                device="cpu",
+                engine=choice.engine,
+                precision=precisions["cpu"],
+                max_batch_tokens=choice.max_batch_tokens,
+            )
+        )
+    if "cuda" in precisions:
+        own = max_batch_tokens if choice is None else None
+        scorings.append(
+            Scoring(
+                device="cuda",
+                engine=CUDA_ENGINE,
+                precision=precisions["cuda"],
+                max_batch_tokens=own or CARD_BATCH_TOKENS,
+            )
+        )
+    return tuple(scorings)
