@@ -84,7 +84,7 @@ class GpuLayers:
         if first.norm_first and first.attention_norm is not None:
             normed = self.graph.norm(hidden, "layer0.attention_norm", first.attention_norm)
         for index, layer in enumerate(encoder.layers):
-            after = layer.ffn_norm
+            after: Norm | None = layer.ffn_norm
             if layer.norm_first:
                 is_last = index == last
                 after = encoder.final_norm if is_last else encoder.layers[index + 1].attention_norm
