@@ -52,12 +52,12 @@ def choose_precisions(bundle: Bundle, settings: ScoringSettings) -> dict[Device,
     if wanted is not None:
         choose_graph(bundle, wanted)
     precisions: dict[Device, str] = {}
+    if settings.device == "cpu" and wanted is None and graphs == ["float16"]:
+        raise InputError(
+            f"--device cpu: {bundle} has float16 alone, which is for GPUs: give --device cuda, or "
+            "--precision float16 to score with it on cores, slowly"
+        )
     if settings.device != "cuda":
-        if wanted is None and graphs == ["float16"]:
-            raise InputError(
-                f"--device {settings.device}: {bundle} has float16 alone, which is for GPUs: give "
-                "--device cuda, or --precision float16 to score with it on cores, slowly"
-            )
         precisions["cpu"] = wanted or graphs[0]
     if settings.uses_gpus:
         able = [name for name in _CARD_PRECISIONS if name in graphs and wanted in (None, name)]
