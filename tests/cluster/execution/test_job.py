@@ -238,10 +238,10 @@ def test_device_and_precision_are_part_of_what_the_work_is(
     on_gpus = ScoringSettings(device="cuda")
     job = plan(corpus, two_graphs, tmp_path / "out", scoring=on_gpus)
     assert [(one.device, one.precision) for one in job.scorings] == [("cuda", "float16")]
-    assert (job.engine, job.max_batch_tokens) == ("onnxruntime-cuda", 32768)
+    assert (job.engine, job.max_batch_tokens) == ("onnxruntime-cuda", 65536)
     plan_of_it = describe(job, find_earlier_work(job))
     assert plan_of_it["precision"] == {"cuda": "float16"}
-    assert plan_of_it["gpu_max_batch_tokens"] == 32768
+    assert plan_of_it["gpu_max_batch_tokens"] == 65536
     with pytest.raises(ChangedWorkError, match=": device, precision, "):
         run_locally(job)
     both = plan(corpus, two_graphs, tmp_path / "other", scoring=ScoringSettings(device="mixed"))
