@@ -51,6 +51,7 @@ from fastformers.cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_pri
 from fastformers.cluster.pricing.prices import InstancePrice, find_price, load_prices
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.identity import RUN_DIRECTORY
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
@@ -200,9 +201,10 @@ def _measure(
         profile = calibrate(bundle, options.instance_type)
     elif options.fit_run is not None:
         output = open_directory(options.fit_run, options.storage_options)
-        path = f"{output}/{REPORT_FILE}"
+        home = output.child(RUN_DIRECTORY)
+        path = f"{home}/{REPORT_FILE}"
         report = RunReport.from_json(
-            output.read_json(REPORT_FILE),
+            home.read_json(REPORT_FILE),
             path=path,
             remedy="give --fit-run the --output of a score by this version",
         )

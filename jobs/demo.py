@@ -86,8 +86,7 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
     )
     report = execute(demo_job, ActorSettings(num_actors=options.num_actors), price_of(options))
     console.print(render_bill(report))
-    assert demo_job.output is not None
-    write_page(demo_job.output, report)
+    write_page(demo_job.home, report)
     accuracy, num_heldout = _accuracy(options.output / "scored" / "predictions")
     console.print(
         f"accuracy {100 * accuracy:.2f}% on {num_heldout:,} docstrings of files not trained on; "

@@ -114,8 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _dry_run(score_job, options, price)
         report = execute(score_job, actor_settings(options), price, meter)
         console.print(render_bill(report))
-        assert score_job.output is not None
-        write_page(score_job.output, report)
+        write_page(score_job.home, report)
         return report.summarize()
 
     return run(job, resume="Finished shards are kept: run the same command again to go on.")

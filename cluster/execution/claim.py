@@ -37,6 +37,7 @@ from fastformers.cluster.shards.claim_file import (
 )
 from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
+    RUN_DIRECTORY,
     RUN_FILE,
     STATUS_FILE,
     read_record,
@@ -88,21 +89,21 @@ def check_claim(job: ScoreJob) -> bool:
         InputError: The directory holds something else.
         ChangedWorkError: It holds the work of another run, or of another version.
     """
-    home, file = _home(job)
-    record = read_record(home, file, named=f"--output {home}")
+    record = read_record(job.home, _record_file(job), named=f"--output {job.place}")
     if record is not None:
-        _check_same(home, record["identity"], job.identity)
+        _check_same(job.place, record["identity"], job.identity)
         return True
-    if not home.is_empty(but=(CLAIM_FILE, STATUS_FILE)):
+    is_free = job.home.is_empty(but=(CLAIM_FILE, STATUS_FILE))
+    if not is_free or (job.output is not None and not job.output.is_empty(but=(RUN_DIRECTORY,))):
         raise InputError(
-            f"--output {home}: is not empty and holds no run of ours; choose another directory"
+            f"--output {job.place}: is not empty and holds no run of ours; choose another directory"
         )
     return False
 
 
 def describe_holder(job: ScoreJob) -> str | None:
     """Who works in the job's directory now, for people; None if nobody does, or none that lives."""
-    holder = read_claim(_home(job)[0])
+    holder = read_claim(job.home)
     return None if holder is None or judge_process(holder) == "gone" else str(holder)
 
 
@@ -129,8 +130,7 @@ def claimed(
         StorageError: It cannot be made or written to.
     """
     check_claim(job)
-    home, _ = _home(job)
-    claim = Claim(home, times or ClaimTimes(), log)
+    claim = Claim(job.home, times or ClaimTimes(), log, place=str(job.place))
     try:
         claim.acquire()
         _make_directories(job)
@@ -142,9 +142,19 @@ def claimed(
 class Claim:
     """A run's hold on a directory; a thread of it keeps the heartbeat."""
 
-    def __init__(self, home: Directory, times: ClaimTimes, log: Callable[[str], None]) -> None:
-        """Prepare to claim a directory; nothing is written yet."""
+    def __init__(
+        self, home: Directory, times: ClaimTimes, log: Callable[[str], None], *, place: str
+    ) -> None:
+        """Prepare to claim a directory; nothing is written yet.
+
+        Args:
+            home: Directory to claim.
+            times: How often, and for how long.
+            log: Function that shows a line to the user.
+            place: The output as the user knows it, for messages.
+        """
         self._home = home
+        self._place = place
         self._times = times
         self._log = log
         self._own = new_claim(times.time_of_day())
@@ -174,7 +184,7 @@ class Claim:
             self._is_written = True
             is_put = self._put(left)
         if left is not None:
-            self._log(f"{self._home}: the run on {left} was killed; this one goes on from there")
+            self._log(f"{self._place}: the run on {left} was killed; this one goes on from there")
         self._beaten_at = self._times.clock()
         self._heart.start()
 
@@ -196,7 +206,7 @@ class Claim:
                 )
             if self._taker is not None:
                 raise ClaimedError(
-                    f"--output {self._home}: was taken over by a run on {self._taker} while this "
+                    f"--output {self._place}: was taken over by a run on {self._taker} while this "
                     "one stood still, so this one stops"
                 )
 
@@ -238,7 +248,7 @@ class Claim:
             if waited_s >= times.warn_s and not is_told:
                 is_told = True
                 left = format_count(round(times.stale_s - waited_s), "second")
-                self._log(f"{self._home}: no heartbeat from {now}; taken over in {left}")
+                self._log(f"{self._place}: no heartbeat from {now}; taken over in {left}")
             times.sleep(times.poll_s)
         return None
 
@@ -286,7 +296,7 @@ class Claim:
 
     def _refusal(self, holder: ClaimRecord) -> ClaimedError:
         return ClaimedError(
-            f"--output {self._home}: a run works there, on {holder}; wait until it ends, stop it, "
+            f"--output {self._place}: a run works there, on {holder}; wait until it ends, stop it, "
             "or choose another directory"
         )
 
@@ -297,9 +307,9 @@ def _beat_of(claim: ClaimRecord) -> tuple[str, int]:
 
 def _make_directories(job: ScoreJob) -> None:
     """Make the directories of a job that is held, and remove what killed writers left there."""
-    home, file = _home(job)
     if not check_claim(job):  # another run may have come and gone in the meantime
-        write_record(home, file, job.identity, complete=False if job.output is None else None)
+        complete = False if job.output is None else None
+        write_record(job.home, _record_file(job), job.identity, complete=complete)
     if job.corpus is not None:  # else the shards are those of a `prepare`, which may still run
         job.shards.child("slices").create()
         job.shards.delete_leftovers()
@@ -308,15 +318,15 @@ def _make_directories(job: ScoreJob) -> None:
         job.predictions.delete_leftovers()
 
 
-def _home(job: ScoreJob) -> tuple[Directory, str]:
-    """The directory that a job claims, and the name of its record there."""
-    return (job.shards, PREPARED_FILE) if job.output is None else (job.output, RUN_FILE)
+def _record_file(job: ScoreJob) -> str:
+    """Name of the job's record in its home."""
+    return PREPARED_FILE if job.output is None else RUN_FILE
 
 
-def _check_same(home: Directory, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check_same(place: Directory, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         raise ChangedWorkError(
-            f"--output {home}: holds the work of another run: {', '.join(changed)} changed since; "
+            f"--output {place}: holds the work of another run: {', '.join(changed)} changed since; "
             "choose another directory, or delete this one to start over"
         )

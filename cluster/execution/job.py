@@ -19,7 +19,12 @@ from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
 from fastformers.cluster.settings import CorpusSettings
-from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
+from fastformers.cluster.shards.identity import (
+    PREPARED_FILE,
+    RUN_DIRECTORY,
+    RUN_FILE,
+    read_record,
+)
 from fastformers.cluster.shards.layout import plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.shard_set import ShardSet
@@ -76,6 +81,16 @@ class ScoreJob:
         )
 
     @property
+    def home(self) -> Directory:
+        """Directory of what is no prediction: records, logs, report; or of the shards alone."""
+        return self.shards if self.output is None else self.output.child(RUN_DIRECTORY)
+
+    @property
+    def place(self) -> Directory:
+        """Directory that the user named for the output."""
+        return self.output or self.shards
+
+    @property
     def predictions(self) -> Directory | None:
         """Directory of the predictions; None to prepare only."""
         return None if self.output is None else self.output.child("predictions")
@@ -83,7 +98,7 @@ class ScoreJob:
     @property
     def receipts_log(self) -> Directory | None:
         """Directory of the log of the predictions' receipts; None to prepare only."""
-        return None if self.output is None else self.output.child("receipts")
+        return None if self.output is None else self.home.child("receipts")
 
     @property
     def slices_log(self) -> Directory:
@@ -132,7 +147,7 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
     """What a job would do, as plain values."""
     plan: dict[str, Any] = {
         "bundle": str(job.bundle),
-        "output": str(job.output or job.shards),
+        "output": str(job.place),
         "max_batch_tokens": job.max_batch_tokens,
         "engine": job.engine,
         "shards_done": len(earlier.done),
@@ -233,7 +248,7 @@ def open_score_job(
         bundle=bundle,
         pinned=pinned,
         output=output,
-        shards=output.child("shards") if prepared is None else source,
+        shards=output.child(RUN_DIRECTORY).child("shards") if prepared is None else source,
         corpus=corpus,
         settings=settings,
         keep_columns=keep_columns,
@@ -247,7 +262,7 @@ def _recorded_choice(
     output: Directory, engine: str, max_batch_tokens: int | None
 ) -> EngineChoice | None:
     """What an interrupted run into this output chose, where the user leaves it open; else None."""
-    record = read_record(output, RUN_FILE, named=f"--output {output}")
+    record = read_record(output.child(RUN_DIRECTORY), RUN_FILE, named=f"--output {output}")
     if record is None:
         return None
     recorded = record["identity"]

@@ -176,14 +176,18 @@ def _finish_directories(job: ScoreJob, journal: RunJournal) -> int:
     Raises:
         ScoringError: There are more than the job allows.
     """
-    if job.output is None:
+    if job.predictions is None:
         journal.check_bad_rows(are_all=True)
         write_record(job.shards, PREPARED_FILE, job.identity, complete=True)
         return 0
     num_letters = write_dead_letters(
-        job.output, job.shards, journal.cut.table, with_errors=journal.with_errors
+        job.home,
+        job.predictions,
+        job.shards,
+        journal.cut.table,
+        with_errors=journal.with_errors,
     )
-    journal.check_bad_rows(are_all=True, listed_in=f"{job.output}/{DEAD_LETTERS_FILE}")
+    journal.check_bad_rows(are_all=True, listed_in=f"{job.home}/{DEAD_LETTERS_FILE}")
     if job.corpus is not None:  # else the shards were prepared to be kept
         _delete_shards(job.shards)
     return num_letters

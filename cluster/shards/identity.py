@@ -3,7 +3,10 @@
     job -> [identity] -> run.json of a scored output, prepared.json of prepared shards -> rerun
 
 A record has a format version, so that a directory whose files have another format is refused and
-never read in part. This module knows nothing of corpora or bundles: an identity is any mapping.
+never read in part. Beside `predictions/`, a scored output holds one directory, `__run__`, with all
+that is no prediction: Arrow, pandas, Spark and Hugging Face pass over a name that begins so, and
+take the whole output for one dataset. This module knows nothing of corpora or bundles: an identity
+is any mapping.
 """
 
 from collections.abc import Mapping
@@ -12,11 +15,28 @@ from typing import Any
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ChangedWorkError, InputError
 
+RUN_DIRECTORY = "__run__"
 RUN_FILE = "run.json"
 PREPARED_FILE = "prepared.json"
 STATUS_FILE = "status.json"  # where the run stands; no part of the work
 # Version of the record and of all files beside it: predictions, shards, receipts of slices.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+
+
+def find_home(output: Directory, *, named: str) -> Directory | None:
+    """Directory of the records of a run into `output`; None if no run was ever there.
+
+    Args:
+        output: What the user gave a run as its output.
+        named: Name of the directory in errors.
+
+    Raises:
+        InputError, ChangedWorkError: As for `read_record`.
+    """
+    home = output.child(RUN_DIRECTORY)
+    if read_record(home, RUN_FILE, named=named) is not None:
+        return home
+    return None if read_record(output, PREPARED_FILE, named=named) is None else output
 
 
 def write_record(

@@ -23,7 +23,7 @@ from fastformers.formatting import format_count
 _COMPRESSIONS = (".gz", ".bz2", ".zst")
 # Records of what this project writes, and keys that each of them has.
 _OWN_RECORDS = {
-    "run.json": {"format_version", "identity"},
+    "__run__/run.json": {"format_version", "identity"},
     "prepared.json": {"format_version", "identity"},
     "bundle.json": {"format_version", "digest"},
 }
@@ -168,10 +168,11 @@ def _find_own(filesystem: pyarrow.fs.FileSystem, places: Iterable[Place]) -> lis
     """Directories that this project wrote: those with a record of ours."""
     own = []
     for place in places:
-        directory, _, name = place.path.rpartition("/")
-        keys = _OWN_RECORDS.get(name)
-        if keys is not None and place.problem is None and _has_keys(filesystem, place.path, keys):
-            own.append(directory)
+        record = next((name for name in _OWN_RECORDS if place.path.endswith(f"/{name}")), None)
+        if record is None or place.problem is not None:
+            continue
+        if _has_keys(filesystem, place.path, _OWN_RECORDS[record]):
+            own.append(place.path.removesuffix(f"/{record}"))
     return own
 
 

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
     known, rest = parser.parse_known_args(arguments[:1])
-    job = importlib.import_module(f"jobs.{known.command}")
+    job = importlib.import_module(f"fastformers.jobs.{known.command}")
     return int(job.main([*rest, *arguments[1:]]))
 
 

@@ -38,20 +38,19 @@ def execute(
     meter: EnergyMeter | None = None,
 ) -> RunReport:
     """Run a job with progress on stderr; returns its report, which is also kept in its output."""
-    output = job.output or job.shards
     unit: Unit = "prepared" if job.output is None else "scored"
     prices = MachinePrices(given=price, table=built_in_prices())
 
     def usd_so_far(progress: Progress) -> float:
         return prices.usd_of(progress.node_s)
 
-    with StatusFile(output, unit, usd_so_far) as status_file:
+    with StatusFile(job.home, unit, usd_so_far) as status_file:
         with meter or nullcontext(), ProgressDisplay(line_every_s=_LINE_EVERY_S) as display:
 
             def show(progress: Progress) -> None:
                 status = status_file.add(progress)
                 display.update(unit, status.share, status.describe)
-                _tell_metrics(output.path, progress, usd_so_far(progress))
+                _tell_metrics(job.place.path, progress, usd_so_far(progress))
 
             result = run_job(
                 job,
@@ -69,7 +68,7 @@ def execute(
             own_type=price.instance_type,
             today=date.today(),
         )
-        output.write_json(REPORT_FILE, report.to_json())
+        job.home.write_json(REPORT_FILE, report.to_json())
     return report
 
 
