@@ -37,6 +37,7 @@ from fastformers.cluster.nodes.addresses import check_address, check_output
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from fastformers.cluster.report.tables import render_bill
+from fastformers.cluster.settings import PredictionSettings
 from fastformers.formats.recognize import FORMATS
 from fastformers.jobs.console.arguments import (
     actor_settings,
@@ -47,6 +48,7 @@ from fastformers.jobs.console.arguments import (
 )
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.page import write_page
 
@@ -63,6 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"corpus ({', '.join(FORMATS)}), or the output of `fastformers prepare`",
     )
     add_corpus_arguments(parser)
+    add_config_arguments(parser, PredictionSettings)
     add_storage_arguments(parser)
     parser.add_argument(
         "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
@@ -106,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.output,
             settings,
             max_batch_tokens=options.max_batch_tokens,
+            written=read_config(PredictionSettings, options),
             engine=options.engine,
             storage=options.storage_options,
         )

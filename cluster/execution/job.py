@@ -8,17 +8,19 @@ identity of the work is what must not change between two runs of the same comman
 corpus, the bundle, and every setting that decides a prediction.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastformers.cluster.corpus.inputs import check_kept, open_corpus_for
+from fastformers.cluster.corpus.inputs import LABEL_FLAG, is_kept, open_corpus_for
 from fastformers.cluster.corpus.slices import Corpus
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
 from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
-from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.settings import ITS_TASKS_COLUMNS, CorpusSettings, PredictionSettings
+from fastformers.cluster.shards.columns import COLUMNS_FLAG, choose_columns
 from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
     RUN_DIRECTORY,
@@ -36,6 +38,7 @@ from fastformers.formats.readers import KEEP_FLAG
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
+from fastformers.options import split_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,9 @@ class ScoreJob:
         shards: Directory where prepared shards are or go.
         corpus: Corpus to prepare, or None if `shards` is complete.
         settings: Which part of the corpus is read, and how it is cut.
-        keep_columns: Names of the columns that pass through.
+        keep_columns: Names of the columns that pass through to the predictions.
+        columns: Names of the columns of predictions; empty for those of the task.
+        label_column: Column of the corpus that predictions are compared with, or None.
         max_batch_tokens: Token budget of a batch.
         identity: Values that are equal when the same work is run again.
         engine: Name of the engine that runs the graph.
@@ -64,6 +69,8 @@ class ScoreJob:
     keep_columns: tuple[str, ...]
     max_batch_tokens: int
     identity: dict[str, Any]
+    columns: tuple[str, ...] = ()
+    label_column: str | None = None
     engine: str = REFERENCE_ENGINE
 
     @property
@@ -114,6 +121,8 @@ class ScoreJob:
             predictions=self.predictions,
             keep_columns=self.keep_columns,
             max_batch_tokens=self.max_batch_tokens,
+            columns=self.columns,
+            label_column=self.label_column,
             engine=self.engine,
         )
 
@@ -204,6 +213,7 @@ def open_score_job(
     settings: CorpusSettings,
     *,
     max_batch_tokens: int | None,
+    written: PredictionSettings = ITS_TASKS_COLUMNS,
     engine: str = REFERENCE_ENGINE,
     storage: StorageOptions = NO_OPTIONS,
 ) -> ScoreJob:
@@ -225,14 +235,21 @@ def open_score_job(
     corpus: Corpus | None = None
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
+    columns = choose_columns(written.columns, bundle.task, bundle.labels)
+    _check_label_column(bundle, written.label_column)
     if prepared is not None:
-        keep_columns = _prepared_columns(source, prepared["identity"], settings)
-        check_kept(bundle, keep_columns)
+        keep_columns = _prepared_columns(source, prepared["identity"], settings, written)
         identity = _prepared_identity(source, prepared["identity"], bundle, settings)
     else:
-        corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
+        label = written.label_column
+        corpus = open_corpus_for(
+            bundle, corpus_uri, settings, label_column=label, storage=storage, output=output
+        )
         keep_columns = tuple(corpus.reader.kept_schema.names)
+        if label is not None and not is_kept(label, settings.keep_columns):
+            keep_columns = tuple(name for name in keep_columns if name != label)
         identity = _corpus_identity(bundle, corpus, settings)
+    _check_kept(keep_columns, [column.name for column in columns])
     choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens
     )
@@ -242,6 +259,8 @@ def open_score_job(
             "max batch tokens": choice.max_batch_tokens,
             "engine": choice.engine,
             "keep columns": list(keep_columns),
+            "columns": [name for names in written.columns for name in split_names(names)],
+            "label column": written.label_column,
         }
     )
     return ScoreJob(
@@ -252,10 +271,32 @@ def open_score_job(
         corpus=corpus,
         settings=settings,
         keep_columns=keep_columns,
+        columns=written.columns,
+        label_column=written.label_column,
         max_batch_tokens=choice.max_batch_tokens,
         engine=choice.engine,
         identity=identity,
     )
+
+
+def _check_kept(keep_columns: Sequence[str], columns: Sequence[str]) -> None:
+    """Refuse to keep a column that has the name of a prediction."""
+    for name in (*columns, "error"):
+        if name in keep_columns:
+            raise InputError(
+                f"{KEEP_FLAG} {name}: the predictions have a column of that name; rename yours, "
+                f"name the columns to keep, or leave it out of {COLUMNS_FLAG}"
+            )
+
+
+def _check_label_column(bundle: Bundle, label_column: str | None) -> None:
+    """Refuse labels for predictions that have none to be compared with."""
+    task = bundle.task
+    if label_column is not None and (not task.has_targets or task.is_choice):
+        raise InputError(
+            f"{LABEL_FLAG} {label_column}: predictions of the task {task} are compared with no "
+            "labels; leave it out"
+        )
 
 
 def _recorded_choice(
@@ -293,10 +334,18 @@ def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -
 
 
 def _prepared_columns(
-    source: Directory, prepared: dict[str, Any], settings: CorpusSettings
+    source: Directory,
+    prepared: dict[str, Any],
+    settings: CorpusSettings,
+    written: PredictionSettings,
 ) -> tuple[str, ...]:
-    """Columns of prepared shards that the settings keep."""
+    """Columns of prepared shards that the settings keep; that of the labels must be among them."""
     known = prepared["keep columns"]
+    if written.label_column not in (None, *known):
+        raise InputError(
+            f"{source}: {LABEL_FLAG} {written.label_column}: not prepared (kept columns: "
+            f"{', '.join(known) or 'none'}); prepare again with {KEEP_FLAG} {written.label_column}"
+        )
     names, missing = choose_names(settings.keep_columns, known, flag=KEEP_FLAG)
     if missing:
         raise InputError(
