@@ -23,6 +23,7 @@ from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_re
 from fastformers.cluster.shards.layout import plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.shard_set import ShardSet
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
@@ -206,10 +207,13 @@ def open_score_job(
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
     output = open_directory(output_uri, storage)
     source = open_directory(corpus_uri, storage)
-    prepared = read_record(source, PREPARED_FILE, named=str(source))
+    prepared, pinned, record = side_by_side(
+        lambda: read_record(source, PREPARED_FILE, named=str(source)),
+        lambda: pin_bundle(bundle_source, storage),
+        lambda: read_record(output, RUN_FILE, named=f"--output {output}"),
+    )
     corpus: Corpus | None = None
-    pinned = pin_bundle(bundle_source, storage)
-    bundle = pinned.open()
+    bundle: Bundle = pinned.open()
     if prepared is not None:
         keep_columns = _prepared_columns(source, prepared["identity"], settings)
         check_kept(bundle, keep_columns)
@@ -218,7 +222,7 @@ def open_score_job(
         corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
         keep_columns = tuple(corpus.reader.kept_schema.names)
         identity = _corpus_identity(bundle, corpus, settings)
-    choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
+    choice = _recorded_choice(record, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens
     )
     identity.update(
@@ -244,10 +248,9 @@ def open_score_job(
 
 
 def _recorded_choice(
-    output: Directory, engine: str, max_batch_tokens: int | None
+    record: dict[str, Any] | None, engine: str, max_batch_tokens: int | None
 ) -> EngineChoice | None:
     """What an interrupted run into this output chose, where the user leaves it open; else None."""
-    record = read_record(output, RUN_FILE, named=f"--output {output}")
     if record is None:
         return None
     recorded = record["identity"]
