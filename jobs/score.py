@@ -127,10 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dry_run(
     score_job: ScoreJob, options: argparse.Namespace, price: HourlyPrice
 ) -> dict[str, Any]:
-    check_claim(score_job)
+    is_known = check_claim(score_job)
     if holder := describe_holder(score_job):
         console.print(f"output: a run works there now, on {holder}")
-    plan = describe(score_job, find_earlier_work(score_job))
+    plan = describe(score_job, find_earlier_work(score_job, is_new=not is_known))
     plan["cores_per_actor"] = options.cores_per_actor or "auto"
     if options.cores_per_actor is None:
         console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")

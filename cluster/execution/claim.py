@@ -89,9 +89,7 @@ def check_claim(job: ScoreJob) -> bool:
         InputError: The directory holds something else.
         ChangedWorkError: It holds the work of another run, or of another version.
     """
-    record = read_record(job.home, _record_file(job), named=f"--output {job.place}")
-    if record is not None:
-        _check_same(job.place, record["identity"], job.identity)
+    if _is_known(job):
         return True
     is_free = job.home.is_empty(but=(CLAIM_FILE, STATUS_FILE))
     if not is_free or (job.output is not None and not job.output.is_empty(but=(RUN_DIRECTORY,))):
@@ -113,6 +111,7 @@ def claimed(
     *,
     log: Callable[[str], None] = lambda line: None,
     times: ClaimTimes | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Iterator["Claim"]:
     """Hold the directories of a job while the block runs.
 
@@ -122,6 +121,8 @@ def claimed(
         job: Job to do.
         log: Function that shows a line to the user.
         times: Times other than the usual ones, for tests.
+        meanwhile: Function that is called while a claim on an output that is new must not be read
+            back yet, instead of waiting for so long. It writes nothing there.
 
     Raises:
         ClaimedError: Another run works there.
@@ -129,18 +130,23 @@ def claimed(
         ChangedWorkError: It holds the work of another run, or of another version.
         StorageError: It cannot be made or written to.
     """
-    check_claim(job)
+    is_known = check_claim(job)
     claim = Claim(job.home, times or ClaimTimes(), log, place=str(job.place))
     try:
-        claim.acquire()
-        _make_directories(job)
+        claim.acquire((lambda: None) if is_known else meanwhile)
+        claim.is_new = not is_known and not _is_known(job)  # one may have come and gone since
+        _make_directories(job, is_new=claim.is_new)
         yield claim
     finally:
         claim.release()
 
 
 class Claim:
-    """A run's hold on a directory; a thread of it keeps the heartbeat."""
+    """A run's hold on a directory; a thread of it keeps the heartbeat.
+
+    Attributes:
+        is_new: Whether no earlier run has worked there.
+    """
 
     def __init__(
         self, home: Directory, times: ClaimTimes, log: Callable[[str], None], *, place: str
@@ -153,6 +159,7 @@ class Claim:
             log: Function that shows a line to the user.
             place: The output as the user knows it, for messages.
         """
+        self.is_new = True
         self._home = home
         self._place = place
         self._times = times
@@ -172,8 +179,11 @@ class Claim:
         """The claim as it was last written."""
         return self._own
 
-    def acquire(self) -> None:
+    def acquire(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Write the claim, as soon as no other run holds the directory, and start the heartbeat.
+
+        Args:
+            meanwhile: See `claimed`.
 
         Raises:
             ClaimedError: Another run works there.
@@ -182,7 +192,7 @@ class Claim:
         while not is_put:
             left = self._find_left_claim()
             self._is_written = True
-            is_put = self._put(left)
+            is_put = self._put(left, meanwhile)
         if left is not None:
             self._log(f"{self._place}: the run on {left} was killed; this one goes on from there")
         self._beaten_at = self._times.clock()
@@ -252,7 +262,7 @@ class Claim:
             times.sleep(times.poll_s)
         return None
 
-    def _put(self, left: ClaimRecord | None) -> bool:
+    def _put(self, left: ClaimRecord | None, meanwhile: Callable[[], object]) -> bool:
         """Write the claim; False if another was faster."""
         if left is None:
             self._home.create()
@@ -262,7 +272,9 @@ class Claim:
         if is_put is not None:
             return is_put
         put_claim(self._home, self._own)
-        self._times.sleep(self._times.settle_s)
+        settled = self._times.clock() + self._times.settle_s
+        meanwhile()
+        self._times.sleep(max(0.0, settled - self._times.clock()))
         holder = read_claim(self._home)
         return holder is not None and holder.run == self._own.run
 
@@ -305,17 +317,32 @@ def _beat_of(claim: ClaimRecord) -> tuple[str, int]:
     return claim.run, claim.beat
 
 
-def _make_directories(job: ScoreJob) -> None:
+def _make_directories(job: ScoreJob, *, is_new: bool) -> None:
     """Make the directories of a job that is held, and remove what killed writers left there."""
-    if not check_claim(job):  # another run may have come and gone in the meantime
+    if is_new:
         complete = False if job.output is None else None
         write_record(job.home, _record_file(job), job.identity, complete=complete)
+    written = [] if job.predictions is None else [job.predictions]
     if job.corpus is not None:  # else the shards are those of a `prepare`, which may still run
         job.shards.child("slices").create()
-        job.shards.delete_leftovers()
-    if job.predictions is not None:
-        job.predictions.create()
-        job.predictions.delete_leftovers()
+        written.append(job.shards)
+    for directory in written:
+        directory.create()
+        if not is_new:
+            directory.delete_leftovers()
+
+
+def _is_known(job: ScoreJob) -> bool:
+    """Whether the record of the job's directory is of this very job; False if there is none.
+
+    Raises:
+        InputError: The record is not ours.
+        ChangedWorkError: It is of other work, or of another version.
+    """
+    record = read_record(job.home, _record_file(job), named=f"--output {job.place}")
+    if record is not None:
+        _check_same(job.place, record["identity"], job.identity)
+    return record is not None
 
 
 def _record_file(job: ScoreJob) -> str:

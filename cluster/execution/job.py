@@ -30,6 +30,7 @@ from fastformers.cluster.shards.identity import (
 from fastformers.cluster.shards.layout import plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.shard_set import ShardSet
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
@@ -231,10 +232,13 @@ def open_score_job(
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
     output = open_directory(output_uri, storage)
     source = open_directory(corpus_uri, storage)
-    prepared = read_record(source, PREPARED_FILE, named=str(source))
+    prepared, pinned, record = side_by_side(
+        lambda: read_record(source, PREPARED_FILE, named=str(source)),
+        lambda: pin_bundle(bundle_source, storage),
+        lambda: read_record(output.child(RUN_DIRECTORY), RUN_FILE, named=f"--output {output}"),
+    )
     corpus: Corpus | None = None
-    pinned = pin_bundle(bundle_source, storage)
-    bundle = pinned.open()
+    bundle: Bundle = pinned.open()
     columns = choose_columns(written.columns, bundle.task, bundle.labels)
     _check_label_column(bundle, written.label_column)
     if prepared is not None:
@@ -250,7 +254,7 @@ def open_score_job(
             keep_columns = tuple(name for name in keep_columns if name != label)
         identity = _corpus_identity(bundle, corpus, settings)
     _check_kept(keep_columns, [column.name for column in columns])
-    choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
+    choice = _recorded_choice(record, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens
     )
     identity.update(
@@ -300,10 +304,9 @@ def _check_label_column(bundle: Bundle, label_column: str | None) -> None:
 
 
 def _recorded_choice(
-    output: Directory, engine: str, max_batch_tokens: int | None
+    record: dict[str, Any] | None, engine: str, max_batch_tokens: int | None
 ) -> EngineChoice | None:
     """What an interrupted run into this output chose, where the user leaves it open; else None."""
-    record = read_record(output.child(RUN_DIRECTORY), RUN_FILE, named=f"--output {output}")
     if record is None:
         return None
     recorded = record["identity"]

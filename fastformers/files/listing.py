@@ -76,18 +76,19 @@ def list_files(
         InputError: Nothing is there, or no file that has a reader; or it is a table whose files
             only its own log names, or was written by this project.
     """
-    [info] = filesystem.get_file_info([path])
-    if info.type == pyarrow.fs.FileType.File:
-        if suffix_of(path) not in suffixes:
-            raise InputError(f"{uri}: expected {_either(suffixes)}")
-        return Listing(files=(_to_source(Place.of(info)),), unreadable={})
-    if info.type == pyarrow.fs.FileType.Directory:
-        base, pattern = path, None
-    elif any(character in path for character in "*?["):
-        base, pattern = _split_glob(filesystem, path)
-    else:
-        raise InputError(f"{uri}: no such file or directory")
-    places = list_places(filesystem, base)
+    base, pattern = path, None
+    places = list_places(filesystem, base)  # in a bucket, one request tells most directories
+    if not places:
+        [info] = filesystem.get_file_info([path])
+        if info.type == pyarrow.fs.FileType.File:
+            if suffix_of(path) not in suffixes:
+                raise InputError(f"{uri}: expected {_either(suffixes)}")
+            return Listing(files=(_to_source(Place.of(info)),), unreadable={})
+        if info.type != pyarrow.fs.FileType.Directory:
+            if not any(character in path for character in "*?["):
+                raise InputError(f"{uri}: no such file or directory")
+            base, pattern = _split_glob(filesystem, path)
+            places = list_places(filesystem, base)
     own = _find_own(filesystem, places)
     _check_own(base, own, uri, output)
     if tables := find_tables(filesystem, base, places):

@@ -66,7 +66,11 @@ def test_a_shard_without_good_rows_has_the_same_types(task):
         ("regression", ("logits",), "no column of the task regression; choose from score$"),
         ("embedding", ("top_k=1",), "choose from embedding$"),
         ("multiple-choice", ("label",), "choose from score$"),
-        (CLASSES, ("top_k",), "--columns top_k: say how many labels, from 1 to the 3 of the bundle"),
+        (
+            CLASSES,
+            ("top_k",),
+            "--columns top_k: say how many labels, from 1 to the 3 of the bundle",
+        ),
         (CLASSES, ("top_k=4",), "from 1 to the 3 of the bundle, as in top_k=3"),
         (CLASSES, ("top_k=0",), "--columns top_k=0"),
         (CLASSES, ("label", "label"), "names the column 'label' twice"),

@@ -20,9 +20,7 @@ def test_counts_of_two_shards_are_those_of_both():
     values, texts = ["no", "yes", "yes", 3], [0, 1, 2, 2]
 
     def count(rows):
-        return count_labels(
-            values[rows], texts[rows], LOGITS_UC, MULTI_LABEL_CLASSIFICATION, NAMES
-        )
+        return count_labels(values[rows], texts[rows], LOGITS_UC, MULTI_LABEL_CLASSIFICATION, NAMES)
 
     both = LabelCounts()
     both.add(count(slice(0, 2)))
