@@ -74,7 +74,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers cost",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI")
     parser.add_argument(
@@ -149,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["refresh"]:
         return _refresh(arguments[1:])
     options = parse(arguments)
-    return run(lambda: _cost(options))
+    return run(lambda: _cost(options), options)
 
 
 def _cost(options: argparse.Namespace) -> dict[str, Any]:
@@ -283,7 +282,7 @@ def _refresh(arguments: Sequence[str]) -> int:
             console.print(f"not listed in {options.region}: {', '.join(missing)}")
         return {"output": str(options.output), "types": len(found), "not_listed": missing}
 
-    return run(job)
+    return run(job, options)
 
 
 def _whole(text: str) -> int:

@@ -24,7 +24,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers report",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", help="output directory or URI of `fastformers score`")
     add_storage_arguments(parser)
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"matplotlib or jinja2 is not installed; {GET_PAGE} {output}")
         return {"page": write_page(home, report)}
 
-    return run(job)
+    return run(job, options)
 
 
 if __name__ == "__main__":

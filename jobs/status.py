@@ -42,7 +42,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers status",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("output", help="--output of a `fastformers score` or `prepare`")
     add_storage_arguments(parser)
@@ -74,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         states.append(found.state)
         return found.summarize()
 
-    exit_status = run(job)
+    exit_status = run(job, options)
     return _ENDED_EARLY if states and states[0] not in ("running", "finished") else exit_status
 
 

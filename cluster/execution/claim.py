@@ -37,14 +37,13 @@ from fastformers.cluster.shards.claim_file import (
 )
 from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
-    RUN_DIRECTORY,
     RUN_FILE,
-    STATUS_FILE,
+    check_free,
     read_record,
     write_record,
 )
 from fastformers.cluster.storage.directory import Directory
-from fastformers.errors import ChangedWorkError, ClaimedError, InputError
+from fastformers.errors import ChangedWorkError, ClaimedError
 from fastformers.formatting import format_count
 
 logger = logging.getLogger(__name__)
@@ -89,20 +88,29 @@ def check_claim(job: ScoreJob) -> bool:
         InputError: The directory holds something else.
         ChangedWorkError: It holds the work of another run, or of another version.
     """
-    if _is_known(job):
-        return True
-    is_free = job.home.is_empty(but=(CLAIM_FILE, STATUS_FILE))
-    if not is_free or (job.output is not None and not job.output.is_empty(but=(RUN_DIRECTORY,))):
-        raise InputError(
-            f"--output {job.place}: is not empty and holds no run of ours; choose another directory"
-        )
-    return False
+    record = check_free(job.place, _record_file(job), named=f"--output {job.place}")
+    if record is not None:
+        _check_same(job.place, record["identity"], job.identity)
+    return record is not None
 
 
-def describe_holder(job: ScoreJob) -> str | None:
-    """Who works in the job's directory now, for people; None if nobody does, or none that lives."""
-    holder = read_claim(job.home)
-    return None if holder is None or judge_process(holder) == "gone" else str(holder)
+def check_unheld(
+    job: ScoreJob,
+    *,
+    log: Callable[[str], None] = lambda line: None,
+    times: ClaimTimes | None = None,
+) -> None:
+    """Refuse a job as `claimed` does where another run works in its directory; nothing is written.
+
+    Args:
+        job: The job.
+        log: Function that shows a line to the user.
+        times: Times other than the usual ones, for tests.
+
+    Raises:
+        ClaimedError: Another run works there.
+    """
+    Claim(job.home, times or ClaimTimes(), log, place=str(job.place)).find_left_claim()
 
 
 @contextmanager
@@ -190,7 +198,7 @@ class Claim:
         """
         is_put = False
         while not is_put:
-            left = self._find_left_claim()
+            left = self.find_left_claim()
             self._is_written = True
             is_put = self._put(left, meanwhile)
         if left is not None:
@@ -237,7 +245,7 @@ class Claim:
         """Whether others may think that this run has ended."""
         return self._times.clock() - self._beaten_at > self._times.stale_s
 
-    def _find_left_claim(self) -> ClaimRecord | None:
+    def find_left_claim(self) -> ClaimRecord | None:
         """The claim of a run that has ended, or None where there is no claim.
 
         Raises:
@@ -319,9 +327,9 @@ def _beat_of(claim: ClaimRecord) -> tuple[str, int]:
 
 def _make_directories(job: ScoreJob, *, is_new: bool) -> None:
     """Make the directories of a job that is held, and remove what killed writers left there."""
-    if is_new:
+    if is_new or job.asked:
         complete = False if job.output is None else None
-        write_record(job.home, _record_file(job), job.identity, complete=complete)
+        write_record(job.home, _record_file(job), job.identity, complete=complete, asked=job.asked)
     written = [] if job.predictions is None else [job.predictions]
     if job.corpus is not None:  # else the shards are those of a `prepare`, which may still run
         job.shards.child("slices").create()

@@ -165,7 +165,7 @@ def _finish_directories(job: ScoreJob, journal: RunJournal) -> int:
     """
     if job.predictions is None:
         journal.check_bad_rows(are_all=True)
-        write_record(job.shards, PREPARED_FILE, job.identity, complete=True)
+        write_record(job.shards, PREPARED_FILE, job.identity, complete=True, asked=job.asked)
         return 0
     num_letters = write_dead_letters(
         job.home,

@@ -14,7 +14,7 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -100,6 +100,27 @@ class Directory:
             self.filesystem.create_dir(self.path, recursive=True)
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied", self.path)
+
+    def check_writable(self) -> None:
+        """Make sure that files can be written to it; it need not exist, and is not made.
+
+        A file is written and removed: on a disk where it does not exist, in the nearest directory
+        above it that does.
+
+        Raises:
+            StorageError: It cannot be written to.
+        """
+        name = f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+        place = self
+        if self.is_local:
+            path = Path(self.path)
+            while not path.exists() and path != path.parent:
+                path = path.parent
+            place = replace(self, path=str(path))
+        with storage_errors(str(self)):
+            with place.write(name) as file:
+                file.write(b"a run may be written here")
+            place.delete_file(name)
 
     def delete_file(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""
