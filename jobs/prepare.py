@@ -30,7 +30,7 @@ from fastformers.jobs.console.arguments import (
     price_of,
 )
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.execute import execute, find_finished
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import waiting
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 asked=options.settings,
                 on_step=on_step,
             )
-        report = execute(prepare_job, actors, price)
+        report = find_finished(prepare_job) or execute(prepare_job, actors, price)
         console.print(
             f"{report.rows:,} rows, {report.tokens:,} tokens in {report.shards} shards "
             f"under {report.output} after {report.wall_s:.1f} s"

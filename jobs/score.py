@@ -32,7 +32,6 @@ from fastformers.cluster.execution.topology import describe_core_sets, discover_
 from fastformers.cluster.nodes.addresses import check_address, check_output
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
-from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.settings import ActorSettings, PredictionSettings
 from fastformers.formats.recognize import FORMATS
 from fastformers.jobs.console.arguments import (
@@ -43,10 +42,14 @@ from fastformers.jobs.console.arguments import (
     price_of,
 )
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import check_run, describe_cluster, execute, plan_actors
+from fastformers.jobs.console.execute import (
+    check_run,
+    describe_cluster,
+    execute_and_show,
+    plan_actors,
+)
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.page import write_page
 from fastformers.jobs.console.progress import waiting
 
 
@@ -115,10 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if options.dry_run:
             return _dry_run(score_job, actors, price)
-        report = execute(score_job, actors, price, meter)
-        console.print(render_bill(report))
-        write_page(score_job.home, report)
-        return report.summarize()
+        return execute_and_show(score_job, actors, price, meter).summarize()
 
     return run(
         job, options, resume="Finished shards are kept: run the same command again to go on."
@@ -140,8 +140,8 @@ def _dry_run(score_job: ScoreJob, actors: ActorSettings, price: HourlyPrice) -> 
         console.print(describe_core_sets(core_sets, discover_topology()))
     for name, value in plan.items():
         console.print(f"{name}: {value}")
-    console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price.label})")
-    return {"dry_run": True, **plan, "usd_per_hour": price.usd_per_hour, "price": price.label}
+    console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price})")
+    return {"dry_run": True, **plan, "usd_per_hour": price.usd_per_hour, "price": str(price)}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from functools import partial
 import numpy as np
 
 from fastformers.arrays import Floats
+from fastformers.cluster.corpus.inputs import LABEL_FLAG
 from fastformers.errors import InputError
+from fastformers.formats.readers import KEEP_FLAG
 from fastformers.inference.tasks import Cells, PredictionColumn, Task
 from fastformers.options import split_names
 
@@ -87,3 +89,30 @@ def _rank(
         ]
         for classes, found in zip(classes_UK.tolist(), found_UK.tolist(), strict=True)
     ]
+
+
+def check_kept(keep_columns: Sequence[str], columns: Sequence[PredictionColumn]) -> None:
+    """Refuse to keep a column that has the name of a prediction.
+
+    Raises:
+        InputError: A kept column has such a name.
+    """
+    for name in (*(column.name for column in columns), "error"):
+        if name in keep_columns:
+            raise InputError(
+                f"{KEEP_FLAG} {name}: the predictions have a column of that name; rename yours, "
+                f"name the columns to keep, or leave it out of {COLUMNS_FLAG}"
+            )
+
+
+def check_label_column(label_column: str | None, task: Task) -> None:
+    """Refuse labels for predictions that have none to be compared with.
+
+    Raises:
+        InputError: A column is named, and the task has no labels or several rows to a question.
+    """
+    if label_column is not None and (not task.has_targets or task.is_choice):
+        raise InputError(
+            f"{LABEL_FLAG} {label_column}: predictions of the task {task} are compared with no "
+            "labels; leave it out"
+        )
