@@ -258,17 +258,22 @@ def _bill(report: RunReport) -> _Bill:
                 heading=item.heading,
                 what=item.what,
                 time=format_long_duration(item.core_s),
-                usd=f"{amount:,.{places}f}" if amount else f"<{0.1**places:.{places}f}",
+                usd=_shown_usd(float(amount), item.usd, places),
                 share=f"{100 * item.core_s / total_s:.1f}%",
             )
             for item, amount in zip(bill.items, amounts, strict=True)
         ],
         total_time=format_long_duration(total_s),
         total_usd=f"{bill.total_usd:,.{places}f}",
-        saved_usd=f"{-saved if saved else 0:,.{places}f}",
+        saved_usd=_shown_usd(-round(saved, places), saved, places),
         prediction="" if bill.prediction is None else _describe_prediction(report, bill.prediction),
         energy=energy[0].upper() + energy[1:],
     )
+
+
+def _shown_usd(rounded: float, usd: float, places: int) -> str:
+    """An amount of the bill; one that is rounded to nothing is not called nothing."""
+    return f"<{0.1**places:.{places}f}" if usd and not rounded else f"{rounded:,.{places}f}"
 
 
 def _describe_prediction(report: RunReport, prediction: Prediction) -> str:

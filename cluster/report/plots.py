@@ -140,7 +140,7 @@ def plot_sessions(sessions: Sequence[Session]) -> str:
         Bar(
             name=f"{datetime.fromisoformat(session.started_at):%m-%d %H:%M}, {session.state}",
             value=session.usd,
-            label=f"{format_usd(session.usd)}, {session.rows:,} rows",
+            label=format_usd(session.usd),
             color=_SERIES[0],
         )
         for session in sessions[-MAX_BARS:]

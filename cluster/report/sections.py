@@ -77,7 +77,7 @@ def show_quality(quality: Quality) -> Section:
     )
     return Section(
         heading="How right the predictions are",
-        caption=f"{quality.metric} {100 * quality.value:.2f}%{between}{macro}, on "
+        caption=f"{_begin(quality.metric)} {100 * quality.value:.2f}%{between}{macro}, on "
         f"{quality.rows:,} rows with a label in column {quality.label_column!r}, read "
         f"{quality.read_as}{unlabeled}."
         + (" Each line is the rows of a label, by what was predicted." if is_matrix else ""),
@@ -133,6 +133,11 @@ def show_dead_letters(report: RunReport) -> Section:
             caption=_count(shown, len(reasons), "commonest first"),
         ),
     )
+
+
+def _begin(text: str) -> str:
+    """A text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
 
 
 def _percent(share: float | None) -> str:
@@ -314,8 +319,8 @@ def show_frontier(candidates: Sequence[FrontierPoint], *, metric: str) -> Sectio
     ]
     heads = ["candidate", f"{metric}, %", "core-seconds a million", "USD a million", ""]
     return Section(
-        heading=f"{metric[0].upper()}{metric[1:]} over cost",
-        caption=f"{metric} on the evaluation file. Up and left is better. The line joins the "
+        heading=f"{_begin(metric)} over cost",
+        caption=f"{_begin(metric)} on the evaluation file. Up and left is better. The line joins the "
         "candidates that no other beats in both.",
         svg=plots.plot_frontier(candidates, metric=metric),
         table=SectionTable(heads=heads, rows=rows),
