@@ -320,8 +320,8 @@ def show_frontier(candidates: Sequence[FrontierPoint], *, metric: str) -> Sectio
     heads = ["candidate", f"{metric}, %", "core-seconds a million", "USD a million", ""]
     return Section(
         heading=f"{_begin(metric)} over cost",
-        caption=f"{_begin(metric)} on the evaluation file. Up and left is better. The line joins the "
-        "candidates that no other beats in both.",
+        caption=f"{_begin(metric)} on the evaluation file. Up and left is better. The line joins "
+        "the candidates that no other beats in both.",
         svg=plots.plot_frontier(candidates, metric=metric),
         table=SectionTable(heads=heads, rows=rows),
     )
