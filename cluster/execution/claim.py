@@ -42,6 +42,7 @@ from fastformers.cluster.shards.identity import (
     read_record,
     write_record,
 )
+from fastformers.cluster.shards.layout import TOKENS
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ChangedWorkError, ClaimedError, InputError
 from fastformers.formatting import format_count
@@ -315,7 +316,7 @@ def _make_directories(job: ScoreJob, *, is_new: bool) -> None:
     written = [] if job.predictions is None else [job.predictions]
     if job.corpus is not None:  # else the shards are those of a `prepare`, which may still run
         job.shards.child("slices").create()
-        written.append(job.shards)
+        written += [job.shards, job.shards.child(TOKENS)]
     for directory in written:
         directory.create()
         if not is_new:

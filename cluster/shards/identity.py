@@ -16,7 +16,7 @@ RUN_FILE = "run.json"
 PREPARED_FILE = "prepared.json"
 STATUS_FILE = "status.json"  # where the run stands; no part of the work
 # Version of the record and of all files beside it: predictions, shards, receipts of slices.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def write_record(

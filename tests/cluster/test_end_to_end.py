@@ -148,7 +148,7 @@ def test_bill_adds_up(undisturbed):
         assert usd == sorted(usd)
         assert min(usd) > 0
     assert (output / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert not list((output / "shards").glob("part-*"))  # token ids were only this run's
+    assert not list((output / "shards").rglob("part-*"))  # token ids were only this run's
 
 
 def test_a_finished_run_is_not_done_again(corpus, bundle, undisturbed):
@@ -194,7 +194,7 @@ def test_prepared_shards_serve_and_stay(corpus, bundle, undisturbed, tmp_path):
     summary, _ = score(shards, bundle, tmp_path / "out")
     assert summary["rows"] == NUM_ROWS
     assert predictions(tmp_path / "out").equals(predictions(output))
-    assert len(list(shards.glob("part-*"))) == summary["shards"]
+    assert len(list(shards.rglob("part-*"))) == summary["shards"]
 
 
 def wait_for_parts(process, output, count):

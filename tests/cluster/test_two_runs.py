@@ -185,7 +185,7 @@ def check_ended_well(process, output, family):
     "moment",
     [
         pytest.param("run.json", id="start", marks=pytest.mark.slow),
-        pytest.param("shards/part-*", id="cut", marks=pytest.mark.slow),
+        pytest.param("shards/tokens/part-*", id="cut", marks=pytest.mark.slow),
         pytest.param("predictions/part-*", id="score"),
     ],
 )

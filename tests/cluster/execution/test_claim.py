@@ -154,7 +154,7 @@ def test_a_job_that_scores_gets_its_directories_and_its_record(corpus, bundle, t
     claim(job)
     home = tmp_path / "out" / "deep"
     found = {str(path.relative_to(home)) for path in home.rglob("*")}
-    assert found == {"predictions", RUN_FILE, "shards", "shards/slices"}
+    assert found == {"predictions", RUN_FILE, "shards", "shards/slices", "shards/tokens"}
     record = json.loads((home / RUN_FILE).read_text())
     assert record["identity"] == json.loads(json.dumps(job.identity))
     assert "complete" not in record
@@ -172,7 +172,7 @@ def test_a_claim_that_is_made_again_keeps_the_work_and_removes_what_killed_write
 ):
     job = plan(corpus, bundle, tmp_path / "out")
     claim(job)
-    places = [tmp_path / "out" / "predictions", tmp_path / "out" / "shards"]
+    places = [tmp_path / "out" / name for name in ("predictions", "shards", "shards/tokens")]
     for place in places:
         (place / ".part-00000.parquet.abc.incomplete").write_bytes(b"half")
         (place / "part-00001.parquet").write_bytes(b"whole")
@@ -185,7 +185,7 @@ def test_a_claim_that_is_made_again_keeps_the_work_and_removes_what_killed_write
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": 4}, ChangedWorkError, "was written by a newer version of fastformers"),
+        ({"format_version": 5}, ChangedWorkError, "was written by a newer version of fastformers"),
         ({"format_version": 1}, ChangedWorkError, "was written by an older version of fastformers"),
         ({"identity": {}}, ChangedWorkError, "holds the work of another run: corpus files, "),
         ({"identity": []}, InputError, f"{PREPARED_FILE} is not ours; choose another directory"),

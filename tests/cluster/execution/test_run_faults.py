@@ -230,10 +230,10 @@ def test_a_preparation_is_complete_when_it_ends_and_only_then(
         run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
     actors_die(lambda job: False)
     assert prepare().dead_letters == 0
-    before = sorted(path.name for path in (tmp_path / "shards").glob("part-*"))
+    before = sorted(path.name for path in (tmp_path / "shards").rglob("part-*"))
     run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
     assert ids(tmp_path / "out") == IDS
-    assert sorted(path.name for path in (tmp_path / "shards").glob("part-*")) == before
+    assert sorted(path.name for path in (tmp_path / "shards").rglob("part-*")) == before
 
 
 def test_a_run_stops_where_another_has_taken_the_output_over(corpus, bundle, tmp_path):
