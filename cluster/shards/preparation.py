@@ -301,11 +301,11 @@ def _find_example(
     rows_of_file: Counter[str] = Counter()
     for path, num_rows in spans:
         if row < num_rows:
-            piece = next(piece for piece in slice_.pieces if piece.path == path)
-            row += piece.first_row + rows_of_file[path]
-            is_counted = not piece.start or piece.max_rows is not None  # from the file's start
-            part = "" if is_counted else f" of the part from byte {piece.start}"
-            return f"{path}: row {row}{part}: {errors[first]}"
+            break
         rows_of_file[path] += num_rows
         row -= num_rows
-    raise AssertionError("an error lies beyond the rows that were read")
+    piece = next(piece for piece in slice_.pieces if piece.path == path)
+    row += piece.first_row + rows_of_file[path]
+    is_counted = not piece.start or piece.max_rows is not None  # from the file's start
+    part = "" if is_counted else f" of the part from byte {piece.start}"
+    return f"{path}: row {row}{part}: {errors[first]}"

@@ -1,5 +1,6 @@
 """Whole runs in this process that meet faults, over slices of which one takes many reads."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,7 @@ from fastformers.cluster.scheduling.nodes import NodeLeft
 from fastformers.cluster.scheduling.work import Lost
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.cluster.shards import preparation
+from fastformers.cluster.shards.claim_file import new_claim, put_claim
 from fastformers.errors import ClaimedError, InputError, ScoringError
 
 NUM_ROWS = {"a.csv": 7, "b.csv": 60, "c.csv": 5}
@@ -254,6 +256,29 @@ def test_a_run_stops_where_another_has_taken_the_output_over(corpus, bundle, tmp
             on_progress=seen.append,
         )
     assert seen == []
+
+
+def test_machines_are_let_go_where_another_run_claims_the_output_meanwhile(
+    corpus, bundle, tmp_path, monkeypatch
+):
+    """As in a bucket, where a claim is read back a second later."""
+    for name in ("put_claim_if_absent", "replace_claim"):
+        monkeypatch.setattr(f"fastformers.cluster.execution.claim.{name}", lambda *arguments: None)
+    job = plan(corpus, bundle, tmp_path / "out")
+    told = []
+
+    @contextmanager
+    def connect(address):
+        told.append("connected")
+        put_claim(job.output, replace(new_claim(0.0), run="another"))
+        try:
+            yield
+        finally:
+            told.append("let go")
+
+    with pytest.raises(ClaimedError, match="a run works there"):
+        run_job(job, ActorSettings(), connect, on_claim=told.append)
+    assert told == ["connected", "let go"]
 
 
 def test_who_calls_learns_of_claim_and_progress_and_what_is_shown(corpus, bundle, tmp_path):
