@@ -98,7 +98,8 @@ def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally, to
     assert again.tally.earlier.predicted_s == pytest.approx(first.tally.scored.predicted_s)
     assert again.tally.known == first.tally.known
     [here] = again.nodes
-    assert (here.joined_s, here.left_s, here.num_cores) == (0.0, again.wall_s, 0)
+    assert (here.joined_s, here.left_s) == (0.0, again.wall_s)
+    assert (here.num_cores, here.num_idle_cores) == (0, 0)
     assert predictions(tmp_path / "out").equals(before)
 
 
