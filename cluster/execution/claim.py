@@ -8,10 +8,10 @@ of how work is done.
 
 What is guaranteed: on a disk, of several runs that start at once exactly one goes on. In a bucket,
 where `pyarrow.fs` cannot write a file only if it is absent (26.0, 2026-11), and on a filesystem
-without hard links or locks, each writes its claim and reads it back after a second: the last writer
-goes on. A writer that was slower than that second takes the output from one that has begun, which
-stops at its next heartbeat. So it does when it stood still (SIGSTOP, a suspended machine) for so
-long that another run took over. One run stays, and since files are written whole and hold the same
+without hard links or locks, each writes its claim and reads it back after a second or more: the
+last writer goes on. A writer that was slower takes the output from one that has begun, which stops
+at its next heartbeat. So it does when it stood still (SIGSTOP, a suspended machine) for so long
+that another run took over. One run stays, and since files are written whole and hold the same
 whoever writes them, nothing is mixed.
 """
 
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fastformers.cluster.execution.job import ScoreJob
@@ -43,6 +44,7 @@ from fastformers.cluster.shards.identity import (
     write_record,
 )
 from fastformers.cluster.shards.layout import TOKENS
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ChangedWorkError, ClaimedError, InputError
 from fastformers.formatting import format_count
@@ -89,14 +91,15 @@ def check_claim(job: ScoreJob) -> bool:
         InputError: The directory holds something else.
         ChangedWorkError: It holds the work of another run, or of another version.
     """
-    if _is_known(job):
-        return True
     home, _ = _home(job)
-    if not home.is_empty(but=(CLAIM_FILE, STATUS_FILE)):
+    is_known, is_empty = side_by_side(
+        partial(_is_known, job), partial(home.is_empty, but=(CLAIM_FILE, STATUS_FILE))
+    )
+    if not is_known and not is_empty:
         raise InputError(
             f"--output {home}: is not empty and holds no run of ours; choose another directory"
         )
-    return False
+    return bool(is_known)
 
 
 def describe_holder(job: ScoreJob) -> str | None:

@@ -1,8 +1,11 @@
 """What the receipt of a slice says of times, of bad rows and of what is left."""
 
+import re
+
 import pyarrow.parquet
 import pytest
 
+import fastformers.cluster.corpus.slices
 import fastformers.cluster.shards.preparation
 from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.cluster.shards.layout import TOKENS
@@ -94,3 +97,21 @@ def test_values_that_fit_no_column_are_added_up_over_the_files(
     preparation = make_preparation(tmp_path / "shards", corpus, bundle)
     [receipt] = prepare_all(preparation, corpus.plan_slices(), bundle)
     assert receipt.unfit == {"id": 3}
+
+
+@pytest.mark.parametrize(
+    ("limit", "place"),
+    [(None, r"row \d of the part from byte \d+: "), (24, "row 17: ")],
+)
+def test_a_bad_row_is_counted_from_where_the_rows_before_it_are_known(
+    tmp_path, write_rows, bundle, monkeypatch, limit, place
+):
+    """With a limit the rows of each part are counted before any is read."""
+    monkeypatch.setattr(fastformers.cluster.corpus.slices, "MAX_SLICE_BYTES", 400)
+    rows = [{"id": row, "text": "" if row == 17 else f"a cat {row}"} for row in range(24)]
+    path = write_rows(tmp_path / "a.parquet", rows, row_group_size=4)
+    corpus = open_corpus(str(path), text_columns=("text",), keep_columns=("id",))
+    preparation = make_preparation(tmp_path / "shards", corpus, bundle)
+    receipts = prepare_all(preparation, corpus.plan_slices(limit=limit), bundle)
+    [example] = [receipt.bad_example for receipt in receipts if receipt.bad]
+    assert re.fullmatch(f"{re.escape(str(path))}: {place}column 'text': empty text", example)
