@@ -62,7 +62,8 @@ def refuse_idle(options: argparse.Namespace, rules: Iterable[IdleRule]) -> None:
         found = [name for name in rule.flags if name in options.given]
         if found and rule.is_idle(options):
             flag = options.given[found[0]]
-            raise InputError(f"{flag} does nothing here: {rule.reason}; leave it out")
+            end = ", or leave it out" if ";" in rule.reason else "; leave it out"
+            raise InputError(f"{flag} does nothing here: {rule.reason}{end}")
 
 
 def refuse_idle_reading(options: argparse.Namespace, reader: FileReader | None) -> None:
