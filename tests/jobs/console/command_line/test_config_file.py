@@ -102,7 +102,7 @@ def test_lists_are_repeated_flags_or_names_with_commas(file):
         ("limit 1", "write a flag's name and value on each line"),
         ("a: [1", "is not YAML: expected ',' or ']'"),
         ("? [a]\n: 1", "line 1: is no name of a flag"),
-        ("output: !!python/object/apply:os.system [ls]", "output: takes one value, not a list"),
+        ("engine: !!python/object/apply:os.system [ls]", "engine: takes one value, not a list"),
     ],
 )
 def test_what_a_file_cannot_say_is_refused_with_its_name(file, capsys, text, message):
