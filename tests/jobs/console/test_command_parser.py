@@ -43,14 +43,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest_known_one_and_a_short_usage
 
 
 def test_what_was_given_is_known_even_where_it_is_the_default():
-    options = score.parse(
-        [
-            *GIVEN,
-            "--text-column",
-            "text",
-            "--",
-        ]
-    )
+    options = score.parse([*GIVEN, "--text-column", "text"])
     assert options.given == {
         "bundle": "--bundle",
         "output": "--output",
