@@ -66,8 +66,13 @@ _IDLE = (
     SUPERGLUE,
     IdleRule(
         ("tokenizer",),
-        lambda options: options.shapes_only is None or options.eval is None,
-        "it gives --shapes-only the lengths of the texts of --eval, and one of them is missing",
+        lambda options: options.shapes_only is None,
+        "models bring their own; it is for --shapes-only",
+    ),
+    IdleRule(
+        ("tokenizer",),
+        lambda options: options.eval is None,
+        "it reads the texts of --eval; give that, too",
     ),
     IdleRule(
         (

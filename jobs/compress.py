@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with waiting("loading PyTorch"):
             from fastformers.compression.compress import compress
 
-        with show_progress() as on_progress, waiting("comparing the teacher with its own library"):
+        with show_progress() as on_progress, waiting("loading and checking the teacher"):
             result = compress(
                 config,
                 files,
