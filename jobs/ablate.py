@@ -50,6 +50,7 @@ from fastformers.jobs.console.command_line.idle_flags import (
     TEXT_FILES,
     IdleRule,
     refuse_idle,
+    refuse_idle_labeled,
 )
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
@@ -187,6 +188,8 @@ def _measure_load(topology: HostTopology) -> float:
 
 def _check(options: argparse.Namespace) -> None:
     refuse_idle(options, _IDLE)
+    if options.eval is not None:
+        refuse_idle_labeled(options, options.eval)
     if options.repeats < 1:
         raise InputError(f"--repeats {options.repeats}: give at least 1")
     if options.shapes_only is None:

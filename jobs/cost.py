@@ -263,7 +263,7 @@ def _sample(
     corpus = open_corpus_for(
         bundle, options.corpus, corpus_settings, storage=options.storage_options
     )
-    refuse_idle_reading(options, corpus.reader)
+    refuse_idle_reading(options, {type(corpus.reader)})
     return sample_bundle_corpus(options.corpus, corpus, bundle, corpus_settings, settings)
 
 

@@ -92,11 +92,15 @@ IDLE = {
         *("--label-column x", "--label-map bad.json"),
     ),
     f"{FINETUNE} --superglue BoolQ": COLUMNS,
+    "compress --train c.parquet --eval c.parquet --output o --teacher no-weights": TEXT_FILES,
+    "finetune --model no-weights --train c.parquet --output o": TEXT_FILES,
+    f"{ABLATE} --eval c.parquet": TEXT_FILES,
+    "bench c.parquet --bundle bundle": TEXT_FILES,
     f"{FINETUNE} --choice-columns a,b": ("--task regression",),
     ABLATE: ("--tokenizer t.json", *COLUMNS, *LABELED),
     "ablate --teacher no-weights --eval t.csv --output o": ("--tokenizer t.json",),
     f"{ABLATE} --eval t.csv --superglue BoolQ": COLUMNS,
-    BENCH: ("--peer-rows 9", "--peer-python file", "--oversubscribe"),
+    BENCH: ("--peer-rows 9", "--peer-python file", "--oversubscribe", "--binary-text"),
     f"{BENCH} --address local": ("--num-nodes 2",),
     f"{BENCH} --teacher no-weights --peers ray-tuned": ("--peer-python file",),
     f"{BENCH} --parts engines": ("--output o", "--peers all", *ACTORS),
@@ -152,12 +156,12 @@ WORKING = {
     "cost refresh": "--cloud --region --output --prices --endpoint",
     "compress": (
         "--teacher --train --eval --output --work --max-length --eval-limit --max-accuracy-drop "
-        "--search --superglue --label-map --encoding --max-row-bytes --student --student-layers "
+        "--search --superglue --label-map --student --student-layers "
         "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary"
     ),
     "finetune": (
-        "--model --train --eval --output --superglue --label-map --encoding --max-row-bytes "
-        "--epochs --learning-rate --batch-rows --seed --max-length --num-layers --limit"
+        "--model --train --eval --output --superglue --label-map --epochs --learning-rate "
+        "--batch-rows --seed --max-length --num-layers --limit"
     ),
     "ablate": (
         "--teacher --student --bundle --output --eval --max-length --limit --baseline-rows "
