@@ -28,11 +28,11 @@ def test_labels_are_read_where_the_teacher_learns_from_them(file):
 def test_places_are_looked_at_before_files_are_read(file, tmp_path):
     teacher = tmp_path / "teacher"
     paths = {"teacher": teacher, "train": tmp_path / "none.csv", "eval": file}
-    with pytest.raises(InputError, match="teacher: no config.json"):
+    with pytest.raises(InputError, match=r"teacher: no config\.json"):
         CompressConfig(**paths, output=tmp_path / "out").load_files()
     teacher.mkdir()
     (teacher / "modules.json").write_text("[]")
-    with pytest.raises(InputError, match="none.csv: no such file"):
+    with pytest.raises(InputError, match=r"none\.csv: no such file"):
         CompressConfig(**paths, output=tmp_path / "out").load_files()
     with pytest.raises(NotADirectoryError, match="out"):
         CompressConfig(**paths, output=file / "out").load_files()
