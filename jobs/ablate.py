@@ -188,8 +188,6 @@ def _measure_load(topology: HostTopology) -> float:
 
 def _check(options: argparse.Namespace) -> None:
     refuse_idle(options, _IDLE)
-    if options.eval is not None:
-        refuse_idle_labeled(options, options.eval)
     if options.repeats < 1:
         raise InputError(f"--repeats {options.repeats}: give at least 1")
     if options.shapes_only is None:
@@ -202,6 +200,8 @@ def _check(options: argparse.Namespace) -> None:
             raise InputError(
                 "--shapes-only has models of its own; leave out --teacher, --student and --bundle"
             )
+    if options.eval is not None:
+        refuse_idle_labeled(options, options.eval)
     if options.output.exists() and not options.output.is_dir():
         raise InputError(f"--output {options.output}: is not a directory; choose another")
     check_writable(options.output / "ablate.json")

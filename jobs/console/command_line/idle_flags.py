@@ -8,8 +8,8 @@ opens no file.
 """
 
 import argparse
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import fields
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pyarrow.fs
@@ -37,23 +37,19 @@ CORPUS = (
 )
 
 
+@dataclass(frozen=True)
 class IdleRule:
-    """Flags, and when they do nothing."""
+    """Flags, and when they do nothing.
 
-    def __init__(
-        self,
-        flags: Iterable[str],
-        is_idle: Callable[[argparse.Namespace], object],
-        reason: str,
-    ) -> None:
-        """Make a rule.
+    Attributes:
+        flags: Names of the options.
+        is_idle: Whether they do nothing beside the other options.
+        reason: Why, and what would give them something to do.
+    """
 
-        Args:
-            flags: Names of the options.
-            is_idle: Whether they do nothing beside the other options.
-            reason: Why, and what would give them something to do.
-        """
-        self.flags, self.is_idle, self.reason = tuple(flags), is_idle, reason
+    flags: Sequence[str]
+    is_idle: Callable[[argparse.Namespace], object]
+    reason: str
 
 
 def refuse_idle(options: argparse.Namespace, rules: Iterable[IdleRule]) -> None:

@@ -25,13 +25,25 @@ def test_values_of_flags_and_names_of_commands_only_show(capsys):
         assert ": error: " in shown.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "cost refresh"])
-def test_no_flag_is_abbreviated(capsys, command):
-    with pytest.raises(SystemExit):
-        main([*command.split(), "--qui"])
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "--qui" in error or "required" in error
-    assert "ambiguous" not in error
+@pytest.fixture
+def parsers():
+    """The parser of every command, when its help is asked for."""
+    found = []
+    for command in [*COMMANDS, "cost refresh"]:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(CommandParser, "print_help", lambda parser: found.append(parser))
+            main([*command.split(), "--help"])
+    assert len(found) == len(COMMANDS) + 1
+    return found
+
+
+def test_no_flag_is_abbreviated(capsys, parsers):
+    assert {parser.allow_abbrev for parser in parsers} == {False}
+    for command in (["score", *GIVEN, "--limi", "3"], ["status", "o", "--wat"], ["--vers"]):
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 2
+    assert "--limi 3; did you mean --limit?" in capsys.readouterr().err
 
 
 def test_an_unknown_flag_is_refused_with_the_nearest_known_one_and_a_short_usage(capsys):
@@ -58,13 +70,7 @@ def test_settings_show_no_secret():
     assert options.settings["corpus"] == "s3://***@bucket/c"
 
 
-def test_every_flag_says_what_holds_without_it(capsys):
-    parsers = []
-    for command in [*COMMANDS, "cost refresh"]:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-            patch.setattr(CommandParser, "print_help", lambda parser: parsers.append(parser))
-            main([*command.split(), "--help"])
-    assert len(parsers) == len(COMMANDS) + 1
+def test_every_flag_says_what_holds_without_it_and_stands_in_a_group(parsers):
     silent = [
         f"{parser.prog} {action.option_strings[0]}: {action.help}"
         for parser in parsers
