@@ -89,7 +89,8 @@ def check_free(output: Directory, file: str, *, named: str) -> dict[str, Any] | 
         raise InputError(
             f"{named}: is not empty and holds no run of ours; choose another directory"
         )
-    return record
+    known: dict[str, Any] | None = record
+    return known
 
 
 def open_output(
