@@ -156,7 +156,7 @@ class PredictionSettings:
         default=None,
         metadata=option(
             "column of the corpus with the right labels: the report then has the task's metric and "
-            "what was taken for what",
+            "what was taken for what (none)",
             metavar="NAME",
         ),
     )

@@ -149,7 +149,7 @@ def score_here(bundle, monkeypatch):
     pool = pa.default_memory_pool()
     monkeypatch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
     monkeypatch.setattr(fastformers.jobs.console.execute, "_tell_metrics", lambda *a, **n: None)
-    monkeypatch.setattr(score, "write_page", lambda *arguments: None)
+    monkeypatch.setattr(fastformers.jobs.console.execute, "write_page", lambda *arguments: None)
 
     def run(corpus, output, *flags):
         arguments = [str(corpus), "--bundle", str(bundle.path), "--output", str(output)]
