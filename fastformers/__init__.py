@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastformers.errors import FastformersError
     from fastformers.inference.bundle import Bundle, open_bundle
-    from fastformers.inference.scorer import Predictions, Scorer
+    from fastformers.inference.outputs.predictions import Predictions
+    from fastformers.inference.scorer import Scorer
 
 __all__ = ["Bundle", "FastformersError", "Predictions", "Scorer", "open_bundle"]
 __version__ = "0.1.0"
@@ -21,7 +22,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "Bundle": "fastformers.inference.bundle",
     "FastformersError": "fastformers.errors",
-    "Predictions": "fastformers.inference.scorer",
+    "Predictions": "fastformers.inference.outputs.predictions",
     "Scorer": "fastformers.inference.scorer",
     "open_bundle": "fastformers.inference.bundle",
 }

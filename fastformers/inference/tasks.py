@@ -111,6 +111,10 @@ class Task:
         """Whether rows are right or wrong only beside the other choices of their question."""
         return self.targets == "choice"
 
+    def probabilities_of(self, outputs_NC: Floats) -> Floats:
+        """Probability (N, C) of every label, for tasks that have labels; NaN for a row of NaN."""
+        return softmax(outputs_NC) if self.targets == "class" else sigmoid(outputs_NC)
+
     @property
     def column_names(self) -> tuple[str, ...]:
         """Names of `columns`."""
@@ -159,12 +163,15 @@ def classify(
 
     Rows of NaN give class 0 and probability NaN.
     """
-    if len(logits_NC) == 0:
-        return np.empty(0, np.intp), np.empty(0, np.float32)
-    shifted_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
     classes_N = logits_NC.argmax(axis=1)
-    probabilities_N = 1 / np.exp(shifted_NC).sum(axis=1)
-    return classes_N, probabilities_N.astype(np.float32)
+    return classes_N, softmax(logits_NC)[np.arange(len(classes_N)), classes_N]
+
+
+def softmax(logits_NC: Floats) -> Floats:
+    """Probability of each class, where one is right; a row of them adds up to 1."""
+    odds_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+    probabilities_NC: Floats = odds_NC / odds_NC.sum(axis=1, keepdims=True)
+    return probabilities_NC.astype(np.float32)
 
 
 def sigmoid(logits_NC: Floats) -> Floats:
