@@ -132,6 +132,33 @@ class CorpusSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictionSettings:
+    """What is written of each prediction, and what it is compared with."""
+
+    columns: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "columns of predictions to write, of label, probability, probabilities, logits and "
+            "top_k=N where there is one label; labels, probabilities, logits and top_k=N where "
+            "there are several; score or embedding for other tasks (label,probability; "
+            "labels,probabilities; score; embedding)",
+            metavar="A,B",
+        ),
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata=option(
+            "column of the corpus with the right labels: the report then has the task's metric and "
+            "what was taken for what",
+            metavar="NAME",
+        ),
+    )
+
+
+ITS_TASKS_COLUMNS = PredictionSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ActorSettings:
     """Who does the work; none of this changes a prediction.
 

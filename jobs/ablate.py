@@ -56,7 +56,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers ablate",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--teacher", type=Path, help="Hugging Face model directory")
     parser.add_argument("--student", type=Path, help="distilled Hugging Face model directory")
@@ -98,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="fastformers-ablate-") as scratch:
             return _ablate(options, Path(scratch))
 
-    return run(job, resume="Nothing was written.")
+    return run(job, options, resume="Nothing was written.")
 
 
 def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:

@@ -40,7 +40,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers compress",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     recipe = RecipeConfig()
     files = parser.add_argument_group("files and allowance")
@@ -88,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             summary["page"] = _write_page(candidates, price, result.bundle.path)
         return summary
 
-    return run(job, resume="Run the same command again to go on where it was.")
+    return run(job, options, resume="Run the same command again to go on where it was.")
 
 
 def _show_stage(quality: "StageQuality") -> None:

@@ -34,7 +34,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers demo",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--output",
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.print_bundle:
         print(DEMO_BUNDLE)
         return 0
-    return run(lambda: _demo(options), resume="Run the same command again to go on.")
+    return run(lambda: _demo(options), options, resume="Run the same command again to go on.")
 
 
 def _demo(options: argparse.Namespace) -> dict[str, Any]:
@@ -86,8 +85,7 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
     )
     report = execute(demo_job, ActorSettings(num_actors=options.num_actors), price_of(options))
     console.print(render_bill(report))
-    assert demo_job.output is not None
-    write_page(demo_job.output, report)
+    write_page(demo_job.home, report)
     accuracy, num_heldout = _accuracy(options.output / "scored" / "predictions")
     console.print(
         f"accuracy {100 * accuracy:.2f}% on {num_heldout:,} docstrings of files not trained on; "

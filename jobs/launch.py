@@ -49,7 +49,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers launch",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--cloud",
@@ -97,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"wrote {path}; next: {step} {path}")
         return {"cloud": options.cloud, "file": str(path), "files": files}
 
-    return run(job)
+    return run(job, options)
 
 
 def _cluster_of(options: argparse.Namespace) -> CloudCluster | HostCluster | KubernetesCluster:

@@ -10,7 +10,9 @@ handed in, those of a Ray cluster or this process; this module knows nothing of 
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 
 from fastformers.cluster.execution.claim import Claim, claimed
 from fastformers.cluster.execution.connect import Connect
@@ -45,7 +47,8 @@ def run_job(
         job: Job to do.
         actors: Settings of the workers.
         connect: Function that connects to the machines, to a Ray cluster or to this process.
-            It is not called where nothing is left to do.
+            It is not called where nothing is left to do, and before all else where the output is
+            new and its storage lets a claim wait.
         on_claim: Function that is called when the output is claimed.
         on_progress: Function that is called about once a second.
         log: Function that shows a line to the user.
@@ -55,62 +58,46 @@ def run_job(
         FastformersError: See `fastformers.errors`.
     """
     start = clock()
-    with claimed(job, log=log) as claim:
-        on_claim(claim)
+    with ExitStack() as machines:
+        open_nodes = cache(lambda: machines.enter_context(connect(actors.address)))
+        with (
+            claimed(job, log=log, meanwhile=open_nodes) as claim,
+            RunJournal(job) as journal,
+            machines,
+        ):
+            on_claim(claim)
+            earlier = journal.load_earlier(is_new=claim.is_new)
+            if earlier.is_all:
+                return conclude(job, journal, start=start, clock=clock)
 
-        def show(progress: Progress) -> None:
-            claim.check()
-            on_progress(progress)
+            def show(progress: Progress) -> None:
+                claim.check()
+                on_progress(progress)
+                journal.flush_if_due()
 
-        return _run_claimed(
-            job, actors, connect, on_progress=show, log=log, clock=clock, start=start
-        )
-
-
-def _run_claimed(
-    job: ScoreJob,
-    actors: ActorSettings,
-    connect: Connect,
-    *,
-    on_progress: Callable[[Progress], None],
-    log: Callable[[str], None],
-    clock: Callable[[], float],
-    start: float,
-) -> RunResult:
-    journal = RunJournal(job)
-    earlier = journal.load_earlier()
-    if earlier.is_all:
-        with journal:
-            return conclude(job, journal, start=start, clock=clock)
-    with journal, connect(actors.address) as open_nodes:
-        nodes = open_asked_nodes(open_nodes, job.worker_spec(), actors, log)
-
-        def show(progress: Progress) -> None:
-            on_progress(progress)  # raises where another run has taken the output over
-            journal.flush_if_due()
-
-        driver = Driver(
-            nodes,
-            slices=earlier.cut.take_slices(),
-            shards=earlier.cut.take_shards(),
-            scores=job.output is not None,
-            journal=journal,
-            clock=clock,
-            start=start,
-            done=earlier.done,
-            on_progress=show,
-            log=log,
-        )
-        with running(nodes):
-            result = driver.run()
-        return conclude(
-            job,
-            journal,
-            start=start,
-            clock=clock,
-            setup_s=result.setup_s,
-            work_end_s=result.work_end_s,
-        )
+            nodes = open_asked_nodes(open_nodes(), job.worker_spec(), actors, log)
+            driver = Driver(
+                nodes,
+                slices=earlier.cut.take_slices(),
+                shards=earlier.cut.take_shards(),
+                scores=job.output is not None,
+                journal=journal,
+                clock=clock,
+                start=start,
+                done=earlier.done,
+                on_progress=show,
+                log=log,
+            )
+            with running(nodes):
+                result = driver.run()
+            return conclude(
+                job,
+                journal,
+                start=start,
+                clock=clock,
+                setup_s=result.setup_s,
+                work_end_s=result.work_end_s,
+            )
 
 
 def conclude(
@@ -176,14 +163,18 @@ def _finish_directories(job: ScoreJob, journal: RunJournal) -> int:
     Raises:
         ScoringError: There are more than the job allows.
     """
-    if job.output is None:
+    if job.predictions is None:
         journal.check_bad_rows(are_all=True)
-        write_record(job.shards, PREPARED_FILE, job.identity, complete=True)
+        write_record(job.shards, PREPARED_FILE, job.identity, complete=True, asked=job.asked)
         return 0
     num_letters = write_dead_letters(
-        job.output, job.shards, journal.cut.table, with_errors=journal.with_errors
+        job.home,
+        job.predictions,
+        job.shards,
+        journal.cut.table,
+        with_errors=journal.with_errors,
     )
-    journal.check_bad_rows(are_all=True, listed_in=f"{job.output}/{DEAD_LETTERS_FILE}")
+    journal.check_bad_rows(are_all=True, listed_in=f"{job.home}/{DEAD_LETTERS_FILE}")
     if job.corpus is not None:  # else the shards were prepared to be kept
         _delete_shards(job.shards)
     return num_letters

@@ -113,7 +113,7 @@ def build_report(
             profile_cpu=job.bundle.cost_profile.cpu_model,
             engine=job.engine,
         ),
-        output=str(job.output or job.shards),
+        output=str(job.place),
     )
 
 

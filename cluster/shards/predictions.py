@@ -7,6 +7,7 @@ of the runs before it. This module knows nothing of models, batches or actors.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.storage.directory import Directory
 from fastformers.inference.outputs.arrow_columns import prediction_columns
-from fastformers.inference.tasks import Task
+from fastformers.inference.tasks import PredictionColumn
 
 _RECEIPT_KEY = b"fastformers"
 
@@ -26,7 +27,7 @@ _RECEIPT_KEY = b"fastformers"
 def build_predictions(
     shard: pa.Table,
     logits_UC: NDArray[np.float32],
-    task: Task,
+    task_columns: Sequence[PredictionColumn],
     labels: tuple[str, ...],
     errors_U: dict[int, str],
     keep_columns: tuple[str, ...],
@@ -36,13 +37,13 @@ def build_predictions(
     Args:
         shard: The shard as stored, see `layout.build_shard_table`.
         logits_UC: Logits, scores or embeddings of its different texts.
-        task: Task of the bundle, which names the columns.
+        task_columns: Columns of predictions, see `choose_columns`.
         labels: Class names; none for scores and embeddings.
         errors_U: Reason why a text could not be scored, by its number.
         keep_columns: Columns to pass through.
 
     Returns:
-        The kept columns, those of the task (`Task.columns`), and `error`.
+        The kept columns, those of predictions, and `error`.
     """
     inverse = np.argsort(shard["place"].to_numpy())
     shard = shard.take(pa.array(inverse))
@@ -55,7 +56,7 @@ def build_predictions(
     missing = np.array([error is not None for error in errors], bool)
     place_N = pa.array(unique_N, pa.int64(), mask=missing)  # null takes null
     columns = {name: shard[f"keep.{name}"] for name in keep_columns}
-    columns.update(prediction_columns(task, logits_UC, labels, place_N))
+    columns.update(prediction_columns(task_columns, logits_UC, labels, place_N))
     columns["error"] = pa.array(errors, pa.string())
     return pa.table(columns)
 

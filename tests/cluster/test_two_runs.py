@@ -164,7 +164,7 @@ def test_a_killed_run_is_gone_on_with_at_once(start, expected, tmp_path):
     assert "was killed; this one goes on from there" in error.splitlines()[0]
     assert summary["resumed_shards"] >= 3
     assert predictions(output).equals(expected)
-    assert not (output / "claim.json").exists()
+    assert not (output / "__run__" / "claim.json").exists()
 
 
 def check_ended_well(process, output, family):
@@ -177,15 +177,15 @@ def check_ended_well(process, output, family):
     assert "Traceback" not in error
     assert "***" not in error  # how the stack of Ray's C++ code begins
     assert psutil.wait_procs(family, timeout=30)[1] == []
-    assert not (output / "claim.json").exists()
+    assert not (output / "__run__" / "claim.json").exists()
     assert status_of(output) == (3, "interrupted")
 
 
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param("run.json", id="start", marks=pytest.mark.slow),
-        pytest.param("shards/part-*", id="cut", marks=pytest.mark.slow),
+        pytest.param("__run__/run.json", id="start", marks=pytest.mark.slow),
+        pytest.param("__run__/shards/part-*", id="cut", marks=pytest.mark.slow),
         pytest.param("predictions/part-*", id="score"),
     ],
 )

@@ -77,8 +77,10 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(command, corpus, bundle, tm
 
 
 def test_an_output_of_the_version_before_is_refused_in_one_line(command, corpus, tmp_path):
-    (tmp_path / "out" / "predictions").mkdir(parents=True)
-    (tmp_path / "out" / "run.json").write_text(json.dumps({"identity": {"corpus files": "a"}}))
+    (tmp_path / "out" / "__run__").mkdir(parents=True)
+    (tmp_path / "out" / "__run__" / "run.json").write_text(
+        json.dumps({"identity": {"corpus files": "a"}})
+    )
     for options in ((), ("--dry-run",)):
         status, out, err = command("score", corpus, *options)
         assert (status, out) == (2, "")

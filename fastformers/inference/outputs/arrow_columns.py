@@ -1,42 +1,46 @@
 """Outputs as columns of Arrow: the types that predictions have, in files and in Python.
 
-    outputs of texts, task -> [arrow_columns] -> columns -> predictions
+    outputs of texts, columns -> [arrow_columns] -> columns -> predictions
 
 This module knows nothing of texts, batches or files.
 
 Shape suffixes: N rows, U different texts, C outputs of a text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fastformers.inference.tasks import CellKind, Cells, Task
+from fastformers.inference.tasks import CellKind, Cells, PredictionColumn
 
 # Kinds of cells that Arrow makes from Python's values; the others are rows of a matrix.
 _CELL_TYPES: Mapping[CellKind, pa.DataType] = {
     "label": pa.string(),
     "labels": pa.list_(pa.string()),
     "number": pa.float32(),
+    "ranked": pa.list_(pa.struct({"label": pa.string(), "probability": pa.float32()})),
 }
 
 
 def prediction_columns(
-    task: Task, outputs_UC: NDArray[np.float32], labels: tuple[str, ...], text_N: pa.Array
+    columns: Sequence[PredictionColumn],
+    outputs_UC: NDArray[np.float32],
+    labels: tuple[str, ...],
+    text_N: pa.Array,
 ) -> dict[str, pa.Array]:
-    """The columns of a task for N rows, by name.
+    """Columns of predictions for N rows, by name.
 
     Args:
-        task: Task of the bundle, which names the columns.
+        columns: The columns, see `choose_columns`.
         outputs_UC: Logits, scores or embeddings of the different texts.
         labels: Class names; none for scores and embeddings.
         text_N: Number of each row's text among the U; null where the row could not be scored.
     """
     return {
         column.name: _to_arrow(column.read(outputs_UC, labels), column.kind).take(text_N)
-        for column in task.columns
+        for column in columns
     }
 
 

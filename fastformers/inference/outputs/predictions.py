@@ -9,7 +9,7 @@ Shape suffixes: N texts, C labels (or other outputs), D numbers of an embedding.
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.errors import InputError
-from fastformers.inference.tasks import EMBEDDING, Task, classify
+from fastformers.inference.outputs.columns import choose_columns
+from fastformers.inference.tasks import EMBEDDING, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,8 +95,7 @@ class Predictions:
         Raises:
             InputError: The task has no labels, or several may be right.
         """
-        self._need(self.task.targets == "class", "probability of one label")
-        return np.asarray(classify(self.logits_NC)[1], np.float32)
+        return np.asarray(self._read("probability"), np.float32)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -106,35 +106,27 @@ class Predictions:
         Raises:
             InputError: The task has no labels.
         """
-        self._need(self.task.has_labels, "probabilities of labels")
-        return np.asarray(self.task.probabilities_of(self.logits_NC), np.float32)
+        return np.asarray(self._read("probabilities"), np.float32)
 
-    def top_k(self, k: int) -> list[list[tuple[str, float]]]:
-        """The k most probable labels of each text with their probabilities, the surest first.
+    def top_k(self, k: int) -> list[list[dict[str, Any]]]:
+        """The k most probable labels of each text, the surest first.
 
         Args:
             k: How many, from 1 to C.
 
         Returns:
-            One list for each text; an empty one where it could not be scored.
+            For each text a list of {"label": ..., "probability": ...}; an empty one where it could
+            not be scored.
 
         Raises:
             InputError: There are not so many labels, or none.
         """
         self._need(self.task.has_labels, "labels")
-        names = self.label_names
-        if isinstance(k, bool) or not isinstance(k, SupportsIndex) or not 1 <= k <= len(names):
-            raise InputError(f"top_k {k!r}: give 1 to {len(names)}, the number of labels")
-        best_NK = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
-        values_NK = np.take_along_axis(self.probabilities, best_NK, axis=1)
-        return [
-            []
-            if row in self.errors
-            else [(names[label], value) for label, value in zip(labels, values, strict=True)]
-            for row, (labels, values) in enumerate(
-                zip(best_NK.tolist(), values_NK.tolist(), strict=True)
-            )
-        ]
+        if isinstance(k, bool) or not isinstance(k, SupportsIndex) or not 0 < k <= self._num_labels:
+            raise InputError(f"top_k {k!r}: give 1 to {self._num_labels}, the number of labels")
+        (column,) = choose_columns([f"top_k={k}"], self.task, self.label_names)
+        cells: Any = column.read(self.logits_NC, self.label_names)
+        return [[] if row in self.errors else cell for row, cell in enumerate(cells)]
 
     @property
     def scores(self) -> NDArray[np.float32]:
@@ -156,25 +148,42 @@ class Predictions:
         self._need(self.task == EMBEDDING, "embeddings")
         return self.logits_NC
 
-    def to_arrow(self) -> "pa.Table":
-        """A table of N rows with the columns that `fastformers score` writes for the task.
+    def to_arrow(self, columns: Sequence[str] = ()) -> "pa.Table":
+        """A table of N rows: what `fastformers score` writes for the task, and `error`.
 
-        The last one is `error`: the reason where a text could not be scored, and the others are
-        null; else null.
+        Args:
+            columns: Names of other columns, as for `--columns`: "label", "top_k=3".
+
+        Returns:
+            A table whose last column, `error`, holds the reason where a text could not be scored,
+            and the others are null there.
+
+        Raises:
+            InputError: The task has no such column.
         """
-        return self._table
+        import pyarrow as pa
 
-    def to_pandas(self, index: Any = None) -> "pd.DataFrame":
+        from fastformers.inference.outputs.arrow_columns import prediction_columns
+
+        chosen = choose_columns(columns, self.task, self.label_names)
+        errors = pa.array([self.errors.get(row) for row in range(len(self))], pa.string())
+        text_N = pa.array(np.arange(len(self)), mask=errors.is_valid().to_numpy(False))
+        cells = prediction_columns(chosen, self.logits_NC, self.label_names, text_N)
+        return pa.table({**cells, "error": errors})
+
+    def to_pandas(self, index: Any = None, columns: Sequence[str] = ()) -> "pd.DataFrame":
         """The table of `to_arrow` as a DataFrame.
 
         Args:
             index: Its index, such as that of the texts' own DataFrame; 0 to N - 1 by default.
+            columns: See `to_arrow`.
 
         Raises:
-            InputError: pandas is not installed, or the index is of another length.
+            InputError: pandas is not installed, the index is of another length, or the task has no
+                such column.
         """
         try:
-            frame = self._table.to_pandas()
+            frame = self.to_arrow(columns).to_pandas()
         except ModuleNotFoundError as error:
             raise InputError(
                 "to_pandas() needs pandas: pip install pandas; to_arrow() needs nothing further"
@@ -189,14 +198,17 @@ class Predictions:
 
     @cached_property
     def _table(self) -> "pa.Table":
-        import pyarrow as pa
+        return self.to_arrow()
 
-        from fastformers.inference.outputs.arrow_columns import prediction_columns
+    @property
+    def _num_labels(self) -> int:
+        return len(self.label_names)
 
-        errors = pa.array([self.errors.get(row) for row in range(len(self))], pa.string())
-        text_N = pa.array(np.arange(len(self)), mask=errors.is_valid().to_numpy(False))
-        columns = prediction_columns(self.task, self.logits_NC, self.label_names, text_N)
-        return pa.table({**columns, "error": errors})
+    def _read(self, name: str) -> Any:
+        """Cells of a column, by name."""
+        known = {column.name: column for column in (*self.task.columns, *self.task.further)}
+        self._need(name in known, name)
+        return known[name].read(self.logits_NC, self.label_names)
 
     def _need(self, is_there: bool, what: str) -> None:
         if not is_there:

@@ -65,7 +65,7 @@ def predictions(output):
 
 
 def dead_letters(output):
-    return pyarrow.parquet.read_table(Path(output) / "dead_letters.parquet").to_pylist()
+    return pyarrow.parquet.read_table(Path(output) / "__run__" / "dead_letters.parquet").to_pylist()
 
 
 def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_locally, told):
@@ -78,7 +78,7 @@ def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_loc
     assert dead_letters(tmp_path / "out") == []
     assert result.tally.known.num_shards == len(told.shards) > 5
     assert {shard.name for shard in told.shards} == {receipt.shard for receipt in told.receipts}
-    assert not list((tmp_path / "out" / "shards").glob("part-*"))
+    assert not list((tmp_path / "out" / "__run__" / "shards").glob("part-*"))
     assert 0 <= result.setup_s <= result.wall_s
     assert result.started_at + result.wall_s <= time.time()
     assert set(result.tally.slice_phase_s) == {"read", "tokenize", "write"}

@@ -85,7 +85,7 @@ def job(bundle, tmp_path):
         bundle=bundle,
         pinned=pin_bundle(bundle.path),
         output=output,
-        shards=output.child("shards"),
+        shards=output.child("__run__").child("shards"),
         corpus=None,
         settings=CorpusSettings(),
         keep_columns=(),

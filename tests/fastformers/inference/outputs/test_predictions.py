@@ -58,15 +58,25 @@ def test_several_labels_have_probabilities_that_do_not_add_up():
 
 
 def test_the_surest_labels_come_first_and_none_where_there_is_no_prediction():
-    predictions = predict()
-    first, bad, third = predictions.top_k(2)
-    assert [label for label, _ in first] == ["good", "fair"]
-    assert [value for _, value in first] == pytest.approx(softmax(4, 2, 1)[:2], rel=1e-6)
+    first, bad, third = predict().top_k(2)
+    assert [one["label"] for one in first] == ["good", "fair"]
+    assert [one["probability"] for one in first] == pytest.approx(softmax(4, 2, 1)[:2], rel=1e-6)
     assert bad == []
-    assert [label for label, _ in third] == ["bad", "fair"]
-    assert [len(best) for best in predictions.top_k(3)] == [3, 0, 3]
-    ties = predict(logits=[[1, 2, 2], [0] * 3, [0] * 3]).top_k(1)
-    assert ties[0][0][0] == "fair" and ties[2][0][0] == "bad"
+    assert [one["label"] for one in third] == ["bad", "fair"]
+    assert [len(best) for best in predict().top_k(3)] == [3, 0, 3]
+
+
+def test_other_columns_are_those_of_the_command():
+    predictions = predict()
+    table = predictions.to_arrow(["label,logits", "top_k=1"])
+    assert table.column_names == ["label", "logits", "top_k", "error"]
+    assert table["top_k"].to_pylist() == [predictions.top_k(1)[0], None, predictions.top_k(1)[2]]
+    assert list(predictions.to_pandas(columns=["probabilities"]).columns) == [
+        "probabilities",
+        "error",
+    ]
+    with pytest.raises(InputError, match="embedding: no column of the task text-classification"):
+        predictions.to_arrow(["embedding"])
 
 
 @pytest.mark.parametrize("k", [0, 4, -1, 1.5, "2", True, None])
