@@ -6,6 +6,7 @@ This module knows nothing of what the files hold.
 """
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,3 +25,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that a file or directory can be made or replaced, and leave everything as it is.
+
+    Raises:
+        OSError: It cannot; names `path`.
+    """
+    directory = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        error.filename = str(path)
+        raise

@@ -42,12 +42,31 @@ from fastformers.jobs.console.arguments import (
     corpus_settings,
     price_of,
 )
+from fastformers.jobs.console.command_line.idle_flags import (
+    ACTORS,
+    OWN_MACHINE,
+    STORAGE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_reading,
+)
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import check_run, describe_cluster, execute, plan_actors
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.page import write_page
 from fastformers.jobs.console.progress import waiting
+
+_IDLE = (
+    STORAGE,
+    ACTORS,
+    OWN_MACHINE,
+    IdleRule(
+        ("max_bad_rows",),
+        lambda options: options.on_bad_row == "fail",
+        "--on-bad-row fail ends the run at the first bad row",
+    ),
+)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -63,27 +82,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_corpus_arguments(parser)
     add_config_arguments(parser, PredictionSettings)
     add_storage_arguments(parser)
-    parser.add_argument(
-        "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument(
+        "--max-batch-tokens",
+        type=int,
+        metavar="TOKENS",
+        help="token budget of a batch (what is fastest on this machine)",
     )
-    parser.add_argument(
+    scoring.add_argument(
         "--on-bad-row",
         choices=("dead-letter", "fail"),
         default="dead-letter",
         help="keep a row that cannot be scored as a dead letter, or fail at the first, as "
         "--max-bad-rows 0 does (%(default)s)",
     )
-    parser.add_argument(
+    scoring.add_argument(
         "--energy",
         metavar="COUNTRY",
         default=os.environ.get(COUNTRY_VARIABLE),
         help="measure the kWh of this node, and CO2 by the mix of a country such as USA "
         f"({COUNTRY_VARIABLE})",
     )
-    parser.add_argument(
+    scoring.add_argument(
         "--dry-run",
         action="store_true",
-        help="check the settings, bundle and some of the files, show the plan, and score nothing",
+        help="check all that the run checks before it begins to work, show the plan, and stop",
     )
     return parser.parse_args(arguments)
 
@@ -93,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, _IDLE)
         check_output(options.output, os.environ)
         check_address(options.address, os.environ)
         price, actors = price_of(options), actor_settings(options)
@@ -113,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 asked=options.settings,
                 on_step=on_step,
             )
+        refuse_idle_reading(options, score_job.corpus and score_job.corpus.reader)
         if options.dry_run:
             return _dry_run(score_job, actors, price)
         report = execute(score_job, actors, price, meter)

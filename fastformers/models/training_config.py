@@ -49,7 +49,7 @@ class FinetuneConfig:
         ),
     )
     num_layers: int | None = field(
-        default=None, metadata=option("number of encoder layers to keep, from the first")
+        default=None, metadata=option("number of encoder layers to keep, from the first (all)")
     )
 
     def __post_init__(self) -> None:

@@ -50,8 +50,8 @@ class CommandParser(PlainParser):
     ) -> argparse.Namespace:
         """Options from the command line and from the file that `--config` names.
 
-        Beside the arguments by name they have `given`, the names of the flags that the user gave,
-        there or in the file, and `settings`, what all flags are set to, as run.json has it.
+        Beside the arguments by name they have `given`, the flags that the user gave, there or in
+        the file, by name; and `settings`, what all flags are set to, as run.json has it.
         """
         self._add_shared_arguments()
         self.usage = self._short_usage()
@@ -68,9 +68,8 @@ class CommandParser(PlainParser):
         options, unknown = self.parse_known_args([*configured, *words], namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._nearest(unknown[0])}")
-        options.given = frozenset(
-            action.dest for action in given | self._given_in(configured) if action.option_strings
-        )
+        given |= self._given_in(configured)
+        options.given = {action.dest: action.option_strings[-1] for action in given}
         options.settings = {
             name: _plain(value)
             for name, value in vars(options).items()

@@ -35,6 +35,7 @@ from fastformers.cluster.report.status import Unit
 from fastformers.cluster.report.summary import build_report
 from fastformers.cluster.scheduling.progress import Progress
 from fastformers.cluster.settings import ActorSettings
+from fastformers.errors import InputError
 from fastformers.formatting import format_count
 from fastformers.jobs.console.arguments import built_in_prices
 from fastformers.jobs.console.output import console
@@ -59,6 +60,11 @@ def check_run(job: ScoreJob, actors: ActorSettings) -> ClusterAddress:
     check_claim(job)
     chosen = resolve_address(actors.address, os.environ)
     if chosen.address is None:
+        if actors.num_nodes is not None:
+            raise InputError(
+                f"--num-nodes {actors.num_nodes} does nothing here: Ray starts on this machine "
+                "alone; leave it out, or give the --address of a cluster"
+            )
         check_socket_paths(os.environ)
         plan_actors(actors)
     else:
