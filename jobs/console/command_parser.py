@@ -80,8 +80,7 @@ class CommandParser(PlainParser):
         """
         from fastformers.jobs.console.command_line.python_call import fit_value, refuse_unknown
 
-        self._add_shared_arguments()
-        known = {action.dest: action for action in self._actions if action.dest != "help"}
+        known = self.arguments()
         refuse_unknown(values, known)
         options = argparse.Namespace(**{name: action.default for name, action in known.items()})
         given = set()
@@ -95,6 +94,11 @@ class CommandParser(PlainParser):
             if len(flags) > 1:
                 raise InputError(f"{' and '.join(flags)}: give one of them")
         return _with_given(options, given)
+
+    def arguments(self) -> dict[str, argparse.Action]:
+        """All arguments by name, with those that every command has; for a parser of no words."""
+        self._add_shared_arguments()
+        return {action.dest: action for action in self._actions if action.dest != "help"}
 
     def _add_shared_arguments(self) -> None:
         from fastformers.jobs.console.command_line.output_settings import OutputSettings

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fastformers.errors import InputError
 from fastformers.jobs.console.command_line.config_file import nearest
+from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, explain_missing
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,15 +72,15 @@ def refuse_unknown(values: Mapping[str, object], known: Mapping[str, argparse.Ac
             raise TypeError(f"unexpected keyword argument {name!r}{closest.replace('-', '_')}")
 
 
-def describes(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[F], F]:
+def describes(make_parser: Callable[[], CommandParser]) -> Callable[[F], F]:
     """Decorate a function with the keywords of its parser, for `help()` and notebooks.
 
     Args:
-        parser: Makes the parser of the command that the function is.
+        make_parser: Makes the parser of the command that the function is.
     """
 
     def decorate(function: F) -> F:
-        actions = {action.dest: action for action in parser()._actions}
+        actions = make_parser().arguments()
         signature = inspect.signature(function)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
         names = {one.name for one in own}
