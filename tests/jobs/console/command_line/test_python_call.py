@@ -271,7 +271,7 @@ WRONG = {
 
 
 def test_a_type_checker_sees_the_types(tmp_path, monkeypatch):
-    """Where `make types` has run, mypy knows the package already, and looks at the snippet alone."""
+    """Where `make types` has run, mypy knows the package, and looks at the snippet alone."""
     import mypy.api
 
     monkeypatch.chdir(Path(fastformers.__file__).parent.parent)
