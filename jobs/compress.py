@@ -25,7 +25,12 @@ from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.errors import how_to_install
 from fastformers.jobs.console.arguments import add_text_file_arguments
-from fastformers.jobs.console.command_line.idle_flags import SUPERGLUE, IdleRule, refuse_idle
+from fastformers.jobs.console.command_line.idle_flags import (
+    SUPERGLUE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_labeled,
+)
 from fastformers.jobs.console.command_line.keywords import CompressKeywords, PathLike
 from fastformers.jobs.console.command_line.python_call import called, describes
 from fastformers.jobs.console.command_parser import CommandParser
@@ -188,12 +193,13 @@ def _compress(options: argparse.Namespace) -> "Compressed":
     """Run the recipe, or search for one, and show what is measured."""
     config = read_config(CompressConfig, options)
     refuse_idle(options, _IDLE)
+    refuse_idle_labeled(options, config.train, config.eval, config.transfer)
     with waiting("reading the labeled files"):
         files = config.load_files()
     with waiting("loading PyTorch"):
         from fastformers.compression import compress as offline
 
-    with show_progress() as on_progress, waiting("comparing the teacher with its own library"):
+    with show_progress() as on_progress, waiting("loading and checking the teacher"):
         return offline.compress(
             config,
             files,

@@ -64,7 +64,7 @@ from fastformers.jobs.console.command_line.idle_flags import (
 )
 from fastformers.jobs.console.command_line.keywords import CostKeywords, PathLike
 from fastformers.jobs.console.command_line.python_call import called, describes
-from fastformers.jobs.console.command_line.quantities import parse_duration, parse_whole
+from fastformers.jobs.console.command_line.quantities import duration, whole_number
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
@@ -127,7 +127,7 @@ def make_parser() -> CommandParser:
     add_storage_arguments(parser)
     sample = parser.add_argument_group("sample")
     add_config_arguments(
-        sample, CostSettings, leave_out=("discount_percent",), parsers={"rows": parse_whole}
+        sample, CostSettings, leave_out=("discount_percent",), parsers={"rows": whole_number}
     )
     prices = parser.add_argument_group("prices")
     prices.add_argument(
@@ -157,7 +157,7 @@ def make_parser() -> CommandParser:
     )
     speed.add_argument("--instance-type", help="the cloud's name of this machine (none)")
     plan = parser.add_argument_group("plan")
-    add_config_arguments(plan, PlanSettings, parsers={"deadline_s": parse_duration})
+    add_config_arguments(plan, PlanSettings, parsers={"deadline_s": duration})
     plan.add_argument(
         "--write-cluster",
         type=Path,
@@ -322,7 +322,7 @@ def _sample(
     corpus = open_corpus_for(
         bundle, options.corpus, corpus_settings, storage=options.storage_options
     )
-    refuse_idle_reading(options, corpus.reader)
+    refuse_idle_reading(options, {type(corpus.reader)})
     return sample_bundle_corpus(options.corpus, corpus, bundle, corpus_settings, settings)
 
 

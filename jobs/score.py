@@ -195,7 +195,8 @@ def _open(options: argparse.Namespace) -> tuple[ScoreJob, HourlyPrice, EnergyMet
             asked=options.settings,
             on_step=on_step,
         )
-    refuse_idle_reading(options, None if score_job.corpus is None else score_job.corpus.reader)
+    corpus = score_job.corpus
+    refuse_idle_reading(options, set() if corpus is None else {type(corpus.reader)})
     return score_job, price, meter
 
 

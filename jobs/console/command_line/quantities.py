@@ -1,8 +1,8 @@
-"""Numbers and times as people write them: 1e9, 6h, 1h30m.
+"""Numbers and times as people write them: 1e9 rows, 1h30m.
 
-    text of a flag -> [quantities] -> number, or what is wrong with it
+    text of a flag -> [quantities] -> number
 
-This module knows nothing of any flag.
+This module knows nothing of what is counted.
 """
 
 import argparse
@@ -16,7 +16,7 @@ _DURATION = re.compile(
 _SECONDS_OF_UNIT = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
-def parse_whole(text: str) -> int:
+def whole_number(text: str) -> int:
     """A whole number that may be written as 1e9."""
     try:
         value = float(text)
@@ -27,7 +27,7 @@ def parse_whole(text: str) -> int:
     return int(value)
 
 
-def parse_duration(text: str) -> float:
+def duration(text: str) -> float:
     """Seconds of 45s, 90m, 90min, 1.5h, 2d or 1h30m: each unit once, from days to seconds."""
     match = _DURATION.fullmatch(text)
     if not text or match is None:
