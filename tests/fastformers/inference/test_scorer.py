@@ -185,6 +185,16 @@ def test_the_failing_row_is_found_by_halving(bundle):
     assert sizes == [64, 32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1]
 
 
+def test_errors_are_in_the_order_of_the_texts_whoever_found_them(bundle):
+    def fail_on_b(ids_BT, logits_BC):
+        if 25 in ids_BT:
+            raise EngineError("no b, please")
+        return logits_BC
+
+    predictions = Scorer(bundle, engine=FakeEngine(fail_on_b)).score(["b", None, "a", "b"])
+    assert list(predictions.errors) == [0, 1, 3]
+
+
 def test_an_error_that_is_not_the_engines_is_not_swallowed(bundle):
     def fail(ids_BT, logits_BC):
         raise MemoryError

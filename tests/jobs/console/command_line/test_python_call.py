@@ -26,6 +26,7 @@ from fastformers.jobs.console.command_line.keywords import (
 )
 from fastformers.jobs.console.command_line.python_call import NO_KEYWORDS, called
 from fastformers.jobs.console.flags import read_config
+from fastformers.jobs.console.output import console
 
 FUNCTIONS = [
     (fastformers.score, score, ScoreKeywords),
@@ -182,6 +183,7 @@ def test_quiet_shows_nothing_and_lasts_for_the_call_alone(score, corpus, bundle,
     arguments = {"bundle": str(bundle.path), "max_bad_rows": "50%"}
     fastformers.score(corpus, output=tmp_path / "a", quiet=True, **arguments)
     assert capsys.readouterr() == ("", "")
+    assert not console.quiet
     fastformers.score(corpus, output=tmp_path / "b", **arguments)
     shown = capsys.readouterr()
     assert shown.err and not shown.out
