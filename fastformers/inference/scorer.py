@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.errors import BundleError, InputError
-from fastformers.inference.autotune import open_right_engines, tune
+from fastformers.inference.autotune import tune
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.engine import Engine, EngineError
-from fastformers.inference.engines import AUTO, REFERENCE_ENGINE
+from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.outputs.predictions import Predictions
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
 from fastformers.progress_bar import OnProgress, showing_progress
@@ -71,8 +71,9 @@ class Scorer:
         Args:
             bundle: A bundle or its directory.
             num_threads: Threads that compute one batch; 0 for all cores.
-            engine: What runs the graph: "onnxruntime", "openvino", or "auto" for the one that is
-                fastest here, with the token budget at which it is; or an engine of your own.
+            engine: What runs the graph: "onnxruntime", another one by the name that `--engine`
+                takes, or "auto" for the fastest; or an engine of your own. What is not ONNX
+                Runtime is compared with it, and its best token budget is measured once a machine.
 
         Raises:
             BundleError: The bundle is missing or damaged.
@@ -84,17 +85,15 @@ class Scorer:
         self.tokenizer = self.bundle.load_tokenizer()
         self._num_threads = num_threads
         self._max_batch_tokens = self.bundle.cost_profile.max_batch_tokens
-        self._engine_name: str | None = None
-        self._engine: Engine | None
+        self._engine_name = engine if isinstance(engine, str) else None
         if isinstance(engine, str):
-            if engine == AUTO:
-                choice = tune(self.bundle, engine=AUTO)
-                engine, self._max_batch_tokens = choice.engine, choice.max_batch_tokens
-            opened = open_right_engines(self.bundle, engine, num_threads=num_threads)
-            self._engine_name, self._engine = engine, opened[engine]
-        else:
-            self.bundle.check_graph(engine.input_names, engine.num_outputs)
-            self._engine = engine
+            if engine != REFERENCE_ENGINE:
+                choice = tune(self.bundle, engine=engine)
+                self._engine_name, self._max_batch_tokens = choice.engine, choice.max_batch_tokens
+            name = self._engine_name or engine
+            engine = open_engine(name, self.bundle.model_path, num_threads=num_threads)
+        self.bundle.check_graph(engine.input_names, engine.num_outputs)
+        self._engine: Engine | None = engine
 
     def __enter__(self) -> Self:
         return self
@@ -281,13 +280,16 @@ def check_whole(name: str, value: int, *, least: int) -> None:
 
 
 def _reopen(path: str, digest: str, num_threads: int, engine: str, max_batch_tokens: int) -> Scorer:
-    """The Scorer that was pickled, in another process.
+    """The Scorer that was pickled, in another process; nothing is measured again.
 
     Raises:
         BundleError: The bundle is not there, or another one is.
+        InputError: The engine is not installed.
     """
-    scorer = Scorer(path, num_threads=num_threads, engine=engine)
-    if scorer.bundle.digest != digest:
+    bundle = open_bundle(path)
+    if bundle.digest != digest:
         raise BundleError(f"{path}: another bundle than when the Scorer was pickled; open it anew")
-    scorer._max_batch_tokens = max_batch_tokens
+    opened = open_engine(engine, bundle.model_path, num_threads=num_threads)
+    scorer = Scorer(bundle, num_threads=num_threads, engine=opened)
+    scorer._engine_name, scorer._max_batch_tokens = engine, max_batch_tokens
     return scorer
