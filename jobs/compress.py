@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(job, options, resume="Run the same command again to go on where it was.")
 
 
-@describes(make_parser)
+@describes(make_parser, CompressKeywords)
 def compress(
     *,
     teacher: PathLike,

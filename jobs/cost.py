@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(lambda: _cost(options), options)
 
 
-@describes(make_parser)
+@describes(make_parser, CostKeywords)
 def estimate_cost(
     corpus: PathLike,
     *,

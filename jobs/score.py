@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
 
-@describes(make_parser)
+@describes(make_parser, ScoreKeywords)
 def score(
     corpus: PathLike,
     *,

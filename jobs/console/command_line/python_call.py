@@ -72,36 +72,33 @@ def refuse_unknown(values: Mapping[str, object], known: Mapping[str, argparse.Ac
             raise TypeError(f"unexpected keyword argument {name!r}{closest.replace('-', '_')}")
 
 
-def describes(make_parser: Callable[[], CommandParser]) -> Callable[[F], F]:
+def describes(make_parser: Callable[[], CommandParser], keywords: type) -> Callable[[F], F]:
     """Decorate a function with the keywords of its parser, for `help()` and notebooks.
 
     Args:
         make_parser: Makes the parser of the command that the function is.
+        keywords: The types of the keywords, a `TypedDict`.
     """
+    hints = get_type_hints(keywords)
 
     def decorate(function: F) -> F:
         actions = make_parser().arguments()
         signature = inspect.signature(function)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        names = {one.name for one in own}
-        further = [one for name, one in actions.items() if name not in {*NO_KEYWORDS, *names}]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        further = [action for name, action in actions.items() if name in hints]
         parameters = [
-            inspect.Parameter(
-                one.dest,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=one.default,
-                annotation=bool if one.nargs == 0 else _type_of(one),
-            )
+            inspect.Parameter(one.dest, keyword, default=one.default, annotation=hints[one.dest])
             for one in further
         ]
         lines = [
-            f"        {one.dest}: {(one.help or '') % {**vars(one), 'prog': ''}}" for one in further
+            f"    {one.dest}: {(one.help or '') % {**vars(one), 'prog': ''}}" for one in further
         ]
         function.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*own, *parameters]
         )
-        keywords = "\n".join(["    Keywords, with their defaults in parentheses:", *lines])
-        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{keywords}\n"
+        meanings = "\n".join(["Keywords, with their defaults in parentheses:", *lines])
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{meanings}\n"
         return function
 
     return decorate
