@@ -47,6 +47,11 @@ class BadRowLimit:
             return None
         return cls(text=text, share=share) if 0 <= share <= 1 and not rest else None
 
+    @property
+    def bears_all(self) -> bool:
+        """Whether a run may end well in which no row was good: 100% says so, no number does."""
+        return self.count is None and self.share == 1
+
     def is_exceeded(self, num_bad: int, num_rows: int, *, are_all: bool) -> bool:
         """Whether there are too many bad rows.
 
@@ -54,12 +59,12 @@ class BadRowLimit:
             num_bad, num_rows: Bad rows, and all rows that were read.
             are_all: Whether those are all rows of the corpus.
         """
+        if are_all and num_bad == num_rows > 0:
+            return not self.bears_all
         if self.count is not None:
             return num_bad > self.count
         if num_bad <= self.share * num_rows:
             return False
-        if are_all and num_bad == num_rows:
-            return True
         return num_bad >= PASSING_BAD_ROWS and (are_all or num_rows >= JUDGED_ROWS)
 
 
@@ -151,7 +156,7 @@ class PredictionSettings:
         default=None,
         metadata=option(
             "column of the corpus with the right labels: the report then has the task's metric and "
-            "what was taken for what",
+            "what was taken for what (none)",
             metavar="NAME",
         ),
     )

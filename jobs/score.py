@@ -11,7 +11,7 @@ ray submit cluster.yaml jobs/score.py -- CORPUS --bundle BUNDLE --output OUT
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Unpack
@@ -33,7 +33,6 @@ from fastformers.cluster.nodes.addresses import check_address, check_output
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from fastformers.cluster.report.run_report import RunReport
-from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.settings import PredictionSettings
 from fastformers.formats.recognize import FORMATS
 from fastformers.inference.bundle import Bundle
@@ -55,10 +54,14 @@ from fastformers.jobs.console.command_line.idle_flags import (
 from fastformers.jobs.console.command_line.keywords import PathLike, ScoreKeywords
 from fastformers.jobs.console.command_line.python_call import called, describes
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import check_run, describe_cluster, execute, plan_actors
+from fastformers.jobs.console.execute import (
+    check_run,
+    describe_cluster,
+    execute_and_show,
+    plan_actors,
+)
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.page import write_page
 from fastformers.jobs.console.progress import waiting
 
 _IDLE = (
@@ -127,8 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         if options.dry_run:
             return _dry_run(options)
-        report = _score(options, on_report=lambda report: console.print(render_bill(report)))
-        return report.summarize()
+        return _score(options).summarize()
 
     return run(
         job, options, resume="Finished shards are kept: run the same command again to go on."
@@ -145,7 +147,8 @@ def score(
 ) -> RunReport:
     """Score a corpus, or shards that were prepared from one: `fastformers score` from Python.
 
-    Progress is shown on stderr. Called again after an interruption, it goes on where it stopped.
+    Progress and the bill are shown on stderr. Called again after an interruption, it goes on where
+    it stopped; after a finished run it only returns the report.
 
     Args:
         corpus: File, directory, glob or URI; or the output of `fastformers prepare`.
@@ -200,15 +203,10 @@ def _open(options: argparse.Namespace) -> tuple[ScoreJob, HourlyPrice, EnergyMet
     return score_job, price, meter
 
 
-def _score(
-    options: argparse.Namespace, on_report: Callable[[RunReport], None] = lambda report: None
-) -> RunReport:
-    """Run the job, and write its page."""
+def _score(options: argparse.Namespace) -> RunReport:
+    """Run the job and show its bill; a finished one is only shown."""
     score_job, price, meter = _open(options)
-    report = execute(score_job, actor_settings(options), price, meter)
-    on_report(report)
-    write_page(score_job.home, report)
-    return report
+    return execute_and_show(score_job, actor_settings(options), price, meter)
 
 
 def _dry_run(options: argparse.Namespace) -> dict[str, Any]:
@@ -228,8 +226,8 @@ def _dry_run(options: argparse.Namespace) -> dict[str, Any]:
         console.print(describe_core_sets(core_sets, discover_topology()))
     for name, value in plan.items():
         console.print(f"{name}: {value}")
-    console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price.label})")
-    return {"dry_run": True, **plan, "usd_per_hour": price.usd_per_hour, "price": price.label}
+    console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price})")
+    return {"dry_run": True, **plan, "usd_per_hour": price.usd_per_hour, "price": str(price)}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fastformers.cluster.formatting import format_short_duration
-from fastformers.cluster.report.json_values import to_plain
+from fastformers.cluster.json_values import to_plain
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.report.status import RunStatus
 from fastformers.cluster.report.tables import render_bill

@@ -8,7 +8,7 @@ identity of the work is what must not change between two runs of the same comman
 corpus, the bundle, and every setting that decides a prediction.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -21,11 +21,12 @@ from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
 from fastformers.cluster.settings import ITS_TASKS_COLUMNS, CorpusSettings, PredictionSettings
+from fastformers.cluster.shards.columns import check_kept, check_label_column
 from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
     RUN_DIRECTORY,
     RUN_FILE,
-    check_free,
+    open_output,
     read_record,
 )
 from fastformers.cluster.shards.layout import plan_shard_seconds
@@ -40,7 +41,7 @@ from fastformers.formats.readers import KEEP_FLAG
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
-from fastformers.inference.outputs.columns import COLUMNS_FLAG, choose_columns
+from fastformers.inference.outputs.columns import choose_columns
 from fastformers.options import split_names
 
 
@@ -204,7 +205,7 @@ def open_prepare_job(
         BundleError: The bundle cannot be used.
         InputError: The corpus or the settings do not fit the bundle.
     """
-    output = _open_output(output_uri, PREPARED_FILE, corpus_uri, bundle_source, storage, on_step)
+    output = open_output(output_uri, PREPARED_FILE, corpus_uri, bundle_source, storage, on_step)
     on_step(f"reading the bundle {bundle_source}")
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
@@ -260,7 +261,7 @@ def open_score_job(
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
     if engine != AUTO:
         check_installed(engine)
-    output = _open_output(output_uri, RUN_FILE, corpus_uri, bundle_source, storage, on_step)
+    output = open_output(output_uri, RUN_FILE, corpus_uri, bundle_source, storage, on_step)
     source = open_directory(corpus_uri, storage)
     on_step(f"reading the bundle {bundle_source}")
     prepared, pinned, record = side_by_side(
@@ -271,7 +272,7 @@ def open_score_job(
     corpus: Corpus | None = None
     bundle: Bundle = pinned.open()
     columns = choose_columns(written.columns, bundle.task, bundle.labels)
-    _check_label_column(bundle, written.label_column)
+    check_label_column(written.label_column, bundle.task)
     if prepared is not None:
         keep_columns = _prepared_columns(source, prepared["identity"], settings, written)
         identity = _prepared_identity(source, prepared["identity"], bundle, settings)
@@ -285,7 +286,7 @@ def open_score_job(
         if label is not None and not is_kept(label, settings.keep_columns):
             keep_columns = tuple(name for name in keep_columns if name != label)
         identity = _corpus_identity(bundle, corpus, settings)
-    _check_kept(keep_columns, [column.name for column in columns])
+    check_kept(keep_columns, columns)
     on_step("measuring which engine and batches are fastest here")
     choice = _recorded_choice(record, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens
@@ -315,60 +316,6 @@ def open_score_job(
         identity=identity,
         asked=asked,
     )
-
-
-def _check_kept(keep_columns: Sequence[str], columns: Sequence[str]) -> None:
-    """Refuse to keep a column that has the name of a prediction."""
-    for name in (*columns, "error"):
-        if name in keep_columns:
-            raise InputError(
-                f"{KEEP_FLAG} {name}: the predictions have a column of that name; rename yours, "
-                f"name the columns to keep, or leave it out of {COLUMNS_FLAG}"
-            )
-
-
-def _check_label_column(bundle: Bundle, label_column: str | None) -> None:
-    """Refuse labels for predictions that have none to be compared with."""
-    task = bundle.task
-    if label_column is not None and (not task.has_targets or task.is_choice):
-        raise InputError(
-            f"{LABEL_FLAG} {label_column}: predictions of the task {task} are compared with no "
-            "labels; leave it out"
-        )
-
-
-def _open_output(
-    uri: str,
-    record: str,
-    corpus_uri: str,
-    bundle_source: str | Path,
-    storage: StorageOptions,
-    on_step: Callable[[str], None],
-) -> Directory:
-    """The output of a job, where it can be written to and nothing else is.
-
-    Args:
-        uri: Its path or URI.
-        record: Name of the file that says what work is there.
-        corpus_uri, bundle_source: What is read, and must lie apart from it.
-        storage: How to reach buckets.
-        on_step: See `open_score_job`.
-
-    Raises:
-        InputError: It is the corpus, lies in the bundle, or holds something else.
-        ChangedWorkError: It is of another version of fastformers.
-        StorageError: It cannot be written to.
-    """
-    output = open_directory(uri, storage)
-    on_step(f"checking the output {output}")
-    bundle = open_directory(str(bundle_source), storage)
-    if output == open_directory(corpus_uri, storage):
-        raise InputError(f"--output {output}: is the corpus itself; choose another directory")
-    if output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/"):
-        raise InputError(f"--output {output}: lies in the bundle; choose another directory")
-    check_free(output, record, named=f"--output {output}")
-    output.check_writable()
-    return output
 
 
 def _recorded_choice(

@@ -9,8 +9,8 @@ handed in, those of a Ray cluster or this process; this module knows nothing of 
 
 import platform
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 
@@ -30,6 +30,8 @@ from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
 from fastformers.cluster.shards.shard_set import key_of
 from fastformers.cluster.storage.directory import Directory
 
+_TELL_EVERY_S = 5.0
+
 
 def run_job(
     job: ScoreJob,
@@ -38,6 +40,7 @@ def run_job(
     *,
     on_claim: Callable[[Claim], None] = lambda claim: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_result: Callable[[RunResult], None] = lambda result: None,
     log: Callable[[str], None] = lambda line: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> RunResult:
@@ -51,6 +54,8 @@ def run_job(
             new and its storage lets a claim wait.
         on_claim: Function that is called when the output is claimed.
         on_progress: Function that is called about once a second.
+        on_result: Function that is told every few seconds what was done so far, and once more
+            where an error ends the run.
         log: Function that shows a line to the user.
         clock: Monotonic clock, in seconds.
 
@@ -63,6 +68,7 @@ def run_job(
         with (
             claimed(job, log=log, meanwhile=open_nodes) as claim,
             RunJournal(job) as journal,
+            _told(on_result, journal, start=start, clock=clock) as tell_if_due,
             machines,
         ):
             on_claim(claim)
@@ -74,6 +80,7 @@ def run_job(
                 claim.check()
                 on_progress(progress)
                 journal.flush_if_due()
+                tell_if_due(driver.uses)
 
             nodes = open_asked_nodes(open_nodes(), job.worker_spec(), actors, log)
             driver = Driver(
@@ -100,6 +107,39 @@ def run_job(
             )
 
 
+@contextmanager
+def _told(
+    on_result: Callable[[RunResult], None],
+    journal: RunJournal,
+    *,
+    start: float,
+    clock: Callable[[], float],
+) -> Iterator[Callable[[Callable[[], list[NodeUse]]], None]]:
+    """Tell what was done so far: where an error ends the block, and whenever it is time.
+
+    What it yields takes a function that says which nodes work, and takes up to a hundredth of the
+    time for itself, however many actors there are.
+    """
+    due = start + _TELL_EVERY_S
+
+    def tell(nodes: Sequence[NodeUse]) -> None:
+        now = clock() - start
+        on_result(_result(journal, [*journal.nodes, *nodes], now, work_end_s=now, is_cut=True))
+
+    def tell_if_due(working: Callable[[], list[NodeUse]]) -> None:
+        nonlocal due
+        began = clock()
+        if began >= due:
+            tell(working())
+            due = clock() + max(_TELL_EVERY_S, 100 * (clock() - began))
+
+    try:
+        yield tell_if_due
+    except BaseException:
+        tell(())
+        raise
+
+
 def conclude(
     job: ScoreJob,
     journal: RunJournal,
@@ -122,19 +162,39 @@ def conclude(
         ScoringError: More rows are without a prediction than the job allows.
     """
     dead_letters = _finish_directories(job, journal)
-    wall_s = clock() - start
+    result = _result(
+        journal, journal.nodes, clock() - start, setup_s=setup_s, work_end_s=work_end_s
+    )
+    skipped = job.corpus.skipped if job.corpus is not None else {}
+    return replace(
+        result,
+        dead_letters=dead_letters,
+        dead_letter_reasons=dict(journal.bad_rows.counts.most_common()),
+        skipped_files={**skipped, **journal.tally.skipped_files},
+    )
+
+
+def _result(
+    journal: RunJournal,
+    nodes: Sequence[NodeUse],
+    wall_s: float,
+    *,
+    setup_s: float = 0.0,
+    work_end_s: float = 0.0,
+    is_cut: bool = False,
+) -> RunResult:
+    """What the journal tells; which rows are dead letters is not known before the end."""
     return RunResult(
         tally=journal.tally,
-        nodes=_nodes_paid_for(journal.nodes, wall_s),
-        dead_letters=dead_letters,
-        skipped_files={
-            **(job.corpus.skipped if job.corpus is not None else {}),
-            **journal.tally.skipped_files,
-        },
+        nodes=_nodes_paid_for(nodes, wall_s),
+        dead_letters=0,
+        dead_letter_reasons={},
+        skipped_files={},
         started_at=time.time() - wall_s,
         wall_s=wall_s,
         setup_s=setup_s,
         work_end_s=work_end_s,
+        is_cut=is_cut,
     )
 
 

@@ -9,12 +9,13 @@ take the whole output for one dataset. This module knows nothing of corpora or b
 is any mapping.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from fastformers.cluster.shards.claim_file import CLAIM_FILE
-from fastformers.cluster.storage.directory import Directory
+from fastformers.cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import ChangedWorkError, InputError
 
 RUN_DIRECTORY = "__run__"
@@ -87,6 +88,40 @@ def check_free(output: Directory, file: str, *, named: str) -> dict[str, Any] | 
             f"{named}: is not empty and holds no run of ours; choose another directory"
         )
     return None
+
+
+def open_output(
+    uri: str,
+    record: str,
+    corpus_uri: str,
+    bundle_source: object,
+    storage: StorageOptions,
+    on_step: Callable[[str], None],
+) -> Directory:
+    """The output of a job, where it can be written to and nothing else is.
+
+    Args:
+        uri: Its path or URI.
+        record: Name of the file that says what work is there.
+        corpus_uri, bundle_source: What is read, and must lie apart from it.
+        storage: How to reach buckets.
+        on_step: Function that is told what is done next, if that may take long.
+
+    Raises:
+        InputError: It is the corpus, lies in the bundle, or holds something else.
+        ChangedWorkError: It is of another version of fastformers.
+        StorageError: It cannot be written to.
+    """
+    output = open_directory(uri, storage)
+    on_step(f"checking the output {output}")
+    bundle = open_directory(str(bundle_source), storage)
+    if output == open_directory(corpus_uri, storage):
+        raise InputError(f"--output {output}: is the corpus itself; choose another directory")
+    if output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/"):
+        raise InputError(f"--output {output}: lies in the bundle; choose another directory")
+    check_free(output, record, named=f"--output {output}")
+    output.check_writable()
+    return output
 
 
 def read_record(directory: Directory, file: str, *, named: str) -> dict[str, Any] | None:

@@ -48,7 +48,7 @@ TargetKind = Literal["class", "label set", "number", "choice", "none"]
 # Content of a cell of the predictions: a label, labels, a number, numbers, or labels with their
 # probabilities; a vector has equally many numbers in every row.
 CellKind = Literal["label", "labels", "number", "numbers", "vector", "ranked"]
-Cells = NDArray[Any] | list[list[str]] | list[list[dict[str, Any]]]
+Cells = NDArray[Any] | list[list[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

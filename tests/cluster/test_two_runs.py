@@ -198,6 +198,12 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(start, expected, tmp_path, moment):
     check_ended_well(process, output, family)
     finish(start())
     assert predictions(output).equals(expected)
+    report = json.loads((output / "__run__" / "report.json").read_text())
+    assert [session["state"] for session in report["sessions"]] == ["interrupted", "finished"]
+    assert sum(session["usd"] for session in report["sessions"]) == pytest.approx(
+        report["usd_total"]
+    )
+    assert report["unrecorded_rows"] == 0
 
 
 def test_sigterm_while_a_run_closes_loses_nothing(start, expected, tmp_path):
