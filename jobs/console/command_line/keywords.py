@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from fastformers.cluster.storage.options import StorageOptions
+from fastformers.compression.recipe_config import Budget, Precision
 
 PathLike = str | os.PathLike[str]
 Names = str | Sequence[str]
@@ -112,11 +113,11 @@ class CompressKeywords(TextFileKeywords, total=False):
     attention_weight: float
     prune_heads: float
     prune_ffn: float
-    prune_budget: Literal["uniform", "global"]
+    prune_budget: Budget
     prune_multiple_of: int
     prune_rounds: int
     prune_epochs: float
     prune_without_labels: bool
-    precision: Literal["int8", "int8-dynamic", "float16", "float32"]
+    precision: Precision
     min_int8_agreement: float
     trim_vocabulary: int | None
