@@ -90,14 +90,16 @@ class Directory:
         return all(name.endswith(TEMPORARY_SUFFIX) for name in names)
 
     def create(self) -> None:
-        """Make it and its parents.
+        """Make it and its parents, on a disk: in a bucket, files have names and no directories.
 
         Raises:
             StorageError: It cannot be made or written to.
         """
+        if not self.is_local:
+            return
         with storage_errors(str(self)):
             self.filesystem.create_dir(self.path, recursive=True)
-            if self.is_local and not os.access(self.path, os.W_OK):
+            if not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied", self.path)
 
     def check_writable(self) -> None:
