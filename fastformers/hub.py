@@ -32,6 +32,7 @@ _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*_Dense/*.bin")
 _OLD_WEIGHTS = "*pytorch_model*.bin*"
 _OF_OTHERS = ("onnx/*", "openvino/*", "coreml/*", "flax/*", "tf/*", "original/*")
 _HTTP_LIBRARIES = ("httpx", "httpx2", "requests")  # of the versions of huggingface_hub
+_SHOWN_CHARACTERS = 200
 _LOG_IN = "log in by hf auth login or HF_TOKEN"
 
 
@@ -228,8 +229,6 @@ def _hub_errors(place: HubPlace, token: str | None) -> Iterator[None]:
         raise InputError(f"{place}: the repository has no such revision") from error
     except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as error:
         raise _unreachable(place, error.__cause__ or error, token) from error
-    except hub.HFValidationError as error:
-        raise InputError(f"{place}: {_first_line(error, token)}") from error
     except hub.HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
             raise InputError(
@@ -237,6 +236,8 @@ def _hub_errors(place: HubPlace, token: str | None) -> Iterator[None]:
                 "token that may do this"
             ) from error
         raise _unreachable(place, error, token) from error
+    except ValueError as error:  # names, and the metadata of a model card
+        raise InputError(f"{place}: {_one_line(error, token)}") from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _HTTP_LIBRARIES:
             raise
@@ -253,16 +254,16 @@ def _unreachable(place: HubPlace, reason: BaseException, token: str | None) -> F
         )
     endpoint = re.sub(r"//[^/@]*@", "//***@", constants.ENDPOINT)
     return StorageError(
-        f"{place}: is not in the hub's cache, and {endpoint} cannot be reached "
-        f"({_first_line(reason, token)}); check the network, or HF_ENDPOINT"
+        f"{place}: {endpoint} cannot be reached ({_one_line(reason, token)}); check the network, or "
+        "HF_ENDPOINT"
     )
 
 
-def _first_line(error: BaseException, token: str | None) -> str:
+def _one_line(error: BaseException, token: str | None) -> str:
     """What an error says, without any token."""
     from huggingface_hub import get_token
 
-    text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
     for secret in filter(None, (token, get_token(), os.environ.get("HF_TOKEN"))):
         text = text.replace(secret, "***")
-    return text
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastformers.errors import InputError
 from fastformers.inference.bundle import open_bundle
-from fastformers.inference.description.label_names import name_labels
+from fastformers.inference.description.rename_labels import name_labels
 from fastformers.inference.manifest import CARD_FILE
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, run
