@@ -11,16 +11,16 @@ reached. No message shows a token. This module knows nothing of what the files m
 
 import os
 import re
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fastformers.cache import cache_directory
 from fastformers.errors import FastformersError, InputError, StorageError, how_to_install
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 # pathlib makes one slash of two.
 _SCHEME = re.compile(r"hf:/{1,2}(?!/)")
@@ -33,6 +33,7 @@ _OLD_WEIGHTS = "*pytorch_model*.bin*"
 _OF_OTHERS = ("onnx/*", "openvino/*", "coreml/*", "flax/*", "tf/*", "original/*")
 _HTTP_LIBRARIES = ("httpx", "httpx2", "requests")  # of the versions of huggingface_hub
 _SHOWN_CHARACTERS = 200
+_UNUSED_S = 30 * 24 * 3600.0
 _LOG_IN = "log in by hf auth login or HF_TOKEN"
 
 
@@ -111,33 +112,66 @@ def find_model(path: Path) -> FoundModel:
     return FoundModel(path=found, name=place.repository, revision=found.name)
 
 
-def fetch_file(place: HubPlace, name: str, *, token: str | None = None) -> Path | None:
-    """A file of a repository in the hub's cache, `.../snapshots/COMMIT/NAME`.
+def fetch_files(place: HubPlace, *names: str, token: str | None = None) -> Path:
+    """Files of a repository in the hub's cache.
 
     Args:
         place: The repository.
-        name: Name of the file.
+        names: Names of the files, or patterns of them.
         token: Who asks; by default who is logged in.
 
     Returns:
-        Its path; None if the repository has no such file.
+        The directory of one commit, called by its name. It has those of the files that the
+        repository has, and may have others; without any it may not exist.
 
     Raises:
         InputError: The repository is not there or not for this user, or has no such revision.
-        StorageError: The file is not in the cache, and the hub cannot be reached.
+        StorageError: The files are not in the cache, and the hub cannot be reached.
     """
     with _hub_errors(place, token):
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        from huggingface_hub import snapshot_download
 
-        try:
-            return Path(
-                hf_hub_download(place.repository, name, revision=place.revision, token=token)
-            )
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError:
-            return None
+        path = snapshot_download(
+            place.repository,
+            revision=place.revision,
+            allow_patterns=list(names),
+            ignore_patterns=list(_OF_OTHERS),
+            token=token,
+        )
+    return Path(path)
+
+
+def without_links(snapshot: Path, *names: str) -> Path:
+    """Files of a commit as files of their own, in the cache of fastformers.
+
+    The hub's cache has links to files of other names. OpenVINO (2026.4) and onnxruntime 1.24.0
+    refuse weights that lie elsewhere than their graph. What is not opened for 30 days is removed
+    when other files come in.
+
+    Args:
+        snapshot: Directory that `fetch_files` gave.
+        names: Names of the files; those that are not there are left out.
+
+    Returns:
+        A directory called by the commit. Its files take no room of their own where both caches are
+        on one disk.
+    """
+    cache = cache_directory("hub")
+    target = cache / snapshot.name
+    found = [name for name in names if (snapshot / name).is_file()]
+    if not all((target / name).is_file() for name in found):
+        cache.mkdir(parents=True, exist_ok=True)
+        _remove_unused(cache)
+        with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=cache) as scratch:
+            made = Path(scratch) / target.name
+            made.mkdir()
+            for name in found:
+                _link_or_copy((snapshot / name).resolve(), made / name)
+            shutil.rmtree(target, ignore_errors=True)  # what lacked a file
+            with suppress(OSError):  # another process was first, with the same
+                os.replace(made, target)
+    os.utime(target)
+    return target
 
 
 def push_files(
@@ -168,9 +202,9 @@ def push_files(
     if place is None or place.revision is not None:
         raise InputError(f"{repository}: give the repository as org/name")
     with _hub_errors(place, token):
-        from huggingface_hub import CommitOperationAdd
+        from huggingface_hub import CommitOperationAdd, HfApi
 
-        api = _api(token)
+        api = HfApi(token=token, library_name="fastformers")
         api.create_repo(place.repository, private=private, exist_ok=True)
         additions = [
             CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
@@ -180,42 +214,40 @@ def push_files(
     return str(commit.commit_url)
 
 
-def _api(token: str | None) -> "HfApi":
-    from huggingface_hub import HfApi
-
-    return HfApi(token=token, library_name="fastformers")
-
-
 def _fetch_model(place: HubPlace) -> Path:
     """Directory of a model in the hub's cache; weights in safetensors are preferred."""
+    path = fetch_files(place, *_MODEL_FILES)
+    if any(path.glob("*.safetensors")) or any(path.glob("0_*/*.safetensors")):
+        return path
+    return fetch_files(replace(place, revision=path.name), *_MODEL_FILES, _OLD_WEIGHTS)
 
-    def fetch(place: HubPlace, *patterns: str) -> Path:
-        from huggingface_hub import snapshot_download
 
-        path = snapshot_download(
-            place.repository,
-            revision=place.revision,
-            allow_patterns=list(patterns),
-            ignore_patterns=list(_OF_OTHERS),
-        )
-        return Path(path)
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without hard links
+        shutil.copyfile(source, target)
 
-    with _hub_errors(place, None):
-        path = fetch(place, *_MODEL_FILES)
-        if any(path.glob("*.safetensors")) or any(path.glob("0_*/*.safetensors")):
-            return path
-        return fetch(replace(place, revision=path.name), *_MODEL_FILES, _OLD_WEIGHTS)
+
+def _remove_unused(cache: Path) -> None:
+    for entry in cache.iterdir():
+        with suppress(OSError):  # gone already
+            if time.time() - entry.stat().st_mtime > _UNUSED_S:
+                shutil.rmtree(entry)
 
 
 @contextmanager
 def _hub_errors(place: HubPlace, token: str | None) -> Iterator[None]:
-    """Turn what the hub and its library refuse into one line."""
+    """Turn what the hub and its library refuse into one line, and let the library say nothing."""
     try:
         import huggingface_hub.errors as hub
+        from huggingface_hub.utils import logging as hub_log
     except ModuleNotFoundError as error:
         raise InputError(
             f"{place}: huggingface_hub is not installed: {how_to_install('hub')}"
         ) from error
+    verbosity = hub_log.get_verbosity()
+    hub_log.set_verbosity_error()
     try:
         yield
     except hub.GatedRepoError as error:
@@ -242,6 +274,8 @@ def _hub_errors(place: HubPlace, token: str | None) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in _HTTP_LIBRARIES:
             raise
         raise _unreachable(place, error, token) from error
+    finally:
+        hub_log.set_verbosity(verbosity)
 
 
 def _unreachable(place: HubPlace, reason: BaseException, token: str | None) -> FastformersError:
@@ -254,8 +288,8 @@ def _unreachable(place: HubPlace, reason: BaseException, token: str | None) -> F
         )
     endpoint = re.sub(r"//[^/@]*@", "//***@", constants.ENDPOINT)
     return StorageError(
-        f"{place}: {endpoint} cannot be reached ({_one_line(reason, token)}); check the network, or "
-        "HF_ENDPOINT"
+        f"{place}: {endpoint} cannot be reached ({_one_line(reason, token)}); check the network, "
+        "or HF_ENDPOINT"
     )
 
 

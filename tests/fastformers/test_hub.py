@@ -9,7 +9,7 @@ import pytest
 from fastformers.errors import InputError, StorageError
 from fastformers.hub import (
     HubPlace,
-    fetch_file,
+    fetch_files,
     find_model,
     parse_hub_uri,
     parse_repository,
@@ -110,15 +110,16 @@ def test_a_repository_that_is_missing_or_not_for_the_user_is_one_line(hub, model
             "it is private; check the name, and log in by hf auth login or HF_TOKEN if it is yours"
         )
     with pytest.raises(InputError, match="hf://org/gated: is gated; ask for access"):
-        fetch_file(HubPlace("org/gated"), "config.json")
+        fetch_files(HubPlace("org/gated"), "config.json")
     with pytest.raises(InputError, match="hf://org/private@v2: the repository has no such rev"):
-        fetch_file(HubPlace("org/private", "v2"), "config.json", token=TOKEN)
-    assert fetch_file(HubPlace("org/private"), "nothing.json", token=TOKEN) is None
+        fetch_files(HubPlace("org/private", "v2"), "config.json", token=TOKEN)
+    path = fetch_files(HubPlace("org/private"), "nothing.json", token=TOKEN)
+    assert not (path / "nothing.json").exists()
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert fetch_file(HubPlace("org/private"), "config.json").read_text() == "config.json"
+    assert (fetch_files(HubPlace("org/private"), "config.json") / "config.json").is_file()
 
 
-def test_no_network_is_one_line_that_says_what_to_do(hub, monkeypatch):
+def test_no_network_is_one_line_that_says_what_to_do(hub, monkeypatch, capfd, caplog):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with socket.create_server(("127.0.0.1", 0)) as free:  # nobody will answer there
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -126,18 +127,18 @@ def test_no_network_is_one_line_that_says_what_to_do(hub, monkeypatch):
     monkeypatch.setattr(f"{constants}.ENDPOINT", f"http://user:pass@{address}")
     template = f"http://{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the library's own attempts
     for ask in (
-        lambda: fetch_file(HubPlace("org/model"), "config.json"),
+        lambda: fetch_files(HubPlace("org/model"), "config.json"),
         lambda: push_files("org/model", {"a": b""}, message="m", token=TOKEN),
         lambda: find_model(Path("org/model")),
     ):
         with pytest.raises(StorageError, match=r"http://\*\*\*@127\S+ cannot be reached") as error:
             ask()
         assert "pass" not in line_of(error)
+    assert (capfd.readouterr().err, caplog.text) == ("", "")
     monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", True)
     with pytest.raises(StorageError, match="HF_HUB_OFFLINE forbids to fetch it") as error:
-        fetch_file(HubPlace("org/model"), "config.json")
+        fetch_files(HubPlace("org/model"), "config.json")
     line_of(error)
 
 
@@ -151,7 +152,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(InputError, match=r"hf://a/b: huggingface_hub is not .*\[hub\]"):
-        fetch_file(HubPlace("a/b"), "config.json")
+        fetch_files(HubPlace("a/b"), "config.json")
 
 
 def test_files_are_pushed_by_one_commit(hub, tmp_path):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fastformers.atomic_file import whole_file
+from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, write_manifest
 from fastformers.inference.description.label_names import TEACHER_LABELS, check_label_names
 from fastformers.inference.description.model_card import has_own_card, render_card
@@ -31,8 +32,12 @@ def name_labels(
         The bundle under its new names, and whether its card names them: not if it was edited.
 
     Raises:
-        InputError: The names cannot stand for the labels.
+        InputError: The names cannot stand for the labels, or the directory is a cache's.
     """
+    if bundle.source is not None:
+        raise InputError(
+            f"{bundle}: is a copy in a cache; name the labels of a directory of your own"
+        )
     check_label_names(names, bundle.labels, flag=flag)
     is_own = has_own_card(bundle)
     provenance = {TEACHER_LABELS: list(bundle.labels), **bundle.provenance}
