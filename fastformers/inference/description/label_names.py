@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fastformers.errors import InputError
+from fastformers.formatting import format_count
 
 TEACHER_LABELS = "teacher_labels"  # field of a bundle's `provenance`: its labels before the names
 _SHOWN = 8
@@ -31,7 +32,7 @@ def check_label_names(names: Sequence[str], labels: Sequence[str], *, flag: str)
     if len(names) != len(labels):
         shown = ", ".join(map(repr, labels[:_SHOWN])) + (", ..." if len(labels) > _SHOWN else "")
         raise InputError(
-            f"{flag}: {len(names)} names for {len(labels)} labels ({shown}); give one for each, in "
+            f"{flag}: {format_count(len(names), 'name')} for {len(labels)} labels ({shown}); give one for each, in "
             "this order"
         )
     for name, count in Counter(names).items():
