@@ -32,8 +32,8 @@ def check_label_names(names: Sequence[str], labels: Sequence[str], *, flag: str)
     if len(names) != len(labels):
         shown = ", ".join(map(repr, labels[:_SHOWN])) + (", ..." if len(labels) > _SHOWN else "")
         raise InputError(
-            f"{flag}: {format_count(len(names), 'name')} for {len(labels)} labels ({shown}); give one for each, in "
-            "this order"
+            f"{flag}: {format_count(len(names), 'name')} for {len(labels)} labels ({shown}); give "
+            "one for each, in this order"
         )
     for name, count in Counter(names).items():
         if count > 1:

@@ -1,12 +1,15 @@
 """Bundles of the Hugging Face hub: opened by name at one commit, and put there."""
 
 import os
+import re
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fastformers
 from fastformers import Bundle, Scorer, open_bundle
 from fastformers.cache import CACHE_VARIABLE
 from fastformers.errors import BundleError, InputError
@@ -139,3 +142,15 @@ def test_what_is_pushed_comes_back_with_its_card(hub, bundle, tmp_path):
     old.push_to_hub("org/old", token=TOKEN)
     (files,) = hub.repositories["org/old"].commits.values()
     assert files["README.md"].decode() == render_card(old)
+
+
+def test_the_code_of_the_readme_runs(hub, bundle, commit, monkeypatch):
+    hub.repositories["org/bundle"] = hub.repositories["org/mine"]
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    text = (Path(fastformers.__file__).parent / "README.md").read_text()
+    (code,) = re.findall(
+        r"^```python\n(from fastformers import Bundle\n.*?)^```$", text, re.M | re.S
+    )
+    exec(code, {})
+    assert hub.repositories["org/copy"].private
+    assert Bundle.from_pretrained("org/copy").manifest_digest == bundle.manifest_digest
