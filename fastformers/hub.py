@@ -9,6 +9,7 @@ HF_HUB_OFFLINE that none is. What was fetched before is used again, also where t
 reached. No message shows a token. This module knows nothing of what the files mean.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -247,7 +248,7 @@ def _hub_errors(place: HubPlace, token: str | None) -> Iterator[None]:
             f"{place}: huggingface_hub is not installed: {how_to_install('hub')}"
         ) from error
     verbosity = hub_log.get_verbosity()
-    hub_log.set_verbosity_error()
+    hub_log.set_verbosity(logging.ERROR)
     try:
         yield
     except hub.GatedRepoError as error:

@@ -100,8 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.status is not None:
             return self._send(self.hub.status)
         if path == "/api/validate-yaml":
-            is_card = json.loads(body)["content"].startswith("---\nlibrary_name: fastformers\n")
-            errors = [] if is_card else [{"message": "no metadata"}]
+            card = json.loads(body)["content"]
+            is_card = card.startswith("---\nlibrary_name: fastformers\n")
+            errors = [] if is_card else [{"message": f"no metadata in {card}"}]
             return self._json({"errors": errors, "warnings": []}, 200 if is_card else 400)
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._send(401)

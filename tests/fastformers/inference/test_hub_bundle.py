@@ -98,13 +98,14 @@ def test_a_commit_stays_what_it_was(hub, bundle, pair_bundle, commit):
     assert not open_bundle(f"hf://org/mine@{commit}").text_pairs
 
 
-def test_a_repository_without_a_bundle_is_not_downloaded(hub, tmp_path):
+def test_a_repository_without_a_bundle_is_not_downloaded(hub, tmp_path, capfd, caplog):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"gigabytes")
     hub.add("org/other", tmp_path / "model")
     with pytest.raises(BundleError, match=r"hf://org/other: not a bundle \(no bundle\.json\)"):
         Bundle.from_pretrained("org/other")
     assert not [request for request in hub.requests if "safetensors" in request]
+    assert (capfd.readouterr().err, caplog.text) == ("", "")  # one line is said, by the error
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing"])
