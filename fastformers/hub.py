@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -239,18 +240,16 @@ def _remove_unused(cache: Path) -> None:
 
 @contextmanager
 def _hub_errors(place: HubPlace, token: str | None) -> Iterator[None]:
-    """Turn what the hub and its library refuse into one line, and let the library say nothing."""
+    """Turn what the hub and its library refuse into one line."""
     try:
         import huggingface_hub.errors as hub
-        from huggingface_hub.utils import logging as hub_log
     except ModuleNotFoundError as error:
         raise InputError(
             f"{place}: huggingface_hub is not installed: {how_to_install('hub')}"
         ) from error
-    verbosity = hub_log.get_verbosity()
-    hub_log.set_verbosity(logging.ERROR)
     try:
-        yield
+        with _quiet_library():
+            yield
     except hub.GatedRepoError as error:
         raise InputError(f"{place}: is gated; ask for access on its page, and {_LOG_IN}") from error
     except hub.RepositoryNotFoundError as error:
@@ -275,8 +274,24 @@ def _hub_errors(place: HubPlace, token: str | None) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in _HTTP_LIBRARIES:
             raise
         raise _unreachable(place, error, token) from error
+
+
+@contextmanager
+def _quiet_library() -> Iterator[None]:
+    """Let huggingface_hub log nothing but errors, and draw bars in a terminal alone."""
+    from huggingface_hub import constants, utils
+
+    verbosity = utils.logging.get_verbosity()
+    has_bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or sys.stderr.isatty()
+    utils.logging.set_verbosity(logging.ERROR)
+    if not has_bars:
+        utils.disable_progress_bars()
+    try:
+        yield
     finally:
-        hub_log.set_verbosity(verbosity)
+        utils.logging.set_verbosity(verbosity)
+        if not has_bars:
+            utils.enable_progress_bars()
 
 
 def _unreachable(place: HubPlace, reason: BaseException, token: str | None) -> FastformersError:

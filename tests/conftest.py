@@ -239,7 +239,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
             ("HF_HUB_CACHE", str(tmp_path / "hub")),
             ("HF_TOKEN_PATH", str(tmp_path / "token")),
             ("HF_HUB_OFFLINE", False),
-            ("HF_HUB_DISABLE_PROGRESS_BARS", True),
         ):
             monkeypatch.setattr(constants, name, value)
         yield server
