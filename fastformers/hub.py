@@ -29,6 +29,8 @@ _SCHEME = re.compile(r"hf:/{1,2}(?!/)")
 _REPOSITORY = re.compile(
     r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII
 )
+# Directory of a commit in the hub's cache.
+_COMMIT = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})$")
 # What `from_pretrained` reads; the weights of other libraries and runtimes are left out.
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*_Dense/*.bin")
 _OLD_WEIGHTS = "*pytorch_model*.bin*"
@@ -95,7 +97,8 @@ def find_model(path: Path) -> FoundModel:
     """A model by its directory or, where there is none, by its repository.
 
     Args:
-        path: Directory, or org/name, org/name@revision or hf://org/name of a repository.
+        path: Directory, or org/name, org/name@revision or hf://org/name of a repository. The
+            directory of a commit in the hub's cache, such as an earlier call gave, is known as one.
 
     Raises:
         InputError: There is neither, or the repository is not for this user.
@@ -105,13 +108,15 @@ def find_model(path: Path) -> FoundModel:
     place = parse_hub_uri(text)
     if place is None and not path.exists():
         place = parse_repository(text)
-    if place is None:
+    if place is not None:
+        try:
+            path = _fetch_model(place)
+        except (InputError, StorageError) as error:
+            raise type(error)(f"{text}: no such directory here, and {error}") from error
+    commit = _COMMIT.search(str(path))
+    if commit is None:
         return FoundModel(path=path, name=path.name)
-    try:
-        found = _fetch_model(place)
-    except (InputError, StorageError) as error:
-        raise type(error)(f"{path}: no such directory here, and {error}") from error
-    return FoundModel(path=found, name=place.repository, revision=found.name)
+    return FoundModel(path=path, name=f"{commit[1]}/{commit[2]}", revision=commit[3])
 
 
 def fetch_files(place: HubPlace, *names: str, token: str | None = None) -> Path:

@@ -12,6 +12,7 @@ By intent: search for the cheapest recipe that loses no more than a point of acc
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,19 @@ from fastformers.cluster.report.page import can_draw, render_search_page
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.errors import how_to_install
+from fastformers.hub import find_model
+from fastformers.jobs.console.arguments import add_text_file_arguments
+from fastformers.jobs.console.command_line.idle_flags import (
+    SUPERGLUE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_labeled,
+)
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.progress import show_progress
+from fastformers.jobs.console.progress import show_progress, waiting
+from fastformers.models.model_files import is_sentence_encoder
 
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
@@ -35,18 +45,73 @@ if TYPE_CHECKING:
     from fastformers.inference.description.stage_quality import StageQuality
 
 
+def _has_student(options: argparse.Namespace) -> bool:
+    is_wanted = options.student or options.student_layers or options.student_width
+    return bool(options.search or is_wanted)
+
+
+def _prunes(options: argparse.Namespace) -> bool:
+    return bool(options.search or options.prune_heads or options.prune_ffn)
+
+
+def _trains(options: argparse.Namespace) -> bool:
+    return _has_student(options) or (_prunes(options) and options.prune_epochs > 0)
+
+
+_NO_TRAINING = "nothing is trained; add --student-layers, or --prune-heads or --prune-ffn"
+_IDLE = (
+    SUPERGLUE,
+    IdleRule(
+        ("epochs", "keep_gelu"),
+        lambda options: not _has_student(options),
+        "there is no student; add --student-layers, --student-width or --student",
+    ),
+    IdleRule(
+        ("transfer", "learning_rate", "batch_rows", "seed", "temperature", "hard_weight"),
+        lambda options: not _trains(options),
+        _NO_TRAINING,
+    ),
+    IdleRule(
+        ("hidden_weight", "attention_weight"), lambda options: not _trains(options), _NO_TRAINING
+    ),
+    IdleRule(
+        ("prune_budget", "prune_multiple_of", "prune_rounds", "prune_epochs"),
+        lambda options: not _prunes(options),
+        "nothing is pruned; add --prune-heads or --prune-ffn",
+    ),
+    IdleRule(
+        ("prune_without_labels",),
+        lambda options: not _prunes(options),
+        "nothing is pruned; add --prune-heads or --prune-ffn",
+    ),
+    IdleRule(
+        ("prune_multiple_of",),
+        lambda options: not (options.search or options.prune_ffn),
+        "no feed-forward neurons are pruned; add --prune-ffn",
+    ),
+    IdleRule(
+        ("min_int8_agreement",),
+        lambda options: "int8" not in str(options.precision),
+        "no projection is in int8; add --precision int8",
+    ),
+    IdleRule(
+        ("label_column", "label_map", "label_names"),
+        lambda options: is_sentence_encoder(options.teacher),
+        "the teacher embeds texts and needs no labels",
+    ),
+)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers compress`."""
     parser = CommandParser(
         prog="fastformers compress",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     recipe = RecipeConfig()
-    files = parser.add_argument_group("files and allowance")
-    add_config_arguments(files, CompressConfig)
-    add_config_arguments(files, CompressConfig.columns)
-    add_config_arguments(files, CompressConfig.columns.text_files)
+    add_config_arguments(parser.add_argument_group("models, files and allowance"), CompressConfig)
+    add_config_arguments(parser.add_argument_group("labeled files"), CompressConfig.columns)
+    add_text_file_arguments(parser, CompressConfig.columns.text_files)
     for title, configs in (
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),
@@ -65,11 +130,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         config = read_config(CompressConfig, options)
-        from fastformers.compression.compress import compress
+        options.teacher = find_model(config.teacher).path
+        config = replace(config, teacher=options.teacher)
+        refuse_idle(options, _IDLE)
+        refuse_idle_labeled(options, config.train, config.eval, config.transfer)
+        with waiting("reading the labeled files"):
+            files = config.load_files()
+        with waiting("loading PyTorch"):
+            from fastformers.compression.compress import compress
 
-        with show_progress() as on_progress:
+        with show_progress() as on_progress, waiting("loading and checking the teacher"):
             result = compress(
                 config,
+                files,
                 on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
                 on_stage=_show_stage,
                 on_candidate=_show_candidate,
@@ -88,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             summary["page"] = _write_page(candidates, price, result.bundle.path)
         return summary
 
-    return run(job, resume="Run the same command again to go on where it was.")
+    return run(job, options, resume="Run the same command again to go on where it was.")
 
 
 def _show_stage(quality: "StageQuality") -> None:

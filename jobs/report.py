@@ -14,9 +14,11 @@ from fastformers.cluster.shards.identity import RUN_FILE, read_record
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from fastformers.jobs.console.arguments import add_storage_arguments
+from fastformers.jobs.console.command_line.idle_flags import STORAGE, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import run
 from fastformers.jobs.console.page import GET_PAGE, write_page
+from fastformers.jobs.console.progress import waiting
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -24,7 +26,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers report",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", help="output directory or URI of `fastformers score`")
     add_storage_arguments(parser)
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, (STORAGE,))
         output = open_directory(options.directory, options.storage_options)
         content = output.read_json(REPORT_FILE)
         if content is None or read_record(output, RUN_FILE, named=str(output)) is None:
@@ -50,9 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if not can_draw():
             raise InputError(f"matplotlib or jinja2 is not installed; {GET_PAGE} {output}")
-        return {"page": write_page(output, report)}
+        with waiting("drawing the page"):
+            return {"page": write_page(output, report)}
 
-    return run(job)
+    return run(job, options)
 
 
 if __name__ == "__main__":

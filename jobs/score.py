@@ -25,18 +25,15 @@ if getattr(find_spec("fastformers"), "origin", None) is None:
     )
     sys.exit(2)
 
-from fastformers.cluster.execution.claim import check_claim, describe_holder
+from fastformers.cluster.execution.claim import check_unheld
 from fastformers.cluster.execution.job import ScoreJob, describe, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
-from fastformers.cluster.execution.topology import (
-    describe_core_sets,
-    discover_topology,
-    plan_core_sets,
-)
+from fastformers.cluster.execution.topology import describe_core_sets, discover_topology
 from fastformers.cluster.nodes.addresses import check_address, check_output
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from fastformers.cluster.report.tables import render_bill
+from fastformers.cluster.settings import ActorSettings
 from fastformers.formats.recognize import FORMATS
 from fastformers.jobs.console.arguments import (
     actor_settings,
@@ -45,10 +42,30 @@ from fastformers.jobs.console.arguments import (
     corpus_settings,
     price_of,
 )
+from fastformers.jobs.console.command_line.idle_flags import (
+    ACTORS,
+    OWN_MACHINE,
+    STORAGE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_reading,
+)
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.execute import check_run, describe_cluster, execute, plan_actors
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.page import write_page
+from fastformers.jobs.console.progress import waiting
+
+_IDLE = (
+    STORAGE,
+    ACTORS,
+    OWN_MACHINE,
+    IdleRule(
+        ("max_bad_rows",),
+        lambda options: options.on_bad_row == "fail",
+        "--on-bad-row fail ends the run at the first bad row",
+    ),
+)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,7 +73,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers score",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "corpus",
@@ -64,27 +80,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add_corpus_arguments(parser)
     add_storage_arguments(parser)
-    parser.add_argument(
-        "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument(
+        "--max-batch-tokens",
+        type=int,
+        metavar="TOKENS",
+        help="token budget of a batch (what is fastest on this machine)",
     )
-    parser.add_argument(
+    scoring.add_argument(
         "--on-bad-row",
         choices=("dead-letter", "fail"),
         default="dead-letter",
         help="keep a row that cannot be scored as a dead letter, or fail at the first, as "
         "--max-bad-rows 0 does (%(default)s)",
     )
-    parser.add_argument(
+    scoring.add_argument(
         "--energy",
         metavar="COUNTRY",
         default=os.environ.get(COUNTRY_VARIABLE),
         help="measure the kWh of this node, and CO2 by the mix of a country such as USA "
         f"({COUNTRY_VARIABLE})",
     )
-    parser.add_argument(
+    scoring.add_argument(
         "--dry-run",
         action="store_true",
-        help="check the settings, bundle and some of the files, show the plan, and score nothing",
+        help="check all that the run checks before it begins to work, show the plan, and stop",
     )
     return parser.parse_args(arguments)
 
@@ -94,52 +114,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, _IDLE)
         check_output(options.output, os.environ)
         check_address(options.address, os.environ)
-        price = price_of(options)
+        price, actors = price_of(options), actor_settings(options)
         settings = corpus_settings(options)
+        meter = None if options.energy is None else EnergyMeter(options.energy)
         if options.on_bad_row == "fail":
             settings = replace(settings, max_bad_rows="0")
-        score_job = open_score_job(
-            options.corpus,
-            options.bundle,
-            options.output,
-            settings,
-            max_batch_tokens=options.max_batch_tokens,
-            engine=options.engine,
-            storage=options.storage_options,
-        )
-        meter = None if options.energy is None else EnergyMeter(options.energy)
+        with waiting("checking the settings") as on_step:
+            score_job = open_score_job(
+                options.corpus,
+                options.bundle,
+                options.output,
+                settings,
+                max_batch_tokens=options.max_batch_tokens,
+                engine=options.engine,
+                storage=options.storage_options,
+                asked=options.settings,
+                on_step=on_step,
+            )
+        corpus = score_job.corpus
+        refuse_idle_reading(options, set() if corpus is None else {type(corpus.reader)})
         if options.dry_run:
-            return _dry_run(score_job, options, price)
-        report = execute(score_job, actor_settings(options), price, meter)
+            return _dry_run(score_job, actors, price)
+        report = execute(score_job, actors, price, meter)
         console.print(render_bill(report))
         assert score_job.output is not None
         write_page(score_job.output, report)
         return report.summarize()
 
-    return run(job, resume="Finished shards are kept: run the same command again to go on.")
+    return run(
+        job, options, resume="Finished shards are kept: run the same command again to go on."
+    )
 
 
-def _dry_run(
-    score_job: ScoreJob, options: argparse.Namespace, price: HourlyPrice
-) -> dict[str, Any]:
-    check_claim(score_job)
-    if holder := describe_holder(score_job):
-        console.print(f"output: a run works there now, on {holder}")
+def _dry_run(score_job: ScoreJob, actors: ActorSettings, price: HourlyPrice) -> dict[str, Any]:
+    """Check all that a run checks, and say what it would do."""
+    cluster = check_run(score_job, actors)
+    check_unheld(score_job, log=console.print)
     plan = describe(score_job, find_earlier_work(score_job))
-    plan["cores_per_actor"] = options.cores_per_actor or "auto"
-    if options.cores_per_actor is None:
+    plan["cores_per_actor"] = actors.cores_per_actor or "auto"
+    if cluster.address is not None:
+        plan["cluster"] = describe_cluster(actors.address)
+    elif actors.cores_per_actor is None:
         console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")
-    elif options.address is None:
-        topology = discover_topology()
-        core_sets = plan_core_sets(
-            topology,
-            num_actors=options.num_actors,
-            cores_per_actor=options.cores_per_actor,
-            oversubscribe=options.oversubscribe,
-        )
-        console.print(describe_core_sets(core_sets, topology))
+    else:
+        core_sets = plan_actors(actors)
+        console.print(describe_core_sets(core_sets, discover_topology()))
     for name, value in plan.items():
         console.print(f"{name}: {value}")
     console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price.label})")

@@ -38,12 +38,11 @@ from fastformers.cluster.shards.claim_file import (
 from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
     RUN_FILE,
-    STATUS_FILE,
-    read_record,
+    check_free,
     write_record,
 )
 from fastformers.cluster.storage.directory import Directory
-from fastformers.errors import ChangedWorkError, ClaimedError, InputError
+from fastformers.errors import ChangedWorkError, ClaimedError
 from fastformers.formatting import format_count
 
 logger = logging.getLogger(__name__)
@@ -89,21 +88,29 @@ def check_claim(job: ScoreJob) -> bool:
         ChangedWorkError: It holds the work of another run, or of another version.
     """
     home, file = _home(job)
-    record = read_record(home, file, named=f"--output {home}")
+    record = check_free(home, file, named=f"--output {home}")
     if record is not None:
         _check_same(home, record["identity"], job.identity)
-        return True
-    if not home.is_empty(but=(CLAIM_FILE, STATUS_FILE)):
-        raise InputError(
-            f"--output {home}: is not empty and holds no run of ours; choose another directory"
-        )
-    return False
+    return record is not None
 
 
-def describe_holder(job: ScoreJob) -> str | None:
-    """Who works in the job's directory now, for people; None if nobody does, or none that lives."""
-    holder = read_claim(_home(job)[0])
-    return None if holder is None or judge_process(holder) == "gone" else str(holder)
+def check_unheld(
+    job: ScoreJob,
+    *,
+    log: Callable[[str], None] = lambda line: None,
+    times: ClaimTimes | None = None,
+) -> None:
+    """Refuse a job as `claimed` does where another run works in its directory; nothing is written.
+
+    Args:
+        job: The job.
+        log: Function that shows a line to the user.
+        times: Times other than the usual ones, for tests.
+
+    Raises:
+        ClaimedError: Another run works there.
+    """
+    Claim(_home(job)[0], times or ClaimTimes(), log).find_left_claim()
 
 
 @contextmanager
@@ -170,7 +177,7 @@ class Claim:
         """
         is_put = False
         while not is_put:
-            left = self._find_left_claim()
+            left = self.find_left_claim()
             self._is_written = True
             is_put = self._put(left)
         if left is not None:
@@ -217,7 +224,7 @@ class Claim:
         """Whether others may think that this run has ended."""
         return self._times.clock() - self._beaten_at > self._times.stale_s
 
-    def _find_left_claim(self) -> ClaimRecord | None:
+    def find_left_claim(self) -> ClaimRecord | None:
         """The claim of a run that has ended, or None where there is no claim.
 
         Raises:
@@ -298,8 +305,9 @@ def _beat_of(claim: ClaimRecord) -> tuple[str, int]:
 def _make_directories(job: ScoreJob) -> None:
     """Make the directories of a job that is held, and remove what killed writers left there."""
     home, file = _home(job)
-    if not check_claim(job):  # another run may have come and gone in the meantime
-        write_record(home, file, job.identity, complete=False if job.output is None else None)
+    if not check_claim(job) or job.asked:  # another run may have come and gone in the meantime
+        complete = False if job.output is None else None
+        write_record(home, file, job.identity, complete=complete, asked=job.asked)
     if job.corpus is not None:  # else the shards are those of a `prepare`, which may still run
         job.shards.child("slices").create()
         job.shards.delete_leftovers()

@@ -8,8 +8,10 @@ identity of the work is what must not change between two runs of the same comman
 corpus, the bundle, and every setting that decides a prediction.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fastformers.cluster.corpus.inputs import check_kept, open_corpus_for
@@ -19,7 +21,7 @@ from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
 from fastformers.cluster.settings import CorpusSettings
-from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
+from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, check_free, read_record
 from fastformers.cluster.shards.layout import plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.shard_set import ShardSet
@@ -48,6 +50,8 @@ class ScoreJob:
         max_batch_tokens: Token budget of a batch.
         identity: Values that are equal when the same work is run again.
         engine: Name of the engine that runs the graph.
+        asked: What the user asked for, by name of the flag: recorded beside the identity, and
+            without an influence on anything.
     """
 
     bundle: Bundle
@@ -60,6 +64,7 @@ class ScoreJob:
     max_batch_tokens: int
     identity: dict[str, Any]
     engine: str = REFERENCE_ENGINE
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def preparation(self) -> Preparation | None:
@@ -158,16 +163,27 @@ def open_prepare_job(
     settings: CorpusSettings,
     *,
     storage: StorageOptions = NO_OPTIONS,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> ScoreJob:
     """Open a corpus and a bundle, for a job that only prepares shards.
+
+    Args:
+        corpus_uri, bundle_source, output_uri: Paths or URIs.
+        settings: Which part of the corpus is read, and how it is cut.
+        storage: How to reach buckets.
+        asked: See `ScoreJob`.
+        on_step: Function that is told what is done next, if that may take long.
 
     Raises:
         BundleError: The bundle cannot be used.
         InputError: The corpus or the settings do not fit the bundle.
     """
+    output = _open_output(output_uri, PREPARED_FILE, corpus_uri, bundle_source, storage, on_step)
+    on_step(f"reading the bundle {bundle_source}")
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
-    output = open_directory(output_uri, storage)
+    on_step(f"listing the corpus {corpus_uri}")
     corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
     return ScoreJob(
         bundle=bundle,
@@ -179,6 +195,7 @@ def open_prepare_job(
         keep_columns=tuple(corpus.reader.kept_schema.names),
         max_batch_tokens=bundle.cost_profile.max_batch_tokens,
         identity=_corpus_identity(bundle, corpus, settings),
+        asked=asked,
     )
 
 
@@ -191,11 +208,22 @@ def open_score_job(
     max_batch_tokens: int | None,
     engine: str = REFERENCE_ENGINE,
     storage: StorageOptions = NO_OPTIONS,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> ScoreJob:
     """Open a bundle and a corpus, or shards that `prepare` made of one, for a job that scores.
 
     Engine and token budget, where not given, are those of an earlier run into the same output, or
-    the fastest on this machine.
+    the fastest on this machine; that is measured last, after all that can be refused without it.
+
+    Args:
+        corpus_uri, bundle_source, output_uri: Paths or URIs.
+        settings: Which part of the corpus is read, and how it is cut.
+        max_batch_tokens: Token budget of a batch; None to leave it open.
+        engine: Name of the engine, or "auto" to leave it open.
+        storage: How to reach buckets.
+        asked: See `ScoreJob`.
+        on_step: Function that is told what is done next, if that may take long.
 
     Raises:
         BundleError: The bundle cannot be used.
@@ -204,10 +232,13 @@ def open_score_job(
     """
     if max_batch_tokens is not None and max_batch_tokens < 1:
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
-    output = open_directory(output_uri, storage)
+    if engine != AUTO:
+        check_installed(engine)
+    output = _open_output(output_uri, RUN_FILE, corpus_uri, bundle_source, storage, on_step)
     source = open_directory(corpus_uri, storage)
     prepared = read_record(source, PREPARED_FILE, named=str(source))
     corpus: Corpus | None = None
+    on_step(f"reading the bundle {bundle_source}")
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
     if prepared is not None:
@@ -215,9 +246,11 @@ def open_score_job(
         check_kept(bundle, keep_columns)
         identity = _prepared_identity(source, prepared["identity"], bundle, settings)
     else:
+        on_step(f"listing the corpus {corpus_uri}")
         corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
         keep_columns = tuple(corpus.reader.kept_schema.names)
         identity = _corpus_identity(bundle, corpus, settings)
+    on_step("measuring which engine and batches are fastest here")
     choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens
     )
@@ -240,7 +273,42 @@ def open_score_job(
         max_batch_tokens=choice.max_batch_tokens,
         engine=choice.engine,
         identity=identity,
+        asked=asked,
     )
+
+
+def _open_output(
+    uri: str,
+    record: str,
+    corpus_uri: str,
+    bundle_source: str | Path,
+    storage: StorageOptions,
+    on_step: Callable[[str], None],
+) -> Directory:
+    """The output of a job, where it can be written to and nothing else is.
+
+    Args:
+        uri: Its path or URI.
+        record: Name of the file that says what work is there.
+        corpus_uri, bundle_source: What is read, and must lie apart from it.
+        storage: How to reach buckets.
+        on_step: See `open_score_job`.
+
+    Raises:
+        InputError: It is the corpus, lies in the bundle, or holds something else.
+        ChangedWorkError: It is of another version of fastformers.
+        StorageError: It cannot be written to.
+    """
+    output = open_directory(uri, storage)
+    on_step(f"checking the output {output}")
+    bundle = open_directory(str(bundle_source), storage)
+    if output == open_directory(corpus_uri, storage):
+        raise InputError(f"--output {output}: is the corpus itself; choose another directory")
+    if output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/"):
+        raise InputError(f"--output {output}: lies in the bundle; choose another directory")
+    check_free(output, record, named=f"--output {output}")
+    output.check_writable()
+    return output
 
 
 def _recorded_choice(

@@ -178,7 +178,7 @@ def _finish_directories(job: ScoreJob, journal: RunJournal) -> int:
     """
     if job.output is None:
         journal.check_bad_rows(are_all=True)
-        write_record(job.shards, PREPARED_FILE, job.identity, complete=True)
+        write_record(job.shards, PREPARED_FILE, job.identity, complete=True, asked=job.asked)
         return 0
     num_letters = write_dead_letters(
         job.output, job.shards, journal.cut.table, with_errors=journal.with_errors

@@ -7,8 +7,10 @@ never read in part. This module knows nothing of corpora or bundles: an identity
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from fastformers.cluster.shards.claim_file import CLAIM_FILE
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ChangedWorkError, InputError
 
@@ -20,7 +22,12 @@ FORMAT_VERSION = 3
 
 
 def write_record(
-    directory: Directory, file: str, identity: Mapping[str, Any], *, complete: bool | None = None
+    directory: Directory,
+    file: str,
+    identity: Mapping[str, Any],
+    *,
+    complete: bool | None = None,
+    asked: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write down what the directory holds.
 
@@ -29,11 +36,33 @@ def write_record(
         file: Name of the record.
         identity: Values that are equal when the same work is run again.
         complete: Whether a preparation is finished; None for a record that does not say so.
+        asked: Settings of the command that worked there last, by name of the flag.
     """
     state = {} if complete is None else {"complete": complete}
+    settings = {"settings": dict(asked)} if asked else {}
     directory.write_json(
-        file, {"format_version": FORMAT_VERSION, **state, "identity": dict(identity)}
+        file, {"format_version": FORMAT_VERSION, **state, "identity": dict(identity), **settings}
     )
+
+
+def check_free(directory: Directory, file: str, *, named: str) -> dict[str, Any] | None:
+    """The record in a directory; None where it is free for other work.
+
+    Args:
+        directory: Directory of the work.
+        file: Name of the record.
+        named: Name of the directory in errors, such as "--output out".
+
+    Raises:
+        InputError: Something else is there.
+        ChangedWorkError: Another version of fastformers wrote the record.
+    """
+    record = read_record(directory, file, named=named)
+    if record is None and not directory.is_empty(but=(CLAIM_FILE, STATUS_FILE)):
+        raise InputError(
+            f"{named}: is not empty and holds no run of ours; choose another directory"
+        )
+    return record
 
 
 def read_record(directory: Directory, file: str, *, named: str) -> dict[str, Any] | None:

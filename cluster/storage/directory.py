@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
+from fastformers.atomic_file import check_writable
 from fastformers.cluster.storage.ahead import map_ahead
 from fastformers.cluster.storage.filesystems import MAX_REQUESTS, Store, connect
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
@@ -98,6 +99,23 @@ class Directory:
             self.filesystem.create_dir(self.path, recursive=True)
             if self.is_local and not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied", self.path)
+
+    def check_writable(self) -> None:
+        """Make sure that files can be written to it; it need not exist, and is not made.
+
+        A disk is asked; a bucket cannot be, so an object is put there and removed.
+
+        Raises:
+            StorageError: It cannot be written to.
+        """
+        with storage_errors(str(self)):
+            if self.is_local:
+                check_writable(Path(self.path) / "file")
+                return
+            name = f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+            with self.write(name) as file:
+                file.write(b"a run may be written here")
+            self.delete_file(name)
 
     def delete_file(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""

@@ -55,6 +55,9 @@ def test_a_model_is_fetched_at_one_commit_without_the_weights_of_others(hub, mod
     commit = hub.add("org/model", model)
     found = find_model(Path("org/model"))
     assert (found.name, found.revision) == ("org/model", commit)
+    del hub.requests[:]
+    assert find_model(found.path) == found  # who looks again gets the same commit
+    assert hub.requests == []
     assert files_of(found.path) == {
         *("config.json", "tokenizer.json", "vocab.txt", "model.safetensors"),
         *("modules.json", "1_Pooling/config.json", "2_Dense/pytorch_model.bin"),

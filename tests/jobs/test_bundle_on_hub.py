@@ -89,6 +89,19 @@ def test_a_repository_that_cannot_be_had_is_one_line(hub, bundle, run, name, rea
     assert reason in line
 
 
+@pytest.mark.parametrize("command", ["compress --teacher", "finetune --model", "ablate --teacher"])
+def test_a_model_that_is_nowhere_is_one_line(hub, run, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("text,label\na,0\nb,1\n")
+    name, flag = command.split()
+    files = {"compress": ["--train", "t.csv", "--eval", "t.csv"], "finetune": ["--train", "t.csv"]}
+    arguments = [name, flag, "org/none", *files.get(name, ["--eval", "t.csv"]), "--output", "o"]
+    status, _, said = run(*arguments)
+    assert status == 2
+    (line,) = said
+    assert line.startswith("error: org/none: no such directory here, and hf://org/none: the hub")
+
+
 def test_the_environment_says_which_hub_and_who_asks(hub, bundle, tmp_path):
     commit = hub.add("org/private", bundle.path, private=True)
     environment = {

@@ -8,7 +8,7 @@ import pytest
 
 from fastformers import Scorer
 from fastformers.ablation.measure import measure_ablation
-from fastformers.ablation.texts import TextsConfig
+from fastformers.ablation.texts import TextsConfig, load_texts
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
 from fastformers.inference.bundle import write_bundle
@@ -66,8 +66,10 @@ def eval_file(teacher, tokenizer_json, make_texts, tmp_path_factory):
 @pytest.fixture
 def build(teacher, eval_file):
     def make(*, student_path=None, bundle_paths=(), teacher_path=teacher, **config):
+        texts = TextsConfig(**{"eval": eval_file, "baseline_rows": 3, **config})
         return build_ablation(
-            TextsConfig(**{"eval": eval_file, "baseline_rows": 3, **config}),
+            texts,
+            load_texts(texts),
             teacher_path=teacher_path,
             student_path=student_path,
             bundle_paths=bundle_paths,
@@ -211,8 +213,10 @@ def test_teachers_of_other_tasks_are_refused(build, save_teacher, tmp_path):
 
 def test_the_accuracy_pass_reports_its_progress(teacher, student, eval_file):
     seen = []
+    texts = TextsConfig(eval=eval_file)
     build_ablation(
-        TextsConfig(eval=eval_file),
+        texts,
+        load_texts(texts),
         teacher_path=teacher,
         student_path=student,
         bundle_paths=[],
