@@ -30,6 +30,7 @@ from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 from fastformers.formats.kept_columns import choose_names
 from fastformers.formats.readers import KEEP_FLAG
+from fastformers.hub import parse_hub_uri
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
@@ -301,14 +302,20 @@ def _open_output(
     """
     output = open_directory(uri, storage)
     on_step(f"checking the output {output}")
-    bundle = open_directory(str(bundle_source), storage)
     if output == open_directory(corpus_uri, storage):
         raise InputError(f"--output {output}: is the corpus itself; choose another directory")
-    if output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/"):
+    if _is_in_bundle(output, str(bundle_source), storage):
         raise InputError(f"--output {output}: lies in the bundle; choose another directory")
     check_free(output, record, named=f"--output {output}")
     output.check_writable()
     return output
+
+
+def _is_in_bundle(output: Directory, source: str, storage: StorageOptions) -> bool:
+    if parse_hub_uri(source) is not None:  # where no output can be
+        return False
+    bundle = open_directory(source, storage)
+    return output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/")
 
 
 def _recorded_choice(
