@@ -12,8 +12,9 @@ By intent: search for the cheapest recipe that loses no more than a point of acc
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rich.table import Table
 
@@ -24,6 +25,7 @@ from fastformers.cluster.report.page import can_draw, render_search_page
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.errors import how_to_install
+from fastformers.hub import find_model
 from fastformers.jobs.console.arguments import add_text_file_arguments
 from fastformers.jobs.console.command_line.idle_flags import (
     SUPERGLUE,
@@ -31,6 +33,8 @@ from fastformers.jobs.console.command_line.idle_flags import (
     refuse_idle,
     refuse_idle_labeled,
 )
+from fastformers.jobs.console.command_line.keywords import CompressKeywords, PathLike
+from fastformers.jobs.console.command_line.python_call import called, describes
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
@@ -40,7 +44,7 @@ from fastformers.models.model_files import is_sentence_encoder
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
     from fastformers.compression.search import RecipeCandidate
-    from fastformers.inference.bundle import StageQuality
+    from fastformers.inference.description.stage_quality import StageQuality
 
 
 def _has_student(options: argparse.Namespace) -> bool:
@@ -93,15 +97,15 @@ _IDLE = (
         "no projection is in int8; add --precision int8",
     ),
     IdleRule(
-        ("label_column", "label_map"),
+        ("label_column", "label_map", "label_names"),
         lambda options: is_sentence_encoder(options.teacher),
         "the teacher embeds texts and needs no labels",
     ),
 )
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments of `fastformers compress`."""
+def make_parser() -> CommandParser:
+    """The parser of `fastformers compress`."""
     parser = CommandParser(
         prog="fastformers compress",
         description=__doc__,
@@ -119,7 +123,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         group = parser.add_argument_group(title)
         for config in configs:
             add_config_arguments(group, config)
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers compress`."""
+    return make_parser().parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,28 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        config = read_config(CompressConfig, options)
-        refuse_idle(options, _IDLE)
-        refuse_idle_labeled(options, config.train, config.eval, config.transfer)
-        with waiting("reading the labeled files"):
-            files = config.load_files()
-        with waiting("loading PyTorch"):
-            from fastformers.compression.compress import compress
-
-        with show_progress() as on_progress, waiting("loading and checking the teacher"):
-            result = compress(
-                config,
-                files,
-                on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
-                on_stage=_show_stage,
-                on_candidate=_show_candidate,
-                on_progress=on_progress,
-            )
+        result = _compress(options)
         console.print(_stage_table(result))
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         summary = _summary(result)
-        if config.search:
+        if options.search:
             price = choose_price(
                 usd_per_hour=None, instance_type=None, num_cores=1, prices=load_prices()
             )
@@ -160,6 +153,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return summary
 
     return run(job, options, resume="Run the same command again to go on where it was.")
+
+
+@describes(make_parser, CompressKeywords)
+def compress(
+    *,
+    teacher: PathLike,
+    train: PathLike,
+    eval: PathLike,
+    output: PathLike,
+    **settings: Unpack[CompressKeywords],
+) -> "Compressed":
+    """Compress a fine-tuned model into a bundle: `fastformers compress` from Python.
+
+    Stages and progress are shown on stderr. Called again after an interruption, it goes on where it
+    was.
+
+    Args:
+        teacher: Hugging Face or sentence-transformers directory.
+        train: Labeled files to distill, rank and calibrate on.
+        eval: Labeled files that measure quality and nothing else.
+        output: Directory of the bundle.
+        settings: Flags of the command, by their names with underscores.
+
+    Returns:
+        The bundle, the recipe that made it, and all that were tried, with the quality (at most 1)
+        after each stage and core-seconds for a million rows.
+
+    Raises:
+        InputError: A path, a column, a label, a model or a value cannot be used, or PyTorch is not
+            installed.
+        StageError: A stage's pre- or postcondition does not hold.
+        QualityError: More accuracy was lost than `max_accuracy_drop`; no bundle is written.
+        TypeError: There is no such keyword.
+    """
+    places = {"teacher": teacher, "train": train, "eval": eval, "output": output}
+    options = make_parser().take({**places, **settings})
+    with called(options):
+        return _compress(options)
+
+
+def _compress(options: argparse.Namespace) -> "Compressed":
+    """Run the recipe, or search for one, and show what is measured."""
+    config = read_config(CompressConfig, options)
+    options.teacher = find_model(config.teacher).path
+    config = replace(config, teacher=options.teacher)
+    refuse_idle(options, _IDLE)
+    refuse_idle_labeled(options, config.train, config.eval, config.transfer)
+    with waiting("reading the labeled files"):
+        files = config.load_files()
+    with waiting("loading PyTorch"):
+        from fastformers.compression import compress as offline
+
+    with show_progress() as on_progress, waiting("loading and checking the teacher"):
+        return offline.compress(
+            config,
+            files,
+            on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
+            on_stage=_show_stage,
+            on_candidate=_show_candidate,
+            on_progress=on_progress,
+        )
 
 
 def _show_stage(quality: "StageQuality") -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 import pyarrow.fs
 
-import fastformers
+import fastformers.cache
 from fastformers.cache import CACHE_VARIABLE, cache_directory
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, find_bundle
 from fastformers.cluster.delivery.canary import Canary, find_difference, make_canary

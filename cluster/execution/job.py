@@ -21,7 +21,7 @@ from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
 from fastformers.cluster.settings import ITS_TASKS_COLUMNS, CorpusSettings, PredictionSettings
-from fastformers.cluster.shards.columns import check_kept, check_label_column, choose_columns
+from fastformers.cluster.shards.columns import check_kept, check_label_column
 from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
     RUN_DIRECTORY,
@@ -41,6 +41,7 @@ from fastformers.formats.readers import KEEP_FLAG
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
+from fastformers.inference.outputs.columns import choose_columns
 from fastformers.options import split_names
 
 

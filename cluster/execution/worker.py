@@ -36,7 +36,6 @@ from fastformers.cluster.scheduling.work import (
     Task,
     TimeEngine,
 )
-from fastformers.cluster.shards.columns import choose_columns
 from fastformers.cluster.shards.label_counts import count_labels
 from fastformers.cluster.shards.layout import TOKENS, Shard, read_shard_table
 from fastformers.cluster.shards.predictions import build_predictions, write_predictions
@@ -47,6 +46,7 @@ from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
+from fastformers.inference.outputs.columns import choose_columns
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
 

@@ -18,6 +18,7 @@ from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import ChangedWorkError, InputError
+from fastformers.hub import parse_hub_uri
 
 RUN_DIRECTORY = "__run__"
 RUN_FILE = "run.json"
@@ -117,14 +118,20 @@ def open_output(
     """
     output = open_directory(uri, storage)
     on_step(f"checking the output {output}")
-    bundle = open_directory(str(bundle_source), storage)
     if output == open_directory(corpus_uri, storage):
         raise InputError(f"--output {output}: is the corpus itself; choose another directory")
-    if output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/"):
+    if _is_in_bundle(output, str(bundle_source), storage):
         raise InputError(f"--output {output}: lies in the bundle; choose another directory")
     check_free(output, record, named=f"--output {output}")
     output.check_writable()
     return output
+
+
+def _is_in_bundle(output: Directory, source: str, storage: StorageOptions) -> bool:
+    if parse_hub_uri(source) is not None:  # where no output can be
+        return False
+    bundle = open_directory(source, storage)
+    return output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/")
 
 
 def read_record(directory: Directory, file: str, *, named: str) -> dict[str, Any] | None:

@@ -6,7 +6,9 @@ This module knows nothing of what a command does with them.
 """
 
 import argparse
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from fastformers.cluster.execution.topology import discover_topology
 from fastformers.cluster.pricing.machine_check import price_owned_part
@@ -33,7 +35,7 @@ def add_corpus_arguments(
     places.add_argument(
         "--bundle",
         required=needs_bundle,
-        help="directory of the bundle, or its URI in a bucket"
+        help="directory of the bundle, or its URI in a bucket or on the hub, hf://org/name"
         + ("" if needs_bundle else " (none)"),
     )
     places.add_argument(
@@ -131,9 +133,9 @@ def built_in_prices() -> dict[str, InstancePrice]:
     return load_prices()
 
 
-def _storage_options(text: str) -> StorageOptions:
+def _storage_options(given: str | Mapping[str, Any]) -> StorageOptions:
     try:
-        return parse_storage_options(text)
+        return parse_storage_options(given) if isinstance(given, str) else StorageOptions(given)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -99,7 +99,7 @@ def test_predictions_are_those_of_the_scorer_in_corpus_order(corpus, bundle, und
     assert table.column_names == ["id", "label", "probability", "error"]
     assert table["id"].to_pylist() == list(range(NUM_ROWS))
     assert scored["label"].to_pylist() == expected.labels
-    assert np.abs(scored["probability"].to_numpy() - expected.probabilities).max() < 1e-5
+    assert np.abs(scored["probability"].to_numpy() - expected.probability).max() < 1e-5
     assert summary["rows"] == NUM_ROWS
     assert summary["unique_rows"] < len(good)
 

@@ -180,9 +180,9 @@ def test_a_dry_run_is_refused_while_a_run_works_in_the_output(command, corpus, t
     from fastformers.cluster.shards.claim_file import new_claim, put_claim
     from fastformers.cluster.storage.directory import open_directory
 
-    output = open_directory(str(tmp_path / "out" / "__run__"))
-    output.create()
-    put_claim(output, new_claim(0.0))  # of this process, which is alive
+    home = open_directory(str(tmp_path / "out" / "__run__"))
+    home.create()
+    put_claim(home, new_claim(0.0))  # of this process, which is alive
     status, _, err = command("score", corpus, "--dry-run")
     assert status == 2
     assert "a run works there, on " in err.splitlines()[-1]

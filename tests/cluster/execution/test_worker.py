@@ -122,7 +122,7 @@ def test_predictions_are_those_of_the_scorer(tmp_path, corpus, bundle, texts):
     scored = table.take(good)
     assert scored["label"].to_pylist() == expected.labels
     np.testing.assert_allclose(
-        scored["probability"].to_numpy(), expected.probabilities, rtol=1e-5, atol=0
+        scored["probability"].to_numpy(), expected.probability, rtol=1e-5, atol=0
     )
 
 
@@ -332,13 +332,13 @@ def test_pairs_are_scored_as_pairs(tmp_path, write_rows, pair_bundle):
     scored = table.take([0, 1, 3])
     assert scored["label"].to_pylist() == expected.labels
     np.testing.assert_allclose(
-        scored["probability"].to_numpy(), expected.probabilities, rtol=1e-5, atol=0
+        scored["probability"].to_numpy(), expected.probability, rtol=1e-5, atol=0
     )
 
 
 def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, monkeypatch):
     work, slices = plan_work(tmp_path, corpus, bundle)
-    monkeypatch.setattr("fastformers.inference.scorer.OnnxEngine", None)
+    monkeypatch.setattr("fastformers.cluster.execution.worker.open_engine", None)
     worker = Worker(replace(work, predictions=None), "here")
     assert len(prepare(worker, slices)) > 4
 
