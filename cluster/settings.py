@@ -78,21 +78,23 @@ class CorpusSettings:
 
     text_column: str = field(default="text", metadata=option("column with the text"))
     text_pair_column: str | None = field(
-        default=None, metadata=option("column with the second text, where the bundle reads pairs")
+        default=None,
+        metadata=option("column with the second text, where the bundle reads pairs (none)"),
     )
     keep_columns: tuple[str, ...] = field(
         default=(),
         metadata=option(
             "columns to pass through to the predictions; * is all, __file__ and __row__ are where "
-            "a row is from; repeat it for names with commas",
+            "a row is from; repeat it for names with commas (none)",
             metavar="A,B",
         ),
     )
     limit: int | None = field(
-        default=None, metadata=option("only the first rows of the corpus", metavar="ROWS")
+        default=None, metadata=option("only the first rows of the corpus (all)", metavar="ROWS")
     )
     shard_seconds: float | None = field(
-        default=None, metadata=option("predicted core-seconds of a shard (by corpus size, 2-20)")
+        default=None,
+        metadata=option("predicted core-seconds of a shard (2 to 20, by the size of the corpus)"),
     )
     skip_unreadable_files: bool = field(
         default=False, metadata=option("leave out files that cannot be read or lack a column")
@@ -181,7 +183,7 @@ class PredictionSettings:
         default=None,
         metadata=option(
             "column of the corpus with the right labels: the report then has the task's metric and "
-            "what was taken for what",
+            "what was taken for what (none)",
             metavar="NAME",
         ),
     )
@@ -219,7 +221,8 @@ class ActorSettings:
         default=None,
         metadata=option(
             "HOST:PORT of a Ray cluster, auto for the one on this machine, or local for an own one "
-            "(RAY_ADDRESS, else auto if one runs, else local)"
+            "(RAY_ADDRESS, else auto if one runs, else local)",
+            metavar="ADDRESS",
         ),
     )
     timeout_s: float | None = field(

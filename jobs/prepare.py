@@ -30,6 +30,13 @@ from fastformers.jobs.console.arguments import (
     price_of,
     scoring_settings,
 )
+from fastformers.jobs.console.command_line.idle_flags import (
+    ACTORS,
+    OWN_MACHINE,
+    STORAGE,
+    refuse_idle,
+    refuse_idle_reading,
+)
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import execute, find_finished
 from fastformers.jobs.console.output import console, run
@@ -53,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, (STORAGE, ACTORS, OWN_MACHINE))
         check_output(options.output, os.environ)
         check_address(options.address, os.environ)
         price, actors, settings = (
@@ -71,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 asked=options.settings,
                 on_step=on_step,
             )
+        assert prepare_job.corpus is not None
+        refuse_idle_reading(options, {type(prepare_job.corpus.reader)})
         report = find_finished(prepare_job) or execute(prepare_job, actors, price)
         console.print(
             f"{report.rows:,} rows, {report.tokens:,} tokens in {report.shards} shards "

@@ -14,9 +14,11 @@ from fastformers.cluster.shards.identity import RUN_DIRECTORY, RUN_FILE, read_re
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from fastformers.jobs.console.arguments import add_storage_arguments
+from fastformers.jobs.console.command_line.idle_flags import STORAGE, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import run
 from fastformers.jobs.console.page import GET_PAGE, write_page
+from fastformers.jobs.console.progress import waiting
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, (STORAGE,))
         output = open_directory(options.directory, options.storage_options)
         home = output.child(RUN_DIRECTORY)
         content = home.read_json(REPORT_FILE)
@@ -51,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if not can_draw():
             raise InputError(f"matplotlib or jinja2 is not installed; {GET_PAGE} {output}")
-        return {"page": write_page(home, report)}
+        with waiting("drawing the page"):
+            return {"page": write_page(home, report)}
 
     return run(job, options)
 

@@ -27,8 +27,10 @@ from fastformers.cluster.shards.identity import STATUS_FILE, find_home
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
 from fastformers.jobs.console.arguments import add_storage_arguments
+from fastformers.jobs.console.command_line.idle_flags import STORAGE, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import can_draw_over
 
 # Heartbeats come every 10 s (`ClaimTimes`); a little more than one of them is waited for.
 _STALE_S, _LISTEN_S, _POLL_S = 45.0, 15.0, 1.0
@@ -51,7 +53,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_seconds,
         const=_WATCH_EVERY_S,
         metavar="SECONDS",
-        help=f"show it again every so many seconds ({_WATCH_EVERY_S:g}) until the run ends",
+        help=f"show it again every so many seconds until the run ends (once; without a number: "
+        f"{_WATCH_EVERY_S:g})",
     )
     return parser.parse_args(arguments)
 
@@ -62,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     states: list[str] = []
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, (STORAGE,))
         output = open_directory(options.output, options.storage_options)
         heartbeat = Heartbeat(_home_of(output))
         found = find_run(output, heartbeat)
@@ -238,10 +242,11 @@ def _read_report(home: Directory) -> RunReport | None:
 
 def _watch(output: Directory, heartbeat: Heartbeat, found: FoundRun, *, every_s: float) -> FoundRun:
     """Show a run until it runs no more: one line that changes in a terminal, elsewhere lines."""
+    is_live = can_draw_over(console)
     live = Live(console=console, auto_refresh=False, transient=True)
-    with live if console.is_terminal else nullcontext():
+    with live if is_live else nullcontext():
         while found.state == "running":
-            if console.is_terminal:
+            if is_live:
                 live.update(Text(found.line), refresh=True)
             else:
                 console.print(found.line)

@@ -33,7 +33,7 @@ from fastformers.cluster.settings import (
     PredictionSettings,
     ScoringSettings,
 )
-from fastformers.cluster.shards.columns import check_kept, check_label_column, choose_columns
+from fastformers.cluster.shards.columns import check_kept, check_label_column
 from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
     RUN_DIRECTORY,
@@ -52,6 +52,7 @@ from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
+from fastformers.inference.outputs.columns import choose_columns
 from fastformers.options import split_names
 
 

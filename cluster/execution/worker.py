@@ -40,9 +40,8 @@ from fastformers.cluster.scheduling.work import (
     Task,
     TimeEngine,
 )
-from fastformers.cluster.shards.columns import choose_columns
 from fastformers.cluster.shards.label_counts import count_labels
-from fastformers.cluster.shards.layout import Shard, read_shard_table
+from fastformers.cluster.shards.layout import TOKENS, Shard, read_shard_table
 from fastformers.cluster.shards.predictions import (
     Agreement,
     build_predictions,
@@ -58,6 +57,7 @@ from fastformers.inference.batching import plan_batches
 from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engine import Device, run_batches
 from fastformers.inference.engines import open_engine
+from fastformers.inference.outputs.columns import choose_columns
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
@@ -292,7 +292,7 @@ class Worker:
         return asdict(count_labels(values_N, texts_N, logits_UC, bundle.task, bundle.labels))
 
     def _read(self, shard: Shard) -> pa.Table:
-        return self._spec.shards.read_table(shard.file_name)
+        return self._spec.shards.child(TOKENS).read_table(shard.file_name)
 
     def _batches(self, shard: Shard) -> list[tuple[np.ndarray, np.ndarray]]:
         rows = read_shard_table(self._read(shard))

@@ -18,16 +18,10 @@ from numpy.typing import NDArray
 
 from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.storage.directory import Directory
-from fastformers.inference.tasks import CellKind, Cells, PredictionColumn
+from fastformers.inference.outputs.arrow_columns import prediction_columns
+from fastformers.inference.tasks import PredictionColumn
 
 _RECEIPT_KEY = b"fastformers"
-# Kinds of cells that Arrow makes from Python's values; the others are rows of a matrix.
-_CELL_TYPES: dict[CellKind, pa.DataType] = {
-    "label": pa.string(),
-    "labels": pa.list_(pa.string()),
-    "number": pa.float32(),
-    "ranked": pa.list_(pa.struct({"label": pa.string(), "probability": pa.float32()})),
-}
 
 
 def build_predictions(
@@ -62,9 +56,7 @@ def build_predictions(
     missing = np.array([error is not None for error in errors], bool)
     place_N = pa.array(unique_N, pa.int64(), mask=missing)  # null takes null
     columns = {name: shard[f"keep.{name}"] for name in keep_columns}
-    for column in task_columns:
-        cells_U = _to_arrow(column.read(logits_UC, labels), column.kind)
-        columns[column.name] = cells_U.take(place_N)
+    columns.update(prediction_columns(task_columns, logits_UC, labels, place_N))
     columns["error"] = pa.array(errors, pa.string())
     return pa.table(columns)
 
@@ -109,10 +101,12 @@ def compare_predictions(
     is_good_S = stored["error"].is_null().to_numpy() & np.isfinite(logits_SC).all(axis=1)
     stored, logits_SC = stored.filter(pa.array(is_good_S)), logits_SC[is_good_S]
     is_equal_S, largest = np.ones(len(logits_SC), bool), 0.0
+    computed = prediction_columns(columns, logits_SC, labels, pa.array(range(len(logits_SC))))
     for column in columns if len(logits_SC) else ():
-        here = _to_arrow(column.read(logits_SC, labels), column.kind).to_pylist()
-        there = stored[column.name].to_pylist()
-        if column.kind in ("label", "labels"):
+        here, there = computed[column.name].to_pylist(), stored[column.name].to_pylist()
+        if column.kind == "ranked":  # the label that is ranked first
+            here, there = ([cell[0]["label"] for cell in cells] for cells in (here, there))
+        if column.kind in ("label", "labels", "ranked"):
             is_equal_S &= np.array([a == b for a, b in zip(here, there, strict=True)], bool)
         else:
             largest = max(largest, float(np.abs(np.array(here) - np.array(there)).max()))
@@ -121,15 +115,6 @@ def compare_predictions(
         num_equal=int(is_equal_S.sum()),
         largest_difference=largest,
     )
-
-
-def _to_arrow(cells_U: Cells, kind: CellKind) -> pa.Array:
-    """Cells of the different texts, as a column of their kind."""
-    if kind in _CELL_TYPES:
-        return pa.array(cells_U, _CELL_TYPES[kind])
-    values_UC = np.asarray(cells_U)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(values_UC.ravel()), values_UC.shape[1])
-    return vectors if kind == "vector" else vectors.cast(pa.list_(pa.float32()))
 
 
 def write_predictions(

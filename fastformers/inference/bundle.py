@@ -27,7 +27,14 @@ from typing import Any
 from fastformers.atomic_file import replace_directory, whole_file
 from fastformers.digest import digest_file
 from fastformers.errors import BundleError, InputError
-from fastformers.hub import HubPlace, fetch_file, parse_hub_uri, parse_repository, push_files
+from fastformers.hub import (
+    HubPlace,
+    fetch_files,
+    parse_hub_uri,
+    parse_repository,
+    push_files,
+    without_links,
+)
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.description.further_graph import FurtherGraph
 from fastformers.inference.description.model_card import card_of, render_card
@@ -338,13 +345,14 @@ def open_bundle(path: str | Path, *, source: str | None = None) -> Bundle:
 
 def _open_from_hub(place: HubPlace, token: str | None) -> Bundle:
     """Open a repository's bundle at one commit, which its `source` names."""
-    manifest = fetch_file(place, MANIFEST_FILE, token=token)
-    if manifest is None:
+    path = fetch_files(place, MANIFEST_FILE, token=token)
+    if not (path / MANIFEST_FILE).is_file():
         raise BundleError(missing_manifest(str(place)))
-    commit = replace(place, revision=manifest.parent.name)
-    for name in parse_manifest(manifest.read_bytes(), str(commit)).files:
-        fetch_file(commit, name, token=token)
-    return open_bundle(manifest.parent, source=str(commit))
+    commit = replace(place, revision=path.name)
+    listed = parse_manifest((path / MANIFEST_FILE).read_bytes(), str(commit)).files
+    files = (MANIFEST_FILE, *listed)
+    path = without_links(fetch_files(commit, *files, token=token), *files)
+    return open_bundle(path, source=str(commit))
 
 
 def _unreadable(named: str, name: str, error: OSError) -> str:

@@ -67,6 +67,11 @@ def check_run(job: ScoreJob, actors: ActorSettings) -> ClusterAddress:
     check_claim(job)
     chosen = resolve_address(actors.address, os.environ)
     if chosen.address is None:
+        if actors.num_nodes is not None:
+            raise InputError(
+                f"--num-nodes {actors.num_nodes} does nothing here: Ray starts on this machine "
+                "alone; leave it out, or give the --address of a cluster"
+            )
         check_socket_paths(os.environ)
         if job.uses_gpus:
             check_cuda()  # the nodes of a cluster are checked there
@@ -139,10 +144,16 @@ def execute(
                     display.wait_for("finishing the output" if status.share >= 1 else None)
                 _tell_metrics(job.place.path, progress, usd_so_far(progress))
 
+            @contextmanager
+            def connect(address: str | None) -> Iterator[OpenNodes]:
+                with connect_ray(address) as open_nodes:
+                    display.wait_for(start)
+                    yield open_nodes
+
             result = run_job(
                 job,
                 actors,
-                connect_ray,
+                connect,
                 on_claim=begin,
                 on_progress=show,
                 on_result=lambda so_far: status_file.keep(

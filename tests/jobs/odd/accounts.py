@@ -45,5 +45,5 @@ def check_accounts(rows: list[str | Bad], output: Path, scorer) -> pa.Table:
         expected = scorer.score([rows[row] for row in good])
         assert [labels[row] for row in good] == list(expected.labels)
         found = [probabilities[row] for row in good]
-        assert found == pytest.approx(expected.probabilities, abs=1e-5)
+        assert found == pytest.approx(expected.probability, abs=1e-5)
     return table

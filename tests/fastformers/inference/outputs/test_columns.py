@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from fastformers.cluster.shards.columns import choose_columns
 from fastformers.cluster.shards.predictions import build_predictions
 from fastformers.errors import InputError
+from fastformers.inference.outputs.columns import choose_columns
 from fastformers.inference.tasks import TASKS, TEXT_CLASSIFICATION
 from tests.cluster.shards.test_predictions import make_shard
 
