@@ -231,7 +231,7 @@ def _dry_run(options: argparse.Namespace) -> dict[str, Any]:
     plan["cores_per_actor"] = actors.cores_per_actor or "auto"
     if cluster.address is not None:
         plan["cluster"] = describe_cluster(actors.address)
-    elif score_job.uses_gpus or score_job.uses_gpus:
+    elif score_job.uses_gpus:
         console.print("GPUs, and the cores of actors: counted when the run starts")
     elif actors.cores_per_actor is None:
         console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")
