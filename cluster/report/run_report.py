@@ -132,7 +132,8 @@ class Bill:
         items: Lines of the bill; every core-second that was paid for is in one of them.
         total_usd: Sum of the items, to the last digit.
         duplicates_saved_usd: What it would have cost to score equal texts again.
-        prediction: The cost profile against what was measured; None where nothing was scored.
+        prediction: The cost profile against what was measured; None where nothing was scored, or
+            GPUs scored.
     """
 
     items: tuple[BillItem, ...]

@@ -284,8 +284,9 @@ def _bill(result: RunResult, times: Sequence[NodeTime], usd_total: float) -> Bil
         for use in result.nodes
         for actor, num_cores in use.actor_cores.items()
     }
+    on_gpus = any(device == "cuda" for device, _ in tally.scored.kinds)
     prediction = compare_prediction(
-        tally.scored.predicted_s,
+        0.0 if on_gpus else tally.scored.predicted_s,  # the profile speaks of cores
         math.fsum(actor.infer_s * cores_of.get(key, 1) for key, actor in tally.actors.items()),
         [
             (predicted_s, infer_s * cores_of.get(key, 1))

@@ -48,6 +48,17 @@ def test_cores_that_only_tokenize_are_not_counted(clock):
     assert join(clock, make_state("a"), kinds=only, num_actors=1)[0] == {"a/cuda": 1, "a": 6}
 
 
+def test_those_that_are_counted_are_asked_of_machines_that_join_later(clock):
+    only = replace(KINDS, scorers=("cuda",))
+    _, cluster = join(clock, make_state("a"), kinds=only, num_actors=3)
+    cluster.handles.clear()
+    cluster.show(*only.split([make_state("a"), make_state("b")]))
+    assert {id_: handle.num_actors for id_, handle in cluster.handles.items()} == {
+        "b/cuda": 1,
+        "b": 6,
+    }
+
+
 def test_both_nodes_of_a_machine_are_one_of_those_that_may_be_used(clock):
     asked, _ = join(clock, make_state("a"), make_state("b"), num_nodes=1)
     assert asked == {"a/cuda": 2, "a": 6}
