@@ -56,7 +56,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers ablate",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--teacher", type=Path, help="Hugging Face model directory, or org/name of the hub"
@@ -100,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="fastformers-ablate-") as scratch:
             return _ablate(options, Path(scratch))
 
-    return run(job, resume="Nothing was written.")
+    return run(job, options, resume="Nothing was written.")
 
 
 def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -221,7 +220,7 @@ def _conditions(
         cpu_model=topology.cpu_model,
         num_cores=topology.num_usable_cores,
         usd_per_hour=price.usd_per_hour,
-        price=price.label,
+        price=str(price),
         price_is_estimate=price.is_estimate,
         versions={name: importlib.metadata.version(name) for name in packages},
         measured_at=time.strftime("%Y-%m-%d"),

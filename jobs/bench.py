@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draw_whole_jobs(report, options.plot)
         return report.to_json()
 
-    return run(job)
+    return run(job, options)
 
 
 def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:

@@ -41,7 +41,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers compress",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     recipe = RecipeConfig()
     files = parser.add_argument_group("files and allowance")
@@ -86,10 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             candidates = _drawn(result, price)
             console.print(_frontier_table(candidates, result.bundle.metric))
-            summary["page"] = _write_page(candidates, price, result.bundle.path)
+            summary["page"] = _write_page(
+                candidates, price, result.bundle.path, metric=result.bundle.metric
+            )
         return summary
 
-    return run(job, resume="Run the same command again to go on where it was.")
+    return run(job, options, resume="Run the same command again to go on where it was.")
 
 
 def _show_stage(quality: "StageQuality") -> None:
@@ -159,14 +160,17 @@ def _frontier_table(candidates: list[FrontierPoint], metric: str) -> Table:
     return table
 
 
-def _write_page(candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path) -> str | None:
+def _write_page(
+    candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path, *, metric: str
+) -> str | None:
     """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
     if not can_draw():
         console.print(f"no picture of the frontier: {how_to_install('report')}")
         return None
     path = bundle.with_name(f"{bundle.name}-search.html")
     heading = f"{len(candidates)} recipes for {bundle.name}"
-    page = render_search_page(candidates, heading=heading, note=f"Price: {price.label}.")
+    note = f"Price: {price.label}."
+    page = render_search_page(candidates, metric=metric, heading=heading, note=note)
     with whole_file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     console.print(f"page: {path}")

@@ -51,6 +51,7 @@ from fastformers.cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_pri
 from fastformers.cluster.pricing.prices import InstancePrice, find_price, load_prices
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.identity import RUN_DIRECTORY
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
@@ -73,7 +74,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers cost",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI")
     parser.add_argument(
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["refresh"]:
         return _refresh(arguments[1:])
     options = parse(arguments)
-    return run(lambda: _cost(options))
+    return run(lambda: _cost(options), options)
 
 
 def _cost(options: argparse.Namespace) -> dict[str, Any]:
@@ -200,9 +200,10 @@ def _measure(
         profile = calibrate(bundle, options.instance_type)
     elif options.fit_run is not None:
         output = open_directory(options.fit_run, options.storage_options)
-        path = f"{output}/{REPORT_FILE}"
+        home = output.child(RUN_DIRECTORY)
+        path = f"{home}/{REPORT_FILE}"
         report = RunReport.from_json(
-            output.read_json(REPORT_FILE),
+            home.read_json(REPORT_FILE),
             path=path,
             remedy="give --fit-run the --output of a score by this version",
         )
@@ -281,7 +282,7 @@ def _refresh(arguments: Sequence[str]) -> int:
             console.print(f"not listed in {options.region}: {', '.join(missing)}")
         return {"output": str(options.output), "types": len(found), "not_listed": missing}
 
-    return run(job)
+    return run(job, options)
 
 
 def _whole(text: str) -> int:

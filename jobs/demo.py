@@ -18,15 +18,13 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from fastformers.cluster.execution.job import open_score_job
-from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.demo_corpus import collect_docstrings, write_docstrings
 from fastformers.inference.bundle import DEMO_BUNDLE
 from fastformers.jobs.console.arguments import add_price_arguments, price_of
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.execute import execute_and_show
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.page import write_page
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -34,7 +32,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers demo",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--output",
@@ -65,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.print_bundle:
         print(DEMO_BUNDLE)
         return 0
-    return run(lambda: _demo(options), resume="Run the same command again to go on.")
+    return run(lambda: _demo(options), options, resume="Run the same command again to go on.")
 
 
 def _demo(options: argparse.Namespace) -> dict[str, Any]:
@@ -84,10 +81,8 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
         settings,
         max_batch_tokens=None,
     )
-    report = execute(demo_job, ActorSettings(num_actors=options.num_actors), price_of(options))
-    console.print(render_bill(report))
-    assert demo_job.output is not None
-    write_page(demo_job.output, report)
+    actors = ActorSettings(num_actors=options.num_actors)
+    report = execute_and_show(demo_job, actors, price_of(options))
     accuracy, num_heldout = _accuracy(options.output / "scored" / "predictions")
     console.print(
         f"accuracy {100 * accuracy:.2f}% on {num_heldout:,} docstrings of files not trained on; "

@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "quality": result.best and result.best.quality,
         }
 
-    return run(job, resume="Run the same command again to go on from the last checkpoint.")
+    return run(job, options, resume="Run the same command again to go on from the last checkpoint.")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers launch",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--cloud",
@@ -98,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"wrote {path}; next: {step} {path}")
         return {"cloud": options.cloud, "file": str(path), "files": files}
 
-    return run(job)
+    return run(job, options)
 
 
 def _check_bundle(path: Path) -> None:

@@ -108,7 +108,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers scale",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", help=f"corpus ({', '.join(FORMATS)})")
     add_corpus_arguments(parser)
@@ -141,7 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = _write_page(output, report)
         return {**report.to_json(), "output": str(output), "page": page}
 
-    return run(job, resume="Prepared shards are kept: run the same command again to go on.")
+    return run(
+        job, options, resume="Prepared shards are kept: run the same command again to go on."
+    )
 
 
 def _measure(

@@ -25,20 +25,15 @@ if getattr(find_spec("fastformers"), "origin", None) is None:
     )
     sys.exit(2)
 
-from fastformers.cluster.execution.claim import check_claim, describe_holder
+from fastformers.cluster.execution.claim import check_unheld
 from fastformers.cluster.execution.job import ScoreJob, describe, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
-from fastformers.cluster.execution.topology import (
-    describe_core_sets,
-    discover_topology,
-    plan_core_sets,
-)
-from fastformers.cluster.nodes.addresses import check_address, check_output, resolve_address
+from fastformers.cluster.execution.topology import describe_core_sets, discover_topology
+from fastformers.cluster.nodes.addresses import check_address, check_output
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
-from fastformers.cluster.report.tables import render_bill
+from fastformers.cluster.settings import ActorSettings, PredictionSettings
 from fastformers.formats.recognize import FORMATS
-from fastformers.inference.engines.cuda_setup import check_cuda
 from fastformers.jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
@@ -48,9 +43,15 @@ from fastformers.jobs.console.arguments import (
     scoring_settings,
 )
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.execute import (
+    check_run,
+    describe_cluster,
+    execute_and_show,
+    plan_actors,
+)
+from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.page import write_page
+from fastformers.jobs.console.progress import waiting
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -58,13 +59,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers score",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "corpus",
         help=f"corpus ({', '.join(FORMATS)}), or the output of `fastformers prepare`",
     )
     add_corpus_arguments(parser, gpus=True)
+    add_config_arguments(parser, PredictionSettings)
     add_storage_arguments(parser)
     parser.add_argument(
         "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
@@ -98,59 +99,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         check_output(options.output, os.environ)
         check_address(options.address, os.environ)
-        price = price_of(options)
-        settings, scoring = corpus_settings(options), scoring_settings(options)
-        if scoring.uses_gpus and resolve_address(options.address, os.environ).address is None:
-            check_cuda()  # the nodes of a cluster are checked there
+        price, actors = price_of(options), actor_settings(options)
+        settings = corpus_settings(options)
+        meter = None if options.energy is None else EnergyMeter(options.energy)
         if options.on_bad_row == "fail":
             settings = replace(settings, max_bad_rows="0")
-        score_job = open_score_job(
-            options.corpus,
-            options.bundle,
-            options.output,
-            settings,
-            max_batch_tokens=options.max_batch_tokens,
-            engine=options.engine,
-            scoring=scoring,
-            storage=options.storage_options,
-        )
-        meter = None if options.energy is None else EnergyMeter(options.energy)
+        with waiting("checking the settings") as on_step:
+            score_job = open_score_job(
+                options.corpus,
+                options.bundle,
+                options.output,
+                settings,
+                max_batch_tokens=options.max_batch_tokens,
+                written=read_config(PredictionSettings, options),
+                engine=options.engine,
+                scoring=scoring_settings(options),
+                storage=options.storage_options,
+                asked=options.settings,
+                on_step=on_step,
+            )
         if options.dry_run:
-            return _dry_run(score_job, options, price)
-        report = execute(score_job, actor_settings(options), price, meter)
-        console.print(render_bill(report))
-        assert score_job.output is not None
-        write_page(score_job.output, report)
-        return report.summarize()
+            return _dry_run(score_job, actors, price)
+        return execute_and_show(score_job, actors, price, meter).summarize()
 
-    return run(job, resume="Finished shards are kept: run the same command again to go on.")
+    return run(
+        job, options, resume="Finished shards are kept: run the same command again to go on."
+    )
 
 
-def _dry_run(
-    score_job: ScoreJob, options: argparse.Namespace, price: HourlyPrice
-) -> dict[str, Any]:
-    check_claim(score_job)
-    if holder := describe_holder(score_job):
-        console.print(f"output: a run works there now, on {holder}")
+def _dry_run(score_job: ScoreJob, actors: ActorSettings, price: HourlyPrice) -> dict[str, Any]:
+    """Check all that a run checks, and say what it would do."""
+    cluster = check_run(score_job, actors)
+    check_unheld(score_job, log=console.print)
     plan = describe(score_job, find_earlier_work(score_job))
-    plan["cores_per_actor"] = options.cores_per_actor or "auto"
-    if score_job.uses_gpus:
-        console.print("GPUs: counted when the run starts, by Ray")
-    if options.cores_per_actor is None:
+    plan["cores_per_actor"] = actors.cores_per_actor or "auto"
+    if cluster.address is not None:
+        plan["cluster"] = describe_cluster(actors.address)
+    elif score_job.uses_gpus:
+        console.print("GPUs, and the cores of actors: counted when the run starts")
+    elif actors.cores_per_actor is None:
         console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")
-    elif options.address is None and not score_job.uses_gpus:
-        topology = discover_topology()
-        core_sets = plan_core_sets(
-            topology,
-            num_actors=options.num_actors,
-            cores_per_actor=options.cores_per_actor,
-            oversubscribe=options.oversubscribe,
-        )
-        console.print(describe_core_sets(core_sets, topology))
+    else:
+        core_sets = plan_actors(actors)
+        console.print(describe_core_sets(core_sets, discover_topology()))
     for name, value in plan.items():
         console.print(f"{name}: {value}")
-    console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price.label})")
-    return {"dry_run": True, **plan, "usd_per_hour": price.usd_per_hour, "price": price.label}
+    console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price})")
+    return {"dry_run": True, **plan, "usd_per_hour": price.usd_per_hour, "price": str(price)}
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from fastformers.cluster.scheduling.nodes import Node, NodeReport, Orders
 from fastformers.cluster.scheduling.pool import Slot
 from fastformers.cluster.scheduling.supervisor import Supervisor
 from fastformers.errors import NodeUnfitError
+from fastformers.inference.cpu import read_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,7 @@ class SupervisorActor:
             device=plan.state.device,
             scores=plan.state.scores,
             machine=plan.state.machine,
+            machine_seen=read_machine(),
         )
 
     def exchange(self, orders: Orders) -> NodeReport:

@@ -3,24 +3,52 @@
     job -> [identity] -> run.json of a scored output, prepared.json of prepared shards -> rerun
 
 A record has a format version, so that a directory whose files have another format is refused and
-never read in part. This module knows nothing of corpora or bundles: an identity is any mapping.
+never read in part. Beside `predictions/`, a scored output holds one directory, `__run__`, with all
+that is no prediction: Arrow, pandas, Spark and Hugging Face pass over a name that begins so, and
+take the whole output for one dataset. This module knows nothing of corpora or bundles: an identity
+is any mapping.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from fastformers.cluster.storage.directory import Directory
+from fastformers.cluster.shards.claim_file import CLAIM_FILE
+from fastformers.cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import ChangedWorkError, InputError
 
+RUN_DIRECTORY = "__run__"
 RUN_FILE = "run.json"
 PREPARED_FILE = "prepared.json"
 STATUS_FILE = "status.json"  # where the run stands; no part of the work
 # Version of the record and of all files beside it: predictions, shards, receipts of slices.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+
+
+def find_home(output: Directory, *, named: str) -> Directory | None:
+    """Directory of the records of a run into `output`; None if no run was ever there.
+
+    Args:
+        output: What the user gave a run as its output.
+        named: Name of the directory in errors.
+
+    Raises:
+        InputError, ChangedWorkError: As for `read_record`.
+    """
+    home = output.child(RUN_DIRECTORY)
+    if read_record(home, RUN_FILE, named=named) is not None:
+        return home
+    return None if read_record(output, PREPARED_FILE, named=named) is None else output
 
 
 def write_record(
-    directory: Directory, file: str, identity: Mapping[str, Any], *, complete: bool | None = None
+    directory: Directory,
+    file: str,
+    identity: Mapping[str, Any],
+    *,
+    complete: bool | None = None,
+    asked: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write down what the directory holds.
 
@@ -29,11 +57,71 @@ def write_record(
         file: Name of the record.
         identity: Values that are equal when the same work is run again.
         complete: Whether a preparation is finished; None for a record that does not say so.
+        asked: Settings of the command that worked there last, by name of the flag.
     """
     state = {} if complete is None else {"complete": complete}
+    settings = {"settings": dict(asked)} if asked else {}
     directory.write_json(
-        file, {"format_version": FORMAT_VERSION, **state, "identity": dict(identity)}
+        file, {"format_version": FORMAT_VERSION, **state, "identity": dict(identity), **settings}
     )
+
+
+def check_free(output: Directory, file: str, *, named: str) -> dict[str, Any] | None:
+    """The record of an output; None where it is free for other work.
+
+    Args:
+        output: Directory that the user named.
+        file: Name of the record.
+        named: Name of the directory in errors, such as "--output out".
+
+    Raises:
+        InputError: Something else is there.
+        ChangedWorkError: Another version of fastformers wrote the record.
+    """
+    home = output.child(RUN_DIRECTORY) if file == RUN_FILE else output
+    record = read_record(home, file, named=named)
+    if record is not None:
+        return record
+    is_free = home == output or output.is_empty(but=(RUN_DIRECTORY,))
+    if not (is_free and home.is_empty(but=(CLAIM_FILE, STATUS_FILE))):
+        raise InputError(
+            f"{named}: is not empty and holds no run of ours; choose another directory"
+        )
+    return None
+
+
+def open_output(
+    uri: str,
+    record: str,
+    corpus_uri: str,
+    bundle_source: object,
+    storage: StorageOptions,
+    on_step: Callable[[str], None],
+) -> Directory:
+    """The output of a job, where it can be written to and nothing else is.
+
+    Args:
+        uri: Its path or URI.
+        record: Name of the file that says what work is there.
+        corpus_uri, bundle_source: What is read, and must lie apart from it.
+        storage: How to reach buckets.
+        on_step: Function that is told what is done next, if that may take long.
+
+    Raises:
+        InputError: It is the corpus, lies in the bundle, or holds something else.
+        ChangedWorkError: It is of another version of fastformers.
+        StorageError: It cannot be written to.
+    """
+    output = open_directory(uri, storage)
+    on_step(f"checking the output {output}")
+    bundle = open_directory(str(bundle_source), storage)
+    if output == open_directory(corpus_uri, storage):
+        raise InputError(f"--output {output}: is the corpus itself; choose another directory")
+    if output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/"):
+        raise InputError(f"--output {output}: lies in the bundle; choose another directory")
+    check_free(output, record, named=f"--output {output}")
+    output.check_writable()
+    return output
 
 
 def read_record(directory: Directory, file: str, *, named: str) -> dict[str, Any] | None:

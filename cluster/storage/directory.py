@@ -14,7 +14,7 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -89,15 +89,38 @@ class Directory:
         return all(name.endswith(TEMPORARY_SUFFIX) for name in names)
 
     def create(self) -> None:
-        """Make it and its parents.
+        """Make it and its parents, on a disk: in a bucket, files have names and no directories.
 
         Raises:
             StorageError: It cannot be made or written to.
         """
+        if not self.is_local:
+            return
         with storage_errors(str(self)):
             self.filesystem.create_dir(self.path, recursive=True)
-            if self.is_local and not os.access(self.path, os.W_OK):
+            if not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied", self.path)
+
+    def check_writable(self) -> None:
+        """Make sure that files can be written to it; it need not exist, and is not made.
+
+        A file is written and removed: on a disk where it does not exist, in the nearest directory
+        above it that does.
+
+        Raises:
+            StorageError: It cannot be written to.
+        """
+        name = f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+        place = self
+        if self.is_local:
+            path = Path(self.path)
+            while not path.exists() and path != path.parent:
+                path = path.parent
+            place = replace(self, path=str(path))
+        with storage_errors(str(self)):
+            with place.write(name) as file:
+                file.write(b"a run may be written here")
+            place.delete_file(name)
 
     def delete_file(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""

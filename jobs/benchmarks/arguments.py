@@ -32,7 +32,6 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
     parser = CommandParser(
         prog="fastformers bench",
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI")
     add_corpus_arguments(parser, needs_output=False, needs_bundle=False, text_pairs=False)

@@ -104,7 +104,7 @@ def _add_flag(
     )
 
 
-class _AddName(argparse.Action):
+class _AddName(argparse._AppendAction):
     """Adds what a flag is given to what it was given before; its config splits lists."""
 
     def __call__(

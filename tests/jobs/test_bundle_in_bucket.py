@@ -63,7 +63,7 @@ def test_score_reads_its_bundle_from_a_bucket(fastformers, uri, corpus, bundle, 
     parts = sorted((output / "predictions").glob("part-*.parquet"))
     labels = [label for p in parts for label in pyarrow.parquet.read_table(p)["label"].to_pylist()]
     assert labels == Scorer(bundle).score(TEXTS).labels
-    report = json.loads((output / "report.json").read_text())
+    report = json.loads((output / "__run__" / "report.json").read_text())
     assert (report["bundle"]["path"], report["bundle"]["digest"]) == (uri, bundle.digest)
 
 

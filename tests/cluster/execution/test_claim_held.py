@@ -68,7 +68,7 @@ def job(corpus, bundle, tmp_path):
 
 @pytest.fixture
 def home(tmp_path):
-    return open_directory(str(tmp_path / "out"))
+    return open_directory(str(tmp_path / "out" / "__run__"))
 
 
 def claim_of_elsewhere(**changes):
@@ -209,7 +209,7 @@ def test_a_killed_run_of_this_machine_is_taken_over_at_once(job, home, clock, ti
     with claimed(job, log=lines.append, times=times) as claim:
         assert read_claim(home) == claim.record
     assert clock.now == 1000
-    assert lines == [f"{home}: the run on {gone} was killed; this one goes on from there"]
+    assert lines == [f"{job.place}: the run on {gone} was killed; this one goes on from there"]
 
 
 def test_an_output_that_holds_nothing_but_a_claim_is_free(job, home):
@@ -343,10 +343,10 @@ def test_two_runs_and_a_bucket(corpus, bundle, s3_server, clock, times):
         assert {request.method for request in s3_server.requests} <= {"GET", "HEAD"}
         clock.now += times.stale_s + 1
         first.check()
-        put_claim(job.output, claim_of_elsewhere())
+        put_claim(job.home, claim_of_elsewhere())
     with claimed(job, times=times) as second:  # after `stale_s` without a heartbeat
-        assert read_claim(job.output) == second.record
-    assert read_claim(job.output) is None
+        assert read_claim(job.home) == second.record
+    assert read_claim(job.home) is None
 
 
 def start_holder(corpus, bundle, output):

@@ -206,7 +206,9 @@ def test_a_row_that_the_model_refuses_is_listed_or_ends_the_run(
     table = predictions(tmp_path / "out")
     assert [label is None for label in table["label"].to_pylist()] == [False, True, False, False]
     assert "the model failed on it" in table["error"][1].as_py()
-    [letter] = pyarrow.parquet.read_table(tmp_path / "out" / "dead_letters.parquet").to_pylist()
+    [letter] = pyarrow.parquet.read_table(
+        tmp_path / "out" / "__run__" / "dead_letters.parquet"
+    ).to_pylist()
     assert letter["file_row"] == 1
 
 

@@ -239,6 +239,8 @@ def test_rows_of_dead_letters_are_those_of_a_walk_through_the_corpus(
                     row, corpus_row, file_row = row + 1, corpus_row + 1, file_row + 1
     for slice_, receipt in chance.sample(receipts, len(receipts)):  # in the order of their ends
         table.add(receipt, make_key(slice_.index, slice_.first_shard))
-    assert write_dead_letters(output, directory, table, with_errors=with_errors) == len(letters)
+    assert write_dead_letters(
+        output, output.child("predictions"), directory, table, with_errors=with_errors
+    ) == len(letters)
     found = pa.parquet.read_table(tmp_path / "out" / DEAD_LETTERS_FILE)
     assert list(zip(*found.to_pydict().values(), strict=True)) == letters
