@@ -18,7 +18,6 @@ demo: $(VENV)/base
 gpu: $(VENV)/base
 	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(BIN)/python -m pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.31.1"
-	$(BIN)/python -c "from fastformers.inference.engines.cuda_setup import check_cuda; check_cuda()"
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -m "not slow"
