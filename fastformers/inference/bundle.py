@@ -11,9 +11,7 @@
     README.md        the same for people, as the hub's model card; nothing reads it
 
 Older bundles have all weights inside model.onnx: a bundle's files are those that bundle.json lists.
-
-`write_bundle` and `open_bundle` are the only code that knows this layout. They know nothing of
-the inside of the graph or of corpora.
+This module alone knows the layout; it knows nothing of the inside of the graph or of corpora.
 """
 
 import json
@@ -68,19 +66,15 @@ class Bundle:
         text_pairs: Whether a row is two texts.
         input_names: Inputs of the graph.
         precision: "int8", "int8-dynamic", "float16" or "float32".
-        multiply_adds_per_token: Number of weights in the graph's matrix products, which is about
-            the number of multiply-adds that a token costs; the products of attention, which
-            depend on length, are not counted. None in older bundles; only the cost on a GPU
-            needs it.
+        multiply_adds_per_token: Number of weights in the graph's matrix products: about the
+            multiply-adds of a token, without those of attention. None in older bundles.
         further_graphs: Graphs beside it for other devices; see `choose_graph`.
-        num_layers: Number of layers; None in older bundles.
-        width: Width of the hidden states between two layers; None in older bundles.
+        num_layers, width: Layers, and width of the states between them; None in older bundles.
         stages: Quality after each stage of the recipe.
         provenance: Origin of teacher and data, and the versions that made the bundle.
         cost_profile: Seconds by length, as measured where it was compressed.
-        files: SHA-256 by file name; filled in when the bundle is written.
-        manifest_digest: Identity of everything that `bundle.json` says; filled in when the bundle
-            is written or opened.
+        files: SHA-256 by file name; filled in as the bundle is read or written.
+        manifest_digest: Identity of all that `bundle.json` says; filled in like `files`.
         source: Path or URI that the user gave, where `path` is a copy of it; else None.
         model_file: Name of the graph's file; another one once `choose_graph` has chosen.
     """
@@ -212,8 +206,7 @@ class Bundle:
     def digest(self) -> str:
         """Identity of what decides a prediction: graph, tokenizer, length limit, labels and task.
 
-        Bundles that share it may differ in their cost profile, which decides how a corpus is cut
-        into shards; `manifest_digest` is the identity of all of it.
+        The cost profile, which decides how a corpus is cut, is in `manifest_digest` alone.
         """
         decisive = (self.model_file, weights_path(self.model_path).name, TOKENIZER_FILE)
         return digest_of(
@@ -246,8 +239,7 @@ def write_bundle(
     Args:
         bundle: Contents of the manifest; `path` is the directory to write, `files` is filled in
             here.
-        model: The ONNX file to copy in, with its weights; its name must be `model.onnx`, because it
-            refers to its weights by file name.
+        model: The ONNX file to copy in, named `model.onnx`, as its weights are named after it.
         tokenizer_json: Serialized tokenizer.
         further_models: The files of its further graphs, named as these say, in their order.
 
