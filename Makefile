@@ -8,10 +8,16 @@ BIN := $(VENV)/bin
 # Any torch that the `compress` extra allows will do; this one is what the tests ran with.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all chaos lint types demo-bundle clean
+.PHONY: demo gpu test test-all chaos lint types demo-bundle clean
 
 demo: $(VENV)/base
 	$(BIN)/fastformers demo
+
+# For NVIDIA GPUs: onnxruntime-gpu, with CUDA and cuDNN, in place of onnxruntime; NVIDIA's driver (580 or
+# newer) must be there. pip then says that fastformers lacks onnxruntime: it has the same module.
+gpu: $(VENV)/base
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
+	$(BIN)/python -m pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.31.1"
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -m "not slow"

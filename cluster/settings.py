@@ -7,7 +7,7 @@ module knows nothing of files, models or Ray.
 """
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self
 
 from fastformers.formats.readers import ReadOptions
 from fastformers.formats.text_file_config import PLAIN_TEXT_FILES, TextFileConfig
@@ -139,6 +139,33 @@ class CorpusSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoringSettings:
+    """What scores; a part of a run's identity, because it decides predictions."""
+
+    device: Literal["cpu", "cuda", "mixed"] = field(
+        default="cpu",
+        metadata=option(
+            "who scores: actors on CPU cores, on GPUs (cores then tokenize for them), or both"
+        ),
+    )
+    precision: Literal["int8", "int8-dynamic", "float16", "float32"] | None = field(
+        default=None,
+        metadata=option(
+            "graph of the bundle that all actors run (int8 on cores, float16 on GPUs, as far as "
+            "the bundle has them)"
+        ),
+    )
+
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether actors on GPUs score."""
+        return self.device != "cpu"
+
+
+SCORING_ON_CORES = ScoringSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictionSettings:
     """What is written of each prediction, and what it is compared with."""
 
@@ -176,12 +203,19 @@ class ActorSettings:
     """
 
     num_actors: int | None = field(
-        default=None, metadata=option("actors over all nodes (as many as fit)")
+        default=None,
+        metadata=option("actors that score, over all nodes, those on GPUs first (as many as fit)"),
     )
     num_nodes: int | None = field(
         default=None, metadata=option("nodes to use at once (all that have room)")
     )
     cores_per_actor: int | None = 1
+    actors_per_gpu: int = field(
+        default=1,
+        metadata=option(
+            "actors that share a GPU; each owns cores near it, too, as many as other actors"
+        ),
+    )
     oversubscribe: bool = field(default=False, metadata=option("let actors share cores"))
     address: str | None = field(
         default=None,
@@ -197,5 +231,5 @@ class ActorSettings:
     )
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "num_actors", "num_nodes", "cores_per_actor")
+        check_at_least(self, 1, "num_actors", "num_nodes", "cores_per_actor", "actors_per_gpu")
         check_positive(self, "timeout_s")

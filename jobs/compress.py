@@ -26,6 +26,7 @@ from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.errors import how_to_install
 from fastformers.hub import find_model
+from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.jobs.console.arguments import add_text_file_arguments
 from fastformers.jobs.console.command_line.idle_flags import (
     SUPERGLUE,
@@ -239,7 +240,7 @@ def _stage_table(result: "Compressed") -> Table:
     others = list(result.bundle.stages[0].other_metrics)
     for column in (result.bundle.metric, *others, "agreement", "model MB", "seconds"):
         table.add_column(column, justify="right")
-    for quality in result.bundle.stages:
+    for quality in qualities_of(result.bundle):
         table.add_row(
             quality.stage,
             f"{100 * quality.quality:.2f}",
@@ -310,7 +311,8 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "precision": bundle.precision,
         "float_projections": bundle.provenance["float_projections"],
         "labels": list(bundle.labels),
-        "stages": [vars(quality) for quality in bundle.stages],
+        "stages": [vars(quality) for quality in qualities_of(bundle)],
+        "precisions": list(graphs_of(bundle)),
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,
         "tokens_per_second_at_64": 1 / bundle.cost_profile.estimate_seconds_per_token(),
         "candidates": [

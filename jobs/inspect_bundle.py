@@ -20,6 +20,7 @@ from fastformers.hub import parse_hub_uri
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.cost_profile import measure_speeds
 from fastformers.inference.cpu import read_cpu_model
+from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.inference.description.model_card import render_interval
 from fastformers.inference.manifest import MANIFEST_FILE
 from fastformers.inference.scorer import Scorer
@@ -101,7 +102,7 @@ def _table_of_facts(bundle: Bundle) -> Table:
         "task": f"{bundle.task}, of {'pairs of texts' if bundle.text_pairs else 'single texts'}",
         "labels": f"{labels} and {more} more" if more > 0 else labels,
         "outputs": f"{bundle.num_outputs:,}",
-        "precision": bundle.precision,
+        "precision": ", ".join(graphs_of(bundle)),
         "size": f"{sum(_sizes(bundle).values()) / 1e6:.1f} MB",
         "layers": _count(bundle.num_layers),
         "width": _count(bundle.width),
@@ -124,7 +125,7 @@ def _table_of_stages(bundle: Bundle) -> Table:
     columns = (bundle.metric, "95% interval", *others, "agreement", "n", "model MB")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=column == "95% interval")
-    for stage in bundle.stages:
+    for stage in qualities_of(bundle):
         table.add_row(
             stage.stage,
             f"{100 * stage.quality:.2f}",
@@ -168,6 +169,7 @@ def _describe(bundle: Bundle, speeds: dict[int, float]) -> dict[str, Any]:
         "text_pairs": bundle.text_pairs,
         "input_names": list(bundle.input_names),
         "precision": bundle.precision,
+        "precisions": list(graphs_of(bundle)),
         "num_layers": bundle.num_layers,
         "width": bundle.width,
         "multiply_adds_per_token": bundle.multiply_adds_per_token,
@@ -176,7 +178,7 @@ def _describe(bundle: Bundle, speeds: dict[int, float]) -> dict[str, Any]:
             name: {"bytes": sizes[name], "sha256": digest} for name, digest in bundle.files.items()
         },
         "metric": bundle.metric,
-        "stages": [{**vars(stage), "interval": stage.interval} for stage in bundle.stages],
+        "stages": [{**vars(stage), "interval": stage.interval} for stage in qualities_of(bundle)],
         "provenance": bundle.provenance,
         "max_batch_tokens": profile.max_batch_tokens,
         "cpu_model": read_cpu_model(),

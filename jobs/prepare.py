@@ -28,6 +28,7 @@ from fastformers.jobs.console.arguments import (
     add_storage_arguments,
     corpus_settings,
     price_of,
+    scoring_settings,
 )
 from fastformers.jobs.console.command_line.idle_flags import (
     ACTORS,
@@ -49,7 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
     )
     parser.add_argument("corpus", help="file, directory, glob or URI")
-    add_corpus_arguments(parser, scores=False)
+    add_corpus_arguments(parser, scores=False, gpus=True)
     add_storage_arguments(parser)
     return parser.parse_args(arguments)
 
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.bundle,
                 options.output,
                 settings,
+                for_gpus=scoring_settings(options).uses_gpus,
                 storage=options.storage_options,
                 asked=options.settings,
                 on_step=on_step,

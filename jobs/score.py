@@ -42,6 +42,7 @@ from fastformers.jobs.console.arguments import (
     add_storage_arguments,
     corpus_settings,
     price_of,
+    scoring_settings,
 )
 from fastformers.jobs.console.command_line.idle_flags import (
     ACTORS,
@@ -69,6 +70,16 @@ _IDLE = (
     ACTORS,
     OWN_MACHINE,
     IdleRule(
+        ("actors_per_gpu",),
+        lambda options: options.device == "cpu",
+        "no actor is on a GPU; give --device cuda or mixed",
+    ),
+    IdleRule(
+        ("engine",),
+        lambda options: options.device == "cuda",
+        "it is the engine of actors on cores, and with --device cuda they only tokenize",
+    ),
+    IdleRule(
         ("max_bad_rows",),
         lambda options: options.on_bad_row == "fail",
         "--on-bad-row fail ends the run at the first bad row",
@@ -86,8 +97,8 @@ def make_parser() -> CommandParser:
         "corpus",
         help=f"corpus ({', '.join(FORMATS)}), or the output of `fastformers prepare`",
     )
-    add_corpus_arguments(parser)
-    add_config_arguments(parser, PredictionSettings)
+    add_corpus_arguments(parser, gpus=True)
+    add_config_arguments(parser.add_argument_group("predictions"), PredictionSettings)
     add_storage_arguments(parser)
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument(
@@ -194,6 +205,7 @@ def _open(options: argparse.Namespace) -> tuple[ScoreJob, HourlyPrice, EnergyMet
             max_batch_tokens=options.max_batch_tokens,
             written=read_config(PredictionSettings, options),
             engine=options.engine,
+            scoring=scoring_settings(options),
             storage=options.storage_options,
             asked=options.settings,
             on_step=on_step,
@@ -219,6 +231,8 @@ def _dry_run(options: argparse.Namespace) -> dict[str, Any]:
     plan["cores_per_actor"] = actors.cores_per_actor or "auto"
     if cluster.address is not None:
         plan["cluster"] = describe_cluster(actors.address)
+    elif score_job.uses_gpus:
+        console.print("GPUs, and the cores of actors: counted when the run starts")
     elif actors.cores_per_actor is None:
         console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")
     else:

@@ -26,7 +26,12 @@ from fastformers.cache import CACHE_VARIABLE
 from fastformers.cluster.records.quality import LabelQuality, Quality
 from fastformers.cluster.records.sessions import Session, Spent
 from fastformers.cluster.report.bill import HEADINGS
-from fastformers.cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
+from fastformers.cluster.report.over_time import (
+    KindReport,
+    NodeReport,
+    TimelineEntry,
+    TokensOverTime,
+)
 from fastformers.cluster.report.run_report import (
     ActorReport,
     Bill,
@@ -355,10 +360,34 @@ def make_other_type(name: str, usd: float, basis: str) -> TypeCost:
     )
 
 
+def make_kind_report(device: str = "cpu", **changes: Any) -> KindReport:
+    """Actors that scored all of the corpus."""
+    kind = KindReport(
+        device=device,
+        precision="int8",
+        engine="onnxruntime",
+        max_batch_tokens=2048,
+        actors=4,
+        machines=2,
+        shards=36,
+        rows=80_000,
+        tokens=2_000_000,
+        share_of_tokens=1.0,
+        usd=0.0033,
+        usd_per_million=0.04,
+        computing=0.95,
+        waiting=0.05,
+        gpu_busy=None,
+        bound_by=None,
+    )
+    return replace(kind, **changes)
+
+
 def make_node_report(name: str, **changes: Any) -> NodeReport:
     """A node that was there from the start."""
     node = NodeReport(
         name=name,
+        device="cpu",
         instance_type="c7i.4xlarge",
         joined_s=0.0,
         left_s=70.0,
@@ -475,6 +504,8 @@ def make_report_fixture() -> Callable[..., RunReport]:
             unfit_values={},
             num_actors=num_actors,
             num_machines=2,
+            kinds=(make_kind_report(),),
+            agreement=None,
             nodes=(
                 make_node_report("vm-1", left_s=70.0),
                 make_node_report("vm-2", left_s=40.0, left_because="its cloud took it back"),

@@ -31,6 +31,8 @@ from fastformers.formats.readers import (
 # Bytes of text. Small slices keep few actors waiting for the first shards, large ones open fewer
 # files; a slice becomes about three shards (`layout.SHARDS_PER_CORPUS`).
 MIN_SLICE_BYTES, MAX_SLICE_BYTES, SLICES_PER_CORPUS = 2**20, 16 * 2**20, 64
+# A GPU fills a batch of 32k tokens with rows of one length: 512 lengths are 16M tokens.
+MAX_GPU_SLICE_BYTES = 64 * 2**20
 # Files of a slice, which are read 16 at a time (`reading.READ_THREADS`): at 20 ms a request a slice
 # of 256 small files takes a second.
 MIN_SLICE_FILES, MAX_SLICE_FILES = 16, 256
@@ -67,11 +69,13 @@ class Slice:
         pieces: Pieces in corpus order.
         first_shard: Number of the first shard cut from it; above 0 for the rest of a slice whose
             beginning was already read.
+        shard_seconds: Core-seconds of a shard that is cut from it; None for those of the run.
     """
 
     index: int
     pieces: tuple[Piece, ...]
     first_shard: int = 0
+    shard_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +88,14 @@ class Corpus:
             links, and some of the opened files; others may be found where they are read.
         left_out: What else is at the place of the corpus and no part of it, for people.
         reader: Reader of their format.
+        for_gpus: Whether actors on GPUs score it, for which slices may be larger.
     """
 
     files: tuple[SourceFile, ...]
     skipped: dict[str, str]
     left_out: tuple[str, ...] = ()
     reader: FileReader
+    for_gpus: bool = False
 
     @property
     def text_bytes(self) -> int:
@@ -100,7 +106,8 @@ class Corpus:
     def slice_bytes(self) -> int:
         """Bytes of a slice; depends on the size of the corpus, never on who scores it."""
         share = self.text_bytes // SLICES_PER_CORPUS
-        return min(max(share, MIN_SLICE_BYTES), MAX_SLICE_BYTES)
+        most = MAX_GPU_SLICE_BYTES if self.for_gpus else MAX_SLICE_BYTES
+        return min(max(share, MIN_SLICE_BYTES), most)
 
     @property
     def slice_files(self) -> int:

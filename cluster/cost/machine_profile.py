@@ -159,6 +159,8 @@ def find_misfit(bundle: Bundle, report: RunReport) -> str | None:
     scored = min(report.predicted_s, report.tokens, report.phase_s.infer)
     if report.bundle.digest != bundle.digest:
         return "a run of another bundle"
+    if report.uses_gpus:
+        return "was scored on GPUs, whose seconds say nothing of cores"
     if report.resumed_rows:
         return "was resumed, so it is not whole"
     if scored <= 0 or report.bill.prediction is None:

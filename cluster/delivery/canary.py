@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import open_engine
 from fastformers.inference.scorer import ScoredRows, Scorer
 from fastformers.inference.tokenizer import TokenizedRows
@@ -37,6 +38,7 @@ _TEXTS = (
 )
 _MADE_UP_LENGTHS = (4, 16, 16, 48, 96)
 _SHARE_OF_SPREAD, _SHARE_IN_INT8 = {"float32": 1e-3, "float16": 1e-2}, 0.03
+_SHARE_ON_GPU = 1e-2  # float16, or float32 with tensor cores; the driver computes it on a CPU
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,25 +47,36 @@ class Canary:
 
     Attributes:
         engine: Name of the engine that computes them.
+        precision: Precision of the graph that it runs.
         rows: Token ids of the texts, then rows of made-up ids between the same special tokens.
         logits_NC: Logits of the rows, NaN in a row that cannot be scored.
         tolerance: Largest difference of two logits that is rounding.
     """
 
     engine: str
+    precision: str
     rows: TokenizedRows
     logits_NC: NDArray[np.float32]
     tolerance: float
 
 
-def make_canary(bundle: Bundle, engine: str) -> Canary:
+def make_canary(
+    bundle: Bundle, engine: str, *, precision: str | None = None, computed_by: str | None = None
+) -> Canary:
     """Score the rows with one thread; about 250 tokens.
+
+    Args:
+        bundle: Bundle of the run.
+        engine: Engine of the machines that are compared.
+        precision: Precision of the graph that they run; that of the cost profile by default.
+        computed_by: Engine of this machine, where it has no GPU and the others score on one.
 
     Raises:
         BundleError: The engine cannot load the bundle, or cannot score any of the rows.
         InputError: The engine is not installed.
     """
-    scorer = _open_scorer(bundle, engine)
+    precision = precision or bundle.precision
+    scorer = _open_scorer(bundle, computed_by or engine, precision)
     rows = _add_made_up_rows(_tokenize(scorer), bundle, scorer.tokenizer.vocab_size)
     scored = _score(scorer, rows)
     logits_NC = scored.logits_UC
@@ -72,11 +85,13 @@ def make_canary(bundle: Bundle, engine: str) -> Canary:
     spread, largest = float(np.ptp(logits_NC[~np.isnan(logits_NC)])), np.nanmax(np.abs(logits_NC))
     # Where all logits are alike, rounding is a share of the logits themselves.
     scale = max(spread, 0.01 * float(largest))
+    share = _SHARE_OF_SPREAD.get(precision, _SHARE_IN_INT8)
     return Canary(
         engine=engine,
+        precision=precision,
         rows=rows,
         logits_NC=logits_NC,
-        tolerance=_SHARE_OF_SPREAD.get(bundle.precision, _SHARE_IN_INT8) * scale,
+        tolerance=(share if computed_by is None else max(share, _SHARE_ON_GPU)) * scale,
     )
 
 
@@ -87,7 +102,7 @@ def find_difference(bundle: Bundle, canary: Canary) -> str | None:
         BundleError: The engine cannot load the bundle.
         InputError: The engine is not installed.
     """
-    scorer = _open_scorer(bundle, canary.engine)
+    scorer = _open_scorer(bundle, canary.engine, canary.precision)
     here, there = _tokenize(scorer), canary.rows.slice(0, len(_TEXTS))
     if not np.array_equal(here.offsets, there.offsets) or not np.array_equal(here.ids, there.ids):
         return "other token ids of the same text"
@@ -106,7 +121,8 @@ def find_difference(bundle: Bundle, canary: Canary) -> str | None:
     )
 
 
-def _open_scorer(bundle: Bundle, engine: str) -> Scorer:
+def _open_scorer(bundle: Bundle, engine: str, precision: str) -> Scorer:
+    bundle = choose_graph(bundle, precision)
     return Scorer(bundle, engine=open_engine(engine, bundle.model_path, num_threads=1))
 
 

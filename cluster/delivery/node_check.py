@@ -13,12 +13,14 @@ import errno
 import hashlib
 import importlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -28,6 +30,7 @@ import fastformers.cache
 from fastformers.cache import CACHE_VARIABLE, cache_directory
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, find_bundle
 from fastformers.cluster.delivery.canary import Canary, find_difference, make_canary
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.errors import BundleError, FastformersError, NodeUnfitError
 from fastformers.inference.bundle import open_bundle
@@ -70,6 +73,8 @@ def make_node_check(
     pinned: PinnedBundle,
     *,
     engine: str | None,
+    precision: str | None = None,
+    computed_by: str | None = None,
     readable: tuple[Directory, ...] = (),
     writable: tuple[Directory, ...] = (),
 ) -> NodeCheck:
@@ -77,7 +82,9 @@ def make_node_check(
 
     Args:
         pinned: Bundle of the run.
-        engine: Name of the engine that scores, or None if the run only prepares.
+        engine: Name of the engine that scores there, or None if nodes only prepare.
+        precision, computed_by: See `make_canary`; nodes whose engine the driver does not have may
+            have another version of it.
         readable: Directories that workers read.
         writable: Directories that workers write to; they exist.
 
@@ -87,13 +94,15 @@ def make_node_check(
     bundle = pinned.open()
     bundle_bytes = sum(file.stat().st_size for file in pinned.path.iterdir())
     return NodeCheck(
-        versions=read_versions(engine),
+        versions=read_versions(engine if computed_by is None else None),
         bundle=pinned,
         readable=readable,
         writable=writable,
         disk_bytes=bundle_bytes,
         memory_bytes=_ACTOR_BYTES + (0 if engine is None else _COPIES_OF_WEIGHTS * bundle_bytes),
-        canary=None if engine is None else make_canary(bundle, engine),
+        canary=None
+        if engine is None
+        else make_canary(bundle, engine, precision=precision, computed_by=computed_by),
     )
 
 
@@ -135,10 +144,9 @@ def check_host(request: NodeCheck) -> None:
         )
     if not find_bundle(request.bundle.digest):
         problems += _check_disk(request.disk_bytes)
-    for directory in request.readable:
-        problems += _check_readable(directory)
-    for directory in request.writable:
-        problems += _check_writable(directory)
+    looks = [partial(_check_readable, directory) for directory in request.readable]
+    looks += [partial(_check_writable, directory) for directory in request.writable]
+    problems += itertools.chain(*side_by_side(*looks))
     if problems:
         raise NodeUnfitError("; ".join(problems))
 

@@ -56,14 +56,19 @@ def open_asked_nodes(
         log: Function that shows a line for each split that is measured.
 
     Raises:
-        InputError: The machines do not have those cores, or a split is left open in a run that only
-            prepares, which has nothing to measure it by.
+        InputError: The machines do not have those cores, or a split is left open in a run in which
+            no worker on cores scores, which has nothing to measure it by.
     """
     cores = actors.cores_per_actor
     if cores is None:
         if spec.predictions is None:
             raise InputError("--cores-per-actor auto: preparing runs no model; give a number")
-        cores = measure_split(open_nodes, spec, actors, log)
+        if "cpu" not in spec.scorings:
+            raise InputError("--cores-per-actor auto: no model runs on cores; give a number")
+        on_cores = spec
+        if len(spec.scorings) > 1:
+            on_cores = replace(spec, scorings={"cpu": spec.scorings["cpu"]})
+        cores = measure_split(open_nodes, on_cores, actors, log)
     return open_nodes(spec, actors, cores_per_actor=cores)
 
 

@@ -9,18 +9,30 @@ corpus, the bundle, and every setting that decides a prediction.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fastformers.cluster.corpus.inputs import LABEL_FLAG, is_kept, open_corpus_for
+from fastformers.cluster.corpus.inputs import is_kept, open_corpus_for
 from fastformers.cluster.corpus.slices import Corpus
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
+from fastformers.cluster.devices.scoring import (
+    Scoring,
+    choose_precisions,
+    choose_scorings,
+    identify_scorings,
+)
 from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
-from fastformers.cluster.settings import ITS_TASKS_COLUMNS, CorpusSettings, PredictionSettings
+from fastformers.cluster.settings import (
+    ITS_TASKS_COLUMNS,
+    SCORING_ON_CORES,
+    CorpusSettings,
+    PredictionSettings,
+    ScoringSettings,
+)
 from fastformers.cluster.shards.columns import check_kept, check_label_column
 from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
@@ -29,17 +41,16 @@ from fastformers.cluster.shards.identity import (
     open_output,
     read_record,
 )
-from fastformers.cluster.shards.layout import plan_shard_seconds
+from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
+from fastformers.cluster.shards.prepared import prepared_columns, prepared_identity
 from fastformers.cluster.shards.shard_set import ShardSet
 from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
-from fastformers.formats.kept_columns import choose_names
-from fastformers.formats.readers import KEEP_FLAG
-from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
 from fastformers.inference.outputs.columns import choose_columns
 from fastformers.options import split_names
@@ -57,11 +68,10 @@ class ScoreJob:
         corpus: Corpus to prepare, or None if `shards` is complete.
         settings: Which part of the corpus is read, and how it is cut.
         keep_columns: Names of the columns that pass through to the predictions.
+        scorings: How each kind of actor scores, those on cores first where both do.
+        identity: Values that are equal when the same work is run again.
         columns: Names of the columns of predictions; empty for those of the task.
         label_column: Column of the corpus that predictions are compared with, or None.
-        max_batch_tokens: Token budget of a batch.
-        identity: Values that are equal when the same work is run again.
-        engine: Name of the engine that runs the graph.
         asked: What the user asked for, by name of the flag: recorded beside the identity, and
             without an influence on anything.
     """
@@ -73,12 +83,26 @@ class ScoreJob:
     corpus: Corpus | None
     settings: CorpusSettings
     keep_columns: tuple[str, ...]
-    max_batch_tokens: int
+    scorings: tuple[Scoring, ...]
     identity: dict[str, Any]
     columns: tuple[str, ...] = ()
     label_column: str | None = None
-    engine: str = REFERENCE_ENGINE
     asked: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine of the first kind of actors."""
+        return self.scorings[0].engine
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Token budget of a batch of the first kind of actors."""
+        return self.scorings[0].max_batch_tokens
+
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether actors on GPUs score."""
+        return any(scoring.device == "cuda" for scoring in self.scorings)
 
     @property
     def preparation(self) -> Preparation | None:
@@ -91,8 +115,18 @@ class ScoreJob:
             reader=self.corpus.reader,
             cost_profile=profile,
             shard_seconds=self.settings.shard_seconds
-            or plan_shard_seconds(self.corpus.text_bytes, profile.estimate_seconds_per_token()),
+            or plan_shard_seconds(
+                self.corpus.text_bytes,
+                profile.estimate_seconds_per_token(),
+                for_gpus=self.corpus.for_gpus,
+            ),
         )
+
+    @property
+    def gpu_shard_s(self) -> float:
+        """Core-seconds of a shard for GPUs; prepared shards are what they are."""
+        preparation = self.preparation
+        return MAX_SHARD_SECONDS if preparation is None else preparation.shard_seconds
 
     @property
     def home(self) -> Directory:
@@ -127,10 +161,9 @@ class ScoreJob:
             preparation=self.preparation,
             predictions=self.predictions,
             keep_columns=self.keep_columns,
-            max_batch_tokens=self.max_batch_tokens,
+            scorings={scoring.device: scoring for scoring in self.scorings},
             columns=self.columns,
             label_column=self.label_column,
-            engine=self.engine,
         )
 
 
@@ -166,6 +199,7 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
         "output": str(job.place),
         "max_batch_tokens": job.max_batch_tokens,
         "engine": job.engine,
+        **_describe_gpus(job),
         "shards_done": len(earlier.done),
     }
     if job.corpus is None:
@@ -182,12 +216,25 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
     }
 
 
+def _describe_gpus(job: ScoreJob) -> dict[str, Any]:
+    """What actors on GPUs would score with; nothing where none does."""
+    if not job.uses_gpus:
+        return {}
+    gpus = job.scorings[-1]
+    return {
+        "gpu_engine": gpus.engine,
+        "gpu_max_batch_tokens": gpus.max_batch_tokens,
+        "precision": {scoring.device: scoring.precision for scoring in job.scorings},
+    }
+
+
 def open_prepare_job(
     corpus_uri: str,
     bundle_source: str | Path,
     output_uri: str,
     settings: CorpusSettings,
     *,
+    for_gpus: bool = False,
     storage: StorageOptions = NO_OPTIONS,
     asked: Mapping[str, Any] = MappingProxyType({}),
     on_step: Callable[[str], None] = lambda step: None,
@@ -197,6 +244,7 @@ def open_prepare_job(
     Args:
         corpus_uri, bundle_source, output_uri: Paths or URIs.
         settings: Which part of the corpus is read, and how it is cut.
+        for_gpus: Whether actors on GPUs will score the shards, which then are larger.
         storage: How to reach buckets.
         asked: See `ScoreJob`.
         on_step: Function that is told what is done next, if that may take long.
@@ -211,6 +259,7 @@ def open_prepare_job(
     bundle = pinned.open()
     on_step(f"listing the corpus {corpus_uri}")
     corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
+    corpus = replace(corpus, for_gpus=for_gpus)
     return ScoreJob(
         bundle=bundle,
         pinned=pinned,
@@ -219,7 +268,14 @@ def open_prepare_job(
         corpus=corpus,
         settings=settings,
         keep_columns=tuple(corpus.reader.kept_schema.names),
-        max_batch_tokens=bundle.cost_profile.max_batch_tokens,
+        scorings=(
+            Scoring(
+                device="cpu",
+                engine=REFERENCE_ENGINE,
+                precision=bundle.precision,
+                max_batch_tokens=bundle.cost_profile.max_batch_tokens,
+            ),
+        ),
         identity=_corpus_identity(bundle, corpus, settings),
         asked=asked,
     )
@@ -234,6 +290,7 @@ def open_score_job(
     max_batch_tokens: int | None,
     written: PredictionSettings = ITS_TASKS_COLUMNS,
     engine: str = REFERENCE_ENGINE,
+    scoring: ScoringSettings = SCORING_ON_CORES,
     storage: StorageOptions = NO_OPTIONS,
     asked: Mapping[str, Any] = MappingProxyType({}),
     on_step: Callable[[str], None] = lambda step: None,
@@ -271,68 +328,53 @@ def open_score_job(
     )
     corpus: Corpus | None = None
     bundle: Bundle = pinned.open()
+    choose_precisions(bundle, scoring)
     columns = choose_columns(written.columns, bundle.task, bundle.labels)
     check_label_column(written.label_column, bundle.task)
     if prepared is not None:
-        keep_columns = _prepared_columns(source, prepared["identity"], settings, written)
-        identity = _prepared_identity(source, prepared["identity"], bundle, settings)
+        keep_columns = prepared_columns(source, prepared["identity"], settings, written)
+        identity = prepared_identity(source, prepared["identity"], bundle, settings)
     else:
         on_step(f"listing the corpus {corpus_uri}")
         label = written.label_column
         corpus = open_corpus_for(
             bundle, corpus_uri, settings, label_column=label, storage=storage, output=output
         )
+        corpus = replace(corpus, for_gpus=scoring.uses_gpus)
         keep_columns = tuple(corpus.reader.kept_schema.names)
         if label is not None and not is_kept(label, settings.keep_columns):
             keep_columns = tuple(name for name in keep_columns if name != label)
         identity = _corpus_identity(bundle, corpus, settings)
     check_kept(keep_columns, columns)
     on_step("measuring which engine and batches are fastest here")
-    choice = _recorded_choice(record, engine, max_batch_tokens) or tune(
-        bundle, engine=engine, max_batch_tokens=max_batch_tokens
+    scorings = choose_scorings(
+        bundle,
+        scoring,
+        engine=engine,
+        max_batch_tokens=max_batch_tokens,
+        recorded={} if record is None else record["identity"],
     )
-    identity.update(
-        {
-            "bundle": bundle.digest,
-            "max batch tokens": choice.max_batch_tokens,
-            "engine": choice.engine,
-            "keep columns": list(keep_columns),
-            "columns": [name for names in written.columns for name in split_names(names)],
-            "label column": written.label_column,
-        }
-    )
+    identity = {
+        "device": scoring.device,  # named first where all that follows from it changes, too
+        **identity,
+        **identify_scorings(bundle, scorings),
+        "keep columns": list(keep_columns),
+        "columns": [name for names in written.columns for name in split_names(names)],
+        "label column": written.label_column,
+    }
     return ScoreJob(
-        bundle=bundle,
+        bundle=choose_graph(bundle, scorings[0].precision),
         pinned=pinned,
         output=output,
         shards=output.child(RUN_DIRECTORY).child("shards") if prepared is None else source,
         corpus=corpus,
         settings=settings,
         keep_columns=keep_columns,
+        scorings=scorings,
         columns=written.columns,
         label_column=written.label_column,
-        max_batch_tokens=choice.max_batch_tokens,
-        engine=choice.engine,
         identity=identity,
         asked=asked,
-    )
-
-
-def _recorded_choice(
-    record: dict[str, Any] | None, engine: str, max_batch_tokens: int | None
-) -> EngineChoice | None:
-    """What an interrupted run into this output chose, where the user leaves it open; else None."""
-    if record is None:
-        return None
-    recorded = record["identity"]
-    if not {"engine", "max batch tokens"} <= recorded.keys():
-        return None
-    if engine not in (AUTO, recorded["engine"]):
-        return None
-    check_installed(recorded["engine"])
-    return EngineChoice(
-        engine=recorded["engine"],
-        max_batch_tokens=max_batch_tokens or recorded["max batch tokens"],
     )
 
 
@@ -349,39 +391,3 @@ def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -
         "shard seconds": settings.shard_seconds,
         "cost profile": list(bundle.cost_profile.seconds_per_row),
     }
-
-
-def _prepared_columns(
-    source: Directory,
-    prepared: dict[str, Any],
-    settings: CorpusSettings,
-    written: PredictionSettings,
-) -> tuple[str, ...]:
-    """Columns of prepared shards that the settings keep; that of the labels must be among them."""
-    known = prepared["keep columns"]
-    if written.label_column not in (None, *known):
-        raise InputError(
-            f"{source}: {LABEL_FLAG} {written.label_column}: not prepared (kept columns: "
-            f"{', '.join(known) or 'none'}); prepare again with {KEEP_FLAG} {written.label_column}"
-        )
-    names, missing = choose_names(settings.keep_columns, known, flag=KEEP_FLAG)
-    if missing:
-        raise InputError(
-            f"{source}: --keep-columns {','.join(missing)}: not prepared (kept columns: "
-            f"{', '.join(known) or 'none'}); prepare again with it"
-        )
-    return tuple(names)
-
-
-def _prepared_identity(
-    source: Directory, prepared: dict[str, Any], bundle: Bundle, settings: CorpusSettings
-) -> dict[str, Any]:
-    """Identity of prepared shards, after checking that they suit the bundle and settings."""
-    if prepared["tokenizer"] != bundle.preparation_digest:
-        raise InputError(
-            f"{source}: prepared for another tokenizer, maximum length or kind of input than "
-            f"{bundle} has; prepare the corpus with this bundle"
-        )
-    if settings.limit is not None:
-        raise InputError(f"{source}: --limit applies when a corpus is prepared, not to its shards")
-    return dict(prepared)

@@ -26,6 +26,7 @@ from fastformers.cluster.records.slice_table import CutSlices, load_slices
 from fastformers.cluster.records.tally import ReceiptSums, RunTally
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.cluster.shards.shard_set import ShardSet
@@ -143,6 +144,10 @@ class RunJournal:
     def add_attempt(self, attempt: Attempt) -> None:
         """A job has ended, well or not."""
         self.tally.add_attempt(attempt)
+
+    def add_agreement(self, agreement: Agreement) -> None:
+        """Some texts were scored in a second precision."""
+        self.tally.agreement += agreement
 
     def add_node(self, use: NodeUse) -> None:
         """A node has left, or the run is over."""

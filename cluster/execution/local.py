@@ -49,7 +49,8 @@ class LocalPool:
     def start(self) -> None:
         """Open the bundle."""
         [slot] = self.slots
-        self._worker = Worker(self._spec, slot.name, num_threads=slot.num_cores)
+        device = "cpu" if "cpu" in self._spec.scorings else next(iter(self._spec.scorings))
+        self._worker = Worker(self._spec, slot.name, num_threads=slot.num_cores, device=device)
 
     def submit(self, slot: Slot, tasks: Sequence[Task]) -> None:
         """Queue tasks; they run in `wait`."""

@@ -48,4 +48,4 @@ class RunResult:
     @property
     def num_machines(self) -> int:
         """Machines that actors worked on; at least this one."""
-        return max(1, len({use.name for use in self.nodes if use.actor_cores}))
+        return max(1, len({use.machine or use.name for use in self.nodes if use.actor_cores}))

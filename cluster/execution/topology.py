@@ -18,11 +18,12 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from fastformers.cluster.devices.cards import Card
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
 from fastformers.inference.cpu import read_cpu_model
@@ -64,7 +65,7 @@ class HostTopology:
         """Threads that can compute at once: allowed physical cores, or fewer under a quota."""
         if self.quota_cores is None:
             return len(self.cores)
-        return max(1, min(len(self.cores), int(self.quota_cores)))
+        return min(len(self.cores), max(1, int(self.quota_cores)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,19 @@ class CoreSet:
 
     cpus: tuple[int, ...]
     num_threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardCores:
+    """A GPU, and the cores that its actors own together.
+
+    Attributes:
+        card: The GPU.
+        core_set: Cores near to it, with the threads of each actor.
+    """
+
+    card: Card
+    core_set: CoreSet
 
 
 def discover_topology(
@@ -143,6 +157,61 @@ def plan_core_sets(
         num_claims.update(chosen)
         core_sets.append(_core_set_of(chosen, num_threads=cores_per_actor))
     return core_sets
+
+
+def plan_card_cores(
+    topology: HostTopology, cards: Sequence[Card], *, cores_per_card: int, num_threads: int
+) -> tuple[CardCores, ...]:
+    """Give each GPU cores of its own, near to it as far as that is known.
+
+    It takes cores of its NUMA node that no other has, else any that no other has; where there are
+    too few for all, those that the fewest have. So the plan of a machine does not depend on which
+    of its GPUs are free.
+
+    Args:
+        topology: The machine, after all limits.
+        cards: Its GPUs.
+        cores_per_card: Cores of each.
+        num_threads: Threads of each of its actors.
+    """
+    num_claims: Counter[Core] = Counter()
+    plans = []
+    for card in cards:
+        by_distance = sorted(
+            topology.cores, key=lambda core: (num_claims[core], core.numa_node != card.numa_node)
+        )
+        chosen = by_distance[:cores_per_card]
+        num_claims.update(chosen)
+        core_set = _core_set_of(chosen, num_threads=min(num_threads, len(chosen)))
+        plans.append(CardCores(card=card, core_set=core_set))
+    return tuple(plans)
+
+
+def without_card_cores(topology: HostTopology, plans: Sequence[CardCores]) -> HostTopology:
+    """What a machine has beside the cores of its GPUs."""
+    taken = {cpu for plan in plans for cpu in plan.core_set.cpus}
+    cores = tuple(core for core in topology.cores if taken.isdisjoint(core.logical_cpus))
+    quota = topology.quota_cores
+    if quota is not None:
+        quota = max(0.0, quota - (len(topology.cores) - len(cores)))
+    return replace(topology, cores=cores, quota_cores=quota)
+
+
+def describe_card_cores(
+    plans: Sequence[CardCores], topology: HostTopology, *, num_actors: int
+) -> str:
+    """Say in one line which cores the actors on GPUs own, and whether these are near."""
+    cpus = {cpu for plan in plans for cpu in plan.core_set.cpus}
+    node_of = {cpu: core.numa_node for core in topology.cores for cpu in core.logical_cpus}
+    is_known = all(plan.card.numa_node is not None for plan in plans)
+    is_near = all(
+        node_of[cpu] == plan.card.numa_node for plan in plans for cpu in plan.core_set.cpus
+    )
+    place = "near them" if is_near else "some of them far from their GPU"
+    return (
+        f"{format_count(num_actors, 'actor')} on {format_count(len(plans), 'GPU')}, with CPUs "
+        f"{_as_ranges(cpus)}, {place if is_known else 'whose distance is not known'}"
+    )
 
 
 def describe_core_sets(core_sets: Sequence[CoreSet], topology: HostTopology) -> str:

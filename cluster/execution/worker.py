@@ -26,8 +26,12 @@ from numpy.typing import NDArray
 
 from fastformers.cluster.corpus.slices import Slice
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle
+from fastformers.cluster.devices.card_use import CardUse
+from fastformers.cluster.devices.cards import Card
+from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.turns import Turns
 from fastformers.cluster.scheduling.work import (
+    Comparison,
     Failed,
     Finished,
     Job,
@@ -37,18 +41,28 @@ from fastformers.cluster.scheduling.work import (
     TimeEngine,
 )
 from fastformers.cluster.shards.label_counts import count_labels
-from fastformers.cluster.shards.layout import Shard, read_shard_table
-from fastformers.cluster.shards.predictions import build_predictions, write_predictions
+from fastformers.cluster.shards.layout import TOKENS, Shard, read_shard_table
+from fastformers.cluster.shards.predictions import (
+    Agreement,
+    build_predictions,
+    compare_predictions,
+    write_predictions,
+)
 from fastformers.cluster.shards.preparation import Preparation, SliceReceipt
 from fastformers.cluster.shards.receipts import Receipt, count_lengths, count_reasons
 from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
 from fastformers.inference.batching import plan_batches
-from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
+from fastformers.inference.description.further_graph import choose_graph
+from fastformers.inference.engine import Device, run_batches
+from fastformers.inference.engines import open_engine
 from fastformers.inference.outputs.columns import choose_columns
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
+
+# Texts of a shard that are scored in a second precision, to compare: a second of one core or so.
+_COMPARED_TEXTS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +75,9 @@ class WorkerSpec:
         preparation: How to make the shards, or None if they are all there.
         predictions: Directory of the predictions, or None if this run only prepares.
         keep_columns: Columns to pass through.
-        max_batch_tokens: Token budget of a batch.
+        scorings: How workers of each kind score; a worker of any other kind only prepares.
         columns: Columns of predictions, see `choose_columns`.
         label_column: Column of the shards that predictions are compared with, or None.
-        engine: Name of the engine that runs the graph.
     """
 
     bundle: PinnedBundle
@@ -72,22 +85,35 @@ class WorkerSpec:
     preparation: Preparation | None
     predictions: Directory | None
     keep_columns: tuple[str, ...]
-    max_batch_tokens: int
+    scorings: Mapping[Device, Scoring]
     columns: tuple[str, ...] = ()
     label_column: str | None = None
-    engine: str = REFERENCE_ENGINE
+
+    def scores_on(self, device: Device) -> bool:
+        """Whether workers of a kind score in this run."""
+        return self.predictions is not None and device in self.scorings
 
 
 class Worker:
     """Does the jobs of a run, on one machine."""
 
-    def __init__(self, spec: WorkerSpec, name: str, *, num_threads: int = 1) -> None:
-        """Open the bundle, and warm up the engine if this run scores.
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        name: str,
+        *,
+        num_threads: int = 1,
+        device: Device = "cpu",
+        card: Card | None = None,
+    ) -> None:
+        """Open the bundle, and warm up the engine if such a worker scores.
 
         Args:
             spec: Description of the work that all workers of the run share.
             name: Name of the worker in receipts.
-            num_threads: Threads that compute one batch.
+            num_threads: Threads that compute one batch, or that serve its GPU.
+            device: What computes for it.
+            card: Its GPU, whose use is counted; None where that is not known.
 
         Raises:
             BundleError: The bundle is missing, damaged, or not the run's.
@@ -97,10 +123,14 @@ class Worker:
         self._name = name
         self._turns = Turns()
         bundle = spec.bundle.open()
-        if spec.predictions is None:  # preparing needs no session
+        self._use = None
+        if not spec.scores_on(device):  # preparing needs no session
             self._tokenizer = bundle.load_tokenizer()
         else:
-            engine = open_engine(spec.engine, bundle.model_path, num_threads=num_threads)
+            self._scoring = scoring = spec.scorings[device]
+            bundle = choose_graph(bundle, scoring.precision)
+            engine = open_engine(scoring.engine, bundle.model_path, num_threads=num_threads)
+            self._use = CardUse.open(card)
             self._scorer = Scorer(bundle, engine=engine)
             self._tokenizer = self._scorer.tokenizer
             self._columns = choose_columns(spec.columns, bundle.task, bundle.labels)
@@ -131,6 +161,8 @@ class Worker:
                 return self.prepare(job)
             case Lease():
                 return self.score(job)
+            case Comparison():
+                return self.compare(job.shard)
             case TimeEngine():
                 return self.time_engine(job.shards)
             case MeasureRate():
@@ -160,7 +192,7 @@ class Worker:
         with self._turns.computing("infer"):
             started_at, start = time.time(), time.perf_counter()
             scored = self._scorer.score_tokens(
-                rows, rows_U=rows_U, max_batch_tokens=self._spec.max_batch_tokens
+                rows, rows_U=rows_U, max_batch_tokens=self._scoring.max_batch_tokens
             )
             infer_s = time.perf_counter() - start
         if lease.probe is not None:
@@ -198,17 +230,42 @@ class Worker:
             phase_s=phase_s,
             lengths=count_lengths(lengths_U, scored.batches, scored.computed_tokens),
             failures=count_reasons(errors_U[text] for text in numbers_N if text in errors_U),
+            device=self._scoring.device,
+            precision=self._scoring.precision,
+            gpu_busy=self._use.take() if self._use else None,
             labels=self._count_labels(table, logits_UC, errors_U),
         )
         assert self._spec.predictions is not None
         return write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)
 
+    def compare(self, shard: Shard) -> Agreement:
+        """Score texts of all lengths of a shard that is on disk, and compare the predictions."""
+        assert self._spec.predictions is not None
+        self._turns.enter("read")
+        table = self._read(shard)
+        rows = read_shard_table(table)
+        stored = self._spec.predictions.read_table(shard.file_name)
+        places_U = table.filter(table["input_ids"].is_valid())["place"].to_numpy()
+        rows_S = np.linspace(0, len(rows) - 1, min(len(rows), _COMPARED_TEXTS)).astype(np.intp)
+        with self._turns.computing("infer"):
+            scored = self._scorer.score_tokens(
+                rows, rows_U=rows_S, max_batch_tokens=self._scoring.max_batch_tokens
+            )
+        bundle = self._scorer.bundle
+        return compare_predictions(
+            stored.take(pa.array(places_U[rows_S])), scored.logits_UC, self._columns, bundle.labels
+        )
+
     def time_engine(self, shards: Iterable[Shard]) -> float:
         """Seconds that the engine alone takes for the shards, their batches already in memory."""
         batches = [batch for shard in shards for batch in self._batches(shard)]
         start = time.perf_counter()
-        for ids_BT, types_BT in batches:
-            self._scorer.engine.run(ids_BT.astype(np.int64), types_BT.astype(np.int64))
+        engine = self._scorer.engine
+        run_batches(
+            engine,
+            lambda batch: engine.run(*(array.astype(np.int64) for array in batch)),
+            batches,
+        )
         return time.perf_counter() - start
 
     def measure_tokens_per_second(self, seconds: float) -> float:
@@ -218,7 +275,7 @@ class Worker:
         self._turns.enter("infer")
         start = time.perf_counter()
         while (elapsed := time.perf_counter() - start) < seconds:
-            self._scorer.score_tokens(rows, max_batch_tokens=self._spec.max_batch_tokens)
+            self._scorer.score_tokens(rows, max_batch_tokens=self._scoring.max_batch_tokens)
             tokens += len(rows.ids)
         return tokens / elapsed
 
@@ -235,11 +292,11 @@ class Worker:
         return asdict(count_labels(values_N, texts_N, logits_UC, bundle.task, bundle.labels))
 
     def _read(self, shard: Shard) -> pa.Table:
-        return self._spec.shards.read_table(shard.file_name)
+        return self._spec.shards.child(TOKENS).read_table(shard.file_name)
 
     def _batches(self, shard: Shard) -> list[tuple[np.ndarray, np.ndarray]]:
         rows = read_shard_table(self._read(shard))
-        plan = plan_batches(rows.lengths_N, max_batch_tokens=self._spec.max_batch_tokens)
+        plan = plan_batches(rows.lengths_N, max_batch_tokens=self._scoring.max_batch_tokens)
         return [
             (
                 rows.batch_ids(rows_B).astype(rows.ids.dtype),

@@ -18,6 +18,8 @@ from fastformers.cluster.delivery.node_check import NodeCheck, check_node, make_
 from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.nodes.ray_pool import say_error
 from fastformers.errors import NodeUnfitError
+from fastformers.inference.engine import Device
+from fastformers.inference.engines import REFERENCE_ENGINE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,37 +35,44 @@ class Admission:
     packed: "ray.ObjectRef[bytes]"
 
 
-def plan_admission(spec: WorkerSpec) -> Admission:
-    """Ask of every node what the driver has; loads the model for a moment if the run scores.
+def plan_admission(spec: WorkerSpec, device: Device = "cpu") -> Admission:
+    """Ask of every node what the driver has; loads the model for a moment if such nodes score.
+
+    Args:
+        spec: Description of the work.
+        device: Kind of the nodes.
 
     Raises:
         BundleError: The bundle cannot score anything.
     """
-    scores = spec.predictions is not None
+    scoring = spec.scorings[device] if spec.scores_on(device) else None
     writes_shards = spec.preparation is not None
     written = (spec.shards if writes_shards else None, spec.predictions)
     check = make_node_check(
         spec.bundle,
-        engine=spec.engine if scores else None,
+        engine=None if scoring is None else scoring.engine,
+        precision=None if scoring is None else scoring.precision,
+        computed_by=REFERENCE_ENGINE if device == "cuda" else None,
         readable=() if writes_shards else (spec.shards,),
         writable=tuple(directory for directory in written if directory is not None),
     )
     return Admission(check=check, packed=ray.put(spec.bundle.pack()))
 
 
-def admit(admission: Admission, *, node: str) -> PinnedBundle:
+def admit(admission: Admission, *, node: str, num_gpus: float = 0) -> PinnedBundle:
     """Check this node; its copy of the bundle stays for as long as this process lives.
 
     Args:
         admission: What must be passed.
         node: Ray's identifier of the node that this process is on.
+        num_gpus: GPUs that the check needs: without any, Ray hides all of them from it.
 
     Raises:
         NodeUnfitError: The node cannot do the work; one line says why.
     """
     here = NodeAffinitySchedulingStrategy(node, soft=False)
     try:
-        ray.get(_check_here.options(scheduling_strategy=here).remote(admission))
+        ray.get(_check_here.options(scheduling_strategy=here, num_gpus=num_gpus).remote(admission))
     except RayError as error:
         raise NodeUnfitError(say_error(error)) from None
     return admission.check.bundle.deliver(None)

@@ -2,15 +2,19 @@
 
     Ray's control store -> [cluster_state] -> ray_nodes
 
-This module starts nothing.
+A machine with GPUs becomes two nodes for a run that uses them: its GPUs with the cores of their
+actors, and its other cores. This module starts nothing.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_status
 
 from fastformers.cluster.nodes.spot_notices import draining_nodes
+from fastformers.inference.engine import Device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,12 @@ class NodeState:
         num_cpus: CPUs that it has in Ray; none for a head that is not to work.
         free_cpus: Those that no other work holds.
         is_draining: Whether Ray is taking it away.
+        num_gpus: GPUs that it has in Ray.
+        free_gpus: Those that no other work holds, no part of one.
+        device: What computes for its actors.
+        scores: Whether its actors score, and do not only prepare.
+        machine: Ray's identifier of the machine.
+        room: Actors that its free GPUs have room for; None where its cores decide.
     """
 
     id: str
@@ -30,6 +40,82 @@ class NodeState:
     num_cpus: float
     free_cpus: float
     is_draining: bool = False
+    num_gpus: int = 0
+    free_gpus: int = 0
+    device: Device = "cpu"
+    scores: bool = True
+    machine: str = ""
+    room: int | None = None
+
+    @property
+    def machine_id(self) -> str:
+        """Identifier of the machine, also where it is one node."""
+        return self.machine or self.id
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindsOfActors:
+    """Which actors a run starts on a machine.
+
+    Attributes:
+        scorers: Kinds of actors that score.
+        prepares: Whether the run has texts to prepare, which actors on cores do.
+        cores_per_actor: Physical cores that each actor owns.
+        actors_per_gpu: Actors that share a GPU.
+        oversubscribe: Whether actors may share cores, those on GPUs with others, too.
+    """
+
+    scorers: Collection[Device]
+    prepares: bool
+    cores_per_actor: int
+    actors_per_gpu: int = 1
+    oversubscribe: bool = False
+
+    @property
+    def use_gpus(self) -> bool:
+        """Whether actors on GPUs score."""
+        return "cuda" in self.scorers
+
+    @property
+    def devices(self) -> Collection[Device]:
+        """Kinds of actors."""
+        return dict.fromkeys((*self.scorers, *(("cpu",) if self.prepares else ())))
+
+    @property
+    def cores_per_gpu(self) -> int:
+        """Physical cores that the actors of a GPU own together."""
+        return self.actors_per_gpu * self.cores_per_actor
+
+    def split(self, states: Iterable[NodeState]) -> list[NodeState]:
+        """The machines as nodes of one kind each; those on GPUs come first.
+
+        Actors on GPUs own cores, too, which the node of the other cores does not have.
+        """
+        if not self.use_gpus:
+            return list(states)
+        scores = "cpu" in self.scorers
+        on_gpus: list[NodeState] = []
+        on_cores: list[NodeState] = []
+        for state in states:
+            cpus = 0.0
+            if state.num_gpus:
+                if not self.oversubscribe:
+                    cpus = min(state.free_cpus, state.free_gpus * self.cores_per_gpu)
+                on_gpus.append(
+                    replace(
+                        state,
+                        id=f"{state.id}/cuda",
+                        hostname=f"{state.hostname}:cuda",
+                        free_cpus=cpus,
+                        device="cuda",
+                        machine=state.id,
+                        room=state.free_gpus * self.actors_per_gpu,
+                    )
+                )
+            if scores or self.prepares:
+                left = state.free_cpus - cpus
+                on_cores.append(replace(state, free_cpus=left, scores=scores, machine=state.id))
+        return on_gpus + on_cores
 
 
 def list_nodes() -> list[NodeState]:
@@ -37,16 +123,12 @@ def list_nodes() -> list[NodeState]:
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     draining = draining_nodes()
     free = {
-        node.node_id: float(node.available_resources().get("CPU", 0.0))
+        node.node_id: node.available_resources()
         for node in (*status.active_nodes, *status.idle_nodes)
     }
     return [
-        NodeState(
-            id=node["NodeID"],
-            hostname=node["NodeManagerHostname"],
-            num_cpus=float(node["Resources"].get("CPU", 0.0)),
-            free_cpus=free.get(node["NodeID"], 0.0),
-            is_draining=node["NodeID"] in draining,
+        replace(
+            _state_of(node, free.get(node["NodeID"], {})), is_draining=node["NodeID"] in draining
         )
         for node in ray.nodes()
         if node["Alive"]
@@ -54,14 +136,16 @@ def list_nodes() -> list[NodeState]:
 
 
 def list_own_nodes() -> list[NodeState]:
-    """The one node of a cluster that this process started: all of its CPUs are for this run."""
-    return [
-        NodeState(
-            id=node["NodeID"],
-            hostname=node["NodeManagerHostname"],
-            num_cpus=float(node["Resources"].get("CPU", 0.0)),
-            free_cpus=float(node["Resources"].get("CPU", 0.0)),
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    """The one node of a cluster that this process started: all of it is for this run."""
+    return [_state_of(node, node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _state_of(node: Mapping[str, Any], free: Mapping[str, float]) -> NodeState:
+    return NodeState(
+        id=node["NodeID"],
+        hostname=node["NodeManagerHostname"],
+        num_cpus=float(node["Resources"].get("CPU", 0.0)),
+        free_cpus=float(free.get("CPU", 0.0)),
+        num_gpus=int(node["Resources"].get("GPU", 0.0)),
+        free_gpus=int(free.get("GPU", 0.0)),
+    )

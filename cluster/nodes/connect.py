@@ -5,23 +5,30 @@ address -> [connect] -> Ray -> ClusterNodes -> run
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import ray
 from ray.exceptions import RayError
 
+from fastformers.cluster.devices.cards import VISIBLE_CARDS
 from fastformers.cluster.execution.connect import OpenNodes
 from fastformers.cluster.execution.topology import discover_topology, plan_core_sets
 from fastformers.cluster.execution.worker import WorkerSpec
-from fastformers.cluster.nodes.admission import plan_admission
-from fastformers.cluster.nodes.cluster_state import NodeState, list_nodes, list_own_nodes
+from fastformers.cluster.nodes.admission import Admission, plan_admission
+from fastformers.cluster.nodes.cluster_state import (
+    KindsOfActors,
+    NodeState,
+    list_nodes,
+    list_own_nodes,
+)
 from fastformers.cluster.nodes.membership import ClusterNodes
 from fastformers.cluster.nodes.ray_pool import say_error
 from fastformers.cluster.nodes.start import join_ray, start_ray
 from fastformers.cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
 from fastformers.cluster.settings import ActorSettings
-from fastformers.errors import ScoringError
+from fastformers.errors import InputError, ScoringError
+from fastformers.inference.engine import Device
 
 # Ray learns with a delay that actors have ended and that their CPUs are free.
 _FREE_WITHIN_S, _FREE_POLL_S = 10.0, 0.1
@@ -76,7 +83,17 @@ class Cluster:
             InputError: This machine does not have that many cores.
             BundleError: The bundle cannot score anything.
         """
-        if self._is_own:
+        kinds = KindsOfActors(
+            scorers=("cpu",) if spec.predictions is None else tuple(spec.scorings),
+            prepares=spec.preparation is not None,
+            cores_per_actor=cores_per_actor,
+            actors_per_gpu=actors.actors_per_gpu,
+            oversubscribe=actors.oversubscribe,
+        )
+        list_states = list_own_nodes if self._is_own else list_nodes
+        if self._is_own and kinds.use_gpus:
+            _check_gpus(list_own_nodes())
+        elif self._is_own:
             plan_core_sets(
                 discover_topology(),
                 num_actors=actors.num_actors,
@@ -85,26 +102,26 @@ class Cluster:
             )
         else:
             self._wait_until_free()
-        admission = None if self._is_own else plan_admission(spec)
+        admissions: dict[Device, Admission] = {}
+        if not self._is_own:
+            admissions = {kind: plan_admission(spec, kind) for kind in kinds.devices}
 
         def launch(state: NodeState, *, name: str, num_actors: int | None) -> RaySupervisor:
             return RaySupervisor(
                 NodePlan(
-                    node=state.id,
+                    state=state,
                     name=name,
                     spec=spec,
-                    admission=admission,
+                    admission=admissions.get(state.device),
                     num_actors=num_actors,
-                    cores_per_actor=cores_per_actor,
-                    oversubscribe=actors.oversubscribe,
-                    free_cpus=state.free_cpus,
+                    kinds=kinds,
                     timeout_s=actors.timeout_s,
                 )
             )
 
         return ClusterNodes(
             launch,
-            list_own_nodes if self._is_own else list_nodes,
+            lambda: kinds.split(list_states()),
             num_actors=actors.num_actors,
             cores_per_actor=cores_per_actor,
             oversubscribe=actors.oversubscribe,
@@ -123,3 +140,18 @@ class Cluster:
             time.sleep(_FREE_POLL_S)
             free = {state.id: state.free_cpus for state in list_nodes()}
         self._free_before = free
+
+
+def _check_gpus(states: Iterable[NodeState]) -> None:
+    """Refuse to wait for GPUs of this machine that are not there.
+
+    Raises:
+        InputError: Ray sees none.
+    """
+    if not any(state.num_gpus for state in states):
+        visible = os.environ.get(VISIBLE_CARDS)
+        hidden = "" if visible is None else f" ({VISIBLE_CARDS} is {visible!r})"
+        raise InputError(
+            f"--device cuda: Ray finds no GPU on this machine{hidden}; see nvidia-smi, name a "
+            "cluster with --address, or leave --device out to score on cores"
+        )

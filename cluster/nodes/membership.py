@@ -14,6 +14,7 @@ import math
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -87,6 +88,7 @@ class _Member:
         supervisor: Its supervisor.
         seen: Clock reading when its CPUs were first free; None for the start of the run.
         num_actors: Actors that were asked of it.
+        state: What the cluster said of it.
         has_joined: Whether the supervisor is ready.
         due: Clock reading by which its call under way must have ended; None without a call.
         future: The call under way.
@@ -97,6 +99,7 @@ class _Member:
     supervisor: SupervisorHandle
     seen: float | None
     num_actors: int
+    state: NodeState
     has_joined: bool = False
     due: float | None = None
     future: "Future[Any] | None" = None
@@ -122,22 +125,23 @@ class ClusterNodes:
         Args:
             launch: Function that starts a supervisor on a node.
             list_nodes: Function that asks the cluster which nodes there are; it may take long.
-            num_actors: Actors over all nodes; None for as many as fit.
+            num_actors: Actors that score, over all nodes; None for as many as fit.
             cores_per_actor: Physical cores of each actor.
             oversubscribe: Whether actors may share cores.
             can_grow: Whether nodes may join; False for a cluster of this run's own, whose CPUs are
                 all for this run.
-            num_nodes: Nodes to use at once; None for all.
+            num_nodes: Machines to use at once; None for all.
             clock: Monotonic clock, in seconds.
         """
         self._launch, self._list_nodes, self._clock = launch, list_nodes, clock
         self._num_actors, self._cores_per_actor = num_actors, cores_per_actor
         self._oversubscribe, self.can_grow, self._num_nodes = oversubscribe, can_grow, num_nodes
         self._members: dict[str, _Member] = {}
-        self._num_losses: dict[str, int] = {}
+        self._num_losses: Counter[str] = Counter()
         self._unfit: set[str] = set()
         self._draining: set[str] = set()
-        self._held: dict[str, tuple[float, float]] = {}  # CPUs of lost nodes, and when they were
+        # Actors of lost nodes, and when they were lost.
+        self._held: dict[str, tuple[int, float]] = {}
         self._names: dict[str, str] = {}
         self._first_seen: dict[str, float | None] = {}
         self._inbox: queue.SimpleQueue[_Member | list[NodeState]] = queue.SimpleQueue()
@@ -220,7 +224,7 @@ class ClusterNodes:
             reason = member.supervisor.explain(error)
             if member.has_joined:
                 return self._lose_joined(node, reason)
-            if member.supervisor.is_verdict(error) or self._num_losses.get(node, 0) >= _MAX_LOSSES:
+            if member.supervisor.is_verdict(error) or self._num_losses[node] >= _MAX_LOSSES:
                 return [self._give_up(node, reason)]
             self._lose(node, reason)  # it is tried again
             return []
@@ -246,51 +250,76 @@ class ClusterNodes:
         ]
         new = [
             state
-            for state in sorted(states, key=lambda state: state.id)
+            for state in sorted(states, key=lambda state: (state.device == "cpu", state.id))
             if state.id not in self._members
             and state.id not in self._unfit
             and not state.is_draining
-            and state.free_cpus >= max(self._least_cpus, self._expected_free(state.id))
+            and self._is_free(state)
         ]
-        if self._num_nodes is not None:
-            new = new[: max(0, self._num_nodes - len(self._members))]
-        left = None
-        if self._num_actors is not None:
-            left = self._num_actors - sum(m.num_actors for m in self._members.values())
-        for place, state in enumerate(new):
-            share = None if left is None else -(-left // (len(new) - place))
-            if share is not None and not self._oversubscribe:
-                share = min(share, int(state.free_cpus) // self._cores_per_actor)
-            if share == 0:
-                continue
-            self._begin(state, share)
-            if left is not None and share is not None:
-                left -= share
+        self._begin_some(self._of_few_machines(new))
         self._is_settled = True
         return events
+
+    def _of_few_machines(self, new: list[NodeState]) -> list[NodeState]:
+        """New nodes of as many machines as may be used at once."""
+        if self._num_nodes is None:
+            return new
+        used = {member.state.machine_id for member in self._members.values()}
+        chosen = []
+        for state in new:
+            if state.machine_id in used or len(used) < self._num_nodes:
+                used.add(state.machine_id)
+                chosen.append(state)
+        return chosen
+
+    def _begin_some(self, new: list[NodeState]) -> None:
+        """Start supervisors on new nodes, with the actors that may be started yet."""
+        left = None
+        if self._num_actors is not None:
+            scoring = [member for member in self._members.values() if member.state.scores]
+            left = self._num_actors - sum(member.num_actors for member in scoring)
+        num_places = Counter(state.device for state in new if state.scores)
+        for state in new:
+            if left is None or not state.scores:
+                self._begin(state, None)
+                continue
+            share = -(-left // num_places[state.device])
+            num_places[state.device] -= 1
+            if state.room is not None or not self._oversubscribe:
+                share = min(share, self._num_fitting(state))
+            if share > 0:
+                self._begin(state, share)
+                left -= share
 
     def _begin(self, state: NodeState, num_actors: int | None) -> None:
         """Start a supervisor on a node."""
         if not self._oversubscribe and self.can_grow:
-            fit = int(state.free_cpus) // self._cores_per_actor
+            fit = self._num_fitting(state)
             num_actors = fit if num_actors is None else min(num_actors, fit)
         name = self._name(state)
         supervisor = self._launch(state, name=name, num_actors=num_actors)
         # One that other work holds, or that is not wanted yet, does not cost this run.
         seen = self._first_seen.setdefault(state.id, self._clock() if self._is_settled else None)
-        member = _Member(state.id, name, supervisor, seen, num_actors or 0)
+        member = _Member(state.id, name, supervisor, seen, num_actors or 0, state)
         self._members[state.id] = member
         self._call(member, supervisor.start(), _START_WITHIN_S)
 
-    @property
-    def _least_cpus(self) -> int:
-        """CPUs without which a node is of no use: actors that share cores find room on one."""
-        return 1 if self._oversubscribe else self._cores_per_actor
+    def _num_fitting(self, state: NodeState) -> int:
+        """Actors that the free GPUs or cores of a node have room for."""
+        return int(state.free_cpus) // self._cores_per_actor if state.room is None else state.room
 
-    def _expected_free(self, node: str) -> float:
-        """CPUs that a lost node gave back; Ray may not have learned of all of them yet."""
-        num_cpus, lost = self._held.get(node, (0.0, 0.0))
-        return num_cpus if self._clock() - lost < _FREE_WITHIN_S else 0.0
+    def _is_free(self, state: NodeState) -> bool:
+        """Whether a node has room, also for the actors that it had when it was lost.
+
+        Ray may not have learned yet of all that a lost node gave back. Actors that share cores find
+        room on one.
+        """
+        num_actors, lost = self._held.get(state.id, (0, 0.0))
+        expected = num_actors if self._clock() - lost < _FREE_WITHIN_S else 0
+        if state.room is not None:
+            return state.room >= max(1, expected)
+        least_cpus = 1 if self._oversubscribe else self._cores_per_actor
+        return state.free_cpus >= max(least_cpus, expected * self._cores_per_actor)
 
     def _name(self, state: NodeState) -> str:
         """Host name of a node, with a number where another has the same."""
@@ -330,10 +359,9 @@ class ClusterNodes:
                     member.due += away_s
 
     def _lose(self, node: str, reason: str) -> NodeLeft:
-        self._num_losses[node] = self._num_losses.get(node, 0) + 1
+        self._num_losses[node] += 1
         self._first_seen[node] = self._clock()  # from when it costs again, if it is used again
-        num_cpus = float(self._members[node].num_actors * self._cores_per_actor)
-        self._held[node] = num_cpus, self._clock()
+        self._held[node] = self._members[node].num_actors, self._clock()
         self._end(node)
         return NodeLeft(id=node, reason=reason)
 

@@ -7,6 +7,7 @@ start, or the node has too little memory for all of them, their slots disappear.
 callback, so the cost of one does not grow with the number of slots.
 """
 
+import os
 import queue
 import re
 import time
@@ -26,7 +27,12 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fastformers.cluster.execution.topology import CoreSet, apply_core_set
+from fastformers.cluster.devices.cards import (
+    VISIBLE_CARDS,
+    find_own_card,
+    number_cards_by_address,
+)
+from fastformers.cluster.execution.topology import CardCores, CoreSet, apply_core_set
 from fastformers.cluster.execution.worker import Worker, WorkerSpec
 from fastformers.cluster.scheduling.pool import Slot
 from fastformers.cluster.scheduling.work import (
@@ -67,13 +73,29 @@ class ActorState:
 class ScoringActor(Worker):
     """A worker that owns the cores it runs on."""
 
-    def __init__(self, spec: WorkerSpec, core_set: CoreSet, name: str) -> None:
-        """Pin this process before anything starts threads, then open the bundle."""
+    def __init__(
+        self, spec: WorkerSpec, core_set: CoreSet, name: str, cards: tuple[CardCores, ...] = ()
+    ) -> None:
+        """Pin this process before anything starts threads, then open the bundle.
+
+        Where there are cards, Ray lets this process see one of them, and its cores are used.
+        """
+        card = None
+        if cards:
+            number_cards_by_address()
+            card = find_own_card(os.environ.get(VISIBLE_CARDS), [plan.card for plan in cards])
+            core_set = next((plan.core_set for plan in cards if plan.card == card), core_set)
         apply_core_set(core_set)
         pa.set_cpu_count(core_set.num_threads)
         pa.set_io_thread_count(1)
         self._actor_name = name
-        super().__init__(spec, name, num_threads=core_set.num_threads)
+        super().__init__(
+            spec,
+            name,
+            num_threads=core_set.num_threads,
+            device="cuda" if cards else "cpu",
+            card=card,
+        )
 
     def __repr__(self) -> str:
         """Name in Ray's dashboard and logs, also where it was never given one."""
@@ -82,6 +104,24 @@ class ScoringActor(Worker):
     def describe(self) -> ActorState:
         """What it does at the moment."""
         return ActorState(phase=self.state(), outage=next(iter(outages.current()), None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuShare:
+    """The GPUs of a pool, and how many of its actors share one.
+
+    Attributes:
+        cards: GPUs of the node with their cores; Ray decides which of them an actor sees.
+        actors_per_gpu: Actors on each.
+    """
+
+    cards: tuple[CardCores, ...]
+    actors_per_gpu: int
+
+    @property
+    def per_actor(self) -> float:
+        """GPUs that an actor asks Ray for, never too many of them."""
+        return _round_cpus(1 / self.actors_per_gpu)
 
 
 @dataclass
@@ -125,6 +165,7 @@ class RayPool:
         *,
         node: str,
         cpu_share: float = 1.0,
+        gpus: GpuShare | None = None,
         actor: Any = ScoringActor,
     ) -> None:
         """Plan actors.
@@ -135,10 +176,11 @@ class RayPool:
             node: Ray's identifier of the node.
             cpu_share: CPUs that an actor asks Ray for, over its cores; less than 1 where actors
                 share cores, so that all find room.
+            gpus: The GPUs that the actors are on, or None.
             actor: Class of the actors, which are made from the description.
         """
         self._spec, self._node, self._actor_class = spec, node, actor
-        self._cpu_share = cpu_share
+        self._cpu_share, self._gpus = cpu_share, gpus
         self._seats = {slot: _Seat(slot, core_set) for slot, core_set in core_set_of.items()}
         self._calls: dict[Ticket, _Call] = {}
         self._ended: queue.SimpleQueue[_Call] = queue.SimpleQueue()
@@ -254,16 +296,18 @@ class RayPool:
         self._start(seat)
 
     def _start(self, seat: _Seat) -> None:
+        cards = (self._gpus.cards,) if self._gpus else ()
         # The name of one that is being ended is still taken, so each has a number of its own.
         name = f"scoring actor {seat.slot.name} {uuid.uuid4().hex[:6]}"
         seat.actor = self._actor_class.options(
             name=name,
             num_cpus=_round_cpus(seat.core_set.num_threads * self._cpu_share),
+            num_gpus=self._gpus.per_actor if self._gpus else 0,
             max_concurrency=CALLS_IN_HAND + 1,  # and one that says what it does
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=False),
-        ).remote(self._spec, seat.core_set, seat.slot.name)
+        ).remote(self._spec, seat.core_set, seat.slot.name, *cards)
 
     def _ask_for_states(self) -> None:
         """Ask the busy actors what they do, once in a while."""

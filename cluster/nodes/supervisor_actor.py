@@ -11,24 +11,31 @@ import uuid
 from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from fastformers.cluster.devices.cards import discover_cards
 from fastformers.cluster.execution.topology import (
+    CardCores,
     CoreSet,
     HostTopology,
+    describe_card_cores,
     describe_core_sets,
     discover_topology,
+    plan_card_cores,
     plan_core_sets,
+    without_card_cores,
 )
 from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.nodes.admission import Admission, admit
 from fastformers.cluster.nodes.cloud_metadata import detect_cloud, read_instance_type
+from fastformers.cluster.nodes.cluster_state import KindsOfActors, NodeState
 from fastformers.cluster.nodes.metrics import RunMetrics, run_of
-from fastformers.cluster.nodes.ray_pool import RayPool, say_error
+from fastformers.cluster.nodes.ray_pool import GpuShare, RayPool, say_error
 from fastformers.cluster.nodes.spot_notices import SpotWatcher
 from fastformers.cluster.scheduling.nodes import Node, NodeReport, Orders
 from fastformers.cluster.scheduling.pool import Slot
@@ -42,26 +49,27 @@ class NodePlan:
     """What a node is asked to do.
 
     Attributes:
-        node: Ray's identifier of the node.
+        state: What the cluster says of it.
         name: Name of the node in reports; None for its host name.
         spec: Description of the work that all actors share.
         admission: What the node must pass first; None for the driver's own machine, which made it.
         num_actors: Actors at most; None for as many as fit.
-        cores_per_actor: Physical cores of each.
-        oversubscribe: Whether actors may share cores.
-        free_cpus: CPUs of the node that Ray lets the job have.
+        kinds: Which kinds of actors there are, and what each owns.
         timeout_s: Seconds that a task may take; see `Supervisor`.
     """
 
-    node: str
+    state: NodeState
     name: str | None
     spec: WorkerSpec
     admission: Admission | None
     num_actors: int | None
-    cores_per_actor: int
-    oversubscribe: bool
-    free_cpus: float
+    kinds: KindsOfActors
     timeout_s: float | None
+
+    @property
+    def node(self) -> str:
+        """Ray's identifier of the machine."""
+        return self.state.machine_id
 
 
 @ray.remote
@@ -84,27 +92,24 @@ class SupervisorActor:
             NodeUnfitError: The node has too few cores, or does not pass the check.
         """
         plan, topology = self._plan, discover_topology()
-        core_sets = plan_core_sets(
-            topology,
-            num_actors=self._num_actors(topology),
-            cores_per_actor=plan.cores_per_actor,
-            oversubscribe=plan.oversubscribe,
-        )
-        named = replace(topology, hostname=plan.name or topology.hostname)
-        names = name_actors(named.hostname, core_sets)
-        slots = {
-            Slot(name=name, num_cores=core_set.num_threads): core_set
-            for name, core_set in zip(names, core_sets, strict=True)
-        }
-        spec = plan.spec
+        layout = plan_layout(plan, topology)
+        spec, core_sets = plan.spec, layout.core_set_of.values()
         if plan.admission is not None:
-            spec = replace(spec, bundle=admit(plan.admission, node=plan.node))
-        share = plan.free_cpus / sum(core_set.num_threads for core_set in core_sets)
-        self._pool = RayPool(spec, slots, node=plan.node, cpu_share=min(1.0, share))
+            num_gpus = layout.gpus.per_actor if layout.gpus else 0
+            bundle = admit(plan.admission, node=plan.node, num_gpus=num_gpus)
+            spec = replace(spec, bundle=bundle)
+        share = plan.state.free_cpus / sum(core_set.num_threads for core_set in core_sets)
+        self._pool = RayPool(
+            spec,
+            layout.core_set_of,
+            node=plan.node,
+            cpu_share=min(1.0, share),
+            gpus=layout.gpus,
+        )
         self._pool.start()
         watcher = SpotWatcher(detect_cloud())
         watcher.start()
-        self._metrics = RunMetrics(run_of(plan.spec), node=named.hostname)
+        self._metrics = RunMetrics(run_of(plan.spec), node=layout.name)
         self._supervisor = Supervisor(
             self._pool,
             clock=time.perf_counter,
@@ -112,12 +117,15 @@ class SupervisorActor:
             leaving=watcher.leaving,
         )
         return Node(
-            id=plan.node,
-            name=named.hostname,
+            id=plan.state.id,
+            name=layout.name,
             instance_type=read_instance_type(),
-            slots=tuple(slots),
-            num_cores=topology.num_usable_cores,
-            self_check=describe_core_sets(core_sets, topology),
+            slots=tuple(layout.core_set_of),
+            num_cores=layout.num_cores,
+            self_check=layout.self_check,
+            device=plan.state.device,
+            scores=plan.state.scores,
+            machine=plan.state.machine,
             machine_seen=read_machine(),
         )
 
@@ -127,18 +135,106 @@ class SupervisorActor:
         self._metrics.add_report(report, num_in_hand=self._supervisor.num_in_hand)
         return report
 
-    def _num_actors(self, topology: HostTopology) -> int | None:
-        plan = self._plan
-        fit = topology.num_usable_cores // plan.cores_per_actor
-        if plan.oversubscribe or (plan.num_actors is None and fit):
-            return plan.num_actors
-        if not fit:
-            raise NodeUnfitError(
-                f"has {topology.num_usable_cores} cores that may be used, an actor needs "
-                f"{plan.cores_per_actor} (--cores-per-actor)"
-            )
-        assert plan.num_actors is not None
-        return min(plan.num_actors, fit)
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The actors of a node, and what they own.
+
+    Attributes:
+        name: Name of the node.
+        core_set_of: Cores of the actor of each slot.
+        num_cores: Physical cores that the node has.
+        self_check: Line about it, for people.
+        gpus: The GPUs that they are on, or None.
+    """
+
+    name: str
+    core_set_of: dict[Slot, CoreSet]
+    num_cores: int
+    self_check: str
+    gpus: GpuShare | None = None
+
+
+def plan_layout(plan: NodePlan, topology: HostTopology, root: Path = Path("/")) -> Layout:
+    """Decide which actor owns what.
+
+    Args:
+        plan: What the node is asked to do.
+        topology: Its machine.
+        root: Directory with the kernel's files about GPUs; a fake tree in tests.
+
+    Raises:
+        NodeUnfitError: The node has too few cores.
+    """
+    kinds, num_gpus = plan.kinds, plan.state.num_gpus
+    cards: tuple[CardCores, ...] = ()
+    if kinds.use_gpus and num_gpus:
+        cards = plan_card_cores(
+            topology,
+            discover_cards(num_gpus, root),
+            cores_per_card=kinds.cores_per_gpu,
+            num_threads=kinds.cores_per_actor,
+        )
+    if plan.state.device == "cuda":
+        return _plan_on_gpus(plan, topology, cards)
+    if not kinds.oversubscribe:
+        topology = without_card_cores(topology, cards)
+    core_sets = plan_core_sets(
+        topology,
+        num_actors=_num_on_cores(plan, topology),
+        cores_per_actor=kinds.cores_per_actor,
+        oversubscribe=kinds.oversubscribe,
+    )
+    name = plan.name or topology.hostname
+    names = name_actors(name, core_sets)
+    helps = "" if plan.state.scores else ", which tokenize for GPUs"
+    return Layout(
+        name=name,
+        core_set_of={
+            Slot(name=actor, num_cores=core_set.num_threads): core_set
+            for actor, core_set in zip(names, core_sets, strict=True)
+        },
+        num_cores=topology.num_usable_cores,
+        self_check=describe_core_sets(core_sets, topology) + helps,
+    )
+
+
+def _plan_on_gpus(plan: NodePlan, topology: HostTopology, cards: tuple[CardCores, ...]) -> Layout:
+    assert plan.state.room is not None
+    num_actors = min(plan.num_actors or plan.state.room, plan.state.room)
+    name = plan.name or f"{topology.hostname}:cuda"
+    # Ray says later which of its GPUs an actor has; these are the cores where that is not known.
+    core_sets = [cards[number % len(cards)].core_set for number in range(num_actors)]
+    return Layout(
+        name=name,
+        core_set_of={
+            Slot(name=f"{name}#{number}", num_cores=core_set.num_threads): core_set
+            for number, core_set in enumerate(core_sets, start=1)
+        },
+        num_cores=len(topology.cores)
+        - len(without_card_cores(topology, cards[: plan.state.free_gpus]).cores),
+        self_check=describe_card_cores(cards, topology, num_actors=num_actors),
+        gpus=GpuShare(cards=cards, actors_per_gpu=plan.kinds.actors_per_gpu),
+    )
+
+
+def _num_on_cores(plan: NodePlan, topology: HostTopology) -> int | None:
+    """Actors on the cores of a node; None for as many as fit.
+
+    Raises:
+        NodeUnfitError: There are too few cores for one.
+    """
+    cores_per_actor = plan.kinds.cores_per_actor
+    fit = topology.num_usable_cores // cores_per_actor
+    if plan.kinds.oversubscribe or (plan.num_actors is None and fit):
+        return plan.num_actors
+    if not fit:
+        raise NodeUnfitError(
+            f"has {topology.num_usable_cores} cores that may be used, an actor needs "
+            f"{cores_per_actor} (--cores-per-actor)"
+        )
+    assert plan.num_actors is not None
+    return min(plan.num_actors, fit)
 
 
 def name_actors(hostname: str, core_sets: list[CoreSet]) -> list[str]:

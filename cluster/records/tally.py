@@ -22,6 +22,7 @@ from fastformers.cluster.records.samples import (
 )
 from fastformers.cluster.shards.label_counts import LabelCounts
 from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import PHASES, Attempt, Receipt
 
@@ -55,6 +56,21 @@ class ShardCounts:
 
 
 @dataclass
+class KindSums:
+    """What was scored on one device in one precision: sums of `Receipt`'s attributes."""
+
+    num_shards: int = 0
+    num_rows: int = 0
+    num_tokens: int = 0
+
+    def add(self, other: "KindSums") -> None:
+        """Add other sums."""
+        self.num_shards += other.num_shards
+        self.num_rows += other.num_rows
+        self.num_tokens += other.num_tokens
+
+
+@dataclass
 class ReceiptSums:
     """Sums over receipts.
 
@@ -67,6 +83,7 @@ class ReceiptSums:
         peak_rss_bytes: The largest of all.
         phase_s: Seconds by phase.
         lengths: Scored texts by length, see `receipts.count_lengths`.
+        kinds: What was scored on which device, in which precision.
         labels: Predictions against labels, without its sample, which is `numbers`.
         numbers: Sample of labels and predictions that are numbers.
     """
@@ -83,6 +100,7 @@ class ReceiptSums:
     peak_rss_bytes: int = 0
     phase_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     lengths: dict[str, list[int]] = field(default_factory=dict)
+    kinds: dict[tuple[str, str | None], KindSums] = field(default_factory=dict)
     labels: LabelCounts = field(default_factory=LabelCounts)
     numbers: Thinned[tuple[float, float]] = field(default_factory=lambda: Thinned(MAX_NUMBERS))
 
@@ -100,6 +118,10 @@ class ReceiptSums:
         self.peak_rss_bytes = max(self.peak_rss_bytes, receipt.peak_rss_bytes)
         self.phase_s = add_phases(self.phase_s, receipt.phase_s)
         self._add_lengths(receipt.lengths)
+        own = KindSums(
+            num_shards=1, num_rows=receipt.num_rows, num_tokens=receipt.num_scored_tokens
+        )
+        self.kinds.setdefault((receipt.device, receipt.precision), KindSums()).add(own)
         if receipt.labels:
             self._add_labels(LabelCounts(**receipt.labels))
 
@@ -117,6 +139,8 @@ class ReceiptSums:
         self.peak_rss_bytes = max(self.peak_rss_bytes, other.peak_rss_bytes)
         self.phase_s = add_phases(self.phase_s, other.phase_s)
         self._add_lengths(other.lengths)
+        for kind, sums in other.kinds.items():
+            self.kinds.setdefault(kind, KindSums()).add(sums)
         self.labels.add(other.labels)
         for pair in other.numbers.items:
             self.numbers.add(pair)
@@ -151,11 +175,15 @@ class ActorTally:
         first_start_s: When its first job began, in seconds since the run's start; None before.
         end_s: When its last job ended.
         seconds: Seconds from its first job's start to its last one's end, by heading of the bill.
+        span_s: Seconds from when the model first ran to when it last did, by the actor's clock.
+        gpu_busy_s, gpu_watched_s: Seconds of these in which its GPU ran a kernel, and in which that
+            was counted.
     """
 
     __slots__ = (
         *("num_shards", "num_rows", "num_tokens", "busy_s", "infer_s", "peak_rss_bytes", "tokens"),
         *("first_start_s", "end_s", "seconds", "_loads", "_reloads"),
+        *("span_s", "gpu_busy_s", "gpu_watched_s", "_infer_end_at"),
     )
 
     def __init__(self) -> None:
@@ -166,6 +194,8 @@ class ActorTally:
         self.end_s = 0.0
         self.seconds: dict[str, float] = {}
         self._loads, self._reloads = True, False  # its first job waits for the model
+        self.span_s = self.gpu_busy_s = self.gpu_watched_s = 0.0
+        self._infer_end_at: float | None = None
 
     def add_attempt(self, attempt: Attempt) -> float:
         """Split an attempt's time over the headings; returns when the job itself began.
@@ -179,6 +209,8 @@ class ActorTally:
         held_s, load_s = end_s - start_s, 0.0
         if attempt.is_lost or attempt.job == "search":
             self._spend("retries", held_s)
+        elif attempt.job == "compare":
+            self._spend("comparing", held_s)
         else:
             measured_s = math.fsum(attempt.phase_s.values())
             scale = min(1.0, held_s / measured_s) if measured_s > 0 else 0.0
@@ -198,7 +230,15 @@ class ActorTally:
         self.num_rows += receipt.num_rows
         self.num_tokens += receipt.num_tokens
         self.busy_s += receipt.finished_at - receipt.started_at
-        self.infer_s += receipt.phase_s.get("infer", 0.0)
+        infer_s = receipt.phase_s.get("infer", 0.0)
+        self.infer_s += infer_s
+        end_at = receipt.started_at + infer_s
+        since_s = end_at - (self._infer_end_at or receipt.started_at)
+        self._infer_end_at = end_at
+        self.span_s += max(0.0, since_s)
+        if receipt.gpu_busy is not None:
+            self.gpu_busy_s += receipt.gpu_busy * max(0.0, since_s)
+            self.gpu_watched_s += max(0.0, since_s)
         self.peak_rss_bytes = max(self.peak_rss_bytes, receipt.peak_rss_bytes)
 
     def _spend(self, heading: str, seconds: float) -> None:
@@ -217,6 +257,8 @@ class RunTally:
         unfit: Number of values that have no place in the kept columns, by column, see `Rows`.
         actors: What each actor did, by its node's identifier and its own name.
         num_retries: Attempts at shards that were lost.
+        agreement: How much predictions of the same texts in two precisions agree; of no text where
+            all actors score in one.
         attempts: Sample of the attempts, with the receipts of the shards that they scored.
         predictions: Sample of the shards scored: seconds predicted, and measured of the model by
             the actor of this key in `actors`.
@@ -230,6 +272,7 @@ class RunTally:
         self.unfit: Counter[str] = Counter()
         self.actors: dict[tuple[str, str], ActorTally] = {}
         self.num_retries = 0
+        self.agreement = Agreement()
         self.attempts = AttemptSample()
         self.predictions: Thinned[tuple[float, float, tuple[str, str]]] = Thinned(MAX_PREDICTIONS)
         self._open: dict[tuple[str, int], tuple[Attempt, float]] = {}

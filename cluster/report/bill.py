@@ -6,8 +6,10 @@ A node is paid for from when it joined until it left. An actor's time is cut at 
 driver saw: its node joins and is ready, it is handed a job, it ends or dies, no job is left, the
 node leaves. The phases that it measured inside a job (read, tokenize, infer, write) are taken out
 of that job's time. So the headings add up to cores x seconds of all nodes, and their amounts, each
-at the price of its node, to the total. Everything here is a pure function of plain values; it knows
-no prices of clouds, only what the nodes of this run cost.
+at the price of its node, to the total. A machine with GPUs is rented for them, so that all of its
+price is that of the time of its actors on GPUs, as long as it has some: if they wait, that is where
+the money went. Everything here is a pure function of plain values; it knows no prices of clouds,
+only what the nodes of this run cost.
 """
 
 import math
@@ -31,6 +33,7 @@ HEADINGS = {
     "model load": "actors starting, opening the bundle, warming up",
     "hand-over": "committing files, and waiting for the driver between jobs",
     "waiting": "actors without a job: nothing was cut yet, or their node was about to leave",
+    "comparing": "scoring some texts of shards that GPUs have scored on cores, too",
     "cut off": "jobs under way when a session was interrupted",
     "retries": "attempts lost with their actor, its restart, the search for texts that kill",
     "idle tail": "actors with nothing left while the last ones finish",
@@ -52,6 +55,8 @@ class NodeTime:
         num_idle_cores: Cores of it that no actor owned.
         actors: What each of its actors did, None for one that did nothing, and its cores.
         usd_per_hour: Price of the node.
+        free_s: Seconds of the time that it was paid for in which it cost nothing, because another
+            node of the same machine was charged with its price.
         is_cut: Whether jobs were under way when it left.
     """
 
@@ -62,6 +67,7 @@ class NodeTime:
     num_idle_cores: int
     actors: tuple[tuple[ActorTally | None, int], ...]
     usd_per_hour: float
+    free_s: float = 0.0
     is_cut: bool = False
 
     @property
@@ -70,9 +76,14 @@ class NodeTime:
         return max(0.0, self.left_s - self.joined_s)
 
     @property
+    def charged_s(self) -> float:
+        """Seconds of these that it was charged for."""
+        return max(0.0, self.paid_s - self.free_s)
+
+    @property
     def usd(self) -> float:
         """What it cost."""
-        return usd_of(self.paid_s, usd_per_hour=self.usd_per_hour)
+        return usd_of(self.charged_s, usd_per_hour=self.usd_per_hour)
 
 
 def split(nodes: Sequence[NodeTime], *, padding_efficiency: float | None) -> dict[str, Spent]:

@@ -17,7 +17,7 @@ from fastformers.cluster.report.over_time import TimelineEntry, TokensOverTime
 
 MAX_GROUPS, MAX_LANES, MAX_SPANS = 6, 20, 1000
 # Kinds of work, the most urgent first: where a cell of the timeline holds several, that one shows.
-KINDS = ("lost", "search", "load", "prepare", "score")
+KINDS = ("lost", "search", "load", "prepare", "compare", "score")
 
 
 @dataclass(frozen=True, kw_only=True)

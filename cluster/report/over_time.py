@@ -1,8 +1,8 @@
-"""What a report says of when things happened: nodes, attempts, and tokens over time.
+"""What a report says of those who worked, and when: kinds of actors, nodes, attempts, tokens.
 
     summary -> [over_time] -> run_report, downsample
 
-Parts of a `RunReport`, apart because they are what a page plots over time. Seconds count from the
+Parts of a `RunReport`, apart because most are what a page plots over time. Seconds count from the
 run's start. This module knows neither how a run is done nor how its report is shown.
 """
 
@@ -14,7 +14,7 @@ class TimelineEntry:
     """An attempt of an actor at a job, and what came out of it.
 
     Attributes:
-        job: `prepare`, `score` or `search`; see `receipts.Attempt`.
+        job: `prepare`, `score`, `search` or `compare`; see `receipts.Attempt`.
         name: Name of the slice or the shard.
         actor: Name of the actor.
         attempt: Number of the attempt, from 1.
@@ -56,11 +56,68 @@ class TokensOverTime:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KindReport:
+    """What actors on one device did, in one precision.
+
+    Attributes:
+        device: What computed for them: `cpu` or `cuda`.
+        precision, engine, max_batch_tokens: How they scored; None where they only prepared.
+        actors, machines: How many there were.
+        shards, rows, tokens: What they scored, in earlier sessions, too.
+        share_of_tokens: Their share of all tokens scored, 0-1.
+        usd: What their nodes cost in the last session; a machine with GPUs costs what its GPUs do.
+        usd_per_million: That over a million of the rows that they scored in it; None without.
+        computing: Share of the time from its first batch to its last in which an actor ran the
+            model; None where none was run.
+        waiting: Share of that time in which it waited for its next shard, or for one to be written.
+        gpu_busy: Share of that time in which a kernel ran on its GPU, as NVML counts; None where
+            that is not known.
+        bound_by: What held it up: the `card`, or the `host` that feeds it; None on cores.
+    """
+
+    device: str
+    precision: str | None
+    engine: str | None
+    max_batch_tokens: int | None
+    actors: int
+    machines: int
+    shards: int
+    rows: int
+    tokens: int
+    share_of_tokens: float
+    usd: float
+    usd_per_million: float | None
+    computing: float | None
+    waiting: float | None
+    gpu_busy: float | None
+    bound_by: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementReport:
+    """How much two precisions agree that scored this corpus, on texts that were scored in both.
+
+    Attributes:
+        precisions: The two.
+        texts: Texts that were compared: up to 256 of the 1st, 2nd, 4th, 8th ... shard that GPUs
+            scored, of all lengths.
+        equal_labels: Share of them with the same label, 0-1.
+        largest_difference: The largest difference of a probability, a score or a value.
+    """
+
+    precisions: tuple[str, ...]
+    texts: int
+    equal_labels: float
+    largest_difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeReport:
     """A node that was paid for.
 
     Attributes:
-        name: Host name.
+        name: Host name, with `:cuda` for the part of a machine that its GPUs are.
+        device: What computed for its actors.
         instance_type: Name that its cloud gives its type; None where it is not known.
         joined_s, left_s: From when to when it was paid for, in seconds since the run's start.
         actors, shards, rows: How many actors it had, and what they scored.
@@ -71,6 +128,7 @@ class NodeReport:
     """
 
     name: str
+    device: str
     instance_type: str | None
     joined_s: float
     left_s: float

@@ -32,6 +32,7 @@ _KINDS = {
     "load": ("model load", THEME.muted),
     "prepare": ("read and tokenize", _SERIES[2]),
     "score": ("score", _SERIES[0]),
+    "compare": ("compare precisions", THEME.ink),
     "search": ("search for texts that kill", _SERIES[1]),
     "lost": ("lost", THEME.bad),
 }

@@ -14,7 +14,13 @@ from typing import Any
 from fastformers.cluster.json_values import from_plain, to_plain
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.records.sessions import Session
-from fastformers.cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
+from fastformers.cluster.report.over_time import (
+    AgreementReport,
+    KindReport,
+    NodeReport,
+    TimelineEntry,
+    TokensOverTime,
+)
 from fastformers.errors import InputError
 
 REPORT_FILE = "report.json"
@@ -128,7 +134,8 @@ class Bill:
         items: Lines of the bill; every core-second that was paid for is in one of them.
         total_usd: Sum of the items, to the last digit.
         duplicates_saved_usd: What it would have cost to score equal texts again.
-        prediction: The cost profile against what was measured; None where nothing was scored.
+        prediction: The cost profile against what was measured; None where nothing was scored, or
+            GPUs scored.
     """
 
     items: tuple[BillItem, ...]
@@ -250,7 +257,10 @@ class RunReport:
         unfit_values: Number of values of kept columns that do not fit the column's type and are
             null, by column; under "*" those of columns that the planned files do not have.
         num_actors, num_machines: How many of them worked, those that left included.
-        nodes: Machines that were paid for, in the order in which they joined.
+        kinds: What actors on each device did, in each precision.
+        agreement: How much two precisions agree; None where one scored, or nothing was compared.
+        nodes: Machines that were paid for, in the order in which they joined; one with GPUs may be
+            two, of which the one on its GPUs costs.
         cores: Which actors ran on which cores, for people.
         driver_cpu: Processor of the driver's node.
         phase_s: Seconds of all actors by phase.
@@ -301,6 +311,8 @@ class RunReport:
     unfit_values: dict[str, int]
     num_actors: int
     num_machines: int
+    kinds: tuple[KindReport, ...]
+    agreement: AgreementReport | None
     nodes: tuple[NodeReport, ...]
     cores: tuple[str, ...]
     driver_cpu: str
@@ -319,6 +331,11 @@ class RunReport:
     tokens_over_time: TokensOverTime
     bundle: BundleUsed
     output: str
+
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether actors on GPUs scored."""
+        return any(kind.device == "cuda" for kind in self.kinds)
 
     def to_json(self) -> dict[str, Any]:
         """Content of report.json, as plain values."""

@@ -28,6 +28,13 @@ from fastformers.cluster.report.bill import (
     split,
 )
 from fastformers.cluster.report.downsample import group_actors
+from fastformers.cluster.report.kinds import (
+    cores_of_machines,
+    free_seconds,
+    summarize_agreement,
+    summarize_kinds,
+    uses_gpus,
+)
 from fastformers.cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
 from fastformers.cluster.report.run_report import (
     ActorReport,
@@ -66,7 +73,7 @@ def summarize_session(
         retries=result.tally.num_retries,
         num_machines=result.num_machines,
         num_actors=result.num_actors,
-        machine_s=math.fsum(time.paid_s for time in times),
+        machine_s=math.fsum(time.charged_s for time in times),
         usd=math.fsum(time.usd for time in times),
         price="; ".join(dict.fromkeys(price.label for price in paid)),
         price_is_estimate=any(price.is_estimate for price in paid),
@@ -75,7 +82,7 @@ def summarize_session(
         ),
         spent=split(times, padding_efficiency=scored.padding_efficiency),
         phase_s=_phases(result.tally, times),
-        predicted_core_s=scored.predicted_s,
+        predicted_core_s=0.0 if uses_gpus(scored) else scored.predicted_s,
         measured_core_s=_measured_core_s(result),
     )
 
@@ -147,6 +154,8 @@ def build_report(
         unfit_values=dict(tally.unfit),
         num_actors=result.num_actors,
         num_machines=result.num_machines,
+        kinds=summarize_kinds(job, result, times, both),
+        agreement=summarize_agreement(job, tally),
         nodes=tuple(
             _node_report(use, time, price)
             for use, time, price in zip(result.nodes, times, paid, strict=True)
@@ -168,7 +177,7 @@ def build_report(
         tokens_over_time=_tokens_over_time(tally),
         bundle=BundleUsed(
             path=str(job.bundle),
-            precision=job.bundle.precision,
+            precision=job.scorings[0].precision,
             digest=job.bundle.digest,
             labels=job.bundle.labels,
             max_batch_tokens=job.max_batch_tokens,
@@ -183,8 +192,13 @@ def _price_nodes(
     result: RunResult, prices: MachinePrices
 ) -> tuple[list[HourlyPrice], list[NodeTime]]:
     """Price of each node, and its time at that price."""
+    cores_of = cores_of_machines(result.nodes)
     paid = [
-        prices.price_of(use.instance_type, num_cores=use.num_cores, seen=use.machine_seen)
+        prices.price_of(
+            use.instance_type,
+            num_cores=cores_of[use.machine or use.node],
+            seen=use.machine_seen,
+        )
         for use in result.nodes
     ]
     times = [_node_time(use, price, result) for use, price in zip(result.nodes, paid, strict=True)]
@@ -221,6 +235,7 @@ def _node_time(use: NodeUse, price: HourlyPrice, result: RunResult) -> NodeTime:
         ),
         usd_per_hour=price.usd_per_hour,
         is_cut=result.is_cut,
+        free_s=free_seconds(use, result.nodes),
     )
 
 
@@ -228,7 +243,7 @@ def _mean_usd_per_hour(times: Sequence[NodeTime], earlier: Sequence[Session]) ->
     """Price of one machine: the one that all have, or the mean over the time of all."""
     rates = {time.usd_per_hour for time in times}
     paid_s = math.fsum(
-        [*(time.paid_s for time in times), *(session.machine_s for session in earlier)]
+        [*(time.charged_s for time in times), *(session.machine_s for session in earlier)]
     )
     if (len(rates) == 1 and not earlier) or paid_s <= 0:
         return max(rates)
@@ -241,6 +256,7 @@ def _node_report(use: NodeUse, time: NodeTime, price: HourlyPrice) -> NodeReport
     rows = sum(actor.num_rows for actor in own)
     return NodeReport(
         name=use.name,
+        device=use.device,
         instance_type=use.instance_type,
         joined_s=use.joined_s,
         left_s=use.left_s,

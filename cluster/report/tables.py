@@ -14,8 +14,10 @@ from rich.table import Table
 
 from fastformers.cluster.formatting import format_usd
 from fastformers.cluster.report.bill import round_total
+from fastformers.cluster.report.over_time import AgreementReport
 from fastformers.cluster.report.run_report import Energy, RunReport
 from fastformers.formats.kept_columns import ALL_COLUMNS
+from fastformers.formatting import format_count
 
 MAX_ACTORS, MAX_NODES, MAX_FILES, MAX_REASONS = 32, 32, 8, 4
 
@@ -23,8 +25,9 @@ MAX_ACTORS, MAX_NODES, MAX_FILES, MAX_REASONS = 32, 32, 8, 4
 def render_bill(report: RunReport) -> Group:
     """The report as tables for people: what was done, by which nodes, and where the money went."""
     sessions = [_render_sessions(report)] if len(report.sessions) > 1 else []
+    kinds = [_render_kinds(report)] if report.uses_gpus else []
     nodes = [_render_nodes(report)] if len(report.nodes) > 1 else []
-    return Group(_render_summary(report), *sessions, *nodes, _render_items(report))
+    return Group(_render_summary(report), *sessions, *kinds, *nodes, _render_items(report))
 
 
 def _render_summary(report: RunReport) -> Table:
@@ -92,6 +95,65 @@ def describe_unfit(unfit_values: Mapping[str, int]) -> str:
         for name, count in sorted(unfit_values.items(), key=lambda item: -item[1])
     )
     return f"values that did not fit are null: {columns}"
+
+
+def _render_kinds(report: RunReport) -> Table:
+    """What each kind of actor did, and whether GPUs were held up by those that feed them."""
+    table = Table(title="Actors", title_justify="left")
+    for name in ("on", "precision", "actors", "shards", "rows", "tokens", "computing", "busy"):
+        table.add_column(name, justify="left" if name in ("on", "precision") else "right")
+    for name in ("USD", "USD/million", "bound by"):
+        table.add_column(name, justify="left" if name == "bound by" else "right")
+    for kind in report.kinds:
+        table.add_row(
+            "GPUs" if kind.device == "cuda" else "cores",
+            kind.precision or "none: they tokenize",
+            f"{kind.actors:,}",
+            f"{kind.shards:,}",
+            f"{kind.rows:,}",
+            f"{100 * kind.share_of_tokens:.1f}%",
+            _percent(kind.computing),
+            _percent(kind.gpu_busy),
+            f"{kind.usd:,.4f}",
+            "" if kind.usd_per_million is None else f"{kind.usd_per_million:,.4f}",
+            kind.bound_by or "",
+        )
+    if report.agreement is not None:
+        table.caption = describe_agreement(report.agreement)
+        table.caption_justify = "left"
+    return table
+
+
+def describe_kinds(report: RunReport) -> list[str]:
+    """What actors on GPUs and on cores did, a line each, and how much their precisions agree."""
+    lines = []
+    for kind in report.kinds:
+        place = "GPUs" if kind.device == "cuda" else "cores"
+        line = f"{format_count(kind.actors, 'actor')} on {place}"
+        if kind.precision is None:
+            line += " tokenized"
+        else:
+            line += (
+                f" scored {100 * kind.share_of_tokens:.1f}% of the tokens in {kind.precision}, and "
+                f"computed {_percent(kind.computing) or 'for none'} of the time"
+            )
+        if kind.gpu_busy is not None:
+            line += f" (GPU busy {_percent(kind.gpu_busy)})"
+        lines.append(line + (f", held up by the {kind.bound_by}" if kind.bound_by else ""))
+    return [*lines, *([describe_agreement(report.agreement)] if report.agreement else [])]
+
+
+def describe_agreement(agreement: AgreementReport) -> str:
+    """How much two precisions agree."""
+    return (
+        f"{' and '.join(agreement.precisions)}: {100 * agreement.equal_labels:.2f}% equal labels "
+        f"of {agreement.texts:,} texts scored in both, values differ by up to "
+        f"{agreement.largest_difference:.2g}"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}%"
 
 
 def _describe_quality(report: RunReport) -> str:

@@ -31,6 +31,7 @@ from fastformers.cluster.scheduling.nodes import (
 from fastformers.cluster.scheduling.supervisor import REPORT_WITHIN_S
 from fastformers.cluster.scheduling.work import CALLS_IN_HAND, MeasureRate
 from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, Shard
+from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.options import check_option, option
@@ -79,6 +80,9 @@ class NoJournal:
 
     def add_attempt(self, attempt: Attempt) -> None:
         """Forget an attempt."""
+
+    def add_agreement(self, agreement: Agreement) -> None:
+        """Nothing."""
 
     def add_node(self, use: NodeUse) -> None:
         """Forget a node."""

@@ -12,10 +12,11 @@ time of day: nodes and clock are handed in.
 
 import logging
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import count
 
 from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.devices.crew import Crew, Wants
 from fastformers.cluster.scheduling.backlog import Backlog
 from fastformers.cluster.scheduling.journal import Journal, NodeUse, attempt_of
 from fastformers.cluster.scheduling.node_books import Leased, NodeBooks
@@ -30,7 +31,7 @@ from fastformers.cluster.scheduling.nodes import (
     Nodes,
     Orders,
 )
-from fastformers.cluster.scheduling.progress import Counts, Progress
+from fastformers.cluster.scheduling.progress import Counts, DriverResult, Progress
 from fastformers.cluster.scheduling.tail import Tail
 from fastformers.cluster.scheduling.work import (
     Failed,
@@ -40,9 +41,11 @@ from fastformers.cluster.scheduling.work import (
     Returned,
     Task,
     Ticket,
+    Work,
 )
 from fastformers.cluster.scheduling.work import describe_job as describe
 from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.shards.shard_queue import Lease
@@ -58,21 +61,9 @@ _WAIT_S, _TAIL_WAIT_S, _HUNGRY_WAIT_S = 2.0, 0.5, 0.05
 _CALLS_PER_S, _HUNGRY_CALLS_PER_S = 500, 200
 # A node that raises this many errors and does nothing else is left out, if there is another.
 _MAX_NODE_ERRORS = 3
+_NOTHING_TO_PREPARE = "nothing is left to tokenize"
 # Without nodes, one is waited for; on a cluster of its own only until it is there again.
 _NO_NODES_S, _RESTART_S = 300.0, 15.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class DriverResult:
-    """When a run did what.
-
-    Attributes:
-        setup_s: Seconds from the run's start until the first node joined.
-        work_end_s: Seconds from the run's start until the last job was done.
-    """
-
-    setup_s: float
-    work_end_s: float
 
 
 class Driver:
@@ -89,6 +80,7 @@ class Driver:
         clock: Callable[[], float],
         start: float,
         done: Container[str] = frozenset(),
+        crew: Crew | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -103,6 +95,7 @@ class Driver:
             clock: Monotonic clock, in seconds.
             start: Clock reading at the start of the run, from which all times count.
             done: Names of shards whose predictions are on disk.
+            crew: Which kinds of nodes score; those on cores by default.
             on_progress: Function that is called about once a second.
             log: Function that shows a line for each node that joins.
         """
@@ -110,13 +103,13 @@ class Driver:
         self._nodes, self._journal = nodes, journal
         self._scores, self._done = scores, done
         self._clock, self._start, self._on_progress = clock, start, on_progress
-        self._backlog = Backlog(slices, scores=scores)
+        self._crew = crew or Crew()
+        self._backlog = Backlog(slices, scores=scores, gpu_shard_s=self._crew.gpu_shard_s)
         self._books: dict[str, NodeBooks] = {}
         self._num_stays: dict[str, int] = {}
         self._leased: dict[Ticket, Leased] = {}
         self._tail = Tail(self._books, clock)
         self._tickets = count()
-        self._num_slots = 0
         self._is_waiting = False
         self._refused: dict[str, str] = {}
         self._setup_s: float | None = None
@@ -171,7 +164,8 @@ class Driver:
         stay = node.id if number == 1 else f"{node.id}/{number}"
         books = NodeBooks(node, stay, since, now, len(node.slots))
         self._books[node.id] = books
-        self._num_slots += books.num_slots
+        self._crew.set(node.id, node.device, books.num_slots)
+        self._counts.add_node(books)
         self._log(node.self_check)
         if self._setup_s is None:
             self._setup_s = now - self._start
@@ -182,7 +176,7 @@ class Driver:
         if 0 < report.num_slots < books.num_slots:
             left = format_count(report.num_slots, "actor")
             logger.warning("node %s goes on with %s: %s", books.node.name, left, report.trouble)
-        self._num_slots += report.num_slots - books.num_slots
+        self._crew.set(books.node.id, books.node.device, report.num_slots)
         books.num_slots, books.doing = report.num_slots, report.doing
         books.notices = report.notices
         for ticket, began in report.begun:
@@ -202,12 +196,16 @@ class Driver:
         elif books.leaving and not books.leased:
             self._nodes.release(books.node.id, books.leaving)
             self._lose(books, books.leaving)
+        elif not (books.node.scores or books.leased or self._backlog.num_slices_left):
+            self._nodes.release(books.node.id, _NOTHING_TO_PREPARE)
+            self._forget(books, _NOTHING_TO_PREPARE)
         else:
             self._exchange(books)
 
     def _exchange(self, books: NodeBooks) -> None:
         """Send a node what it should do next; it answers when it needs more."""
-        is_plenty = len(self._backlog) > self._num_slots
+        wants = self._wants(books)
+        is_plenty = self._backlog.num_for(wants) > wants.num_slots
         wanted = books.num_wanted if is_plenty else books.num_slots
         give: list[Task] = []
         if not books.leaving:
@@ -227,10 +225,17 @@ class Driver:
         )
         self._nodes.exchange(books.node.id, orders)
 
+    def _wants(self, books: NodeBooks) -> Wants:
+        return self._crew.wants(books.node.device, may_grow=self._nodes.num_starting > 0)
+
     def _lease_to(self, books: NodeBooks) -> Leased | None:
         """Put the next job into a node's hands."""
-        node = books.node.id
-        job = self._backlog.next(node, num_slots=self._num_slots, nodes=self._books.keys())
+        node, wants = books.node.id, self._wants(books)
+        backlog, left_s = self._backlog, self._counts.left_s
+        if wants.shortest and not backlog.num_slices_left:
+            is_late = self._tail.ends_late(books, backlog.shortest_s, left_s)
+            wants = replace(wants, scores=not is_late)
+        job = backlog.next(node, wants)
         twin = None
         if job is None:
             twin = self._tail.take_copy(node)
@@ -263,6 +268,7 @@ class Driver:
             case Finished():
                 books.num_errors = 0
                 books.add_pace(job, outcome.seconds)
+                self._crew.learn(books.node.device, books.pace.factor)
                 if twin is not None:  # if its node has begun it, it goes on in vain
                     del self._leased[twin.task.ticket], twin.node.leased[twin.task.ticket]
                     twin.node.take_back.append(twin.task.ticket)
@@ -284,15 +290,17 @@ class Driver:
             case Returned() if twin is None:
                 self._backlog.give_back(job)
 
-    def _commit(self, job: Slice | Lease, result: JobResult) -> None:
+    def _commit(self, job: Work, result: JobResult) -> None:
         if not self._backlog.complete(job):
             return
-        if isinstance(job, Slice):
-            assert isinstance(result, SliceReceipt)
-            self._take_slice(result)
-        else:
-            assert isinstance(result, Receipt)
-            self._take_receipt(result)
+        match result:
+            case SliceReceipt():
+                self._take_slice(result)
+            case Receipt():
+                assert isinstance(job, Lease)
+                self._take_receipt(job.shard, result)
+            case Agreement():
+                self._journal.add_agreement(result)
 
     def _take_slice(self, receipt: SliceReceipt) -> None:
         self._journal.add_slice(receipt)
@@ -308,7 +316,9 @@ class Driver:
         self._counts.add_known(shard)
         self._backlog.add_shard(shard)
 
-    def _take_receipt(self, receipt: Receipt) -> None:
+    def _take_receipt(self, shard: Shard, receipt: Receipt) -> None:
+        if self._crew.compares and receipt.device == "cuda":
+            self._backlog.compare_some(shard)
         self._counts.add_receipt(receipt)
         self._journal.add_receipt(receipt)
 
@@ -343,8 +353,8 @@ class Driver:
         """Tell the journal how long a node was used, and hold nothing of it."""
         now = self._clock()
         del self._books[books.node.id]
-        self._num_slots -= books.num_slots
-        self._counts.add_use(books.node.instance_type, now - books.since)
+        self._crew.remove(books.node.id, books.node.device)
+        self._counts.remove_node(books, now)
         self._without_nodes_since = now
         self._journal.add_node(books.use(now, self._start, reason))
 
@@ -354,25 +364,20 @@ class Driver:
         Raises:
             InputError: There is none to work on.
         """
-        if self._books or self._nodes.num_starting:
+        if not self._crew.has("cpu"):
+            self._backlog.drop_comparisons()
+        if self._crew.has_scorers or self._leased or self._nodes.num_starting:
             self._without_nodes_since, self._is_waiting = self._clock(), False
             return
         patience_s = _NO_NODES_S if self._nodes.can_grow else _RESTART_S
         hopeless = self._refused and not self._nodes.can_grow
         if not hopeless and self._clock() - self._without_nodes_since < patience_s:
             if not self._is_waiting:
-                logger.warning("no node works; waiting %.0f s for one to join", patience_s)
+                kind = self._crew.named
+                logger.warning("no %s works; waiting %.0f s for one to join", kind, patience_s)
             self._is_waiting = True
             return
-        if self._refused:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in self._refused.items())
-            raise InputError(f"no node can work: {reasons}")
-        if self._setup_s is None:
-            raise InputError(
-                "no node has free CPUs; wait until the cluster's other work has ended, or add "
-                "nodes, and run the same command"
-            )
-        raise InputError("every node has left the cluster; add nodes and run the same command")
+        raise InputError(self._crew.explain_absence(self._refused))
 
     def _report(self, *, is_last: bool = False) -> None:
         now = self._clock()

@@ -11,12 +11,14 @@ from typing import Literal, Protocol
 
 from fastformers.cluster.corpus.slices import Slice
 from fastformers.cluster.scheduling.nodes import Ended
-from fastformers.cluster.scheduling.work import Finished
+from fastformers.cluster.scheduling.work import Comparison, Finished, Work
 from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.inference.cpu import Machine
+from fastformers.inference.engine import Device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class NodeUse:
         actor_cores: Cores of each of its actors, by the actor's name.
         self_check: Line that says which actors ran on which cores.
         reason: Why it left before the end; None if it stayed.
+        device: What computes for its actors.
+        machine: Identifier of the machine, which two nodes may share; "" for one of its own.
         machine_seen: What the machine is; None where it was not looked at.
     """
 
@@ -49,6 +53,8 @@ class NodeUse:
     self_check: str
     ready_s: float | None = None
     reason: str | None = None
+    device: Device = "cpu"
+    machine: str = ""
     machine_seen: Machine | None = None
 
 
@@ -67,13 +73,14 @@ class Journal(Protocol):
     def add_attempt(self, attempt: Attempt) -> None:
         """A job has ended, well or not; attempts of an actor come in the order of their ends."""
 
+    def add_agreement(self, agreement: Agreement) -> None:
+        """Some texts were scored in a second precision."""
+
     def add_node(self, use: NodeUse) -> None:
         """A node has left, or the run is over."""
 
 
-def attempt_of(
-    job: Slice | Lease, ended: Ended, *, node: str, number: int, start: float
-) -> Attempt:
+def attempt_of(job: Work, ended: Ended, *, node: str, number: int, start: float) -> Attempt:
     """The record of a job that ended in a slot.
 
     Args:
@@ -83,16 +90,21 @@ def attempt_of(
         number: How many times the job was tried, this time included.
         start: Reading of the driver's clock at the start of the run.
     """
-    kind: Literal["prepare", "score", "search"] = "prepare"
-    if isinstance(job, Lease):
-        kind = "score" if job.probe is None else "search"
+    kind: Literal["prepare", "score", "search", "compare"]
+    match job:
+        case Lease():
+            kind, name = "score" if job.probe is None else "search", job.shard.name
+        case Comparison():
+            kind, name = "compare", job.shard.name
+        case Slice():
+            kind, name = "prepare", f"slice {job.index}"
     result = ended.outcome.result if isinstance(ended.outcome, Finished) else None
     assert ended.slot is not None
     return Attempt(
         node=node,
         actor=ended.slot,
         job=kind,
-        name=job.shard.name if isinstance(job, Lease) else f"slice {job.index}",
+        name=name,
         number=number,
         start_s=ended.start_s - start,
         end_s=ended.end_s - start,

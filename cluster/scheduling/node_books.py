@@ -11,7 +11,7 @@ from fastformers.cluster.corpus.slices import Slice
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.cluster.scheduling.nodes import Node
 from fastformers.cluster.scheduling.pace import Pace
-from fastformers.cluster.scheduling.work import Task, Ticket
+from fastformers.cluster.scheduling.work import Task, Ticket, Work
 from fastformers.cluster.shards.shard_queue import Lease
 
 # A node is leased jobs for this many seconds, and at most this many for each of its slots.
@@ -24,7 +24,7 @@ class Leased:
 
     Attributes:
         task: The job with its ticket.
-        job: The job, which is never one that only measures.
+        job: The job, which is never one that only times an engine.
         node: The node.
         given: Clock reading when the node was given it.
         began: Clock reading when a slot began it; None while it waits there.
@@ -33,7 +33,7 @@ class Leased:
     """
 
     task: Task
-    job: Slice | Lease
+    job: Work
     node: "NodeBooks"
     given: float
     began: float | None = None
@@ -77,6 +77,11 @@ class NodeBooks:
     notices: tuple[str, ...] = ()
 
     @property
+    def machine(self) -> str:
+        """Identifier of its machine."""
+        return self.node.machine or self.stay
+
+    @property
     def num_free_slots(self) -> int:
         """Slots without a job; none where the node will be taken away."""
         return 0 if self.leaving else max(0, self.num_slots - len(self.leased))
@@ -92,18 +97,18 @@ class NodeBooks:
         enough = round(self.num_slots * LEASE_S / self.pace.seconds)
         return min(max(two_each, enough), self.num_slots * MAX_LEASED_PER_SLOT)
 
-    def add_pace(self, job: Slice | Lease, seconds: float) -> None:
+    def add_pace(self, job: Work, seconds: float) -> None:
         """Take what a job took in a slot of it."""
         if isinstance(job, Lease):
             self.pace.add(seconds, job.shard.predicted_s)
-        else:
+        elif isinstance(job, Slice):
             self.slice_pace.add(seconds, None)
 
-    def expect(self, job: Slice | Lease) -> float | None:
+    def expect(self, job: Work) -> float | None:
         """Seconds that a job takes in a slot of it; None where that is not known."""
         if isinstance(job, Lease):
             return self.pace.expect(job.shard.predicted_s)
-        return self.slice_pace.expect(None)
+        return self.slice_pace.expect(None) if isinstance(job, Slice) else None
 
     def answer_below(self, num_wanted: int) -> int:
         """Jobs in its hands below which it should answer at once: half of a long lease, two calls a
@@ -129,5 +134,7 @@ class NodeBooks:
             actor_cores={slot.name: slot.num_cores for slot in self.node.slots},
             self_check=self.node.self_check,
             reason=reason,
+            device=self.node.device,
+            machine=self.machine,
             machine_seen=self.node.machine_seen,
         )

@@ -16,11 +16,15 @@ from typing import Protocol
 from fastformers.cluster.scheduling.pool import Slot
 from fastformers.cluster.scheduling.work import Outcome, Task, Ticket
 from fastformers.inference.cpu import Machine
+from fastformers.inference.engine import Device
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A node that works.
+    """A node that works: the workers of one kind on a machine.
+
+    A machine with GPUs is two nodes, one of those on its GPUs and one of those on its other cores,
+    because each kind has its own pace.
 
     Attributes:
         id: Identifier; nodes of equal name differ here.
@@ -29,6 +33,9 @@ class Node:
         slots: Its slots when it joined.
         num_cores: Physical cores that it lets the run use.
         self_check: Line that says which workers run on which cores.
+        device: What computes for its workers.
+        scores: Whether its workers score; they all can prepare.
+        machine: Identifier of the machine, which two nodes may share; "" for one of its own.
         machine_seen: What the machine is; None where it was not looked at.
     """
 
@@ -38,6 +45,9 @@ class Node:
     slots: tuple[Slot, ...]
     num_cores: int
     self_check: str
+    device: Device = "cpu"
+    scores: bool = True
+    machine: str = ""
     machine_seen: Machine | None = None
 
     @property

@@ -1,6 +1,6 @@
 """Where a run stands while it goes.
 
-    driver -> [progress] -> console, status
+    driver -> [progress] -> console, status, result of a run
 
 `Counts` adds up what the driver tells, in a few numbers, whatever the size of the run; `Progress`
 is what they say at one moment. This module knows nothing of Ray or prices.
@@ -14,6 +14,21 @@ from fastformers.cluster.scheduling.node_books import NodeBooks
 from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Receipt
+
+
+@dataclass(kw_only=True)
+class _Machine:
+    """A machine that is paid for.
+
+    Attributes:
+        instance_type: Its type, where that is known.
+        since: Clock reading from which it costs.
+        num_nodes: Nodes that it is now.
+    """
+
+    instance_type: str | None
+    since: float
+    num_nodes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +47,7 @@ class Progress:
         num_slices_left: Slices that are not cut yet, those being cut included.
         node_s: Seconds that nodes were used so far, those that have left included, by the instance
             type; None for nodes of an unknown type.
-        num_nodes, num_actors: Nodes that work now, and their slots.
+        num_nodes, num_actors: Machines that work now, and their slots.
         doing: Number of slots by what they do: a phase of `receipts.PHASES`, "store" where storage
             does not answer, "wait" where there is nothing to do.
         notices: Lines that nodes want shown, such as storage that does not answer.
@@ -55,6 +70,19 @@ class Progress:
     notices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class DriverResult:
+    """When a run did what.
+
+    Attributes:
+        setup_s: Seconds from the run's start until the first node joined.
+        work_end_s: Seconds from the run's start until the last job was done.
+    """
+
+    setup_s: float
+    work_end_s: float
+
+
 class Counts:
     """Sums over a run, from its start."""
 
@@ -69,6 +97,12 @@ class Counts:
         self._num_rows = self._num_tokens = self._num_errors = 0
         self._predicted_done_s = self._predicted_left_s = self._predicted_cut_s = 0.0
         self._left_node_s: dict[str | None, float] = {}
+        self._machines: dict[str, _Machine] = {}
+
+    @property
+    def left_s(self) -> float:
+        """Core-seconds predicted of the known shards that are not finished."""
+        return self._predicted_left_s
 
     def add_known(self, shard: Shard) -> None:
         """Add a shard that is cut."""
@@ -95,9 +129,20 @@ class Counts:
         self._predicted_left_s -= receipt.predicted_s
         self._predicted_done_s += receipt.predicted_s
 
-    def add_use(self, instance_type: str | None, seconds: float) -> None:
-        """Add the time of a node that has left."""
-        self._left_node_s[instance_type] = self._left_node_s.get(instance_type, 0.0) + seconds
+    def add_node(self, books: NodeBooks) -> None:
+        """Count the time of a node that joins; a machine that is two nodes is paid for once."""
+        machine = self._machines.setdefault(
+            books.machine, _Machine(instance_type=books.node.instance_type, since=books.since)
+        )
+        machine.num_nodes += 1
+
+    def remove_node(self, books: NodeBooks, now: float) -> None:
+        """Count the time of a node that has left, if it was the last one of its machine."""
+        machine = self._machines[books.machine]
+        machine.num_nodes -= 1
+        if not machine.num_nodes:
+            del self._machines[books.machine]
+            _add_seconds(self._left_node_s, machine, now)
 
     def at(
         self,
@@ -119,13 +164,12 @@ class Counts:
         node_s = dict(self._left_node_s)
         doing: Counter[str] = Counter()
         notices: list[str] = []
-        num_nodes = num_actors = 0
+        num_actors = 0
+        for machine in self._machines.values():
+            _add_seconds(node_s, machine, now)
         for books in nodes:
-            instance_type = books.node.instance_type
-            node_s[instance_type] = node_s.get(instance_type, 0.0) + now - books.since
             doing.update(books.doing)
             notices += [f"node {books.node.name}: {line}" for line in books.notices]
-            num_nodes += 1
             num_actors += books.num_slots
         per_slice_s = self._predicted_cut_s / self._num_cut if self._num_cut else 0.0
         return Progress(
@@ -140,8 +184,14 @@ class Counts:
             predicted_left_s=self._predicted_left_s + per_slice_s * num_slices_left,
             num_slices_left=num_slices_left,
             node_s=node_s,
-            num_nodes=num_nodes,
+            num_nodes=len(self._machines),
             num_actors=num_actors,
             doing=doing,
             notices=tuple(notices),
         )
+
+
+def _add_seconds(node_s: dict[str | None, float], machine: _Machine, now: float) -> None:
+    """Add the time of a machine to that of its type."""
+    seconds = node_s.get(machine.instance_type, 0.0) + now - machine.since
+    node_s[machine.instance_type] = seconds

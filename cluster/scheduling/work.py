@@ -12,6 +12,7 @@ from typing import NewType, NoReturn
 
 from fastformers.cluster.corpus.slices import Slice
 from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.shards.shard_queue import Lease
@@ -37,10 +38,23 @@ class MeasureRate:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """A job: score some texts of a shard that is on disk, and compare.
+
+    It tells how much two precisions agree where both score, so it is done by an actor of another
+    kind than the one that scored the shard.
+    """
+
+    shard: Shard
+
+
 # The jobs of a worker, and their results: the receipt of a slice, that of a shard (None for a
-# probe), seconds of the engine, tokens per second.
-Job = Slice | Lease | TimeEngine | MeasureRate
-JobResult = SliceReceipt | Receipt | float | None
+# probe), how much predictions agree, seconds of the engine, tokens per second.
+Job = Slice | Lease | Comparison | TimeEngine | MeasureRate
+JobResult = SliceReceipt | Receipt | Agreement | float | None
+# Those that a driver hands out; the others only measure.
+Work = Slice | Lease | Comparison
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +139,8 @@ def describe_job(job: Job) -> str:
             return f"shard {job.shard.name}, attempt {job.attempt}"
         case Slice():
             return f"slice {job.index} ({job.pieces[0].path})"
+        case Comparison():
+            return f"comparison of precisions in shard {job.shard.name}"
         case TimeEngine():
             return "timing of the engine"
         case MeasureRate():

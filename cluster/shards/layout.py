@@ -21,9 +21,13 @@ from numpy.typing import NDArray
 
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
 
+# Directory of the shards' files, in that of the preparation.
+TOKENS = "tokens"
 # Seconds on one core. Short shards leave little idle time at the end of a run, long ones find
 # more equal texts; a 200th of the work, within these bounds, costs under 1% of either.
 MIN_SHARD_SECONDS, MAX_SHARD_SECONDS, SHARDS_PER_CORPUS = 2.0, 20.0, 200
+# On a GPU a shard must fill batches of tens of thousands of tokens, all rows of one length.
+MIN_GPU_SHARD_TOKENS, MAX_GPU_SHARD_TOKENS, GPU_SHARDS_PER_CORPUS = 2**18, 2**24, 400
 _BYTES_PER_TOKEN = 4.5  # English and WordPiece; only sizes the shards
 
 
@@ -74,8 +78,19 @@ def _restore_shard(*values: Any) -> Shard:
     return Shard(**dict(zip(Shard.__slots__, values, strict=True)))
 
 
-def plan_shard_seconds(text_bytes: int, seconds_per_token: float) -> float:
-    """Core-seconds of a shard; depends on the size of the corpus, never on who scores it."""
+def plan_shard_seconds(
+    text_bytes: int, seconds_per_token: float, *, for_gpus: bool = False
+) -> float:
+    """Core-seconds of a shard; depends on the size of the corpus, never on which actor scores it.
+
+    Args:
+        text_bytes: Size of the corpus.
+        seconds_per_token: Core-seconds of a token.
+        for_gpus: Whether actors on GPUs score it.
+    """
+    if for_gpus:
+        share = text_bytes / _BYTES_PER_TOKEN / GPU_SHARDS_PER_CORPUS
+        return min(max(share, MIN_GPU_SHARD_TOKENS), MAX_GPU_SHARD_TOKENS) * seconds_per_token
     total_s = text_bytes / _BYTES_PER_TOKEN * seconds_per_token
     return min(max(total_s / SHARDS_PER_CORPUS, MIN_SHARD_SECONDS), MAX_SHARD_SECONDS)
 

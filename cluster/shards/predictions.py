@@ -8,7 +8,7 @@ of the runs before it. This module knows nothing of models, batches or actors.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,62 @@ def build_predictions(
     columns.update(prediction_columns(task_columns, logits_UC, labels, place_N))
     columns["error"] = pa.array(errors, pa.string())
     return pa.table(columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How much predictions of the same texts agree that were computed in two precisions.
+
+    Attributes:
+        num_texts: Texts that were scored in both.
+        num_equal: Those with equal labels; all of them where no column has labels.
+        largest_difference: The largest difference of a probability, score or value.
+    """
+
+    num_texts: int = 0
+    num_equal: int = 0
+    largest_difference: float = 0.0
+
+    def __add__(self, other: "Agreement") -> "Agreement":
+        return Agreement(
+            num_texts=self.num_texts + other.num_texts,
+            num_equal=self.num_equal + other.num_equal,
+            largest_difference=max(self.largest_difference, other.largest_difference),
+        )
+
+
+def compare_predictions(
+    stored: pa.Table,
+    logits_SC: NDArray[np.float32],
+    columns: Sequence[PredictionColumn],
+    labels: tuple[str, ...],
+) -> Agreement:
+    """Compare stored predictions with logits of the same texts.
+
+    Args:
+        stored: Predictions of S texts, see `build_predictions`.
+        logits_SC: Logits (S, C) of these texts; a row that is not finite is left out, as is one
+            without a stored prediction.
+        columns: Columns of the predictions.
+        labels: Class names; none for scores and embeddings.
+    """
+    is_good_S = stored["error"].is_null().to_numpy() & np.isfinite(logits_SC).all(axis=1)
+    stored, logits_SC = stored.filter(pa.array(is_good_S)), logits_SC[is_good_S]
+    is_equal_S, largest = np.ones(len(logits_SC), bool), 0.0
+    computed = prediction_columns(columns, logits_SC, labels, pa.array(range(len(logits_SC))))
+    for column in columns if len(logits_SC) else ():
+        here, there = computed[column.name].to_pylist(), stored[column.name].to_pylist()
+        if column.kind == "ranked":  # the label that is ranked first
+            here, there = ([cell[0]["label"] for cell in cells] for cells in (here, there))
+        if column.kind in ("label", "labels", "ranked"):
+            is_equal_S &= np.array([a == b for a, b in zip(here, there, strict=True)], bool)
+        else:
+            largest = max(largest, float(np.abs(np.array(here) - np.array(there)).max()))
+    return Agreement(
+        num_texts=len(logits_SC),
+        num_equal=int(is_equal_S.sum()),
+        largest_difference=largest,
+    )
 
 
 def write_predictions(

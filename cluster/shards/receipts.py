@@ -54,6 +54,10 @@ class Receipt:
         lengths: Scored texts by length, see `count_lengths`.
         file_bytes: Size of the file of its predictions; 0 in the footer of that file itself.
         failures: Rows that could be read and not be scored, by kind, see `count_reasons`.
+        device: Kind of the actor: what computed for it.
+        precision: Precision of the graph that scored it.
+        gpu_busy: Share of the time since the actor's last shard in which its GPU ran a kernel; None
+            where that is not known.
         labels: `LabelCounts` as plain values; empty where no labels are compared.
     """
 
@@ -76,6 +80,9 @@ class Receipt:
     lengths: dict[str, list[int]] = field(default_factory=dict)
     file_bytes: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    device: str = "cpu"
+    precision: str | None = None
+    gpu_busy: float | None = None
     labels: dict[str, Any] = field(default_factory=dict)
 
 
@@ -86,8 +93,8 @@ class Attempt:
     Attributes:
         node: Identifier of the actor's node.
         actor: Name of the actor; an actor that replaces a dead one has the same name.
-        job: Kind of job: cut a slice, score a shard, or search a shard for the text that kills its
-            actor.
+        job: Kind of job: cut a slice, score a shard, search a shard for the text that kills its
+            actor, or compare precisions.
         name: Name of the slice or the shard.
         number: How many times it was tried, this time included.
         start_s, end_s: Seconds since the run's start.
@@ -98,7 +105,7 @@ class Attempt:
 
     node: str
     actor: str
-    job: Literal["prepare", "score", "search"]
+    job: Literal["prepare", "score", "search", "compare"]
     name: str
     number: int
     start_s: float

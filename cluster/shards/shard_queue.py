@@ -3,13 +3,15 @@
     shards -> [shard_queue] -> leases -> actors
 
 A pure state machine: the driver tells it what happened and asks what to do next. The costliest
-shard goes first, so that none is left alone at the end. A shard whose actor died goes back to the
+shard goes first, so that none is left alone at the end; where two kinds of actors score, one takes
+the longest and the other the shortest. A shard whose actor died goes back to the
 queue; after `MAX_ATTEMPTS` deaths its texts are searched by halves, with leases that score a part
 and write nothing, until the text that kills is found and left out. This module knows nothing of Ray
 or files.
 """
 
 import heapq
+import math
 from dataclasses import dataclass, field
 
 from fastformers.cluster.shards.layout import Shard
@@ -51,10 +53,25 @@ class _Entry:
 
 
 class ShardQueue:
-    """Shards to score, waiting or leased."""
+    """Shards to score, waiting or leased.
 
-    def __init__(self) -> None:
-        self._waiting: list[tuple[float, str]] = []  # a heap, costliest first
+    Attributes:
+        num_large: Number of those that wait and are large.
+    """
+
+    def __init__(self, *, large_s: float | None = None) -> None:
+        """Begin without shards.
+
+        Args:
+            large_s: Core-seconds from which a shard is large, where shards are leased from both
+                ends: then they are in the order of their size, and among those of about one size in
+                that of the mean length of their texts.
+        """
+        self._large_s = large_s
+        self.num_large = 0
+        self._first: list[tuple[float, float, str]] = []  # a heap, costliest first
+        self._last: list[tuple[float, float, str]] = []  # the same shards from the other end
+        self._waiting: set[str] = set()
         self._shards: dict[str, Shard] = {}  # that wait and were never leased
         self._entries: dict[str, _Entry] = {}  # of those that were
         self.num_retries = 0
@@ -68,11 +85,21 @@ class ShardQueue:
         self._shards[shard.name] = shard
         self._wait(shard)
 
-    def lease(self) -> Lease | None:
-        """Claim the costliest waiting shard, or None if none waits."""
+    def peek_shortest(self) -> Shard | None:
+        """The shard that `lease` would claim from the other end, or None if none waits."""
+        while self._last and self._last[0][2] not in self._waiting:
+            heapq.heappop(self._last)
+        return self._shard_of(self._last[0][2]) if self._last else None
+
+    def lease(self, *, shortest: bool = False) -> Lease | None:
+        """Claim the costliest waiting shard, or the shortest one; None if none waits."""
         if not self._waiting:
             return None
-        name = heapq.heappop(self._waiting)[1]
+        heap = self._last if shortest else self._first
+        while (name := heapq.heappop(heap)[2]) not in self._waiting:
+            pass  # it was claimed from the other end
+        self._waiting.remove(name)
+        self._count(self._shard_of(name), -1)
         if name in self._shards:
             self._entries[name] = _Entry(self._shards.pop(name))
         entry = self._entries[name]
@@ -151,5 +178,20 @@ class ShardQueue:
                 "--num-actors"
             )
 
+    def _count(self, shard: Shard, change: int) -> None:
+        if self._large_s is not None and shard.predicted_s >= self._large_s:
+            self.num_large += change
+
+    def _shard_of(self, name: str) -> Shard:
+        return self._shards[name] if name in self._shards else self._entries[name].shard
+
     def _wait(self, shard: Shard) -> None:
-        heapq.heappush(self._waiting, (-shard.predicted_s, shard.name))
+        self._waiting.add(shard.name)
+        self._count(shard, 1)
+        if self._large_s is None:
+            heapq.heappush(self._first, (-shard.predicted_s, 0.0, shard.name))
+            return
+        size = round(math.log2(max(shard.predicted_s, 1e-9)))
+        length = shard.num_unique_tokens / max(1, shard.num_unique)
+        heapq.heappush(self._first, (-size, -length, shard.name))
+        heapq.heappush(self._last, (size, length, shard.name))

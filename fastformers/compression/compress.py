@@ -27,6 +27,7 @@ from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.read_encoder import read_encoder
 from fastformers.hub import FoundModel, find_model
 from fastformers.inference.bundle import Bundle, write_bundle
+from fastformers.inference.description.further_graph import FurtherGraph
 from fastformers.inference.description.label_names import TEACHER_LABELS, check_label_names
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.engine import OnnxEngine
@@ -121,7 +122,8 @@ def compress(
             on_stage=on_stage,
             on_progress=on_progress,
         )
-        gate.check(chosen.qualities[-1])
+        for quality in (chosen.qualities[-1], *(quality for _, quality in chosen.further)):
+            gate.check(quality)
         candidates = [chosen]
     bundle = _write(config, chosen, found)
     if config.work is None:
@@ -175,6 +177,7 @@ def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
 def _write(config: CompressConfig, chosen: RecipeCandidate, teacher: FoundModel) -> Bundle:
     artifact = chosen.artifact
     assert artifact.graph is not None
+    further_models = [graph.graph for graph, _ in chosen.further if graph.graph is not None]
     engine = OnnxEngine(artifact.graph)
     encoder = read_encoder(artifact.model)
     bundle = Bundle(
@@ -196,8 +199,17 @@ def _write(config: CompressConfig, chosen: RecipeCandidate, teacher: FoundModel)
         },
         cost_profile=chosen.cost_profile,
         files={},
+        further_graphs=tuple(
+            FurtherGraph(precision=graph.precision, file=path.name, quality=quality)
+            for path, (graph, quality) in zip(further_models, chosen.further, strict=True)
+        ),
     )
-    return write_bundle(bundle, model=artifact.graph, tokenizer_json=artifact.tokenizer_json)
+    return write_bundle(
+        bundle,
+        model=artifact.graph,
+        tokenizer_json=artifact.tokenizer_json,
+        further_models=further_models,
+    )
 
 
 def _provenance(

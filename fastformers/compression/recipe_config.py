@@ -28,7 +28,8 @@ from fastformers.options import (
 )
 
 Budget = Literal["uniform", "global"]
-Precision = Literal["int8", "int8-dynamic", "float16", "float32"]
+# The last is two graphs in one bundle.
+Precision = Literal["int8", "int8-dynamic", "float16", "float32", "int8,float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +165,7 @@ class QuantizeConfig:
         metadata=option(
             "int8: for CPUs, ranges fixed on training rows; int8-dynamic: ranges of each batch, so "
             "that a row's score depends on the rows beside it; float16: for GPUs; float32: the "
-            "tuned graph alone"
+            "tuned graph alone; int8,float16: both graphs in one bundle, for CPUs and GPUs"
         ),
     )
     # The agreement is measured on training rows, where a model is surer than on new ones; so the
@@ -180,6 +181,11 @@ class QuantizeConfig:
 
     def __post_init__(self) -> None:
         check_option(self, "min_int8_agreement", 0 <= self.min_int8_agreement <= 100, "0 to 100")
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precision of each graph of the bundle, the one that it is named after first."""
+        return tuple(self.precision.split(","))
 
     @property
     def is_dynamic(self) -> bool:

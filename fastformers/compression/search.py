@@ -52,15 +52,17 @@ class RecipeCandidate:
         config: Settings of the recipe.
         artifact: Result of the recipe, with a graph.
         qualities: Quality of the teacher, then after each stage.
+        further: Further graphs of the same model, each with its quality.
         cost_profile: Seconds of a row by its length, measured on this machine.
         seconds_per_million: Core-seconds of a million rows as long as the training rows.
-        passes: Whether it lost no more than allowed.
+        passes: Whether none of its graphs lost more than allowed.
     """
 
     name: str
     config: RecipeConfig
     artifact: ModelArtifact
     qualities: tuple[StageQuality, ...]
+    further: tuple[tuple[ModelArtifact, StageQuality], ...]
     cost_profile: CostProfile
     seconds_per_million: float
     passes: bool
@@ -152,6 +154,12 @@ def evaluate_candidate(
     artifact, qualities = run_recipe(
         teacher, plan_stages(config, transfer), gate, on_stage=on_stage, on_progress=on_progress
     )
+    further = []
+    for precision in config.quantize.precisions[1:]:  # the stages before are kept, and are read
+        stages = plan_stages(config, transfer, precision=precision)
+        graph, (*_, quality) = run_recipe(teacher, stages, gate, on_progress=on_progress)
+        on_stage(quality)
+        further.append((graph, quality))
     assert artifact.graph is not None
     profile = measure_cost_profile(OnnxEngine(artifact.graph), max_length=artifact.max_length)
     lengths_N = artifact.tokenize(artifact.train).lengths_N
@@ -160,9 +168,10 @@ def evaluate_candidate(
         config=config,
         artifact=artifact,
         qualities=tuple(qualities),
+        further=tuple(further),
         cost_profile=profile,
         seconds_per_million=1e6 * float(np.mean(profile.estimate_seconds(lengths_N))),
-        passes=gate.passes(qualities[-1]),
+        passes=all(gate.passes(quality) for quality in (qualities[-1], *(q for _, q in further))),
     )
 
 

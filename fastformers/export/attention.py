@@ -42,6 +42,11 @@ _END = np.array([np.iinfo(np.int64).max])
 class Nodes(Protocol):
     """A graph under construction."""
 
+    @property
+    def id_type(self) -> type[np.signedinteger[Any]]:
+        """Type of its token ids and token types."""
+        ...
+
     def const(self, name: str, array: NDArray[np.generic]) -> str:
         """Add a constant unless its name is known; return the name."""
         ...
@@ -85,7 +90,14 @@ class Attention:
         num_groups = -(-layer.num_heads // _HEADS_OF_NODE)
         return [len(heads) for heads in np.array_split(np.arange(layer.num_heads), num_groups)]
 
-    def attend(self, layer: Layer, projected: list[str], *, first_only: bool) -> str:
+    def attend(
+        self,
+        layer: Layer,
+        projected: list[str],
+        *,
+        first_only: bool,
+        score_scale: float | None = None,
+    ) -> str:
         """Add the attention of a layer.
 
         Args:
@@ -93,13 +105,16 @@ class Attention:
             projected: Names of the queries (B, T, group width) of each group, then of the keys,
                 then of the values.
             first_only: Whether queries are those of the first token alone, (B, 1, group width).
+            score_scale: What scores are multiplied by; by default what the width of a head asks.
 
         Returns:
             Name of the context (B, T, W), or (B, 1, W).
         """
         groups = self.head_groups(layer)
         if len(groups) == 1:
-            return self._attend_all(layer, *projected, first_only=first_only)
+            return self._attend_all(
+                layer, *projected, first_only=first_only, score_scale=score_scale
+            )
         contexts = [
             self._whole(projected[group :: len(groups)], num_heads)
             for group, num_heads in enumerate(groups)
@@ -107,7 +122,14 @@ class Attention:
         return self.graph.node("Concat", contexts, axis=-1)
 
     def _attend_all(
-        self, layer: Layer, query: str, key: str, value: str, *, first_only: bool
+        self,
+        layer: Layer,
+        query: str,
+        key: str,
+        value: str,
+        *,
+        first_only: bool,
+        score_scale: float | None,
     ) -> str:
         if layer.rotary_frequencies is not None:
             query, key = (self._rotate(side, layer.rotary_frequencies) for side in (query, key))
@@ -122,11 +144,14 @@ class Attention:
             biases = [self._node("Sum", biases)]
         if self.in_blocks:
             unused = ["", ""] if biases else []  # a bias of the projections, a mask
+            attributes: dict[str, Any] = {"num_heads": layer.num_heads}
+            if score_scale is not None:
+                attributes["scale"] = score_scale
             return self.graph.node(
                 "MultiHeadAttention",
                 [query, key, value, *unused, *biases],
                 domain=MICROSOFT,
-                num_heads=layer.num_heads,
+                **attributes,
             )
         return self._whole([query, key, value, *biases], layer.num_heads)
 

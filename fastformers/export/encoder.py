@@ -94,6 +94,11 @@ class Layer:
     relative: RelativePositions | None = None
     rotary_frequencies: Floats | None = None
 
+    @property
+    def head_width(self) -> int:
+        """Values of a query, key or value in one head."""
+        return len(self.query.bias) // self.num_heads
+
 
 @dataclass(frozen=True, kw_only=True)
 class Padding:

@@ -16,12 +16,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_BATCH_ROWS = 256
+# Rows of a batch at most, or as many as have 16 tokens under a GPU's budget: what a row costs
+# beside its tokens is not in the budget.
+MAX_BATCH_ROWS, _FEWEST_TOKENS = 256, 16
 
 
 def rows_per_batch(lengths: NDArray[np.integer], max_batch_tokens: int) -> NDArray[np.int64]:
     """Rows of each length that fill a batch; a row longer than the token budget runs alone."""
-    limits: NDArray[np.int64] = np.clip(max_batch_tokens // lengths, 1, MAX_BATCH_ROWS)
+    most = max(MAX_BATCH_ROWS, max_batch_tokens // _FEWEST_TOKENS)
+    limits: NDArray[np.int64] = np.clip(max_batch_tokens // lengths, 1, most)
     return limits
 
 

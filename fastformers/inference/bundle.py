@@ -4,22 +4,20 @@
 
     model.onnx       the tuned graph
     model.onnx.data  its weights, which the actors of a host map and share
+    float16.onnx     a further graph in another precision, with its .data, for other devices
     tokenizer.json   texts -> token ids
     bundle.json      what the model is, how good it proved to be, what it costs, and the SHA-256 of
                      the other files and of itself
     README.md        the same for people, as the hub's model card; nothing reads it
 
-Older bundles have all weights inside model.onnx, and open like any other: the files of a bundle are
-those that bundle.json lists.
-
-`write_bundle` and `open_bundle` are the only code that knows this layout. They know nothing of
-the inside of the graph or of corpora.
+Older bundles have all weights inside model.onnx: a bundle's files are those that bundle.json lists.
+This module alone knows the layout; it knows nothing of the inside of the graph or of corpora.
 """
 
 import json
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from fastformers.hub import (
     without_links,
 )
 from fastformers.inference.cost_profile import CostProfile
+from fastformers.inference.description.further_graph import FurtherGraph
 from fastformers.inference.description.model_card import card_of, render_card
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import (
@@ -67,19 +66,17 @@ class Bundle:
         text_pairs: Whether a row is two texts.
         input_names: Inputs of the graph.
         precision: "int8", "int8-dynamic", "float16" or "float32".
-        multiply_adds_per_token: Number of weights in the graph's matrix products, which is about
-            the number of multiply-adds that a token costs; the products of attention, which
-            depend on length, are not counted. None in older bundles; only the cost on a GPU
-            needs it.
-        num_layers: Number of layers; None in older bundles.
-        width: Width of the hidden states between two layers; None in older bundles.
+        multiply_adds_per_token: Number of weights in the graph's matrix products: about the
+            multiply-adds of a token, without those of attention. None in older bundles.
+        further_graphs: Graphs beside it for other devices; see `choose_graph`.
+        num_layers, width: Layers, and width of the states between them; None in older bundles.
         stages: Quality after each stage of the recipe.
         provenance: Origin of teacher and data, and the versions that made the bundle.
         cost_profile: Seconds by length, as measured where it was compressed.
-        files: SHA-256 by file name; filled in when the bundle is written.
-        manifest_digest: Identity of everything that `bundle.json` says; filled in when the bundle
-            is written or opened.
+        files: SHA-256 by file name; filled in as the bundle is read or written.
+        manifest_digest: Identity of all that `bundle.json` says; filled in like `files`.
         source: Path or URI that the user gave, where `path` is a copy of it; else None.
+        model_file: Name of the graph's file; another one once `choose_graph` has chosen.
     """
 
     path: Path
@@ -96,9 +93,11 @@ class Bundle:
     provenance: dict[str, Any]
     cost_profile: CostProfile
     files: dict[str, str]
+    further_graphs: tuple[FurtherGraph, ...] = ()
     num_layers: int | None = None
     manifest_digest: str = ""
     source: str | None = None
+    model_file: str = MODEL_FILE
 
     def __str__(self) -> str:
         return self.source or str(self.path)
@@ -166,7 +165,7 @@ class Bundle:
     @property
     def model_path(self) -> Path:
         """The ONNX file."""
-        return self.path / MODEL_FILE
+        return self.path / self.model_file
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer, truncating as the model was trained to.
@@ -198,21 +197,21 @@ class Bundle:
         if set(input_names) == set(self.input_names) and num_outputs == self.num_outputs:
             return
         raise BundleError(
-            f"{self}: {MODEL_FILE} gives {num_outputs} outputs from {', '.join(input_names)}, "
+            f"{self}: {self.model_file} gives {num_outputs} outputs from {', '.join(input_names)}, "
             f"{MANIFEST_FILE} says {self.num_outputs} from {', '.join(self.input_names)}; make the "
             "bundle again"
         )
 
     @property
     def digest(self) -> str:
-        """Identity of what decides a prediction: files, length limit, labels and task.
+        """Identity of what decides a prediction: graph, tokenizer, length limit, labels and task.
 
-        Bundles that share it may differ in their cost profile, which decides how a corpus is cut
-        into shards; `manifest_digest` is the identity of all of it.
+        The cost profile, which decides how a corpus is cut, is in `manifest_digest` alone.
         """
+        decisive = (self.model_file, weights_path(self.model_path).name, TOKENIZER_FILE)
         return digest_of(
             {
-                "files": self.files,
+                "files": {name: self.files[name] for name in decisive if name in self.files},
                 "max_length": self.max_length,
                 "labels": self.labels,
                 "task": self.task.name,
@@ -232,34 +231,38 @@ class Bundle:
         )
 
 
-def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
+def write_bundle(
+    bundle: Bundle, *, model: Path, tokenizer_json: str, further_models: Sequence[Path] = ()
+) -> Bundle:
     """Write a bundle directory in one step, replacing an older bundle at the same place.
 
     Args:
         bundle: Contents of the manifest; `path` is the directory to write, `files` is filled in
             here.
-        model: The ONNX file to copy in, with its weights; its name must be `model.onnx`, because it
-            refers to its weights by file name.
+        model: The ONNX file to copy in, named `model.onnx`, as its weights are named after it.
         tokenizer_json: Serialized tokenizer.
+        further_models: The files of its further graphs, named as these say, in their order.
 
     Returns:
         The bundle as written, with its hashes.
 
     Raises:
         InputError: `path` exists and is not a bundle.
-        ValueError: `model` has another name.
+        ValueError: A graph has another name.
     """
-    if model.name != MODEL_FILE:
-        raise ValueError(
-            f"{model}: write the graph as {MODEL_FILE}; its weights are named after it"
-        )
+    models = [model, *further_models]
+    names = [bundle.model_file, *(graph.file for graph in bundle.further_graphs)]
+    if [path.name for path in models] != names:
+        raise ValueError(f"{models}: write the graphs as {names}; weights are named after them")
     check_output(bundle.path)
     bundle.path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{bundle.path.name}.", dir=bundle.path.parent))
     try:
         staging.chmod(0o755)
         copies = [
-            shutil.copyfile(file, staging / file.name) for file in (model, weights_path(model))
+            shutil.copyfile(file, staging / file.name)
+            for path in models
+            for file in (path, weights_path(path))
         ]
         (staging / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
         files = [*copies, staging / TOKENIZER_FILE]
@@ -381,6 +384,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
         num_layers=fields.get("num_layers"),
         width=fields.get("width"),
         stages=tuple(StageQuality(**stage) for stage in fields["stages"]),
+        further_graphs=tuple(map(FurtherGraph.from_json, fields.get("further_graphs", ()))),
         provenance=fields["provenance"],
         cost_profile=CostProfile.from_json(fields["cost_profile"]),
         files=fields["files"],
@@ -390,7 +394,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
 def _fields_of(bundle: Bundle) -> dict[str, Any]:
     """What the manifest says of a bundle, wherever it lies, as plain JSON values."""
     fields = {**asdict(bundle), "task": bundle.task.name}
-    for name in ("path", "source", "manifest_digest"):
+    for name in ("path", "source", "manifest_digest", "model_file"):
         del fields[name]
     plain: dict[str, Any] = json.loads(json.dumps(fields))
     return plain

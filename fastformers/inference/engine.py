@@ -5,31 +5,33 @@
 The engine knows nothing of text, labels or shards. ONNX Runtime's own defaults are for servers:
 it takes every core of the host, keeps the memory of the largest shape it ever saw, and fuses
 Add + LayerNormalization into a kernel that is scalar on the CPU; this module changes each of these.
-On a GPU that fusion is fast and stays on; graphs there are float16 or float32, because the int8
-operators have CPU kernels only. A runtime is loaded when its first engine is made, so that reading
-a bundle does not wait for it.
+A runtime is loaded when its first engine is made, so that reading a bundle does not wait for it.
+Engines on other devices and of other makers are in `engines`.
+
+Shape suffixes: B rows of a batch, T tokens of each, C outputs.
 """
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.errors import BundleError, FastformersError, InputError
+from fastformers.errors import BundleError, FastformersError
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.tokenizer import TokenizedRows
 
 Device = Literal["cpu", "cuda"]
-_PROVIDERS: dict[Device, list[str]] = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-}
 # Parameters of glibc's mallopt (malloc.h), and the largest mmap threshold that it accepts.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MALLOC_KEEPS_BYTES, _MMAP_FROM_BYTES = 64 * 2**20, 32 * 2**20
+
+_Batch = TypeVar("_Batch")
 
 
 class EngineError(FastformersError):
@@ -42,6 +44,11 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """Engine and version, as stored with measurements."""
+        ...
+
+    @property
+    def num_in_flight(self) -> int:
+        """Batches that `run` should be given at once, from as many threads; 1 for CPUs."""
         ...
 
     @property
@@ -61,29 +68,90 @@ class Engine(Protocol):
         ...
 
 
-class OnnxEngine:
-    """ONNX Runtime, on the CPU cores that the calling process owns or on its GPU."""
+def run_batches(engine: Engine, run: Callable[[_Batch], object], batches: Iterable[_Batch]) -> None:
+    """Run batches with as many of them at the engine as it asks for.
 
-    def __init__(self, model: Path, *, num_threads: int = 1, device: Device = "cpu") -> None:
+    A GPU computes one batch while the next is gathered and moved. What `run` raises is raised here.
+
+    Args:
+        engine: Engine that `run` uses.
+        run: Function that computes one batch and keeps its result; it is called from threads where
+            the engine takes several batches at once.
+        batches: What `run` takes, in the order in which they are begun.
+    """
+    if engine.num_in_flight == 1:
+        for batch in batches:
+            run(batch)
+        return
+    with ThreadPoolExecutor(engine.num_in_flight) as threads:
+        for _ in threads.map(run, batches):
+            pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphInputs:
+    """What ONNX Runtime says of a graph's inputs and output.
+
+    Attributes:
+        names: Names of the inputs.
+        id_type: Type of token ids and token types; graphs for GPUs take int32.
+        num_outputs: Outputs for a row, C.
+    """
+
+    names: tuple[str, ...]
+    id_type: type[np.signedinteger[Any]]
+    num_outputs: int
+
+    def feed(
+        self, ids_BT: NDArray[np.integer], types_BT: NDArray[np.integer] | None
+    ) -> dict[str, NDArray[np.integer]]:
+        """The graph's inputs for a batch, by their names."""
+        feed = {"input_ids": ids_BT.astype(self.id_type, copy=False)}
+        if "token_type_ids" in self.names and types_BT is not None:
+            feed["token_type_ids"] = types_BT.astype(self.id_type, copy=False)
+        return feed
+
+
+def read_graph_inputs(session: Any, model: Path) -> GraphInputs:
+    """What a session of ONNX Runtime says of its graph.
+
+    Raises:
+        BundleError: The graph's output is not rows and outputs.
+    """
+    inputs, shape = session.get_inputs(), session.get_outputs()[0].shape
+    if len(shape) != 2:
+        raise BundleError(f"{model}: gives {shape}, not rows and outputs; make the bundle again")
+    return GraphInputs(
+        names=tuple(entry.name for entry in inputs),
+        id_type=np.int32 if inputs[0].type == "tensor(int32)" else np.int64,
+        num_outputs=shape[1],
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, up to the end of its first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class OnnxEngine:
+    """ONNX Runtime, on the CPU cores that the calling process owns."""
+
+    num_in_flight = 1
+
+    def __init__(self, model: Path, *, num_threads: int = 1) -> None:
         """Load a graph.
 
         Args:
             model: ONNX file.
             num_threads: Threads of the session: as many as the actor owns cores; 0 for all cores.
-            device: "cuda" is the first GPU that the process sees.
 
         Raises:
             BundleError: ONNX Runtime cannot load the file.
-            InputError: The device is not there, or this onnxruntime was built without it.
         """
         import onnxruntime
 
-        if device == "cuda":
-            _load_cuda()
-        else:
-            _keep_freed_memory()
-        suffix = "" if device == "cpu" else f" {device}"
-        self._name = f"onnxruntime {onnxruntime.__version__}{suffix}"
+        _keep_freed_memory()
+        self._name = f"onnxruntime {onnxruntime.__version__}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
@@ -96,23 +164,14 @@ class OnnxEngine:
             self._session = onnxruntime.InferenceSession(
                 model,
                 options,
-                providers=_PROVIDERS[device],
-                disabled_optimizers=["SkipLayerNormFusion"] if device == "cpu" else [],
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["SkipLayerNormFusion"],
             )
         except Exception as error:  # its exception classes share no base but Exception
             raise BundleError(f"{model}: ONNX Runtime cannot load it: {error}") from error
-        if self._session.get_providers()[0] != _PROVIDERS[device][0]:
-            raise InputError(
-                "device cuda: ONNX Runtime cannot start CUDA here; check nvidia-smi, and that its "
-                "CUDA and cuDNN are installed: pip install 'onnxruntime-gpu[cuda,cudnn]'"
-            )
-        self.input_names = tuple(entry.name for entry in self._session.get_inputs())
-        shape = self._session.get_outputs()[0].shape
-        if len(shape) != 2:
-            raise BundleError(
-                f"{model}: gives {shape}, not rows and outputs; make the bundle again"
-            )
-        self.num_outputs: int = shape[1]
+        self._inputs = read_graph_inputs(self._session, model)
+        self.input_names = self._inputs.names
+        self.num_outputs = self._inputs.num_outputs
 
     @property
     def name(self) -> str:
@@ -127,13 +186,11 @@ class OnnxEngine:
         Raises:
             EngineError: The runtime failed, for example on a token id without an embedding.
         """
-        feed: dict[str, Any] = {"input_ids": ids_BT}
-        if "token_type_ids" in self.input_names:
-            feed["token_type_ids"] = types_BT
+        feed = self._inputs.feed(ids_BT, types_BT)
         try:
             logits_BC: NDArray[np.float32] = self._session.run(["logits"], feed)[0]
         except Exception as error:  # its exception classes share no base but Exception
-            raise EngineError(str(error).splitlines()[0]) from error
+            raise EngineError(first_line(error)) from error
         return logits_BC
 
 
@@ -150,18 +207,6 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, _MALLOC_KEEPS_BYTES)
         mallopt(_M_MMAP_THRESHOLD, _MMAP_FROM_BYTES)
-
-
-def _load_cuda() -> None:
-    """Make the CUDA that pip installed known to ONNX Runtime; refuse a build without CUDA."""
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise InputError(
-            "device cuda: this onnxruntime is built for the CPU only; pip uninstall onnxruntime, "
-            "then pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        )
-    onnxruntime.preload_dlls()
 
 
 def run_graph(

@@ -21,9 +21,11 @@ from fastformers.inference.tasks import TASKS
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
-FORMAT_VERSION = 1
+# Version 2 may list further graphs; what lists none is written as version 1, which all can read.
+FORMAT_VERSION = 2
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"  # older bundles have none
+FLOAT16_FILE = "float16.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_FILE = "bundle.json"
 CARD_FILE = "README.md"  # for people: it may be edited, and no digest covers it
@@ -77,12 +79,21 @@ _COST_PROFILE = _record(
 )
 _FILES = {
     "type": "object",
-    "properties": dict.fromkeys((MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE), _SHA256),
+    "properties": dict.fromkeys(
+        (MODEL_FILE, WEIGHTS_FILE, FLOAT16_FILE, f"{FLOAT16_FILE}.data", TOKENIZER_FILE), _SHA256
+    ),
     "required": [MODEL_FILE, TOKENIZER_FILE],
     "additionalProperties": False,
 }
+_FURTHER_GRAPH = _record(
+    {},
+    precision={"const": "float16"},
+    file={"const": FLOAT16_FILE},
+    quality=_or_null(_STAGE),
+)
 _SCHEMA = _record(
     {
+        "further_graphs": _list_of(_FURTHER_GRAPH, maxItems=1),
         "multiply_adds_per_token": _or_null(_COUNT),
         "num_layers": _or_null(_COUNT),
         "width": _or_null(_COUNT),
@@ -109,7 +120,8 @@ def digest_of(fields: dict[str, Any]) -> str:
 
 def sign(fields: dict[str, Any]) -> str:
     """Text of a manifest with these fields."""
-    signed = {"format_version": FORMAT_VERSION, **fields, "digest": digest_of(fields)}
+    version = 2 if fields.get("further_graphs") else 1
+    signed = {"format_version": version, **fields, "digest": digest_of(fields)}
     return json.dumps(signed, indent=2) + "\n"
 
 
@@ -167,6 +179,9 @@ def _find_problem(fields: dict[str, Any]) -> str | None:
 
 def _find_misfit(fields: dict[str, Any]) -> str | None:
     """Fields that are right by themselves and do not fit together; None if all do."""
+    for graph in fields.get("further_graphs", ()):
+        if graph["file"] not in fields["files"]:
+            return f"further_graphs: {graph['file']} is not one of its files"
     labels, num_outputs = fields["labels"], fields["num_outputs"]
     if TASKS[fields["task"]].has_labels and len(labels) != num_outputs:
         return f"labels: {len(labels)} for num_outputs {num_outputs}"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 # Name of the initializer that holds the token embeddings.
 TOKEN_EMBEDDINGS = "words"
+# Metadata of a graph for GPUs: how many of them there are.
+VOCABULARY_KEY = "fastformers.vocabulary"
 
 
 def weights_path(graph: Path) -> Path:

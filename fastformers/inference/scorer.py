@@ -27,7 +27,7 @@ from fastformers.errors import BundleError, InputError
 from fastformers.inference.autotune import tune
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import Bundle, open_bundle
-from fastformers.inference.engine import Engine, EngineError
+from fastformers.inference.engine import Engine, EngineError, run_batches
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.outputs.predictions import Predictions
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
@@ -212,9 +212,12 @@ class Scorer:
         logits_UC = np.full((len(rows_U), self.bundle.num_outputs), np.nan, np.float32)
         errors: dict[int, str] = {}
         batches = plan_batches(lengths_U, max_batch_tokens=max_batch_tokens)
-        for batch in batches:
+
+        def run(batch: NDArray[np.intp]) -> None:
             self._score_batch(rows, rows_U, batch, logits_UC, errors)
             on_batch(batch)
+
+        run_batches(self.engine, run, batches)
         return ScoredRows(
             logits_UC=logits_UC,
             errors=errors,

@@ -13,7 +13,7 @@ from typing import Any
 from fastformers.cluster.execution.topology import discover_topology
 from fastformers.cluster.pricing.machine_check import price_owned_part
 from fastformers.cluster.pricing.prices import HourlyPrice, InstancePrice, choose_price, load_prices
-from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.settings import ActorSettings, CorpusSettings, ScoringSettings
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions, parse_storage_options
 from fastformers.errors import InputError
 from fastformers.formats.text_file_config import TextFileConfig
@@ -29,8 +29,9 @@ def add_corpus_arguments(
     needs_bundle: bool = True,
     scores: bool = True,
     text_pairs: bool = True,
+    gpus: bool = False,
 ) -> None:
-    """Arguments that `prepare`, `score` and `bench` share."""
+    """Arguments that `prepare`, `score`, `scale` and `bench` share; some have no use for some."""
     places = parser.add_argument_group("model and output")
     places.add_argument(
         "--bundle",
@@ -60,13 +61,17 @@ def add_corpus_arguments(
             "--engine",
             choices=ENGINE_OPTIONS,
             default=REFERENCE_ENGINE,
-            help=f"what runs the model; {AUTO} measures which is fastest (%(default)s)",
+            help=f"what runs the model on cores; {AUTO} measures which is fastest (%(default)s)",
         )
     else:
         actors.add_argument(
             "--cores-per-actor", type=int, default=1, help="physical cores of each actor (1)"
         )
-    add_config_arguments(actors, ActorSettings)
+    if gpus:
+        leave_out = () if scores else ("precision",)
+        add_config_arguments(actors, ScoringSettings, leave_out=leave_out)
+    leave_out = () if gpus and scores else ("actors_per_gpu",)
+    add_config_arguments(actors, ActorSettings, leave_out=leave_out)
     add_price_arguments(parser, machine="one machine")
 
 
@@ -110,6 +115,11 @@ def corpus_settings(options: argparse.Namespace) -> CorpusSettings:
 def actor_settings(options: argparse.Namespace) -> ActorSettings:
     """Who works, from the command line."""
     return read_config(ActorSettings, options, cores_per_actor=options.cores_per_actor)
+
+
+def scoring_settings(options: argparse.Namespace) -> ScoringSettings:
+    """What scores, from the command line."""
+    return read_config(ScoringSettings, options)
 
 
 def price_of(options: argparse.Namespace) -> HourlyPrice:

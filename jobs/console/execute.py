@@ -42,6 +42,7 @@ from fastformers.cluster.settings import ActorSettings
 from fastformers.cluster.shards.claim_file import read_claim
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
+from fastformers.inference.engines.cuda_setup import check_cuda
 from fastformers.jobs.console.arguments import built_in_prices
 from fastformers.jobs.console.output import console
 from fastformers.jobs.console.page import write_page
@@ -60,7 +61,7 @@ def check_run(job: ScoreJob, actors: ActorSettings) -> ClusterAddress:
 
     Raises:
         InputError: The output holds something else, no cluster answers at the address, or this
-            machine does not have the cores.
+            machine does not have the cores or no GPU that works.
         ChangedWorkError: The output holds the work of another run.
     """
     check_claim(job)
@@ -72,7 +73,10 @@ def check_run(job: ScoreJob, actors: ActorSettings) -> ClusterAddress:
                 "alone; leave it out, or give the --address of a cluster"
             )
         check_socket_paths(os.environ)
-        plan_actors(actors)
+        if job.uses_gpus:
+            check_cuda()  # the nodes of a cluster are checked there
+        else:
+            plan_actors(actors)
     else:
         check_answers(chosen.address)
     return chosen

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import CARD_FILE, MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE
 
@@ -93,7 +94,7 @@ def _metadata(bundle: "Bundle", name: str) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "library_name": "fastformers",
         "pipeline_tag": tag,
-        "tags": ["fastformers", "onnx", bundle.precision],
+        "tags": ["fastformers", "onnx", *graphs_of(bundle)],
     }
     if "teacher_revision" in bundle.provenance:  # the teacher is a repository of the hub
         metadata["base_model"] = str(bundle.provenance["teacher"])
@@ -121,8 +122,9 @@ def _summary(bundle: "Bundle", name: str) -> str:
     pairs = "pairs of texts" if bundle.text_pairs else "texts"
     return (
         f"# {name}\n\n"
-        f"A fastformers bundle for {bundle.task}: {shape}, in {bundle.precision}. It reads {pairs} "
-        f"of up to {bundle.max_length:,} tokens. It was made from {_code(_teacher(bundle))}, whose "
+        f"A fastformers bundle for {bundle.task}: {shape}, in {' and '.join(graphs_of(bundle))}. "
+        f"It reads {pairs} of up to {bundle.max_length:,} tokens. It was made from "
+        f"{_code(_teacher(bundle))}, whose "
         "license and whose data's license hold for it, too: add `license:` to the lines above."
     )
 
@@ -159,7 +161,7 @@ def _quality(bundle: "Bundle") -> str:
             f"{stage.num_rows:,}",
             f"{stage.model_bytes / 1e6:.1f}",
         )
-        for stage in bundle.stages
+        for stage in qualities_of(bundle)
     ]
     where = _code(str(bundle.provenance.get("eval", "held-out rows")))
     return f"## Quality\n\n100 x {bundle.metric} on {where}.\n\n{_table(columns, rows)}"

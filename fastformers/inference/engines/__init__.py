@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fastformers.errors import InputError, how_to_install
 
 if TYPE_CHECKING:
-    from fastformers.inference.engine import Engine
+    from fastformers.inference.engine import Device, Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,14 @@ class EngineEntry:
         open: Function that loads an ONNX file for a number of threads.
         package: Package that must be importable.
         extra: The extra of fastformers that brings the package; None for the base install.
+        device: What it computes on. An engine on "cuda" says itself what is missing when it is
+            opened: only the machine that has the card can tell.
     """
 
     open: Callable[[Path, int], "Engine"]
     package: str
     extra: str | None = None
+    device: "Device" = "cpu"
 
     @property
     def is_installed(self) -> bool:
@@ -53,15 +56,24 @@ def _open_openvino(model: Path, num_threads: int) -> "Engine":
     return OpenVinoEngine(model, num_threads=num_threads)
 
 
+def _open_cuda(model: Path, num_threads: int) -> "Engine":
+    from fastformers.inference.engines.cuda import CudaEngine
+
+    return CudaEngine(model)
+
+
 # The engine with which the quality of every bundle was measured; the others must agree with it.
 REFERENCE_ENGINE = "onnxruntime"
+CUDA_ENGINE = "onnxruntime-cuda"
 ENGINES: dict[str, EngineEntry] = {
     REFERENCE_ENGINE: EngineEntry(open=_open_onnxruntime, package="onnxruntime"),
     "openvino": EngineEntry(open=_open_openvino, package="openvino", extra="openvino"),
+    CUDA_ENGINE: EngineEntry(open=_open_cuda, package="onnxruntime", extra="gpu", device="cuda"),
 }
-# The option that chooses the fastest of the installed engines.
+# The option that chooses the fastest of the installed engines for CPUs.
 AUTO = "auto"
-ENGINE_OPTIONS = (*ENGINES, AUTO)
+# What `--engine` takes; that of GPUs follows from `--device`.
+ENGINE_OPTIONS = (*(name for name, entry in ENGINES.items() if entry.device == "cpu"), AUTO)
 
 
 def open_engine(name: str, model: Path, *, num_threads: int) -> "Engine":
@@ -90,7 +102,9 @@ def check_installed(name: str) -> None:
 
 
 def candidate_names(option: str) -> tuple[str, ...]:
-    """Names of the engines that an option allows: one, or for "auto" all that are installed."""
+    """Names of the engines that an option allows: one, or for "auto" all installed for CPUs."""
     if option != AUTO:
         return (option,)
-    return tuple(name for name, entry in ENGINES.items() if entry.is_installed)
+    return tuple(
+        name for name, entry in ENGINES.items() if entry.is_installed and entry.device == "cpu"
+    )

@@ -53,6 +53,8 @@ def open_core() -> Any:
 class OpenVinoEngine:
     """OpenVINO's CPU plugin, tuned for one batch at a time."""
 
+    num_in_flight = 1
+
     def __init__(self, model: Path, *, num_threads: int = 1) -> None:
         """Load and compile a graph.
 

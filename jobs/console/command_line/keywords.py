@@ -49,6 +49,9 @@ class ScoreKeywords(CorpusKeywords, total=False):
     label_column: str | None
     cores_per_actor: int | Literal["auto"] | None
     engine: str
+    device: Literal["cpu", "cuda", "mixed"]
+    precision: Literal["int8", "int8-dynamic", "float16", "float32"] | None
+    actors_per_gpu: int
     num_actors: int | None
     num_nodes: int | None
     oversubscribe: bool

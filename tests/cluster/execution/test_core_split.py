@@ -12,7 +12,7 @@ from fastformers.cluster.scheduling.work import MeasureRate
 from fastformers.cluster.settings import ActorSettings
 from fastformers.errors import InputError
 
-SCORES = SimpleNamespace(predictions="somewhere")
+SCORES = SimpleNamespace(predictions="somewhere", scorings={"cpu": None})
 
 
 @dataclass

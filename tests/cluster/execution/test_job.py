@@ -5,11 +5,11 @@ import re
 import pytest
 
 import fastformers.cluster.corpus.slices
-import fastformers.cluster.execution.job
+import fastformers.cluster.devices.scoring
 from fastformers.cluster.execution.job import describe, open_prepare_job, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.records.slice_table import load_shards
-from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.settings import SCORING_ON_CORES, CorpusSettings, ScoringSettings
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference import engines
@@ -37,6 +37,7 @@ def plan(
     *,
     max_batch_tokens=None,
     engine="onnxruntime",
+    scoring=SCORING_ON_CORES,
     **settings,
 ):
     settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
@@ -47,6 +48,7 @@ def plan(
         CorpusSettings(**settings),
         max_batch_tokens=max_batch_tokens,
         engine=engine,
+        scoring=scoring,
     )
 
 
@@ -130,7 +132,7 @@ def test_planning_and_describing_write_nothing(corpus, bundle, tmp_path):
 def test_what_was_found_is_described(corpus, bundle, tmp_path, run_locally):
     run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
     job = plan(tmp_path / "shards", bundle, tmp_path / "out")
-    num_shards = len(list((tmp_path / "shards").glob("part-*")))
+    num_shards = len(list((tmp_path / "shards").rglob("part-*")))
     before = describe_now(job)
     assert (before["shards"], before["shards_done"]) == (num_shards, 0)
     run_locally(job)
@@ -195,7 +197,7 @@ def test_engine_and_budget_are_chosen_once_and_kept_for_the_rerun(
 ):
     choices = [EngineChoice(engine="onnxruntime", max_batch_tokens=n) for n in (128, 512)]
     monkeypatch.setattr(
-        fastformers.cluster.execution.job, "tune", lambda bundle, **asked: choices.pop(0)
+        fastformers.cluster.devices.scoring, "tune", lambda bundle, **asked: choices.pop(0)
     )
     first = plan(corpus, bundle, tmp_path / "out", engine="auto")
     run_locally(first)
@@ -213,7 +215,7 @@ def test_the_engine_is_part_of_what_the_work_is(corpus, bundle, tmp_path, run_lo
     need_openvino()
     run_locally(plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256))
     other = plan(corpus, bundle, tmp_path / "out", max_batch_tokens=256, engine="openvino")
-    assert other.worker_spec().engine == describe_now(other)["engine"] == "openvino"
+    assert other.worker_spec().scorings["cpu"].engine == describe_now(other)["engine"] == "openvino"
     with pytest.raises(ChangedWorkError, match="engine changed since"):
         run_locally(other)
 
@@ -227,3 +229,35 @@ def test_a_rerun_needs_the_engine_that_it_began_with(
     monkeypatch.setattr(engines, "find_spec", lambda package: None)
     with pytest.raises(InputError, match="openvino: it is not installed"):
         plan(corpus, bundle, tmp_path / "out", engine="auto", **options)
+
+
+def test_device_and_precision_are_part_of_what_the_work_is(
+    corpus, two_graphs, tmp_path, run_locally
+):
+    run_locally(plan(corpus, two_graphs, tmp_path / "out"))
+    on_gpus = ScoringSettings(device="cuda")
+    job = plan(corpus, two_graphs, tmp_path / "out", scoring=on_gpus)
+    assert [(one.device, one.precision) for one in job.scorings] == [("cuda", "float16")]
+    assert (job.engine, job.max_batch_tokens) == ("onnxruntime-cuda", 65536)
+    plan_of_it = describe(job, find_earlier_work(job))
+    assert plan_of_it["precision"] == {"cuda": "float16"}
+    assert plan_of_it["gpu_max_batch_tokens"] == 65536
+    with pytest.raises(ChangedWorkError, match=": device, precision, "):
+        run_locally(job)
+    both = plan(corpus, two_graphs, tmp_path / "other", scoring=ScoringSettings(device="mixed"))
+    assert [one.precision for one in both.scorings] == ["float32", "float16"]
+    assert both.identity["bundle"][0] != both.identity["bundle"][1]
+
+
+def test_shards_for_gpus_fill_their_batches(corpus, two_graphs, tmp_path):
+    on_cores = plan(corpus, two_graphs, tmp_path / "a", shard_seconds=None)
+    on_gpus = plan(
+        corpus,
+        two_graphs,
+        tmp_path / "b",
+        scoring=ScoringSettings(device="cuda"),
+        shard_seconds=None,
+    )
+    a_token_s = two_graphs.cost_profile.estimate_seconds_per_token()
+    assert on_gpus.preparation.shard_seconds == pytest.approx(2**18 * a_token_s)
+    assert on_gpus.preparation.shard_seconds > on_cores.preparation.shard_seconds

@@ -13,9 +13,18 @@ import fastformers.cluster.corpus.slices
 from fastformers import Scorer
 from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
+from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.worker import Worker, WorkerSpec, measure_memory
-from fastformers.cluster.scheduling.work import CALLS_IN_HAND, Failed, Finished, Task, Ticket
+from fastformers.cluster.scheduling.work import (
+    CALLS_IN_HAND,
+    Comparison,
+    Failed,
+    Finished,
+    Task,
+    Ticket,
+)
 from fastformers.cluster.shards import preparation
+from fastformers.cluster.shards.layout import TOKENS
 from fastformers.cluster.shards.predictions import read_receipt
 from fastformers.cluster.shards.preparation import Preparation, SliceReceipt
 from fastformers.cluster.shards.shard_queue import Lease
@@ -60,10 +69,21 @@ def same_memory_pool():
     pa.set_memory_pool(pool)
 
 
+def scorings_of(bundle, max_batch_tokens):
+    scoring = Scoring(
+        device="cpu",
+        engine="onnxruntime",
+        precision=bundle.precision,
+        max_batch_tokens=max_batch_tokens,
+    )
+    return {"cpu": scoring}
+
+
 def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep=("id",)):
     source = open_corpus(str(corpus), text_columns=text, keep_columns=keep)
     shards, predictions = open_directory(f"{path}/shards"), open_directory(f"{path}/predictions")
-    shards.child("slices").create()
+    for name in ("slices", TOKENS):
+        shards.child(name).create()
     predictions.create()
     preparation = Preparation(
         directory=shards,
@@ -77,7 +97,7 @@ def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep
         preparation=preparation,
         predictions=predictions,
         keep_columns=keep,
-        max_batch_tokens=256,
+        scorings=scorings_of(bundle, 256),
     )
     return pickle.loads(pickle.dumps(work)), source.plan_slices()  # as it reaches an actor
 
@@ -250,7 +270,7 @@ def test_a_skipped_text_is_dead_wherever_it_occurs(work_of_one_shard, texts):
     work, worker, shard = work_of_one_shard
     worker.score(Lease(shard=shard, attempt=1))
     whole = read(work, shard)
-    stored = pyarrow.parquet.read_table(Path(work.shards.path) / shard.file_name)
+    stored = pyarrow.parquet.read_table(Path(work.shards.path, TOKENS, shard.file_name))
     numbers = stored["unique"].to_pylist()
     skip = max(set(numbers) - {None}, key=numbers.count)
     rows = [
@@ -334,6 +354,35 @@ def test_pairs_are_scored_as_pairs(tmp_path, write_rows, pair_bundle):
     )
 
 
+def test_a_worker_compares_its_predictions_with_those_of_a_shard(tmp_path, corpus, bundle):
+    work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=9.0)
+    worker = Worker(work, "here")
+    shard, *_ = prepare(worker, slices)
+    worker.score(Lease(shard=shard, attempt=1))
+    agreement = worker.do(Comparison(shard=shard))
+    assert agreement.num_equal == agreement.num_texts == min(256, shard.num_unique)
+    assert agreement.largest_difference < 1e-5
+    path = Path(work.predictions.path) / shard.file_name
+    stored = pyarrow.parquet.read_table(path)
+    flipped = stored.set_column(
+        stored.column_names.index("label"),
+        "label",
+        pa.array([{"no": "yes", "yes": "no"}.get(label) for label in stored["label"].to_pylist()]),
+    )
+    pyarrow.parquet.write_table(flipped, path)
+    assert worker.do(Comparison(shard=shard)).num_equal == 0
+
+
+def test_a_worker_of_a_kind_that_does_not_score_only_prepares(tmp_path, corpus, bundle):
+    work, slices = plan_work(tmp_path, corpus, bundle)
+    helper = Worker(replace(work, scorings={"cuda": work.scorings["cpu"]}), "here")
+    assert prepare(helper, slices)
+    assert not hasattr(helper, "_scorer")
+    on_gpu = Worker(work, "here", device="cpu")
+    receipt = on_gpu.score(Lease(shard=prepare(on_gpu, slices)[0], attempt=1))
+    assert (receipt.device, receipt.precision, receipt.gpu_busy) == ("cpu", "float32", None)
+
+
 def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, monkeypatch):
     work, slices = plan_work(tmp_path, corpus, bundle)
     monkeypatch.setattr("fastformers.cluster.execution.worker.open_engine", None)
@@ -343,7 +392,9 @@ def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, mo
 
 def test_the_token_budget_bounds_a_batch(tmp_path, corpus, bundle):
     work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=10)
-    large, small = (Worker(replace(work, max_batch_tokens=budget), "here") for budget in (4096, 1))
+    large, small = (
+        Worker(replace(work, scorings=scorings_of(bundle, budget)), "here") for budget in (4096, 1)
+    )
     shards = prepare(large, slices)
     num_unique = sum(shard.num_unique for shard in shards)
     leases = [Lease(shard=shard, attempt=1) for shard in shards]
@@ -360,7 +411,8 @@ def test_a_worker_scores_with_the_engine_of_its_run(tmp_path, corpus, bundle):
     need_openvino()
     table, _ = score_corpus(tmp_path / "onnx", corpus, bundle)
     work, slices = plan_work(tmp_path / "openvino", corpus, bundle)
-    worker = Worker(replace(work, engine="openvino"), "here")
+    scoring = replace(work.scorings["cpu"], engine="openvino")
+    worker = Worker(replace(work, scorings={"cpu": scoring}), "here")
     assert worker._scorer.engine.name.startswith("openvino")
     shards = prepare(worker, slices)
     for shard in shards:

@@ -19,7 +19,7 @@ KEYS = {
     *("tokens_per_second", "padding_efficiency", "wall_s", "setup_s", "usd_per_hour", "price"),
     *("price_is_estimate", "usd_total", "usd_per_million", "dead_letters", "resumed_shards"),
     *("resumed_rows", "shards", "retries", "skipped_files", "num_actors", "num_machines", "cores"),
-    *("nodes", "attempts", "tokens_over_time", "left_out", "unfit_values"),
+    *("kinds", "agreement", "nodes", "attempts", "tokens_over_time", "left_out", "unfit_values"),
     *("driver_cpu", "phase_s", "predicted_s", "peak_rss_bytes", "actors", "started_at", "bill"),
     *("other_types", "other_types_unknown", "energy", "lengths", "timeline", "bundle"),
     *("sessions", "unrecorded_rows", "dead_letter_reasons", "quality", "quality_unknown"),
@@ -53,8 +53,13 @@ ENTRY_KEYS = {
     *("rows", "tokens", "predicted_s", "rss_bytes"),
 }
 NODE_KEYS = {
-    *("name", "instance_type", "joined_s", "left_s", "actors", "shards", "rows"),
+    *("name", "device", "instance_type", "joined_s", "left_s", "actors", "shards", "rows"),
     *("rows_per_second", "usd_per_hour", "price", "usd", "left_because"),
+}
+KIND_KEYS = {
+    *("device", "precision", "engine", "max_batch_tokens", "actors", "machines", "shards", "rows"),
+    *("tokens", "share_of_tokens", "usd", "usd_per_million", "computing", "waiting", "gpu_busy"),
+    "bound_by",
 }
 TYPE_KEYS = {
     *("instance_type", "usd", "usd_low", "usd_high", "wall_s", "basis", "scaled_from"),
@@ -88,6 +93,7 @@ def test_the_file_has_the_documented_keys(make_report):
         assert set(content[name]) == keys, name
     assert set(content["timeline"][0]) == ENTRY_KEYS
     assert set(content["nodes"][0]) == NODE_KEYS
+    assert set(content["kinds"][0]) == KIND_KEYS
     assert set(content["other_types"][0]) == TYPE_KEYS
     assert set(content["bill"]["items"][0]) == {"heading", "what", "core_s", "usd"}
     assert set(content["bill"]["prediction"]) == {

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
+from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.result import RunResult
 from fastformers.cluster.pricing.machine_prices import MachinePrices
@@ -92,7 +93,14 @@ def job(bundle, tmp_path):
         corpus=None,
         settings=CorpusSettings(),
         keep_columns=(),
-        max_batch_tokens=256,
+        scorings=(
+            Scoring(
+                device="cpu",
+                engine="onnxruntime",
+                precision=bundle.precision,
+                max_batch_tokens=256,
+            ),
+        ),
         identity={},
     )
 

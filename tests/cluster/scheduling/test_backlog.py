@@ -1,5 +1,6 @@
 import pytest
 
+from fastformers.cluster.devices.crew import Wants
 from fastformers.cluster.scheduling.backlog import Backlog
 from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import BundleError, InputError, ScoringError, StorageError
@@ -14,7 +15,8 @@ def backlog_of(*slices, num_shards=0, scores=True):
 
 
 def take(backlog, node="a", *, num_slots=1, nodes="abc"):
-    return backlog.next(node, num_slots=num_slots, nodes=nodes)
+    wants = Wants(num_slots=num_slots, preparers=nodes, scorers=nodes)
+    return backlog.next(node, wants)
 
 
 def take_all(backlog, **asked):

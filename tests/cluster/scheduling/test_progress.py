@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from fastformers.cluster.scheduling.node_books import NodeBooks
@@ -39,8 +41,6 @@ def test_it_adds_up_shards_and_nodes():
         counts.add_receipt(
             make_receipt(lease, predicted_s=predicted_s, num_rows=10, num_tokens=70, num_errors=1)
         )
-    counts.add_use("small", 4.0)
-    counts.add_use("small", 5.0)
     nodes = [
         NodeBooks(
             make_node(number, 1, instance_type=instance_type),
@@ -57,6 +57,13 @@ def test_it_adds_up_shards_and_nodes():
             (2, "large", 106.0, 4, ()),
         )
     ]
+    for number, left in ((3, 104.0), (4, 105.0)):
+        node = make_node(number, 1, instance_type="small")
+        gone = NodeBooks(node, f"node{number}", 100.0, 100.0, 1)
+        counts.add_node(gone)
+        counts.remove_node(gone, left)
+    for books in nodes:
+        counts.add_node(books)
     assert counts.at(110.0, 100.0, nodes, num_slices_left=0, num_retries=6) == Progress(
         elapsed_s=10.0,
         num_done=2,
@@ -74,8 +81,31 @@ def test_it_adds_up_shards_and_nodes():
         doing={"infer": 7, "read": 3},
         notices=("node host0: storage does not answer",),
     )
+    for books in nodes:
+        counts.remove_node(books, 110.0)
     later = counts.at(111.0, 100.0, [], num_slices_left=0, num_retries=6)
-    assert later.node_s == {"small": 9.0}  # asking has changed nothing
+    assert later.node_s == {"small": 18.0, "large": 9.0}  # asking has changed nothing
+
+
+def test_a_machine_that_is_two_nodes_costs_from_the_first_that_joins_to_the_last_that_leaves():
+    counts = Counts()
+    on_gpus, on_cores = (
+        NodeBooks(
+            replace(make_node(number, 1, instance_type="large"), device=device, machine="machine"),
+            f"node{number}",
+            since,
+            since,
+            1,
+        )
+        for number, device, since in ((0, "cuda", 10.0), (1, "cpu", 11.0))
+    )
+    counts.add_node(on_gpus)
+    counts.add_node(on_cores)
+    both = counts.at(20.0, 0.0, [on_gpus, on_cores], num_slices_left=0, num_retries=0)
+    assert (both.node_s, both.num_nodes, both.num_actors) == ({"large": 10.0}, 1, 2)
+    counts.remove_node(on_gpus, 22.0)
+    counts.remove_node(on_cores, 25.0)
+    assert counts.at(30.0, 0.0, [], num_slices_left=0, num_retries=0).node_s == {"large": 15.0}
 
 
 def test_slices_that_are_not_cut_are_taken_to_be_like_those_that_are():

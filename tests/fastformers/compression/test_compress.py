@@ -11,6 +11,7 @@ import fastformers
 from fastformers import Scorer, open_bundle
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError, QualityError
+from fastformers.inference.description.further_graph import choose_graph, graphs_of
 from fastformers.inference.onnx_files import measure_graph_bytes
 from fastformers.inference.tokenizer import Tokenizer
 
@@ -18,6 +19,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.compression import compress as compress_module  # noqa: E402
+from fastformers.compression.artifact import ModelArtifact  # noqa: E402
 from fastformers.compression.compress import compress  # noqa: E402
 from fastformers.compression.recipe_config import (  # noqa: E402
     CompressConfig,
@@ -221,10 +223,48 @@ def test_other_precisions_are_measured_and_recorded(configure, files, precision,
     bundle = compress(configure(recipe=recipe, max_accuracy_drop=20)).bundle
     assert open_bundle(bundle.path).precision == precision
     assert [quality.stage for quality in bundle.stages] == ["teacher", *stages]
-    assert bundle.stages[2].model_bytes < 0.6 * bundle.stages[1].model_bytes
+    assert bundle.stages[2].model_bytes < 0.7 * bundle.stages[1].model_bytes
     assert bundle.stages[2].agreement >= (1 if precision == "float16" else 0.9)
     if precision == "float16":
         assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[2].quality
+
+
+def test_two_graphs_are_measured_each_and_chosen_by_name(configure, files):
+    both = RecipeConfig(quantize=QuantizeConfig(precision="int8,float16", min_int8_agreement=0))
+    config, seen = configure(recipe=both, max_accuracy_drop=50), []
+    bundle = compress(config, on_stage=seen.append).bundle
+    assert [quality.stage for quality in seen] == ["teacher", "export", "quantize", "float16"]
+    opened = open_bundle(bundle.path)
+    assert opened.precision == "int8"
+    assert {name: path.name for name, path in graphs_of(opened).items()} == {
+        "int8": "model.onnx",
+        "float16": "float16.onnx",
+    }
+    assert opened.stages == tuple(seen[:3])
+    half = choose_graph(opened, "float16")
+    assert half.stages == (*seen[:2], seen[3])
+    assert choose_graph(half, "int8") == opened
+    assert half.digest != opened.digest
+    for one in (opened, half):
+        assert accuracy_of(Scorer(one), files / "eval.parquet") == one.stages[-1].quality
+    with pytest.raises(InputError, match=r"float32: .* has int8 and float16 alone; make it again"):
+        choose_graph(opened, "float32")
+
+
+def test_each_graph_must_lose_no_more_than_allowed(configure, monkeypatch):
+    """The second one loses all: its stage measures the model with its logits turned around."""
+    both = RecipeConfig(quantize=QuantizeConfig(precision="int8,float16"))
+    config = configure(recipe=both, max_accuracy_drop=30)
+    logits = ModelArtifact.logits
+
+    def turned(artifact, examples, *args):
+        sign = -1 if artifact.precision == "float16" and len(examples) != 16 else 1
+        return sign * logits(artifact, examples, *args)
+
+    monkeypatch.setattr(ModelArtifact, "logits", turned)
+    with pytest.raises(QualityError, match=r"float16: accuracy .* points below the teacher's"):
+        compress(config)
+    assert not config.output.exists()
 
 
 def test_what_stays_in_float_is_recorded(configure):

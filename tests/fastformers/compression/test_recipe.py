@@ -8,6 +8,7 @@ import pytest
 
 from fastformers.data.examples import Examples
 from fastformers.errors import FastformersError, InputError, QualityError, StageError
+from fastformers.inference.manifest import MODEL_FILE
 from fastformers.inference.onnx_files import measure_graph_bytes, weights_path
 from fastformers.inference.tokenizer import Tokenizer
 
@@ -168,7 +169,7 @@ def test_agreement_is_with_the_teacher_not_with_the_stage_before(artifact, evalu
             id="quantize twice",
         ),
         pytest.param(
-            [export_stage(), to_int8(min_int8_agreement=0), float16_stage()],
+            [export_stage(), to_int8(min_int8_agreement=0), float16_stage(MODEL_FILE)],
             r"stage float16 \(after teacher, export, quantize\): needs a float graph",
             id="float16 of int8",
         ),
@@ -221,7 +222,9 @@ def test_a_model_beyond_the_range_of_float16_is_refused(artifact, evaluation, mo
         return artifact
 
     with pytest.raises(StageError, match=r"stage float16 .* beyond 65,504"):
-        run(artifact, [export_stage(), stage("shift", shift), float16_stage()], evaluation)
+        run(
+            artifact, [export_stage(), stage("shift", shift), float16_stage(MODEL_FILE)], evaluation
+        )
 
 
 def test_a_teacher_that_is_not_finite_is_refused(artifact, evaluation):

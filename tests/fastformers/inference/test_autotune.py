@@ -15,6 +15,7 @@ class NamedEngine:
     """An engine that gives all rows the same logits; `measure_budgets` is replaced."""
 
     input_names = ("input_ids",)
+    num_in_flight = 1
     num_outputs = 2
 
     def __init__(self, name, logit=1.0):

@@ -36,7 +36,7 @@ def test_a_batch_holds_rows_of_one_length(lengths_N, budget):
 def test_a_batch_fits_the_budget_unless_it_is_one_row(lengths_N, budget):
     for batch in plan_batches(lengths_N, max_batch_tokens=budget):
         assert len(batch) == 1 or lengths_N[batch].sum() <= budget
-        assert len(batch) <= MAX_BATCH_ROWS
+        assert len(batch) <= max(MAX_BATCH_ROWS, budget // 16)
 
 
 @given(any_lengths, budgets)

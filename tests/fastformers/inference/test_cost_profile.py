@@ -87,6 +87,7 @@ class FakeMachine:
     """An engine and its clock: a batch takes the seconds that `cost` says."""
 
     name = "fake 1.0"
+    num_in_flight = 1
 
     def __init__(self, cost):
         self.seconds, self.slowed = 0.0, 1.0  # of CPU; how many times the wall time is

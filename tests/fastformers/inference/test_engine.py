@@ -3,10 +3,9 @@ import subprocess
 import sys
 
 import numpy as np
-import onnxruntime
 import pytest
 
-from fastformers.errors import BundleError, InputError
+from fastformers.errors import BundleError
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.engine import EngineError, OnnxEngine
 
@@ -42,30 +41,6 @@ def test_token_types_reach_only_a_graph_that_takes_them(bundle, pair_bundle):
 
 def test_the_engine_is_named_with_its_version(bundle):
     assert OnnxEngine(bundle.model_path).name.startswith("onnxruntime 1.")
-
-
-def without_cuda():
-    return "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
-
-
-@pytest.mark.skipif(not without_cuda(), reason="this onnxruntime has CUDA")
-def test_a_gpu_that_the_runtime_was_not_built_for_is_refused(bundle):
-    with pytest.raises(InputError, match="built for the CPU only; pip uninstall") as caught:
-        OnnxEngine(bundle.model_path, device="cuda")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_gpu_that_does_not_start_is_refused_rather_than_replaced(bundle, monkeypatch):
-    def without_driver(model, options, *, providers, disabled_optimizers):
-        assert providers[0] == "CUDAExecutionProvider"
-        assert disabled_optimizers == []
-        return session(model, options, providers=providers[1:])
-
-    session = onnxruntime.InferenceSession
-    monkeypatch.setattr("fastformers.inference.engine._load_cuda", lambda: None)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", without_driver)
-    with pytest.raises(InputError, match="cannot start CUDA here; check nvidia-smi"):
-        OnnxEngine(bundle.model_path, device="cuda")
 
 
 FAULTS_OF_A_BATCH = """

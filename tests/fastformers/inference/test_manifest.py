@@ -146,6 +146,17 @@ def test_a_field_of_a_later_version_and_a_quality_that_is_not_defined_are_borne(
     assert refusal(copy, fields) is None
 
 
+def test_a_further_graph_raises_the_version_and_its_file_must_be_there(copy, fields):
+    assert json.loads(sign(fields))["format_version"] == 1
+    assert json.loads(sign({**fields, "further_graphs": []}))["format_version"] == 1
+    graph = {"precision": "float16", "file": "float16.onnx", "quality": None}
+    manifest = sign({**fields, "further_graphs": [graph]})
+    assert json.loads(manifest)["format_version"] == 2
+    (copy / "bundle.json").write_text(manifest)
+    with pytest.raises(BundleError, match=r"further_graphs: float16\.onnx is not one of its files"):
+        open_bundle(copy)
+
+
 @pytest.mark.parametrize("version", [0, -1, True, "1", 1.0, None, [1]])
 def test_a_version_that_is_none_is_refused(copy, fields, version):
     signed = {**json.loads(sign(fields)), "format_version": version}

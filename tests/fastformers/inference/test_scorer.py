@@ -32,6 +32,7 @@ class FakeEngine:
     """An engine whose logits are a row's length and second token; records every batch."""
 
     name = "fake 1.0"
+    num_in_flight = 1
     input_names = ("input_ids",)
     num_outputs = 2
 
