@@ -42,6 +42,11 @@ _END = np.array([np.iinfo(np.int64).max])
 class Nodes(Protocol):
     """A graph under construction."""
 
+    @property
+    def id_type(self) -> type[np.signedinteger[Any]]:
+        """Type of its token ids and token types."""
+        ...
+
     def const(self, name: str, array: NDArray[np.generic]) -> str:
         """Add a constant unless its name is known; return the name."""
         ...

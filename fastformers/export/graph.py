@@ -26,7 +26,7 @@ Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -95,6 +95,8 @@ def write_graph(
     if not float16:
         gpu = None
     graph = _Graph(ranges=dict(ranges or {}), int8_embeddings=ranges is not None, float16=float16)
+    if gpu is not None:
+        graph.id_type = np.int32
     has_types = (
         text_pairs and encoder.token_types_KE is not None and len(encoder.token_types_KE) > 1
     )
@@ -127,7 +129,7 @@ def write_graph(
         path,
         inputs=["input_ids"] + (["token_type_ids"] if has_types else []),
         outputs=outputs,
-        id_type=TensorProto.INT64 if gpu is None else TensorProto.INT32,
+        id_type=helper.np_dtype_to_tensor_dtype(np.dtype(graph.id_type)),
         opset=_OPSET if attention.in_blocks else _OPSET_OF_ATTENTION,
         properties={VOCABULARY_KEY: str(len(encoder.token_embeddings_VE))} if gpu else {},
     )
@@ -274,6 +276,7 @@ class _Graph:
     float16: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
+    id_type: type[np.signedinteger[Any]] = np.int64
     _names: set[str] = field(default_factory=set)
     _linear_inputs: dict[str, str] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -23,8 +24,19 @@ from fastformers.errors import BundleError, InputError
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.cost_profile import measure_budgets, warn_if_busy
 from fastformers.inference.cpu import read_cpu_model
-from fastformers.inference.engine import Engine, EngineError
-from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, candidate_names, open_engine
+from fastformers.inference.engine import Device, Engine, EngineError
+from fastformers.inference.engines import (
+    AUTO,
+    ENGINES,
+    REFERENCE_ENGINE,
+    candidate_names,
+    open_engine,
+)
+from fastformers.inference.engines.card_measures import (
+    CardEngine,
+    choose_budget,
+    measure_card_budgets,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +45,8 @@ logger = logging.getLogger(__name__)
 _MEASURE_S = 2.0
 # int8 engines do not round at the same places: logits of 1.2 moved by 0.02 in a 4 x 312
 # student (OpenVINO 2026.4 against onnxruntime 1.32). A wrong operator moves them by their size.
-_ROUNDING = 0.1
+# A card computes in float16 what ONNX Runtime computes in float32 from the same weights.
+_ROUNDING: dict[Device, float] = {"cpu": 0.1, "cuda": 0.03}
 _CHECKED_LENGTHS = (7, 64, 512)
 
 
@@ -57,7 +70,7 @@ def tune(
     max_batch_tokens: int | None = None,
     cache: Path | None = None,
 ) -> EngineChoice:
-    """Choose the fastest engine and token budget on one core of this machine.
+    """Choose the fastest engine and token budget on one core of this machine, or on its GPU.
 
     Nothing is measured where the bundle's own cost profile was measured on this processor and
     engine, or where engine and budget are both given. "auto" compares all engines that are
@@ -65,7 +78,7 @@ def tune(
 
     Args:
         bundle: Bundle that will score.
-        engine: Name of the engine, or "auto".
+        engine: Name of the engine, or "auto" for the fastest on CPUs.
         max_batch_tokens: Token budget of a batch; None for the fastest.
         cache: Directory of earlier measurements; `cache_directory("tuning")` by default.
 
@@ -81,9 +94,11 @@ def tune(
     for name, candidate in candidates.items():
         if len(candidates) == 1 and _is_profiled(bundle, candidate):
             return EngineChoice(engine=name, max_batch_tokens=bundle.cost_profile.max_batch_tokens)
-        for budget, seconds in _measured(bundle, candidate, cache).items():
+        for budget, seconds in _measured(bundle, name, candidate, cache).items():
             best[name, budget] = seconds
     name, budget = min(best, key=lambda choice: best[choice])
+    if ENGINES[name].device == "cuda":
+        budget = choose_budget({budget: best[one, budget] for one, budget in best if one == name})
     return EngineChoice(engine=name, max_batch_tokens=max_batch_tokens or budget)
 
 
@@ -100,7 +115,7 @@ def open_right_engines(bundle: Bundle, option: str, *, num_threads: int) -> dict
             engine = open_engine(name, bundle.model_path, num_threads=num_threads)
             bundle.check_graph(engine.input_names, engine.num_outputs)
             if name != REFERENCE_ENGINE:
-                _check_agrees(bundle, engine)
+                _check_agrees(bundle, engine, _ROUNDING[ENGINES[name].device])
         except (BundleError, EngineError, InputError):
             if option != AUTO or name == REFERENCE_ENGINE:
                 raise
@@ -109,8 +124,8 @@ def open_right_engines(bundle: Bundle, option: str, *, num_threads: int) -> dict
     return candidates
 
 
-def _check_agrees(bundle: Bundle, engine: Engine) -> None:
-    """Refuse an engine whose logits differ from ONNX Runtime's by more than int8 rounding."""
+def _check_agrees(bundle: Bundle, engine: Engine, rounding: float) -> None:
+    """Refuse an engine whose logits differ from ONNX Runtime's on the CPU by more than rounding."""
     reference = open_engine(REFERENCE_ENGINE, bundle.model_path, num_threads=1)
     rng = np.random.default_rng(0)
     vocab_size = bundle.load_tokenizer().vocab_size
@@ -118,7 +133,7 @@ def _check_agrees(bundle: Bundle, engine: Engine) -> None:
         ids_BT = rng.integers(0, vocab_size, (4, length))
         types_BT = np.sort(rng.integers(0, 2, ids_BT.shape), axis=1)
         expected_BC, logits_BC = (one.run(ids_BT, types_BT) for one in (reference, engine))
-        tolerance = _ROUNDING * max(1.0, float(np.abs(expected_BC).max()))
+        tolerance = rounding * max(1.0, float(np.abs(expected_BC).max()))
         if not np.abs(logits_BC - expected_BC).max() <= tolerance:
             raise InputError(
                 f"--engine: {engine.name} computes other logits for {bundle} than "
@@ -132,8 +147,8 @@ def _is_profiled(bundle: Bundle, engine: Engine) -> bool:
     return is_here and not profile.is_rough
 
 
-def _measured(bundle: Bundle, engine: Engine, cache: Path) -> dict[int, float]:
-    """CPU seconds per token at each token budget, from the cache or measured now.
+def _measured(bundle: Bundle, name: str, engine: Engine, cache: Path) -> dict[int, float]:
+    """Seconds per token at each token budget, from the cache or measured now.
 
     What was measured on a busy machine is not kept.
     """
@@ -145,10 +160,15 @@ def _measured(bundle: Bundle, engine: Engine, cache: Path) -> dict[int, float]:
         pass
     except (OSError, ValueError, AttributeError, TypeError) as error:
         logger.warning("%s: cannot be read (%s); measuring again", path, error)
-    timer = CpuTimer()
-    seconds = measure_budgets(engine, max_length=bundle.max_length, timer=timer, limit_s=_MEASURE_S)
-    if warn_if_busy(timer, f"{engine.name} with {bundle}"):
-        return seconds
+    if ENGINES[name].device == "cuda":
+        seconds = measure_card_budgets(cast(CardEngine, engine), max_length=bundle.max_length)
+    else:
+        timer = CpuTimer()
+        seconds = measure_budgets(
+            engine, max_length=bundle.max_length, timer=timer, limit_s=_MEASURE_S
+        )
+        if warn_if_busy(timer, f"{engine.name} with {bundle}"):
+            return seconds
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as unfinished:

@@ -123,7 +123,8 @@ def _summary(bundle: "Bundle", name: str) -> str:
     return (
         f"# {name}\n\n"
         f"A fastformers bundle for {bundle.task}: {shape}, in {' and '.join(graphs_of(bundle))}. "
-        f"It reads {pairs} of up to {bundle.max_length:,} tokens. It was made from {_code(_teacher(bundle))}, whose "
+        f"It reads {pairs} of up to {bundle.max_length:,} tokens. It was made from "
+        f"{_code(_teacher(bundle))}, whose "
         "license and whose data's license hold for it, too: add `license:` to the lines above."
     )
 

@@ -78,8 +78,8 @@ class CudaEngine:
 
     @property
     def name(self) -> str:
-        """Engine and version."""
-        return f"onnxruntime-cuda {self._runtime.__version__}"
+        """Engine, version and GPU: what a measurement is valid for."""
+        return f"onnxruntime-cuda {self._runtime.__version__} on {self.card}"
 
     @property
     def input_names(self) -> tuple[str, ...]:

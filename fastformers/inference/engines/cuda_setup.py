@@ -45,6 +45,8 @@ def check_cuda() -> None:
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise _refusal("this onnxruntime is built for the CPU only")
+    # Its warning of a plugin that is not there means nothing; its errors reach the caller anyhow.
+    onnxruntime.set_default_logger_severity(4)
     major = int(onnxruntime.cuda_version.split(".")[0])
     _check_driver(major)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find

@@ -65,8 +65,7 @@ def test_logits_are_those_of_the_same_graph_on_the_cpu(open_engine, tmp_path):
     expected = OnnxEngine(tmp_path / "model.onnx").run(IDS, TYPES)
     engine = open_engine()
     np.testing.assert_array_equal(engine.run(IDS, TYPES), expected)
-    assert engine.name == f"onnxruntime-cuda {onnxruntime.__version__}"
-    assert engine.card == "NVIDIA Fake"
+    assert engine.name == f"onnxruntime-cuda {onnxruntime.__version__} on NVIDIA Fake"
     assert engine.input_names == ("input_ids", "token_type_ids")
     assert engine.num_outputs == expected.shape[1]
 
