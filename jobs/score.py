@@ -33,11 +33,12 @@ from fastformers.cluster.execution.topology import (
     discover_topology,
     plan_core_sets,
 )
-from fastformers.cluster.nodes.addresses import check_address, check_output
+from fastformers.cluster.nodes.addresses import check_address, check_output, resolve_address
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from fastformers.cluster.report.tables import render_bill
 from fastformers.formats.recognize import FORMATS
+from fastformers.inference.engines.cuda_setup import check_cuda
 from fastformers.jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
@@ -98,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_output(options.output, os.environ)
         check_address(options.address, os.environ)
         price = price_of(options)
-        settings = corpus_settings(options)
+        settings, scoring = corpus_settings(options), scoring_settings(options)
+        if scoring.uses_gpus and resolve_address(options.address, os.environ).address is None:
+            check_cuda()  # the nodes of a cluster are checked there
         if options.on_bad_row == "fail":
             settings = replace(settings, max_bad_rows="0")
         score_job = open_score_job(
@@ -108,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings,
             max_batch_tokens=options.max_batch_tokens,
             engine=options.engine,
-            scoring=scoring_settings(options),
+            scoring=scoring,
             storage=options.storage_options,
         )
         meter = None if options.energy is None else EnergyMeter(options.energy)

@@ -59,19 +59,20 @@ def plan_admission(spec: WorkerSpec, device: Device = "cpu") -> Admission:
     return Admission(check=check, packed=ray.put(spec.bundle.pack()))
 
 
-def admit(admission: Admission, *, node: str) -> PinnedBundle:
+def admit(admission: Admission, *, node: str, num_gpus: float = 0) -> PinnedBundle:
     """Check this node; its copy of the bundle stays for as long as this process lives.
 
     Args:
         admission: What must be passed.
         node: Ray's identifier of the node that this process is on.
+        num_gpus: GPUs that the check needs: without any, Ray hides all of them from it.
 
     Raises:
         NodeUnfitError: The node cannot do the work; one line says why.
     """
     here = NodeAffinitySchedulingStrategy(node, soft=False)
     try:
-        ray.get(_check_here.options(scheduling_strategy=here).remote(admission))
+        ray.get(_check_here.options(scheduling_strategy=here, num_gpus=num_gpus).remote(admission))
     except RayError as error:
         raise NodeUnfitError(say_error(error)) from None
     return admission.check.bundle.deliver(None)

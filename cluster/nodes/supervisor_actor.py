@@ -94,7 +94,9 @@ class SupervisorActor:
         layout = plan_layout(plan, topology)
         spec, core_sets = plan.spec, layout.core_set_of.values()
         if plan.admission is not None:
-            spec = replace(spec, bundle=admit(plan.admission, node=plan.node))
+            num_gpus = layout.gpus.per_actor if layout.gpus else 0
+            bundle = admit(plan.admission, node=plan.node, num_gpus=num_gpus)
+            spec = replace(spec, bundle=bundle)
         share = plan.state.free_cpus / sum(core_set.num_threads for core_set in core_sets)
         self._pool = RayPool(
             spec,

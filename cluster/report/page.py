@@ -29,7 +29,7 @@ from fastformers.cluster.report.sections import (
     show_throughput,
     show_timeline,
 )
-from fastformers.cluster.report.tables import describe_energy, describe_unfit
+from fastformers.cluster.report.tables import describe_energy, describe_kinds, describe_unfit
 from fastformers.formatting import format_count
 
 PAGE_FILE = "report.html"
@@ -263,6 +263,7 @@ def _facts(report: RunReport) -> dict[str, str]:
         "bundle": f"{bundle.path} ({bundle.precision}, {bundle.digest[:12]})",
         "token budget": f"{bundle.max_batch_tokens:,} tokens a batch",
         "actors": "; ".join(report.cores[:MAX_TABLE_ROWS]) or "none were needed",
+        **({"GPUs and cores": "; ".join(describe_kinds(report))} if report.uses_gpus else {}),
         "memory": f"{report.peak_rss_bytes / 2**20:,.0f} MiB at an actor's peak",
     }
 

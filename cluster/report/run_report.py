@@ -331,6 +331,11 @@ class RunReport:
     bundle: BundleUsed
     output: str
 
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether actors on GPUs scored."""
+        return any(kind.device == "cuda" for kind in self.kinds)
+
     def to_json(self) -> dict[str, Any]:
         """Content of report.json, as plain values."""
         return {"format_version": FORMAT_VERSION, **to_plain(self)}

@@ -12,15 +12,17 @@ from rich.console import Group
 from rich.table import Table
 
 from fastformers.cluster.report.bill import round_total
+from fastformers.cluster.report.over_time import AgreementReport
 from fastformers.cluster.report.run_report import Energy, RunReport
 from fastformers.formats.kept_columns import ALL_COLUMNS
+from fastformers.formatting import format_count
 
 MAX_ACTORS, MAX_NODES, MAX_FILES = 32, 32, 8
 
 
 def render_bill(report: RunReport) -> Group:
     """The report as tables for people: what was done, by which nodes, and where the money went."""
-    kinds = [_render_kinds(report)] if any(kind.device != "cpu" for kind in report.kinds) else []
+    kinds = [_render_kinds(report)] if report.uses_gpus else []
     nodes = [_render_nodes(report)] if len(report.nodes) > 1 else []
     return Group(_render_summary(report), *kinds, *nodes, _render_items(report))
 
@@ -107,15 +109,38 @@ def _render_kinds(report: RunReport) -> Table:
             "" if kind.usd_per_million is None else f"{kind.usd_per_million:,.4f}",
             kind.bound_by or "",
         )
-    agreement = report.agreement
-    if agreement is not None:
-        table.caption = (
-            f"{' and '.join(agreement.precisions)}: {100 * agreement.equal_labels:.2f}% equal "
-            f"labels of {agreement.texts:,} texts scored in both, values differ by up to "
-            f"{agreement.largest_difference:.2g}"
-        )
+    if report.agreement is not None:
+        table.caption = describe_agreement(report.agreement)
         table.caption_justify = "left"
     return table
+
+
+def describe_kinds(report: RunReport) -> list[str]:
+    """What actors on GPUs and on cores did, a line each, and how much their precisions agree."""
+    lines = []
+    for kind in report.kinds:
+        place = "GPUs" if kind.device == "cuda" else "cores"
+        line = f"{format_count(kind.actors, 'actor')} on {place}"
+        if kind.precision is None:
+            line += " tokenized"
+        else:
+            line += (
+                f" scored {100 * kind.share_of_tokens:.1f}% of the tokens in {kind.precision}, and "
+                f"computed {_percent(kind.computing) or 'for none'} of the time"
+            )
+        if kind.gpu_busy is not None:
+            line += f" (GPU busy {_percent(kind.gpu_busy)})"
+        lines.append(line + (f", held up by the {kind.bound_by}" if kind.bound_by else ""))
+    return [*lines, *([describe_agreement(report.agreement)] if report.agreement else [])]
+
+
+def describe_agreement(agreement: AgreementReport) -> str:
+    """How much two precisions agree."""
+    return (
+        f"{' and '.join(agreement.precisions)}: {100 * agreement.equal_labels:.2f}% equal labels "
+        f"of {agreement.texts:,} texts scored in both, values differ by up to "
+        f"{agreement.largest_difference:.2g}"
+    )
 
 
 def _percent(share: float | None) -> str:

@@ -44,20 +44,15 @@ class GpuLayer:
     floor_F: Floats | None
 
 
-def lay_out(
-    layer: Layer, activation: Activation, *, head_multiple: int = HEAD_MULTIPLE
-) -> GpuLayer:
+def lay_out(layer: Layer, activation: Activation) -> GpuLayer:
     """The layer for GPUs.
 
     Args:
         layer: A layer of an encoder.
         activation: Activation of its feed-forward.
-        head_multiple: What the width of its heads becomes a multiple of.
     """
     layer, floor_F = _fold_relu(_fold_biases(layer), activation)
-    return GpuLayer(
-        layer=_pad_heads(layer, head_multiple), score_scale=layer.head_width**-0.5, floor_F=floor_F
-    )
+    return GpuLayer(layer=_pad_heads(layer), score_scale=layer.head_width**-0.5, floor_F=floor_F)
 
 
 def _fold_biases(layer: Layer) -> Layer:
@@ -82,9 +77,9 @@ def _without_bias(linear: Linear) -> Linear:
     return replace(linear, bias=np.zeros_like(linear.bias))
 
 
-def _pad_heads(layer: Layer, multiple: int) -> Layer:
+def _pad_heads(layer: Layer) -> Layer:
     """Zeros after the values of each head, or of each half of it where halves are rotated."""
-    missing = -layer.head_width % multiple
+    missing = -layer.head_width % HEAD_MULTIPLE
     if missing == 0:
         return layer
     num_parts = layer.num_heads * (1 if layer.rotary_frequencies is None else 2)

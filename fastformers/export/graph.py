@@ -12,6 +12,7 @@ It is tuned, in comparison with a traced graph, in these ways:
   is in the graph once for all layers that share it (attention.py);
 - Add + LayerNormalization stay separate: ONNX Runtime's fused SkipLayerNormalization is scalar on
   the CPU (engine.py keeps the runtime from fusing them again);
+- layers of a graph for GPUs are laid out for their kernels instead, in float16 (gpu_layers.py);
 - int8 activations may have fixed ranges: a row's score then does not depend on its batch;
 - int8 weights are scaled so that no sum of two products overflows 16 bits: x86 CPUs without VNNI
   add pairs there, and saturate silently (int8.py).
@@ -46,15 +47,15 @@ from fastformers.export.encoder import (
     Norm,
 )
 from fastformers.export.external_data import write_weights
-from fastformers.export.gpu_layers import GpuChoices, GpuLayers
+from fastformers.export.gpu_layers import GpuLayers
 from fastformers.export.int8 import ActivationRange, quantize_token_embeddings, quantize_weight
 from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS, VOCABULARY_KEY, weights_path
 
 # Version of everything that decides the bytes of a graph beside the model. Raise it with every
-# change after which the same model gives another graph: here, in attention.py, in embeddings.py, in
-# int8.py, or where models are read (read_encoder.py, models/architectures). Graphs that `compress
-# --work` kept under another version are built again.
-GRAPH_VERSION = 2
+# change after which the same model gives another graph: here, in attention.py, embeddings.py,
+# gpu_layers.py, gpu_layout.py, int8.py, or where models are read (read_encoder.py,
+# models/architectures). Graphs that `compress --work` kept under another version are built again.
+GRAPH_VERSION = 3
 # The first opset with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
 
@@ -67,12 +68,12 @@ def write_graph(
     ranges: Mapping[str, ActivationRange | None] | None = None,
     observe: bool = False,
     float16: bool = False,
-    gpu: GpuChoices | None = GpuChoices(),
 ) -> tuple[str, ...]:
     """Write an encoder as an ONNX model, its weights in a file beside it (onnx_files.py).
 
     Inputs are `input_ids` (B, T), and `token_type_ids` (B, T) where the model tells text pairs
-    apart, both int64; the output is `logits` (B, C), which for an embedding model are its vectors.
+    apart, both int64, or int32 in a graph for GPUs; the output is `logits` (B, C) in float32, which
+    for an embedding model are its vectors.
 
     Args:
         encoder: Weights of the model.
@@ -82,21 +83,18 @@ def write_graph(
             taken anew from every batch (dynamic). None instead of a mapping for float.
         observe: Whether to add the input of every projection as an output `NAME.input`, for
             calibration.
-        float16: Whether weights and arithmetic are in float16, for GPUs; excludes `ranges`.
+        float16: Whether layers are laid out for GPUs, their weights and arithmetic in float16 up to
+            the head; excludes `ranges` and `observe`.
 
     Returns:
         Names of the projections that `ranges` may name, in the graph's order.
 
     Raises:
-        ValueError: Both `ranges` and `float16` were given.
+        ValueError: `float16` was given with one of the two.
     """
-    if float16 and ranges is not None:
-        raise ValueError("a graph is either int8 (ranges) or float16")
-    if not float16:
-        gpu = None
+    if float16 and (observe or ranges is not None):
+        raise ValueError("a graph is either int8 (ranges, or observed for them) or float16")
     graph = _Graph(ranges=dict(ranges or {}), int8_embeddings=ranges is not None, float16=float16)
-    if gpu is not None:
-        graph.id_type = np.int32
     has_types = (
         text_pairs and encoder.token_types_KE is not None and len(encoder.token_types_KE) > 1
     )
@@ -105,16 +103,11 @@ def write_graph(
         graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
     )
     hidden = _embed(graph, encoder, length, has_types=has_types)
-    if gpu is not None:
-        hidden = GpuLayers(graph=graph, attention=attention, encoder=encoder, choices=gpu).add(
-            hidden
-        )
+    if float16:
+        hidden = GpuLayers(graph=graph, attention=attention, encoder=encoder).add(hidden)
     else:
         hidden = _layers(graph, encoder, hidden, attention)
-    pooled = graph.pool(hidden, encoder.pooling)
-    if gpu is not None:
-        pooled = graph.node("Cast", [pooled], to=TensorProto.FLOAT)
-        graph.float16 = False
+    pooled = graph.in_float32(graph.pool(hidden, encoder.pooling))
     num_outputs = _head(graph, encoder.head, pooled, encoder.width)
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:
@@ -122,8 +115,6 @@ def write_graph(
             helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
             for name in graph.observe()
         ]
-    if float16 and gpu is None:
-        graph.cast_outputs([output.name for output in outputs])
     _save(
         graph,
         path,
@@ -131,7 +122,7 @@ def write_graph(
         outputs=outputs,
         id_type=helper.np_dtype_to_tensor_dtype(np.dtype(graph.id_type)),
         opset=_OPSET if attention.in_blocks else _OPSET_OF_ATTENTION,
-        properties={VOCABULARY_KEY: str(len(encoder.token_embeddings_VE))} if gpu else {},
+        properties={VOCABULARY_KEY: str(len(encoder.token_embeddings_VE))} if float16 else {},
     )
     return graph.projections
 
@@ -276,9 +267,11 @@ class _Graph:
     float16: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
-    id_type: type[np.signedinteger[Any]] = np.int64
     _names: set[str] = field(default_factory=set)
     _linear_inputs: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.id_type: type[np.signedinteger[Any]] = np.int32 if self.float16 else np.int64
 
     def const(self, name: str, array: NDArray[np.generic]) -> str:
         if name not in self._names:
@@ -302,8 +295,22 @@ class _Graph:
         self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
         return output
 
-    def nodes_of(self, op: str, inputs: list[str], outputs: list[str], **attributes: float) -> None:
-        self.nodes.append(helper.make_node(op, inputs, outputs, domain=MICROSOFT, **attributes))
+    def skip_norm(
+        self, inputs: list[str], *, normed: str, total: str | None, epsilon: float
+    ) -> None:
+        outputs = [normed] if total is None else [normed, "", "", total]
+        self.nodes.append(
+            helper.make_node(
+                "SkipLayerNormalization", inputs, outputs, domain=MICROSOFT, epsilon=epsilon
+            )
+        )
+
+    def in_float32(self, values: str) -> str:
+        """The values in float32, in which all that is added from here on computes."""
+        if not self.float16:
+            return values
+        self.float16 = False
+        return self.node("Cast", [values], to=TensorProto.FLOAT)
 
     def split(self, joined: str, widths: list[int]) -> list[str]:
         if len(widths) == 1:
@@ -381,14 +388,6 @@ class _Graph:
     def projections(self) -> tuple[str, ...]:
         """Names of the projections that may be int8."""
         return tuple(self._linear_inputs)
-
-    def cast_outputs(self, names: list[str]) -> None:
-        """Cast the graph's outputs from float16 to float32."""
-        for node in list(self.nodes):
-            for index, name in enumerate(node.output):
-                if name in names:
-                    node.output[index] = f"{name}.float16"
-                    self.node("Cast", [node.output[index]], output=name, to=TensorProto.FLOAT)
 
     def observe(self) -> list[str]:
         """Add every projection's input as an output; return the projections' names."""

@@ -15,7 +15,14 @@ from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.worker import Worker, WorkerSpec, measure_memory
-from fastformers.cluster.scheduling.work import CALLS_IN_HAND, Failed, Finished, Task, Ticket
+from fastformers.cluster.scheduling.work import (
+    CALLS_IN_HAND,
+    Comparison,
+    Failed,
+    Finished,
+    Task,
+    Ticket,
+)
 from fastformers.cluster.shards import preparation
 from fastformers.cluster.shards.predictions import read_receipt
 from fastformers.cluster.shards.preparation import Preparation, SliceReceipt
@@ -343,6 +350,35 @@ def test_pairs_are_scored_as_pairs(tmp_path, write_rows, pair_bundle):
     np.testing.assert_allclose(
         scored["probability"].to_numpy(), expected.probabilities, rtol=1e-5, atol=0
     )
+
+
+def test_a_worker_compares_its_predictions_with_those_of_a_shard(tmp_path, corpus, bundle):
+    work, slices = plan_work(tmp_path, corpus, bundle, shard_seconds=9.0)
+    worker = Worker(work, "here")
+    shard, *_ = prepare(worker, slices)
+    worker.score(Lease(shard=shard, attempt=1))
+    agreement = worker.do(Comparison(shard=shard))
+    assert agreement.num_equal == agreement.num_texts == min(256, shard.num_unique)
+    assert agreement.largest_difference < 1e-5
+    path = Path(work.predictions.path) / shard.file_name
+    stored = pyarrow.parquet.read_table(path)
+    flipped = stored.set_column(
+        stored.column_names.index("label"),
+        "label",
+        pa.array([{"no": "yes", "yes": "no"}.get(label) for label in stored["label"].to_pylist()]),
+    )
+    pyarrow.parquet.write_table(flipped, path)
+    assert worker.do(Comparison(shard=shard)).num_equal == 0
+
+
+def test_a_worker_of_a_kind_that_does_not_score_only_prepares(tmp_path, corpus, bundle):
+    work, slices = plan_work(tmp_path, corpus, bundle)
+    helper = Worker(replace(work, scorings={"cuda": work.scorings["cpu"]}), "here")
+    assert prepare(helper, slices)
+    assert not hasattr(helper, "_scorer")
+    on_gpu = Worker(work, "here", device="cpu")
+    receipt = on_gpu.score(Lease(shard=prepare(on_gpu, slices)[0], attempt=1))
+    assert (receipt.device, receipt.precision, receipt.gpu_busy) == ("cpu", "float32", None)
 
 
 def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, monkeypatch):

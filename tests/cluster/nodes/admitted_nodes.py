@@ -14,6 +14,7 @@ from fastformers.cluster.execution.claim import claimed
 from fastformers.cluster.execution.job import open_score_job
 from fastformers.cluster.execution.run import run_job
 from fastformers.cluster.nodes.admission import plan_admission
+from fastformers.cluster.nodes.cluster_state import KindsOfActors, NodeState
 from fastformers.cluster.nodes.connect import connect
 from fastformers.cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
@@ -24,14 +25,12 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 def try_node(node, spec, admission):
     """ "fit", or what the node says is wrong with it."""
     plan = NodePlan(
-        node=node,
+        state=NodeState(id=node, hostname="here", num_cpus=1.0, free_cpus=1.0),
         name=None,
         spec=spec,
         admission=admission,
         num_actors=1,
-        cores_per_actor=1,
-        oversubscribe=False,
-        free_cpus=1.0,
+        kinds=KindsOfActors(scorers=("cpu",), prepares=True, cores_per_actor=1),
         timeout_s=None,
     )
     supervisor = RaySupervisor(plan)

@@ -86,7 +86,7 @@ def test_each_color_of_a_plot_is_the_theme_s(page):
 
 def test_the_page_says_what_the_report_says(page):
     for words in (
-        "1,234,567 texts scored for 0.02014 USD",
+        "1,234,567 texts scored for 0.02144 USD",
         "7.0% padding",
         "12 rows have no prediction",
         "1 lease lost with an actor",

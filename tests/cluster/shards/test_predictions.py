@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from fastformers.cluster.shards.layout import build_shard_table
 from fastformers.cluster.shards.predictions import (
+    Agreement,
     build_predictions,
+    compare_predictions,
     read_errors,
     read_receipt,
     write_predictions,
 )
 from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.storage.directory import open_directory
-from fastformers.inference.tasks import TEXT_CLASSIFICATION
+from fastformers.inference.tasks import EMBEDDING, TEXT_CLASSIFICATION
 from fastformers.inference.tokenizer import TokenizedRows
 
 LABELS = ("no", "perhaps", "yes")
@@ -193,3 +195,39 @@ def test_a_file_that_is_not_there_or_not_parquet_has_no_receipt(directory):
 def test_errors_are_read_with_their_rows(directory):
     write_predictions(directory, "part.parquet", make_predictions(), RECEIPT)
     assert read_errors(directory, "part.parquet") == [(1, "bad 1")]
+
+
+def test_predictions_of_two_precisions_are_compared_by_label_and_value():
+    labels = ("no", "yes")
+    logits_SC = np.array([[2, 0], [0, 2], [1, 0], [np.nan, 0], [0, 3]], np.float32)
+    stored = pa.table(
+        {
+            "label": ["no", "no", "no", "no", None],
+            "probability": pa.array([0.88, 0.75, 0.73, 0.9, None], pa.float32()),
+            "error": pa.array([None, None, None, None, "null text"], pa.string()),
+        }
+    )
+    task = TEXT_CLASSIFICATION
+    agreement = compare_predictions(stored, logits_SC, task, labels)
+    assert (agreement.num_texts, agreement.num_equal) == (3, 2)
+    assert agreement.largest_difference == pytest.approx(0.8808 - 0.75, abs=1e-3)
+    both = agreement + Agreement(num_texts=7, num_equal=7, largest_difference=0.01)
+    assert (both.num_texts, both.num_equal) == (10, 9)
+    assert both.largest_difference == agreement.largest_difference
+    assert compare_predictions(stored[:0], logits_SC[:0], task, labels) == Agreement()
+
+
+def test_embeddings_have_no_label_to_be_equal():
+    task = EMBEDDING
+    stored = pa.table(
+        {
+            "embedding": pa.FixedSizeListArray.from_arrays(
+                pa.array([1.0, 0.0, 0.0, 1.0], pa.float32()), 2
+            ),
+            "error": pa.nulls(2, pa.string()),
+        }
+    )
+    logits_SC = np.array([[1.0, 0.25], [0.0, 1.0]], np.float32)
+    agreement = compare_predictions(stored, logits_SC, task, ())
+    assert (agreement.num_texts, agreement.num_equal) == (2, 2)
+    assert agreement.largest_difference == 0.25

@@ -145,6 +145,11 @@ def prune(layer: Layer, num_heads: int) -> Layer:
 
 
 MAX_LENGTH, WIDTH = 64, 32
+KINDS = (
+    *("plain", "one layer", "pruned", "narrow embeddings", "projected before the norm"),
+    *("relu", "no types", "no positions", "no biases", "norms first", "no attention norm"),
+    *("gate", "bias", "window", "relative", "rotary", "mean", "more norms", "all at once"),
+)
 
 
 def layer_parts(kind):
@@ -228,14 +233,7 @@ def make_variant(encoder_factory, kind):
 
 
 @pytest.mark.parametrize("text_pairs", [False, True])
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *("plain", "one layer", "pruned", "narrow embeddings", "projected before the norm"),
-        *("relu", "no types", "no positions", "no biases", "norms first", "no attention norm"),
-        *("gate", "bias", "window", "relative", "rotary", "mean", "more norms", "all at once"),
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_graph_computes_what_the_encoder_means(encoder_factory, tmp_path, kind, text_pairs):
     encoder = make_variant(encoder_factory, kind)
     write_graph(encoder, tmp_path / "model.onnx", text_pairs=text_pairs)
@@ -411,26 +409,3 @@ def test_a_projection_that_no_range_names_stays_in_float(encoder_factory, graphs
     weights = {w.name: w.data_type for w in onnx.load(tmp_path / "a.onnx").graph.initializer}
     assert weights["layer0.down.weight"] == onnx.TensorProto.FLOAT
     assert weights["layer0.up.weight"] == onnx.TensorProto.INT8
-
-
-def test_float16_has_the_logits_of_float32(encoder_factory, graphs, logits, tmp_path):
-    ids_BT, types_BT, float_BC, _ = logits
-    path = tmp_path / "float16.onnx"
-    write_graph(encoder_factory(**SHAPE), path, text_pairs=True, float16=True)
-    engine = OnnxEngine(path)
-    half_BC = engine.run(ids_BT, types_BT)
-    assert half_BC.dtype == np.float32
-    error = np.abs(half_BC - float_BC).max() / np.abs(float_BC).max()
-    assert 1e-6 < error < 0.01  # it is rounded, but by no more than that
-    model = onnx.load(path)
-    kinds = {w.data_type for w in model.graph.initializer}
-    assert kinds == {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
-    assert model.graph.output[0].name == "logits"
-    assert measure_graph_bytes(path) < 0.55 * measure_graph_bytes(graphs / "float.onnx")
-
-
-def test_a_graph_cannot_be_both_int8_and_float16(encoder_factory, tmp_path):
-    with pytest.raises(ValueError, match="either int8"):
-        write_graph(
-            encoder_factory(), tmp_path / "a.onnx", text_pairs=False, ranges={}, float16=True
-        )

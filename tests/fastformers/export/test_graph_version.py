@@ -25,12 +25,12 @@ from fastformers.export.encoder import (
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.int8 import ActivationRange
 
-VERSION = 2
+VERSION = 3
 # Digests of the graphs of that version.
 DIGESTS = {
     "float": "c2e7f802a15f25d89be517980ec8b580227c87458b00035523c184b8043a48dd",
     "float pairs": "260ddab7e1bb7a8641026882b83dcb944a31e493d287901f5ce31c0185850d51",
-    "float16": "502ecf188cdd855215ec0ba07a17d92d72823227f56e3c86253f13c520ee373d",
+    "float16": "b6ae9df73ff921140109c61432d6cf3a034a3fb6a6fe7aeb507eb1b5461c082a",
     "int8": "b5d32d0d188d02a357e694abdd5f61e27f3f6faaa4d647702083e62061a556f6",
     "int8-dynamic": "30e6a4b1f54b25925182c3d84fe81239e70842fa11602ebdf8fe142f48ad56e3",
     "relative positions": "98b2d7614834c45aefd66366bf780fc2151036011f9de603c95bb54fa5e52186",

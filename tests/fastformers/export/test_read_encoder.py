@@ -164,13 +164,13 @@ def test_int8_stays_near_and_a_row_does_not_depend_on_its_batch(
 
 @every_architecture
 def test_float16_has_the_logits_of_float32(make_model, tmp_path, model_type):
-    model = make_model(model_type)
+    model = make_model(model_type, initializer_range=0.1)  # five times what BERT begins with
     write_graph(read_encoder(model), tmp_path / "model.onnx", text_pairs=False, float16=True)
     engine = OnnxEngine(tmp_path / "model.onnx")
     for length in (1, 7, 64):
         ids_BT = np.random.default_rng(0).integers(4, model.config.vocab_size, (4, length))
         actual_BC = engine.run(ids_BT, None)
-        np.testing.assert_allclose(actual_BC, pytorch_logits(model, ids_BT), atol=0.03)
+        np.testing.assert_allclose(actual_BC, pytorch_logits(model, ids_BT), atol=2e-3)
 
 
 @pytest.mark.parametrize(

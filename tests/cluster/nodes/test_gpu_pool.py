@@ -1,0 +1,156 @@
+"""Actors on logical GPUs and on cores, over one queue: Ray counts GPUs that are not there.
+
+The engine computes on a CPU and sleeps, so that what is tested is who does what.
+"""
+
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import ray
+
+from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.execution.local import connect_here
+from fastformers.cluster.execution.run import run_job
+from fastformers.cluster.nodes.connect import connect
+from fastformers.cluster.settings import ActorSettings, CorpusSettings, ScoringSettings
+from fastformers.export.graph import write_graph
+from fastformers.inference.bundle import write_bundle
+from fastformers.inference.description.further_graph import FurtherGraph
+from tests.cluster.nodes.fake_gpus import LOG, read_seen, use_fake_engine
+
+REPOSITORY = Path(__file__).parents[3]
+NUM_ROWS = 1200
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """A cluster of two cores and two logical GPUs; the directory of what its actors saw."""
+    directory = str(tmp_path_factory.mktemp("seen"))
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=2,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
+        runtime_env={
+            "worker_process_setup_hook": "tests.cluster.nodes.fake_gpus.use_fake_engine",
+            "env_vars": {
+                "PYTHONPATH": str(REPOSITORY),
+                LOG: directory,
+                "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+                "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", ""),
+            },
+        },
+    )
+    yield directory
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def two_graphs(tmp_path_factory, bundle, encoder_factory, tokenizer_json):
+    """A bundle with a graph in float32 and one in float16."""
+    graphs = tmp_path_factory.mktemp("graphs")
+    encoder = encoder_factory()
+    write_graph(encoder, graphs / "model.onnx", text_pairs=False)
+    write_graph(encoder, graphs / "float16.onnx", text_pairs=False, float16=True)
+    half = FurtherGraph(precision="float16", file="float16.onnx", quality=None)
+    return write_bundle(
+        replace(bundle, path=graphs / "bundle", further_graphs=(half,)),
+        model=graphs / "model.onnx",
+        further_models=[graphs / "float16.onnx"],
+        tokenizer_json=tokenizer_json,
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, write_rows):
+    words = ("a cat", "the dog sat", "a bird sang on the mat", "a")
+    rows = [{"id": n, "text": f"{words[n % 4]} {'cat ' * (n % 23)}"} for n in range(NUM_ROWS)]
+    return write_rows(tmp_path_factory.mktemp("corpus") / "c.jsonl", [*rows, {"id": -1}])
+
+
+def open_job(corpus, bundle, output, **scoring):
+    return open_score_job(
+        str(corpus),
+        bundle.path,
+        str(output),
+        CorpusSettings(keep_columns=("id",), shard_seconds=0.02),
+        max_batch_tokens=None,
+        scoring=ScoringSettings(**scoring),
+    )
+
+
+def predictions_of(output):
+    parts = sorted((output / "predictions").glob("*.parquet"))
+    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
+
+
+def scored_by(result):
+    return {device: sums.num_rows for (device, _), sums in result.tally.scored.kinds.items()}
+
+
+def test_one_queue_scores_each_row_once_and_as_one_process_does(seen, corpus, two_graphs, tmp_path):
+    """Four actors on two GPUs and two on cores; they share the cores of this machine."""
+    job = open_job(corpus, two_graphs, tmp_path / "out", device="mixed", precision="float16")
+    actors = ActorSettings(actors_per_gpu=2, oversubscribe=True)
+    result = run_job(job, actors, connect)
+    alone = open_job(corpus, two_graphs, tmp_path / "alone", precision="float16")
+    pool = pa.default_memory_pool()
+    run_job(alone, ActorSettings(), connect_here)
+    pa.set_memory_pool(pool)
+
+    assert sum(scored_by(result).values()) == NUM_ROWS + 1
+    assert min(scored_by(result).values()) > 0
+    assert {precision for _, precision in result.tally.scored.kinds} == {"float16"}
+    assert result.tally.agreement.num_texts == 0  # one precision
+    found = predictions_of(tmp_path / "out")
+    assert found["id"].to_pylist() == [*range(NUM_ROWS), -1]
+    columns = ["id", "label", "error"]
+    expected = predictions_of(tmp_path / "alone")
+    assert found.select(columns) == expected.select(columns)
+
+    visible = Counter(one["visible"] for one in read_seen(seen))
+    assert visible == {"0": 2, "1": 2}
+    assert {one["order"] for one in read_seen(seen)} == {"PCI_BUS_ID"}
+    devices = {use.device: len(use.actor_cores) for use in result.nodes}
+    assert devices == {"cuda": 4, "cpu": 2}
+    assert result.num_machines == 1
+
+
+def test_cores_tokenize_for_gpus_and_prepared_shards_need_none(seen, corpus, two_graphs, tmp_path):
+    use_fake_engine()
+    job = open_job(corpus, two_graphs, tmp_path / "out", device="cuda")
+    result = run_job(job, ActorSettings(oversubscribe=True), connect)
+    assert scored_by(result) == {"cuda": NUM_ROWS + 1}
+    kinds = Counter((a.attempt.job, a.attempt.actor.split(":")[1][:4]) for a in attempts(result))
+    assert {job for job, place in kinds if place == "cuda"} == {"score"}
+    assert {use.reason for use in result.nodes} == {"nothing is left to tokenize", None}
+
+    settings = CorpusSettings(shard_seconds=0.02)
+    prepared = open_prepare_job(str(corpus), two_graphs.path, str(tmp_path / "prepared"), settings)
+    pool = pa.default_memory_pool()
+    run_job(prepared, ActorSettings(), connect_here)
+    pa.set_memory_pool(pool)
+    job = open_score_job(
+        str(tmp_path / "prepared"),
+        two_graphs.path,
+        str(tmp_path / "of shards"),
+        CorpusSettings(),
+        max_batch_tokens=None,
+        scoring=ScoringSettings(device="cuda"),
+    )
+    result = run_job(job, ActorSettings(num_actors=1), connect)
+    assert scored_by(result) == {"cuda": NUM_ROWS + 1}
+    assert [(use.device, len(use.actor_cores)) for use in result.nodes] == [("cuda", 1)]
+
+
+def attempts(result):
+    return result.tally.attempts.attempts()
