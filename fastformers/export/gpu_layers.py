@@ -8,8 +8,14 @@ and values are projections of their own, because a fused attention reads each wh
 wrote it: one projection would have to be taken apart first. On a GPU of compute capability 9.0 the
 attention of a layer so moves 9 widths of values for each token (3 written by the projections, 2 for
 the bias of the queries, 4 by the attention itself); one projection with a bias and a split moves
-19, and ONNX Runtime's Attention, which has the projection inside, 13. This module knows nothing of
-embeddings and heads of models.
+19, and ONNX Runtime's Attention, which has the projection inside, 13.
+
+On an H200, batches of 32,768 tokens in rows of 128 reach 62% of the float16 peak of its matrix
+products with BERT-base, where such a graph without these nodes and with one projection reaches 45%,
+and with its own fusions 50%; Attention reaches 61%. The 4 x 312 student takes 1.5 ms for
+such a batch in place of 3.9; without padding, its heads of 26 take 2.8, padded to 64 they take 1.7.
+FastGelu is no faster than BiasGelu, which is exact (onnxruntime-gpu 1.31.1, 2026-11-26). This module
+knows nothing of embeddings and heads of models.
 
 Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each.
 """
