@@ -15,7 +15,12 @@ from typing import Any
 from fastformers.cluster.corpus.inputs import check_kept, open_corpus_for
 from fastformers.cluster.corpus.slices import Corpus
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
-from fastformers.cluster.devices.scoring import Scoring, choose_precisions, plan_scorings
+from fastformers.cluster.devices.scoring import (
+    Scoring,
+    choose_gpu_budget,
+    choose_precisions,
+    plan_scorings,
+)
 from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
@@ -33,6 +38,8 @@ from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
+
+_GPU_BUDGET = "max batch tokens on GPUs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,17 +286,22 @@ def open_score_job(
         choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
             bundle, engine=engine, max_batch_tokens=max_batch_tokens
         )
-    scorings = plan_scorings(precisions, choice, max_batch_tokens=max_batch_tokens)
-    identity.update(
-        {
-            "bundle": [graph.digest for graph in (bundle, *further)],
-            "max batch tokens": scorings[0].max_batch_tokens,
-            "engine": scorings[0].engine,
-            "device": scoring.device,
-            "precision": [scoring.precision for scoring in scorings],
-            "keep columns": list(keep_columns),
-        }
-    )
+    gpu_budget = None
+    if scoring.uses_gpus:
+        own = max_batch_tokens if scoring.device == "cuda" else None
+        for_gpus = (bundle, *further)[-1]
+        gpu_budget = own or _recorded_gpu_budget(output) or choose_gpu_budget(for_gpus)
+    scorings = plan_scorings(precisions, choice, gpu_budget=gpu_budget)
+    identity = {
+        "device": scoring.device,  # named first where all that follows from it changes, too
+        "precision": [scoring.precision for scoring in scorings],
+        **identity,
+        "bundle": [graph.digest for graph in (bundle, *further)],
+        "max batch tokens": scorings[0].max_batch_tokens,
+        "engine": scorings[0].engine,
+        "keep columns": list(keep_columns),
+        **({_GPU_BUDGET: gpu_budget} if scoring.uses_gpus else {}),
+    }
     return ScoreJob(
         bundle=bundle,
         pinned=pinned,
@@ -301,6 +313,12 @@ def open_score_job(
         scorings=scorings,
         identity=identity,
     )
+
+
+def _recorded_gpu_budget(output: Directory) -> int | None:
+    """The token budget on GPUs of an interrupted run into this output; None without one."""
+    record = read_record(output, RUN_FILE, named=f"--output {output}")
+    return None if record is None else record["identity"].get(_GPU_BUDGET)
 
 
 def _recorded_choice(

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from fastformers.cluster.devices import scoring as scoring_module
 from fastformers.cluster.devices.scoring import (
     CARD_BATCH_TOKENS,
     Scoring,
+    choose_gpu_budget,
     choose_precisions,
     plan_scorings,
 )
@@ -60,15 +62,30 @@ def test_a_graph_that_is_not_there_is_refused(graphs, has, device, precision, me
 
 
 def test_budgets_are_those_of_the_kind():
-    both = plan_scorings({"cpu": "int8", "cuda": "float16"}, CHOICE, max_batch_tokens=2048)
+    both = plan_scorings({"cpu": "int8", "cuda": "float16"}, CHOICE, gpu_budget=32768)
     assert both == (
         Scoring(device="cpu", engine="openvino", precision="int8", max_batch_tokens=2048),
         Scoring(
             device="cuda",
             engine="onnxruntime-cuda",
             precision="float16",
-            max_batch_tokens=CARD_BATCH_TOKENS,
+            max_batch_tokens=32768,
         ),
     )
-    (alone,) = plan_scorings({"cuda": "float16"}, None, max_batch_tokens=65536)
+    (alone,) = plan_scorings({"cuda": "float16"}, None, gpu_budget=65536)
     assert alone.max_batch_tokens == 65536
+
+
+def test_without_a_gpu_here_its_budget_is_one_that_suits_all(graphs, monkeypatch):
+    bundle = graphs("float16")
+    monkeypatch.setattr(
+        scoring_module, "tune", lambda bundle, engine: replace(CHOICE, engine=engine)
+    )
+
+    def refuse():
+        raise InputError("device cuda: no driver")
+
+    monkeypatch.setattr(scoring_module, "check_cuda", refuse)
+    assert choose_gpu_budget(bundle) == CARD_BATCH_TOKENS == 32768
+    monkeypatch.setattr(scoring_module, "check_cuda", lambda: None)
+    assert choose_gpu_budget(bundle) == 2048

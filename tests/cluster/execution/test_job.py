@@ -9,7 +9,7 @@ import fastformers.cluster.execution.job
 from fastformers.cluster.execution.job import describe, open_prepare_job, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.records.slice_table import load_shards
-from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.settings import SCORING_ON_CORES, CorpusSettings, ScoringSettings
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference import engines
@@ -37,6 +37,7 @@ def plan(
     *,
     max_batch_tokens=None,
     engine="onnxruntime",
+    scoring=SCORING_ON_CORES,
     **settings,
 ):
     settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
@@ -47,6 +48,7 @@ def plan(
         CorpusSettings(**settings),
         max_batch_tokens=max_batch_tokens,
         engine=engine,
+        scoring=scoring,
     )
 
 
@@ -227,3 +229,35 @@ def test_a_rerun_needs_the_engine_that_it_began_with(
     monkeypatch.setattr(engines, "find_spec", lambda package: None)
     with pytest.raises(InputError, match="openvino: it is not installed"):
         plan(corpus, bundle, tmp_path / "out", engine="auto", **options)
+
+
+def test_device_and_precision_are_part_of_what_the_work_is(
+    corpus, two_graphs, tmp_path, run_locally
+):
+    run_locally(plan(corpus, two_graphs, tmp_path / "out"))
+    on_gpus = ScoringSettings(device="cuda")
+    job = plan(corpus, two_graphs, tmp_path / "out", scoring=on_gpus)
+    assert [(one.device, one.precision) for one in job.scorings] == [("cuda", "float16")]
+    assert (job.engine, job.max_batch_tokens) == ("onnxruntime-cuda", 32768)
+    plan_of_it = describe(job, find_earlier_work(job))
+    assert plan_of_it["precision"] == {"cuda": "float16"}
+    assert plan_of_it["gpu_max_batch_tokens"] == 32768
+    with pytest.raises(ChangedWorkError, match=": device, precision, "):
+        run_locally(job)
+    both = plan(corpus, two_graphs, tmp_path / "other", scoring=ScoringSettings(device="mixed"))
+    assert [one.precision for one in both.scorings] == ["float32", "float16"]
+    assert both.identity["bundle"][0] != both.identity["bundle"][1]
+
+
+def test_shards_for_gpus_fill_their_batches(corpus, two_graphs, tmp_path):
+    on_cores = plan(corpus, two_graphs, tmp_path / "a", shard_seconds=None)
+    on_gpus = plan(
+        corpus,
+        two_graphs,
+        tmp_path / "b",
+        scoring=ScoringSettings(device="cuda"),
+        shard_seconds=None,
+    )
+    a_token_s = two_graphs.cost_profile.estimate_seconds_per_token()
+    assert on_gpus.preparation.shard_seconds == pytest.approx(2**18 * a_token_s)
+    assert on_gpus.preparation.shard_seconds > on_cores.preparation.shard_seconds
