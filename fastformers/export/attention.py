@@ -144,12 +144,14 @@ class Attention:
             biases = [self._node("Sum", biases)]
         if self.in_blocks:
             unused = ["", ""] if biases else []  # a bias of the projections, a mask
+            attributes: dict[str, Any] = {"num_heads": layer.num_heads}
+            if score_scale is not None:
+                attributes["scale"] = score_scale
             return self.graph.node(
                 "MultiHeadAttention",
                 [query, key, value, *unused, *biases],
                 domain=MICROSOFT,
-                num_heads=layer.num_heads,
-                **({} if score_scale is None else {"scale": score_scale}),
+                **attributes,
             )
         return self._whole([query, key, value, *biases], layer.num_heads)
 

@@ -68,10 +68,10 @@ def choose_graph(bundle: "Bundle", precision: str) -> "Bundle":
     others = [graph for graph in bundle.further_graphs if graph.precision != precision]
     chosen = [graph for graph in bundle.further_graphs if graph.precision == precision]
     if not chosen:
-        graphs = list(graphs_of(bundle))
         raise InputError(
-            f"--precision {precision}: {bundle} has {' and '.join(graphs)} alone; make it again "
-            f"with compress --precision {','.join((*graphs, precision))}"
+            f"--precision {precision}: {bundle} has {' and '.join(graphs_of(bundle))} alone; make "
+            f"it again with compress --precision {precision}"
+            f"{', or int8,float16 for both' if precision in ('int8', 'float16') else ''}"
         )
     (graph,) = chosen
     before = FurtherGraph(

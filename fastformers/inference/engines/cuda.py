@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 _PROVIDER, _DEVICE, _ARENA = "CUDAExecutionProvider", "cuda", "gpu:0"
 # Attention kernels that ONNX Runtime may choose, as bits (AttentionBackend): flash, else memory
-# efficient (scores with a bias), else TensorRT's (compute capability 7.5). Its own first choice on an
-# H200, cuDNN's, is 2 to 8% faster once a shape has run, but plans each new shape for 70 to 90 ms and
-# forgets: BERT-base at BoolQ's 325 shapes took 1,086 rows/s with it and 16,218 without (1.31.1).
+# efficient (scores with a bias), else TensorRT's (compute capability 7.5). Its own first choice on
+# an H200, cuDNN's, is 2 to 8% faster once a shape has run, but plans each new shape for 70 to 90 ms
+# and forgets: BERT-base at BoolQ's 325 shapes has 1,086 rows/s with it and 16,218 without (1.31.1).
 SDPA_KERNELS = 1 | 2 | 4
 # The variances of SkipLayerNormalization are sums in float32, not in float16, which overflows: ONNX
 # Runtime issue 29034. The head of a model is in float32 and stays there. Memory grows by what is
@@ -44,7 +44,7 @@ _OPTIONS = {
     "use_tf32": "0",
     "arena_extend_strategy": "kSameAsRequested",
 }
-# On an H200, two are 1.05 (BERT-base) to 1.19 times (4 x 312 student) as fast as one; three no more.
+# On an H200, two are 1.05 times (BERT-base) to 1.19 times (4 x 312) as fast as one; three no more.
 _BATCHES_IN_FLIGHT = 2
 
 

@@ -45,6 +45,7 @@ def test_each_kind_runs_the_graph_that_is_made_for_it(graphs):
 def test_a_precision_that_is_asked_for_is_that_of_all(graphs):
     both = graphs("int8", "float16")
     assert choose(both, "mixed", "float16") == {"cpu": "float16", "cuda": "float16"}
+    assert choose(graphs("float16"), "cpu", "float16") == {"cpu": "float16"}
     assert choose(graphs("float16"), "mixed") == {"cpu": "float16", "cuda": "float16"}
 
 
@@ -53,6 +54,7 @@ def test_a_precision_that_is_asked_for_is_that_of_all(graphs):
     [
         (["int8"], "cuda", None, r"--device cuda: .* has no graph for GPUs \(it has int8\)"),
         (["int8", "float16"], "mixed", "int8", r"--device mixed --precision int8: .* no graph for"),
+        (["float16"], "cpu", None, r"--device cpu: .* float16 alone, .* or --precision float16 to"),
         (["int8"], "cpu", "float16", r"--precision float16: .* has int8 alone; make it again with"),
     ],
 )
