@@ -23,6 +23,19 @@ class Nvml(Protocol):
     def nvmlDeviceGetSamples(self, handle: Any, kind: int, last: int) -> Any: ...
 
 
+def read_driver_version() -> str | None:
+    """Version of the NVIDIA driver; None where it, or the library that asks it, is missing."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
+
+
 class CardUse:
     """Reads the samples of one card since it was last asked."""
 

@@ -98,7 +98,7 @@ def engine_candidate(name: str, engine: Engine, *, max_batch_tokens: int) -> Can
 def plan_exact(rows: TokenizedRows, *, max_batch_tokens: int) -> list[Batch]:
     """Batches of rows of one exact length, as scoring forms them."""
     return [
-        _pad(rows, rows_B, multiple=1)
+        pad_rows(rows, rows_B)
         for rows_B in plan_batches(rows.lengths_N, max_batch_tokens=max_batch_tokens)
     ]
 
@@ -107,7 +107,7 @@ def plan_sorted(rows: TokenizedRows, *, num_rows: int) -> list[Batch]:
     """Batches of a fixed number of rows, sorted by length and padded to the longest."""
     order_N = np.argsort(-rows.lengths_N, kind="stable")
     starts = range(0, len(order_N), num_rows)
-    return [_pad(rows, order_N[start : start + num_rows], multiple=1) for start in starts]
+    return [pad_rows(rows, order_N[start : start + num_rows]) for start in starts]
 
 
 def plan_rounded(rows: TokenizedRows, *, max_batch_tokens: int, multiple: int = 16) -> list[Batch]:
@@ -117,7 +117,7 @@ def plan_rounded(rows: TokenizedRows, *, max_batch_tokens: int, multiple: int = 
     """
     rounded_N = -(-rows.lengths_N // multiple) * multiple
     return [
-        _pad(rows, rows_B, multiple=multiple)
+        pad_rows(rows, rows_B, multiple=multiple)
         for rows_B in plan_batches(rounded_N, max_batch_tokens=max_batch_tokens)
     ]
 
@@ -188,7 +188,8 @@ def _rate_of_pass(candidate: Candidate, batches: Sequence[Batch]) -> float:
     return sum(batch.num_tokens for batch in batches) / time_call(run)
 
 
-def _pad(rows: TokenizedRows, rows_B: NDArray[np.intp], *, multiple: int) -> Batch:
+def pad_rows(rows: TokenizedRows, rows_B: NDArray[np.intp], *, multiple: int = 1) -> Batch:
+    """A batch of rows, padded to the next multiple of some length that holds the longest."""
     lengths_B = rows.lengths_N[rows_B]
     width = -(-int(lengths_B.max()) // multiple) * multiple
     mask_BT = (np.arange(width) < lengths_B[:, None]).astype(np.int64)

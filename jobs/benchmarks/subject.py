@@ -64,7 +64,7 @@ def open_subject(
     """
     bundle = _open_bundle(bundle_source)
     tokenizer = bundle.load_tokenizer()
-    rows = _sample_rows(files, tokenizer, sample_rows)
+    rows = encode_sample(files, tokenizer, sample_rows)
     if teacher is None:
         return Subject(bundle=bundle, baselines=None, checkpoint=None, rows=rows)
     from fastformers.benchmark.baselines import write_baseline_models
@@ -94,8 +94,8 @@ def make_subject(
     Raises:
         InputError: The directory has no tokenizer.
     """
-    tokenizer = _read_tokenizer(tokenizer_path)
-    rows = _sample_rows(files, tokenizer, sample_rows)
+    tokenizer = read_tokenizer(tokenizer_path)
+    rows = encode_sample(files, tokenizer, sample_rows)
     from fastformers.benchmark.baselines import write_baseline_models
     from fastformers.benchmark.random_models import make_random_bundle, make_random_model
 
@@ -132,7 +132,7 @@ def _load_checkpoint(path: Path, bundle: Bundle, tokenizer: Tokenizer) -> "PreTr
     if bundle.task == EMBEDDING:
         raise InputError(f"--teacher {path}: bench compares classifiers, not embeddings")
     model = load_model(path)
-    if _read_tokenizer(path).vocab_size != tokenizer.vocab_size:
+    if read_tokenizer(path).vocab_size != tokenizer.vocab_size:
         raise InputError(
             f"--teacher {path}: its vocabulary is not the bundle's; give the checkpoint "
             "that the bundle was made from, and a bundle with its whole vocabulary"
@@ -156,7 +156,7 @@ def _made_up_rows(tokenizer: Tokenizer) -> TokenizedRows:
     return random_rows(lengths_N, vocab_size=tokenizer.vocab_size)
 
 
-def _sample_rows(files: list[str], tokenizer: Tokenizer, num_rows: int) -> TokenizedRows | None:
+def encode_sample(files: list[str], tokenizer: Tokenizer, num_rows: int) -> TokenizedRows | None:
     if not files:
         return None
     tables = [pyarrow.parquet.read_table(file, columns=[TEXT_COLUMN]) for file in files]
@@ -164,7 +164,7 @@ def _sample_rows(files: list[str], tokenizer: Tokenizer, num_rows: int) -> Token
     return tokenizer.encode(texts[:: -(-len(texts) // num_rows)])
 
 
-def _read_tokenizer(teacher: Path) -> Tokenizer:
+def read_tokenizer(teacher: Path) -> Tokenizer:
     path = teacher / TOKENIZER_FILE
     if not path.is_file():
         raise InputError(f"--teacher {teacher}: has no tokenizer.json")

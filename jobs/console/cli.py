@@ -26,11 +26,12 @@ COMMANDS = {
     "launch": "what `ray up` or Kubernetes starts a cluster from, this project's wheel included",
     "report": "the page of a scored run, drawn again",
     "bench": "tokens/s and rows/s here, beside what else a user could run",
+    "bench-gpu": "the paper's shapes on a GPU beside PyTorch, and a whole job",
     "inspect": "what a bundle is, how good and how fast; checks the whole of it",
     "label": "names for the labels of a bundle, in place of 0 or LABEL_0",
 }
 # A script in jobs/ would find a module `inspect` there in place of Python's own.
-_MODULES = {"inspect": "inspect_bundle"}
+_MODULES = {"inspect": "inspect_bundle", "bench-gpu": "bench_gpu"}
 
 
 def module_of(command: str) -> str:

@@ -3,7 +3,7 @@
     batches -> [cuda] -> logits
 
 Token ids are bound on the device and logits on the host, anew for each batch, because its shape is
-another one. Two batches are at the engine at once (`run_batches`), so that the card computes one
+another one. Three batches are at the engine at once (`run_batches`), so that the card computes one
 while the ids of the next are gathered and moved and the logits of the last are read. A batch that
 does not fit is computed in parts of half its size at most, and from then on no larger one is tried
 in this process: what batches are planned does not depend on it. Which row is at fault is never the
@@ -34,18 +34,23 @@ _PROVIDER, _DEVICE, _ARENA = "CUDAExecutionProvider", "cuda", "gpu:0"
 # an H200, cuDNN's, is 2 to 8% faster once a shape has run, but plans each new shape for 70 to 90 ms
 # and forgets: BERT-base at BoolQ's 325 shapes has 1,086 rows/s with it and 16,218 without (1.31.1).
 SDPA_KERNELS = 1 | 2 | 4
+# Flash attention works in blocks of 128 tokens, the memory efficient one in smaller ones: for rows
+# of 16, 32 and 64 tokens the whole of BERT-base is 1.18, 1.13 and 1.06 times as fast with it, the
+# student of 4 x 312 1.41, 1.21 and 1.14 times; at 96 it loses (H200, 1.31.1). The choice is a
+# session's, so that there are two, and a graph's weights are on the card twice.
+SHORT_SDPA_KERNEL, SHORT_LENGTH = 2, 64
 # The variances of SkipLayerNormalization are sums in float32, not in float16, which overflows: ONNX
 # Runtime issue 29034. The head of a model is in float32 and stays there. Memory grows by what is
 # asked for: shapes vary, and powers of two would double what is held.
 _OPTIONS = {
     "device_id": "0",  # of those that this process sees
-    "sdpa_kernel": str(SDPA_KERNELS),
     "enable_skip_layer_norm_strict_mode": "1",
     "use_tf32": "0",
     "arena_extend_strategy": "kSameAsRequested",
 }
-# On an H200, two are 1.05 times (BERT-base) to 1.19 times (4 x 312) as fast as one; three no more.
-_BATCHES_IN_FLIGHT = 2
+# On an H200, two are 1.02 times (BERT-base) and 1.13 times (4 x 312) as fast as one, three 1.04
+# and 1.17 times; a session for each is no faster.
+_BATCHES_IN_FLIGHT = 3
 
 
 class CudaEngine:
@@ -73,7 +78,8 @@ class CudaEngine:
 
         self.card = read_card_name()
         self._runtime = onnxruntime
-        self._session = _open_session(onnxruntime, model)
+        self._short_session = _open_session(onnxruntime, model, SHORT_SDPA_KERNEL)
+        self._session = _open_session(onnxruntime, model, SDPA_KERNELS)
         self._inputs: GraphInputs = read_graph_inputs(self._session, model)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if VOCABULARY_KEY not in metadata:
@@ -134,7 +140,8 @@ class CudaEngine:
     def _compute(
         self, ids_BT: NDArray[np.integer], types_BT: NDArray[np.integer] | None
     ) -> NDArray[np.float32]:
-        binding = self._session.io_binding()
+        session = self._short_session if ids_BT.shape[1] <= SHORT_LENGTH else self._session
+        binding = session.io_binding()
         for name, array in self._inputs.feed(ids_BT, types_BT).items():
             value = self._runtime.OrtValue.ortvalue_from_numpy(array, _DEVICE, 0)
             binding.bind_ortvalue_input(name, value)
@@ -143,7 +150,7 @@ class CudaEngine:
         if self._has_failed:  # give back what the batch that did not fit had taken
             self._has_failed = False
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", _ARENA)
-        self._session.run_with_iobinding(binding, options)
+        session.run_with_iobinding(binding, options)
         logits_BC: NDArray[np.float32] = binding.get_outputs()[0].numpy()
         return logits_BC
 
@@ -162,13 +169,14 @@ class CudaEngine:
         )
 
 
-def _open_session(onnxruntime: Any, model: Path) -> Any:
+def _open_session(onnxruntime: Any, model: Path, sdpa_kernels: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # what little is left on the CPU
     options.enable_mem_pattern = False  # shapes vary with every batch
     options.log_severity_level = 4  # its errors reach the caller as exceptions
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    providers = [(_PROVIDER, _OPTIONS), "CPUExecutionProvider"]
+    cuda_options = {**_OPTIONS, "sdpa_kernel": str(sdpa_kernels)}
+    providers = [(_PROVIDER, cuda_options), "CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # its exception classes share no base but Exception

@@ -20,8 +20,8 @@ TYPES = np.zeros_like(IDS)
 class Session:
     """A session on the CPU with a card's memory: it refuses batches of more tokens."""
 
-    def __init__(self, session, num_tokens):
-        self._session, self._num_tokens = session, num_tokens
+    def __init__(self, session, num_tokens, kernels):
+        self._session, self._num_tokens, self.kernels = session, num_tokens, kernels
         self.sizes = []
 
     def __getattr__(self, name):
@@ -49,7 +49,7 @@ def open_engine(encoder_factory, tmp_path, monkeypatch):
             assert [name for name, _ in providers[:1]] == ["CUDAExecutionProvider"]
             options.enable_cpu_mem_arena = True
             session = open_session(model, options, providers=["CPUExecutionProvider"])
-            return Session(session, num_tokens)
+            return Session(session, num_tokens, providers[0][1]["sdpa_kernel"])
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", open_fake)
         return CudaEngine(model)
@@ -70,11 +70,22 @@ def test_logits_are_those_of_the_same_graph_on_the_cpu(open_engine, tmp_path):
     assert engine.num_outputs == expected.shape[1]
 
 
+def test_short_rows_get_the_kernel_that_is_faster_for_them(open_engine):
+    engine = open_engine()
+    logits_BC = engine.run(IDS, TYPES)
+    assert (engine._short_session.kernels, engine._session.kernels) == ("2", "7")
+    assert (engine._short_session.sizes, engine._session.sizes) == ([54], [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "SHORT_LENGTH", IDS.shape[1] - 1)
+        np.testing.assert_array_equal(engine.run(IDS, TYPES), logits_BC)
+    assert engine._session.sizes == [54]
+
+
 def test_what_does_not_fit_is_tried_in_parts_and_from_then_on_is_not_tried(open_engine, caplog):
     expected = open_engine().run(IDS, TYPES)
     engine = open_engine(num_tokens=12)
     np.testing.assert_array_equal(engine.run(IDS, TYPES), expected)
-    assert engine._session.sizes == [54, 18, *[6] * 9]
+    assert engine._short_session.sizes == [54, 18, *[6] * 9]
     assert engine.lowered_to == 9
     first, second = (record.getMessage() for record in caplog.records)
     assert first == (
@@ -83,7 +94,7 @@ def test_what_does_not_fit_is_tried_in_parts_and_from_then_on_is_not_tried(open_
     )
     assert "a batch of 18 tokens" in second
     np.testing.assert_array_equal(engine.run(IDS[:7], TYPES[:7]), expected[:7])
-    assert engine._session.sizes[11:] == [6] * 7
+    assert engine._short_session.sizes[11:] == [6] * 7
     assert len(caplog.records) == 2
     assert open_engine(num_tokens=12).lowered_to is None
 
@@ -99,7 +110,7 @@ def test_a_token_without_embedding_never_reaches_the_card(open_engine):
     engine = open_engine()
     with pytest.raises(EngineError, match="token id 1000 is out of bounds: there are 128 emb"):
         engine.run(np.array([[2, 1000, 3]]), np.zeros((1, 3), np.int64))
-    assert engine._session.sizes == []
+    assert engine._short_session.sizes == []
 
 
 def test_a_graph_for_cpus_is_refused(open_engine, bundle):
