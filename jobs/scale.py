@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -327,8 +328,8 @@ def _write_page(output: Directory, report: ScaleReport) -> str | None:
 
 def _empty(scratch: Directory) -> None:
     """Remove what an interrupted test left."""
-    scratch.create()
-    scratch.filesystem.delete_dir(scratch.path)
+    with suppress(FileNotFoundError):
+        scratch.filesystem.delete_dir(scratch.path)
 
 
 def _say(line: str) -> None:

@@ -322,3 +322,15 @@ def test_json_that_is_not_ours_is_named_by_its_uri(s3_server, directory):
     with pytest.raises(Exception, match=f"^{s3_server.uri}/out/a.json: is not JSON"):
         directory.read_json("a.json")
     assert json.loads(json.dumps(str(directory))) == f"{s3_server.uri}/out"
+
+
+def test_all_that_is_in_a_directory_is_removed_by_one_request(s3_server, directory):
+    for number in range(3):
+        directory.child("deep").write_json(f"{number}.json", number)
+    directory.write_json("beside.json", 1)
+    s3_server.forget()
+    directory.child("deep").delete_contents()
+    assert (s3_server.count("DELETE"), s3_server.count("POST", "?delete")) == (0, 1)
+    assert directory.child("deep").list_files() == []
+    assert directory.list_files() == ["beside.json"]
+    directory.child("none").delete_contents()
