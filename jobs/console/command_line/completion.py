@@ -22,7 +22,7 @@ class PrintCompletion(argparse.Action):
         from argcomplete.shell_integration import shellcode
 
         _, shell, *_ = arguments
-        print(shellcode([parser.prog], shell=shell))
+        print(shellcode([parser.prog], True, shell))
         parser.exit()
 
 
