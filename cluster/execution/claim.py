@@ -8,10 +8,10 @@ of how work is done.
 
 What is guaranteed: on a disk, of several runs that start at once exactly one goes on. In a bucket,
 where `pyarrow.fs` cannot write a file only if it is absent (26.0, 2026-11), and on a filesystem
-without hard links or locks, each writes its claim and reads it back after a second: the last writer
-goes on. A writer that was slower than that second takes the output from one that has begun, which
-stops at its next heartbeat. So it does when it stood still (SIGSTOP, a suspended machine) for so
-long that another run took over. One run stays, and since files are written whole and hold the same
+without hard links or locks, each writes its claim and reads it back after a second or more: the
+last writer goes on. A writer that was slower takes the output from one that has begun, which stops
+at its next heartbeat. So it does when it stood still (SIGSTOP, a suspended machine) for so long
+that another run took over. One run stays, and since files are written whole and hold the same
 whoever writes them, nothing is mixed.
 """
 
@@ -42,6 +42,7 @@ from fastformers.cluster.shards.identity import (
     read_record,
     write_record,
 )
+from fastformers.cluster.shards.layout import TOKENS
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ChangedWorkError, ClaimedError
 from fastformers.formatting import format_count
@@ -333,7 +334,7 @@ def _make_directories(job: ScoreJob, *, is_new: bool) -> None:
     written = [] if job.predictions is None else [job.predictions]
     if job.corpus is not None:  # else the shards are those of a `prepare`, which may still run
         job.shards.child("slices").create()
-        written.append(job.shards)
+        written += [job.shards, job.shards.child(TOKENS)]
     for directory in written:
         directory.create()
         if not is_new:

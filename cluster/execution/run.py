@@ -21,14 +21,13 @@ from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.journal import RunJournal
 from fastformers.cluster.execution.result import RunResult
 from fastformers.cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
-from fastformers.cluster.scheduling.driver import Driver
+from fastformers.cluster.scheduling.driver import Driver, DriverResult
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.cluster.scheduling.nodes import running
 from fastformers.cluster.scheduling.progress import Progress
 from fastformers.cluster.settings import ActorSettings
 from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
-from fastformers.cluster.shards.shard_set import key_of
-from fastformers.cluster.storage.directory import Directory
+from fastformers.cluster.shards.layout import TOKENS
 
 _TELL_EVERY_S = 5.0
 
@@ -73,8 +72,6 @@ def run_job(
         ):
             on_claim(claim)
             earlier = journal.load_earlier(is_new=claim.is_new)
-            if earlier.is_all:
-                return conclude(job, journal, start=start, clock=clock)
 
             def show(progress: Progress) -> None:
                 claim.check()
@@ -82,29 +79,24 @@ def run_job(
                 journal.flush_if_due()
                 tell_if_due(driver.uses)
 
-            nodes = open_asked_nodes(open_nodes(), job.worker_spec(), actors, log)
-            driver = Driver(
-                nodes,
-                slices=earlier.cut.take_slices(),
-                shards=earlier.cut.take_shards(),
-                scores=job.output is not None,
-                journal=journal,
-                clock=clock,
-                start=start,
-                done=earlier.done,
-                on_progress=show,
-                log=log,
-            )
-            with running(nodes):
-                result = driver.run()
-            return conclude(
-                job,
-                journal,
-                start=start,
-                clock=clock,
-                setup_s=result.setup_s,
-                work_end_s=result.work_end_s,
-            )
+            work = DriverResult(setup_s=0.0, work_end_s=0.0)
+            if not earlier.is_all:
+                nodes = open_asked_nodes(open_nodes(), job.worker_spec(), actors, log)
+                driver = Driver(
+                    nodes,
+                    slices=earlier.cut.take_slices(),
+                    shards=earlier.cut.take_shards(),
+                    scores=job.output is not None,
+                    journal=journal,
+                    clock=clock,
+                    start=start,
+                    done=earlier.done,
+                    on_progress=show,
+                    log=log,
+                )
+                with running(nodes):
+                    work = driver.run()
+            return conclude(job, journal, work, start=start, clock=clock)
 
 
 @contextmanager
@@ -143,27 +135,30 @@ def _told(
 def conclude(
     job: ScoreJob,
     journal: RunJournal,
+    work: DriverResult,
     *,
     start: float,
     clock: Callable[[], float],
-    setup_s: float = 0.0,
-    work_end_s: float = 0.0,
 ) -> RunResult:
     """Finish the directories, and say what was done and how long it took.
 
     Args:
         job: Job that was done.
         journal: What happened.
+        work: What the driver says of it; zeros where nothing was left to do.
         start: Clock reading at the start of the run.
         clock: Monotonic clock, in seconds.
-        setup_s, work_end_s: See `RunResult`; 0 where nothing was left to do.
 
     Raises:
         ScoringError: More rows are without a prediction than the job allows.
     """
     dead_letters = _finish_directories(job, journal)
     result = _result(
-        journal, journal.nodes, clock() - start, setup_s=setup_s, work_end_s=work_end_s
+        journal,
+        journal.nodes,
+        clock() - start,
+        setup_s=work.setup_s,
+        work_end_s=work.work_end_s,
     )
     skipped = job.corpus.skipped if job.corpus is not None else {}
     return replace(
@@ -236,10 +231,5 @@ def _finish_directories(job: ScoreJob, journal: RunJournal) -> int:
     )
     journal.check_bad_rows(are_all=True, listed_in=f"{job.home}/{DEAD_LETTERS_FILE}")
     if job.corpus is not None:  # else the shards were prepared to be kept
-        _delete_shards(job.shards)
+        job.shards.child(TOKENS).delete_contents()  # the record of slices stays
     return num_letters
-
-
-def _delete_shards(directory: Directory) -> None:
-    """Remove the token ids that only this run needed; the record of slices stays."""
-    directory.delete_files(name for name in directory.list_files() if key_of(name) is not None)

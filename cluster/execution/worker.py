@@ -37,7 +37,7 @@ from fastformers.cluster.scheduling.work import (
     TimeEngine,
 )
 from fastformers.cluster.shards.label_counts import count_labels
-from fastformers.cluster.shards.layout import Shard, read_shard_table
+from fastformers.cluster.shards.layout import TOKENS, Shard, read_shard_table
 from fastformers.cluster.shards.predictions import build_predictions, write_predictions
 from fastformers.cluster.shards.preparation import Preparation, SliceReceipt
 from fastformers.cluster.shards.receipts import Receipt, count_lengths, count_reasons
@@ -235,7 +235,7 @@ class Worker:
         return asdict(count_labels(values_N, texts_N, logits_UC, bundle.task, bundle.labels))
 
     def _read(self, shard: Shard) -> pa.Table:
-        return self._spec.shards.read_table(shard.file_name)
+        return self._spec.shards.child(TOKENS).read_table(shard.file_name)
 
     def _batches(self, shard: Shard) -> list[tuple[np.ndarray, np.ndarray]]:
         rows = read_shard_table(self._read(shard))

@@ -21,7 +21,7 @@ from fastformers.cluster.records.bad_rows import BadRows
 from fastformers.cluster.records.receipts_log import LoggedRecords, read_log
 from fastformers.cluster.records.tally import ShardCounts
 from fastformers.cluster.shards.identity import PREPARED_FILE, read_record
-from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.layout import TOKENS, Shard
 from fastformers.cluster.shards.preparation import SliceReceipt, receipt_name
 from fastformers.cluster.shards.shard_set import ShardSet, make_key, split_key
 from fastformers.cluster.storage.ahead import side_by_side
@@ -191,7 +191,8 @@ def load_slices(
     if slices is None:
         _check_complete(directory)
     files, names = map(
-        ShardSet, side_by_side(directory.list_files, directory.child("slices").list_files)
+        ShardSet,
+        side_by_side(directory.child(TOKENS).list_files, directory.child("slices").list_files),
     )
     found = _Found(
         directory,

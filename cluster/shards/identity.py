@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastformers.cluster.shards.claim_file import CLAIM_FILE
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import ChangedWorkError, InputError
@@ -78,16 +79,17 @@ def check_free(output: Directory, file: str, *, named: str) -> dict[str, Any] | 
         InputError: Something else is there.
         ChangedWorkError: Another version of fastformers wrote the record.
     """
-    home = output.child(RUN_DIRECTORY) if file == RUN_FILE else output
-    record = read_record(home, file, named=named)
-    if record is not None:
-        return record
-    is_free = home == output or output.is_empty(but=(RUN_DIRECTORY,))
-    if not (is_free and home.is_empty(but=(CLAIM_FILE, STATUS_FILE))):
+    is_scored = file == RUN_FILE
+    home = output.child(RUN_DIRECTORY) if is_scored else output
+    own = (RUN_DIRECTORY,) if is_scored else (CLAIM_FILE, STATUS_FILE)
+    record, is_free = side_by_side(
+        lambda: read_record(home, file, named=named), lambda: output.is_empty(but=own)
+    )
+    if record is None and not is_free:
         raise InputError(
             f"{named}: is not empty and holds no run of ours; choose another directory"
         )
-    return None
+    return record
 
 
 def open_output(

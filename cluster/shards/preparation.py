@@ -2,9 +2,9 @@
 
     slices -> [preparation] -> shards, receipt of the slice -> actors, slice table
 
-    prepared.json              identity of the preparation, and whether it is complete
-    slices/000003-00000.json   shards that came out of one read of slice 3, and what is left of it
-    part-000003-00001.parquet  a shard
+    prepared.json                     identity of the preparation, and whether it is complete
+    slices/000003-00000.json          shards that one read of slice 3 gave, and what is left of it
+    tokens/part-000003-00001.parquet  a shard
 
 A slice's receipt is written after its shards, so what a killed run left half done is cut again.
 This module knows nothing of Ray, models or prices.
@@ -24,7 +24,13 @@ from numpy.typing import NDArray
 
 from fastformers.cluster.corpus.reading import read_pieces
 from fastformers.cluster.corpus.slices import Piece, Slice
-from fastformers.cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
+from fastformers.cluster.shards.layout import (
+    TOKENS,
+    Shard,
+    build_shard_table,
+    cut_shards,
+    cut_spans,
+)
 from fastformers.cluster.shards.receipts import OTHER_REASONS, count_reasons, kind_of_reason
 from fastformers.cluster.shards.shard_set import make_key
 from fastformers.cluster.storage.directory import Directory
@@ -190,7 +196,7 @@ class Preparation:
         self, slice_: Slice, read: _SliceRows, tokens: TokenizedRows, good_N: NDArray[np.intp]
     ) -> Iterator[tuple[Shard, float]]:
         """Cut a slice and write its shards, in a bucket at once; each with its seconds of CPU."""
-        rows = read.rows
+        rows, directory = read.rows, self.directory.child(TOKENS)
         seconds_N = np.zeros(read.num_rows)
         seconds_N[good_N] = self.cost_profile.estimate_seconds(tokens.lengths_N)
         runs = {
@@ -210,11 +216,11 @@ class Preparation:
                 rows.kept.slice(run.start, len(run)),
             )
             shard = self._describe(name, table, cut_spans(read.spans, run))
-            with self.directory.write(shard.file_name) as file:
+            with directory.write(shard.file_name) as file:
                 pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
             return shard, time.thread_time() - start
 
-        return self.directory.map_files(runs, write)
+        return directory.map_files(runs, write)
 
     def _read(self, slice_: Slice) -> _SliceRows:
         """Read pieces until a large one has a rest, or their text takes too much memory."""
@@ -295,11 +301,11 @@ def _find_example(
     rows_of_file: Counter[str] = Counter()
     for path, num_rows in spans:
         if row < num_rows:
-            piece = next(piece for piece in slice_.pieces if piece.path == path)
-            row += piece.first_row + rows_of_file[path]
-            is_counted = not piece.start or piece.max_rows is not None  # from the file's start
-            part = "" if is_counted else f" of the part from byte {piece.start}"
-            return f"{path}: row {row}{part}: {errors[first]}"
+            break
         rows_of_file[path] += num_rows
         row -= num_rows
-    raise AssertionError("an error lies beyond the rows that were read")
+    piece = next(piece for piece in slice_.pieces if piece.path == path)
+    row += piece.first_row + rows_of_file[path]
+    is_counted = not piece.start or piece.max_rows is not None  # from the file's start
+    part = "" if is_counted else f" of the part from byte {piece.start}"
+    return f"{path}: row {row}{part}: {errors[first]}"

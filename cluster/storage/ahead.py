@@ -58,4 +58,4 @@ def map_ahead(
 
 def side_by_side(*functions: Callable[[], Any]) -> Generator[Any]:
     """Results of functions that are called at the same time; what the first raises, this raises."""
-    return map_ahead(lambda function: function(), functions, num_threads=len(functions))
+    return map_ahead(lambda function: function(), functions, num_threads=max(1, len(functions)))

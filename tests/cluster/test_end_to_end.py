@@ -147,14 +147,9 @@ def test_bill_adds_up(undisturbed):
         usd = [cost["usd"] for cost in report["other_types"]]
         assert usd == sorted(usd)
         assert min(usd) > 0
-    assert (
-        (output / "__run__" / "report.html")
-        .read_text(encoding="utf-8")
-        .startswith("<!doctype html>")
-    )
-    assert not list(
-        (output / "__run__" / "shards").glob("part-*")
-    )  # token ids were only this run's
+    home = output / "__run__"
+    assert (home / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert not list((home / "shards").rglob("part-*"))  # token ids were only this run's
 
 
 def test_a_finished_run_is_not_done_again(corpus, bundle, undisturbed):
@@ -204,7 +199,7 @@ def test_prepared_shards_serve_and_stay(corpus, bundle, undisturbed, tmp_path):
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["rows"] == NUM_ROWS
     assert predictions(tmp_path / "out").equals(predictions(output))
-    assert len(list(shards.glob("part-*"))) == summary["shards"]
+    assert len(list(shards.rglob("part-*"))) == summary["shards"]
 
 
 def wait_for_parts(process, output, count):

@@ -185,7 +185,7 @@ def check_ended_well(process, output, family):
     "moment",
     [
         pytest.param("__run__/run.json", id="start", marks=pytest.mark.slow),
-        pytest.param("__run__/shards/part-*", id="cut", marks=pytest.mark.slow),
+        pytest.param("__run__/shards/tokens/part-*", id="cut", marks=pytest.mark.slow),
         pytest.param("predictions/part-*", id="score"),
     ],
 )

@@ -154,8 +154,11 @@ def test_a_job_that_scores_gets_its_directories_and_its_record(corpus, bundle, t
     claim(job)
     home = tmp_path / "out" / "deep"
     found = {str(path.relative_to(home)) for path in home.rglob("*")}
-    run = f"__run__/{RUN_FILE}"
-    assert found == {"predictions", "__run__", run, "__run__/shards", "__run__/shards/slices"}
+    run, shards = f"__run__/{RUN_FILE}", "__run__/shards"
+    assert found == {
+        *("predictions", "__run__", run),
+        *(shards, f"{shards}/slices", f"{shards}/tokens"),
+    }
     record = json.loads((home / run).read_text())
     assert record["identity"] == json.loads(json.dumps(job.identity))
     assert "complete" not in record
@@ -173,7 +176,8 @@ def test_a_claim_that_is_made_again_keeps_the_work_and_removes_what_killed_write
 ):
     job = plan(corpus, bundle, tmp_path / "out")
     claim(job)
-    places = [tmp_path / "out" / "predictions", tmp_path / "out" / "__run__" / "shards"]
+    names = ("predictions", "__run__/shards", "__run__/shards/tokens")
+    places = [tmp_path / "out" / name for name in names]
     for place in places:
         (place / ".part-00000.parquet.abc.incomplete").write_bytes(b"half")
         (place / "part-00001.parquet").write_bytes(b"whole")

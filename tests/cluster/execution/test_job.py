@@ -130,7 +130,7 @@ def test_planning_and_describing_write_nothing(corpus, bundle, tmp_path):
 def test_what_was_found_is_described(corpus, bundle, tmp_path, run_locally):
     run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
     job = plan(tmp_path / "shards", bundle, tmp_path / "out")
-    num_shards = len(list((tmp_path / "shards").glob("part-*")))
+    num_shards = len(list((tmp_path / "shards").rglob("part-*")))
     before = describe_now(job)
     assert (before["shards"], before["shards_done"]) == (num_shards, 0)
     run_locally(job)

@@ -79,7 +79,7 @@ def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_loc
     assert dead_letters(tmp_path / "out") == []
     assert result.tally.known.num_shards == len(told.shards) > 5
     assert {shard.name for shard in told.shards} == {receipt.shard for receipt in told.receipts}
-    assert not list((tmp_path / "out" / "__run__" / "shards").glob("part-*"))
+    assert not list((tmp_path / "out" / "__run__" / "shards").rglob("part-*"))
     assert 0 <= result.setup_s <= result.wall_s
     assert result.started_at + result.wall_s <= time.time()
     assert set(result.tally.slice_phase_s) == {"read", "tokenize", "write"}
@@ -99,7 +99,8 @@ def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally, to
     assert again.tally.earlier.predicted_s == pytest.approx(first.tally.scored.predicted_s)
     assert again.tally.known == first.tally.known
     [here] = again.nodes
-    assert (here.joined_s, here.left_s, here.num_cores) == (0.0, again.wall_s, 0)
+    assert (here.joined_s, here.left_s) == (0.0, again.wall_s)
+    assert (here.num_cores, here.num_idle_cores) == (0, 0)
     assert predictions(tmp_path / "out").equals(before)
 
 
@@ -184,7 +185,7 @@ def test_prepared_shards_are_scored_like_their_corpus(corpus, bundle, tmp_path, 
     run_locally(plan(corpus, bundle, tmp_path / "direct"))
     run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
     assert predictions(tmp_path / "out").equals(predictions(tmp_path / "direct"))
-    assert len(list((tmp_path / "shards").glob("part-*"))) == result.tally.known.num_shards
+    assert len(list((tmp_path / "shards").rglob("part-*"))) == result.tally.known.num_shards
     assert run_locally(
         plan_shards(corpus, bundle, tmp_path / "shards", keep_columns=("lang", "id"))
     )

@@ -16,6 +16,7 @@ from fastformers.cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.cluster.execution.worker import Worker, WorkerSpec, measure_memory
 from fastformers.cluster.scheduling.work import CALLS_IN_HAND, Failed, Finished, Task, Ticket
 from fastformers.cluster.shards import preparation
+from fastformers.cluster.shards.layout import TOKENS
 from fastformers.cluster.shards.predictions import read_receipt
 from fastformers.cluster.shards.preparation import Preparation, SliceReceipt
 from fastformers.cluster.shards.shard_queue import Lease
@@ -63,7 +64,8 @@ def same_memory_pool():
 def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep=("id",)):
     source = open_corpus(str(corpus), text_columns=text, keep_columns=keep)
     shards, predictions = open_directory(f"{path}/shards"), open_directory(f"{path}/predictions")
-    shards.child("slices").create()
+    for name in ("slices", TOKENS):
+        shards.child(name).create()
     predictions.create()
     preparation = Preparation(
         directory=shards,
@@ -250,7 +252,7 @@ def test_a_skipped_text_is_dead_wherever_it_occurs(work_of_one_shard, texts):
     work, worker, shard = work_of_one_shard
     worker.score(Lease(shard=shard, attempt=1))
     whole = read(work, shard)
-    stored = pyarrow.parquet.read_table(Path(work.shards.path) / shard.file_name)
+    stored = pyarrow.parquet.read_table(Path(work.shards.path, TOKENS, shard.file_name))
     numbers = stored["unique"].to_pylist()
     skip = max(set(numbers) - {None}, key=numbers.count)
     rows = [

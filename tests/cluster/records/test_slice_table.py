@@ -12,7 +12,7 @@ from fastformers.cluster.records.dead_letters import DEAD_LETTERS_FILE, write_de
 from fastformers.cluster.records.receipts_log import LoggedRecords, ReceiptsLog, read_log
 from fastformers.cluster.records.slice_table import SLICE_LOG, SliceTable, load_slices
 from fastformers.cluster.records.tally import ShardCounts
-from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.layout import TOKENS, Shard
 from fastformers.cluster.shards.preparation import SliceReceipt, receipt_name
 from fastformers.cluster.shards.shard_set import ShardSet, make_key
 from fastformers.cluster.storage.directory import open_directory
@@ -69,7 +69,8 @@ def make_corpus(*, seed, num_slices=12):
 @pytest.fixture
 def directory(tmp_path):
     made = open_directory(str(tmp_path / "shards"))
-    made.child("slices").create()
+    for name in ("slices", TOKENS):
+        made.child(name).create()
     return made
 
 
@@ -80,7 +81,7 @@ def write(directory, receipts, *, without=()):
         directory.child("slices").write_json(name, asdict(receipt))
         for shard in receipt.shards:
             if shard.name not in without:
-                Path(directory.path, shard.file_name).write_bytes(b"")
+                Path(directory.path, TOKENS, shard.file_name).write_bytes(b"")
 
 
 def write_log(directory, receipts):
