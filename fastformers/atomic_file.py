@@ -1,12 +1,14 @@
-"""Write local files that are complete or absent, whenever the process ends.
+"""Write local files and directories that are complete or absent, whenever the process ends.
 
-    content -> [atomic_file] -> the file under its final name
+    content -> [atomic_file] -> the file or directory under its final name
 
 This module knows nothing of what the files hold.
 """
 
 import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,24 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def replace_directory(made: Path, path: Path) -> None:
+    """Give a finished directory its final name, beside which it was made.
+
+    An older directory of the name moves aside first, and back if the rename fails.
+    """
+    if not path.exists():
+        os.replace(made, path)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    os.replace(path, aside)
+    try:
+        os.replace(made, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside)
 
 
 def check_writable(path: Path) -> None:

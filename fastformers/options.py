@@ -8,7 +8,7 @@ names the flag, whoever made the config. This module knows nothing of argparse o
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -55,6 +55,11 @@ def flag_of(name: str) -> str:
 def split_names(text: str) -> tuple[str, ...]:
     """Parse a comma-separated list of names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def names_given(given: Sequence[str]) -> tuple[str, ...]:
+    """Names by a flag that may be repeated: given once it is a list, else each is one name."""
+    return split_names(given[0]) if len(given) == 1 else tuple(given)
 
 
 def check_option(config: object, name: str, is_valid: bool, need: str) -> None:

@@ -39,6 +39,7 @@ from fastformers.cluster.execution.topology import HostTopology, discover_topolo
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.errors import InputError
 from fastformers.figure import require_drawing
+from fastformers.hub import find_model
 from fastformers.inference.bundle import DEMO_BUNDLE, open_bundle
 from fastformers.jobs.console.arguments import (
     add_price_arguments,
@@ -93,9 +94,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
     )
     models = parser.add_argument_group("models and output")
-    models.add_argument("--teacher", type=Path, help="Hugging Face model directory (none)")
     models.add_argument(
-        "--student", type=Path, help="distilled Hugging Face model directory (none)"
+        "--teacher", type=Path, help="Hugging Face model directory, or org/name of the hub (none)"
+    )
+    models.add_argument(
+        "--student",
+        type=Path,
+        help="distilled Hugging Face model directory, or org/name of the hub (none)",
     )
     models.add_argument(
         "--bundle",
@@ -205,8 +210,11 @@ def _check(options: argparse.Namespace) -> None:
     if options.output.exists() and not options.output.is_dir():
         raise InputError(f"--output {options.output}: is not a directory; choose another")
     check_writable(options.output / "ablate.json")
-    for model in filter(None, (options.teacher, options.student)):
-        check_model_directory(model)
+    for name in ("teacher", "student"):
+        if (model := getattr(options, name)) is not None:
+            found = find_model(model).path
+            check_model_directory(found)
+            setattr(options, name, found)
     for bundle in options.bundles:
         open_bundle(bundle)
 

@@ -12,6 +12,7 @@ By intent: search for the cheapest recipe that loses no more than a point of acc
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -24,6 +25,7 @@ from fastformers.cluster.report.page import can_draw, render_search_page
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.errors import how_to_install
+from fastformers.hub import find_model
 from fastformers.jobs.console.arguments import add_text_file_arguments
 from fastformers.jobs.console.command_line.idle_flags import (
     SUPERGLUE,
@@ -42,7 +44,7 @@ from fastformers.models.model_files import is_sentence_encoder
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
     from fastformers.compression.search import RecipeCandidate
-    from fastformers.inference.bundle import StageQuality
+    from fastformers.inference.description.stage_quality import StageQuality
 
 
 def _has_student(options: argparse.Namespace) -> bool:
@@ -95,7 +97,7 @@ _IDLE = (
         "no projection is in int8; add --precision int8",
     ),
     IdleRule(
-        ("label_column", "label_map"),
+        ("label_column", "label_map", "label_names"),
         lambda options: is_sentence_encoder(options.teacher),
         "the teacher embeds texts and needs no labels",
     ),
@@ -194,6 +196,8 @@ def compress(
 def _compress(options: argparse.Namespace) -> "Compressed":
     """Run the recipe, or search for one, and show what is measured."""
     config = read_config(CompressConfig, options)
+    options.teacher = find_model(config.teacher).path
+    config = replace(config, teacher=options.teacher)
     refuse_idle(options, _IDLE)
     refuse_idle_labeled(options, config.train, config.eval, config.transfer)
     with waiting("reading the labeled files"):

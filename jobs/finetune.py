@@ -15,6 +15,8 @@ from fastformers.data.held_out import metric_of
 from fastformers.data.superglue import load_labeled
 from fastformers.data.targets import classes_to_train, task_of_labels
 from fastformers.errors import InputError
+from fastformers.hub import find_model
+from fastformers.inference.description.label_names import check_label_names
 from fastformers.inference.tasks import TASKS
 from fastformers.jobs.console.arguments import add_text_file_arguments
 from fastformers.jobs.console.command_line.idle_flags import (
@@ -44,7 +46,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers finetune`."""
     parser = CommandParser(prog="fastformers finetune", description=__doc__)
     models = parser.add_argument_group("models and files")
-    models.add_argument("--model", type=Path, required=True, help="pretrained encoder directory")
+    models.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="directory of a pretrained encoder, or org/name[@revision] of the hub",
+    )
     models.add_argument("--train", type=Path, required=True, help="labeled files")
     models.add_argument(
         "--eval",
@@ -80,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = read_config(FinetuneConfig, options)
         refuse_idle(options, _IDLE)
         refuse_idle_labeled(options, options.train, options.eval)
+        options.model = find_model(options.model).path
         check_model_directory(options.model)
         check_teacher_output(options.output, options.model)
         check_writable(options.output)
@@ -88,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             train = load_labeled(options.train, columns)
             evaluation = None if options.eval is None else load_labeled(options.eval, columns)
         task = TASKS[options.task] if options.task else task_of_labels(train, options.train)
-        classes_to_train(train, task, options.train)
+        names = classes_to_train(train, task, options.train)
+        if config.label_names:
+            check_label_names(config.label_names, names, flag="--label-names")
         metric = metric_of(train, task)
         if options.limit is not None:
             train = train.sample(options.limit)

@@ -22,6 +22,7 @@ from fastformers.cluster.launch.launch_directory import check_launch_directory, 
 from fastformers.cluster.launch.ray_cluster_file import CloudCluster, HostCluster
 from fastformers.cluster.pricing.prices import find_price, load_prices
 from fastformers.errors import InputError
+from fastformers.hub import parse_hub_uri
 from fastformers.inference.bundle import open_bundle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, run
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_launch_directory(options.output)
         check_writable(options.output / "cluster.yaml")
         if options.bundle is not None:
-            open_bundle(options.bundle)
+            _check_bundle(options.bundle)
         with waiting("building the wheel"):
             path = write_launch_files(options.output, cluster, bundle=options.bundle)
         files = sorted(str(file.name) for file in path.parent.iterdir())
@@ -104,6 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return {"cloud": options.cloud, "file": str(path), "files": files}
 
     return run(job, options)
+
+
+def _check_bundle(path: Path) -> None:
+    if (place := parse_hub_uri(str(path))) is not None:
+        raise InputError(
+            f"--bundle {place}: needs no copy; leave it out here, and give it to score on the "
+            "cluster, which fetches it"
+        )
+    open_bundle(path)
 
 
 def _cluster_of(options: argparse.Namespace) -> CloudCluster | HostCluster | KubernetesCluster:

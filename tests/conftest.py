@@ -47,11 +47,13 @@ from fastformers.export.encoder import (
     count_multiply_adds,
 )
 from fastformers.export.graph import write_graph
-from fastformers.inference.bundle import Bundle, StageQuality, write_bundle
+from fastformers.inference.bundle import Bundle, write_bundle
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.cpu import read_cpu_model
+from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.tasks import TASKS
 from tests.cluster.s3 import s3_process, s3_server  # noqa: F401
+from tests.hub_server import HubServer, serve_hub
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -220,6 +222,27 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that scores pairs of texts."""
     return make_bundle(tmp_path_factory.mktemp("bundle") / "pair", text_pairs=True)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub on loopback, which huggingface_hub asks in this process, with an empty cache."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with serve_hub() as server:
+        for name, value in (
+            ("ENDPOINT", server.address),
+            (
+                "HUGGINGFACE_CO_URL_TEMPLATE",
+                f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+            ),
+            ("HF_HUB_CACHE", str(tmp_path / "hub")),
+            ("HF_TOKEN_PATH", str(tmp_path / "token")),
+            ("HF_HUB_OFFLINE", False),
+        ):
+            monkeypatch.setattr(constants, name, value)
+        yield server
 
 
 @pytest.fixture(scope="session")

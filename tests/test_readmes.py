@@ -20,7 +20,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from fastformers.inference.bundle import DEMO_BUNDLE
 from fastformers.jobs.benchmarks.bench_report import BenchReport
-from fastformers.jobs.console.cli import COMMANDS
+from fastformers.jobs.console.cli import COMMANDS, module_of
 
 ROOT = Path(__file__).parent.parent
 PROOF = "fastformers/benchmark/proof.json"
@@ -149,7 +149,7 @@ def check_fastformers(words: list[str]) -> None:
     """Give the arguments to the command's own parser."""
     if not words or words[0] not in COMMANDS:
         raise ValueError(f"fastformers {' '.join(words[:1])}: no such command")
-    job = importlib.import_module(f"fastformers.jobs.{words[0]}")
+    job = importlib.import_module(module_of(words[0]))
     parse, arguments = job.parse, words[1:]
     if words[:2] == ["cost", "refresh"]:
         parse, arguments = job.parse_refresh, words[2:]
@@ -249,7 +249,7 @@ def read(file: str) -> str:
 
 def flags_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
     """All flags of a command, out of its own help."""
-    job = importlib.import_module(f"fastformers.jobs.{command.split()[0]}")
+    job = importlib.import_module(module_of(command.split()[0]))
     parse = job.parse_refresh if command == "cost refresh" else job.parse
     with pytest.raises(SystemExit):
         parse(["--help"])

@@ -30,6 +30,7 @@ from fastformers.cache import CACHE_VARIABLE, cache_directory
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import BundleError, FastformersError
+from fastformers.hub import parse_hub_uri
 from fastformers.inference.bundle import Bundle, missing_manifest, open_bundle, parse_manifest
 from fastformers.inference.manifest import MANIFEST_FILE
 
@@ -98,15 +99,19 @@ def pin_bundle(source: str | Path, storage: StorageOptions = NO_OPTIONS) -> Pinn
     """Verify a bundle and keep a copy of it: what happens at its path later changes nothing.
 
     Args:
-        source: Directory of the bundle, or its URI in a bucket.
+        source: Directory of the bundle, or its URI in a bucket or on the hub (hf://org/name).
         storage: How the bucket is reached.
 
     Raises:
         BundleError: There is no bundle, it is damaged, or the copy cannot be written.
         InputError: The URI cannot be used.
+        StorageError: The hub cannot be reached, and its cache has no such bundle.
     """
-    named = str(source)
-    directory = open_directory(named, storage)
+    named, source = str(source), str(source)
+    if parse_hub_uri(source) is not None:
+        fetched = open_bundle(source)
+        named, source = str(fetched), str(fetched.path)
+    directory = open_directory(source, storage)
     if directory.is_local:
         bundle = open_bundle(directory.path, source=named)
     else:

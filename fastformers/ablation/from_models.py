@@ -18,7 +18,9 @@ from fastformers.ablation.texts import LabeledTexts, TextsConfig, TimedRows, tim
 from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
 from fastformers.errors import InputError
+from fastformers.hub import find_model
 from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.description.label_names import TEACHER_LABELS
 from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.models.forward import OnProgress, predict_logits
@@ -48,7 +50,7 @@ def build_ablation(
         config: Settings of the texts; a `max_length` of None is that of the bundles, or without
             bundles the teacher's.
         texts: What `load_texts` returned for that config.
-        teacher_path: Directory of the fine-tuned Hugging Face classifier.
+        teacher_path: Directory of the fine-tuned Hugging Face classifier, or org/name of the hub.
         student_path: Directory of the distilled classifier, or None.
         bundle_paths: Bundles: that of the unpruned student, then one for each further step.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core.
@@ -61,6 +63,8 @@ def build_ablation(
     """
     examples, eval_path = texts
     bundles = [open_bundle(path) for path in bundle_paths]
+    found = find_model(teacher_path)
+    teacher_path = found.path
     teacher_model = load_model(teacher_path)
     if task_of(teacher_model) != TEXT_CLASSIFICATION:
         raise InputError(
@@ -98,9 +102,7 @@ def build_ablation(
         steps=tuple(steps),
         lengths_N=teacher.texts.rows.lengths_N,
         labels_N=labels_N,
-        description=(
-            f"{teacher_path.name} on {eval_path.name}, texts truncated to {max_length} tokens"
-        ),
+        description=(f"{found.name} on {eval_path.name}, texts truncated to {max_length} tokens"),
     )
 
 
@@ -147,7 +149,8 @@ def _choose_max_length(
 
 def _check_bundles(bundles: Sequence[Bundle], labels: tuple[str, ...], *, text_pairs: bool) -> None:
     for bundle in bundles:
-        _check_labels(f"--bundle {bundle.path}", bundle.labels, labels)
+        own = tuple(bundle.provenance.get(TEACHER_LABELS, bundle.labels))
+        _check_labels(f"--bundle {bundle.path}", own, labels)
         if bundle.text_pairs != text_pairs:
             reads = "pairs of texts" if bundle.text_pairs else "single texts"
             remedy = "leave out" if text_pairs else "give"

@@ -120,6 +120,7 @@ def make_random_bundle(
             input_names=engine.input_names,
             precision="int8",
             multiply_adds_per_token=count_multiply_adds(encoder),
+            num_layers=len(encoder.layers),
             width=encoder.width,
             stages=(),
             provenance={"teacher": "random weights"},

@@ -8,7 +8,8 @@ This module knows nothing of how stages work.
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -24,7 +25,10 @@ from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
 from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.read_encoder import read_encoder
-from fastformers.inference.bundle import Bundle, StageQuality, write_bundle
+from fastformers.hub import FoundModel, find_model
+from fastformers.inference.bundle import Bundle, write_bundle
+from fastformers.inference.description.label_names import TEACHER_LABELS, check_label_names
+from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tasks import EMBEDDING
 from fastformers.models.architectures import shrinkable_architecture_of
@@ -75,11 +79,18 @@ def compress(
         StageError: A stage's pre- or postcondition does not hold.
         QualityError: More accuracy was lost than allowed; no bundle is written.
     """
+    found = find_model(config.teacher)
+    config = replace(config, teacher=found.path)
     files = files or config.load_files()
     train, evaluation, transfer = files.train, files.evaluation, files.transfer
     model = load_model(config.teacher)
+    if config.label_names:
+        check_label_names(config.label_names, label_names(model), flag="--label-names")
     settled = settle_labels(
-        [(config.train, train), (config.eval, evaluation)], task_of(model), label_names(model)
+        [(config.train, train), (config.eval, evaluation)],
+        task_of(model),
+        label_names(model),
+        new_names=config.label_names,
     )
     train, evaluation = settled.files
     on_labels(settled.meaning)
@@ -112,7 +123,7 @@ def compress(
         )
         gate.check(chosen.qualities[-1])
         candidates = [chosen]
-    bundle = _write(config, chosen)
+    bundle = _write(config, chosen, found)
     if config.work is None:
         shutil.rmtree(config.work_directory)
     return Compressed(bundle=bundle, chosen=chosen, candidates=candidates)
@@ -161,7 +172,7 @@ def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
         shrinkable_architecture_of(model.config)
 
 
-def _write(config: CompressConfig, chosen: RecipeCandidate) -> Bundle:
+def _write(config: CompressConfig, chosen: RecipeCandidate, teacher: FoundModel) -> Bundle:
     artifact = chosen.artifact
     assert artifact.graph is not None
     engine = OnnxEngine(artifact.graph)
@@ -169,17 +180,18 @@ def _write(config: CompressConfig, chosen: RecipeCandidate) -> Bundle:
     bundle = Bundle(
         path=config.output,
         task=task_of(artifact.model),
-        labels=label_names(artifact.model),
+        labels=config.label_names or label_names(artifact.model),
         num_outputs=engine.num_outputs,
         max_length=artifact.max_length,
         text_pairs=artifact.text_pairs,
         input_names=engine.input_names,
         precision=artifact.precision,
         multiply_adds_per_token=count_multiply_adds(encoder),
+        num_layers=len(encoder.layers),
         width=encoder.width,
         stages=chosen.qualities,
         provenance={
-            **_provenance(config, chosen),
+            **_provenance(config, chosen, teacher),
             "float_projections": list(artifact.float_projections),
         },
         cost_profile=chosen.cost_profile,
@@ -188,9 +200,17 @@ def _write(config: CompressConfig, chosen: RecipeCandidate) -> Bundle:
     return write_bundle(bundle, model=artifact.graph, tokenizer_json=artifact.tokenizer_json)
 
 
-def _provenance(config: CompressConfig, chosen: RecipeCandidate) -> dict[str, str]:
+def _provenance(
+    config: CompressConfig, chosen: RecipeCandidate, teacher: FoundModel
+) -> dict[str, Any]:
+    others: dict[str, Any] = {}
+    if teacher.revision is not None:
+        others["teacher_revision"] = teacher.revision
+    if config.label_names:
+        others[TEACHER_LABELS] = list(label_names(chosen.artifact.model))
     return {
-        "teacher": config.teacher.name,
+        "teacher": teacher.name,
+        **others,
         "train": config.train.name,
         "eval": config.eval.name,
         "recipe": chosen.name,

@@ -19,7 +19,7 @@ from fastformers.compression.artifact import ModelArtifact
 from fastformers.data.examples import Examples
 from fastformers.data.held_out import HeldOut, hold_out
 from fastformers.errors import QualityError
-from fastformers.inference.bundle import StageQuality
+from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.onnx_files import measure_graph_bytes
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import label_names, task_of
@@ -153,7 +153,7 @@ class QualityGate:
             stage=stage,
             quality=quality.quality,
             agreement=quality.agreement,
-            num_rows=len(self._held_out.targets_N),
+            num_rows=self._held_out.num_judged,
             model_bytes=_model_bytes(artifact),
             seconds=seconds,
             metric=self._held_out.metric,

@@ -22,7 +22,7 @@ from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.quality import QualityGate
 from fastformers.digest import digest_of
 from fastformers.errors import FastformersError, InputError, StageError
-from fastformers.inference.bundle import StageQuality
+from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.onnx_files import weights_path
 from fastformers.models.forward import OnProgress

@@ -18,7 +18,14 @@ from fastformers.errors import InputError
 from fastformers.inference.bundle import check_output
 from fastformers.models.model_files import check_model_directory, is_sentence_encoder
 from fastformers.models.training_config import TrainingConfig
-from fastformers.options import check_at_least, check_option, check_positive, flag_of, option
+from fastformers.options import (
+    check_at_least,
+    check_option,
+    check_positive,
+    flag_of,
+    names_given,
+    option,
+)
 
 Budget = Literal["uniform", "global"]
 Precision = Literal["int8", "int8-dynamic", "float16", "float32"]
@@ -229,7 +236,11 @@ class CompressConfig:
         recipe: Settings of the stages; in a search, those that all candidates share.
     """
 
-    teacher: Path = field(metadata=option("Hugging Face or sentence-transformers directory"))
+    teacher: Path = field(
+        metadata=option(
+            "Hugging Face or sentence-transformers directory, or org/name[@revision] of the hub"
+        )
+    )
     train: Path = field(metadata=option("labeled files to distill, rank and calibrate on"))
     eval: Path = field(metadata=option("labeled files that measure quality and nothing else"))
     output: Path = field(metadata=option("directory of the bundle"))
@@ -244,6 +255,14 @@ class CompressConfig:
         metadata=option("files of further, unlabeled texts to distill on (none)", metavar="FILE"),
     )
     columns: Columns = field(default=Columns())
+    label_names: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "names of the bundle's labels in the order of the teacher's outputs, in place of 0 or "
+            "LABEL_0; repeat it for names with commas (the teacher's own)",
+            metavar="A,B",
+        ),
+    )
     max_length: int | None = field(
         default=None, metadata=option("tokens to truncate to (the teacher's limit)")
     )
@@ -272,6 +291,7 @@ class CompressConfig:
         check_at_least(self, 4, "max_length")
         check_at_least(self, 1, "eval_limit")
         check_at_least(self, 0, "max_accuracy_drop")
+        object.__setattr__(self, "label_names", names_given(self.label_names))
         if self.search:
             if self.max_accuracy_drop is None:
                 raise InputError("--search: give --max-accuracy-drop, the points that may be lost")

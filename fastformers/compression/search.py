@@ -29,8 +29,8 @@ from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.stages import plan_stages
 from fastformers.data.examples import Examples
 from fastformers.errors import InputError, QualityError
-from fastformers.inference.bundle import StageQuality
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
+from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.engine import OnnxEngine
 from fastformers.models.architectures import shrinkable_architecture_of
 from fastformers.models.forward import OnProgress

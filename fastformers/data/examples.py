@@ -32,7 +32,7 @@ from fastformers.inference.tasks import (
     TEXT_CLASSIFICATION,
     Task,
 )
-from fastformers.options import option, split_names
+from fastformers.options import names_given, option
 
 # Tasks whose official files are known without naming columns; superglue.py reads them.
 SUPERGLUE_TASKS = ("BoolQ", "RTE", "CB", "COPA", "WiC", "WSC", "MultiRC", "ReCoRD")
@@ -93,8 +93,7 @@ class Columns:
     text_files: TextFileConfig = PLAIN_TEXT_FILES
 
     def __post_init__(self) -> None:
-        if len(self.choices) == 1:  # a flag that was given once is a list
-            object.__setattr__(self, "choices", split_names(self.choices[0]))
+        object.__setattr__(self, "choices", names_given(self.choices))
 
 
 @dataclass(frozen=True, kw_only=True)

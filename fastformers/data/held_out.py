@@ -47,6 +47,13 @@ class HeldOut:
         """Name of what `measure` gives."""
         return self.task.metric if self.overlaps_N is None else _ANSWER_METRIC
 
+    @property
+    def num_judged(self) -> int:
+        """Number of rows that the metric is over, or of questions where one row is the answer."""
+        if self.groups_N is not None and (self.task.is_choice or self.overlaps_N is not None):
+            return len(np.unique(self.groups_N))
+        return len(self.targets_N)
+
     def measure(self, outputs_NC: Floats, teacher_outputs_NC: Floats) -> float:
         """The metric of a model, at most 1; embeddings are compared with the teacher's."""
         if self.overlaps_N is not None:

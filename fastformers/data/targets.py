@@ -95,6 +95,7 @@ def settle_labels(
     names: Sequence[str],
     *,
     has_places: bool = True,
+    new_names: Sequence[str] = (),
 ) -> SettledLabels:
     """Read the labels of several files alike, and put the names of the classes in their place.
 
@@ -103,6 +104,8 @@ def settle_labels(
         task: The model's task.
         names: The C class names of the model, by class index.
         has_places: Whether a number may be the place of a class (see `read_labels`).
+        new_names: What the classes will be called. Where numbers may be places, labels may be these
+            names, too, if all of them are.
 
     Raises:
         InputError: The labels do not suit the task or the model's classes.
@@ -117,10 +120,13 @@ def settle_labels(
         rows, how = _unmark(files, task, names, num_marks), "marked by 0 and 1"
     else:
         lists = [_lists_of(examples, task, path) for path, examples in files]
-        labels = chain.from_iterable(chain.from_iterable(lists))
-        reading = read_labels(labels, names, where, has_places=has_places)
+        labels = list(chain.from_iterable(chain.from_iterable(lists)))
+        is_renamed = has_places and bool(new_names)
+        is_renamed = is_renamed and {text_of(label) for label in labels} <= {*new_names}
+        known = new_names if is_renamed else names
+        reading = read_labels(labels, known, where, has_places=has_places)
         for path, examples in files:
-            _check_right_class(examples, reading, names, path)
+            _check_right_class(examples, reading, known, path)
         rows = [[[reading.class_of[x] for x in row] for row in of_file] for of_file in lists]
         how = reading.how
     settled = []
@@ -130,6 +136,9 @@ def settle_labels(
             named = [names[place] for (place,) in places_of_rows]
         settled.append(replace(examples, labels=named))
     meaning = _describe_classes(settled[0], task, names, how)
+    if new_names:
+        shown = ", ".join(map(repr, new_names[:SHOWN_NAMES]))
+        meaning += f"; called {shown}{', ...' * (len(new_names) > SHOWN_NAMES)}"
     return SettledLabels(files=tuple(settled), meaning=meaning)
 
 

@@ -7,6 +7,7 @@
     tokenizer.json   texts -> token ids
     bundle.json      what the model is, how good it proved to be, what it costs, and the SHA-256 of
                      the other files and of itself
+    README.md        the same for people, as the hub's model card; nothing reads it
 
 Older bundles have all weights inside model.onnx, and open like any other: the files of a bundle are
 those that bundle.json lists.
@@ -15,19 +16,30 @@ those that bundle.json lists.
 the inside of the graph or of corpora.
 """
 
-import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fastformers.atomic_file import replace_directory, whole_file
+from fastformers.digest import digest_file
 from fastformers.errors import BundleError, InputError
+from fastformers.hub import (
+    HubPlace,
+    fetch_files,
+    parse_hub_uri,
+    parse_repository,
+    push_files,
+    without_links,
+)
 from fastformers.inference.cost_profile import CostProfile
+from fastformers.inference.description.model_card import card_of, render_card
+from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import (
+    CARD_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
@@ -40,32 +52,6 @@ from fastformers.inference.tasks import TASKS, Task
 from fastformers.inference.tokenizer import Tokenizer
 
 DEMO_BUNDLE = Path(__file__).parent.parent / "demo_bundle"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageQuality:
-    """Quality of the model after one stage of the recipe, measured on the evaluation file.
-
-    Attributes:
-        stage: Name of the stage; the first is the teacher itself.
-        quality: Value of the task's metric, at most 1.
-        agreement: Agreement with the teacher, at most 1; for labels the share of rows that have the
-            teacher's label.
-        num_rows: Number of evaluation rows.
-        model_bytes: Size of the model after the stage, its weights included.
-        seconds: Duration of the stage, evaluation not included.
-        metric: Name of the metric of `quality`: "accuracy", "micro-F1", ... (see `tasks`).
-        other_metrics: Further metrics, by name.
-    """
-
-    stage: str
-    quality: float
-    agreement: float
-    num_rows: int
-    model_bytes: int
-    seconds: float
-    metric: str = "accuracy"
-    other_metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +71,7 @@ class Bundle:
             the number of multiply-adds that a token costs; the products of attention, which
             depend on length, are not counted. None in older bundles; only the cost on a GPU
             needs it.
+        num_layers: Number of layers; None in older bundles.
         width: Width of the hidden states between two layers; None in older bundles.
         stages: Quality after each stage of the recipe.
         provenance: Origin of teacher and data, and the versions that made the bundle.
@@ -109,11 +96,67 @@ class Bundle:
     provenance: dict[str, Any]
     cost_profile: CostProfile
     files: dict[str, str]
+    num_layers: int | None = None
     manifest_digest: str = ""
     source: str | None = None
 
     def __str__(self) -> str:
         return self.source or str(self.path)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_dir: str | Path, *, revision: str | None = None, token: str | None = None
+    ) -> "Bundle":
+        """Open a bundle of this disk or of the Hugging Face hub, verified.
+
+        Args:
+            name_or_dir: Directory, or org/name or hf://org/name of a repository.
+            revision: Branch, tag or commit of the repository; its main branch by default.
+            token: Who asks the hub; by default who is logged in (`hf auth login`, HF_TOKEN).
+
+        Raises:
+            BundleError: There is no bundle, or it is damaged.
+            InputError: The repository is not there or not for this user.
+            StorageError: It is not in the hub's cache, and the hub cannot be reached.
+        """
+        place = parse_hub_uri(str(name_or_dir))
+        if place is None and not Path(name_or_dir).exists():
+            place = parse_repository(str(name_or_dir))
+        if place is None:
+            return open_bundle(name_or_dir)
+        return _open_from_hub(replace(place, revision=revision or place.revision), token)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a fastformers bundle",
+    ) -> str:
+        """Put the bundle and its model card into a repository of the hub, by one commit.
+
+        Args:
+            repository: "org/name"; it is made if it is not there.
+            private: Whether a new repository is private; None for the owner's default.
+            token: Who writes; by default who is logged in (`hf auth login`, HF_TOKEN).
+            commit_message: What the commit says.
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            InputError: The user may not write there.
+            StorageError: The hub cannot be reached.
+        """
+        files = {name: self.path / name for name in (MANIFEST_FILE, *self.files)}
+        return push_files(
+            repository,
+            {**files, CARD_FILE: card_of(self).encode()},
+            message=commit_message,
+            private=private,
+            token=token,
+        )
 
     @property
     def metric(self) -> str:
@@ -220,30 +263,26 @@ def write_bundle(bundle: Bundle, *, model: Path, tokenizer_json: str) -> Bundle:
         ]
         (staging / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
         files = [*copies, staging / TOKENIZER_FILE]
-        hashes = {file.name: _sha256(file) for file in files}
-        written = replace(bundle, files=hashes, source=None)
-        written = replace(written, manifest_digest=digest_of(_fields_of(written)))
-        (staging / MANIFEST_FILE).write_text(sign(_fields_of(written)), encoding="utf-8")
-        _put_in_place(staging, bundle.path)
+        hashes = {file.name: digest_file(file) for file in files}
+        written = write_manifest(replace(bundle, files=hashes, source=None), staging)
+        (staging / CARD_FILE).write_text(render_card(written), encoding="utf-8")
+        replace_directory(staging, bundle.path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return written
 
 
-def _put_in_place(staging: Path, path: Path) -> None:
-    """Rename a finished directory; an older one moves aside first, and back if the rename fails."""
-    if not path.exists():
-        os.replace(staging, path)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    os.replace(path, aside)
-    try:
-        os.replace(staging, path)
-    except BaseException:
-        os.replace(aside, path)
-        raise
-    shutil.rmtree(aside)
+def write_manifest(bundle: Bundle, directory: Path) -> Bundle:
+    """Sign what a bundle says and write it into a directory, whole or not at all.
+
+    Returns:
+        The bundle with its new `manifest_digest`.
+    """
+    signed = replace(bundle, manifest_digest=digest_of(_fields_of(bundle)))
+    with whole_file(directory / MANIFEST_FILE) as unfinished:
+        unfinished.write_text(sign(_fields_of(signed)), encoding="utf-8")
+    return signed
 
 
 def check_output(path: Path) -> None:
@@ -262,12 +301,16 @@ def open_bundle(path: str | Path, *, source: str | None = None) -> Bundle:
     """Open a bundle and verify every byte of it.
 
     Args:
-        path: Directory of the bundle.
+        path: Directory of the bundle, or hf://org/name of a repository.
         source: Path or URI that errors name, where the directory is a copy of it.
 
     Raises:
         BundleError: The bundle is missing, incomplete, altered, or of a newer version.
+        InputError: The repository is not there or not for this user.
+        StorageError: It is not in the hub's cache, and the hub cannot be reached.
     """
+    if (place := parse_hub_uri(str(path))) is not None:
+        return _open_from_hub(place, None)
     path = Path(path)
     named = source or str(path)
     try:
@@ -281,12 +324,24 @@ def open_bundle(path: str | Path, *, source: str | None = None) -> Bundle:
         if not (path / name).is_file():
             raise BundleError(f"{named}: {name} is missing; copy the bundle again")
         try:
-            found = _sha256(path / name)
+            found = digest_file(path / name)
         except OSError as error:
             raise BundleError(_unreadable(named, name, error)) from error
         if found != expected:
             raise BundleError(f"{named}: {name} differs from its SHA-256; copy the bundle again")
     return bundle
+
+
+def _open_from_hub(place: HubPlace, token: str | None) -> Bundle:
+    """Open a repository's bundle at one commit, which its `source` names."""
+    path = fetch_files(place, MANIFEST_FILE, token=token)
+    if not (path / MANIFEST_FILE).is_file():
+        raise BundleError(missing_manifest(str(place)))
+    commit = replace(place, revision=path.name)
+    listed = parse_manifest((path / MANIFEST_FILE).read_bytes(), str(commit)).files
+    files = (MANIFEST_FILE, *listed)
+    path = without_links(fetch_files(commit, *files, token=token), *files)
+    return open_bundle(path, source=str(commit))
 
 
 def _unreadable(named: str, name: str, error: OSError) -> str:
@@ -313,7 +368,6 @@ def parse_manifest(content: bytes, named: str) -> Bundle:
 
 
 def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
-    profile = fields["cost_profile"]
     return Bundle(
         path=path,
         task=TASKS[fields["task"]],
@@ -324,20 +378,11 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
         input_names=tuple(fields["input_names"]),
         precision=fields["precision"],
         multiply_adds_per_token=fields.get("multiply_adds_per_token"),
+        num_layers=fields.get("num_layers"),
         width=fields.get("width"),
         stages=tuple(StageQuality(**stage) for stage in fields["stages"]),
         provenance=fields["provenance"],
-        cost_profile=CostProfile(
-            engine=profile["engine"],
-            cpu_model=profile["cpu_model"],
-            max_batch_tokens=profile["max_batch_tokens"],
-            lengths=tuple(profile["lengths"]),
-            seconds_per_row=tuple(profile["seconds_per_row"]),
-            cpu_generation=profile.get("cpu_generation"),
-            cpu_features=tuple(profile.get("cpu_features", ())),
-            seconds_alone=tuple(profile.get("seconds_alone", ())),
-            waiting_share=profile.get("waiting_share", 0.0),
-        ),
+        cost_profile=CostProfile.from_json(fields["cost_profile"]),
         files=fields["files"],
     )
 
@@ -349,8 +394,3 @@ def _fields_of(bundle: Bundle) -> dict[str, Any]:
         del fields[name]
     plain: dict[str, Any] = json.loads(json.dumps(fields))
     return plain
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,9 +18,10 @@ Shape suffixes: N rows.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,21 @@ class CostProfile:
     cpu_features: tuple[str, ...] = ()
     seconds_alone: tuple[float, ...] = ()
     waiting_share: float = 0.0
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "CostProfile":
+        """The profile that a manifest holds; older ones lack the fields that have a default."""
+        return cls(
+            engine=fields["engine"],
+            cpu_model=fields["cpu_model"],
+            max_batch_tokens=fields["max_batch_tokens"],
+            lengths=tuple(fields["lengths"]),
+            seconds_per_row=tuple(fields["seconds_per_row"]),
+            cpu_generation=fields.get("cpu_generation"),
+            cpu_features=tuple(fields.get("cpu_features", ())),
+            seconds_alone=tuple(fields.get("seconds_alone", ())),
+            waiting_share=fields.get("waiting_share", 0.0),
+        )
 
     @property
     def is_rough(self) -> bool:
@@ -151,6 +167,28 @@ def measure_cost_profile(engine: Engine, *, max_length: int) -> CostProfile:
         seconds_alone=tuple(seconds[shape] for shape in alone),
         waiting_share=timer.waiting_share,
     )
+
+
+def measure_speeds(engine: Engine, profile: CostProfile, *, limit_s: float) -> dict[int, float]:
+    """CPU seconds of a row in a full batch on this machine, by length, measured as a profile is.
+
+    Args:
+        engine: A one-thread engine.
+        profile: Profile of the engine's graph, of whatever machine: its lengths are measured.
+        limit_s: Seconds that this may take; where the profile expects more, fewer of the lengths
+            are measured, evenly spaced, and one at least.
+    """
+    turns = 3 + 1  # one warms up
+    shapes = _full_batches(profile.lengths, profile.max_batch_tokens)
+    seconds_of_batches = np.multiply([rows for rows, _ in shapes], profile.seconds_per_row)
+    num_shapes = int(len(shapes) * min(1.0, limit_s / (turns * seconds_of_batches.sum())))
+    if num_shapes < len(shapes):
+        num_shapes = max(1, num_shapes)
+        shapes = [shapes[(2 * n + 1) * len(shapes) // (2 * num_shapes)] for n in range(num_shapes)]
+    timer = CpuTimer()
+    seconds = _seconds_in_turns(engine, shapes, turns - 1, timer)
+    warn_if_busy(timer, "the speed")
+    return {length: seconds[rows, length] / rows for rows, length in shapes}
 
 
 def warn_if_busy(timer: CpuTimer, measured: str) -> bool:

@@ -26,6 +26,7 @@ MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"  # older bundles have none
 TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_FILE = "bundle.json"
+CARD_FILE = "README.md"  # for people: it may be edited, and no digest covers it
 
 _SHOWN_CHARACTERS = 160
 _TEXT = {"type": "string", "minLength": 1}
@@ -81,7 +82,11 @@ _FILES = {
     "additionalProperties": False,
 }
 _SCHEMA = _record(
-    {"multiply_adds_per_token": _or_null(_COUNT), "width": _or_null(_COUNT)},
+    {
+        "multiply_adds_per_token": _or_null(_COUNT),
+        "num_layers": _or_null(_COUNT),
+        "width": _or_null(_COUNT),
+    },
     task={"type": "string"},
     labels=_list_of({"type": "string"}, uniqueItems=True),
     num_outputs=_LENGTH,

@@ -35,6 +35,8 @@ from fastformers.data.targets import (
 )
 from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
+from fastformers.hub import find_model
+from fastformers.inference.description.label_names import check_label_names
 from fastformers.inference.tasks import Task
 from fastformers.inference.tokenizer import Tokenizer
 from fastformers.models.architectures import (
@@ -104,8 +106,8 @@ def finetune(
     already returns what it returned.
 
     Args:
-        model_path: Directory of a pretrained Hugging Face encoder, or of a model fine-tuned for
-            another task, which then gets a new head.
+        model_path: Directory of a pretrained Hugging Face encoder, or org/name of one on the hub,
+            or of a model fine-tuned for another task, which then gets a new head.
         train: Labeled examples; their distinct labels, sorted, become the classes.
         train_path: File that they come from, for messages.
         output: Directory for the model, readable by `from_pretrained`.
@@ -123,11 +125,15 @@ def finetune(
             or the output holds something else.
     """
     task = task or task_of_labels(train, train_path)
+    model_path = find_model(model_path).path
     names = classes_to_train(train, task, train_path)
+    new_names = [*(config.label_names or names)]
+    if config.label_names:
+        check_label_names(new_names, names, flag="--label-names")
     files = [(train_path, train)]
     if evaluation is not None:
         files.append((eval_path or train_path, evaluation))
-    settled = settle_labels(files, task, names, has_places=False)
+    settled = settle_labels(files, task, names, has_places=False, new_names=config.label_names)
     train, *held_out = settled.files
     on_labels(settled.meaning)
     targets = encode_targets(train, task, names, train_path)
@@ -139,7 +145,7 @@ def finetune(
     if kept is not None:
         return kept
     set_seed(config.training.seed)
-    model = _new_model(model_path, task, names, config.num_layers)
+    model = _new_model(model_path, task, new_names, config.num_layers)
     check_supported(model, str(model_path))
     tokenizer = _open_for_training(model_path, model, max_length)
     encoded = tokenizer(train.texts, train.text_pairs, truncation=True, max_length=max_length)
@@ -165,7 +171,7 @@ def finetune(
             on_progress=on_progress,
             evaluator=evaluator,
         )
-    result = Finetuned(labels=names, best=best)
+    result = Finetuned(labels=new_names, best=best)
     _save(model, tokenizer, result, key, output, work)
     return result
 

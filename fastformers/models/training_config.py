@@ -7,7 +7,7 @@ This module imports no torch, so that a command can show its flags without loadi
 
 from dataclasses import dataclass, field
 
-from fastformers.options import check_at_least, check_option, check_positive, option
+from fastformers.options import check_at_least, check_option, check_positive, names_given, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,16 @@ class FinetuneConfig:
     num_layers: int | None = field(
         default=None, metadata=option("number of encoder layers to keep, from the first (all)")
     )
+    label_names: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "names of the teacher's labels in the order of the file's, numbers by size and others "
+            "by the alphabet; repeat it for names with commas (the labels themselves)",
+            metavar="A,B",
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_at_least(self, 8, "max_length")
         check_at_least(self, 1, "num_layers")
+        object.__setattr__(self, "label_names", names_given(self.label_names))

@@ -18,6 +18,7 @@ from fastformers.cluster.storage.filesystems import resolve
 from fastformers.errors import InputError
 from fastformers.figure import check_picture
 from fastformers.formats.file_set import formats_at
+from fastformers.hub import find_model
 from fastformers.inference.engines import AUTO, check_installed
 from fastformers.jobs.benchmarks.parts import JOB_BASELINES, BaselineName
 from fastformers.jobs.console.arguments import (
@@ -133,7 +134,9 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
     add_corpus_arguments(parser, needs_output=False, needs_bundle=False, text_pairs=False)
     measured = parser.add_argument_group("what is measured")
     measured.add_argument(
-        "--teacher", type=Path, help="Hugging Face checkpoint of the bundle (none)"
+        "--teacher",
+        type=Path,
+        help="Hugging Face checkpoint of the bundle, or org/name of the hub (none)",
     )
     measured.add_argument(
         "--shape",
@@ -220,8 +223,10 @@ def check(options: argparse.Namespace) -> None:
         raise InputError(f"--output {options.output}: not empty, so less would be measured")
     if options.output is not None:
         open_directory(options.output).check_writable()
-    if options.teacher is not None and options.shape is None:
-        check_model_directory(options.teacher)
+    if options.teacher is not None:
+        options.teacher = find_model(options.teacher).path
+        if options.shape is None:
+            check_model_directory(options.teacher)
     if options.engine != AUTO:
         check_installed(options.engine)
     if options.cores_per_actor is None:

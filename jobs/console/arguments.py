@@ -35,7 +35,7 @@ def add_corpus_arguments(
     places.add_argument(
         "--bundle",
         required=needs_bundle,
-        help="directory of the bundle, or its URI in a bucket"
+        help="directory of the bundle, or its URI in a bucket or on the hub, hf://org/name"
         + ("" if needs_bundle else " (none)"),
     )
     places.add_argument(

@@ -26,7 +26,16 @@ COMMANDS = {
     "launch": "what `ray up` or Kubernetes starts a cluster from, this project's wheel included",
     "report": "the page of a scored run, drawn again",
     "bench": "tokens/s and rows/s here, beside what else a user could run",
+    "inspect": "what a bundle is, how good and how fast; checks the whole of it",
+    "label": "names for the labels of a bundle, in place of 0 or LABEL_0",
 }
+# A script in jobs/ would find a module `inspect` there in place of Python's own.
+_MODULES = {"inspect": "inspect_bundle"}
+
+
+def module_of(command: str) -> str:
+    """Name of the module of a command."""
+    return f"fastformers.jobs.{_MODULES.get(command, command)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +70,7 @@ def _make_parser() -> PlainParser:
 
 
 def _run(words: list[str]) -> int:
-    command = importlib.import_module(f"fastformers.jobs.{words[0]}")
+    command = importlib.import_module(module_of(words[0]))
     return int(command.main(words[1:]))
 
 

@@ -37,6 +37,7 @@ EXTRA_OF = {
     "botocore": "aws",
     "google": "gcp",
     "nncf": "bench",
+    "huggingface_hub": "hub",
     **{entry.package: entry.extra for entry in ENGINES.values() if entry.extra is not None},
 }
 

@@ -89,7 +89,7 @@ IDLE = {
     f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),
     f"{COMPRESS} --superglue BoolQ": COLUMNS,
     "compress --train t.csv --eval t.csv --output o --teacher vectors": (
-        *("--label-column x", "--label-map bad.json"),
+        *("--label-column x", "--label-map bad.json", "--label-names a,b"),
     ),
     f"{FINETUNE} --superglue BoolQ": COLUMNS,
     "compress --train c.parquet --eval c.parquet --output o --teacher no-weights": TEXT_FILES,
@@ -125,6 +125,7 @@ IDLE = {
     ),
     "status mine": (STORAGE,),
     "report mine": (STORAGE,),
+    "inspect bundle": (STORAGE,),
     "launch --cloud local --output o --head-ip a": (
         *("--instance-type c7i.4xlarge", "--head-type same", "--region r", "--num-workers 2"),
         *("--on-demand", "--image x", "--cpus-per-worker 2"),
@@ -161,7 +162,7 @@ WORKING = {
     ),
     "finetune": (
         "--model --train --eval --output --superglue --label-map --epochs --learning-rate "
-        "--batch-rows --seed --max-length --num-layers --limit"
+        "--batch-rows --seed --max-length --num-layers --label-names --limit"
     ),
     "ablate": (
         "--teacher --student --bundle --output --eval --max-length --limit --baseline-rows "
@@ -172,6 +173,8 @@ WORKING = {
     "status": "--watch",
     "report": "",
     "launch": "--cloud --output --bundle",
+    "inspect": "",
+    "label": "--names",
 }
 CASES = [(line, flag) for line, flags in IDLE.items() for flag in flags]
 

@@ -110,7 +110,8 @@ def _names_a_bucket(options: argparse.Namespace) -> bool:
         for value in options.settings.values()
         for one in (value if isinstance(value, list) else [value])
     ]
-    return any("://" in str(value) and not str(value).startswith("file://") for value in values)
+    others = ("file://", "hf://")
+    return any("://" in str(value) and not str(value).startswith(others) for value in values)
 
 
 def has_actors_to_spare(options: argparse.Namespace) -> bool:

@@ -12,6 +12,7 @@ from fastformers.ablation.texts import TextsConfig, load_texts
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
 from fastformers.inference.bundle import write_bundle
+from fastformers.inference.description.rename_labels import name_labels
 
 torch = pytest.importorskip("torch")
 
@@ -165,6 +166,14 @@ def test_models_that_do_not_belong_together_are_refused(
         build(student_path=student)
     with pytest.raises(InputError, match=r"--bundle .*: reads pairs of texts; give --text-pair-c"):
         build(bundle_paths=[pair_bundle.path])
+
+
+def test_a_bundle_whose_labels_got_names_still_belongs_to_its_teacher(
+    build, bundle_factory, tmp_path
+):
+    named = bundle_factory(tmp_path / "named", labels=LABELS)
+    name_labels(named, [f"class {label}" for label in LABELS])
+    assert len(build(bundle_paths=[named.path]).steps) == 4
 
 
 def test_pairs_reach_every_step(build, pair_bundle, bundle):

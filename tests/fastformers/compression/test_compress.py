@@ -1,6 +1,7 @@
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -144,6 +145,32 @@ def test_stars_of_a_directory_are_classes_and_said_before_any_work(configure, fi
     )
     assert sum(map(int, re.findall(r"' (\d+)", line))) == 120
     assert stages == ["teacher", "export"]
+
+
+def test_a_teacher_of_the_hub_and_names_for_its_labels(configure, files, teacher, hub, tmp_path):
+    commit = hub.add("org/tiny-bert", teacher)
+    said = []
+    german = relabel(tmp_path / "g", files, negative="schlecht", neutral="egal", positive="gut")
+    names = ("schlecht", "egal", "gut")
+    config = configure(
+        **german, teacher=Path("org/tiny-bert@main"), label_names=names, recipe=FLOAT32
+    )
+    bundle = compress(config, on_labels=said.append).bundle
+    assert bundle.labels == open_bundle(bundle.path).labels == names
+    assert bundle.stages[0].quality == 0.8
+    assert bundle.provenance["teacher"] == "org/tiny-bert"
+    assert bundle.provenance["teacher_revision"] == commit
+    assert bundle.provenance["teacher_labels"] == list(LABELS)
+    assert bundle.num_layers == 2
+    card = (bundle.path / "README.md").read_text()
+    assert "base_model: org/tiny-bert\n" in card and "`schlecht`" in card
+    (line,) = said
+    assert re.search(r"by name: 'negative' \d+, .*; called 'schlecht', 'egal', 'gut'$", line)
+
+
+def test_names_for_other_labels_are_refused_before_any_work(configure):
+    with pytest.raises(InputError, match="--label-names: 2 names for 3 labels"):
+        compress(configure(label_names=("bad,good",)))
 
 
 def test_a_teacher_below_chance_is_said_and_a_label_map_mends_it(

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from fastformers.errors import BundleError, InputError
 from fastformers.inference import bundle as bundle_module
-from fastformers.inference.bundle import Bundle, StageQuality, open_bundle, write_bundle
+from fastformers.inference.bundle import Bundle, open_bundle, write_bundle
+from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import sign
 from fastformers.inference.onnx_files import weights_path
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tasks import TEXT_CLASSIFICATION
 
 VERIFIED = ["model.onnx", "model.onnx.data", "tokenizer.json"]
-FILES = {*VERIFIED, "bundle.json"}
+FILES = {*VERIFIED, "bundle.json", "README.md"}
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,7 @@ def test_a_write_that_fails_leaves_things_as_they_were(
         raise OSError(28, "No space left on device")
 
     if fault == "disk full":
-        monkeypatch.setattr(bundle_module, "_sha256", fill_disk)
+        monkeypatch.setattr(bundle_module, "digest_file", fill_disk)
     with pytest.raises((OSError, UnicodeEncodeError)):
         write_bundle(
             replace(bundle, path=tmp_path / "bundle"),
@@ -241,7 +242,7 @@ def test_the_old_bundle_survives_a_rename_that_fails(bundle, tmp_path, monkeypat
             raise faults.pop()
         replace_file(source, target)
 
-    monkeypatch.setattr(bundle_module.os, "replace", fail_once)
+    monkeypatch.setattr(os, "replace", fail_once)
     with pytest.raises(OSError, match="Input/output error"):
         rewrite(bundle, tmp_path / "bundle", labels=("maybe", "surely"))
     assert open_bundle(tmp_path / "bundle") == old

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from fastformers.jobs.console.cli import COMMANDS, main
+from fastformers.jobs.console.cli import COMMANDS, main, module_of
 from fastformers.jobs.console.command_parser import CommandParser
 
 
@@ -39,7 +39,7 @@ def test_help_has_a_line_for_each_command(capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_is_a_module_with_a_main(name):
-    assert callable(importlib.import_module(f"fastformers.jobs.{name}").main)
+    assert callable(importlib.import_module(module_of(name)).main)
 
 
 @pytest.mark.parametrize("status", [0, 2, 130])
@@ -61,7 +61,7 @@ def parser_of(monkeypatch):
 
     def get(command):
         made = []
-        job = importlib.import_module(f"fastformers.jobs.{command.split()[0]}")
+        job = importlib.import_module(module_of(command.split()[0]))
         with monkeypatch.context() as patch:
             nothing = argparse.Namespace(config=None), []
             patch.setattr(
