@@ -285,18 +285,19 @@ def _hub_errors(place: HubPlace, token: str | None) -> Iterator[None]:
 def _quiet_library() -> Iterator[None]:
     """Let huggingface_hub log nothing but errors, and draw bars in a terminal alone."""
     from huggingface_hub import constants, utils
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     verbosity = utils.logging.get_verbosity()
     has_bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or sys.stderr.isatty()
     utils.logging.set_verbosity(logging.ERROR)
     if not has_bars:
-        utils.disable_progress_bars()
+        disable_progress_bars()
     try:
         yield
     finally:
         utils.logging.set_verbosity(verbosity)
         if not has_bars:
-            utils.enable_progress_bars()
+            enable_progress_bars()
 
 
 def _unreachable(place: HubPlace, reason: BaseException, token: str | None) -> FastformersError:

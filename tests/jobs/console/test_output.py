@@ -13,7 +13,7 @@ import pytest
 import fastformers
 from fastformers.errors import FastformersError, InputError
 from fastformers.inference.engines import ENGINES
-from fastformers.jobs.console.cli import COMMANDS
+from fastformers.jobs.console.cli import COMMANDS, module_of
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import EXTRA_OF, ConsoleHandler, console, run
 
@@ -101,7 +101,8 @@ def test_what_contradicts_itself_is_refused(capsys, flags, message):
 
 def test_every_command_hands_its_options_on():
     for name in COMMANDS:
-        source = (Path(fastformers.__file__).parent / "jobs" / f"{name}.py").read_text()
+        file = f"{module_of(name).rpartition('.')[2]}.py"
+        source = (Path(fastformers.__file__).parent / "jobs" / file).read_text()
         calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
         runs = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "run"]
         assert runs, name
