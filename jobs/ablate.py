@@ -279,7 +279,7 @@ def _conditions(
         cpu_model=topology.cpu_model,
         num_cores=topology.num_usable_cores,
         usd_per_hour=price.usd_per_hour,
-        price=price.label,
+        price=str(price),
         price_is_estimate=price.is_estimate,
         versions={name: importlib.metadata.version(name) for name in packages},
         measured_at=time.strftime("%Y-%m-%d"),

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rich.table import Table
 
@@ -33,6 +33,8 @@ from fastformers.jobs.console.command_line.idle_flags import (
     refuse_idle,
     refuse_idle_labeled,
 )
+from fastformers.jobs.console.command_line.keywords import CompressKeywords, PathLike
+from fastformers.jobs.console.command_line.python_call import called, describes
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
@@ -102,8 +104,8 @@ _IDLE = (
 )
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments of `fastformers compress`."""
+def make_parser() -> CommandParser:
+    """The parser of `fastformers compress`."""
     parser = CommandParser(
         prog="fastformers compress",
         description=__doc__,
@@ -121,7 +123,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         group = parser.add_argument_group(title)
         for config in configs:
             add_config_arguments(group, config)
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers compress`."""
+    return make_parser().parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,39 +136,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        config = read_config(CompressConfig, options)
-        options.teacher = find_model(config.teacher).path
-        config = replace(config, teacher=options.teacher)
-        refuse_idle(options, _IDLE)
-        refuse_idle_labeled(options, config.train, config.eval, config.transfer)
-        with waiting("reading the labeled files"):
-            files = config.load_files()
-        with waiting("loading PyTorch"):
-            from fastformers.compression.compress import compress
-
-        with show_progress() as on_progress, waiting("loading and checking the teacher"):
-            result = compress(
-                config,
-                files,
-                on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
-                on_stage=_show_stage,
-                on_candidate=_show_candidate,
-                on_progress=on_progress,
-            )
+        result = _compress(options)
         console.print(_stage_table(result))
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         summary = _summary(result)
-        if config.search:
+        if options.search:
             price = choose_price(
                 usd_per_hour=None, instance_type=None, num_cores=1, prices=load_prices()
             )
             candidates = _drawn(result, price)
             console.print(_frontier_table(candidates, result.bundle.metric))
-            summary["page"] = _write_page(candidates, price, result.bundle.path)
+            summary["page"] = _write_page(
+                candidates, price, result.bundle.path, metric=result.bundle.metric
+            )
         return summary
 
     return run(job, options, resume="Run the same command again to go on where it was.")
+
+
+@describes(make_parser, CompressKeywords)
+def compress(
+    *,
+    teacher: PathLike,
+    train: PathLike,
+    eval: PathLike,
+    output: PathLike,
+    **settings: Unpack[CompressKeywords],
+) -> "Compressed":
+    """Compress a fine-tuned model into a bundle: `fastformers compress` from Python.
+
+    Stages and progress are shown on stderr. Called again after an interruption, it goes on where it
+    was.
+
+    Args:
+        teacher: Hugging Face or sentence-transformers directory.
+        train: Labeled files to distill, rank and calibrate on.
+        eval: Labeled files that measure quality and nothing else.
+        output: Directory of the bundle.
+        settings: Flags of the command, by their names with underscores.
+
+    Returns:
+        The bundle, the recipe that made it, and all that were tried, with the quality (at most 1)
+        after each stage and core-seconds for a million rows.
+
+    Raises:
+        InputError: A path, a column, a label, a model or a value cannot be used, or PyTorch is not
+            installed.
+        StageError: A stage's pre- or postcondition does not hold.
+        QualityError: More accuracy was lost than `max_accuracy_drop`; no bundle is written.
+        TypeError: There is no such keyword.
+    """
+    places = {"teacher": teacher, "train": train, "eval": eval, "output": output}
+    options = make_parser().take({**places, **settings})
+    with called(options):
+        return _compress(options)
+
+
+def _compress(options: argparse.Namespace) -> "Compressed":
+    """Run the recipe, or search for one, and show what is measured."""
+    config = read_config(CompressConfig, options)
+    options.teacher = find_model(config.teacher).path
+    config = replace(config, teacher=options.teacher)
+    refuse_idle(options, _IDLE)
+    refuse_idle_labeled(options, config.train, config.eval, config.transfer)
+    with waiting("reading the labeled files"):
+        files = config.load_files()
+    with waiting("loading PyTorch"):
+        from fastformers.compression import compress as offline
+
+    with show_progress() as on_progress, waiting("loading and checking the teacher"):
+        return offline.compress(
+            config,
+            files,
+            on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
+            on_stage=_show_stage,
+            on_candidate=_show_candidate,
+            on_progress=on_progress,
+        )
 
 
 def _show_stage(quality: "StageQuality") -> None:
@@ -231,14 +283,17 @@ def _frontier_table(candidates: list[FrontierPoint], metric: str) -> Table:
     return table
 
 
-def _write_page(candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path) -> str | None:
+def _write_page(
+    candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path, *, metric: str
+) -> str | None:
     """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
     if not can_draw():
         console.print(f"no picture of the frontier: {how_to_install('report')}")
         return None
     path = bundle.with_name(f"{bundle.name}-search.html")
     heading = f"{len(candidates)} recipes for {bundle.name}"
-    page = render_search_page(candidates, heading=heading, note=f"Price: {price.label}.")
+    note = f"Price: {price.label}."
+    page = render_search_page(candidates, metric=metric, heading=heading, note=note)
     with whole_file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     console.print(f"page: {path}")

@@ -14,25 +14,24 @@ currency (USD, or another with its rate in usd_per_unit).
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from fastformers.atomic_file import check_writable
 from fastformers.cluster.corpus.inputs import open_corpus_for
 from fastformers.cluster.cost.bundle_cost import (
     BundleCost,
     CostSettings,
-    estimate_cost,
     plan_offers,
     sample_bundle_corpus,
 )
+from fastformers.cluster.cost.bundle_cost import estimate_cost as cost_sample
 from fastformers.cluster.cost.cluster_plan import PlanSettings, plan_cluster
 from fastformers.cluster.cost.machine_profile import (
     MachineProfile,
-    fit_to_run,
     load_profiles,
-    write_profile,
 )
 from fastformers.cluster.cost.sampling import CorpusSample
 from fastformers.cluster.cost.tables import (
@@ -51,13 +50,11 @@ from fastformers.cluster.launch.ray_cluster_file import CloudCluster
 from fastformers.cluster.pricing.market import Market
 from fastformers.cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
 from fastformers.cluster.pricing.prices import InstancePrice, find_price, load_prices
-from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.settings import CorpusSettings
-from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 from fastformers.jobs.console.arguments import add_storage_arguments, add_text_file_arguments
-from fastformers.jobs.console.calibrate import calibrate, check_own_cores, check_own_type
+from fastformers.jobs.console.calibrate import check_own_cores, measure_here
 from fastformers.jobs.console.command_line.idle_flags import (
     CORPUS,
     STORAGE,
@@ -65,6 +62,8 @@ from fastformers.jobs.console.command_line.idle_flags import (
     refuse_idle,
     refuse_idle_reading,
 )
+from fastformers.jobs.console.command_line.keywords import CostKeywords, PathLike
+from fastformers.jobs.console.command_line.python_call import called, describes
 from fastformers.jobs.console.command_line.quantities import duration, whole_number
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
@@ -110,8 +109,8 @@ _IDLE = (
 )
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments of `fastformers cost`."""
+def make_parser() -> CommandParser:
+    """The parser of `fastformers cost`."""
     parser = CommandParser(
         prog="fastformers cost",
         description=__doc__,
@@ -165,7 +164,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="write what `ray up` starts the planned cluster from (none)",
     )
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers cost`."""
+    return make_parser().parse_args(arguments)
 
 
 def parse_refresh(arguments: Sequence[str]) -> argparse.Namespace:
@@ -197,7 +201,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(lambda: _cost(options), options)
 
 
+@describes(make_parser, CostKeywords)
+def estimate_cost(
+    corpus: PathLike,
+    *,
+    bundle: Bundle | PathLike,
+    **settings: Unpack[CostKeywords],
+) -> BundleCost:
+    """Say what a corpus costs on each instance type: `fastformers cost` from Python.
+
+    A sample of the corpus is tokenized; nothing is scored or rented.
+
+    Args:
+        corpus: File, directory, glob or URI.
+        bundle: The bundle, its directory, or its URI in a bucket.
+        settings: Flags of the command, by their names with underscores; `deadline` is a text such
+            as "6h", or seconds.
+
+    Returns:
+        Workload in tokens and core-seconds, USD by type, the cheapest first; with a deadline or a
+        budget (USD) also the clusters that keep it, the best first.
+
+    Raises:
+        InputError: A path, a column or a value cannot be used, or no cluster keeps deadline and
+            budget.
+        BundleError: The bundle cannot be used.
+        TypeError: There is no such keyword.
+    """
+    options = make_parser().take({"corpus": corpus, "bundle": [str(bundle)], **settings})
+    with called(options):
+        (cost,) = _estimate(options)
+        _write_cluster(options, cost)
+        return cost
+
+
 def _cost(options: argparse.Namespace) -> dict[str, Any]:
+    """Estimate, show, and write what was asked for."""
+    costs = _estimate(options)
+    if not costs:
+        return {"profile": str(options.profile_out), "instance_type": options.instance_type}
+    for cost in costs:
+        console.print(render_workload(cost))
+        console.print(render_instances(cost, top=options.top))
+        for line in explain_instances(cost, top=options.top):
+            console.print(line)
+    if len(costs) > 1:
+        console.print(render_comparison(costs))
+    others = [describe_cost(cost) for cost in costs[1:]]
+    plan = None
+    if costs[0].plans:
+        plan_settings = read_config(PlanSettings, options, spot=options.spot)
+        console.print(render_plans(costs[0].plans, plan_settings))
+        console.print(explain_plans(plan_settings))
+        plan = describe_plans(costs[0].plans, plan_settings)
+    _write_cluster(options, costs[0])
+    return {**describe_cost(costs[0]), "others": others, "plan": plan}
+
+
+def _estimate(options: argparse.Namespace) -> list[BundleCost]:
+    """The cost with each bundle, the first one with its plans; none where there is no corpus."""
     _check(options)
     prices = load_prices(options.prices)
     own = find_price(options.instance_type, prices) if options.instance_type else None
@@ -214,20 +276,17 @@ def _cost(options: argparse.Namespace) -> dict[str, Any]:
         if options.corpus is not None:
             on_step(f"tokenizing a sample of {options.corpus}")
             samples = [_sample(options, bundle, corpus_settings, settings) for bundle in bundles]
-    profiles = [*_measure(options, bundles[0], own), *known]
-    if options.corpus is None:
-        return {"profile": str(options.profile_out), "instance_type": options.instance_type}
+    profiles = [*measure_here(options, bundles[0], own), *known]
+    if not samples:
+        return []
     costs = [
-        _cost_of(options, bundle, sample, profiles, prices, settings)
+        _cost_of(bundle, sample, profiles, prices, settings)
         for bundle, sample in zip(bundles, samples, strict=True)
     ]
-    if len(costs) > 1:
-        console.print(render_comparison(costs))
-    first = describe_cost(costs[0])
-    others = [describe_cost(cost) for cost in costs[1:]]
-    is_planned = _is_planned(options)
-    plan = _plan(options, costs[0], prices, settings, plan_settings) if is_planned else None
-    return {**first, "others": others, "plan": plan}
+    if _is_planned(options):
+        plans = plan_cluster(plan_offers(costs[0], settings), plan_settings)
+        costs[0] = replace(costs[0], plans=tuple(plans))
+    return costs
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -267,68 +326,35 @@ def _sample(
     return sample_bundle_corpus(options.corpus, corpus, bundle, corpus_settings, settings)
 
 
-def _measure(
-    options: argparse.Namespace, bundle: Bundle, own: InstancePrice | None
-) -> list[MachineProfile]:
-    if options.calibrate:
-        profile = calibrate(bundle, options.instance_type)
-    elif options.fit_run is not None:
-        output = open_directory(options.fit_run, options.storage_options)
-        path = f"{output}/{REPORT_FILE}"
-        report = RunReport.from_json(
-            output.read_json(REPORT_FILE),
-            path=path,
-            remedy="give --fit-run the --output of a score by this version",
-        )
-        profile = fit_to_run(bundle, report, path=path, instance_type=options.instance_type)
-    else:
-        return []
-    check_own_type(profile, own)
-    if options.profile_out is not None:
-        write_profile(options.profile_out, profile)
-    return [profile]
-
-
 def _cost_of(
-    options: argparse.Namespace,
     bundle: Bundle,
     sample: CorpusSample,
     profiles: Sequence[MachineProfile],
     prices: dict[str, InstancePrice],
     settings: CostSettings,
 ) -> BundleCost:
-    cost = estimate_cost(bundle, sample, profiles=profiles, prices=prices, settings=settings)
+    cost = cost_sample(bundle, sample, profiles=profiles, prices=prices, settings=settings)
     if not cost.instances.costs:
         reasons = "; ".join(dict.fromkeys(cost.instances.left_out.values()))
         raise InputError(f"no instance type of the price table can be costed: {reasons}")
-    console.print(render_workload(cost))
-    console.print(render_instances(cost, top=options.top))
-    for line in explain_instances(cost, top=options.top):
-        console.print(line)
     return cost
 
 
-def _plan(
-    options: argparse.Namespace,
-    cost: BundleCost,
-    prices: dict[str, InstancePrice],
-    settings: CostSettings,
-    plan_settings: PlanSettings,
-) -> dict[str, Any]:
-    plans = plan_cluster(plan_offers(cost, settings), plan_settings)
-    console.print(render_plans(plans, plan_settings))
-    console.print(explain_plans(plan_settings))
-    if options.write_cluster is not None:
-        cluster = CloudCluster(
-            worker=prices[plans[0].offer.instance_type],
-            num_workers=plans[0].num_instances - 1,  # the head is of the same type and scores
-            spot=plan_settings.spot,
-        )
-        source = options.bundle[0]
-        shipped = None if "://" in source else Path(source)  # every machine reads the bucket
-        path = write_launch_files(options.write_cluster, cluster, bundle=shipped)
-        console.print(f"wrote {path}; next: ray up {path}")
-    return describe_plans(plans, plan_settings)
+def _write_cluster(options: argparse.Namespace, cost: BundleCost) -> None:
+    """Write what the best plan is started from, where that was asked for."""
+    if options.write_cluster is None:
+        return
+    best = cost.plans[0]
+    prices = {one.price.instance_type: one.price for one in cost.instances.costs}
+    cluster = CloudCluster(
+        worker=prices[best.offer.instance_type],
+        num_workers=best.num_instances - 1,  # the head is of the same type and scores
+        spot=options.spot,
+    )
+    source = options.bundle[0]
+    shipped = None if "://" in source else Path(source)  # every machine reads the bucket
+    path = write_launch_files(options.write_cluster, cluster, bundle=shipped)
+    console.print(f"wrote {path}; next: ray up {path}")
 
 
 def _refresh(arguments: Sequence[str]) -> int:

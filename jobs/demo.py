@@ -18,16 +18,14 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from fastformers.cluster.execution.job import open_score_job
-from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.demo_corpus import collect_docstrings, write_docstrings
 from fastformers.inference.bundle import DEMO_BUNDLE
 from fastformers.jobs.console.arguments import add_price_arguments, price_of
 from fastformers.jobs.console.command_line.idle_flags import IdleRule, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import execute, plan_actors
+from fastformers.jobs.console.execute import execute_and_show, plan_actors
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.page import write_page
 from fastformers.jobs.console.progress import waiting
 
 _IDLE = (
@@ -105,10 +103,7 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
         settings,
         max_batch_tokens=None,
     )
-    report = execute(demo_job, actors, price)
-    console.print(render_bill(report))
-    assert demo_job.output is not None
-    write_page(demo_job.output, report)
+    report = execute_and_show(demo_job, actors, price)
     accuracy, num_heldout = _accuracy(options.output / "scored" / "predictions")
     console.print(
         f"accuracy {100 * accuracy:.2f}% on {num_heldout:,} docstrings of files not trained on; "

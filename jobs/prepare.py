@@ -37,7 +37,7 @@ from fastformers.jobs.console.command_line.idle_flags import (
     refuse_idle_reading,
 )
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.execute import execute, find_finished
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import waiting
 
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         assert prepare_job.corpus is not None
         refuse_idle_reading(options, {type(prepare_job.corpus.reader)})
-        report = execute(prepare_job, actors, price)
+        report = find_finished(prepare_job) or execute(prepare_job, actors, price)
         console.print(
             f"{report.rows:,} rows, {report.tokens:,} tokens in {report.shards} shards "
             f"under {report.output} after {report.wall_s:.1f} s"

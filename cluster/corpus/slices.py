@@ -20,6 +20,7 @@ from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.files.listing import SourceFile
 from fastformers.formats.file_set import open_files
 from fastformers.formats.readers import (
+    KEEP_FLAG,
     READ_STRICTLY,
     FilePart,
     FileReader,
@@ -181,6 +182,7 @@ def open_corpus(
     *,
     text_columns: tuple[str, ...],
     keep_columns: tuple[str, ...] = (),
+    keep_flag: str = KEEP_FLAG,
     options: ReadOptions = READ_STRICTLY,
     storage: StorageOptions = NO_OPTIONS,
     output: str | None = None,
@@ -191,6 +193,7 @@ def open_corpus(
         uri: A file, a directory, a glob, or a URI of one of them.
         text_columns: The one or two columns that are scored.
         keep_columns: Columns that are passed through.
+        keep_flag: Flags that name them, for messages.
         options: How files are read.
         storage: How to reach a bucket.
         output: Directory on the same storage that the run writes to; it may be inside the corpus.
@@ -205,6 +208,7 @@ def open_corpus(
         uri,
         text_columns=text_columns,
         keep_columns=keep_columns,
+        keep_flag=keep_flag,
         options=options,
         output=output,
         map_files=partial(map_ahead, num_threads=OPEN_THREADS),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from fastformers.cluster.corpus.slices import Corpus
-from fastformers.cluster.cost.cluster_plan import MachineOffer
+from fastformers.cluster.cost.cluster_plan import ClusterPlan, MachineOffer
 from fastformers.cluster.cost.instances import InstanceCosts, ModelSize, estimate_instances
 from fastformers.cluster.cost.machine_profile import MachineProfile, profile_of_bundle
 from fastformers.cluster.cost.sampling import (
@@ -74,12 +74,14 @@ class BundleCost:
         workload: Workload of the corpus, by the first profile.
         instances: Costs by type, cheapest first.
         profiles: Profiles that the costs were scaled from, the most trusted first.
+        plans: Clusters that keep a deadline or a budget, the best first; none where neither is.
     """
 
     bundle: Bundle
     workload: Workload
     instances: InstanceCosts
     profiles: tuple[MachineProfile, ...]
+    plans: tuple[ClusterPlan, ...] = ()
 
 
 def sample_bundle_corpus(

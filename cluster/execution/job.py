@@ -14,26 +14,35 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fastformers.cluster.corpus.inputs import check_kept, open_corpus_for
+from fastformers.cluster.corpus.inputs import LABEL_FLAG, is_kept, open_corpus_for
 from fastformers.cluster.corpus.slices import Corpus
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
 from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
-from fastformers.cluster.settings import CorpusSettings
-from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, check_free, read_record
+from fastformers.cluster.settings import ITS_TASKS_COLUMNS, CorpusSettings, PredictionSettings
+from fastformers.cluster.shards.columns import check_kept, check_label_column
+from fastformers.cluster.shards.identity import (
+    PREPARED_FILE,
+    RUN_DIRECTORY,
+    RUN_FILE,
+    open_output,
+    read_record,
+)
 from fastformers.cluster.shards.layout import plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.shard_set import ShardSet
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 from fastformers.formats.kept_columns import choose_names
 from fastformers.formats.readers import KEEP_FLAG
-from fastformers.hub import parse_hub_uri
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
+from fastformers.inference.outputs.columns import choose_columns
+from fastformers.options import split_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +56,9 @@ class ScoreJob:
         shards: Directory where prepared shards are or go.
         corpus: Corpus to prepare, or None if `shards` is complete.
         settings: Which part of the corpus is read, and how it is cut.
-        keep_columns: Names of the columns that pass through.
+        keep_columns: Names of the columns that pass through to the predictions.
+        columns: Names of the columns of predictions; empty for those of the task.
+        label_column: Column of the corpus that predictions are compared with, or None.
         max_batch_tokens: Token budget of a batch.
         identity: Values that are equal when the same work is run again.
         engine: Name of the engine that runs the graph.
@@ -64,6 +75,8 @@ class ScoreJob:
     keep_columns: tuple[str, ...]
     max_batch_tokens: int
     identity: dict[str, Any]
+    columns: tuple[str, ...] = ()
+    label_column: str | None = None
     engine: str = REFERENCE_ENGINE
     asked: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,6 +95,16 @@ class ScoreJob:
         )
 
     @property
+    def home(self) -> Directory:
+        """Directory of what is no prediction: records, logs, report; or of the shards alone."""
+        return self.shards if self.output is None else self.output.child(RUN_DIRECTORY)
+
+    @property
+    def place(self) -> Directory:
+        """Directory that the user named for the output."""
+        return self.output or self.shards
+
+    @property
     def predictions(self) -> Directory | None:
         """Directory of the predictions; None to prepare only."""
         return None if self.output is None else self.output.child("predictions")
@@ -89,7 +112,7 @@ class ScoreJob:
     @property
     def receipts_log(self) -> Directory | None:
         """Directory of the log of the predictions' receipts; None to prepare only."""
-        return None if self.output is None else self.output.child("receipts")
+        return None if self.output is None else self.home.child("receipts")
 
     @property
     def slices_log(self) -> Directory:
@@ -105,6 +128,8 @@ class ScoreJob:
             predictions=self.predictions,
             keep_columns=self.keep_columns,
             max_batch_tokens=self.max_batch_tokens,
+            columns=self.columns,
+            label_column=self.label_column,
             engine=self.engine,
         )
 
@@ -138,7 +163,7 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
     """What a job would do, as plain values."""
     plan: dict[str, Any] = {
         "bundle": str(job.bundle),
-        "output": str(job.output or job.shards),
+        "output": str(job.place),
         "max_batch_tokens": job.max_batch_tokens,
         "engine": job.engine,
         "shards_done": len(earlier.done),
@@ -180,7 +205,7 @@ def open_prepare_job(
         BundleError: The bundle cannot be used.
         InputError: The corpus or the settings do not fit the bundle.
     """
-    output = _open_output(output_uri, PREPARED_FILE, corpus_uri, bundle_source, storage, on_step)
+    output = open_output(output_uri, PREPARED_FILE, corpus_uri, bundle_source, storage, on_step)
     on_step(f"reading the bundle {bundle_source}")
     pinned = pin_bundle(bundle_source, storage)
     bundle = pinned.open()
@@ -207,6 +232,7 @@ def open_score_job(
     settings: CorpusSettings,
     *,
     max_batch_tokens: int | None,
+    written: PredictionSettings = ITS_TASKS_COLUMNS,
     engine: str = REFERENCE_ENGINE,
     storage: StorageOptions = NO_OPTIONS,
     asked: Mapping[str, Any] = MappingProxyType({}),
@@ -235,24 +261,34 @@ def open_score_job(
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
     if engine != AUTO:
         check_installed(engine)
-    output = _open_output(output_uri, RUN_FILE, corpus_uri, bundle_source, storage, on_step)
+    output = open_output(output_uri, RUN_FILE, corpus_uri, bundle_source, storage, on_step)
     source = open_directory(corpus_uri, storage)
-    prepared = read_record(source, PREPARED_FILE, named=str(source))
-    corpus: Corpus | None = None
     on_step(f"reading the bundle {bundle_source}")
-    pinned = pin_bundle(bundle_source, storage)
-    bundle = pinned.open()
+    prepared, pinned, record = side_by_side(
+        lambda: read_record(source, PREPARED_FILE, named=str(source)),
+        lambda: pin_bundle(bundle_source, storage),
+        lambda: read_record(output.child(RUN_DIRECTORY), RUN_FILE, named=f"--output {output}"),
+    )
+    corpus: Corpus | None = None
+    bundle: Bundle = pinned.open()
+    columns = choose_columns(written.columns, bundle.task, bundle.labels)
+    check_label_column(written.label_column, bundle.task)
     if prepared is not None:
-        keep_columns = _prepared_columns(source, prepared["identity"], settings)
-        check_kept(bundle, keep_columns)
+        keep_columns = _prepared_columns(source, prepared["identity"], settings, written)
         identity = _prepared_identity(source, prepared["identity"], bundle, settings)
     else:
         on_step(f"listing the corpus {corpus_uri}")
-        corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
+        label = written.label_column
+        corpus = open_corpus_for(
+            bundle, corpus_uri, settings, label_column=label, storage=storage, output=output
+        )
         keep_columns = tuple(corpus.reader.kept_schema.names)
+        if label is not None and not is_kept(label, settings.keep_columns):
+            keep_columns = tuple(name for name in keep_columns if name != label)
         identity = _corpus_identity(bundle, corpus, settings)
+    check_kept(keep_columns, columns)
     on_step("measuring which engine and batches are fastest here")
-    choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
+    choice = _recorded_choice(record, engine, max_batch_tokens) or tune(
         bundle, engine=engine, max_batch_tokens=max_batch_tokens
     )
     identity.update(
@@ -261,16 +297,20 @@ def open_score_job(
             "max batch tokens": choice.max_batch_tokens,
             "engine": choice.engine,
             "keep columns": list(keep_columns),
+            "columns": [name for names in written.columns for name in split_names(names)],
+            "label column": written.label_column,
         }
     )
     return ScoreJob(
         bundle=bundle,
         pinned=pinned,
         output=output,
-        shards=output.child("shards") if prepared is None else source,
+        shards=output.child(RUN_DIRECTORY).child("shards") if prepared is None else source,
         corpus=corpus,
         settings=settings,
         keep_columns=keep_columns,
+        columns=written.columns,
+        label_column=written.label_column,
         max_batch_tokens=choice.max_batch_tokens,
         engine=choice.engine,
         identity=identity,
@@ -278,51 +318,10 @@ def open_score_job(
     )
 
 
-def _open_output(
-    uri: str,
-    record: str,
-    corpus_uri: str,
-    bundle_source: str | Path,
-    storage: StorageOptions,
-    on_step: Callable[[str], None],
-) -> Directory:
-    """The output of a job, where it can be written to and nothing else is.
-
-    Args:
-        uri: Its path or URI.
-        record: Name of the file that says what work is there.
-        corpus_uri, bundle_source: What is read, and must lie apart from it.
-        storage: How to reach buckets.
-        on_step: See `open_score_job`.
-
-    Raises:
-        InputError: It is the corpus, lies in the bundle, or holds something else.
-        ChangedWorkError: It is of another version of fastformers.
-        StorageError: It cannot be written to.
-    """
-    output = open_directory(uri, storage)
-    on_step(f"checking the output {output}")
-    if output == open_directory(corpus_uri, storage):
-        raise InputError(f"--output {output}: is the corpus itself; choose another directory")
-    if _is_in_bundle(output, str(bundle_source), storage):
-        raise InputError(f"--output {output}: lies in the bundle; choose another directory")
-    check_free(output, record, named=f"--output {output}")
-    output.check_writable()
-    return output
-
-
-def _is_in_bundle(output: Directory, source: str, storage: StorageOptions) -> bool:
-    if parse_hub_uri(source) is not None:  # where no output can be
-        return False
-    bundle = open_directory(source, storage)
-    return output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/")
-
-
 def _recorded_choice(
-    output: Directory, engine: str, max_batch_tokens: int | None
+    record: dict[str, Any] | None, engine: str, max_batch_tokens: int | None
 ) -> EngineChoice | None:
     """What an interrupted run into this output chose, where the user leaves it open; else None."""
-    record = read_record(output, RUN_FILE, named=f"--output {output}")
     if record is None:
         return None
     recorded = record["identity"]
@@ -353,10 +352,18 @@ def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -
 
 
 def _prepared_columns(
-    source: Directory, prepared: dict[str, Any], settings: CorpusSettings
+    source: Directory,
+    prepared: dict[str, Any],
+    settings: CorpusSettings,
+    written: PredictionSettings,
 ) -> tuple[str, ...]:
-    """Columns of prepared shards that the settings keep."""
+    """Columns of prepared shards that the settings keep; that of the labels must be among them."""
     known = prepared["keep columns"]
+    if written.label_column not in (None, *known):
+        raise InputError(
+            f"{source}: {LABEL_FLAG} {written.label_column}: not prepared (kept columns: "
+            f"{', '.join(known) or 'none'}); prepare again with {KEEP_FLAG} {written.label_column}"
+        )
     names, missing = choose_names(settings.keep_columns, known, flag=KEEP_FLAG)
     if missing:
         raise InputError(

@@ -18,7 +18,7 @@ import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
-import fastformers
+import fastformers.errors
 from fastformers.errors import InputError
 
 _NAME = "fastformers"

@@ -14,6 +14,7 @@ import math
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -134,7 +135,7 @@ class ClusterNodes:
         self._num_actors, self._cores_per_actor = num_actors, cores_per_actor
         self._oversubscribe, self.can_grow, self._num_nodes = oversubscribe, can_grow, num_nodes
         self._members: dict[str, _Member] = {}
-        self._num_losses: dict[str, int] = {}
+        self._num_losses: Counter[str] = Counter()
         self._unfit: set[str] = set()
         self._draining: set[str] = set()
         self._held: dict[str, tuple[float, float]] = {}  # CPUs of lost nodes, and when they were
@@ -220,7 +221,7 @@ class ClusterNodes:
             reason = member.supervisor.explain(error)
             if member.has_joined:
                 return self._lose_joined(node, reason)
-            if member.supervisor.is_verdict(error) or self._num_losses.get(node, 0) >= _MAX_LOSSES:
+            if member.supervisor.is_verdict(error) or self._num_losses[node] >= _MAX_LOSSES:
                 return [self._give_up(node, reason)]
             self._lose(node, reason)  # it is tried again
             return []
@@ -330,7 +331,7 @@ class ClusterNodes:
                     member.due += away_s
 
     def _lose(self, node: str, reason: str) -> NodeLeft:
-        self._num_losses[node] = self._num_losses.get(node, 0) + 1
+        self._num_losses[node] += 1
         self._first_seen[node] = self._clock()  # from when it costs again, if it is used again
         num_cpus = float(self._members[node].num_actors * self._cores_per_actor)
         self._held[node] = num_cpus, self._clock()

@@ -34,6 +34,7 @@ from fastformers.cluster.scheduling.nodes import Node, NodeReport, Orders
 from fastformers.cluster.scheduling.pool import Slot
 from fastformers.cluster.scheduling.supervisor import Supervisor
 from fastformers.errors import NodeUnfitError
+from fastformers.inference.cpu import read_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ class SupervisorActor:
             slots=tuple(slots),
             num_cores=topology.num_usable_cores,
             self_check=describe_core_sets(core_sets, topology),
+            machine_seen=read_machine(),
         )
 
     def exchange(self, orders: Orders) -> NodeReport:

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastformers.cluster.records.samples import (
+    MAX_NUMBERS,
     MAX_PREDICTIONS,
     AttemptSample,
     Thinned,
     TimeBins,
     TimedAttempt,
 )
+from fastformers.cluster.shards.label_counts import LabelCounts
 from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import PHASES, Attempt, Receipt
@@ -65,6 +67,8 @@ class ReceiptSums:
         peak_rss_bytes: The largest of all.
         phase_s: Seconds by phase.
         lengths: Scored texts by length, see `receipts.count_lengths`.
+        labels: Predictions against labels, without its sample, which is `numbers`.
+        numbers: Sample of labels and predictions that are numbers.
     """
 
     num_shards: int = 0
@@ -79,6 +83,8 @@ class ReceiptSums:
     peak_rss_bytes: int = 0
     phase_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     lengths: dict[str, list[int]] = field(default_factory=dict)
+    labels: LabelCounts = field(default_factory=LabelCounts)
+    numbers: Thinned[tuple[float, float]] = field(default_factory=lambda: Thinned(MAX_NUMBERS))
 
     def add(self, receipt: Receipt) -> None:
         """Count a receipt."""
@@ -94,6 +100,8 @@ class ReceiptSums:
         self.peak_rss_bytes = max(self.peak_rss_bytes, receipt.peak_rss_bytes)
         self.phase_s = add_phases(self.phase_s, receipt.phase_s)
         self._add_lengths(receipt.lengths)
+        if receipt.labels:
+            self._add_labels(LabelCounts(**receipt.labels))
 
     def add_sums(self, other: "ReceiptSums") -> None:
         """Add the sums over other receipts."""
@@ -109,6 +117,9 @@ class ReceiptSums:
         self.peak_rss_bytes = max(self.peak_rss_bytes, other.peak_rss_bytes)
         self.phase_s = add_phases(self.phase_s, other.phase_s)
         self._add_lengths(other.lengths)
+        self.labels.add(other.labels)
+        for pair in other.numbers.items:
+            self.numbers.add(pair)
 
     @property
     def padding_efficiency(self) -> float | None:
@@ -116,6 +127,11 @@ class ReceiptSums:
         if not self.num_computed_tokens:
             return None
         return self.num_scored_tokens / self.num_computed_tokens
+
+    def _add_labels(self, labels: LabelCounts) -> None:
+        self.labels.add(labels)
+        for label, prediction in labels.numbers:
+            self.numbers.add((label, prediction))
 
     def _add_lengths(self, counts: Mapping[str, list[int]]) -> None:
         for edge, numbers in counts.items():

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fastformers.cluster.formatting import format_clock
-from fastformers.cluster.report.json_values import from_plain, to_plain
+from fastformers.cluster.json_values import from_plain, to_plain
 from fastformers.cluster.scheduling.progress import Progress
 from fastformers.cluster.shards.claim_file import ClaimRecord
 from fastformers.errors import InputError

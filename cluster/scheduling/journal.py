@@ -16,6 +16,7 @@ from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.cluster.shards.shard_queue import Lease
+from fastformers.inference.cpu import Machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class NodeUse:
         actor_cores: Cores of each of its actors, by the actor's name.
         self_check: Line that says which actors ran on which cores.
         reason: Why it left before the end; None if it stayed.
+        machine_seen: What the machine is; None where it was not looked at.
     """
 
     node: str
@@ -47,6 +49,7 @@ class NodeUse:
     self_check: str
     ready_s: float | None = None
     reason: str | None = None
+    machine_seen: Machine | None = None
 
 
 class Journal(Protocol):

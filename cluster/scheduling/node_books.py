@@ -129,4 +129,5 @@ class NodeBooks:
             actor_cores={slot.name: slot.num_cores for slot in self.node.slots},
             self_check=self.node.self_check,
             reason=reason,
+            machine_seen=self.node.machine_seen,
         )

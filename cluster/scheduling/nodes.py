@@ -15,6 +15,7 @@ from typing import Protocol
 
 from fastformers.cluster.scheduling.pool import Slot
 from fastformers.cluster.scheduling.work import Outcome, Task, Ticket
+from fastformers.inference.cpu import Machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Node:
         slots: Its slots when it joined.
         num_cores: Physical cores that it lets the run use.
         self_check: Line that says which workers run on which cores.
+        machine_seen: What the machine is; None where it was not looked at.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Node:
     slots: tuple[Slot, ...]
     num_cores: int
     self_check: str
+    machine_seen: Machine | None = None
 
     @property
     def num_idle_cores(self) -> int:

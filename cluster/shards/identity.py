@@ -3,22 +3,45 @@
     job -> [identity] -> run.json of a scored output, prepared.json of prepared shards -> rerun
 
 A record has a format version, so that a directory whose files have another format is refused and
-never read in part. This module knows nothing of corpora or bundles: an identity is any mapping.
+never read in part. Beside `predictions/`, a scored output holds one directory, `__run__`, with all
+that is no prediction: Arrow, pandas, Spark and Hugging Face pass over a name that begins so, and
+take the whole output for one dataset. This module knows nothing of corpora or bundles: an identity
+is any mapping.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from fastformers.cluster.shards.claim_file import CLAIM_FILE
-from fastformers.cluster.storage.directory import Directory
+from fastformers.cluster.storage.ahead import side_by_side
+from fastformers.cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import ChangedWorkError, InputError
+from fastformers.hub import parse_hub_uri
 
+RUN_DIRECTORY = "__run__"
 RUN_FILE = "run.json"
 PREPARED_FILE = "prepared.json"
 STATUS_FILE = "status.json"  # where the run stands; no part of the work
 # Version of the record and of all files beside it: predictions, shards, receipts of slices.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+
+
+def find_home(output: Directory, *, named: str) -> Directory | None:
+    """Directory of the records of a run into `output`; None if no run was ever there.
+
+    Args:
+        output: What the user gave a run as its output.
+        named: Name of the directory in errors.
+
+    Raises:
+        InputError, ChangedWorkError: As for `read_record`.
+    """
+    home = output.child(RUN_DIRECTORY)
+    if read_record(home, RUN_FILE, named=named) is not None:
+        return home
+    return None if read_record(output, PREPARED_FILE, named=named) is None else output
 
 
 def write_record(
@@ -45,11 +68,11 @@ def write_record(
     )
 
 
-def check_free(directory: Directory, file: str, *, named: str) -> dict[str, Any] | None:
-    """The record in a directory; None where it is free for other work.
+def check_free(output: Directory, file: str, *, named: str) -> dict[str, Any] | None:
+    """The record of an output; None where it is free for other work.
 
     Args:
-        directory: Directory of the work.
+        output: Directory that the user named.
         file: Name of the record.
         named: Name of the directory in errors, such as "--output out".
 
@@ -57,12 +80,57 @@ def check_free(directory: Directory, file: str, *, named: str) -> dict[str, Any]
         InputError: Something else is there.
         ChangedWorkError: Another version of fastformers wrote the record.
     """
-    record = read_record(directory, file, named=named)
-    if record is None and not directory.is_empty(but=(CLAIM_FILE, STATUS_FILE)):
+    is_scored = file == RUN_FILE
+    home = output.child(RUN_DIRECTORY) if is_scored else output
+    own = (RUN_DIRECTORY,) if is_scored else (CLAIM_FILE, STATUS_FILE)
+    record, is_free = side_by_side(
+        lambda: read_record(home, file, named=named), lambda: output.is_empty(but=own)
+    )
+    if record is None and not is_free:
         raise InputError(
             f"{named}: is not empty and holds no run of ours; choose another directory"
         )
     return record
+
+
+def open_output(
+    uri: str,
+    record: str,
+    corpus_uri: str,
+    bundle_source: object,
+    storage: StorageOptions,
+    on_step: Callable[[str], None],
+) -> Directory:
+    """The output of a job, where it can be written to and nothing else is.
+
+    Args:
+        uri: Its path or URI.
+        record: Name of the file that says what work is there.
+        corpus_uri, bundle_source: What is read, and must lie apart from it.
+        storage: How to reach buckets.
+        on_step: Function that is told what is done next, if that may take long.
+
+    Raises:
+        InputError: It is the corpus, lies in the bundle, or holds something else.
+        ChangedWorkError: It is of another version of fastformers.
+        StorageError: It cannot be written to.
+    """
+    output = open_directory(uri, storage)
+    on_step(f"checking the output {output}")
+    if output == open_directory(corpus_uri, storage):
+        raise InputError(f"--output {output}: is the corpus itself; choose another directory")
+    if _is_in_bundle(output, str(bundle_source), storage):
+        raise InputError(f"--output {output}: lies in the bundle; choose another directory")
+    check_free(output, record, named=f"--output {output}")
+    output.check_writable()
+    return output
+
+
+def _is_in_bundle(output: Directory, source: str, storage: StorageOptions) -> bool:
+    if parse_hub_uri(source) is not None:  # where no output can be
+        return False
+    bundle = open_directory(source, storage)
+    return output.store == bundle.store and f"{output.path}/".startswith(f"{bundle.path}/")
 
 
 def read_record(directory: Directory, file: str, *, named: str) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ of the runs before it. This module knows nothing of models, batches or actors.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,21 +18,16 @@ from numpy.typing import NDArray
 
 from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.storage.directory import Directory
-from fastformers.inference.tasks import CellKind, Cells, Task
+from fastformers.inference.outputs.arrow_columns import prediction_columns
+from fastformers.inference.tasks import PredictionColumn
 
 _RECEIPT_KEY = b"fastformers"
-# Kinds of cells that Arrow makes from Python's values; the others are rows of a matrix.
-_CELL_TYPES: dict[CellKind, pa.DataType] = {
-    "label": pa.string(),
-    "labels": pa.list_(pa.string()),
-    "number": pa.float32(),
-}
 
 
 def build_predictions(
     shard: pa.Table,
     logits_UC: NDArray[np.float32],
-    task: Task,
+    task_columns: Sequence[PredictionColumn],
     labels: tuple[str, ...],
     errors_U: dict[int, str],
     keep_columns: tuple[str, ...],
@@ -41,13 +37,13 @@ def build_predictions(
     Args:
         shard: The shard as stored, see `layout.build_shard_table`.
         logits_UC: Logits, scores or embeddings of its different texts.
-        task: Task of the bundle, which names the columns.
+        task_columns: Columns of predictions, see `choose_columns`.
         labels: Class names; none for scores and embeddings.
         errors_U: Reason why a text could not be scored, by its number.
         keep_columns: Columns to pass through.
 
     Returns:
-        The kept columns, those of the task (`Task.columns`), and `error`.
+        The kept columns, those of predictions, and `error`.
     """
     inverse = np.argsort(shard["place"].to_numpy())
     shard = shard.take(pa.array(inverse))
@@ -60,20 +56,9 @@ def build_predictions(
     missing = np.array([error is not None for error in errors], bool)
     place_N = pa.array(unique_N, pa.int64(), mask=missing)  # null takes null
     columns = {name: shard[f"keep.{name}"] for name in keep_columns}
-    for column in task.columns:
-        cells_U = _to_arrow(column.read(logits_UC, labels), column.kind)
-        columns[column.name] = cells_U.take(place_N)
+    columns.update(prediction_columns(task_columns, logits_UC, labels, place_N))
     columns["error"] = pa.array(errors, pa.string())
     return pa.table(columns)
-
-
-def _to_arrow(cells_U: Cells, kind: CellKind) -> pa.Array:
-    """Cells of the different texts, as a column of their kind."""
-    if kind in _CELL_TYPES:
-        return pa.array(cells_U, _CELL_TYPES[kind])
-    values_UC = np.asarray(cells_U)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(values_UC.ravel()), values_UC.shape[1])
-    return vectors if kind == "vector" else vectors.cast(pa.list_(pa.float32()))
 
 
 def write_predictions(

@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ class Receipt:
         lengths: Scored texts by length, see `count_lengths`.
         file_bytes: Size of the file of its predictions; 0 in the footer of that file itself.
         failures: Rows that could be read and not be scored, by kind, see `count_reasons`.
+        labels: `LabelCounts` as plain values; empty where no labels are compared.
     """
 
     shard: str
@@ -75,6 +76,7 @@ class Receipt:
     lengths: dict[str, list[int]] = field(default_factory=dict)
     file_bytes: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,14 +90,16 @@ class Directory:
         return all(name.endswith(TEMPORARY_SUFFIX) for name in names)
 
     def create(self) -> None:
-        """Make it and its parents.
+        """Make it and its parents, on a disk: in a bucket, files have names and no directories.
 
         Raises:
             StorageError: It cannot be made or written to.
         """
+        if not self.is_local:
+            return
         with storage_errors(str(self)):
             self.filesystem.create_dir(self.path, recursive=True)
-            if self.is_local and not os.access(self.path, os.W_OK):
+            if not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied", self.path)
 
     def check_writable(self) -> None:
@@ -124,6 +126,11 @@ class Directory:
             self._persist(path, lambda client: client.delete_file(path))
         except FileNotFoundError:
             return
+
+    def delete_contents(self) -> None:
+        """Remove all that is in it; in a bucket, a thousand files with a request."""
+        with storage_errors(str(self)):
+            self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
 
     def delete_files(self, names: Iterable[str]) -> None:
         """Remove files, many at once in a bucket."""

@@ -6,14 +6,18 @@ This module knows nothing of what a command does with them.
 """
 
 import argparse
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from fastformers.cluster.execution.topology import discover_topology
+from fastformers.cluster.pricing.machine_check import price_owned_part
 from fastformers.cluster.pricing.prices import HourlyPrice, InstancePrice, choose_price, load_prices
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions, parse_storage_options
 from fastformers.errors import InputError
 from fastformers.formats.text_file_config import TextFileConfig
+from fastformers.inference.cpu import read_machine
 from fastformers.inference.engines import AUTO, ENGINE_OPTIONS, REFERENCE_ENGINE
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 
@@ -109,13 +113,18 @@ def actor_settings(options: argparse.Namespace) -> ActorSettings:
 
 
 def price_of(options: argparse.Namespace) -> HourlyPrice:
-    """Price of a machine, from the command line or the table."""
-    return choose_price(
+    """Price of this machine, or of the part of it that may be used, by the flags or the table."""
+    num_cores = discover_topology().num_usable_cores
+    price = choose_price(
         usd_per_hour=options.usd_per_hour,
         instance_type=options.instance_type,
-        num_cores=discover_topology().num_usable_cores,
+        num_cores=num_cores,
         prices=built_in_prices(),
     )
+    if price.instance_type is None:
+        return price
+    own = built_in_prices()[price.instance_type]
+    return price_owned_part(own, num_cores=num_cores, seen=read_machine())
 
 
 @cache
@@ -124,9 +133,9 @@ def built_in_prices() -> dict[str, InstancePrice]:
     return load_prices()
 
 
-def _storage_options(text: str) -> StorageOptions:
+def _storage_options(given: str | Mapping[str, Any]) -> StorageOptions:
     try:
-        return parse_storage_options(text)
+        return parse_storage_options(given) if isinstance(given, str) else StorageOptions(given)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -1,6 +1,7 @@
 """The parser of every command: what it takes from where, and what it refuses in plain text.
 
-    command line, --config FILE -> [command_parser] -> options, or one line that says what is wrong
+    command line, --config FILE, or Python values -> [command_parser] -> options, or one line that
+    says what is wrong
 
 An argument may be a URI with a secret in it, or a name that commands the terminal. No flag is
 abbreviated: a script goes on to mean the same when another flag is added. This module knows nothing
@@ -10,7 +11,7 @@ of any argument but those that all commands have, and `fastformers --help` loads
 import argparse
 import os
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,14 +69,36 @@ class CommandParser(PlainParser):
         options, unknown = self.parse_known_args([*configured, *words], namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._nearest(unknown[0])}")
-        given |= self._given_in(configured)
-        options.given = {action.dest: action.option_strings[-1] for action in given}
-        options.settings = {
-            name: _plain(value)
-            for name, value in vars(options).items()
-            if name not in {*_UNRECORDED, *_SECRET, "given"}
-        }
-        return options
+        return _with_given(options, given | self._given_in(configured))
+
+    def take(self, values: Mapping[str, object]) -> argparse.Namespace:
+        """Options of Python values, by the names of the arguments, as `parse_args` makes of words.
+
+        Raises:
+            TypeError: There is no argument of a name.
+            InputError: A value is none of its argument's; names the flag.
+        """
+        from fastformers.jobs.console.command_line.python_call import fit_value, refuse_unknown
+
+        known = self.arguments()
+        refuse_unknown(values, known)
+        options = argparse.Namespace(**{name: action.default for name, action in known.items()})
+        given = set()
+        for name, value in values.items():
+            fitted = fit_value(known[name], value)
+            if known[name].option_strings and fitted is not known[name].default:
+                given.add(known[name])
+            setattr(options, name, fitted)
+        for group in self._mutually_exclusive_groups:
+            flags = [one.option_strings[-1] for one in group._group_actions if one in given]
+            if len(flags) > 1:
+                raise InputError(f"{' and '.join(flags)}: give one of them")
+        return _with_given(options, given)
+
+    def arguments(self) -> dict[str, argparse.Action]:
+        """All arguments by name, with those that every command has; for a parser of no words."""
+        self._add_shared_arguments()
+        return {action.dest: action for action in self._actions if action.dest != "help"}
 
     def _add_shared_arguments(self) -> None:
         from fastformers.jobs.console.command_line.output_settings import OutputSettings
@@ -146,6 +169,19 @@ class CommandParser(PlainParser):
             elif action.required:
                 parts.append(f"{action.option_strings[0]} {name}")
         return " ".join([*parts, "[FLAG ...]"])
+
+
+def _with_given(
+    options: argparse.Namespace, given: Iterable[argparse.Action]
+) -> argparse.Namespace:
+    """The options with which flags were given, and what all are set to; see `parse_args`."""
+    options.given = {action.dest: action.option_strings[-1] for action in given}
+    options.settings = {
+        name: _plain(value)
+        for name, value in vars(options).items()
+        if name not in {*_UNRECORDED, *_SECRET, "given"}
+    }
+    return options
 
 
 def _plain(value: Any) -> Any:

@@ -9,18 +9,20 @@ This is where a command chooses who works: Ray is loaded here, when there is wor
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from datetime import date
+from datetime import date, datetime
 
 from fastformers.cluster.cost.run_elsewhere import estimate_elsewhere
 from fastformers.cluster.execution.claim import Claim, check_claim
 from fastformers.cluster.execution.connect import Connect, OpenNodes
 from fastformers.cluster.execution.job import ScoreJob
+from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.execution.run import run_job
 from fastformers.cluster.execution.topology import (
     CoreSet,
     discover_topology,
     plan_core_sets,
 )
+from fastformers.cluster.formatting import format_time
 from fastformers.cluster.nodes.addresses import (
     ClusterAddress,
     check_answers,
@@ -29,16 +31,20 @@ from fastformers.cluster.nodes.addresses import (
 )
 from fastformers.cluster.pricing.machine_prices import MachinePrices
 from fastformers.cluster.pricing.prices import HourlyPrice
+from fastformers.cluster.records.sessions import read_sessions
 from fastformers.cluster.report.energy import EnergyMeter
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.report.status import Unit
-from fastformers.cluster.report.summary import build_report
+from fastformers.cluster.report.summary import build_report, summarize_session
+from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.scheduling.progress import Progress
 from fastformers.cluster.settings import ActorSettings
+from fastformers.cluster.shards.claim_file import read_claim
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
 from fastformers.jobs.console.arguments import built_in_prices
 from fastformers.jobs.console.output import console
+from fastformers.jobs.console.page import write_page
 from fastformers.jobs.console.progress import ProgressDisplay, waiting
 from fastformers.jobs.console.status_file import StatusFile
 from fastformers.jobs.console.terminal.interrupts import keep_handlers
@@ -112,14 +118,13 @@ def execute(
         FastformersError: See `check_run` and `run_job`.
     """
     start = _describe_start(check_run(job, actors), actors)
-    output = job.output or job.shards
     unit: Unit = "prepared" if job.output is None else "scored"
     prices = MachinePrices(given=price, table=built_in_prices())
 
     def usd_so_far(progress: Progress) -> float:
         return prices.usd_of(progress.node_s)
 
-    with StatusFile(output, unit, usd_so_far) as status_file:
+    with StatusFile(job.home, unit, usd_so_far) as status_file:
         with meter or nullcontext(), ProgressDisplay() as display:
 
             def begin(claim: Claim) -> None:
@@ -133,7 +138,7 @@ def execute(
                 else:
                     display.update(unit, status.share, status.numbers, status.remarks())
                     display.wait_for("finishing the output" if status.share >= 1 else None)
-                _tell_metrics(output.path, progress, usd_so_far(progress))
+                _tell_metrics(job.place.path, progress, usd_so_far(progress))
 
             @contextmanager
             def connect(address: str | None) -> Iterator[OpenNodes]:
@@ -147,17 +152,78 @@ def execute(
                 connect,
                 on_claim=begin,
                 on_progress=show,
+                on_result=lambda so_far: status_file.keep(
+                    summarize_session(so_far, prices, run=status_file.run)
+                ),
                 log=console.print,
             )
-        energy = meter.energy if meter is not None else None
+        report = build_report(
+            job,
+            result,
+            prices,
+            run=status_file.run,
+            earlier=read_sessions(job.home, but=status_file.run),
+            energy=meter.energy if meter is not None else None,
+        )
+        status_file.keep(report.sessions[-1])
         report = estimate_elsewhere(
-            build_report(job, result, prices, energy=energy),
+            report,
             job.bundle,
             prices.table,
             own_type=price.instance_type,
             today=date.today(),
         )
-        output.write_json(REPORT_FILE, report.to_json())
+        job.home.write_json(REPORT_FILE, report.to_json())
+    return report
+
+
+def execute_and_show(
+    job: ScoreJob,
+    actors: ActorSettings,
+    price: HourlyPrice,
+    meter: EnergyMeter | None = None,
+) -> RunReport:
+    """Run a job that scores, then show its bill and write its page; a finished one is only shown.
+
+    Raises:
+        FastformersError: See `execute` and `find_finished`.
+    """
+    report = find_finished(job)
+    if report is not None:
+        console.print(render_bill(report))
+        return report
+    report = execute(job, actors, price, meter)
+    console.print(render_bill(report))
+    write_page(job.home, report)
+    return report
+
+
+def find_finished(job: ScoreJob) -> RunReport | None:
+    """The report of a job that is finished, and says so; None where there is something to do.
+
+    Nothing is written: who runs a finished job again wants to see what it did.
+
+    Raises:
+        ScoringError: More rows are without a prediction than the job allows now.
+        InputError, ChangedWorkError: The output holds something else.
+    """
+    if not check_claim(job):
+        return None
+    try:
+        content = job.home.read_json(REPORT_FILE)
+        report = RunReport.from_json(content, path=REPORT_FILE, remedy="it is written anew")
+    except InputError:
+        return None
+    earlier = find_earlier_work(job)
+    if not earlier.is_all or read_claim(job.home) is not None:
+        return None
+    earlier.cut.bad_rows.check(job.settings.bad_row_limit, are_all=True)
+    ended = datetime.fromisoformat(report.sessions[-1].started_at).timestamp()
+    ended += report.sessions[-1].wall_s
+    console.print(
+        f"{job.place}: finished at {format_time(ended)} UTC; nothing is left to do, and nothing "
+        "was changed; this is its report"
+    )
     return report
 
 

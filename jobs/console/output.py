@@ -107,10 +107,10 @@ def run(
         except FastformersError as error:
             return _refuse(str(error))
         except ModuleNotFoundError as error:
-            extra = EXTRA_OF.get((error.name or "").split(".")[0])
-            if extra is None:
+            text = explain_missing(error)
+            if text is None:
                 raise
-            return _refuse(f"{error.name} is not installed: {how_to_install(extra)}")
+            return _refuse(text)
         except OSError as error:
             return _refuse(_describe(error))
         except KeyboardInterrupt:
@@ -122,6 +122,12 @@ def run(
         if settings.json or not sys.stdout.isatty():
             print(hide_credentials(json.dumps(result)), flush=True)
         return 0
+
+
+def explain_missing(error: ModuleNotFoundError) -> str | None:
+    """How to install a package that is missing, if an extra of fastformers brings it; else None."""
+    extra = EXTRA_OF.get((error.name or "").split(".")[0])
+    return None if extra is None else f"{error.name} is not installed: {how_to_install(extra)}"
 
 
 @contextmanager

@@ -361,7 +361,7 @@ def test_a_whole_job_beside_its_engine_alone(corpus, long_bundle, tmp_path):
     )
     assert 0 < summary["job_over_engine"] < 1  # starting Ray alone takes longer than the rows
     assert 0 < summary["saved_by_scoring_equal_texts_once"] < 0.5
-    report = json.loads((tmp_path / "out" / "scored-0" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "scored-0" / "__run__" / "report.json").read_text())
     assert report["rows"] == len(CORPUS)
     assert "engine alone" in done.stderr
     assert summary["predicted_over_inferred"] > 0

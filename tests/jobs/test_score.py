@@ -77,8 +77,10 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(command, corpus, bundle, tm
 
 
 def test_an_output_of_the_version_before_is_refused_in_one_line(command, corpus, tmp_path):
-    (tmp_path / "out" / "predictions").mkdir(parents=True)
-    (tmp_path / "out" / "run.json").write_text(json.dumps({"identity": {"corpus files": "a"}}))
+    (tmp_path / "out" / "__run__").mkdir(parents=True)
+    (tmp_path / "out" / "__run__" / "run.json").write_text(
+        json.dumps({"identity": {"corpus files": "a"}})
+    )
     for options in ((), ("--dry-run",)):
         status, out, err = command("score", corpus, *options)
         assert (status, out) == (2, "")
@@ -178,9 +180,9 @@ def test_a_dry_run_is_refused_while_a_run_works_in_the_output(command, corpus, t
     from fastformers.cluster.shards.claim_file import new_claim, put_claim
     from fastformers.cluster.storage.directory import open_directory
 
-    output = open_directory(str(tmp_path / "out"))
-    output.create()
-    put_claim(output, new_claim(0.0))  # of this process, which is alive
+    home = open_directory(str(tmp_path / "out" / "__run__"))
+    home.create()
+    put_claim(home, new_claim(0.0))  # of this process, which is alive
     status, _, err = command("score", corpus, "--dry-run")
     assert status == 2
     assert "a run works there, on " in err.splitlines()[-1]
@@ -198,3 +200,49 @@ def test_a_dry_run_joins_the_cluster_that_the_run_would_work_on(command, corpus,
     assert joined == ["head:6379", "joined head:6379"]
     assert json.loads(out)["cluster"] == "3 nodes with 48 free CPUs"
     assert "cluster: 3 nodes with 48 free CPUs" in err.splitlines()
+
+
+@pytest.fixture
+def finished(corpus, bundle, tmp_path, make_report):
+    """A run of another process that ended, with a page; one of its rows is bad."""
+    with corpus.open("a") as file:
+        file.write('{"text": null}\n')
+    job = open_score_job(
+        str(corpus), bundle.path, str(tmp_path / "out"), CorpusSettings(), max_batch_tokens=256
+    )
+    run_job(job, ActorSettings(), connect_here)
+    report = make_report()
+    job.home.write_json("report.json", report.to_json())
+    with job.home.write("report.html") as file:
+        file.write(b"<p>the page</p>")
+    return report
+
+
+def files_in(directory):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_finished_run_run_again_shows_its_report_and_changes_nothing(
+    command, corpus, finished, tmp_path
+):
+    before = files_in(tmp_path / "out")
+    status, out, err = command("score", corpus, "--max-batch-tokens", "256")
+    assert status == 0, err
+    assert json.loads(out) == finished.summarize()
+    assert "nothing is left to do, and nothing was changed" in err.splitlines()[0]
+    assert "per million rows" in err
+    assert files_in(tmp_path / "out") == before
+
+
+def test_a_finished_run_with_more_bad_rows_than_are_borne_now_is_refused(
+    command, corpus, finished, tmp_path
+):
+    before = files_in(tmp_path / "out")
+    status, out, err = command("score", corpus, "--max-batch-tokens", "256", "--max-bad-rows", "0")
+    assert (status, out) == (2, "")
+    assert "1 of 21 rows cannot be scored, more than --max-bad-rows 0 allows" in err
+    assert files_in(tmp_path / "out") == before

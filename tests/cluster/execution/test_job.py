@@ -130,7 +130,7 @@ def test_planning_and_describing_write_nothing(corpus, bundle, tmp_path):
 def test_what_was_found_is_described(corpus, bundle, tmp_path, run_locally):
     run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
     job = plan(tmp_path / "shards", bundle, tmp_path / "out")
-    num_shards = len(list((tmp_path / "shards").glob("part-*")))
+    num_shards = len(list((tmp_path / "shards").rglob("part-*")))
     before = describe_now(job)
     assert (before["shards"], before["shards_done"]) == (num_shards, 0)
     run_locally(job)
@@ -147,16 +147,16 @@ def test_a_job_is_a_value(corpus, bundle, tmp_path):
         job.engine = "openvino"
 
 
-@pytest.mark.parametrize(("version", "age"), [({}, "an older"), ({"format_version": 4}, "a newer")])
+@pytest.mark.parametrize(("version", "age"), [({}, "an older"), ({"format_version": 5}, "a newer")])
 def test_work_of_another_version_is_refused_before_it_is_looked_at(
     corpus, bundle, tmp_path, run_locally, version, age
 ):
     """Directories of versions that wrote no format version are refused, not read in part."""
     run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
     run_locally(plan(corpus, bundle, tmp_path / "out"))
-    for path in (tmp_path / "shards" / "prepared.json", tmp_path / "out" / "run.json"):
+    for path in (tmp_path / "shards" / "prepared.json", tmp_path / "out" / "__run__" / "run.json"):
         record = json.loads(path.read_text())
-        assert record.pop("format_version") == 3
+        assert record.pop("format_version") == 4
         path.write_text(json.dumps({**version, **record}))
     shards, out = re.escape(str(tmp_path / "shards")), re.escape(str(tmp_path / "out"))
     advice = f"written by {age} version of fastformers .*; choose another directory, or delete"

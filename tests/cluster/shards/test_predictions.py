@@ -76,7 +76,7 @@ def test_predictions_are_in_corpus_order(rows, failing, rng):
     errors_U = {rank: f"failed {k}" for rank, k in enumerate(present) if k in failing}
     logits_UC[list(errors_U)] = np.nan
     table = build_predictions(
-        make_shard(rows), logits_UC, TEXT_CLASSIFICATION, LABELS, errors_U, ("id",)
+        make_shard(rows), logits_UC, TEXT_CLASSIFICATION.columns, LABELS, errors_U, ("id",)
     )
 
     assert table.schema.names == ["id", "label", "probability", "error"]
@@ -97,7 +97,7 @@ def test_a_shard_of_bad_rows_only():
     table = build_predictions(
         make_shard([None, None]),
         np.empty((0, 3), np.float32),
-        TEXT_CLASSIFICATION,
+        TEXT_CLASSIFICATION.columns,
         LABELS,
         {},
         ("other",),
@@ -111,7 +111,9 @@ def test_a_shard_of_bad_rows_only():
 def test_kept_columns_are_those_asked_for_in_that_order():
     shard, logits_UC = make_shard([0, 1]), np.zeros((2, 3), np.float32)
     names = [
-        build_predictions(shard, logits_UC, TEXT_CLASSIFICATION, LABELS, {}, keep).column_names[:-3]
+        build_predictions(
+            shard, logits_UC, TEXT_CLASSIFICATION.columns, LABELS, {}, keep
+        ).column_names[:-3]
         for keep in ((), ("other",), ("other", "id"))
     ]
     assert names == [[], ["other"], ["other", "id"]]
@@ -120,7 +122,7 @@ def test_kept_columns_are_those_asked_for_in_that_order():
 def make_predictions():
     shard = make_shard([0, None, 1, 0])
     logits_UC = np.array([[0, 1, 2], [5, 0, 0]], np.float32)
-    return build_predictions(shard, logits_UC, TEXT_CLASSIFICATION, LABELS, {}, ("id",))
+    return build_predictions(shard, logits_UC, TEXT_CLASSIFICATION.columns, LABELS, {}, ("id",))
 
 
 def test_the_receipt_is_in_the_file(directory):

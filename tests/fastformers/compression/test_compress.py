@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+import fastformers
 from fastformers import Scorer, open_bundle
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError, QualityError
@@ -106,6 +107,18 @@ def test_a_compressed_bundle_proves_what_it_says(configure, files):
     assert (provenance["teacher"], provenance["eval"]) == ("tiny-bert", "eval.parquet")
     assert provenance["torch"] == torch.__version__
     assert provenance["transformers"] == transformers.__version__
+
+
+def test_the_function_of_python_returns_the_bundle_that_is_there(teacher, files, tmp_path):
+    places = {"teacher": str(teacher), "output": tmp_path / "bundle"}
+    places |= {name: files / f"{name}.parquet" for name in ("train", "eval")}
+    result = fastformers.compress(**places, precision="float32", max_length=32, quiet=True)
+    assert open_bundle(tmp_path / "bundle") == result.bundle
+    assert (result.bundle.precision, result.bundle.max_length) == ("float32", 32)
+    assert [quality.stage for quality in result.chosen.qualities] == ["teacher", "export"]
+    assert accuracy_of(Scorer(result.bundle), files / "eval.parquet") >= 0.6
+    with pytest.raises(InputError, match="--epochs does nothing here: there is no student"):
+        fastformers.compress(**places, epochs=3)
 
 
 def relabel(path, files, **names):

@@ -130,7 +130,7 @@ def test_the_settings_of_a_run_are_recorded_whether_a_file_or_a_flag_gave_them(
     with pytest.raises(SystemExit):  # the secrets are for no bucket
         raise SystemExit(score_here(corpus, tmp_path / "none", *config))
     assert score_here(corpus, tmp_path / "out", "--limit", "1", *file("max-batch-tokens: 256")) == 0
-    text = (tmp_path / "out" / "run.json").read_text()
+    text = (tmp_path / "out" / "__run__" / "run.json").read_text()
     settings = json.loads(text)["settings"]
     assert (settings["max_batch_tokens"], settings["limit"]) == (256, 1)
     assert settings["corpus"] == str(corpus)
@@ -149,7 +149,7 @@ def score_here(bundle, monkeypatch):
     pool = pa.default_memory_pool()
     monkeypatch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
     monkeypatch.setattr(fastformers.jobs.console.execute, "_tell_metrics", lambda *a, **n: None)
-    monkeypatch.setattr(score, "write_page", lambda *arguments: None)
+    monkeypatch.setattr(fastformers.jobs.console.execute, "write_page", lambda *a: None)
 
     def run(corpus, output, *flags):
         arguments = [str(corpus), "--bundle", str(bundle.path), "--output", str(output)]
