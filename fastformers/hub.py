@@ -33,6 +33,7 @@ _REPOSITORY = re.compile(
 _COMMIT = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})$")
 # What `from_pretrained` reads; the weights of other libraries and runtimes are left out.
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*_Dense/*.bin")
+_CONFIGURATIONS = ("config.json", "modules.json", "adapter_config.json")
 _OLD_WEIGHTS = "*pytorch_model*.bin*"
 _OF_OTHERS = ("onnx/*", "openvino/*", "coreml/*", "flax/*", "tf/*", "original/*")
 _HTTP_LIBRARIES = ("httpx", "httpx2", "requests")  # of the versions of huggingface_hub
@@ -224,6 +225,8 @@ def push_files(
 def _fetch_model(place: HubPlace) -> Path:
     """Directory of a model in the hub's cache; weights in safetensors are preferred."""
     path = fetch_files(place, *_MODEL_FILES)
+    if not any((path / name).is_file() for name in _CONFIGURATIONS):
+        raise InputError(f"{place}: holds no model (none of {', '.join(_CONFIGURATIONS)})")
     if any(path.glob("*.safetensors")) or any(path.glob("0_*/*.safetensors")):
         return path
     return fetch_files(replace(place, revision=path.name), *_MODEL_FILES, _OLD_WEIGHTS)

@@ -64,6 +64,14 @@ def test_a_model_is_fetched_at_one_commit_without_the_weights_of_others(hub, mod
     }
 
 
+def test_a_repository_of_something_else_holds_no_model(hub, model):
+    (model / "config.json").unlink()
+    (model / "modules.json").unlink()
+    hub.add("org/data", model)
+    with pytest.raises(InputError, match=r"hf://org/data: holds no model \(none of config\.json, "):
+        find_model(Path("org/data"))
+
+
 def test_older_weights_are_fetched_where_there_are_no_others(hub, model):
     (model / "model.safetensors").unlink()
     hub.add("org/model", model)

@@ -51,10 +51,11 @@ def test_a_run_pins_the_commit_that_it_fetched(
     status, summary, said = run(*score)
     assert status == 0, said
     assert summary["rows"] == len(TEXTS)
-    report = json.loads((output / "report.json").read_text())
+    (kept,) = output.rglob("report.json")
+    report = json.loads(kept.read_text())
     assert report["bundle"]["path"] == f"hf://org/mine@{commit}"
     assert report["bundle"]["digest"] == bundle.digest
-    predictions = pyarrow.parquet.read_table(output / "predictions")
+    predictions = pyarrow.parquet.read_table(next(output.rglob("part-*.parquet")))
     assert predictions["label"].to_pylist() == Scorer(bundle).score(TEXTS).labels
 
     hub.add("org/mine", bundle_factory(tmp_path / "other", labels=("bad", "good")).path)

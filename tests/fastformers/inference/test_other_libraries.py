@@ -60,7 +60,8 @@ def test_a_pipeline_of_transformers_labels_texts(run_block, bundle, caplog):
     expected = Scorer(bundle).score(TEXTS)
     found = names["classify"](TEXTS)
     assert [one["label"] for one in found] == expected.labels
-    np.testing.assert_allclose([one["score"] for one in found], expected.probabilities, atol=1e-5)
+    expected_N = expected.probabilities.max(axis=1)
+    np.testing.assert_allclose([one["score"] for one in found], expected_N, atol=1e-5)
     assert "not supported" not in caplog.text
 
 
