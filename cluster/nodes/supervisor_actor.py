@@ -172,7 +172,7 @@ def plan_layout(plan: NodePlan, topology: HostTopology, root: Path = Path("/")) 
         cards = plan_card_cores(
             topology,
             discover_cards(num_gpus, root),
-            cores_per_card=kinds.cores_per_gpu,
+            cores_per_card=kinds.cores_per_gpu(plan.state),
             num_threads=kinds.cores_per_actor,
         )
     if plan.state.device == "cuda":

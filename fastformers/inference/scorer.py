@@ -94,6 +94,7 @@ class Scorer:
             engine = open_engine(name, self.bundle.model_path, num_threads=num_threads)
         self.bundle.check_graph(engine.input_names, engine.num_outputs)
         self._engine: Engine | None = engine
+        self._takes_types = "token_type_ids" in engine.input_names
 
     def __enter__(self) -> Self:
         return self
@@ -236,7 +237,8 @@ class Scorer:
         """Fill in one batch's logits; halve the batch where the engine fails."""
         rows_B = rows_U[batch]
         try:
-            logits_BC = self.engine.run(rows.batch_ids(rows_B), rows.batch_types(rows_B))
+            types_BT = rows.batch_types(rows_B) if self._takes_types else None
+            logits_BC = self.engine.run(rows.batch_ids(rows_B), types_BT)
         except EngineError as error:
             if len(batch) == 1:
                 errors[int(batch[0])] = f"the model failed on it: {error}"
