@@ -101,7 +101,7 @@ def compare_predictions(
     is_good_S = stored["error"].is_null().to_numpy() & np.isfinite(logits_SC).all(axis=1)
     stored, logits_SC = stored.filter(pa.array(is_good_S)), logits_SC[is_good_S]
     is_equal_S, largest = np.ones(len(logits_SC), bool), 0.0
-    computed = prediction_columns(columns, logits_SC, labels, pa.array(range(len(logits_SC))))
+    computed = prediction_columns(columns, logits_SC, labels, pa.array(np.arange(len(logits_SC))))
     for column in columns if len(logits_SC) else ():
         here, there = computed[column.name].to_pylist(), stored[column.name].to_pylist()
         if column.kind == "ranked":  # the label that is ranked first

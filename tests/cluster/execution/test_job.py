@@ -244,7 +244,7 @@ def test_device_and_precision_are_part_of_what_the_work_is(
     plan_of_it = describe(job, find_earlier_work(job))
     assert plan_of_it["precision"] == {"cuda": "float16"}
     assert plan_of_it["gpu_max_batch_tokens"] == CARD_BATCH_TOKENS
-    with pytest.raises(ChangedWorkError, match=": device, precision, "):
+    with pytest.raises(ChangedWorkError, match=": device, slice bytes, precision, "):
         run_locally(job)
     both = plan(corpus, two_graphs, tmp_path / "other", scoring=ScoringSettings(device="mixed"))
     assert [one.precision for one in both.scorings] == ["float32", "float16"]

@@ -120,6 +120,7 @@ def report_of(bundle, tmp_path):
             tally=tally,
             nodes=tuple(uses),
             dead_letters=0,
+            dead_letter_reasons={},
             skipped_files={},
             started_at=0.0,
             wall_s=WALL_S,
