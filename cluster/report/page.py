@@ -237,7 +237,7 @@ def _warnings(report: RunReport) -> list[str]:
     if report.unrecorded_rows:
         notes.append(
             f"{report.unrecorded_rows:,} rows were scored in the last seconds of sessions that "
-            "were killed; those seconds are not on the bill."
+            "ended early, and count in no rate."
         )
     notes.extend(f"{mismatch}." for mismatch in report.price_mismatches)
     if report.quality_unknown is not None:

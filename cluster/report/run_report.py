@@ -248,7 +248,7 @@ class RunReport:
         quality_unknown: Why `quality` is None although labels were given.
         resumed_shards, resumed_rows: How many of them earlier sessions had scored.
         sessions: Each start of the command, in their order; the last one wrote this report.
-        unrecorded_rows: Rows that were scored in the last seconds of sessions that were killed, and
+        unrecorded_rows: Rows that were scored in the last seconds of sessions that ended early, and
             are in no record of a session.
         shards: Number of shards that the corpus was cut into.
         retries: Leases that were lost with their actor.

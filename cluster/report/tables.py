@@ -190,7 +190,7 @@ def _render_sessions(report: RunReport) -> Table:
     if report.unrecorded_rows:
         notes.append(
             f"{report.unrecorded_rows:,} rows were scored in the last seconds of sessions that "
-            "were killed; those seconds are not on the bill"
+            "ended early, and count in no rate"
         )
     table.caption, table.caption_justify = "\n".join(notes) or None, "left"
     return table

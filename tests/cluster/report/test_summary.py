@@ -319,7 +319,7 @@ def test_a_resumed_run_sums_its_sessions(job):
     assert (report.num_actors, len(report.nodes)) == (2, 1)  # of the last one
     text = bill(report)
     assert "running" in text
-    assert "20 rows were scored in the last seconds of sessions that were killed" in " ".join(
+    assert "20 rows were scored in the last seconds of sessions that ended early" in " ".join(
         text.split()
     )
 
