@@ -287,18 +287,19 @@ def _hub_errors(place: HubPlace, token: str | None) -> Iterator[None]:
 @contextmanager
 def _quiet_library() -> Iterator[None]:
     """Let huggingface_hub log nothing but errors, and draw bars in a terminal alone."""
-    from huggingface_hub import constants, utils
+    from huggingface_hub import constants
+    from huggingface_hub.utils import logging as hub_logging
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
-    verbosity = utils.logging.get_verbosity()
+    verbosity = hub_logging.get_verbosity()
     has_bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or sys.stderr.isatty()
-    utils.logging.set_verbosity(logging.ERROR)
+    hub_logging.set_verbosity(logging.ERROR)
     if not has_bars:
         disable_progress_bars()
     try:
         yield
     finally:
-        utils.logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(verbosity)
         if not has_bars:
             enable_progress_bars()
 

@@ -87,7 +87,7 @@ def make_parser() -> CommandParser:
         help=f"corpus ({', '.join(FORMATS)}), or the output of `fastformers prepare`",
     )
     add_corpus_arguments(parser)
-    add_config_arguments(parser, PredictionSettings)
+    add_config_arguments(parser.add_argument_group("predictions"), PredictionSettings)
     add_storage_arguments(parser)
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument(

@@ -26,6 +26,7 @@ from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
     RUN_DIRECTORY,
     RUN_FILE,
+    check_output,
     open_output,
     read_record,
 )
@@ -205,10 +206,12 @@ def open_prepare_job(
         BundleError: The bundle cannot be used.
         InputError: The corpus or the settings do not fit the bundle.
     """
-    output = open_output(output_uri, PREPARED_FILE, corpus_uri, bundle_source, storage, on_step)
-    on_step(f"reading the bundle {bundle_source}")
-    pinned = pin_bundle(bundle_source, storage)
-    bundle = pinned.open()
+    output = open_output(output_uri, corpus_uri, bundle_source, storage)
+    on_step(f"checking the output {output} and reading the bundle {bundle_source}")
+    _, pinned = side_by_side(
+        lambda: check_output(output, PREPARED_FILE), lambda: pin_bundle(bundle_source, storage)
+    )
+    bundle: Bundle = pinned.open()
     on_step(f"listing the corpus {corpus_uri}")
     corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
     return ScoreJob(
@@ -261,13 +264,13 @@ def open_score_job(
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
     if engine != AUTO:
         check_installed(engine)
-    output = open_output(output_uri, RUN_FILE, corpus_uri, bundle_source, storage, on_step)
+    output = open_output(output_uri, corpus_uri, bundle_source, storage)
     source = open_directory(corpus_uri, storage)
-    on_step(f"reading the bundle {bundle_source}")
-    prepared, pinned, record = side_by_side(
+    on_step(f"checking the output {output} and reading the bundle {bundle_source}")
+    record, prepared, pinned = side_by_side(
+        lambda: check_output(output, RUN_FILE),
         lambda: read_record(source, PREPARED_FILE, named=str(source)),
         lambda: pin_bundle(bundle_source, storage),
-        lambda: read_record(output.child(RUN_DIRECTORY), RUN_FILE, named=f"--output {output}"),
     )
     corpus: Corpus | None = None
     bundle: Bundle = pinned.open()

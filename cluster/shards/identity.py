@@ -9,7 +9,7 @@ take the whole output for one dataset. This module knows nothing of corpora or b
 is any mapping.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -90,40 +90,46 @@ def check_free(output: Directory, file: str, *, named: str) -> dict[str, Any] | 
         raise InputError(
             f"{named}: is not empty and holds no run of ours; choose another directory"
         )
-    return record
+    known: dict[str, Any] | None = record
+    return known
 
 
 def open_output(
-    uri: str,
-    record: str,
-    corpus_uri: str,
-    bundle_source: object,
-    storage: StorageOptions,
-    on_step: Callable[[str], None],
+    uri: str, corpus_uri: str, bundle_source: object, storage: StorageOptions
 ) -> Directory:
-    """The output of a job, where it can be written to and nothing else is.
+    """The output of a job; nothing is asked of its storage.
 
     Args:
         uri: Its path or URI.
-        record: Name of the file that says what work is there.
         corpus_uri, bundle_source: What is read, and must lie apart from it.
         storage: How to reach buckets.
-        on_step: Function that is told what is done next, if that may take long.
 
     Raises:
-        InputError: It is the corpus, lies in the bundle, or holds something else.
-        ChangedWorkError: It is of another version of fastformers.
-        StorageError: It cannot be written to.
+        InputError: It is the corpus, or lies in the bundle.
     """
     output = open_directory(uri, storage)
-    on_step(f"checking the output {output}")
     if output == open_directory(corpus_uri, storage):
         raise InputError(f"--output {output}: is the corpus itself; choose another directory")
     if _is_in_bundle(output, str(bundle_source), storage):
         raise InputError(f"--output {output}: lies in the bundle; choose another directory")
-    check_free(output, record, named=f"--output {output}")
-    output.check_writable()
     return output
+
+
+def check_output(output: Directory, file: str) -> dict[str, Any] | None:
+    """The record of an output that can be written to; None where it is free for other work.
+
+    Args:
+        output: Directory that the user named.
+        file: Name of the record.
+
+    Raises:
+        InputError: Something else is there.
+        ChangedWorkError: Another version of fastformers wrote the record.
+        StorageError: It cannot be written to.
+    """
+    record = check_free(output, file, named=f"--output {output}")
+    output.check_writable()
+    return record
 
 
 def _is_in_bundle(output: Directory, source: str, storage: StorageOptions) -> bool:

@@ -30,8 +30,8 @@ from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.engine import Engine, EngineError
 from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.outputs.predictions import Predictions
+from fastformers.inference.outputs.progress_bar import OnProgress, showing_progress
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
-from fastformers.progress_bar import OnProgress, showing_progress
 from fastformers.texts import check_texts, is_missing, values_of
 
 

@@ -71,7 +71,7 @@ MISTAKES = {
     # Outputs.
     "score c.csv --bundle bundle --output mine": ["mine", "holds no run of ours"],
     "score c.csv --bundle bundle --output file": ["file: cannot be written"],
-    "score c.csv --bundle bundle --output file/o": ["file/o/__run__: cannot be written"],
+    "score c.csv --bundle bundle --output file/o": ["file/o: cannot be written"],
     "score c.csv --bundle bundle --output ''": ["a path is empty"],
     "score c.csv --bundle bundle --output other": ["corpus files", "changed since"],
     "score c.csv --bundle bundle --output s3://key:SECRET@b/o": ["s3://***@b/o"],

@@ -1,1 +1,1 @@
-"""What a model's outputs become: labels, probabilities, scores and vectors, in Python and Arrow."""
+"""What callers see of scoring: labels, probabilities, vectors, in Python and Arrow; progress."""

@@ -97,6 +97,7 @@ class CompressKeywords(TextFileKeywords, total=False):
     text_pair_column: str | None
     choice_columns: Names
     label_column: str | None
+    label_names: Names
     superglue: str | None
     label_map: PathLike | None
     label_names: Names

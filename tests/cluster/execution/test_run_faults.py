@@ -273,7 +273,7 @@ def test_machines_are_let_go_where_another_run_claims_the_output_meanwhile(
     @contextmanager
     def connect(address):
         told.append("connected")
-        put_claim(job.output, replace(new_claim(0.0), run="another"))
+        put_claim(job.home, replace(new_claim(0.0), run="another"))
         try:
             yield
         finally:

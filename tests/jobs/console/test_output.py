@@ -6,11 +6,11 @@ import json
 import logging
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-import fastformers
 from fastformers.errors import FastformersError, InputError
 from fastformers.inference.engines import ENGINES
 from fastformers.jobs.console.cli import COMMANDS, module_of
@@ -101,8 +101,7 @@ def test_what_contradicts_itself_is_refused(capsys, flags, message):
 
 def test_every_command_hands_its_options_on():
     for name in COMMANDS:
-        file = f"{module_of(name).rpartition('.')[2]}.py"
-        source = (Path(fastformers.__file__).parent / "jobs" / file).read_text()
+        source = Path(find_spec(module_of(name)).origin).read_text()
         calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
         runs = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "run"]
         assert runs, name

@@ -1,6 +1,6 @@
 """A bar or calls, where the caller asks for them."""
 
-from fastformers.progress_bar import showing_progress
+from fastformers.inference.outputs.progress_bar import showing_progress
 
 
 def test_a_function_is_told_how_many_are_done():
