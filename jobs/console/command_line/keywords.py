@@ -100,7 +100,6 @@ class CompressKeywords(TextFileKeywords, total=False):
     label_names: Names
     superglue: str | None
     label_map: PathLike | None
-    label_names: Names
     student: PathLike | None
     student_layers: int | None
     student_width: int | None
