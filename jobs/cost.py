@@ -246,12 +246,16 @@ def _plan(
 ) -> dict[str, Any]:
     plans = plan_cluster(plan_offers(cost, settings), plan_settings)
     console.print(render_plans(plans, plan_settings))
-    console.print(explain_plans(plan_settings))
+    for line in explain_plans(plans, plan_settings):
+        console.print(line)
     if options.write_cluster is not None:
+        helper = plans[0].offer.helper
         cluster = CloudCluster(
             worker=prices[plans[0].offer.instance_type],
             num_workers=plans[0].num_instances - 1,  # the head is of the same type and scores
             spot=plan_settings.spot,
+            helper=None if helper is None else prices[helper.instance_type],
+            num_helpers=plans[0].num_helpers,
         )
         source = options.bundle[0]
         shipped = None if "://" in source else Path(source)  # every machine reads the bucket
