@@ -53,7 +53,7 @@ class Crew:
 
     def __init__(
         self,
-        kinds: Collection[Device] = ("cpu",),
+        kinds: Collection[Device] = frozenset[Device](("cpu",)),
         *,
         compares: bool = False,
         gpu_shard_s: float = 0.0,

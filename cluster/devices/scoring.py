@@ -3,8 +3,8 @@
     bundle, settings -> [scoring] -> Scoring of each kind -> job -> workers, report
 
 A kind of actor is the device that computes for it. All three are chosen once for a run, by its
-driver, and are part of its identity; an actor never chooses. The driver may have no card, so that
-what is chosen for cards follows from the bundle alone. This module knows nothing of actors or Ray.
+driver, and are part of its identity; an actor never chooses. The driver may have no card; then the
+budget of cards is one that suits all. This module knows nothing of actors or Ray.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from fastformers.cluster.settings import ScoringSettings
 from fastformers.errors import InputError
-from fastformers.inference.autotune import EngineChoice
+from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.description.further_graph import choose_graph, graphs_of
 from fastformers.inference.engine import Device
 from fastformers.inference.engines import CUDA_ENGINE
+from fastformers.inference.engines.cuda_setup import check_cuda
 
-# The best of 16k, 32k and 64k tokens on an H200 (2026-11-26), for BERT-base by 2% and the 4 x 312
-# student by 9%; where they do not fit, the engine computes them in parts.
+# Where the driver has no card: the best of 16k, 32k and 64k tokens on an H200 (2026-11-26), for
+# BERT-base by 2% and the 4 x 312 student by 9%; where they do not fit, the engine halves them.
 CARD_BATCH_TOKENS = 64 * 1024
 # Graphs that are laid out for cards: int8 operators run on CPUs alone.
 _CARD_PRECISIONS = ("float16",)
@@ -72,16 +73,32 @@ def choose_precisions(bundle: Bundle, settings: ScoringSettings) -> dict[Device,
     return precisions
 
 
+def choose_gpu_budget(bundle: Bundle) -> int:
+    """The best token budget on a GPU of this machine; without one, what all are known to take.
+
+    Args:
+        bundle: Bundle with the graph for GPUs in the first place.
+
+    Raises:
+        InputError: The GPU of this machine computes other logits than the CPU.
+        BundleError: It cannot load the graph.
+    """
+    try:
+        check_cuda()
+    except InputError:
+        return CARD_BATCH_TOKENS
+    return tune(bundle, engine=CUDA_ENGINE).max_batch_tokens
+
+
 def plan_scorings(
-    precisions: Mapping[Device, str], choice: EngineChoice | None, *, max_batch_tokens: int | None
+    precisions: Mapping[Device, str], choice: EngineChoice | None, *, gpu_budget: int | None
 ) -> tuple[Scoring, ...]:
     """How each kind of actor scores, those on cores first.
 
     Args:
         precisions: The graph of each kind.
         choice: Engine and budget of actors on cores; None where none of them scores.
-        max_batch_tokens: The user's token budget, for cards where only they score; None for what
-            they are known to take.
+        gpu_budget: Token budget of actors on GPUs; None where none of them scores.
     """
     scorings = []
     if choice is not None:
@@ -93,14 +110,13 @@ def plan_scorings(
                 max_batch_tokens=choice.max_batch_tokens,
             )
         )
-    if "cuda" in precisions:
-        own = max_batch_tokens if choice is None else None
+    if gpu_budget is not None:
         scorings.append(
             Scoring(
                 device="cuda",
                 engine=CUDA_ENGINE,
                 precision=precisions["cuda"],
-                max_batch_tokens=own or CARD_BATCH_TOKENS,
+                max_batch_tokens=gpu_budget,
             )
         )
     return tuple(scorings)

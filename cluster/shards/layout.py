@@ -24,8 +24,9 @@ from fastformers.inference.tokenizer import TokenizedRows, find_unique
 # Seconds on one core. Short shards leave little idle time at the end of a run, long ones find
 # more equal texts; a 200th of the work, within these bounds, costs under 1% of either.
 MIN_SHARD_SECONDS, MAX_SHARD_SECONDS, SHARDS_PER_CORPUS = 2.0, 20.0, 200
-# On a GPU a shard must fill batches of tens of thousands of tokens, all rows of one length.
-MIN_GPU_SHARD_TOKENS, MAX_GPU_SHARD_TOKENS, GPU_SHARDS_PER_CORPUS = 2**18, 2**24, 400
+# On a GPU a shard is some seconds of work at most, and batches are filled by its slice: the rows of
+# a length stand together in it.
+MIN_GPU_SHARD_TOKENS, MAX_GPU_SHARD_TOKENS, GPU_SHARDS_PER_CORPUS = 2**20, 2**23, 64
 _BYTES_PER_TOKEN = 4.5  # English and WordPiece; only sizes the shards
 
 

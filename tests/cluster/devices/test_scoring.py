@@ -88,6 +88,6 @@ def test_without_a_gpu_here_its_budget_is_one_that_suits_all(graphs, monkeypatch
         raise InputError("device cuda: no driver")
 
     monkeypatch.setattr(scoring_module, "check_cuda", refuse)
-    assert choose_gpu_budget(bundle) == CARD_BATCH_TOKENS == 32768
+    assert choose_gpu_budget(bundle) == CARD_BATCH_TOKENS == 65536
     monkeypatch.setattr(scoring_module, "check_cuda", lambda: None)
     assert choose_gpu_budget(bundle) == 2048

@@ -6,10 +6,12 @@ import pytest
 
 import fastformers.cluster.corpus.slices
 import fastformers.cluster.execution.job
+from fastformers.cluster.devices.scoring import CARD_BATCH_TOKENS
 from fastformers.cluster.execution.job import describe, open_prepare_job, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.records.slice_table import load_shards
 from fastformers.cluster.settings import SCORING_ON_CORES, CorpusSettings, ScoringSettings
+from fastformers.cluster.shards.layout import MIN_GPU_SHARD_TOKENS
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference import engines
@@ -238,10 +240,10 @@ def test_device_and_precision_are_part_of_what_the_work_is(
     on_gpus = ScoringSettings(device="cuda")
     job = plan(corpus, two_graphs, tmp_path / "out", scoring=on_gpus)
     assert [(one.device, one.precision) for one in job.scorings] == [("cuda", "float16")]
-    assert (job.engine, job.max_batch_tokens) == ("onnxruntime-cuda", 32768)
+    assert (job.engine, job.max_batch_tokens) == ("onnxruntime-cuda", CARD_BATCH_TOKENS)
     plan_of_it = describe(job, find_earlier_work(job))
     assert plan_of_it["precision"] == {"cuda": "float16"}
-    assert plan_of_it["gpu_max_batch_tokens"] == 32768
+    assert plan_of_it["gpu_max_batch_tokens"] == CARD_BATCH_TOKENS
     with pytest.raises(ChangedWorkError, match=": device, precision, "):
         run_locally(job)
     both = plan(corpus, two_graphs, tmp_path / "other", scoring=ScoringSettings(device="mixed"))
@@ -259,5 +261,5 @@ def test_shards_for_gpus_fill_their_batches(corpus, two_graphs, tmp_path):
         shard_seconds=None,
     )
     a_token_s = two_graphs.cost_profile.estimate_seconds_per_token()
-    assert on_gpus.preparation.shard_seconds == pytest.approx(2**18 * a_token_s)
+    assert on_gpus.preparation.shard_seconds == pytest.approx(MIN_GPU_SHARD_TOKENS * a_token_s)
     assert on_gpus.preparation.shard_seconds > on_cores.preparation.shard_seconds
