@@ -47,7 +47,7 @@ class PlanSettings:
         ),
     )
     max_instances: int = field(
-        default=100, metadata=option("largest number of machines, the head among them")
+        default=100, metadata=option("largest number of machines, head and helpers among them")
     )
     spot: bool = False
     # From asking for a machine to its first shard: boot, installation, bundle, Ray. Assumed: about
