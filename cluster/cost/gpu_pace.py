@@ -59,9 +59,9 @@ class GpuPace:
     @property
     def num_helpers(self) -> float:
         """Machines of the helper for each with GPUs, so that none waits; most often a fraction."""
-        if self.helper is None:
+        if self.helper is None or self.own_s <= self.gpu_s:
             return 0.0
-        return max(0.0, 1 / self.gpu_s - 1 / self.own_s) * self.helper_s
+        return (1 / self.gpu_s - 1 / self.own_s) * self.helper_s
 
     def is_helped(self, usd_per_hour: float) -> bool:
         """Whether the job is cheaper with helpers.

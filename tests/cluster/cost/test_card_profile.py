@@ -7,13 +7,14 @@ import pytest
 
 from fastformers.cluster.cost import card_profile
 from fastformers.cluster.cost.machine_profile import load_profile, write_profile
+from fastformers.inference.batching import rows_per_batch
 from fastformers.inference.engines import card_measures
 
 
 class Card:
     """A card on which a batch takes 1 ms, and a token 1 us."""
 
-    name, lowered_to, num_outputs, input_names = "card 1.0", None, 2, ("input_ids",)
+    name, lowered_to, num_in_flight = "card 1.0", None, 1
     now = 0.0
 
     def run(self, ids_BT, types_BT):
@@ -41,7 +42,7 @@ def test_a_card_is_measured_in_full_batches_by_length(measured, bundle):
     assert budget == 65_536  # 1.5% slower than without end: the smallest within 2% of the fastest
     assert measured.cost.lengths == bundle.cost_profile.lengths
     for length, seconds in zip(measured.cost.lengths, measured.cost.seconds_per_row, strict=True):
-        rows = budget // length
+        (rows,) = rows_per_batch(np.array([length]), budget)
         assert seconds == pytest.approx((1e-3 + 1e-6 * rows * length) / rows)
     assert (measured.gpu_name, measured.instance_type) == ("L4-24GB", "g6.xlarge")
     assert (measured.tokenize_s_per_token, measured.bundle_digest) == (2e-6, bundle.digest)
