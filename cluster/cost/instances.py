@@ -76,7 +76,8 @@ class InstanceCosts:
     """Costs of all types that can be priced.
 
     Attributes:
-        costs: Costs by type, cheapest first.
+        costs: Costs by type, cheapest first; those that need a graph that the bundle lacks come
+            last.
         left_out: Reason why a type is not among them, by its name.
     """
 
@@ -127,7 +128,7 @@ def estimate_instances(
             continue
         speed, work = min(known, key=lambda pair: pair[0].error_factor)
         costs.append(_cost(price, market_price, speed, work, traits))
-    costs.sort(key=lambda cost: (cost.usd_total, cost.price.instance_type))
+    costs.sort(key=lambda cost: (cost.needs_gpu_graph, cost.usd_total, cost.price.instance_type))
     return InstanceCosts(costs=tuple(costs), left_out=left_out)
 
 

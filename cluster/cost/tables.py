@@ -139,6 +139,14 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
             f"x/÷ {' - '.join(f'{factor:g}' for factor in {factors[0]: 0, factors[-1]: 0})}"
         )
     lines.extend(_explain_gpus([i for i in shown if i.pace is not None]))
+    needing = [i for i in cost.instances.costs if i.needs_gpu_graph]
+    if needing:
+        lines.append(
+            f"!: {len(needing)} types with GPUs come last, for they need a float16 graph, which "
+            "the bundle lacks (compress --precision int8,float16 makes one); the cheapest is "
+            f"{_name(needing[0])} at {needing[0].usd_per_million:.4f} USD per million, "
+            f"x/÷ {needing[0].error_factor:g}"
+        )
     rough = [p for p in cost.profiles if p.cost.is_rough]
     if rough:
         origins = ", ".join(dict.fromkeys(f"{p.origin} on {p.cost.cpu_model}" for p in rough))
@@ -180,15 +188,11 @@ def _explain_gpus(shown: Sequence[InstanceCost]) -> list[str]:
             f"GPU's peak (x/÷ {GPU_PEAK_ERROR:g}); both are of int8, halved because our graph for "
             "GPUs is float16; fastformers bench-gpu --profile-out measures a GPU instead"
         )
-    if any(i.needs_gpu_graph for i in shown):
+    helpers = dict.fromkeys(i.helper.price.instance_type for i in shown if i.helper is not None)
+    if helpers:
         lines.append(
-            "needs float16: the bundle has no graph for GPUs (compress --precision int8,float16 "
-            "makes one); not planned with until then"
-        )
-    if any(i.helper is not None for i in shown):
-        lines.append(
-            "+ N type: machines that tokenize for each one with GPUs, in its USD; elsewhere its "
-            "own cores do, because that is cheaper"
+            f"+N: so many {' or '.join(helpers)} tokenize for each machine with GPUs, in its USD; "
+            "without a + its own cores do, which is enough or cheaper"
         )
     return lines
 
@@ -215,9 +219,11 @@ def render_comparison(costs: Sequence[BundleCost]) -> Table:
 def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
     """Table of the best cluster, and of those of the next best types."""
     table = Table(title="Plan", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for name in ("cluster", "actors", "time", "USD", "start", "end", "interrupted"):
+    columns = ["cluster", "actors", "time", "USD", "start", "end"]
+    for name in [*columns, *(["interrupted"] if settings.spot else [])]:
         table.add_column(name, justify="left" if name == "cluster" else "right", no_wrap=True)
     for plan in plans[:_PLANS_SHOWN]:
+        interrupted = f"{plan.interruption_usd:,.2f} ({plan.interruptions:.1f})"
         table.add_row(
             name_machines(plan),
             f"{plan.offer.num_actors} each",
@@ -225,7 +231,7 @@ def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
             f"{plan.usd_total:,.2f}",
             f"{plan.startup_usd:,.2f}",
             f"{plan.tail_usd:,.2f}",
-            f"{plan.interruption_usd:,.2f} ({plan.interruptions:.1f})" if settings.spot else "-",
+            *([interrupted] if settings.spot else []),
         )
     return table
 
@@ -252,16 +258,14 @@ def explain_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> list[
 
 
 def _name(cost: InstanceCost) -> str:
-    """The type, and what stands beside each machine of it."""
-    if cost.helper is None:
-        return cost.price.instance_type
-    helper = cost.helper.price.instance_type
-    return f"{cost.price.instance_type} + {cost.num_helpers:.2g} {helper}"
+    """The type, and how many machines tokenize for each of it."""
+    name = cost.price.instance_type
+    return name if cost.helper is None else f"{name} +{cost.num_helpers:.2g}"
 
 
 def _basis(cost: InstanceCost) -> str:
     basis = "published" if cost.basis == "scaled (published)" else cost.basis
-    return f"{basis}, needs float16" if cost.needs_gpu_graph else basis
+    return f"{basis}!" if cost.needs_gpu_graph else basis
 
 
 def _instance_json(cost: InstanceCost) -> dict[str, Any]:

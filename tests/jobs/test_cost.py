@@ -65,7 +65,7 @@ def test_the_last_line_has_every_type(run_cost):
     assert shown["rows"] == 2000
     assert shown["bad_share"] == 0.25
     assert {i["instance_type"] for i in shown["instances"]} == set(load_prices())
-    costs = [instance["usd_total"] for instance in shown["instances"]]
+    costs = [(i["needs_gpu_graph"], i["usd_total"]) for i in shown["instances"]]
     assert costs == sorted(costs)
     for instance in shown["instances"]:
         assert {"instance_type", "usd_per_million", "wall_s", "basis"} <= set(instance)
@@ -157,7 +157,9 @@ def test_gpus_are_planned_with_the_machines_that_tokenize_for_them(
     plan = json.loads(out.splitlines()[-1])["plan"]
     assert (plan["instance_type"], plan["device"]) == ("g6.2xlarge", "cuda")
     assert plan["helper_type"] == "c7a.4xlarge"  # cheaper for its clock than c6i.4xlarge
-    assert "g6.2xlarge + 0." in text or "g6.2xlarge + 1" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("g6.2xlarge +"))
+    assert row.rstrip().endswith("measured")
+    assert "so many c7a.4xlarge tokenize for each machine" in text
     assert "score with --device cuda" in text
     [cluster] = written
     assert cluster.helper.instance_type == "c7a.4xlarge"

@@ -69,9 +69,10 @@ def test_a_bundle_without_a_graph_for_gpus_is_costed_on_them_and_not_planned(cos
         name for name, price in load_prices().items() if price.gpu_count
     }
     assert not any(offer.uses_gpus for offer in offers)
-    assert any(
-        "needs float16: the bundle has no" in line for line in explain_instances(cost, top=99)
-    )
+    assert len(needing) == 26
+    text = " ".join(explain_instances(cost, top=5))
+    assert "!: 26 types with GPUs come last, for they need a float16 graph" in text
+    assert f"the cheapest is {needing[0]['instance_type']} " in text
 
 
 def test_a_measured_gpu_is_planned_with_those_that_tokenize_for_it(cost_of, two_graphs):
