@@ -2,10 +2,13 @@
 
 fastformers bench-gpu CORPUS --teacher CHECKPOINT
 fastformers bench-gpu CORPUS --teacher CHECKPOINT --job-corpus LARGE --usd-per-hour 3.5
+fastformers bench-gpu --bundle BUNDLE --profile-out profiles/h100.json
 
 CORPUS gives the lengths of the rows: some thousand texts, which are repeated where the card needs
 more. Of CHECKPOINT only the tokenizer is used: the weights are random, and speed does not depend on
 them. LARGE is prepared by all cores and then scored by the card; a million texts take it seconds.
+With --bundle, nothing but that bundle is measured on this GPU, and its tokenizer on all cores, for
+`fastformers cost --profiles`.
 """
 
 import argparse
@@ -21,15 +24,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME, ShapeName
+from fastformers.cluster.cost.machine_profile import write_profile
+from fastformers.cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.cluster.devices.card_use import CardUse, read_driver_version
 from fastformers.cluster.devices.cards import Card
 from fastformers.cluster.execution.job import open_prepare_job, open_score_job
 from fastformers.cluster.execution.topology import discover_topology
+from fastformers.cluster.pricing.prices import find_price
 from fastformers.cluster.report.energy import EnergyMeter
 from fastformers.cluster.settings import ActorSettings, CorpusSettings, ScoringSettings
 from fastformers.errors import InputError
 from fastformers.hub import find_model
 from fastformers.inference.cpu import read_cpu_model
+from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import CUDA_ENGINE, open_engine
 from fastformers.inference.engines.card_measures import (
     choose_budget,
@@ -46,7 +53,13 @@ from fastformers.jobs.benchmarks.card_report import (
 )
 from fastformers.jobs.benchmarks.job_baselines import write_different_texts
 from fastformers.jobs.benchmarks.subject import encode_sample, read_tokenizer
-from fastformers.jobs.console.arguments import add_price_arguments, corpus_settings, price_of
+from fastformers.jobs.console.arguments import (
+    add_price_arguments,
+    built_in_prices,
+    corpus_settings,
+    price_of,
+)
+from fastformers.jobs.console.calibrate import calibrate_gpu
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import execute
 from fastformers.jobs.console.flags import add_config_arguments
@@ -74,10 +87,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("corpus", help="file, directory, glob or URI of texts of usual lengths")
     parser.add_argument(
-        "--teacher", type=Path, required=True, help="Hugging Face checkpoint with the tokenizer"
+        "corpus", nargs="?", help="file, directory, glob or URI of texts of usual lengths"
     )
+    parser.add_argument("--teacher", type=Path, help="Hugging Face checkpoint with the tokenizer")
+    profile = parser.add_argument_group("profile")
+    profile.add_argument("--bundle", help="bundle with a float16 graph, or its URI")
+    profile.add_argument("--profile-out", type=Path, metavar="FILE", help="keep what was measured")
     add_config_arguments(parser, CorpusSettings, leave_out=("text_pair_column",))
     parser.add_argument(
         "--shapes",
@@ -112,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> Mapping[str, Any]:
         _check(options)
         check_cuda()
+        if options.bundle is not None:
+            return _profile(options)
         options.teacher = find_model(options.teacher).path
         with tempfile.TemporaryDirectory(prefix="fastformers-bench-") as scratch:
             return _bench(options, Path(scratch)).to_json()
@@ -125,7 +143,42 @@ def _check(options: argparse.Namespace) -> None:
     for flag, value in (("--repeats", options.repeats), ("--sample-rows", options.sample_rows)):
         if value < 1:
             raise InputError(f"{flag} {value}: give at least 1")
+    if options.bundle is None:
+        if options.corpus is None or options.teacher is None:
+            raise InputError("give CORPUS and --teacher, or --bundle and --profile-out")
+        if options.profile_out is not None:
+            raise InputError("--profile-out: name the --bundle whose rows it is of")
+    elif options.profile_out is None or options.corpus is not None or options.teacher is not None:
+        raise InputError(
+            "--bundle: measures this bundle alone; give it with --profile-out, without CORPUS and "
+            "--teacher"
+        )
     price_of(options)
+
+
+def _profile(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure a bundle on this machine's GPU, for `fastformers cost --profiles`."""
+    bundle = pin_bundle(options.bundle).open()
+    graph = choose_graph(bundle, "float16")
+    own = find_price(options.instance_type, built_in_prices()) if options.instance_type else None
+    engine: Any = open_engine(CUDA_ENGINE, graph.model_path, num_threads=1)
+    profile = calibrate_gpu(bundle, engine, read_card_name(), own)
+    write_profile(options.profile_out, profile)
+    rates = {
+        length: length / seconds
+        for length, seconds in zip(profile.cost.lengths, profile.cost.seconds_per_row, strict=True)
+    }
+    for length, rate in rates.items():
+        console.print(f"{length:>5} tokens a row: {rate:,.0f} tokens/s")
+    console.print(f"tokenizing: {1 / profile.tokenize_s_per_token:,.0f} tokens/s on a core")
+    return {
+        "profile": str(options.profile_out),
+        "instance_type": profile.instance_type,
+        "gpu_name": profile.gpu_name,
+        "max_batch_tokens": profile.cost.max_batch_tokens,
+        "tokens_per_second": rates,
+        "tokenized_per_core_second": 1 / profile.tokenize_s_per_token,
+    }
 
 
 def _bench(options: argparse.Namespace, scratch: Path) -> CardReport:

@@ -252,7 +252,8 @@ def _cost(options: argparse.Namespace) -> dict[str, Any]:
     if costs[0].plans:
         plan_settings = read_config(PlanSettings, options, spot=options.spot)
         console.print(render_plans(costs[0].plans, plan_settings))
-        console.print(explain_plans(plan_settings))
+        for line in explain_plans(costs[0].plans, plan_settings):
+            console.print(line)
         plan = describe_plans(costs[0].plans, plan_settings)
     _write_cluster(options, costs[0])
     return {**describe_cost(costs[0]), "others": others, "plan": plan}
@@ -346,10 +347,13 @@ def _write_cluster(options: argparse.Namespace, cost: BundleCost) -> None:
         return
     best = cost.plans[0]
     prices = {one.price.instance_type: one.price for one in cost.instances.costs}
+    helper = best.offer.helper
     cluster = CloudCluster(
         worker=prices[best.offer.instance_type],
         num_workers=best.num_instances - 1,  # the head is of the same type and scores
         spot=options.spot,
+        helper=None if helper is None else prices[helper.instance_type],
+        num_helpers=best.num_helpers,
     )
     source = options.bundle[0]
     shipped = None if "://" in source else Path(source)  # every machine reads the bucket

@@ -55,6 +55,7 @@ from fastformers.export.graph import write_graph
 from fastformers.inference.bundle import Bundle, write_bundle
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.cpu import read_cpu_model
+from fastformers.inference.description.further_graph import FurtherGraph
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.tasks import TASKS
 from tests.cluster.s3 import s3_process, s3_server  # noqa: F401
@@ -221,6 +222,22 @@ def own_ray():
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that scores single texts."""
     return make_bundle(tmp_path_factory.mktemp("bundle") / "single")
+
+
+@pytest.fixture(scope="session")
+def two_graphs(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Bundle:
+    """A bundle with a graph in float32 and, for GPUs, one in float16."""
+    graphs = tmp_path_factory.mktemp("graphs")
+    encoder = make_encoder()
+    write_graph(encoder, graphs / "model.onnx", text_pairs=False)
+    write_graph(encoder, graphs / "float16.onnx", text_pairs=False, float16=True)
+    half = FurtherGraph(precision="float16", file="float16.onnx", quality=None)
+    return write_bundle(
+        replace(bundle, path=graphs / "bundle", further_graphs=(half,)),
+        model=graphs / "model.onnx",
+        further_models=[graphs / "float16.onnx"],
+        tokenizer_json=make_tokenizer_json(),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from fastformers.cluster.corpus.slices import Corpus
-from fastformers.cluster.cost.cluster_plan import ClusterPlan, MachineOffer
-from fastformers.cluster.cost.instances import InstanceCosts, ModelSize, estimate_instances
+from fastformers.cluster.cost.cluster_plan import ClusterPlan, HelperOffer, MachineOffer
+from fastformers.cluster.cost.instances import InstanceCost, InstanceCosts, estimate_instances
 from fastformers.cluster.cost.machine_profile import MachineProfile, profile_of_bundle
 from fastformers.cluster.cost.sampling import (
     DEFAULT_MAX_ROWS,
@@ -21,6 +21,7 @@ from fastformers.cluster.cost.sampling import (
     CorpusSample,
     sample_corpus,
 )
+from fastformers.cluster.cost.type_speed import ModelTraits
 from fastformers.cluster.cost.workload import Workload, estimate_workload
 from fastformers.cluster.pricing.market import Market, find_market_price
 from fastformers.cluster.pricing.prices import InstancePrice
@@ -71,9 +72,10 @@ class BundleCost:
 
     Attributes:
         bundle: The bundle.
-        workload: Workload of the corpus, by the first profile.
+        workload: Workload of the corpus, by the first profile, which is of cores.
         instances: Costs by type, cheapest first.
-        profiles: Profiles that the costs were scaled from, the most trusted first.
+        profiles: Profiles that the costs were scaled from: of cores, then of GPUs, of each the most
+            trusted first.
         plans: Clusters that keep a deadline or a budget, the best first; none where neither is.
     """
 
@@ -103,7 +105,7 @@ def sample_bundle_corpus(
     Raises:
         FastformersError: The bundle or the corpus cannot be used, or is too small to sample.
     """
-    ModelSize.of_bundle(bundle)  # before the corpus is read, which takes longer
+    ModelTraits.of_bundle(bundle)  # before the corpus is read, which takes longer
     sample = _sample(bundle, corpus, settings)
     _check_bad_rows(uri, sample, corpus_settings.bad_row_limit)
     return sample
@@ -132,7 +134,9 @@ def estimate_cost(
         BundleError: The bundle does not say how much arithmetic it does.
     """
     own = [profile for profile in profiles if profile.bundle_digest == bundle.digest]
-    trusted = [*own, profile_of_bundle(bundle)]
+    trusted = sorted(
+        [*own, profile_of_bundle(bundle)], key=lambda profile: profile.gpu_name is not None
+    )
     workloads = [
         (
             profile,
@@ -143,8 +147,7 @@ def estimate_cost(
     instances = estimate_instances(
         workloads,
         prices,
-        is_int8=bundle.precision.startswith("int8"),
-        model_size=ModelSize.of_bundle(bundle),
+        traits=ModelTraits.of_bundle(bundle),
         market=settings.market,
         discount_percent=settings.discount_percent,
         today=settings.today,
@@ -155,14 +158,13 @@ def estimate_cost(
 
 
 def plan_offers(cost: BundleCost, settings: CostSettings) -> list[MachineOffer]:
-    """Machines that could be rented: those of types that the bundle is known to run on.
+    """Machines that could be rented: those of types that the bundle has a graph for.
 
-    A GPU's cost that was scaled from published figures is for comparison: only a profile measured
-    on such a machine shows that the bundle runs there. The head of spot machines is on demand.
+    The head of spot machines is on demand.
     """
     offers = []
     for instance in cost.instances.costs:
-        if instance.basis == "scaled (published)":
+        if instance.needs_gpu_graph:
             continue
         head = find_market_price(
             instance.price,
@@ -171,17 +173,37 @@ def plan_offers(cost: BundleCost, settings: CostSettings) -> list[MachineOffer]:
             today=settings.today,
         )
         assert head is not None  # each type has an on-demand price
+        pace, workload = instance.pace, cost.workload
+        job_s = instance.job_s if pace is None else pace.alone_s
+        num_shards = workload.num_shards if pace is None else workload.num_gpu_shards
         offers.append(
             MachineOffer(
                 instance_type=instance.price.instance_type,
                 usd_per_hour=head.usd_per_hour,
                 worker_usd_per_hour=instance.market_price.usd_per_hour,
                 num_actors=instance.num_actors,
-                job_s=instance.job_s,
-                shard_s=instance.job_s * instance.num_actors / cost.workload.num_shards,
+                job_s=job_s,
+                shard_s=job_s * instance.num_actors / num_shards,
+                error_factor=instance.error_factor,
+                uses_gpus=pace is not None,
+                helper=_helper_offer(instance),
             )
         )
     return offers
+
+
+def _helper_offer(instance: InstanceCost) -> HelperOffer | None:
+    """The type that could tokenize for a type whose GPUs are faster than their hosts."""
+    pace = instance.pace
+    if pace is None or pace.helper is None or not pace.num_helpers:
+        return None
+    return HelperOffer(
+        instance_type=pace.helper.price.instance_type,
+        usd_per_hour=pace.helper.market_price.usd_per_hour,
+        gpu_s=pace.gpu_s,
+        own_s=pace.own_s,
+        helper_s=pace.helper_s,
+    )
 
 
 def _sample(bundle: Bundle, corpus: Corpus, settings: CostSettings) -> CorpusSample:

@@ -12,11 +12,11 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,9 @@ from fastformers.inference.cpu import read_processor
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import Tokenizer
 
-FORMAT_VERSION = 1
+T = TypeVar("T")
+
+FORMAT_VERSION = 2
 
 # Assumed where nothing was measured. 0.9 million tokens per second and core: `tokenizers` on EPYC
 # Zen 5, 2026-11. Reading and writing add 0.4% to the seconds of inference of a 4 x 312 student on
@@ -52,6 +54,8 @@ class MachineProfile:
         overhead_share: Seconds of reading and writing, as a share of those of inference.
         origin: "bundle" (when it was compressed), "calibration", or "run" (fitted to a run).
         measured_at: ISO date; empty if not known.
+        gpu_name: GPU, by its name in price tables, of which `cost` has the seconds; None where they
+            are of a core. Tokenizing is of a core of the machine in either case.
     """
 
     bundle_digest: str
@@ -62,6 +66,7 @@ class MachineProfile:
     overhead_share: float
     origin: Literal["bundle", "calibration", "run"]
     measured_at: str
+    gpu_name: str | None = None
 
 
 def profile_of_bundle(bundle: Bundle) -> MachineProfile:
@@ -98,10 +103,7 @@ def measure_machine_profile(
     """
     if not texts or not core_sets:
         raise ValueError("a machine is measured with at least one text and one core set")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(core_sets), mp_context=context) as pool:
-        jobs = [pool.submit(_measure_worker, str(bundle.path), texts, c) for c in core_sets]
-        measured = [job.result() for job in jobs]
+    measured = _on_all_cores(_measure_worker, bundle, texts, core_sets)
     costs = [cost for cost, _ in measured]
     return MachineProfile(
         bundle_digest=bundle.digest,
@@ -118,6 +120,26 @@ def measure_machine_profile(
         origin="calibration",
         measured_at=time.strftime("%Y-%m-%d"),
     )
+
+
+def measure_host_tokenizing(
+    bundle: Bundle, *, texts: Sequence[str], core_sets: Sequence[frozenset[int]]
+) -> float:
+    """CPU seconds of a core to tokenize a token, one worker on each core set, all at once."""
+    return float(np.median(_on_all_cores(_measure_tokenizing_worker, bundle, texts, core_sets)))
+
+
+def _on_all_cores(
+    measure: Callable[[str, Sequence[str], frozenset[int]], T],
+    bundle: Bundle,
+    texts: Sequence[str],
+    core_sets: Sequence[frozenset[int]],
+) -> list[T]:
+    """What each of as many processes measures of a bundle as there are core sets."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(core_sets), mp_context=context) as pool:
+        jobs = [pool.submit(measure, str(bundle.path), texts, cpus) for cpus in core_sets]
+        return [job.result() for job in jobs]
 
 
 def _median(columns: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
@@ -267,10 +289,19 @@ def _measure_worker(
     bundle_path: str, texts: Sequence[str], cores: frozenset[int]
 ) -> tuple[CostProfile, float]:
     """Cost profile and seconds per token of one worker; runs in a process of its own."""
+    tokenize_s = _measure_tokenizing_worker(bundle_path, texts, cores)
+    bundle = open_bundle(bundle_path)
+    return (
+        measure_cost_profile(OnnxEngine(bundle.model_path), max_length=bundle.max_length),
+        tokenize_s,
+    )
+
+
+def _measure_tokenizing_worker(
+    bundle_path: str, texts: Sequence[str], cores: frozenset[int]
+) -> float:
+    """Seconds per token of one worker, which owns its cores from then on."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
-    bundle = open_bundle(bundle_path)
-    engine = OnnxEngine(bundle.model_path)
-    tokenize_s = measure_tokenizing(bundle.load_tokenizer(), texts)
-    return measure_cost_profile(engine, max_length=bundle.max_length), tokenize_s
+    return measure_tokenizing(open_bundle(bundle_path).load_tokenizer(), texts)

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 
-from fastformers.cluster.cost.instances import InstanceCost, ModelSize, estimate_instances
+from fastformers.cluster.cost.instances import InstanceCost, estimate_instances
 from fastformers.cluster.cost.machine_profile import MachineProfile, find_misfit, profile_of_run
+from fastformers.cluster.cost.type_speed import ModelTraits
 from fastformers.cluster.cost.workload import Interval
 from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.cluster.report.run_report import RunReport, TypeCost
@@ -65,14 +66,13 @@ def estimate_elsewhere(
         reason = f"ran on a processor of unknown speed: {report.driver_cpu}"
         return replace(report, other_types=(), other_types_unknown=reason)
     try:
-        model_size = ModelSize.of_bundle(bundle)
+        traits = ModelTraits.of_bundle(bundle)
     except BundleError as error:
         return replace(report, other_types=(), other_types_unknown=str(error))
     costs = estimate_instances(
         [(profile, _work_of(report))],
         prices,
-        is_int8=bundle.precision.startswith("int8"),
-        model_size=model_size,
+        traits=traits,
         market="on-demand",
         discount_percent=0.0,
         today=today,
@@ -91,7 +91,7 @@ def _profile_of_one_machine(
     """The run's profile, with the run's own type if the actors filled machines of that type."""
     profile = profile_of_run(bundle, report)
     num_workers = report.num_actors // report.num_machines
-    if own is None or own.gpu_count or num_workers not in (own.physical_cores, own.vcpus):
+    if own is None or num_workers not in (own.physical_cores, own.vcpus):
         return profile
     return replace(profile, instance_type=own.instance_type, num_workers=num_workers)
 

@@ -14,10 +14,11 @@ from typing import Any
 from rich.table import Table
 
 from fastformers.cluster.cost.bundle_cost import BundleCost
-from fastformers.cluster.cost.cluster_plan import ClusterPlan, PlanSettings
+from fastformers.cluster.cost.cluster_plan import ClusterPlan, PlanSettings, name_machines
 from fastformers.cluster.cost.instances import JOB_START_S, InstanceCost
 from fastformers.cluster.cost.workload import Interval
 from fastformers.cluster.formatting import format_short_duration
+from fastformers.cluster.pricing.hardware import GPU_ERROR, GPU_PEAK_ERROR, SAME_GPU_ERROR
 from fastformers.cluster.pricing.market import STALE_AFTER_DAYS
 from fastformers.inference.cpu import CPU_GENERATIONS
 
@@ -38,6 +39,7 @@ def describe_cost(cost: BundleCost) -> dict[str, Any]:
                 "instance_type": profile.instance_type,
                 "cpu_model": profile.cost.cpu_model,
                 "cpu_generation": profile.cost.cpu_generation,
+                "gpu_name": profile.gpu_name,
                 "engine": profile.cost.engine,
                 "measured_at": profile.measured_at,
             }
@@ -112,14 +114,14 @@ def render_instances(cost: BundleCost, *, top: int) -> Table:
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for instance in shown:
         table.add_row(
-            instance.price.instance_type,
+            _name(instance),
             f"{instance.market_price.usd_per_hour:.3f}{_marks(instance)}",
             f"{instance.usd_per_million:.4f}",
             _short(instance.usd_total),
             f"x/÷{math.sqrt(instance.usd_high / instance.usd_low):.2f}",
             format_short_duration(instance.wall_s),
             _short(instance.kwh),
-            "published" if instance.basis == "scaled (published)" else instance.basis,
+            _basis(instance),
         )
     return table
 
@@ -128,7 +130,7 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
     """Lines that explain the table: what its marks mean, and what its figures are based on."""
     shown = cost.instances.costs[:top]
     lines = []
-    scaled = [i for i in shown if i.basis == "scaled"]
+    scaled = [i for i in shown if i.basis == "scaled" and i.pace is None]
     if scaled:
         origins = ", ".join(dict.fromkeys(i.scaled_from for i in scaled))
         factors = sorted({i.error_factor for i in scaled})
@@ -136,10 +138,14 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
             f"scaled: by cores, clock and vector extensions from {origins}; accurate to "
             f"x/÷ {' - '.join(f'{factor:g}' for factor in {factors[0]: 0, factors[-1]: 0})}"
         )
-    if any(i.basis == "scaled (published)" for i in shown):
+    lines.extend(_explain_gpus([i for i in shown if i.pace is not None]))
+    needing = [i for i in cost.instances.costs if i.needs_gpu_graph]
+    if needing:
         lines.append(
-            "published: from MLPerf 4.1's BERT-large by arithmetic (x/÷ 2), or the GPU's peak "
-            "(x/÷ 2.5); for comparison, not planned with until a profile is measured there"
+            f"!: {len(needing)} types with GPUs come last, for they need a float16 graph, which "
+            "the bundle lacks (compress --precision int8,float16 makes one); the cheapest is "
+            f"{_name(needing[0])} at {needing[0].usd_per_million:.4f} USD per million, "
+            f"x/÷ {needing[0].error_factor:g}"
         )
     rough = [p for p in cost.profiles if p.cost.is_rough]
     if rough:
@@ -167,6 +173,30 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
     return lines
 
 
+def _explain_gpus(shown: Sequence[InstanceCost]) -> list[str]:
+    """Lines about types with GPUs."""
+    lines = []
+    scaled = dict.fromkeys(i.price.gpu_name for i in shown if i.basis == "scaled")
+    if scaled:
+        lines.append(
+            f"scaled, {', '.join(map(str, scaled))}: measured on such a GPU in another machine, "
+            f"x/÷ {SAME_GPU_ERROR:g}"
+        )
+    if any(i.basis == "scaled (published)" for i in shown):
+        lines.append(
+            f"published: from MLPerf 4.1's BERT-large by arithmetic (x/÷ {GPU_ERROR:g}), or the "
+            f"GPU's peak (x/÷ {GPU_PEAK_ERROR:g}); both are of int8, halved because our graph for "
+            "GPUs is float16; fastformers bench-gpu --profile-out measures a GPU instead"
+        )
+    helpers = dict.fromkeys(i.helper.price.instance_type for i in shown if i.helper is not None)
+    if helpers:
+        lines.append(
+            f"+N: so many {' or '.join(helpers)} tokenize for each machine with GPUs, in its USD; "
+            "without a + its own cores do, which is enough or cheaper"
+        )
+    return lines
+
+
 def render_comparison(costs: Sequence[BundleCost]) -> Table:
     """Bundles side by side, with their accuracy and cost."""
     table = Table(title="Bundles", title_justify="left")
@@ -189,30 +219,53 @@ def render_comparison(costs: Sequence[BundleCost]) -> Table:
 def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
     """Table of the best cluster, and of those of the next best types."""
     table = Table(title="Plan", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for name in ("cluster", "actors", "time", "USD", "start", "end", "interrupted"):
+    columns = ["cluster", "actors", "time", "USD", "start", "end"]
+    for name in [*columns, *(["interrupted"] if settings.spot else [])]:
         table.add_column(name, justify="left" if name == "cluster" else "right", no_wrap=True)
     for plan in plans[:_PLANS_SHOWN]:
+        interrupted = f"{plan.interruption_usd:,.2f} ({plan.interruptions:.1f})"
         table.add_row(
-            f"{plan.num_instances} x {plan.offer.instance_type}",
+            name_machines(plan),
             f"{plan.offer.num_actors} each",
             format_short_duration(plan.wall_s),
             f"{plan.usd_total:,.2f}",
             f"{plan.startup_usd:,.2f}",
             f"{plan.tail_usd:,.2f}",
-            f"{plan.interruption_usd:,.2f} ({plan.interruptions:.1f})" if settings.spot else "-",
+            *([interrupted] if settings.spot else []),
         )
     return table
 
 
-def explain_plans(settings: PlanSettings) -> str:
-    """Line that says what the plan assumes."""
+def explain_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> list[str]:
+    """Lines that say what the plan assumes, and how to score on it if it has GPUs."""
+    best = plans[0]
     spot = (
         f"; {settings.interruptions_per_hour:g} interruptions an hour of each spot machine "
         "(--interruptions-per-hour), the head on demand"
         if settings.spot
         else ""
     )
-    return f"assumed: {settings.startup_s:g} s to start a machine (--startup-s){spot}"
+    lines = [f"assumed: {settings.startup_s:g} s to start a machine (--startup-s){spot}"]
+    if best.offer.error_factor > 1:
+        lines.append(
+            f"time and USD of {best.offer.instance_type} were not measured: right up to x/÷ "
+            f"{best.offer.error_factor:g}"
+        )
+    if best.offer.uses_gpus:
+        who = "cores tokenize" if best.num_helpers else "its own cores tokenize"
+        lines.append(f"score with --device cuda: the GPUs score, and {who}")
+    return lines
+
+
+def _name(cost: InstanceCost) -> str:
+    """The type, and how many machines tokenize for each of it."""
+    name = cost.price.instance_type
+    return name if cost.helper is None else f"{name} +{cost.num_helpers:.2g}"
+
+
+def _basis(cost: InstanceCost) -> str:
+    basis = "published" if cost.basis == "scaled (published)" else cost.basis
+    return f"{basis}!" if cost.needs_gpu_graph else basis
 
 
 def _instance_json(cost: InstanceCost) -> dict[str, Any]:
@@ -238,13 +291,16 @@ def _instance_json(cost: InstanceCost) -> dict[str, Any]:
         "kwh": cost.kwh,
         "energy_basis": "modelled",
         "vcpus": price.vcpus,
-        "physical_cores": None if price.gpu_count else price.physical_cores,
+        "physical_cores": price.physical_cores,
         "memory_gib": price.memory_gib,
         "cpu_generation": price.cpu_generation,
         "cpu_features": list(generation.features) if generation else [],
         "gpu_name": price.gpu_name,
         "gpu_count": price.gpu_count,
         "num_actors": cost.num_actors,
+        "needs_gpu_graph": cost.needs_gpu_graph,
+        "helper_type": None if cost.helper is None else cost.helper.price.instance_type,
+        "helpers_per_machine": cost.num_helpers,
     }
 
 
@@ -252,6 +308,12 @@ def _plan_json(plan: ClusterPlan) -> dict[str, Any]:
     return {
         "instance_type": plan.offer.instance_type,
         "num_instances": plan.num_instances,
+        "helper_type": None
+        if plan.offer.helper is None or not plan.num_helpers
+        else plan.offer.helper.instance_type,
+        "num_helpers": plan.num_helpers,
+        "device": "cuda" if plan.offer.uses_gpus else "cpu",
+        "error_factor": plan.offer.error_factor,
         "actors_per_instance": plan.offer.num_actors,
         "wall_s": plan.wall_s,
         "usd_total": plan.usd_total,

@@ -59,6 +59,7 @@ class Workload:
         truncated_share: Share of rows cut at the maximum length.
         histogram: Rows of the corpus by the longest length of their bin, in tokens.
         num_shards: Shards it is cut into, by the bundle's own cost profile.
+        num_gpu_shards: Shards it is cut into for GPUs, by the same profile.
         sampled_rows, sampled_windows: Rows and windows that it was estimated from.
     """
 
@@ -73,6 +74,7 @@ class Workload:
     truncated_share: float
     histogram: dict[int, float]
     num_shards: int
+    num_gpu_shards: int
     sampled_rows: int
     sampled_windows: int
 
@@ -101,6 +103,7 @@ class Workload:
             "truncated_share": self.truncated_share,
             "length_histogram": {str(k): v for k, v in self.histogram.items()},
             "shards": self.num_shards,
+            "gpu_shards": self.num_gpu_shards,
             "sampled_rows": self.sampled_rows,
             "sampled_windows": self.sampled_windows,
             "confidence": CONFIDENCE,
@@ -136,9 +139,12 @@ def estimate_workload(
     num_good = sum(w.num_rows - w.num_bad for w in sample.windows)
     text_bytes = round(sample.text_bytes * num_rows.value / max(1.0, estimator.corpus_rows))
     scored = estimator.total(lambda w: w.is_first_S.astype(float))
+    token_s = shards_by.estimate_seconds_per_token()
     cut_s = estimator.total(_of_first(shards_by.estimate_seconds)).value
-    shard_s = plan_shard_seconds(text_bytes, shards_by.estimate_seconds_per_token())
-    num_shards = max(1, round(cut_s / shard_s))
+    num_shards, num_gpu_shards = (
+        max(1, round(cut_s / plan_shard_seconds(text_bytes, token_s, for_gpus=for_gpus)))
+        for for_gpus in (False, True)
+    )
     batches_L = expected_batches(
         np.concatenate([w.lengths_S[w.is_first_S] for w in sample.windows]),
         rows_per_shard=scored.value / num_shards,
@@ -162,6 +168,7 @@ def estimate_workload(
         ),
         histogram=_histogram(estimator, sample.max_length),
         num_shards=num_shards,
+        num_gpu_shards=num_gpu_shards,
         sampled_rows=sample.num_rows,
         sampled_windows=len(sample.windows),
     )

@@ -9,11 +9,15 @@ import importlib.metadata
 import sys
 from dataclasses import dataclass
 
+from fastformers.inference.engines.cuda_setup import CPU_WHEEL, GPU_REQUIREMENT, GPU_WHEEL
+
 # Everything of ours on a machine is in this directory of its user.
 HOST_DIRECTORY = "~/fastformers-cluster"
 _PROGRAMS = f"{HOST_DIRECTORY}/venv/bin"
 _PORT = 6379
 _OBJECT_MANAGER_PORT = 8076
+# The branch of NVIDIA's driver that CUDA 13 needs, which onnxruntime-gpu is built for.
+_DRIVER = "580"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,23 @@ def plan_setup(shipment: Shipment, *, python: str) -> list[str]:
         f"printf '%s\\n' {profile} > {HOST_DIRECTORY}/profile.sh",
         f"grep -qs {HOST_DIRECTORY.removeprefix('~/')}/profile.sh ~/.bashrc || "
         f"echo '. {HOST_DIRECTORY}/profile.sh' >> ~/.bashrc",
+    ]
+
+
+def plan_gpu_setup() -> list[str]:
+    """Commands that install NVIDIA's driver and the engine for GPUs where a machine has one.
+
+    Machines without a GPU pass them by, so that a cluster may have both. Ubuntu's driver packages
+    need no restart as long as no other driver holds the card, as none does on a server.
+    """
+    no_card = "! lspci | grep -qi nvidia"
+    branch = f"{_DRIVER}-server"
+    return [
+        f"{no_card} || nvidia-smi -L || (sudo apt-get install -qq -y ubuntu-drivers-common "
+        f"nvidia-utils-{branch} && sudo ubuntu-drivers install --gpgpu nvidia:{branch} && "
+        "sudo modprobe nvidia && nvidia-smi -L)",
+        f"{no_card} || ({_PROGRAMS}/pip uninstall -q -y {CPU_WHEEL} {GPU_WHEEL} && "
+        f"{_PROGRAMS}/pip install -q '{GPU_REQUIREMENT}' nvidia-ml-py)",
     ]
 
 

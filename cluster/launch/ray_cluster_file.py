@@ -26,6 +26,7 @@ from fastformers.cluster.launch.host_setup import (
     own_python,
     plan_client_setup,
     plan_file_mounts,
+    plan_gpu_setup,
     plan_head_start,
     plan_setup,
     plan_worker_start,
@@ -39,7 +40,7 @@ _APT = "sudo apt-get update -qq && sudo apt-get install -qq -y python3-venv"
 
 @dataclass(frozen=True, kw_only=True)
 class CloudCluster:
-    """A head and equal workers of one cloud.
+    """A head and equal workers of one cloud, and helpers of another type.
 
     Attributes:
         worker: The workers' row of the price table, which says which cloud and where.
@@ -47,12 +48,16 @@ class CloudCluster:
         spot: Whether the workers are spot machines; the head never is.
         head_type: Instance type of a head that does not score; None for one that is of the
             workers' type and scores as they do.
+        helper: Row of machines without GPUs that tokenize for the workers; None without such.
+        num_helpers: How many of them.
     """
 
     worker: InstancePrice
     num_workers: int
     spot: bool
     head_type: str | None = None
+    helper: InstancePrice | None = None
+    num_helpers: int = 0
 
     def __post_init__(self) -> None:
         check_cloud(self.worker.cloud, self.worker.instance_type)
@@ -96,12 +101,11 @@ class HostCluster:
 
 def build_cloud_file(cluster: CloudCluster, shipment: Shipment) -> dict[str, Any]:
     """Ray's configuration of machines of a cloud, as plain values."""
-    worker = cluster.worker
+    worker, helper = cluster.worker, cluster.helper
     head_scores = cluster.head_type is None
-    resources = {"CPU": worker.vcpus} | ({"GPU": worker.gpu_count} if worker.gpu_count else {})
     nodes: dict[str, Any] = {
         "head": {
-            "resources": resources if head_scores else {"CPU": 0},
+            "resources": _resources(worker) if head_scores else {"CPU": 0},
             "min_workers": 0,
             "max_workers": 0,
             "node_config": plan_machine(
@@ -114,33 +118,45 @@ def build_cloud_file(cluster: CloudCluster, shipment: Shipment) -> dict[str, Any
         }
     }
     if cluster.num_workers:
-        nodes["worker"] = {
-            "resources": resources,
-            "min_workers": cluster.num_workers,
-            "max_workers": cluster.num_workers,
-            "node_config": plan_machine(
-                worker.cloud,
-                worker.instance_type,
-                is_arm=is_arm(worker),
-                gpus=worker.gpu_count,
-                spot=cluster.spot,
-            ),
-        }
+        nodes["worker"] = _workers(worker, cluster.num_workers, spot=cluster.spot)
+    if helper is not None and cluster.num_helpers:
+        nodes["helper"] = _workers(helper, cluster.num_helpers, spot=cluster.spot)
+    setup = [_APT, *plan_setup(shipment, python="python3")]
     return {
         "cluster_name": _NAME,
-        "max_workers": cluster.num_workers,
+        "max_workers": cluster.num_workers + cluster.num_helpers,
         "idle_timeout_minutes": 60,
         "provider": plan_provider(worker.cloud, worker.region),
         "auth": plan_login(worker.cloud),
         "available_node_types": nodes,
         "head_node_type": "head",
         "file_mounts": plan_file_mounts(shipment),
-        "setup_commands": [_APT, *plan_setup(shipment, python="python3")],
+        "setup_commands": [*setup, *(plan_gpu_setup() if worker.gpu_count else [])],
         "head_setup_commands": [plan_client_setup(CLIENTS[worker.cloud])],
         "worker_setup_commands": [],
         "head_start_ray_commands": plan_head_start(scores=head_scores, rents=True),
         "worker_start_ray_commands": plan_worker_start(),
     }
+
+
+def _workers(price: InstancePrice, number: int, *, spot: bool) -> dict[str, Any]:
+    """Ray's description of so many machines of a type that are there all the time."""
+    return {
+        "resources": _resources(price),
+        "min_workers": number,
+        "max_workers": number,
+        "node_config": plan_machine(
+            price.cloud,
+            price.instance_type,
+            is_arm=is_arm(price),
+            gpus=price.gpu_count,
+            spot=spot,
+        ),
+    }
+
+
+def _resources(price: InstancePrice) -> dict[str, int]:
+    return {"CPU": price.vcpus} | ({"GPU": price.gpu_count} if price.gpu_count else {})
 
 
 def build_host_file(cluster: HostCluster, shipment: Shipment, *, python: str) -> dict[str, Any]:
@@ -170,9 +186,15 @@ def render_cloud_file(cluster: CloudCluster, shipment: Shipment) -> str:
     """Text of the file for a cloud, with what to do with it at its top."""
     worker, market = cluster.worker, "spot" if cluster.spot else "on-demand"
     workers = f"{cluster.num_workers} {market} workers {worker.instance_type}"
+    if cluster.helper is not None and cluster.num_helpers:
+        workers += f" and {cluster.num_helpers} {cluster.helper.instance_type} that tokenize"
     head = cluster.head_type or worker.instance_type
     scores = "scores, too" if cluster.head_type is None else "does not score"
     about = [f"{workers} in {worker.region}, and an on-demand head {head}, which {scores}."]
+    if worker.gpu_count:
+        about.append(
+            "Those with GPUs get NVIDIA's driver and onnxruntime-gpu: score --device cuda."
+        )
     return _render(build_cloud_file(cluster, shipment), [*about, *advise(worker.cloud)])
 
 

@@ -41,8 +41,7 @@ class InstancePrice:
         region: Region of both prices, by the cloud's own name.
         instance_type: The cloud's name of the type; unique in the table.
         vcpus: Logical CPUs.
-        physical_cores: `vcpus` halved where `cpu` says "2 vCPU/core", else `vcpus`. GPU types do
-            not say, so theirs is an upper bound; no estimate uses it.
+        physical_cores: `vcpus` halved where `cpu` says "2 vCPU/core", else `vcpus`.
         memory_gib: Memory of the machine, without the GPUs'.
         gpu_name: Model and memory of each GPU; None without one.
         gpu_count: GPUs of the machine.

@@ -3,6 +3,7 @@
 import argparse
 import builtins
 
+from fastformers.cluster.cost.card_profile import measure_card_profile
 from fastformers.cluster.cost.machine_profile import (
     MachineProfile,
     fit_to_run,
@@ -10,6 +11,7 @@ from fastformers.cluster.cost.machine_profile import (
     write_profile,
 )
 from fastformers.cluster.execution.topology import discover_topology, plan_core_sets
+from fastformers.cluster.pricing.hardware import find_gpu_name
 from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.shards.identity import RUN_DIRECTORY
@@ -17,6 +19,7 @@ from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.engines.card_measures import CardEngine
 from fastformers.jobs.console.progress import waiting
 
 
@@ -50,12 +53,12 @@ def measure_here(
 
 def calibrate(bundle: Bundle, instance_type: str | None) -> MachineProfile:
     """Measure this machine with all its cores busy at once."""
-    core_sets = plan_core_sets(discover_topology(), num_actors=None, cores_per_actor=1)
+    core_sets = _all_cores()
     with waiting(f"measuring {bundle} on {format_count(len(core_sets), 'core')} at once"):
         return measure_machine_profile(
             bundle,
             texts=_calibration_texts(),
-            core_sets=[frozenset(core_set.cpus) for core_set in core_sets],
+            core_sets=core_sets,
             instance_type=instance_type,
         )
 
@@ -66,8 +69,39 @@ def check_own_cores(own: InstancePrice | None) -> None:
     Raises:
         InputError: Neither its cores nor its vCPUs are as many as would be measured.
     """
-    core_sets = plan_core_sets(discover_topology(), num_actors=None, cores_per_actor=1)
-    _check_cores(own, len(core_sets))
+    _check_cores(own, len(_all_cores()))
+
+
+def calibrate_gpu(
+    bundle: Bundle, engine: CardEngine, card: str, own: InstancePrice | None
+) -> MachineProfile:
+    """Measure a GPU of this machine with a bundle's graph, and all cores with its tokenizer.
+
+    Args:
+        bundle: The bundle.
+        engine: Its graph for GPUs, on the card.
+        card: The driver's name of the card.
+        own: Row of this machine's type in the price table; None if it has none.
+
+    Raises:
+        InputError: Machines of that type have another GPU.
+    """
+    gpu_name = find_gpu_name(card) or card
+    if own is not None and own.gpu_name != gpu_name:
+        raise InputError(
+            f"--instance-type {own.instance_type} has {own.gpu_name or 'no GPU'}, but this machine "
+            f"has {gpu_name}; leave it out"
+        )
+    core_sets = _all_cores()
+    with waiting(f"measuring {bundle} on {card}, and its tokenizer on {len(core_sets)} cores"):
+        return measure_card_profile(
+            bundle,
+            engine,
+            gpu_name=gpu_name,
+            texts=_calibration_texts(),
+            core_sets=core_sets,
+            instance_type=None if own is None else own.instance_type,
+        )
 
 
 def check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
@@ -80,12 +114,18 @@ def check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
 
 
 def _check_cores(own: InstancePrice | None, num_cores: int) -> None:
-    if own is None or own.gpu_count or num_cores in (own.physical_cores, own.vcpus):
+    if own is None or num_cores in (own.physical_cores, own.vcpus):
         return
     raise InputError(
         f"--instance-type {own.instance_type} has {own.physical_cores} physical cores, but "
         f"{num_cores} are measured; measure all of such a machine, or leave it out"
     )
+
+
+def _all_cores() -> list[frozenset[int]]:
+    """Logical CPUs of each worker when every core has one."""
+    core_sets = plan_core_sets(discover_topology(), num_actors=None, cores_per_actor=1)
+    return [frozenset(core_set.cpus) for core_set in core_sets]
 
 
 def _calibration_texts() -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -20,9 +20,6 @@ from fastformers.cluster.scheduling.pool import Slot
 from fastformers.cluster.scheduling.work import Failed, Finished, Lost, Task, Ticket
 from fastformers.cluster.settings import ActorSettings
 from fastformers.cluster.shards import preparation
-from fastformers.export.graph import write_graph
-from fastformers.inference.bundle import write_bundle
-from fastformers.inference.description.further_graph import FurtherGraph
 
 
 def read_slices(corpus, *, limit=None):
@@ -120,22 +117,6 @@ def odd_columns():
         "nothing": pa.nulls(4),
     }
     return pa.table(columns)
-
-
-@pytest.fixture(scope="session")
-def two_graphs(tmp_path_factory, bundle, encoder_factory, tokenizer_json):
-    """A bundle with a graph in float32 and, for GPUs, one in float16."""
-    graphs = tmp_path_factory.mktemp("graphs")
-    encoder = encoder_factory()
-    write_graph(encoder, graphs / "model.onnx", text_pairs=False)
-    write_graph(encoder, graphs / "float16.onnx", text_pairs=False, float16=True)
-    half = FurtherGraph(precision="float16", file="float16.onnx", quality=None)
-    return write_bundle(
-        replace(bundle, path=graphs / "bundle", further_graphs=(half,)),
-        model=graphs / "model.onnx",
-        further_models=[graphs / "float16.onnx"],
-        tokenizer_json=tokenizer_json,
-    )
 
 
 class Clock:

@@ -15,6 +15,7 @@ from fastformers.cluster.cost.machine_profile import profile_of_bundle, write_pr
 from fastformers.cluster.pricing.prices import PRICE_TABLE, load_prices
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.scorer import Scorer
+from fastformers.jobs import cost
 from fastformers.jobs.console.cli import main
 from fastformers.jobs.cost import parse
 
@@ -64,7 +65,7 @@ def test_the_last_line_has_every_type(run_cost):
     assert shown["rows"] == 2000
     assert shown["bad_share"] == 0.25
     assert {i["instance_type"] for i in shown["instances"]} == set(load_prices())
-    costs = [instance["usd_total"] for instance in shown["instances"]]
+    costs = [(i["needs_gpu_graph"], i["usd_total"]) for i in shown["instances"]]
     assert costs == sorted(costs)
     for instance in shown["instances"]:
         assert {"instance_type", "usd_per_million", "wall_s", "basis"} <= set(instance)
@@ -128,6 +129,42 @@ def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
     assert spot["plan"]["usd_total"] < plan["usd_total"]
     assert spot["plan"]["interruptions_per_hour"] == 0.05
     assert "--interruptions-per-hour" in text
+
+
+def test_gpus_are_planned_with_the_machines_that_tokenize_for_them(
+    capsys, monkeypatch, corpus, two_graphs, tmp_path
+):
+    own = profile_of_bundle(two_graphs)
+    seconds = tuple(2e-8 * length for length in own.cost.lengths)  # tokenizing takes 50 times that
+    fast = replace(own.cost, seconds_per_row=seconds, seconds_alone=())
+    l4 = replace(own, cost=fast, gpu_name="L4-24GB", instance_type="g6.2xlarge")
+    write_profile(tmp_path / "profiles" / "l4.json", replace(l4, origin="calibration"))
+    table, header = tmp_path / "prices.csv", PRICE_TABLE.read_text().splitlines()[0]
+    kept = (",g6.2xlarge,", ",c7a.4xlarge,", ",c6i.4xlarge,")
+    rows = [row for row in PRICE_TABLE.read_text().splitlines() if any(k in row for k in kept)]
+    # Processors that are not known cannot be costed; that they tokenize follows from the clock.
+    rows = [row.replace(",genoa,", ",,").replace(",ice-lake,", ",,") for row in rows]
+    table.write_text("\n".join([header, *rows]))
+    written = []
+    monkeypatch.setattr(
+        cost, "write_launch_files", lambda path, cluster, **_: written.append(cluster) or path
+    )
+    arguments = ["cost", corpus, "--bundle", two_graphs.path, *BORNE, "--rows", "1e11"]
+    options = ["--prices", table, "--profiles", tmp_path / "profiles", "--deadline", "10h"]
+    launch = ["--write-cluster", tmp_path / "launch"]
+    assert main([*map(str, [*arguments, *options, *launch])]) == 0
+    out, text = capsys.readouterr()
+    plan = json.loads(out.splitlines()[-1])["plan"]
+    assert (plan["instance_type"], plan["device"]) == ("g6.2xlarge", "cuda")
+    assert plan["helper_type"] == "c7a.4xlarge"  # cheaper for its clock than c6i.4xlarge
+    (row,) = (line for line in text.splitlines() if line.startswith("g6.2xlarge +"))
+    assert row.rstrip().endswith("measured")
+    assert "so many c7a.4xlarge tokenize for each machine" in text
+    assert "score with --device cuda" in text
+    [cluster] = written
+    assert cluster.helper.instance_type == "c7a.4xlarge"
+    assert cluster.num_helpers == plan["num_helpers"] > 0
+    assert cluster.num_workers == plan["num_instances"] - 1
 
 
 def test_bundles_are_compared(run_cost, bundle_factory, tmp_path):
@@ -255,8 +292,8 @@ def test_a_profile_of_another_bundle_or_format_is_refused(
     write_profile(path, profile_of_bundle(pair_bundle))
     options = (corpus, "--bundle", bundle.path, "--profiles", path.parent)
     assert "a.json: profile of another bundle" in refused(*options)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
-    assert "a.json: profile format 2" in refused(*options)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+    assert "a.json: profile format 99" in refused(*options)
 
 
 def test_a_machine_measured_in_part_is_no_measured_type(refused, bundle, tmp_path):

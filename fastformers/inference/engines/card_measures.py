@@ -11,6 +11,7 @@ Shape suffixes: B rows of a batch, T tokens of each, C outputs.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -63,6 +64,15 @@ def _seconds_per_token(engine: Engine, shape: tuple[int, int]) -> float:
     start = time.perf_counter()
     run_batches(engine, lambda batch: engine.run(*batch), [(ids_BT, types_BT)] * _TIMED_BATCHES)
     return (time.perf_counter() - start) / (_TIMED_BATCHES * ids_BT.size)
+
+
+def measure_row_seconds(
+    engine: Engine, *, lengths: Sequence[int], max_batch_tokens: int
+) -> tuple[float, ...]:
+    """Seconds of a row of each length in full batches."""
+    rows = rows_per_batch(np.array(lengths), max_batch_tokens).tolist()
+    shapes = zip(rows, lengths, strict=True)
+    return tuple(shape[1] * _seconds_per_token(engine, shape) for shape in shapes)
 
 
 def choose_budget(seconds: dict[int, float]) -> int:

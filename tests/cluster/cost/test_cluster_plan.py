@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fastformers.cluster.cost.cluster_plan import (
     SHARD_SIGMA,
+    HelperOffer,
     MachineOffer,
     PlanSettings,
     is_allowed,
@@ -92,6 +93,61 @@ def test_more_actors_than_shards_do_not_help():
     assert predict_cluster(offer, 9, PlanSettings()).wall_s >= 180 + 20
 
 
+# A GPU that scores the job in 1,000 s; its own cores tokenize it in 4,000 s, a helper in 1,000 s.
+SLOW_HOST = make_offer(
+    instance_type="gpu.large",
+    usd_per_hour=4.0,
+    worker_usd_per_hour=4.0,
+    num_actors=1,
+    job_s=4000.0,
+    shard_s=10.0,
+    uses_gpus=True,
+    helper=HelperOffer(
+        instance_type="cpu.large", usd_per_hour=0.5, gpu_s=1000.0, own_s=4000.0, helper_s=1000.0
+    ),
+)
+
+
+def test_helpers_tokenize_what_hosts_do_not_and_are_paid_for():
+    alone = predict_cluster(SLOW_HOST, 4, PlanSettings())
+    assert alone.wall_s == pytest.approx(180 + 4000 / 4 + alone.tail_s)
+    helped = predict_cluster(SLOW_HOST, 4, PlanSettings(), num_helpers=3)
+    assert helped.wall_s == pytest.approx(180 + 1000 / 4 + helped.tail_s)
+    assert helped.usd_total == pytest.approx(helped.wall_s / 3600 * (4 * 4.0 + 3 * 0.5))
+    few = predict_cluster(SLOW_HOST, 4, PlanSettings(), num_helpers=1)  # 4 / 4000 + 1 / 1000
+    assert few.wall_s == pytest.approx(180 + 500 + few.tail_s)
+    many = predict_cluster(SLOW_HOST, 4, PlanSettings(), num_helpers=9)
+    assert many.wall_s == helped.wall_s
+
+
+def test_the_planned_helpers_are_as_many_as_the_gpus_need():
+    plan = plan_cluster([SLOW_HOST], PlanSettings(deadline_s=600))[0]
+    assert (plan.num_instances, plan.num_helpers) == (3, 3)  # 2.25 would do
+    for machines, helpers in itertools.product(range(1, 12), range(12)):
+        other = predict_cluster(SLOW_HOST, machines, PlanSettings(), num_helpers=helpers)
+        assert other.wall_s > 600 or other.usd_total >= plan.usd_total
+
+
+def test_helpers_count_among_the_machines_allowed():
+    fastest = plan_cluster([SLOW_HOST], PlanSettings(budget_usd=1000, max_instances=5))[0]
+    others = [
+        predict_cluster(SLOW_HOST, machines, PlanSettings(), num_helpers=helpers)
+        for machines in range(1, 6)
+        for helpers in range(6 - machines)
+    ]
+    assert fastest.num_instances + fastest.num_helpers <= 5
+    assert fastest.wall_s == min(plan.wall_s for plan in others)
+
+
+def test_spot_helpers_are_interrupted_too():
+    shaky = PlanSettings(spot=True, interruptions_per_hour=1.0)
+    calm = PlanSettings(spot=True, interruptions_per_hour=0.0)
+    one = predict_cluster(SLOW_HOST, 1, shaky, num_helpers=1)
+    assert one.wall_s == predict_cluster(SLOW_HOST, 1, calm, num_helpers=1).wall_s  # to spare
+    assert one.interruptions > 0
+    assert predict_cluster(SLOW_HOST, 1, shaky).interruptions == 0
+
+
 offers = st.lists(
     st.builds(
         make_offer,
@@ -156,7 +212,7 @@ def test_a_deadline_before_a_machine_has_started_is_said_to_be_one():
 def test_a_budget_that_is_too_small_says_what_is_cheapest():
     with pytest.raises(InputError, match=r"--budget 1 .*the cheapest is 1 x x\.large"):
         plan_cluster([make_offer()], PlanSettings(budget_usd=1))
-    with pytest.raises(InputError, match="or are GPUs"):
+    with pytest.raises(InputError, match="or need a float16 graph"):
         plan_cluster([], PlanSettings(budget_usd=1))
 
 

@@ -3,14 +3,17 @@ from datetime import date
 
 import pytest
 
-from fastformers.cluster.cost.instances import JOB_START_S, ModelSize, estimate_instances
+from fastformers.cluster.cost.instances import JOB_START_S, estimate_instances
 from fastformers.cluster.cost.machine_profile import profile_of_bundle
+from fastformers.cluster.cost.type_speed import ModelTraits
 from fastformers.cluster.cost.workload import Interval, Workload
 from fastformers.cluster.pricing.hardware import GPUS
 from fastformers.cluster.pricing.prices import load_prices
 
 TODAY = date(2026, 11, 24)
-STUDENT = ModelSize(multiply_adds_per_token=4_500_000, width=312)
+STUDENT = ModelTraits(
+    multiply_adds_per_token=4_500_000, width=312, is_int8=True, has_gpu_graph=True
+)
 
 
 def exactly(value):
@@ -30,6 +33,7 @@ def make_work(**changes):
         "truncated_share": 0.0,
         "histogram": {64: 1e8},
         "num_shards": 1000,
+        "num_gpu_shards": 100,
         "sampled_rows": 1,
         "sampled_windows": 1,
     }
@@ -44,12 +48,11 @@ def profile(bundle):
     return replace(own, cost=cost)
 
 
-def cost_all(*works, is_int8=True, prices=None, market="on-demand", discount_percent=0.0):
+def cost_all(*works, traits=STUDENT, prices=None, market="on-demand", discount_percent=0.0):
     return estimate_instances(
         works,
         load_prices() if prices is None else prices,
-        is_int8=is_int8,
-        model_size=STUDENT,
+        traits=traits,
         market=market,
         discount_percent=discount_percent,
         today=TODAY,
@@ -123,15 +126,98 @@ def test_threads_of_one_core_are_not_taken_for_cores(profile):
     assert there.job_s == pytest.approx(here.job_s)
 
 
-def test_a_gpu_is_scaled_by_arithmetic_unless_its_host_is_slower(profile):
+# Tokenizing costs cycles of a core: 1e6 seconds of the Genoa core of `profile`.
+SLOW_TOKENIZING = make_work(tokenize_s=1e6, other_s=0.0)
+
+
+@pytest.fixture
+def measured_l4(profile):
+    """A profile of an L4 beside a Milan core, measured on a g6.2xlarge."""
+    host = replace(profile.cost, cpu_generation="milan", cpu_features=("avx2",))
+    return replace(
+        profile,
+        cost=host,
+        gpu_name="L4-24GB",
+        instance_type="g6.2xlarge",
+        origin="calibration",
+        measured_at="2026-11-26",
+    )
+
+
+def without_helpers(cloud):
+    """The shipped table without the types of a cloud that have no GPU."""
+    return {n: p for n, p in load_prices().items() if p.gpu_count or p.cloud != cloud}
+
+
+def test_a_gpu_is_scaled_by_arithmetic_in_float16(profile):
     work = make_work(tokenize_s=0.0, other_s=0.0)
     l4 = by_type(cost_all((profile, work)))["g6.xlarge"]
-    expected = 9e9 * 4.5e6 / GPUS["L4-24GB"].multiply_adds_per_s(312)
-    assert l4.job_s == pytest.approx(expected)
-    assert l4.scaled_from == "BERT-large on L4-24GB, MLPerf 4.1"
-    host = by_type(cost_all((profile, make_work(tokenize_s=1e6))))["g6.xlarge"]
-    assert host.job_s == pytest.approx((1e6 + 2e4) / 2 * 3.7 / 3.4)
-    assert host.scaled_from.endswith("its host tokenizes slower")
+    # 964 rows a second of 24 x 12 x 1024^2 multiply-adds x 180 tokens in int8, half in float16.
+    rate = 964 * 24 * 12 * 1024**2 * 180 / 2 * 312 / 1024
+    assert l4.job_s == pytest.approx(9e9 * 4.5e6 / rate)
+    assert l4.scaled_from == (
+        "BERT-large on L4-24GB, MLPerf 4.1, int8 halved for float16; its host tokenizes"
+    )
+    assert (l4.helper, l4.num_helpers, l4.needs_gpu_graph) == (None, 0, False)
+
+
+def test_a_host_that_tokenizes_alone_has_the_cores_that_its_gpus_leave(profile):
+    costs = by_type(cost_all((profile, SLOW_TOKENIZING), prices=without_helpers("aws")))
+    one_core = costs["g6.xlarge"]  # two cores, one of which is of the GPU's actor
+    assert one_core.job_s == pytest.approx(1e6 * 3.7 / 3.4)
+    assert one_core.usd_total == pytest.approx((JOB_START_S + one_core.job_s) / 3600 * 0.8048)
+    assert one_core.scaled_from.endswith("; its host tokenizes, slower than it scores")
+    assert costs["p4d.24xlarge"].job_s == pytest.approx(1e6 * 3.7 / (40 * 3.0))
+
+
+def test_machines_that_tokenize_are_part_of_the_price_where_that_is_cheaper(profile):
+    cost = by_type(cost_all((profile, SLOW_TOKENIZING)))["g6.xlarge"]
+    helper = cost.helper.price
+    assert (helper.cloud, helper.region, helper.gpu_count) == ("aws", "us-east-1", 0)
+    gpu_s = 9e9 * 4.5e6 / GPUS["L4-24GB"].multiply_adds_per_s(312)
+    cycles = 1e6 * 3.7  # in 1e9
+    left = cycles - gpu_s * 1 * 3.4  # what the host's free core does not do meanwhile
+    number = left / (helper.physical_cores * helper.clock_ghz) / gpu_s
+    assert cost.job_s == pytest.approx(gpu_s)
+    assert cost.num_helpers == pytest.approx(number)
+    per_hour = 0.8048 + number * helper.usd_per_hour_on_demand
+    assert cost.usd_total == pytest.approx((JOB_START_S + gpu_s) / 3600 * per_hour)
+    assert f"{number:.2g} x {helper.instance_type} tokenize for each" in cost.scaled_from
+    alone = by_type(cost_all((profile, SLOW_TOKENIZING), prices=without_helpers("aws")))
+    assert cost.usd_total < alone["g6.xlarge"].usd_total
+
+
+def test_the_cores_that_are_cheapest_for_their_clock_tokenize(profile):
+    cost = by_type(cost_all((profile, SLOW_TOKENIZING)))["g2-standard-4"]
+    neighbors = [p for p in load_prices().values() if p.cloud == "gcp" and not p.gpu_count]
+    rates = {
+        p.instance_type: p.usd_per_hour_on_demand / (p.physical_cores * p.clock_ghz)
+        for p in neighbors
+        if "arm64" not in p.cpu  # the machines of a cluster are of one architecture
+    }
+    assert cost.helper.price.instance_type == min(rates, key=rates.get)
+
+
+def test_what_was_measured_on_a_gpu_replaces_the_arithmetic(profile, measured_l4):
+    seconds = make_work(infer_s=exactly(7200.0), tokenize_s=100.0, other_s=0.0)
+    costs = by_type(cost_all((profile, make_work()), (measured_l4, seconds)))
+    own, other, four = (costs[n] for n in ("g6.2xlarge", "g6.xlarge", "g2-standard-48"))
+    assert (own.basis, own.error_factor, own.job_s) == ("measured", 1.0, 7200.0)
+    assert own.usd_total == pytest.approx((JOB_START_S + 7200) / 3600 * 0.9776)
+    assert (other.basis, other.error_factor, other.job_s) == ("scaled", 1.15, 7200.0)
+    assert other.scaled_from == "L4-24GB, calibration of 2026-11-26; its host tokenizes"
+    assert four.job_s == pytest.approx(7200 / 4)
+    assert costs["g5.xlarge"].basis == "scaled (published)"  # an A10G
+    assert costs["c7a.4xlarge"].scaled_from == "genoa at 3.7 GHz"  # says nothing of cores
+
+
+def test_a_bundle_without_float16_is_told_to_need_it_on_gpus_alone(profile):
+    int8 = replace(STUDENT, has_gpu_graph=False)
+    costs = cost_all((profile, make_work()), traits=int8).costs
+    assert {cost.needs_gpu_graph for cost in costs if cost.price.gpu_count} == {True}
+    assert {cost.needs_gpu_graph for cost in costs if not cost.price.gpu_count} == {False}
+    gpu = next(cost for cost in costs if cost.price.gpu_count)
+    assert gpu.scaled_from.endswith("needs a float16 graph, which the bundle lacks")
 
 
 def test_types_that_nothing_is_known_of_are_left_out_with_the_reason(profile):

@@ -45,7 +45,7 @@ def test_a_profile_of_another_bundle_is_refused_by_name(bundle, pair_bundle, wri
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"format_version": 99}, "profile format 99, this fastformers reads up to 1; upgrade"),
+        ({"format_version": 99}, "profile format 99, this fastformers reads up to 2; upgrade"),
         ({"format_version": "one"}, "profile format one"),
         ({"num_workers": 0}, "damaged"),
         ({"overhead_share": -1}, "damaged"),

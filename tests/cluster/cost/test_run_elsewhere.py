@@ -7,8 +7,9 @@ from datetime import date
 import pytest
 
 import fastformers.cluster.cost.machine_profile
-from fastformers.cluster.cost.instances import JOB_START_S, ModelSize
+from fastformers.cluster.cost.instances import JOB_START_S
 from fastformers.cluster.cost.run_elsewhere import NUM_TYPES, RunWork, estimate_elsewhere
+from fastformers.cluster.cost.type_speed import ModelTraits
 from fastformers.cluster.cost.workload import Interval
 from fastformers.cluster.execution.job import open_score_job
 from fastformers.cluster.pricing.hardware import GPUS
@@ -92,7 +93,7 @@ def test_actors_of_many_cores_count_all_of_them(on_genoa, report, bundle):
 
 
 def test_a_gpu_runs_the_tokens_that_were_scored_and_its_host_the_rest(on_genoa, report, bundle):
-    size = ModelSize.of_bundle(bundle)
+    size = ModelTraits.of_bundle(bundle)
     tokens_per_s = GPUS["L4-24GB"].multiply_adds_per_s(size.width) / size.multiply_adds_per_token
     many = replace(report, unique_tokens=round(100 * tokens_per_s))
     [cost] = elsewhere(many, bundle, prices=only("g6.xlarge")).other_types
@@ -100,7 +101,7 @@ def test_a_gpu_runs_the_tokens_that_were_scored_and_its_host_the_rest(on_genoa, 
     assert cost.basis == "scaled (published)"
     few = replace(report, unique_tokens=1)
     [cost] = elsewhere(few, bundle, prices=only("g6.xlarge")).other_types
-    assert cost.wall_s == pytest.approx(JOB_START_S + (5 + 3) / 2 * 3.7 / 3.4)
+    assert cost.wall_s == pytest.approx(JOB_START_S + (5 + 3) * 3.7 / 3.4)  # on one of 2 cores
 
 
 def test_a_bundle_that_does_not_say_its_size_is_a_reason_and_no_error(on_genoa, report, bundle):

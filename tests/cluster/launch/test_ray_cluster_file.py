@@ -54,6 +54,39 @@ def test_ray_accepts_the_file_of_each_cloud_and_kind_of_machine(
     assert ("--num-cpus=0" in start) == own_head
 
 
+def test_gpus_and_those_that_tokenize_for_them_start_together(check, shipment):
+    prices = load_prices()
+    cluster = CloudCluster(
+        worker=prices["g6.xlarge"],
+        num_workers=2,
+        spot=True,
+        helper=prices["c7a.4xlarge"],
+        num_helpers=3,
+    )
+    text = render_cloud_file(cluster, shipment)
+    assert "2 spot workers g6.xlarge and 3 c7a.4xlarge that tokenize in us-east-1" in text
+    config = check(yaml.safe_load(text))
+    nodes = config["available_node_types"]
+    assert config["max_workers"] == 5
+    assert nodes["helper"]["min_workers"] == nodes["helper"]["max_workers"] == 3
+    assert nodes["helper"]["resources"] == {"CPU": 16}
+    assert nodes["helper"]["node_config"]["InstanceType"] == "c7a.4xlarge"
+    assert "InstanceMarketOptions" in nodes["helper"]["node_config"]
+    assert nodes["worker"]["resources"] == {"CPU": 4, "GPU": 1}
+    assert nodes["head"]["resources"] == {"CPU": 4, "GPU": 1}
+
+
+def test_only_clusters_with_gpus_install_a_driver_and_only_where_a_card_is(shipment):
+    def setup_of(name):
+        return build_cloud_file(make_cluster(name), shipment)["setup_commands"]
+
+    driver, engine = setup_of("g6.xlarge")[-2:]
+    assert "ubuntu-drivers install --gpgpu nvidia:580-server" in driver
+    assert "onnxruntime-gpu[cuda,cudnn]" in engine
+    assert all(command.startswith("! lspci | grep -qi nvidia || ") for command in (driver, engine))
+    assert not any("nvidia" in command for command in setup_of("c7i.4xlarge"))
+
+
 def test_ray_accepts_the_file_of_own_hosts(check, shipment):
     prepared = check(yaml.safe_load(render_host_file(HOSTS, shipment)))
     (node,) = prepared["available_node_types"].values()

@@ -113,6 +113,14 @@ def test_azure_pages_are_followed_and_prices_told_apart(tmp_path):
     assert load_prices(tmp_path / "prices.csv") == found
 
 
+def test_a_refreshed_type_with_gpus_keeps_the_cores_that_it_has(tmp_path):
+    known = load_prices()
+    write_prices(tmp_path / "prices.csv", known)
+    assert load_prices(tmp_path / "prices.csv") == known
+    cores = {name: known[name].physical_cores for name in ("g6.xlarge", "Standard_NC4as_T4_v3")}
+    assert cores == {"g6.xlarge": 2, "Standard_NC4as_T4_v3": 4}
+
+
 def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
     path = tmp_path / "prices.csv"
     prices = load_prices()

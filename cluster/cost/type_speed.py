@@ -1,0 +1,238 @@
+"""How fast an instance type does a job, by one profile of one machine.
+
+    work + profile + row of the price table -> [type_speed] -> Speed -> instance costs
+
+A type that the profile was measured on takes what was measured; another takes it scaled by the
+rules of `hardware.py`, with their error factor. This module knows no
+markets.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
+
+from fastformers.cluster.cost.gpu_pace import GpuPace, Helper, plan_pace
+from fastformers.cluster.cost.machine_profile import MachineProfile
+from fastformers.cluster.cost.workload import Interval
+from fastformers.cluster.pricing.hardware import (
+    GPUS,
+    SAME_GPU_ERROR,
+    CpuSpec,
+    error_between,
+    plan_cpu,
+)
+from fastformers.cluster.pricing.prices import InstancePrice
+from fastformers.errors import BundleError
+from fastformers.inference.bundle import Bundle
+from fastformers.inference.description.further_graph import graphs_of
+
+Basis = Literal["measured", "scaled", "scaled (published)"]
+# The precision of graphs that are laid out for GPUs.
+_GPU_PRECISION = "float16"
+
+
+class Work(Protocol):
+    """What a job asks of the machine that a profile was measured on; see `workload.Workload`."""
+
+    @property
+    def rows(self) -> Interval: ...
+    @property
+    def scored_tokens(self) -> Interval: ...
+    @property
+    def infer_s(self) -> Interval: ...
+    @property
+    def tokenize_s(self) -> float: ...
+    @property
+    def other_s(self) -> float: ...
+    @property
+    def core_s(self) -> float: ...
+    @property
+    def relative_error(self) -> float: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTraits:
+    """What the speed of a bundle's model on a type follows from.
+
+    Attributes:
+        multiply_adds_per_token, width: Amount of arithmetic, as the bundle states it: see `Bundle`.
+        is_int8: Whether matrix products on cores are int8.
+        has_gpu_graph: Whether the bundle has a graph that GPUs can run.
+    """
+
+    multiply_adds_per_token: int
+    width: int
+    is_int8: bool
+    has_gpu_graph: bool
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Self:
+        """The traits of a bundle.
+
+        Raises:
+            BundleError: It was written before bundles stated their arithmetic.
+        """
+        if bundle.multiply_adds_per_token is None or bundle.width is None:
+            raise BundleError(
+                f"{bundle}: was written before bundles said how much arithmetic they do, "
+                "which costs on GPUs need; write it again with compress (it still scores)"
+            )
+        return cls(
+            multiply_adds_per_token=bundle.multiply_adds_per_token,
+            width=bundle.width,
+            is_int8=bundle.precision.startswith("int8"),
+            has_gpu_graph=_GPU_PRECISION in graphs_of(bundle),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How a type does the work.
+
+    Attributes:
+        job_s: Seconds of the job on one machine of it, if nobody else tokenizes.
+        num_actors: Actors on one machine.
+        basis: Whether it was measured on this very type, or how it was scaled.
+        scaled_from: What it was measured on or scaled from, for people.
+        error_factor: The speed is taken to be right up to this factor; 1 where measured.
+        pace: What GPUs take alone and with help; None without GPUs.
+    """
+
+    job_s: float
+    num_actors: int
+    basis: Basis
+    scaled_from: str
+    error_factor: float
+    pace: GpuPace | None = None
+
+
+def find_speed(
+    profile: MachineProfile,
+    work: Work,
+    price: InstancePrice,
+    prices: Mapping[str, InstancePrice],
+    traits: ModelTraits,
+    helper: Helper | None,
+) -> Speed | None:
+    """How fast a type is by one profile; None if it says nothing of its speed."""
+    measured = _measured_cpu(profile, prices)
+    if price.gpu_count:
+        if profile.gpu_name is None:
+            return _published_gpu(work, price, measured, traits, helper)
+        return _measured_gpu(profile, work, price, measured, helper)
+    if profile.gpu_name is not None:
+        return None
+    if profile.instance_type == price.instance_type:
+        return Speed(
+            job_s=work.core_s / profile.num_workers,
+            num_actors=profile.num_workers,
+            basis="measured",
+            scaled_from=f"{profile.origin} of {profile.measured_at}",
+            error_factor=1.0,
+        )
+    if price.cpu_generation is None:
+        return None
+    core = plan_cpu(generation=price.cpu_generation, features=(), clock_ghz=price.clock_ghz)
+    infer = measured.speed(is_int8=traits.is_int8) / core.speed(is_int8=traits.is_int8)
+    actor_s = work.infer_s.value * infer + (work.tokenize_s + work.other_s) * (
+        measured.clock_ghz / core.clock_ghz
+    )
+    own = prices.get(profile.instance_type or "")
+    if own is not None:  # workers may have been threads of one core
+        actor_s *= own.physical_cores / profile.num_workers
+    guess = " or the like" if measured.is_guess else ""
+    return Speed(
+        job_s=actor_s / price.physical_cores,
+        num_actors=price.physical_cores,
+        basis="scaled",
+        scaled_from=f"{measured.generation}{guess} at {measured.clock_ghz:g} GHz",
+        error_factor=error_between(measured, core),
+    )
+
+
+def _measured_gpu(
+    profile: MachineProfile,
+    work: Work,
+    price: InstancePrice,
+    measured: CpuSpec,
+    helper: Helper | None,
+) -> Speed | None:
+    """A type by the seconds that one GPU of its kind took."""
+    if profile.gpu_name != price.gpu_name:
+        return None
+    is_own = profile.instance_type == price.instance_type
+    return _gpu_speed(
+        work.infer_s.value / price.gpu_count,
+        work,
+        price,
+        measured,
+        helper,
+        basis="measured" if is_own else "scaled",
+        scaled_from=f"{profile.gpu_name}, {profile.origin} of {profile.measured_at}",
+        error_factor=1.0 if is_own else SAME_GPU_ERROR,
+    )
+
+
+def _published_gpu(
+    work: Work,
+    price: InstancePrice,
+    measured: CpuSpec,
+    traits: ModelTraits,
+    helper: Helper | None,
+) -> Speed | None:
+    """A type by arithmetic from what was published of its GPU."""
+    gpu = GPUS.get(price.gpu_name or "")
+    if gpu is None:
+        return None
+    tokens_per_s = gpu.multiply_adds_per_s(traits.width) / traits.multiply_adds_per_token
+    source = f"peak of {price.gpu_name}"
+    if gpu.bert_large_per_s is not None:
+        source = f"BERT-large on {price.gpu_name}, MLPerf 4.1"
+    return _gpu_speed(
+        work.scored_tokens.value / tokens_per_s / price.gpu_count,
+        work,
+        price,
+        measured,
+        helper,
+        basis="scaled (published)",
+        scaled_from=f"{source}, int8 halved for float16",
+        error_factor=gpu.error,
+    )
+
+
+def _gpu_speed(
+    gpu_s: float,
+    work: Work,
+    price: InstancePrice,
+    measured: CpuSpec,
+    helper: Helper | None,
+    *,
+    basis: Basis,
+    scaled_from: str,
+    error_factor: float,
+) -> Speed:
+    pace = plan_pace(
+        gpu_s,
+        (work.tokenize_s + work.other_s) * measured.clock_ghz,
+        price,
+        clock_ghz=price.clock_ghz or measured.clock_ghz,
+        helper=helper,
+    )
+    return Speed(
+        job_s=pace.alone_s,
+        num_actors=price.gpu_count,
+        basis=basis,
+        scaled_from=scaled_from,
+        error_factor=error_factor,
+        pace=pace,
+    )
+
+
+def _measured_cpu(profile: MachineProfile, prices: Mapping[str, InstancePrice]) -> CpuSpec:
+    """The core that a profile was measured on; its clock is known if its type is in the table."""
+    own = prices.get(profile.instance_type or "")
+    return plan_cpu(
+        generation=profile.cost.cpu_generation,
+        features=profile.cost.cpu_features,
+        clock_ghz=own.clock_ghz if own is not None else None,
+    )
