@@ -68,8 +68,11 @@ def test_no_text_sends_anyone_to_the_public_index():
         ("uv add fastformers", True),
         ("pip install \\\n    fastformers", True),
         ("pip install '.[report]' in the checkout", False),
-        ("pip install './fastformers-0.1.0-py3-none-any.whl[report]'", False),
-        ('pip install -q "$HOME/fastformers-cluster/fastformers-0.1.0-py3-none-any.whl"', False),
+        ("pip install './fastformers_batch-0.1.0-py3-none-any.whl[report]'", False),
+        (
+            'pip install -q "$HOME/fastformers-cluster/fastformers_batch-0.1.0-py3-none-any.whl"',
+            False,
+        ),
         ("pip install ray; fastformers score corpus", False),
         ("pip install ray && fastformers score corpus", False),
         ("pip install fastformers-something", False),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fastformers import figure
 from fastformers.cluster.formatting import format_long_duration, format_time, format_usd
-from fastformers.cluster.report.energy import HOW_TO
+from fastformers.cluster.report.energy import how_to_measure
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.cluster.report.run_report import Prediction, RunReport
 from fastformers.cluster.report.sections import (
@@ -225,7 +225,11 @@ def _bill(report: RunReport) -> _Bill:
     total_s = sum(item.core_s for item in bill.items) or 1.0
     places = _places([*(item.usd for item in bill.items), bill.total_usd])
     saved = bill.duplicates_saved_usd
-    energy = f"not measured; {HOW_TO}" if report.energy is None else describe_energy(report.energy)
+    energy = (
+        f"not measured; {how_to_measure()}"
+        if report.energy is None
+        else describe_energy(report.energy)
+    )
     return _Bill(
         price=report.price,
         lines=[
