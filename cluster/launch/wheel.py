@@ -59,6 +59,7 @@ def _build(root: Path, directory: Path) -> Path:
         source, built = Path(temporary) / "source", Path(temporary) / "built"
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(root / _PACKAGE, source / _PACKAGE, ignore=ignored)
+        shutil.copytree(root / ".build", source / ".build", symlinks=True)
         for file in _FILES:
             shutil.copy(root / file, source / file)
         built.mkdir()
