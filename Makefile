@@ -21,14 +21,18 @@ test: $(VENV)/dev
 	$(BIN)/python -m pytest -m "not slow"
 
 # The wheel and what it needs in a fresh environment of another Python, in a directory that has
-# packages named as our folders: make test-wheel PYTHON=python3.13
+# packages named as our folders; then tests that need no torch: make test-wheel PYTHON=python3.13
+WITHOUT_TORCH := $(addprefix tests/,fastformers/formats fastformers/inference cluster/delivery \
+	cluster/shards cluster/storage jobs/console)
 test-wheel: $(VENV)/dev
 	rm -rf build/wheel
 	$(PYTHON) -m venv build/wheel/venv
 	$(BIN)/python -c "from pathlib import Path; from fastformers.cluster.launch import wheel; \
 		wheel.build_wheel(Path('build/wheel'))"
-	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl
+	wheel=$$(echo build/wheel/*.whl) && \
+		build/wheel/venv/bin/python -m pip install --quiet "$$wheel[aws,cluster,report,test]"
 	FASTFORMERS_PYTHON=build/wheel/venv/bin/python $(BIN)/python -m pytest tests/test_names_of_others.py
+	build/wheel/venv/bin/python -m pytest -m "not slow and not cluster" $(WITHOUT_TORCH)
 
 test-all: $(VENV)/dev
 	$(BIN)/python -m pytest

@@ -49,16 +49,14 @@ def how_to_install(extra: str | None = None) -> str:
 def how_to_upgrade() -> str:
     """What brings a newer version of this project."""
     if checkout := find_checkout():
-        return f"update the checkout {checkout}"
+        return f"upgrade the checkout {checkout}"
     distribution = find_distribution()
     origin = _read_origin(distribution) if distribution else {}
     if distribution is None or "archive_info" in origin:
-        return f"install a newer wheel file of {DISTRIBUTION}"
+        return f"upgrade from a newer wheel file of {DISTRIBUTION}"
     if path := _local_path(origin):
-        return f"update {path}, then {pip_install(str(path))}"
-    if version_control := origin.get("vcs_info"):
-        version_control = {**version_control, "commit_id": None}
-    return pip_install("--upgrade", _requirement("", {**origin, "vcs_info": version_control}))
+        return f"upgrade {path}, then {pip_install(str(path))}"
+    return f"upgrade: {pip_install('--upgrade', _requirement('', origin, pinned=False))}"
 
 
 def find_checkout() -> Path | None:
@@ -94,14 +92,14 @@ def _local_path(origin: dict[str, Any]) -> Path | None:
     return Path(url2pathname(parts.path))
 
 
-def _requirement(suffix: str, origin: dict[str, Any]) -> str:
-    """The same thing once more, as a requirement of PEP 508."""
+def _requirement(suffix: str, origin: dict[str, Any], *, pinned: bool = True) -> str:
+    """The same thing once more, as a requirement of PEP 508; pinned to the commit if it was one."""
     url = origin.get("url")
     if url is None:
         return f"{DISTRIBUTION}{suffix}"
     if version_control := origin.get("vcs_info"):
-        commit = version_control.get("commit_id")
-        url = f"{version_control['vcs']}+{url}{f'@{commit}' if commit else ''}"
+        commit = f"@{version_control['commit_id']}" if pinned else ""
+        url = f"{version_control['vcs']}+{url}{commit}"
     if subdirectory := origin.get("subdirectory"):
         url = f"{url}#subdirectory={subdirectory}"
     return f"{DISTRIBUTION}{suffix} @ {url}"

@@ -89,7 +89,7 @@ def test_a_copy_of_a_wheel_file_is_named_by_the_file(install, tmp_path):
     install({"url": wheel.as_uri(), "archive_info": {"hash": "sha256=0"}})
     assert what_is_installed(how_to_install("compress")) == f"{wheel}[compress]"
     assert what_is_installed(how_to_install()) == str(wheel)
-    assert how_to_upgrade() == "install a newer wheel file of fastformers-batch"
+    assert how_to_upgrade() == "upgrade from a newer wheel file of fastformers-batch"
     wheel.unlink()
     assert how_to_install("compress").endswith(
         f"'{WHEEL}[compress]', with the file that was {wheel}"
@@ -99,24 +99,24 @@ def test_a_copy_of_a_wheel_file_is_named_by_the_file(install, tmp_path):
 def test_a_copy_of_a_directory_is_named_by_the_directory(install, tmp_path):
     install({"url": tmp_path.as_uri(), "dir_info": {}})
     assert what_is_installed(how_to_install("report")) == f"{tmp_path}[report]"
-    assert how_to_upgrade().startswith(f"update {tmp_path}, then ")
+    assert how_to_upgrade().startswith(f"upgrade {tmp_path}, then ")
 
 
 def test_a_newer_version_comes_from_where_this_one_came_from(install):
     install(GIT)
     newest = "fastformers-batch @ git+https://example.org/team/fastformers.git"
-    assert what_is_installed(how_to_upgrade()) == newest
+    assert what_is_installed(how_to_upgrade().removeprefix("upgrade: ")) == newest
 
 
 def test_a_newer_version_comes_from_the_index_where_this_one_did(install):
     install(None)
-    assert what_is_installed(how_to_upgrade()) == DISTRIBUTION
+    assert what_is_installed(how_to_upgrade().removeprefix("upgrade: ")) == DISTRIBUTION
 
 
 def test_a_checkout_is_installed_again_as_one():
     assert find_checkout() == ROOT
     assert f"pip install -e '{ROOT}[report]'" in how_to_install("report") or " " in str(ROOT)
-    assert how_to_upgrade() == f"update the checkout {ROOT}"
+    assert how_to_upgrade() == f"upgrade the checkout {ROOT}"
 
 
 def test_a_copy_that_nobody_installed_is_said_to_be_one(tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_a_copy_that_nobody_installed_is_said_to_be_one(tmp_path, monkeypatch):
     assert find_checkout() is None
     assert find_distribution() is None
     assert how_to_install("aws").startswith("install fastformers-batch[aws] with pip")
-    assert how_to_upgrade() == "install a newer wheel file of fastformers-batch"
+    assert how_to_upgrade() == "upgrade from a newer wheel file of fastformers-batch"
 
 
 def test_a_checkout_of_something_else_is_not_this_one(tmp_path, monkeypatch):
