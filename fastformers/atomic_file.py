@@ -5,8 +5,8 @@
 This module knows nothing of what the files hold.
 """
 
+import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,15 +28,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Make sure that a file or directory can be made or replaced, and leave everything as it is.
+    """Make sure that a file or directory can be made or replaced; nothing is written.
+
+    Directories above it need not exist: the nearest that does is asked.
 
     Raises:
         OSError: It cannot; names `path`.
     """
-    directory = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=f".{path.name}."):
-            pass
-    except OSError as error:
-        error.filename = str(path)
-        raise
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(path))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))

@@ -50,6 +50,7 @@ from fastformers.jobs.console.command_line.idle_flags import (
     TEXT_FILES,
     IdleRule,
     refuse_idle,
+    refuse_idle_labeled,
 )
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
@@ -66,8 +67,13 @@ _IDLE = (
     SUPERGLUE,
     IdleRule(
         ("tokenizer",),
-        lambda options: options.shapes_only is None or options.eval is None,
-        "it gives --shapes-only the lengths of the texts of --eval, and one of them is missing",
+        lambda options: options.shapes_only is None,
+        "models bring their own; it is for --shapes-only",
+    ),
+    IdleRule(
+        ("tokenizer",),
+        lambda options: options.eval is None,
+        "it reads the texts of --eval; give that, too",
     ),
     IdleRule(
         (
@@ -194,6 +200,8 @@ def _check(options: argparse.Namespace) -> None:
             raise InputError(
                 "--shapes-only has models of its own; leave out --teacher, --student and --bundle"
             )
+    if options.eval is not None:
+        refuse_idle_labeled(options, options.eval)
     if options.output.exists() and not options.output.is_dir():
         raise InputError(f"--output {options.output}: is not a directory; choose another")
     check_writable(options.output / "ablate.json")

@@ -25,7 +25,12 @@ from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.installation import how_to_install
 from fastformers.jobs.console.arguments import add_text_file_arguments
-from fastformers.jobs.console.command_line.idle_flags import SUPERGLUE, IdleRule, refuse_idle
+from fastformers.jobs.console.command_line.idle_flags import (
+    SUPERGLUE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_labeled,
+)
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
@@ -124,12 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         config = read_config(CompressConfig, options)
         refuse_idle(options, _IDLE)
+        refuse_idle_labeled(options, config.train, config.eval, config.transfer)
         with waiting("reading the labeled files"):
             files = config.load_files()
         with waiting("loading PyTorch"):
             from fastformers.compression.compress import compress
 
-        with show_progress() as on_progress, waiting("comparing the teacher with its own library"):
+        with show_progress() as on_progress, waiting("loading and checking the teacher"):
             result = compress(
                 config,
                 files,

@@ -12,7 +12,6 @@ currency (USD, or another with its rate in usd_per_unit).
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -66,17 +65,11 @@ from fastformers.jobs.console.command_line.idle_flags import (
     refuse_idle,
     refuse_idle_reading,
 )
+from fastformers.jobs.console.command_line.quantities import duration, whole_number
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import waiting
-
-_NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
-_DURATION = re.compile(
-    rf"(?:(?P<d>{_NUMBER})d)?(?:(?P<h>{_NUMBER})h)?(?:(?P<m>{_NUMBER})m(?:in)?)?(?:(?P<s>{_NUMBER})s)?",
-    re.ASCII,
-)
-_SECONDS_OF_UNIT = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
 def _is_planned(options: argparse.Namespace) -> bool:
@@ -135,7 +128,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_storage_arguments(parser)
     sample = parser.add_argument_group("sample")
     add_config_arguments(
-        sample, CostSettings, leave_out=("discount_percent",), parsers={"rows": _whole}
+        sample, CostSettings, leave_out=("discount_percent",), parsers={"rows": whole_number}
     )
     prices = parser.add_argument_group("prices")
     prices.add_argument(
@@ -165,7 +158,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     speed.add_argument("--instance-type", help="the cloud's name of this machine (none)")
     plan = parser.add_argument_group("plan")
-    add_config_arguments(plan, PlanSettings, parsers={"deadline_s": _duration})
+    add_config_arguments(plan, PlanSettings, parsers={"deadline_s": duration})
     plan.add_argument(
         "--write-cluster",
         type=Path,
@@ -270,7 +263,7 @@ def _sample(
     corpus = open_corpus_for(
         bundle, options.corpus, corpus_settings, storage=options.storage_options
     )
-    refuse_idle_reading(options, corpus.reader)
+    refuse_idle_reading(options, {type(corpus.reader)})
     return sample_bundle_corpus(options.corpus, corpus, bundle, corpus_settings, settings)
 
 
@@ -362,28 +355,6 @@ def _refresh(arguments: Sequence[str]) -> int:
         return {"output": str(options.output), "types": len(found), "not_listed": missing}
 
     return run(job, options)
-
-
-def _whole(text: str) -> int:
-    """A whole number that may be written as 1e9."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if value != value or value in (float("inf"), float("-inf")) or value != int(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(value)
-
-
-def _duration(text: str) -> float:
-    """Seconds of 45s, 90m, 90min, 1.5h, 2d or 1h30m: each unit once, from days to seconds."""
-    match = _DURATION.fullmatch(text)
-    if not text or match is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time; write 90m, 6h, 2d or 1h30m, always with the unit"
-        )
-    parts = match.groupdict(default="0")
-    return sum(float(parts[unit]) * seconds for unit, seconds in _SECONDS_OF_UNIT.items())
 
 
 if __name__ == "__main__":

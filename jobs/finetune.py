@@ -17,7 +17,12 @@ from fastformers.data.targets import classes_to_train, task_of_labels
 from fastformers.errors import InputError
 from fastformers.inference.tasks import TASKS
 from fastformers.jobs.console.arguments import add_text_file_arguments
-from fastformers.jobs.console.command_line.idle_flags import SUPERGLUE, IdleRule, refuse_idle
+from fastformers.jobs.console.command_line.idle_flags import (
+    SUPERGLUE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_labeled,
+)
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
@@ -74,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"--limit {options.limit}: give at least 1")
         config = read_config(FinetuneConfig, options)
         refuse_idle(options, _IDLE)
+        refuse_idle_labeled(options, options.train, options.eval)
         check_model_directory(options.model)
         check_teacher_output(options.output, options.model)
         check_writable(options.output)

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 on_step=on_step,
             )
         assert prepare_job.corpus is not None
-        refuse_idle_reading(options, prepare_job.corpus.reader)
+        refuse_idle_reading(options, {type(prepare_job.corpus.reader)})
         report = execute(prepare_job, actors, price)
         console.print(
             f"{report.rows:,} rows, {report.tokens:,} tokens in {report.shards} shards "

@@ -190,7 +190,7 @@ def _measure(
             on_step=on_step,
         )
     assert prepare_job.corpus is not None
-    refuse_idle_reading(options, prepare_job.corpus.reader)
+    refuse_idle_reading(options, {type(prepare_job.corpus.reader)})
     execute(prepare_job, replace(actors, cores_per_actor=1), prices.given)
     job = open_score_job(
         f"{home}/shards",

@@ -134,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 asked=options.settings,
                 on_step=on_step,
             )
-        refuse_idle_reading(options, score_job.corpus and score_job.corpus.reader)
+        corpus = score_job.corpus
+        refuse_idle_reading(options, set() if corpus is None else {type(corpus.reader)})
         if options.dry_run:
             return _dry_run(score_job, actors, price)
         report = execute(score_job, actors, price, meter)

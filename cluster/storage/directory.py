@@ -14,7 +14,7 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
+from fastformers.atomic_file import check_writable
 from fastformers.cluster.storage.ahead import map_ahead
 from fastformers.cluster.storage.filesystems import MAX_REQUESTS, Store, connect
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
@@ -102,23 +103,19 @@ class Directory:
     def check_writable(self) -> None:
         """Make sure that files can be written to it; it need not exist, and is not made.
 
-        A file is written and removed: on a disk where it does not exist, in the nearest directory
-        above it that does.
+        A disk is asked; a bucket cannot be, so an object is put there and removed.
 
         Raises:
             StorageError: It cannot be written to.
         """
-        name = f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
-        place = self
-        if self.is_local:
-            path = Path(self.path)
-            while not path.exists() and path != path.parent:
-                path = path.parent
-            place = replace(self, path=str(path))
         with storage_errors(str(self)):
-            with place.write(name) as file:
+            if self.is_local:
+                check_writable(Path(self.path) / "file")
+                return
+            name = f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+            with self.write(name) as file:
                 file.write(b"a run may be written here")
-            place.delete_file(name)
+            self.delete_file(name)
 
     def delete_file(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""

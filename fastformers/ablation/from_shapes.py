@@ -133,9 +133,9 @@ def _measure_lengths(
         json.loads(tokenizer_json)
     except (OSError, ValueError) as error:
         raise InputError(f"--tokenizer {tokenizer}: is not a tokenizer.json file") from error
-    texts = time_tokenization(examples, tokenizer_json, max_length)
+    timed = time_tokenization(examples, tokenizer_json, max_length)
     by = f"{tokenizer.parent.name}/{tokenizer.name}"
-    return texts.rows.lengths_N, texts.tokenization_s, f"the lengths of {path.name} by {by}"
+    return timed.rows.lengths_N, timed.tokenization_s, f"the lengths of {path.name} by {by}"
 
 
 def _note(shape: EncoderShape) -> str:

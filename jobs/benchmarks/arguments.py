@@ -14,8 +14,10 @@ from fastformers.atomic_file import check_writable
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
 from fastformers.cluster.pricing.prices import find_price
 from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.filesystems import resolve
 from fastformers.errors import InputError
 from fastformers.figure import check_picture
+from fastformers.formats.file_set import formats_at
 from fastformers.inference.engines import AUTO, check_installed
 from fastformers.jobs.benchmarks.parts import JOB_BASELINES, BaselineName
 from fastformers.jobs.console.arguments import (
@@ -31,6 +33,7 @@ from fastformers.jobs.console.command_line.idle_flags import (
     OWN_MACHINE,
     IdleRule,
     refuse_idle,
+    refuse_idle_reading,
 )
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import plan_actors
@@ -203,6 +206,8 @@ def check(options: argparse.Namespace) -> None:
         _check_kept(options)
         return
     _check_known(options)
+    if options.corpus is not None:
+        refuse_idle_reading(options, formats_at(*resolve(options.corpus), options.corpus))
     if (options.bundle is None) == (options.shape is None):
         raise InputError("give --bundle, or --shape for random weights, and not both")
     if options.shape is not None and options.teacher is None:

@@ -10,7 +10,7 @@ of any argument but those that all commands have, and `fastformers --help` loads
 import argparse
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -101,7 +101,7 @@ class CommandParser(PlainParser):
             if flag in self._option_string_actions
         }
 
-    def _configured(self, words: Sequence[str], given: Collection[argparse.Action]) -> list[str]:
+    def _configured(self, words: Sequence[str], given: Set[argparse.Action]) -> list[str]:
         """Words for the settings of the file that the words name; none without a file.
 
         A positional argument that the file sets is no longer required of the command line.

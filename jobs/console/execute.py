@@ -135,10 +135,16 @@ def execute(
                     display.wait_for("finishing the output" if status.share >= 1 else None)
                 _tell_metrics(output.path, progress, usd_so_far(progress))
 
+            @contextmanager
+            def connect(address: str | None) -> Iterator[OpenNodes]:
+                with connect_ray(address) as open_nodes:
+                    display.wait_for(start)
+                    yield open_nodes
+
             result = run_job(
                 job,
                 actors,
-                connect_ray,
+                connect,
                 on_claim=begin,
                 on_progress=show,
                 log=console.print,

@@ -26,7 +26,7 @@ from fastformers.jobs.console.terminal.live_line import ProgressLine, WaitingLin
 _REFRESHES_PER_S = 4.0
 _LINE_EVERY_S = 10.0
 # A wait that is over sooner needs no line in a log.
-_SAY_AFTER_S = 0.5
+_SAY_AFTER_S, _LOOK_EVERY_S = 0.5, 0.25
 # A kernel of Jupyter sets it for all that is started from a notebook, whose page shows what a
 # terminal would draw over line after line.
 _NOTEBOOK_VARIABLE = "JPY_PARENT_PID"
@@ -55,6 +55,16 @@ class ProgressDisplay:
                 that refreshes itself runs beside a clock.
         """
         self._line_every_s = line_every_s
+        self._line: ProgressLine | None = None
+        self._what: str | None = None
+        self._waits_for: str | None = None
+        self._start = self._last_line = self._waits_since = 0.0
+        self._first_share = 0.0
+        self._spinner = Spinner("line" if console.options.ascii_only else "dots")
+        self._told: tuple[str, float] | None = None
+        self._told_at = 0.0
+        self._ended = threading.Event()
+        self._teller = threading.Thread(target=self._keep_telling, name="progress", daemon=True)
         self._live: Live | None = None
         if is_live and can_draw_over(console):
             self._live = Live(
@@ -63,14 +73,6 @@ class ProgressDisplay:
                 transient=True,
                 refresh_per_second=_REFRESHES_PER_S,
             )
-        self._line: ProgressLine | None = None
-        self._what: str | None = None
-        self._waits_for: str | None = None
-        self._start = self._last_line = self._waits_since = 0.0
-        self._first_share = 0.0
-        self._spinner = Spinner("line" if console.options.ascii_only else "dots")
-        self._ended = threading.Event()
-        self._teller = threading.Thread(target=self._tell_waits, name="progress", daemon=True)
 
     def __enter__(self) -> "ProgressDisplay":
         ProgressDisplay.shown = self
@@ -155,17 +157,18 @@ class ProgressDisplay:
         seconds = time.monotonic() - self._waits_since
         return f"{what}, {f'{seconds:.0f} s' if seconds < 60 else format_clock(seconds)}"
 
-    def _tell_waits(self) -> None:
-        """Write a line for each wait that is no short one, and again while it goes on."""
-        told: tuple[str, float] | None = None
-        told_at = 0.0
-        while not self._ended.wait(_SAY_AFTER_S / 2):
-            what, since, now = self._waits_for, self._waits_since, time.monotonic()
-            if what is None or now - since < _SAY_AFTER_S:
-                continue
-            if told != (what, since) or now - told_at >= self._line_every_s:
-                told, told_at = (what, since), now
-                console.print(self._describe_wait(what))
+    def _keep_telling(self) -> None:
+        while not self._ended.wait(_LOOK_EVERY_S):
+            self._tell_wait()
+
+    def _tell_wait(self) -> None:
+        """Write a line for a wait that is no short one, and again while it goes on."""
+        what, since, now = self._waits_for, self._waits_since, time.monotonic()
+        if what is None or now - since < _SAY_AFTER_S:
+            return
+        if self._told != (what, since) or now - self._told_at >= self._line_every_s:
+            self._told, self._told_at = (what, since), now
+            console.print(self._describe_wait(what))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from fastformers.cluster.cost.machine_profile import load_profiles
 from fastformers.cluster.execution.topology import discover_topology
 from fastformers.installation import how_to_install
 from fastformers.jobs import bench as bench_module
-from fastformers.jobs.benchmarks import whole_jobs
+from fastformers.jobs.benchmarks import arguments, whole_jobs
 from fastformers.jobs.benchmarks.job_baselines import BaselineResult
 from fastformers.jobs.benchmarks.parts import JOB_BASELINES, NotRun
 from fastformers.jobs.benchmarks.subject import Subject
@@ -150,6 +150,7 @@ def fake_jobs(monkeypatch, long_bundle, make_report, tmp_path):
     monkeypatch.setattr(whole_jobs, "execute", execute)
     monkeypatch.setattr(whole_jobs, "run_baseline", run_baseline)
     monkeypatch.setattr(bench_module, "open_subject", open_fake)
+    monkeypatch.setattr(arguments, "check_model_directory", lambda path: None)
     return read, seconds
 
 
@@ -225,7 +226,10 @@ def test_all_baselines_run_under_our_interpreter_but_the_one_with_its_own(
             "--peer-python none: no such file",
         ),
         ("CORPUS --bundle BUNDLE --repeats 0", "--repeats 0: give at least 1"),
-        ("CORPUS --bundle BUNDLE --peer-rows 0", "--peer-rows 0: give at least 1"),
+        (
+            "CORPUS --bundle BUNDLE --teacher T --peers all --peer-rows 0",
+            "--peer-rows 0: give at least 1",
+        ),
         ("CORPUS --bundle BUNDLE --sample-rows -1", "--sample-rows -1: give at least 1"),
         ("CORPUS --bundle BUNDLE --limit 0", "--limit 0: give at least 1"),
         ("CORPUS --bundle BUNDLE --timeout-s 0", "--timeout-s 0: give more than 0"),
@@ -237,11 +241,11 @@ def test_all_baselines_run_under_our_interpreter_but_the_one_with_its_own(
         ("CORPUS --bundle BUNDLE --plot bench.svg", "--plot bench.svg: shows whole jobs beside"),
         (
             "--bundle BUNDLE --teacher T --peers all --plot bench.svg",
-            "--plot bench.svg: shows whole jobs beside",
+            "--peers does nothing here: the part peers does not run; give CORPUS",
         ),
         (
             "CORPUS --bundle BUNDLE --teacher T --peers all --parts job --plot bench.svg",
-            "--plot bench.svg: shows whole jobs beside",
+            "--peers does nothing here: the part peers does not run; give CORPUS",
         ),
         ("--from-json kept.json", "--from-json: give --plot"),
         ("CORPUS --from-json kept.json --plot bench.svg", "--from-json measures nothing; leave"),

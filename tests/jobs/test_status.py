@@ -71,8 +71,8 @@ def test_a_run_that_lives_is_running_and_the_line_says_how_far_it_is(output, com
     status, shown, said = command()
     assert status == 0
     assert said == (
-        f"running on {claim}: scored: 25%, 1/4 shards, 3,000 rows, 30 rows/s now, 30 overall, "
-        "0.5000 USD so far, 2 actors on 1 node\n"
+        f"running on {claim}: scored: 25%, 30 rows/s, 0.5000 USD, 1/4 shards, 3,000 rows "
+        "(30/s overall), 2 actors on 1 node\n"
     )
     assert (shown["state"], shown["rows"], shown["usd"]) == ("running", 3000, 0.5)
     assert shown["output"] == str(output)
@@ -243,6 +243,7 @@ def test_a_terminal_gets_one_line_that_changes(output, command, monkeypatch):
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=60, color_system=None)
     monkeypatch.setattr(fastformers.jobs.status, "console", terminal)
+    monkeypatch.setattr(fastformers.jobs.status, "can_draw_over", lambda on: on is terminal)
     monkeypatch.setattr(
         fastformers.jobs.status.time, "sleep", lambda seconds: release_claim(output, claim.run)
     )

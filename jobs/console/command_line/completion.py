@@ -19,10 +19,10 @@ class PrintCompletion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *arguments: Any) -> None:
         """Print it."""
-        from argcomplete import shellcode
+        from argcomplete.shell_integration import shellcode
 
         _, shell, *_ = arguments
-        print(shellcode([parser.prog], shell=shell))
+        print(shellcode([parser.prog], True, shell))
         parser.exit()
 
 

@@ -52,7 +52,7 @@ def load_settings(path: Path) -> dict[str, Any]:
         InputError: It cannot be read, is not YAML, or is no list of names and values.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise InputError(f"--config {path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,19 +1,23 @@
 """Refuse flags that do nothing beside the others that were given.
 
-    options, rules of a command -> [idle_flags] -> one line with the flag and the reason
+    options, rules of a command, formats of files -> [idle_flags] -> one line with flag and reason
 
 A flag that is passed over in silence is one that a user thinks was heeded. Each command has its
 rules as a table beside its parser; those of flags that several commands share are here. This module
-reads no file.
+opens no file.
 """
 
 import argparse
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pyarrow.fs
 
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.errors import InputError
 from fastformers.formats.csv_files import CsvReader
+from fastformers.formats.file_set import formats_at
 from fastformers.formats.parquet import ParquetReader
 from fastformers.formats.readers import FileReader
 from fastformers.formats.text_file_config import TextFileConfig
@@ -33,23 +37,19 @@ CORPUS = (
 )
 
 
+@dataclass(frozen=True)
 class IdleRule:
-    """Flags, and when they do nothing."""
+    """Flags, and when they do nothing.
 
-    def __init__(
-        self,
-        flags: Iterable[str],
-        is_idle: Callable[[argparse.Namespace], object],
-        reason: str,
-    ) -> None:
-        """Make a rule.
+    Attributes:
+        flags: Names of the options.
+        is_idle: Whether they do nothing beside the other options.
+        reason: Why, and what would give them something to do.
+    """
 
-        Args:
-            flags: Names of the options.
-            is_idle: Whether they do nothing beside the other options.
-            reason: Why, and what would give them something to do.
-        """
-        self.flags, self.is_idle, self.reason = tuple(flags), is_idle, reason
+    flags: Sequence[str]
+    is_idle: Callable[[argparse.Namespace], object]
+    reason: str
 
 
 def refuse_idle(options: argparse.Namespace, rules: Iterable[IdleRule]) -> None:
@@ -62,39 +62,46 @@ def refuse_idle(options: argparse.Namespace, rules: Iterable[IdleRule]) -> None:
         found = [name for name in rule.flags if name in options.given]
         if found and rule.is_idle(options):
             flag = options.given[found[0]]
-            raise InputError(f"{flag} does nothing here: {rule.reason}; leave it out")
+            end = ", or leave it out" if ";" in rule.reason else "; leave it out"
+            raise InputError(f"{flag} does nothing here: {rule.reason}{end}")
 
 
-def refuse_idle_reading(options: argparse.Namespace, reader: FileReader | None) -> None:
-    """Refuse flags about reading a corpus that have no use for the one that was opened.
+def refuse_idle_reading(options: argparse.Namespace, formats: Collection[type[FileReader]]) -> None:
+    """Refuse flags about reading files that have no use for those that are there.
 
     Args:
         options: Options of the command.
-        reader: Reader of its files; None for shards that are prepared.
+        formats: Readers of the files' formats; none for shards that are prepared.
 
     Raises:
         InputError: A flag was given that does nothing.
     """
-    is_parquet, is_csv = isinstance(reader, ParquetReader), isinstance(reader, CsvReader)
-    refuse_idle(
-        options,
-        [
-            IdleRule(
-                _READING,
-                lambda _: reader is None,
-                "the shards are prepared, so no corpus is read",
-            ),
-            IdleRule(_CSV, lambda _: not is_csv, "the corpus holds no CSV"),
-            IdleRule(
-                ("encoding", "max_row_bytes"),
-                lambda _: is_parquet,
-                "the corpus is Parquet, no text files",
-            ),
-            IdleRule(
-                ("binary_text",), lambda _: not is_parquet, "only columns of Parquet hold bytes"
-            ),
-        ],
+    rules = (
+        IdleRule(_READING, lambda _: not formats, "the shards are prepared, so no corpus is read"),
+        IdleRule(_CSV, lambda _: CsvReader not in formats, "no file is CSV"),
+        IdleRule(
+            ("encoding", "max_row_bytes"),
+            lambda _: {*formats} == {ParquetReader},
+            "all files are Parquet, which is no text",
+        ),
+        IdleRule(
+            ("binary_text",),
+            lambda _: ParquetReader not in formats,
+            "only columns of Parquet hold bytes",
+        ),
     )
+    refuse_idle(options, rules)
+
+
+def refuse_idle_labeled(options: argparse.Namespace, *paths: Path | None) -> None:
+    """The same for labeled files on this machine.
+
+    Raises:
+        InputError: A flag was given that does nothing, or nothing is at a path.
+    """
+    disk = pyarrow.fs.LocalFileSystem()
+    found = (formats_at(disk, str(path), str(path)) for path in paths if path is not None)
+    refuse_idle_reading(options, set().union(*found))
 
 
 def _names_a_bucket(options: argparse.Namespace) -> bool:

@@ -69,8 +69,9 @@ class WaitingLine:
     text: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        self.spinner.text = Text(self.text, no_wrap=True, overflow="ellipsis")
-        yield self.spinner
+        sign = self.spinner.render(console.get_time())
+        assert isinstance(sign, Text)
+        yield Text.assemble(sign, f" {self.text}", no_wrap=True, overflow="ellipsis")
 
 
 def fit(numbers: Sequence[str], width: int) -> str:

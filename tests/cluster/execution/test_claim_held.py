@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from fastformers.cluster.execution.claim import ClaimTimes, check_claim, claimed, describe_holder
+from fastformers.cluster.execution.claim import (
+    ClaimTimes,
+    check_claim,
+    check_unheld,
+    claimed,
+)
 from fastformers.cluster.execution.job import open_prepare_job, open_score_job
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.cluster.shards.claim_file import CLAIM_FILE, new_claim, put_claim, read_claim
@@ -99,10 +104,11 @@ def contents(directory):
 def test_a_claim_is_there_while_the_block_runs_and_then_no_more(job, home):
     with claimed(job) as claim:
         assert read_claim(home) == claim.record
-        assert describe_holder(job) == str(claim.record)
+        with pytest.raises(ClaimedError, match="a run works there, on"):
+            check_unheld(job)
         claim.check()
     assert read_claim(home) is None
-    assert describe_holder(job) is None
+    check_unheld(job)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, InputError, OSError])
@@ -204,7 +210,8 @@ def test_a_killed_run_of_this_machine_is_taken_over_at_once(job, home, clock, ti
     with claimed(job):
         pass
     put_claim(home, gone)
-    assert describe_holder(job) is None
+    check_unheld(job)
+    assert read_claim(home) == gone
     lines = []
     with claimed(job, log=lines.append, times=times) as claim:
         assert read_claim(home) == claim.record
