@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastformers.cache import cache_directory
-from fastformers.errors import FastformersError, InputError, StorageError, how_to_install
+from fastformers.errors import FastformersError, InputError, StorageError
+from fastformers.installation import how_to_install
 
 # pathlib makes one slash of two.
 _SCHEME = re.compile(r"hf:/{1,2}(?!/)")

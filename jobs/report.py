@@ -17,7 +17,7 @@ from fastformers.jobs.console.arguments import add_storage_arguments
 from fastformers.jobs.console.command_line.idle_flags import STORAGE, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import run
-from fastformers.jobs.console.page import GET_PAGE, write_page
+from fastformers.jobs.console.page import how_to_draw, write_page
 from fastformers.jobs.console.progress import waiting
 
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             remedy="run the same score command again, it scores nothing twice",
         )
         if not can_draw():
-            raise InputError(f"matplotlib or jinja2 is not installed; {GET_PAGE} {output}")
+            raise InputError(f"matplotlib or jinja2 is not installed; {how_to_draw(output)}")
         with waiting("drawing the page"):
             return {"page": write_page(home, report)}
 

@@ -90,7 +90,7 @@ from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import connect_ray, execute
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.page import GET_PAGE
+from fastformers.jobs.console.page import how_to_draw
 from fastformers.jobs.console.progress import waiting
 from fastformers.options import split_names
 
@@ -318,7 +318,7 @@ def _write_page(output: Directory, report: ScaleReport) -> str | None:
     from fastformers.cluster.scaling.drawing import PAGE_FILE, render_page
 
     if not can_draw():
-        console.print(GET_PAGE.partition(",")[0])
+        console.print(how_to_draw())
         return None
     with output.write(PAGE_FILE) as file:
         file.write(render_page(report).encode())

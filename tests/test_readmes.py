@@ -354,7 +354,7 @@ def test_python_of_the_readme_runs_on_the_demo_bundle(tmp_path, monkeypatch, cap
         ("ray exec c.yaml 'fastformers report'", "report refuses"),
         ("make dinner", "not in the Makefile"),
         ("pip install '.[compres]'", "no extra compres"),
-        ("pip install './fastformers-0.1.0-py3-none-any.whl[compres]'", "no extra compres"),
+        ("pip install './fastformers_batch-0.1.0-py3-none-any.whl[compres]'", "no extra compres"),
         (f"pip install {FOREIGN}[report]", "another project's name"),
         ("pip install -e '.[compress'", "pip install"),
         ("pytest -m slow tests/test_nothing.py", "not there"),

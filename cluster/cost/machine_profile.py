@@ -23,12 +23,13 @@ import numpy as np
 from fastformers.atomic_file import whole_file
 from fastformers.clock import CpuTimer, median_in_turns
 from fastformers.cluster.report.run_report import RunReport
-from fastformers.errors import HOW_TO_UPGRADE, InputError
+from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
 from fastformers.inference.cpu import read_processor
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import Tokenizer
+from fastformers.installation import how_to_upgrade
 
 T = TypeVar("T")
 
@@ -261,7 +262,7 @@ def load_profile(path: Path) -> MachineProfile:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(
             f"{path}: profile format {version}, this fastformers reads up to {FORMAT_VERSION}; "
-            f"{HOW_TO_UPGRADE}"
+            f"{how_to_upgrade()}"
         )
     try:
         cost = fields.pop("cost")

@@ -18,7 +18,7 @@ from fastformers import figure
 from fastformers.cluster.formatting import format_long_duration, format_usd, usd_places
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.report.bill import round_for_people
-from fastformers.cluster.report.energy import HOW_TO
+from fastformers.cluster.report.energy import how_to_measure
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.cluster.report.run_report import Prediction, RunReport
 from fastformers.cluster.report.sections import (
@@ -250,7 +250,11 @@ def _bill(report: RunReport) -> _Bill:
     total_s = sum(item.core_s for item in bill.items) or 1.0
     places, saved = usd_places(bill.total_usd), bill.duplicates_saved_usd
     amounts = round_for_people(bill.items, usd_total=bill.total_usd)
-    energy = f"not measured; {HOW_TO}" if report.energy is None else describe_energy(report.energy)
+    energy = (
+        f"not measured; {how_to_measure()}"
+        if report.energy is None
+        else describe_energy(report.energy)
+    )
     return _Bill(
         price=report.price,
         lines=[

@@ -217,7 +217,7 @@ class Directory:
         if not self.is_local:
             buffer = io.BytesIO()  # an upload that fails is begun again
             yield buffer
-            self._upload(self._place(name), buffer.getbuffer())
+            self._upload(self._place(name), buffer.getvalue())
             return
         with storage_errors(f"{self}/{name}"):
             temporary = Path(f"{self.path}/.{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
@@ -238,7 +238,7 @@ class Directory:
 
         return self._persist(path, read)
 
-    def _upload(self, path: str, content: memoryview) -> None:
+    def _upload(self, path: str, content: bytes) -> None:
         def put(client: pyarrow.fs.FileSystem) -> None:
             with client.open_output_stream(path, compression=None) as file:
                 file.write(content)

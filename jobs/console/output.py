@@ -20,8 +20,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from fastformers.cluster.storage.options import hide_credentials
-from fastformers.errors import FastformersError, how_to_install
+from fastformers.errors import FastformersError
 from fastformers.inference.engines import ENGINES
+from fastformers.installation import how_to_install
 from fastformers.jobs.console.command_line.output_settings import OutputSettings
 from fastformers.jobs.console.flags import read_config
 from fastformers.jobs.console.terminal.interrupts import interruptible

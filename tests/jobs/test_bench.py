@@ -14,6 +14,7 @@ from fastformers.benchmark import comparison, operator_profile
 from fastformers.benchmark.timing import measure_rates
 from fastformers.cluster.cost.machine_profile import load_profiles
 from fastformers.cluster.execution.topology import discover_topology
+from fastformers.installation import how_to_install
 from fastformers.jobs import bench as bench_module
 from fastformers.jobs.benchmarks import arguments, whole_jobs
 from fastformers.jobs.benchmarks.job_baselines import BaselineResult
@@ -284,7 +285,7 @@ def test_a_picture_is_refused_without_its_extra_before_anything_is_measured(
         *("--peers", "all", "--plot", tmp_path / "bench.svg"),
     )
     assert (status, out) == (2, "")
-    assert "pip install '.[report]'" in err
+    assert how_to_install("report") in err
     assert read == {"ours": []}
 
 

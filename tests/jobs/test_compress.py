@@ -21,6 +21,7 @@ from fastformers.compression.recipe_config import (
     TrimConfig,
 )
 from fastformers.data.examples import Columns
+from fastformers.installation import how_to_install
 from fastformers.jobs import compress
 from fastformers.jobs.console.flags import read_config
 from fastformers.models.training_config import TrainingConfig
@@ -165,4 +166,4 @@ def test_the_page_lies_beside_the_bundle(result, tmp_path, monkeypatch, capsys):
     assert Path(path).read_text(encoding="utf-8") == page
     monkeypatch.setattr(compress, "can_draw", lambda: False)
     assert compress._write_page(drawn, PRICE, tmp_path / "other", metric="accuracy") is None
-    assert "pip install '.[report]'" in capsys.readouterr().err
+    assert how_to_install("report") in capsys.readouterr().err

@@ -9,6 +9,7 @@ import fastformers.jobs.report
 from fastformers.cluster.report.run_report import FORMAT_VERSION
 from fastformers.cluster.shards.identity import RUN_FILE, write_record
 from fastformers.cluster.storage.directory import open_directory
+from fastformers.installation import how_to_install
 from fastformers.jobs.console.cli import main
 
 
@@ -40,10 +41,10 @@ def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
     assert (
         fastformers.jobs.console.page.write_page(open_directory(str(output)), make_report()) is None
     )
-    assert "pip install '.[report]'" in capsys.readouterr().err
+    assert how_to_install("report") in capsys.readouterr().err
     assert not (output / "__run__" / "report.html").exists()
     assert main(["report", str(output)]) == 2
-    assert "pip install '.[report]'" in capsys.readouterr().err
+    assert how_to_install("report") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

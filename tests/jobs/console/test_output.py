@@ -13,6 +13,7 @@ import pytest
 
 from fastformers.errors import FastformersError, InputError
 from fastformers.inference.engines import ENGINES
+from fastformers.installation import how_to_install
 from fastformers.jobs.console.cli import COMMANDS, module_of
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import EXTRA_OF, ConsoleHandler, console, run
@@ -128,8 +129,8 @@ def test_an_error_raised_on_purpose_is_one_line_with_nothing_on_stdout(capsys, k
 )
 def test_the_extra_that_brings_a_missing_module_is_named(capsys, module, extra):
     assert run(raising(ModuleNotFoundError("no such module", name=module))) == 2
-    line = f"error: {module} is not installed: pip install '.[{extra}]' in the checkout, or 'WHEEL"
-    assert capsys.readouterr().err == f"{line}_FILE[{extra}]'\n"
+    line = f"error: {module} is not installed: {how_to_install(extra)}"
+    assert capsys.readouterr().err == f"{line}\n"
 
 
 @pytest.mark.parametrize("name", ["numpy", "cluster.no_such_module", None])
