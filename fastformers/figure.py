@@ -1,17 +1,20 @@
 """Every drawing of the project goes through here: its style, its colors and how it is saved.
 
-    a function that draws -> [figure] -> SVG text for a page, or an SVG or PNG file
+    a function that draws -> [figure] -> SVG as part of a page, or an SVG or PNG file
 
 Callers draw on a matplotlib figure and say how large it is, in points of 1/72 inch. matplotlib,
-of the extra `report`, is imported only when something is drawn. This module knows nothing of what
-is drawn.
+of the extra `report`, is imported only when something is drawn. For a page each plot is drawn
+twice, for a desktop and for a phone, because a drawing that only shrinks cannot be read; the page
+shows the one that fits. This module knows nothing of what is drawn.
 """
 
 import importlib.util
 import io
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +64,27 @@ FILE_PALETTE = Palette(
     bad="#c62f2f",
     series=("#2f6fc1", "#d97706", "#2e8b6f", "#8a5cc2", "#b0457b", "#7f98b8"),
 )
+
+
+# A page has its own colors, light and dark: these are placeholders that become its CSS variables.
+THEME = Palette(
+    ink="#010101",
+    muted="#010102",
+    grid="#010103",
+    paper="#010104",
+    background="none",
+    bad="#010105",
+    series=tuple(f"#0102{number:02x}" for number in range(1, 7)),
+)
+_VARIABLE_OF = {
+    THEME.ink: "ink",
+    THEME.muted: "muted",
+    THEME.grid: "grid",
+    THEME.paper: "paper",
+    THEME.bad: "bad",
+    **{color: f"series-{number}" for number, color in enumerate(THEME.series, start=1)},
+}
+_WIDE, _NARROW = 720, 340
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +197,75 @@ def draw_bars(axes: "Axes", bars: Sequence[Bar]) -> None:
     axes.bar_label(areas, labels=[bar.label for bar in bars], padding=4)
     axes.set_yticks(places, [bar.name for bar in bars])
     axes.set_ylim(len(bars) - 0.5, -0.5)
+
+
+def render_twice(
+    draw: Callable[[bool, "Figure"], None], name: str, label: str, heights: tuple[int, int]
+) -> str:
+    """Two SVGs, for a wide and a narrow page, with a label for screen readers.
+
+    Args:
+        draw: Draws on a figure, in colors of `THEME`, and is told whether the page is wide.
+        name: Name of the plot, for ids that no other plot of the page has.
+        label: What the plot shows, for people who cannot see it.
+        heights: Heights of both drawings, in points.
+    """
+    drawings = []
+    for kind, width, height in zip(("wide", "narrow"), (_WIDE, _NARROW), heights, strict=True):
+        svg = render_svg(partial(draw, kind == "wide"), width=width, height=height, palette=THEME)
+        drawings.append(_embed(svg, f"{name}-{kind}", label, kind))
+    return "\n".join(drawings)
+
+
+def _embed(svg: str, prefix: str, label: str, kind: str) -> str:
+    """An SVG file as part of a page: its ids are its own, its colors the page's."""
+    for color, variable in _VARIABLE_OF.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    root = ElementTree.fromstring(svg)
+    for metadata in root.findall("{*}metadata"):
+        root.remove(metadata)
+    used = {target for element in root.iter() for target in _targets(element)}
+    for element in root.iter():
+        element.tag = _plain_name(element.tag)
+        for key, value in list(element.attrib.items()):
+            del element.attrib[key]
+            name = _plain_name(key)
+            if name == "id" and value in used:
+                element.set(name, f"{prefix}-{value}")
+            elif name == "href":
+                element.set(name, f"#{prefix}-{value.removeprefix('#')}")
+            elif name != "id":
+                element.set(name, value.replace("url(#", f"url(#{prefix}-"))
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    root.set("role", "img")
+    root.set("aria-label", label)
+    root.set("class", kind)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _targets(element: ElementTree.Element) -> list[str]:
+    """Ids of other elements that an element refers to."""
+    targets = []
+    for key, value in element.attrib.items():
+        if _plain_name(key) == "href":
+            targets.append(value.removeprefix("#"))
+        elif "url(#" in value:
+            targets.append(value.partition("url(#")[2].partition(")")[0])
+    return targets
+
+
+def _plain_name(name: str) -> str:
+    """A tag or attribute without its namespace."""
+    return name.rpartition("}")[2]
+
+
+def draw_legend(figure: "Figure", is_wide: bool) -> None:
+    """Above the plot, in as many columns as the labels leave room for."""
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    room = 100 if is_wide else 44  # letters
+    columns = max(1, min(len(labels), room // (max(map(len, labels)) + 5)))
+    figure.legend(loc="outside upper left", ncols=columns)
 
 
 @contextmanager

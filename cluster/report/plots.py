@@ -1,6 +1,6 @@
 """Plots of the page, drawn by matplotlib.
 
-    downsample -> [plots] -> theme -> sections -> report.html
+    downsample -> [plots] -> sections -> report.html
 
 `fastformers.figure` has the style; this module does not know where a plot stands, or how it comes
 into the page. Needs the extra `report`.
@@ -20,8 +20,7 @@ from fastformers.cluster.records.sessions import Session
 from fastformers.cluster.report.downsample import Lane, Throughput, pick_frontier
 from fastformers.cluster.report.over_time import NodeReport
 from fastformers.cluster.report.run_report import TypeCost
-from fastformers.cluster.report.theme import THEME, draw_legend, render_twice
-from fastformers.figure import Bar, draw_bars
+from fastformers.figure import THEME, Bar, draw_bars, draw_legend, render_twice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,6 @@ import numpy as np
 from fastformers.cluster.formatting import format_usd
 from fastformers.cluster.report.page import Card, fill_page
 from fastformers.cluster.report.sections import Section, SectionTable
-from fastformers.cluster.report.theme import THEME, draw_legend, render_twice
 from fastformers.cluster.scaling.laws import ScalingLaw
 from fastformers.cluster.scaling.scale_report import SCALE_FILE, ScalePoint, ScaleReport
 from fastformers.cluster.scaling.tables import (
@@ -29,6 +28,7 @@ from fastformers.cluster.scaling.tables import (
     list_points,
     say_doubts,
 )
+from fastformers.figure import THEME, draw_legend, render_twice
 from fastformers.formatting import format_count
 
 if TYPE_CHECKING:
