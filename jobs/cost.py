@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     speed = parser.add_argument_group("speed")
     speed.add_argument(
-        "--profiles", type=Path, metavar="DIR", help="profiles of machines and GPUs measured before"
+        "--profiles", type=Path, metavar="DIR", help="profiles of machines measured before"
     )
     speed.add_argument("--calibrate", action="store_true", help="measure this machine")
     speed.add_argument(
