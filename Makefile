@@ -5,10 +5,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Any torch that the `compress` extra allows will do; this one is what the tests ran with.
-TORCH ?= torch==2.13.0
+TORCH_VERSION ?= 2.13.0
+# PyTorch's own index of builds for CPUs; asked for a moment, beside the index that pip has.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo gpu test test-all chaos lint types demo-bundle clean
+.PHONY: demo gpu test test-wheel test-all chaos lint types demo-bundle dist clean
 
 demo: $(VENV)/base
 	$(BIN)/fastformers demo
@@ -18,10 +21,24 @@ demo: $(VENV)/base
 gpu: $(VENV)/base
 	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(BIN)/python -m pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.31.1"
-	$(BIN)/python -c "from fastformers.inference.engines.cuda_setup import check_cuda; check_cuda()"
 
 test: $(VENV)/dev
+	@echo "running the tests: about 17 minutes on two cores; nothing more is downloaded"
 	$(BIN)/python -m pytest -m "not slow"
+
+# The wheel and what it needs in a fresh environment of another Python, in a directory that has
+# packages named as our folders; then tests that need no torch: make test-wheel PYTHON=python3.13
+WITHOUT_TORCH := $(addprefix tests/,fastformers/formats fastformers/inference cluster/delivery \
+	cluster/shards cluster/storage jobs/console)
+test-wheel: $(VENV)/dev
+	rm -rf build/wheel
+	$(PYTHON) -m venv build/wheel/venv
+	$(BIN)/python -c "from pathlib import Path; from fastformers.cluster.launch import wheel; \
+		wheel.build_wheel(Path('build/wheel'))"
+	wheel=$$(echo build/wheel/*.whl) && \
+		build/wheel/venv/bin/python -m pip install --quiet "$$wheel[aws,cluster,report,test]"
+	FASTFORMERS_PYTHON=build/wheel/venv/bin/python $(BIN)/python -m pytest tests/test_names_of_others.py
+	build/wheel/venv/bin/python -m pytest -m "not slow and not cluster" $(WITHOUT_TORCH)
 
 test-all: $(VENV)/dev
 	$(BIN)/python -m pytest
@@ -57,13 +74,22 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/base: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	@echo "installing into $(VENV): 200 MB to download, 620 MB on disk; about a minute"
+	$(PIP) --editable .
 	touch $@
 
 $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@echo "installing into $(VENV): 800 MB to download, 3 GB on disk; about three minutes"
+	$(PIP) --retries 1 --extra-index-url $(TORCH_INDEX) "torch==$(TORCH_VERSION)+cpu" || { \
+		echo "no build of PyTorch for CPUs is to be had here; the registry's own may bring 3 GB of CUDA"; \
+		$(PIP) "torch==$(TORCH_VERSION)"; }
+	$(PIP) --editable ".[dev]"
 	touch $@ $(VENV)/base
 
+# What an index takes, and what a machine without one installs: dist/*.whl, dist/*.tar.gz.
+dist: $(VENV)/dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+
 clean:
-	rm -rf $(VENV) build demo-output
+	rm -rf $(VENV) build dist demo-output

@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 
 
 def format_usd(usd: float) -> str:
-    """USD with four significant digits, and to the cent from 10 USD on."""
+    """USD with two significant digits, and to the cent from 10 cents on."""
     if usd == 0:
         return "0 USD"
-    if abs(usd) >= 10:
-        return f"{usd:,.2f} USD"
-    places = max(2, 3 - math.floor(math.log10(abs(usd))))
-    return f"{usd:.{places}f} USD"
+    return f"{usd:,.{usd_places(usd)}f} USD"
+
+
+def usd_places(usd: float) -> int:
+    """Decimal places of an amount with two significant digits, two at least."""
+    return 2 if usd == 0 else max(2, 1 - math.floor(math.log10(abs(usd))))
 
 
 def format_short_duration(seconds: float) -> str:

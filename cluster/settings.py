@@ -47,6 +47,11 @@ class BadRowLimit:
             return None
         return cls(text=text, share=share) if 0 <= share <= 1 and not rest else None
 
+    @property
+    def bears_all(self) -> bool:
+        """Whether a run may end well in which no row was good: 100% says so, no number does."""
+        return self.count is None and self.share == 1
+
     def is_exceeded(self, num_bad: int, num_rows: int, *, are_all: bool) -> bool:
         """Whether there are too many bad rows.
 
@@ -54,12 +59,12 @@ class BadRowLimit:
             num_bad, num_rows: Bad rows, and all rows that were read.
             are_all: Whether those are all rows of the corpus.
         """
+        if are_all and num_bad == num_rows > 0:
+            return not self.bears_all
         if self.count is not None:
             return num_bad > self.count
         if num_bad <= self.share * num_rows:
             return False
-        if are_all and num_bad == num_rows:
-            return True
         return num_bad >= PASSING_BAD_ROWS and (are_all or num_rows >= JUDGED_ROWS)
 
 
@@ -73,21 +78,23 @@ class CorpusSettings:
 
     text_column: str = field(default="text", metadata=option("column with the text"))
     text_pair_column: str | None = field(
-        default=None, metadata=option("column with the second text, where the bundle reads pairs")
+        default=None,
+        metadata=option("column with the second text, where the bundle reads pairs (none)"),
     )
     keep_columns: tuple[str, ...] = field(
         default=(),
         metadata=option(
             "columns to pass through to the predictions; * is all, __file__ and __row__ are where "
-            "a row is from; repeat it for names with commas",
+            "a row is from; repeat it for names with commas (none)",
             metavar="A,B",
         ),
     )
     limit: int | None = field(
-        default=None, metadata=option("only the first rows of the corpus", metavar="ROWS")
+        default=None, metadata=option("only the first rows of the corpus (all)", metavar="ROWS")
     )
     shard_seconds: float | None = field(
-        default=None, metadata=option("predicted core-seconds of a shard (by corpus size, 2-20)")
+        default=None,
+        metadata=option("predicted core-seconds of a shard (2 to 20, by the size of the corpus)"),
     )
     skip_unreadable_files: bool = field(
         default=False, metadata=option("leave out files that cannot be read or lack a column")
@@ -159,6 +166,33 @@ SCORING_ON_CORES = ScoringSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictionSettings:
+    """What is written of each prediction, and what it is compared with."""
+
+    columns: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "columns of predictions to write, of label, probability, probabilities, logits and "
+            "top_k=N where there is one label; labels, probabilities, logits and top_k=N where "
+            "there are several; score or embedding for other tasks (label,probability; "
+            "labels,probabilities; score; embedding)",
+            metavar="A,B",
+        ),
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata=option(
+            "column of the corpus with the right labels: the report then has the task's metric and "
+            "what was taken for what (none)",
+            metavar="NAME",
+        ),
+    )
+
+
+ITS_TASKS_COLUMNS = PredictionSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ActorSettings:
     """Who does the work; none of this changes a prediction.
 
@@ -187,7 +221,8 @@ class ActorSettings:
         default=None,
         metadata=option(
             "HOST:PORT of a Ray cluster, auto for the one on this machine, or local for an own one "
-            "(RAY_ADDRESS, else auto if one runs, else local)"
+            "(RAY_ADDRESS, else auto if one runs, else local)",
+            metavar="ADDRESS",
         ),
     )
     timeout_s: float | None = field(

@@ -2,6 +2,7 @@
 
     scorer = fastformers.Scorer("bundle/")
     predictions = scorer.score(["a text", "another"])
+    report = fastformers.score("corpus/", bundle="bundle/", output="scored/")
 
 The public names are loaded when they are first used, so that importing a module of this package
 loads that module and nothing else: `fastformers.errors` does not wait for ONNX Runtime.
@@ -13,17 +14,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastformers.errors import FastformersError
     from fastformers.inference.bundle import Bundle, open_bundle
-    from fastformers.inference.scorer import Predictions, Scorer
+    from fastformers.inference.outputs.predictions import Predictions
+    from fastformers.inference.scorer import Scorer
+    from fastformers.jobs.compress import compress
+    from fastformers.jobs.cost import estimate_cost
+    from fastformers.jobs.score import score
 
-__all__ = ["Bundle", "FastformersError", "Predictions", "Scorer", "open_bundle"]
+__all__ = [
+    "Bundle",
+    "FastformersError",
+    "Predictions",
+    "Scorer",
+    "compress",
+    "estimate_cost",
+    "open_bundle",
+    "score",
+]
 __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Bundle": "fastformers.inference.bundle",
     "FastformersError": "fastformers.errors",
-    "Predictions": "fastformers.inference.scorer",
+    "Predictions": "fastformers.inference.outputs.predictions",
     "Scorer": "fastformers.inference.scorer",
+    "compress": "fastformers.jobs.compress",
+    "estimate_cost": "fastformers.jobs.cost",
     "open_bundle": "fastformers.inference.bundle",
+    "score": "fastformers.jobs.score",
 }
 
 

@@ -5,6 +5,7 @@
 This module knows nothing of what the files hold.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -44,3 +45,18 @@ def replace_directory(made: Path, path: Path) -> None:
         os.replace(aside, path)
         raise
     shutil.rmtree(aside)
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that a file or directory can be made or replaced; nothing is written.
+
+    Directories above it need not exist: the nearest that does is asked.
+
+    Raises:
+        OSError: It cannot; names `path`.
+    """
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(path))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))

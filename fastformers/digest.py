@@ -11,6 +11,8 @@ import importlib.metadata
 import json
 from pathlib import Path
 
+import fastformers
+
 
 def digest_of(*parts: object) -> str:
     """SHA-256 of values that JSON can hold, and of paths by their names.
@@ -30,8 +32,9 @@ def digest_file(path: Path) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of what decides the results of training and export, by package."""
-    packages = ("fastformers", "torch", "transformers", "tokenizers", "onnx", "onnxruntime")
-    return {name: importlib.metadata.version(name) for name in packages}
+    packages = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"fastformers": fastformers.__version__, **versions}
 
 
 def _name_path(part: object) -> str:

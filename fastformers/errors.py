@@ -15,14 +15,6 @@ Commands turn any of them into one line on stderr and exit code 2. All of them c
 message, so they survive pickling on the way back from an actor.
 """
 
-# The name `fastformers` belongs to another project on the public index: no text sends anyone there.
-HOW_TO_UPGRADE = "upgrade fastformers from its checkout or a newer wheel file"
-
-
-def how_to_install(extra: str) -> str:
-    """Command that installs what an extra of this project brings, for the end of a message."""
-    return f"pip install '.[{extra}]' in the checkout, or 'WHEEL_FILE[{extra}]'"
-
 
 class FastformersError(Exception):
     """Base of every error raised on purpose; its text is one line that says what to do."""

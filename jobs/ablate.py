@@ -33,22 +33,58 @@ from fastformers.ablation.report import (
 )
 from fastformers.ablation.shapes import ABLATION_SHAPES
 from fastformers.ablation.summary import Conditions, summarize
-from fastformers.ablation.texts import TextsConfig
-from fastformers.atomic_file import whole_file
+from fastformers.ablation.texts import TextsConfig, load_texts
+from fastformers.atomic_file import check_writable, whole_file
 from fastformers.cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.errors import InputError
 from fastformers.figure import require_drawing
-from fastformers.inference.bundle import DEMO_BUNDLE
-from fastformers.jobs.console.arguments import add_price_arguments, price_of
+from fastformers.hub import find_model
+from fastformers.inference.bundle import DEMO_BUNDLE, open_bundle
+from fastformers.jobs.console.arguments import (
+    add_price_arguments,
+    add_text_file_arguments,
+    price_of,
+)
+from fastformers.jobs.console.command_line.idle_flags import (
+    SUPERGLUE,
+    TEXT_FILES,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_labeled,
+)
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.progress import show_progress
+from fastformers.jobs.console.progress import show_progress, waiting
+from fastformers.models.model_files import check_model_directory
 
 _LINE_EVERY_S = 10.0  # between lines of progress, while the clock runs
 # Runnable processes for each core, over the last minute, above which a machine counts as busy.
 _BUSY_SHARE = 0.5
+
+
+_IDLE = (
+    SUPERGLUE,
+    IdleRule(
+        ("tokenizer",),
+        lambda options: options.shapes_only is None,
+        "models bring their own; it is for --shapes-only",
+    ),
+    IdleRule(
+        ("tokenizer",),
+        lambda options: options.eval is None,
+        "it reads the texts of --eval; give that, too",
+    ),
+    IdleRule(
+        (
+            *("text_column", "text_pair_column", "choice_columns", "label_column", "superglue"),
+            *("label_map", *TEXT_FILES),
+        ),
+        lambda options: options.eval is None,
+        "without --eval no file is read",
+    ),
+)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,39 +92,45 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers ablate",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--teacher", type=Path, help="Hugging Face model directory, or org/name of the hub"
+    models = parser.add_argument_group("models and output")
+    models.add_argument(
+        "--teacher", type=Path, help="Hugging Face model directory, or org/name of the hub (none)"
     )
-    parser.add_argument("--student", type=Path, help="distilled Hugging Face model directory")
-    parser.add_argument(
+    models.add_argument(
+        "--student",
+        type=Path,
+        help="distilled Hugging Face model directory, or org/name of the hub (none)",
+    )
+    models.add_argument(
         "--bundle",
         type=Path,
         action="append",
         default=[],
         dest="bundles",
-        help="bundle of the unpruned student; again for each further step, such as a pruned one",
+        help="bundle of the unpruned student; again for each further step, such as a pruned one "
+        "(none)",
     )
-    parser.add_argument("--output", type=Path, required=True, help="directory for table and plot")
-    add_config_arguments(parser, TextsConfig)
-    add_config_arguments(parser, TextsConfig.columns)
-    add_config_arguments(parser, TextsConfig.columns.text_files)
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="runs of each step; the median counts (3)"
-    )
-    add_price_arguments(parser, machine="this machine")
-    parser.add_argument(
+    models.add_argument("--output", type=Path, required=True, help="directory for table and plot")
+    models.add_argument(
         "--shapes-only",
         choices=ABLATION_SHAPES,
-        help="the paper's own shapes on random weights: speed only",
+        help="in place of models, the paper's own shapes on random weights: speed only (none)",
     )
-    parser.add_argument(
+    models.add_argument(
         "--tokenizer",
         type=Path,
         metavar="FILE",
         help="tokenizer.json that gives --shapes-only the lengths of --eval (the demo bundle's)",
     )
+    texts = parser.add_argument_group("texts")
+    add_config_arguments(texts, TextsConfig)
+    texts.add_argument(
+        "--repeats", type=int, default=3, help="runs of each step; the median counts (3)"
+    )
+    add_config_arguments(parser.add_argument_group("labeled files"), TextsConfig.columns)
+    add_text_file_arguments(parser, TextsConfig.columns.text_files)
+    add_price_arguments(parser, machine="this machine")
     return parser.parse_args(arguments)
 
 
@@ -100,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="fastformers-ablate-") as scratch:
             return _ablate(options, Path(scratch))
 
-    return run(job, resume="Nothing was written.")
+    return run(job, options, resume="Nothing was written.")
 
 
 def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -108,7 +150,6 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     _check(options)
     price, topology = price_of(options), discover_topology()
     load = _measure_load(topology)
-    console.print("loading models and texts ...")
     core_sets = plan_core_sets(topology, num_actors=None, cores_per_actor=1)
     ablation = _build(options, [core_set.cpus for core_set in core_sets], scratch)
     with show_progress(line_every_s=_LINE_EVERY_S, is_live=False) as on_progress:
@@ -125,6 +166,7 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     notes = [*numbered_notes(results), summary.headline, CLOCK]
     console.print("\n".join([*notes, str(summary.texts), str(summary.conditions)]))
     content = summary.to_json()
+    options.output.mkdir(parents=True, exist_ok=True)
     files = {
         "table.md": render_markdown(summary),
         "ablate.json": json.dumps(content, indent=2) + "\n",
@@ -150,52 +192,68 @@ def _measure_load(topology: HostTopology) -> float:
 
 
 def _check(options: argparse.Namespace) -> None:
+    refuse_idle(options, _IDLE)
     if options.repeats < 1:
         raise InputError(f"--repeats {options.repeats}: give at least 1")
     if options.shapes_only is None:
         if options.teacher is None:
             known = " or ".join(ABLATION_SHAPES)
             raise InputError(f"--teacher is missing; give it, or --shapes-only {known}")
-        if options.tokenizer is not None:
-            raise InputError("--tokenizer is for --shapes-only; models bring their own")
     else:
         models = (options.teacher, options.student, *options.bundles)
         if any(model is not None for model in models):
             raise InputError(
                 "--shapes-only has models of its own; leave out --teacher, --student and --bundle"
             )
-        if options.tokenizer is not None and options.eval is None:
-            raise InputError("--tokenizer reads the texts of --eval; give it too")
+    if options.eval is not None:
+        refuse_idle_labeled(options, options.eval)
     if options.output.exists() and not options.output.is_dir():
         raise InputError(f"--output {options.output}: is not a directory; choose another")
-    options.output.mkdir(parents=True, exist_ok=True)
+    check_writable(options.output / "ablate.json")
+    for name in ("teacher", "student"):
+        if (model := getattr(options, name)) is not None:
+            found = find_model(model).path
+            check_model_directory(found)
+            setattr(options, name, found)
+    for bundle in options.bundles:
+        open_bundle(bundle)
 
 
 def _build(
     options: argparse.Namespace, cpus_of_instance: Sequence[tuple[int, ...]], scratch: Path
 ) -> Ablation:
     config = read_config(TextsConfig, options)
+    texts = None
+    if options.shapes_only is None or config.eval is not None:
+        with waiting("reading the texts"):
+            texts = load_texts(config)
     if options.shapes_only is None:
-        from fastformers.ablation.from_models import build_ablation
+        assert texts is not None
+        with waiting("loading PyTorch"):
+            from fastformers.ablation.from_models import build_ablation
 
-        with show_progress() as on_progress:
+        with show_progress() as on_progress, waiting("loading the models"):
             return build_ablation(
                 config,
+                texts,
                 teacher_path=options.teacher,
                 student_path=options.student,
                 bundle_paths=options.bundles,
                 cpus_of_instance=cpus_of_instance,
                 on_progress=on_progress,
             )
-    from fastformers.ablation.from_shapes import build_shape_ablation
+    with waiting("loading PyTorch") as on_step:
+        from fastformers.ablation.from_shapes import build_shape_ablation
 
-    return build_shape_ablation(
-        ABLATION_SHAPES[options.shapes_only],
-        config,
-        tokenizer=options.tokenizer or DEMO_BUNDLE / "tokenizer.json",
-        cpus_of_instance=cpus_of_instance,
-        scratch=scratch,
-    )
+        on_step("making models with random weights")
+        return build_shape_ablation(
+            ABLATION_SHAPES[options.shapes_only],
+            config,
+            texts,
+            tokenizer=options.tokenizer or DEMO_BUNDLE / "tokenizer.json",
+            cpus_of_instance=cpus_of_instance,
+            scratch=scratch,
+        )
 
 
 def _show_result(result: StepResult) -> None:
@@ -221,7 +279,7 @@ def _conditions(
         cpu_model=topology.cpu_model,
         num_cores=topology.num_usable_cores,
         usd_per_hour=price.usd_per_hour,
-        price=price.label,
+        price=str(price),
         price_is_estimate=price.is_estimate,
         versions={name: importlib.metadata.version(name) for name in packages},
         measured_at=time.strftime("%Y-%m-%d"),

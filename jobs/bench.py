@@ -57,6 +57,7 @@ from fastformers.jobs.benchmarks.whole_jobs import (
 from fastformers.jobs.console.arguments import actor_settings, corpus_settings, price_of
 from fastformers.jobs.console.calibrate import calibrate, check_own_type
 from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import waiting
 
 _PACKAGES = ("fastformers", "onnxruntime", "ray")
 
@@ -82,23 +83,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draw_whole_jobs(report, options.plot)
         return report.to_json()
 
-    return run(job)
+    return run(job, options)
 
 
 def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
     settings = corpus_settings(options)
-    files: list[str] = []
-    if options.corpus is not None:
-        num_rows = max(options.peer_rows, options.sample_rows)
-        files = write_different_texts(
-            options.corpus, settings, num_rows=num_rows, directory=scratch / "texts"
-        )
-    sample = {"files": files, "sample_rows": options.sample_rows, "scratch": scratch}
-    if options.shape is None:
-        subject = open_subject(options.bundle, options.teacher, **sample)
-    else:
-        subject = make_subject(options.shape, options.teacher, **sample)
-    choice = tune(subject.bundle, engine=options.engine)
+    with waiting("reading the corpus") as on_step:
+        files: list[str] = []
+        if options.corpus is not None:
+            num_rows = max(options.peer_rows, options.sample_rows)
+            files = write_different_texts(
+                options.corpus, settings, num_rows=num_rows, directory=scratch / "texts"
+            )
+        on_step("loading the models")
+        sample = {"files": files, "sample_rows": options.sample_rows, "scratch": scratch}
+        if options.shape is None:
+            subject = open_subject(options.bundle, options.teacher, **sample)
+        else:
+            subject = make_subject(options.shape, options.teacher, **sample)
+        on_step("measuring which engine and batches are fastest here")
+        choice = tune(subject.bundle, engine=options.engine)
     job_settings = JobSettings(
         bundle=str(subject.bundle),
         engine=options.engine,

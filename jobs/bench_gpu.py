@@ -34,6 +34,7 @@ from fastformers.cluster.pricing.prices import find_price
 from fastformers.cluster.report.energy import EnergyMeter
 from fastformers.cluster.settings import ActorSettings, CorpusSettings, ScoringSettings
 from fastformers.errors import InputError
+from fastformers.hub import find_model
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import CUDA_ENGINE, open_engine
@@ -129,10 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_cuda()
         if options.bundle is not None:
             return _profile(options)
+        options.teacher = find_model(options.teacher).path
         with tempfile.TemporaryDirectory(prefix="fastformers-bench-") as scratch:
             return _bench(options, Path(scratch)).to_json()
 
-    return run(job)
+    return run(job, options)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -12,8 +12,9 @@ By intent: search for the cheapest recipe that loses no more than a point of acc
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rich.table import Table
 
@@ -23,12 +24,23 @@ from fastformers.cluster.report.downsample import pick_frontier
 from fastformers.cluster.report.page import can_draw, render_search_page
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
-from fastformers.errors import how_to_install
+from fastformers.hub import find_model
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
+from fastformers.installation import how_to_install
+from fastformers.jobs.console.arguments import add_text_file_arguments
+from fastformers.jobs.console.command_line.idle_flags import (
+    SUPERGLUE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_labeled,
+)
+from fastformers.jobs.console.command_line.keywords import CompressKeywords, PathLike
+from fastformers.jobs.console.command_line.python_call import called, describes
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.progress import show_progress
+from fastformers.jobs.console.progress import show_progress, waiting
+from fastformers.models.model_files import is_sentence_encoder
 
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
@@ -36,18 +48,73 @@ if TYPE_CHECKING:
     from fastformers.inference.description.stage_quality import StageQuality
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments of `fastformers compress`."""
+def _has_student(options: argparse.Namespace) -> bool:
+    is_wanted = options.student or options.student_layers or options.student_width
+    return bool(options.search or is_wanted)
+
+
+def _prunes(options: argparse.Namespace) -> bool:
+    return bool(options.search or options.prune_heads or options.prune_ffn)
+
+
+def _trains(options: argparse.Namespace) -> bool:
+    return _has_student(options) or (_prunes(options) and options.prune_epochs > 0)
+
+
+_NO_TRAINING = "nothing is trained; add --student-layers, or --prune-heads or --prune-ffn"
+_IDLE = (
+    SUPERGLUE,
+    IdleRule(
+        ("epochs", "keep_gelu"),
+        lambda options: not _has_student(options),
+        "there is no student; add --student-layers, --student-width or --student",
+    ),
+    IdleRule(
+        ("transfer", "learning_rate", "batch_rows", "seed", "temperature", "hard_weight"),
+        lambda options: not _trains(options),
+        _NO_TRAINING,
+    ),
+    IdleRule(
+        ("hidden_weight", "attention_weight"), lambda options: not _trains(options), _NO_TRAINING
+    ),
+    IdleRule(
+        ("prune_budget", "prune_multiple_of", "prune_rounds", "prune_epochs"),
+        lambda options: not _prunes(options),
+        "nothing is pruned; add --prune-heads or --prune-ffn",
+    ),
+    IdleRule(
+        ("prune_without_labels",),
+        lambda options: not _prunes(options),
+        "nothing is pruned; add --prune-heads or --prune-ffn",
+    ),
+    IdleRule(
+        ("prune_multiple_of",),
+        lambda options: not (options.search or options.prune_ffn),
+        "no feed-forward neurons are pruned; add --prune-ffn",
+    ),
+    IdleRule(
+        ("min_int8_agreement",),
+        lambda options: "int8" not in str(options.precision),
+        "no projection is in int8; add --precision int8",
+    ),
+    IdleRule(
+        ("label_column", "label_map", "label_names"),
+        lambda options: is_sentence_encoder(options.teacher),
+        "the teacher embeds texts and needs no labels",
+    ),
+)
+
+
+def make_parser() -> CommandParser:
+    """The parser of `fastformers compress`."""
     parser = CommandParser(
         prog="fastformers compress",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     recipe = RecipeConfig()
-    files = parser.add_argument_group("files and allowance")
-    add_config_arguments(files, CompressConfig)
-    add_config_arguments(files, CompressConfig.columns)
-    add_config_arguments(files, CompressConfig.columns.text_files)
+    add_config_arguments(parser.add_argument_group("models, files and allowance"), CompressConfig)
+    add_config_arguments(parser.add_argument_group("labeled files"), CompressConfig.columns)
+    add_text_file_arguments(parser, CompressConfig.columns.text_files)
     for title, configs in (
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),
@@ -57,7 +124,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         group = parser.add_argument_group(title)
         for config in configs:
             add_config_arguments(group, config)
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers compress`."""
+    return make_parser().parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,31 +137,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        config = read_config(CompressConfig, options)
-        from fastformers.compression.compress import compress
-
-        with show_progress() as on_progress:
-            result = compress(
-                config,
-                on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
-                on_stage=_show_stage,
-                on_candidate=_show_candidate,
-                on_progress=on_progress,
-            )
+        result = _compress(options)
         console.print(_stage_table(result))
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         summary = _summary(result)
-        if config.search:
+        if options.search:
             price = choose_price(
                 usd_per_hour=None, instance_type=None, num_cores=1, prices=load_prices()
             )
             candidates = _drawn(result, price)
             console.print(_frontier_table(candidates, result.bundle.metric))
-            summary["page"] = _write_page(candidates, price, result.bundle.path)
+            summary["page"] = _write_page(
+                candidates, price, result.bundle.path, metric=result.bundle.metric
+            )
         return summary
 
-    return run(job, resume="Run the same command again to go on where it was.")
+    return run(job, options, resume="Run the same command again to go on where it was.")
+
+
+@describes(make_parser, CompressKeywords)
+def compress(
+    *,
+    teacher: PathLike,
+    train: PathLike,
+    eval: PathLike,
+    output: PathLike,
+    **settings: Unpack[CompressKeywords],
+) -> "Compressed":
+    """Compress a fine-tuned model into a bundle: `fastformers compress` from Python.
+
+    Stages and progress are shown on stderr. Called again after an interruption, it goes on where it
+    was.
+
+    Args:
+        teacher: Hugging Face or sentence-transformers directory.
+        train: Labeled files to distill, rank and calibrate on.
+        eval: Labeled files that measure quality and nothing else.
+        output: Directory of the bundle.
+        settings: Flags of the command, by their names with underscores.
+
+    Returns:
+        The bundle, the recipe that made it, and all that were tried, with the quality (at most 1)
+        after each stage and core-seconds for a million rows.
+
+    Raises:
+        InputError: A path, a column, a label, a model or a value cannot be used, or PyTorch is not
+            installed.
+        StageError: A stage's pre- or postcondition does not hold.
+        QualityError: More accuracy was lost than `max_accuracy_drop`; no bundle is written.
+        TypeError: There is no such keyword.
+    """
+    places = {"teacher": teacher, "train": train, "eval": eval, "output": output}
+    options = make_parser().take({**places, **settings})
+    with called(options):
+        return _compress(options)
+
+
+def _compress(options: argparse.Namespace) -> "Compressed":
+    """Run the recipe, or search for one, and show what is measured."""
+    config = read_config(CompressConfig, options)
+    options.teacher = find_model(config.teacher).path
+    config = replace(config, teacher=options.teacher)
+    refuse_idle(options, _IDLE)
+    refuse_idle_labeled(options, config.train, config.eval, config.transfer)
+    with waiting("reading the labeled files"):
+        files = config.load_files()
+    with waiting("loading PyTorch"):
+        from fastformers.compression import compress as offline
+
+    with show_progress() as on_progress, waiting("loading and checking the teacher"):
+        return offline.compress(
+            config,
+            files,
+            on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
+            on_stage=_show_stage,
+            on_candidate=_show_candidate,
+            on_progress=on_progress,
+        )
 
 
 def _show_stage(quality: "StageQuality") -> None:
@@ -159,14 +284,17 @@ def _frontier_table(candidates: list[FrontierPoint], metric: str) -> Table:
     return table
 
 
-def _write_page(candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path) -> str | None:
+def _write_page(
+    candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path, *, metric: str
+) -> str | None:
     """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
     if not can_draw():
         console.print(f"no picture of the frontier: {how_to_install('report')}")
         return None
     path = bundle.with_name(f"{bundle.name}-search.html")
     heading = f"{len(candidates)} recipes for {bundle.name}"
-    page = render_search_page(candidates, heading=heading, note=f"Price: {price.label}.")
+    note = f"Price: {price.label}."
+    page = render_search_page(candidates, metric=metric, heading=heading, note=note)
     with whole_file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     console.print(f"page: {path}")

@@ -12,27 +12,28 @@ currency (USD, or another with its rate in usd_per_unit).
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
+from fastformers.atomic_file import check_writable
+from fastformers.cluster.corpus.inputs import open_corpus_for
 from fastformers.cluster.cost.bundle_cost import (
     BundleCost,
     CostSettings,
-    estimate_cost,
-    open_sample,
     plan_offers,
+    sample_bundle_corpus,
 )
+from fastformers.cluster.cost.bundle_cost import estimate_cost as cost_sample
 from fastformers.cluster.cost.cluster_plan import PlanSettings, plan_cluster
 from fastformers.cluster.cost.machine_profile import (
     MachineProfile,
-    fit_to_run,
     load_profiles,
-    write_profile,
 )
+from fastformers.cluster.cost.sampling import CorpusSample
 from fastformers.cluster.cost.tables import (
     describe_cost,
     describe_plans,
@@ -49,47 +50,89 @@ from fastformers.cluster.launch.ray_cluster_file import CloudCluster
 from fastformers.cluster.pricing.market import Market
 from fastformers.cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
 from fastformers.cluster.pricing.prices import InstancePrice, find_price, load_prices
-from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.settings import CorpusSettings
-from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
-from fastformers.jobs.console.arguments import add_storage_arguments
-from fastformers.jobs.console.calibrate import calibrate, check_own_type
+from fastformers.jobs.console.arguments import add_storage_arguments, add_text_file_arguments
+from fastformers.jobs.console.calibrate import check_own_cores, measure_here
+from fastformers.jobs.console.command_line.idle_flags import (
+    CORPUS,
+    STORAGE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_reading,
+)
+from fastformers.jobs.console.command_line.keywords import CostKeywords, PathLike
+from fastformers.jobs.console.command_line.python_call import called, describes
+from fastformers.jobs.console.command_line.quantities import duration, whole_number
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import waiting
 
-_NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
-_DURATION = re.compile(
-    rf"(?:(?P<d>{_NUMBER})d)?(?:(?P<h>{_NUMBER})h)?(?:(?P<m>{_NUMBER})m(?:in)?)?(?:(?P<s>{_NUMBER})s)?",
-    re.ASCII,
+
+def _is_planned(options: argparse.Namespace) -> bool:
+    return options.deadline is not None or options.budget is not None
+
+
+_IDLE = (
+    STORAGE,
+    IdleRule(
+        (
+            *CORPUS,
+            *("sample", "seed", "rows", "discount", "spot", "reserved", "top", "profiles"),
+            *("deadline", "budget", "write_cluster"),
+        ),
+        lambda options: options.corpus is None,
+        "without a CORPUS nothing is costed",
+    ),
+    IdleRule(
+        ("max_instances", "startup_s", "interruptions_per_hour"),
+        lambda options: not _is_planned(options),
+        "no cluster is planned; add --deadline or --budget",
+    ),
+    IdleRule(
+        ("interruptions_per_hour",),
+        lambda options: not options.spot,
+        "only spot machines are interrupted; add --spot",
+    ),
+    IdleRule(
+        ("discount",),
+        lambda options: options.reserved or (options.spot and not _is_planned(options)),
+        "it is off on-demand prices, and no machine is bought at one",
+    ),
+    IdleRule(
+        ("prices",),
+        lambda options: options.corpus is None and options.instance_type is None,
+        "without a CORPUS or --instance-type no price is looked up",
+    ),
 )
-_SECONDS_OF_UNIT = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments of `fastformers cost`."""
+def make_parser() -> CommandParser:
+    """The parser of `fastformers cost`."""
     parser = CommandParser(
         prog="fastformers cost",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI")
-    parser.add_argument(
+    parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI (none)")
+    parser.add_argument_group("model").add_argument(
         "--bundle", action="append", required=True, help="bundle (or its URI); several are compared"
     )
-    add_storage_arguments(parser)
-    sample = parser.add_argument_group("sample")
     # A cost is of the whole corpus, or of --rows, whatever is kept beside its predictions.
     left_out = ("keep_columns", "limit", "shard_seconds")
-    add_config_arguments(sample, CorpusSettings, leave_out=left_out)
-    add_config_arguments(sample, CorpusSettings.text_files)
+    corpus = parser.add_argument_group("corpus")
+    add_config_arguments(corpus, CorpusSettings, leave_out=left_out)
+    add_text_file_arguments(parser, CorpusSettings.text_files)
+    add_storage_arguments(parser)
+    sample = parser.add_argument_group("sample")
     add_config_arguments(
-        sample, CostSettings, leave_out=("discount_percent",), parsers={"rows": _whole}
+        sample, CostSettings, leave_out=("discount_percent",), parsers={"rows": whole_number}
     )
     prices = parser.add_argument_group("prices")
-    prices.add_argument("--prices", type=Path, metavar="FILE", help="your own table, see above")
+    prices.add_argument(
+        "--prices", type=Path, metavar="FILE", help="your own table, see above (the built-in one)"
+    )
     add_config_arguments(prices, CostSettings, leave_out=("sample", "seed", "rows"))
     market = prices.add_mutually_exclusive_group()
     market.add_argument(
@@ -97,29 +140,36 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     market.add_argument("--reserved", action="store_true", help="prices of reserved machines")
     prices.add_argument(
-        "--top", type=int, default=20, help="types to show (%(default)s); JSON has all"
+        "--top", type=int, default=20, help="types to show; JSON has all (%(default)s)"
     )
     speed = parser.add_argument_group("speed")
     speed.add_argument(
-        "--profiles", type=Path, metavar="DIR", help="profiles of machines measured before"
+        "--profiles", type=Path, metavar="DIR", help="profiles of machines measured before (none)"
     )
     speed.add_argument("--calibrate", action="store_true", help="measure this machine")
     speed.add_argument(
         "--fit-run",
         metavar="OUTPUT",
-        help="output of a finished run on this machine, to learn from",
+        help="output of a finished run on this machine, to learn from (none)",
     )
-    speed.add_argument("--profile-out", type=Path, metavar="FILE", help="keep what was measured")
-    speed.add_argument("--instance-type", help="the cloud's name of this machine, if it has one")
+    speed.add_argument(
+        "--profile-out", type=Path, metavar="FILE", help="keep what was measured (none)"
+    )
+    speed.add_argument("--instance-type", help="the cloud's name of this machine (none)")
     plan = parser.add_argument_group("plan")
-    add_config_arguments(plan, PlanSettings, parsers={"deadline_s": _duration})
+    add_config_arguments(plan, PlanSettings, parsers={"deadline_s": duration})
     plan.add_argument(
         "--write-cluster",
         type=Path,
         metavar="DIR",
-        help="write what `ray up` starts the planned cluster from",
+        help="write what `ray up` starts the planned cluster from (none)",
     )
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers cost`."""
+    return make_parser().parse_args(arguments)
 
 
 def parse_refresh(arguments: Sequence[str]) -> argparse.Namespace:
@@ -138,7 +188,7 @@ def parse_refresh(arguments: Sequence[str]) -> argparse.Namespace:
         type=Path,
         help="table of the types to look up (the one that ships with the package)",
     )
-    parser.add_argument("--endpoint", help="URL of the price list, if a mirror serves it")
+    parser.add_argument("--endpoint", help="URL of a mirror of the price list (the cloud's own)")
     return parser.parse_args(arguments)
 
 
@@ -148,32 +198,100 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["refresh"]:
         return _refresh(arguments[1:])
     options = parse(arguments)
-    return run(lambda: _cost(options))
+    return run(lambda: _cost(options), options)
+
+
+@describes(make_parser, CostKeywords)
+def estimate_cost(
+    corpus: PathLike,
+    *,
+    bundle: Bundle | PathLike,
+    **settings: Unpack[CostKeywords],
+) -> BundleCost:
+    """Say what a corpus costs on each instance type: `fastformers cost` from Python.
+
+    A sample of the corpus is tokenized; nothing is scored or rented.
+
+    Args:
+        corpus: File, directory, glob or URI.
+        bundle: The bundle, its directory, or its URI in a bucket.
+        settings: Flags of the command, by their names with underscores; `deadline` is a text such
+            as "6h", or seconds.
+
+    Returns:
+        Workload in tokens and core-seconds, USD by type, the cheapest first; with a deadline or a
+        budget (USD) also the clusters that keep it, the best first.
+
+    Raises:
+        InputError: A path, a column or a value cannot be used, or no cluster keeps deadline and
+            budget.
+        BundleError: The bundle cannot be used.
+        TypeError: There is no such keyword.
+    """
+    options = make_parser().take({"corpus": corpus, "bundle": [str(bundle)], **settings})
+    with called(options):
+        (cost,) = _estimate(options)
+        _write_cluster(options, cost)
+        return cost
 
 
 def _cost(options: argparse.Namespace) -> dict[str, Any]:
+    """Estimate, show, and write what was asked for."""
+    costs = _estimate(options)
+    if not costs:
+        return {"profile": str(options.profile_out), "instance_type": options.instance_type}
+    for cost in costs:
+        console.print(render_workload(cost))
+        console.print(render_instances(cost, top=options.top))
+        for line in explain_instances(cost, top=options.top):
+            console.print(line)
+    if len(costs) > 1:
+        console.print(render_comparison(costs))
+    others = [describe_cost(cost) for cost in costs[1:]]
+    plan = None
+    if costs[0].plans:
+        plan_settings = read_config(PlanSettings, options, spot=options.spot)
+        console.print(render_plans(costs[0].plans, plan_settings))
+        for line in explain_plans(costs[0].plans, plan_settings):
+            console.print(line)
+        plan = describe_plans(costs[0].plans, plan_settings)
+    _write_cluster(options, costs[0])
+    return {**describe_cost(costs[0]), "others": others, "plan": plan}
+
+
+def _estimate(options: argparse.Namespace) -> list[BundleCost]:
+    """The cost with each bundle, the first one with its plans; none where there is no corpus."""
     _check(options)
     prices = load_prices(options.prices)
     own = find_price(options.instance_type, prices) if options.instance_type else None
-    bundles = [pin_bundle(source, options.storage_options).open() for source in options.bundle]
-    measured = _measure(options, bundles[0], own)
-    if options.corpus is None:
-        return {"profile": str(options.profile_out), "instance_type": options.instance_type}
-    profiles = [*measured, *(load_profiles(options.profiles, bundles) if options.profiles else [])]
     market: Market = "spot" if options.spot else "reserved" if options.reserved else "on-demand"
     settings = read_config(CostSettings, options, today=date.today(), market=market)
     plan_settings = read_config(PlanSettings, options, spot=options.spot)
-    costs = [_cost_of(options, bundle, profiles, prices, settings) for bundle in bundles]
-    if len(costs) > 1:
-        console.print(render_comparison(costs))
-    first = describe_cost(costs[0])
-    others = [describe_cost(cost) for cost in costs[1:]]
-    is_planned = options.deadline is not None or options.budget is not None
-    plan = _plan(options, costs[0], prices, settings, plan_settings) if is_planned else None
-    return {**first, "others": others, "plan": plan}
+    corpus_settings = read_config(CorpusSettings, options)
+    with waiting("reading the bundle") as on_step:
+        bundles = [pin_bundle(source, options.storage_options).open() for source in options.bundle]
+        known = load_profiles(options.profiles, bundles) if options.profiles else []
+        if options.calibrate:
+            check_own_cores(own)
+        samples = []
+        if options.corpus is not None:
+            on_step(f"tokenizing a sample of {options.corpus}")
+            samples = [_sample(options, bundle, corpus_settings, settings) for bundle in bundles]
+    profiles = [*measure_here(options, bundles[0], own), *known]
+    if not samples:
+        return []
+    costs = [
+        _cost_of(bundle, sample, profiles, prices, settings)
+        for bundle, sample in zip(bundles, samples, strict=True)
+    ]
+    if _is_planned(options):
+        plans = plan_cluster(plan_offers(costs[0], settings), plan_settings)
+        costs[0] = replace(costs[0], plans=tuple(plans))
+    return costs
 
 
 def _check(options: argparse.Namespace) -> None:
+    refuse_idle(options, _IDLE)
     has_source = options.calibrate or options.fit_run is not None
     if options.corpus is None and not (has_source and options.profile_out):
         raise InputError("give a CORPUS, or --calibrate with --profile-out")
@@ -189,79 +307,58 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("--write-cluster: nothing is planned; add --deadline or --budget")
     if options.write_cluster is not None:
         check_launch_directory(options.write_cluster)
+        check_writable(options.write_cluster / "cluster.yaml")
+    if options.profile_out is not None:
+        check_writable(options.profile_out)
     if options.top < 1:
         raise InputError(f"--top {options.top}: give at least 1")
 
 
-def _measure(
-    options: argparse.Namespace, bundle: Bundle, own: InstancePrice | None
-) -> list[MachineProfile]:
-    if options.calibrate:
-        profile = calibrate(bundle, options.instance_type)
-    elif options.fit_run is not None:
-        output = open_directory(options.fit_run, options.storage_options)
-        path = f"{output}/{REPORT_FILE}"
-        report = RunReport.from_json(
-            output.read_json(REPORT_FILE),
-            path=path,
-            remedy="give --fit-run the --output of a score by this version",
-        )
-        profile = fit_to_run(bundle, report, path=path, instance_type=options.instance_type)
-    else:
-        return []
-    check_own_type(profile, own)
-    if options.profile_out is not None:
-        write_profile(options.profile_out, profile)
-    return [profile]
+def _sample(
+    options: argparse.Namespace,
+    bundle: Bundle,
+    corpus_settings: CorpusSettings,
+    settings: CostSettings,
+) -> CorpusSample:
+    corpus = open_corpus_for(
+        bundle, options.corpus, corpus_settings, storage=options.storage_options
+    )
+    refuse_idle_reading(options, {type(corpus.reader)})
+    return sample_bundle_corpus(options.corpus, corpus, bundle, corpus_settings, settings)
 
 
 def _cost_of(
-    options: argparse.Namespace,
     bundle: Bundle,
+    sample: CorpusSample,
     profiles: Sequence[MachineProfile],
     prices: dict[str, InstancePrice],
     settings: CostSettings,
 ) -> BundleCost:
-    corpus_settings = read_config(CorpusSettings, options)
-    sample = open_sample(
-        options.corpus, bundle, corpus_settings, settings, storage=options.storage_options
-    )
-    cost = estimate_cost(bundle, sample, profiles=profiles, prices=prices, settings=settings)
+    cost = cost_sample(bundle, sample, profiles=profiles, prices=prices, settings=settings)
     if not cost.instances.costs:
         reasons = "; ".join(dict.fromkeys(cost.instances.left_out.values()))
         raise InputError(f"no instance type of the price table can be costed: {reasons}")
-    console.print(render_workload(cost))
-    console.print(render_instances(cost, top=options.top))
-    for line in explain_instances(cost, top=options.top):
-        console.print(line)
     return cost
 
 
-def _plan(
-    options: argparse.Namespace,
-    cost: BundleCost,
-    prices: dict[str, InstancePrice],
-    settings: CostSettings,
-    plan_settings: PlanSettings,
-) -> dict[str, Any]:
-    plans = plan_cluster(plan_offers(cost, settings), plan_settings)
-    console.print(render_plans(plans, plan_settings))
-    for line in explain_plans(plans, plan_settings):
-        console.print(line)
-    if options.write_cluster is not None:
-        helper = plans[0].offer.helper
-        cluster = CloudCluster(
-            worker=prices[plans[0].offer.instance_type],
-            num_workers=plans[0].num_instances - 1,  # the head is of the same type and scores
-            spot=plan_settings.spot,
-            helper=None if helper is None else prices[helper.instance_type],
-            num_helpers=plans[0].num_helpers,
-        )
-        source = options.bundle[0]
-        shipped = None if "://" in source else Path(source)  # every machine reads the bucket
-        path = write_launch_files(options.write_cluster, cluster, bundle=shipped)
-        console.print(f"wrote {path}; next: ray up {path}")
-    return describe_plans(plans, plan_settings)
+def _write_cluster(options: argparse.Namespace, cost: BundleCost) -> None:
+    """Write what the best plan is started from, where that was asked for."""
+    if options.write_cluster is None:
+        return
+    best = cost.plans[0]
+    prices = {one.price.instance_type: one.price for one in cost.instances.costs}
+    helper = best.offer.helper
+    cluster = CloudCluster(
+        worker=prices[best.offer.instance_type],
+        num_workers=best.num_instances - 1,  # the head is of the same type and scores
+        spot=options.spot,
+        helper=None if helper is None else prices[helper.instance_type],
+        num_helpers=best.num_helpers,
+    )
+    source = options.bundle[0]
+    shipped = None if "://" in source else Path(source)  # every machine reads the bucket
+    path = write_launch_files(options.write_cluster, cluster, bundle=shipped)
+    console.print(f"wrote {path}; next: ray up {path}")
 
 
 def _refresh(arguments: Sequence[str]) -> int:
@@ -269,14 +366,16 @@ def _refresh(arguments: Sequence[str]) -> int:
     options = parse_refresh(arguments)
 
     def job() -> dict[str, Any]:
+        check_writable(options.output)
         known = load_prices(options.prices)
-        found = refresh_prices(
-            known,
-            cloud=options.cloud,
-            region=options.region,
-            today=date.today(),
-            endpoint=options.endpoint,
-        )
+        with waiting(f"reading the prices of {options.cloud}"):
+            found = refresh_prices(
+                known,
+                cloud=options.cloud,
+                region=options.region,
+                today=date.today(),
+                endpoint=options.endpoint,
+            )
         write_prices(options.output, found)
         missing = [p.instance_type for p in known.values() if p.cloud == options.cloud]
         missing = [name for name in missing if name not in found]
@@ -285,29 +384,7 @@ def _refresh(arguments: Sequence[str]) -> int:
             console.print(f"not listed in {options.region}: {', '.join(missing)}")
         return {"output": str(options.output), "types": len(found), "not_listed": missing}
 
-    return run(job)
-
-
-def _whole(text: str) -> int:
-    """A whole number that may be written as 1e9."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if value != value or value in (float("inf"), float("-inf")) or value != int(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(value)
-
-
-def _duration(text: str) -> float:
-    """Seconds of 45s, 90m, 90min, 1.5h, 2d or 1h30m: each unit once, from days to seconds."""
-    match = _DURATION.fullmatch(text)
-    if not text or match is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time; write 90m, 6h, 2d or 1h30m, always with the unit"
-        )
-    parts = match.groupdict(default="0")
-    return sum(float(parts[unit]) * seconds for unit, seconds in _SECONDS_OF_UNIT.items())
+    return run(job, options)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,31 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from fastformers.cluster.execution.job import open_score_job
-from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.data.demo_corpus import collect_docstrings, write_docstrings
 from fastformers.inference.bundle import DEMO_BUNDLE
 from fastformers.jobs.console.arguments import add_price_arguments, price_of
+from fastformers.jobs.console.command_line.idle_flags import IdleRule, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.execute import execute_and_show, plan_actors
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.page import write_page
+from fastformers.jobs.console.progress import waiting
+
+_IDLE = (
+    IdleRule(
+        (
+            *("output", "limit", "num_actors", "write_corpus", "usd_per_hour", "instance_type"),
+            *("json", "quiet", "verbose", "log_level"),
+        ),
+        lambda options: options.print_bundle,
+        "--print-bundle prints a path and stops",
+    ),
+    IdleRule(
+        ("output", "limit", "num_actors", "usd_per_hour", "instance_type"),
+        lambda options: options.write_corpus is not None,
+        "--write-corpus scores nothing",
+    ),
+)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -34,7 +50,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers demo",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--output",
@@ -42,11 +57,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Path("demo-output"),
         help="directory of the docstrings and their predictions (%(default)s)",
     )
-    parser.add_argument("--limit", type=int, metavar="ROWS", help="only the first docstrings")
+    parser.add_argument("--limit", type=int, metavar="ROWS", help="only the first docstrings (all)")
     parser.add_argument(
         "--num-actors", type=int, help="number of actors (as many as there are cores)"
     )
-    add_price_arguments(parser, machine="this machine")
     parser.add_argument(
         "--print-bundle", action="store_true", help="print where the demo's bundle is, and stop"
     )
@@ -54,29 +68,34 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--write-corpus",
         type=Path,
         metavar="DIR",
-        help="write train.parquet and heldout.parquet, which the bundle is made from, and stop",
+        help="write train.parquet and heldout.parquet, which the bundle is made from, and stop "
+        "(none)",
     )
+    add_price_arguments(parser, machine="this machine")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `fastformers demo`."""
     options = parse(arguments)
-    if options.print_bundle:
+    if options.print_bundle and not options.given.keys() - {"print_bundle", "config"}:
         print(DEMO_BUNDLE)
         return 0
-    return run(lambda: _demo(options), resume="Run the same command again to go on.")
+    return run(lambda: _demo(options), options, resume="Run the same command again to go on.")
 
 
 def _demo(options: argparse.Namespace) -> dict[str, Any]:
+    refuse_idle(options, _IDLE)
     if options.write_corpus is not None:
         return _write_training_files(options.write_corpus)
     settings = CorpusSettings(keep_columns=("name", "library", "heldout"), limit=options.limit)
+    actors, price = ActorSettings(num_actors=options.num_actors), price_of(options)
+    plan_actors(actors)
     corpus = options.output / "docstrings.parquet"
     if not corpus.exists():
-        console.print("collecting docstrings of the installed packages ...")
         options.output.mkdir(parents=True, exist_ok=True)
-        write_docstrings(corpus)
+        with waiting("collecting docstrings of the installed packages"):
+            write_docstrings(corpus)
     demo_job = open_score_job(
         str(corpus),
         DEMO_BUNDLE,
@@ -84,10 +103,7 @@ def _demo(options: argparse.Namespace) -> dict[str, Any]:
         settings,
         max_batch_tokens=None,
     )
-    report = execute(demo_job, ActorSettings(num_actors=options.num_actors), price_of(options))
-    console.print(render_bill(report))
-    assert demo_job.output is not None
-    write_page(demo_job.output, report)
+    report = execute_and_show(demo_job, actors, price)
     accuracy, num_heldout = _accuracy(options.output / "scored" / "predictions")
     console.print(
         f"accuracy {100 * accuracy:.2f}% on {num_heldout:,} docstrings of files not trained on; "

@@ -25,8 +25,10 @@ from fastformers.inference.description.model_card import render_interval
 from fastformers.inference.manifest import MANIFEST_FILE
 from fastformers.inference.scorer import Scorer
 from fastformers.jobs.console.arguments import add_storage_arguments
+from fastformers.jobs.console.command_line.idle_flags import STORAGE, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import waiting
 
 _SPEED_LIMIT_S = 10.0
 _TEXTS = ("A short text.", "Another one, which is a little longer than the first.")
@@ -38,7 +40,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers inspect",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "bundle", help="directory of the bundle, or its URI in a bucket or on the hub (hf://)"
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, (STORAGE,))
         bundle = _open(options)
         speeds = _check_and_measure(bundle)
         console.print(_table_of_facts(bundle))
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("checked: manifest, SHA-256 of each file, tokenizer, graph, a prediction")
         return _describe(bundle, speeds)
 
-    return run(job)
+    return run(job, options)
 
 
 def _open(options: argparse.Namespace) -> Bundle:
@@ -86,8 +88,8 @@ def _check_and_measure(bundle: Bundle) -> dict[int, float]:
     if errors:
         reason = next(iter(errors.values()))
         raise BundleError(f"{bundle}: cannot score a text: {reason}; make the bundle again")
-    console.print("measuring the speed of one core ...")
-    return measure_speeds(scorer.engine, bundle.cost_profile, limit_s=_SPEED_LIMIT_S)
+    with waiting("measuring the speed of one core"):
+        return measure_speeds(scorer.engine, bundle.cost_profile, limit_s=_SPEED_LIMIT_S)
 
 
 def _table_of_facts(bundle: Bundle) -> Table:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastformers.errors import InputError
 from fastformers.inference.bundle import open_bundle
-from fastformers.inference.description.label_names import name_labels
+from fastformers.inference.description.rename_labels import name_labels
 from fastformers.inference.manifest import CARD_FILE
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, run
@@ -29,7 +29,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers label",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", help="directory of the bundle, on this machine")
     parser.add_argument(
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "manifest_digest": renamed.manifest_digest,
         }
 
-    return run(job)
+    return run(job, options)
 
 
 if __name__ == "__main__":

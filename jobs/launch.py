@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fastformers.atomic_file import check_writable
 from fastformers.cluster.launch.cloud_machines import CLIENTS, HEAD_TYPE
 from fastformers.cluster.launch.kuberay_job import KubernetesCluster
-from fastformers.cluster.launch.launch_directory import write_launch_files
+from fastformers.cluster.launch.launch_directory import check_launch_directory, write_launch_files
 from fastformers.cluster.launch.ray_cluster_file import CloudCluster, HostCluster
 from fastformers.cluster.pricing.prices import find_price, load_prices
 from fastformers.errors import InputError
@@ -25,6 +26,7 @@ from fastformers.hub import parse_hub_uri
 from fastformers.inference.bundle import open_bundle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import waiting
 
 _LOCAL, _KUBERNETES = "local", "kubernetes"
 _SAME = "same"
@@ -50,7 +52,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers launch",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--cloud",
@@ -59,24 +60,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where the machines are; local: hosts that you reach by SSH",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory to write to")
-    parser.add_argument("--bundle", type=Path, help="directory of a bundle that travels along")
+    parser.add_argument(
+        "--bundle", type=Path, help="directory of a bundle that travels along (none)"
+    )
     clouds = parser.add_argument_group(f"machines of {', '.join(CLIENTS)}, and pods of Kubernetes")
-    clouds.add_argument("--instance-type", help="the workers' type, out of the price table")
+    clouds.add_argument("--instance-type", help="the workers' type, out of the price table (none)")
     clouds.add_argument(
         "--head-type",
-        help=f"type of the on-demand head, which does not score (2 vCPUs); {_SAME}: as the "
-        "workers, and it scores",
+        help=f"type of the on-demand head, which does not score; {_SAME}: as the workers, and it "
+        "scores (one of 2 vCPUs)",
     )
     clouds.add_argument("--region", help="region, by the cloud's own name (the price table's)")
     clouds.add_argument("--num-workers", type=int, help="machines or pods beside the head (2)")
     clouds.add_argument(
         "--on-demand", action="store_true", default=None, help="workers on demand, not spot"
     )
-    clouds.add_argument("--image", help="name of the container image to build and push")
+    clouds.add_argument("--image", help="name of the container image to build and push (none)")
     clouds.add_argument("--cpus-per-worker", type=int, help="CPUs of each worker pod (8)")
     hosts = parser.add_argument_group("hosts of one's own")
-    hosts.add_argument("--head-ip", help="address of the head")
-    hosts.add_argument("--worker-ips", help="addresses of the other hosts: A,B")
+    hosts.add_argument("--head-ip", help="address of the head (none)")
+    hosts.add_argument("--worker-ips", metavar="A,B", help="addresses of the other hosts (none)")
     hosts.add_argument("--ssh-user", help="login on all hosts (ubuntu)")
     hosts.add_argument(
         "--ssh-key", help="private key on this machine, for these hosts alone (~/.ssh/id_ed25519)"
@@ -90,15 +93,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         cluster = _cluster_of(options)
+        check_launch_directory(options.output)
+        check_writable(options.output / "cluster.yaml")
         if options.bundle is not None:
             _check_bundle(options.bundle)
-        path = write_launch_files(options.output, cluster, bundle=options.bundle)
+        with waiting("building the wheel"):
+            path = write_launch_files(options.output, cluster, bundle=options.bundle)
         files = sorted(str(file.name) for file in path.parent.iterdir())
         step = _NEXT_STEP.get(options.cloud, "ray up")
         console.print(f"wrote {path}; next: {step} {path}")
         return {"cloud": options.cloud, "file": str(path), "files": files}
 
-    return run(job)
+    return run(job, options)
 
 
 def _check_bundle(path: Path) -> None:

@@ -30,9 +30,17 @@ from fastformers.jobs.console.arguments import (
     price_of,
     scoring_settings,
 )
+from fastformers.jobs.console.command_line.idle_flags import (
+    ACTORS,
+    OWN_MACHINE,
+    STORAGE,
+    refuse_idle,
+    refuse_idle_reading,
+)
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.execute import execute, find_finished
 from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import waiting
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -40,7 +48,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers prepare",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", help="file, directory, glob or URI")
     add_corpus_arguments(parser, scores=False, gpus=True)
@@ -53,18 +60,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, (STORAGE, ACTORS, OWN_MACHINE))
         check_output(options.output, os.environ)
         check_address(options.address, os.environ)
-        price = price_of(options)
-        prepare_job = open_prepare_job(
-            options.corpus,
-            options.bundle,
-            options.output,
+        price, actors, settings = (
+            price_of(options),
+            actor_settings(options),
             corpus_settings(options),
-            for_gpus=scoring_settings(options).uses_gpus,
-            storage=options.storage_options,
         )
-        report = execute(prepare_job, actor_settings(options), price)
+        with waiting("checking the settings") as on_step:
+            prepare_job = open_prepare_job(
+                options.corpus,
+                options.bundle,
+                options.output,
+                settings,
+                for_gpus=scoring_settings(options).uses_gpus,
+                storage=options.storage_options,
+                asked=options.settings,
+                on_step=on_step,
+            )
+        assert prepare_job.corpus is not None
+        refuse_idle_reading(options, {type(prepare_job.corpus.reader)})
+        report = find_finished(prepare_job) or execute(prepare_job, actors, price)
         console.print(
             f"{report.rows:,} rows, {report.tokens:,} tokens in {report.shards} shards "
             f"under {report.output} after {report.wall_s:.1f} s"
@@ -73,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"kept columns: {describe_unfit(report.unfit_values)}")
         return report.summarize_preparation()
 
-    return run(job, resume="Finished slices are kept: run the same command again to go on.")
+    return run(
+        job, options, resume="Finished slices are kept: run the same command again to go on."
+    )
 
 
 if __name__ == "__main__":

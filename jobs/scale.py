@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -68,6 +69,7 @@ from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
 from fastformers.formats.recognize import FORMATS
 from fastformers.inference.cpu import read_cpu_model
+from fastformers.inference.engines import AUTO, check_installed
 from fastformers.jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
@@ -76,11 +78,20 @@ from fastformers.jobs.console.arguments import (
     corpus_settings,
     price_of,
 )
+from fastformers.jobs.console.command_line.idle_flags import (
+    ACTORS,
+    OWN_MACHINE,
+    STORAGE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_reading,
+)
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import connect_ray, execute
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.page import GET_PAGE
+from fastformers.jobs.console.page import how_to_draw
+from fastformers.jobs.console.progress import waiting
 from fastformers.options import split_names
 
 
@@ -103,20 +114,27 @@ class Measured:
     runs: dict[PointPlan, list[MeasuredRun]]
 
 
+_SIMULATED = IdleRule(
+    ("actors_per_node", "interruptions_per_hour", "request_s", "requests_per_second"),
+    lambda options: options.simulate is None,
+    "nothing is simulated; add --simulate",
+)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers scale`."""
     parser = CommandParser(
         prog="fastformers scale",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", help=f"corpus ({', '.join(FORMATS)})")
     add_corpus_arguments(parser)
     add_storage_arguments(parser)
-    add_config_arguments(parser, MeasureSettings)
-    add_config_arguments(parser, ProjectionSettings)
+    measured = parser.add_argument_group("what is measured")
+    add_config_arguments(measured, MeasureSettings)
     parsers = {"load_slots": _numbers, "load_actors": _numbers}
-    add_config_arguments(parser, LoadSettings, parsers=parsers)
+    add_config_arguments(measured, LoadSettings, parsers=parsers)
+    add_config_arguments(parser.add_argument_group("what is simulated"), ProjectionSettings)
     return parser.parse_args(arguments)
 
 
@@ -125,8 +143,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, (STORAGE, ACTORS, OWN_MACHINE, _SIMULATED))
         check_output(str(options.output), os.environ)
         check_address(options.address, os.environ)
+        if options.engine != AUTO:
+            check_installed(options.engine)
         started = datetime.now(UTC)
         projection = read_config(ProjectionSettings, options)
         load = read_config(LoadSettings, options)
@@ -141,7 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = _write_page(output, report)
         return {**report.to_json(), "output": str(output), "page": page}
 
-    return run(job, resume="Prepared shards are kept: run the same command again to go on.")
+    return run(
+        job, options, resume="Prepared shards are kept: run the same command again to go on."
+    )
 
 
 def _measure(
@@ -157,13 +180,18 @@ def _measure(
         )
     actors = actor_settings(options)
     settings = corpus_settings(options)
-    prepare_job = open_prepare_job(
-        options.corpus,
-        options.bundle,
-        f"{home}/shards",
-        settings,
-        storage=options.storage_options,
-    )
+    with waiting("checking the settings") as on_step:
+        prepare_job = open_prepare_job(
+            options.corpus,
+            options.bundle,
+            f"{home}/shards",
+            settings,
+            storage=options.storage_options,
+            asked=options.settings,
+            on_step=on_step,
+        )
+    assert prepare_job.corpus is not None
+    refuse_idle_reading(options, {type(prepare_job.corpus.reader)})
     execute(prepare_job, replace(actors, cores_per_actor=1), prices.given)
     job = open_score_job(
         f"{home}/shards",
@@ -200,15 +228,18 @@ def _load_driver(settings: LoadSettings) -> tuple[list[DriverLoad], Scheduling]:
     """Load the driver; returns what it carried, and what that costs a simulated run."""
     loads: list[DriverLoad] = []
     for num_slots in settings.load_slots:
-        _say(f"loading the driver with {num_slots:,} slots in this process")
-        loads.append(load_in_process(num_slots))
+        with waiting(f"loading the driver with {num_slots:,} slots in this process"):
+            loads.append(load_in_process(num_slots))
     actors: DriverLoad | None = None
     call: CallCost | None = None
     for num_actors in filter(None, settings.load_actors):
         from fastformers.cluster.nodes.idle_actors import open_idle_nodes
 
-        _say(f"loading the driver with {num_actors:,} idle actors")
-        with open_idle_nodes(finish, num_slots=num_actors) as nodes, running(nodes):
+        with (
+            waiting(f"loading the driver with {num_actors:,} idle actors"),
+            open_idle_nodes(finish, num_slots=num_actors) as nodes,
+            running(nodes),
+        ):
             actors, call = load_actors(nodes)
         loads.append(actors)
     return loads, cost_scheduling(loads[0], actors, call)
@@ -287,7 +318,7 @@ def _write_page(output: Directory, report: ScaleReport) -> str | None:
     from fastformers.cluster.scaling.drawing import PAGE_FILE, render_page
 
     if not can_draw():
-        console.print(GET_PAGE.partition(",")[0])
+        console.print(how_to_draw())
         return None
     with output.write(PAGE_FILE) as file:
         file.write(render_page(report).encode())
@@ -297,8 +328,8 @@ def _write_page(output: Directory, report: ScaleReport) -> str | None:
 
 def _empty(scratch: Directory) -> None:
     """Remove what an interrupted test left."""
-    scratch.create()
-    scratch.filesystem.delete_dir(scratch.path)
+    with suppress(FileNotFoundError):
+        scratch.filesystem.delete_dir(scratch.path)
 
 
 def _say(line: str) -> None:

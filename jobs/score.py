@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Unpack
 
 # `ray submit` copies this file alone to the head.
 if getattr(find_spec("fastformers"), "origin", None) is None:
@@ -25,20 +25,17 @@ if getattr(find_spec("fastformers"), "origin", None) is None:
     )
     sys.exit(2)
 
-from fastformers.cluster.execution.claim import check_claim, describe_holder
+from fastformers.cluster.execution.claim import check_unheld
 from fastformers.cluster.execution.job import ScoreJob, describe, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
-from fastformers.cluster.execution.topology import (
-    describe_core_sets,
-    discover_topology,
-    plan_core_sets,
-)
-from fastformers.cluster.nodes.addresses import check_address, check_output, resolve_address
+from fastformers.cluster.execution.topology import describe_core_sets, discover_topology
+from fastformers.cluster.nodes.addresses import check_address, check_output
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
-from fastformers.cluster.report.tables import render_bill
+from fastformers.cluster.report.run_report import RunReport
+from fastformers.cluster.settings import PredictionSettings
 from fastformers.formats.recognize import FORMATS
-from fastformers.inference.engines.cuda_setup import check_cuda
+from fastformers.inference.bundle import Bundle
 from fastformers.jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
@@ -47,48 +44,94 @@ from fastformers.jobs.console.arguments import (
     price_of,
     scoring_settings,
 )
+from fastformers.jobs.console.command_line.idle_flags import (
+    ACTORS,
+    OWN_MACHINE,
+    STORAGE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_reading,
+)
+from fastformers.jobs.console.command_line.keywords import PathLike, ScoreKeywords
+from fastformers.jobs.console.command_line.python_call import called, describes
 from fastformers.jobs.console.command_parser import CommandParser
-from fastformers.jobs.console.execute import execute
+from fastformers.jobs.console.execute import (
+    check_run,
+    describe_cluster,
+    execute_and_show,
+    plan_actors,
+)
+from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
-from fastformers.jobs.console.page import write_page
+from fastformers.jobs.console.progress import waiting
+
+_IDLE = (
+    STORAGE,
+    ACTORS,
+    OWN_MACHINE,
+    IdleRule(
+        ("actors_per_gpu",),
+        lambda options: options.device == "cpu",
+        "no actor is on a GPU; give --device cuda or mixed",
+    ),
+    IdleRule(
+        ("engine",),
+        lambda options: options.device == "cuda",
+        "it is the engine of actors on cores, and with --device cuda they only tokenize",
+    ),
+    IdleRule(
+        ("max_bad_rows",),
+        lambda options: options.on_bad_row == "fail",
+        "--on-bad-row fail ends the run at the first bad row",
+    ),
+)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments of `fastformers score`."""
+def make_parser() -> CommandParser:
+    """The parser of `fastformers score`."""
     parser = CommandParser(
         prog="fastformers score",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "corpus",
         help=f"corpus ({', '.join(FORMATS)}), or the output of `fastformers prepare`",
     )
     add_corpus_arguments(parser, gpus=True)
+    add_config_arguments(parser.add_argument_group("predictions"), PredictionSettings)
     add_storage_arguments(parser)
-    parser.add_argument(
-        "--max-batch-tokens", type=int, help="token budget of a batch (measured on this machine)"
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument(
+        "--max-batch-tokens",
+        type=int,
+        metavar="TOKENS",
+        help="token budget of a batch (what is fastest on this machine)",
     )
-    parser.add_argument(
+    scoring.add_argument(
         "--on-bad-row",
         choices=("dead-letter", "fail"),
         default="dead-letter",
         help="keep a row that cannot be scored as a dead letter, or fail at the first, as "
         "--max-bad-rows 0 does (%(default)s)",
     )
-    parser.add_argument(
+    scoring.add_argument(
         "--energy",
         metavar="COUNTRY",
         default=os.environ.get(COUNTRY_VARIABLE),
         help="measure the kWh of this node, and CO2 by the mix of a country such as USA "
         f"({COUNTRY_VARIABLE})",
     )
-    parser.add_argument(
+    scoring.add_argument(
         "--dry-run",
         action="store_true",
-        help="check the settings, bundle and some of the files, show the plan, and score nothing",
+        help="check all that the run checks before it begins to work, show the plan, and stop",
     )
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of `fastformers score`."""
+    return make_parser().parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,61 +139,109 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        check_output(options.output, os.environ)
-        check_address(options.address, os.environ)
-        price = price_of(options)
-        settings, scoring = corpus_settings(options), scoring_settings(options)
-        if scoring.uses_gpus and resolve_address(options.address, os.environ).address is None:
-            check_cuda()  # the nodes of a cluster are checked there
-        if options.on_bad_row == "fail":
-            settings = replace(settings, max_bad_rows="0")
+        if options.dry_run:
+            return _dry_run(options)
+        return _score(options).summarize()
+
+    return run(
+        job, options, resume="Finished shards are kept: run the same command again to go on."
+    )
+
+
+@describes(make_parser, ScoreKeywords)
+def score(
+    corpus: PathLike,
+    *,
+    bundle: Bundle | PathLike,
+    output: PathLike,
+    **settings: Unpack[ScoreKeywords],
+) -> RunReport:
+    """Score a corpus, or shards that were prepared from one: `fastformers score` from Python.
+
+    Progress and the bill are shown on stderr. Called again after an interruption, it goes on where
+    it stopped; after a finished run it only returns the report.
+
+    Args:
+        corpus: File, directory, glob or URI; or the output of `fastformers prepare`.
+        bundle: The bundle, its directory, or its URI in a bucket.
+        output: Directory or URI to write the predictions to.
+        settings: Flags of the command, by their names with underscores.
+
+    Returns:
+        The report, which is also in the output: rows, seconds by phase, USD, and who worked.
+
+    Raises:
+        InputError: A path, a column or a value cannot be used.
+        BundleError: The bundle cannot be used.
+        ChangedWorkError: The output holds the work of other settings.
+        ClaimedError: Another run works in the output.
+        StorageError: The disk or the bucket refused.
+        ScoringError: More rows were bad than `max_bad_rows` allows.
+        TypeError: There is no such keyword.
+    """
+    places = {"corpus": corpus, "bundle": str(bundle), "output": output}
+    options = make_parser().take({**places, **settings})
+    with called(options):
+        return _score(options)
+
+
+def _open(options: argparse.Namespace) -> tuple[ScoreJob, HourlyPrice, EnergyMeter | None]:
+    """Check all that can be refused before a run, and open its job."""
+    refuse_idle(options, _IDLE)
+    check_output(options.output, os.environ)
+    check_address(options.address, os.environ)
+    price = price_of(options)
+    actor_settings(options)
+    settings = corpus_settings(options)
+    meter = None if options.energy is None else EnergyMeter(options.energy)
+    if options.on_bad_row == "fail":
+        settings = replace(settings, max_bad_rows="0")
+    with waiting("checking the settings") as on_step:
         score_job = open_score_job(
             options.corpus,
             options.bundle,
             options.output,
             settings,
             max_batch_tokens=options.max_batch_tokens,
+            written=read_config(PredictionSettings, options),
             engine=options.engine,
-            scoring=scoring,
+            scoring=scoring_settings(options),
             storage=options.storage_options,
+            asked=options.settings,
+            on_step=on_step,
         )
-        meter = None if options.energy is None else EnergyMeter(options.energy)
-        if options.dry_run:
-            return _dry_run(score_job, options, price)
-        report = execute(score_job, actor_settings(options), price, meter)
-        console.print(render_bill(report))
-        assert score_job.output is not None
-        write_page(score_job.output, report)
-        return report.summarize()
-
-    return run(job, resume="Finished shards are kept: run the same command again to go on.")
+    corpus = score_job.corpus
+    refuse_idle_reading(options, set() if corpus is None else {type(corpus.reader)})
+    return score_job, price, meter
 
 
-def _dry_run(
-    score_job: ScoreJob, options: argparse.Namespace, price: HourlyPrice
-) -> dict[str, Any]:
-    check_claim(score_job)
-    if holder := describe_holder(score_job):
-        console.print(f"output: a run works there now, on {holder}")
+def _score(options: argparse.Namespace) -> RunReport:
+    """Run the job and show its bill; a finished one is only shown."""
+    score_job, price, meter = _open(options)
+    return execute_and_show(score_job, actor_settings(options), price, meter)
+
+
+def _dry_run(options: argparse.Namespace) -> dict[str, Any]:
+    """Check all that a run checks, and say what it would do."""
+    score_job, price, _ = _open(options)
+    actors = actor_settings(options)
+    cluster = check_run(score_job, actors)
+    check_unheld(score_job, log=console.print)
     plan = describe(score_job, find_earlier_work(score_job))
-    plan["cores_per_actor"] = options.cores_per_actor or "auto"
-    if score_job.uses_gpus:
-        console.print("GPUs: counted when the run starts, by Ray")
-    if options.cores_per_actor is None:
+    plan["cores_per_actor"] = actors.cores_per_actor or "auto"
+    if cluster.address is not None:
+        plan["cluster"] = describe_cluster(actors.address)
+    elif score_job.uses_gpus:
+        console.print("GPUs, and the cores of actors: counted when the run starts")
+    elif actors.cores_per_actor is None:
         console.print("cores of each actor: measured when the run starts (--cores-per-actor auto)")
-    elif options.address is None and not score_job.uses_gpus:
-        topology = discover_topology()
-        core_sets = plan_core_sets(
-            topology,
-            num_actors=options.num_actors,
-            cores_per_actor=options.cores_per_actor,
-            oversubscribe=options.oversubscribe,
-        )
-        console.print(describe_core_sets(core_sets, topology))
+    else:
+        core_sets = plan_actors(actors)
+        console.print(describe_core_sets(core_sets, discover_topology()))
     for name, value in plan.items():
         console.print(f"{name}: {value}")
-    console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price.label})")
-    return {"dry_run": True, **plan, "usd_per_hour": price.usd_per_hour, "price": price.label}
+    console.print(f"price: {price.usd_per_hour:.4f} USD/h ({price})")
+    return {"dry_run": True, **plan, "usd_per_hour": price.usd_per_hour, "price": str(price)}
 
 
 if __name__ == "__main__":

@@ -18,17 +18,19 @@ from rich.live import Live
 from rich.text import Text
 
 from fastformers.cluster.formatting import format_short_duration
-from fastformers.cluster.report.json_values import to_plain
+from fastformers.cluster.json_values import to_plain
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.report.status import RunStatus
 from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.shards.claim_file import ClaimRecord, judge_process, read_claim
-from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, STATUS_FILE, read_record
+from fastformers.cluster.shards.identity import STATUS_FILE, find_home
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.errors import InputError
 from fastformers.jobs.console.arguments import add_storage_arguments
+from fastformers.jobs.console.command_line.idle_flags import STORAGE, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, run
+from fastformers.jobs.console.progress import can_draw_over
 
 # Heartbeats come every 10 s (`ClaimTimes`); a little more than one of them is waited for.
 _STALE_S, _LISTEN_S, _POLL_S = 45.0, 15.0, 1.0
@@ -42,7 +44,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="fastformers status",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("output", help="--output of a `fastformers score` or `prepare`")
     add_storage_arguments(parser)
@@ -52,7 +53,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_seconds,
         const=_WATCH_EVERY_S,
         metavar="SECONDS",
-        help=f"show it again every so many seconds ({_WATCH_EVERY_S:g}) until the run ends",
+        help=f"show it again every so many seconds until the run ends (once; without a number: "
+        f"{_WATCH_EVERY_S:g})",
     )
     return parser.parse_args(arguments)
 
@@ -63,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     states: list[str] = []
 
     def job() -> dict[str, Any]:
+        refuse_idle(options, (STORAGE,))
         output = open_directory(options.output, options.storage_options)
-        heartbeat = Heartbeat(output)
+        heartbeat = Heartbeat(_home_of(output))
         found = find_run(output, heartbeat)
         if options.watch is not None:
             found = _watch(output, heartbeat, found, every_s=options.watch)
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         states.append(found.state)
         return found.summarize()
 
-    exit_status = run(job)
+    exit_status = run(job, options)
     return _ENDED_EARLY if states and states[0] not in ("running", "finished") else exit_status
 
 
@@ -119,14 +122,14 @@ class Heartbeat:
 
     def __init__(
         self,
-        output: Directory,
+        home: Directory,
         *,
         clock: Callable[[], float] = time.monotonic,
         time_of_day: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Prepare to listen; clocks and waiting are in seconds."""
-        self._output = output
+        """Prepare to listen in the directory of a run's records; clocks are in seconds."""
+        self._home = home
         self._clock, self._time_of_day, self._sleep = clock, time_of_day, sleep
         self._seen: tuple[str, int] | None = None
         self._seen_at = 0.0
@@ -148,7 +151,7 @@ class Heartbeat:
         start = self._clock()
         while self._clock() - start < _LISTEN_S:
             self._sleep(_POLL_S)
-            claim = read_claim(self._output)
+            claim = read_claim(self._home)
             if claim is None or (claim.run, claim.beat) != self._seen:
                 return True
         return False
@@ -160,32 +163,42 @@ def find_run(output: Directory, heartbeat: Heartbeat) -> FoundRun:
     Raises:
         InputError: No run was ever there, or a file there is not ours.
     """
-    is_scored = read_record(output, RUN_FILE, named=str(output)) is not None
-    if not is_scored and read_record(output, PREPARED_FILE, named=str(output)) is None:
-        raise InputError(
-            f"{output}: no run was ever there; name the --output of a fastformers score or prepare"
-        )
-    content = output.read_json(STATUS_FILE)
-    path = f"{output}/{STATUS_FILE}"
+    home = _home_of(output)
+    content = home.read_json(STATUS_FILE)
+    path = f"{home}/{STATUS_FILE}"
     status = None if content is None else RunStatus.from_json(content, path=path)
-    claim = read_claim(output)
+    claim = read_claim(home)
     if claim is not None:
         if status is not None and status.run != claim.run:
             status = None  # of an earlier run
         state, line = _describe_claimed(claim, status, is_alive=heartbeat.is_alive(claim))
         report = None
     else:
-        report = _read_report(output)
+        report = _read_report(home)
         state, line = _describe_ended(status, report)
         report = report if state == "finished" else None
     return FoundRun(
         output=str(output),
         state=state,
         line=line,
-        is_scored=is_scored,
+        is_scored=home != output,
         status=status,
         report=report,
     )
+
+
+def _home_of(output: Directory) -> Directory:
+    """Directory of the records of the run.
+
+    Raises:
+        InputError: No run was ever there.
+    """
+    home = find_home(output, named=str(output))
+    if home is None:
+        raise InputError(
+            f"{output}: no run was ever there; name the --output of a fastformers score or prepare"
+        )
+    return home
 
 
 def _describe_claimed(
@@ -216,23 +229,24 @@ def _describe_ended(status: RunStatus | None, report: RunReport | None) -> tuple
     return "interrupted", f"interrupted {who}; {_GO_ON}. Last: {status.describe_whole()}"
 
 
-def _read_report(output: Directory) -> RunReport | None:
-    content = output.read_json(REPORT_FILE)
+def _read_report(home: Directory) -> RunReport | None:
+    content = home.read_json(REPORT_FILE)
     if content is None:
         return None
     return RunReport.from_json(
         content,
-        path=f"{output}/{REPORT_FILE}",
+        path=f"{home}/{REPORT_FILE}",
         remedy="run the same command again, it does nothing twice",
     )
 
 
 def _watch(output: Directory, heartbeat: Heartbeat, found: FoundRun, *, every_s: float) -> FoundRun:
     """Show a run until it runs no more: one line that changes in a terminal, elsewhere lines."""
+    is_live = can_draw_over(console)
     live = Live(console=console, auto_refresh=False, transient=True)
-    with live if console.is_terminal else nullcontext():
+    with live if is_live else nullcontext():
         while found.state == "running":
-            if console.is_terminal:
+            if is_live:
                 live.update(Text(found.line), refresh=True)
             else:
                 console.print(found.line)

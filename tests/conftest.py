@@ -23,6 +23,8 @@ from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from fastformers.cache import CACHE_VARIABLE
+from fastformers.cluster.records.quality import LabelQuality, Quality
+from fastformers.cluster.records.sessions import Session, Spent
 from fastformers.cluster.report.bill import HEADINGS
 from fastformers.cluster.report.over_time import (
     KindReport,
@@ -35,7 +37,6 @@ from fastformers.cluster.report.run_report import (
     Bill,
     BillItem,
     BundleUsed,
-    EarlierRuns,
     Energy,
     PhaseSeconds,
     Prediction,
@@ -58,6 +59,7 @@ from fastformers.inference.description.further_graph import FurtherGraph
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.tasks import TASKS
 from tests.cluster.s3 import s3_process, s3_server  # noqa: F401
+from tests.hub_server import HubServer, serve_hub
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -244,6 +246,27 @@ def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("bundle") / "pair", text_pairs=True)
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub on loopback, which huggingface_hub asks in this process, with an empty cache."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with serve_hub() as server:
+        for name, value in (
+            ("ENDPOINT", server.address),
+            (
+                "HUGGINGFACE_CO_URL_TEMPLATE",
+                f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+            ),
+            ("HF_HUB_CACHE", str(tmp_path / "hub")),
+            ("HF_TOKEN_PATH", str(tmp_path / "token")),
+            ("HF_HUB_OFFLINE", False),
+        ):
+            monkeypatch.setattr(constants, name, value)
+        yield server
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data sets beside the checkout; tests that need them are skipped without."""
@@ -397,6 +420,53 @@ def make_node_report(name: str, **changes: Any) -> NodeReport:
     return replace(node, **changes)
 
 
+def make_quality() -> Quality:
+    """Three labels, one of which is never predicted."""
+    return Quality(
+        label_column="stars",
+        read_as="by name",
+        metric="accuracy",
+        value=0.85,
+        low=0.83,
+        high=0.87,
+        macro_f1=0.61,
+        rows=1000,
+        unlabeled=40,
+        labels=(
+            LabelQuality(label="bad", rows=300, predicted=320, right=270),
+            LabelQuality(label="good", rows=650, predicted=680, right=580),
+            LabelQuality(label="neither", rows=50, predicted=0, right=0),
+        ),
+        confusion=((270, 30, 0), (70, 580, 0), (20, 30, 0)),
+    )
+
+
+def make_session(**changes: Any) -> Session:
+    """One that was killed after two minutes."""
+    session = Session(
+        run="a1",
+        state="killed",
+        started_at="2026-11-24T01:02:03+00:00",
+        wall_s=120.5,
+        shards=3,
+        rows=9000,
+        tokens=540_000,
+        retries=1,
+        num_machines=2,
+        num_actors=4,
+        machine_s=240.0,
+        usd=0.0113,
+        price="c7i.4xlarge on demand, us-east-1, 2026-07-20",
+        price_is_estimate=True,
+        price_mismatches=(),
+        spent={"compute": Spent(core_s=400.0, usd=0.0113)},
+        phase_s={"read": 1.0, "tokenize": 5.0, "infer": 120.0, "write": 2.0, "idle": 9.0},
+        predicted_core_s=100.0,
+        measured_core_s=123.4,
+    )
+    return replace(session, **changes)
+
+
 @pytest.fixture(scope="session", name="make_report")
 def make_report_fixture() -> Callable[..., RunReport]:
     """Makes the report of a run that had everything: bad rows, retries, energy, earlier runs."""
@@ -424,11 +494,26 @@ def make_report_fixture() -> Callable[..., RunReport]:
             usd_per_hour=0.169,
             price="c7i.4xlarge on demand, us-east-1, 2026-07-20",
             price_is_estimate=True,
+            price_mismatches=(),
             usd_total=make_bill().total_usd,
             usd_per_million=0.0312,
             dead_letters=12,
+            dead_letter_reasons={"column 'text': null text": 9, "the model failed on it": 3},
+            quality=make_quality(),
+            quality_unknown=None,
             resumed_shards=3,
             resumed_rows=9000,
+            sessions=(
+                make_session(),
+                make_session(
+                    run="b2",
+                    state="finished",
+                    started_at="2026-11-24T02:00:00+00:00",
+                    rows=1_225_567,
+                    usd=0.0088,
+                ),
+            ),
+            unrecorded_rows=0,
             shards=40,
             retries=1,
             skipped_files={},
@@ -477,9 +562,6 @@ def make_report_fixture() -> Callable[..., RunReport]:
                 "256": (90_000, 16_000_000, 17_500_000),
                 "512": (9000, 3_600_000, 4_400_000),
             },
-            earlier=EarlierRuns(
-                shards=3, rows=9000, actor_s=12.5, started_at=1.7635e9, finished_at=1.76351e9
-            ),
             attempts=len(timeline),
             timeline=timeline,
             tokens_over_time=TokensOverTime(
@@ -491,6 +573,7 @@ def make_report_fixture() -> Callable[..., RunReport]:
             bundle=BundleUsed(
                 path="/mnt/bundles/a-rather-long-directory-name/that-does-not-break/bundle",
                 precision="int8",
+                labels=("bad", "good", "neither"),
                 digest="8c8c1fa455bc8b5a4f000063fc6181c5",
                 max_batch_tokens=512,
                 profile_cpu="INTEL(R) XEON(R) PLATINUM 8581C CPU @ 2.10GHz",

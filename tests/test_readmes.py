@@ -33,7 +33,7 @@ READMES = [
 ]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-FENCES = {"sh", "console", "python", "text", "mermaid"}
+FENCES = {"sh", "console", "python", "text", "mermaid", "yaml"}
 # Parts of Ray's own command line that READMEs may name without a command of ours behind them.
 RAY_COMMANDS = {("up",), ("down",), ("start",), ("status",), ("dashboard",), ("metrics",)}
 FOREIGN = "fastformers"  # the name on the public index
@@ -128,8 +128,8 @@ def check_command(text: str) -> None:
     program, rest = words[0].removeprefix(".venv/bin/"), words[1:]
     if program == "python" and rest[:1] == ["-m"]:
         program, rest = rest[1], rest[2:]
-        if program.startswith("jobs."):
-            program, rest = "fastformers", [program.removeprefix("jobs."), *rest]
+        if program.startswith("fastformers.jobs."):
+            program, rest = "fastformers", [program.removeprefix("fastformers.jobs."), *rest]
     if program.startswith("tests."):
         check_paths([f"{program.replace('.', '/')}.py"])
         return
@@ -291,6 +291,7 @@ def test_every_link_and_anchor_leads_somewhere(file):
 
 def test_no_readme_names_a_flag_that_no_command_has(readme, capsys):
     known = set.union(*(flags_of(command, capsys) for command in [*COMMANDS, "cost refresh"]))
+    known |= {"--version", "--print-completion"}  # of fastformers itself
     inline = [
         (number, flag)
         for number, line in outside_fences(readme[1])
@@ -305,7 +306,7 @@ def test_no_readme_names_a_flag_that_no_command_has(readme, capsys):
 @pytest.mark.parametrize("command", [*COMMANDS, "cost refresh"])
 def test_every_flag_is_explained_in_the_readme_of_the_commands(command, capsys):
     sections = sections_of(read("jobs/README.md"))
-    own = sections[command.replace(" ", "-")]
+    own = sections[command.replace(" ", "-")] + sections["every-command"]
     linked = [sections[anchor] for anchor in re.findall(r"\(#([\w-]+)\)", own)]
     named = {flag for text in (own, *linked) for flag in FLAG.findall(text)}
     assert flags_of(command, capsys) <= named
@@ -345,7 +346,7 @@ def test_python_of_the_readme_runs_on_the_demo_bundle(tmp_path, monkeypatch, cap
         ("fastformers score corpus --bundle b --output o --precission int8", "score refuses"),
         ("fastformers cost refresh --cloud moon --region r --output p.csv", "cost refuses"),
         ("fastformers train", "no such command"),
-        ("A=1 taskset -c 0 python -m jobs.prepare corpus", "prepare refuses"),
+        ("A=1 taskset -c 0 python -m fastformers.jobs.prepare corpus", "prepare refuses"),
         ("python -m tests.cluster.none --all", "tests/cluster/none.py: not there"),
         ("ray job submit --address http://head:8265 -- fastformers report", "report refuses"),
         ("ray job list", "do not know"),
@@ -353,7 +354,7 @@ def test_python_of_the_readme_runs_on_the_demo_bundle(tmp_path, monkeypatch, cap
         ("ray exec c.yaml 'fastformers report'", "report refuses"),
         ("make dinner", "not in the Makefile"),
         ("pip install '.[compres]'", "no extra compres"),
-        ("pip install './fastformers-0.1.0-py3-none-any.whl[compres]'", "no extra compres"),
+        ("pip install './fastformers_batch-0.1.0-py3-none-any.whl[compres]'", "no extra compres"),
         (f"pip install {FOREIGN}[report]", "another project's name"),
         ("pip install -e '.[compress'", "pip install"),
         ("pytest -m slow tests/test_nothing.py", "not there"),

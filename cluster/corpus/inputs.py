@@ -5,15 +5,17 @@
 This module knows nothing of Ray, shards or prices.
 """
 
-from collections.abc import Sequence
-
 from fastformers.cluster.corpus.slices import Corpus, open_corpus
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.cluster.storage.directory import Directory
 from fastformers.cluster.storage.filesystems import connect
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
+from fastformers.formats.kept_columns import ALL_COLUMNS, candidates
+from fastformers.formats.readers import KEEP_FLAG
 from fastformers.inference.bundle import Bundle
+
+LABEL_FLAG = "--label-column"
 
 
 def open_corpus_for(
@@ -21,6 +23,7 @@ def open_corpus_for(
     uri: str,
     settings: CorpusSettings,
     *,
+    label_column: str | None = None,
     storage: StorageOptions = NO_OPTIONS,
     output: Directory | None = None,
 ) -> Corpus:
@@ -30,6 +33,7 @@ def open_corpus_for(
         bundle: The bundle.
         uri: A file, a directory, a glob, or a URI of one of them.
         settings: Which part of it is read.
+        label_column: Column to pass through beside the kept ones, or None.
         storage: How to reach a bucket.
         output: Directory that the run writes to, which may be inside the corpus.
 
@@ -42,27 +46,24 @@ def open_corpus_for(
         raise InputError(f"{bundle} scores single texts: leave --text-pair-column out")
     columns = tuple(c for c in (settings.text_column, settings.text_pair_column) if c is not None)
     store, _ = connect(uri, storage)
-    corpus = open_corpus(
+    return open_corpus(
         uri,
         text_columns=columns,
-        keep_columns=settings.keep_columns,
+        keep_columns=_passengers(settings.keep_columns, label_column),
+        keep_flag=KEEP_FLAG if label_column is None else f"{KEEP_FLAG} or {LABEL_FLAG}",
         options=settings.read_options,
         storage=storage,
         output=output.path if output is not None and output.store == store else None,
     )
-    check_kept(bundle, corpus.reader.kept_schema.names)
-    return corpus
 
 
-def check_kept(bundle: Bundle, keep_columns: Sequence[str]) -> None:
-    """Refuse to keep a column that has the name of a prediction.
+def is_kept(label_column: str, keep_columns: tuple[str, ...]) -> bool:
+    """Whether the user keeps the column of labels, too."""
+    return ALL_COLUMNS in keep_columns or label_column in candidates(keep_columns, ())
 
-    Raises:
-        InputError: A kept column has such a name.
-    """
-    for name in (*bundle.task.column_names, "error"):
-        if name in keep_columns:
-            raise InputError(
-                f"--keep-columns {name}: the predictions have a column of that name; rename yours, "
-                "or name the columns to keep"
-            )
+
+def _passengers(keep_columns: tuple[str, ...], label_column: str | None) -> tuple[str, ...]:
+    """Names of all columns that pass through, as `choose_names` reads them."""
+    if label_column is None or is_kept(label_column, keep_columns):
+        return keep_columns
+    return (*keep_columns, label_column)

@@ -20,6 +20,7 @@ from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.files.listing import SourceFile
 from fastformers.formats.file_set import open_files
 from fastformers.formats.readers import (
+    KEEP_FLAG,
     READ_STRICTLY,
     FilePart,
     FileReader,
@@ -30,7 +31,7 @@ from fastformers.formats.readers import (
 # Bytes of text. Small slices keep few actors waiting for the first shards, large ones open fewer
 # files; a slice becomes about three shards (`layout.SHARDS_PER_CORPUS`).
 MIN_SLICE_BYTES, MAX_SLICE_BYTES, SLICES_PER_CORPUS = 2**20, 16 * 2**20, 64
-# A GPU fills a batch of tens of thousands of tokens with rows of one length, and finds them within a
+# A GPU fills a batch of tens of thousands of tokens with rows of one length, which it finds in a
 # slice: 512 lengths of 32k tokens are 16M tokens. With slices of 5 MiB (1M tokens) an H200 scored
 # 16,400 rows/s of paragraphs with the 4 x 312 student, a seventh of what it can.
 MAX_GPU_SLICE_BYTES, GPU_SLICES_PER_CORPUS = 64 * 2**20, 16
@@ -191,6 +192,7 @@ def open_corpus(
     *,
     text_columns: tuple[str, ...],
     keep_columns: tuple[str, ...] = (),
+    keep_flag: str = KEEP_FLAG,
     options: ReadOptions = READ_STRICTLY,
     storage: StorageOptions = NO_OPTIONS,
     output: str | None = None,
@@ -201,6 +203,7 @@ def open_corpus(
         uri: A file, a directory, a glob, or a URI of one of them.
         text_columns: The one or two columns that are scored.
         keep_columns: Columns that are passed through.
+        keep_flag: Flags that name them, for messages.
         options: How files are read.
         storage: How to reach a bucket.
         output: Directory on the same storage that the run writes to; it may be inside the corpus.
@@ -215,6 +218,7 @@ def open_corpus(
         uri,
         text_columns=text_columns,
         keep_columns=keep_columns,
+        keep_flag=keep_flag,
         options=options,
         output=output,
         map_files=partial(map_ahead, num_threads=OPEN_THREADS),

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from fastformers.cluster.corpus.inputs import open_corpus_for
 from fastformers.cluster.corpus.slices import Corpus
-from fastformers.cluster.cost.cluster_plan import HelperOffer, MachineOffer
+from fastformers.cluster.cost.cluster_plan import ClusterPlan, HelperOffer, MachineOffer
 from fastformers.cluster.cost.instances import InstanceCost, InstanceCosts, estimate_instances
 from fastformers.cluster.cost.machine_profile import MachineProfile, profile_of_bundle
 from fastformers.cluster.cost.sampling import (
@@ -28,7 +27,6 @@ from fastformers.cluster.pricing.market import Market, find_market_price
 from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.cluster.settings import BadRowLimit, CorpusSettings
 from fastformers.cluster.shards.layout import plan_num_shards
-from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 from fastformers.options import check_at_least, check_option, option
@@ -78,28 +76,35 @@ class BundleCost:
         instances: Costs by type, cheapest first.
         profiles: Profiles that the costs were scaled from: of cores, then of GPUs, of each the most
             trusted first.
+        plans: Clusters that keep a deadline or a budget, the best first; none where neither is.
     """
 
     bundle: Bundle
     workload: Workload
     instances: InstanceCosts
     profiles: tuple[MachineProfile, ...]
+    plans: tuple[ClusterPlan, ...] = ()
 
 
-def open_sample(
+def sample_bundle_corpus(
     uri: str,
+    corpus: Corpus,
     bundle: Bundle,
     corpus_settings: CorpusSettings,
     settings: CostSettings,
-    *,
-    storage: StorageOptions = NO_OPTIONS,
 ) -> CorpusSample:
-    """Open a corpus and sample it with a bundle's tokenizer.
+    """Sample a corpus that was opened for a bundle, with the bundle's tokenizer.
+
+    Args:
+        uri: The corpus as the user named it, for messages.
+        corpus: The corpus.
+        bundle: The bundle.
+        corpus_settings: Which part of the corpus is read.
+        settings: How it is sampled.
 
     Raises:
         FastformersError: The bundle or the corpus cannot be used, or is too small to sample.
     """
-    corpus = open_corpus_for(bundle, uri, corpus_settings, storage=storage)
     ModelTraits.of_bundle(bundle)  # before the corpus is read, which takes longer
     sample = _sample(bundle, corpus, settings)
     _check_bad_rows(uri, sample, corpus_settings.bad_row_limit)

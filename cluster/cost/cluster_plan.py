@@ -38,12 +38,16 @@ class PlanSettings:
 
     deadline_s: float | None = field(
         default=None,
-        metadata=option("90m, 6h, 2d: plan the cheapest cluster that meets it", name="deadline"),
+        metadata=option(
+            "90m, 6h, 2d: plan the cheapest cluster that meets it (none)", name="deadline"
+        ),
     )
     budget_usd: float | None = field(
         default=None,
         metadata=option(
-            "without a deadline: plan the fastest cluster for it", name="budget", metavar="USD"
+            "without a deadline: plan the fastest cluster for it (none)",
+            name="budget",
+            metavar="USD",
         ),
     )
     max_instances: int = field(

@@ -23,12 +23,13 @@ import numpy as np
 from fastformers.atomic_file import whole_file
 from fastformers.clock import CpuTimer, median_in_turns
 from fastformers.cluster.report.run_report import RunReport
-from fastformers.errors import HOW_TO_UPGRADE, InputError
+from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
 from fastformers.inference.cpu import read_processor
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import Tokenizer
+from fastformers.installation import how_to_upgrade
 
 T = TypeVar("T")
 
@@ -181,6 +182,8 @@ def find_misfit(bundle: Bundle, report: RunReport) -> str | None:
     scored = min(report.predicted_s, report.tokens, report.phase_s.infer)
     if report.bundle.digest != bundle.digest:
         return "a run of another bundle"
+    if report.uses_gpus:
+        return "was scored on GPUs, whose seconds say nothing of cores"
     if report.resumed_rows:
         return "was resumed, so it is not whole"
     if scored <= 0 or report.bill.prediction is None:
@@ -259,7 +262,7 @@ def load_profile(path: Path) -> MachineProfile:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(
             f"{path}: profile format {version}, this fastformers reads up to {FORMAT_VERSION}; "
-            f"{HOW_TO_UPGRADE}"
+            f"{how_to_upgrade()}"
         )
     try:
         cost = fields.pop("cost")

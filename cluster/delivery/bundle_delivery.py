@@ -296,9 +296,13 @@ def _copy(directory: Directory, named: str, target: Path) -> None:
     """
     manifest = _read_manifest(directory, named)
     (target / MANIFEST_FILE).write_bytes(manifest)
-    for name in parse_manifest(manifest, named).files:
+
+    def copy(name: str) -> None:
         with (target / name).open("wb") as written:
             _read_into(directory, name, named, written.write)
+
+    for _ in directory.map_files(parse_manifest(manifest, named).files, copy):
+        pass
 
 
 def _read_manifest(directory: Directory, named: str) -> bytes:

@@ -13,21 +13,24 @@ import errno
 import hashlib
 import importlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pyarrow.fs
 
-import fastformers
+import fastformers.cache
 from fastformers.cache import CACHE_VARIABLE, cache_directory
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, find_bundle
 from fastformers.cluster.delivery.canary import Canary, find_difference, make_canary
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.errors import BundleError, FastformersError, NodeUnfitError
 from fastformers.inference.bundle import open_bundle
@@ -141,10 +144,9 @@ def check_host(request: NodeCheck) -> None:
         )
     if not find_bundle(request.bundle.digest):
         problems += _check_disk(request.disk_bytes)
-    for directory in request.readable:
-        problems += _check_readable(directory)
-    for directory in request.writable:
-        problems += _check_writable(directory)
+    looks = [partial(_check_readable, directory) for directory in request.readable]
+    looks += [partial(_check_writable, directory) for directory in request.writable]
+    problems += itertools.chain(*side_by_side(*looks))
     if problems:
         raise NodeUnfitError("; ".join(problems))
 

@@ -18,6 +18,7 @@ from fastformers.inference.engine import Device
 # What a GPU has ready: seconds of its work, in which cores read and tokenize the next slice, and at
 # least so many shards.
 _READY_S, _LEAST_READY = 8.0, 4
+_ON_CORES: tuple[Device, ...] = ("cpu",)
 _KINDS: tuple[Device, ...] = ("cpu", "cuda")
 
 
@@ -53,7 +54,7 @@ class Crew:
 
     def __init__(
         self,
-        kinds: Collection[Device] = frozenset[Device](("cpu",)),
+        kinds: Collection[Device] = _ON_CORES,
         *,
         compares: bool = False,
         gpu_shard_s: float = 0.0,

@@ -7,8 +7,9 @@ driver, and are part of its identity; an actor never chooses. The driver may hav
 budget of cards is one that suits all. This module knows nothing of actors or Ray.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastformers.cluster.settings import ScoringSettings
 from fastformers.errors import InputError
@@ -16,12 +17,13 @@ from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.description.further_graph import choose_graph, graphs_of
 from fastformers.inference.engine import Device
-from fastformers.inference.engines import CUDA_ENGINE
+from fastformers.inference.engines import AUTO, CUDA_ENGINE, check_installed
 from fastformers.inference.engines.cuda_setup import check_cuda
 
 # Where the driver has no card: the best of 16k, 32k and 64k tokens on an H200 (2026-11-26), for
 # BERT-base by 2% and the 4 x 312 student by 9%; where they do not fit, the engine halves them.
 CARD_BATCH_TOKENS = 64 * 1024
+_GPU_BUDGET = "max batch tokens on GPUs"
 # Graphs that are laid out for cards: int8 operators run on CPUs alone.
 _CARD_PRECISIONS = ("float16",)
 
@@ -90,18 +92,36 @@ def choose_gpu_budget(bundle: Bundle) -> int:
     return tune(bundle, engine=CUDA_ENGINE).max_batch_tokens
 
 
-def plan_scorings(
-    precisions: Mapping[Device, str], choice: EngineChoice | None, *, gpu_budget: int | None
+def choose_scorings(
+    bundle: Bundle,
+    settings: ScoringSettings,
+    *,
+    engine: str,
+    max_batch_tokens: int | None,
+    recorded: Mapping[str, Any],
 ) -> tuple[Scoring, ...]:
     """How each kind of actor scores, those on cores first.
 
     Args:
-        precisions: The graph of each kind.
-        choice: Engine and budget of actors on cores; None where none of them scores.
-        gpu_budget: Token budget of actors on GPUs; None where none of them scores.
+        bundle: Bundle of the run.
+        settings: What the user asked for.
+        engine: Name of the engine on cores, or "auto" to leave it open.
+        max_batch_tokens: Token budget of a batch on cores, or on GPUs where only they score; None
+            to leave it open.
+        recorded: Identity of an earlier run into the same output, which chose what is left open.
+
+    Raises:
+        InputError: The bundle has no such graph, or an engine is not installed or computes it
+            wrongly.
+        BundleError: An engine cannot load its graph.
     """
+    precisions = choose_precisions(bundle, settings)
     scorings = []
-    if choice is not None:
+    if "cpu" in precisions:
+        graph = choose_graph(bundle, precisions["cpu"])
+        choice = _recorded_choice(recorded, engine, max_batch_tokens) or tune(
+            graph, engine=engine, max_batch_tokens=max_batch_tokens
+        )
         scorings.append(
             Scoring(
                 device="cpu",
@@ -110,13 +130,42 @@ def plan_scorings(
                 max_batch_tokens=choice.max_batch_tokens,
             )
         )
-    if gpu_budget is not None:
+    if "cuda" in precisions:
+        graph = choose_graph(bundle, precisions["cuda"])
+        own = max_batch_tokens if settings.device == "cuda" else None
         scorings.append(
             Scoring(
                 device="cuda",
                 engine=CUDA_ENGINE,
                 precision=precisions["cuda"],
-                max_batch_tokens=gpu_budget,
+                max_batch_tokens=own or recorded.get(_GPU_BUDGET) or choose_gpu_budget(graph),
             )
         )
     return tuple(scorings)
+
+
+def identify_scorings(bundle: Bundle, scorings: Sequence[Scoring]) -> dict[str, Any]:
+    """What must not change between two runs of the same command, by name for messages."""
+    first, last = scorings[0], scorings[-1]
+    return {
+        "precision": [scoring.precision for scoring in scorings],
+        "bundle": [choose_graph(bundle, scoring.precision).digest for scoring in scorings],
+        "max batch tokens": first.max_batch_tokens,
+        "engine": first.engine,
+        **({_GPU_BUDGET: last.max_batch_tokens} if last.device == "cuda" else {}),
+    }
+
+
+def _recorded_choice(
+    recorded: Mapping[str, Any], engine: str, max_batch_tokens: int | None
+) -> EngineChoice | None:
+    """What an interrupted run chose for cores, where the user leaves it open; else None."""
+    if not {"engine", "max batch tokens"} <= recorded.keys():
+        return None
+    if engine not in (AUTO, recorded["engine"]):
+        return None
+    check_installed(recorded["engine"])
+    return EngineChoice(
+        engine=recorded["engine"],
+        max_batch_tokens=max_batch_tokens or recorded["max batch tokens"],
+    )

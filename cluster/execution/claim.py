@@ -8,10 +8,10 @@ of how work is done.
 
 What is guaranteed: on a disk, of several runs that start at once exactly one goes on. In a bucket,
 where `pyarrow.fs` cannot write a file only if it is absent (26.0, 2026-11), and on a filesystem
-without hard links or locks, each writes its claim and reads it back after a second: the last writer
-goes on. A writer that was slower than that second takes the output from one that has begun, which
-stops at its next heartbeat. So it does when it stood still (SIGSTOP, a suspended machine) for so
-long that another run took over. One run stays, and since files are written whole and hold the same
+without hard links or locks, each writes its claim and reads it back after a second or more: the
+last writer goes on. A writer that was slower takes the output from one that has begun, which stops
+at its next heartbeat. So it does when it stood still (SIGSTOP, a suspended machine) for so long
+that another run took over. One run stays, and since files are written whole and hold the same
 whoever writes them, nothing is mixed.
 """
 
@@ -38,12 +38,13 @@ from fastformers.cluster.shards.claim_file import (
 from fastformers.cluster.shards.identity import (
     PREPARED_FILE,
     RUN_FILE,
-    STATUS_FILE,
+    check_free,
     read_record,
     write_record,
 )
+from fastformers.cluster.shards.layout import TOKENS
 from fastformers.cluster.storage.directory import Directory
-from fastformers.errors import ChangedWorkError, ClaimedError, InputError
+from fastformers.errors import ChangedWorkError, ClaimedError
 from fastformers.formatting import format_count
 
 logger = logging.getLogger(__name__)
@@ -88,22 +89,29 @@ def check_claim(job: ScoreJob) -> bool:
         InputError: The directory holds something else.
         ChangedWorkError: It holds the work of another run, or of another version.
     """
-    home, file = _home(job)
-    record = read_record(home, file, named=f"--output {home}")
+    record = check_free(job.place, _record_file(job), named=f"--output {job.place}")
     if record is not None:
-        _check_same(home, record["identity"], job.identity)
-        return True
-    if not home.is_empty(but=(CLAIM_FILE, STATUS_FILE)):
-        raise InputError(
-            f"--output {home}: is not empty and holds no run of ours; choose another directory"
-        )
-    return False
+        _check_same(job.place, record["identity"], job.identity)
+    return record is not None
 
 
-def describe_holder(job: ScoreJob) -> str | None:
-    """Who works in the job's directory now, for people; None if nobody does, or none that lives."""
-    holder = read_claim(_home(job)[0])
-    return None if holder is None or judge_process(holder) == "gone" else str(holder)
+def check_unheld(
+    job: ScoreJob,
+    *,
+    log: Callable[[str], None] = lambda line: None,
+    times: ClaimTimes | None = None,
+) -> None:
+    """Refuse a job as `claimed` does where another run works in its directory; nothing is written.
+
+    Args:
+        job: The job.
+        log: Function that shows a line to the user.
+        times: Times other than the usual ones, for tests.
+
+    Raises:
+        ClaimedError: Another run works there.
+    """
+    Claim(job.home, times or ClaimTimes(), log, place=str(job.place)).find_left_claim()
 
 
 @contextmanager
@@ -112,6 +120,7 @@ def claimed(
     *,
     log: Callable[[str], None] = lambda line: None,
     times: ClaimTimes | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Iterator["Claim"]:
     """Hold the directories of a job while the block runs.
 
@@ -121,6 +130,8 @@ def claimed(
         job: Job to do.
         log: Function that shows a line to the user.
         times: Times other than the usual ones, for tests.
+        meanwhile: Function that is called while a claim on an output that is new must not be read
+            back yet, instead of waiting for so long. It writes nothing there.
 
     Raises:
         ClaimedError: Another run works there.
@@ -128,23 +139,38 @@ def claimed(
         ChangedWorkError: It holds the work of another run, or of another version.
         StorageError: It cannot be made or written to.
     """
-    check_claim(job)
-    home, _ = _home(job)
-    claim = Claim(home, times or ClaimTimes(), log)
+    is_known = check_claim(job)
+    claim = Claim(job.home, times or ClaimTimes(), log, place=str(job.place))
     try:
-        claim.acquire()
-        _make_directories(job)
+        claim.acquire((lambda: None) if is_known else meanwhile)
+        claim.is_new = not is_known and not _is_known(job)  # one may have come and gone since
+        _make_directories(job, is_new=claim.is_new)
         yield claim
     finally:
         claim.release()
 
 
 class Claim:
-    """A run's hold on a directory; a thread of it keeps the heartbeat."""
+    """A run's hold on a directory; a thread of it keeps the heartbeat.
 
-    def __init__(self, home: Directory, times: ClaimTimes, log: Callable[[str], None]) -> None:
-        """Prepare to claim a directory; nothing is written yet."""
+    Attributes:
+        is_new: Whether no earlier run has worked there.
+    """
+
+    def __init__(
+        self, home: Directory, times: ClaimTimes, log: Callable[[str], None], *, place: str
+    ) -> None:
+        """Prepare to claim a directory; nothing is written yet.
+
+        Args:
+            home: Directory to claim.
+            times: How often, and for how long.
+            log: Function that shows a line to the user.
+            place: The output as the user knows it, for messages.
+        """
+        self.is_new = True
         self._home = home
+        self._place = place
         self._times = times
         self._log = log
         self._own = new_claim(times.time_of_day())
@@ -162,19 +188,22 @@ class Claim:
         """The claim as it was last written."""
         return self._own
 
-    def acquire(self) -> None:
+    def acquire(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Write the claim, as soon as no other run holds the directory, and start the heartbeat.
+
+        Args:
+            meanwhile: See `claimed`.
 
         Raises:
             ClaimedError: Another run works there.
         """
         is_put = False
         while not is_put:
-            left = self._find_left_claim()
+            left = self.find_left_claim()
             self._is_written = True
-            is_put = self._put(left)
+            is_put = self._put(left, meanwhile)
         if left is not None:
-            self._log(f"{self._home}: the run on {left} was killed; this one goes on from there")
+            self._log(f"{self._place}: the run on {left} was killed; this one goes on from there")
         self._beaten_at = self._times.clock()
         self._heart.start()
 
@@ -196,7 +225,7 @@ class Claim:
                 )
             if self._taker is not None:
                 raise ClaimedError(
-                    f"--output {self._home}: was taken over by a run on {self._taker} while this "
+                    f"--output {self._place}: was taken over by a run on {self._taker} while this "
                     "one stood still, so this one stops"
                 )
 
@@ -217,7 +246,7 @@ class Claim:
         """Whether others may think that this run has ended."""
         return self._times.clock() - self._beaten_at > self._times.stale_s
 
-    def _find_left_claim(self) -> ClaimRecord | None:
+    def find_left_claim(self) -> ClaimRecord | None:
         """The claim of a run that has ended, or None where there is no claim.
 
         Raises:
@@ -238,11 +267,11 @@ class Claim:
             if waited_s >= times.warn_s and not is_told:
                 is_told = True
                 left = format_count(round(times.stale_s - waited_s), "second")
-                self._log(f"{self._home}: no heartbeat from {now}; taken over in {left}")
+                self._log(f"{self._place}: no heartbeat from {now}; taken over in {left}")
             times.sleep(times.poll_s)
         return None
 
-    def _put(self, left: ClaimRecord | None) -> bool:
+    def _put(self, left: ClaimRecord | None, meanwhile: Callable[[], object]) -> bool:
         """Write the claim; False if another was faster."""
         if left is None:
             self._home.create()
@@ -252,7 +281,9 @@ class Claim:
         if is_put is not None:
             return is_put
         put_claim(self._home, self._own)
-        self._times.sleep(self._times.settle_s)
+        settled = self._times.clock() + self._times.settle_s
+        meanwhile()
+        self._times.sleep(max(0.0, settled - self._times.clock()))
         holder = read_claim(self._home)
         return holder is not None and holder.run == self._own.run
 
@@ -286,7 +317,7 @@ class Claim:
 
     def _refusal(self, holder: ClaimRecord) -> ClaimedError:
         return ClaimedError(
-            f"--output {self._home}: a run works there, on {holder}; wait until it ends, stop it, "
+            f"--output {self._place}: a run works there, on {holder}; wait until it ends, stop it, "
             "or choose another directory"
         )
 
@@ -295,28 +326,43 @@ def _beat_of(claim: ClaimRecord) -> tuple[str, int]:
     return claim.run, claim.beat
 
 
-def _make_directories(job: ScoreJob) -> None:
+def _make_directories(job: ScoreJob, *, is_new: bool) -> None:
     """Make the directories of a job that is held, and remove what killed writers left there."""
-    home, file = _home(job)
-    if not check_claim(job):  # another run may have come and gone in the meantime
-        write_record(home, file, job.identity, complete=False if job.output is None else None)
+    if is_new or job.asked:
+        complete = False if job.output is None else None
+        write_record(job.home, _record_file(job), job.identity, complete=complete, asked=job.asked)
+    written = [] if job.predictions is None else [job.predictions]
     if job.corpus is not None:  # else the shards are those of a `prepare`, which may still run
         job.shards.child("slices").create()
-        job.shards.delete_leftovers()
-    if job.predictions is not None:
-        job.predictions.create()
-        job.predictions.delete_leftovers()
+        written += [job.shards, job.shards.child(TOKENS)]
+    for directory in written:
+        directory.create()
+        if not is_new:
+            directory.delete_leftovers()
 
 
-def _home(job: ScoreJob) -> tuple[Directory, str]:
-    """The directory that a job claims, and the name of its record there."""
-    return (job.shards, PREPARED_FILE) if job.output is None else (job.output, RUN_FILE)
+def _is_known(job: ScoreJob) -> bool:
+    """Whether the record of the job's directory is of this very job; False if there is none.
+
+    Raises:
+        InputError: The record is not ours.
+        ChangedWorkError: It is of other work, or of another version.
+    """
+    record = read_record(job.home, _record_file(job), named=f"--output {job.place}")
+    if record is not None:
+        _check_same(job.place, record["identity"], job.identity)
+    return record is not None
 
 
-def _check_same(home: Directory, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _record_file(job: ScoreJob) -> str:
+    """Name of the job's record in its home."""
+    return PREPARED_FILE if job.output is None else RUN_FILE
+
+
+def _check_same(place: Directory, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         raise ChangedWorkError(
-            f"--output {home}: holds the work of another run: {', '.join(changed)} changed since; "
+            f"--output {place}: holds the work of another run: {', '.join(changed)} changed since; "
             "choose another directory, or delete this one to start over"
         )

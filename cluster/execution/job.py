@@ -8,38 +8,53 @@ identity of the work is what must not change between two runs of the same comman
 corpus, the bundle, and every setting that decides a prediction.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from fastformers.cluster.corpus.inputs import check_kept, open_corpus_for
+from fastformers.cluster.corpus.inputs import is_kept, open_corpus_for
 from fastformers.cluster.corpus.slices import Corpus
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
 from fastformers.cluster.devices.scoring import (
     Scoring,
-    choose_gpu_budget,
     choose_precisions,
-    plan_scorings,
+    choose_scorings,
+    identify_scorings,
 )
 from fastformers.cluster.execution.worker import WorkerSpec
 from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
 from fastformers.cluster.records.tally import ReceiptSums
-from fastformers.cluster.settings import SCORING_ON_CORES, CorpusSettings, ScoringSettings
-from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, read_record
+from fastformers.cluster.settings import (
+    ITS_TASKS_COLUMNS,
+    SCORING_ON_CORES,
+    CorpusSettings,
+    PredictionSettings,
+    ScoringSettings,
+)
+from fastformers.cluster.shards.columns import check_kept, check_label_column
+from fastformers.cluster.shards.identity import (
+    PREPARED_FILE,
+    RUN_DIRECTORY,
+    RUN_FILE,
+    check_output,
+    open_output,
+    read_record,
+)
 from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
+from fastformers.cluster.shards.prepared import prepared_columns, prepared_identity
 from fastformers.cluster.shards.shard_set import ShardSet
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import InputError
-from fastformers.formats.kept_columns import choose_names
-from fastformers.formats.readers import KEEP_FLAG
-from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import AUTO, REFERENCE_ENGINE, check_installed
-
-_GPU_BUDGET = "max batch tokens on GPUs"
+from fastformers.inference.outputs.columns import choose_columns
+from fastformers.options import split_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +68,13 @@ class ScoreJob:
         shards: Directory where prepared shards are or go.
         corpus: Corpus to prepare, or None if `shards` is complete.
         settings: Which part of the corpus is read, and how it is cut.
-        keep_columns: Names of the columns that pass through.
+        keep_columns: Names of the columns that pass through to the predictions.
         scorings: How each kind of actor scores, those on cores first where both do.
         identity: Values that are equal when the same work is run again.
+        columns: Names of the columns of predictions; empty for those of the task.
+        label_column: Column of the corpus that predictions are compared with, or None.
+        asked: What the user asked for, by name of the flag: recorded beside the identity, and
+            without an influence on anything.
     """
 
     bundle: Bundle
@@ -67,6 +86,9 @@ class ScoreJob:
     keep_columns: tuple[str, ...]
     scorings: tuple[Scoring, ...]
     identity: dict[str, Any]
+    columns: tuple[str, ...] = ()
+    label_column: str | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def engine(self) -> str:
@@ -108,6 +130,16 @@ class ScoreJob:
         return MAX_SHARD_SECONDS if preparation is None else preparation.shard_seconds
 
     @property
+    def home(self) -> Directory:
+        """Directory of what is no prediction: records, logs, report; or of the shards alone."""
+        return self.shards if self.output is None else self.output.child(RUN_DIRECTORY)
+
+    @property
+    def place(self) -> Directory:
+        """Directory that the user named for the output."""
+        return self.output or self.shards
+
+    @property
     def predictions(self) -> Directory | None:
         """Directory of the predictions; None to prepare only."""
         return None if self.output is None else self.output.child("predictions")
@@ -115,7 +147,7 @@ class ScoreJob:
     @property
     def receipts_log(self) -> Directory | None:
         """Directory of the log of the predictions' receipts; None to prepare only."""
-        return None if self.output is None else self.output.child("receipts")
+        return None if self.output is None else self.home.child("receipts")
 
     @property
     def slices_log(self) -> Directory:
@@ -131,6 +163,8 @@ class ScoreJob:
             predictions=self.predictions,
             keep_columns=self.keep_columns,
             scorings={scoring.device: scoring for scoring in self.scorings},
+            columns=self.columns,
+            label_column=self.label_column,
         )
 
 
@@ -163,7 +197,7 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
     """What a job would do, as plain values."""
     plan: dict[str, Any] = {
         "bundle": str(job.bundle),
-        "output": str(job.output or job.shards),
+        "output": str(job.place),
         "max_batch_tokens": job.max_batch_tokens,
         "engine": job.engine,
         **_describe_gpus(job),
@@ -203,22 +237,30 @@ def open_prepare_job(
     *,
     for_gpus: bool = False,
     storage: StorageOptions = NO_OPTIONS,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> ScoreJob:
     """Open a corpus and a bundle, for a job that only prepares shards.
 
     Args:
-        corpus_uri, bundle_source, output_uri: Where they are.
-        settings: What is read.
+        corpus_uri, bundle_source, output_uri: Paths or URIs.
+        settings: Which part of the corpus is read, and how it is cut.
         for_gpus: Whether actors on GPUs will score the shards, which then are larger.
-        storage: How to reach a bucket.
+        storage: How to reach buckets.
+        asked: See `ScoreJob`.
+        on_step: Function that is told what is done next, if that may take long.
 
     Raises:
         BundleError: The bundle cannot be used.
         InputError: The corpus or the settings do not fit the bundle.
     """
-    pinned = pin_bundle(bundle_source, storage)
-    bundle = pinned.open()
-    output = open_directory(output_uri, storage)
+    output = open_output(output_uri, corpus_uri, bundle_source, storage)
+    on_step(f"checking the output {output} and reading the bundle {bundle_source}")
+    _, pinned = side_by_side(
+        lambda: check_output(output, PREPARED_FILE), lambda: pin_bundle(bundle_source, storage)
+    )
+    bundle: Bundle = pinned.open()
+    on_step(f"listing the corpus {corpus_uri}")
     corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
     corpus = replace(corpus, for_gpus=for_gpus)
     return ScoreJob(
@@ -238,6 +280,7 @@ def open_prepare_job(
             ),
         ),
         identity=_corpus_identity(bundle, corpus, settings),
+        asked=asked,
     )
 
 
@@ -248,14 +291,26 @@ def open_score_job(
     settings: CorpusSettings,
     *,
     max_batch_tokens: int | None,
+    written: PredictionSettings = ITS_TASKS_COLUMNS,
     engine: str = REFERENCE_ENGINE,
     scoring: ScoringSettings = SCORING_ON_CORES,
     storage: StorageOptions = NO_OPTIONS,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> ScoreJob:
     """Open a bundle and a corpus, or shards that `prepare` made of one, for a job that scores.
 
     Engine and token budget, where not given, are those of an earlier run into the same output, or
-    the fastest on this machine.
+    the fastest on this machine; that is measured last, after all that can be refused without it.
+
+    Args:
+        corpus_uri, bundle_source, output_uri: Paths or URIs.
+        settings: Which part of the corpus is read, and how it is cut.
+        max_batch_tokens: Token budget of a batch; None to leave it open.
+        engine: Name of the engine, or "auto" to leave it open.
+        storage: How to reach buckets.
+        asked: See `ScoreJob`.
+        on_step: Function that is told what is done next, if that may take long.
 
     Raises:
         BundleError: The bundle cannot be used.
@@ -264,79 +319,65 @@ def open_score_job(
     """
     if max_batch_tokens is not None and max_batch_tokens < 1:
         raise InputError(f"--max-batch-tokens {max_batch_tokens}: give at least 1")
-    output = open_directory(output_uri, storage)
+    if engine != AUTO:
+        check_installed(engine)
+    output = open_output(output_uri, corpus_uri, bundle_source, storage)
     source = open_directory(corpus_uri, storage)
-    prepared = read_record(source, PREPARED_FILE, named=str(source))
+    on_step(f"checking the output {output} and reading the bundle {bundle_source}")
+    record, prepared, pinned = side_by_side(
+        lambda: check_output(output, RUN_FILE),
+        lambda: read_record(source, PREPARED_FILE, named=str(source)),
+        lambda: pin_bundle(bundle_source, storage),
+    )
     corpus: Corpus | None = None
-    pinned = pin_bundle(bundle_source, storage)
-    bundle = pinned.open()
-    precisions = choose_precisions(bundle, scoring)
-    bundle, *further = (choose_graph(bundle, precision) for precision in precisions.values())
+    bundle: Bundle = pinned.open()
+    choose_precisions(bundle, scoring)
+    columns = choose_columns(written.columns, bundle.task, bundle.labels)
+    check_label_column(written.label_column, bundle.task)
     if prepared is not None:
-        keep_columns = _prepared_columns(source, prepared["identity"], settings)
-        check_kept(bundle, keep_columns)
-        identity = _prepared_identity(source, prepared["identity"], bundle, settings)
+        keep_columns = prepared_columns(source, prepared["identity"], settings, written)
+        identity = prepared_identity(source, prepared["identity"], bundle, settings)
     else:
-        corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
+        on_step(f"listing the corpus {corpus_uri}")
+        label = written.label_column
+        corpus = open_corpus_for(
+            bundle, corpus_uri, settings, label_column=label, storage=storage, output=output
+        )
         corpus = replace(corpus, for_gpus=scoring.uses_gpus)
         keep_columns = tuple(corpus.reader.kept_schema.names)
+        if label is not None and not is_kept(label, settings.keep_columns):
+            keep_columns = tuple(name for name in keep_columns if name != label)
         identity = _corpus_identity(bundle, corpus, settings)
-    choice = None
-    if scoring.device != "cuda":
-        choice = _recorded_choice(output, engine, max_batch_tokens) or tune(
-            bundle, engine=engine, max_batch_tokens=max_batch_tokens
-        )
-    gpu_budget = None
-    if scoring.uses_gpus:
-        own = max_batch_tokens if scoring.device == "cuda" else None
-        for_gpus = (bundle, *further)[-1]
-        gpu_budget = own or _recorded_gpu_budget(output) or choose_gpu_budget(for_gpus)
-    scorings = plan_scorings(precisions, choice, gpu_budget=gpu_budget)
+    check_kept(keep_columns, columns)
+    on_step("measuring which engine and batches are fastest here")
+    scorings = choose_scorings(
+        bundle,
+        scoring,
+        engine=engine,
+        max_batch_tokens=max_batch_tokens,
+        recorded={} if record is None else record["identity"],
+    )
     identity = {
         "device": scoring.device,  # named first where all that follows from it changes, too
-        "precision": [scoring.precision for scoring in scorings],
         **identity,
-        "bundle": [graph.digest for graph in (bundle, *further)],
-        "max batch tokens": scorings[0].max_batch_tokens,
-        "engine": scorings[0].engine,
+        **identify_scorings(bundle, scorings),
         "keep columns": list(keep_columns),
-        **({_GPU_BUDGET: gpu_budget} if scoring.uses_gpus else {}),
+        "columns": [name for names in written.columns for name in split_names(names)],
+        "label column": written.label_column,
     }
     return ScoreJob(
-        bundle=bundle,
+        bundle=choose_graph(bundle, scorings[0].precision),
         pinned=pinned,
         output=output,
-        shards=output.child("shards") if prepared is None else source,
+        shards=output.child(RUN_DIRECTORY).child("shards") if prepared is None else source,
         corpus=corpus,
         settings=settings,
         keep_columns=keep_columns,
         scorings=scorings,
+        columns=written.columns,
+        label_column=written.label_column,
         identity=identity,
-    )
-
-
-def _recorded_gpu_budget(output: Directory) -> int | None:
-    """The token budget on GPUs of an interrupted run into this output; None without one."""
-    record = read_record(output, RUN_FILE, named=f"--output {output}")
-    return None if record is None else record["identity"].get(_GPU_BUDGET)
-
-
-def _recorded_choice(
-    output: Directory, engine: str, max_batch_tokens: int | None
-) -> EngineChoice | None:
-    """What an interrupted run into this output chose, where the user leaves it open; else None."""
-    record = read_record(output, RUN_FILE, named=f"--output {output}")
-    if record is None:
-        return None
-    recorded = record["identity"]
-    if not {"engine", "max batch tokens"} <= recorded.keys():
-        return None
-    if engine not in (AUTO, recorded["engine"]):
-        return None
-    check_installed(recorded["engine"])
-    return EngineChoice(
-        engine=recorded["engine"],
-        max_batch_tokens=max_batch_tokens or recorded["max batch tokens"],
+        asked=asked,
     )
 
 
@@ -353,31 +394,3 @@ def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -
         "shard seconds": settings.shard_seconds,
         "cost profile": list(bundle.cost_profile.seconds_per_row),
     }
-
-
-def _prepared_columns(
-    source: Directory, prepared: dict[str, Any], settings: CorpusSettings
-) -> tuple[str, ...]:
-    """Columns of prepared shards that the settings keep."""
-    known = prepared["keep columns"]
-    names, missing = choose_names(settings.keep_columns, known, flag=KEEP_FLAG)
-    if missing:
-        raise InputError(
-            f"{source}: --keep-columns {','.join(missing)}: not prepared (kept columns: "
-            f"{', '.join(known) or 'none'}); prepare again with it"
-        )
-    return tuple(names)
-
-
-def _prepared_identity(
-    source: Directory, prepared: dict[str, Any], bundle: Bundle, settings: CorpusSettings
-) -> dict[str, Any]:
-    """Identity of prepared shards, after checking that they suit the bundle and settings."""
-    if prepared["tokenizer"] != bundle.preparation_digest:
-        raise InputError(
-            f"{source}: prepared for another tokenizer, maximum length or kind of input than "
-            f"{bundle} has; prepare the corpus with this bundle"
-        )
-    if settings.limit is not None:
-        raise InputError(f"{source}: --limit applies when a corpus is prepared, not to its shards")
-    return dict(prepared)

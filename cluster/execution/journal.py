@@ -7,8 +7,9 @@ disk. `find_earlier_work` is the other end of the log: it learns what is done fr
 This module knows nothing of Ray or prices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from types import TracebackType
 
 from fastformers.cluster.execution.job import EarlierWork, ScoreJob
@@ -29,6 +30,7 @@ from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.cluster.shards.shard_set import ShardSet
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.errors import ClaimedError
 
 
@@ -56,15 +58,18 @@ class RunJournal:
         self._receipts: ReceiptsLog | None = None
         self._slices: ReceiptsLog | None = None
 
-    def load_earlier(self) -> EarlierWork:
+    def load_earlier(self, *, is_new: bool = False) -> EarlierWork:
         """Find what earlier runs did, count it, and log what their logs do not have.
+
+        Args:
+            is_new: Whether it is known that no earlier run has worked in the output.
 
         Raises:
             InputError: The shards are of a preparation that was interrupted.
             ScoringError: Too many of the rows that they read are bad.
         """
         job = self._job
-        receipts, slices = _read_logs(job)
+        receipts, slices = _read_logs(job, is_new=is_new)
         if job.receipts_log is not None:
             self._receipts = ReceiptsLog(job.receipts_log, next_number=receipts.next_number)
         if job.corpus is not None:  # prepared shards are another directory's, and logged there
@@ -73,6 +78,7 @@ class RunJournal:
             job,
             receipts,
             slices,
+            is_new=is_new,
             on_unlogged=self._log_receipt,
             on_unlogged_slice=self._log_slice,
         )
@@ -165,19 +171,26 @@ class RunJournal:
             self._slices.add({"key": receipt.key, **asdict(receipt)})
 
 
-def find_earlier_work(job: ScoreJob) -> EarlierWork:
+def find_earlier_work(job: ScoreJob, *, is_new: bool = False) -> EarlierWork:
     """Find what earlier runs of a job left on disk; nothing is changed there.
+
+    Args:
+        job: Job whose output is looked at.
+        is_new: Whether it is known that no earlier run has worked there.
 
     Raises:
         InputError: The shards are of a preparation that was interrupted.
     """
-    return _find(job, *_read_logs(job))
+    return _find(job, *_read_logs(job, is_new=is_new), is_new=is_new)
 
 
-def _read_logs(job: ScoreJob) -> tuple[LoggedRecords, LoggedRecords]:
+def _read_logs(job: ScoreJob, *, is_new: bool) -> Iterator[LoggedRecords]:
     """The log of the receipts of shards, and that of the receipts of slices."""
-    receipts = LoggedRecords() if job.receipts_log is None else read_log(job.receipts_log)
-    return receipts, read_log(job.slices_log)
+    own = None if is_new else job.receipts_log
+    slices = None if is_new and job.corpus is not None else job.slices_log
+    return side_by_side(
+        *(partial(read_log, log) if log is not None else LoggedRecords for log in (own, slices))
+    )
 
 
 def _find(
@@ -185,12 +198,13 @@ def _find(
     receipts: LoggedRecords,
     slices: LoggedRecords,
     *,
+    is_new: bool,
     on_unlogged: Callable[[Receipt], None] = lambda receipt: None,
     on_unlogged_slice: Callable[[SliceReceipt], None] = lambda receipt: None,
 ) -> EarlierWork:
     done, with_errors, sums = ShardSet(), ShardSet(), ReceiptSums()
     bad_rows = BadRows()
-    if job.predictions is not None:
+    if job.predictions is not None and not is_new:
         for receipt in load_receipts(job.predictions, receipts, on_unlogged=on_unlogged):
             done.add(receipt.shard)
             sums.add(receipt)
@@ -198,15 +212,18 @@ def _find(
                 with_errors.add(receipt.shard)
             bad_rows.add_receipt(receipt)
     planned = None if job.corpus is None else job.corpus.plan_slices(limit=job.settings.limit)
-    cut = load_slices(
-        job.shards,
-        slices,
-        planned,
-        done=done,
-        scores=job.output is not None,
-        bad_rows=bad_rows,
-        on_unlogged=on_unlogged_slice,
-    )
+    if planned is not None and is_new:
+        cut = CutSlices(slices=planned)
+    else:
+        cut = load_slices(
+            job.shards,
+            slices,
+            planned,
+            done=done,
+            scores=job.output is not None,
+            bad_rows=bad_rows,
+            on_unlogged=on_unlogged_slice,
+        )
     return EarlierWork(
         done=done,
         with_errors=with_errors,

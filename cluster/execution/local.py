@@ -23,6 +23,7 @@ from fastformers.cluster.scheduling.work import Lost, Outcome, Task, Ticket
 from fastformers.cluster.settings import ActorSettings
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
+from fastformers.inference.cpu import read_machine
 
 
 class LocalPool:
@@ -132,5 +133,6 @@ def open_local_nodes(
         slots=tuple(pool.slots),
         num_cores=topology.num_usable_cores,
         self_check=f"1 worker x {threads} in this process, pinned to no core",
+        machine_seen=read_machine(),
     )
     return LocalNodes({node: pool}, clock=clock, timeout_s=actors.timeout_s)

@@ -15,13 +15,14 @@ costs nothing while another job computes.
 import pickle
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import psutil
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fastformers.cluster.corpus.slices import Slice
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle
@@ -39,7 +40,8 @@ from fastformers.cluster.scheduling.work import (
     Task,
     TimeEngine,
 )
-from fastformers.cluster.shards.layout import Shard, read_shard_table
+from fastformers.cluster.shards.label_counts import count_labels
+from fastformers.cluster.shards.layout import TOKENS, Shard, read_shard_table
 from fastformers.cluster.shards.predictions import (
     Agreement,
     build_predictions,
@@ -55,6 +57,7 @@ from fastformers.inference.batching import plan_batches
 from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engine import Device, run_batches
 from fastformers.inference.engines import open_engine
+from fastformers.inference.outputs.columns import choose_columns
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
@@ -73,6 +76,8 @@ class WorkerSpec:
         predictions: Directory of the predictions, or None if this run only prepares.
         keep_columns: Columns to pass through.
         scorings: How workers of each kind score; a worker of any other kind only prepares.
+        columns: Columns of predictions, see `choose_columns`.
+        label_column: Column of the shards that predictions are compared with, or None.
     """
 
     bundle: PinnedBundle
@@ -81,6 +86,8 @@ class WorkerSpec:
     predictions: Directory | None
     keep_columns: tuple[str, ...]
     scorings: Mapping[Device, Scoring]
+    columns: tuple[str, ...] = ()
+    label_column: str | None = None
 
     def scores_on(self, device: Device) -> bool:
         """Whether workers of a kind score in this run."""
@@ -126,6 +133,7 @@ class Worker:
             self._use = CardUse.open(card)
             self._scorer = Scorer(bundle, engine=engine)
             self._tokenizer = self._scorer.tokenizer
+            self._columns = choose_columns(spec.columns, bundle.task, bundle.labels)
             self._warm_up()
 
     def run(self, tasks: Sequence[Task]) -> list[Finished | Failed]:
@@ -197,7 +205,7 @@ class Worker:
         errors_U = {**lease.skip, **failed}
         bundle = self._scorer.bundle
         predictions = build_predictions(
-            table, logits_UC, bundle.task, bundle.labels, errors_U, self._spec.keep_columns
+            table, logits_UC, self._columns, bundle.labels, errors_U, self._spec.keep_columns
         )
         phase_s = {"read": read_s, "infer": infer_s, "write": time.thread_time() - start}
         rss_bytes, peak_rss_bytes = measure_memory()
@@ -225,6 +233,7 @@ class Worker:
             device=self._scoring.device,
             precision=self._scoring.precision,
             gpu_busy=self._use.take() if self._use else None,
+            labels=self._count_labels(table, logits_UC, errors_U),
         )
         assert self._spec.predictions is not None
         return write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)
@@ -244,7 +253,7 @@ class Worker:
             )
         bundle = self._scorer.bundle
         return compare_predictions(
-            stored.take(pa.array(places_U[rows_S])), scored.logits_UC, bundle.task, bundle.labels
+            stored.take(pa.array(places_U[rows_S])), scored.logits_UC, self._columns, bundle.labels
         )
 
     def time_engine(self, shards: Iterable[Shard]) -> float:
@@ -270,8 +279,20 @@ class Worker:
             tokens += len(rows.ids)
         return tokens / elapsed
 
+    def _count_labels(
+        self, table: pa.Table, logits_UC: NDArray[np.float32], errors_U: Mapping[int, str]
+    ) -> dict[str, Any]:
+        """The predictions of a shard against its labels, as plain values; empty without labels."""
+        column = self._spec.label_column
+        if column is None:
+            return {}
+        bundle = self._scorer.bundle
+        texts_N = [None if text in errors_U else text for text in table["unique"].to_pylist()]
+        values_N = table[f"keep.{column}"].to_pylist()
+        return asdict(count_labels(values_N, texts_N, logits_UC, bundle.task, bundle.labels))
+
     def _read(self, shard: Shard) -> pa.Table:
-        return self._spec.shards.read_table(shard.file_name)
+        return self._spec.shards.child(TOKENS).read_table(shard.file_name)
 
     def _batches(self, shard: Shard) -> list[tuple[np.ndarray, np.ndarray]]:
         rows = read_shard_table(self._read(shard))

@@ -1,9 +1,9 @@
 """Build the wheel that a cluster's machines install: this code, from no index.
 
-    checkout, or files of the installed package -> [wheel] -> fastformers-VERSION-py3-none-any.whl
+    checkout, or files of the installed package -> [wheel] -> fastformers_batch-VERSION-*.whl
 
-The name `fastformers` belongs to another project on the public index, so machines get this project
-as a file. This module knows nothing of clusters.
+Machines get the code that runs here as a file, whatever an index has under its name. This module
+knows nothing of clusters.
 """
 
 import base64
@@ -14,14 +14,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
-import fastformers
+import fastformers.errors
 from fastformers.errors import InputError
+from fastformers.installation import (
+    DISTRIBUTION,
+    find_checkout,
+    find_distribution,
+    how_to_install,
+)
 
-_NAME = "fastformers"
+_PACKAGE = "fastformers"
+# What a wheel of the checkout is built from, beside its package.
+_FILES = ("pyproject.toml", "README.md", "LICENSE")
 # The earliest time that a ZIP file can hold: the same code gives the same bytes, and `ray up` runs
 # its set-up again only where they differ.
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -37,31 +44,13 @@ def build_wheel(directory: Path) -> Path:
             fails, for example because setuptools is missing or too old.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    root = Path(fastformers.__file__).parent.parent
-    if _is_checkout(root):
-        return _build(root, directory)
-    return _pack(_find_installed(root), directory)
+    checkout = find_checkout()
+    return _pack(_find_installed(), directory) if checkout is None else _build(checkout, directory)
 
 
 def wheel_name() -> str:
     """Name of the file that `build_wheel` writes, without writing it."""
-    root = Path(fastformers.__file__).parent.parent
-    if _is_checkout(root):
-        return _file_name(_read_project(root)["version"])
-    return _file_name(_find_installed(root).version)
-
-
-def _file_name(version: str) -> str:
-    return f"{_NAME}-{version}-py3-none-any.whl"
-
-
-def _read_project(root: Path) -> dict[str, str]:
-    project: dict[str, str] = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    return project
-
-
-def _is_checkout(root: Path) -> bool:
-    return (root / "pyproject.toml").is_file() and _read_project(root).get("name") == _NAME
+    return f"{DISTRIBUTION.replace('-', '_')}-{fastformers.__version__}-py3-none-any.whl"
 
 
 def _build(root: Path, directory: Path) -> Path:
@@ -69,8 +58,9 @@ def _build(root: Path, directory: Path) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         source, built = Path(temporary) / "source", Path(temporary) / "built"
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(root / _NAME, source / _NAME, ignore=ignored)
-        for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(root / _PACKAGE, source / _PACKAGE, ignore=ignored)
+        shutil.copytree(root / ".build", source / ".build", symlinks=True)
+        for file in _FILES:
             shutil.copy(root / file, source / file)
         built.mkdir()
         done = subprocess.run(
@@ -84,26 +74,25 @@ def _build(root: Path, directory: Path) -> Path:
         if done.returncode != 0 or len(found) != 1:
             reason = (done.stderr.strip().splitlines() or ["no wheel was written"])[-1]
             raise InputError(
-                f"{root}: no wheel could be built ({reason}); pip install 'setuptools>=77' into "
-                f"{sys.executable} and try again"
+                f"{root}: no wheel could be built ({reason}); {how_to_install('cluster')} brings "
+                "what builds it"
             )
         return Path(shutil.copy(found[0], directory / found[0].name))
 
 
-def _find_installed(root: Path) -> importlib.metadata.Distribution:
+def _find_installed() -> importlib.metadata.Distribution:
     """The installed distribution whose files run.
 
     Raises:
         InputError: There is none: the code was copied here by hand.
     """
-    for distribution in importlib.metadata.distributions(name=_NAME):
-        located = distribution.locate_file(f"{_NAME}/__init__.py")
-        if Path(str(located)).resolve() == Path(fastformers.__file__).resolve():
-            return distribution
-    raise InputError(
-        f"{root}: this code was not installed by pip and is no checkout, so that no wheel can be "
-        "made of it; install it from its checkout or a wheel file"
-    )
+    distribution = find_distribution()
+    if distribution is None:
+        raise InputError(
+            f"{Path(fastformers.__file__).parent}: this code was not installed by pip and is no "
+            f"checkout, so that no wheel can be made of it; {how_to_install('cluster')}"
+        )
+    return distribution
 
 
 def _pack(distribution: importlib.metadata.Distribution, directory: Path) -> Path:
@@ -117,12 +106,12 @@ def _pack(distribution: importlib.metadata.Distribution, directory: Path) -> Pat
     local = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
     kept = sorted(f for f in files if not (f.parts[0].endswith(".dist-info") and f.name in local))
     record = next((f for f in files if f.name == "RECORD"), None)
-    if record is None or PurePosixPath(_NAME, "jobs/__init__.py") not in kept:
+    if record is None or PurePosixPath(_PACKAGE, "jobs/__init__.py") not in kept:
         raise InputError(
-            f"{distribution.locate_file('')}: the installed {_NAME} does not list its own files; "
-            "install it from its checkout or a wheel file"
+            f"{distribution.locate_file('')}: the installed {_PACKAGE} does not list its own "
+            f"files; {how_to_install('cluster')}"
         )
-    path = directory / _file_name(distribution.version)
+    path = directory / wheel_name()
     lines = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in kept:

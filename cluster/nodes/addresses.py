@@ -24,6 +24,9 @@ _ANSWERS_WITHIN_S = 3.0
 # A socket's path has at most so many bytes, and Ray adds so many to its directory, as in
 # session_2026-11-26_03-46-12_399942_1234567/sockets/plasma_store.
 _SOCKET_PATH_BYTES, _SESSION_BYTES = 107, 65
+_CLUSTER_ANSWERS_WITHIN_S = 10.0
+# How a client of gRPC begins (RFC 9113, 3.4); a server that works answers with its own settings.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _OWN = "local"
 _RECORDED = "auto"
 
@@ -156,6 +159,31 @@ def check_address(flag: str | None, environ: Mapping[str, str]) -> None:
     }.get(scheme, "an address is HOST:PORT, auto or local")
     raise InputError(
         f"{name} {address}: {what}; use ray job submit --address {server} -- fastformers score ..."
+    )
+
+
+def check_answers(address: str) -> None:
+    """Refuse an address in seconds where no cluster answers; Ray itself would try for minutes.
+
+    Raises:
+        InputError: Nothing answers there, or no cluster does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():  # "auto", or a name that Ray resolves
+        return
+    try:
+        with socket.create_connection((host, int(port)), _CLUSTER_ANSWERS_WITHIN_S) as connection:
+            connection.sendall(_HELLO)
+            answer = connection.recv(1) if "RAY_USE_TLS" not in os.environ else b"unknown"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    else:
+        if answer:
+            return
+        reason = "what listens there is no control store of Ray's"
+    raise InputError(
+        f"--address {address}: no Ray cluster answers there ({reason}); start one with ray start "
+        "--head, or leave --address out"
     )
 
 

@@ -137,7 +137,7 @@ class ClusterNodes:
         self._num_actors, self._cores_per_actor = num_actors, cores_per_actor
         self._oversubscribe, self.can_grow, self._num_nodes = oversubscribe, can_grow, num_nodes
         self._members: dict[str, _Member] = {}
-        self._num_losses: dict[str, int] = {}
+        self._num_losses: Counter[str] = Counter()
         self._unfit: set[str] = set()
         self._draining: set[str] = set()
         # Actors of lost nodes, and when they were lost.
@@ -224,7 +224,7 @@ class ClusterNodes:
             reason = member.supervisor.explain(error)
             if member.has_joined:
                 return self._lose_joined(node, reason)
-            if member.supervisor.is_verdict(error) or self._num_losses.get(node, 0) >= _MAX_LOSSES:
+            if member.supervisor.is_verdict(error) or self._num_losses[node] >= _MAX_LOSSES:
                 return [self._give_up(node, reason)]
             self._lose(node, reason)  # it is tried again
             return []
@@ -359,7 +359,7 @@ class ClusterNodes:
                     member.due += away_s
 
     def _lose(self, node: str, reason: str) -> NodeLeft:
-        self._num_losses[node] = self._num_losses.get(node, 0) + 1
+        self._num_losses[node] += 1
         self._first_seen[node] = self._clock()  # from when it costs again, if it is used again
         self._held[node] = self._members[node].num_actors, self._clock()
         self._end(node)

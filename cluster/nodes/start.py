@@ -9,14 +9,13 @@ there, because Ray itself would try for long. This module opens no nodes.
 
 import logging
 import os
-import socket
 from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
 from fastformers.cluster.execution.topology import discover_topology
-from fastformers.cluster.nodes.addresses import check_socket_paths
+from fastformers.cluster.nodes.addresses import check_answers, check_socket_paths
 from fastformers.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -24,9 +23,6 @@ logger = logging.getLogger(__name__)
 # Size of Ray's object store, near the least that Ray allows; only receipts pass through it.
 _OBJECT_STORE_BYTES = 100 * 2**20
 _MAX_STARTS = 2
-_ANSWERS_WITHIN_S = 10.0
-# How a client of gRPC begins (RFC 9113, 3.4); a server that works answers with its own settings.
-_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _QUIET: dict[str, Any] = {
     "logging_level": logging.ERROR,
     "log_to_driver": False,
@@ -73,7 +69,7 @@ def join_ray(address: str) -> None:
     Raises:
         InputError: No cluster answers there, or it refuses the connection.
     """
-    _check_answers(address)
+    check_answers(address)
     try:
         ray.init(address=address, **_QUIET)
     except (AuthenticationError, ConnectionError) as error:
@@ -92,24 +88,3 @@ def say_reason(error: BaseException) -> str:
     """What an error says, on one line and not too long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:299]}…"
-
-
-def _check_answers(address: str) -> None:
-    """Refuse an address in seconds where no cluster answers; Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not port.isdigit():  # "auto", or a name that Ray resolves
-        return
-    try:
-        with socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S) as connection:
-            connection.sendall(_HELLO)
-            answer = connection.recv(1) if "RAY_USE_TLS" not in os.environ else b"unknown"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    else:
-        if answer:
-            return
-        reason = "what listens there is no control store of Ray's"
-    raise InputError(
-        f"--address {address}: no Ray cluster answers there ({reason}); start one with ray start "
-        "--head, or leave --address out"
-    )

@@ -41,6 +41,7 @@ from fastformers.cluster.scheduling.nodes import Node, NodeReport, Orders
 from fastformers.cluster.scheduling.pool import Slot
 from fastformers.cluster.scheduling.supervisor import Supervisor
 from fastformers.errors import NodeUnfitError
+from fastformers.inference.cpu import read_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,7 @@ class SupervisorActor:
             device=plan.state.device,
             scores=plan.state.scores,
             machine=plan.state.machine,
+            machine_seen=read_machine(),
         )
 
     def exchange(self, orders: Orders) -> NodeReport:
@@ -170,7 +172,7 @@ def plan_layout(plan: NodePlan, topology: HostTopology, root: Path = Path("/")) 
         cards = plan_card_cores(
             topology,
             discover_cards(num_gpus, root),
-            cores_per_card=kinds.cores_per_gpu,
+            cores_per_card=kinds.cores_per_gpu(plan.state),
             num_threads=kinds.cores_per_actor,
         )
     if plan.state.device == "cuda":

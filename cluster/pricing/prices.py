@@ -95,13 +95,19 @@ class HourlyPrice:
         usd_per_hour: Price of one machine.
         label: Where the price comes from, for people.
         is_estimate: True if the user named neither a price nor an instance type.
-        instance_type: The type that the user named, or None.
+        instance_type: The type that it is the price of, or None.
+        mismatch: What the machine is seen to have that the type has not, for people, or None.
     """
 
     usd_per_hour: float
     label: str
     is_estimate: bool
     instance_type: str | None = None
+    mismatch: str | None = None
+
+    def __str__(self) -> str:
+        """Where the price comes from, and what speaks against it."""
+        return self.label if self.mismatch is None else f"{self.label}; {self.mismatch}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,9 +64,14 @@ class BadRows:
         [(kind, count)] = self.counts.most_common(1)
         seen = "" if are_all else " read so far"
         listed = "" if listed_in is None else f"{listed_in} lists them; "
+        found = f"{self.num_bad:,} of {self.num_rows:,} rows{seen} cannot be scored, more than"
+        advice = "raise --max-bad-rows: the same command then goes on from what is done"
+        if are_all and self.num_bad == self.num_rows:
+            found = f"none of the {self.num_rows:,} rows can be scored, and"
+            advice = "give --max-bad-rows 100%, which alone bears that"
+        allows = "does not bear that" if found.endswith("and") else "allows"
         raise ScoringError(
-            f"{self.num_bad:,} of {self.num_rows:,} rows{seen} cannot be scored, more than "
-            f"--max-bad-rows {limit} allows; {count:,} of them as {self.examples.get(kind, kind)}; "
-            f"{listed}mend the corpus or the flags that say how to read it, or raise "
-            "--max-bad-rows: the same command then goes on from what is done"
+            f"{found} --max-bad-rows {limit} {allows}; {count:,} of them as "
+            f"{self.examples.get(kind, kind)}; {listed}mend the corpus or the flags that say how "
+            f"to read it, or {advice}"
         )

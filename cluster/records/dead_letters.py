@@ -1,6 +1,6 @@
 """List the rows that have no prediction, by file and row, with the reason.
 
-    predictions, slice table -> [dead_letters] -> dead_letters.parquet
+    predictions, slice table -> [dead_letters] -> __run__/dead_letters.parquet
 
 Only slices with such rows are looked at, a few at a time, so the list may be longer than memory.
 This module knows nothing of how rows are read or scored.
@@ -34,32 +34,37 @@ _ROWS_A_GROUP = 65_536
 
 
 def write_dead_letters(
-    output: Directory, shards: Directory, table: SliceTable, *, with_errors: ShardSet
+    home: Directory,
+    predictions: Directory,
+    shards: Directory,
+    table: SliceTable,
+    *,
+    with_errors: ShardSet,
 ) -> int:
     """Write the list of the rows without a prediction; returns how many there are.
 
     Args:
-        output: Directory of the list, and of the predictions.
+        home: Directory of the list.
+        predictions: Directory of the predictions.
         shards: Directory of the receipts of slices.
         table: All slices of the corpus.
         with_errors: Shards with such rows.
     """
     num_letters = 0
     with (
-        output.write(DEAD_LETTERS_FILE) as sink,
+        home.write(DEAD_LETTERS_FILE) as sink,
         pyarrow.parquet.ParquetWriter(sink, SCHEMA) as writer,
     ):
-        for letters in _in_groups(_read_letters(output, shards, table, with_errors)):
+        for letters in _in_groups(_read_letters(predictions, shards, table, with_errors)):
             writer.write_table(pa.Table.from_pylist(letters, SCHEMA))
             num_letters += len(letters)
     return num_letters
 
 
 def _read_letters(
-    output: Directory, directory: Directory, table: SliceTable, with_errors: ShardSet
+    predictions: Directory, directory: Directory, table: SliceTable, with_errors: ShardSet
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows without a prediction of one slice after the other, in corpus order."""
-    predictions = output.child("predictions")
 
     def read(place: Place) -> list[dict[str, Any]]:
         shards = load_slice_receipt(directory, place.key).shards

@@ -14,7 +14,7 @@ from fastformers.cluster.shards.receipts import Attempt, Receipt
 
 Item = TypeVar("Item")
 
-MAX_PREDICTIONS = 10_000
+MAX_PREDICTIONS, MAX_NUMBERS = 10_000, 100_000
 MAX_ATTEMPTS, MAX_LOST, MIN_ACTORS = 8000, 1000, 32
 NUM_BINS, _LEAST_BIN_S = 128, 2.0**-6
 

@@ -21,9 +21,10 @@ from fastformers.cluster.records.bad_rows import BadRows
 from fastformers.cluster.records.receipts_log import LoggedRecords, read_log
 from fastformers.cluster.records.tally import ShardCounts
 from fastformers.cluster.shards.identity import PREPARED_FILE, read_record
-from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.layout import TOKENS, Shard
 from fastformers.cluster.shards.preparation import SliceReceipt, receipt_name
 from fastformers.cluster.shards.shard_set import ShardSet, make_key, split_key
+from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import InputError
 
@@ -189,9 +190,14 @@ def load_slices(
     """
     if slices is None:
         _check_complete(directory)
+    files, names = map(
+        ShardSet,
+        side_by_side(directory.child(TOKENS).list_files, directory.child("slices").list_files),
+    )
     found = _Found(
         directory,
-        ShardSet(directory.list_files()),
+        files,
+        names,
         done=done,
         scores=scores,
         bad_rows=bad_rows or BadRows(),
@@ -233,6 +239,7 @@ class _Found:
         self,
         directory: Directory,
         files: ShardSet,
+        names: ShardSet,
         *,
         done: ShardSet,
         scores: bool,
@@ -245,7 +252,7 @@ class _Found:
         self._unfit: dict[int, dict[str, int]] = {}
         self._directory = directory
         self._files, self._done, self._scores = files, done, scores
-        self._names = ShardSet(directory.child("slices").list_files())
+        self._names = names
         self._rests: dict[int, Slice] = {}
 
     def read(

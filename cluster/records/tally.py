@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastformers.cluster.records.samples import (
+    MAX_NUMBERS,
     MAX_PREDICTIONS,
     AttemptSample,
     Thinned,
     TimeBins,
     TimedAttempt,
 )
+from fastformers.cluster.shards.label_counts import LabelCounts
 from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.preparation import SliceReceipt
@@ -82,6 +84,8 @@ class ReceiptSums:
         phase_s: Seconds by phase.
         lengths: Scored texts by length, see `receipts.count_lengths`.
         kinds: What was scored on which device, in which precision.
+        labels: Predictions against labels, without its sample, which is `numbers`.
+        numbers: Sample of labels and predictions that are numbers.
     """
 
     num_shards: int = 0
@@ -97,6 +101,8 @@ class ReceiptSums:
     phase_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     lengths: dict[str, list[int]] = field(default_factory=dict)
     kinds: dict[tuple[str, str | None], KindSums] = field(default_factory=dict)
+    labels: LabelCounts = field(default_factory=LabelCounts)
+    numbers: Thinned[tuple[float, float]] = field(default_factory=lambda: Thinned(MAX_NUMBERS))
 
     def add(self, receipt: Receipt) -> None:
         """Count a receipt."""
@@ -116,6 +122,8 @@ class ReceiptSums:
             num_shards=1, num_rows=receipt.num_rows, num_tokens=receipt.num_scored_tokens
         )
         self.kinds.setdefault((receipt.device, receipt.precision), KindSums()).add(own)
+        if receipt.labels:
+            self._add_labels(LabelCounts(**receipt.labels))
 
     def add_sums(self, other: "ReceiptSums") -> None:
         """Add the sums over other receipts."""
@@ -133,6 +141,9 @@ class ReceiptSums:
         self._add_lengths(other.lengths)
         for kind, sums in other.kinds.items():
             self.kinds.setdefault(kind, KindSums()).add(sums)
+        self.labels.add(other.labels)
+        for pair in other.numbers.items:
+            self.numbers.add(pair)
 
     @property
     def padding_efficiency(self) -> float | None:
@@ -140,6 +151,11 @@ class ReceiptSums:
         if not self.num_computed_tokens:
             return None
         return self.num_scored_tokens / self.num_computed_tokens
+
+    def _add_labels(self, labels: LabelCounts) -> None:
+        self.labels.add(labels)
+        for label, prediction in labels.numbers:
+            self.numbers.add((label, prediction))
 
     def _add_lengths(self, counts: Mapping[str, list[int]]) -> None:
         for edge, numbers in counts.items():

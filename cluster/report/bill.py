@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from fastformers.cluster.pricing.prices import usd_of
+from fastformers.cluster.records.sessions import Spent
 from fastformers.cluster.records.tally import ActorTally
 from fastformers.cluster.report.run_report import BillItem, Prediction
 
@@ -33,12 +34,14 @@ HEADINGS = {
     "hand-over": "committing files, and waiting for the driver between jobs",
     "waiting": "actors without a job: nothing was cut yet, or their node was about to leave",
     "comparing": "scoring some texts of shards that GPUs have scored on cores, too",
+    "cut off": "jobs under way when a session was interrupted",
     "retries": "attempts lost with their actor, its restart, the search for texts that kill",
     "idle tail": "actors with nothing left while the last ones finish",
     "closing": "listing dead letters, tidying up",
     "unused cores": "of the rented machines, owned by no actor",
 }
-_DIGITS = 5  # significant digits of the total; the smallest amount on the bill follows from them
+# Significant digits of the total; the smallest amount on the bill follows from them.
+_DIGITS, _SHOWN_DIGITS = 5, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class NodeTime:
         usd_per_hour: Price of the node.
         free_s: Seconds of the time that it was paid for in which it cost nothing, because another
             node of the same machine was charged with its price.
+        is_cut: Whether jobs were under way when it left.
     """
 
     joined_s: float
@@ -64,6 +68,7 @@ class NodeTime:
     actors: tuple[tuple[ActorTally | None, int], ...]
     usd_per_hour: float
     free_s: float = 0.0
+    is_cut: bool = False
 
     @property
     def paid_s(self) -> float:
@@ -81,33 +86,62 @@ class NodeTime:
         return usd_of(self.charged_s, usd_per_hour=self.usd_per_hour)
 
 
-def itemize(nodes: Sequence[NodeTime], *, padding_efficiency: float | None) -> list[BillItem]:
-    """Split the price of a run over its core-seconds, each at the price of its node.
+def split(nodes: Sequence[NodeTime], *, padding_efficiency: float | None) -> dict[str, Spent]:
+    """Split the price of a session over its core-seconds, each at the price of its node.
 
     Args:
         nodes: Nodes that were paid for.
         padding_efficiency: Tokens of text over tokens computed, or None if none were computed.
 
     Returns:
-        Lines of headings with any time. Core-seconds add up to the cores x time of all nodes,
-        amounts exactly to `round_total` of their prices.
+        Headings with any time. Core-seconds add up to the cores x time of all nodes, amounts to
+        their prices.
     """
     core_s = dict.fromkeys(HEADINGS, 0.0)
     usd = dict.fromkeys(HEADINGS, 0.0)
     for node in nodes:
-        split = _split_node(node)
-        total_s = math.fsum(split.values())
-        for heading, seconds in split.items():
+        own = _split_node(node)
+        total_s = math.fsum(own.values())
+        for heading, seconds in own.items():
             core_s[heading] += seconds
             usd[heading] += node.usd * seconds / total_s if total_s > 0 else 0.0
     for amounts in (core_s, usd):
         amounts["padding"] = amounts["compute"] * (1 - (padding_efficiency or 1.0))
         amounts["compute"] -= amounts["padding"]
-    spent = {heading: usd[heading] for heading, seconds in core_s.items() if seconds > 0}
+    return {
+        heading: Spent(core_s=seconds, usd=usd[heading])
+        for heading, seconds in core_s.items()
+        if seconds > 0
+    }
+
+
+def itemize(sessions: Sequence[Mapping[str, Spent]], *, usd_total: float) -> list[BillItem]:
+    """Add up what sessions spent, and round it.
+
+    Args:
+        sessions: What each of them spent by heading, see `split`.
+        usd_total: Price of all of them.
+
+    Returns:
+        Lines of headings with any time; the amounts add up exactly to `round_total`.
+    """
+    core_s = dict.fromkeys(HEADINGS, 0.0)
+    usd = dict.fromkeys(HEADINGS, 0.0)
+    for session in sessions:
+        for heading, spent in session.items():
+            core_s[heading] += spent.core_s
+            usd[heading] += spent.usd
+    paid = {heading: usd[heading] for heading, seconds in core_s.items() if seconds > 0}
     return [
         BillItem(heading=heading, what=HEADINGS[heading], core_s=core_s[heading], usd=float(amount))
-        for heading, amount in _share_out(math.fsum(node.usd for node in nodes), spent).items()
+        for heading, amount in _share_out(usd_total, paid).items()
     ]
+
+
+def round_for_people(items: Sequence[BillItem], *, usd_total: float) -> list[Decimal]:
+    """The amounts of a bill with two digits of the total; they add up to the total as printed."""
+    spent = {item.heading: item.usd for item in items}
+    return list(_share_out(usd_total, spent, digits=_SHOWN_DIGITS).values())
 
 
 def round_total(usd_total: float) -> Decimal:
@@ -185,19 +219,21 @@ def _split_actor(actor: ActorTally | None, node: NodeTime) -> dict[str, float]:
     work_end_s = min(max(end_s, node.work_end_s), left_s)
     seconds["start-up"] = ready_s - joined_s
     seconds["waiting"] += first_s - ready_s
-    rest = "waiting" if left_s < node.work_end_s else "idle tail"
+    rest = "waiting" if left_s < node.work_end_s else "cut off" if node.is_cut else "idle tail"
     seconds[rest] += work_end_s - end_s
     seconds["closing"] = left_s - work_end_s
     return seconds
 
 
-def _share_out(usd_total: float, usd: Mapping[str, float]) -> dict[str, Decimal]:
+def _share_out(
+    usd_total: float, usd: Mapping[str, float], *, digits: int = _DIGITS
+) -> dict[str, Decimal]:
     """Amounts rounded by largest remainder, so that they add up exactly."""
     total = math.fsum(usd.values())
     if not usd or total <= 0:
         return dict.fromkeys(usd, Decimal())
-    unit = _unit(usd_total)
-    num_units = int(round_total(usd_total) / unit)
+    unit = _unit(usd_total, digits)
+    num_units = int(Decimal(usd_total).quantize(unit) / unit)
     exact = {heading: num_units * amount / total for heading, amount in usd.items()}
     units = {heading: int(amount) for heading, amount in exact.items()}
     by_remainder = sorted(exact, key=lambda heading: units[heading] - exact[heading])
@@ -206,8 +242,8 @@ def _share_out(usd_total: float, usd: Mapping[str, float]) -> dict[str, Decimal]
     return {heading: number * unit for heading, number in units.items()}
 
 
-def _unit(usd_total: float) -> Decimal:
+def _unit(usd_total: float, digits: int = _DIGITS) -> Decimal:
     """The smallest amount on a bill: a fraction of the total, a cent at most."""
     if usd_total <= 0:
         return Decimal("0.01")
-    return Decimal(1).scaleb(min(-2, math.floor(math.log10(usd_total)) + 1 - _DIGITS))
+    return Decimal(1).scaleb(min(-2, math.floor(math.log10(usd_total)) + 1 - digits))

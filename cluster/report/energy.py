@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import Any
 
 from fastformers.cluster.report.run_report import Energy
-from fastformers.errors import InputError, how_to_install
+from fastformers.errors import InputError
+from fastformers.installation import how_to_install
 
 COUNTRY_VARIABLE = "CODECARBON_COUNTRY_ISO_CODE"
-HOW_TO = f"{how_to_install('energy')}; then give --energy COUNTRY, such as USA"
 _SAMPLE_EVERY_S = 15.0
 
 
@@ -117,10 +117,15 @@ def _reads_cpu_counters() -> bool:
     return bool(cpu.is_powergadget_available() or powermetrics.is_powermetrics_available())
 
 
+def how_to_measure() -> str:
+    """What to do for the energy of a run."""
+    return f"{how_to_install('energy')}; then give --energy COUNTRY, such as USA"
+
+
 def _check_country(country: str) -> str:
     spec = importlib.util.find_spec("codecarbon")
     if spec is None or spec.origin is None:
-        raise InputError(f"--energy needs codecarbon, which is not installed: {HOW_TO}")
+        raise InputError(f"--energy needs codecarbon, which is not installed: {how_to_measure()}")
     mixes = Path(spec.origin).parent / "data/private_infra/global_energy_mix.json"
     known = json.loads(mixes.read_text(encoding="utf-8"))
     code = country.upper()

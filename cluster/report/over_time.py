@@ -63,10 +63,10 @@ class KindReport:
         device: What computed for them: `cpu` or `cuda`.
         precision, engine, max_batch_tokens: How they scored; None where they only prepared.
         actors, machines: How many there were.
-        shards, rows, tokens: What they scored, in earlier runs, too.
+        shards, rows, tokens: What they scored, in earlier sessions, too.
         share_of_tokens: Their share of all tokens scored, 0-1.
-        usd: What their nodes cost in this run; a machine with GPUs costs what its GPUs do.
-        usd_per_million: That over a million of the rows that they scored in this run; None without.
+        usd: What their nodes cost in the last session; a machine with GPUs costs what its GPUs do.
+        usd_per_million: That over a million of the rows that they scored in it; None without.
         computing: Share of the time from its first batch to its last in which an actor ran the
             model; None where none was run.
         waiting: Share of that time in which it waited for its next shard, or for one to be written.

@@ -9,23 +9,28 @@ are drawn. Needs the extra `report`.
 """
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from fastformers import figure
-from fastformers.cluster.formatting import format_long_duration, format_time, format_usd
-from fastformers.cluster.report.energy import HOW_TO
+from fastformers.cluster.formatting import format_long_duration, format_usd, usd_places
+from fastformers.cluster.records.quality import Quality
+from fastformers.cluster.report.bill import round_for_people
+from fastformers.cluster.report.energy import how_to_measure
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.cluster.report.run_report import Prediction, RunReport
 from fastformers.cluster.report.sections import (
     MAX_TABLE_ROWS,
     Section,
+    show_dead_letters,
     show_frontier,
     show_lengths,
     show_nodes,
     show_other_types,
+    show_quality,
+    show_sessions,
     show_throughput,
     show_timeline,
 )
@@ -79,6 +84,12 @@ def render_page(report: RunReport) -> str:
     """The page of one run."""
     started = datetime.fromisoformat(report.started_at)
     sections = []
+    if report.quality is not None and report.quality.labels:
+        sections.append(show_quality(report.quality))
+    if len(report.sessions) > 1:
+        sections.append(show_sessions(report))
+    if report.dead_letter_reasons:
+        sections.append(show_dead_letters(report))
     if report.other_types:
         sections.append(show_other_types(report))
     if report.lengths:
@@ -100,17 +111,19 @@ def render_page(report: RunReport) -> str:
     )
 
 
-def render_search_page(candidates: Sequence[FrontierPoint], *, heading: str, note: str) -> str:
+def render_search_page(
+    candidates: Sequence[FrontierPoint], *, metric: str, heading: str, note: str
+) -> str:
     """A page of the bundles that a recipe search made: quality over cost.
 
     Args:
         candidates: At least one.
+        metric: Name of the metric of their quality.
         heading: What was searched.
         note: Text under the heading, such as where prices are from.
     """
-    return fill_page(
-        title=heading, heading=heading, note=note, sections=[show_frontier(candidates)]
-    )
+    sections = [show_frontier(candidates, metric=metric)]
+    return fill_page(title=heading, heading=heading, note=note, sections=sections)
 
 
 def fill_page(
@@ -194,14 +207,26 @@ def _cards(report: RunReport) -> list[Card]:
             value=f"{report.tokens:,}",
             unit="",
             note="" if efficiency is None else f"{100 * (1 - efficiency):.1f}% padding",
-        ),
+        )
+        if report.quality is None
+        else _quality_card(report.quality),
     ]
+
+
+def _quality_card(quality: Quality) -> Card:
+    return Card(
+        name=f"{quality.metric[0].upper()}{quality.metric[1:]}",
+        value=f"{100 * quality.value:.2f}",
+        unit="%",
+        note=f"of {format_count(quality.rows, 'labeled row')}",
+    )
 
 
 def _warnings(report: RunReport) -> list[str]:
     notes = []
     if report.dead_letters:
-        notes.append(f"{report.dead_letters:,} rows have no prediction (dead_letters.parquet).")
+        rows = format_count(report.dead_letters, "row")
+        notes.append(f"{rows} without a prediction (dead_letters.parquet).")
     if report.retries:
         notes.append(f"{format_count(report.retries, 'lease')} lost with an actor, and retried.")
     if report.skipped_files:
@@ -209,23 +234,27 @@ def _warnings(report: RunReport) -> list[str]:
     notes.extend(f"{line}." for line in report.left_out)
     if report.unfit_values:
         notes.append(f"Kept columns: {describe_unfit(report.unfit_values)}.")
-    earlier = report.earlier
-    if earlier is not None:
+    if report.unrecorded_rows:
         notes.append(
-            f"{earlier.rows:,} rows in {format_count(earlier.shards, 'shard')} were scored "
-            f"by earlier runs, {format_time(earlier.started_at)} to "
-            f"{format_time(earlier.finished_at)} UTC, in {format_long_duration(earlier.actor_s)} "
-            "of their actors; rates and money on this page are of this run alone."
+            f"{report.unrecorded_rows:,} rows were scored in the last seconds of sessions that "
+            "ended early, and count in no rate."
         )
+    notes.extend(f"{mismatch}." for mismatch in report.price_mismatches)
+    if report.quality_unknown is not None:
+        notes.append(f"How right the predictions are is not known: {report.quality_unknown}.")
     return notes
 
 
 def _bill(report: RunReport) -> _Bill:
     bill = report.bill
     total_s = sum(item.core_s for item in bill.items) or 1.0
-    places = _places([*(item.usd for item in bill.items), bill.total_usd])
-    saved = bill.duplicates_saved_usd
-    energy = f"not measured; {HOW_TO}" if report.energy is None else describe_energy(report.energy)
+    places, saved = usd_places(bill.total_usd), bill.duplicates_saved_usd
+    amounts = round_for_people(bill.items, usd_total=bill.total_usd)
+    energy = (
+        f"not measured; {how_to_measure()}"
+        if report.energy is None
+        else describe_energy(report.energy)
+    )
     return _Bill(
         price=report.price,
         lines=[
@@ -233,17 +262,22 @@ def _bill(report: RunReport) -> _Bill:
                 heading=item.heading,
                 what=item.what,
                 time=format_long_duration(item.core_s),
-                usd=f"{item.usd:,.{places}f}",
+                usd=_shown_usd(float(amount), item.usd, places),
                 share=f"{100 * item.core_s / total_s:.1f}%",
             )
-            for item in bill.items
+            for item, amount in zip(bill.items, amounts, strict=True)
         ],
         total_time=format_long_duration(total_s),
         total_usd=f"{bill.total_usd:,.{places}f}",
-        saved_usd=f"{-saved if saved else 0:,.{places}f}",
+        saved_usd=_shown_usd(-round(saved, places), saved, places),
         prediction="" if bill.prediction is None else _describe_prediction(report, bill.prediction),
         energy=energy[0].upper() + energy[1:],
     )
+
+
+def _shown_usd(rounded: float, usd: float, places: int) -> str:
+    """An amount of the bill; one that is rounded to nothing is not called nothing."""
+    return f"<{0.1**places:.{places}f}" if usd and not rounded else f"{rounded:,.{places}f}"
 
 
 def _describe_prediction(report: RunReport, prediction: Prediction) -> str:
@@ -266,8 +300,3 @@ def _facts(report: RunReport) -> dict[str, str]:
         **({"GPUs and cores": "; ".join(describe_kinds(report))} if report.uses_gpus else {}),
         "memory": f"{report.peak_rss_bytes / 2**20:,.0f} MiB at an actor's peak",
     }
-
-
-def _places(amounts: Iterable[float]) -> int:
-    """Decimal places that show each amount in full."""
-    return max(2, *(len(f"{usd:.12f}".rstrip("0").partition(".")[2]) for usd in amounts))

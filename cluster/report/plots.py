@@ -1,49 +1,33 @@
-"""Plots of the page, drawn by matplotlib as SVG that takes its colors and font from the page.
+"""Plots of the page, drawn by matplotlib.
 
-    downsample -> [plots] -> sections -> report.html
+    downsample -> [plots] -> theme -> sections -> report.html
 
-Each plot is drawn twice, for a desktop and for a phone, because a drawing that only shrinks cannot
-be read; the page shows the one that fits. Colors are placeholders that become CSS variables, so
-light and dark are one drawing. `fastformers.figure` has the style; this module does not know where
-a plot stands. Needs the extra `report`.
+`fastformers.figure` has the style; this module does not know where a plot stands, or how it comes
+into the page. Needs the extra `report`.
 """
 
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fastformers.cluster.formatting import format_usd
+from fastformers.cluster.records.quality import LabelQuality
+from fastformers.cluster.records.sessions import Session
 from fastformers.cluster.report.downsample import Lane, Throughput, pick_frontier
 from fastformers.cluster.report.over_time import NodeReport
 from fastformers.cluster.report.run_report import TypeCost
-from fastformers.figure import Bar, Palette, draw_bars, render_svg
+from fastformers.cluster.report.theme import THEME, draw_legend, render_twice
+from fastformers.figure import Bar, draw_bars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-THEME = Palette(
-    ink="#010101",
-    muted="#010102",
-    grid="#010103",
-    paper="#010104",
-    background="none",
-    bad="#010105",
-    series=tuple(f"#0102{number:02x}" for number in range(1, 7)),
-)
 _SERIES = THEME.series
-_VARIABLE_OF = {
-    THEME.ink: "ink",
-    THEME.muted: "muted",
-    THEME.grid: "grid",
-    THEME.paper: "paper",
-    THEME.bad: "bad",
-    **{color: f"series-{number}" for number, color in enumerate(_SERIES, start=1)},
-}
 _KINDS = {
     "load": ("model load", THEME.muted),
     "prepare": ("read and tokenize", _SERIES[2]),
@@ -52,7 +36,7 @@ _KINDS = {
     "search": ("search for texts that kill", _SERIES[1]),
     "lost": ("lost", THEME.bad),
 }
-_WIDE, _NARROW = 720, 340
+MAX_MATRIX_LABELS, MAX_BARS = 12, 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,24 +59,27 @@ class FrontierPoint:
 
 
 def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
-    """Texts by length, and tokens computed for them with the padding apart.
+    """Shares of texts and of tokens computed by length, on one scale, with the padding apart.
 
     Args:
         lengths: [texts, tokens, computed tokens] by upper edge, see `receipts.count_lengths`.
     """
 
     def draw(is_wide: bool, figure: "Figure") -> None:
-        over, under = figure.subplots(2, 1, sharex=True)
+        over, under = figure.subplots(2, 1, sharex=True, sharey=True)
         places = range(len(lengths))
-        texts, tokens, computed = np.array(list(lengths.values())).T
+        texts, tokens, computed = np.array(list(lengths.values()), np.float64).T
+        texts *= 100 / max(1.0, texts.sum())
+        tokens, computed = (part * 100 / max(1.0, computed.sum()) for part in (tokens, computed))
         over.bar(places, texts, color=_SERIES[0], width=0.86)
         under.bar(places, tokens, color=_SERIES[0], width=0.86, label="tokens of text")
         padding = computed - tokens
         under.bar(places, padding, bottom=tokens, color=_SERIES[1], width=0.86, label="padding")
-        over.set_title("Different texts")
-        under.set_title("Tokens computed")
+        over.set_title("Share of the different texts")
+        under.set_title("Share of the tokens computed")
         for axes in (over, under):
             _count_axis(axes)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
         step = 1 if is_wide or len(lengths) <= 8 else 2
         under.set_xticks(list(places)[::step], [f"≤{edge}" for edge in lengths][::step])
         under.set_xlabel("tokens of a text")
@@ -102,6 +89,94 @@ def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
     return render_twice(
         draw, "lengths", f"Histogram of the lengths of {texts:,} texts, and padding", (330, 380)
     )
+
+
+def plot_confusion(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+    """Rows by label, down, and prediction, across; the darker, the larger the label's share."""
+
+    def draw(is_wide: bool, figure: "Figure") -> None:
+        from matplotlib.patches import Rectangle
+
+        axes = figure.subplots()
+        letters = 18 if is_wide else 8
+        shown = [name if len(name) <= letters else f"{name[: letters - 1]}…" for name in names]
+        for down, counts in enumerate(confusion):
+            rows = sum(counts) or 1
+            for across, count in enumerate(counts):
+                color = _SERIES[0] if down == across else _SERIES[1]
+                place = (across - 0.48, down - 0.46)
+                cell = Rectangle(place, 0.96, 0.92, color=color, alpha=0.75 * count / rows)
+                axes.add_patch(cell)
+                text = f"{count:,}" if is_wide or count < 10_000 else f"{count / 1000:,.0f}k"
+                axes.text(across, down, text, ha="center", va="center", fontsize=11)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        is_many = len(names) > (6 if is_wide else 3)
+        axes.set_xticks(range(len(names)), shown, rotation=90 if is_many else 0)
+        axes.set_yticks(range(len(names)), shown)
+        axes.set_xlabel("prediction")
+        axes.set_ylabel("label")
+
+    height = 26 * len(names) + 90
+    return render_twice(draw, "confusion", "Rows by label and prediction", (height, height + 30))
+
+
+def plot_label_f1(labels: Sequence[LabelQuality]) -> str:
+    """F1 of each label."""
+    bars = [
+        Bar(
+            name=one.label,
+            value=100 * (one.f1 or 0.0),
+            label="does not occur" if one.f1 is None else f"{100 * one.f1:.1f}%",
+            color=_SERIES[0],
+        )
+        for one in labels
+    ]
+    return _plot_bars(bars, "f1", "F1 of each label")
+
+
+def plot_sessions(sessions: Sequence[Session]) -> str:
+    """USD of each session."""
+    bars = [
+        Bar(
+            name=f"{datetime.fromisoformat(session.started_at):%m-%d %H:%M}, {session.state}",
+            value=session.usd,
+            label=format_usd(session.usd),
+            color=_SERIES[0],
+        )
+        for session in sessions[-MAX_BARS:]
+    ]
+    return _plot_bars(bars, "sessions", "USD of each session")
+
+
+def plot_reasons(reasons: Sequence[tuple[str, int]]) -> str:
+    """Rows without a prediction by reason."""
+    bars = [
+        Bar(
+            name=textwrap.shorten(reason, 46, placeholder=" …"),
+            value=count,
+            label=f"{count:,}",
+            color=THEME.bad,
+        )
+        for reason, count in reasons[:MAX_BARS]
+    ]
+    return _plot_bars(bars, "reasons", "Rows without a prediction by reason")
+
+
+def _plot_bars(bars: Sequence[Bar], name: str, label: str) -> str:
+    """Horizontal bars without an axis: each has its value beside it."""
+
+    def draw(is_wide: bool, figure: "Figure") -> None:
+        axes = figure.subplots()
+        width = 60 if is_wide else 22
+        draw_bars(axes, [replace(bar, name=textwrap.fill(bar.name, width)) for bar in bars])
+        axes.margins(x=0.3 if is_wide else 1.4)  # room for the labels
+        axes.set_xlim(left=0)
+        axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+
+    height = 30 * len(bars) + 20
+    return render_twice(draw, name, label, (height, 14 * len(bars) + height))
 
 
 def plot_throughput(throughput: Throughput) -> str:
@@ -218,7 +293,7 @@ def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
     return render_twice(draw, "types", "USD of this run by instance type", (height, height))
 
 
-def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
+def plot_frontier(candidates: Sequence[FrontierPoint], *, metric: str) -> str:
     """Quality over USD per million rows; a line joins those that no other beats in both."""
 
     def draw(is_wide: bool, figure: "Figure") -> None:
@@ -267,83 +342,14 @@ def plot_frontier(candidates: Sequence[FrontierPoint]) -> str:
                 fontsize=11,
             )
         axes.grid(True)
-        axes.set_ylabel("quality, %")
+        axes.set_ylabel(f"{metric}, %")
         axes.set_xlabel("USD per million rows")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         draw_legend(figure, is_wide)
 
     return render_twice(
-        draw, "frontier", f"Quality over cost of {len(candidates)} candidates", (320, 330)
+        draw, "frontier", f"{metric} over cost of {len(candidates)} candidates", (320, 330)
     )
-
-
-def render_twice(
-    draw: Callable[[bool, "Figure"], None], name: str, label: str, heights: tuple[int, int]
-) -> str:
-    """Two SVGs, for a wide and a narrow page, with a label for screen readers.
-
-    Args:
-        draw: Draws on a figure, in colors of `THEME`, and is told whether the page is wide.
-        name: Name of the plot, for ids that no other plot of the page has.
-        label: What the plot shows, for people who cannot see it.
-        heights: Heights of both drawings, in points.
-    """
-    drawings = []
-    for kind, width, height in zip(("wide", "narrow"), (_WIDE, _NARROW), heights, strict=True):
-        svg = render_svg(partial(draw, kind == "wide"), width=width, height=height, palette=THEME)
-        drawings.append(_embed(svg, f"{name}-{kind}", label, kind))
-    return "\n".join(drawings)
-
-
-def _embed(svg: str, prefix: str, label: str, kind: str) -> str:
-    """An SVG file as part of a page: its ids are its own, its colors the page's."""
-    for color, variable in _VARIABLE_OF.items():
-        svg = svg.replace(color, f"var(--{variable})")
-    root = ElementTree.fromstring(svg)
-    for metadata in root.findall("{*}metadata"):
-        root.remove(metadata)
-    used = {target for element in root.iter() for target in _targets(element)}
-    for element in root.iter():
-        element.tag = _plain_name(element.tag)
-        for key, value in list(element.attrib.items()):
-            del element.attrib[key]
-            name = _plain_name(key)
-            if name == "id" and value in used:
-                element.set(name, f"{prefix}-{value}")
-            elif name == "href":
-                element.set(name, f"#{prefix}-{value.removeprefix('#')}")
-            elif name != "id":
-                element.set(name, value.replace("url(#", f"url(#{prefix}-"))
-    for key in ("width", "height", "version"):
-        root.attrib.pop(key, None)
-    root.set("role", "img")
-    root.set("aria-label", label)
-    root.set("class", kind)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _targets(element: ElementTree.Element) -> list[str]:
-    """Ids of other elements that an element refers to."""
-    targets = []
-    for key, value in element.attrib.items():
-        if _plain_name(key) == "href":
-            targets.append(value.removeprefix("#"))
-        elif "url(#" in value:
-            targets.append(value.partition("url(#")[2].partition(")")[0])
-    return targets
-
-
-def _plain_name(name: str) -> str:
-    """A tag or attribute without its namespace."""
-    return name.rpartition("}")[2]
-
-
-def draw_legend(figure: "Figure", is_wide: bool) -> None:
-    """Above the plot, in as many columns as the labels leave room for."""
-    _, labels = figure.axes[0].get_legend_handles_labels()
-    room = 100 if is_wide else 44  # letters
-    columns = max(1, min(len(labels), room // (max(map(len, labels)) + 5)))
-    figure.legend(loc="outside upper left", ncols=columns)
 
 
 def _count_axis(axes: "Axes") -> None:

@@ -11,7 +11,9 @@ is shown.
 from dataclasses import dataclass
 from typing import Any
 
-from fastformers.cluster.report.json_values import from_plain, to_plain
+from fastformers.cluster.json_values import from_plain, to_plain
+from fastformers.cluster.records.quality import Quality
+from fastformers.cluster.records.sessions import Session
 from fastformers.cluster.report.over_time import (
     AgreementReport,
     KindReport,
@@ -132,7 +134,8 @@ class Bill:
         items: Lines of the bill; every core-second that was paid for is in one of them.
         total_usd: Sum of the items, to the last digit.
         duplicates_saved_usd: What it would have cost to score equal texts again.
-        prediction: The cost profile against what was measured; None where nothing was scored.
+        prediction: The cost profile against what was measured; None where nothing was scored, or
+            GPUs scored.
     """
 
     items: tuple[BillItem, ...]
@@ -195,23 +198,6 @@ class Energy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlierRuns:
-    """What is known of the runs before this one, from the receipts of their shards.
-
-    Attributes:
-        shards, rows: How many they scored.
-        actor_s: Seconds that their actors scored.
-        started_at, finished_at: First and last moment of the scoring, in seconds since the epoch.
-    """
-
-    shards: int
-    rows: int
-    actor_s: float
-    started_at: float
-    finished_at: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class BundleUsed:
     """The bundle that scored, and how it was run.
 
@@ -219,6 +205,7 @@ class BundleUsed:
         path: Path or URI of the bundle.
         precision: Precision of its matrix products.
         digest: Hash of its files.
+        labels: Names of its classes, in the order of `probabilities` and `logits`.
         max_batch_tokens: Token budget of a batch.
         profile_cpu: Processor that its cost profile was measured on.
         engine: What ran the graph.
@@ -227,6 +214,7 @@ class BundleUsed:
     path: str
     precision: str
     digest: str
+    labels: tuple[str, ...]
     max_batch_tokens: int
     profile_cpu: str
     engine: str
@@ -234,25 +222,34 @@ class BundleUsed:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """Everything that was measured of a run.
+    """Everything that was measured of a run, in all of its sessions.
 
-    Rates and cost are of this run: rows that earlier runs scored are counted in `rows` and
-    `resumed_rows`, but neither sped up nor paid for.
+    Sums, rates and the bill are of all sessions. Machines, actors and what happened when are of the
+    last one: `setup_s`, `num_actors`, `num_machines`, `nodes`, `cores`, `driver_cpu`, `actors`,
+    `energy`, `attempts`, `timeline` and `tokens_over_time`.
 
     Attributes:
         rows, unique_rows, tokens, unique_tokens: Counts of the corpus; unique ones are scored.
-        rows_per_second, tokens_per_second: Rates of this run over its wall time.
+        rows_per_second, tokens_per_second: What sessions scored over their wall time.
         padding_efficiency: Tokens of text over tokens computed; None where nothing was computed.
-        wall_s: Seconds from start to end.
-        setup_s: Seconds of these until the first job could be handed out.
+        wall_s: Seconds from start to end of each session, added up.
+        setup_s: Seconds of the last one until the first job could be handed out.
         usd_per_hour: Price of one machine; where they differ, the mean over the time of all.
         price: Where the price, or that of each type, comes from, for people.
         price_is_estimate: Whether the price of any machine is an estimate, because neither the user
             nor its cloud named a type of known price.
+        price_mismatches: What machines are seen to have that the types they are priced as have not,
+            for people.
         usd_total: Price of each machine for the time from when it joined until it left.
-        usd_per_million: Price of a million rows at this run's rate; None where no row was scored.
+        usd_per_million: Price of a million of the rows that sessions scored; None without any.
         dead_letters: Rows without a prediction.
-        resumed_shards, resumed_rows: How many of them earlier runs had scored.
+        dead_letter_reasons: How many of them by kind of reason, the commonest first; a few kinds.
+        quality: Predictions against the labels of the rows; None where no labels were given.
+        quality_unknown: Why `quality` is None although labels were given.
+        resumed_shards, resumed_rows: How many of them earlier sessions had scored.
+        sessions: Each start of the command, in their order; the last one wrote this report.
+        unrecorded_rows: Rows that were scored in the last seconds of sessions that ended early, and
+            are in no record of a session.
         shards: Number of shards that the corpus was cut into.
         retries: Leases that were lost with their actor.
         skipped_files: Unreadable files that were left out, with the reason.
@@ -276,9 +273,8 @@ class RunReport:
         other_types_unknown: Why `other_types` is empty; None where it is not.
         energy: Electricity that the driver's node drew; None where it was not measured.
         lengths: [texts, tokens, computed tokens] by upper edge, see `receipts.count_lengths`.
-        earlier: What earlier runs did; None without any.
-        attempts: How many jobs actors were given in this run.
-        timeline: The attempts of this run, in the order in which they ended; where there are very
+        attempts: How many jobs actors were given.
+        timeline: The attempts, in the order in which they ended; where there are very
             many, a sample with all of those of some actors and of those that were lost.
         tokens_over_time: Throughput of all actors over the run.
         bundle: The bundle that scored.
@@ -297,11 +293,17 @@ class RunReport:
     usd_per_hour: float
     price: str
     price_is_estimate: bool
+    price_mismatches: tuple[str, ...]
     usd_total: float
     usd_per_million: float | None
     dead_letters: int
+    dead_letter_reasons: dict[str, int]
+    quality: Quality | None
+    quality_unknown: str | None
     resumed_shards: int
     resumed_rows: int
+    sessions: tuple[Session, ...]
+    unrecorded_rows: int
     shards: int
     retries: int
     skipped_files: dict[str, str]
@@ -324,7 +326,6 @@ class RunReport:
     other_types_unknown: str | None
     energy: Energy | None
     lengths: dict[str, tuple[int, int, int]]
-    earlier: EarlierRuns | None
     attempts: int
     timeline: tuple[TimelineEntry, ...]
     tokens_over_time: TokensOverTime
@@ -369,8 +370,16 @@ class RunReport:
         return report
 
     def summarize(self) -> dict[str, Any]:
-        """What the last line of a run that scored shows: `SUMMARY_KEYS`."""
-        return self._pick(SUMMARY_KEYS)
+        """What the last line of a run that scored shows: `SUMMARY_KEYS` and two more."""
+        found = self.quality
+        quality = None
+        if found is not None:
+            quality = {"metric": found.metric, "value": found.value, "rows": found.rows}
+        return {
+            **self._pick(SUMMARY_KEYS),
+            "num_sessions": len(self.sessions),
+            "quality": quality,
+        }
 
     def summarize_preparation(self) -> dict[str, Any]:
         """What the last line of a run that only prepared shows: `PREPARATION_KEYS`."""

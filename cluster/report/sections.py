@@ -8,8 +8,10 @@ neither how plots are drawn nor where they stand on the page. Needs the extra `r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from fastformers.cluster.formatting import format_long_duration, format_usd
+from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.report import plots
 from fastformers.cluster.report.downsample import pick_frontier, plan_lanes, rate_tokens
 from fastformers.cluster.report.plots import FrontierPoint
@@ -21,21 +23,125 @@ MAX_TABLE_ROWS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class SectionTable:
-    """The table of a section, as texts."""
+    """The table of a section, as texts; its heading only stands where there are several."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    heading: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A plot under its heading, its caption, and the same numbers as a table."""
+    """A plot under its heading, its caption, the same numbers as a table, and further tables."""
 
     heading: str
     caption: str
     svg: str
     table: SectionTable
+    more: Sequence[SectionTable] = ()
+
+
+def show_quality(quality: Quality) -> Section:
+    """What was taken for what; needs labels, and so is not for numbers."""
+    between = ""
+    if quality.low is not None and quality.high is not None:
+        between = f" (95% interval {100 * quality.low:.2f} to {100 * quality.high:.2f})"
+    macro = "" if quality.macro_f1 is None else f", macro-F1 {100 * quality.macro_f1:.2f}%"
+    unlabeled = f"; {quality.unlabeled:,} rows have none" if quality.unlabeled else ""
+    by_label = sorted(quality.labels, key=lambda one: one.f1 if one.f1 is not None else 2.0)
+    table = SectionTable(
+        heading="By label",
+        heads=["label", "rows", "predicted", "right", "precision", "recall", "F1"],
+        rows=[
+            [
+                one.label,
+                f"{one.rows:,}",
+                f"{one.predicted:,}",
+                f"{one.right:,}",
+                *(_percent(share) for share in (one.precision, one.recall, one.f1)),
+            ]
+            for one in by_label[:MAX_TABLE_ROWS]
+        ],
+        caption=_count(by_label[:MAX_TABLE_ROWS], len(by_label), "worst first"),
+    )
+    names = [one.label for one in quality.labels]
+    is_matrix = quality.confusion and len(names) <= plots.MAX_MATRIX_LABELS
+    matrix = SectionTable(
+        heading="What was taken for what",
+        heads=["label, down; prediction, across", *names],
+        rows=[
+            [name, *(f"{count:,}" for count in counts)]
+            for name, counts in zip(names, quality.confusion, strict=False)
+        ],
+    )
+    return Section(
+        heading="How right the predictions are",
+        caption=f"{_begin(quality.metric)} {100 * quality.value:.2f}%{between}{macro}, on "
+        f"{quality.rows:,} rows with a label in column {quality.label_column!r}, read "
+        f"{quality.read_as}{unlabeled}."
+        + (" Each line is the rows of a label, by what was predicted." if is_matrix else ""),
+        svg=plots.plot_confusion(names, quality.confusion)
+        if is_matrix
+        else plots.plot_label_f1(by_label[:MAX_TABLE_ROWS]),
+        table=matrix if is_matrix else table,
+        more=(table,) if is_matrix else (),
+    )
+
+
+def show_sessions(report: RunReport) -> Section:
+    """Each start of the command: when, for how long, what it scored and cost."""
+    sessions = report.sessions
+    rows = [
+        [
+            f"{datetime.fromisoformat(session.started_at):%Y-%m-%d %H:%M}",
+            session.state,
+            format_long_duration(session.wall_s),
+            f"{session.rows:,}",
+            f"{session.num_machines:,}",
+            f"{session.num_actors:,}",
+            format_usd(session.usd),
+        ]
+        for session in sessions
+    ]
+    return Section(
+        heading="Sessions",
+        caption=f"The command was started {len(sessions)} times; the bill is of all of them. The "
+        "plots below that have a time, and the machines, are of the last one.",
+        svg=plots.plot_sessions(sessions),
+        table=SectionTable(
+            heads=["start, UTC", "", "time", "rows", "machines", "actors", "USD"],
+            rows=rows[-MAX_TABLE_ROWS:],
+            caption=_count(rows[-MAX_TABLE_ROWS:], len(rows), "in the order of their starts"),
+        ),
+    )
+
+
+def show_dead_letters(report: RunReport) -> Section:
+    """The commonest reasons for which rows have no prediction; needs at least one."""
+    reasons = list(report.dead_letter_reasons.items())
+    shown = reasons[:MAX_TABLE_ROWS]
+    share = 100 * report.dead_letters / max(report.rows, 1)
+    return Section(
+        heading="Dead letters",
+        caption=f"{format_count(report.dead_letters, 'row')} without a prediction, {share:.2g}% of "
+        "all, by reason; each is listed in dead_letters.parquet with its file and row.",
+        svg=plots.plot_reasons(shown),
+        table=SectionTable(
+            heads=["reason", "rows"],
+            rows=[[reason, f"{count:,}"] for reason, count in shown],
+            caption=_count(shown, len(reasons), "commonest first"),
+        ),
+    )
+
+
+def _begin(text: str) -> str:
+    """A text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}%"
 
 
 def show_other_types(report: RunReport) -> Section:
@@ -196,7 +302,7 @@ def show_timeline(report: RunReport) -> Section:
     )
 
 
-def show_frontier(candidates: Sequence[FrontierPoint]) -> Section:
+def show_frontier(candidates: Sequence[FrontierPoint], *, metric: str) -> Section:
     """Plot and table of the candidates; those that no other beats in both are called best."""
     usd = [candidate.usd for candidate in candidates]
     best = set(pick_frontier([candidate.quality for candidate in candidates], usd))
@@ -211,15 +317,16 @@ def show_frontier(candidates: Sequence[FrontierPoint]) -> Section:
         ]
         for place in order
     ]
-    heads = ["candidate", "quality, %", "core-seconds a million", "USD a million", ""]
+    heads = ["candidate", f"{metric}, %", "core-seconds a million", "USD a million", ""]
     return Section(
-        heading="Quality over cost",
-        caption="Up and left is better. The line joins the candidates that no other beats in both.",
-        svg=plots.plot_frontier(candidates),
+        heading=f"{_begin(metric)} over cost",
+        caption=f"{_begin(metric)} on the evaluation file. Up and left is better. The line joins "
+        "the candidates that no other beats in both.",
+        svg=plots.plot_frontier(candidates, metric=metric),
         table=SectionTable(heads=heads, rows=rows),
     )
 
 
-def _count(rows: Sequence[Sequence[str]], num_all: int, order: str) -> str:
+def _count(rows: Sequence[object], num_all: int, order: str) -> str:
     """Caption of a table that may be cut."""
     return f"{len(rows)} of {num_all:,}, {order}" if num_all > len(rows) else order

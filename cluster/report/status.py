@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fastformers.cluster.formatting import format_clock
-from fastformers.cluster.report.json_values import from_plain, to_plain
+from fastformers.cluster.json_values import from_plain, to_plain
 from fastformers.cluster.scheduling.progress import Progress
 from fastformers.cluster.shards.claim_file import ClaimRecord
 from fastformers.errors import InputError
@@ -85,25 +85,43 @@ class RunStatus:
     recent: dict[str, float]
     notices: tuple[str, ...]
 
-    def describe(self) -> str:
-        """Shards, rows, speed, USD so far, and what the actors do, in one line."""
-        parts = [f"{self.shards_done}/{self.shards_known} shards"]
+    def numbers(self) -> list[str]:
+        """Speed, USD so far, shards, rows, and what actors do; what matters most is first."""
+        parts = [
+            f"{self.rows_per_second_now:,.0f} rows/s",
+            f"{self.usd:.4f} USD",
+            f"{self.shards_done}/{self.shards_known} shards",
+        ]
         if self.slices_left:
             parts.append(f"{format_count(self.slices_left, 'slice')} to read")
-        parts += [
-            f"{self.rows:,} rows",
-            f"{self.rows_per_second_now:,.0f} rows/s now, {self.rows_per_second:,.0f} overall",
-            f"{self.usd:.4f} USD so far",
-        ]
+        parts.append(f"{self.rows:,} rows ({self.rows_per_second:,.0f}/s overall)")
         if self.num_actors:
             actors = format_count(self.num_actors, "actor")
             nodes = format_count(self.num_nodes, "node")
             parts.append(f"{actors} on {nodes}{self._describe_recent()}")
-            if slow := self.explain_slow():
-                parts.append(slow)
         else:
             parts.append("waiting for a node")
-        return "; ".join([", ".join(parts), *self.notices[:_MAX_NOTICES]])
+        return parts
+
+    def remarks(self) -> list[str]:
+        """What the user should know beside them: what is slow and why, and what nodes say."""
+        slow = self.explain_slow()
+        return [*([slow] if slow else []), *self.notices[:_MAX_NOTICES]]
+
+    def describe(self) -> str:
+        """Numbers and remarks in one line."""
+        return "; ".join([", ".join(self.numbers()), *self.remarks()])
+
+    @property
+    def waits_for(self) -> str | None:
+        """What a run waits for before anything of it is done; None afterwards."""
+        if self.share > 0 or self.shards_done:
+            return None
+        if not self.num_actors:
+            return "starting actors"
+        if self.shards_known:
+            return f"waiting for the first shards to be {self.unit}"
+        return "reading the first slice"
 
     def describe_whole(self) -> str:
         """The line of `describe` with what a display of progress puts around it."""

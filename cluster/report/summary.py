@@ -7,125 +7,171 @@ neither reads nor writes a file; `run_report` says what the fields mean.
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from itertools import chain
 
-from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.result import RunResult
 from fastformers.cluster.pricing.machine_prices import MachinePrices
 from fastformers.cluster.pricing.prices import HourlyPrice, usd_per_million
+from fastformers.cluster.records.quality import Quality, measure_quality
 from fastformers.cluster.records.samples import NUM_BINS, TimedAttempt
-from fastformers.cluster.records.tally import (
-    ActorTally,
-    KindSums,
-    ReceiptSums,
-    RunTally,
-    add_phases,
-)
+from fastformers.cluster.records.sessions import RUNNING, Session
+from fastformers.cluster.records.tally import ActorTally, ReceiptSums, RunTally, add_phases
 from fastformers.cluster.report.bill import (
     NodeTime,
     compare_prediction,
     estimate_saved_usd,
     itemize,
     round_total,
+    split,
 )
 from fastformers.cluster.report.downsample import group_actors
-from fastformers.cluster.report.over_time import (
-    AgreementReport,
-    KindReport,
-    NodeReport,
-    TimelineEntry,
-    TokensOverTime,
+from fastformers.cluster.report.kinds import (
+    cores_of_machines,
+    free_seconds,
+    summarize_agreement,
+    summarize_kinds,
+    uses_gpus,
 )
+from fastformers.cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
 from fastformers.cluster.report.run_report import (
     ActorReport,
     Bill,
     BundleUsed,
-    EarlierRuns,
     Energy,
     PhaseSeconds,
     RunReport,
 )
 from fastformers.cluster.scheduling.journal import NodeUse
+from fastformers.errors import InputError
 from fastformers.inference.cpu import read_cpu_model
 
-# A card that computes for less of its time waits for its host.
-_FULL_SHARE = 0.9
+
+def summarize_session(
+    result: RunResult, prices: MachinePrices, *, run: str, state: str = RUNNING
+) -> Session:
+    """What one session has done and cost so far, or did until its end.
+
+    Args:
+        result: What it did.
+        prices: Prices of the machines.
+        run: Identifier of the session.
+        state: How it ended.
+    """
+    scored = result.tally.scored
+    paid, times = _price_nodes(result, prices)
+    return Session(
+        run=run,
+        state=state,
+        started_at=datetime.fromtimestamp(result.started_at, UTC).isoformat(timespec="seconds"),
+        wall_s=result.wall_s,
+        shards=scored.num_shards,
+        rows=scored.num_rows,
+        tokens=scored.num_tokens,
+        retries=result.tally.num_retries,
+        num_machines=result.num_machines,
+        num_actors=result.num_actors,
+        machine_s=math.fsum(time.charged_s for time in times),
+        usd=math.fsum(time.usd for time in times),
+        price="; ".join(dict.fromkeys(price.label for price in paid)),
+        price_is_estimate=any(price.is_estimate for price in paid),
+        price_mismatches=tuple(
+            dict.fromkeys(price.mismatch for price in paid if price.mismatch is not None)
+        ),
+        spent=split(times, padding_efficiency=scored.padding_efficiency),
+        phase_s=_phases(result.tally, times),
+        predicted_core_s=0.0 if uses_gpus(scored) else scored.predicted_s,
+        measured_core_s=_measured_core_s(result),
+    )
 
 
 def build_report(
-    job: ScoreJob, result: RunResult, prices: MachinePrices, *, energy: Energy | None = None
+    job: ScoreJob,
+    result: RunResult,
+    prices: MachinePrices,
+    *,
+    run: str = "",
+    earlier: Sequence[Session] = (),
+    energy: Energy | None = None,
 ) -> RunReport:
     """Everything that was measured, and what follows from it.
 
     Args:
         job: What was to be done.
-        result: What was done.
-        prices: Prices of the machines.
+        result: What the last session did.
+        prices: Prices of its machines.
+        run: Identifier of the last session.
+        earlier: The sessions before it.
         energy: Electricity that the driver's node drew, if it was measured.
 
     Returns:
         The report, without what the run would have cost on other instance types.
     """
-    tally, wall_s = result.tally, result.wall_s
-    known, scored = tally.known, tally.scored
-    cores_of = _cores_of_machines(result.nodes)
-    paid = [
-        prices.price_of(use.instance_type, num_cores=cores_of[use.machine or use.node])
-        for use in result.nodes
-    ]
-    times = [_node_time(use, price, result) for use, price in zip(result.nodes, paid, strict=True)]
-    usd_total = math.fsum(time.usd for time in times)
+    tally, known = result.tally, result.tally.known
+    paid, times = _price_nodes(result, prices)
+    sessions = (*earlier, summarize_session(result, prices, run=run, state="finished"))
+    usd_total, num_rows, wall_s = (
+        math.fsum(session.usd for session in sessions),
+        sum(session.rows for session in sessions),
+        math.fsum(session.wall_s for session in sessions),
+    )
     both = ReceiptSums()
     both.add_sums(tally.earlier)
-    both.add_sums(scored)
+    both.add_sums(tally.scored)
+    quality, quality_unknown = _quality(job, both)
     return RunReport(
         rows=known.num_rows,
         unique_rows=known.num_unique,
         tokens=known.num_tokens,
         unique_tokens=known.num_unique_tokens,
-        rows_per_second=scored.num_rows / wall_s,
-        tokens_per_second=scored.num_tokens / wall_s,
+        rows_per_second=num_rows / wall_s,
+        tokens_per_second=sum(session.tokens for session in sessions) / wall_s,
         padding_efficiency=both.padding_efficiency,
         wall_s=wall_s,
         setup_s=result.setup_s,
-        usd_per_hour=_mean_usd_per_hour(times),
-        price="; ".join(dict.fromkeys(price.label for price in paid)),
-        price_is_estimate=any(price.is_estimate for price in paid),
+        usd_per_hour=_mean_usd_per_hour(times, earlier),
+        price="; ".join(dict.fromkeys(session.price for session in sessions)),
+        price_is_estimate=any(session.price_is_estimate for session in sessions),
+        price_mismatches=tuple(
+            dict.fromkeys(chain.from_iterable(session.price_mismatches for session in sessions))
+        ),
         usd_total=usd_total,
-        usd_per_million=usd_per_million(usd_total, scored.num_rows) if scored.num_rows else None,
+        usd_per_million=usd_per_million(usd_total, num_rows) if num_rows else None,
         dead_letters=result.dead_letters,
+        dead_letter_reasons=dict(result.dead_letter_reasons),
+        quality=quality,
+        quality_unknown=quality_unknown,
         resumed_shards=tally.earlier.num_shards,
         resumed_rows=tally.earlier.num_rows,
+        sessions=sessions,
+        unrecorded_rows=max(0, tally.earlier.num_rows - sum(session.rows for session in earlier)),
         shards=known.num_shards,
-        retries=tally.num_retries,
+        retries=sum(session.retries for session in sessions),
         skipped_files=dict(result.skipped_files),
         left_out=job.corpus.left_out if job.corpus is not None else (),
         unfit_values=dict(tally.unfit),
         num_actors=result.num_actors,
         num_machines=result.num_machines,
-        kinds=_kinds(job, result, times, both),
-        agreement=_agreement(job, tally),
+        kinds=summarize_kinds(job, result, times, both),
+        agreement=summarize_agreement(job, tally),
         nodes=tuple(
             _node_report(use, time, price)
             for use, time, price in zip(result.nodes, times, paid, strict=True)
         ),
         cores=tuple(use.self_check for use in result.nodes if use.self_check),
         driver_cpu=read_cpu_model(),
-        phase_s=_phases(tally, times),
-        predicted_s=scored.predicted_s,
-        peak_rss_bytes=scored.peak_rss_bytes,
+        phase_s=PhaseSeconds(**_sum_phases(sessions)),
+        predicted_s=math.fsum(session.predicted_core_s for session in sessions),
+        peak_rss_bytes=both.peak_rss_bytes,
         actors=_by_actor(tally),
-        started_at=datetime.fromtimestamp(result.started_at, UTC).isoformat(timespec="seconds"),
-        bill=_bill(result, times, usd_total),
+        started_at=sessions[0].started_at,
+        bill=_bill(result, sessions, both, usd_total),
         other_types=(),
         other_types_unknown="not estimated",
         energy=energy,
         lengths=_lengths(both),
-        earlier=_earlier(tally.earlier),
         attempts=tally.attempts.num_added,
         timeline=tuple(_entry(timed) for timed in tally.attempts.attempts()),
         tokens_over_time=_tokens_over_time(tally),
@@ -133,12 +179,47 @@ def build_report(
             path=str(job.bundle),
             precision=job.scorings[0].precision,
             digest=job.bundle.digest,
+            labels=job.bundle.labels,
             max_batch_tokens=job.max_batch_tokens,
             profile_cpu=job.bundle.cost_profile.cpu_model,
             engine=job.engine,
         ),
-        output=str(job.output or job.shards),
+        output=str(job.place),
     )
+
+
+def _price_nodes(
+    result: RunResult, prices: MachinePrices
+) -> tuple[list[HourlyPrice], list[NodeTime]]:
+    """Price of each node, and its time at that price."""
+    cores_of = cores_of_machines(result.nodes)
+    paid = [
+        prices.price_of(
+            use.instance_type,
+            num_cores=cores_of[use.machine or use.node],
+            seen=use.machine_seen,
+        )
+        for use in result.nodes
+    ]
+    times = [_node_time(use, price, result) for use, price in zip(result.nodes, paid, strict=True)]
+    return paid, times
+
+
+def _quality(job: ScoreJob, sums: ReceiptSums) -> tuple[Quality | None, str | None]:
+    """Predictions against labels; or why that is not known, where labels were given."""
+    if job.label_column is None:
+        return None, None
+    try:
+        quality = measure_quality(
+            sums.labels,
+            sums.numbers.items,
+            label_column=job.label_column,
+            task=job.bundle.task,
+            names=job.bundle.labels,
+        )
+    except InputError as error:
+        return None, str(error)
+    return quality, None
 
 
 def _node_time(use: NodeUse, price: HourlyPrice, result: RunResult) -> NodeTime:
@@ -153,107 +234,21 @@ def _node_time(use: NodeUse, price: HourlyPrice, result: RunResult) -> NodeTime:
             for actor, num_cores in use.actor_cores.items()
         ),
         usd_per_hour=price.usd_per_hour,
-        free_s=_overlap_s(use, result.nodes) if use.device == "cpu" else 0.0,
+        is_cut=result.is_cut,
+        free_s=free_seconds(use, result.nodes),
     )
 
 
-def _overlap_s(use: NodeUse, nodes: Iterable[NodeUse]) -> float:
-    """Seconds of a node in which the GPUs of its machine were paid for, and it with them."""
-    return math.fsum(
-        max(0.0, min(use.left_s, other.left_s) - max(use.joined_s, other.joined_s))
-        for other in nodes
-        if other.device == "cuda" and other.machine == use.machine
-    )
-
-
-def _cores_of_machines(nodes: Iterable[NodeUse]) -> dict[str, int]:
-    """Physical cores of each machine, those of both of its nodes where it has GPUs."""
-    parts = {(use.machine or use.node, use.device): use.num_cores for use in nodes}
-    cores: Counter[str] = Counter()
-    for (machine, _), num_cores in parts.items():
-        cores[machine] += num_cores
-    return cores
-
-
-def _kinds(
-    job: ScoreJob, result: RunResult, times: Sequence[NodeTime], both: ReceiptSums
-) -> tuple[KindReport, ...]:
-    """What actors on each device did; some may have worked in earlier runs alone."""
-    scorings: dict[str, Scoring] = {}
-    if job.output is not None:
-        scorings = {scoring.device: scoring for scoring in job.scorings}
-    own = list(zip(result.nodes, times, strict=True))
-    found = {(use.device, None) for use in result.nodes if use.actor_cores}
-    found -= {(device, None) for device, _ in both.kinds}
-    kinds = []
-    for device, precision in (*both.kinds, *found):
-        nodes = [(use, time) for use, time in own if use.device == device]
-        scoring = scorings.get(device)
-        if scoring is not None and precision is None:
-            precision = scoring.precision
-        sums = both.kinds.get((device, precision), KindSums())
-        new = result.tally.scored.kinds.get((device, precision), KindSums())
-        actors = [actor for _, time in nodes for actor, _ in time.actors if actor is not None]
-        usd = math.fsum(time.usd for _, time in nodes)
-        kinds.append(
-            KindReport(
-                device=device,
-                precision=precision,
-                engine=None if scoring is None else scoring.engine,
-                max_batch_tokens=None if scoring is None else scoring.max_batch_tokens,
-                actors=sum(len(use.actor_cores) for use, _ in nodes),
-                machines=len({use.machine or use.name for use, _ in nodes}),
-                shards=sums.num_shards,
-                rows=sums.num_rows,
-                tokens=sums.num_tokens,
-                share_of_tokens=sums.num_tokens / (both.num_scored_tokens or 1),
-                usd=usd,
-                usd_per_million=usd_per_million(usd, new.num_rows) if new.num_rows else None,
-                **_use_of_time(actors, on_gpu=device == "cuda"),
-            )
-        )
-    return tuple(sorted(kinds, key=lambda kind: kind.device))
-
-
-def _use_of_time(actors: Sequence[ActorTally], *, on_gpu: bool) -> dict[str, Any]:
-    """What actors did with the time from their first batch to their last; see `KindReport`."""
-    span_s = math.fsum(actor.span_s for actor in actors)
-    watched_s = math.fsum(actor.gpu_watched_s for actor in actors)
-    computing = busy = bound_by = None
-    if span_s > 0:
-        computing = min(1.0, math.fsum(actor.infer_s for actor in actors) / span_s)
-    if watched_s > 0:
-        busy = math.fsum(actor.gpu_busy_s for actor in actors) / watched_s
-    if on_gpu and computing is not None:
-        is_full = min(computing, 1.0 if busy is None else busy) >= _FULL_SHARE
-        bound_by = "card" if is_full else "host"
-    return {
-        "computing": computing,
-        "waiting": None if computing is None else 1.0 - computing,
-        "gpu_busy": busy,
-        "bound_by": bound_by,
-    }
-
-
-def _agreement(job: ScoreJob, tally: RunTally) -> AgreementReport | None:
-    agreement = tally.agreement
-    if not agreement.num_texts:
-        return None
-    return AgreementReport(
-        precisions=tuple(scoring.precision for scoring in job.scorings),
-        texts=agreement.num_texts,
-        equal_labels=agreement.num_equal / agreement.num_texts,
-        largest_difference=agreement.largest_difference,
-    )
-
-
-def _mean_usd_per_hour(times: Sequence[NodeTime]) -> float:
+def _mean_usd_per_hour(times: Sequence[NodeTime], earlier: Sequence[Session]) -> float:
     """Price of one machine: the one that all have, or the mean over the time of all."""
     rates = {time.usd_per_hour for time in times}
-    paid_s = math.fsum(time.charged_s for time in times)
-    if len(rates) == 1 or paid_s <= 0:
+    paid_s = math.fsum(
+        [*(time.charged_s for time in times), *(session.machine_s for session in earlier)]
+    )
+    if (len(rates) == 1 and not earlier) or paid_s <= 0:
         return max(rates)
-    return math.fsum(time.usd for time in times) / paid_s * 3600
+    usd = math.fsum([*(time.usd for time in times), *(session.usd for session in earlier)])
+    return usd / paid_s * 3600
 
 
 def _node_report(use: NodeUse, time: NodeTime, price: HourlyPrice) -> NodeReport:
@@ -276,26 +271,21 @@ def _node_report(use: NodeUse, time: NodeTime, price: HourlyPrice) -> NodeReport
     )
 
 
-def _bill(result: RunResult, times: Sequence[NodeTime], usd_total: float) -> Bill:
-    tally = result.tally
-    items = itemize(times, padding_efficiency=tally.scored.padding_efficiency)
-    cores_of = {
-        (use.node, actor): num_cores
-        for use in result.nodes
-        for actor, num_cores in use.actor_cores.items()
-    }
+def _bill(
+    result: RunResult, sessions: Sequence[Session], both: ReceiptSums, usd_total: float
+) -> Bill:
+    items = itemize([session.spent for session in sessions], usd_total=usd_total)
+    cores_of = _cores_of_actors(result)
     prediction = compare_prediction(
-        tally.scored.predicted_s,
-        math.fsum(actor.infer_s * cores_of.get(key, 1) for key, actor in tally.actors.items()),
+        math.fsum(session.predicted_core_s for session in sessions),
+        math.fsum(session.measured_core_s for session in sessions),
         [
             (predicted_s, infer_s * cores_of.get(key, 1))
-            for predicted_s, infer_s, key in tally.predictions.items
+            for predicted_s, infer_s, key in result.tally.predictions.items
         ],
     )
     saved = estimate_saved_usd(
-        items,
-        num_tokens=tally.scored.num_tokens,
-        num_scored_tokens=tally.scored.num_scored_tokens,
+        items, num_tokens=both.num_tokens, num_scored_tokens=both.num_scored_tokens
     )
     return Bill(
         items=tuple(items),
@@ -305,25 +295,38 @@ def _bill(result: RunResult, times: Sequence[NodeTime], usd_total: float) -> Bil
     )
 
 
-def _earlier(earlier: ReceiptSums) -> EarlierRuns | None:
-    if not earlier.num_shards:
-        return None
-    return EarlierRuns(
-        shards=earlier.num_shards,
-        rows=earlier.num_rows,
-        actor_s=earlier.actor_s,
-        started_at=earlier.started_at,
-        finished_at=earlier.finished_at,
+def _cores_of_actors(result: RunResult) -> dict[tuple[str, str], int]:
+    """Cores of each actor, by its node's identifier and its own name."""
+    return {
+        (use.node, actor): num_cores
+        for use in result.nodes
+        for actor, num_cores in use.actor_cores.items()
+    }
+
+
+def _measured_core_s(result: RunResult) -> float:
+    """Core-seconds of running the model."""
+    cores_of = _cores_of_actors(result)
+    return math.fsum(
+        actor.infer_s * cores_of.get(key, 1) for key, actor in result.tally.actors.items()
     )
 
 
-def _phases(tally: RunTally, times: Iterable[NodeTime]) -> PhaseSeconds:
+def _sum_phases(sessions: Iterable[Session]) -> dict[str, float]:
+    """Seconds by phase, of all sessions."""
+    total_s: dict[str, float] = {}
+    for session in sessions:
+        total_s = add_phases(total_s, session.phase_s)
+    return total_s
+
+
+def _phases(tally: RunTally, times: Iterable[NodeTime]) -> dict[str, float]:
     """Seconds of all actors by phase; idle is what remains of their time after the start."""
     phase_s = add_phases(tally.scored.phase_s, tally.slice_phase_s)
     available_s = math.fsum(
         len(time.actors) * (time.left_s - max(time.joined_s, time.ready_s)) for time in times
     )
-    return PhaseSeconds(**phase_s, idle=max(0.0, available_s - sum(phase_s.values())))
+    return {**phase_s, "idle": max(0.0, available_s - sum(phase_s.values()))}
 
 
 def _lengths(sums: ReceiptSums) -> dict[str, tuple[int, int, int]]:

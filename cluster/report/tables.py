@@ -7,24 +7,27 @@ This module shows what the report says, and works nothing out.
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 
 from rich.console import Group
 from rich.table import Table
 
+from fastformers.cluster.formatting import format_usd
 from fastformers.cluster.report.bill import round_total
 from fastformers.cluster.report.over_time import AgreementReport
 from fastformers.cluster.report.run_report import Energy, RunReport
 from fastformers.formats.kept_columns import ALL_COLUMNS
 from fastformers.formatting import format_count
 
-MAX_ACTORS, MAX_NODES, MAX_FILES = 32, 32, 8
+MAX_ACTORS, MAX_NODES, MAX_FILES, MAX_REASONS = 32, 32, 8, 4
 
 
 def render_bill(report: RunReport) -> Group:
     """The report as tables for people: what was done, by which nodes, and where the money went."""
+    sessions = [_render_sessions(report)] if len(report.sessions) > 1 else []
     kinds = [_render_kinds(report)] if report.uses_gpus else []
     nodes = [_render_nodes(report)] if len(report.nodes) > 1 else []
-    return Group(_render_summary(report), *kinds, *nodes, _render_items(report))
+    return Group(_render_summary(report), *sessions, *kinds, *nodes, _render_items(report))
 
 
 def _render_summary(report: RunReport) -> Table:
@@ -32,12 +35,16 @@ def _render_summary(report: RunReport) -> Table:
     table.add_column(style="bold")
     table.add_column()
     rows, unique = report.rows, report.unique_rows
-    resumed = f", {report.resumed_rows:,} of them by earlier runs" if report.resumed_rows else ""
+    resumed = f", {report.resumed_rows:,} rows by earlier sessions" if report.resumed_rows else ""
     table.add_row("rows", f"{rows:,} ({unique:,} different texts scored{resumed})")
     efficiency = report.padding_efficiency
     padding = "" if efficiency is None else f" (padding efficiency {efficiency:.3f})"
     table.add_row("tokens", f"{report.tokens:,}{padding}")
     table.add_row("dead letters", f"{report.dead_letters:,}")
+    for reason, count in list(report.dead_letter_reasons.items())[:MAX_REASONS]:
+        table.add_row("", f"{count:,}: {reason}")
+    if report.quality is not None or report.quality_unknown is not None:
+        table.add_row("quality", _describe_quality(report))
     table.add_row(
         "speed",
         f"{report.rows_per_second:,.0f} rows/s, {report.tokens_per_second:,.0f} tokens/s "
@@ -70,10 +77,12 @@ def _render_summary(report: RunReport) -> Table:
     if report.unfit_values:
         table.add_row("kept columns", describe_unfit(report.unfit_values))
     table.add_row("price", f"{report.usd_per_hour:.4f} USD/h ({report.price})")
+    for mismatch in report.price_mismatches:
+        table.add_row("  but", mismatch)
     per_million = report.usd_per_million
-    table.add_row("cost", f"{report.usd_total:.6f} USD")
+    table.add_row("cost", format_usd(report.usd_total))
     if per_million is not None:
-        table.add_row("per million rows", f"{per_million:.4f} USD")
+        table.add_row("per million rows", format_usd(per_million))
     return table
 
 
@@ -145,6 +154,46 @@ def describe_agreement(agreement: AgreementReport) -> str:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}%"
+
+
+def _describe_quality(report: RunReport) -> str:
+    quality = report.quality
+    if quality is None:
+        return f"not known: {report.quality_unknown}"
+    between = ""
+    if quality.low is not None and quality.high is not None:
+        between = f" (95%: {100 * quality.low:.2f} to {100 * quality.high:.2f})"
+    return (
+        f"{quality.metric} {100 * quality.value:.2f}%{between} on {quality.rows:,} rows; column "
+        f"{quality.label_column!r} read {quality.read_as}"
+    )
+
+
+def _render_sessions(report: RunReport) -> Table:
+    """Each start of the command; the bill is of all of them."""
+    table = Table(title="Sessions", title_justify="left")
+    for name in ("start, UTC", "", "time, s", "rows", "machines", "actors", "USD"):
+        table.add_column(name, justify="left" if name in ("start, UTC", "") else "right")
+    for session in report.sessions[-MAX_NODES:]:
+        table.add_row(
+            f"{datetime.fromisoformat(session.started_at):%Y-%m-%d %H:%M:%S}",
+            session.state,
+            f"{session.wall_s:,.1f}",
+            f"{session.rows:,}",
+            f"{session.num_machines:,}",
+            f"{session.num_actors:,}",
+            format_usd(session.usd),
+        )
+    notes = []
+    if len(report.sessions) > MAX_NODES:
+        notes.append(f"the last {MAX_NODES} of {len(report.sessions):,}; all are in report.json")
+    if report.unrecorded_rows:
+        notes.append(
+            f"{report.unrecorded_rows:,} rows were scored in the last seconds of sessions that "
+            "ended early, and count in no rate"
+        )
+    table.caption, table.caption_justify = "\n".join(notes) or None, "left"
+    return table
 
 
 def _render_nodes(report: RunReport) -> Table:

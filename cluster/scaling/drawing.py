@@ -15,8 +15,8 @@ import numpy as np
 
 from fastformers.cluster.formatting import format_usd
 from fastformers.cluster.report.page import Card, fill_page
-from fastformers.cluster.report.plots import THEME, draw_legend, render_twice
 from fastformers.cluster.report.sections import Section, SectionTable
+from fastformers.cluster.report.theme import THEME, draw_legend, render_twice
 from fastformers.cluster.scaling.laws import ScalingLaw
 from fastformers.cluster.scaling.scale_report import SCALE_FILE, ScalePoint, ScaleReport
 from fastformers.cluster.scaling.tables import (

@@ -26,7 +26,7 @@ from fastformers.cluster.scaling.cluster_model import work_after
 from fastformers.cluster.scheduling.nodes import running
 from fastformers.cluster.settings import ActorSettings
 from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
-from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.layout import TOKENS, Shard
 from fastformers.cluster.shards.preparation import SliceReceipt, receipt_name
 from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.storage.directory import Directory
@@ -270,9 +270,11 @@ def _keep(
     """A preparation that has some of the shards, copied; each is a slice of its own."""
     kept = scratch.child(f"shares-{point.num_shares}")
     kept.child("slices").create()
+    source, target = job.shards.child(TOKENS), kept.child(TOKENS)
+    target.create()
     for shard in shards:
-        source = f"{job.shards.path}/{shard.file_name}"
-        kept.filesystem.copy_file(source, f"{kept.path}/{shard.file_name}")
+        name = shard.file_name
+        target.filesystem.copy_file(f"{source.path}/{name}", f"{target.path}/{name}")
         index, number = map(int, shard.name.split("-"))
         receipt = SliceReceipt(
             index=index,

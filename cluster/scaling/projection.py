@@ -52,7 +52,8 @@ class ProjectionSettings:
     """What is simulated beyond the machine, and what is assumed of it."""
 
     simulate: int | None = field(
-        default=None, metadata=option("continue the curve to this many actors", metavar="ACTORS")
+        default=None,
+        metadata=option("continue the curve to this many actors (none)", metavar="ACTORS"),
     )
     actors_per_node: int | None = field(
         default=None, metadata=option("actors of a simulated node (as many as were measured)")

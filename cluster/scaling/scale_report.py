@@ -9,7 +9,7 @@ anything is measured nor how it is shown.
 from dataclasses import dataclass
 from typing import Any
 
-from fastformers.cluster.report.json_values import from_plain, to_plain
+from fastformers.cluster.json_values import from_plain, to_plain
 from fastformers.cluster.scaling.laws import Estimate
 from fastformers.errors import InputError
 

@@ -18,7 +18,7 @@ from itertools import count
 from fastformers.cluster.corpus.slices import Slice
 from fastformers.cluster.devices.crew import Crew, Wants
 from fastformers.cluster.scheduling.backlog import Backlog
-from fastformers.cluster.scheduling.journal import Journal, attempt_of
+from fastformers.cluster.scheduling.journal import Journal, NodeUse, attempt_of
 from fastformers.cluster.scheduling.node_books import Leased, NodeBooks
 from fastformers.cluster.scheduling.nodes import (
     Ended,
@@ -139,6 +139,11 @@ class Driver:
                 self._forget(books, None)
         self._report(is_last=True)
         return DriverResult(setup_s=self._setup_s or 0.0, work_end_s=now - self._start)
+
+    def uses(self) -> list[NodeUse]:
+        """The nodes that work, and how long they have been used."""
+        now = self._clock()
+        return [books.use(now, self._start, None) for books in self._books.values()]
 
     def _handle(self, event: NodeEvent) -> None:
         match event:

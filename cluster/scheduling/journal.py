@@ -17,6 +17,7 @@ from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.cluster.shards.shard_queue import Lease
+from fastformers.inference.cpu import Machine
 from fastformers.inference.engine import Device
 
 
@@ -38,6 +39,7 @@ class NodeUse:
         reason: Why it left before the end; None if it stayed.
         device: What computes for its actors.
         machine: Identifier of the machine, which two nodes may share; "" for one of its own.
+        machine_seen: What the machine is; None where it was not looked at.
     """
 
     node: str
@@ -53,6 +55,7 @@ class NodeUse:
     reason: str | None = None
     device: Device = "cpu"
     machine: str = ""
+    machine_seen: Machine | None = None
 
 
 class Journal(Protocol):

@@ -136,4 +136,5 @@ class NodeBooks:
             reason=reason,
             device=self.node.device,
             machine=self.machine,
+            machine_seen=self.node.machine_seen,
         )

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from fastformers.cluster.scheduling.pool import Slot
 from fastformers.cluster.scheduling.work import Outcome, Task, Ticket
+from fastformers.inference.cpu import Machine
 from fastformers.inference.engine import Device
 
 
@@ -35,6 +36,7 @@ class Node:
         device: What computes for its workers.
         scores: Whether its workers score; they all can prepare.
         machine: Identifier of the machine, which two nodes may share; "" for one of its own.
+        machine_seen: What the machine is; None where it was not looked at.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Node:
     device: Device = "cpu"
     scores: bool = True
     machine: str = ""
+    machine_seen: Machine | None = None
 
     @property
     def num_idle_cores(self) -> int:

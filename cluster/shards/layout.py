@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
 
+# Directory of the shards' files, in that of the preparation.
+TOKENS = "tokens"
 # Seconds on one core. Short shards leave little idle time at the end of a run, long ones find
 # more equal texts; a 200th of the work, within these bounds, costs under 1% of either.
 MIN_SHARD_SECONDS, MAX_SHARD_SECONDS, SHARDS_PER_CORPUS = 2.0, 20.0, 200

@@ -7,6 +7,7 @@ of the runs before it. This module knows nothing of models, batches or actors.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,21 +18,16 @@ from numpy.typing import NDArray
 
 from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.storage.directory import Directory
-from fastformers.inference.tasks import CellKind, Cells, Task
+from fastformers.inference.outputs.arrow_columns import prediction_columns
+from fastformers.inference.tasks import PredictionColumn
 
 _RECEIPT_KEY = b"fastformers"
-# Kinds of cells that Arrow makes from Python's values; the others are rows of a matrix.
-_CELL_TYPES: dict[CellKind, pa.DataType] = {
-    "label": pa.string(),
-    "labels": pa.list_(pa.string()),
-    "number": pa.float32(),
-}
 
 
 def build_predictions(
     shard: pa.Table,
     logits_UC: NDArray[np.float32],
-    task: Task,
+    task_columns: Sequence[PredictionColumn],
     labels: tuple[str, ...],
     errors_U: dict[int, str],
     keep_columns: tuple[str, ...],
@@ -41,13 +37,13 @@ def build_predictions(
     Args:
         shard: The shard as stored, see `layout.build_shard_table`.
         logits_UC: Logits, scores or embeddings of its different texts.
-        task: Task of the bundle, which names the columns.
+        task_columns: Columns of predictions, see `choose_columns`.
         labels: Class names; none for scores and embeddings.
         errors_U: Reason why a text could not be scored, by its number.
         keep_columns: Columns to pass through.
 
     Returns:
-        The kept columns, those of the task (`Task.columns`), and `error`.
+        The kept columns, those of predictions, and `error`.
     """
     inverse = np.argsort(shard["place"].to_numpy())
     shard = shard.take(pa.array(inverse))
@@ -60,9 +56,7 @@ def build_predictions(
     missing = np.array([error is not None for error in errors], bool)
     place_N = pa.array(unique_N, pa.int64(), mask=missing)  # null takes null
     columns = {name: shard[f"keep.{name}"] for name in keep_columns}
-    for column in task.columns:
-        cells_U = _to_arrow(column.read(logits_UC, labels), column.kind)
-        columns[column.name] = cells_U.take(place_N)
+    columns.update(prediction_columns(task_columns, logits_UC, labels, place_N))
     columns["error"] = pa.array(errors, pa.string())
     return pa.table(columns)
 
@@ -73,7 +67,7 @@ class Agreement:
 
     Attributes:
         num_texts: Texts that were scored in both.
-        num_equal: Those with equal labels; all of them where the task has no labels.
+        num_equal: Those with equal labels; all of them where no column has labels.
         largest_difference: The largest difference of a probability, score or value.
     """
 
@@ -90,7 +84,10 @@ class Agreement:
 
 
 def compare_predictions(
-    stored: pa.Table, logits_SC: NDArray[np.float32], task: Task, labels: tuple[str, ...]
+    stored: pa.Table,
+    logits_SC: NDArray[np.float32],
+    columns: Sequence[PredictionColumn],
+    labels: tuple[str, ...],
 ) -> Agreement:
     """Compare stored predictions with logits of the same texts.
 
@@ -98,16 +95,18 @@ def compare_predictions(
         stored: Predictions of S texts, see `build_predictions`.
         logits_SC: Logits (S, C) of these texts; a row that is not finite is left out, as is one
             without a stored prediction.
-        task: Task of the bundle, which names the columns.
+        columns: Columns of the predictions.
         labels: Class names; none for scores and embeddings.
     """
     is_good_S = stored["error"].is_null().to_numpy() & np.isfinite(logits_SC).all(axis=1)
     stored, logits_SC = stored.filter(pa.array(is_good_S)), logits_SC[is_good_S]
     is_equal_S, largest = np.ones(len(logits_SC), bool), 0.0
-    for column in task.columns if len(logits_SC) else ():
-        here = _to_arrow(column.read(logits_SC, labels), column.kind).to_pylist()
-        there = stored[column.name].to_pylist()
-        if column.kind in ("label", "labels"):
+    computed = prediction_columns(columns, logits_SC, labels, pa.array(np.arange(len(logits_SC))))
+    for column in columns if len(logits_SC) else ():
+        here, there = computed[column.name].to_pylist(), stored[column.name].to_pylist()
+        if column.kind == "ranked":  # the label that is ranked first
+            here, there = ([cell[0]["label"] for cell in cells] for cells in (here, there))
+        if column.kind in ("label", "labels", "ranked"):
             is_equal_S &= np.array([a == b for a, b in zip(here, there, strict=True)], bool)
         else:
             largest = max(largest, float(np.abs(np.array(here) - np.array(there)).max()))
@@ -116,15 +115,6 @@ def compare_predictions(
         num_equal=int(is_equal_S.sum()),
         largest_difference=largest,
     )
-
-
-def _to_arrow(cells_U: Cells, kind: CellKind) -> pa.Array:
-    """Cells of the different texts, as a column of their kind."""
-    if kind in _CELL_TYPES:
-        return pa.array(cells_U, _CELL_TYPES[kind])
-    values_UC = np.asarray(cells_U)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(values_UC.ravel()), values_UC.shape[1])
-    return vectors if kind == "vector" else vectors.cast(pa.list_(pa.float32()))
 
 
 def write_predictions(

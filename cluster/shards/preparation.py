@@ -2,9 +2,9 @@
 
     slices -> [preparation] -> shards, receipt of the slice -> actors, slice table
 
-    prepared.json              identity of the preparation, and whether it is complete
-    slices/000003-00000.json   shards that came out of one read of slice 3, and what is left of it
-    part-000003-00001.parquet  a shard
+    prepared.json                     identity of the preparation, and whether it is complete
+    slices/000003-00000.json          shards that one read of slice 3 gave, and what is left of it
+    tokens/part-000003-00001.parquet  a shard
 
 A slice's receipt is written after its shards, so what a killed run left half done is cut again.
 This module knows nothing of Ray, models or prices.
@@ -12,7 +12,7 @@ This module knows nothing of Ray, models or prices.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,16 +20,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from fastformers.cluster.corpus.reading import read_pieces
 from fastformers.cluster.corpus.slices import Piece, Slice
-from fastformers.cluster.shards.layout import Shard, build_shard_table, cut_shards, cut_spans
+from fastformers.cluster.shards.layout import (
+    TOKENS,
+    Shard,
+    build_shard_table,
+    cut_shards,
+    cut_spans,
+)
 from fastformers.cluster.shards.receipts import OTHER_REASONS, count_reasons, kind_of_reason
 from fastformers.cluster.shards.shard_set import make_key
 from fastformers.cluster.storage.directory import Directory
 from fastformers.formats.readers import FileReader, Rows
 from fastformers.inference.cost_profile import CostProfile
-from fastformers.inference.tokenizer import Tokenizer
+from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
 
 READ_CHUNK_BYTES = 16 * 2**20
 # Chunks of text that a slice may hold at once, should its files hold more than their sizes promise.
@@ -108,6 +115,11 @@ class _SliceRows:
     left: tuple[Piece, ...]
     cpu_s: float
 
+    @property
+    def num_rows(self) -> int:
+        """Number of rows, good and bad."""
+        return len(self.rows.texts[0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
@@ -142,9 +154,8 @@ class Preparation:
         """
         on_phase("read")
         read = self._read(slice_)
-        rows, spans, left = read.rows, read.spans, read.left
-        num_rows = len(rows.texts[0])
-        good_N = np.array([row for row in range(num_rows) if row not in rows.errors], np.intp)
+        rows = read.rows
+        good_N = np.array([row for row in range(read.num_rows) if row not in rows.errors], np.intp)
         texts = [[column[row] for row in good_N.tolist()] for column in rows.texts]
         with computing:
             on_phase("tokenize")
@@ -152,48 +163,65 @@ class Preparation:
             tokens = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
             tokenize_s = time.perf_counter() - start
         on_phase("write")
-        start = time.thread_time()
-        seconds_N = np.zeros(num_rows)
-        seconds_N[good_N] = self.cost_profile.estimate_seconds(tokens.lengths_N)
-        shards = []
-        shard_seconds = slice_.shard_seconds or self.shard_seconds
-        for number, run in enumerate(cut_shards(seconds_N, shard_seconds)):
-            first, last = np.searchsorted(good_N, [run.start, run.stop])
-            shard_tokens = tokens.slice(int(first), int(last))
-            table = build_shard_table(
-                shard_tokens,
-                good_N[first:last] - run.start,
-                {r - run.start: e for r, e in rows.errors.items() if r in run},
-                rows.kept.slice(run.start, len(run)),
-            )
-            name = f"{slice_.index:06d}-{slice_.first_shard + number:05d}"
-            shard = self._describe(name, table, cut_spans(spans, run))
-            with self.directory.write(shard.file_name) as file:
-                pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
-            shards.append(shard)
+        written = list(self._write_shards(slice_, read, tokens, good_N))
         bad = count_reasons(rows.errors.values())
         receipt = SliceReceipt(
             index=slice_.index,
             first_shard=slice_.first_shard,
-            shards=tuple(shards),
+            shards=tuple(shard for shard, _ in written),
             rest=Slice(
-                index=slice_.index, pieces=left, first_shard=slice_.first_shard + len(shards)
+                index=slice_.index,
+                pieces=read.left,
+                first_shard=slice_.first_shard + len(written),
             )
-            if left
+            if read.left
             else None,
             phase_s={
                 "read": read.cpu_s,
                 "tokenize": tokenize_s,
-                "write": time.thread_time() - start,
+                "write": sum(cpu_s for _, cpu_s in written),
             },
             skipped=read.skipped,
             bad=bad,
-            bad_example=_find_example(rows.errors, next(iter(bad)), slice_, spans) if bad else None,
+            bad_example=_find_example(rows.errors, next(iter(bad)), slice_, read.spans)
+            if bad
+            else None,
             unfit=rows.unfit,
         )
         name = receipt_name(slice_.index, slice_.first_shard)
         self.directory.child("slices").write_json(name, asdict(receipt))
         return receipt
+
+    def _write_shards(
+        self, slice_: Slice, read: _SliceRows, tokens: TokenizedRows, good_N: NDArray[np.intp]
+    ) -> Iterator[tuple[Shard, float]]:
+        """Cut a slice and write its shards, in a bucket at once; each with its seconds of CPU."""
+        rows, directory = read.rows, self.directory.child(TOKENS)
+        seconds_N = np.zeros(read.num_rows)
+        seconds_N[good_N] = self.cost_profile.estimate_seconds(tokens.lengths_N)
+        runs = {
+            f"{slice_.index:06d}-{number:05d}": run
+            for number, run in enumerate(
+                cut_shards(seconds_N, slice_.shard_seconds or self.shard_seconds),
+                slice_.first_shard,
+            )
+        }
+
+        def write(name: str) -> tuple[Shard, float]:
+            start, run = time.thread_time(), runs[name]
+            first, last = np.searchsorted(good_N, [run.start, run.stop])
+            table = build_shard_table(
+                tokens.slice(int(first), int(last)),
+                good_N[first:last] - run.start,
+                {r - run.start: e for r, e in rows.errors.items() if r in run},
+                rows.kept.slice(run.start, len(run)),
+            )
+            shard = self._describe(name, table, cut_spans(read.spans, run))
+            with directory.write(shard.file_name) as file:
+                pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
+            return shard, time.thread_time() - start
+
+        return directory.map_files(runs, write)
 
     def _read(self, slice_: Slice) -> _SliceRows:
         """Read pieces until a large one has a rest, or their text takes too much memory."""
@@ -254,9 +282,11 @@ def _concatenate(parts: list[Rows]) -> Rows:
         unfit.update(part.unfit)
         errors.update({first + row: reason for row, reason in part.errors.items()})
         first += len(part.texts[0])
-    columns = zip(*(part.texts for part in parts), strict=True)
     return Rows(
-        texts=tuple([text for texts in column for text in texts] for column in columns),
+        texts=tuple(
+            [text for part in parts for text in part.texts[place]]
+            for place in range(len(parts[0].texts))
+        ),
         errors=errors,
         kept=pa.concat_tables([part.kept for part in parts]),
         unfit=dict(unfit),
@@ -272,11 +302,11 @@ def _find_example(
     rows_of_file: Counter[str] = Counter()
     for path, num_rows in spans:
         if row < num_rows:
-            piece = next(piece for piece in slice_.pieces if piece.path == path)
-            row += piece.first_row + rows_of_file[path]
-            is_counted = not piece.start or piece.max_rows is not None  # from the file's start
-            part = "" if is_counted else f" of the part from byte {piece.start}"
-            return f"{path}: row {row}{part}: {errors[first]}"
+            break
         rows_of_file[path] += num_rows
         row -= num_rows
-    raise AssertionError("an error lies beyond the rows that were read")
+    piece = next(piece for piece in slice_.pieces if piece.path == path)
+    row += piece.first_row + rows_of_file[path]
+    is_counted = not piece.start or piece.max_rows is not None  # from the file's start
+    part = "" if is_counted else f" of the part from byte {piece.start}"
+    return f"{path}: row {row}{part}: {errors[first]}"

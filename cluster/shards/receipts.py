@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class Receipt:
         precision: Precision of the graph that scored it.
         gpu_busy: Share of the time since the actor's last shard in which its GPU ran a kernel; None
             where that is not known.
+        labels: `LabelCounts` as plain values; empty where no labels are compared.
     """
 
     shard: str
@@ -82,6 +83,7 @@ class Receipt:
     device: str = "cpu"
     precision: str | None = None
     gpu_busy: float | None = None
+    labels: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Wait for storage many times at once, and take the results in order.
 
-    items -> [ahead] -> results, in the order of the items -> directory, slices, reading, sampling
+    items -> [ahead] -> results, in the order of the items -> directory, slices, reading, job
 
 This module knows nothing of files.
 """
@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastformers.cluster.storage.retries import until
 
@@ -54,3 +54,8 @@ def map_ahead(
     finally:
         stop.set()
         threads.shutdown(cancel_futures=True)
+
+
+def side_by_side(*functions: Callable[[], Any]) -> Generator[Any]:
+    """Results of functions that are called at the same time; what the first raises, this raises."""
+    return map_ahead(lambda function: function(), functions, num_threads=max(1, len(functions)))

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 
+from fastformers.atomic_file import check_writable
 from fastformers.cluster.storage.ahead import map_ahead
 from fastformers.cluster.storage.filesystems import MAX_REQUESTS, Store, connect
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
@@ -89,15 +90,34 @@ class Directory:
         return all(name.endswith(TEMPORARY_SUFFIX) for name in names)
 
     def create(self) -> None:
-        """Make it and its parents.
+        """Make it and its parents, on a disk: in a bucket, files have names and no directories.
 
         Raises:
             StorageError: It cannot be made or written to.
         """
+        if not self.is_local:
+            return
         with storage_errors(str(self)):
             self.filesystem.create_dir(self.path, recursive=True)
-            if self.is_local and not os.access(self.path, os.W_OK):
+            if not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied", self.path)
+
+    def check_writable(self) -> None:
+        """Make sure that files can be written to it; it need not exist, and is not made.
+
+        A disk is asked; a bucket cannot be, so an object is put there and removed.
+
+        Raises:
+            StorageError: It cannot be written to.
+        """
+        with storage_errors(str(self)):
+            if self.is_local:
+                check_writable(Path(self.path) / "file")
+                return
+            name = f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+            with self.write(name) as file:
+                file.write(b"a run may be written here")
+            self.delete_file(name)
 
     def delete_file(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""
@@ -106,6 +126,11 @@ class Directory:
             self._persist(path, lambda client: client.delete_file(path))
         except FileNotFoundError:
             return
+
+    def delete_contents(self) -> None:
+        """Remove all that is in it; in a bucket, a thousand files with a request."""
+        with storage_errors(str(self)):
+            self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
 
     def delete_files(self, names: Iterable[str]) -> None:
         """Remove files, many at once in a bucket."""
@@ -192,7 +217,7 @@ class Directory:
         if not self.is_local:
             buffer = io.BytesIO()  # an upload that fails is begun again
             yield buffer
-            self._upload(self._place(name), buffer.getbuffer())
+            self._upload(self._place(name), buffer.getvalue())
             return
         with storage_errors(f"{self}/{name}"):
             temporary = Path(f"{self.path}/.{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
@@ -213,7 +238,7 @@ class Directory:
 
         return self._persist(path, read)
 
-    def _upload(self, path: str, content: memoryview) -> None:
+    def _upload(self, path: str, content: bytes) -> None:
         def put(client: pyarrow.fs.FileSystem) -> None:
             with client.open_output_stream(path, compression=None) as file:
                 file.write(content)

@@ -52,6 +52,7 @@ class PatientFile(io.RawIOBase):
         """
         self._bucket, self._path = bucket, path
         self._position = 0
+        self._file: Any = None  # closed, too, where it could not be opened
         self._file = self._persist(lambda: bucket.client.open_input_file(path))
         self._size = self._persist(self._file.size)
 
@@ -96,7 +97,7 @@ class PatientFile(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file."""
-        if not self.closed:
+        if self._file is not None and not self.closed:
             self._file.close()
         super().close()
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from fastformers.ablation.measure import Ablation
 from fastformers.ablation.steps import INT8_GRAPH, GraphModel, TorchModel, build_steps
-from fastformers.ablation.texts import TextsConfig, TimedRows, load_texts, time_tokenization
+from fastformers.ablation.texts import LabeledTexts, TextsConfig, TimedRows, time_tokenization
 from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
 from fastformers.errors import InputError
@@ -36,6 +36,7 @@ from fastformers.models.loading import (
 
 def build_ablation(
     config: TextsConfig,
+    texts: LabeledTexts,
     *,
     teacher_path: Path,
     student_path: Path | None,
@@ -43,11 +44,12 @@ def build_ablation(
     cpus_of_instance: Sequence[tuple[int, ...]],
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Ablation:
-    """Load models and texts and build the steps that they allow.
+    """Load models and build the steps that they allow.
 
     Args:
         config: Settings of the texts; a `max_length` of None is that of the bundles, or without
             bundles the teacher's.
+        texts: What `load_texts` returned for that config.
         teacher_path: Directory of the fine-tuned Hugging Face classifier, or org/name of the hub.
         student_path: Directory of the distilled classifier, or None.
         bundle_paths: Bundles: that of the unpruned student, then one for each further step.
@@ -59,7 +61,7 @@ def build_ablation(
         InputError: A path, column or label cannot be used, or two models do not belong together.
         BundleError: A bundle is missing or damaged.
     """
-    examples, eval_path = load_texts(config)
+    examples, eval_path = texts
     bundles = [open_bundle(path) for path in bundle_paths]
     found = find_model(teacher_path)
     teacher_path = found.path

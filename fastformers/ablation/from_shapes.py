@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fastformers.ablation.measure import Ablation, AblationStep
 from fastformers.ablation.shapes import AblationShapes
 from fastformers.ablation.steps import INT8_GRAPH, GraphModel, TorchModel, build_steps
-from fastformers.ablation.texts import TextsConfig, TimedRows, load_texts, time_tokenization
+from fastformers.ablation.texts import LabeledTexts, TextsConfig, TimedRows, time_tokenization
 from fastformers.benchmark.encoder_shapes import EncoderShape
 from fastformers.benchmark.random_models import (
     MAX_LENGTH,
@@ -53,6 +53,7 @@ def boolq_lengths(num_rows: int) -> NDArray[np.int64]:
 def build_shape_ablation(
     shapes: AblationShapes,
     config: TextsConfig,
+    texts: LabeledTexts | None,
     *,
     tokenizer: Path,
     cpus_of_instance: Sequence[tuple[int, ...]],
@@ -63,6 +64,7 @@ def build_shape_ablation(
     Args:
         shapes: Shapes of the models.
         config: Settings of the texts whose lengths count; without a file, BoolQ's are used.
+        texts: What `load_texts` returned for that config, if it names a file.
         tokenizer: `tokenizer.json` that tokenizes the texts.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core.
         scratch: Empty directory for the graphs, which are read when the ablation is measured.
@@ -73,16 +75,16 @@ def build_shape_ablation(
     max_length = config.max_length or MAX_LENGTH
     if max_length > MAX_LENGTH:
         raise InputError(f"--max-length {max_length}: {shapes.name} has {MAX_LENGTH} positions")
-    lengths_N, tokenization_s, source = _measure_lengths(config, tokenizer, max_length)
+    lengths_N, tokenization_s, source = _measure_lengths(config, texts, tokenizer, max_length)
     rows = random_rows(lengths_N, vocab_size=shapes.teacher.vocab_size)
-    texts = TimedRows(rows=rows, tokenization_s=tokenization_s)
+    timed = TimedRows(rows=rows, tokenization_s=tokenization_s)
 
     graph_shapes = [(INT8_GRAPH, shapes.student), *((s.name, s.shape) for s in shapes.smaller)]
     steps = build_steps(
-        teacher=_make_torch_model(shapes.teacher, texts, max_length),
-        student=_make_torch_model(shapes.student, texts, max_length),
+        teacher=_make_torch_model(shapes.teacher, timed, max_length),
+        student=_make_torch_model(shapes.student, timed, max_length),
         graphs=[
-            _make_graph(name, shape, texts, max_length, scratch / f"graph{index}.onnx")
+            _make_graph(name, shape, timed, max_length, scratch / f"graph{index}.onnx")
             for index, (name, shape) in enumerate(graph_shapes)
         ],
         padded_to=max_length,
@@ -119,21 +121,21 @@ def _make_graph(
 
 
 def _measure_lengths(
-    config: TextsConfig, tokenizer: Path, max_length: int
+    config: TextsConfig, texts: LabeledTexts | None, tokenizer: Path, max_length: int
 ) -> tuple[NDArray[np.int64], float | None, str]:
     """Lengths (N,) of the texts, seconds of their tokenization, and the source of the lengths."""
-    if config.eval is None:
+    if texts is None:
         lengths_N = boolq_lengths(config.limit or BOOLQ_ROWS)
         return lengths_N.clip(max=max_length), None, "BoolQ's lengths"
-    examples, path = load_texts(config)
+    examples, path = texts
     try:
         tokenizer_json = tokenizer.read_text(encoding="utf-8")
         json.loads(tokenizer_json)
     except (OSError, ValueError) as error:
         raise InputError(f"--tokenizer {tokenizer}: is not a tokenizer.json file") from error
-    texts = time_tokenization(examples, tokenizer_json, max_length)
+    timed = time_tokenization(examples, tokenizer_json, max_length)
     by = f"{tokenizer.parent.name}/{tokenizer.name}"
-    return texts.rows.lengths_N, texts.tokenization_s, f"the lengths of {path.name} by {by}"
+    return timed.rows.lengths_N, timed.tokenization_s, f"the lengths of {path.name} by {by}"
 
 
 def _note(shape: EncoderShape) -> str:

@@ -29,7 +29,8 @@ class TextsConfig:
     """
 
     eval: Path | None = field(
-        default=None, metadata=option("labeled files: the texts that are timed", metavar="FILE")
+        default=None,
+        metadata=option("labeled files: the texts that are timed (none)", metavar="FILE"),
     )
     columns: Columns = field(default=Columns())
     max_length: int | None = field(
@@ -65,8 +66,12 @@ class TimedRows:
     tokenization_s: float | None
 
 
-def load_texts(config: TextsConfig) -> tuple[Examples, Path]:
-    """Read the labeled texts; return the file too, for messages.
+# The texts, and the file that they come from, for messages.
+LabeledTexts = tuple[Examples, Path]
+
+
+def load_texts(config: TextsConfig) -> LabeledTexts:
+    """Read the labeled texts.
 
     Raises:
         InputError: No file was given, or it cannot be used.

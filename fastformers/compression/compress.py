@@ -19,14 +19,14 @@ from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe_config import CompressConfig
 from fastformers.compression.search import RecipeCandidate, evaluate_candidate, search
 from fastformers.data.examples import Examples
-from fastformers.data.superglue import load_labeled
 from fastformers.data.targets import settle_labels
+from fastformers.data.training_files import TrainingFiles
 from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
 from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.read_encoder import read_encoder
 from fastformers.hub import FoundModel, find_model
-from fastformers.inference.bundle import Bundle, check_output, write_bundle
+from fastformers.inference.bundle import Bundle, write_bundle
 from fastformers.inference.description.further_graph import FurtherGraph
 from fastformers.inference.description.label_names import TEACHER_LABELS, check_label_names
 from fastformers.inference.description.stage_quality import StageQuality
@@ -43,7 +43,6 @@ from fastformers.models.loading import (
 )
 from fastformers.models.losses import DISTILLABLE_TASKS
 from fastformers.models.model_files import digest_checkpoint
-from fastformers.models.sentence_encoder import is_sentence_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +56,7 @@ class Compressed:
 
 def compress(
     config: CompressConfig,
+    files: TrainingFiles | None = None,
     *,
     on_labels: Callable[[str], None] = lambda meaning: None,
     on_stage: Callable[[StageQuality], None] = lambda quality: None,
@@ -69,6 +69,7 @@ def compress(
 
     Args:
         config: Teacher, files, recipe and allowed loss.
+        files: What `CompressConfig.load_files` returned; None to call it here.
         on_labels: Called before any work with what the labels were taken for.
         on_stage: Called with the quality after each stage of a recipe, as it is measured.
         on_candidate: Called with each candidate of a search.
@@ -79,10 +80,10 @@ def compress(
         StageError: A stage's pre- or postcondition does not hold.
         QualityError: More accuracy was lost than allowed; no bundle is written.
     """
-    check_output(config.output)
     found = find_model(config.teacher)
     config = replace(config, teacher=found.path)
-    train, evaluation, transfer = _load_examples(config)
+    files = files or config.load_files()
+    train, evaluation, transfer = files.train, files.evaluation, files.transfer
     model = load_model(config.teacher)
     if config.label_names:
         check_label_names(config.label_names, label_names(model), flag="--label-names")
@@ -128,18 +129,6 @@ def compress(
     if config.work is None:
         shutil.rmtree(config.work_directory)
     return Compressed(bundle=bundle, chosen=chosen, candidates=candidates)
-
-
-def _load_examples(config: CompressConfig) -> tuple[Examples, Examples, Examples | None]:
-    """Examples to train on, to evaluate on, and further ones without labels to distill on."""
-    unlabeled = replace(config.columns, label=None)
-    columns = unlabeled if is_sentence_encoder(config.teacher) else config.columns
-    train = load_labeled(config.train, columns)
-    evaluation = load_labeled(config.eval, columns)
-    if config.eval_limit is not None:
-        evaluation = evaluation.sample(config.eval_limit)
-    transfer = None if config.transfer is None else load_labeled(config.transfer, unlabeled)
-    return train, evaluation, transfer
 
 
 def _open_teacher(

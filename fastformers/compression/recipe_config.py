@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fastformers.atomic_file import check_writable
 from fastformers.data.examples import Columns
+from fastformers.data.training_files import TrainingFiles, load_training_files
 from fastformers.errors import InputError
+from fastformers.inference.bundle import check_output
+from fastformers.models.model_files import check_model_directory, is_sentence_encoder
 from fastformers.models.training_config import TrainingConfig
 from fastformers.options import (
     check_at_least,
@@ -35,7 +39,7 @@ class TrimConfig:
     trim_vocabulary: int | None = field(
         default=None,
         metadata=option(
-            "largest size of the vocabulary; the most frequent tokens stay", metavar="TOKENS"
+            "largest size of the vocabulary; the most frequent tokens stay (all)", metavar="TOKENS"
         ),
     )
 
@@ -48,14 +52,15 @@ class StudentConfig:
     """Starting point of a student: a checkpoint of its own, or part of the teacher."""
 
     student: Path | None = field(
-        default=None, metadata=option("directory of a checkpoint to distill into", metavar="DIR")
+        default=None,
+        metadata=option("directory of a checkpoint to distill into (none)", metavar="DIR"),
     )
     student_layers: int | None = field(
-        default=None, metadata=option("number of the teacher's layers that the student keeps")
+        default=None, metadata=option("number of the teacher's layers that the student keeps (all)")
     )
     student_width: int | None = field(
         default=None,
-        metadata=option("number of the teacher's hidden dimensions that the student keeps"),
+        metadata=option("number of the teacher's hidden dimensions that the student keeps (all)"),
     )
     keep_gelu: bool = field(
         default=False, metadata=option("keep GELU in the student instead of replacing it by ReLU")
@@ -247,18 +252,20 @@ class CompressConfig:
     output: Path = field(metadata=option("directory of the bundle"))
     work: Path | None = field(
         default=None,
-        metadata=option("keep the results of stages here, for other runs", metavar="DIR"),
+        metadata=option(
+            "keep the results of stages here, for other runs (removed at the end)", metavar="DIR"
+        ),
     )
     transfer: Path | None = field(
         default=None,
-        metadata=option("files of further, unlabeled texts to distill on", metavar="FILE"),
+        metadata=option("files of further, unlabeled texts to distill on (none)", metavar="FILE"),
     )
     columns: Columns = field(default=Columns())
     label_names: tuple[str, ...] = field(
         default=(),
         metadata=option(
             "names of the bundle's labels in the order of the teacher's outputs, in place of 0 or "
-            "LABEL_0; repeat it for names with commas",
+            "LABEL_0; repeat it for names with commas (the teacher's own)",
             metavar="A,B",
         ),
     )
@@ -267,7 +274,7 @@ class CompressConfig:
     )
     eval_limit: int | None = field(
         default=None,
-        metadata=option("number of rows to evaluate on, evenly spaced", metavar="ROWS"),
+        metadata=option("number of rows to evaluate on, evenly spaced (all)", metavar="ROWS"),
     )
     max_accuracy_drop: float | None = field(
         default=None,
@@ -295,6 +302,28 @@ class CompressConfig:
             if self.max_accuracy_drop is None:
                 raise InputError("--search: give --max-accuracy-drop, the points that may be lost")
             self.recipe.refuse_what_a_search_decides()
+
+    def load_files(self) -> TrainingFiles:
+        """Read the labeled files, after a look at output and teacher: all that needs no torch.
+
+        Raises:
+            InputError: The output holds something else, the teacher is no model's directory, or a
+                file cannot be used.
+        """
+        check_output(self.output)
+        check_writable(self.output)
+        check_writable(self.work_directory)
+        check_model_directory(self.teacher)
+        if self.recipe.student.student is not None:
+            check_model_directory(self.recipe.student.student)
+        return load_training_files(
+            self.train,
+            self.eval,
+            self.transfer,
+            self.columns,
+            has_labels=not is_sentence_encoder(self.teacher),
+            eval_limit=self.eval_limit,
+        )
 
     @property
     def allowed_drop(self) -> float:

@@ -30,6 +30,7 @@ import pyarrow.parquet
 
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError, StorageError
+from fastformers.installation import how_to_install
 
 logger = logging.getLogger(__name__)
 
@@ -41,21 +42,19 @@ class Library:
     Attributes:
         name: Label of its rows.
         package: Import name, dotted for a part of a package; None is the standard library.
-        remedy: Advice for the message if its sources are missing.
     """
 
     name: str
     package: str | None
-    remedy: str
 
 
 LIBRARIES = (
-    Library(name="python", package=None, remedy="use a Python that came with its .py files"),
-    Library(name="numpy", package="numpy", remedy="pip install numpy"),
-    Library(name="pygments", package="pygments", remedy="pip install pygments"),
-    Library(name="ray.data", package="ray.data", remedy="pip install ray"),
-    Library(name="ray.rllib", package="ray.rllib", remedy="pip install ray"),
-    Library(name="ray.serve", package="ray.serve", remedy="pip install ray"),
+    Library(name="python", package=None),
+    Library(name="numpy", package="numpy"),
+    Library(name="pygments", package="pygments"),
+    Library(name="ray.data", package="ray.data"),
+    Library(name="ray.rllib", package="ray.rllib"),
+    Library(name="ray.serve", package="ray.serve"),
 )
 
 # Folders that are no part of the library, or that only some machines have: tests, third-party code,
@@ -185,7 +184,9 @@ def read_docstrings(library: Library) -> Iterator[Docstring]:
         for name, text in found:
             yield Docstring(text=text, library=library.name, module=module, name=name)
     if num_found == 0:
-        raise InputError(f"{root}: no docstrings of library {library.name!r}: {library.remedy}")
+        raise InputError(
+            f"{root}: no docstrings of library {library.name!r}; its .py files must be there"
+        )
 
 
 def _find_root(library: Library) -> Path:
@@ -199,7 +200,7 @@ def _find_root(library: Library) -> Path:
         root = Path(location).joinpath(*rest)
         if root.is_dir():
             return root
-    raise InputError(f"library {library.name!r} is not installed: {library.remedy}")
+    raise InputError(f"library {library.name!r} is not installed: {how_to_install()}")
 
 
 def list_sources(root: Path) -> list[Path]:

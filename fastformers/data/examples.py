@@ -58,14 +58,14 @@ class Columns:
     text_pair: str | None = field(
         default=None,
         metadata=option(
-            "column with the second text, where rows are pairs", name="text_pair_column"
+            "column with the second text, where rows are pairs (none)", name="text_pair_column"
         ),
     )
     choices: tuple[str, ...] = field(
         default=(),
         metadata=option(
             "columns with second texts of which one is right (multiple choice); repeat it for "
-            "names with commas",
+            "names with commas (none)",
             name="choice_columns",
             metavar="A,B",
         ),
@@ -78,14 +78,15 @@ class Columns:
         default=None,
         metadata=option(
             "official files of a SuperGLUE task, in place of columns: "
-            + ", ".join(SUPERGLUE_TASKS),
+            + ", ".join(SUPERGLUE_TASKS)
+            + " (none)",
             metavar="TASK",
         ),
     )
     label_map: Path | None = field(
         default=None,
         metadata=option(
-            'JSON file that names the class of each value of the label column: {"1": "good"}',
+            'JSON file that names the class of each value of a label: {"1": "good"} (none)',
             metavar="FILE",
         ),
     )

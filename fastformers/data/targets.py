@@ -71,6 +71,24 @@ def class_names_of(examples: Examples, task: Task) -> list[str]:
     return sorted(numbers, key=lambda name: (numbers[name], name))
 
 
+def classes_to_train(examples: Examples, task: Task, path: Path) -> list[str]:
+    """Class names of a model to train, by class index; none for a task without classes.
+
+    Raises:
+        InputError: There are no labels, or those of one class alone; names `path`.
+    """
+    if not task.has_targets:
+        raise InputError(f"{path}: no labels to train on; give --label-column")
+    if not task.has_labels:
+        return []
+    names = class_names_of(examples, task)
+    if len(names) < 2:
+        raise InputError(
+            f"{path}: only one label ({', '.join(map(repr, names))}); a classifier needs two"
+        )
+    return names
+
+
 def settle_labels(
     files: Sequence[tuple[Path, Examples]],
     task: Task,

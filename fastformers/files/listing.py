@@ -23,7 +23,7 @@ from fastformers.formatting import format_count
 _COMPRESSIONS = (".gz", ".bz2", ".zst")
 # Records of what this project writes, and keys that each of them has.
 _OWN_RECORDS = {
-    "run.json": {"format_version", "identity"},
+    "__run__/run.json": {"format_version", "identity"},
     "prepared.json": {"format_version", "identity"},
     "bundle.json": {"format_version", "digest"},
 }
@@ -76,18 +76,19 @@ def list_files(
         InputError: Nothing is there, or no file that has a reader; or it is a table whose files
             only its own log names, or was written by this project.
     """
-    [info] = filesystem.get_file_info([path])
-    if info.type == pyarrow.fs.FileType.File:
-        if suffix_of(path) not in suffixes:
-            raise InputError(f"{uri}: expected {_either(suffixes)}")
-        return Listing(files=(_to_source(Place.of(info)),), unreadable={})
-    if info.type == pyarrow.fs.FileType.Directory:
-        base, pattern = path, None
-    elif any(character in path for character in "*?["):
-        base, pattern = _split_glob(filesystem, path)
-    else:
-        raise InputError(f"{uri}: no such file or directory")
-    places = list_places(filesystem, base)
+    base, pattern = path, None
+    places = list_places(filesystem, base)  # in a bucket, one request tells most directories
+    if not places:
+        [info] = filesystem.get_file_info([path])
+        if info.type == pyarrow.fs.FileType.File:
+            if suffix_of(path) not in suffixes:
+                raise InputError(f"{uri}: expected {_either(suffixes)}")
+            return Listing(files=(_to_source(Place.of(info)),), unreadable={})
+        if info.type != pyarrow.fs.FileType.Directory:
+            if not any(character in path for character in "*?["):
+                raise InputError(f"{uri}: no such file or directory")
+            base, pattern = _split_glob(filesystem, path)
+            places = list_places(filesystem, base)
     own = _find_own(filesystem, places)
     _check_own(base, own, uri, output)
     if tables := find_tables(filesystem, base, places):
@@ -168,10 +169,11 @@ def _find_own(filesystem: pyarrow.fs.FileSystem, places: Iterable[Place]) -> lis
     """Directories that this project wrote: those with a record of ours."""
     own = []
     for place in places:
-        directory, _, name = place.path.rpartition("/")
-        keys = _OWN_RECORDS.get(name)
-        if keys is not None and place.problem is None and _has_keys(filesystem, place.path, keys):
-            own.append(directory)
+        record = next((name for name in _OWN_RECORDS if place.path.endswith(f"/{name}")), None)
+        if record is None or place.problem is not None:
+            continue
+        if _has_keys(filesystem, place.path, _OWN_RECORDS[record]):
+            own.append(place.path.removesuffix(f"/{record}"))
     return own
 
 

@@ -14,8 +14,9 @@ from urllib.parse import unquote
 
 import pyarrow.fs
 
-from fastformers.errors import InputError, how_to_install
+from fastformers.errors import InputError
 from fastformers.files.places import Place
+from fastformers.installation import how_to_install
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

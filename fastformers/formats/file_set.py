@@ -54,6 +54,21 @@ class FileSet:
     reader: FileReader
 
 
+def formats_at(filesystem: pyarrow.fs.FileSystem, path: str, uri: str) -> set[type[FileReader]]:
+    """Readers of the formats that files have, by their names; nothing is opened.
+
+    Args:
+        filesystem: Where they are.
+        path: A file, a directory or a glob there.
+        uri: The same as the user wrote it, for messages.
+
+    Raises:
+        InputError: Nothing is there.
+    """
+    files = list_files(filesystem, path, uri, FORMATS).files
+    return {FORMATS[suffix_of(file.path)] for file in files}
+
+
 def open_files(
     filesystem: pyarrow.fs.FileSystem,
     path: str,

@@ -43,7 +43,7 @@ from fastformers.formats.row_groups import (
     open_parquet,
     plan_runs,
 )
-from fastformers.formats.text_lines import check_texts
+from fastformers.texts import check_texts, column_places, decode_texts
 
 _DAMAGED_ROWS = 2**14  # null rows that are made at a time
 
@@ -171,7 +171,9 @@ class ParquetReader:
         if self.keeps_all:
             count_unknown(unfit, batches[0].num_others * num_rows)
         return Rows(
-            texts=check_texts(list(map(_decode_column, texts)), self.text_columns, errors),
+            texts=check_texts(
+                list(map(_decode_column, texts)), column_places(self.text_columns), errors
+            ),
             errors=errors,
             kept=kept,
             unfit=unfit,
@@ -205,8 +207,9 @@ class ParquetReader:
                 raise InputError(f"{path}: cannot be sampled ({reason}); repair it") from error
         table = pa.Table.from_batches(parts)
         errors: dict[int, str] = {}
-        texts = [_decode_column(_extract(table, name)) for name in self.text_columns]
-        return SampledRows(texts=check_texts(texts, self.text_columns, errors), size=stop - start)
+        values = [_decode_column(_extract(table, name)) for name in self.text_columns]
+        texts = check_texts(values, column_places(self.text_columns), errors)
+        return SampledRows(texts=texts, size=stop - start)
 
     def _find_columns(self, path: str, schema: pa.Schema) -> list[str]:
         """Columns that are read, as far as a file has them.
@@ -356,5 +359,4 @@ def _decode_column(column: pa.ChunkedArray) -> list[Any]:
             return column.to_pylist()  # type: ignore[no-any-return]
     except UnicodeDecodeError:
         column = column.cast(pa.large_binary())
-    values: list[Any] = column.to_pylist()
-    return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
+    return decode_texts(column.to_pylist())

@@ -12,6 +12,7 @@ from fastformers.files.file_bytes import TextFile
 from fastformers.formats.kept_columns import count_unknown, has_nested, keep_rows, read_nested
 from fastformers.formats.readers import FileReader, Rows, SampledRows
 from fastformers.formats.records.record_stream import MAX_SAMPLE_BYTES, RecordStream
+from fastformers.texts import check_texts, column_places
 
 # Values by the names of their columns, or the reason why there are none.
 Record = dict[str, Any] | str
@@ -49,7 +50,7 @@ def make_rows(
         count_unknown(unfit, sum(len(record.keys() - set(names)) for record in records))
     texts = [[read_nested(record, name) for record in records] for name in reader.text_columns]
     return Rows(
-        texts=check_texts(texts, reader.text_columns, errors),
+        texts=check_texts(texts, column_places(reader.text_columns), errors),
         errors=errors,
         kept=kept,
         unfit=unfit,
@@ -61,7 +62,7 @@ def texts_of(reader: FileReader, found: Sequence[Record]) -> tuple[list[str], ..
     """Text columns of N records, "" where a row is bad."""
     records = _objects(found)
     texts = [[read_nested(record, name) for record in records] for name in reader.text_columns]
-    return check_texts(texts, reader.text_columns, {})
+    return check_texts(texts, column_places(reader.text_columns), {})
 
 
 def sample_beginning(
@@ -79,38 +80,6 @@ def sample_beginning(
     is_beginning = stream.rest is not None
     size = text.consumed_bytes if is_beginning else text.size_bytes
     return SampledRows(texts=texts_of(reader, found), size=size, is_beginning=is_beginning)
-
-
-def check_texts(
-    columns: Sequence[Sequence[Any]], names: Sequence[str], errors: dict[int, str]
-) -> tuple[list[str], ...]:
-    """Record rows that hold no text, and put "" in their place."""
-    for name, values in zip(names, columns, strict=True):
-        for row, value in enumerate(values):
-            if isinstance(value, str) and value and not value.isspace():
-                if not value.isascii() and not _is_unicode(value):
-                    errors.setdefault(row, f"column {name!r}: invalid UTF-8")
-                continue
-            errors.setdefault(
-                row,
-                f"column {name!r}: null text"
-                if value is None
-                else f"column {name!r}: {type(value).__name__}, not text"
-                if not isinstance(value, str)
-                else f"column {name!r}: empty text",
-            )
-    return tuple(
-        [value if row not in errors else "" for row, value in enumerate(values)]
-        for values in columns
-    )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate stands for an undecodable byte
-        return False
-    return True
 
 
 def _objects(found: Sequence[Record]) -> list[dict[str, Any]]:

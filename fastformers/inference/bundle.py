@@ -11,9 +11,7 @@
     README.md        the same for people, as the hub's model card; nothing reads it
 
 Older bundles have all weights inside model.onnx: a bundle's files are those that bundle.json lists.
-
-`write_bundle` and `open_bundle` are the only code that knows this layout. They know nothing of
-the inside of the graph or of corpora.
+This module alone knows the layout; it knows nothing of the inside of the graph or of corpora.
 """
 
 import json
@@ -27,7 +25,14 @@ from typing import Any
 from fastformers.atomic_file import replace_directory, whole_file
 from fastformers.digest import digest_file
 from fastformers.errors import BundleError, InputError
-from fastformers.hub import HubPlace, fetch_file, parse_hub_uri, parse_repository, push_files
+from fastformers.hub import (
+    HubPlace,
+    fetch_files,
+    parse_hub_uri,
+    parse_repository,
+    push_files,
+    without_links,
+)
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.description.further_graph import FurtherGraph
 from fastformers.inference.description.model_card import card_of, render_card
@@ -61,19 +66,15 @@ class Bundle:
         text_pairs: Whether a row is two texts.
         input_names: Inputs of the graph.
         precision: "int8", "int8-dynamic", "float16" or "float32".
-        multiply_adds_per_token: Number of weights in the graph's matrix products, which is about
-            the number of multiply-adds that a token costs; the products of attention, which
-            depend on length, are not counted. None in older bundles; only the cost on a GPU
-            needs it.
+        multiply_adds_per_token: Number of weights in the graph's matrix products: about the
+            multiply-adds of a token, without those of attention. None in older bundles.
         further_graphs: Graphs beside it for other devices; see `choose_graph`.
-        num_layers: Number of layers; None in older bundles.
-        width: Width of the hidden states between two layers; None in older bundles.
+        num_layers, width: Layers, and width of the states between them; None in older bundles.
         stages: Quality after each stage of the recipe.
         provenance: Origin of teacher and data, and the versions that made the bundle.
         cost_profile: Seconds by length, as measured where it was compressed.
-        files: SHA-256 by file name; filled in when the bundle is written.
-        manifest_digest: Identity of everything that `bundle.json` says; filled in when the bundle
-            is written or opened.
+        files: SHA-256 by file name; filled in as the bundle is read or written.
+        manifest_digest: Identity of all that `bundle.json` says; filled in like `files`.
         source: Path or URI that the user gave, where `path` is a copy of it; else None.
         model_file: Name of the graph's file; another one once `choose_graph` has chosen.
     """
@@ -205,8 +206,7 @@ class Bundle:
     def digest(self) -> str:
         """Identity of what decides a prediction: graph, tokenizer, length limit, labels and task.
 
-        Bundles that share it may differ in their cost profile, which decides how a corpus is cut
-        into shards; `manifest_digest` is the identity of all of it.
+        The cost profile, which decides how a corpus is cut, is in `manifest_digest` alone.
         """
         decisive = (self.model_file, weights_path(self.model_path).name, TOKENIZER_FILE)
         return digest_of(
@@ -239,8 +239,7 @@ def write_bundle(
     Args:
         bundle: Contents of the manifest; `path` is the directory to write, `files` is filled in
             here.
-        model: The ONNX file to copy in, with its weights; its name must be `model.onnx`, because it
-            refers to its weights by file name.
+        model: The ONNX file to copy in, named `model.onnx`, as its weights are named after it.
         tokenizer_json: Serialized tokenizer.
         further_models: The files of its further graphs, named as these say, in their order.
 
@@ -338,13 +337,14 @@ def open_bundle(path: str | Path, *, source: str | None = None) -> Bundle:
 
 def _open_from_hub(place: HubPlace, token: str | None) -> Bundle:
     """Open a repository's bundle at one commit, which its `source` names."""
-    manifest = fetch_file(place, MANIFEST_FILE, token=token)
-    if manifest is None:
+    path = fetch_files(place, MANIFEST_FILE, token=token)
+    if not (path / MANIFEST_FILE).is_file():
         raise BundleError(missing_manifest(str(place)))
-    commit = replace(place, revision=manifest.parent.name)
-    for name in parse_manifest(manifest.read_bytes(), str(commit)).files:
-        fetch_file(commit, name, token=token)
-    return open_bundle(manifest.parent, source=str(commit))
+    commit = replace(place, revision=path.name)
+    listed = parse_manifest((path / MANIFEST_FILE).read_bytes(), str(commit)).files
+    files = (MANIFEST_FILE, *listed)
+    path = without_links(fetch_files(commit, *files, token=token), *files)
+    return open_bundle(path, source=str(commit))
 
 
 def _unreadable(named: str, name: str, error: OSError) -> str:

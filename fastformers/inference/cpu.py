@@ -8,6 +8,7 @@ by number, the extensions by flag. All facts about a generation are in one table
 estimates for other machines are scaled. This module knows nothing of bundles or prices.
 """
 
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,3 +173,27 @@ def _read_cpuinfo(path: Path) -> dict[str, str]:
 def read_cpu_model(root: Path = Path("/")) -> str:
     """Name of this machine's processor, as its kernel gives it."""
     return read_processor(root).model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What can be seen of a machine, whatever part of it this process may use.
+
+    Attributes:
+        processor: Its processor.
+        num_cpus: Logical CPUs.
+        memory_bytes: Memory.
+    """
+
+    processor: Processor
+    num_cpus: int
+    memory_bytes: int
+
+
+def read_machine() -> Machine:
+    """This machine, from its kernel."""
+    return Machine(
+        processor=read_processor(),
+        num_cpus=os.cpu_count() or 1,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )

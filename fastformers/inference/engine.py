@@ -150,7 +150,7 @@ class OnnxEngine:
         """
         import onnxruntime
 
-        _keep_freed_memory()
+        keep_freed_memory()
         self._name = f"onnxruntime {onnxruntime.__version__}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
@@ -194,7 +194,7 @@ class OnnxEngine:
         return logits_BC
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let malloc keep up to 64 MiB of what a batch freed for the next one, in this process.
 
     Without an arena, ONNX Runtime returns all activations to malloc after each batch. By itself

@@ -15,8 +15,9 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from fastformers.errors import HOW_TO_UPGRADE, BundleError
+from fastformers.errors import BundleError
 from fastformers.inference.tasks import TASKS
+from fastformers.installation import how_to_upgrade
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -145,7 +146,7 @@ def read_fields(content: bytes, named: str) -> tuple[dict[str, Any], str]:
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise BundleError(
             f"{named}: bundle format {version!r:.40}, this fastformers reads up to "
-            f"{FORMAT_VERSION}; {HOW_TO_UPGRADE}"
+            f"{FORMAT_VERSION}; {how_to_upgrade()}"
         )
     if digest_of(fields) != digest:
         raise BundleError(f"{manifest}: altered after it was written; copy the bundle again")
@@ -155,7 +156,7 @@ def read_fields(content: bytes, named: str) -> tuple[dict[str, Any], str]:
     if fields["task"] not in TASKS:
         raise BundleError(
             f"{named}: its task {fields['task']!r:.40} is not one of {', '.join(TASKS)}; "
-            f"{HOW_TO_UPGRADE}"
+            f"{how_to_upgrade()}"
         )
     misfit = _find_misfit(fields)
     if misfit is not None:

@@ -2,59 +2,37 @@
 
     bundle + texts -> lengths -> batches -> [scorer] -> predictions
 
-    scorer = fastformers.Scorer("bundle/")
-    predictions = scorer.score(["a text", "another"])
+    with fastformers.Scorer("bundle/") as scorer:
+        predictions = scorer.score(["a text", "another"])
     predictions.labels, predictions.probabilities
 
-An actor of the cluster uses a Scorer on shards. A row that the engine cannot score is found by
-halving its batch; the others are scored as if it were not there. This module knows nothing of
-shards or files of predictions.
+An actor of the cluster uses a Scorer on shards. A row that holds no text keeps its place with the
+reason, as in a corpus. A row that the engine cannot score is found by halving its batch; the others
+are scored as if it were not there. This module knows nothing of shards or files of predictions.
 
-Shape suffixes: N rows, U rows with different token ids, B rows of a batch, C classes.
+Shape suffixes: N rows, G good ones of them, U rows with different token ids, B rows of a batch,
+C outputs of a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.errors import InputError
+from fastformers.errors import BundleError, InputError
+from fastformers.inference.autotune import tune
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import Bundle, open_bundle
-from fastformers.inference.engine import Engine, EngineError, OnnxEngine, run_batches
+from fastformers.inference.engine import Engine, EngineError, run_batches
+from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
+from fastformers.inference.outputs.predictions import Predictions
+from fastformers.inference.outputs.progress_bar import OnProgress, showing_progress
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """Predictions for N texts, in their order.
-
-    Attributes:
-        labels: Label of each text, or list of labels where several may be right; None where a text
-            could not be scored, and for all where the task has no labels.
-        probabilities: Probability (N,) of that label, or (N, C) of each label where several may be
-            right; NaN where a text could not be scored, and for all where the task has no labels.
-        logits_NC: Outputs of the graph: logits of all classes, a score (N, 1) or an embedding
-            (N, D); NaN where a text could not be scored.
-        errors: Reason why a text could not be scored, by its index.
-    """
-
-    labels: list[str | list[str] | None]
-    probabilities: NDArray[np.float32]
-    logits_NC: NDArray[np.float32]
-    errors: dict[int, str]
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """Score (N,) of each text, for regression and multiple choice."""
-        return self.logits_NC[:, 0]
-
-    @property
-    def embeddings(self) -> NDArray[np.float32]:
-        """Embedding (N, D) of each text."""
-        return self.logits_NC
+from fastformers.texts import check_texts, is_missing, values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,50 +53,138 @@ class ScoredRows:
 
 
 class Scorer:
-    """An opened bundle with its tokenizer and engine."""
+    """An opened bundle with its tokenizer and engine.
+
+    It pickles as the bundle's path and the engine's name, and opens the bundle anew where it is
+    unpickled: in a Spark UDF, a process of `multiprocessing`, a class of Ray Data.
+    """
 
     def __init__(
-        self, bundle: Bundle | str | Path, *, num_threads: int = 1, engine: Engine | None = None
+        self,
+        bundle: Bundle | str | Path,
+        *,
+        num_threads: int = 1,
+        engine: str | Engine = REFERENCE_ENGINE,
     ) -> None:
         """Open a bundle for scoring.
 
         Args:
             bundle: A bundle or its directory.
-            num_threads: Threads of one batch.
-            engine: Engine that runs the graph; ONNX Runtime on the CPU by default.
+            num_threads: Threads that compute one batch; 0 for all cores.
+            engine: What runs the graph: "onnxruntime", another one by the name that `--engine`
+                takes, or "auto" for the fastest; or an engine of your own. What is not ONNX
+                Runtime is compared with it, and its best token budget is measured once a machine.
 
         Raises:
             BundleError: The bundle is missing or damaged.
+            InputError: The engine is not known, not installed, or computes other logits than the
+                one with which the bundle was measured; or `num_threads` is out of range.
         """
+        check_whole("num_threads", num_threads, least=0)
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.tokenizer = self.bundle.load_tokenizer()
-        self.engine = engine or OnnxEngine(self.bundle.model_path, num_threads=num_threads)
-        self.bundle.check_graph(self.engine.input_names, self.engine.num_outputs)
+        self._num_threads = num_threads
+        self._max_batch_tokens = self.bundle.cost_profile.max_batch_tokens
+        self._engine_name = engine if isinstance(engine, str) else None
+        if isinstance(engine, str):
+            if engine != REFERENCE_ENGINE:
+                choice = tune(self.bundle, engine=engine)
+                self._engine_name, self._max_batch_tokens = choice.engine, choice.max_batch_tokens
+            name = self._engine_name or engine
+            engine = open_engine(name, self.bundle.model_path, num_threads=num_threads)
+        self.bundle.check_graph(engine.input_names, engine.num_outputs)
+        self._engine: Engine | None = engine
+        self._takes_types = "token_type_ids" in engine.input_names
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the engine's memory and threads back; to score again, open another Scorer."""
+        self._engine = None
+
+    def __reduce__(self) -> tuple[Callable[..., "Scorer"], tuple[Any, ...]]:
+        if self._engine_name is None:
+            raise InputError(
+                "a Scorer with an engine of your own does not pickle; give the engine by name"
+            )
+        path = str(self.bundle.path.absolute())
+        settings = (self._num_threads, self._engine_name, self._max_batch_tokens)
+        return _reopen, (path, self.bundle.digest, *settings)
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the graph.
+
+        Raises:
+            InputError: The Scorer is closed.
+        """
+        if self._engine is None:
+            raise InputError(f"{self.bundle}: this Scorer is closed; open another one")
+        return self._engine
 
     def score(
         self,
-        texts: Sequence[str] | Sequence[tuple[str, str]],
+        texts: Iterable[Any],
+        text_pairs: Iterable[Any] | None = None,
         *,
         max_batch_tokens: int | None = None,
+        progress: bool | OnProgress = False,
     ) -> Predictions:
-        """Label texts, or pairs of texts where the bundle's model reads pairs.
+        """Score texts, or pairs of texts where the bundle's model reads pairs.
+
+        A row whose text is None or NaN, empty, not UTF-8 or no text at all is not scored; its
+        reason is in `Predictions.errors`, as `fastformers score` writes it.
 
         Args:
-            texts: N texts or (text, text) pairs.
+            texts: N texts, or N (text, text) pairs: a list, an iterable, or a column of numpy,
+                pandas, polars or pyarrow.
+            text_pairs: The N second texts, if `texts` are the first ones alone.
             max_batch_tokens: Token budget of a batch; the bundle's measured best by default.
+            progress: Whether to show a bar on stderr; or a function that is called after each
+                batch with how many texts are done, and how many there are.
 
         Raises:
-            InputError: A text stands where a pair is needed, the reverse, or something is no text.
+            InputError: One text stands where a pair is needed, or the reverse; the texts are one
+                text or a table; or a value is out of range.
         """
-        firsts, seconds = self._check(texts)
-        if not firsts:
-            return self._predictions(np.empty((0, self.bundle.num_outputs), np.float32), {})
-        rows = self.tokenizer.encode(firsts, seconds)
-        unique_N, first_U = find_unique(rows)
-        scored = self.score_tokens(rows, rows_U=first_U, max_batch_tokens=max_batch_tokens)
-        errors_U = scored.errors
-        errors = {row: errors_U[u] for row, u in enumerate(unique_N.tolist()) if u in errors_U}
-        return self._predictions(scored.logits_UC[unique_N], errors)
+        columns = self._columns(texts, text_pairs)
+        num_rows = len(columns[0])
+        errors: dict[int, str] = {}
+        places = ("first text: ", "second text: ") if self.bundle.text_pairs else ("",)
+        checked = check_texts(columns, places, errors)
+        good_G = np.array([row for row in range(num_rows) if row not in errors], np.intp)
+        logits_NC = np.full((num_rows, self.bundle.num_outputs), np.nan, np.float32)
+        if len(good_G):
+            good = [[column[row] for row in good_G.tolist()] for column in checked]
+            rows = self.tokenizer.encode(*good)
+            unique_G, first_U = find_unique(rows)
+            texts_U = np.bincount(unique_G)
+            with showing_progress(progress, num_rows, done=len(errors)) as advance:
+                scored = self.score_tokens(
+                    rows,
+                    rows_U=first_U,
+                    max_batch_tokens=max_batch_tokens,
+                    on_batch=lambda batch: advance(int(texts_U[batch].sum())),
+                )
+            logits_NC[good_G] = scored.logits_UC[unique_G]
+            for row, u in zip(good_G.tolist(), unique_G.tolist(), strict=True):
+                if u in scored.errors:
+                    errors[row] = scored.errors[u]
+        return Predictions(
+            task=self.bundle.task,
+            label_names=self.bundle.labels,
+            logits_NC=logits_NC,
+            errors=dict(sorted(errors.items())),
+        )
 
     def score_tokens(
         self,
@@ -126,6 +192,7 @@ class Scorer:
         *,
         rows_U: NDArray[np.intp] | None = None,
         max_batch_tokens: int | None = None,
+        on_batch: Callable[[NDArray[np.intp]], None] = lambda batch: None,
     ) -> ScoredRows:
         """Logits of tokenized rows, and the batches that they were computed in.
 
@@ -133,18 +200,25 @@ class Scorer:
             rows: Tokenized rows.
             rows_U: Indices of the rows to score, in this order; all by default.
             max_batch_tokens: Token budget of a batch; the bundle's measured best by default.
+            on_batch: Called after each batch with the positions (B,) of its rows among the U.
+
+        Raises:
+            InputError: The token budget is out of range, or the Scorer is closed.
         """
+        if max_batch_tokens is None:
+            max_batch_tokens = self._max_batch_tokens
+        check_whole("max_batch_tokens", max_batch_tokens, least=1)
         rows_U = np.arange(len(rows)) if rows_U is None else rows_U
         lengths_U = rows.lengths_N[rows_U]
-        budget = max_batch_tokens or self.bundle.cost_profile.max_batch_tokens
         logits_UC = np.full((len(rows_U), self.bundle.num_outputs), np.nan, np.float32)
         errors: dict[int, str] = {}
-        batches = plan_batches(lengths_U, max_batch_tokens=budget)
-        run_batches(
-            self.engine,
-            lambda batch: self._score_batch(rows, rows_U, batch, logits_UC, errors),
-            batches,
-        )
+        batches = plan_batches(lengths_U, max_batch_tokens=max_batch_tokens)
+
+        def run(batch: NDArray[np.intp]) -> None:
+            self._score_batch(rows, rows_U, batch, logits_UC, errors)
+            on_batch(batch)
+
+        run_batches(self.engine, run, batches)
         return ScoredRows(
             logits_UC=logits_UC,
             errors=errors,
@@ -163,7 +237,8 @@ class Scorer:
         """Fill in one batch's logits; halve the batch where the engine fails."""
         rows_B = rows_U[batch]
         try:
-            logits_BC = self.engine.run(rows.batch_ids(rows_B), rows.batch_types(rows_B))
+            types_BT = rows.batch_types(rows_B) if self._takes_types else None
+            logits_BC = self.engine.run(rows.batch_ids(rows_B), types_BT)
         except EngineError as error:
             if len(batch) == 1:
                 errors[int(batch[0])] = f"the model failed on it: {error}"
@@ -176,47 +251,50 @@ class Scorer:
         for row in batch[~is_finite_B]:
             errors[int(row)] = "the model's output is not a finite number"
 
-    def _check(
-        self, texts: Sequence[str] | Sequence[tuple[str, str]]
-    ) -> tuple[list[str], list[str] | None]:
-        if isinstance(texts, str):
-            raise InputError("score() takes a list of texts; got one text")
-        pairs = self.bundle.text_pairs
-        firsts, seconds = [], []
-        for row, text in enumerate(texts):
-            parts = (text,) if isinstance(text, str) else text
-            if (
-                not isinstance(parts, tuple | list)
-                or len(parts) != 1 + pairs
-                or not all(_is_text(part) for part in parts)
-            ):
-                expected = "a pair of texts" if pairs else "one text"
-                raise InputError(f"row {row}: {text!r:.60} is not {expected}, as the bundle needs")
-            firsts.append(parts[0])
-            seconds.append(parts[-1])
-        return firsts, seconds if pairs else None
-
-    def _predictions(self, logits_NC: NDArray[np.float32], errors: dict[int, str]) -> Predictions:
-        task = self.bundle.task
-        labels: list[str | list[str] | None] = [None] * len(logits_NC)
-        probabilities = np.full(len(logits_NC), np.nan, np.float32)
-        if task.has_labels:
-            cells = [column.read(logits_NC, self.bundle.labels) for column in task.columns]
-            labels, probabilities = list(cells[0]), np.asarray(cells[1])
-        for row in errors:
-            labels[row] = None
-            probabilities[row] = np.nan
-        return Predictions(
-            labels=labels, probabilities=probabilities, logits_NC=logits_NC, errors=errors
-        )
+    def _columns(self, texts: Iterable[Any], text_pairs: Iterable[Any] | None) -> list[list[Any]]:
+        """Values of the one or two columns that a row has, unchecked."""
+        values = values_of(texts)
+        if text_pairs is not None:
+            if not self.bundle.text_pairs:
+                raise InputError(f"text_pairs: {self.bundle} reads one text a row; leave them out")
+            seconds = values_of(text_pairs)
+            if len(seconds) != len(values):
+                raise InputError(
+                    f"text_pairs: {len(seconds):,} for {len(values):,} texts; give as many"
+                )
+            return [values, seconds]
+        reads_pairs = self.bundle.text_pairs
+        for row, value in enumerate(values):
+            is_several = isinstance(value, (tuple, list))
+            if reads_pairs and is_missing(value):
+                values[row] = (None, None)
+            elif is_several != reads_pairs or (is_several and len(value) != 2):
+                expected = "a pair of texts" if reads_pairs else "one text"
+                raise InputError(f"row {row}: {value!r:.60} is not {expected}, as the bundle needs")
+        return [[pair[at] for pair in values] for at in (0, 1)] if reads_pairs else [values]
 
 
-def _is_text(value: object) -> bool:
-    """Whether a value is a string that a file can hold: without half a surrogate pair."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_whole(name: str, value: int, *, least: int) -> None:
+    """Refuse a value that is no whole number, or too small.
+
+    Raises:
+        InputError: It is one of these; names the argument and the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise InputError(f"{name} {value!r}: give a whole number of at least {least}")
+
+
+def _reopen(path: str, digest: str, num_threads: int, engine: str, max_batch_tokens: int) -> Scorer:
+    """The Scorer that was pickled, in another process; nothing is measured again.
+
+    Raises:
+        BundleError: The bundle is not there, or another one is.
+        InputError: The engine is not installed.
+    """
+    bundle = open_bundle(path)
+    if bundle.digest != digest:
+        raise BundleError(f"{path}: another bundle than when the Scorer was pickled; open it anew")
+    opened = open_engine(engine, bundle.model_path, num_threads=num_threads)
+    scorer = Scorer(bundle, num_threads=num_threads, engine=opened)
+    scorer._engine_name, scorer._max_batch_tokens = engine, max_batch_tokens
+    return scorer

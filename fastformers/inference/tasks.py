@@ -45,10 +45,10 @@ Groups = NDArray[np.int64]
 # Target of a row: a class index, the classes that hold, a number, whether the row is the right
 # choice of its group, or nothing.
 TargetKind = Literal["class", "label set", "number", "choice", "none"]
-# Content of a cell of the predictions: a label, labels, a number, or numbers; a vector has equally
-# many numbers in every row.
-CellKind = Literal["label", "labels", "number", "numbers", "vector"]
-Cells = NDArray[Any] | list[list[str]]
+# Content of a cell of the predictions: a label, labels, a number, numbers, or labels with their
+# probabilities; a vector has equally many numbers in every row.
+CellKind = Literal["label", "labels", "number", "numbers", "vector", "ranked"]
+Cells = NDArray[Any] | list[list[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,7 @@ class Task:
         targets: Kind of target that a row is trained and evaluated with.
         columns: Columns that a prediction has, before `error`. Where outputs have names, the first
             holds labels and the second their probabilities.
+        further: Columns that it has where they are asked for.
         metric: Name of the metric that `measure` computes, as shown to the user.
         metric_of: Function of outputs, targets, the teacher's outputs and groups: the metric.
         agreement_of: Function of outputs, the teacher's outputs and groups: the agreement.
@@ -92,6 +93,7 @@ class Task:
     metric_of: Callable[[Floats, Targets, Floats, Groups | None], float]
     agreement_of: Callable[[Floats, Floats, Groups | None], float]
     others_of: Callable[[Floats, Targets, Groups | None], dict[str, float]] = _no_others
+    further: tuple[PredictionColumn, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -165,6 +167,13 @@ def classify(
     classes_N = logits_NC.argmax(axis=1)
     probabilities_N = 1 / np.exp(shifted_NC).sum(axis=1)
     return classes_N, probabilities_N.astype(np.float32)
+
+
+def softmax(logits_NC: Floats) -> Floats:
+    """Probability (N, C) of each class; the largest is exactly that of `classify`."""
+    powers_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True, initial=-np.inf))
+    probabilities_NC: Floats = powers_NC / powers_NC.sum(axis=1, keepdims=True)
+    return probabilities_NC.astype(np.float32)
 
 
 def sigmoid(logits_NC: Floats) -> Floats:
@@ -263,6 +272,10 @@ def _read_probabilities(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:
     return sigmoid(outputs_NC)
 
 
+def _read_softmax(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:
+    return softmax(outputs_NC)
+
+
 def _read_score(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:
     return outputs_NC[:, 0]
 
@@ -271,6 +284,8 @@ def _read_vector(outputs_NC: Floats, names: tuple[str, ...]) -> Cells:
     return outputs_NC
 
 
+_LOGITS = PredictionColumn(name="logits", kind="numbers", read=_read_vector)
+_SIGMOIDS = PredictionColumn(name="probabilities", kind="numbers", read=_read_probabilities)
 TEXT_CLASSIFICATION = Task(
     name="text-classification",
     targets="class",
@@ -282,14 +297,16 @@ TEXT_CLASSIFICATION = Task(
     metric_of=_accuracy,
     agreement_of=_same_class,
     others_of=_class_metrics,
+    further=(PredictionColumn(name="probabilities", kind="numbers", read=_read_softmax), _LOGITS),
 )
 MULTI_LABEL_CLASSIFICATION = Task(
     name="multi-label-classification",
     targets="label set",
     columns=(
         PredictionColumn(name="labels", kind="labels", read=label_sets),
-        PredictionColumn(name="probabilities", kind="numbers", read=_read_probabilities),
+        _SIGMOIDS,
     ),
+    further=(_LOGITS,),
     metric="micro-F1",
     metric_of=_micro_f1,
     agreement_of=_same_labels,

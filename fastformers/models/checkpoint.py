@@ -20,6 +20,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from fastformers.errors import FastformersError, InputError
+from fastformers.installation import pip_install
 from fastformers.models.layers import (
     LayerShape,
     keep_heads,
@@ -120,8 +121,8 @@ def load_adapter(auto_class: Any, path: Path) -> PreTrainedModel:
     base = adapter_base(path)
     if importlib.util.find_spec("peft") is None:
         raise InputError(
-            f"{path / ADAPTER_FILE}: an adapter of {base}; `pip install peft` to read it, or save "
-            "the merged model (merge_and_unload) and give that"
+            f"{path / ADAPTER_FILE}: an adapter of {base}; {pip_install('peft')} reads it, or "
+            "save the merged model (merge_and_unload) and give that"
         )
     read_config(base)
     # The head is in the adapter, and only its weights say how many outputs there are.

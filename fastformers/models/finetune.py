@@ -28,7 +28,7 @@ from transformers import (
 from fastformers.data.examples import Examples
 from fastformers.data.held_out import hold_out
 from fastformers.data.targets import (
-    class_names_of,
+    classes_to_train,
     encode_targets,
     settle_labels,
     task_of_labels,
@@ -52,7 +52,13 @@ from fastformers.models.loading import (
     open_tokenizer,
     serialize_tokenizer,
 )
-from fastformers.models.model_files import digest_checkpoint, read_config, read_json
+from fastformers.models.model_files import (
+    TEACHER_FILE,
+    check_teacher_output,
+    digest_checkpoint,
+    read_config,
+    read_json,
+)
 from fastformers.models.trainer import (
     PAD_MULTIPLE,
     Epoch,
@@ -62,8 +68,6 @@ from fastformers.models.trainer import (
     without_attention_dropout,
 )
 from fastformers.models.training_config import DEFAULT_MAX_LENGTH, FinetuneConfig
-
-_RESULT = "finetune.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,7 @@ def finetune(
     """
     task = task or task_of_labels(train, train_path)
     model_path = find_model(model_path).path
-    names = _class_names(train, task, train_path)
+    names = classes_to_train(train, task, train_path)
     new_names = [*(config.label_names or names)]
     if config.label_names:
         check_label_names(new_names, names, flag="--label-names")
@@ -178,17 +182,9 @@ def _find_finished(output: Path, model_path: Path, key: str) -> Finetuned | None
     Raises:
         InputError: The output is the encoder itself, or holds what no fine-tuning made.
     """
-    if output.exists() and output.samefile(model_path):
-        raise InputError(f"--output {output}: is the encoder; give a directory of its own")
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return None
-    made = read_json(output / _RESULT) if output.is_dir() else {}
-    if not made:
-        raise InputError(
-            f"--output {output}: holds something that finetune did not make; give another "
-            "directory, or remove it"
-        )
-    if made["key"] != key:
+    check_teacher_output(output, model_path)
+    made = read_json(output / TEACHER_FILE)
+    if not made or made["key"] != key:
         return None
     best = made["best"]
     return Finetuned(labels=made["labels"], best=None if best is None else Epoch(**best))
@@ -209,7 +205,7 @@ def _save(
     model.save_pretrained(made)
     tokenizer.save_pretrained(made)
     fields = {"key": key, "labels": result.labels, "best": result.best and vars(result.best)}
-    (made / _RESULT).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    (made / TEACHER_FILE).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     if output.exists():
         output.rename(old)
     made.rename(output)
@@ -236,20 +232,6 @@ def _open_for_training(
         names = tokenizer.model_input_names
         tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     return tokenizer
-
-
-def _class_names(train: Examples, task: Task, path: Path) -> list[str]:
-    """Class names by class index; none for a task without classes."""
-    if not task.has_targets:
-        raise InputError(f"{path}: no labels to train on; give --label-column")
-    if not task.has_labels:
-        return []
-    names = class_names_of(train, task)
-    if len(names) < 2:
-        raise InputError(
-            f"{path}: only one label ({', '.join(map(repr, names))}); a classifier needs two"
-        )
-    return names
 
 
 def _measure_of(

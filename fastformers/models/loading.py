@@ -36,11 +36,16 @@ from fastformers.models.checkpoint import (
     load_weights,
     naming_file,
 )
-from fastformers.models.model_files import adapter_base, check_files, is_adapter, read_config
+from fastformers.models.model_files import (
+    adapter_base,
+    check_files,
+    is_adapter,
+    is_sentence_encoder,
+    read_config,
+)
 from fastformers.models.sentence_encoder import (
     SentenceEncoder,
     encoder_directory,
-    is_sentence_encoder,
     load_sentence_encoder,
     lowers_case,
 )

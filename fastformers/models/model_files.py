@@ -17,6 +17,8 @@ from fastformers.digest import digest_file
 from fastformers.errors import InputError
 
 CONFIG_FILE = "config.json"
+MODULES_FILE = "modules.json"
+TEACHER_FILE = "finetune.json"  # what finetune writes beside the teacher that it made
 ADAPTER_FILE = "adapter_config.json"
 _LFS_POINTER = b"version https://git-lfs"
 _CHECKED = (".json", ".safetensors", ".bin", ".model", ".txt")
@@ -42,6 +44,42 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"({method}); save the model in float (model.dequantize()) and give that"
         )
     return config
+
+
+def check_model_directory(path: Path) -> None:
+    """Refuse a directory that holds no model, before a library is loaded that reads it.
+
+    Raises:
+        InputError: There is no configuration, or a file is broken; the message names it.
+    """
+    if not (is_sentence_encoder(path) or is_adapter(path)):
+        read_config(path)
+
+
+def check_teacher_output(output: Path, encoder: Path) -> None:
+    """Refuse to put a teacher where something else is.
+
+    Args:
+        output: Directory of the teacher.
+        encoder: Directory of the model that it is made from.
+
+    Raises:
+        InputError: The output is the encoder itself, or holds what no fine-tuning made.
+    """
+    if output.exists() and output.samefile(encoder):
+        raise InputError(f"--output {output}: is the encoder; give a directory of its own")
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output.is_dir() and read_json(output / TEACHER_FILE)):
+        raise InputError(
+            f"--output {output}: holds something that finetune did not make; give another "
+            "directory, or remove it"
+        )
+
+
+def is_sentence_encoder(path: Path) -> bool:
+    """Whether a directory is a sentence-transformers directory."""
+    return (path / MODULES_FILE).is_file()
 
 
 def check_files(directory: Path) -> None:

@@ -24,9 +24,13 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from fastformers.errors import InputError
 from fastformers.models.architectures.architecture import Pooling
 from fastformers.models.checkpoint import load_weights
-from fastformers.models.model_files import check_files, read_json
+from fastformers.models.model_files import (
+    MODULES_FILE,
+    check_files,
+    is_sentence_encoder,
+    read_json,
+)
 
-MODULES_FILE = "modules.json"
 _SETTINGS_FILE = "sentence_bert_config.json"
 _MODEL_SETTINGS_FILE = "config_sentence_transformers.json"
 _PACKAGE = "sentence_transformers.models"
@@ -185,11 +189,6 @@ class SentenceEncoder(nn.Module):
         )
         _write_json(path / _SETTINGS_FILE, {"max_seq_length": self.max_length})
         _write_json(path / _MODEL_SETTINGS_FILE, {"truncate_dim": self.truncate_dim})
-
-
-def is_sentence_encoder(path: Path) -> bool:
-    """Whether a directory is a sentence-transformers directory."""
-    return (path / MODULES_FILE).is_file()
 
 
 def encoder_directory(path: Path) -> Path:

@@ -49,13 +49,13 @@ class FinetuneConfig:
         ),
     )
     num_layers: int | None = field(
-        default=None, metadata=option("number of encoder layers to keep, from the first")
+        default=None, metadata=option("number of encoder layers to keep, from the first (all)")
     )
     label_names: tuple[str, ...] = field(
         default=(),
         metadata=option(
             "names of the teacher's labels in the order of the file's, numbers by size and others "
-            "by the alphabet; repeat it for names with commas",
+            "by the alphabet; repeat it for names with commas (the labels themselves)",
             metavar="A,B",
         ),
     )

@@ -10,16 +10,113 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastformers.atomic_file import check_writable
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
+from fastformers.cluster.pricing.prices import find_price
 from fastformers.cluster.storage.directory import open_directory
+from fastformers.cluster.storage.filesystems import resolve
 from fastformers.errors import InputError
 from fastformers.figure import check_picture
+from fastformers.formats.file_set import formats_at
+from fastformers.hub import find_model
+from fastformers.inference.engines import AUTO, check_installed
 from fastformers.jobs.benchmarks.parts import JOB_BASELINES, BaselineName
-from fastformers.jobs.console.arguments import actor_settings, add_corpus_arguments, price_of
+from fastformers.jobs.console.arguments import (
+    actor_settings,
+    add_corpus_arguments,
+    built_in_prices,
+    price_of,
+)
+from fastformers.jobs.console.calibrate import check_own_cores
+from fastformers.jobs.console.command_line.idle_flags import (
+    ACTORS,
+    CORPUS,
+    OWN_MACHINE,
+    IdleRule,
+    refuse_idle,
+    refuse_idle_reading,
+)
 from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.execute import plan_actors
+from fastformers.models.model_files import check_model_directory
 from fastformers.options import split_names
 
 PARTS = ("engines", "operators", "job", "peers")
+
+
+def _whole_jobs(options: argparse.Namespace) -> bool:
+    """Whether whole jobs run, ours or those of others."""
+    return options.corpus is not None and ("job" in options.parts or _has_peers(options))
+
+
+def _has_peers(options: argparse.Namespace) -> bool:
+    return bool(options.corpus and options.peers and "peers" in options.parts)
+
+
+def _needs_teacher(options: argparse.Namespace) -> bool:
+    return bool(options.shape or {"engines", "operators", "peers"} & {*options.parts})
+
+
+_ACTORS = (
+    *("num_actors", "num_nodes", "cores_per_actor", "oversubscribe", "address", "timeout_s"),
+    *("usd_per_hour", "keep_columns", "shard_seconds", "max_bad_rows"),
+)
+_IDLE = (
+    IdleRule(
+        (
+            *("bundle", "output", "engine", "instance_type", *CORPUS, *_ACTORS, "teacher", "shape"),
+            *("parts", "peers", "peer_rows", "peer_python", "sample_rows", "repeats"),
+            "profile_out",
+        ),
+        lambda options: options.from_json is not None,
+        "--from-json measures nothing",
+    ),
+    IdleRule(
+        ("output",),
+        lambda options: options.corpus is None or "job" not in options.parts,
+        "the part job writes there, and it does not run; give CORPUS, and job in --parts",
+    ),
+    IdleRule(
+        ("peers",),
+        lambda options: not _has_peers(options),
+        "the part peers does not run; give CORPUS, and peers in --parts",
+    ),
+    IdleRule(
+        ("peer_rows", "peer_python"),
+        lambda options: not _has_peers(options),
+        "no job of others runs; give CORPUS and --peers",
+    ),
+    IdleRule(
+        ("peer_python",),
+        lambda options: not {"sentence-transformers", "all"} & {*options.peers},
+        "it runs sentence-transformers, which --peers leaves out",
+    ),
+    IdleRule(
+        (*CORPUS, "sample_rows"),
+        lambda options: options.corpus is None,
+        "without CORPUS none is read",
+    ),
+    IdleRule(
+        _ACTORS, lambda options: not _whole_jobs(options), "no whole job runs that it is about"
+    ),
+    IdleRule(
+        ("instance_type",),
+        lambda options: not _whole_jobs(options) and options.profile_out is None,
+        "no whole job runs, and no profile is written, that it is about",
+    ),
+    IdleRule(
+        ("teacher",),
+        lambda options: not _needs_teacher(options),
+        "the part job runs the bundle alone",
+    ),
+    IdleRule(
+        ("repeats",),
+        lambda options: "engines" not in options.parts and not _whole_jobs(options),
+        "the part operators is measured once",
+    ),
+    ACTORS,
+    OWN_MACHINE,
+)
 
 
 def parse_bench(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
@@ -32,64 +129,67 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
     parser = CommandParser(
         prog="fastformers bench",
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI")
+    parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI (none)")
     add_corpus_arguments(parser, needs_output=False, needs_bundle=False, text_pairs=False)
-    parser.add_argument(
+    measured = parser.add_argument_group("what is measured")
+    measured.add_argument(
         "--teacher",
         type=Path,
-        help="Hugging Face checkpoint of the bundle, or org/name of the hub",
+        help="Hugging Face checkpoint of the bundle, or org/name of the hub (none)",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--shape",
         choices=tuple(SHAPES_BY_NAME),
-        help="random weights of the paper's shape, in place of a bundle",
+        help="random weights of the paper's shape, in place of a bundle (none)",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--parts",
         type=split_names,
         default=PARTS,
         metavar="A,B",
         help=f"parts to measure, of {','.join(PARTS)} (all)",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--peers",
         type=split_names,
         default=(),
         metavar="A,B",
         help=f"whole jobs of others, of {','.join(JOB_BASELINES)}, or all (none: they are slow)",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--peer-rows", type=int, default=5000, help="rows for the whole jobs of others (5000)"
     )
-    parser.add_argument(
+    measured.add_argument(
         "--peer-python",
         type=Path,
         default=Path(sys.executable),
-        help="interpreter for sentence-transformers, where its ONNX backend is installed",
+        help="interpreter for sentence-transformers, where its ONNX backend is installed (this "
+        "one)",
     )
-    parser.add_argument("--sample-rows", type=int, default=1000, help="rows for engines (1000)")
-    parser.add_argument(
+    measured.add_argument("--sample-rows", type=int, default=1000, help="rows for engines (1000)")
+    measured.add_argument(
         "--repeats", type=int, default=1, help="how many times everything runs, in turns (1)"
     )
-    parser.add_argument(
+    measured.add_argument(
         "--profile-out",
         type=Path,
         metavar="FILE",
-        help="measure this machine, too, for `fastformers cost --profiles` elsewhere",
+        help="measure this machine, too, for `fastformers cost --profiles` elsewhere (none)",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--plot",
         type=Path,
         metavar="FILE",
-        help="draw the whole jobs beside each other, as .svg or .png (needs CORPUS and --peers)",
+        help="draw the whole jobs beside each other, as .svg or .png; needs CORPUS and --peers "
+        "(none)",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--from-json",
         type=Path,
         metavar="FILE",
-        help="measure nothing: draw --plot from the last line of an earlier run, kept in FILE",
+        help="measure nothing: draw --plot from the last line of an earlier run, kept in FILE "
+        "(none)",
     )
     return parser.parse_args(arguments)
 
@@ -101,12 +201,16 @@ def check(options: argparse.Namespace) -> None:
         InputError: Options are missing or contradict each other, or name nothing known.
         ModuleNotFoundError: `--plot` needs an extra that is not installed.
     """
+    refuse_idle(options, _IDLE)
     if options.plot is not None:
         check_picture(options.plot, "--plot")
+        check_writable(options.plot)
     if options.from_json is not None:
         _check_kept(options)
         return
     _check_known(options)
+    if options.corpus is not None:
+        refuse_idle_reading(options, formats_at(*resolve(options.corpus), options.corpus))
     if (options.bundle is None) == (options.shape is None):
         raise InputError("give --bundle, or --shape for random weights, and not both")
     if options.shape is not None and options.teacher is None:
@@ -117,6 +221,14 @@ def check(options: argparse.Namespace) -> None:
         raise InputError(f"--peer-python {options.peer_python}: no such file")
     if options.output is not None and not open_directory(options.output).is_empty():
         raise InputError(f"--output {options.output}: not empty, so less would be measured")
+    if options.output is not None:
+        open_directory(options.output).check_writable()
+    if options.teacher is not None:
+        options.teacher = find_model(options.teacher).path
+        if options.shape is None:
+            check_model_directory(options.teacher)
+    if options.engine != AUTO:
+        check_installed(options.engine)
     if options.cores_per_actor is None:
         raise InputError("--cores-per-actor auto: engines and jobs share one split; give a number")
     if options.profile_out is not None and options.bundle is None:
@@ -127,7 +239,12 @@ def check(options: argparse.Namespace) -> None:
         raise InputError(
             f"--plot {options.plot}: shows whole jobs beside each other; give CORPUS and --peers"
         )
-    actor_settings(options), price_of(options)  # refused before anything is measured
+    if options.profile_out is not None:
+        check_writable(options.profile_out)
+        own = options.instance_type
+        check_own_cores(find_price(own, built_in_prices()) if own else None)
+    price_of(options)  # refused before anything is measured
+    plan_actors(actor_settings(options))
 
 
 def chosen_baselines(options: argparse.Namespace) -> list[BaselineName]:
@@ -138,8 +255,8 @@ def chosen_baselines(options: argparse.Namespace) -> list[BaselineName]:
 def _check_kept(options: argparse.Namespace) -> None:
     if options.plot is None:
         raise InputError("--from-json: give --plot, the picture to draw")
-    if options.corpus or options.bundle or options.shape or options.teacher or options.peers:
-        raise InputError("--from-json measures nothing; leave out what to measure")
+    if options.corpus is not None:
+        raise InputError("--from-json measures nothing; leave CORPUS out")
 
 
 def _check_known(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fastformers.cluster.report.json_values import from_plain, to_plain
+from fastformers.cluster.json_values import from_plain, to_plain
 from fastformers.errors import InputError
 from fastformers.jobs.benchmarks.parts import (
     JOB_BASELINES,

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fastformers.cluster.report.json_values import to_plain
+from fastformers.cluster.json_values import to_plain
 
 FORMAT_VERSION = 1  # raised whenever a key comes, goes or changes its meaning
 

@@ -17,7 +17,6 @@ from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME, ShapeName
 from fastformers.benchmark.timing import SHAPES
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.errors import InputError
-from fastformers.hub import find_model
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.tasks import EMBEDDING
@@ -70,7 +69,6 @@ def open_subject(
         return Subject(bundle=bundle, baselines=None, checkpoint=None, rows=rows)
     from fastformers.benchmark.baselines import write_baseline_models
 
-    teacher = find_model(teacher).path
     model = _load_checkpoint(teacher, bundle, tokenizer)
     calibration = rows or _made_up_rows(tokenizer)
     return Subject(
@@ -96,7 +94,6 @@ def make_subject(
     Raises:
         InputError: The directory has no tokenizer.
     """
-    tokenizer_path = find_model(tokenizer_path).path
     tokenizer = read_tokenizer(tokenizer_path)
     rows = encode_sample(files, tokenizer, sample_rows)
     from fastformers.benchmark.baselines import write_baseline_models

@@ -6,13 +6,18 @@ This module knows nothing of what a command does with them.
 """
 
 import argparse
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from fastformers.cluster.execution.topology import discover_topology
+from fastformers.cluster.pricing.machine_check import price_owned_part
 from fastformers.cluster.pricing.prices import HourlyPrice, InstancePrice, choose_price, load_prices
 from fastformers.cluster.settings import ActorSettings, CorpusSettings, ScoringSettings
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions, parse_storage_options
 from fastformers.errors import InputError
+from fastformers.formats.text_file_config import TextFileConfig
+from fastformers.inference.cpu import read_machine
 from fastformers.inference.engines import AUTO, ENGINE_OPTIONS, REFERENCE_ENGINE
 from fastformers.jobs.console.flags import add_config_arguments, read_config
 
@@ -27,44 +32,57 @@ def add_corpus_arguments(
     gpus: bool = False,
 ) -> None:
     """Arguments that `prepare`, `score`, `scale` and `bench` share; some have no use for some."""
-    parser.add_argument(
+    places = parser.add_argument_group("model and output")
+    places.add_argument(
         "--bundle",
         required=needs_bundle,
-        help="directory of the bundle, or its URI in a bucket or on the hub (hf://org/name)",
+        help="directory of the bundle, or its URI in a bucket or on the hub, hf://org/name"
+        + ("" if needs_bundle else " (none)"),
     )
-    parser.add_argument("--output", required=needs_output, help="directory or URI to write to")
+    places.add_argument(
+        "--output",
+        required=needs_output,
+        help="directory or URI to write to" + ("" if needs_output else " (a temporary directory)"),
+    )
+    corpus = parser.add_argument_group("corpus")
     leave_out = () if text_pairs else ("text_pair_column",)
-    add_config_arguments(parser, CorpusSettings, leave_out=leave_out)
-    add_config_arguments(parser, CorpusSettings.text_files)
+    add_config_arguments(corpus, CorpusSettings, leave_out=leave_out)
+    add_text_file_arguments(parser, CorpusSettings.text_files)
+    actors = parser.add_argument_group("who does the work")
     if scores:
-        parser.add_argument(
+        actors.add_argument(
             "--cores-per-actor",
             type=_cores,
             default=1,
             metavar="N|auto",
-            help="physical cores each actor owns (1); auto measures which split is fastest",
+            help="physical cores of each actor; auto measures which split is fastest (1)",
         )
-        parser.add_argument(
+        actors.add_argument(
             "--engine",
             choices=ENGINE_OPTIONS,
             default=REFERENCE_ENGINE,
-            help=f"what runs the model on cores (%(default)s); {AUTO} measures which is fastest",
+            help=f"what runs the model on cores; {AUTO} measures which is fastest (%(default)s)",
         )
     else:
-        parser.add_argument(
-            "--cores-per-actor", type=int, default=1, help="physical cores each actor owns (1)"
+        actors.add_argument(
+            "--cores-per-actor", type=int, default=1, help="physical cores of each actor (1)"
         )
     if gpus:
         leave_out = () if scores else ("precision",)
-        add_config_arguments(parser, ScoringSettings, leave_out=leave_out)
+        add_config_arguments(actors, ScoringSettings, leave_out=leave_out)
     leave_out = () if gpus and scores else ("actors_per_gpu",)
-    add_config_arguments(parser, ActorSettings, leave_out=leave_out)
+    add_config_arguments(actors, ActorSettings, leave_out=leave_out)
     add_price_arguments(parser, machine="one machine")
 
 
-def add_storage_arguments(parser: argparse._ActionsContainer) -> None:
+def add_text_file_arguments(parser: argparse.ArgumentParser, config: TextFileConfig) -> None:
+    """Flags that say how text files are written."""
+    add_config_arguments(parser.add_argument_group("text files"), config)
+
+
+def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     """The flag that says how to reach a bucket."""
-    parser.add_argument(
+    parser.add_argument_group("buckets").add_argument(
         "--storage-options",
         type=_storage_options,
         default=NO_OPTIONS,
@@ -75,8 +93,18 @@ def add_storage_arguments(parser: argparse._ActionsContainer) -> None:
 
 def add_price_arguments(parser: argparse.ArgumentParser, *, machine: str) -> None:
     """Flags of the price of a machine."""
-    parser.add_argument("--usd-per-hour", type=float, help=f"price of {machine}")
-    parser.add_argument("--instance-type", help="take the price from the built-in table")
+    price = parser.add_argument_group("price")
+    price.add_argument(
+        "--usd-per-hour",
+        type=float,
+        metavar="USD",
+        help=f"price of {machine} (that of its type in the built-in table, else an estimate)",
+    )
+    price.add_argument(
+        "--instance-type",
+        metavar="NAME",
+        help="take the price from the built-in table (the type that the machine's cloud names)",
+    )
 
 
 def corpus_settings(options: argparse.Namespace) -> CorpusSettings:
@@ -95,13 +123,18 @@ def scoring_settings(options: argparse.Namespace) -> ScoringSettings:
 
 
 def price_of(options: argparse.Namespace) -> HourlyPrice:
-    """Price of a machine, from the command line or the table."""
-    return choose_price(
+    """Price of this machine, or of the part of it that may be used, by the flags or the table."""
+    num_cores = discover_topology().num_usable_cores
+    price = choose_price(
         usd_per_hour=options.usd_per_hour,
         instance_type=options.instance_type,
-        num_cores=discover_topology().num_usable_cores,
+        num_cores=num_cores,
         prices=built_in_prices(),
     )
+    if price.instance_type is None:
+        return price
+    own = built_in_prices()[price.instance_type]
+    return price_owned_part(own, num_cores=num_cores, seen=read_machine())
 
 
 @cache
@@ -110,9 +143,9 @@ def built_in_prices() -> dict[str, InstancePrice]:
     return load_prices()
 
 
-def _storage_options(text: str) -> StorageOptions:
+def _storage_options(given: str | Mapping[str, Any]) -> StorageOptions:
     try:
-        return parse_storage_options(text)
+        return parse_storage_options(given) if isinstance(given, str) else StorageOptions(given)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -1,28 +1,75 @@
 """Measure this machine for `cost`, and check it against the type that it is said to be."""
 
+import argparse
 import builtins
 
 from fastformers.cluster.cost.card_profile import measure_card_profile
-from fastformers.cluster.cost.machine_profile import MachineProfile, measure_machine_profile
+from fastformers.cluster.cost.machine_profile import (
+    MachineProfile,
+    fit_to_run,
+    measure_machine_profile,
+    write_profile,
+)
 from fastformers.cluster.execution.topology import discover_topology, plan_core_sets
 from fastformers.cluster.pricing.hardware import find_gpu_name
 from fastformers.cluster.pricing.prices import InstancePrice
+from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
+from fastformers.cluster.shards.identity import RUN_DIRECTORY
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError
+from fastformers.formatting import format_count
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.engines.card_measures import CardEngine
-from fastformers.jobs.console.output import console
+from fastformers.jobs.console.progress import waiting
+
+
+def measure_here(
+    options: argparse.Namespace, bundle: Bundle, own: InstancePrice | None
+) -> list[MachineProfile]:
+    """Profiles of this machine, as the options of `cost` ask: by a clock, by a run, or none.
+
+    Raises:
+        InputError: There is no such run, or the machine is not of the type.
+    """
+    if options.calibrate:
+        profile = calibrate(bundle, options.instance_type)
+    elif options.fit_run is not None:
+        output = open_directory(options.fit_run, options.storage_options)
+        home = output.child(RUN_DIRECTORY)
+        path = f"{home}/{REPORT_FILE}"
+        report = RunReport.from_json(
+            home.read_json(REPORT_FILE),
+            path=path,
+            remedy="give --fit-run the --output of a score by this version",
+        )
+        profile = fit_to_run(bundle, report, path=path, instance_type=options.instance_type)
+    else:
+        return []
+    check_own_type(profile, own)
+    if options.profile_out is not None:
+        write_profile(options.profile_out, profile)
+    return [profile]
 
 
 def calibrate(bundle: Bundle, instance_type: str | None) -> MachineProfile:
     """Measure this machine with all its cores busy at once."""
     core_sets = _all_cores()
-    console.print(f"measuring {bundle} on {len(core_sets)} cores at once")
-    return measure_machine_profile(
-        bundle,
-        texts=_calibration_texts(),
-        core_sets=core_sets,
-        instance_type=instance_type,
-    )
+    with waiting(f"measuring {bundle} on {format_count(len(core_sets), 'core')} at once"):
+        return measure_machine_profile(
+            bundle,
+            texts=_calibration_texts(),
+            core_sets=core_sets,
+            instance_type=instance_type,
+        )
+
+
+def check_own_cores(own: InstancePrice | None) -> None:
+    """Refuse a type that this machine cannot be, before it is measured.
+
+    Raises:
+        InputError: Neither its cores nor its vCPUs are as many as would be measured.
+    """
+    _check_cores(own, len(_all_cores()))
 
 
 def calibrate_gpu(
@@ -46,15 +93,15 @@ def calibrate_gpu(
             f"has {gpu_name}; leave it out"
         )
     core_sets = _all_cores()
-    console.print(f"measuring {bundle} on {card}, and its tokenizer on {len(core_sets)} cores")
-    return measure_card_profile(
-        bundle,
-        engine,
-        gpu_name=gpu_name,
-        texts=_calibration_texts(),
-        core_sets=core_sets,
-        instance_type=None if own is None else own.instance_type,
-    )
+    with waiting(f"measuring {bundle} on {card}, and its tokenizer on {len(core_sets)} cores"):
+        return measure_card_profile(
+            bundle,
+            engine,
+            gpu_name=gpu_name,
+            texts=_calibration_texts(),
+            core_sets=core_sets,
+            instance_type=None if own is None else own.instance_type,
+        )
 
 
 def check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
@@ -63,11 +110,15 @@ def check_own_type(profile: MachineProfile, own: InstancePrice | None) -> None:
     Raises:
         InputError: Neither its cores nor its vCPUs are as many as were measured.
     """
-    if own is None or profile.num_workers in (own.physical_cores, own.vcpus):
+    _check_cores(own, profile.num_workers)
+
+
+def _check_cores(own: InstancePrice | None, num_cores: int) -> None:
+    if own is None or num_cores in (own.physical_cores, own.vcpus):
         return
     raise InputError(
         f"--instance-type {own.instance_type} has {own.physical_cores} physical cores, but "
-        f"{profile.num_workers} were measured; measure all of such a machine, or leave it out"
+        f"{num_cores} are measured; measure all of such a machine, or leave it out"
     )
 
 

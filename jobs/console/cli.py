@@ -9,7 +9,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fastformers.jobs.console.command_parser import CommandParser
+import fastformers
+from fastformers.jobs.console.command_line.completion import SHELLS, PrintCompletion, complete
+from fastformers.jobs.console.command_parser import PlainParser
 
 COMMANDS = {
     "demo": "score real text with the small bundle that ships with the package",
@@ -39,14 +41,38 @@ def module_of(command: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `fastformers COMMAND ...`."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = CommandParser(prog="fastformers", description=__doc__.splitlines()[0])
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _make_parser()
+    complete(parser, COMMANDS, _run)
+    # Flags of fastformers itself stand before the command; all that follows is the command's.
+    first = next((n for n, word in enumerate(words) if not word.startswith("-")), len(words))
+    known = parser.parse_args(words[: first + 1])
+    return _run([known.command, *words[first + 1 :]])
+
+
+def _make_parser() -> PlainParser:
+    parser = PlainParser(prog="fastformers", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"fastformers {fastformers.__version__} (Python {sys.version.split()[0]})",
+        help="show the version, and stop",
+    )
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        help="print a script that completes commands and flags in a shell, and stop",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-    known, rest = parser.parse_known_args(arguments[:1])
-    job = importlib.import_module(module_of(known.command))
-    return int(job.main([*rest, *arguments[1:]]))
+    return parser
+
+
+def _run(words: list[str]) -> int:
+    command = importlib.import_module(module_of(words[0]))
+    return int(command.main(words[1:]))
 
 
 if __name__ == "__main__":

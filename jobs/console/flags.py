@@ -8,12 +8,16 @@ Which fields are flags, and what they mean, stands at the fields (fastformers/op
 import argparse
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fastformers.options import Option, flag_of, option_of
 
 C = TypeVar("C")
+
+# What stands for a value in a command's help where the field says nothing.
+_METAVARS = {int: "N", float: "NUMBER", str: "NAME", Path: "PATH"}
 
 
 def add_config_arguments(
@@ -99,12 +103,12 @@ def _add_flag(
         choices=get_args(value_type) if is_choice else None,
         required=default is MISSING,
         default=None if default is MISSING else default,
-        metavar=option.metavar,
+        metavar=option.metavar or (None if is_choice else _METAVARS.get(value_type)),
         help=meaning,
     )
 
 
-class _AddName(argparse.Action):
+class _AddName(argparse._AppendAction):
     """Adds what a flag is given to what it was given before; its config splits lists."""
 
     def __call__(

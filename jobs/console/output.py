@@ -1,16 +1,18 @@
 """How every command ends: one line of JSON, or one line that says what to change.
 
-Progress and tables go to stderr; the last line of stdout is one JSON object. Exit status 0 means
-that all was done, 2 that the user has to change something, 130 Ctrl-C, 143 SIGTERM, 129 a terminal
-that was closed.
+Progress and tables go to stderr; the last line of stdout is one JSON object, where stdout is no
+terminal or `--json` asks for it. Exit status 0 means that all was done, 2 that the user has to
+change something, 130 Ctrl-C, 143 SIGTERM, 129 a terminal that was closed.
 """
 
+import argparse
 import errno
 import json
 import logging
 import signal
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -18,10 +20,13 @@ from rich.segment import Segment
 from rich.text import Text
 
 from fastformers.cluster.storage.options import hide_credentials
-from fastformers.errors import FastformersError, how_to_install
+from fastformers.errors import FastformersError
 from fastformers.inference.engines import ENGINES
-from fastformers.jobs.console.interrupts import interruptible
-from fastformers.jobs.console.plain_text import plain
+from fastformers.installation import how_to_install
+from fastformers.jobs.console.command_line.output_settings import OutputSettings
+from fastformers.jobs.console.flags import read_config
+from fastformers.jobs.console.terminal.interrupts import interruptible
+from fastformers.jobs.console.terminal.plain_text import plain
 
 EXTRA_OF = {
     "torch": "compress",
@@ -60,19 +65,35 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show one."""
         try:
-            console.print(self.format(record))
+            speak(self.format(record))
         except Exception:
             self.handleError(record)
 
 
-console = PlainConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+def _make_console() -> PlainConsole:
+    return PlainConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
+console = _make_console()
+_never_quiet = _make_console()
+
+
+def speak(line: str) -> None:
+    """Show a line that `--quiet` does not hide; where nothing is hidden, above the live line."""
+    (_never_quiet if console.quiet else console).print(line)
+
+
+def run(
+    job: Callable[[], Mapping[str, Any]],
+    options: argparse.Namespace | None = None,
+    *,
+    resume: str = "",
+) -> int:
     """Run a job: print its result as the last line of stdout, or its error as one line.
 
     Args:
         job: Does the work and returns what the last line shows.
+        options: Options of the command, which say how much is shown; None for the defaults.
         resume: What to do after Ctrl-C or SIGTERM.
 
     Returns:
@@ -81,14 +102,16 @@ def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[ConsoleHandler()])
     with interruptible() as interrupts:
         try:
-            result = job()
+            settings = read_config(OutputSettings, options or argparse.Namespace())
+            with _speaking(settings):
+                result = job()
         except FastformersError as error:
             return _refuse(str(error))
         except ModuleNotFoundError as error:
-            extra = EXTRA_OF.get((error.name or "").split(".")[0])
-            if extra is None:
+            text = explain_missing(error)
+            if text is None:
                 raise
-            return _refuse(f"{error.name} is not installed: {how_to_install(extra)}")
+            return _refuse(text)
         except OSError as error:
             return _refuse(_describe(error))
         except KeyboardInterrupt:
@@ -97,8 +120,34 @@ def run(job: Callable[[], Mapping[str, Any]], *, resume: str = "") -> int:
             if error.code != signal.SIGTERM:  # Ray's own handler, while Ray starts
                 raise
             return _say_interrupted(signal.SIGTERM, resume)
-        print(hide_credentials(json.dumps(result)), flush=True)
+        if settings.json or not sys.stdout.isatty():
+            print(hide_credentials(json.dumps(result)), flush=True)
         return 0
+
+
+def explain_missing(error: ModuleNotFoundError) -> str | None:
+    """How to install a package that is missing, if an extra of fastformers brings it; else None."""
+    extra = EXTRA_OF.get((error.name or "").split(".")[0])
+    return None if extra is None else f"{error.name} is not installed: {how_to_install(extra)}"
+
+
+@contextmanager
+def _speaking(settings: OutputSettings) -> Iterator[None]:
+    """Show as much as the user wants; other libraries' lines begin at warnings."""
+    loggers = {
+        logging.getLogger("fastformers"): settings.level,
+        logging.getLogger(): max(settings.level, logging.WARNING),
+    }
+    before = {logger: logger.level for logger in loggers}
+    was_quiet, console.quiet = console.quiet, settings.quiet
+    for logger, level in loggers.items():
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        console.quiet = was_quiet
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _say_interrupted(number: int, resume: str) -> int:

@@ -1,57 +1,85 @@
-"""Show how far a long job is, on stderr: a live bar in a terminal, elsewhere a line now and then.
+"""Show on stderr what a command does: what it waits for, with the clock, and how far long work is.
 
-    library -> what is done, how much of it -> [progress] -> bar or line, with the time left
+    command, library -> what is waited for, what is done, how much -> [progress] -> live line or log
 
-The library reports every batch; this module decides what of it is shown, and estimates the time
-that is left from the share done since the first report. It knows nothing of what is done.
+In a terminal one line is drawn over and over. Elsewhere, in a pipe, in CI, in a notebook or on a
+dumb terminal, a line comes now and then. The time that is left is estimated from the share done
+since the first report. This module knows nothing of what is done.
 """
 
+import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Column
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 
 from fastformers.cluster.formatting import format_clock
 from fastformers.jobs.console.output import console
+from fastformers.jobs.console.terminal.live_line import ProgressLine, WaitingLine
 
-# A long text takes several lines of a narrow terminal: what is slow stands at its end.
-_BAR_WIDTH = 20
-_WRAPPED = Column(ratio=1, overflow="fold")
+_REFRESHES_PER_S = 4.0
+_LINE_EVERY_S = 10.0
+# A wait that is over sooner needs no line in a log.
+_SAY_AFTER_S, _LOOK_EVERY_S = 0.5, 0.25
+# A kernel of Jupyter sets it for all that is started from a notebook, whose page shows what a
+# terminal would draw over line after line.
+_NOTEBOOK_VARIABLE = "JPY_PARENT_PID"
+
+
+def can_draw_over(on: Console) -> bool:
+    """Whether a line that was shown can be drawn over: a terminal that somebody watches."""
+    is_terminal = getattr(on.file, "isatty", lambda: False)()
+    is_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    is_notebook = on.is_jupyter or _NOTEBOOK_VARIABLE in os.environ
+    return is_terminal and on.is_interactive and not (is_ci or is_notebook or on.quiet)
 
 
 class ProgressDisplay:
-    """A live bar in a terminal, elsewhere a line every `line_every_s` seconds at most."""
+    """A live line in a terminal, elsewhere a line every `line_every_s` seconds at most."""
 
-    def __init__(self, *, line_every_s: float, is_live: bool = True) -> None:
+    # The display that is shown; a wait inside the work of another display is shown by that one.
+    shown: "ProgressDisplay | None" = None
+
+    def __init__(self, *, line_every_s: float = _LINE_EVERY_S, is_live: bool = True) -> None:
         """Prepare a display.
 
         Args:
             line_every_s: Least seconds between two lines, and before the first line of each task.
-            is_live: Whether a terminal gets a bar; without it lines alone, so that nothing that
-                refreshes itself runs beside a clock.
+            is_live: Whether a terminal gets a live line; without it lines alone, so that nothing
+                that refreshes itself runs beside a clock.
         """
         self._line_every_s = line_every_s
-        self._bar: Progress | None = None
-        if is_live and console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(_BAR_WIDTH),
-                TextColumn("{task.fields[text]}", markup=False, table_column=_WRAPPED),
+        self._line: ProgressLine | None = None
+        self._what: str | None = None
+        self._waits_for: str | None = None
+        self._start = self._last_line = self._waits_since = 0.0
+        self._first_share = 0.0
+        self._spinner = Spinner("line" if console.options.ascii_only else "dots")
+        self._told: tuple[str, float] | None = None
+        self._told_at = 0.0
+        self._ended = threading.Event()
+        self._teller = threading.Thread(target=self._keep_telling, name="progress", daemon=True)
+        self._live: Live | None = None
+        if is_live and can_draw_over(console):
+            self._live = Live(
+                get_renderable=self._render,
                 console=console,
                 transient=True,
-                expand=True,
+                refresh_per_second=_REFRESHES_PER_S,
             )
-        self._task: TaskID | None = None
-        self._what: str | None = None
-        self._start = self._last_line = 0.0
-        self._first_share = 0.0
 
     def __enter__(self) -> "ProgressDisplay":
-        if self._bar is not None:
-            self._bar.start()
+        ProgressDisplay.shown = self
+        if self._live is not None:
+            self._live.start()
+        elif not console.quiet:
+            self._teller.start()
         return self
 
     def __exit__(
@@ -60,42 +88,106 @@ class ProgressDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        ProgressDisplay.shown = None
+        self._ended.set()
+        self._line = self._waits_for = None
+        if self._live is not None:
+            self._live.stop()
+        elif self._teller.ident is not None:
+            self._teller.join()
 
-    def update(self, what: str, share: float, describe: Callable[[], str]) -> None:
+    def wait_for(self, what: str | None) -> None:
+        """Say what is waited for from now on, with the clock; None for nothing any more."""
+        if what == self._waits_for:
+            return
+        self._waits_since = time.monotonic()
+        self._waits_for = what
+        self._refresh()
+
+    def update(
+        self,
+        what: str,
+        share: float,
+        describe: Callable[[], Sequence[str]],
+        remarks: Sequence[str] = (),
+    ) -> None:
         """Take a report, and show it where it is time to.
 
         Args:
             what: What is being done; where it changes, the time left is estimated anew.
             share: How much of it is done, 0-1.
-            describe: Says more; called only where something is shown.
+            describe: Gives numbers that say more, the most important first; called only where
+                something is shown.
+            remarks: What the user should know beside them.
         """
         now = time.monotonic()
+        self._waits_for = None
         if what != self._what:
             self._what, self._first_share = what, share
             self._start = self._last_line = now
-        if self._bar is not None:
-            self._move_bar(self._bar, what, share, self._text(share, now, describe))
-        elif now - self._last_line >= self._line_every_s:
-            self._last_line = now
-            console.print(f"{what}: {self._text(share, now, describe)}")
+        is_due = self._live is not None or now - self._last_line >= self._line_every_s
+        if not is_due or console.quiet:
+            return
+        self._last_line = now
+        numbers = (*self._share_and_time_left(share, now), *describe())
+        if self._live is None:
+            console.print("; ".join([f"{what}: {', '.join(numbers)}", *remarks]))
+        else:
+            line = ProgressLine(what=what, share=share, numbers=numbers, remarks=remarks)
+            self._line = line if share < 1 else None
+            self._refresh()
 
-    def _text(self, share: float, now: float, describe: Callable[[], str]) -> str:
+    def _share_and_time_left(self, share: float, now: float) -> list[str]:
+        percent = f"{100 * share:.0f}%"
         gained = share - self._first_share
         if gained <= 0:
-            return f"{100 * share:.0f}%, {describe()}"
-        left = format_clock((now - self._start) * (1 - share) / gained)
-        return f"{100 * share:.0f}%, ETA {left}, {describe()}"
+            return [percent]
+        return [percent, f"ETA {format_clock((now - self._start) * (1 - share) / gained)}"]
 
-    def _move_bar(self, bar: Progress, what: str, share: float, text: str) -> None:
-        """Move the one bar there is; a bar that is full is taken away."""
-        if self._task is None:
-            self._task = bar.add_task(what, total=1.0, text=text)
-        bar.update(self._task, description=what, completed=share, text=text)
-        if share >= 1:
-            bar.remove_task(self._task)
-            self._task = None
+    def _refresh(self) -> None:
+        if self._live is not None and self._live.is_started:
+            self._live.refresh()
+
+    def _render(self) -> RenderableType:
+        if self._waits_for is not None:
+            return WaitingLine(spinner=self._spinner, text=self._describe_wait(self._waits_for))
+        return self._line or Text("")
+
+    def _describe_wait(self, what: str) -> str:
+        seconds = time.monotonic() - self._waits_since
+        return f"{what}, {f'{seconds:.0f} s' if seconds < 60 else format_clock(seconds)}"
+
+    def _keep_telling(self) -> None:
+        while not self._ended.wait(_LOOK_EVERY_S):
+            self._tell_wait()
+
+    def _tell_wait(self) -> None:
+        """Write a line for a wait that is no short one, and again while it goes on."""
+        what, since, now = self._waits_for, self._waits_since, time.monotonic()
+        if what is None or now - since < _SAY_AFTER_S:
+            return
+        if self._told != (what, since) or now - self._told_at >= self._line_every_s:
+            self._told, self._told_at = (what, since), now
+            console.print(self._describe_wait(what))
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[Callable[[str | None], None]]:
+    """Say what is waited for while the block runs.
+
+    Yields a function that says what is waited for from then on, where that changes.
+    """
+    outer = ProgressDisplay.shown
+    if outer is None:
+        with ProgressDisplay() as display:
+            display.wait_for(what)
+            yield display.wait_for
+        return
+    outer.wait_for(what)
+    try:
+        yield outer.wait_for
+    finally:
+        outer.wait_for(None)
 
 
 @contextmanager
@@ -106,6 +198,6 @@ def show_progress(
     with ProgressDisplay(line_every_s=line_every_s, is_live=is_live) as display:
 
         def update(what: str, done: int, total: int) -> None:
-            display.update(what, done / total, lambda: f"{done:,} of {total:,}")
+            display.update(what, done / total, lambda: [f"{done:,} of {total:,}"])
 
         yield update

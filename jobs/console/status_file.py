@@ -1,7 +1,8 @@
-"""Keep status.json of a run up to date, from when its output is claimed until it ends.
+"""Keep what a run writes of itself up to date, from when its output is claimed until it ends.
 
     driver -> Progress -> [status_file] -> RunStatus -> console
                                                      -> status.json in the output
+    summary -> Session -> [status_file] -> sessions/RUN.json in the output
 
 A thread of its own writes the file every few seconds, so that a storage that does not answer holds
 up no run; one that fails ends none. This module knows nothing of what the numbers mean.
@@ -14,6 +15,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from fastformers.cluster.execution.claim import Claim
+from fastformers.cluster.records.sessions import Session, write_session
 from fastformers.cluster.report.status import RunStatus, StatusTally, Unit
 from fastformers.cluster.scheduling.progress import Progress
 from fastformers.cluster.shards.identity import STATUS_FILE
@@ -28,7 +30,7 @@ _END_WITHIN_S = 2.0
 
 
 class StatusFile:
-    """status.json in an output, while a block runs; the block's end is its last state."""
+    """status.json and the session's record, while a block runs; its end is their last state."""
 
     def __init__(
         self,
@@ -53,8 +55,15 @@ class StatusFile:
         self._tally: StatusTally | None = None
         self._claim: Claim | None = None
         self._status: RunStatus | None = None
+        self._session: Session | None = None
+        self._written: Session | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, name="status", daemon=True)
+
+    @property
+    def run(self) -> str:
+        """Identifier of the run; empty before its output is claimed."""
+        return "" if self._claim is None else self._claim.record.run
 
     def begin(self, claim: Claim) -> None:
         """Begin to write, because the output is claimed."""
@@ -69,6 +78,10 @@ class StatusFile:
         self._status = self._tally.add(progress)
         return self._status
 
+    def keep(self, session: Session) -> None:
+        """Take what the session has done so far, or did in all."""
+        self._session = session
+
     def __enter__(self) -> "StatusFile":
         return self
 
@@ -80,13 +93,15 @@ class StatusFile:
     ) -> None:
         if self._status is None or isinstance(error, ClaimedError):
             self._status = None  # the output, and so the file, is another run's
-        elif error is None:
-            self._status = replace(self._status, state="finished", left_s=0.0)
-        elif isinstance(error, Exception):
-            reason = hide_credentials(" ".join((str(error) or repr(error)).split()))
-            self._status = replace(self._status, state="failed", reason=reason)
         else:
-            self._status = replace(self._status, state="interrupted")
+            reason = None
+            if isinstance(error, Exception):
+                reason = hide_credentials(" ".join((str(error) or repr(error)).split()))
+            state = "failed" if reason is not None else "interrupted" if error else "finished"
+            left_s = self._status.left_s if error else 0.0
+            self._status = replace(self._status, state=state, reason=reason, left_s=left_s)
+            if self._session is not None:
+                self._session = replace(self._session, state=state)
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join(_END_WITHIN_S)
@@ -105,5 +120,9 @@ class StatusFile:
             if not self._ended.is_set():
                 claim.check()
             self._output.write_json(STATUS_FILE, status.to_json())
+            session = self._session
+            if session is not None and session is not self._written:
+                write_session(self._output, session)
+                self._written = session
         except Exception as error:  # whatever the storage raises, the run goes on
             logger.info("%s/%s: %s", self._output, STATUS_FILE, error)

@@ -42,12 +42,18 @@ sys.stdin.read()
 
 @dataclass(frozen=True)
 class Request:
-    """A request that reached the server, and how it was answered; status 0: not at all."""
+    """A request that reached the server, and how it was answered; status 0: not at all.
+
+    Attributes:
+        began, ended: When it came in and when it was answered, in seconds.
+    """
 
     method: str
     path: str
     status: int
     fault: str | None
+    began: float = 0.0
+    ended: float = 0.0
 
 
 @dataclass
@@ -211,6 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _serve(self) -> None:
+        self.began = time.perf_counter()
         s3, body = self.server.s3, self._read_body()
         self.fault = s3.choose_fault(self.command)
         if s3.delay_s and (not s3.only or self.command in s3.only):
@@ -276,7 +283,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _record(self, status: int) -> None:
-        self.server.s3.requests.append(Request(self.command, self.path, status, self.fault))
+        ended = time.perf_counter()
+        self.server.s3.requests.append(
+            Request(self.command, self.path, status, self.fault, self.began, ended)
+        )
 
 
 @contextlib.contextmanager

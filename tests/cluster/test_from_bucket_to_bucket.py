@@ -60,7 +60,7 @@ def score(run_locally, bundle, home, corpus, options):
     result = run_locally(job)
     predictions = home.child("predictions")
     tables = {name: predictions.read_table(name) for name in predictions.list_files()}
-    letters = home.read_table("dead_letters.parquet").drop_columns(["file"])
+    letters = home.child("__run__").read_table("dead_letters.parquet").drop_columns(["file"])
     return result, {**tables, "dead letters": letters}
 
 
@@ -124,7 +124,7 @@ def test_a_run_in_a_bucket_goes_on_where_it_stopped(s3_server, run_locally, bund
     assert s3_server.count("PUT", "/predictions/part-") == 1
     assert found.keys() == tables.keys()
     assert all(found[name].equals(table) for name, table in tables.items())
-    assert home.child("shards").list_files() == []
+    assert home.child("__run__").child("shards").list_files() == []
     assert len(others) == len(tables) - 2
 
 
@@ -204,8 +204,8 @@ def test_a_command_reaches_the_bucket_and_shows_no_secret(
     assert json.loads(planned.out)["output"] == output
     assert json.loads(scored.out)["rows"] == NUM_FILES * NUM_ROWS
     home = open_directory(output, options)
-    assert home.read_json(REPORT_FILE)["output"] == output
-    written = all_bytes(home, "predictions", "shards", "shards/slices")
+    assert home.child("__run__").read_json(REPORT_FILE)["output"] == output
+    written = all_bytes(home, "predictions", "__run__", "__run__/shards", "__run__/shards/slices")
     assert len(written) > 10_000
     shown = planned.out + planned.err + scored.out + scored.err + caplog.text
     shown += asked.out + asked.err

@@ -121,5 +121,5 @@ def test_ray_job_stop_ends_a_run_as_ctrl_c_does(cluster, bundle, tmp_path, write
     said = (log.stdout + log.stderr).splitlines()
     assert said[-1] == "interrupted. Finished shards are kept: run the same command again to go on."
     assert not any("Traceback" in line or "***" in line for line in said)
-    assert not (output / "claim.json").exists()
-    assert json.loads((output / "status.json").read_text())["state"] == "interrupted"
+    assert not (output / "__run__" / "claim.json").exists()
+    assert json.loads((output / "__run__" / "status.json").read_text())["state"] == "interrupted"

@@ -69,6 +69,7 @@ def test_predictions_are_those_of_the_scorer_in_the_columns_of_the_task(score, t
     good = [row for row in range(60) if row != 7]
     inputs = [(texts[row], "a cat") if bundle.text_pairs else texts[row] for row in good]
     expected = Scorer(bundle).score(inputs)
+    assert expected.to_arrow().schema.types == table.schema.types[1:]
     for name in names:
         cells = table[name].to_pylist()
         assert cells[7] is None
@@ -77,7 +78,7 @@ def test_predictions_are_those_of_the_scorer_in_the_columns_of_the_task(score, t
             case "label" | "labels":
                 assert cells == expected.labels
             case "probability" | "probabilities":
-                np.testing.assert_allclose(cells, expected.probabilities, atol=1e-5)
+                np.testing.assert_allclose(cells, getattr(expected, name), atol=1e-5)
                 assert np.std(cells, axis=0).max() > 0.001
             case "score":
                 np.testing.assert_allclose(cells, expected.scores, atol=1e-5)
@@ -92,3 +93,14 @@ def test_a_corpus_of_bad_rows_only_has_the_same_columns(score, task):
     assert table.schema.types[1:-1] == TYPES[task]
     for name in TASKS[task].column_names:
         assert table[name].to_pylist() == [None] * 3
+
+
+def test_a_row_is_bad_for_python_where_it_is_bad_in_a_corpus(score):
+    texts = ["the cat", None, "", " \t", 5, "good film", True, {"a": "dict"}, "half \ud800"]
+    bundle, table = score("text-classification", texts)
+    prefix = "column 'text': "
+    found = {row: error for row, error in enumerate(table["error"].to_pylist()) if error}
+    assert list(found) == [1, 2, 3, 4, 6, 7, 8]
+    predictions = Scorer(bundle).score(texts)
+    assert {row: prefix + reason for row, reason in predictions.errors.items()} == found
+    assert predictions.to_arrow()["label"].to_pylist() == table["label"].to_pylist()

@@ -164,7 +164,7 @@ def test_a_killed_run_is_gone_on_with_at_once(start, expected, tmp_path):
     assert "was killed; this one goes on from there" in error.splitlines()[0]
     assert summary["resumed_shards"] >= 3
     assert predictions(output).equals(expected)
-    assert not (output / "claim.json").exists()
+    assert not (output / "__run__" / "claim.json").exists()
 
 
 def check_ended_well(process, output, family):
@@ -177,15 +177,15 @@ def check_ended_well(process, output, family):
     assert "Traceback" not in error
     assert "***" not in error  # how the stack of Ray's C++ code begins
     assert psutil.wait_procs(family, timeout=30)[1] == []
-    assert not (output / "claim.json").exists()
+    assert not (output / "__run__" / "claim.json").exists()
     assert status_of(output) == (3, "interrupted")
 
 
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param("run.json", id="start", marks=pytest.mark.slow),
-        pytest.param("shards/part-*", id="cut", marks=pytest.mark.slow),
+        pytest.param("__run__/run.json", id="start", marks=pytest.mark.slow),
+        pytest.param("__run__/shards/tokens/part-*", id="cut", marks=pytest.mark.slow),
         pytest.param("predictions/part-*", id="score"),
     ],
 )
@@ -198,6 +198,13 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(start, expected, tmp_path, moment):
     check_ended_well(process, output, family)
     finish(start())
     assert predictions(output).equals(expected)
+    report = json.loads((output / "__run__" / "report.json").read_text())
+    assert [session["state"] for session in report["sessions"]] == ["interrupted", "finished"]
+    assert sum(session["usd"] for session in report["sessions"]) == pytest.approx(
+        report["usd_total"]
+    )
+    recorded = sum(session["rows"] for session in report["sessions"])
+    assert recorded + report["unrecorded_rows"] == report["rows"]
 
 
 def test_sigterm_while_a_run_closes_loses_nothing(start, expected, tmp_path):

@@ -1,7 +1,10 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fastformers.atomic_file import whole_file
+from fastformers.atomic_file import check_writable, whole_file
 
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
@@ -22,3 +25,19 @@ def test_a_failed_block_leaves_what_was_there(tmp_path):
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_whether_a_file_can_be_written_is_known_without_writing_it(tmp_path, monkeypatch):
+    before = tmp_path.stat().st_mtime_ns
+    check_writable(tmp_path / "a" / "b" / "c.json")
+    monkeypatch.chdir(tmp_path)
+    check_writable(Path("c.json"))
+    assert (list(tmp_path.iterdir()), tmp_path.stat().st_mtime_ns) == ([], before)
+    (tmp_path / "file").write_text("x")
+    check_writable(tmp_path / "file")  # which would be replaced
+    with pytest.raises(NotADirectoryError) as caught:
+        check_writable(tmp_path / "file" / "c.json")
+    assert caught.value.filename == str(tmp_path / "file" / "c.json")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(PermissionError):
+        check_writable(tmp_path / "a" / "c.json")

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 
 import fastformers.jobs.console.execute
-import fastformers.jobs.score
 from fastformers import Scorer
 from fastformers.cluster.execution.local import connect_here
 from fastformers.jobs.console.cli import main
@@ -35,7 +34,7 @@ def score(bundle):
         patch.setattr(
             fastformers.jobs.console.execute, "_tell_metrics", lambda *arguments, **numbers: None
         )
-        patch.setattr(fastformers.jobs.score, "write_page", lambda *arguments: None)
+        patch.setattr(fastformers.jobs.console.execute, "write_page", lambda *arguments: None)
         logging.getLogger().addHandler(warnings)
         yield run
     logging.getLogger().removeHandler(warnings)

@@ -184,11 +184,11 @@ def test_the_command_line_offers_every_set_of_shapes(ablate, monkeypatch, capsys
         ("--teacher TEACHER --eval EVAL --student none", "none: no config.json"),
         ("--teacher TEACHER --eval EVAL --repeats 0", "--repeats 0: give at least 1"),
         ("--teacher TEACHER --eval EVAL --limit 0", "--limit 0: give at least 1"),
-        ("--teacher TEACHER --eval EVAL --tokenizer x", "--tokenizer is for --shapes-only"),
+        ("--teacher TEACHER --eval EVAL --tokenizer x", "it is for --shapes-only"),
         ("--teacher TEACHER --eval EVAL --instance-type c7i.4xlage", "did you mean c7i.4xlarge"),
         ("--teacher TEACHER --eval EVAL --usd-per-hour 0", "--usd-per-hour must be above 0"),
         ("--shapes-only bert-base --teacher TEACHER", "leave out --teacher, --student and"),
-        ("--shapes-only bert-base --tokenizer x", "--tokenizer reads the texts of --eval"),
+        ("--shapes-only bert-base --tokenizer x", "it reads the texts of --eval"),
         ("--shapes-only bert-base --max-length 600", "bert-base has 512 positions"),
     ],
 )

@@ -47,6 +47,8 @@ def test_every_row_of_any_bytes_has_its_place_or_one_line_says_why(
     score, scorer, named_content, compression, chosen, chunk_bytes
 ):
     name, content = named_content
+    if chosen in ("escape", "quote") and not name.startswith(("a.csv", "a.tsv")):
+        chosen = None  # these are refused where no file is CSV
     options = ReadOptions(text_files=TextFileConfig(**OPTIONS.get(chosen, {})))
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         corpus, output = Path(folder, name), Path(folder, "out")

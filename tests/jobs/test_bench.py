@@ -14,8 +14,9 @@ from fastformers.benchmark import comparison, operator_profile
 from fastformers.benchmark.timing import measure_rates
 from fastformers.cluster.cost.machine_profile import load_profiles
 from fastformers.cluster.execution.topology import discover_topology
+from fastformers.installation import how_to_install
 from fastformers.jobs import bench as bench_module
-from fastformers.jobs.benchmarks import whole_jobs
+from fastformers.jobs.benchmarks import arguments, whole_jobs
 from fastformers.jobs.benchmarks.job_baselines import BaselineResult
 from fastformers.jobs.benchmarks.parts import JOB_BASELINES, NotRun
 from fastformers.jobs.benchmarks.subject import Subject
@@ -149,6 +150,7 @@ def fake_jobs(monkeypatch, long_bundle, make_report, tmp_path):
     monkeypatch.setattr(whole_jobs, "execute", execute)
     monkeypatch.setattr(whole_jobs, "run_baseline", run_baseline)
     monkeypatch.setattr(bench_module, "open_subject", open_fake)
+    monkeypatch.setattr(arguments, "check_model_directory", lambda path: None)
     return read, seconds
 
 
@@ -224,7 +226,10 @@ def test_all_baselines_run_under_our_interpreter_but_the_one_with_its_own(
             "--peer-python none: no such file",
         ),
         ("CORPUS --bundle BUNDLE --repeats 0", "--repeats 0: give at least 1"),
-        ("CORPUS --bundle BUNDLE --peer-rows 0", "--peer-rows 0: give at least 1"),
+        (
+            "CORPUS --bundle BUNDLE --teacher T --peers all --peer-rows 0",
+            "--peer-rows 0: give at least 1",
+        ),
         ("CORPUS --bundle BUNDLE --sample-rows -1", "--sample-rows -1: give at least 1"),
         ("CORPUS --bundle BUNDLE --limit 0", "--limit 0: give at least 1"),
         ("CORPUS --bundle BUNDLE --timeout-s 0", "--timeout-s 0: give more than 0"),
@@ -236,11 +241,11 @@ def test_all_baselines_run_under_our_interpreter_but_the_one_with_its_own(
         ("CORPUS --bundle BUNDLE --plot bench.svg", "--plot bench.svg: shows whole jobs beside"),
         (
             "--bundle BUNDLE --teacher T --peers all --plot bench.svg",
-            "--plot bench.svg: shows whole jobs beside",
+            "--peers does nothing here: the part peers does not run; give CORPUS",
         ),
         (
             "CORPUS --bundle BUNDLE --teacher T --peers all --parts job --plot bench.svg",
-            "--plot bench.svg: shows whole jobs beside",
+            "--peers does nothing here: the part peers does not run; give CORPUS",
         ),
         ("--from-json kept.json", "--from-json: give --plot"),
         ("CORPUS --from-json kept.json --plot bench.svg", "--from-json measures nothing; leave"),
@@ -280,7 +285,7 @@ def test_a_picture_is_refused_without_its_extra_before_anything_is_measured(
         *("--peers", "all", "--plot", tmp_path / "bench.svg"),
     )
     assert (status, out) == (2, "")
-    assert "pip install '.[report]'" in err
+    assert how_to_install("report") in err
     assert read == {"ours": []}
 
 
@@ -357,7 +362,7 @@ def test_a_whole_job_beside_its_engine_alone(corpus, long_bundle, tmp_path):
     )
     assert 0 < summary["job_over_engine"] < 1  # starting Ray alone takes longer than the rows
     assert 0 < summary["saved_by_scoring_equal_texts_once"] < 0.5
-    report = json.loads((tmp_path / "out" / "scored-0" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "scored-0" / "__run__" / "report.json").read_text())
     assert report["rows"] == len(CORPUS)
     assert "engine alone" in done.stderr
     assert summary["predicted_over_inferred"] > 0

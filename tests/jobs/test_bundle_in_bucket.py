@@ -6,7 +6,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import fastformers.jobs.console.execute
 from fastformers import Scorer
 from fastformers.cache import CACHE_VARIABLE
 from fastformers.cluster.execution.local import connect_here
@@ -44,7 +43,7 @@ def corpus(tmp_path):
 def fastformers(capsys, monkeypatch):
     """Runs a command without Ray; returns what its last line says."""
     pool = pa.default_memory_pool()  # a worker sets another one for its process
-    monkeypatch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
+    monkeypatch.setattr("fastformers.jobs.console.execute.connect_ray", connect_here)
 
     def run(*arguments):
         status = main([str(argument) for argument in arguments])
@@ -63,7 +62,7 @@ def test_score_reads_its_bundle_from_a_bucket(fastformers, uri, corpus, bundle, 
     parts = sorted((output / "predictions").glob("part-*.parquet"))
     labels = [label for p in parts for label in pyarrow.parquet.read_table(p)["label"].to_pylist()]
     assert labels == Scorer(bundle).score(TEXTS).labels
-    report = json.loads((output / "report.json").read_text())
+    report = json.loads((output / "__run__" / "report.json").read_text())
     assert (report["bundle"]["path"], report["bundle"]["digest"]) == (uri, bundle.digest)
 
 

@@ -21,6 +21,7 @@ from fastformers.compression.recipe_config import (
     TrimConfig,
 )
 from fastformers.data.examples import Columns
+from fastformers.installation import how_to_install
 from fastformers.jobs import compress
 from fastformers.jobs.console.flags import read_config
 from fastformers.models.training_config import TrainingConfig
@@ -154,15 +155,15 @@ def refuse(*_):
 def test_the_page_lies_beside_the_bundle(result, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     drawn = compress._drawn(result, PRICE)
-    path = compress._write_page(drawn, PRICE, tmp_path / "bundle")
+    path = compress._write_page(drawn, PRICE, tmp_path / "bundle", metric="accuracy")
     assert path == str(tmp_path / "bundle-search.html")
     page = Path(path).read_text(encoding="utf-8")
     assert "4 recipes for bundle" in page
     assert PRICE.label in page
     monkeypatch.setattr(os, "replace", refuse)  # what would have come last
     with pytest.raises(OSError, match="disk"):
-        compress._write_page(drawn[:1], PRICE, tmp_path / "bundle")
+        compress._write_page(drawn[:1], PRICE, tmp_path / "bundle", metric="accuracy")
     assert Path(path).read_text(encoding="utf-8") == page
     monkeypatch.setattr(compress, "can_draw", lambda: False)
-    assert compress._write_page(drawn, PRICE, tmp_path / "other") is None
-    assert "pip install '.[report]'" in capsys.readouterr().err
+    assert compress._write_page(drawn, PRICE, tmp_path / "other", metric="accuracy") is None
+    assert how_to_install("report") in capsys.readouterr().err

@@ -50,7 +50,7 @@ def refused(capsys):
     """Run `fastformers cost` and return the one line it is refused with."""
 
     def run(*options):
-        borne = () if options[0] == "refresh" else BORNE
+        borne = () if {"refresh", "--bundle"} & {options[0]} else BORNE  # without a corpus
         status = main(["cost", *map(str, options), *borne])
         captured = capsys.readouterr()
         assert status == 2, captured.err
@@ -187,8 +187,8 @@ def test_this_machine_is_calibrated_to_a_file(capsys, bundle, tmp_path):
 def test_a_run_is_learned_from(run_cost, bundle, make_report, tmp_path):
     used = replace(make_report().bundle, digest=bundle.digest)
     report = make_report(bundle=used, predicted_s=40.0, resumed_rows=0)  # of 120 measured
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "report.json").write_text(json.dumps(report.to_json()))
+    (tmp_path / "out" / "__run__").mkdir(parents=True)
+    (tmp_path / "out" / "__run__" / "report.json").write_text(json.dumps(report.to_json()))
     usual, _ = run_cost()
     fitted, _ = run_cost("--fit-run", tmp_path / "out")
     ratio = fitted["infer_core_s"]["value"] / usual["infer_core_s"]["value"]
@@ -216,9 +216,10 @@ def test_a_report_that_cannot_be_learned_from_is_refused(
 ):
     used = replace(make_report().bundle, digest=bundle.digest)
     report = make_report(bundle=used, resumed_rows=0).to_json()
-    (tmp_path / "report.json").write_text(json.dumps({**report, **change}))
+    (tmp_path / "__run__").mkdir()
+    (tmp_path / "__run__" / "report.json").write_text(json.dumps({**report, **change}))
     line = refused(corpus, "--bundle", bundle.path, "--fit-run", tmp_path)
-    assert f"{tmp_path}/report.json: {what}" in line
+    assert f"{tmp_path}/__run__/report.json: {what}" in line
 
 
 def write_table(path, **changes):
@@ -263,7 +264,7 @@ def test_a_bad_price_row_is_named(refused, corpus, bundle, tmp_path, changes, wh
         (("--write-cluster", "x"), "add --deadline or --budget"),
         (("--profile-out", "x.json"), "add --calibrate or --fit-run"),
         (("--instance-type", "c8a.4xlarge"), "measured here; add --calibrate or --fit-run"),
-        (("--fit-run", "nowhere"), "nowhere/report.json: is not a report of ours"),
+        (("--fit-run", "nowhere"), "nowhere/__run__/report.json: is not a report of ours"),
         (("--profiles", "nowhere"), "no .json file there"),
     ],
 )

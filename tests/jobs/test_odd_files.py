@@ -45,7 +45,7 @@ def test_every_row_is_accounted_for_or_the_corpus_is_refused_in_one_line(
         assert (status, errors) == (0, []), lines
         summary = json.loads(out)
         assert summary["rows"] == len(case.rows)
-        report = json.loads(Path(tmp_path, "out", "report.json").read_text())
+        report = json.loads(Path(tmp_path, "out", "__run__", "report.json").read_text())
         assert report["unfit_values"] == case.unfit
         again = score(corpus, tmp_path / "out", *flags)
         assert json.loads(again[1])["rows"] == len(case.rows)

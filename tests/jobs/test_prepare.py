@@ -15,7 +15,8 @@ def test_kept_values_that_did_not_fit_are_counted_on_the_screen(monkeypatch, tmp
         unfit_values={"id": 3},
         summarize_preparation=lambda: {"rows": 20},
     )
-    monkeypatch.setattr(prepare, "open_prepare_job", lambda *arguments, **options: None)
+    job = SimpleNamespace(corpus=SimpleNamespace(reader=None))
+    monkeypatch.setattr(prepare, "open_prepare_job", lambda *arguments, **options: job)
     monkeypatch.setattr(prepare, "execute", lambda *arguments: report)
     arguments = ["corpus", "--bundle", "b", "--output", str(tmp_path / "out")]
     assert prepare.main(arguments) == 0

@@ -9,13 +9,16 @@ import fastformers.jobs.report
 from fastformers.cluster.report.run_report import FORMAT_VERSION
 from fastformers.cluster.shards.identity import RUN_FILE, write_record
 from fastformers.cluster.storage.directory import open_directory
+from fastformers.installation import how_to_install
 from fastformers.jobs.console.cli import main
 
 
 @pytest.fixture
 def output(tmp_path, make_report):
-    write_record(open_directory(str(tmp_path)), RUN_FILE, {})
-    (tmp_path / "report.json").write_text(json.dumps(make_report(rows=3).to_json()))
+    home = tmp_path / "__run__"
+    home.mkdir()
+    write_record(open_directory(str(home)), RUN_FILE, {})
+    (home / "report.json").write_text(json.dumps(make_report(rows=3).to_json()))
     return tmp_path
 
 
@@ -26,8 +29,8 @@ def test_the_page_is_written_beside_the_report(output, monkeypatch, capsys):
         fastformers.jobs.console.page, "render_page", lambda report: f"<p>{report.rows} é</p>"
     )
     assert main(["report", str(output)]) == 0
-    assert (output / "report.html").read_text(encoding="utf-8") == "<p>3 é</p>"
-    assert json.loads(capsys.readouterr().out) == {"page": f"{output}/report.html"}
+    assert (output / "__run__" / "report.html").read_text(encoding="utf-8") == "<p>3 é</p>"
+    assert json.loads(capsys.readouterr().out) == {"page": f"{output}/__run__/report.html"}
 
 
 def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
@@ -38,10 +41,10 @@ def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
     assert (
         fastformers.jobs.console.page.write_page(open_directory(str(output)), make_report()) is None
     )
-    assert "pip install '.[report]'" in capsys.readouterr().err
-    assert not (output / "report.html").exists()
+    assert how_to_install("report") in capsys.readouterr().err
+    assert not (output / "__run__" / "report.html").exists()
     assert main(["report", str(output)]) == 2
-    assert "pip install '.[report]'" in capsys.readouterr().err
+    assert how_to_install("report") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -62,9 +65,9 @@ def test_without_the_extra_a_run_ends_well_and_says_how_to_get_the_page(
     ],
 )
 def test_what_holds_no_run_is_refused(output, capsys, file, content, reason):
-    (output / file).unlink()
+    (output / "__run__" / file).unlink()
     if content is not None:
-        (output / file).write_text(json.dumps(content))
+        (output / "__run__" / file).write_text(json.dumps(content))
     assert main(["report", str(output)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert reason in line

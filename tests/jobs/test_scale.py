@@ -33,15 +33,15 @@ def command(capsys, tmp_path, bundle, corpus):
     [
         (("--repeats", "0"), "--repeats 0: give at least 1"),
         (("--simulate", "0"), "--simulate 0: give at least 1"),
-        (("--actors-per-node", "0"), "--actors-per-node 0: give at least 1"),
+        (("--simulate", "9", "--actors-per-node", "0"), "--actors-per-node 0: give at least 1"),
         (("--load-slots", "0"), "--load-slots"),
-        (("--request-s", "-1"), "--request-s -1: give at least 0"),
+        (("--simulate", "9", "--request-s", "-1"), "--request-s -1: give at least 0"),
         (("--num-nodes", "0"), "--num-nodes 0: give at least 1"),
         (("--usd-per-hour", "0"), "--usd-per-hour must be above 0"),
         (("--instance-type", "c7i.4xlarg"), "did you mean c7i.4xlarge"),
         (("--limit", "0"), "--limit 0"),
-        (("--actors-per-node", "8"), "--actors-per-node 8: give --simulate as well"),
-        (("--request-s", "0.1"), "--request-s 0.1: give --simulate as well"),
+        (("--actors-per-node", "8"), "nothing is simulated; add --simulate"),
+        (("--request-s", "0.1"), "nothing is simulated; add --simulate"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line_before_any_work(

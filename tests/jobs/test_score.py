@@ -77,8 +77,10 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(command, corpus, bundle, tm
 
 
 def test_an_output_of_the_version_before_is_refused_in_one_line(command, corpus, tmp_path):
-    (tmp_path / "out" / "predictions").mkdir(parents=True)
-    (tmp_path / "out" / "run.json").write_text(json.dumps({"identity": {"corpus files": "a"}}))
+    (tmp_path / "out" / "__run__").mkdir(parents=True)
+    (tmp_path / "out" / "__run__" / "run.json").write_text(
+        json.dumps({"identity": {"corpus files": "a"}})
+    )
     for options in ((), ("--dry-run",)):
         status, out, err = command("score", corpus, *options)
         assert (status, out) == (2, "")
@@ -135,3 +137,112 @@ def test_a_dry_run_names_the_files_that_are_skipped(command, corpus):
     plan = json.loads(out)
     assert (status, plan["files"]) == (0, 2)
     assert list(plan["skipped_files"]) == [str(bad)]
+
+
+# What the run refuses before it begins to work, each with a part of the line that says why.
+REFUSED = {
+    "--num-actors 0": "--num-actors 0: give at least 1",
+    "--num-actors 9999": "--num-actors 9999 x --cores-per-actor 1 needs 9999 cores",
+    "--timeout-s 0": "--timeout-s 0: give more than 0",
+    "--num-nodes 2": "--num-nodes 2 does nothing here",
+    "--max-batch-tokens 0": "--max-batch-tokens 0: give at least 1",
+    "--address 127.0.0.1:9": "--address 127.0.0.1:9: no Ray cluster answers there",
+    "--address ray://head:10001": "--address ray://head:10001",
+    "--instance-type nope": "nope",
+    "--usd-per-hour -1": "--usd-per-hour",
+    "--output BUNDLE/out": "lies in the bundle; choose another directory",
+    "--output CORPUS": "is the corpus itself; choose another directory",
+    "--output CORPUS/out": "cannot be written: Not a directory",
+    "--oversubscribe": "--oversubscribe does nothing here",
+    "--energy XXX": "--energy XXX",
+}
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize("flags", REFUSED)
+def test_a_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(
+    command, corpus, bundle, tmp_path, flags, dry, monkeypatch
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "no-ray-here"))  # no cluster of others' either
+    monkeypatch.setattr(
+        "fastformers.cluster.nodes.addresses.find_record", lambda environ: tmp_path / "no-record"
+    )
+    monkeypatch.setattr("fastformers.jobs.console.execute.check_socket_paths", lambda environ: None)
+    given = flags.replace("BUNDLE", str(bundle.path)).replace("CORPUS", str(corpus)).split()
+    status, out, err = command("score", corpus, *given, *dry)
+    assert (status, out) == (2, ""), err
+    assert REFUSED[flags] in err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_is_refused_while_a_run_works_in_the_output(command, corpus, tmp_path):
+    from fastformers.cluster.shards.claim_file import new_claim, put_claim
+    from fastformers.cluster.storage.directory import open_directory
+
+    home = open_directory(str(tmp_path / "out" / "__run__"))
+    home.create()
+    put_claim(home, new_claim(0.0))  # of this process, which is alive
+    status, _, err = command("score", corpus, "--dry-run")
+    assert status == 2
+    assert "a run works there, on " in err.splitlines()[-1]
+
+
+def test_a_dry_run_joins_the_cluster_that_the_run_would_work_on(command, corpus, monkeypatch):
+    joined = []
+    monkeypatch.setattr("fastformers.jobs.console.execute.check_answers", joined.append)
+    monkeypatch.setattr(
+        "fastformers.jobs.score.describe_cluster",
+        lambda address: joined.append(f"joined {address}") or "3 nodes with 48 free CPUs",
+    )
+    status, out, err = command("score", corpus, "--dry-run", "--address", "head:6379")
+    assert status == 0, err
+    assert joined == ["head:6379", "joined head:6379"]
+    assert json.loads(out)["cluster"] == "3 nodes with 48 free CPUs"
+    assert "cluster: 3 nodes with 48 free CPUs" in err.splitlines()
+
+
+@pytest.fixture
+def finished(corpus, bundle, tmp_path, make_report):
+    """A run of another process that ended, with a page; one of its rows is bad."""
+    with corpus.open("a") as file:
+        file.write('{"text": null}\n')
+    job = open_score_job(
+        str(corpus), bundle.path, str(tmp_path / "out"), CorpusSettings(), max_batch_tokens=256
+    )
+    run_job(job, ActorSettings(), connect_here)
+    report = make_report()
+    job.home.write_json("report.json", report.to_json())
+    with job.home.write("report.html") as file:
+        file.write(b"<p>the page</p>")
+    return report
+
+
+def files_in(directory):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_finished_run_run_again_shows_its_report_and_changes_nothing(
+    command, corpus, finished, tmp_path
+):
+    before = files_in(tmp_path / "out")
+    status, out, err = command("score", corpus, "--max-batch-tokens", "256")
+    assert status == 0, err
+    assert json.loads(out) == finished.summarize()
+    assert "nothing is left to do, and nothing was changed" in err.splitlines()[0]
+    assert "per million rows" in err
+    assert files_in(tmp_path / "out") == before
+
+
+def test_a_finished_run_with_more_bad_rows_than_are_borne_now_is_refused(
+    command, corpus, finished, tmp_path
+):
+    before = files_in(tmp_path / "out")
+    status, out, err = command("score", corpus, "--max-batch-tokens", "256", "--max-bad-rows", "0")
+    assert (status, out) == (2, "")
+    assert "1 of 21 rows cannot be scored, more than --max-bad-rows 0 allows" in err
+    assert files_in(tmp_path / "out") == before

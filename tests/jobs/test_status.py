@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -38,8 +39,15 @@ PROGRESS = Progress(
 def output(tmp_path):
     directory = open_directory(str(tmp_path / "out"))
     directory.create()
-    write_record(directory, RUN_FILE, {})
-    return directory
+    home = directory.child("__run__")
+    home.create()
+    write_record(home, RUN_FILE, {})
+    return home
+
+
+def place_of(home):
+    """The output that the user names."""
+    return home.path.removesuffix("/__run__")
 
 
 @pytest.fixture
@@ -47,7 +55,7 @@ def command(output, capsys):
     """Runs the command; returns its exit status, what it printed last, and what it said."""
 
     def run(*options):
-        status = main(["status", str(output), *options])
+        status = main(["status", place_of(output), *options])
         captured = capsys.readouterr()
         return status, json.loads(captured.out or "null"), captured.err
 
@@ -71,11 +79,11 @@ def test_a_run_that_lives_is_running_and_the_line_says_how_far_it_is(output, com
     status, shown, said = command()
     assert status == 0
     assert said == (
-        f"running on {claim}: scored: 25%, 1/4 shards, 3,000 rows, 30 rows/s now, 30 overall, "
-        "0.5000 USD so far, 2 actors on 1 node\n"
+        f"running on {claim}: scored: 25%, 30 rows/s, 0.5000 USD, 1/4 shards, 3,000 rows "
+        "(30/s overall), 2 actors on 1 node\n"
     )
     assert (shown["state"], shown["rows"], shown["usd"]) == ("running", 3000, 0.5)
-    assert shown["output"] == str(output)
+    assert shown["output"] == place_of(output)
 
 
 def test_the_status_of_an_earlier_run_is_not_shown_for_this_one(output, command):
@@ -84,7 +92,7 @@ def test_the_status_of_an_earlier_run_is_not_shown_for_this_one(output, command)
     write_status(output, new_claim(0.0))
     status, shown, said = command()
     assert (status, said) == (0, f"running on {claim}: starting\n")
-    assert shown == {"output": str(output), "state": "running"}
+    assert shown == {"output": place_of(output), "state": "running"}
 
 
 def test_a_run_whose_process_is_gone_was_killed(output, command):
@@ -108,7 +116,7 @@ def test_a_run_that_gave_its_output_back_says_how_it_ended(output, command):
 
 
 def test_a_run_that_could_not_say_how_it_ended_was_interrupted(output, command):
-    assert command()[:2] == (3, {"output": str(output), "state": "interrupted"})
+    assert command()[:2] == (3, {"output": place_of(output), "state": "interrupted"})
     write_status(output, new_claim(0.0))  # it says "running", and nobody holds the output
     status, shown, _ = command()
     assert (status, shown["state"]) == (3, "interrupted")
@@ -122,13 +130,14 @@ def test_a_finished_run_shows_its_report(output, command, make_report, has_statu
         write_status(output, new_claim(0.0), state="finished")
     status, shown, said = command()
     assert status == 0
-    assert shown == {**report.summarize(), "state": "finished", "output": str(output)}
+    assert shown == {**report.summarize(), "state": "finished", "output": place_of(output)}
     assert said.startswith("finished ")
     assert "per million rows" in said  # the bill
 
 
-def test_a_finished_preparation_shows_its_report(output, command, make_report, tmp_path):
-    (tmp_path / "out" / RUN_FILE).unlink()
+def test_a_finished_preparation_shows_its_report(output, command, make_report):
+    shutil.rmtree(output.path)
+    output = open_directory(place_of(output))
     write_record(output, PREPARED_FILE, {}, complete=True)
     report = make_report()
     output.write_json("report.json", report.to_json())
@@ -243,6 +252,7 @@ def test_a_terminal_gets_one_line_that_changes(output, command, monkeypatch):
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=60, color_system=None)
     monkeypatch.setattr(fastformers.jobs.status, "console", terminal)
+    monkeypatch.setattr(fastformers.jobs.status, "can_draw_over", lambda on: on is terminal)
     monkeypatch.setattr(
         fastformers.jobs.status.time, "sleep", lambda seconds: release_claim(output, claim.run)
     )

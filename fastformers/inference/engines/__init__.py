@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastformers.errors import InputError, how_to_install
+from fastformers.errors import InputError
+from fastformers.installation import how_to_install
 
 if TYPE_CHECKING:
     from fastformers.inference.engine import Device, Engine
@@ -97,8 +98,7 @@ def check_installed(name: str) -> None:
     if entry is None:
         raise InputError(f"--engine {name}: is not one of {', '.join(ENGINE_OPTIONS)}")
     if not entry.is_installed:
-        hint = how_to_install(entry.extra) if entry.extra else f"pip install {entry.package}"
-        raise InputError(f"--engine {name}: it is not installed; {hint}")
+        raise InputError(f"--engine {name}: it is not installed; {how_to_install(entry.extra)}")
 
 
 def candidate_names(option: str) -> tuple[str, ...]:

@@ -22,7 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.errors import BundleError, InputError, NodeUnfitError
-from fastformers.inference.engine import EngineError, GraphInputs, first_line, read_graph_inputs
+from fastformers.inference.engine import (
+    EngineError,
+    GraphInputs,
+    first_line,
+    keep_freed_memory,
+    read_graph_inputs,
+)
 from fastformers.inference.engines.cuda_setup import HOW_TO_INSTALL, check_cuda, read_card_name
 from fastformers.inference.onnx_files import VOCABULARY_KEY
 
@@ -74,6 +80,7 @@ class CudaEngine:
             BundleError: ONNX Runtime cannot load the file, or it is a graph for CPUs.
         """
         check_cuda()
+        keep_freed_memory()
         import onnxruntime
 
         self.card = read_card_name()

@@ -78,7 +78,7 @@ def test_planning_asks_for_one_listing_and_opens_a_few_files(make_store, suffix,
     store = make_store(suffix, num_files)
     corpus = open_store(keep=("id",))
     slices = corpus.plan_slices()
-    assert store.count("list") == store.count("info") == 1
+    assert (store.count("list"), store.count("info")) == (1, 0)
     assert store.count("open") == min(num_files, SAMPLE_FILES)
     assert store.count("read") == store.count("open")  # each of them fetched whole
     opened = {path for kind, path in store.requests if kind == "open"}
@@ -94,7 +94,7 @@ def test_a_hundred_thousand_files_are_planned_without_opening_them(monkeypatch, 
     store.files |= {places[n * 100_000 // SAMPLE_FILES]: content for n in range(SAMPLE_FILES)}
     corpus = open_store()
     slices = corpus.plan_slices()
-    assert len(store.requests) == 2 + 2 * SAMPLE_FILES
+    assert len(store.requests) == 1 + 2 * SAMPLE_FILES
     pieces = [piece for slice_ in slices for piece in slice_.pieces]
     assert [piece.path for piece in pieces] == places
     assert {(piece.start, piece.stop, piece.max_rows) for piece in pieces} == {(0, None, None)}

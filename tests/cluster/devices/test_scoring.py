@@ -10,7 +10,7 @@ from fastformers.cluster.devices.scoring import (
     Scoring,
     choose_gpu_budget,
     choose_precisions,
-    plan_scorings,
+    choose_scorings,
 )
 from fastformers.cluster.settings import ScoringSettings
 from fastformers.errors import InputError
@@ -63,19 +63,56 @@ def test_a_graph_that_is_not_there_is_refused(graphs, has, device, precision, me
         choose(graphs(*has), device, precision)
 
 
-def test_budgets_are_those_of_the_kind():
-    both = plan_scorings({"cpu": "int8", "cuda": "float16"}, CHOICE, gpu_budget=32768)
+def choose_all(bundle, device, monkeypatch, *, max_batch_tokens=None, recorded=None):
+    measured = []
+
+    def tune(bundle, *, engine, max_batch_tokens=None):
+        measured.append((bundle.precision, engine))
+        return replace(CHOICE, max_batch_tokens=max_batch_tokens or CHOICE.max_batch_tokens)
+
+    monkeypatch.setattr(scoring_module, "tune", tune)
+    monkeypatch.setattr(scoring_module, "choose_gpu_budget", lambda bundle: CARD_BATCH_TOKENS)
+    scorings = choose_scorings(
+        bundle,
+        ScoringSettings(device=device),
+        engine="auto",
+        max_batch_tokens=max_batch_tokens,
+        recorded=recorded or {},
+    )
+    return scorings, measured
+
+
+def test_engine_and_budget_are_those_of_the_kind(graphs, monkeypatch):
+    both, measured = choose_all(graphs("int8", "float16"), "mixed", monkeypatch)
     assert both == (
         Scoring(device="cpu", engine="openvino", precision="int8", max_batch_tokens=2048),
         Scoring(
             device="cuda",
             engine="onnxruntime-cuda",
             precision="float16",
-            max_batch_tokens=32768,
+            max_batch_tokens=CARD_BATCH_TOKENS,
         ),
     )
-    (alone,) = plan_scorings({"cuda": "float16"}, None, gpu_budget=65536)
-    assert alone.max_batch_tokens == 65536
+    assert measured == [("int8", "auto")]
+
+
+def test_a_budget_that_is_given_is_of_gpus_where_they_alone_score(graphs, monkeypatch):
+    bundle = graphs("int8", "float16")
+    both, _ = choose_all(bundle, "mixed", monkeypatch, max_batch_tokens=99)
+    assert [one.max_batch_tokens for one in both] == [99, CARD_BATCH_TOKENS]
+    alone, measured = choose_all(bundle, "cuda", monkeypatch, max_batch_tokens=99)
+    assert ([one.max_batch_tokens for one in alone], measured) == ([99], [])
+
+
+def test_what_an_earlier_run_chose_is_chosen_again(graphs, monkeypatch):
+    bundle = graphs("int8", "float16")
+    recorded = {"engine": "onnxruntime", "max batch tokens": 7, "max batch tokens on GPUs": 8}
+    choices = choose_all(bundle, "mixed", monkeypatch, recorded=recorded)
+    assert [(one.engine, one.max_batch_tokens) for one in choices[0]] == [
+        ("onnxruntime", 7),
+        ("onnxruntime-cuda", 8),
+    ]
+    assert choices[1] == []
 
 
 def test_without_a_gpu_here_its_budget_is_one_that_suits_all(graphs, monkeypatch):

@@ -141,8 +141,8 @@ def test_an_output_below_a_file_is_refused_in_one_line(corpus, bundle, tmp_path)
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"identity": null}', "not JSON"])
 def test_a_foreign_run_file_is_refused_in_one_line(corpus, bundle, tmp_path, content):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "run.json").write_text(content)
+    (tmp_path / "out" / "__run__").mkdir(parents=True)
+    (tmp_path / "out" / "__run__" / "run.json").write_text(content)
     with pytest.raises(FastformersError, match=str(tmp_path / "out")):
         claim(plan(corpus, bundle, tmp_path / "out"))
 
@@ -154,8 +154,12 @@ def test_a_job_that_scores_gets_its_directories_and_its_record(corpus, bundle, t
     claim(job)
     home = tmp_path / "out" / "deep"
     found = {str(path.relative_to(home)) for path in home.rglob("*")}
-    assert found == {"predictions", RUN_FILE, "shards", "shards/slices"}
-    record = json.loads((home / RUN_FILE).read_text())
+    run, shards = f"__run__/{RUN_FILE}", "__run__/shards"
+    assert found == {
+        *("predictions", "__run__", run),
+        *(shards, f"{shards}/slices", f"{shards}/tokens"),
+    }
+    record = json.loads((home / run).read_text())
     assert record["identity"] == json.loads(json.dumps(job.identity))
     assert "complete" not in record
 
@@ -172,7 +176,8 @@ def test_a_claim_that_is_made_again_keeps_the_work_and_removes_what_killed_write
 ):
     job = plan(corpus, bundle, tmp_path / "out")
     claim(job)
-    places = [tmp_path / "out" / "predictions", tmp_path / "out" / "shards"]
+    names = ("predictions", "__run__/shards", "__run__/shards/tokens")
+    places = [tmp_path / "out" / name for name in names]
     for place in places:
         (place / ".part-00000.parquet.abc.incomplete").write_bytes(b"half")
         (place / "part-00001.parquet").write_bytes(b"whole")
@@ -185,7 +190,7 @@ def test_a_claim_that_is_made_again_keeps_the_work_and_removes_what_killed_write
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": 4}, ChangedWorkError, "was written by a newer version of fastformers"),
+        ({"format_version": 5}, ChangedWorkError, "was written by a newer version of fastformers"),
         ({"format_version": 1}, ChangedWorkError, "was written by an older version of fastformers"),
         ({"identity": {}}, ChangedWorkError, "holds the work of another run: corpus files, "),
         ({"identity": []}, InputError, f"{PREPARED_FILE} is not ours; choose another directory"),

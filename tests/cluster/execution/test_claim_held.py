@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fastformers.cluster.execution.claim import ClaimTimes, check_claim, claimed, describe_holder
+from fastformers.cluster.execution.claim import (
+    Claim,
+    ClaimTimes,
+    check_claim,
+    check_unheld,
+    claimed,
+)
 from fastformers.cluster.execution.job import open_prepare_job, open_score_job
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.cluster.shards.claim_file import CLAIM_FILE, new_claim, put_claim, read_claim
@@ -68,7 +74,7 @@ def job(corpus, bundle, tmp_path):
 
 @pytest.fixture
 def home(tmp_path):
-    return open_directory(str(tmp_path / "out"))
+    return open_directory(str(tmp_path / "out" / "__run__"))
 
 
 def claim_of_elsewhere(**changes):
@@ -99,10 +105,11 @@ def contents(directory):
 def test_a_claim_is_there_while_the_block_runs_and_then_no_more(job, home):
     with claimed(job) as claim:
         assert read_claim(home) == claim.record
-        assert describe_holder(job) == str(claim.record)
+        with pytest.raises(ClaimedError, match="a run works there, on"):
+            check_unheld(job)
         claim.check()
     assert read_claim(home) is None
-    assert describe_holder(job) is None
+    check_unheld(job)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, InputError, OSError])
@@ -120,6 +127,44 @@ def test_a_run_that_is_interrupted_while_it_claims_leaves_no_claim(job, home, ti
     with pytest.raises(KeyboardInterrupt), claimed(job, times=replace(times, sleep=interrupt)):
         raise AssertionError("it must not get here")
     assert read_claim(home) is None
+
+
+@pytest.mark.parametrize(("took_s", "slept_s"), [(0.0, 1.0), (0.4, 0.6), (7.0, 0.0)])
+def test_what_is_done_meanwhile_is_no_waiting(job, home, clock, times, no_promise, took_s, slept_s):
+    seen, slept = [], []
+
+    def meanwhile():
+        seen.append(sorted(path.name for path in Path(home.path).iterdir()))
+        clock.now += took_s
+
+    times = replace(times, sleep=slept.append)
+    with claimed(job, times=times, meanwhile=meanwhile) as claim:
+        assert claim.is_new
+    assert seen == [[CLAIM_FILE]]  # nothing else is written before the claim is read back
+    assert slept == [pytest.approx(slept_s)]
+    with claimed(job, times=times, meanwhile=meanwhile) as claim:
+        assert not claim.is_new
+    assert len(seen) == 1  # there may be nothing left to do
+
+
+def test_where_a_claim_holds_at_once_nothing_is_done_meanwhile(job):
+    with claimed(job, meanwhile=lambda: pytest.fail("it waits")) as claim:
+        assert claim.is_new
+
+
+def test_a_run_that_comes_and_goes_in_the_meantime_is_gone_on_from(job, home, monkeypatch):
+    """It ends between the first look at the record and the claim."""
+    acquire = Claim.acquire
+
+    def acquire_late(claim, *arguments):
+        monkeypatch.setattr(Claim, "acquire", acquire)
+        with claimed(job):
+            pass
+        acquire(claim, *arguments)
+
+    monkeypatch.setattr(Claim, "acquire", acquire_late)
+    with claimed(job) as claim:
+        assert not claim.is_new
 
 
 def test_a_second_run_is_refused_at_once_and_touches_nothing(job, home, tmp_path, clock, times):
@@ -204,12 +249,13 @@ def test_a_killed_run_of_this_machine_is_taken_over_at_once(job, home, clock, ti
     with claimed(job):
         pass
     put_claim(home, gone)
-    assert describe_holder(job) is None
+    check_unheld(job)
+    assert read_claim(home) == gone
     lines = []
     with claimed(job, log=lines.append, times=times) as claim:
         assert read_claim(home) == claim.record
     assert clock.now == 1000
-    assert lines == [f"{home}: the run on {gone} was killed; this one goes on from there"]
+    assert lines == [f"{job.place}: the run on {gone} was killed; this one goes on from there"]
 
 
 def test_an_output_that_holds_nothing_but_a_claim_is_free(job, home):
@@ -343,10 +389,10 @@ def test_two_runs_and_a_bucket(corpus, bundle, s3_server, clock, times):
         assert {request.method for request in s3_server.requests} <= {"GET", "HEAD"}
         clock.now += times.stale_s + 1
         first.check()
-        put_claim(job.output, claim_of_elsewhere())
+        put_claim(job.home, claim_of_elsewhere())
     with claimed(job, times=times) as second:  # after `stale_s` without a heartbeat
-        assert read_claim(job.output) == second.record
-    assert read_claim(job.output) is None
+        assert read_claim(job.home) == second.record
+    assert read_claim(job.home) is None
 
 
 def start_holder(corpus, bundle, output):

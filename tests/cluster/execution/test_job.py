@@ -5,7 +5,7 @@ import re
 import pytest
 
 import fastformers.cluster.corpus.slices
-import fastformers.cluster.execution.job
+import fastformers.cluster.devices.scoring
 from fastformers.cluster.devices.scoring import CARD_BATCH_TOKENS
 from fastformers.cluster.execution.job import describe, open_prepare_job, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
@@ -134,7 +134,7 @@ def test_planning_and_describing_write_nothing(corpus, bundle, tmp_path):
 def test_what_was_found_is_described(corpus, bundle, tmp_path, run_locally):
     run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
     job = plan(tmp_path / "shards", bundle, tmp_path / "out")
-    num_shards = len(list((tmp_path / "shards").glob("part-*")))
+    num_shards = len(list((tmp_path / "shards").rglob("part-*")))
     before = describe_now(job)
     assert (before["shards"], before["shards_done"]) == (num_shards, 0)
     run_locally(job)
@@ -151,16 +151,16 @@ def test_a_job_is_a_value(corpus, bundle, tmp_path):
         job.engine = "openvino"
 
 
-@pytest.mark.parametrize(("version", "age"), [({}, "an older"), ({"format_version": 4}, "a newer")])
+@pytest.mark.parametrize(("version", "age"), [({}, "an older"), ({"format_version": 5}, "a newer")])
 def test_work_of_another_version_is_refused_before_it_is_looked_at(
     corpus, bundle, tmp_path, run_locally, version, age
 ):
     """Directories of versions that wrote no format version are refused, not read in part."""
     run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
     run_locally(plan(corpus, bundle, tmp_path / "out"))
-    for path in (tmp_path / "shards" / "prepared.json", tmp_path / "out" / "run.json"):
+    for path in (tmp_path / "shards" / "prepared.json", tmp_path / "out" / "__run__" / "run.json"):
         record = json.loads(path.read_text())
-        assert record.pop("format_version") == 3
+        assert record.pop("format_version") == 4
         path.write_text(json.dumps({**version, **record}))
     shards, out = re.escape(str(tmp_path / "shards")), re.escape(str(tmp_path / "out"))
     advice = f"written by {age} version of fastformers .*; choose another directory, or delete"
@@ -199,7 +199,7 @@ def test_engine_and_budget_are_chosen_once_and_kept_for_the_rerun(
 ):
     choices = [EngineChoice(engine="onnxruntime", max_batch_tokens=n) for n in (128, 512)]
     monkeypatch.setattr(
-        fastformers.cluster.execution.job, "tune", lambda bundle, **asked: choices.pop(0)
+        fastformers.cluster.devices.scoring, "tune", lambda bundle, **asked: choices.pop(0)
     )
     first = plan(corpus, bundle, tmp_path / "out", engine="auto")
     run_locally(first)
@@ -244,7 +244,7 @@ def test_device_and_precision_are_part_of_what_the_work_is(
     plan_of_it = describe(job, find_earlier_work(job))
     assert plan_of_it["precision"] == {"cuda": "float16"}
     assert plan_of_it["gpu_max_batch_tokens"] == CARD_BATCH_TOKENS
-    with pytest.raises(ChangedWorkError, match=": device, precision, "):
+    with pytest.raises(ChangedWorkError, match=": device, slice bytes, precision, "):
         run_locally(job)
     both = plan(corpus, two_graphs, tmp_path / "other", scoring=ScoringSettings(device="mixed"))
     assert [one.precision for one in both.scorings] == ["float32", "float16"]

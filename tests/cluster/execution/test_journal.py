@@ -86,7 +86,7 @@ def test_every_receipt_is_logged_once(corpus, bundle, tmp_path, run_locally, tol
         assert record["file_bytes"] == (
             (tmp_path / "out" / "predictions" / f"part-{record['shard']}.parquet").stat().st_size
         )
-    num_slices = len(list((tmp_path / "out" / "shards" / "slices").iterdir()))
+    num_slices = len(list((tmp_path / "out" / "__run__" / "shards" / "slices").iterdir()))
     assert len(logged(job.slices_log)) == num_slices > 3
 
 
@@ -94,7 +94,7 @@ def test_a_rerun_opens_no_file_that_the_log_knows(
     corpus, bundle, tmp_path, run_locally, files_read
 ):
     first = run_locally(plan(corpus, bundle, tmp_path / "out"))
-    letters = pyarrow.parquet.read_table(tmp_path / "out" / "dead_letters.parquet")
+    letters = pyarrow.parquet.read_table(tmp_path / "out" / "__run__" / "dead_letters.parquet")
     job = plan(corpus, bundle, tmp_path / "out")
     files_read.clear()
     earlier = find_earlier_work(job)
@@ -104,7 +104,9 @@ def test_a_rerun_opens_no_file_that_the_log_knows(
     num_objects = len(job.receipts_log.list_files()) + len(job.slices_log.list_files())
     assert len(files_read) == num_objects <= 2 + (len(earlier.done) + 40) // 4
     run_locally(job)
-    assert pyarrow.parquet.read_table(tmp_path / "out" / "dead_letters.parquet").equals(letters)
+    assert pyarrow.parquet.read_table(tmp_path / "out" / "__run__" / "dead_letters.parquet").equals(
+        letters
+    )
     assert letters.num_rows == 8
 
 

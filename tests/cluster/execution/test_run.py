@@ -1,3 +1,4 @@
+import itertools
 import time
 from itertools import count
 from pathlib import Path
@@ -65,7 +66,7 @@ def predictions(output):
 
 
 def dead_letters(output):
-    return pyarrow.parquet.read_table(Path(output) / "dead_letters.parquet").to_pylist()
+    return pyarrow.parquet.read_table(Path(output) / "__run__" / "dead_letters.parquet").to_pylist()
 
 
 def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_locally, told):
@@ -78,7 +79,7 @@ def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_loc
     assert dead_letters(tmp_path / "out") == []
     assert result.tally.known.num_shards == len(told.shards) > 5
     assert {shard.name for shard in told.shards} == {receipt.shard for receipt in told.receipts}
-    assert not list((tmp_path / "out" / "shards").glob("part-*"))
+    assert not list((tmp_path / "out" / "__run__" / "shards").rglob("part-*"))
     assert 0 <= result.setup_s <= result.wall_s
     assert result.started_at + result.wall_s <= time.time()
     assert set(result.tally.slice_phase_s) == {"read", "tokenize", "write"}
@@ -98,7 +99,8 @@ def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally, to
     assert again.tally.earlier.predicted_s == pytest.approx(first.tally.scored.predicted_s)
     assert again.tally.known == first.tally.known
     [here] = again.nodes
-    assert (here.joined_s, here.left_s, here.num_cores) == (0.0, again.wall_s, 0)
+    assert (here.joined_s, here.left_s) == (0.0, again.wall_s)
+    assert (here.num_cores, here.num_idle_cores) == (0, 0)
     assert predictions(tmp_path / "out").equals(before)
 
 
@@ -183,7 +185,7 @@ def test_prepared_shards_are_scored_like_their_corpus(corpus, bundle, tmp_path, 
     run_locally(plan(corpus, bundle, tmp_path / "direct"))
     run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
     assert predictions(tmp_path / "out").equals(predictions(tmp_path / "direct"))
-    assert len(list((tmp_path / "shards").glob("part-*"))) == result.tally.known.num_shards
+    assert len(list((tmp_path / "shards").rglob("part-*"))) == result.tally.known.num_shards
     assert run_locally(
         plan_shards(corpus, bundle, tmp_path / "shards", keep_columns=("lang", "id"))
     )
@@ -305,3 +307,43 @@ def test_skipped_files_are_reported(corpus, bundle, tmp_path, write_rows, run_lo
     for _ in range(2):  # the second time nothing is left to do
         assert list(run_locally(run).skipped_files) == [str(corpus / "b.parquet")]
     assert predictions(tmp_path / "out").num_rows == 1
+
+
+def test_what_was_done_until_an_error_is_told_for_the_bill(corpus, bundle, tmp_path):
+    """The second report of the driver interrupts the run."""
+    told, reports, clock = [], [], itertools.count()
+
+    def interrupt(progress):
+        reports.append(progress)
+        if progress.num_done > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(
+            plan(corpus, bundle, tmp_path / "out"),
+            ActorSettings(),
+            connect_here,
+            on_progress=interrupt,
+            on_result=lambda result: told.append((result, result.tally.scored.num_rows)),
+            clock=lambda: 2.0 * next(clock),  # each look at it takes two seconds
+        )
+    *early, (last, num_rows) = told
+    assert last.is_cut
+    assert num_rows == reports[-1].num_rows > 0
+    assert [node.reason for node in last.nodes] == [None]
+    assert last.nodes[0].left_s == last.wall_s >= last.work_end_s
+    assert all(result.wall_s <= last.wall_s for result, _ in early)
+
+
+def test_a_run_tells_now_and_then_what_it_has_done(corpus, bundle, tmp_path):
+    told, clock = [], itertools.count()
+    result = run_job(
+        plan(corpus, bundle, tmp_path / "out"),
+        ActorSettings(),
+        connect_here,
+        on_result=lambda result: told.append((result.wall_s, len(result.nodes), result.is_cut)),
+        clock=lambda: 2.0 * next(clock),
+    )
+    assert {(nodes, is_cut) for _, nodes, is_cut in told} == {(1, True)}
+    assert told[0][0] < result.wall_s
+    assert not result.is_cut

@@ -1,5 +1,6 @@
 """Whole runs in this process that meet faults, over slices of which one takes many reads."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -12,6 +13,7 @@ import fastformers.cluster.corpus.slices
 from fastformers.cluster.corpus import reading
 from fastformers.cluster.corpus.slices import Slice
 from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.execution.journal import RunJournal
 from fastformers.cluster.execution.local import LocalPool, connect_here
 from fastformers.cluster.execution.run import run_job
 from fastformers.cluster.scheduling.local_nodes import LocalNodes
@@ -19,6 +21,7 @@ from fastformers.cluster.scheduling.nodes import NodeLeft
 from fastformers.cluster.scheduling.work import Lost
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.cluster.shards import preparation
+from fastformers.cluster.shards.claim_file import new_claim, put_claim
 from fastformers.errors import ClaimedError, InputError, ScoringError
 
 NUM_ROWS = {"a.csv": 7, "b.csv": 60, "c.csv": 5}
@@ -206,7 +209,9 @@ def test_a_row_that_the_model_refuses_is_listed_or_ends_the_run(
     table = predictions(tmp_path / "out")
     assert [label is None for label in table["label"].to_pylist()] == [False, True, False, False]
     assert "the model failed on it" in table["error"][1].as_py()
-    [letter] = pyarrow.parquet.read_table(tmp_path / "out" / "dead_letters.parquet").to_pylist()
+    [letter] = pyarrow.parquet.read_table(
+        tmp_path / "out" / "__run__" / "dead_letters.parquet"
+    ).to_pylist()
     assert letter["file_row"] == 1
 
 
@@ -230,10 +235,10 @@ def test_a_preparation_is_complete_when_it_ends_and_only_then(
         run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
     actors_die(lambda job: False)
     assert prepare().dead_letters == 0
-    before = sorted(path.name for path in (tmp_path / "shards").glob("part-*"))
+    before = sorted(path.name for path in (tmp_path / "shards").rglob("part-*"))
     run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
     assert ids(tmp_path / "out") == IDS
-    assert sorted(path.name for path in (tmp_path / "shards").glob("part-*")) == before
+    assert sorted(path.name for path in (tmp_path / "shards").rglob("part-*")) == before
 
 
 def test_a_run_stops_where_another_has_taken_the_output_over(corpus, bundle, tmp_path):
@@ -256,8 +261,34 @@ def test_a_run_stops_where_another_has_taken_the_output_over(corpus, bundle, tmp
     assert seen == []
 
 
-def test_who_calls_learns_of_claim_and_progress_and_what_is_shown(corpus, bundle, tmp_path):
-    claims, seen, lines = [], [], []
+def test_machines_are_let_go_where_another_run_claims_the_output_meanwhile(
+    corpus, bundle, tmp_path, monkeypatch
+):
+    """As in a bucket, where a claim is read back a second later."""
+    for name in ("put_claim_if_absent", "replace_claim"):
+        monkeypatch.setattr(f"fastformers.cluster.execution.claim.{name}", lambda *arguments: None)
+    job = plan(corpus, bundle, tmp_path / "out")
+    told = []
+
+    @contextmanager
+    def connect(address):
+        told.append("connected")
+        put_claim(job.home, replace(new_claim(0.0), run="another"))
+        try:
+            yield
+        finally:
+            told.append("let go")
+
+    with pytest.raises(ClaimedError, match="a run works there"):
+        run_job(job, ActorSettings(), connect, on_claim=told.append)
+    assert told == ["connected", "let go"]
+
+
+def test_who_calls_learns_of_claim_and_progress_and_what_is_shown(
+    corpus, bundle, tmp_path, monkeypatch
+):
+    claims, seen, lines, flushed = [], [], [], []
+    monkeypatch.setattr(RunJournal, "flush_if_due", lambda journal: flushed.append(journal))
     ticks = count(0.0, 0.5)
     run_job(
         plan(corpus, bundle, tmp_path / "out"),
@@ -270,7 +301,7 @@ def test_who_calls_learns_of_claim_and_progress_and_what_is_shown(corpus, bundle
     )
     [claim] = claims
     assert claim.record is not None
-    assert len(seen) > 3
+    assert len(flushed) == len(seen) > 3  # as often, what waits is written down
     assert [p.num_done for p in seen] == sorted(p.num_done for p in seen)
     assert seen[0].num_known < seen[-1].num_known == seen[-1].num_done
     assert lines == ["1 worker x 1 thread in this process, pinned to no core"]

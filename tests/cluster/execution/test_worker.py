@@ -24,6 +24,7 @@ from fastformers.cluster.scheduling.work import (
     Ticket,
 )
 from fastformers.cluster.shards import preparation
+from fastformers.cluster.shards.layout import TOKENS
 from fastformers.cluster.shards.predictions import read_receipt
 from fastformers.cluster.shards.preparation import Preparation, SliceReceipt
 from fastformers.cluster.shards.shard_queue import Lease
@@ -81,7 +82,8 @@ def scorings_of(bundle, max_batch_tokens):
 def plan_work(path, corpus, bundle, *, shard_seconds=0.004, text=("text",), keep=("id",)):
     source = open_corpus(str(corpus), text_columns=text, keep_columns=keep)
     shards, predictions = open_directory(f"{path}/shards"), open_directory(f"{path}/predictions")
-    shards.child("slices").create()
+    for name in ("slices", TOKENS):
+        shards.child(name).create()
     predictions.create()
     preparation = Preparation(
         directory=shards,
@@ -138,7 +140,7 @@ def test_predictions_are_those_of_the_scorer(tmp_path, corpus, bundle, texts):
     scored = table.take(good)
     assert scored["label"].to_pylist() == expected.labels
     np.testing.assert_allclose(
-        scored["probability"].to_numpy(), expected.probabilities, rtol=1e-5, atol=0
+        scored["probability"].to_numpy(), expected.probability, rtol=1e-5, atol=0
     )
 
 
@@ -268,7 +270,7 @@ def test_a_skipped_text_is_dead_wherever_it_occurs(work_of_one_shard, texts):
     work, worker, shard = work_of_one_shard
     worker.score(Lease(shard=shard, attempt=1))
     whole = read(work, shard)
-    stored = pyarrow.parquet.read_table(Path(work.shards.path) / shard.file_name)
+    stored = pyarrow.parquet.read_table(Path(work.shards.path, TOKENS, shard.file_name))
     numbers = stored["unique"].to_pylist()
     skip = max(set(numbers) - {None}, key=numbers.count)
     rows = [
@@ -348,7 +350,7 @@ def test_pairs_are_scored_as_pairs(tmp_path, write_rows, pair_bundle):
     scored = table.take([0, 1, 3])
     assert scored["label"].to_pylist() == expected.labels
     np.testing.assert_allclose(
-        scored["probability"].to_numpy(), expected.probabilities, rtol=1e-5, atol=0
+        scored["probability"].to_numpy(), expected.probability, rtol=1e-5, atol=0
     )
 
 
@@ -383,7 +385,7 @@ def test_a_worker_of_a_kind_that_does_not_score_only_prepares(tmp_path, corpus, 
 
 def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, monkeypatch):
     work, slices = plan_work(tmp_path, corpus, bundle)
-    monkeypatch.setattr("fastformers.inference.scorer.OnnxEngine", None)
+    monkeypatch.setattr("fastformers.cluster.execution.worker.open_engine", None)
     worker = Worker(replace(work, predictions=None), "here")
     assert len(prepare(worker, slices)) > 4
 

@@ -15,7 +15,7 @@ from fastformers.cluster.launch.host_setup import Shipment
 def shipment():
     """Files that travel, by the paths of the examples."""
     return Shipment(
-        wheel="./fastformers-0.1.0-py3-none-any.whl", token="./auth_token", bundle="./bundle"
+        wheel="./fastformers_batch-0.1.0-py3-none-any.whl", token="./auth_token", bundle="./bundle"
     )
 
 

@@ -182,7 +182,7 @@ def test_a_job_scores_on_the_cluster_it_was_submitted_to(head, bundle, write_row
     words = ("fastformers", "score", corpus, "--bundle", bundle.path, "--num-actors", "1")
     status, shown = head.submit(*words, "--output", tmp_path / "out", token=head.token)
     assert status == 0, shown
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"] == 40
+    assert json.loads((tmp_path / "out" / "__run__" / "report.json").read_text())["rows"] == 40
     assert head.token.read_text() not in shown
     status, shown = head.submit(*words, "--output", "out", token=head.token)
     assert status != 0

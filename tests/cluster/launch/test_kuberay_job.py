@@ -116,8 +116,8 @@ def test_the_image_installs_the_wheel_beside_its_recipe(shipment):
     lines = render_image(shipment).splitlines()
     assert lines[0].startswith(f"FROM rayproject/ray:{ray.__version__}-py3")
     assert lines[1:3] == [
-        "COPY fastformers-0.1.0-py3-none-any.whl /tmp/",
-        'RUN pip install --no-cache-dir "/tmp/fastformers-0.1.0-py3-none-any.whl[cluster]"',
+        "COPY fastformers_batch-0.1.0-py3-none-any.whl /tmp/",
+        'RUN pip install --no-cache-dir "/tmp/fastformers_batch-0.1.0-py3-none-any.whl[cluster]"',
     ]
     assert lines[3:] == ["COPY bundle /home/ray/bundle"]
     assert len(render_image(replace(shipment, bundle=None)).splitlines()) == 3

@@ -165,7 +165,7 @@ def test_the_machines_install_the_wheel_and_nothing_of_that_name(shipment):
         build_cloud_file(make_cluster("c7i.4xlarge"), shipment),
         build_host_file(HOSTS, shipment, python="python3.11"),
     ):
-        wheel = "~/fastformers-cluster/fastformers-0.1.0-py3-none-any.whl"
+        wheel = "~/fastformers-cluster/fastformers_batch-0.1.0-py3-none-any.whl"
         assert config["file_mounts"][wheel] == shipment.wheel
         installs = [line for line in config["setup_commands"] if "pip install" in line]
         at_home = wheel.replace("~", "$HOME")

@@ -139,7 +139,7 @@ class Job(ScoreProcess):
 
     @property
     def report(self):
-        return json.loads((self.output / "report.json").read_text())
+        return json.loads((self.output / "__run__" / "report.json").read_text())
 
     def wait_until(self, happens, what, timeout_s=120.0):
         """Wait until something happens; fails if the job ends before."""

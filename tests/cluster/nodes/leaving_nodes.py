@@ -92,7 +92,7 @@ def main(what, output, host):
 
     handler = logging.Handler()
     handler.emit = emit
-    logging.getLogger("cluster").addHandler(handler)
+    logging.getLogger("fastformers.cluster").addHandler(handler)
     cluster = Cluster(
         initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False}
     )

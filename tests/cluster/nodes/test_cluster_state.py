@@ -61,7 +61,10 @@ def test_prepared_shards_need_no_cores_beside_the_gpus():
     ("state", "cpus"),
     [
         (make_state("b", cpus=2.0, gpus=4), (2.0, 0.0)),  # too few for all
-        (make_state("b", gpus=4, free_gpus=1), (1.0, 15.0)),  # others have the rest
+        (make_state("b", gpus=4, free_gpus=1), (2.0, 14.0)),  # others have the rest
+        (make_state("b", gpus=1), (4.0, 12.0)),  # as many as an actor on a GPU can use
+        (make_state("b", cpus=4.0, gpus=1), (2.0, 2.0)),  # half of them tokenize
+        (make_state("b", cpus=1.0, gpus=1), (1.0, 0.0)),
         (make_state("b", gpus=2, free_gpus=0, free=14.0), (0.0, 14.0)),  # our actors have them
     ],
 )

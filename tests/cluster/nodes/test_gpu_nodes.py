@@ -32,7 +32,7 @@ def join(clock, *states, kinds=KINDS, **options):
 
 def test_gpus_and_the_other_cores_of_a_machine_join(clock):
     asked, _ = join(clock, make_state("a"), make_state("b", gpus=0))
-    assert asked == {"a/cuda": 2, "a": 6, "b": 8}
+    assert asked == {"a/cuda": 2, "a": 4, "b": 8}
 
 
 def test_actors_that_are_counted_are_on_gpus_first(clock):
@@ -45,12 +45,23 @@ def test_actors_that_are_counted_are_on_gpus_first(clock):
 
 def test_cores_that_only_tokenize_are_not_counted(clock):
     only = replace(KINDS, scorers=("cuda",))
-    assert join(clock, make_state("a"), kinds=only, num_actors=1)[0] == {"a/cuda": 1, "a": 6}
+    assert join(clock, make_state("a"), kinds=only, num_actors=1)[0] == {"a/cuda": 1, "a": 4}
+
+
+def test_those_that_are_counted_are_asked_of_machines_that_join_later(clock):
+    only = replace(KINDS, scorers=("cuda",))
+    _, cluster = join(clock, make_state("a"), kinds=only, num_actors=3)
+    cluster.handles.clear()
+    cluster.show(*only.split([make_state("a"), make_state("b")]))
+    assert {id_: handle.num_actors for id_, handle in cluster.handles.items()} == {
+        "b/cuda": 1,
+        "b": 4,
+    }
 
 
 def test_both_nodes_of_a_machine_are_one_of_those_that_may_be_used(clock):
     asked, _ = join(clock, make_state("a"), make_state("b"), num_nodes=1)
-    assert asked == {"a/cuda": 2, "a": 6}
+    assert asked == {"a/cuda": 2, "a": 4}
 
 
 def test_a_machine_whose_gpus_are_taken_is_one_node(clock):

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import ray
 
-from fastformers.cluster.execution.job import open_prepare_job, open_score_job
+from fastformers.cluster.execution.job import open_score_job
 from fastformers.cluster.execution.local import connect_here
 from fastformers.cluster.execution.run import run_job
 from fastformers.cluster.nodes.connect import connect
@@ -105,30 +105,13 @@ def test_one_queue_scores_each_row_once_and_as_one_process_does(seen, corpus, tw
     assert result.num_machines == 1
 
 
-def test_cores_tokenize_for_gpus_and_prepared_shards_need_none(seen, corpus, two_graphs, tmp_path):
+def test_cores_tokenize_for_gpus_and_are_let_go(seen, corpus, two_graphs, tmp_path):
     job = open_job(corpus, two_graphs, tmp_path / "out", device="cuda")
     result = run_job(job, ActorSettings(oversubscribe=True), connect)
     assert scored_by(result) == {"cuda": NUM_ROWS + 1}
     kinds = Counter((a.attempt.job, a.attempt.actor.split(":")[1][:4]) for a in attempts(result))
     assert {job for job, place in kinds if place == "cuda"} == {"score"}
     assert {use.reason for use in result.nodes} == {"nothing is left to tokenize", None}
-
-    settings = CorpusSettings(shard_seconds=0.02)
-    prepared = open_prepare_job(str(corpus), two_graphs.path, str(tmp_path / "prepared"), settings)
-    pool = pa.default_memory_pool()
-    run_job(prepared, ActorSettings(), connect_here)
-    pa.set_memory_pool(pool)
-    job = open_score_job(
-        str(tmp_path / "prepared"),
-        two_graphs.path,
-        str(tmp_path / "of shards"),
-        CorpusSettings(),
-        max_batch_tokens=None,
-        scoring=ScoringSettings(device="cuda"),
-    )
-    result = run_job(job, ActorSettings(num_actors=1), connect)
-    assert scored_by(result) == {"cuda": NUM_ROWS + 1}
-    assert [(use.device, len(use.actor_cores)) for use in result.nodes] == [("cuda", 1)]
 
 
 def attempts(result):

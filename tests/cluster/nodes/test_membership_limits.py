@@ -1,5 +1,8 @@
 """How many actors each node gets, how long it is waited for, and how it is named."""
 
+import logging
+import threading
+
 import pytest
 
 from fastformers.cluster.nodes.membership import ClusterNodes
@@ -11,6 +14,7 @@ from fastformers.cluster.scheduling.nodes import (
     NodeReported,
     Orders,
 )
+from fastformers.errors import InputError
 from tests.cluster.nodes.fake_cluster import state
 
 
@@ -83,10 +87,11 @@ def test_what_was_asked_of_a_node_that_is_not_ready_counts(cluster_of):
 
 
 def test_a_supervisor_that_dies_as_it_starts_had_no_cpus_to_give_back(cluster_of):
-    cluster = cluster_of(state("a"), can_grow=False)
+    one_core = state("a", free=1.0)
+    cluster = cluster_of(one_core, can_grow=False, oversubscribe=True, cores_per_actor=2)
     cluster.handles.pop("a").starting.set_exception(ConnectionError("gone"))
     assert cluster.wait() == []
-    cluster.show(state("a"))
+    cluster.show(one_core)
     assert asked(cluster) == {"a": None}
 
 
@@ -238,7 +243,26 @@ def test_names_are_given_once_and_for_all(cluster_of):
     assert cluster.handles["e"].name == "host#4"
 
 
-def test_the_cluster_is_asked_every_two_seconds_by_a_thread_that_holds_up_nobody(clock):
+def test_a_cluster_that_says_nothing_at_all_is_waited_for_a_minute(clock):
+    nodes = ClusterNodes(
+        lambda state, **asked: None,
+        list,
+        num_actors=None,
+        cores_per_actor=1,
+        oversubscribe=False,
+        can_grow=True,
+        clock=clock,
+    )
+    nodes._watcher = threading.Thread(target=lambda: None)  # its question is never answered
+    nodes.start()
+    for clock.now in range(61):
+        assert nodes.wait(0.0) == []
+    clock.now = 60.5
+    with pytest.raises(InputError, match=r"which nodes it has, for 60 s \(no answer\)"):
+        nodes.wait(0.0)
+
+
+def test_the_cluster_is_asked_every_two_seconds_by_a_thread_that_holds_up_nobody(clock, caplog):
     answers = iter([[state("a", free=0.0)], ConnectionError("away"), [state("b", free=0.0)]])
     waited = []
 
@@ -264,7 +288,9 @@ def test_the_cluster_is_asked_every_two_seconds_by_a_thread_that_holds_up_nobody
             nodes.stop()
 
     nodes._stopped.wait = wait
-    nodes._watch_cluster()
+    with caplog.at_level(logging.DEBUG):
+        nodes._watch_cluster()
+    assert caplog.messages == ["Ray does not say which nodes it has: away"]
     assert waited == [2.0] * 3
     assert nodes._inbox.qsize() == 2
     assert nodes._watcher.daemon

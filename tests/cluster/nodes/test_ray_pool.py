@@ -183,7 +183,7 @@ def test_an_actor_that_waits_for_storage_says_for_which(pool_of, spec, monkeypat
         assert pool.wait(0.05) == []
     [line] = pool.outages()
     assert line.startswith("storage does not answer since ")
-    assert "s3://away/shards/part-000000-00000.parquet" in line
+    assert "s3://away/shards/tokens/part-000000-00000.parquet" in line
     assert pool.states() == {slot: "store"}
     pool.kill(Ticket(0))
     assert isinstance(outcomes(pool, 1)[0], Lost)

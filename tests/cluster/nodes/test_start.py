@@ -6,7 +6,7 @@ import threading
 import pytest
 from ray.exceptions import AuthenticationError
 
-from fastformers.cluster.nodes import start
+from fastformers.cluster.nodes import addresses, start
 from fastformers.cluster.nodes.start import join_ray, start_ray
 from fastformers.errors import InputError
 
@@ -97,7 +97,7 @@ def test_an_address_where_something_listens_that_never_answers_is_refused_soon(
     starts, monkeypatch, is_closed
 ):
     """A control store that was stopped, or another service that hangs up."""
-    monkeypatch.setattr(start, "_ANSWERS_WITHIN_S", 0.2)
+    monkeypatch.setattr(addresses, "_CLUSTER_ANSWERS_WITHIN_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         if is_closed:
             closer = threading.Thread(target=lambda: server.accept()[0].close())

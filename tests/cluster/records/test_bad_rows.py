@@ -42,7 +42,9 @@ def make_slice(num_rows, bad, example=None):
         ("5%", 499, 10_000, False, False),
         ("100%", 20_000, 20_000, False, False),
         ("0", 1, 10**9, True, True),
-        ("100", 100, 100, False, False),
+        ("100", 100, 100, False, True),  # no number of rows bears that none is good
+        ("100", 100, 101, False, False),
+        ("99.9%", 5, 5, False, True),
         ("100", 101, 10**9, True, True),
         ("1%", 0, 0, False, False),
     ],
@@ -72,3 +74,16 @@ def test_the_commonest_reason_is_named_with_an_example():
     rows.check(limit("2%"), are_all=True)
     with pytest.raises(ScoringError, match=r"of 20,500 rows cannot .*; out/list lists them; "):
         rows.check(limit("216"), are_all=True, listed_in="out/list")
+
+
+def test_a_run_without_a_good_row_never_ends_well_unless_the_user_says_so():
+    rows = BadRows()
+    rows.add_slice(make_slice(5, {"not JSON": 5}, "f: row 0: x"))
+    with pytest.raises(ScoringError) as caught:
+        rows.check(limit("100"), are_all=True, listed_in="out/list")
+    assert str(caught.value) == (
+        "none of the 5 rows can be scored, and --max-bad-rows 100 does not bear that; 5 of them as "
+        "f: row 0: x; out/list lists them; mend the corpus or the flags that say how to read it, "
+        "or give --max-bad-rows 100%, which alone bears that"
+    )
+    rows.check(limit("100%"), are_all=True)

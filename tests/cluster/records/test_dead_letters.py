@@ -21,7 +21,7 @@ def plan(corpus, bundle, output, *, shard_seconds=0.002):
 
 
 def dead_letters(output):
-    return pyarrow.parquet.read_table(Path(output) / "dead_letters.parquet").to_pylist()
+    return pyarrow.parquet.read_table(Path(output) / "__run__" / "dead_letters.parquet").to_pylist()
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])

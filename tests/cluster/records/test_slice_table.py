@@ -12,7 +12,7 @@ from fastformers.cluster.records.dead_letters import DEAD_LETTERS_FILE, write_de
 from fastformers.cluster.records.receipts_log import LoggedRecords, ReceiptsLog, read_log
 from fastformers.cluster.records.slice_table import SLICE_LOG, SliceTable, load_slices
 from fastformers.cluster.records.tally import ShardCounts
-from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.layout import TOKENS, Shard
 from fastformers.cluster.shards.preparation import SliceReceipt, receipt_name
 from fastformers.cluster.shards.shard_set import ShardSet, make_key
 from fastformers.cluster.storage.directory import open_directory
@@ -69,7 +69,8 @@ def make_corpus(*, seed, num_slices=12):
 @pytest.fixture
 def directory(tmp_path):
     made = open_directory(str(tmp_path / "shards"))
-    made.child("slices").create()
+    for name in ("slices", TOKENS):
+        made.child(name).create()
     return made
 
 
@@ -80,7 +81,7 @@ def write(directory, receipts, *, without=()):
         directory.child("slices").write_json(name, asdict(receipt))
         for shard in receipt.shards:
             if shard.name not in without:
-                Path(directory.path, shard.file_name).write_bytes(b"")
+                Path(directory.path, TOKENS, shard.file_name).write_bytes(b"")
 
 
 def write_log(directory, receipts):
@@ -239,6 +240,8 @@ def test_rows_of_dead_letters_are_those_of_a_walk_through_the_corpus(
                     row, corpus_row, file_row = row + 1, corpus_row + 1, file_row + 1
     for slice_, receipt in chance.sample(receipts, len(receipts)):  # in the order of their ends
         table.add(receipt, make_key(slice_.index, slice_.first_shard))
-    assert write_dead_letters(output, directory, table, with_errors=with_errors) == len(letters)
+    assert write_dead_letters(
+        output, output.child("predictions"), directory, table, with_errors=with_errors
+    ) == len(letters)
     found = pa.parquet.read_table(tmp_path / "out" / DEAD_LETTERS_FILE)
     assert list(zip(*found.to_pydict().values(), strict=True)) == letters

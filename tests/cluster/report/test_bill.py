@@ -12,7 +12,9 @@ from fastformers.cluster.report.bill import (
     compare_prediction,
     estimate_saved_usd,
     itemize,
+    round_for_people,
     round_total,
+    split,
 )
 from fastformers.cluster.shards.receipts import Attempt
 
@@ -51,8 +53,14 @@ def node(attempts=(), *, actor_cores=None, **changes):
     return NodeTime(**{**fields, **changes})
 
 
+def bill_of(nodes, *, padding_efficiency):
+    """The bill of one session on these nodes."""
+    spent = split(nodes, padding_efficiency=padding_efficiency)
+    return itemize([spent], usd_total=math.fsum(one.usd for one in nodes))
+
+
 def seconds(*nodes, padding_efficiency=1.0):
-    items = itemize(nodes, padding_efficiency=padding_efficiency)
+    items = bill_of(nodes, padding_efficiency=padding_efficiency)
     return {item.heading: item.core_s for item in items}
 
 
@@ -159,7 +167,7 @@ def test_the_same_second_costs_more_on_a_dearer_node():
         actor_cores={"host:0": 1, "host:1": 1},
         usd_per_hour=4 * 3600.0,
     )
-    usd = {item.heading: item.usd for item in itemize([cheap, dear], padding_efficiency=1.0)}
+    usd = {item.heading: item.usd for item in bill_of([cheap, dear], padding_efficiency=1.0)}
     assert usd["compute"] == pytest.approx(3 * 1 + 3 * 4 / 2)
     assert sum(usd.values()) == pytest.approx(21 * 1 + 21 * 4)
 
@@ -196,11 +204,13 @@ def test_lines_add_up_to_the_total_to_the_last_digit(nodes, usd_per_hour):
                 usd_per_hour=usd_per_hour * (1 + number),
             )
         )
-    items = itemize(times, padding_efficiency=0.9)
+    items = bill_of(times, padding_efficiency=0.9)
     usd_total = math.fsum(time.usd for time in times)
     printed = [Decimal(str(float(item.usd))) for item in items]
     assert sum(printed) == Decimal(str(float(round_total(usd_total))))
     assert all(usd >= 0 for usd in printed)
+    shown = round_for_people(items, usd_total=usd_total)
+    assert sum(shown) == Decimal(usd_total).quantize(shown[0])
     assert float(round_total(usd_total)) == pytest.approx(usd_total, rel=1e-4, abs=0.005)
     assert math.fsum(item.core_s for item in items) == pytest.approx(
         sum(
@@ -212,8 +222,25 @@ def test_lines_add_up_to_the_total_to_the_last_digit(nodes, usd_per_hour):
     assert [item.heading for item in items] == [h for h in HEADINGS if h in headings]
 
 
+def test_what_was_under_way_when_a_session_was_cut_off_is_told_apart():
+    cut = node([attempt(4.0, 10.0)], work_end_s=21.0, is_cut=True)
+    bill = seconds(cut)
+    assert bill["cut off"] == pytest.approx(11.0)
+    assert "idle tail" not in bill
+
+
+def test_the_bill_of_two_sessions_is_the_sum_of_theirs():
+    first, second = node([attempt(3.0, 8.0)]), node([attempt(4.0, 9.0)], usd_per_hour=7200.0)
+    one, two = (split([own], padding_efficiency=1.0) for own in (first, second))
+    items = itemize([one, two], usd_total=first.usd + second.usd)
+    usd = {item.heading: item.usd for item in items}
+    assert usd["compute"] == pytest.approx(3 * 1 + 3 * 2)
+    assert sum(usd.values()) == pytest.approx(21 * 1 + 21 * 2)
+    assert math.fsum(item.core_s for item in items) == pytest.approx(42)
+
+
 def test_equal_texts_would_have_cost_their_share_of_compute():
-    items = itemize([node([attempt(3.0, 8.0)])], padding_efficiency=0.75)
+    items = bill_of([node([attempt(3.0, 8.0)])], padding_efficiency=0.75)
     saved = estimate_saved_usd(items, num_tokens=1500, num_scored_tokens=1000)
     assert saved == Decimal("1.50")  # half of the 3 seconds, at a dollar a second
     assert estimate_saved_usd(items, num_tokens=0, num_scored_tokens=0) == 0

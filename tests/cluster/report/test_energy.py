@@ -1,5 +1,6 @@
 import importlib.util
 import logging
+import re
 import socket
 import threading
 import time
@@ -9,11 +10,12 @@ import pytest
 from fastformers.cluster.report import energy as energy_module
 from fastformers.cluster.report.energy import EnergyMeter
 from fastformers.errors import InputError
+from fastformers.installation import how_to_install
 
 
 def test_without_codecarbon_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install '\.\[energy\]'"):
+    with pytest.raises(InputError, match=re.escape(how_to_install("energy"))):
         EnergyMeter("USA")
 
 

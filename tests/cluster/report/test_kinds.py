@@ -1,10 +1,12 @@
 """What a report says of actors on GPUs and on cores, and what each of them costs."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from fastformers.cluster.cost.machine_profile import find_misfit
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.job import ScoreJob
@@ -118,6 +120,7 @@ def report_of(bundle, tmp_path):
             tally=tally,
             nodes=tuple(uses),
             dead_letters=0,
+            dead_letter_reasons={},
             skipped_files={},
             started_at=0.0,
             wall_s=WALL_S,
@@ -162,6 +165,12 @@ def test_each_kind_has_its_precision_its_share_and_its_price(mixed):
     assert on_gpus.usd_per_million == pytest.approx(on_gpus.usd / 2000 * 1e6)
     assert mixed.usd_total == pytest.approx(on_cores.usd + on_gpus.usd)
     assert math.fsum(item.usd for item in mixed.bill.items) == pytest.approx(mixed.bill.total_usd)
+
+
+def test_seconds_of_gpus_are_not_compared_with_a_profile_of_cores(mixed, bundle):
+    assert mixed.bill.prediction is None
+    whole = replace(mixed, bundle=replace(mixed.bundle, digest=bundle.digest), resumed_rows=0)
+    assert find_misfit(bundle, whole) == "was scored on GPUs, whose seconds say nothing of cores"
 
 
 def test_a_gpu_that_waits_is_bound_by_its_host(mixed):

@@ -21,15 +21,28 @@ KEYS = {
     *("resumed_rows", "shards", "retries", "skipped_files", "num_actors", "num_machines", "cores"),
     *("kinds", "agreement", "nodes", "attempts", "tokens_over_time", "left_out", "unfit_values"),
     *("driver_cpu", "phase_s", "predicted_s", "peak_rss_bytes", "actors", "started_at", "bill"),
-    *("other_types", "other_types_unknown", "energy", "lengths", "earlier", "timeline", "bundle"),
+    *("other_types", "other_types_unknown", "energy", "lengths", "timeline", "bundle"),
+    *("sessions", "unrecorded_rows", "dead_letter_reasons", "quality", "quality_unknown"),
+    "price_mismatches",
     "output",
 }
 NESTED_KEYS = {
     "phase_s": {"read", "tokenize", "infer", "write", "idle"},
     "bill": {"items", "total_usd", "duplicates_saved_usd", "prediction"},
     "tokens_over_time": {"bin_s", "groups"},
-    "earlier": {"shards", "rows", "actor_s", "started_at", "finished_at"},
-    "bundle": {"path", "precision", "digest", "max_batch_tokens", "profile_cpu", "engine"},
+    "quality": {
+        *("label_column", "read_as", "metric", "value", "low", "high", "macro_f1", "rows"),
+        *("unlabeled", "labels", "confusion"),
+    },
+    "bundle": {
+        "path",
+        "precision",
+        "digest",
+        "max_batch_tokens",
+        "profile_cpu",
+        "engine",
+        "labels",
+    },
     "energy": {
         *("kwh", "cpu_kwh", "gpu_kwh", "memory_kwh", "co2_kg", "country", "cpu_basis"),
         *("gpu_basis", "covered_s", "source"),
@@ -96,7 +109,11 @@ def test_the_file_has_the_documented_keys(make_report):
 def test_the_last_line_has_what_is_promised(make_report):
     report = make_report()
     content = report.to_json()
-    assert report.summarize() == {key: content[key] for key in SUMMARY_KEYS}
+    assert report.summarize() == {
+        **{key: content[key] for key in SUMMARY_KEYS},
+        "num_sessions": 2,
+        "quality": {"metric": "accuracy", "value": 0.85, "rows": 1000},
+    }
     prepared = report.summarize_preparation()
     assert prepared == {key: content[key] for key in PREPARATION_KEYS}
     assert set(prepared) == {

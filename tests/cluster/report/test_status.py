@@ -89,8 +89,8 @@ def test_the_line_says_all_of_it():
     )
     assert status.usd == 1.22
     assert status.describe_whole() == (
-        "scored: 25%, ETA 0:30, 1/4 shards, 1 slice to read, 3,300 rows, 54 rows/s now, "
-        "54 overall, 1.2200 USD so far, 16 actors on 2 nodes (infer 72%, read 19%, store 9%), "
+        "scored: 25%, ETA 0:30, 54 rows/s, 1.2200 USD, 1/4 shards, 1 slice to read, 3,300 rows "
+        "(54/s overall), 16 actors on 2 nodes (infer 72%, read 19%, store 9%); "
         "slow: 9% of the actors' time is waiting for the storage; "
         "node a: storage does not answer since 40 s; b; c"
     )
@@ -101,7 +101,17 @@ def test_without_actors_the_line_says_so_and_nothing_of_what_they_did():
     so_far.add(news(10, doing={"tokenize": 16}))
     status = replace(so_far.add(news(80, doing={"tokenize": 16})), num_actors=0, num_nodes=0)
     assert status.explain_slow() is not None
-    assert status.describe().endswith(" USD so far, waiting for a node")
+    assert status.numbers()[-1] == "waiting for a node"
+    assert status.remarks() == ["slow: 100% of the actors' time is tokenizing"]
+
+
+def test_what_is_waited_for_is_said_until_the_first_shard_is_done():
+    so_far = tally()
+    assert so_far.begin().waits_for == "starting actors"
+    status = so_far.add(news(5, left_s=8.0, doing={"read": 2}))
+    assert replace(status, shards_known=0).waits_for == "reading the first slice"
+    assert replace(status, shards_known=3).waits_for == "waiting for the first shards to be scored"
+    assert replace(status, shards_known=3, share=0.1).waits_for is None
 
 
 @pytest.mark.parametrize(

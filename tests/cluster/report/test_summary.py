@@ -1,4 +1,5 @@
 import io
+import json
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,15 +12,17 @@ from fastformers.cluster.execution.result import RunResult
 from fastformers.cluster.pricing.machine_prices import MachinePrices
 from fastformers.cluster.pricing.prices import HourlyPrice, choose_price, load_prices
 from fastformers.cluster.records.tally import RunTally
-from fastformers.cluster.report.run_report import ActorReport, EarlierRuns, Energy, PhaseSeconds
-from fastformers.cluster.report.summary import build_report
+from fastformers.cluster.report.run_report import ActorReport, Energy, PhaseSeconds
+from fastformers.cluster.report.summary import build_report, summarize_session
 from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.shards.label_counts import LabelCounts
 from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.cluster.storage.directory import open_directory
+from fastformers.inference.cpu import Machine, Processor
 
 SLICE_PHASES = {"read": 0.5, "tokenize": 1.0, "write": 0.25}
 TABLE = load_prices()
@@ -86,7 +89,7 @@ def job(bundle, tmp_path):
         bundle=bundle,
         pinned=pin_bundle(bundle.path),
         output=output,
-        shards=output.child("shards"),
+        shards=output.child("__run__").child("shards"),
         corpus=None,
         settings=CorpusSettings(),
         keep_columns=(),
@@ -164,6 +167,7 @@ def make_result(*, nodes=None, **changes):
         "tally": make_tally(**told),
         "nodes": (make_node(),) if nodes is None else nodes,
         "dead_letters": 5,
+        "dead_letter_reasons": {"null text": 5},
         "skipped_files": {},
         "started_at": 1000.0,
         "wall_s": 10.0,
@@ -281,16 +285,49 @@ def test_a_prediction_of_core_seconds_is_held_against_all_cores_of_an_actor(job)
     assert prediction.error == pytest.approx(-0.75)
 
 
-def test_what_earlier_runs_did_is_told_apart(job):
-    earlier = build_report(job, make_result(), PRICE).earlier
-    assert earlier == EarlierRuns(
-        shards=1,
-        rows=100,
-        actor_s=2.0,
-        started_at=1000.0,
-        finished_at=1002.0,
+def test_a_resumed_run_sums_its_sessions(job):
+    """The first session was killed after it scored 80 of the 100 rows that the second one found."""
+    killed = summarize_session(
+        make_result(
+            earlier=[],
+            scored=[make_receipt(0, num_rows=80, num_tokens=800)],
+            attempts=[make_attempt("00000-00000", 3.0, 6.0)],
+            nodes=[make_node(left_s=6.0)],
+            wall_s=6.0,
+            work_end_s=6.0,
+            is_cut=True,
+        ),
+        PRICE,
+        run="a",
     )
-    assert build_report(job, make_result(earlier=[]), PRICE).earlier is None
+    report = build_report(job, make_result(), PRICE, run="b", earlier=[killed])
+    assert [(one.run, one.state, one.rows) for one in report.sessions] == [
+        ("a", "running", 80),
+        ("b", "finished", 300),
+    ]
+    assert report.unrecorded_rows == 20
+    assert report.wall_s == pytest.approx(6 + 10)
+    assert report.usd_total == pytest.approx(0.36 * (6 + 10) / 3600)
+    assert report.rows_per_second == pytest.approx(380 / 16)
+    assert report.usd_per_million == pytest.approx(report.usd_total / 380 * 1e6)
+    items = {item.heading: item.core_s for item in report.bill.items}
+    assert items["compute"] == pytest.approx(1.5 + 4.5)
+    assert items["cut off"] == pytest.approx(4.0)  # of its other actor
+    assert sum(items.values()) == pytest.approx(2 * (6 + 10))
+    assert round(sum(item.usd for item in report.bill.items), 9) == report.bill.total_usd
+    assert report.phase_s.infer == pytest.approx(1.5 + 4.5)
+    assert (report.num_actors, len(report.nodes)) == (2, 1)  # of the last one
+    text = bill(report)
+    assert "running" in text
+    assert "20 rows were scored in the last seconds of sessions that ended early" in " ".join(
+        text.split()
+    )
+
+
+def test_a_run_in_one_session_shows_no_sessions(job):
+    report = build_report(job, make_result(earlier=[]), PRICE)
+    assert (len(report.sessions), report.unrecorded_rows) == (1, 0)
+    assert "Sessions" not in bill(report)
 
 
 def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(job):
@@ -350,14 +387,14 @@ def test_the_bill_names_files_that_were_skipped(job):
 def test_the_bill_says_what_the_report_says(job):
     text = bill(build_report(job, make_result(skipped_files={"b.csv": "empty"}), PRICE))
     for words in (
-        "400 (320 different texts scored, 100 of them by earlier runs)",
+        "400 (320 different texts scored, 100 rows by earlier sessions)",
         "4,000 (padding efficiency 1.000)",
         "30 rows/s, 300 tokens/s in 10.0 s",
         "50 rows/s, 500 tokens/s, 2 shards, peak 63 MiB",
         "1 leases retried, 1 files skipped",
         "0.3600 USD/h (0.36 USD per hour, as given)",
-        "0.001000 USD",
-        "3.3333 USD",
+        "0.0010 USD",
+        "3.33 USD",
         "infer 28.1%",
     ):
         assert words in text
@@ -386,16 +423,74 @@ def test_the_bill_says_where_the_money_went(job):
     )
 
 
+def test_a_machine_that_is_not_of_its_type_is_said_and_priced_by_the_part_that_is_owned(job):
+    """Two of the 8 cores of a type, on a machine that is another."""
+    own = choose_price(usd_per_hour=None, instance_type="c7i.4xlarge", num_cores=2, prices=TABLE)
+    prices = MachinePrices(given=own, table=TABLE)
+    seen = Machine(
+        processor=Processor(model="AMD EPYC 9B45", generation="turin", features=()),
+        num_cpus=2,
+        memory_bytes=4 * 2**30,
+    )
+    nodes = [make_node(num_cores=2, machine_seen=seen)]
+    report = build_report(job, make_result(nodes=nodes), prices)
+    whole = TABLE["c7i.4xlarge"].usd_per_hour_on_demand
+    assert report.usd_per_hour == pytest.approx(whole * 2 / 8)
+    assert report.usd_total == pytest.approx(whole * 2 / 8 * 10 / 3600)
+    assert report.price.startswith("2 of the 8 cores of c7i.4xlarge on demand, ")
+    [mismatch] = report.price_mismatches
+    assert mismatch == (
+        "priced as c7i.4xlarge, but it has 2 CPUs, not 16; 4 GiB of memory, not 32; "
+        "AMD EPYC 9B45 (turin), not Intel Xeon 8488C Sapphire Rapids (x86 AMX, 2 vCPU/core)"
+    )
+    assert mismatch in " ".join(bill(report).split())
+
+
+def test_the_bill_names_the_commonest_reasons_of_dead_letters(job):
+    text = bill(build_report(job, make_result(), PRICE))
+    assert "5: null text" in text
+
+
+def test_labels_of_the_rows_say_how_right_the_predictions_are(job):
+    """Two of the three labeled rows are right."""
+    counts = LabelCounts(
+        num_rows=3,
+        pairs={'"a"': {"0": 2}, '"b"': {"0": 1}},
+        labels={'"a"': 2, '"b"': 1},
+        classes={"0": 3},
+    )
+    names = job.bundle.labels
+    renamed = {json.dumps(names[0]): counts.pairs['"a"'], json.dumps(names[1]): counts.pairs['"b"']}
+    counts.pairs = renamed
+    counts.labels = {json.dumps(names[0]): 2, json.dumps(names[1]): 1}
+    scored = [make_receipt(1, labels=asdict(counts))]
+    labeled = replace(job, label_column="label")
+    result = make_result(scored=scored, earlier=[make_receipt(0, labels=asdict(counts))])
+    report = build_report(labeled, result, PRICE)
+    assert report.quality.value == pytest.approx(4 / 6)
+    assert report.quality.confusion == ((4, 0), (2, 0))
+    assert (
+        "accuracy 66.67% (95%: 30.00 to 90.32) on 6 rows; column 'label' read by name"
+        in " ".join(bill(report).split())
+    )
+    unread = replace(counts, labels={'"x"': 3}, pairs={'"x"': {"0": 3}})
+    result = make_result(scored=[make_receipt(1, labels=asdict(unread))], earlier=[])
+    report = build_report(labeled, result, PRICE)
+    assert report.quality is None
+    assert report.quality_unknown.startswith("column 'label': label 'x' is not one of the model's")
+    assert "not known: column 'label'" in bill(report)
+
+
 def test_the_bill_of_an_untroubled_run_mentions_no_trouble(job):
     text = bill(build_report(job, make_result(attempts=ATTEMPTS[2:3], earlier=[]), PRICE))
     assert "trouble" not in text
-    assert "earlier runs" not in text
+    assert "earlier sessions" not in text
 
 
 def test_nodes_of_two_types_are_paid_for_at_the_price_of_each(job):
     """One joins after 4 seconds and is gone after 8; it is of a type four times as dear or so."""
     nodes = [
-        make_node(instance_type="c7i.4xlarge", actor_cores={"host:0": 1}),
+        make_node(instance_type="c7i.4xlarge", num_cores=8, actor_cores={"host:0": 1}),
         make_node(
             node="n1",
             name="spot",
@@ -403,7 +498,7 @@ def test_nodes_of_two_types_are_paid_for_at_the_price_of_each(job):
             joined_s=4.0,
             ready_s=5.0,
             left_s=8.0,
-            num_cores=1,
+            num_cores=16,
             actor_cores={"host:1": 1},
             reason="its cloud took it back",
         ),

@@ -14,14 +14,23 @@ def test_a_task_that_has_taken_twice_what_was_expected_is_late(bench, at, calls)
     assert node.end(at=at) == calls
 
 
-@pytest.mark.parametrize(("slow_s", "calls"), [(16.1, []), (16.3, [(1, [-1])])])
+@pytest.mark.parametrize(("slow_s", "calls"), [(16.25, []), (16.5, [(1, [-1])])])
 def test_a_copy_must_save_half_of_its_time_and_a_second(bench, slow_s, calls):
-    """The idle slot takes ten seconds, and two tenths of the slow one's have passed."""
+    """The idle slot takes ten seconds, and half a second of the slow one's has passed."""
     node = bench(2)
     node.order(*tasks(0, 1))
     node.end(done(0, slow_s), done(1, 10.0))
     node.order(task(2))
-    assert node.end(at=0.2) == calls
+    assert node.end(at=0.5) == calls
+
+
+@pytest.mark.parametrize(("at", "calls"), [(120.0, []), (120.3, [(1, [-1])])])
+def test_a_task_is_late_from_when_it_was_begun(bench, clock, at, calls):
+    node = bench(2)
+    node.learn(10.0)
+    clock.now = 100.0
+    node.order(task(0))
+    assert node.end(at=at) == calls
 
 
 def test_no_copy_is_begun_while_tasks_wait_or_no_slot_is_idle(bench):
@@ -75,6 +84,19 @@ def test_what_waits_in_a_slow_slot_is_late_as_well(bench):
     assert node.end(done(-1), at=51.0) == [(1, [-2])]
     node.end(done(-2), at=52.0)
     assert [entry[1] for entry in node.ended()] == [1, 3, 2, 0]
+
+
+def test_what_waits_in_a_slot_has_all_of_its_time_before_it(bench):
+    """Of two tasks of ten seconds five have passed; the idle slot does the second in nine."""
+    node = bench(2)
+    node.order(*tasks(0, 1))
+    node.end(done(0, 10.0), done(1, 9.0))
+    node.order(*tasks(2, 3, 4, 5), is_plenty=True)
+    node.end(done(3, 9.0), done(5, 9.0))
+    node.order()
+    assert node.end(at=5.0) == [(1, [-1])]
+    node.end(done(-1), at=6.0)
+    assert [entry[1] for entry in node.ended()] == [0, 1, 3, 5, 4]
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, -1), (-1, 0)])

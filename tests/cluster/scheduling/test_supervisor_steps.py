@@ -70,6 +70,10 @@ def test_short_tasks_share_a_call_of_a_quarter_second(bench):
     node = bench(1)
     node.learn(0.13)
     assert node.order(*tasks(*range(5)))[0] == (0, [0])
+    node = bench(1)
+    node.learn(0.1)
+    longer = task(1, predicted_s=2.0)
+    assert node.order(task(0), longer, *tasks(2, 3, 4))[0] == (0, [0])
 
 
 def test_a_task_of_which_nothing_is_predicted_fills_a_call(bench):
@@ -313,6 +317,19 @@ def test_a_task_that_is_done_after_all_is_not_lost(bench):
     assert node.pool.killed == [0]
     node.end(done(0), at=12.0)
     assert node.ended() == [(Finished, 0, "host:0", 0.0, 1.0)]
+
+
+def test_only_what_is_lost_when_it_is_overdue_has_taken_too_long(bench):
+    node = bench(1, timeout_s=10.0)
+    node.order(task(0))
+    node.end(at=11.0)
+    assert node.pool.killed == [0]
+    node.end(Failed(ticket=Ticket(0), error=OSError("no such device")), at=12.0)
+    node.order(task(1))
+    node.end(lost(1), at=13.0)
+    failed, died = (entry.outcome for entry in node.supervisor.report().ended)
+    assert isinstance(failed, Failed)
+    assert died.reason == "its actor died"
 
 
 def test_it_looks_five_times_a_second_and_not_more_often(bench):

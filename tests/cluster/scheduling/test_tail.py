@@ -11,7 +11,8 @@ from tests.cluster.scheduling.jobs import make_lease, make_node, make_slice
 
 
 def node_of(name):
-    return SimpleNamespace(id=name, device="cpu", scores=True)
+    """A node on cores; on GPUs where its name says so."""
+    return SimpleNamespace(id=name, device="cuda" if "gpu" in name else "cpu", scores=True)
 
 
 class End:
@@ -270,3 +271,60 @@ def test_slices_are_copied_by_the_pace_of_slices(end):
     run.lease("slow", began=90.0, job=make_slice(0))
     run.balance()
     assert run.copies("free") == [1]
+
+
+@pytest.mark.parametrize(("gpu", "moved"), [(0.4, {}), (0.6, {"gpu": [1]})])
+def test_a_core_takes_from_a_gpu_what_it_ends_sooner(end, gpu, moved):
+    """It takes a second; the GPU has one before it."""
+    run = end(gpu=1, core=1)
+    run.lease("gpu", began=99.0)
+    run.lease("gpu")
+    run.pace(gpu=gpu, core=1.0)
+    assert run.balance() == moved
+
+
+def test_a_gpu_takes_what_a_core_has_not_begun(end):
+    run = end(core=1, gpu=1)
+    run.lease("core", began=99.0)
+    run.lease("core")
+    run.pace(core=1.0, gpu=0.1)
+    assert run.balance() == {"core": [1]}
+
+
+def test_those_that_only_tokenize_take_no_shard(end):
+    run = end(gpu=1, core=1)
+    run.books["core"].node.scores = False
+    run.pace(gpu=1.0, core=1.0)
+    run.lease("gpu", began=0.0)
+    run.lease("gpu")
+    run.balance()
+    assert run.books["gpu"].take_back == []
+    assert run.copies("core") == []
+
+
+def test_a_copy_is_for_the_kind_that_is_fast_enough(end):
+    run = end(slow=1, core=1, gpu=1)
+    run.pace(slow=1.0, core=1.0, gpu=0.1)
+    run.lease("slow", began=95.0, predicted_s=20.0)  # a second core would not be faster
+    run.balance()
+    assert run.copies("core") == []
+    assert run.copies("gpu") == [0]
+
+
+@pytest.mark.parametrize(
+    ("left_s", "num_leased", "is_late"),
+    [(220.0, 0, False), (219.0, 0, True), (439.0, 1, True), (440.0, 1, False)],
+)
+def test_a_shard_is_late_that_ends_after_all_others(end, left_s, num_leased, is_late):
+    """All nodes do 11 core-seconds a second; a core takes 20 s, and has one before it if busy."""
+    run = end(gpu=1, core=1)
+    run.pace(gpu=0.1, core=1.0)
+    for _ in range(num_leased):
+        run.lease("core", began=99.0)
+    assert run.tail.ends_late(run.books["core"], 20.0, left_s) == is_late
+
+
+def test_a_core_whose_pace_is_not_known_is_not_late(end):
+    run = end(gpu=1, core=1)
+    run.pace(gpu=0.1)
+    assert not run.tail.ends_late(run.books["core"], 20.0, 1.0)

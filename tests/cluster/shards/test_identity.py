@@ -80,10 +80,10 @@ def test_a_file_of_somebody_else_is_refused_by_its_name(directory, file, content
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        ({}, "an older version of fastformers (format 0, this one reads 3)"),
-        ({"format_version": 1}, "an older version of fastformers (format 1, this one reads 3)"),
-        ({"format_version": 4}, "a newer version of fastformers (format 4, this one reads 3)"),
-        ({"format_version": "2a"}, "a newer version of fastformers (format 2a, this one reads 3)"),
+        ({}, "an older version of fastformers (format 0, this one reads 4)"),
+        ({"format_version": 1}, "an older version of fastformers (format 1, this one reads 4)"),
+        ({"format_version": 5}, "a newer version of fastformers (format 5, this one reads 4)"),
+        ({"format_version": "2a"}, "a newer version of fastformers (format 2a, this one reads 4)"),
     ],
 )
 @pytest.mark.parametrize("file", [RUN_FILE, PREPARED_FILE])

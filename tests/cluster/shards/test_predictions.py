@@ -78,7 +78,7 @@ def test_predictions_are_in_corpus_order(rows, failing, rng):
     errors_U = {rank: f"failed {k}" for rank, k in enumerate(present) if k in failing}
     logits_UC[list(errors_U)] = np.nan
     table = build_predictions(
-        make_shard(rows), logits_UC, TEXT_CLASSIFICATION, LABELS, errors_U, ("id",)
+        make_shard(rows), logits_UC, TEXT_CLASSIFICATION.columns, LABELS, errors_U, ("id",)
     )
 
     assert table.schema.names == ["id", "label", "probability", "error"]
@@ -99,7 +99,7 @@ def test_a_shard_of_bad_rows_only():
     table = build_predictions(
         make_shard([None, None]),
         np.empty((0, 3), np.float32),
-        TEXT_CLASSIFICATION,
+        TEXT_CLASSIFICATION.columns,
         LABELS,
         {},
         ("other",),
@@ -113,7 +113,9 @@ def test_a_shard_of_bad_rows_only():
 def test_kept_columns_are_those_asked_for_in_that_order():
     shard, logits_UC = make_shard([0, 1]), np.zeros((2, 3), np.float32)
     names = [
-        build_predictions(shard, logits_UC, TEXT_CLASSIFICATION, LABELS, {}, keep).column_names[:-3]
+        build_predictions(
+            shard, logits_UC, TEXT_CLASSIFICATION.columns, LABELS, {}, keep
+        ).column_names[:-3]
         for keep in ((), ("other",), ("other", "id"))
     ]
     assert names == [[], ["other"], ["other", "id"]]
@@ -122,7 +124,7 @@ def test_kept_columns_are_those_asked_for_in_that_order():
 def make_predictions():
     shard = make_shard([0, None, 1, 0])
     logits_UC = np.array([[0, 1, 2], [5, 0, 0]], np.float32)
-    return build_predictions(shard, logits_UC, TEXT_CLASSIFICATION, LABELS, {}, ("id",))
+    return build_predictions(shard, logits_UC, TEXT_CLASSIFICATION.columns, LABELS, {}, ("id",))
 
 
 def test_the_receipt_is_in_the_file(directory):
@@ -207,18 +209,18 @@ def test_predictions_of_two_precisions_are_compared_by_label_and_value():
             "error": pa.array([None, None, None, None, "null text"], pa.string()),
         }
     )
-    task = TEXT_CLASSIFICATION
-    agreement = compare_predictions(stored, logits_SC, task, labels)
+    columns = TEXT_CLASSIFICATION.columns
+    agreement = compare_predictions(stored, logits_SC, columns, labels)
     assert (agreement.num_texts, agreement.num_equal) == (3, 2)
     assert agreement.largest_difference == pytest.approx(0.8808 - 0.75, abs=1e-3)
     both = agreement + Agreement(num_texts=7, num_equal=7, largest_difference=0.01)
     assert (both.num_texts, both.num_equal) == (10, 9)
     assert both.largest_difference == agreement.largest_difference
-    assert compare_predictions(stored[:0], logits_SC[:0], task, labels) == Agreement()
+    assert compare_predictions(stored[:0], logits_SC[:0], columns, labels) == Agreement()
 
 
 def test_embeddings_have_no_label_to_be_equal():
-    task = EMBEDDING
+    columns = EMBEDDING.columns
     stored = pa.table(
         {
             "embedding": pa.FixedSizeListArray.from_arrays(
@@ -228,6 +230,6 @@ def test_embeddings_have_no_label_to_be_equal():
         }
     )
     logits_SC = np.array([[1.0, 0.25], [0.0, 1.0]], np.float32)
-    agreement = compare_predictions(stored, logits_SC, task, ())
+    agreement = compare_predictions(stored, logits_SC, columns, ())
     assert (agreement.num_texts, agreement.num_equal) == (2, 2)
     assert agreement.largest_difference == 0.25

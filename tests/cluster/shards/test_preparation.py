@@ -14,7 +14,7 @@ from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.cluster.records.receipts_log import LoggedRecords
 from fastformers.cluster.records.slice_table import load_shards, load_slice_receipt, load_slices
 from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
-from fastformers.cluster.shards.layout import read_shard_table
+from fastformers.cluster.shards.layout import TOKENS, read_shard_table
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.shard_set import ShardSet
 from fastformers.cluster.storage.directory import Directory, open_directory
@@ -55,7 +55,8 @@ def preparation(tmp_path, corpus, bundle):
 
 def make_preparation(path, corpus, bundle, *, shard_seconds=0.0007):
     directory = open_directory(str(path))
-    directory.child("slices").create()
+    for name in ("slices", TOKENS):
+        directory.child(name).create()
     return Preparation(
         directory=directory,
         reader=corpus.reader,
@@ -88,7 +89,7 @@ def shards_of(receipts):
 
 
 def read_shard(directory, shard):
-    with directory.open_input(shard.file_name) as file:
+    with directory.child(TOKENS).open_input(shard.file_name) as file:
         return pyarrow.parquet.read_table(file)
 
 
@@ -179,7 +180,7 @@ def test_a_lost_shard_is_cut_again_and_is_the_same(corpus, preparation, bundle, 
     receipts = prepare_all(preparation, slices, bundle)
     before = contents(preparation.directory)
     shard = shards_of(receipts)[victim]
-    (Path(preparation.directory.path) / shard.file_name).unlink()
+    Path(preparation.directory.path, TOKENS, shard.file_name).unlink()
 
     known, pending = load_progress(preparation.directory, slices, ())
     assert shard not in shards_of(known)
@@ -197,7 +198,7 @@ def test_a_lost_shard_that_is_scored_already_is_not_cut_again(corpus, preparatio
     slices = corpus.plan_slices()
     receipts = prepare_all(preparation, slices, bundle)
     shard = shards_of(receipts)[2]
-    (Path(preparation.directory.path) / shard.file_name).unlink()
+    Path(preparation.directory.path, TOKENS, shard.file_name).unlink()
     assert load_progress(preparation.directory, slices, {shard.name}) == (receipts, [])
     assert len(load_progress(preparation.directory, slices, {"99999-99999"})[1]) == 1
 

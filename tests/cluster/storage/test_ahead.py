@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fastformers.cluster.storage.ahead import map_ahead
+from fastformers.cluster.storage.ahead import map_ahead, side_by_side
 from fastformers.cluster.storage.retries import Waiting
 
 
@@ -52,3 +52,16 @@ def test_a_caller_that_stops_does_not_wait_for_storage_that_is_away():
     start = time.monotonic()
     results.close()
     assert time.monotonic() - start < 60
+
+
+def test_functions_are_called_side_by_side_and_the_first_error_is_raised():
+    both = threading.Barrier(2)
+
+    def wait():
+        both.wait(30)
+        return "together"
+
+    assert list(side_by_side(wait, wait)) == ["together", "together"]
+    assert list(side_by_side()) == []
+    with pytest.raises(ZeroDivisionError):
+        list(side_by_side(lambda: 1 // 0, lambda: int("x")))

@@ -281,7 +281,6 @@ def test_the_driver_logs_what_it_waits_for(s3_server, directory, caplog, clock, 
         lambda directory: directory.delete_file("a.json"),
         lambda directory: directory.is_empty(),
         lambda directory: directory.open_input("a.json"),
-        lambda directory: directory.create(),
     ],
 )
 def test_access_denied_is_said_at_once_and_without_secrets(s3_server, directory, act):
@@ -296,13 +295,19 @@ def test_access_denied_is_said_at_once_and_without_secrets(s3_server, directory,
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
 
 
-@pytest.mark.parametrize(
-    "act",
-    [lambda directory: directory.create(), lambda directory: directory.write_json("a", 1)],
-)
-def test_a_bucket_that_is_not_there_is_said_at_once(options, act):
+def test_a_bucket_that_is_not_there_is_said_at_once(options):
+    directory = open_directory("s3://no-bucket/out", options)
     with pytest.raises(StorageError, match=r"s3://no-bucket/out.*: there is no bucket s3://no-buc"):
-        act(open_directory("s3://no-bucket/out", options))
+        directory.write_json("a", 1)
+
+
+def test_a_directory_in_a_bucket_needs_no_request(s3_server, directory):
+    directory.child("deep").create()
+    assert s3_server.requests == []
+    directory.child("deep").write_json("a.json", 1)
+    assert [(request.method, request.path) for request in s3_server.requests] == [
+        ("PUT", f"/{s3_server.bucket}/out/deep/a.json")
+    ]
 
 
 def test_a_bucket_is_no_file(options, s3_server):
@@ -317,3 +322,15 @@ def test_json_that_is_not_ours_is_named_by_its_uri(s3_server, directory):
     with pytest.raises(Exception, match=f"^{s3_server.uri}/out/a.json: is not JSON"):
         directory.read_json("a.json")
     assert json.loads(json.dumps(str(directory))) == f"{s3_server.uri}/out"
+
+
+def test_all_that_is_in_a_directory_is_removed_by_one_request(s3_server, directory):
+    for number in range(3):
+        directory.child("deep").write_json(f"{number}.json", number)
+    directory.write_json("beside.json", 1)
+    s3_server.forget()
+    directory.child("deep").delete_contents()
+    assert (s3_server.count("DELETE"), s3_server.count("POST", "?delete")) == (0, 1)
+    assert directory.child("deep").list_files() == []
+    assert directory.list_files() == ["beside.json"]
+    directory.child("none").delete_contents()

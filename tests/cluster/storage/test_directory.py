@@ -261,3 +261,17 @@ def test_json_comes_back(value):
         directory = pickle.loads(pickle.dumps(open_directory(path)))
         directory.write_json("a.json", value)
         assert directory.read_json("a.json") == value
+
+
+def test_a_directory_that_can_be_written_to_is_not_made(tmp_path):
+    path = tmp_path / "a" / "out"
+    open_directory(str(path)).check_writable()
+    assert not path.parent.exists()
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(StorageError, match="a/out: cannot be written: Not a directory"):
+        open_directory(str(path)).check_writable()
+
+
+def test_a_bucket_that_can_be_written_to_is_left_as_it_is(bucket):
+    bucket.check_writable()
+    assert bucket.list_files() == []

@@ -8,10 +8,11 @@ import pytest
 
 from fastformers import Scorer
 from fastformers.ablation.measure import measure_ablation
-from fastformers.ablation.texts import TextsConfig
+from fastformers.ablation.texts import TextsConfig, load_texts
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
 from fastformers.inference.bundle import write_bundle
+from fastformers.inference.description.rename_labels import name_labels
 
 torch = pytest.importorskip("torch")
 
@@ -65,8 +66,10 @@ def eval_file(teacher, tokenizer_json, make_texts, tmp_path_factory):
 @pytest.fixture
 def build(teacher, eval_file):
     def make(*, student_path=None, bundle_paths=(), teacher_path=teacher, **config):
+        texts = TextsConfig(**{"eval": eval_file, "baseline_rows": 3, **config})
         return build_ablation(
-            TextsConfig(**{"eval": eval_file, "baseline_rows": 3, **config}),
+            texts,
+            load_texts(texts),
             teacher_path=teacher_path,
             student_path=student_path,
             bundle_paths=bundle_paths,
@@ -165,6 +168,14 @@ def test_models_that_do_not_belong_together_are_refused(
         build(bundle_paths=[pair_bundle.path])
 
 
+def test_a_bundle_whose_labels_got_names_still_belongs_to_its_teacher(
+    build, bundle_factory, tmp_path
+):
+    named = bundle_factory(tmp_path / "named", labels=LABELS)
+    name_labels(named, [f"class {label}" for label in LABELS])
+    assert len(build(bundle_paths=[named.path]).steps) == 4
+
+
 def test_pairs_reach_every_step(build, pair_bundle, bundle):
     ablation = build(bundle_paths=[pair_bundle.path], columns=Columns(text_pair="other"))
     results = measure_ablation(ablation, usd_per_hour=1.0, repeats=1)
@@ -202,8 +213,10 @@ def test_teachers_of_other_tasks_are_refused(build, save_teacher, tmp_path):
 
 def test_the_accuracy_pass_reports_its_progress(teacher, student, eval_file):
     seen = []
+    texts = TextsConfig(eval=eval_file)
     build_ablation(
-        TextsConfig(eval=eval_file),
+        texts,
+        load_texts(texts),
         teacher_path=teacher,
         student_path=student,
         bundle_paths=[],

@@ -9,7 +9,7 @@ import pytest
 
 from fastformers.ablation.measure import measure_ablation
 from fastformers.ablation.shapes import BERT_BASE_SHAPES, AblationShapes, SmallerShape
-from fastformers.ablation.texts import TextsConfig
+from fastformers.ablation.texts import TextsConfig, load_texts
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError
 from fastformers.inference.tokenizer import Tokenizer
@@ -52,9 +52,11 @@ def build(tokenizer_json, tmp_path):
     tokenizer.write_text(tokenizer_json)
 
     def make(tokenizer=tokenizer, **config):
+        texts = TextsConfig(**{"eval": None, "limit": 9, "baseline_rows": 2, **config})
         return build_shape_ablation(
             TINY,
-            TextsConfig(**{"eval": None, "limit": 9, "baseline_rows": 2, **config}),
+            texts,
+            None if texts.eval is None else load_texts(texts),
             tokenizer=tokenizer,
             cpus_of_instance=[tuple(sorted(os.sched_getaffinity(0)))],
             scratch=tmp_path,

@@ -1,11 +1,13 @@
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+import fastformers
 from fastformers import Scorer, open_bundle
 from fastformers.data.examples import Columns
 from fastformers.errors import InputError, QualityError
@@ -109,6 +111,18 @@ def test_a_compressed_bundle_proves_what_it_says(configure, files):
     assert provenance["transformers"] == transformers.__version__
 
 
+def test_the_function_of_python_returns_the_bundle_that_is_there(teacher, files, tmp_path):
+    places = {"teacher": str(teacher), "output": tmp_path / "bundle"}
+    places |= {name: files / f"{name}.parquet" for name in ("train", "eval")}
+    result = fastformers.compress(**places, precision="float32", max_length=32, quiet=True)
+    assert open_bundle(tmp_path / "bundle") == result.bundle
+    assert (result.bundle.precision, result.bundle.max_length) == ("float32", 32)
+    assert [quality.stage for quality in result.chosen.qualities] == ["teacher", "export"]
+    assert accuracy_of(Scorer(result.bundle), files / "eval.parquet") >= 0.6
+    with pytest.raises(InputError, match="--epochs does nothing here: there is no student"):
+        fastformers.compress(**places, epochs=3)
+
+
 def relabel(path, files, **names):
     """The training file with other labels, for both files of a config."""
     table = pyarrow.parquet.read_table(files / "train.parquet")
@@ -133,6 +147,32 @@ def test_stars_of_a_directory_are_classes_and_said_before_any_work(configure, fi
     )
     assert sum(map(int, re.findall(r"' (\d+)", line))) == 120
     assert stages == ["teacher", "export"]
+
+
+def test_a_teacher_of_the_hub_and_names_for_its_labels(configure, files, teacher, hub, tmp_path):
+    commit = hub.add("org/tiny-bert", teacher)
+    said = []
+    german = relabel(tmp_path / "g", files, negative="schlecht", neutral="egal", positive="gut")
+    names = ("schlecht", "egal", "gut")
+    config = configure(
+        **german, teacher=Path("org/tiny-bert@main"), label_names=names, recipe=FLOAT32
+    )
+    bundle = compress(config, on_labels=said.append).bundle
+    assert bundle.labels == open_bundle(bundle.path).labels == names
+    assert bundle.stages[0].quality == 0.8
+    assert bundle.provenance["teacher"] == "org/tiny-bert"
+    assert bundle.provenance["teacher_revision"] == commit
+    assert bundle.provenance["teacher_labels"] == list(LABELS)
+    assert bundle.num_layers == 2
+    card = (bundle.path / "README.md").read_text()
+    assert "base_model: org/tiny-bert\n" in card and "`schlecht`" in card
+    (line,) = said
+    assert re.search(r"by name: 'negative' \d+, .*; called 'schlecht', 'egal', 'gut'$", line)
+
+
+def test_names_for_other_labels_are_refused_before_any_work(configure):
+    with pytest.raises(InputError, match="--label-names: 2 names for 3 labels"):
+        compress(configure(label_names=("bad,good",)))
 
 
 def test_a_teacher_below_chance_is_said_and_a_label_map_mends_it(

@@ -24,7 +24,7 @@ from fastformers.data.demo_corpus import (
 from fastformers.errors import InputError, StorageError
 
 STDLIB = next(library for library in LIBRARIES if library.package is None)
-HERBS = Library(name="herbs", package="herbs", remedy="pip install herbs")
+HERBS = Library(name="herbs", package="herbs")
 
 SOURCE = b'''"""The module.
 
@@ -155,7 +155,7 @@ def test_a_root_inside_an_excluded_folder_is_still_read(tmp_path):
 
 
 def test_a_part_of_a_package_is_a_library_of_its_own(herbs):
-    part = Library(name="herbs.sub", package="herbs.sub", remedy="pip install herbs")
+    part = Library(name="herbs.sub", package="herbs.sub")
     assert collect_docstrings([part]).drop_columns("heldout").to_pylist() == [
         {"text": "In a folder.", "library": "herbs.sub", "module": "b.py", "name": "<module>"}
     ]
@@ -200,21 +200,21 @@ def test_the_side_of_a_file_never_changes():
 
 
 def test_a_missing_library_names_itself_and_the_remedy():
-    absent = Library(name="absent", package="no_such_package", remedy="pip install absent")
-    with pytest.raises(InputError, match="'absent' is not installed: pip install absent"):
+    absent = Library(name="absent", package="no_such_package")
+    with pytest.raises(InputError, match=r"'absent' is not installed: .*pip install"):
         collect_docstrings([absent])
 
 
 def test_a_missing_part_names_itself_and_the_remedy(herbs):
-    absent = Library(name="herbs.oil", package="herbs.oil", remedy="pip install herbs")
-    with pytest.raises(InputError, match=r"'herbs\.oil' is not installed: pip install herbs"):
+    absent = Library(name="herbs.oil", package="herbs.oil")
+    with pytest.raises(InputError, match=r"'herbs\.oil' is not installed: .*pip install"):
         collect_docstrings([absent])
 
 
 def test_a_library_without_sources_is_refused(herbs):
     for source in herbs.rglob("*.py"):
         source.unlink()
-    with pytest.raises(InputError, match="no docstrings of library 'herbs': pip install herbs"):
+    with pytest.raises(InputError, match=r"no docstrings of library 'herbs'; its \.py files"):
         collect_docstrings([HERBS])
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from fastformers.data.examples import Examples
 from fastformers.data.held_out import hold_out, metric_of
-from fastformers.inference.tasks import TEXT_CLASSIFICATION
+from fastformers.inference.tasks import MULTIPLE_CHOICE, TEXT_CLASSIFICATION
 
 FILE = Path("val.jsonl")
 # Two questions of three and two candidates.
@@ -39,6 +39,7 @@ def test_a_question_is_answered_by_its_best_candidate(margins, f1, exact):
     assert held_out.measure_others(found) == {"exact match": exact}
     assert held_out.measure_agreement(found, outputs(0, 3, 1, -9, -8)) == exact
     assert held_out.metric == metric_of(EXAMPLES, TEXT_CLASSIFICATION) == "F1"
+    assert held_out.num_judged == 2
 
 
 def test_answers_that_are_right_by_themselves_are_classes():
@@ -50,3 +51,15 @@ def test_answers_that_are_right_by_themselves_are_classes():
     assert held_out.measure(found, found) == pytest.approx(2 / 3)
     assert held_out.measure_others(found)["exact match"] == 0.5
     assert held_out.metric == "accuracy"
+    assert held_out.num_judged == 3
+
+
+def test_questions_of_multiple_choice_are_what_is_judged():
+    examples = Examples(
+        texts=["p"] * 4,
+        text_pairs=[*"abcd"],
+        labels=[0, 1, 1, 0],
+        groups=[0, 0, 1, 1],
+        task=MULTIPLE_CHOICE,
+    )
+    assert hold_out(examples, MULTIPLE_CHOICE, (), FILE).num_judged == 2

@@ -183,3 +183,43 @@ def test_right_answers_are_class_1():
     assert encode_targets(examples, TEXT_CLASSIFICATION, ["no", "yes"], FILE).tolist() == [1, 0]
     with pytest.raises(InputError, match=r"e\.csv: right answers would be class 0 .* 'yes'"):
         encode_targets(examples, TEXT_CLASSIFICATION, ["yes", "no"], FILE)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["bad", "good", "bad"], [0, 1, 0]),  # as the classes will be called
+        ([0, 1, 1], [0, 1, 1]),
+        (["LABEL_0", "LABEL_1"], [0, 1]),
+    ],
+    ids=str,
+)
+def test_labels_may_be_what_the_classes_will_be_called(labels, expected):
+    names, new_names = ["LABEL_0", "LABEL_1"], ["bad", "good"]
+    settled = settle_labels(
+        [(FILE, examples_of(labels))], TEXT_CLASSIFICATION, names, new_names=new_names
+    )
+    assert settled.files[0].labels == [names[place] for place in expected]
+    assert settled.meaning.endswith("; called 'bad', 'good'")
+
+
+def test_labels_are_not_half_names_and_half_new_ones():
+    examples = examples_of(["LABEL_0", "good"])
+    with pytest.raises(InputError, match="label 'good' is not one of the model's"):
+        settle_labels(
+            [(FILE, examples)],
+            TEXT_CLASSIFICATION,
+            ["LABEL_0", "LABEL_1"],
+            new_names=["bad", "good"],
+        )
+
+
+def test_labels_of_a_new_model_are_names_even_if_the_new_names_are_the_same_words():
+    settled = settle_labels(
+        [(FILE, examples_of(["a", "b", "a"]))],
+        TEXT_CLASSIFICATION,
+        ["a", "b"],
+        has_places=False,
+        new_names=["b", "a"],
+    )
+    assert settled.files[0].labels == ["a", "b", "a"]

@@ -103,7 +103,7 @@ def test_files_of_other_formats_are_told_and_hidden_ones_are_not(place):
 
 
 RECORDS = {
-    "run.json": {"format_version": 3, "identity": {}},
+    "__run__/run.json": {"format_version": 3, "identity": {}},
     "prepared.json": {"format_version": 3, "complete": True, "identity": {}},
     "bundle.json": {"format_version": 1, "digest": "x"},
 }

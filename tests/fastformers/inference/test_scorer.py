@@ -1,5 +1,8 @@
+import pickle
+import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +16,13 @@ from fastformers import Scorer
 from fastformers.errors import BundleError, InputError
 from fastformers.export.calibration import collect_histograms
 from fastformers.export.graph import write_graph
+from fastformers.inference import scorer as scorer_module
+from fastformers.inference.autotune import EngineChoice
 from fastformers.inference.bundle import write_bundle
 from fastformers.inference.engine import EngineError, OnnxEngine
 from fastformers.inference.tasks import classify
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
+from tests.needs import need_openvino
 
 TEXTS = ["the cat sat", "good film", "bad film", "a dog ran fast", "it is on the mat", "zebra!"]
 TEXT_ID = 24  # the id of "text", the last of the words
@@ -69,7 +75,8 @@ def test_labels_and_probabilities_are_those_of_the_logits(bundle, make_texts):
     softmax_NC = exponents_NC / exponents_NC.sum(axis=1, keepdims=True)
     assert predictions.labels == [bundle.labels[row.argmax()] for row in softmax_NC]
     assert len(set(predictions.labels)) == 2
-    np.testing.assert_allclose(predictions.probabilities, softmax_NC.max(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(predictions.probabilities, softmax_NC, rtol=1e-6)
+    np.testing.assert_array_equal(predictions.probability, predictions.probabilities.max(axis=1))
     assert predictions.errors == {}
 
 
@@ -153,7 +160,7 @@ def test_a_row_that_the_runtime_fails_on_is_the_only_one_without_a_score(
     assert set(predictions.errors) == dead
     assert all("out of data bounds" in error for error in predictions.errors.values())
     assert {row for row, label in enumerate(predictions.labels) if label is None} == dead
-    assert set(np.flatnonzero(np.isnan(predictions.probabilities))) == dead
+    assert set(np.flatnonzero(np.isnan(predictions.probability))) == dead
     assert set(np.flatnonzero(np.isnan(predictions.logits_NC).any(axis=1))) == dead
 
     alive = [row for row in range(64) if row not in dead]
@@ -179,6 +186,16 @@ def test_the_failing_row_is_found_by_halving(bundle):
     assert sizes == [64, 32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1]
 
 
+def test_errors_are_in_the_order_of_the_texts_whoever_found_them(bundle):
+    def fail_on_b(ids_BT, logits_BC):
+        if 25 in ids_BT:
+            raise EngineError("no b, please")
+        return logits_BC
+
+    predictions = Scorer(bundle, engine=FakeEngine(fail_on_b)).score(["b", None, "a", "b"])
+    assert list(predictions.errors) == [0, 1, 3]
+
+
 def test_an_error_that_is_not_the_engines_is_not_swallowed(bundle):
     def fail(ids_BT, logits_BC):
         raise MemoryError
@@ -198,41 +215,186 @@ def test_an_output_that_is_not_finite_is_an_error_of_its_row(bundle, bad):
     predictions = Scorer(bundle, engine=FakeEngine(spoil)).score(texts)
     assert predictions.errors == dict.fromkeys([1, 3], "the model's output is not a finite number")
     assert [label is None for label in predictions.labels] == [False, True, False, True]
-    assert np.isnan(predictions.probabilities).tolist() == [False, True, False, True]
+    assert np.isnan(predictions.probability).tolist() == [False, True, False, True]
     # All classes of a text that could not be scored are NaN: no partial result is left.
     assert np.isnan(predictions.logits_NC[[1, 3]]).all()
     assert predictions.logits_NC[[0, 2]].tolist() == [[4, 5], [4, 6]]
 
 
+BAD = {
+    1: (None, "null text"),
+    2: (float("nan"), "null text"),
+    4: ("", "empty text"),
+    5: (" \n\t", "empty text"),
+    6: ("half a surrogate pair \ud800", "invalid UTF-8"),
+    8: (5, "int, not text"),
+    9: (b"bytes", "bytes, not text"),
+    10: ({"text": "the key is not the text"}, "dict, not text"),
+    11: (np.array(["a", "pair"]), "ndarray, not text"),
+}
+
+
+def test_rows_without_text_are_errors_and_the_others_are_scored(bundle):
+    engine = FakeEngine()
+    texts = ["cat " * (row + 1) for row in range(13)]
+    for row, (value, _) in BAD.items():
+        texts[row] = value
+    predictions = Scorer(bundle, engine=engine).score(texts)
+    assert predictions.errors == {row: reason for row, (_, reason) in BAD.items()}
+    good = [row for row in range(13) if row not in BAD]
+    assert predictions.logits_NC[good, 0].tolist() == [row + 3 for row in good]
+    assert np.isnan(predictions.logits_NC[list(BAD)]).all()
+    assert [row for row, label in enumerate(predictions.labels) if label is None] == list(BAD)
+    assert len(engine.rows) == len(good)
+
+
+def test_nothing_is_computed_where_all_rows_are_bad(bundle):
+    engine = FakeEngine()
+    predictions = Scorer(bundle, engine=engine).score([None, ""])
+    assert predictions.errors == {0: "null text", 1: "empty text"}
+    assert engine.batches == []
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("one text", "takes a list of texts; got one text"),
-        ([None], "row 0: None is not one text"),
+        ("one text", "give a list or a column of texts; got one text"),
         (["fine", ("a", "pair")], r"row 1: \('a', 'pair'\) is not one text"),
-        ([b"bytes"], "row 0: b'bytes' is not one text"),
-        (["fine", "fine", 5], "row 2: 5 is not one text"),
-        ([float("nan")], "row 0: nan is not one text"),
-        ([{"text": "the key is not the text"}], "row 0: .* is not one text"),
-        ([np.array(["a", "pair"])], "row 0: .* is not one text"),
-        (["half a surrogate pair \ud800"], "row 0"),
+        (["fine", ["alone"]], r"row 1: \['alone'\] is not one text"),
     ],
 )
-def test_what_is_no_text_is_refused_by_its_row(bundle, texts, message):
+def test_pairs_are_refused_where_one_text_is_read(bundle, texts, message):
     with pytest.raises(InputError, match=message):
         Scorer(bundle).score(texts)
+    with pytest.raises(InputError, match=r"text_pairs: .* reads one text a row; leave them out"):
+        Scorer(bundle).score(["a"], ["b"])
 
 
-@pytest.mark.parametrize(
-    "pair", ["one text", ("one",), ("three", "texts", "here"), ("a", None), None, 5, b"ab"]
-)
+@pytest.mark.parametrize("pair", ["one text", ("one",), ("three", "texts", "here"), 5, b"ab"])
 def test_what_is_no_pair_is_refused_where_pairs_are_needed(pair_bundle, pair):
     with pytest.raises(InputError, match=r"row 1: .* is not a pair of texts, as the bundle"):
         Scorer(pair_bundle).score([("fine", "pair"), pair])
 
 
+def test_a_pair_without_one_of_its_texts_is_an_error(pair_bundle):
+    pairs = [("the cat", None), (5, "a dog"), None, ("a", "dog"), ("a", ""), float("nan")]
+    assert Scorer(pair_bundle).score(pairs).errors == {
+        0: "second text: null text",
+        1: "first text: int, not text",
+        2: "first text: null text",
+        4: "second text: empty text",
+        5: "first text: null text",
+    }
+
+
+def test_two_columns_are_pairs(pair_bundle):
+    scorer = Scorer(pair_bundle)
+    firsts, seconds = ["the cat", "a dog", None], np.array(["sat", "ran", "on"])
+    predictions = scorer.score(firsts, seconds)
+    expected = scorer.score([("the cat", "sat"), ("a dog", "ran")])
+    np.testing.assert_array_equal(predictions.logits_NC[:2], expected.logits_NC)
+    assert predictions.errors == {2: "first text: null text"}
+    with pytest.raises(InputError, match="text_pairs: 3 for 2 texts; give as many"):
+        scorer.score(firsts[:2], seconds)
+
+
+@pytest.mark.parametrize("budget", [0, -1, 1.5, "many", True])
+def test_a_budget_out_of_range_is_refused(bundle, budget):
+    with pytest.raises(InputError, match=r"max_batch_tokens .*: give a whole number of at least 1"):
+        Scorer(bundle).score(TEXTS, max_batch_tokens=budget)
+
+
+@pytest.mark.parametrize("threads", [-1, 2.5, "2", None])
+def test_threads_out_of_range_are_refused(bundle, threads):
+    with pytest.raises(InputError, match=r"num_threads .*: give a whole number of at least 0"):
+        Scorer(bundle, num_threads=threads)
+
+
+def test_an_engine_is_chosen_by_its_name(bundle):
+    with pytest.raises(InputError, match="tensorflow: is not one of onnxruntime, openvino, auto"):
+        Scorer(bundle, engine="tensorflow")
+    expected = Scorer(bundle).score(TEXTS)
+    need_openvino()
+    scorer = Scorer(bundle, engine="openvino")
+    assert scorer.engine.name.startswith("openvino ")
+    np.testing.assert_allclose(scorer.score(TEXTS).logits_NC, expected.logits_NC, atol=1e-4)
+
+
+def test_auto_takes_the_engine_and_the_budget_that_were_fastest(bundle, monkeypatch):
+    choice = EngineChoice(engine="onnxruntime", max_batch_tokens=48)
+    monkeypatch.setattr(scorer_module, "tune", lambda bundle, engine: choice)
+    scorer = Scorer(bundle, engine="auto")
+    batches = []
+    monkeypatch.setattr(scorer_module, "plan_batches", lambda lengths, max_batch_tokens: batches)
+    scorer.score_tokens(scorer.tokenizer.encode(TEXTS))
+    monkeypatch.setattr(scorer_module, "tune", None)  # another process measures nothing
+    other = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(scorer))))
+    assert other.engine.name.startswith("onnxruntime ")
+    assert scorer._max_batch_tokens == other._max_batch_tokens == 48
+
+
+def test_a_scorer_pickles_by_the_path_of_its_bundle(bundle, tmp_path, monkeypatch):
+    path = tmp_path / "bundle"
+    shutil.copytree(bundle.path, path)
+    monkeypatch.chdir(tmp_path)
+    scorer = Scorer("bundle", num_threads=2)
+    pickled = pickle.dumps(scorer)
+    assert len(pickled) < 1000
+    monkeypatch.chdir("/")
+    other = pickle.loads(pickled)
+    np.testing.assert_array_equal(other.score(TEXTS).logits_NC, scorer.score(TEXTS).logits_NC)
+    shutil.rmtree(path)
+    with pytest.raises(BundleError, match="not a bundle"):
+        pickle.loads(pickled)
+
+
+def test_another_bundle_at_the_path_is_not_taken_for_the_pickled_one(
+    bundle, bundle_factory, tmp_path
+):
+    path = tmp_path / "bundle"
+    shutil.copytree(bundle.path, path)
+    pickled = pickle.dumps(Scorer(path))
+    shutil.rmtree(path)
+    bundle_factory(path, labels=("x", "y"))
+    with pytest.raises(BundleError, match="another bundle than when the Scorer was pickled"):
+        pickle.loads(pickled)
+
+
+def test_a_scorer_with_an_engine_of_ones_own_does_not_pickle(bundle):
+    with pytest.raises(InputError, match="give the engine by name"):
+        pickle.dumps(Scorer(bundle, engine=FakeEngine()))
+
+
+def test_a_closed_scorer_holds_no_engine_and_says_so(bundle):
+    engine = FakeEngine()
+    held = weakref.ref(engine)
+    with Scorer(bundle, engine=engine) as scorer:
+        assert scorer.score(TEXTS).errors == {}
+    del engine
+    assert held() is None
+    with pytest.raises(InputError, match="this Scorer is closed; open another one"):
+        scorer.score(TEXTS)
+
+
+def test_progress_counts_texts_equal_and_bad_ones_too(bundle):
+    calls = []
+    texts = ["the cat", "a dog", "the cat", None, "a long text of it"]
+    scorer = Scorer(bundle, engine=FakeEngine())
+    scorer.score(texts, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(2, 5), (5, 5)]
+
+
+def test_progress_is_a_bar_on_stderr(bundle, capsys):
+    scorer = Scorer(bundle, engine=FakeEngine())
+    scorer.score(TEXTS)
+    assert capsys.readouterr().err == ""
+    scorer.score(TEXTS, progress=True)
+    shown = capsys.readouterr()
+    assert "6/6" in shown.err and shown.out == ""
+
+
 def test_pairs_are_scored_in_their_order_and_with_their_types(pair_bundle):
-    pairs = [("the cat", "a dog"), ("a dog", "the cat"), ("the cat", ""), ["the cat", "a dog"]]
+    pairs = [("the cat", "a dog"), ("a dog", "the cat"), ("the cat", "."), ["the cat", "a dog"]]
     scorer = Scorer(pair_bundle)
     logits_NC = scorer.score(pairs).logits_NC
     np.testing.assert_array_equal(logits_NC[0], logits_NC[3])
@@ -252,7 +414,9 @@ def test_no_texts_give_no_predictions(request, kind):
     engine.input_names = opened.input_names
     predictions = Scorer(opened, engine=engine).score([])
     assert (predictions.labels, predictions.errors) == ([], {})
-    assert predictions.probabilities.shape == (0,)
+    assert predictions.probability.shape == (0,)
+    assert predictions.probabilities.shape == (0, 2)
+    assert predictions.to_arrow().num_rows == 0
     assert predictions.logits_NC.shape == (0, 2)
     assert engine.batches == []
 

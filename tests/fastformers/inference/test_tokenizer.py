@@ -160,6 +160,16 @@ def test_a_slice_holds_its_rows(tokenizer, counts, data):
         assert part.second_lengths_N[row] == rows.second_lengths_N[start + row]
 
 
+@pytest.mark.parametrize("rows_B", [[1, 2], [2, 1], [0, 2], [1]])
+def test_neighbors_in_a_batch_are_what_they_are_apart(tokenizer, rows_B):
+    rows = tokenizer.encode(["the cat", "a dog", "good mat", "ran"])
+    ids_BT = rows.batch_ids(np.array(rows_B))
+    assert ids_BT.tolist() == [row_ids(rows, row) for row in rows_B]
+    assert ids_BT.dtype == np.int64
+    ids_BT[:] = 0  # its own memory
+    assert row_ids(rows, 1) != [0] * ids_BT.shape[1]
+
+
 def test_a_batch_has_the_ids_and_types_of_its_rows_in_its_order(tokenizer, library):
     pairs = [("cat", "good dog"), ("a", "b"), ("the cat", "dog"), ("mat sat on", "")]
     rows = tokenizer.encode(*zip(*pairs, strict=True))

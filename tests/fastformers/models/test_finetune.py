@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,29 @@ def test_a_trivial_task_is_learned_by_the_first_layer(encoder, train, tmp_path):
     assert accuracy_of(tmp_path / "teacher", train) >= 0.95
     saved = json.loads((tmp_path / "teacher" / "tokenizer_config.json").read_text())
     assert saved["model_max_length"] == 16
+
+
+def test_labels_get_the_names_that_were_given(encoder, train, tmp_path, hub):
+    hub.add("org/encoder", encoder)
+    config = replace(configure(**ONE_EPOCH, num_layers=1), label_names=("hell,matt",))
+    said = []
+    result = finetune(
+        Path("org/encoder"),
+        train,
+        tmp_path / "train.csv",
+        tmp_path / "teacher",
+        config,
+        evaluation=train,
+        on_labels=said.append,
+    )
+    assert result.labels == ["hell", "matt"]
+    assert class_names(load_model(tmp_path / "teacher").config) == ("hell", "matt")
+    assert said == ["2 classes by name: 'bright' 48, 'dull' 48; called 'hell', 'matt'"]
+    assert result.best.quality > 0.4  # measured by the labels of the file
+    with pytest.raises(InputError, match="--label-names: 1 name for 2 labels"):
+        finetune(
+            encoder, train, tmp_path / "t", tmp_path / "o", replace(config, label_names=("a",))
+        )
 
 
 @pytest.mark.parametrize(

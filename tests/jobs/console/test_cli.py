@@ -63,11 +63,14 @@ def parser_of(monkeypatch):
         made = []
         job = importlib.import_module(module_of(command.split()[0]))
         with monkeypatch.context() as patch:
+            nothing = argparse.Namespace(config=None), []
             patch.setattr(
-                argparse.ArgumentParser, "parse_args", lambda parser, _: made.append(parser)
+                argparse.ArgumentParser,
+                "parse_known_args",
+                lambda parser, *_: made.append(parser) or nothing,
             )
             (job.parse_refresh if command == "cost refresh" else job.parse)([])
-        return made[0]
+        return made[-1]
 
     return get
 

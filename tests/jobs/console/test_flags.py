@@ -112,8 +112,8 @@ def test_help_has_the_meaning_and_the_default_of_every_flag():
         "--is-dry do nothing",
         "--names A,B of columns",
         "--limit ROWS only the first rows",
-        "--wait WAIT how long",
-        "--num-rounds NUM_ROUNDS rounds of all (5)",
-        "--rate RATE share (100% is 1) a round (0.001)",
+        "--wait NUMBER how long",
+        "--num-rounds N rounds of all (5)",
+        "--rate NUMBER share (100% is 1) a round (0.001)",
     ):
         assert line in text

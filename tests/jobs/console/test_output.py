@@ -1,15 +1,22 @@
 """How commands end: with one line of JSON, or with one line that says what to change."""
 
+import ast
 import errno
 import json
+import logging
+import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from fastformers.errors import FastformersError
+from fastformers.errors import FastformersError, InputError
 from fastformers.inference.engines import ENGINES
-from fastformers.jobs.console.output import EXTRA_OF, run
+from fastformers.installation import how_to_install
+from fastformers.jobs.console.cli import COMMANDS, module_of
+from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.output import EXTRA_OF, ConsoleHandler, console, run
 
 
 def raising(error):
@@ -28,6 +35,78 @@ def test_a_result_is_one_line_of_json_and_nothing_else(capsys):
     (line,) = captured.out.splitlines()
     assert json.loads(line) == result
     assert captured.err == ""
+
+
+def options(*flags):
+    return CommandParser(prog="job").parse_args(flags)
+
+
+def test_a_terminal_gets_the_json_line_only_if_it_is_asked_for(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run(lambda: {"rows": 7}, options()) == 0
+    assert capsys.readouterr().out == ""
+    assert run(lambda: {"rows": 7}, options("--json")) == 0
+    assert capsys.readouterr().out == '{"rows": 7}\n'
+
+
+def test_quiet_hides_all_but_warnings_and_errors(capsys):
+    def job():
+        console.print("a table")
+        logging.getLogger("fastformers.a").warning("a warning")
+        raise InputError("none.csv: no such file")
+
+    logging.getLogger().addHandler(handler := ConsoleHandler())
+    try:
+        assert run(job, options("--quiet")) == 2
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert capsys.readouterr().err == "a warning\nerror: none.csv: no such file\n"
+    assert not console.quiet
+
+
+@pytest.mark.parametrize(
+    ("flags", "lines"),
+    [
+        ((), ["warning", "other warning"]),
+        (("--verbose",), ["info", "warning", "other warning"]),
+        (("--log-level", "debug"), ["debug", "info", "warning", "other warning"]),
+        (("--log-level", "error"), []),
+    ],
+)
+def test_as_many_log_lines_are_shown_as_are_asked_for(capsys, flags, lines):
+    def job():
+        ours, others = logging.getLogger("fastformers.a"), logging.getLogger("other")
+        ours.debug("debug"), ours.info("info"), ours.warning("warning")
+        others.info("other info"), others.warning("other warning")
+        return {}
+
+    logging.getLogger().addHandler(handler := ConsoleHandler())
+    try:
+        assert run(job, options(*flags)) == 0
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--verbose", "--log-level", "debug"), "--verbose is --log-level info"),
+        (("--verbose", "--quiet"), "--quiet and --verbose contradict each other"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(capsys, flags, message):
+    assert run(lambda: pytest.fail("worked"), options(*flags)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_command_hands_its_options_on():
+    for name in COMMANDS:
+        source = Path(find_spec(module_of(name)).origin).read_text()
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        runs = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "run"]
+        assert runs, name
+        assert all(len(call.args) == 2 for call in runs), name
 
 
 @pytest.mark.parametrize("kind", [*FastformersError.__subclasses__()])
@@ -50,8 +129,8 @@ def test_an_error_raised_on_purpose_is_one_line_with_nothing_on_stdout(capsys, k
 )
 def test_the_extra_that_brings_a_missing_module_is_named(capsys, module, extra):
     assert run(raising(ModuleNotFoundError("no such module", name=module))) == 2
-    line = f"error: {module} is not installed: pip install '.[{extra}]' in the checkout, or 'WHEEL"
-    assert capsys.readouterr().err == f"{line}_FILE[{extra}]'\n"
+    line = f"error: {module} is not installed: {how_to_install(extra)}"
+    assert capsys.readouterr().err == f"{line}\n"
 
 
 @pytest.mark.parametrize("name", ["numpy", "cluster.no_such_module", None])

@@ -1,9 +1,12 @@
 """status.json of a run: there from the claim on, and true when the run ends."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from fastformers.cluster.records.sessions import read_sessions
 from fastformers.cluster.report.status import RunStatus
 from fastformers.cluster.scheduling.progress import Progress
 from fastformers.cluster.shards.claim_file import new_claim
@@ -118,3 +121,24 @@ def test_a_storage_that_fails_ends_no_run(output, claim, monkeypatch):
                 pass
         file.add(news(30))
     assert read(output).state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(None, "finished"), (KeyboardInterrupt(), "interrupted"), (ScoringError("no"), "failed")],
+)
+def test_the_session_s_record_says_how_it_ended(output, claim, make_report, error, state):
+    session = replace(make_report().sessions[0], run=claim.record.run, state="running")
+    try:
+        with status_file(output, every_s=0.01) as file:
+            file.begin(claim)
+            file.keep(session)
+            while not Path(output.path, "sessions", f"{session.run}.json").exists():
+                pass
+            assert read_sessions(output, but="")[0].state == "killed"  # to one that comes later
+            if error is not None:
+                raise error
+    except BaseException as raised:
+        assert raised is error
+    assert read_sessions(output, but="") == (replace(session, state=state),)
+    assert read_sessions(output, but=file.run) == ()

@@ -28,7 +28,9 @@ def check_accounts(rows: list[str | Bad], output: Path, scorer) -> pa.Table:
         The predictions.
     """
     table = read_predictions(output)
-    letters = pyarrow.parquet.read_table(Path(output, "dead_letters.parquet")).to_pylist()
+    letters = pyarrow.parquet.read_table(
+        Path(output, "__run__", "dead_letters.parquet")
+    ).to_pylist()
     assert table.num_rows == len(rows)
     bad = {row: text.reason for row, text in enumerate(rows) if isinstance(text, Bad)}
     assert [letter["corpus_row"] for letter in letters] == list(bad)
@@ -43,5 +45,5 @@ def check_accounts(rows: list[str | Bad], output: Path, scorer) -> pa.Table:
         expected = scorer.score([rows[row] for row in good])
         assert [labels[row] for row in good] == list(expected.labels)
         found = [probabilities[row] for row in good]
-        assert found == pytest.approx(expected.probabilities, abs=1e-5)
+        assert found == pytest.approx(expected.probability, abs=1e-5)
     return table

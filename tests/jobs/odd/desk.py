@@ -51,13 +51,13 @@ def write_bundles(bundle, pair_bundle):
 def write_runs():
     """What may lie where a run should be, or should write."""
     for name in ("mine", "broken", "other"):
-        Path(name).mkdir()
+        Path(name, "__run__").mkdir(parents=True)
     Path("mine/thesis.txt").write_text("mine")
     for name in ("run.json", "report.json"):
-        Path("broken", name).write_text("{")
+        Path("broken", "__run__", name).write_text("{")
     identity = {"corpus files": "other", "max batch tokens": 256}
     record = {"format_version": FORMAT_VERSION, "identity": identity}
-    Path("other/run.json").write_text(json.dumps(record))
+    Path("other/__run__/run.json").write_text(json.dumps(record))
 
 
 def write_corpora():

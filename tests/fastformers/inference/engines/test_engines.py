@@ -40,7 +40,7 @@ def test_auto_leaves_what_is_installed_and_a_name_leaves_itself(monkeypatch):
     assert candidate_names(AUTO) == others
     assert REFERENCE_ENGINE in others
     assert candidate_names("openvino") == ("openvino",)
-    with pytest.raises(InputError, match=r"openvino: .*; pip install '\.\[openvino\]'"):
+    with pytest.raises(InputError, match=r"openvino: .*; .*pip install .*\[openvino\]"):
         check_installed("openvino")
     monkeypatch.setattr(engines, "find_spec", lambda package: 1)
     assert candidate_names(AUTO) == on_cpus

@@ -8,7 +8,12 @@ import threading
 import psutil
 import pytest
 
-from fastformers.jobs.console.interrupts import SIGNALS, Interrupts, interruptible, keep_handlers
+from fastformers.jobs.console.terminal.interrupts import (
+    SIGNALS,
+    Interrupts,
+    interruptible,
+    keep_handlers,
+)
 
 # A command that says when it works, cleans up, and says so; it is stuck where nothing but C runs.
 COMMAND = """

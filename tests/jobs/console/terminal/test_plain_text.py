@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastformers.jobs.console.output import ConsoleHandler, PlainConsole, console, run
-from fastformers.jobs.console.plain_text import plain
+from fastformers.jobs.console.terminal.plain_text import plain
 
 HOSTILE = "a\x1b[2Jb\rc\x07d\x9b31me\x1b]0;title\x07[/b][red]:smile:\u202etxt\udcff"
 SHOWN = r"a\x1b[2Jb\x0dc\x07d\x9b31me\x1b]0;title\x07[/b][red]:smile:\u202etxt\udcff"

@@ -1,0 +1,40 @@
+"""The files of a compression are read without a library that trains."""
+
+import pytest
+
+from fastformers.compression.recipe_config import CompressConfig
+from fastformers.data.examples import Columns
+from fastformers.data.training_files import load_training_files
+from fastformers.errors import InputError
+
+
+@pytest.fixture
+def file(tmp_path, write_rows):
+    rows = [{"text": f"a cat {row}", "label": "yes" if row % 2 else "no"} for row in range(8)]
+    return write_rows(tmp_path / "t.csv", rows)
+
+
+def test_labels_are_read_where_the_teacher_learns_from_them(file):
+    options = {"columns": Columns(), "eval_limit": 2}
+    files = load_training_files(file, file, file, has_labels=True, **options)
+    assert files.train.labels == ["no", "yes"] * 4
+    assert len(files.evaluation) == 2
+    assert files.transfer.labels == [None] * 8
+    files = load_training_files(file, file, None, has_labels=False, **options)
+    assert files.train.labels == [None] * 8
+    assert files.transfer is None
+
+
+def test_places_are_looked_at_before_files_are_read(file, tmp_path):
+    teacher = tmp_path / "teacher"
+    paths = {"teacher": teacher, "train": tmp_path / "none.csv", "eval": file}
+    with pytest.raises(InputError, match=r"teacher: no config\.json"):
+        CompressConfig(**paths, output=tmp_path / "out").load_files()
+    teacher.mkdir()
+    (teacher / "modules.json").write_text("[]")
+    with pytest.raises(InputError, match=r"none\.csv: no such file"):
+        CompressConfig(**paths, output=tmp_path / "out").load_files()
+    with pytest.raises(NotADirectoryError, match="out"):
+        CompressConfig(**paths, output=file / "out").load_files()
+    with pytest.raises(InputError, match="exists and is not a bundle"):
+        CompressConfig(**paths, output=tmp_path).load_files()
