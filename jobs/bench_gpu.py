@@ -148,10 +148,10 @@ def _check(options: argparse.Namespace) -> None:
             raise InputError("give CORPUS and --teacher, or --bundle and --profile-out")
         if options.profile_out is not None:
             raise InputError("--profile-out: name the --bundle whose rows it is of")
-    elif options.profile_out is None or options.corpus is not None or options.teacher is not None:
+    elif options.profile_out is None or any((options.corpus, options.teacher, options.job_corpus)):
         raise InputError(
-            "--bundle: measures this bundle alone; give it with --profile-out, without CORPUS and "
-            "--teacher"
+            "--bundle: measures this bundle alone; give it with --profile-out, without CORPUS, "
+            "--teacher and --job-corpus"
         )
     price_of(options)
 

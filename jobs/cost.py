@@ -346,7 +346,7 @@ def _write_cluster(options: argparse.Namespace, cost: BundleCost) -> None:
     if options.write_cluster is None:
         return
     best = cost.plans[0]
-    prices = {one.price.instance_type: one.price for one in cost.instances.costs}
+    prices = cost.instances.prices
     helper = best.offer.helper
     cluster = CloudCluster(
         worker=prices[best.offer.instance_type],

@@ -84,6 +84,12 @@ class InstanceCosts:
     costs: tuple[InstanceCost, ...]
     left_out: dict[str, str]
 
+    @property
+    def prices(self) -> dict[str, InstancePrice]:
+        """Rows of the price table of all types that were costed or help them, by name."""
+        helpers = [cost.pace.helper.price for cost in self.costs if cost.pace and cost.pace.helper]
+        return {price.instance_type: price for price in (*helpers, *(c.price for c in self.costs))}
+
 
 def estimate_instances(
     works: Sequence[tuple[MachineProfile, Work]],
@@ -152,7 +158,7 @@ def _cost(
         job_s, helper, num_helpers = pace.gpu_s, pace.helper, pace.num_helpers
         usd_per_hour += num_helpers * helper.market_price.usd_per_hour
         watts += num_helpers * _watts(helper.price)
-        scaled_from += f"; {num_helpers:.2g} x {helper.price.instance_type} tokenize for each"
+        scaled_from += f"; {num_helpers:,.2f} x {helper.price.instance_type} tokenize for each"
     elif pace is not None:
         scaled_from += "; its host tokenizes"
         scaled_from += ", slower than it scores" if pace.alone_s > pace.gpu_s else ""

@@ -260,7 +260,7 @@ def explain_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> list[
 def _name(cost: InstanceCost) -> str:
     """The type, and how many machines tokenize for each of it."""
     name = cost.price.instance_type
-    return name if cost.helper is None else f"{name} +{cost.num_helpers:.2g}"
+    return name if cost.helper is None else f"{name} +{_short(cost.num_helpers)}"
 
 
 def _basis(cost: InstanceCost) -> str:

@@ -33,7 +33,7 @@ def test_mistakes_are_named_before_the_card_is_looked_for(capsys, monkeypatch, a
         (("texts.csv",), "give CORPUS and --teacher, or --bundle and --profile-out"),
         ((*ARGUMENTS, "--profile-out", "p"), "--profile-out: name the --bundle whose rows"),
         (("--bundle", "b"), "--bundle: measures this bundle alone; give it with --profile-out"),
-        ((*ARGUMENTS, "--bundle", "b", "--profile-out", "p"), "without CORPUS and --teacher"),
+        ((*ARGUMENTS, "--bundle", "b", "--profile-out", "p"), "without CORPUS, --teacher and"),
     ],
 )
 def test_the_paper_or_a_bundle_is_measured(capsys, monkeypatch, arguments, said):

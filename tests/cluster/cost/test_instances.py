@@ -182,7 +182,7 @@ def test_machines_that_tokenize_are_part_of_the_price_where_that_is_cheaper(prof
     assert cost.num_helpers == pytest.approx(number)
     per_hour = 0.8048 + number * helper.usd_per_hour_on_demand
     assert cost.usd_total == pytest.approx((JOB_START_S + gpu_s) / 3600 * per_hour)
-    assert f"{number:.2g} x {helper.instance_type} tokenize for each" in cost.scaled_from
+    assert f"{number:,.2f} x {helper.instance_type} tokenize for each" in cost.scaled_from
     alone = by_type(cost_all((profile, SLOW_TOKENIZING), prices=without_helpers("aws")))
     assert cost.usd_total < alone["g6.xlarge"].usd_total
 
