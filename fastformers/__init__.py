@@ -10,13 +10,15 @@ loads that module and nothing else: `fastformers.errors` does not wait for ONNX 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastformers.version import VERSION
+
 if TYPE_CHECKING:
     from fastformers.errors import FastformersError
     from fastformers.inference.bundle import Bundle, open_bundle
     from fastformers.inference.scorer import Predictions, Scorer
 
 __all__ = ["Bundle", "FastformersError", "Predictions", "Scorer", "open_bundle"]
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _MODULE_OF = {
     "Bundle": "fastformers.inference.bundle",
