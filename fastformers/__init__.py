@@ -11,6 +11,8 @@ loads that module and nothing else: `fastformers.errors` does not wait for ONNX 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastformers.version import VERSION
+
 if TYPE_CHECKING:
     from fastformers.errors import FastformersError
     from fastformers.inference.bundle import Bundle, open_bundle
@@ -30,7 +32,7 @@ __all__ = [
     "open_bundle",
     "score",
 ]
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _MODULE_OF = {
     "Bundle": "fastformers.inference.bundle",

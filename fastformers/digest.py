@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 from pathlib import Path
 
-import fastformers
+from fastformers.version import VERSION
 
 
 def digest_of(*parts: object) -> str:
@@ -34,7 +34,7 @@ def library_versions() -> dict[str, str]:
     """Versions of what decides the results of training and export, by package."""
     packages = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"fastformers": fastformers.__version__, **versions}
+    return {"fastformers": VERSION, **versions}
 
 
 def _name_path(part: object) -> str:

@@ -21,8 +21,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import fastformers
-
 # Name on an index, in requirements and in the names of wheel files.
 DISTRIBUTION = "fastformers-batch"
 
@@ -61,7 +59,7 @@ def how_to_upgrade() -> str:
 
 def find_checkout() -> Path | None:
     """Root of the checkout whose files run; None where they were copied by an installer."""
-    root = Path(fastformers.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     except (FileNotFoundError, KeyError):
@@ -71,7 +69,7 @@ def find_checkout() -> Path | None:
 
 def find_distribution() -> importlib.metadata.Distribution | None:
     """The installed distribution whose files run; None where nobody installed them."""
-    own = Path(fastformers.__file__).resolve()
+    own = Path(__file__).resolve().with_name("__init__.py")
     for distribution in importlib.metadata.distributions(name=DISTRIBUTION):
         if Path(str(distribution.locate_file("fastformers/__init__.py"))).resolve() == own:
             return distribution

@@ -43,8 +43,8 @@ def install(tmp_path, monkeypatch):
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\n")
         if origin is not None:
             (info / "direct_url.json").write_text(json.dumps(origin))
-        module = str(site / "fastformers" / "__init__.py")
-        monkeypatch.setattr(installation.fastformers, "__file__", module)
+        module = str(site / "fastformers" / "installation.py")
+        monkeypatch.setattr(installation, "__file__", module)
         monkeypatch.setattr(sys, "path", [str(site), *sys.path])
 
     return make
@@ -120,7 +120,7 @@ def test_a_checkout_is_installed_again_as_one():
 
 
 def test_a_copy_that_nobody_installed_is_said_to_be_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(installation.fastformers, "__file__", str(tmp_path / "a" / "__init__.py"))
+    monkeypatch.setattr(installation, "__file__", str(tmp_path / "a" / "installation.py"))
     assert find_checkout() is None
     assert find_distribution() is None
     assert how_to_install("aws").startswith("install fastformers-batch[aws] with pip")
@@ -129,7 +129,7 @@ def test_a_copy_that_nobody_installed_is_said_to_be_one(tmp_path, monkeypatch):
 
 def test_a_checkout_of_something_else_is_not_this_one(tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "fastformers"\n')
-    monkeypatch.setattr(installation.fastformers, "__file__", str(tmp_path / "a" / "__init__.py"))
+    monkeypatch.setattr(installation, "__file__", str(tmp_path / "a" / "installation.py"))
     assert find_checkout() is None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from fastformers import installation
 from fastformers.cluster.launch import wheel
 from fastformers.cluster.launch.wheel import build_wheel
 from fastformers.errors import InputError
@@ -68,7 +69,7 @@ def installed(built, tmp_path):
 
 
 def test_an_installed_wheel_is_packed_again(built, installed, tmp_path, monkeypatch):
-    monkeypatch.setattr(wheel.fastformers, "__file__", str(installed / "fastformers/__init__.py"))
+    monkeypatch.setattr(installation, "__file__", str(installed / "fastformers/installation.py"))
     monkeypatch.setattr(sys, "path", [str(installed), *sys.path])
     packed = build_wheel(tmp_path / "packed")
     assert packed.name == built.name
@@ -99,17 +100,17 @@ def test_a_stranger_of_the_same_name_is_not_shipped(installed, tmp_path, monkeyp
     (record,) = installed.glob("*.dist-info/RECORD")
     own = [line for line in record.read_text().splitlines() if "fastformers/jobs/" not in line]
     record.write_text("\n".join(own))
-    monkeypatch.setattr(wheel.fastformers, "__file__", str(installed / "fastformers/__init__.py"))
+    monkeypatch.setattr(installation, "__file__", str(installed / "fastformers/installation.py"))
     monkeypatch.setattr(sys, "path", [str(installed), *sys.path])
     with pytest.raises(InputError, match="does not list its own files"):
         build_wheel(tmp_path)
 
 
 def test_code_that_nobody_installed_is_refused(tmp_path, monkeypatch):
-    copied = tmp_path / "copied" / "fastformers" / "__init__.py"
+    copied = tmp_path / "copied" / "fastformers" / "installation.py"
     copied.parent.mkdir(parents=True)
     copied.touch()
-    monkeypatch.setattr(wheel.fastformers, "__file__", str(copied))
+    monkeypatch.setattr(installation, "__file__", str(copied))
     with pytest.raises(InputError, match="not installed by pip and is no checkout"):
         build_wheel(tmp_path)
 
