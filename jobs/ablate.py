@@ -39,7 +39,7 @@ from fastformers.cluster.execution.topology import HostTopology, discover_topolo
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.errors import InputError
 from fastformers.figure import require_drawing
-from fastformers.hub import find_model
+from fastformers.files.hub import find_model
 from fastformers.inference.bundle import DEMO_BUNDLE, open_bundle
 from fastformers.jobs.console.arguments import (
     add_price_arguments,

@@ -34,7 +34,7 @@ from fastformers.cluster.pricing.prices import find_price
 from fastformers.cluster.report.energy import EnergyMeter
 from fastformers.cluster.settings import ActorSettings, CorpusSettings, ScoringSettings
 from fastformers.errors import InputError
-from fastformers.hub import find_model
+from fastformers.files.hub import find_model
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engines import CUDA_ENGINE, open_engine
@@ -60,6 +60,7 @@ from fastformers.jobs.console.arguments import (
     price_of,
 )
 from fastformers.jobs.console.calibrate import calibrate_gpu
+from fastformers.jobs.console.command_line.idle_flags import IdleRule, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import execute
 from fastformers.jobs.console.flags import add_config_arguments
@@ -80,21 +81,41 @@ _FLOAT16_COPIES = 4  # PyTorch in float16 is several times slower
 _COMPARED_ROWS = 64
 
 
+# A job of `bench-gpu` keeps no column, and its rows are texts, one each.
+_NOT_READ = ("text_pair_column", "keep_columns", "shard_seconds", "max_bad_rows")
+_READ = ("text_column", "limit", "skip_unreadable_files", "binary_text")
+_IDLE = (
+    IdleRule(
+        (*_READ, "shapes", "job_corpus", "job_shape", "sample_rows", "repeats", "usd_per_hour"),
+        lambda options: options.bundle is not None,
+        "a bundle is measured alone; give CORPUS and --teacher in its place",
+    ),
+    IdleRule(
+        ("job_shape", "usd_per_hour", "instance_type"),
+        lambda options: options.bundle is None and options.job_corpus is None,
+        "no whole job is measured; give --job-corpus",
+    ),
+)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers bench-gpu`."""
     parser = CommandParser(
         prog="fastformers bench-gpu",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "corpus", nargs="?", help="file, directory, glob or URI of texts of usual lengths"
     )
-    parser.add_argument("--teacher", type=Path, help="Hugging Face checkpoint with the tokenizer")
+    parser.add_argument(
+        "--teacher", type=Path, help="Hugging Face checkpoint with the tokenizer (none)"
+    )
     profile = parser.add_argument_group("profile")
-    profile.add_argument("--bundle", help="bundle with a float16 graph, or its URI")
-    profile.add_argument("--profile-out", type=Path, metavar="FILE", help="keep what was measured")
-    add_config_arguments(parser, CorpusSettings, leave_out=("text_pair_column",))
+    profile.add_argument("--bundle", help="bundle with a float16 graph, or its URI (none)")
+    profile.add_argument(
+        "--profile-out", type=Path, metavar="FILE", help="keep what was measured here (nowhere)"
+    )
+    add_config_arguments(parser, CorpusSettings, leave_out=_NOT_READ)
     parser.add_argument(
         "--shapes",
         type=split_names,
@@ -126,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> Mapping[str, Any]:
+        refuse_idle(options, _IDLE)
         _check(options)
         check_cuda()
         if options.bundle is not None:
@@ -301,7 +323,7 @@ def _difference_from_pytorch(model: "PreTrainedModel", engine: Any, rows: "Token
 
 def _measure_job(options: argparse.Namespace, bundle: "Bundle", path: Path) -> CardJob:
     """Prepare a corpus on all cores, then score its shards on the card: the last of the repeats."""
-    settings, price = CorpusSettings(text_column=options.text_column), price_of(options)
+    settings, price = corpus_settings(options), price_of(options)
     actors = ActorSettings()
     prepared = open_prepare_job(
         options.job_corpus, bundle.path, f"{path}/shards", settings, for_gpus=True

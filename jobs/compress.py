@@ -24,7 +24,7 @@ from fastformers.cluster.report.downsample import pick_frontier
 from fastformers.cluster.report.page import can_draw, render_search_page
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
-from fastformers.hub import find_model
+from fastformers.files.hub import find_model
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.installation import how_to_install
 from fastformers.jobs.console.arguments import add_text_file_arguments

@@ -15,7 +15,7 @@ from fastformers.data.held_out import metric_of
 from fastformers.data.superglue import load_labeled
 from fastformers.data.targets import classes_to_train, task_of_labels
 from fastformers.errors import InputError
-from fastformers.hub import find_model
+from fastformers.files.hub import find_model
 from fastformers.inference.description.label_names import check_label_names
 from fastformers.inference.tasks import TASKS
 from fastformers.jobs.console.arguments import add_text_file_arguments

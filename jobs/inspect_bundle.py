@@ -16,7 +16,7 @@ from rich.table import Table
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError
-from fastformers.hub import parse_hub_uri
+from fastformers.files.hub import parse_hub_uri
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.cost_profile import measure_speeds
 from fastformers.inference.cpu import read_cpu_model

@@ -22,7 +22,7 @@ from fastformers.cluster.launch.launch_directory import check_launch_directory, 
 from fastformers.cluster.launch.ray_cluster_file import CloudCluster, HostCluster
 from fastformers.cluster.pricing.prices import find_price, load_prices
 from fastformers.errors import InputError
-from fastformers.hub import parse_hub_uri
+from fastformers.files.hub import parse_hub_uri
 from fastformers.inference.bundle import open_bundle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, run

@@ -167,8 +167,11 @@ def runs_foreign_code(source):
     return found
 
 
-# What is loaded there is the C library of the machine itself, by no name out of a file.
-OWN_LIBRARIES = {"fastformers/inference/engine.py"}
+# What is loaded there is the C library of the machine itself, or CUDA, by no name out of a file.
+OWN_LIBRARIES = {
+    "fastformers/inference/engine.py",
+    "fastformers/inference/engines/cuda_setup.py",
+}
 
 
 def test_nothing_runs_code_out_of_a_bundle_a_corpus_or_a_checkpoint():

@@ -18,7 +18,7 @@ from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import ChangedWorkError, InputError
-from fastformers.hub import parse_hub_uri
+from fastformers.files.hub import parse_hub_uri
 
 RUN_DIRECTORY = "__run__"
 RUN_FILE = "run.json"

@@ -18,7 +18,7 @@ from fastformers.ablation.texts import LabeledTexts, TextsConfig, TimedRows, tim
 from fastformers.data.examples import Examples
 from fastformers.data.targets import encode_targets
 from fastformers.errors import InputError
-from fastformers.hub import find_model
+from fastformers.files.hub import find_model
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.description.label_names import TEACHER_LABELS
 from fastformers.inference.manifest import TOKENIZER_FILE

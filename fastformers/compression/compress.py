@@ -25,7 +25,7 @@ from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
 from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.read_encoder import read_encoder
-from fastformers.hub import FoundModel, find_model
+from fastformers.files.hub import FoundModel, find_model
 from fastformers.inference.bundle import Bundle, write_bundle
 from fastformers.inference.description.further_graph import FurtherGraph
 from fastformers.inference.description.label_names import TEACHER_LABELS, check_label_names

@@ -25,7 +25,7 @@ from typing import Any
 from fastformers.atomic_file import replace_directory, whole_file
 from fastformers.digest import digest_file
 from fastformers.errors import BundleError, InputError
-from fastformers.hub import (
+from fastformers.files.hub import (
     HubPlace,
     fetch_files,
     parse_hub_uri,

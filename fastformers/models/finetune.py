@@ -35,7 +35,7 @@ from fastformers.data.targets import (
 )
 from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
-from fastformers.hub import find_model
+from fastformers.files.hub import find_model
 from fastformers.inference.description.label_names import check_label_names
 from fastformers.inference.tasks import Task
 from fastformers.inference.tokenizer import Tokenizer

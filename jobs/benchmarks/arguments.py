@@ -17,8 +17,8 @@ from fastformers.cluster.storage.directory import open_directory
 from fastformers.cluster.storage.filesystems import resolve
 from fastformers.errors import InputError
 from fastformers.figure import check_picture
+from fastformers.files.hub import find_model
 from fastformers.formats.file_set import formats_at
-from fastformers.hub import find_model
 from fastformers.inference.engines import AUTO, check_installed
 from fastformers.jobs.benchmarks.parts import JOB_BASELINES, BaselineName
 from fastformers.jobs.console.arguments import (

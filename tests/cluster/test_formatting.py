@@ -16,7 +16,7 @@ def test_durations_are_short(seconds, text):
 
 @pytest.mark.parametrize(
     ("usd", "text"),
-    [(0, "0 USD"), (1234.5, "1,234.50 USD"), (9.876, "9.876 USD"), (0.00071234, "0.0007123 USD")],
+    [(0, "0 USD"), (1234.5, "1,234.50 USD"), (9.876, "9.88 USD"), (0.00071234, "0.00071 USD")],
 )
 def test_amounts(usd, text):
     assert format_usd(usd) == text

@@ -62,7 +62,7 @@ COSTED = (
 
 # Command lines with the flags that do nothing there, each alone.
 IDLE = {
-    SCORE: ("--oversubscribe", STORAGE, "--binary-text"),
+    SCORE: ("--oversubscribe", STORAGE, "--binary-text", "--actors-per-gpu 2"),
     f"{SCORE} --on-bad-row fail": ("--max-bad-rows 3",),
     f"{SCORE} --address local": ("--num-nodes 2",),
     "score c.parquet --bundle bundle --output o": TEXT_FILES,
@@ -123,6 +123,15 @@ IDLE = {
         *("--output o", "--limit 9", "--num-actors 1", "--usd-per-hour 1"),
         "--instance-type c7i.4xlarge",
     ),
+    f"{SCORE} --device cuda": ("--engine auto",),
+    "bench-gpu --bundle bundle --profile-out p.json": (
+        *("--text-column x", "--limit 9", "--skip-unreadable-files", "--binary-text"),
+        *("--shapes student", "--job-corpus c.csv", "--job-shape student", "--sample-rows 9"),
+        *("--repeats 2", "--usd-per-hour 1"),
+    ),
+    "bench-gpu c.csv --teacher no-weights": (
+        *("--job-shape student", "--usd-per-hour 1", "--instance-type c7i.4xlarge"),
+    ),
     "status mine": (STORAGE,),
     "report mine": (STORAGE,),
     "inspect bundle": (STORAGE,),
@@ -141,12 +150,12 @@ WORKING = {
     "score": (
         "--bundle --output --keep-columns --limit --max-bad-rows --cores-per-actor --engine "
         "--num-actors --address --timeout-s --usd-per-hour --instance-type --max-batch-tokens "
-        "--on-bad-row --energy --dry-run"
+        "--on-bad-row --energy --dry-run --device --precision --columns --label-column"
     ),
     "prepare": (
         "--bundle --output --text-column --text-pair-column --keep-columns --limit --shard-seconds "
         "--skip-unreadable-files --max-bad-rows --cores-per-actor --num-actors --address "
-        "--timeout-s --usd-per-hour --instance-type"
+        "--timeout-s --usd-per-hour --instance-type --device"
     ),
     "scale": (
         "--bundle --output --text-column --text-pair-column --keep-columns --limit --shard-seconds "
@@ -169,6 +178,7 @@ WORKING = {
         "--repeats --shapes-only --usd-per-hour --instance-type"
     ),
     "bench": "--plot --from-json",
+    "bench-gpu": "--teacher --bundle --profile-out",
     "demo": "--print-bundle",
     "status": "--watch",
     "report": "",

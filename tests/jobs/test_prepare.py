@@ -17,6 +17,7 @@ def test_kept_values_that_did_not_fit_are_counted_on_the_screen(monkeypatch, tmp
     )
     job = SimpleNamespace(corpus=SimpleNamespace(reader=None))
     monkeypatch.setattr(prepare, "open_prepare_job", lambda *arguments, **options: job)
+    monkeypatch.setattr(prepare, "find_finished", lambda job: None)
     monkeypatch.setattr(prepare, "execute", lambda *arguments: report)
     arguments = ["corpus", "--bundle", "b", "--output", str(tmp_path / "out")]
     assert prepare.main(arguments) == 0

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fastformers.errors import InputError
 from fastformers.inference.outputs.columns import choose_columns
 from fastformers.inference.tasks import EMBEDDING, Task
+from fastformers.installation import pip_install
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +187,7 @@ class Predictions:
             frame = self.to_arrow(columns).to_pandas()
         except ModuleNotFoundError as error:
             raise InputError(
-                "to_pandas() needs pandas: pip install pandas; to_arrow() needs nothing further"
+                f"to_pandas() needs pandas: {pip_install('pandas')}; to_arrow() needs nothing more"
             ) from error
         if index is not None:
             if len(index) != len(frame):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastformers.errors import InputError, StorageError
-from fastformers.hub import (
+from fastformers.files.hub import (
     HubPlace,
     fetch_files,
     find_model,
