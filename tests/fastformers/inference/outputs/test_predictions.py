@@ -141,7 +141,7 @@ def test_an_index_of_another_length_is_refused():
 
 def test_without_pandas_the_other_table_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
-    with pytest.raises(InputError, match=r"pip install pandas; to_arrow\(\) needs nothing further"):
+    with pytest.raises(InputError, match=r"pip install pandas; to_arrow\(\) needs nothing more"):
         predict().to_pandas()
 
 

@@ -240,7 +240,7 @@ def test_compress_gets_the_config_that_flags_make(tmp_path, monkeypatch):
 
 def test_a_package_that_is_missing_is_one_line_with_what_brings_it():
     options = argparse.Namespace(quiet=False)
-    with pytest.raises(InputError, match="torch is not installed: pip install"), called(options):
+    with pytest.raises(InputError, match=r"torch is not installed: .*pip install"), called(options):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
     with pytest.raises(ModuleNotFoundError), called(options):
         raise ModuleNotFoundError("No module named 'mine'", name="mine")
@@ -274,11 +274,11 @@ WRONG = {
 
 def test_a_type_checker_sees_the_types(tmp_path, monkeypatch):
     """Where `make types` has run, mypy knows the package, and looks at the snippet alone."""
-    import mypy.api
+    mypy_api = pytest.importorskip("mypy.api", reason="mypy is not installed")
 
     monkeypatch.chdir(Path(fastformers.__file__).parent.parent)
     (tmp_path / "user.py").write_text(SNIPPET)
-    out, err, _ = mypy.api.run([str(tmp_path / "user.py")])
+    out, err, _ = mypy_api.run([str(tmp_path / "user.py")])
     errors = [line for line in out.splitlines() if ": error:" in line and "user.py" in line]
     found = {int(line.split(":")[1]): line for line in errors}
     assert found.keys() == WRONG.keys(), out + err
