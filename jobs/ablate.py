@@ -58,6 +58,7 @@ from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import show_progress, waiting
 from fastformers.models.model_files import check_model_directory
+from fastformers.version import VERSION
 
 _LINE_EVERY_S = 10.0  # between lines of progress, while the clock runs
 # Runnable processes for each core, over the last minute, above which a machine counts as busy.
@@ -274,14 +275,17 @@ def _table(results: Sequence[StepResult], title: str) -> Table:
 def _conditions(
     topology: HostTopology, price: HourlyPrice, *, repeats: int, load_before: float
 ) -> Conditions:
-    packages = ("fastformers", "torch", "transformers", "onnxruntime")
+    packages = ("torch", "transformers", "onnxruntime")
     return Conditions(
         cpu_model=topology.cpu_model,
         num_cores=topology.num_usable_cores,
         usd_per_hour=price.usd_per_hour,
         price=str(price),
         price_is_estimate=price.is_estimate,
-        versions={name: importlib.metadata.version(name) for name in packages},
+        versions={
+            "fastformers": VERSION,
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
         measured_at=time.strftime("%Y-%m-%d"),
         repeats=repeats,
         load_before=load_before,

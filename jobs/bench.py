@@ -58,8 +58,9 @@ from fastformers.jobs.console.arguments import actor_settings, corpus_settings, 
 from fastformers.jobs.console.calibrate import calibrate, check_own_type
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import waiting
+from fastformers.version import VERSION
 
-_PACKAGES = ("fastformers", "onnxruntime", "ray")
+_PACKAGES = ("onnxruntime", "ray")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -111,7 +112,8 @@ def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
         repeats=options.repeats,
     )
     packages = dict.fromkeys((*_PACKAGES, choice.engine))
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions = {"fastformers": VERSION}
+    versions |= {name: importlib.metadata.version(name) for name in packages}
     engines, operators = _measure_engines(options, subject, choice)
     return BenchReport(
         engine=choice.engine,

@@ -25,6 +25,15 @@ KINDS = {
 CASES = {f"{kind}: {name}": case for kind, cases in KINDS.items() for name, case in cases.items()}
 
 
+@pytest.fixture(autouse=True)
+def usual_recursion():
+    """How deep JSON may be is Python's own limit, which PyTorch raises for its process."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_row_is_accounted_for_or_the_corpus_is_refused_in_one_line(
     name, score, scorer, tmp_path
