@@ -9,6 +9,7 @@ module knows nothing of models.
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from fastformers.version import VERSION
@@ -32,7 +33,11 @@ def digest_file(path: Path) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of what decides the results of training and export, by package."""
-    packages = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime")
+    return versions_of(("torch", "transformers", "tokenizers", "onnx", "onnxruntime"))
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Version of this project and of installed packages, by name."""
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {"fastformers": VERSION, **versions}
 

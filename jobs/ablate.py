@@ -10,7 +10,6 @@ With --shapes-only the paper's models run on random weights: speed only; the len
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
 import sys
@@ -37,6 +36,7 @@ from fastformers.ablation.texts import TextsConfig, load_texts
 from fastformers.atomic_file import check_writable, whole_file
 from fastformers.cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
 from fastformers.cluster.pricing.prices import HourlyPrice
+from fastformers.digest import versions_of
 from fastformers.errors import InputError
 from fastformers.figure import require_drawing
 from fastformers.files.hub import find_model
@@ -58,7 +58,6 @@ from fastformers.jobs.console.flags import add_config_arguments, read_config
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import show_progress, waiting
 from fastformers.models.model_files import check_model_directory
-from fastformers.version import VERSION
 
 _LINE_EVERY_S = 10.0  # between lines of progress, while the clock runs
 # Runnable processes for each core, over the last minute, above which a machine counts as busy.
@@ -275,17 +274,13 @@ def _table(results: Sequence[StepResult], title: str) -> Table:
 def _conditions(
     topology: HostTopology, price: HourlyPrice, *, repeats: int, load_before: float
 ) -> Conditions:
-    packages = ("torch", "transformers", "onnxruntime")
     return Conditions(
         cpu_model=topology.cpu_model,
         num_cores=topology.num_usable_cores,
         usd_per_hour=price.usd_per_hour,
         price=str(price),
         price_is_estimate=price.is_estimate,
-        versions={
-            "fastformers": VERSION,
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        versions=versions_of(("torch", "transformers", "onnxruntime")),
         measured_at=time.strftime("%Y-%m-%d"),
         repeats=repeats,
         load_before=load_before,

@@ -16,7 +16,6 @@ peers      whole jobs of others on the first texts of the corpus that differ, an
 """
 
 import argparse
-import importlib.metadata
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from fastformers.cluster.cost.machine_profile import write_profile
 from fastformers.cluster.execution.topology import discover_topology
 from fastformers.cluster.pricing.prices import find_price, load_prices
 from fastformers.cluster.settings import CorpusSettings
+from fastformers.digest import versions_of
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.jobs.benchmarks.arguments import check, chosen_baselines, parse_bench
@@ -58,7 +58,6 @@ from fastformers.jobs.console.arguments import actor_settings, corpus_settings, 
 from fastformers.jobs.console.calibrate import calibrate, check_own_type
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import waiting
-from fastformers.version import VERSION
 
 _PACKAGES = ("onnxruntime", "ray")
 
@@ -111,9 +110,6 @@ def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
         price=price_of(options),
         repeats=options.repeats,
     )
-    packages = dict.fromkeys((*_PACKAGES, choice.engine))
-    versions = {"fastformers": VERSION}
-    versions |= {name: importlib.metadata.version(name) for name in packages}
     engines, operators = _measure_engines(options, subject, choice)
     return BenchReport(
         engine=choice.engine,
@@ -123,7 +119,7 @@ def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
         corpus=options.corpus,
         cpu_model=read_cpu_model(),
         cores=discover_topology().num_usable_cores,
-        versions=versions,
+        versions=versions_of(dict.fromkeys((*_PACKAGES, choice.engine))),
         repeats=options.repeats,
         measured_at=time.strftime("%Y-%m-%d"),
         engines=engines,

@@ -205,7 +205,7 @@ def _profile(options: argparse.Namespace) -> dict[str, Any]:
 
 def _bench(options: argparse.Namespace, scratch: Path) -> CardReport:
     from fastformers.benchmark.card import make_card_bundle, measure_float16_peak
-    from fastformers.benchmark.random_models import MAX_LENGTH, make_random_model
+    from fastformers.benchmark.random_models import make_random_model
 
     tokenizer = read_tokenizer(options.teacher)
     texts = write_different_texts(
@@ -225,7 +225,6 @@ def _bench(options: argparse.Namespace, scratch: Path) -> CardReport:
         bundle = make_card_bundle(
             model,
             tokenizer_json=(options.teacher / "tokenizer.json").read_text(encoding="utf-8"),
-            max_length=MAX_LENGTH,
             path=scratch / f"bundle-{name}",
         )
         if name in options.shapes:

@@ -25,18 +25,15 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from fastformers.benchmark.encoder_shapes import EncoderShape
+from fastformers.benchmark.random_models import describe_random_bundle
 from fastformers.benchmark.timing import Batch, pad_rows
 from fastformers.clock import median_in_turns, time_call
-from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.graph import write_graph
 from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import Bundle, write_bundle
-from fastformers.inference.cost_profile import measure_cost_profile
 from fastformers.inference.engine import Engine, OnnxEngine, run_batches
-from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.inference.tokenizer import TokenizedRows
-from fastformers.models.loading import class_names
 
 PRECISION = "float16"
 PYTORCH_BATCH_ROWS = 32
@@ -155,9 +152,7 @@ def tile_rows(rows: TokenizedRows, copies: int) -> TokenizedRows:
     )
 
 
-def make_card_bundle(
-    model: PreTrainedModel, *, tokenizer_json: str, max_length: int, path: Path
-) -> Bundle:
+def make_card_bundle(model: PreTrainedModel, *, tokenizer_json: str, path: Path) -> Bundle:
     """Write the float16 bundle of a model of random weights.
 
     Its cost profile is of this machine's CPU, which computes float16 slowly: it cuts shards.
@@ -165,7 +160,6 @@ def make_card_bundle(
     Args:
         model: Classifier of single texts, in eval mode.
         tokenizer_json: Serialized tokenizer.
-        max_length: Longest row, in tokens.
         path: Directory of the bundle.
     """
     encoder = read_encoder(model)
@@ -173,22 +167,7 @@ def make_card_bundle(
     graph.parent.mkdir(parents=True)
     write_graph(encoder, graph, text_pairs=False, float16=True)
     engine = OnnxEngine(graph, num_threads=0)
-    bundle = Bundle(
-        path=path,
-        task=TEXT_CLASSIFICATION,
-        labels=class_names(model.config),
-        num_outputs=engine.num_outputs,
-        max_length=max_length,
-        text_pairs=False,
-        input_names=engine.input_names,
-        precision=PRECISION,
-        multiply_adds_per_token=count_multiply_adds(encoder),
-        width=encoder.width,
-        stages=(),
-        provenance={"teacher": "random weights"},
-        cost_profile=measure_cost_profile(engine, max_length=max_length),
-        files={},
-    )
+    bundle = describe_random_bundle(model, encoder, engine, precision=PRECISION, path=path)
     return write_bundle(bundle, model=graph, tokenizer_json=tokenizer_json)
 
 

@@ -110,24 +110,44 @@ def make_random_bundle(
         graph = Path(scratch) / "model.onnx"
         encoder = write_int8_graph(model, graph, rows=rows, text_pairs=False)
         engine = OnnxEngine(graph)
-        bundle = Bundle(
-            path=path,
-            task=TEXT_CLASSIFICATION,
-            labels=class_names(model.config),
-            num_outputs=engine.num_outputs,
-            max_length=min(MAX_LENGTH, encoder.max_length),
-            text_pairs=False,
-            input_names=engine.input_names,
-            precision="int8",
-            multiply_adds_per_token=count_multiply_adds(encoder),
-            num_layers=len(encoder.layers),
-            width=encoder.width,
-            stages=(),
-            provenance={"teacher": "random weights"},
-            cost_profile=measure_cost_profile(engine, max_length=encoder.max_length),
-            files={},
-        )
+        bundle = describe_random_bundle(model, encoder, engine, precision="int8", path=path)
         return write_bundle(bundle, model=graph, tokenizer_json=tokenizer_json)
+
+
+def describe_random_bundle(
+    model: PreTrainedModel,
+    encoder: EncoderWeights,
+    engine: OnnxEngine,
+    *,
+    precision: str,
+    path: Path,
+) -> Bundle:
+    """What is to be written of a model of random weights; its cost is measured here.
+
+    Args:
+        model: Classifier of single texts.
+        encoder: Its weights.
+        engine: Its graph.
+        precision: Precision of the graph.
+        path: Directory of the bundle.
+    """
+    return Bundle(
+        path=path,
+        task=TEXT_CLASSIFICATION,
+        labels=class_names(model.config),
+        num_outputs=engine.num_outputs,
+        max_length=min(MAX_LENGTH, encoder.max_length),
+        text_pairs=False,
+        input_names=engine.input_names,
+        precision=precision,
+        multiply_adds_per_token=count_multiply_adds(encoder),
+        num_layers=len(encoder.layers),
+        width=encoder.width,
+        stages=(),
+        provenance={"teacher": "random weights"},
+        cost_profile=measure_cost_profile(engine, max_length=encoder.max_length),
+        files={},
+    )
 
 
 def random_rows(lengths_N: NDArray[np.integer], *, vocab_size: int) -> TokenizedRows:

@@ -30,7 +30,7 @@ def rows():
 @pytest.fixture(scope="module")
 def bundle(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("card") / "bundle"
-    return card.make_card_bundle(model, tokenizer_json="{}", max_length=32, path=path)
+    return card.make_card_bundle(model, tokenizer_json="{}", path=path)
 
 
 def exact_logits(model, rows):
