@@ -26,7 +26,7 @@ from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe import run_recipe
 from fastformers.compression.recipe_config import RecipeConfig
-from fastformers.compression.stages import plan_stages
+from fastformers.compression.stages.plan import plan_stages
 from fastformers.data.examples import Examples
 from fastformers.errors import InputError, QualityError
 from fastformers.inference.cost_profile import CostProfile, measure_cost_profile

@@ -25,18 +25,12 @@ Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from fastformers.arrays import Floats
-from fastformers.export.attention import MICROSOFT, Attention
-from fastformers.export.embeddings import add_places
 from fastformers.export.encoder import (
     Activation,
     EmbeddingHead,
@@ -47,14 +41,17 @@ from fastformers.export.encoder import (
     Norm,
 )
 from fastformers.export.external_data import write_weights
-from fastformers.export.gpu_layers import GpuLayers
-from fastformers.export.int8 import ActivationRange, quantize_token_embeddings, quantize_weight
-from fastformers.inference.onnx_files import TOKEN_EMBEDDINGS, VOCABULARY_KEY, weights_path
+from fastformers.export.graph_builder import GraphBuilder
+from fastformers.export.int8 import ActivationRange
+from fastformers.export.layers.attention import MICROSOFT, Attention
+from fastformers.export.layers.embeddings import add_places
+from fastformers.export.layers.gpu_layers import GpuLayers
+from fastformers.inference.onnx_files import VOCABULARY_KEY, weights_path
 
 # Version of everything that decides the bytes of a graph beside the model. Raise it with every
-# change after which the same model gives another graph: here, in attention.py, embeddings.py,
-# gpu_layers.py, gpu_layout.py, int8.py, or where models are read (read_encoder.py,
-# models/architectures). Graphs that `compress --work` kept under another version are built again.
+# change after which the same model gives another graph: here, in graph_builder.py, layers/, int8.py
+# or where models are read. Graphs that `compress --work` kept under another version are built
+# again.
 GRAPH_VERSION = 3
 # The first opset with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
@@ -94,7 +91,9 @@ def write_graph(
     """
     if float16 and (observe or ranges is not None):
         raise ValueError("a graph is either int8 (ranges, or observed for them) or float16")
-    graph = _Graph(ranges=dict(ranges or {}), int8_embeddings=ranges is not None, float16=float16)
+    graph = GraphBuilder(
+        ranges=dict(ranges or {}), int8_embeddings=ranges is not None, float16=float16
+    )
     has_types = (
         text_pairs and encoder.token_types_KE is not None and len(encoder.token_types_KE) > 1
     )
@@ -127,7 +126,7 @@ def write_graph(
     return graph.projections
 
 
-def _layers(graph: "_Graph", encoder: EncoderWeights, hidden: str, attention: Attention) -> str:
+def _layers(graph: GraphBuilder, encoder: EncoderWeights, hidden: str, attention: Attention) -> str:
     """All layers, and the norm after them where a model has one."""
     for index, layer in enumerate(encoder.layers):
         hidden = _layer(
@@ -145,7 +144,7 @@ def _layers(graph: "_Graph", encoder: EncoderWeights, hidden: str, attention: At
 
 
 def _save(
-    graph: "_Graph",
+    graph: GraphBuilder,
     path: Path,
     *,
     inputs: list[str],
@@ -171,7 +170,7 @@ def _save(
     onnx.save(model, path)
 
 
-def _embed(graph: "_Graph", encoder: EncoderWeights, length: str, *, has_types: bool) -> str:
+def _embed(graph: GraphBuilder, encoder: EncoderWeights, length: str, *, has_types: bool) -> str:
     total = graph.token_embeddings(encoder.token_embeddings_VE)
     total = add_places(graph, encoder, total, length, has_types=has_types)
     if encoder.projection is not None and encoder.project_first:
@@ -183,7 +182,7 @@ def _embed(graph: "_Graph", encoder: EncoderWeights, length: str, *, has_types: 
 
 
 def _layer(
-    graph: "_Graph",
+    graph: GraphBuilder,
     name: str,
     layer: Layer,
     hidden: str,
@@ -220,7 +219,7 @@ def _layer(
 
 
 def _feed_forward(
-    graph: "_Graph", name: str, layer: Layer, normed: str, activation: Activation
+    graph: GraphBuilder, name: str, layer: Layer, normed: str, activation: Activation
 ) -> str:
     """Add the feed-forward without `down`; return its inner values (B, T, F)."""
     if layer.gate is None:
@@ -231,7 +230,7 @@ def _feed_forward(
     return graph.node("Mul", [graph.activate(up, activation), gate])
 
 
-def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) -> int:
+def _head(graph: GraphBuilder, head: Head | EmbeddingHead, pooled: str, width: int) -> int:
     """Add the head, from pooled vectors (B, D) to the output; return the output's width."""
     if isinstance(head, Head):
         inner = graph.float_linear(pooled, "head.hidden", head.hidden)
@@ -256,141 +255,3 @@ def _head(graph: "_Graph", head: Head | EmbeddingHead, pooled: str, width: int) 
         pooled = graph.first(pooled, "num_outputs", width)
     graph.node("Identity", [pooled], output="logits")
     return width
-
-
-@dataclass
-class _Graph:
-    """Nodes and constants of a graph under construction."""
-
-    ranges: dict[str, ActivationRange | None]
-    int8_embeddings: bool
-    float16: bool
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: list[onnx.TensorProto] = field(default_factory=list)
-    _names: set[str] = field(default_factory=set)
-    _linear_inputs: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.id_type: type[np.signedinteger[Any]] = np.int32 if self.float16 else np.int64
-
-    def const(self, name: str, array: NDArray[np.generic]) -> str:
-        if name not in self._names:
-            self._names.add(name)
-            if self.float16 and array.dtype == np.float32:
-                with np.errstate(over="ignore"):  # the stage that asks for float16 checks logits
-                    array = array.astype(np.float16)
-            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
-
-    def node(
-        self,
-        op: str,
-        inputs: list[str],
-        *,
-        output: str | None = None,
-        domain: str = "",
-        **attributes: int | float | list[int],
-    ) -> str:
-        output = output or f"{op.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
-        return output
-
-    def skip_norm(
-        self, inputs: list[str], *, normed: str, total: str | None, epsilon: float
-    ) -> None:
-        outputs = [normed] if total is None else [normed, "", "", total]
-        self.nodes.append(
-            helper.make_node(
-                "SkipLayerNormalization", inputs, outputs, domain=MICROSOFT, epsilon=epsilon
-            )
-        )
-
-    def in_float32(self, values: str) -> str:
-        """The values in float32, in which all that is added from here on computes."""
-        if not self.float16:
-            return values
-        self.float16 = False
-        return self.node("Cast", [values], to=TensorProto.FLOAT)
-
-    def split(self, joined: str, widths: list[int]) -> list[str]:
-        if len(widths) == 1:
-            return [joined]
-        outputs = [f"{joined}_{part}" for part in range(len(widths))]
-        sizes = self.const(f"widths.{'.'.join(map(str, widths))}", np.array(widths))
-        self.nodes.append(helper.make_node("Split", [joined, sizes], outputs, axis=-1))
-        return outputs
-
-    def first(self, values: str, name: str, count: int) -> str:
-        """The first entries of the second axis."""
-        zero, one = self.const("zero", np.array([0])), self.const("one", np.array([1]))
-        return self.node("Slice", [values, zero, self.const(name, np.array([count])), one])
-
-    def first_token(self, hidden: str) -> str:
-        return self.first(hidden, "one", 1)
-
-    def pool(self, hidden: str, pooling: Literal["first", "mean"]) -> str:
-        one = self.const("one", np.array([1]))
-        if pooling == "first":  # the last layer left no other token
-            return self.node("Squeeze", [hidden, one])
-        return self.node("ReduceMean", [hidden, one], keepdims=0)
-
-    def token_embeddings(self, token_embeddings_VE: Floats) -> str:
-        if not self.int8_embeddings:
-            return self.node(
-                "Gather", [self.const(TOKEN_EMBEDDINGS, token_embeddings_VE), "input_ids"]
-            )
-        rows_VE, scale_V = quantize_token_embeddings(token_embeddings_VE)
-        steps = self.node("Gather", [self.const(TOKEN_EMBEDDINGS, rows_VE), "input_ids"])
-        scales = self.node(
-            "Gather", [self.const(f"{TOKEN_EMBEDDINGS}.scale", scale_V[:, None]), "input_ids"]
-        )
-        return self.node("Mul", [self.node("Cast", [steps], to=TensorProto.FLOAT), scales])
-
-    def norm(self, hidden: str, name: str, norm: Norm) -> str:
-        weight = self.const(f"{name}.gain", norm.weight)
-        bias = self.const(f"{name}.shift", norm.bias)
-        return self.node(
-            "LayerNormalization", [hidden, weight, bias], axis=-1, epsilon=norm.epsilon
-        )
-
-    def activate(self, hidden: str, activation: Activation) -> str:
-        return self.node({"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh"}[activation], [hidden])
-
-    def float_linear(
-        self, hidden: str, name: str, linear: Linear, *, output: str | None = None
-    ) -> str:
-        factors = [hidden, self.const(f"{name}.weight", linear.weight)]
-        if not linear.bias.any():
-            return self.node("MatMul", factors, output=output)
-        product = self.node("MatMul", factors)
-        return self.node("Add", [product, self.const(f"{name}.bias", linear.bias)], output=output)
-
-    def linear(self, hidden: str, name: str, linear: Linear) -> str:
-        self._linear_inputs[name] = hidden
-        if name not in self.ranges:
-            return self.float_linear(hidden, name, linear)
-        steps, step_size = quantize_weight(linear.weight)
-        weight = self.const(f"{name}.weight", steps)
-        scale = self.const(f"{name}.scale", step_size)
-        zero = self.const(f"{name}.zero", np.zeros(len(step_size), np.int8))
-        bias = [self.const(f"{name}.bias", linear.bias)] if linear.bias.any() else []
-        span = self.ranges[name]
-        if span is None:
-            inputs = [hidden, weight, scale, zero, *bias]
-            return self.node("DynamicQuantizeMatMul", inputs, domain=MICROSOFT)
-        scale_in = self.const(f"{name}.input_scale", np.array(span.scale, np.float32))
-        zero_in = self.const(f"{name}.input_zero", np.array(span.zero_point, np.uint8))
-        quantized = self.node("QuantizeLinear", [hidden, scale_in, zero_in])
-        inputs = [quantized, weight, scale_in, scale, zero_in, zero, *bias]
-        return self.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT)
-
-    @property
-    def projections(self) -> tuple[str, ...]:
-        """Names of the projections that may be int8."""
-        return tuple(self._linear_inputs)
-
-    def observe(self) -> list[str]:
-        """Add every projection's input as an output; return the projections' names."""
-        for name, hidden in self._linear_inputs.items():
-            self.node("Identity", [hidden], output=f"{name}.input")
-        return list(self._linear_inputs)

@@ -28,7 +28,7 @@ from fastformers.compression.recipe_config import (  # noqa: E402
     StudentConfig,
     TrimConfig,
 )
-from fastformers.compression.student import cut_layers, spread_layers  # noqa: E402
+from fastformers.compression.students.student import cut_layers, spread_layers  # noqa: E402
 from fastformers.data.superglue import READERS, load_labeled  # noqa: E402
 from fastformers.jobs.compress import main as compress_main  # noqa: E402
 from fastformers.jobs.finetune import main as finetune_main  # noqa: E402

@@ -18,12 +18,12 @@ from fastformers.compression.artifact import ModelArtifact  # noqa: E402
 from fastformers.compression.quality import QualityGate  # noqa: E402
 from fastformers.compression.recipe import Stage, run_recipe  # noqa: E402
 from fastformers.compression.recipe_config import QuantizeConfig, TrimConfig  # noqa: E402
-from fastformers.compression.stages import (  # noqa: E402
+from fastformers.compression.stages.graph_stages import (  # noqa: E402
     export_stage,
     float16_stage,
     quantize_stage,
-    trim_vocabulary_stage,
 )
+from fastformers.compression.stages.model_stages import trim_vocabulary_stage  # noqa: E402
 from fastformers.models.loading import load_tokenizer  # noqa: E402
 from fastformers.models.vocabulary import without_types  # noqa: E402
 
@@ -197,7 +197,7 @@ def test_an_export_that_differs_from_pytorch_is_refused(artifact, evaluation, mo
         encoder = read_encoder(model)
         return replace(encoder, position_embeddings_PE=encoder.position_embeddings_PE[::-1])
 
-    from fastformers.compression import stages
+    from fastformers.compression.stages import graph_stages as stages
 
     read_encoder = stages.read_encoder
     monkeypatch.setattr(stages, "read_encoder", read_wrongly)
@@ -207,7 +207,7 @@ def test_an_export_that_differs_from_pytorch_is_refused(artifact, evaluation, mo
 
 
 def test_a_model_beyond_the_range_of_float16_is_refused(artifact, evaluation, monkeypatch):
-    from fastformers.compression import stages
+    from fastformers.compression.stages import graph_stages as stages
 
     read_encoder = stages.read_encoder
 
@@ -279,7 +279,7 @@ def test_a_graph_kept_without_its_weights_is_built_again(artifact, evaluation):
 
 
 def test_a_graph_of_another_version_is_built_again(artifact, evaluation, monkeypatch):
-    from fastformers.compression import stages
+    from fastformers.compression.stages import graph_stages as stages
 
     first, _ = run(artifact, [export_stage(), to_int8()], evaluation)
     same, _ = run(artifact, [export_stage(), to_int8()], evaluation)

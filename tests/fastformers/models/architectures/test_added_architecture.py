@@ -19,10 +19,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 nn = torch.nn
 
-from fastformers.compression.distill import replace_gelu  # noqa: E402
-from fastformers.compression.prune import measure_importance, prune_model  # noqa: E402
-from fastformers.compression.pruning_plan import plan_pruning  # noqa: E402
-from fastformers.compression.student import cut_layers, cut_width  # noqa: E402
+from fastformers.compression.pruning.prune import measure_importance, prune_model  # noqa: E402
+from fastformers.compression.pruning.pruning_plan import plan_pruning  # noqa: E402
+from fastformers.compression.students.distill import replace_gelu  # noqa: E402
+from fastformers.compression.students.student import cut_layers, cut_width  # noqa: E402
 from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.models.architectures import ARCHITECTURES  # noqa: E402
 from fastformers.models.architectures.architecture import (  # noqa: E402

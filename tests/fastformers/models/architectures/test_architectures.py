@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 nn = torch.nn
 
-from fastformers.compression.distill import replace_gelu  # noqa: E402
-from fastformers.compression.prune import measure_importance  # noqa: E402
-from fastformers.compression.student import cut_layers  # noqa: E402
+from fastformers.compression.pruning.prune import measure_importance  # noqa: E402
+from fastformers.compression.students.distill import replace_gelu  # noqa: E402
+from fastformers.compression.students.student import cut_layers  # noqa: E402
 from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.models.architectures import (  # noqa: E402
     ARCHITECTURES,

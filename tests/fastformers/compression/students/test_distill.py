@@ -3,14 +3,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fastformers.compression.distill import (  # noqa: E402
+from fastformers.compression.recipe_config import DistillConfig  # noqa: E402
+from fastformers.compression.students.distill import (  # noqa: E402
     _Collator,
     _DistillationModel,
     distill,
     match_layers,
     replace_gelu,
 )
-from fastformers.compression.recipe_config import DistillConfig  # noqa: E402
 from fastformers.errors import InputError  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
 from fastformers.models import trainer  # noqa: E402

@@ -15,7 +15,7 @@ from fastformers.compression.recipe_config import (
     StudentConfig,
     TrimConfig,
 )
-from fastformers.compression.stages import plan_stages
+from fastformers.compression.stages.plan import plan_stages
 from fastformers.data.examples import Examples
 from fastformers.digest import digest_of
 from fastformers.models.training_config import TrainingConfig

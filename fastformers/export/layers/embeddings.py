@@ -14,8 +14,8 @@ import numpy as np
 from onnx import TensorProto
 
 from fastformers.arrays import Floats
-from fastformers.export.attention import Nodes
 from fastformers.export.encoder import EncoderWeights, Padding
+from fastformers.export.layers.attention import Nodes
 
 
 def add_places(

@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from fastformers.compression.pruning_plan import Importance, Indices, top_positions
+from fastformers.compression.pruning.pruning_plan import Importance, Indices, top_positions
 from fastformers.errors import InputError
 from fastformers.models.architectures import (
     check_model_type,

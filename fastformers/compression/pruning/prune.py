@@ -24,7 +24,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fastformers.arrays import Floats
-from fastformers.compression.pruning_plan import Importance, PruningPlan
+from fastformers.compression.pruning.pruning_plan import Importance, PruningPlan
 from fastformers.errors import InputError, StageError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.tokenizer import TokenizedRows

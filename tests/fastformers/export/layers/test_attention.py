@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from fastformers.export import attention
 from fastformers.export.encoder import RelativePositions
 from fastformers.export.graph import write_graph
+from fastformers.export.layers import attention
 from fastformers.inference.engine import EngineError, OnnxEngine
 
 OFFSETS = np.arange(-64, 65)

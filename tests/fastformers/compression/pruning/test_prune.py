@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastformers.compression.pruning_plan import PruningPlan, plan_pruning
+from fastformers.compression.pruning.pruning_plan import PruningPlan, plan_pruning
 from fastformers.errors import InputError, StageError
 from fastformers.export.graph import write_graph
 from fastformers.inference.engine import OnnxEngine
@@ -15,8 +15,8 @@ from fastformers.models.layers import LayerShape
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from fastformers.compression import prune as prune_module  # noqa: E402
-from fastformers.compression.prune import measure_importance, prune_model, shapes_after  # noqa: E402
+from fastformers.compression.pruning import prune as prune_module  # noqa: E402
+from fastformers.compression.pruning.prune import measure_importance, prune_model, shapes_after  # noqa: E402
 from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.layers import layer_parts, layer_shape  # noqa: E402

@@ -7,8 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fastformers.export import gpu_layout, graph
+from fastformers.export import graph
 from fastformers.export.graph import write_graph
+from fastformers.export.layers import gpu_layout
 from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.onnx_files import VOCABULARY_KEY, measure_graph_bytes
@@ -22,7 +23,7 @@ def write_float32(tmp_path, monkeypatch):
 
     def write(encoder, *, text_pairs=True):
         with monkeypatch.context() as patch:
-            patch.setattr(graph._Graph, "float16", always_float32, raising=False)
+            patch.setattr(graph.GraphBuilder, "float16", always_float32, raising=False)
             write_graph(encoder, tmp_path / "32.onnx", text_pairs=text_pairs, float16=True)
         return OnnxEngine(tmp_path / "32.onnx")
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastformers.compression.pruning_plan import Importance, plan_pruning, plan_rounds
+from fastformers.compression.pruning.pruning_plan import Importance, plan_pruning, plan_rounds
 from fastformers.errors import InputError
 
 

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fastformers.arrays import Floats
-from fastformers.export.attention import MICROSOFT, Attention, Nodes
 from fastformers.export.encoder import Activation, EncoderWeights, Linear, Norm
-from fastformers.export.gpu_layout import GpuLayer, lay_out
+from fastformers.export.layers.attention import MICROSOFT, Attention, Nodes
+from fastformers.export.layers.gpu_layout import GpuLayer, lay_out
 
 
 class GpuNodes(Nodes, Protocol):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fastformers.compression.pruning_plan import Importance, plan_pruning
+from fastformers.compression.pruning.pruning_plan import Importance, plan_pruning
 from fastformers.errors import InputError
 from fastformers.export.graph import write_graph
 from fastformers.inference.engine import OnnxEngine
@@ -11,8 +11,8 @@ from fastformers.models.layers import LayerShape
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from fastformers.compression.prune import measure_importance, prune_model, shapes_after  # noqa: E402
-from fastformers.compression.student import (  # noqa: E402
+from fastformers.compression.pruning.prune import measure_importance, prune_model, shapes_after  # noqa: E402
+from fastformers.compression.students.student import (  # noqa: E402
     cut_layers,
     cut_width,
     load_student,

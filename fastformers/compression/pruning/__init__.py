@@ -1,0 +1,1 @@
+"""A trained model without the heads, neurons and tokens that matter least."""

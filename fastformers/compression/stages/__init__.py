@@ -1,0 +1,1 @@
+"""The stages of a recipe: what each requires, does and ensures."""
