@@ -26,6 +26,7 @@ from fastformers.cluster.report.run_report import BillItem, Prediction
 HEADINGS = {
     "compute": "running the model on the tokens of the texts",
     "padding": "running the model on padding",
+    "audit": "scoring the rows drawn with the audit bundle, too, and loading it",
     "tokenizing": "texts to token ids",
     "reading": "the corpus and the prepared shards",
     "writing": "laying out shards and predictions",

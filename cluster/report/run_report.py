@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastformers.cluster.json_values import from_plain, to_plain
+from fastformers.cluster.records.audit import AuditReport
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.records.sessions import Session
 from fastformers.cluster.report.over_time import (
@@ -24,7 +25,7 @@ from fastformers.cluster.report.over_time import (
 from fastformers.errors import InputError
 
 REPORT_FILE = "report.json"
-FORMAT_VERSION = 4  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 5  # raised whenever a key comes, goes or changes its meaning
 
 # What `fastformers score` promises to print last; report.json holds more.
 SUMMARY_KEYS = (
@@ -69,6 +70,7 @@ class PhaseSeconds:
     read: float
     tokenize: float
     infer: float
+    audit: float
     write: float
     idle: float
 
@@ -246,6 +248,7 @@ class RunReport:
         dead_letter_reasons: How many of them by kind of reason, the commonest first; a few kinds.
         quality: Predictions against the labels of the rows; None where no labels were given.
         quality_unknown: Why `quality` is None although labels were given.
+        audit: How far a second bundle agrees on a share of the rows; None where none was asked for.
         resumed_shards, resumed_rows: How many of them earlier sessions had scored.
         sessions: Each start of the command, in their order; the last one wrote this report.
         unrecorded_rows: Rows that were scored in the last seconds of sessions that ended early, and
@@ -300,6 +303,7 @@ class RunReport:
     dead_letter_reasons: dict[str, int]
     quality: Quality | None
     quality_unknown: str | None
+    audit: AuditReport | None
     resumed_shards: int
     resumed_rows: int
     sessions: tuple[Session, ...]
@@ -370,7 +374,7 @@ class RunReport:
         return report
 
     def summarize(self) -> dict[str, Any]:
-        """What the last line of a run that scored shows: `SUMMARY_KEYS` and two more."""
+        """What the last line of a run that scored shows: `SUMMARY_KEYS` and three more."""
         found = self.quality
         quality = None
         if found is not None:
@@ -379,6 +383,7 @@ class RunReport:
             **self._pick(SUMMARY_KEYS),
             "num_sessions": len(self.sessions),
             "quality": quality,
+            "audit": to_plain(self.audit),
         }
 
     def summarize_preparation(self) -> dict[str, Any]:

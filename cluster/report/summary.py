@@ -32,6 +32,7 @@ from fastformers.cluster.report.kinds import (
     cores_of_machines,
     free_seconds,
     summarize_agreement,
+    summarize_audit,
     summarize_kinds,
     uses_gpus,
 )
@@ -121,6 +122,7 @@ def build_report(
     both.add_sums(tally.earlier)
     both.add_sums(tally.scored)
     quality, quality_unknown = _quality(job, both)
+    bill = _bill(result, sessions, both, usd_total)
     return RunReport(
         rows=known.num_rows,
         unique_rows=known.num_unique,
@@ -143,6 +145,7 @@ def build_report(
         dead_letter_reasons=dict(result.dead_letter_reasons),
         quality=quality,
         quality_unknown=quality_unknown,
+        audit=summarize_audit(job, both, bill.items),
         resumed_shards=tally.earlier.num_shards,
         resumed_rows=tally.earlier.num_rows,
         sessions=sessions,
@@ -167,7 +170,7 @@ def build_report(
         peak_rss_bytes=both.peak_rss_bytes,
         actors=_by_actor(tally),
         started_at=sessions[0].started_at,
-        bill=_bill(result, sessions, both, usd_total),
+        bill=bill,
         other_types=(),
         other_types_unknown="not estimated",
         energy=energy,
