@@ -113,7 +113,7 @@ def make_node_check(
         if engine is None
         else make_canary(bundle, engine, precision=precision, computed_by=computed_by),
         auditor=auditor,
-        auditors_canary=auditor and make_canary(auditor.open(), REFERENCE_ENGINE),
+        auditors_canary=None if auditor is None else make_canary(auditor.open(), REFERENCE_ENGINE),
         auditors_disk_bytes=auditors_bytes,
     )
 

@@ -21,6 +21,7 @@ from fastformers.errors import AuditError
 from fastformers.formatting import format_count
 from fastformers.inference.metrics import (
     difference_interval,
+    is_share_below,
     mean_interval,
     share_interval,
     spearman,
@@ -29,9 +30,7 @@ from fastformers.inference.metrics import (
 from fastformers.inference.tasks import Task
 
 MIN_ROWS = 30  # of an interval by the normal distribution
-# A run is looked at after each of up to a million shards, so what ends one early must be far beyond
-# chance: one in 3.5 million a look.
-_EARLY_Z = 5.0
+_EARLY_CHANCE = 0.001  # of ending a run early that agrees just as much as it must
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +203,7 @@ def check_so_far(
         AuditError: Chance does not explain it, however often a run is looked at.
     """
     rows, equal = sum(one.num_rows for one in counts), sum(one.num_equal for one in counts)
-    if not task.has_labels or not rows:
-        return
-    _, high = share_interval(equal, rows, z=_EARLY_Z)
-    if high < min_agreement:
+    if task.has_labels and is_share_below(min_agreement, equal, rows, chance=_EARLY_CHANCE):
         raise AuditError(
             f"{100 * equal / rows:.2f}% {task.agreement} of {rows:,} rows audited so far by "
             f"{auditor}, far below --audit-min-agreement {100 * min_agreement:g}; what is scored "

@@ -80,21 +80,44 @@ def unit_rows(vectors_NC: Floats) -> Floats:
     return unit_NC
 
 
-def share_interval(num_equal: float, num_rows: float, *, z: float = Z95) -> tuple[float, float]:
+def share_interval(num_equal: float, num_rows: float) -> tuple[float, float]:
     """Interval of a share of rows, each drawn by itself; it keeps to 0-1, however few they are.
 
     Args:
         num_equal, num_rows: Rows that count, and all rows, at least 1. Where a sample is a share f
             of all rows there are, give both over 1 - f: what was seen needs no guess.
-        z: Quantile of the standard normal distribution.
 
     Source:
         Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
-    share, weight = num_equal / num_rows, z**2 / num_rows
+    share, weight = num_equal / num_rows, Z95**2 / num_rows
     center = (share + weight / 2) / (1 + weight)
-    half = z * math.sqrt(share * (1 - share) / num_rows + weight / num_rows / 4) / (1 + weight)
+    half = Z95 * math.sqrt(share * (1 - share) / num_rows + weight / num_rows / 4) / (1 + weight)
     return max(0.0, center - half), min(1.0, center + half)
+
+
+def is_share_below(least: float, num_equal: int, num_rows: int, *, chance: float) -> bool:
+    """Whether a share is below `least`, however often this is asked while rows are drawn.
+
+    Of runs whose share is `least`, at most a part of `chance` is ever told so: the ratio of the
+    likelihood under all shares, weighed alike, to that under `least` is a martingale.
+
+    Args:
+        least: The share, above 0 and at most 1.
+        num_equal, num_rows: Rows so far that count, and all of them.
+        chance: Chance of an error.
+
+    Source:
+        Robbins 1970, doi:10.1214/aoms/1177696786.
+    """
+    num_others = num_rows - num_equal
+    if num_equal >= least * num_rows:
+        return False
+    if least == 1:
+        return True
+    mixed = math.lgamma(num_equal + 1) + math.lgamma(num_others + 1) - math.lgamma(num_rows + 2)
+    exact = num_equal * math.log(least) + num_others * math.log1p(-least)
+    return mixed - exact > -math.log(chance)
 
 
 def difference_interval(
