@@ -55,7 +55,8 @@ def test_the_audit_s_price_is_its_bundle_s_seconds_times_the_share(cost_of):
     assert cost.audit.core_s.low <= cost.audit.core_s.value <= cost.audit.core_s.high
     for name, before in without.items():
         after = with_audit[name]
-        assert after.audit_usd == pytest.approx(after.usd_total - before.usd_total) > 0
+        assert after.audit_usd > 0
+        assert after.audit_usd == pytest.approx(after.usd_total - before.usd_total)
         scale = after.usd_total / before.usd_total
         for field in ("usd_per_million", "usd_low", "usd_high", "wall_s", "kwh"):
             assert getattr(after, field) == pytest.approx(scale * getattr(before, field))

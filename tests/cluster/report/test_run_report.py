@@ -20,6 +20,7 @@ KEYS = {
     *("price_is_estimate", "usd_total", "usd_per_million", "dead_letters", "resumed_shards"),
     *("resumed_rows", "shards", "retries", "skipped_files", "num_actors", "num_machines", "cores"),
     *("kinds", "agreement", "nodes", "attempts", "tokens_over_time", "left_out", "unfit_values"),
+    "audit",
     *("driver_cpu", "phase_s", "predicted_s", "peak_rss_bytes", "actors", "started_at", "bill"),
     *("other_types", "other_types_unknown", "energy", "lengths", "timeline", "bundle"),
     *("sessions", "unrecorded_rows", "dead_letter_reasons", "quality", "quality_unknown"),
