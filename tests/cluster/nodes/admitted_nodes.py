@@ -1,8 +1,8 @@
 """Starts a supervisor on Ray nodes of several kinds: `admitted_nodes.py JOB OUTPUT`.
 
 JOB is a JSON object: corpus, bundle, auditor, environments (of each node, by name). The last line
-of stdout is one JSON object: what became of each node, and the rows that a run scored and audited on
-those that are fit. All nodes are on this machine; the head is not to work.
+of stdout is one JSON object: what became of each node, and how many rows a run scored and audited
+on those that are fit. All nodes are on this machine; the head is not to work.
 """
 
 import json
