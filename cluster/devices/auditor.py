@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from fastformers.cluster.shards.audit_counts import AuditCounts, count_audit
 from fastformers.inference.bundle import Bundle
-from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
 from fastformers.inference.scorer import Scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
@@ -120,9 +119,7 @@ class Auditor:
     def _score(self, rows: TokenizedRows, texts_A: NDArray[np.intp]) -> NDArray[np.float32]:
         """Outputs (A, C) of texts, in the order of the audited bundle's; NaN where it fails."""
         if self._scorer is None:
-            bundle = self._open_bundle()
-            engine = open_engine(REFERENCE_ENGINE, bundle.model_path, num_threads=self._num_threads)
-            self._scorer = Scorer(bundle, engine=engine)
+            self._scorer = Scorer(self._open_bundle(), num_threads=self._num_threads)
         own = self._scorer.bundle.labels
         logits_AC = self._scorer.score_tokens(rows, rows_U=texts_A).logits_UC
         if not own:
