@@ -26,7 +26,7 @@ from fastformers.cache import CACHE_VARIABLE
 from fastformers.cluster.records.audit import AuditQuality, AuditReport, Estimate
 from fastformers.cluster.records.quality import LabelQuality, Quality
 from fastformers.cluster.records.sessions import Session, Spent
-from fastformers.cluster.report.bill import HEADINGS
+from fastformers.cluster.report.bill import HEADINGS, Bill, BillItem, Prediction
 from fastformers.cluster.report.over_time import (
     KindReport,
     NodeReport,
@@ -35,12 +35,9 @@ from fastformers.cluster.report.over_time import (
 )
 from fastformers.cluster.report.run_report import (
     ActorReport,
-    Bill,
-    BillItem,
     BundleUsed,
     Energy,
     PhaseSeconds,
-    Prediction,
     RunReport,
     TypeCost,
 )

@@ -1,6 +1,6 @@
-"""What actors on cores and on GPUs did, in which precision, what each kind cost, and the audit.
+"""What actors on cores and on GPUs did, in which precision, what each kind cost, and how well.
 
-    tally, nodes -> [kinds] -> KindReport, AgreementReport, AuditReport -> run_report
+    tally, nodes -> [kinds] -> KindReport, AgreementReport, Quality, AuditReport -> run_report
 
 A machine with GPUs is two nodes and is paid for once, for its GPUs as long as they work. This
 module works out shares and sums, and shows nothing.
@@ -21,10 +21,10 @@ from fastformers.cluster.records.audit import (
     measure_agreement,
     measure_labels,
 )
+from fastformers.cluster.records.quality import Quality, measure_quality
 from fastformers.cluster.records.tally import ActorTally, KindSums, ReceiptSums, RunTally
-from fastformers.cluster.report.bill import NodeTime
+from fastformers.cluster.report.bill import BillItem, NodeTime
 from fastformers.cluster.report.over_time import AgreementReport, KindReport
-from fastformers.cluster.report.run_report import BillItem
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.errors import InputError
 
@@ -134,6 +134,23 @@ def summarize_agreement(job: ScoreJob, tally: RunTally) -> AgreementReport | Non
         equal_labels=agreement.num_equal / agreement.num_texts,
         largest_difference=agreement.largest_difference,
     )
+
+
+def summarize_quality(job: ScoreJob, sums: ReceiptSums) -> tuple[Quality | None, str | None]:
+    """Predictions against labels; or why that is not known, where labels were given."""
+    if job.label_column is None:
+        return None, None
+    try:
+        quality = measure_quality(
+            sums.labels,
+            sums.numbers.items,
+            label_column=job.label_column,
+            task=job.bundle.task,
+            names=job.bundle.labels,
+        )
+    except InputError as error:
+        return None, str(error)
+    return quality, None
 
 
 def summarize_audit(

@@ -18,10 +18,10 @@ from fastformers import figure
 from fastformers.cluster.formatting import format_long_duration, format_usd, usd_places
 from fastformers.cluster.records.audit import AuditReport, describe_finding
 from fastformers.cluster.records.quality import Quality
-from fastformers.cluster.report.bill import round_for_people
+from fastformers.cluster.report.bill import Prediction, round_for_people
 from fastformers.cluster.report.energy import how_to_measure
 from fastformers.cluster.report.plots import FrontierPoint
-from fastformers.cluster.report.run_report import Prediction, RunReport
+from fastformers.cluster.report.run_report import RunReport
 from fastformers.cluster.report.sections import (
     MAX_TABLE_ROWS,
     Section,

@@ -15,6 +15,7 @@ from fastformers.cluster.json_values import from_plain, to_plain
 from fastformers.cluster.records.audit import AuditReport
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.records.sessions import Session
+from fastformers.cluster.report.bill import Bill
 from fastformers.cluster.report.over_time import (
     AgreementReport,
     KindReport,
@@ -92,58 +93,6 @@ class ActorReport:
     tokens_per_second: float
     busy_s: float
     peak_rss_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class BillItem:
-    """A line of the bill.
-
-    Attributes:
-        heading: One of `bill.HEADINGS`.
-        what: What the heading means, for people.
-        core_s: Core-seconds.
-        usd: Their price, rounded so that the lines add up to the total as printed.
-    """
-
-    heading: str
-    what: str
-    core_s: float
-    usd: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the bundle's cost profile said of the shards scored, and what they took.
-
-    Attributes:
-        predicted_core_s, measured_core_s: Core-seconds of running the model.
-        error: Predicted over measured, less 1; below 0 where the run was slower.
-        shard_error: Mean distance of a shard from the prediction after all are scaled by their
-            common factor: what lengths explain, whatever the speed of the machine.
-    """
-
-    predicted_core_s: float
-    measured_core_s: float
-    error: float
-    shard_error: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bill:
-    """Where the money went.
-
-    Attributes:
-        items: Lines of the bill; every core-second that was paid for is in one of them.
-        total_usd: Sum of the items, to the last digit.
-        duplicates_saved_usd: What it would have cost to score equal texts again.
-        prediction: The cost profile against what was measured; None where nothing was scored, or
-            GPUs scored.
-    """
-
-    items: tuple[BillItem, ...]
-    total_usd: float
-    duplicates_saved_usd: float
-    prediction: Prediction | None
 
 
 @dataclass(frozen=True, kw_only=True)
