@@ -193,6 +193,54 @@ ITS_TASKS_COLUMNS = PredictionSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """Which rows a second bundle scores, too, so that a run says what it loses on this corpus."""
+
+    share: float | None = field(
+        default=None,
+        metadata=option(
+            "share of the rows, drawn at random, that --audit-bundle scores, too: the report then "
+            "has how much both agree on this corpus, with its 95% interval and its cost (none)",
+            metavar="SHARE",
+            name="audit",
+        ),
+    )
+    bundle: str | None = field(
+        default=None,
+        metadata=option(
+            "bundle that scores them, such as float32 of the teacher; of the same task, labels and "
+            "tokenizer (none)",
+            metavar="DIR",
+            name="audit_bundle",
+        ),
+    )
+    min_agreement_percent: float | None = field(
+        default=None,
+        metadata=option(
+            "exit with status 1 where even the upper end of the interval is below this; the "
+            "predictions are kept (none)",
+            metavar="PERCENT",
+            name="audit_min_agreement",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        share, percent = self.share, self.min_agreement_percent
+        check_option(self, "share", share is None or 0 < share <= 1, "a share above 0, at most 1")
+        is_percent = percent is None or 0 < percent <= 100
+        check_option(self, "min_agreement_percent", is_percent, "percent, above 0 and at most 100")
+
+    @property
+    def min_agreement(self) -> float | None:
+        """The least agreement that is borne, 0-1."""
+        percent = self.min_agreement_percent
+        return None if percent is None else percent / 100
+
+
+NO_AUDIT = AuditSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ActorSettings:
     """Who does the work; none of this changes a prediction.
 

@@ -9,9 +9,11 @@
     ├── ClaimedError        another run works in the output: wait for it, or stop it
     ├── NodeUnfitError      a node of the cluster cannot do the work; the others can
     ├── StorageError        the disk or bucket refused, or does not answer; mend it and rerun
-    └── ScoringError        rows could not be scored and you asked to fail on that
+    ├── ScoringError        rows could not be scored and you asked to fail on that
+    └── AuditError          the predictions agree too little with the audit bundle's
 
-Commands turn any of them into one line on stderr and exit code 2. All of them carry only their
+Commands turn any of them into one line on stderr and exit code 2; AuditError, which finds nothing
+wrong with what you passed, into exit code 1. All of them carry only their
 message, so they survive pickling on the way back from an actor.
 """
 
@@ -54,3 +56,7 @@ class StorageError(FastformersError):
 
 class ScoringError(FastformersError):
     """Rows could not be scored, and `--on-bad-row fail` was asked for."""
+
+
+class AuditError(FastformersError):
+    """Predictions agree less with those of the audit bundle than `--audit-min-agreement` bears."""

@@ -21,6 +21,7 @@ from typing import Any, Unpack
 
 from fastformers.atomic_file import check_writable
 from fastformers.cluster.corpus.inputs import open_corpus_for
+from fastformers.cluster.cost.audit_cost import plan_audit
 from fastformers.cluster.cost.bundle_cost import (
     BundleCost,
     CostSettings,
@@ -30,7 +31,6 @@ from fastformers.cluster.cost.bundle_cost import (
 from fastformers.cluster.cost.bundle_cost import estimate_cost as cost_sample
 from fastformers.cluster.cost.cluster_plan import PlanSettings, plan_cluster
 from fastformers.cluster.cost.machine_profile import (
-    MachineProfile,
     load_profiles,
 )
 from fastformers.cluster.cost.sampling import CorpusSample
@@ -49,13 +49,14 @@ from fastformers.cluster.launch.launch_directory import check_launch_directory, 
 from fastformers.cluster.launch.ray_cluster_file import CloudCluster
 from fastformers.cluster.pricing.market import Market
 from fastformers.cluster.pricing.price_lists import SOURCE_OF_CLOUD, refresh_prices, write_prices
-from fastformers.cluster.pricing.prices import InstancePrice, find_price, load_prices
-from fastformers.cluster.settings import CorpusSettings
+from fastformers.cluster.pricing.prices import find_price, load_prices
+from fastformers.cluster.settings import AuditSettings, CorpusSettings
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle
 from fastformers.jobs.console.arguments import add_storage_arguments, add_text_file_arguments
 from fastformers.jobs.console.calibrate import check_own_cores, measure_here
 from fastformers.jobs.console.command_line.idle_flags import (
+    AUDIT,
     CORPUS,
     STORAGE,
     IdleRule,
@@ -77,11 +78,12 @@ def _is_planned(options: argparse.Namespace) -> bool:
 
 _IDLE = (
     STORAGE,
+    *AUDIT,
     IdleRule(
         (
             *CORPUS,
             *("sample", "seed", "rows", "discount", "spot", "reserved", "top", "profiles"),
-            *("deadline", "budget", "write_cluster"),
+            *("deadline", "budget", "write_cluster", "audit", "audit_bundle"),
         ),
         lambda options: options.corpus is None,
         "without a CORPUS nothing is costed",
@@ -124,6 +126,9 @@ def make_parser() -> CommandParser:
     corpus = parser.add_argument_group("corpus")
     add_config_arguments(corpus, CorpusSettings, leave_out=left_out)
     add_text_file_arguments(parser, CorpusSettings.text_files)
+    add_config_arguments(
+        parser.add_argument_group("audit"), AuditSettings, leave_out=("min_agreement_percent",)
+    )
     add_storage_arguments(parser)
     sample = parser.add_argument_group("sample")
     add_config_arguments(
@@ -268,9 +273,12 @@ def _estimate(options: argparse.Namespace) -> list[BundleCost]:
     settings = read_config(CostSettings, options, today=date.today(), market=market)
     plan_settings = read_config(PlanSettings, options, spot=options.spot)
     corpus_settings = read_config(CorpusSettings, options)
+    audit = read_config(AuditSettings, options)
     with waiting("reading the bundle") as on_step:
         bundles = [pin_bundle(source, options.storage_options).open() for source in options.bundle]
-        known = load_profiles(options.profiles, bundles) if options.profiles else []
+        audits = [plan_audit(audit, bundle, options.storage_options) for bundle in bundles]
+        measured = [*bundles, *(plan.bundle for plan in audits if plan is not None)]
+        known = load_profiles(options.profiles, measured) if options.profiles else []
         if options.calibrate:
             check_own_cores(own)
         samples = []
@@ -281,8 +289,8 @@ def _estimate(options: argparse.Namespace) -> list[BundleCost]:
     if not samples:
         return []
     costs = [
-        _cost_of(bundle, sample, profiles, prices, settings)
-        for bundle, sample in zip(bundles, samples, strict=True)
+        cost_sample(bundle, sample, profiles=profiles, prices=prices, settings=settings, audit=plan)
+        for bundle, sample, plan in zip(bundles, samples, audits, strict=True)
     ]
     if _is_planned(options):
         plans = plan_cluster(plan_offers(costs[0], settings), plan_settings)
@@ -325,20 +333,6 @@ def _sample(
     )
     refuse_idle_reading(options, {type(corpus.reader)})
     return sample_bundle_corpus(options.corpus, corpus, bundle, corpus_settings, settings)
-
-
-def _cost_of(
-    bundle: Bundle,
-    sample: CorpusSample,
-    profiles: Sequence[MachineProfile],
-    prices: dict[str, InstancePrice],
-    settings: CostSettings,
-) -> BundleCost:
-    cost = cost_sample(bundle, sample, profiles=profiles, prices=prices, settings=settings)
-    if not cost.instances.costs:
-        reasons = "; ".join(dict.fromkeys(cost.instances.left_out.values()))
-        raise InputError(f"no instance type of the price table can be costed: {reasons}")
-    return cost
 
 
 def _write_cluster(options: argparse.Namespace, cost: BundleCost) -> None:

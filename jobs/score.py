@@ -33,7 +33,7 @@ from fastformers.cluster.nodes.addresses import check_address, check_output
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
 from fastformers.cluster.report.run_report import RunReport
-from fastformers.cluster.settings import PredictionSettings
+from fastformers.cluster.settings import AuditSettings, PredictionSettings
 from fastformers.formats.recognize import FORMATS
 from fastformers.inference.bundle import Bundle
 from fastformers.jobs.console.arguments import (
@@ -46,6 +46,7 @@ from fastformers.jobs.console.arguments import (
 )
 from fastformers.jobs.console.command_line.idle_flags import (
     ACTORS,
+    AUDIT,
     OWN_MACHINE,
     STORAGE,
     IdleRule,
@@ -84,6 +85,12 @@ _IDLE = (
         lambda options: options.on_bad_row == "fail",
         "--on-bad-row fail ends the run at the first bad row",
     ),
+    *AUDIT,
+    IdleRule(
+        ("audit_min_agreement",),
+        lambda options: options.audit is None,
+        "no row is audited; add --audit and --audit-bundle",
+    ),
 )
 
 
@@ -99,6 +106,7 @@ def make_parser() -> CommandParser:
     )
     add_corpus_arguments(parser, gpus=True)
     add_config_arguments(parser.add_argument_group("predictions"), PredictionSettings)
+    add_config_arguments(parser.add_argument_group("audit"), AuditSettings)
     add_storage_arguments(parser)
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument(
@@ -177,6 +185,8 @@ def score(
         ClaimedError: Another run works in the output.
         StorageError: The disk or the bucket refused.
         ScoringError: More rows were bad than `max_bad_rows` allows.
+        AuditError: The predictions agree less with `audit_bundle` than `audit_min_agreement` bears;
+            they are kept.
         TypeError: There is no such keyword.
     """
     places = {"corpus": corpus, "bundle": str(bundle), "output": output}
@@ -206,6 +216,7 @@ def _open(options: argparse.Namespace) -> tuple[ScoreJob, HourlyPrice, EnergyMet
             written=read_config(PredictionSettings, options),
             engine=options.engine,
             scoring=scoring_settings(options),
+            audit=read_config(AuditSettings, options),
             storage=options.storage_options,
             asked=options.settings,
             on_step=on_step,

@@ -23,9 +23,10 @@ from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from fastformers.cache import CACHE_VARIABLE
+from fastformers.cluster.records.audit import AuditQuality, AuditReport, Estimate
 from fastformers.cluster.records.quality import LabelQuality, Quality
 from fastformers.cluster.records.sessions import Session, Spent
-from fastformers.cluster.report.bill import HEADINGS
+from fastformers.cluster.report.bill import HEADINGS, Bill, BillItem, Prediction
 from fastformers.cluster.report.over_time import (
     KindReport,
     NodeReport,
@@ -34,12 +35,9 @@ from fastformers.cluster.report.over_time import (
 )
 from fastformers.cluster.report.run_report import (
     ActorReport,
-    Bill,
-    BillItem,
     BundleUsed,
     Energy,
     PhaseSeconds,
-    Prediction,
     RunReport,
     TypeCost,
 )
@@ -441,6 +439,34 @@ def make_quality() -> Quality:
     )
 
 
+def make_audit(**changes: Any) -> AuditReport:
+    """A thousand rows, most of which have labels."""
+    report = AuditReport(
+        share=0.001,
+        bundle="teacher/",
+        precision="float32",
+        digest="c" * 64,
+        rows=1190,
+        failed_rows=2,
+        measure="equal labels",
+        agreement=Estimate(value=0.973, low=0.962, high=0.981),
+        difference=None,
+        min_agreement=0.95,
+        core_s=3.4,
+        usd=0.0003,
+        quality=AuditQuality(
+            label_column="stars",
+            metric="accuracy",
+            rows=900,
+            own=0.85,
+            auditors=0.862,
+            difference=Estimate(value=-0.012, low=-0.021, high=-0.003),
+        ),
+        quality_unknown=None,
+    )
+    return replace(report, **changes)
+
+
 def make_session(**changes: Any) -> Session:
     """One that was killed after two minutes."""
     session = Session(
@@ -501,6 +527,7 @@ def make_report_fixture() -> Callable[..., RunReport]:
             dead_letter_reasons={"column 'text': null text": 9, "the model failed on it": 3},
             quality=make_quality(),
             quality_unknown=None,
+            audit=make_audit(),
             resumed_shards=3,
             resumed_rows=9000,
             sessions=(
@@ -529,7 +556,9 @@ def make_report_fixture() -> Callable[..., RunReport]:
             ),
             cores=("4 actors x 1 thread on cores 0-3 of 4; no overlap",),
             driver_cpu="Some CPU",
-            phase_s=PhaseSeconds(read=1.0, tokenize=5.0, infer=120.0, write=2.0, idle=9.0),
+            phase_s=PhaseSeconds(
+                read=1.0, tokenize=5.0, infer=120.0, audit=3.0, write=2.0, idle=9.0
+            ),
             predicted_s=100.0,
             peak_rss_bytes=2**28,
             actors=dict.fromkeys(sorted({entry.actor for entry in timeline}), actor),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from fastformers.cluster.corpus.slices import Corpus
+from fastformers.cluster.cost.audit_cost import AuditCost, AuditPlan, add_audit
 from fastformers.cluster.cost.cluster_plan import ClusterPlan, HelperOffer, MachineOffer
 from fastformers.cluster.cost.instances import InstanceCost, InstanceCosts, estimate_instances
 from fastformers.cluster.cost.machine_profile import MachineProfile, profile_of_bundle
@@ -77,6 +78,7 @@ class BundleCost:
         profiles: Profiles that the costs were scaled from: of cores, then of GPUs, of each the most
             trusted first.
         plans: Clusters that keep a deadline or a budget, the best first; none where neither is.
+        audit: The audit that is part of the costs, or None.
     """
 
     bundle: Bundle
@@ -84,6 +86,7 @@ class BundleCost:
     instances: InstanceCosts
     profiles: tuple[MachineProfile, ...]
     plans: tuple[ClusterPlan, ...] = ()
+    audit: AuditCost | None = None
 
 
 def sample_bundle_corpus(
@@ -118,6 +121,7 @@ def estimate_cost(
     profiles: Sequence[MachineProfile],
     prices: Mapping[str, InstancePrice],
     settings: CostSettings,
+    audit: AuditPlan | None = None,
 ) -> BundleCost:
     """Cost a sampled corpus on every type of a price table.
 
@@ -128,10 +132,11 @@ def estimate_cost(
             comes last.
         prices: Price table, by type.
         settings: How machines are bought.
+        audit: Which rows a second bundle scores, too; None without an audit.
 
     Raises:
-        InputError: The sample has nothing to score.
-        BundleError: The bundle does not say how much arithmetic it does.
+        InputError: The sample has nothing to score, or no type can be costed.
+        BundleError: A bundle does not say how much arithmetic it does.
     """
     own = [profile for profile in profiles if profile.bundle_digest == bundle.digest]
     trusted = sorted(
@@ -152,8 +157,26 @@ def estimate_cost(
         discount_percent=settings.discount_percent,
         today=settings.today,
     )
+    if not instances.costs:
+        reasons = "; ".join(dict.fromkeys(instances.left_out.values()))
+        raise InputError(f"no instance type of the price table can be costed: {reasons}")
+    workload, added = workloads[0][1], None
+    if audit is not None:
+        added, instances = add_audit(
+            instances,
+            audit,
+            sample=sample,
+            workload=workload,
+            rows=settings.rows,
+            profiles=profiles,
+            prices=prices,
+        )
     return BundleCost(
-        bundle=bundle, workload=workloads[0][1], instances=instances, profiles=tuple(trusted)
+        bundle=bundle,
+        workload=workload,
+        instances=instances,
+        profiles=tuple(trusted),
+        audit=added,
     )
 
 

@@ -50,6 +50,7 @@ class InstanceCost:
         helper: Type whose machines tokenize for it, as this cost has it; None where no other does.
         num_helpers: Machines of the helper for each of this type, most often a fraction.
         needs_gpu_graph: Whether the bundle has no graph that it could run.
+        audit_usd: Part of `usd_total` that an audit takes.
     """
 
     price: InstancePrice
@@ -69,6 +70,7 @@ class InstanceCost:
     helper: Helper | None = None
     num_helpers: float = 0.0
     needs_gpu_graph: bool = False
+    audit_usd: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

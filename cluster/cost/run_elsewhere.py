@@ -97,15 +97,19 @@ def _profile_of_one_machine(
 
 
 def _work_of(report: RunReport) -> RunWork:
-    """Core-seconds of the run; an actor tokenizes, reads and writes on one of its cores."""
+    """Core-seconds of the run; an actor tokenizes, reads and writes on one of its cores.
+
+    An audit is work beside the model's, by a bundle that may be of another precision.
+    """
     assert report.bill.prediction is not None  # `find_misfit` says so of a run that scored nothing
     phase_s = report.phase_s
+    audit_s = 0.0 if report.audit is None else report.audit.core_s
     return RunWork(
         rows=_exactly(report.rows),
         scored_tokens=_exactly(report.unique_tokens),
         infer_s=_exactly(report.bill.prediction.measured_core_s),
         tokenize_s=phase_s.tokenize,
-        other_s=phase_s.read + phase_s.write,
+        other_s=phase_s.read + phase_s.write + audit_s,
     )
 
 

@@ -45,6 +45,7 @@ def describe_cost(cost: BundleCost) -> dict[str, Any]:
             }
             for profile in cost.profiles
         ],
+        "audit": None if cost.audit is None else cost.audit.describe(),
         "instances": [_instance_json(instance) for instance in cost.instances.costs],
         "left_out": cost.instances.left_out,
     }
@@ -92,6 +93,19 @@ def render_workload(cost: BundleCost) -> Table:
         f"{_interval(infer)} to infer, {workload.tokenize_s / 3600:,.2f} to tokenize, "
         f"{workload.other_s / 3600:,.2f} else, on {cost.profiles[0].cost.cpu_model}",
     )
+    if cost.audit is not None:
+        plan, audit_s = cost.audit.plan, cost.audit.core_s
+        hours = Interval(
+            value=audit_s.value / 3600, low=audit_s.low / 3600, high=audit_s.high / 3600
+        )
+        cheapest = cost.instances.costs[0]
+        part = 100 * cheapest.audit_usd / cheapest.usd_total
+        table.add_row(
+            "audit",
+            f"{100 * plan.share:g}% of the rows by {plan.bundle}: {_interval(hours)} core-hours "
+            f"on {cost.audit.measured_on}; {part:.2g}% of the USD on "
+            f"{cheapest.price.instance_type}",
+        )
     table.add_row(
         "sample",
         f"{workload.sampled_rows:,} rows of {workload.sampled_windows} places; 95% intervals",
@@ -301,6 +315,7 @@ def _instance_json(cost: InstanceCost) -> dict[str, Any]:
         "needs_gpu_graph": cost.needs_gpu_graph,
         "helper_type": None if cost.helper is None else cost.helper.price.instance_type,
         "helpers_per_machine": cost.num_helpers,
+        "audit_usd": cost.audit_usd,
     }
 
 

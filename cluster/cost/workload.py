@@ -174,6 +174,43 @@ def estimate_workload(
     )
 
 
+def estimate_share_s(
+    sample: CorpusSample,
+    profile: MachineProfile,
+    workload: Workload,
+    *,
+    share: float,
+    rows: int | None = None,
+) -> Interval:
+    """Seconds of inference on one worker if each row is scored with a chance of `share`.
+
+    A text that occurs several times in a shard is scored once, and its chance is that of its rows
+    together; the estimate takes texts to occur as often as they do on average.
+
+    Args:
+        sample: Sample of the corpus.
+        profile: Profile of the machine, of the bundle that scores these rows.
+        workload: Workload of the corpus, with its shards.
+        share: Chance of a row, 0-1.
+        rows: Number of rows, as for `estimate_workload`.
+    """
+    unique_share = max(1e-9, 1 - workload.repeat_share.value)
+    chance = min(1.0, share / unique_share)
+    texts = workload.rows.value * (1 - workload.bad_share) * unique_share
+    batches_L = expected_batches(
+        np.concatenate([w.lengths_S[w.is_first_S] for w in sample.windows]),
+        rows_per_shard=chance * texts / workload.num_shards,
+        max_batch_tokens=profile.cost.max_batch_tokens,
+    )
+    return _Estimator(sample, rows).total(
+        _of_first(
+            lambda lengths_S: (
+                chance * profile.cost.estimate_seconds(lengths_S, batches_L[lengths_S])
+            )
+        )
+    )
+
+
 def _of_first(
     seconds: Callable[[NDArray[np.int64]], NDArray[np.float64]],
 ) -> Callable[[Window], NDArray[np.float64]]:

@@ -34,7 +34,7 @@ from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.errors import BundleError, FastformersError, NodeUnfitError
 from fastformers.inference.bundle import open_bundle
-from fastformers.inference.engines import ENGINES
+from fastformers.inference.engines import ENGINES, REFERENCE_ENGINE
 
 _GIB = 2**30
 # Resident memory of an actor with a small model: 294 to 347 MiB (cluster/README.md, 2026-11-24).
@@ -58,6 +58,9 @@ class NodeCheck:
         disk_bytes: Room that the bundle needs on the disk of the cache, where it is not there yet.
         memory_bytes: Memory that one actor needs, about.
         canary: Rows to compute, or None where the run scores nothing.
+        auditor: Bundle that audits the run, or None.
+        auditors_canary: Rows that it computes, or None.
+        auditors_disk_bytes: Room that it needs there.
     """
 
     versions: dict[str, str]
@@ -67,11 +70,15 @@ class NodeCheck:
     disk_bytes: int
     memory_bytes: int
     canary: Canary | None
+    auditor: PinnedBundle | None = None
+    auditors_canary: Canary | None = None
+    auditors_disk_bytes: int = 0
 
 
 def make_node_check(
     pinned: PinnedBundle,
     *,
+    auditor: PinnedBundle | None = None,
     engine: str | None,
     precision: str | None = None,
     computed_by: str | None = None,
@@ -82,6 +89,7 @@ def make_node_check(
 
     Args:
         pinned: Bundle of the run.
+        auditor: Bundle that audits it, or None.
         engine: Name of the engine that scores there, or None if nodes only prepare.
         precision, computed_by: See `make_canary`; nodes whose engine the driver does not have may
             have another version of it.
@@ -89,32 +97,41 @@ def make_node_check(
         writable: Directories that workers write to; they exist.
 
     Raises:
-        BundleError: The bundle cannot score the rows of the canary.
+        BundleError: A bundle cannot score the rows of the canary.
     """
-    bundle = pinned.open()
-    bundle_bytes = sum(file.stat().st_size for file in pinned.path.iterdir())
+    bundle, bundle_bytes = pinned.open(), _measure_files(pinned)
+    auditors_bytes = 0 if auditor is None else _measure_files(auditor)
     return NodeCheck(
         versions=read_versions(engine if computed_by is None else None),
         bundle=pinned,
         readable=readable,
         writable=writable,
         disk_bytes=bundle_bytes,
-        memory_bytes=_ACTOR_BYTES + (0 if engine is None else _COPIES_OF_WEIGHTS * bundle_bytes),
+        memory_bytes=_ACTOR_BYTES
+        + (0 if engine is None else _COPIES_OF_WEIGHTS * (bundle_bytes + auditors_bytes)),
         canary=None
         if engine is None
         else make_canary(bundle, engine, precision=precision, computed_by=computed_by),
+        auditor=auditor,
+        auditors_canary=None if auditor is None else make_canary(auditor.open(), REFERENCE_ENGINE),
+        auditors_disk_bytes=auditors_bytes,
     )
 
 
-def check_node(request: NodeCheck, *, fetch: Callable[[], bytes] | None) -> PinnedBundle:
-    """Check a node before it works: host, bundle, canary.
+def check_node(
+    request: NodeCheck,
+    *,
+    fetch: Callable[[], bytes] | None,
+    fetch_auditor: Callable[[], bytes] | None = None,
+) -> PinnedBundle:
+    """Check a node before it works: host, bundles, canaries.
 
     Args:
         request: What the driver asks for.
-        fetch: See `deliver_bundle`.
+        fetch, fetch_auditor: See `deliver_bundle`.
 
     Returns:
-        The bundle on this host.
+        The bundle of the run on this host.
 
     Raises:
         NodeUnfitError: The node cannot do the work; one line says everything that is wrong.
@@ -122,10 +139,13 @@ def check_node(request: NodeCheck, *, fetch: Callable[[], bytes] | None) -> Pinn
     check_host(request)
     try:
         bundle = request.bundle.deliver(fetch)
+        auditor = request.auditor and request.auditor.deliver(fetch_auditor)
     except BundleError as error:
         raise NodeUnfitError(str(error)) from error
     if request.canary is not None:
         check_canary(bundle.path, request.canary)
+    if auditor is not None and request.auditors_canary is not None:
+        check_canary(auditor.path, request.auditors_canary)
     return bundle
 
 
@@ -142,8 +162,11 @@ def check_host(request: NodeCheck) -> None:
             f"has {free_bytes / _GIB:.1f} GiB of memory free, an actor needs about "
             f"{request.memory_bytes / _GIB:.1f}"
         )
-    if not find_bundle(request.bundle.digest):
-        problems += _check_disk(request.disk_bytes)
+    missing_bytes = 0 if find_bundle(request.bundle.digest) else request.disk_bytes
+    if request.auditor is not None and not find_bundle(request.auditor.digest):
+        missing_bytes += request.auditors_disk_bytes
+    if missing_bytes:
+        problems += _check_disk(missing_bytes)
     looks = [partial(_check_readable, directory) for directory in request.readable]
     looks += [partial(_check_writable, directory) for directory in request.writable]
     problems += itertools.chain(*side_by_side(*looks))
@@ -166,6 +189,10 @@ def check_canary(bundle_path: Path, canary: Canary) -> None:
             f"computes {difference}; the driver's versions are the same, so look for bad "
             "memory or another CPU"
         )
+
+
+def _measure_files(pinned: PinnedBundle) -> int:
+    return sum(file.stat().st_size for file in pinned.path.iterdir())
 
 
 def read_versions(engine: str | None) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from fastformers.cluster.corpus.inputs import is_kept, open_corpus_for
 from fastformers.cluster.corpus.slices import Corpus
+from fastformers.cluster.delivery.audit_bundle import PinnedAudit, pin_audit
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
 from fastformers.cluster.devices.scoring import (
     Scoring,
@@ -23,12 +24,14 @@ from fastformers.cluster.devices.scoring import (
     choose_scorings,
     identify_scorings,
 )
+from fastformers.cluster.execution.result import EarlierWork
 from fastformers.cluster.execution.worker import WorkerSpec
-from fastformers.cluster.records.slice_table import SLICE_LOG, CutSlices
-from fastformers.cluster.records.tally import ReceiptSums
+from fastformers.cluster.records.slice_table import SLICE_LOG
 from fastformers.cluster.settings import (
     ITS_TASKS_COLUMNS,
+    NO_AUDIT,
     SCORING_ON_CORES,
+    AuditSettings,
     CorpusSettings,
     PredictionSettings,
     ScoringSettings,
@@ -45,7 +48,6 @@ from fastformers.cluster.shards.identity import (
 from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.prepared import prepared_columns, prepared_identity
-from fastformers.cluster.shards.shard_set import ShardSet
 from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
@@ -75,6 +77,7 @@ class ScoreJob:
         label_column: Column of the corpus that predictions are compared with, or None.
         asked: What the user asked for, by name of the flag: recorded beside the identity, and
             without an influence on anything.
+        audit: Second bundle that scores some rows, too, or None.
     """
 
     bundle: Bundle
@@ -89,6 +92,7 @@ class ScoreJob:
     columns: tuple[str, ...] = ()
     label_column: str | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
+    audit: PinnedAudit | None = None
 
     @property
     def engine(self) -> str:
@@ -165,32 +169,8 @@ class ScoreJob:
             scorings={scoring.device: scoring for scoring in self.scorings},
             columns=self.columns,
             label_column=self.label_column,
+            audit=self.audit,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlierWork:
-    """What earlier runs of a job left on disk.
-
-    Attributes:
-        done: Shards whose predictions are there and whole.
-        with_errors: Those of them with rows that have no prediction.
-        receipts: Sums over their receipts.
-        cut: Slices that are cut, the shards of them that are still to be scored, and the slices
-            still to cut.
-        num_slices: Number of slices of the corpus, cut or not.
-    """
-
-    done: ShardSet
-    with_errors: ShardSet
-    receipts: ReceiptSums
-    cut: CutSlices
-    num_slices: int
-
-    @property
-    def is_all(self) -> bool:
-        """Whether nothing is left to do."""
-        return not self.cut.slices and not self.cut.shards
 
 
 def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
@@ -201,6 +181,7 @@ def describe(job: ScoreJob, earlier: EarlierWork) -> dict[str, Any]:
         "max_batch_tokens": job.max_batch_tokens,
         "engine": job.engine,
         **_describe_gpus(job),
+        **({} if job.audit is None else job.audit.describe()),
         "shards_done": len(earlier.done),
     }
     if job.corpus is None:
@@ -294,6 +275,7 @@ def open_score_job(
     written: PredictionSettings = ITS_TASKS_COLUMNS,
     engine: str = REFERENCE_ENGINE,
     scoring: ScoringSettings = SCORING_ON_CORES,
+    audit: AuditSettings = NO_AUDIT,
     storage: StorageOptions = NO_OPTIONS,
     asked: Mapping[str, Any] = MappingProxyType({}),
     on_step: Callable[[str], None] = lambda step: None,
@@ -308,6 +290,7 @@ def open_score_job(
         settings: Which part of the corpus is read, and how it is cut.
         max_batch_tokens: Token budget of a batch; None to leave it open.
         engine: Name of the engine, or "auto" to leave it open.
+        audit: Which rows a second bundle scores, too.
         storage: How to reach buckets.
         asked: See `ScoreJob`.
         on_step: Function that is told what is done next, if that may take long.
@@ -331,7 +314,9 @@ def open_score_job(
     )
     corpus: Corpus | None = None
     bundle: Bundle = pinned.open()
-    choose_precisions(bundle, scoring)
+    precisions = choose_precisions(bundle, scoring)
+    graphs = {choose_graph(bundle, precision).digest for precision in precisions.values()}
+    pinned_audit = pin_audit(audit, bundle, storage, scored_by=graphs)
     columns = choose_columns(written.columns, bundle.task, bundle.labels)
     check_label_column(written.label_column, bundle.task)
     if prepared is not None:
@@ -364,6 +349,7 @@ def open_score_job(
         "keep columns": list(keep_columns),
         "columns": [name for names in written.columns for name in split_names(names)],
         "label column": written.label_column,
+        "audit": pinned_audit and [pinned_audit.share, pinned_audit.digest],
     }
     return ScoreJob(
         bundle=choose_graph(bundle, scorings[0].precision),
@@ -378,6 +364,7 @@ def open_score_job(
         label_column=written.label_column,
         identity=identity,
         asked=asked,
+        audit=pinned_audit,
     )
 
 

@@ -12,7 +12,9 @@ from dataclasses import asdict
 from functools import partial
 from types import TracebackType
 
-from fastformers.cluster.execution.job import EarlierWork, ScoreJob
+from fastformers.cluster.execution.job import ScoreJob
+from fastformers.cluster.execution.result import EarlierWork
+from fastformers.cluster.records.audit import check_so_far
 from fastformers.cluster.records.bad_rows import BadRows
 from fastformers.cluster.records.receipts_log import (
     CLOSE_AFTER_ERROR_S,
@@ -67,6 +69,7 @@ class RunJournal:
         Raises:
             InputError: The shards are of a preparation that was interrupted.
             ScoringError: Too many of the rows that they read are bad.
+            AuditError: Far too few of the rows that they audited agree.
         """
         job = self._job
         receipts, slices = _read_logs(job, is_new=is_new)
@@ -88,6 +91,7 @@ class RunJournal:
         self.tally.unfit = earlier.cut.unfit
         self.bad_rows = earlier.cut.bad_rows
         self.check_bad_rows()
+        self._check_audit()
         return earlier
 
     def __enter__(self) -> "RunJournal":
@@ -133,6 +137,7 @@ class RunJournal:
 
         Raises:
             ScoringError: Too many rows are bad.
+            AuditError: Far too few of those audited agree.
         """
         self.tally.add_receipt(receipt)
         if receipt.num_errors:
@@ -140,6 +145,7 @@ class RunJournal:
         self._log_receipt(receipt)
         self.bad_rows.add_receipt(receipt)
         self.check_bad_rows()
+        self._check_audit()
 
     def add_attempt(self, attempt: Attempt) -> None:
         """A job has ended, well or not."""
@@ -161,6 +167,12 @@ class RunJournal:
         """
         limit = self._job.settings.bad_row_limit
         self.bad_rows.check(limit, are_all=are_all, listed_in=listed_in)
+
+    def _check_audit(self) -> None:
+        audit = self._job.audit
+        if audit is not None and audit.min_agreement is not None:
+            counts = (self.tally.earlier.audit, self.tally.scored.audit)
+            check_so_far(counts, self._job.bundle.task, audit.min_agreement, audit)
 
     def _log_receipt(self, receipt: Receipt) -> None:
         if self._receipts is not None:

@@ -1,14 +1,41 @@
-"""What a run did, as sums and nodes.
+"""What a run did, as sums and nodes, and what those before it left.
 
-    journal -> [result] -> report
+    journal -> [result] -> report, plan of the rest
 
 Plain values, which a report reads; this module knows nothing of drivers, pools or prices.
 """
 
 from dataclasses import dataclass
 
-from fastformers.cluster.records.tally import RunTally
+from fastformers.cluster.records.slice_table import CutSlices
+from fastformers.cluster.records.tally import ReceiptSums, RunTally
 from fastformers.cluster.scheduling.journal import NodeUse
+from fastformers.cluster.shards.shard_set import ShardSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierWork:
+    """What earlier runs of a job left on disk.
+
+    Attributes:
+        done: Shards whose predictions are there and whole.
+        with_errors: Those of them with rows that have no prediction.
+        receipts: Sums over their receipts.
+        cut: Slices that are cut, the shards of them that are still to be scored, and the slices
+            still to cut.
+        num_slices: Number of slices of the corpus, cut or not.
+    """
+
+    done: ShardSet
+    with_errors: ShardSet
+    receipts: ReceiptSums
+    cut: CutSlices
+    num_slices: int
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.cut.slices and not self.cut.shards
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 # A worker with several jobs is said to do what comes first here.
-_ORDER = ("infer", "tokenize", "write", "read")
+_ORDER = ("infer", "audit", "tokenize", "write", "read")
 
 
 @dataclass

@@ -25,7 +25,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.delivery.audit_bundle import PinnedAudit
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle
+from fastformers.cluster.devices.auditor import Auditor
 from fastformers.cluster.devices.card_use import CardUse
 from fastformers.cluster.devices.cards import Card
 from fastformers.cluster.devices.scoring import Scoring
@@ -78,6 +80,7 @@ class WorkerSpec:
         scorings: How workers of each kind score; a worker of any other kind only prepares.
         columns: Columns of predictions, see `choose_columns`.
         label_column: Column of the shards that predictions are compared with, or None.
+        audit: Second bundle that scores some of the rows, too, or None.
     """
 
     bundle: PinnedBundle
@@ -88,6 +91,7 @@ class WorkerSpec:
     scorings: Mapping[Device, Scoring]
     columns: tuple[str, ...] = ()
     label_column: str | None = None
+    audit: PinnedAudit | None = None
 
     def scores_on(self, device: Device) -> bool:
         """Whether workers of a kind score in this run."""
@@ -134,6 +138,15 @@ class Worker:
             self._scorer = Scorer(bundle, engine=engine)
             self._tokenizer = self._scorer.tokenizer
             self._columns = choose_columns(spec.columns, bundle.task, bundle.labels)
+            self._auditor = None
+            if spec.audit is not None:
+                self._auditor = Auditor(
+                    spec.audit.bundle.open,
+                    bundle,
+                    share=spec.audit.share,
+                    label_column=spec.label_column,
+                    num_threads=num_threads,
+                )
             self._warm_up()
 
     def run(self, tasks: Sequence[Task]) -> list[Finished | Failed]:
@@ -197,17 +210,18 @@ class Worker:
             infer_s = time.perf_counter() - start
         if lease.probe is not None:
             return None
-        self._turns.enter("write")
-        start = time.thread_time()
         logits_UC = np.full((len(rows), scored.logits_UC.shape[1]), np.nan, np.float32)
         logits_UC[rows_U] = scored.logits_UC
         failed = {int(rows_U[row]): reason for row, reason in scored.errors.items()}
         errors_U = {**lease.skip, **failed}
+        audit, audit_s = self._audit(lease, table, rows, logits_UC)
+        self._turns.enter("write")
+        start = time.thread_time()
         bundle = self._scorer.bundle
         predictions = build_predictions(
             table, logits_UC, self._columns, bundle.labels, errors_U, self._spec.keep_columns
         )
-        phase_s = {"read": read_s, "infer": infer_s, "write": time.thread_time() - start}
+        phase_s = {"read": read_s, "infer": infer_s, **audit_s, "write": time.thread_time() - start}
         rss_bytes, peak_rss_bytes = measure_memory()
         lengths_U = rows.lengths_N[rows_U]
         numbers_N = table["unique"].drop_null().to_pylist() if errors_U else []
@@ -234,6 +248,7 @@ class Worker:
             precision=self._scoring.precision,
             gpu_busy=self._use.take() if self._use else None,
             labels=self._count_labels(table, logits_UC, errors_U),
+            audit=audit,
         )
         assert self._spec.predictions is not None
         return write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)
@@ -278,6 +293,19 @@ class Worker:
             self._scorer.score_tokens(rows, max_batch_tokens=self._scoring.max_batch_tokens)
             tokens += len(rows.ids)
         return tokens / elapsed
+
+    def _audit(
+        self, lease: Lease, table: pa.Table, rows: TokenizedRows, logits_UC: NDArray[np.float32]
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        """Audit a shard: counts as plain values, and seconds by phase; both empty without one."""
+        if self._auditor is None:
+            return {}, {}
+        with self._turns.computing("audit"):
+            start = time.perf_counter()
+            counts = self._auditor.audit(
+                lease.shard.name, table, rows, logits_UC, may_score=lease.audits
+            )
+            return asdict(counts), {"audit": time.perf_counter() - start}
 
     def _count_labels(
         self, table: pa.Table, logits_UC: NDArray[np.float32], errors_U: Mapping[int, str]

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,7 @@ class SupervisorActor:
         spec, core_sets = plan.spec, layout.core_set_of.values()
         if plan.admission is not None:
             num_gpus = layout.gpus.per_actor if layout.gpus else 0
-            bundle = admit(plan.admission, node=plan.node, num_gpus=num_gpus)
-            spec = replace(spec, bundle=bundle)
+            spec = admit(plan.admission, spec, node=plan.node, num_gpus=num_gpus)
         share = plan.state.free_cpus / sum(core_set.num_threads for core_set in core_sets)
         self._pool = RayPool(
             spec,
@@ -114,6 +113,7 @@ class SupervisorActor:
             self._pool,
             clock=time.perf_counter,
             timeout_s=plan.timeout_s,
+            extra=0.0 if spec.audit is None else spec.audit.extra,
             leaving=watcher.leaving,
         )
         return Node(

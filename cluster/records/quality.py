@@ -19,11 +19,10 @@ import numpy as np
 from fastformers.cluster.shards.label_counts import MAX_VALUES, LabelCounts
 from fastformers.data.labels import read_labels
 from fastformers.errors import InputError
-from fastformers.inference.metrics import spearman
+from fastformers.inference.metrics import share_interval, spearman
 from fastformers.inference.tasks import Task
 
 MAX_MATRIX = 50  # classes beyond which a report has no matrix
-_Z95 = 1.959964  # standard normal quantile of a 95% interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +116,7 @@ def measure_quality(
         return _measure_numbers(counts, numbers, label_column, task)
     if counts.is_overfull:
         raise InputError(f"{where} has more than {MAX_VALUES:,} different values, so no labels")
-    class_of, read_as = _read(counts, names, where)
+    class_of, read_as = read_classes(counts, names, where)
     both_CC = np.zeros((len(names), len(names)), np.int64)
     true_C, predicted_C = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
     for label, rows in counts.labels.items():
@@ -133,7 +132,7 @@ def measure_quality(
         )
     )
     right, is_class = int(both_CC.trace()), task.targets == "class"
-    low, high = _wilson(right, counts.num_rows) if is_class else (None, None)
+    low, high = share_interval(right, counts.num_rows) if is_class else (None, None)
     found = [one.f1 for one in by_label if one.f1 is not None]
     marked = int(true_C.sum() + predicted_C.sum())
     micro_f1 = 2 * right / marked if marked else 1.0
@@ -154,8 +153,19 @@ def measure_quality(
     )
 
 
-def _read(counts: LabelCounts, names: Sequence[str], where: str) -> tuple[dict[str, int], str]:
-    """Class of each label, and how they were read."""
+def read_classes(
+    counts: LabelCounts, names: Sequence[str], where: str
+) -> tuple[dict[str, int], str]:
+    """Class of each label, and how they were read.
+
+    Args:
+        counts: Predictions against labels.
+        names: Names of the classes.
+        where: What errors call the column.
+
+    Raises:
+        InputError: They are not all labels of these classes.
+    """
     values: dict[str, Any] = {label: json.loads(label) for label in counts.labels}
     if any(isinstance(value, list | dict) for value in values.values()):
         raise InputError(f"{where} holds lists, and the model gives one label for each row")
@@ -185,11 +195,3 @@ def _measure_numbers(
         labels=(),
         confusion=(),
     )
-
-
-def _wilson(right: int, rows: int) -> tuple[float, float]:
-    """95% interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
-    share, weight = right / rows, _Z95**2 / rows
-    center = (share + weight / 2) / (1 + weight)
-    half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
-    return max(0.0, center - half), min(1.0, center + half)

@@ -20,6 +20,7 @@ from fastformers.cluster.records.samples import (
     TimeBins,
     TimedAttempt,
 )
+from fastformers.cluster.shards.audit_counts import AuditCounts, AuditedNumber
 from fastformers.cluster.shards.label_counts import LabelCounts
 from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.predictions import Agreement
@@ -32,6 +33,7 @@ _HEADING_OF_PHASE = {
     "read": "reading",
     "tokenize": "tokenizing",
     "infer": "compute",
+    "audit": "audit",
     "write": "writing",
 }
 
@@ -86,6 +88,7 @@ class ReceiptSums:
         kinds: What was scored on which device, in which precision.
         labels: Predictions against labels, without its sample, which is `numbers`.
         numbers: Sample of labels and predictions that are numbers.
+        audit: Rows that a second bundle scored, too, without their sample: `audit_numbers`.
     """
 
     num_shards: int = 0
@@ -103,6 +106,8 @@ class ReceiptSums:
     kinds: dict[tuple[str, str | None], KindSums] = field(default_factory=dict)
     labels: LabelCounts = field(default_factory=LabelCounts)
     numbers: Thinned[tuple[float, float]] = field(default_factory=lambda: Thinned(MAX_NUMBERS))
+    audit: AuditCounts = field(default_factory=AuditCounts)
+    audit_numbers: Thinned[AuditedNumber] = field(default_factory=lambda: Thinned(MAX_NUMBERS))
 
     def add(self, receipt: Receipt) -> None:
         """Count a receipt."""
@@ -124,6 +129,8 @@ class ReceiptSums:
         self.kinds.setdefault((receipt.device, receipt.precision), KindSums()).add(own)
         if receipt.labels:
             self._add_labels(LabelCounts(**receipt.labels))
+        if receipt.audit:
+            self._add_audit(AuditCounts.from_plain(receipt.audit))
 
     def add_sums(self, other: "ReceiptSums") -> None:
         """Add the sums over other receipts."""
@@ -144,6 +151,9 @@ class ReceiptSums:
         self.labels.add(other.labels)
         for pair in other.numbers.items:
             self.numbers.add(pair)
+        self.audit.add(other.audit)
+        for row in other.audit_numbers.items:
+            self.audit_numbers.add(row)
 
     @property
     def padding_efficiency(self) -> float | None:
@@ -156,6 +166,12 @@ class ReceiptSums:
         self.labels.add(labels)
         for label, prediction in labels.numbers:
             self.numbers.add((label, prediction))
+
+    def _add_audit(self, audit: AuditCounts) -> None:
+        self.audit.add(audit)
+        for own, auditors, label in audit.numbers:
+            assert own is not None and auditors is not None
+            self.audit_numbers.add((own, auditors, label))
 
     def _add_lengths(self, counts: Mapping[str, list[int]]) -> None:
         for edge, numbers in counts.items():

@@ -1,6 +1,6 @@
 """Where the money of a run went: every core-second that was paid for, under one heading each.
 
-    nodes, tallies of actors -> [bill] -> RunReport -> report.json, table, page
+    nodes, tallies of actors -> [bill] -> Bill -> RunReport -> report.json, table, page
 
 A node is paid for from when it joined until it left. An actor's time is cut at the events that the
 driver saw: its node joins and is ready, it is handed a job, it ends or dies, no job is left, the
@@ -20,12 +20,12 @@ from decimal import Decimal
 from fastformers.cluster.pricing.prices import usd_of
 from fastformers.cluster.records.sessions import Spent
 from fastformers.cluster.records.tally import ActorTally
-from fastformers.cluster.report.run_report import BillItem, Prediction
 
 # Headings in the order of the bill, with the meaning of each.
 HEADINGS = {
     "compute": "running the model on the tokens of the texts",
     "padding": "running the model on padding",
+    "audit": "scoring the rows drawn with the audit bundle, too, and loading it",
     "tokenizing": "texts to token ids",
     "reading": "the corpus and the prepared shards",
     "writing": "laying out shards and predictions",
@@ -42,6 +42,58 @@ HEADINGS = {
 }
 # Significant digits of the total; the smallest amount on the bill follows from them.
 _DIGITS, _SHOWN_DIGITS = 5, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BillItem:
+    """A line of the bill.
+
+    Attributes:
+        heading: One of `HEADINGS`.
+        what: What the heading means, for people.
+        core_s: Core-seconds.
+        usd: Their price, rounded so that the lines add up to the total as printed.
+    """
+
+    heading: str
+    what: str
+    core_s: float
+    usd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the bundle's cost profile said of the shards scored, and what they took.
+
+    Attributes:
+        predicted_core_s, measured_core_s: Core-seconds of running the model.
+        error: Predicted over measured, less 1; below 0 where the run was slower.
+        shard_error: Mean distance of a shard from the prediction after all are scaled by their
+            common factor: what lengths explain, whatever the speed of the machine.
+    """
+
+    predicted_core_s: float
+    measured_core_s: float
+    error: float
+    shard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """Where the money went.
+
+    Attributes:
+        items: Lines of the bill; every core-second that was paid for is in one of them.
+        total_usd: Sum of the items, to the last digit.
+        duplicates_saved_usd: What it would have cost to score equal texts again.
+        prediction: The cost profile against what was measured; None where nothing was scored, or
+            GPUs scored.
+    """
+
+    items: tuple[BillItem, ...]
+    total_usd: float
+    duplicates_saved_usd: float
+    prediction: Prediction | None
 
 
 @dataclass(frozen=True, kw_only=True)

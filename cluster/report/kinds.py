@@ -1,6 +1,6 @@
-"""What actors on cores and on GPUs did, in which precision, and what each kind cost.
+"""What actors on cores and on GPUs did, in which precision, what each kind cost, and how well.
 
-    tally, nodes -> [kinds] -> KindReport, AgreementReport -> run_report
+    tally, nodes -> [kinds] -> KindReport, AgreementReport, Quality, AuditReport -> run_report
 
 A machine with GPUs is two nodes and is paid for once, for its GPUs as long as they work. This
 module works out shares and sums, and shows nothing.
@@ -15,10 +15,18 @@ from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.result import RunResult
 from fastformers.cluster.pricing.prices import usd_per_million
+from fastformers.cluster.records.audit import (
+    AuditReport,
+    AuditSums,
+    measure_agreement,
+    measure_labels,
+)
+from fastformers.cluster.records.quality import Quality, measure_quality
 from fastformers.cluster.records.tally import ActorTally, KindSums, ReceiptSums, RunTally
-from fastformers.cluster.report.bill import NodeTime
+from fastformers.cluster.report.bill import BillItem, NodeTime
 from fastformers.cluster.report.over_time import AgreementReport, KindReport
 from fastformers.cluster.scheduling.journal import NodeUse
+from fastformers.errors import InputError
 
 # A card that computes for less of its time waits for its host.
 _FULL_SHARE = 0.9
@@ -125,4 +133,63 @@ def summarize_agreement(job: ScoreJob, tally: RunTally) -> AgreementReport | Non
         texts=agreement.num_texts,
         equal_labels=agreement.num_equal / agreement.num_texts,
         largest_difference=agreement.largest_difference,
+    )
+
+
+def summarize_quality(job: ScoreJob, sums: ReceiptSums) -> tuple[Quality | None, str | None]:
+    """Predictions against labels; or why that is not known, where labels were given."""
+    if job.label_column is None:
+        return None, None
+    try:
+        quality = measure_quality(
+            sums.labels,
+            sums.numbers.items,
+            label_column=job.label_column,
+            task=job.bundle.task,
+            names=job.bundle.labels,
+        )
+    except InputError as error:
+        return None, str(error)
+    return quality, None
+
+
+def summarize_audit(
+    job: ScoreJob, both: ReceiptSums, items: Sequence[BillItem]
+) -> AuditReport | None:
+    """How far the audit bundle agrees, and what that cost; None where no row was to be audited.
+
+    Args:
+        job: What was to be done.
+        both: Receipts of all sessions.
+        items: The bill.
+    """
+    audit, task = job.audit, job.bundle.task
+    if audit is None:
+        return None
+    sums = AuditSums(counts=both.audit, numbers=both.audit_numbers.items)
+    agreement, difference = measure_agreement(sums, task, share=audit.share)
+    quality = unknown = None
+    if job.label_column is not None:
+        try:
+            quality = measure_labels(
+                sums, task, job.bundle.labels, share=audit.share, label_column=job.label_column
+            )
+        except InputError as error:
+            unknown = str(error)
+    paid = next((item for item in items if item.heading == "audit"), None)
+    return AuditReport(
+        share=audit.share,
+        bundle=str(audit),
+        precision=audit.precision,
+        digest=audit.digest,
+        rows=both.audit.num_rows,
+        failed_rows=both.audit.num_failed,
+        measure=task.agreement,
+        agreement=agreement,
+        difference=difference,
+        min_agreement=audit.min_agreement,
+        core_s=0.0 if paid is None else paid.core_s,
+        usd=0.0 if paid is None else paid.usd,
+        quality=quality,
+        quality_unknown=unknown,
     )

@@ -16,14 +16,16 @@ from pathlib import Path
 
 from fastformers import figure
 from fastformers.cluster.formatting import format_long_duration, format_usd, usd_places
+from fastformers.cluster.records.audit import AuditReport, describe_finding
 from fastformers.cluster.records.quality import Quality
-from fastformers.cluster.report.bill import round_for_people
+from fastformers.cluster.report.bill import Prediction, round_for_people
 from fastformers.cluster.report.energy import how_to_measure
 from fastformers.cluster.report.plots import FrontierPoint
-from fastformers.cluster.report.run_report import Prediction, RunReport
+from fastformers.cluster.report.run_report import RunReport
 from fastformers.cluster.report.sections import (
     MAX_TABLE_ROWS,
     Section,
+    show_audit,
     show_dead_letters,
     show_frontier,
     show_lengths,
@@ -86,6 +88,8 @@ def render_page(report: RunReport) -> str:
     sections = []
     if report.quality is not None and report.quality.labels:
         sections.append(show_quality(report.quality))
+    if report.audit is not None and report.audit.agreement is not None:
+        sections.append(show_audit(report.audit))
     if len(report.sessions) > 1:
         sections.append(show_sessions(report))
     if report.dead_letter_reasons:
@@ -240,8 +244,23 @@ def _warnings(report: RunReport) -> list[str]:
             "ended early, and count in no rate."
         )
     notes.extend(f"{mismatch}." for mismatch in report.price_mismatches)
+    notes.extend(_audit_warnings(report.audit))
     if report.quality_unknown is not None:
         notes.append(f"How right the predictions are is not known: {report.quality_unknown}.")
+    return notes
+
+
+def _audit_warnings(audit: AuditReport | None) -> list[str]:
+    if audit is None:
+        return []
+    finding, notes = describe_finding(audit), []
+    if audit.is_refused and audit.min_agreement is not None:
+        notes.append(f"{finding}, below --audit-min-agreement {100 * audit.min_agreement:g}.")
+    elif audit.agreement is None:
+        notes.append(f"Agreement with the audit bundle is {finding}.")
+    if audit.agreement is not None and audit.failed_rows:
+        failed = format_count(audit.failed_rows, "row")
+        notes.append(f"{failed} drawn, which the audit bundle could not score.")
     return notes
 
 

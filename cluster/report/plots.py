@@ -134,6 +134,15 @@ def plot_label_f1(labels: Sequence[LabelQuality]) -> str:
     return _plot_bars(bars, "f1", "F1 of each label")
 
 
+def plot_audit(shares: Mapping[str, tuple[float, str]]) -> str:
+    """Agreement, and the quality of both bundles: value and text of each, by name."""
+    bars = [
+        Bar(name=name, value=100 * value, label=text, color=_SERIES[0])
+        for name, (value, text) in shares.items()
+    ]
+    return _plot_bars(bars, "audit", "Agreement with the audit bundle, and quality of both")
+
+
 def plot_sessions(sessions: Sequence[Session]) -> str:
     """USD of each session."""
     bars = [

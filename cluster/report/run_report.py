@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastformers.cluster.json_values import from_plain, to_plain
+from fastformers.cluster.records.audit import AuditReport
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.records.sessions import Session
+from fastformers.cluster.report.bill import Bill
 from fastformers.cluster.report.over_time import (
     AgreementReport,
     KindReport,
@@ -24,7 +26,7 @@ from fastformers.cluster.report.over_time import (
 from fastformers.errors import InputError
 
 REPORT_FILE = "report.json"
-FORMAT_VERSION = 4  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 5  # raised whenever a key comes, goes or changes its meaning
 
 # What `fastformers score` promises to print last; report.json holds more.
 SUMMARY_KEYS = (
@@ -69,6 +71,7 @@ class PhaseSeconds:
     read: float
     tokenize: float
     infer: float
+    audit: float
     write: float
     idle: float
 
@@ -90,58 +93,6 @@ class ActorReport:
     tokens_per_second: float
     busy_s: float
     peak_rss_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class BillItem:
-    """A line of the bill.
-
-    Attributes:
-        heading: One of `bill.HEADINGS`.
-        what: What the heading means, for people.
-        core_s: Core-seconds.
-        usd: Their price, rounded so that the lines add up to the total as printed.
-    """
-
-    heading: str
-    what: str
-    core_s: float
-    usd: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the bundle's cost profile said of the shards scored, and what they took.
-
-    Attributes:
-        predicted_core_s, measured_core_s: Core-seconds of running the model.
-        error: Predicted over measured, less 1; below 0 where the run was slower.
-        shard_error: Mean distance of a shard from the prediction after all are scaled by their
-            common factor: what lengths explain, whatever the speed of the machine.
-    """
-
-    predicted_core_s: float
-    measured_core_s: float
-    error: float
-    shard_error: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bill:
-    """Where the money went.
-
-    Attributes:
-        items: Lines of the bill; every core-second that was paid for is in one of them.
-        total_usd: Sum of the items, to the last digit.
-        duplicates_saved_usd: What it would have cost to score equal texts again.
-        prediction: The cost profile against what was measured; None where nothing was scored, or
-            GPUs scored.
-    """
-
-    items: tuple[BillItem, ...]
-    total_usd: float
-    duplicates_saved_usd: float
-    prediction: Prediction | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +197,7 @@ class RunReport:
         dead_letter_reasons: How many of them by kind of reason, the commonest first; a few kinds.
         quality: Predictions against the labels of the rows; None where no labels were given.
         quality_unknown: Why `quality` is None although labels were given.
+        audit: How far a second bundle agrees on a share of the rows; None where none was asked for.
         resumed_shards, resumed_rows: How many of them earlier sessions had scored.
         sessions: Each start of the command, in their order; the last one wrote this report.
         unrecorded_rows: Rows that were scored in the last seconds of sessions that ended early, and
@@ -300,6 +252,7 @@ class RunReport:
     dead_letter_reasons: dict[str, int]
     quality: Quality | None
     quality_unknown: str | None
+    audit: AuditReport | None
     resumed_shards: int
     resumed_rows: int
     sessions: tuple[Session, ...]
@@ -370,7 +323,7 @@ class RunReport:
         return report
 
     def summarize(self) -> dict[str, Any]:
-        """What the last line of a run that scored shows: `SUMMARY_KEYS` and two more."""
+        """What the last line of a run that scored shows: `SUMMARY_KEYS` and three more."""
         found = self.quality
         quality = None
         if found is not None:
@@ -379,6 +332,7 @@ class RunReport:
             **self._pick(SUMMARY_KEYS),
             "num_sessions": len(self.sessions),
             "quality": quality,
+            "audit": to_plain(self.audit),
         }
 
     def summarize_preparation(self) -> dict[str, Any]:

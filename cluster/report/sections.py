@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fastformers.cluster.formatting import format_long_duration, format_usd
+from fastformers.cluster.records.audit import (
+    AuditReport,
+    Estimate,
+    describe_finding,
+    describe_interval,
+)
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.report import plots
 from fastformers.cluster.report.downsample import pick_frontier, plan_lanes, rate_tokens
@@ -86,6 +92,38 @@ def show_quality(quality: Quality) -> Section:
         else plots.plot_label_f1(by_label[:MAX_TABLE_ROWS]),
         table=matrix if is_matrix else table,
         more=(table,) if is_matrix else (),
+    )
+
+
+def show_audit(audit: AuditReport) -> Section:
+    """How far the audit bundle agrees; needs at least one row that both have scored."""
+    assert audit.agreement is not None
+    agreement, quality = audit.agreement, audit.quality
+    shares = {_begin(audit.measure): agreement}
+    drop = ""
+    if quality is not None:
+        metric = _begin(quality.metric)
+        shares[f"{metric}, this run"] = Estimate(value=quality.own)
+        shares[f"{metric}, audit bundle"] = Estimate(value=quality.auditors)
+        drop = (
+            f" On the {format_count(quality.rows, 'row')} of these with a label, this run's "
+            f"{quality.metric} is {100 * quality.difference.value:+.2f} points"
+            f"{describe_interval(quality.difference)} beside the audit bundle's."
+        )
+    texts = {
+        name: f"{100 * estimate.value:.2f}%{describe_interval(estimate)}"
+        for name, estimate in shares.items()
+    }
+    return Section(
+        heading="Audit",
+        caption=f"{100 * audit.share:g}% of the rows, drawn at random, were scored by "
+        f"{audit.bundle} ({audit.precision}), too, which took "
+        f"{format_long_duration(audit.core_s)} of a core and cost {format_usd(audit.usd)}: "
+        f"{describe_finding(audit)}.{drop}",
+        svg=plots.plot_audit({name: (shares[name].value, texts[name]) for name in shares}),
+        table=SectionTable(
+            heads=["", "of the rows drawn"], rows=[[name, text] for name, text in texts.items()]
+        ),
     )
 
 

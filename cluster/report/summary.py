@@ -15,11 +15,11 @@ from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.result import RunResult
 from fastformers.cluster.pricing.machine_prices import MachinePrices
 from fastformers.cluster.pricing.prices import HourlyPrice, usd_per_million
-from fastformers.cluster.records.quality import Quality, measure_quality
 from fastformers.cluster.records.samples import NUM_BINS, TimedAttempt
 from fastformers.cluster.records.sessions import RUNNING, Session
 from fastformers.cluster.records.tally import ActorTally, ReceiptSums, RunTally, add_phases
 from fastformers.cluster.report.bill import (
+    Bill,
     NodeTime,
     compare_prediction,
     estimate_saved_usd,
@@ -32,20 +32,20 @@ from fastformers.cluster.report.kinds import (
     cores_of_machines,
     free_seconds,
     summarize_agreement,
+    summarize_audit,
     summarize_kinds,
+    summarize_quality,
     uses_gpus,
 )
 from fastformers.cluster.report.over_time import NodeReport, TimelineEntry, TokensOverTime
 from fastformers.cluster.report.run_report import (
     ActorReport,
-    Bill,
     BundleUsed,
     Energy,
     PhaseSeconds,
     RunReport,
 )
 from fastformers.cluster.scheduling.journal import NodeUse
-from fastformers.errors import InputError
 from fastformers.inference.cpu import read_cpu_model
 
 
@@ -120,7 +120,8 @@ def build_report(
     both = ReceiptSums()
     both.add_sums(tally.earlier)
     both.add_sums(tally.scored)
-    quality, quality_unknown = _quality(job, both)
+    quality, quality_unknown = summarize_quality(job, both)
+    bill = _bill(result, sessions, both, usd_total)
     return RunReport(
         rows=known.num_rows,
         unique_rows=known.num_unique,
@@ -143,6 +144,7 @@ def build_report(
         dead_letter_reasons=dict(result.dead_letter_reasons),
         quality=quality,
         quality_unknown=quality_unknown,
+        audit=summarize_audit(job, both, bill.items),
         resumed_shards=tally.earlier.num_shards,
         resumed_rows=tally.earlier.num_rows,
         sessions=sessions,
@@ -167,7 +169,7 @@ def build_report(
         peak_rss_bytes=both.peak_rss_bytes,
         actors=_by_actor(tally),
         started_at=sessions[0].started_at,
-        bill=_bill(result, sessions, both, usd_total),
+        bill=bill,
         other_types=(),
         other_types_unknown="not estimated",
         energy=energy,
@@ -203,23 +205,6 @@ def _price_nodes(
     ]
     times = [_node_time(use, price, result) for use, price in zip(result.nodes, paid, strict=True)]
     return paid, times
-
-
-def _quality(job: ScoreJob, sums: ReceiptSums) -> tuple[Quality | None, str | None]:
-    """Predictions against labels; or why that is not known, where labels were given."""
-    if job.label_column is None:
-        return None, None
-    try:
-        quality = measure_quality(
-            sums.labels,
-            sums.numbers.items,
-            label_column=job.label_column,
-            task=job.bundle.task,
-            names=job.bundle.labels,
-        )
-    except InputError as error:
-        return None, str(error)
-    return quality, None
 
 
 def _node_time(use: NodeUse, price: HourlyPrice, result: RunResult) -> NodeTime:

@@ -13,6 +13,11 @@ from rich.console import Group
 from rich.table import Table
 
 from fastformers.cluster.formatting import format_usd
+from fastformers.cluster.records.audit import (
+    AuditReport,
+    describe_finding,
+    describe_interval,
+)
 from fastformers.cluster.report.bill import round_total
 from fastformers.cluster.report.over_time import AgreementReport
 from fastformers.cluster.report.run_report import Energy, RunReport
@@ -45,6 +50,8 @@ def _render_summary(report: RunReport) -> Table:
         table.add_row("", f"{count:,}: {reason}")
     if report.quality is not None or report.quality_unknown is not None:
         table.add_row("quality", _describe_quality(report))
+    for name, line in describe_audit(report.audit).items():
+        table.add_row(name, line)
     table.add_row(
         "speed",
         f"{report.rows_per_second:,.0f} rows/s, {report.tokens_per_second:,.0f} tokens/s "
@@ -59,7 +66,7 @@ def _render_summary(report: RunReport) -> Table:
         )
     if len(slowest) > MAX_ACTORS:
         table.add_row("", f"the slowest {MAX_ACTORS} of {len(slowest):,} actors")
-    phases = asdict(report.phase_s)
+    phases = {name: s for name, s in asdict(report.phase_s).items() if s or name != "audit"}
     total_s = sum(phases.values()) or 1.0
     table.add_row(
         "actor time", ", ".join(f"{name} {100 * s / total_s:.1f}%" for name, s in phases.items())
@@ -167,6 +174,33 @@ def _describe_quality(report: RunReport) -> str:
         f"{quality.metric} {100 * quality.value:.2f}%{between} on {quality.rows:,} rows; column "
         f"{quality.label_column!r} read {quality.read_as}"
     )
+
+
+def describe_audit(audit: AuditReport | None) -> dict[str, str]:
+    """How far the audit bundle agrees, what that cost, what it says of quality: lines by name."""
+    if audit is None:
+        return {}
+    lines = {
+        "audit": f"{describe_finding(audit)}, by {audit.bundle} ({audit.precision})",
+        "  cost": f"{audit.core_s:,.1f} core-seconds, {format_usd(audit.usd)}",
+    }
+    if audit.is_refused and audit.min_agreement is not None:
+        lines["  but"] = f"this is below --audit-min-agreement {100 * audit.min_agreement:g}"
+    if audit.difference is not None:
+        between = describe_interval(audit.difference, scale=1, form=".3g")
+        lines["  distance"] = f"{audit.difference.value:.3g}{between} between two numbers, the mean"
+    if audit.failed_rows:
+        lines["  failed"] = f"{audit.failed_rows:,} rows drawn, which the audit bundle cannot score"
+    quality = audit.quality
+    if quality is not None:
+        lines[f"  {quality.metric}"] = (
+            f"{100 * quality.own:.2f}% here, {100 * quality.auditors:.2f}% by the audit bundle: "
+            f"{100 * quality.difference.value:+.2f} points{describe_interval(quality.difference)} "
+            f"on {format_count(quality.rows, 'row')} with a label"
+        )
+    if audit.quality_unknown is not None:
+        lines["  quality"] = f"not known: {audit.quality_unknown}"
+    return lines
 
 
 def _render_sessions(report: RunReport) -> Table:

@@ -89,6 +89,7 @@ class Supervisor:
         *,
         clock: Callable[[], float],
         timeout_s: float | None = None,
+        extra: float = 0.0,
         leaving: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Set up an idle node.
@@ -98,9 +99,11 @@ class Supervisor:
             clock: Monotonic clock, in seconds.
             timeout_s: Seconds that a task may take; None for 300, or 30 times what was predicted of
                 a shard if that is more.
+            extra: Core-seconds of a shard's audit over those that were predicted of it.
             leaving: Function that says why the node will be taken away soon, or None.
         """
         self._pool, self._clock, self._timeout_s, self._leaving = pool, clock, timeout_s, leaving
+        self._timeout_factor = _TIMEOUT_FACTOR * (1 + extra)
         self._waiting: deque[Task] = deque()
         self._books = {slot: _SlotBooks() for slot in pool.slots}
         self._idle = dict.fromkeys(pool.slots)  # in the order in which they became so
@@ -250,7 +253,7 @@ class Supervisor:
     def _allowed_s(self, task: Task) -> float:
         if self._timeout_s is not None:
             return self._timeout_s
-        return max(_TIMEOUT_FLOOR_S, _TIMEOUT_FACTOR * (task.predicted_s or 0.0))
+        return max(_TIMEOUT_FLOOR_S, self._timeout_factor * (task.predicted_s or 0.0))
 
     def _take(self, outcome: Outcome) -> None:
         """Handle the end of a task, and of its call if it was the last."""

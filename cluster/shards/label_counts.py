@@ -132,11 +132,12 @@ def _split(value: Any, several: bool, names: Sequence[str]) -> Iterable[Any]:
 def _sample(labeled: Sequence[tuple[Any, int]], scores_U: NDArray[np.float32]) -> list[list[float]]:
     """Label and score of some rows, evenly spaced; those whose label is no number are passed."""
     places = np.linspace(0, len(labeled) - 1, min(len(labeled), SAMPLED_ROWS)).astype(int)
-    found = ((_number_of(labeled[place][0]), labeled[place][1]) for place in places)
+    found = ((number_of(labeled[place][0]), labeled[place][1]) for place in places)
     return [[number, float(scores_U[text])] for number, text in found if number is not None]
 
 
-def _number_of(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
+    """A value as a finite number; None where it is none."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -27,7 +27,7 @@ EDGES = (
     *(8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192),
 )  # fmt: skip
 
-PHASES = ("read", "tokenize", "infer", "write")
+PHASES = ("read", "tokenize", "infer", "audit", "write")
 
 # Reasons of bad rows that differ in these alone are of one kind; further kinds are counted as one.
 _VARIES = re.compile(r"""(?P<column>column '[^']*')|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+""")
@@ -59,6 +59,7 @@ class Receipt:
         gpu_busy: Share of the time since the actor's last shard in which its GPU ran a kernel; None
             where that is not known.
         labels: `LabelCounts` as plain values; empty where no labels are compared.
+        audit: `AuditCounts` as plain values; empty where no row is audited.
     """
 
     shard: str
@@ -84,6 +85,7 @@ class Receipt:
     precision: str | None = None
     gpu_busy: float | None = None
     labels: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

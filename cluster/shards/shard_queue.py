@@ -32,12 +32,15 @@ class Lease:
         attempt: How many times the shard was leased, this time included.
         probe: Texts to score without writing anything; None to score and commit the shard.
         skip: Texts to leave out, with the reason.
+        audits: Whether rows of it may be audited; not where it killed its actors and no text does:
+            the audit, which no probe does, may be to blame.
     """
 
     shard: Shard
     attempt: int
     probe: range | None = None
     skip: dict[int, str] = field(default_factory=dict)
+    audits: bool = True
 
 
 @dataclass(slots=True)
@@ -108,7 +111,11 @@ class ShardQueue:
         if suspects is not None and len(suspects) > 1:
             suspects = suspects[: len(suspects) // 2]
         return Lease(
-            shard=entry.shard, attempt=entry.attempts, probe=suspects, skip=dict(entry.skip)
+            shard=entry.shard,
+            attempt=entry.attempts,
+            probe=suspects,
+            skip=dict(entry.skip),
+            audits=not entry.false_alarms,
         )
 
     def give_back(self, lease: Lease) -> None:

@@ -1,16 +1,21 @@
-"""How well numbers fit other numbers, whatever they mean.
+"""How well numbers fit other numbers, whatever they mean, and how sure a sample makes of it.
 
     outputs + targets -> [metrics] -> tasks
+    sums over a sample -> [metrics] -> interval
 
-Knows nothing of tasks.
+An interval holds the truth in 95% of samples. Knows nothing of tasks.
 
 Shape suffixes: N rows, C outputs of a row, P pairs of rows.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.arrays import Floats
+
+Z95 = 1.959964  # standard normal quantile of a 95% interval
 
 # The number of pairs grows with the square of the texts: 1,000 texts make half a million.
 MAX_COMPARED_TEXTS = 1000
@@ -73,3 +78,83 @@ def unit_rows(vectors_NC: Floats) -> Floats:
     norms_N = np.linalg.norm(vectors_NC, axis=1, keepdims=True).astype(np.float32)
     unit_NC: Floats = vectors_NC / np.maximum(norms_N, np.float32(1e-12))
     return unit_NC
+
+
+def share_interval(num_equal: float, num_rows: float) -> tuple[float, float]:
+    """Interval of a share of rows, each drawn by itself; it keeps to 0-1, however few they are.
+
+    Args:
+        num_equal, num_rows: Rows that count, and all rows, at least 1. Where a sample is a share f
+            of all rows there are, give both over 1 - f: what was seen needs no guess.
+
+    Source:
+        Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    share, weight = num_equal / num_rows, Z95**2 / num_rows
+    center = (share + weight / 2) / (1 + weight)
+    half = Z95 * math.sqrt(share * (1 - share) / num_rows + weight / num_rows / 4) / (1 + weight)
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def is_share_below(least: float, num_equal: int, num_rows: int, *, chance: float) -> bool:
+    """Whether a share is below `least`, however often this is asked while rows are drawn.
+
+    Of runs whose share is `least`, at most a part of `chance` is ever told so: the ratio of the
+    likelihood under all shares, weighed alike, to that under `least` is a martingale.
+
+    Args:
+        least: The share, above 0 and at most 1.
+        num_equal, num_rows: Rows so far that count, and all of them.
+        chance: Chance of an error.
+
+    Source:
+        Robbins 1970, doi:10.1214/aoms/1177696786.
+    """
+    num_others = num_rows - num_equal
+    if num_equal >= least * num_rows:
+        return False
+    if least == 1:
+        return True
+    mixed = math.lgamma(num_equal + 1) + math.lgamma(num_others + 1) - math.lgamma(num_rows + 2)
+    exact = num_equal * math.log(least) + num_others * math.log1p(-least)
+    return mixed - exact > -math.log(chance)
+
+
+def difference_interval(
+    only_first: float, only_second: float, num_rows: float
+) -> tuple[float, float]:
+    """Interval of the accuracy of one model less that of another, on the same rows.
+
+    Args:
+        only_first, only_second: Rows that one of the two has right and the other has wrong.
+        num_rows: All rows, at least 1; of a large share of all as for `share_interval`.
+
+    Source:
+        Agresti and Min 2005, doi:10.1002/sim.1781: half a row is added to each of the four kinds.
+    """
+    rows = num_rows + 2
+    center = (only_first - only_second) / rows
+    variance = ((only_first + only_second + 1) / rows - center**2) / rows
+    half = Z95 * math.sqrt(variance)
+    return max(-1.0, center - half), min(1.0, center + half)
+
+
+def mean_interval(mean: float, mean_square: float, num_rows: float) -> tuple[float, float]:
+    """Interval of a mean over rows, by the normal distribution, so of 30 rows or more.
+
+    Args:
+        mean, mean_square: Means of the values and of their squares.
+        num_rows: Rows, at least 2; of a large share of all as for `share_interval`.
+    """
+    half = Z95 * math.sqrt(max(0.0, mean_square - mean**2) / (num_rows - 1))
+    return mean - half, mean + half
+
+
+def spearman_interval(correlation: float, num_rows: float) -> tuple[float, float]:
+    """Fisher's interval of Spearman's rank correlation, between -1 and 1, of 4 pairs or more.
+
+    Source:
+        Fieller, Hartley and Pearson 1957, Biometrika 44:470, of its variance.
+    """
+    center, half = math.atanh(correlation), Z95 * math.sqrt(1.06 / (num_rows - 3))
+    return math.tanh(center - half), math.tanh(center + half)

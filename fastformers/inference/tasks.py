@@ -82,6 +82,7 @@ class Task:
         further: Columns that it has where they are asked for.
         metric: Name of the metric that `measure` computes, as shown to the user.
         metric_of: Function of outputs, targets, the teacher's outputs and groups: the metric.
+        agreement: What `measure_agreement` computes, as shown to the user.
         agreement_of: Function of outputs, the teacher's outputs and groups: the agreement.
         others_of: Function of outputs, targets and groups: further metrics, by name.
     """
@@ -91,6 +92,7 @@ class Task:
     columns: tuple[PredictionColumn, ...]
     metric: str
     metric_of: Callable[[Floats, Targets, Floats, Groups | None], float]
+    agreement: str
     agreement_of: Callable[[Floats, Floats, Groups | None], float]
     others_of: Callable[[Floats, Targets, Groups | None], dict[str, float]] = _no_others
     further: tuple[PredictionColumn, ...] = ()
@@ -295,6 +297,7 @@ TEXT_CLASSIFICATION = Task(
     ),
     metric="accuracy",
     metric_of=_accuracy,
+    agreement="equal labels",
     agreement_of=_same_class,
     others_of=_class_metrics,
     further=(PredictionColumn(name="probabilities", kind="numbers", read=_read_softmax), _LOGITS),
@@ -309,6 +312,7 @@ MULTI_LABEL_CLASSIFICATION = Task(
     further=(_LOGITS,),
     metric="micro-F1",
     metric_of=_micro_f1,
+    agreement="equal label sets",
     agreement_of=_same_labels,
 )
 _SCORE = PredictionColumn(name="score", kind="number", read=_read_score)
@@ -318,6 +322,7 @@ REGRESSION = Task(
     columns=(_SCORE,),
     metric="Spearman",
     metric_of=_score_metric,
+    agreement="Spearman",
     agreement_of=_same_order,
 )
 MULTIPLE_CHOICE = Task(
@@ -326,6 +331,7 @@ MULTIPLE_CHOICE = Task(
     columns=(_SCORE,),
     metric="accuracy",
     metric_of=_choice_accuracy,
+    agreement="equal choices",
     agreement_of=_same_choice,
 )
 EMBEDDING = Task(
@@ -334,6 +340,7 @@ EMBEDDING = Task(
     columns=(PredictionColumn(name="embedding", kind="vector", read=_read_vector),),
     metric="rank agreement",
     metric_of=_embedding_metric,
+    agreement="mean cosine",
     agreement_of=_mean_cosine,
 )
 TASKS: dict[str, Task] = {

@@ -9,6 +9,7 @@ This is where a command chooses who works: Ray is loaded here, when there is wor
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import date, datetime
 
 from fastformers.cluster.cost.run_elsewhere import estimate_elsewhere
@@ -31,6 +32,7 @@ from fastformers.cluster.nodes.addresses import (
 )
 from fastformers.cluster.pricing.machine_prices import MachinePrices
 from fastformers.cluster.pricing.prices import HourlyPrice
+from fastformers.cluster.records.audit import check_agreement
 from fastformers.cluster.records.sessions import read_sessions
 from fastformers.cluster.report.energy import EnergyMeter
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
@@ -191,14 +193,17 @@ def execute_and_show(
 
     Raises:
         FastformersError: See `execute` and `find_finished`.
+        AuditError: The predictions agree too little with the audit bundle's.
     """
     report = find_finished(job)
     if report is not None:
         console.print(render_bill(report))
-        return report
-    report = execute(job, actors, price, meter)
-    console.print(render_bill(report))
-    write_page(job.home, report)
+    else:
+        report = execute(job, actors, price, meter)
+        console.print(render_bill(report))
+        write_page(job.home, report)
+    if report.audit is not None:
+        check_agreement(report.audit, job.place)
     return report
 
 
@@ -222,6 +227,9 @@ def find_finished(job: ScoreJob) -> RunReport | None:
     if not earlier.is_all or read_claim(job.home) is not None:
         return None
     earlier.cut.bad_rows.check(job.settings.bad_row_limit, are_all=True)
+    if job.audit is not None and report.audit is not None:  # another may be borne now
+        audit = replace(report.audit, min_agreement=job.audit.min_agreement)
+        report = replace(report, audit=audit)
     ended = datetime.fromisoformat(report.sessions[-1].started_at).timestamp()
     ended += report.sessions[-1].wall_s
     console.print(

@@ -20,7 +20,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from fastformers.cluster.storage.options import hide_credentials
-from fastformers.errors import FastformersError
+from fastformers.errors import AuditError, FastformersError
 from fastformers.inference.engines import ENGINES
 from fastformers.installation import how_to_install
 from fastformers.jobs.console.command_line.output_settings import OutputSettings
@@ -105,6 +105,8 @@ def run(
             settings = read_config(OutputSettings, options or argparse.Namespace())
             with _speaking(settings):
                 result = job()
+        except AuditError as error:
+            return _refuse(str(error), status=1)
         except FastformersError as error:
             return _refuse(str(error))
         except ModuleNotFoundError as error:
@@ -156,9 +158,9 @@ def _say_interrupted(number: int, resume: str) -> int:
     return 128 + number
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, *, status: int = 2) -> int:
     console.print("error: " + " ".join(plain(message).split()))
-    return 2
+    return status
 
 
 def _describe(error: OSError) -> str:

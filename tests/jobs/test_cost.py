@@ -77,6 +77,26 @@ def test_the_last_line_has_every_type(run_cost):
     assert "modeled" in text
 
 
+def test_an_audit_is_part_of_the_price(run_cost, bundle_factory, tmp_path):
+    auditor = bundle_factory(tmp_path / "auditor", num_layers=1)
+    without, _ = run_cost()
+    config = tmp_path / "audit.yaml"
+    config.write_text(f"audit: 0.5\naudit-bundle: {auditor.path}\n")
+    shown, text = run_cost("--config", config)
+    assert (shown["audit"]["share"], shown["audit"]["bundle"]) == (0.5, str(auditor.path))
+    before = {one["instance_type"]: one["usd_total"] for one in without["instances"]}
+    for one in shown["instances"]:
+        assert one["usd_total"] - one["audit_usd"] == pytest.approx(before[one["instance_type"]])
+    assert "50% of the rows by " in text
+
+
+def test_an_audit_bundle_that_does_not_fit_is_refused(refused, corpus, bundle, pair_bundle):
+    line = refused(
+        corpus, "--bundle", bundle.path, "--audit", "0.1", "--audit-bundle", pair_bundle.path
+    )
+    assert line.startswith(f"error: --audit-bundle {pair_bundle.path}: reads pairs of texts, ")
+
+
 def test_a_discount_and_spot_change_prices(run_cost):
     usd = {}
     for options in ((), ("--discount", 50), ("--spot",)):

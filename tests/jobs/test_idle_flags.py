@@ -62,7 +62,10 @@ COSTED = (
 
 # Command lines with the flags that do nothing there, each alone.
 IDLE = {
-    SCORE: ("--oversubscribe", STORAGE, "--binary-text", "--actors-per-gpu 2"),
+    SCORE: (
+        *("--oversubscribe", STORAGE, "--binary-text", "--actors-per-gpu 2", "--audit 0.1"),
+        *("--audit-bundle bundle", "--audit-min-agreement 95"),
+    ),
     f"{SCORE} --on-bad-row fail": ("--max-bad-rows 3",),
     f"{SCORE} --address local": ("--num-nodes 2",),
     "score c.parquet --bundle bundle --output o": TEXT_FILES,
@@ -76,7 +79,7 @@ IDLE = {
     "scale c.parquet --bundle bundle --output o": TEXT_FILES,
     COST: (
         *("--max-instances 3", "--startup-s 9", "--interruptions-per-hour 1", STORAGE),
-        "--binary-text",
+        *("--binary-text", "--audit 0.1", "--audit-bundle bundle"),
     ),
     f"{COST} --deadline 1h": ("--interruptions-per-hour 1",),
     f"{COST} --spot": ("--discount 5",),

@@ -8,7 +8,8 @@ This module knows nothing of how a quality is measured, or of what a stage does.
 import math
 from dataclasses import dataclass, field
 
-_Z = 1.959964  # of a normal distribution: 95% lie within so many standard deviations
+from fastformers.inference.metrics import share_interval, spearman_interval
+
 _SHARES = ("accuracy", "exact match")
 
 
@@ -41,26 +42,14 @@ class StageQuality:
     def interval(self) -> tuple[float, float] | None:
         """95% interval of `quality`, as if the rows were drawn at random.
 
-        A share of right rows has Wilson's interval, Spearman's correlation Fisher's with the
-        variance of Fieller, Hartley and Pearson. None for other metrics, which the value alone says
-        too little of, for too few rows, and for what is not finite.
-
-        Source:
-            Wilson 1927, JASA 22:209; Fieller, Hartley and Pearson 1957, Biometrika 44:470.
+        A share of right rows and Spearman's correlation have one, see `metrics`. None for other
+        metrics, which the value alone says too little of, for too few rows, and for what is not
+        finite.
         """
         if not math.isfinite(self.quality):
             return None
         if self.metric in _SHARES and self.num_rows > 0:
-            return _wilson(self.quality, self.num_rows)
+            return share_interval(self.quality * self.num_rows, self.num_rows)
         if self.metric == "Spearman" and self.num_rows > 3 and abs(self.quality) < 1:
-            margin = _Z * math.sqrt(1.06 / (self.num_rows - 3))
-            center = math.atanh(self.quality)
-            return math.tanh(center - margin), math.tanh(center + margin)
+            return spearman_interval(self.quality, self.num_rows)
         return None
-
-
-def _wilson(share: float, num_rows: int) -> tuple[float, float]:
-    center = share + _Z**2 / (2 * num_rows)
-    margin = _Z * math.sqrt(share * (1 - share) / num_rows + (_Z / (2 * num_rows)) ** 2)
-    scale = 1 + _Z**2 / num_rows
-    return max(0.0, (center - margin) / scale), min(1.0, (center + margin) / scale)

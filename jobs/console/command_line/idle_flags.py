@@ -134,6 +134,18 @@ OWN_MACHINE = IdleRule(
     lambda options: options.address == "local",
     "--address local is one machine",
 )
+AUDIT = (
+    IdleRule(
+        ("audit",),
+        lambda options: options.audit_bundle is None,
+        "there is no bundle to audit with; add --audit-bundle",
+    ),
+    IdleRule(
+        ("audit_bundle",),
+        lambda options: options.audit is None,
+        "no row is audited; add --audit",
+    ),
+)
 SUPERGLUE = IdleRule(
     ("text_column", "text_pair_column", "choice_columns", "label_column", *_CSV),
     lambda options: options.superglue is not None,

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypedDict
 
 from fastformers.cluster.storage.options import StorageOptions
 from fastformers.compression.recipe_config import Budget, Precision
+from fastformers.inference.bundle import Bundle
 
 PathLike = str | os.PathLike[str]
 Names = str | Sequence[str]
@@ -47,6 +48,9 @@ class ScoreKeywords(CorpusKeywords, total=False):
     shard_seconds: float | None
     columns: Names
     label_column: str | None
+    audit: float | None
+    audit_bundle: Bundle | PathLike | None
+    audit_min_agreement: float | None
     cores_per_actor: int | Literal["auto"] | None
     engine: str
     device: Literal["cpu", "cuda", "mixed"]
@@ -70,6 +74,8 @@ class CostKeywords(CorpusKeywords, total=False):
     sample: float | None
     seed: int
     rows: int | None
+    audit: float | None
+    audit_bundle: Bundle | PathLike | None
     prices: PathLike | None
     discount: float
     spot: bool

@@ -17,6 +17,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fastformers.errors import InputError
+from fastformers.inference.bundle import Bundle
 from fastformers.jobs.console.command_line.config_file import nearest
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.output import console, explain_missing
@@ -42,8 +43,8 @@ def fit_value(action: argparse.Action, value: Any) -> Any:
         if not isinstance(values, (list, tuple)) or not all(_is_path(one) for one in values):
             raise InputError(f"{flag} {value!r}: give a list of names")
         return tuple(os.fspath(one) for one in values)
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
+    if isinstance(value, os.PathLike | Bundle):
+        value = str(value)
     if isinstance(value, (str, Mapping)) and action.type not in (None, str, int, float):
         read: Any = action.type
         try:

@@ -35,7 +35,7 @@ def on_genoa(monkeypatch):
 def report(make_report, bundle):
     """123.4 core-seconds of inference, 5 of tokenizing, 3 of reading and writing, by 4 actors."""
     used = replace(make_report().bundle, digest=bundle.digest)
-    return make_report(bundle=used, resumed_rows=0, other_types=())
+    return make_report(bundle=used, resumed_rows=0, other_types=(), audit=None)
 
 
 def elsewhere(report, bundle, *, own_type=None, prices=PRICES):
@@ -54,6 +54,13 @@ def test_the_same_core_takes_the_same_core_seconds(on_genoa, report, bundle):
     assert (cost.usd_low, cost.usd_high) == pytest.approx((cost.usd / 1.15, cost.usd * 1.15))
     assert (cost.basis, cost.scaled_from) == ("scaled", "genoa at 3.7 GHz")
     assert (cost.region, cost.as_of) == ("us-east-1", "2026-07-20")
+
+
+def test_an_audit_is_carried_over(on_genoa, report, make_report, bundle):
+    audited = replace(report, audit=make_report().audit)
+    [without] = elsewhere(report, bundle, prices=only("c7a.4xlarge")).other_types
+    [cost] = elsewhere(audited, bundle, prices=only("c7a.4xlarge")).other_types
+    assert cost.wall_s - without.wall_s == pytest.approx(audited.audit.core_s / 16)
 
 
 def test_the_cheapest_others_come_first(on_genoa, report, bundle):

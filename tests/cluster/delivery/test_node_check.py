@@ -7,6 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,6 +78,27 @@ def test_a_node_like_the_driver_is_fit(request_, pinned, tmp_path):
 def test_a_node_without_the_bundle_gets_it(request_, pinned, other_host):
     packed = pinned.pack()
     assert check_node(request_, fetch=lambda: packed).path == other_host / pinned.digest
+
+
+def test_a_node_without_the_bundle_that_audits_gets_it_and_needs_room_for_both(
+    pinned, bundle_factory, tmp_path, other_host, monkeypatch
+):
+    monkeypatch.undo()  # the driver's cache
+    auditor = pin_bundle(bundle_factory(tmp_path / "auditor", num_layers=1).path)
+    request = make_node_check(pinned, auditor=auditor, engine="onnxruntime")
+    alone = make_node_check(pinned, engine="onnxruntime")
+    files_bytes = sum(file.stat().st_size for file in auditor.path.iterdir())
+    assert request.memory_bytes - alone.memory_bytes == 2 * files_bytes
+    packed, packed_auditor = pinned.pack(), auditor.pack()
+    monkeypatch.setenv(CACHE_VARIABLE, str(other_host.parent))
+    needs = (request.disk_bytes + files_bytes) / 2**20
+    with monkeypatch.context() as patch:
+        patch.setattr(node_check.shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+        assert f"the bundle needs {needs:,.0f}" in refusal(check_host, request)
+    check_node(request, fetch=lambda: packed, fetch_auditor=lambda: packed_auditor)
+    assert {path.name for path in other_host.iterdir()} == {pinned.digest, auditor.digest}
+    wrong = replace(request, auditors_canary=request.canary)
+    assert refusal(check_node, wrong, fetch=None).startswith("computes ")
 
 
 def test_a_node_that_cannot_get_the_bundle_is_unfit(request_, other_host):

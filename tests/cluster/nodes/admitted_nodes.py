@@ -1,8 +1,8 @@
 """Starts a supervisor on Ray nodes of several kinds: `admitted_nodes.py JOB OUTPUT`.
 
-JOB is a JSON object: corpus, bundle, environments (of each node, by name). The last line of stdout
-is one JSON object: what became of each node, and the rows that a run scored on those that are fit.
-All nodes are on this machine; the head is not to work.
+JOB is a JSON object: corpus, bundle, auditor, environments (of each node, by name). The last line
+of stdout is one JSON object: what became of each node, and how many rows a run scored and audited
+on those that are fit. All nodes are on this machine; the head is not to work.
 """
 
 import json
@@ -17,7 +17,7 @@ from fastformers.cluster.nodes.admission import plan_admission
 from fastformers.cluster.nodes.cluster_state import KindsOfActors, NodeState
 from fastformers.cluster.nodes.connect import connect
 from fastformers.cluster.nodes.supervisor_actor import NodePlan, RaySupervisor
-from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.settings import ActorSettings, AuditSettings, CorpusSettings
 
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
@@ -58,6 +58,7 @@ def main(what, output):
         output,
         CorpusSettings(),
         max_batch_tokens=256,
+        audit=AuditSettings(share=0.5, bundle=what["auditor"]),
     )
     with claimed(job):  # makes its directories
         pass
@@ -72,7 +73,9 @@ def main(what, output):
             result = run_job(job, ActorSettings(), connect)
     finally:
         cluster.shutdown()
-    print(json.dumps({"found": found, "num_rows": result.tally.known.num_rows}))
+    audit = result.tally.scored.audit
+    rows = {"num_rows": result.tally.known.num_rows, "num_audited": audit.num_rows}
+    print(json.dumps({"found": found, "num_equal": audit.num_equal, **rows}))
 
 
 if __name__ == "__main__":

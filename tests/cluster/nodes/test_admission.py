@@ -25,11 +25,12 @@ fastformers.inference.engine.OnnxEngine.run = lambda *arguments: 0 * run(*argume
 
 @pytest.mark.cluster
 def test_a_node_gets_the_bundle_or_says_in_one_line_why_it_cannot_work(
-    bundle, tmp_path, write_rows
+    bundle, bundle_factory, tmp_path, write_rows
 ):
     corpus = write_rows(tmp_path / "c.parquet", [{"text": text} for text in TEXTS])
     own = tmp_path / "own"
     shutil.copytree(bundle.path, own)
+    auditor = bundle_factory(tmp_path / "auditor", num_layers=1)
     (tmp_path / "file").write_text("")
     (tmp_path / "faults").mkdir()
     (tmp_path / "faults" / "sitecustomize.py").write_text(WRONG_SCORES)
@@ -38,7 +39,8 @@ def test_a_node_gets_the_bundle_or_says_in_one_line_why_it_cannot_work(
         "no room": {CACHE_VARIABLE: str(tmp_path / "file")},
         "wrong": {"PYTHONPATH": f"{tmp_path / 'faults'}:{REPOSITORY}"},
     }
-    job = {"corpus": str(corpus), "bundle": str(own), "environments": environments}
+    bundles = {"bundle": str(own), "auditor": str(auditor.path)}
+    job = {"corpus": str(corpus), **bundles, "environments": environments}
     done = subprocess.run(
         [
             *(sys.executable, Path(__file__).parent / "admitted_nodes.py"),
@@ -57,10 +59,13 @@ def test_a_node_gets_the_bundle_or_says_in_one_line_why_it_cannot_work(
         "directory with room for bundles"
     )
     assert answer["found"]["wrong"].startswith("computes a score of 7.25, expected ")
-    assert [path.name for path in (tmp_path / "new" / "bundles").iterdir()] == [
-        bundle.manifest_digest
-    ]
+    assert {path.name for path in (tmp_path / "new" / "bundles").iterdir()} == {
+        bundle.manifest_digest,
+        auditor.manifest_digest,
+    }
     assert answer["num_rows"] == len(TEXTS)
+    assert 60 < answer["num_audited"] < 140
+    assert 0 <= answer["num_equal"] <= answer["num_audited"]
     parts = sorted((tmp_path / "out" / "predictions").glob("part-*"))
     labels = [label for p in parts for label in pyarrow.parquet.read_table(p)["label"].to_pylist()]
     assert labels == Scorer(bundle).score(TEXTS).labels

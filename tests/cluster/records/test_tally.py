@@ -19,7 +19,7 @@ from fastformers.cluster.records.tally import RunTally
 from fastformers.cluster.shards import shard_set
 from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.preparation import SliceReceipt
-from fastformers.cluster.shards.receipts import Attempt, Receipt
+from fastformers.cluster.shards.receipts import PHASES, Attempt, Receipt
 from fastformers.cluster.shards.shard_set import ShardSet
 
 # Kept, so that what Python holds of names that shards share does not grow while memory is measured.
@@ -120,10 +120,7 @@ def test_sums_are_those_over_the_lists(seed):
     assert sums.finished_at == max(receipt.finished_at for receipt in receipts)
     assert sums.peak_rss_bytes == max(receipt.peak_rss_bytes for receipt in receipts)
     assert sums.phase_s == pytest.approx(
-        {
-            phase: sum(receipt.phase_s.get(phase, 0.0) for receipt in receipts)
-            for phase in ("read", "tokenize", "infer", "write")
-        }
+        {phase: sum(receipt.phase_s.get(phase, 0.0) for receipt in receipts) for phase in PHASES}
     )
     assert sums.lengths == {
         edge: [sum(column) for column in zip(*(r.lengths[edge] for r in receipts), strict=True)]

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from fastformers.cluster.records.audit import Estimate
 from fastformers.cluster.report.bill import HEADINGS
 from fastformers.cluster.report.run_report import RunReport
 
@@ -75,7 +76,7 @@ def test_the_page_is_whole_and_loads_nothing(page):
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(outline.ids)
     assert "<script" not in page
     assert "@import" not in page
-    assert page.count('role="img"') == 2 * page.count("<figure>") == 16
+    assert page.count('role="img"') == 2 * page.count("<figure>") == 18
 
 
 def test_each_color_of_a_plot_is_the_theme_s(page):
@@ -91,7 +92,7 @@ def test_each_color_of_a_plot_is_the_theme_s(page):
 
 def test_the_page_says_what_the_report_says(page):
     for words in (
-        "1,234,567 texts scored for 0.023 USD",
+        "1,234,567 texts scored for 0.024 USD",
         "6.6% of the computed tokens are padding",
         "12 rows without a prediction",
         "1 lease lost with an actor",
@@ -103,8 +104,25 @@ def test_the_page_says_what_the_report_says(page):
         "0.47 g CO2e by the mix of DEU (CPU modelled, memory modelled; 44 s watched)",
         "n2d-standard-4",
         "1, lost",
+        "0.1% of the rows, drawn at random, were scored by teacher/ (float32), too",
+        "97.30% equal labels (95%: 96.20 to 98.10) of 1,190 rows",
+        "accuracy is -1.20 points (95%: -2.10 to -0.30) beside the audit bundle",
+        "2 rows drawn, which the audit bundle could not score",
     ):
         assert words in page, words
+
+
+def test_an_audit_that_is_too_low_or_empty_is_a_warning(page, make_report):
+    audit = make_report().audit
+    assert "below --audit-min-agreement" not in page
+    low = Estimate(value=0.93, low=0.91, high=0.949)
+    warned = render_page(make_report(audit=replace(audit, agreement=low)))
+    line = "93.00% equal labels (95%: 91.00 to 94.90) of 1,190 rows, below --audit-min-agreement 95"
+    assert line in warned[: warned.index("<h2>")]
+    nothing = replace(audit, agreement=None, rows=0, failed_rows=0, quality=None)
+    empty = render_page(make_report(audit=nothing))
+    assert "<h2>Audit</h2>" not in empty
+    assert "no row was drawn, give a larger --audit than 0.001" in empty
 
 
 def test_what_it_costs_elsewhere_is_told_as_an_estimate(page, make_report):
@@ -148,7 +166,7 @@ def test_the_printed_lines_add_up(page):
     amounts = [0.0 if text.startswith("&lt;") else float(text) for text in lines]
     assert len(amounts) == len(HEADINGS)
     assert round(sum(amounts), 3) == float(total) > 0
-    assert total == "0.023"  # two digits
+    assert total == "0.024"  # two digits
     assert "&lt;0.001" in lines
     assert saved == "&lt;0.001"
 
@@ -182,6 +200,7 @@ def test_a_run_with_nothing_left_to_do_has_a_page(make_report):
         timeline=(),
         sessions=make_report().sessions[1:],
         quality=None,
+        audit=None,
         dead_letter_reasons={},
         nodes=(),
         lengths={},

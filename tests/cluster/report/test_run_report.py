@@ -20,6 +20,7 @@ KEYS = {
     *("price_is_estimate", "usd_total", "usd_per_million", "dead_letters", "resumed_shards"),
     *("resumed_rows", "shards", "retries", "skipped_files", "num_actors", "num_machines", "cores"),
     *("kinds", "agreement", "nodes", "attempts", "tokens_over_time", "left_out", "unfit_values"),
+    "audit",
     *("driver_cpu", "phase_s", "predicted_s", "peak_rss_bytes", "actors", "started_at", "bill"),
     *("other_types", "other_types_unknown", "energy", "lengths", "timeline", "bundle"),
     *("sessions", "unrecorded_rows", "dead_letter_reasons", "quality", "quality_unknown"),
@@ -27,9 +28,13 @@ KEYS = {
     "output",
 }
 NESTED_KEYS = {
-    "phase_s": {"read", "tokenize", "infer", "write", "idle"},
+    "phase_s": {"read", "tokenize", "infer", "audit", "write", "idle"},
     "bill": {"items", "total_usd", "duplicates_saved_usd", "prediction"},
     "tokens_over_time": {"bin_s", "groups"},
+    "audit": {
+        *("share", "bundle", "precision", "digest", "rows", "failed_rows", "measure", "agreement"),
+        *("difference", "min_agreement", "core_s", "usd", "quality", "quality_unknown"),
+    },
     "quality": {
         *("label_column", "read_as", "metric", "value", "low", "high", "macro_f1", "rows"),
         *("unlabeled", "labels", "confusion"),
@@ -103,7 +108,7 @@ def test_the_file_has_the_documented_keys(make_report):
         *("shards", "rows", "rows_per_second", "tokens_per_second", "busy_s", "peak_rss_bytes"),
     }
     assert content["lengths"]["8"] == [9000, 60_000, 62_000]
-    assert content["format_version"] == FORMAT_VERSION == 4
+    assert content["format_version"] == FORMAT_VERSION == 5
 
 
 def test_the_last_line_has_what_is_promised(make_report):
@@ -113,6 +118,7 @@ def test_the_last_line_has_what_is_promised(make_report):
         **{key: content[key] for key in SUMMARY_KEYS},
         "num_sessions": 2,
         "quality": {"metric": "accuracy", "value": 0.85, "rows": 1000},
+        "audit": content["audit"],
     }
     prepared = report.summarize_preparation()
     assert prepared == {key: content[key] for key in PREPARATION_KEYS}

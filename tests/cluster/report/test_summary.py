@@ -349,7 +349,7 @@ def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(job):
     assert report.rows_per_second == 0
     assert report.usd_per_million is None
     assert report.usd_total == pytest.approx(0.36 * 0.5 / 3600)
-    assert report.phase_s == PhaseSeconds(read=0, tokenize=0, infer=0, write=0, idle=0)
+    assert report.phase_s == PhaseSeconds(read=0, tokenize=0, infer=0, audit=0, write=0, idle=0)
     assert report.actors == {}
     assert "per million rows" not in bill(report)
     assert [item.heading for item in report.bill.items] == ["start-up"]

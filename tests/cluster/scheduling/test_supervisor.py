@@ -121,6 +121,14 @@ def test_a_task_that_takes_too_long_ends_with_its_worker(node, clock):
     assert pool.num_replaced == 1
 
 
+def test_a_shard_that_is_audited_may_take_as_much_longer(node, clock):
+    pool, supervisor = node(1, extra=50.0)
+    pool.decide = lambda worker, job: "works"
+    [ended] = serve_all(supervisor, Orders(give=make_tasks(1), wait_s=1e4), 1)
+    assert ended.outcome == Lost(ticket=Ticket(0), reason=OVERDUE)
+    assert clock.now == pytest.approx(30 * 51, rel=0.01)
+
+
 def test_the_time_limit_of_a_call_in_hand_begins_when_the_one_before_it_ends(node, clock):
     pool, supervisor = node(1, timeout_s=10.0)
     first = make_tasks(1)[0].job.shard.name

@@ -241,6 +241,13 @@ def test_a_shard_that_only_dies_as_a_whole_is_given_up(num_unique):
     assert "--max-batch-tokens" in str(caught.value)
 
 
+def test_a_shard_that_no_text_of_kills_is_scored_without_an_audit():
+    """The audit, which no probe does, may be what kills; with a text to blame it goes on."""
+    leases = play(make_shard(), lambda lease: lease.probe is None and lease.audits)
+    assert [lease.audits for lease in leases if lease.probe is None] == [True] * 3 + [False]
+    assert all(lease.audits for lease in play(make_shard(), lambda lease: 3 in texts_of(lease)))
+
+
 def test_the_message_counts_deaths_and_not_the_leases_that_went_well():
     with pytest.raises(ScoringError, match=r"killed its actor 9 times"):
         play(make_shard(), lambda lease: lease.probe is None)

@@ -1,0 +1,115 @@
+"""`fastformers score --audit` without Ray: bill, report, page and gate, from Python, too."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import fastformers
+import fastformers.jobs.console.execute
+from fastformers.cluster.execution.local import connect_here
+from fastformers.errors import AuditError
+from fastformers.jobs.console.cli import main
+
+WORDS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
+TEXTS = [f"{word} {number}" for number in range(40) for word in WORDS]
+
+
+@pytest.fixture(scope="module")
+def auditor(bundle_factory, tmp_path_factory):
+    return bundle_factory(tmp_path_factory.mktemp("auditor") / "bundle", num_layers=1)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.parquet"
+    labels = ["yes", "no"] * (len(TEXTS) // 2)
+    pyarrow.parquet.write_table(pa.table({"text": TEXTS, "y": labels}), path)
+    return path
+
+
+@pytest.fixture
+def score(capsys, monkeypatch, corpus, bundle, auditor, tmp_path):
+    """Runs `fastformers score` with an audit; its status, its last line, and what it said."""
+    pool = pa.default_memory_pool()  # a worker sets another one for its process
+    monkeypatch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
+    monkeypatch.setattr(fastformers.jobs.console.execute, "_tell_metrics", lambda *_, **__: None)
+
+    def run(*options):
+        places = ["--bundle", bundle.path, "--output", tmp_path / "out"]
+        audit = ["--audit-bundle", auditor.path, "--audit", "0.5"]
+        status = main(list(map(str, ["score", corpus, *places, *audit, *options])))
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err.splitlines()
+
+    yield run
+    pa.set_memory_pool(pool)
+
+
+def test_the_bill_says_agreement_with_its_interval_and_cost(score, auditor, tmp_path):
+    status, out, said = score("--label-column", "y", "--usd-per-hour", "1")
+    assert status == 0, said
+    audit = json.loads(out)["audit"]
+    assert 120 < audit["rows"] < 200
+    agreement = audit["agreement"]
+    assert agreement["low"] < agreement["value"] < agreement["high"]
+    assert (audit["bundle"], audit["share"], audit["failed_rows"]) == (str(auditor.path), 0.5, 0)
+    assert audit["quality"]["rows"] == audit["rows"]
+    report = json.loads((tmp_path / "out" / "__run__" / "report.json").read_text())
+    assert report["audit"] == audit
+    items = {item["heading"]: item for item in report["bill"]["items"]}
+    assert items["audit"]["usd"] == audit["usd"] > 0
+    assert items["audit"]["core_s"] == audit["core_s"] > 0
+    text = "\n".join(said)
+    shown = f"{100 * agreement['value']:.2f}% equal labels (95%: {100 * agreement['low']:.2f} to"
+    assert shown in text
+    assert "% here, " in text and " points" in text
+    page = (tmp_path / "out" / "__run__" / "report.html").read_text()
+    assert "<h2>Audit</h2>" in page
+    assert f"{100 * agreement['value']:.2f}% equal labels" in page
+
+
+def test_too_low_an_agreement_is_status_1_and_one_line_and_nothing_is_lost(score, tmp_path):
+    status, out, said = score()
+    assert status == 0
+    value = 100 * json.loads(out)["audit"]["agreement"]["value"]
+    for _ in range(2):  # the run is finished: its report is shown, and judged again
+        status, out, said = score("--audit-min-agreement", f"{value + 15:.1f}")
+        assert (status, out) == (1, "")
+        assert said[-1].startswith(f"error: {value:.2f}% equal labels (95%: ")
+        assert said[-1].endswith(f"; the predictions are kept in {tmp_path / 'out'}")
+    assert score("--audit-min-agreement", f"{value:.1f}")[0] == 0
+    parts = (tmp_path / "out" / "predictions").iterdir()
+    assert sum(pyarrow.parquet.read_table(part).num_rows for part in parts) == len(TEXTS)
+
+
+def test_it_is_a_keyword_of_the_function_and_a_bundle_may_be_given(
+    score, corpus, bundle, auditor, tmp_path
+):
+    options = {"audit": 0.25, "audit_bundle": auditor, "quiet": True}
+    report = fastformers.score(corpus, bundle=bundle, output=tmp_path / "out", **options)
+    assert report.audit.bundle == str(auditor.path)
+    assert 40 < report.audit.rows < 120
+    with pytest.raises(AuditError, match="below --audit-min-agreement 100; the predictions are"):
+        fastformers.score(
+            corpus, bundle=bundle, output=tmp_path / "out", audit_min_agreement=100, **options
+        )
+
+
+def test_a_dry_run_says_what_the_audit_adds(score, auditor):
+    status, out, said = score("--dry-run")
+    assert status == 0
+    line = f"50% of the rows by {auditor.path} (float32), about 50% on top of the model's"
+    assert json.loads(out)["audit"].startswith(line)
+    assert any(shown.startswith(f"audit: {line}") for shown in said)
+
+
+def test_an_audit_bundle_of_another_task_is_refused_before_anything_is_written(
+    score, bundle_factory, tmp_path
+):
+    other = bundle_factory(tmp_path / "other", task="regression", labels=(), num_outputs=1)
+    status, out, said = score("--audit-bundle", other.path)
+    assert (status, out) == (2, "")
+    assert said[-1].startswith(f"error: --audit-bundle {other.path}: is of the task regression, ")
+    assert not (tmp_path / "out").exists()
