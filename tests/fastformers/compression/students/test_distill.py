@@ -313,9 +313,7 @@ def reducing(model, **reduction):
 POOL = TokenPool(before_layer=1, every=3, how="mean")
 
 
-@pytest.mark.parametrize(
-    "dropping", [{"keep_shares": (0.5,)}, {"pool": POOL}], ids=["drop", "pool"]
-)
+@pytest.mark.parametrize("fewer", [{"keep_shares": (0.5,)}, {"pool": POOL}], ids=["drop", "pool"])
 def test_a_student_with_fewer_tokens_learns_its_teachers_states_of_them(
     teacher, rows, tmp_path, fewer
 ):
