@@ -32,8 +32,8 @@ from fastformers.models.variants.token_reduction import reduction_of
 CALIBRATION_ROWS = 256
 # Float graphs differ from PyTorch by rounding alone: 1e-6 to 1e-5 on the architectures tested.
 MAX_EXPORT_ERROR = 1e-3
-# Where two tokens of a row receive the same attention but for rounding, the graph may keep the other
-# one, and its logits then differ by more. About one choice in 2,000 is that close (256 tokens).
+# Share of the rows in which a graph may keep another token than PyTorch does, because two of them
+# receive the same attention but for rounding; of 256 tokens, about one choice in 2,000 is so close.
 MAX_CLOSE_CHOICES = 0.1
 # Share of the largest logit. It is 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps
 # 11 bits.
