@@ -46,7 +46,7 @@ from fastformers.export.int8 import ActivationRange
 from fastformers.export.layers.attention import MICROSOFT, Attention
 from fastformers.export.layers.embeddings import add_places
 from fastformers.export.layers.gpu_layers import GpuLayers
-from fastformers.export.layers.token_reduction import TokenReduction
+from fastformers.export.layers.token_reduction import TokenReducer
 from fastformers.inference.onnx_files import VOCABULARY_KEY, weights_path
 
 # Version of everything that decides the bytes of a graph beside the model. Raise it with every
@@ -80,7 +80,7 @@ def write_graph(
         ranges: Activation range of each projection to quantize, by its name; a range of None is
             taken anew from every batch (dynamic). None instead of a mapping for float.
         observe: Whether to add the input of every projection as an output `NAME.input`, for
-            calibration.
+            calibration, and by what a layer chose its tokens as `layerN.significance`, (B, T).
         float16: Whether layers are laid out for GPUs, their weights and arithmetic in float16 up to
             the head; excludes `ranges` and `observe`.
 
@@ -102,13 +102,13 @@ def write_graph(
     attention = Attention(
         graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
     )
-    reduction = TokenReduction(graph=graph, length=length, encoder=encoder, for_gpu=float16)
+    reducer = TokenReducer(graph=graph, length=length, encoder=encoder, for_gpu=float16)
     hidden = _embed(graph, encoder, length, has_types=has_types)
     if float16:
-        layers = GpuLayers(graph=graph, attention=attention, reduction=reduction, encoder=encoder)
+        layers = GpuLayers(graph=graph, attention=attention, reducer=reducer, encoder=encoder)
         hidden = layers.add(hidden)
     else:
-        hidden = _layers(graph, encoder, hidden, attention, reduction)
+        hidden = _layers(graph, encoder, hidden, attention, reducer)
     pooled = graph.in_float32(graph.pool(hidden, encoder.pooling))
     num_outputs = _head(graph, encoder.head, pooled, encoder.width)
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
@@ -116,6 +116,10 @@ def write_graph(
         outputs += [
             helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
             for name in graph.observe()
+        ]
+        outputs += [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            for name in reducer.observable
         ]
     _save(
         graph,
@@ -134,7 +138,7 @@ def _layers(
     encoder: EncoderWeights,
     hidden: str,
     attention: Attention,
-    reduction: TokenReduction,
+    reducer: TokenReducer,
 ) -> str:
     """All layers, and the norm after them where a model has one."""
     for index, layer in enumerate(encoder.layers):
@@ -142,10 +146,10 @@ def _layers(
             graph,
             index,
             layer,
-            reduction.pool_before(index, hidden),
+            reducer.pool_before(index, hidden),
             encoder.activation,
             attention,
-            reduction,
+            reducer,
             first_only=encoder.pooling == "first" and index == len(encoder.layers) - 1,
         )
     if encoder.final_norm is not None:
@@ -198,7 +202,7 @@ def _layer(
     hidden: str,
     activation: Activation,
     attention: Attention,
-    reduction: TokenReduction,
+    reducer: TokenReducer,
     *,
     first_only: bool,
 ) -> str:
@@ -223,8 +227,8 @@ def _layer(
         projected = graph.split(graph.linear(normed, f"{name}.qkv", merged), widths * 3)
     if layer.keep_share < 1 and not first_only:
         context, probabilities = attention.attend_and_show(layer, projected)
-        positions = reduction.choose(index, probabilities)
-        context, hidden = (reduction.keep(values, positions) for values in (context, hidden))
+        positions = reducer.choose(index, probabilities)
+        context, hidden = (reducer.keep(values, positions) for values in (context, hidden))
     else:
         context = attention.attend(layer, projected, first_only=first_only)
     hidden = graph.node("Add", [hidden, graph.linear(context, f"{name}.output", layer.output)])
