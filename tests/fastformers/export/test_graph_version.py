@@ -21,6 +21,7 @@ from fastformers.export.encoder import (
     Norm,
     Padding,
     RelativePositions,
+    TokenPooling,
 )
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.int8 import ActivationRange
@@ -36,6 +37,9 @@ DIGESTS = {
     "relative positions": "98b2d7614834c45aefd66366bf780fc2151036011f9de603c95bb54fa5e52186",
     "rotary positions": "99ac4f7266742a9709121e0fc72619a7cb3370dbf3b75728a25b2c20603c59cd",
     "padding without position": "5a77a916603efcb2d6efe4831b598b94c9d8c8bba3691cc14b29d5dbd76c6437",
+    "dropped tokens": "e985c149f0565f0ad931916f18a2ddfec9a46da2e841231c8e663cbfd5d87d47",
+    "dropped tokens float16": "aa8e43951759ad3d29f23019aaab94ba7084fd8c122e8e372bb18d50050c6963",
+    "pooled tokens": "6612b2fec5759d22e780d973acda97790d04e012aa0830f7e4ac91dd090a5678",
     "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
 }
 MAX_LENGTH, WIDTH, VOCABULARY = 16, 8, 40
@@ -137,6 +141,12 @@ def write_variant(variant, path):
             write_graph(replace(encoder, padding=padding), path, text_pairs=False)
         case "embedding model":
             write_graph(make_embedding_model(), path, text_pairs=False)
+        case "dropped tokens" | "dropped tokens float16":
+            fewer = change_layers(encoder, keep_share=0.5)
+            write_graph(fewer, path, text_pairs=False, float16=variant.endswith("float16"))
+        case "pooled tokens":
+            pooling = TokenPooling(before_layer=1, every=4, how="mean")
+            write_graph(replace(encoder, pooling_of_tokens=pooling), path, text_pairs=False)
         case "float16":
             write_graph(encoder, path, text_pairs=False, float16=True)
         case "int8" | "int8-dynamic":
@@ -167,6 +177,8 @@ def describe_value(value):
 
 def describe_node(node):
     attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    for name, value in attributes.items():
+        attributes[name] = value.decode() if isinstance(value, bytes) else value
     names = [list(node.input), list(node.output)]
     return [node.domain, node.op_type, *names, sorted(attributes.items())]
 
