@@ -141,7 +141,7 @@ def test_graphs_are_int8_and_of_the_shape_that_is_named(build, tmp_path):
             for attribute in node.attribute
             if attribute.name == "q_num_heads"
         ]
-        assert heads == ([3, 3] if name == "graph0" else [2, 2])
+        assert heads == ([3] if name == "graph0" else [2])
     assert shapes["graph0"] == ([24, 72], [24, 48])
     assert shapes["graph1"] == ([24, 48], [24, 32])
 
