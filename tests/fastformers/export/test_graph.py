@@ -183,7 +183,7 @@ REDUCTIONS = {
     "dropped, then the mean": ((1.0, 0.5, 0.6), None),
     "pooled by mean": ((1.0,), TokenPooling(before_layer=1, every=4, how="mean")),
     "pooled by max": ((1.0,), TokenPooling(before_layer=0, every=3, how="max")),
-    "both": ((0.8, 0.6), TokenPooling(before_layer=1, every=2, how="mean")),
+    "both": ((1.0, 0.6), TokenPooling(before_layer=1, every=2, how="mean")),
 }
 
 
