@@ -2,8 +2,10 @@
 
     probabilities of attention, states -> [token_reduction] -> states of fewer tokens
 
-A layer with a share keeps the tokens that receive most attention, summed over all heads and
-queries; ties go to the lower position, which is how TopK decides. They go on in the order of their
+A layer with a share keeps the tokens that receive most attention, summed over all heads and all
+queries or that of the first token alone; ties go to the lower position, which is how TopK decides.
+By the first token's query what to keep is known before the attention of the others is computed, so
+that dropped tokens have no query. They go on in the order of their
 significance: later layers do not ask where a token stands, and to sort them by position takes up to
 6% of a student's time. The first token comes first, where the head looks for it.
 
@@ -69,7 +71,8 @@ class TokenReducer:
 
         Args:
             index: The layer.
-            probabilities: Names of the probabilities (B, heads, T, T) of each group of its heads.
+            probabilities: Names of the probabilities (B, heads, T or 1, T) of each group of its
+                heads.
 
         Returns:
             Name of their positions (B, K, 1), the most significant first, which is token 0.
@@ -150,8 +153,13 @@ class TokenReducer:
         return self.graph.node("Slice", [table, start, end, axis])
 
     def _sum_queries(self, probabilities: str, num_heads: int, length: str) -> str:
-        """Attention that each token receives from all queries of a group of heads, (B, T)."""
+        """Attention that each token receives from the queries of a group of heads, (B, T)."""
         node, const = self.graph.node, self.graph.const
+        if self.encoder.kept_by == "first":  # one query
+            by_head = const(f"shape.{num_heads}queries", np.array([0, num_heads, -1]))
+            rows = node("Reshape", [probabilities, by_head])
+            ones = const(f"ones.{num_heads}", np.ones(num_heads, np.float32))
+            return node("MatMul", [self._in_float32(ones), self._in_float32(rows)])
         rows = node("Reshape", [probabilities, const("shape.queries", np.array([0, -1, 0]))])
         num_rows = node("Mul", [length, const(f"number.{num_heads}", np.array([num_heads]))])
         most_heads = max(layer.num_heads for layer in self.encoder.layers)
