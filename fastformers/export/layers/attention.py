@@ -343,6 +343,6 @@ class Attention:
         key = (op, *inputs, str(attributes))
         if key not in self._node_outputs:
             self._node_outputs[key] = self.graph.node(
-                op, inputs, output=None, domain="", **attributes
+                op, inputs, output=None, domain="", others=(), **attributes
             )
         return self._node_outputs[key]

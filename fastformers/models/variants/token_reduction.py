@@ -142,7 +142,7 @@ def reduction_of(config: Any, source: str = "config.json") -> TokenReduction:
             f"{source}: pool_tokens {pool}: give before_layer (below {num_layers}), every (2 or "
             f"more) and how ({' or '.join(get_args(PoolHow))})"
         )
-    kept_by = getattr(config, "keep_tokens_by", None) or "all"
+    kept_by: Any = getattr(config, "keep_tokens_by", None) or "all"
     if kept_by not in get_args(KeptBy):
         raise InputError(
             f"{source}: keep_tokens_by {kept_by!r}: give {' or '.join(get_args(KeptBy))}"

@@ -39,7 +39,7 @@ DIGESTS = {
     "padding without position": "7ac70eeacd63fd151114a5ac4f5ec1aa6496d8868cfb0edafa5836bf2a06e742",
     "dropped tokens": "c329208272714731cc0553a7eb4c3679bca7f6ea8e2136ce07f8eeab6b593cc2",
     "dropped tokens float16": "9a56441dc8df0d37c5ff67a43a0441c2f49bf815fc2f74829cdda02cf08c0ca7",
-    "dropped by the first token": "36d629d6ea1283232561ffacec27848491315b61bed8ddee5fd294160e64b013",
+    "dropped by first": "36d629d6ea1283232561ffacec27848491315b61bed8ddee5fd294160e64b013",
     "pooled tokens": "1fbcf7d644f4f5acc3524f27139047a8feb3a591a99340d48fdbe74fb51e1b05",
     "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
 }
@@ -142,8 +142,8 @@ def write_variant(variant, path):
             write_graph(replace(encoder, padding=padding), path, text_pairs=False)
         case "embedding model":
             write_graph(make_embedding_model(), path, text_pairs=False)
-        case "dropped tokens" | "dropped tokens float16" | "dropped by the first token":
-            kept_by = "first" if variant.endswith("first token") else "all"
+        case "dropped tokens" | "dropped tokens float16" | "dropped by first":
+            kept_by = "first" if variant.endswith("first") else "all"
             fewer = change_layers(replace(encoder, kept_by=kept_by), keep_share=0.5)
             write_graph(fewer, path, text_pairs=False, float16=variant.endswith("float16"))
         case "pooled tokens":
