@@ -13,20 +13,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 from rich.table import Table
 
-from fastformers.atomic_file import whole_file
-from fastformers.cluster.pricing.prices import HourlyPrice, choose_price, load_prices, usd_of
-from fastformers.cluster.report.downsample import pick_frontier
-from fastformers.cluster.report.page import can_draw, render_search_page
-from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.files.hub import find_model
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
-from fastformers.installation import how_to_install
 from fastformers.jobs.console.arguments import add_text_file_arguments
 from fastformers.jobs.console.command_line.idle_flags import (
     SUPERGLUE,
@@ -38,13 +32,21 @@ from fastformers.jobs.console.command_line.keywords import CompressKeywords, Pat
 from fastformers.jobs.console.command_line.python_call import called, describes
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
+from fastformers.jobs.console.frontier import (
+    FRONTIER_FLAGS,
+    SearchClock,
+    add_frontier_arguments,
+    describe_certainty,
+    read_frontier_settings,
+    show_candidate,
+    show_frontier,
+)
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import show_progress, waiting
 from fastformers.models.model_files import is_sentence_encoder
 
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
-    from fastformers.compression.search import RecipeCandidate
     from fastformers.inference.description.stage_quality import StageQuality
 
 
@@ -93,6 +95,11 @@ _IDLE = (
         "no feed-forward neurons are pruned; add --prune-ffn",
     ),
     IdleRule(
+        ("max_hours", *FRONTIER_FLAGS),
+        lambda options: not options.search,
+        "it is for a search; add --search",
+    ),
+    IdleRule(
         ("min_int8_agreement",),
         lambda options: "int8" not in str(options.precision),
         "no projection is in int8; add --precision int8",
@@ -124,6 +131,7 @@ def make_parser() -> CommandParser:
         group = parser.add_argument_group(title)
         for config in configs:
             add_config_arguments(group, config)
+    add_frontier_arguments(parser)
     return parser
 
 
@@ -137,21 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        result = _compress(options)
+        result, frontier = _compress(options)
         console.print(_stage_table(result))
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
-        summary = _summary(result)
-        if options.search:
-            price = choose_price(
-                usd_per_hour=None, instance_type=None, num_cores=1, prices=load_prices()
-            )
-            candidates = _drawn(result, price)
-            console.print(_frontier_table(candidates, result.bundle.metric))
-            summary["page"] = _write_page(
-                candidates, price, result.bundle.path, metric=result.bundle.metric
-            )
-        return summary
+        return {**_summary(result), **frontier}
 
     return run(job, options, resume="Run the same command again to go on where it was.")
 
@@ -191,30 +189,42 @@ def compress(
     places = {"teacher": teacher, "train": train, "eval": eval, "output": output}
     options = make_parser().take({**places, **settings})
     with called(options):
-        return _compress(options)
+        return _compress(options)[0]
 
 
-def _compress(options: argparse.Namespace) -> "Compressed":
-    """Run the recipe, or search for one, and show what is measured."""
+def _compress(options: argparse.Namespace) -> tuple["Compressed", dict[str, Any]]:
+    """Run the recipe, or search for one, and show what is measured.
+
+    Returns:
+        The result, and the numbers of the frontier; none without a search.
+    """
     config = read_config(CompressConfig, options)
     options.teacher = find_model(config.teacher).path
     config = replace(config, teacher=options.teacher)
     refuse_idle(options, _IDLE)
     refuse_idle_labeled(options, config.train, config.eval, config.transfer)
+    settings = read_frontier_settings(options) if config.search else None
     with waiting("reading the labeled files"):
         files = config.load_files()
     with waiting("loading PyTorch"):
         from fastformers.compression import compress as offline
 
-    with show_progress() as on_progress, waiting("loading and checking the teacher"):
-        return offline.compress(
+    clock, allowed = SearchClock(), config.allowed_drop
+    with (
+        show_progress(remarks=clock.remarks) as on_progress,
+        waiting("loading and checking the teacher"),
+    ):
+        result = offline.compress(
             config,
             files,
             on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
             on_stage=_show_stage,
-            on_candidate=_show_candidate,
+            on_candidate=partial(show_candidate, max_accuracy_drop=allowed),
+            on_plan=clock.tell,
             on_progress=on_progress,
         )
+    console.print(describe_certainty(result.chosen, allowed))
+    return result, {} if settings is None else show_frontier(result, settings, allowed)
 
 
 def _show_stage(quality: "StageQuality") -> None:
@@ -222,15 +232,6 @@ def _show_stage(quality: "StageQuality") -> None:
     console.print(
         f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f}{others}, agreement with "
         f"the teacher {100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
-    )
-
-
-def _show_candidate(candidate: "RecipeCandidate") -> None:
-    console.print(
-        f"{candidate.name}: {candidate.qualities[-1].metric} "
-        f"{100 * candidate.qualities[-1].quality:.2f}, "
-        f"{candidate.seconds_per_million:,.0f} core-seconds a million rows, "
-        f"{'holds' if candidate.passes else 'loses too much'}"
     )
 
 
@@ -252,55 +253,6 @@ def _stage_table(result: "Compressed") -> Table:
     return table
 
 
-def _drawn(result: "Compressed", price: HourlyPrice) -> list[FrontierPoint]:
-    """The candidates, as the table and the page show them."""
-    return [
-        FrontierPoint(
-            name=one.name,
-            quality=one.qualities[-1].quality,
-            seconds=one.seconds_per_million,
-            usd=usd_of(one.seconds_per_million, usd_per_hour=price.usd_per_hour),
-            verdict="chosen" if one is result.chosen else "" if one.passes else "loses too much",
-        )
-        for one in result.candidates
-    ]
-
-
-def _frontier_table(candidates: list[FrontierPoint], metric: str) -> Table:
-    best = pick_frontier([one.quality for one in candidates], [one.usd for one in candidates])
-    table = Table(title="Quality and cost", title_justify="left")
-    table.add_column("recipe")
-    for column in (metric, "core-s per million", "times cheaper"):
-        table.add_column(column, justify="right")
-    table.add_column("")
-    for place, one in sorted(enumerate(candidates), key=lambda entry: entry[1].seconds):
-        table.add_row(
-            one.name,
-            f"{100 * one.quality:.2f}",
-            f"{one.seconds:,.0f}",
-            f"{candidates[0].seconds / one.seconds:.2f}",
-            ", ".join(filter(None, [one.verdict, "frontier" if place in best else ""])),
-        )
-    return table
-
-
-def _write_page(
-    candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path, *, metric: str
-) -> str | None:
-    """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
-    if not can_draw():
-        console.print(f"no picture of the frontier: {how_to_install('report')}")
-        return None
-    path = bundle.with_name(f"{bundle.name}-search.html")
-    heading = f"{len(candidates)} recipes for {bundle.name}"
-    note = f"Price: {price.label}."
-    page = render_search_page(candidates, metric=metric, heading=heading, note=note)
-    with whole_file(path) as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
-    console.print(f"page: {path}")
-    return str(path)
-
-
 def _summary(result: "Compressed") -> dict[str, Any]:
     bundle = result.bundle
     return {
@@ -315,16 +267,10 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "precisions": list(graphs_of(bundle)),
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,
         "tokens_per_second_at_64": 1 / bundle.cost_profile.estimate_seconds_per_token(),
-        "candidates": [
-            {
-                "recipe": candidate.name,
-                "quality": candidate.qualities[-1].quality,
-                "seconds_per_million": candidate.seconds_per_million,
-                "holds": candidate.passes,
-            }
-            for candidate in result.candidates
-        ],
-        "times_cheaper": result.candidates[0].seconds_per_million
+        "drop_points": result.chosen.drop,
+        "drop_points_interval": list(result.chosen.certainty.drop_interval),
+        "quality_interval": list(result.chosen.certainty.interval),
+        "times_cheaper": max(one.seconds_per_million for one in result.candidates)
         / result.chosen.seconds_per_million,
     }
 

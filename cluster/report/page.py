@@ -19,7 +19,7 @@ from fastformers.cluster.formatting import format_long_duration, format_usd, usd
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.report.bill import round_for_people
 from fastformers.cluster.report.energy import how_to_measure
-from fastformers.cluster.report.plots import FrontierPoint
+from fastformers.cluster.report.frontier.points import FrontierPoint
 from fastformers.cluster.report.run_report import Prediction, RunReport
 from fastformers.cluster.report.sections import (
     MAX_TABLE_ROWS,

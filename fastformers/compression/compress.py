@@ -17,7 +17,8 @@ from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.own_pipeline import check_own_pipeline
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe_config import CompressConfig
-from fastformers.compression.search import RecipeCandidate, evaluate_candidate, search
+from fastformers.compression.search.candidate import RecipeCandidate, evaluate_candidate
+from fastformers.compression.search.run_search import LeftOut, SearchProgress, search
 from fastformers.data.examples import Examples
 from fastformers.data.targets import settle_labels
 from fastformers.data.training_files import TrainingFiles
@@ -47,11 +48,19 @@ from fastformers.models.model_files import digest_checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class Compressed:
-    """Result of `compress`: the bundle, the recipe that made it, and all that were tried."""
+    """Result of `compress`.
+
+    Attributes:
+        bundle: The bundle.
+        chosen: The recipe that made it.
+        candidates: All recipes that were tried.
+        left_out: Recipes for which a search had no time.
+    """
 
     bundle: Bundle
     chosen: RecipeCandidate
     candidates: Sequence[RecipeCandidate]
+    left_out: Sequence[LeftOut] = ()
 
 
 def compress(
@@ -61,6 +70,7 @@ def compress(
     on_labels: Callable[[str], None] = lambda meaning: None,
     on_stage: Callable[[StageQuality], None] = lambda quality: None,
     on_candidate: Callable[[RecipeCandidate], None] = lambda candidate: None,
+    on_plan: Callable[[SearchProgress], None] = lambda progress: None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Compressed:
     """Run the recipe, or search for one, and write the bundle.
@@ -73,6 +83,7 @@ def compress(
         on_labels: Called before any work with what the labels were taken for.
         on_stage: Called with the quality after each stage of a recipe, as it is measured.
         on_candidate: Called with each candidate of a search.
+        on_plan: Called before each of them with how far the search is.
         on_progress: Called with the name of the work, how much is done, and how much there is.
 
     Raises:
@@ -104,15 +115,20 @@ def compress(
         max_accuracy_drop=config.allowed_drop,
         on_progress=on_progress,
     )
+    left_out: Sequence[LeftOut] = ()
     if config.search:
-        chosen, candidates = search(
+        found_recipes = search(
             teacher,
             config.recipe,
             gate,
             transfer=transfer,
+            max_hours=config.max_hours,
             on_candidate=on_candidate,
+            on_plan=on_plan,
             on_progress=on_progress,
         )
+        chosen, candidates = found_recipes.chosen, found_recipes.candidates
+        left_out = found_recipes.left_out
     else:
         chosen = evaluate_candidate(
             teacher,
@@ -128,7 +144,7 @@ def compress(
     bundle = _write(config, chosen, found)
     if config.work is None:
         shutil.rmtree(config.work_directory)
-    return Compressed(bundle=bundle, chosen=chosen, candidates=candidates)
+    return Compressed(bundle=bundle, chosen=chosen, candidates=candidates, left_out=left_out)
 
 
 def _open_teacher(

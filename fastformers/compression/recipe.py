@@ -84,8 +84,8 @@ def run_recipe(
     qualities = [gate.teacher]
     on_stage(gate.teacher)
     for stage in stages:
-        key = digest_of(artifact.key, stage.name, dict(stage.settings))
-        directory = artifact.work / f"{stage.name}-{key[:16]}"
+        key = _key_after(stage, artifact.key)
+        directory = _directory(stage, key, artifact.work)
         kept = _load(directory, replace(artifact, key=key))
         if kept is None:
             directory.mkdir(parents=True, exist_ok=True)
@@ -100,6 +100,29 @@ def run_recipe(
         qualities.append(quality)
         on_stage(quality)
     return artifact, qualities
+
+
+def stage_directories(artifact: ModelArtifact, stages: Sequence[Stage]) -> list[Path]:
+    """Where `run_recipe` keeps the result of each stage."""
+    key, directories = artifact.key, []
+    for stage in stages:
+        key = _key_after(stage, key)
+        directories.append(_directory(stage, key, artifact.work))
+    return directories
+
+
+def is_kept(directory: Path) -> bool:
+    """Whether a stage's directory holds its result."""
+    return (directory / _DONE).is_file()
+
+
+def _key_after(stage: Stage, key: str) -> str:
+    """Digest of everything that led to the result of a stage, whose input has this key."""
+    return digest_of(key, stage.name, dict(stage.settings))
+
+
+def _directory(stage: Stage, key: str, work: Path) -> Path:
+    return work / f"{stage.name}-{key[:16]}"
 
 
 def _run_stage(
@@ -144,7 +167,7 @@ def _keep(
 
 def _load(directory: Path, artifact: ModelArtifact) -> tuple[ModelArtifact, StageQuality] | None:
     """Result of an earlier run of the same stage; None if there is none."""
-    if not (directory / _DONE).is_file():
+    if not is_kept(directory):
         return None
     fields = json.loads((directory / _DONE).read_text(encoding="utf-8"))
     graph = None if fields["graph"] is None else artifact.work / fields["graph"]

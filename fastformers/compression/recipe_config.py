@@ -291,9 +291,18 @@ class CompressConfig:
             "of fewer and fewer layers, then pruned, in int8"
         ),
     )
+    max_hours: float | None = field(
+        default=None,
+        metadata=option(
+            "hours that a search may take; what would not end in time is left out, and is said (as "
+            "many as it needs)",
+            metavar="HOURS",
+        ),
+    )
     recipe: RecipeConfig = RecipeConfig()
 
     def __post_init__(self) -> None:
+        check_positive(self, "max_hours")
         check_at_least(self, 4, "max_length")
         check_at_least(self, 1, "eval_limit")
         check_at_least(self, 0, "max_accuracy_drop")

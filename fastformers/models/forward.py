@@ -21,10 +21,15 @@ from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures import architecture_of
 from fastformers.models.loading import task_of
 
-# Called with the name of the work, how much of it is done, and how much there is.
+# Called with the name of the work, how much of it is done, and how much there is. It may raise
+# `StoppedError`.
 OnProgress = Callable[[str, int, int], None]
 
 _TEACHER_BATCH_TOKENS = 4096
+
+
+class StoppedError(Exception):
+    """Whoever is told of the progress wants no more of it; a training keeps a checkpoint first."""
 
 
 def takes_token_types(model: PreTrainedModel) -> bool:

@@ -38,6 +38,7 @@ PRUNING = (
     *("--prune-budget global", "--prune-multiple-of 8", "--prune-rounds 2", "--prune-epochs 1"),
     "--prune-without-labels",
 )
+SEARCHING = (*("--max-hours 2", "--plot x.svg", "--usd-per-hour 1", "--instance-type c7i.4xlarge"),)
 COLUMNS = (
     *("--text-column x", "--text-pair-column x", "--choice-columns a,b", "--label-column x"),
     *("--csv-delimiter ';'", "--csv-quote none", "--csv-escape '\\'"),
@@ -83,7 +84,7 @@ IDLE = {
     f"{COST} --deadline 1h --reserved": ("--discount 5",),
     "cost c.parquet --bundle bundle": TEXT_FILES,
     CALIBRATE: COSTED,
-    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING),
+    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING, *SEARCHING),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
     f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),

@@ -96,6 +96,10 @@ class CompressKeywords(TextFileKeywords, total=False):
     eval_limit: int | None
     max_accuracy_drop: float | None
     search: bool
+    max_hours: float | None
+    plot: PathLike | None
+    usd_per_hour: float | None
+    instance_type: str | None
     text_column: str
     text_pair_column: str | None
     choice_columns: Names
