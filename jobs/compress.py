@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from rich.table import Table
 
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
+from fastformers.compression.token_config import AUTO
 from fastformers.files.hub import find_model
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.jobs.console.arguments import add_text_file_arguments
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 def _has_student(options: argparse.Namespace) -> bool:
     is_wanted = options.student or options.student_layers or options.student_width
-    return bool(options.search or is_wanted)
+    return bool(options.search or is_wanted or options.pool_tokens)
 
 
 def _prunes(options: argparse.Namespace) -> bool:
@@ -60,10 +61,14 @@ def _prunes(options: argparse.Namespace) -> bool:
 
 
 def _trains(options: argparse.Namespace) -> bool:
-    return _has_student(options) or (_prunes(options) and options.prune_epochs > 0)
+    recovers = _prunes(options) and options.prune_epochs > 0
+    learns_to_drop = options.keep_tokens and options.token_epochs > 0
+    return bool(_has_student(options) or recovers or learns_to_drop)
 
 
-_NO_TRAINING = "nothing is trained; add --student-layers, or --prune-heads or --prune-ffn"
+_NO_TRAINING = (
+    "nothing is trained; add --student-layers, --prune-heads or --prune-ffn, or --keep-tokens"
+)
 _IDLE = (
     SUPERGLUE,
     IdleRule(
@@ -100,6 +105,26 @@ _IDLE = (
         "it is for a search; add --search",
     ),
     IdleRule(
+        ("pool_how", "pool_before_layer"),
+        lambda options: not (options.search or options.pool_tokens),
+        "no tokens are pooled; add --pool-tokens",
+    ),
+    IdleRule(
+        ("token_epochs", "token_soft_start", "min_token_agreement"),
+        lambda options: not (options.search or options.keep_tokens),
+        "no tokens are dropped; add --keep-tokens",
+    ),
+    IdleRule(
+        ("token_soft_start",),
+        lambda options: options.token_epochs == 0,
+        "with --token-epochs 0 there is no training to start",
+    ),
+    IdleRule(
+        ("min_token_agreement",),
+        lambda options: AUTO not in options.keep_tokens,
+        "the shares are given; add --keep-tokens auto",
+    ),
+    IdleRule(
         ("min_int8_agreement",),
         lambda options: "int8" not in str(options.precision),
         "no projection is in int8; add --precision int8",
@@ -126,6 +151,7 @@ def make_parser() -> CommandParser:
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),
         ("pruning", [recipe.prune]),
+        ("tokens", [recipe.tokens]),
         ("graph", [recipe.quantize, recipe.trim]),
     ):
         group = parser.add_argument_group(title)
@@ -149,6 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(_stage_table(result))
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
+        if shares := result.bundle.provenance.get("keep_tokens"):
+            shown = ", ".join(f"{share:g}" for share in shares)
+            console.print(f"share of its tokens that each layer keeps: {shown}")
         return {**_summary(result), **frontier}
 
     return run(job, options, resume="Run the same command again to go on where it was.")
@@ -262,6 +291,7 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "metric": bundle.metric,
         "precision": bundle.precision,
         "float_projections": bundle.provenance["float_projections"],
+        "keep_tokens": bundle.provenance.get("keep_tokens", []),
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in qualities_of(bundle)],
         "precisions": list(graphs_of(bundle)),

@@ -46,6 +46,7 @@ from fastformers.export.int8 import ActivationRange
 from fastformers.export.layers.attention import MICROSOFT, Attention
 from fastformers.export.layers.embeddings import add_places
 from fastformers.export.layers.gpu_layers import GpuLayers
+from fastformers.export.layers.token_reduction import TokenReduction
 from fastformers.inference.onnx_files import VOCABULARY_KEY, weights_path
 
 # Version of everything that decides the bytes of a graph beside the model. Raise it with every
@@ -101,11 +102,13 @@ def write_graph(
     attention = Attention(
         graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
     )
+    reduction = TokenReduction(graph=graph, length=length, encoder=encoder, for_gpu=float16)
     hidden = _embed(graph, encoder, length, has_types=has_types)
     if float16:
-        hidden = GpuLayers(graph=graph, attention=attention, encoder=encoder).add(hidden)
+        layers = GpuLayers(graph=graph, attention=attention, reduction=reduction, encoder=encoder)
+        hidden = layers.add(hidden)
     else:
-        hidden = _layers(graph, encoder, hidden, attention)
+        hidden = _layers(graph, encoder, hidden, attention, reduction)
     pooled = graph.in_float32(graph.pool(hidden, encoder.pooling))
     num_outputs = _head(graph, encoder.head, pooled, encoder.width)
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
@@ -120,22 +123,29 @@ def write_graph(
         inputs=["input_ids"] + (["token_type_ids"] if has_types else []),
         outputs=outputs,
         id_type=helper.np_dtype_to_tensor_dtype(np.dtype(graph.id_type)),
-        opset=_OPSET if attention.in_blocks else _OPSET_OF_ATTENTION,
+        opset=_OPSET_OF_ATTENTION if attention.uses_attention else _OPSET,
         properties={VOCABULARY_KEY: str(len(encoder.token_embeddings_VE))} if float16 else {},
     )
     return graph.projections
 
 
-def _layers(graph: GraphBuilder, encoder: EncoderWeights, hidden: str, attention: Attention) -> str:
+def _layers(
+    graph: GraphBuilder,
+    encoder: EncoderWeights,
+    hidden: str,
+    attention: Attention,
+    reduction: TokenReduction,
+) -> str:
     """All layers, and the norm after them where a model has one."""
     for index, layer in enumerate(encoder.layers):
         hidden = _layer(
             graph,
-            f"layer{index}",
+            index,
             layer,
-            hidden,
+            reduction.pool_before(index, hidden),
             encoder.activation,
             attention,
+            reduction,
             first_only=encoder.pooling == "first" and index == len(encoder.layers) - 1,
         )
     if encoder.final_norm is not None:
@@ -183,15 +193,17 @@ def _embed(graph: GraphBuilder, encoder: EncoderWeights, length: str, *, has_typ
 
 def _layer(
     graph: GraphBuilder,
-    name: str,
+    index: int,
     layer: Layer,
     hidden: str,
     activation: Activation,
     attention: Attention,
+    reduction: TokenReduction,
     *,
     first_only: bool,
 ) -> str:
-    """Add a layer; return its output (B, T, D), or (B, 1, D) for the first token alone."""
+    """Add a layer; return its output (B, K, D), or (B, 1, D) for the first token alone."""
+    name = f"layer{index}"
 
     def norm(hidden: str, part: str, parameters: Norm | None, *, first: bool) -> str:
         if parameters is None or first is not layer.norm_first:
@@ -209,7 +221,12 @@ def _layer(
     else:
         merged = Linear.stacked(layer.query, layer.key, layer.value)
         projected = graph.split(graph.linear(normed, f"{name}.qkv", merged), widths * 3)
-    context = attention.attend(layer, projected, first_only=first_only)
+    if layer.keep_share < 1 and not first_only:
+        context, probabilities = attention.attend_and_show(layer, projected)
+        positions = reduction.choose(index, probabilities)
+        context, hidden = (reduction.keep(values, positions) for values in (context, hidden))
+    else:
+        context = attention.attend(layer, projected, first_only=first_only)
     hidden = graph.node("Add", [hidden, graph.linear(context, f"{name}.output", layer.output)])
     hidden = norm(hidden, "attention_norm", layer.attention_norm, first=False)
     normed = norm(hidden, "ffn_norm", layer.ffn_norm, first=True)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from fastformers.export.encoder import (
     EmbeddingHead,
@@ -26,6 +26,7 @@ from fastformers.export.encoder import (
     Linear,
     Padding,
     RelativePositions,
+    TokenPooling,
 )
 from fastformers.export.torch_arrays import copy_floats, copy_linear, copy_norm
 from fastformers.models.architectures import architecture_of, check_activation, check_supported
@@ -70,12 +71,17 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
             project_first=embeddings.project_first,
             activation=check_activation(getattr(config, architecture.activation_setting)),
             layers=tuple(
-                _copy_layer(architecture.parts(layer), term)
-                for layer, term in zip(layers, terms, strict=True)
+                _copy_layer(architecture.parts(layer), term, share)
+                for layer, term, share in zip(
+                    layers, terms, _keep_shares(config, len(layers)), strict=True
+                )
             ),
             head=_embedding_head(model) if is_embedding else _copy_head(model),
             final_norm=_if_any(copy_norm, architecture.final_norm(encoder)),
             pooling=model.pooling if is_embedding else architecture.pooling(config),
+            pooling_of_tokens=_if_any(
+                lambda settings: TokenPooling(**settings), getattr(config, "pool_tokens", None)
+            ),
         )
 
 
@@ -87,7 +93,13 @@ def _padding(positions: nn.Embedding | None, first_position: int) -> Padding | N
     return Padding(token_id=token_id, embedding_1E=copy_floats(positions.weight[[token_id]]))
 
 
-def _copy_layer(parts: LayerParts, terms: OffsetTerms) -> Layer:
+def _keep_shares(config: PretrainedConfig, num_layers: int) -> list[float]:
+    """Share of the tokens that goes on in each layer; layers without a setting keep all."""
+    shares = list(getattr(config, "keep_tokens", None) or [])
+    return shares + [1.0] * (num_layers - len(shares))
+
+
+def _copy_layer(parts: LayerParts, terms: OffsetTerms, keep_share: float) -> Layer:
     query, scale = copy_linear(parts.query), np.float32(parts.query_scale)
     return Layer(
         num_heads=parts.num_heads,
@@ -104,6 +116,7 @@ def _copy_layer(parts: LayerParts, terms: OffsetTerms) -> Layer:
         bias_HO=_if_any(copy_floats, terms.bias_HO),
         relative=_if_any(_copy_tables, terms.relative),
         rotary_frequencies=_if_any(copy_floats, terms.rotary_frequencies),
+        keep_share=keep_share,
     )
 
 

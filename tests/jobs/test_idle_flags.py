@@ -39,6 +39,8 @@ PRUNING = (
     "--prune-without-labels",
 )
 SEARCHING = (*("--max-hours 2", "--plot x.svg", "--usd-per-hour 1", "--instance-type c7i.4xlarge"),)
+POOLING = ("--pool-how max", "--pool-before-layer 0")
+DROPPING = ("--token-epochs 1", "--token-soft-start 0.5", "--min-token-agreement 90")
 COLUMNS = (
     *("--text-column x", "--text-pair-column x", "--choice-columns a,b", "--label-column x"),
     *("--csv-delimiter ';'", "--csv-quote none", "--csv-escape '\\'"),
@@ -84,7 +86,9 @@ IDLE = {
     f"{COST} --deadline 1h --reserved": ("--discount 5",),
     "cost c.parquet --bundle bundle": TEXT_FILES,
     CALIBRATE: COSTED,
-    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING, *SEARCHING),
+    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING, *SEARCHING, *POOLING, *DROPPING),
+    f"{COMPRESS} --keep-tokens 0.5": ("--epochs 2", "--min-token-agreement 90"),
+    f"{COMPRESS} --keep-tokens auto --token-epochs 0": (*TRAINING, "--token-soft-start 0.5"),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
     f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),
@@ -168,7 +172,8 @@ WORKING = {
     "compress": (
         "--teacher --train --eval --output --work --max-length --eval-limit --max-accuracy-drop "
         "--search --superglue --label-map --student --student-layers "
-        "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary"
+        "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary --pool-tokens "
+        "--keep-tokens"
     ),
     "finetune": (
         "--model --train --eval --output --superglue --label-map --epochs --learning-rate "

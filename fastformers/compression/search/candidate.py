@@ -28,7 +28,7 @@ from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.engine import OnnxEngine
 from fastformers.models.forward import OnProgress
 
-Kind = Literal["teacher", "student", "pruned"]
+Kind = Literal["teacher", "student", "pruned", "fewer tokens", "pooled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,22 +130,30 @@ def _measure_cost(stage: str, artifact: ModelArtifact, graph: Path) -> CostProfi
 def describe(config: RecipeConfig) -> str:
     """A recipe in a few words."""
     parts = []
-    student, prune = config.student, config.prune
+    student, prune, tokens = config.student, config.prune, config.tokens
     if student.student is not None:
         parts.append(student.student.name)
     if student.student_layers is not None:
         parts.append(f"{student.student_layers} layers")
     if student.student_width is not None:
         parts.append(f"{student.student_width} wide")
+    if student.pool_tokens is not None:
+        parts.append(f"{student.pool_how} of {student.pool_tokens} tokens")
     if not parts:
         parts.append("teacher")
     if prune.is_wanted:
         parts.append(f"-{prune.prune_heads:.0%} heads, -{prune.prune_ffn:.0%} FFN")
+    if tokens.is_wanted:
+        parts.append("tokens " + "/".join(map(str, tokens.keep_tokens)))
     return ", ".join([*parts, config.quantize.precision])
 
 
 def kind_of(config: RecipeConfig) -> Kind:
     """The last way in which a recipe makes its model smaller."""
+    if config.tokens.is_wanted:
+        return "fewer tokens"
     if config.prune.is_wanted:
         return "pruned"
+    if config.student.pool_tokens is not None:
+        return "pooled"
     return "student" if config.student.is_wanted else "teacher"

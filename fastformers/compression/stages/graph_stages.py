@@ -27,10 +27,14 @@ from fastformers.export.read_encoder import read_encoder
 from fastformers.inference.onnx_files import measure_graph_bytes
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import task_of
+from fastformers.models.variants.token_reduction import reduction_of
 
 CALIBRATION_ROWS = 256
 # Float graphs differ from PyTorch by rounding alone: 1e-6 to 1e-5 on the architectures tested.
 MAX_EXPORT_ERROR = 1e-3
+# Share of the rows in which a graph may keep another token than PyTorch does, because two of them
+# receive the same attention but for rounding; of 256 tokens, about one choice in 2,000 is so close.
+MAX_CLOSE_CHOICES = 0.1
 # Share of the largest logit. It is 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps
 # 11 bits.
 MAX_FLOAT16_ERROR = 0.02
@@ -46,9 +50,11 @@ def export_stage() -> Stage:
 
     def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
         sample = after.train.sample(16)
+        drops = reduction_of(before.model.config).drops
         for examples in (sample, rows_for_outputs(after, odd_examples(after))):
             errors_N = np.abs(before.logits(examples) - after.logits(examples)).max(axis=1)
-            row = int(np.nan_to_num(errors_N, nan=np.inf).argmax())
+            num_close = int(MAX_CLOSE_CHOICES * len(errors_N)) if drops else 0
+            row = int(np.nan_to_num(errors_N, nan=np.inf).argsort()[-1 - num_close])
             if not errors_N[row] <= MAX_EXPORT_ERROR:
                 raise StageError(
                     f"the graph's logits differ from PyTorch's by {errors_N[row]:.2g} for "
