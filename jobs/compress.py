@@ -26,6 +26,7 @@ from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.files.hub import find_model
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
+from fastformers.inference.description.model_card import render_interval
 from fastformers.installation import how_to_install
 from fastformers.jobs.console.arguments import add_text_file_arguments
 from fastformers.jobs.console.command_line.idle_flags import (
@@ -45,6 +46,7 @@ from fastformers.models.model_files import is_sentence_encoder
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
     from fastformers.compression.search import RecipeCandidate
+    from fastformers.compression.transfer_curve import CurvePoint
     from fastformers.inference.description.stage_quality import StageQuality
 
 
@@ -76,6 +78,14 @@ _IDLE = (
     ),
     IdleRule(
         ("hidden_weight", "attention_weight"), lambda options: not _trains(options), _NO_TRAINING
+    ),
+    IdleRule(
+        (
+            *("transfer_rows", "transfer_text_column", "transfer_text_pair_column"),
+            *("transfer_seed", "transfer_curve"),
+        ),
+        lambda options: options.transfer is None,
+        "there are no texts without labels; add --transfer",
     ),
     IdleRule(
         ("prune_budget", "prune_multiple_of", "prune_rounds", "prune_epochs"),
@@ -115,6 +125,7 @@ def make_parser() -> CommandParser:
     add_config_arguments(parser.add_argument_group("models, files and allowance"), CompressConfig)
     add_config_arguments(parser.add_argument_group("labeled files"), CompressConfig.columns)
     add_text_file_arguments(parser, CompressConfig.columns.text_files)
+    add_config_arguments(parser.add_argument_group("texts without labels"), CompressConfig.transfer)
     for title, configs in (
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),
@@ -141,6 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(_stage_table(result))
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
+        if result.curve:
+            _show_curve(result.curve)
         summary = _summary(result)
         if options.search:
             price = choose_price(
@@ -200,9 +213,11 @@ def _compress(options: argparse.Namespace) -> "Compressed":
     options.teacher = find_model(config.teacher).path
     config = replace(config, teacher=options.teacher)
     refuse_idle(options, _IDLE)
-    refuse_idle_labeled(options, config.train, config.eval, config.transfer)
+    refuse_idle_labeled(options, config.train, config.eval, config.transfer.corpus)
     with waiting("reading the labeled files"):
         files = config.load_files()
+    if files.transfer is not None:
+        console.print(f"transfer: {files.transfer.describe()}", markup=False)
     with waiting("loading PyTorch"):
         from fastformers.compression import compress as offline
 
@@ -213,6 +228,7 @@ def _compress(options: argparse.Namespace) -> "Compressed":
             on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
             on_stage=_show_stage,
             on_candidate=_show_candidate,
+            on_point=_show_point,
             on_progress=on_progress,
         )
 
@@ -232,6 +248,33 @@ def _show_candidate(candidate: "RecipeCandidate") -> None:
         f"{candidate.seconds_per_million:,.0f} core-seconds a million rows, "
         f"{'holds' if candidate.passes else 'loses too much'}"
     )
+
+
+def _show_point(point: "CurvePoint") -> None:
+    console.print(
+        f"{point.num_texts:,} texts without labels: {point.quality.metric} "
+        f"{100 * point.quality.quality:.2f}, agreement with the teacher "
+        f"{100 * point.quality.agreement:.2f}%"
+    )
+
+
+def _show_curve(curve: Sequence["CurvePoint"]) -> None:
+    """The table of quality by number of texts, and what it says of more."""
+    from fastformers.compression.transfer_curve import judge_curve
+
+    metric = curve[0].quality.metric
+    table = Table(title=f"Texts without labels and {metric}", title_justify="left")
+    for column in ("texts", metric, "95% interval", "agreement"):
+        table.add_column(column, justify="right")
+    for point in curve:
+        table.add_row(
+            f"{point.num_texts:,}",
+            f"{100 * point.quality.quality:.2f}",
+            render_interval(point.quality),
+            f"{100 * point.quality.agreement:.2f}%",
+        )
+    console.print(table)
+    console.print(judge_curve(curve))
 
 
 def _stage_table(result: "Compressed") -> Table:
@@ -313,6 +356,8 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in qualities_of(bundle)],
         "precisions": list(graphs_of(bundle)),
+        "transfer_texts": bundle.provenance.get("transfer_texts"),
+        "transfer_curve": [point.describe() for point in result.curve],
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,
         "tokens_per_second_at_64": 1 / bundle.cost_profile.estimate_seconds_per_token(),
         "candidates": [

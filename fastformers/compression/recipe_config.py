@@ -14,6 +14,7 @@ from typing import Literal
 from fastformers.atomic_file import check_writable
 from fastformers.data.examples import Columns
 from fastformers.data.training_files import TrainingFiles, load_training_files
+from fastformers.data.transfer_sample import TransferConfig
 from fastformers.errors import InputError
 from fastformers.inference.bundle import check_output
 from fastformers.models.model_files import check_model_directory, is_sentence_encoder
@@ -238,6 +239,7 @@ class CompressConfig:
     sentence-transformers model, which needs no labels.
 
     Attributes:
+        transfer: A corpus without labels that students learn from, too.
         columns: Columns of the files.
         recipe: Settings of the stages; in a search, those that all candidates share.
     """
@@ -256,9 +258,13 @@ class CompressConfig:
             "keep the results of stages here, for other runs (removed at the end)", metavar="DIR"
         ),
     )
-    transfer: Path | None = field(
-        default=None,
-        metadata=option("files of further, unlabeled texts to distill on (none)", metavar="FILE"),
+    transfer: TransferConfig = field(default=TransferConfig())
+    transfer_curve: bool = field(
+        default=False,
+        metadata=option(
+            "train the recipe without --transfer, on a quarter and on half of it, too, and show "
+            "what more texts bring"
+        ),
     )
     columns: Columns = field(default=Columns())
     label_names: tuple[str, ...] = field(
@@ -302,6 +308,11 @@ class CompressConfig:
             if self.max_accuracy_drop is None:
                 raise InputError("--search: give --max-accuracy-drop, the points that may be lost")
             self.recipe.refuse_what_a_search_decides()
+            if self.transfer_curve:
+                raise InputError(
+                    "--transfer-curve: a search chooses by the evaluation rows; give the recipe "
+                    "that it finds in place of --search, with the same --work"
+                )
 
     def load_files(self) -> TrainingFiles:
         """Read the labeled files, after a look at output and teacher: all that needs no torch.

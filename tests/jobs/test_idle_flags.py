@@ -83,6 +83,10 @@ IDLE = {
     f"{COST} --deadline 1h --reserved": ("--discount 5",),
     "cost c.parquet --bundle bundle": TEXT_FILES,
     CALIBRATE: COSTED,
+    f"{COMPRESS} --student-layers 2": (
+        *("--transfer-rows 9", "--transfer-text-column x", "--transfer-text-pair-column x"),
+        *("--transfer-seed 1", "--transfer-curve"),
+    ),
     COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,

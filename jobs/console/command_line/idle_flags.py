@@ -93,7 +93,7 @@ def refuse_idle_reading(options: argparse.Namespace, formats: Collection[type[Fi
     refuse_idle(options, rules)
 
 
-def refuse_idle_labeled(options: argparse.Namespace, *paths: Path | None) -> None:
+def refuse_idle_labeled(options: argparse.Namespace, *paths: Path | str | None) -> None:
     """The same for labeled files on this machine.
 
     Raises:
