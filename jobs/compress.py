@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -23,13 +24,19 @@ from fastformers.cluster.pricing.prices import HourlyPrice, choose_price, load_p
 from fastformers.cluster.report.downsample import pick_frontier
 from fastformers.cluster.report.page import can_draw, render_search_page
 from fastformers.cluster.report.plots import FrontierPoint
+from fastformers.cluster.storage.filesystems import resolve
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.files.hub import find_model
+from fastformers.formats.file_set import formats_at
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.inference.description.model_card import render_interval
 from fastformers.installation import how_to_install
-from fastformers.jobs.console.arguments import add_text_file_arguments
+from fastformers.jobs.console.arguments import (
+    add_storage_arguments,
+    add_text_file_arguments,
+)
 from fastformers.jobs.console.command_line.idle_flags import (
+    STORAGE,
     SUPERGLUE,
     IdleRule,
     refuse_idle,
@@ -66,6 +73,7 @@ def _trains(options: argparse.Namespace) -> bool:
 _NO_TRAINING = "nothing is trained; add --student-layers, or --prune-heads or --prune-ffn"
 _IDLE = (
     SUPERGLUE,
+    STORAGE,
     IdleRule(
         ("epochs", "keep_gelu"),
         lambda options: not _has_student(options),
@@ -126,6 +134,7 @@ def make_parser() -> CommandParser:
     add_config_arguments(parser.add_argument_group("labeled files"), CompressConfig.columns)
     add_text_file_arguments(parser, CompressConfig.columns.text_files)
     add_config_arguments(parser.add_argument_group("texts without labels"), CompressConfig.transfer)
+    add_storage_arguments(parser)
     for title, configs in (
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),
@@ -213,9 +222,12 @@ def _compress(options: argparse.Namespace) -> "Compressed":
     options.teacher = find_model(config.teacher).path
     config = replace(config, teacher=options.teacher)
     refuse_idle(options, _IDLE)
-    refuse_idle_labeled(options, config.train, config.eval, config.transfer.corpus)
+    locate = partial(resolve, options=options.storage_options)
+    corpus = config.transfer.corpus
+    formats = set() if corpus is None else formats_at(*locate(corpus), corpus)
+    refuse_idle_labeled(options, config.train, config.eval, others=formats)
     with waiting("reading the labeled files"):
-        files = config.load_files()
+        files = config.load_files(locate)
     if files.transfer is not None:
         console.print(f"transfer: {files.transfer.describe()}", markup=False)
     with waiting("loading PyTorch"):

@@ -14,7 +14,7 @@ from typing import Literal
 from fastformers.atomic_file import check_writable
 from fastformers.data.examples import Columns
 from fastformers.data.training_files import TrainingFiles, load_training_files
-from fastformers.data.transfer_sample import TransferConfig
+from fastformers.data.transfer_sample import Locate, TransferConfig, locate_here
 from fastformers.errors import InputError
 from fastformers.inference.bundle import check_output
 from fastformers.models.model_files import check_model_directory, is_sentence_encoder
@@ -314,8 +314,11 @@ class CompressConfig:
                     "that it finds in place of --search, with the same --work"
                 )
 
-    def load_files(self) -> TrainingFiles:
+    def load_files(self, locate: Locate = locate_here) -> TrainingFiles:
         """Read the labeled files, after a look at output and teacher: all that needs no torch.
+
+        Args:
+            locate: Finds the corpus of texts without labels.
 
         Raises:
             InputError: The output holds something else, the teacher is no model's directory, or a
@@ -334,6 +337,7 @@ class CompressConfig:
             self.columns,
             has_labels=not is_sentence_encoder(self.teacher),
             eval_limit=self.eval_limit,
+            locate=locate,
         )
 
     @property

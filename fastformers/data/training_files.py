@@ -10,7 +10,13 @@ from pathlib import Path
 
 from fastformers.data.examples import Columns, Examples
 from fastformers.data.superglue import load_labeled
-from fastformers.data.transfer_sample import TransferConfig, TransferSample, sample_transfer
+from fastformers.data.transfer_sample import (
+    Locate,
+    TransferConfig,
+    TransferSample,
+    locate_here,
+    sample_transfer,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,7 @@ def load_training_files(
     *,
     has_labels: bool,
     eval_limit: int | None,
+    locate: Locate = locate_here,
 ) -> TrainingFiles:
     """Read the files.
 
@@ -46,6 +53,7 @@ def load_training_files(
         columns: Their columns.
         has_labels: Whether the teacher learns from labels.
         eval_limit: Rows to evaluate on, evenly spaced; None for all.
+        locate: Finds the corpus.
 
     Raises:
         InputError: A file or the corpus cannot be used.
@@ -53,9 +61,12 @@ def load_training_files(
     labeled = columns if has_labels else replace(columns, label=None)
     examples = load_labeled(evaluation, labeled)
     learned = load_labeled(train, labeled)
-    known = {"--eval": examples, "--train": learned}
+    sample = None
+    if transfer.corpus is not None:
+        known = {"--eval": examples, "--train": learned}
+        sample = sample_transfer(transfer, columns, known, locate=locate)
     return TrainingFiles(
         train=learned,
         evaluation=examples if eval_limit is None else examples.sample(eval_limit),
-        transfer=None if transfer.corpus is None else sample_transfer(transfer, columns, known),
+        transfer=sample,
     )

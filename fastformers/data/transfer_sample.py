@@ -22,7 +22,7 @@ Shape suffixes: N texts of the sample, P texts that are kept to choose from.
 import heapq
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -35,6 +35,7 @@ from fastformers.errors import InputError
 from fastformers.formats.file_set import open_files
 from fastformers.formats.readers import ReadOptions
 from fastformers.formats.windows import read_windows
+from fastformers.formatting import format_count
 from fastformers.options import check_at_least, option
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 _SHOWN_SHARES = (0.05, 0.95)
 
 Row = tuple[str, ...]
+# Filesystem and path in it of what a user wrote.
+Locate = Callable[[str], tuple[pyarrow.fs.FileSystem, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,19 +150,35 @@ class TransferSample:
         seconds = self.examples.text_pairs or [""] * len(texts)
         lengths_N = [len(a) + len(b) for a, b in zip(texts, seconds, strict=True)]
         short, long = np.quantile(lengths_N, _SHOWN_SHARES)
-        left_out = [f"{number:,} texts of {name}" for name, number in self.num_known.items()]
+        left_out = [
+            f"{format_count(number, 'text')} of {name}" for name, number in self.num_known.items()
+        ]
         if self.num_bad:
-            left_out.append(f"{self.num_bad:,} bad rows")
+            left_out.append(format_count(self.num_bad, "bad row"))
         return (
-            f"{len(texts):,} texts out of {self.num_read:,} rows read of {self.corpus}, 90% of "
-            f"them {short:,.0f} to {long:,.0f} characters long; left out: {', '.join(left_out)}"
+            f"{format_count(len(texts), 'text')} out of {self.num_read:,} rows read of "
+            f"{self.corpus}, 90% of them {short:,.0f} to {long:,.0f} characters long; left out: "
+            f"{', '.join(left_out)}"
         )
+
+
+def locate_here(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """A path on this machine; URIs are for those who know buckets.
+
+    Raises:
+        InputError: It is a URI.
+    """
+    if "://" in path:
+        raise InputError(f"{path}: give a path on this machine; the command reads URIs, too")
+    return pyarrow.fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
 
 
 def sample_transfer(
     config: TransferConfig,
     columns: Columns,
     known: Mapping[str, Examples],
+    *,
+    locate: Locate = locate_here,
 ) -> TransferSample:
     """Draw texts of a corpus that are in no labeled file.
 
@@ -169,8 +188,8 @@ def sample_transfer(
     Args:
         config: Corpus, number of texts and seed.
         columns: Columns of the labeled files.
-        known: Examples whose texts are left out, by the name of their flag; those of `--train` say
-            whether rows are pairs.
+        known: Examples whose texts are left out, by the name of their flag.
+        locate: Finds the corpus.
 
     Raises:
         InputError: The corpus cannot be read, lacks a column, or has fewer texts than asked for.
@@ -179,8 +198,7 @@ def sample_transfer(
     names = config.columns_beside(columns)
     _check_alike(names, next(iter(known.values())))
     files = open_files(
-        pyarrow.fs.LocalFileSystem(),
-        str(Path(config.corpus).expanduser().absolute()),
+        *locate(config.corpus),
         config.corpus,
         text_columns=names,
         options=ReadOptions(
@@ -313,11 +331,11 @@ def _check_enough(config: TransferConfig, num_found: int) -> None:
 def _tell_cut(paths: list[str]) -> None:
     """Say that files stand in the sample by their beginnings alone."""
     if paths:
-        others = "" if len(paths) == 1 else f" and {len(paths) - 1:,} more"
+        others = f" and {format_count(len(paths) - 1, 'other file')}" if paths[1:] else ""
         logger.warning(
-            "%s%s: read in order, so the sample has texts of its beginning alone; Parquet, or "
-            "text that is not compressed, is sampled from all over",
-            paths[0],
+            "%s%s: read in order, so the sample has texts of the beginning alone; Parquet, or text "
+            "that is not compressed, is sampled from all over",
+            min(paths),
             others,
         )
 

@@ -87,7 +87,7 @@ IDLE = {
         *("--transfer-rows 9", "--transfer-text-column x", "--transfer-text-pair-column x"),
         *("--transfer-seed 1", "--transfer-curve"),
     ),
-    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING),
+    COMPRESS: (STORAGE, "--epochs 2", "--keep-gelu", *TRAINING, *PRUNING),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
     f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),

@@ -97,6 +97,7 @@ class CompressKeywords(TextFileKeywords, total=False):
     transfer_text_pair_column: str | None
     transfer_seed: int
     transfer_curve: bool
+    storage_options: StorageOptions | Mapping[str, Any]
     max_length: int | None
     eval_limit: int | None
     max_accuracy_drop: float | None

@@ -41,7 +41,7 @@ def test_no_row_of_the_labeled_files_is_taken_from_a_corpus(file, tmp_path, writ
     assert found.examples.labels == [None, None]
     assert (found.num_read, found.num_known) == (6, {"--eval": 1, "--train": 2})
     assert "2 texts out of 6 rows read of" in found.describe()
-    assert "left out: 1 texts of --eval, 2 texts of --train" in found.describe()
+    assert "left out: 1 text of --eval, 2 texts of --train" in found.describe()
 
 
 def test_places_are_looked_at_before_files_are_read(file, tmp_path):

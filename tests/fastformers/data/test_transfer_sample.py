@@ -118,6 +118,11 @@ def test_columns_that_do_not_fit_the_labeled_files_are_refused(
         draw(path, known=known, columns=columns, **settings)
 
 
+def test_buckets_are_for_those_who_know_them():
+    with pytest.raises(InputError, match="s3://bucket/corpus: give a path on this machine"):
+        draw("s3://bucket/corpus")
+
+
 def test_settings_are_checked_where_they_are_given():
     with pytest.raises(InputError, match="--transfer-rows 0: give at least 1"):
         TransferConfig(rows=0)
