@@ -39,12 +39,12 @@ class CurvePoint:
     quality: StageQuality
 
     def describe(self) -> dict[str, Any]:
-        """The point as JSON holds it; qualities are at most 1."""
+        """The point as JSON holds it: quality, its 95% interval and agreement, at most 1."""
+        interval = self.quality.interval
         return {
             "texts": self.num_texts,
-            "metric": self.quality.metric,
             "quality": self.quality.quality,
-            "interval": self.quality.interval,
+            **({} if interval is None else dict(zip(("low", "high"), interval, strict=True))),
             "agreement": self.quality.agreement,
         }
 
