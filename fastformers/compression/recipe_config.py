@@ -262,8 +262,8 @@ class CompressConfig:
     transfer_curve: bool = field(
         default=False,
         metadata=option(
-            "train the recipe without --transfer, on a quarter and on half of it, too, and show "
-            "what more texts bring"
+            "train the recipe without --transfer, on a quarter and on half of it, too, each for "
+            "as many steps, and show what more texts bring"
         ),
     )
     columns: Columns = field(default=Columns())

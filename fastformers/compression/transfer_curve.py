@@ -3,15 +3,17 @@
     recipe + transfer sample -> [transfer_curve] -> quality by number of texts -> bundle.json
 
 Each point is a training of its own, to its end: a student that has seen a part of its texts on the
-way is one whose learning rate has not fallen yet, and says too little of more texts. The smaller
-samples are parts of the larger ones, with the same spread of lengths. Their stages are kept, so
-that an interrupted curve goes on. The evaluation rows choose nothing here, so no point is better
-than it will be on other rows. This module knows nothing of what stages do.
+way is one whose learning rate has not fallen yet, and says too little of more texts. All take as
+many steps, those with fewer texts in more epochs, so that texts are compared and not the length of
+the training. The smaller samples are parts of the larger ones, with the same spread of lengths.
+Their stages are kept, so that an interrupted curve goes on. The evaluation rows choose nothing
+here, so no point is better than it will be on other rows. This module knows nothing of what stages
+do.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.quality import QualityGate
@@ -21,6 +23,8 @@ from fastformers.compression.stages.plan import plan_stages
 from fastformers.data.examples import Examples
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.models.forward import OnProgress
+
+C = TypeVar("C")
 
 # Parts of the sample below the whole. Quality grows about as much with each doubling, if at all.
 SHARES = (0.0, 0.25, 0.5)
@@ -74,15 +78,29 @@ def measure_curve(
         The points, from no text to all.
     """
     points = []
+    num_labeled = len(teacher.train)
     for num_texts in sorted({round(share * len(transfer)) for share in SHARES}):
         part = transfer.take(range(num_texts)) if num_texts else None
-        stages = plan_stages(config, part)
+        times = (num_labeled + len(transfer)) / (num_labeled + num_texts)
+        stages = plan_stages(_lengthen(config, times), part)
         _, qualities = run_recipe(teacher, stages, gate, on_progress=on_progress)
         points.append(CurvePoint(num_texts=num_texts, quality=qualities[-1]))
         on_point(points[-1])
     points.append(CurvePoint(num_texts=len(transfer), quality=whole))
     on_point(points[-1])
     return points
+
+
+def _lengthen(config: C, times: float) -> C:
+    """The same config with `times` as many epochs, wherever there are some in it."""
+    changes: dict[str, Any] = {}
+    for field in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            changes[field.name] = _lengthen(value, times)
+        elif field.name.endswith("epochs"):
+            changes[field.name] = value * times
+    return replace(config, **changes)  # type: ignore[type-var]
 
 
 def judge_curve(points: Sequence[CurvePoint]) -> str:
