@@ -18,12 +18,19 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from rich.table import Table
 
+from fastformers.cluster.storage.filesystems import resolve
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.compression.token_config import AUTO
 from fastformers.files.hub import find_model
+from fastformers.formats.file_set import formats_at
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
-from fastformers.jobs.console.arguments import add_text_file_arguments
+from fastformers.inference.description.model_card import render_interval
+from fastformers.jobs.console.arguments import (
+    add_storage_arguments,
+    add_text_file_arguments,
+)
 from fastformers.jobs.console.command_line.idle_flags import (
+    STORAGE,
     SUPERGLUE,
     IdleRule,
     refuse_idle,
@@ -48,6 +55,7 @@ from fastformers.models.model_files import is_sentence_encoder
 
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
+    from fastformers.compression.transfer_curve import CurvePoint
     from fastformers.inference.description.stage_quality import StageQuality
 
 
@@ -71,6 +79,7 @@ _NO_TRAINING = (
 )
 _IDLE = (
     SUPERGLUE,
+    STORAGE,
     IdleRule(
         ("epochs", "keep_gelu"),
         lambda options: not _has_student(options),
@@ -83,6 +92,14 @@ _IDLE = (
     ),
     IdleRule(
         ("hidden_weight", "attention_weight"), lambda options: not _trains(options), _NO_TRAINING
+    ),
+    IdleRule(
+        (
+            *("transfer_rows", "transfer_text_column", "transfer_text_pair_column"),
+            *("transfer_seed", "transfer_curve"),
+        ),
+        lambda options: options.transfer is None,
+        "there are no texts without labels; add --transfer",
     ),
     IdleRule(
         ("prune_budget", "prune_multiple_of", "prune_rounds", "prune_epochs"),
@@ -147,6 +164,8 @@ def make_parser() -> CommandParser:
     add_config_arguments(parser.add_argument_group("models, files and allowance"), CompressConfig)
     add_config_arguments(parser.add_argument_group("labeled files"), CompressConfig.columns)
     add_text_file_arguments(parser, CompressConfig.columns.text_files)
+    add_config_arguments(parser.add_argument_group("texts without labels"), CompressConfig.transfer)
+    add_storage_arguments(parser)
     for title, configs in (
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),
@@ -175,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(_stage_table(result))
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
+        if result.curve:
+            _show_curve(result.curve)
         if shares := result.bundle.provenance.get("keep_tokens"):
             shown = ", ".join(f"{share:g}" for share in shares)
             console.print(f"share of its tokens that each layer keeps: {shown}")
@@ -231,10 +252,15 @@ def _compress(options: argparse.Namespace) -> tuple["Compressed", dict[str, Any]
     options.teacher = find_model(config.teacher).path
     config = replace(config, teacher=options.teacher)
     refuse_idle(options, _IDLE)
-    refuse_idle_labeled(options, config.train, config.eval, config.transfer)
+    locate = partial(resolve, options=options.storage_options)
+    corpus = config.transfer.corpus
+    formats = set() if corpus is None else formats_at(*locate(corpus), corpus)
+    refuse_idle_labeled(options, config.train, config.eval, others=formats)
     settings = read_frontier_settings(options) if config.search else None
     with waiting("reading the labeled files"):
-        files = config.load_files()
+        files = config.load_files(locate)
+    if files.transfer is not None:
+        console.print(f"transfer: {files.transfer.describe()}", markup=False)
     with waiting("loading PyTorch"):
         from fastformers.compression import compress as offline
 
@@ -250,6 +276,7 @@ def _compress(options: argparse.Namespace) -> tuple["Compressed", dict[str, Any]
             on_stage=_show_stage,
             on_candidate=partial(show_candidate, max_accuracy_drop=allowed),
             on_plan=clock.tell,
+            on_point=_show_point,
             on_progress=on_progress,
         )
     console.print(describe_certainty(result.chosen, allowed))
@@ -262,6 +289,13 @@ def _show_stage(quality: "StageQuality") -> None:
         f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f}{others}, agreement with "
         f"the teacher {100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
     )
+
+
+from fastformers.inference.description.model_card import render_interval
+from fastformers.jobs.console.arguments import (
+    add_storage_arguments,
+    add_text_file_arguments,
+)
 
 
 def _stage_table(result: "Compressed") -> Table:
@@ -295,6 +329,8 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in qualities_of(bundle)],
         "precisions": list(graphs_of(bundle)),
+        "transfer_texts": bundle.provenance.get("transfer_texts"),
+        "transfer_curve": [point.describe() for point in result.curve],
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,
         "tokens_per_second_at_64": 1 / bundle.cost_profile.estimate_seconds_per_token(),
         "drop_points": result.chosen.drop,

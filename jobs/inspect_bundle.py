@@ -21,7 +21,7 @@ from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.cost_profile import measure_speeds
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
-from fastformers.inference.description.model_card import render_interval
+from fastformers.inference.description.model_card import render_interval, render_value
 from fastformers.inference.manifest import MANIFEST_FILE
 from fastformers.inference.scorer import Scorer
 from fastformers.jobs.console.arguments import add_storage_arguments
@@ -111,7 +111,8 @@ def _table_of_facts(bundle: Bundle) -> Table:
         "inputs": f"{', '.join(bundle.input_names)}; no attention mask, no padding",
         "digest": bundle.digest,
     }
-    facts |= {name.replace("_", " "): _plain(value) for name, value in bundle.provenance.items()}
+    origin = bundle.provenance.items()
+    facts |= {name.replace("_", " "): render_value(value) for name, value in origin}
     for name, value in facts.items():
         if value:
             table.add_row(name, value)
@@ -198,10 +199,6 @@ def _sizes(bundle: Bundle) -> dict[str, int]:
 
 def _count(number: int | None) -> str:
     return "not known: an older version made it" if number is None else f"{number:,}"
-
-
-def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":

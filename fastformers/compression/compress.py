@@ -20,9 +20,11 @@ from fastformers.compression.recipe_config import CompressConfig
 from fastformers.compression.search.candidate import RecipeCandidate, evaluate_candidate
 from fastformers.compression.search.run_search import LeftOut, SearchProgress, search
 from fastformers.compression.stages.token_checks import check_token_settings
+from fastformers.compression.transfer_curve import CurvePoint, measure_curve
 from fastformers.data.examples import Examples
 from fastformers.data.targets import settle_labels
 from fastformers.data.training_files import TrainingFiles
+from fastformers.data.transfer_sample import TransferSample
 from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
 from fastformers.export.encoder import count_multiply_adds
@@ -57,12 +59,14 @@ class Compressed:
         chosen: The recipe that made it.
         candidates: All recipes that were tried.
         left_out: Recipes for which a search had no time.
+        curve: Quality of the recipe by number of texts without labels, if it was asked for.
     """
 
     bundle: Bundle
     chosen: RecipeCandidate
     candidates: Sequence[RecipeCandidate]
     left_out: Sequence[LeftOut] = ()
+    curve: Sequence[CurvePoint] = ()
 
 
 def compress(
@@ -73,6 +77,7 @@ def compress(
     on_stage: Callable[[StageQuality], None] = lambda quality: None,
     on_candidate: Callable[[RecipeCandidate], None] = lambda candidate: None,
     on_plan: Callable[[SearchProgress], None] = lambda progress: None,
+    on_point: Callable[[CurvePoint], None] = lambda point: None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Compressed:
     """Run the recipe, or search for one, and write the bundle.
@@ -86,6 +91,7 @@ def compress(
         on_stage: Called with the quality after each stage of a recipe, as it is measured.
         on_candidate: Called with each candidate of a search.
         on_plan: Called before each of them with how far the search is.
+        on_point: Called with each point of the curve over texts without labels.
         on_progress: Called with the name of the work, how much is done, and how much there is.
 
     Raises:
@@ -96,7 +102,8 @@ def compress(
     found = find_model(config.teacher)
     config = replace(config, teacher=found.path)
     files = files or config.load_files()
-    train, evaluation, transfer = files.train, files.evaluation, files.transfer
+    train, evaluation = files.train, files.evaluation
+    transfer = None if files.transfer is None else files.transfer.examples
     model = load_model(config.teacher)
     if config.label_names:
         check_label_names(config.label_names, label_names(model), flag="--label-names")
@@ -140,13 +147,27 @@ def compress(
             on_stage=on_stage,
             on_progress=on_progress,
         )
-        for quality in (chosen.qualities[-1], *(quality for _, quality in chosen.further)):
-            gate.check(quality)
         candidates = [chosen]
-    bundle = _write(config, chosen, found)
+    curve: Sequence[CurvePoint] = ()
+    if config.transfer_curve and transfer is not None:  # before the check: it says what would help
+        curve = measure_curve(
+            teacher,
+            config.recipe,
+            gate,
+            transfer,
+            whole=chosen.qualities[-1],
+            on_point=on_point,
+            on_progress=on_progress,
+        )
+    for quality in (chosen.qualities[-1], *(quality for _, quality in chosen.further)):
+        gate.check(quality)
+    origin = {**_provenance(config, chosen, found), **_origin_of_transfer(files.transfer, curve)}
+    bundle = _write(config, chosen, origin)
     if config.work is None:
         shutil.rmtree(config.work_directory)
-    return Compressed(bundle=bundle, chosen=chosen, candidates=candidates, left_out=left_out)
+    return Compressed(
+        bundle=bundle, chosen=chosen, candidates=candidates, left_out=left_out, curve=curve
+    )
 
 
 def _open_teacher(
@@ -195,7 +216,7 @@ def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
     check_token_settings(config.recipe, model, config.teacher)
 
 
-def _write(config: CompressConfig, chosen: RecipeCandidate, teacher: FoundModel) -> Bundle:
+def _write(config: CompressConfig, chosen: RecipeCandidate, origin: dict[str, Any]) -> Bundle:
     artifact = chosen.artifact
     assert artifact.graph is not None
     further_models = [graph.graph for graph, _ in chosen.further if graph.graph is not None]
@@ -214,10 +235,7 @@ def _write(config: CompressConfig, chosen: RecipeCandidate, teacher: FoundModel)
         num_layers=len(encoder.layers),
         width=encoder.width,
         stages=chosen.qualities,
-        provenance={
-            **_provenance(config, chosen, teacher),
-            "float_projections": list(artifact.float_projections),
-        },
+        provenance={**origin, "float_projections": list(artifact.float_projections)},
         cost_profile=chosen.cost_profile,
         files={},
         further_graphs=tuple(
@@ -252,3 +270,15 @@ def _provenance(
         "python": platform.python_version(),
         **library_versions(),
     }
+
+
+def _origin_of_transfer(
+    sample: TransferSample | None, curve: Sequence[CurvePoint]
+) -> dict[str, Any]:
+    """What `provenance` says of texts without labels."""
+    if sample is None:
+        return {}
+    found: dict[str, Any] = {"transfer": sample.name, "transfer_texts": len(sample.examples)}
+    if curve:
+        found["transfer_curve"] = [point.describe() for point in curve]
+    return found

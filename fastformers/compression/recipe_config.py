@@ -15,6 +15,7 @@ from fastformers.atomic_file import check_writable
 from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Columns
 from fastformers.data.training_files import TrainingFiles, load_training_files
+from fastformers.data.transfer_sample import Locate, TransferConfig, locate_here
 from fastformers.errors import InputError
 from fastformers.inference.bundle import check_output
 from fastformers.models.model_files import check_model_directory, is_sentence_encoder
@@ -271,6 +272,7 @@ class CompressConfig:
     sentence-transformers model, which needs no labels.
 
     Attributes:
+        transfer: A corpus without labels that students learn from, too.
         columns: Columns of the files.
         recipe: Settings of the stages; in a search, those that all candidates share.
     """
@@ -289,9 +291,13 @@ class CompressConfig:
             "keep the results of stages here, for other runs (removed at the end)", metavar="DIR"
         ),
     )
-    transfer: Path | None = field(
-        default=None,
-        metadata=option("files of further, unlabeled texts to distill on (none)", metavar="FILE"),
+    transfer: TransferConfig = field(default=TransferConfig())
+    transfer_curve: bool = field(
+        default=False,
+        metadata=option(
+            "train the recipe without --transfer, on a quarter and on half of it, too, each for "
+            "as many steps, and show what more texts bring"
+        ),
     )
     columns: Columns = field(default=Columns())
     label_names: tuple[str, ...] = field(
@@ -344,9 +350,17 @@ class CompressConfig:
             if self.max_accuracy_drop is None:
                 raise InputError("--search: give --max-accuracy-drop, the points that may be lost")
             self.recipe.refuse_what_a_search_decides()
+            if self.transfer_curve:
+                raise InputError(
+                    "--transfer-curve: a search chooses by the evaluation rows; give the recipe "
+                    "that it finds in place of --search, with the same --work"
+                )
 
-    def load_files(self) -> TrainingFiles:
+    def load_files(self, locate: Locate = locate_here) -> TrainingFiles:
         """Read the labeled files, after a look at output and teacher: all that needs no torch.
+
+        Args:
+            locate: Finds the corpus of texts without labels.
 
         Raises:
             InputError: The output holds something else, the teacher is no model's directory, or a
@@ -365,6 +379,7 @@ class CompressConfig:
             self.columns,
             has_labels=not is_sentence_encoder(self.teacher),
             eval_limit=self.eval_limit,
+            locate=locate,
         )
 
     @property

@@ -16,6 +16,7 @@ from fastformers.compression.recipe_config import (
     TrimConfig,
 )
 from fastformers.data.examples import Columns
+from fastformers.data.transfer_sample import TransferConfig
 from fastformers.jobs import compress
 from fastformers.jobs.console.flags import read_config
 from fastformers.models.training_config import TrainingConfig
@@ -39,7 +40,8 @@ def test_without_flags_the_recipe_is_int8_of_the_teacher():
 
 def test_every_setting_has_its_flag():
     flags = """
-        --work w --transfer x --max-length 64 --eval-limit 9 --max-accuracy-drop 0.5
+        --work w --transfer x --transfer-rows 9 --transfer-text-column review
+        --transfer-seed 4 --transfer-curve --max-length 64 --eval-limit 9 --max-accuracy-drop 0.5
         --text-column body --label-column topic
         --student-layers 4 --student-width 96 --keep-gelu
         --epochs 1.5 --learning-rate 1e-4 --batch-rows 16 --seed 3 --temperature 4
@@ -52,7 +54,8 @@ def test_every_setting_has_its_flag():
     assert read(*flags.split()) == CompressConfig(
         **PATHS,
         work=Path("w"),
-        transfer=Path("x"),
+        transfer=TransferConfig(corpus="x", rows=9, text_column="review", seed=4),
+        transfer_curve=True,
         max_length=64,
         eval_limit=9,
         max_accuracy_drop=0.5,

@@ -89,6 +89,15 @@ def render_interval(stage: StageQuality) -> str:
     return f"{100 * low:.2f}-{100 * high:.2f}"
 
 
+def render_value(value: object) -> str:
+    """A value of a bundle's `provenance`, or one inside it, in one line."""
+    if isinstance(value, dict):
+        return " ".join(f"{name} {render_value(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(render_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _metadata(bundle: "Bundle", name: str) -> dict[str, Any]:
     tag = PIPELINE_TAGS.get(bundle.task.name, bundle.task.name)
     metadata: dict[str, Any] = {
@@ -197,10 +206,7 @@ def _graph(bundle: "Bundle") -> str:
 
 
 def _origin(bundle: "Bundle") -> str:
-    values = {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in bundle.provenance.items()
-    }
+    values = {name: render_value(value) for name, value in bundle.provenance.items()}
     rows = [(_cell(name), _code(value)) for name, value in values.items() if value]
     return (
         f"## Origin\n\n`{MANIFEST_FILE}` has the SHA-256 of each file. What made them:\n\n"

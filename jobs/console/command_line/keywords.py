@@ -93,6 +93,12 @@ class CompressKeywords(TextFileKeywords, total=False):
 
     work: PathLike | None
     transfer: PathLike | None
+    transfer_rows: int | None
+    transfer_text_column: str | None
+    transfer_text_pair_column: str | None
+    transfer_seed: int
+    transfer_curve: bool
+    storage_options: StorageOptions | Mapping[str, Any]
     max_length: int | None
     eval_limit: int | None
     max_accuracy_drop: float | None

@@ -11,6 +11,7 @@ import pytest
 import fastformers
 from fastformers import Scorer, open_bundle
 from fastformers.data.examples import Columns
+from fastformers.data.transfer_sample import TransferConfig
 from fastformers.errors import InputError, QualityError
 from fastformers.inference.description.further_graph import choose_graph, graphs_of
 from fastformers.inference.onnx_files import measure_graph_bytes
@@ -59,6 +60,8 @@ def files(teacher, tokenizer_json, make_texts, tmp_path_factory):
         labels = [LABELS[index] for index in classes_N]
         columns = {"text": texts, "pair": texts[::-1], "label": labels}
         pyarrow.parquet.write_table(pa.table(columns), folder / name)
+    unlabeled = pa.table({"text": make_texts(60, seed=9)})
+    pyarrow.parquet.write_table(unlabeled, folder / "corpus.parquet")
     return folder
 
 
@@ -318,7 +321,8 @@ def test_a_student_is_distilled_pruned_and_quantized(configure, files):
         prune=PruneConfig(prune_heads=0.5, prune_ffn=0.5, prune_rounds=2, prune_epochs=1),
         distill=DistillConfig(training=TRAINING),
     )
-    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=files / "eval.parquet")
+    transfer = TransferConfig(corpus=str(files / "corpus.parquet"), rows=40)
+    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=transfer)
     bundle = compress(config, on_progress=lambda what, *steps: seen.append(what)).bundle
     names = ["teacher", "distill", "prune", "export", "quantize"]
     assert [quality.stage for quality in bundle.stages] == names
@@ -326,7 +330,9 @@ def test_a_student_is_distilled_pruned_and_quantized(configure, files):
     assert teacher > distilled > pruned > quantized
     assert {"evaluate", "teacher", "distill", "importance"} <= set(seen)
     assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[-1].quality
-    assert bundle.provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
+    provenance = bundle.provenance
+    assert provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
+    assert (provenance["transfer"], provenance["transfer_texts"]) == ("corpus.parquet", 40)
 
 
 def test_a_pooled_student_that_drops_tokens_is_what_its_graph_computes(

@@ -88,3 +88,15 @@ def test_a_card_is_its_own_under_another_name_until_it_is_edited(bundle):
 
 def test_the_card_of_the_demo_is_true():
     assert has_own_card(open_bundle(DEMO_BUNDLE)), "write it again: render_card"
+
+
+def test_an_origin_of_several_parts_is_in_words(bundle):
+    provenance = {
+        "float_projections": ["a", "b"],
+        "transfer_curve": [{"texts": 0, "quality": 0.88761}, {"texts": 15000, "quality": 0.9}],
+    }
+    rows = rows_of(render_card(replace(bundle, provenance=provenance)), "Origin")
+    assert rows == [
+        ["float_projections", "`a, b`"],
+        ["transfer_curve", "`texts 0 quality 0.8876, texts 15000 quality 0.9`"],
+    ]
