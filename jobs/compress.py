@@ -291,11 +291,31 @@ def _show_stage(quality: "StageQuality") -> None:
     )
 
 
-from fastformers.inference.description.model_card import render_interval
-from fastformers.jobs.console.arguments import (
-    add_storage_arguments,
-    add_text_file_arguments,
-)
+def _show_point(point: "CurvePoint") -> None:
+    console.print(
+        f"{point.num_texts:,} texts without labels: {point.quality.metric} "
+        f"{100 * point.quality.quality:.2f}, agreement with the teacher "
+        f"{100 * point.quality.agreement:.2f}%"
+    )
+
+
+def _show_curve(curve: Sequence["CurvePoint"]) -> None:
+    """The table of quality by number of texts, and what it says of more."""
+    from fastformers.compression.transfer_curve import judge_curve
+
+    metric = curve[0].quality.metric
+    table = Table(title=f"Texts without labels and {metric}", title_justify="left")
+    for column in ("texts", metric, "95% interval", "agreement"):
+        table.add_column(column, justify="right")
+    for point in curve:
+        table.add_row(
+            f"{point.num_texts:,}",
+            f"{100 * point.quality.quality:.2f}",
+            render_interval(point.quality),
+            f"{100 * point.quality.agreement:.2f}%",
+        )
+    console.print(table)
+    console.print(judge_curve(curve))
 
 
 def _stage_table(result: "Compressed") -> Table:
