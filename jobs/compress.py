@@ -25,6 +25,7 @@ from fastformers.cluster.report.page import can_draw, render_search_page
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.files.hub import find_model
+from fastformers.inference.cascade.record import describe, summarize
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.installation import how_to_install
 from fastformers.jobs.console.arguments import add_text_file_arguments
@@ -98,6 +99,11 @@ _IDLE = (
         "no projection is in int8; add --precision int8",
     ),
     IdleRule(
+        ("cascade_with", "cascade_drop", "cascade_held_out"),
+        lambda options: not options.cascade,
+        "there is no cascade; add --cascade",
+    ),
+    IdleRule(
         ("label_column", "label_map", "label_names"),
         lambda options: is_sentence_encoder(options.teacher),
         "the teacher embeds texts and needs no labels",
@@ -120,6 +126,7 @@ def make_parser() -> CommandParser:
         ("distillation", [recipe.distill.training, recipe.distill]),
         ("pruning", [recipe.prune]),
         ("graph", [recipe.quantize, recipe.trim]),
+        ("cascade", [CompressConfig.cascade]),
     ):
         group = parser.add_argument_group(title)
         for config in configs:
@@ -139,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         result = _compress(options)
         console.print(_stage_table(result))
+        if result.bundle.cascade is not None:
+            console.print(f"cascade: {describe(result.bundle.cascade)}")
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         summary = _summary(result)
@@ -200,7 +209,8 @@ def _compress(options: argparse.Namespace) -> "Compressed":
     options.teacher = find_model(config.teacher).path
     config = replace(config, teacher=options.teacher)
     refuse_idle(options, _IDLE)
-    refuse_idle_labeled(options, config.train, config.eval, config.transfer)
+    held_out = config.cascade.cascade_held_out
+    refuse_idle_labeled(options, config.train, config.eval, config.transfer, held_out)
     with waiting("reading the labeled files"):
         files = config.load_files()
     with waiting("loading PyTorch"):
@@ -227,8 +237,7 @@ def _show_stage(quality: "StageQuality") -> None:
 
 def _show_candidate(candidate: "RecipeCandidate") -> None:
     console.print(
-        f"{candidate.name}: {candidate.qualities[-1].metric} "
-        f"{100 * candidate.qualities[-1].quality:.2f}, "
+        f"{candidate.name}: {candidate.quality.metric} {100 * candidate.quality.quality:.2f}, "
         f"{candidate.seconds_per_million:,.0f} core-seconds a million rows, "
         f"{'holds' if candidate.passes else 'loses too much'}"
     )
@@ -257,7 +266,7 @@ def _drawn(result: "Compressed", price: HourlyPrice) -> list[FrontierPoint]:
     return [
         FrontierPoint(
             name=one.name,
-            quality=one.qualities[-1].quality,
+            quality=one.quality.quality,
             seconds=one.seconds_per_million,
             usd=usd_of(one.seconds_per_million, usd_per_hour=price.usd_per_hour),
             verdict="chosen" if one is result.chosen else "" if one.passes else "loses too much",
@@ -313,12 +322,13 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in qualities_of(bundle)],
         "precisions": list(graphs_of(bundle)),
+        "cascade": None if bundle.cascade is None else summarize(bundle.cascade),
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,
         "tokens_per_second_at_64": 1 / bundle.cost_profile.estimate_seconds_per_token(),
         "candidates": [
             {
                 "recipe": candidate.name,
-                "quality": candidate.qualities[-1].quality,
+                "quality": candidate.quality.quality,
                 "seconds_per_million": candidate.seconds_per_million,
                 "holds": candidate.passes,
             }

@@ -102,14 +102,18 @@ class QualityGate:
             with whole_file(kept) as unfinished:
                 np.save(unfinished, logits_NC)
         self._teacher_logits_NC: NDArray[np.float32] = np.load(kept)
-        self.teacher = self._measure(self._teacher_logits_NC, "teacher", teacher, 0.0)
+        self.teacher = self.measure_logits(
+            "teacher", self._teacher_logits_NC, model_bytes=_model_bytes(teacher), seconds=0.0
+        )
         _warn_below_chance(self._held_out, self._teacher_logits_NC, names, path)
 
     def measure(
         self, stage: str, artifact: ModelArtifact, seconds: float, on_progress: OnProgress
     ) -> StageQuality:
         """Quality of an artifact that its stage took `seconds` to make."""
-        return self._measure(artifact.logits(self.examples, on_progress), stage, artifact, seconds)
+        logits_NC = artifact.logits(self.examples, on_progress)
+        size = _model_bytes(artifact)
+        return self.measure_logits(stage, logits_NC, model_bytes=size, seconds=seconds)
 
     def drop(self, quality: StageQuality) -> float:
         """Points of 100 x the metric that were lost."""
@@ -141,9 +145,17 @@ class QualityGate:
             "--max-accuracy-drop, or with other settings of later stages, goes on from them"
         )
 
-    def _measure(
-        self, logits_NC: NDArray[np.float32], stage: str, artifact: ModelArtifact, seconds: float
+    def measure_logits(
+        self, stage: str, logits_NC: NDArray[np.float32], *, model_bytes: int, seconds: float
     ) -> StageQuality:
+        """Quality of what gave these logits for the held-out examples.
+
+        Args:
+            stage: Name of the stage that made it.
+            logits_NC: Logits (N, C).
+            model_bytes: Its size, weights included.
+            seconds: Duration of the stage.
+        """
         quality = measure_quality(
             logits_NC,
             teacher_logits_NC=self._teacher_logits_NC,
@@ -154,7 +166,7 @@ class QualityGate:
             quality=quality.quality,
             agreement=quality.agreement,
             num_rows=self._held_out.num_judged,
-            model_bytes=_model_bytes(artifact),
+            model_bytes=model_bytes,
             seconds=seconds,
             metric=self._held_out.metric,
             other_metrics=quality.other_metrics,

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastformers.compression.artifact import ModelArtifact
+from fastformers.compression.cascade.build import MadeCascade
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe import run_recipe
 from fastformers.compression.recipe_config import RecipeConfig
@@ -56,6 +57,8 @@ class RecipeCandidate:
         cost_profile: Seconds of a row by its length, measured on this machine.
         seconds_per_million: Core-seconds of a million rows as long as the training rows.
         passes: Whether none of its graphs lost more than allowed.
+        cascade: The second graph behind that of `artifact`, of which cost profile, seconds and
+            `passes` then are, too; None where one graph scores all rows.
     """
 
     name: str
@@ -66,6 +69,25 @@ class RecipeCandidate:
     cost_profile: CostProfile
     seconds_per_million: float
     passes: bool
+    cascade: MadeCascade | None = None
+
+    @property
+    def quality(self) -> StageQuality:
+        """How good the bundle is in the end."""
+        found = None if self.cascade is None else self.cascade.cascade.quality
+        return found or self.qualities[-1]
+
+    def followed_by(self, made: MadeCascade, name: str, gate: QualityGate) -> "RecipeCandidate":
+        """The candidate with a second graph, called `name`, behind its own."""
+        quality = made.cascade.quality
+        return replace(
+            self,
+            name=f"{self.name}, then {name}",
+            cascade=made,
+            cost_profile=made.cost_profile,
+            seconds_per_million=made.seconds_per_million,
+            passes=quality is not None and gate.passes(quality),
+        )
 
 
 def search(

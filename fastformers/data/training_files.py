@@ -20,17 +20,20 @@ class TrainingFiles:
         train: To distill, rank and calibrate on.
         evaluation: To measure quality on.
         transfer: Further ones without labels to distill on, or None.
+        held_out: Ones to set the threshold of a cascade on, or None.
     """
 
     train: Examples
     evaluation: Examples
     transfer: Examples | None
+    held_out: Examples | None = None
 
 
 def load_training_files(
     train: Path,
     evaluation: Path,
     transfer: Path | None,
+    held_out: Path | None,
     columns: Columns,
     *,
     has_labels: bool,
@@ -39,7 +42,7 @@ def load_training_files(
     """Read the files.
 
     Args:
-        train, evaluation, transfer: Their paths.
+        train, evaluation, transfer, held_out: Their paths.
         columns: Their columns.
         has_labels: Whether the teacher learns from labels; those of `transfer` never count.
         eval_limit: Rows to evaluate on, evenly spaced; None for all.
@@ -54,4 +57,5 @@ def load_training_files(
         train=load_labeled(train, labeled),
         evaluation=examples if eval_limit is None else examples.sample(eval_limit),
         transfer=None if transfer is None else load_labeled(transfer, unlabeled),
+        held_out=None if held_out is None else load_labeled(held_out, labeled),
     )

@@ -38,6 +38,7 @@ PRUNING = (
     *("--prune-budget global", "--prune-multiple-of 8", "--prune-rounds 2", "--prune-epochs 1"),
     "--prune-without-labels",
 )
+CASCADE = ("--cascade-with bundle", "--cascade-drop 1", "--cascade-held-out t.csv")
 COLUMNS = (
     *("--text-column x", "--text-pair-column x", "--choice-columns a,b", "--label-column x"),
     *("--csv-delimiter ';'", "--csv-quote none", "--csv-escape '\\'"),
@@ -83,7 +84,7 @@ IDLE = {
     f"{COST} --deadline 1h --reserved": ("--discount 5",),
     "cost c.parquet --bundle bundle": TEXT_FILES,
     CALIBRATE: COSTED,
-    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING),
+    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING, *CASCADE),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
     f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),
@@ -167,7 +168,7 @@ WORKING = {
     "compress": (
         "--teacher --train --eval --output --work --max-length --eval-limit --max-accuracy-drop "
         "--search --superglue --label-map --student --student-layers "
-        "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary"
+        "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary --cascade"
     ),
     "finetune": (
         "--model --train --eval --output --superglue --label-map --epochs --learning-rate "
