@@ -23,6 +23,7 @@ from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.compression.token_config import AUTO
 from fastformers.files.hub import find_model
 from fastformers.formats.file_set import formats_at
+from fastformers.inference.cascade.record import describe, summarize
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.inference.description.model_card import render_interval
 from fastformers.jobs.console.arguments import (
@@ -147,6 +148,16 @@ _IDLE = (
         "no projection is in int8; add --precision int8",
     ),
     IdleRule(
+        ("cascade_drop",),
+        lambda options: options.search,
+        "a search takes what --max-accuracy-drop leaves",
+    ),
+    IdleRule(
+        ("cascade_with", "cascade_drop", "cascade_held_out"),
+        lambda options: not options.cascade,
+        "there is no cascade; add --cascade",
+    ),
+    IdleRule(
         ("label_column", "label_map", "label_names"),
         lambda options: is_sentence_encoder(options.teacher),
         "the teacher embeds texts and needs no labels",
@@ -172,6 +183,7 @@ def make_parser() -> CommandParser:
         ("pruning", [recipe.prune]),
         ("tokens", [recipe.tokens]),
         ("graph", [recipe.quantize, recipe.trim]),
+        ("cascade", [CompressConfig.cascade]),
     ):
         group = parser.add_argument_group(title)
         for config in configs:
@@ -192,6 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         result, frontier = _compress(options)
         console.print(_stage_table(result))
+        if result.bundle.cascade is not None:
+            console.print(f"cascade: {describe(result.bundle.cascade)}")
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         if result.curve:
@@ -255,7 +269,8 @@ def _compress(options: argparse.Namespace) -> tuple["Compressed", dict[str, Any]
     locate = partial(resolve, options=options.storage_options)
     corpus = config.transfer.corpus
     formats = set() if corpus is None else formats_at(*locate(corpus), corpus)
-    refuse_idle_labeled(options, config.train, config.eval, others=formats)
+    held_out = config.cascade.cascade_held_out
+    refuse_idle_labeled(options, config.train, config.eval, held_out, others=formats)
     settings = read_frontier_settings(options) if config.search else None
     with waiting("reading the labeled files"):
         files = config.load_files(locate)
@@ -349,6 +364,7 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in qualities_of(bundle)],
         "precisions": list(graphs_of(bundle)),
+        "cascade": None if bundle.cascade is None else summarize(bundle.cascade),
         "transfer_texts": bundle.provenance.get("transfer_texts"),
         "transfer_curve": [point.describe() for point in result.curve],
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,

@@ -18,6 +18,7 @@ from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError
 from fastformers.files.hub import parse_hub_uri
 from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.cascade.record import describe, graphs_by_share, summarize
 from fastformers.inference.cost_profile import measure_speeds
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
@@ -55,13 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         refuse_idle(options, (STORAGE,))
         bundle = _open(options)
-        speeds = _check_and_measure(bundle)
+        graphs = [graph for graph, _ in graphs_by_share(bundle)]
+        _check(bundle)
+        with waiting("measuring the speed of one core"):
+            speeds = [_measure(graph) for graph in graphs]
         console.print(_table_of_facts(bundle))
         if bundle.stages:
             console.print(_table_of_stages(bundle))
-        console.print(_table_of_speeds(bundle, speeds))
+        for graph, own in zip(graphs, speeds, strict=True):
+            console.print(_table_of_speeds(graph, own))
         console.print("checked: manifest, SHA-256 of each file, tokenizer, graph, a prediction")
-        return _describe(bundle, speeds)
+        return _describe(bundle, graphs, speeds)
 
     return run(job, options)
 
@@ -76,8 +81,8 @@ def _open(options: argparse.Namespace) -> Bundle:
     return pin_bundle(options.bundle, options.storage_options).open()
 
 
-def _check_and_measure(bundle: Bundle) -> dict[int, float]:
-    """Score two texts; then seconds of a row here, by length.
+def _check(bundle: Bundle) -> None:
+    """Score two texts.
 
     Raises:
         BundleError: The tokenizer or the graph cannot be used, or gives no finite number.
@@ -88,8 +93,11 @@ def _check_and_measure(bundle: Bundle) -> dict[int, float]:
     if errors:
         reason = next(iter(errors.values()))
         raise BundleError(f"{bundle}: cannot score a text: {reason}; make the bundle again")
-    with waiting("measuring the speed of one core"):
-        return measure_speeds(scorer.engine, bundle.cost_profile, limit_s=_SPEED_LIMIT_S)
+
+
+def _measure(graph: Bundle) -> dict[int, float]:
+    """Seconds of a row here, by length, of a bundle of one graph."""
+    return measure_speeds(Scorer(graph).engine, graph.cost_profile, limit_s=_SPEED_LIMIT_S)
 
 
 def _table_of_facts(bundle: Bundle) -> Table:
@@ -103,6 +111,7 @@ def _table_of_facts(bundle: Bundle) -> Table:
         "labels": f"{labels} and {more} more" if more > 0 else labels,
         "outputs": f"{bundle.num_outputs:,}",
         "precision": ", ".join(graphs_of(bundle)),
+        "cascade": "" if bundle.cascade is None else describe(bundle.cascade),
         "size": f"{sum(_sizes(bundle).values()) / 1e6:.1f} MB",
         "layers": _count(bundle.num_layers),
         "width": _count(bundle.width),
@@ -139,10 +148,12 @@ def _table_of_stages(bundle: Bundle) -> Table:
     return table
 
 
-def _table_of_speeds(bundle: Bundle, speeds: dict[int, float]) -> Table:
+def _table_of_speeds(graph: Bundle, speeds: dict[int, float]) -> Table:
     """Speed of one core here, beside that of one core where the bundle was made."""
-    profile = bundle.cost_profile
-    table = Table(title=f"Speed of one core: {read_cpu_model()}", title_justify="left")
+    profile = graph.cost_profile
+    table = Table(
+        title=f"Speed of one core, {graph.model_file}: {read_cpu_model()}", title_justify="left"
+    )
     table.add_column("tokens of a row", justify="right")
     for column in ("rows/s here", "tokens/s here", f"rows/s on {profile.cpu_model}"):
         table.add_column(column, justify="right")
@@ -157,8 +168,11 @@ def _table_of_speeds(bundle: Bundle, speeds: dict[int, float]) -> Table:
     return table
 
 
-def _describe(bundle: Bundle, speeds: dict[int, float]) -> dict[str, Any]:
+def _describe(
+    bundle: Bundle, graphs: Sequence[Bundle], speeds: Sequence[dict[int, float]]
+) -> dict[str, Any]:
     profile, sizes = bundle.cost_profile, _sizes(bundle)
+    first, *second = [_describe_speeds(*pair) for pair in zip(graphs, speeds, strict=True)]
     return {
         "bundle": str(bundle),
         "digest": bundle.digest,
@@ -183,8 +197,17 @@ def _describe(bundle: Bundle, speeds: dict[int, float]) -> dict[str, Any]:
         "provenance": bundle.provenance,
         "max_batch_tokens": profile.max_batch_tokens,
         "cpu_model": read_cpu_model(),
-        "rows_per_second": {length: 1 / seconds for length, seconds in speeds.items()},
+        **first,
         "profile_cpu_model": profile.cpu_model,
+        "cascade": None if bundle.cascade is None else {**summarize(bundle.cascade), **second[0]},
+    }
+
+
+def _describe_speeds(graph: Bundle, speeds: dict[int, float]) -> dict[str, Any]:
+    """Rows per second of one graph by length, here and where the bundle was made."""
+    profile = graph.cost_profile
+    return {
+        "rows_per_second": {length: 1 / seconds for length, seconds in speeds.items()},
         "profile_rows_per_second": {
             length: 1 / seconds
             for length, seconds in zip(profile.lengths, profile.seconds_per_row, strict=True)

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.description.further_graph import choose_graph
-from fastformers.inference.engines import open_engine
-from fastformers.inference.scorer import ScoredRows, Scorer
+from fastformers.inference.scorer import ScoredRows, Scorer, open_scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
 _TEXTS = (
@@ -122,8 +121,7 @@ def find_difference(bundle: Bundle, canary: Canary) -> str | None:
 
 
 def _open_scorer(bundle: Bundle, engine: str, precision: str) -> Scorer:
-    bundle = choose_graph(bundle, precision)
-    return Scorer(bundle, engine=open_engine(engine, bundle.model_path, num_threads=1))
+    return open_scorer(choose_graph(bundle, precision), engine, num_threads=1)
 
 
 def _tokenize(scorer: Scorer) -> TokenizedRows:

@@ -56,9 +56,8 @@ from fastformers.errors import ScoringError
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.description.further_graph import choose_graph
 from fastformers.inference.engine import Device, run_batches
-from fastformers.inference.engines import open_engine
 from fastformers.inference.outputs.columns import choose_columns
-from fastformers.inference.scorer import Scorer
+from fastformers.inference.scorer import open_scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
 # Texts of a shard that are scored in a second precision, to compare: a second of one core or so.
@@ -129,9 +128,8 @@ class Worker:
         else:
             self._scoring = scoring = spec.scorings[device]
             bundle = choose_graph(bundle, scoring.precision)
-            engine = open_engine(scoring.engine, bundle.model_path, num_threads=num_threads)
             self._use = CardUse.open(card)
-            self._scorer = Scorer(bundle, engine=engine)
+            self._scorer = open_scorer(bundle, scoring.engine, num_threads=num_threads)
             self._tokenizer = self._scorer.tokenizer
             self._columns = choose_columns(spec.columns, bundle.task, bundle.labels)
             self._warm_up()
@@ -234,6 +232,8 @@ class Worker:
             precision=self._scoring.precision,
             gpu_busy=self._use.take() if self._use else None,
             labels=self._count_labels(table, logits_UC, errors_U),
+            second_texts=sum(map(len, scored.second_batches)),
+            second_s=scored.second_s,
         )
         assert self._spec.predictions is not None
         return write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)
@@ -306,7 +306,7 @@ class Worker:
         ]
 
     def _warm_up(self) -> None:
-        self._scorer.score_tokens(_synthetic_rows(self._scorer.bundle.max_length))
+        self._scorer.warm_up(_synthetic_rows(self._scorer.bundle.max_length))
 
 
 def measure_memory() -> tuple[int, int]:

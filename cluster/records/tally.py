@@ -86,6 +86,7 @@ class ReceiptSums:
         kinds: What was scored on which device, in which precision.
         labels: Predictions against labels, without its sample, which is `numbers`.
         numbers: Sample of labels and predictions that are numbers.
+        second_texts, second_s: What went on to the second graph of a cascade: sums of `Receipt`'s.
     """
 
     num_shards: int = 0
@@ -103,6 +104,8 @@ class ReceiptSums:
     kinds: dict[tuple[str, str | None], KindSums] = field(default_factory=dict)
     labels: LabelCounts = field(default_factory=LabelCounts)
     numbers: Thinned[tuple[float, float]] = field(default_factory=lambda: Thinned(MAX_NUMBERS))
+    second_texts: int = 0
+    second_s: float = 0.0
 
     def add(self, receipt: Receipt) -> None:
         """Count a receipt."""
@@ -112,6 +115,8 @@ class ReceiptSums:
         self.num_scored_tokens += receipt.num_scored_tokens
         self.num_computed_tokens += receipt.num_computed_tokens
         self.predicted_s += receipt.predicted_s
+        self.second_texts += receipt.second_texts
+        self.second_s += receipt.second_s
         self.actor_s += receipt.finished_at - receipt.started_at
         self.started_at = min(self.started_at, receipt.started_at)
         self.finished_at = max(self.finished_at, receipt.finished_at)
@@ -133,6 +138,8 @@ class ReceiptSums:
         self.num_scored_tokens += other.num_scored_tokens
         self.num_computed_tokens += other.num_computed_tokens
         self.predicted_s += other.predicted_s
+        self.second_texts += other.second_texts
+        self.second_s += other.second_s
         self.actor_s += other.actor_s
         self.started_at = min(self.started_at, other.started_at)
         self.finished_at = max(self.finished_at, other.finished_at)
@@ -144,6 +151,12 @@ class ReceiptSums:
         self.labels.add(other.labels)
         for pair in other.numbers.items:
             self.numbers.add(pair)
+
+    @property
+    def second_share(self) -> float:
+        """Share of the seconds of running the model that the second graph of a cascade took."""
+        infer_s = self.phase_s["infer"]
+        return min(1.0, self.second_s / infer_s) if infer_s > 0 else 0.0
 
     @property
     def padding_efficiency(self) -> float | None:

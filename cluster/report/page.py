@@ -34,7 +34,12 @@ from fastformers.cluster.report.sections import (
     show_throughput,
     show_timeline,
 )
-from fastformers.cluster.report.tables import describe_energy, describe_kinds, describe_unfit
+from fastformers.cluster.report.tables import (
+    describe_cascade,
+    describe_energy,
+    describe_kinds,
+    describe_unfit,
+)
 from fastformers.formatting import format_count
 
 PAGE_FILE = "report.html"
@@ -295,6 +300,7 @@ def _facts(report: RunReport) -> dict[str, str]:
     bundle = report.bundle
     return {
         "bundle": f"{bundle.path} ({bundle.precision}, {bundle.digest[:12]})",
+        **({} if report.cascade is None else {"cascade": describe_cascade(report.cascade)}),
         "token budget": f"{bundle.max_batch_tokens:,} tokens a batch",
         "actors": "; ".join(report.cores[:MAX_TABLE_ROWS]) or "none were needed",
         **({"GPUs and cores": "; ".join(describe_kinds(report))} if report.uses_gpus else {}),

@@ -16,6 +16,7 @@ from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.records.sessions import Session
 from fastformers.cluster.report.over_time import (
     AgreementReport,
+    CascadeReport,
     KindReport,
     NodeReport,
     TimelineEntry,
@@ -24,7 +25,7 @@ from fastformers.cluster.report.over_time import (
 from fastformers.errors import InputError
 
 REPORT_FILE = "report.json"
-FORMAT_VERSION = 4  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 5  # raised whenever a key comes, goes or changes its meaning
 
 # What `fastformers score` promises to print last; report.json holds more.
 SUMMARY_KEYS = (
@@ -259,6 +260,7 @@ class RunReport:
         num_actors, num_machines: How many of them worked, those that left included.
         kinds: What actors on each device did, in each precision.
         agreement: How much two precisions agree; None where one scored, or nothing was compared.
+        cascade: Shares of the second graph; None where one graph scored all texts.
         nodes: Machines that were paid for, in the order in which they joined; one with GPUs may be
             two, of which the one on its GPUs costs.
         cores: Which actors ran on which cores, for people.
@@ -313,6 +315,7 @@ class RunReport:
     num_machines: int
     kinds: tuple[KindReport, ...]
     agreement: AgreementReport | None
+    cascade: CascadeReport | None
     nodes: tuple[NodeReport, ...]
     cores: tuple[str, ...]
     driver_cpu: str
@@ -370,7 +373,7 @@ class RunReport:
         return report
 
     def summarize(self) -> dict[str, Any]:
-        """What the last line of a run that scored shows: `SUMMARY_KEYS` and two more."""
+        """What the last line of a run that scored shows: `SUMMARY_KEYS` and a few more."""
         found = self.quality
         quality = None
         if found is not None:
@@ -379,6 +382,7 @@ class RunReport:
             **self._pick(SUMMARY_KEYS),
             "num_sessions": len(self.sessions),
             "quality": quality,
+            **({"cascade": to_plain(self.cascade)} if self.cascade is not None else {}),
         }
 
     def summarize_preparation(self) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class Receipt:
         gpu_busy: Share of the time since the actor's last shard in which its GPU ran a kernel; None
             where that is not known.
         labels: `LabelCounts` as plain values; empty where no labels are compared.
+        second_texts: Texts that went on to the second graph of a cascade.
+        second_s: Seconds of those of "infer" that the second graph took.
     """
 
     shard: str
@@ -84,6 +86,8 @@ class Receipt:
     precision: str | None = None
     gpu_busy: float | None = None
     labels: dict[str, Any] = field(default_factory=dict)
+    second_texts: int = 0
+    second_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,23 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from fastformers.compression.artifact import ModelArtifact
+from fastformers.compression.cascade.build import SecondGraph, check_second, make_cascade
 from fastformers.compression.own_pipeline import check_own_pipeline
 from fastformers.compression.quality import QualityGate
-from fastformers.compression.recipe_config import CompressConfig
-from fastformers.compression.search.candidate import RecipeCandidate, evaluate_candidate
-from fastformers.compression.search.run_search import LeftOut, SearchProgress, search
+from fastformers.compression.recipe import run_recipe
+from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
+from fastformers.compression.search.candidate import RecipeCandidate, describe, evaluate_candidate
+from fastformers.compression.search.run_search import (
+    HeldOutExamples,
+    LeftOut,
+    SearchProgress,
+    search,
+)
+from fastformers.compression.stages.plan import plan_stages
 from fastformers.compression.stages.token_checks import check_token_settings
 from fastformers.compression.transfer_curve import CurvePoint, measure_curve
 from fastformers.data.examples import Examples
+from fastformers.data.splitting import split_off, without_texts_of
 from fastformers.data.targets import settle_labels
 from fastformers.data.training_files import TrainingFiles
 from fastformers.data.transfer_sample import TransferSample
@@ -31,6 +40,7 @@ from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.read_encoder import read_encoder
 from fastformers.files.hub import FoundModel, find_model
 from fastformers.inference.bundle import Bundle, write_bundle
+from fastformers.inference.cascade.margins import CASCADE_TASKS
 from fastformers.inference.description.further_graph import FurtherGraph
 from fastformers.inference.description.label_names import TEACHER_LABELS, check_label_names
 from fastformers.inference.description.stage_quality import StageQuality
@@ -102,21 +112,24 @@ def compress(
     found = find_model(config.teacher)
     config = replace(config, teacher=found.path)
     files = files or config.load_files()
-    train, evaluation = files.train, files.evaluation
+    if config.cascade.cascade:
+        files = _hold_out(config, files)
     transfer = None if files.transfer is None else files.transfer.examples
     model = load_model(config.teacher)
     if config.label_names:
         check_label_names(config.label_names, label_names(model), flag="--label-names")
+    others = [] if files.held_out is None else [(config.held_out_path, files.held_out)]
     settled = settle_labels(
-        [(config.train, train), (config.eval, evaluation)],
+        [(config.train, files.train), (config.eval, files.evaluation), *others],
         task_of(model),
         label_names(model),
         new_names=config.label_names,
     )
-    train, evaluation = settled.files
+    train, evaluation, *held_out = settled.files
     on_labels(settled.meaning)
     teacher = _open_teacher(config, model, train, evaluation)
     _check_recipe(config, teacher.model)
+    second = _check_cascade(config, teacher)
     gate = QualityGate(
         teacher,
         evaluation,
@@ -131,6 +144,9 @@ def compress(
             config.recipe,
             gate,
             transfer=transfer,
+            held_out=next(
+                (HeldOutExamples(examples=one, path=config.held_out_path) for one in held_out), None
+            ),
             max_hours=config.max_hours,
             on_candidate=on_candidate,
             on_plan=on_plan,
@@ -147,6 +163,17 @@ def compress(
             on_stage=on_stage,
             on_progress=on_progress,
         )
+        for examples in held_out:
+            chosen = _put_cascade(
+                config,
+                teacher,
+                chosen,
+                gate,
+                examples,
+                second=second,
+                on_stage=on_stage,
+                on_progress=on_progress,
+            )
         candidates = [chosen]
     curve: Sequence[CurvePoint] = ()
     if config.transfer_curve and transfer is not None:  # before the check: it says what would help
@@ -159,7 +186,7 @@ def compress(
             on_point=on_point,
             on_progress=on_progress,
         )
-    for quality in (chosen.qualities[-1], *(quality for _, quality in chosen.further)):
+    for quality in (chosen.quality, *(quality for _, quality in chosen.further)):
         gate.check(quality)
     origin = {**_provenance(config, chosen, found), **_origin_of_transfer(files.transfer, curve)}
     bundle = _write(config, chosen, origin)
@@ -216,10 +243,81 @@ def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
     check_token_settings(config.recipe, model, config.teacher)
 
 
+def _hold_out(config: CompressConfig, files: TrainingFiles) -> TrainingFiles:
+    """The files with rows that set the threshold of a cascade, which nothing is trained on.
+
+    Raises:
+        InputError: There are too few rows, or answers are chosen among rows.
+    """
+    if files.evaluation.overlaps is not None:
+        raise InputError(
+            f"{config.eval}: an answer is chosen among rows by their logits, and those of a "
+            "cascade are of two graphs; leave --cascade out"
+        )
+    train, held_out = files.train, files.held_out
+    if held_out is None:
+        train, held_out = split_off(train, but=files.evaluation, path=str(config.train))
+    else:
+        train = without_texts_of(train, held_out)
+    sample = files.transfer
+    transfer = sample and replace(sample, examples=without_texts_of(sample.examples, held_out))
+    return replace(files, train=train, transfer=transfer, held_out=held_out)
+
+
+def _check_cascade(config: CompressConfig, teacher: ModelArtifact) -> SecondGraph | None:
+    """Refuse a cascade that cannot be; returns the graph of the bundle that is to be the second."""
+    task = task_of(teacher.model)
+    if config.cascade.cascade and task not in CASCADE_TASKS:
+        raise InputError(
+            f"{config.teacher}: its task is {task}; a cascade is for "
+            f"{' and '.join(map(str, CASCADE_TASKS))}: leave --cascade out"
+        )
+    if config.cascade.cascade_with is None:
+        return None
+    labels = config.label_names or label_names(teacher.model)
+    return SecondGraph.of_bundle(check_second(config.cascade.cascade_with, teacher, labels))
+
+
+def _put_cascade(
+    config: CompressConfig,
+    teacher: ModelArtifact,
+    chosen: RecipeCandidate,
+    gate: QualityGate,
+    held_out: Examples,
+    *,
+    second: SecondGraph | None,
+    on_stage: Callable[[StageQuality], None],
+    on_progress: OnProgress,
+) -> RecipeCandidate:
+    """The candidate with a second graph behind its own: a bundle's, or the whole teacher's."""
+    quality = None
+    if second is None:
+        recipe = RecipeConfig(trim=config.recipe.trim, quantize=config.recipe.quantize)
+        artifact, qualities = run_recipe(
+            teacher, plan_stages(recipe, None), gate, on_progress=on_progress
+        )
+        second = SecondGraph.of_artifact(artifact, describe(recipe))
+        quality = replace(qualities[-1], stage="second")
+    made = make_cascade(
+        chosen.artifact,
+        second,
+        gate,
+        held_out,
+        config.held_out_path,
+        max_drop=config.cascade.cascade_drop,
+        second_quality=quality,
+    )
+    for stage in (made.cascade.second_quality, made.cascade.quality):
+        assert stage is not None
+        on_stage(stage)
+    return chosen.followed_by(made, second.name, gate)
+
+
 def _write(config: CompressConfig, chosen: RecipeCandidate, origin: dict[str, Any]) -> Bundle:
     artifact = chosen.artifact
     assert artifact.graph is not None
     further_models = [graph.graph for graph, _ in chosen.further if graph.graph is not None]
+    second_models = [] if chosen.cascade is None else [chosen.cascade.graph]
     engine = OnnxEngine(artifact.graph)
     encoder = read_encoder(artifact.model)
     bundle = Bundle(
@@ -242,12 +340,13 @@ def _write(config: CompressConfig, chosen: RecipeCandidate, origin: dict[str, An
             FurtherGraph(precision=graph.precision, file=path.name, quality=quality)
             for path, (graph, quality) in zip(further_models, chosen.further, strict=True)
         ),
+        cascade=None if chosen.cascade is None else chosen.cascade.cascade,
     )
     return write_bundle(
         bundle,
         model=artifact.graph,
         tokenizer_json=artifact.tokenizer_json,
-        further_models=further_models,
+        further_models=[*further_models, *second_models],
     )
 
 

@@ -138,7 +138,9 @@ class QualityGate:
         names = label_names(teacher.model)
         self._held_out = hold_out(examples, task_of(teacher.model), names, path)
         self._teacher_logits_NC = self.outputs("teacher", teacher, on_progress)
-        self.teacher = self._measure(self._teacher_logits_NC, "teacher", teacher, 0.0)
+        self.teacher = self.measure_logits(
+            "teacher", self._teacher_logits_NC, model_bytes=_model_bytes(teacher), seconds=0.0
+        )
         _warn_below_chance(self._held_out, self._teacher_logits_NC, names, path)
 
     def measure(
@@ -147,7 +149,8 @@ class QualityGate:
         """Quality of an artifact that its stage took `seconds` to make."""
         outputs_NC = artifact.logits(self.examples, on_progress)
         _keep_outputs(outputs_NC, artifact.directory(stage))
-        return self._measure(outputs_NC, stage, artifact, seconds)
+        size = _model_bytes(artifact)
+        return self.measure_logits(stage, outputs_NC, model_bytes=size, seconds=seconds)
 
     def outputs(
         self,
@@ -162,11 +165,11 @@ class QualityGate:
         outputs_NC: NDArray[np.float32] = np.load(kept)
         return outputs_NC
 
-    def certainty(self, stage: str, artifact: ModelArtifact) -> Certainty:
-        """How sure the quality is of what a stage made."""
+    def certainty(self, outputs_NC: NDArray[np.float32]) -> Certainty:
+        """How sure the quality is of what gave these outputs for the evaluation rows."""
         values_R, teacher_values_R = (
-            resample_metric(self._held_out, outputs_NC, self._teacher_logits_NC)
-            for outputs_NC in (self.outputs(stage, artifact), self._teacher_logits_NC)
+            resample_metric(self._held_out, outputs, self._teacher_logits_NC)
+            for outputs in (outputs_NC, self._teacher_logits_NC)
         )
         return Certainty(values_R=values_R, teacher_values_R=teacher_values_R)
 
@@ -200,9 +203,17 @@ class QualityGate:
             "--max-accuracy-drop, or with other settings of later stages, goes on from them"
         )
 
-    def _measure(
-        self, logits_NC: NDArray[np.float32], stage: str, artifact: ModelArtifact, seconds: float
+    def measure_logits(
+        self, stage: str, logits_NC: NDArray[np.float32], *, model_bytes: int, seconds: float
     ) -> StageQuality:
+        """Quality of what gave these logits for the held-out examples.
+
+        Args:
+            stage: Name of the stage that made it.
+            logits_NC: Logits (N, C).
+            model_bytes: Its size, weights included.
+            seconds: Duration of the stage.
+        """
         quality = measure_quality(
             logits_NC,
             teacher_logits_NC=self._teacher_logits_NC,
@@ -213,7 +224,7 @@ class QualityGate:
             quality=quality.quality,
             agreement=quality.agreement,
             num_rows=self._held_out.num_judged,
-            model_bytes=_model_bytes(artifact),
+            model_bytes=model_bytes,
             seconds=seconds,
             metric=self._held_out.metric,
             other_metrics=quality.other_metrics,

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from fastformers.atomic_file import check_writable
+from fastformers.compression.cascade.config import CascadeConfig
 from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Columns
 from fastformers.data.training_files import TrainingFiles, load_training_files
 from fastformers.data.transfer_sample import Locate, TransferConfig, locate_here
 from fastformers.errors import InputError
 from fastformers.inference.bundle import check_output
+from fastformers.inference.manifest import CASCADE_PRECISIONS
 from fastformers.models.model_files import check_model_directory, is_sentence_encoder
 from fastformers.models.training_config import TrainingConfig
 from fastformers.models.variants.token_reduction import PoolHow
@@ -243,6 +245,11 @@ class RecipeConfig:
                     "fewer tokens than the teacher's attention has; leave it out"
                 )
 
+    @property
+    def has_student(self) -> bool:
+        """Whether a smaller model than the teacher comes out."""
+        return self.student.is_wanted or self.prune.is_wanted or self.tokens.is_wanted
+
     def refuse_what_a_search_decides(self) -> None:
         """Raise unless everything that a search varies has its default.
 
@@ -275,6 +282,7 @@ class CompressConfig:
         transfer: A corpus without labels that students learn from, too.
         columns: Columns of the files.
         recipe: Settings of the stages; in a search, those that all candidates share.
+        cascade: Whether the student has a second graph behind it.
     """
 
     teacher: Path = field(
@@ -326,8 +334,9 @@ class CompressConfig:
     search: bool = field(
         default=False,
         metadata=option(
-            "search for the cheapest recipe that loses no more than --max-accuracy-drop: students "
-            "of fewer and fewer layers, then pruned, in int8"
+            "search for the cheapest recipe that loses no more than --max-accuracy-drop: static "
+            "vectors, students of fewer and fewer layers, pruned, with fewer or pooled tokens, in "
+            "int8; with --cascade, cascades of these, too"
         ),
     )
     max_hours: float | None = field(
@@ -339,6 +348,7 @@ class CompressConfig:
         ),
     )
     recipe: RecipeConfig = RecipeConfig()
+    cascade: CascadeConfig = field(default=CascadeConfig())
 
     def __post_init__(self) -> None:
         check_positive(self, "max_hours")
@@ -355,6 +365,31 @@ class CompressConfig:
                     "--transfer-curve: a search chooses by the evaluation rows; give the recipe "
                     "that it finds in place of --search, with the same --work"
                 )
+        if self.cascade.cascade:
+            self._check_cascade()
+
+    def _check_cascade(self) -> None:
+        """Refuse settings that make no cascade."""
+        recipe, second = self.recipe, self.cascade.cascade_with
+        if self.search and second is not None:
+            raise InputError(
+                f"--cascade-with {second}: --search chooses both graphs; leave one of the two out"
+            )
+        if recipe.quantize.precision not in CASCADE_PRECISIONS:
+            raise InputError(
+                f"--precision {recipe.quantize.precision}: the graphs of a cascade are "
+                f"{' or '.join(CASCADE_PRECISIONS)}, for CPUs; give one of these"
+            )
+        if second is None and not (recipe.has_student or self.search):
+            raise InputError(
+                "--cascade: both graphs would be the teacher's; add --student-layers, or a better "
+                "bundle by --cascade-with"
+            )
+        if second is not None and recipe.trim.trim_vocabulary is not None:
+            raise InputError(
+                "--trim-vocabulary: both graphs of a cascade read the same tokens, and those of "
+                "--cascade-with are what they are; leave one of the two out"
+            )
 
     def load_files(self, locate: Locate = locate_here) -> TrainingFiles:
         """Read the labeled files, after a look at output and teacher: all that needs no torch.
@@ -376,6 +411,7 @@ class CompressConfig:
             self.train,
             self.eval,
             self.transfer,
+            self.cascade.cascade_held_out,
             self.columns,
             has_labels=not is_sentence_encoder(self.teacher),
             eval_limit=self.eval_limit,
@@ -386,6 +422,11 @@ class CompressConfig:
     def allowed_drop(self) -> float:
         """Points of 100 x the task's metric that may be lost."""
         return 1.0 if self.max_accuracy_drop is None else self.max_accuracy_drop
+
+    @property
+    def held_out_path(self) -> Path:
+        """Where the rows that set the threshold of a cascade come from."""
+        return self.cascade.cascade_held_out or self.train
 
     @property
     def work_directory(self) -> Path:

@@ -27,17 +27,20 @@ class TrainingFiles:
         train: To distill, rank and calibrate on.
         evaluation: To measure quality on.
         transfer: Texts of a corpus without labels to distill on, too, or None.
+        held_out: Ones to set the threshold of a cascade on, or None.
     """
 
     train: Examples
     evaluation: Examples
     transfer: TransferSample | None
+    held_out: Examples | None = None
 
 
 def load_training_files(
     train: Path,
     evaluation: Path,
     transfer: TransferConfig,
+    held_out: Path | None,
     columns: Columns,
     *,
     has_labels: bool,
@@ -50,6 +53,7 @@ def load_training_files(
         train, evaluation: Their paths.
         transfer: A corpus without labels, if there is one. No row of the evaluation file is taken
             from it, evaluated or not.
+        held_out: Path of rows that set the threshold of a cascade, if there are any.
         columns: Their columns.
         has_labels: Whether the teacher learns from labels.
         eval_limit: Rows to evaluate on, evenly spaced; None for all.
@@ -69,4 +73,5 @@ def load_training_files(
         train=learned,
         evaluation=examples if eval_limit is None else examples.sample(eval_limit),
         transfer=sample,
+        held_out=None if held_out is None else load_labeled(held_out, labeled),
     )

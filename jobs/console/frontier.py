@@ -108,7 +108,7 @@ class SearchClock:
 
 def show_candidate(candidate: "RecipeCandidate", max_accuracy_drop: float) -> None:
     """A line for a candidate as it is measured."""
-    quality, certainty = candidate.qualities[-1], candidate.certainty
+    quality, certainty = candidate.quality, candidate.certainty
     low, high = certainty.drop_interval
     doubt = certainty.is_within_noise_of_drop(max_accuracy_drop)
     console.print(
@@ -122,7 +122,7 @@ def show_candidate(candidate: "RecipeCandidate", max_accuracy_drop: float) -> No
 
 def describe_certainty(one: "RecipeCandidate", max_accuracy_drop: float) -> str:
     """A line that says how sure the loss of a bundle is."""
-    quality, certainty = one.qualities[-1], one.certainty
+    quality, certainty = one.quality, one.certainty
     low, high = certainty.drop_interval
     doubts = {
         "the teacher": certainty.is_within_noise_of_teacher,
@@ -176,7 +176,7 @@ def make_points(
         FrontierPoint(
             name=one.name,
             kind=one.kind,
-            quality=one.qualities[-1].quality,
+            quality=one.quality.quality,
             interval=one.certainty.interval,
             drop=one.drop,
             drop_interval=one.certainty.drop_interval,
@@ -203,14 +203,15 @@ def _remarks(
 
 
 def describe_left_out(left: "LeftOut") -> str:
-    """A line for a recipe that there was no time for."""
-    takes = format_long_duration(left.predicted_s)
-    if left.was_begun:
-        return (
-            f"left out: {left.name}: stopped, for it would end after --max-hours; its training is "
-            "kept, and the same command goes on with it"
-        )
-    return f"left out: {left.name}: would take about {takes}, more than --max-hours leaves"
+    """A line for what a search did not measure."""
+    reasons = {
+        "no time": f"would take about {format_long_duration(left.predicted_s)}, more than "
+        "--max-hours leaves",
+        "stopped": "stopped, for it would end after --max-hours; its training is kept, and the "
+        "same command goes on with it",
+        "failed": left.reason,
+    }
+    return f"left out: {left.name}: {reasons[left.why]}"
 
 
 def frontier_table(points: Sequence[FrontierPoint], metric: str) -> Table:

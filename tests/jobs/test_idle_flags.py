@@ -41,6 +41,7 @@ PRUNING = (
 SEARCHING = (*("--max-hours 2", "--plot x.svg", "--usd-per-hour 1", "--instance-type c7i.4xlarge"),)
 POOLING = ("--pool-how max", "--pool-before-layer 0")
 DROPPING = ("--token-epochs 1", "--token-soft-start 0.5", "--min-token-agreement 90")
+CASCADE = ("--cascade-with bundle", "--cascade-drop 1", "--cascade-held-out t.csv")
 COLUMNS = (
     *("--text-column x", "--text-pair-column x", "--choice-columns a,b", "--label-column x"),
     *("--csv-delimiter ';'", "--csv-quote none", "--csv-escape '\\'"),
@@ -99,6 +100,7 @@ IDLE = {
         *SEARCHING,
         *POOLING,
         *DROPPING,
+        *CASCADE,
     ),
     f"{COMPRESS} --keep-tokens 0.5": ("--epochs 2", "--min-token-agreement 90"),
     f"{COMPRESS} --keep-tokens auto --token-epochs 0": (*TRAINING, "--token-soft-start 0.5"),
@@ -186,7 +188,7 @@ WORKING = {
         "--teacher --train --eval --output --work --max-length --eval-limit --max-accuracy-drop "
         "--search --superglue --label-map --student --student-layers "
         "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary --pool-tokens "
-        "--keep-tokens"
+        "--keep-tokens --cascade"
     ),
     "finetune": (
         "--model --train --eval --output --superglue --label-map --epochs --learning-rate "

@@ -9,7 +9,7 @@ Shape suffixes: N training rows.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from fastformers.atomic_file import whole_file
 from fastformers.compression.artifact import ModelArtifact
+from fastformers.compression.cascade.build import MadeCascade
 from fastformers.compression.quality import Certainty, QualityGate, quality_drop
 from fastformers.compression.recipe import run_recipe
 from fastformers.compression.recipe_config import RecipeConfig
@@ -28,7 +29,9 @@ from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.engine import OnnxEngine
 from fastformers.models.forward import OnProgress
 
-Kind = Literal["teacher", "student", "pruned", "fewer tokens", "pooled"]
+Kind = Literal[
+    "teacher", "static vectors", "student", "pruned", "fewer tokens", "pooled tokens", "cascade"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +43,13 @@ class RecipeCandidate:
         config: Settings of the recipe.
         artifact: Result of the recipe, with a graph.
         qualities: Quality of the teacher, then after each stage.
-        certainty: How sure the last of them is.
+        certainty: How sure `quality` is.
         further: Further graphs of the same model, each with its quality.
         cost_profile: Seconds of a row by its length, measured on this machine.
         seconds_per_million: Core-seconds of a million rows as long as the training rows.
         passes: Whether none of its graphs lost more than allowed.
+        cascade: The second graph behind that of `artifact`, of which cost profile, seconds,
+            certainty and `passes` then are, too; None where one graph scores all rows.
     """
 
     name: str
@@ -56,16 +61,36 @@ class RecipeCandidate:
     cost_profile: CostProfile
     seconds_per_million: float
     passes: bool
+    cascade: MadeCascade | None = None
 
     @property
     def kind(self) -> Kind:
         """The last way in which its model was made smaller."""
-        return kind_of(self.config)
+        return kind_of(self.config) if self.cascade is None else "cascade"
+
+    @property
+    def quality(self) -> StageQuality:
+        """How good the bundle is in the end."""
+        found = None if self.cascade is None else self.cascade.cascade.quality
+        return found or self.qualities[-1]
 
     @property
     def drop(self) -> float:
         """Points of 100 x the metric by which it is below the teacher."""
-        return quality_drop(self.qualities[-1].quality, teacher_quality=self.qualities[0].quality)
+        return quality_drop(self.quality.quality, teacher_quality=self.qualities[0].quality)
+
+    def followed_by(self, made: MadeCascade, name: str, gate: QualityGate) -> "RecipeCandidate":
+        """The candidate with a second graph, called `name`, behind its own."""
+        quality = made.cascade.quality
+        return replace(
+            self,
+            name=f"{self.name}, then {name}",
+            cascade=made,
+            certainty=gate.certainty(made.eval_logits_NC),
+            cost_profile=made.cost_profile,
+            seconds_per_million=made.seconds_per_million,
+            passes=quality is not None and gate.passes(quality),
+        )
 
 
 def evaluate_candidate(
@@ -104,7 +129,7 @@ def evaluate_candidate(
         config=config,
         artifact=artifact,
         qualities=tuple(qualities),
-        certainty=gate.certainty(qualities[-1].stage, artifact),
+        certainty=gate.certainty(gate.outputs(qualities[-1].stage, artifact)),
         further=tuple(further),
         cost_profile=profile,
         seconds_per_million=1e6 * float(np.mean(profile.estimate_seconds(lengths_N))),
@@ -155,5 +180,5 @@ def kind_of(config: RecipeConfig) -> Kind:
     if config.prune.is_wanted:
         return "pruned"
     if config.student.pool_tokens is not None:
-        return "pooled"
+        return "pooled tokens"
     return "student" if config.student.is_wanted else "teacher"

@@ -105,7 +105,11 @@ class WorkTimer:
 
 
 class Durations:
-    """Predicts the seconds of a recipe, and learns from those that were run."""
+    """Predicts the seconds of a recipe, and learns from those that were run.
+
+    Attributes:
+        mean_tokens: Mean length of the training rows.
+    """
 
     def __init__(self, teacher: ModelArtifact, transfer: Examples | None) -> None:
         """Count the tokens of the training rows; nothing is timed before it is asked for.
@@ -116,7 +120,8 @@ class Durations:
         """
         self._teacher = teacher
         examples = teacher.train if transfer is None else teacher.train.joined(transfer)
-        self._num_tokens = int(teacher.tokenize(examples).lengths_N.sum())
+        lengths_N = teacher.tokenize(examples).lengths_N
+        self._num_tokens, self.mean_tokens = int(lengths_N.sum()), float(lengths_N.mean())
         self._read_s: float | None = None
         self._trained_s: float | None = None
         self._other_s = 0.0
@@ -165,13 +170,15 @@ class Durations:
 
 def count_epochs(config: RecipeConfig, stage: str, *, num_layers: int) -> float:
     """Epochs that a stage trains for, of the whole teacher of so many layers; 0 if it does not."""
-    student, prune = config.student, config.prune
+    student, prune, tokens = config.student, config.prune, config.tokens
     depth = (student.student_layers or num_layers) / num_layers
+    left = 1 - (prune.prune_heads + prune.prune_ffn) / 2
     if stage == "distill":
         return depth * config.distill.training.epochs
     if stage == "prune":
-        left = 1 - (prune.prune_heads + prune.prune_ffn) / 2
         return depth * left * prune.prune_epochs * prune.prune_rounds
+    if stage == "keep_tokens":
+        return depth * left * tokens.token_epochs
     return 0.0
 
 

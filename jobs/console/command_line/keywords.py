@@ -143,3 +143,7 @@ class CompressKeywords(TextFileKeywords, total=False):
     precision: Precision
     min_int8_agreement: float
     trim_vocabulary: int | None
+    cascade: bool
+    cascade_with: PathLike | None
+    cascade_drop: float
+    cascade_held_out: PathLike | None

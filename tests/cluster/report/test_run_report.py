@@ -103,7 +103,7 @@ def test_the_file_has_the_documented_keys(make_report):
         *("shards", "rows", "rows_per_second", "tokens_per_second", "busy_s", "peak_rss_bytes"),
     }
     assert content["lengths"]["8"] == [9000, 60_000, 62_000]
-    assert content["format_version"] == FORMAT_VERSION == 4
+    assert content["format_version"] == FORMAT_VERSION == 5
 
 
 def test_the_last_line_has_what_is_promised(make_report):
