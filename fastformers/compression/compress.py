@@ -22,7 +22,7 @@ from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
 from fastformers.compression.search import RecipeCandidate, describe, evaluate_candidate, search
 from fastformers.compression.stages.plan import plan_stages
 from fastformers.data.examples import Examples
-from fastformers.data.splitting import split_off, without_texts_of
+from fastformers.data.splitting import leave_out_known, split_off, without_texts_of
 from fastformers.data.targets import settle_labels
 from fastformers.data.training_files import TrainingFiles
 from fastformers.digest import digest_of, library_versions
@@ -196,6 +196,8 @@ def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
 def _hold_out(config: CompressConfig, files: TrainingFiles) -> TrainingFiles:
     """The files with rows that set the threshold of a cascade, which nothing is trained on.
 
+    Of rows that the user holds out, those that train or evaluate, too, are left out.
+
     Raises:
         InputError: There are too few rows, or answers are chosen among rows.
     """
@@ -208,7 +210,8 @@ def _hold_out(config: CompressConfig, files: TrainingFiles) -> TrainingFiles:
     if held_out is None:
         train, held_out = split_off(train, but=files.evaluation, path=str(config.train))
     else:
-        train = without_texts_of(train, held_out)
+        known = (train, files.evaluation)
+        held_out = leave_out_known(held_out, *known, path=str(config.held_out_path))
     transfer = None if files.transfer is None else without_texts_of(files.transfer, held_out)
     return replace(files, train=train, transfer=transfer, held_out=held_out)
 

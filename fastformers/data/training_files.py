@@ -33,11 +33,11 @@ def load_training_files(
     train: Path,
     evaluation: Path,
     transfer: Path | None,
-    held_out: Path | None,
     columns: Columns,
     *,
     has_labels: bool,
     eval_limit: int | None,
+    held_out: Path | None = None,
 ) -> TrainingFiles:
     """Read the files.
 
