@@ -30,7 +30,7 @@ from fastformers.compression.stages.plan import plan_stages
 from fastformers.compression.stages.token_checks import check_token_settings
 from fastformers.compression.transfer_curve import CurvePoint, measure_curve
 from fastformers.data.examples import Examples
-from fastformers.data.splitting import split_off, without_texts_of
+from fastformers.data.splitting import leave_out_known, split_off, without_texts_of
 from fastformers.data.targets import settle_labels
 from fastformers.data.training_files import TrainingFiles
 from fastformers.data.transfer_sample import TransferSample
@@ -246,6 +246,8 @@ def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
 def _hold_out(config: CompressConfig, files: TrainingFiles) -> TrainingFiles:
     """The files with rows that set the threshold of a cascade, which nothing is trained on.
 
+    Of rows that the user holds out, those that train or evaluate, too, are left out.
+
     Raises:
         InputError: There are too few rows, or answers are chosen among rows.
     """
@@ -258,7 +260,8 @@ def _hold_out(config: CompressConfig, files: TrainingFiles) -> TrainingFiles:
     if held_out is None:
         train, held_out = split_off(train, but=files.evaluation, path=str(config.train))
     else:
-        train = without_texts_of(train, held_out)
+        known = (train, files.evaluation)
+        held_out = leave_out_known(held_out, *known, path=str(config.held_out_path))
     sample = files.transfer
     transfer = sample and replace(sample, examples=without_texts_of(sample.examples, held_out))
     return replace(files, train=train, transfer=transfer, held_out=held_out)

@@ -411,10 +411,10 @@ class CompressConfig:
             self.train,
             self.eval,
             self.transfer,
-            self.cascade.cascade_held_out,
             self.columns,
             has_labels=not is_sentence_encoder(self.teacher),
             eval_limit=self.eval_limit,
+            held_out=self.cascade.cascade_held_out,
             locate=locate,
         )
 

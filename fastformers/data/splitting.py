@@ -8,9 +8,12 @@ This module knows nothing of models.
 """
 
 import hashlib
+import logging
 
 from fastformers.data.examples import Examples
 from fastformers.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # Of the training rows: enough to tell a loss of a few tenths of a point, and few enough to miss.
 HELD_OUT_SHARE, MIN_HELD_OUT, MOST_HELD_OUT_SHARE = 0.1, 1000, 0.25
@@ -56,9 +59,36 @@ def split_off(examples: Examples, *, but: Examples, path: str) -> tuple[Examples
     return examples.take(rest), examples.take(held_out)
 
 
-def without_texts_of(examples: Examples, others: Examples) -> Examples:
+def leave_out_known(held_out: Examples, *others: Examples, path: str) -> Examples:
+    """The held-out examples whose texts are not among others; a line says how many are left out.
+
+    Args:
+        held_out: Held-out examples.
+        others: Examples of the training and the evaluation file.
+        path: The file that the held-out examples come from, for messages.
+
+    Raises:
+        InputError: None are left.
+    """
+    new = without_texts_of(held_out, *others)
+    if len(new) == 0:
+        raise InputError(
+            f"{path}: each of its texts is in --train or --eval, too; give others by "
+            "--cascade-held-out"
+        )
+    if len(new) < len(held_out):
+        logger.warning(
+            "%s: %s of %s rows are left out: their texts are in --train or --eval, too",
+            path,
+            f"{len(held_out) - len(new):,}",
+            f"{len(held_out):,}",
+        )
+    return new
+
+
+def without_texts_of(examples: Examples, *others: Examples) -> Examples:
     """The examples whose texts are not among those of others."""
-    excluded = {*_text_keys(others)}
+    excluded = {key for one in others for key in _text_keys(one)}
     return examples.take(
         [row for row, key in enumerate(_text_keys(examples)) if key not in excluded]
     )

@@ -40,11 +40,11 @@ def load_training_files(
     train: Path,
     evaluation: Path,
     transfer: TransferConfig,
-    held_out: Path | None,
     columns: Columns,
     *,
     has_labels: bool,
     eval_limit: int | None,
+    held_out: Path | None = None,
     locate: Locate = locate_here,
 ) -> TrainingFiles:
     """Read the files.

@@ -1,7 +1,7 @@
 import pytest
 
 from fastformers.data.examples import Examples
-from fastformers.data.splitting import split_off, without_texts_of
+from fastformers.data.splitting import leave_out_known, split_off, without_texts_of
 from fastformers.errors import InputError
 
 
@@ -60,6 +60,15 @@ def test_rows_of_the_evaluation_file_are_not_held_out():
 def test_too_few_rows_are_refused():
     with pytest.raises(InputError, match=r"t\.csv: 3 rows are too few to hold some out"):
         split_off(make(["a", "b", "c"]), but=NOTHING, path="t.csv")
+
+
+def test_held_out_texts_that_are_known_are_left_out_and_said(caplog):
+    held_out = make(["a", "b", "c", "d"])
+    new = leave_out_known(held_out, make(["a", "x"]), make(["d"]), path="h.csv")
+    assert new.texts == ["b", "c"]
+    assert "h.csv: 2 of 4 rows are left out: their texts are in --train or --eval" in caplog.text
+    with pytest.raises(InputError, match=r"h\.csv: each of its texts is in --train or --eval"):
+        leave_out_known(held_out, held_out, path="h.csv")
 
 
 def test_pairs_that_differ_only_in_where_they_are_split_are_different():
