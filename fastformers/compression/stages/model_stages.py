@@ -109,7 +109,7 @@ def distill_stage(
     return Stage(
         name="distill",
         settings={
-            **asdict(student),
+            **_start_settings(student),
             # Its files, not its name: another checkpoint may take the place of an earlier one.
             "student": None if student.student is None else digest_checkpoint(student.student),
             **asdict(config),
@@ -119,6 +119,15 @@ def distill_stage(
         run=run,
         ensures=ensures,
     )
+
+
+def _start_settings(config: StudentConfig) -> dict[str, object]:
+    """What decides how a student starts: how to pool does not where nothing is pooled."""
+    settings = asdict(config)
+    if config.pool_tokens is None:
+        for name in ("pool_tokens", "pool_how", "pool_before_layer"):
+            del settings[name]
+    return settings
 
 
 def _start_student(config: StudentConfig, artifact: ModelArtifact) -> PreTrainedModel:

@@ -63,7 +63,7 @@ def check_token_settings(recipe: RecipeConfig, model: PreTrainedModel, teacher: 
         first = 0 if pool is None else pool.before_layer
         if len(tokens.shares) > most or first >= most:
             why = "" if all_read else " (of the last one, only the first token is read anyway)"
-            advice = f"give at most {most} shares" if first < most else "leave it out"
+            advice = f"give no more than {most}" if first < most else "leave it out"
             raise InputError(
                 f"{wanted[-1]}: of {num_layers} layers, {max(most - first, 0)} may drop "
                 f"tokens{why}; {advice}"

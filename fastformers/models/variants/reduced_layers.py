@@ -166,7 +166,7 @@ def install_reduction(model: PreTrainedModel, source: str = "config.json") -> No
     architecture, encoder = architecture_of(model.config), model.base_model
     assert architecture.layer_stack is not None
     layers = ReducedLayers(architecture.layers(encoder), model.config)
-    setattr(encoder, architecture.layer_stack, layers.train(model.training))
+    setattr(encoder, architecture.layer_stack, layers.train(encoder.training))
 
 
 def change_reduction(model: PreTrainedModel, reduction: TokenReduction) -> None:

@@ -136,7 +136,7 @@ class CompressKeywords(TextFileKeywords, total=False):
     prune_rounds: int
     prune_epochs: float
     prune_without_labels: bool
-    keep_tokens: Names
+    keep_tokens: Names | float | Sequence[float]
     token_epochs: float
     token_soft_start: float
     min_token_agreement: float
