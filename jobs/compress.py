@@ -139,6 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         result = _compress(options)
         console.print(_stage_table(result))
+        if pruning := result.bundle.provenance.get("pruning"):
+            console.print(f"pruned: {pruning}")
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         summary = _summary(result)

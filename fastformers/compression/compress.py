@@ -196,6 +196,7 @@ def _write(config: CompressConfig, chosen: RecipeCandidate, teacher: FoundModel)
         provenance={
             **_provenance(config, chosen, teacher),
             "float_projections": list(artifact.float_projections),
+            **({} if artifact.pruning is None else {"pruning": artifact.pruning}),
         },
         cost_profile=chosen.cost_profile,
         files={},

@@ -46,6 +46,8 @@ class Stage:
         run: Function that makes the next artifact in the given directory, which may hold files of
             an earlier attempt.
         ensures: Check that raises unless the result is sound; gets the artifact before and after.
+        measure: Further settings, which only a measurement with the artifact that comes in can
+            tell; the same each time in one working directory.
     """
 
     name: str
@@ -53,6 +55,9 @@ class Stage:
     requires: Callable[[ModelArtifact], None]
     run: Callable[[ModelArtifact, Path, OnProgress], ModelArtifact]
     ensures: Callable[[ModelArtifact, ModelArtifact], None]
+    measure: Callable[[ModelArtifact, OnProgress], Mapping[str, object]] = (
+        lambda artifact, on_progress: {}
+    )
 
 
 def run_recipe(
@@ -84,7 +89,8 @@ def run_recipe(
     qualities = [gate.teacher]
     on_stage(gate.teacher)
     for stage in stages:
-        key = digest_of(artifact.key, stage.name, dict(stage.settings))
+        settings = {**stage.settings, **stage.measure(artifact, on_progress)}
+        key = digest_of(artifact.key, stage.name, settings)
         directory = artifact.work / f"{stage.name}-{key[:16]}"
         kept = _load(directory, replace(artifact, key=key))
         if kept is None:
@@ -137,6 +143,7 @@ def _keep(
         "graph": graph,
         "precision": after.precision,
         "float_projections": after.float_projections,
+        "pruning": after.pruning,
     }
     with whole_file(directory / _DONE) as unfinished:
         unfinished.write_text(json.dumps(fields, indent=2), encoding="utf-8")
@@ -161,5 +168,6 @@ def _load(directory: Path, artifact: ModelArtifact) -> tuple[ModelArtifact, Stag
         graph=graph,
         precision=fields["precision"],
         float_projections=tuple(fields["float_projections"]),
+        pruning=fields.get("pruning"),
     )
     return after, StageQuality(**fields["quality"])

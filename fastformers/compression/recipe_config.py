@@ -27,7 +27,7 @@ from fastformers.options import (
     option,
 )
 
-Budget = Literal["uniform", "global"]
+Budget = Literal["uniform", "latency"]
 # The last is two graphs in one bundle.
 Precision = Literal["int8", "int8-dynamic", "float16", "float32", "int8,float16"]
 
@@ -125,7 +125,8 @@ class PruneConfig:
     prune_budget: Budget = field(
         default="uniform",
         metadata=option(
-            "uniform: each layer loses the same share; global: all are ranked together"
+            "uniform: each layer loses the same share; latency: as fast as that by this machine's "
+            "own table of times, but each layer keeps what its outputs need most"
         ),
     )
     prune_multiple_of: int = field(
@@ -210,6 +211,13 @@ class RecipeConfig:
     distill: DistillConfig = DistillConfig()
     prune: PruneConfig = PruneConfig()
     quantize: QuantizeConfig = QuantizeConfig()
+
+    def __post_init__(self) -> None:
+        if self.prune.prune_budget == "latency" and self.quantize.precisions[0] == "float16":
+            raise InputError(
+                "--prune-budget latency measures this machine's CPU, and --precision float16 is "
+                "for GPUs: give --prune-budget uniform, or --precision int8,float16"
+            )
 
     def refuse_what_a_search_decides(self) -> None:
         """Raise unless everything that a search varies has its default.

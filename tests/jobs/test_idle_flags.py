@@ -35,7 +35,7 @@ TRAINING = (
     *("--hard-weight 0", "--hidden-weight 0", "--attention-weight 1"),
 )
 PRUNING = (
-    *("--prune-budget global", "--prune-multiple-of 8", "--prune-rounds 2", "--prune-epochs 1"),
+    *("--prune-budget latency", "--prune-multiple-of 8", "--prune-rounds 2", "--prune-epochs 1"),
     "--prune-without-labels",
 )
 COLUMNS = (

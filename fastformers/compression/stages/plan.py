@@ -38,7 +38,7 @@ def plan_stages(
     if config.student.is_wanted:
         stages.append(distill_stage(config.student, config.distill, transfer))
     if config.prune.is_wanted:
-        stages.append(prune_stage(config.prune, config.distill, transfer))
+        stages.append(prune_stage(config.prune, config.distill, transfer, precision=first))
     stages.append(export_stage())
     if precision in ("int8", "int8-dynamic"):
         stages.append(quantize_stage(config.quantize))
