@@ -206,6 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(_stage_table(result))
         if result.bundle.cascade is not None:
             console.print(f"cascade: {describe(result.bundle.cascade)}")
+        if pruning := result.bundle.provenance.get("pruning"):
+            console.print(f"pruned: {pruning}")
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         if result.curve:

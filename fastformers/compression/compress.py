@@ -336,7 +336,11 @@ def _write(config: CompressConfig, chosen: RecipeCandidate, origin: dict[str, An
         num_layers=len(encoder.layers),
         width=encoder.width,
         stages=chosen.qualities,
-        provenance={**origin, "float_projections": list(artifact.float_projections)},
+        provenance={
+            **origin,
+            "float_projections": list(artifact.float_projections),
+            **({} if artifact.pruning is None else {"pruning": artifact.pruning}),
+        },
         cost_profile=chosen.cost_profile,
         files={},
         further_graphs=tuple(

@@ -32,7 +32,7 @@ from fastformers.options import (
     option,
 )
 
-Budget = Literal["uniform", "global"]
+Budget = Literal["uniform", "latency"]
 # The last is two graphs in one bundle.
 Precision = Literal["int8", "int8-dynamic", "float16", "float32", "int8,float16"]
 
@@ -146,7 +146,8 @@ class PruneConfig:
     prune_budget: Budget = field(
         default="uniform",
         metadata=option(
-            "uniform: each layer loses the same share; global: all are ranked together"
+            "uniform: each layer loses the same share; latency: as fast as that by this machine's "
+            "own table of times, but each layer keeps what its outputs need most"
         ),
     )
     prune_multiple_of: int = field(
@@ -244,6 +245,11 @@ class RecipeConfig:
                     f"--attention-weight {self.distill.attention_weight:g}: with {flag} there are "
                     "fewer tokens than the teacher's attention has; leave it out"
                 )
+        if self.prune.prune_budget == "latency" and self.quantize.precisions[0] == "float16":
+            raise InputError(
+                "--prune-budget latency measures this machine's CPU, and --precision float16 is "
+                "for GPUs: give --prune-budget uniform, or --precision int8,float16"
+            )
 
     @property
     def has_student(self) -> bool:

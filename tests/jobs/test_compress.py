@@ -46,7 +46,7 @@ def test_every_setting_has_its_flag():
         --student-layers 4 --student-width 96 --keep-gelu
         --epochs 1.5 --learning-rate 1e-4 --batch-rows 16 --seed 3 --temperature 4
         --hard-weight 0.25 --hidden-weight 0 --attention-weight 2
-        --prune-heads 0.33 --prune-ffn 0.5 --prune-budget global --prune-multiple-of 8
+        --prune-heads 0.33 --prune-ffn 0.5 --prune-budget latency --prune-multiple-of 8
         --prune-rounds 2 --prune-epochs 0 --prune-without-labels
         --precision int8-dynamic --min-int8-agreement 98 --trim-vocabulary 7000
     """
@@ -73,7 +73,7 @@ def test_every_setting_has_its_flag():
             prune=PruneConfig(
                 prune_heads=0.33,
                 prune_ffn=0.5,
-                prune_budget="global",
+                prune_budget="latency",
                 prune_multiple_of=8,
                 prune_rounds=2,
                 prune_epochs=0,

@@ -35,7 +35,7 @@ TRAINING = (
     *("--hard-weight 0", "--hidden-weight 0", "--attention-weight 1"),
 )
 PRUNING = (
-    *("--prune-budget global", "--prune-multiple-of 8", "--prune-rounds 2", "--prune-epochs 1"),
+    *("--prune-budget latency", "--prune-multiple-of 8", "--prune-rounds 2", "--prune-epochs 1"),
     "--prune-without-labels",
 )
 SEARCHING = (*("--max-hours 2", "--plot x.svg", "--usd-per-hour 1", "--instance-type c7i.4xlarge"),)

@@ -39,7 +39,7 @@ def plan_stages(
     if config.student.is_wanted:
         stages.append(distill_stage(config.student, config.distill, transfer))
     if config.prune.is_wanted:
-        stages.append(prune_stage(config.prune, config.distill, transfer))
+        stages.append(prune_stage(config.prune, config.distill, transfer, precision=first))
     if config.tokens.is_wanted:
         stages.append(keep_tokens_stage(config.tokens, config.distill, transfer))
     stages.append(export_stage())
