@@ -40,7 +40,7 @@ def tried(name, drop, seconds, *, passes=True):
     return SimpleNamespace(
         name=name,
         kind="student",
-        qualities=(quality,),
+        quality=quality,
         drop=drop,
         certainty=Certainty(drop=drop, spread=0.3),
         seconds_per_million=seconds,
@@ -56,8 +56,8 @@ def result(tmp_path):
         tried("5 layers, int8", 0.6, 4000.0),
         tried("2 layers, int8", 1.2, 1000.0, passes=False),
     ]
-    left = SimpleNamespace(name="1 layers, int8", predicted_s=7500.0, was_begun=False)
-    begun = SimpleNamespace(name="3 layers, int8", predicted_s=7500.0, was_begun=True)
+    left = SimpleNamespace(name="1 layers, int8", predicted_s=7500.0, why="no time", reason="")
+    begun = SimpleNamespace(name="3 layers, int8", predicted_s=7500.0, why="stopped", reason="")
     return SimpleNamespace(
         candidates=candidates,
         chosen=candidates[1],

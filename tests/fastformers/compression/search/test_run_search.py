@@ -9,12 +9,14 @@ pytest.importorskip("torch", reason="the extra compress is not installed")
 from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.search import run_search
 from fastformers.compression.search.run_search import search
-from fastformers.errors import QualityError
+from fastformers.errors import QualityError, StageError
 from fastformers.models.forward import StoppedError
 
 
 class Hours:
     """Predicts an hour for every layer that is trained."""
+
+    mean_tokens = 20.0
 
     def __init__(self, teacher, transfer):
         pass
@@ -34,20 +36,27 @@ def run(monkeypatch):
     """Search from a teacher of six layers; a candidate passes if it has enough of them."""
     monkeypatch.setattr(run_search, "Durations", Hours)
 
-    def search_from(least_layers, *, model_type="bert", max_hours=None, stop=(), **options):
+    def search_from(
+        least_layers, *, model_type="bert", max_hours=None, stop=(), fail=(), **options
+    ):
         def evaluate(teacher, config, gate, *, transfer, on_progress):
             layers = config.student.student_layers or 6
             shape = layers, config.prune.prune_ffn
             if shape in stop:
                 raise StoppedError("distill")
+            if shape in fail:
+                raise StageError("it diverged")
             return SimpleNamespace(
                 shape=shape,
-                passes=layers >= least_layers,
+                passes=layers >= least,
                 seconds_per_million=layers * (1 - config.prune.prune_ffn),
+                drop=0.5,
                 qualities=(SimpleNamespace(stage="quantize"),),
             )
 
         monkeypatch.setattr(run_search, "evaluate_candidate", evaluate)
+        monkeypatch.setattr(run_search, "_can_drop_tokens", lambda teacher, base: False)
+        monkeypatch.setattr(run_search, "reads_all_tokens", lambda model: False)
         config = SimpleNamespace(
             num_hidden_layers=6, model_type=model_type, problem_type=None, num_labels=2
         )
@@ -85,9 +94,9 @@ def test_a_model_that_cannot_be_cut_is_searched_as_it_is(run, caplog, model_type
 
 def test_what_does_not_fit_is_left_out_and_the_rest_is_run(run):
     result = run(1, max_hours=2.5)
-    assert [(left.name, left.predicted_s, left.was_begun) for left in result.left_out] == [
-        ("4 layers, int8", 4 * 3600, False),
-        ("3 layers, int8", 3 * 3600, False),
+    assert [(left.name, left.predicted_s, left.why) for left in result.left_out] == [
+        ("4 layers, int8", 4 * 3600, "no time"),
+        ("3 layers, int8", 3 * 3600, "no time"),
     ]
     assert shapes(result)[:3] == [(6, 0), (2, 0), (1, 0)]
     assert result.chosen.shape == (1, 0.75)
@@ -95,8 +104,16 @@ def test_what_does_not_fit_is_left_out_and_the_rest_is_run(run):
 
 def test_a_candidate_that_was_stopped_is_left_out_and_the_search_goes_on(run):
     result = run(1, max_hours=10, stop=[(3, 0)])
-    assert [(left.name, left.was_begun) for left in result.left_out] == [("3 layers, int8", True)]
+    assert [(left.name, left.why) for left in result.left_out] == [("3 layers, int8", "stopped")]
     assert (2, 0) in shapes(result)
+
+
+def test_a_candidate_that_cannot_be_made_is_left_out_and_says_why(run):
+    result = run(1, fail=[(3, 0)])
+    (left,) = result.left_out
+    assert (left.name, left.why, left.reason) == ("3 layers, int8", "failed", "it diverged")
+    with pytest.raises(StageError, match="it diverged"):
+        run(1, fail=[(6, 0)])
 
 
 def test_before_each_candidate_it_is_told_how_much_is_to_come(run):
