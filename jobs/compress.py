@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from rich.table import Table
 
 from fastformers.cluster.storage.filesystems import resolve
-from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
+from fastformers.compression.compress_config import CompressConfig
+from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.token_config import AUTO
 from fastformers.files.hub import find_model
 from fastformers.formats.file_set import formats_at

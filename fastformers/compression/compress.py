@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.cascade.build import SecondGraph, check_second, make_cascade
+from fastformers.compression.compress_config import CompressConfig
 from fastformers.compression.own_pipeline import check_own_pipeline
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe import run_recipe
-from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
+from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.search.candidate import RecipeCandidate, describe, evaluate_candidate
 from fastformers.compression.search.run_search import (
     HeldOutExamples,

@@ -104,7 +104,10 @@ class HeldOut:
         if self.groups_N is None:
             return right_N, judged_N
         _, groups_N = np.unique(self.groups_N, return_inverse=True)
-        return np.bincount(groups_N, right_N), np.bincount(groups_N, judged_N)
+        right_G, judged_G = np.zeros((2, int(groups_N.max(initial=-1)) + 1))
+        np.add.at(right_G, groups_N, right_N)
+        np.add.at(judged_G, groups_N, judged_N)
+        return right_G, judged_G
 
     def answers(self, outputs_NC: Floats) -> NDArray[np.intp]:
         """Row (G,) that answers each question: the one most surely of class 1, the right ones'."""

@@ -56,7 +56,8 @@ def resample_metric(
     parts = np.stack([right_U, judged_U])
     sums = np.concatenate([parts @ weights.T for weights in _draw(len(right_U), seed)], axis=1)
     right_R, judged_R = sums
-    return np.divide(right_R, judged_R, out=np.ones(NUM_DRAWS), where=judged_R > 0)
+    values_R: Values = np.divide(right_R, judged_R, out=np.ones(NUM_DRAWS), where=judged_R > 0)
+    return values_R
 
 
 def interval_of(values_R: Values) -> Interval:
@@ -107,4 +108,5 @@ def _correlation(sums: Values) -> Values:
     count, x, y, xx, yy, xy = sums
     both = xy * count - x * y
     norm = np.sqrt(np.maximum((xx * count - x * x) * (yy * count - y * y), 0))
-    return np.divide(both, norm, out=np.zeros_like(both), where=norm > 0)
+    values_R: Values = np.divide(both, norm, out=np.zeros_like(both), where=norm > 0)
+    return values_R

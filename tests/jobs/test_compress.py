@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fastformers.compression.compress_config import CompressConfig
 from fastformers.compression.recipe_config import (
-    CompressConfig,
     DistillConfig,
     PruneConfig,
     QuantizeConfig,

@@ -23,8 +23,8 @@ transformers = pytest.importorskip("transformers")
 from fastformers.compression import compress as compress_module  # noqa: E402
 from fastformers.compression.artifact import ModelArtifact  # noqa: E402
 from fastformers.compression.compress import compress  # noqa: E402
+from fastformers.compression.compress_config import CompressConfig  # noqa: E402
 from fastformers.compression.recipe_config import (  # noqa: E402
-    CompressConfig,
     DistillConfig,
     PruneConfig,
     QuantizeConfig,

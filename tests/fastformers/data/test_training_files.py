@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastformers.compression.recipe_config import CompressConfig
+from fastformers.compression.compress_config import CompressConfig
 from fastformers.data.examples import Columns
 from fastformers.data.training_files import load_training_files
 from fastformers.data.transfer_sample import TransferConfig

@@ -21,8 +21,8 @@ from fastformers.compression import search  # noqa: E402
 from fastformers.compression.cascade import build  # noqa: E402
 from fastformers.compression.cascade.config import CascadeConfig  # noqa: E402
 from fastformers.compression.compress import compress  # noqa: E402
+from fastformers.compression.compress_config import CompressConfig  # noqa: E402
 from fastformers.compression.recipe_config import (  # noqa: E402
-    CompressConfig,
     DistillConfig,
     QuantizeConfig,
     RecipeConfig,

@@ -36,9 +36,7 @@ def run(monkeypatch):
     """Search from a teacher of six layers; a candidate passes if it has enough of them."""
     monkeypatch.setattr(run_search, "Durations", Hours)
 
-    def search_from(
-        least_layers, *, model_type="bert", max_hours=None, stop=(), fail=(), **options
-    ):
+    def search_from(least, *, model_type="bert", max_hours=None, stop=(), fail=(), **options):
         def evaluate(teacher, config, gate, *, transfer, on_progress):
             layers = config.student.student_layers or 6
             shape = layers, config.prune.prune_ffn

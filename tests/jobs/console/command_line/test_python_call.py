@@ -15,7 +15,8 @@ import fastformers
 import fastformers.compression
 from fastformers.cluster.report.run_report import RunReport
 from fastformers.cluster.storage.options import StorageOptions
-from fastformers.compression.recipe_config import CompressConfig, PruneConfig, StudentConfig
+from fastformers.compression.compress_config import CompressConfig
+from fastformers.compression.recipe_config import PruneConfig, StudentConfig
 from fastformers.errors import InputError
 from fastformers.jobs import compress, cost, score
 from fastformers.jobs.console.cli import main
