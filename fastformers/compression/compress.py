@@ -69,7 +69,7 @@ class Compressed:
         bundle: The bundle.
         chosen: The recipe that made it.
         candidates: All recipes that were tried.
-        left_out: Recipes for which a search had no time.
+        left_out: What a search did not measure, and why.
         curve: Quality of the recipe by number of texts without labels, if it was asked for.
     """
 

@@ -135,8 +135,9 @@ class Durations:
             if is_kept(directory):
                 continue
             num_stages += 1
-            epochs = count_epochs(config, stage.name, num_layers=num_layers)
-            trained += epochs * (1 - _share_done(directory)) * self._num_tokens
+            epochs = _epochs(config, stage.name)
+            size = _size(config, stage.name, num_layers=num_layers)
+            trained += epochs * size * (1 - _share_done(directory)) * self._num_tokens
             read += (epochs > 0) * self._num_tokens
         return Work(trained_tokens=trained, read_tokens=read, num_stages=num_stages)
 
@@ -168,18 +169,25 @@ class Durations:
             self._other_s = max(self._other_s, seconds - training_s - reading_s)
 
 
-def count_epochs(config: RecipeConfig, stage: str, *, num_layers: int) -> float:
-    """Epochs that a stage trains for, of the whole teacher of so many layers; 0 if it does not."""
-    student, prune, tokens = config.student, config.prune, config.tokens
-    depth = (student.student_layers or num_layers) / num_layers
-    left = 1 - (prune.prune_heads + prune.prune_ffn) / 2
-    if stage == "distill":
-        return depth * config.distill.training.epochs
-    if stage == "prune":
-        return depth * left * prune.prune_epochs * prune.prune_rounds
-    if stage == "keep_tokens":
-        return depth * left * tokens.token_epochs
-    return 0.0
+def _epochs(config: RecipeConfig, stage: str) -> float:
+    """Epochs that a stage trains for; 0 if it does not."""
+    return {
+        "distill": config.distill.training.epochs,
+        "prune": config.prune.prune_epochs * config.prune.prune_rounds,
+        "keep_tokens": config.tokens.token_epochs,
+    }.get(stage, 0.0)
+
+
+def _size(config: RecipeConfig, stage: str, *, num_layers: int) -> float:
+    """How large the model is that a stage trains, as a share of the teacher of so many layers.
+
+    Static vectors train in next to no time beside the teacher's pass, and pooled tokens are not
+    taken into account: the first training of either is over sooner than is predicted.
+    """
+    student, prune = config.student, config.prune
+    depth = (num_layers if student.student_layers is None else student.student_layers) / num_layers
+    is_pruned = stage != "distill"
+    return depth * (1 - is_pruned * (prune.prune_heads + prune.prune_ffn) / 2)
 
 
 def _share_done(directory: Path) -> float:

@@ -33,7 +33,7 @@ from fastformers.compression.recipe_config import (  # noqa: E402
     TrimConfig,
 )
 from fastformers.compression.token_config import TokenConfig  # noqa: E402
-from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.forward import StoppedError, predict_logits  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
 from fastformers.models.training_config import TrainingConfig  # noqa: E402
 
@@ -399,20 +399,51 @@ def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(config
     trained = []
     again = compress(config, on_progress=lambda what, *steps: trained.append(what))
     assert "distill" not in trained
-    assert [one.qualities for one in again.candidates] == [
-        one.qualities for one in result.candidates
-    ]
+    for one, other in zip(again.candidates, result.candidates, strict=True):
+        assert one.qualities == other.qualities
+        assert one.cost_profile == other.cost_profile or other.cost_profile.is_rough
+        assert one.certainty.drop_interval == other.certainty.drop_interval
+        low, high = one.certainty.drop_interval
+        assert low <= one.drop <= high
+
+
+def test_a_search_without_time_keeps_int8_of_the_teacher_and_says_what_it_left_out(configure):
+    result = compress(configure(search=True, max_accuracy_drop=50, max_hours=1e-6))
+    assert [candidate.name for candidate in result.candidates] == ["teacher, int8"]
+    names = [(left.name, left.why) for left in result.left_out]
+    assert ("1 layers, int8", "no time") in names
+    assert min(left.predicted_s for left in result.left_out) > 0
+
+
+def test_a_training_that_would_end_too_late_goes_on_in_the_next_search(configure, tmp_path):
+    """The first search is stopped in its first step, the second takes its checkpoint up."""
+
+    def stop(what, done, total):
+        if what == "distill":
+            raise StoppedError(what)
+
+    recipe = RecipeConfig(
+        student=StudentConfig(student_layers=1), distill=DistillConfig(training=TRAINING)
+    )
+    config = configure(recipe=recipe, max_accuracy_drop=100, work=tmp_path / "work")
+    with pytest.raises(StoppedError):
+        compress(config, on_progress=stop)
+    steps = []
+    compress(config, on_progress=lambda what, done, total: steps.append((what, done)))
+    assert min(done for what, done in steps if what == "distill") == 2
 
 
 def test_a_search_goes_no_further_than_what_passes(configure, monkeypatch):
-    from fastformers.compression import search as search_module
+    from fastformers.compression.quality import QualityGate
 
     def passes_if_large(self, quality):
         return quality.model_bytes > smallest_allowed
 
-    monkeypatch.setattr(search_module.QualityGate, "passes", passes_if_large, raising=False)
+    monkeypatch.setattr(QualityGate, "passes", passes_if_large, raising=False)
     recipe = RecipeConfig(
-        distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=0)
+        distill=DistillConfig(training=TRAINING),
+        prune=PruneConfig(prune_epochs=0),
+        tokens=TokenConfig(token_epochs=0),
     )
     smallest_allowed = 0
     whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))

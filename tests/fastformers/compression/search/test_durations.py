@@ -10,7 +10,8 @@ pytest.importorskip("torch", reason="the extra compress is not installed")
 from fastformers.compression.recipe import Stage, stage_directories
 from fastformers.compression.recipe_config import PruneConfig, RecipeConfig, StudentConfig
 from fastformers.compression.search import durations as durations_module
-from fastformers.compression.search.durations import Durations, Work, WorkTimer, count_epochs
+from fastformers.compression.search.durations import Durations, Work, WorkTimer
+from fastformers.compression.token_config import TokenConfig
 from fastformers.models.forward import StoppedError
 
 STUDENT = RecipeConfig(student=StudentConfig(student_layers=3))
@@ -108,8 +109,14 @@ def test_what_is_kept_takes_no_time_and_what_was_begun_the_rest(teacher, monkeyp
     assert durations.predict(durations.plan_work(STUDENT, both)) == 0
 
 
-def test_pruning_trains_what_is_left():
+def test_later_stages_train_what_is_left_and_static_vectors_next_to_nothing(teacher):
+    durations = Durations(teacher, None)
     prune = PruneConfig(prune_heads=0.25, prune_ffn=0.75, prune_epochs=2, prune_rounds=2)
-    config = replace(STUDENT, prune=prune)
-    assert count_epochs(config, "prune", num_layers=6) == pytest.approx(0.5 * 0.5 * 2 * 2)
-    assert count_epochs(config, "export", num_layers=6) == 0
+    tokens = TokenConfig(keep_tokens=(0.5,), token_epochs=1)
+    config = replace(STUDENT, prune=prune, tokens=tokens)
+    work = durations.plan_work(config, stages("prune", "keep_tokens", "quantize"))
+    assert work.trained_tokens == pytest.approx(2000 * 0.5 * 0.5 * (2 * 2 + 1))
+    assert (work.read_tokens, work.num_stages) == (4000, 3)
+    whole = replace(config, student=StudentConfig(), tokens=replace(tokens, token_epochs=0))
+    work = durations.plan_work(whole, stages("prune", "keep_tokens"))
+    assert work.trained_tokens == pytest.approx(2000 * 0.5 * 4)
