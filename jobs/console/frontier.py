@@ -217,11 +217,14 @@ def describe_left_out(left: "LeftOut") -> str:
 def frontier_table(points: Sequence[FrontierPoint], metric: str) -> Table:
     """The table of the console, from the cheapest to the dearest."""
     table = Table(title="Quality and cost", title_justify="left")
-    first, *numbers, last = frontier_heads(metric)
-    table.add_column(first)
-    for head in numbers:
-        table.add_column(head, justify="right")
-    table.add_column(last)
+    number, name, *measured, standing = frontier_heads(metric)
+    for head, justify in (
+        (number, "right"),
+        (name, "left"),
+        *((head, "right") for head in measured),
+        (standing, "left"),
+    ):
+        table.add_column(head, justify=justify)
     for row in frontier_rows(points):
         table.add_row(*row)
     return table

@@ -3,16 +3,16 @@
     points -> [plot] -> search page, SVG or PNG file
 
 Colors are kinds of models, shapes what became of them: a cross loses too much, a star was chosen.
-This module does not know where the plot stands. Needs the extra `report`.
+Points are numbered from the cheapest on, as the names below and the rows of the table are. This
+module does not know where the plot stands. Needs the extra `report`.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fastformers.cluster.report.frontier.points import FrontierPoint, find_best
+from fastformers.cluster.report.frontier.points import FrontierPoint, find_best, sort_by_cost
 from fastformers.figure import (
     FILE_PALETTE,
     THEME,
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH, _HEIGHT = 860, 440  # of a file, in points
+# In points; a file is as wide, and a line of names as high.
+_WIDTH, _AXES_HEIGHT, _TITLE_HEIGHT, _NAME_HEIGHT = 860, 360, 30, 20
+# Letters of the longest name where names have two columns, and of any where the page is narrow.
+_LONGEST_OF_TWO, _LONGEST = 60, 46
 _LOG_FROM = 8  # times the cheapest: a linear axis would press the cheap ones together
 _MARKERS = {"": ("o", 44), "chosen": ("*", 190), "loses too much": ("X", 44)}
 
@@ -38,7 +41,8 @@ def render_frontier(points: Sequence[FrontierPoint], *, metric: str) -> str:
         _draw(figure, points, metric=metric, is_wide=is_wide, palette=THEME)
 
     label = f"{metric} over cost of {len(points)} candidates"
-    return render_twice(draw, "frontier", label, (320, 330))
+    heights = (_height(points, is_wide=True), _height(points, is_wide=False))
+    return render_twice(draw, "frontier", label, heights)
 
 
 def save_frontier(points: Sequence[FrontierPoint], path: Path, *, metric: str, title: str) -> None:
@@ -46,9 +50,10 @@ def save_frontier(points: Sequence[FrontierPoint], path: Path, *, metric: str, t
 
     def draw(figure: "Figure") -> None:
         _draw(figure, points, metric=metric, is_wide=True, palette=FILE_PALETTE)
-        figure.suptitle(title)
+        figure.axes[0].set_title(title, pad=12)
 
-    save_figure(draw, [path], width=_WIDTH, height=_HEIGHT)
+    height = _height(points, is_wide=True) + _TITLE_HEIGHT
+    save_figure(draw, [path], width=_WIDTH, height=height)
 
 
 def _draw(
@@ -76,8 +81,6 @@ def _draw(
     if min(usd) > 0 and max(usd) / min(usd) > _LOG_FROM:
         axes.set_xscale("log")
     axes.margins(x=0.12, y=0.15)
-    for place in _pick_labels(best, limit=8 if is_wide else 4):
-        _label(axes, points[place])
     axes.grid(True)
     axes.set_ylabel(f"{metric}, %")
     axes.set_xlabel("USD per million rows")
@@ -85,6 +88,7 @@ def _draw(
     axes.xaxis.set_minor_formatter(lambda value, _: "")
     _explain(axes, points, colors, palette)
     draw_legend(figure, is_wide)
+    _name_points(figure, points, is_wide=is_wide)
 
 
 def _spread_colors(palette: Palette, number: int) -> list[str]:
@@ -100,17 +104,40 @@ def _draw_point(axes: "Axes", point: FrontierPoint, color: str) -> None:
     axes.scatter([point.usd], [quality], color=color, s=size, marker=marker, zorder=3)
 
 
-def _label(axes: "Axes", point: FrontierPoint) -> None:
-    place = point.usd, 100 * point.quality
-    across, _ = axes.transLimits.transform(axes.transScale.transform(place))
-    axes.annotate(
-        point.name,
-        place,
-        xytext=(6 if across < 0.7 else -6, -13),
-        textcoords="offset points",
-        ha="left" if across < 0.7 else "right",
+def _name_points(figure: "Figure", points: Sequence[FrontierPoint], *, is_wide: bool) -> None:
+    """Number the points, and give their names below."""
+    from matplotlib.lines import Line2D
+
+    (axes,) = figure.axes
+    names = []
+    for number, place in enumerate(sort_by_cost(points), start=1):
+        point = points[place]
+        axes.annotate(
+            str(number),
+            (point.usd, 100 * point.quality),
+            xytext=(5, 4),
+            textcoords="offset points",
+            fontsize=11,
+        )
+        name = point.name if is_wide else textwrap.shorten(point.name, _LONGEST, placeholder=" …")
+        names.append(Line2D([], [], linestyle="none", label=f"{number}  {name}"))
+    figure.legend(
+        handles=names,
+        loc="outside lower left",
+        ncols=_name_columns(points, is_wide),
         fontsize=11,
+        handlelength=0,
+        handletextpad=0,
     )
+
+
+def _name_columns(points: Sequence[FrontierPoint], is_wide: bool) -> int:
+    return 2 if is_wide and max(len(point.name) for point in points) <= _LONGEST_OF_TWO else 1
+
+
+def _height(points: Sequence[FrontierPoint], *, is_wide: bool) -> int:
+    """Height of axes, legend and names, in points."""
+    return _AXES_HEIGHT + _NAME_HEIGHT * -(-len(points) // _name_columns(points, is_wide))
 
 
 def _explain(
@@ -124,9 +151,3 @@ def _explain(
             marker, _ = _MARKERS[verdict]
             axes.scatter([], [], color=palette.muted, s=60, marker=marker, label=verdict)
     axes.plot([], [], color=palette.muted, linewidth=1, label="95% interval")
-
-
-def _pick_labels(places: Sequence[int], *, limit: int) -> list[int]:
-    if len(places) <= limit:
-        return list(places)
-    return [places[i] for i in np.linspace(0, len(places) - 1, limit).round().astype(int)]

@@ -65,10 +65,15 @@ def find_best(points: Sequence[FrontierPoint]) -> list[int]:
     return pick_frontier([point.quality for point in points], [point.usd for point in points])
 
 
+def sort_by_cost(points: Sequence[FrontierPoint]) -> list[int]:
+    """Indices of the points from the cheapest to the dearest."""
+    return sorted(range(len(points)), key=lambda at: (points[at].usd, -points[at].quality))
+
+
 def frontier_heads(metric: str) -> list[str]:
     """Heads of the columns of `frontier_rows`."""
     return [
-        *("recipe", f"{metric}, % (95%)", "points lost (95%)", "core-s per million"),
+        *("", "recipe", f"{metric}, % (95%)", "points lost (95%)", "core-s per million"),
         *("USD per million", "times cheaper", ""),
     ]
 
@@ -76,8 +81,10 @@ def frontier_heads(metric: str) -> list[str]:
 def frontier_rows(points: Sequence[FrontierPoint]) -> list[list[str]]:
     """The points from the cheapest to the dearest, each with its 95% intervals and what it is."""
     best, whole_s = set(find_best(points)), seconds_of_whole(points)
-    order = sorted(range(len(points)), key=lambda at: (points[at].usd, -points[at].quality))
-    return [_row(points[place], whole_s, is_best=place in best) for place in order]
+    return [
+        [str(number), *_row(points[place], whole_s, is_best=place in best)]
+        for number, place in enumerate(sort_by_cost(points), start=1)
+    ]
 
 
 def seconds_of_whole(points: Sequence[FrontierPoint]) -> float:

@@ -216,7 +216,7 @@ def test_the_frontier_tells_best_from_beaten():
     assert "<h2>Micro-F1 over cost</h2>" in page
     assert '<th scope="col">micro-F1, % (95%)</th>' in page
     assert ">micro-F1, %</text>" in page
-    rows = re.findall(r"<tr><td>([^<]+)</td>.*?<td>([^<]+)</td></tr>", page)
+    rows = re.findall(r"<tr><td>\d</td><td>([^<]+)</td>.*?<td>([^<]+)</td></tr>", page)
     assert dict(rows) == {
         "teacher": "frontier",
         "student fp32": "frontier",

@@ -16,7 +16,8 @@ def test_the_picture_names_the_frontier_and_what_shapes_and_colors_mean(tmp_path
     texts = set(re.findall(r">([^<>]+)</text>", svg))
     assert {"4 recipes for x", "accuracy, %", "USD per million rows"} <= texts
     assert {"teacher", "chosen", "loses too much", "95% interval"} <= texts
-    assert {"teacher, int8", "4 layers", "2 layers"} <= texts and "5 layers" not in texts
+    assert {"1  2 layers", "2  4 layers", "3  5 layers", "4  teacher, int8"} <= texts
+    assert {"1", "2", "3", "4"} <= texts
     assert FILE_PALETTE.series[0] in svg
 
 

@@ -31,12 +31,20 @@ POINTS = [TEACHER, CHOSEN, BEATEN, BAD]
 def test_the_table_goes_from_cheap_to_dear_with_intervals_and_what_each_is():
     rows = frontier_rows(POINTS)
     assert {len(row) for row in rows} == {len(frontier_heads("accuracy"))}
-    assert [row[0] for row in rows] == ["2 layers", "4 layers", "5 layers", "teacher, int8"]
+    assert [row[1] for row in rows] == ["2 layers", "4 layers", "5 layers", "teacher, int8"]
     assert rows[-1] == [
-        *("teacher, int8", "91.00 (89.3 to 92.7)", "0.25 (-0.1 to 0.6)", "8,000", "0.80", "1.00"),
+        *(
+            "4",
+            "teacher, int8",
+            "91.00 (89.3 to 92.7)",
+            "0.25 (-0.1 to 0.6)",
+            "8,000",
+            "0.80",
+            "1.00",
+        ),
         "frontier, within noise of the teacher",
     ]
-    assert [row[4:] for row in rows[:3]] == [
+    assert [row[5:] for row in rows[:3]] == [
         ["0.012", "8.00", "loses too much, frontier"],
         ["0.20", "4.00", "chosen, frontier"],
         ["0.40", "2.00", "beaten"],
