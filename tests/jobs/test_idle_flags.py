@@ -102,6 +102,7 @@ IDLE = {
         *DROPPING,
         *CASCADE,
     ),
+    f"{COMPRESS} --search --max-accuracy-drop 1 --cascade": ("--cascade-drop 1",),
     f"{COMPRESS} --keep-tokens 0.5": ("--epochs 2", "--min-token-agreement 90"),
     f"{COMPRESS} --keep-tokens auto --token-epochs 0": (*TRAINING, "--token-soft-start 0.5"),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
