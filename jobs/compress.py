@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 
 def _has_student(options: argparse.Namespace) -> bool:
-    is_wanted = options.student or options.student_layers or options.student_width
-    return bool(options.search or is_wanted)
+    origins = (options.student, options.student_layers, options.student_width)
+    return options.search or origins != (None, None, None)
 
 
 def _prunes(options: argparse.Namespace) -> bool:
@@ -61,6 +61,11 @@ def _trains(options: argparse.Namespace) -> bool:
     return _has_student(options) or (_prunes(options) and options.prune_epochs > 0)
 
 
+def _is_static(options: argparse.Namespace) -> bool:
+    return bool(options.student_layers == 0)
+
+
+_NO_LAYERS = "a student of --student-layers 0 has no layers"
 _NO_TRAINING = "nothing is trained; add --student-layers, or --prune-heads or --prune-ffn"
 _IDLE = (
     SUPERGLUE,
@@ -69,6 +74,7 @@ _IDLE = (
         lambda options: not _has_student(options),
         "there is no student; add --student-layers, --student-width or --student",
     ),
+    IdleRule(("keep_gelu", "hidden_weight", "attention_weight"), _is_static, _NO_LAYERS),
     IdleRule(
         ("transfer", "learning_rate", "batch_rows", "seed", "temperature", "hard_weight"),
         lambda options: not _trains(options),
@@ -96,6 +102,11 @@ _IDLE = (
         ("min_int8_agreement",),
         lambda options: "int8" not in str(options.precision),
         "no projection is in int8; add --precision int8",
+    ),
+    IdleRule(
+        ("min_int8_agreement",),
+        _is_static,
+        f"{_NO_LAYERS}, and its projections stay in float",
     ),
     IdleRule(
         ("label_column", "label_map", "label_names"),

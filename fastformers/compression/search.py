@@ -189,7 +189,9 @@ def describe(config: RecipeConfig) -> str:
     student, prune = config.student, config.prune
     if student.student is not None:
         parts.append(student.student.name)
-    if student.student_layers is not None:
+    if student.is_static:
+        parts.append("static vectors")
+    elif student.student_layers is not None:
         parts.append(f"{student.student_layers} layers")
     if student.student_width is not None:
         parts.append(f"{student.student_width} wide")

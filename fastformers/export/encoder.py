@@ -150,14 +150,17 @@ class EncoderWeights:
         projection: Projection of the embeddings where they are narrower than the layers; it comes
             after `embedding_norm` unless `project_first`.
         final_norm: Norm after the last layer of a model whose norms come first.
-        pooling: Input of the head: the first token, or the mean of all tokens of the row.
+        embedding_norm: Norm of the embeddings' sum; None where there is none.
+        pooling: Input of the head: the first token, the mean of all tokens of the row, or `texts`:
+            the mean of each text of a pair, beside their absolute difference and their product.
+        layers: Empty in a model of static vectors, whose head reads a mean of embeddings.
     """
 
     max_length: int
     token_embeddings_VE: Floats
     position_embeddings_PE: Floats | None
     token_types_KE: Floats | None
-    embedding_norm: Norm
+    embedding_norm: Norm | None
     projection: Linear | None  # (E, D)
     activation: Activation
     layers: tuple[Layer, ...]
@@ -165,11 +168,13 @@ class EncoderWeights:
     padding: Padding | None = None
     project_first: bool = False
     final_norm: Norm | None = None
-    pooling: Literal["first", "mean"] = "first"
+    pooling: Literal["first", "mean", "texts"] = "first"
 
     @property
     def width(self) -> int:
         """Values of a token between two layers, D."""
+        if not self.layers:
+            return self.token_embeddings_VE.shape[1]
         return len(self.layers[-1].ffn_norm.weight)
 
 
@@ -177,8 +182,11 @@ def count_multiply_adds(encoder: EncoderWeights) -> int:
     """Multiply-adds of an encoder per token: the weights of all its projections.
 
     The products of attention, which depend on the length of a row, are not among them. The head and
-    the last layer are counted as if they read every token, so this errs on the high side.
+    the last layer are counted as if they read every token, so this errs on the high side. Where
+    there are no layers, a token is only added to a mean, and the head, once a row, is left out.
     """
+    if not encoder.layers:
+        return encoder.width
     return sum(linear.weight.size for linear in _projections(encoder))
 
 

@@ -108,8 +108,8 @@ class CompressKeywords(TextFileKeywords, total=False):
     student_width: int | None
     keep_gelu: bool
     epochs: float
-    learning_rate: float
-    batch_rows: int
+    learning_rate: float | None
+    batch_rows: int | None
     seed: int
     temperature: float
     hard_weight: float

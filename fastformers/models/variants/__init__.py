@@ -1,0 +1,1 @@
+"""Models of our own kinds, that no library has."""
