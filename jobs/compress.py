@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 
 
 def _has_student(options: argparse.Namespace) -> bool:
-    is_wanted = options.student or options.student_layers or options.student_width
-    return bool(options.search or is_wanted or options.pool_tokens)
+    origins = (options.student, options.student_layers, options.student_width, options.pool_tokens)
+    return options.search or origins != (None, None, None, None)
 
 
 def _prunes(options: argparse.Namespace) -> bool:
@@ -76,6 +76,11 @@ def _trains(options: argparse.Namespace) -> bool:
     return bool(_has_student(options) or recovers or learns_to_drop)
 
 
+def _is_static(options: argparse.Namespace) -> bool:
+    return bool(options.student_layers == 0)
+
+
+_NO_LAYERS = "a student of --student-layers 0 has no layers"
 _NO_TRAINING = (
     "nothing is trained; add --student-layers, --prune-heads or --prune-ffn, or --keep-tokens"
 )
@@ -87,6 +92,7 @@ _IDLE = (
         lambda options: not _has_student(options),
         "there is no student; add --student-layers, --student-width or --student",
     ),
+    IdleRule(("keep_gelu", "hidden_weight", "attention_weight"), _is_static, _NO_LAYERS),
     IdleRule(
         ("transfer", "learning_rate", "batch_rows", "seed", "temperature", "hard_weight"),
         lambda options: not _trains(options),
@@ -157,6 +163,11 @@ _IDLE = (
         ("cascade_with", "cascade_drop", "cascade_held_out"),
         lambda options: not options.cascade,
         "there is no cascade; add --cascade",
+    ),
+    IdleRule(
+        ("min_int8_agreement",),
+        _is_static,
+        f"{_NO_LAYERS}, and its projections stay in float",
     ),
     IdleRule(
         ("label_column", "label_map", "label_names"),

@@ -233,6 +233,8 @@ def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
             f"{config.teacher}: its task is {task}; students and pruning are for "
             f"{', '.join(map(str, DISTILLABLE_TASKS))}: leave students and pruning out"
         )
+    if student.is_static:
+        return
     if task == EMBEDDING and (student.student or student.student_width):
         raise InputError(
             f"{config.teacher} embeds texts, and a student's vectors are compared with its own: "

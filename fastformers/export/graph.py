@@ -46,6 +46,7 @@ from fastformers.export.int8 import ActivationRange
 from fastformers.export.layers.attention import MICROSOFT, Attention
 from fastformers.export.layers.embeddings import add_places
 from fastformers.export.layers.gpu_layers import GpuLayers
+from fastformers.export.layers.pooling import add_pooling
 from fastformers.export.layers.token_reduction import TokenReduction
 from fastformers.inference.onnx_files import VOCABULARY_KEY, weights_path
 
@@ -53,7 +54,7 @@ from fastformers.inference.onnx_files import VOCABULARY_KEY, weights_path
 # change after which the same model gives another graph: here, in graph_builder.py, layers/, int8.py
 # or where models are read. Graphs that `compress --work` kept under another version are built
 # again.
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 # The first opset with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
 
@@ -95,7 +96,7 @@ def write_graph(
     graph = GraphBuilder(
         ranges=dict(ranges or {}), int8_embeddings=ranges is not None, float16=float16
     )
-    has_types = (
+    has_types = encoder.pooling == "texts" or (
         text_pairs and encoder.token_types_KE is not None and len(encoder.token_types_KE) > 1
     )
     length = graph.node("Shape", ["input_ids"], start=1, end=2)
@@ -104,12 +105,14 @@ def write_graph(
     )
     reduction = TokenReduction(graph=graph, length=length, encoder=encoder, for_gpu=float16)
     hidden = _embed(graph, encoder, length, has_types=has_types)
-    if float16:
+    if not encoder.layers:
+        hidden = graph.in_float32(hidden)
+    elif float16:
         layers = GpuLayers(graph=graph, attention=attention, reduction=reduction, encoder=encoder)
         hidden = layers.add(hidden)
     else:
         hidden = _layers(graph, encoder, hidden, attention, reduction)
-    pooled = graph.in_float32(graph.pool(hidden, encoder.pooling))
+    pooled = graph.in_float32(add_pooling(graph, hidden, encoder.pooling))
     num_outputs = _head(graph, encoder.head, pooled, encoder.width)
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:
@@ -185,7 +188,9 @@ def _embed(graph: GraphBuilder, encoder: EncoderWeights, length: str, *, has_typ
     total = add_places(graph, encoder, total, length, has_types=has_types)
     if encoder.projection is not None and encoder.project_first:
         total = graph.float_linear(total, "embedding.projection", encoder.projection)
-    hidden = graph.norm(total, "embedding.norm", encoder.embedding_norm)
+    hidden = total
+    if encoder.embedding_norm is not None:
+        hidden = graph.norm(total, "embedding.norm", encoder.embedding_norm)
     if encoder.projection is not None and not encoder.project_first:
         hidden = graph.float_linear(hidden, "embedding.projection", encoder.projection)
     return hidden

@@ -130,7 +130,7 @@ _SCHEMA = _record(
         "cascade": _CASCADE,
         "further_graphs": _list_of(_FURTHER_GRAPH, maxItems=1),
         "multiply_adds_per_token": _or_null(_COUNT),
-        "num_layers": _or_null(_COUNT),
+        "num_layers": _or_null(_SIZE),
         "width": _or_null(_COUNT),
     },
     task={"type": "string"},

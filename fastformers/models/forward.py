@@ -34,8 +34,10 @@ class StoppedError(Exception):
 
 def takes_token_types(model: PreTrainedModel) -> bool:
     """Whether a model tells the two texts of a pair apart by a type of each token."""
-    types = architecture_of(model.config).embeddings(model.base_model).token_types
-    return types is not None and types.num_embeddings > 1
+    architecture = architecture_of(model.config)
+    types = architecture.embeddings(model.base_model).token_types
+    has_types = types is not None and types.num_embeddings > 1
+    return has_types or architecture.pooling(model.config) == "texts"
 
 
 def count_embeddings(model: PreTrainedModel) -> int:

@@ -108,6 +108,9 @@ IDLE = {
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
     f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),
+    f"{COMPRESS} --student-layers 0": (
+        *("--keep-gelu", "--hidden-weight 1", "--attention-weight 1", "--min-int8-agreement 50"),
+    ),
     f"{COMPRESS} --superglue BoolQ": COLUMNS,
     "compress --train t.csv --eval t.csv --output o --teacher vectors": (
         *("--label-column x", "--label-map bad.json", "--label-names a,b"),

@@ -158,7 +158,9 @@ def describe(config: RecipeConfig) -> str:
     student, prune, tokens = config.student, config.prune, config.tokens
     if student.student is not None:
         parts.append(student.student.name)
-    if student.student_layers is not None:
+    if student.is_static:
+        parts.append("static vectors")
+    elif student.student_layers is not None:
         parts.append(f"{student.student_layers} layers")
     if student.student_width is not None:
         parts.append(f"{student.student_width} wide")
@@ -181,4 +183,6 @@ def kind_of(config: RecipeConfig) -> Kind:
         return "pruned"
     if config.student.pool_tokens is not None:
         return "pooled tokens"
+    if config.student.is_static:
+        return "static vectors"
     return "student" if config.student.is_wanted else "teacher"

@@ -122,7 +122,7 @@ def expect_steps(space: SearchSpace, outcomes: Sequence[Outcome]) -> list[Step]:
         while True:
             expected.append(step)
             seconds *= 0.9
-            passes = not (isinstance(step, RecipeConfig) and step.student.student_layers == 0)
+            passes = not (isinstance(step, RecipeConfig) and step.student.is_static)
             step = steps.send(Outcome(passes=passes, seconds_per_million=seconds, drop=0.0))
     except StopIteration:
         return expected

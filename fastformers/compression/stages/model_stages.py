@@ -40,6 +40,7 @@ from fastformers.compression.recipe_config import (
 )
 from fastformers.compression.stages.layer_timing import keep_layer_times
 from fastformers.compression.students.distill import distill, replace_gelu
+from fastformers.compression.students.static_student import make_static_student
 from fastformers.compression.students.student import (
     cut_layers,
     cut_width,
@@ -49,7 +50,7 @@ from fastformers.compression.students.student import (
 from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
-from fastformers.models.forward import OnProgress
+from fastformers.models.forward import OnProgress, count_embeddings
 from fastformers.models.layers import layer_parts, layer_shape
 from fastformers.models.model_files import digest_checkpoint
 from fastformers.models.variants.reduced_layers import change_reduction
@@ -107,11 +108,12 @@ def distill_stage(
         config: Losses and training.
         transfer: Further examples without labels, for which the teacher's outputs alone count.
     """
+    config = config.settled(is_static=student.is_static)
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         model = _distill_from(
             artifact,
-            _start_student(student, artifact),
+            _start_student(student, artifact, transfer, config.training.seed, on_progress),
             config=config,
             transfer=transfer,
             directory=directory,
@@ -147,9 +149,26 @@ def _start_settings(config: StudentConfig) -> dict[str, object]:
     return settings
 
 
-def _start_student(config: StudentConfig, artifact: ModelArtifact) -> PreTrainedModel:
-    """The student before training: a checkpoint, or part of the teacher."""
+def _start_student(
+    config: StudentConfig,
+    artifact: ModelArtifact,
+    transfer: Examples | None,
+    seed: int,
+    on_progress: OnProgress,
+) -> PreTrainedModel:
+    """The student before training: a checkpoint, part of the teacher, or static vectors of it."""
     model = artifact.model
+    if config.is_static:
+        examples = artifact.train if transfer is None else artifact.train.joined(transfer)
+        return make_static_student(
+            model,
+            artifact.tokenizer_json,
+            np.bincount(artifact.tokenize(examples).ids, minlength=count_embeddings(model)),
+            width=config.student_width,
+            text_pairs=artifact.text_pairs,
+            seed=seed,
+            on_progress=on_progress,
+        )
     if config.student is not None:
         model = load_student(config.student, model, artifact.tokenizer_json)
     if config.student_layers is not None:
@@ -396,4 +415,5 @@ def _plan_recovery(epochs: float, distill: DistillConfig) -> DistillConfig | Non
     """Distillation after something was left out of the model; None where there is none."""
     if epochs == 0:
         return None
+    distill = distill.settled(is_static=False)
     return replace(distill, training=replace(distill.training, epochs=epochs))

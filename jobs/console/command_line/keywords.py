@@ -122,8 +122,8 @@ class CompressKeywords(TextFileKeywords, total=False):
     pool_how: PoolHow
     pool_before_layer: int
     epochs: float
-    learning_rate: float
-    batch_rows: int
+    learning_rate: float | None
+    batch_rows: int | None
     seed: int
     temperature: float
     hard_weight: float

@@ -377,6 +377,26 @@ def test_a_bundle_of_a_model_that_drops_tokens_already_needs_no_training(
         compress(configure(teacher=teacher, recipe=pruning))
 
 
+def test_a_student_of_static_vectors_is_a_bundle_as_any_other(configure, files):
+    recipe = RecipeConfig(
+        student=StudentConfig(student_layers=0, student_width=16),
+        quantize=QuantizeConfig(precision="int8,float16"),
+    )
+    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=files / "eval.parquet")
+    bundle = compress(config).bundle
+    assert [quality.stage for quality in bundle.stages] == [
+        *("teacher", "distill", "export", "quantize")
+    ]
+    assert bundle.provenance["recipe"] == "static vectors, 16 wide, int8,float16"
+    assert (bundle.num_layers, bundle.width, bundle.multiply_adds_per_token) == (0, 16, 16)
+    assert bundle.provenance["float_projections"] == []
+    assert bundle.further_graphs[0].quality.agreement == bundle.stages[2].agreement
+    assert (
+        accuracy_of(Scorer(open_bundle(bundle.path)), files / "eval.parquet")
+        == bundle.stages[-1].quality
+    )
+
+
 def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(configure, tmp_path):
     recipe = RecipeConfig(
         distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=1)

@@ -25,7 +25,7 @@ from fastformers.export.encoder import (
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.int8 import ActivationRange
 
-VERSION = 3
+VERSION = 4
 # Digests of the graphs of that version.
 DIGESTS = {
     "float": "c2e7f802a15f25d89be517980ec8b580227c87458b00035523c184b8043a48dd",
@@ -116,6 +116,17 @@ def make_embedding_model():
     return make_encoder(pooling="mean", head=head)
 
 
+def make_static(pooling):
+    """Static vectors: no layers, no positions."""
+    return make_encoder(
+        position_embeddings_PE=None,
+        token_types_KE=None,
+        embedding_norm=None,
+        layers=(),
+        pooling=pooling,
+    )
+
+
 def make_ranges(names, *, fixed):
     return {name: ActivationRange(low=-2.0, high=6.0) if fixed else None for name in names}
 
@@ -137,6 +148,14 @@ def write_variant(variant, path):
             write_graph(replace(encoder, padding=padding), path, text_pairs=False)
         case "embedding model":
             write_graph(make_embedding_model(), path, text_pairs=False)
+        case "static vectors":
+            write_graph(make_static("mean"), path, text_pairs=False, ranges={})
+        case "static vectors, pairs":
+            encoder = make_static("texts")
+            hidden = Linear.stacked(*[encoder.head.hidden] * 4)
+            hidden = Linear(weight=hidden.weight.T, bias=encoder.head.hidden.bias)
+            head = Head(hidden=hidden, activation="relu", output=encoder.head.output)
+            write_graph(replace(encoder, head=head), path, text_pairs=True)
         case "float16":
             write_graph(encoder, path, text_pairs=False, float16=True)
         case "int8" | "int8-dynamic":
