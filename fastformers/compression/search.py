@@ -196,5 +196,6 @@ def describe(config: RecipeConfig) -> str:
     if not parts:
         parts.append("teacher")
     if prune.is_wanted:
-        parts.append(f"-{prune.prune_heads:.0%} heads, -{prune.prune_ffn:.0%} FFN")
+        by = " by latency" if prune.prune_budget == "latency" else ""
+        parts.append(f"-{prune.prune_heads:.0%} heads, -{prune.prune_ffn:.0%} FFN{by}")
     return ", ".join([*parts, config.quantize.precision])

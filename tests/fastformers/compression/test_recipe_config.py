@@ -57,6 +57,13 @@ def test_settings_that_make_no_sense_are_refused_by_their_flag(config, changes, 
         config(**changes)
 
 
+def test_time_on_a_cpu_is_no_budget_for_a_graph_that_is_for_gpus():
+    prune = PruneConfig(prune_heads=0.5, prune_budget="latency")
+    RecipeConfig(prune=prune, quantize=QuantizeConfig(precision="int8,float16"))
+    with pytest.raises(InputError, match="--prune-budget latency measures this machine's CPU"):
+        RecipeConfig(prune=prune, quantize=QuantizeConfig(precision="float16"))
+
+
 def test_a_search_needs_the_drop_that_is_allowed():
     with pytest.raises(InputError, match=r"--search: .* --max-accuracy-drop"):
         CompressConfig(**PATHS, search=True)
