@@ -122,6 +122,13 @@ def test_static_vectors_are_trained_in_larger_steps_unless_a_rate_is_given():
     assert settle(True, learning_rate=8e-5, batch_rows=32) == (8e-5, 32)
 
 
+def test_time_on_a_cpu_is_no_budget_for_a_graph_that_is_for_gpus():
+    prune = PruneConfig(prune_heads=0.5, prune_budget="latency")
+    RecipeConfig(prune=prune, quantize=QuantizeConfig(precision="int8,float16"))
+    with pytest.raises(InputError, match="--prune-budget latency measures this machine's CPU"):
+        RecipeConfig(prune=prune, quantize=QuantizeConfig(precision="float16"))
+
+
 def test_a_search_needs_the_drop_that_is_allowed():
     with pytest.raises(InputError, match=r"--search: .* --max-accuracy-drop"):
         CompressConfig(**PATHS, search=True)
