@@ -32,7 +32,8 @@ from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import Bundle, open_bundle
 from fastformers.inference.cascade.graphs import open_graphs
 from fastformers.inference.cascade.margins import margins
-from fastformers.inference.engine import Engine, EngineError, run_batches
+from fastformers.inference.cascade.passes import Work, run_pass
+from fastformers.inference.engine import Engine
 from fastformers.inference.engines import REFERENCE_ENGINE
 from fastformers.inference.outputs.predictions import Predictions
 from fastformers.inference.outputs.progress_bar import OnProgress, showing_progress
@@ -59,21 +60,6 @@ class ScoredRows:
     computed_tokens: list[int]
     second_batches: list[NDArray[np.intp]] = field(default_factory=list)
     second_s: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """Rows that are being scored, and what is known of them so far; see `ScoredRows`."""
-
-    rows: TokenizedRows
-    rows_U: NDArray[np.intp]
-    logits_UC: NDArray[np.float32]
-    errors: dict[int, str]
-
-    @property
-    def lengths_U(self) -> NDArray[np.integer]:
-        """Tokens of each row."""
-        return self.rows.lengths_N[self.rows_U]
 
 
 class Scorer:
@@ -127,7 +113,6 @@ class Scorer:
             )
         self._engine: Engine | None = engine
         self._second = second_engine
-        self._takes_types = "token_type_ids" in engine.input_names
 
     def __enter__(self) -> Self:
         return self
@@ -243,7 +228,7 @@ class Scorer:
         check_whole("max_batch_tokens", max_batch_tokens, least=1)
         rows_U = np.arange(len(rows)) if rows_U is None else rows_U
         logits_UC = np.full((len(rows_U), self.bundle.num_outputs), np.nan, np.float32)
-        work = _Work(rows=rows, rows_U=rows_U, logits_UC=logits_UC, errors={})
+        work = Work(rows=rows, rows_U=rows_U, logits_UC=logits_UC, errors={})
         unsure_U = np.zeros(len(rows_U), bool)
 
         def after(batch: NDArray[np.intp]) -> None:
@@ -251,15 +236,22 @@ class Scorer:
             on_batch(batch[~unsure_U[batch]])
 
         every_U = np.arange(len(rows_U))
-        batches = self._run(self.engine, work, every_U, max_batch_tokens, after)
+        batches = run_pass(
+            self.engine, work, every_U, max_batch_tokens=max_batch_tokens, on_batch=after
+        )
         start = time.perf_counter()
         second_batches: list[NDArray[np.intp]] = []
         if self._second is not None and unsure_U.any():
             logits_UC[unsure_U] = np.nan
-            second_batches = self._run(
-                self._second, work, np.flatnonzero(unsure_U), max_batch_tokens, on_batch
+            second_batches = run_pass(
+                self._second,
+                work,
+                np.flatnonzero(unsure_U),
+                max_batch_tokens=max_batch_tokens,
+                on_batch=on_batch,
+                name="the cascade's second model",
             )
-        lengths_U = work.lengths_U
+        lengths_U = rows.lengths_N[rows_U]
         return ScoredRows(
             logits_UC=logits_UC,
             errors=work.errors,
@@ -273,10 +265,23 @@ class Scorer:
         """Run each graph on tokenized rows, whether or not they would go on to the second."""
         every_U = np.arange(len(rows))
         logits_UC = np.empty((len(rows), self.bundle.num_outputs), np.float32)
-        work = _Work(rows=rows, rows_U=every_U, logits_UC=logits_UC, errors={})
-        for engine in (self.engine, self._second):
-            if engine is not None:
-                self._run(engine, work, every_U, self._max_batch_tokens, lambda batch: None)
+        work = Work(rows=rows, rows_U=every_U, logits_UC=logits_UC, errors={})
+        for engine in filter(None, (self.engine, self._second)):
+            run_pass(engine, work, every_U, max_batch_tokens=self._max_batch_tokens)
+
+    def plan(
+        self, rows: TokenizedRows, *, max_batch_tokens: int
+    ) -> list[tuple[Engine, NDArray[np.intp]]]:
+        """Rows (B,) of each batch in which rows are scored, with the engine that runs it.
+
+        Which rows a cascade's second graph scores is known when the first has scored them.
+        """
+        if self._second is None:
+            plan = plan_batches(rows.lengths_N, max_batch_tokens=max_batch_tokens)
+            return [(self.engine, batch) for batch in plan]
+        scored = self.score_tokens(rows, max_batch_tokens=max_batch_tokens)
+        of_second = [(self._second, batch) for batch in scored.second_batches]
+        return [*((self.engine, batch) for batch in scored.batches), *of_second]
 
     def _is_unsure(self, logits_BC: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which rows go on to the second graph; none that the first failed on."""
@@ -286,47 +291,6 @@ class Scorer:
             margins_G = margins(self.bundle.task, logits_BC[good_B])
             unsure_B[good_B] = margins_G < self._cascade.threshold
         return unsure_B
-
-    def _run(
-        self,
-        engine: Engine,
-        work: "_Work",
-        positions_P: NDArray[np.intp],
-        max_batch_tokens: int,
-        on_batch: Callable[[NDArray[np.intp]], None],
-    ) -> list[NDArray[np.intp]]:
-        """Fill in the logits of the rows at these positions; returns the batches of positions."""
-        plan = plan_batches(work.lengths_U[positions_P], max_batch_tokens=max_batch_tokens)
-        batches = [positions_P[batch] for batch in plan]
-
-        def run(batch: NDArray[np.intp]) -> None:
-            self._score_batch(engine, work, batch)
-            on_batch(batch)
-
-        run_batches(engine, run, batches)
-        return batches
-
-    def _score_batch(self, engine: Engine, work: "_Work", batch: NDArray[np.intp]) -> None:
-        """Fill in one batch's logits; halve the batch where the engine fails."""
-        rows_B = work.rows_U[batch]
-        try:
-            types_BT = work.rows.batch_types(rows_B) if self._takes_types else None
-            logits_BC = engine.run(work.rows.batch_ids(rows_B), types_BT)
-        except EngineError as error:
-            if len(batch) == 1:
-                work.errors[int(batch[0])] = f"{self._named(engine)} failed on it: {error}"
-                return
-            for half in np.array_split(batch, 2):
-                self._score_batch(engine, work, half)
-            return
-        is_finite_B = np.isfinite(logits_BC).all(axis=1)
-        work.logits_UC[batch[is_finite_B]] = logits_BC[is_finite_B]
-        for row in batch[~is_finite_B]:
-            work.errors[int(row)] = f"{self._named(engine)}'s output is not a finite number"
-
-    def _named(self, engine: Engine) -> str:
-        """What a graph is called in the reason of a bad row."""
-        return "the model" if engine is not self._second else "the cascade's second model"
 
     def _columns(self, texts: Iterable[Any], text_pairs: Iterable[Any] | None) -> list[list[Any]]:
         """Values of the one or two columns that a row has, unchecked."""

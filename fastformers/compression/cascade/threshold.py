@@ -135,7 +135,7 @@ class _Loss:
         own, own_N = _influence(*parts)
         apart_N = second_N - own_N
         if self._group_N is not None:
-            apart_N = np.bincount(self._group_N, weights=apart_N)
+            apart_N = np.bincount(self._group_N, weights=apart_N).astype(np.float64)
         # No difference at all in few rows does not mean none in others: one is assumed.
         error = max(math.sqrt(float(np.square(apart_N).sum())), 1.0) / len(goes_on_N)
         drop = second - own

@@ -39,7 +39,7 @@ class ShareByLength:
     lengths: tuple[float, ...]
     shares: tuple[float, ...]
 
-    def at(self, lengths_N: NDArray[np.integer]) -> NDArray[np.float64]:
+    def at(self, lengths_N: NDArray[np.integer] | NDArray[np.float64]) -> NDArray[np.float64]:
         """Expected share (N,) of rows of each length that go on."""
         shares_N: NDArray[np.float64] = np.interp(lengths_N, self.lengths, self.shares)
         return shares_N
