@@ -116,8 +116,8 @@ def _check_room(directory: Path, num_bytes: int) -> None:
     if num_bytes > free:
         raise InputError(
             f"{directory}: hidden states or attention of the teacher take {num_bytes / 1e9:,.1f} "
-            f"GB and {free / 1e9:,.1f} GB are free; free space, put --work on another disk, or "
-            "give --hidden-weight 0 and --attention-weight 0"
+            f"GB and {free / 1e9:,.1f} GB are free; free space, put --work on another disk, give "
+            "fewer --transfer-rows, or --hidden-weight 0 and --attention-weight 0"
         )
 
 
