@@ -3,14 +3,13 @@
     corpus -> windows -> [transfer_sample] -> TransferSample -> distill
 
 Every text has a number that follows from its content and the seed, and the texts with the least
-numbers are kept: equal texts count once, memory is that of the sample whatever the corpus, and the
-order of reading plays no part. Twice as many as wanted are kept until the reading is done; then
-every second in the order of their lengths is taken, so that the sample's lengths follow the
-corpus's more closely than chance would have it. They follow it, and the tail is not raised: a
-student is judged on the rows of the corpus, and a long row costs as much training as dozens of
-short ones. Texts are equal if they differ in case and white space alone: a row of the evaluation
-file in other dress is still what the student must not have seen. This module knows nothing of
-models or tokens; lengths are in characters.
+numbers are kept: equal texts count once, and memory is that of twice the sample, whatever the
+corpus. When the reading is done, every second in the order of their lengths is taken, so that the
+sample's lengths are the corpus's more closely than chance would have it. Long texts are not raised
+above their share: a student is judged on the rows of the corpus, and a long row costs as much
+training as dozens of short ones. Texts are equal if they differ in case and white space alone: a
+row of the evaluation file in other dress is still what the student must not have seen. This module
+knows nothing of models or tokens; lengths are in characters.
 
 Source:
     A sample by least hash: Broder 1997, On the resemblance and containment of documents; systematic
@@ -40,8 +39,8 @@ from fastformers.options import check_at_least, option
 
 logger = logging.getLogger(__name__)
 
-# SST-2's students of three layers gained next to nothing from 30,000 sentences and 1.7 points from
-# 60,000 (fastformers/README.md, 2026-11-25).
+# SST-2's students of three layers gained 1.7 points from 60,000 sentences, and next to nothing from
+# 30,000 of another teacher (fastformers/README.md, 2026-11-25).
 DEFAULT_ROWS = 60_000
 # Text that is read of a large corpus: 128 windows, ten times the sample at 400 characters a row.
 _READ_BYTES = 256 * 2**20
@@ -249,7 +248,7 @@ class _Pool:
             seed: Decides the numbers.
             known: Examples whose texts are not kept, by the name of their file.
         """
-        self._size, self._salt = size, seed.to_bytes(8, "big")
+        self._size, self._salt = size, str(seed).encode()[-blake2b.SALT_SIZE :]
         self._rows: dict[int, Row] = {}
         self._largest: list[int] = []  # negative, because the root of a heap is its least number
         self._name_of = {
@@ -320,7 +319,7 @@ def _check_enough(config: TransferConfig, num_found: int) -> None:
         return
     if num_found == 0:
         raise InputError(
-            f"{config.corpus}: no text that is not in --train or --eval too; leave --transfer out"
+            f"{config.corpus}: no text that is not in --train or --eval, too; leave --transfer out"
         )
     raise InputError(
         f"{config.corpus}: {num_found:,} texts that differ and are in neither --train nor --eval, "
