@@ -11,12 +11,13 @@ name.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from fastformers.export.encoder import (
     EmbeddingHead,
@@ -29,7 +30,12 @@ from fastformers.export.encoder import (
     TokenPooling,
 )
 from fastformers.export.torch_arrays import copy_floats, copy_linear, copy_norm
-from fastformers.models.architectures import architecture_of, check_activation, check_supported
+from fastformers.models.architectures import (
+    architecture_of,
+    check_activation,
+    check_reducible,
+    check_supported,
+)
 from fastformers.models.architectures.architecture import (
     LayerParts,
     OffsetTerms,
@@ -37,6 +43,7 @@ from fastformers.models.architectures.architecture import (
 )
 from fastformers.models.loading import gives_probability, max_positions
 from fastformers.models.sentence_encoder import SentenceEncoder
+from fastformers.models.variants.token_reduction import reduction_of
 
 _Part = TypeVar("_Part")
 _Copy = TypeVar("_Copy")
@@ -47,11 +54,14 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
 
     Raises:
         InputError: Its architecture is not supported, or it uses an activation or a position scheme
-            that the graph does not have.
+            that the graph does not have, or drops tokens in a way that the graph cannot.
     """
     config, encoder = model.config, model.base_model
     check_supported(model, config.model_type)
     architecture = architecture_of(config)
+    reduction = reduction_of(config)
+    if reduction.reduces:
+        check_reducible(config.model_type, "keep_tokens, pool_tokens")
     is_embedding = isinstance(model, SentenceEncoder)
     with torch.no_grad():
         embeddings = architecture.embeddings(encoder)
@@ -73,15 +83,13 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
             layers=tuple(
                 _copy_layer(architecture.parts(layer), term, share)
                 for layer, term, share in zip(
-                    layers, terms, _keep_shares(config, len(layers)), strict=True
+                    layers, terms, reduction.shares_of(len(layers)), strict=True
                 )
             ),
             head=_embedding_head(model) if is_embedding else _copy_head(model),
             final_norm=_if_any(copy_norm, architecture.final_norm(encoder)),
             pooling=model.pooling if is_embedding else architecture.pooling(config),
-            pooling_of_tokens=_if_any(
-                lambda settings: TokenPooling(**settings), getattr(config, "pool_tokens", None)
-            ),
+            pooling_of_tokens=_if_any(lambda pool: TokenPooling(**asdict(pool)), reduction.pool),
         )
 
 
@@ -91,12 +99,6 @@ def _padding(positions: nn.Embedding | None, first_position: int) -> Padding | N
         return None
     token_id = first_position - 1
     return Padding(token_id=token_id, embedding_1E=copy_floats(positions.weight[[token_id]]))
-
-
-def _keep_shares(config: PretrainedConfig, num_layers: int) -> list[float]:
-    """Share of the tokens that goes on in each layer; layers without a setting keep all."""
-    shares = list(getattr(config, "keep_tokens", None) or [])
-    return shares + [1.0] * (num_layers - len(shares))
 
 
 def _copy_layer(parts: LayerParts, terms: OffsetTerms, keep_share: float) -> Layer:

@@ -122,7 +122,10 @@ IDLE = {
     "bench c.parquet --bundle bundle": TEXT_FILES,
     f"{FINETUNE} --choice-columns a,b": ("--task regression",),
     ABLATE: ("--tokenizer t.json", *COLUMNS, *LABELED),
-    "ablate --teacher no-weights --eval t.csv --output o": ("--tokenizer t.json",),
+    "ablate --teacher no-weights --eval t.csv --output o": (
+        "--tokenizer t.json",
+        "--keep-tokens 0.5",
+    ),
     f"{ABLATE} --eval t.csv --superglue BoolQ": COLUMNS,
     BENCH: ("--peer-rows 9", "--peer-python file", "--oversubscribe", "--binary-text"),
     f"{BENCH} --address local": ("--num-nodes 2",),

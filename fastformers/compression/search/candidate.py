@@ -169,7 +169,8 @@ def describe(config: RecipeConfig) -> str:
     if not parts:
         parts.append("teacher")
     if prune.is_wanted:
-        parts.append(f"-{prune.prune_heads:.0%} heads, -{prune.prune_ffn:.0%} FFN")
+        by = " by latency" if prune.prune_budget == "latency" else ""
+        parts.append(f"-{prune.prune_heads:.0%} heads, -{prune.prune_ffn:.0%} FFN{by}")
     if tokens.is_wanted:
         parts.append("tokens " + "/".join(map(str, tokens.keep_tokens)))
     return ", ".join([*parts, config.quantize.precision])

@@ -293,14 +293,16 @@ def _search_space(
     held_out: HeldOutExamples | None,
 ) -> SearchSpace:
     """What may be tried with a teacher."""
-    reason = _why_it_stays_whole(teacher)
+    config, task = teacher.model.config, task_of(teacher.model)
+    reason, can_learn = _why_it_stays_whole(teacher), task in DISTILLABLE_TASKS
     if reason is not None:
-        logger.warning("the search tries int8 of the teacher alone: %s", reason)
-    config = teacher.model.config
+        others = " and static vectors" if can_learn else ""
+        logger.warning("the search tries int8 of the teacher%s alone: %s", others, reason)
     return SearchSpace(
         base=base,
         num_layers=config.num_hidden_layers,
         can_shrink=reason is None,
+        can_be_static=can_learn,
         can_drop_tokens=reason is None and _can_drop_tokens(teacher, base),
         reads_all_tokens=reason is None and reads_all_tokens(teacher.model),
         mean_tokens=durations.mean_tokens,

@@ -27,7 +27,7 @@ from fastformers.arrays import Floats
 from fastformers.export.encoder import Activation, EncoderWeights, Layer, Linear, Norm
 from fastformers.export.layers.attention import MICROSOFT, Attention, Nodes
 from fastformers.export.layers.gpu_layout import GpuLayer, lay_out
-from fastformers.export.layers.token_reduction import TokenReduction
+from fastformers.export.layers.token_reduction import TokenReducer
 
 
 class GpuNodes(Nodes, Protocol):
@@ -63,13 +63,13 @@ class GpuLayers:
     Attributes:
         graph: Graph to which nodes and constants are added.
         attention: Builder of their attention.
-        reduction: Builder of what lets fewer tokens through.
+        reducer: Builder of what lets fewer tokens through.
         encoder: Weights of the model.
     """
 
     graph: GpuNodes
     attention: Attention
-    reduction: TokenReduction
+    reducer: TokenReducer
     encoder: EncoderWeights
 
     def add(self, hidden: str) -> str:
@@ -91,7 +91,7 @@ class GpuLayers:
             if layer.norm_first:
                 is_last = index == last
                 after = encoder.final_norm if is_last else encoder.layers[index + 1].attention_norm
-            pooled = self.reduction.pool_before(index, normed)
+            pooled = self.reducer.pool_before(index, normed)
             if pooled != normed:  # norms come last, where tokens are pooled
                 total = normed = pooled
             total, normed = self._layer(
@@ -134,8 +134,8 @@ class GpuLayers:
                 self._project(name, layer, normed, normed),
                 score_scale=gpu_layer.score_scale,
             )
-            positions = self.reduction.choose(index, probabilities)
-            context, total = (self.reduction.keep(v, positions) for v in (context, total))
+            positions = self.reducer.choose(index, probabilities)
+            context, total = (self.reducer.keep(v, positions) for v in (context, total))
         else:
             context = self._attend(name, gpu_layer, normed, first_only=first_only)
         if first_only:

@@ -30,7 +30,7 @@ Counts = NDArray[np.int64]  # by the tokens of a row as it enters the graph
 
 
 @dataclass(kw_only=True)
-class TokenReduction:
+class TokenReducer:
     """Builder of all reductions of one graph.
 
     Attributes:
@@ -38,12 +38,14 @@ class TokenReduction:
         length: Name of the tensor that holds the tokens of a row as it enters the graph, (1,).
         encoder: Weights of the model.
         for_gpu: Whether the graph will run on a GPU, in float16.
+        observable: Names of the significances (B, T) by which tokens were chosen, so far.
     """
 
     graph: Nodes
     length: str
     encoder: EncoderWeights
     for_gpu: bool
+    observable: list[str] = field(default_factory=list, init=False)
     _before: list[Counts] = field(default_factory=list)
     _entering: list[Counts] = field(default_factory=list)
     _leaving: list[Counts] = field(default_factory=list)
@@ -79,7 +81,12 @@ class TokenReduction:
         ]
         total = sums[0] if len(sums) == 1 else node("Sum", sums)
         first = const("first", np.array([np.inf] + [0] * (max_length - 1), np.float32))
-        significance = node("Max", [total, self._in_float32(self._until(first, length))])
+        significance = node(
+            "Max",
+            [total, self._in_float32(self._until(first, length))],
+            output=f"layer{index}.significance",
+        )
+        self.observable.append(significance)
         count = self._look_up(f"layer{index}.leaving", self._leaving[index])
         best = node("TopK", [significance, count], others=["positions"], sorted=0)
         ordered = node("TopK", [f"{best}.positions", count], others=["places"], largest=0)

@@ -61,6 +61,10 @@ class TokenReduction:
         """Whether any layer gets fewer tokens than there are."""
         return self.drops or self.pool is not None
 
+    def shares_of(self, num_layers: int) -> list[float]:
+        """Share of the tokens entering each layer that leave it."""
+        return [*self.keep_shares, *[1.0] * (num_layers - len(self.keep_shares))]
+
     def pool_of_state(self, state: int) -> TokenPool | None:
         """How the tokens of a hidden state were pooled: 0 is the embeddings, before any pooling."""
         if self.pool is None or state <= self.pool.before_layer:

@@ -18,6 +18,11 @@ PRUNED = replace(STUDENT, prune=PruneConfig(prune_heads=0.33, prune_ffn=0.5))
     [
         (TEACHER, "teacher, int8", "teacher"),
         (STUDENT, "4 layers, int8", "student"),
+        (
+            RecipeConfig(student=StudentConfig(student_layers=0)),
+            "static vectors, int8",
+            "static vectors",
+        ),
         (PRUNED, "4 layers, -33% heads, -50% FFN, int8", "pruned"),
         (
             replace(PRUNED, tokens=TokenConfig(keep_tokens=(0.8, 0.6))),

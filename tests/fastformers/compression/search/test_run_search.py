@@ -38,7 +38,8 @@ def run(monkeypatch):
 
     def search_from(least, *, model_type="bert", max_hours=None, stop=(), fail=(), **options):
         def evaluate(teacher, config, gate, *, transfer, on_progress):
-            layers = config.student.student_layers or 6
+            layers = config.student.student_layers
+            layers = 6 if layers is None else layers
             shape = layers, config.prune.prune_ffn
             if shape in stop:
                 raise StoppedError("distill")
@@ -73,7 +74,7 @@ def test_the_cheapest_that_passes_is_chosen(run):
     seen = []
     result = run(4, on_candidate=seen.append)
     assert result.chosen.shape == (4, 0.75)
-    assert shapes(result)[:3] == [(6, 0), (4, 0), (3, 0)]
+    assert shapes(result)[:4] == [(6, 0), (0, 0), (4, 0), (3, 0)]
     assert seen == result.candidates and result.left_out == []
 
 
@@ -84,9 +85,9 @@ def test_nothing_passes(run):
 
 @pytest.mark.parametrize("model_type", ["modernbert", "mpnet", "deberta-v2"])
 def test_a_model_that_cannot_be_cut_is_searched_as_it_is(run, caplog, model_type):
-    assert shapes(run(1, model_type=model_type)) == [(6, 0)]
+    assert shapes(run(1, model_type=model_type)) == [(6, 0), (0, 0)]
     (line,) = caplog.messages
-    assert line.startswith("the search tries int8 of the teacher alone: ")
+    assert line.startswith("the search tries int8 of the teacher and static vectors alone: ")
     assert f"'{model_type}' can be neither pruned nor cut" in line
 
 
@@ -96,7 +97,7 @@ def test_what_does_not_fit_is_left_out_and_the_rest_is_run(run):
         ("4 layers, int8", 4 * 3600, "no time"),
         ("3 layers, int8", 3 * 3600, "no time"),
     ]
-    assert shapes(result)[:3] == [(6, 0), (2, 0), (1, 0)]
+    assert shapes(result)[:4] == [(6, 0), (0, 0), (2, 0), (1, 0)]
     assert result.chosen.shape == (1, 0.75)
 
 
@@ -117,9 +118,10 @@ def test_a_candidate_that_cannot_be_made_is_left_out_and_says_why(run):
 def test_before_each_candidate_it_is_told_how_much_is_to_come(run):
     told = []
     run(4, on_plan=told.append)
-    assert [(one.num_tried, one.num_expected) for one in told[:3]] == [(0, 7), (1, 6), (2, 5)]
+    told = told[:4]
+    assert [(one.num_tried, one.num_expected) for one in told] == [(0, 8), (1, 7), (2, 6), (3, 5)]
     # 4 + 3 + 2 + 1 layers and two prunings of the last; then one less each.
-    assert [one.expected_s / 3600 for one in told[:3]] == [12, 12, 8]
-    told.clear()
+    assert [one.expected_s / 3600 for one in told] == [12, 12, 12, 8]
+    told = []
     run(1, max_hours=5, on_plan=told.append)
     assert told[1].expected_s == pytest.approx(5 * 3600, abs=5)

@@ -119,6 +119,18 @@ def test_float16_rounds_what_goes_on_and_no_more(encoder_factory, tmp_path):
     assert errors_B.max() > 1e-6
 
 
+@pytest.mark.parametrize("kind", REDUCTIONS)
+def test_openvino_runs_what_onnx_runtime_runs(encoder_factory, tmp_path, kind):
+    pytest.importorskip("openvino")
+    from fastformers.inference.engines.openvino import OpenVinoEngine
+
+    write_graph(make_variant(encoder_factory, kind), tmp_path / "model.onnx", text_pairs=False)
+    engines = [engine(tmp_path / "model.onnx") for engine in (OnnxEngine, OpenVinoEngine)]
+    for length in (1, 7, 64):
+        ids_BT = np.random.default_rng(0).integers(0, 128, (3, length))
+        np.testing.assert_allclose(*(engine.run(ids_BT, None) for engine in engines), atol=1e-4)
+
+
 def test_a_row_that_is_too_long_fails(encoder, tmp_path):
     pooling = TokenPooling(before_layer=1, every=4, how="mean")
     for variant in (encoder, replace(encoder, pooling_of_tokens=pooling)):

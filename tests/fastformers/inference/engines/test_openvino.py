@@ -39,6 +39,14 @@ def test_the_float_graph_gives_what_onnx_runtime_gives(bundle, shape):
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
+def test_rows_are_right_after_one_of_a_single_token(bundle):
+    engine = OpenVinoEngine(bundle.model_path)
+    for length in (1, 2, 33, 64):
+        ids_BT = random_ids(3, length)
+        expected = OnnxEngine(bundle.model_path).run(ids_BT, None)
+        np.testing.assert_allclose(engine.run(ids_BT, None), expected, atol=1e-4)
+
+
 def test_the_int8_graph_gives_nearly_what_onnx_runtime_gives(int8_graph):
     runs = [kind(int8_graph).run(random_ids(64, 20), None) for kind in (OnnxEngine, OpenVinoEngine)]
     (labels, probabilities), (other_labels, other_probabilities) = map(classify, runs)
