@@ -35,9 +35,9 @@ from fastformers.compression.students.student import (
 )
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
-from fastformers.models.forward import OnProgress, count_embeddings
+from fastformers.models.forward import OnProgress, count_embeddings, takes_token_types
 from fastformers.models.model_files import digest_checkpoint
-from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer
+from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer, type_pairs
 
 IMPORTANCE_ROWS = 2048
 
@@ -89,6 +89,8 @@ def distill_stage(
     config = config.settled(is_static=student.is_static)
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        if student.is_static and artifact.text_pairs and not takes_token_types(artifact.model):
+            artifact = replace(artifact, tokenizer_json=type_pairs(artifact.tokenizer_json))
         model = _distill_from(
             artifact,
             _start_student(student, artifact, transfer, config.training.seed, on_progress),
