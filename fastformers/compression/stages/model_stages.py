@@ -50,12 +50,12 @@ from fastformers.compression.students.student import (
 from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
-from fastformers.models.forward import OnProgress, count_embeddings
+from fastformers.models.forward import OnProgress, count_embeddings, takes_token_types
 from fastformers.models.layers import layer_parts, layer_shape
 from fastformers.models.model_files import digest_checkpoint
 from fastformers.models.variants.reduced_layers import change_reduction
 from fastformers.models.variants.token_reduction import TokenPool, reduction_of
-from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer
+from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer, type_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +111,8 @@ def distill_stage(
     config = config.settled(is_static=student.is_static)
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        if student.is_static and artifact.text_pairs and not takes_token_types(artifact.model):
+            artifact = replace(artifact, tokenizer_json=type_pairs(artifact.tokenizer_json))
         model = _distill_from(
             artifact,
             _start_student(student, artifact, transfer, config.training.seed, on_progress),
