@@ -1,6 +1,6 @@
-"""The stages that change the PyTorch model, before it is exported.
+"""The stages that make a PyTorch student of the teacher.
 
-    teacher -> [trim_vocabulary -> distill -> prune -> keep_tokens] -> export
+    teacher -> [trim_vocabulary -> distill] -> prune -> keep_tokens -> export
 
 Each function takes the config of one stage and returns the `Stage` for recipe.py to run; the work
 itself is in other modules, which take plain values. A stage does not change the artifact that it is
@@ -8,37 +8,21 @@ given. This module knows nothing of graphs.
 """
 
 import copy
-import json
-import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, astuple, replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedModel
 
-from fastformers.atomic_file import whole_file
 from fastformers.compression.artifact import ModelArtifact
-from fastformers.compression.pruning.keep_tokens import choose_shares_for, keep_tokens
-from fastformers.compression.pruning.latency_plan import plan_within_time
-from fastformers.compression.pruning.layer_times import LayerTimes
-from fastformers.compression.pruning.loss_curves import measure_loss_curves
-from fastformers.compression.pruning.prune import measure_importance, prune_model
-from fastformers.compression.pruning.pruning_plan import (
-    PruningPlan,
-    plan_pruning,
-    plan_rounds,
-)
+from fastformers.compression.pruning.prune import measure_importance
 from fastformers.compression.recipe import Stage
 from fastformers.compression.recipe_config import (
     DistillConfig,
-    PruneConfig,
     StudentConfig,
     TrimConfig,
 )
-from fastformers.compression.stages.layer_timing import keep_layer_times
 from fastformers.compression.students.distill import distill, replace_gelu
 from fastformers.compression.students.static_student import make_static_student
 from fastformers.compression.students.student import (
@@ -47,21 +31,15 @@ from fastformers.compression.students.student import (
     load_student,
     spread_layers,
 )
-from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
 from fastformers.models.forward import OnProgress, count_embeddings, takes_token_types
-from fastformers.models.layers import layer_parts, layer_shape
 from fastformers.models.model_files import digest_checkpoint
 from fastformers.models.variants.reduced_layers import change_reduction
 from fastformers.models.variants.token_reduction import TokenPool, reduction_of
 from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer, type_pairs
 
-logger = logging.getLogger(__name__)
-
 IMPORTANCE_ROWS = 2048
-TOKEN_ROWS = 256  # rows that shares of tokens are chosen on
-LOSS_ROWS = 256  # run once for each size of each part of each layer
 
 
 def require_no_graph(artifact: ModelArtifact) -> None:
@@ -113,7 +91,7 @@ def distill_stage(
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         if student.is_static and artifact.text_pairs and not takes_token_types(artifact.model):
             artifact = replace(artifact, tokenizer_json=type_pairs(artifact.tokenizer_json))
-        model = _distill_from(
+        model = distill_from(
             artifact,
             _start_student(student, artifact, transfer, config.training.seed, on_progress),
             config=config,
@@ -195,7 +173,7 @@ def _pooled(model: PreTrainedModel, config: StudentConfig) -> PreTrainedModel:
     return model
 
 
-def _distill_from(
+def distill_from(
     artifact: ModelArtifact,
     student: PreTrainedModel,
     *,
@@ -205,7 +183,17 @@ def _distill_from(
     on_progress: OnProgress,
     soft_share: float = 0.0,
 ) -> PreTrainedModel:
-    """The student after it learned from the artifact's model."""
+    """The student after it learned from the artifact's model.
+
+    Args:
+        artifact: The teacher, and the training rows.
+        student: The student before.
+        config: Losses and training.
+        transfer: Further examples without labels, for which the teacher's outputs alone count.
+        directory: Directory of the stage, for checkpoints.
+        on_progress: Called with the name of the work, how much is done, and how much there is.
+        soft_share: Share of the steps in which tokens that will go still stay.
+    """
     examples = artifact.train if transfer is None else artifact.train.joined(transfer)
     trained = distill(
         student,
@@ -222,198 +210,7 @@ def _distill_from(
     return trained
 
 
-def prune_stage(
-    config: PruneConfig, distill: DistillConfig, transfer: Examples | None, *, precision: str
-) -> Stage:
-    """Remove the least important heads and neurons, then distill from the model as it came in.
-
-    Args:
-        config: How much to prune, and in how many rounds.
-        distill: Distillation after each round, except for its epochs, which `config` has.
-        transfer: Further examples without labels for that distillation.
-        precision: Precision of the graph whose time counts where the budget is time.
-    """
-    recovery = _plan_recovery(config.prune_epochs, distill)
-
-    def times_of(artifact: ModelArtifact, on_progress: OnProgress) -> LayerTimes | None:
-        if config.prune_budget != "latency":
-            return None
-        return keep_layer_times(artifact, precision, on_progress)
-
-    def measure(artifact: ModelArtifact, on_progress: OnProgress) -> dict[str, object]:
-        times = times_of(artifact, on_progress)
-        return {} if times is None else {"times": asdict(times)}
-
-    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        times = times_of(artifact, on_progress)
-        model = artifact.model
-        rounds = zip(
-            plan_rounds(config.prune_heads, config.prune_rounds),
-            plan_rounds(config.prune_ffn, config.prune_rounds),
-            strict=True,
-        )
-        for number, (heads_now, ffn_now) in enumerate(rounds):
-            now = replace(config, prune_heads=heads_now, prune_ffn=ffn_now)
-            plan = _keep_plan(
-                directory / f"plan{number}.json",
-                partial(_plan_round, now, artifact, model, times, on_progress),
-            )
-            model = prune_model(model, plan)
-            if recovery is not None:
-                model = _distill_from(
-                    artifact,
-                    model,
-                    config=recovery,
-                    transfer=transfer,
-                    directory=directory / f"round{number}",
-                    on_progress=on_progress,
-                )
-        pruning = _describe_pruning(artifact.model, model, times)
-        logger.info("pruned: %s", pruning)
-        return replace(artifact, model=model, pruning=pruning)
-
-    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
-        if after.model.num_parameters() >= before.model.num_parameters():
-            raise StageError("nothing was pruned; ask for larger shares")
-
-    return Stage(
-        name="prune",
-        settings={
-            **asdict(config),
-            "recovery": None if recovery is None else asdict(recovery),
-            "transfer": "" if transfer is None else transfer.digest,
-        },
-        requires=require_no_graph,
-        run=run,
-        ensures=ensures,
-        measure=measure,
-    )
-
-
-def _plan_round(
-    config: PruneConfig,
-    artifact: ModelArtifact,
-    model: PreTrainedModel,
-    times: LayerTimes | None,
-    on_progress: OnProgress,
-) -> PruningPlan:
-    """What stays of the model as it is after a round that ends with the config's shares."""
-    sample = artifact.train.sample(IMPORTANCE_ROWS)
-    targets_N = None if config.prune_without_labels else artifact.targets(sample)
-    importance = measure_importance(model, artifact.tokenize(sample), targets_N, on_progress)
-    if times is None:
-        return plan_pruning(
-            importance,
-            prune_heads=config.prune_heads,
-            prune_ffn=config.prune_ffn,
-            multiple_of=config.prune_multiple_of,
-        )
-    curves = measure_loss_curves(
-        model,
-        artifact.tokenize(artifact.train.sample(LOSS_ROWS)),
-        importance,
-        of_heads=config.prune_heads > 0,
-        of_neurons=config.prune_ffn > 0,
-        on_progress=on_progress,
-    )
-    return plan_within_time(
-        importance,
-        curves,
-        times,
-        prune_heads=config.prune_heads,
-        prune_ffn=config.prune_ffn,
-        multiple_of=config.prune_multiple_of,
-    )
-
-
-def _keep_plan(path: Path, make: Callable[[], PruningPlan]) -> PruningPlan:
-    """The plan of an earlier attempt, or else a new one, so that training goes on where it was."""
-    if not path.is_file():
-        plan = make()
-        kept = {name: [part.tolist() for part in parts] for name, parts in vars(plan).items()}
-        with whole_file(path) as unfinished:
-            unfinished.write_text(json.dumps(kept), encoding="utf-8")
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return PruningPlan(**{name: tuple(map(np.array, parts)) for name, parts in kept.items()})
-
-
-def _describe_pruning(
-    before: PreTrainedModel, after: PreTrainedModel, times: LayerTimes | None
-) -> str:
-    """What is left of each layer, and the speed that measured times predict."""
-    was, now = (
-        [astuple(layer_shape(parts)) for parts in layer_parts(model)] for model in (before, after)
-    )
-    heads, neurons = (", ".join(map(str, sizes)) for sizes in zip(*now, strict=True))
-    kept = f"heads {heads}; neurons {neurons}"
-    if times is None:
-        return kept
-    saved_s = times.tick_s * (times.count_ticks(was) - times.count_ticks(now))
-    speedup = times.whole_s / (times.whole_s - saved_s)
-    return f"{kept}; predicted to be {speedup:.2f} times as fast"
-
-
-def keep_tokens_stage(
-    config: TokenConfig, distill: DistillConfig, transfer: Examples | None
-) -> Stage:
-    """Drop tokens between the layers, then distill from the model as it came in.
-
-    Args:
-        config: Which shares of the tokens stay, or how to choose them.
-        distill: Distillation afterwards, except for its epochs, which `config` has.
-        transfer: Further examples without labels for that distillation.
-    """
-    recovery = _plan_recovery(config.token_epochs, distill)
-
-    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        shares = config.shares or choose_shares_for(
-            artifact.model,
-            artifact.tokenize(artifact.train.sample(TOKEN_ROWS)),
-            min_agreement=config.min_token_agreement / 100,
-            on_progress=on_progress,
-        )
-        if min(shares, default=1) == 1:
-            raise StageError(
-                "no layer can drop a tenth of its tokens and agree with itself on "
-                f"{config.min_token_agreement:g}% of training rows; lower --min-token-agreement or "
-                "give --keep-tokens as shares"
-            )
-        model = keep_tokens(artifact.model, shares)
-        if recovery is not None:
-            model = _distill_from(
-                artifact,
-                model,
-                config=recovery,
-                transfer=transfer,
-                directory=directory,
-                on_progress=on_progress,
-                soft_share=config.token_soft_start,
-            )
-        return replace(artifact, model=model)
-
-    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
-        reduction = reduction_of(after.model.config)
-        lengths_N = after.tokenize(after.train.sample(TOKEN_ROWS)).lengths_N
-        counts_LN = reduction.count_tokens(lengths_N, after.model.config.num_hidden_layers)
-        whole = replace(reduction, keep_shares=())
-        if (counts_LN == whole.count_tokens(lengths_N, len(counts_LN) - 1)).all():
-            raise StageError("no text loses a token: all are too short for these shares")
-
-    return Stage(
-        name="keep_tokens",
-        settings={
-            **asdict(config),
-            "rows": TOKEN_ROWS,
-            "recovery": None if recovery is None else asdict(recovery),
-            "transfer": "" if transfer is None else transfer.digest,
-        },
-        requires=require_no_graph,
-        run=run,
-        ensures=ensures,
-    )
-
-
-def _plan_recovery(epochs: float, distill: DistillConfig) -> DistillConfig | None:
+def plan_recovery(epochs: float, distill: DistillConfig) -> DistillConfig | None:
     """Distillation after something was left out of the model; None where there is none."""
     if epochs == 0:
         return None

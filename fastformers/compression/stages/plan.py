@@ -11,12 +11,8 @@ from fastformers.compression.recipe_config import (
     RecipeConfig,
 )
 from fastformers.compression.stages.graph_stages import export_stage, float16_stage, quantize_stage
-from fastformers.compression.stages.model_stages import (
-    distill_stage,
-    keep_tokens_stage,
-    prune_stage,
-    trim_vocabulary_stage,
-)
+from fastformers.compression.stages.model_stages import distill_stage, trim_vocabulary_stage
+from fastformers.compression.stages.reducing_stages import keep_tokens_stage, prune_stage
 from fastformers.data.examples import Examples
 from fastformers.inference.manifest import FLOAT16_FILE, MODEL_FILE
 
