@@ -1,5 +1,6 @@
 """A search with made-up candidates: what is run, left out, stopped and told."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,9 @@ pytest.importorskip("torch", reason="the extra compress is not installed")
 
 from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.search import run_search
-from fastformers.compression.search.run_search import search
+from fastformers.compression.search.run_search import HeldOutExamples, search
 from fastformers.errors import QualityError, StageError
+from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.models.forward import StoppedError
 
 
@@ -31,6 +33,24 @@ class Hours:
         pass
 
 
+def candidate(shape, *, passes, seconds_per_million):
+    quality = StageQuality(
+        stage="quantize", quality=0.9, agreement=0.9, num_rows=9, model_bytes=9, seconds=1
+    )
+    joined = SimpleNamespace(shape="joined", passes=True, seconds_per_million=0.1, drop=0.6)
+    return SimpleNamespace(
+        shape=shape,
+        artifact=shape,
+        name=str(shape),
+        passes=passes,
+        seconds_per_million=seconds_per_million,
+        drop=0.5,
+        quality=quality,
+        qualities=(quality,),
+        followed_by=lambda made, name, gate: joined,
+    )
+
+
 @pytest.fixture
 def run(monkeypatch):
     """Search from a teacher of six layers; a candidate passes if it has enough of them."""
@@ -45,12 +65,10 @@ def run(monkeypatch):
                 raise StoppedError("distill")
             if shape in fail:
                 raise StageError("it diverged")
-            return SimpleNamespace(
-                shape=shape,
+            return candidate(
+                shape,
                 passes=layers >= least,
                 seconds_per_million=layers * (1 - config.prune.prune_ffn),
-                drop=0.5,
-                qualities=(SimpleNamespace(stage="quantize"),),
             )
 
         monkeypatch.setattr(run_search, "evaluate_candidate", evaluate)
@@ -113,6 +131,25 @@ def test_a_candidate_that_cannot_be_made_is_left_out_and_says_why(run):
     assert (left.name, left.why, left.reason) == ("3 layers, int8", "failed", "it diverged")
     with pytest.raises(StageError, match="it diverged"):
         run(1, fail=[(6, 0)])
+
+
+def test_a_cascade_is_made_of_measured_candidates_and_may_be_chosen(run, monkeypatch):
+    made = []
+
+    def make_cascade(first, second, gate, held_out, path, *, max_drop, second_quality):
+        made.append((first, second, held_out, max_drop, second_quality.stage))
+        if len(made) > 1:
+            raise QualityError("costs more than the second graph alone")
+        return "made"
+
+    graph = SimpleNamespace(of_artifact=lambda artifact, name: artifact)
+    monkeypatch.setattr(run_search, "make_cascade", make_cascade)
+    monkeypatch.setattr(run_search, "SecondGraph", graph)
+    held_out = HeldOutExamples(examples="rows", path=Path("train.csv"))
+    result = run(4, held_out=held_out)
+    # Static vectors cost nothing here; pruning passes, and the teacher loses as much as all do.
+    assert made == [((0, 0), (4, 0.75), "rows", pytest.approx(0.5), "second")]
+    assert result.chosen.shape == "joined" and result.candidates[-1] is result.chosen
 
 
 def test_before_each_candidate_it_is_told_how_much_is_to_come(run):
