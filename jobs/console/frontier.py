@@ -218,13 +218,11 @@ def frontier_table(points: Sequence[FrontierPoint], metric: str) -> Table:
     """The table of the console, from the cheapest to the dearest."""
     table = Table(title="Quality and cost", title_justify="left")
     number, name, *measured, standing = frontier_heads(metric)
-    for head, justify in (
-        (number, "right"),
-        (name, "left"),
-        *((head, "right") for head in measured),
-        (standing, "left"),
-    ):
-        table.add_column(head, justify=justify)
+    table.add_column(number, justify="right")
+    table.add_column(name)
+    for head in measured:
+        table.add_column(head, justify="right")
+    table.add_column(standing)
     for row in frontier_rows(points):
         table.add_row(*row)
     return table
