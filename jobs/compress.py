@@ -216,6 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         result, frontier = _compress(options)
         console.print(_stage_table(result))
+        allowed = read_config(CompressConfig, options).allowed_drop
+        console.print(describe_certainty(result.chosen, allowed))
         if result.bundle.cascade is not None:
             console.print(f"cascade: {describe(result.bundle.cascade)}")
         if pruning := result.bundle.provenance.get("pruning"):
@@ -280,12 +282,12 @@ def _compress(options: argparse.Namespace) -> tuple["Compressed", dict[str, Any]
     options.teacher = find_model(config.teacher).path
     config = replace(config, teacher=options.teacher)
     refuse_idle(options, _IDLE)
+    settings = read_frontier_settings(options) if config.search else None
     locate = partial(resolve, options=options.storage_options)
     corpus = config.transfer.corpus
     formats = set() if corpus is None else formats_at(*locate(corpus), corpus)
     held_out = config.cascade.cascade_held_out
     refuse_idle_labeled(options, config.train, config.eval, held_out, others=formats)
-    settings = read_frontier_settings(options) if config.search else None
     with waiting("reading the labeled files"):
         files = config.load_files(locate)
     if files.transfer is not None:
@@ -308,7 +310,6 @@ def _compress(options: argparse.Namespace) -> tuple["Compressed", dict[str, Any]
             on_point=_show_point,
             on_progress=on_progress,
         )
-    console.print(describe_certainty(result.chosen, allowed))
     return result, {} if settings is None else show_frontier(result, settings, allowed)
 
 
