@@ -80,6 +80,11 @@ def _is_static(options: argparse.Namespace) -> bool:
     return bool(options.student_layers == 0)
 
 
+# They depend on the student, so the configs have None: `DistillConfig.settled`.
+_TRAINING_DEFAULTS = {
+    "learning_rate": "8e-5; 0.01 for static vectors",
+    "batch_rows": "32; 64 for static vectors",
+}
 _NO_LAYERS = "a student of --student-layers 0 has no layers"
 _NO_TRAINING = (
     "nothing is trained; add --student-layers, --prune-heads or --prune-ffn, or --keep-tokens"
@@ -199,7 +204,7 @@ def make_parser() -> CommandParser:
     ):
         group = parser.add_argument_group(title)
         for config in configs:
-            add_config_arguments(group, config)
+            add_config_arguments(group, config, defaults=_TRAINING_DEFAULTS)
     add_frontier_arguments(parser)
     return parser
 

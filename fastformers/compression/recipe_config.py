@@ -60,7 +60,10 @@ class StudentConfig:
     )
     student_width: int | None = field(
         default=None,
-        metadata=option("number of the teacher's hidden dimensions that the student keeps (all)"),
+        metadata=option(
+            "number of the teacher's hidden dimensions that the student keeps; of static vectors, "
+            "their number of values (all)"
+        ),
     )
     keep_gelu: bool = field(
         default=False, metadata=option("keep GELU in the student instead of replacing it by ReLU")

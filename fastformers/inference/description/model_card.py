@@ -128,7 +128,7 @@ def _metadata(bundle: "Bundle", name: str) -> dict[str, Any]:
 
 
 def _summary(bundle: "Bundle", name: str) -> str:
-    shape = ", ".join(f"{value:,} {noun}" for value, noun in _shape(bundle))
+    shape = ", ".join(_shape(bundle))
     pairs = "pairs of texts" if bundle.text_pairs else "texts"
     return (
         f"# {name}\n\n"
@@ -139,13 +139,18 @@ def _summary(bundle: "Bundle", name: str) -> str:
     )
 
 
-def _shape(bundle: "Bundle") -> list[tuple[int, str]]:
+def _shape(bundle: "Bundle") -> list[str]:
+    if bundle.num_layers == 0 and bundle.width is not None:
+        return [
+            f"no layers, static vectors of {bundle.width:,} values",
+            f"{bundle.num_outputs:,} outputs",
+        ]
     sizes = [
         (bundle.num_layers, "layers"),
         (bundle.width, "hidden dimensions"),
         (bundle.num_outputs, "outputs"),
     ]
-    return [(value, noun) for value, noun in sizes if value is not None]
+    return [f"{value:,} {noun}" for value, noun in sizes if value is not None]
 
 
 def _use(bundle: "Bundle", name: str) -> str:
