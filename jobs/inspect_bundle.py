@@ -57,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse_idle(options, (STORAGE,))
         bundle = _open(options)
         graphs = [graph for graph, _ in graphs_by_share(bundle)]
-        _check(bundle)
-        with waiting("measuring the speed of one core"):
-            speeds = [_measure(graph) for graph in graphs]
+        speeds = [_check_and_measure(graph) for graph in graphs]
         console.print(_table_of_facts(bundle))
         if bundle.stages:
             console.print(_table_of_stages(bundle))
@@ -81,23 +79,20 @@ def _open(options: argparse.Namespace) -> Bundle:
     return pin_bundle(options.bundle, options.storage_options).open()
 
 
-def _check(bundle: Bundle) -> None:
-    """Score two texts.
+def _check_and_measure(graph: Bundle) -> dict[int, float]:
+    """Score two texts by a bundle of one graph; then seconds of a row here, by length.
 
     Raises:
         BundleError: The tokenizer or the graph cannot be used, or gives no finite number.
     """
-    scorer = Scorer(bundle)
-    texts = [(text, text) for text in _TEXTS] if bundle.text_pairs else list(_TEXTS)
+    scorer = Scorer(graph)
+    texts = [(text, text) for text in _TEXTS] if graph.text_pairs else list(_TEXTS)
     errors = scorer.score(texts).errors
     if errors:
         reason = next(iter(errors.values()))
-        raise BundleError(f"{bundle}: cannot score a text: {reason}; make the bundle again")
-
-
-def _measure(graph: Bundle) -> dict[int, float]:
-    """Seconds of a row here, by length, of a bundle of one graph."""
-    return measure_speeds(Scorer(graph).engine, graph.cost_profile, limit_s=_SPEED_LIMIT_S)
+        raise BundleError(f"{graph}: cannot score a text: {reason}; make the bundle again")
+    with waiting("measuring the speed of one core"):
+        return measure_speeds(scorer.engine, graph.cost_profile, limit_s=_SPEED_LIMIT_S)
 
 
 def _table_of_facts(bundle: Bundle) -> Table:

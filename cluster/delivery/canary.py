@@ -117,7 +117,8 @@ def find_difference(bundle: Bundle, canary: Canary) -> str | None:
     apart_NC[np.isnan(here_NC) & np.isnan(there_NC)] = 0
     row, column = np.unravel_index(np.argmax(apart_NC), apart_NC.shape)
     if apart_NC[row, column] <= canary.tolerance:
-        return canary.second and find_difference(second_graph(bundle), canary.second)
+        second = canary.second
+        return None if second is None else find_difference(second_graph(bundle), second)
     reason = scored.errors.get(int(row))
     return (
         f"a score of {here_NC[row, column]:.4g}, expected {there_NC[row, column]:.4g} within "

@@ -16,6 +16,7 @@ import pickle
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -266,11 +267,7 @@ class Worker:
                 batches.setdefault(engine, []).append(batch)
         start = time.perf_counter()
         for engine, own in batches.items():
-            run_batches(
-                engine,
-                lambda batch, engine=engine: engine.run(*(ids.astype(np.int64) for ids in batch)),
-                own,
-            )
+            run_batches(engine, partial(_run_batch, engine), own)
         return time.perf_counter() - start
 
     def measure_tokens_per_second(self, seconds: float) -> float:
@@ -315,6 +312,11 @@ class Worker:
 
     def _warm_up(self) -> None:
         self._scorer.warm_up(_synthetic_rows(self._scorer.bundle.max_length))
+
+
+def _run_batch(engine: Engine, batch: tuple[np.ndarray, np.ndarray]) -> None:
+    ids_BT, types_BT = batch
+    engine.run(ids_BT.astype(np.int64), types_BT.astype(np.int64))
 
 
 def measure_memory() -> tuple[int, int]:

@@ -22,6 +22,7 @@ from fastformers.compression.cascade.threshold import CascadePlan, plan_cascade
 from fastformers.compression.quality import QualityGate
 from fastformers.data.examples import Examples
 from fastformers.data.held_out import HeldOut, hold_out
+from fastformers.data.labels import SHOWN_NAMES
 from fastformers.errors import InputError, QualityError
 from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.external_data import copy_graph
@@ -175,8 +176,8 @@ def check_second(path: Path, teacher: ModelArtifact, labels: tuple[str, ...]) ->
     ):
         if is_own != its:
             raise InputError(
-                f"{flag}: its {what} {_shown(is_own)} is not {_shown(its)}, as the student's; give "
-                "a bundle of the same teacher and settings"
+                f"{flag}: {what} {_shown(is_own)}, and the student's {_shown(its)}; give a bundle "
+                "of the same teacher and settings"
             )
     tokenizer = json.loads((bundle.path / TOKENIZER_FILE).read_text(encoding="utf-8"))
     if tokenizer != json.loads(teacher.tokenizer_json):
@@ -187,7 +188,10 @@ def check_second(path: Path, teacher: ModelArtifact, labels: tuple[str, ...]) ->
 
 
 def _shown(value: object) -> str:
-    return ", ".join(map(repr, value)) if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    more = ", ..." if len(value) > SHOWN_NAMES else ""
+    return ", ".join(map(repr, value[:SHOWN_NAMES])) + more
 
 
 @dataclass(frozen=True, kw_only=True)

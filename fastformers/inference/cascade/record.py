@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fastformers.errors import InputError
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import SECOND_FILE
@@ -127,6 +128,16 @@ def summarize(cascade: Cascade) -> dict[str, Any]:
     fields = asdict(cascade)
     names = ("precision", "threshold", "share", "share_by_length", "num_held_out", "max_drop")
     return {name: fields[name] for name in (*names, "eval_share")}
+
+
+def check_one_graph(bundle: "Bundle", what: str, remedy: str) -> None:
+    """Refuse a cascade where one graph is needed.
+
+    Raises:
+        InputError: It is a cascade: "`what` one graph; give `remedy`".
+    """
+    if bundle.cascade is not None:
+        raise InputError(f"{bundle}: is a cascade of two graphs, and {what} one; give {remedy}")
 
 
 def first_graph(bundle: "Bundle") -> "Bundle":

@@ -217,13 +217,13 @@ def untrained(monkeypatch):
 @pytest.mark.parametrize(
     ("described", "change", "message"),
     [
-        ({"labels": LABELS[::-1]}, {}, "its labels 'positive', .* is not 'negative', "),
-        ({"labels": LABELS}, {"max_length": 32}, "its max length 32 is not 64, as the student's"),
-        ({"labels": LABELS, "text_pairs": True}, {}, "its text pairs True is not False"),
+        ({"labels": LABELS[::-1]}, {}, "labels 'positive', .*, and the student's 'negative', "),
+        ({"labels": LABELS}, {"max_length": 32}, "max length 32, and the student's 64; give"),
+        ({"labels": LABELS, "text_pairs": True}, {}, "text pairs True, and the student's False"),
         (
             {"labels": LABELS, "task": "multi-label-classification"},
             {},
-            "its task multi-label-classification is not text-classification",
+            "task multi-label-classification, and the student's text-classification",
         ),
         ({"labels": LABELS}, {"precision": "float16"}, "is float16; the graphs of a cascade are"),
         ({"labels": LABELS}, {"tokenizer": True}, "has another tokenizer than the student"),
