@@ -16,8 +16,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
-from rich.table import Table
-
 from fastformers.cluster.storage.filesystems import resolve
 from fastformers.compression.compress_config import CompressConfig
 from fastformers.compression.recipe_config import RecipeConfig
@@ -26,7 +24,6 @@ from fastformers.files.hub import find_model
 from fastformers.formats.file_set import formats_at
 from fastformers.inference.cascade.record import describe, summarize
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
-from fastformers.inference.description.model_card import render_interval
 from fastformers.jobs.console.arguments import (
     add_storage_arguments,
     add_text_file_arguments,
@@ -53,12 +50,11 @@ from fastformers.jobs.console.frontier import (
 )
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import show_progress, waiting
+from fastformers.jobs.console.stages import show_curve, show_point, show_stage, stage_table
 from fastformers.models.model_files import is_sentence_encoder
 
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
-    from fastformers.compression.transfer_curve import CurvePoint
-    from fastformers.inference.description.stage_quality import StageQuality
 
 
 def _has_student(options: argparse.Namespace) -> bool:
@@ -220,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> dict[str, Any]:
         result, frontier = _compress(options)
-        console.print(_stage_table(result))
+        console.print(stage_table(result))
         allowed = read_config(CompressConfig, options).allowed_drop
         console.print(describe_certainty(result.chosen, allowed))
         if result.bundle.cascade is not None:
@@ -230,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
         if result.curve:
-            _show_curve(result.curve)
+            show_curve(result.curve)
         if shares := result.bundle.provenance.get("keep_tokens"):
             shown = ", ".join(f"{share:g}" for share in shares)
             console.print(f"share of its tokens that each layer keeps: {shown}")
@@ -309,66 +305,13 @@ def _compress(options: argparse.Namespace) -> tuple["Compressed", dict[str, Any]
             config,
             files,
             on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
-            on_stage=_show_stage,
+            on_stage=show_stage,
             on_candidate=partial(show_candidate, max_accuracy_drop=allowed),
             on_plan=clock.tell,
-            on_point=_show_point,
+            on_point=show_point,
             on_progress=on_progress,
         )
     return result, {} if settings is None else show_frontier(result, settings, allowed)
-
-
-def _show_stage(quality: "StageQuality") -> None:
-    others = "".join(f", {name} {100 * value:.2f}" for name, value in quality.other_metrics.items())
-    console.print(
-        f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f}{others}, agreement with "
-        f"the teacher {100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
-    )
-
-
-def _show_point(point: "CurvePoint") -> None:
-    console.print(
-        f"{point.num_texts:,} texts without labels: {point.quality.metric} "
-        f"{100 * point.quality.quality:.2f}, agreement with the teacher "
-        f"{100 * point.quality.agreement:.2f}%"
-    )
-
-
-def _show_curve(curve: Sequence["CurvePoint"]) -> None:
-    """The table of quality by number of texts, and what it says of more."""
-    from fastformers.compression.transfer_curve import judge_curve
-
-    metric = curve[0].quality.metric
-    table = Table(title=f"Texts without labels and {metric}", title_justify="left")
-    for column in ("texts", metric, "95% interval", "agreement"):
-        table.add_column(column, justify="right")
-    for point in curve:
-        table.add_row(
-            f"{point.num_texts:,}",
-            f"{100 * point.quality.quality:.2f}",
-            render_interval(point.quality),
-            f"{100 * point.quality.agreement:.2f}%",
-        )
-    console.print(table)
-    console.print(judge_curve(curve))
-
-
-def _stage_table(result: "Compressed") -> Table:
-    table = Table(title=f"Bundle {result.bundle.path}", title_justify="left")
-    table.add_column("stage")
-    others = list(result.bundle.stages[0].other_metrics)
-    for column in (result.bundle.metric, *others, "agreement", "model MB", "seconds"):
-        table.add_column(column, justify="right")
-    for quality in qualities_of(result.bundle):
-        table.add_row(
-            quality.stage,
-            f"{100 * quality.quality:.2f}",
-            *(f"{100 * quality.other_metrics[name]:.2f}" for name in others),
-            f"{100 * quality.agreement:.2f}%",
-            f"{quality.model_bytes / 1e6:.1f}",
-            f"{quality.seconds:.1f}",
-        )
-    return table
 
 
 def _summary(result: "Compressed") -> dict[str, Any]:
