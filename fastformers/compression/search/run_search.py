@@ -162,7 +162,8 @@ class _Search:
         begin_s = time.monotonic()
         try:
             candidate = self._measure(step, timer)
-        except StoppedError:
+        except StoppedError:  # its pace says how long the others will take
+            self.durations.learn(work, time.monotonic() - begin_s, timer)
             return self._leave_out(LeftOut(name=name, why="stopped", predicted_s=predicted_s))
         except (QualityError, StageError) as error:
             if is_first:
