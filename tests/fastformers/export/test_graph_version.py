@@ -34,9 +34,11 @@ DIGESTS = {
     "int8": "b5d32d0d188d02a357e694abdd5f61e27f3f6faaa4d647702083e62061a556f6",
     "int8-dynamic": "30e6a4b1f54b25925182c3d84fe81239e70842fa11602ebdf8fe142f48ad56e3",
     "relative positions": "98b2d7614834c45aefd66366bf780fc2151036011f9de603c95bb54fa5e52186",
-    "rotary positions": "99ac4f7266742a9709121e0fc72619a7cb3370dbf3b75728a25b2c20603c59cd",
+    "rotary positions": "32c9ac41aba126e60a442a7ed796fb39d153c7f3c944ac44d9e3e015d506dff4",
     "padding without position": "5a77a916603efcb2d6efe4831b598b94c9d8c8bba3691cc14b29d5dbd76c6437",
-    "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
+    "embedding model": "96a341a45eb8f1f322f9cb358dbb69f47749804833d00274af12ef65b8ee4d81",
+    "static vectors": "6a59a1288c4353b2d240b020ad1f6a4b58b74e1c8910fdc7feebea2a0d8be07a",
+    "static vectors, pairs": "810d398f0d9918ec95ffc9267ffdf5c2fdfa1068be7e146a29da987eb92fc02c",
 }
 MAX_LENGTH, WIDTH, VOCABULARY = 16, 8, 40
 
