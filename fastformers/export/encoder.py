@@ -194,7 +194,7 @@ class EncoderWeights:
     def width(self) -> int:
         """Values of a token between two layers, D."""
         if not self.layers:
-            return self.token_embeddings_VE.shape[1]
+            return int(self.token_embeddings_VE.shape[1])
         return len(self.layers[-1].ffn_norm.weight)
 
 

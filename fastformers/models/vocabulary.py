@@ -115,7 +115,7 @@ def type_pairs(tokenizer_json: str) -> str:
     return json.dumps(parts, ensure_ascii=False)
 
 
-def _with_types(post_processor: dict[str, Any] | None) -> dict[str, Any] | None:
+def _with_types(post_processor: Any) -> Any:
     match post_processor:
         case {"type": "RobertaProcessing", "sep": sep, "cls": cls}:
             template = without_types({"type": "BertProcessing", "sep": sep, "cls": cls})
@@ -130,9 +130,7 @@ def _with_types(post_processor: dict[str, Any] | None) -> dict[str, Any] | None:
             return post_processor | {"pair": typed}
         case {"type": "Sequence", "processors": list(processors)}:
             return post_processor | {"processors": [_with_types(one) for one in processors]}
-        case (
-            _
-        ):  # BERT's gives types, and so does the library where no processor puts pairs together
+        case _:  # BERT's gives types, and so does the library itself where there is no processor
             return post_processor
 
 

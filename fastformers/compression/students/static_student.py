@@ -124,7 +124,8 @@ def _vectors(teacher: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch
     if not isinstance(teacher, SentenceEncoder):
         hidden_BTD: torch.Tensor = teacher.base_model(**inputs).last_hidden_state
         return hidden_BTD.mean(dim=1)
-    return teacher(**inputs).logits
+    vectors_BD: torch.Tensor = teacher(**inputs).logits
+    return vectors_BD
 
 
 def _special_ids(tokenizer_json: str) -> tuple[list[int], list[int]]:

@@ -41,6 +41,8 @@ DIGESTS = {
     "dropped tokens float16": "aa8e43951759ad3d29f23019aaab94ba7084fd8c122e8e372bb18d50050c6963",
     "pooled tokens": "1fbcf7d644f4f5acc3524f27139047a8feb3a591a99340d48fdbe74fb51e1b05",
     "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
+    "static vectors": "6a59a1288c4353b2d240b020ad1f6a4b58b74e1c8910fdc7feebea2a0d8be07a",
+    "static vectors, pairs": "810d398f0d9918ec95ffc9267ffdf5c2fdfa1068be7e146a29da987eb92fc02c",
 }
 MAX_LENGTH, WIDTH, VOCABULARY = 16, 8, 40
 

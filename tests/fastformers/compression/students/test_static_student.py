@@ -133,10 +133,10 @@ def test_an_embedder_gives_vectors_of_its_teachers_width(
     assert task_of(student) == EMBEDDING
     vectors_ND = predict_logits(student, rows)
     assert vectors_ND.shape[1] == 32
-    # Near its teacher before any training: much nearer than two texts are to each other.
+    # Before any training it is near its teacher, whose vectors of other directions are not near.
     cosines_N = (vectors_ND * predict_logits(teacher, rows)).sum(axis=1)
-    others_N = (vectors_ND * predict_logits(teacher, rows)[::-1]).sum(axis=1)
-    assert cosines_N.mean() > others_N.mean() + 0.1
+    others_N = (vectors_ND[:, ::-1] * predict_logits(teacher, rows)).sum(axis=1)
+    assert cosines_N.mean() > 0.8 > others_N.mean() + 0.3
 
 
 def test_a_width_beyond_the_teachers_is_refused(make_teacher, make_static):

@@ -73,6 +73,11 @@ def test_pairs_are_shown_as_pairs(pair_bundle):
     assert [row[0] for row in rows_of(card, "The graph")][1] == "`token_type_ids`"
 
 
+def test_a_model_without_layers_is_said_to_have_none(bundle):
+    card = render_card(replace(bundle, num_layers=0))
+    assert "no layers, static vectors of 32 values, 2 outputs, in float32" in card
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_each_task_has_its_words(task):
     assert task in OUTPUTS and task in PIPELINE_TAGS
