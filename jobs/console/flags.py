@@ -101,7 +101,7 @@ def _add_flag(
         parser.add_argument(
             flag_of(name),
             action=_AddName,
-            type=name_or_number if float in get_args(one_type) else None,
+            type=name_or_number if float in get_args(one_type) else str,
             default=(),
             metavar=option.metavar,
             help=meaning,

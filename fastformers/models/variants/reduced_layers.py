@@ -65,7 +65,8 @@ class ReducedLayers(nn.Module):
     @contextmanager
     def recording(self) -> Iterator[list[TokenStates]]:
         """Collect the hidden states of the forwards in the block, from the embeddings on."""
-        self._recorded = states = []
+        states: list[TokenStates] = []
+        self._recorded = states
         try:
             yield states
         finally:
@@ -102,19 +103,19 @@ class ReducedLayers(nn.Module):
     ) -> TokenStates:
         """One layer; all tokens leave it unless it is said how many of each row do."""
         hidden_BTD = states.values_BKD
-        heads = [
-            linear(hidden_BTD).unflatten(2, (-1, parts.head_width)).transpose(1, 2)
+        query, key, value = (
+            _by_head(linear(hidden_BTD), parts.head_width)
             for linear in (parts.query, parts.key, parts.value)
-        ]
+        )
         dropout = parts.probability_dropout
         dropped_share = dropout.p if dropout is not None and self.training else 0.0
-        is_fused = counts_B is None and self.config._attn_implementation != "eager"
-        if is_fused:
+        if counts_B is None and self.config._attn_implementation != "eager":
+            bias = _key_bias(states, query.dtype)
             context_BHTX = functional.scaled_dot_product_attention(
-                *heads, attn_mask=_key_bias(states, heads[0].dtype), dropout_p=dropped_share
+                query, key, value, attn_mask=bias, dropout_p=dropped_share
             )
         else:
-            context_BHTX, probabilities_BHQT = _attend(*heads, states, dropped_share)
+            context_BHTX, probabilities_BHQT = _attend(query, key, value, states, dropped_share)
         context_BTW = context_BHTX.transpose(1, 2).flatten(2)
         if counts_B is not None:
             received_BT = _received(probabilities_BHQT, states)
@@ -208,6 +209,12 @@ def _real_tokens(hidden_BTD: Tensor, mask: Tensor | None) -> Tensor:
     keys_BT = mask[:, 0, 0]
     is_real_BT = keys_BT if keys_BT.dtype == torch.bool else keys_BT == 0
     return is_real_BT.float()
+
+
+def _by_head(values_BTW: Tensor, head_width: int) -> Tensor:
+    """Values of each head by itself, (B, H, T, X)."""
+    num_rows, num_tokens, _ = values_BTW.shape
+    return values_BTW.reshape(num_rows, num_tokens, -1, head_width).transpose(1, 2)
 
 
 def _key_bias(states: TokenStates, dtype: torch.dtype) -> Tensor | None:

@@ -49,8 +49,9 @@ def pool_states(states: TokenStates, pool: TokenPool) -> TokenStates:
     missing = -rest.shape[1] % pool.every
     real = functional.pad(states.weights_BK[:, 1:] > 0, (0, missing))
     rest = functional.pad(rest, (0, 0, 0, missing))
-    rest_BGED = rest.unflatten(1, (-1, pool.every))
-    real_BGE = real.unflatten(1, (-1, pool.every))
+    num_groups = real.shape[1] // pool.every
+    rest_BGED = rest.reshape(len(rest), num_groups, pool.every, -1)
+    real_BGE = real.reshape(len(real), num_groups, pool.every)
     has_any_BG = real_BGE.any(dim=2)
     if pool.how == "mean":
         sums_BGD = (rest_BGED * real_BGE[..., None]).sum(dim=2)

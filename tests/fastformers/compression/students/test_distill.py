@@ -304,8 +304,14 @@ def test_layers_are_matched_evenly_and_the_last_with_the_last(student, teacher, 
     assert [at for _, at in match_layers(student, teacher)] == expected
 
 
-def reducing(model, **reduction):
+def reducing(model, *, seed=None, **reduction):
+    """A copy that reduces its tokens, with other weights if there is a seed for them."""
     model = copy.deepcopy(model)
+    if seed is not None:
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.1)
     change_reduction(model, TokenReduction(**reduction))
     return model
 
@@ -317,8 +323,7 @@ POOL = TokenPool(before_layer=1, every=3, how="mean")
 def test_a_student_with_fewer_tokens_learns_its_teachers_states_of_them(
     teacher, rows, tmp_path, fewer
 ):
-    """The teacher itself with fewer tokens loses its outputs, and gets closer to them again."""
-    student = reducing(teacher, **fewer)
+    student = reducing(teacher, seed=1, **fewer)
     before = distance(student, teacher, rows)
     after = learn(
         student,
@@ -360,11 +365,12 @@ def test_a_loss_of_states_compares_the_tokens_that_are_left(teacher, rows, tmp_p
     with torch.no_grad():
         _, states = run_with_states(student, **inputs)
         model = in_training(student, hidden_weight=1.0)
+        model.teacher_pools = [None, None]
         mask = batch["attention_mask"].float()
         whole = model._hidden_error(states[:2], batch["teacher_hidden"][:, :2], mask)
-        all_three = model._hidden_error(states, batch["teacher_hidden"], mask)
+        last_two = model._hidden_error(states[1:], batch["teacher_hidden"][:, 1:], mask)
     assert float(whole) < 1e-3  # rounded to float16: the first layer still saw all tokens
-    assert float(all_three) > 0.1
+    assert float(last_two) > 0.1
 
 
 def test_a_pooled_teachers_states_are_kept_as_many_as_there_are(teacher, rows, tmp_path):
@@ -384,11 +390,11 @@ def test_a_pooled_teachers_states_are_kept_as_many_as_there_are(teacher, rows, t
         _, states = run_with_states(pooled, input_ids=ids)
     for state, layer in zip(states[1:], outputs.hidden, strict=True):
         np.testing.assert_allclose(layer.row(row), state.values_BKD[0], atol=0.02)
-    student = reducing(pooled, pool=POOL, keep_shares=(1.0, 0.5))
+    student = reducing(pooled, seed=1, pool=POOL)
     after = learn(
         student, pooled, rows, None, config=config(hidden_weight=0.1), work=tmp_path / "more"
     )
-    assert distance(after, pooled, rows) < distance(student, pooled, rows)
+    assert distance(after, pooled, rows) < 0.5 * distance(student, pooled, rows)
 
 
 def test_student_and_teacher_that_pool_differently_are_refused(teacher, rows, tmp_path):
