@@ -38,7 +38,8 @@ class PartTimes:
 
     def ticks_of(self, sizes: NDArray[np.integer]) -> Ticks:
         """Ticks of any sizes, interpolated between those that were measured."""
-        return np.rint(np.interp(sizes, self.sizes, self.ticks)).astype(np.int64)
+        ticks: Ticks = np.rint(np.interp(sizes, self.sizes, self.ticks)).astype(np.int64)
+        return ticks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.arrays import Floats
 from fastformers.atomic_file import whole_file
 from fastformers.clock import CpuTimer, median_in_turns
 from fastformers.compression.artifact import ModelArtifact
@@ -132,7 +131,7 @@ def measure_layer_times(
             encoders[pooling, num_heads, width] = replace(encoder, pooling=pooling, layers=(layer,))
     seconds = _time_graphs(encoders, lengths, precision, scratch, on_progress)
 
-    def times(pooling: str) -> tuple[Floats, Floats]:
+    def times(pooling: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         by_heads = [seconds[pooling, num_heads, widths[0]] for num_heads in heads]
         by_width = [seconds[pooling, 1, width] for width in widths]
         return np.array(by_heads), np.array(by_width)

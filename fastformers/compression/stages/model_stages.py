@@ -23,6 +23,7 @@ from fastformers.compression.recipe_config import (
     StudentConfig,
     TrimConfig,
 )
+from fastformers.compression.stages.prune_planning import IMPORTANCE_ROWS
 from fastformers.compression.students.distill import distill, replace_gelu
 from fastformers.compression.students.static_student import make_static_student
 from fastformers.compression.students.student import (
@@ -38,8 +39,6 @@ from fastformers.models.model_files import digest_checkpoint
 from fastformers.models.variants.reduced_layers import change_reduction
 from fastformers.models.variants.token_reduction import TokenPool, reduction_of
 from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer, type_pairs
-
-IMPORTANCE_ROWS = 2048
 
 
 def require_no_graph(artifact: ModelArtifact) -> None:

@@ -7,51 +7,37 @@ of model_stages.py do. After either stage the model learns from what it was befo
 knows nothing of graphs.
 """
 
-import json
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from transformers import PreTrainedModel
-
-from fastformers.atomic_file import whole_file
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.pruning.keep_tokens import choose_shares_for, keep_tokens
-from fastformers.compression.pruning.latency_plan import plan_within_time
-from fastformers.compression.pruning.layer_times import LayerTimes
-from fastformers.compression.pruning.loss_curves import measure_loss_curves
-from fastformers.compression.pruning.prune import measure_importance, prune_model
-from fastformers.compression.pruning.pruning_plan import (
-    PruningPlan,
-    plan_pruning,
-    plan_rounds,
-)
+from fastformers.compression.pruning.prune import prune_model
+from fastformers.compression.pruning.pruning_plan import plan_rounds
 from fastformers.compression.recipe import Stage
-from fastformers.compression.recipe_config import (
-    DistillConfig,
-    PruneConfig,
-)
-from fastformers.compression.stages.layer_timing import keep_layer_times
+from fastformers.compression.recipe_config import DistillConfig, PruneConfig
 from fastformers.compression.stages.model_stages import (
-    IMPORTANCE_ROWS,
     distill_from,
     plan_recovery,
     require_no_graph,
+)
+from fastformers.compression.stages.prune_planning import (
+    describe_pruning,
+    find_times,
+    keep_plan,
+    plan_round,
 )
 from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
 from fastformers.models.forward import OnProgress
-from fastformers.models.layers import layer_parts, layer_shape
 from fastformers.models.variants.token_reduction import reduction_of
 
 logger = logging.getLogger(__name__)
 
 TOKEN_ROWS = 256  # rows that shares of tokens are chosen on
-LOSS_ROWS = 256  # run once for each size of each part of each layer
 
 
 def prune_stage(
@@ -67,17 +53,12 @@ def prune_stage(
     """
     recovery = plan_recovery(config.prune_epochs, distill)
 
-    def times_of(artifact: ModelArtifact, on_progress: OnProgress) -> LayerTimes | None:
-        if config.prune_budget != "latency":
-            return None
-        return keep_layer_times(artifact, precision, on_progress)
-
     def measure(artifact: ModelArtifact, on_progress: OnProgress) -> dict[str, object]:
-        times = times_of(artifact, on_progress)
+        times = find_times(config, artifact, precision, on_progress)
         return {} if times is None else {"times": asdict(times)}
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        times = times_of(artifact, on_progress)
+        times = find_times(config, artifact, precision, on_progress)
         model = artifact.model
         rounds = zip(
             plan_rounds(config.prune_heads, config.prune_rounds),
@@ -86,9 +67,9 @@ def prune_stage(
         )
         for number, (heads_now, ffn_now) in enumerate(rounds):
             now = replace(config, prune_heads=heads_now, prune_ffn=ffn_now)
-            plan = _keep_plan(
+            plan = keep_plan(
                 directory / f"plan{number}.json",
-                partial(_plan_round, now, artifact, model, times, on_progress),
+                partial(plan_round, now, artifact, model, times, on_progress),
             )
             model = prune_model(model, plan)
             if recovery is not None:
@@ -100,7 +81,7 @@ def prune_stage(
                     directory=directory / f"round{number}",
                     on_progress=on_progress,
                 )
-        pruning = _describe_pruning(artifact.model, model, times)
+        pruning = describe_pruning(artifact.model, model, times)
         logger.info("pruned: %s", pruning)
         return replace(artifact, model=model, pruning=pruning)
 
@@ -120,69 +101,6 @@ def prune_stage(
         ensures=ensures,
         measure=measure,
     )
-
-
-def _plan_round(
-    config: PruneConfig,
-    artifact: ModelArtifact,
-    model: PreTrainedModel,
-    times: LayerTimes | None,
-    on_progress: OnProgress,
-) -> PruningPlan:
-    """What stays of the model as it is after a round that ends with the config's shares."""
-    sample = artifact.train.sample(IMPORTANCE_ROWS)
-    targets_N = None if config.prune_without_labels else artifact.targets(sample)
-    importance = measure_importance(model, artifact.tokenize(sample), targets_N, on_progress)
-    if times is None:
-        return plan_pruning(
-            importance,
-            prune_heads=config.prune_heads,
-            prune_ffn=config.prune_ffn,
-            multiple_of=config.prune_multiple_of,
-        )
-    curves = measure_loss_curves(
-        model,
-        artifact.tokenize(artifact.train.sample(LOSS_ROWS)),
-        importance,
-        of_heads=config.prune_heads > 0,
-        of_neurons=config.prune_ffn > 0,
-        on_progress=on_progress,
-    )
-    return plan_within_time(
-        importance,
-        curves,
-        times,
-        prune_heads=config.prune_heads,
-        prune_ffn=config.prune_ffn,
-        multiple_of=config.prune_multiple_of,
-    )
-
-
-def _keep_plan(path: Path, make: Callable[[], PruningPlan]) -> PruningPlan:
-    """The plan of an earlier attempt, or else a new one, so that training goes on where it was."""
-    if not path.is_file():
-        plan = make()
-        kept = {name: [part.tolist() for part in parts] for name, parts in vars(plan).items()}
-        with whole_file(path) as unfinished:
-            unfinished.write_text(json.dumps(kept), encoding="utf-8")
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return PruningPlan(**{name: tuple(map(np.array, parts)) for name, parts in kept.items()})
-
-
-def _describe_pruning(
-    before: PreTrainedModel, after: PreTrainedModel, times: LayerTimes | None
-) -> str:
-    """What is left of each layer, and the speed that measured times predict."""
-    was, now = (
-        [astuple(layer_shape(parts)) for parts in layer_parts(model)] for model in (before, after)
-    )
-    heads, neurons = (", ".join(map(str, sizes)) for sizes in zip(*now, strict=True))
-    kept = f"heads {heads}; neurons {neurons}"
-    if times is None:
-        return kept
-    saved_s = times.tick_s * (times.count_ticks(was) - times.count_ticks(now))
-    speedup = times.whole_s / (times.whole_s - saved_s)
-    return f"{kept}; predicted to be {speedup:.2f} times as fast"
 
 
 def keep_tokens_stage(

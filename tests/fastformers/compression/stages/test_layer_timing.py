@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from fastformers.compression.artifact import ModelArtifact  # noqa: E402
 from fastformers.compression.recipe_config import DistillConfig, PruneConfig  # noqa: E402
-from fastformers.compression.stages import layer_timing, reducing_stages  # noqa: E402
+from fastformers.compression.stages import layer_timing, prune_planning  # noqa: E402
 from fastformers.compression.stages.layer_timing import keep_layer_times, pick_lengths  # noqa: E402
 from fastformers.compression.stages.reducing_stages import prune_stage  # noqa: E402
 from fastformers.errors import FastformersError  # noqa: E402
@@ -83,7 +83,7 @@ def test_a_stage_that_is_resumed_decides_as_it_did(artifact, tmp_path, monkeypat
     measured, first = prune(artifact, tmp_path, prune_budget="latency")
     [path] = artifact.work.glob("layer-times-*.json")
     assert measured["times"] == json.loads(path.read_text(), object_hook=with_tuples)
-    monkeypatch.setattr(reducing_stages, "measure_importance", None)
+    monkeypatch.setattr(prune_planning, "measure_importance", None)
     monkeypatch.setattr(layer_timing, "measure_layer_times", None)
     again, second = prune(artifact, tmp_path, prune_budget="latency")
     assert (again, second.pruning) == (measured, first.pruning)
