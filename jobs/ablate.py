@@ -42,6 +42,7 @@ from fastformers.errors import InputError
 from fastformers.figure import require_drawing
 from fastformers.files.hub import find_model
 from fastformers.inference.bundle import DEMO_BUNDLE, open_bundle
+from fastformers.inference.cascade.record import check_one_graph
 from fastformers.jobs.console.arguments import (
     add_price_arguments,
     add_text_file_arguments,
@@ -232,7 +233,7 @@ def _check(options: argparse.Namespace) -> None:
             check_model_directory(found)
             setattr(options, name, found)
     for bundle in options.bundles:
-        open_bundle(bundle)
+        check_one_graph(open_bundle(bundle), "a step is", "a bundle of one graph")
 
 
 def _shapes(options: argparse.Namespace) -> AblationShapes:

@@ -30,6 +30,7 @@ from fastformers.cluster.pricing.prices import find_price, load_prices
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.digest import versions_of
 from fastformers.inference.autotune import EngineChoice, tune
+from fastformers.inference.cascade.record import check_one_graph
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.jobs.benchmarks.arguments import check, chosen_baselines, parse_bench
 from fastformers.jobs.benchmarks.bench_report import BenchReport, load_report
@@ -101,6 +102,8 @@ def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
             subject = open_subject(options.bundle, options.teacher, **sample)
         else:
             subject = make_subject(options.shape, options.teacher, **sample)
+        if {"engines", "operators"} & {*options.parts}:
+            check_one_graph(subject.bundle, "engines and operators are compared on", "--parts job")
         on_step("measuring which engine and batches are fastest here")
         choice = tune(subject.bundle, engine=options.engine)
     job_settings = JobSettings(

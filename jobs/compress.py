@@ -13,23 +13,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
-from rich.table import Table
-
-from fastformers.atomic_file import whole_file
-from fastformers.cluster.pricing.prices import HourlyPrice, choose_price, load_prices, usd_of
-from fastformers.cluster.report.downsample import pick_frontier
-from fastformers.cluster.report.page import can_draw, render_search_page
-from fastformers.cluster.report.plots import FrontierPoint
-from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
+from fastformers.cluster.storage.filesystems import resolve
+from fastformers.compression.compress_config import CompressConfig
+from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.token_config import AUTO
 from fastformers.files.hub import find_model
+from fastformers.formats.file_set import formats_at
+from fastformers.inference.cascade.record import describe, summarize
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
-from fastformers.installation import how_to_install
-from fastformers.jobs.console.arguments import add_text_file_arguments
+from fastformers.jobs.console.arguments import (
+    add_storage_arguments,
+    add_text_file_arguments,
+)
 from fastformers.jobs.console.command_line.idle_flags import (
+    STORAGE,
     SUPERGLUE,
     IdleRule,
     refuse_idle,
@@ -39,19 +39,27 @@ from fastformers.jobs.console.command_line.keywords import CompressKeywords, Pat
 from fastformers.jobs.console.command_line.python_call import called, describes
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.flags import add_config_arguments, read_config
+from fastformers.jobs.console.frontier import (
+    FRONTIER_FLAGS,
+    SearchClock,
+    add_frontier_arguments,
+    describe_certainty,
+    read_frontier_settings,
+    show_candidate,
+    show_frontier,
+)
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import show_progress, waiting
+from fastformers.jobs.console.stages import show_curve, show_point, show_stage, stage_table
 from fastformers.models.model_files import is_sentence_encoder
 
 if TYPE_CHECKING:
     from fastformers.compression.compress import Compressed
-    from fastformers.compression.search import RecipeCandidate
-    from fastformers.inference.description.stage_quality import StageQuality
 
 
 def _has_student(options: argparse.Namespace) -> bool:
-    is_wanted = options.student or options.student_layers or options.student_width
-    return bool(options.search or is_wanted or options.pool_tokens)
+    origins = (options.student, options.student_layers, options.student_width, options.pool_tokens)
+    return options.search or origins != (None, None, None, None)
 
 
 def _prunes(options: argparse.Namespace) -> bool:
@@ -64,16 +72,28 @@ def _trains(options: argparse.Namespace) -> bool:
     return bool(_has_student(options) or recovers or learns_to_drop)
 
 
+def _is_static(options: argparse.Namespace) -> bool:
+    return bool(options.student_layers == 0)
+
+
+# They depend on the student, so the configs have None: `DistillConfig.settled`.
+_TRAINING_DEFAULTS = {
+    "learning_rate": "8e-5; 0.01 for static vectors",
+    "batch_rows": "32; 64 for static vectors",
+}
+_NO_LAYERS = "a student of --student-layers 0 has no layers"
 _NO_TRAINING = (
     "nothing is trained; add --student-layers, --prune-heads or --prune-ffn, or --keep-tokens"
 )
 _IDLE = (
     SUPERGLUE,
+    STORAGE,
     IdleRule(
         ("epochs", "keep_gelu"),
         lambda options: not _has_student(options),
         "there is no student; add --student-layers, --student-width or --student",
     ),
+    IdleRule(("keep_gelu", "hidden_weight", "attention_weight"), _is_static, _NO_LAYERS),
     IdleRule(
         ("transfer", "learning_rate", "batch_rows", "seed", "temperature", "hard_weight"),
         lambda options: not _trains(options),
@@ -81,6 +101,14 @@ _IDLE = (
     ),
     IdleRule(
         ("hidden_weight", "attention_weight"), lambda options: not _trains(options), _NO_TRAINING
+    ),
+    IdleRule(
+        (
+            *("transfer_rows", "transfer_text_column", "transfer_text_pair_column"),
+            *("transfer_seed", "transfer_curve"),
+        ),
+        lambda options: options.transfer is None,
+        "there are no texts without labels; add --transfer",
     ),
     IdleRule(
         ("prune_budget", "prune_multiple_of", "prune_rounds", "prune_epochs"),
@@ -98,13 +126,18 @@ _IDLE = (
         "no feed-forward neurons are pruned; add --prune-ffn",
     ),
     IdleRule(
+        ("max_hours", *FRONTIER_FLAGS),
+        lambda options: not options.search,
+        "it is for a search; add --search",
+    ),
+    IdleRule(
         ("pool_how", "pool_before_layer"),
-        lambda options: options.pool_tokens is None,
+        lambda options: not (options.search or options.pool_tokens),
         "no tokens are pooled; add --pool-tokens",
     ),
     IdleRule(
         ("token_epochs", "token_soft_start", "min_token_agreement"),
-        lambda options: not options.keep_tokens,
+        lambda options: not (options.search or options.keep_tokens),
         "no tokens are dropped; add --keep-tokens",
     ),
     IdleRule(
@@ -121,6 +154,21 @@ _IDLE = (
         ("min_int8_agreement",),
         lambda options: "int8" not in str(options.precision),
         "no projection is in int8; add --precision int8",
+    ),
+    IdleRule(
+        ("cascade_drop",),
+        lambda options: options.search,
+        "a search takes what --max-accuracy-drop leaves",
+    ),
+    IdleRule(
+        ("cascade_with", "cascade_drop", "cascade_held_out"),
+        lambda options: not options.cascade,
+        "there is no cascade; add --cascade",
+    ),
+    IdleRule(
+        ("min_int8_agreement",),
+        _is_static,
+        f"{_NO_LAYERS}, and its projections stay in float",
     ),
     IdleRule(
         ("label_column", "label_map", "label_names"),
@@ -140,16 +188,20 @@ def make_parser() -> CommandParser:
     add_config_arguments(parser.add_argument_group("models, files and allowance"), CompressConfig)
     add_config_arguments(parser.add_argument_group("labeled files"), CompressConfig.columns)
     add_text_file_arguments(parser, CompressConfig.columns.text_files)
+    add_config_arguments(parser.add_argument_group("texts without labels"), CompressConfig.transfer)
+    add_storage_arguments(parser)
     for title, configs in (
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),
         ("pruning", [recipe.prune]),
         ("tokens", [recipe.tokens]),
         ("graph", [recipe.quantize, recipe.trim]),
+        ("cascade", [CompressConfig.cascade]),
     ):
         group = parser.add_argument_group(title)
         for config in configs:
-            add_config_arguments(group, config)
+            add_config_arguments(group, config, defaults=_TRAINING_DEFAULTS)
+    add_frontier_arguments(parser)
     return parser
 
 
@@ -163,24 +215,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        result = _compress(options)
-        console.print(_stage_table(result))
+        result, frontier = _compress(options)
+        console.print(stage_table(result))
+        allowed = read_config(CompressConfig, options).allowed_drop
+        console.print(describe_certainty(result.chosen, allowed))
+        if result.bundle.cascade is not None:
+            console.print(f"cascade: {describe(result.bundle.cascade)}")
+        if pruning := result.bundle.provenance.get("pruning"):
+            console.print(f"pruned: {pruning}")
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
+        if result.curve:
+            show_curve(result.curve)
         if shares := result.bundle.provenance.get("keep_tokens"):
             shown = ", ".join(f"{share:g}" for share in shares)
             console.print(f"share of its tokens that each layer keeps: {shown}")
-        summary = _summary(result)
-        if options.search:
-            price = choose_price(
-                usd_per_hour=None, instance_type=None, num_cores=1, prices=load_prices()
-            )
-            candidates = _drawn(result, price)
-            console.print(_frontier_table(candidates, result.bundle.metric))
-            summary["page"] = _write_page(
-                candidates, price, result.bundle.path, metric=result.bundle.metric
-            )
-        return summary
+        return {**_summary(result), **frontier}
 
     return run(job, options, resume="Run the same command again to go on where it was.")
 
@@ -220,114 +270,48 @@ def compress(
     places = {"teacher": teacher, "train": train, "eval": eval, "output": output}
     options = make_parser().take({**places, **settings})
     with called(options):
-        return _compress(options)
+        return _compress(options)[0]
 
 
-def _compress(options: argparse.Namespace) -> "Compressed":
-    """Run the recipe, or search for one, and show what is measured."""
+def _compress(options: argparse.Namespace) -> tuple["Compressed", dict[str, Any]]:
+    """Run the recipe, or search for one, and show what is measured.
+
+    Returns:
+        The result, and the numbers of the frontier; none without a search.
+    """
     config = read_config(CompressConfig, options)
     options.teacher = find_model(config.teacher).path
     config = replace(config, teacher=options.teacher)
     refuse_idle(options, _IDLE)
-    refuse_idle_labeled(options, config.train, config.eval, config.transfer)
+    settings = read_frontier_settings(options) if config.search else None
+    locate = partial(resolve, options=options.storage_options)
+    corpus = config.transfer.corpus
+    formats = set() if corpus is None else formats_at(*locate(corpus), corpus)
+    held_out = config.cascade.cascade_held_out
+    refuse_idle_labeled(options, config.train, config.eval, held_out, others=formats)
     with waiting("reading the labeled files"):
-        files = config.load_files()
+        files = config.load_files(locate)
+    if files.transfer is not None:
+        console.print(f"transfer: {files.transfer.describe()}", markup=False)
     with waiting("loading PyTorch"):
         from fastformers.compression import compress as offline
 
-    with show_progress() as on_progress, waiting("loading and checking the teacher"):
-        return offline.compress(
+    clock, allowed = SearchClock(), config.allowed_drop
+    with (
+        show_progress(remarks=clock.remarks) as on_progress,
+        waiting("loading and checking the teacher"),
+    ):
+        result = offline.compress(
             config,
             files,
             on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
-            on_stage=_show_stage,
-            on_candidate=_show_candidate,
+            on_stage=show_stage,
+            on_candidate=partial(show_candidate, max_accuracy_drop=allowed),
+            on_plan=clock.tell,
+            on_point=show_point,
             on_progress=on_progress,
         )
-
-
-def _show_stage(quality: "StageQuality") -> None:
-    others = "".join(f", {name} {100 * value:.2f}" for name, value in quality.other_metrics.items())
-    console.print(
-        f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f}{others}, agreement with "
-        f"the teacher {100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
-    )
-
-
-def _show_candidate(candidate: "RecipeCandidate") -> None:
-    console.print(
-        f"{candidate.name}: {candidate.qualities[-1].metric} "
-        f"{100 * candidate.qualities[-1].quality:.2f}, "
-        f"{candidate.seconds_per_million:,.0f} core-seconds a million rows, "
-        f"{'holds' if candidate.passes else 'loses too much'}"
-    )
-
-
-def _stage_table(result: "Compressed") -> Table:
-    table = Table(title=f"Bundle {result.bundle.path}", title_justify="left")
-    table.add_column("stage")
-    others = list(result.bundle.stages[0].other_metrics)
-    for column in (result.bundle.metric, *others, "agreement", "model MB", "seconds"):
-        table.add_column(column, justify="right")
-    for quality in qualities_of(result.bundle):
-        table.add_row(
-            quality.stage,
-            f"{100 * quality.quality:.2f}",
-            *(f"{100 * quality.other_metrics[name]:.2f}" for name in others),
-            f"{100 * quality.agreement:.2f}%",
-            f"{quality.model_bytes / 1e6:.1f}",
-            f"{quality.seconds:.1f}",
-        )
-    return table
-
-
-def _drawn(result: "Compressed", price: HourlyPrice) -> list[FrontierPoint]:
-    """The candidates, as the table and the page show them."""
-    return [
-        FrontierPoint(
-            name=one.name,
-            quality=one.qualities[-1].quality,
-            seconds=one.seconds_per_million,
-            usd=usd_of(one.seconds_per_million, usd_per_hour=price.usd_per_hour),
-            verdict="chosen" if one is result.chosen else "" if one.passes else "loses too much",
-        )
-        for one in result.candidates
-    ]
-
-
-def _frontier_table(candidates: list[FrontierPoint], metric: str) -> Table:
-    best = pick_frontier([one.quality for one in candidates], [one.usd for one in candidates])
-    table = Table(title="Quality and cost", title_justify="left")
-    table.add_column("recipe")
-    for column in (metric, "core-s per million", "times cheaper"):
-        table.add_column(column, justify="right")
-    table.add_column("")
-    for place, one in sorted(enumerate(candidates), key=lambda entry: entry[1].seconds):
-        table.add_row(
-            one.name,
-            f"{100 * one.quality:.2f}",
-            f"{one.seconds:,.0f}",
-            f"{candidates[0].seconds / one.seconds:.2f}",
-            ", ".join(filter(None, [one.verdict, "frontier" if place in best else ""])),
-        )
-    return table
-
-
-def _write_page(
-    candidates: list[FrontierPoint], price: HourlyPrice, bundle: Path, *, metric: str
-) -> str | None:
-    """Draw the frontier on a page beside the bundle, where matplotlib is installed."""
-    if not can_draw():
-        console.print(f"no picture of the frontier: {how_to_install('report')}")
-        return None
-    path = bundle.with_name(f"{bundle.name}-search.html")
-    heading = f"{len(candidates)} recipes for {bundle.name}"
-    note = f"Price: {price.label}."
-    page = render_search_page(candidates, metric=metric, heading=heading, note=note)
-    with whole_file(path) as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
-    console.print(f"page: {path}")
-    return str(path)
+    return result, {} if settings is None else show_frontier(result, settings, allowed)
 
 
 def _summary(result: "Compressed") -> dict[str, Any]:
@@ -343,18 +327,15 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in qualities_of(bundle)],
         "precisions": list(graphs_of(bundle)),
+        "cascade": None if bundle.cascade is None else summarize(bundle.cascade),
+        "transfer_texts": bundle.provenance.get("transfer_texts"),
+        "transfer_curve": [point.describe() for point in result.curve],
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,
         "tokens_per_second_at_64": 1 / bundle.cost_profile.estimate_seconds_per_token(),
-        "candidates": [
-            {
-                "recipe": candidate.name,
-                "quality": candidate.qualities[-1].quality,
-                "seconds_per_million": candidate.seconds_per_million,
-                "holds": candidate.passes,
-            }
-            for candidate in result.candidates
-        ],
-        "times_cheaper": result.candidates[0].seconds_per_million
+        "drop_points": result.chosen.drop,
+        "drop_points_interval": list(result.chosen.certainty.drop_interval),
+        "quality_interval": list(result.chosen.certainty.interval),
+        "times_cheaper": max(one.seconds_per_million for one in result.candidates)
         / result.chosen.seconds_per_million,
     }
 

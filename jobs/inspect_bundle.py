@@ -18,10 +18,11 @@ from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError
 from fastformers.files.hub import parse_hub_uri
 from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.cascade.record import describe, graphs_by_share, summarize
 from fastformers.inference.cost_profile import measure_speeds
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
-from fastformers.inference.description.model_card import render_interval
+from fastformers.inference.description.model_card import render_interval, render_value
 from fastformers.inference.manifest import MANIFEST_FILE
 from fastformers.inference.scorer import Scorer
 from fastformers.jobs.console.arguments import add_storage_arguments
@@ -55,13 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> dict[str, Any]:
         refuse_idle(options, (STORAGE,))
         bundle = _open(options)
-        speeds = _check_and_measure(bundle)
+        graphs = [graph for graph, _ in graphs_by_share(bundle)]
+        speeds = [_check_and_measure(graph) for graph in graphs]
         console.print(_table_of_facts(bundle))
         if bundle.stages:
             console.print(_table_of_stages(bundle))
-        console.print(_table_of_speeds(bundle, speeds))
+        for graph, own in zip(graphs, speeds, strict=True):
+            console.print(_table_of_speeds(graph, own))
         console.print("checked: manifest, SHA-256 of each file, tokenizer, graph, a prediction")
-        return _describe(bundle, speeds)
+        return _describe(bundle, graphs, speeds)
 
     return run(job, options)
 
@@ -76,20 +79,20 @@ def _open(options: argparse.Namespace) -> Bundle:
     return pin_bundle(options.bundle, options.storage_options).open()
 
 
-def _check_and_measure(bundle: Bundle) -> dict[int, float]:
-    """Score two texts; then seconds of a row here, by length.
+def _check_and_measure(graph: Bundle) -> dict[int, float]:
+    """Score two texts by a bundle of one graph; then seconds of a row here, by length.
 
     Raises:
         BundleError: The tokenizer or the graph cannot be used, or gives no finite number.
     """
-    scorer = Scorer(bundle)
-    texts = [(text, text) for text in _TEXTS] if bundle.text_pairs else list(_TEXTS)
+    scorer = Scorer(graph)
+    texts = [(text, text) for text in _TEXTS] if graph.text_pairs else list(_TEXTS)
     errors = scorer.score(texts).errors
     if errors:
         reason = next(iter(errors.values()))
-        raise BundleError(f"{bundle}: cannot score a text: {reason}; make the bundle again")
+        raise BundleError(f"{graph}: cannot score a text: {reason}; make the bundle again")
     with waiting("measuring the speed of one core"):
-        return measure_speeds(scorer.engine, bundle.cost_profile, limit_s=_SPEED_LIMIT_S)
+        return measure_speeds(scorer.engine, graph.cost_profile, limit_s=_SPEED_LIMIT_S)
 
 
 def _table_of_facts(bundle: Bundle) -> Table:
@@ -103,6 +106,7 @@ def _table_of_facts(bundle: Bundle) -> Table:
         "labels": f"{labels} and {more} more" if more > 0 else labels,
         "outputs": f"{bundle.num_outputs:,}",
         "precision": ", ".join(graphs_of(bundle)),
+        "cascade": "" if bundle.cascade is None else describe(bundle.cascade),
         "size": f"{sum(_sizes(bundle).values()) / 1e6:.1f} MB",
         "layers": _count(bundle.num_layers),
         "width": _count(bundle.width),
@@ -111,7 +115,8 @@ def _table_of_facts(bundle: Bundle) -> Table:
         "inputs": f"{', '.join(bundle.input_names)}; no attention mask, no padding",
         "digest": bundle.digest,
     }
-    facts |= {name.replace("_", " "): _plain(value) for name, value in bundle.provenance.items()}
+    origin = bundle.provenance.items()
+    facts |= {name.replace("_", " "): render_value(value) for name, value in origin}
     for name, value in facts.items():
         if value:
             table.add_row(name, value)
@@ -138,10 +143,12 @@ def _table_of_stages(bundle: Bundle) -> Table:
     return table
 
 
-def _table_of_speeds(bundle: Bundle, speeds: dict[int, float]) -> Table:
+def _table_of_speeds(graph: Bundle, speeds: dict[int, float]) -> Table:
     """Speed of one core here, beside that of one core where the bundle was made."""
-    profile = bundle.cost_profile
-    table = Table(title=f"Speed of one core: {read_cpu_model()}", title_justify="left")
+    profile = graph.cost_profile
+    table = Table(
+        title=f"Speed of one core, {graph.model_file}: {read_cpu_model()}", title_justify="left"
+    )
     table.add_column("tokens of a row", justify="right")
     for column in ("rows/s here", "tokens/s here", f"rows/s on {profile.cpu_model}"):
         table.add_column(column, justify="right")
@@ -156,8 +163,11 @@ def _table_of_speeds(bundle: Bundle, speeds: dict[int, float]) -> Table:
     return table
 
 
-def _describe(bundle: Bundle, speeds: dict[int, float]) -> dict[str, Any]:
+def _describe(
+    bundle: Bundle, graphs: Sequence[Bundle], speeds: Sequence[dict[int, float]]
+) -> dict[str, Any]:
     profile, sizes = bundle.cost_profile, _sizes(bundle)
+    first, *second = [_describe_speeds(*pair) for pair in zip(graphs, speeds, strict=True)]
     return {
         "bundle": str(bundle),
         "digest": bundle.digest,
@@ -182,8 +192,17 @@ def _describe(bundle: Bundle, speeds: dict[int, float]) -> dict[str, Any]:
         "provenance": bundle.provenance,
         "max_batch_tokens": profile.max_batch_tokens,
         "cpu_model": read_cpu_model(),
-        "rows_per_second": {length: 1 / seconds for length, seconds in speeds.items()},
+        **first,
         "profile_cpu_model": profile.cpu_model,
+        "cascade": None if bundle.cascade is None else {**summarize(bundle.cascade), **second[0]},
+    }
+
+
+def _describe_speeds(graph: Bundle, speeds: dict[int, float]) -> dict[str, Any]:
+    """Rows per second of one graph by length, here and where the bundle was made."""
+    profile = graph.cost_profile
+    return {
+        "rows_per_second": {length: 1 / seconds for length, seconds in speeds.items()},
         "profile_rows_per_second": {
             length: 1 / seconds
             for length, seconds in zip(profile.lengths, profile.seconds_per_row, strict=True)
@@ -198,10 +217,6 @@ def _sizes(bundle: Bundle) -> dict[str, int]:
 
 def _count(number: int | None) -> str:
     return "not known: an older version made it" if number is None else f"{number:,}"
-
-
-def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from fastformers.export.encoder import (
 )
 from fastformers.export.graph import write_graph
 from fastformers.inference.bundle import Bundle, write_bundle
+from fastformers.inference.cascade.record import Cascade, ShareByLength, expected_profile
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.inference.description.further_graph import FurtherGraph
@@ -236,6 +237,53 @@ def two_graphs(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Bund
         further_models=[graphs / "float16.onnx"],
         tokenizer_json=make_tokenizer_json(),
     )
+
+
+def make_cascade(
+    path: Path, *, threshold: float = 0.8, vocabulary: int = 128, **described: Any
+) -> Bundle:
+    """A cascade of one layer and two; a smaller `vocabulary` is that of the second graph alone."""
+    first = make_bundle(path.parent / f"{path.name}.first", num_layers=1, **described)
+    graph = path.parent / f"{path.name}.first.graph" / "second.onnx"
+    encoder = make_encoder(vocabulary=vocabulary, classes=first.num_outputs)
+    write_graph(encoder, graph, text_pairs=first.text_pairs)
+    own = replace(first.cost_profile, seconds_alone=(2e-4, 1e-3))
+    other = replace(own, seconds_per_row=(1e-3, 1e-2), seconds_alone=(2e-3, 1e-2))
+    shares = ShareByLength(lengths=(4.0, 12.0), shares=(0.75, 0.25))
+    cascade = Cascade(
+        precision="float32",
+        threshold=threshold,
+        share=0.5,
+        share_by_length=shares,
+        num_held_out=1000,
+        max_drop=0.2,
+        first_profile=own,
+        second_profile=other,
+        second_quality=replace(first.stages[0], stage="second", quality=0.9),
+        quality=replace(first.stages[0], stage="cascade", quality=0.89),
+        multiply_adds_per_token=count_multiply_adds(encoder),
+        num_layers=2,
+        width=encoder.width,
+    )
+    profile = expected_profile(own, other, shares)
+    return write_bundle(
+        replace(first, path=path, cascade=cascade, cost_profile=profile),
+        model=first.model_path,
+        further_models=[graph],
+        tokenizer_json=make_tokenizer_json(),
+    )
+
+
+@pytest.fixture(scope="session")
+def cascade_factory() -> Callable[..., Bundle]:
+    """The function `make_cascade`."""
+    return make_cascade
+
+
+@pytest.fixture(scope="session")
+def cascade_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A cascade that scores single texts; about half of the texts of `make_texts` go on."""
+    return make_cascade(tmp_path_factory.mktemp("cascade") / "cascade")
 
 
 @pytest.fixture(scope="session")
@@ -550,6 +598,7 @@ def make_report_fixture() -> Callable[..., RunReport]:
             num_machines=2,
             kinds=(make_kind_report(),),
             agreement=None,
+            cascade=None,
             nodes=(
                 make_node_report("vm-1", left_s=70.0),
                 make_node_report("vm-2", left_s=40.0, left_because="its cloud took it back"),

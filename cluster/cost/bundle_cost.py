@@ -145,7 +145,13 @@ def estimate_cost(
     workloads = [
         (
             profile,
-            estimate_workload(sample, profile, shards_by=bundle.cost_profile, rows=settings.rows),
+            estimate_workload(
+                sample,
+                profile,
+                shards_by=bundle.cost_profile,
+                rows=settings.rows,
+                goes_on=None if bundle.cascade is None else bundle.cascade.share_by_length,
+            ),
         )
         for profile in trusted
     ]

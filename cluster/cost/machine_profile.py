@@ -25,9 +25,9 @@ from fastformers.clock import CpuTimer, median_in_turns
 from fastformers.cluster.report.run_report import RunReport
 from fastformers.errors import InputError
 from fastformers.inference.bundle import Bundle, open_bundle
-from fastformers.inference.cost_profile import CostProfile, measure_cost_profile
+from fastformers.inference.cascade.graphs import measure_profile
+from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.cpu import read_processor
-from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.tokenizer import Tokenizer
 from fastformers.installation import how_to_upgrade
 
@@ -291,11 +291,7 @@ def _measure_worker(
 ) -> tuple[CostProfile, float]:
     """Cost profile and seconds per token of one worker; runs in a process of its own."""
     tokenize_s = _measure_tokenizing_worker(bundle_path, texts, cores)
-    bundle = open_bundle(bundle_path)
-    return (
-        measure_cost_profile(OnnxEngine(bundle.model_path), max_length=bundle.max_length),
-        tokenize_s,
-    )
+    return measure_profile(open_bundle(bundle_path)), tokenize_s
 
 
 def _measure_tokenizing_worker(

@@ -27,11 +27,11 @@ _PLANS_SHOWN = 5
 
 def describe_cost(cost: BundleCost) -> dict[str, Any]:
     """A bundle's costs as plain values."""
-    stages = cost.bundle.stages
+    quality = cost.bundle.quality
     return {
         "bundle": str(cost.bundle),
         "bundle_digest": cost.bundle.digest,
-        "accuracy": stages[-1].quality if stages else None,
+        "accuracy": None if quality is None else quality.quality,
         **cost.workload.to_json(),
         "profiles": [
             {
@@ -82,6 +82,9 @@ def render_workload(cost: BundleCost) -> Table:
         "rows without text, cut",
         f"{100 * workload.bad_share:.1f}%, {100 * workload.truncated_share:.1f}%",
     )
+    if workload.second_share is not None:
+        share = f"{100 * workload.second_share:.1f}% of the texts, as their lengths let expect"
+        table.add_row("second graph", share)
     table.add_row("lengths", _histogram(workload.histogram))
     infer = Interval(
         value=workload.infer_s.value / 3600,
@@ -155,9 +158,12 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
     lines.extend(_explain_gpus([i for i in shown if i.pace is not None]))
     needing = [i for i in cost.instances.costs if i.needs_gpu_graph]
     if needing:
+        way = "compress --precision int8,float16 makes one"
+        if cost.bundle.cascade is not None:
+            way = "a cascade has none: its graphs are for cores"
         lines.append(
             f"!: {len(needing)} types with GPUs come last, for they need a float16 graph, which "
-            "the bundle lacks (compress --precision int8,float16 makes one); the cheapest is "
+            f"the bundle lacks ({way}); the cheapest is "
             f"{_name(needing[0])} at {needing[0].usd_per_million:.4f} USD per million, "
             f"x/÷ {needing[0].error_factor:g}"
         )
@@ -218,10 +224,10 @@ def render_comparison(costs: Sequence[BundleCost]) -> Table:
         table.add_column(name, justify="left" if name in ("bundle", "cheapest type") else "right")
     first = costs[0].instances.costs[0].usd_per_million
     for cost in costs:
-        cheapest, stages = cost.instances.costs[0], cost.bundle.stages
+        cheapest, quality = cost.instances.costs[0], cost.bundle.quality
         table.add_row(
             str(cost.bundle),
-            f"{100 * stages[-1].quality:.2f}%" if stages else "",
+            "" if quality is None else f"{100 * quality.quality:.2f}%",
             f"{cost.workload.core_s / 3600:,.2f}",
             cheapest.price.instance_type,
             f"{cheapest.usd_per_million:.4f}",

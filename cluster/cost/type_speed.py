@@ -7,6 +7,7 @@ rules of `hardware.py`, with their error factor. This module knows no
 markets.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
@@ -24,6 +25,7 @@ from fastformers.cluster.pricing.hardware import (
 from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.cascade.record import graphs_by_share
 from fastformers.inference.description.further_graph import graphs_of
 
 Basis = Literal["measured", "scaled", "scaled (published)"]
@@ -55,7 +57,8 @@ class ModelTraits:
     """What the speed of a bundle's model on a type follows from.
 
     Attributes:
-        multiply_adds_per_token, width: Amount of arithmetic, as the bundle states it: see `Bundle`.
+        multiply_adds_per_token, width: Amount of arithmetic, as the bundle states it: see `Bundle`;
+            of a cascade, what is expected of both graphs.
         is_int8: Whether matrix products on cores are int8.
         has_gpu_graph: Whether the bundle has a graph that GPUs can run.
     """
@@ -72,13 +75,15 @@ class ModelTraits:
         Raises:
             BundleError: It was written before bundles stated their arithmetic.
         """
-        if bundle.multiply_adds_per_token is None or bundle.width is None:
+        parts = [(graph.multiply_adds_per_token, share) for graph, share in graphs_by_share(bundle)]
+        known = [count * share for count, share in parts if count is not None]
+        if len(known) < len(parts) or bundle.width is None:
             raise BundleError(
                 f"{bundle}: was written before bundles said how much arithmetic they do, "
                 "which costs on GPUs need; write it again with compress (it still scores)"
             )
         return cls(
-            multiply_adds_per_token=bundle.multiply_adds_per_token,
+            multiply_adds_per_token=round(math.fsum(known)),
             width=bundle.width,
             is_int8=bundle.precision.startswith("int8"),
             has_gpu_graph=_GPU_PRECISION in graphs_of(bundle),

@@ -25,6 +25,7 @@ from fastformers.cluster.cost.sampling import CorpusSample, Window
 from fastformers.cluster.shards.layout import plan_shard_seconds
 from fastformers.errors import InputError
 from fastformers.inference.batching import rows_per_batch
+from fastformers.inference.cascade.record import ShareByLength
 from fastformers.inference.cost_profile import CostProfile
 
 CONFIDENCE = 0.95
@@ -58,6 +59,8 @@ class Workload:
         bad_share: Share of rows without a usable text.
         truncated_share: Share of rows cut at the maximum length.
         histogram: Rows of the corpus by the longest length of their bin, in tokens.
+        second_share: Share of the rows scored that are expected to go on to a cascade's second
+            graph; None where one graph scores all.
         num_shards: Shards it is cut into, by the bundle's own cost profile.
         num_gpu_shards: Shards it is cut into for GPUs, by the same profile.
         sampled_rows, sampled_windows: Rows and windows that it was estimated from.
@@ -77,6 +80,7 @@ class Workload:
     num_gpu_shards: int
     sampled_rows: int
     sampled_windows: int
+    second_share: float | None = None
 
     @property
     def core_s(self) -> float:
@@ -101,6 +105,7 @@ class Workload:
             "repeat_share": self.repeat_share.to_json(),
             "bad_share": self.bad_share,
             "truncated_share": self.truncated_share,
+            "second_share": self.second_share,
             "length_histogram": {str(k): v for k, v in self.histogram.items()},
             "shards": self.num_shards,
             "gpu_shards": self.num_gpu_shards,
@@ -116,6 +121,7 @@ def estimate_workload(
     *,
     shards_by: CostProfile,
     rows: int | None = None,
+    goes_on: ShareByLength | None = None,
 ) -> Workload:
     """Estimate the workload of a corpus, or of `rows` rows like those of the corpus.
 
@@ -124,6 +130,7 @@ def estimate_workload(
         profile: Profile of the machine, which gives the seconds of rows.
         shards_by: The bundle's own cost profile, by which a run cuts shards.
         rows: Number of rows, at least 1; None for the number that the corpus has.
+        goes_on: Share of rows that go on to the second graph of a cascade, by their length.
 
     Raises:
         InputError: There are no rows to score.
@@ -171,6 +178,9 @@ def estimate_workload(
         num_gpu_shards=num_gpu_shards,
         sampled_rows=sample.num_rows,
         sampled_windows=len(sample.windows),
+        second_share=None
+        if goes_on is None
+        else estimator.total(_of_first(goes_on.at)).value / scored.value,
     )
 
 

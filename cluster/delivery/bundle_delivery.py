@@ -31,8 +31,8 @@ from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
 from fastformers.errors import BundleError, FastformersError
 from fastformers.files.hub import parse_hub_uri
-from fastformers.inference.bundle import Bundle, missing_manifest, open_bundle, parse_manifest
-from fastformers.inference.manifest import MANIFEST_FILE
+from fastformers.inference.bundle import Bundle, open_bundle, parse_manifest
+from fastformers.inference.manifest import MANIFEST_FILE, missing_manifest
 
 logger = logging.getLogger(__name__)
 

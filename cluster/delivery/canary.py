@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from fastformers.errors import BundleError
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.cascade.record import first_graph, second_graph
 from fastformers.inference.description.further_graph import choose_graph
-from fastformers.inference.engines import open_engine
-from fastformers.inference.scorer import ScoredRows, Scorer
+from fastformers.inference.scorer import ScoredRows, Scorer, open_scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
 _TEXTS = (
@@ -51,6 +51,8 @@ class Canary:
         rows: Token ids of the texts, then rows of made-up ids between the same special tokens.
         logits_NC: Logits of the rows, NaN in a row that cannot be scored.
         tolerance: Largest difference of two logits that is rounding.
+        second: Canary of a cascade's second graph. Each graph is compared by itself: where rounding
+            alone sends a row on, its logits are others, and rightly so.
     """
 
     engine: str
@@ -58,6 +60,7 @@ class Canary:
     rows: TokenizedRows
     logits_NC: NDArray[np.float32]
     tolerance: float
+    second: "Canary | None" = None
 
 
 def make_canary(
@@ -92,6 +95,7 @@ def make_canary(
         rows=rows,
         logits_NC=logits_NC,
         tolerance=(share if computed_by is None else max(share, _SHARE_ON_GPU)) * scale,
+        second=None if bundle.cascade is None else make_canary(second_graph(bundle), engine),
     )
 
 
@@ -113,7 +117,8 @@ def find_difference(bundle: Bundle, canary: Canary) -> str | None:
     apart_NC[np.isnan(here_NC) & np.isnan(there_NC)] = 0
     row, column = np.unravel_index(np.argmax(apart_NC), apart_NC.shape)
     if apart_NC[row, column] <= canary.tolerance:
-        return None
+        second = canary.second
+        return None if second is None else find_difference(second_graph(bundle), second)
     reason = scored.errors.get(int(row))
     return (
         f"a score of {here_NC[row, column]:.4g}, expected {there_NC[row, column]:.4g} within "
@@ -122,8 +127,8 @@ def find_difference(bundle: Bundle, canary: Canary) -> str | None:
 
 
 def _open_scorer(bundle: Bundle, engine: str, precision: str) -> Scorer:
-    bundle = choose_graph(bundle, precision)
-    return Scorer(bundle, engine=open_engine(engine, bundle.model_path, num_threads=1))
+    """A Scorer of one graph alone."""
+    return open_scorer(first_graph(choose_graph(bundle, precision)), engine, num_threads=1)
 
 
 def _tokenize(scorer: Scorer) -> TokenizedRows:

@@ -52,6 +52,12 @@ def choose_precisions(bundle: Bundle, settings: ScoringSettings) -> dict[Device,
         InputError: The bundle has no such graph, or none that a card can run.
     """
     graphs, wanted = list(graphs_of(bundle)), settings.precision
+    if bundle.cascade is not None and (settings.uses_gpus or wanted not in (None, *graphs)):
+        asked = f"--device {settings.device}" if settings.uses_gpus else f"--precision {wanted}"
+        raise InputError(
+            f"{asked}: {bundle} is a cascade, which runs on cores alone in {bundle.precision} and "
+            f"{bundle.cascade.precision}; give a bundle of one graph"
+        )
     if wanted is not None:
         choose_graph(bundle, wanted)
     precisions: dict[Device, str] = {}

@@ -14,8 +14,9 @@ costs nothing while another job computes.
 
 import pickle
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -55,12 +56,10 @@ from fastformers.cluster.shards.receipts import Receipt, count_lengths, count_re
 from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ScoringError
-from fastformers.inference.batching import plan_batches
 from fastformers.inference.description.further_graph import choose_graph
-from fastformers.inference.engine import Device, run_batches
-from fastformers.inference.engines import open_engine
+from fastformers.inference.engine import Device, Engine, run_batches
 from fastformers.inference.outputs.columns import choose_columns
-from fastformers.inference.scorer import Scorer
+from fastformers.inference.scorer import open_scorer
 from fastformers.inference.tokenizer import TokenizedRows
 
 # Texts of a shard that are scored in a second precision, to compare: a second of one core or so.
@@ -133,9 +132,8 @@ class Worker:
         else:
             self._scoring = scoring = spec.scorings[device]
             bundle = choose_graph(bundle, scoring.precision)
-            engine = open_engine(scoring.engine, bundle.model_path, num_threads=num_threads)
             self._use = CardUse.open(card)
-            self._scorer = Scorer(bundle, engine=engine)
+            self._scorer = open_scorer(bundle, scoring.engine, num_threads=num_threads)
             self._tokenizer = self._scorer.tokenizer
             self._columns = choose_columns(spec.columns, bundle.task, bundle.labels)
             self._auditor = None
@@ -249,6 +247,8 @@ class Worker:
             gpu_busy=self._use.take() if self._use else None,
             labels=self._count_labels(table, logits_UC, errors_U),
             audit=audit,
+            second_texts=sum(map(len, scored.second_batches)),
+            second_s=scored.second_s,
         )
         assert self._spec.predictions is not None
         return write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)
@@ -272,15 +272,17 @@ class Worker:
         )
 
     def time_engine(self, shards: Iterable[Shard]) -> float:
-        """Seconds that the engine alone takes for the shards, their batches already in memory."""
-        batches = [batch for shard in shards for batch in self._batches(shard)]
+        """Seconds that the engine alone takes for the shards, their batches already in memory.
+
+        Of a cascade, the seconds of both engines, each on the rows that it scores.
+        """
+        batches: dict[Engine, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for shard in shards:
+            for engine, batch in self._batches(shard):
+                batches.setdefault(engine, []).append(batch)
         start = time.perf_counter()
-        engine = self._scorer.engine
-        run_batches(
-            engine,
-            lambda batch: engine.run(*(array.astype(np.int64) for array in batch)),
-            batches,
-        )
+        for engine, own in batches.items():
+            run_batches(engine, partial(_run_batch, engine), own)
         return time.perf_counter() - start
 
     def measure_tokens_per_second(self, seconds: float) -> float:
@@ -322,19 +324,27 @@ class Worker:
     def _read(self, shard: Shard) -> pa.Table:
         return self._spec.shards.child(TOKENS).read_table(shard.file_name)
 
-    def _batches(self, shard: Shard) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _batches(self, shard: Shard) -> Iterator[tuple[Engine, tuple[np.ndarray, np.ndarray]]]:
+        """The batches of a shard, each with the engine that runs it."""
         rows = read_shard_table(self._read(shard))
-        plan = plan_batches(rows.lengths_N, max_batch_tokens=self._scoring.max_batch_tokens)
-        return [
-            (
-                rows.batch_ids(rows_B).astype(rows.ids.dtype),
-                rows.batch_types(rows_B).astype(np.uint8),
+        for engine, rows_B in self._scorer.plan(
+            rows, max_batch_tokens=self._scoring.max_batch_tokens
+        ):
+            yield (
+                engine,
+                (
+                    rows.batch_ids(rows_B).astype(rows.ids.dtype),
+                    rows.batch_types(rows_B).astype(np.uint8),
+                ),
             )
-            for rows_B in plan
-        ]
 
     def _warm_up(self) -> None:
-        self._scorer.score_tokens(_synthetic_rows(self._scorer.bundle.max_length))
+        self._scorer.warm_up(_synthetic_rows(self._scorer.bundle.max_length))
+
+
+def _run_batch(engine: Engine, batch: tuple[np.ndarray, np.ndarray]) -> None:
+    ids_BT, types_BT = batch
+    engine.run(ids_BT.astype(np.int64), types_BT.astype(np.int64))
 
 
 def measure_memory() -> tuple[int, int]:

@@ -89,6 +89,7 @@ class ReceiptSums:
         labels: Predictions against labels, without its sample, which is `numbers`.
         numbers: Sample of labels and predictions that are numbers.
         audit: Rows that a second bundle scored, too, without their sample: `audit_numbers`.
+        second_texts, second_s: What went on to the second graph of a cascade: sums of `Receipt`'s.
     """
 
     num_shards: int = 0
@@ -108,6 +109,8 @@ class ReceiptSums:
     numbers: Thinned[tuple[float, float]] = field(default_factory=lambda: Thinned(MAX_NUMBERS))
     audit: AuditCounts = field(default_factory=AuditCounts)
     audit_numbers: Thinned[AuditedNumber] = field(default_factory=lambda: Thinned(MAX_NUMBERS))
+    second_texts: int = 0
+    second_s: float = 0.0
 
     def add(self, receipt: Receipt) -> None:
         """Count a receipt."""
@@ -117,6 +120,8 @@ class ReceiptSums:
         self.num_scored_tokens += receipt.num_scored_tokens
         self.num_computed_tokens += receipt.num_computed_tokens
         self.predicted_s += receipt.predicted_s
+        self.second_texts += receipt.second_texts
+        self.second_s += receipt.second_s
         self.actor_s += receipt.finished_at - receipt.started_at
         self.started_at = min(self.started_at, receipt.started_at)
         self.finished_at = max(self.finished_at, receipt.finished_at)
@@ -140,6 +145,8 @@ class ReceiptSums:
         self.num_scored_tokens += other.num_scored_tokens
         self.num_computed_tokens += other.num_computed_tokens
         self.predicted_s += other.predicted_s
+        self.second_texts += other.second_texts
+        self.second_s += other.second_s
         self.actor_s += other.actor_s
         self.started_at = min(self.started_at, other.started_at)
         self.finished_at = max(self.finished_at, other.finished_at)
@@ -154,6 +161,12 @@ class ReceiptSums:
         self.audit.add(other.audit)
         for row in other.audit_numbers.items:
             self.audit_numbers.add(row)
+
+    @property
+    def second_share(self) -> float:
+        """Share of the seconds of running the model that the second graph of a cascade took."""
+        infer_s = self.phase_s["infer"]
+        return min(1.0, self.second_s / infer_s) if infer_s > 0 else 0.0
 
     @property
     def padding_efficiency(self) -> float | None:

@@ -24,6 +24,7 @@ from fastformers.cluster.records.tally import ActorTally
 # Headings in the order of the bill, with the meaning of each.
 HEADINGS = {
     "compute": "running the model on the tokens of the texts",
+    "second graph": "running a cascade's second graph on the texts that its first is unsure of",
     "padding": "running the model on padding",
     "audit": "scoring the rows drawn with the audit bundle, too, and loading it",
     "tokenizing": "texts to token ids",
@@ -40,6 +41,7 @@ HEADINGS = {
     "closing": "listing dead letters, tidying up",
     "unused cores": "of the rented machines, owned by no actor",
 }
+_RUNNING = ("compute", "second graph", "padding")  # the model
 # Significant digits of the total; the smallest amount on the bill follows from them.
 _DIGITS, _SHOWN_DIGITS = 5, 2
 
@@ -138,12 +140,15 @@ class NodeTime:
         return usd_of(self.charged_s, usd_per_hour=self.usd_per_hour)
 
 
-def split(nodes: Sequence[NodeTime], *, padding_efficiency: float | None) -> dict[str, Spent]:
+def split(
+    nodes: Sequence[NodeTime], *, padding_efficiency: float | None, second_share: float = 0.0
+) -> dict[str, Spent]:
     """Split the price of a session over its core-seconds, each at the price of its node.
 
     Args:
         nodes: Nodes that were paid for.
         padding_efficiency: Tokens of text over tokens computed, or None if none were computed.
+        second_share: Share of the seconds of running the model that a cascade's second graph took.
 
     Returns:
         Headings with any time. Core-seconds add up to the cores x time of all nodes, amounts to
@@ -160,6 +165,8 @@ def split(nodes: Sequence[NodeTime], *, padding_efficiency: float | None) -> dic
     for amounts in (core_s, usd):
         amounts["padding"] = amounts["compute"] * (1 - (padding_efficiency or 1.0))
         amounts["compute"] -= amounts["padding"]
+        amounts["second graph"] = amounts["compute"] * second_share
+        amounts["compute"] -= amounts["second graph"]
     return {
         heading: Spent(core_s=seconds, usd=usd[heading])
         for heading, seconds in core_s.items()
@@ -212,7 +219,7 @@ def estimate_saved_usd(
         num_scored_tokens: Tokens of their different texts.
     """
     usd_of = {item.heading: Decimal(str(item.usd)) for item in items}
-    compute = usd_of.get("compute", Decimal()) + usd_of.get("padding", Decimal())
+    compute = sum((usd_of.get(name, Decimal()) for name in _RUNNING), Decimal())
     if num_scored_tokens == 0:
         return Decimal()
     repeats = Decimal(num_tokens - num_scored_tokens) / num_scored_tokens

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from fastformers.cluster.devices.scoring import Scoring
 from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.result import RunResult
@@ -24,7 +26,7 @@ from fastformers.cluster.records.audit import (
 from fastformers.cluster.records.quality import Quality, measure_quality
 from fastformers.cluster.records.tally import ActorTally, KindSums, ReceiptSums, RunTally
 from fastformers.cluster.report.bill import BillItem, NodeTime
-from fastformers.cluster.report.over_time import AgreementReport, KindReport
+from fastformers.cluster.report.over_time import AgreementReport, CascadeReport, KindReport
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.errors import InputError
 
@@ -192,4 +194,27 @@ def summarize_audit(
         usd=0.0 if paid is None else paid.usd,
         quality=quality,
         quality_unknown=unknown,
+    )
+
+
+def summarize_cascade(job: ScoreJob, sums: ReceiptSums) -> CascadeReport | None:
+    """What the second graph of a cascade did; None where one graph scores all, or nothing was.
+
+    The share that goes on was stored by length when the cascade was made, so that what is expected
+    is that of this corpus's lengths.
+    """
+    cascade = job.bundle.cascade
+    counts = np.array([row[:2] for row in sums.lengths.values()], np.float64).reshape(-1, 2)
+    if cascade is None or not counts.sum():
+        return None
+    texts, tokens = counts.T
+    expected = cascade.share_by_length.at(tokens / texts)
+    return CascadeReport(
+        threshold=cascade.threshold,
+        texts=int(texts.sum()),
+        second_texts=sums.second_texts,
+        share=sums.second_texts / float(texts.sum()),
+        expected_share=float((texts * expected).sum() / texts.sum()),
+        share_of_compute=sums.second_share,
+        precisions=(job.bundle.precision, cascade.precision),
     )

@@ -112,6 +112,28 @@ class AgreementReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CascadeReport:
+    """Shares of the second graph of a cascade; the first scored all texts.
+
+    Attributes:
+        threshold: Texts with a smaller margin went on.
+        texts, second_texts: Different texts that were scored, and those of them that went on.
+        share: Share of texts that went on.
+        expected_share: What it was expected to be for texts of these lengths.
+        share_of_compute: Share of the seconds of running the model that the second graph took.
+        precisions: Precisions of the two graphs.
+    """
+
+    threshold: float
+    texts: int
+    second_texts: int
+    share: float
+    expected_share: float
+    share_of_compute: float
+    precisions: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeReport:
     """A node that was paid for.
 

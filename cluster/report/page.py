@@ -20,7 +20,7 @@ from fastformers.cluster.records.audit import AuditReport, describe_finding
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.report.bill import Prediction, round_for_people
 from fastformers.cluster.report.energy import how_to_measure
-from fastformers.cluster.report.plots import FrontierPoint
+from fastformers.cluster.report.frontier.points import FrontierPoint
 from fastformers.cluster.report.run_report import RunReport
 from fastformers.cluster.report.sections import (
     MAX_TABLE_ROWS,
@@ -36,7 +36,12 @@ from fastformers.cluster.report.sections import (
     show_throughput,
     show_timeline,
 )
-from fastformers.cluster.report.tables import describe_energy, describe_kinds, describe_unfit
+from fastformers.cluster.report.tables import (
+    describe_cascade,
+    describe_energy,
+    describe_kinds,
+    describe_unfit,
+)
 from fastformers.formatting import format_count
 
 PAGE_FILE = "report.html"
@@ -314,6 +319,7 @@ def _facts(report: RunReport) -> dict[str, str]:
     bundle = report.bundle
     return {
         "bundle": f"{bundle.path} ({bundle.precision}, {bundle.digest[:12]})",
+        **({} if report.cascade is None else {"cascade": describe_cascade(report.cascade)}),
         "token budget": f"{bundle.max_batch_tokens:,} tokens a batch",
         "actors": "; ".join(report.cores[:MAX_TABLE_ROWS]) or "none were needed",
         **({"GPUs and cores": "; ".join(describe_kinds(report))} if report.uses_gpus else {}),

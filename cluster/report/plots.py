@@ -8,16 +8,16 @@ into the page. Needs the extra `report`.
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastformers.cluster.formatting import format_usd
 from fastformers.cluster.records.quality import LabelQuality
 from fastformers.cluster.records.sessions import Session
-from fastformers.cluster.report.downsample import Lane, Throughput, pick_frontier
+from fastformers.cluster.report.downsample import Lane, Throughput
 from fastformers.cluster.report.over_time import NodeReport
 from fastformers.cluster.report.run_report import TypeCost
 from fastformers.figure import THEME, Bar, draw_bars, draw_legend, render_twice
@@ -36,25 +36,6 @@ _KINDS = {
     "lost": ("lost", THEME.bad),
 }
 MAX_MATRIX_LABELS, MAX_BARS = 12, 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontierPoint:
-    """A bundle that a recipe search made.
-
-    Attributes:
-        name: Its name, for people.
-        quality: Value of its task's metric, 0 to 1.
-        seconds: Core-seconds of a million rows.
-        usd: Price of a million rows.
-        verdict: Outcome of the search; empty if it passes, but another was chosen.
-    """
-
-    name: str
-    quality: float
-    seconds: float
-    usd: float
-    verdict: Literal["", "chosen", "loses too much"] = ""
 
 
 def plot_lengths(lengths: Mapping[str, Sequence[int]]) -> str:
@@ -301,65 +282,6 @@ def plot_type_costs(costs: Sequence[TypeCost], *, own_usd: float) -> str:
     return render_twice(draw, "types", "USD of this run by instance type", (height, height))
 
 
-def plot_frontier(candidates: Sequence[FrontierPoint], *, metric: str) -> str:
-    """Quality over USD per million rows; a line joins those that no other beats in both."""
-
-    def draw(is_wide: bool, figure: "Figure") -> None:
-        axes = figure.subplots()
-        usd = [candidate.usd for candidate in candidates]
-        quality = [100 * candidate.quality for candidate in candidates]
-        best = pick_frontier(quality, usd)
-        axes.step(
-            [usd[place] for place in best],
-            [quality[place] for place in best],
-            where="post",
-            color=_SERIES[0],
-            linewidth=1.5,
-        )
-        verdicts = [candidate.verdict for candidate in candidates]
-        lost = [place for place, verdict in enumerate(verdicts) if verdict == "loses too much"]
-        beaten = [place for place in range(len(usd)) if place not in (*best, *lost)]
-        chosen = [place for place, verdict in enumerate(verdicts) if verdict == "chosen"]
-        for places, color, size, marker, label in (
-            ([place for place in best if place not in lost], _SERIES[0], 44, "o", "best"),
-            (beaten, THEME.muted, 20, "o", "beaten"),
-            (lost, THEME.bad, 44, "X", "loses too much"),
-            (chosen, _SERIES[0], 190, "*", "chosen"),
-        ):
-            if places:
-                axes.scatter(
-                    [usd[place] for place in places],
-                    [quality[place] for place in places],
-                    color=color,
-                    s=size,
-                    marker=marker,
-                    label=label,
-                )
-        if min(usd) > 0 and max(usd) / min(usd) > 20:
-            axes.set_xscale("log")
-        axes.margins(x=0.12, y=0.15)
-        for place in _pick_labels(best, limit=8 if is_wide else 4):
-            point = usd[place], quality[place]
-            across, _ = axes.transLimits.transform(axes.transScale.transform(point))
-            axes.annotate(
-                candidates[place].name,
-                point,
-                xytext=(6 if across < 0.7 else -6, -13),
-                textcoords="offset points",
-                ha="left" if across < 0.7 else "right",
-                fontsize=11,
-            )
-        axes.grid(True)
-        axes.set_ylabel(f"{metric}, %")
-        axes.set_xlabel("USD per million rows")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        draw_legend(figure, is_wide)
-
-    return render_twice(
-        draw, "frontier", f"{metric} over cost of {len(candidates)} candidates", (320, 330)
-    )
-
-
 def _count_axis(axes: "Axes") -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -380,9 +302,3 @@ def _time_axis(axes: "Axes", wall_s: float) -> None:
     axes.xaxis.set_major_locator(MultipleLocator(step * seconds))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / seconds:g}")
     axes.set_xlabel(f"{unit} since the start")
-
-
-def _pick_labels(places: Sequence[int], *, limit: int) -> list[int]:
-    if len(places) <= limit:
-        return list(places)
-    return [places[i] for i in np.linspace(0, len(places) - 1, limit).round().astype(int)]

@@ -18,6 +18,7 @@ from fastformers.cluster.records.sessions import Session
 from fastformers.cluster.report.bill import Bill
 from fastformers.cluster.report.over_time import (
     AgreementReport,
+    CascadeReport,
     KindReport,
     NodeReport,
     TimelineEntry,
@@ -211,6 +212,7 @@ class RunReport:
         num_actors, num_machines: How many of them worked, those that left included.
         kinds: What actors on each device did, in each precision.
         agreement: How much two precisions agree; None where one scored, or nothing was compared.
+        cascade: Shares of the second graph; None where one graph scored all texts.
         nodes: Machines that were paid for, in the order in which they joined; one with GPUs may be
             two, of which the one on its GPUs costs.
         cores: Which actors ran on which cores, for people.
@@ -266,6 +268,7 @@ class RunReport:
     num_machines: int
     kinds: tuple[KindReport, ...]
     agreement: AgreementReport | None
+    cascade: CascadeReport | None
     nodes: tuple[NodeReport, ...]
     cores: tuple[str, ...]
     driver_cpu: str
@@ -323,7 +326,7 @@ class RunReport:
         return report
 
     def summarize(self) -> dict[str, Any]:
-        """What the last line of a run that scored shows: `SUMMARY_KEYS` and three more."""
+        """What the last line of a run that scored shows: `SUMMARY_KEYS` and a few more."""
         found = self.quality
         quality = None
         if found is not None:
@@ -333,6 +336,7 @@ class RunReport:
             "num_sessions": len(self.sessions),
             "quality": quality,
             "audit": to_plain(self.audit),
+            **({"cascade": to_plain(self.cascade)} if self.cascade is not None else {}),
         }
 
     def summarize_preparation(self) -> dict[str, Any]:

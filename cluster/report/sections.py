@@ -19,8 +19,13 @@ from fastformers.cluster.records.audit import (
 )
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.report import plots
-from fastformers.cluster.report.downsample import pick_frontier, plan_lanes, rate_tokens
-from fastformers.cluster.report.plots import FrontierPoint
+from fastformers.cluster.report.downsample import plan_lanes, rate_tokens
+from fastformers.cluster.report.frontier.plot import render_frontier
+from fastformers.cluster.report.frontier.points import (
+    FrontierPoint,
+    frontier_heads,
+    frontier_rows,
+)
 from fastformers.cluster.report.run_report import RunReport
 from fastformers.formatting import format_count
 
@@ -340,28 +345,14 @@ def show_timeline(report: RunReport) -> Section:
     )
 
 
-def show_frontier(candidates: Sequence[FrontierPoint], *, metric: str) -> Section:
-    """Plot and table of the candidates; those that no other beats in both are called best."""
-    usd = [candidate.usd for candidate in candidates]
-    best = set(pick_frontier([candidate.quality for candidate in candidates], usd))
-    order = sorted(range(len(usd)), key=lambda place: (usd[place], -candidates[place].quality))
-    rows = [
-        [
-            candidates[place].name,
-            f"{100 * candidates[place].quality:.2f}",
-            f"{candidates[place].seconds:,.0f}",
-            format_usd(usd[place]),
-            candidates[place].verdict or ("best" if place in best else "beaten"),
-        ]
-        for place in order
-    ]
-    heads = ["candidate", f"{metric}, %", "core-seconds a million", "USD a million", ""]
+def show_frontier(points: Sequence[FrontierPoint], *, metric: str) -> Section:
+    """Plot and table of the candidates of a search."""
     return Section(
         heading=f"{_begin(metric)} over cost",
-        caption=f"{_begin(metric)} on the evaluation file. Up and left is better. The line joins "
-        "the candidates that no other beats in both.",
-        svg=plots.plot_frontier(candidates, metric=metric),
-        table=SectionTable(heads=heads, rows=rows),
+        caption=f"{_begin(metric)} on the evaluation file, with 95% intervals. Up and left is "
+        "better. The line joins the candidates that no other beats in both.",
+        svg=render_frontier(points, metric=metric),
+        table=SectionTable(heads=frontier_heads(metric), rows=frontier_rows(points)),
     )
 
 

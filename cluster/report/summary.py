@@ -33,6 +33,7 @@ from fastformers.cluster.report.kinds import (
     free_seconds,
     summarize_agreement,
     summarize_audit,
+    summarize_cascade,
     summarize_kinds,
     summarize_quality,
     uses_gpus,
@@ -80,7 +81,11 @@ def summarize_session(
         price_mismatches=tuple(
             dict.fromkeys(price.mismatch for price in paid if price.mismatch is not None)
         ),
-        spent=split(times, padding_efficiency=scored.padding_efficiency),
+        spent=split(
+            times,
+            padding_efficiency=scored.padding_efficiency,
+            second_share=scored.second_share,
+        ),
         phase_s=_phases(result.tally, times),
         predicted_core_s=0.0 if uses_gpus(scored) else scored.predicted_s,
         measured_core_s=_measured_core_s(result),
@@ -158,6 +163,7 @@ def build_report(
         num_machines=result.num_machines,
         kinds=summarize_kinds(job, result, times, both),
         agreement=summarize_agreement(job, tally),
+        cascade=summarize_cascade(job, both),
         nodes=tuple(
             _node_report(use, time, price)
             for use, time, price in zip(result.nodes, times, paid, strict=True)

@@ -19,7 +19,7 @@ from fastformers.cluster.records.audit import (
     describe_interval,
 )
 from fastformers.cluster.report.bill import round_total
-from fastformers.cluster.report.over_time import AgreementReport
+from fastformers.cluster.report.over_time import AgreementReport, CascadeReport
 from fastformers.cluster.report.run_report import Energy, RunReport
 from fastformers.formats.kept_columns import ALL_COLUMNS
 from fastformers.formatting import format_count
@@ -45,6 +45,8 @@ def _render_summary(report: RunReport) -> Table:
     efficiency = report.padding_efficiency
     padding = "" if efficiency is None else f" (padding efficiency {efficiency:.3f})"
     table.add_row("tokens", f"{report.tokens:,}{padding}")
+    if report.cascade is not None:
+        table.add_row("cascade", describe_cascade(report.cascade))
     table.add_row("dead letters", f"{report.dead_letters:,}")
     for reason, count in list(report.dead_letter_reasons.items())[:MAX_REASONS]:
         table.add_row("", f"{count:,}: {reason}")
@@ -156,6 +158,15 @@ def describe_agreement(agreement: AgreementReport) -> str:
         f"{' and '.join(agreement.precisions)}: {100 * agreement.equal_labels:.2f}% equal labels "
         f"of {agreement.texts:,} texts scored in both, values differ by up to "
         f"{agreement.largest_difference:.2g}"
+    )
+
+
+def describe_cascade(cascade: CascadeReport) -> str:
+    """How many texts went on to the second graph, and what it took."""
+    return (
+        f"{cascade.second_texts:,} of {cascade.texts:,} texts ({_percent(cascade.share)}; "
+        f"{_percent(cascade.expected_share)} expected of these lengths) went on to the second "
+        f"graph, {_percent(cascade.share_of_compute)} of the compute"
     )
 
 

@@ -60,6 +60,8 @@ class Receipt:
             where that is not known.
         labels: `LabelCounts` as plain values; empty where no labels are compared.
         audit: `AuditCounts` as plain values; empty where no row is audited.
+        second_texts: Texts that went on to the second graph of a cascade.
+        second_s: Seconds of those of "infer" that the second graph took.
     """
 
     shard: str
@@ -86,6 +88,8 @@ class Receipt:
     gpu_busy: float | None = None
     labels: dict[str, Any] = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
+    second_texts: int = 0
+    second_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

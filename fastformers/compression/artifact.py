@@ -39,6 +39,7 @@ class ModelArtifact:
         graph: The exported graph; None until the export.
         precision: Precision that the graph computes in.
         float_projections: Names of the projections that an int8 graph computes in float.
+        pruning: What was pruned, in words; None where nothing was.
     """
 
     key: str
@@ -52,6 +53,7 @@ class ModelArtifact:
     graph: Path | None = None
     precision: str = "float32"
     float_projections: tuple[str, ...] = ()
+    pruning: str | None = None
 
     def __post_init__(self) -> None:
         positions = max_positions(self.model.config)

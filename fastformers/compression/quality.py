@@ -2,9 +2,10 @@
 
     logits + targets -> [quality] -> bundle.json, or QualityError
 
-This module knows nothing of stages or of how a model was made.
+A model is judged by its measured quality, whatever the noise of the evaluation rows; how large that
+noise is stands beside it. This module knows nothing of stages or of how a model was made.
 
-Shape suffixes: N held-out rows, C outputs.
+Shape suffixes: N held-out rows, C outputs, R draws of the rows.
 """
 
 import logging
@@ -18,6 +19,7 @@ from fastformers.atomic_file import whole_file
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.data.examples import Examples
 from fastformers.data.held_out import HeldOut, hold_out
+from fastformers.data.resampling import Interval, interval_of, is_within_noise, resample_metric
 from fastformers.errors import QualityError
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.onnx_files import measure_graph_bytes
@@ -25,6 +27,8 @@ from fastformers.models.forward import OnProgress
 from fastformers.models.loading import label_names, task_of
 
 logger = logging.getLogger(__name__)
+
+_OUTPUTS = "eval_logits.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,43 @@ def quality_drop(quality: float, *, teacher_quality: float) -> float:
     return round(100 * (teacher_quality - quality), 9)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Certainty:
+    """How sure the quality of a model is, by 95% intervals over draws of the evaluation rows.
+
+    Attributes:
+        values_R: The metric on each draw.
+        teacher_values_R: The teacher's on the same draws.
+    """
+
+    values_R: NDArray[np.float64]
+    teacher_values_R: NDArray[np.float64]
+
+    @property
+    def interval(self) -> Interval:
+        """Interval of the quality, at most 1."""
+        return interval_of(self.values_R)
+
+    @property
+    def drop_interval(self) -> Interval:
+        """Interval of the points of 100 x the metric that were lost."""
+        return interval_of(100 * (self.teacher_values_R - self.values_R))
+
+    @property
+    def is_within_noise_of_teacher(self) -> bool:
+        """Whether the evaluation rows cannot tell the model from its teacher."""
+        return is_within_noise(self.values_R, self.teacher_values_R)
+
+    def is_within_noise_of(self, other: "Certainty") -> bool:
+        """Whether the evaluation rows cannot tell two models apart."""
+        return is_within_noise(self.values_R, other.values_R)
+
+    def is_within_noise_of_drop(self, max_accuracy_drop: float) -> bool:
+        """Whether the evaluation rows cannot tell that the loss is above or below a limit."""
+        low, high = self.drop_interval
+        return low <= max_accuracy_drop <= high
+
+
 class QualityGate:
     """Held-out examples with the teacher's outputs, against which artifacts are measured."""
 
@@ -96,20 +137,41 @@ class QualityGate:
         self._work = teacher.work
         names = label_names(teacher.model)
         self._held_out = hold_out(examples, task_of(teacher.model), names, path)
-        kept = teacher.directory("teacher") / "eval_logits.npy"
-        if not kept.is_file():
-            logits_NC = teacher.logits(examples, on_progress)
-            with whole_file(kept) as unfinished:
-                np.save(unfinished, logits_NC)
-        self._teacher_logits_NC: NDArray[np.float32] = np.load(kept)
-        self.teacher = self._measure(self._teacher_logits_NC, "teacher", teacher, 0.0)
+        self._teacher_logits_NC = self.outputs("teacher", teacher, on_progress)
+        self.teacher = self.measure_logits(
+            "teacher", self._teacher_logits_NC, model_bytes=_model_bytes(teacher), seconds=0.0
+        )
         _warn_below_chance(self._held_out, self._teacher_logits_NC, names, path)
 
     def measure(
         self, stage: str, artifact: ModelArtifact, seconds: float, on_progress: OnProgress
     ) -> StageQuality:
         """Quality of an artifact that its stage took `seconds` to make."""
-        return self._measure(artifact.logits(self.examples, on_progress), stage, artifact, seconds)
+        outputs_NC = artifact.logits(self.examples, on_progress)
+        _keep_outputs(outputs_NC, artifact.directory(stage))
+        size = _model_bytes(artifact)
+        return self.measure_logits(stage, outputs_NC, model_bytes=size, seconds=seconds)
+
+    def outputs(
+        self,
+        stage: str,
+        artifact: ModelArtifact,
+        on_progress: OnProgress = lambda what, done, total: None,
+    ) -> NDArray[np.float32]:
+        """Outputs (N, C) for the evaluation rows of what a stage made; they are kept beside it."""
+        kept = artifact.directory(stage) / _OUTPUTS
+        if not kept.is_file():
+            _keep_outputs(artifact.logits(self.examples, on_progress), kept.parent)
+        outputs_NC: NDArray[np.float32] = np.load(kept)
+        return outputs_NC
+
+    def certainty(self, outputs_NC: NDArray[np.float32]) -> Certainty:
+        """How sure the quality is of what gave these outputs for the evaluation rows."""
+        values_R, teacher_values_R = (
+            resample_metric(self._held_out, outputs, self._teacher_logits_NC)
+            for outputs in (outputs_NC, self._teacher_logits_NC)
+        )
+        return Certainty(values_R=values_R, teacher_values_R=teacher_values_R)
 
     def drop(self, quality: StageQuality) -> float:
         """Points of 100 x the metric that were lost."""
@@ -141,9 +203,17 @@ class QualityGate:
             "--max-accuracy-drop, or with other settings of later stages, goes on from them"
         )
 
-    def _measure(
-        self, logits_NC: NDArray[np.float32], stage: str, artifact: ModelArtifact, seconds: float
+    def measure_logits(
+        self, stage: str, logits_NC: NDArray[np.float32], *, model_bytes: int, seconds: float
     ) -> StageQuality:
+        """Quality of what gave these logits for the held-out examples.
+
+        Args:
+            stage: Name of the stage that made it.
+            logits_NC: Logits (N, C).
+            model_bytes: Its size, weights included.
+            seconds: Duration of the stage.
+        """
         quality = measure_quality(
             logits_NC,
             teacher_logits_NC=self._teacher_logits_NC,
@@ -154,11 +224,16 @@ class QualityGate:
             quality=quality.quality,
             agreement=quality.agreement,
             num_rows=self._held_out.num_judged,
-            model_bytes=_model_bytes(artifact),
+            model_bytes=model_bytes,
             seconds=seconds,
             metric=self._held_out.metric,
             other_metrics=quality.other_metrics,
         )
+
+
+def _keep_outputs(outputs_NC: NDArray[np.float32], directory: Path) -> None:
+    with whole_file(directory / _OUTPUTS) as unfinished:
+        np.save(unfinished, outputs_NC)
 
 
 def _warn_below_chance(

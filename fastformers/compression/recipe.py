@@ -47,6 +47,8 @@ class Stage:
         run: Function that makes the next artifact in the given directory, which may hold files of
             an earlier attempt.
         ensures: Check that raises unless the result is sound; gets the artifact before and after.
+        measure: Further settings, which only a measurement with the artifact that comes in can
+            tell; the same each time in one working directory.
     """
 
     name: str
@@ -54,6 +56,9 @@ class Stage:
     requires: Callable[[ModelArtifact], None]
     run: Callable[[ModelArtifact, Path, OnProgress], ModelArtifact]
     ensures: Callable[[ModelArtifact, ModelArtifact], None]
+    measure: Callable[[ModelArtifact, OnProgress], Mapping[str, object]] = (
+        lambda artifact, on_progress: {}
+    )
 
 
 def run_recipe(
@@ -85,8 +90,8 @@ def run_recipe(
     qualities = [gate.teacher]
     on_stage(gate.teacher)
     for stage in stages:
-        key = digest_of(artifact.key, stage.name, dict(stage.settings))
-        directory = artifact.work / f"{stage.name}-{key[:16]}"
+        key = _settle_key(stage, artifact, on_progress)
+        directory = _directory(stage, key, artifact.work)
         kept = _load(directory, replace(artifact, key=key))
         if kept is None:
             directory.mkdir(parents=True, exist_ok=True)
@@ -101,6 +106,46 @@ def run_recipe(
         qualities.append(quality)
         on_stage(quality)
     return artifact, qualities
+
+
+def stage_directories(artifact: ModelArtifact, stages: Sequence[Stage]) -> list[Path]:
+    """Where `run_recipe` keeps the result of each stage, without running any.
+
+    For what it measures first, and has not yet, these are directories that are not there.
+    """
+    key, directories = artifact.key, []
+    for stage in stages:
+        key = digest_of(key, stage.name, dict(stage.settings))
+        settled = _settled(stage, key, artifact.work)
+        key = settled.read_text(encoding="utf-8") if settled.is_file() else key
+        directories.append(_directory(stage, key, artifact.work))
+    return directories
+
+
+def is_kept(directory: Path) -> bool:
+    """Whether a stage's directory holds its result."""
+    return (directory / _DONE).is_file()
+
+
+def _settle_key(stage: Stage, artifact: ModelArtifact, on_progress: OnProgress) -> str:
+    """Digest of everything that leads to the result of a stage, what it measures included."""
+    key = digest_of(artifact.key, stage.name, dict(stage.settings))
+    measured = stage.measure(artifact, on_progress)
+    if not measured:
+        return key
+    with whole_file(_settled(stage, key, artifact.work)) as unfinished:
+        key = digest_of(artifact.key, stage.name, {**stage.settings, **measured})
+        unfinished.write_text(key, encoding="utf-8")
+    return key
+
+
+def _settled(stage: Stage, key: str, work: Path) -> Path:
+    """File of the key that a stage has with what it measures, by the key that it has without."""
+    return work / f"{stage.name}-{key[:16]}.key"
+
+
+def _directory(stage: Stage, key: str, work: Path) -> Path:
+    return work / f"{stage.name}-{key[:16]}"
 
 
 def _run_stage(
@@ -138,6 +183,7 @@ def _keep(
         "graph": graph,
         "precision": after.precision,
         "float_projections": after.float_projections,
+        "pruning": after.pruning,
     }
     with whole_file(directory / _DONE) as unfinished:
         unfinished.write_text(json.dumps(fields, indent=2), encoding="utf-8")
@@ -145,7 +191,7 @@ def _keep(
 
 def _load(directory: Path, artifact: ModelArtifact) -> tuple[ModelArtifact, StageQuality] | None:
     """Result of an earlier run of the same stage; None if there is none."""
-    if not (directory / _DONE).is_file():
+    if not is_kept(directory):
         return None
     fields = json.loads((directory / _DONE).read_text(encoding="utf-8"))
     graph = None if fields["graph"] is None else artifact.work / fields["graph"]
@@ -162,5 +208,6 @@ def _load(directory: Path, artifact: ModelArtifact) -> tuple[ModelArtifact, Stag
         graph=graph,
         precision=fields["precision"],
         float_projections=tuple(fields["float_projections"]),
+        pruning=fields.get("pruning"),
     )
     return after, StageQuality(**fields["quality"])

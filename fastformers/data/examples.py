@@ -10,6 +10,7 @@ import ast
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Identity of texts, labels and groups."""
         return digest_of(self.texts, self.text_pairs, self.labels, self.groups)

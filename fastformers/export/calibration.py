@@ -73,6 +73,8 @@ def choose_ranges(
     """
     observed = scratch / "observed.onnx"
     names = write_graph(encoder, observed, text_pairs=text_pairs, observe=True)
+    if not names:  # static vectors: the token embeddings alone are int8
+        return {}, ()
     float_logits_NC = run_graph(observed, rows, max_batch_tokens=_BATCH_TOKENS)
     ranges: dict[str, ActivationRange | None] = dict.fromkeys(names)
     if not dynamic:

@@ -168,8 +168,11 @@ class EncoderWeights:
         projection: Projection of the embeddings where they are narrower than the layers; it comes
             after `embedding_norm` unless `project_first`.
         final_norm: Norm after the last layer of a model whose norms come first.
-        pooling: Input of the head: the first token, or the mean of all tokens that are left.
+        embedding_norm: Norm of the embeddings' sum; None where there is none.
+        pooling: Input of the head: the first token, the mean of all tokens that are left, or
+            `texts`: the mean of each text of a pair, beside their absolute difference and product.
         pooling_of_tokens: Where tokens are pooled between two layers; None where they are not.
+        layers: Empty in a model of static vectors, whose head reads a mean of embeddings.
         kept_by: Whose attention decides which tokens a layer with a share keeps: that of all
             tokens, or of the first one.
     """
@@ -178,7 +181,7 @@ class EncoderWeights:
     token_embeddings_VE: Floats
     position_embeddings_PE: Floats | None
     token_types_KE: Floats | None
-    embedding_norm: Norm
+    embedding_norm: Norm | None
     projection: Linear | None  # (E, D)
     activation: Activation
     layers: tuple[Layer, ...]
@@ -186,13 +189,15 @@ class EncoderWeights:
     padding: Padding | None = None
     project_first: bool = False
     final_norm: Norm | None = None
-    pooling: Literal["first", "mean"] = "first"
+    pooling: Literal["first", "mean", "texts"] = "first"
     pooling_of_tokens: TokenPooling | None = None
     kept_by: Literal["all", "first"] = "all"
 
     @property
     def width(self) -> int:
         """Values of a token between two layers, D."""
+        if not self.layers:
+            return int(self.token_embeddings_VE.shape[1])
         return len(self.layers[-1].ffn_norm.weight)
 
 
@@ -202,8 +207,11 @@ def count_multiply_adds(encoder: EncoderWeights) -> int:
     Where tokens are dropped or pooled, a projection counts by the share of the row's tokens that it
     reads. The products of attention, which depend on the length of a row, are not among them. The
     head and the last layer are counted as if they read every token that is left, so this errs on
-    the high side.
+    the high side. Where there are no layers, a token is only added to a mean, and the head, once a
+    row, is left out.
     """
+    if not encoder.layers:
+        return encoder.width
     total, share = 0.0, 1.0
     pooling = encoder.pooling_of_tokens
     for index, layer in enumerate(encoder.layers):

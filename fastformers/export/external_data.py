@@ -11,6 +11,7 @@ to 112 MiB (ONNX Runtime 1.32, one x86 core, 2026-11-24). This module knows noth
 bundles.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import onnx
 from onnx import TensorProto
 
 from fastformers.atomic_file import whole_file
+from fastformers.inference.onnx_files import weights_path
 
 # Mapping works in whole pages, of 4 KiB on x86 and most Arm machines: a smaller tensor has none to
 # share. Offsets are multiples of it, as ONNX asks (ExternalData.md).
@@ -48,6 +50,18 @@ def write_weights(tensors: Sequence[TensorProto], path: Path) -> list[TensorProt
             else:
                 placed.append(tensor)
     return placed
+
+
+def copy_graph(graph: Path, target: Path) -> None:
+    """Copy a graph and its weights to another name, which the copy knows its weights by."""
+    model = onnx.load(graph, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = weights_path(target).name
+    shutil.copyfile(weights_path(graph), weights_path(target))
+    with whole_file(target) as unfinished:
+        unfinished.write_bytes(model.SerializeToString())
 
 
 def _reference(tensor: TensorProto, location: str, offset: int) -> TensorProto:

@@ -48,6 +48,7 @@ from fastformers.export.layers.attention import MICROSOFT, Attention
 from fastformers.export.layers.embeddings import add_places
 from fastformers.export.layers.first_query import attend_states, reads_states
 from fastformers.export.layers.gpu_layers import GpuLayers
+from fastformers.export.layers.pooling import add_pooling
 from fastformers.export.layers.token_reduction import TokenReducer
 from fastformers.inference.onnx_files import VOCABULARY_KEY, weights_path
 
@@ -97,7 +98,7 @@ def write_graph(
     graph = GraphBuilder(
         ranges=dict(ranges or {}), int8_embeddings=ranges is not None, float16=float16
     )
-    has_types = (
+    has_types = encoder.pooling == "texts" or (
         text_pairs and encoder.token_types_KE is not None and len(encoder.token_types_KE) > 1
     )
     length = graph.node("Shape", ["input_ids"], start=1, end=2)
@@ -106,12 +107,14 @@ def write_graph(
     )
     reducer = TokenReducer(graph=graph, length=length, encoder=encoder, for_gpu=float16)
     hidden = _embed(graph, encoder, length, has_types=has_types)
-    if float16:
+    if not encoder.layers:
+        hidden = graph.in_float32(hidden)
+    elif float16:
         layers = GpuLayers(graph=graph, attention=attention, reducer=reducer, encoder=encoder)
         hidden = layers.add(hidden)
     else:
         hidden = _layers(graph, encoder, hidden, attention, reducer)
-    pooled = graph.in_float32(graph.pool(hidden, encoder.pooling))
+    pooled = graph.in_float32(add_pooling(graph, hidden, encoder.pooling))
     num_outputs = _head(graph, encoder.head, pooled, encoder.width)
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:
@@ -192,7 +195,9 @@ def _embed(graph: GraphBuilder, encoder: EncoderWeights, length: str, *, has_typ
     total = add_places(graph, encoder, total, length, has_types=has_types)
     if encoder.projection is not None and encoder.project_first:
         total = graph.float_linear(total, "embedding.projection", encoder.projection)
-    hidden = graph.norm(total, "embedding.norm", encoder.embedding_norm)
+    hidden = total
+    if encoder.embedding_norm is not None:
+        hidden = graph.norm(total, "embedding.norm", encoder.embedding_norm)
     if encoder.projection is not None and not encoder.project_first:
         hidden = graph.float_linear(hidden, "embedding.projection", encoder.projection)
     return hidden

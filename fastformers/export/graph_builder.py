@@ -8,7 +8,7 @@ encoders or of the order of their layers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -93,12 +93,6 @@ class GraphBuilder:
 
     def first_token(self, hidden: str) -> str:
         return self.first(hidden, "one", 1)
-
-    def pool(self, hidden: str, pooling: Literal["first", "mean"]) -> str:
-        one = self.const("one", np.array([1]))
-        if pooling == "first":  # the last layer left no other token
-            return self.node("Squeeze", [hidden, one])
-        return self.node("ReduceMean", [hidden, one], keepdims=0)
 
     def token_embeddings(self, token_embeddings_VE: Floats) -> str:
         if not self.int8_embeddings:

@@ -76,7 +76,7 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
             ),
             padding=_padding(embeddings.positions, first_position),
             token_types_KE=_if_any(lambda table: copy_floats(table.weight), embeddings.token_types),
-            embedding_norm=copy_norm(embeddings.norm),
+            embedding_norm=_if_any(copy_norm, embeddings.norm),
             projection=_if_any(copy_linear, embeddings.projection),
             project_first=embeddings.project_first,
             activation=check_activation(getattr(config, architecture.activation_setting)),

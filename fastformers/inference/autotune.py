@@ -22,6 +22,7 @@ from fastformers.cache import cache_directory
 from fastformers.clock import CpuTimer
 from fastformers.errors import BundleError, InputError
 from fastformers.inference.bundle import Bundle
+from fastformers.inference.cascade.record import first_graph, graphs_by_share, second_graph
 from fastformers.inference.cost_profile import measure_budgets, warn_if_busy
 from fastformers.inference.cpu import read_cpu_model
 from fastformers.inference.engine import Device, Engine, EngineError
@@ -75,6 +76,8 @@ def tune(
     Nothing is measured where the bundle's own cost profile was measured on this processor and
     engine, or where engine and budget are both given. "auto" compares all engines that are
     installed and that compute the bundle as ONNX Runtime does, with which its quality was measured.
+    Of a cascade, both graphs run on one engine with one budget: the one that is fastest for all
+    rows in the first and the expected share of them in the second.
 
     Args:
         bundle: Bundle that will score.
@@ -94,7 +97,7 @@ def tune(
     for name, candidate in candidates.items():
         if len(candidates) == 1 and _is_profiled(bundle, candidate):
             return EngineChoice(engine=name, max_batch_tokens=bundle.cost_profile.max_batch_tokens)
-        for budget, seconds in _measured(bundle, name, candidate, cache).items():
+        for budget, seconds in _measured_of_all(bundle, name, candidate, cache).items():
             best[name, budget] = seconds
     name, budget = min(best, key=lambda choice: best[choice])
     if ENGINES[name].device == "cuda":
@@ -105,6 +108,8 @@ def tune(
 def open_right_engines(bundle: Bundle, option: str, *, num_threads: int) -> dict[str, Engine]:
     """Open the engines that an option allows and that compute the bundle correctly, by name.
 
+    Of a cascade, the engines of the first graph, where they compute the second correctly, too.
+
     Raises:
         InputError: The chosen engine is not installed, or computes other logits than ONNX Runtime.
         BundleError: The chosen engine cannot load the bundle's graph.
@@ -112,16 +117,24 @@ def open_right_engines(bundle: Bundle, option: str, *, num_threads: int) -> dict
     candidates: dict[str, Engine] = {}
     for name in candidate_names(option):
         try:
-            engine = open_engine(name, bundle.model_path, num_threads=num_threads)
-            bundle.check_graph(engine.input_names, engine.num_outputs)
-            if name != REFERENCE_ENGINE:
-                _check_agrees(bundle, engine, _ROUNDING[ENGINES[name].device])
+            engine = _open_right(first_graph(bundle), name, num_threads)
+            if bundle.cascade is not None:
+                _open_right(second_graph(bundle), name, num_threads)
         except (BundleError, EngineError, InputError):
             if option != AUTO or name == REFERENCE_ENGINE:
                 raise
         else:
             candidates[name] = engine
     return candidates
+
+
+def _open_right(bundle: Bundle, name: str, num_threads: int) -> Engine:
+    """An engine of the one graph of a bundle, checked against the manifest and ONNX Runtime."""
+    engine = open_engine(name, bundle.model_path, num_threads=num_threads)
+    bundle.check_graph(engine.input_names, engine.num_outputs)
+    if name != REFERENCE_ENGINE:
+        _check_agrees(bundle, engine, _ROUNDING[ENGINES[name].device])
+    return engine
 
 
 def _check_agrees(bundle: Bundle, engine: Engine, rounding: float) -> None:
@@ -145,6 +158,24 @@ def _is_profiled(bundle: Bundle, engine: Engine) -> bool:
     profile = bundle.cost_profile
     is_here = profile.engine == engine.name and profile.cpu_model == read_cpu_model()
     return is_here and not profile.is_rough
+
+
+def _measured_of_all(bundle: Bundle, name: str, engine: Engine, cache: Path) -> dict[int, float]:
+    """Expected seconds per token at each token budget, of both graphs where it is a cascade.
+
+    Args:
+        bundle: The bundle.
+        name: Name of the engine.
+        engine: Engine of its first graph.
+        cache: Directory of earlier measurements.
+    """
+    (first, _), *others = graphs_by_share(bundle)
+    seconds = _measured(first, name, engine, cache)
+    for graph, share in others:
+        own = open_engine(name, graph.model_path, num_threads=1)
+        added = _measured(graph, name, own, cache)
+        seconds = {one: seconds[one] + share * added[one] for one in seconds if one in added}
+    return seconds
 
 
 def _measured(bundle: Bundle, name: str, engine: Engine, cache: Path) -> dict[int, float]:

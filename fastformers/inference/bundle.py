@@ -5,6 +5,7 @@
     model.onnx       the tuned graph
     model.onnx.data  its weights, which the actors of a host map and share
     float16.onnx     a further graph in another precision, with its .data, for other devices
+    second.onnx      the second graph of a cascade, with its .data, for rows model.onnx is unsure of
     tokenizer.json   texts -> token ids
     bundle.json      what the model is, how good it proved to be, what it costs, and the SHA-256 of
                      the other files and of itself
@@ -25,17 +26,12 @@ from typing import Any
 from fastformers.atomic_file import replace_directory, whole_file
 from fastformers.digest import digest_file
 from fastformers.errors import BundleError, InputError
-from fastformers.files.hub import (
-    HubPlace,
-    fetch_files,
-    parse_hub_uri,
-    parse_repository,
-    push_files,
-    without_links,
-)
+from fastformers.files.hub import parse_hub_uri, parse_repository
+from fastformers.inference.cascade.record import Cascade
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.description.further_graph import FurtherGraph
-from fastformers.inference.description.model_card import card_of, render_card
+from fastformers.inference.description.model_card import render_card
+from fastformers.inference.description.on_hub import fetch_bundle, push_bundle
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import (
     CARD_FILE,
@@ -43,6 +39,7 @@ from fastformers.inference.manifest import (
     MODEL_FILE,
     TOKENIZER_FILE,
     digest_of,
+    missing_manifest,
     read_fields,
     sign,
 )
@@ -69,10 +66,13 @@ class Bundle:
         multiply_adds_per_token: Number of weights in the graph's matrix products: about the
             multiply-adds of a token, without those of attention. None in older bundles.
         further_graphs: Graphs beside it for other devices; see `choose_graph`.
+        cascade: The second graph, and which rows go on to it; None where one graph scores all. The
+            other attributes are then of the first graph, but for the cost profile.
         num_layers, width: Layers, and width of the states between them; None in older bundles.
         stages: Quality after each stage of the recipe.
         provenance: Origin of teacher and data, and the versions that made the bundle.
-        cost_profile: Seconds by length, as measured where it was compressed.
+        cost_profile: Seconds by length, as measured where it was compressed; of a cascade, those
+            that both graphs are expected to take.
         files: SHA-256 by file name; filled in as the bundle is read or written.
         manifest_digest: Identity of all that `bundle.json` says; filled in like `files`.
         source: Path or URI that the user gave, where `path` is a copy of it; else None.
@@ -94,6 +94,7 @@ class Bundle:
     cost_profile: CostProfile
     files: dict[str, str]
     further_graphs: tuple[FurtherGraph, ...] = ()
+    cascade: Cascade | None = None
     num_layers: int | None = None
     manifest_digest: str = ""
     source: str | None = None
@@ -123,7 +124,8 @@ class Bundle:
             place = parse_repository(str(name_or_dir))
         if place is None:
             return open_bundle(name_or_dir)
-        return _open_from_hub(replace(place, revision=revision or place.revision), token)
+        path, commit = fetch_bundle(replace(place, revision=revision or place.revision), token)
+        return open_bundle(path, source=commit)
 
     def push_to_hub(
         self,
@@ -148,14 +150,14 @@ class Bundle:
             InputError: The user may not write there.
             StorageError: The hub cannot be reached.
         """
-        files = {name: self.path / name for name in (MANIFEST_FILE, *self.files)}
-        return push_files(
-            repository,
-            {**files, CARD_FILE: card_of(self).encode()},
-            message=commit_message,
-            private=private,
-            token=token,
-        )
+        return push_bundle(self, repository, message=commit_message, private=private, token=token)
+
+    @property
+    def quality(self) -> StageQuality | None:
+        """How good it is: what its last stage measured, or of a cascade both graphs together."""
+        if self.cascade is not None and self.cascade.quality is not None:
+            return self.cascade.quality
+        return self.stages[-1] if self.stages else None
 
     @property
     def metric(self) -> str:
@@ -206,11 +208,18 @@ class Bundle:
     def digest(self) -> str:
         """Identity of what decides a prediction: graph, tokenizer, length limit, labels and task.
 
-        The cost profile, which decides how a corpus is cut, is in `manifest_digest` alone.
+        Of a cascade it is both graphs and the threshold. The cost profile, which decides how a
+        corpus is cut, is in `manifest_digest` alone.
         """
-        decisive = (self.model_file, weights_path(self.model_path).name, TOKENIZER_FILE)
+        graphs, threshold = [self.model_file], {}
+        if self.cascade is not None:
+            graphs.append(self.cascade.file)
+            threshold["threshold"] = self.cascade.threshold
+        weights = [weights_path(self.path / graph).name for graph in graphs]
+        decisive = (*graphs, *weights, TOKENIZER_FILE)
         return digest_of(
             {
+                **threshold,
                 "files": {name: self.files[name] for name in decisive if name in self.files},
                 "max_length": self.max_length,
                 "labels": self.labels,
@@ -241,7 +250,8 @@ def write_bundle(
             here.
         model: The ONNX file to copy in, named `model.onnx`, as its weights are named after it.
         tokenizer_json: Serialized tokenizer.
-        further_models: The files of its further graphs, named as these say, in their order.
+        further_models: The files of its further graphs, and of the second one of a cascade, named
+            as these say, in their order.
 
     Returns:
         The bundle as written, with its hashes.
@@ -252,6 +262,7 @@ def write_bundle(
     """
     models = [model, *further_models]
     names = [bundle.model_file, *(graph.file for graph in bundle.further_graphs)]
+    names += [bundle.cascade.file] if bundle.cascade is not None else []
     if [path.name for path in models] != names:
         raise ValueError(f"{models}: write the graphs as {names}; weights are named after them")
     check_output(bundle.path)
@@ -313,7 +324,8 @@ def open_bundle(path: str | Path, *, source: str | None = None) -> Bundle:
         StorageError: It is not in the hub's cache, and the hub cannot be reached.
     """
     if (place := parse_hub_uri(str(path))) is not None:
-        return _open_from_hub(place, None)
+        fetched, commit = fetch_bundle(place, None)
+        return open_bundle(fetched, source=commit)
     path = Path(path)
     named = source or str(path)
     try:
@@ -335,25 +347,8 @@ def open_bundle(path: str | Path, *, source: str | None = None) -> Bundle:
     return bundle
 
 
-def _open_from_hub(place: HubPlace, token: str | None) -> Bundle:
-    """Open a repository's bundle at one commit, which its `source` names."""
-    path = fetch_files(place, MANIFEST_FILE, token=token)
-    if not (path / MANIFEST_FILE).is_file():
-        raise BundleError(missing_manifest(str(place)))
-    commit = replace(place, revision=path.name)
-    listed = parse_manifest((path / MANIFEST_FILE).read_bytes(), str(commit)).files
-    files = (MANIFEST_FILE, *listed)
-    path = without_links(fetch_files(commit, *files, token=token), *files)
-    return open_bundle(path, source=str(commit))
-
-
 def _unreadable(named: str, name: str, error: OSError) -> str:
     return f"{named}: {name} cannot be read: {error.strerror or error}"
-
-
-def missing_manifest(named: str) -> str:
-    """What to say of a place that holds no bundle."""
-    return f"{named}: not a bundle (no {MANIFEST_FILE}); make one with compress"
 
 
 def parse_manifest(content: bytes, named: str) -> Bundle:
@@ -385,6 +380,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Bundle:
         width=fields.get("width"),
         stages=tuple(StageQuality(**stage) for stage in fields["stages"]),
         further_graphs=tuple(map(FurtherGraph.from_json, fields.get("further_graphs", ()))),
+        cascade=Cascade.from_json(fields["cascade"]) if "cascade" in fields else None,
         provenance=fields["provenance"],
         cost_profile=CostProfile.from_json(fields["cost_profile"]),
         files=fields["files"],
@@ -396,5 +392,7 @@ def _fields_of(bundle: Bundle) -> dict[str, Any]:
     fields = {**asdict(bundle), "task": bundle.task.name}
     for name in ("path", "source", "manifest_digest", "model_file"):
         del fields[name]
+    if bundle.cascade is None:
+        del fields["cascade"]
     plain: dict[str, Any] = json.loads(json.dumps(fields))
     return plain

@@ -136,7 +136,9 @@ class CostProfile:
         return float(self.estimate_seconds(np.array([64]))[0]) / 64
 
 
-def measure_cost_profile(engine: Engine, *, max_length: int) -> CostProfile:
+def measure_cost_profile(
+    engine: Engine, *, max_length: int, max_batch_tokens: int | None = None
+) -> CostProfile:
     """Time full batches over lengths and token budgets; a few seconds for a small model.
 
     A line says so where the machine is busy.
@@ -144,12 +146,15 @@ def measure_cost_profile(engine: Engine, *, max_length: int) -> CostProfile:
     Args:
         engine: A one-thread engine.
         max_length: Longest row, in tokens.
+        max_batch_tokens: Token budget of the batches; None to measure which is fastest.
     """
     timer = CpuTimer()
-    per_token = measure_budgets(
-        engine, max_length=max_length, repeats=_PROFILE_REPEATS, timer=timer
-    )
-    best = min(per_token, key=lambda budget: per_token[budget])
+    best = max_batch_tokens
+    if best is None:
+        per_token = measure_budgets(
+            engine, max_length=max_length, repeats=_PROFILE_REPEATS, timer=timer
+        )
+        best = min(per_token, key=lambda budget: per_token[budget])
     lengths = [*(n for n in _LENGTHS if n < max_length), max_length]
     full = _full_batches(lengths, best)
     alone = [(1, length) for length in lengths]

@@ -22,14 +22,19 @@ from fastformers.installation import how_to_upgrade
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
-# Version 2 may list further graphs; what lists none is written as version 1, which all can read.
-FORMAT_VERSION = 2
+# Version 2 may list further graphs, version 3 a cascade; what has neither is written as version 1,
+# which all can read.
+FORMAT_VERSION = 3
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"  # older bundles have none
 FLOAT16_FILE = "float16.onnx"
+SECOND_FILE = "second.onnx"  # of a cascade
 TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_FILE = "bundle.json"
 CARD_FILE = "README.md"  # for people: it may be edited, and no digest covers it
+
+# What a row's score does not depend on the rows beside it in, and what CPUs compute.
+CASCADE_PRECISIONS = ("int8", "float32")
 
 _SHOWN_CHARACTERS = 160
 _TEXT = {"type": "string", "minLength": 1}
@@ -37,6 +42,7 @@ _COUNT = {"type": "integer", "minimum": 1, "maximum": 2**40}
 _SIZE = {"type": "integer", "minimum": 0, "maximum": 2**50}
 _LENGTH = {"type": "integer", "minimum": 1, "maximum": 2**24}
 _SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e6}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _QUALITY = {"type": "quality", "maximum": 1}
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
@@ -70,7 +76,7 @@ _COST_PROFILE = _record(
         "cpu_generation": _or_null(_TEXT),
         "cpu_features": _list_of(_TEXT),
         "seconds_alone": _list_of(_SECONDS),
-        "waiting_share": {"type": "number", "minimum": 0, "maximum": 1},
+        "waiting_share": _SHARE,
     },
     engine=_TEXT,
     cpu_model=_TEXT,
@@ -81,7 +87,11 @@ _COST_PROFILE = _record(
 _FILES = {
     "type": "object",
     "properties": dict.fromkeys(
-        (MODEL_FILE, WEIGHTS_FILE, FLOAT16_FILE, f"{FLOAT16_FILE}.data", TOKENIZER_FILE), _SHA256
+        (
+            *(MODEL_FILE, WEIGHTS_FILE, FLOAT16_FILE, f"{FLOAT16_FILE}.data"),
+            *(SECOND_FILE, f"{SECOND_FILE}.data", TOKENIZER_FILE),
+        ),
+        _SHA256,
     ),
     "required": [MODEL_FILE, TOKENIZER_FILE],
     "additionalProperties": False,
@@ -92,11 +102,35 @@ _FURTHER_GRAPH = _record(
     file={"const": FLOAT16_FILE},
     quality=_or_null(_STAGE),
 )
-_SCHEMA = _record(
+_CASCADE = _record(
     {
-        "further_graphs": _list_of(_FURTHER_GRAPH, maxItems=1),
+        "eval_share": _or_null(_SHARE),
         "multiply_adds_per_token": _or_null(_COUNT),
         "num_layers": _or_null(_COUNT),
+        "width": _or_null(_COUNT),
+    },
+    precision={"enum": list(CASCADE_PRECISIONS)},
+    file={"const": SECOND_FILE},
+    threshold={"type": "number", "minimum": -1e6, "maximum": 1e6},
+    share=_SHARE,
+    share_by_length=_record(
+        {},
+        lengths=_list_of({"type": "number", "exclusiveMinimum": 0, "maximum": 2**24}, minItems=1),
+        shares=_list_of(_SHARE, minItems=1),
+    ),
+    num_held_out=_COUNT,
+    max_drop={"type": "number", "minimum": 0, "maximum": 100},
+    first_profile=_COST_PROFILE,
+    second_profile=_COST_PROFILE,
+    second_quality=_or_null(_STAGE),
+    quality=_or_null(_STAGE),
+)
+_SCHEMA = _record(
+    {
+        "cascade": _CASCADE,
+        "further_graphs": _list_of(_FURTHER_GRAPH, maxItems=1),
+        "multiply_adds_per_token": _or_null(_COUNT),
+        "num_layers": _or_null(_SIZE),
         "width": _or_null(_COUNT),
     },
     task={"type": "string"},
@@ -113,6 +147,11 @@ _SCHEMA = _record(
 )
 
 
+def missing_manifest(named: str) -> str:
+    """What to say of a place that holds no bundle."""
+    return f"{named}: not a bundle (no {MANIFEST_FILE}); make one with compress"
+
+
 def digest_of(fields: dict[str, Any]) -> str:
     """Identity of plain values."""
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -121,7 +160,7 @@ def digest_of(fields: dict[str, Any]) -> str:
 
 def sign(fields: dict[str, Any]) -> str:
     """Text of a manifest with these fields."""
-    version = 2 if fields.get("further_graphs") else 1
+    version = 3 if "cascade" in fields else 2 if fields.get("further_graphs") else 1
     signed = {"format_version": version, **fields, "digest": digest_of(fields)}
     return json.dumps(signed, indent=2) + "\n"
 
@@ -186,15 +225,43 @@ def _find_misfit(fields: dict[str, Any]) -> str | None:
     labels, num_outputs = fields["labels"], fields["num_outputs"]
     if TASKS[fields["task"]].has_labels and len(labels) != num_outputs:
         return f"labels: {len(labels)} for num_outputs {num_outputs}"
-    profile = fields["cost_profile"]
+    misfit = _find_misfit_of_profile("cost_profile", fields["cost_profile"])
+    return misfit or _find_misfit_of_cascade(fields)
+
+
+def _find_misfit_of_profile(name: str, profile: dict[str, Any]) -> str | None:
     lengths = profile["lengths"]
-    if any(first >= second for first, second in itertools.pairwise(lengths)):
-        return "cost_profile.lengths: not ascending"
-    for name in ("seconds_per_row", "seconds_alone"):
-        num_seconds = len(profile.get(name, ()))
+    if not _is_ascending(lengths):
+        return f"{name}.lengths: not ascending"
+    for column in ("seconds_per_row", "seconds_alone"):
+        num_seconds = len(profile.get(column, ()))
         if num_seconds not in (0, len(lengths)):
-            return f"cost_profile.{name}: {num_seconds} for {len(lengths)} lengths"
+            return f"{name}.{column}: {num_seconds} for {len(lengths)} lengths"
     return None
+
+
+def _find_misfit_of_cascade(fields: dict[str, Any]) -> str | None:
+    cascade, files = fields.get("cascade"), fields["files"]
+    if cascade is None:
+        return f"files: {SECOND_FILE} is of no cascade" if SECOND_FILE in files else None
+    if not TASKS[fields["task"]].has_labels:
+        return f"cascade: {fields['task']} has no labels to be sure of"
+    if SECOND_FILE not in files:
+        return f"cascade: {SECOND_FILE} is not one of its files"
+    if fields.get("further_graphs") or fields["precision"] not in CASCADE_PRECISIONS:
+        return f"cascade: its graphs are for CPUs, in {' or '.join(CASCADE_PRECISIONS)}"
+    lengths, shares = (cascade["share_by_length"][name] for name in ("lengths", "shares"))
+    if not _is_ascending(lengths):
+        return "cascade.share_by_length.lengths: not ascending"
+    if len(shares) != len(lengths):
+        return f"cascade.share_by_length.shares: {len(shares)} for {len(lengths)} lengths"
+    names = ("first_profile", "second_profile")
+    misfits = (_find_misfit_of_profile(f"cascade.{name}", cascade[name]) for name in names)
+    return next((misfit for misfit in misfits if misfit is not None), None)
+
+
+def _is_ascending(values: list[float]) -> bool:
+    return all(first < second for first, second in itertools.pairwise(values))
 
 
 @cache

@@ -5,7 +5,7 @@
 
 An interval holds the truth in 95% of samples. Knows nothing of tasks.
 
-Shape suffixes: N rows, C outputs of a row, P pairs of rows.
+Shape suffixes: N rows, C outputs of a row, K rows that are compared.
 """
 
 import math
@@ -30,7 +30,7 @@ def best_of_groups(scores_N: Floats, groups_N: NDArray[np.int64]) -> NDArray[np.
 
 def spearman(first_N: NDArray[np.generic], second_N: NDArray[np.generic]) -> float:
     """Spearman's rank correlation, equal values sharing their mean rank; 0 if one is constant."""
-    first_ranks_N, second_ranks_N = _ranks(first_N), _ranks(second_N)
+    first_ranks_N, second_ranks_N = ranks_of(first_N), ranks_of(second_N)
     if np.array_equal(first_ranks_N, second_ranks_N):
         return 1.0
     first_ranks_N -= first_ranks_N.mean()
@@ -45,14 +45,20 @@ def rank_agreement(embeddings_NC: Floats, teacher_embeddings_NC: Floats) -> floa
     It is Spearman's correlation of the cosines of all pairs of at most `MAX_COMPARED_TEXTS` rows,
     evenly spaced. Where it is 1, a search with either model finds the same texts.
     """
-    num_rows = len(embeddings_NC)
-    rows = np.linspace(0, num_rows - 1, min(num_rows, MAX_COMPARED_TEXTS)).astype(int)
-    upper = np.triu_indices(len(rows), k=1)
-    cosines_P, teacher_cosines_P = (
-        (unit_rows(vectors[rows]) @ unit_rows(vectors[rows]).T)[upper]
-        for vectors in (embeddings_NC, teacher_embeddings_NC)
+    cosines_KK, teacher_cosines_KK = (
+        compared_cosines(vectors_NC) for vectors_NC in (embeddings_NC, teacher_embeddings_NC)
     )
-    return spearman(cosines_P, teacher_cosines_P)
+    upper = np.triu_indices(len(cosines_KK), k=1)
+    return spearman(cosines_KK[upper], teacher_cosines_KK[upper])
+
+
+def compared_cosines(embeddings_NC: Floats) -> Floats:
+    """Cosines (K, K) of the rows that `rank_agreement` compares."""
+    num_rows = len(embeddings_NC)
+    rows_K = np.linspace(0, num_rows - 1, min(num_rows, MAX_COMPARED_TEXTS)).astype(int)
+    unit_KC = unit_rows(embeddings_NC[rows_K])
+    cosines_KK: Floats = unit_KC @ unit_KC.T
+    return cosines_KK
 
 
 def f1(is_predicted: NDArray[np.bool_], is_true: NDArray[np.bool_]) -> float:
@@ -67,7 +73,8 @@ def macro_f1(classes_N: NDArray[np.intp], targets_N: NDArray[np.generic]) -> flo
     return float(np.mean([f1(classes_N == c, targets_N == c) for c in occurring]))
 
 
-def _ranks(values_N: NDArray[np.generic]) -> NDArray[np.float64]:
+def ranks_of(values_N: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Rank of each value from 0, equal values sharing their mean rank."""
     _, inverse_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
     ranks: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
     return ranks[inverse_N]

@@ -8,14 +8,17 @@
 
 An actor of the cluster uses a Scorer on shards. A row that holds no text keeps its place with the
 reason, as in a corpus. A row that the engine cannot score is found by halving its batch; the others
-are scored as if it were not there. This module knows nothing of shards or files of predictions.
+are scored as if it were not there. In a cascade, the rows that the first graph is unsure of are
+batched anew for the second, whose logits they have alone: what it fails on keeps no answer of the
+first. This module knows nothing of shards or files of predictions.
 
 Shape suffixes: N rows, G good ones of them, U rows with different token ids, B rows of a batch,
 C outputs of a row.
 """
 
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,8 +30,11 @@ from fastformers.errors import BundleError, InputError
 from fastformers.inference.autotune import tune
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import Bundle, open_bundle
-from fastformers.inference.engine import Engine, EngineError, run_batches
-from fastformers.inference.engines import REFERENCE_ENGINE, open_engine
+from fastformers.inference.cascade.graphs import open_graphs
+from fastformers.inference.cascade.margins import margins
+from fastformers.inference.cascade.passes import Work, run_pass
+from fastformers.inference.engine import Engine
+from fastformers.inference.engines import REFERENCE_ENGINE
 from fastformers.inference.outputs.predictions import Predictions
 from fastformers.inference.outputs.progress_bar import OnProgress, showing_progress
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
@@ -44,12 +50,16 @@ class ScoredRows:
         errors: Reason why a row failed, by its position among the U.
         batches: Positions (B,) of the rows of each planned batch.
         computed_tokens: Tokens that each batch computed: rows x longest row.
+        second_batches: The same of the rows that went on to the second graph of a cascade.
+        second_s: Seconds that the second graph took.
     """
 
     logits_UC: NDArray[np.float32]
     errors: dict[int, str]
     batches: list[NDArray[np.intp]]
     computed_tokens: list[int]
+    second_batches: list[NDArray[np.intp]] = field(default_factory=list)
+    second_s: float = 0.0
 
 
 class Scorer:
@@ -65,6 +75,7 @@ class Scorer:
         *,
         num_threads: int = 1,
         engine: str | Engine = REFERENCE_ENGINE,
+        second_engine: Engine | None = None,
     ) -> None:
         """Open a bundle for scoring.
 
@@ -74,6 +85,7 @@ class Scorer:
             engine: What runs the graph: "onnxruntime", another one by the name that `--engine`
                 takes, or "auto" for the fastest; or an engine of your own. What is not ONNX
                 Runtime is compared with it, and its best token budget is measured once a machine.
+            second_engine: What runs the second graph of a cascade, where `engine` is your own.
 
         Raises:
             BundleError: The bundle is missing or damaged.
@@ -82,6 +94,7 @@ class Scorer:
         """
         check_whole("num_threads", num_threads, least=0)
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        self._cascade = self.bundle.cascade
         self.tokenizer = self.bundle.load_tokenizer()
         self._num_threads = num_threads
         self._max_batch_tokens = self.bundle.cost_profile.max_batch_tokens
@@ -91,10 +104,15 @@ class Scorer:
                 choice = tune(self.bundle, engine=engine)
                 self._engine_name, self._max_batch_tokens = choice.engine, choice.max_batch_tokens
             name = self._engine_name or engine
-            engine = open_engine(name, self.bundle.model_path, num_threads=num_threads)
+            engine, second_engine = open_graphs(self.bundle, name, num_threads=num_threads)
         self.bundle.check_graph(engine.input_names, engine.num_outputs)
+        if (second_engine is None) != (self._cascade is None):
+            raise InputError(
+                f"second_engine: {self.bundle} has {'one graph' if second_engine else 'two graphs'}"
+                ", give an engine for each"
+            )
         self._engine: Engine | None = engine
-        self._takes_types = "token_type_ids" in engine.input_names
+        self._second = second_engine
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +127,7 @@ class Scorer:
 
     def close(self) -> None:
         """Give the engine's memory and threads back; to score again, open another Scorer."""
-        self._engine = None
+        self._engine = self._second = None
 
     def __reduce__(self) -> tuple[Callable[..., "Scorer"], tuple[Any, ...]]:
         if self._engine_name is None:
@@ -209,47 +227,70 @@ class Scorer:
             max_batch_tokens = self._max_batch_tokens
         check_whole("max_batch_tokens", max_batch_tokens, least=1)
         rows_U = np.arange(len(rows)) if rows_U is None else rows_U
-        lengths_U = rows.lengths_N[rows_U]
         logits_UC = np.full((len(rows_U), self.bundle.num_outputs), np.nan, np.float32)
-        errors: dict[int, str] = {}
-        batches = plan_batches(lengths_U, max_batch_tokens=max_batch_tokens)
+        work = Work(rows=rows, rows_U=rows_U, logits_UC=logits_UC, errors={})
+        unsure_U = np.zeros(len(rows_U), bool)
 
-        def run(batch: NDArray[np.intp]) -> None:
-            self._score_batch(rows, rows_U, batch, logits_UC, errors)
-            on_batch(batch)
+        def after(batch: NDArray[np.intp]) -> None:
+            unsure_U[batch] = self._is_unsure(logits_UC[batch])
+            on_batch(batch[~unsure_U[batch]])
 
-        run_batches(self.engine, run, batches)
+        every_U = np.arange(len(rows_U))
+        batches = run_pass(
+            self.engine, work, every_U, max_batch_tokens=max_batch_tokens, on_batch=after
+        )
+        start = time.perf_counter()
+        second_batches: list[NDArray[np.intp]] = []
+        if self._second is not None and unsure_U.any():
+            logits_UC[unsure_U] = np.nan
+            second_batches = run_pass(
+                self._second,
+                work,
+                np.flatnonzero(unsure_U),
+                max_batch_tokens=max_batch_tokens,
+                on_batch=on_batch,
+                name="the cascade's second model",
+            )
+        lengths_U = rows.lengths_N[rows_U]
         return ScoredRows(
             logits_UC=logits_UC,
-            errors=errors,
+            errors=work.errors,
             batches=batches,
             computed_tokens=[len(batch) * int(lengths_U[batch].max()) for batch in batches],
+            second_batches=second_batches,
+            second_s=time.perf_counter() - start if second_batches else 0.0,
         )
 
-    def _score_batch(
-        self,
-        rows: TokenizedRows,
-        rows_U: NDArray[np.intp],
-        batch: NDArray[np.intp],
-        logits_UC: NDArray[np.float32],
-        errors: dict[int, str],
-    ) -> None:
-        """Fill in one batch's logits; halve the batch where the engine fails."""
-        rows_B = rows_U[batch]
-        try:
-            types_BT = rows.batch_types(rows_B) if self._takes_types else None
-            logits_BC = self.engine.run(rows.batch_ids(rows_B), types_BT)
-        except EngineError as error:
-            if len(batch) == 1:
-                errors[int(batch[0])] = f"the model failed on it: {error}"
-                return
-            for half in np.array_split(batch, 2):
-                self._score_batch(rows, rows_U, half, logits_UC, errors)
-            return
-        is_finite_B = np.isfinite(logits_BC).all(axis=1)
-        logits_UC[batch[is_finite_B]] = logits_BC[is_finite_B]
-        for row in batch[~is_finite_B]:
-            errors[int(row)] = "the model's output is not a finite number"
+    def warm_up(self, rows: TokenizedRows) -> None:
+        """Run each graph on tokenized rows, whether or not they would go on to the second."""
+        every_U = np.arange(len(rows))
+        logits_UC = np.empty((len(rows), self.bundle.num_outputs), np.float32)
+        work = Work(rows=rows, rows_U=every_U, logits_UC=logits_UC, errors={})
+        for engine in filter(None, (self.engine, self._second)):
+            run_pass(engine, work, every_U, max_batch_tokens=self._max_batch_tokens)
+
+    def plan(
+        self, rows: TokenizedRows, *, max_batch_tokens: int
+    ) -> list[tuple[Engine, NDArray[np.intp]]]:
+        """Rows (B,) of each batch in which rows are scored, with the engine that runs it.
+
+        Which rows a cascade's second graph scores is known when the first has scored them.
+        """
+        if self._second is None:
+            plan = plan_batches(rows.lengths_N, max_batch_tokens=max_batch_tokens)
+            return [(self.engine, batch) for batch in plan]
+        scored = self.score_tokens(rows, max_batch_tokens=max_batch_tokens)
+        of_second = [(self._second, batch) for batch in scored.second_batches]
+        return [*((self.engine, batch) for batch in scored.batches), *of_second]
+
+    def _is_unsure(self, logits_BC: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which rows go on to the second graph; none that the first failed on."""
+        unsure_B = np.zeros(len(logits_BC), bool)
+        if self._cascade is not None:
+            good_B = np.isfinite(logits_BC).all(axis=1)
+            margins_G = margins(self.bundle.task, logits_BC[good_B])
+            unsure_B[good_B] = margins_G < self._cascade.threshold
+        return unsure_B
 
     def _columns(self, texts: Iterable[Any], text_pairs: Iterable[Any] | None) -> list[list[Any]]:
         """Values of the one or two columns that a row has, unchecked."""
@@ -274,6 +315,17 @@ class Scorer:
         return [[pair[at] for pair in values] for at in (0, 1)] if reads_pairs else [values]
 
 
+def open_scorer(bundle: Bundle, engine: str, *, num_threads: int) -> Scorer:
+    """A Scorer with an engine that was chosen before: nothing is measured or compared.
+
+    Raises:
+        BundleError: The engine cannot load a graph of the bundle.
+        InputError: The engine is not known or not installed.
+    """
+    first, second = open_graphs(bundle, engine, num_threads=num_threads)
+    return Scorer(bundle, num_threads=num_threads, engine=first, second_engine=second)
+
+
 def check_whole(name: str, value: int, *, least: int) -> None:
     """Refuse a value that is no whole number, or too small.
 
@@ -294,7 +346,6 @@ def _reopen(path: str, digest: str, num_threads: int, engine: str, max_batch_tok
     bundle = open_bundle(path)
     if bundle.digest != digest:
         raise BundleError(f"{path}: another bundle than when the Scorer was pickled; open it anew")
-    opened = open_engine(engine, bundle.model_path, num_threads=num_threads)
-    scorer = Scorer(bundle, num_threads=num_threads, engine=opened)
+    scorer = open_scorer(bundle, engine, num_threads=num_threads)
     scorer._engine_name, scorer._max_batch_tokens = engine, max_batch_tokens
     return scorer

@@ -21,16 +21,23 @@ from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures import architecture_of
 from fastformers.models.loading import task_of
 
-# Called with the name of the work, how much of it is done, and how much there is.
+# Called with the name of the work, how much of it is done, and how much there is. It may raise
+# `StoppedError`.
 OnProgress = Callable[[str, int, int], None]
 
 _TEACHER_BATCH_TOKENS = 4096
 
 
+class StoppedError(Exception):
+    """Whoever is told of the progress wants no more of it; a training keeps a checkpoint first."""
+
+
 def takes_token_types(model: PreTrainedModel) -> bool:
     """Whether a model tells the two texts of a pair apart by a type of each token."""
-    types = architecture_of(model.config).embeddings(model.base_model).token_types
-    return types is not None and types.num_embeddings > 1
+    architecture = architecture_of(model.config)
+    types = architecture.embeddings(model.base_model).token_types
+    has_types = types is not None and types.num_embeddings > 1
+    return has_types or architecture.pooling(model.config) == "texts"
 
 
 def count_embeddings(model: PreTrainedModel) -> int:

@@ -82,9 +82,25 @@ def load_model(path: Path) -> PreTrainedModel:
     check_model_type(read_config(encoder_directory(path))["model_type"], str(path))
     model = load_sentence_encoder(path) if is_sentence_encoder(path) else _load_classifier(path)
     check_supported(model, str(path))
-    if not is_sentence_encoder(path) and gives_probability(model.config, str(path)):
+    return model if is_sentence_encoder(path) else with_own_outputs(model, str(path))
+
+
+def with_own_outputs(model: PreTrainedModel, source: str = "") -> PreTrainedModel:
+    """The classifier itself, which from now on gives probabilities if its configuration says so.
+
+    Raises:
+        InputError: The configuration names another activation; the message names the source.
+    """
+    if gives_probability(model.config, source):
         model.register_forward_hook(_to_probability)
     return model
+
+
+def output_settings(model: PreTrainedModel) -> dict[str, Any]:
+    """What a classifier's configuration says of its outputs, for one of another architecture."""
+    names = ("id2label", "label2id", "problem_type", *_ACTIVATION_SETTINGS)
+    found = {name: getattr(model.config, name, None) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def gives_probability(config: PretrainedConfig, source: str = "") -> bool:

@@ -32,7 +32,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from fastformers.atomic_file import whole_file
 from fastformers.models.architectures import architecture_of
-from fastformers.models.forward import OnProgress, has_fast_bf16
+from fastformers.models.forward import OnProgress, StoppedError, has_fast_bf16
 from fastformers.models.training_config import TrainingConfig
 
 # Called with the steps done and their total.
@@ -99,6 +99,9 @@ def train_model(
 
     Returns:
         The best epoch; None without an evaluator.
+
+    Raises:
+        StoppedError: `on_progress` raised it; a checkpoint of the step is kept.
     """
     set_seed(config.seed)
     arguments = TrainingArguments(
@@ -122,18 +125,21 @@ def train_model(
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=not torch.cuda.is_available(),
     )
+    report = _Report(what, on_progress, before_step)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=collate,
-        callbacks=[_Report(what, on_progress, before_step)],
+        callbacks=[report],
     )
     trainer.remove_callback(PrinterCallback)  # stdout is for the job's own result
     best = None if evaluator is None else _BestEpoch(model, evaluator, checkpoints / _BEST)
     if best is not None:
         trainer.add_callback(best)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
+    if report.stopped is not None:
+        raise report.stopped
     model.to("cpu")
     return None if best is None else best.restore(math.ceil(config.epochs))
 
@@ -174,11 +180,16 @@ def fastest_attention(
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
-    """Reports the steps of the Trainer to the caller."""
+    """Reports the steps of the Trainer to the caller, who may stop it.
+
+    Attributes:
+        stopped: What the caller stopped it by; None if it was not.
+    """
 
     def __init__(self, what: str, on_progress: OnProgress, before_step: BeforeStep) -> None:
         self._what = what
         self._on_progress = on_progress
+        self.stopped: StoppedError | None = None
         self._before_step = before_step
 
     def on_step_begin(
@@ -197,7 +208,11 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        self._on_progress(self._what, state.global_step, state.max_steps)
+        try:
+            self._on_progress(self._what, state.global_step, state.max_steps)
+        except StoppedError as stop:
+            self.stopped = stop
+            control.should_save = control.should_training_stop = True
 
 
 class _BestEpoch(TrainerCallback):  # type: ignore[misc]

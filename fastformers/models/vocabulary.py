@@ -105,6 +105,35 @@ def without_types(post_processor: dict[str, Any] | None) -> dict[str, Any]:
             return post_processor
 
 
+def type_pairs(tokenizer_json: str) -> str:
+    """A serialized tokenizer that gives the second text of a pair, and what follows it, type 1.
+
+    Token ids stay as they are, so a model without token types reads what it read before.
+    """
+    parts = json.loads(tokenizer_json)
+    parts["post_processor"] = _with_types(parts["post_processor"])
+    return json.dumps(parts, ensure_ascii=False)
+
+
+def _with_types(post_processor: Any) -> Any:
+    match post_processor:
+        case {"type": "RobertaProcessing", "sep": sep, "cls": cls}:
+            template = without_types({"type": "BertProcessing", "sep": sep, "cls": cls})
+            first, text, end, *others = template["pair"]
+            return _with_types(template | {"pair": [first, text, end, end, *others]})
+        case {"type": "TemplateProcessing", "pair": pair}:
+            second = [piece.get("Sequence", {}).get("id") for piece in pair].index("B")
+            typed = [
+                {kind: {**fields, "type_id": int(at >= second)} for kind, fields in piece.items()}
+                for at, piece in enumerate(pair)
+            ]
+            return post_processor | {"pair": typed}
+        case {"type": "Sequence", "processors": list(processors)}:
+            return post_processor | {"processors": [_with_types(one) for one in processors]}
+        case _:  # BERT's gives types, and so does the library itself where there is no processor
+            return post_processor
+
+
 def trim_embeddings(model: PreTrainedModel, old_ids: Sequence[int] | NDArray[np.intp]) -> None:
     """Keep only the given rows of the model's token embeddings, in that order."""
     embeddings = model.get_input_embeddings()

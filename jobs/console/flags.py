@@ -26,6 +26,7 @@ def add_config_arguments(
     *,
     leave_out: Collection[str] = (),
     parsers: Mapping[str, Callable[[str], Any]] | None = None,
+    defaults: Mapping[str, str] | None = None,
 ) -> None:
     """Add one flag for each field that was declared with `options.option`.
 
@@ -36,6 +37,7 @@ def add_config_arguments(
         leave_out: Fields that this command has no use for; they keep their defaults.
         parsers: What turns the text of a flag into the value, by field, for texts that the field's
             type does not read: 6h. They refuse with `argparse.ArgumentTypeError`.
+        defaults: What a command's help says of defaults that are None, by field.
     """
     config_class = config if isinstance(config, type) else type(config)
     hints = get_type_hints(config_class)
@@ -44,6 +46,9 @@ def add_config_arguments(
         if option is not None and field.name not in leave_out:
             default = getattr(config, field.name, MISSING)
             parse = (parsers or {}).get(field.name)
+            shown = (defaults or {}).get(field.name)
+            if shown is not None:
+                option = replace(option, meaning=f"{option.meaning} ({shown})")
             _add_flag(parser, option.name or field.name, hints[field.name], default, option, parse)
 
 

@@ -192,12 +192,21 @@ def waiting(what: str) -> Iterator[Callable[[str | None], None]]:
 
 @contextmanager
 def show_progress(
-    *, line_every_s: float = 60.0, is_live: bool = True
+    *,
+    line_every_s: float = 60.0,
+    is_live: bool = True,
+    remarks: Callable[[], Sequence[str]] = lambda: (),
 ) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that takes what is being done, how much of it is, and how much there is."""
+    """Yield a function that takes what is being done, how much of it is, and how much there is.
+
+    Args:
+        line_every_s: Least seconds between two lines, as for `ProgressDisplay`.
+        is_live: Whether a terminal gets a live line.
+        remarks: Gives what the user should know beside them.
+    """
     with ProgressDisplay(line_every_s=line_every_s, is_live=is_live) as display:
 
         def update(what: str, done: int, total: int) -> None:
-            display.update(what, done / total, lambda: [f"{done:,} of {total:,}"])
+            display.update(what, done / total, lambda: [f"{done:,} of {total:,}"], remarks())
 
         yield update

@@ -19,8 +19,8 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from fastformers.compression.compress import compress  # noqa: E402
+from fastformers.compression.compress_config import CompressConfig  # noqa: E402
 from fastformers.compression.recipe_config import (  # noqa: E402
-    CompressConfig,
     DistillConfig,
     PruneConfig,
     QuantizeConfig,

@@ -3,7 +3,7 @@
 import pytest
 
 from fastformers.ablation.texts import TextsConfig
-from fastformers.compression.recipe_config import CompressConfig
+from fastformers.compression.compress_config import CompressConfig
 from fastformers.data.examples import Columns
 from fastformers.formats.text_file_config import TextFileConfig
 from fastformers.jobs import ablate, compress, finetune, score

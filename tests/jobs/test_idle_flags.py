@@ -35,11 +35,13 @@ TRAINING = (
     *("--hard-weight 0", "--hidden-weight 0", "--attention-weight 1"),
 )
 PRUNING = (
-    *("--prune-budget global", "--prune-multiple-of 8", "--prune-rounds 2", "--prune-epochs 1"),
+    *("--prune-budget latency", "--prune-multiple-of 8", "--prune-rounds 2", "--prune-epochs 1"),
     "--prune-without-labels",
 )
+SEARCHING = (*("--max-hours 2", "--plot x.svg", "--usd-per-hour 1", "--instance-type c7i.4xlarge"),)
 POOLING = ("--pool-how max", "--pool-before-layer 0")
 DROPPING = ("--token-epochs 1", "--token-soft-start 0.5", "--min-token-agreement 90")
+CASCADE = ("--cascade-with bundle", "--cascade-drop 1", "--cascade-held-out t.csv")
 COLUMNS = (
     *("--text-column x", "--text-pair-column x", "--choice-columns a,b", "--label-column x"),
     *("--csv-delimiter ';'", "--csv-quote none", "--csv-escape '\\'"),
@@ -88,12 +90,30 @@ IDLE = {
     f"{COST} --deadline 1h --reserved": ("--discount 5",),
     "cost c.parquet --bundle bundle": TEXT_FILES,
     CALIBRATE: COSTED,
-    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING, *POOLING, *DROPPING),
+    f"{COMPRESS} --student-layers 2": (
+        *("--transfer-rows 9", "--transfer-text-column x", "--transfer-text-pair-column x"),
+        *("--transfer-seed 1", "--transfer-curve"),
+    ),
+    COMPRESS: (
+        STORAGE,
+        "--epochs 2",
+        "--keep-gelu",
+        *TRAINING,
+        *PRUNING,
+        *SEARCHING,
+        *POOLING,
+        *DROPPING,
+        *CASCADE,
+    ),
+    f"{COMPRESS} --search --max-accuracy-drop 1 --cascade": ("--cascade-drop 1",),
     f"{COMPRESS} --keep-tokens 0.5": ("--epochs 2", "--min-token-agreement 90"),
     f"{COMPRESS} --keep-tokens auto --token-epochs 0": (*TRAINING, "--token-soft-start 0.5"),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
     f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),
+    f"{COMPRESS} --student-layers 0": (
+        *("--keep-gelu", "--hidden-weight 1", "--attention-weight 1", "--min-int8-agreement 50"),
+    ),
     f"{COMPRESS} --superglue BoolQ": COLUMNS,
     "compress --train t.csv --eval t.csv --output o --teacher vectors": (
         *("--label-column x", "--label-map bad.json", "--label-names a,b"),
@@ -178,7 +198,7 @@ WORKING = {
         "--teacher --train --eval --output --work --max-length --eval-limit --max-accuracy-drop "
         "--search --superglue --label-map --student --student-layers "
         "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary --pool-tokens "
-        "--keep-tokens"
+        "--keep-tokens --cascade"
     ),
     "finetune": (
         "--model --train --eval --output --superglue --label-map --epochs --learning-rate "

@@ -44,6 +44,20 @@ def test_the_demo_says_what_it_is(inspect):
     assert shown.splitlines()[-1].startswith("checked: manifest, SHA-256 of each file")
 
 
+def test_a_cascade_is_shown_with_both_graphs(inspect, cascade_bundle, cascade_factory, tmp_path):
+    status, found, shown = inspect(cascade_bundle.path)
+    assert status == 0
+    assert found["cascade"]["threshold"] == 0.8
+    assert set(found["cascade"]["rows_per_second"]) <= set(found["rows_per_second"])
+    assert found["stages"][-1]["stage"] == "cascade"
+    assert "rows with a margin below 0.8 go on" in shown
+    assert "Speed of one core, second.onnx" in shown
+    broken = cascade_factory(tmp_path / "broken", vocabulary=8)
+    status, _, shown = inspect(broken.path)
+    assert status == 2
+    assert "cannot score a text: the model failed on it" in shown
+
+
 @pytest.mark.parametrize("kind", ["pairs", "embedding", "regression", "many"])
 def test_every_kind_of_bundle_is_shown(inspect, bundle_factory, tmp_path, kind):
     shapes = {

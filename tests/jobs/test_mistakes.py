@@ -209,6 +209,15 @@ MISTAKES = {
     f"{COMPRESS} --teacher no-weights --student-layers 2 --transfer none.csv": [
         "none.csv: no such file"
     ],
+    f"{COMPRESS} --teacher no-weights --student-layers 2 --transfer t.csv --transfer-rows 9": [
+        "t.csv: no text that is not in --train or --eval, too"
+    ],
+    f"{COMPRESS} --teacher no-weights --student-layers 2 --transfer u://b/c": ["unknown scheme"],
+    f"{COMPRESS} --teacher no-weights --student-layers 2 --transfer file:///none/c.csv": [
+        "file:///none/c.csv: no such file"
+    ],
+    f"{COMPRESS} --teacher no-weights --transfer c.csv --transfer-curve --search "
+    "--max-accuracy-drop 1": ["--transfer-curve: a search chooses"],
     "compress --teacher no-weights --train none.csv --eval t.csv --output o": ["none.csv: no such"],
     "compress --teacher no-weights --train t.csv --eval none.csv --output o": ["none.csv: no such"],
     "compress --teacher no-weights --train t.csv --eval t.csv --output mine": ["--output mine"],

@@ -1,6 +1,8 @@
-"""Decide which heads and feed-forward neurons of each layer stay.
+"""Decide which heads and feed-forward neurons of each layer stay, as many in each.
 
     importance -> [pruning_plan] -> prune -> distill -> importance -> ...
+
+`latency_plan` decides by what they cost, with the same shares.
 
 This is pure arithmetic on arrays; it knows nothing of torch, models or where importance comes from.
 
@@ -17,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastformers.arrays import Floats
-from fastformers.compression.recipe_config import Budget
 from fastformers.errors import InputError
 
 Indices = NDArray[np.intp]
@@ -55,10 +56,9 @@ def plan_pruning(
     *,
     prune_heads: float,
     prune_ffn: float,
-    budget: Budget = "uniform",
     multiple_of: int = 16,
 ) -> PruningPlan:
-    """Choose the heads and neurons that stay.
+    """Choose the heads and neurons that stay, as many in each layer.
 
     At least the share asked for is removed, rounded to whole heads and to blocks of `multiple_of`
     neurons; but one head and `multiple_of` neurons stay in each layer.
@@ -67,25 +67,16 @@ def plan_pruning(
         importance: Importance of the parts of the model as it is.
         prune_heads: Share (0-1) of the unpruned model's heads to be gone afterwards.
         prune_ffn: Share (0-1) of its feed-forward neurons to be gone afterwards.
-        budget: "uniform" takes the share from each layer; "global" ranks all layers together, each
-            normalized to L2 norm 1, and leaves uneven layers.
         multiple_of: Feed-forward widths become multiples of it, which suits matrix kernels. A
             layer that loses nothing keeps its width.
 
     Raises:
         InputError: A share is not in [0, 1), or `multiple_of` is below 1.
-
-    Source:
-        Normalization per layer: Molchanov et al. 2016, arXiv:1611.06440.
     """
-    for flag, share in (("--prune-heads", prune_heads), ("--prune-ffn", prune_ffn)):
-        check_share(flag, share)
-    if multiple_of < 1:
-        raise InputError(f"neurons to a multiple of {multiple_of}: give at least 1")
-    choose = {"uniform": _choose_uniform, "global": _choose_global}[budget]
+    check_shares(prune_heads, prune_ffn, multiple_of)
     return PruningPlan(
-        heads=choose(importance.heads, importance.num_heads, prune_heads, 1),
-        neurons=choose(importance.neurons, importance.ffn_width, prune_ffn, multiple_of),
+        heads=_choose(importance.heads, importance.num_heads, prune_heads, 1),
+        neurons=_choose(importance.neurons, importance.ffn_width, prune_ffn, multiple_of),
     )
 
 
@@ -104,6 +95,19 @@ def plan_rounds(share: float, num_rounds: int) -> list[float]:
     return [1 - (1 - share) ** (done / num_rounds) for done in range(1, num_rounds)] + [share]
 
 
+def count_uniform(num_unpruned: int, share: float, multiple_of: int) -> int:
+    """Heads or neurons that each layer keeps when it loses a share; one multiple at least."""
+    return max(_num_left(num_unpruned, share) // multiple_of, 1) * multiple_of
+
+
+def check_shares(prune_heads: float, prune_ffn: float, multiple_of: int) -> None:
+    """Raise InputError unless both shares are in [0, 1), and `multiple_of` is at least 1."""
+    for flag, share in (("--prune-heads", prune_heads), ("--prune-ffn", prune_ffn)):
+        check_share(flag, share)
+    if multiple_of < 1:
+        raise InputError(f"neurons to a multiple of {multiple_of}: give at least 1")
+
+
 def check_share(flag: str, share: float) -> None:
     """Raise InputError unless a share to prune is in [0, 1)."""
     if not 0 <= share < 1:
@@ -115,43 +119,13 @@ def _num_left(num_unpruned: int, share: float) -> int:
     return int(num_unpruned * (1 - share) + 1e-9)
 
 
-def _choose_uniform(
+def _choose(
     scores: Sequence[Floats], num_unpruned: int, share: float, multiple: int
 ) -> tuple[Indices, ...]:
     if share == 0:
         return tuple(np.arange(len(layer)) for layer in scores)
-    num_kept = max(_num_left(num_unpruned, share) // multiple, 1) * multiple
+    num_kept = count_uniform(num_unpruned, share, multiple)
     return tuple(top_positions(layer, num_kept) for layer in scores)
-
-
-def _choose_global(
-    scores: Sequence[Floats], num_unpruned: int, share: float, multiple: int
-) -> tuple[Indices, ...]:
-    num_kept = _num_left(num_unpruned * len(scores), share)
-    if sum(len(layer) for layer in scores) <= num_kept:
-        return tuple(np.arange(len(layer)) for layer in scores)
-    # The first block of each layer, its best neurons, stays; the others are ranked together.
-    blocks = [_block_scores(layer, multiple) for layer in scores]
-    layer_of_block = np.repeat(np.arange(len(blocks)), [len(layer) - 1 for layer in blocks])
-    block_scores = np.concatenate([layer[1:] for layer in blocks])
-    num_chosen = max(num_kept // multiple - len(blocks), 0)
-    rank_of_block = np.concatenate([np.arange(len(layer) - 1) for layer in blocks])
-    order = np.lexsort((rank_of_block, -block_scores))  # equal scores are spread over the layers
-    layers_chosen = layer_of_block[order[:num_chosen]]
-    blocks_kept = 1 + np.bincount(layers_chosen, minlength=len(blocks))
-    return tuple(
-        top_positions(layer, int(num) * multiple)
-        for layer, num in zip(scores, blocks_kept, strict=True)
-    )
-
-
-def _block_scores(layer: Floats, multiple: int) -> NDArray[np.float64]:
-    """Normalized importance of a layer's blocks, the best neurons in the first; at least one."""
-    norm = float(np.linalg.norm(layer.astype(np.float64)))
-    ranked = np.sort(layer.astype(np.float64))[::-1] / (norm or 1.0)
-    num_blocks = max(len(layer) // multiple, 1)
-    sums: NDArray[np.float64] = ranked[: num_blocks * multiple].reshape(num_blocks, -1).sum(axis=1)
-    return sums
 
 
 def top_positions(layer: Floats, num_kept: int) -> Indices:

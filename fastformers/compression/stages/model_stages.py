@@ -1,6 +1,6 @@
-"""The stages that change the PyTorch model, before it is exported.
+"""The stages that make a PyTorch student of the teacher.
 
-    teacher -> [trim_vocabulary -> distill -> prune -> keep_tokens] -> export
+    teacher -> [trim_vocabulary -> distill] -> prune -> keep_tokens -> export
 
 Each function takes the config of one stage and returns the `Stage` for recipe.py to run; the work
 itself is in other modules, which take plain values. A stage does not change the artifact that it is
@@ -16,34 +16,29 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from fastformers.compression.artifact import ModelArtifact
-from fastformers.compression.pruning.keep_tokens import choose_shares_for, keep_tokens
-from fastformers.compression.pruning.prune import measure_importance, prune_model
-from fastformers.compression.pruning.pruning_plan import plan_pruning, plan_rounds
+from fastformers.compression.pruning.prune import measure_importance
 from fastformers.compression.recipe import Stage
 from fastformers.compression.recipe_config import (
     DistillConfig,
-    PruneConfig,
     StudentConfig,
     TrimConfig,
 )
+from fastformers.compression.stages.prune_planning import IMPORTANCE_ROWS
 from fastformers.compression.students.distill import distill, replace_gelu
+from fastformers.compression.students.static_student import make_static_student
 from fastformers.compression.students.student import (
     cut_layers,
     cut_width,
     load_student,
     spread_layers,
 )
-from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
-from fastformers.models.forward import OnProgress
+from fastformers.models.forward import OnProgress, count_embeddings, takes_token_types
 from fastformers.models.model_files import digest_checkpoint
 from fastformers.models.variants.reduced_layers import change_reduction
 from fastformers.models.variants.token_reduction import TokenPool, reduction_of
-from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer
-
-IMPORTANCE_ROWS = 2048
-TOKEN_ROWS = 256  # rows that shares of tokens are chosen on
+from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer, type_pairs
 
 
 def require_no_graph(artifact: ModelArtifact) -> None:
@@ -90,11 +85,14 @@ def distill_stage(
         config: Losses and training.
         transfer: Further examples without labels, for which the teacher's outputs alone count.
     """
+    config = config.settled(is_static=student.is_static)
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        model = _distill_from(
+        if student.is_static and artifact.text_pairs and not takes_token_types(artifact.model):
+            artifact = replace(artifact, tokenizer_json=type_pairs(artifact.tokenizer_json))
+        model = distill_from(
             artifact,
-            _start_student(student, artifact),
+            _start_student(student, artifact, transfer, config.training.seed, on_progress),
             config=config,
             transfer=transfer,
             directory=directory,
@@ -130,9 +128,26 @@ def _start_settings(config: StudentConfig) -> dict[str, object]:
     return settings
 
 
-def _start_student(config: StudentConfig, artifact: ModelArtifact) -> PreTrainedModel:
-    """The student before training: a checkpoint, or part of the teacher."""
+def _start_student(
+    config: StudentConfig,
+    artifact: ModelArtifact,
+    transfer: Examples | None,
+    seed: int,
+    on_progress: OnProgress,
+) -> PreTrainedModel:
+    """The student before training: a checkpoint, part of the teacher, or static vectors of it."""
     model = artifact.model
+    if config.is_static:
+        examples = artifact.train if transfer is None else artifact.train.joined(transfer)
+        return make_static_student(
+            model,
+            artifact.tokenizer_json,
+            np.bincount(artifact.tokenize(examples).ids, minlength=count_embeddings(model)),
+            width=config.student_width,
+            text_pairs=artifact.text_pairs,
+            seed=seed,
+            on_progress=on_progress,
+        )
     if config.student is not None:
         model = load_student(config.student, model, artifact.tokenizer_json)
     if config.student_layers is not None:
@@ -157,7 +172,7 @@ def _pooled(model: PreTrainedModel, config: StudentConfig) -> PreTrainedModel:
     return model
 
 
-def _distill_from(
+def distill_from(
     artifact: ModelArtifact,
     student: PreTrainedModel,
     *,
@@ -167,7 +182,17 @@ def _distill_from(
     on_progress: OnProgress,
     soft_share: float = 0.0,
 ) -> PreTrainedModel:
-    """The student after it learned from the artifact's model."""
+    """The student after it learned from the artifact's model.
+
+    Args:
+        artifact: The teacher, and the training rows.
+        student: The student before.
+        config: Losses and training.
+        transfer: Further examples without labels, for which the teacher's outputs alone count.
+        directory: Directory of the stage, for checkpoints.
+        on_progress: Called with the name of the work, how much is done, and how much there is.
+        soft_share: Share of the steps in which tokens that will go still stay.
+    """
     examples = artifact.train if transfer is None else artifact.train.joined(transfer)
     trained = distill(
         student,
@@ -184,125 +209,9 @@ def _distill_from(
     return trained
 
 
-def prune_stage(config: PruneConfig, distill: DistillConfig, transfer: Examples | None) -> Stage:
-    """Remove the least important heads and neurons, then distill from the model as it came in.
-
-    Args:
-        config: How much to prune, and in how many rounds.
-        distill: Distillation after each round, except for its epochs, which `config` has.
-        transfer: Further examples without labels for that distillation.
-    """
-    recovery = _plan_recovery(config.prune_epochs, distill)
-
-    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        sample = artifact.train.sample(IMPORTANCE_ROWS)
-        rows = artifact.tokenize(sample)
-        targets_N = None if config.prune_without_labels else artifact.targets(sample)
-        model = artifact.model
-        rounds = zip(
-            plan_rounds(config.prune_heads, config.prune_rounds),
-            plan_rounds(config.prune_ffn, config.prune_rounds),
-            strict=True,
-        )
-        for number, (heads_now, ffn_now) in enumerate(rounds):
-            plan = plan_pruning(
-                measure_importance(model, rows, targets_N, on_progress),
-                prune_heads=heads_now,
-                prune_ffn=ffn_now,
-                budget=config.prune_budget,
-                multiple_of=config.prune_multiple_of,
-            )
-            model = prune_model(model, plan)
-            if recovery is not None:
-                model = _distill_from(
-                    artifact,
-                    model,
-                    config=recovery,
-                    transfer=transfer,
-                    directory=directory / f"round{number}",
-                    on_progress=on_progress,
-                )
-        return replace(artifact, model=model)
-
-    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
-        if after.model.num_parameters() >= before.model.num_parameters():
-            raise StageError("nothing was pruned; ask for larger shares")
-
-    return Stage(
-        name="prune",
-        settings={
-            **asdict(config),
-            "recovery": None if recovery is None else asdict(recovery),
-            "transfer": "" if transfer is None else transfer.digest,
-        },
-        requires=require_no_graph,
-        run=run,
-        ensures=ensures,
-    )
-
-
-def keep_tokens_stage(
-    config: TokenConfig, distill: DistillConfig, transfer: Examples | None
-) -> Stage:
-    """Drop tokens between the layers, then distill from the model as it came in.
-
-    Args:
-        config: Which shares of the tokens stay, or how to choose them.
-        distill: Distillation afterwards, except for its epochs, which `config` has.
-        transfer: Further examples without labels for that distillation.
-    """
-    recovery = _plan_recovery(config.token_epochs, distill)
-
-    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        shares = config.shares or choose_shares_for(
-            artifact.model,
-            artifact.tokenize(artifact.train.sample(TOKEN_ROWS)),
-            min_agreement=config.min_token_agreement / 100,
-            on_progress=on_progress,
-        )
-        if min(shares, default=1) == 1:
-            raise StageError(
-                "no layer can drop a tenth of its tokens and agree with itself on "
-                f"{config.min_token_agreement:g}% of training rows; lower --min-token-agreement or "
-                "give --keep-tokens as shares"
-            )
-        model = keep_tokens(artifact.model, shares)
-        if recovery is not None:
-            model = _distill_from(
-                artifact,
-                model,
-                config=recovery,
-                transfer=transfer,
-                directory=directory,
-                on_progress=on_progress,
-                soft_share=config.token_soft_start,
-            )
-        return replace(artifact, model=model)
-
-    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
-        reduction = reduction_of(after.model.config)
-        lengths_N = after.tokenize(after.train.sample(TOKEN_ROWS)).lengths_N
-        counts_LN = reduction.count_tokens(lengths_N, after.model.config.num_hidden_layers)
-        whole = replace(reduction, keep_shares=())
-        if (counts_LN == whole.count_tokens(lengths_N, len(counts_LN) - 1)).all():
-            raise StageError("no text loses a token: all are too short for these shares")
-
-    return Stage(
-        name="keep_tokens",
-        settings={
-            **asdict(config),
-            "rows": TOKEN_ROWS,
-            "recovery": None if recovery is None else asdict(recovery),
-            "transfer": "" if transfer is None else transfer.digest,
-        },
-        requires=require_no_graph,
-        run=run,
-        ensures=ensures,
-    )
-
-
-def _plan_recovery(epochs: float, distill: DistillConfig) -> DistillConfig | None:
+def plan_recovery(epochs: float, distill: DistillConfig) -> DistillConfig | None:
     """Distillation after something was left out of the model; None where there is none."""
     if epochs == 0:
         return None
+    distill = distill.settled(is_static=False)
     return replace(distill, training=replace(distill.training, epochs=epochs))

@@ -11,12 +11,8 @@ from fastformers.compression.recipe_config import (
     RecipeConfig,
 )
 from fastformers.compression.stages.graph_stages import export_stage, float16_stage, quantize_stage
-from fastformers.compression.stages.model_stages import (
-    distill_stage,
-    keep_tokens_stage,
-    prune_stage,
-    trim_vocabulary_stage,
-)
+from fastformers.compression.stages.model_stages import distill_stage, trim_vocabulary_stage
+from fastformers.compression.stages.reducing_stages import keep_tokens_stage, prune_stage
 from fastformers.data.examples import Examples
 from fastformers.inference.manifest import FLOAT16_FILE, MODEL_FILE
 
@@ -39,7 +35,7 @@ def plan_stages(
     if config.student.is_wanted:
         stages.append(distill_stage(config.student, config.distill, transfer))
     if config.prune.is_wanted:
-        stages.append(prune_stage(config.prune, config.distill, transfer))
+        stages.append(prune_stage(config.prune, config.distill, transfer, precision=first))
     if config.tokens.is_wanted:
         stages.append(keep_tokens_stage(config.tokens, config.distill, transfer))
     stages.append(export_stage())

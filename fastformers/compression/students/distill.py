@@ -81,7 +81,9 @@ def distill(
         StageError: The training diverged.
     """
     _check_alike(student, teacher)
-    pairs = match_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    num_layers = student.config.num_hidden_layers
+    # Vectors that know nothing of the tokens beside them cannot learn states that do.
+    pairs = match_layers(num_layers, teacher.config.num_hidden_layers) if num_layers else []
     hidden = [at for _, at in pairs] if config.hidden_weight else []
     # The first match is that of the embeddings, which have no attention.
     attention = [at - 1 for _, at in pairs[1:]] if config.attention_weight else []
@@ -109,8 +111,8 @@ def distill(
                 [reduction_of(teacher.config).pool_of_state(at) for at in hidden],
                 temperature=config.temperature,
                 hard_weight=config.hard_weight,
-                hidden_weight=config.hidden_weight,
-                attention_weight=config.attention_weight,
+                hidden_weight=config.hidden_weight if hidden else 0.0,
+                attention_weight=config.attention_weight if attention else 0.0,
             ),
             _Rows(rows),
             _Collator(

@@ -148,6 +148,7 @@ def _cut_embeddings(model: PreTrainedModel, kept: Indices) -> None:
         return
     for table in embeddings.tables:
         keep_columns(table, kept)
+    assert embeddings.norm is not None, "what can be cut has a norm there"
     keep_norm(embeddings.norm, kept)
     setattr(model.config, architecture.embedding_width_setting, len(kept))
 

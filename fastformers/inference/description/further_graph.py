@@ -50,9 +50,11 @@ def graphs_of(bundle: "Bundle") -> dict[str, Path]:
 
 
 def qualities_of(bundle: "Bundle") -> tuple[StageQuality, ...]:
-    """Quality after each stage of the recipe, that of each graph among them."""
-    further = (graph.quality for graph in bundle.further_graphs)
-    return (*bundle.stages, *(quality for quality in further if quality is not None))
+    """Quality after each stage of the recipe, of each graph, and at last of a cascade."""
+    others = [graph.quality for graph in bundle.further_graphs]
+    if bundle.cascade is not None:
+        others += [bundle.cascade.second_quality, bundle.cascade.quality]
+    return (*bundle.stages, *(quality for quality in others if quality is not None))
 
 
 def choose_graph(bundle: "Bundle", precision: str) -> "Bundle":

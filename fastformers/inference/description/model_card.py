@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fastformers.inference.cascade.record import describe
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import CARD_FILE, MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE
@@ -77,7 +78,7 @@ def render_card(bundle: "Bundle", *, name: str | None = None) -> str:
         sections.append(f"## Labels\n\n{_table(('output', 'label'), rows)}")
     if bundle.stages:
         sections.append(_quality(bundle))
-    sections += [_speed(bundle), _graph(bundle), _origin(bundle)]
+    sections += [_speed(bundle), *_cascade(bundle), _graph(bundle), _origin(bundle)]
     return f"---\n{metadata}---\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -87,6 +88,15 @@ def render_interval(stage: StageQuality) -> str:
         return "not known"
     low, high = stage.interval
     return f"{100 * low:.2f}-{100 * high:.2f}"
+
+
+def render_value(value: object) -> str:
+    """A value of a bundle's `provenance`, or one inside it, in one line."""
+    if isinstance(value, dict):
+        return " ".join(f"{name} {render_value(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(render_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _metadata(bundle: "Bundle", name: str) -> dict[str, Any]:
@@ -99,9 +109,9 @@ def _metadata(bundle: "Bundle", name: str) -> dict[str, Any]:
     if "teacher_revision" in bundle.provenance:  # the teacher is a repository of the hub
         metadata["base_model"] = str(bundle.provenance["teacher"])
         metadata["base_model_relation"] = "quantized"
-    if bundle.stages and math.isfinite(bundle.stages[-1].quality):
+    last = bundle.quality
+    if last is not None and math.isfinite(last.quality):
         data = str(bundle.provenance.get("eval", "held-out rows"))
-        last = bundle.stages[-1]
         result = {
             "task": {"type": tag, "name": bundle.task.name},
             "dataset": {"type": data, "name": data},
@@ -118,7 +128,7 @@ def _metadata(bundle: "Bundle", name: str) -> dict[str, Any]:
 
 
 def _summary(bundle: "Bundle", name: str) -> str:
-    shape = ", ".join(f"{value:,} {noun}" for value, noun in _shape(bundle))
+    shape = ", ".join(_shape(bundle))
     pairs = "pairs of texts" if bundle.text_pairs else "texts"
     return (
         f"# {name}\n\n"
@@ -129,13 +139,18 @@ def _summary(bundle: "Bundle", name: str) -> str:
     )
 
 
-def _shape(bundle: "Bundle") -> list[tuple[int, str]]:
+def _shape(bundle: "Bundle") -> list[str]:
+    if bundle.num_layers == 0 and bundle.width is not None:
+        return [
+            f"no layers, static vectors of {bundle.width:,} values",
+            f"{bundle.num_outputs:,} outputs",
+        ]
     sizes = [
         (bundle.num_layers, "layers"),
         (bundle.width, "hidden dimensions"),
         (bundle.num_outputs, "outputs"),
     ]
-    return [(value, noun) for value, noun in sizes if value is not None]
+    return [f"{value:,} {noun}" for value, noun in sizes if value is not None]
 
 
 def _use(bundle: "Bundle", name: str) -> str:
@@ -174,10 +189,25 @@ def _speed(bundle: "Bundle") -> str:
         for length, seconds in zip(profile.lengths, profile.seconds_per_row, strict=True)
     ]
     rough = "; it was busy, so they are rough" if profile.is_rough else ""
+    both = "" if bundle.cascade is None else ", of both graphs as expected"
     return (
         f"## Speed\n\nOne core of {profile.cpu_model}, {profile.engine}, full batches of rows of "
-        f"one length{rough}:\n\n{_table(('tokens of a row', 'rows/s', 'tokens/s'), rows)}"
+        f"one length{both}{rough}:\n\n{_table(('tokens of a row', 'rows/s', 'tokens/s'), rows)}"
     )
+
+
+def _cascade(bundle: "Bundle") -> list[str]:
+    """What the second graph is for, where there is one."""
+    cascade = bundle.cascade
+    if cascade is None:
+        return []
+    return [
+        f"## The cascade\n\n`{MODEL_FILE}` scores every row; {describe(cascade)}. A row's margin "
+        "is the log-odds of its label, or where several labels may hold of the least sure one. "
+        f"`{cascade.file}` has the same tokens, inputs and outputs. Another library that opens "
+        f"`{MODEL_FILE}` has the first graph alone, whose quality is that of the last stage before "
+        "`second`."
+    ]
 
 
 def _graph(bundle: "Bundle") -> str:
@@ -197,10 +227,7 @@ def _graph(bundle: "Bundle") -> str:
 
 
 def _origin(bundle: "Bundle") -> str:
-    values = {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in bundle.provenance.items()
-    }
+    values = {name: render_value(value) for name, value in bundle.provenance.items()}
     rows = [(_cell(name), _code(value)) for name, value in values.items() if value]
     return (
         f"## Origin\n\n`{MANIFEST_FILE}` has the SHA-256 of each file. What made them:\n\n"

@@ -21,6 +21,7 @@ from fastformers.models.architectures.electra import ELECTRA
 from fastformers.models.architectures.modernbert import MODERNBERT
 from fastformers.models.architectures.mpnet import MPNET
 from fastformers.models.architectures.roberta import ROBERTA
+from fastformers.models.architectures.static_vectors import MODEL_TYPE, STATIC_VECTORS
 
 # By the `model_type` of a Hugging Face configuration.
 ARCHITECTURES: dict[str, Architecture] = {
@@ -31,6 +32,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "modernbert": MODERNBERT,
     "mpnet": MPNET,
     "roberta": ROBERTA,
+    MODEL_TYPE: STATIC_VECTORS,
     "xlm-roberta": ROBERTA,
 }
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-Pooling = Literal["first", "mean"]
+Pooling = Literal["first", "mean", "texts"]
 # The activations that the graph has.
 Activation = Literal["gelu", "relu", "tanh"]
 
@@ -34,7 +34,7 @@ class EmbeddingParts:
         tokens: Token embeddings, a row for each token of the vocabulary.
         positions: Position embeddings; None where a model has none.
         token_types: Token type embeddings; None where a model has none.
-        norm: Layer normalization of the embeddings' sum.
+        norm: Layer normalization of the embeddings' sum; None where there is none.
         projection: Projection to the width of the layers, where embeddings are narrower.
         project_first: Whether the projection stands before the norm, not after it.
     """
@@ -42,7 +42,7 @@ class EmbeddingParts:
     tokens: nn.Embedding
     positions: nn.Embedding | None
     token_types: nn.Embedding | None
-    norm: nn.LayerNorm
+    norm: nn.LayerNorm | None
     projection: nn.Linear | None = None
     project_first: bool = False
 
@@ -53,7 +53,7 @@ class EmbeddingParts:
         return [table for table in tables if table is not None]
 
     @property
-    def last(self) -> nn.Module:
+    def last(self) -> nn.Module | None:
         """The module whose output enters the first layer."""
         if self.projection is None or self.project_first:
             return self.norm
@@ -188,7 +188,8 @@ class Architecture:
             the row before it is for the padding token, whose id is its number.
         offset_terms: Dependence of attention on offsets, for each layer of an encoder.
         final_norm: Norm after the last layer of an encoder, where norms come first.
-        pooling: Input of the head: the first token, or the mean of all tokens of the row.
+        pooling: Input of the head: the first token, the mean of all tokens of the row, or `texts`:
+            the mean of each text of a pair, beside their absolute difference and their product.
         can_shrink: Whether it may lose heads, neurons, layers and hidden dimensions: each part is a
             module of its own, no table depends on heads, and `LayerParts` names the attributes.
         layer_stack: Attribute of an encoder that holds the module which runs the layers, where

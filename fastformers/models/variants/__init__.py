@@ -1,1 +1,1 @@
-"""PyTorch models that carry fewer tokens from layer to layer."""
+"""PyTorch models that no library has: static vectors, and layers that pass on fewer tokens."""

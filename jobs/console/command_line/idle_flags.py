@@ -93,15 +93,24 @@ def refuse_idle_reading(options: argparse.Namespace, formats: Collection[type[Fi
     refuse_idle(options, rules)
 
 
-def refuse_idle_labeled(options: argparse.Namespace, *paths: Path | None) -> None:
+def refuse_idle_labeled(
+    options: argparse.Namespace,
+    *paths: Path | None,
+    others: Collection[type[FileReader]] = (),
+) -> None:
     """The same for labeled files on this machine.
+
+    Args:
+        options: Options of the command.
+        paths: The files.
+        others: Readers of files that are read beside them.
 
     Raises:
         InputError: A flag was given that does nothing, or nothing is at a path.
     """
     disk = pyarrow.fs.LocalFileSystem()
     found = (formats_at(disk, str(path), str(path)) for path in paths if path is not None)
-    refuse_idle_reading(options, set().union(*found))
+    refuse_idle_reading(options, set(others).union(*found))
 
 
 def _names_a_bucket(options: argparse.Namespace) -> bool:

@@ -99,10 +99,20 @@ class CompressKeywords(TextFileKeywords, total=False):
 
     work: PathLike | None
     transfer: PathLike | None
+    transfer_rows: int | None
+    transfer_text_column: str | None
+    transfer_text_pair_column: str | None
+    transfer_seed: int
+    transfer_curve: bool
+    storage_options: StorageOptions | Mapping[str, Any]
     max_length: int | None
     eval_limit: int | None
     max_accuracy_drop: float | None
     search: bool
+    max_hours: float | None
+    plot: PathLike | None
+    usd_per_hour: float | None
+    instance_type: str | None
     text_column: str
     text_pair_column: str | None
     choice_columns: Names
@@ -118,8 +128,8 @@ class CompressKeywords(TextFileKeywords, total=False):
     pool_how: PoolHow
     pool_before_layer: int
     epochs: float
-    learning_rate: float
-    batch_rows: int
+    learning_rate: float | None
+    batch_rows: int | None
     seed: int
     temperature: float
     hard_weight: float
@@ -139,3 +149,7 @@ class CompressKeywords(TextFileKeywords, total=False):
     precision: Precision
     min_int8_agreement: float
     trim_vocabulary: int | None
+    cascade: bool
+    cascade_with: PathLike | None
+    cascade_drop: float
+    cascade_held_out: PathLike | None

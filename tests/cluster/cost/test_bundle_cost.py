@@ -16,6 +16,7 @@ from fastformers.cluster.cost.tables import (
 )
 from fastformers.cluster.pricing.prices import load_prices
 from fastformers.errors import InputError
+from fastformers.inference.cascade.record import first_graph
 
 TODAY = date(2026, 11, 26)
 
@@ -73,6 +74,19 @@ def test_a_bundle_without_a_graph_for_gpus_is_costed_on_them_and_not_planned(cos
     text = " ".join(explain_instances(cost, top=5))
     assert "!: 26 types with GPUs come last, for they need a float16 graph" in text
     assert f"the cheapest is {needing[0]['instance_type']} " in text
+
+
+def test_a_cascade_is_costed_by_the_share_of_its_lengths_and_not_planned_on_gpus(
+    cost_of, cascade_bundle
+):
+    cost, offers = cost_of(cascade_bundle)
+    assert 0.25 <= describe_cost(cost)["second_share"] < 0.75
+    assert not any(offer.uses_gpus for offer in offers)
+    text = " ".join(explain_instances(cost, top=5))
+    assert "which the bundle lacks (a cascade has none: its graphs are for cores)" in text
+    alone, _ = cost_of(first_graph(cascade_bundle))
+    assert cost.workload.infer_s.value > 3 * alone.workload.infer_s.value
+    assert alone.workload.second_share is None
 
 
 def test_a_measured_gpu_is_planned_with_those_that_tokenize_for_it(cost_of, two_graphs):

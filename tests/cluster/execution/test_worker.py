@@ -385,7 +385,7 @@ def test_a_worker_of_a_kind_that_does_not_score_only_prepares(tmp_path, corpus, 
 
 def test_a_worker_that_only_prepares_loads_no_model(tmp_path, corpus, bundle, monkeypatch):
     work, slices = plan_work(tmp_path, corpus, bundle)
-    monkeypatch.setattr("fastformers.cluster.execution.worker.open_engine", None)
+    monkeypatch.setattr("fastformers.cluster.execution.worker.open_scorer", None)
     worker = Worker(replace(work, predictions=None), "here")
     assert len(prepare(worker, slices)) > 4
 

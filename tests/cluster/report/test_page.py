@@ -14,8 +14,8 @@ from fastformers.cluster.report.run_report import RunReport
 pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
 pytest.importorskip("jinja2", reason="the page needs the extra `report`")
 
+from fastformers.cluster.report.frontier.points import FrontierPoint
 from fastformers.cluster.report.page import can_draw, render_page, render_search_page
-from fastformers.cluster.report.plots import FrontierPoint
 
 VOID = {"meta", "link", "br", "use", "path"}
 SIZES = {
@@ -24,14 +24,22 @@ SIZES = {
     "tablet": (800, 900),
     "desktop": (1280, 900),
 }
+POINT = FrontierPoint(
+    name="teacher",
+    kind="teacher",
+    quality=0.7031,
+    interval=(0.68, 0.73),
+    drop=0.0,
+    drop_interval=(0.0, 0.0),
+    seconds=98000,
+    usd=2.3,
+)
 CANDIDATES = [
-    FrontierPoint(name="teacher", quality=0.7031, seconds=98000, usd=2.3),
-    FrontierPoint(name="student fp32", quality=0.6988, seconds=24000, usd=0.57),
-    FrontierPoint(name="student int8", quality=0.6982, seconds=6800, usd=0.16, verdict="chosen"),
-    FrontierPoint(
-        name="pruned int8", quality=0.6901, seconds=4100, usd=0.097, verdict="loses too much"
-    ),
-    FrontierPoint(name="dynamic int8", quality=0.6890, seconds=7200, usd=0.17),
+    POINT,
+    replace(POINT, name="student fp32", kind="student", quality=0.6988, seconds=24000, usd=0.57),
+    replace(POINT, name="student int8", quality=0.6982, seconds=6800, usd=0.16, verdict="chosen"),
+    replace(POINT, name="pruned", quality=0.69, seconds=4100, usd=0.097, verdict="loses too much"),
+    replace(POINT, name="dynamic int8", quality=0.6890, seconds=7200, usd=0.17),
 ]
 
 
@@ -177,12 +185,12 @@ def test_text_of_the_user_stays_text(make_report):
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;$x" in page
     search = render_search_page(
-        [FrontierPoint(name="$a_1$ <i>", quality=0.5, seconds=1, usd=1)],
+        [replace(POINT, name="$a_1$ <i>", kind="<b>")],
         metric="accuracy",
         heading="<u>",
         note="<s>",
     )
-    assert "<i>" not in search
+    assert "<i>" not in search and "<b>" not in search
     assert "<u>" not in search
     assert "<s>" not in search
 
@@ -225,14 +233,14 @@ def test_the_frontier_tells_best_from_beaten():
     page = render_search_page(CANDIDATES, metric="micro-F1", heading="Search on BoolQ", note="")
     Outline(page)
     assert "<h2>Micro-F1 over cost</h2>" in page
-    assert '<th scope="col">micro-F1, %</th>' in page
+    assert '<th scope="col">micro-F1, % (95%)</th>' in page
     assert ">micro-F1, %</text>" in page
-    rows = re.findall(r"<tr><td>([^<]+)</td>.*?<td>([^<]+)</td></tr>", page)
+    rows = re.findall(r"<tr><td>\d</td><td>([^<]+)</td>.*?<td>([^<]+)</td></tr>", page)
     assert dict(rows) == {
-        "teacher": "best",
-        "student fp32": "best",
-        "student int8": "chosen",
-        "pruned int8": "loses too much",
+        "teacher": "frontier",
+        "student fp32": "frontier",
+        "student int8": "chosen, frontier",
+        "pruned": "loses too much, frontier",
         "dynamic int8": "beaten",
     }
 

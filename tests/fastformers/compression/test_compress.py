@@ -11,6 +11,7 @@ import pytest
 import fastformers
 from fastformers import Scorer, open_bundle
 from fastformers.data.examples import Columns
+from fastformers.data.transfer_sample import TransferConfig
 from fastformers.errors import InputError, QualityError
 from fastformers.inference.description.further_graph import choose_graph, graphs_of
 from fastformers.inference.onnx_files import measure_graph_bytes
@@ -22,8 +23,8 @@ transformers = pytest.importorskip("transformers")
 from fastformers.compression import compress as compress_module  # noqa: E402
 from fastformers.compression.artifact import ModelArtifact  # noqa: E402
 from fastformers.compression.compress import compress  # noqa: E402
+from fastformers.compression.compress_config import CompressConfig  # noqa: E402
 from fastformers.compression.recipe_config import (  # noqa: E402
-    CompressConfig,
     DistillConfig,
     PruneConfig,
     QuantizeConfig,
@@ -32,7 +33,7 @@ from fastformers.compression.recipe_config import (  # noqa: E402
     TrimConfig,
 )
 from fastformers.compression.token_config import TokenConfig  # noqa: E402
-from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.forward import StoppedError, predict_logits  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
 from fastformers.models.training_config import TrainingConfig  # noqa: E402
 
@@ -59,6 +60,8 @@ def files(teacher, tokenizer_json, make_texts, tmp_path_factory):
         labels = [LABELS[index] for index in classes_N]
         columns = {"text": texts, "pair": texts[::-1], "label": labels}
         pyarrow.parquet.write_table(pa.table(columns), folder / name)
+    unlabeled = pa.table({"text": make_texts(60, seed=9)})
+    pyarrow.parquet.write_table(unlabeled, folder / "corpus.parquet")
     return folder
 
 
@@ -318,7 +321,8 @@ def test_a_student_is_distilled_pruned_and_quantized(configure, files):
         prune=PruneConfig(prune_heads=0.5, prune_ffn=0.5, prune_rounds=2, prune_epochs=1),
         distill=DistillConfig(training=TRAINING),
     )
-    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=files / "eval.parquet")
+    transfer = TransferConfig(corpus=str(files / "corpus.parquet"), rows=40)
+    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=transfer)
     bundle = compress(config, on_progress=lambda what, *steps: seen.append(what)).bundle
     names = ["teacher", "distill", "prune", "export", "quantize"]
     assert [quality.stage for quality in bundle.stages] == names
@@ -326,7 +330,9 @@ def test_a_student_is_distilled_pruned_and_quantized(configure, files):
     assert teacher > distilled > pruned > quantized
     assert {"evaluate", "teacher", "distill", "importance"} <= set(seen)
     assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[-1].quality
-    assert bundle.provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
+    provenance = bundle.provenance
+    assert provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
+    assert (provenance["transfer"], provenance["transfer_texts"]) == ("corpus.parquet", 40)
 
 
 def test_a_pooled_student_that_drops_tokens_is_what_its_graph_computes(
@@ -371,6 +377,26 @@ def test_a_bundle_of_a_model_that_drops_tokens_already_needs_no_training(
         compress(configure(teacher=teacher, recipe=pruning))
 
 
+def test_a_student_of_static_vectors_is_a_bundle_as_any_other(configure, files):
+    recipe = RecipeConfig(
+        student=StudentConfig(student_layers=0, student_width=16),
+        quantize=QuantizeConfig(precision="int8,float16"),
+    )
+    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=files / "eval.parquet")
+    bundle = compress(config).bundle
+    assert [quality.stage for quality in bundle.stages] == [
+        *("teacher", "distill", "export", "quantize")
+    ]
+    assert bundle.provenance["recipe"] == "static vectors, 16 wide, int8,float16"
+    assert (bundle.num_layers, bundle.width, bundle.multiply_adds_per_token) == (0, 16, 16)
+    assert bundle.provenance["float_projections"] == []
+    assert bundle.further_graphs[0].quality.agreement == bundle.stages[2].agreement
+    assert (
+        accuracy_of(Scorer(open_bundle(bundle.path)), files / "eval.parquet")
+        == bundle.stages[-1].quality
+    )
+
+
 def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(configure, tmp_path):
     recipe = RecipeConfig(
         distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=1)
@@ -393,20 +419,51 @@ def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(config
     trained = []
     again = compress(config, on_progress=lambda what, *steps: trained.append(what))
     assert "distill" not in trained
-    assert [one.qualities for one in again.candidates] == [
-        one.qualities for one in result.candidates
-    ]
+    for one, other in zip(again.candidates, result.candidates, strict=True):
+        assert one.qualities == other.qualities
+        assert one.cost_profile == other.cost_profile or other.cost_profile.is_rough
+        assert one.certainty.drop_interval == other.certainty.drop_interval
+        low, high = one.certainty.drop_interval
+        assert low <= one.drop <= high
+
+
+def test_a_search_without_time_keeps_int8_of_the_teacher_and_says_what_it_left_out(configure):
+    result = compress(configure(search=True, max_accuracy_drop=50, max_hours=1e-6))
+    assert [candidate.name for candidate in result.candidates] == ["teacher, int8"]
+    names = [(left.name, left.why) for left in result.left_out]
+    assert ("1 layers, int8", "no time") in names
+    assert min(left.predicted_s for left in result.left_out) > 0
+
+
+def test_a_training_that_would_end_too_late_goes_on_in_the_next_search(configure, tmp_path):
+    """The first search is stopped in its first step, the second takes its checkpoint up."""
+
+    def stop(what, done, total):
+        if what == "distill":
+            raise StoppedError(what)
+
+    recipe = RecipeConfig(
+        student=StudentConfig(student_layers=1), distill=DistillConfig(training=TRAINING)
+    )
+    config = configure(recipe=recipe, max_accuracy_drop=100, work=tmp_path / "work")
+    with pytest.raises(StoppedError):
+        compress(config, on_progress=stop)
+    steps = []
+    compress(config, on_progress=lambda what, done, total: steps.append((what, done)))
+    assert min(done for what, done in steps if what == "distill") == 2
 
 
 def test_a_search_goes_no_further_than_what_passes(configure, monkeypatch):
-    from fastformers.compression import search as search_module
+    from fastformers.compression.quality import QualityGate
 
     def passes_if_large(self, quality):
         return quality.model_bytes > smallest_allowed
 
-    monkeypatch.setattr(search_module.QualityGate, "passes", passes_if_large, raising=False)
+    monkeypatch.setattr(QualityGate, "passes", passes_if_large, raising=False)
     recipe = RecipeConfig(
-        distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=0)
+        distill=DistillConfig(training=TRAINING),
+        prune=PruneConfig(prune_epochs=0),
+        tokens=TokenConfig(token_epochs=0),
     )
     smallest_allowed = 0
     whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))

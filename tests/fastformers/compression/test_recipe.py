@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from fastformers.compression.artifact import ModelArtifact  # noqa: E402
 from fastformers.compression.quality import QualityGate  # noqa: E402
-from fastformers.compression.recipe import Stage, run_recipe  # noqa: E402
+from fastformers.compression.recipe import Stage, is_kept, run_recipe, stage_directories  # noqa: E402
 from fastformers.compression.recipe_config import QuantizeConfig, TrimConfig  # noqa: E402
 from fastformers.compression.stages.graph_stages import (  # noqa: E402
     export_stage,
@@ -377,3 +377,29 @@ def test_the_artifact_that_went_in_is_not_changed(artifact, evaluation):
     before_NC = artifact.logits(evaluation)
     run(artifact, [trim_to(90), export_stage()], evaluation)
     np.testing.assert_array_equal(artifact.logits(evaluation), before_NC)
+
+
+def test_where_results_are_kept_is_known_without_running_anything(artifact, evaluation):
+    """A stage that measures first is found again by what it measured."""
+    measured = replace(stage("measured"), measure=lambda artifact, on_progress: {"seconds": 0.25})
+    stages = [trim_to(90), measured, export_stage()]
+    first, *unknown = stage_directories(artifact, stages)
+    assert not any(is_kept(directory) for directory in (first, *unknown))
+    run(artifact, stages, evaluation)
+    directories = stage_directories(artifact, stages)
+    assert directories[0] == first and directories[1:] != unknown
+    assert all(is_kept(directory) for directory in directories)
+
+
+def test_outputs_for_the_evaluation_rows_are_kept_with_each_stage(artifact, evaluation):
+    gate = QualityGate(artifact, evaluation, EVAL, max_accuracy_drop=100)
+    turned, _ = run_recipe(artifact, [stage("turn", negate_logits)], gate)
+    kept_NC = gate.outputs("turn", turned)
+    np.testing.assert_array_equal(kept_NC, turned.logits(evaluation))
+    certainty = gate.certainty(kept_NC)
+    low, high = certainty.drop_interval
+    assert low < 50 < high
+    assert not certainty.is_within_noise_of_teacher
+    assert certainty.is_within_noise_of_drop(50) and not certainty.is_within_noise_of_drop(5)
+    same = gate.certainty(gate.outputs("teacher", artifact))
+    assert same.drop_interval == (0, 0) and same.is_within_noise_of_teacher

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fastformers.compression.compress_config import CompressConfig
 from fastformers.compression.recipe_config import (
-    CompressConfig,
     DistillConfig,
     PruneConfig,
     QuantizeConfig,
@@ -33,12 +34,27 @@ PATHS = {name: Path(name) for name in ("teacher", "train", "eval", "output")}
             "--seed 4294967296: give 0 to",
         ),
         (TrimConfig, {"trim_vocabulary": 0}, "--trim-vocabulary 0: give at least 1"),
-        (StudentConfig, {"student_layers": 0}, "--student-layers 0: give at least 1"),
+        (StudentConfig, {"student_layers": -1}, "--student-layers -1: give at least 0"),
         (StudentConfig, {"student_width": 0}, "--student-width 0: give at least 1"),
         (
             StudentConfig,
             {"student": Path("x"), "student_layers": 2},
             "--student is a model of its own",
+        ),
+        (
+            StudentConfig,
+            {"student": Path("x"), "student_layers": 0},
+            "--student is a model of its own",
+        ),
+        (
+            partial(RecipeConfig, student=StudentConfig(student_layers=0)),
+            {"prune": PruneConfig(prune_heads=0.5)},
+            "--prune-heads: --student-layers 0 leaves no layers to prune",
+        ),
+        (
+            partial(RecipeConfig, student=StudentConfig(student_layers=0)),
+            {"prune": PruneConfig(prune_ffn=0.5)},
+            "--prune-ffn: --student-layers 0 leaves no layers to prune",
         ),
         (DistillConfig, {"temperature": 0.0}, "--temperature 0: give more than 0"),
         (DistillConfig, {"hard_weight": 1.5}, "--hard-weight 1.5: give 0 to 1"),
@@ -95,6 +111,24 @@ def test_shares_that_are_to_be_chosen_are_no_shares_yet():
     assert not TokenConfig().is_wanted
 
 
+def test_static_vectors_are_trained_in_larger_steps_unless_a_rate_is_given():
+    def settle(is_static, **given):
+        training = replace(DistillConfig().training, **given)
+        settled = DistillConfig(training=training).settled(is_static=is_static).training
+        return settled.learning_rate, settled.batch_rows
+
+    assert settle(False) == (8e-5, 32)
+    assert settle(True) == (1e-2, 64)
+    assert settle(True, learning_rate=8e-5, batch_rows=32) == (8e-5, 32)
+
+
+def test_time_on_a_cpu_is_no_budget_for_a_graph_that_is_for_gpus():
+    prune = PruneConfig(prune_heads=0.5, prune_budget="latency")
+    RecipeConfig(prune=prune, quantize=QuantizeConfig(precision="int8,float16"))
+    with pytest.raises(InputError, match="--prune-budget latency measures this machine's CPU"):
+        RecipeConfig(prune=prune, quantize=QuantizeConfig(precision="float16"))
+
+
 def test_a_search_needs_the_drop_that_is_allowed():
     with pytest.raises(InputError, match=r"--search: .* --max-accuracy-drop"):
         CompressConfig(**PATHS, search=True)
@@ -107,6 +141,7 @@ def test_a_search_needs_the_drop_that_is_allowed():
     [
         (RecipeConfig(student=StudentConfig(student=Path("small"))), "--student small: "),
         (RecipeConfig(student=StudentConfig(student_layers=4)), "--student-layers 4: "),
+        (RecipeConfig(student=StudentConfig(student_layers=0)), "--student-layers 0: "),
         (RecipeConfig(student=StudentConfig(student_width=64)), "--student-width 64: "),
         (RecipeConfig(student=StudentConfig(pool_tokens=4)), "--pool-tokens 4: "),
         (RecipeConfig(tokens=TokenConfig(keep_tokens=(0.8, 0.6))), "--keep-tokens 0.8,0.6: "),

@@ -42,6 +42,8 @@ DIGESTS = {
     "dropped by first": "36d629d6ea1283232561ffacec27848491315b61bed8ddee5fd294160e64b013",
     "pooled tokens": "1fbcf7d644f4f5acc3524f27139047a8feb3a591a99340d48fdbe74fb51e1b05",
     "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
+    "static vectors": "6a59a1288c4353b2d240b020ad1f6a4b58b74e1c8910fdc7feebea2a0d8be07a",
+    "static vectors, pairs": "810d398f0d9918ec95ffc9267ffdf5c2fdfa1068be7e146a29da987eb92fc02c",
 }
 MAX_LENGTH, WIDTH, VOCABULARY = 16, 8, 40
 
@@ -121,6 +123,17 @@ def make_embedding_model():
     return make_encoder(pooling="mean", head=head)
 
 
+def make_static(pooling):
+    """Static vectors: no layers, no positions."""
+    return make_encoder(
+        position_embeddings_PE=None,
+        token_types_KE=None,
+        embedding_norm=None,
+        layers=(),
+        pooling=pooling,
+    )
+
+
 def make_ranges(names, *, fixed):
     return {name: ActivationRange(low=-2.0, high=6.0) if fixed else None for name in names}
 
@@ -142,6 +155,14 @@ def write_variant(variant, path):
             write_graph(replace(encoder, padding=padding), path, text_pairs=False)
         case "embedding model":
             write_graph(make_embedding_model(), path, text_pairs=False)
+        case "static vectors":
+            write_graph(make_static("mean"), path, text_pairs=False, ranges={})
+        case "static vectors, pairs":
+            encoder = make_static("texts")
+            hidden = Linear.stacked(*[encoder.head.hidden] * 4)
+            hidden = Linear(weight=hidden.weight.T, bias=encoder.head.hidden.bias)
+            head = Head(hidden=hidden, activation="relu", output=encoder.head.output)
+            write_graph(replace(encoder, head=head), path, text_pairs=True)
         case "dropped tokens" | "dropped tokens float16" | "dropped by first":
             kept_by = "first" if variant.endswith("first") else "all"
             fewer = change_layers(replace(encoder, kept_by=kept_by), keep_share=0.5)

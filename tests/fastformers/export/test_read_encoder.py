@@ -8,18 +8,18 @@ from fastformers.export.graph import write_graph
 from fastformers.inference.batching import plan_batches
 from fastformers.inference.engine import OnnxEngine, run_graph
 from fastformers.inference.tokenizer import Tokenizer
+from tests.fastformers.conftest import ARCHITECTURES as WITH_LAYERS
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.export.read_encoder import read_encoder  # noqa: E402
-from fastformers.models.architectures import ARCHITECTURES  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import load_model, max_positions  # noqa: E402
 from fastformers.models.variants.reduced_layers import change_reduction  # noqa: E402
 from fastformers.models.variants.token_reduction import TokenPool, TokenReduction  # noqa: E402
 
-every_architecture = pytest.mark.parametrize("model_type", ARCHITECTURES)
+every_architecture = pytest.mark.parametrize("model_type", WITH_LAYERS)
 LENGTHS = (*range(1, 20), 33, 63, 64)
 BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
 POSITIONS_ALONE = {"relative_attention": False, "position_biased_input": True}
@@ -203,7 +203,7 @@ def test_float16_has_the_logits_of_float32(make_model, tmp_path, model_type):
 @pytest.mark.parametrize(
     ("model_type", "changes", "positions"),
     [
-        *((model_type, {}, 64) for model_type in ARCHITECTURES),
+        *((model_type, {}, 64) for model_type in WITH_LAYERS),
         ("mpnet", {"pad_token_id": 5}, 64),  # its code counts from 1 nevertheless
         ("roberta", {"pad_token_id": 5}, 60),
         ("deberta-v2", {"position_buckets": -1, "max_relative_positions": 20}, 64),

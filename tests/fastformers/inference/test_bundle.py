@@ -158,8 +158,8 @@ def test_the_task_is_stored_by_its_name(bundle):
 
 def test_a_newer_format_asks_for_an_upgrade(copy, mend):
     fields = json.loads((copy / "bundle.json").read_text())
-    (copy / "bundle.json").write_text(json.dumps({**fields, "format_version": 3, "new": 1}))
-    with pytest.raises(BundleError, match=r"bundle format 3, .* reads up to 2; upgrade"):
+    (copy / "bundle.json").write_text(json.dumps({**fields, "format_version": 4, "new": 1}))
+    with pytest.raises(BundleError, match=r"bundle format 4, .* reads up to 3; upgrade"):
         open_bundle(copy)
 
 

@@ -19,6 +19,7 @@ from fastformers.export.graph import write_graph
 from fastformers.inference import scorer as scorer_module
 from fastformers.inference.autotune import EngineChoice
 from fastformers.inference.bundle import write_bundle
+from fastformers.inference.cascade import passes
 from fastformers.inference.engine import EngineError, OnnxEngine
 from fastformers.inference.tasks import classify
 from fastformers.inference.tokenizer import TokenizedRows, find_unique
@@ -325,7 +326,7 @@ def test_auto_takes_the_engine_and_the_budget_that_were_fastest(bundle, monkeypa
     monkeypatch.setattr(scorer_module, "tune", lambda bundle, engine: choice)
     scorer = Scorer(bundle, engine="auto")
     batches = []
-    monkeypatch.setattr(scorer_module, "plan_batches", lambda lengths, max_batch_tokens: batches)
+    monkeypatch.setattr(passes, "plan_batches", lambda lengths, max_batch_tokens: batches)
     scorer.score_tokens(scorer.tokenizer.encode(TEXTS))
     monkeypatch.setattr(scorer_module, "tune", None)  # another process measures nothing
     other = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(scorer))))

@@ -8,12 +8,12 @@ from tokenizers import Tokenizer as HfTokenizer
 from fastformers.errors import InputError
 from fastformers.export.graph import write_graph
 from fastformers.inference.engine import OnnxEngine
+from tests.fastformers.conftest import ARCHITECTURES as WITH_LAYERS
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fastformers.export.read_encoder import read_encoder  # noqa: E402
-from fastformers.models.architectures import ARCHITECTURES  # noqa: E402
 from fastformers.models.loading import (  # noqa: E402
     label_names,
     load_model,
@@ -48,7 +48,7 @@ def embed(model, ids_BT, mask_BT=None):
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", WITH_LAYERS)
 def test_the_graph_holds_pooling_and_normalization(make_encoder, tmp_path, model_type, pooling):
     check_graph(make_encoder(model_type, pooling=pooling), tmp_path, width=32)
 

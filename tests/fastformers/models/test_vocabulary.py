@@ -13,7 +13,7 @@ from fastformers.inference.tokenizer import Tokenizer
 torch = pytest.importorskip("torch")
 
 from fastformers.models.forward import predict_logits  # noqa: E402
-from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer  # noqa: E402
+from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer, type_pairs, without_types  # noqa: E402
 
 NUM_WORDS = 104  # 5 special tokens, 20 words ("a" is also a letter), 39 letters, 40 endings
 NUM_SMALLEST = 5 + 40 + 40
@@ -125,3 +125,43 @@ def test_unusual_special_tokens_are_refused(tokenizer_json, post_processor):
     parts = {**json.loads(tokenizer_json), "post_processor": post_processor}
     with pytest.raises(InputError, match="adds its special tokens in an unknown way"):
         trim_tokenizer(json.dumps(parts), np.zeros(NUM_WORDS, np.int64), max_words=NUM_WORDS)
+
+
+BYTES = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": True,
+}
+PROCESSORS = {
+    "bert": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+    "roberta": {
+        "type": "RobertaProcessing",
+        "sep": ["[SEP]", 3],
+        "cls": ["[CLS]", 2],
+        "trim_offsets": True,
+        "add_prefix_space": False,
+    },
+    "none": None,
+    "bytes": BYTES,
+}
+PROCESSORS["template"] = without_types(PROCESSORS["bert"])
+PROCESSORS["bytes and template"] = {
+    "type": "Sequence",
+    "processors": [BYTES, PROCESSORS["template"]],
+}
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_the_second_text_of_a_pair_gets_a_type_and_ids_stay(tokenizer_json, kind):
+    parts = json.loads(tokenizer_json)
+    parts["post_processor"] = PROCESSORS[kind]
+    before, after = json.dumps(parts), type_pairs(json.dumps(parts))
+    assert type_pairs(after) == after
+    texts, pairs = ["the cat", "a"], ["on it is", "text"]
+    old, new = (Tokenizer(one, max_length=12).encode(texts, pairs) for one in (before, after))
+    np.testing.assert_array_equal(new.ids, old.ids)
+    num_ends = int(kind not in ("none", "bytes"))
+    assert new.second_lengths_N.tolist() == [3 + num_ends, 1 + num_ends]
+    singles = [Tokenizer(one, max_length=12).encode(texts).ids.tolist() for one in (before, after)]
+    assert singles[0] == singles[1]

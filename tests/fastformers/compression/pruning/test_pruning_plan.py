@@ -27,24 +27,18 @@ def sizes(plan):
     return [(len(heads), len(neurons)) for heads, neurons in zip(*vars(plan).values(), strict=True)]
 
 
-def lists(layers):
-    return [layer.tolist() for layer in layers]
-
-
 models = st.builds(
     random_importance, st.integers(1, 5), st.integers(1, 12), st.integers(1, 100), st.integers(0, 9)
 )
 shares = st.floats(0, 0.99)
-budgets = st.sampled_from(["uniform", "global"])
 
 
-@given(models, shares, shares, budgets, st.integers(1, 40))
-def test_what_stays_is_counted_right(importance, prune_heads, prune_ffn, budget, multiple_of):
+@given(models, shares, shares, st.integers(1, 40))
+def test_what_stays_is_counted_right(importance, prune_heads, prune_ffn, multiple_of):
     plan = plan_pruning(
         importance,
         prune_heads=prune_heads,
         prune_ffn=prune_ffn,
-        budget=budget,
         multiple_of=multiple_of,
     )
     num_layers = len(importance.heads)
@@ -59,16 +53,14 @@ def test_what_stays_is_counted_right(importance, prune_heads, prune_ffn, budget,
             assert len(layer) >= min(multiple, full)
             assert len(layer) == full or len(layer) % multiple == 0
         # At least the share goes, unless the least that a layer keeps forbids it; and at most one
-        # block more than that (of each layer, where each is rounded by itself).
+        # block of each layer more than that.
         num_kept, wanted = sum(map(len, kept)), num_layers * full * (1 - share)
         assert num_kept <= max(wanted + 1e-6, num_layers * min(multiple, full))
-        spare = multiple * (num_layers if budget == "uniform" else 1)
-        lost_to_rounding = full % multiple if budget == "global" else 0
-        assert num_kept > wanted - spare - num_layers * lost_to_rounding - 1e-6
+        assert num_kept > wanted - num_layers * multiple - 1e-6
 
 
 @given(models, shares, shares, st.integers(1, 40))
-def test_a_uniform_budget_keeps_the_best_of_each_layer_and_as_many(
+def test_each_layer_keeps_its_best_and_as_many_as_the_others(
     importance, prune_heads, prune_ffn, multiple_of
 ):
     plan = plan_pruning(
@@ -82,14 +74,13 @@ def test_a_uniform_budget_keeps_the_best_of_each_layer_and_as_many(
                 assert score[layer].min() >= score[gone].max()
 
 
-@given(models, shares, shares, budgets, st.integers(1, 40))
+@given(models, shares, shares, st.integers(1, 40))
 def test_planning_again_after_pruning_takes_nothing_more(
-    importance, prune_heads, prune_ffn, budget, multiple_of
+    importance, prune_heads, prune_ffn, multiple_of
 ):
     asked = {
         "prune_heads": prune_heads,
         "prune_ffn": prune_ffn,
-        "budget": budget,
         "multiple_of": multiple_of,
     }
     plan = plan_pruning(importance, **asked)
@@ -117,42 +108,13 @@ def test_exact_shares_are_not_lost_to_floating_point():
     assert sizes(plan) == [(2, 2)]
 
 
-def test_a_global_budget_takes_more_where_less_matters():
-    heads = [[9, 1, 1, 1], [5, 5, 5, 5]]  # in the first layer one head does all the work
-    importance = importance_of(heads, heads)
-    uneven = plan_pruning(
-        importance, prune_heads=0.5, prune_ffn=0.25, budget="global", multiple_of=2
-    )
-    assert lists(uneven.heads) == [[0], [0, 1, 2]]
-    assert lists(uneven.neurons) == [[0, 1], [0, 1, 2, 3]]
-    even = plan_pruning(importance, prune_heads=0.5, prune_ffn=0.25, multiple_of=1)
-    assert lists(even.heads) == [[0, 1], [0, 1]]
-
-
-def test_layers_are_compared_after_normalization():
-    heads = np.array([[4, 3, 2, 1], [1, 1.1, 1, 1]])
-    for scale in (1, 1e-4, 1e4):
-        importance = importance_of(heads * [[scale], [1]], heads)
-        plan = plan_pruning(importance, prune_heads=0.5, prune_ffn=0, budget="global")
-        # Of norm 1 they are .73 .55 .37 .18 and .49 .54 .49 .49.
-        assert lists(plan.heads) == [[0, 1], [0, 1]]
-
-
-def test_a_layer_without_any_importance_keeps_its_first_head():
-    importance = importance_of([[0, 0, 0], [1, 2, 3]], [[0, 0], [1, 2]])
-    plan = plan_pruning(importance, prune_heads=0.5, prune_ffn=0.5, budget="global", multiple_of=1)
-    assert lists(plan.heads) == [[0], [1, 2]]
-    assert lists(plan.neurons) == [[0], [1]]
-
-
 def test_shares_are_of_the_unpruned_model():
     heads = [[1, 2, 3, 4, 5, 6]] * 2
     importance = importance_of(heads, np.ones((2, 48)), num_heads=8, ffn_width=64)
-    for budget in ("uniform", "global"):
-        plan = plan_pruning(importance, prune_heads=0.5, prune_ffn=0.5, budget=budget)
-        assert sizes(plan) == [(4, 32)] * 2
-        already_there = plan_pruning(importance, prune_heads=0.25, prune_ffn=0.1, budget=budget)
-        assert sizes(already_there) == [(6, 48)] * 2
+    plan = plan_pruning(importance, prune_heads=0.5, prune_ffn=0.5)
+    assert sizes(plan) == [(4, 32)] * 2
+    already_there = plan_pruning(importance, prune_heads=0.25, prune_ffn=0.1)
+    assert sizes(already_there) == [(6, 48)] * 2
 
 
 @given(st.floats(0, 0.99), st.integers(1, 8))

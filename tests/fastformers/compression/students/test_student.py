@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fastformers.compression.pruning.pruning_plan import Importance, plan_pruning
+from fastformers.compression.pruning.pruning_plan import Importance, PruningPlan, plan_pruning
 from fastformers.errors import InputError
 from fastformers.export.graph import write_graph
 from fastformers.inference.engine import OnnxEngine
@@ -96,10 +96,10 @@ def test_a_layer_that_does_nothing_can_be_cut(make_teacher, rows):
 
 def test_layers_of_a_pruned_teacher_keep_their_shapes(make_teacher, rows, tmp_path):
     teacher = make_teacher(num_hidden_layers=3, num_attention_heads=4)
-    importance = measure_importance(teacher, rows)
-    plan = plan_pruning(importance, prune_heads=0.4, prune_ffn=0.4, budget="global", multiple_of=1)
+    plan = PruningPlan(
+        heads=tuple(map(np.arange, (1, 3, 2))), neurons=tuple(map(np.arange, (20, 30, 64)))
+    )
     shapes = shapes_after(plan)
-    assert len(set(map(str, shapes))) == 3
     student = cut_layers(prune_model(teacher, plan), [2, 0])
     student.save_pretrained(tmp_path)
     loaded = load_model(tmp_path)

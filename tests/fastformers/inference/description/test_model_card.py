@@ -73,6 +73,11 @@ def test_pairs_are_shown_as_pairs(pair_bundle):
     assert [row[0] for row in rows_of(card, "The graph")][1] == "`token_type_ids`"
 
 
+def test_a_model_without_layers_is_said_to_have_none(bundle):
+    card = render_card(replace(bundle, num_layers=0))
+    assert "no layers, static vectors of 32 values, 2 outputs, in float32" in card
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_each_task_has_its_words(task):
     assert task in OUTPUTS and task in PIPELINE_TAGS
@@ -88,3 +93,15 @@ def test_a_card_is_its_own_under_another_name_until_it_is_edited(bundle):
 
 def test_the_card_of_the_demo_is_true():
     assert has_own_card(open_bundle(DEMO_BUNDLE)), "write it again: render_card"
+
+
+def test_an_origin_of_several_parts_is_in_words(bundle):
+    provenance = {
+        "float_projections": ["a", "b"],
+        "transfer_curve": [{"texts": 0, "quality": 0.88761}, {"texts": 15000, "quality": 0.9}],
+    }
+    rows = rows_of(render_card(replace(bundle, provenance=provenance)), "Origin")
+    assert rows == [
+        ["float_projections", "`a, b`"],
+        ["transfer_curve", "`texts 0 quality 0.8876, texts 15000 quality 0.9`"],
+    ]

@@ -5,6 +5,7 @@ from fastformers.errors import InputError
 from fastformers.export.graph import write_graph
 from fastformers.inference.engine import run_graph
 from fastformers.inference.tokenizer import Tokenizer
+from tests.fastformers.conftest import ARCHITECTURES as WITH_LAYERS
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -25,7 +26,7 @@ from fastformers.models.architectures.architecture import (  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.trainer import without_attention_dropout  # noqa: E402
 
-every_architecture = pytest.mark.parametrize("model_type", ARCHITECTURES)
+every_architecture = pytest.mark.parametrize("model_type", WITH_LAYERS)
 WIDTH, NUM_HEADS, FFN_WIDTH, NUM_LABELS = 32, 2, 64, 3
 # Weights that are in tables by offset, and so in no part.
 OFFSET_WEIGHTS = {
@@ -178,6 +179,10 @@ def test_those_that_cannot_be_made_smaller_are_refused_with_the_list(make_model,
     for shrink in (lambda: measure_importance(model, rows), lambda: cut_layers(model, [0])):
         with pytest.raises(InputError, match=message):
             shrink()
+
+
+def test_all_but_static_vectors_have_layers():
+    assert {*ARCHITECTURES} == {*WITH_LAYERS, "static-vectors"}
 
 
 def test_an_unknown_architecture_is_refused_with_the_list():

@@ -15,7 +15,8 @@ import fastformers
 import fastformers.compression
 from fastformers.cluster.report.run_report import RunReport
 from fastformers.cluster.storage.options import StorageOptions
-from fastformers.compression.recipe_config import CompressConfig, PruneConfig, StudentConfig
+from fastformers.compression.compress_config import CompressConfig
+from fastformers.compression.recipe_config import PruneConfig, StudentConfig
 from fastformers.errors import InputError
 from fastformers.jobs import compress, cost, score
 from fastformers.jobs.console.cli import main
@@ -238,7 +239,7 @@ def test_compress_gets_the_config_that_flags_make(tmp_path, monkeypatch):
     options = compress.parse([*words, "--student-layers", "4", "--prune-heads", "0.33"])
     assert read_config(CompressConfig, options) == config
     assert len(files.train.texts) == 20
-    assert set(calls) == {"on_labels", "on_stage", "on_candidate", "on_progress"}
+    assert set(calls) == {"on_labels", "on_stage", "on_candidate", "on_point", "on_progress"}
 
 
 def test_a_package_that_is_missing_is_one_line_with_what_brings_it():

@@ -1,0 +1,1 @@
+"""Quality over cost: the bundles that a recipe search made."""

@@ -1,0 +1,1 @@
+"""Search for the cheapest recipe that is still good enough."""

@@ -1,0 +1,163 @@
+"""The stages that leave parts of a PyTorch model out: heads, neurons and tokens.
+
+    teacher -> trim_vocabulary -> distill -> [prune -> keep_tokens] -> export
+
+Each function takes the config of one stage and returns the `Stage` for recipe.py to run, as those
+of model_stages.py do. After either stage the model learns from what it was before. This module
+knows nothing of graphs.
+"""
+
+import logging
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+from fastformers.compression.artifact import ModelArtifact
+from fastformers.compression.pruning.keep_tokens import choose_shares_for, keep_tokens
+from fastformers.compression.pruning.prune import prune_model
+from fastformers.compression.pruning.pruning_plan import plan_rounds
+from fastformers.compression.recipe import Stage
+from fastformers.compression.recipe_config import DistillConfig, PruneConfig
+from fastformers.compression.stages.model_stages import (
+    distill_from,
+    plan_recovery,
+    require_no_graph,
+)
+from fastformers.compression.stages.prune_planning import (
+    describe_pruning,
+    find_times,
+    keep_plan,
+    plan_round,
+)
+from fastformers.compression.token_config import TokenConfig
+from fastformers.data.examples import Examples
+from fastformers.errors import StageError
+from fastformers.models.forward import OnProgress
+from fastformers.models.variants.token_reduction import reduction_of
+
+logger = logging.getLogger(__name__)
+
+TOKEN_ROWS = 256  # rows that shares of tokens are chosen on
+
+
+def prune_stage(
+    config: PruneConfig, distill: DistillConfig, transfer: Examples | None, *, precision: str
+) -> Stage:
+    """Remove the least important heads and neurons, then distill from the model as it came in.
+
+    Args:
+        config: How much to prune, and in how many rounds.
+        distill: Distillation after each round, except for its epochs, which `config` has.
+        transfer: Further examples without labels for that distillation.
+        precision: Precision of the graph whose time counts where the budget is time.
+    """
+    recovery = plan_recovery(config.prune_epochs, distill)
+
+    def measure(artifact: ModelArtifact, on_progress: OnProgress) -> dict[str, object]:
+        times = find_times(config, artifact, precision, on_progress)
+        return {} if times is None else {"times": asdict(times)}
+
+    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        times = find_times(config, artifact, precision, on_progress)
+        model = artifact.model
+        rounds = zip(
+            plan_rounds(config.prune_heads, config.prune_rounds),
+            plan_rounds(config.prune_ffn, config.prune_rounds),
+            strict=True,
+        )
+        for number, (heads_now, ffn_now) in enumerate(rounds):
+            now = replace(config, prune_heads=heads_now, prune_ffn=ffn_now)
+            plan = keep_plan(
+                directory / f"plan{number}.json",
+                partial(plan_round, now, artifact, model, times, on_progress),
+            )
+            model = prune_model(model, plan)
+            if recovery is not None:
+                model = distill_from(
+                    artifact,
+                    model,
+                    config=recovery,
+                    transfer=transfer,
+                    directory=directory / f"round{number}",
+                    on_progress=on_progress,
+                )
+        pruning = describe_pruning(artifact.model, model, times)
+        logger.info("pruned: %s", pruning)
+        return replace(artifact, model=model, pruning=pruning)
+
+    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
+        if after.model.num_parameters() >= before.model.num_parameters():
+            raise StageError("nothing was pruned; ask for larger shares")
+
+    return Stage(
+        name="prune",
+        settings={
+            **asdict(config),
+            "recovery": None if recovery is None else asdict(recovery),
+            "transfer": "" if transfer is None else transfer.digest,
+        },
+        requires=require_no_graph,
+        run=run,
+        ensures=ensures,
+        measure=measure,
+    )
+
+
+def keep_tokens_stage(
+    config: TokenConfig, distill: DistillConfig, transfer: Examples | None
+) -> Stage:
+    """Drop tokens between the layers, then distill from the model as it came in.
+
+    Args:
+        config: Which shares of the tokens stay, or how to choose them.
+        distill: Distillation afterwards, except for its epochs, which `config` has.
+        transfer: Further examples without labels for that distillation.
+    """
+    recovery = plan_recovery(config.token_epochs, distill)
+
+    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        shares = config.shares or choose_shares_for(
+            artifact.model,
+            artifact.tokenize(artifact.train.sample(TOKEN_ROWS)),
+            min_agreement=config.min_token_agreement / 100,
+            on_progress=on_progress,
+        )
+        if min(shares, default=1) == 1:
+            raise StageError(
+                "no layer can drop a tenth of its tokens and agree with itself on "
+                f"{config.min_token_agreement:g}% of training rows; lower --min-token-agreement or "
+                "give --keep-tokens as shares"
+            )
+        model = keep_tokens(artifact.model, shares)
+        if recovery is not None:
+            model = distill_from(
+                artifact,
+                model,
+                config=recovery,
+                transfer=transfer,
+                directory=directory,
+                on_progress=on_progress,
+                soft_share=config.token_soft_start,
+            )
+        return replace(artifact, model=model)
+
+    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
+        reduction = reduction_of(after.model.config)
+        lengths_N = after.tokenize(after.train.sample(TOKEN_ROWS)).lengths_N
+        counts_LN = reduction.count_tokens(lengths_N, after.model.config.num_hidden_layers)
+        whole = replace(reduction, keep_shares=())
+        if (counts_LN == whole.count_tokens(lengths_N, len(counts_LN) - 1)).all():
+            raise StageError("no text loses a token: all are too short for these shares")
+
+    return Stage(
+        name="keep_tokens",
+        settings={
+            **asdict(config),
+            "rows": TOKEN_ROWS,
+            "recovery": None if recovery is None else asdict(recovery),
+            "transfer": "" if transfer is None else transfer.digest,
+        },
+        requires=require_no_graph,
+        run=run,
+        ensures=ensures,
+    )
