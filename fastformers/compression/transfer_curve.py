@@ -114,6 +114,7 @@ def judge_curve(points: Sequence[CurvePoint]) -> str:
     if (interval := last.quality.interval) is None:
         return said
     margin = 50 * (interval[1] - interval[0])
-    if gain > margin:
-        return f"{said}, more than the {margin:.2f} of chance: more texts may bring more"
-    return f"{said}, within the {margin:.2f} of chance: more texts need not bring more"
+    chance = f"{margin:.2f} points of its 95% interval to either side"
+    if abs(gain) <= margin:
+        return f"{said}, within the {chance}: more texts need not bring more"
+    return f"{said}, more than the {chance}: more texts may {'bring more' if gain > 0 else 'harm'}"

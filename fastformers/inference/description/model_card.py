@@ -95,7 +95,8 @@ def render_value(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name} {render_value(part)}" for name, part in value.items())
     if isinstance(value, list):
-        return ", ".join(map(render_value, value))
+        has_parts = any(isinstance(part, dict) for part in value)
+        return ("; " if has_parts else ", ").join(map(render_value, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -1,5 +1,6 @@
 """Quality of a recipe by number of texts without labels."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -67,12 +68,13 @@ def test_the_recipe_runs_on_growing_parts_and_the_whole_is_not_run_again(monkeyp
 @pytest.mark.parametrize(
     ("last", "said"),
     [
-        (quality(0.85), "by +5.00, more than the 2.21 of chance: more texts may bring more"),
-        (quality(0.81), "by +1.00, within the 2.43 of chance: more texts need not bring more"),
-        (quality(0.79), "by -1.00, within the 2.52 of chance: more texts need not bring more"),
-        (quality(0.85, metric="micro-F1"), "4 to 8 texts micro-F1 changed by +5.00"),
+        (quality(0.85), r"by \+5\.00, more than the 2\.21 points .*: more texts may bring more"),
+        (quality(0.81), r"by \+1\.00, within the 2\.43 points .*: more texts need not bring more"),
+        (quality(0.79), r"by -1\.00, within the 2\.52 points .*: more texts need not bring more"),
+        (quality(0.75), r"by -5\.00, more than the 2\.68 points .*: more texts may harm"),
+        (quality(0.85, metric="micro-F1"), r"from 4 to 8 texts micro-F1 changed by \+5\.00"),
     ],
 )
 def test_the_last_doubling_is_judged_by_what_chance_does(last, said):
     points = [CurvePoint(num_texts=4, quality=quality(0.8)), CurvePoint(num_texts=8, quality=last)]
-    assert judge_curve(points).endswith(said)
+    assert re.search(f"{said}$", judge_curve(points))

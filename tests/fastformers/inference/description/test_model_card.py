@@ -103,5 +103,5 @@ def test_an_origin_of_several_parts_is_in_words(bundle):
     rows = rows_of(render_card(replace(bundle, provenance=provenance)), "Origin")
     assert rows == [
         ["float_projections", "`a, b`"],
-        ["transfer_curve", "`texts 0 quality 0.8876, texts 15000 quality 0.9`"],
+        ["transfer_curve", "`texts 0 quality 0.8876; texts 15000 quality 0.9`"],
     ]
