@@ -112,9 +112,11 @@ finally:
 
 
 def tried(name, quality, seconds, *, passes=True):
-    qualities = (SimpleNamespace(quality=quality),)
     return SimpleNamespace(
-        name=name, qualities=qualities, seconds_per_million=seconds, passes=passes
+        name=name,
+        quality=SimpleNamespace(quality=quality),
+        seconds_per_million=seconds,
+        passes=passes,
     )
 
 
