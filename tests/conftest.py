@@ -391,7 +391,8 @@ def make_timeline(num_actors: int, num_shards: int) -> tuple[TimelineEntry, ...]
 
 def make_bill() -> Bill:
     """One line under each heading."""
-    amounts = [0.012345, *(round(0.0001 * n, 6) for n in range(1, len(HEADINGS)))]
+    # No cascade: nothing went to a second graph.
+    amounts = [0.012345, 0.0, *(round(0.0001 * n, 6) for n in range(1, len(HEADINGS) - 1))]
     return Bill(
         items=tuple(
             BillItem(heading=heading, what=what, core_s=10_000 * usd, usd=usd)

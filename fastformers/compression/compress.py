@@ -366,6 +366,8 @@ def _provenance(
     others: dict[str, Any] = {}
     if teacher.revision is not None:
         others["teacher_revision"] = teacher.revision
+    if chosen.cascade is not None:
+        others["held_out"] = config.held_out_path.name
     if config.label_names:
         others[TEACHER_LABELS] = list(label_names(chosen.artifact.model))
     if shares := reduction_of(chosen.artifact.model.config).keep_shares:

@@ -23,6 +23,7 @@ KEYS = {
     "audit",
     *("driver_cpu", "phase_s", "predicted_s", "peak_rss_bytes", "actors", "started_at", "bill"),
     *("other_types", "other_types_unknown", "energy", "lengths", "timeline", "bundle"),
+    "cascade",
     *("sessions", "unrecorded_rows", "dead_letter_reasons", "quality", "quality_unknown"),
     "price_mismatches",
     "output",

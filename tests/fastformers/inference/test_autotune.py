@@ -99,6 +99,34 @@ def test_auto_is_onnx_runtime_where_nothing_else_is_installed(bundle, tmp_path, 
             use()
 
 
+def test_a_cascade_takes_what_is_fastest_for_both_graphs_by_the_share_that_goes_on(
+    cascade_bundle, tmp_path, monkeypatch
+):
+    seconds = {"model.onnx": {256: 2.0, 512: 3.0}, "second.onnx": {256: 9.0, 512: 6.0}}
+    monkeypatch.setattr(autotune, "open_engine", lambda name, path, **_: NamedEngine(path.name))
+    monkeypatch.setattr(autotune, "measure_budgets", lambda engine, **_: seconds[engine.name])
+    monkeypatch.setattr(engines, "find_spec", lambda package: package == "onnxruntime" or None)
+    elsewhere = replace(cascade_bundle.cost_profile, cpu_model="another")
+    for share, budget in ((0.2, 256), (0.5, 512)):
+        cascade = replace(cascade_bundle.cascade, share=share)
+        bundle = replace(cascade_bundle, cascade=cascade, cost_profile=elsewhere)
+        chosen = tune(bundle, engine="onnxruntime", cache=tmp_path)
+        assert chosen == EngineChoice(engine="onnxruntime", max_batch_tokens=budget)
+
+
+def test_an_engine_must_compute_both_graphs_of_a_cascade(cascade_bundle, tmp_path, monkeypatch):
+    def open_fake(name, path, **_):
+        wrong = name == "openvino" and path.name == "second.onnx"
+        return NamedEngine(name, -1.0 if wrong else 1.0)
+
+    monkeypatch.setattr(autotune, "open_engine", open_fake)
+    monkeypatch.setattr(engines, "find_spec", lambda package: package)
+    monkeypatch.setattr(autotune, "measure_budgets", lambda engine, **_: {256: 1.0})
+    with pytest.raises(InputError, match="openvino computes other logits"):
+        tune(cascade_bundle, engine="openvino", cache=tmp_path)
+    assert tune(cascade_bundle, engine="auto", cache=tmp_path).engine == "onnxruntime"
+
+
 @pytest.mark.parametrize("logit", [1.2, -1.0, np.nan])
 def test_an_engine_that_computes_something_else_is_never_taken(
     bundle, measured, tmp_path, monkeypatch, logit

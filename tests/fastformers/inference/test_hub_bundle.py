@@ -56,6 +56,15 @@ def test_a_bundle_in_the_cache_of_the_hub_scores_as_its_original(bundle, commit)
     )
 
 
+def test_a_cascade_travels_whole(hub, cascade_bundle):
+    cascade_bundle.push_to_hub("org/cascade", token=TOKEN)
+    opened = Bundle.from_pretrained("org/cascade", token=TOKEN)
+    assert (opened.digest, opened.cascade) == (cascade_bundle.digest, cascade_bundle.cascade)
+    np.testing.assert_array_equal(
+        Scorer(opened).score(TEXTS).logits_NC, Scorer(cascade_bundle).score(TEXTS).logits_NC
+    )
+
+
 def test_openvino_opens_a_bundle_of_the_hub(bundle, commit):
     pytest.importorskip("openvino")
     engine = open_engine("openvino", open_bundle("hf://org/mine").model_path, num_threads=1)
