@@ -200,5 +200,5 @@ def describe(config: RecipeConfig) -> str:
     if prune.is_wanted:
         parts.append(f"-{prune.prune_heads:.0%} heads, -{prune.prune_ffn:.0%} FFN")
     if tokens.is_wanted:
-        parts.append("tokens " + "/".join(map(str, tokens.keep_tokens)))
+        parts.append("tokens " + "/".join(tokens.names))
     return ", ".join([*parts, config.quantize.precision])
