@@ -126,7 +126,7 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(artifact, eva
     assert all(quality.seconds > 0 for quality in qualities[1:])
     assert last.precision == "int8"
     assert measure_graph_bytes(last.graph) == qualities[3].model_bytes
-    assert qualities[3].model_bytes < qualities[2].model_bytes / 2
+    assert qualities[3].model_bytes < 0.6 * qualities[2].model_bytes
     agreeing = last.logits(evaluation).argmax(axis=1) == [
         NAMES.index(label) for label in evaluation.labels
     ]
