@@ -6,7 +6,7 @@ fastformers ablate --shapes-only bert-base --output DIR
 Each step adds one optimization: PyTorch padded to the maximum, unpadded, the distilled student,
 the first --bundle (one instance on all cores, then one for each core), then each further --bundle.
 With --shapes-only the paper's models run on random weights: speed only; the lengths are those of
---eval, or BoolQ's.
+--eval, or BoolQ's. --keep-tokens then adds what the paper lacks, layers that drop tokens.
 """
 
 import argparse
@@ -30,12 +30,13 @@ from fastformers.ablation.report import (
     numbered_notes,
     render_markdown,
 )
-from fastformers.ablation.shapes import ABLATION_SHAPES
+from fastformers.ablation.shapes import ABLATION_SHAPES, AblationShapes
 from fastformers.ablation.summary import Conditions, summarize
 from fastformers.ablation.texts import TextsConfig, load_texts
 from fastformers.atomic_file import check_writable, whole_file
 from fastformers.cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
 from fastformers.cluster.pricing.prices import HourlyPrice
+from fastformers.compression.token_config import AUTO, TokenConfig
 from fastformers.digest import versions_of
 from fastformers.errors import InputError
 from fastformers.figure import require_drawing
@@ -70,6 +71,11 @@ _IDLE = (
         ("tokenizer",),
         lambda options: options.shapes_only is None,
         "models bring their own; it is for --shapes-only",
+    ),
+    IdleRule(
+        ("keep_tokens",),
+        lambda options: options.shapes_only is None,
+        "models are as they were made; it is for --shapes-only (compress has it, too)",
     ),
     IdleRule(
         ("tokenizer",),
@@ -122,6 +128,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="tokenizer.json that gives --shapes-only the lengths of --eval (the demo bundle's)",
+    )
+    models.add_argument(
+        "--keep-tokens",
+        action="append",
+        default=[],
+        metavar="SHARE,SHARE",
+        help="share (above 0, to 1) of the tokens entering a layer that leave it, layer by layer "
+        "from the first on: with --shapes-only a further step, the pruned student with these; "
+        "again for another (none)",
     )
     texts = parser.add_argument_group("texts")
     add_config_arguments(texts, TextsConfig)
@@ -205,6 +220,7 @@ def _check(options: argparse.Namespace) -> None:
             raise InputError(
                 "--shapes-only has models of its own; leave out --teacher, --student and --bundle"
             )
+        _shapes(options)
     if options.eval is not None:
         refuse_idle_labeled(options, options.eval)
     if options.output.exists() and not options.output.is_dir():
@@ -217,6 +233,21 @@ def _check(options: argparse.Namespace) -> None:
             setattr(options, name, found)
     for bundle in options.bundles:
         open_bundle(bundle)
+
+
+def _shapes(options: argparse.Namespace) -> AblationShapes:
+    """The shapes that were named, with a further step for each --keep-tokens.
+
+    Raises:
+        InputError: A share is none, or there are more than layers.
+    """
+    shapes = ABLATION_SHAPES[options.shapes_only]
+    for given in options.keep_tokens:
+        tokens = TokenConfig(keep_tokens=(given,))
+        if AUTO in tokens.keep_tokens:
+            raise InputError(f"--keep-tokens {AUTO}: is for compress; give shares")
+        shapes = shapes.keep_tokens(tokens.shares)
+    return shapes
 
 
 def _build(
@@ -247,7 +278,7 @@ def _build(
 
         on_step("making models with random weights")
         return build_shape_ablation(
-            ABLATION_SHAPES[options.shapes_only],
+            _shapes(options),
             config,
             texts,
             tokenizer=options.tokenizer or DEMO_BUNDLE / "tokenizer.json",

@@ -24,6 +24,7 @@ from fastformers.cluster.report.downsample import pick_frontier
 from fastformers.cluster.report.page import can_draw, render_search_page
 from fastformers.cluster.report.plots import FrontierPoint
 from fastformers.compression.recipe_config import CompressConfig, RecipeConfig
+from fastformers.compression.token_config import AUTO
 from fastformers.files.hub import find_model
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.installation import how_to_install
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 def _has_student(options: argparse.Namespace) -> bool:
     is_wanted = options.student or options.student_layers or options.student_width
-    return bool(options.search or is_wanted)
+    return bool(options.search or is_wanted or options.pool_tokens)
 
 
 def _prunes(options: argparse.Namespace) -> bool:
@@ -58,10 +59,14 @@ def _prunes(options: argparse.Namespace) -> bool:
 
 
 def _trains(options: argparse.Namespace) -> bool:
-    return _has_student(options) or (_prunes(options) and options.prune_epochs > 0)
+    recovers = _prunes(options) and options.prune_epochs > 0
+    learns_to_drop = options.keep_tokens and options.token_epochs > 0
+    return bool(_has_student(options) or recovers or learns_to_drop)
 
 
-_NO_TRAINING = "nothing is trained; add --student-layers, or --prune-heads or --prune-ffn"
+_NO_TRAINING = (
+    "nothing is trained; add --student-layers, --prune-heads or --prune-ffn, or --keep-tokens"
+)
 _IDLE = (
     SUPERGLUE,
     IdleRule(
@@ -93,6 +98,26 @@ _IDLE = (
         "no feed-forward neurons are pruned; add --prune-ffn",
     ),
     IdleRule(
+        ("pool_how", "pool_before_layer"),
+        lambda options: options.pool_tokens is None,
+        "no tokens are pooled; add --pool-tokens",
+    ),
+    IdleRule(
+        ("token_epochs", "token_soft_start", "min_token_agreement"),
+        lambda options: not options.keep_tokens,
+        "no tokens are dropped; add --keep-tokens",
+    ),
+    IdleRule(
+        ("token_soft_start",),
+        lambda options: options.token_epochs == 0,
+        "with --token-epochs 0 there is no training to start",
+    ),
+    IdleRule(
+        ("min_token_agreement",),
+        lambda options: AUTO not in options.keep_tokens,
+        "the shares are given; add --keep-tokens auto",
+    ),
+    IdleRule(
         ("min_int8_agreement",),
         lambda options: "int8" not in str(options.precision),
         "no projection is in int8; add --precision int8",
@@ -119,6 +144,7 @@ def make_parser() -> CommandParser:
         ("student", [recipe.student]),
         ("distillation", [recipe.distill.training, recipe.distill]),
         ("pruning", [recipe.prune]),
+        ("tokens", [recipe.tokens]),
         ("graph", [recipe.quantize, recipe.trim]),
     ):
         group = parser.add_argument_group(title)
@@ -143,6 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"pruned: {pruning}")
         if kept := result.bundle.provenance["float_projections"]:
             console.print(f"int8 would spoil these, so they stay in float: {', '.join(kept)}")
+        if shares := result.bundle.provenance.get("keep_tokens"):
+            shown = ", ".join(f"{share:g}" for share in shares)
+            console.print(f"share of its tokens that each layer keeps: {shown}")
         summary = _summary(result)
         if options.search:
             price = choose_price(
@@ -312,6 +341,7 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "metric": bundle.metric,
         "precision": bundle.precision,
         "float_projections": bundle.provenance["float_projections"],
+        "keep_tokens": bundle.provenance.get("keep_tokens", []),
         "labels": list(bundle.labels),
         "stages": [vars(quality) for quality in qualities_of(bundle)],
         "precisions": list(graphs_of(bundle)),

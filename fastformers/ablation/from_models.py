@@ -33,6 +33,9 @@ from fastformers.models.loading import (
     task_of,
 )
 
+# What a stage that the bundle before lacks adds to it.
+_TITLES = {"prune": "pruning", "keep_tokens": "token pruning"}
+
 
 def build_ablation(
     config: TextsConfig,
@@ -92,7 +95,8 @@ def build_ablation(
         teacher=teacher,
         student=student,
         graphs=[
-            _graph_of(bundle, tokenize, is_first=index == 0) for index, bundle in enumerate(bundles)
+            _graph_of(bundle, tokenize, before=bundles[index - 1] if index else None)
+            for index, bundle in enumerate(bundles)
         ],
         padded_to=max_length,
         baseline_rows=config.baseline_rows,
@@ -107,21 +111,29 @@ def build_ablation(
 
 
 def _graph_of(
-    bundle: Bundle, tokenize: Callable[[str], TimedRows], *, is_first: bool
+    bundle: Bundle, tokenize: Callable[[str], TimedRows], *, before: Bundle | None
 ) -> GraphModel:
     """A bundle's graph, under the name of what it adds to the graph before it."""
-    if is_first:
+    if before is None:
         is_int8 = bundle.precision.startswith("int8")
         name = INT8_GRAPH if is_int8 else "+ graph optimization"
     else:
-        is_pruned = any(quality.stage.startswith("prune") for quality in bundle.stages)
-        name = f"+ pruning: {bundle.path.name}" if is_pruned else f"+ {bundle.path.name}"
+        own, others = _stages_of(bundle), _stages_of(before)
+        titles = {stage: title for stage, title in _TITLES.items() if stage in own}
+        added = [title for stage, title in titles.items() if stage not in others]
+        what = added or [*titles.values()][-1:]  # the same again, to a further degree
+        name = f"+ {' and '.join(what)}: {bundle.path.name}" if what else f"+ {bundle.path.name}"
     return GraphModel(
         name=name,
         path=bundle.model_path,
         texts=tokenize((bundle.path / TOKENIZER_FILE).read_text(encoding="utf-8")),
         max_batch_tokens=bundle.cost_profile.max_batch_tokens,
     )
+
+
+def _stages_of(bundle: Bundle) -> set[str]:
+    """Names of the stages that made it; those of several rounds have a number at their end."""
+    return {quality.stage.rstrip("-_ 0123456789") for quality in bundle.stages}
 
 
 def _choose_max_length(

@@ -92,8 +92,9 @@ def build_shape_ablation(
         cpus_of_instance=cpus_of_instance,
     )
     papers = (*shapes.paper_cumulative, *(smaller.paper_cumulative for smaller in shapes.smaller))
+    asides = (*(False for _ in shapes.paper_cumulative), *(s.is_aside for s in shapes.smaller))
     return Ablation(
-        steps=tuple(_beside_paper(*pair) for pair in zip(steps, papers, strict=True)),
+        steps=tuple(_beside_paper(*parts) for parts in zip(steps, papers, asides, strict=True)),
         lengths_N=lengths_N,
         labels_N=None,
         description=f"shapes of {shapes.name}, random weights (speed only), on {source}",
@@ -142,8 +143,11 @@ def _note(shape: EncoderShape) -> str:
     return f"random weights, speed only; {shape}"
 
 
-def _beside_paper(step: AblationStep, paper_cumulative: float | None) -> AblationStep:
-    """The step with the paper's number in its note, or aside where the paper has no such step."""
-    if paper_cumulative is None:
-        return replace(step, is_aside=True)
-    return replace(step, note=f"{step.note}; the paper: {paper_cumulative:.2f}x")
+def _beside_paper(
+    step: AblationStep, paper_cumulative: float | None, is_aside: bool
+) -> AblationStep:
+    """The step with the paper's number in its note, where the paper has such a step."""
+    note = step.note
+    if paper_cumulative is not None:
+        note += f"; the paper: {paper_cumulative:.2f}x"
+    return replace(step, note=note, is_aside=is_aside)

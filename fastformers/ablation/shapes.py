@@ -16,7 +16,9 @@ from fastformers.benchmark.encoder_shapes import (
     PRUNED_QUARTER,
     STUDENT,
     EncoderShape,
+    show_shares,
 )
+from fastformers.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +29,14 @@ class SmallerShape:
         name: Name of the step.
         shape: Shape of the model.
         paper_cumulative: The paper's cumulative speed-up; None for a step that the paper lacks.
+        is_aside: Whether it is shown beside the ablation: neither the base of the next step nor the
+            end.
     """
 
     name: str
     shape: EncoderShape
     paper_cumulative: float | None
+    is_aside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,37 @@ class AblationShapes:
     student: EncoderShape
     paper_cumulative: tuple[float, ...]
     smaller: tuple[SmallerShape, ...]
+
+    def keep_tokens(self, shares: tuple[float, ...]) -> "AblationShapes":
+        """The same, and the last models again with layers that keep a share of their tokens.
+
+        Args:
+            shares: Share of the tokens entering a layer that leave it, from the first layer on.
+
+        Raises:
+            InputError: There are more shares than layers.
+        """
+        if len(shares) > self.student.num_layers:
+            shown = ",".join(f"{share:g}" for share in shares)
+            raise InputError(
+                f"--keep-tokens {shown}: {len(shares)} shares, and the student of {self.name} has "
+                f"{self.student.num_layers} layers; leave some out"
+            )
+        whole = [smaller for smaller in self.smaller if not smaller.shape.keep_shares]
+        last = next(index for index, s in reversed([*enumerate(whole)]) if not s.is_aside)
+        fewer = tuple(_keep_tokens(smaller, shares) for smaller in whole[last:])
+        return replace(self, smaller=(*self.smaller, *fewer))
+
+
+def _keep_tokens(smaller: SmallerShape, shares: tuple[float, ...]) -> SmallerShape:
+    what = f"token pruning, keeping {show_shares(shares)}"
+    name = f"{smaller.name}, {what}" if smaller.is_aside else f"+ {what} (not the paper's)"
+    return SmallerShape(
+        name=name,
+        shape=replace(smaller.shape, keep_shares=shares),
+        paper_cumulative=None,
+        is_aside=smaller.is_aside,
+    )
 
 
 BERT_BASE_SHAPES = AblationShapes(
@@ -70,6 +106,7 @@ BERT_BASE_SHAPES = AblationShapes(
             name="not the paper's: the same size as 4 heads of 52",
             shape=replace(PRUNED_HALF, num_heads=4, head_width=52),
             paper_cumulative=None,
+            is_aside=True,
         ),
     ),
 )

@@ -34,6 +34,7 @@ from fastformers.inference.batching import plan_batches
 from fastformers.inference.bundle import Bundle, write_bundle
 from fastformers.inference.engine import Engine, OnnxEngine, run_batches
 from fastformers.inference.tokenizer import TokenizedRows
+from fastformers.models.variants.token_counts import count_kept_tokens
 
 PRECISION = "float16"
 PYTORCH_BATCH_ROWS = 32
@@ -136,10 +137,14 @@ def measure_float16_peak(*, repeats: int = 5) -> float:
 def count_operations(shape: EncoderShape, lengths_N: NDArray[np.integer]) -> float:
     """Operations that an encoder needs for rows, two for each multiply-add; no padding counts."""
     attention_width = shape.num_heads * shape.head_width
-    of_token = 4 * shape.width * attention_width + 2 * shape.width * shape.ffn_width
-    lengths = lengths_N.astype(np.float64)
-    of_pairs = 2 * attention_width * float((lengths**2).sum())
-    return 2 * shape.num_layers * (of_token * float(lengths.sum()) + of_pairs)
+    of_entering = 3 * shape.width * attention_width
+    of_leaving = shape.width * attention_width + 2 * shape.width * shape.ffn_width
+    shares = [*shape.keep_shares, *[1.0] * (shape.num_layers - len(shape.keep_shares))]
+    tokens_LN = np.stack([lengths_N, *count_kept_tokens(lengths_N.astype(np.int64), shares)])
+    tokens_LN = tokens_LN.astype(np.float64)
+    entering, leaving = float(tokens_LN[:-1].sum()), float(tokens_LN[1:].sum())
+    of_pairs = 2 * attention_width * float((tokens_LN[:-1] ** 2).sum())
+    return 2 * (of_entering * entering + of_leaving * leaving + of_pairs)
 
 
 def tile_rows(rows: TokenizedRows, copies: int) -> TokenizedRows:

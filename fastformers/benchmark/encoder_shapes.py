@@ -8,6 +8,7 @@ Source:
     Kim and Hassan Awadalla 2020, arXiv:2010.13382, Table 3.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,6 +27,8 @@ class EncoderShape:
         ffn_width: Feed-forward neurons of each layer.
         activation: Activation of the feed-forward.
         vocab_size: Number of token embeddings; that of BERT's uncased vocabulary by default.
+        keep_shares: Share of the tokens entering a layer that leave it, from the first layer on;
+            the other layers keep all.
     """
 
     num_layers: int
@@ -35,10 +38,19 @@ class EncoderShape:
     ffn_width: int
     activation: Activation
     vocab_size: int = 30522
+    keep_shares: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         heads = f"{self.num_heads} heads of {self.head_width}"
-        return f"{self.num_layers} layers x {self.width}, {heads}, FFN {self.ffn_width}"
+        shape = f"{self.num_layers} layers x {self.width}, {heads}, FFN {self.ffn_width}"
+        if not self.keep_shares:
+            return shape
+        return f"{shape}, keeping {show_shares(self.keep_shares)} of the tokens"
+
+
+def show_shares(shares: Sequence[float]) -> str:
+    """Shares of tokens as people read them, layer by layer: 80%, 60%."""
+    return ", ".join(f"{100 * share:g}%" for share in shares)
 
 
 BERT_BASE = EncoderShape(

@@ -28,6 +28,8 @@ from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.layers import keep_heads, layer_parts
 from fastformers.models.loading import class_names
+from fastformers.models.variants.reduced_layers import change_reduction
+from fastformers.models.variants.token_reduction import TokenReduction
 
 MAX_LENGTH = 512  # positions of BERT
 
@@ -43,6 +45,7 @@ def make_random_model(shape: EncoderShape, *, max_length: int = MAX_LENGTH) -> P
 
     Raises:
         ValueError: Heads of that width do not fit the hidden width.
+        InputError: There are more shares of tokens than layers.
     """
     unpruned_heads, rest = divmod(shape.width, shape.head_width)
     if rest or not 0 < shape.num_heads <= unpruned_heads:
@@ -68,6 +71,8 @@ def make_random_model(shape: EncoderShape, *, max_length: int = MAX_LENGTH) -> P
             keep_heads(layer, range(shape.num_heads))
         kept = {"num_heads": shape.num_heads, "ffn_width": shape.ffn_width}
         config.pruned_layers = [kept] * shape.num_layers
+    if shape.keep_shares:
+        change_reduction(model, TokenReduction(keep_shares=shape.keep_shares))
     return model
 
 

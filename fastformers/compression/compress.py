@@ -18,6 +18,7 @@ from fastformers.compression.own_pipeline import check_own_pipeline
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe_config import CompressConfig
 from fastformers.compression.search import RecipeCandidate, evaluate_candidate, search
+from fastformers.compression.stages.token_checks import check_token_settings
 from fastformers.data.examples import Examples
 from fastformers.data.targets import settle_labels
 from fastformers.data.training_files import TrainingFiles
@@ -43,6 +44,7 @@ from fastformers.models.loading import (
 )
 from fastformers.models.losses import DISTILLABLE_TASKS
 from fastformers.models.model_files import digest_checkpoint
+from fastformers.models.variants.token_reduction import reduction_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +162,8 @@ def _open_teacher(
 def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
     """Refuse stages that are not for this teacher; a search leaves them out by itself."""
     student, prune, task = config.recipe.student, config.recipe.prune, task_of(model)
-    if (student.is_wanted or prune.is_wanted) and task not in DISTILLABLE_TASKS:
+    is_trained = student.is_wanted or prune.is_wanted or config.recipe.tokens.is_wanted
+    if is_trained and task not in DISTILLABLE_TASKS:
         raise InputError(
             f"{config.teacher}: its task is {task}; students and pruning are for "
             f"{', '.join(map(str, DISTILLABLE_TASKS))}: leave students and pruning out"
@@ -170,8 +173,10 @@ def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
             f"{config.teacher} embeds texts, and a student's vectors are compared with its own: "
             "give --student-layers, and no --student or --student-width"
         )
-    if student.student is None and (student.is_wanted or prune.is_wanted):
+    is_cut = student.student_layers or student.student_width or prune.is_wanted
+    if student.student is None and is_cut:
         shrinkable_architecture_of(model.config)
+    check_token_settings(config.recipe, model, config.teacher)
 
 
 def _write(config: CompressConfig, chosen: RecipeCandidate, teacher: FoundModel) -> Bundle:
@@ -221,6 +226,8 @@ def _provenance(
         others["teacher_revision"] = teacher.revision
     if config.label_names:
         others[TEACHER_LABELS] = list(label_names(chosen.artifact.model))
+    if shares := reduction_of(chosen.artifact.model.config).keep_shares:
+        others["keep_tokens"] = list(shares)
     return {
         "teacher": teacher.name,
         **others,

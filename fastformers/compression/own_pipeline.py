@@ -33,6 +33,7 @@ from fastformers.inference.tasks import EMBEDDING
 from fastformers.models.forward import count_embeddings, predict_logits, takes_token_types
 from fastformers.models.loading import gives_probability, open_tokenizer, task_of
 from fastformers.models.model_files import is_adapter
+from fastformers.models.variants.token_reduction import reduction_of
 
 # Texts of scraped pages, logs and other languages on which readers are known to differ.
 ODD_TEXTS = (
@@ -173,12 +174,14 @@ def _own_outputs(
 ) -> NDArray[np.float32]:
     """Outputs (N, C) of the teacher's own libraries, one row at a time."""
     task = task_of(artifact.model)
-    if task == EMBEDDING and importlib.util.find_spec("sentence_transformers") is not None:
+    reduces = reduction_of(artifact.model.config).reduces  # its own libraries would not
+    has_library = importlib.util.find_spec("sentence_transformers") is not None
+    if task == EMBEDDING and has_library and not reduces:
         return _own_embeddings(path, artifact.max_length, examples.texts)
     model: PreTrainedModel = artifact.model
     if task != EMBEDDING and not is_adapter(path):
         auto = AutoModelForMultipleChoice if task.is_choice else AutoModelForSequenceClassification
-        if getattr(model.config, "pruned_layers", None) is None:
+        if getattr(model.config, "pruned_layers", None) is None and not reduces:
             model = auto.from_pretrained(path, dtype=torch.float32).eval()
     outputs: list[NDArray[np.float32]] = []
     with torch.inference_mode():

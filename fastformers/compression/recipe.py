@@ -1,6 +1,7 @@
 """A recipe: the stages from a teacher to a bundle, each checked, measured and kept.
 
-    teacher -> [trim_vocabulary -> distill -> prune] -> export -> [quantize or float16] -> bundle
+    teacher -> [trim_vocabulary -> distill -> prune -> keep_tokens] -> export
+            -> [quantize or float16] -> bundle
 
 A stage is a function from one artifact of the model to the next, with a name, the settings that
 decide its result, what it requires of its input and what it ensures of its result. `run_recipe`

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from fastformers.atomic_file import check_writable
+from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Columns
 from fastformers.data.training_files import TrainingFiles, load_training_files
 from fastformers.errors import InputError
 from fastformers.inference.bundle import check_output
 from fastformers.models.model_files import check_model_directory, is_sentence_encoder
 from fastformers.models.training_config import TrainingConfig
+from fastformers.models.variants.token_reduction import PoolHow
 from fastformers.options import (
     check_at_least,
     check_option,
@@ -65,16 +67,32 @@ class StudentConfig:
     keep_gelu: bool = field(
         default=False, metadata=option("keep GELU in the student instead of replacing it by ReLU")
     )
+    pool_tokens: int | None = field(
+        default=None,
+        metadata=option(
+            "number of neighboring tokens that the student pools into one, all but the first token "
+            "(none)"
+        ),
+    )
+    pool_how: PoolHow = field(
+        default="mean", metadata=option("mean or maximum of the tokens that are pooled")
+    )
+    pool_before_layer: int = field(
+        default=1,
+        metadata=option("layer (from 0) that is the first to get pooled tokens", metavar="LAYER"),
+    )
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "student_layers", "student_width")
+        check_at_least(self, 2, "pool_tokens")
+        check_at_least(self, 0, "pool_before_layer")
         if self.student is not None and (self.student_layers or self.student_width):
             raise InputError("--student is a model of its own; leave --student-layers/-width out")
 
     @property
     def is_wanted(self) -> bool:
         """Whether there is a student to distill."""
-        return bool(self.student or self.student_layers or self.student_width)
+        return bool(self.student or self.student_layers or self.student_width or self.pool_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +221,7 @@ class RecipeConfig:
         student: Starting point of the student, if there is one.
         distill: Training of the student, and of a pruned model that recovers.
         prune: How much is pruned, if anything.
+        tokens: How many tokens the layers pass on.
         quantize: Precision that the graph computes in.
     """
 
@@ -210,6 +229,7 @@ class RecipeConfig:
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
     prune: PruneConfig = PruneConfig()
+    tokens: TokenConfig = field(default=TokenConfig())
     quantize: QuantizeConfig = QuantizeConfig()
 
     def __post_init__(self) -> None:
@@ -218,6 +238,15 @@ class RecipeConfig:
                 "--prune-budget latency measures this machine's CPU, and --precision float16 is "
                 "for GPUs: give --prune-budget uniform, or --precision int8,float16"
             )
+        for flag, is_wanted in (
+            ("--keep-tokens", self.tokens.is_wanted),
+            ("--pool-tokens", self.student.pool_tokens is not None),
+        ):
+            if is_wanted and self.distill.attention_weight:
+                raise InputError(
+                    f"--attention-weight {self.distill.attention_weight:g}: with {flag} there are "
+                    "fewer tokens than the teacher's attention has; leave it out"
+                )
 
     def refuse_what_a_search_decides(self) -> None:
         """Raise unless everything that a search varies has its default.
@@ -226,15 +255,17 @@ class RecipeConfig:
             InputError: A field fixes what a search varies; names the flag.
         """
         for config, names in (
-            (self.student, ("student", "student_layers", "student_width")),
+            (self.student, ("student", "student_layers", "student_width", "pool_tokens")),
             (self.prune, ("prune_heads", "prune_ffn")),
+            (self.tokens, ("keep_tokens",)),
             (self.quantize, ("precision",)),
         ):
             for name in names:
                 value = getattr(config, name)
                 if value != getattr(type(config), name):
+                    shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
                     raise InputError(
-                        f"{flag_of(name)} {value}: --search decides it; leave one of the two out"
+                        f"{flag_of(name)} {shown}: --search decides it; leave one of the two out"
                     )
 
 

@@ -186,16 +186,20 @@ def shallower(base: RecipeConfig, num_layers: int) -> Iterator[RecipeConfig]:
 def describe(config: RecipeConfig) -> str:
     """A recipe in a few words."""
     parts = []
-    student, prune = config.student, config.prune
+    student, prune, tokens = config.student, config.prune, config.tokens
     if student.student is not None:
         parts.append(student.student.name)
     if student.student_layers is not None:
         parts.append(f"{student.student_layers} layers")
     if student.student_width is not None:
         parts.append(f"{student.student_width} wide")
+    if student.pool_tokens is not None:
+        parts.append(f"{student.pool_how} of {student.pool_tokens} tokens")
     if not parts:
         parts.append("teacher")
     if prune.is_wanted:
         by = " by latency" if prune.prune_budget == "latency" else ""
         parts.append(f"-{prune.prune_heads:.0%} heads, -{prune.prune_ffn:.0%} FFN{by}")
+    if tokens.is_wanted:
+        parts.append("tokens " + "/".join(map(str, tokens.keep_tokens)))
     return ", ".join([*parts, config.quantize.precision])

@@ -77,6 +77,8 @@ class Layer:
         relative: Terms of content and offset that are added to the scores.
         rotary_frequencies: Radians per position by which each pair of a head's query and key
             values is rotated, (half of the head width,).
+        keep_share: Share of the tokens that enter the layer which go on after its attention: those
+            that receive most attention, and always the first.
     """
 
     num_heads: int
@@ -93,6 +95,7 @@ class Layer:
     bias_HO: Floats | None = None
     relative: RelativePositions | None = None
     rotary_frequencies: Floats | None = None
+    keep_share: float = 1.0
 
     @property
     def head_width(self) -> int:
@@ -138,6 +141,21 @@ class EmbeddingHead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenPooling:
+    """All tokens but the first become one in every few, in order of position.
+
+    Attributes:
+        before_layer: Index of the first layer that sees fewer tokens.
+        every: Tokens that become one; the last group of a row may have fewer.
+        how: Whether the one is their mean or, in each dimension, their maximum.
+    """
+
+    before_layer: int
+    every: int
+    how: Literal["mean", "max"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderWeights:
     """Weights of a whole classifier or embedding model.
 
@@ -150,7 +168,8 @@ class EncoderWeights:
         projection: Projection of the embeddings where they are narrower than the layers; it comes
             after `embedding_norm` unless `project_first`.
         final_norm: Norm after the last layer of a model whose norms come first.
-        pooling: Input of the head: the first token, or the mean of all tokens of the row.
+        pooling: Input of the head: the first token, or the mean of all tokens that are left.
+        pooling_of_tokens: Where tokens are pooled between two layers; None where they are not.
     """
 
     max_length: int
@@ -166,6 +185,7 @@ class EncoderWeights:
     project_first: bool = False
     final_norm: Norm | None = None
     pooling: Literal["first", "mean"] = "first"
+    pooling_of_tokens: TokenPooling | None = None
 
     @property
     def width(self) -> int:
@@ -174,12 +194,27 @@ class EncoderWeights:
 
 
 def count_multiply_adds(encoder: EncoderWeights) -> int:
-    """Multiply-adds of an encoder per token: the weights of all its projections.
+    """Multiply-adds of an encoder per token of a row: the weights of all its projections.
 
-    The products of attention, which depend on the length of a row, are not among them. The head and
-    the last layer are counted as if they read every token, so this errs on the high side.
+    Where tokens are dropped or pooled, a projection counts by the share of the row's tokens that it
+    reads. The products of attention, which depend on the length of a row, are not among them. The
+    head and the last layer are counted as if they read every token that is left, so this errs on
+    the high side.
     """
-    return sum(linear.weight.size for linear in _projections(encoder))
+    total, share = 0.0, 1.0
+    pooling = encoder.pooling_of_tokens
+    for index, layer in enumerate(encoder.layers):
+        if pooling is not None and pooling.before_layer == index:
+            share /= pooling.every
+        before = (layer.query, layer.key, layer.value)
+        total += share * _count_weights(before)
+        share *= layer.keep_share
+        total += share * (_count_weights(layer) - _count_weights(before))
+    return round(total) + _count_weights((encoder.projection, encoder.head))
+
+
+def _count_weights(part: object) -> int:
+    return sum(linear.weight.size for linear in _projections(part))
 
 
 def _projections(part: object) -> Iterator[Linear]:

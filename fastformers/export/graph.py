@@ -5,9 +5,10 @@
 It is tuned, in comparison with a traced graph, in these ways:
 - a batch holds rows of one exact length, so there is no attention mask anywhere;
 - query, key and value are one projection, quantized once;
-- a head that reads only the first token has the last layer compute keys and values for all tokens
-  but query, attention, output and feed-forward for that one, which saves up to a sixth of the work
-  of 6 layers;
+- a head that reads only the first token has the last layer compute query, attention, output and
+  feed-forward for that one alone, which saves up to a sixth of the work of 6 layers, and keys and
+  values for none where scores depend on content alone (first_query.py);
+- where layers drop or pool tokens, those after them compute the rest alone (token_reduction.py);
 - values that depend on the length alone (offsets, biases, rotations) are a slice of a table, which
   is in the graph once for all layers that share it (attention.py);
 - Add + LayerNormalization stay separate: ONNX Runtime's fused SkipLayerNormalization is scalar on
@@ -45,14 +46,16 @@ from fastformers.export.graph_builder import GraphBuilder
 from fastformers.export.int8 import ActivationRange
 from fastformers.export.layers.attention import MICROSOFT, Attention
 from fastformers.export.layers.embeddings import add_places
+from fastformers.export.layers.first_query import attend_states, reads_states
 from fastformers.export.layers.gpu_layers import GpuLayers
+from fastformers.export.layers.token_reduction import TokenReducer
 from fastformers.inference.onnx_files import VOCABULARY_KEY, weights_path
 
 # Version of everything that decides the bytes of a graph beside the model. Raise it with every
 # change after which the same model gives another graph: here, in graph_builder.py, layers/, int8.py
 # or where models are read. Graphs that `compress --work` kept under another version are built
 # again.
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 # The first opset with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
 
@@ -79,7 +82,7 @@ def write_graph(
         ranges: Activation range of each projection to quantize, by its name; a range of None is
             taken anew from every batch (dynamic). None instead of a mapping for float.
         observe: Whether to add the input of every projection as an output `NAME.input`, for
-            calibration.
+            calibration, and by what a layer chose its tokens as `layerN.significance`, (B, T).
         float16: Whether layers are laid out for GPUs, their weights and arithmetic in float16 up to
             the head; excludes `ranges` and `observe`.
 
@@ -101,11 +104,13 @@ def write_graph(
     attention = Attention(
         graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
     )
+    reducer = TokenReducer(graph=graph, length=length, encoder=encoder, for_gpu=float16)
     hidden = _embed(graph, encoder, length, has_types=has_types)
     if float16:
-        hidden = GpuLayers(graph=graph, attention=attention, encoder=encoder).add(hidden)
+        layers = GpuLayers(graph=graph, attention=attention, reducer=reducer, encoder=encoder)
+        hidden = layers.add(hidden)
     else:
-        hidden = _layers(graph, encoder, hidden, attention)
+        hidden = _layers(graph, encoder, hidden, attention, reducer)
     pooled = graph.in_float32(graph.pool(hidden, encoder.pooling))
     num_outputs = _head(graph, encoder.head, pooled, encoder.width)
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
@@ -114,29 +119,41 @@ def write_graph(
             helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
             for name in graph.observe()
         ]
+        outputs += [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            for name in reducer.observable
+        ]
     _save(
         graph,
         path,
         inputs=["input_ids"] + (["token_type_ids"] if has_types else []),
         outputs=outputs,
         id_type=helper.np_dtype_to_tensor_dtype(np.dtype(graph.id_type)),
-        opset=_OPSET if attention.in_blocks else _OPSET_OF_ATTENTION,
+        opset=_OPSET_OF_ATTENTION if attention.uses_attention else _OPSET,
         properties={VOCABULARY_KEY: str(len(encoder.token_embeddings_VE))} if float16 else {},
     )
     return graph.projections
 
 
-def _layers(graph: GraphBuilder, encoder: EncoderWeights, hidden: str, attention: Attention) -> str:
+def _layers(
+    graph: GraphBuilder,
+    encoder: EncoderWeights,
+    hidden: str,
+    attention: Attention,
+    reducer: TokenReducer,
+) -> str:
     """All layers, and the norm after them where a model has one."""
     for index, layer in enumerate(encoder.layers):
         hidden = _layer(
             graph,
-            f"layer{index}",
+            index,
             layer,
-            hidden,
+            reducer.pool_before(index, hidden),
             encoder.activation,
             attention,
+            reducer,
             first_only=encoder.pooling == "first" and index == len(encoder.layers) - 1,
+            by_states=reads_states(encoder),
         )
     if encoder.final_norm is not None:
         hidden = graph.norm(hidden, "final.norm", encoder.final_norm)
@@ -183,15 +200,18 @@ def _embed(graph: GraphBuilder, encoder: EncoderWeights, length: str, *, has_typ
 
 def _layer(
     graph: GraphBuilder,
-    name: str,
+    index: int,
     layer: Layer,
     hidden: str,
     activation: Activation,
     attention: Attention,
+    reducer: TokenReducer,
     *,
     first_only: bool,
+    by_states: bool,
 ) -> str:
-    """Add a layer; return its output (B, T, D), or (B, 1, D) for the first token alone."""
+    """Add a layer; return its output (B, K, D), or (B, 1, D) for the first token alone."""
+    name = f"layer{index}"
 
     def norm(hidden: str, part: str, parameters: Norm | None, *, first: bool) -> str:
         if parameters is None or first is not layer.norm_first:
@@ -199,23 +219,44 @@ def _layer(
         return graph.norm(hidden, f"{name}.{part}", parameters)
 
     normed = norm(hidden, "attention_norm", layer.attention_norm, first=True)
-    widths = [num_heads * layer.head_width for num_heads in attention.head_groups(layer)]
     if first_only:
-        merged = Linear.stacked(layer.key, layer.value)
-        keys_values = graph.split(graph.linear(normed, f"{name}.kv", merged), widths * 2)
-        query = graph.linear(graph.first_token(normed), f"{name}.q", layer.query)
-        projected = graph.split(query, widths) + keys_values
+        context = _attend_first(graph, name, layer, normed, attention, by_states=by_states)
         hidden = graph.first_token(hidden)
     else:
+        widths = [num_heads * layer.head_width for num_heads in attention.head_groups(layer)]
         merged = Linear.stacked(layer.query, layer.key, layer.value)
         projected = graph.split(graph.linear(normed, f"{name}.qkv", merged), widths * 3)
-    context = attention.attend(layer, projected, first_only=first_only)
+        if layer.keep_share < 1:
+            context, probabilities = attention.attend_and_show(layer, projected)
+            positions = reducer.choose(index, probabilities)
+            context, hidden = (reducer.keep(values, positions) for values in (context, hidden))
+        else:
+            context = attention.attend(layer, projected, first_only=False)
     hidden = graph.node("Add", [hidden, graph.linear(context, f"{name}.output", layer.output)])
     hidden = norm(hidden, "attention_norm", layer.attention_norm, first=False)
     normed = norm(hidden, "ffn_norm", layer.ffn_norm, first=True)
     inner = _feed_forward(graph, name, layer, normed, activation)
     hidden = graph.node("Add", [hidden, graph.linear(inner, f"{name}.down", layer.down)])
     return norm(hidden, "ffn_norm", layer.ffn_norm, first=False)
+
+
+def _attend_first(
+    graph: GraphBuilder,
+    name: str,
+    layer: Layer,
+    normed: str,
+    attention: Attention,
+    *,
+    by_states: bool,
+) -> str:
+    """Add the attention of the first token of each row; return its context (B, 1, W)."""
+    query = graph.linear(graph.first_token(normed), f"{name}.q", layer.query)
+    if by_states:
+        return attend_states(graph, name, layer, query, normed)
+    widths = [num_heads * layer.head_width for num_heads in attention.head_groups(layer)]
+    merged = Linear.stacked(layer.key, layer.value)
+    keys_values = graph.split(graph.linear(normed, f"{name}.kv", merged), widths * 2)
+    return attention.attend(layer, graph.split(query, widths) + keys_values, first_only=True)
 
 
 def _feed_forward(

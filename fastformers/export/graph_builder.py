@@ -6,6 +6,7 @@ A projection that `ranges` names becomes int8, all else stays float. This module
 encoders or of the order of their layers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,10 +53,12 @@ class GraphBuilder:
         *,
         output: str | None = None,
         domain: str = "",
-        **attributes: int | float | list[int],
+        others: Sequence[str] = (),
+        **attributes: int | float | str | list[int],
     ) -> str:
         output = output or f"{op.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
+        outputs = [output, *(other and f"{output}.{other}" for other in others)]
+        self.nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **attributes))
         return output
 
     def skip_norm(

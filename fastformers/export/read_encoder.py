@@ -11,6 +11,7 @@ name.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TypeVar
 
 import numpy as np
@@ -26,9 +27,15 @@ from fastformers.export.encoder import (
     Linear,
     Padding,
     RelativePositions,
+    TokenPooling,
 )
 from fastformers.export.torch_arrays import copy_floats, copy_linear, copy_norm
-from fastformers.models.architectures import architecture_of, check_activation, check_supported
+from fastformers.models.architectures import (
+    architecture_of,
+    check_activation,
+    check_reducible,
+    check_supported,
+)
 from fastformers.models.architectures.architecture import (
     LayerParts,
     OffsetTerms,
@@ -36,6 +43,7 @@ from fastformers.models.architectures.architecture import (
 )
 from fastformers.models.loading import gives_probability, max_positions
 from fastformers.models.sentence_encoder import SentenceEncoder
+from fastformers.models.variants.token_reduction import reduction_of
 
 _Part = TypeVar("_Part")
 _Copy = TypeVar("_Copy")
@@ -46,11 +54,14 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
 
     Raises:
         InputError: Its architecture is not supported, or it uses an activation or a position scheme
-            that the graph does not have.
+            that the graph does not have, or drops tokens in a way that the graph cannot.
     """
     config, encoder = model.config, model.base_model
     check_supported(model, config.model_type)
     architecture = architecture_of(config)
+    reduction = reduction_of(config)
+    if reduction.reduces:
+        check_reducible(config.model_type, "keep_tokens, pool_tokens")
     is_embedding = isinstance(model, SentenceEncoder)
     with torch.no_grad():
         embeddings = architecture.embeddings(encoder)
@@ -70,12 +81,15 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
             project_first=embeddings.project_first,
             activation=check_activation(getattr(config, architecture.activation_setting)),
             layers=tuple(
-                _copy_layer(architecture.parts(layer), term)
-                for layer, term in zip(layers, terms, strict=True)
+                _copy_layer(architecture.parts(layer), term, share)
+                for layer, term, share in zip(
+                    layers, terms, reduction.shares_of(len(layers)), strict=True
+                )
             ),
             head=_embedding_head(model) if is_embedding else _copy_head(model),
             final_norm=_if_any(copy_norm, architecture.final_norm(encoder)),
             pooling=model.pooling if is_embedding else architecture.pooling(config),
+            pooling_of_tokens=_if_any(lambda pool: TokenPooling(**asdict(pool)), reduction.pool),
         )
 
 
@@ -87,7 +101,7 @@ def _padding(positions: nn.Embedding | None, first_position: int) -> Padding | N
     return Padding(token_id=token_id, embedding_1E=copy_floats(positions.weight[[token_id]]))
 
 
-def _copy_layer(parts: LayerParts, terms: OffsetTerms) -> Layer:
+def _copy_layer(parts: LayerParts, terms: OffsetTerms, keep_share: float) -> Layer:
     query, scale = copy_linear(parts.query), np.float32(parts.query_scale)
     return Layer(
         num_heads=parts.num_heads,
@@ -104,6 +118,7 @@ def _copy_layer(parts: LayerParts, terms: OffsetTerms) -> Layer:
         bias_HO=_if_any(copy_floats, terms.bias_HO),
         relative=_if_any(_copy_tables, terms.relative),
         rotary_frequencies=_if_any(copy_floats, terms.rotary_frequencies),
+        keep_share=keep_share,
     )
 
 

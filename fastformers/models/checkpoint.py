@@ -5,8 +5,9 @@
 A Hugging Face configuration has one number of heads and one feed-forward width for all layers. A
 pruned model keeps those of the unpruned model there, and its own shapes in `config.pruned_layers`:
 a list with {"num_heads": ..., "ffn_width": ...} for each layer. The original numbers of the heads
-are not kept, because a later pruning round numbers the remaining heads from zero. This module knows
-nothing of tasks.
+are not kept, because a later pruning round numbers the remaining heads from zero. A model that
+drops or pools tokens gets the forward that does it (`variants`). This module knows nothing of
+tasks.
 """
 
 import importlib.util
@@ -36,6 +37,7 @@ from fastformers.models.model_files import (
     read_config,
     weight_shapes,
 )
+from fastformers.models.variants.reduced_layers import install_reduction
 
 
 def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str]]:
@@ -70,6 +72,7 @@ def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str
             f"{tuple(found)} there and {tuple(expected)} by the configuration (id2label has a name "
             f"for each of {config.num_labels} outputs)"
         )
+    install_reduction(model, str(path / CONFIG_FILE))
     return model.eval(), sorted(report["missing_keys"])
 
 
@@ -138,7 +141,9 @@ def load_adapter(auto_class: Any, path: Path) -> PreTrainedModel:
         model = auto_class.from_pretrained(
             base, dtype=torch.float32, ignore_mismatched_sizes=True, **settings
         )
-        return PeftModel.from_pretrained(model, path).merge_and_unload().eval()
+        merged = PeftModel.from_pretrained(model, path).merge_and_unload()
+        install_reduction(merged, str(base / CONFIG_FILE))
+        return merged.eval()
 
 
 def _pruned_class(model_class: Any, path: Path) -> Any:

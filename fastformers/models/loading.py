@@ -49,6 +49,7 @@ from fastformers.models.sentence_encoder import (
     load_sentence_encoder,
     lowers_case,
 )
+from fastformers.models.variants.reduced_layers import install_reduction
 from fastformers.models.vocabulary import without_types
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -148,6 +149,7 @@ def new_classifier(
     for setting in _ACTIVATION_SETTINGS:  # of another head
         if hasattr(model.config, setting):
             setattr(model.config, setting, None)
+    install_reduction(model, f"{path}: config.json")
     return model
 
 

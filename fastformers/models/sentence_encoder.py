@@ -30,6 +30,7 @@ from fastformers.models.model_files import (
     is_sentence_encoder,
     read_json,
 )
+from fastformers.models.variants.reduced_layers import reduced_layers
 
 _SETTINGS_FILE = "sentence_bert_config.json"
 _MODEL_SETTINGS_FILE = "config_sentence_transformers.json"
@@ -137,9 +138,14 @@ class SentenceEncoder(nn.Module):
         self.base_model.set_attn_implementation(name)
 
     def forward(self, attention_mask: torch.Tensor | None = None, **inputs: Any) -> EmbeddingOutput:
-        """Embed texts; the inputs are the encoder's, without a mask where rows have one length."""
+        """Embed texts; the inputs are the encoder's, without a mask where rows have one length.
+
+        Of a model that drops or pools tokens, the mean is that of the tokens it has left.
+        """
         encoded = self.base_model(attention_mask=attention_mask, **inputs)
         hidden_BTD = encoded.last_hidden_state
+        if (layers := reduced_layers(self)) is not None:
+            attention_mask = layers.left_BK
         if self.pooling == "first":
             pooled = hidden_BTD[:, 0]
         elif attention_mask is None:

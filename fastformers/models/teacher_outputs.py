@@ -5,7 +5,8 @@
 Distillation reads every row several times, but the teacher has to read it only once. Logits are
 small. Hidden states and attention are not (a row of 128 tokens of a 384-wide layer is 98 kB in
 float16), so they are stored only for the layers that a student is matched with, in files that are
-mapped into memory. This module knows nothing of students or losses.
+mapped into memory. A teacher that pools its tokens has fewer states than a row has tokens. This
+module knows nothing of students or losses.
 
 Shape suffixes: N rows, C classes, B rows of a batch, T tokens of each, K matched layers, D hidden
 width, H heads.
@@ -13,6 +14,7 @@ width, H heads.
 
 import copy
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from fastformers.errors import InputError
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.forward import OnProgress, mixed_precision, model_inputs, on_fastest_device
+from fastformers.models.variants.reduced_layers import run_with_states
+from fastformers.models.variants.token_reduction import reduction_of
 
 _BATCH_TOKENS = 4096
 _DONE = "done.json"
@@ -35,19 +39,22 @@ _DONE = "done.json"
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOutputs:
-    """One array per row, whose shape depends on its length, flat in a mapped file.
+    """One array per row, with a line for each token, flat in a mapped file.
 
     Attributes:
         values: Values of all rows, float16, flat.
         offsets: Start of each row, and end of the last, (N + 1,).
+        width: Values of a token; None for attention, which has one for each token of the row.
     """
 
     values: NDArray[np.float16]
     offsets: NDArray[np.int64]
+    width: int | None
 
     def row(self, row: int) -> NDArray[np.float16]:
-        """The values of one row, flat."""
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
+        """The values of one row, (T, D) or (T, T)."""
+        start, stop = (int(offset) for offset in self.offsets[row : row + 2])
+        return self.values[start:stop].reshape(-1, self.width or math.isqrt(stop - start))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,8 @@ class TeacherOutputs:
 
     Attributes:
         logits_NC: Logits of each row.
-        hidden: Hidden states of each row, (T, D), for each matched layer; empty if not wanted.
+        hidden: Hidden states of each row, (T, D), for each matched layer, of the tokens that the
+            teacher has there; empty if not wanted.
         attention: Attention of each row, (T, T), for each matched layer, as the mean over heads,
             because a pruned student's heads have no counterparts; empty if not wanted.
     """
@@ -98,16 +106,22 @@ def compute_teacher_outputs(
         with whole_file(done) as unfinished:
             layers = {kind: sorted(kept[kind] + missing[kind]) for kind in wanted}
             unfinished.write_text(json.dumps(layers))
-    return _read(directory, rows, wanted)
+    return _read(teacher, directory, rows, wanted)
 
 
 def _row_offsets(sizes_N: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes_N)])
 
 
-def _sizes(rows: TokenizedRows, kind: str, width: int) -> NDArray[np.int64]:
-    lengths_N = rows.lengths_N
-    return lengths_N * width if kind == "hidden" else lengths_N * lengths_N
+def _sizes(
+    teacher: PreTrainedModel, rows: TokenizedRows, kind: str, layer: int
+) -> NDArray[np.int64]:
+    """Numbers that are kept of each row, (N,)."""
+    if kind == "attention":
+        return rows.lengths_N * rows.lengths_N
+    counts_LN = reduction_of(teacher.config).count_tokens(rows.lengths_N, layer)
+    sizes_N: NDArray[np.int64] = counts_LN[layer] * teacher.config.hidden_size
+    return sizes_N
 
 
 def _check_room(directory: Path, num_bytes: int) -> None:
@@ -121,13 +135,19 @@ def _check_room(directory: Path, num_bytes: int) -> None:
         )
 
 
-def _read(directory: Path, rows: TokenizedRows, wanted: dict[str, list[int]]) -> TeacherOutputs:
+def _read(
+    teacher: PreTrainedModel, directory: Path, rows: TokenizedRows, wanted: dict[str, list[int]]
+) -> TeacherOutputs:
     outputs: dict[str, tuple[LayerOutputs, ...]] = {}
     for kind, layers in wanted.items():
-        files = [np.load(directory / f"{kind}-{layer}.npy", mmap_mode="r") for layer in layers]
-        width = len(files[0]) // int(rows.lengths_N.sum()) if files else 0
-        offsets = _row_offsets(_sizes(rows, kind, width))
-        outputs[kind] = tuple(LayerOutputs(values=file, offsets=offsets) for file in files)
+        outputs[kind] = tuple(
+            LayerOutputs(
+                values=np.load(directory / f"{kind}-{layer}.npy", mmap_mode="r"),
+                offsets=_row_offsets(_sizes(teacher, rows, kind, layer)),
+                width=teacher.config.hidden_size if kind == "hidden" else None,
+            )
+            for layer in layers
+        )
     return TeacherOutputs(
         logits_NC=np.load(directory / "logits.npy"),
         hidden=outputs["hidden"],
@@ -143,14 +163,16 @@ def _write(
     on_progress: OnProgress,
 ) -> None:
     files: dict[tuple[str, int], NDArray[np.float16]] = {}
-    width = teacher.config.hidden_size
-    offsets = {kind: _row_offsets(_sizes(rows, kind, width)) for kind in wanted}
-    _check_room(directory, sum(2 * int(offsets[kind][-1]) * len(wanted[kind]) for kind in wanted))
-    for kind, layers in wanted.items():
-        for layer in layers:
-            files[kind, layer] = np.lib.format.open_memmap(
-                directory / f"{kind}-{layer}.npy", "w+", np.float16, (int(offsets[kind][-1]),)
-            )
+    offsets = {
+        (kind, layer): _row_offsets(_sizes(teacher, rows, kind, layer))
+        for kind, layers in wanted.items()
+        for layer in layers
+    }
+    _check_room(directory, sum(2 * int(starts[-1]) for starts in offsets.values()))
+    for (kind, layer), starts in offsets.items():
+        files[kind, layer] = np.lib.format.open_memmap(
+            directory / f"{kind}-{layer}.npy", "w+", np.float16, (int(starts[-1]),)
+        )
     if wanted["attention"]:  # the fused kernels do not give it
         teacher = copy.deepcopy(teacher)
         teacher.set_attn_implementation("eager")
@@ -160,20 +182,21 @@ def _write(
     # What bf16 rounds off teaches nothing, and it takes 0.54 of the time (Zen 5, MiniLM).
     with torch.inference_mode(), on_fastest_device(teacher), mixed_precision():
         for rows_B in batches:
-            out = teacher(
+            out, states = run_with_states(
+                teacher,
                 **model_inputs(teacher, rows, rows_B),
-                output_hidden_states=bool(wanted["hidden"]),
                 output_attentions=bool(wanted["attention"]),
             )
             outputs.append(out.logits.float().cpu().numpy())
             for (kind, layer), file in files.items():
                 values_B = (
-                    out.hidden_states[layer]
+                    states[layer].values_BKD
                     if kind == "hidden"
                     else out.attentions[layer].mean(dim=1)
                 )
+                starts = offsets[kind, layer]
                 for row, value in zip(rows_B, values_B.half().cpu().numpy(), strict=True):
-                    file[offsets[kind][row] : offsets[kind][row + 1]] = value.ravel()
+                    file[starts[row] : starts[row + 1]] = value.ravel()
             num_done += len(rows_B)
             on_progress("teacher", num_done, len(rows))
     for file in files.values():

@@ -35,6 +35,8 @@ from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import OnProgress, has_fast_bf16
 from fastformers.models.training_config import TrainingConfig
 
+# Called with the steps done and their total.
+BeforeStep = Callable[[int, int], None]
 PAD_MULTIPLE = 16
 SAVE_STEPS = 200
 _LONG_ROW = 192  # tokens
@@ -77,6 +79,7 @@ def train_model(
     config: TrainingConfig,
     what: str,
     on_progress: OnProgress,
+    before_step: BeforeStep = lambda done, total: None,
     evaluator: EpochEvaluator | None = None,
 ) -> Epoch | None:
     """Train a model in place; the same call after an interruption resumes from a checkpoint.
@@ -90,6 +93,7 @@ def train_model(
         config: Length and speed of the training.
         what: Name of the training in its progress.
         on_progress: Called after each step with the steps done and their total.
+        before_step: Called before each step with the same.
         evaluator: Evaluates each epoch; the model ends with the weights of the best one. None to
             end with the weights of the last.
 
@@ -123,7 +127,7 @@ def train_model(
         args=arguments,
         train_dataset=rows,
         data_collator=collate,
-        callbacks=[_Report(what, on_progress)],
+        callbacks=[_Report(what, on_progress, before_step)],
     )
     trainer.remove_callback(PrinterCallback)  # stdout is for the job's own result
     best = None if evaluator is None else _BestEpoch(model, evaluator, checkpoints / _BEST)
@@ -172,9 +176,19 @@ def fastest_attention(
 class _Report(TrainerCallback):  # type: ignore[misc]
     """Reports the steps of the Trainer to the caller."""
 
-    def __init__(self, what: str, on_progress: OnProgress) -> None:
+    def __init__(self, what: str, on_progress: OnProgress, before_step: BeforeStep) -> None:
         self._what = what
         self._on_progress = on_progress
+        self._before_step = before_step
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        self._before_step(state.global_step, state.max_steps)
 
     def on_step_end(
         self,

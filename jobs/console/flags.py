@@ -92,8 +92,14 @@ def _add_flag(
         return
     value_type = _without_none(hint)
     if get_origin(value_type) is tuple and parse is None:
+        one_type, _ = get_args(value_type)
         parser.add_argument(
-            flag_of(name), action=_AddName, default=(), metavar=option.metavar, help=meaning
+            flag_of(name),
+            action=_AddName,
+            type=name_or_number if float in get_args(one_type) else str,
+            default=(),
+            metavar=option.metavar,
+            help=meaning,
         )
         return
     is_choice = get_origin(value_type) is Literal
@@ -106,6 +112,11 @@ def _add_flag(
         metavar=option.metavar or (None if is_choice else _METAVARS.get(value_type)),
         help=meaning,
     )
+
+
+def name_or_number(text: str) -> str:
+    """A name that may be a number: its config reads it, and Python's callers may give numbers."""
+    return text
 
 
 class _AddName(argparse._AppendAction):

@@ -193,6 +193,12 @@ def test_the_command_line_offers_every_set_of_shapes(ablate, monkeypatch, capsys
         ("--shapes-only bert-base --teacher TEACHER", "leave out --teacher, --student and"),
         ("--shapes-only bert-base --tokenizer x", "it reads the texts of --eval"),
         ("--shapes-only bert-base --max-length 600", "bert-base has 512 positions"),
+        ("--shapes-only bert-base --keep-tokens 0.5,x", "--keep-tokens x: give shares above 0"),
+        ("--shapes-only bert-base --keep-tokens auto", "auto: is for compress; give shares"),
+        (
+            "--shapes-only bert-base --keep-tokens 1,1,1,.5,.5",
+            "--keep-tokens 1,1,1,0.5,0.5: 5 shares, and the student of bert-base has 4 layers",
+        ),
     ],
 )
 def test_bad_input_gets_one_line(ablate, teacher, eval_file, options, message):

@@ -38,6 +38,8 @@ PRUNING = (
     *("--prune-budget latency", "--prune-multiple-of 8", "--prune-rounds 2", "--prune-epochs 1"),
     "--prune-without-labels",
 )
+POOLING = ("--pool-how max", "--pool-before-layer 0")
+DROPPING = ("--token-epochs 1", "--token-soft-start 0.5", "--min-token-agreement 90")
 COLUMNS = (
     *("--text-column x", "--text-pair-column x", "--choice-columns a,b", "--label-column x"),
     *("--csv-delimiter ';'", "--csv-quote none", "--csv-escape '\\'"),
@@ -83,7 +85,9 @@ IDLE = {
     f"{COST} --deadline 1h --reserved": ("--discount 5",),
     "cost c.parquet --bundle bundle": TEXT_FILES,
     CALIBRATE: COSTED,
-    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING),
+    COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING, *POOLING, *DROPPING),
+    f"{COMPRESS} --keep-tokens 0.5": ("--epochs 2", "--min-token-agreement 90"),
+    f"{COMPRESS} --keep-tokens auto --token-epochs 0": (*TRAINING, "--token-soft-start 0.5"),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
     f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),
@@ -98,7 +102,10 @@ IDLE = {
     "bench c.parquet --bundle bundle": TEXT_FILES,
     f"{FINETUNE} --choice-columns a,b": ("--task regression",),
     ABLATE: ("--tokenizer t.json", *COLUMNS, *LABELED),
-    "ablate --teacher no-weights --eval t.csv --output o": ("--tokenizer t.json",),
+    "ablate --teacher no-weights --eval t.csv --output o": (
+        "--tokenizer t.json",
+        "--keep-tokens 0.5",
+    ),
     f"{ABLATE} --eval t.csv --superglue BoolQ": COLUMNS,
     BENCH: ("--peer-rows 9", "--peer-python file", "--oversubscribe", "--binary-text"),
     f"{BENCH} --address local": ("--num-nodes 2",),
@@ -167,7 +174,8 @@ WORKING = {
     "compress": (
         "--teacher --train --eval --output --work --max-length --eval-limit --max-accuracy-drop "
         "--search --superglue --label-map --student --student-layers "
-        "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary"
+        "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary --pool-tokens "
+        "--keep-tokens"
     ),
     "finetune": (
         "--model --train --eval --output --superglue --label-map --epochs --learning-rate "

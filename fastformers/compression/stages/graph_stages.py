@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.own_pipeline import odd_examples, rows_for_outputs, show_example
@@ -19,18 +20,24 @@ from fastformers.compression.recipe_config import (
     QuantizeConfig,
 )
 from fastformers.compression.stages.model_stages import require_no_graph
+from fastformers.data.examples import Examples
 from fastformers.errors import StageError
 from fastformers.export.calibration import choose_ranges
 from fastformers.export.encoder import EncoderWeights
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.read_encoder import read_encoder
+from fastformers.export.token_choices import measure_choice_gaps
 from fastformers.inference.onnx_files import measure_graph_bytes
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import task_of
+from fastformers.models.variants.token_reduction import reduction_of
 
 CALIBRATION_ROWS = 256
 # Float graphs differ from PyTorch by rounding alone: 1e-6 to 1e-5 on the architectures tested.
 MAX_EXPORT_ERROR = 1e-3
+# Where two tokens of a row receive the same attention but for this share of it, rounding may have
+# the graph keep the other one, and its logits then differ by more.
+CLOSE_CHOICE = 1e-4
 # Share of the largest logit. It is 0.0015 with a classifier on MiniLM's 6 layers; float16 keeps
 # 11 bits.
 MAX_FLOAT16_ERROR = 0.02
@@ -48,7 +55,9 @@ def export_stage() -> Stage:
         sample = after.train.sample(16)
         for examples in (sample, rows_for_outputs(after, odd_examples(after))):
             errors_N = np.abs(before.logits(examples) - after.logits(examples)).max(axis=1)
-            row = int(np.nan_to_num(errors_N, nan=np.inf).argmax())
+            errors_N = np.nan_to_num(errors_N, nan=np.inf)
+            errors_N[_closely_chosen(after, examples, errors_N)] = 0
+            row = int(errors_N.argmax())
             if not errors_N[row] <= MAX_EXPORT_ERROR:
                 raise StageError(
                     f"the graph's logits differ from PyTorch's by {errors_N[row]:.2g} for "
@@ -62,6 +71,22 @@ def export_stage() -> Stage:
         run=run,
         ensures=ensures,
     )
+
+
+def _closely_chosen(
+    artifact: ModelArtifact, examples: Examples, errors_N: NDArray[np.float32]
+) -> list[int]:
+    """Rows that differ because rounding decided which tokens go on.
+
+    Every such row is shown to be one: the graph says how close its choices were.
+    """
+    rows = np.flatnonzero(np.isfinite(errors_N) & (errors_N > MAX_EXPORT_ERROR)).tolist()
+    if not rows or not reduction_of(artifact.model.config).drops:
+        return []
+    gaps = measure_choice_gaps(
+        _encoder(artifact), artifact.tokenize(examples), rows, text_pairs=artifact.text_pairs
+    )
+    return [row for row, gap in zip(rows, gaps, strict=True) if gap < CLOSE_CHOICE]
 
 
 def quantize_stage(config: QuantizeConfig) -> Stage:
@@ -116,7 +141,11 @@ def float16_stage(file: str) -> Stage:
     def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
         sample = after.train.sample(16)
         expected_NC = before.logits(sample)
-        error = float(np.abs(expected_NC - after.logits(sample)).max())
+        errors_N = np.abs(expected_NC - after.logits(sample)).max(axis=1)
+        # A row for which float16 keeps another token differs by more: most rows must not. What it
+        # does to the outputs is the quality after the stage.
+        drops = reduction_of(after.model.config).drops
+        error = float(np.median(errors_N) if drops else errors_N.max())
         if not error <= MAX_FLOAT16_ERROR * float(np.abs(expected_NC).max()):
             raise StageError(
                 f"the float16 graph's logits differ by {error:.2g}; the model may need numbers "

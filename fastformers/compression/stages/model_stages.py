@@ -1,6 +1,6 @@
 """The stages that change the PyTorch model, before it is exported.
 
-    teacher -> [trim_vocabulary -> distill -> prune] -> export
+    teacher -> [trim_vocabulary -> distill -> prune -> keep_tokens] -> export
 
 Each function takes the config of one stage and returns the `Stage` for recipe.py to run; the work
 itself is in other modules, which take plain values. A stage does not change the artifact that it is
@@ -10,6 +10,7 @@ given. This module knows nothing of graphs.
 import copy
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from fastformers.compression.artifact import ModelArtifact
+from fastformers.compression.pruning.keep_tokens import choose_shares_for, keep_tokens
 from fastformers.compression.pruning.prune import measure_importance, prune_model
 from fastformers.compression.pruning.pruning_plan import plan_rounds
 from fastformers.compression.recipe import Stage
@@ -41,13 +43,18 @@ from fastformers.compression.students.student import (
     load_student,
     spread_layers,
 )
+from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
 from fastformers.models.forward import OnProgress
 from fastformers.models.model_files import digest_checkpoint
+from fastformers.models.variants.reduced_layers import change_reduction
+from fastformers.models.variants.token_reduction import TokenPool, reduction_of
 from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer
 
 logger = logging.getLogger(__name__)
+
+TOKEN_ROWS = 256  # rows that shares of tokens are chosen on
 
 
 def require_no_graph(artifact: ModelArtifact) -> None:
@@ -113,7 +120,7 @@ def distill_stage(
     return Stage(
         name="distill",
         settings={
-            **asdict(student),
+            **_start_settings(student),
             # Its files, not its name: another checkpoint may take the place of an earlier one.
             "student": None if student.student is None else digest_checkpoint(student.student),
             **asdict(config),
@@ -123,6 +130,15 @@ def distill_stage(
         run=run,
         ensures=ensures,
     )
+
+
+def _start_settings(config: StudentConfig) -> dict[str, object]:
+    """What decides how a student starts: how to pool does not where nothing is pooled."""
+    settings = asdict(config)
+    if config.pool_tokens is None:
+        for name in ("pool_tokens", "pool_how", "pool_before_layer"):
+            del settings[name]
+    return settings
 
 
 def _start_student(config: StudentConfig, artifact: ModelArtifact) -> PreTrainedModel:
@@ -136,7 +152,20 @@ def _start_student(config: StudentConfig, artifact: ModelArtifact) -> PreTrained
     if config.student_width is not None:
         rows = artifact.tokenize(artifact.train.sample(IMPORTANCE_ROWS))
         model = cut_width(model, config.student_width, measure_importance(model, rows))
-    return model if config.keep_gelu else replace_gelu(model)
+    if not config.keep_gelu:
+        model = replace_gelu(model)
+    return model if config.pool_tokens is None else _pooled(model, config)
+
+
+def _pooled(model: PreTrainedModel, config: StudentConfig) -> PreTrainedModel:
+    """A copy of the model that pools its tokens."""
+    assert config.pool_tokens is not None
+    model = copy.deepcopy(model)
+    pool = TokenPool(
+        before_layer=config.pool_before_layer, every=config.pool_tokens, how=config.pool_how
+    )
+    change_reduction(model, replace(reduction_of(model.config), pool=pool))
+    return model
 
 
 def _distill_from(
@@ -147,6 +176,7 @@ def _distill_from(
     transfer: Examples | None,
     directory: Path,
     on_progress: OnProgress,
+    soft_share: float = 0.0,
 ) -> PreTrainedModel:
     """The student after it learned from the artifact's model."""
     examples = artifact.train if transfer is None else artifact.train.joined(transfer)
@@ -158,6 +188,7 @@ def _distill_from(
         config=config,
         outputs=artifact.directory("teacher") / f"answers-{examples.digest[:16]}",
         checkpoints=directory / "checkpoints",
+        soft_share=soft_share,
         on_progress=on_progress,
     )
     shutil.rmtree(directory / "checkpoints")
@@ -165,7 +196,12 @@ def _distill_from(
 
 
 def prune_stage(
-    config: PruneConfig, distill: DistillConfig, transfer: Examples | None, *, precision: str
+    config: PruneConfig,
+    distill: DistillConfig,
+    transfer: Examples | None,
+    *,
+    precision: str,
+    keep_shares: Sequence[float] = (),
 ) -> Stage:
     """Remove the least important heads and neurons, then distill from the model as it came in.
 
@@ -174,15 +210,16 @@ def prune_stage(
         distill: Distillation after each round, except for its epochs, which `config` has.
         transfer: Further examples without labels for that distillation.
         precision: Precision of the graph whose time counts where the budget is time.
+        keep_shares: Shares of tokens that its layers will pass on after a later stage.
     """
-    recovery = _plan_recovery(config, distill)
+    recovery = _plan_recovery(config.prune_epochs, distill)
 
     def measure(artifact: ModelArtifact, on_progress: OnProgress) -> dict[str, object]:
-        times = find_times(config, artifact, precision, on_progress)
+        times = find_times(config, artifact, precision, keep_shares, on_progress)
         return {} if times is None else {"times": asdict(times)}
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        times = find_times(config, artifact, precision, on_progress)
+        times = find_times(config, artifact, precision, keep_shares, on_progress)
         model = artifact.model
         rounds = zip(
             plan_rounds(config.prune_heads, config.prune_rounds),
@@ -227,8 +264,68 @@ def prune_stage(
     )
 
 
-def _plan_recovery(config: PruneConfig, distill: DistillConfig) -> DistillConfig | None:
-    """Distillation after each round of pruning; None leaves it out."""
-    if config.prune_epochs == 0:
+def keep_tokens_stage(
+    config: TokenConfig, distill: DistillConfig, transfer: Examples | None
+) -> Stage:
+    """Drop tokens between the layers, then distill from the model as it came in.
+
+    Args:
+        config: Which shares of the tokens stay, or how to choose them.
+        distill: Distillation afterwards, except for its epochs, which `config` has.
+        transfer: Further examples without labels for that distillation.
+    """
+    recovery = _plan_recovery(config.token_epochs, distill)
+
+    def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        shares = config.shares or choose_shares_for(
+            artifact.model,
+            artifact.tokenize(artifact.train.sample(TOKEN_ROWS)),
+            min_agreement=config.min_token_agreement / 100,
+            on_progress=on_progress,
+        )
+        if min(shares, default=1) == 1:
+            raise StageError(
+                "no layer can drop a tenth of its tokens and agree with itself on "
+                f"{config.min_token_agreement:g}% of training rows; lower --min-token-agreement or "
+                "give --keep-tokens as shares"
+            )
+        model = keep_tokens(artifact.model, shares)
+        if recovery is not None:
+            model = _distill_from(
+                artifact,
+                model,
+                config=recovery,
+                transfer=transfer,
+                directory=directory,
+                on_progress=on_progress,
+                soft_share=config.token_soft_start,
+            )
+        return replace(artifact, model=model)
+
+    def ensures(before: ModelArtifact, after: ModelArtifact) -> None:
+        reduction = reduction_of(after.model.config)
+        lengths_N = after.tokenize(after.train.sample(TOKEN_ROWS)).lengths_N
+        counts_LN = reduction.count_tokens(lengths_N, after.model.config.num_hidden_layers)
+        whole = replace(reduction, keep_shares=())
+        if (counts_LN == whole.count_tokens(lengths_N, len(counts_LN) - 1)).all():
+            raise StageError("no text loses a token: all are too short for these shares")
+
+    return Stage(
+        name="keep_tokens",
+        settings={
+            **asdict(config),
+            "rows": TOKEN_ROWS,
+            "recovery": None if recovery is None else asdict(recovery),
+            "transfer": "" if transfer is None else transfer.digest,
+        },
+        requires=require_no_graph,
+        run=run,
+        ensures=ensures,
+    )
+
+
+def _plan_recovery(epochs: float, distill: DistillConfig) -> DistillConfig | None:
+    """Distillation after something was left out of the model; None where there is none."""
+    if epochs == 0:
         return None
-    return replace(distill, training=replace(distill.training, epochs=config.prune_epochs))
+    return replace(distill, training=replace(distill.training, epochs=epochs))

@@ -1,7 +1,7 @@
 """The stages of a recipe, in order.
 
     RecipeConfig -> [plan] -> stages -> recipe.run_recipe
-    teacher -> [trim_vocabulary -> distill -> prune -> export -> quantize or float16] -> bundle
+    teacher -> [trim_vocabulary -> distill -> prune -> keep_tokens -> export -> quantize or float16]
 
 This module knows nothing of what a stage does.
 """
@@ -13,6 +13,7 @@ from fastformers.compression.recipe_config import (
 from fastformers.compression.stages.graph_stages import export_stage, float16_stage, quantize_stage
 from fastformers.compression.stages.model_stages import (
     distill_stage,
+    keep_tokens_stage,
     prune_stage,
     trim_vocabulary_stage,
 )
@@ -38,7 +39,17 @@ def plan_stages(
     if config.student.is_wanted:
         stages.append(distill_stage(config.student, config.distill, transfer))
     if config.prune.is_wanted:
-        stages.append(prune_stage(config.prune, config.distill, transfer, precision=first))
+        stages.append(
+            prune_stage(
+                config.prune,
+                config.distill,
+                transfer,
+                precision=first,
+                keep_shares=config.tokens.shares,
+            )
+        )
+    if config.tokens.is_wanted:
+        stages.append(keep_tokens_stage(config.tokens, config.distill, transfer))
     stages.append(export_stage())
     if precision in ("int8", "int8-dynamic"):
         stages.append(quantize_stage(config.quantize))

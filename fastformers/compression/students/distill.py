@@ -5,8 +5,9 @@
 Task-specific distillation (Hinton et al. 2015, arXiv:1503.02531) with the layer losses of TinyBERT
 (Jiao et al. 2020, arXiv:1909.10351), as FastFormers uses them (arXiv:2010.13382, section 3.1). The
 student may be any model with the teacher's vocabulary: cut from it, pruned, or a checkpoint of its
-own. Nothing is generated or augmented: rows are used as they are, with labels or without. This
-module knows nothing of recipes, files of examples or graphs.
+own. One that drops or pools tokens learns the hidden states of those that it has left, and may drop
+them softly at first. Nothing is generated or augmented: rows are used as they are, with labels or
+without. This module knows nothing of recipes, files of examples or graphs.
 
 Shape suffixes: N rows, C classes, B rows of a batch, T padded tokens, K matched layers, D hidden
 width of the teacher, S of the student.
@@ -14,7 +15,7 @@ width of the teacher, S of the student.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ from fastformers.models.teacher_outputs import (
     compute_teacher_outputs,
 )
 from fastformers.models.trainer import PAD_MULTIPLE, fastest_attention, train_model
+from fastformers.models.variants.reduced_layers import reduced_layers, run_with_states
+from fastformers.models.variants.token_reduction import TokenPool, reduction_of
+from fastformers.models.variants.token_states import TokenStates, match_states
 
 
 def distill(
@@ -48,6 +52,7 @@ def distill(
     config: DistillConfig,
     outputs: Path,
     checkpoints: Path,
+    soft_share: float = 0.0,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> PreTrainedModel:
     """Train a copy of the student on the teacher's outputs.
@@ -63,6 +68,8 @@ def distill(
         config: Weights of the losses, and the training.
         outputs: Directory for this teacher's outputs on these rows; other students may share it.
         checkpoints: Directory for the checkpoints of this training alone.
+        soft_share: Share (0-1) of the steps in which tokens that the student is to drop stay, with
+            less and less weight.
         on_progress: Called with the name of the work, how much is done, and how much there is.
 
     Returns:
@@ -87,12 +94,19 @@ def distill(
         on_progress=on_progress,
     )
     student = copy.deepcopy(student)
+    layers = reduced_layers(student)
+
+    def soften(done: int, total: int) -> None:
+        if layers is not None:
+            layers.dropped_weight = weight_of_dropped(done, soft_share * total)
+
     mean_length = float(rows.lengths_N.mean())
     with fastest_attention(student, mean_length, with_maps=config.attention_weight > 0):
         train_model(
             _DistillationModel(
                 student,
                 teacher.config.hidden_size,
+                [reduction_of(teacher.config).pool_of_state(at) for at in hidden],
                 temperature=config.temperature,
                 hard_weight=config.hard_weight,
                 hidden_weight=config.hidden_weight,
@@ -111,7 +125,10 @@ def distill(
             config=config.training,
             what="distill",
             on_progress=on_progress,
+            before_step=soften,
         )
+    if layers is not None:
+        layers.dropped_weight = 0.0
     if not all(bool(parameter.isfinite().all()) for parameter in student.parameters()):
         raise StageError("distillation diverged; lower --learning-rate")
     return student.eval()
@@ -126,6 +143,11 @@ def match_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
         Pairs (student, teacher), num_student + 1 of them.
     """
     return [(at, round(at * num_teacher / num_student)) for at in range(num_student + 1)]
+
+
+def weight_of_dropped(done: int, soft_steps: float) -> float:
+    """Weight (0-1) of tokens that are to be dropped: 1 before the first step, then falling to 0."""
+    return max(0.0, 1 - done / soft_steps) if soft_steps else 0.0
 
 
 def replace_gelu(model: PreTrainedModel) -> PreTrainedModel:
@@ -153,6 +175,16 @@ def _check_alike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
                 f"the student has {ours:,} {what}, its teacher {theirs:,}; distillation needs one "
                 "vocabulary and one set of labels for both: choose a student of the same family"
             )
+    ours_pool, theirs_pool = (reduction_of(model.config).pool for model in (student, teacher))
+    if (
+        ours_pool
+        and theirs_pool
+        and replace(ours_pool, before_layer=theirs_pool.before_layer) != (theirs_pool)
+    ):
+        raise InputError(
+            f"the student pools {ours_pool.every} tokens ({ours_pool.how}), its teacher "
+            f"{theirs_pool.every} ({theirs_pool.how}); leave --pool-tokens out"
+        )
 
 
 class _DistillationModel(nn.Module):
@@ -162,6 +194,7 @@ class _DistillationModel(nn.Module):
         self,
         student: PreTrainedModel,
         teacher_width: int,
+        teacher_pools: Sequence[TokenPool | None],
         *,
         temperature: float,
         hard_weight: float,
@@ -171,6 +204,7 @@ class _DistillationModel(nn.Module):
         super().__init__()
         self.student = student
         self.task = task_of(student)
+        self.teacher_pools = teacher_pools
         self.temperature = temperature
         self.hard_weight = hard_weight
         self.hidden_weight = hidden_weight
@@ -192,10 +226,8 @@ class _DistillationModel(nn.Module):
         teacher_attention: torch.Tensor | None = None,
         **inputs: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        out = self.student(
-            **inputs,
-            output_hidden_states=teacher_hidden is not None,
-            output_attentions=teacher_attention is not None,
+        out, states = run_with_states(
+            self.student, **inputs, output_attentions=teacher_attention is not None
         )
         soft_B = soft_loss(out.logits, teacher_logits, self.task, temperature=self.temperature)
         loss = (1 - self.hard_weight) * soft_B.mean()
@@ -204,32 +236,39 @@ class _DistillationModel(nn.Module):
             loss = loss + self.hard_weight * hard_B.mean()
         mask_BT = inputs["attention_mask"].to(out.logits.dtype)
         if teacher_hidden is not None:
-            states = self._project(out.hidden_states)
-            error = _masked_error(states, teacher_hidden, mask_BT)
+            error = self._hidden_error(states, teacher_hidden, mask_BT)
             loss = loss + self.hidden_weight * error / teacher_hidden.shape[-1]
         if teacher_attention is not None:
-            maps = [attention.mean(dim=1) for attention in out.attentions]
-            error = _masked_error(maps, teacher_attention, mask_BT)
-            loss = loss + self.attention_weight * error
+            errors = [
+                _masked_error(attention.mean(dim=1), teacher_attention[:, at], mask_BT)
+                for at, attention in enumerate(out.attentions)
+            ]
+            loss = loss + self.attention_weight * sum(errors) / len(errors)
         return {"loss": loss}
 
-    def _project(self, states: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        if not self.projections:
-            return list(states)
-        return [
-            projection(state) for projection, state in zip(self.projections, states, strict=True)
-        ]
+    def _hidden_error(
+        self, states: Sequence[TokenStates], teacher_BKTD: torch.Tensor, mask_BT: torch.Tensor
+    ) -> torch.Tensor:
+        """Squared error of a token that the student has left, mean over tokens and K layers."""
+        error = mask_BT.new_zeros(())
+        for at, (state, pool) in enumerate(zip(states, self.teacher_pools, strict=True)):
+            if self.projections:
+                state = replace(state, values_BKD=self.projections[at](state.values_BKD))
+            teacher = TokenStates(
+                values_BKD=teacher_BKTD[:, at].to(state.values_BKD.dtype),
+                weights_BK=mask_BT,
+                pool=pool,
+            )
+            error = error + _masked_error(*match_states(state, teacher))
+        return error / len(states)
 
 
 def _masked_error(
-    values: Sequence[torch.Tensor], teacher_BKTX: torch.Tensor, mask_BT: torch.Tensor
+    value_BTX: torch.Tensor, teacher_BTX: torch.Tensor, weights_BT: torch.Tensor
 ) -> torch.Tensor:
-    """Squared error of a token, mean over real tokens and K layers; X is D, or T again."""
-    error = mask_BT.new_zeros(())
-    for at, value_BTX in enumerate(values):
-        squares_BT = (value_BTX - teacher_BKTX[:, at].to(value_BTX.dtype)).square().sum(dim=-1)
-        error = error + (squares_BT * mask_BT).sum() / mask_BT.sum()
-    return error / len(values)
+    """Squared error of a token, weighted mean over tokens; X is D, or T again."""
+    squares_BT = (value_BTX - teacher_BTX.to(value_BTX.dtype)).square().sum(dim=-1)
+    return (squares_BT * weights_BT).sum() / weights_BT.sum()
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -281,27 +320,20 @@ class _Collator:
         if self.token_types:
             batch["token_type_ids"] = types_BT.astype(np.int64)
         if self.outputs.hidden:
-            batch["teacher_hidden"] = self._padded(self.outputs.hidden, rows_B, longest, None)
+            batch["teacher_hidden"] = _padded(self.outputs.hidden, rows_B, longest)
         if self.outputs.attention:
-            batch["teacher_attention"] = self._padded(
-                self.outputs.attention, rows_B, longest, longest
-            )
+            batch["teacher_attention"] = _padded(self.outputs.attention, rows_B, longest)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
-    def _padded(
-        self,
-        layers: Sequence[LayerOutputs],
-        rows_B: NDArray[np.intp],
-        longest: int,
-        width: int | None,
-    ) -> NDArray[np.float16]:
-        """Values (B, K, T, width) of K layers, zero where a row has no token."""
-        lengths = self.rows.lengths_N
-        width = width or len(layers[0].row(int(rows_B[0]))) // int(lengths[rows_B[0]])
-        padded = np.zeros((len(rows_B), len(layers), longest, width), np.float16)
-        for at, row in enumerate(rows_B.tolist()):
-            length = int(lengths[row])
-            for layer, outputs in enumerate(layers):
-                values = outputs.row(row).reshape(length, -1)
-                padded[at, layer, :length, : values.shape[1]] = values
-        return padded
+
+def _padded(
+    layers: Sequence[LayerOutputs], rows_B: NDArray[np.intp], longest: int
+) -> NDArray[np.float16]:
+    """Values (B, K, T, X) of K layers, zero where a row has no token."""
+    width = layers[0].width or longest
+    padded = np.zeros((len(rows_B), len(layers), longest, width), np.float16)
+    for at, row in enumerate(rows_B.tolist()):
+        for layer, outputs in enumerate(layers):
+            values_TX = outputs.row(row)
+            padded[at, layer, : len(values_TX), : values_TX.shape[1]] = values_TX
+    return padded

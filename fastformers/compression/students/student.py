@@ -38,6 +38,7 @@ from fastformers.models.layers import (
 from fastformers.models.loading import class_names, new_classifier, task_of
 from fastformers.models.model_files import read_config
 from fastformers.models.trainer import without_attention_dropout
+from fastformers.models.variants.token_reduction import reduction_of, set_reduction
 
 
 def spread_layers(num_teacher: int, num_student: int) -> list[int]:
@@ -63,6 +64,7 @@ def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     """
     model = copy.deepcopy(model)
     layers = layer_list(model)
+    reduction = reduction_of(model.config)
     outside = [at for at in keep if not 0 <= at < len(layers)]
     if outside or len(keep) == 0 or len(set(keep)) < len(keep):
         raise InputError(
@@ -78,6 +80,8 @@ def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
         settings = getattr(model.config, name, None)
         if settings is not None:
             setattr(model.config, name, [settings[at] for at in keep])
+    if reduction.reduces:
+        set_reduction(model.config, reduction.of_layers(keep))
     return model
 
 

@@ -22,6 +22,7 @@ measurements are in fastformers/benchmark/README.md.
 Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each, d head width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,7 +37,9 @@ MICROSOFT = "com.microsoft"
 # most rows of such a graph are shorter.
 _LONGEST_WHOLE = 512
 _HEADS_OF_NODE = 4
-_END = np.array([np.iinfo(np.int64).max])
+# What Attention gives as its fourth output (qk_matmul_output_mode).
+_AFTER_SOFTMAX = 3
+END = np.array([np.iinfo(np.int64).max])  # of a slice: of all there is
 
 
 class Nodes(Protocol):
@@ -58,9 +61,14 @@ class Nodes(Protocol):
         *,
         output: str | None = None,
         domain: str = "",
-        **attributes: int | float | list[int],
+        others: Sequence[str] = (),
+        **attributes: int | float | str | list[int],
     ) -> str:
-        """Add a node; return the name of its output."""
+        """Add a node; return the name of its output.
+
+        Its further outputs are named by `others`, after the output's name and a dot; an empty name
+        is an output that is not computed.
+        """
         ...
 
 
@@ -73,19 +81,22 @@ class Attention:
         length: Name of the tensor that holds T, (1,).
         max_length: Largest T.
         for_gpu: Whether the graph will run on a GPU.
+        uses_attention: Whether a node is ONNX's own Attention.
     """
 
     graph: Nodes
     length: str
     max_length: int
     for_gpu: bool
+    uses_attention: bool = field(default=False, init=False)
     _table_names: dict[tuple[bytes, ...], str] = field(default_factory=dict)
     _node_outputs: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def head_groups(self, layer: Layer) -> list[int]:
         """Number of heads of each attention node of a layer."""
         adds_to_scores = layer.bias_HO is not None or layer.relative is not None
-        if self.in_blocks or adds_to_scores or layer.rotary_frequencies is not None:
+        in_blocks = self.in_blocks and (self.for_gpu or layer.keep_share == 1)
+        if in_blocks or adds_to_scores or layer.rotary_frequencies is not None:
             return [layer.num_heads]
         num_groups = -(-layer.num_heads // _HEADS_OF_NODE)
         return [len(heads) for heads in np.array_split(np.arange(layer.num_heads), num_groups)]
@@ -120,6 +131,55 @@ class Attention:
             for group, num_heads in enumerate(groups)
         ]
         return self.graph.node("Concat", contexts, axis=-1)
+
+    def attend_and_show(
+        self, layer: Layer, projected: list[str], *, score_scale: float | None = None
+    ) -> tuple[str, list[str]]:
+        """Add the attention of a layer by content alone whose probabilities are needed.
+
+        Args:
+            layer: As for `attend`.
+            projected: As for `attend`.
+            score_scale: As for `attend`.
+
+        Returns:
+            Names of the context (B, T, W), and of the probabilities (B, heads, T, T) of each group.
+        """
+        groups = self.head_groups(layer)
+        if self.for_gpu:
+            context, probabilities = self._plainly(layer, *projected, score_scale=score_scale)
+            return context, [probabilities]
+        self.uses_attention = True
+        contexts = [
+            self.graph.node(
+                "Attention",
+                projected[group :: len(groups)],
+                others=["", "", "probabilities"],
+                q_num_heads=num_heads,
+                kv_num_heads=num_heads,
+                qk_matmul_output_mode=_AFTER_SOFTMAX,
+            )
+            for group, num_heads in enumerate(groups)
+        ]
+        probabilities = [f"{context}.probabilities" for context in contexts]
+        if len(contexts) == 1:
+            return contexts[0], probabilities
+        return self.graph.node("Concat", contexts, axis=-1), probabilities
+
+    def _plainly(
+        self, layer: Layer, query: str, key: str, value: str, *, score_scale: float | None
+    ) -> tuple[str, str]:
+        """Attention of single operators: no fused kernel of a GPU gives its probabilities."""
+        node, heads = self.graph.node, layer.num_heads
+        scale = layer.head_width**-0.5 if score_scale is None else score_scale
+        scaled = node("Mul", [query, self.graph.const("scale", np.array(scale, np.float32))])
+        keys = self._transposed(self._heads(key, heads), 4)
+        scores = node("MatMul", [self._heads(scaled, heads), keys])
+        probabilities = node("Softmax", [scores], axis=-1)
+        contexts = node("MatMul", [probabilities, self._heads(value, heads)])
+        shape = self.graph.const("shape.merged", np.array([0, 0, -1]))
+        rows = node("Transpose", [contexts], perm=[0, 2, 1, 3])
+        return node("Reshape", [rows, shape]), probabilities
 
     def _attend_all(
         self,
@@ -156,6 +216,7 @@ class Attention:
         return self._whole([query, key, value, *biases], layer.num_heads)
 
     def _whole(self, inputs: list[str], num_heads: int) -> str:
+        self.uses_attention = True
         return self.graph.node("Attention", inputs, q_num_heads=num_heads, kv_num_heads=num_heads)
 
     @property
@@ -239,7 +300,7 @@ class Attention:
         node, last = self._node, self._number(-1)
         flat_shape = self.graph.const("shape.flat", np.array([0, 0, -1]))
         flat = node("Reshape", [by_offset, flat_shape])
-        kept = node("Slice", [flat, self.length, self.graph.const("end", _END), last])
+        kept = node("Slice", [flat, self.length, self.graph.const("end", END), last])
         kept_shape = self._node(
             "Concat", [self.graph.const("shape.same", np.array([0, 0])), self.length, last], axis=0
         )

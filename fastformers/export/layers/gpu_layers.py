@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fastformers.arrays import Floats
-from fastformers.export.encoder import Activation, EncoderWeights, Linear, Norm
+from fastformers.export.encoder import Activation, EncoderWeights, Layer, Linear, Norm
 from fastformers.export.layers.attention import MICROSOFT, Attention, Nodes
 from fastformers.export.layers.gpu_layout import GpuLayer, lay_out
+from fastformers.export.layers.token_reduction import TokenReducer
 
 
 class GpuNodes(Nodes, Protocol):
@@ -62,11 +63,13 @@ class GpuLayers:
     Attributes:
         graph: Graph to which nodes and constants are added.
         attention: Builder of their attention.
+        reducer: Builder of what lets fewer tokens through.
         encoder: Weights of the model.
     """
 
     graph: GpuNodes
     attention: Attention
+    reducer: TokenReducer
     encoder: EncoderWeights
 
     def add(self, hidden: str) -> str:
@@ -88,8 +91,11 @@ class GpuLayers:
             if layer.norm_first:
                 is_last = index == last
                 after = encoder.final_norm if is_last else encoder.layers[index + 1].attention_norm
+            pooled = self.reducer.pool_before(index, normed)
+            if pooled != normed:  # norms come last, where tokens are pooled
+                total = normed = pooled
             total, normed = self._layer(
-                f"layer{index}",
+                index,
                 lay_out(layer, encoder.activation),
                 (total, normed),
                 after,
@@ -101,7 +107,7 @@ class GpuLayers:
 
     def _layer(
         self,
-        name: str,
+        index: int,
         gpu_layer: GpuLayer,
         hidden: tuple[str, str],
         after: Norm | None,
@@ -111,7 +117,7 @@ class GpuLayers:
         """Add a layer.
 
         Args:
-            name: Name of the layer.
+            index: Which layer it is.
             gpu_layer: The layer.
             hidden: Names of the sum of all before it, and of what its attention reads.
             after: Norm of what the next layer reads.
@@ -120,11 +126,20 @@ class GpuLayers:
         Returns:
             Names of the sum, and of what the next layer reads.
         """
-        graph, layer = self.graph, gpu_layer.layer
+        name, layer = f"layer{index}", gpu_layer.layer
         total, normed = hidden
-        context = self._attend(name, gpu_layer, normed, first_only=first_only)
+        if layer.keep_share < 1 and not first_only:
+            context, probabilities = self.attention.attend_and_show(
+                layer,
+                self._project(name, layer, normed, normed),
+                score_scale=gpu_layer.score_scale,
+            )
+            positions = self.reducer.choose(index, probabilities)
+            context, total = (self.reducer.keep(v, positions) for v in (context, total))
+        else:
+            context = self._attend(name, gpu_layer, normed, first_only=first_only)
         if first_only:
-            total = graph.first_token(total)
+            total = self.graph.first_token(total)
         between = layer.ffn_norm if layer.norm_first else layer.attention_norm
         total, normed = self._join(
             total, context, f"{name}.output", layer.output, between, norm_first=layer.norm_first
@@ -189,16 +204,21 @@ class GpuLayers:
 
     def _attend(self, name: str, gpu_layer: GpuLayer, normed: str, *, first_only: bool) -> str:
         """Context (B, T, W) of the attention, or (B, 1, W)."""
-        graph, layer = self.graph, gpu_layer.layer
-        asking = graph.first_token(normed) if first_only else normed
-        projected = [
-            graph.float_linear(asking, f"{name}.query", layer.query),
-            graph.float_linear(normed, f"{name}.key", layer.key),
-            graph.float_linear(normed, f"{name}.value", layer.value),
-        ]
+        asking = self.graph.first_token(normed) if first_only else normed
         return self.attention.attend(
-            layer, projected, first_only=first_only, score_scale=gpu_layer.score_scale
+            gpu_layer.layer,
+            self._project(name, gpu_layer.layer, asking, normed),
+            first_only=first_only,
+            score_scale=gpu_layer.score_scale,
         )
+
+    def _project(self, name: str, layer: Layer, asking: str, normed: str) -> list[str]:
+        """Queries of what asks, keys and values."""
+        return [
+            self.graph.float_linear(asking, f"{name}.query", layer.query),
+            self.graph.float_linear(normed, f"{name}.key", layer.key),
+            self.graph.float_linear(normed, f"{name}.value", layer.value),
+        ]
 
     def _product(self, hidden: str, name: str, linear: Linear) -> str:
         """A projection without its bias."""

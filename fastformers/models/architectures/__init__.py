@@ -62,6 +62,25 @@ def shrinkable_architecture_of(config: PretrainedConfig) -> Architecture:
     return architecture
 
 
+def check_reducible(model_type: str, flag: str) -> None:
+    """Refuse an architecture whose layers cannot pass on fewer tokens than they get.
+
+    Args:
+        model_type: Name of the architecture in a Hugging Face configuration.
+        flag: The flag that asks for it, for the message.
+
+    Raises:
+        InputError: It is such an architecture; the message lists those that can.
+    """
+    known = ARCHITECTURES.get(model_type)
+    if known is None or known.layer_stack is None:
+        able = sorted(name for name, one in ARCHITECTURES.items() if one.layer_stack is not None)
+        raise InputError(
+            f"{flag}: architecture {model_type!r} can neither drop nor pool tokens; "
+            f"these can: {', '.join(able)}"
+        )
+
+
 def check_model_type(model_type: str, source: str) -> None:
     """Refuse an architecture that is not in the table.
 

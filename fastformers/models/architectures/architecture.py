@@ -76,6 +76,10 @@ class LayerParts:
         num_heads_name: Attribute of `attention` that holds its number of heads.
         heads_width_name: Attribute of `attention` that holds the width of all its heads.
         activation_name: Attribute of `activated` that holds the activation.
+        probability_dropout: Dropout of the attention probabilities; None where there is none, as
+            for the two that follow. Only `models/variants` runs a layer by its parts.
+        output_dropout: Dropout of the outputs of `output`.
+        down_dropout: Dropout of the outputs of `down`.
     """
 
     attention: Any
@@ -95,6 +99,9 @@ class LayerParts:
     num_heads_name: str = "num_attention_heads"
     heads_width_name: str = "all_head_size"
     activation_name: str = "intermediate_act_fn"
+    probability_dropout: nn.Dropout | None = None
+    output_dropout: nn.Dropout | None = None
+    down_dropout: nn.Dropout | None = None
 
     @property
     def num_heads(self) -> int:
@@ -184,6 +191,10 @@ class Architecture:
         pooling: Input of the head: the first token, or the mean of all tokens of the row.
         can_shrink: Whether it may lose heads, neurons, layers and hidden dimensions: each part is a
             module of its own, no table depends on heads, and `LayerParts` names the attributes.
+        layer_stack: Attribute of an encoder that holds the module which runs the layers, where
+            these may pass on fewer tokens than they get (`models/variants`): positions are in the
+            embeddings alone, norms come after the sums, and `LayerParts` names the dropouts. None
+            where they may not.
         onnxruntime_type: Model type for ONNX Runtime's transformers optimizer; None if it cannot
             fuse the architecture.
     """
@@ -202,6 +213,7 @@ class Architecture:
     final_norm: Callable[[PreTrainedModel], nn.LayerNorm | None] = lambda encoder: None
     pooling: Callable[[PretrainedConfig], Pooling] = lambda config: "first"
     can_shrink: bool = False
+    layer_stack: str | None = None
     onnxruntime_type: str | None = None
 
 

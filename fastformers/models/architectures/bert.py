@@ -48,6 +48,9 @@ def bert_parts(layer: Any) -> LayerParts:
         down=layer.output.dense,
         ffn_norm=layer.output.LayerNorm,
         activated=layer.intermediate,
+        probability_dropout=attention.dropout,
+        output_dropout=layer.attention.output.dropout,
+        down_dropout=layer.output.dropout,
     )
 
 
@@ -64,5 +67,6 @@ BERT = Architecture(
     parts=bert_parts,
     head=bert_head,
     can_shrink=True,
+    layer_stack="encoder",
     onnxruntime_type="bert",
 )

@@ -48,6 +48,8 @@ def _parts(layer: Any) -> LayerParts:
         num_heads_name="n_heads",
         heads_width_name="dim",
         activation_name="activation",
+        probability_dropout=attention.dropout,
+        down_dropout=layer.ffn.dropout,
     )
 
 
@@ -64,5 +66,6 @@ DISTILBERT = Architecture(
     attention_dropout_setting="attention_dropout",
     ffn_width_setting="hidden_dim",
     can_shrink=True,
+    layer_stack="transformer",
     onnxruntime_type="bert",
 )

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypedDict
 
 from fastformers.cluster.storage.options import StorageOptions
 from fastformers.compression.recipe_config import Budget, Precision
+from fastformers.models.variants.token_reduction import PoolHow
 
 PathLike = str | os.PathLike[str]
 Names = str | Sequence[str]
@@ -107,6 +108,9 @@ class CompressKeywords(TextFileKeywords, total=False):
     student_layers: int | None
     student_width: int | None
     keep_gelu: bool
+    pool_tokens: int | None
+    pool_how: PoolHow
+    pool_before_layer: int
     epochs: float
     learning_rate: float
     batch_rows: int
@@ -122,6 +126,10 @@ class CompressKeywords(TextFileKeywords, total=False):
     prune_rounds: int
     prune_epochs: float
     prune_without_labels: bool
+    keep_tokens: Names | float | Sequence[float]
+    token_epochs: float
+    token_soft_start: float
+    min_token_agreement: float
     precision: Precision
     min_int8_agreement: float
     trim_vocabulary: int | None

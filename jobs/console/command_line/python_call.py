@@ -19,6 +19,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from fastformers.errors import InputError
 from fastformers.jobs.console.command_line.config_file import nearest
 from fastformers.jobs.console.command_parser import CommandParser
+from fastformers.jobs.console.flags import name_or_number
 from fastformers.jobs.console.output import console, explain_missing
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,8 +39,10 @@ def fit_value(action: argparse.Action, value: Any) -> Any:
     if value is None and action.default is None:
         return None
     if isinstance(action, argparse._AppendAction):
-        values = [value] if isinstance(value, (str, os.PathLike)) else value
-        if not isinstance(values, (list, tuple)) or not all(_is_path(one) for one in values):
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if action.type is name_or_number:
+            values = [str(one) if _is_number(one) else one for one in values]
+        if not all(_is_path(one) for one in values):
             raise InputError(f"{flag} {value!r}: give a list of names")
         return tuple(os.fspath(one) for one in values)
     if isinstance(value, os.PathLike):
@@ -131,6 +134,10 @@ def _type_of(action: argparse.Action) -> Any:
 
 def _is_path(value: object) -> bool:
     return isinstance(value, (str, os.PathLike))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _plain_number(value: Any) -> Any:

@@ -131,6 +131,27 @@ def test_a_pruned_int8_bundle_is_named_so(build, bundle, tmp_path):
     assert steps[4].name == "+ pruning: small"
 
 
+def test_a_bundle_is_named_by_the_stages_that_the_one_before_lacks(build, bundle, tmp_path):
+    stages = {
+        "whole": ["teacher"],
+        "pruned": ["teacher", "prune 1"],
+        "more": ["teacher", "prune 1", "prune 2"],
+        "fewer": ["teacher", "prune", "keep_tokens"],
+        "fewest": ["teacher", "prune", "keep_tokens"],
+    }
+    for name, names in stages.items():
+        copy_bundle(bundle, tmp_path / name, stages=names)
+    steps = build(bundle_paths=[tmp_path / name for name in stages]).steps
+    assert [step.name for step in steps[4:]] == [
+        "+ pruning: pruned",
+        "+ pruning: more",
+        "+ token pruning: fewer",
+        "+ token pruning: fewest",
+    ]
+    steps = build(bundle_paths=[tmp_path / "whole", tmp_path / "fewer"]).steps
+    assert steps[-1].name == "+ pruning and token pruning: fewer"
+
+
 def copy_bundle(bundle, path, *, stages, **changes):
     qualities = tuple(replace(bundle.stages[0], stage=stage) for stage in stages)
     write_bundle(

@@ -40,7 +40,10 @@ TINY = AblationShapes(
             paper_cumulative=178.67,
         ),
         SmallerShape(
-            name="not the paper's", shape=replace(SMALL, num_heads=1), paper_cumulative=None
+            name="not the paper's",
+            shape=replace(SMALL, num_heads=1),
+            paper_cumulative=None,
+            is_aside=True,
         ),
     ),
 )
@@ -51,10 +54,10 @@ def build(tokenizer_json, tmp_path):
     tokenizer = tmp_path / "tokenizer.json"
     tokenizer.write_text(tokenizer_json)
 
-    def make(tokenizer=tokenizer, **config):
+    def make(tokenizer=tokenizer, shapes=TINY, **config):
         texts = TextsConfig(**{"eval": None, "limit": 9, "baseline_rows": 2, **config})
         return build_shape_ablation(
-            TINY,
+            shapes,
             texts,
             None if texts.eval is None else load_texts(texts),
             tokenizer=tokenizer,
@@ -99,6 +102,32 @@ def test_every_step_runs_and_says_that_weights_are_random(build):
     assert "3 layers x 32, 4 heads of 8, FFN 48;" in results[0].note
 
 
+def test_token_pruning_is_a_further_step_that_is_not_the_papers(build):
+    shapes = TINY.keep_tokens((0.8, 0.5)).keep_tokens((0.6,))
+    steps = build(max_length=32, shapes=shapes).steps[5:]
+    assert [(step.name, step.is_aside) for step in steps] == [
+        ("+ pruning", False),
+        ("not the paper's", True),
+        ("+ token pruning, keeping 80%, 50% (not the paper's)", False),
+        ("not the paper's, token pruning, keeping 80%, 50%", True),
+        ("+ token pruning, keeping 60% (not the paper's)", False),
+        ("not the paper's, token pruning, keeping 60%", True),
+    ]
+    assert "2 heads of 8, FFN 32, keeping 80%, 50% of the tokens;" in steps[2].note
+    assert "1 heads of 8, FFN 48, keeping 60% of the tokens;" in steps[5].note
+    with pytest.raises(InputError, match=r"--keep-tokens 0.5,0.5,1: 3 shares, .*tiny has 2 layers"):
+        TINY.keep_tokens((0.5, 0.5, 1.0))
+
+
+def test_graphs_of_kept_tokens_choose_them(build, tmp_path):
+    build(max_length=32, shapes=TINY.keep_tokens((0.5,)))
+    operators = [
+        {node.op_type for node in onnx.load(tmp_path / f"graph{index}.onnx").graph.node}
+        for index in range(5)
+    ]
+    assert ["TopK" in found for found in operators] == [False] * 3 + [True] * 2
+
+
 def test_graphs_are_int8_and_of_the_shape_that_is_named(build, tmp_path):
     build(max_length=32)
     shapes = {}
@@ -112,7 +141,7 @@ def test_graphs_are_int8_and_of_the_shape_that_is_named(build, tmp_path):
             for attribute in node.attribute
             if attribute.name == "q_num_heads"
         ]
-        assert heads == ([3, 3] if name == "graph0" else [2, 2])
+        assert heads == ([3] if name == "graph0" else [2])
     assert shapes["graph0"] == ([24, 72], [24, 48])
     assert shapes["graph1"] == ([24, 48], [24, 32])
 

@@ -7,8 +7,8 @@ import pytest
 from fastformers.benchmark import operator_profile
 from fastformers.benchmark.operator_profile import GemmPeak
 
-# Shape of the encoder that `encoder_factory` makes: width, feed-forward neurons, classes.
-WIDTH, NEURONS, CLASSES = 32, 64, 2
+# Shape of the encoder that `encoder_factory` makes: width, feed-forward neurons, classes, heads.
+WIDTH, NEURONS, CLASSES, HEADS = 32, 64, 2, 2
 
 
 @pytest.fixture(scope="session")
@@ -25,18 +25,19 @@ def product(num_tokens, inputs, outputs):
 
 
 def projections_of(num_rows, length):
-    """A whole layer, then one that computes keys and values alone for all but the first token."""
+    """A whole layer, then one of the first token alone, without keys and values."""
     tokens = num_rows * length
     whole = product(tokens, WIDTH, 3 * WIDTH) + product(tokens, WIDTH, WIDTH)
     whole += 2 * product(tokens, WIDTH, NEURONS)
-    first = product(tokens, WIDTH, 2 * WIDTH) + 2 * product(num_rows, WIDTH, WIDTH)
-    return whole + first + 2 * product(num_rows, WIDTH, NEURONS)
+    first = 2 * product(num_rows, WIDTH, WIDTH) + 2 * product(num_rows, WIDTH, NEURONS)
+    return whole + first
 
 
 def rest_of(num_rows, length):
-    """Scores and weighted sums, of all tokens and then of the first one, and the head."""
+    """Scores and weighted sums, of all tokens and then of the states, and the head."""
     attention = 2 * product(num_rows * length, length, WIDTH)
-    attention += 2 * product(num_rows, length, WIDTH)
+    attention += 2 * product(num_rows * HEADS, length, WIDTH)
+    attention += 2 * product(num_rows, WIDTH, WIDTH)  # the weights of keys and values
     return attention + product(num_rows, WIDTH, WIDTH) + product(num_rows, WIDTH, CLASSES)
 
 

@@ -111,6 +111,9 @@ def test_operations_are_those_of_the_products_and_of_no_padding():
     products = 4 * (2 * 2) * 4 + 4 * (2 * 2 * 3)  # four projections and two, for 4 tokens
     scores_and_contexts = 2 * 2 * (1 * 1 + 3 * 3)
     assert card.count_operations(shape, np.array([1, 3])) == 2 * (products + scores_and_contexts)
+    half = replace(shape, keep_shares=(0.5,))  # 1 and 2 tokens reach the output and the FFN
+    products = 3 * (2 * 2) * 4 + (2 * 2 + 2 * (2 * 3)) * 3
+    assert card.count_operations(half, np.array([1, 3])) == 2 * (products + scores_and_contexts)
 
 
 def test_tiled_rows_are_the_same_rows_again(rows):

@@ -16,7 +16,7 @@ from fastformers.export.graph import ActivationRange, write_graph
 NUM_ROWS, LENGTH = 3, 10
 PROJECTIONS = [
     *("layer0.qkv", "layer0.output", "layer0.up", "layer0.down"),
-    *("layer1.kv", "layer1.q", "layer1.output", "layer1.up", "layer1.down"),
+    *("layer1.q", "layer1.output", "layer1.up", "layer1.down"),
 ]
 
 

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -30,6 +31,7 @@ from fastformers.compression.recipe_config import (  # noqa: E402
     StudentConfig,
     TrimConfig,
 )
+from fastformers.compression.token_config import TokenConfig  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
 from fastformers.models.training_config import TrainingConfig  # noqa: E402
@@ -325,6 +327,48 @@ def test_a_student_is_distilled_pruned_and_quantized(configure, files):
     assert {"evaluate", "teacher", "distill", "importance"} <= set(seen)
     assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[-1].quality
     assert bundle.provenance["recipe"] == "1 layers, -50% heads, -50% FFN, int8"
+
+
+def test_a_pooled_student_that_drops_tokens_is_what_its_graph_computes(
+    configure, save_teacher, files, tmp_path
+):
+    teacher = save_teacher(tmp_path / "teacher", labels=LABELS, num_hidden_layers=4)
+    recipe = RecipeConfig(
+        student=StudentConfig(student_layers=3, pool_tokens=2),
+        tokens=TokenConfig(keep_tokens=("auto",), token_epochs=1, min_token_agreement=80),
+        distill=DistillConfig(training=TRAINING),
+    )
+    config = configure(
+        teacher=teacher, recipe=recipe, max_accuracy_drop=100, work=tmp_path / "work"
+    )
+    seen = []
+    bundle = compress(config, on_progress=lambda what, *steps: seen.append(what)).bundle
+    names = ["teacher", "distill", "keep_tokens", "export", "quantize"]
+    assert [quality.stage for quality in bundle.stages] == names
+    assert bundle.stages[3].agreement == bundle.stages[2].agreement
+    assert accuracy_of(Scorer(bundle), files / "eval.parquet") == bundle.stages[-1].quality
+    first, second = bundle.provenance["keep_tokens"]
+    assert (first, second < 1) == (1.0, True)
+    assert bundle.provenance["recipe"] == "3 layers, mean of 2 tokens, tokens auto, int8"
+    assert "token shares" in seen
+    seen.clear()
+    again = replace(config, output=tmp_path / "again")
+    compress(again, on_progress=lambda what, *steps: seen.append(what))
+    assert not {"distill", "token shares"} & set(seen)
+
+
+def test_a_bundle_of_a_model_that_drops_tokens_already_needs_no_training(
+    configure, save_teacher, tmp_path
+):
+    teacher = save_teacher(tmp_path / "teacher", labels=LABELS)
+    settings = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps({**settings, "keep_tokens": [0.5]}))
+    bundle = compress(configure(teacher=teacher, recipe=FLOAT32)).bundle
+    assert bundle.stages[1].agreement == 1
+    assert bundle.provenance["keep_tokens"] == [0.5]
+    pruning = RecipeConfig(prune=PruneConfig(prune_heads=0.5))
+    with pytest.raises(InputError, match="teacher: drops tokens already"):
+        compress(configure(teacher=teacher, recipe=pruning))
 
 
 def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(configure, tmp_path):

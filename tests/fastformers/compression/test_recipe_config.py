@@ -16,6 +16,7 @@ from fastformers.compression.recipe_config import (
     StudentConfig,
     TrimConfig,
 )
+from fastformers.compression.token_config import TokenConfig
 from fastformers.errors import InputError
 from fastformers.models.training_config import TrainingConfig
 
@@ -43,6 +44,28 @@ PATHS = {name: Path(name) for name in ("teacher", "train", "eval", "output")}
         (DistillConfig, {"hard_weight": 1.5}, "--hard-weight 1.5: give 0 to 1"),
         (DistillConfig, {"hidden_weight": -1.0}, "--hidden-weight -1: give at least 0"),
         (DistillConfig, {"attention_weight": -1.0}, "--attention-weight -1: give at least 0"),
+        (StudentConfig, {"pool_tokens": 1}, "--pool-tokens 1: give at least 2"),
+        (StudentConfig, {"pool_before_layer": -1}, "--pool-before-layer -1: give at least 0"),
+        (TokenConfig, {"keep_tokens": ("0.5,0",)}, "--keep-tokens 0: give shares above 0, to 1"),
+        (TokenConfig, {"keep_tokens": ("0.5,1.2",)}, "--keep-tokens 1.2: give shares above 0"),
+        (TokenConfig, {"keep_tokens": ("0.5,half",)}, "--keep-tokens half: give shares above 0"),
+        (TokenConfig, {"keep_tokens": ("0.5,,0.5",)}, "--keep-tokens : give shares above 0"),
+        (TokenConfig, {"keep_tokens": ("auto,0.5",)}, "--keep-tokens auto: give shares above 0"),
+        (TokenConfig, {"keep_tokens": ("nan",)}, "--keep-tokens nan: give shares above 0"),
+        (TokenConfig, {"keep_tokens": ("1,1.0",)}, "--keep-tokens 1,1.0: drops no token; give"),
+        (TokenConfig, {"token_epochs": -1}, "--token-epochs -1: give at least 0"),
+        (TokenConfig, {"token_soft_start": 1.5}, "--token-soft-start 1.5: give a share from 0"),
+        (TokenConfig, {"min_token_agreement": 101}, "--min-token-agreement 101: give 0 to 100"),
+        (
+            partial(RecipeConfig, distill=DistillConfig(attention_weight=1.0)),
+            {"student": StudentConfig(pool_tokens=4)},
+            "--attention-weight 1: with --pool-tokens there are fewer tokens",
+        ),
+        (
+            partial(RecipeConfig, distill=DistillConfig(attention_weight=1.0)),
+            {"tokens": TokenConfig(keep_tokens=("auto",))},
+            "--attention-weight 1: with --keep-tokens there are fewer tokens",
+        ),
         (PruneConfig, {"prune_heads": 1.0}, "--prune-heads 1: give a share from 0 to below 1"),
         (PruneConfig, {"prune_ffn": -0.1}, "--prune-ffn -0.1: give a share from 0 to below 1"),
         (PruneConfig, {"prune_multiple_of": 0}, "--prune-multiple-of 0: give at least 1"),
@@ -64,6 +87,21 @@ def test_time_on_a_cpu_is_no_budget_for_a_graph_that_is_for_gpus():
         RecipeConfig(prune=prune, quantize=QuantizeConfig(precision="float16"))
 
 
+@pytest.mark.parametrize(
+    "given", [("0.8,0.6",), ("0.8", "0.6"), (0.8, 0.6), "0.8,0.6", (" 0.8 , 0.6",)], ids=repr
+)
+def test_shares_are_read_however_they_are_given(given):
+    config = TokenConfig(keep_tokens=given)
+    assert config.keep_tokens == config.shares == (0.8, 0.6)
+
+
+def test_shares_that_are_to_be_chosen_are_no_shares_yet():
+    for given in (("auto",), "auto"):
+        config = TokenConfig(keep_tokens=given)
+        assert (config.is_wanted, config.keep_tokens, config.shares) == (True, ("auto",), ())
+    assert not TokenConfig().is_wanted
+
+
 def test_a_search_needs_the_drop_that_is_allowed():
     with pytest.raises(InputError, match=r"--search: .* --max-accuracy-drop"):
         CompressConfig(**PATHS, search=True)
@@ -77,6 +115,8 @@ def test_a_search_needs_the_drop_that_is_allowed():
         (RecipeConfig(student=StudentConfig(student=Path("small"))), "--student small: "),
         (RecipeConfig(student=StudentConfig(student_layers=4)), "--student-layers 4: "),
         (RecipeConfig(student=StudentConfig(student_width=64)), "--student-width 64: "),
+        (RecipeConfig(student=StudentConfig(pool_tokens=4)), "--pool-tokens 4: "),
+        (RecipeConfig(tokens=TokenConfig(keep_tokens=(0.8, 0.6))), "--keep-tokens 0.8,0.6: "),
         (RecipeConfig(prune=PruneConfig(prune_heads=0.5)), "--prune-heads 0.5: "),
         (RecipeConfig(prune=PruneConfig(prune_ffn=0.5)), "--prune-ffn 0.5: "),
         (RecipeConfig(quantize=QuantizeConfig(precision="float16")), "--precision float16: "),

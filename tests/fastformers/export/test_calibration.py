@@ -121,7 +121,7 @@ def test_a_graph_is_run_in_batches_and_answers_in_the_order_of_the_rows(observed
 def test_every_projection_is_observed_in_full(model, observed, rows):
     histograms = collect_histograms(observed, rows)
     parts = ["qkv", "output", "up", "down"]
-    last = ["kv", "q", "output", "up", "down"]
+    last = ["q", "output", "up", "down"]
     assert list(histograms) == [f"layer0.{p}" for p in parts] + [f"layer1.{p}" for p in last]
     num_tokens, width = int(rows.lengths_N.sum()), 32
     assert histograms["layer0.qkv"].counts.sum() == num_tokens * width
@@ -239,7 +239,7 @@ def test_int8_that_is_good_enough_is_left_alone(model, rows, tmp_path):
             min_agreement=0.9,
         )
         assert kept == ()
-        assert [span is None for span in ranges.values()] == [dynamic] * (2 * 4 + 1)
+        assert [span is None for span in ranges.values()] == [dynamic] * (2 * 4)
 
 
 def test_a_target_out_of_reach_costs_a_quarter_of_int8_at_most(model, rows, tmp_path, caplog):
@@ -252,8 +252,8 @@ def test_a_target_out_of_reach_costs_a_quarter_of_int8_at_most(model, rows, tmp_
         dynamic=True,
         min_agreement=1.1,
     )
-    assert len(kept) <= 0.25 * 9
-    assert len(ranges) == 9 - len(kept)
+    assert len(kept) <= 0.25 * 8
+    assert len(ranges) == 8 - len(kept)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "asked for 110.0%" in record.getMessage()

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastformers.export.encoder import EmbeddingHead, Linear, count_multiply_adds
+from fastformers.export.encoder import EmbeddingHead, Linear, TokenPooling, count_multiply_adds
 from fastformers.export.graph import write_graph
 from fastformers.inference.bundle import DEMO_BUNDLE, open_bundle
 
@@ -22,6 +22,19 @@ def count_in_graph(path):
     factors = {name for node in graph.node if node.op_type in PRODUCTS for name in node.input}
     shapes = [tensor.dims for tensor in graph.initializer if tensor.name in factors]
     return sum(dims[0] * dims[1] for dims in shapes if len(dims) == 2)
+
+
+def test_tokens_that_are_left_out_are_not_counted(encoder_factory):
+    encoder = encoder_factory(num_layers=3)
+    first, second, third = encoder.layers
+    layers = (first, replace(second, keep_share=0.5), third)
+    pooling = TokenPooling(before_layer=1, every=4, how="mean")
+    reduced = replace(encoder, layers=layers, pooling_of_tokens=pooling)
+    before, after = 3 * 32 * 32, 32 * 32 + 2 * 32 * 64
+    head = 32 * 32 + 32 * 2
+    expected = (before + after) * (1 + 1 / 8) + before / 4 + after / 8 + head
+    assert count_multiply_adds(reduced) == expected
+    assert count_multiply_adds(encoder) == 3 * (before + after) + head
 
 
 def test_multiply_adds_are_those_of_a_hand_count(encoder_factory):

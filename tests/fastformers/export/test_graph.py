@@ -1,3 +1,4 @@
+import itertools
 import math
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import onnxruntime
 import pytest
 
 from fastformers.export.calibration import collect_histograms
-from fastformers.export.encoder import Layer, Linear, RelativePositions
+from fastformers.export.encoder import Layer, Linear, RelativePositions, TokenPooling
 from fastformers.export.graph import write_graph
 from fastformers.export.int8 import quantize_token_embeddings, quantize_weight
 from fastformers.inference.engine import OnnxEngine
@@ -55,15 +56,34 @@ def attend(values_TD, layer, name, names, project):
         np.split(project(values_TD, f"{name}.{part_name}", part), layer.num_heads, axis=1)
         for part, part_name in parts
     ]
-    contexts = []
+    contexts, received_T = [], 0
     for head, (query, key, value) in enumerate(zip(*heads, strict=True)):
         if layer.rotary_frequencies is not None:
             query, key = (rotate(side, layer.rotary_frequencies) for side in (query, key))
         scores = query @ key.T / math.sqrt(query.shape[1])
         scores = scores + offset_scores(layer, head, query, key)
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        contexts.append(scores / scores.sum(axis=1, keepdims=True) @ value)
-    return project(np.concatenate(contexts, axis=1), f"{name}.output", layer.output)
+        probabilities = scores / scores.sum(axis=1, keepdims=True)
+        contexts.append(probabilities @ value)
+        received_T = received_T + probabilities.sum(axis=0)
+    return np.concatenate(contexts, axis=1), received_T
+
+
+def choose(received_T, share):
+    """Positions of the tokens that receive most attention, the first among them."""
+    received_T[0] = np.inf
+    count = math.ceil(share * len(received_T) - 1e-9)
+    return np.sort(np.argsort(-received_T, kind="stable")[:count])
+
+
+def pool(hidden_TD, pooling):
+    """The first token, and one for every few of the others."""
+    groups = [
+        hidden_TD[start : start + pooling.every]
+        for start in range(1, len(hidden_TD), pooling.every)
+    ]
+    reduce = {"mean": np.mean, "max": np.max}[pooling.how]
+    return np.stack([hidden_TD[0], *(reduce(group, axis=0) for group in groups)])
 
 
 def rotate(side_Td, frequencies):
@@ -109,11 +129,17 @@ def reference_logits(encoder, ids_T, types_T, ranges=None):
     project = Projections(ranges)
     for index, layer in enumerate(encoder.layers):
         name = f"layer{index}"
+        if encoder.pooling_of_tokens and encoder.pooling_of_tokens.before_layer == index:
+            hidden_TD = pool(hidden_TD, encoder.pooling_of_tokens)
         is_last = index == len(encoder.layers) - 1 and encoder.pooling == "first"
         names = ("q", "kv", "kv") if is_last else ("qkv", "qkv", "qkv")
         before, after = (norm, lambda x, _: x) if layer.norm_first else (lambda x, _: x, norm)
         normed_TD = before(hidden_TD, layer.attention_norm)
-        hidden_TD = hidden_TD + attend(normed_TD, layer, name, names, project)
+        context_TW, received_T = attend(normed_TD, layer, name, names, project)
+        if layer.keep_share < 1 and not is_last:
+            kept_K = choose(received_T, layer.keep_share)
+            context_TW, hidden_TD = context_TW[kept_K], hidden_TD[kept_K]
+        hidden_TD = hidden_TD + project(context_TW, f"{name}.output", layer.output)
         hidden_TD = after(hidden_TD, layer.attention_norm)
         normed_TD = before(hidden_TD, layer.ffn_norm)
         inner_TF = activate(project(normed_TD, f"{name}.up", layer.up), encoder.activation)
@@ -149,7 +175,16 @@ KINDS = (
     *("plain", "one layer", "pruned", "narrow embeddings", "projected before the norm"),
     *("relu", "no types", "no positions", "no biases", "norms first", "no attention norm"),
     *("gate", "bias", "window", "relative", "rotary", "mean", "more norms", "all at once"),
+    *("dropped", "dropped, then the mean", "pooled by mean", "pooled by max", "both"),
 )
+# Settings of the reductions: the layers' shares, and the pooling.
+REDUCTIONS = {
+    "dropped": ((0.6, 0.75, 0.5), None),
+    "dropped, then the mean": ((1.0, 0.5, 0.6), None),
+    "pooled by mean": ((1.0,), TokenPooling(before_layer=1, every=4, how="mean")),
+    "pooled by max": ((1.0,), TokenPooling(before_layer=0, every=3, how="max")),
+    "both": ((0.8, 0.6), TokenPooling(before_layer=1, every=2, how="mean")),
+}
 
 
 def layer_parts(kind):
@@ -187,6 +222,8 @@ def layer_parts(kind):
 
 
 def make_variant(encoder_factory, kind):
+    if kind in REDUCTIONS:
+        return reduce_tokens(encoder_factory(num_layers=3, num_heads=6, width=48), kind)
     encoder = encoder_factory(num_layers=1 if kind == "one layer" else 2, num_heads=4)
     layers = tuple(replace(layer, **layer_parts(kind)) for layer in encoder.layers)
     encoder = replace(encoder, layers=layers)
@@ -232,6 +269,21 @@ def make_variant(encoder_factory, kind):
     return encoder
 
 
+def reduce_tokens(encoder, kind):
+    """The encoder with fewer tokens from layer to layer."""
+    shares, pooling = REDUCTIONS[kind]
+    layers = tuple(
+        replace(layer, keep_share=share)
+        for layer, share in itertools.zip_longest(encoder.layers, shares, fillvalue=1.0)
+    )
+    return replace(
+        encoder,
+        layers=layers,
+        pooling_of_tokens=pooling,
+        pooling="mean" if "then the mean" in kind else "first",
+    )
+
+
 @pytest.mark.parametrize("text_pairs", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_graph_computes_what_the_encoder_means(encoder_factory, tmp_path, kind, text_pairs):
@@ -241,7 +293,7 @@ def test_the_graph_computes_what_the_encoder_means(encoder_factory, tmp_path, ki
     has_types = text_pairs and kind != "no types"
     assert engine.input_names == ("input_ids", "token_type_ids")[: 1 + has_types]
     rng = np.random.default_rng(0)
-    for length in (1, 2, 17, 64):
+    for length in (1, 2, 6, 17, 64):
         ids_BT = rng.integers(0, 128, (3, length))
         types_BT = rng.integers(0, 2, (3, length)) * text_pairs
         expected_BC = [
@@ -332,10 +384,10 @@ def test_every_projection_is_int8_and_the_rest_is_not(graphs):
     def count(name, operator):
         return sum(node.op_type == operator for node in onnx.load(graphs / name).graph.node)
 
-    # Per layer qkv, output, up and down; the last one has q and kv instead of qkv.
-    assert count("int8.onnx", "MatMulIntegerToFloat") == 2 * 4 + 1
-    assert count("int8.onnx", "MatMul") == 2  # of the head
-    assert count("float.onnx", "MatMul") == 2 * 4 + 1 + 2
+    # Per layer qkv, output, up and down; the last one has q instead of qkv, and reads the states.
+    assert count("int8.onnx", "MatMulIntegerToFloat") == 2 * 4
+    assert count("int8.onnx", "MatMul") == 4 + 2  # of the last layer's attention, and of the head
+    assert count("float.onnx", "MatMul") == 2 * 4 + 4 + 2
     (embeddings,) = (
         w for w in onnx.load(graphs / "int8.onnx").graph.initializer if w.name == "words"
     )
@@ -348,7 +400,7 @@ def test_only_the_first_token_goes_through_the_last_layers_feed_forward(graphs):
     names = [output.name for output in session.get_outputs()]
     tokens = {name: v.shape[1] for name, v in zip(names, session.run(names, feed), strict=True)}
     assert tokens["layer0.up.input"] == tokens["layer0.down.input"] == 24
-    assert tokens["layer1.kv.input"] == 24
+    assert "layer1.kv.input" not in tokens
     for part in ("q", "output", "up", "down"):
         assert tokens[f"layer1.{part}.input"] == 1
 
@@ -387,7 +439,7 @@ def test_a_dynamic_int8_row_depends_on_its_batch(encoder_factory, batch, tmp_pat
     )
     names = write_graph(encoder, tmp_path / "float.onnx", text_pairs=True)
     assert names[0] == "layer0.qkv"
-    assert len(names) == 2 * 4 + 1
+    assert len(names) == 2 * 4
     path = tmp_path / "dynamic.onnx"
     write_graph(encoder, path, text_pairs=True, ranges=dict.fromkeys(names))
     ids_BT, types_BT = batch

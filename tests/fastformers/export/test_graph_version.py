@@ -21,21 +21,25 @@ from fastformers.export.encoder import (
     Norm,
     Padding,
     RelativePositions,
+    TokenPooling,
 )
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.int8 import ActivationRange
 
-VERSION = 3
+VERSION = 4
 # Digests of the graphs of that version.
 DIGESTS = {
-    "float": "c2e7f802a15f25d89be517980ec8b580227c87458b00035523c184b8043a48dd",
-    "float pairs": "260ddab7e1bb7a8641026882b83dcb944a31e493d287901f5ce31c0185850d51",
+    "float": "b92e063825b51a7f372eb84629c89f513dc7568b6854fd9097982752792c8624",
+    "float pairs": "7255858d8a8004fab6f2e390c3212146f4ea7b859ac1ad998fc33f288e449e84",
     "float16": "b6ae9df73ff921140109c61432d6cf3a034a3fb6a6fe7aeb507eb1b5461c082a",
-    "int8": "b5d32d0d188d02a357e694abdd5f61e27f3f6faaa4d647702083e62061a556f6",
-    "int8-dynamic": "30e6a4b1f54b25925182c3d84fe81239e70842fa11602ebdf8fe142f48ad56e3",
-    "relative positions": "98b2d7614834c45aefd66366bf780fc2151036011f9de603c95bb54fa5e52186",
+    "int8": "2dd5d396122dde3e628ad053784ece1d750fa0bb4e47ecfb7cdbb679948cdd7f",
+    "int8-dynamic": "75c6bf62f45fc55424f431e4936f3a5c6ae1a2ecc543fd4b1fe3404aafc51cf2",
+    "relative positions": "479a87e9a327674839699648d0b4cd7c9b10b1d511b767dbe87dc78ee3bfce00",
     "rotary positions": "99ac4f7266742a9709121e0fc72619a7cb3370dbf3b75728a25b2c20603c59cd",
-    "padding without position": "5a77a916603efcb2d6efe4831b598b94c9d8c8bba3691cc14b29d5dbd76c6437",
+    "padding without position": "7ac70eeacd63fd151114a5ac4f5ec1aa6496d8868cfb0edafa5836bf2a06e742",
+    "dropped tokens": "8c4dba363d9dc4a2e8326609072f61daeccc4af2c927138e3767b6f7621d93b5",
+    "dropped tokens float16": "aa8e43951759ad3d29f23019aaab94ba7084fd8c122e8e372bb18d50050c6963",
+    "pooled tokens": "1fbcf7d644f4f5acc3524f27139047a8feb3a591a99340d48fdbe74fb51e1b05",
     "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
 }
 MAX_LENGTH, WIDTH, VOCABULARY = 16, 8, 40
@@ -137,6 +141,12 @@ def write_variant(variant, path):
             write_graph(replace(encoder, padding=padding), path, text_pairs=False)
         case "embedding model":
             write_graph(make_embedding_model(), path, text_pairs=False)
+        case "dropped tokens" | "dropped tokens float16":
+            fewer = change_layers(encoder, keep_share=0.5)
+            write_graph(fewer, path, text_pairs=False, float16=variant.endswith("float16"))
+        case "pooled tokens":
+            pooling = TokenPooling(before_layer=1, every=4, how="mean")
+            write_graph(replace(encoder, pooling_of_tokens=pooling), path, text_pairs=False)
         case "float16":
             write_graph(encoder, path, text_pairs=False, float16=True)
         case "int8" | "int8-dynamic":
@@ -167,6 +177,8 @@ def describe_value(value):
 
 def describe_node(node):
     attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    for name, value in attributes.items():
+        attributes[name] = value.decode() if isinstance(value, bytes) else value
     names = [list(node.input), list(node.output)]
     return [node.domain, node.op_type, *names, sorted(attributes.items())]
 

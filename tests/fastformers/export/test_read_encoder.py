@@ -16,6 +16,8 @@ from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.models.architectures import ARCHITECTURES  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import load_model, max_positions  # noqa: E402
+from fastformers.models.variants.reduced_layers import change_reduction  # noqa: E402
+from fastformers.models.variants.token_reduction import TokenPool, TokenReduction  # noqa: E402
 
 every_architecture = pytest.mark.parametrize("model_type", ARCHITECTURES)
 LENGTHS = (*range(1, 20), 33, 63, 64)
@@ -112,6 +114,27 @@ def test_variants_give_the_logits_of_pytorch(make_model, tmp_path, model_type, c
     assert (read_encoder(model).projection is not None) is (changes.get("embedding_size") == 16)
     has_types = check_equal(model, tmp_path / "model.onnx", text_pairs=True)
     assert has_types is (changes.get("type_vocab_size") == 2 or model_type in ("bert", "electra"))
+
+
+REDUCTIONS = {
+    "dropped": TokenReduction(keep_shares=(0.6, 0.7)),
+    "pooled": TokenReduction(pool=TokenPool(before_layer=1, every=4, how="mean")),
+    "both": TokenReduction(
+        keep_shares=(0.8, 0.6, 0.5), pool=TokenPool(before_layer=0, every=2, how="max")
+    ),
+}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS.values(), ids=REDUCTIONS)
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
+def test_tokens_are_dropped_and_pooled_as_by_pytorch(make_model, tmp_path, model_type, reduction):
+    depth = {"num_hidden_layers": 3} | ({"n_layers": 3} if model_type == "distilbert" else {})
+    model = make_model(model_type, labels=("a", "b", "c"), **depth)
+    change_reduction(model, reduction)
+    check_equal(model, tmp_path / "model.onnx", text_pairs=model_type == "bert")
+    encoder = read_encoder(model)
+    assert [layer.keep_share for layer in encoder.layers] == reduction.shares_of(3)
+    assert (encoder.pooling_of_tokens is None) is (reduction.pool is None)
 
 
 @pytest.mark.parametrize("text_pairs", [False, True], ids=["single", "pairs"])

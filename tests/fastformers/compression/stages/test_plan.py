@@ -1,6 +1,7 @@
 """The kept results of a stage are named by the settings that decide them."""
 
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -16,6 +17,7 @@ from fastformers.compression.recipe_config import (
     TrimConfig,
 )
 from fastformers.compression.stages.plan import plan_stages
+from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Examples
 from fastformers.digest import digest_of
 from fastformers.models.training_config import TrainingConfig
@@ -24,6 +26,7 @@ WHOLE = RecipeConfig(
     trim=TrimConfig(trim_vocabulary=100),
     student=StudentConfig(student_layers=2),
     prune=PruneConfig(prune_heads=0.5),
+    tokens=TokenConfig(keep_tokens=(0.5,)),
 )
 LONGER = replace(DistillConfig.training, epochs=9.0)
 
@@ -47,12 +50,17 @@ def changed(config, transfer=None):
         ("student", {"student_layers": 1}, {"distill"}),
         ("student", {"student_layers": None, "student": Path("small")}, {"distill"}),
         ("student", {"keep_gelu": True}, {"distill"}),
-        ("distill", {"temperature": 3.0}, {"distill", "prune"}),
+        ("student", {"pool_tokens": 4}, {"distill"}),
+        ("distill", {"temperature": 3.0}, {"distill", "prune", "keep_tokens"}),
         ("distill", {"training": LONGER}, {"distill"}),  # pruning has epochs of its own
         ("prune", {"prune_ffn": 0.5}, {"prune"}),
         ("prune", {"prune_rounds": 2}, {"prune"}),
         ("prune", {"prune_epochs": 0}, {"prune"}),
         ("prune", {"prune_without_labels": True}, {"prune"}),
+        ("tokens", {"keep_tokens": (0.5, 0.5)}, {"keep_tokens"}),
+        ("tokens", {"keep_tokens": ("auto",)}, {"keep_tokens"}),
+        ("tokens", {"token_epochs": 0}, {"keep_tokens"}),
+        ("tokens", {"keep_tokens": ()}, {"keep_tokens"}),
         ("quantize", {"precision": "int8-dynamic"}, {"quantize"}),
         ("quantize", {"min_int8_agreement": 98.0}, {"quantize"}),
         ("quantize", {"precision": "float16"}, {"quantize", "float16"}),
@@ -64,17 +72,18 @@ def test_a_setting_names_the_work_of_the_stages_that_it_decides(part, changes, s
 
 
 def with_one_change(config):
-    """The config with another value of one setting, for each setting in it, by their names."""
+    """Functions that make the config with another value of one setting, by the setting's name."""
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
-            others = [(f"{field.name}.{name}", other) for name, other in with_one_change(value)]
+            others = [(f"{field.name}.{name}", make) for name, make in with_one_change(value)]
         elif field.name == "student":  # excludes one that is cut from the teacher; tested above
             others = []
         else:
-            others = [(field.name, other_than(value, get_type_hints(type(config))[field.name]))]
-        for name, other in others:
-            yield name, replace(config, **{field.name: other})
+            other = other_than(value, get_type_hints(type(config))[field.name])
+            others = [(field.name, lambda other=other: other)]
+        for name, make in others:
+            yield name, partial(lambda at, make: replace(config, **{at: make()}), field.name, make)
 
 
 def other_than(value, hint):
@@ -83,7 +92,9 @@ def other_than(value, hint):
         return not value
     if isinstance(value, str):
         return next(choice for choice in get_args(hint) if choice != value)
-    return 1 if value is None else value / 2 if isinstance(value, float) else value + 1
+    if isinstance(value, tuple):
+        return (*value, 0.25)
+    return 2 if value is None else value / 2 if isinstance(value, float) else value + 1
 
 
 # Half of 0 is 0: these are 0 or without effect unless they are set.
@@ -91,14 +102,27 @@ TURNED_ON = replace(
     WHOLE,
     distill=DistillConfig(attention_weight=1.0, training=LONGER),
     prune=PruneConfig(prune_heads=0.5, prune_ffn=0.5),
+    tokens=TokenConfig(),
+)
+FEWER_TOKENS = replace(
+    TURNED_ON,
+    student=StudentConfig(student_layers=2, pool_tokens=4),
+    distill=DistillConfig(),  # attention is not compared where tokens are missing
+    tokens=TokenConfig(keep_tokens=(1.0, 0.5)),
 )
 
 
 @pytest.mark.parametrize(
-    "config", [pytest.param(config, id=name) for name, config in with_one_change(TURNED_ON)]
+    ("config", "make_other"),
+    [
+        pytest.param(config, make_other, id=name)
+        for config in (TURNED_ON, FEWER_TOKENS)
+        for name, make_other in with_one_change(config)
+        if ("token" in name or "pool" in name) == (config is FEWER_TOKENS)
+    ],
 )
-def test_no_setting_is_left_out_of_the_names(config):
-    assert names_of_work(config) != names_of_work(TURNED_ON)
+def test_no_setting_is_left_out_of_the_names(config, make_other):
+    assert names_of_work(make_other()) != names_of_work(config)
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
@@ -122,7 +146,7 @@ def test_how_to_recover_does_not_matter_where_pruning_does_not():
 
 def test_texts_to_transfer_to_name_the_work_that_learns_from_them():
     transfer = Examples(texts=["a cat"], text_pairs=None, labels=[None])
-    assert changed(WHOLE, transfer) == {"distill", "prune"}
+    assert changed(WHOLE, transfer) == {"distill", "prune", "keep_tokens"}
     other = replace(transfer, texts=["a dog"])
     assert names_of_work(WHOLE, transfer) != names_of_work(WHOLE, other)
 

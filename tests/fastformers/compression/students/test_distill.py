@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from fastformers.compression.students.distill import (  # noqa: E402
     distill,
     match_layers,
     replace_gelu,
+    weight_of_dropped,
 )
 from fastformers.errors import InputError  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
@@ -17,6 +20,15 @@ from fastformers.models import trainer  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.teacher_outputs import compute_teacher_outputs  # noqa: E402
 from fastformers.models.training_config import TrainingConfig  # noqa: E402
+from fastformers.models.variants.reduced_layers import (  # noqa: E402
+    change_reduction,
+    reduced_layers,
+    run_with_states,
+)
+from fastformers.models.variants.token_reduction import (  # noqa: E402
+    TokenPool,
+    TokenReduction,
+)
 
 TRAINING = TrainingConfig(epochs=12, learning_rate=2e-3, batch_rows=16)
 
@@ -65,6 +77,7 @@ def in_training(student, *, hidden_weight=0.0, attention_weight=0.0):
     return _DistillationModel(
         student,
         32,
+        [None] * (student.config.num_hidden_layers + 1),
         temperature=2.0,
         hard_weight=0.0,
         hidden_weight=hidden_weight,
@@ -289,3 +302,114 @@ def test_relu_replaces_gelu_in_the_layers_alone(make_teacher, rows, architecture
 )
 def test_layers_are_matched_evenly_and_the_last_with_the_last(student, teacher, expected):
     assert [at for _, at in match_layers(student, teacher)] == expected
+
+
+def reducing(model, *, seed=None, **reduction):
+    """A copy that reduces its tokens, with other weights if there is a seed for them."""
+    model = copy.deepcopy(model)
+    if seed is not None:
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.1)
+    change_reduction(model, TokenReduction(**reduction))
+    return model
+
+
+POOL = TokenPool(before_layer=1, every=3, how="mean")
+
+
+@pytest.mark.parametrize("fewer", [{"keep_shares": (0.5,)}, {"pool": POOL}], ids=["drop", "pool"])
+def test_a_student_with_fewer_tokens_learns_its_teachers_states_of_them(
+    teacher, rows, tmp_path, fewer
+):
+    student = reducing(teacher, seed=1, **fewer)
+    before = distance(student, teacher, rows)
+    after = learn(
+        student,
+        teacher,
+        rows,
+        None,
+        config=config(hidden_weight=0.1),
+        work=tmp_path,
+        soft_share=0.3,
+    )
+    assert distance(after, teacher, rows) < 0.5 * before
+    assert reduced_layers(after).dropped_weight == 0
+
+
+def test_a_loss_of_states_compares_the_tokens_that_are_left(teacher, rows, tmp_path):
+    """A student with its teacher's weights differs only where fewer tokens were attended to."""
+    outputs = compute_teacher_outputs(
+        teacher,
+        rows,
+        tmp_path,
+        hidden_layers=[0, 1, 2],
+        attention_layers=[],
+        on_progress=lambda *step: None,
+    )
+    student = reducing(teacher, keep_shares=(0.5,))
+    collate = _Collator(
+        rows=rows,
+        targets_N=np.zeros(0, np.int64),
+        outputs=outputs,
+        pad_id=0,
+        max_length=64,
+        token_types=True,
+    )
+    starts = rows.offsets
+    batch = collate(
+        [{"row": at, "input_ids": rows.ids[starts[at] : starts[at + 1]]} for at in range(8)]
+    )
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    with torch.no_grad():
+        _, states = run_with_states(student, **inputs)
+        model = in_training(student, hidden_weight=1.0)
+        model.teacher_pools = [None, None]
+        mask = batch["attention_mask"].float()
+        whole = model._hidden_error(states[:2], batch["teacher_hidden"][:, :2], mask)
+        last_two = model._hidden_error(states[1:], batch["teacher_hidden"][:, 1:], mask)
+    assert float(whole) < 1e-3  # rounded to float16: the first layer still saw all tokens
+    assert float(last_two) > 0.1
+
+
+def test_a_pooled_teachers_states_are_kept_as_many_as_there_are(teacher, rows, tmp_path):
+    pooled = reducing(teacher, pool=POOL)
+    outputs = compute_teacher_outputs(
+        pooled,
+        rows,
+        tmp_path,
+        hidden_layers=[1, 2],
+        attention_layers=[],
+        on_progress=lambda *step: None,
+    )
+    row, length = 5, int(rows.lengths_N[5])
+    assert [len(layer.row(row)) for layer in outputs.hidden] == [length, 1 + -(-(length - 1) // 3)]
+    ids = torch.from_numpy(rows.batch_ids(np.array([row])))
+    with torch.no_grad():
+        _, states = run_with_states(pooled, input_ids=ids)
+    for state, layer in zip(states[1:], outputs.hidden, strict=True):
+        np.testing.assert_allclose(layer.row(row), state.values_BKD[0], atol=0.02)
+    student = reducing(pooled, seed=1, pool=POOL)
+    after = learn(
+        student, pooled, rows, None, config=config(hidden_weight=0.1), work=tmp_path / "more"
+    )
+    assert distance(after, pooled, rows) < 0.5 * distance(student, pooled, rows)
+
+
+def test_student_and_teacher_that_pool_differently_are_refused(teacher, rows, tmp_path):
+    other = TokenPool(before_layer=1, every=2, how="mean")
+    with pytest.raises(InputError, match=r"the student pools 2 tokens \(mean\), its teacher 3"):
+        learn(
+            reducing(teacher, pool=other),
+            reducing(teacher, pool=POOL),
+            rows,
+            None,
+            config=config(),
+            work=tmp_path,
+        )
+
+
+def test_dropped_tokens_lose_their_weight_step_by_step():
+    assert [weight_of_dropped(done, 4) for done in range(6)] == [1, 0.75, 0.5, 0.25, 0, 0]
+    assert weight_of_dropped(0, 0) == 0

@@ -107,14 +107,15 @@ def test_heads_that_attend_by_content_share_nodes_by_fours(
         monkeypatch.setattr(attention, "_HEADS_OF_NODE", most)
         write_graph(encoder, tmp_path / f"{name}.onnx", text_pairs=False)
         logits.append(OnnxEngine(tmp_path / f"{name}.onnx").run(ids_BT, None))
-    assert heads_of_nodes(tmp_path / "fours.onnx") == nodes * 2
-    assert heads_of_nodes(tmp_path / "all.onnx") == [num_heads] * 2
+    # The last layer attends to the states themselves.
+    assert heads_of_nodes(tmp_path / "fours.onnx") == nodes
+    assert heads_of_nodes(tmp_path / "all.onnx") == [num_heads]
     np.testing.assert_array_equal(*logits)
 
 
 def test_heads_with_positions_in_their_scores_share_one_node(write_encoder, monkeypatch):
     monkeypatch.setattr(attention, "_HEADS_OF_NODE", 1)
-    assert heads_of_nodes(write_encoder(max_length=20)) == [1, 1] * 3
+    assert heads_of_nodes(write_encoder(max_length=20)) == [1, 1] * 2
     for fields in ({"bias_HO": BIAS}, {"relative": RELATIVE}, {"rotary_frequencies": FREQUENCIES}):
         assert heads_of_nodes(write_encoder(max_length=20, **fields)) == [2] * 3
 

@@ -87,8 +87,10 @@ def test_every_flag_is_a_typed_keyword_with_its_default(function, command, keywo
         (cost, "--deadline 2d --rows 5", {"deadline": "2d", "rows": "5"}),
         (
             compress,
-            "--student s --student-layers 4 --prune-heads 0.33 --precision float32 --search",
+            "--student s --student-layers 4 --prune-heads 0.33 --precision float32 --search "
+            "--keep-tokens 1 --keep-tokens 0.6",
             {
+                "keep_tokens": [1, np.float64(0.6)],
                 "student": Path("s"),
                 "student_layers": 4,
                 "prune_heads": 0.33,
@@ -117,6 +119,7 @@ def test_values_become_what_words_become(command, words, values):
         ({"text_column": None}, "--text-column None: give a text"),
         ({"keep_columns": 5}, "--keep-columns 5: give a list of names"),
         ({"keep_columns": ["a", 5]}, r"--keep-columns \['a', 5\]: give a list of names"),
+        ({"keep_columns": None}, "--keep-columns None: give a list of names"),
         ({"on_bad_row": "ignore"}, "--on-bad-row 'ignore': give one of dead-letter, fail"),
         ({"engine": "jax"}, "--engine 'jax': give one of onnxruntime, openvino, auto"),
         ({"cores_per_actor": "all"}, "--cores-per-actor: 'all' is neither a number nor auto"),

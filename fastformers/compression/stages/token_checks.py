@@ -1,0 +1,108 @@
+"""Refuse settings of tokens that a recipe's model cannot have, before anything is trained.
+
+    recipe, teacher -> [token_checks] -> compress
+
+Which layers may drop tokens depends on the student, which is not there yet: its layers are counted
+from the recipe. This module knows nothing of training.
+"""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from fastformers.compression.pruning.keep_tokens import (
+    count_dropping_layers,
+    reads_all_tokens,
+)
+from fastformers.compression.recipe_config import RecipeConfig, StudentConfig
+from fastformers.compression.students.student import spread_layers
+from fastformers.errors import InputError
+from fastformers.models.architectures import check_reducible
+from fastformers.models.checkpoint import load_config
+from fastformers.models.variants.token_reduction import (
+    TokenPool,
+    TokenReduction,
+    check_order,
+    reduction_of,
+)
+
+
+def check_token_settings(recipe: RecipeConfig, model: PreTrainedModel, teacher: Path) -> None:
+    """Refuse what the student of a recipe cannot do with its tokens.
+
+    Args:
+        recipe: The recipe.
+        model: The teacher.
+        teacher: Its directory, for messages.
+
+    Raises:
+        InputError: A setting does not suit the student, or the teacher drops tokens already.
+    """
+    student, tokens = recipe.student, recipe.tokens
+    _check_teacher(recipe, reduction_of(model.config), teacher)
+    wanted = []
+    if student.pool_tokens is not None:
+        wanted.append(f"--pool-tokens {student.pool_tokens}")
+    if tokens.is_wanted:
+        wanted.append(f"--keep-tokens {','.join(map(str, tokens.keep_tokens))}")
+    if not wanted:
+        return
+    config = model.config if student.student is None else load_config(student.student)
+    for flag in wanted:
+        check_reducible(config.model_type, flag)
+    num_layers = student.student_layers or int(config.num_hidden_layers)
+    pool = _pool_of_student(student, model, num_layers)
+    if student.pool_tokens is not None and student.pool_before_layer >= num_layers:
+        raise InputError(
+            f"--pool-before-layer {student.pool_before_layer}: the student has {num_layers} "
+            f"layers, 0 to {num_layers - 1}"
+        )
+    if tokens.is_wanted:
+        all_read = reads_all_tokens(model)
+        most = count_dropping_layers(num_layers, reads_all_tokens=all_read)
+        first = 0 if pool is None else pool.before_layer
+        if len(tokens.shares) > most or first >= most:
+            why = "" if all_read else " (of the last one, only the first token is read anyway)"
+            advice = f"give no more than {most}" if first < most else "leave it out"
+            raise InputError(
+                f"{wanted[-1]}: of {num_layers} layers, {max(most - first, 0)} may drop "
+                f"tokens{why}; {advice}"
+            )
+        check_order(TokenReduction(keep_shares=tokens.shares, pool=pool), wanted[-1])
+
+
+def _check_teacher(recipe: RecipeConfig, reduction: TokenReduction, teacher: Path) -> None:
+    """Refuse to train from a teacher that drops tokens, or to pool twice."""
+    student = recipe.student
+    trains = student.is_wanted or recipe.prune.is_wanted or recipe.tokens.is_wanted
+    if reduction.drops and trains:
+        raise InputError(
+            f"{teacher}: drops tokens already (keep_tokens in its config.json), and a student "
+            "learns from all of them: give the model from before that, or leave students, "
+            "pruning and --keep-tokens out"
+        )
+    if reduction.pool is not None and student.pool_tokens is not None:
+        raise InputError(
+            f"--pool-tokens {student.pool_tokens}: {teacher} pools tokens already; leave it out"
+        )
+    if reduction.reduces and trains and recipe.distill.attention_weight:
+        raise InputError(
+            f"--attention-weight {recipe.distill.attention_weight:g}: {teacher} pools tokens, so "
+            "its attention has no counterpart; leave it out"
+        )
+
+
+def _pool_of_student(
+    student: StudentConfig, model: PreTrainedModel, num_layers: int
+) -> TokenPool | None:
+    """How the student pools: as it is told, or as the teacher that it is cut from does."""
+    if student.pool_tokens is not None:
+        return TokenPool(
+            before_layer=student.pool_before_layer,
+            every=student.pool_tokens,
+            how=student.pool_how,
+        )
+    if student.student is not None:
+        return None
+    kept = spread_layers(model.config.num_hidden_layers, num_layers)
+    return reduction_of(model.config).of_layers(kept).pool

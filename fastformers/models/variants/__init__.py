@@ -1,0 +1,1 @@
+"""PyTorch models that carry fewer tokens from layer to layer."""
