@@ -296,6 +296,15 @@ def test_other_settings_or_another_beginning_are_other_work(artifact, evaluation
     assert ran == [90, 91]
 
 
+def test_what_a_stage_measures_names_its_work_too(artifact, evaluation):
+    ran = []
+    note = stage("note", lambda artifact: ran.append(len(ran)) or artifact)
+    for value in (1, 1, 2):
+        measured = replace(note, measure=lambda artifact, on_progress, value=value: {"t": value})
+        run(artifact, [measured], evaluation)
+    assert ran == [0, 1]
+
+
 def test_the_allowance_is_for_the_whole_recipe(artifact, evaluation):
     def favor_yes(artifact):
         model = copy.deepcopy(artifact.model)
