@@ -201,5 +201,5 @@ def describe(config: RecipeConfig) -> str:
         by = " by latency" if prune.prune_budget == "latency" else ""
         parts.append(f"-{prune.prune_heads:.0%} heads, -{prune.prune_ffn:.0%} FFN{by}")
     if tokens.is_wanted:
-        parts.append("tokens " + "/".join(map(str, tokens.keep_tokens)))
+        parts.append("tokens " + "/".join(tokens.names))
     return ", ".join([*parts, config.quantize.precision])

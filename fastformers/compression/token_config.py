@@ -70,6 +70,11 @@ class TokenConfig:
         return len(self.keep_tokens) > 0
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What was given, as texts."""
+        return tuple(one if isinstance(one, str) else f"{one:g}" for one in self.keep_tokens)
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """The shares that were given; none where they are to be chosen."""
         return tuple(share for share in self.keep_tokens if isinstance(share, float))

@@ -78,7 +78,7 @@ class Layer:
         rotary_frequencies: Radians per position by which each pair of a head's query and key
             values is rotated, (half of the head width,).
         keep_share: Share of the tokens that enter the layer which go on after its attention: those
-            that receive most attention, and always the first.
+            that receive most attention (see `EncoderWeights.kept_by`), and always the first.
     """
 
     num_heads: int
@@ -170,6 +170,8 @@ class EncoderWeights:
         final_norm: Norm after the last layer of a model whose norms come first.
         pooling: Input of the head: the first token, or the mean of all tokens that are left.
         pooling_of_tokens: Where tokens are pooled between two layers; None where they are not.
+        kept_by: Whose attention decides which tokens a layer with a share keeps: that of all
+            tokens, or of the first one.
     """
 
     max_length: int
@@ -186,6 +188,7 @@ class EncoderWeights:
     final_norm: Norm | None = None
     pooling: Literal["first", "mean"] = "first"
     pooling_of_tokens: TokenPooling | None = None
+    kept_by: Literal["all", "first"] = "all"
 
     @property
     def width(self) -> int:
@@ -206,7 +209,9 @@ def count_multiply_adds(encoder: EncoderWeights) -> int:
     for index, layer in enumerate(encoder.layers):
         if pooling is not None and pooling.before_layer == index:
             share /= pooling.every
-        before = (layer.query, layer.key, layer.value)
+        before: tuple[Linear, ...] = (layer.key, layer.value)
+        if encoder.kept_by == "all":
+            before = (layer.query, *before)
         total += share * _count_weights(before)
         share *= layer.keep_share
         total += share * (_count_weights(layer) - _count_weights(before))

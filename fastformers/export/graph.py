@@ -222,6 +222,8 @@ def _layer(
     if first_only:
         context = _attend_first(graph, name, layer, normed, attention, by_states=by_states)
         hidden = graph.first_token(hidden)
+    elif layer.keep_share < 1 and reducer.encoder.kept_by == "first":
+        context, hidden = _attend_from_kept(graph, index, layer, hidden, attention, reducer)
     else:
         widths = [num_heads * layer.head_width for num_heads in attention.head_groups(layer)]
         merged = Linear.stacked(layer.query, layer.key, layer.value)
@@ -257,6 +259,30 @@ def _attend_first(
     merged = Linear.stacked(layer.key, layer.value)
     keys_values = graph.split(graph.linear(normed, f"{name}.kv", merged), widths * 2)
     return attention.attend(layer, graph.split(query, widths) + keys_values, first_only=True)
+
+
+def _attend_from_kept(
+    graph: GraphBuilder,
+    index: int,
+    layer: Layer,
+    hidden: str,
+    attention: Attention,
+    reducer: TokenReducer,
+) -> tuple[str, str]:
+    """Choose tokens by the first one's attention, and add the attention of those that are kept.
+
+    Returns:
+        Names of their context (B, K, W) and of their states (B, K, D).
+    """
+    name = f"layer{index}"
+    widths = [num_heads * layer.head_width for num_heads in attention.head_groups(layer)]
+    merged = Linear.stacked(layer.key, layer.value)
+    keys_values = graph.split(graph.linear(hidden, f"{name}.kv", merged), widths * 2)
+    first = graph.split(graph.linear(graph.first_token(hidden), f"{name}.q", layer.query), widths)
+    _, probabilities = attention.show(layer, first + keys_values)
+    kept = reducer.keep(hidden, reducer.choose(index, probabilities))
+    query = graph.split(graph.linear(kept, f"{name}.q", layer.query), widths)
+    return attention.attend(layer, query + keys_values, first_only=False), kept
 
 
 def _feed_forward(

@@ -89,6 +89,7 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
             head=_embedding_head(model) if is_embedding else _copy_head(model),
             final_norm=_if_any(copy_norm, architecture.final_norm(encoder)),
             pooling=model.pooling if is_embedding else architecture.pooling(config),
+            kept_by=reduction.kept_by,
             pooling_of_tokens=_if_any(lambda pool: TokenPooling(**asdict(pool)), reduction.pool),
         )
 

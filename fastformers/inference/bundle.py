@@ -66,8 +66,8 @@ class Bundle:
         text_pairs: Whether a row is two texts.
         input_names: Inputs of the graph.
         precision: "int8", "int8-dynamic", "float16" or "float32".
-        multiply_adds_per_token: Number of weights in the graph's matrix products: about the
-            multiply-adds of a token, without those of attention. None in older bundles.
+        multiply_adds_per_token: Weights in the graph's products, each by the share of the tokens
+            that it reads: the multiply-adds of a token but for attention. None in older bundles.
         further_graphs: Graphs beside it for other devices; see `choose_graph`.
         num_layers, width: Layers, and width of the states between them; None in older bundles.
         stages: Quality after each stage of the recipe.

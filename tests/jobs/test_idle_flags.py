@@ -87,7 +87,7 @@ IDLE = {
     CALIBRATE: COSTED,
     COMPRESS: ("--epochs 2", "--keep-gelu", *TRAINING, *PRUNING, *POOLING, *DROPPING),
     f"{COMPRESS} --keep-tokens 0.5": ("--epochs 2", "--min-token-agreement 90"),
-    f"{COMPRESS} --keep-tokens auto --token-epochs 0": (*TRAINING, "--token-soft-start 0.5"),
+    f"{COMPRESS} --keep-tokens auto --token-epochs 0": (*TRAINING[:-1], "--token-soft-start 0.5"),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
     f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),

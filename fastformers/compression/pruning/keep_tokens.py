@@ -31,7 +31,7 @@ from fastformers.models.loading import task_of
 from fastformers.models.losses import soft_loss
 from fastformers.models.sentence_encoder import SentenceEncoder
 from fastformers.models.variants.reduced_layers import change_reduction
-from fastformers.models.variants.token_reduction import reduction_of
+from fastformers.models.variants.token_reduction import KeptBy, reduction_of
 
 
 def keep_tokens(model: PreTrainedModel, shares: Shares) -> PreTrainedModel:
@@ -45,8 +45,19 @@ def keep_tokens(model: PreTrainedModel, shares: Shares) -> PreTrainedModel:
         InputError: The architecture cannot do it.
     """
     model = copy.deepcopy(model)
-    change_reduction(model, replace(reduction_of(model.config), keep_shares=shares))
+    reduction = replace(reduction_of(model.config), keep_shares=shares, kept_by=_kept_by(model))
+    change_reduction(model, reduction)
     return model
+
+
+def _kept_by(model: PreTrainedModel) -> KeptBy:
+    """Whose attention counts: the first token's where the head reads that token alone.
+
+    Before training it agrees with the whole model as often as that of all tokens, within noise, and
+    it costs less, because queries and contexts of dropped tokens are never computed
+    (fastformers/benchmark/README.md).
+    """
+    return "all" if reads_all_tokens(model) else "first"
 
 
 def count_dropping_layers(num_layers: int, *, reads_all_tokens: bool) -> int:
@@ -76,7 +87,7 @@ def choose_shares_for(
         min_agreement: Agreement (0-1) with the model with all tokens that must be left.
         on_progress: Called with the name of the work, steps done, and steps at most.
     """
-    reduction = reduction_of(model.config)
+    reduction = replace(reduction_of(model.config), kept_by=_kept_by(model))
     num_layers = count_dropping_layers(
         model.config.num_hidden_layers, reads_all_tokens=reads_all_tokens(model)
     )
@@ -99,11 +110,11 @@ def choose_shares_for(
 
     def cost_of(shares: Shares) -> float:
         reduced = replace(reduction, keep_shares=shares)
-        return count_multiply_adds(
-            costs,
-            reduced.count_entering(rows.lengths_N, num_all),
-            reduced.count_tokens(rows.lengths_N, num_all)[1:],
-        )
+        entering_LN = reduced.count_entering(rows.lengths_N, num_all)
+        leaving_LN = reduced.count_tokens(rows.lengths_N, num_all)[1:]
+        # By the first token's attention the others attend only after the choice.
+        attending_LN = entering_LN if reduced.kept_by == "all" else leaving_LN
+        return count_multiply_adds(costs, entering_LN, attending_LN, leaving_LN)
 
     return choose_shares(
         measure,
@@ -121,7 +132,8 @@ def _layer_costs(model: PreTrainedModel) -> list[LayerCost]:
         others.append(last)
     costs = [
         LayerCost(
-            entering=_num_weights(parts.query, parts.key, parts.value),
+            entering=_num_weights(parts.key, parts.value),
+            attending=_num_weights(parts.query),
             pair=2 * parts.query.out_features,
             leaving=_num_weights(parts.output, parts.up, parts.down),
         )
@@ -129,7 +141,7 @@ def _layer_costs(model: PreTrainedModel) -> list[LayerCost]:
     ]
     if not reads_all_tokens(model):
         entering = _num_weights(last.key, last.value) + 2 * last.query.out_features
-        costs.append(LayerCost(entering=entering, pair=0, leaving=0))
+        costs.append(LayerCost(entering=entering, attending=0, pair=0, leaving=0))
     return costs
 
 

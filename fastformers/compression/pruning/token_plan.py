@@ -41,33 +41,39 @@ class LayerCost:
     """Multiply-adds of one layer.
 
     Attributes:
-        entering: For each token that enters it: the projections to queries, keys and values.
-        pair: For each pair of tokens that enter it: scores and weighted sums.
+        entering: For each token that enters it: the projections to keys and values.
+        attending: For each token that attends in it: the projection to queries.
+        pair: For each token that attends and each that it attends to: scores and weighted sums.
         leaving: For each token that leaves it: output projection and feed-forward.
     """
 
     entering: int
+    attending: int
     pair: int
     leaving: int
 
 
 def count_multiply_adds(
-    costs: Sequence[LayerCost], entering_LN: NDArray[np.int64], leaving_LN: NDArray[np.int64]
+    costs: Sequence[LayerCost],
+    entering_LN: NDArray[np.int64],
+    attending_LN: NDArray[np.int64],
+    leaving_LN: NDArray[np.int64],
 ) -> float:
     """Multiply-adds of a row, mean over rows.
 
     Args:
         costs: Costs of the L layers.
         entering_LN: Tokens that enter each layer.
+        attending_LN: Tokens that attend in it.
         leaving_LN: Tokens that leave it.
     """
-    entering, pair, leaving = (
+    entering, attending, pair, leaving = (
         np.array([getattr(cost, name) for cost in costs], float)
-        for name in ("entering", "pair", "leaving")
+        for name in ("entering", "attending", "pair", "leaving")
     )
-    squares_LN = entering_LN.astype(float) ** 2
-    of_rows_N = entering @ entering_LN + pair @ squares_LN + leaving @ leaving_LN
-    return float(of_rows_N.mean())
+    pairs_LN = entering_LN.astype(float) * attending_LN
+    of_rows_N = entering @ entering_LN + attending @ attending_LN + leaving @ leaving_LN
+    return float((of_rows_N + pair @ pairs_LN).mean())
 
 
 def choose_shares(

@@ -314,6 +314,7 @@ def keep_tokens_stage(
         name="keep_tokens",
         settings={
             **asdict(config),
+            "kept_by": "the first token's attention where the head reads that token alone",
             "rows": TOKEN_ROWS,
             "recovery": None if recovery is None else asdict(recovery),
             "transfer": "" if transfer is None else transfer.digest,

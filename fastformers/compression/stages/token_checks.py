@@ -44,7 +44,7 @@ def check_token_settings(recipe: RecipeConfig, model: PreTrainedModel, teacher: 
     if student.pool_tokens is not None:
         wanted.append(f"--pool-tokens {student.pool_tokens}")
     if tokens.is_wanted:
-        wanted.append(f"--keep-tokens {','.join(map(str, tokens.keep_tokens))}")
+        wanted.append(f"--keep-tokens {','.join(tokens.names)}")
     if not wanted:
         return
     config = model.config if student.student is None else load_config(student.student)

@@ -145,10 +145,19 @@ class Attention:
         Returns:
             Names of the context (B, T, W), and of the probabilities (B, heads, T, T) of each group.
         """
+        contexts, probabilities = self.show(layer, projected, score_scale=score_scale)
+        if len(contexts) == 1:
+            return contexts[0], probabilities
+        return self.graph.node("Concat", contexts, axis=-1), probabilities
+
+    def show(
+        self, layer: Layer, projected: list[str], *, score_scale: float | None = None
+    ) -> tuple[list[str], list[str]]:
+        """Add the same; names of the context and of the probabilities of each group of heads."""
         groups = self.head_groups(layer)
         if self.for_gpu:
-            context, probabilities = self._plainly(layer, *projected, score_scale=score_scale)
-            return context, [probabilities]
+            context, shown = self._plainly(layer, *projected, score_scale=score_scale)
+            return [context], [shown]
         self.uses_attention = True
         contexts = [
             self.graph.node(
@@ -161,10 +170,7 @@ class Attention:
             )
             for group, num_heads in enumerate(groups)
         ]
-        probabilities = [f"{context}.probabilities" for context in contexts]
-        if len(contexts) == 1:
-            return contexts[0], probabilities
-        return self.graph.node("Concat", contexts, axis=-1), probabilities
+        return contexts, [f"{context}.probabilities" for context in contexts]
 
     def _plainly(
         self, layer: Layer, query: str, key: str, value: str, *, score_scale: float | None
@@ -337,6 +343,6 @@ class Attention:
         key = (op, *inputs, str(attributes))
         if key not in self._node_outputs:
             self._node_outputs[key] = self.graph.node(
-                op, inputs, output=None, domain="", **attributes
+                op, inputs, output=None, domain="", others=(), **attributes
             )
         return self._node_outputs[key]

@@ -128,7 +128,9 @@ class GpuLayers:
         """
         name, layer = f"layer{index}", gpu_layer.layer
         total, normed = hidden
-        if layer.keep_share < 1 and not first_only:
+        if layer.keep_share < 1 and not first_only and self.encoder.kept_by == "first":
+            context, total = self._attend_from_kept(index, gpu_layer, total)
+        elif layer.keep_share < 1 and not first_only:
             context, probabilities = self.attention.attend_and_show(
                 layer,
                 self._project(name, layer, normed, normed),
@@ -211,6 +213,18 @@ class GpuLayers:
             first_only=first_only,
             score_scale=gpu_layer.score_scale,
         )
+
+    def _attend_from_kept(self, index: int, gpu_layer: GpuLayer, hidden: str) -> tuple[str, str]:
+        """Context of the tokens that the first one's attention keeps, and their states."""
+        name, layer, scale = f"layer{index}", gpu_layer.layer, gpu_layer.score_scale
+        projected = self._project(name, layer, self.graph.first_token(hidden), hidden)
+        _, probabilities = self.attention.show(layer, projected, score_scale=scale)
+        kept = self.reducer.keep(hidden, self.reducer.choose(index, probabilities))
+        query = self.graph.float_linear(kept, f"{name}.query", layer.query)
+        context = self.attention.attend(
+            layer, [query, *projected[1:]], first_only=False, score_scale=scale
+        )
+        return context, kept
 
     def _project(self, name: str, layer: Layer, asking: str, normed: str) -> list[str]:
         """Queries of what asks, keys and values."""

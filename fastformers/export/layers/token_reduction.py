@@ -2,12 +2,17 @@
 
     probabilities of attention, states -> [token_reduction] -> states of fewer tokens
 
-A layer with a share keeps the tokens that receive most attention, summed over all heads and
-queries, in order of position; ties go to the lower position, which is how TopK decides. How many
-is looked up by the length of the row, so that it does not depend on the batch. Neither does the
-sum: it is a product with a row of ones, computed for each row of the batch by itself, while
-ReduceSum adds in another order where the batch is a single row. Pooling adds slices for the same
-reason. This module knows nothing of projections, norms or int8.
+A layer with a share keeps the tokens that receive most attention, summed over all heads and all
+queries or that of the first token alone; ties go to the lower position, which is how TopK decides.
+By the first token's query what to keep is known before the attention of the others is computed, so
+that dropped tokens have no query. They go on in the order of their
+significance: later layers do not ask where a token stands, and to sort them by position takes up to
+6% of a student's time. The first token comes first, where the head looks for it.
+
+How many stay is looked up by the length of the row, so it does not depend on the batch. Neither
+does the sum: it is a product with a row of ones, computed for each row of the batch by itself, and
+four times as fast for a row of 512 tokens as ReduceSum. Pooling adds slices for the same reason.
+This module knows nothing of projections, norms or int8.
 
 Source:
     Goyal et al. 2020, PoWER-BERT, arXiv:2001.08950.
@@ -66,10 +71,11 @@ class TokenReducer:
 
         Args:
             index: The layer.
-            probabilities: Names of the probabilities (B, heads, T, T) of each group of its heads.
+            probabilities: Names of the probabilities (B, heads, T or 1, T) of each group of its
+                heads.
 
         Returns:
-            Name of their positions (B, K, 1), ascending.
+            Name of their positions (B, K, 1), the most significant first, which is token 0.
         """
         node, const = self.graph.node, self.graph.const
         num_heads, max_length = self.encoder.layers[index].num_heads, self.encoder.max_length
@@ -88,19 +94,25 @@ class TokenReducer:
         )
         self.observable.append(significance)
         count = self._look_up(f"layer{index}.leaving", self._leaving[index])
-        best = node("TopK", [significance, count], others=["positions"], sorted=0)
-        ordered = node("TopK", [f"{best}.positions", count], others=["places"], largest=0)
-        return node("Reshape", [ordered, const("shape.positions", np.array([0, -1, 1]))])
+        best = node("TopK", [significance, count], others=["positions"])
+        shape = const("shape.positions", np.array([0, -1, 1]))
+        return node("Reshape", [f"{best}.positions", shape])
 
     def keep(self, values: str, positions: str) -> str:
         """Keep the chosen tokens of values (B, T, any width)."""
         return self.graph.node("GatherND", [values, positions], batch_dims=1)
 
     def pool_before(self, index: int, hidden: str) -> str:
-        """Pool the tokens of states (B, T, D) if the model does so before this layer."""
+        """Pool the tokens of states (B, T, D) if the model does so before this layer.
+
+        Raises:
+            ValueError: A layer before it drops tokens, so that they are no neighbors.
+        """
         pooling = self.encoder.pooling_of_tokens
         if pooling is None or pooling.before_layer != index:
             return hidden
+        if any(layer.keep_share < 1 for layer in self.encoder.layers[:index]):
+            raise ValueError(f"tokens are dropped before those of layer {index} are pooled")
         node, const = self.graph.node, self.graph.const
         axis = const("one", np.array([1]))
         first = node("Slice", [hidden, const("zero", np.array([0])), axis, axis])
@@ -141,8 +153,13 @@ class TokenReducer:
         return self.graph.node("Slice", [table, start, end, axis])
 
     def _sum_queries(self, probabilities: str, num_heads: int, length: str) -> str:
-        """Attention that each token receives from all queries of a group of heads, (B, T)."""
+        """Attention that each token receives from the queries of a group of heads, (B, T)."""
         node, const = self.graph.node, self.graph.const
+        if self.encoder.kept_by == "first":  # one query
+            by_head = const(f"shape.{num_heads}queries", np.array([0, num_heads, -1]))
+            rows = node("Reshape", [probabilities, by_head])
+            ones = const(f"ones.{num_heads}", np.ones(num_heads, np.float32))
+            return node("MatMul", [self._in_float32(ones), self._in_float32(rows)])
         rows = node("Reshape", [probabilities, const("shape.queries", np.array([0, -1, 0]))])
         num_rows = node("Mul", [length, const(f"number.{num_heads}", np.array([num_heads]))])
         most_heads = max(layer.num_heads for layer in self.encoder.layers)

@@ -9,8 +9,9 @@ faster, too. What a layer has left of a row depends on that row alone.
 
 Significance of a token is the attention it receives in a layer: the sum of the attention
 probabilities over heads and over the tokens that attend (PoWER-BERT, Goyal et al. 2020,
-arXiv:2001.08950). It is known before the output of attention is projected, so from there on the
-dropped tokens are not computed. This module knows nothing of losses or of how shares are chosen.
+arXiv:2001.08950), or over heads for the first token alone where the model's head reads only that.
+It is known before the output of attention is projected, so from there on the dropped tokens are not
+computed. This module knows nothing of losses or of how shares are chosen.
 
 Shape suffixes: B rows of a batch, T tokens, K tokens that are left, H heads, Q tokens that attend,
 X values of a head, W heads x head width, D hidden width, N rows.
@@ -31,6 +32,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from fastformers.models.architectures import architecture_of, check_reducible
 from fastformers.models.architectures.architecture import LayerParts
 from fastformers.models.variants.token_reduction import (
+    KeptBy,
     TokenReduction,
     reduction_of,
     set_reduction,
@@ -118,7 +120,7 @@ class ReducedLayers(nn.Module):
             context_BHTX, probabilities_BHQT = _attend(query, key, value, states, dropped_share)
         context_BTW = context_BHTX.transpose(1, 2).flatten(2)
         if counts_B is not None:
-            received_BT = _received(probabilities_BHQT, states)
+            received_BT = _received(probabilities_BHQT, states, reduction_of(self.config).kept_by)
             states, places_BK = self._drop(states, received_BT, counts_B)
             if places_BK is not None:
                 context_BTW = take_tokens(context_BTW, places_BK)
@@ -242,8 +244,10 @@ def _attend(
 
 
 @torch.no_grad()
-def _received(probabilities_BHQT: Tensor, states: TokenStates) -> Tensor:
-    """Attention that each token received from those that stay, (B, T)."""
+def _received(probabilities_BHQT: Tensor, states: TokenStates, kept_by: KeptBy) -> Tensor:
+    """Attention that each token received from the first one or all that stay, (B, T)."""
+    if kept_by == "first":
+        return probabilities_BHQT[:, :, 0].detach().sum(dim=1)
     attending_BQ = (states.weights_BK == 1).float()
     # No product of matrices: mixed precision would round it.
     return (probabilities_BHQT.detach().sum(dim=1) * attending_BQ[:, :, None]).sum(dim=1)

@@ -50,7 +50,7 @@ def pool_states(states: TokenStates, pool: TokenPool) -> TokenStates:
     real = functional.pad(states.weights_BK[:, 1:] > 0, (0, missing))
     rest = functional.pad(rest, (0, 0, 0, missing))
     num_groups = real.shape[1] // pool.every
-    rest_BGED = rest.reshape(len(rest), num_groups, pool.every, -1)
+    rest_BGED = rest.reshape(len(rest), num_groups, pool.every, rest.shape[2])
     real_BGE = real.reshape(len(real), num_groups, pool.every)
     has_any_BG = real_BGE.any(dim=2)
     if pool.how == "mean":

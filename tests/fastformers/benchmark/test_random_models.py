@@ -124,7 +124,7 @@ def test_the_bundle_scores_as_its_weights_do_and_says_that_they_are_random(
     assert bundle.labels == ("low", "middle", "high")
     assert bundle.cost_profile.lengths[-1] == 64
     graph = onnx.load(bundle.model_path, load_external_data=False).graph
-    assert sum(node.op_type == "MatMulIntegerToFloat" for node in graph.node) == 4 + 5
+    assert sum(node.op_type == "MatMulIntegerToFloat" for node in graph.node) == 4 + 4
     expected_NC = predict_logits(model, rows)
     predictions = Scorer(bundle).score(texts)
     expected = [bundle.labels[label] for label in expected_NC.argmax(axis=1)]

@@ -37,8 +37,9 @@ DIGESTS = {
     "relative positions": "479a87e9a327674839699648d0b4cd7c9b10b1d511b767dbe87dc78ee3bfce00",
     "rotary positions": "99ac4f7266742a9709121e0fc72619a7cb3370dbf3b75728a25b2c20603c59cd",
     "padding without position": "7ac70eeacd63fd151114a5ac4f5ec1aa6496d8868cfb0edafa5836bf2a06e742",
-    "dropped tokens": "8c4dba363d9dc4a2e8326609072f61daeccc4af2c927138e3767b6f7621d93b5",
-    "dropped tokens float16": "aa8e43951759ad3d29f23019aaab94ba7084fd8c122e8e372bb18d50050c6963",
+    "dropped tokens": "c329208272714731cc0553a7eb4c3679bca7f6ea8e2136ce07f8eeab6b593cc2",
+    "dropped tokens float16": "9a56441dc8df0d37c5ff67a43a0441c2f49bf815fc2f74829cdda02cf08c0ca7",
+    "dropped by first": "36d629d6ea1283232561ffacec27848491315b61bed8ddee5fd294160e64b013",
     "pooled tokens": "1fbcf7d644f4f5acc3524f27139047a8feb3a591a99340d48fdbe74fb51e1b05",
     "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
 }
@@ -141,8 +142,9 @@ def write_variant(variant, path):
             write_graph(replace(encoder, padding=padding), path, text_pairs=False)
         case "embedding model":
             write_graph(make_embedding_model(), path, text_pairs=False)
-        case "dropped tokens" | "dropped tokens float16":
-            fewer = change_layers(encoder, keep_share=0.5)
+        case "dropped tokens" | "dropped tokens float16" | "dropped by first":
+            kept_by = "first" if variant.endswith("first") else "all"
+            fewer = change_layers(replace(encoder, kept_by=kept_by), keep_share=0.5)
             write_graph(fewer, path, text_pairs=False, float16=variant.endswith("float16"))
         case "pooled tokens":
             pooling = TokenPooling(before_layer=1, every=4, how="mean")

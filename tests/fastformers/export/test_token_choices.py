@@ -30,7 +30,7 @@ def test_the_gap_is_between_the_last_token_kept_and_the_first_one_dropped(encode
         hidden_TD = encoder.token_embeddings_VE[ids_BT[row]].astype(np.float64)
         hidden_TD += encoder.position_embeddings_PE[:21] + encoder.token_types_KE[0]
         hidden_TD = norm(hidden_TD, encoder.embedding_norm)
-        _, received_T = attend(hidden_TD, first, "layer0", ["qkv"] * 3, linear_of)
+        _, received_T, _ = attend(hidden_TD, first, "layer0", ["qkv"] * 3, linear_of)
         others = np.sort(received_T[1:])[::-1]
         # Of 21 tokens 11 stay: the first, and ten others.
         np.testing.assert_allclose(gap, 1 - others[10] / others[9], atol=1e-5)

@@ -71,8 +71,15 @@ def test_few_effects_are_measured():
     assert len(model.tried) < 40  # 27 steps; all layers at each step would be 54
 
 
-def test_multiply_adds_grow_with_the_square_of_what_enters():
-    costs = [LayerCost(entering=10, pair=2, leaving=5), LayerCost(entering=1, pair=0, leaving=0)]
+def test_multiply_adds_grow_with_the_product_of_what_attends_and_what_enters():
+    costs = [
+        LayerCost(entering=10, attending=7, pair=2, leaving=5),
+        LayerCost(entering=1, attending=0, pair=0, leaving=0),
+    ]
     entering, leaving = np.array([[4, 2], [3, 1]]), np.array([[3, 1], [3, 1]])
-    rows = [10 * 4 + 2 * 16 + 5 * 3 + 3, 10 * 2 + 2 * 4 + 5 * 1 + 1]
-    assert count_multiply_adds(costs, entering, leaving) == pytest.approx(np.mean(rows))
+    for attending, rows in (
+        (entering, [17 * 4 + 2 * 16 + 5 * 3 + 3, 17 * 2 + 2 * 4 + 5 * 1 + 1]),
+        (leaving, [10 * 4 + 7 * 3 + 2 * 12 + 5 * 3 + 3, 10 * 2 + 7 * 1 + 2 * 2 + 5 * 1 + 1]),
+    ):
+        counted = count_multiply_adds(costs, entering, attending, leaving)
+        assert counted == pytest.approx(np.mean(rows))
