@@ -400,11 +400,12 @@ def test_a_student_of_static_vectors_is_a_bundle_as_any_other(configure, files):
 
 
 @pytest.fixture
-def without_static(monkeypatch):
-    """A search that has no static vectors, which would pass wherever all may be lost."""
+def only_layers(monkeypatch):
+    """A search of layers and pruning: static vectors would pass wherever all may be lost."""
     space_of = run_search._search_space
+    less = {"can_be_static": False, "can_drop_tokens": False}
     monkeypatch.setattr(
-        run_search, "_search_space", lambda *given: replace(space_of(*given), can_be_static=False)
+        run_search, "_search_space", lambda *given: replace(space_of(*given), **less)
     )
 
 
@@ -417,7 +418,7 @@ def test_a_search_ends_where_static_vectors_pass(configure):
 
 
 def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(
-    configure, without_static, tmp_path
+    configure, only_layers, tmp_path
 ):
     recipe = RecipeConfig(
         distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=1)
@@ -474,7 +475,7 @@ def test_a_training_that_would_end_too_late_goes_on_in_the_next_search(configure
     assert min(done for what, done in steps if what == "distill") == 2
 
 
-def test_a_search_goes_no_further_than_what_passes(configure, without_static, monkeypatch):
+def test_a_search_goes_no_further_than_what_passes(configure, only_layers, monkeypatch):
     from fastformers.compression.quality import QualityGate
 
     def passes_if_large(self, quality):
@@ -484,7 +485,6 @@ def test_a_search_goes_no_further_than_what_passes(configure, without_static, mo
     recipe = RecipeConfig(
         distill=DistillConfig(training=TRAINING),
         prune=PruneConfig(prune_epochs=0),
-        tokens=TokenConfig(token_epochs=0),
     )
     smallest_allowed = 0
     whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
