@@ -258,14 +258,15 @@ def serialize_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
 def save_tokenizer(serialized: str, directory: Path) -> None:
     """Save what `serialize_tokenizer` made, so that `load_tokenizer` reads the same.
 
-    A tokenizer class of transformers gives token types by itself, unless a file beside the
-    tokenizer says that the model takes none.
+    Whether a tokenizer gives token types is decided by transformers' class for the architecture,
+    unless a file beside the tokenizer says it.
     """
     (directory / TOKENIZER_FILE).write_text(serialized, encoding="utf-8")
     post_processor = json.loads(serialized)["post_processor"]
-    if post_processor == without_types(post_processor):
-        inputs = {"model_input_names": ["input_ids", "attention_mask"]}
-        (directory / _SETTINGS_FILE).write_text(json.dumps(inputs), encoding="utf-8")
+    has_types = post_processor != without_types(post_processor)
+    types = ["token_type_ids"] if has_types else []
+    inputs = {"model_input_names": ["input_ids", *types, "attention_mask"]}
+    (directory / _SETTINGS_FILE).write_text(json.dumps(inputs), encoding="utf-8")
 
 
 def default_max_length(model: PreTrainedModel, tokenizer_limit: int) -> int:

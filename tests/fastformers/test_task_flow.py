@@ -314,6 +314,42 @@ def test_a_pruned_student_of_an_embedding_model(encoder, make_texts, tmp_path, n
     assert compress(config).bundle.stages[-1].quality == exported
 
 
+STATIC = RecipeConfig(
+    student=StudentConfig(student_layers=0),
+    distill=DistillConfig(
+        training=TrainingConfig(epochs=20, learning_rate=None, batch_rows=8), hard_weight=1
+    ),
+)
+
+
+def test_static_vectors_learn_several_labels(encoder, texts, tmp_path):
+    labels = [sorted({*WORDS} & {*text.split()} - {"fast"}) for text in texts]
+    path = write_labeled(tmp_path / "t.jsonl", texts, labels)
+    bundle = run_flow(encoder, path, tmp_path, recipe=STATIC).bundle
+    assert bundle.stages[0].quality < 0.8 < 0.95 < bundle.stages[-1].quality
+
+
+def test_static_vectors_learn_which_text_of_a_pair_has_a_word(encoder, tmp_path):
+    pairs = [(a, b) for a in ("good", "bad", "good cat") for b in ("good", "bad", "bad dog")] * 8
+    rows = [{"text": a, "pair": b, "label": "good" in a} for a, b in pairs]
+    path = write(tmp_path / "t.jsonl", rows)
+    flow = run_flow(encoder, path, tmp_path, recipe=STATIC, text_pair="pair")
+    assert flow.bundle.input_names == ("input_ids", "token_type_ids")
+    assert flow.bundle.stages[-1].quality == 1  # the mean of both cannot tell
+
+
+@pytest.mark.parametrize("width", [None, 8])
+def test_static_vectors_of_an_embedding_model(encoder, make_texts, tmp_path, width):
+    path = save_sentence_encoder(encoder, tmp_path / "sentence", pooling="mean", normalize=True)
+    texts = make_texts(100, max_words=8)
+    file = write(tmp_path / "t.jsonl", [{"text": text} for text in texts])
+    student = StudentConfig(student_layers=0, student_width=width)
+    recipe = replace(STATIC, student=student)
+    bundle = compress(config_of(path, file, tmp_path, recipe=recipe)).bundle
+    assert (bundle.num_outputs, bundle.width) == (load_model(path).config.hidden_size, width or 32)
+    assert bundle.stages[-1].agreement > 0.95
+
+
 def test_what_an_embedding_model_cannot_have_is_refused(encoder, tmp_path):
     path = save_sentence_encoder(encoder, tmp_path / "sentence", pooling="first")
     file = write(tmp_path / "t.jsonl", [{"text": "a cat", "pair": "a dog"}] * 8)

@@ -9,7 +9,7 @@ nothing of clocks, graphs or importance.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,10 @@ class PartTimes:
         beyond = np.maximum.accumulate(seconds - seconds[0])
         return cls(sizes=sizes, ticks=tuple(np.rint(beyond / tick_s).astype(int).tolist()))
 
+    def scaled(self, share: float) -> "PartTimes":
+        """Times of a part that is computed for a share of the tokens."""
+        return replace(self, ticks=tuple(round(share * ticks) for ticks in self.ticks))
+
     def ticks_of(self, sizes: NDArray[np.integer]) -> Ticks:
         """Ticks of any sizes, interpolated between those that were measured."""
         ticks: Ticks = np.rint(np.interp(sizes, self.sizes, self.ticks)).astype(np.int64)
@@ -54,6 +58,8 @@ class LayerTimes:
         whole_s: Seconds of a token in the model that was measured.
         heads, last_heads: Times of attention, of all layers but the last and of the last.
         neurons, last_neurons: Times of the feed-forward.
+        token_shares: Share of a row's tokens that attention and feed-forward of each layer compute,
+            where tokens are pooled or dropped on the way; empty where they are not.
     """
 
     tick_s: float
@@ -62,6 +68,7 @@ class LayerTimes:
     neurons: PartTimes
     last_heads: PartTimes
     last_neurons: PartTimes
+    token_shares: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "LayerTimes":
@@ -71,7 +78,8 @@ class LayerTimes:
             for name, part in fields.items()
             if isinstance(part, dict)
         }
-        return cls(tick_s=fields["tick_s"], whole_s=fields["whole_s"], **parts)
+        shares = tuple((attention, ffn) for attention, ffn in fields["token_shares"])
+        return cls(tick_s=fields["tick_s"], whole_s=fields["whole_s"], token_shares=shares, **parts)
 
     def count_ticks(self, sizes: Sequence[tuple[int, int]]) -> int:
         """Ticks of a model's layers, each given by its heads and neurons, first layer first."""
@@ -84,6 +92,11 @@ class LayerTimes:
 
     def parts_of(self, layer: int, num_layers: int) -> tuple[PartTimes, PartTimes]:
         """Times of a layer's attention and of its feed-forward."""
-        if layer == num_layers - 1:
-            return self.last_heads, self.last_neurons
-        return self.heads, self.neurons
+        is_last = layer == num_layers - 1
+        heads, neurons = (
+            (self.last_heads, self.last_neurons) if is_last else (self.heads, self.neurons)
+        )
+        if not self.token_shares:
+            return heads, neurons
+        of_attention, of_ffn = self.token_shares[layer]
+        return heads.scaled(of_attention), neurons.scaled(of_ffn)

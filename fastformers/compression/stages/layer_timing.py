@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ _ANY_RANGE = ActivationRange(low=-4.0, high=4.0)  # speed does not depend on val
 def keep_layer_times(
     artifact: ModelArtifact,
     precision: str,
+    keep_shares: Sequence[float] = (),
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> LayerTimes:
     """Times of the layers of an artifact's model here, measured once for a work directory.
@@ -62,9 +64,15 @@ def keep_layer_times(
     Args:
         artifact: The model, and the training rows whose lengths count.
         precision: Precision of the graph that will be made of it.
+        keep_shares: Shares of tokens that layers will pass on, from the first layer on.
         on_progress: Called with the name of the work, graphs written and graphs in all.
     """
     encoder = replace(read_encoder(artifact.model), max_length=artifact.max_length)
+    if keep_shares:
+        layers = zip_longest(encoder.layers, keep_shares, fillvalue=1.0)
+        encoder = replace(
+            encoder, layers=tuple(replace(layer, keep_share=share) for layer, share in layers)
+        )
     lengths = pick_lengths(artifact.tokenize(artifact.train).lengths_N)
     processor = read_processor()
     decisive = digest_of(
@@ -119,16 +127,18 @@ def measure_layer_times(
     most_neurons = max(encoder.layers, key=lambda layer: len(layer.up.bias))
     widest = replace(
         max(encoder.layers, key=lambda layer: layer.num_heads),
+        keep_share=1.0,
         up=most_neurons.up,
         down=most_neurons.down,
     )
+    alone = replace(encoder, pooling_of_tokens=None)
     heads = _spread(1, widest.num_heads, _MOST_HEADS)
     widths = _spread(_SMALLEST_WIDTH, len(widest.up.bias), _NUM_WIDTHS)
     encoders: dict[_Timed, EncoderWeights] = {("whole", 0, 0): encoder}
     for pooling in dict.fromkeys(("mean", encoder.pooling)):
         for num_heads, width in (*((n, widths[0]) for n in heads), *((1, w) for w in widths)):
             layer = _cut(widest, num_heads, width)
-            encoders[pooling, num_heads, width] = replace(encoder, pooling=pooling, layers=(layer,))
+            encoders[pooling, num_heads, width] = replace(alone, pooling=pooling, layers=(layer,))
     seconds = _time_graphs(encoders, lengths, precision, scratch, on_progress)
 
     def times(pooling: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -146,7 +156,20 @@ def measure_layer_times(
         neurons=PartTimes.of(widths, inner[1], tick_s),
         last_heads=PartTimes.of(heads, last[0], tick_s),
         last_neurons=PartTimes.of(widths, last[1], tick_s),
+        token_shares=_token_shares(encoder),
     )
+
+
+def _token_shares(encoder: EncoderWeights) -> tuple[tuple[float, float], ...]:
+    """Share of a row's tokens in attention and feed-forward of each layer; empty if all are."""
+    share, shares = 1.0, []
+    pooling = encoder.pooling_of_tokens
+    for index, layer in enumerate(encoder.layers):
+        if pooling is not None and pooling.before_layer == index:
+            share /= pooling.every
+        shares.append((share, share * layer.keep_share))
+        share *= layer.keep_share
+    return tuple(shares) if share < 1 else ()
 
 
 def _time_graphs(
@@ -217,4 +240,7 @@ def _inputs(linear: Linear, count: int) -> Linear:
 def _describe_shapes(encoder: EncoderWeights) -> list[object]:
     """Everything of an encoder that decides its speed."""
     layers = [(layer.num_heads, layer.head_width, len(layer.up.bias)) for layer in encoder.layers]
-    return [encoder.width, layers, encoder.activation, encoder.pooling, encoder.max_length]
+    return [
+        *(encoder.width, layers, encoder.activation, encoder.pooling, encoder.max_length),
+        _token_shares(encoder),
+    ]

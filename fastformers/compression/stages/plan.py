@@ -35,7 +35,15 @@ def plan_stages(
     if config.student.is_wanted:
         stages.append(distill_stage(config.student, config.distill, transfer))
     if config.prune.is_wanted:
-        stages.append(prune_stage(config.prune, config.distill, transfer, precision=first))
+        stages.append(
+            prune_stage(
+                config.prune,
+                config.distill,
+                transfer,
+                precision=first,
+                keep_shares=config.tokens.shares,
+            )
+        )
     if config.tokens.is_wanted:
         stages.append(keep_tokens_stage(config.tokens, config.distill, transfer))
     stages.append(export_stage())

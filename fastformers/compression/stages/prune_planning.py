@@ -7,7 +7,7 @@ goes on from checkpoints of the shape that was planned first. This module knows 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -31,12 +31,24 @@ LOSS_ROWS = 256  # run once for each size of each part of each layer
 
 
 def find_times(
-    config: PruneConfig, artifact: ModelArtifact, precision: str, on_progress: OnProgress
+    config: PruneConfig,
+    artifact: ModelArtifact,
+    precision: str,
+    keep_shares: Sequence[float],
+    on_progress: OnProgress,
 ) -> LayerTimes | None:
-    """Times of the model's layers on this machine; None where the budget is not time."""
+    """Times of the model's layers on this machine; None where the budget is not time.
+
+    Args:
+        config: Whether time is the budget.
+        artifact: The model, and the training rows whose lengths count.
+        precision: Precision of the graph that will be made of it.
+        keep_shares: Shares of tokens that layers will pass on, from the first layer on.
+        on_progress: Called with the name of the work, graphs written and graphs in all.
+    """
     if config.prune_budget != "latency":
         return None
-    return keep_layer_times(artifact, precision, on_progress)
+    return keep_layer_times(artifact, precision, keep_shares, on_progress)
 
 
 def plan_round(

@@ -8,6 +8,7 @@ knows nothing of graphs.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,12 @@ TOKEN_ROWS = 256  # rows that shares of tokens are chosen on
 
 
 def prune_stage(
-    config: PruneConfig, distill: DistillConfig, transfer: Examples | None, *, precision: str
+    config: PruneConfig,
+    distill: DistillConfig,
+    transfer: Examples | None,
+    *,
+    precision: str,
+    keep_shares: Sequence[float] = (),
 ) -> Stage:
     """Remove the least important heads and neurons, then distill from the model as it came in.
 
@@ -50,15 +56,17 @@ def prune_stage(
         distill: Distillation after each round, except for its epochs, which `config` has.
         transfer: Further examples without labels for that distillation.
         precision: Precision of the graph whose time counts where the budget is time.
+        keep_shares: Shares of tokens that its layers will pass on after a later stage.
     """
     recovery = plan_recovery(config.prune_epochs, distill)
+    timed = {"keep_shares": list(keep_shares)} if config.prune_budget == "latency" else {}
 
     def measure(artifact: ModelArtifact, on_progress: OnProgress) -> dict[str, object]:
-        times = find_times(config, artifact, precision, on_progress)
+        times = find_times(config, artifact, precision, keep_shares, on_progress)
         return {} if times is None else {"times": asdict(times)}
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        times = find_times(config, artifact, precision, on_progress)
+        times = find_times(config, artifact, precision, keep_shares, on_progress)
         model = artifact.model
         rounds = zip(
             plan_rounds(config.prune_heads, config.prune_rounds),
@@ -93,6 +101,7 @@ def prune_stage(
         name="prune",
         settings={
             **asdict(config),
+            **timed,
             "recovery": None if recovery is None else asdict(recovery),
             "transfer": "" if transfer is None else transfer.digest,
         },

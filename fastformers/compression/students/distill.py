@@ -228,9 +228,11 @@ class _DistillationModel(nn.Module):
         teacher_attention: torch.Tensor | None = None,
         **inputs: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        out, states = run_with_states(
-            self.student, **inputs, output_attentions=teacher_attention is not None
-        )
+        maps = {"output_attentions": teacher_attention is not None}
+        if teacher_hidden is None:  # static vectors have no states to record
+            out = self.student(**inputs, **maps)
+        else:
+            out, states = run_with_states(self.student, **inputs, **maps)
         soft_B = soft_loss(out.logits, teacher_logits, self.task, temperature=self.temperature)
         loss = (1 - self.hard_weight) * soft_B.mean()
         if self.hard_weight and bool(has_target.any()):

@@ -32,6 +32,7 @@ from fastformers.compression.recipe_config import (  # noqa: E402
     StudentConfig,
     TrimConfig,
 )
+from fastformers.compression.search import run_search  # noqa: E402
 from fastformers.compression.token_config import TokenConfig  # noqa: E402
 from fastformers.models.forward import StoppedError, predict_logits  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
@@ -382,7 +383,8 @@ def test_a_student_of_static_vectors_is_a_bundle_as_any_other(configure, files):
         student=StudentConfig(student_layers=0, student_width=16),
         quantize=QuantizeConfig(precision="int8,float16"),
     )
-    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=files / "eval.parquet")
+    transfer = TransferConfig(corpus=str(files / "corpus.parquet"), rows=40)
+    config = configure(recipe=recipe, max_accuracy_drop=100, transfer=transfer)
     bundle = compress(config).bundle
     assert [quality.stage for quality in bundle.stages] == [
         *("teacher", "distill", "export", "quantize")
@@ -397,7 +399,27 @@ def test_a_student_of_static_vectors_is_a_bundle_as_any_other(configure, files):
     )
 
 
-def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(configure, tmp_path):
+@pytest.fixture
+def only_layers(monkeypatch):
+    """A search of layers and pruning: static vectors would pass wherever all may be lost."""
+    space_of = run_search._search_space
+    less = {"can_be_static": False, "can_drop_tokens": False}
+    monkeypatch.setattr(
+        run_search, "_search_space", lambda *given: replace(space_of(*given), **less)
+    )
+
+
+def test_a_search_ends_where_static_vectors_pass(configure):
+    recipe = RecipeConfig(distill=DistillConfig(training=TRAINING))
+    result = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    assert [one.name for one in result.candidates] == ["teacher, int8", "static vectors, int8"]
+    assert result.chosen is result.candidates[1]
+    assert open_bundle(result.bundle.path).num_layers == 0
+
+
+def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(
+    configure, only_layers, tmp_path
+):
     recipe = RecipeConfig(
         distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=1)
     )
@@ -453,7 +475,7 @@ def test_a_training_that_would_end_too_late_goes_on_in_the_next_search(configure
     assert min(done for what, done in steps if what == "distill") == 2
 
 
-def test_a_search_goes_no_further_than_what_passes(configure, monkeypatch):
+def test_a_search_goes_no_further_than_what_passes(configure, only_layers, monkeypatch):
     from fastformers.compression.quality import QualityGate
 
     def passes_if_large(self, quality):
@@ -463,7 +485,6 @@ def test_a_search_goes_no_further_than_what_passes(configure, monkeypatch):
     recipe = RecipeConfig(
         distill=DistillConfig(training=TRAINING),
         prune=PruneConfig(prune_epochs=0),
-        tokens=TokenConfig(token_epochs=0),
     )
     smallest_allowed = 0
     whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))

@@ -126,7 +126,7 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(artifact, eva
     assert all(quality.seconds > 0 for quality in qualities[1:])
     assert last.precision == "int8"
     assert measure_graph_bytes(last.graph) == qualities[3].model_bytes
-    assert qualities[3].model_bytes < qualities[2].model_bytes / 2
+    assert qualities[3].model_bytes < 0.6 * qualities[2].model_bytes
     agreeing = last.logits(evaluation).argmax(axis=1) == [
         NAMES.index(label) for label in evaluation.labels
     ]
@@ -294,6 +294,15 @@ def test_other_settings_or_another_beginning_are_other_work(artifact, evaluation
     for num_tokens in (90, 91, 90):
         run(artifact, [trim_to(num_tokens), note], evaluation)
     assert ran == [90, 91]
+
+
+def test_what_a_stage_measures_names_its_work_too(artifact, evaluation):
+    ran = []
+    note = stage("note", lambda artifact: ran.append(len(ran)) or artifact)
+    for value in (1, 1, 2):
+        measured = replace(note, measure=lambda artifact, on_progress, value=value: {"t": value})
+        run(artifact, [measured], evaluation)
+    assert ran == [0, 1]
 
 
 def test_the_allowance_is_for_the_whole_recipe(artifact, evaluation):

@@ -35,15 +35,15 @@ DIGESTS = {
     "int8": "2dd5d396122dde3e628ad053784ece1d750fa0bb4e47ecfb7cdbb679948cdd7f",
     "int8-dynamic": "75c6bf62f45fc55424f431e4936f3a5c6ae1a2ecc543fd4b1fe3404aafc51cf2",
     "relative positions": "479a87e9a327674839699648d0b4cd7c9b10b1d511b767dbe87dc78ee3bfce00",
-    "rotary positions": "99ac4f7266742a9709121e0fc72619a7cb3370dbf3b75728a25b2c20603c59cd",
+    "rotary positions": "32c9ac41aba126e60a442a7ed796fb39d153c7f3c944ac44d9e3e015d506dff4",
     "padding without position": "7ac70eeacd63fd151114a5ac4f5ec1aa6496d8868cfb0edafa5836bf2a06e742",
     "dropped tokens": "c329208272714731cc0553a7eb4c3679bca7f6ea8e2136ce07f8eeab6b593cc2",
     "dropped tokens float16": "9a56441dc8df0d37c5ff67a43a0441c2f49bf815fc2f74829cdda02cf08c0ca7",
     "dropped by first": "36d629d6ea1283232561ffacec27848491315b61bed8ddee5fd294160e64b013",
     "pooled tokens": "1fbcf7d644f4f5acc3524f27139047a8feb3a591a99340d48fdbe74fb51e1b05",
-    "embedding model": "e818013e3582397b37dca7969de90a2d3b2591d175822fd848a83f49060feee4",
-    "static vectors": "6a59a1288c4353b2d240b020ad1f6a4b58b74e1c8910fdc7feebea2a0d8be07a",
-    "static vectors, pairs": "810d398f0d9918ec95ffc9267ffdf5c2fdfa1068be7e146a29da987eb92fc02c",
+    "embedding model": "96a341a45eb8f1f322f9cb358dbb69f47749804833d00274af12ef65b8ee4d81",
+    "static vectors": "b957d96faf0ca69d2b6c83ab77aec038e04f2f1128f88cfdc8ac74de366af4be",
+    "static vectors, pairs": "bda6ea2432241d1983a422451ce3b031a4fde98cb97c23ade61301768f60672a",
 }
 MAX_LENGTH, WIDTH, VOCABULARY = 16, 8, 40
 

@@ -17,7 +17,6 @@ from fastformers.inference.tokenizer import Tokenizer
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from fastformers.compression import search  # noqa: E402
 from fastformers.compression.cascade import build  # noqa: E402
 from fastformers.compression.cascade.config import CascadeConfig  # noqa: E402
 from fastformers.compression.compress import compress  # noqa: E402
@@ -29,6 +28,7 @@ from fastformers.compression.recipe_config import (  # noqa: E402
     StudentConfig,
     TrimConfig,
 )
+from fastformers.compression.search import candidate  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
 from fastformers.models.training_config import TrainingConfig  # noqa: E402
@@ -87,7 +87,7 @@ def costs(monkeypatch):
         seconds_alone=(1e-4, 1e-3),
     )
     other = replace(profile, seconds_per_row=(5e-4, 5e-3), seconds_alone=(5e-4, 5e-3))
-    monkeypatch.setattr(search, "measure_cost_profile", lambda engine, max_length: profile)
+    monkeypatch.setattr(candidate, "measure_cost_profile", lambda engine, max_length: profile)
     monkeypatch.setattr(build, "measure_both", lambda *engines, share, max_length: (profile, other))
 
 

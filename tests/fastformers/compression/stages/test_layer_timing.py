@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,16 @@ from fastformers.data.examples import Examples
 torch = pytest.importorskip("torch")
 
 from fastformers.compression.artifact import ModelArtifact  # noqa: E402
+from fastformers.compression.quality import QualityGate  # noqa: E402
+from fastformers.compression.recipe import run_recipe  # noqa: E402
 from fastformers.compression.recipe_config import DistillConfig, PruneConfig  # noqa: E402
 from fastformers.compression.stages import layer_timing, prune_planning  # noqa: E402
 from fastformers.compression.stages.layer_timing import keep_layer_times, pick_lengths  # noqa: E402
 from fastformers.compression.stages.reducing_stages import prune_stage  # noqa: E402
 from fastformers.errors import FastformersError  # noqa: E402
 from fastformers.models.layers import layer_parts, layer_shape  # noqa: E402
+from fastformers.models.variants.reduced_layers import change_reduction  # noqa: E402
+from fastformers.models.variants.token_reduction import TokenPool, reduction_of  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +115,15 @@ def test_the_last_layer_keeps_neurons_that_cost_next_to_nothing(artifact, tmp_pa
     assert "times as fast" in pruned.pruning
 
 
+def test_what_was_pruned_is_kept_with_the_result(artifact, tmp_path):
+    gate = QualityGate(artifact, artifact.train, Path("eval.csv"), max_accuracy_drop=100.0)
+    config = PruneConfig(prune_heads=0.5, prune_ffn=0.5, prune_epochs=0)
+    stages = [prune_stage(config, DistillConfig(), None, precision="int8")]
+    for _ in ("made", "read"):
+        last, _ = run_recipe(artifact, stages, gate)
+        assert last.pruning == "heads 2, 2; neurons 32, 32"
+
+
 def shapes(artifact):
     return [layer_shape(parts) for parts in layer_parts(artifact.model)]
 
@@ -118,3 +132,16 @@ def with_tuples(fields):
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
+
+
+def test_tokens_that_are_dropped_or_pooled_cost_later_layers_nothing(artifact):
+    whole = keep_layer_times(artifact, "int8")
+    assert whole.token_shares == ()
+    fewer = keep_layer_times(artifact, "int8", keep_shares=(0.5,))
+    assert fewer.token_shares == ((1.0, 0.5), (0.5, 0.5))
+    heads, neurons = fewer.parts_of(0, 2)
+    assert (heads, neurons.ticks[-1]) == (fewer.heads, round(fewer.neurons.ticks[-1] / 2))
+    pool = TokenPool(before_layer=1, every=4, how="mean")
+    change_reduction(artifact.model, replace(reduction_of(artifact.model.config), pool=pool))
+    pooled = keep_layer_times(artifact, "int8")
+    assert pooled.token_shares == ((1.0, 1.0), (0.25, 0.25))

@@ -19,7 +19,13 @@ from fastformers.export.graph import write_graph  # noqa: E402
 from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.inference.engine import run_graph  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
-from fastformers.models.loading import label_names, load_model, task_of  # noqa: E402
+from fastformers.models.loading import (  # noqa: E402
+    label_names,
+    load_model,
+    load_tokenizer,
+    save_tokenizer,
+    task_of,
+)
 from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
 
 
@@ -98,6 +104,18 @@ def test_a_pair_is_read_as_two_means(make_teacher, make_static, pairs, tmp_path)
     loaded = check_model(student, pairs, tmp_path, text_pairs=True)
     encoder = read_encoder(loaded)
     assert encoder.pooling == "texts" and len(encoder.head.hidden.weight) == 4 * 32
+
+
+def test_its_directory_keeps_which_tokens_are_of_the_second_text(
+    make_teacher, make_static, pairs, make_texts, tokenizer_json, tmp_path
+):
+    make_static(make_teacher(), text_pairs=True).save_pretrained(tmp_path)
+    save_tokenizer(tokenizer_json, tmp_path)
+    serialized, _ = load_tokenizer(tmp_path)
+    texts = make_texts(24)
+    found = Tokenizer(serialized, max_length=48).encode(texts, texts[::-1])
+    np.testing.assert_array_equal(found.second_lengths_N, pairs.second_lengths_N)
+    assert found.second_lengths_N.min() > 0
 
 
 @pytest.mark.parametrize(

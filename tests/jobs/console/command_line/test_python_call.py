@@ -239,7 +239,9 @@ def test_compress_gets_the_config_that_flags_make(tmp_path, monkeypatch):
     options = compress.parse([*words, "--student-layers", "4", "--prune-heads", "0.33"])
     assert read_config(CompressConfig, options) == config
     assert len(files.train.texts) == 20
-    assert set(calls) == {"on_labels", "on_stage", "on_candidate", "on_point", "on_progress"}
+    assert set(calls) == {
+        *("on_labels", "on_stage", "on_candidate", "on_plan", "on_point", "on_progress")
+    }
 
 
 def test_a_package_that_is_missing_is_one_line_with_what_brings_it():
