@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +68,10 @@ def keep_layer_times(
     """
     encoder = replace(read_encoder(artifact.model), max_length=artifact.max_length)
     if keep_shares:
-        layers = zip_longest(encoder.layers, keep_shares, fillvalue=1.0)
-        encoder = replace(
-            encoder, layers=tuple(replace(layer, keep_share=share) for layer, share in layers)
-        )
+        layers = list(encoder.layers)
+        for index, share in enumerate(keep_shares):
+            layers[index] = replace(layers[index], keep_share=share)
+        encoder = replace(encoder, layers=tuple(layers))
     lengths = pick_lengths(artifact.tokenize(artifact.train).lengths_N)
     processor = read_processor()
     decisive = digest_of(
