@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -181,7 +182,10 @@ def test_what_is_lost_beyond_the_allowance_makes_no_bundle(configure):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"search": True, "recipe": RecipeConfig()}, "--cascade: a search looks for one graph"),
+        (
+            {"search": True, "recipe": RecipeConfig(), "cascade_with": Path("b")},
+            "--cascade-with b: --search chooses both graphs",
+        ),
         ({"recipe": FLOAT32}, "--cascade: both graphs would be the teacher's"),
         (
             {"recipe": RecipeConfig(quantize=QuantizeConfig(precision="int8,float16"))},
