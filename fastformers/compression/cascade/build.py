@@ -251,7 +251,7 @@ def make_cascade(
         max_length=first.max_length,
     )
     lengths_N = first.tokenize(first.train).lengths_N
-    seconds = _check_gain(built, lengths_N, max_drop)
+    _check_gain(built, lengths_N, max_drop)
     graph = first.directory("cascade") / SECOND_FILE
     copy_graph(second.graph, graph)
     if second_quality is None:
@@ -286,9 +286,21 @@ def make_cascade(
         graph=graph,
         cascade=cascade,
         cost_profile=built.cost_profile,
-        seconds_per_million=seconds,
+        seconds_per_million=built.seconds_per_million(lengths_N),
         eval_logits_NC=joined_NC,
     )
+
+
+def _check_gain(built: BuiltCascade, lengths_N: NDArray[np.integer], max_drop: float) -> None:
+    """Refuse a cascade that costs as much as its second graph alone on rows of these lengths."""
+    seconds = built.seconds_per_million(lengths_N)
+    alone = 1e6 * float(np.mean(built.second_profile.estimate_seconds(lengths_N)))
+    if seconds >= alone:
+        raise QualityError(
+            f"--cascade-drop {max_drop:g}: {100 * built.plan.share:.0f}% of the held-out rows "
+            f"would have to go on, which costs more ({seconds:,.0f} core-seconds a million rows) "
+            f"than the second graph alone ({alone:,.0f}); allow more, or a cheaper student"
+        )
 
 
 def _score(
@@ -315,20 +327,3 @@ def _warn_if_known(held_out: float, quality: StageQuality, path: Path) -> None:
             100 * held_out,
             100 * quality.quality,
         )
-
-
-def _check_gain(built: BuiltCascade, lengths_N: NDArray[np.integer], max_drop: float) -> float:
-    """Refuse a cascade that costs as much as its second graph alone on rows of these lengths.
-
-    Returns:
-        Core-seconds of a million of these rows.
-    """
-    seconds = built.seconds_per_million(lengths_N)
-    alone = 1e6 * float(np.mean(built.second_profile.estimate_seconds(lengths_N)))
-    if seconds >= alone:
-        raise QualityError(
-            f"--cascade-drop {max_drop:g}: {100 * built.plan.share:.0f}% of the held-out rows "
-            f"would have to go on, which costs more ({seconds:,.0f} core-seconds a million rows) "
-            f"than the second graph alone ({alone:,.0f}); allow more, or a cheaper student"
-        )
-    return seconds
