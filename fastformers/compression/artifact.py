@@ -36,6 +36,7 @@ class ModelArtifact:
         train: Training examples; an embedding model needs no labels.
         train_path: The file that they come from, for messages.
         work: Directory for the results of stages.
+        teacher: What its students were made of, and learn from; None for this artifact itself.
         graph: The exported graph; None until the export.
         precision: Precision that the graph computes in.
         float_projections: Names of the projections that an int8 graph computes in float.
@@ -50,6 +51,7 @@ class ModelArtifact:
     train: Examples
     train_path: Path
     work: Path
+    teacher: "ModelArtifact | None" = None
     graph: Path | None = None
     precision: str = "float32"
     float_projections: tuple[str, ...] = ()

@@ -47,6 +47,9 @@ class Stage:
         run: Function that makes the next artifact in the given directory, which may hold files of
             an earlier attempt.
         ensures: Check that raises unless the result is sound; gets the artifact before and after.
+        makes_student: Whether its result learned from the teacher: that of the artifact that came
+            in, or what the first such stage was given. A stage that changes the teacher leaves it
+            False.
         measure: Further settings, which only a measurement with the artifact that comes in can
             tell; the same each time in one working directory.
     """
@@ -56,6 +59,7 @@ class Stage:
     requires: Callable[[ModelArtifact], None]
     run: Callable[[ModelArtifact, Path, OnProgress], ModelArtifact]
     ensures: Callable[[ModelArtifact, ModelArtifact], None]
+    makes_student: bool = False
     measure: Callable[[ModelArtifact, OnProgress], Mapping[str, object]] = (
         lambda artifact, on_progress: {}
     )
@@ -90,6 +94,8 @@ def run_recipe(
     qualities = [gate.teacher]
     on_stage(gate.teacher)
     for stage in stages:
+        if stage.makes_student and artifact.teacher is None:
+            artifact = replace(artifact, teacher=artifact)
         key = _settle_key(stage, artifact, on_progress)
         directory = _directory(stage, key, artifact.work)
         kept = _load(directory, replace(artifact, key=key))

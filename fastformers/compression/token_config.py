@@ -28,9 +28,7 @@ class TokenConfig:
     )
     token_epochs: float = field(
         default=2.0,
-        metadata=option(
-            "epochs of distillation after that from the model as it was; 0 leaves it out"
-        ),
+        metadata=option("epochs of distillation from the teacher after that; 0 leaves it out"),
     )
     token_soft_start: float = field(
         default=0.3,

@@ -116,6 +116,7 @@ def distill_stage(
         requires=require_no_graph,
         run=run,
         ensures=ensures,
+        makes_student=True,
     )
 
 
@@ -182,10 +183,10 @@ def distill_from(
     on_progress: OnProgress,
     soft_share: float = 0.0,
 ) -> PreTrainedModel:
-    """The student after it learned from the artifact's model.
+    """The student after it learned from the artifact's teacher.
 
     Args:
-        artifact: The teacher, and the training rows.
+        artifact: The training rows, and the teacher: that from which the first student was made.
         student: The student before.
         config: Losses and training.
         transfer: Further examples without labels, for which the teacher's outputs alone count.
@@ -194,13 +195,14 @@ def distill_from(
         soft_share: Share of the steps in which tokens that will go still stay.
     """
     examples = artifact.train if transfer is None else artifact.train.joined(transfer)
+    teacher = artifact.teacher or artifact
     trained = distill(
         student,
-        artifact.model,
+        teacher.model,
         artifact.tokenize(examples),
         artifact.targets(artifact.train) if config.hard_weight else None,
         config=config,
-        outputs=artifact.directory("teacher") / f"answers-{examples.digest[:16]}",
+        outputs=teacher.directory("teacher") / f"answers-{examples.digest[:16]}",
         checkpoints=directory / "checkpoints",
         soft_share=soft_share,
         on_progress=on_progress,

@@ -3,7 +3,9 @@
     teacher -> trim_vocabulary -> distill -> [prune -> keep_tokens] -> export
 
 Each function takes the config of one stage and returns the `Stage` for recipe.py to run, as those
-of model_stages.py do. After either stage the model learns from what it was before. This module
+of model_stages.py do. After either stage the model learns from the teacher again, not from what it
+was before: a student knows its training rows by heart, and has little to say about them. BoolQ's
+pruned student without 20, 40 and 40% of its tokens has 69.02 so, and 67.00 otherwise. This module
 knows nothing of graphs.
 """
 
@@ -49,7 +51,7 @@ def prune_stage(
     precision: str,
     keep_shares: Sequence[float] = (),
 ) -> Stage:
-    """Remove the least important heads and neurons, then distill from the model as it came in.
+    """Remove the least important heads and neurons, then distill from the teacher.
 
     Args:
         config: How much to prune, and in how many rounds.
@@ -102,12 +104,13 @@ def prune_stage(
         settings={
             **asdict(config),
             **timed,
-            "recovery": None if recovery is None else asdict(recovery),
+            "recovery": None if recovery is None else {"from": "teacher", **asdict(recovery)},
             "transfer": "" if transfer is None else transfer.digest,
         },
         requires=require_no_graph,
         run=run,
         ensures=ensures,
+        makes_student=True,
         measure=measure,
     )
 
@@ -115,7 +118,7 @@ def prune_stage(
 def keep_tokens_stage(
     config: TokenConfig, distill: DistillConfig, transfer: Examples | None
 ) -> Stage:
-    """Drop tokens between the layers, then distill from the model as it came in.
+    """Drop tokens between the layers, then distill from the teacher.
 
     Args:
         config: Which shares of the tokens stay, or how to choose them.
@@ -163,10 +166,11 @@ def keep_tokens_stage(
         settings={
             **asdict(config),
             "rows": TOKEN_ROWS,
-            "recovery": None if recovery is None else asdict(recovery),
+            "recovery": None if recovery is None else {"from": "teacher", **asdict(recovery)},
             "transfer": "" if transfer is None else transfer.digest,
         },
         requires=require_no_graph,
         run=run,
         ensures=ensures,
+        makes_student=True,
     )
