@@ -135,6 +135,7 @@ def test_a_cascade_proves_what_it_says(configure, files):
     assert 0.05 < cascade.share < 0.95
     assert cascade.eval_share == pytest.approx(cascade.share, abs=0.1)
     assert (cascade.num_layers, cascade.width) == (2, 32)
+    assert cascade.input_names == bundle.input_names == ("input_ids",)
     assert cascade.quality.model_bytes > cascade.second_quality.model_bytes
     assert result.chosen.name == "bert, float32, then teacher, float32"
     assert result.chosen.seconds_per_million > 0
