@@ -31,7 +31,7 @@ def test_a_bundle_of_the_same_tokens_and_labels_is_pinned(bundle, auditor):
 
 @pytest.mark.parametrize("inputs", [("input_ids",), ("input_ids", "token_type_ids")])
 def test_one_of_the_two_may_read_no_token_types(pair_bundle, inputs):
-    """A student of static vectors, or a DistilBERT: shards say where a second text begins."""
+    """A DistilBERT that learned from a BERT: shards say where a second text begins."""
     own = replace(pair_bundle, input_names=("input_ids", "token_type_ids")[: 3 - len(inputs)])
     check_auditor(own, replace(pair_bundle, input_names=inputs))
 
