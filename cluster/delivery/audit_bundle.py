@@ -115,7 +115,9 @@ def _other_outputs(bundle: Bundle, auditor: Bundle) -> str | None:
         return f"is of the task {auditor.task}, {bundle} of {bundle.task}"
     if set(auditor.labels) != set(bundle.labels):
         theirs, ours = (", ".join(one.labels) for one in (auditor, bundle))
-        return f"has the labels {theirs}, {bundle} has {ours}"
+        renames = len(auditor.labels) == len(bundle.labels)
+        how = " (if these are its, `fastformers label` renames them)" if renames else ""
+        return f"has the labels {theirs}, {bundle} has {ours}{how}"
     if auditor.num_outputs != bundle.num_outputs:
         return f"gives {auditor.num_outputs} numbers a row, {bundle} gives {bundle.num_outputs}"
     return None

@@ -207,8 +207,8 @@ def _cascade(bundle: "Bundle") -> list[str]:
         f"## The cascade\n\n`{MODEL_FILE}` scores every row; {describe(cascade)}. A row's margin "
         "is the log-odds of its label, or where several labels may hold of the least sure one. "
         f"`{cascade.file}` reads the same tokens as {inputs}, and has the same outputs. Another "
-        f"library that opens `{MODEL_FILE}` has the first graph alone, whose quality is that of the last stage before "
-        "`second`."
+        f"library that opens `{MODEL_FILE}` has the first graph alone, whose quality is that of "
+        "the last stage before `second`."
     ]
 
 

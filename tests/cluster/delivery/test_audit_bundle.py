@@ -44,7 +44,12 @@ def test_labels_may_be_in_another_order(bundle, auditor):
     ("changes", "problem"),
     [
         ({"task": TASKS["regression"]}, "is of the task regression, {} of text-classification"),
-        ({"labels": ("no", "maybe")}, "has the labels no, maybe, {} has no, yes"),
+        ({"labels": ("no", "yes", "maybe")}, "has the labels no, yes, maybe, {} has no, yes; give"),
+        (
+            {"labels": ("LABEL_0", "LABEL_1")},
+            "has the labels LABEL_0, LABEL_1, {} has no, yes (if these are its, `fastformers "
+            "label` renames them)",
+        ),
         ({"num_outputs": 3}, "gives 3 numbers a row, {} gives 2"),
         ({"text_pairs": True}, "reads pairs of texts, {} reads one text a row"),
         ({"max_length": 32}, "reads up to 32 tokens, {} up to 64, and a text is cut once for both"),
