@@ -205,7 +205,7 @@ def estimate_share_s(
         rows: Number of rows, as for `estimate_workload`.
     """
     unique_share = max(1e-9, 1 - workload.repeat_share.value)
-    chance = min(1.0, share / unique_share)
+    chance = 1 - (1 - share) ** (1 / unique_share)
     texts = workload.rows.value * (1 - workload.bad_share) * unique_share
     batches_L = expected_batches(
         np.concatenate([w.lengths_S[w.is_first_S] for w in sample.windows]),

@@ -27,7 +27,7 @@ from fastformers.inference.metrics import (
     spearman,
     spearman_interval,
 )
-from fastformers.inference.tasks import Task
+from fastformers.inference.tasks import REGRESSION, Task
 
 MIN_ROWS = 30  # of an interval by the normal distribution
 _EARLY_CHANCE = 0.001  # of ending a run early that agrees just as much as it must
@@ -111,10 +111,16 @@ class AuditSums:
     numbers: Sequence[AuditedNumber] = ()
 
 
+def measure_of(task: Task) -> str:
+    """What `measure_agreement` measures: rows are drawn, so the choices of a question are apart."""
+    return REGRESSION.agreement if task.is_choice else task.agreement
+
+
 def measure_agreement(
     sums: AuditSums, task: Task, *, share: float
 ) -> tuple[Estimate | None, Estimate | None]:
-    """Agreement as `Task.measure_agreement` has it, and how far numbers are apart.
+    """Agreement as `Task.measure_agreement` has it, of choices that of their scores, and how far
+    numbers are apart.
 
     Args:
         sums: What was counted.

@@ -22,6 +22,7 @@ from fastformers.cluster.records.audit import (
     AuditSums,
     measure_agreement,
     measure_labels,
+    measure_of,
 )
 from fastformers.cluster.records.quality import Quality, measure_quality
 from fastformers.cluster.records.tally import ActorTally, KindSums, ReceiptSums, RunTally
@@ -186,7 +187,7 @@ def summarize_audit(
         digest=audit.digest,
         rows=both.audit.num_rows,
         failed_rows=both.audit.num_failed,
-        measure=task.agreement,
+        measure=measure_of(task),
         agreement=agreement,
         difference=difference,
         min_agreement=audit.min_agreement,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fastformers.inference.cascade.record import describe
+from fastformers.inference.cascade.record import describe, second_graph
 from fastformers.inference.description.further_graph import graphs_of, qualities_of
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import CARD_FILE, MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE
@@ -202,12 +202,13 @@ def _cascade(bundle: "Bundle") -> list[str]:
     cascade = bundle.cascade
     if cascade is None:
         return []
+    inputs = " and ".join(f"`{name}`" for name in second_graph(bundle).input_names)
     return [
         f"## The cascade\n\n`{MODEL_FILE}` scores every row; {describe(cascade)}. A row's margin "
         "is the log-odds of its label, or where several labels may hold of the least sure one. "
-        f"`{cascade.file}` has the same tokens, inputs and outputs. Another library that opens "
-        f"`{MODEL_FILE}` has the first graph alone, whose quality is that of the last stage before "
-        "`second`."
+        f"`{cascade.file}` reads the same tokens as {inputs}, and has the same outputs. Another "
+        f"library that opens `{MODEL_FILE}` has the first graph alone, whose quality is that of "
+        "the last stage before `second`."
     ]
 
 

@@ -7,7 +7,12 @@ import pytest
 
 from fastformers.cluster.cost.machine_profile import profile_of_bundle
 from fastformers.cluster.cost.sampling import CorpusSample, Window
-from fastformers.cluster.cost.workload import estimate_workload, expected_batches, student_t
+from fastformers.cluster.cost.workload import (
+    estimate_share_s,
+    estimate_workload,
+    expected_batches,
+    student_t,
+)
 from fastformers.errors import InputError
 from fastformers.inference.batching import plan_batches
 
@@ -88,6 +93,19 @@ def test_repeats_are_counted_within_a_shard(tmp_path, bundle, write_rows, take):
     work = estimate(take(path, bundle, size=0.05, num_shards=80), bundle)
     assert work.repeat_share.value == pytest.approx(0.5, abs=0.02)
     assert work.scored_tokens.value == pytest.approx(work.tokens.value / 2, rel=0.2)
+
+
+def test_a_text_is_scored_once_however_many_of_its_rows_are_drawn(
+    tmp_path, bundle, write_rows, take
+):
+    """Each text is in a shard twice, so that three quarters have a row drawn where half are."""
+    rows = [{"text": f"cat {number // 2 % 500}"} for number in range(8000)]
+    path = write_rows(tmp_path / "a.parquet", rows, row_group_size=8000)
+    sample = take(path, bundle, size=0.05, num_shards=80)
+    work, profile = estimate(sample, bundle), profile_of_bundle(bundle)
+    for share, chance in ((0.5, 0.75), (1.0, 1.0)):
+        audit_s = estimate_share_s(sample, profile, work, share=share)
+        assert audit_s.value == pytest.approx(chance * work.infer_s.value, rel=0.03)
 
 
 def test_more_rows_cost_in_proportion_and_stay_uncertain(tmp_path, rows, bundle, write_rows, take):

@@ -15,6 +15,7 @@ from fastformers.cluster.records.audit import (
     describe_finding,
     measure_agreement,
     measure_labels,
+    measure_of,
 )
 from fastformers.cluster.shards.audit_counts import UNITS, AuditCounts, count_audit
 from fastformers.errors import AuditError, InputError
@@ -69,6 +70,16 @@ def test_numbers_have_a_rank_correlation_and_a_mean_distance():
     assert found == pytest.approx(expected, rel=1e-3)
     shuffled = replace(sums, numbers=sums.numbers[::-1])
     assert measure_agreement(shuffled, TASKS["regression"], share=1e-6) == (agreement, difference)
+
+
+def test_choices_are_compared_by_their_scores_and_called_so():
+    """Rows are drawn, so the choices of a question are seldom all there."""
+    sums, _ = number_sums(100, task="multiple-choice")
+    as_numbers = measure_agreement(sums, TASKS["regression"], share=0.01)
+    assert measure_agreement(sums, TASKS["multiple-choice"], share=0.01) == as_numbers
+    names = {name: measure_of(task) for name, task in TASKS.items()}
+    assert names["multiple-choice"] == names["regression"] == "Spearman"
+    assert names["text-classification"] == "equal labels"
 
 
 def test_embeddings_have_a_mean_cosine_of_at_most_one():

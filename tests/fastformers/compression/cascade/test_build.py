@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from fastformers import Scorer, open_bundle
+from fastformers.data.examples import Columns
 from fastformers.errors import BundleError, InputError, QualityError
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.tokenizer import Tokenizer
@@ -135,6 +136,7 @@ def test_a_cascade_proves_what_it_says(configure, files):
     assert 0.05 < cascade.share < 0.95
     assert cascade.eval_share == pytest.approx(cascade.share, abs=0.1)
     assert (cascade.num_layers, cascade.width) == (2, 32)
+    assert cascade.input_names == bundle.input_names == ("input_ids",)
     assert cascade.quality.model_bytes > cascade.second_quality.model_bytes
     assert result.chosen.name == "bert, float32, then teacher, float32"
     assert result.chosen.seconds_per_million > 0
@@ -161,6 +163,42 @@ def make_second(configure):
     )
     path = config.output.with_name("second")
     return compress(replace(config, output=path)).bundle.path
+
+
+def test_static_vectors_of_pairs_stand_before_a_teacher_without_token_types(
+    configure, save_teacher, tokenizer_json, make_texts, tmp_path
+):
+    """The student's graph tells the texts apart by token types, which a DistilBERT has not."""
+    teacher = save_teacher(tmp_path / "teacher", "DistilBert", labels=LABELS)
+    model = load_model(teacher)
+    for seed, (name, count) in enumerate({"train": 60, "eval": 60, "new": 600}.items()):
+        texts, others = make_texts(count, seed=seed), make_texts(count, seed=9 + seed)
+        rows = Tokenizer(tokenizer_json, max_length=64).encode(texts, others)
+        labels = [LABELS[index] for index in predict_logits(model, rows).argmax(axis=1)]
+        columns = {"text": texts, "other": others, "label": labels}
+        pyarrow.parquet.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    recipe = replace(
+        FLOAT32,
+        student=StudentConfig(student_layers=0),
+        distill=DistillConfig(training=TrainingConfig(epochs=1, learning_rate=0.01)),
+    )
+    config = configure(
+        recipe=recipe,
+        teacher=teacher,
+        train=tmp_path / "train.parquet",
+        eval=tmp_path / "eval.parquet",
+        columns=Columns(text_pair="other"),
+        cascade_held_out=tmp_path / "new.parquet",
+        cascade_drop=4.0,
+        max_accuracy_drop=100,
+    )
+    bundle = open_bundle(compress(config).bundle.path)
+    assert bundle.input_names == ("input_ids", "token_type_ids")
+    assert bundle.cascade.input_names == ("input_ids",)
+    columns = pyarrow.parquet.read_table(tmp_path / "eval.parquet").to_pydict()
+    labels = Scorer(bundle).score(columns["text"], columns["other"]).labels
+    right = np.mean([ours == theirs for ours, theirs in zip(labels, columns["label"], strict=True)])
+    assert right == bundle.cascade.quality.quality
 
 
 def test_rows_are_held_out_of_training_where_none_are_given(configure, files, caplog):

@@ -7,8 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fastformers import Scorer
+from fastformers import Scorer, open_bundle
 from fastformers.errors import BundleError, InputError
+from fastformers.export.graph import write_graph
+from fastformers.inference.bundle import write_bundle
 from fastformers.inference.cascade.margins import margins
 from fastformers.inference.cascade.record import first_graph, second_graph
 from fastformers.inference.engine import EngineError, OnnxEngine
@@ -75,6 +77,39 @@ def test_a_row_scores_the_same_to_the_bit_alone_and_in_any_batch(cascade_bundle,
     for row in rows_U:
         alone = scorer.score_tokens(rows, rows_U=rows_U[rows_U == row])
         np.testing.assert_array_equal(alone.logits_UC[0], together_UC[row])
+
+
+@pytest.mark.parametrize("has_types", [True, False])
+def test_one_graph_alone_may_read_token_types(
+    cascade_factory, encoder_factory, make_texts, tmp_path, has_types
+):
+    """Static vectors of pairs read them, and a RoBERTa behind these does not; or the other way."""
+    made = cascade_factory(tmp_path / "made", text_pairs=True)
+    name = "second.onnx" if has_types else "model.onnx"
+    graphs = {file: made.path / file for file in ("model.onnx", "second.onnx")}
+    graphs[name] = tmp_path / name
+    write_graph(replace(encoder_factory(), token_types_KE=None), graphs[name], text_pairs=True)
+    inputs = [("input_ids", "token_type_ids"), ("input_ids",)]
+    own, others = inputs if has_types else inputs[::-1]
+    cascade = replace(made.cascade, input_names=others)
+    bundle = write_bundle(
+        replace(made, path=tmp_path / "bundle", input_names=own, cascade=cascade),
+        model=graphs["model.onnx"],
+        further_models=[graphs["second.onnx"]],
+        tokenizer_json=(made.path / "tokenizer.json").read_text(),
+    )
+    assert open_bundle(bundle.path) == bundle
+    texts = make_texts(120)
+    rows = bundle.load_tokenizer().encode(texts[:60], texts[60:])
+    first_NC, second_NC = (
+        Scorer(graph(bundle)).score_tokens(rows).logits_UC for graph in (first_graph, second_graph)
+    )
+    unsure_N = margins(bundle.task, first_NC) < bundle.cascade.threshold
+    assert 0 < unsure_N.sum() < 60
+    joined_NC = np.where(unsure_N[:, None], second_NC, first_NC)
+    np.testing.assert_array_equal(Scorer(bundle).score_tokens(rows).logits_UC, joined_NC)
+    with pytest.raises(BundleError, match=r"second\.onnx gives 2 outputs from"):
+        Scorer(replace(bundle, cascade=replace(cascade, input_names=None)))
 
 
 def test_rows_that_go_on_share_batches_whatever_batch_they_came_from(cascade_bundle, rows):
