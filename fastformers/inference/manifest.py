@@ -102,9 +102,11 @@ _FURTHER_GRAPH = _record(
     file={"const": FLOAT16_FILE},
     quality=_or_null(_STAGE),
 )
+_INPUT_NAMES = {"enum": [["input_ids"], ["input_ids", "token_type_ids"]]}
 _CASCADE = _record(
     {
         "eval_share": _or_null(_SHARE),
+        "input_names": _or_null(_INPUT_NAMES),
         "multiply_adds_per_token": _or_null(_COUNT),
         "num_layers": _or_null(_COUNT),
         "width": _or_null(_COUNT),
@@ -138,7 +140,7 @@ _SCHEMA = _record(
     num_outputs=_LENGTH,
     max_length=_LENGTH,
     text_pairs={"type": "boolean"},
-    input_names={"enum": [["input_ids"], ["input_ids", "token_type_ids"]]},
+    input_names=_INPUT_NAMES,
     precision={"enum": ["int8", "int8-dynamic", "float16", "float32"]},
     stages=_list_of(_STAGE),
     provenance={"type": "object"},

@@ -64,6 +64,7 @@ class Cascade:
         quality: Quality of the cascade; None likewise.
         multiply_adds_per_token, num_layers, width: Shape of the second graph, as `Bundle` has those
             of the first.
+        input_names: Inputs of the second graph; None where they are those of the first.
         file: Name of the second graph's ONNX file.
     """
 
@@ -81,11 +82,13 @@ class Cascade:
     multiply_adds_per_token: int | None = None
     num_layers: int | None = None
     width: int | None = None
+    input_names: tuple[str, ...] | None = None
     file: str = SECOND_FILE
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The cascade that a manifest's fields speak of."""
+        input_names = fields.get("input_names")
         qualities = {
             name: None if fields[name] is None else StageQuality(**fields[name])
             for name in ("second_quality", "quality")
@@ -106,6 +109,7 @@ class Cascade:
             multiply_adds_per_token=fields.get("multiply_adds_per_token"),
             num_layers=fields.get("num_layers"),
             width=fields.get("width"),
+            input_names=None if input_names is None else tuple(input_names),
             file=fields["file"],
             **qualities,
         )
@@ -155,6 +159,7 @@ def second_graph(bundle: "Bundle") -> "Bundle":
         bundle,
         cascade=None,
         model_file=cascade.file,
+        input_names=cascade.input_names or bundle.input_names,
         precision=cascade.precision,
         cost_profile=cascade.second_profile,
         multiply_adds_per_token=cascade.multiply_adds_per_token,

@@ -134,7 +134,7 @@ def test_a_cascade_proves_what_it_says(configure, files):
     assert cascade.quality.agreement > bundle.stages[-1].agreement
     assert 0.05 < cascade.share < 0.95
     assert cascade.eval_share == pytest.approx(cascade.share, abs=0.1)
-    assert (cascade.num_layers, cascade.width) == (2, 32)
+    assert (cascade.num_layers, cascade.width, cascade.input_names) == (2, 32, ("input_ids",))
     assert cascade.quality.model_bytes > cascade.second_quality.model_bytes
     assert result.chosen.name == "bert, float32, then teacher, float32"
     assert result.chosen.seconds_per_million > 0
