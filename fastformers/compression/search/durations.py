@@ -138,7 +138,9 @@ class Durations:
             num_stages += 1
             epochs = _epochs(config, stage.name)
             size = _size(config, stage.name, num_layers=num_layers)
-            trained += epochs * size * (1 - _share_done(directory)) * self._num_tokens
+            num_trainings = config.prune.prune_rounds if stage.name == "prune" else 1
+            left = 1 - _share_done(directory) / num_trainings
+            trained += epochs * size * left * self._num_tokens
             read += (epochs > 0) * _teacher_size(config, stage.name, num_layers) * self._num_tokens
         return Work(trained_tokens=trained, read_tokens=read, num_stages=num_stages)
 
@@ -204,7 +206,7 @@ def _depth(config: RecipeConfig, num_layers: int) -> float:
 
 
 def _share_done(directory: Path) -> float:
-    """Share of an interrupted training that its last checkpoint holds."""
+    """Share of the interrupted training of a stage that its last checkpoint holds."""
     shares = [0.0]
     for path in directory.glob("**/trainer_state.json"):
         state = json.loads(path.read_text(encoding="utf-8"))
