@@ -61,13 +61,15 @@ class AblationShapes:
             shares: Share of the tokens entering a layer that leave it, from the first layer on.
 
         Raises:
-            InputError: There are more shares than layers.
+            InputError: There are more shares than layers that may drop tokens.
         """
-        if len(shares) > self.student.num_layers:
+        num_layers = self.student.num_layers
+        if len(shares) > num_layers - 1:
             shown = ",".join(f"{share:g}" for share in shares)
             raise InputError(
-                f"--keep-tokens {shown}: {len(shares)} shares, and the student of {self.name} has "
-                f"{self.student.num_layers} layers; leave some out"
+                f"--keep-tokens {shown}: of the {num_layers} layers of {self.name}'s student, "
+                f"{num_layers - 1} may drop tokens (of the last one, only the first token is read "
+                f"anyway); give no more than {num_layers - 1}"
             )
         whole = [smaller for smaller in self.smaller if not smaller.shape.keep_shares]
         last = next(index for index, s in reversed([*enumerate(whole)]) if not s.is_aside)

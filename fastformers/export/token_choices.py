@@ -36,7 +36,8 @@ def measure_choice_gaps(
 
     Returns:
         By how much of itself the least attention that a token kept received is above the most that
-        one dropped received, (M,), the least over the layers; inf where nothing was chosen.
+        one dropped received, (M,), the least over the layers; 0 where both received none, inf
+        where nothing was chosen.
     """
     shares = {
         f"layer{index}.significance": layer.keep_share
@@ -65,4 +66,5 @@ def _gap(significance_T: NDArray[np.float32], share: float) -> float:
     kept = int(count_kept_tokens(np.array([len(significance_T)]), [share])[0, 0]) - 1
     if not 0 < kept < len(others):
         return np.inf
-    return float((others[kept - 1] - others[kept]) / others[kept - 1])
+    last_kept, first_dropped = others[kept - 1], others[kept]
+    return float((last_kept - first_dropped) / last_kept) if last_kept else 0.0

@@ -107,6 +107,7 @@ _CASCADE = _record(
     {
         "input_names": _or_null(_INPUT_NAMES),
         "eval_share": _or_null(_SHARE),
+        "input_names": _or_null(_INPUT_NAMES),
         "multiply_adds_per_token": _or_null(_COUNT),
         "num_layers": _or_null(_COUNT),
         "width": _or_null(_COUNT),

@@ -196,8 +196,8 @@ def test_the_command_line_offers_every_set_of_shapes(ablate, monkeypatch, capsys
         ("--shapes-only bert-base --keep-tokens 0.5,x", "--keep-tokens x: give shares above 0"),
         ("--shapes-only bert-base --keep-tokens auto", "auto: is for compress; give shares"),
         (
-            "--shapes-only bert-base --keep-tokens 1,1,1,.5,.5",
-            "--keep-tokens 1,1,1,0.5,0.5: 5 shares, and the student of bert-base has 4 layers",
+            "--shapes-only bert-base --keep-tokens 1,1,1,.5",
+            "--keep-tokens 1,1,1,0.5: of the 4 layers of bert-base's student, 3 may drop tokens",
         ),
     ],
 )

@@ -281,6 +281,7 @@ def make_cascade(
         multiply_adds_per_token=second.multiply_adds_per_token,
         num_layers=second.num_layers,
         width=second.width,
+        input_names=OnnxEngine(second.graph).input_names,
     )
     _warn_if_known(built.second_quality, second_quality, path)
     return MadeCascade(

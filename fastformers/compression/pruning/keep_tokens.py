@@ -45,12 +45,12 @@ def keep_tokens(model: PreTrainedModel, shares: Shares) -> PreTrainedModel:
         InputError: The architecture cannot do it.
     """
     model = copy.deepcopy(model)
-    reduction = replace(reduction_of(model.config), keep_shares=shares, kept_by=_kept_by(model))
+    reduction = replace(reduction_of(model.config), keep_shares=shares, kept_by=kept_by_of(model))
     change_reduction(model, reduction)
     return model
 
 
-def _kept_by(model: PreTrainedModel) -> KeptBy:
+def kept_by_of(model: PreTrainedModel) -> KeptBy:
     """Whose attention counts: the first token's where the head reads that token alone.
 
     Before training it agrees with the whole model as often as that of all tokens, within noise, and
@@ -87,7 +87,7 @@ def choose_shares_for(
         min_agreement: Agreement (0-1) with the model with all tokens that must be left.
         on_progress: Called with the name of the work, steps done, and steps at most.
     """
-    reduction = replace(reduction_of(model.config), kept_by=_kept_by(model))
+    reduction = replace(reduction_of(model.config), kept_by=kept_by_of(model))
     num_layers = count_dropping_layers(
         model.config.num_hidden_layers, reads_all_tokens=reads_all_tokens(model)
     )

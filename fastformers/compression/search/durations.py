@@ -38,7 +38,8 @@ class Work:
 
     Attributes:
         trained_tokens: Tokens of all epochs, as many as the whole teacher would take as long for.
-        read_tokens: Tokens that a teacher reads for its student, counted in the same way.
+        read_tokens: Tokens that teachers read for their students, counted in the same way: of a
+            pruned model and of one that drops tokens, the teacher is the student before.
         num_stages: Number of stages that are not kept.
     """
 
@@ -137,8 +138,10 @@ class Durations:
             num_stages += 1
             epochs = _epochs(config, stage.name)
             size = _size(config, stage.name, num_layers=num_layers)
-            trained += epochs * size * (1 - _share_done(directory)) * self._num_tokens
-            read += (epochs > 0) * self._num_tokens
+            num_trainings = config.prune.prune_rounds if stage.name == "prune" else 1
+            left = 1 - _share_done(directory) / num_trainings
+            trained += epochs * size * left * self._num_tokens
+            read += (epochs > 0) * _teacher_size(config, stage.name, num_layers) * self._num_tokens
         return Work(trained_tokens=trained, read_tokens=read, num_stages=num_stages)
 
     def predict(self, work: Work) -> float:
@@ -184,14 +187,26 @@ def _size(config: RecipeConfig, stage: str, *, num_layers: int) -> float:
     Static vectors train in next to no time beside the teacher's pass, and pooled tokens are not
     taken into account: the first training of either is over sooner than is predicted.
     """
-    student, prune = config.student, config.prune
-    depth = (num_layers if student.student_layers is None else student.student_layers) / num_layers
-    is_pruned = stage != "distill"
+    prune, is_pruned = config.prune, stage != "distill"
+    depth = _depth(config, num_layers)
     return depth * (1 - is_pruned * (prune.prune_heads + prune.prune_ffn) / 2)
 
 
+def _teacher_size(config: RecipeConfig, stage: str, num_layers: int) -> float:
+    """How large the model is that a stage learns from, in the same way."""
+    if stage == "keep_tokens":
+        return _size(config, stage, num_layers=num_layers)
+    return _depth(config, num_layers) if stage == "prune" else 1.0
+
+
+def _depth(config: RecipeConfig, num_layers: int) -> float:
+    """Share of the teacher's layers that the student has."""
+    layers = config.student.student_layers
+    return 1.0 if layers is None else layers / num_layers
+
+
 def _share_done(directory: Path) -> float:
-    """Share of an interrupted training that its last checkpoint holds."""
+    """Share of the interrupted training of a stage that its last checkpoint holds."""
     shares = [0.0]
     for path in directory.glob("**/trainer_state.json"):
         state = json.loads(path.read_text(encoding="utf-8"))

@@ -36,10 +36,16 @@ def check_token_settings(recipe: RecipeConfig, model: PreTrainedModel, teacher: 
         teacher: Its directory, for messages.
 
     Raises:
-        InputError: A setting does not suit the student, or the teacher drops tokens already.
+        InputError: A setting does not suit the student, or a model drops tokens already that others
+            learn from.
     """
     student, tokens = recipe.student, recipe.tokens
-    _check_teacher(recipe, reduction_of(model.config), teacher)
+    recovers = recipe.prune.is_wanted or tokens.is_wanted
+    teaches = student.is_wanted or recovers
+    _check_reduced(recipe, reduction_of(model.config), teacher, teaches=teaches)
+    own = None if student.student is None else load_config(student.student)
+    if student.student is not None:
+        _check_reduced(recipe, reduction_of(own), student.student, teaches=recovers)
     wanted = []
     if student.pool_tokens is not None:
         wanted.append(f"--pool-tokens {student.pool_tokens}")
@@ -47,11 +53,11 @@ def check_token_settings(recipe: RecipeConfig, model: PreTrainedModel, teacher: 
         wanted.append(f"--keep-tokens {','.join(tokens.names)}")
     if not wanted:
         return
-    config = model.config if student.student is None else load_config(student.student)
+    config = own or model.config
     for flag in wanted:
         check_reducible(config.model_type, flag)
     num_layers = student.student_layers or int(config.num_hidden_layers)
-    pool = _pool_of_student(student, model, num_layers)
+    pool = _pool_of_student(student, reduction_of(config), config.num_hidden_layers)
     if student.pool_tokens is not None and student.pool_before_layer >= num_layers:
         raise InputError(
             f"--pool-before-layer {student.pool_before_layer}: the student has {num_layers} "
@@ -71,38 +77,44 @@ def check_token_settings(recipe: RecipeConfig, model: PreTrainedModel, teacher: 
         check_order(TokenReduction(keep_shares=tokens.shares, pool=pool), wanted[-1])
 
 
-def _check_teacher(recipe: RecipeConfig, reduction: TokenReduction, teacher: Path) -> None:
-    """Refuse to train from a teacher that drops tokens, or to pool twice."""
-    student = recipe.student
-    trains = student.is_wanted or recipe.prune.is_wanted or recipe.tokens.is_wanted
-    if reduction.drops and trains:
+def _check_reduced(
+    recipe: RecipeConfig, reduction: TokenReduction, path: Path, *, teaches: bool
+) -> None:
+    """Refuse to train from a model that drops tokens, or to pool twice.
+
+    Args:
+        recipe: The recipe.
+        reduction: What the teacher, or a student of its own, does with its tokens.
+        path: Its directory.
+        teaches: Whether a model learns from it.
+    """
+    if reduction.drops and teaches:
         raise InputError(
-            f"{teacher}: drops tokens already (keep_tokens in its config.json), and a student "
-            "learns from all of them: give the model from before that, or leave students, "
+            f"{path}: drops tokens already (keep_tokens in its config.json), and what is made of "
+            "it learns from all of them: give the model from before that, or leave students, "
             "pruning and --keep-tokens out"
         )
-    if reduction.pool is not None and student.pool_tokens is not None:
+    if reduction.pool is not None and recipe.student.pool_tokens is not None:
         raise InputError(
-            f"--pool-tokens {student.pool_tokens}: {teacher} pools tokens already; leave it out"
+            f"--pool-tokens {recipe.student.pool_tokens}: {path} pools tokens already; leave it out"
         )
+    trains = teaches or recipe.student.is_wanted
     if reduction.reduces and trains and recipe.distill.attention_weight:
         raise InputError(
-            f"--attention-weight {recipe.distill.attention_weight:g}: {teacher} pools tokens, so "
-            "its attention has no counterpart; leave it out"
+            f"--attention-weight {recipe.distill.attention_weight:g}: {path} drops or pools "
+            "tokens, so its attention has no counterpart; leave it out"
         )
 
 
 def _pool_of_student(
-    student: StudentConfig, model: PreTrainedModel, num_layers: int
+    student: StudentConfig, origin: TokenReduction, num_origin: int
 ) -> TokenPool | None:
-    """How the student pools: as it is told, or as the teacher that it is cut from does."""
+    """How the student pools: as it is told, or as the model of so many layers that it begins as."""
     if student.pool_tokens is not None:
         return TokenPool(
             before_layer=student.pool_before_layer,
             every=student.pool_tokens,
             how=student.pool_how,
         )
-    if student.student is not None:
-        return None
-    kept = spread_layers(model.config.num_hidden_layers, num_layers)
-    return reduction_of(model.config).of_layers(kept).pool
+    kept = spread_layers(num_origin, student.student_layers or num_origin)
+    return origin.of_layers(kept).pool

@@ -3,7 +3,8 @@
     probabilities of attention, states -> [token_reduction] -> states of fewer tokens
 
 A layer with a share keeps the tokens that receive most attention, summed over all heads and all
-queries or that of the first token alone; ties go to the lower position, which is how TopK decides.
+queries or that of the first token alone. Ties go to the lower position, which is how TopK decides,
+or, after a layer that dropped some, to the token that was the more significant there.
 By the first token's query what to keep is known before the attention of the others is computed, so
 that dropped tokens have no query. They go on in the order of their
 significance: later layers do not ask where a token stands, and to sort them by position takes up to

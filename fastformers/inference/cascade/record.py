@@ -65,6 +65,7 @@ class Cascade:
         input_names: Inputs of the second graph; None where they are those of the first.
         multiply_adds_per_token, num_layers, width: Shape of the second graph, as `Bundle` has those
             of the first.
+        input_names: Inputs of the second graph; None where they are those of the first.
         file: Name of the second graph's ONNX file.
     """
 
@@ -83,11 +84,13 @@ class Cascade:
     multiply_adds_per_token: int | None = None
     num_layers: int | None = None
     width: int | None = None
+    input_names: tuple[str, ...] | None = None
     file: str = SECOND_FILE
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The cascade that a manifest's fields speak of."""
+        input_names = fields.get("input_names")
         qualities = {
             name: None if fields[name] is None else StageQuality(**fields[name])
             for name in ("second_quality", "quality")
@@ -109,6 +112,7 @@ class Cascade:
             multiply_adds_per_token=fields.get("multiply_adds_per_token"),
             num_layers=fields.get("num_layers"),
             width=fields.get("width"),
+            input_names=None if input_names is None else tuple(input_names),
             file=fields["file"],
             **qualities,
         )

@@ -103,20 +103,20 @@ def test_every_step_runs_and_says_that_weights_are_random(build):
 
 
 def test_token_pruning_is_a_further_step_that_is_not_the_papers(build):
-    shapes = TINY.keep_tokens((0.8, 0.5)).keep_tokens((0.6,))
+    shapes = TINY.keep_tokens((0.75,)).keep_tokens((0.6,))
     steps = build(max_length=32, shapes=shapes).steps[5:]
     assert [(step.name, step.is_aside) for step in steps] == [
         ("+ pruning", False),
         ("not the paper's", True),
-        ("+ token pruning, keeping 80%, 50% (not the paper's)", False),
-        ("not the paper's, token pruning, keeping 80%, 50%", True),
+        ("+ token pruning, keeping 75% (not the paper's)", False),
+        ("not the paper's, token pruning, keeping 75%", True),
         ("+ token pruning, keeping 60% (not the paper's)", False),
         ("not the paper's, token pruning, keeping 60%", True),
     ]
-    assert "2 heads of 8, FFN 32, keeping 80%, 50% of the tokens;" in steps[2].note
+    assert "2 heads of 8, FFN 32, keeping 75% of the tokens;" in steps[2].note
     assert "1 heads of 8, FFN 48, keeping 60% of the tokens;" in steps[5].note
-    with pytest.raises(InputError, match=r"--keep-tokens 0.5,0.5,1: 3 shares, .*tiny has 2 layers"):
-        TINY.keep_tokens((0.5, 0.5, 1.0))
+    with pytest.raises(InputError, match=r"--keep-tokens 0.5,0.5: of the 2 .* no more than 1$"):
+        TINY.keep_tokens((0.5, 0.5))
 
 
 def test_graphs_of_kept_tokens_choose_them(build, tmp_path):

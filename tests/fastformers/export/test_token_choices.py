@@ -44,3 +44,12 @@ def test_equal_tokens_are_no_choice_at_all(encoder_factory):
     rows = Rows(np.full((1, 12), 5))
     assert measure_choice_gaps(encoder, rows, [0], text_pairs=False).tolist() == [0]
     assert measure_choice_gaps(encoder, Rows(np.full((1, 1), 5)), [0], text_pairs=False) == [np.inf]
+
+
+def test_tokens_without_any_attention_are_no_choice_either(encoder_factory):
+    encoder = replace(encoder_factory(), kept_by="first")
+    first, last = encoder.layers
+    sharp = replace(first.query, weight=1e4 * first.query.weight)  # one token gets all of a head's
+    encoder = replace(encoder, layers=(replace(first, query=sharp, keep_share=0.9), last))
+    ids_BT = np.random.default_rng(0).integers(0, 128, (1, 20))
+    assert measure_choice_gaps(encoder, Rows(ids_BT), [0], text_pairs=False).tolist() == [0]

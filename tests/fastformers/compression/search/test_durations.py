@@ -116,7 +116,15 @@ def test_later_stages_train_what_is_left_and_static_vectors_next_to_nothing(teac
     config = replace(STUDENT, prune=prune, tokens=tokens)
     work = durations.plan_work(config, stages("prune", "keep_tokens", "quantize"))
     assert work.trained_tokens == pytest.approx(2000 * 0.5 * 0.5 * (2 * 2 + 1))
-    assert (work.read_tokens, work.num_stages) == (4000, 3)
+    # The student of 3 of 6 layers reads for its pruned self, and that for one that drops tokens.
+    assert (work.read_tokens, work.num_stages) == (2000 * (0.5 + 0.25), 3)
+    checkpoint = stage_directories(teacher, stages("prune"))[0] / "round0" / "checkpoints" / "c"
+    checkpoint.mkdir(parents=True)
+    state = json.dumps({"global_step": 30, "max_steps": 60})
+    (checkpoint / "trainer_state.json").write_text(state)
+    work = durations.plan_work(config, stages("prune"))  # half of one of two rounds is done
+    assert work.trained_tokens == pytest.approx(2000 * 0.5 * 0.5 * 3)
+    (checkpoint / "trainer_state.json").unlink()
     whole = replace(config, student=StudentConfig(), tokens=replace(tokens, token_epochs=0))
     work = durations.plan_work(whole, stages("prune", "keep_tokens"))
     assert work.trained_tokens == pytest.approx(2000 * 0.5 * 4)

@@ -70,6 +70,19 @@ def test_times_are_measured_once_for_a_model_and_its_lengths(artifact, monkeypat
         keep_layer_times(artifact, "int8")
 
 
+def test_tokens_are_chosen_as_they_will_be_when_they_are_dropped(artifact, monkeypatch):
+    seen, measure = [], layer_timing.measure_layer_times
+
+    def record(encoder, *arguments, **options):
+        seen.append(encoder)
+        return measure(encoder, *arguments, **options)
+
+    monkeypatch.setattr(layer_timing, "measure_layer_times", record)
+    keep_layer_times(artifact, "int8", (0.5,))
+    assert [layer.keep_share for layer in seen[0].layers] == [0.5, 1.0]
+    assert seen[0].kept_by == "first"
+
+
 def test_lengths_stand_for_equal_shares_of_the_tokens():
     assert pick_lengths(np.array([10] * 6 + [30] * 2 + [60])) == (10, 30, 60)
     assert pick_lengths(np.array([7, 7, 7])) == (7, 7, 7)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,5 +121,31 @@ def test_a_teacher_that_pools_teaches_students_that_pool_alike(make_teacher):
     with pytest.raises(InputError, match="layer 0 drops tokens and stands before the pooling"):
         check(recipe((0.5,)), model)
     attention = replace(recipe(prune=0.5), distill=DistillConfig(attention_weight=1.0))
-    with pytest.raises(InputError, match="--attention-weight 1: my-model pools tokens"):
+    with pytest.raises(InputError, match="--attention-weight 1: my-model drops or pools"):
         check(attention, model)
+
+
+def test_a_student_of_its_own_is_asked_what_it_does_with_its_tokens(
+    make_teacher, save_teacher, tmp_path
+):
+    def saved(name, **reduction):
+        path = save_teacher(tmp_path / name, num_hidden_layers=3)
+        settings = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(settings | reduction))
+        return path
+
+    teacher = make_teacher(num_hidden_layers=4)
+    drops = saved("drops", keep_tokens=[0.5])
+    pools = saved("pools", pool_tokens=vars(POOL))
+    check(recipe(student=drops), teacher)  # it may learn, but what is made of it could not
+    for settings in (recipe(prune=0.5, student=drops), recipe((0.5,), student=drops)):
+        with pytest.raises(InputError, match="drops: drops tokens already"):
+            check(settings, teacher)
+    for path in (drops, pools):
+        with pytest.raises(InputError, match=f"--attention-weight 1: .*{path.name} drops or pools"):
+            check(recipe(attention=1.0, student=path), teacher)
+    check(recipe((1.0, 0.5), student=pools), teacher)
+    with pytest.raises(InputError, match=r"--pool-tokens 4: .*pools pools tokens already"):
+        check(recipe(pool_tokens=4, student=pools), teacher)
+    with pytest.raises(InputError, match="layer 0 drops tokens and stands before the pooling"):
+        check(recipe((0.5,), student=pools), teacher)

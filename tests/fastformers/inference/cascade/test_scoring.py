@@ -215,3 +215,26 @@ def test_a_named_engine_runs_both_graphs(cascade_bundle, rows):
     apart_N = np.abs(scored.logits_UC - expected.logits_UC).max(axis=1)
     assert (apart_N < 1e-4).mean() > 0.98  # a margin next to the threshold may fall beyond it
     assert scorer.engine.name.startswith("openvino ")
+
+
+def test_a_graph_without_token_types_may_stand_behind_one_with_them(
+    cascade_factory, encoder_factory, tokenizer_json, tmp_path
+):
+    typed = cascade_factory(tmp_path / "typed", text_pairs=True)
+    graph = tmp_path / "second.onnx"
+    write_graph(replace(encoder_factory(), token_types_KE=None), graph, text_pairs=True)
+    cascade = replace(typed.cascade, input_names=("input_ids",), threshold=1e6)  # all rows go on
+    written = write_bundle(
+        replace(typed, path=tmp_path / "mixed", cascade=cascade),
+        model=typed.model_path,
+        further_models=[graph],
+        tokenizer_json=tokenizer_json,
+    )
+    bundle = open_bundle(written.path)
+    assert bundle == written
+    rows = bundle.load_tokenizer().encode(["good film", "bad"], ["one", "two"])
+    logits_UC = Scorer(bundle).score_tokens(rows).logits_UC
+    engine = OnnxEngine(graph)
+    for row in range(2):
+        alone_1C = engine.run(rows.batch_ids(np.array([row])), None)
+        np.testing.assert_array_equal(logits_UC[row], alone_1C[0])
