@@ -91,6 +91,10 @@ class ModelArtifact:
             return run_graph(self.graph, rows)
         return predict_logits(self.model, rows, on_progress)
 
+    def answers(self, examples: Examples) -> Path:
+        """Directory of its outputs on examples, from which students learn."""
+        return self.directory("teacher") / f"answers-{examples.digest[:16]}"
+
     def directory(self, what: str) -> Path:
         """Make and return the directory for something that belongs to this artifact alone."""
         directory = self.work / f"{what}-{self.key[:16]}"

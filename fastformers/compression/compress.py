@@ -31,7 +31,7 @@ from fastformers.compression.stages.plan import plan_stages
 from fastformers.compression.stages.token_checks import check_token_settings
 from fastformers.compression.transfer_curve import CurvePoint, measure_curve
 from fastformers.data.examples import Examples
-from fastformers.data.splitting import leave_out_known, split_off, without_texts_of
+from fastformers.data.splitting import leave_out_known, split_off
 from fastformers.data.targets import settle_labels
 from fastformers.data.training_files import TrainingFiles
 from fastformers.data.transfer_sample import TransferSample
@@ -265,9 +265,7 @@ def _hold_out(config: CompressConfig, files: TrainingFiles) -> TrainingFiles:
     else:
         known = (train, files.evaluation)
         held_out = leave_out_known(held_out, *known, path=str(config.held_out_path))
-    sample = files.transfer
-    transfer = sample and replace(sample, examples=without_texts_of(sample.examples, held_out))
-    return replace(files, train=train, transfer=transfer, held_out=held_out)
+    return replace(files, train=train, held_out=held_out)
 
 
 def _check_cascade(config: CompressConfig, teacher: ModelArtifact) -> SecondGraph | None:

@@ -51,8 +51,8 @@ def load_training_files(
 
     Args:
         train, evaluation: Their paths.
-        transfer: A corpus without labels, if there is one. No row of the evaluation file is taken
-            from it, evaluated or not.
+        transfer: A corpus without labels, if there is one. No row of the other files is taken from
+            it, evaluated or not.
         held_out: Path of rows that set the threshold of a cascade, if there are any.
         columns: Their columns.
         has_labels: Whether the teacher learns from labels.
@@ -65,13 +65,16 @@ def load_training_files(
     labeled = columns if has_labels else replace(columns, label=None)
     examples = load_labeled(evaluation, labeled)
     learned = load_labeled(train, labeled)
+    set_aside = None if held_out is None else load_labeled(held_out, labeled)
     sample = None
     if transfer.corpus is not None:
         known = {"--eval": examples, "--train": learned}
+        if set_aside is not None:
+            known["--cascade-held-out"] = set_aside
         sample = sample_transfer(transfer, columns, known, locate=locate)
     return TrainingFiles(
         train=learned,
         evaluation=examples if eval_limit is None else examples.sample(eval_limit),
         transfer=sample,
-        held_out=None if held_out is None else load_labeled(held_out, labeled),
+        held_out=set_aside,
     )

@@ -105,7 +105,6 @@ _FURTHER_GRAPH = _record(
 _INPUT_NAMES = {"enum": [["input_ids"], ["input_ids", "token_type_ids"]]}
 _CASCADE = _record(
     {
-        "input_names": _or_null(_INPUT_NAMES),
         "eval_share": _or_null(_SHARE),
         "input_names": _or_null(_INPUT_NAMES),
         "multiply_adds_per_token": _or_null(_COUNT),

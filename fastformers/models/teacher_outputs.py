@@ -74,6 +74,11 @@ class TeacherOutputs:
     attention: tuple[LayerOutputs, ...] = ()
 
 
+def has_outputs(directory: Path) -> bool:
+    """Whether a teacher's outputs are in a directory; further layers may still be missing."""
+    return (directory / _DONE).is_file()
+
+
 def compute_teacher_outputs(
     teacher: PreTrainedModel,
     rows: TokenizedRows,

@@ -277,7 +277,6 @@ def make_cascade(
         second_profile=built.second_profile,
         second_quality=second_quality,
         quality=quality,
-        input_names=OnnxEngine(graph).input_names,
         multiply_adds_per_token=second.multiply_adds_per_token,
         num_layers=second.num_layers,
         width=second.width,

@@ -23,6 +23,7 @@ from fastformers.compression.recipe import Stage, is_kept, stage_directories
 from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.data.examples import Examples
 from fastformers.models.forward import OnProgress, StoppedError, mixed_precision, predict_logits
+from fastformers.models.teacher_outputs import has_outputs
 
 _TIMED_ROWS = 64
 # A step computes outputs, and the gradients of states and of weights.
@@ -38,8 +39,7 @@ class Work:
 
     Attributes:
         trained_tokens: Tokens of all epochs, as many as the whole teacher would take as long for.
-        read_tokens: Tokens that teachers read for their students, counted in the same way: of a
-            pruned model and of one that drops tokens, the teacher is the student before.
+        read_tokens: Tokens that the teacher reads for its students, for all stages together.
         num_stages: Number of stages that are not kept.
     """
 
@@ -121,6 +121,7 @@ class Durations:
         """
         self._teacher = teacher
         examples = teacher.train if transfer is None else teacher.train.joined(transfer)
+        self._answers = teacher.answers(examples)
         lengths_N = teacher.tokenize(examples).lengths_N
         self._num_tokens, self.mean_tokens = int(lengths_N.sum()), float(lengths_N.mean())
         self._read_s: float | None = None
@@ -129,7 +130,7 @@ class Durations:
 
     def plan_work(self, config: RecipeConfig, stages: Sequence[Stage]) -> Work:
         """What there is to do for a recipe, whose kept stages cost nothing."""
-        trained = read = 0.0
+        trained = 0.0
         num_stages = 0
         num_layers = self._teacher.model.config.num_hidden_layers
         for stage, directory in zip(stages, stage_directories(self._teacher, stages), strict=True):
@@ -141,7 +142,7 @@ class Durations:
             num_trainings = config.prune.prune_rounds if stage.name == "prune" else 1
             left = 1 - _share_done(directory) / num_trainings
             trained += epochs * size * left * self._num_tokens
-            read += (epochs > 0) * _teacher_size(config, stage.name, num_layers) * self._num_tokens
+        read = self._num_tokens if trained and not has_outputs(self._answers) else 0
         return Work(trained_tokens=trained, read_tokens=read, num_stages=num_stages)
 
     def predict(self, work: Work) -> float:
@@ -149,7 +150,7 @@ class Durations:
         if work.num_stages == 0:
             return 0.0
         seconds = self._other_s
-        if work.read_tokens:
+        if work.trained_tokens:
             self._read_s = self._read_s or _time_teacher(self._teacher)
             trained_s = self._trained_s or _PASSES_OF_A_STEP * self._read_s
             seconds += work.read_tokens * self._read_s + work.trained_tokens * trained_s
@@ -190,13 +191,6 @@ def _size(config: RecipeConfig, stage: str, *, num_layers: int) -> float:
     prune, is_pruned = config.prune, stage != "distill"
     depth = _depth(config, num_layers)
     return depth * (1 - is_pruned * (prune.prune_heads + prune.prune_ffn) / 2)
-
-
-def _teacher_size(config: RecipeConfig, stage: str, num_layers: int) -> float:
-    """How large the model is that a stage learns from, in the same way."""
-    if stage == "keep_tokens":
-        return _size(config, stage, num_layers=num_layers)
-    return _depth(config, num_layers) if stage == "prune" else 1.0
 
 
 def _depth(config: RecipeConfig, num_layers: int) -> float:

@@ -202,7 +202,7 @@ def distill_from(
         artifact.tokenize(examples),
         artifact.targets(artifact.train) if config.hard_weight else None,
         config=config,
-        outputs=teacher.directory("teacher") / f"answers-{examples.digest[:16]}",
+        outputs=teacher.answers(examples),
         checkpoints=directory / "checkpoints",
         soft_share=soft_share,
         on_progress=on_progress,

@@ -62,7 +62,6 @@ class Cascade:
             it; the bundle's own profile is the expected one of both.
         second_quality: Quality of the second graph alone; None in a bundle without measurements.
         quality: Quality of the cascade; None likewise.
-        input_names: Inputs of the second graph; None where they are those of the first.
         multiply_adds_per_token, num_layers, width: Shape of the second graph, as `Bundle` has those
             of the first.
         input_names: Inputs of the second graph; None where they are those of the first.
@@ -80,7 +79,6 @@ class Cascade:
     eval_share: float | None = None
     second_quality: StageQuality | None = None
     quality: StageQuality | None = None
-    input_names: tuple[str, ...] | None = None
     multiply_adds_per_token: int | None = None
     num_layers: int | None = None
     width: int | None = None
@@ -108,7 +106,6 @@ class Cascade:
             first_profile=CostProfile.from_json(fields["first_profile"]),
             second_profile=CostProfile.from_json(fields["second_profile"]),
             eval_share=fields.get("eval_share"),
-            input_names=None if fields.get("input_names") is None else (*fields["input_names"],),
             multiply_adds_per_token=fields.get("multiply_adds_per_token"),
             num_layers=fields.get("num_layers"),
             width=fields.get("width"),
