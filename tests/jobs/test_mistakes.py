@@ -170,7 +170,7 @@ MISTAKES = {
     ],
     f"{COMPRESS} --teacher t --max-accuracy-drop -1": ["--max-accuracy-drop -1"],
     f"{COMPRESS} --teacher t --student a --student-layers 4": ["--student", "--student-layers"],
-    f"{COMPRESS} --teacher t --student-layers 0": ["--student-layers 0"],
+    f"{COMPRESS} --teacher t --student-layers -1": ["--student-layers -1: give at least 0"],
     f"{COMPRESS} --teacher t --epochs 0": ["--epochs 0: give more than 0"],
     f"{COMPRESS} --teacher t --epochs inf": ["--epochs inf: give more than 0"],
     f"{COMPRESS} --teacher t --student-layers 2 --learning-rate inf": ["--learning-rate inf"],
