@@ -111,6 +111,10 @@ class CostProfile:
         ) * batches_N + np.interp(lengths_N, self.lengths, per_row)
         return seconds_N
 
+    def estimate_seconds_per_million(self, lengths_N: NDArray[np.integer]) -> float:
+        """Predicted core-seconds of a million rows of these lengths, in full batches."""
+        return 1e6 * float(np.mean(self.estimate_seconds(lengths_N)))
+
     def _split_costs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Seconds of a batch and of each of its rows, at the measured lengths.
 

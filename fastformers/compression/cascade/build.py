@@ -103,10 +103,6 @@ class BuiltCascade:
     cost_profile: CostProfile
     second_quality: float
 
-    def seconds_per_million(self, lengths_N: NDArray[np.integer]) -> float:
-        """Core-seconds of a million rows of these lengths."""
-        return 1e6 * float(np.mean(self.cost_profile.estimate_seconds(lengths_N)))
-
 
 def build_cascade(
     first: Path,
@@ -287,15 +283,15 @@ def make_cascade(
         graph=graph,
         cascade=cascade,
         cost_profile=built.cost_profile,
-        seconds_per_million=built.seconds_per_million(lengths_N),
+        seconds_per_million=built.cost_profile.estimate_seconds_per_million(lengths_N),
         eval_logits_NC=joined_NC,
     )
 
 
 def _check_gain(built: BuiltCascade, lengths_N: NDArray[np.integer], max_drop: float) -> None:
     """Refuse a cascade that costs as much as its second graph alone on rows of these lengths."""
-    seconds = built.seconds_per_million(lengths_N)
-    alone = 1e6 * float(np.mean(built.second_profile.estimate_seconds(lengths_N)))
+    seconds = built.cost_profile.estimate_seconds_per_million(lengths_N)
+    alone = built.second_profile.estimate_seconds_per_million(lengths_N)
     if seconds >= alone:
         raise QualityError(
             f"--cascade-drop {max_drop:g}: {100 * built.plan.share:.0f}% of the held-out rows "

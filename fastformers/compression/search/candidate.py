@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from fastformers.atomic_file import whole_file
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.cascade.build import MadeCascade
@@ -132,7 +130,7 @@ def evaluate_candidate(
         certainty=gate.certainty(gate.outputs(qualities[-1].stage, artifact)),
         further=tuple(further),
         cost_profile=profile,
-        seconds_per_million=1e6 * float(np.mean(profile.estimate_seconds(lengths_N))),
+        seconds_per_million=profile.estimate_seconds_per_million(lengths_N),
         passes=all(gate.passes(quality) for quality in (qualities[-1], *(q for _, q in further))),
     )
 
