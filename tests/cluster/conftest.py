@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ from fastformers.cluster.scheduling.pool import Slot
 from fastformers.cluster.scheduling.work import Failed, Finished, Lost, Task, Ticket
 from fastformers.cluster.settings import ActorSettings
 from fastformers.cluster.shards import preparation
+from fastformers.cluster.storage.directory import Directory
 
 
 def read_slices(corpus, *, limit=None):
@@ -274,3 +276,24 @@ class ListJournal:
 def journal():
     """A journal that keeps everything."""
     return ListJournal()
+
+
+@pytest.fixture
+def killed_after(monkeypatch):
+    """Block that is killed as it is about to write a file, after so many were written."""
+
+    @contextmanager
+    def run(num_writes):
+        write, left = Directory.write, iter(range(num_writes))
+
+        def dying_write(self, name):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return write(self, name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Directory, "write", dying_write)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return run

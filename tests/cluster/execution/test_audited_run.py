@@ -13,7 +13,6 @@ from fastformers.cluster.execution.job import describe, open_prepare_job, open_s
 from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.settings import AuditSettings, CorpusSettings, PredictionSettings
 from fastformers.cluster.shards import preparation
-from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import AuditError, ChangedWorkError, InputError
 
 WORDS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
@@ -98,20 +97,11 @@ def test_receipts_say_what_the_audit_took(plan, run_locally, told):
 
 
 @pytest.mark.parametrize("num_writes", [4, 9, 15])
-def test_a_run_that_was_killed_has_the_same_audit(plan, run_locally, monkeypatch, num_writes):
+def test_a_run_that_was_killed_has_the_same_audit(plan, run_locally, killed_after, num_writes):
     """Whatever was scored before and after, and in whatever order, the sums are equal."""
     run_locally(plan(0.3, "whole", label_column="y"))
-    write, left = Directory.write, iter(range(num_writes))
-
-    def dying_write(self, name):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return write(self, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Directory, "write", dying_write)
-        with pytest.raises(KeyboardInterrupt):
-            run_locally(plan(0.3, label_column="y"))
+    with killed_after(num_writes):
+        run_locally(plan(0.3, label_column="y"))
     run_locally(plan(0.3, label_column="y"))
     found, whole = (
         find_earlier_work(plan(0.3, name, label_column="y")).receipts.audit

@@ -16,7 +16,6 @@ from fastformers.cluster.execution.run import run_job
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.cluster.shards import preparation
 from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
-from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import (
     ChangedWorkError,
     InputError,
@@ -159,21 +158,12 @@ def test_the_same_bundle_elsewhere_is_no_change(
 
 @pytest.mark.parametrize("num_writes", range(0, 30, 3))
 def test_a_run_that_was_killed_goes_on(
-    corpus, bundle, tmp_path, run_locally, monkeypatch, num_writes
+    corpus, bundle, tmp_path, run_locally, killed_after, num_writes
 ):
     """The run is killed as it is about to write its first file, its fourth, and so on."""
     run_locally(plan(corpus, bundle, tmp_path / "whole"))
-    write, left = Directory.write, iter(range(num_writes))
-
-    def dying_write(self, name):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return write(self, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Directory, "write", dying_write)
-        with pytest.raises(KeyboardInterrupt):
-            run_locally(plan(corpus, bundle, tmp_path / "out"))
+    with killed_after(num_writes):
+        run_locally(plan(corpus, bundle, tmp_path / "out"))
     run_locally(plan(corpus, bundle, tmp_path / "out"))
     assert predictions(tmp_path / "out").equals(predictions(tmp_path / "whole"))
 

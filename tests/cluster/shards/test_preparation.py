@@ -17,7 +17,7 @@ from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
 from fastformers.cluster.shards.layout import TOKENS, read_shard_table
 from fastformers.cluster.shards.preparation import Preparation
 from fastformers.cluster.shards.shard_set import ShardSet
-from fastformers.cluster.storage.directory import Directory, open_directory
+from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import InputError, StorageError
 
 LOCK = nullcontext()
@@ -223,23 +223,14 @@ def test_a_slice_without_receipt_is_cut_again(corpus, preparation, bundle, victi
 
 @pytest.mark.parametrize("num_writes", range(0, 12, 2))
 def test_a_killed_preparation_leaves_nothing_half(
-    corpus, preparation, bundle, monkeypatch, tmp_path, num_writes
+    corpus, preparation, bundle, killed_after, tmp_path, num_writes
 ):
     whole = make_preparation(tmp_path / "whole", corpus, bundle)
     slices = corpus.plan_slices()
     receipts = prepare_all(whole, slices, bundle)
 
-    write, left = Directory.write, iter(range(num_writes))
-
-    def dying_write(self, name):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return write(self, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Directory, "write", dying_write)
-        with pytest.raises(KeyboardInterrupt):
-            prepare_all(preparation, slices, bundle)
+    with killed_after(num_writes):
+        prepare_all(preparation, slices, bundle)
     finished = contents(whole.directory)
     found = contents(preparation.directory)
     assert len(found) == num_writes

@@ -4,7 +4,6 @@ import pytest
 
 import fastformers.cluster.shards.preparation
 from fastformers.cluster.corpus.slices import open_corpus
-from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import InputError
 from fastformers.formats.readers import ReadOptions
 from tests.cluster.shards.test_preparation import (
@@ -54,7 +53,7 @@ def test_a_file_that_does_not_fit_ends_its_slice_and_no_other(small_files, tmp_p
 
 @pytest.mark.parametrize("num_writes", [0, 3, 6, 9, 11])
 def test_a_file_that_was_left_out_stays_so_when_a_killed_run_goes_on(
-    small_files, tmp_path, bundle, monkeypatch, num_writes
+    small_files, tmp_path, bundle, killed_after, num_writes
 ):
     """The slices follow from the listing, so a rerun cuts the same shards and names the file."""
     corpus = open_small(small_files, skip=True)
@@ -66,17 +65,8 @@ def test_a_file_that_was_left_out_stays_so_when_a_killed_run_goes_on(
     assert reason.startswith("no column 'text'")
 
     killed = make_preparation(tmp_path / "killed", corpus, bundle)
-    write, left = Directory.write, iter(range(num_writes))
-
-    def dying_write(self, name):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return write(self, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Directory, "write", dying_write)
-        with pytest.raises(KeyboardInterrupt):
-            prepare_all(killed, corpus.plan_slices(), bundle)
+    with killed_after(num_writes):
+        prepare_all(killed, corpus.plan_slices(), bundle)
     again = open_small(small_files, skip=True)
     assert again.digest == corpus.digest
     known, pending = load_progress(killed.directory, again.plan_slices(), ())
