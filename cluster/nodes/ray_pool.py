@@ -53,6 +53,9 @@ _MAX_FAILED_STARTS = 2
 # Actors are asked what they do once in this time, and less often where there are many of them.
 _ASK_EVERY_S, _ASKS_PER_S = 2.0, 50
 WAIT, STORE = "wait", "store"
+# What Ray says of an actor that died before it ran, as one does whose node is taken away while
+# it is created, and of one whose node went: no job is to blame for either. Only its text tells.
+_NEVER_RAN, _NODE_DIED = "The actor never ran", "its node has died"
 _MEMORY = re.compile(r"(?P<used>[\d.]+)GB used / (?P<limit>[\d.]+)GB limit")
 
 
@@ -265,8 +268,10 @@ class RayPool:
             if call.seat.state is not None and call.seat.state.outage is not None:
                 call.seat.state = None  # the storage has answered
             return list(call.future.result())
-        as_it_started = isinstance(error, RayActorError) and error.actor_init_failed
-        is_unwanted = isinstance(error, ActorUnschedulableError)  # Ray is taking the node away
+        as_it_started = isinstance(error, RayActorError) and (
+            error.actor_init_failed or _NEVER_RAN in str(error)
+        )
+        is_unwanted = _is_taken_away(error)
         # Where it was not the only one, the node has too little memory for so many actors.
         had_others = len(self._seats) > 1 or call.seat.slot not in self._seats
         is_crowded = isinstance(error, OutOfMemoryError) and had_others
@@ -334,6 +339,13 @@ def _round_cpus(num_cpus: float) -> float:
     return int(num_cpus) if num_cpus >= 1 else int(num_cpus * 10_000) / 10_000
 
 
+def _is_taken_away(error: BaseException) -> bool:
+    """Whether Ray is taking the node away, or has taken it."""
+    return isinstance(error, ActorUnschedulableError) or (
+        isinstance(error, RayActorError) and _NODE_DIED in str(error)
+    )
+
+
 def _free(error: OutOfMemoryError) -> str:
     """How much memory was free, where Ray says how much was used."""
     found = _MEMORY.search(str(error))
@@ -350,7 +362,7 @@ def say_error(error: BaseException) -> str:
     """
     if isinstance(error, RayTaskError) and error.cause is not None:
         error = error.cause
-    if isinstance(error, ActorUnschedulableError):
+    if _is_taken_away(error):
         return "Ray starts no more actors there, because it is taking the node away"
     if isinstance(error, OutOfMemoryError):
         return f"Ray's memory monitor ended it, because the node is short of memory{_free(error)}"

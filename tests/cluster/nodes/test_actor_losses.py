@@ -4,6 +4,7 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, OutOfMemoryError
 
 from fastformers.cluster.execution.topology import CoreSet
@@ -106,9 +107,29 @@ def test_of_several_outages_the_longest_is_said_and_only_while_its_actor_works(p
     assert pool.outages() == ["storage does not answer since 20 s: s3://b/0 (SlowDown)"]
 
 
-def test_where_ray_takes_the_node_away_no_actor_is_started(pool_of, actors):
+def died(message, **how):
+    """Ray's own error of an actor that died in this way."""
+    return ActorDiedError(ActorDiedErrorContext(actor_id=bytes(16), error_message=message, **how))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorUnschedulableError("draining"),
+        died("The actor died because its node has died. Node Id: ab"),
+    ],
+)
+def test_where_ray_takes_the_node_away_no_actor_is_started(pool_of, actors, error):
     pool = pool_of(1)
-    [outcome] = lose(pool, actors, ActorUnschedulableError("draining"))
+    [outcome] = lose(pool, actors, error)
     assert not outcome.is_charged
     assert (pool.slots, actors.num_started) == ([], 1)
     assert pool.trouble == "Ray starts no more actors there, because it is taking the node away"
+
+
+def test_an_actor_that_never_ran_is_started_once_more_and_blames_no_shard(pool_of, actors):
+    pool = pool_of(1)
+    for num_started, num_slots in [(2, 1), (2, 0)]:
+        [outcome] = lose(pool, actors, died("The node is draining.", never_started=True))
+        assert not outcome.is_charged
+        assert (actors.num_started, len(pool.slots)) == (num_started, num_slots)

@@ -41,8 +41,10 @@ def test_nodes_that_are_taken_away_finish_and_cost_nothing(
     seen = json.loads(done.stdout.splitlines()[-1])
     # An actor that dies on a node that Ray drains: no other can start there, no job is to blame.
     assert seen["draining"] == [seen["drained"]]
-    assert seen["outcomes"] == [["Finished", None], ["Lost", True], ["Lost", False]]
-    assert seen["num_slots"] == 0
+    finished, killed, *unable = seen["outcomes"]
+    assert [finished, killed] == [["Finished", None], ["Lost", True]]
+    assert 1 <= len(unable) <= 2
+    assert all(outcome == ["Lost", False] for outcome in unable)
     assert seen["trouble"].startswith("Ray starts no more actors there")
     # A node whose cloud gives notice leaves, another takes its place; the drained one is not used.
     assert seen["nodes"] == seen["expected"]
