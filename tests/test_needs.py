@@ -11,7 +11,7 @@ def no_programs(monkeypatch, tmp_path):
 
 def test_without_a_browser_a_test_is_skipped_and_says_what_is_missing(monkeypatch):
     monkeypatch.delenv(BROWSER_IS_NEEDED, raising=False)
-    with pytest.raises(pytest.skip.Exception, match="chromium or .*chromium-driver"):
+    with pytest.raises(pytest.skip.Exception, match=r"chromium or .*chromium-driver"):
         need_browser()
 
 
