@@ -6,12 +6,14 @@ This module knows nothing of what the files hold.
 """
 
 import errno
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -27,6 +29,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def keep_json(path: Path, make: Callable[[], Any]) -> Any:
+    """What an earlier call kept in this file, or else what `make` returns now, as JSON reads it."""
+    if not path.is_file():
+        made = json.dumps(make(), indent=2)
+        with whole_file(path) as unfinished:
+            unfinished.write_text(made, encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def replace_directory(made: Path, path: Path) -> None:

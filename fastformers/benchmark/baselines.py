@@ -219,7 +219,7 @@ def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
     architecture = architecture_of(config)
     if architecture.onnxruntime_type is None:
         raise InputError(f"ONNX Runtime's stock recipe does not fuse {config.model_type!r} models")
-    layers = [architecture.parts(layer) for layer in architecture.layers(model.base_model)]
+    layers = architecture.parts_of(architecture.layers(model.base_model))
     num_heads = layers[0].num_heads
     if any(layer.num_heads != num_heads for layer in layers):
         raise InputError(

@@ -194,6 +194,13 @@ class EncoderWeights:
     kept_by: Literal["all", "first"] = "all"
 
     @property
+    def is_static(self) -> bool:
+        """Whether the head reads a mean of token embeddings as they are."""
+        places = (self.position_embeddings_PE, self.token_types_KE)
+        between = (*places, self.embedding_norm, self.projection)
+        return not self.layers and all(part is None for part in between)
+
+    @property
     def width(self) -> int:
         """Values of a token between two layers, D."""
         if not self.layers:

@@ -56,7 +56,7 @@ from fastformers.inference.onnx_files import VOCABULARY_KEY, weights_path
 # change after which the same model gives another graph: here, in graph_builder.py, layers/, int8.py
 # or where models are read. Graphs that `compress --work` kept under another version are built
 # again.
-GRAPH_VERSION = 4
+GRAPH_VERSION = 5
 # The first opset with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
 
@@ -106,7 +106,11 @@ def write_graph(
         graph=graph, length=length, max_length=encoder.max_length, for_gpu=float16
     )
     reducer = TokenReducer(graph=graph, length=length, encoder=encoder, for_gpu=float16)
-    hidden = _embed(graph, encoder, length, has_types=has_types)
+    weights = None
+    if encoder.is_static:
+        hidden, weights = graph.weighted_embeddings(encoder.token_embeddings_VE)
+    else:
+        hidden = _embed(graph, encoder, length, has_types=has_types)
     if not encoder.layers:
         hidden = graph.in_float32(hidden)
     elif float16:
@@ -114,7 +118,7 @@ def write_graph(
         hidden = layers.add(hidden)
     else:
         hidden = _layers(graph, encoder, hidden, attention, reducer)
-    pooled = graph.in_float32(add_pooling(graph, hidden, encoder.pooling))
+    pooled = graph.in_float32(add_pooling(graph, hidden, encoder.pooling, weights))
     num_outputs = _head(graph, encoder.head, pooled, encoder.width)
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
     if observe:

@@ -95,16 +95,20 @@ class GraphBuilder:
         return self.first(hidden, "one", 1)
 
     def token_embeddings(self, token_embeddings_VE: Floats) -> str:
+        vectors, weights = self.weighted_embeddings(token_embeddings_VE)
+        return vectors if weights is None else self.node("Mul", [vectors, weights])
+
+    def weighted_embeddings(self, token_embeddings_VE: Floats) -> tuple[str, str | None]:
+        """Vectors (B, T, E), and the factor (B, T, 1) of each, which int8 has."""
         if not self.int8_embeddings:
-            return self.node(
-                "Gather", [self.const(TOKEN_EMBEDDINGS, token_embeddings_VE), "input_ids"]
-            )
+            rows = self.const(TOKEN_EMBEDDINGS, token_embeddings_VE)
+            return self.node("Gather", [rows, "input_ids"]), None
         rows_VE, scale_V = quantize_token_embeddings(token_embeddings_VE)
         steps = self.node("Gather", [self.const(TOKEN_EMBEDDINGS, rows_VE), "input_ids"])
         scales = self.node(
             "Gather", [self.const(f"{TOKEN_EMBEDDINGS}.scale", scale_V[:, None]), "input_ids"]
         )
-        return self.node("Mul", [self.node("Cast", [steps], to=TensorProto.FLOAT), scales])
+        return self.node("Cast", [steps], to=TensorProto.FLOAT), scales
 
     def norm(self, hidden: str, name: str, norm: Norm) -> str:
         weight = self.const(f"{name}.gain", norm.weight)

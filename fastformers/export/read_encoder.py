@@ -66,7 +66,7 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
     with torch.no_grad():
         embeddings = architecture.embeddings(encoder)
         first_position = architecture.first_position(config)
-        layers = architecture.layers(encoder)
+        layers = architecture.parts_of(architecture.layers(encoder))
         terms = architecture.offset_terms(encoder)
         return EncoderWeights(
             max_length=max_positions(config),
@@ -81,8 +81,8 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
             project_first=embeddings.project_first,
             activation=check_activation(getattr(config, architecture.activation_setting)),
             layers=tuple(
-                _copy_layer(architecture.parts(layer), term, share)
-                for layer, term, share in zip(
+                _copy_layer(parts, term, share)
+                for parts, term, share in zip(
                     layers, terms, reduction.shares_of(len(layers)), strict=True
                 )
             ),

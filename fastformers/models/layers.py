@@ -46,7 +46,7 @@ def layer_parts(model: PreTrainedModel) -> list[LayerParts]:
         InputError: The architecture can be neither pruned nor cut.
     """
     architecture = shrinkable_architecture_of(model.config)
-    return [architecture.parts(layer) for layer in architecture.layers(model.base_model)]
+    return architecture.parts_of(architecture.layers(model.base_model))
 
 
 def layer_shape(parts: LayerParts) -> LayerShape:

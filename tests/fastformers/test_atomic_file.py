@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastformers.atomic_file import check_writable, whole_file
+from fastformers.atomic_file import check_writable, keep_json, whole_file
 
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
@@ -25,6 +25,12 @@ def test_a_failed_block_leaves_what_was_there(tmp_path):
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_kept_is_not_made_again(tmp_path):
+    path = tmp_path / "shares.json"
+    assert keep_json(path, lambda: (0.8, 0.7)) == [0.8, 0.7]
+    assert keep_json(path, lambda: pytest.fail("made again")) == [0.8, 0.7]
 
 
 def test_whether_a_file_can_be_written_is_known_without_writing_it(tmp_path, monkeypatch):

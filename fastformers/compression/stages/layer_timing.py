@@ -13,18 +13,18 @@ of importance or plans.
 Shape suffixes: as in encoder.py, and N rows, B rows of a batch, T tokens of each.
 """
 
-import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastformers.atomic_file import whole_file
+from fastformers.atomic_file import keep_json
 from fastformers.clock import CpuTimer, median_in_turns
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.pruning.keep_tokens import kept_by_of
@@ -82,20 +82,20 @@ def keep_layer_times(
         (processor.model, processor.features),
         (GRAPH_VERSION, library_versions()),
     )
+
+    def measure() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(dir=artifact.work) as scratch:
+            times = measure_layer_times(
+                encoder,
+                lengths,
+                precision=precision,
+                scratch=Path(scratch),
+                on_progress=on_progress,
+            )
+        return asdict(times)
+
     path = artifact.work / f"layer-times-{decisive[:16]}.json"
-    if path.is_file():
-        return LayerTimes.from_json(json.loads(path.read_text(encoding="utf-8")))
-    with tempfile.TemporaryDirectory(dir=artifact.work) as scratch:
-        times = measure_layer_times(
-            encoder,
-            lengths,
-            precision=precision,
-            scratch=Path(scratch),
-            on_progress=on_progress,
-        )
-    with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(asdict(times), indent=2), encoding="utf-8")
-    return times
+    return LayerTimes.from_json(keep_json(path, measure))
 
 
 def pick_lengths(lengths_N: NDArray[np.integer]) -> tuple[int, ...]:

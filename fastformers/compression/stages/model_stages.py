@@ -9,12 +9,14 @@ given. This module knows nothing of graphs.
 
 import copy
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedModel
 
+from fastformers.atomic_file import replace_directory
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.pruning.prune import measure_importance
 from fastformers.compression.recipe import Stage
@@ -35,6 +37,7 @@ from fastformers.compression.students.student import (
 from fastformers.data.examples import Examples
 from fastformers.errors import StageError
 from fastformers.models.forward import OnProgress, count_embeddings, takes_token_types
+from fastformers.models.loading import load_model
 from fastformers.models.model_files import digest_checkpoint
 from fastformers.models.variants.reduced_layers import change_reduction
 from fastformers.models.variants.token_reduction import TokenPool, reduction_of
@@ -209,6 +212,18 @@ def distill_from(
     )
     shutil.rmtree(directory / "checkpoints")
     return trained
+
+
+def keep_model(path: Path, make: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+    """The model that an earlier attempt kept in this directory, or else a new one."""
+    if path.is_dir():
+        return load_model(path)
+    model = make()
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    replace_directory(unfinished, path)
+    return model
 
 
 def plan_recovery(epochs: float, distill: DistillConfig) -> DistillConfig | None:

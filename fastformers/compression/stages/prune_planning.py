@@ -6,7 +6,6 @@ Plans and times are kept as files, so that a stage that is resumed decides as it
 goes on from checkpoints of the shape that was planned first. This module knows nothing of recovery.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from fastformers.atomic_file import whole_file
+from fastformers.atomic_file import keep_json
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.pruning.latency_plan import plan_within_time
 from fastformers.compression.pruning.layer_times import LayerTimes
@@ -89,12 +88,11 @@ def plan_round(
 
 def keep_plan(path: Path, make: Callable[[], PruningPlan]) -> PruningPlan:
     """The plan of an earlier attempt, or else a new one, so that training goes on where it was."""
-    if not path.is_file():
-        plan = make()
-        kept = {name: [part.tolist() for part in parts] for name, parts in vars(plan).items()}
-        with whole_file(path) as unfinished:
-            unfinished.write_text(json.dumps(kept), encoding="utf-8")
-    kept = json.loads(path.read_text(encoding="utf-8"))
+
+    def make_lists() -> dict[str, list[list[int]]]:
+        return {name: [part.tolist() for part in parts] for name, parts in vars(make()).items()}
+
+    kept = keep_json(path, make_lists)
     return PruningPlan(**{name: tuple(map(np.array, parts)) for name, parts in kept.items()})
 
 

@@ -15,14 +15,17 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from fastformers.atomic_file import keep_json
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.pruning.keep_tokens import choose_shares_for, keep_tokens
 from fastformers.compression.pruning.prune import prune_model
 from fastformers.compression.pruning.pruning_plan import plan_rounds
+from fastformers.compression.pruning.token_plan import Shares
 from fastformers.compression.recipe import Stage
 from fastformers.compression.recipe_config import DistillConfig, PruneConfig
 from fastformers.compression.stages.model_stages import (
     distill_from,
+    keep_model,
     plan_recovery,
     require_no_graph,
 )
@@ -70,27 +73,25 @@ def prune_stage(
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         times = find_times(config, artifact, precision, keep_shares, on_progress)
         model = artifact.model
-        rounds = zip(
-            plan_rounds(config.prune_heads, config.prune_rounds),
-            plan_rounds(config.prune_ffn, config.prune_rounds),
-            strict=True,
-        )
-        for number, (heads_now, ffn_now) in enumerate(rounds):
-            now = replace(config, prune_heads=heads_now, prune_ffn=ffn_now)
+        for number, now in enumerate(_rounds_of(config)):
             plan = keep_plan(
                 directory / f"plan{number}.json",
                 partial(plan_round, now, artifact, model, times, on_progress),
             )
             model = prune_model(model, plan)
             if recovery is not None:
-                model = distill_from(
+                own = directory / f"round{number}"
+                train = partial(
+                    distill_from,
                     artifact,
                     model,
                     config=recovery,
                     transfer=transfer,
-                    directory=directory / f"round{number}",
+                    directory=own,
                     on_progress=on_progress,
                 )
+                is_last = number == config.prune_rounds - 1  # its model is what the stage keeps
+                model = train() if is_last else keep_model(own / "model", train)
         pruning = describe_pruning(artifact.model, model, times)
         logger.info("pruned: %s", pruning)
         return replace(artifact, model=model, pruning=pruning)
@@ -115,6 +116,16 @@ def prune_stage(
     )
 
 
+def _rounds_of(config: PruneConfig) -> list[PruneConfig]:
+    """The config with the shares that each round ends with."""
+    shares = zip(
+        plan_rounds(config.prune_heads, config.prune_rounds),
+        plan_rounds(config.prune_ffn, config.prune_rounds),
+        strict=True,
+    )
+    return [replace(config, prune_heads=heads, prune_ffn=ffn) for heads, ffn in shares]
+
+
 def keep_tokens_stage(
     config: TokenConfig, distill: DistillConfig, transfer: Examples | None
 ) -> Stage:
@@ -128,12 +139,16 @@ def keep_tokens_stage(
     recovery = plan_recovery(config.token_epochs, distill)
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
-        shares = config.shares or choose_shares_for(
-            artifact.model,
-            artifact.tokenize(artifact.train.sample(TOKEN_ROWS)),
-            min_agreement=config.min_token_agreement / 100,
-            on_progress=on_progress,
-        )
+        def choose_shares() -> Shares:
+            return choose_shares_for(
+                artifact.model,
+                artifact.tokenize(artifact.train.sample(TOKEN_ROWS)),
+                min_agreement=config.min_token_agreement / 100,
+                on_progress=on_progress,
+            )
+
+        # As an earlier attempt chose them, maybe on another machine: its checkpoints go on.
+        shares = config.shares or tuple(keep_json(directory / "shares.json", choose_shares))
         if min(shares, default=1) == 1:
             raise StageError(
                 "no layer can drop a tenth of its tokens and agree with itself on "

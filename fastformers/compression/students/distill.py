@@ -163,8 +163,7 @@ def replace_gelu(model: PreTrainedModel) -> PreTrainedModel:
     setting = architecture.activation_setting
     if str(getattr(model.config, setting)).startswith("gelu"):
         setattr(model.config, setting, "relu")
-        for layer in architecture.layers(model.base_model):
-            parts = architecture.parts(layer)
+        for parts in architecture.parts_of(architecture.layers(model.base_model)):
             setattr(parts.activated, parts.activation_name, nn.ReLU())
     return model
 

@@ -13,7 +13,7 @@ Shape suffixes: H heads of a layer, W heads x head width, R rows of a table, O o
 of two tokens from the longest negative to the longest positive, 0 in the middle.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -177,7 +177,7 @@ class Architecture:
     Attributes:
         embeddings: Embeddings of an encoder.
         layers: The module that holds the layers of an encoder.
-        parts: The parts of one layer.
+        parts: The parts of one layer; None where an encoder has no layers.
         head: The head of a classifier or multiple-choice model.
         activation_setting: Setting of the configuration that names the activation of the layers.
         attention_dropout_setting: Setting that holds the dropout inside attention.
@@ -202,7 +202,7 @@ class Architecture:
 
     embeddings: Callable[[PreTrainedModel], EmbeddingParts]
     layers: Callable[[PreTrainedModel], nn.ModuleList]
-    parts: Callable[[Any], LayerParts]
+    parts: Callable[[Any], LayerParts] | None
     head: Callable[[PreTrainedModel], HeadParts]
     activation_setting: str = "hidden_act"
     attention_dropout_setting: str = "attention_probs_dropout_prob"
@@ -216,6 +216,10 @@ class Architecture:
     can_shrink: bool = False
     layer_stack: str | None = None
     onnxruntime_type: str | None = None
+
+    def parts_of(self, layers: Iterable[nn.Module]) -> list[LayerParts]:
+        """The parts of each of an encoder's layers."""
+        return [] if self.parts is None else [self.parts(layer) for layer in layers]
 
 
 def key_offsets(max_length: int) -> Tensor:

@@ -10,7 +10,6 @@ from fastformers.models.architectures.architecture import (
     Architecture,
     EmbeddingParts,
     HeadParts,
-    LayerParts,
     Pooling,
 )
 from fastformers.models.variants.static_vectors import MODEL_TYPE
@@ -24,10 +23,6 @@ def _embeddings(encoder: PreTrainedModel) -> EmbeddingParts:
 
 def _layers(encoder: PreTrainedModel) -> nn.ModuleList:
     return nn.ModuleList()
-
-
-def _parts(layer: nn.Module) -> LayerParts:
-    raise NotImplementedError("static vectors have no layers")
 
 
 def _head(model: PreTrainedModel) -> HeadParts:
@@ -45,7 +40,7 @@ def _pooling(config: PretrainedConfig) -> Pooling:
 STATIC_VECTORS = Architecture(
     embeddings=_embeddings,
     layers=_layers,
-    parts=_parts,
+    parts=None,
     head=_head,
     pooling=_pooling,
 )

@@ -84,14 +84,14 @@ class ReducedLayers(nn.Module):
         counts_LB = reduction.count_tokens(lengths_B, len(self.layer))
         states = TokenStates(values_BKD=hidden_states, weights_BK=weights_BT)
         self._record(states)
-        for at, layer in enumerate(self.layer):
+        for at, parts in enumerate(architecture.parts_of(self.layer)):
             if reduction.pool is not None and at == reduction.pool.before_layer:
                 states = pool_states(states, reduction.pool)
             share = reduction.keep_shares[at] if at < len(reduction.keep_shares) else 1.0
             counts_B = None
             if share < 1:
                 counts_B = torch.from_numpy(counts_LB[at + 1])
-            states = self._run_layer(architecture.parts(layer), states, counts_B)
+            states = self._run_layer(parts, states, counts_B)
             self._record(states)
         self.left_BK = states.weights_BK
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.values_BKD)

@@ -50,6 +50,19 @@ def state(id_, free=2.0, hostname="host", **changes):
     return NodeState(id=id_, hostname=hostname, num_cpus=2.0, free_cpus=free, **changes)
 
 
+def make_nodes(ask, clock):
+    """The nodes of a cluster that answers what `ask` returns; no supervisor is started."""
+    return ClusterNodes(
+        lambda state, **asked: None,
+        ask,
+        num_actors=None,
+        cores_per_actor=1,
+        oversubscribe=False,
+        can_grow=True,
+        clock=clock,
+    )
+
+
 class Cluster:
     """Nodes over a list of states that the test changes."""
 

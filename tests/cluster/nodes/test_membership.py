@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from fastformers.cluster.nodes.membership import ClusterNodes
 from fastformers.cluster.scheduling.nodes import (
     NodeJoined,
     NodeLeft,
@@ -14,7 +13,7 @@ from fastformers.cluster.scheduling.nodes import (
     Orders,
 )
 from fastformers.errors import InputError
-from tests.cluster.nodes.fake_cluster import state
+from tests.cluster.nodes.fake_cluster import make_nodes, state
 
 
 def test_every_node_with_free_cpus_is_asked_and_joins_when_it_is_ready(cluster_of):
@@ -28,15 +27,7 @@ def test_every_node_with_free_cpus_is_asked_and_joins_when_it_is_ready(cluster_o
 
 
 def test_it_is_not_settled_before_the_cluster_was_asked(clock):
-    nodes = ClusterNodes(
-        lambda state, **asked: None,
-        list,
-        num_actors=None,
-        cores_per_actor=1,
-        oversubscribe=False,
-        can_grow=True,
-        clock=clock,
-    )
+    nodes = make_nodes(list, clock)
     assert nodes.num_starting == 1
     nodes._inbox.put([])
     assert nodes.wait(0.0) == []
@@ -245,15 +236,7 @@ def test_the_watcher_asks_again_when_the_cluster_did_not_answer(clock, monkeypat
             raise answer
         return answer
 
-    nodes = ClusterNodes(
-        lambda state, **asked: None,
-        ask,
-        num_actors=None,
-        cores_per_actor=1,
-        oversubscribe=False,
-        can_grow=True,
-        clock=clock,
-    )
+    nodes = make_nodes(ask, clock)
     nodes.start()
     nodes.wait(30.0)
     nodes.stop()
@@ -270,15 +253,7 @@ def test_a_cluster_that_never_says_which_nodes_it_has_is_not_waited_for_for_ever
         asked.set()
         raise ConnectionError("the control store\n is away")
 
-    nodes = ClusterNodes(
-        lambda state, **asked: None,
-        ask,
-        num_actors=None,
-        cores_per_actor=1,
-        oversubscribe=False,
-        can_grow=True,
-        clock=clock,
-    )
+    nodes = make_nodes(ask, clock)
     nodes.start()
     assert asked.wait(30.0)
     assert nodes.wait(0.0) == []

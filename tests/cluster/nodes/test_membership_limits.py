@@ -5,7 +5,6 @@ import threading
 
 import pytest
 
-from fastformers.cluster.nodes.membership import ClusterNodes
 from fastformers.cluster.scheduling.nodes import (
     NodeJoined,
     NodeLeft,
@@ -15,7 +14,7 @@ from fastformers.cluster.scheduling.nodes import (
     Orders,
 )
 from fastformers.errors import InputError
-from tests.cluster.nodes.fake_cluster import state
+from tests.cluster.nodes.fake_cluster import make_nodes, state
 
 
 def asked(cluster):
@@ -244,15 +243,7 @@ def test_names_are_given_once_and_for_all(cluster_of):
 
 
 def test_a_cluster_that_says_nothing_at_all_is_waited_for_a_minute(clock):
-    nodes = ClusterNodes(
-        lambda state, **asked: None,
-        list,
-        num_actors=None,
-        cores_per_actor=1,
-        oversubscribe=False,
-        can_grow=True,
-        clock=clock,
-    )
+    nodes = make_nodes(list, clock)
     nodes._watcher = threading.Thread(target=lambda: None)  # its question is never answered
     nodes.start()
     for clock.now in range(61):
@@ -272,15 +263,7 @@ def test_the_cluster_is_asked_every_two_seconds_by_a_thread_that_holds_up_nobody
             raise answer
         return answer
 
-    nodes = ClusterNodes(
-        lambda state, **asked: None,
-        ask,
-        num_actors=None,
-        cores_per_actor=1,
-        oversubscribe=False,
-        can_grow=True,
-        clock=clock,
-    )
+    nodes = make_nodes(ask, clock)
 
     def wait(seconds):
         waited.append(seconds)

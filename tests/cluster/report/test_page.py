@@ -1,7 +1,6 @@
 import importlib.util
 import json
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -10,6 +9,7 @@ import pytest
 from fastformers.cluster.records.audit import Estimate
 from fastformers.cluster.report.bill import HEADINGS
 from fastformers.cluster.report.run_report import RunReport
+from tests.needs import need_browser
 
 pytest.importorskip("matplotlib", reason="the page needs the extra `report`")
 pytest.importorskip("jinja2", reason="the page needs the extra `report`")
@@ -248,11 +248,9 @@ def test_the_frontier_tells_best_from_beaten():
 @pytest.fixture(scope="module")
 def browser():
     """Chromium without a screen and without a network; skips where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is in the extra `dev`")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium and chromedriver are not on PATH (Debian: chromium chromium-driver)")
+    chromium, driver = need_browser()
+    from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in (

@@ -88,15 +88,19 @@ def test_openvinos_logits_are_those_of_a_single_file(graph, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 @pytest.mark.parametrize(
-    ("module", "engine"), [("engine", "OnnxEngine"), ("engines.openvino", "OpenVinoEngine")]
+    ("precision", "module", "engine"),
+    [
+        ("float32", "engine", "OnnxEngine"),
+        ("int8", "engine", "OnnxEngine"),
+        ("float16", "engine", "OnnxEngine"),
+        ("float32", "engines.openvino", "OpenVinoEngine"),
+        ("int8", "engines.openvino", "OpenVinoEngine"),  # it copies float16, as float32
+    ],
+    indirect=["precision"],
 )
-def test_a_process_maps_the_token_embeddings_rather_than_copies_them(
-    graph, precision, module, engine
-):
+def test_a_process_maps_the_token_embeddings_rather_than_copies_them(graph, module, engine):
     if module == "engines.openvino":
         need_openvino()
-        if precision == "float16":
-            pytest.skip("OpenVINO turns float16 into float32 on a CPU")
     script = OPEN_AND_SHOW_MAPS.format(module=module, engine=engine)
     run = subprocess.run(
         [sys.executable, "-c", script, graph], capture_output=True, text=True, check=True

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="the extra compress is not installed")
 
 from fastformers.compression.artifact import ModelArtifact
+from fastformers.compression.pruning.keep_tokens import keep_tokens
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe import run_recipe
 from fastformers.compression.recipe_config import (
@@ -18,10 +19,11 @@ from fastformers.compression.recipe_config import (
     StudentConfig,
     TrimConfig,
 )
-from fastformers.compression.stages import model_stages
+from fastformers.compression.stages import model_stages, reducing_stages
 from fastformers.compression.stages.plan import plan_stages
 from fastformers.compression.token_config import TokenConfig
 from fastformers.data.examples import Examples
+from fastformers.models.variants.token_reduction import reduction_of
 
 RECIPE = RecipeConfig(
     student=StudentConfig(student_layers=2),
@@ -82,6 +84,46 @@ def test_it_is_the_teacher_also_where_the_stages_before_are_kept(artifact, taugh
 def test_without_a_student_it_is_the_model_before_it_was_pruned(artifact, taught):
     run(artifact, replace(RECIPE, student=StudentConfig()))
     assert [teacher for teacher, _ in taught] == [artifact.model] * 2
+
+
+def test_rounds_that_were_finished_are_not_trained_again(artifact, taught, monkeypatch):
+    prune = PruneConfig(prune_ffn=0.5, prune_multiple_of=1, prune_rounds=3)
+    recipe = replace(RECIPE, student=StudentConfig(), prune=prune)
+    widths = []
+
+    def train(student, *arguments, checkpoints, **others):
+        widths.append(student.config.pruned_layers[0]["ffn_width"])
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        if len(widths) == 3:
+            raise KeyboardInterrupt
+        student.classifier.bias.data += 1  # what was learned
+        return student
+
+    monkeypatch.setattr(model_stages, "distill", train)
+    with pytest.raises(KeyboardInterrupt):
+        run(artifact, recipe)
+    resumed = run(artifact, recipe).model
+    first, second, third, *again = widths
+    assert first > second > third
+    assert again == [third, third]  # of the last round, and of the stage after it
+    learned = resumed.classifier.bias - artifact.model.classifier.bias
+    assert learned.tolist() == pytest.approx([4, 4])
+
+
+def test_shares_that_were_chosen_are_those_of_every_attempt(artifact, taught, monkeypatch):
+    recipe = replace(RECIPE, tokens=TokenConfig(keep_tokens=("auto",)))
+    monkeypatch.setattr(reducing_stages, "choose_shares_for", lambda *_, **__: (0.7,))
+    monkeypatch.setattr(reducing_stages, "keep_tokens", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(artifact, recipe)
+    monkeypatch.setattr(reducing_stages, "keep_tokens", keep_tokens)
+    # Another machine rounds otherwise, and would choose others.
+    monkeypatch.setattr(reducing_stages, "choose_shares_for", lambda *_, **__: (0.6,))
+    assert reduction_of(run(artifact, recipe).model.config).keep_shares == (0.7,)
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
 
 
 def test_a_teacher_whose_vocabulary_was_trimmed_teaches_its_own_tokens(artifact, taught):

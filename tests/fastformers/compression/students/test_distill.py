@@ -91,6 +91,18 @@ def distance(model, teacher, rows):
     return float(np.square(error - error.mean(axis=1, keepdims=True)).mean())
 
 
+def make_collator(rows, outputs):
+    """Makes batches without targets."""
+    return _Collator(
+        rows=rows,
+        targets_N=np.zeros(0, np.int64),
+        outputs=outputs,
+        pad_id=0,
+        max_length=64,
+        token_types=True,
+    )
+
+
 def test_a_student_comes_close_to_its_teacher_without_any_label(student, teacher, rows, tmp_path):
     before = distance(student, teacher, rows)
     after = learn(
@@ -187,14 +199,7 @@ def test_the_loss_does_not_see_padding(student, teacher, rows, tmp_path):
         attention_layers=[1],
         on_progress=lambda *step: None,
     )
-    collate = _Collator(
-        rows=rows,
-        targets_N=np.zeros(0, np.int64),
-        outputs=outputs,
-        pad_id=0,
-        max_length=64,
-        token_types=True,
-    )
+    collate = make_collator(rows, outputs)
     student.set_attn_implementation("eager")
     with_layers = in_training(student, hidden_weight=1.0, attention_weight=1.0).eval()
     lengths = rows.lengths_N
@@ -350,14 +355,7 @@ def test_a_loss_of_states_compares_the_tokens_that_are_left(teacher, rows, tmp_p
         on_progress=lambda *step: None,
     )
     student = reducing(teacher, keep_shares=(0.5,))
-    collate = _Collator(
-        rows=rows,
-        targets_N=np.zeros(0, np.int64),
-        outputs=outputs,
-        pad_id=0,
-        max_length=64,
-        token_types=True,
-    )
+    collate = make_collator(rows, outputs)
     starts = rows.offsets
     batch = collate(
         [{"row": at, "input_ids": rows.ids[starts[at] : starts[at + 1]]} for at in range(8)]

@@ -3,11 +3,15 @@
 Widths are those of real models: ONNX Runtime's matrix products take other paths for small ones.
 """
 
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
 
 from fastformers.export.encoder import EncoderWeights, Head, Linear
 from fastformers.export.graph import write_graph
+from fastformers.export.int8 import quantize_token_embeddings
 from fastformers.inference.engine import OnnxEngine
 
 VOCABULARY, WIDTH, CLASSES = 500, 384, 3
@@ -54,6 +58,15 @@ def compute(encoder, ids_BT, types_BT):
     return inner @ head.output.weight + head.output.bias
 
 
+def test_int8_vectors_are_never_multiplied_one_by_one(tmp_path):
+    """Their factors weigh the sum: a product of all vectors would be written and read again."""
+    for pooling, num_products in (("mean", 0), ("texts", 3)):  # two of masks, one of two means
+        path = tmp_path / f"{pooling}.onnx"
+        write_graph(make_static(pooling), path, text_pairs=pooling == "texts", ranges={})
+        nodes = onnx.load(path, load_external_data=False).graph.node
+        assert [node.op_type for node in nodes].count("Mul") == num_products
+
+
 def make_batch(num_rows, length):
     rng = np.random.default_rng(length)
     ids_BT = rng.integers(0, VOCABULARY, (num_rows, length))
@@ -61,10 +74,14 @@ def make_batch(num_rows, length):
     return ids_BT, (np.arange(length) >= starts_B[:, None]).astype(np.int64)
 
 
+@pytest.mark.parametrize("ranges", [None, {}], ids=["float", "int8"])
 @pytest.mark.parametrize("pooling", ["mean", "texts"])
-def test_the_graph_computes_the_means(tmp_path, pooling):
+def test_the_graph_computes_the_means(tmp_path, pooling, ranges):
     encoder = make_static(pooling)
-    write_graph(encoder, tmp_path / "model.onnx", text_pairs=pooling == "texts")
+    write_graph(encoder, tmp_path / "model.onnx", text_pairs=pooling == "texts", ranges=ranges)
+    if ranges is not None:
+        steps_VE, scale_V = quantize_token_embeddings(encoder.token_embeddings_VE)
+        encoder = replace(encoder, token_embeddings_VE=steps_VE * scale_V[:, None])
     ids_BT, types_BT = make_batch(16, 12)
     types_BT[0] = 0  # the second text may have no token, if it was cut
     logits_BC = OnnxEngine(tmp_path / "model.onnx").run(ids_BT, types_BT)

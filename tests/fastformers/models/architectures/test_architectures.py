@@ -49,7 +49,7 @@ def make(make_model, model_type):
 
 def layers_of(model):
     architecture = architecture_of(model.config)
-    return [architecture.parts(layer) for layer in architecture.layers(model.base_model)]
+    return architecture.parts_of(architecture.layers(model.base_model))
 
 
 def check_graph(model, path, rows):
