@@ -42,6 +42,17 @@ UNKNOWN_ERROR = 2.0
 GPU_ERROR, GPU_PEAK_ERROR = 2.0, 2.5
 # A GPU that was measured, in another machine: its clocks and its cooling may differ.
 SAME_GPU_ERROR = 1.15
+# A machine that another int8 bundle was measured on: theirs may differ in width and in the share of
+# int8 work.
+OTHER_BUNDLE_ERROR = 1.2
+# Each rule's error factor by judgment, by the rule's name for people.
+CPU_RULES = {
+    "same generation": SAME_GENERATION_ERROR,
+    "same instruction sets": SAME_EXTENSIONS_ERROR,
+    "other instruction sets": OTHER_EXTENSIONS_ERROR,
+    "hidden processor": UNKNOWN_ERROR,
+}
+GPU_RULES = {"GPU by MLPerf": GPU_ERROR, "GPU by its peak": GPU_PEAK_ERROR}
 
 # Extensions of x86 and Arm processors, the strongest first.
 _BY_STRENGTH = ("amx", "vnni", "avx512", "avx2", "i8mm", "dotprod", "neon")
@@ -75,6 +86,8 @@ def learn_error(judged: float, ratios: Sequence[float]) -> float:
         judged: The factor before anything was measured.
         ratios: Measured over predicted seconds, one of each machine.
     """
+    if not ratios:
+        return judged
     squares = _JUDGED_MACHINES * log_spread(judged) ** 2 + sum(math.log(r) ** 2 for r in ratios)
     spread = math.sqrt(squares / (_JUDGED_MACHINES + len(ratios)))
     return math.exp(_SPREADS_OF_95_PERCENT * spread)
@@ -100,6 +113,11 @@ class CpuSpec:
     features: tuple[str, ...]
     clock_ghz: float
     is_guess: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its generation, for people."""
+        return f"{self.generation} or the like" if self.is_guess else self.generation
 
     def speed(self, *, is_int8: bool) -> float:
         """Rows a second, in a unit of its own: only ratios of two cores mean something."""
