@@ -68,35 +68,43 @@ def measures_profile_alone(options: argparse.Namespace) -> bool:
 def find_own_type(given: str | None) -> tuple[str | None, InstancePrice | None]:
     """Type of this machine, as given or as its cloud says, and its row of the price table.
 
-    A part of a machine, such as a container with fewer cores, is of no type, and a line says so.
+    Args:
+        given: What the user says; None to ask the cloud alone.
+
+    Raises:
+        InputError: The type is not known, or its cloud says another.
+    """
+    said = read_instance_type()
+    if given is None:
+        return said, built_in_prices().get(said or "")
+    if said not in (None, given):
+        raise InputError(
+            f"--instance-type {given}: the cloud says that this machine is {said}; leave it out"
+        )
+    return given, find_price(given, built_in_prices())
+
+
+def find_whole_type(given: str | None) -> str | None:
+    """Type of this machine, if all of its cores may be used; else a line says so.
 
     Args:
         given: What the user says; None to ask the cloud alone.
 
     Raises:
-        InputError: The type is not known, its cloud says another, or it has other cores.
+        InputError: The user names a type that is not known, not this machine's, or has other cores.
     """
-    said = read_instance_type()
-    if given is not None:
-        if said not in (None, given):
-            raise InputError(
-                f"--instance-type {given}: the cloud says that this machine is {said}; leave it out"
-            )
-        own = find_price(given, built_in_prices())
-        check_own_cores(own)
-        return given, own
-    known = built_in_prices().get(said or "")
-    if known is None:
-        return said, None
+    name, own = find_own_type(given)
     try:
-        check_own_cores(known)
+        check_own_cores(own)
     except InputError:
+        if given is not None:
+            raise
         console.print(
-            f"only a part of this {said} may be used here, so what is measured is kept without its "
+            f"only a part of this {name} may be used here, so what is measured is kept without its "
             "type"
         )
-        return None, None
-    return said, known
+        return None
+    return name
 
 
 _ACTORS = (
@@ -261,7 +269,7 @@ def check(options: argparse.Namespace) -> None:
         return
     if options.profile_out is not None:
         check_writable(options.profile_out)
-        options.own_type, _ = find_own_type(options.instance_type)
+        options.own_type = find_whole_type(options.instance_type)
     if measures_profile_alone(options):
         return
     _check_known(options)
