@@ -290,7 +290,8 @@ def _estimate(options: argparse.Namespace) -> list[BundleCost]:
         if options.corpus is not None:
             on_step(f"tokenizing a sample of {options.corpus}")
             samples = [_sample(options, bundle, corpus_settings, settings) for bundle in bundles]
-    profiles = [*measure_here(options, bundles[0], own), *known, *load_shipped_profiles()]
+    shipped = [profile for profile in load_shipped_profiles() if profile not in known]
+    profiles = [*measure_here(options, bundles[0], own), *known, *shipped]
     if not samples:
         return []
     costs = [

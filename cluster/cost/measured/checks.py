@@ -35,19 +35,23 @@ def gain_experience(
     Raises:
         BundleError: The bundle does not say how much arithmetic it does.
     """
-    traits, own, reference = ModelTraits.of_bundle(bundle), profile_of_bundle(bundle), None
-    checks = []
-    reference = reference_profile()
+    traits, reference = ModelTraits.of_bundle(bundle), reference_profile()
+    bases = {
+        reference.bundle_digest: (reference, True),
+        bundle.digest: (profile_of_bundle(bundle), traits.is_int8),
+    }
+    checks: list[MachineCheck] = []
     for profile in profiles:
-        is_reference = profile.bundle_digest == reference.bundle_digest
-        if profile.gpu_name is not None:
-            check = _check_gpu(profile, traits) if profile.bundle_digest == bundle.digest else None
+        if profile.bundle_digest not in bases:
+            continue
+        if profile.gpu_name is None:
+            base, is_int8 = bases[profile.bundle_digest]
+            is_reference = profile.bundle_digest == reference.bundle_digest
+            checks.append(
+                _check_cores(profile, base, prices, is_int8=is_int8, is_reference=is_reference)
+            )
         elif profile.bundle_digest == bundle.digest:
-            check = _check_cores(profile, own, prices, traits.is_int8, is_reference)
-        else:
-            check = _check_cores(profile, reference, prices, True, True) if is_reference else None
-        if check is not None:
-            checks.append(check)
+            checks.extend(_check_gpu(profile, traits))
     return Experience(checks=tuple(checks), reference_generation=reference.cost.cpu_generation)
 
 
@@ -55,6 +59,7 @@ def _check_cores(
     profile: MachineProfile,
     base: MachineProfile,
     prices: Mapping[str, InstancePrice],
+    *,
     is_int8: bool,
     is_reference: bool,
 ) -> MachineCheck:
@@ -80,12 +85,12 @@ def _check_cores(
     )
 
 
-def _check_gpu(profile: MachineProfile, traits: ModelTraits) -> MachineCheck | None:
-    """One GPU, by what was published of it; None if nothing was."""
+def _check_gpu(profile: MachineProfile, traits: ModelTraits) -> list[MachineCheck]:
+    """One GPU, by what was published of it; nothing if nothing was."""
     gpu = GPUS.get(profile.gpu_name or "")
     if gpu is None:
-        return None
-    return MachineCheck(
+        return []
+    check = MachineCheck(
         profile=profile,
         scaled_from=describe_published(profile.gpu_name or "", gpu),
         predicted_tokens_per_s=(
@@ -95,3 +100,4 @@ def _check_gpu(profile: MachineProfile, traits: ModelTraits) -> MachineCheck | N
         judged_error=gpu.error,
         is_reference=False,
     )
+    return [check]

@@ -143,7 +143,7 @@ def test_an_error_factor_is_judgment_until_machines_were_measured():
 def test_independent_errors_add_up_by_their_squares():
     assert join_errors(1.2) == pytest.approx(1.2)
     assert join_errors(1.2, 1.0) == pytest.approx(1.2)
-    assert join_errors(1.2, 1.15) == pytest.approx(1.2586, abs=1e-4)
+    assert join_errors(1.2, 1.15) == pytest.approx(1.2583, abs=1e-4)
     assert join_errors() == 1.0
 
 
