@@ -28,6 +28,7 @@ This module knows nothing of prices, corpora or Ray.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from fastformers.inference.cpu import AMX_INT8, CPU_GENERATIONS, CpuGeneration
 
@@ -59,7 +60,7 @@ _BY_STRENGTH = ("amx", "vnni", "avx512", "avx2", "i8mm", "dotprod", "neon")
 
 
 # Standard deviations of a normal distribution on each side of its mean that hold 95% of it.
-_SPREADS_OF_95_PERCENT = 1.96
+_SPREADS_OF_95_PERCENT = NormalDist().inv_cdf(0.975)
 # Machines whose measurement would weigh as much as the judgment does.
 _JUDGED_MACHINES = 4
 

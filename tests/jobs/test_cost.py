@@ -11,7 +11,12 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from fastformers.cluster.cost.machine_profile import profile_of_bundle, write_profile
+from fastformers.cluster.cost.machine_profile import (
+    load_shipped_profiles,
+    profile_of_bundle,
+    reference_profile,
+    write_profile,
+)
 from fastformers.cluster.pricing.prices import PRICE_TABLE, load_prices
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.scorer import Scorer
@@ -113,9 +118,25 @@ def test_a_discount_and_spot_change_prices(run_cost):
 def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
     profile = replace(profile_of_bundle(bundle), instance_type="c8a.4xlarge", num_workers=16)
     write_profile(tmp_path / "profiles" / "a.json", profile)
-    shown, _ = run_cost("--profile", tmp_path / "profiles")
+    strangers = replace(reference_profile(), instance_type="c7i.4xlarge", num_workers=8)
+    write_profile(tmp_path / "strangers.json", strangers)
+    shown, text = run_cost(
+        *("--profile", tmp_path / "profiles", "--profile", tmp_path / "strangers.json")
+    )
     basis = {i["instance_type"]: i["basis"] for i in shown["instances"]}
     assert [name for name, how in basis.items() if how == "measured"] == ["c8a.4xlarge"]
+    machines = {one["machine"]: one for one in shown["predicted_and_measured"]}
+    assert list(machines)[:2] == ["c8a.4xlarge", "c7i.4xlarge"]
+    assert len(machines) == 2 + len(load_shipped_profiles())
+    theirs = machines["c7i.4xlarge"]
+    assert theirs["built_in_bundle"] and not machines["c8a.4xlarge"]["built_in_bundle"]
+    assert theirs["measured_over_predicted_cost"] == pytest.approx(
+        theirs["predicted_tokens_per_s"] / theirs["measured_tokens_per_s"]
+    )
+    rules = {one["rule"]: one["machines"] for one in shown["error_factors"]}
+    assert sum(rules.values()) >= 2
+    assert "Predicted and measured" in text
+    assert "error factors learned: " in text
 
 
 def test_a_profile_measured_on_a_busy_machine_is_called_rough(run_cost, bundle, tmp_path):
