@@ -71,7 +71,7 @@ MISTAKES = {
         "--bundle",
     ],
     "bench --profile-out p.json --instance-type c9z.large": ["unknown instance type 'c9z.large'"],
-    "bench --profile-out none/p.json": ["none"],
+    "bench --profile-out file/p.json": ["file"],
     "bench c.csv --shape student --bundle bundle": ["--bundle", "--shape", "not both"],
     f"{LAUNCH} --bundle empty": ["empty: not a bundle"],
     # Outputs.
