@@ -136,6 +136,7 @@ def test_an_error_factor_holds_in_95_of_100_cases():
 def test_an_error_factor_is_judgment_until_machines_were_measured():
     assert learn_error(1.6, []) == 1.6
     assert learn_error(1.6, [1.02, 0.98, 1.01, 0.99] * 3) < 1.35
+    assert learn_error(1.6, [1.0] * 12) == pytest.approx(math.sqrt(1.6))  # of 16, 4 were off
     assert learn_error(1.6, [1.9]) > 1.7
     assert learn_error(1.6, [1.9]) == pytest.approx(learn_error(1.6, [1 / 1.9]))
     assert learn_error(1.6, [1.05] * 400) == pytest.approx(1.05**1.96, rel=0.02)

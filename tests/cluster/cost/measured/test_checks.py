@@ -133,6 +133,22 @@ def test_types_of_that_generation_are_corrected_less_surely(bundle, genoa):
     assert "the built-in bundle on sapphire-rapids" in other.scaled_from
 
 
+def test_what_was_off_on_the_measured_machine_is_taken_out(bundle, genoa):
+    known = learn(bundle, of_type("c7i.4xlarge", 1.4), of_type("c6i.4xlarge", 0.7))
+    intel = replace(genoa, cost=of_type("c7i.4xlarge", 1.0).cost, instance_type="c7i.4xlarge")
+    intel = replace(intel, num_workers=8)
+    before, after = (speed_on("c6i.4xlarge", intel, one) for one in (learn(bundle), known))
+    assert after.job_s == pytest.approx(0.7 / 1.4 * before.job_s)
+    assert after.error_factor == OTHER_BUNDLE_ERROR  # both machines are those that were measured
+
+
+def test_the_bundles_own_profiles_correct_no_other_type(bundle, genoa):
+    own = replace(of_type("c7i.4xlarge", 1.4), bundle_digest=bundle.digest)
+    known = learn(bundle, own)
+    assert not known.checks[0].is_reference
+    assert speed_on("m7i.4xlarge", genoa, known).scaled_from == "genoa at 3.7 GHz"
+
+
 def test_nothing_is_corrected_that_is_not_known_of_both_machines(bundle, genoa):
     plain = learn(bundle)
     known = learn(bundle, of_type("c7i.4xlarge", 1.4))
