@@ -2,14 +2,15 @@
 
     RunReport -> [json_values] -> report.json -> [json_values] -> RunReport
 
-A field is a number, a text, a truth value, another dataclass, a tuple, a dictionary by text, or one
-of these or None. Keys are the names of the fields. This module knows nothing of what they mean.
+A field is a number, a text, a truth value, one of some texts, another dataclass, a tuple, a
+dictionary by text, or one of these or None. Keys are the names of the fields. This module knows
+nothing of what they mean.
 """
 
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def to_plain(value: Any) -> Any:
@@ -42,6 +43,10 @@ def from_plain(kind: Any, value: Any, place: str = "") -> Any:
             return None
         [kind] = [part for part in parts if part is not NoneType]
         return from_plain(kind, value, place)
+    if origin is Literal:
+        if value not in parts:
+            raise ValueError(f"{place} is {value!r}, not one of {', '.join(map(str, parts))}")
+        return value
     if origin is dict:
         _check_type(value, dict, place)
         return {key: from_plain(parts[1], inner, f"{place}.{key}") for key, inner in value.items()}

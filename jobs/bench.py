@@ -3,6 +3,7 @@
 fastformers bench CORPUS --bundle BUNDLE --teacher CHECKPOINT --peers all
 fastformers bench CORPUS --shape student --teacher CHECKPOINT --peers all
 fastformers bench --from-json FILE --plot PICTURE.svg
+fastformers bench --profile-out FILE
 
 CHECKPOINT is the Hugging Face classifier that the bundle was made from: what the others run. With
 --shape only its tokenizer is used, and the weights are random: speed does not depend on them.
@@ -13,6 +14,9 @@ operators  where the time goes, and which share of this machine's peak is reache
 job        the whole job (start, read, tokenize, score, write), then the same actors on the same
            batches, tokenized and in memory, and nothing else
 peers      whole jobs of others on the first texts of the corpus that differ, and ours on the same
+
+The last form measures this machine alone, with the bundle that everybody has, so that machines can
+be compared: FILE says what the machine is and how fast, and nothing of whose it is.
 """
 
 import argparse
@@ -24,15 +28,20 @@ from pathlib import Path
 from typing import Any
 
 from fastformers.benchmark.comparison import our_name, profile_engines
-from fastformers.cluster.cost.machine_profile import write_profile
+from fastformers.cluster.cost.machine_profile import MachineProfile, write_profile
 from fastformers.cluster.execution.topology import discover_topology
-from fastformers.cluster.pricing.prices import find_price, load_prices
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.digest import versions_of
 from fastformers.inference.autotune import EngineChoice, tune
+from fastformers.inference.bundle import DEMO_BUNDLE, Bundle, open_bundle
 from fastformers.inference.cascade.record import check_one_graph
 from fastformers.inference.cpu import read_cpu_model
-from fastformers.jobs.benchmarks.arguments import check, chosen_baselines, parse_bench
+from fastformers.jobs.benchmarks.arguments import (
+    check,
+    chosen_baselines,
+    measures_profile_alone,
+    parse_bench,
+)
 from fastformers.jobs.benchmarks.bench_report import BenchReport, load_report
 from fastformers.jobs.benchmarks.engines import (
     describe_engines,
@@ -56,7 +65,7 @@ from fastformers.jobs.benchmarks.whole_jobs import (
     measure_whole_job,
 )
 from fastformers.jobs.console.arguments import actor_settings, corpus_settings, price_of
-from fastformers.jobs.console.calibrate import calibrate, check_own_type
+from fastformers.jobs.console.calibrate import calibrate, show_profile
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import waiting
 
@@ -74,6 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> Mapping[str, Any]:
         check(options)
+        if measures_profile_alone(options):
+            profile = _keep_profile(options, open_bundle(DEMO_BUNDLE))
+            return show_profile(profile, options.profile_out)
         if options.from_json is not None:
             report = load_report(options.from_json)
         else:
@@ -129,7 +141,7 @@ def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
         operators=operators,
         job=_measure_job(options, settings, job_settings, scratch),
         job_baselines=_measure_baselines(options, settings, job_settings, subject, scratch),
-        profile=None if options.profile_out is None else _write_profile(options, subject),
+        profile=_profile_beside(options, subject.bundle),
     )
 
 
@@ -211,12 +223,19 @@ def _left_out(part: str) -> NotRun:
     return NotRun(reason=f"--parts leaves {part} out")
 
 
-def _write_profile(options: argparse.Namespace, subject: Subject) -> str:
-    own = find_price(options.instance_type, load_prices()) if options.instance_type else None
-    profile = calibrate(subject.bundle, options.instance_type)
-    check_own_type(profile, own)
-    write_profile(options.profile_out, profile)
+def _profile_beside(options: argparse.Namespace, bundle: Bundle) -> str | None:
+    """Path of the profile that was asked for beside the rest."""
+    if options.profile_out is None:
+        return None
+    _keep_profile(options, bundle)
     return str(options.profile_out)
+
+
+def _keep_profile(options: argparse.Namespace, bundle: Bundle) -> MachineProfile:
+    """Measure this machine with a bundle, and keep it."""
+    profile = calibrate(bundle, options.own_type)
+    write_profile(options.profile_out, profile)
+    return profile
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ CORPUS gives the lengths of the rows: some thousand texts, which are repeated wh
 more. Of CHECKPOINT only the tokenizer is used: the weights are random, and speed does not depend on
 them. LARGE is prepared by all cores and then scored by the card; a million texts take it seconds.
 With --bundle, nothing but that bundle is measured on this GPU, and its tokenizer on all cores, for
-`fastformers cost --profiles`.
+`fastformers cost --profile`.
 """
 
 import argparse
@@ -30,7 +30,6 @@ from fastformers.cluster.devices.card_use import CardUse, read_driver_version
 from fastformers.cluster.devices.cards import Card
 from fastformers.cluster.execution.job import open_prepare_job, open_score_job
 from fastformers.cluster.execution.topology import discover_topology
-from fastformers.cluster.pricing.prices import find_price
 from fastformers.cluster.report.energy import EnergyMeter
 from fastformers.cluster.settings import ActorSettings, CorpusSettings, ScoringSettings
 from fastformers.errors import InputError
@@ -44,6 +43,7 @@ from fastformers.inference.engines.card_measures import (
     measure_card_budgets,
 )
 from fastformers.inference.engines.cuda_setup import check_cuda, read_card_name
+from fastformers.jobs.benchmarks.arguments import find_own_type
 from fastformers.jobs.benchmarks.card_report import (
     CardJob,
     CardRates,
@@ -55,11 +55,10 @@ from fastformers.jobs.benchmarks.job_baselines import write_different_texts
 from fastformers.jobs.benchmarks.subject import encode_sample, read_tokenizer
 from fastformers.jobs.console.arguments import (
     add_price_arguments,
-    built_in_prices,
     corpus_settings,
     price_of,
 )
-from fastformers.jobs.console.calibrate import calibrate_gpu
+from fastformers.jobs.console.calibrate import calibrate_gpu, show_profile
 from fastformers.jobs.console.command_line.idle_flags import IdleRule, refuse_idle
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import execute
@@ -179,28 +178,14 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _profile(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure a bundle on this machine's GPU, for `fastformers cost --profiles`."""
+    """Measure a bundle on this machine's GPU, for `fastformers cost --profile`."""
     bundle = pin_bundle(options.bundle).open()
     graph = choose_graph(bundle, "float16")
-    own = find_price(options.instance_type, built_in_prices()) if options.instance_type else None
+    instance_type, own = find_own_type(options.instance_type)
     engine: Any = open_engine(CUDA_ENGINE, graph.model_path, num_threads=1)
-    profile = calibrate_gpu(bundle, engine, read_card_name(), own)
+    profile = calibrate_gpu(bundle, engine, read_card_name(), own, instance_type)
     write_profile(options.profile_out, profile)
-    rates = {
-        length: length / seconds
-        for length, seconds in zip(profile.cost.lengths, profile.cost.seconds_per_row, strict=True)
-    }
-    for length, rate in rates.items():
-        console.print(f"{length:>5} tokens a row: {rate:,.0f} tokens/s")
-    console.print(f"tokenizing: {1 / profile.tokenize_s_per_token:,.0f} tokens/s on a core")
-    return {
-        "profile": str(options.profile_out),
-        "instance_type": profile.instance_type,
-        "gpu_name": profile.gpu_name,
-        "max_batch_tokens": profile.cost.max_batch_tokens,
-        "tokens_per_second": rates,
-        "tokenized_per_core_second": 1 / profile.tokenize_s_per_token,
-    }
+    return show_profile(profile, options.profile_out)
 
 
 def _bench(options: argparse.Namespace, scratch: Path) -> CardReport:

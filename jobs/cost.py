@@ -30,9 +30,8 @@ from fastformers.cluster.cost.bundle_cost import (
 )
 from fastformers.cluster.cost.bundle_cost import estimate_cost as cost_sample
 from fastformers.cluster.cost.cluster_plan import PlanSettings, plan_cluster
-from fastformers.cluster.cost.machine_profile import (
-    load_profiles,
-)
+from fastformers.cluster.cost.machine_profile import load_profiles, load_shipped_profiles
+from fastformers.cluster.cost.measured.tables import show_checks
 from fastformers.cluster.cost.sampling import CorpusSample
 from fastformers.cluster.cost.tables import (
     describe_cost,
@@ -82,7 +81,7 @@ _IDLE = (
     IdleRule(
         (
             *CORPUS,
-            *("sample", "seed", "rows", "discount", "spot", "reserved", "top", "profiles"),
+            *("sample", "seed", "rows", "discount", "spot", "reserved", "top", "profile"),
             *("deadline", "budget", "write_cluster", "audit", "audit_bundle"),
         ),
         lambda options: options.corpus is None,
@@ -149,7 +148,11 @@ def make_parser() -> CommandParser:
     )
     speed = parser.add_argument_group("speed")
     speed.add_argument(
-        "--profiles", type=Path, metavar="DIR", help="profiles of machines measured before (none)"
+        "--profile",
+        action="append",
+        metavar="FILE",
+        help="profile of a machine that was measured (--profile-out), or a directory of them; may "
+        "be repeated (those that ship with the package)",
     )
     speed.add_argument("--calibrate", action="store_true", help="measure this machine")
     speed.add_argument(
@@ -250,6 +253,8 @@ def _cost(options: argparse.Namespace) -> dict[str, Any]:
         console.print(render_instances(cost, top=options.top))
         for line in explain_instances(cost, top=options.top):
             console.print(line)
+        for part in show_checks(cost.experience):
+            console.print(part)
     if len(costs) > 1:
         console.print(render_comparison(costs))
     others = [describe_cost(cost) for cost in costs[1:]]
@@ -278,14 +283,15 @@ def _estimate(options: argparse.Namespace) -> list[BundleCost]:
         bundles = [pin_bundle(source, options.storage_options).open() for source in options.bundle]
         audits = [plan_audit(audit, bundle, options.storage_options) for bundle in bundles]
         measured = [*bundles, *(plan.bundle for plan in audits if plan is not None)]
-        known = load_profiles(options.profiles, measured) if options.profiles else []
+        known = load_profiles([Path(path) for path in options.profile or ()], measured)
         if options.calibrate:
             check_own_cores(own)
         samples = []
         if options.corpus is not None:
             on_step(f"tokenizing a sample of {options.corpus}")
             samples = [_sample(options, bundle, corpus_settings, settings) for bundle in bundles]
-    profiles = [*measure_here(options, bundles[0], own), *known]
+    shipped = [profile for profile in load_shipped_profiles() if profile not in known]
+    profiles = [*measure_here(options, bundles[0], own), *known, *shipped]
     if not samples:
         return []
     costs = [

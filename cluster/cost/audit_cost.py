@@ -13,6 +13,7 @@ from typing import Any
 
 from fastformers.cluster.cost.instances import InstanceCost, InstanceCosts
 from fastformers.cluster.cost.machine_profile import MachineProfile, profile_of_bundle
+from fastformers.cluster.cost.measured.experience import Experience
 from fastformers.cluster.cost.sampling import CorpusSample
 from fastformers.cluster.cost.type_speed import ModelTraits, find_speed
 from fastformers.cluster.cost.workload import Interval, Workload, estimate_share_s
@@ -100,6 +101,7 @@ def add_audit(
     rows: int | None,
     profiles: Sequence[MachineProfile],
     prices: Mapping[str, InstancePrice],
+    experience: Experience,
 ) -> tuple[AuditCost, InstanceCosts]:
     """Costs with an audit, cheapest first.
 
@@ -111,6 +113,7 @@ def add_audit(
         rows: Number of rows, as for the workload.
         profiles: Profiles of machines; those of other bundles are ignored.
         prices: Price table, by type.
+        experience: What measured machines teach of the others.
 
     Raises:
         BundleError: The audit bundle does not say how much arithmetic it does.
@@ -126,7 +129,10 @@ def add_audit(
 
     def seconds_on(instance: InstanceCost) -> float:
         cores = replace(instance.price, gpu_count=0, gpu_name="")
-        speeds = [find_speed(profile, work, cores, prices, traits, None) for profile, work in works]
+        speeds = [
+            find_speed(profile, work, cores, prices, traits, None, experience)
+            for profile, work in works
+        ]
         known = [speed for speed in speeds if speed is not None]
         if not known:  # a type that only the other bundle was measured on
             return first.core_s / instance.num_actors

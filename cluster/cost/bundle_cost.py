@@ -15,6 +15,8 @@ from fastformers.cluster.cost.audit_cost import AuditCost, AuditPlan, add_audit
 from fastformers.cluster.cost.cluster_plan import ClusterPlan, HelperOffer, MachineOffer
 from fastformers.cluster.cost.instances import InstanceCost, InstanceCosts, estimate_instances
 from fastformers.cluster.cost.machine_profile import MachineProfile, profile_of_bundle
+from fastformers.cluster.cost.measured.checks import gain_experience
+from fastformers.cluster.cost.measured.experience import Experience
 from fastformers.cluster.cost.sampling import (
     DEFAULT_MAX_ROWS,
     DEFAULT_MIN_ROWS,
@@ -22,7 +24,7 @@ from fastformers.cluster.cost.sampling import (
     CorpusSample,
     sample_corpus,
 )
-from fastformers.cluster.cost.type_speed import ModelTraits
+from fastformers.cluster.cost.type_speed import NO_EXPERIENCE, ModelTraits
 from fastformers.cluster.cost.workload import Workload, estimate_workload
 from fastformers.cluster.pricing.market import Market, find_market_price
 from fastformers.cluster.pricing.prices import InstancePrice
@@ -79,6 +81,8 @@ class BundleCost:
             trusted first.
         plans: Clusters that keep a deadline or a budget, the best first; none where neither is.
         audit: The audit that is part of the costs, or None.
+        experience: Machines that were measured, as predicted and as measured, and what the error
+            factors learned from them.
     """
 
     bundle: Bundle
@@ -87,6 +91,7 @@ class BundleCost:
     profiles: tuple[MachineProfile, ...]
     plans: tuple[ClusterPlan, ...] = ()
     audit: AuditCost | None = None
+    experience: Experience = NO_EXPERIENCE
 
 
 def sample_bundle_corpus(
@@ -128,8 +133,8 @@ def estimate_cost(
     Args:
         bundle: Bundle that scores.
         sample: Sample of the corpus, by the bundle's tokenizer.
-        profiles: Profiles of machines; those of other bundles are ignored, and the bundle's own
-            comes last.
+        profiles: Profiles of machines: of this bundle, and of the built-in one, which correct the
+            rules; the bundle's own comes last, and others are ignored.
         prices: Price table, by type.
         settings: How machines are bought.
         audit: Which rows a second bundle scores, too; None without an audit.
@@ -155,6 +160,7 @@ def estimate_cost(
         )
         for profile in trusted
     ]
+    experience = gain_experience(bundle, profiles, prices)
     instances = estimate_instances(
         workloads,
         prices,
@@ -162,6 +168,7 @@ def estimate_cost(
         market=settings.market,
         discount_percent=settings.discount_percent,
         today=settings.today,
+        experience=experience,
     )
     if not instances.costs:
         reasons = "; ".join(dict.fromkeys(instances.left_out.values()))
@@ -176,6 +183,7 @@ def estimate_cost(
             rows=settings.rows,
             profiles=profiles,
             prices=prices,
+            experience=experience,
         )
     return BundleCost(
         bundle=bundle,
@@ -183,6 +191,7 @@ def estimate_cost(
         instances=instances,
         profiles=tuple(trusted),
         audit=added,
+        experience=experience,
     )
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from fastformers.cluster.cost.machine_profile import MachineProfile, measure_host_tokenizing
+from fastformers.cluster.cost.measured.machine import MeasuredMachine
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.cpu import read_processor
@@ -32,6 +33,7 @@ def measure_card_profile(
     gpu_name: str,
     texts: Sequence[str],
     core_sets: Sequence[frozenset[int]],
+    machine: MeasuredMachine,
     instance_type: str | None,
 ) -> MachineProfile:
     """Time a bundle's graph on a card, and its tokenizer on all cores of the machine at once.
@@ -42,6 +44,7 @@ def measure_card_profile(
         gpu_name: The card's name in price tables.
         texts: Texts to tokenize; some hundreds.
         core_sets: Logical CPUs of each tokenizing worker.
+        machine: What this machine is.
         instance_type: The cloud's name of this machine, or None if it has none.
     """
     budget = choose_budget(measure_card_budgets(engine, max_length=bundle.max_length))
@@ -67,4 +70,5 @@ def measure_card_profile(
         origin="calibration",
         measured_at=time.strftime("%Y-%m-%d"),
         gpu_name=gpu_name,
+        machine=machine,
     )

@@ -15,7 +15,15 @@ from datetime import date
 
 from fastformers.cluster.cost.gpu_pace import GpuPace, Helper, choose_helper
 from fastformers.cluster.cost.machine_profile import MachineProfile
-from fastformers.cluster.cost.type_speed import Basis, ModelTraits, Speed, Work, find_speed
+from fastformers.cluster.cost.measured.experience import Experience
+from fastformers.cluster.cost.type_speed import (
+    NO_EXPERIENCE,
+    Basis,
+    ModelTraits,
+    Speed,
+    Work,
+    find_speed,
+)
 from fastformers.cluster.pricing.hardware import GPUS, NODE_WATTS_PER_CORE_WATT
 from fastformers.cluster.pricing.market import Market, MarketPrice, find_market_price
 from fastformers.cluster.pricing.prices import InstancePrice, usd_of, usd_per_million
@@ -101,6 +109,7 @@ def estimate_instances(
     market: Market,
     discount_percent: float,
     today: date,
+    experience: Experience = NO_EXPERIENCE,
 ) -> InstanceCosts:
     """Price a corpus on every type of a table.
 
@@ -111,6 +120,7 @@ def estimate_instances(
         market: How machines are bought.
         discount_percent: Discount off on-demand prices, in percent.
         today: Date that tells whether a price is stale.
+        experience: What measured machines teach of the others.
     """
     costs: list[InstanceCost] = []
     left_out: dict[str, str] = {}
@@ -127,7 +137,7 @@ def estimate_instances(
                 price, prices, market, discount_percent=discount_percent, today=today
             )
         speeds = [
-            (find_speed(profile, work, price, prices, traits, helper), work)
+            (find_speed(profile, work, price, prices, traits, helper, experience), work)
             for profile, work in _nearest_first(works, price)
         ]
         known = [(speed, work) for speed, work in speeds if speed is not None]

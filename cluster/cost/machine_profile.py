@@ -4,8 +4,9 @@
 
 A bundle's own cost profile is that of one thread, alone on the machine that made it. A machine
 profile is measured with all cores busy at once, as in a job, and adds what a job does besides
-inference. It names the bundle by digest and the cloud's type of the machine, and is not part of the
-bundle, which a digest protects. This module knows nothing of prices or corpora.
+inference. It names the bundle by digest, the cloud's type of the machine and whatever else decides
+its speed, and is not part of the bundle, which a digest protects. Machines are compared by profiles
+of one bundle that everybody has, the built-in one. This module knows nothing of prices or corpora.
 """
 
 import json
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,9 +24,11 @@ import numpy as np
 
 from fastformers.atomic_file import whole_file
 from fastformers.clock import CpuTimer, median_in_turns
+from fastformers.cluster.cost.measured.machine import MeasuredMachine
+from fastformers.cluster.json_values import from_plain, to_plain
 from fastformers.cluster.report.run_report import RunReport
 from fastformers.errors import InputError
-from fastformers.inference.bundle import Bundle, open_bundle
+from fastformers.inference.bundle import DEMO_BUNDLE, Bundle, open_bundle
 from fastformers.inference.cascade.graphs import measure_profile
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.cpu import read_processor
@@ -33,7 +37,11 @@ from fastformers.installation import how_to_upgrade
 
 T = TypeVar("T")
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+# Fields that older formats lack.
+_ADDED: dict[str, Any] = {"gpu_name": None, "machine": None}
+# Profiles that ship with the package: of the built-in bundle, on machines of whoever sent them.
+SHIPPED_PROFILES = Path(__file__).with_name("measured") / "profiles"
 
 # Assumed where nothing was measured. 0.9 million tokens per second and core: `tokenizers` on EPYC
 # Zen 5, 2026-11. Reading and writing add 0.4% to the seconds of inference of a 4 x 312 student on
@@ -57,6 +65,7 @@ class MachineProfile:
         measured_at: ISO date; empty if not known.
         gpu_name: GPU, by its name in price tables, of which `cost` has the seconds; None where they
             are of a core. Tokenizing is of a core of the machine in either case.
+        machine: What the machine is; None where no clock ran on it for this profile.
     """
 
     bundle_digest: str
@@ -68,6 +77,7 @@ class MachineProfile:
     origin: Literal["bundle", "calibration", "run"]
     measured_at: str
     gpu_name: str | None = None
+    machine: MeasuredMachine | None = None
 
 
 def profile_of_bundle(bundle: Bundle) -> MachineProfile:
@@ -84,11 +94,18 @@ def profile_of_bundle(bundle: Bundle) -> MachineProfile:
     )
 
 
+@cache
+def reference_profile() -> MachineProfile:
+    """The built-in bundle's own profile: what all machines are compared with."""
+    return profile_of_bundle(open_bundle(DEMO_BUNDLE))
+
+
 def measure_machine_profile(
     bundle: Bundle,
     *,
     texts: Sequence[str],
     core_sets: Sequence[frozenset[int]],
+    machine: MeasuredMachine,
     instance_type: str | None = None,
 ) -> MachineProfile:
     """Time the bundle here, one worker on each core set, all at once.
@@ -97,6 +114,7 @@ def measure_machine_profile(
         bundle: Bundle to measure.
         texts: Texts to tokenize; some hundreds.
         core_sets: Logical CPUs of each worker.
+        machine: What this machine is.
         instance_type: The cloud's name of this machine.
 
     Raises:
@@ -120,6 +138,7 @@ def measure_machine_profile(
         overhead_share=DEFAULT_OVERHEAD_SHARE,
         origin="calibration",
         measured_at=time.strftime("%Y-%m-%d"),
+        machine=machine,
     )
 
 
@@ -226,26 +245,43 @@ def write_profile(path: Path, profile: MachineProfile) -> None:
         unfinished.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
-def load_profiles(directory: Path, bundles: Sequence[Bundle]) -> list[MachineProfile]:
-    """Read all profile files (*.json) of a directory, in name order.
+def load_profiles(paths: Sequence[Path], bundles: Sequence[Bundle]) -> list[MachineProfile]:
+    """Read profile files: of some bundles, or of the built-in one, which compares machines.
+
+    Args:
+        paths: Files, or directories, of which every *.json counts, in name order.
+        bundles: Bundles that profiles may be of.
 
     Raises:
-        InputError: There are none, or one is damaged, of a newer format or of another bundle;
-            the message names the file.
+        InputError: A directory has none, or a file is damaged, of a newer format or of another
+            bundle; the message names it.
     """
-    paths = sorted(directory.glob("*.json"))
-    if not paths:
-        raise InputError(
-            f"--profiles {directory}: no .json file there; write one with --profile-out"
-        )
-    profiles = [load_profile(path) for path in paths]
-    names = ", ".join(str(bundle) for bundle in bundles)
-    for path, profile in zip(paths, profiles, strict=True):
-        if profile.bundle_digest not in {bundle.digest for bundle in bundles}:
+    profiles = []
+    digests = {reference_profile().bundle_digest, *(bundle.digest for bundle in bundles)}
+    for path in [file for given in paths for file in _profile_files(given)]:
+        profile = load_profile(path)
+        if profile.bundle_digest not in digests:
+            names = ", ".join(map(str, bundles))
             raise InputError(
-                f"{path}: profile of another bundle than {names}; remove it from there"
+                f"{path}: profile of another bundle than {names}, and not of this version's "
+                "built-in one; leave it out, or measure that machine again"
             )
+        profiles.append(profile)
     return profiles
+
+
+def load_shipped_profiles() -> list[MachineProfile]:
+    """The profiles that ship with the package."""
+    return [load_profile(path) for path in sorted(SHIPPED_PROFILES.glob("*.json"))]
+
+
+def _profile_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("*.json"))
+    if not files:
+        raise InputError(f"--profile {path}: no .json file there; write one with --profile-out")
+    return files
 
 
 def load_profile(path: Path) -> MachineProfile:
@@ -257,7 +293,11 @@ def load_profile(path: Path) -> MachineProfile:
     try:
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = fields.pop("format_version")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}; give a file of --profile-out"
+        ) from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: is not a profile of ours; measure it again") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(
@@ -265,9 +305,8 @@ def load_profile(path: Path) -> MachineProfile:
             f"{how_to_upgrade()}"
         )
     try:
-        cost = fields.pop("cost")
-        cost = {k: tuple(v) if isinstance(v, list) else v for k, v in cost.items()}
-        profile = MachineProfile(cost=CostProfile(**cost), **fields)
+        cost = to_plain(CostProfile.from_json(fields["cost"]))
+        profile: MachineProfile = from_plain(MachineProfile, {**_ADDED, **fields, "cost": cost})
         _check_numbers(profile)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error}); measure it again") from error
@@ -282,6 +321,8 @@ def _check_numbers(profile: MachineProfile) -> None:
         raise ValueError("lengths and seconds do not match")
     if not all(np.isfinite(n) and n > 0 for n in numbers) or profile.num_workers < 1:
         raise ValueError("seconds and workers must be above 0")
+    if cost.lengths[0] < 1 or list(cost.lengths) != sorted(set(cost.lengths)):
+        raise ValueError("the lengths must ascend")
     if not 0 <= profile.overhead_share < np.inf:
         raise ValueError("the overhead must not be below 0")
 

@@ -16,9 +16,11 @@ from rich.table import Table
 from fastformers.cluster.cost.bundle_cost import BundleCost
 from fastformers.cluster.cost.cluster_plan import ClusterPlan, PlanSettings, name_machines
 from fastformers.cluster.cost.instances import JOB_START_S, InstanceCost
+from fastformers.cluster.cost.measured.experience import Experience
+from fastformers.cluster.cost.measured.tables import describe_experience
 from fastformers.cluster.cost.workload import Interval
 from fastformers.cluster.formatting import format_short_duration
-from fastformers.cluster.pricing.hardware import GPU_ERROR, GPU_PEAK_ERROR, SAME_GPU_ERROR
+from fastformers.cluster.pricing.hardware import GPU_RULES, SAME_GPU_ERROR
 from fastformers.cluster.pricing.market import STALE_AFTER_DAYS
 from fastformers.inference.cpu import CPU_GENERATIONS
 
@@ -45,6 +47,7 @@ def describe_cost(cost: BundleCost) -> dict[str, Any]:
             }
             for profile in cost.profiles
         ],
+        **describe_experience(cost.experience),
         "audit": None if cost.audit is None else cost.audit.describe(),
         "instances": [_instance_json(instance) for instance in cost.instances.costs],
         "left_out": cost.instances.left_out,
@@ -153,9 +156,9 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
         factors = sorted({i.error_factor for i in scaled})
         lines.append(
             f"scaled: by cores, clock and vector extensions from {origins}; accurate to "
-            f"x/÷ {' - '.join(f'{factor:g}' for factor in {factors[0]: 0, factors[-1]: 0})}"
+            f"x/÷ {' - '.join(f'{factor:.3g}' for factor in {factors[0]: 0, factors[-1]: 0})}"
         )
-    lines.extend(_explain_gpus([i for i in shown if i.pace is not None]))
+    lines.extend(_explain_gpus([i for i in shown if i.pace is not None], cost.experience))
     needing = [i for i in cost.instances.costs if i.needs_gpu_graph]
     if needing:
         way = "compress --precision int8,float16 makes one"
@@ -165,7 +168,7 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
             f"!: {len(needing)} types with GPUs come last, for they need a float16 graph, which "
             f"the bundle lacks ({way}); the cheapest is "
             f"{_name(needing[0])} at {needing[0].usd_per_million:.4f} USD per million, "
-            f"x/÷ {needing[0].error_factor:g}"
+            f"x/÷ {needing[0].error_factor:.3g}"
         )
     rough = [p for p in cost.profiles if p.cost.is_rough]
     if rough:
@@ -193,7 +196,7 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
     return lines
 
 
-def _explain_gpus(shown: Sequence[InstanceCost]) -> list[str]:
+def _explain_gpus(shown: Sequence[InstanceCost], experience: Experience) -> list[str]:
     """Lines about types with GPUs."""
     lines = []
     scaled = dict.fromkeys(i.price.gpu_name for i in shown if i.basis == "scaled")
@@ -203,9 +206,12 @@ def _explain_gpus(shown: Sequence[InstanceCost]) -> list[str]:
             f"x/÷ {SAME_GPU_ERROR:g}"
         )
     if any(i.basis == "scaled (published)" for i in shown):
+        by_mlperf, by_peak = (
+            experience.error_of(judged, is_gpu=True) for judged in GPU_RULES.values()
+        )
         lines.append(
-            f"published: from MLPerf 4.1's BERT-large by arithmetic (x/÷ {GPU_ERROR:g}), or the "
-            f"GPU's peak (x/÷ {GPU_PEAK_ERROR:g}); both are of int8, halved because our graph for "
+            f"published: from MLPerf 4.1's BERT-large by arithmetic (x/÷ {by_mlperf:.3g}), or the "
+            f"GPU's peak (x/÷ {by_peak:.3g}); both are of int8, halved because our graph for "
             "GPUs is float16; fastformers bench-gpu --profile-out measures a GPU instead"
         )
     helpers = dict.fromkeys(i.helper.price.instance_type for i in shown if i.helper is not None)

@@ -3,8 +3,8 @@
     work + profile + row of the price table -> [type_speed] -> Speed -> instance costs
 
 A type that the profile was measured on takes what was measured; another takes it scaled by the
-rules of `hardware.py`, with their error factor. This module knows no
-markets.
+rules of `hardware.py`, corrected by whatever was measured of such machines, with an error factor.
+This module knows no markets.
 """
 
 import math
@@ -14,11 +14,13 @@ from typing import Literal, Protocol, Self
 
 from fastformers.cluster.cost.gpu_pace import GpuPace, Helper, plan_pace
 from fastformers.cluster.cost.machine_profile import MachineProfile
+from fastformers.cluster.cost.measured.experience import Experience
 from fastformers.cluster.cost.workload import Interval
 from fastformers.cluster.pricing.hardware import (
     GPUS,
     SAME_GPU_ERROR,
     CpuSpec,
+    GpuSpec,
     error_between,
     plan_cpu,
 )
@@ -31,6 +33,7 @@ from fastformers.inference.description.further_graph import graphs_of
 Basis = Literal["measured", "scaled", "scaled (published)"]
 # The precision of graphs that are laid out for GPUs.
 _GPU_PRECISION = "float16"
+NO_EXPERIENCE = Experience()
 
 
 class Work(Protocol):
@@ -118,12 +121,13 @@ def find_speed(
     prices: Mapping[str, InstancePrice],
     traits: ModelTraits,
     helper: Helper | None,
+    experience: Experience = NO_EXPERIENCE,
 ) -> Speed | None:
     """How fast a type is by one profile; None if it says nothing of its speed."""
-    measured = _measured_cpu(profile, prices)
+    measured = measured_core(profile, prices)
     if price.gpu_count:
         if profile.gpu_name is None:
-            return _published_gpu(work, price, measured, traits, helper)
+            return _published_gpu(work, price, measured, traits, helper, experience)
         return _measured_gpu(profile, work, price, measured, helper)
     if profile.gpu_name is not None:
         return None
@@ -135,23 +139,48 @@ def find_speed(
             scaled_from=f"{profile.origin} of {profile.measured_at}",
             error_factor=1.0,
         )
+    return _scaled_cores(profile, work, price, prices, traits, experience)
+
+
+def _scaled_cores(
+    profile: MachineProfile,
+    work: Work,
+    price: InstancePrice,
+    prices: Mapping[str, InstancePrice],
+    traits: ModelTraits,
+    experience: Experience,
+) -> Speed | None:
+    """A type without GPUs by the cores of another machine."""
     if price.cpu_generation is None:
         return None
+    measured = measured_core(profile, prices)
     core = plan_cpu(generation=price.cpu_generation, features=(), clock_ghz=price.clock_ghz)
     infer = measured.speed(is_int8=traits.is_int8) / core.speed(is_int8=traits.is_int8)
+    error = experience.error_of(error_between(measured, core), is_gpu=False)
+    scaled_from = f"{measured.name} at {measured.clock_ghz:g} GHz"
+    correction = None
+    if traits.is_int8:  # as the built-in bundle is
+        correction = experience.correct(
+            measured_type=profile.instance_type,
+            measured_generation=None if measured.is_guess else measured.generation,
+            instance_type=price.instance_type,
+            generation=price.cpu_generation,
+        )
+    if correction is not None and correction.error_factor < error:
+        infer, error = infer * correction.ratio, correction.error_factor
+        scaled_from += f", as {correction.source} did"
     actor_s = work.infer_s.value * infer + (work.tokenize_s + work.other_s) * (
         measured.clock_ghz / core.clock_ghz
     )
     own = prices.get(profile.instance_type or "")
     if own is not None:  # workers may have been threads of one core
         actor_s *= own.physical_cores / profile.num_workers
-    guess = " or the like" if measured.is_guess else ""
     return Speed(
         job_s=actor_s / price.physical_cores,
         num_actors=price.physical_cores,
         basis="scaled",
-        scaled_from=f"{measured.generation}{guess} at {measured.clock_ghz:g} GHz",
-        error_factor=error_between(measured, core),
+        scaled_from=scaled_from,
+        error_factor=error,
     )
 
 
@@ -184,15 +213,13 @@ def _published_gpu(
     measured: CpuSpec,
     traits: ModelTraits,
     helper: Helper | None,
+    experience: Experience,
 ) -> Speed | None:
     """A type by arithmetic from what was published of its GPU."""
     gpu = GPUS.get(price.gpu_name or "")
     if gpu is None:
         return None
     tokens_per_s = gpu.multiply_adds_per_s(traits.width) / traits.multiply_adds_per_token
-    source = f"peak of {price.gpu_name}"
-    if gpu.bert_large_per_s is not None:
-        source = f"BERT-large on {price.gpu_name}, MLPerf 4.1"
     return _gpu_speed(
         work.scored_tokens.value / tokens_per_s / price.gpu_count,
         work,
@@ -200,9 +227,17 @@ def _published_gpu(
         measured,
         helper,
         basis="scaled (published)",
-        scaled_from=f"{source}, int8 halved for float16",
-        error_factor=gpu.error,
+        scaled_from=describe_published(price.gpu_name or "", gpu),
+        error_factor=experience.error_of(gpu.error, is_gpu=True),
     )
+
+
+def describe_published(name: str, gpu: GpuSpec) -> str:
+    """Where the speed of a GPU that was not measured comes from, for people."""
+    source = f"peak of {name}"
+    if gpu.bert_large_per_s is not None:
+        source = f"BERT-large on {name}, MLPerf 4.1"
+    return f"{source}, int8 halved for float16"
 
 
 def _gpu_speed(
@@ -233,7 +268,7 @@ def _gpu_speed(
     )
 
 
-def _measured_cpu(profile: MachineProfile, prices: Mapping[str, InstancePrice]) -> CpuSpec:
+def measured_core(profile: MachineProfile, prices: Mapping[str, InstancePrice]) -> CpuSpec:
     """The core that a profile was measured on; its clock is known if its type is in the table."""
     own = prices.get(profile.instance_type or "")
     return plan_cpu(

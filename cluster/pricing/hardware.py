@@ -18,13 +18,17 @@ One card was held against it: an H200, whose processors are an H100's, did 1.02 
 BERT-base and 1.19 times with the 4 x 312 student as the rule says of an H100 (131 tokens a row,
 onnxruntime-gpu 1.31.1, 2026-11-26).
 
-Each rule has an error factor, which goes with every figure that the rule makes: the true cost is
-assumed to lie between the figure divided and multiplied by it. The factors are judgment: the rules
-ignore caches, memory and how well a kernel is written for a processor.
+Each rule has an error factor, which goes with every figure that the rule makes: in 95 of 100 cases
+the true cost is taken to lie between the figure divided and multiplied by it (`log_spread`). The
+factors here are judgment: the rules ignore caches, memory and how well a kernel is written for a
+processor. Profiles of machines that were measured correct them (`learn_error`).
 This module knows nothing of prices, corpora or Ray.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from fastformers.inference.cpu import AMX_INT8, CPU_GENERATIONS, CpuGeneration
 
@@ -39,9 +43,60 @@ UNKNOWN_ERROR = 2.0
 GPU_ERROR, GPU_PEAK_ERROR = 2.0, 2.5
 # A GPU that was measured, in another machine: its clocks and its cooling may differ.
 SAME_GPU_ERROR = 1.15
+# A machine that another int8 bundle was measured on: theirs may differ in width and in the share of
+# int8 work.
+OTHER_BUNDLE_ERROR = 1.2
+# Each rule's error factor by judgment, by the rule's name for people.
+CPU_RULES = {
+    "same generation": SAME_GENERATION_ERROR,
+    "same instruction sets": SAME_EXTENSIONS_ERROR,
+    "other instruction sets": OTHER_EXTENSIONS_ERROR,
+    "hidden processor": UNKNOWN_ERROR,
+}
+GPU_RULES = {"GPU by MLPerf": GPU_ERROR, "GPU by its peak": GPU_PEAK_ERROR}
 
 # Extensions of x86 and Arm processors, the strongest first.
 _BY_STRENGTH = ("amx", "vnni", "avx512", "avx2", "i8mm", "dotprod", "neon")
+
+
+# Standard deviations of a normal distribution on each side of its mean that hold 95% of it.
+_SPREADS_OF_95_PERCENT = NormalDist().inv_cdf(0.975)
+# Machines whose measurement would weigh as much as the judgment does.
+_JUDGED_MACHINES = 4
+
+
+def log_spread(error_factor: float) -> float:
+    """Standard deviation of the logarithm of true over predicted seconds.
+
+    The logarithm is taken to be normal around 0: half of the predictions are too high.
+
+    Args:
+        error_factor: Factor within which 95% of the predictions are right; 1 where measured.
+    """
+    return math.log(error_factor) / _SPREADS_OF_95_PERCENT
+
+
+def learn_error(judged: float, ratios: Sequence[float]) -> float:
+    """An error factor, after predictions were held against measurements.
+
+    The judgment counts as `_JUDGED_MACHINES` machines that were off by its own spread: the mean of
+    a scaled inverse chi-squared posterior of the variance around 0 (Gelman et al., Bayesian Data
+    Analysis, section 2.6).
+
+    Args:
+        judged: The factor before anything was measured.
+        ratios: Measured over predicted seconds, one of each machine.
+    """
+    if not ratios:
+        return judged
+    squares = _JUDGED_MACHINES * log_spread(judged) ** 2 + sum(math.log(r) ** 2 for r in ratios)
+    spread = math.sqrt(squares / (_JUDGED_MACHINES + len(ratios)))
+    return math.exp(_SPREADS_OF_95_PERCENT * spread)
+
+
+def join_errors(*error_factors: float) -> float:
+    """Error factor of a figure that several independent errors go into."""
+    return math.exp(math.hypot(*map(math.log, error_factors)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +114,11 @@ class CpuSpec:
     features: tuple[str, ...]
     clock_ghz: float
     is_guess: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its generation, for people."""
+        return f"{self.generation} or the like" if self.is_guess else self.generation
 
     def speed(self, *, is_int8: bool) -> float:
         """Rows a second, in a unit of its own: only ratios of two cores mean something."""

@@ -10,6 +10,7 @@ estimates for other machines are scaled. This module knows nothing of bundles or
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,13 @@ _FEATURE_OF_FLAG = {
     "sve": "sve",
 }
 FEATURES = tuple(_FEATURE_OF_FLAG.values())
+
+# Flags of the kernel that begin so are of vector and matrix arithmetic, on x86 and Arm; not smep.
+_ARITHMETIC = re.compile(r"avx|amx|fma|f16c|asimd|fphp|i8mm|bf16|sve|sme(?!p$)")
+_NUMBERS = (
+    *("vendor_id", "cpu family", "model", "stepping"),
+    *("CPU implementer", "CPU variant", "CPU part", "CPU revision"),
+)
 
 # An x86 stepping has four bits.
 _ALL_STEPPINGS = range(16)
@@ -49,7 +57,8 @@ class CpuGeneration:
         numbers: Identification in /proc/cpuinfo: the numbers of an x86 processor, or the part
             number of an Arm core (MIDR).
         features: Members of `FEATURES` that it has and that matter to a bundle.
-        int8_per_cycle: int8 multiply-adds a core can issue in a cycle.
+        int8_per_cycle: int8 multiply-adds a core can issue in a cycle; where kernels are known to
+            reach less of it than ours do on a Zen 5, as much less.
         float_per_cycle: float32 multiply-adds a core can issue in a cycle.
         clock_ghz: Sustained clock, used where the machine's own is not known.
         watts_per_core: Design power of a large model divided by its cores; assumed for most Arm
@@ -69,8 +78,10 @@ class CpuGeneration:
         return isinstance(self.numbers, str)
 
 
-# AMX tiles could issue 1,024 a cycle. They are credited with twice VNNI: tiles are small beside the
-# cost of loading them at the widths of a student, and no published figure covers such models.
+# AMX tiles could issue 1,024 a cycle. ONNX Runtime's own kernel takes 2.2 to 4.3 times as many as
+# with VNNI on matrices of 1,024 to 4,096 (microsoft/onnxruntime#14042). Tiles are small beside the
+# cost of loading them, the more so at the widths of a student, of which nobody has published: so
+# twice VNNI, below the least of these. `bench --profile-out` on such a machine says more.
 AMX_INT8 = 256.0
 _AVX512 = ("avx2", "avx512")
 _VNNI = (*_AVX512, "vnni")
@@ -83,10 +94,17 @@ _I8MM = ("neon", "dotprod", "i8mm", "sve")
 # and 1Ah; Arm's technical reference manuals. Cascade Lake is Skylake's model from stepping 5 on.
 # Issue rates from the vendors' optimization guides. AVX2: two multiply units of 32 int8 each, and
 # three instructions where VNNI has one. AVX-512 without VNNI: two units of 64, three instructions
-# on them. VNNI: two units of 64; Zen 4 splits 512 bits, so 64 in all. Neoverse N: two units of 16
-# (dot products) or 32 (i8mm) int8; Neoverse V: four. Design power: Xeon 8168 205 W / 24 cores,
-# 8275CL 240/24, 8375C 300/32, 8480+ 350/56, 8592+ 350/64, 6972P 500/96; EPYC 7742 225/64, 7763
-# 280/64, 9654 360/96, 9755 500/128; Ampere Altra Q80 250/80; the other Arm processors publish none.
+# on them. VNNI: two units of 64; Zen 4 splits 512 bits, so 64 in all.
+# Arm: SMMLA multiplies 32 int8, UDOT 16, on each of the four units of a Neoverse V1 or V2 and of
+# the two of an N1 or N2 (Arm's Software Optimization Guides, "ASIMD matrix multiply-accumulate" and
+# "dot product"): 128, 64 and 32 a cycle. The fastest kernels published reach less of that than ONNX
+# Runtime's do of VNNI. On a core of a Graviton4 at 2.8 GHz, from the first-level cache: 437 GFLOPS
+# with i8mm, 257 with dot products (robertknight/rten#827, 2025-07-27), which is 61% and 72%; on a
+# core of a Zen 5 by itself at 4.1 GHz: 920, 88%. So i8mm counts 0.61/0.88 of its units, and dot
+# products 0.72/0.88. (437 is as much as a virtual CPU of a Zen 5 gets while its host is busy, 444.)
+# Design power: Xeon 8168 205 W / 24 cores, 8275CL 240/24, 8375C 300/32, 8480+ 350/56, 8592+ 350/64,
+# 6972P 500/96; EPYC 7742 225/64, 7763 280/64, 9654 360/96, 9755 500/128; Ampere Altra Q80 250/80;
+# the other Arm processors publish none.
 CPU_GENERATIONS: dict[str, CpuGeneration] = {
     name: CpuGeneration(
         numbers=numbers,
@@ -107,10 +125,10 @@ CPU_GENERATIONS: dict[str, CpuGeneration] = {
         ("milan", X86(_AMD, 25, range(16)), ("avx2",), 32, 16, 3.4, 4.4),
         ("genoa", X86(_AMD, 25, range(16, 32)), _VNNI, 64, 16, 3.7, 3.8),
         ("turin", X86(_AMD, 26, range(32)), _VNNI, 128, 32, 4.1, 3.9),
-        ("neoverse-n1", "0xd0c", ("neon", "dotprod"), 32, 8, 3.0, 3.1),
-        ("neoverse-n2", "0xd49", _I8MM, 64, 8, 3.4, 3.0),
-        ("neoverse-v1", "0xd40", _I8MM, 128, 16, 2.6, 3.0),
-        ("neoverse-v2", "0xd4f", _I8MM, 128, 16, 2.8, 3.0),
+        ("neoverse-n1", "0xd0c", ("neon", "dotprod"), 26, 8, 3.0, 3.1),
+        ("neoverse-n2", "0xd49", _I8MM, 44.5, 8, 3.4, 3.0),
+        ("neoverse-v1", "0xd40", _I8MM, 89, 16, 2.6, 3.0),
+        ("neoverse-v2", "0xd4f", _I8MM, 89, 16, 2.8, 3.0),
     )
 }
 
@@ -137,6 +155,19 @@ def read_processor(root: Path = Path("/")) -> Processor:
     features = tuple(name for flag, name in _FEATURE_OF_FLAG.items() if flag in flags)
     model = fields.get("model name") or platform.processor() or platform.machine()
     return Processor(model=model, generation=_identify(fields), features=features)
+
+
+def read_isa(root: Path = Path("/")) -> tuple[str, ...]:
+    """The kernel's names of all instruction sets for arithmetic that this machine has."""
+    fields = _read_cpuinfo(root / "proc/cpuinfo")
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    return tuple(flag for flag in flags if _ARITHMETIC.match(flag))
+
+
+def read_cpu_numbers(root: Path = Path("/")) -> dict[str, str]:
+    """The numbers by which the kernel knows the processor: of x86 or of Arm (MIDR)."""
+    fields = _read_cpuinfo(root / "proc/cpuinfo")
+    return {name: fields[name] for name in _NUMBERS if name in fields}
 
 
 def _identify(fields: dict[str, str]) -> str | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fastformers.atomic_file import check_writable
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
-from fastformers.cluster.pricing.prices import find_price
+from fastformers.cluster.nodes.cloud_metadata import read_instance_type
+from fastformers.cluster.pricing.prices import InstancePrice, find_price
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.cluster.storage.filesystems import resolve
 from fastformers.errors import InputError
@@ -38,6 +39,7 @@ from fastformers.jobs.console.command_line.idle_flags import (
 )
 from fastformers.jobs.console.command_parser import CommandParser
 from fastformers.jobs.console.execute import plan_actors
+from fastformers.jobs.console.output import console
 from fastformers.models.model_files import check_model_directory
 from fastformers.options import split_names
 
@@ -57,6 +59,54 @@ def _needs_teacher(options: argparse.Namespace) -> bool:
     return bool(options.shape or {"engines", "operators", "peers"} & {*options.parts})
 
 
+def measures_profile_alone(options: argparse.Namespace) -> bool:
+    """Whether nothing but this machine is measured, with the bundle that everybody has."""
+    others = (options.corpus, options.bundle, options.shape, options.from_json)
+    return options.profile_out is not None and others == (None,) * len(others)
+
+
+def find_own_type(given: str | None) -> tuple[str | None, InstancePrice | None]:
+    """Type of this machine, as given or as its cloud says, and its row of the price table.
+
+    Args:
+        given: What the user says; None to ask the cloud alone.
+
+    Raises:
+        InputError: The type is not known, or its cloud says another.
+    """
+    said = read_instance_type()
+    if given is None:
+        return said, built_in_prices().get(said or "")
+    if said not in (None, given):
+        raise InputError(
+            f"--instance-type {given}: the cloud says that this machine is {said}; leave it out"
+        )
+    return given, find_price(given, built_in_prices())
+
+
+def find_whole_type(given: str | None) -> str | None:
+    """Type of this machine, if all of its cores may be used; else a line says so.
+
+    Args:
+        given: What the user says; None to ask the cloud alone.
+
+    Raises:
+        InputError: The user names a type that is not known, not this machine's, or has other cores.
+    """
+    name, own = find_own_type(given)
+    try:
+        check_own_cores(own)
+    except InputError:
+        if given is not None:
+            raise
+        console.print(
+            f"only a part of this {name} may be used here, so what is measured is kept without its "
+            "type"
+        )
+        return None
+    return name
+
+
 _ACTORS = (
     *("num_actors", "num_nodes", "cores_per_actor", "oversubscribe", "address", "timeout_s"),
     *("usd_per_hour", "keep_columns", "shard_seconds", "max_bad_rows"),
@@ -70,6 +120,14 @@ _IDLE = (
         ),
         lambda options: options.from_json is not None,
         "--from-json measures nothing",
+    ),
+    IdleRule(
+        (
+            *("output", "engine", *CORPUS, *_ACTORS, "teacher", "parts", "peers", "peer_rows"),
+            *("peer_python", "sample_rows", "repeats", "plot"),
+        ),
+        measures_profile_alone,
+        "without --bundle or --shape, --profile-out measures this machine alone",
     ),
     IdleRule(
         ("output",),
@@ -175,7 +233,8 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
         "--profile-out",
         type=Path,
         metavar="FILE",
-        help="measure this machine, too, for `fastformers cost --profiles` elsewhere (none)",
+        help="measure this machine, too, for `fastformers cost --profile` elsewhere; by itself, "
+        "with the built-in bundle, and nothing else (none)",
     )
     measured.add_argument(
         "--plot",
@@ -208,6 +267,11 @@ def check(options: argparse.Namespace) -> None:
     if options.from_json is not None:
         _check_kept(options)
         return
+    if options.profile_out is not None:
+        check_writable(options.profile_out)
+        options.own_type = find_whole_type(options.instance_type)
+    if measures_profile_alone(options):
+        return
     _check_known(options)
     if options.corpus is not None:
         refuse_idle_reading(options, formats_at(*resolve(options.corpus), options.corpus))
@@ -232,17 +296,13 @@ def check(options: argparse.Namespace) -> None:
     if options.cores_per_actor is None:
         raise InputError("--cores-per-actor auto: engines and jobs share one split; give a number")
     if options.profile_out is not None and options.bundle is None:
-        raise InputError("--profile-out: a profile is of a bundle; give --bundle")
+        raise InputError("--profile-out: a profile is of a bundle; give --bundle for --shape")
     if options.plot is not None and not (
         options.corpus is not None and options.peers and "peers" in options.parts
     ):
         raise InputError(
             f"--plot {options.plot}: shows whole jobs beside each other; give CORPUS and --peers"
         )
-    if options.profile_out is not None:
-        check_writable(options.profile_out)
-        own = options.instance_type
-        check_own_cores(find_price(own, built_in_prices()) if own else None)
     price_of(options)  # refused before anything is measured
     plan_actors(actor_settings(options))
 

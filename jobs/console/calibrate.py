@@ -1,7 +1,15 @@
-"""Measure this machine for `cost`, and check it against the type that it is said to be."""
+"""Measure this machine for `cost`, and check it against the type that it is said to be.
+
+    bundle + this machine -> [calibrate] -> profile in a file
+
+This module knows nothing of corpora.
+"""
 
 import argparse
 import builtins
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from fastformers.cluster.cost.card_profile import measure_card_profile
 from fastformers.cluster.cost.machine_profile import (
@@ -10,7 +18,9 @@ from fastformers.cluster.cost.machine_profile import (
     measure_machine_profile,
     write_profile,
 )
+from fastformers.cluster.cost.measured.machine import MeasuredMachine, describe_machine
 from fastformers.cluster.execution.topology import discover_topology, plan_core_sets
+from fastformers.cluster.json_values import to_plain
 from fastformers.cluster.pricing.hardware import find_gpu_name
 from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
@@ -20,6 +30,7 @@ from fastformers.errors import InputError
 from fastformers.formatting import format_count
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.engines.card_measures import CardEngine
+from fastformers.jobs.console.output import console
 from fastformers.jobs.console.progress import waiting
 
 
@@ -52,15 +63,66 @@ def measure_here(
 
 
 def calibrate(bundle: Bundle, instance_type: str | None) -> MachineProfile:
-    """Measure this machine with all its cores busy at once."""
+    """Measure this machine: what matrix products reach, then the bundle on all cores at once."""
     core_sets = _all_cores()
     with waiting(f"measuring {bundle} on {format_count(len(core_sets), 'core')} at once"):
         return measure_machine_profile(
             bundle,
             texts=_calibration_texts(),
             core_sets=core_sets,
+            machine=_describe_machine(),
             instance_type=instance_type,
         )
+
+
+def _describe_machine() -> MeasuredMachine:
+    """This machine; what its matrix products reach is left out where the package onnx is."""
+    if find_spec("onnx") is None:
+        return describe_machine()
+    from fastformers.benchmark.operator_profile import measure_gemm_peak
+
+    peak = measure_gemm_peak()
+    return describe_machine(
+        int8_gops=peak.int8_ops_per_second / 1e9, float_gops=peak.float_ops_per_second / 1e9
+    )
+
+
+def show_profile(profile: MachineProfile, path: Path) -> dict[str, Any]:
+    """Say what was measured, line by line; returns it as plain values.
+
+    Args:
+        profile: What was measured of this machine.
+        path: File that it was written to.
+    """
+    rates = {
+        length: length / seconds
+        for length, seconds in zip(profile.cost.lengths, profile.cost.seconds_per_row, strict=True)
+    }
+    on = profile.gpu_name or "each core"
+    for length, rate in rates.items():
+        console.print(f"{length:>5} tokens a row: {rate:,.0f} tokens/s on {on}")
+    console.print(f"tokenizing: {1 / profile.tokenize_s_per_token:,.0f} tokens/s on a core")
+    machine = profile.machine
+    if machine is not None and machine.int8_gops is not None:
+        console.print(
+            f"matrix products: {machine.int8_gops:,.0f} GOPS in int8, {machine.float_gops:,.0f} in "
+            "float32 on a core by itself"
+        )
+    console.print(f"wrote {path}: what this machine is and how fast, and nothing of whose it is")
+    return {
+        "profile": str(path),
+        "bundle_digest": profile.bundle_digest,
+        "instance_type": profile.instance_type,
+        "gpu_name": profile.gpu_name,
+        "cpu_model": profile.cost.cpu_model,
+        "cpu_generation": profile.cost.cpu_generation,
+        "num_workers": profile.num_workers,
+        "max_batch_tokens": profile.cost.max_batch_tokens,
+        "tokens_per_second": rates,
+        "tokenized_per_core_second": 1 / profile.tokenize_s_per_token,
+        "is_rough": profile.cost.is_rough,
+        "machine": to_plain(machine),
+    }
 
 
 def check_own_cores(own: InstancePrice | None) -> None:
@@ -73,7 +135,11 @@ def check_own_cores(own: InstancePrice | None) -> None:
 
 
 def calibrate_gpu(
-    bundle: Bundle, engine: CardEngine, card: str, own: InstancePrice | None
+    bundle: Bundle,
+    engine: CardEngine,
+    card: str,
+    own: InstancePrice | None,
+    instance_type: str | None,
 ) -> MachineProfile:
     """Measure a GPU of this machine with a bundle's graph, and all cores with its tokenizer.
 
@@ -82,6 +148,7 @@ def calibrate_gpu(
         engine: Its graph for GPUs, on the card.
         card: The driver's name of the card.
         own: Row of this machine's type in the price table; None if it has none.
+        instance_type: The cloud's name of this machine, or None.
 
     Raises:
         InputError: Machines of that type have another GPU.
@@ -100,7 +167,8 @@ def calibrate_gpu(
             gpu_name=gpu_name,
             texts=_calibration_texts(),
             core_sets=core_sets,
-            instance_type=None if own is None else own.instance_type,
+            machine=describe_machine(),
+            instance_type=instance_type,
         )
 
 

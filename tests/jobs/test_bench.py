@@ -366,6 +366,6 @@ def test_a_whole_job_beside_its_engine_alone(corpus, long_bundle, tmp_path):
     assert report["rows"] == len(CORPUS)
     assert "engine alone" in done.stderr
     assert summary["predicted_over_inferred"] > 0
-    (profile,) = load_profiles(tmp_path / "profiles", [long_bundle])
+    (profile,) = load_profiles([tmp_path / "profiles"], [long_bundle])
     assert profile.num_workers == discover_topology().num_usable_cores
     assert profile.origin == "calibration"

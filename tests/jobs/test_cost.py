@@ -11,11 +11,17 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from fastformers.cluster.cost.machine_profile import profile_of_bundle, write_profile
+from fastformers.cluster.cost.machine_profile import (
+    load_shipped_profiles,
+    profile_of_bundle,
+    reference_profile,
+    write_profile,
+)
 from fastformers.cluster.pricing.prices import PRICE_TABLE, load_prices
 from fastformers.inference.bundle import open_bundle
 from fastformers.inference.scorer import Scorer
 from fastformers.jobs import cost
+from fastformers.jobs.console import calibrate
 from fastformers.jobs.console.cli import main
 from fastformers.jobs.cost import parse
 
@@ -113,16 +119,32 @@ def test_a_discount_and_spot_change_prices(run_cost):
 def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
     profile = replace(profile_of_bundle(bundle), instance_type="c8a.4xlarge", num_workers=16)
     write_profile(tmp_path / "profiles" / "a.json", profile)
-    shown, _ = run_cost("--profiles", tmp_path / "profiles")
+    strangers = replace(reference_profile(), instance_type="c7i.4xlarge", num_workers=8)
+    write_profile(tmp_path / "strangers.json", strangers)
+    shown, text = run_cost(
+        *("--profile", tmp_path / "profiles", "--profile", tmp_path / "strangers.json")
+    )
     basis = {i["instance_type"]: i["basis"] for i in shown["instances"]}
     assert [name for name, how in basis.items() if how == "measured"] == ["c8a.4xlarge"]
+    machines = {one["machine"]: one for one in shown["predicted_and_measured"]}
+    assert list(machines)[:2] == ["c8a.4xlarge", "c7i.4xlarge"]
+    assert len(machines) == 2 + len(load_shipped_profiles())
+    theirs = machines["c7i.4xlarge"]
+    assert theirs["built_in_bundle"] and not machines["c8a.4xlarge"]["built_in_bundle"]
+    assert theirs["measured_over_predicted_cost"] == pytest.approx(
+        theirs["predicted_tokens_per_s"] / theirs["measured_tokens_per_s"]
+    )
+    rules = {one["rule"]: one["machines"] for one in shown["error_factors"]}
+    assert sum(rules.values()) >= 2
+    assert "Predicted and measured" in text
+    assert "error factors learned: " in text
 
 
 def test_a_profile_measured_on_a_busy_machine_is_called_rough(run_cost, bundle, tmp_path):
     profile = profile_of_bundle(bundle)
     rough = replace(profile, cost=replace(profile.cost, waiting_share=0.4), origin="calibration")
     write_profile(tmp_path / "profiles" / "a.json", rough)
-    _, text = run_cost("--profiles", tmp_path / "profiles")
+    _, text = run_cost("--profile", tmp_path / "profiles")
     assert f"rough: measured on a busy machine (calibration on {profile.cost.cpu_model})" in text
     assert "rough" not in run_cost()[1]
 
@@ -170,7 +192,7 @@ def test_gpus_are_planned_with_the_machines_that_tokenize_for_them(
         cost, "write_launch_files", lambda path, cluster, **_: written.append(cluster) or path
     )
     arguments = ["cost", corpus, "--bundle", two_graphs.path, *BORNE, "--rows", "1e11"]
-    options = ["--prices", table, "--profiles", tmp_path / "profiles", "--deadline", "10h"]
+    options = ["--prices", table, "--profile", tmp_path / "profiles", "--deadline", "10h"]
     launch = ["--write-cluster", tmp_path / "launch"]
     assert main([*map(str, [*arguments, *options, *launch])]) == 0
     out, text = capsys.readouterr()
@@ -195,7 +217,8 @@ def test_bundles_are_compared(run_cost, bundle_factory, tmp_path):
     assert "Bundles" in text
 
 
-def test_this_machine_is_calibrated_to_a_file(capsys, bundle, tmp_path):
+def test_this_machine_is_calibrated_to_a_file(capsys, monkeypatch, bundle, tmp_path):
+    monkeypatch.setattr(calibrate, "find_spec", lambda name: None)  # matrix products take 3 s
     path = tmp_path / "profiles" / "here.json"
     options = ("--calibrate", "--profile-out", path)
     assert main(["cost", "--bundle", str(bundle.path), *map(str, options)]) == 0
@@ -285,7 +308,7 @@ def test_a_bad_price_row_is_named(refused, corpus, bundle, tmp_path, changes, wh
         (("--profile-out", "x.json"), "add --calibrate or --fit-run"),
         (("--instance-type", "c8a.4xlarge"), "measured here; add --calibrate or --fit-run"),
         (("--fit-run", "nowhere"), "nowhere/__run__/report.json: is not a report of ours"),
-        (("--profiles", "nowhere"), "no .json file there"),
+        (("--profile", "nowhere"), "nowhere: cannot be read: No such file or directory"),
     ],
 )
 def test_questions_without_an_answer_are_refused(refused, corpus, bundle, options, what):
@@ -310,7 +333,7 @@ def test_a_profile_of_another_bundle_or_format_is_refused(
 ):
     path = tmp_path / "profiles" / "a.json"
     write_profile(path, profile_of_bundle(pair_bundle))
-    options = (corpus, "--bundle", bundle.path, "--profiles", path.parent)
+    options = (corpus, "--bundle", bundle.path, "--profile", path)
     assert "a.json: profile of another bundle" in refused(*options)
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
     assert "a.json: profile format 99" in refused(*options)

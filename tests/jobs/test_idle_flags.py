@@ -23,6 +23,7 @@ CALIBRATE = "cost --calibrate --profile-out p.json --bundle bundle"
 SCALE = "scale c.csv --bundle bundle --output o"
 BENCH = "bench c.csv --bundle bundle"
 NO_CORPUS = "bench --bundle bundle"
+PROFILE = "bench --profile-out p.json"
 DRAW = "bench --from-json bad.json --plot x.svg"
 STORAGE = "--storage-options '{}'"
 READING = ("--text-column x", "--shard-seconds 9", "--skip-unreadable-files", "--binary-text")
@@ -60,7 +61,7 @@ LABELED = ("--superglue BoolQ", "--label-map bad.json", "--encoding latin-1", "-
 COSTED = (
     *("--text-column x", "--text-pair-column x", "--skip-unreadable-files", "--max-bad-rows 3"),
     *("--binary-text", "--sample 0.1", "--seed 1", "--rows 1e9", "--discount 5", "--spot"),
-    *("--reserved", "--top 3", "--profiles empty", "--deadline 1h", "--budget 3"),
+    *("--reserved", "--top 3", "--profile empty", "--deadline 1h", "--budget 3"),
     *("--write-cluster w", "--prices p.csv", *TEXT_FILES),
 )
 
@@ -139,6 +140,11 @@ IDLE = {
     NO_CORPUS: (
         *("--output o", "--peers all", "--sample-rows 9", "--limit 9", *READING, *TEXT_FILES),
         *ACTORS,
+    ),
+    PROFILE: (
+        *("--output o", "--engine auto", "--teacher no-weights", "--parts engines", "--repeats 2"),
+        *("--peers all", "--peer-rows 9", "--peer-python file", "--sample-rows 9", "--limit 9"),
+        *("--plot x.svg", *READING, *TEXT_FILES, *ACTORS[:-1]),
     ),
     DRAW: (
         *("--bundle bundle", "--output o", "--engine auto", "--teacher no-weights"),

@@ -66,6 +66,12 @@ MISTAKES = {
     "score c.csv --bundle s3://key:SECRET@bucket/b --output o": ["s3://***@bucket/b"],
     "cost c.csv --bundle none": ["none: not a bundle"],
     "bench c.csv": ["--bundle", "--shape"],
+    "bench --shape student --teacher no-weights --profile-out p.json": [
+        "--profile-out",
+        "--bundle",
+    ],
+    "bench --profile-out p.json --instance-type c9z.large": ["unknown instance type 'c9z.large'"],
+    "bench --profile-out file/p.json": ["file"],
     "bench c.csv --shape student --bundle bundle": ["--bundle", "--shape", "not both"],
     f"{LAUNCH} --bundle empty": ["empty: not a bundle"],
     # Outputs.
@@ -123,7 +129,7 @@ MISTAKES = {
     f"{COST} --profile-out p.json": ["--profile-out", "--calibrate or --fit-run"],
     f"{COST} --prices none.csv": ["none.csv: cannot be read"],
     f"{COST} --prices c.csv": ["c.csv: line 1: missing column", "usd_per_hour_on_demand"],
-    f"{COST} --profiles empty": ["--profiles empty: no .json file"],
+    f"{COST} --profile empty": ["--profile empty: no .json file"],
     f"{COST} --fit-run empty": ["report.json: is not a report of ours"],
     f"{COST} --fit-run broken": ["report.json: is not JSON"],
     f"{SCALE} --repeats 0": ["--repeats 0"],

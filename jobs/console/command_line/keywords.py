@@ -81,7 +81,7 @@ class CostKeywords(CorpusKeywords, total=False):
     discount: float
     spot: bool
     reserved: bool
-    profiles: PathLike | None
+    profile: PathLike | Sequence[PathLike]
     calibrate: bool
     fit_run: PathLike | None
     profile_out: PathLike | None

@@ -7,6 +7,7 @@ import pytest
 
 from fastformers.cluster.cost import card_profile
 from fastformers.cluster.cost.machine_profile import load_profile, write_profile
+from fastformers.cluster.cost.measured.machine import describe_machine
 from fastformers.inference.batching import rows_per_batch
 from fastformers.inference.engines import card_measures
 
@@ -33,6 +34,7 @@ def measured(monkeypatch, bundle):
         gpu_name="L4-24GB",
         texts=["a cat"],
         core_sets=[frozenset({0})],
+        machine=describe_machine(),
         instance_type="g6.xlarge",
     )
 

@@ -7,11 +7,16 @@ from fastformers.cluster.cost.machine_profile import (
     fit_to_run,
     load_profile,
     load_profiles,
+    load_shipped_profiles,
     measure_machine_profile,
     profile_of_bundle,
+    reference_profile,
     write_profile,
 )
+from fastformers.cluster.cost.measured.machine import describe_machine
+from fastformers.cluster.pricing.prices import load_prices
 from fastformers.errors import InputError
+from fastformers.inference.cpu import CPU_GENERATIONS
 
 
 @pytest.fixture
@@ -31,27 +36,55 @@ def written(bundle, tmp_path):
 def test_a_profile_comes_back_as_it_was_written(bundle, tmp_path):
     profile = replace(profile_of_bundle(bundle), instance_type="c8a.4xlarge", num_workers=16)
     write_profile(tmp_path / "new" / "a.json", profile)
-    assert load_profiles(tmp_path / "new", [bundle]) == [profile]
+    assert load_profiles([tmp_path / "new"], [bundle]) == [profile]
+    assert load_profiles([tmp_path / "new" / "a.json"] * 2, [bundle]) == [profile] * 2
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
 
 
 def test_a_profile_of_another_bundle_is_refused_by_name(bundle, pair_bundle, written):
     path = written()
-    assert load_profiles(path.parent, [pair_bundle, bundle])
+    assert load_profiles([path.parent], [pair_bundle, bundle])
     with pytest.raises(InputError, match=r"here\.json: profile of another bundle than .*pair"):
-        load_profiles(path.parent, [pair_bundle])
+        load_profiles([path], [pair_bundle])
+
+
+def test_profiles_of_the_built_in_bundle_are_of_use_for_every_bundle(bundle, tmp_path):
+    write_profile(tmp_path / "demo.json", reference_profile())
+    assert load_profiles([tmp_path / "demo.json"], [bundle]) == [reference_profile()]
+
+
+def test_profiles_that_ship_are_of_this_versions_built_in_bundle():
+    shipped = load_shipped_profiles()
+    assert shipped
+    for profile in shipped:
+        assert profile.bundle_digest == reference_profile().bundle_digest
+        assert profile.machine is not None
+        assert profile.cost.cpu_generation in CPU_GENERATIONS
+        assert profile.instance_type is None or profile.instance_type in load_prices()
+
+
+def test_a_profile_of_an_earlier_format_is_read(written):
+    path = written(format_version=2)
+    fields = json.loads(path.read_text())
+    del fields["machine"], fields["gpu_name"], fields["cost"]["waiting_share"]
+    path.write_text(json.dumps(fields))
+    assert load_profile(path).machine is None
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"format_version": 99}, "profile format 99, this fastformers reads up to 2; upgrade"),
+        ({"format_version": 99}, "profile format 99, this fastformers reads up to 3; upgrade"),
         ({"format_version": "one"}, "profile format one"),
         ({"num_workers": 0}, "damaged"),
         ({"overhead_share": -1}, "damaged"),
         ({"tokenize_s_per_token": "fast"}, "damaged"),
         ({"cost": {"engine": "x"}}, "damaged"),
         ({"color": "blue"}, "damaged"),
+        ({"instance_type": 7}, r"damaged \(instance_type is of type int"),
+        ({"origin": "rumor"}, r"damaged \(origin is 'rumor'"),
+        ({"num_workers": "2"}, r"damaged \(num_workers is of type str"),
+        ({"machine": {"num_cpus": 2}}, r"damaged \(machine\.memory_gib is missing"),
     ],
 )
 def test_a_profile_that_cannot_be_used_is_refused_by_name(written, changes, what):
@@ -69,7 +102,9 @@ def test_another_file_is_no_profile(tmp_path, content):
 
 def test_a_directory_without_profiles_is_refused(bundle, tmp_path):
     with pytest.raises(InputError, match=r"no \.json file there; write one with --profile-out"):
-        load_profiles(tmp_path, [bundle])
+        load_profiles([tmp_path], [bundle])
+    with pytest.raises(InputError, match=r"gone: cannot be read: No such file .*give a file"):
+        load_profiles([tmp_path / "gone"], [bundle])
 
 
 @pytest.fixture
@@ -116,7 +151,10 @@ def test_this_machine_is_measured_with_all_workers_at_once(bundle):
 
     cpus = sorted(os.sched_getaffinity(0))[:2]
     profile = measure_machine_profile(
-        bundle, texts=["the cat sat on the mat"] * 50, core_sets=[frozenset([c]) for c in cpus]
+        bundle,
+        texts=["the cat sat on the mat"] * 50,
+        core_sets=[frozenset([c]) for c in cpus],
+        machine=describe_machine(),
     )
     assert profile.bundle_digest == bundle.digest
     assert profile.num_workers == len(cpus)
@@ -124,4 +162,6 @@ def test_this_machine_is_measured_with_all_workers_at_once(bundle):
     assert min(profile.cost.seconds_per_row) > 0
     assert 0 < profile.tokenize_s_per_token < 1
     with pytest.raises(ValueError, match="at least one text"):
-        measure_machine_profile(bundle, texts=[], core_sets=[frozenset(cpus)])
+        measure_machine_profile(
+            bundle, texts=[], core_sets=[frozenset(cpus)], machine=describe_machine()
+        )

@@ -1,3 +1,6 @@
+import math
+from statistics import NormalDist
+
 import pytest
 
 from fastformers.cluster.pricing.hardware import (
@@ -8,6 +11,9 @@ from fastformers.cluster.pricing.hardware import (
     UNKNOWN_ERROR,
     error_between,
     find_gpu_name,
+    join_errors,
+    learn_error,
+    log_spread,
     plan_cpu,
 )
 from fastformers.cluster.pricing.prices import load_prices
@@ -119,3 +125,53 @@ def test_half_of_the_published_int8_is_what_a_card_did_in_float16():
 )
 def test_a_card_is_known_by_the_name_that_the_driver_gives_it(card, name):
     assert find_gpu_name(card) == name
+
+
+def test_an_error_factor_holds_in_95_of_100_cases():
+    errors = NormalDist(0, log_spread(1.6))
+    assert errors.cdf(math.log(1.6)) - errors.cdf(-math.log(1.6)) == pytest.approx(0.95, abs=1e-4)
+    assert log_spread(1.0) == 0
+
+
+def test_an_error_factor_is_judgment_until_machines_were_measured():
+    assert learn_error(1.6, []) == 1.6
+    assert learn_error(1.6, [1.02, 0.98, 1.01, 0.99] * 3) < 1.35
+    assert learn_error(1.6, [1.0] * 12) == pytest.approx(math.sqrt(1.6))  # of 16, 4 were off
+    assert learn_error(1.6, [1.9]) > 1.7
+    assert learn_error(1.6, [1.9]) == pytest.approx(learn_error(1.6, [1 / 1.9]))
+    assert learn_error(1.6, [1.05] * 400) == pytest.approx(1.05**1.96, rel=0.02)
+
+
+def test_independent_errors_add_up_by_their_squares():
+    assert join_errors(1.2) == pytest.approx(1.2)
+    assert join_errors(1.2, 1.0) == pytest.approx(1.2)
+    assert join_errors(1.2, 1.15) == pytest.approx(1.2583, abs=1e-4)
+    assert join_errors() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("generation", "units", "int8_of_unit", "gflops"),
+    [
+        ("neoverse-v2", 4, 32, 437),
+        ("neoverse-v1", 4, 32, 437),
+        ("neoverse-n2", 2, 32, 437),
+        ("neoverse-n1", 2, 16, 257),
+    ],
+)
+def test_arm_counts_what_published_kernels_reach_of_its_units(
+    generation, units, int8_of_unit, gflops
+):
+    """The kernels were timed on a Neoverse V2 at 2.8 GHz; a Zen 5 at 4.1 GHz reached 920."""
+    issued = 4 * int8_of_unit  # on the V2
+    reached = gflops / (2 * 2.8 * issued)
+    on_zen_5 = 920 / (2 * 4.1 * CPU_GENERATIONS["turin"].int8_per_cycle)
+    expected = units * int8_of_unit * reached / on_zen_5
+    assert CPU_GENERATIONS[generation].int8_per_cycle == pytest.approx(expected, abs=0.5)
+
+
+def test_amx_counts_less_than_the_least_that_its_kernel_gained_over_vnni():
+    """Nanoseconds of microsoft/onnxruntime#14042, with VNNI and with AMX."""
+    gains = [307_137 / 138_481, 1_057_511 / 285_393, 3_784_750 / 890_701]
+    vnni = CPU_GENERATIONS["ice-lake"].int8_per_cycle
+    for name in ("sapphire-rapids", "emerald-rapids", "granite-rapids"):
+        assert vnni < CPU_GENERATIONS[name].int8_per_cycle < min(gains) * vnni

@@ -66,6 +66,22 @@ def test_physical_cores_are_what_the_cpu_text_says(shipped):
             assert threads_per_core == (1 if price.cloud == "azure" else 2)
 
 
+# Series whose virtual CPUs are whole cores, by the clouds' documentation; see cluster/README.md.
+WHOLE_CORES = (
+    *("c7a.", "c8a.", "m7a.", "c7g.", "c8g."),
+    *("Standard_F16als_v6", "Standard_F16as_v6", "Standard_F16als_v7", "Standard_D16pls_v6"),
+    *("Standard_NC4as_T4", "Standard_NC8as_T4", "Standard_NC16as_T4", "Standard_NC24ads_A100"),
+    *("Standard_NC48ads_A100", "Standard_NC40ads_H100", "Standard_NC80adis_H100"),
+    *("t2d-", "t2a-", "c4a-"),
+)
+
+
+def test_only_series_without_a_second_thread_have_a_core_for_each_cpu(shipped):
+    for name, price in shipped.items():
+        threads = 1 if name.startswith(WHOLE_CORES) else 2
+        assert price.vcpus == threads * price.physical_cores, name
+
+
 def test_a_table_of_the_user_is_read(write_table):
     path = write_table(ROW, ROW | {"instance_type": "y.large", "usd_per_hour_spot": "0.05"})
     prices = load_prices(path)
