@@ -135,7 +135,7 @@ class Draws:
 
     def __init__(self, ratios: NDArray[np.float64], seed: int) -> None:
         self._rng = np.random.default_rng(seed)
-        self._sums = np.concatenate([[0.0], np.cumsum(np.tile(ratios, 2))]).tolist()
+        self._sums: list[float] = [0.0, *np.cumsum(np.tile(ratios, 2)).tolist()]
         self._num_ratios = len(ratios)
         self._places: list[int] = []
 

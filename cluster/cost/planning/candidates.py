@@ -21,8 +21,8 @@ from fastformers.cluster.cost.planning.offers import MachineOffer, PlanSettings
 SHARD_SIGMA = 0.2
 # Spread of the time of equal machines, as the sigma of a lognormal. Assumed, as `scale` does.
 NODE_SIGMA = 0.05
-# A type that was measured takes what was measured up to this factor: jobs took 7.8% less, 1.5% more,
-# 1.0% less and 10.3% more than predicted (cluster/README.md), a root mean square of 6.5%.
+# A type that was measured takes what was measured up to this factor: predictions of whole jobs were
+# off by 7.8, 1.5, 1.0 and 10.3% (cluster/README.md), a root mean square of 6.5%.
 MEASURED_ERROR = 1.14
 # An error factor, and the sample's interval, are to hold in 95% of all cases.
 _SIGMAS = NormalDist().inv_cdf(0.975)

@@ -2,9 +2,9 @@
 
     candidates + deadline, budget, confidence -> [cluster_plan] -> type, number -> ray up
 
-The formula of `candidates.py` proposes a cluster of each type, the simulation of `outcome.py` judges
-it; where both disagree, the formula is stretched by what the simulation found and proposes again. A
-plan is what the simulation says holds. This module knows nothing of Ray.
+The formula of `candidates.py` proposes a cluster of each type, the simulation of `outcome.py`
+judges it; where both disagree, the formula is stretched by what the simulation found and proposes
+again. A plan is what the simulation says holds. This module knows nothing of Ray.
 """
 
 import math
@@ -132,9 +132,7 @@ def _find_best(candidates: Sequence[Candidate], settings: PlanSettings) -> Clust
     return max(tried.values(), key=lambda plan: (plan.hold_chance, -plan.confident_wall_s))
 
 
-def _propose(
-    candidates: Sequence[Candidate], settings: PlanSettings, stretch: float
-) -> Candidate:
+def _propose(candidates: Sequence[Candidate], settings: PlanSettings, stretch: float) -> Candidate:
     """The best candidate of a type that the formula believes in, or the nearest to it."""
     believed = [each for each in candidates if _is_believed(each, settings, stretch)]
     if believed:
@@ -146,9 +144,7 @@ def _is_believed(candidate: Candidate, settings: PlanSettings, stretch: float) -
     return _nearness(candidate, settings, stretch)[0] >= NormalDist().inv_cdf(settings.confidence)
 
 
-def _nearness(
-    candidate: Candidate, settings: PlanSettings, stretch: float
-) -> tuple[float, float]:
+def _nearness(candidate: Candidate, settings: PlanSettings, stretch: float) -> tuple[float, float]:
     """How far, in sigmas of the type's rate, the formula's time is from deadline and budget.
 
     Where machines do not even start in time, the fastest is the nearest.

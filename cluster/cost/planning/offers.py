@@ -58,7 +58,7 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         check_positive(self, "deadline_s", "budget_usd")
-        # What is assumed of rates and machines says nothing of what happens once in a thousand runs.
+        # What is assumed of machines says nothing of what happens once in a thousand runs.
         is_chance = 0.5 <= self.confidence <= 0.99
         check_option(self, "confidence", is_chance, "a chance from 0.5 to 0.99")
         check_at_least(self, 1, "max_instances")
@@ -95,7 +95,7 @@ class MachineOffer:
         num_actors: Actors on one machine.
         job_s: Seconds of the whole job on one machine, all actors busy, without helpers.
         shard_s: Seconds of a shard on one actor, that it waits for included.
-        error_factor: All seconds are taken to be right up to this factor; 1 where they were measured.
+        error_factor: All seconds are taken to be right up to this factor; 1 where measured.
         sample_error: Half of the 95% interval of the work, as a share of it.
         uses_gpus: Whether its actors are on GPUs.
         helper: What could tokenize for its GPUs; None where they need no help.

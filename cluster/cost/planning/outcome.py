@@ -4,8 +4,8 @@
 
 Each run draws how fast the type really is, how much work the corpus really holds, how fast each
 machine is, when it starts, how long each shard takes, and which spot machines are taken away; then
-the simulation of `scaling` lets the driver's habits play. Nothing is drawn twice for two candidates:
-all of them meet the same luck, so that their differences are their own.
+the simulation of `scaling` lets the driver's habits play. All candidates meet the same luck, so
+that their differences are their own.
 
 A run with a hundred thousand shards takes a second to simulate, and a plan compares hundreds of
 runs. So a large job is simulated smaller: fewer machines and actors, each with as many shards as
@@ -44,8 +44,8 @@ _NUM_JOBS = 240
 # it): so the shards at the end, by which a run ends, are single ones.
 _BUNDLES_LEFT = 3
 # Spread of the starts of equal machines, as the sigma of a lognormal; one shard in a thousand takes
-# four times as long; a lost machine is noticed within these seconds. Assumed, but the last, which is
-# what the run promises.
+# four times as long; a lost machine is noticed within these seconds. All are assumed but the last,
+# which a run promises.
 _START_SIGMA, _STRAGGLERS, _STRAGGLER_FACTOR, _NOTICED_AFTER_S = 0.3, 0.001, 4.0, 10.0
 _NUM_DRAWN = 4096
 _RATES = 199
@@ -123,7 +123,7 @@ class _Runs:
         offer, num_nodes = candidate.offer, candidate.num_instances
         num_actors = num_nodes * offer.num_actors
         rounds = offer.num_shards / num_actors
-        # Helpers that are lost are an average loss of pace, machines that score are lost one by one.
+        # Lost helpers are an average loss of pace; machines that score are lost one by one.
         useful = useful_share(offer, settings)
         job_s = estimate_busy_s(offer, num_nodes, candidate.num_helpers * useful) * num_nodes
         self._shard_s = job_s * offer.num_actors / offer.num_shards
@@ -151,7 +151,7 @@ class _Runs:
         """Seconds of one run in which all work takes `factor` times as long."""
         shard_s = self._shard_s * factor
         work = Work(
-            predicted_s=self._counts_J * shard_s,
+            predicted_s=np.multiply(self._counts_J, shard_s, dtype=np.float64),
             ratios=_ratios(),
             counts=self._counts_J,
         )
@@ -178,7 +178,9 @@ def _bundle(num_shards: int, num_actors: int) -> NDArray[np.int64]:
 def _lognormal(places: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Factors of median 1 at these places of their distribution, 0-1."""
     normal = NormalDist()
-    return np.exp(sigma * np.array([normal.inv_cdf(place) for place in places.tolist()]))
+    sigmas = np.array([normal.inv_cdf(place) for place in places.tolist()], np.float64)
+    factors: NDArray[np.float64] = np.exp(sigma * sigmas)
+    return factors
 
 
 @cache
