@@ -188,7 +188,8 @@ def _even_lognormal(sigma: float, num: int, seed: int) -> NDArray[np.float64]:
     """So many factors of mean 1, evenly over their distribution and in random order."""
     places = (np.random.default_rng(seed).permutation(num) + 0.5) / num
     factors = _lognormal(places, sigma)
-    return factors / factors.mean()
+    factors /= factors.mean()
+    return factors
 
 
 @cache

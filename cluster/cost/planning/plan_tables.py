@@ -38,15 +38,14 @@ def describe_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> dict
 def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
     """Table of the best cluster, and of those of the next best types."""
     table = Table(title="Plan", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    columns = ["cluster", "actors", "time", f"{100 * settings.confidence:g}%", "to spare", "holds"]
-    columns += ["USD", "start", "end", *(["interrupted"] if settings.spot else [])]
-    for name in columns:
-        table.add_column(name, justify="left" if name == "cluster" else "right", no_wrap=True)
+    columns = ["cluster", "time", f"{100 * settings.confidence:g}%", "to spare", "holds", "USD"]
+    for name in [*columns, "start", "end", *(["lost"] if settings.spot else [])]:
+        left = name == "cluster"
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "to spare")
     for plan in plans:
         interrupted = f"{plan.interruption_usd:,.2f} ({plan.interruptions:.1f})"
         table.add_row(
             plan.name,
-            f"{plan.offer.num_actors} each",
             format_short_duration(plan.wall_s),
             format_short_duration(plan.confident_wall_s),
             _to_spare(plan, settings),
@@ -72,7 +71,7 @@ def explain_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> list[
         error, origin = MEASURED_ERROR, "measured"
     spot = (
         f"; {settings.interruptions_per_hour:g} interruptions an hour of each spot machine "
-        "(--interruptions-per-hour), the head on demand"
+        "(--interruptions-per-hour), the head on demand; lost: USD and number of interruptions"
         if settings.spot
         else ""
     )
@@ -80,8 +79,8 @@ def explain_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> list[
         f"time: of half of all runs; {percent}: of {percent} of them (--confidence), and what that "
         f"leaves of the {asked}; holds: runs that keep it; USD: expected",
         f"simulated: {NUM_RUNS} runs of each candidate (--seed). The pace of "
-        f"{best.offer.instance_type} was {origin}: right up to x/÷ {error:g} in 95% of cases; "
-        f"the sample up to {100 * best.offer.sample_error:.1f}%",
+        f"{best.offer.instance_type} was {origin}: right up to x/÷ {error:g} in 95% of cases, "
+        f"the work that was sampled up to {100 * best.offer.sample_error:.1f}%",
         f"assumed: {settings.startup_s:g} s to start a machine (--startup-s){spot}",
     ]
     if best.offer.uses_gpus:
@@ -96,7 +95,8 @@ def _to_spare(plan: ClusterPlan, settings: PlanSettings) -> str:
     if settings.deadline_s is not None:
         parts.append(format_short_duration(settings.deadline_s - plan.confident_wall_s))
     if settings.budget_usd is not None:
-        parts.append(f"{settings.budget_usd - plan.confident_usd:,.2f} USD")
+        left_usd = settings.budget_usd - plan.confident_usd
+        parts.append(f"{left_usd:,.{0 if left_usd >= 100 else 2}f} USD")
     return ", ".join(parts)
 
 

@@ -65,7 +65,7 @@ def test_a_plan_says_what_it_leaves_of_the_deadline():
     text = "\n".join(explain_plans(plans, settings))
     assert "90%: of 90% of them (--confidence), and what that leaves of the deadline" in text
     assert "x.large was not measured: right up to x/÷ 1.6 in 95% of cases" in text
-    assert "the sample up to 2.0%" in text
+    assert "the work that was sampled up to 2.0%" in text
 
 
 def test_the_types_are_ordered_by_what_they_are_expected_to_cost():

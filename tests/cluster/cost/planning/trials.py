@@ -1,6 +1,6 @@
 """Do plans hold, and what do they cost? Random plans, and runs of each whose truth is drawn anew.
 
-    python -m tests.cluster.cost.planning.trials --output cluster/cost/planning/trials.json
+    python -m tests.cluster.cost.planning.trials --output tests/cluster/cost/planning/trials.json
 
 A trial draws a corpus (lengths, their drift, its size), the machine on which the bundle was
 measured, a dozen instance types of the shipped price table, a deadline and a market. The corpus is
