@@ -9,14 +9,17 @@ question that no cluster answers is drawn again, and counted.
 
 Then the truth is drawn, by this file and with random numbers of its own, many times: all rows of
 the corpus instead of the sample; a rate of the type that is off by a lognormal factor, within the
-type's error factor in 95% of cases; machines, starts, shards, stragglers and spot losses. The
-planner's shortcuts are not in it: all machines are there, and no line is fitted. What truth and
-planner share is the kind of their distributions, which are the product's stated assumptions.
+type's error factor in 95% of cases; machines, starts, shards, stragglers and spot losses. All
+machines are there and no line is fitted; where an actor has more than four shards, a run has at
+most 128 actors, and bundles of shards before the last four of each. Truth and planner share the
+simulation of events and the kinds of distributions, which are the product's stated assumptions.
 
 - A run misses if it ends after the deadline.
 - The cheapest plan that holds is the cheapest cluster, of any of the types and any size, whose own
   chance to miss is at most 5% for one who knows the whole corpus and the distribution of rates,
-  but, as nobody can, not the rate that a run will meet. Costs are expected costs.
+  but, as nobody can, not the rate that a run will meet. It is found by the planner's simulation
+  with another seed and larger runs; no plan counts as cheaper than it. A plan's cost is the mean of
+  its true runs.
 - The hindsight figure is a harder comparison: for each run, the cheapest size of the planned type
   that would just have met the deadline at the rate that this run met.
 """
