@@ -29,18 +29,21 @@ from fastformers.cluster.cost.bundle_cost import (
     sample_bundle_corpus,
 )
 from fastformers.cluster.cost.bundle_cost import estimate_cost as cost_sample
-from fastformers.cluster.cost.cluster_plan import PlanSettings, plan_cluster
 from fastformers.cluster.cost.machine_profile import load_profiles, load_shipped_profiles
 from fastformers.cluster.cost.measured.tables import show_checks
+from fastformers.cluster.cost.planning.cluster_plan import plan_cluster
+from fastformers.cluster.cost.planning.offers import PlanSettings
+from fastformers.cluster.cost.planning.plan_tables import (
+    describe_plans,
+    explain_plans,
+    render_plans,
+)
 from fastformers.cluster.cost.sampling import CorpusSample
 from fastformers.cluster.cost.tables import (
     describe_cost,
-    describe_plans,
     explain_instances,
-    explain_plans,
     render_comparison,
     render_instances,
-    render_plans,
     render_workload,
 )
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
@@ -88,7 +91,7 @@ _IDLE = (
         "without a CORPUS nothing is costed",
     ),
     IdleRule(
-        ("max_instances", "startup_s", "interruptions_per_hour"),
+        ("confidence", "max_instances", "startup_s", "interruptions_per_hour"),
         lambda options: not _is_planned(options),
         "no cluster is planned; add --deadline or --budget",
     ),
@@ -260,7 +263,7 @@ def _cost(options: argparse.Namespace) -> dict[str, Any]:
     others = [describe_cost(cost) for cost in costs[1:]]
     plan = None
     if costs[0].plans:
-        plan_settings = read_config(PlanSettings, options, spot=options.spot)
+        plan_settings = _read_plan_settings(options)
         console.print(render_plans(costs[0].plans, plan_settings))
         for line in explain_plans(costs[0].plans, plan_settings):
             console.print(line)
@@ -276,7 +279,7 @@ def _estimate(options: argparse.Namespace) -> list[BundleCost]:
     own = find_price(options.instance_type, prices) if options.instance_type else None
     market: Market = "spot" if options.spot else "reserved" if options.reserved else "on-demand"
     settings = read_config(CostSettings, options, today=date.today(), market=market)
-    plan_settings = read_config(PlanSettings, options, spot=options.spot)
+    plan_settings = _read_plan_settings(options)
     corpus_settings = read_config(CorpusSettings, options)
     audit = read_config(AuditSettings, options)
     with waiting("reading the bundle") as on_step:
@@ -302,6 +305,10 @@ def _estimate(options: argparse.Namespace) -> list[BundleCost]:
         plans = plan_cluster(plan_offers(costs[0], settings), plan_settings)
         costs[0] = replace(costs[0], plans=tuple(plans))
     return costs
+
+
+def _read_plan_settings(options: argparse.Namespace) -> PlanSettings:
+    return read_config(PlanSettings, options, spot=options.spot, seed=options.seed)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -12,11 +12,12 @@ from datetime import date
 
 from fastformers.cluster.corpus.slices import Corpus
 from fastformers.cluster.cost.audit_cost import AuditCost, AuditPlan, add_audit
-from fastformers.cluster.cost.cluster_plan import ClusterPlan, HelperOffer, MachineOffer
 from fastformers.cluster.cost.instances import InstanceCost, InstanceCosts, estimate_instances
 from fastformers.cluster.cost.machine_profile import MachineProfile, profile_of_bundle
 from fastformers.cluster.cost.measured.checks import gain_experience
 from fastformers.cluster.cost.measured.experience import Experience
+from fastformers.cluster.cost.planning.cluster_plan import ClusterPlan
+from fastformers.cluster.cost.planning.offers import HelperOffer, MachineOffer
 from fastformers.cluster.cost.sampling import (
     DEFAULT_MAX_ROWS,
     DEFAULT_MIN_ROWS,
@@ -53,7 +54,7 @@ class CostSettings:
             f"({DEFAULT_SHARE:g}; {DEFAULT_MIN_ROWS:,} to {DEFAULT_MAX_ROWS:,})"
         ),
     )
-    seed: int = field(default=0, metadata=option("seed of the random choice of sampled rows"))
+    seed: int = field(default=0, metadata=option("seed of the sampled rows and of simulated plans"))
     rows: int | None = field(
         default=None,
         metadata=option("cost of this many rows, for example 1e9 (as many as the corpus has)"),
@@ -79,7 +80,8 @@ class BundleCost:
         instances: Costs by type, cheapest first.
         profiles: Profiles that the costs were scaled from: of cores, then of GPUs, of each the most
             trusted first.
-        plans: Clusters that keep a deadline or a budget, the best first; none where neither is.
+        plans: Clusters that keep a deadline or a budget with the confidence asked for, each the
+            best of its type, the best first; none where neither is.
         audit: The audit that is part of the costs, or None.
         experience: Machines that were measured, as predicted and as measured, and what the error
             factors learned from them.
@@ -223,6 +225,7 @@ def plan_offers(cost: BundleCost, settings: CostSettings) -> list[MachineOffer]:
                 job_s=job_s,
                 shard_s=job_s * instance.num_actors / num_shards,
                 error_factor=instance.error_factor,
+                sample_error=workload.relative_error,
                 uses_gpus=pace is not None,
                 helper=_helper_offer(instance),
             )

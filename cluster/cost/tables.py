@@ -1,6 +1,6 @@
-"""Show costs and plans to people, as tables, and to programs, as JSON.
+"""Show costs to people, as tables, and to programs, as JSON.
 
-    instance costs, plans -> [tables] -> tables on stderr, the last line of stdout
+    instance costs -> [tables] -> tables on stderr, the last line of stdout
 
 Every figure says where it comes from: measured, scaled and from what, a stale or estimated price,
 modeled energy. Money and time are shown rounded; the JSON has them in full. This module knows
@@ -14,7 +14,6 @@ from typing import Any
 from rich.table import Table
 
 from fastformers.cluster.cost.bundle_cost import BundleCost
-from fastformers.cluster.cost.cluster_plan import ClusterPlan, PlanSettings, name_machines
 from fastformers.cluster.cost.instances import JOB_START_S, InstanceCost
 from fastformers.cluster.cost.measured.experience import Experience
 from fastformers.cluster.cost.measured.tables import describe_experience
@@ -23,8 +22,6 @@ from fastformers.cluster.formatting import format_short_duration
 from fastformers.cluster.pricing.hardware import GPU_RULES, SAME_GPU_ERROR
 from fastformers.cluster.pricing.market import STALE_AFTER_DAYS
 from fastformers.inference.cpu import CPU_GENERATIONS
-
-_PLANS_SHOWN = 5
 
 
 def describe_cost(cost: BundleCost) -> dict[str, Any]:
@@ -51,20 +48,6 @@ def describe_cost(cost: BundleCost) -> dict[str, Any]:
         "audit": None if cost.audit is None else cost.audit.describe(),
         "instances": [_instance_json(instance) for instance in cost.instances.costs],
         "left_out": cost.instances.left_out,
-    }
-
-
-def describe_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> dict[str, Any]:
-    """The best cluster, the next best, and what was assumed, as plain values."""
-    return {
-        **_plan_json(plans[0]),
-        "alternatives": [_plan_json(plan) for plan in plans[1:_PLANS_SHOWN]],
-        "spot": settings.spot,
-        "deadline_s": settings.deadline_s,
-        "budget_usd": settings.budget_usd,
-        "max_instances": settings.max_instances,
-        "startup_s": settings.startup_s,
-        "interruptions_per_hour": settings.interruptions_per_hour if settings.spot else 0.0,
     }
 
 
@@ -242,47 +225,6 @@ def render_comparison(costs: Sequence[BundleCost]) -> Table:
     return table
 
 
-def render_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> Table:
-    """Table of the best cluster, and of those of the next best types."""
-    table = Table(title="Plan", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    columns = ["cluster", "actors", "time", "USD", "start", "end"]
-    for name in [*columns, *(["interrupted"] if settings.spot else [])]:
-        table.add_column(name, justify="left" if name == "cluster" else "right", no_wrap=True)
-    for plan in plans[:_PLANS_SHOWN]:
-        interrupted = f"{plan.interruption_usd:,.2f} ({plan.interruptions:.1f})"
-        table.add_row(
-            name_machines(plan),
-            f"{plan.offer.num_actors} each",
-            format_short_duration(plan.wall_s),
-            f"{plan.usd_total:,.2f}",
-            f"{plan.startup_usd:,.2f}",
-            f"{plan.tail_usd:,.2f}",
-            *([interrupted] if settings.spot else []),
-        )
-    return table
-
-
-def explain_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> list[str]:
-    """Lines that say what the plan assumes, and how to score on it if it has GPUs."""
-    best = plans[0]
-    spot = (
-        f"; {settings.interruptions_per_hour:g} interruptions an hour of each spot machine "
-        "(--interruptions-per-hour), the head on demand"
-        if settings.spot
-        else ""
-    )
-    lines = [f"assumed: {settings.startup_s:g} s to start a machine (--startup-s){spot}"]
-    if best.offer.error_factor > 1:
-        lines.append(
-            f"time and USD of {best.offer.instance_type} were not measured: right up to x/÷ "
-            f"{best.offer.error_factor:g}"
-        )
-    if best.offer.uses_gpus:
-        who = "cores tokenize" if best.num_helpers else "its own cores tokenize"
-        lines.append(f"score with --device cuda: the GPUs score, and {who}")
-    return lines
-
-
 def _name(cost: InstanceCost) -> str:
     """The type, and how many machines tokenize for each of it."""
     name = cost.price.instance_type
@@ -328,28 +270,6 @@ def _instance_json(cost: InstanceCost) -> dict[str, Any]:
         "helper_type": None if cost.helper is None else cost.helper.price.instance_type,
         "helpers_per_machine": cost.num_helpers,
         "audit_usd": cost.audit_usd,
-    }
-
-
-def _plan_json(plan: ClusterPlan) -> dict[str, Any]:
-    return {
-        "instance_type": plan.offer.instance_type,
-        "num_instances": plan.num_instances,
-        "helper_type": None
-        if plan.offer.helper is None or not plan.num_helpers
-        else plan.offer.helper.instance_type,
-        "num_helpers": plan.num_helpers,
-        "device": "cuda" if plan.offer.uses_gpus else "cpu",
-        "error_factor": plan.offer.error_factor,
-        "actors_per_instance": plan.offer.num_actors,
-        "wall_s": plan.wall_s,
-        "usd_total": plan.usd_total,
-        "startup_usd": plan.startup_usd,
-        "tail_usd": plan.tail_usd,
-        "tail_s": plan.tail_s,
-        "interruptions": plan.interruptions,
-        "interruption_usd": plan.interruption_usd,
-        "shard_s": plan.offer.shard_s,
     }
 
 

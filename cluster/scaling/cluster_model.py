@@ -20,6 +20,9 @@ class Work:
     Attributes:
         predicted_s: Predicted seconds of each shard, in the order in which they are handed out.
         ratios: Sample of measured seconds over predicted ones; each attempt draws one of them.
+        counts: Shards that each entry of `predicted_s` stands for, which one actor does one after
+            another: it draws the mean of as many ratios, and loses only the shard that it is at.
+            None for one each.
         num_slices: Slices that have to be cut first; 0 where the shards are there already. Shards
             come out of them in order.
         slice_s: Seconds to cut a slice.
@@ -27,6 +30,7 @@ class Work:
 
     predicted_s: NDArray[np.float64]
     ratios: NDArray[np.float64]
+    counts: NDArray[np.int64] | None = None
     num_slices: int = 0
     slice_s: float = 0.0
 
@@ -62,6 +66,11 @@ class Machines:
     def num_nodes(self) -> int:
         """Number of nodes."""
         return -(-self.num_actors // self.actors_per_node)
+
+    def actors_of(self, node: int) -> range:
+        """Numbers of a node's actors."""
+        first = node * self.actors_per_node
+        return range(first, min(first + self.actors_per_node, self.num_actors))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +144,7 @@ class SimulatedRun:
         up_s: Seconds until the last of the actors that worked began its first shard.
         work_s: Predicted seconds of all shards.
         window_work_s: Predicted seconds of what was done after `up_s`.
-        num_shards: Shards that were done.
+        num_shards: Shards that were done, or bundles of them where the work has `counts`.
         interruptions: Nodes that were taken away.
         lost_s: Actor-seconds of work that was lost with nodes and actors.
         driver_busy: Share of the time that the driver computed.

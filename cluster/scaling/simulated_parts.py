@@ -14,17 +14,26 @@ from numpy.typing import NDArray
 
 from fastformers.cluster.scaling.cluster_model import Machines, Scheduling, Store, Work
 
-_DRAWS = 65_536  # random numbers that are drawn at a time
+_DRAWS = 1024  # random numbers that are drawn at a time
 
 
 class SimulatedDriver:
-    """A queue of shards and slices, and one server that handles calls in their order."""
+    """A queue of shards and slices, and one server that handles calls in their order.
+
+    Attributes:
+        num_shards: Shards, or bundles of them.
+        left_s: Predicted seconds of what is left of each.
+        num_left: Number of shards that are left in each.
+        num_calls, used_s: Calls that were made, and CPU seconds that the driver used.
+    """
 
     def __init__(self, work: Work, machines: Machines, scheduling: Scheduling) -> None:
         self.num_shards = len(work.predicted_s)
+        self.left_s: list[float] = work.predicted_s.tolist()
+        self.num_left = [1] * self.num_shards if work.counts is None else work.counts.tolist()
         self.num_calls, self.used_s = 0, 0.0
         self._num_slices, self._slice_s = work.num_slices, work.slice_s
-        self._predicted = work.predicted_s
+        self._mean_s = float(np.mean(work.predicted_s))
         self._mean_ratio = float(np.mean(work.ratios))
         self._num_actors, self._num_nodes = machines.num_actors, machines.num_nodes
         self._scheduling = scheduling
@@ -47,7 +56,7 @@ class SimulatedDriver:
         """
         costs, wanted = self._scheduling, num_actors
         if len(self) > self._num_actors:
-            next_s = float(self._predicted[self._shards[0]]) if self._shards else self._slice_s
+            next_s = self.left_s[self._shards[0]] if self._shards else self._slice_s
             wanted = costs.num_wanted(num_actors, next_s * self._mean_ratio)
         room = max(wanted - num_held, num_idle)
         jobs = [self._pop() for _ in range(min(room, len(self)))]
@@ -67,6 +76,16 @@ class SimulatedDriver:
         for job in jobs:
             (self._shards if job < self.num_shards else self._slices).appendleft(job)
 
+    def keep(self, job: int, worked_s: float, takes_s: float) -> float:
+        """Take off the shards of a lost bundle that are on disk; returns the seconds they took."""
+        if job >= self.num_shards or self.num_left[job] == 1:
+            return 0.0
+        num_left = self.num_left[job]
+        num_done = min(int(worked_s / takes_s * num_left), num_left - 1)
+        self.left_s[job] *= 1 - num_done / num_left
+        self.num_left[job] -= num_done
+        return takes_s * num_done / num_left
+
     def add_cut(self, job: int) -> None:
         """The shards of a slice are there."""
         slice_ = job - self.num_shards
@@ -82,7 +101,7 @@ class SimulatedDriver:
         the chance that none comes within `wait_s` is the share of those moments with an answer.
         """
         costs = self._scheduling
-        shard_s = float(np.mean(self._predicted)) * self._mean_ratio
+        shard_s = self._mean_s * self._mean_ratio
         outcomes = machines.actors_per_node / max(shard_s, 1e-9) * costs.wait_s
         if costs.wait_s == math.inf:
             return 0.0
@@ -116,14 +135,21 @@ class Draws:
 
     def __init__(self, ratios: NDArray[np.float64], seed: int) -> None:
         self._rng = np.random.default_rng(seed)
-        self._sample = ratios
-        self._ratios: list[float] = []
+        self._sums: list[float] = [0.0, *np.cumsum(np.tile(ratios, 2)).tolist()]
+        self._num_ratios = len(ratios)
+        self._places: list[int] = []
 
-    def ratio(self) -> float:
-        """Measured seconds over predicted ones, of one attempt."""
-        if not self._ratios:
-            self._ratios = self._rng.choice(self._sample, _DRAWS).tolist()
-        return self._ratios.pop()
+    def ratio(self, num: int = 1) -> float:
+        """Measured seconds over predicted ones, of one attempt at so many shards in a row.
+
+        They are neighbors in the sample of ratios, which has no order.
+        """
+        if not self._places:
+            self._places = self._rng.integers(self._num_ratios, size=_DRAWS).tolist()
+        place, sums = self._places.pop(), self._sums
+        rounds, rest = divmod(num, self._num_ratios)
+        total = rounds * sums[self._num_ratios] + sums[place + rest] - sums[place]
+        return total / num
 
     def one_of(self, sample: tuple[float, ...]) -> float:
         """A value of a sample."""

@@ -64,8 +64,7 @@ class _Simulation:
         self._scheduling, self._store = scheduling, SimulatedStore(store)
         self._draws = Draws(work.ratios, seed)
         self._driver = SimulatedDriver(work, machines, scheduling)
-        self._predicted = work.predicted_s.tolist()
-        self._num_shards, self._mean_ratio = len(self._predicted), float(np.mean(work.ratios))
+        self._num_shards, self._mean_ratio = len(work.predicted_s), float(np.mean(work.ratios))
         num_actors, num_nodes = machines.num_actors, machines.num_nodes
         self._events: list[tuple[float, int, int, int]] = []  # moment, kind, who, life of its node
         # Nodes.
@@ -90,6 +89,7 @@ class _Simulation:
         )
         self._job, self._next = [_NOWHERE] * num_actors, [_NOWHERE] * num_actors
         self._ready, self._began = [0.0] * num_actors, [0.0] * num_actors
+        self._takes = [0.0] * num_actors  # seconds of the job, if the actor lives
         self._ends, self._first = [-1.0] * num_actors, [-1.0] * num_actors
         self._twins: dict[int, list[int]] = {}  # actors of a shard that two have
         self._late: deque[tuple[int, int]] = deque()  # actors whose shard takes long, and the shard
@@ -145,7 +145,7 @@ class _Simulation:
         self._push(now + takes, _NODE_UP, node, self._life[node])
 
     def _node_is_up(self, node: int, life: int, now: float) -> None:
-        for actor in self._actors_of(node):
+        for actor in self._machines.actors_of(node):
             takes = self._draws.one_of(self._machines.actor_startup_s)
             self._push(now + takes, _ACTOR_UP, actor, life)
         self._asked[node] = now
@@ -159,7 +159,7 @@ class _Simulation:
             return
         self._interruptions, self._life[node] = self._interruptions + 1, life + 1
         lost = [*self._mail[node], *self._buffers[node]]
-        for actor in self._actors_of(node):
+        for actor in self._machines.actors_of(node):
             lost += self._drop_jobs(actor, now)
         self._num_buffered -= len(self._buffers[node])
         self._mail[node], self._outcomes[node], self._held[node] = [], 0, 0
@@ -178,19 +178,18 @@ class _Simulation:
 
     def _drop_jobs(self, actor: int, now: float) -> list[int]:
         """Take from an actor what it has; returns what nobody else does."""
-        jobs = [job for job in (self._job[actor], self._next[actor]) if job != _NOWHERE]
-        if self._job[actor] != _NOWHERE:
-            self._lost_s += max(0.0, now - self._began[actor])
-            twins = self._twins.pop(self._job[actor], None)
-            if twins is not None:
-                jobs.remove(self._job[actor])
+        job = self._job[actor]
+        jobs = [each for each in (job, self._next[actor]) if each != _NOWHERE]
+        if job != _NOWHERE:
+            worked_s = max(0.0, now - self._began[actor])
+            if self._twins.pop(job, None) is not None:
+                jobs.remove(job)
+            else:
+                worked_s -= self._driver.keep(job, worked_s, self._takes[actor])
+            self._lost_s += worked_s
         self._job[actor] = self._next[actor] = _NOWHERE
         self._ends[actor] = -1.0
         return jobs
-
-    def _actors_of(self, node: int) -> range:
-        first = node * self._machines.actors_per_node
-        return range(first, min(first + self._machines.actors_per_node, self._machines.num_actors))
 
     # Driver and supervisors.
 
@@ -217,7 +216,7 @@ class _Simulation:
         """A supervisor reports, and the driver gives it what it can hold."""
         if life != self._life[node] or self._answers[node] != now:
             return
-        num_actors, num_idle = len(self._actors_of(node)), len(self._idle[node])
+        num_actors, num_idle = len(self._machines.actors_of(node)), len(self._idle[node])
         jobs, self._answer_below[node] = self._driver.choose(
             num_actors=num_actors, num_held=self._held[node], num_idle=num_idle
         )
@@ -253,7 +252,7 @@ class _Simulation:
             self._hungry.discard(node)
             for actor in list(self._idle[node]):
                 self._feed_actor(node, actor, now)
-            for actor in self._actors_of(node):
+            for actor in self._machines.actors_of(node):
                 self._read_ahead(node, actor, now)
         else:
             self._hungry.add(node)
@@ -306,8 +305,9 @@ class _Simulation:
 
     def _begin(self, node: int, actor: int, job: int, when: float) -> None:
         if job < self._num_shards:
-            pace = self._predicted[job] * self._slowness[node]
-            takes = pace * self._draws.ratio() * self._actor_slowness[actor]
+            pace = self._driver.left_s[job] * self._slowness[node]
+            ratio = self._draws.ratio(self._driver.num_left[job])
+            takes = pace * ratio * self._actor_slowness[actor]
         else:
             pace = math.inf
             takes = self._work.slice_s * self._slowness[node] * self._actor_slowness[actor]
@@ -321,6 +321,7 @@ class _Simulation:
         self._began[actor] = when
         if self._first[actor] < 0:
             self._first[actor] = when
+        self._takes[actor] = takes
         lives_s, kind = self._draws.lifetime_s(self._machines.failures_per_hour), _DONE
         if lives_s < takes:
             takes, kind = lives_s, _DIES
@@ -391,7 +392,7 @@ class _Simulation:
             other, _ = self._idle[node].popitem()
             self._twins[job] = [actor, other]
             self._held[node] += 1
-            takes = self._predicted[job] * self._mean_ratio * self._slowness[node]
+            takes = self._driver.left_s[job] * self._mean_ratio * self._slowness[node]
             begins = self._driver.serve(now, 0) + self._scheduling.latency_s
             self._compute(other, job, begins, takes * self._actor_slowness[other])
 

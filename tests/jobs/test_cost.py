@@ -157,7 +157,10 @@ def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
     shown, text = run_cost("--rows", "1e9", "--deadline", "6h", "--write-cluster", path.parent)
     plan = shown["plan"]
     assert shown["rows"] == 1e9
-    assert plan["wall_s"] <= 6 * 3600
+    assert plan["wall_s"] < plan["confident_wall_s"] <= 6 * 3600
+    assert plan["margin_s"] == 6 * 3600 - plan["confident_wall_s"]
+    assert (plan["confidence"], plan["hold_chance"] >= 0.95) == (0.95, True)
+    assert "holds: runs that keep it" in text
     gpus = {i["instance_type"] for i in shown["instances"] if i["gpu_count"]}
     planned = {plan["instance_type"], *(a["instance_type"] for a in plan["alternatives"])}
     assert not planned & gpus
@@ -170,6 +173,9 @@ def test_a_plan_and_a_cluster_file_come_out(run_cost, tmp_path):
     spot, text = run_cost("--rows", "1e9", "--deadline", "6h", "--spot")
     assert spot["plan"]["usd_total"] < plan["usd_total"]
     assert spot["plan"]["interruptions_per_hour"] == 0.05
+    half, _ = run_cost("--rows", "1e11", "--deadline", "6h", "--confidence", "0.5")
+    most, _ = run_cost("--rows", "1e11", "--deadline", "6h", "--confidence", "0.99")
+    assert half["plan"]["num_instances"] < most["plan"]["num_instances"]
     assert "--interruptions-per-hour" in text
 
 
@@ -299,8 +305,8 @@ def test_a_bad_price_row_is_named(refused, corpus, bundle, tmp_path, changes, wh
         (("--rows", 0), "--rows 0: give at least 1"),
         (("--discount", 100), "--discount 100"),
         (("--deadline", "1s"), "no cluster makes --deadline 1 s"),
-        (("--rows", "1e15", "--deadline", "1h"), "the fastest allowed is 100 x"),
-        (("--budget", "0.0001"), "the cheapest is 1 x"),
+        (("--rows", "1e15", "--deadline", "1h"), "the nearest allowed is 100 x"),
+        (("--budget", "0.0001"), "the nearest allowed is 1 x"),
         (("--reserved",), "no reserved price"),
         (("--text-column", "body"), "'body'"),
         (("--top", 0), "--top 0"),

@@ -83,8 +83,8 @@ IDLE = {
     f"{SCALE} --address local": ("--num-nodes 2",),
     "scale c.parquet --bundle bundle --output o": TEXT_FILES,
     COST: (
-        *("--max-instances 3", "--startup-s 9", "--interruptions-per-hour 1", STORAGE),
-        *("--binary-text", "--audit 0.1", "--audit-bundle bundle"),
+        *("--max-instances 3", "--startup-s 9", "--interruptions-per-hour 1", "--confidence 0.9"),
+        *(STORAGE, "--binary-text", "--audit 0.1", "--audit-bundle bundle"),
     ),
     f"{COST} --deadline 1h": ("--interruptions-per-hour 1",),
     f"{COST} --spot": ("--discount 5",),

@@ -88,6 +88,7 @@ class CostKeywords(CorpusKeywords, total=False):
     instance_type: str | None
     deadline: str | float | None
     budget: float | None
+    confidence: float
     max_instances: int
     startup_s: float
     interruptions_per_hour: float

@@ -6,13 +6,13 @@ from datetime import date
 import pytest
 
 from fastformers.cluster.cost.bundle_cost import CostSettings, estimate_cost, plan_offers
-from fastformers.cluster.cost.cluster_plan import PlanSettings, plan_cluster
 from fastformers.cluster.cost.machine_profile import profile_of_bundle
+from fastformers.cluster.cost.planning.cluster_plan import plan_cluster
+from fastformers.cluster.cost.planning.offers import PlanSettings
+from fastformers.cluster.cost.planning.plan_tables import describe_plans, explain_plans
 from fastformers.cluster.cost.tables import (
     describe_cost,
-    describe_plans,
     explain_instances,
-    explain_plans,
 )
 from fastformers.cluster.pricing.prices import load_prices
 from fastformers.errors import InputError

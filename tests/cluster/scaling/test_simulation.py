@@ -120,6 +120,27 @@ def test_a_lost_node_s_work_is_done_again_and_costs_what_it_lost():
     assert 40 * run.wall_s == pytest.approx(40 * 60 + 40_000 + run.lost_s + absent_s, rel=0.05)
 
 
+def test_a_lost_bundle_has_lost_only_the_shard_that_it_was_at():
+    """Bundles of 20 shards of 10 s, of which those before the last are on disk."""
+    shaky = Machines(
+        num_actors=40, actors_per_node=4, node_startup_s=(60.0,), interruptions_per_hour=20.0
+    )
+    single = simulate(equal_shards(4000, 10.0), shaky, Scheduling(jobs_in_hand=1))
+    bundles = Work(predicted_s=np.full(200, 200.0), ratios=EXACT, counts=np.full(200, 20, np.int64))
+    run = simulate(bundles, shaky, Scheduling(jobs_in_hand=1))
+    assert run.num_shards == 200
+    assert run.work_s == 40_000
+    assert run.lost_s / run.interruptions == pytest.approx(4 * 5.0, rel=0.4)
+    assert run.wall_s == pytest.approx(single.wall_s, rel=0.15)
+
+
+def test_a_bundle_takes_the_mean_of_its_shards():
+    work = Work(predicted_s=np.full(2, 400.0), ratios=SPREAD, counts=np.full(2, 400, np.int64))
+    for seed in range(5):
+        run = simulate(work, one_node(2), seed=seed)
+        assert run.wall_s == pytest.approx(400.0, rel=0.06)  # one draw spreads by 30%
+
+
 def test_actors_that_die_lose_their_shard_and_start_again():
     machines = one_node(4, failures_per_hour=60.0, actor_startup_s=(5.0,))
     run = simulate(equal_shards(400, 6.0), machines)
