@@ -130,15 +130,15 @@ def keep_tokens_stage(
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         shares = config.shares or choose_shares_for(
             artifact.model,
-            artifact.tokenize(artifact.train.sample(TOKEN_ROWS)),
+            artifact.tokenize(artifact.choosing.sample(TOKEN_ROWS)),
             min_agreement=config.min_token_agreement / 100,
             on_progress=on_progress,
         )
         if min(shares, default=1) == 1:
             raise StageError(
                 "no layer can drop a tenth of its tokens and agree with itself on "
-                f"{config.min_token_agreement:g}% of training rows; lower --min-token-agreement or "
-                "give --keep-tokens as shares"
+                f"{config.min_token_agreement:g}% of rows; lower --min-token-agreement or give "
+                "--keep-tokens as shares"
             )
         model = keep_tokens(artifact.model, shares)
         if recovery is not None:

@@ -179,7 +179,14 @@ def _quality(bundle: "Bundle") -> str:
         )
         for stage in qualities_of(bundle)
     ]
-    where = _code(str(bundle.provenance.get("eval", "held-out rows")))
+    origin = bundle.provenance
+    where = _code(str(origin.get("eval", "held-out rows")))
+    if "select_rows" in origin:
+        chosen = ", ".join(map(str, origin["chosen_on_select"]))
+        where += (
+            f", whose rows chose nothing: {chosen} were chosen on {origin['select_rows']:,} rows "
+            f"of {_code(str(origin['select']))} that trained nothing"
+        )
     return f"## Quality\n\n100 x {bundle.metric} on {where}.\n\n{_table(columns, rows)}"
 
 
