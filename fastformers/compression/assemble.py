@@ -76,29 +76,39 @@ def assemble(config: CompressConfig, chosen: RecipeCandidate, origin: dict[str, 
 
 
 def provenance(
-    config: CompressConfig, chosen: RecipeCandidate, teacher: FoundModel, split: SplitRows
+    config: CompressConfig, selected: RecipeCandidate, teacher: FoundModel, split: SplitRows
 ) -> dict[str, Any]:
-    """What a bundle says of its origin: teacher, rows that trained, chose and judged, versions."""
+    """What a bundle says of its origin: teacher, rows that trained, chose and judged, versions.
+
+    Args:
+        config: Files and settings.
+        selected: What was chosen, as it was measured when it was.
+        teacher: The teacher.
+        split: The rows that trained and those that chose.
+    """
     others: dict[str, Any] = {}
     if teacher.revision is not None:
         others["teacher_revision"] = teacher.revision
     if config.label_names:
-        others[TEACHER_LABELS] = list(label_names(chosen.artifact.model))
-    if shares := reduction_of(chosen.artifact.model.config).keep_shares:
+        others[TEACHER_LABELS] = list(label_names(selected.artifact.model))
+    if shares := reduction_of(selected.artifact.model.config).keep_shares:
         others["keep_tokens"] = list(shares)
-    selected: dict[str, Any] = {}
+    choosing: dict[str, Any] = {}
     if split.select is not None:
-        selected["select"] = split.select_path.name
-        selected["select_rows"] = len(split.select)
-        selected["chosen_on_select"] = list(config.choices)
+        choosing["select"] = split.select_path.name
+        choosing["select_rows"] = len(split.select)
+        choosing["chosen_on_select"] = list(config.choices)
+        if config.search:
+            choosing["select_quality"] = selected.quality.quality
+            choosing["select_drop_points"] = selected.drop
     return {
         "teacher": teacher.name,
         **others,
         "train": config.train.name,
         "train_rows": len(split.train),
-        **selected,
+        **choosing,
         "eval": config.eval.name,
-        "recipe": chosen.name,
+        "recipe": selected.name,
         "python": platform.python_version(),
         **library_versions(),
     }

@@ -156,7 +156,7 @@ def compress(
         candidates, curve = [chosen], run.measure_curve(chosen, on_point)
         for quality in (chosen.quality, *(quality for _, quality in chosen.further)):
             evaluated.check(quality)
-    origin = provenance(config, chosen, found, split) | origin_of_transfer(files.transfer, curve)
+    origin = provenance(config, selected, found, split) | origin_of_transfer(files.transfer, curve)
     bundle = assemble(config, chosen, origin)
     if config.work is None:
         shutil.rmtree(config.work_directory)

@@ -453,6 +453,7 @@ def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(
     provenance = result.bundle.provenance
     assert (provenance["select"], provenance["select_rows"]) == ("train.parquet", 30)
     assert provenance["chosen_on_select"] == ["the recipe", "what is in int8"]
+    assert provenance["select_quality"] == result.selected.quality.quality
     texts = [{*examples.texts} for examples in (result.split.train, result.split.select)]
     assert texts[0].isdisjoint(texts[1]) and provenance["train_rows"] == 90
 
