@@ -118,7 +118,8 @@ def finetune(
     Rerunning the same call after an interruption resumes from the last checkpoint, which is beside
     the output (`.NAME.work`) until the teacher is there. A call with other examples, labels,
     settings or libraries begins anew and replaces the teacher when it is done; one that is done
-    already returns what it returned.
+    already returns what it returned, and other evaluation examples measure the teacher that is
+    there.
 
     Args:
         model_path: Directory of a pretrained Hugging Face encoder, or org/name of one on the hub,
@@ -184,7 +185,8 @@ def finetune(
             on_progress=on_progress,
         )
         result = Finetuned(labels=new_names, best=best)
-        _save(model, tokenizer, result, key, output, work)
+        num_rows = {"train_rows": len(train), "select_rows": len(select or ())}
+        _save(model, tokenizer, {"key": key, **num_rows, **asdict(result)}, output, work)
     return result if evaluation is None else _judge(result, output, held_out[-1], on_progress)
 
 
@@ -264,6 +266,7 @@ def _judge(
         values_R = resample_metric(rows.held_out, outputs_NC, outputs_NC)
         kept |= {
             "evaluated": rows.examples.digest,
+            "evaluated_rows": rows.held_out.num_judged,
             "quality": rows.held_out.measure(outputs_NC, outputs_NC),
             "interval": interval_of(values_R),
         }
@@ -290,8 +293,7 @@ def _find_finished(output: Path, model_path: Path, key: str) -> Finetuned | None
 def _save(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    result: Finetuned,
-    key: str,
+    fields: dict[str, Any],
     output: Path,
     work: Path,
 ) -> None:
@@ -301,7 +303,6 @@ def _save(
         shutil.rmtree(directory, ignore_errors=True)
     model.save_pretrained(made)
     tokenizer.save_pretrained(made)
-    fields = {"key": key, "labels": result.labels, "best": result.best and vars(result.best)}
     (made / TEACHER_FILE).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     if output.exists():
         output.rename(old)
