@@ -115,28 +115,17 @@ def evaluate_candidate(
         on_stage: Called with the quality after each stage.
         on_progress: Called with the name of the work, how much is done, and how much there is.
     """
-    artifact, qualities = run_recipe(
-        teacher, plan_stages(config, transfer), gate, on_stage=on_stage, on_progress=on_progress
-    )
-    further = []
-    for precision in config.quantize.precisions[1:]:  # the stages before are kept, and are read
-        stages = plan_stages(config, transfer, precision=precision)
-        graph, (*_, quality) = run_recipe(teacher, stages, gate, on_progress=on_progress)
-        on_stage(quality)
-        further.append((graph, quality))
+    measured = _measure(teacher, config, gate, transfer, on_stage, on_progress)
+    artifact = measured.artifact
     assert artifact.graph is not None
-    profile = _measure_cost(qualities[-1].stage, artifact, artifact.graph)
+    profile = _measure_cost(measured.qualities[-1].stage, artifact, artifact.graph)
     lengths_N = artifact.tokenize(artifact.train).lengths_N
     return RecipeCandidate(
         name=describe(config),
         config=config,
-        artifact=artifact,
-        qualities=tuple(qualities),
-        certainty=gate.certainty(gate.outputs(qualities[-1].stage, artifact)),
-        further=tuple(further),
         cost_profile=profile,
         seconds_per_million=profile.estimate_seconds_per_million(lengths_N),
-        passes=all(gate.passes(quality) for quality in (qualities[-1], *(q for _, q in further))),
+        **vars(measured),
     )
 
 
@@ -155,13 +144,46 @@ def judge_again(
         one: The candidate.
         teacher, gate, transfer, on_stage, on_progress: As for `evaluate_candidate`.
     """
-    judged = evaluate_candidate(
-        teacher, one.config, gate, transfer=transfer, on_stage=on_stage, on_progress=on_progress
+    measured = _measure(teacher, one.config, gate, transfer, on_stage, on_progress)
+    judged = replace(one, name=describe(one.config), cascade=None, **vars(measured))
+    return judged if one.cascade is None else judged.followed_by(one.cascade, gate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What of a candidate depends on the rows that it is measured on, and what it is made of."""
+
+    artifact: ModelArtifact
+    qualities: tuple[StageQuality, ...]
+    certainty: Certainty
+    further: tuple[tuple[ModelArtifact, StageQuality], ...]
+    passes: bool
+
+
+def _measure(
+    teacher: ModelArtifact,
+    config: RecipeConfig,
+    gate: QualityGate,
+    transfer: Examples | None,
+    on_stage: Callable[[StageQuality], None],
+    on_progress: OnProgress,
+) -> _Measured:
+    """Run the stages of a recipe, or read them, and measure all of its graphs."""
+    artifact, qualities = run_recipe(
+        teacher, plan_stages(config, transfer), gate, on_stage=on_stage, on_progress=on_progress
     )
-    if one.cascade is not None:
-        judged = judged.followed_by(one.cascade, gate)
-    return replace(
-        judged, cost_profile=one.cost_profile, seconds_per_million=one.seconds_per_million
+    further = []
+    for precision in config.quantize.precisions[1:]:  # the stages before are kept, and are read
+        stages = plan_stages(config, transfer, precision=precision)
+        graph, (*_, quality) = run_recipe(teacher, stages, gate, on_progress=on_progress)
+        on_stage(quality)
+        further.append((graph, quality))
+    return _Measured(
+        artifact=artifact,
+        qualities=tuple(qualities),
+        certainty=gate.certainty(gate.outputs(qualities[-1].stage, artifact)),
+        further=tuple(further),
+        passes=all(gate.passes(quality) for quality in (qualities[-1], *(q for _, q in further))),
     )
 
 

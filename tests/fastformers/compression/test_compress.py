@@ -407,7 +407,9 @@ def only_layers(monkeypatch):
     space_of = run_search._search_space
     less = {"can_be_static": False, "can_drop_tokens": False}
     monkeypatch.setattr(
-        run_search, "_search_space", lambda *given: replace(space_of(*given), **less)
+        run_search,
+        "_search_space",
+        lambda *given, **options: replace(space_of(*given, **options), **less),
     )
 
 
@@ -415,7 +417,7 @@ def test_a_search_ends_where_static_vectors_pass(configure):
     recipe = RecipeConfig(distill=DistillConfig(training=TRAINING))
     result = compress(configure(recipe=recipe, **CHOOSING, search=True, max_accuracy_drop=100))
     assert [one.name for one in result.candidates] == ["teacher, int8", "static vectors, int8"]
-    assert result.chosen is result.candidates[1]
+    assert result.selected is result.candidates[1]
     assert open_bundle(result.bundle.path).num_layers == 0
 
 
