@@ -29,6 +29,7 @@ from fastformers.jobs.console.arguments import (
     add_text_file_arguments,
 )
 from fastformers.jobs.console.command_line.idle_flags import (
+    SELECT,
     STORAGE,
     SUPERGLUE,
     IdleRule,
@@ -88,6 +89,12 @@ _NO_TRAINING = (
 _IDLE = (
     SUPERGLUE,
     STORAGE,
+    SELECT,
+    IdleRule(
+        ("select", "select_share"),
+        lambda options: not read_config(CompressConfig, options).choices,
+        "nothing is chosen by rows; add --search, --cascade, --keep-tokens auto or int8",
+    ),
     IdleRule(
         ("epochs", "keep_gelu"),
         lambda options: not _has_student(options),
@@ -161,7 +168,7 @@ _IDLE = (
         "a search takes what --max-accuracy-drop leaves",
     ),
     IdleRule(
-        ("cascade_with", "cascade_drop", "cascade_held_out"),
+        ("cascade_with", "cascade_drop"),
         lambda options: not options.cascade,
         "there is no cascade; add --cascade",
     ),
@@ -186,7 +193,9 @@ def make_parser() -> CommandParser:
     )
     recipe = RecipeConfig()
     add_config_arguments(parser.add_argument_group("models, files and allowance"), CompressConfig)
-    add_config_arguments(parser.add_argument_group("labeled files"), CompressConfig.columns)
+    files = parser.add_argument_group("labeled files")
+    add_config_arguments(files, CompressConfig.columns)
+    add_config_arguments(files, CompressConfig.select)
     add_text_file_arguments(parser, CompressConfig.columns.text_files)
     add_config_arguments(parser.add_argument_group("texts without labels"), CompressConfig.transfer)
     add_storage_arguments(parser)
@@ -219,6 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(stage_table(result))
         allowed = read_config(CompressConfig, options).allowed_drop
         console.print(describe_certainty(result.chosen, allowed))
+        if result.chosen.drop > allowed:
+            console.print(
+                f"that is more than --max-accuracy-drop {allowed:g}: on the "
+                f"{len(result.split.select or ()):,} rows that chose it, it loses "
+                f"{result.selected.drop:.2f}"
+            )
         if result.bundle.cascade is not None:
             console.print(f"cascade: {describe(result.bundle.cascade)}")
         if pruning := result.bundle.provenance.get("pruning"):
@@ -287,10 +302,10 @@ def _compress(options: argparse.Namespace) -> tuple["Compressed", dict[str, Any]
     locate = partial(resolve, options=options.storage_options)
     corpus = config.transfer.corpus
     formats = set() if corpus is None else formats_at(*locate(corpus), corpus)
-    held_out = config.cascade.cascade_held_out
-    refuse_idle_labeled(options, config.train, config.eval, held_out, others=formats)
+    refuse_idle_labeled(options, config.train, config.eval, config.select.file, others=formats)
     with waiting("reading the labeled files"):
         files = config.load_files(locate)
+    console.print(f"rows: {files.split.meaning}", markup=False)
     if files.transfer is not None:
         console.print(f"transfer: {files.transfer.describe()}", markup=False)
     with waiting("loading PyTorch"):
@@ -332,6 +347,10 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "transfer_curve": [point.describe() for point in result.curve],
         "max_batch_tokens": bundle.cost_profile.max_batch_tokens,
         "tokens_per_second_at_64": 1 / bundle.cost_profile.estimate_seconds_per_token(),
+        "train_rows": len(result.split.train),
+        "select_rows": len(result.split.select or ()),
+        "evaluation_rows": result.chosen.quality.num_rows,
+        "select_drop_points": result.selected.drop if len(result.candidates) > 1 else None,
         "drop_points": result.chosen.drop,
         "drop_points_interval": list(result.chosen.certainty.drop_interval),
         "quality_interval": list(result.chosen.certainty.interval),

@@ -7,19 +7,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastformers.atomic_file import check_writable
 from fastformers.data.examples import Columns
 from fastformers.data.held_out import metric_of
-from fastformers.data.superglue import load_labeled
+from fastformers.data.splitting import SelectConfig, SplitRows
 from fastformers.data.targets import classes_to_train, task_of_labels
+from fastformers.data.training_files import load_training_files
 from fastformers.errors import InputError
 from fastformers.files.hub import find_model
 from fastformers.inference.description.label_names import check_label_names
 from fastformers.inference.tasks import TASKS
 from fastformers.jobs.console.arguments import add_text_file_arguments
 from fastformers.jobs.console.command_line.idle_flags import (
+    SELECT,
     SUPERGLUE,
     IdleRule,
     refuse_idle,
@@ -32,8 +34,12 @@ from fastformers.jobs.console.progress import show_progress, waiting
 from fastformers.models.model_files import check_model_directory, check_teacher_output
 from fastformers.models.training_config import FinetuneConfig
 
+if TYPE_CHECKING:
+    from fastformers.models.finetune import Finetuned
+
 _IDLE = (
     SUPERGLUE,
+    SELECT,
     IdleRule(
         ("task",),
         lambda options: options.choice_columns,
@@ -56,11 +62,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     models.add_argument(
         "--eval",
         type=Path,
-        help="labeled files that are not trained on: the epoch that is best on them is kept (none)",
+        help="labeled files that say how good the teacher is, and choose nothing (none)",
     )
     models.add_argument("--output", type=Path, required=True, help="directory of the teacher")
     files = parser.add_argument_group("labeled files")
     add_config_arguments(files, Columns)
+    add_config_arguments(files, SelectConfig)
     files.add_argument(
         "--task",
         choices=[t.name for t in TASKS.values() if t.has_targets and not t.is_choice],
@@ -86,17 +93,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"--limit {options.limit}: give at least 1")
         config = read_config(FinetuneConfig, options)
         refuse_idle(options, _IDLE)
-        refuse_idle_labeled(options, options.train, options.eval)
+        refuse_idle_labeled(options, options.train, options.eval, options.select)
         options.model = find_model(options.model).path
         check_model_directory(options.model)
         check_teacher_output(options.output, options.model)
         check_writable(options.output)
-        columns = read_config(Columns, options)
+        columns, select = read_config(Columns, options), read_config(SelectConfig, options)
         with waiting("reading the labeled files"):
-            train = load_labeled(options.train, columns)
-            evaluation = None if options.eval is None else load_labeled(options.eval, columns)
+            files = load_training_files(options.train, options.eval, columns, select)
+        train, split = files.split.train, files.split
+        console.print(f"rows: {split.meaning}", markup=False)
         task = TASKS[options.task] if options.task else task_of_labels(train, options.train)
-        names = classes_to_train(train, task, options.train)
+        names = classes_to_train(split.whole, task, options.train)
         if config.label_names:
             check_label_names(config.label_names, names, flag="--label-names")
         metric = metric_of(train, task)
@@ -118,26 +126,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 config,
                 on_progress,
                 task=task,
-                evaluation=evaluation,
+                classes=names,
+                select=split.select,
+                select_path=split.select_path,
+                evaluation=files.evaluation,
                 eval_path=options.eval,
                 on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
                 on_epoch=on_epoch,
             )
         outputs = f"{len(result.labels)} labels" if result.labels else "a score"
         console.print(f"teacher for {task} with {outputs}, trained on {len(train):,} rows")
-        if result.best is not None:
-            console.print(f"kept epoch {result.best.number}, the best of them")
+        for line in _describe(result, split, metric, options):
+            console.print(line, markup=False)
         return {
             "teacher": str(options.output),
             "task": task.name,
             "labels": result.labels,
             "rows": len(train),
+            "select_rows": len(split.select or ()),
             "metric": metric,
             "epoch": result.best and result.best.number,
-            "quality": result.best and result.best.quality,
+            "select_quality": result.best and result.best.quality,
+            "quality": result.quality,
+            "quality_interval": result.interval and [*result.interval],
         }
 
     return run(job, options, resume="Run the same command again to go on from the last checkpoint.")
+
+
+def _describe(
+    result: "Finetuned", split: SplitRows, metric: str, files: argparse.Namespace
+) -> list[str]:
+    """Which epoch was kept, and how good it is on which rows."""
+    lines = ["kept the last epoch: no rows choose"]
+    if result.best is not None and split.select is not None:
+        lines = [
+            f"kept epoch {result.best.number}, the best on the {len(split.select):,} rows that "
+            "choose"
+        ]
+    if result.quality is not None and result.interval is not None:
+        low, high = (100 * value for value in result.interval)
+        lines.append(
+            f"{metric} {100 * result.quality:.2f} (95% interval {low:.2f} to {high:.2f}) on "
+            f"{files.eval}, which chose nothing"
+        )
+    elif result.best is not None:
+        lines.append(
+            f"{metric} {100 * result.best.quality:.2f} is of rows that chose the epoch, so it is "
+            "slightly too high; give --eval for a number to quote"
+        )
+    return lines
 
 
 if __name__ == "__main__":

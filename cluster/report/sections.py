@@ -349,7 +349,7 @@ def show_frontier(points: Sequence[FrontierPoint], *, metric: str) -> Section:
     """Plot and table of the candidates of a search."""
     return Section(
         heading=f"{_begin(metric)} over cost",
-        caption=f"{_begin(metric)} on the evaluation file, with 95% intervals. Up and left is "
+        caption=f"{_begin(metric)} on the rows that choose, with 95% intervals. Up and left is "
         "better. The line joins the candidates that no other beats in both.",
         svg=render_frontier(points, metric=metric),
         table=SectionTable(heads=frontier_heads(metric), rows=frontier_rows(points)),

@@ -36,6 +36,8 @@ class ModelArtifact:
         train: Training examples; an embedding model needs no labels.
         train_path: The file that they come from, for messages.
         work: Directory for the results of stages.
+        select: Examples that choices are made on, and nothing is trained on; None where the
+            training examples have to do.
         teacher: What its students were made of, and learn from; None for this artifact itself.
         graph: The exported graph; None until the export.
         precision: Precision that the graph computes in.
@@ -51,6 +53,7 @@ class ModelArtifact:
     train: Examples
     train_path: Path
     work: Path
+    select: Examples | None = None
     teacher: "ModelArtifact | None" = None
     graph: Path | None = None
     precision: str = "float32"
@@ -63,6 +66,11 @@ class ModelArtifact:
             raise InputError(
                 f"--max-length {self.max_length}: the teacher has {positions} positions"
             )
+
+    @property
+    def choosing(self) -> Examples:
+        """Examples to choose precisions and shares of tokens on."""
+        return self.select or self.train
 
     def tokenize(self, examples: Examples) -> TokenizedRows:
         """Token ids of examples as this artifact reads them."""

@@ -12,7 +12,9 @@ from pathlib import Path
 from fastformers.atomic_file import check_writable
 from fastformers.compression.cascade.config import CascadeConfig
 from fastformers.compression.recipe_config import RecipeConfig
+from fastformers.compression.token_config import AUTO
 from fastformers.data.examples import Columns
+from fastformers.data.splitting import SelectConfig
 from fastformers.data.training_files import TrainingFiles, load_training_files
 from fastformers.data.transfer_sample import Locate, TransferConfig, locate_here
 from fastformers.errors import InputError
@@ -32,6 +34,7 @@ class CompressConfig:
     Attributes:
         transfer: A corpus without labels that students learn from, too.
         columns: Columns of the files.
+        select: Which rows choose and train nothing.
         recipe: Settings of the stages; in a search, those that all candidates share.
         cascade: Whether the student has a second graph behind it.
     """
@@ -42,7 +45,9 @@ class CompressConfig:
         )
     )
     train: Path = field(metadata=option("labeled files to distill, rank and calibrate on"))
-    eval: Path = field(metadata=option("labeled files that measure quality and nothing else"))
+    eval: Path = field(
+        metadata=option("labeled files that say how good the bundle is, and choose nothing")
+    )
     output: Path = field(metadata=option("directory of the bundle"))
     work: Path | None = field(
         default=None,
@@ -59,6 +64,7 @@ class CompressConfig:
         ),
     )
     columns: Columns = field(default=Columns())
+    select: SelectConfig = field(default=SelectConfig())
     label_names: tuple[str, ...] = field(
         default=(),
         metadata=option(
@@ -77,8 +83,9 @@ class CompressConfig:
     max_accuracy_drop: float | None = field(
         default=None,
         metadata=option(
-            "points of 100 x the task's metric that may be lost; no bundle is written if more is "
-            "(1 for one recipe; a search has no default)",
+            "points of 100 x the task's metric that may be lost: of one recipe on --eval, and no "
+            "bundle is written if more is; of a search's candidates on the rows that choose (1 for "
+            "one recipe; a search has no default)",
             metavar="POINTS",
         ),
     )
@@ -113,8 +120,8 @@ class CompressConfig:
             self.recipe.refuse_what_a_search_decides()
             if self.transfer_curve:
                 raise InputError(
-                    "--transfer-curve: a search chooses by the evaluation rows; give the recipe "
-                    "that it finds in place of --search, with the same --work"
+                    "--transfer-curve: is of one recipe; give the one that the search finds in "
+                    "place of --search, with the same --work"
                 )
         if self.cascade.cascade:
             self._check_cascade()
@@ -158,16 +165,33 @@ class CompressConfig:
         check_model_directory(self.teacher)
         if self.recipe.student.student is not None:
             check_model_directory(self.recipe.student.student)
-        return load_training_files(
+        files = load_training_files(
             self.train,
             self.eval,
-            self.transfer,
             self.columns,
+            self.select if self.choices else SelectConfig(share=0),
             has_labels=not is_sentence_encoder(self.teacher),
             eval_limit=self.eval_limit,
-            held_out=self.cascade.cascade_held_out,
+            transfer=self.transfer,
             locate=locate,
         )
+        self._check_rows(files)
+        return files
+
+    def _check_rows(self, files: TrainingFiles) -> None:
+        """Refuse a search and a cascade that have no rows to choose on."""
+        assert files.evaluation is not None
+        if self.cascade.cascade and files.evaluation.overlaps is not None:
+            raise InputError(
+                f"{self.eval}: an answer is chosen among rows by their logits, and those of a "
+                "cascade are of two graphs; leave --cascade out"
+            )
+        if files.split.select is None and (self.search or self.cascade.cascade):
+            flag = "--search" if self.search else "--cascade"
+            raise InputError(
+                f"{flag}: needs rows to choose by, and of {self.train} {files.split.meaning}; give "
+                "some by --select, or a larger --select-share"
+            )
 
     @property
     def allowed_drop(self) -> float:
@@ -175,9 +199,16 @@ class CompressConfig:
         return 1.0 if self.max_accuracy_drop is None else self.max_accuracy_drop
 
     @property
-    def held_out_path(self) -> Path:
-        """Where the rows that set the threshold of a cascade come from."""
-        return self.cascade.cascade_held_out or self.train
+    def choices(self) -> tuple[str, ...]:
+        """What is chosen by rows; where nothing is, none are set apart."""
+        recipe = self.recipe
+        found = {
+            "the recipe": self.search,
+            "the threshold": self.cascade.cascade,
+            "the shares of tokens": AUTO in recipe.tokens.keep_tokens,
+            "what is in int8": "int8" in recipe.quantize.precision and not recipe.student.is_static,
+        }
+        return tuple(name for name, is_chosen in found.items() if is_chosen)
 
     @property
     def work_directory(self) -> Path:

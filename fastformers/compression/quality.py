@@ -2,8 +2,8 @@
 
     logits + targets -> [quality] -> bundle.json, or QualityError
 
-A model is judged by its measured quality, whatever the noise of the evaluation rows; how large that
-noise is stands beside it. This module knows nothing of stages or of how a model was made.
+A model is judged by its measured quality, whatever the noise of the rows; how large that noise is
+stands beside it. This module knows nothing of stages or of how a model was made.
 
 Shape suffixes: N held-out rows, C outputs, R draws of the rows.
 """
@@ -27,8 +27,6 @@ from fastformers.models.forward import OnProgress
 from fastformers.models.loading import label_names, task_of
 
 logger = logging.getLogger(__name__)
-
-_OUTPUTS = "eval_logits.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ def quality_drop(quality: float, *, teacher_quality: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Certainty:
-    """How sure the quality of a model is, by 95% intervals over draws of the evaluation rows.
+    """How sure the quality of a model is, by 95% intervals over draws of the rows.
 
     Attributes:
         values_R: The metric on each draw.
@@ -95,21 +93,31 @@ class Certainty:
 
     @property
     def is_within_noise_of_teacher(self) -> bool:
-        """Whether the evaluation rows cannot tell the model from its teacher."""
+        """Whether the rows cannot tell the model from its teacher."""
         return is_within_noise(self.values_R, self.teacher_values_R)
 
     def is_within_noise_of(self, other: "Certainty") -> bool:
-        """Whether the evaluation rows cannot tell two models apart."""
+        """Whether the rows cannot tell two models apart; both must be measured on the same."""
         return is_within_noise(self.values_R, other.values_R)
 
     def is_within_noise_of_drop(self, max_accuracy_drop: float) -> bool:
-        """Whether the evaluation rows cannot tell that the loss is above or below a limit."""
+        """Whether the rows cannot tell that the loss is above or below a limit."""
         low, high = self.drop_interval
         return low <= max_accuracy_drop <= high
 
 
 class QualityGate:
-    """Held-out examples with the teacher's outputs, against which artifacts are measured."""
+    """Held-out examples with the teacher's outputs, against which artifacts are measured.
+
+    There is one of the selection rows, by which a search chooses, and one of the evaluation rows,
+    which say how good the chosen one is.
+
+    Attributes:
+        examples: The examples, N rows.
+        held_out: Their targets.
+        max_accuracy_drop: Points of 100 x the task's metric that a recipe may cost.
+        teacher: Quality of the teacher.
+    """
 
     def __init__(
         self,
@@ -120,7 +128,7 @@ class QualityGate:
         max_accuracy_drop: float,
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> None:
-        """Run the teacher on the evaluation file, unless its logits were kept.
+        """Run the teacher on the examples, unless its logits were kept.
 
         Args:
             teacher: The artifact that all later ones are compared with.
@@ -136,19 +144,18 @@ class QualityGate:
         self.max_accuracy_drop = max_accuracy_drop
         self._work = teacher.work
         names = label_names(teacher.model)
-        self._held_out = hold_out(examples, task_of(teacher.model), names, path)
+        self.held_out = hold_out(examples, task_of(teacher.model), names, path)
         self._teacher_logits_NC = self.outputs("teacher", teacher, on_progress)
         self.teacher = self.measure_logits(
             "teacher", self._teacher_logits_NC, model_bytes=_model_bytes(teacher), seconds=0.0
         )
-        _warn_below_chance(self._held_out, self._teacher_logits_NC, names, path)
+        _warn_below_chance(self.held_out, self._teacher_logits_NC, names, path)
 
     def measure(
         self, stage: str, artifact: ModelArtifact, seconds: float, on_progress: OnProgress
     ) -> StageQuality:
         """Quality of an artifact that its stage took `seconds` to make."""
-        outputs_NC = artifact.logits(self.examples, on_progress)
-        _keep_outputs(outputs_NC, artifact.directory(stage))
+        outputs_NC = self.outputs(stage, artifact, on_progress)
         size = _model_bytes(artifact)
         return self.measure_logits(stage, outputs_NC, model_bytes=size, seconds=seconds)
 
@@ -158,17 +165,19 @@ class QualityGate:
         artifact: ModelArtifact,
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> NDArray[np.float32]:
-        """Outputs (N, C) for the evaluation rows of what a stage made; they are kept beside it."""
-        kept = artifact.directory(stage) / _OUTPUTS
+        """Outputs (N, C) for the examples of what a stage made; they are kept beside it."""
+        kept = artifact.directory(stage) / f"logits-{self.examples.digest[:16]}.npy"
         if not kept.is_file():
-            _keep_outputs(artifact.logits(self.examples, on_progress), kept.parent)
-        outputs_NC: NDArray[np.float32] = np.load(kept)
-        return outputs_NC
+            outputs_NC = artifact.logits(self.examples, on_progress)
+            with whole_file(kept) as unfinished:
+                np.save(unfinished, outputs_NC)
+        kept_NC: NDArray[np.float32] = np.load(kept)
+        return kept_NC
 
     def certainty(self, outputs_NC: NDArray[np.float32]) -> Certainty:
-        """How sure the quality is of what gave these outputs for the evaluation rows."""
+        """How sure the quality is of what gave these outputs for the examples."""
         values_R, teacher_values_R = (
-            resample_metric(self._held_out, outputs, self._teacher_logits_NC)
+            resample_metric(self.held_out, outputs, self._teacher_logits_NC)
             for outputs in (outputs_NC, self._teacher_logits_NC)
         )
         return Certainty(values_R=values_R, teacher_values_R=teacher_values_R)
@@ -217,23 +226,39 @@ class QualityGate:
         quality = measure_quality(
             logits_NC,
             teacher_logits_NC=self._teacher_logits_NC,
-            held_out=self._held_out,
+            held_out=self.held_out,
         )
         return StageQuality(
             stage=stage,
             quality=quality.quality,
             agreement=quality.agreement,
-            num_rows=self._held_out.num_judged,
+            num_rows=self.held_out.num_judged,
             model_bytes=model_bytes,
             seconds=seconds,
-            metric=self._held_out.metric,
+            metric=self.held_out.metric,
             other_metrics=quality.other_metrics,
         )
 
 
-def _keep_outputs(outputs_NC: NDArray[np.float32], directory: Path) -> None:
-    with whole_file(directory / _OUTPUTS) as unfinished:
-        np.save(unfinished, outputs_NC)
+def warn_if_known(select: StageQuality, evaluated: StageQuality, path: Path) -> None:
+    """Log one line where the teacher does better on selection rows than chance explains.
+
+    Args:
+        select: Its quality on the selection rows.
+        evaluated: The same on the evaluation rows.
+        path: The file that the selection rows come from.
+    """
+    if evaluated.interval is not None and select.quality > evaluated.interval[1]:
+        logger.warning(
+            "%s: the teacher has %s %.2f on the rows that choose, and %.2f on the evaluation "
+            "file: it was trained on them, so others seem to lose more than they do; give rows "
+            "that are new to it by --select, or make it by finetune, which sets the same rows of "
+            "a file apart",
+            path,
+            select.metric,
+            100 * select.quality,
+            100 * evaluated.quality,
+        )
 
 
 def _warn_below_chance(

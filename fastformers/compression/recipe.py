@@ -8,14 +8,15 @@ decide its result, what it requires of its input and what it ensures of its resu
 runs them in order and measures accuracy and agreement with the teacher after each. The result of
 a stage is kept in a working directory under a digest of everything that led to it, so that an
 interrupted recipe resumes where it was, and recipes that begin with the same stages share their
-results. This module knows nothing of what a stage does.
+results. Rows that a result is measured on lead to none, so that what a search measured on rows that
+choose is measured on others at its end. This module knows nothing of what a stage does.
 """
 
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastformers.atomic_file import whole_file
@@ -105,10 +106,10 @@ def run_recipe(
             after = _run_stage(stage, artifact, directory, on_progress, qualities)
             seconds = time.perf_counter() - start
             after = replace(after, key=key)
-            quality = gate.measure(stage.name, after, seconds, on_progress)
-            _keep(directory, artifact, after, quality)
-            kept = after, quality
-        artifact, quality = kept
+            _keep(directory, artifact, after, seconds)
+            kept = after, seconds
+        artifact, seconds = kept
+        quality = gate.measure(stage.name, artifact, seconds, on_progress)
         qualities.append(quality)
         on_stage(quality)
     return artifact, qualities
@@ -173,9 +174,7 @@ def _run_stage(
     return result
 
 
-def _keep(
-    directory: Path, before: ModelArtifact, after: ModelArtifact, quality: StageQuality
-) -> None:
+def _keep(directory: Path, before: ModelArtifact, after: ModelArtifact, seconds: float) -> None:
     """Save the result of a stage; the marker is written last.
 
     A new model is kept as a directory that `from_pretrained`, and so `ablate --student`, can read.
@@ -185,7 +184,7 @@ def _keep(
         save_tokenizer(after.tokenizer_json, directory / _MODEL)
     graph = None if after.graph is None else str(after.graph.relative_to(after.work))
     fields = {
-        "quality": asdict(quality),
+        "seconds": seconds,
         "graph": graph,
         "precision": after.precision,
         "float_projections": after.float_projections,
@@ -195,8 +194,8 @@ def _keep(
         unfinished.write_text(json.dumps(fields, indent=2), encoding="utf-8")
 
 
-def _load(directory: Path, artifact: ModelArtifact) -> tuple[ModelArtifact, StageQuality] | None:
-    """Result of an earlier run of the same stage; None if there is none."""
+def _load(directory: Path, artifact: ModelArtifact) -> tuple[ModelArtifact, float] | None:
+    """Result of an earlier run of the same stage, and its seconds; None if there is none."""
     if not is_kept(directory):
         return None
     fields = json.loads((directory / _DONE).read_text(encoding="utf-8"))
@@ -216,4 +215,4 @@ def _load(directory: Path, artifact: ModelArtifact) -> tuple[ModelArtifact, Stag
         float_projections=tuple(fields["float_projections"]),
         pruning=fields.get("pruning"),
     )
-    return after, StageQuality(**fields["quality"])
+    return after, float(fields["seconds"])

@@ -204,18 +204,18 @@ class QuantizeConfig:
     precision: Precision = field(
         default="int8",
         metadata=option(
-            "int8: for CPUs, ranges fixed on training rows; int8-dynamic: ranges of each batch, so "
-            "that a row's score depends on the rows beside it; float16: for GPUs; float32: the "
+            "int8: for CPUs, ranges observed on training rows; int8-dynamic: ranges of each batch, "
+            "so that a row's score depends on the rows beside it; float16: for GPUs; float32: the "
             "tuned graph alone; int8,float16: both graphs in one bundle, for CPUs and GPUs"
         ),
     )
-    # The agreement is measured on training rows, where a model is surer than on new ones; so the
-    # default is a little above the 98.5% that a bundle should reach.
+    # The agreement is measured on few rows, and where none are set apart on training rows, where a
+    # model is surer than on new ones: the default is a little above what a bundle should reach.
     min_int8_agreement: float = field(
         default=99.0,
         metadata=option(
             "keep projections in float until int8 agrees with the float model on this share of "
-            "training rows; 0 for all in int8",
+            "the rows that choose; 0 for all in int8",
             metavar="PERCENT",
         ),
     )

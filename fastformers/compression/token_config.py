@@ -22,7 +22,7 @@ class TokenConfig:
         default=(),
         metadata=option(
             "share (above 0, to 1) of the tokens entering a layer that leave it, layer by layer "
-            "from the first on, the others keep all; auto: chosen on training rows (all)",
+            "from the first on, the others keep all; auto: chosen on rows that train nothing (all)",
             metavar="SHARE,SHARE",
         ),
     )
@@ -42,7 +42,7 @@ class TokenConfig:
         default=95.0,
         metadata=option(
             "with auto, drop tokens for as long as the model, before it is trained again, agrees "
-            "with itself as it was on this share of training rows",
+            "with itself as it was on this share of the rows that choose",
             metavar="PERCENT",
         ),
     )

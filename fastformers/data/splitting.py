@@ -1,97 +1,194 @@
-"""Split examples off a training file that then train nothing, chosen by their content.
+"""Set rows apart that train nothing, for whatever chooses: epochs, recipes, thresholds, precision.
 
-    Examples of --train -> [splitting] -> those that train, those that set a threshold
+    training rows -> [splitting] -> train (weights), select (choices)
+    evaluation rows -> the number: they train and choose nothing
 
-Whether an example is split off depends on the hash of its text, so that equal texts, and the rows
-of one question, are on one side, and the same file is always split alike, however it is ordered.
-This module knows nothing of models.
+Which rows of a training file choose depends on the hash of their texts, so that equal texts, and
+the rows of one passage, are on one side, and the same file is always split alike, however it is
+ordered and whatever is evaluated: `compress` chooses on rows that `finetune` did not train on, and
+a student's loss to a teacher that knows the rows by heart would say nothing. Each class gives its
+share. This module knows nothing of models.
 """
 
 import hashlib
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from fastformers.data.examples import Examples
 from fastformers.errors import InputError
+from fastformers.inference.tasks import TEXT_CLASSIFICATION
+from fastformers.options import check_option, option
 
 logger = logging.getLogger(__name__)
 
-# Of the training rows: enough to tell a loss of a few tenths of a point, and few enough to miss.
-HELD_OUT_SHARE, MIN_HELD_OUT, MOST_HELD_OUT_SHARE = 0.1, 1000, 0.25
+# One row in fewer is more than 5 points: a choice by so few would be one by chance.
+MIN_SELECT_ROWS = 20
+_MAX_SHARE = 0.5
 
 
-def split_off(examples: Examples, *, but: Examples, path: str) -> tuple[Examples, Examples]:
-    """Split held-out examples off.
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """Where the rows are from that choose and train nothing."""
 
-    They are a tenth of the examples, 1,000 at least, and a quarter of them at most.
+    share: float = field(
+        default=0.1,
+        metadata=option(
+            "share of the training rows that train nothing and choose instead, the same rows each "
+            f"time, each class by its share; 0 for none, and none if fewer than {MIN_SELECT_ROWS} "
+            "rows",
+            name="select_share",
+            metavar="SHARE",
+        ),
+    )
+    file: Path | None = field(
+        default=None,
+        metadata=option(
+            "labeled files whose rows choose, best of rows that the teacher was not trained on (a "
+            "share of --train)",
+            name="select",
+            metavar="FILE",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        check_option(self, "share", 0 <= self.share <= _MAX_SHARE, f"0 to {_MAX_SHARE:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRows:
+    """The rows that train, and those that choose.
+
+    Attributes:
+        train: Examples that models learn from.
+        select: Examples that choices are made on; None where there are none.
+        select_path: The file that these come from.
+        whole: Examples of the training file, those that choose included if they are from it.
+        meaning: How many there are of either, and why, in one line.
+    """
+
+    train: Examples
+    select: Examples | None
+    select_path: Path
+    whole: Examples
+    meaning: str
+
+
+def split_rows(
+    config: SelectConfig,
+    train: Examples,
+    path: Path,
+    *,
+    given: Examples | None,
+    evaluation: Examples | None,
+) -> SplitRows:
+    """Decide which rows choose; none of them trains, and none is evaluated.
+
+    Args:
+        config: Where they are from.
+        train: Examples of the training file.
+        path: That file, for messages.
+        given: Examples of the file that the config names; None if it names none.
+        evaluation: Examples of the evaluation file; None if there is none.
+
+    Raises:
+        InputError: Each text of the given examples trains or is evaluated, too.
+    """
+    evaluated = () if evaluation is None else (evaluation,)
+    rest = train
+    select: Examples | None
+    if given is not None:
+        assert config.file is not None
+        select = leave_out_known(given, train, *evaluated, path=config.file)
+        meaning = f"{len(train):,} train, {len(select):,} of {config.file} choose"
+    else:
+        rest, select = split_off(train, config.share, but=evaluated)
+        meaning = f"{len(rest):,} train, {len(select):,} others of {path} choose"
+        if len(select) < MIN_SELECT_ROWS:
+            meaning = f"{len(train):,} train, none choose"
+            if config.share:
+                few = f"gives {len(select)} that --eval has not: too few"
+                meaning += f" (--select-share {config.share:g} {few})"
+            rest, select = train, None
+    return SplitRows(
+        train=rest,
+        select=select,
+        select_path=config.file or path,
+        whole=train,
+        meaning=meaning,
+    )
+
+
+def split_off(
+    examples: Examples, share: float, *, but: Iterable[Examples] = ()
+) -> tuple[Examples, Examples]:
+    """Split a share of the examples off, of each class alike where the labels are classes.
 
     Args:
         examples: Training examples.
-        but: Examples whose texts are not held out: those of the evaluation file.
-        path: The file that the examples come from, for messages.
+        share: Share of them, 0 to 1; the rows of equal texts, or of one passage, stay together.
+        but: Examples whose texts are not split off: they are left with the others, and are not
+            replaced, so that the same texts are split off whatever is evaluated.
 
     Returns:
-        The other examples, and those held out, each in the order of the file.
-
-    Raises:
-        InputError: No examples are left on one side.
+        The other examples, and those split off, each in the order of the file.
     """
     keys = _keys(examples)
-    excluded = {*_keys(but)}
-    wanted = max(HELD_OUT_SHARE * len(keys), MIN_HELD_OUT)
-    wanted = min(wanted, MOST_HELD_OUT_SHARE * len(keys))
-    counts: dict[bytes, int] = {}
-    for key in keys:
-        if key not in excluded:
-            counts[key] = counts.get(key, 0) + 1
-    chosen: set[bytes] = set()
-    num_rows = 0
-    for key in sorted(counts):
-        if num_rows + counts[key] <= wanted:
+    rows_of: dict[bytes, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows_of.setdefault(key, []).append(row)
+    classes: dict[str, list[bytes]] = {}
+    for key in sorted(rows_of):
+        classes.setdefault(_class_of(examples, rows_of[key]), []).append(key)
+    # The place of each key in its class, 0 to 1: the lowest of all classes are taken together.
+    places = {
+        key: (place + 0.5) / len(of_class)
+        for of_class in classes.values()
+        for place, key in enumerate(of_class)
+    }
+    wanted, chosen, num_chosen = round(share * len(keys)), set[bytes](), 0
+    for key in sorted(places, key=lambda key: (places[key], key)):
+        if num_chosen + len(rows_of[key]) <= wanted:
             chosen.add(key)
-            num_rows += counts[key]
-    if not chosen:
-        raise InputError(
-            f"{path}: {len(keys):,} rows are too few to hold some out for the cascade; give "
-            "--cascade-held-out"
-        )
-    held_out = [row for row, key in enumerate(keys) if key in chosen]
+            num_chosen += len(rows_of[key])
+    chosen -= {key for one in but for key in _keys(one)}
+    select = [row for row, key in enumerate(keys) if key in chosen]
     rest = [row for row, key in enumerate(keys) if key not in chosen]
-    return examples.take(rest), examples.take(held_out)
+    return examples.take(rest), examples.take(select)
 
 
-def leave_out_known(held_out: Examples, *others: Examples, path: str) -> Examples:
-    """The held-out examples whose texts are not among others; a line says how many are left out.
+def leave_out_known(given: Examples, *others: Examples, path: Path) -> Examples:
+    """The examples whose texts are not among others; a line says how many are left out.
 
     Args:
-        held_out: Held-out examples.
+        given: Examples that are to choose.
         others: Examples of the training and the evaluation file.
-        path: The file that the held-out examples come from, for messages.
+        path: The file that the given examples come from, for messages.
 
     Raises:
         InputError: None are left.
     """
-    new = without_texts_of(held_out, *others)
+    known = {key for one in others for key in _text_keys(one)}
+    new = given.take([row for row, key in enumerate(_text_keys(given)) if key not in known])
     if len(new) == 0:
         raise InputError(
-            f"{path}: each of its texts is in --train or --eval, too; give others by "
-            "--cascade-held-out"
+            f"--select {path}: each of its texts is in --train or --eval, too; give others"
         )
-    if len(new) < len(held_out):
+    if len(new) < len(given):
         logger.warning(
-            "%s: %s of %s rows are left out: their texts are in --train or --eval, too",
+            "--select %s: %s of %s rows are left out: their texts are in --train or --eval, too",
             path,
-            f"{len(held_out) - len(new):,}",
-            f"{len(held_out):,}",
+            f"{len(given) - len(new):,}",
+            f"{len(given):,}",
         )
     return new
 
 
-def without_texts_of(examples: Examples, *others: Examples) -> Examples:
-    """The examples whose texts are not among those of others."""
-    excluded = {key for one in others for key in _text_keys(one)}
-    return examples.take(
-        [row for row, key in enumerate(_text_keys(examples)) if key not in excluded]
-    )
+def _class_of(examples: Examples, rows: list[int]) -> str:
+    """The class that rows of equal texts count for; one for all where labels are no classes."""
+    is_of_classes = examples.task in (None, TEXT_CLASSIFICATION) and examples.groups is None
+    return min(repr(examples.labels[row]) for row in rows) if is_of_classes else ""
 
 
 def _keys(examples: Examples) -> list[bytes]:
@@ -111,5 +208,7 @@ def _text_keys(examples: Examples) -> list[bytes]:
 
 
 def _hash(*texts: str) -> bytes:
-    content = "\x1f".join(texts).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(content, digest_size=16, person=b"held out").digest()
+    """Hash of texts, whatever their case and white space."""
+    content = "\0".join(" ".join(text.split()).casefold() for text in texts)
+    encoded = content.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(encoded, digest_size=16, person=b"select").digest()

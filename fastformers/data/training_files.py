@@ -1,6 +1,7 @@
-"""The labeled files of a compression, read and checked before any library that trains is loaded.
+"""The labeled files of a training, read and split before any library that trains is loaded.
 
-    labeled files, corpus without labels -> [training_files] -> TrainingFiles -> compress
+    labeled files, corpus without labels -> [training_files] -> TrainingFiles -> finetune, compress
+    training rows -> train, select; evaluation rows -> the number
 
 This module knows nothing of models.
 """
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastformers.data.examples import Columns, Examples
+from fastformers.data.splitting import SelectConfig, SplitRows, split_rows
 from fastformers.data.superglue import load_labeled
 from fastformers.data.transfer_sample import (
     Locate,
@@ -18,63 +20,60 @@ from fastformers.data.transfer_sample import (
     sample_transfer,
 )
 
+_NO_CORPUS = TransferConfig()
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFiles:
     """Examples of the files.
 
     Attributes:
-        train: To distill, rank and calibrate on.
-        evaluation: To measure quality on.
+        split: Those that train, and those that choose.
+        evaluation: To measure quality on, once; None if there is no such file.
         transfer: Texts of a corpus without labels to distill on, too, or None.
-        held_out: Ones to set the threshold of a cascade on, or None.
     """
 
-    train: Examples
-    evaluation: Examples
+    split: SplitRows
+    evaluation: Examples | None
     transfer: TransferSample | None
-    held_out: Examples | None = None
 
 
 def load_training_files(
     train: Path,
-    evaluation: Path,
-    transfer: TransferConfig,
+    evaluation: Path | None,
     columns: Columns,
+    select: SelectConfig,
     *,
-    has_labels: bool,
-    eval_limit: int | None,
-    held_out: Path | None = None,
+    has_labels: bool = True,
+    eval_limit: int | None = None,
+    transfer: TransferConfig = _NO_CORPUS,
     locate: Locate = locate_here,
 ) -> TrainingFiles:
     """Read the files.
 
     Args:
         train, evaluation: Their paths.
+        columns: Their columns.
+        select: Which rows choose and train nothing.
+        has_labels: Whether the model learns from labels.
+        eval_limit: Rows to evaluate on, evenly spaced; None for all.
         transfer: A corpus without labels, if there is one. No row of the other files is taken from
             it, evaluated or not.
-        held_out: Path of rows that set the threshold of a cascade, if there are any.
-        columns: Their columns.
-        has_labels: Whether the teacher learns from labels.
-        eval_limit: Rows to evaluate on, evenly spaced; None for all.
         locate: Finds the corpus.
 
     Raises:
         InputError: A file or the corpus cannot be used.
     """
     labeled = columns if has_labels else replace(columns, label=None)
-    examples = load_labeled(evaluation, labeled)
-    learned = load_labeled(train, labeled)
-    set_aside = None if held_out is None else load_labeled(held_out, labeled)
+    files = {"--eval": evaluation, "--train": train, "--select": select.file}
+    read = {flag: load_labeled(path, labeled) for flag, path in files.items() if path is not None}
+    examples = read.get("--eval")
+    split = split_rows(
+        select, read["--train"], train, given=read.get("--select"), evaluation=examples
+    )
     sample = None
     if transfer.corpus is not None:
-        known = {"--eval": examples, "--train": learned}
-        if set_aside is not None:
-            known["--cascade-held-out"] = set_aside
-        sample = sample_transfer(transfer, columns, known, locate=locate)
-    return TrainingFiles(
-        train=learned,
-        evaluation=examples if eval_limit is None else examples.sample(eval_limit),
-        transfer=sample,
-        held_out=set_aside,
-    )
+        sample = sample_transfer(transfer, columns, read, locate=locate)
+    if examples is not None and eval_limit is not None:
+        examples = examples.sample(eval_limit)
+    return TrainingFiles(split=split, evaluation=examples, transfer=sample)

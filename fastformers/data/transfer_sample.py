@@ -319,10 +319,10 @@ def _check_enough(config: TransferConfig, num_found: int) -> None:
         return
     if num_found == 0:
         raise InputError(
-            f"{config.corpus}: no text that is not in --train or --eval, too; leave --transfer out"
+            f"{config.corpus}: no text that is in no labeled file, too; leave --transfer out"
         )
     raise InputError(
-        f"{config.corpus}: {num_found:,} texts that differ and are in neither --train nor --eval, "
+        f"{config.corpus}: {num_found:,} texts that differ and are in no labeled file, "
         f"fewer than --transfer-rows {config.rows}; ask for fewer, or leave it out to take all"
     )
 

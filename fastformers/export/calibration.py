@@ -1,6 +1,7 @@
 """Choose int8 ranges of activations on the user's own data, and what stays in float.
 
-    float graph + training rows -> [calibration] -> ranges -> int8 graph
+    float graph + training rows -> [calibration] -> ranges
+    candidates + rows that choose -> [calibration] -> one of them -> int8 graph
 
 Ranges are fixed before scoring, so a row's score is the same in any batch; dynamic quantization,
 which takes them from the batch at hand, has moved a probability by up to 0.13 between being scored
@@ -9,7 +10,7 @@ each candidate is run, and the one whose logits stay closest to the float model'
 If int8 then still agrees too little with the float model, the projections that do the most harm
 are left in float, again by measurement. This module knows nothing of labels or of PyTorch.
 
-Shape suffixes: N calibration rows, C classes.
+Shape suffixes: N rows, C classes.
 """
 
 import logging
@@ -46,6 +47,7 @@ Agreement = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 def choose_ranges(
     encoder: EncoderWeights,
     rows: TokenizedRows,
+    choosing: TokenizedRows,
     *,
     text_pairs: bool,
     scratch: Path,
@@ -57,7 +59,8 @@ def choose_ranges(
 
     Args:
         encoder: Weights of the model.
-        rows: Calibration rows; a few hundred are enough.
+        rows: Calibration rows, whose activations are observed; a few hundred are enough.
+        choosing: As many rows on which candidates are run and compared with the float model.
         text_pairs: Whether rows are pairs, as for `write_graph`.
         scratch: Directory for candidate graphs.
         agreement_of: Measures the agreement of logits with the float model's.
@@ -75,13 +78,13 @@ def choose_ranges(
     names = write_graph(encoder, observed, text_pairs=text_pairs, observe=True)
     if not names:  # static vectors: the token embeddings alone are int8
         return {}, ()
-    float_logits_NC = run_graph(observed, rows, max_batch_tokens=_BATCH_TOKENS)
+    float_logits_NC = run_graph(observed, choosing, max_batch_tokens=_BATCH_TOKENS)
     ranges: dict[str, ActivationRange | None] = dict.fromkeys(names)
     if not dynamic:
         ranges |= calibrate(
             encoder,
             collect_histograms(observed, rows),
-            rows=rows,
+            rows=choosing,
             float_logits_NC=float_logits_NC,
             text_pairs=text_pairs,
             scratch=scratch,
@@ -89,7 +92,7 @@ def choose_ranges(
     ranges = keep_in_float(
         encoder,
         ranges,
-        rows=rows,
+        rows=choosing,
         float_logits_NC=float_logits_NC,
         text_pairs=text_pairs,
         scratch=scratch,
@@ -168,7 +171,7 @@ def calibrate(
     Args:
         encoder: Weights of the model.
         histograms: Histogram of every projection's input, by the projection's name.
-        rows: N calibration rows.
+        rows: N rows to compare on.
         float_logits_NC: Logits of the float graph on these rows.
         text_pairs: Whether rows are pairs, as for `write_graph`.
         scratch: Directory for candidate graphs.
@@ -222,7 +225,7 @@ def keep_in_float(
     Args:
         encoder: Weights of the model.
         ranges: Range of every projection's input; None for the range of each batch.
-        rows: N calibration rows.
+        rows: N rows to compare on.
         float_logits_NC: Logits of the float graph on these rows.
         text_pairs: Whether rows are pairs, as for `write_graph`.
         scratch: Directory for candidate graphs.

@@ -1,16 +1,17 @@
 """Fine-tune a pretrained encoder on labeled texts: the teacher of a recipe.
 
-    pretrained encoder + labeled texts -> [finetune] -> teacher -> compress -> bundle
+    training rows -> train, select -> [finetune] -> teacher -> compress -> bundle
+    teacher, evaluation rows -> [finetune] -> its quality
 
 The classes are the labels of the file; for a small teacher, the encoder is cut to its first layers.
-With a held-out file, each epoch is evaluated and the best one kept. The loop itself is in
-trainer.py. This module knows nothing of compression.
+Selection rows, which train nothing, choose the best epoch, and evaluation rows say how good it is.
+The loop itself is in trainer.py. This module knows nothing of compression.
 """
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from transformers import (
     set_seed,
 )
 
+from fastformers.atomic_file import whole_file
 from fastformers.data.examples import Examples
-from fastformers.data.held_out import hold_out
+from fastformers.data.held_out import HeldOut, hold_out
+from fastformers.data.resampling import Interval, interval_of, resample_metric
 from fastformers.data.targets import (
     classes_to_train,
     encode_targets,
@@ -38,7 +41,7 @@ from fastformers.errors import InputError
 from fastformers.files.hub import find_model
 from fastformers.inference.description.label_names import check_label_names
 from fastformers.inference.tasks import Task
-from fastformers.inference.tokenizer import Tokenizer
+from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
 from fastformers.models.architectures import (
     architecture_of,
     check_model_type,
@@ -47,6 +50,7 @@ from fastformers.models.architectures import (
 from fastformers.models.checkpoint import load_config, naming_file
 from fastformers.models.forward import OnProgress, predict_logits, takes_token_types
 from fastformers.models.loading import (
+    load_model,
     max_positions,
     new_classifier,
     open_tokenizer,
@@ -67,7 +71,11 @@ from fastformers.models.trainer import (
     train_model,
     without_attention_dropout,
 )
-from fastformers.models.training_config import DEFAULT_MAX_LENGTH, FinetuneConfig
+from fastformers.models.training_config import (
+    DEFAULT_MAX_LENGTH,
+    FinetuneConfig,
+    TrainingConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +84,16 @@ class Finetuned:
 
     Attributes:
         labels: Class names by class index; none for scores.
-        best: The epoch that was kept and its quality by the task's metric; None if no epoch was
-            evaluated.
+        best: The epoch that was kept and its quality on the selection rows by the task's metric;
+            None if there were none, and the last epoch was kept.
+        quality: Quality on the evaluation rows; None if there are none.
+        interval: 95% interval of it.
     """
 
     labels: list[str]
     best: Epoch | None
+    quality: float | None = None
+    interval: Interval | None = None
 
 
 def finetune(
@@ -93,6 +105,9 @@ def finetune(
     on_progress: OnProgress = lambda what, done, total: None,
     *,
     task: Task | None = None,
+    classes: Sequence[str] | None = None,
+    select: Examples | None = None,
+    select_path: Path | None = None,
     evaluation: Examples | None = None,
     eval_path: Path | None = None,
     on_labels: Callable[[str], None] = lambda meaning: None,
@@ -103,7 +118,8 @@ def finetune(
     Rerunning the same call after an interruption resumes from the last checkpoint, which is beside
     the output (`.NAME.work`) until the teacher is there. A call with other examples, labels,
     settings or libraries begins anew and replaces the teacher when it is done; one that is done
-    already returns what it returned.
+    already returns what it returned, and other evaluation examples measure the teacher that is
+    there.
 
     Args:
         model_path: Directory of a pretrained Hugging Face encoder, or org/name of one on the hub,
@@ -114,10 +130,14 @@ def finetune(
         config: Settings of the fine-tuning.
         on_progress: Called after each step with the steps done and their total.
         task: Task to train for; None for the one that the labels suggest (`Examples.task`).
-        evaluation: Held-out examples by which the best epoch is kept; None to keep the last one.
+        classes: Names of the classes, by class index; None for the labels of `train`.
+        select: Examples by which the best epoch is kept; None to keep the last one.
+        select_path: File that those come from, if it is not that of the others.
+        evaluation: Examples that say how good the teacher is, and choose nothing; None if there are
+            none.
         eval_path: File that those come from, for messages.
         on_labels: Called before training with what the labels were taken for.
-        on_epoch: Called with each epoch after its evaluation.
+        on_epoch: Called with each epoch after it was measured on the selection rows.
 
     Raises:
         InputError: There are fewer than two classes, the labels do not suit the task, the
@@ -126,54 +146,134 @@ def finetune(
     """
     task = task or task_of_labels(train, train_path)
     model_path = find_model(model_path).path
-    names = classes_to_train(train, task, train_path)
-    new_names = [*(config.label_names or names)]
+    names = [*(classes or classes_to_train(train, task, train_path))]
     if config.label_names:
-        check_label_names(new_names, names, flag="--label-names")
-    files = [(train_path, train)]
-    if evaluation is not None:
-        files.append((eval_path or train_path, evaluation))
-    settled = settle_labels(files, task, names, has_places=False, new_names=config.label_names)
-    train, *held_out = settled.files
+        check_label_names(config.label_names, names, flag="--label-names")
+    given = [(train_path, train)]
+    given += [] if select is None else [(select_path or train_path, select)]
+    given += [] if evaluation is None else [(eval_path or train_path, evaluation)]
+    settled = settle_labels(given, task, names, has_places=False, new_names=config.label_names)
     on_labels(settled.meaning)
+    train, *others = settled.files
+    held_out = [
+        _HeldOutRows(examples, hold_out(examples, task, names, path))
+        for examples, (path, _) in zip(others, given[1:], strict=True)
+    ]
+    choosing = None if select is None else held_out[0]
     targets = encode_targets(train, task, names, train_path)
     max_length = _check_encoder(model_path, config)
-    evaluated = [examples.digest for examples in held_out]
-    decisive = (train.digest, evaluated, task.name, asdict(config), library_versions())
+    chosen_by = "" if choosing is None else choosing.examples.digest
+    decisive = (train.digest, chosen_by, task.name, asdict(config), library_versions())
     key = digest_of(digest_checkpoint(model_path), decisive)
-    kept = _find_finished(output, model_path, key)
-    if kept is not None:
-        return kept
-    set_seed(config.training.seed)
-    model = _new_model(model_path, task, new_names, config.num_layers)
-    check_supported(model, str(model_path))
-    tokenizer = _open_for_training(model_path, model, max_length)
-    encoded = tokenizer(train.texts, train.text_pairs, truncation=True, max_length=max_length)
-    rows: _Rows | _Questions = _Rows(encoded, targets.tolist())
+    result = _find_finished(output, model_path, key)
+    if result is None:
+        set_seed(config.training.seed)
+        new_names = [*(config.label_names or names)]
+        model = _new_model(model_path, task, new_names, config.num_layers)
+        check_supported(model, str(model_path))
+        tokenizer = _open_for_training(model_path, model, max_length)
+        work = output.with_name(f".{output.name}.work")
+        best = _train(
+            model,
+            tokenizer,
+            train,
+            targets.tolist(),
+            config.training,
+            task=task,
+            checkpoints=work / key[:16],
+            evaluator=None if choosing is None else choosing.each_epoch(model, tokenizer, on_epoch),
+            on_progress=on_progress,
+        )
+        result = Finetuned(labels=new_names, best=best)
+        num_rows = {"train_rows": len(train), "select_rows": len(select or ())}
+        _save(model, tokenizer, {"key": key, **num_rows, **asdict(result)}, output, work)
+    return result if evaluation is None else _judge(result, output, held_out[-1], on_progress)
+
+
+@dataclass(frozen=True)
+class _HeldOutRows:
+    """Rows that train nothing, with their targets."""
+
+    examples: Examples
+    held_out: HeldOut
+
+    def tokenize(self, tokenizer: PreTrainedTokenizerFast) -> TokenizedRows:
+        """Their token ids."""
+        serialized = serialize_tokenizer(tokenizer)
+        encode = Tokenizer(serialized, max_length=tokenizer.model_max_length).encode
+        return encode(self.examples.texts, self.examples.text_pairs)
+
+    def each_epoch(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        on_epoch: Callable[[Epoch], None],
+    ) -> EpochEvaluator:
+        """What measures the model on these rows after each epoch."""
+        rows = self.tokenize(tokenizer)
+
+        def measure() -> float:
+            outputs_NC = predict_logits(model, rows)
+            return self.held_out.measure(outputs_NC, outputs_NC)
+
+        return EpochEvaluator(measure=measure, on_epoch=on_epoch)
+
+
+def _train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    train: Examples,
+    targets: list[Any],
+    config: TrainingConfig,
+    *,
+    task: Task,
+    checkpoints: Path,
+    evaluator: EpochEvaluator | None,
+    on_progress: OnProgress,
+) -> Epoch | None:
+    """Train the model in place; returns the best epoch, None without an evaluator."""
+    encoded = tokenizer(
+        train.texts, train.text_pairs, truncation=True, max_length=tokenizer.model_max_length
+    )
+    rows: _Rows | _Questions = _Rows(encoded, targets)
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
     if task.is_choice:
         assert train.groups is not None and isinstance(rows, _Rows)
         rows = _Questions(rows, train.groups)
         collator = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)
-    evaluator: EpochEvaluator | None = None
-    if held_out:
-        measure = _measure_of(model, tokenizer, task, names, held_out[0], eval_path or train_path)
-        evaluator = EpochEvaluator(measure=measure, on_epoch=on_epoch)
-    work = output.with_name(f".{output.name}.work")
     with fastest_attention(model, sum(map(len, encoded["input_ids"])) / len(train)):
-        best = train_model(
+        return train_model(
             model,
             rows,
             collator,
-            checkpoints=work / key[:16],
-            config=config.training,
+            checkpoints=checkpoints,
+            config=config,
             what="fine-tune",
             on_progress=on_progress,
             evaluator=evaluator,
         )
-    result = Finetuned(labels=new_names, best=best)
-    _save(model, tokenizer, result, key, output, work)
-    return result
+
+
+def _judge(
+    result: Finetuned, output: Path, rows: _HeldOutRows, on_progress: OnProgress
+) -> Finetuned:
+    """Measure the teacher on the evaluation rows, unless it was, and write that beside it."""
+    kept = read_json(output / TEACHER_FILE)
+    if kept.get("evaluated") != rows.examples.digest:
+        model = load_model(output)
+        tokens = rows.tokenize(open_tokenizer(output, may_convert=True))
+        outputs_NC = predict_logits(model, tokens, on_progress)
+        values_R = resample_metric(rows.held_out, outputs_NC, outputs_NC)
+        kept |= {
+            "evaluated": rows.examples.digest,
+            "evaluated_rows": rows.held_out.num_judged,
+            "quality": rows.held_out.measure(outputs_NC, outputs_NC),
+            "interval": interval_of(values_R),
+        }
+        with whole_file(output / TEACHER_FILE) as unfinished:
+            unfinished.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    low, high = kept["interval"]
+    return replace(result, quality=kept["quality"], interval=(low, high))
 
 
 def _find_finished(output: Path, model_path: Path, key: str) -> Finetuned | None:
@@ -193,8 +293,7 @@ def _find_finished(output: Path, model_path: Path, key: str) -> Finetuned | None
 def _save(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    result: Finetuned,
-    key: str,
+    fields: dict[str, Any],
     output: Path,
     work: Path,
 ) -> None:
@@ -204,7 +303,6 @@ def _save(
         shutil.rmtree(directory, ignore_errors=True)
     model.save_pretrained(made)
     tokenizer.save_pretrained(made)
-    fields = {"key": key, "labels": result.labels, "best": result.best and vars(result.best)}
     (made / TEACHER_FILE).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     if output.exists():
         output.rename(old)
@@ -232,26 +330,6 @@ def _open_for_training(
         names = tokenizer.model_input_names
         tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     return tokenizer
-
-
-def _measure_of(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    task: Task,
-    names: list[str],
-    evaluation: Examples,
-    path: Path,
-) -> Callable[[], float]:
-    """Make the function that measures the model's quality on held-out examples."""
-    held_out = hold_out(evaluation, task, names, path)
-    encode = Tokenizer(serialize_tokenizer(tokenizer), max_length=tokenizer.model_max_length).encode
-    rows = encode(evaluation.texts, evaluation.text_pairs)
-
-    def measure() -> float:
-        outputs_NC = predict_logits(model, rows)
-        return held_out.measure(outputs_NC, outputs_NC)
-
-    return measure
 
 
 def _new_model(

@@ -127,13 +127,14 @@ def adapter_base(path: Path) -> Path:
 def digest_checkpoint(directory: Path) -> list[str]:
     """Name and SHA-256 of each file of a model's directory, at any depth, but of hidden ones.
 
-    Of an adapter the files of its base are among them.
+    What finetune wrote of its teacher is none of them. Of an adapter those of its base are, too.
     """
     found: list[str] = []
     for folder in [directory, *([adapter_base(directory)] if is_adapter(directory) else [])]:
         for file in sorted(folder.rglob("*")):
             name = file.relative_to(folder)
-            if file.is_file() and not any(part.startswith(".") for part in name.parts):
+            is_hidden = any(part.startswith(".") for part in name.parts)
+            if file.is_file() and not is_hidden and str(name) != TEACHER_FILE:
                 found.append(f"{name} {digest_file(file)}")
     return found
 

@@ -107,12 +107,13 @@ class SearchClock:
 
 
 def show_candidate(candidate: "RecipeCandidate", max_accuracy_drop: float) -> None:
-    """A line for a candidate as it is measured."""
+    """A line for a candidate as it is measured on the rows that choose."""
     quality, certainty = candidate.quality, candidate.certainty
     low, high = certainty.drop_interval
     doubt = certainty.is_within_noise_of_drop(max_accuracy_drop)
     console.print(
-        f"{candidate.name}: {quality.metric} {100 * quality.quality:.2f}, points lost "
+        f"{candidate.name}: {quality.metric} {100 * quality.quality:.2f} on the "
+        f"{quality.num_rows:,} rows that choose, points lost "
         f"{candidate.drop:.2f} ({low:.2f} to {high:.2f}), "
         f"{candidate.seconds_per_million:,.0f} core-seconds a million rows, "
         f"{'holds' if candidate.passes else 'loses too much'}"
@@ -131,7 +132,7 @@ def describe_certainty(one: "RecipeCandidate", max_accuracy_drop: float) -> str:
     names = [name for name, is_within in doubts.items() if is_within]
     return (
         f"{quality.stage}: {one.drop:.2f} points below the teacher (95% interval {low:.2f} to "
-        f"{high:.2f}, {quality.num_rows:,} rows)"
+        f"{high:.2f}, {quality.num_rows:,} evaluation rows, which chose nothing)"
         + (f": within noise of {' and '.join(names)}" if names else "")
     )
 
@@ -147,6 +148,8 @@ def show_frontier(
     points = make_points(result, settings, max_accuracy_drop)
     metric = result.bundle.metric
     console.print(frontier_table(points, metric))
+    rows = describe_rows(result)
+    console.print(rows, markup=False)
     for left in result.left_out:
         console.print(describe_left_out(left), markup=False)
     heading = f"{len(points)} recipes for {result.bundle.path.name}"
@@ -154,7 +157,11 @@ def show_frontier(
         save_frontier(points, settings.plot, metric=metric, title=heading)
         console.print(f"picture: {settings.plot}")
     page = write_search_page(
-        points, result.bundle.path, metric=metric, heading=heading, price=settings.price
+        points,
+        result.bundle.path,
+        metric=metric,
+        heading=heading,
+        note=f"{rows} Price: {settings.price.label}.",
     )
     return {
         "candidates": [point.to_json() for point in points],
@@ -165,6 +172,19 @@ def show_frontier(
         "page": page,
         "plot": None if settings.plot is None else str(settings.plot),
     }
+
+
+def describe_rows(result: "Compressed") -> str:
+    """Which rows the numbers of a frontier are of, and how good the chosen one is on others."""
+    quality, certainty = result.chosen.quality, result.chosen.certainty
+    low, high = (100 * value for value in certainty.interval)
+    least, most = certainty.drop_interval
+    return (
+        f"All candidates: on the {result.selected.quality.num_rows:,} rows that choose. The chosen "
+        f"one on {quality.num_rows:,} evaluation rows, which chose nothing: {quality.metric} "
+        f"{100 * quality.quality:.2f} ({low:.2f} to {high:.2f}), points lost "
+        f"{result.chosen.drop:.2f} ({least:.2f} to {most:.2f})."
+    )
 
 
 def make_points(
@@ -182,8 +202,8 @@ def make_points(
             drop_interval=one.certainty.drop_interval,
             seconds=one.seconds_per_million,
             usd=usd_of(one.seconds_per_million, usd_per_hour=usd_per_core_hour),
-            verdict="chosen" if one is result.chosen else "" if one.passes else "loses too much",
-            remarks=_remarks(one, result.chosen, max_accuracy_drop),
+            verdict="chosen" if one is result.selected else "" if one.passes else "loses too much",
+            remarks=_remarks(one, result.selected, max_accuracy_drop),
         )
         for one in result.candidates
     ]
@@ -192,7 +212,7 @@ def make_points(
 def _remarks(
     one: "RecipeCandidate", chosen: "RecipeCandidate", max_accuracy_drop: float
 ) -> tuple[str, ...]:
-    """What the evaluation rows cannot tell the candidate from."""
+    """What the rows that choose cannot tell the candidate from."""
     found = {
         "the teacher": one.certainty.is_within_noise_of_teacher,
         "the chosen": one is not chosen and one.certainty.is_within_noise_of(chosen.certainty),
@@ -234,14 +254,13 @@ def write_search_page(
     *,
     metric: str,
     heading: str,
-    price: HourlyPrice,
+    note: str,
 ) -> str | None:
     """Draw the frontier on a page beside the bundle, where the extra `report` is installed."""
     if not can_draw():
         console.print(f"no page of the frontier: {how_to_install('report')}")
         return None
     path = bundle.with_name(f"{bundle.name}-search.html")
-    note = f"Price: {price.label}."
     page = render_search_page(points, metric=metric, heading=heading, note=note)
     with whole_file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")

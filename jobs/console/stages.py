@@ -25,7 +25,7 @@ def show_stage(quality: "StageQuality") -> None:
     others = "".join(f", {name} {100 * value:.2f}" for name, value in quality.other_metrics.items())
     console.print(
         f"{quality.stage}: {quality.metric} {100 * quality.quality:.2f}{others}, agreement with "
-        f"the teacher {100 * quality.agreement:.2f}% on {quality.num_rows:,} rows"
+        f"the teacher {100 * quality.agreement:.2f}% on {quality.num_rows:,} evaluation rows"
     )
 
 

@@ -157,7 +157,11 @@ def test_codes_of_a_csv_file_are_the_classes_of_another_file_too(encoder, tmp_pa
     assert (status, trained["labels"], trained["rows"]) == (0, ["01", "02"], 16)
     shown = captured.err
     line = "labels: 2 classes by the numbers in the names: '01' 8, '02' 8\n"
-    assert shown.index(line) < shown.index("epoch 1: accuracy")
+    assert shown.index(line) < shown.index("kept the last epoch: no rows choose\n")
+    assert "rows: 16 train, none choose (--select-share 0.1 gives 0 that --eval has not" in shown
+    assert (trained["epoch"], trained["select_rows"]) == (None, 0)
+    assert 100 * trained["quality"] in (0, 50, 100)  # of two rows
+    assert "which chose nothing\n" in shown
 
 
 def test_whole_fractions_are_classes_only_if_the_task_says_so(encoder, tmp_path, capsys):

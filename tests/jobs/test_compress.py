@@ -16,6 +16,7 @@ from fastformers.compression.recipe_config import (
     TrimConfig,
 )
 from fastformers.data.examples import Columns
+from fastformers.data.splitting import SelectConfig
 from fastformers.data.transfer_sample import TransferConfig
 from fastformers.jobs import compress
 from fastformers.jobs.console.flags import read_config
@@ -42,7 +43,7 @@ def test_every_setting_has_its_flag():
     flags = """
         --work w --transfer x --transfer-rows 9 --transfer-text-column review
         --transfer-seed 4 --transfer-curve --max-length 64 --eval-limit 9 --max-accuracy-drop 0.5
-        --text-column body --label-column topic
+        --text-column body --label-column topic --select-share 0.2
         --student-layers 4 --student-width 96 --keep-gelu
         --epochs 1.5 --learning-rate 1e-4 --batch-rows 16 --seed 3 --temperature 4
         --hard-weight 0.25 --hidden-weight 0 --attention-weight 2
@@ -60,6 +61,7 @@ def test_every_setting_has_its_flag():
         eval_limit=9,
         max_accuracy_drop=0.5,
         columns=Columns(text="body", label="topic"),
+        select=SelectConfig(share=0.2),
         recipe=RecipeConfig(
             trim=TrimConfig(trim_vocabulary=7000),
             student=StudentConfig(student_layers=4, student_width=96, keep_gelu=True),

@@ -1,5 +1,8 @@
 """What `fastformers finetune` is told; fine-tuning itself is tested elsewhere."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from fastformers.ablation.texts import TextsConfig
@@ -36,6 +39,26 @@ def test_a_training_that_makes_no_sense_is_refused_by_its_flag(capsys, flags):
     assert finetune.main([*FILES, *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert " ".join(flags) in line
+
+
+def test_what_is_said_at_the_end_names_the_rows_of_each_number():
+    split, files = SimpleNamespace(select=[0] * 943), SimpleNamespace(eval=Path("val.csv"))
+    best = SimpleNamespace(number=2, quality=0.7034)
+
+    def said(**result):
+        given = SimpleNamespace(**{"quality": None, "interval": None, **result})
+        return finetune._describe(given, split, "accuracy", files)
+
+    kept = "kept epoch 2, the best on the 943 rows that choose"
+    assert said(best=best, quality=0.7, interval=(0.68, 0.72)) == [
+        kept,
+        "accuracy 70.00 (95% interval 68.00 to 72.00) on val.csv, which chose nothing",
+    ]
+    alone = (
+        "accuracy 70.34 is of rows that chose the epoch, so it is slightly too high; give --eval"
+    )
+    assert said(best=best) == [kept, f"{alone} for a number to quote"]
+    assert said(best=None) == ["kept the last epoch: no rows choose"]
 
 
 TEXT_FILES = [

@@ -42,7 +42,7 @@ PRUNING = (
 SEARCHING = (*("--max-hours 2", "--plot x.svg", "--usd-per-hour 1", "--instance-type c7i.4xlarge"),)
 POOLING = ("--pool-how max", "--pool-before-layer 0")
 DROPPING = ("--token-epochs 1", "--token-soft-start 0.5", "--min-token-agreement 90")
-CASCADE = ("--cascade-with bundle", "--cascade-drop 1", "--cascade-held-out t.csv")
+CASCADE = ("--cascade-with bundle", "--cascade-drop 1")
 COLUMNS = (
     *("--text-column x", "--text-pair-column x", "--choice-columns a,b", "--label-column x"),
     *("--csv-delimiter ';'", "--csv-quote none", "--csv-escape '\\'"),
@@ -111,7 +111,11 @@ IDLE = {
     f"{COMPRESS} --keep-tokens auto --token-epochs 0": (*TRAINING[:-1], "--token-soft-start 0.5"),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
-    f"{COMPRESS} --precision float32": ("--min-int8-agreement 50",),
+    f"{COMPRESS} --precision float32": (
+        *("--min-int8-agreement 50", "--select t.csv", "--select-share 0.2"),
+    ),
+    f"{COMPRESS} --select t.csv": ("--select-share 0.2",),
+    f"{FINETUNE} --select t.csv": ("--select-share 0.2",),
     f"{COMPRESS} --student-layers 0": (
         *("--keep-gelu", "--hidden-weight 1", "--attention-weight 1", "--min-int8-agreement 50"),
     ),
@@ -204,11 +208,11 @@ WORKING = {
         "--teacher --train --eval --output --work --max-length --eval-limit --max-accuracy-drop "
         "--search --superglue --label-map --student --student-layers "
         "--student-width --prune-heads --prune-ffn --precision --trim-vocabulary --pool-tokens "
-        "--keep-tokens --cascade"
+        "--keep-tokens --cascade --select"
     ),
     "finetune": (
         "--model --train --eval --output --superglue --label-map --epochs --learning-rate "
-        "--batch-rows --seed --max-length --num-layers --label-names --limit"
+        "--batch-rows --seed --max-length --num-layers --label-names --limit --select"
     ),
     "ablate": (
         "--teacher --student --bundle --output --eval --max-length --limit --baseline-rows "

@@ -216,7 +216,7 @@ MISTAKES = {
         "none.csv: no such file"
     ],
     f"{COMPRESS} --teacher no-weights --student-layers 2 --transfer t.csv --transfer-rows 9": [
-        "t.csv: no text that is not in --train or --eval, too"
+        "t.csv: no text that is in no labeled file, too"
     ],
     f"{COMPRESS} --teacher no-weights --student-layers 2 --transfer u://b/c": ["unknown scheme"],
     f"{COMPRESS} --teacher no-weights --student-layers 2 --transfer file:///none/c.csv": [

@@ -12,6 +12,7 @@ module knows nothing of deadlines, Ray or random numbers.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from fastformers.cluster.cost.planning.offers import MachineOffer, PlanSettings
 from fastformers.cluster.pricing.hardware import log_spread

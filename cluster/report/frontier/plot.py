@@ -1,4 +1,4 @@
-"""Draw quality over USD per million rows, with the intervals of the evaluation rows.
+"""Draw quality over USD per million rows, with the intervals of the rows that choose.
 
     points -> [plot] -> search page, SVG or PNG file
 

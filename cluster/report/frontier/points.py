@@ -23,13 +23,13 @@ class FrontierPoint:
         name: Its name, for people.
         kind: The way in which its model was made smaller, for people.
         quality: Value of its task's metric, at most 1.
-        interval: 95% interval of the quality on the evaluation rows.
+        interval: 95% interval of the quality on the rows that choose.
         drop: Points of 100 x the metric by which it is below the teacher.
         drop_interval: 95% interval of these on the same rows.
         seconds: Core-seconds of a million rows.
         usd: Price of a million rows.
         verdict: Outcome of the search; empty if it passes, but another was chosen.
-        remarks: What the evaluation rows cannot tell apart.
+        remarks: What these rows cannot tell apart.
     """
 
     name: str

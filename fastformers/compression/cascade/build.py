@@ -1,17 +1,17 @@
 """Put a better graph behind a student: measure both, set the threshold, and judge the cascade.
 
-    student's graph, second graph, held-out rows -> [build] -> Cascade, cost profile -> bundle
+    student's graph, second graph, rows that choose -> [build] -> MadeCascade
+    MadeCascade, rows to judge on -> [build] -> Cascade, cost profile -> bundle
 
-The evaluation file is used once, at the end, to say how good the cascade is; which rows go on was
-chosen without it. This module knows nothing of how rows are scored in a job.
+Which rows go on is chosen on rows that train nothing and are not evaluated. This module knows
+nothing of how rows are scored in a job.
 
 Shape suffixes: N rows, C outputs.
 """
 
 import json
-import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.cascade.threshold import CascadePlan, plan_cascade
 from fastformers.compression.quality import QualityGate
-from fastformers.data.examples import Examples
-from fastformers.data.held_out import HeldOut, hold_out
+from fastformers.data.held_out import HeldOut
 from fastformers.data.labels import SHOWN_NAMES
+from fastformers.digest import digest_of
 from fastformers.errors import InputError, QualityError
 from fastformers.export.encoder import count_multiply_adds
 from fastformers.export.external_data import copy_graph
@@ -33,13 +33,10 @@ from fastformers.inference.cascade.margins import margins
 from fastformers.inference.cascade.record import Cascade, expected_profile
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.description.stage_quality import StageQuality
-from fastformers.inference.engine import OnnxEngine, run_graph
+from fastformers.inference.engine import OnnxEngine
 from fastformers.inference.manifest import CASCADE_PRECISIONS, SECOND_FILE, TOKENIZER_FILE
 from fastformers.inference.onnx_files import measure_graph_bytes
-from fastformers.inference.tokenizer import TokenizedRows
-from fastformers.models.loading import label_names, task_of
-
-logger = logging.getLogger(__name__)
+from fastformers.models.loading import task_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,26 +44,39 @@ class SecondGraph:
     """The graph that is behind a student.
 
     Attributes:
-        graph: Its ONNX file.
+        artifact: What has the graph, and reads rows as the student does.
+        stage: Stage that made it.
         name: What it is, in a few words.
+        seconds: Duration of that stage.
         precision, multiply_adds_per_token, num_layers, width: As in `Bundle`.
     """
 
-    graph: Path
+    artifact: ModelArtifact
+    stage: str
     name: str
+    seconds: float
     precision: str
     multiply_adds_per_token: int | None
     num_layers: int | None
     width: int | None
 
+    @property
+    def graph(self) -> Path:
+        """Its ONNX file."""
+        assert self.artifact.graph is not None
+        return self.artifact.graph
+
     @classmethod
-    def of_artifact(cls, artifact: ModelArtifact, name: str) -> "SecondGraph":
-        """A graph that stages made."""
-        assert artifact.graph is not None
+    def of_artifact(
+        cls, artifact: ModelArtifact, quality: StageQuality, name: str
+    ) -> "SecondGraph":
+        """A graph that stages made, the last of which has this quality."""
         encoder = read_encoder(artifact.model)
         return cls(
-            graph=artifact.graph,
+            artifact=artifact,
+            stage=quality.stage,
             name=name,
+            seconds=quality.seconds,
             precision=artifact.precision,
             multiply_adds_per_token=count_multiply_adds(encoder),
             num_layers=len(encoder.layers),
@@ -74,11 +84,14 @@ class SecondGraph:
         )
 
     @classmethod
-    def of_bundle(cls, bundle: Bundle) -> "SecondGraph":
-        """The graph of a bundle."""
+    def of_bundle(cls, bundle: Bundle, teacher: ModelArtifact) -> "SecondGraph":
+        """The graph of a bundle that reads rows as a teacher does."""
+        key = digest_of(teacher.key, bundle.digest)
         return cls(
-            graph=bundle.model_path,
+            artifact=replace(teacher, key=key, graph=bundle.model_path),
+            stage="second",
             name=str(bundle),
+            seconds=0.0,
             precision=bundle.precision,
             multiply_adds_per_token=bundle.multiply_adds_per_token,
             num_layers=bundle.num_layers,
@@ -94,20 +107,19 @@ class BuiltCascade:
         plan: Which rows go on.
         first_profile, second_profile: Seconds by length of each graph.
         cost_profile: Seconds by length that both are expected to take.
-        second_quality: Metric of the second graph on the held-out rows, at most 1.
     """
 
     plan: CascadePlan
     first_profile: CostProfile
     second_profile: CostProfile
     cost_profile: CostProfile
-    second_quality: float
 
 
 def build_cascade(
     first: Path,
     second: Path,
-    rows: TokenizedRows,
+    logits: tuple[NDArray[np.float32], NDArray[np.float32]],
+    lengths_N: NDArray[np.integer],
     held_out: HeldOut,
     *,
     max_drop: float,
@@ -118,7 +130,8 @@ def build_cascade(
     Args:
         first: Graph that scores all rows.
         second: Graph that scores those which the first is unsure of.
-        rows: Held-out rows as both graphs read them.
+        logits: Logits (N, C) of both for rows that choose.
+        lengths_N: Tokens of these rows.
         held_out: Their targets.
         max_drop: Points of 100 x the metric that may be lost to the second graph.
         max_length: Longest row of the bundle, in tokens.
@@ -126,10 +139,7 @@ def build_cascade(
     Raises:
         QualityError: No threshold holds, or there is nothing to gain.
     """
-    second_NC = run_graph(second, rows)
-    plan = plan_cascade(
-        run_graph(first, rows), second_NC, rows.lengths_N, held_out, max_drop=max_drop
-    )
+    plan = plan_cascade(*logits, lengths_N, held_out, max_drop=max_drop)
     own, other = measure_both(
         OnnxEngine(first), OnnxEngine(second), share=plan.share, max_length=max_length
     )
@@ -138,7 +148,6 @@ def build_cascade(
         first_profile=own,
         second_profile=other,
         cost_profile=expected_profile(own, other, plan.share_by_length),
-        second_quality=held_out.measure(second_NC, second_NC),
     )
 
 
@@ -192,57 +201,48 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MadeCascade:
-    """A cascade that was judged.
+    """A cascade whose threshold is set.
 
     Attributes:
-        graph: ONNX file of the second graph, under its name in a bundle.
-        cascade: What the bundle says of it.
+        second: The second graph.
+        graph: Its ONNX file, under its name in a bundle.
+        cascade: What the bundle says of it; its quality is None until it is judged.
         cost_profile: Seconds by length that both graphs are expected to take.
         seconds_per_million: Core-seconds of a million rows as long as the training rows.
-        eval_logits_NC: Logits of the cascade for the evaluation rows.
+        seconds: Duration of the making.
     """
 
+    second: SecondGraph
     graph: Path
     cascade: Cascade
     cost_profile: CostProfile
     seconds_per_million: float
-    eval_logits_NC: NDArray[np.float32]
+    seconds: float
 
 
 def make_cascade(
-    first: ModelArtifact,
-    second: SecondGraph,
-    gate: QualityGate,
-    held_out: Examples,
-    path: Path,
-    *,
-    max_drop: float,
-    second_quality: StageQuality | None = None,
+    first: ModelArtifact, stage: str, second: SecondGraph, gate: QualityGate, *, max_drop: float
 ) -> MadeCascade:
-    """Put a second graph behind a student's, and judge both together on the evaluation file.
+    """Put a second graph behind a student's.
 
     Args:
         first: The student, with its graph.
+        stage: The stage that made that.
         second: The second graph.
-        gate: Measure of quality.
-        held_out: Examples that set the threshold.
-        path: The file that they come from, for messages.
+        gate: The rows that choose.
         max_drop: Points of 100 x the metric that may be lost to the second graph.
-        second_quality: Quality of the second graph alone; None to measure it.
 
     Raises:
         QualityError: No threshold holds, or the second graph alone is as cheap.
-        InputError: The labels of the held-out examples do not suit the model.
     """
     assert first.graph is not None
     start = time.perf_counter()
-    task = task_of(first.model)
-    targets = hold_out(held_out, task, label_names(first.model), path)
     built = build_cascade(
         first.graph,
         second.graph,
-        first.tokenize(held_out),
-        targets,
+        _logits_of_both(first, stage, second, gate),
+        first.tokenize(gate.examples).lengths_N,
+        gate.held_out,
         max_drop=max_drop,
         max_length=first.max_length,
     )
@@ -250,17 +250,6 @@ def make_cascade(
     _check_gain(built, lengths_N, max_drop)
     graph = first.directory("cascade") / SECOND_FILE
     copy_graph(second.graph, graph)
-    if second_quality is None:
-        second_NC = run_graph(second.graph, first.tokenize(gate.examples))
-        size = measure_graph_bytes(graph)
-        second_quality = gate.measure_logits("second", second_NC, model_bytes=size, seconds=0.0)
-    joined_NC, share = _score(first, second, gate.examples, built.plan.threshold)
-    quality = gate.measure_logits(
-        "cascade",
-        joined_NC,
-        model_bytes=measure_graph_bytes(first.graph) + measure_graph_bytes(graph),
-        seconds=time.perf_counter() - start,
-    )
     cascade = Cascade(
         precision=second.precision,
         threshold=built.plan.threshold,
@@ -268,24 +257,63 @@ def make_cascade(
         share_by_length=built.plan.share_by_length,
         num_held_out=built.plan.num_held_out,
         max_drop=max_drop,
-        eval_share=share,
         first_profile=built.first_profile,
         second_profile=built.second_profile,
-        second_quality=second_quality,
-        quality=quality,
         multiply_adds_per_token=second.multiply_adds_per_token,
         num_layers=second.num_layers,
         width=second.width,
         input_names=OnnxEngine(second.graph).input_names,
     )
-    _warn_if_known(built.second_quality, second_quality, path)
     return MadeCascade(
+        second=second,
         graph=graph,
         cascade=cascade,
         cost_profile=built.cost_profile,
         seconds_per_million=built.cost_profile.estimate_seconds_per_million(lengths_N),
-        eval_logits_NC=joined_NC,
+        seconds=time.perf_counter() - start,
     )
+
+
+def judge_cascade(
+    made: MadeCascade, first: ModelArtifact, stage: str, gate: QualityGate
+) -> tuple[MadeCascade, NDArray[np.float32]]:
+    """Measure a cascade, and its second graph alone, on the rows of a gate.
+
+    Args:
+        made: The cascade.
+        first: The student, with its graph.
+        stage: The stage that made that.
+        gate: The rows to judge on.
+
+    Returns:
+        The cascade with its quality on these rows, and its logits (N, C) for them.
+    """
+    assert first.graph is not None
+    first_NC, second_NC = _logits_of_both(first, stage, made.second, gate)
+    unsure_N = margins(gate.held_out.task, first_NC) < made.cascade.threshold
+    joined_NC = np.where(unsure_N[:, np.newaxis], second_NC, first_NC)
+    size = measure_graph_bytes(made.graph)
+    judged = replace(
+        made.cascade,
+        eval_share=float(unsure_N.mean()),
+        second_quality=gate.measure_logits(
+            "second", second_NC, model_bytes=size, seconds=made.second.seconds
+        ),
+        quality=gate.measure_logits(
+            "cascade",
+            joined_NC,
+            model_bytes=measure_graph_bytes(first.graph) + size,
+            seconds=made.seconds,
+        ),
+    )
+    return replace(made, cascade=judged), joined_NC
+
+
+def _logits_of_both(
+    first: ModelArtifact, stage: str, second: SecondGraph, gate: QualityGate
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logits (N, C) of both graphs for the rows of a gate."""
+    return gate.outputs(stage, first), gate.outputs(second.stage, second.artifact)
 
 
 def _check_gain(built: BuiltCascade, lengths_N: NDArray[np.integer], max_drop: float) -> None:
@@ -294,33 +322,7 @@ def _check_gain(built: BuiltCascade, lengths_N: NDArray[np.integer], max_drop: f
     alone = built.second_profile.estimate_seconds_per_million(lengths_N)
     if seconds >= alone:
         raise QualityError(
-            f"--cascade-drop {max_drop:g}: {100 * built.plan.share:.0f}% of the held-out rows "
+            f"--cascade-drop {max_drop:g}: {100 * built.plan.share:.0f}% of the rows that choose "
             f"would have to go on, which costs more ({seconds:,.0f} core-seconds a million rows) "
             f"than the second graph alone ({alone:,.0f}); allow more, or a cheaper student"
-        )
-
-
-def _score(
-    first: ModelArtifact, second: SecondGraph, examples: Examples, threshold: float
-) -> tuple[NDArray[np.float32], float]:
-    """Logits (N, C) of the cascade, and the share of rows that go on."""
-    logits_NC = first.logits(examples)
-    unsure_N = margins(task_of(first.model), logits_NC) < threshold
-    if unsure_N.any():
-        rows = first.tokenize(examples.take(np.flatnonzero(unsure_N)))
-        logits_NC[unsure_N] = run_graph(second.graph, rows)
-    return logits_NC, float(unsure_N.mean())
-
-
-def _warn_if_known(held_out: float, quality: StageQuality, path: Path) -> None:
-    """Log one line where the second graph does better on the held-out rows than chance explains."""
-    if quality.interval is not None and held_out > quality.interval[1]:
-        logger.warning(
-            "%s: the second graph has %s %.2f on the rows that were held out for the cascade, and "
-            "%.2f on the evaluation file: its teacher was trained on them, so more rows go on than "
-            "need to; give rows that are new to it by --cascade-held-out",
-            path,
-            quality.metric,
-            100 * held_out,
-            100 * quality.quality,
         )

@@ -35,14 +35,6 @@ class CascadeConfig:
             metavar="POINTS",
         ),
     )
-    cascade_held_out: Path | None = field(
-        default=None,
-        metadata=option(
-            "labeled files that set which rows go on, best of rows that the teacher was not "
-            "trained on (a tenth of --train, which then trains nothing)",
-            metavar="FILE",
-        ),
-    )
 
     def __post_init__(self) -> None:
         check_option(self, "cascade_drop", 0 <= self.cascade_drop <= 100, "0 to 100")

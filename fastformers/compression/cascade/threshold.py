@@ -88,10 +88,10 @@ def plan_cascade(
         held = threshold, drop, bound
     if held is None:
         raise QualityError(
-            f"--cascade-drop {max_drop:g}: the held-out rows ({len(margins_N):,}) cannot show that "
-            f"so little is lost where some are left to the student ({bound:.2f} points with nearly "
-            "all of them going on, at a confidence of 90%); allow more, or give more rows by "
-            "--cascade-held-out"
+            f"--cascade-drop {max_drop:g}: the rows that choose ({len(margins_N):,}) cannot show "
+            f"that so little is lost where some are left to the student ({bound:.2f} points with "
+            "nearly all of them going on, at a confidence of 90%); allow more, or give more rows "
+            "by --select or --select-share"
         )
     threshold, drop, bound = held
     goes_on_N = margins_N < threshold

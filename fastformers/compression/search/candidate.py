@@ -15,7 +15,7 @@ from typing import Literal
 
 from fastformers.atomic_file import whole_file
 from fastformers.compression.artifact import ModelArtifact
-from fastformers.compression.cascade.build import MadeCascade
+from fastformers.compression.cascade.build import MadeCascade, SecondGraph, judge_cascade
 from fastformers.compression.quality import Certainty, QualityGate, quality_drop
 from fastformers.compression.recipe import run_recipe
 from fastformers.compression.recipe_config import RecipeConfig
@@ -34,7 +34,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeCandidate:
-    """A recipe that was run and measured: one point of the frontier.
+    """A recipe that was run and measured on the rows of a gate: one point of the frontier.
 
     Attributes:
         name: The shape of its model in a few words.
@@ -77,14 +77,19 @@ class RecipeCandidate:
         """Points of 100 x the metric by which it is below the teacher."""
         return quality_drop(self.quality.quality, teacher_quality=self.qualities[0].quality)
 
-    def followed_by(self, made: MadeCascade, name: str, gate: QualityGate) -> "RecipeCandidate":
-        """The candidate with a second graph, called `name`, behind its own."""
+    def as_second(self) -> SecondGraph:
+        """Its graph, to stand behind another one."""
+        return SecondGraph.of_artifact(self.artifact, self.qualities[-1], self.name)
+
+    def followed_by(self, made: MadeCascade, gate: QualityGate) -> "RecipeCandidate":
+        """The candidate with a second graph behind its own, judged on the rows of the gate."""
+        made, logits_NC = judge_cascade(made, self.artifact, self.qualities[-1].stage, gate)
         quality = made.cascade.quality
         return replace(
             self,
-            name=f"{self.name}, then {name}",
+            name=f"{self.name}, then {made.second.name}",
             cascade=made,
-            certainty=gate.certainty(made.eval_logits_NC),
+            certainty=gate.certainty(logits_NC),
             cost_profile=made.cost_profile,
             seconds_per_million=made.seconds_per_million,
             passes=quality is not None and gate.passes(quality),
@@ -110,6 +115,60 @@ def evaluate_candidate(
         on_stage: Called with the quality after each stage.
         on_progress: Called with the name of the work, how much is done, and how much there is.
     """
+    measured = _measure(teacher, config, gate, transfer, on_stage, on_progress)
+    artifact = measured.artifact
+    assert artifact.graph is not None
+    profile = _measure_cost(measured.qualities[-1].stage, artifact, artifact.graph)
+    lengths_N = artifact.tokenize(artifact.train).lengths_N
+    return RecipeCandidate(
+        name=describe(config),
+        config=config,
+        cost_profile=profile,
+        seconds_per_million=profile.estimate_seconds_per_million(lengths_N),
+        **vars(measured),
+    )
+
+
+def judge_again(
+    one: RecipeCandidate,
+    teacher: ModelArtifact,
+    gate: QualityGate,
+    *,
+    transfer: Examples | None,
+    on_stage: Callable[[StageQuality], None] = lambda quality: None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> RecipeCandidate:
+    """Measure a candidate whose stages are kept on other rows; what it costs stays as it is.
+
+    Args:
+        one: The candidate.
+        teacher, gate, transfer, on_stage, on_progress: As for `evaluate_candidate`.
+    """
+    measured = _measure(teacher, one.config, gate, transfer, on_stage, on_progress)
+    judged = replace(one, name=describe(one.config), cascade=None, **vars(measured))
+    return judged if one.cascade is None else judged.followed_by(one.cascade, gate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What of a candidate depends on the rows that it is measured on, and what it is made of."""
+
+    artifact: ModelArtifact
+    qualities: tuple[StageQuality, ...]
+    certainty: Certainty
+    further: tuple[tuple[ModelArtifact, StageQuality], ...]
+    passes: bool
+
+
+def _measure(
+    teacher: ModelArtifact,
+    config: RecipeConfig,
+    gate: QualityGate,
+    transfer: Examples | None,
+    on_stage: Callable[[StageQuality], None],
+    on_progress: OnProgress,
+) -> _Measured:
+    """Run the stages of a recipe, or read them, and measure all of its graphs."""
     artifact, qualities = run_recipe(
         teacher, plan_stages(config, transfer), gate, on_stage=on_stage, on_progress=on_progress
     )
@@ -119,18 +178,11 @@ def evaluate_candidate(
         graph, (*_, quality) = run_recipe(teacher, stages, gate, on_progress=on_progress)
         on_stage(quality)
         further.append((graph, quality))
-    assert artifact.graph is not None
-    profile = _measure_cost(qualities[-1].stage, artifact, artifact.graph)
-    lengths_N = artifact.tokenize(artifact.train).lengths_N
-    return RecipeCandidate(
-        name=describe(config),
-        config=config,
+    return _Measured(
         artifact=artifact,
         qualities=tuple(qualities),
         certainty=gate.certainty(gate.outputs(qualities[-1].stage, artifact)),
         further=tuple(further),
-        cost_profile=profile,
-        seconds_per_million=profile.estimate_seconds_per_million(lengths_N),
         passes=all(gate.passes(quality) for quality in (qualities[-1], *(q for _, q in further))),
     )
 

@@ -13,8 +13,8 @@
 5. The cheapest so far, with fewer and fewer tokens in its later layers, by bisection, too.
 6. Where texts are long, students that pool their tokens, from the shallowest that passed to deeper
    ones; the first that passes is pruned as the one before.
-7. Cascades, where rows were held out for them: a graph that is cheaper than all that pass, in front
-   of the best that passes. They come last, as they are made of what was found.
+7. Cascades, where they are asked for: a graph that is cheaper than all that pass, in front of the
+   best that passes. They come last, as they are made of what was found.
 
 What there was no time for has an outcome, too: it neither passes nor rules anything out. These are
 pure functions of plain values; this module knows nothing of models, and runs nothing.
@@ -49,7 +49,7 @@ class SearchSpace:
         reads_all_tokens: Whether its outputs are made of all tokens of the last layer.
         mean_tokens: Mean length of the training rows.
         max_accuracy_drop: Points of 100 x the metric that may be lost.
-        has_held_out: Whether there are rows to set the threshold of a cascade on.
+        with_cascades: Whether cascades are tried, too.
     """
 
     base: RecipeConfig
@@ -60,7 +60,7 @@ class SearchSpace:
     reads_all_tokens: bool = False
     mean_tokens: float = 0.0
     max_accuracy_drop: float = 1.0
-    has_held_out: bool = False
+    with_cascades: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ class _Order:
         if space.can_drop_tokens:
             yield from self._drop_tokens(self._cheapest())
             yield from self._pool(shallowest, pruned)
-        if space.has_held_out:
+        if space.with_cascades:
             yield from self._join()
 
     def _try(self, config: RecipeConfig) -> Generator[Step, Outcome, Outcome]:

@@ -12,20 +12,19 @@ end a tenth of the limit too late: its training keeps a checkpoint, from which t
 on. int8 of the teacher is measured however long it takes, so that there is something to compare
 with. A search that is run again has the whole limit again.
 
-Candidates are measured on the evaluation file and the cheapest that passes is taken, so its
-accuracy there is slightly too high; keep a third file for the number that you will quote. This
+Candidates are measured on rows that train nothing, and the cheapest that passes is taken, so its
+accuracy there is slightly too high: how good it is, evaluation rows say, which no search sees. This
 module knows nothing of what stages do.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fastformers.compression.artifact import ModelArtifact
-from fastformers.compression.cascade.build import SecondGraph, make_cascade
+from fastformers.compression.cascade.build import make_cascade
 from fastformers.compression.pruning.keep_tokens import reads_all_tokens
 from fastformers.compression.quality import QualityGate
 from fastformers.compression.recipe_config import RecipeConfig
@@ -106,19 +105,6 @@ class SearchResult:
     left_out: list[LeftOut]
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeldOutExamples:
-    """Labeled examples that no model is trained on.
-
-    Attributes:
-        examples: The examples.
-        path: The file that they come from, for messages.
-    """
-
-    examples: Examples
-    path: Path
-
-
 @dataclass(kw_only=True)
 class _Search:
     """A search that is under way."""
@@ -127,7 +113,6 @@ class _Search:
     space: SearchSpace
     gate: QualityGate
     transfer: Examples | None
-    held_out: HeldOutExamples | None
     limit_s: float
     on_candidate: Callable[[RecipeCandidate], None]
     on_plan: Callable[[SearchProgress], None]
@@ -185,18 +170,15 @@ class _Search:
             return evaluate_candidate(
                 self.teacher, step, self.gate, transfer=self.transfer, on_progress=timer
             )
-        assert self.held_out is not None
         first, second = self.measured[step.first], self.measured[step.second]
         made = make_cascade(
             first.artifact,
-            SecondGraph.of_artifact(second.artifact, second.name),
+            first.qualities[-1].stage,
+            second.as_second(),
             self.gate,
-            self.held_out.examples,
-            self.held_out.path,
             max_drop=step.max_drop,
-            second_quality=replace(second.quality, stage="second"),
         )
-        return first.followed_by(made, second.name, self.gate)
+        return first.followed_by(made, self.gate)
 
     def _leave_out(self, left: LeftOut) -> Outcome:
         self.left_out.append(left)
@@ -238,7 +220,7 @@ def search(
     gate: QualityGate,
     *,
     transfer: Examples | None,
-    held_out: HeldOutExamples | None = None,
+    with_cascades: bool = False,
     max_hours: float | None = None,
     on_candidate: Callable[[RecipeCandidate], None] = lambda candidate: None,
     on_plan: Callable[[SearchProgress], None] = lambda progress: None,
@@ -249,9 +231,9 @@ def search(
     Args:
         teacher: The artifact that every recipe begins with.
         base: Settings that all candidates share: distillation, precision, vocabulary.
-        gate: Measure of quality, and how much of it may be lost.
+        gate: The rows that choose, and how much may be lost on them.
         transfer: Further examples without labels.
-        held_out: Rows that set the threshold of a cascade; None to try none.
+        with_cascades: Whether cascades are tried, too.
         max_hours: Hours that the search may take; None for as many as it needs.
         on_candidate: Called with each candidate as it is measured.
         on_plan: Called before each candidate with how far the search is.
@@ -263,10 +245,9 @@ def search(
     durations = Durations(teacher, transfer)
     under_way = _Search(
         teacher=teacher,
-        space=_search_space(teacher, base, gate, durations, held_out),
+        space=_search_space(teacher, base, gate, durations, with_cascades=with_cascades),
         gate=gate,
         transfer=transfer,
-        held_out=held_out,
         limit_s=float("inf") if max_hours is None else 3600 * max_hours,
         on_candidate=on_candidate,
         on_plan=on_plan,
@@ -291,7 +272,8 @@ def _search_space(
     base: RecipeConfig,
     gate: QualityGate,
     durations: Durations,
-    held_out: HeldOutExamples | None,
+    *,
+    with_cascades: bool,
 ) -> SearchSpace:
     """What may be tried with a teacher."""
     config, task = teacher.model.config, task_of(teacher.model)
@@ -308,7 +290,7 @@ def _search_space(
         reads_all_tokens=reason is None and reads_all_tokens(teacher.model),
         mean_tokens=durations.mean_tokens,
         max_accuracy_drop=gate.max_accuracy_drop,
-        has_held_out=held_out is not None,
+        with_cascades=with_cascades,
     )
 
 

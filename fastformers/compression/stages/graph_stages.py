@@ -94,11 +94,12 @@ def quantize_stage(config: QuantizeConfig) -> Stage:
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         encoder = _encoder(artifact)
-        sample = artifact.train.sample(CALIBRATION_ROWS)
-        groups_N = None if sample.groups is None else np.array(sample.groups)
+        choosing = artifact.choosing.sample(CALIBRATION_ROWS)
+        groups_N = None if choosing.groups is None else np.array(choosing.groups)
         ranges, float_projections = choose_ranges(
             encoder,
-            artifact.tokenize(sample),
+            artifact.tokenize(artifact.train.sample(CALIBRATION_ROWS)),
+            artifact.tokenize(choosing),
             text_pairs=artifact.text_pairs,
             scratch=directory,
             agreement_of=partial(task_of(artifact.model).measure_agreement, groups_N=groups_N),

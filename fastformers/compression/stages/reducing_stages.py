@@ -142,7 +142,7 @@ def keep_tokens_stage(
         def choose_shares() -> Shares:
             return choose_shares_for(
                 artifact.model,
-                artifact.tokenize(artifact.train.sample(TOKEN_ROWS)),
+                artifact.tokenize(artifact.choosing.sample(TOKEN_ROWS)),
                 min_agreement=config.min_token_agreement / 100,
                 on_progress=on_progress,
             )
@@ -152,8 +152,8 @@ def keep_tokens_stage(
         if min(shares, default=1) == 1:
             raise StageError(
                 "no layer can drop a tenth of its tokens and agree with itself on "
-                f"{config.min_token_agreement:g}% of training rows; lower --min-token-agreement or "
-                "give --keep-tokens as shares"
+                f"{config.min_token_agreement:g}% of rows; lower --min-token-agreement or give "
+                "--keep-tokens as shares"
             )
         model = keep_tokens(artifact.model, shares)
         if recovery is not None:

@@ -179,7 +179,15 @@ def _quality(bundle: "Bundle") -> str:
         )
         for stage in qualities_of(bundle)
     ]
-    where = _code(str(bundle.provenance.get("eval", "held-out rows")))
+    origin = bundle.provenance
+    where = _code(str(origin.get("eval", "held-out rows")))
+    if "select_rows" in origin:
+        names = [str(name) for name in origin["chosen_on_select"]]
+        where += (
+            f", whose rows chose nothing: {' and '.join(names)} {'were' if names[1:] else 'was'} "
+            f"chosen on {origin['select_rows']:,} rows of {_code(str(origin['select']))} that "
+            "trained nothing"
+        )
     return f"## Quality\n\n100 x {bundle.metric} on {where}.\n\n{_table(columns, rows)}"
 
 

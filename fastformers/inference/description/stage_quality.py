@@ -15,14 +15,14 @@ _SHARES = ("accuracy", "exact match")
 
 @dataclass(frozen=True, kw_only=True)
 class StageQuality:
-    """Quality of the model after one stage of the recipe, measured on the evaluation file.
+    """Quality of the model after one stage of the recipe; in a bundle, on the evaluation file.
 
     Attributes:
         stage: Name of the stage; the first is the teacher itself.
         quality: Value of the task's metric, at most 1.
         agreement: Agreement with the teacher, at most 1; for labels the share of rows that have the
             teacher's label.
-        num_rows: Number of evaluation rows, or of questions where one row of each is the answer.
+        num_rows: Number of these rows, or of questions where one row of each is the answer.
         model_bytes: Size of the model after the stage, its weights included.
         seconds: Duration of the stage, evaluation not included.
         metric: Name of the metric of `quality`: "accuracy", "micro-F1", ... (see `tasks`).

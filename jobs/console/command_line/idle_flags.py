@@ -155,6 +155,11 @@ AUDIT = (
         "no row is audited; add --audit",
     ),
 )
+SELECT = IdleRule(
+    ("select_share",),
+    lambda options: options.select is not None,
+    "the rows of --select choose, and all of --train train",
+)
 SUPERGLUE = IdleRule(
     ("text_column", "text_pair_column", "choice_columns", "label_column", *_CSV),
     lambda options: options.superglue is not None,

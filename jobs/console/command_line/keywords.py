@@ -121,6 +121,8 @@ class CompressKeywords(TextFileKeywords, total=False):
     label_names: Names
     superglue: str | None
     label_map: PathLike | None
+    select_share: float
+    select: PathLike | None
     student: PathLike | None
     student_layers: int | None
     student_width: int | None
@@ -153,4 +155,3 @@ class CompressKeywords(TextFileKeywords, total=False):
     cascade: bool
     cascade_with: PathLike | None
     cascade_drop: float
-    cascade_held_out: PathLike | None

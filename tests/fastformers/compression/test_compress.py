@@ -11,6 +11,7 @@ import pytest
 import fastformers
 from fastformers import Scorer, open_bundle
 from fastformers.data.examples import Columns
+from fastformers.data.splitting import SelectConfig
 from fastformers.data.transfer_sample import TransferConfig
 from fastformers.errors import InputError, QualityError
 from fastformers.inference.description.further_graph import choose_graph, graphs_of
@@ -40,6 +41,7 @@ from fastformers.models.training_config import TrainingConfig  # noqa: E402
 
 FLOAT32 = RecipeConfig(quantize=QuantizeConfig(precision="float32"))
 LABELS = ("negative", "neutral", "positive")
+CHOOSING = {"select": SelectConfig(share=0.25)}  # 30 of the 120 training rows
 
 
 @pytest.fixture(scope="module")
@@ -405,25 +407,29 @@ def only_layers(monkeypatch):
     space_of = run_search._search_space
     less = {"can_be_static": False, "can_drop_tokens": False}
     monkeypatch.setattr(
-        run_search, "_search_space", lambda *given: replace(space_of(*given), **less)
+        run_search,
+        "_search_space",
+        lambda *given, **options: replace(space_of(*given, **options), **less),
     )
 
 
 def test_a_search_ends_where_static_vectors_pass(configure):
     recipe = RecipeConfig(distill=DistillConfig(training=TRAINING))
-    result = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    result = compress(configure(recipe=recipe, **CHOOSING, search=True, max_accuracy_drop=100))
     assert [one.name for one in result.candidates] == ["teacher, int8", "static vectors, int8"]
-    assert result.chosen is result.candidates[1]
+    assert result.selected is result.candidates[1]
     assert open_bundle(result.bundle.path).num_layers == 0
 
 
 def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(
-    configure, only_layers, tmp_path
+    configure, only_layers, files, tmp_path
 ):
     recipe = RecipeConfig(
         distill=DistillConfig(training=TRAINING), prune=PruneConfig(prune_epochs=1)
     )
-    config = configure(recipe=recipe, search=True, max_accuracy_drop=100, work=tmp_path / "work")
+    config = configure(
+        recipe=recipe, **CHOOSING, search=True, max_accuracy_drop=100, work=tmp_path / "work"
+    )
     result = compress(config)
     names = [candidate.name for candidate in result.candidates]
     assert names == [
@@ -438,6 +444,21 @@ def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(
     teacher_bytes = measure_graph_bytes(result.candidates[0].artifact.graph)
     assert result.bundle.stages[-1].model_bytes < teacher_bytes
 
+    # Candidates are of the rows that choose, the bundle is of those that chose nothing.
+    assert result.selected in result.candidates
+    assert {one.quality.num_rows for one in result.candidates} == {30}
+    assert [stage.num_rows for stage in result.bundle.stages] == [120] * 5
+    assert result.bundle.stages == result.chosen.qualities
+    accuracy = accuracy_of(Scorer(result.bundle), files / "eval.parquet")
+    assert result.bundle.quality.quality == accuracy
+    assert result.chosen.certainty.interval[0] <= accuracy <= result.chosen.certainty.interval[1]
+    provenance = result.bundle.provenance
+    assert (provenance["select"], provenance["select_rows"]) == ("train.parquet", 30)
+    assert provenance["chosen_on_select"] == ["the recipe", "what is in int8"]
+    assert provenance["select_quality"] == result.selected.quality.quality
+    texts = [{*examples.texts} for examples in (result.split.train, result.split.select)]
+    assert texts[0].isdisjoint(texts[1]) and provenance["train_rows"] == 90
+
     trained = []
     again = compress(config, on_progress=lambda what, *steps: trained.append(what))
     assert "distill" not in trained
@@ -450,7 +471,7 @@ def test_a_search_takes_the_cheapest_that_passes_and_trains_nothing_twice(
 
 
 def test_a_search_without_time_keeps_int8_of_the_teacher_and_says_what_it_left_out(configure):
-    result = compress(configure(search=True, max_accuracy_drop=50, max_hours=1e-6))
+    result = compress(configure(**CHOOSING, search=True, max_accuracy_drop=50, max_hours=1e-6))
     assert [candidate.name for candidate in result.candidates] == ["teacher, int8"]
     names = [(left.name, left.why) for left in result.left_out]
     assert ("1 layers, int8", "no time") in names
@@ -487,17 +508,17 @@ def test_a_search_goes_no_further_than_what_passes(configure, only_layers, monke
         prune=PruneConfig(prune_epochs=0),
     )
     smallest_allowed = 0
-    whole = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    whole = compress(configure(recipe=recipe, **CHOOSING, search=True, max_accuracy_drop=100))
     sizes = [candidate.qualities[-1].model_bytes for candidate in whole.candidates]
     smallest_allowed = sizes[1]  # a student of one layer is too small already
-    result = compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+    result = compress(configure(recipe=recipe, **CHOOSING, search=True, max_accuracy_drop=100))
     names = [candidate.name for candidate in result.candidates]
     assert names[1:3] == ["1 layers, int8", "teacher, -42% heads, -67% FFN, int8"]
     assert result.chosen.passes
 
     smallest_allowed = 10**9
     with pytest.raises(QualityError, match="of the teacher itself loses more than"):
-        compress(configure(recipe=recipe, search=True, max_accuracy_drop=100))
+        compress(configure(recipe=recipe, **CHOOSING, search=True, max_accuracy_drop=100))
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -5,8 +7,14 @@ from fastformers.inference.tasks import MULTIPLE_CHOICE, REGRESSION, TEXT_CLASSI
 
 pytest.importorskip("torch")
 
-from fastformers.compression.quality import Quality, measure_quality, quality_drop
+from fastformers.compression.quality import (
+    Quality,
+    measure_quality,
+    quality_drop,
+    warn_if_known,
+)
 from fastformers.data.held_out import HeldOut
+from fastformers.inference.description.stage_quality import StageQuality
 
 
 def one_hot(*classes):
@@ -48,3 +56,17 @@ def test_each_task_is_measured_as_itself():
         held_out=HeldOut(task=REGRESSION, targets_N=-scores_N1[:, 0]),
     )
     assert quality == Quality(quality=1.0, agreement=-1.0)
+
+
+def test_a_teacher_that_knows_the_rows_that_choose_is_said(caplog):
+    def teacher(quality):
+        return StageQuality(
+            stage="teacher", quality=quality, agreement=1, num_rows=400, model_bytes=1, seconds=0
+        )
+
+    warn_if_known(teacher(0.83), teacher(0.80), Path("t.csv"))  # within 3.9 points of chance
+    assert not caplog.records
+    warn_if_known(teacher(0.99), teacher(0.80), Path("t.csv"))
+    (line,) = caplog.messages
+    assert line.startswith("t.csv: the teacher has accuracy 99.00 on the rows that choose, and 80.")
+    assert "give rows that are new to it by --select" in line

@@ -1,77 +1,112 @@
+from pathlib import Path
+
 import pytest
 
 from fastformers.data.examples import Examples
-from fastformers.data.splitting import leave_out_known, split_off, without_texts_of
+from fastformers.data.splitting import SelectConfig, leave_out_known, split_off, split_rows
 from fastformers.errors import InputError
+from fastformers.inference.tasks import REGRESSION
+
+FILE = Path("t.csv")
 
 
 def make(texts, **columns):
-    return Examples(
-        **{"texts": texts, "text_pairs": None, "labels": [len(text) for text in texts], **columns}
+    labels = [row % 2 for row in range(len(texts))]
+    return Examples(**{"texts": texts, "text_pairs": None, "labels": labels, **columns})
+
+
+def numbered(num_rows, **columns):
+    return make([f"text {row}" for row in range(num_rows)], **columns)
+
+
+def split(train, *, given=None, evaluation=None, **config):
+    found = SelectConfig(**config)
+    return split_rows(found, train, FILE, given=given, evaluation=evaluation)
+
+
+def test_a_share_of_each_class_is_split_off():
+    labels = ["rare" if row % 20 == 0 else "common" for row in range(2000)]
+    rest, select = split_off(numbered(2000, labels=labels), 0.1)
+    assert (len(rest), len(select)) == (1800, 200)
+    assert select.labels.count("rare") == 10
+    assert {*rest.texts}.isdisjoint(select.texts)
+    # A class of a few rows keeps them: it is trained on, or it would be none.
+    labels = [f"class {row // 3}" if row < 30 else "common" for row in range(1000)]
+    rest, select = split_off(numbered(1000, labels=labels), 0.1)
+    assert {*select.labels} == {"common"} and len(select) == 100
+    _, select = split_off(
+        numbered(1000, labels=[row / 7 for row in range(1000)], task=REGRESSION), 0.1
     )
-
-
-NOTHING = make([])
-
-
-def test_a_tenth_is_held_out_and_at_least_a_thousand_but_never_more_than_a_quarter():
-    for num_rows, expected in ((20_000, 2000), (6000, 1000), (400, 100)):
-        examples = make([f"text {row}" for row in range(num_rows)])
-        rest, held_out = split_off(examples, but=NOTHING, path="t.csv")
-        assert len(held_out) == expected
-        assert sorted(rest.texts + held_out.texts) == sorted(examples.texts)
-        assert held_out.labels == [len(text) for text in held_out.texts]
+    assert len(select) == 100
 
 
 def test_the_split_is_the_same_in_any_order_and_moves_little_where_rows_are_added():
-    texts = [f"text {row}" for row in range(2000)]
-    _, held_out = split_off(make(texts), but=NOTHING, path="t.csv")
-    _, again = split_off(make(texts[::-1]), but=NOTHING, path="t.csv")
-    assert again.texts == held_out.texts[::-1]
-    _, more = split_off(make([*texts, "one more"]), but=NOTHING, path="t.csv")
-    assert len({*more.texts} ^ {*held_out.texts}) <= 2
+    texts, labels = [f"text {row}" for row in range(2000)], [row % 3 for row in range(2000)]
+    _, select = split_off(make(texts, labels=labels), 0.1)
+    _, again = split_off(make(texts[::-1], labels=labels[::-1]), 0.1)
+    assert again.texts == select.texts[::-1]
+    _, more = split_off(make([*texts, "one more"], labels=[*labels, 0]), 0.1)
+    assert len({*more.texts} ^ {*select.texts}) <= 2
 
 
-def test_equal_texts_are_on_one_side():
-    texts = [f"text {row % 300}" for row in range(1200)]
-    rest, held_out = split_off(make(texts), but=NOTHING, path="t.csv")
-    assert len(held_out) == 300
-    assert {*rest.texts}.isdisjoint(held_out.texts)
+def test_equal_texts_are_on_one_side_whatever_their_case_and_white_space():
+    texts = [f"text {row % 300}" for row in range(600)]
+    texts += [f"Text  {row % 300} " for row in range(600)]
+    rest, select = split_off(make(texts), 0.25)
+    assert len(select) == 300
+    plain = [{" ".join(text.split()).lower() for text in one.texts} for one in (rest, select)]
+    assert plain[0].isdisjoint(plain[1])
 
 
 def test_rows_of_one_passage_are_on_one_side():
     texts = [f"passage {row // 8}" for row in range(1600)]
     groups = [row // 4 for row in range(1600)]
     pairs = [f"answer {row}" for row in range(1600)]
-    rest, held_out = split_off(
-        make(texts, text_pairs=pairs, groups=groups), but=NOTHING, path="t.csv"
-    )
-    assert len(held_out) == 400
-    assert {*rest.texts}.isdisjoint(held_out.texts)
-
-
-def test_rows_of_the_evaluation_file_are_not_held_out():
-    texts = [f"text {row}" for row in range(400)]
-    _, held_out = split_off(make(texts), but=make(texts[:200]), path="t.csv")
-    assert len(held_out) == 100
-    assert {*held_out.texts} <= {*texts[200:]}
-
-
-def test_too_few_rows_are_refused():
-    with pytest.raises(InputError, match=r"t\.csv: 3 rows are too few to hold some out"):
-        split_off(make(["a", "b", "c"]), but=NOTHING, path="t.csv")
-
-
-def test_held_out_texts_that_are_known_are_left_out_and_said(caplog):
-    held_out = make(["a", "b", "c", "d"])
-    new = leave_out_known(held_out, make(["a", "x"]), make(["d"]), path="h.csv")
-    assert new.texts == ["b", "c"]
-    assert "h.csv: 2 of 4 rows are left out: their texts are in --train or --eval" in caplog.text
-    with pytest.raises(InputError, match=r"h\.csv: each of its texts is in --train or --eval"):
-        leave_out_known(held_out, held_out, path="h.csv")
+    rest, select = split_off(make(texts, text_pairs=pairs, groups=groups), 0.25)
+    assert len(select) == 400
+    assert {*rest.texts}.isdisjoint(select.texts)
 
 
 def test_pairs_that_differ_only_in_where_they_are_split_are_different():
-    first = make(["ab", "a", "a"], text_pairs=["c", "bc", "b"])
-    left = without_texts_of(first, make(["a"], text_pairs=["bc"]))
+    given = make(["ab", "a", "a"], text_pairs=["c", "bc", "b"])
+    left = leave_out_known(given, make(["a"], text_pairs=["bc"]), path=FILE)
     assert list(zip(left.texts, left.text_pairs, strict=True)) == [("ab", "c"), ("a", "b")]
+
+
+def test_no_row_of_the_evaluation_file_chooses_and_the_others_are_the_same_whatever_it_has():
+    """What finetune sets apart without an evaluation file, compress does not train with one."""
+    train = numbered(1000)
+    alone = split(train)
+    assert (len(alone.train), len(alone.select)) == (900, 100)
+    assert alone.meaning == "900 train, 100 others of t.csv choose"
+    assert alone.whole is train and alone.select_path == FILE
+    both = split(train, evaluation=train.take(range(500)))
+    assert {*both.select.texts} < {*alone.select.texts}
+    assert {*both.select.texts}.isdisjoint(train.texts[:500])
+
+
+def test_too_few_rows_choose_nothing_and_that_is_said():
+    train = numbered(190)
+    few = split(train)
+    assert few.train is train and few.select is None
+    assert few.meaning == (
+        "190 train, none choose (--select-share 0.1 gives 19 that --eval has not: too few)"
+    )
+    assert split(numbered(200)).select is not None
+    assert split(train, share=0).meaning == "190 train, none choose"
+    assert split(numbered(1000), evaluation=numbered(1000)).select is None
+    for share in (-0.1, 0.6):
+        with pytest.raises(InputError, match=f"--select-share {share}: give 0 to 0.5"):
+            SelectConfig(share=share)
+
+
+def test_rows_that_are_given_choose_but_for_those_that_are_known(caplog):
+    train, evaluation = make(["a", "x"]), make(["d"])
+    found = split(
+        train, given=make(["A", "b", "c", "d"]), evaluation=evaluation, file=Path("s.csv")
+    )
+    assert found.select.texts == ["b", "c"] and found.train is found.whole is train
+    assert found.meaning == "2 train, 2 of s.csv choose" and found.select_path == Path("s.csv")
+    assert "s.csv: 2 of 4 rows are left out: their texts are in --train or --eval" in caplog.text
+    with pytest.raises(InputError, match=r"--select s\.csv: each of its texts is in --train or"):
+        split(train, given=make(["a"]), file=Path("s.csv"))

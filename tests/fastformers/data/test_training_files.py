@@ -4,6 +4,7 @@ import pytest
 
 from fastformers.compression.compress_config import CompressConfig
 from fastformers.data.examples import Columns
+from fastformers.data.splitting import SelectConfig
 from fastformers.data.training_files import load_training_files
 from fastformers.data.transfer_sample import TransferConfig
 from fastformers.errors import InputError
@@ -16,32 +17,32 @@ def file(tmp_path, write_rows):
 
 
 def test_labels_are_read_where_the_teacher_learns_from_them(file):
-    options = {"columns": Columns(), "eval_limit": 2}
-    files = load_training_files(file, file, TransferConfig(), has_labels=True, **options)
-    assert files.train.labels == ["no", "yes"] * 4
+    files = load_training_files(file, file, Columns(), SelectConfig(), eval_limit=2)
+    assert files.split.train.labels == ["no", "yes"] * 4
     assert len(files.evaluation) == 2
-    files = load_training_files(file, file, TransferConfig(), has_labels=False, **options)
-    assert files.train.labels == [None] * 8
-    assert files.transfer is None
+    files = load_training_files(file, None, Columns(), SelectConfig(), has_labels=False)
+    assert files.split.train.labels == [None] * 8
+    assert files.evaluation is files.transfer is None
 
 
 def test_no_row_of_the_labeled_files_is_taken_from_a_corpus(file, tmp_path, write_rows):
     held_out = write_rows(tmp_path / "e.csv", [{"text": "a dog", "label": "no"}] * 3)
-    texts = ["A  DOG", "a cat 3", "a cat 7", "a bird", "a bird ", "fish"]
+    select = write_rows(tmp_path / "s.csv", [{"text": "a cow", "label": "no"}])
+    texts = ["A  DOG", "a cat 3", "a cat 7", "a bird", "a bird ", "fish", "A cow"]
     corpus = write_rows(tmp_path / "c.csv", [{"text": text} for text in texts])
     found = load_training_files(
         file,
         held_out,
-        TransferConfig(corpus=str(corpus)),
         Columns(),
-        has_labels=True,
+        SelectConfig(file=select),
         eval_limit=1,
+        transfer=TransferConfig(corpus=str(corpus)),
     ).transfer
     assert {text.strip() for text in found.examples.texts} == {"a bird", "fish"}
     assert found.examples.labels == [None, None]
-    assert (found.num_read, found.num_known) == (6, {"--eval": 1, "--train": 2})
-    assert "2 texts out of 6 rows read of" in found.describe()
-    assert "left out: 1 text of --eval, 2 texts of --train" in found.describe()
+    assert (found.num_read, found.num_known) == (7, {"--eval": 1, "--train": 2, "--select": 1})
+    assert "2 texts out of 7 rows read of" in found.describe()
+    assert "left out: 1 text of --eval, 2 texts of --train, 1 text of --select" in found.describe()
 
 
 def test_places_are_looked_at_before_files_are_read(file, tmp_path):

@@ -80,7 +80,7 @@ def test_fewer_texts_than_asked_for_are_refused_and_without_a_number_all_are_tak
     with pytest.raises(InputError, match=r"a\.csv: 9 texts that differ .* --transfer-rows 10"):
         draw(path, rows=10)
     known = {"--eval": examples([f"text {n}" for n in range(9)]), "--train": examples([])}
-    with pytest.raises(InputError, match="no text that is not in --train or --eval, too"):
+    with pytest.raises(InputError, match="no text that is in no labeled file, too"):
         draw(path, known=known)
 
 

@@ -204,6 +204,7 @@ def test_projections_that_int8_would_harm_stay_in_float(fragile, rows, tmp_path,
         return choose_ranges(
             fragile,
             rows,
+            rows,
             text_pairs=False,
             scratch=tmp_path,
             agreement_of=SAME_LABEL,
@@ -232,6 +233,7 @@ def test_int8_that_is_good_enough_is_left_alone(model, rows, tmp_path):
         ranges, kept = choose_ranges(
             model,
             rows,
+            rows,
             text_pairs=False,
             scratch=tmp_path,
             agreement_of=SAME_LABEL,
@@ -245,6 +247,7 @@ def test_int8_that_is_good_enough_is_left_alone(model, rows, tmp_path):
 def test_a_target_out_of_reach_costs_a_quarter_of_int8_at_most(model, rows, tmp_path, caplog):
     ranges, kept = choose_ranges(
         model,
+        rows,
         rows,
         text_pairs=False,
         scratch=tmp_path,

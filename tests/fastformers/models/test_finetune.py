@@ -19,6 +19,7 @@ from fastformers.models import trainer  # noqa: E402
 from fastformers.models.finetune import finetune  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import class_names, load_model  # noqa: E402
+from fastformers.models.model_files import digest_checkpoint  # noqa: E402
 from fastformers.models.training_config import FinetuneConfig  # noqa: E402
 
 ONE_EPOCH = {"epochs": 1, "batch_rows": 8}
@@ -77,13 +78,19 @@ def test_labels_get_the_names_that_were_given(encoder, train, tmp_path, hub):
         tmp_path / "train.csv",
         tmp_path / "teacher",
         config,
+        select=train.take(range(40)),
         evaluation=train,
         on_labels=said.append,
     )
     assert result.labels == ["hell", "matt"]
     assert class_names(load_model(tmp_path / "teacher").config) == ("hell", "matt")
     assert said == ["2 classes by name: 'bright' 48, 'dull' 48; called 'hell', 'matt'"]
-    assert result.best.quality > 0.4  # measured by the labels of the file
+    assert result.best.quality > 0.3  # measured by the labels of the file
+    assert result.interval[0] <= result.quality <= result.interval[1]
+    assert result.quality == accuracy_of(
+        tmp_path / "teacher",
+        replace(train, labels=[["matt", "hell"][row % 2] for row in range(96)]),
+    )
     with pytest.raises(InputError, match="--label-names: 1 name for 2 labels"):
         finetune(
             encoder, train, tmp_path / "t", tmp_path / "o", replace(config, label_names=("a",))
@@ -174,11 +181,11 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_
         tmp_path / "train.csv",
         tmp_path / "teacher",
         configure(epochs=3, learning_rate=5e-3),
-        evaluation=held_out,
+        select=held_out,
         on_epoch=epochs.append,
     )
     assert [(epoch.number, epoch.quality) for epoch in epochs] == [(1, 0.5), (2, 0.75), (3, 0.25)]
-    assert result.best == epochs[1]
+    assert result.best == epochs[1] and result.quality is None
     model = load_model(tmp_path / "teacher")
     tokenizer_json = (tmp_path / "teacher" / "tokenizer.json").read_text()
     kept_NC = predict_logits(model, Tokenizer(tokenizer_json, max_length=16).encode(held_out.texts))
@@ -200,7 +207,7 @@ def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monke
         config = configure(epochs=2, learning_rate=1e-3, batch_rows=8)
         held_out = train.take(range(40))
         finetuned = finetune(
-            encoder, train, tmp_path / "t.csv", tmp_path / name, config, evaluation=held_out
+            encoder, train, tmp_path / "t.csv", tmp_path / name, config, select=held_out
         )
         return finetuned.best
 
@@ -227,17 +234,26 @@ def test_a_finished_training_is_not_done_again_but_another_one_is(
     config = configure(epochs=20, learning_rate=3e-3, num_layers=1)
     output = tmp_path / "teacher"
 
-    def run(examples):
-        return finetune(encoder, examples, tmp_path / "t.csv", output, config)
+    def run(examples, **others):
+        return finetune(encoder, examples, tmp_path / "t.csv", output, config, **others)
 
     first = run(train)
     assert run(train) == first
+    assert first.quality is None
+    digest = digest_checkpoint(output)
+    for evaluation in (train, train.take(range(50))):  # other rows to judge on change no teacher
+        judged = run(train, evaluation=evaluation)
+        assert judged.quality == accuracy_of(output, evaluation)
+        assert run(train, evaluation=evaluation) == judged
+    assert digest_checkpoint(output) == digest
     assert trained == ["fine-tune"]
 
     swapped = {"bright": "dull", "dull": "bright"}
     corrected = replace(train, labels=[swapped[label] for label in train.labels])
     run(corrected)
-    assert trained == ["fine-tune"] * 2
+    run(corrected, select=train)
+    assert trained == ["fine-tune"] * 3
+    run(corrected)
     assert accuracy_of(output, corrected) >= 0.95
     assert not [path for path in output.rglob("*") if path.is_dir() or "optim" in path.name]
 

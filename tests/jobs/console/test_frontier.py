@@ -60,7 +60,8 @@ def result(tmp_path):
     begun = SimpleNamespace(name="3 layers, int8", predicted_s=7500.0, why="stopped", reason="")
     return SimpleNamespace(
         candidates=candidates,
-        chosen=candidates[1],
+        chosen=tried("4 layers, int8", 0.8, 2000.0),  # on other rows than by which it was chosen
+        selected=candidates[1],
         left_out=[left, begun],
         bundle=SimpleNamespace(metric="accuracy", path=tmp_path / "bundle"),
     )
@@ -88,6 +89,8 @@ def test_what_was_found_is_shown_and_returned(result, tmp_path, capsys, monkeypa
     assert "4 recipes for bundle" in settings.plot.read_text(encoding="utf-8")
     assert numbers["plot"] == str(settings.plot)
     assert [one["usd_per_million"] for one in numbers["candidates"]][1] == pytest.approx(0.2)
+    rows = "on 872 evaluation rows, which chose nothing: accuracy 90.20 (89.90 to 90.50)"
+    assert f"The chosen one {rows}" in page
     assert numbers["left_out"][0]["name"] == "1 layers, int8"
     shown = capsys.readouterr().err
     assert "left out: 1 layers, int8: would take about 2 h 5 min, more than --max-hours" in shown
@@ -109,12 +112,12 @@ def refuse(*_):
 def test_a_line_says_what_the_rows_cannot_tell(result, capsys):
     frontier.show_candidate(result.candidates[3], 1.0)
     assert capsys.readouterr().err == (
-        "2 layers, int8: accuracy 89.80, points lost 1.20 (0.90 to 1.50), 1,000 core-seconds a "
-        "million rows, loses too much, within noise of the limit\n"
+        "2 layers, int8: accuracy 89.80 on the 872 rows that choose, points lost 1.20 (0.90 to "
+        "1.50), 1,000 core-seconds a million rows, loses too much, within noise of the limit\n"
     )
     assert frontier.describe_certainty(result.candidates[0], 0.2) == (
-        "quantize: 0.10 points below the teacher (95% interval -0.20 to 0.40, 872 rows): within "
-        "noise of the teacher and the limit of 0.2"
+        "quantize: 0.10 points below the teacher (95% interval -0.20 to 0.40, 872 evaluation rows, "
+        "which chose nothing): within noise of the teacher and the limit of 0.2"
     )
 
 

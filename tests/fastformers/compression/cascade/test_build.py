@@ -12,6 +12,7 @@ import pytest
 
 from fastformers import Scorer, open_bundle
 from fastformers.data.examples import Columns
+from fastformers.data.splitting import SelectConfig
 from fastformers.errors import BundleError, InputError, QualityError
 from fastformers.inference.cost_profile import CostProfile
 from fastformers.inference.tokenizer import Tokenizer
@@ -96,7 +97,7 @@ def costs(monkeypatch):
 @pytest.fixture
 def configure(teacher, files, smaller, tmp_path):
     def make(*, recipe=smaller, **changes):
-        own = {"cascade": True, "cascade_held_out": files / "new.parquet", "cascade_drop": 4.0}
+        own = {"cascade": True, "cascade_drop": 4.0}
         names = [name for name in changes if name.startswith("cascade")]
         cascade = CascadeConfig(**{**own, **{name: changes.pop(name) for name in names}})
         return CompressConfig(
@@ -108,6 +109,7 @@ def configure(teacher, files, smaller, tmp_path):
                 "work": tmp_path / "work",
                 "recipe": recipe,
                 "cascade": cascade,
+                "select": SelectConfig(file=files / "new.parquet"),
                 "max_accuracy_drop": 15,
                 **changes,
             }
@@ -141,11 +143,8 @@ def test_a_cascade_proves_what_it_says(configure, files):
     assert result.chosen.name == "bert, float32, then teacher, float32"
     assert result.chosen.seconds_per_million > 0
     assert bundle.cost_profile.max_batch_tokens == cascade.second_profile.max_batch_tokens
-    # The rows that set the threshold trained nothing: the stages have no other key than without.
-    plain = compress(configure(cascade=False, cascade_held_out=None, max_accuracy_drop=100))
-    assert [stage.seconds for stage in plain.bundle.stages] == [
-        stage.seconds for stage in bundle.stages
-    ]
+    assert bundle.provenance["chosen_on_select"] == ["the threshold"]
+    assert bundle.provenance["select_rows"] == cascade.num_held_out
     with_bundle = compress(
         configure(
             cascade_with=make_second(configure),
@@ -159,7 +158,6 @@ def make_second(configure):
     config = configure(
         recipe=FLOAT32,
         cascade=False,
-        cascade_held_out=None,
     )
     path = config.output.with_name("second")
     return compress(replace(config, output=path)).bundle.path
@@ -188,7 +186,7 @@ def test_static_vectors_of_pairs_stand_before_a_teacher_without_token_types(
         train=tmp_path / "train.parquet",
         eval=tmp_path / "eval.parquet",
         columns=Columns(text_pair="other"),
-        cascade_held_out=tmp_path / "new.parquet",
+        select=SelectConfig(file=tmp_path / "new.parquet"),
         cascade_drop=4.0,
         max_accuracy_drop=100,
     )
@@ -202,15 +200,29 @@ def test_static_vectors_of_pairs_stand_before_a_teacher_without_token_types(
 
 
 def test_rows_are_held_out_of_training_where_none_are_given(configure, files, caplog):
-    config = configure(cascade_held_out=None, train=files / "new.parquet", cascade_drop=5.0)
-    result = compress(config)
-    assert result.bundle.cascade.num_held_out == 375
-    assert len(result.chosen.artifact.train) == 1125
+    select = SelectConfig(share=0.25)
+    result = compress(configure(select=select, train=files / "new.parquet", cascade_drop=5.0))
+    artifact, evaluation = (
+        result.chosen.artifact,
+        pyarrow.parquet.read_table(files / "eval.parquet"),
+    )
+    assert len(artifact.train) + len(artifact.select) == 1500
+    assert 340 < result.bundle.cascade.num_held_out == len(artifact.select) <= 375
+    assert {*artifact.select.texts}.isdisjoint(
+        [*artifact.train.texts, *evaluation["text"].to_pylist()]
+    )
+    config = configure(cascade_drop=5.0)  # 120 rows, of which a tenth is too few
+    with pytest.raises(
+        InputError, match=r"--cascade: needs rows to choose by, and of .*train\.par"
+    ):
+        compress(replace(config, select=SelectConfig()))
 
 
 def test_what_is_lost_beyond_the_allowance_makes_no_bundle(configure):
     config = configure(cascade_drop=0.0)
-    with pytest.raises(QualityError, match=r"--cascade-drop 0: the held-out rows .* cannot show"):
+    with pytest.raises(
+        QualityError, match=r"--cascade-drop 0: the rows that choose .* cannot show"
+    ):
         compress(config)
     assert not config.output.exists()
     with pytest.raises(QualityError, match="the student alone loses no more"):

@@ -84,7 +84,7 @@ def test_nine_of_ten_cascades_keep_the_promise_on_new_rows():
 def test_few_rows_cannot_show_that_little_is_lost():
     (first_NC, second_NC), (lengths_N, held_out) = make_task(num_rows=200)
     with pytest.raises(
-        QualityError, match=r"--cascade-drop 0.2: the held-out rows \(200\) cannot show"
+        QualityError, match=r"--cascade-drop 0.2: the rows that choose \(200\) cannot show"
     ):
         plan_cascade(first_NC, second_NC, lengths_N, held_out, max_drop=0.2)
 

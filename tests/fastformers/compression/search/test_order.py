@@ -163,7 +163,7 @@ def test_a_cascade_is_of_what_is_cheaper_than_all_that_passes_and_the_best():
     def drop(layers, ffn):
         return 0.1 if layers == 6 else 0.9
 
-    space = replace(SPACE, has_held_out=True, can_be_static=True)
+    space = replace(SPACE, with_cascades=True, can_be_static=True)
     tried, _ = walk(passes, space, drop=drop)
     assert [shape for shape in tried if shape[0] == "cascade"] == [
         ("cascade", (0, 0), (6, 0)),
@@ -192,6 +192,6 @@ def _steps_of(space, passes, drop):
 
 
 def test_there_is_no_cascade_where_nothing_may_be_lost_to_its_second():
-    space = replace(SPACE, has_held_out=True)
+    space = replace(SPACE, with_cascades=True)
     tried, _ = walk(lambda layers, ffn: layers >= 4, space, drop=lambda *shape: 1.0)
     assert [shape for shape in tried if shape[0] == "cascade"] == []

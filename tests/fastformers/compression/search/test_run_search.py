@@ -1,6 +1,5 @@
 """A search with made-up candidates: what is run, left out, stopped and told."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,7 @@ pytest.importorskip("torch", reason="the extra compress is not installed")
 from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.search import run_search
 from fastformers.compression.search.durations import Work
-from fastformers.compression.search.run_search import HeldOutExamples, search
+from fastformers.compression.search.run_search import search
 from fastformers.errors import QualityError, StageError
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.models.forward import StoppedError
@@ -48,7 +47,8 @@ def candidate(shape, *, passes, seconds_per_million):
         drop=0.5,
         quality=quality,
         qualities=(quality,),
-        followed_by=lambda made, name, gate: joined,
+        followed_by=lambda made, gate: joined,
+        as_second=lambda: shape,
     )
 
 
@@ -137,19 +137,16 @@ def test_a_candidate_that_cannot_be_made_is_left_out_and_says_why(run):
 def test_a_cascade_is_made_of_measured_candidates_and_may_be_chosen(run, monkeypatch):
     made = []
 
-    def make_cascade(first, second, gate, held_out, path, *, max_drop, second_quality):
-        made.append((first, second, held_out, max_drop, second_quality.stage))
+    def make_cascade(first, stage, second, gate, *, max_drop):
+        made.append((first, stage, second, gate.max_accuracy_drop, max_drop))
         if len(made) > 1:
             raise QualityError("costs more than the second graph alone")
         return "made"
 
-    graph = SimpleNamespace(of_artifact=lambda artifact, name: artifact)
     monkeypatch.setattr(run_search, "make_cascade", make_cascade)
-    monkeypatch.setattr(run_search, "SecondGraph", graph)
-    held_out = HeldOutExamples(examples="rows", path=Path("train.csv"))
-    result = run(4, held_out=held_out)
+    result = run(4, with_cascades=True)
     # Static vectors cost nothing here; pruning passes, and the teacher loses as much as all do.
-    assert made == [((0, 0), (4, 0.75), "rows", pytest.approx(0.5), "second")]
+    assert made == [((0, 0), "quantize", (4, 0.75), 1.0, pytest.approx(0.5))]
     assert result.chosen.shape == "joined" and result.candidates[-1] is result.chosen
 
 

@@ -105,3 +105,13 @@ def test_an_origin_of_several_parts_is_in_words(bundle):
         ["float_projections", "`a, b`"],
         ["transfer_curve", "`texts 0 quality 0.8876; texts 15000 quality 0.9`"],
     ]
+
+
+def test_the_rows_that_chose_are_named_beside_those_that_judged(bundle):
+    origin = {"select": "train.csv", "select_rows": 1600, "chosen_on_select": ["the recipe"]}
+    card = render_card(replace(bundle, provenance={"eval": "eval.csv", **origin}))
+    assert (
+        "on `eval.csv`, whose rows chose nothing: the recipe was chosen on 1,600 rows of "
+        "`train.csv` that trained nothing."
+    ) in card
+    assert "chose nothing" not in render_card(bundle)

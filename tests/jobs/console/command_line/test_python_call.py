@@ -238,7 +238,7 @@ def test_compress_gets_the_config_that_flags_make(tmp_path, monkeypatch):
     words = [word for name, path in places.items() for word in (f"--{name}", str(path))]
     options = compress.parse([*words, "--student-layers", "4", "--prune-heads", "0.33"])
     assert read_config(CompressConfig, options) == config
-    assert len(files.train.texts) == 20
+    assert len(files.split.train) == 20
     assert set(calls) == {
         *("on_labels", "on_stage", "on_candidate", "on_plan", "on_point", "on_progress")
     }
