@@ -8,7 +8,11 @@ reported to the caller; and, where an evaluator is given, the weights of the bes
 nothing of losses: the model's forward returns the loss.
 """
 
+import errno
+import json
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     PretrainedConfig,
@@ -31,6 +36,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from fastformers.atomic_file import whole_file
+from fastformers.errors import StorageError
 from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import OnProgress, StoppedError, has_fast_bf16
 from fastformers.models.training_config import TrainingConfig
@@ -41,6 +47,8 @@ PAD_MULTIPLE = 16
 SAVE_STEPS = 200
 _LONG_ROW = 192  # tokens
 _BEST = "best.pt"
+# How a full disk reads where it is no OSError any more: PyTorch's zip writer and its C++ streams.
+_NO_ROOM = (*map(os.strerror, (errno.ENOSPC, errno.EDQUOT)), "inline_container", "iostream error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +110,7 @@ def train_model(
 
     Raises:
         StoppedError: `on_progress` raised it; a checkpoint of the step is kept.
+        StorageError: A checkpoint could not be written; the one before it is kept.
     """
     set_seed(config.seed)
     arguments = TrainingArguments(
@@ -137,11 +146,40 @@ def train_model(
     best = None if evaluator is None else _BestEpoch(model, evaluator, checkpoints / _BEST)
     if best is not None:
         trainer.add_callback(best)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
+    with _full_disk_in_one_line(checkpoints):
+        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(checkpoints))
     if report.stopped is not None:
         raise report.stopped
     model.to("cpu")
     return None if best is None else best.restore(math.ceil(config.epochs))
+
+
+@contextmanager
+def _full_disk_in_one_line(directory: Path) -> Iterator[None]:
+    """Say which directory has no room, whichever library wrote to it."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not any(text in str(error) for text in _NO_ROOM):
+            raise
+        raise StorageError(
+            f"{directory}: no room for a checkpoint; free space and run the same command again"
+        ) from error
+
+
+def _last_whole_checkpoint(directory: Path) -> str | None:
+    """The last checkpoint, without those that a full disk or a kill left half written.
+
+    Trainer writes the state last, so a checkpoint that has it has everything.
+    """
+    while found := get_last_checkpoint(str(directory)):
+        try:
+            json.loads((Path(found) / "trainer_state.json").read_bytes())
+        except (OSError, ValueError):
+            shutil.rmtree(found)
+        else:
+            return found
+    return None
 
 
 def without_attention_dropout(config: PretrainedConfig) -> dict[str, float]:

@@ -153,7 +153,10 @@ def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(
     with pytest.raises(KeyboardInterrupt):
         run("resumed")
     assert not (tmp_path / "resumed" / "config.json").exists()
-    assert [*(tmp_path / ".resumed.work").glob("*/checkpoint-8")]
+    [checkpoint] = (tmp_path / ".resumed.work").glob("*/checkpoint-8")
+    half_written = checkpoint.with_name("checkpoint-9")  # as a full disk leaves one
+    half_written.mkdir()
+    (half_written / "model.safetensors").write_bytes(b"half")
 
     power_cut = None
     resumed = run("resumed")

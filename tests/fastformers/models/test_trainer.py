@@ -2,7 +2,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fastformers.models.trainer import fastest_attention  # noqa: E402
+from safetensors import SafetensorError  # noqa: E402
+
+from fastformers.errors import StorageError  # noqa: E402
+from fastformers.models.trainer import _full_disk_in_one_line, fastest_attention  # noqa: E402
 
 
 @pytest.mark.parametrize(("mean_length", "expected"), [(16.0, "eager"), (300.0, "sdpa")])
@@ -28,3 +31,25 @@ def test_attention_itself_needs_the_plain_kind(make_teacher):
     with fastest_attention(model, 300.0, with_maps=True):
         assert model.config._attn_implementation == "eager"
     assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"),
+        RuntimeError("basic_ios::clear: iostream error"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_one_line_that_names_the_directory(tmp_path, error):
+    with (
+        pytest.raises(StorageError, match=f"{tmp_path}: no room"),
+        _full_disk_in_one_line(tmp_path),
+    ):
+        raise error
+
+
+def test_other_errors_of_training_stay_what_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), _full_disk_in_one_line(tmp_path):
+        raise RuntimeError("shapes cannot be multiplied")
