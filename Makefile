@@ -11,7 +11,7 @@ TORCH_VERSION ?= 2.13.0
 # PyTorch's own index of builds for CPUs; asked for a moment, beside the index that pip has.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo gpu test test-wheel test-all chaos lint types demo-bundle dist clean
+.PHONY: demo gpu test test-wheel test-all chaos mutants lint types demo-bundle dist clean
 
 demo: $(VENV)/base
 	$(BIN)/fastformers demo
@@ -48,6 +48,14 @@ FAULTS ?= 20
 SEED ?= 1
 chaos: $(VENV)/dev
 	$(BIN)/python -m tests.cluster.chaos.run --faults $(FAULTS) --seed $(SEED)
+
+# Small mistakes in the modules that decide, or in those of MODULES: do their tests notice? A second
+# or two of CPU time a mutant; AGAIN=1 tries only what survived last time.
+MODULES ?=
+SAMPLE ?= 40
+AGAIN ?=
+mutants: $(VENV)/dev
+	$(BIN)/python -m tests.mutants.run --modules $(MODULES) --sample $(SAMPLE) --seed $(SEED) $(if $(AGAIN),--again)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

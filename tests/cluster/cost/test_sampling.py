@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastformers.cluster.corpus.slices import open_corpus
-from fastformers.cluster.cost.sampling import sample_corpus
+from fastformers.cluster.cost.sampling import _plan_sample_rows, sample_corpus
 from fastformers.errors import InputError
 from fastformers.formats import text_lines
 from fastformers.formats.readers import ReadOptions
@@ -56,6 +56,38 @@ def test_every_row_of_a_window_is_compared_and_a_share_is_tokenized(
         assert len(window.lengths_S) == len(window.is_first_S) == 10
         assert 0 < window.num_unique < window.num_rows - window.num_bad  # a tenth repeats
     assert sample.num_rows == 300
+
+
+def test_windows_are_drawn_from_all_over_the_corpus(tmp_path, bundle, write_rows, take):
+    """Rows grow by a word from one of the 32 equal parts of the corpus to the next."""
+    rows = [{"text": "cat " * (1 + row // 200)} for row in range(6400)]
+    sample = take(write_rows(tmp_path / "a.parquet", rows), bundle, size=100, num_shards=64)
+    assert (sample.num_windows, sample.total_size) == (64, 6400)
+    assert [window.num_rows for window in sample.windows] == [100] * 32
+    lengths = [window.lengths_S.tolist() for window in sample.windows]
+    assert lengths == [[part + 3] * 3 for part in range(32)]  # 100 rows of 3,200 read
+
+
+def test_more_windows_are_read_where_32_hold_too_few_rows(tmp_path, rows, bundle, write_rows, take):
+    path = write_rows(tmp_path / "a.parquet", rows)
+    half = take(path, bundle, size=0.5)
+    assert (len(half.windows), half.num_windows, half.num_rows) == (50, 100, 1500)
+    assert len(take(path, bundle, size=0.501).windows) == 51
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "sampled"), [(3_000, 3_000), (6_000, 5_000), (600_000, 6_000)]
+)
+def test_a_hundredth_is_tokenized_but_not_too_few(num_rows, sampled):
+    assert _plan_sample_rows(None, num_rows, "a.csv") == sampled
+
+
+def test_a_sample_has_bounds():
+    assert _plan_sample_rows(None, 10_000_000, "a.csv") == 50_000
+    assert _plan_sample_rows(1, 300, "a.csv") == 300  # all of them, not one row
+    assert _plan_sample_rows(1000, 300, "a.csv") == 300
+    assert _plan_sample_rows(100, 300, "a.csv") == 100
+    assert _plan_sample_rows(2, 2, "a.csv") == 2
 
 
 def test_the_first_of_equal_texts_is_told_from_its_repeats_and_a_bad_row_has_no_length(
