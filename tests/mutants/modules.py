@@ -118,7 +118,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 
 
-def tests_of(module: str) -> list[str]:
+def find_tests(module: str) -> list[str]:
     """Test files that judge mutants of a module, its own first."""
     path = Path(module)
     own = Path("tests") / path.parent / f"test_{path.name}"

