@@ -176,7 +176,7 @@ class _Finder(ast.NodeVisitor):
         self._replace(node, "break")
 
     def visit_Return(self, node: ast.Return) -> None:
-        if node.value is not None and not _is_none(node.value):
+        if node.value is not None and not _is_false(node.value):
             self._replace(node.value, "None")
         self.generic_visit(node)
 
@@ -254,8 +254,9 @@ class _Finder(ast.NodeVisitor):
             self._replace(node, repr(node.value + 1))
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_false(node: ast.expr) -> bool:
+    """Whether it is None, or would rarely be told from it."""
+    return isinstance(node, ast.Constant) and (node.value is None or node.value is False)
 
 
 def _is_not(node: ast.expr) -> bool:

@@ -35,6 +35,7 @@ def mutants_of(source):
         ("a(b)", ["pass"]),
         ("raise a('x' + 1)", ["pass"]),
         ("del a[1]", ["pass"]),
+        ("def f(): return False", ["def f(): return True"]),
     ],
 )
 def test_one_thing_is_changed_at_a_time(line, mutants):
