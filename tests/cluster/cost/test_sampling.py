@@ -102,6 +102,22 @@ def test_the_first_of_equal_texts_is_told_from_its_repeats_and_a_bad_row_has_no_
     assert window.is_first_S.tolist() == [True, True, False, False, False]
 
 
+def test_a_pair_that_lacks_one_text_is_bad(tmp_path, pair_bundle, write_rows):
+    pairs = [("a cat", "a dog"), ("a cat", ""), ("", "a dog"), ("", ""), ("a cat", "a cat")]
+    rows = [{"text": text, "body": body} for text, body in pairs]
+    path = write_rows(tmp_path / "a.parquet", rows)
+    (window,) = sample_corpus(
+        open_corpus(str(path), text_columns=("text", "body")),
+        pair_bundle.load_tokenizer(),
+        max_length=pair_bundle.max_length,
+        num_shards=1,
+        size=1.0,
+        seed=0,
+    ).windows
+    assert (window.num_rows, window.num_bad, window.num_unique) == (5, 3, 2)
+    assert window.lengths_S.tolist() == [7, 0, 0, 0, 7]
+
+
 def test_the_seed_decides_the_sample(tmp_path, rows, bundle, write_rows, take):
     path = write_rows(tmp_path / "a.parquet", rows)
 
@@ -138,7 +154,7 @@ def take_many(path, bundle, *, skip):
         corpus,
         bundle.load_tokenizer(),
         max_length=bundle.max_length,
-        num_shards=40,
+        num_shards=80,
         size=1.0,
         seed=0,
     )
@@ -151,6 +167,7 @@ def test_a_file_that_does_not_fit_is_named_or_counts_as_empty(many_files, bundle
         take_many(path, bundle, skip=False)
     sample = take_many(path, bundle, skip=True)
     assert sum(window.num_rows for window in sample.windows) == 39 * 50
+    assert sum(window.size for window in sample.windows) == sample.total_size
 
 
 def test_a_file_that_is_no_parquet_has_no_rows_to_sample(many_files, bundle):
@@ -172,7 +189,7 @@ def test_files_that_are_sampled_at_their_beginnings_are_said_to_be(
     assert "long.jsonl.gz: read in order, so only about the first 16 MiB" in caplog.text
     caplog.clear()
     (tmp_path / "short.jsonl.gz").write_bytes(gzip.compress(lines[:5000]))
-    take(tmp_path / "short.jsonl.gz", bundle, size=200)
+    assert take(tmp_path / "short.jsonl.gz", bundle, size=200).num_windows == 1
     (tmp_path / "open.jsonl").write_bytes(lines)
     take(tmp_path / "open.jsonl", bundle, size=200)
     rows = b"text\n" + b"".join(b"a cat %d sat\n" % row for row in range(6000))
