@@ -19,7 +19,8 @@ EXPLAINED = Path(__file__).with_name("survivors.json")
 PAGE = ROOT / "CONTRIBUTING.md"
 _BEGIN, _END = "<!-- mutants: written by `make mutants` -->\n", "<!-- /mutants -->"
 _HEAD = (
-    "| modules of | modules | mutants | killed | share | cannot be seen | not seen |\n"
+    "| modules of | modules | mutants | killed at first | killed now "
+    "| cannot be seen | not seen |\n"
     "| --- | --- | --- | --- | --- | --- | --- |\n"
 )
 
@@ -35,7 +36,9 @@ class Measured:
         seed: Seed of the sample.
         possible: Mutants that the module has.
         tried: Mutants in the sample.
-        killed: Of these, how many made a test fail, or run for many times its usual time.
+        killed_first: Of these, how many made a test fail, or run for many times its usual time.
+        killed: How many do, since tests were written for others. It says less than the number
+            before: for another seed other mutants survive.
         survivors: The others, as `Mutant.key`.
     """
 
@@ -43,6 +46,7 @@ class Measured:
     seed: int
     possible: int
     tried: int
+    killed_first: int
     killed: int
     survivors: tuple[Key, ...]
 
@@ -88,13 +92,15 @@ def make_table(measured: Mapping[str, Measured], reasons: Mapping[str, Mapping[K
     lines = []
     for name, modules in [*rows, ("all", sorted(measured))]:
         tried = sum(measured[module].tried for module in modules)
+        first = sum(measured[module].killed_first for module in modules)
         killed = sum(measured[module].killed for module in modules)
         explained = sum(
             key in reasons.get(module, {})
             for module in modules
             for key in measured[module].survivors
         )
-        cells = (len(modules), f"{tried:,}", f"{killed:,}", f"{killed / max(1, tried):.1%}")
+        shares = (f"{count / max(1, tried):.1%}" for count in (first, killed))
+        cells = (len(modules), f"{tried:,}", *shares)
         left = (explained, tried - killed - explained)
         lines.append(f"| {' | '.join(map(str, (name, *cells, *left)))} |\n")
     return _HEAD + "".join(lines)

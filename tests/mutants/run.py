@@ -99,12 +99,14 @@ def _try_sample(judge: Judge, module: str, sample: int, seed: int) -> Measured:
     mutants = find_mutants((ROOT / module).read_text("utf-8"))
     chosen = random.Random(f"{seed} {module}").sample(mutants, min(sample, len(mutants)))
     survivors = _try_all(judge, module, chosen)
+    killed = len(chosen) - len(survivors)
     return Measured(
         date=datetime.now(UTC).date().isoformat(),
         seed=seed,
         possible=len(mutants),
         tried=len(chosen),
-        killed=len(chosen) - len(survivors),
+        killed_first=killed,
+        killed=killed,
         survivors=survivors,
     )
 

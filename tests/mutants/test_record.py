@@ -26,6 +26,7 @@ def measured(**changes):
         "seed": 1,
         "possible": 50,
         "tried": 20,
+        "killed_first": 15,
         "killed": 18,
         "survivors": (SEEN, UNSEEN),
     }
@@ -43,14 +44,14 @@ def test_measurements_come_back_as_they_were_written(tmp_path):
 def test_a_table_has_a_line_for_each_folder_and_explained_mutants_are_not_killed():
     found = {
         "a/b.py": measured(),
-        "a/c.py": measured(tried=10, killed=10, survivors=()),
-        "d/e.py": measured(tried=4, killed=3, survivors=(UNSEEN,)),
+        "a/c.py": measured(tried=10, killed_first=10, killed=10, survivors=()),
+        "d/e.py": measured(tried=4, killed_first=3, killed=3, survivors=(UNSEEN,)),
     }
     lines = make_table(found, {"a/b.py": {UNSEEN: "why"}}).splitlines()
     assert lines[2:] == [
-        "| `a` | 2 | 30 | 28 | 93.3% | 1 | 1 |",
-        "| `d` | 1 | 4 | 3 | 75.0% | 0 | 1 |",
-        "| all | 3 | 34 | 31 | 91.2% | 1 | 2 |",
+        "| `a` | 2 | 30 | 83.3% | 93.3% | 1 | 1 |",
+        "| `d` | 1 | 4 | 75.0% | 75.0% | 0 | 1 |",
+        "| all | 3 | 34 | 82.4% | 91.2% | 1 | 2 |",
     ]
 
 
