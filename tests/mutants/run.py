@@ -43,10 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     measured, reasons = read_measured(), read_reasons()
     modules = [name for name in MODULES if any(map(name.startswith, options.modules))]
-    if options.again:
-        modules = [name for name in modules if name in measured]
-    if not modules:
-        print(f"--modules {' '.join(options.modules)}: no module of tests/mutants/modules.py")
+    if options.again and not (modules := [name for name in modules if name in measured]):
+        print("--again: none of these modules was measured yet; try a sample of its mutants first")
         return 2
     with tempfile.TemporaryDirectory() as directory, open_judge(Path(directory)) as judge:
         for module in modules:
@@ -89,6 +87,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     options.modules = options.modules or [""]
+    for path in options.modules:
+        if not any(name.startswith(path) for name in MODULES):
+            parser.error(f"--modules {path}: has no module of tests/mutants/modules.py")
     if options.sample < 1:
         parser.error(f"--sample {options.sample}: give at least 1")
     return options
