@@ -15,7 +15,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PROCESSES ?= 2
 PARALLEL := --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo gpu test test-wheel test-all chaos lint types demo-bundle dist clean
+.PHONY: demo gpu test test-wheel test-all chaos mutants lint types demo-bundle dist clean
 
 demo: $(VENV)/base
 	$(BIN)/fastformers demo
@@ -52,6 +52,14 @@ FAULTS ?= 20
 SEED ?= 1
 chaos: $(VENV)/dev
 	$(BIN)/python -m tests.cluster.chaos.run --faults $(FAULTS) --seed $(SEED)
+
+# Small mistakes in the modules that decide, or in those of MODULES: do their tests notice? A second
+# or two of CPU time a mutant; AGAIN=1 tries only what survived last time.
+MODULES ?=
+SAMPLE ?= 40
+AGAIN ?=
+mutants: $(VENV)/dev
+	$(BIN)/python -m tests.mutants.run --modules $(MODULES) --sample $(SAMPLE) --seed $(SEED) $(if $(AGAIN),--again)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -138,6 +138,7 @@ def test_a_run_of_prepared_shards_says_nothing_of_tokenizing(bundle, report):
         (lambda r: replace(r, resumed_rows=3), "was resumed"),
         (lambda r: replace(r, predicted_s=0.0), "scored nothing"),
         (lambda r: replace(r, tokens=0), "scored nothing"),
+        (lambda r: replace(r, phase_s=replace(r.phase_s, infer=0.0)), "scored nothing"),
         (lambda r: replace(r, bill=replace(r.bill, prediction=None)), "scored nothing"),
     ],
 )

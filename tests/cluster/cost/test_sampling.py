@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastformers.cluster.corpus.slices import open_corpus
-from fastformers.cluster.cost.sampling import sample_corpus
+from fastformers.cluster.cost.sampling import _plan_sample_rows, sample_corpus
 from fastformers.errors import InputError
 from fastformers.formats import text_lines
 from fastformers.formats.readers import ReadOptions
@@ -58,6 +58,39 @@ def test_every_row_of_a_window_is_compared_and_a_share_is_tokenized(
     assert sample.num_rows == 300
 
 
+def test_windows_are_drawn_from_all_over_the_corpus(tmp_path, bundle, write_rows, take):
+    """Rows grow by a word from one of the 32 equal parts of the corpus to the next."""
+    rows = [{"text": "cat " * (1 + row // 200)} for row in range(6400)]
+    path = write_rows(tmp_path / "a.parquet", rows, row_group_size=800)
+    sample = take(path, bundle, size=100, num_shards=64)
+    assert (sample.num_windows, sample.total_size) == (64, 6400)
+    assert [window.num_rows for window in sample.windows] == [100] * 32
+    lengths = [window.lengths_S.tolist() for window in sample.windows]
+    assert lengths == [[part + 3] * 3 for part in range(32)]  # 100 rows of 3,200 read
+
+
+def test_more_windows_are_read_where_32_hold_too_few_rows(tmp_path, rows, bundle, write_rows, take):
+    path = write_rows(tmp_path / "a.parquet", rows, row_group_size=800)
+    half = take(path, bundle, size=0.5)
+    assert (len(half.windows), half.num_windows, half.num_rows) == (50, 100, 1500)
+    assert len(take(path, bundle, size=0.501).windows) == 51
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "sampled"), [(3_000, 3_000), (6_000, 5_000), (600_000, 6_000)]
+)
+def test_a_hundredth_is_tokenized_but_not_too_few(num_rows, sampled):
+    assert _plan_sample_rows(None, num_rows, "a.csv") == sampled
+
+
+def test_a_sample_has_bounds():
+    assert _plan_sample_rows(None, 10_000_000, "a.csv") == 50_000
+    assert _plan_sample_rows(1, 300, "a.csv") == 300  # all of them, not one row
+    assert _plan_sample_rows(1000, 300, "a.csv") == 300
+    assert _plan_sample_rows(100, 300, "a.csv") == 100
+    assert _plan_sample_rows(2, 2, "a.csv") == 2
+
+
 def test_the_first_of_equal_texts_is_told_from_its_repeats_and_a_bad_row_has_no_length(
     tmp_path, bundle, write_rows, take
 ):
@@ -67,6 +100,22 @@ def test_the_first_of_equal_texts_is_told_from_its_repeats_and_a_bad_row_has_no_
     assert (window.num_rows, window.num_bad, window.num_unique) == (5, 1, 2)
     assert window.lengths_S.tolist() == [4, 5, 0, 4, 4]
     assert window.is_first_S.tolist() == [True, True, False, False, False]
+
+
+def test_a_pair_that_lacks_one_text_is_bad(tmp_path, pair_bundle, write_rows):
+    pairs = [("a cat", "a dog"), ("a cat", ""), ("", "a dog"), ("", ""), ("a cat", "a cat")]
+    rows = [{"text": text, "body": body} for text, body in pairs]
+    path = write_rows(tmp_path / "a.parquet", rows)
+    (window,) = sample_corpus(
+        open_corpus(str(path), text_columns=("text", "body")),
+        pair_bundle.load_tokenizer(),
+        max_length=pair_bundle.max_length,
+        num_shards=1,
+        size=1.0,
+        seed=0,
+    ).windows
+    assert (window.num_rows, window.num_bad, window.num_unique) == (5, 3, 2)
+    assert window.lengths_S.tolist() == [7, 0, 0, 0, 7]
 
 
 def test_the_seed_decides_the_sample(tmp_path, rows, bundle, write_rows, take):
@@ -105,7 +154,7 @@ def take_many(path, bundle, *, skip):
         corpus,
         bundle.load_tokenizer(),
         max_length=bundle.max_length,
-        num_shards=40,
+        num_shards=80,
         size=1.0,
         seed=0,
     )
@@ -118,6 +167,7 @@ def test_a_file_that_does_not_fit_is_named_or_counts_as_empty(many_files, bundle
         take_many(path, bundle, skip=False)
     sample = take_many(path, bundle, skip=True)
     assert sum(window.num_rows for window in sample.windows) == 39 * 50
+    assert sum(window.size for window in sample.windows) == sample.total_size
 
 
 def test_a_file_that_is_no_parquet_has_no_rows_to_sample(many_files, bundle):
@@ -139,7 +189,7 @@ def test_files_that_are_sampled_at_their_beginnings_are_said_to_be(
     assert "long.jsonl.gz: read in order, so only about the first 16 MiB" in caplog.text
     caplog.clear()
     (tmp_path / "short.jsonl.gz").write_bytes(gzip.compress(lines[:5000]))
-    take(tmp_path / "short.jsonl.gz", bundle, size=200)
+    assert take(tmp_path / "short.jsonl.gz", bundle, size=200).num_windows == 1
     (tmp_path / "open.jsonl").write_bytes(lines)
     take(tmp_path / "open.jsonl", bundle, size=200)
     rows = b"text\n" + b"".join(b"a cat %d sat\n" % row for row in range(6000))

@@ -174,3 +174,47 @@ def test_the_profile_decides_the_seconds(tmp_path, rows, bundle, write_rows, tak
 )
 def test_quantiles_are_those_of_the_tables(freedom, quantile):
     assert student_t(freedom) == pytest.approx(quantile, rel=2e-3)
+
+
+def repeats_in(bundle, *repeats, num_windows):
+    """Share of repeats in windows of a hundred good rows and a bad one."""
+    windows = [
+        Window(
+            size=101,
+            num_rows=101,
+            num_bad=1,
+            num_unique=100 - number,
+            lengths_S=np.full(10, 4),
+            is_first_S=np.ones(10, bool),
+        )
+        for number in repeats
+    ]
+    sample = CorpusSample(
+        windows=tuple(windows),
+        total_size=101 * num_windows,
+        num_windows=num_windows,
+        is_rows=True,
+        text_bytes=1000,
+        max_length=8,
+    )
+    return estimate(sample, bundle).repeat_share
+
+
+def test_the_share_of_repeats_has_the_interval_of_a_ratio_of_windows(bundle):
+    """Cochran, Sampling Techniques, 6.4: residuals of -5, -15, 15 and 5 rows of a mean of 25."""
+    share = repeats_in(bundle, 20, 10, 40, 30, num_windows=16)
+    variance = 4 * (25 + 225 + 225 + 25) / 3 * (1 - 4 / 16)
+    half = student_t(3) * variance**0.5 / 400
+    assert (share.value, share.low, share.high) == pytest.approx((0.25, 0.25 - half, 0.25 + half))
+
+
+def test_repeats_are_known_where_all_windows_are_read_and_end_at_none_and_all(
+    bundle,
+):
+    whole = repeats_in(bundle, 20, 10, 40, 30, num_windows=4)
+    assert whole.low == whole.value == whole.high == 0.25
+    one = repeats_in(bundle, 20, num_windows=16)
+    assert one.low == one.value == one.high == 0.2
+    none, nearly_all = (repeats_in(bundle, *pair, num_windows=9) for pair in ((0, 3), (99, 90)))
+    assert (none.low, nearly_all.high) == (0.0, 1.0)
+    assert 0 < none.value < none.high < nearly_all.low < nearly_all.value < 1

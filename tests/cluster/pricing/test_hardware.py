@@ -8,6 +8,7 @@ from fastformers.cluster.pricing.hardware import (
     OTHER_EXTENSIONS_ERROR,
     SAME_EXTENSIONS_ERROR,
     SAME_GENERATION_ERROR,
+    SAME_GPU_ERROR,
     UNKNOWN_ERROR,
     error_between,
     find_gpu_name,
@@ -86,6 +87,39 @@ def test_a_published_gpu_reaches_less_than_its_peak_and_less_on_narrow_matrices(
         assert 0.4 * float16_peak < gpu.multiply_adds_per_s(1024) < 0.6 * float16_peak
         assert gpu.multiply_adds_per_s(4096) == gpu.multiply_adds_per_s(1024)
         assert gpu.multiply_adds_per_s(256) == pytest.approx(gpu.multiply_adds_per_s(1024) / 4)
+
+
+# BERT-large rows a second (MLPerf Inference 4.1, offline), dense int8 TOPS and watts of the makers'
+# data sheets, copied from them once more.
+PUBLISHED = {
+    "T4-16GB": (None, 130, 70),
+    "L4-24GB": (964, 242, 72),
+    "A10G-24GB": (None, 140, 300),
+    "L40S-48GB": (3422, 733, 350),
+    "A100-40GB": (None, 624, 400),
+    "A100-80GB": (None, 624, 400),
+    "H100-80GB": (9110, 1979, 700),
+    "H100-NVL-94GB": (None, 1671, 400),
+    "H200-141GB": (None, 1979, 700),
+    "RTX-PRO-6000-96GB": (None, 1000, 600),
+}
+
+
+def test_a_gpu_has_the_figures_that_were_published():
+    assert {
+        name: (gpu.bert_large_per_s, 2 * gpu.int8_peak / 1e12, gpu.watts)
+        for name, gpu in GPUS.items()
+    } == PUBLISHED
+
+
+def test_a_gpu_known_by_its_peak_alone_reaches_the_least_share_that_one_did_and_is_less_sure():
+    for gpu in GPUS.values():
+        bert_large = 24 * 12 * 1024**2 * 180  # multiply-adds of a row
+        is_published = gpu.bert_large_per_s is not None
+        int8 = gpu.bert_large_per_s * bert_large if is_published else 0.43 * gpu.int8_peak
+        assert gpu.multiply_adds_per_s(1024) == pytest.approx(int8 / 2)
+        assert gpu.error == (2.0 if is_published else 2.5)
+    assert SAME_GPU_ERROR == 1.15
 
 
 def test_every_shipped_type_can_be_costed():

@@ -89,6 +89,26 @@ def test_embeddings_have_a_mean_cosine_of_at_most_one():
     assert difference is None
 
 
+def test_no_interval_of_a_cosine_goes_beyond_one():
+    """Of 100 pairs, 99 are alike and one is opposite."""
+    counts = AuditCounts(num_rows=100, total=98 * UNITS, squares=100 * UNITS)
+    agreement, _ = measure_agreement(AuditSums(counts=counts), TASKS["embedding"], share=1e-6)
+    assert (agreement.value, agreement.high) == (0.98, 1.0)
+
+
+def test_a_rank_correlation_is_surer_the_more_of_the_corpus_its_sample_is():
+    """Half of the corpus was drawn, and of half of that the numbers are kept."""
+    sums, _ = number_sums(400)
+    half = AuditSums(counts=sums.counts, numbers=sums.numbers[:200])
+
+    def width(sums, share):
+        agreement, _ = measure_agreement(sums, TASKS["regression"], share=share)
+        return math.atanh(agreement.high) - math.atanh(agreement.low)
+
+    for one, seen in ((sums, 0.5), (half, 0.25)):
+        assert width(one, 0.5) == pytest.approx(width(one, 1e-9) * math.sqrt(1 - seen), rel=0.01)
+
+
 @pytest.mark.parametrize("task", ["regression", "embedding"])
 def test_a_mean_of_few_rows_has_no_interval(task):
     sums, _ = number_sums(29, task=task)

@@ -111,6 +111,28 @@ def test_padding_is_taken_out_of_compute():
     assert (bill["compute"], bill["padding"]) == pytest.approx((2.25, 0.75))
 
 
+def test_a_second_graph_takes_its_share_of_what_is_no_padding():
+    spent = split([node([attempt(3.0, 8.0)])], padding_efficiency=0.75, second_share=0.4)
+    parts = [spent[name].core_s for name in ("padding", "second graph", "compute")]
+    assert parts == pytest.approx([0.75, 0.4 * 2.25, 0.6 * 2.25])
+    assert spent["second graph"].usd == pytest.approx(0.9)
+
+
+def test_nothing_is_padding_where_no_token_was_computed():
+    bill = seconds(node([attempt(3.0, 8.0)]), padding_efficiency=None)
+    assert (bill["compute"], "padding" in bill) == (3.0, False)
+
+
+def test_a_node_that_left_as_it_joined_is_on_no_line():
+    assert seconds(node(joined_s=5.0, left_s=5.0)) == {}
+
+
+def test_a_machine_that_costs_nothing_is_billed_nothing_on_each_line():
+    items = bill_of([node([attempt(3.0, 8.0)], usd_per_hour=0.0)], padding_efficiency=1.0)
+    assert {item.usd for item in items} == {0.0}
+    assert math.fsum(item.core_s for item in items) == pytest.approx(21.0)
+
+
 def test_actors_without_work_and_cores_without_actors_are_paid_for_too():
     actor_cores = {"host:0": 2, "host:1": 2}
     bill = seconds(node([attempt(3.0, 8.0)], actor_cores=actor_cores, num_idle_cores=3))
@@ -265,3 +287,9 @@ def test_a_sample_says_how_far_a_shard_is_off():
     """Of four shards two are in the sample; the common factor is that of all."""
     sampled = compare_prediction(4.0, 4.0, [(1.0, 1.5), (1.0, 0.5)])
     assert (sampled.error, sampled.shard_error) == (0.0, 0.5)
+
+
+def test_a_run_of_less_than_a_second_is_held_against_its_prediction_too():
+    brief = compare_prediction(0.5, 0.25, [])
+    assert (brief.error, brief.shard_error) == (1.0, 0.0)  # no shard is in the sample
+    assert compare_prediction(0.5, 0.0, []) is compare_prediction(0.0, 0.5, []) is None

@@ -2,6 +2,7 @@ import pytest
 
 from fastformers.cluster.devices.crew import Wants
 from fastformers.cluster.scheduling.backlog import Backlog
+from fastformers.cluster.scheduling.work import Comparison
 from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import BundleError, InputError, ScoringError, StorageError
 from tests.cluster.scheduling.jobs import make_shard, make_slice
@@ -170,3 +171,59 @@ def test_an_error_that_nobody_foresaw_names_its_job():
         backlog.fail_with(make_slice(3), OSError("no such device"), "a")
     with pytest.raises(ScoringError, match=r"slice 3 \(a\.csv\): OSError\('no such device'\)"):
         backlog.fail_with(make_slice(3), OSError("no such device"), "a")
+
+
+def on_cores(**changes):
+    """What a node on cores may be given where GPUs score, too."""
+    wants = {"num_slots": 1, "preparers": "ab", "scorers": "ab", "shortest": True}
+    return Wants(**{**wants, **changes})
+
+
+def test_jobs_are_counted_for_those_that_may_be_given_them():
+    backlog = backlog_of(make_slice(0), make_slice(1), num_shards=3)
+    backlog.fail_with(make_slice(2), OSError("no such device"), "a")
+    for changes, number in (({}, 6), ({"prepares": False}, 4), ({"scores": False}, 3)):
+        assert backlog.num_for(on_cores(**changes)) == number
+
+
+@pytest.mark.parametrize(("gpu_shard_s", "small_s"), [(100.0, 2.0), (4.0, 1.0)])
+def test_beside_gpus_some_slices_are_cut_for_them_and_the_others_small(gpu_shard_s, small_s):
+    backlog = Backlog(map(make_slice, range(4)), scores=True, gpu_shard_s=gpu_shard_s)
+    wants = on_cores(num_gpu_shards=1)
+    large, small = backlog.next("a", wants), backlog.next("a", wants)
+    assert (large.index, large.shard_seconds) == (0, None)
+    assert (small.index, small.shard_seconds) == (1, small_s)
+    backlog.give_back(large)
+    again = backlog.next("a", wants)
+    assert (again.index, again.shard_seconds) == (0, None)
+    backlog.complete(again)
+    assert backlog.next("a", wants).shard_seconds is None
+    assert backlog.next("a", wants).shard_seconds == small_s
+
+
+def test_the_1st_2nd_4th_shard_of_gpus_is_compared_and_ever_fewer_after_them():
+    backlog = backlog_of()
+    for number in range(9):
+        backlog.compare_some(make_shard(number))
+    assert len(backlog) == 4
+    jobs = []
+    while (job := backlog.next("a", on_cores())) is not None:
+        jobs.append(job)
+    assert jobs == [Comparison(shard=make_shard(number)) for number in (0, 1, 3, 7)]
+
+
+def test_a_comparison_comes_back_once_and_is_not_worth_a_second_worker():
+    backlog = backlog_of()
+    backlog.compare_some(make_shard(0))
+    assert take(backlog) is None  # it is for cores
+    job = backlog.next("a", on_cores())
+    assert (len(backlog), backlog.attempts_of(job)) == (0, 1)
+    backlog.give_back(job)
+    assert backlog.next("a", on_cores()) == job
+    backlog.fail(job, "its actor died")
+    backlog.fail_with(job, OSError("no such device"), "a")
+    assert len(backlog) == 0
+    assert backlog.complete(job)
+    backlog.give_back(job)
+    backlog.drop_comparisons()
+    assert len(backlog) == 0

@@ -324,6 +324,18 @@ def test_a_shard_is_late_that_ends_after_all_others(end, left_s, num_leased, is_
     assert run.tail.ends_late(run.books["core"], 20.0, left_s) == is_late
 
 
+def test_the_pace_of_all_is_looked_at_twice_a_second_and_not_more_often(end):
+    run = end(gpu=1, core=1)
+    run.pace(gpu=0.1, core=1.0)
+    assert not run.tail.ends_late(run.books["core"], 20.0, 220.0)
+    run.books["new"] = NodeBooks(node_of("new gpu"), "new", 0.0, 0.0, 1)
+    run.pace(new=0.1)
+    run.clock.now += 0.49
+    assert not run.tail.ends_late(run.books["core"], 20.0, 220.0)
+    run.clock.now += 0.01
+    assert run.tail.ends_late(run.books["core"], 20.0, 220.0)
+
+
 def test_a_core_whose_pace_is_not_known_is_not_late(end):
     run = end(gpu=1, core=1)
     run.pace(gpu=0.1)

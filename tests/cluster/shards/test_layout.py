@@ -18,6 +18,7 @@ from fastformers.cluster.shards.layout import (
     build_shard_table,
     cut_shards,
     cut_spans,
+    plan_num_shards,
     plan_shard_seconds,
     read_shard_table,
 )
@@ -192,6 +193,19 @@ def test_shard_seconds_are_a_share_of_the_corpus_between_the_bounds():
     assert plan_shard_seconds(4_500_000, 1e-3) == pytest.approx(5.0)
     assert plan_shard_seconds(0, 1e-3) == MIN_SHARD_SECONDS
     assert plan_shard_seconds(10**12, 1e-3) == MAX_SHARD_SECONDS
+
+
+def test_a_shard_for_gpus_is_a_64th_of_the_corpus_between_a_million_and_eight_million_tokens():
+    for tokens, of_shard in ((64 * 4e6, 4e6), (64 * 1e6, 2**20), (64 * 9e6, 2**23)):
+        planned = plan_shard_seconds(round(4.5 * tokens), 1e-3, for_gpus=True)
+        assert planned == pytest.approx(of_shard * 1e-3)
+
+
+def test_the_number_of_shards_follows_from_the_seconds_of_one():
+    assert plan_num_shards(4_500_000, 1e-3) == 200
+    assert plan_num_shards(45_000, 1e-3) == 5  # 10 s, in shards of 2 s
+    assert plan_num_shards(45_000_000, 1e-3) == 500  # 10,000 s, in shards of 20 s
+    assert plan_num_shards(0, 1e-3) == 1
 
 
 @pytest.fixture

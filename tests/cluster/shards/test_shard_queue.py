@@ -9,13 +9,13 @@ from fastformers.cluster.shards.shard_queue import MAX_ATTEMPTS, MAX_FALSE_ALARM
 from fastformers.errors import ScoringError
 
 
-def make_shard(name="00000-00000", *, num_unique=8, predicted_s=1.0):
+def make_shard(name="00000-00000", *, num_unique=8, predicted_s=1.0, length=1):
     return Shard(
         name=name,
         num_rows=num_unique,
         num_unique=num_unique,
-        num_tokens=num_unique,
-        num_unique_tokens=num_unique,
+        num_tokens=num_unique * length,
+        num_unique_tokens=num_unique * length,
         predicted_s=predicted_s,
         spans=(("a.csv", num_unique),),
     )
@@ -50,6 +50,58 @@ def test_the_costliest_shard_goes_first_and_ties_go_in_corpus_order():
     while (lease := queue.lease()) is not None:
         order.append(lease.shard.name)
     assert order == ["b", "c", "a", "d"]
+
+
+@pytest.fixture
+def two_ended():
+    """A queue for two kinds: two shards of about one size, one small and one with no text."""
+    queue = ShardQueue(large_s=4.0)
+    queue.add(make_shard("short texts", num_unique=100, length=10, predicted_s=8.1))
+    queue.add(make_shard("no text", num_unique=0, predicted_s=0.0))
+    queue.add(make_shard("long texts", num_unique=8, length=50, predicted_s=7.9))
+    queue.add(make_shard("small", length=99, predicted_s=1.0))
+    return queue
+
+
+@pytest.mark.parametrize("shortest", [False, True])
+def test_for_two_kinds_shards_are_in_order_of_size_and_of_the_mean_length_of_their_texts(
+    two_ended, shortest
+):
+    order = []
+    while (lease := two_ended.lease(shortest=shortest)) is not None:
+        order.append(lease.shard.name)
+    costliest = ["long texts", "short texts", "small", "no text"]
+    assert order == (costliest[::-1] if shortest else costliest)
+
+
+def test_a_shard_that_was_leased_from_one_end_is_not_there_at_the_other(two_ended):
+    assert two_ended.lease(shortest=True).shard.name == "no text"
+    longest = two_ended.lease()
+    assert two_ended.peek_shortest().name == "small"
+    assert [two_ended.lease().shard.name for _ in range(2)] == ["short texts", "small"]
+    assert two_ended.peek_shortest() is two_ended.lease() is two_ended.lease(shortest=True) is None
+    two_ended.fail(longest, "its actor died")
+    assert two_ended.peek_shortest() == longest.shard
+    assert two_ended.lease(shortest=True).shard == longest.shard
+
+
+def test_large_shards_are_counted_while_they_wait(two_ended):
+    assert two_ended.num_large == 2
+    two_ended.add(make_shard("just large", predicted_s=4.0))
+    assert two_ended.num_large == 3
+    leases = [two_ended.lease() for _ in range(2)]
+    assert two_ended.num_large == 1
+    two_ended.give_back(leases[0])
+    two_ended.fail(leases[1], "its actor died")
+    assert two_ended.num_large == 3
+    two_ended.lease(shortest=True)
+    assert (two_ended.num_large, len(two_ended)) == (3, 4)
+
+
+def test_no_shard_is_large_where_one_kind_scores():
+    queue = ShardQueue()
+    queue.add(make_shard(predicted_s=1e9))
+    assert (queue.num_large, queue.peek_shortest()) == (0, None)
 
 
 @given(st.lists(st.sampled_from(["add", "lease", "complete", "fail"]), max_size=60))

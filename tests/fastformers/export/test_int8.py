@@ -49,6 +49,23 @@ def test_a_large_weight_beside_small_ones_has_nearly_all_steps():
     assert quantize_weight(weight)[0].ravel().tolist() == [126, 1, 63, -113]
 
 
+def test_a_weight_of_zeros_has_steps_of_one():
+    steps, scale = quantize_weight(np.zeros((3, 1), np.float32))
+    assert (steps.ravel().tolist(), scale.tolist()) == ([0, 0, 0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "zero_point"),
+    [(-0.5, 0.5, 128), (-0.1, 0.4, 51), (0.1, 0.4, 0), (-0.4, -0.1, 255), (0.0, 0.0, 0)],
+)
+def test_an_activation_has_255_steps_from_low_to_high_and_one_of_them_is_zero(
+    low, high, zero_point
+):
+    held = ActivationRange(low=low, high=high)
+    assert held.scale == pytest.approx(max(high - low, 1e-8) / 255)
+    assert held.zero_point == zero_point
+
+
 @given(weights)
 def test_a_token_embedding_uses_all_steps(token_embeddings_VE):
     steps_VE, scale_V = quantize_token_embeddings(token_embeddings_VE)

@@ -1,10 +1,13 @@
 """CSV that is not well formed: each line that is no row is one bad row, and none is joined."""
 
+import itertools
 import logging
 
 import pytest
 
 from fastformers.errors import InputError
+from fastformers.formats.readers import ReadOptions
+from tests.fastformers.formats.files import open_file
 
 HEADER = b"text,k\n"
 ENDS, STRAY = "not CSV: unexpected end of data", "not CSV: ',' expected after '\"'"
@@ -79,3 +82,43 @@ def test_a_comma_is_taken_where_the_header_line_has_it(read, caplog):
 
 def test_quotes_may_mean_nothing(read):
     assert read("a.tsv", b'text\tk\n"one\t1\ntwo"\t2\n', csv_quote="none") == ['"one', 'two"']
+
+
+@pytest.fixture
+def spans(tmp_path):
+    """Opens a CSV file of some bytes: the texts of the rows from one byte to another."""
+
+    def open_spans(content):
+        path = tmp_path / "a.csv"
+        path.write_bytes(content)
+        reader = open_file(path, ReadOptions())
+
+        def texts_between(start, stop):
+            sampled = reader.sample_span(str(path), start, stop)
+            assert (sampled.size, sampled.is_beginning) == (stop - start, False)
+            return sampled.texts[0]
+
+        return texts_between
+
+    return open_spans
+
+
+def test_a_window_has_the_rows_that_begin_in_it(spans):
+    """Wherever it is cut: at the first byte of a row or behind it, in the header or at the end."""
+    lines = [f"text {row},{'9' * (row % 4)}\n".encode() for row in range(9)]
+    begins = list(itertools.accumulate(map(len, lines), initial=len(HEADER)))
+    texts_between = spans(HEADER + b"".join(lines))
+    for start, size in itertools.product(range(begins[-1]), (1, 7, 30)):
+        stop = min(start + size, begins[-1])
+        expected = [f"text {row}" for row in range(9) if start <= begins[row] < stop]
+        assert texts_between(start, stop) == expected, (start, stop)
+
+
+def test_lines_inside_a_text_begin_no_window(spans):
+    """Four lines as of two fields each are too few to be taken for rows."""
+    long = b'"one\n' + b"a,b\n" * 4 + b'the end, of it",1\n'
+    texts_between = spans(HEADER + long + b"two,2\n" * 6)
+    second = len(HEADER + long)
+    for start in range(len(HEADER) + 1, second + 1):
+        assert texts_between(start, second + 1) == ["two"], start
+    assert len(texts_between(len(HEADER), second)) == 1

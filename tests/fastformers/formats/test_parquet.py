@@ -1,6 +1,7 @@
 """Row groups are read a few rows at a time, whatever a few bytes decode to."""
 
 import io
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def test_rows_are_the_same_in_chunks_and_parts_of_any_size(
             cuts = {"part_bytes": part_bytes, "chunk_bytes": chunk_bytes}
             assert read_all(reader, path, **cuts) == texts
             assert read_all(reader, path, **cuts, limit=29) == texts[:29]
+
+
+@pytest.mark.parametrize("group_size", [7, 40])
+def test_a_span_has_its_rows_however_many_batches_they_come_in(tmp_path, monkeypatch, group_size):
+    monkeypatch.setattr(row_groups, "_BATCH_ROWS", 3)
+    path = tmp_path / "a.parquet"
+    texts = [f"text {row}" for row in range(40)]
+    pyarrow.parquet.write_table(pa.table({"text": texts}), path, row_group_size=group_size)
+    reader = open_file(path, ReadOptions())
+    edges = (0, 1, 2, 3, 6, 7, 8, 14, 20, 21, 35, 39, 40)  # of batches, of groups and beside them
+    for start, stop in itertools.combinations(edges, 2):
+        sampled = reader.sample_span(str(path), start, stop)
+        assert (sampled.texts, sampled.size) == ((texts[start:stop],), stop - start)
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2**24])

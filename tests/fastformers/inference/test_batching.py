@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastformers.inference.batching import MAX_BATCH_ROWS, plan_batches, rows_per_batch
+from fastformers.inference.batching import (
+    MAX_BATCH_ROWS,
+    in_row_order,
+    plan_batches,
+    rows_per_batch,
+)
 
 row_lengths = st.lists(st.integers(1, 512), max_size=300).map(lambda xs: np.array(xs, np.int64))
 # A few lengths that repeat often: full batches, and more rows of one length than a batch holds.
@@ -74,6 +79,17 @@ def test_rows_are_spread_evenly_instead_of_leaving_one_for_the_last_batch():
 def test_a_row_longer_than_the_budget_runs_alone():
     batches = plan_batches(np.array([5, 99, 99, 5]), max_batch_tokens=10)
     assert [batch.tolist() for batch in batches] == [[1], [2], [0, 3]]
+
+
+def test_a_batch_has_256_rows_at_most_or_as_many_as_have_16_tokens_under_a_large_budget():
+    lengths = np.array([1, 4, 64, 2000])
+    assert rows_per_batch(lengths, 1024).tolist() == [256, 256, 16, 1]
+    assert rows_per_batch(lengths, 65_536).tolist() == [4096, 4096, 1024, 32]
+
+
+def test_outputs_come_back_in_the_order_of_the_rows():
+    outputs = [np.array([[2.0], [0.0]], np.float32), np.array([[1.0]], np.float32)]
+    assert in_row_order(outputs, [np.array([2, 0]), np.array([1])]).tolist() == [[0], [1], [2]]
 
 
 @pytest.mark.parametrize("budget", [0, -1])

@@ -110,6 +110,25 @@ def test_what_is_expected_is_what_comes_where_all_passes():
 REDUCES = replace(SPACE, can_drop_tokens=True)
 
 
+def test_what_is_expected_is_cheaper_than_all_before_it():
+    """So tokens are dropped from what comes last; here all passes."""
+    space = replace(REDUCES, num_layers=12)
+    tried, outcomes = walk(lambda *shape: True, space)
+    assert len(tried[-1]) == 3
+    for number in range(len(tried)):
+        expected = [shape_of(config) for config in expect_steps(space, outcomes[:number])]
+        assert expected == tried[number:]
+
+
+def test_what_is_expected_loses_nothing_so_that_a_cascade_may():
+    space = replace(SPACE, has_held_out=True)
+    teacher = Outcome(passes=True, seconds_per_million=10.0, drop=1.0)
+    four_layers = Outcome(passes=False, seconds_per_million=0.1, drop=2.0)
+    *_, last = expect_steps(space, [teacher, four_layers])
+    assert shape_of(last) == ("cascade", (4, 0), (6, 0.75))
+    assert last.max_drop == 1.0
+
+
 def test_the_cheapest_loses_tokens_as_far_as_it_passes():
     tried, _ = walk(lambda layers, ffn, keep=1: layers >= 3 and ffn <= 0.5 and keep >= 0.8, REDUCES)
     assert tried[-3:] == [(3, 0.5), (3, 0.5, 0.6), (3, 0.5, 0.8)]
