@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fastformers.cluster.report.status import FORMAT_VERSION, RunStatus, StatusTally
-from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.scheduling.progress import MachineKind, Progress
 from fastformers.cluster.shards.claim_file import new_claim
 from fastformers.errors import InputError
 
@@ -26,7 +26,7 @@ def news(elapsed_s, *, rows=0, done=0, done_s=0.0, left_s=0.0, **changes):
         predicted_done_s=done_s,
         predicted_left_s=left_s,
         num_slices_left=0,
-        node_s={None: 2 * elapsed_s},
+        machine_s={MachineKind(): 2 * elapsed_s},
         num_nodes=2,
         num_actors=16,
     )
@@ -34,7 +34,7 @@ def news(elapsed_s, *, rows=0, done=0, done_s=0.0, left_s=0.0, **changes):
 
 
 def tally(unit="scored"):
-    return StatusTally(CLAIM, unit, lambda progress: sum(progress.node_s.values()) / 100)
+    return StatusTally(CLAIM, unit, lambda progress: sum(progress.machine_s.values()) / 100)
 
 
 def test_the_share_is_that_of_the_predicted_seconds():

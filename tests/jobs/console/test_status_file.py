@@ -8,7 +8,7 @@ import pytest
 
 from fastformers.cluster.records.sessions import read_sessions
 from fastformers.cluster.report.status import RunStatus
-from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.scheduling.progress import MachineKind, Progress
 from fastformers.cluster.shards.claim_file import new_claim
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.errors import ClaimedError, ScoringError
@@ -41,14 +41,16 @@ def news(rows):
         predicted_done_s=1.0,
         predicted_left_s=3.0,
         num_slices_left=0,
-        node_s={"c7i": 10.0},
+        machine_s={MachineKind(): 10.0},
         num_nodes=1,
         num_actors=2,
     )
 
 
 def status_file(output, **changes):
-    return StatusFile(output, "scored", lambda progress: sum(progress.node_s.values()), **changes)
+    return StatusFile(
+        output, "scored", lambda progress: sum(progress.machine_s.values()), **changes
+    )
 
 
 def test_nothing_is_written_before_the_output_is_claimed(output, tmp_path):
