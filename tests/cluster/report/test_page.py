@@ -207,6 +207,8 @@ def test_a_run_with_nothing_left_to_do_has_a_page(make_report):
     report = make_report(
         timeline=(),
         sessions=make_report().sessions[1:],
+        history=(),
+        early_quote=None,
         quality=None,
         audit=None,
         dead_letter_reasons={},
