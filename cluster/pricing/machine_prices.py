@@ -5,7 +5,8 @@
 The rule, in this order: `--usd-per-hour` is the price of every machine, because the user knows it
 best; a type that the cloud names and the table has costs what the table says; any other machine is
 of `--instance-type`; without that flag, its cores cost what cores cost on the median. Of a machine
-of a type, the part is paid for that the run may use. This module knows nothing of shards or Ray.
+of a type, the part is paid for that the run may use. This module knows nothing of nodes, shards or
+Ray.
 """
 
 from collections.abc import Mapping
@@ -16,9 +17,7 @@ from fastformers.cluster.pricing.prices import (
     HourlyPrice,
     InstancePrice,
     choose_price,
-    usd_of,
 )
-from fastformers.cluster.scheduling.progress import MachineKind
 from fastformers.inference.cpu import Machine
 
 
@@ -54,14 +53,3 @@ class MachinePrices:
                 usd_per_hour=None, instance_type=None, num_cores=num_cores, prices=self.table
             )
         return self.given
-
-    def usd_of(self, seconds_by_kind: Mapping[MachineKind, float]) -> float:
-        """Price of machines for some time, by what the price of each follows from."""
-        return sum(
-            usd_of(seconds, usd_per_hour=self._usd_per_hour(kind))
-            for kind, seconds in seconds_by_kind.items()
-        )
-
-    def _usd_per_hour(self, kind: MachineKind) -> float:
-        price = self.price_of(kind.instance_type, num_cores=kind.num_cores, seen=kind.seen)
-        return price.usd_per_hour

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import date, datetime
+from functools import partial
 
 from fastformers.cluster.cost.run_elsewhere import estimate_elsewhere
 from fastformers.cluster.execution.claim import Claim, check_claim
@@ -36,7 +37,7 @@ from fastformers.cluster.records.audit import check_agreement
 from fastformers.cluster.records.quotes import EarlyQuote, Quotes, read_quotes
 from fastformers.cluster.records.sessions import Session, read_sessions
 from fastformers.cluster.report.energy import EnergyMeter
-from fastformers.cluster.report.forecasts.quoting import Quoter
+from fastformers.cluster.report.forecasts.quoting import Quoter, price_machines
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.report.status import Unit
 from fastformers.cluster.report.summary import build_report, summarize_session
@@ -140,7 +141,7 @@ def execute(
     earlier: tuple[Session, ...] = ()
 
     def usd_so_far(progress: Progress) -> float:
-        return prices.usd_of(progress.machine_s)
+        return price_machines(prices, progress.machine_s)
 
     with StatusFile(job.home, unit, usd_so_far) as status_file:
         with meter or nullcontext(), ProgressDisplay() as display:
@@ -157,7 +158,7 @@ def execute(
                     Quoter(
                         record.run,
                         record.started_at,
-                        prices.usd_of,
+                        partial(price_machines, prices),
                         earlier=earlier,
                         quotes=quotes,
                     ),

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.pricing.prices import usd_of
 from fastformers.cluster.records.quotes import MARKS, Quote, Quotes
 from fastformers.cluster.records.sessions import Session
 from fastformers.cluster.scheduling.progress import MachineKind, Progress
@@ -86,3 +88,12 @@ class Quoter:
     def _iso(self, seconds: float) -> str:
         moment = datetime.fromtimestamp(self._started_at + seconds, UTC)
         return moment.isoformat(timespec="seconds")
+
+
+def price_machines(prices: MachinePrices, seconds_by_kind: Mapping[MachineKind, float]) -> float:
+    """USD of machines for some time, by what the price of each follows from."""
+    usd = 0.0
+    for kind, seconds in seconds_by_kind.items():
+        price = prices.price_of(kind.instance_type, num_cores=kind.num_cores, seen=kind.seen)
+        usd += usd_of(seconds, usd_per_hour=price.usd_per_hour)
+    return usd

@@ -2,7 +2,6 @@ import pytest
 
 from fastformers.cluster.pricing.machine_prices import MachinePrices
 from fastformers.cluster.pricing.prices import choose_price, load_prices
-from fastformers.cluster.scheduling.progress import MachineKind
 
 TABLE = load_prices()
 ON_DEMAND = TABLE["c7a.4xlarge"].usd_per_hour_on_demand
@@ -50,10 +49,3 @@ def test_an_estimate_is_by_the_cores_of_each_machine():
     assert four.usd_per_hour == pytest.approx(2 * own.given.usd_per_hour)
     assert four.is_estimate
     assert "4 cores" in four.label
-
-
-def test_machines_of_a_kind_cost_what_the_bill_counts_for_them():
-    own = prices(instance_type="c7a.4xlarge")
-    part, whole = MachineKind(num_cores=4), MachineKind(instance_type="c7a.4xlarge", num_cores=16)
-    assert own.usd_of({part: 3600.0, whole: 7200.0}) == pytest.approx(2.25 * ON_DEMAND)
-    assert own.usd_of({}) == 0

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.pricing.prices import choose_price, load_prices
 from fastformers.cluster.records.quotes import Quotes
-from fastformers.cluster.report.forecasts.quoting import Quoter
+from fastformers.cluster.report.forecasts.quoting import Quoter, price_machines
 from fastformers.cluster.scheduling.forecast.time_left import TimeLeft
 from fastformers.cluster.scheduling.progress import MachineKind, Progress
 from tests.conftest import make_quote, make_session
@@ -82,3 +84,14 @@ def test_it_is_said_from_the_first_hundredth_on_and_kept_once_a_mark():
     for done_s in (1.0, 2.0, 2.1, 2.2, 4.1):
         own.quote(replace(PROGRESS, predicted_done_s=done_s, predicted_left_s=200 - done_s))
     assert [quote.share for quote in own.quotes.history] == pytest.approx([0.01, 0.0205])
+
+
+def test_machines_of_a_kind_cost_what_the_bill_counts_for_them():
+    table = load_prices()
+    given = choose_price(usd_per_hour=None, instance_type="c7a.4xlarge", num_cores=2, prices=table)
+    own = MachinePrices(given=given, table=table)
+    on_demand = table["c7a.4xlarge"].usd_per_hour_on_demand
+    part, whole = MachineKind(num_cores=4), MachineKind(instance_type="c7a.4xlarge", num_cores=16)
+    usd = price_machines(own, {part: 3600.0, whole: 7200.0})
+    assert usd == pytest.approx(2.25 * on_demand)
+    assert price_machines(own, {}) == 0
