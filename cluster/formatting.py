@@ -22,6 +22,21 @@ def usd_places(usd: float) -> int:
     return 2 if usd == 0 else max(2, 1 - math.floor(math.log10(abs(usd))))
 
 
+def format_usd_range(usd: float, low: float, high: float) -> str:
+    """An amount and its interval, short: 0.14 USD (0.12-0.17); without cents from 100 USD on."""
+    places = usd_places(usd) if usd < 100 else 0
+    return f"{usd:,.{places}f} USD ({low:,.{places}f}-{high:,.{places}f})"
+
+
+def format_duration_range(seconds: float, low_s: float, high_s: float) -> str:
+    """A duration and its interval, short: 3:05 (2:50-3:30); from an hour on 3.2 h (3.0-3.5)."""
+    if high_s < 3600:
+        low, middle, high = (format_clock(s) for s in (low_s, seconds, high_s))
+        return f"{middle} ({low}-{high})"
+    low, middle, high = (f"{s / 3600:,.1f}" for s in (low_s, seconds, high_s))
+    return f"{middle} h ({low}-{high})"
+
+
 def format_short_duration(seconds: float) -> str:
     """A duration rounded to one unit: 45 s, 12 min, 3.2 h."""
     if seconds < 90:

@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Unpack
 
@@ -31,7 +31,9 @@ from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.execution.topology import describe_core_sets, discover_topology
 from fastformers.cluster.nodes.addresses import check_address, check_output
 from fastformers.cluster.pricing.prices import HourlyPrice
+from fastformers.cluster.records.quotes import EarlyQuote
 from fastformers.cluster.report.energy import COUNTRY_VARIABLE, EnergyMeter
+from fastformers.cluster.report.forecasts.early_quote import read_early_quote
 from fastformers.cluster.report.run_report import RunReport
 from fastformers.cluster.settings import AuditSettings, PredictionSettings
 from fastformers.formats.recognize import FORMATS
@@ -130,6 +132,11 @@ def make_parser() -> CommandParser:
         f"({COUNTRY_VARIABLE})",
     )
     scoring.add_argument(
+        "--quote",
+        metavar="FILE",
+        help="what fastformers cost printed last for this job: it stands beside the bill (none)",
+    )
+    scoring.add_argument(
         "--dry-run",
         action="store_true",
         help="check all that the run checks before it begins to work, show the plan, and stop",
@@ -195,7 +202,17 @@ def score(
         return _score(options)
 
 
-def _open(options: argparse.Namespace) -> tuple[ScoreJob, HourlyPrice, EnergyMeter | None]:
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What a run works with, all of it checked."""
+
+    job: ScoreJob
+    price: HourlyPrice
+    meter: EnergyMeter | None
+    early: EarlyQuote | None
+
+
+def _open(options: argparse.Namespace) -> _Opened:
     """Check all that can be refused before a run, and open its job."""
     refuse_idle(options, _IDLE)
     check_output(options.output, os.environ)
@@ -223,18 +240,25 @@ def _open(options: argparse.Namespace) -> tuple[ScoreJob, HourlyPrice, EnergyMet
         )
     corpus = score_job.corpus
     refuse_idle_reading(options, set() if corpus is None else {type(corpus.reader)})
-    return score_job, price, meter
+    early = None
+    if options.quote is not None:
+        digests = {score_job.bundle.digest, score_job.pinned.open().digest}
+        early = read_early_quote(options.quote, digests, options.instance_type)
+    return _Opened(job=score_job, price=price, meter=meter, early=early)
 
 
 def _score(options: argparse.Namespace) -> RunReport:
     """Run the job and show its bill; a finished one is only shown."""
-    score_job, price, meter = _open(options)
-    return execute_and_show(score_job, actor_settings(options), price, meter)
+    opened = _open(options)
+    return execute_and_show(
+        opened.job, actor_settings(options), opened.price, opened.meter, opened.early
+    )
 
 
 def _dry_run(options: argparse.Namespace) -> dict[str, Any]:
     """Check all that a run checks, and say what it would do."""
-    score_job, price, _ = _open(options)
+    opened = _open(options)
+    score_job, price = opened.job, opened.price
     actors = actor_settings(options)
     cluster = check_run(score_job, actors)
     check_unheld(score_job, log=console.print)

@@ -25,6 +25,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from fastformers.cache import CACHE_VARIABLE
 from fastformers.cluster.records.audit import AuditQuality, AuditReport, Estimate
 from fastformers.cluster.records.quality import LabelQuality, Quality
+from fastformers.cluster.records.quotes import EarlyQuote, Quote
 from fastformers.cluster.records.sessions import Session, Spent
 from fastformers.cluster.report.bill import HEADINGS, Bill, BillItem, Prediction
 from fastformers.cluster.report.over_time import (
@@ -554,6 +555,40 @@ def make_session(**changes: Any) -> Session:
     return replace(session, **changes)
 
 
+def make_quote(**changes: Any) -> Quote:
+    """What a run says of its bill, early on."""
+    quote = Quote(
+        run="a1",
+        at="2026-11-24T01:02:33+00:00",
+        share=0.01,
+        actors=4,
+        usd=0.02,
+        usd_low=0.015,
+        usd_high=0.025,
+        hours=0.05,
+        hours_low=0.04,
+        hours_high=0.06,
+        ends_at="2026-11-24T01:05:03+00:00",
+        ends_at_low="2026-11-24T01:04:27+00:00",
+        ends_at_high="2026-11-24T01:05:39+00:00",
+    )
+    return replace(quote, **changes)
+
+
+def make_early_quote(**changes: Any) -> EarlyQuote:
+    """What `cost` said of that run."""
+    quote = EarlyQuote(
+        source="cost.json",
+        instance_type="c7i.4xlarge",
+        machines=1,
+        usd=0.018,
+        usd_low=0.013,
+        usd_high=0.026,
+        hours=0.04,
+    )
+    return replace(quote, **changes)
+
+
 @pytest.fixture(scope="session", name="make_report")
 def make_report_fixture() -> Callable[..., RunReport]:
     """Makes the report of a run that had everything: bad rows, retries, energy, earlier runs."""
@@ -626,6 +661,11 @@ def make_report_fixture() -> Callable[..., RunReport]:
             actors=dict.fromkeys(sorted({entry.actor for entry in timeline}), actor),
             started_at="2026-11-24T01:02:03+00:00",
             bill=make_bill(),
+            history=(
+                make_quote(share=0.012, usd=0.019, usd_low=0.015, usd_high=0.024),
+                make_quote(run="b2", share=0.51, usd=0.0203, usd_low=0.0198, usd_high=0.0209),
+            ),
+            early_quote=make_early_quote(),
             other_types=(
                 make_other_type("c7g.xlarge", 0.0151, "scaled"),
                 make_other_type("n2d-standard-4", 0.0188, "scaled"),
@@ -670,6 +710,7 @@ def make_report_fixture() -> Callable[..., RunReport]:
                 profile_cpu="INTEL(R) XEON(R) PLATINUM 8581C CPU @ 2.10GHz",
                 engine="onnxruntime",
             ),
+            corpus="s3://a-bucket/wiki/",
             output="s3://a-bucket-with-a-long-name/and/a/long/path/to/the/corpus/2026-11-24",
         )
         return replace(report, **changes)

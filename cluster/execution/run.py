@@ -20,12 +20,12 @@ from fastformers.cluster.execution.connect import Connect
 from fastformers.cluster.execution.core_split import open_asked_nodes
 from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.journal import RunJournal
-from fastformers.cluster.execution.result import RunResult
+from fastformers.cluster.execution.result import EarlierWork, RunResult
 from fastformers.cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
 from fastformers.cluster.scheduling.driver import Driver
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.cluster.scheduling.nodes import running
-from fastformers.cluster.scheduling.progress import DriverResult, Progress
+from fastformers.cluster.scheduling.progress import Before, DriverResult, Progress
 from fastformers.cluster.settings import ActorSettings
 from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
 from fastformers.cluster.shards.layout import TOKENS
@@ -83,6 +83,7 @@ def run_job(
             work = DriverResult(setup_s=0.0, work_end_s=0.0)
             if not earlier.is_all:
                 nodes = open_asked_nodes(open_nodes(), job.worker_spec(), actors, log)
+                before = _before(earlier)
                 driver = Driver(
                     nodes,
                     slices=earlier.cut.take_slices(),
@@ -92,6 +93,7 @@ def run_job(
                     clock=clock,
                     start=start,
                     done=earlier.done,
+                    before=before,
                     crew=Crew(
                         [scoring.device for scoring in job.scorings],
                         compares=len({scoring.precision for scoring in job.scorings}) > 1,
@@ -103,6 +105,17 @@ def run_job(
                 with running(nodes):
                     work = driver.run()
             return conclude(job, journal, work, start=start, clock=clock)
+
+
+def _before(earlier: EarlierWork) -> Before:
+    """What forecasts count from, where earlier sessions have worked."""
+    predicted_s = earlier.receipts.predicted_s
+    left_s = sum(shard.predicted_s for shard in earlier.cut.shards)
+    return Before(
+        predicted_s=predicted_s,
+        num_cut=max(0, earlier.num_slices - len(earlier.cut.slices)),
+        cut_s=predicted_s + left_s,
+    )
 
 
 @contextmanager

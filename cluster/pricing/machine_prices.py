@@ -17,7 +17,6 @@ from fastformers.cluster.pricing.prices import (
     HourlyPrice,
     InstancePrice,
     choose_price,
-    usd_of,
 )
 from fastformers.inference.cpu import Machine
 
@@ -54,14 +53,3 @@ class MachinePrices:
                 usd_per_hour=None, instance_type=None, num_cores=num_cores, prices=self.table
             )
         return self.given
-
-    def usd_of(self, seconds_by_type: Mapping[str | None, float]) -> float:
-        """Price of machines for some time, by their type; None for machines of an unknown type.
-
-        These count as this machine where the price is an estimate; the bill at the end counts their
-        cores.
-        """
-        return sum(
-            usd_of(seconds, usd_per_hour=self.price_of(instance_type).usd_per_hour)
-            for instance_type, seconds in seconds_by_type.items()
-        )

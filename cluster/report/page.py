@@ -20,6 +20,8 @@ from fastformers.cluster.records.audit import AuditReport, describe_finding
 from fastformers.cluster.records.quality import Quality
 from fastformers.cluster.report.bill import Prediction, round_for_people
 from fastformers.cluster.report.energy import how_to_measure
+from fastformers.cluster.report.forecasts.beside_bill import quotes_beside_bill
+from fastformers.cluster.report.forecasts.section import show_quotes
 from fastformers.cluster.report.frontier.points import FrontierPoint
 from fastformers.cluster.report.run_report import RunReport
 from fastformers.cluster.report.sections import (
@@ -97,6 +99,8 @@ def render_page(report: RunReport) -> str:
         sections.append(show_audit(report.audit))
     if len(report.sessions) > 1:
         sections.append(show_sessions(report))
+    if report.history:
+        sections.append(show_quotes(report))
     if report.dead_letter_reasons:
         sections.append(show_dead_letters(report))
     if report.other_types:
@@ -315,11 +319,18 @@ def _describe_prediction(report: RunReport, prediction: Prediction) -> str:
     )
 
 
+def _quoted(report: RunReport) -> dict[str, str]:
+    """What was quoted before, where the run was too short to quote itself."""
+    rows = [] if report.history else quotes_beside_bill(report)
+    return {name: ", ".join(filter(None, texts)) for name, *texts in rows}
+
+
 def _facts(report: RunReport) -> dict[str, str]:
     bundle = report.bundle
     return {
         "bundle": f"{bundle.path} ({bundle.precision}, {bundle.digest[:12]})",
         **({} if report.cascade is None else {"cascade": describe_cascade(report.cascade)}),
+        **_quoted(report),
         "token budget": f"{bundle.max_batch_tokens:,} tokens a batch",
         "actors": "; ".join(report.cores[:MAX_TABLE_ROWS]) or "none were needed",
         **({"GPUs and cores": "; ".join(describe_kinds(report))} if report.uses_gpus else {}),

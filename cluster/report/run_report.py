@@ -14,6 +14,7 @@ from typing import Any
 from fastformers.cluster.json_values import from_plain, to_plain
 from fastformers.cluster.records.audit import AuditReport
 from fastformers.cluster.records.quality import Quality
+from fastformers.cluster.records.quotes import EarlyQuote, Quote
 from fastformers.cluster.records.sessions import Session
 from fastformers.cluster.report.bill import Bill
 from fastformers.cluster.report.over_time import (
@@ -27,7 +28,9 @@ from fastformers.cluster.report.over_time import (
 from fastformers.errors import InputError
 
 REPORT_FILE = "report.json"
-FORMAT_VERSION = 5  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 6  # raised whenever a key comes, goes or changes its meaning
+# What reports of an older format lack, by its version; they are read as if it was not measured.
+_LACKING: dict[Any, dict[str, Any]] = {5: {"corpus": "", "history": [], "early_quote": None}}
 
 # What `fastformers score` promises to print last; report.json holds more.
 SUMMARY_KEYS = (
@@ -223,6 +226,9 @@ class RunReport:
         actors: What each actor scored, by its name.
         started_at: ISO time of the start, in UTC.
         bill: Where the money went.
+        history: What the run said of its bill while it went, in all sessions; at most one quote for
+            each of some shares of the work. Empty where it ended before one could be made.
+        early_quote: What `fastformers cost` said before; None where it was not given.
         other_types: What this run would have cost elsewhere, cheapest first.
         other_types_unknown: Why `other_types` is empty; None where it is not.
         energy: Electricity that the driver's node drew; None where it was not measured.
@@ -232,6 +238,7 @@ class RunReport:
             many, a sample with all of those of some actors and of those that were lost.
         tokens_over_time: Throughput of all actors over the run.
         bundle: The bundle that scored.
+        corpus: What was scored or prepared, as the user wrote it; "" where that was not kept.
         output: Where the predictions are, or the shards if they were only prepared.
     """
 
@@ -278,6 +285,8 @@ class RunReport:
     actors: dict[str, ActorReport]
     started_at: str
     bill: Bill
+    history: tuple[Quote, ...]
+    early_quote: EarlyQuote | None
     other_types: tuple[TypeCost, ...]
     other_types_unknown: str | None
     energy: Energy | None
@@ -286,6 +295,7 @@ class RunReport:
     timeline: tuple[TimelineEntry, ...]
     tokens_over_time: TokensOverTime
     bundle: BundleUsed
+    corpus: str
     output: str
 
     @property
@@ -307,11 +317,13 @@ class RunReport:
             remedy: What the user can do if it cannot be used, for messages.
 
         Raises:
-            InputError: It is no report, one of another format version, or damaged.
+            InputError: It is no report, one of a format that is not read any more, or damaged.
         """
         if not isinstance(content, dict):
             raise InputError(f"{path}: is not a report of ours; {remedy}")
         version = content.get("format_version", 0)
+        if isinstance(version, int) and version in _LACKING:
+            content, version = {**content, **_LACKING[version]}, FORMAT_VERSION
         if version != FORMAT_VERSION:
             age = "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "an older"
             raise InputError(
@@ -336,6 +348,9 @@ class RunReport:
             "num_sessions": len(self.sessions),
             "quality": quality,
             "audit": to_plain(self.audit),
+            "early_quote": to_plain(self.early_quote),
+            "first_quote": to_plain(self.history[0] if self.history else None),
+            "last_quote": to_plain(self.history[-1] if self.history else None),
             **({"cascade": to_plain(self.cascade)} if self.cascade is not None else {}),
         }
 

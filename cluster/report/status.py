@@ -14,14 +14,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from fastformers.cluster.formatting import format_clock
+from fastformers.cluster.formatting import (
+    format_clock,
+    format_duration_range,
+    format_usd_range,
+)
 from fastformers.cluster.json_values import from_plain, to_plain
+from fastformers.cluster.records.quotes import Quote
 from fastformers.cluster.scheduling.progress import Progress
 from fastformers.cluster.shards.claim_file import ClaimRecord
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
 
-FORMAT_VERSION = 1  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 2  # raised whenever a key comes, goes or changes its meaning
 Unit = Literal["scored", "prepared"]
 
 _RECENT_S = 60.0
@@ -55,6 +60,8 @@ class RunStatus:
         rows: Rows of the shards finished in this run.
         rows_per_second, rows_per_second_now: Over the whole run; over the last minute.
         usd: USD so far, of all machines.
+        quote: What the whole run will cost and when it ends, with 90% intervals; None before enough
+            of it is done to say.
         num_nodes, num_actors: How many work now.
         doing: Number of actors by what they do now.
         recent: Share of the actors' time in the last minute by what they did, 0-1.
@@ -79,6 +86,7 @@ class RunStatus:
     rows_per_second: float
     rows_per_second_now: float
     usd: float
+    quote: Quote | None
     num_nodes: int
     num_actors: int
     doing: dict[str, int]
@@ -86,10 +94,16 @@ class RunStatus:
     notices: tuple[str, ...]
 
     def numbers(self) -> list[str]:
-        """Speed, USD so far, shards, rows, and what actors do; what matters most is first."""
+        """Forecast, speed, USD so far, shards, rows, what actors do; what matters most is first."""
+        quote = self.quote
+        forecast = (
+            [] if quote is None else [format_usd_range(quote.usd, quote.usd_low, quote.usd_high)]
+        )
+        so_far = "" if quote is None else " so far"
         parts = [
+            *forecast,
             f"{self.rows_per_second_now:,.0f} rows/s",
-            f"{self.usd:.4f} USD",
+            f"{self.usd:.4f} USD{so_far}",
             f"{self.shards_done}/{self.shards_known} shards",
         ]
         if self.slices_left:
@@ -123,9 +137,21 @@ class RunStatus:
             return f"waiting for the first shards to be {self.unit}"
         return "reading the first slice"
 
+    @property
+    def time_left(self) -> str | None:
+        """The time that is left, with its interval as soon as that is known; None before."""
+        quote = self.quote
+        if quote is None:
+            return None if self.left_s is None else format_clock(self.left_s)
+        at, *ends = (
+            datetime.fromisoformat(time)
+            for time in (quote.at, quote.ends_at, quote.ends_at_low, quote.ends_at_high)
+        )
+        return format_duration_range(*((end - at).total_seconds() for end in ends))
+
     def describe_whole(self) -> str:
         """The line of `describe` with what a display of progress puts around it."""
-        left = "" if self.left_s is None else f"ETA {format_clock(self.left_s)}, "
+        left = "" if self.time_left is None else f"ETA {self.time_left}, "
         return f"{self.unit}: {100 * self.share:.0f}%, {left}{self.describe()}"
 
     def explain_slow(self) -> str | None:
@@ -156,6 +182,8 @@ class RunStatus:
         Raises:
             InputError: It is no status of ours, of another version, or damaged.
         """
+        if isinstance(content, dict) and content.get("format_version") == 1:
+            content = {**content, "format_version": FORMAT_VERSION, "quote": None}
         if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
             raise InputError(
                 f"{path}: is not a status that this version of fastformers reads; take the version "
@@ -175,7 +203,11 @@ class StatusTally:
     """Makes the status of a run from what its driver reports."""
 
     def __init__(
-        self, claim: ClaimRecord, unit: Unit, usd_so_far: Callable[[Progress], float]
+        self,
+        claim: ClaimRecord,
+        unit: Unit,
+        usd_so_far: Callable[[Progress], float],
+        quote: Callable[[Progress], Quote | None] = lambda progress: None,
     ) -> None:
         """Begin a run.
 
@@ -183,7 +215,9 @@ class StatusTally:
             claim: The run's claim on its output.
             unit: What is done with shards.
             usd_so_far: What all machines have cost by a report.
+            quote: What the whole run will cost and take by a report.
         """
+        self._quote = quote
         self._claim = claim
         self._unit = unit
         self._usd_so_far = usd_so_far
@@ -225,6 +259,7 @@ class StatusTally:
             rows_per_second=_rate(progress.num_rows, now),
             rows_per_second_now=_rate(progress.num_rows - before_rows, now - before_s),
             usd=self._usd_so_far(progress),
+            quote=self._quote(progress),
             num_nodes=progress.num_nodes,
             num_actors=progress.num_actors,
             doing=dict(progress.doing),

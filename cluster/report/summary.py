@@ -15,6 +15,7 @@ from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.result import RunResult
 from fastformers.cluster.pricing.machine_prices import MachinePrices
 from fastformers.cluster.pricing.prices import HourlyPrice, usd_per_million
+from fastformers.cluster.records.quotes import Quotes
 from fastformers.cluster.records.samples import NUM_BINS, TimedAttempt
 from fastformers.cluster.records.sessions import RUNNING, Session
 from fastformers.cluster.records.tally import ActorTally, ReceiptSums, RunTally, add_phases
@@ -99,6 +100,7 @@ def build_report(
     *,
     run: str = "",
     earlier: Sequence[Session] = (),
+    quotes: Quotes | None = None,
     energy: Energy | None = None,
 ) -> RunReport:
     """Everything that was measured, and what follows from it.
@@ -109,6 +111,7 @@ def build_report(
         prices: Prices of its machines.
         run: Identifier of the last session.
         earlier: The sessions before it.
+        quotes: What all sessions said of the bill while they went; None for nothing.
         energy: Electricity that the driver's node drew, if it was measured.
 
     Returns:
@@ -176,6 +179,8 @@ def build_report(
         actors=_by_actor(tally),
         started_at=sessions[0].started_at,
         bill=bill,
+        history=() if quotes is None else quotes.history,
+        early_quote=None if quotes is None else quotes.early,
         other_types=(),
         other_types_unknown="not estimated",
         energy=energy,
@@ -192,8 +197,18 @@ def build_report(
             profile_cpu=job.bundle.cost_profile.cpu_model,
             engine=job.engine,
         ),
+        corpus=_corpus_of(job),
         output=str(job.place),
     )
+
+
+def _corpus_of(job: ScoreJob) -> str:
+    """What the user called the corpus; where that is not known, where it lies."""
+    asked = job.asked.get("corpus")
+    if asked:
+        return str(asked)
+    files = job.corpus.files if job.corpus is not None else ()
+    return files[0].path if files else str(job.shards)
 
 
 def _price_nodes(

@@ -19,6 +19,7 @@ from fastformers.cluster.records.audit import (
     describe_interval,
 )
 from fastformers.cluster.report.bill import round_total
+from fastformers.cluster.report.forecasts.beside_bill import HEADS, quotes_beside_bill
 from fastformers.cluster.report.over_time import AgreementReport, CascadeReport
 from fastformers.cluster.report.run_report import Energy, RunReport
 from fastformers.formats.kept_columns import ALL_COLUMNS
@@ -32,7 +33,8 @@ def render_bill(report: RunReport) -> Group:
     sessions = [_render_sessions(report)] if len(report.sessions) > 1 else []
     kinds = [_render_kinds(report)] if report.uses_gpus else []
     nodes = [_render_nodes(report)] if len(report.nodes) > 1 else []
-    return Group(_render_summary(report), *sessions, *kinds, *nodes, _render_items(report))
+    quotes = _render_quotes(report)
+    return Group(_render_summary(report), *sessions, *kinds, *nodes, _render_items(report), *quotes)
 
 
 def _render_summary(report: RunReport) -> Table:
@@ -294,6 +296,17 @@ def _render_items(report: RunReport) -> Table:
     if energy is not None:
         table.caption = "\n".join([str(table.caption or ""), describe_energy(energy)]).strip()
     return table
+
+
+def _render_quotes(report: RunReport) -> list[Table]:
+    """What the run was quoted at beside what it cost; nothing where nothing was quoted."""
+    rows = quotes_beside_bill(report)
+    table = Table(title="Quotes and bill", title_justify="left")
+    for name in HEADS:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
+    return [table] if rows else []
 
 
 def describe_energy(energy: Energy) -> str:

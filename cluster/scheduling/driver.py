@@ -31,7 +31,7 @@ from fastformers.cluster.scheduling.nodes import (
     Nodes,
     Orders,
 )
-from fastformers.cluster.scheduling.progress import Counts, DriverResult, Progress
+from fastformers.cluster.scheduling.progress import Before, Counts, DriverResult, Progress
 from fastformers.cluster.scheduling.tail import Tail
 from fastformers.cluster.scheduling.work import (
     Failed,
@@ -80,6 +80,7 @@ class Driver:
         clock: Callable[[], float],
         start: float,
         done: Container[str] = frozenset(),
+        before: Before | None = None,
         crew: Crew | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         log: Callable[[str], None] = lambda line: None,
@@ -95,6 +96,7 @@ class Driver:
             clock: Monotonic clock, in seconds.
             start: Clock reading at the start of the run, from which all times count.
             done: Names of shards whose predictions are on disk.
+            before: What earlier sessions have done; None for nothing.
             crew: Which kinds of nodes score; those on cores by default.
             on_progress: Function that is called about once a second.
             log: Function that shows a line for each node that joins.
@@ -114,7 +116,7 @@ class Driver:
         self._refused: dict[str, str] = {}
         self._setup_s: float | None = None
         self._without_nodes_since = self._last_progress = clock()
-        self._counts = Counts(scores=scores)
+        self._counts = Counts(scores=scores, before=before)
         for shard in shards:
             self._add(shard)
 
@@ -269,6 +271,7 @@ class Driver:
                 books.num_errors = 0
                 books.add_pace(job, outcome.seconds)
                 self._crew.learn(books.node.device, books.pace.factor)
+                self._counts.add_finished(books, ended)
                 if twin is not None:  # if its node has begun it, it goes on in vain
                     del self._leased[twin.task.ticket], twin.node.leased[twin.task.ticket]
                     twin.node.take_back.append(twin.task.ticket)

@@ -5,13 +5,17 @@
 Plain records; this module knows nothing of Ray or files.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from fastformers.cluster.corpus.slices import Slice
+from fastformers.cluster.scheduling.forecast.time_left import SlotKind
 from fastformers.cluster.scheduling.journal import NodeUse
-from fastformers.cluster.scheduling.nodes import Node
+from fastformers.cluster.scheduling.nodes import Ended, Node
 from fastformers.cluster.scheduling.pace import Pace
-from fastformers.cluster.scheduling.work import Task, Ticket, Work
+from fastformers.cluster.scheduling.work import Finished, Task, Ticket, Work
+from fastformers.cluster.shards.preparation import SliceReceipt
+from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.shards.shard_queue import Lease
 
 # A node is leased jobs for this many seconds, and at most this many for each of its slots.
@@ -59,6 +63,7 @@ class NodeBooks:
         leaving: Why it will be taken away soon, or None.
         doing: Number of its slots by what they do.
         notices: Lines that it wants shown.
+        slot_ends: When the last job of each slot ended, by the driver's clock.
     """
 
     node: Node
@@ -75,6 +80,14 @@ class NodeBooks:
     leaving: str | None = None
     doing: dict[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    slot_ends: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> SlotKind:
+        """What its slots have in common with those that are as fast."""
+        seen = self.node.machine_seen
+        processor = "" if seen is None else seen.processor.model
+        return SlotKind(self.node.device, self.node.instance_type or processor)
 
     @property
     def machine(self) -> str:
@@ -103,6 +116,19 @@ class NodeBooks:
             self.pace.add(seconds, job.shard.predicted_s)
         elif isinstance(job, Slice):
             self.slice_pace.add(seconds, None)
+
+    def take_slot_time(self, ended: Ended) -> float:
+        """Seconds that a finished job took of its slot: from the end of the job before it on.
+
+        The first one of a slot waits for the model, so it counts as what it measured of itself.
+        """
+        assert ended.slot is not None and isinstance(ended.outcome, Finished)
+        before, self.slot_ends[ended.slot] = self.slot_ends.get(ended.slot), ended.end_s
+        if before is not None:
+            return max(0.0, ended.end_s - before)
+        result = ended.outcome.result
+        phase_s = result.phase_s if isinstance(result, Receipt | SliceReceipt) else {}
+        return math.fsum(phase_s.values()) or ended.outcome.seconds
 
     def expect(self, job: Work) -> float | None:
         """Seconds that a job takes in a slot of it; None where that is not known."""

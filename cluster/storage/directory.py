@@ -83,6 +83,11 @@ class Directory:
         )
         return sorted(found, key=lambda entry: entry.name)
 
+    def list_directories(self) -> list[str]:
+        """Names of the directories in it, sorted; empty if it does not exist."""
+        kind = pyarrow.fs.FileType.Directory
+        return sorted(entry.base_name for entry in self._list() if entry.type == kind)
+
     def is_empty(self, *, but: Collection[str] = ()) -> bool:
         """Whether it holds nothing but the files `but`, and temporary files of killed writers."""
         with storage_errors(str(self)):

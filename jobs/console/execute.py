@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import date, datetime
+from functools import partial
 
 from fastformers.cluster.cost.run_elsewhere import estimate_elsewhere
 from fastformers.cluster.execution.claim import Claim, check_claim
@@ -33,8 +34,10 @@ from fastformers.cluster.nodes.addresses import (
 from fastformers.cluster.pricing.machine_prices import MachinePrices
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.records.audit import check_agreement
-from fastformers.cluster.records.sessions import read_sessions
+from fastformers.cluster.records.quotes import EarlyQuote, Quotes, read_quotes
+from fastformers.cluster.records.sessions import Session, read_sessions
 from fastformers.cluster.report.energy import EnergyMeter
+from fastformers.cluster.report.forecasts.quoting import Quoter, price_machines
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.report.status import Unit
 from fastformers.cluster.report.summary import build_report, summarize_session
@@ -117,8 +120,16 @@ def execute(
     actors: ActorSettings,
     price: HourlyPrice,
     meter: EnergyMeter | None = None,
+    early: EarlyQuote | None = None,
 ) -> RunReport:
     """Run a job with progress on stderr; returns its report, which is also kept in its output.
+
+    Args:
+        job: The job.
+        actors: Settings of the workers.
+        price: Price of a machine.
+        meter: What measures electricity, or None.
+        early: What was quoted for the run before it began, or None.
 
     Raises:
         FastformersError: See `check_run` and `run_job`.
@@ -127,14 +138,31 @@ def execute(
     unit: Unit = "prepared" if job.output is None else "scored"
     prices = MachinePrices(given=price, table=built_in_prices())
 
+    earlier: tuple[Session, ...] = ()
+
     def usd_so_far(progress: Progress) -> float:
-        return prices.usd_of(progress.node_s)
+        return price_machines(prices, progress.machine_s)
 
     with StatusFile(job.home, unit, usd_so_far) as status_file:
         with meter or nullcontext(), ProgressDisplay() as display:
 
             def begin(claim: Claim) -> None:
-                status_file.begin(claim)
+                nonlocal earlier
+                record, quotes = claim.record, Quotes()
+                if not claim.is_new:
+                    earlier = read_sessions(job.home, but=record.run)
+                    quotes = read_quotes(job.home)
+                quotes = replace(quotes, early=early or quotes.early)
+                status_file.begin(
+                    claim,
+                    Quoter(
+                        record.run,
+                        record.started_at,
+                        partial(price_machines, prices),
+                        earlier=earlier,
+                        quotes=quotes,
+                    ),
+                )
                 display.wait_for("finding what is done already")
 
             def show(progress: Progress) -> None:
@@ -142,7 +170,9 @@ def execute(
                 if status.waits_for is not None:
                     display.wait_for(status.waits_for if status.num_actors else start)
                 else:
-                    display.update(unit, status.share, status.numbers, status.remarks())
+                    display.update(
+                        unit, status.share, status.numbers, status.remarks(), status.time_left
+                    )
                     display.wait_for("finishing the output" if status.share >= 1 else None)
                 _tell_metrics(job.place.path, progress, usd_so_far(progress))
 
@@ -168,7 +198,8 @@ def execute(
             result,
             prices,
             run=status_file.run,
-            earlier=read_sessions(job.home, but=status_file.run),
+            earlier=earlier,
+            quotes=status_file.quotes,
             energy=meter.energy if meter is not None else None,
         )
         status_file.keep(report.sessions[-1])
@@ -188,8 +219,11 @@ def execute_and_show(
     actors: ActorSettings,
     price: HourlyPrice,
     meter: EnergyMeter | None = None,
+    early: EarlyQuote | None = None,
 ) -> RunReport:
     """Run a job that scores, then show its bill and write its page; a finished one is only shown.
+
+    Arguments as for `execute`.
 
     Raises:
         FastformersError: See `execute` and `find_finished`.
@@ -197,9 +231,10 @@ def execute_and_show(
     """
     report = find_finished(job)
     if report is not None:
+        report = replace(report, early_quote=early or report.early_quote)
         console.print(render_bill(report))
     else:
-        report = execute(job, actors, price, meter)
+        report = execute(job, actors, price, meter, early)
         console.print(render_bill(report))
         write_page(job.home, report)
     if report.audit is not None:

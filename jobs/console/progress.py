@@ -110,6 +110,7 @@ class ProgressDisplay:
         share: float,
         describe: Callable[[], Sequence[str]],
         remarks: Sequence[str] = (),
+        time_left: str | None = None,
     ) -> None:
         """Take a report, and show it where it is time to.
 
@@ -119,6 +120,7 @@ class ProgressDisplay:
             describe: Gives numbers that say more, the most important first; called only where
                 something is shown.
             remarks: What the user should know beside them.
+            time_left: The time that is left, where that is known better than from the share.
         """
         now = time.monotonic()
         self._waits_for = None
@@ -129,7 +131,7 @@ class ProgressDisplay:
         if not is_due or console.quiet:
             return
         self._last_line = now
-        numbers = (*self._share_and_time_left(share, now), *describe())
+        numbers = (*self._share_and_time_left(share, now, time_left), *describe())
         if self._live is None:
             console.print("; ".join([f"{what}: {', '.join(numbers)}", *remarks]))
         else:
@@ -137,8 +139,10 @@ class ProgressDisplay:
             self._line = line if share < 1 else None
             self._refresh()
 
-    def _share_and_time_left(self, share: float, now: float) -> list[str]:
+    def _share_and_time_left(self, share: float, now: float, known: str | None) -> list[str]:
         percent = f"{100 * share:.0f}%"
+        if known is not None:
+            return [percent, f"ETA {known}"]
         gained = share - self._first_share
         if gained <= 0:
             return [percent]

@@ -3,6 +3,7 @@
     driver -> Progress -> [status_file] -> RunStatus -> console
                                                      -> status.json in the output
     summary -> Session -> [status_file] -> sessions/RUN.json in the output
+    quoting -> Quotes  -> [status_file] -> quotes.json in the output
 
 A thread of its own writes the file every few seconds, so that a storage that does not answer holds
 up no run; one that fails ends none. This module knows nothing of what the numbers mean.
@@ -15,7 +16,9 @@ from dataclasses import replace
 from types import TracebackType
 
 from fastformers.cluster.execution.claim import Claim
+from fastformers.cluster.records.quotes import Quotes, write_quotes
 from fastformers.cluster.records.sessions import Session, write_session
+from fastformers.cluster.report.forecasts.quoting import Quoter
 from fastformers.cluster.report.status import RunStatus, StatusTally, Unit
 from fastformers.cluster.scheduling.progress import Progress
 from fastformers.cluster.shards.identity import STATUS_FILE
@@ -57,6 +60,8 @@ class StatusFile:
         self._status: RunStatus | None = None
         self._session: Session | None = None
         self._written: Session | None = None
+        self._quoter: Quoter | None = None
+        self._written_quotes: Quotes | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, name="status", daemon=True)
 
@@ -65,10 +70,16 @@ class StatusFile:
         """Identifier of the run; empty before its output is claimed."""
         return "" if self._claim is None else self._claim.record.run
 
-    def begin(self, claim: Claim) -> None:
+    @property
+    def quotes(self) -> Quotes:
+        """What the run has said of its bill."""
+        assert self._quoter is not None, "a run quotes itself after its output is claimed"
+        return self._quoter.quotes
+
+    def begin(self, claim: Claim, quoter: Quoter) -> None:
         """Begin to write, because the output is claimed."""
-        self._claim = claim
-        self._tally = StatusTally(claim.record, self._unit, self._usd_so_far)
+        self._claim, self._quoter = claim, quoter
+        self._tally = StatusTally(claim.record, self._unit, self._usd_so_far, quoter.quote)
         self._status = self._tally.begin()
         self._thread.start()
 
@@ -124,5 +135,9 @@ class StatusFile:
             if session is not None and session is not self._written:
                 write_session(self._output, session)
                 self._written = session
+            quotes = self.quotes
+            if (quotes.history or quotes.early) and quotes is not self._written_quotes:
+                write_quotes(self._output, quotes)
+                self._written_quotes = quotes
         except Exception as error:  # whatever the storage raises, the run goes on
             logger.info("%s/%s: %s", self._output, STATUS_FILE, error)

@@ -203,6 +203,11 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(start, expected, tmp_path, moment):
     assert sum(session["usd"] for session in report["sessions"]) == pytest.approx(
         report["usd_total"]
     )
+    shares = [quote["share"] for quote in report["history"]]
+    assert shares == sorted(shares)
+    assert {quote["run"] for quote in report["history"]} <= {
+        session["run"] for session in report["sessions"]
+    }
     recorded = sum(session["rows"] for session in report["sessions"])
     assert recorded + report["unrecorded_rows"] == report["rows"]
 

@@ -190,7 +190,7 @@ WORKING = {
     "score": (
         "--bundle --output --keep-columns --limit --max-bad-rows --cores-per-actor --engine "
         "--num-actors --address --timeout-s --usd-per-hour --instance-type --max-batch-tokens "
-        "--on-bad-row --energy --dry-run --device --precision --columns --label-column"
+        "--on-bad-row --energy --quote --dry-run --device --precision --columns --label-column"
     ),
     "prepare": (
         "--bundle --output --text-column --text-pair-column --keep-columns --limit --shard-seconds "

@@ -72,3 +72,25 @@ def test_what_holds_no_run_is_refused(output, capsys, file, content, reason):
     [line] = capsys.readouterr().err.splitlines()
     assert reason in line
     assert str(output) in line
+
+
+def test_many_runs_are_compared_and_broken_ones_named(tmp_path, make_report, capsys):
+    old = {**make_report().to_json(), "format_version": 5}
+    for key in ("corpus", "history", "early_quote"):
+        del old[key]
+    for name, content in (("a", make_report(output="a").to_json()), ("b", old), ("c", [])):
+        home = tmp_path / name / "__run__"
+        home.mkdir(parents=True)
+        write_record(open_directory(str(home)), RUN_FILE, {})
+        (home / "report.json").write_text(json.dumps(content))
+    assert main(["report", f"{tmp_path}/?", str(tmp_path / "none")]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert [run["run"] for run in found["runs"]] == ["a"]
+    assert set(found["runs"][0]["errors"]) == {"cost", "first", "50%"}
+    assert [group["runs"] for group in found["groups"]] == [1]
+    assert list(found["left_out"]) == [f"{tmp_path}/{name}" for name in ("b", "c", "none")]
+    assert len([line for line in err.splitlines() if line.startswith("left out: ")]) == 3
+    assert "By corpus and instance type" in err
+    assert main(["report", f"{tmp_path}/b", f"{tmp_path}/c"]) == 2
+    assert "none of 2 runs has a quote" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import fastformers.jobs.status
 from fastformers.cluster.report.status import StatusTally
-from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.scheduling.progress import MachineKind, Progress
 from fastformers.cluster.shards.claim_file import new_claim, put_claim, release_claim
 from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, write_record
 from fastformers.cluster.storage.directory import open_directory
@@ -29,7 +29,7 @@ PROGRESS = Progress(
     predicted_done_s=1.0,
     predicted_left_s=3.0,
     num_slices_left=0,
-    node_s={None: 100.0},
+    machine_s={MachineKind(): 100.0},
     num_nodes=1,
     num_actors=2,
 )

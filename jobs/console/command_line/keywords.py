@@ -67,6 +67,7 @@ class ScoreKeywords(CorpusKeywords, total=False):
     max_batch_tokens: int | None
     on_bad_row: Literal["dead-letter", "fail"]
     energy: str | None
+    quote: PathLike | None
 
 
 class CostKeywords(CorpusKeywords, total=False):

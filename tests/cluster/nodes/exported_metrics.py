@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastformers.cluster.nodes.metrics import COUNTERS, HISTOGRAMS, RunMetrics
 from fastformers.cluster.scheduling.nodes import Ended, NodeReport
-from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.scheduling.progress import MachineKind, Progress
 from fastformers.cluster.scheduling.work import Finished, Lost, Ticket
 from fastformers.cluster.shards.receipts import Receipt
 
@@ -32,7 +32,7 @@ PROGRESS = Progress(
     predicted_done_s=5.0,
     predicted_left_s=12.5,
     num_slices_left=3,
-    node_s={None: 60.0},
+    machine_s={MachineKind(): 60.0},
     num_nodes=3,
     num_actors=3,
 )

@@ -190,7 +190,7 @@ def test_an_outage_lasts_and_counts_once_until_the_storage_answers(run_metrics, 
 def progress(**changes):
     sums = dict.fromkeys(("num_rows", "num_tokens", "num_errors", "num_actors"), 9)
     where = {"num_done": 2, "num_known": 7, "predicted_left_s": 1.5, "num_slices_left": 3}
-    rest = {"elapsed_s": 9.0, "predicted_done_s": 9.0, "node_s": {}}
+    rest = {"elapsed_s": 9.0, "predicted_done_s": 9.0, "machine_s": {}}
     return Progress(**sums, **where, **rest, **{"num_nodes": 4, "num_retries": 5, **changes})
 
 

@@ -84,7 +84,7 @@ def test_the_page_is_whole_and_loads_nothing(page):
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(outline.ids)
     assert "<script" not in page
     assert "@import" not in page
-    assert page.count('role="img"') == 2 * page.count("<figure>") == 18
+    assert page.count('role="img"') == 2 * page.count("<figure>") == 20
 
 
 def test_each_color_of_a_plot_is_the_theme_s(page):
@@ -207,6 +207,8 @@ def test_a_run_with_nothing_left_to_do_has_a_page(make_report):
     report = make_report(
         timeline=(),
         sessions=make_report().sessions[1:],
+        history=(),
+        early_quote=None,
         quality=None,
         audit=None,
         dead_letter_reasons={},

@@ -26,6 +26,7 @@ KEYS = {
     "cascade",
     *("sessions", "unrecorded_rows", "dead_letter_reasons", "quality", "quality_unknown"),
     "price_mismatches",
+    *("corpus", "history", "early_quote"),
     "output",
 }
 NESTED_KEYS = {
@@ -66,6 +67,10 @@ KIND_KEYS = {
     *("device", "precision", "engine", "max_batch_tokens", "actors", "machines", "shards", "rows"),
     *("tokens", "share_of_tokens", "usd", "usd_per_million", "computing", "waiting", "gpu_busy"),
     "bound_by",
+}
+QUOTE_KEYS = {
+    *("run", "at", "share", "actors", "usd", "usd_low", "usd_high", "hours", "hours_low"),
+    *("hours_high", "ends_at", "ends_at_low", "ends_at_high"),
 }
 TYPE_KEYS = {
     *("instance_type", "usd", "usd_low", "usd_high", "wall_s", "basis", "scaled_from"),
@@ -108,8 +113,12 @@ def test_the_file_has_the_documented_keys(make_report):
     assert set(next(iter(content["actors"].values()))) == {
         *("shards", "rows", "rows_per_second", "tokens_per_second", "busy_s", "peak_rss_bytes"),
     }
+    assert set(content["history"][0]) == QUOTE_KEYS
+    assert set(content["early_quote"]) == {
+        *("source", "instance_type", "machines", "usd", "usd_low", "usd_high", "hours"),
+    }
     assert content["lengths"]["8"] == [9000, 60_000, 62_000]
-    assert content["format_version"] == FORMAT_VERSION == 5
+    assert content["format_version"] == FORMAT_VERSION == 6
 
 
 def test_the_last_line_has_what_is_promised(make_report):
@@ -120,6 +129,9 @@ def test_the_last_line_has_what_is_promised(make_report):
         "num_sessions": 2,
         "quality": {"metric": "accuracy", "value": 0.85, "rows": 1000},
         "audit": content["audit"],
+        "early_quote": content["early_quote"],
+        "first_quote": content["history"][0],
+        "last_quote": content["history"][-1],
     }
     prepared = report.summarize_preparation()
     assert prepared == {key: content[key] for key in PREPARATION_KEYS}
@@ -157,6 +169,15 @@ def test_a_report_without_a_version_is_an_old_one(make_report):
     del content["format_version"]
     with pytest.raises(InputError, match=r"^out/report\.json: was written by an older version"):
         read(content)
+
+
+def test_a_report_of_the_format_before_quotes_is_read_as_one_without_any(make_report):
+    report = make_report()
+    content = {**report.to_json(), "format_version": 5}
+    for key in ("corpus", "history", "early_quote"):
+        del content[key]
+    assert read(content) == dataclasses.replace(report, corpus="", history=(), early_quote=None)
+    assert read(content).summarize()["first_quote"] is None
 
 
 def damage(content, place, value):

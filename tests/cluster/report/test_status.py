@@ -1,14 +1,19 @@
 """Where a run stands, as numbers, as a line, and as a file."""
 
+import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.console import Console
 
+from fastformers.cluster.records.quotes import Quote
 from fastformers.cluster.report.status import FORMAT_VERSION, RunStatus, StatusTally
-from fastformers.cluster.scheduling.progress import Progress
+from fastformers.cluster.scheduling.progress import MachineKind, Progress
 from fastformers.cluster.shards.claim_file import new_claim
 from fastformers.errors import InputError
+from fastformers.jobs.console.terminal.live_line import ProgressLine
 
 CLAIM = replace(new_claim(0.0), run="r1", host="vm", pid=7, started_at=1_795_652_356.0)
 
@@ -26,7 +31,7 @@ def news(elapsed_s, *, rows=0, done=0, done_s=0.0, left_s=0.0, **changes):
         predicted_done_s=done_s,
         predicted_left_s=left_s,
         num_slices_left=0,
-        node_s={None: 2 * elapsed_s},
+        machine_s={MachineKind(): 2 * elapsed_s},
         num_nodes=2,
         num_actors=16,
     )
@@ -34,7 +39,7 @@ def news(elapsed_s, *, rows=0, done=0, done_s=0.0, left_s=0.0, **changes):
 
 
 def tally(unit="scored"):
-    return StatusTally(CLAIM, unit, lambda progress: sum(progress.node_s.values()) / 100)
+    return StatusTally(CLAIM, unit, lambda progress: sum(progress.machine_s.values()) / 100)
 
 
 def test_the_share_is_that_of_the_predicted_seconds():
@@ -94,6 +99,75 @@ def test_the_line_says_all_of_it():
         "slow: 9% of the actors' time is waiting for the storage; "
         "node a: storage does not answer since 40 s; b; c"
     )
+
+
+def quote(**changes):
+    values = {
+        "run": "r1",
+        "at": "2026-11-26T00:20:17+00:00",
+        "share": 0.12,
+        "actors": 16,
+        "usd": 0.1415,
+        "usd_low": 0.1211,
+        "usd_high": 0.1688,
+        "hours": 0.1,
+        "hours_low": 0.09,
+        "hours_high": 0.12,
+        "ends_at": "2026-11-26T00:23:22+00:00",
+        "ends_at_low": "2026-11-26T00:23:07+00:00",
+        "ends_at_high": "2026-11-26T00:23:47+00:00",
+    }
+    return Quote(**{**values, **changes})
+
+
+def test_the_forecast_comes_first_with_its_intervals():
+    so_far = StatusTally(CLAIM, "scored", lambda progress: 0.01234, lambda progress: quote())
+    so_far.add(news(51, left_s=8.0))
+    line = so_far.add(news(61, rows=3300, done=1, done_s=2.0, left_s=6.0)).describe_whole()
+    assert line.startswith(
+        "scored: 25%, ETA 3:05 (2:50-3:30), 0.14 USD (0.12-0.17), 54 rows/s, 0.0123 USD so far, "
+    )
+
+
+@pytest.mark.parametrize(
+    ("usd", "hours", "shown"),
+    [
+        (0.1415, 0.05, "ETA 3:00 (2:24-3:54), 0.14 USD (0.11-0.18)"),
+        (0.000801, 0.005, "ETA 0:18 (0:14-0:23), 0.00080 USD (0.00064-0.00104)"),
+        (12_345.0, 340.0, "ETA 340.0 h (272.0-442.0), 12,345 USD (9,876-16,048)"),
+        (99.99, 0.9, "ETA 0.9 h (0.7-1.2), 99.99 USD (79.99-129.99)"),
+    ],
+)
+def test_a_forecast_is_whole_in_a_line_of_80_columns(usd, hours, shown):
+    start = datetime(2026, 11, 26, tzinfo=UTC)
+    low, middle, high = (
+        (start + timedelta(hours=hours * factor)).isoformat() for factor in (0.8, 1.0, 1.3)
+    )
+    own = quote(
+        at=start.isoformat(),
+        ends_at=middle,
+        ends_at_low=low,
+        ends_at_high=high,
+        usd=usd,
+        usd_low=0.8 * usd,
+        usd_high=1.3 * usd,
+    )
+    status = replace(tally().begin(), quote=own, share=1.0, rows_per_second_now=1e6)
+    numbers = ["100%", f"ETA {status.time_left}", *status.numbers()]
+    line = ProgressLine(what="prepared", share=0.999, numbers=numbers)
+    console = Console(width=80, file=io.StringIO())
+    console.print(line)
+    [text, *rest] = console.file.getvalue().splitlines()
+    assert shown in text
+    assert len(text.rstrip()) <= 80
+    assert rest == []
+
+
+def test_a_status_of_the_version_before_has_no_forecast():
+    status = tally().add(news(10, rows=3))
+    content = {**status.to_json(), "format_version": 1}
+    del content["quote"]
+    assert RunStatus.from_json(content, path="out/status.json") == status
 
 
 def test_without_actors_the_line_says_so_and_nothing_of_what_they_did():

@@ -369,7 +369,7 @@ def test_progress_says_where_it_stands(drive, pool_of, clock):
     last = seen[-1]
     assert (last.num_done, last.num_known, last.num_slices_left, last.num_rows) == (6, 6, 0, 6)
     assert last.predicted_left_s == pytest.approx(0.0)
-    assert last.node_s == {None: clock.now}
+    assert list(last.machine_s.values()) == [clock.now]
     middle = seen[len(seen) // 2]
     assert (middle.num_nodes, middle.num_actors) == (1, 2)
     assert sum(middle.doing.values()) == 2

@@ -140,7 +140,7 @@ def test_progress_is_shown_once_a_second_and_at_the_end(play, clock):
     assert (dict(seen[0].doing), seen[0].notices) == ({"infer": 2}, ("node host0: a slow store",))
     assert (seen[0].num_nodes, seen[-1].num_nodes) == (1, 0)
     assert [progress.num_slices_left for progress in seen] == [6, 6, 2, 0]
-    assert [progress.node_s for progress in seen] == [{None: at} for at in (1.0, 2.0, 3.0, 3.5)]
+    assert [sum(progress.machine_s.values()) for progress in seen] == [1.0, 2.0, 3.0, 3.5]
 
 
 def test_a_run_without_work_asks_no_node(play, journal):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from fastformers.cluster.scheduling.node_books import NodeBooks
-from fastformers.cluster.scheduling.progress import Counts, Progress
+from fastformers.cluster.scheduling.progress import Counts, MachineKind, Progress
 from tests.cluster.scheduling.jobs import (
     make_lease,
     make_node,
@@ -12,6 +12,10 @@ from tests.cluster.scheduling.jobs import (
     make_slice,
     make_slice_receipt,
 )
+
+
+def kind(instance_type, num_cores=2):
+    return MachineKind(instance_type=instance_type, num_cores=num_cores)
 
 
 def test_nothing_has_happened_at_the_start():
@@ -26,7 +30,7 @@ def test_nothing_has_happened_at_the_start():
         predicted_done_s=0.0,
         predicted_left_s=0.0,
         num_slices_left=7,
-        node_s={},
+        machine_s={},
         num_nodes=0,
         num_actors=0,
     )
@@ -75,7 +79,8 @@ def test_it_adds_up_shards_and_nodes():
         predicted_done_s=5.0,
         predicted_left_s=5.0,
         num_slices_left=0,
-        node_s={"small": 18.0, "large": 9.0},
+        machine_s={kind("small"): 18.0, kind("large"): 9.0},
+        machines={kind("small"): 1, kind("large"): 2},
         num_nodes=3,
         num_actors=10,
         doing={"infer": 7, "read": 3},
@@ -84,7 +89,10 @@ def test_it_adds_up_shards_and_nodes():
     for books in nodes:
         counts.remove_node(books, 110.0)
     later = counts.at(111.0, 100.0, [], num_slices_left=0, num_retries=6)
-    assert later.node_s == {"small": 18.0, "large": 9.0}  # asking has changed nothing
+    assert later.machine_s == {
+        kind("small"): 18.0,
+        kind("large"): 9.0,
+    }  # asking has changed nothing
 
 
 def test_a_machine_that_is_two_nodes_costs_from_the_first_that_joins_to_the_last_that_leaves():
@@ -102,10 +110,12 @@ def test_a_machine_that_is_two_nodes_costs_from_the_first_that_joins_to_the_last
     counts.add_node(on_gpus)
     counts.add_node(on_cores)
     both = counts.at(20.0, 0.0, [on_gpus, on_cores], num_slices_left=0, num_retries=0)
-    assert (both.node_s, both.num_nodes, both.num_actors) == ({"large": 10.0}, 1, 2)
+    assert (both.machine_s, both.num_nodes, both.num_actors) == ({kind("large", 4): 10.0}, 1, 2)
     counts.remove_node(on_gpus, 22.0)
     counts.remove_node(on_cores, 25.0)
-    assert counts.at(30.0, 0.0, [], num_slices_left=0, num_retries=0).node_s == {"large": 15.0}
+    assert counts.at(30.0, 0.0, [], num_slices_left=0, num_retries=0).machine_s == {
+        kind("large", 4): 15.0
+    }
 
 
 def test_slices_that_are_not_cut_are_taken_to_be_like_those_that_are():

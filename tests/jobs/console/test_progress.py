@@ -93,6 +93,12 @@ def test_there_is_no_time_left_before_anything_was_done_and_remarks_come_last(cl
     assert file.getvalue() == "score: 25%, [none], 2; slow; node a: late\n"
 
 
+def test_a_time_left_that_is_known_better_is_shown_in_place_of_the_share_s(capsys):
+    with ProgressDisplay(line_every_s=0) as display:
+        display.update("score", 0.1, lambda: ["7 rows"], time_left="3:05 (2:50-3:30)")
+    assert capsys.readouterr().err == "score: 10%, ETA 3:05 (2:50-3:30), 7 rows\n"
+
+
 def test_what_is_not_shown_is_not_described(clock, shown):
     shown()
     with ProgressDisplay(line_every_s=10) as display:
