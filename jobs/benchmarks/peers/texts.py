@@ -84,7 +84,7 @@ class DifferentTexts:
     def _write(self, num_rows: int, num_files: int) -> Part:
         lengths_N = np.array([len(text) for text in self.texts])
         by_length_N = np.argsort(lengths_N, kind="stable")
-        places = np.linspace(0, len(by_length_N) - 1, num_rows).round().astype(np.intp)
+        places = ((np.arange(num_rows) + 0.5) * len(by_length_N) / num_rows).astype(np.intp)
         ids = np.sort(by_length_N[places])
         directory = self.directory / f"{num_rows}-in-{num_files}"
         directory.mkdir(parents=True)

@@ -4,9 +4,9 @@ Work -> [ray_data] -> predictions
 
 ray-guide: the class of Ray's own guide, "Working with Text", section "Performing inference on
     text": a Hugging Face `pipeline("text-classification")` in `map_batches` with an
-    `ActorPoolStrategy` and the default batch size. Two things are added, without which it could not do this work:
-    the model's directory, and `truncation`. The page writes a batch size nowhere, or "auto"; the
-    pipeline takes one text after the other within it.
+    `ActorPoolStrategy` and the default batch size. Two things are added, without which it could
+    not do this work: the model's directory, and `truncation`. Newer revisions of the page write
+    `batch_size="auto"`; the pipeline takes one text after the other within a batch of any size.
 ray-expert: what an expert would write for the newest Ray Data: its default batch size, which is a
     whole block, an `ActorPoolStrategy`, and a class that sorts the texts of its block by length and
     fills batches up to a budget of tokens; ONNX Runtime's stock int8 graph, one thread an actor.

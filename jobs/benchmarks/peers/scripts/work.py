@@ -30,7 +30,7 @@ class Work:
         tokenizer: Its tokenizer.json.
         labels: Names of its classes.
         max_length: Tokens that a row is truncated to.
-        train: Parquet file with the columns `text` and `label`, a class by its number; None without.
+        train: Parquet file with the columns `text` and `label`, a class by its number; or None.
         scratch: Directory for what is made once and used in every turn.
         output: Directory that predictions are written to: Parquet files with the column `id`, and
             with `label` if there are labels.
