@@ -19,6 +19,9 @@ from fastformers.jobs.benchmarks.peers.catalog import Environment
 
 TORCH_VERSION = "2.13.0"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+# Some packages ask for these. The registry's builds are for CUDA and keep transformers from being
+# imported beside PyTorch's build for CPUs; no text needs them.
+_UNFIT = ("torchvision", "torchaudio", "torchcodec")
 _MARK = "packages.json"  # written last: without it, or with other packages, it is made anew
 _TIMEOUT_S = 1800
 
@@ -76,7 +79,8 @@ def plan_steps(environment: Environment, place: Path, *, uv: str | None) -> list
     first = (
         [[*install, "--retries", "1", "--extra-index-url", TORCH_INDEX, *torch]] if torch else []
     )
-    return [[sys.executable, "-m", "venv", str(place)], *first, [*install, *packages]]
+    last = [[python, "-m", "pip", "uninstall", "--quiet", "--yes", *_UNFIT]] if torch else []
+    return [[sys.executable, "-m", "venv", str(place)], *first, [*install, *packages], *last]
 
 
 def _run(step: list[str]) -> str | None:

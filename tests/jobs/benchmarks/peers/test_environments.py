@@ -68,6 +68,8 @@ def test_pytorch_is_the_build_for_cpus_of_one_version(uv):
     if uv is None:
         assert environments.TORCH_INDEX in installs[0]
         assert environments.TORCH_INDEX not in installs[1]  # its copies of others are not wanted
+        assert "torchvision" in steps[-1]
+        assert "uninstall" in steps[-1]
     else:
         assert installs[0][installs[0].index("--torch-backend") + 1] == "cpu"
     without = plan_steps(SMALL, Path("/env/small"), uv=uv)
