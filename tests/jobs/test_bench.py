@@ -50,7 +50,7 @@ def long_bundle(bundle_factory, tmp_path_factory):
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "corpus.parquet"
-    pyarrow.parquet.write_table(pa.table({"text": CORPUS, "stars": [1] * len(CORPUS)}), path)
+    pyarrow.parquet.write_table(pa.table({"text": CORPUS, "stars": ["yes"] * len(CORPUS)}), path)
     return path
 
 

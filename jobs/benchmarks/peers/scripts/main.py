@@ -8,6 +8,7 @@ A baseline that cannot run as it should ends with its reason as the last line of
 import json
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from fastformers.jobs.benchmarks.peers.scripts import (
     text_embeddings,
     vllm_pooling,
 )
-from fastformers.jobs.benchmarks.peers.scripts.work import Work
+from fastformers.jobs.benchmarks.peers.scripts.work import Work, refuse
 
 RUN: dict[str, Callable[[Work], dict[str, Any]]] = {
     "ray-tuned": ray_data.run_tuned,
@@ -41,7 +42,12 @@ def main() -> int:
     """Run the baseline that the command line names."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    answer = RUN[sys.argv[1]](Work.from_json(sys.stdin.read()))
+    work = Work.from_json(sys.stdin.read())
+    try:
+        answer = RUN[sys.argv[1]](work)
+    except Exception as error:  # whatever it is, it is the reason why this one does not run
+        traceback.print_exc()
+        raise refuse(f"{type(error).__name__}: {error}") from None
     print(json.dumps(answer), flush=True)
     return 0
 

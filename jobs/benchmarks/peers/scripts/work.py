@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_REASON_CHARACTERS = 300  # some errors bring all that they were given
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
@@ -108,4 +110,4 @@ def write_share(work: Work, share: int, ids: Sequence[int], **columns: Any) -> N
 
 def refuse(reason: str) -> SystemExit:
     """What ends a baseline that would not run as it should: the reason is its last line."""
-    return SystemExit(" ".join(reason.split()))
+    return SystemExit(" ".join(reason.split())[:_REASON_CHARACTERS])
