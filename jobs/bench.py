@@ -13,7 +13,8 @@ engines    tokens/s at fixed shapes and on real rows, on one core and on all: ou
 operators  where the time goes, and which share of this machine's peak is reached
 job        the whole job (start, read, tokenize, score, write), then the same actors on the same
            batches, tokenized and in memory, and nothing else
-peers      whole jobs of others on the first texts of the corpus that differ, and ours on the same
+peers      whole jobs of others and ours in turns, on texts of the corpus that differ, each on as
+           many as last --min-seconds; environments that they need are made and kept
 
 The last form measures this machine alone, with the bundle that everybody has, so that machines can
 be compared: FILE says what the machine is and how fast, and nothing of whose it is.
@@ -39,6 +40,7 @@ from fastformers.inference.cpu import read_cpu_model
 from fastformers.jobs.benchmarks.arguments import (
     check,
     chosen_baselines,
+    has_peers,
     measures_profile_alone,
     parse_bench,
 )
@@ -48,28 +50,26 @@ from fastformers.jobs.benchmarks.engines import (
     describe_operators,
     measure_engines,
 )
-from fastformers.jobs.benchmarks.job_baselines import BaselineJob, write_different_texts
 from fastformers.jobs.benchmarks.parts import (
-    BaselinesPart,
     EnginesPart,
     JobPart,
     NotRun,
     OperatorsPart,
 )
+from fastformers.jobs.benchmarks.peers.plan import PeerPlan, plan_peers
+from fastformers.jobs.benchmarks.peers.texts import DifferentTexts, read_different_texts
 from fastformers.jobs.benchmarks.picture import draw_whole_jobs
 from fastformers.jobs.benchmarks.subject import Subject, make_subject, open_subject
 from fastformers.jobs.benchmarks.tables import print_rates, print_report
-from fastformers.jobs.benchmarks.whole_jobs import (
-    JobSettings,
-    measure_beside_baselines,
-    measure_whole_job,
-)
+from fastformers.jobs.benchmarks.whole_jobs import JobSettings, measure_whole_job
 from fastformers.jobs.console.arguments import actor_settings, corpus_settings, price_of
 from fastformers.jobs.console.calibrate import calibrate, show_profile
+from fastformers.jobs.console.execute import plan_actors
 from fastformers.jobs.console.output import console, run
 from fastformers.jobs.console.progress import waiting
 
 _PACKAGES = ("onnxruntime", "ray")
+_SAMPLED_FROM = 5  # texts of the corpus for each text of the sample
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -102,20 +102,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
     settings = corpus_settings(options)
     with waiting("reading the corpus") as on_step:
-        files: list[str] = []
-        if options.corpus is not None:
-            num_rows = max(options.peer_rows, options.sample_rows)
-            files = write_different_texts(
-                options.corpus, settings, num_rows=num_rows, directory=scratch / "texts"
-            )
+        texts = _read_texts(options, settings, scratch)
         on_step("loading the models")
-        sample = {"files": files, "sample_rows": options.sample_rows, "scratch": scratch}
+        sample = {
+            "texts": () if texts is None else texts.texts,
+            "sample_rows": options.sample_rows,
+            "scratch": scratch,
+        }
         if options.shape is None:
             subject = open_subject(options.bundle, options.teacher, **sample)
         else:
             subject = make_subject(options.shape, options.teacher, **sample)
         if {"engines", "operators"} & {*options.parts}:
             check_one_graph(subject.bundle, "engines and operators are compared on", "--parts job")
+        plan = _plan_peers(options, settings, subject, texts, scratch)
         on_step("measuring which engine and batches are fastest here")
         choice = tune(subject.bundle, engine=options.engine)
     job_settings = JobSettings(
@@ -140,7 +140,11 @@ def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:
         engines=engines,
         operators=operators,
         job=_measure_job(options, settings, job_settings, scratch),
-        job_baselines=_measure_baselines(options, settings, job_settings, subject, scratch),
+        job_baselines=(
+            plan
+            if isinstance(plan, NotRun)
+            else plan.measure(subject.bundle, job_settings, log=console.print)
+        ),
         profile=_profile_beside(options, subject.bundle),
     )
 
@@ -186,37 +190,45 @@ def _measure_job(
     )
 
 
-def _measure_baselines(
+def _read_texts(
+    options: argparse.Namespace, settings: CorpusSettings, scratch: Path
+) -> DifferentTexts | None:
+    """Enough texts for the sample to be spread over, and for all whole jobs."""
+    if options.corpus is None:
+        return None
+    num_rows = _SAMPLED_FROM * options.sample_rows
+    if has_peers(options):
+        num_rows = max(num_rows, options.peer_rows)
+    return read_different_texts(
+        options.corpus,
+        settings,
+        num_rows=num_rows,
+        directory=scratch / "texts",
+        label_column=options.label_column,
+    )
+
+
+def _plan_peers(
     options: argparse.Namespace,
     settings: CorpusSettings,
-    job_settings: JobSettings,
     subject: Subject,
+    texts: DifferentTexts | None,
     scratch: Path,
-) -> BaselinesPart | NotRun:
+) -> PeerPlan | NotRun:
     if "peers" not in options.parts:
         return _left_out("peers")
-    if subject.baselines is None or subject.checkpoint is None:
+    if options.teacher is None:
         return NotRun(reason="no --teacher")
-    if options.corpus is None:
+    if texts is None:
         return NotRun(reason="no corpus")
     names = chosen_baselines(options)
     if not names:
         return NotRun(reason="--peers leaves it out")
-    texts = scratch / "baseline-texts"
-    files = write_different_texts(
-        options.corpus, settings, num_rows=options.peer_rows, directory=texts
+    num_workers = len(plan_actors(actor_settings(options)))
+    plan = plan_peers(
+        options, names, subject, texts, settings, num_workers=num_workers, scratch=scratch
     )
-    work = BaselineJob(
-        files=tuple(files),
-        model=str(subject.checkpoint),
-        stock_graph=str(subject.baselines.stock_graph),
-        tokenizer=str(subject.checkpoint / "tokenizer.json"),
-        max_length=subject.bundle.max_length,
-        scratch=str(scratch),
-    )
-    return measure_beside_baselines(
-        names, work, job_settings, texts=texts, python=options.peer_python, log=console.print
-    )
+    return plan or NotRun(reason="no --teacher")
 
 
 def _left_out(part: str) -> NotRun:

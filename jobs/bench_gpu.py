@@ -51,7 +51,7 @@ from fastformers.jobs.benchmarks.card_report import (
     print_job,
     print_rates,
 )
-from fastformers.jobs.benchmarks.job_baselines import write_different_texts
+from fastformers.jobs.benchmarks.peers.texts import read_different_texts
 from fastformers.jobs.benchmarks.subject import encode_sample, read_tokenizer
 from fastformers.jobs.console.arguments import (
     add_price_arguments,
@@ -193,13 +193,13 @@ def _bench(options: argparse.Namespace, scratch: Path) -> CardReport:
     from fastformers.benchmark.random_models import make_random_model
 
     tokenizer = read_tokenizer(options.teacher)
-    texts = write_different_texts(
+    found = read_different_texts(
         options.corpus,
         corpus_settings(options),
         num_rows=options.sample_rows,
         directory=scratch / "texts",
     )
-    rows = encode_sample(texts, tokenizer, options.sample_rows)
+    rows = encode_sample(found.texts, tokenizer, options.sample_rows)
     if rows is None:
         raise InputError(f"{options.corpus}: has no texts")
     peak = measure_float16_peak()

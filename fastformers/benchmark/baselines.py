@@ -121,6 +121,7 @@ class BaselineModels:
     Attributes:
         model: The PyTorch classifier, in eval mode.
         stock_graph: File of `write_stock_graph`.
+        float_graph: The same graph, before it was quantized.
         openvino_exact: File of `write_openvino_graph` without a mask, for rows of one exact length:
             a case that OpenVINO's users seldom have, and in which it is fastest.
         openvino_masked: File of `write_openvino_graph` with a mask, for padded rows.
@@ -128,6 +129,7 @@ class BaselineModels:
 
     model: PreTrainedModel
     stock_graph: Path
+    float_graph: Path
     openvino_exact: Path
     openvino_masked: Path
 
@@ -148,10 +150,11 @@ def write_baseline_models(
     models = BaselineModels(
         model=model,
         stock_graph=directory / "stock.onnx",
+        float_graph=directory / "stock-float.onnx",
         openvino_exact=directory / "openvino-exact.xml",
         openvino_masked=directory / "openvino-masked.xml",
     )
-    write_stock_graph(model, models.stock_graph)
+    write_stock_graph(model, models.stock_graph, float_path=models.float_graph)
     write_openvino_graph(model, rows, models.openvino_exact, masked=False)
     write_openvino_graph(model, rows, models.openvino_masked, masked=True)
     return models
@@ -197,7 +200,9 @@ def make_baselines(
     return candidates
 
 
-def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
+def write_stock_graph(
+    model: PreTrainedModel, path: Path, *, float_path: Path | None = None
+) -> None:
     """Export, fuse and quantize a model as ONNX Runtime documents it for BERT.
 
     The export is by the older exporter with eager attention: what the newer one writes is not
@@ -206,6 +211,7 @@ def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
     Args:
         model: PyTorch classifier in eval mode.
         path: ONNX file to write.
+        float_path: ONNX file to write of the fused graph that is not quantized; None without.
 
     Raises:
         InputError: The optimizer does not fuse the architecture, or layers were pruned to
@@ -231,7 +237,7 @@ def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
     names += ["token_type_ids"] if takes_token_types(model) else []
     ids = torch.ones((2, 16), dtype=torch.long)
     inputs = {"input_ids": ids, "attention_mask": ids, "token_type_ids": torch.zeros_like(ids)}
-    raw, fused = path.with_suffix(".raw.onnx"), path.with_suffix(".fused.onnx")
+    raw, fused = path.with_suffix(".raw.onnx"), float_path or path.with_suffix(".fused.onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter is deprecated, and tracing warns of shapes
         torch.onnx.export(
@@ -260,7 +266,8 @@ def write_stock_graph(model: PreTrainedModel, path: Path) -> None:
         extra_options={"DefaultTensorType": TensorProto.FLOAT},
     )
     raw.unlink()
-    fused.unlink()
+    if float_path is None:
+        fused.unlink()
 
 
 def write_openvino_graph(

@@ -172,14 +172,15 @@ def _last_whole_checkpoint(directory: Path) -> str | None:
 
     Trainer writes the state last, so a checkpoint that has it has everything.
     """
-    while found := get_last_checkpoint(str(directory)):
+    found: str | None
+    while (found := get_last_checkpoint(str(directory))) is not None:
         try:
             json.loads((Path(found) / "trainer_state.json").read_bytes())
         except (OSError, ValueError):
             shutil.rmtree(found)
         else:
-            return found
-    return None
+            break
+    return found
 
 
 def without_attention_dropout(config: PretrainedConfig) -> dict[str, float]:

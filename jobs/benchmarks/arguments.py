@@ -6,12 +6,12 @@ This module measures nothing.
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastformers.atomic_file import check_writable
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
+from fastformers.cache import cache_directory
 from fastformers.cluster.nodes.cloud_metadata import read_instance_type
 from fastformers.cluster.pricing.prices import InstancePrice, find_price
 from fastformers.cluster.storage.directory import open_directory
@@ -21,7 +21,7 @@ from fastformers.figure import check_picture
 from fastformers.files.hub import find_model
 from fastformers.formats.file_set import formats_at
 from fastformers.inference.engines import AUTO, check_installed
-from fastformers.jobs.benchmarks.parts import JOB_BASELINES, BaselineName
+from fastformers.jobs.benchmarks.peers.catalog import JOB_BASELINES, BaselineName
 from fastformers.jobs.console.arguments import (
     actor_settings,
     add_corpus_arguments,
@@ -48,11 +48,16 @@ PARTS = ("engines", "operators", "job", "peers")
 
 def _whole_jobs(options: argparse.Namespace) -> bool:
     """Whether whole jobs run, ours or those of others."""
-    return options.corpus is not None and ("job" in options.parts or _has_peers(options))
+    return options.corpus is not None and ("job" in options.parts or has_peers(options))
 
 
-def _has_peers(options: argparse.Namespace) -> bool:
+def has_peers(options: argparse.Namespace) -> bool:
+    """Whether whole jobs of others run."""
     return bool(options.corpus and options.peers and "peers" in options.parts)
+
+
+def _chosen(options: argparse.Namespace, wanted: Callable[[BaselineName], object]) -> bool:
+    return any(wanted(name) for name in chosen_baselines(options))
 
 
 def _needs_teacher(options: argparse.Namespace) -> bool:
@@ -111,20 +116,21 @@ _ACTORS = (
     *("num_actors", "num_nodes", "cores_per_actor", "oversubscribe", "address", "timeout_s"),
     *("usd_per_hour", "keep_columns", "shard_seconds", "max_bad_rows"),
 )
+# What whole jobs of others need beside their names.
+_PEERS = (*("peer_rows", "peer_env", "min_seconds", "peer_train", "label_column", "static_bundle"),)
 _IDLE = (
     IdleRule(
         (
             *("bundle", "output", "engine", "instance_type", *CORPUS, *_ACTORS, "teacher", "shape"),
-            *("parts", "peers", "peer_rows", "peer_python", "sample_rows", "repeats"),
-            "profile_out",
+            *("parts", "peers", *_PEERS, "sample_rows", "repeats", "profile_out"),
         ),
         lambda options: options.from_json is not None,
         "--from-json measures nothing",
     ),
     IdleRule(
         (
-            *("output", "engine", *CORPUS, *_ACTORS, "teacher", "parts", "peers", "peer_rows"),
-            *("peer_python", "sample_rows", "repeats", "plot"),
+            *("output", "engine", *CORPUS, *_ACTORS, "teacher", "parts", "peers", *_PEERS),
+            *("sample_rows", "repeats", "plot"),
         ),
         measures_profile_alone,
         "without --bundle or --shape, --profile-out measures this machine alone",
@@ -136,18 +142,28 @@ _IDLE = (
     ),
     IdleRule(
         ("peers",),
-        lambda options: not _has_peers(options),
+        lambda options: not has_peers(options),
         "the part peers does not run; give CORPUS, and peers in --parts",
     ),
     IdleRule(
-        ("peer_rows", "peer_python"),
-        lambda options: not _has_peers(options),
+        _PEERS,
+        lambda options: not has_peers(options),
         "no job of others runs; give CORPUS and --peers",
     ),
     IdleRule(
-        ("peer_python",),
-        lambda options: not {"sentence-transformers", "all"} & {*options.peers},
-        "it runs sentence-transformers, which --peers leaves out",
+        ("peer_env",),
+        lambda options: not _chosen(options, lambda name: JOB_BASELINES[name].environment),
+        "no job of --peers needs an environment of its own",
+    ),
+    IdleRule(
+        ("peer_train",),
+        lambda options: not _chosen(options, lambda name: name == "fasttext"),
+        "fasttext learns from it, which --peers leaves out",
+    ),
+    IdleRule(
+        ("static_bundle",),
+        lambda options: not _chosen(options, lambda name: name == "static-vectors"),
+        "static-vectors is run on it, which --peers leaves out",
     ),
     IdleRule(
         (*CORPUS, "sample_rows"),
@@ -215,19 +231,10 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
         metavar="A,B",
         help=f"whole jobs of others, of {','.join(JOB_BASELINES)}, or all (none: they are slow)",
     )
-    measured.add_argument(
-        "--peer-rows", type=int, default=5000, help="rows for the whole jobs of others (5000)"
-    )
-    measured.add_argument(
-        "--peer-python",
-        type=Path,
-        default=Path(sys.executable),
-        help="interpreter for sentence-transformers, where its ONNX backend is installed (this "
-        "one)",
-    )
+    _add_peer_arguments(parser.add_argument_group("whole jobs of others"))
     measured.add_argument("--sample-rows", type=int, default=1000, help="rows for engines (1000)")
     measured.add_argument(
-        "--repeats", type=int, default=1, help="how many times everything runs, in turns (1)"
+        "--repeats", type=int, default=3, help="how many times everything runs, in turns (3)"
     )
     measured.add_argument(
         "--profile-out",
@@ -251,6 +258,47 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
         "(none)",
     )
     return parser.parse_args(arguments)
+
+
+def _add_peer_arguments(peers: "argparse._ArgumentGroup") -> None:
+    peers.add_argument(
+        "--min-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds that each run lasts at least: as many texts as that takes, of the lengths of "
+        "all (60)",
+    )
+    peers.add_argument(
+        "--peer-rows",
+        type=int,
+        default=300_000,
+        metavar="ROWS",
+        help="texts of CORPUS at most (300000)",
+    )
+    peers.add_argument(
+        "--peer-env",
+        type=Path,
+        default=cache_directory("peers"),
+        metavar="DIR",
+        help="where the environments of others are made, by uv or venv, and kept (~/.cache)",
+    )
+    peers.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="column of CORPUS with the right labels: accuracy beside speed (none)",
+    )
+    peers.add_argument(
+        "--peer-train",
+        type=Path,
+        metavar="FILE",
+        help="labeled rows that fasttext learns from, with the columns of CORPUS (none)",
+    )
+    peers.add_argument(
+        "--static-bundle",
+        metavar="DIR",
+        help="bundle of static vectors, made by compress --student-layers 0, or its URI (none)",
+    )
 
 
 def check(options: argparse.Namespace) -> None:
@@ -281,8 +329,8 @@ def check(options: argparse.Namespace) -> None:
         raise InputError(f"--shape {options.shape}: give --teacher, too, for its tokenizer")
     if options.peers and options.teacher is None:
         raise InputError("--peers: give --teacher, the checkpoint that the others run")
-    if options.peers and not options.peer_python.is_file():
-        raise InputError(f"--peer-python {options.peer_python}: no such file")
+    if options.peer_train is not None and options.label_column is None:
+        raise InputError(f"--peer-train {options.peer_train}: give --label-column, too")
     if options.output is not None and not open_directory(options.output).is_empty():
         raise InputError(f"--output {options.output}: not empty, so less would be measured")
     if options.output is not None:
@@ -333,3 +381,5 @@ def _check_known(options: argparse.Namespace) -> None:
     ):
         if value < 1:
             raise InputError(f"{flag} {value}: give at least 1")
+    if not 0 < options.min_seconds < float("inf"):
+        raise InputError(f"--min-seconds {options.min_seconds:g}: give more than 0")

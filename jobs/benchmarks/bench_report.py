@@ -16,8 +16,6 @@ from typing import Any
 from fastformers.cluster.json_values import from_plain, to_plain
 from fastformers.errors import InputError
 from fastformers.jobs.benchmarks.parts import (
-    JOB_BASELINES,
-    BaselineName,
     BaselineRate,
     BaselinesPart,
     EngineRates,
@@ -27,9 +25,11 @@ from fastformers.jobs.benchmarks.parts import (
     OperatorShares,
     OperatorsPart,
     Ratio,
+    RatioRange,
 )
+from fastformers.jobs.benchmarks.peers.catalog import FAMILIES, JOB_BASELINES, Family
 
-FORMAT_VERSION = 1  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 2  # raised whenever a key comes, goes or changes its meaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +84,22 @@ class BenchReport:
                 operators if isinstance(operators, NotRun) else _value(operators.of_peak)
             ),
             "job_over_engine": job if isinstance(job, NotRun) else job.job_over_engine,
+            **{_over(f"best_{family}"): self._over_best(family) for family in FAMILIES},
             **{
                 _over(name): (
                     self.job_baselines
                     if isinstance(self.job_baselines, NotRun)
-                    else self.job_baselines.our_ratio(name)
+                    else _median(self.job_baselines.our_ratio(name))
                 )
                 for name in JOB_BASELINES
             },
         }
+
+    def _over_best(self, family: Family) -> float | NotRun:
+        if isinstance(self.job_baselines, NotRun):
+            return self.job_baselines
+        best = self.job_baselines.fastest(family)
+        return best if isinstance(best, NotRun) else _median(self.job_baselines.our_ratio(best))
 
     def to_json(self) -> dict[str, Any]:
         """The last line of stdout, as plain values: a ratio that is null has its reason."""
@@ -167,7 +174,11 @@ def _value(ratio: Ratio | NotRun) -> float | NotRun:
     return ratio if isinstance(ratio, NotRun) else ratio.value
 
 
-def _over(name: BaselineName) -> str:
+def _median(ratio: RatioRange | NotRun) -> float | NotRun:
+    return ratio if isinstance(ratio, NotRun) else ratio.value
+
+
+def _over(name: str) -> str:
     return f"job_over_{name.replace('-', '_')}"
 
 
@@ -201,8 +212,7 @@ def _write_baselines(part: BaselinesPart | NotRun) -> dict[str, Any]:
     if isinstance(part, NotRun):
         return {}
     return {
-        "peer_rows": part.rows,
-        "job_beside_peers_rows_per_second": part.our_rows_per_second,
+        "ours_beside_peers": to_plain(part.ours),
         "peers": to_plain(part.measured()),
     }
 
@@ -244,11 +254,10 @@ def _read_job(content: Mapping[str, Any]) -> JobPart | NotRun:
 def _read_baselines(content: Mapping[str, Any]) -> BaselinesPart | NotRun:
     if "peers" not in content:
         return _read_reason(content, _over(next(iter(JOB_BASELINES))))
-    rate = "job_beside_peers_rows_per_second"
+    ours = "ours_beside_peers"
     measured = from_plain(dict[str, BaselineRate], content["peers"], "peers")
     return BaselinesPart(
-        rows=from_plain(int, _take(content, "peer_rows"), "peer_rows"),
-        our_rows_per_second=from_plain(float, _take(content, rate), rate),
+        ours=from_plain(BaselineRate, _take(content, ours), ours),
         by_name={
             name: measured[name] if name in measured else _read_reason(content, _over(name))
             for name in JOB_BASELINES

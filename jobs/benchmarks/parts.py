@@ -8,17 +8,14 @@ is faster. Cases are those of `fastformers.benchmark.timing`, for example "8x128
 module knows neither how anything is measured nor how it is shown.
 """
 
+import statistics
 from dataclasses import dataclass
-from typing import Literal
 
-BaselineName = Literal["ray-tuned", "sentence-transformers", "ray-padded-64", "pipeline"]
-# Each with its name in a picture.
-JOB_BASELINES: dict[BaselineName, str] = {
-    "ray-tuned": "Ray Data, tuned",
-    "sentence-transformers": "sentence-transformers",
-    "ray-padded-64": "Ray Data, padded\nbatches of 64",
-    "pipeline": "Hugging Face pipeline",
-}
+from fastformers.jobs.benchmarks.peers.catalog import (
+    JOB_BASELINES,
+    BaselineName,
+    Family,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,41 +146,77 @@ class JobPart:
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineRate:
-    """What one job baseline reached. Names are the keys of the last line.
+    """What one whole job reached, ours or of others. Names are the keys of the last line.
 
     Attributes:
-        rows_per_second: The median of the repeats.
-        rows: How many it scored.
+        rows_per_second: The median of the turns.
+        rows_per_second_by_turn: That of each turn; of runs before this was kept, the median alone.
+        rows: How many texts it scored in a turn.
+        seconds: How long that took, on the one clock, the median.
+        startup_s: Seconds before that clock, the median; None of runs before this was kept.
+        accuracy: Share of its labels that are right, 0 to 1; None without labels.
         setting: How it ran, for people.
         versions: Versions of its libraries.
     """
 
     rows_per_second: float
+    rows_per_second_by_turn: tuple[float, ...]
     rows: int
+    seconds: float
+    startup_s: float | None
+    accuracy: float | None
     setting: str
     versions: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaselinesPart:
-    """Whole jobs of others, and ours on the same texts in turns with them.
+class RatioRange:
+    """Our rate over another in each turn.
 
     Attributes:
-        rows: How many texts each of them scored; they all differ.
-        our_rows_per_second: Rate of our job without its start, as theirs: the median.
+        value: The median.
+        least, most: The spread.
+    """
+
+    value: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinesPart:
+    """Whole jobs of others, and ours on texts of the same corpus in turns with them.
+
+    Attributes:
+        ours: What our job reached.
         by_name: What each baseline reached; every baseline has its entry.
     """
 
-    rows: int
-    our_rows_per_second: float
+    ours: BaselineRate
     by_name: dict[BaselineName, BaselineRate | NotRun]
 
-    def our_ratio(self, name: BaselineName) -> float | NotRun:
-        """Our rate over that of a baseline."""
+    def our_ratio(self, name: BaselineName) -> RatioRange | NotRun:
+        """Our rate over that of a baseline, turn by turn."""
         found = self.by_name[name]
         if isinstance(found, NotRun):
             return found
-        return self.our_rows_per_second / found.rows_per_second
+        ratios = [
+            ours / theirs
+            for ours, theirs in zip(
+                self.ours.rows_per_second_by_turn, found.rows_per_second_by_turn, strict=True
+            )
+        ]
+        return RatioRange(value=statistics.median(ratios), least=min(ratios), most=max(ratios))
+
+    def fastest(self, family: Family) -> BaselineName | NotRun:
+        """The way to run a tool that was fastest."""
+        members = [name for name, job in JOB_BASELINES.items() if job.family == family]
+        measured = self.measured()
+        ran = [name for name in members if name in measured]
+        if not ran:
+            found = self.by_name[members[0]]
+            return found if isinstance(found, NotRun) else members[0]
+        return max(ran, key=lambda name: measured[name].rows_per_second)
 
     def measured(self) -> dict[BaselineName, BaselineRate]:
         """The baselines that ran, in the order of `JOB_BASELINES`."""

@@ -2,7 +2,8 @@
 
     BenchReport -> [picture] -> SVG or PNG
 
-What was not measured has no bar. The caption names machine, texts, versions and date, so that the
+What was not measured has no bar, and neither has a floor: it is no transformer, and its bar would
+hide theirs. The caption names machine, texts, versions and date, so that the
 picture can stand alone. This module knows nothing of how the jobs ran.
 """
 
@@ -15,7 +16,8 @@ from fastformers.errors import InputError
 from fastformers.figure import FILE_PALETTE, Bar, draw_bars, save_figure
 from fastformers.formatting import format_count
 from fastformers.jobs.benchmarks.bench_report import BenchReport
-from fastformers.jobs.benchmarks.parts import JOB_BASELINES, BaselinesPart, NotRun
+from fastformers.jobs.benchmarks.parts import BaselinesPart, NotRun
+from fastformers.jobs.benchmarks.peers.catalog import JOB_BASELINES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,18 +66,21 @@ def draw_whole_jobs(report: BenchReport, path: Path) -> None:
 
 
 def _plan_bars(jobs: BaselinesPart) -> list[Bar]:
-    ours = jobs.our_rows_per_second
+    ours = jobs.ours.rows_per_second
     bars = [Bar(name="fastformers", value=ours, label=f"{ours:,.0f} rows/s", color=_OURS)]
     for name, found in jobs.measured().items():
+        ratio = jobs.our_ratio(name)
+        if JOB_BASELINES[name].is_floor or isinstance(ratio, NotRun):
+            continue
         rate = found.rows_per_second
-        label = f"{rate:,.0f} rows/s (fastformers: {ours / rate:.1f}x)"
-        bars.append(Bar(name=JOB_BASELINES[name], value=rate, label=label, color=_THEIRS))
+        label = f"{rate:,.0f} rows/s (fastformers: {ratio.value:.1f}x)"
+        bars.append(Bar(name=JOB_BASELINES[name].label, value=rate, label=label, color=_THEIRS))
     return bars
 
 
 def _describe(report: BenchReport, jobs: BaselinesPart) -> str:
     """The caption: conditions of all jobs, then how each one ran."""
-    texts = f"{jobs.rows:,} different texts"
+    texts = f"{jobs.ours.rows:,} different texts"
     if report.corpus is not None:
         texts += f" of {PurePosixPath(report.corpus).name}"
     cores = format_count(report.cores, "core")
@@ -86,7 +91,9 @@ def _describe(report: BenchReport, jobs: BaselinesPart) -> str:
         f"fastformers: {model}, engine {report.engine} ({_versions(report.versions)}).",
     ]
     for name, found in jobs.measured().items():
-        label = JOB_BASELINES[name].replace("\n", " ")
+        if JOB_BASELINES[name].is_floor:
+            continue
+        label = JOB_BASELINES[name].label.replace("\n", " ")
         lines.append(f"{label}: {found.setting} ({_versions(found.versions)}).")
     return "\n".join(textwrap.fill(line, _CAPTION_CHARACTERS) for line in lines)
 

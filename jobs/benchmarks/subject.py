@@ -6,12 +6,12 @@ The bundle is opened, or made up with random weights of the paper's shapes. PyTo
 where a checkpoint is given. This module measures nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet
 
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME, ShapeName
 from fastformers.benchmark.timing import SHAPES
@@ -21,7 +21,6 @@ from fastformers.inference.bundle import Bundle
 from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.tasks import EMBEDDING
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
-from fastformers.jobs.benchmarks.job_baselines import TEXT_COLUMN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,14 +46,19 @@ class Subject:
 
 
 def open_subject(
-    bundle_source: str, teacher: Path | None, *, files: list[str], sample_rows: int, scratch: Path
+    bundle_source: str,
+    teacher: Path | None,
+    *,
+    texts: Sequence[str],
+    sample_rows: int,
+    scratch: Path,
 ) -> Subject:
     """Open a bundle and the weights that it was made from.
 
     Args:
         bundle_source: Directory or URI of the bundle.
         teacher: Hugging Face directory of the weights; None to measure our engines alone.
-        files: Parquet files of texts; empty to do without real rows.
+        texts: Texts of the corpus; empty to do without real rows.
         sample_rows: Number of the texts at most, evenly spaced.
         scratch: Directory for what is made.
 
@@ -64,7 +68,7 @@ def open_subject(
     """
     bundle = _open_bundle(bundle_source)
     tokenizer = bundle.load_tokenizer()
-    rows = encode_sample(files, tokenizer, sample_rows)
+    rows = encode_sample(texts, tokenizer, sample_rows)
     if teacher is None:
         return Subject(bundle=bundle, baselines=None, checkpoint=None, rows=rows)
     from fastformers.benchmark.baselines import write_baseline_models
@@ -80,14 +84,14 @@ def open_subject(
 
 
 def make_subject(
-    shape: ShapeName, tokenizer_path: Path, *, files: list[str], sample_rows: int, scratch: Path
+    shape: ShapeName, tokenizer_path: Path, *, texts: Sequence[str], sample_rows: int, scratch: Path
 ) -> Subject:
     """Make up a bundle and its weights in one of the paper's shapes.
 
     Args:
         shape: Name of the shape.
         tokenizer_path: Hugging Face directory of the tokenizer.
-        files: Parquet files of texts; empty to do without real rows.
+        texts: Texts of the corpus; empty to do without real rows.
         sample_rows: Number of the texts at most, evenly spaced.
         scratch: Directory for what is made.
 
@@ -95,7 +99,7 @@ def make_subject(
         InputError: The directory has no tokenizer.
     """
     tokenizer = read_tokenizer(tokenizer_path)
-    rows = encode_sample(files, tokenizer, sample_rows)
+    rows = encode_sample(texts, tokenizer, sample_rows)
     from fastformers.benchmark.baselines import write_baseline_models
     from fastformers.benchmark.random_models import make_random_bundle, make_random_model
 
@@ -156,11 +160,11 @@ def _made_up_rows(tokenizer: Tokenizer) -> TokenizedRows:
     return random_rows(lengths_N, vocab_size=tokenizer.vocab_size)
 
 
-def encode_sample(files: list[str], tokenizer: Tokenizer, num_rows: int) -> TokenizedRows | None:
-    if not files:
+def encode_sample(
+    texts: Sequence[str], tokenizer: Tokenizer, num_rows: int
+) -> TokenizedRows | None:
+    if not texts:
         return None
-    tables = [pyarrow.parquet.read_table(file, columns=[TEXT_COLUMN]) for file in files]
-    texts = [text for table in tables for text in table[TEXT_COLUMN].to_pylist()]
     return tokenizer.encode(texts[:: -(-len(texts) // num_rows)])
 
 

@@ -14,7 +14,13 @@ from rich.table import Table
 
 from fastformers.formatting import format_count
 from fastformers.jobs.benchmarks.bench_report import BenchReport
-from fastformers.jobs.benchmarks.parts import EngineRates, NotRun, OperatorShares
+from fastformers.jobs.benchmarks.parts import (
+    BaselineRate,
+    BaselinesPart,
+    EngineRates,
+    NotRun,
+    OperatorShares,
+)
 
 _MIN_SHARE = 0.01
 
@@ -23,6 +29,8 @@ def print_report(report: BenchReport, console: Console) -> None:
     """Tables of everything that was measured, except the engines' rates, which have their own."""
     if not isinstance(report.operators, NotRun):
         console.print(_operator_table(report.operators.operators))
+    if not isinstance(report.job_baselines, NotRun):
+        console.print(_job_table(report.job_baselines))
     console.print(_ratio_table(report))
 
 
@@ -76,18 +84,44 @@ def _operator_table(operators: OperatorShares) -> Table:
     return table
 
 
+def _job_table(jobs: BaselinesPart) -> Table:
+    """Whole jobs, those that did not run with their reason."""
+    table = Table(title="Whole jobs, medians (spread)", title_justify="left")
+    for heading in ("", "rows/s", "ours is faster by", "rows", "s", "start-up s", "accuracy"):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    table.add_column("how")
+    table.add_row("fastformers", *_cells(jobs.ours, ""))
+    for name, found in jobs.by_name.items():
+        ratio = jobs.our_ratio(name)
+        if isinstance(found, NotRun) or isinstance(ratio, NotRun):
+            reason = found.reason if isinstance(found, NotRun) else ""
+            table.add_row(name, *[""] * 6, f"not run: {reason}")
+            continue
+        spread = f" ({ratio.least:.2f}-{ratio.most:.2f})" if ratio.least < ratio.most else ""
+        table.add_row(name, *_cells(found, f"{ratio.value:.2f}x{spread}"))
+    return table
+
+
+def _cells(job: BaselineRate, ratio: str) -> list[str]:
+    least, most = min(job.rows_per_second_by_turn), max(job.rows_per_second_by_turn)
+    spread = f" ({least:,.1f}-{most:,.1f})" if least < most else ""
+    versions = ", ".join(f"{package} {version}" for package, version in job.versions.items())
+    return [
+        f"{job.rows_per_second:,.1f}{spread}",
+        ratio,
+        f"{job.rows:,}",
+        f"{job.seconds:.1f}",
+        "" if job.startup_s is None else f"{job.startup_s:.1f}",
+        "" if job.accuracy is None else f"{100 * job.accuracy:.2f}%",
+        f"{job.setting} ({versions})",
+    ]
+
+
 def _ratio_table(report: BenchReport) -> Table:
     table = Table(title="Ratios", show_header=False, title_justify="left")
     for name, ratio in report.ratios().items():
         shown = f"not run: {ratio.reason}" if isinstance(ratio, NotRun) else f"{ratio:.2f}"
         table.add_row(name.replace("_", " "), shown)
-    baselines = report.job_baselines
-    if not isinstance(baselines, NotRun):
-        for baseline, rate in baselines.measured().items():
-            setting = rate.setting
-            table.add_row(f"  {baseline}", f"{rate.rows_per_second:,.1f} rows/s: {setting}")
-        ours = f"{baselines.our_rows_per_second:,.1f} rows/s on the same {baselines.rows:,} rows"
-        table.add_row("  fastformers", ours)
     if not isinstance(report.job, NotRun):
         saved = 100 * report.job.saved_by_scoring_equal_texts_once
         table.add_row("equal texts scored once", f"saves {saved:.1f}% of the corpus's tokens")

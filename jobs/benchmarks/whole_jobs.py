@@ -1,36 +1,21 @@
-"""Measure whole jobs: ours beside its engine alone, and ours beside the job baselines.
+"""Measure our whole job beside its engine alone.
 
-    corpus + bundle -> [whole_jobs] -> JobPart, BaselinesPart
+    corpus + bundle -> [whole_jobs] -> JobPart
 
-Jobs take turns, so that other work on the machine affects all of them; the medians count. This
-module knows nothing of how a baseline works.
+Both take turns, so that other work on the machine affects both; the medians count. Our job beside
+those of others is in `peers`.
 """
 
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from fastformers.cluster.execution.engine_alone import measure_engine_alone
 from fastformers.cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
 from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.report.run_report import RunReport
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
-from fastformers.jobs.benchmarks.job_baselines import (
-    TEXT_COLUMN,
-    BaselineJob,
-    BaselineResult,
-    run_baseline,
-)
-from fastformers.jobs.benchmarks.parts import (
-    JOB_BASELINES,
-    BaselineName,
-    BaselineRate,
-    BaselinesPart,
-    JobPart,
-    NotRun,
-)
+from fastformers.jobs.benchmarks.parts import JobPart
 from fastformers.jobs.console.execute import connect_ray, execute
 
 
@@ -75,7 +60,7 @@ def measure_whole_job(
     jobs: list[RunReport] = []
     engines: list[float] = []
     for repeat in range(settings.repeats):
-        job = _plan_ours(corpus, f"{output}/scored-{repeat}", corpus_settings, settings)
+        job = plan_ours(corpus, f"{output}/scored-{repeat}", corpus_settings, settings)
         jobs.append(execute(job, settings.actors, settings.price))
         alone = replace(job, shards=prepared.shards)
         engines.append(measure_engine_alone(alone, settings.actors, connect_ray, log))
@@ -84,56 +69,18 @@ def measure_whole_job(
     return _describe_jobs(jobs, statistics.median(engines))
 
 
-def measure_beside_baselines(
-    names: Sequence[BaselineName],
-    work: BaselineJob,
+def plan_ours(
+    corpus: str,
+    output: str,
+    corpus_settings: CorpusSettings,
     settings: JobSettings,
     *,
-    texts: Path,
-    python: Path,
-    log: Callable[[str], None],
-) -> BaselinesPart:
-    """Run our job and the baselines on the same texts, in turns.
-
-    Args:
-        names: Which baselines; the others get the reason that they were not asked for.
-        work: What the baselines do.
-        settings: How our jobs run.
-        texts: Directory of the files of `work`.
-        python: Interpreter for sentence-transformers; the others run under ours.
-        log: Shows a line to the user.
-    """
-    ours: list[float] = []
-    results: dict[BaselineName, list[BaselineResult | NotRun]] = {name: [] for name in names}
-    for repeat in range(settings.repeats):
-        output = f"{work.scratch}/beside-baselines-{repeat}"
-        job = _plan_ours(str(texts), output, CorpusSettings(text_column=TEXT_COLUMN), settings)
-        report = execute(job, settings.actors, settings.price)
-        # Clocks of the baselines start when Ray is up, so ours does, too.
-        ours.append(report.rows / (report.wall_s - report.setup_s))
-        for name in names:
-            log(f"{name} on {report.rows:,} rows")
-            chosen = python if name == "sentence-transformers" else Path(sys.executable)
-            num_workers = report.num_actors
-            results[name].append(run_baseline(name, work, num_workers=num_workers, python=chosen))
-    return BaselinesPart(
-        rows=report.rows,
-        our_rows_per_second=statistics.median(ours),
-        by_name={
-            name: _describe_baseline(results[name])
-            if name in results
-            else NotRun(reason="--peers leaves it out")
-            for name in JOB_BASELINES
-        },
-    )
-
-
-def _plan_ours(
-    corpus: str, output: str, corpus_settings: CorpusSettings, settings: JobSettings
+    bundle: str | None = None,
 ) -> ScoreJob:
+    """Our job on a corpus, by the bundle of the settings or another."""
     return open_score_job(
         corpus,
-        settings.bundle,
+        bundle or settings.bundle,
         output,
         corpus_settings,
         max_batch_tokens=None,
@@ -158,19 +105,4 @@ def _describe_jobs(jobs: Sequence[RunReport], engine_rows_per_second: float) -> 
             job.predicted_s / job.phase_s.infer for job in jobs
         ),
         num_actors=first.num_actors,
-    )
-
-
-def _describe_baseline(runs: Sequence[BaselineResult | NotRun]) -> BaselineRate | NotRun:
-    """The median of equal runs; one that failed makes all of them worthless."""
-    measured: list[BaselineResult] = []
-    for run in runs:
-        if isinstance(run, NotRun):
-            return run
-        measured.append(run)
-    return BaselineRate(
-        rows_per_second=statistics.median(run.rows / run.seconds for run in measured),
-        rows=measured[0].rows,
-        setting=measured[0].setting,
-        versions=measured[0].versions,
     )

@@ -1,9 +1,11 @@
 """`fastformers bench` from arguments to the last line, on models of random weights."""
 
+import itertools
 import json
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -16,9 +18,11 @@ from fastformers.cluster.cost.machine_profile import load_profiles
 from fastformers.cluster.execution.topology import discover_topology
 from fastformers.installation import how_to_install
 from fastformers.jobs import bench as bench_module
-from fastformers.jobs.benchmarks import arguments, whole_jobs
-from fastformers.jobs.benchmarks.job_baselines import BaselineResult
-from fastformers.jobs.benchmarks.parts import JOB_BASELINES, NotRun
+from fastformers.jobs.benchmarks import arguments
+from fastformers.jobs.benchmarks.parts import NotRun
+from fastformers.jobs.benchmarks.peers import runners
+from fastformers.jobs.benchmarks.peers.catalog import JOB_BASELINES
+from fastformers.jobs.benchmarks.peers.run_baseline import JobRun
 from fastformers.jobs.benchmarks.subject import Subject
 from fastformers.jobs.console.cli import main
 
@@ -26,13 +30,11 @@ RATIOS = {
     "engine_over_stock",
     "engine_over_openvino",
     "engine_of_peak",
-    "job_over_ray_tuned",
-    "job_over_sentence_transformers",
-    "job_over_ray_padded_64",
-    "job_over_pipeline",
     "job_over_engine",
 }
 JOB_OVER_BASELINES = {f"job_over_{name.replace('-', '_')}" for name in JOB_BASELINES}
+JOB_OVER_BASELINES |= {"job_over_best_ray_data", "job_over_best_sentence_transformers"}
+RATIOS |= JOB_OVER_BASELINES
 NO_BASELINES = dict.fromkeys(JOB_OVER_BASELINES, "--parts leaves peers out")
 # 40 different texts, every fourth of them twice, and one that cannot be scored.
 TEXTS = [f"the {'cat ' * (n % 9)}{n} ran" for n in range(40)]
@@ -48,7 +50,7 @@ def long_bundle(bundle_factory, tmp_path_factory):
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "corpus.parquet"
-    pyarrow.parquet.write_table(pa.table({"text": CORPUS, "stars": [1] * len(CORPUS)}), path)
+    pyarrow.parquet.write_table(pa.table({"text": CORPUS, "stars": ["yes"] * len(CORPUS)}), path)
     return path
 
 
@@ -76,7 +78,7 @@ def check_reasons(summary):
 def test_engines_and_operators_without_a_checkpoint(bench, long_bundle, corpus):
     status, out, err = bench(
         *(corpus, "--bundle", long_bundle.path, "--parts", "engines,operators"),
-        *("--sample-rows", 30),
+        *("--sample-rows", 30, "--repeats", 1),
     )
     assert status == 0, err
     summary = json.loads(out.splitlines()[-1])
@@ -94,14 +96,14 @@ def test_engines_and_operators_without_a_checkpoint(bench, long_bundle, corpus):
     assert one["num_threads"] == 1
     assert one["tokens_per_second"]["rows"]["fastformers onnxruntime"] > 0
     assert one["agreement"]["fastformers onnxruntime"] == 1.0
-    assert (summary["format_version"], summary["corpus"]) == (1, str(corpus))
+    assert (summary["format_version"], summary["corpus"]) == (2, str(corpus))
     assert summary["versions"].keys() == {"fastformers", "onnxruntime", "ray"}
     for words in ("Engines, 1 thread: tokens/s", "Operators, 8x128", "not run: no --teacher"):
         assert words in err
 
 
 def test_without_a_corpus_the_fixed_shapes_are_measured(bench, long_bundle):
-    status, out, err = bench("--bundle", long_bundle.path, "--parts", "engines,job")
+    status, out, err = bench("--bundle", long_bundle.path, "--parts", "engines,job", "--repeats", 1)
     assert status == 0, err
     summary = json.loads(out)
     check_reasons(summary)
@@ -114,9 +116,9 @@ def test_without_a_corpus_the_fixed_shapes_are_measured(bench, long_bundle):
 
 @pytest.fixture
 def fake_jobs(monkeypatch, long_bundle, make_report, tmp_path):
-    """Whole jobs that take as long as a test says; what each of them read."""
+    """Whole jobs that take as long as a test says, after a first run of a second each."""
     read = {"ours": []}
-    seconds = {"ours": iter([1.0, 4.0, 2.0])}
+    seconds = {"ours": iter([1.0, 1.0, 4.0, 2.0])}
 
     def texts_of(files):
         tables = [pyarrow.parquet.read_table(file) for file in files]
@@ -129,85 +131,99 @@ def fake_jobs(monkeypatch, long_bundle, make_report, tmp_path):
         wall_s = setup_s + next(seconds["ours"])
         return make_report(rows=len(texts), wall_s=wall_s, setup_s=setup_s, num_actors=3)
 
-    def run_baseline(name, work, *, num_workers, python):
-        texts = texts_of(work.files)
-        read.setdefault(name, []).append((texts, work, python))
+    def run_baseline(name, work, part, *, python, output):
+        read.setdefault(name, []).append((texts_of(part.files), work, python))
         if name == "pipeline":
             return NotRun(reason="ImportError: pip install 'x[y]'")
-        setting = f"{num_workers} workers"
-        return BaselineResult(
-            rows=len(texts), seconds=next(seconds[name]), setting=setting, versions={"ray": "2"}
+        return JobRun(
+            rows=part.num_rows,
+            seconds=next(seconds[name]),
+            startup_s=3.0,
+            setting=f"{work.num_workers} workers",
+            versions={"ray": "2"},
+            labels=dict.fromkeys(part.ids, long_bundle.labels[1]),
         )
 
     def open_fake(bundle_path, teacher, **_):
         return Subject(
             bundle=long_bundle,
-            baselines=SimpleNamespace(stock_graph=tmp_path / "stock.onnx"),
+            baselines=SimpleNamespace(
+                stock_graph=tmp_path / "stock.onnx", float_graph=tmp_path / "float.onnx"
+            ),
             checkpoint=tmp_path / "checkpoint",
             rows=None,
         )
 
-    monkeypatch.setattr(whole_jobs, "execute", execute)
-    monkeypatch.setattr(whole_jobs, "run_baseline", run_baseline)
+    monkeypatch.setattr(runners, "execute", execute)
+    monkeypatch.setattr(runners, "run_baseline", run_baseline)
+    monkeypatch.setattr(runners, "_seconds_to_load", lambda bundle, engine: 0.0)
+    monkeypatch.setattr(runners, "open_environment", lambda e, d, log: d / e.name / "python")
     monkeypatch.setattr(bench_module, "open_subject", open_fake)
     monkeypatch.setattr(arguments, "check_model_directory", lambda path: None)
     return read, seconds
 
 
-def test_baselines_and_ours_score_the_same_different_texts_in_turns(
+def test_baselines_and_ours_score_different_texts_in_turns(
     bench, fake_jobs, corpus, long_bundle, tmp_path
 ):
     pytest.importorskip("matplotlib")
     read, seconds = fake_jobs
-    seconds["ray-tuned"] = iter([5.0, 3.0, 100.0])
+    seconds["ray-tuned"] = iter([1.0, 5.0, 4.0, 100.0])
     status, out, err = bench(
         *(corpus, "--bundle", long_bundle.path, "--teacher", "T", "--parts", "peers"),
-        *("--peers", "ray-tuned,pipeline", "--peer-rows", 20, "--repeats", 3),
-        *("--plot", tmp_path / "bench.svg"),
+        *("--peers", "ray-tuned,pipeline", "--peer-rows", 20, "--min-seconds", 60),
+        *("--plot", tmp_path / "bench.svg", "--label-column", "stars"),
     )
     assert status == 0, err
     summary = json.loads(out)
-    assert "4 rows/s (fastformers: 2.5x)" in (tmp_path / "bench.svg").read_text()
+    assert "4 rows/s (fastformers: 5.0x)" in (tmp_path / "bench.svg").read_text()
     check_reasons(summary)
-    assert read["ours"] == [TEXTS[:20]] * 3
-    assert [texts for texts, _, _ in read["ray-tuned"]] == [TEXTS[:20]] * 3
+    assert read["ours"] == [TEXTS[:20]] * 4
+    assert [texts for texts, _, _ in read["ray-tuned"]] == [TEXTS[:20]] * 4
     work = read["ray-tuned"][0][1]
     assert work.max_length == 128
     assert work.tokenizer.endswith("checkpoint/tokenizer.json")
-    assert summary["peer_rows"] == 20
-    assert summary["job_beside_peers_rows_per_second"] == 20 / 2  # the median, without setting up
-    assert summary["job_over_ray_tuned"] == pytest.approx(10 / (20 / 5))
+    ours = summary["ours_beside_peers"]
+    assert ours["rows_per_second"] == pytest.approx(10.0, rel=0.1)  # the median; no setting up
+    assert (ours["rows"], len(ours["rows_per_second_by_turn"])) == (20, 3)
+    assert summary["job_over_ray_tuned"] == pytest.approx(5.0, rel=0.1)  # turn by turn: 5, 1, 50
+    assert summary["job_over_best_ray_data"] == summary["job_over_ray_tuned"]
     assert summary["peers"] == {
         "ray-tuned": {
             "rows_per_second": 4.0,
+            "rows_per_second_by_turn": [4.0, 5.0, 0.2],
             "rows": 20,
-            "setting": "3 workers",
+            "seconds": 5.0,
+            "startup_s": 3.0,
+            "accuracy": 1.0,
+            "setting": f"{work.num_workers} workers",
             "versions": {"ray": "2"},
         }
     }
     assert summary["not_run"]["job_over_pipeline"] == "ImportError: pip install 'x[y]'"
     assert summary["not_run"]["job_over_ray_padded_64"] == "--peers leaves it out"
     assert "ImportError: pip install 'x[y]'" in err
+    assert "all 20 texts last 1 s of 60; for longer runs give a larger CORPUS" in err
 
 
-def test_all_baselines_run_under_our_interpreter_but_the_one_with_its_own(
+def test_all_baselines_run_each_under_its_interpreter(
     bench, fake_jobs, corpus, long_bundle, tmp_path
 ):
     read, seconds = fake_jobs
-    seconds |= {name: iter([1.0]) for name in JOB_BASELINES}
-    python = tmp_path / "python"
-    python.touch()
+    seconds |= {name: itertools.repeat(1.0) for name in JOB_BASELINES}
     status, out, err = bench(
         *(corpus, "--bundle", long_bundle.path, "--teacher", "T", "--parts", "peers"),
-        *("--peers", "all", "--peer-python", python),
+        *("--peers", "all", "--peer-env", tmp_path / "env", "--repeats", 1),
     )
     assert status == 0, err
     summary = json.loads(out)
     check_reasons(summary)
-    assert summary["peers"].keys() == {*JOB_BASELINES} - {"pipeline"}
-    pythons = {name: read[name][0][2] for name in JOB_BASELINES}
-    assert pythons.pop("sentence-transformers") == python
-    assert {str(path) for path in pythons.values()} == {sys.executable}
+    assert summary["peers"].keys() == {*JOB_BASELINES} - {"pipeline", "static-vectors"}
+    assert summary["not_run"]["job_over_static_vectors"].endswith("give --static-bundle")
+    for name, job in JOB_BASELINES.items():
+        if name != "static-vectors":
+            own = tmp_path / "env" / job.environment.name / "python" if job.environment else None
+            assert read[name][0][2] == (own or Path(sys.executable))
 
 
 @pytest.mark.parametrize(
@@ -222,8 +238,12 @@ def test_all_baselines_run_under_our_interpreter_but_the_one_with_its_own(
         ("CORPUS --bundle BUNDLE --peers spark", "--peers spark: not one of ray-tuned, sentence"),
         ("CORPUS --bundle BUNDLE --peers all", "--peers: give --teacher"),
         (
-            "CORPUS --bundle BUNDLE --teacher T --peers all --peer-python none",
-            "--peer-python none: no such file",
+            "CORPUS --bundle BUNDLE --teacher T --peers all --peer-train t.csv",
+            "--peer-train t.csv: give --label-column, too",
+        ),
+        (
+            "CORPUS --bundle BUNDLE --teacher T --peers all --min-seconds 0",
+            "--min-seconds 0: give more than 0",
         ),
         ("CORPUS --bundle BUNDLE --repeats 0", "--repeats 0: give at least 1"),
         (
@@ -294,10 +314,10 @@ def test_a_kept_last_line_is_drawn_without_measuring(
 ):
     pytest.importorskip("matplotlib")
     _, seconds = fake_jobs
-    seconds["ray-tuned"] = iter([5.0])
+    seconds["ray-tuned"] = itertools.repeat(5.0)
     status, out, err = bench(
         *(corpus, "--bundle", long_bundle.path, "--teacher", "T", "--parts", "peers"),
-        *("--peers", "ray-tuned", "--plot", tmp_path / "first.svg"),
+        *("--peers", "ray-tuned", "--repeats", 3, "--plot", tmp_path / "first.svg"),
     )
     assert status == 0, err
     kept = tmp_path / "kept.json"
@@ -311,7 +331,7 @@ def test_a_kept_last_line_is_drawn_without_measuring(
 
 def test_a_kept_last_line_without_whole_jobs_is_one_line(bench, long_bundle, tmp_path):
     pytest.importorskip("matplotlib")
-    status, out, err = bench("--bundle", long_bundle.path, "--parts", "engines")
+    status, out, err = bench("--bundle", long_bundle.path, "--parts", "engines", "--repeats", 1)
     assert status == 0, err
     kept = tmp_path / "kept.json"
     kept.write_text(out)
@@ -339,7 +359,16 @@ def test_a_whole_job_beside_its_engine_alone(corpus, long_bundle, tmp_path):
         [
             *(sys.executable, "-c", _QUICKLY, "bench", str(corpus)),
             *("--bundle", str(long_bundle.path), "--parts", "engines,operators,job"),
-            *("--num-actors", "1", "--usd-per-hour", "1", "--output", str(tmp_path / "out")),
+            *(
+                "--repeats",
+                "1",
+                "--num-actors",
+                "1",
+                "--usd-per-hour",
+                "1",
+                "--output",
+                str(tmp_path / "out"),
+            ),
             *("--profile-out", str(tmp_path / "profiles" / "here.json")),
         ],
         capture_output=True,

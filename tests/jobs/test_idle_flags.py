@@ -47,6 +47,10 @@ COLUMNS = (
     *("--text-column x", "--text-pair-column x", "--choice-columns a,b", "--label-column x"),
     *("--csv-delimiter ';'", "--csv-quote none", "--csv-escape '\\'"),
 )
+PEERS = (
+    *("--peer-rows 9", "--peer-env e", "--min-seconds 9", "--label-column y"),
+    *("--peer-train c.parquet", "--static-bundle b"),
+)
 ACTORS = (
     *("--num-actors 1", "--num-nodes 1", "--cores-per-actor 1", "--oversubscribe", "--address a:1"),
     *("--timeout-s 9", "--usd-per-hour 1", "--keep-columns id", "--shard-seconds 9"),
@@ -135,9 +139,11 @@ IDLE = {
         "--keep-tokens 0.5",
     ),
     f"{ABLATE} --eval t.csv --superglue BoolQ": COLUMNS,
-    BENCH: ("--peer-rows 9", "--peer-python file", "--oversubscribe", "--binary-text"),
+    BENCH: (*PEERS, "--oversubscribe", "--binary-text"),
     f"{BENCH} --address local": ("--num-nodes 2",),
-    f"{BENCH} --teacher no-weights --peers ray-tuned": ("--peer-python file",),
+    f"{BENCH} --teacher no-weights --peers ray-tuned": (
+        *("--peer-env e", "--peer-train c.parquet", "--static-bundle b"),
+    ),
     f"{BENCH} --parts engines": ("--output o", "--peers all", *ACTORS),
     f"{BENCH} --parts job": ("--teacher no-weights",),
     f"{BENCH} --parts operators": ("--repeats 2",),
@@ -152,7 +158,7 @@ IDLE = {
     ),
     DRAW: (
         *("--bundle bundle", "--output o", "--engine auto", "--teacher no-weights"),
-        *("--shape student", "--parts job", "--peers all", "--peer-rows 9", "--peer-python file"),
+        *("--shape student", "--parts job", "--peers all", *PEERS),
         *("--sample-rows 9", "--repeats 2", "--profile-out p.json", "--limit 9", *ACTORS),
     ),
     "demo --print-bundle": (

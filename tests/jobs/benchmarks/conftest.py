@@ -12,11 +12,12 @@ from fastformers.jobs.benchmarks.parts import (
     OperatorsPart,
     Ratio,
 )
+from fastformers.jobs.benchmarks.peers.catalog import JOB_BASELINES
 
 
 @pytest.fixture(scope="session")
 def bench_report():
-    """A report in which every part ran, two of four job baselines did, and no number is another."""
+    """A report in which every part ran, three job baselines did, and no number is another."""
     return BenchReport(
         engine="onnxruntime",
         max_batch_tokens=2048,
@@ -71,20 +72,51 @@ def bench_report():
             num_actors=2,
         ),
         job_baselines=BaselinesPart(
-            rows=5000,
-            our_rows_per_second=90.0,
-            by_name={
+            ours=BaselineRate(
+                rows_per_second=90.0,
+                rows_per_second_by_turn=(80.0, 90.0, 100.0),
+                rows=5000,
+                seconds=55.5,
+                startup_s=8.5,
+                accuracy=0.9125,
+                setting="int8, engine onnxruntime, 4 actors",
+                versions={"fastformers": "0.1.0"},
+            ),
+            by_name=dict.fromkeys(JOB_BASELINES, NotRun(reason="--peers leaves it out"))
+            | {
                 "ray-tuned": BaselineRate(
                     rows_per_second=40.0,
-                    rows=5000,
+                    rows_per_second_by_turn=(40.0, 40.0, 40.0),
+                    rows=2500,
+                    seconds=62.5,
+                    startup_s=12.5,
+                    accuracy=0.91,
                     setting="3 actors [tuned]",
                     versions={"ray": "2.50"},
                 ),
-                "sentence-transformers": NotRun(reason="OSError: [/tmp/x]: pip install 'a[b]'"),
-                "ray-padded-64": BaselineRate(
-                    rows_per_second=25.0, rows=5000, setting="3 actors", versions={"ray": "2.50"}
+                "sentence-transformers-onnx": NotRun(
+                    reason="OSError: [/tmp/x]: pip install 'a[b]'"
                 ),
-                "pipeline": NotRun(reason="--peers leaves it out"),
+                "ray-padded-64": BaselineRate(
+                    rows_per_second=25.0,
+                    rows_per_second_by_turn=(20.0, 25.0, 25.0),
+                    rows=1500,
+                    seconds=60.0,
+                    startup_s=None,
+                    accuracy=None,
+                    setting="3 actors",
+                    versions={"ray": "2.50"},
+                ),
+                "fasttext": BaselineRate(
+                    rows_per_second=9000.0,
+                    rows_per_second_by_turn=(9000.0, 9000.0, 9000.0),
+                    rows=5000,
+                    seconds=0.5,
+                    startup_s=1.0,
+                    accuracy=0.85,
+                    setting="ten dimensions",
+                    versions={"fasttext": "0.9"},
+                ),
             },
         ),
         profile="profiles/here.json",

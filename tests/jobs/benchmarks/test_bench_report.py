@@ -5,17 +5,21 @@ import pytest
 
 from fastformers.errors import InputError
 from fastformers.jobs.benchmarks.bench_report import FORMAT_VERSION, BenchReport, load_report
-from fastformers.jobs.benchmarks.parts import BaselinesPart, NotRun
+from fastformers.jobs.benchmarks.parts import BaselinesPart, NotRun, RatioRange
+from fastformers.jobs.benchmarks.peers.catalog import JOB_BASELINES
 
+BASELINES = {f"job_over_{name.replace('-', '_')}": None for name in JOB_BASELINES}
 RATIOS = {
     "engine_over_stock": 3.0,
     "engine_over_openvino": 1.5,
     "engine_of_peak": 0.5,
     "job_over_engine": 0.75,
+    "job_over_best_ray_data": 2.25,
+    "job_over_best_sentence_transformers": None,
+    **BASELINES,
     "job_over_ray_tuned": 2.25,
-    "job_over_sentence_transformers": None,
-    "job_over_ray_padded_64": 3.6,
-    "job_over_pipeline": None,
+    "job_over_ray_padded_64": 4.0,
+    "job_over_fasttext": 0.01,
 }
 PARTS = ("engines", "operators", "job", "job_baselines")
 
@@ -25,10 +29,9 @@ def test_the_last_line_is_flat_and_has_the_keys_that_users_know(bench_report):
     assert content == json.loads(json.dumps(content))
     assert content["format_version"] == FORMAT_VERSION
     assert {key: content[key] for key in RATIOS} == RATIOS
-    assert content["not_run"] == {
-        "job_over_sentence_transformers": "OSError: [/tmp/x]: pip install 'a[b]'",
-        "job_over_pipeline": "--peers leaves it out",
-    }
+    missing = {key for key, ratio in RATIOS.items() if ratio is None}
+    failed = {"job_over_sentence_transformers_onnx": "OSError: [/tmp/x]: pip install 'a[b]'"}
+    assert content["not_run"] == dict.fromkeys(missing, "--peers leaves it out") | failed
     assert content.keys() == {
         *("format_version", "engine", "max_batch_tokens", "precision", "weights", "corpus"),
         *("cpu_model", "cores", "versions", "repeats", "measured_at", "not_run", *RATIOS),
@@ -38,7 +41,7 @@ def test_the_last_line_is_flat_and_has_the_keys_that_users_know(bench_report):
         *("job_rows_per_second", "engine_rows_per_second", "job_wall_s", "rows", "unique_rows"),
         *("tokens", "saved_by_scoring_equal_texts_once", "padding_efficiency", "phase_s"),
         *("predicted_over_inferred", "num_actors"),
-        *("peer_rows", "job_beside_peers_rows_per_second", "peers", "profile"),
+        *("ours_beside_peers", "peers", "profile"),
     }
     assert content["engines"][1] == {
         "num_threads": 4,
@@ -49,11 +52,15 @@ def test_the_last_line_is_flat_and_has_the_keys_that_users_know(bench_report):
     assert content["engine_of_peak_by_case"] == {"1x128": 0.5, "8x128": 0.625}
     assert content["peers"]["ray-tuned"] == {
         "rows_per_second": 40.0,
-        "rows": 5000,
+        "rows_per_second_by_turn": [40.0, 40.0, 40.0],
+        "rows": 2500,
+        "seconds": 62.5,
+        "startup_s": 12.5,
+        "accuracy": 0.91,
         "setting": "3 actors [tuned]",
         "versions": {"ray": "2.50"},
     }
-    assert list(content["peers"]) == ["ray-tuned", "ray-padded-64"]
+    assert list(content["peers"]) == ["ray-tuned", "ray-padded-64", "fasttext"]
 
 
 def test_what_is_written_is_read_as_it_was(bench_report, tmp_path):
@@ -115,9 +122,9 @@ def test_every_key_is_needed_and_of_its_type(bench_report):
         ("", "is not the last line of `fastformers bench`"),
         ("[]", "is not the last line of `fastformers bench`"),
         ('{"rows": 1}', "is not the last line of `fastformers bench`"),
-        ('{"not_run": {}}', "is a report of format 0, and this version reads 1; measure again"),
-        ('{"not_run": {}, "format_version": 2}', "is a report of format 2"),
-        ('{"not_run": {}, "format_version": 1}', "damaged: engine is missing"),
+        ('{"not_run": {}}', "is a report of format 0, and this version reads 2; measure again"),
+        ('{"not_run": {}, "format_version": 3}', "is a report of format 3"),
+        ('{"not_run": {}, "format_version": 2}', "damaged: engine is missing"),
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path, text, message):
@@ -136,7 +143,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 def test_every_baseline_has_its_ratio(bench_report):
     baselines = bench_report.job_baselines
     assert isinstance(baselines, BaselinesPart)
-    assert list(baselines.measured()) == ["ray-tuned", "ray-padded-64"]
-    assert baselines.our_ratio("ray-tuned") == 2.25
+    assert list(baselines.measured()) == ["ray-tuned", "ray-padded-64", "fasttext"]
+    assert baselines.our_ratio("ray-tuned") == RatioRange(value=2.25, least=2.0, most=2.5)
+    assert baselines.fastest("ray-data") == "ray-tuned"
     assert baselines.our_ratio("pipeline") == NotRun(reason="--peers leaves it out")
     assert {field.name for field in fields(bench_report)} > set(PARTS)

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 
 from fastformers.benchmark.encoder_shapes import SHAPES_BY_NAME
@@ -20,11 +18,8 @@ def long_bundle(bundle_factory, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def texts_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("texts") / "part-00000.parquet"
-    texts = [f"the {'cat ' * (n % 9)}{n} ran" for n in range(40)]
-    pyarrow.parquet.write_table(pa.table({"text": texts}), path)
-    return path
+def texts():
+    return [f"the {'cat ' * (n % 9)}{n} ran" for n in range(40)]
 
 
 def save_checkpoint(path, tokenizer_json, *, vocabulary=None, **shape):
@@ -71,9 +66,9 @@ def written_models(monkeypatch):
     return asked
 
 
-def subject(bundle_path, teacher=None, *, files=(), scratch, sample_rows=10):
+def subject(bundle_path, teacher=None, *, texts=(), scratch, sample_rows=10):
     return open_subject(
-        bundle_path, teacher, files=list(files), sample_rows=sample_rows, scratch=scratch
+        bundle_path, teacher, texts=list(texts), sample_rows=sample_rows, scratch=scratch
     )
 
 
@@ -81,11 +76,8 @@ def subject(bundle_path, teacher=None, *, files=(), scratch, sample_rows=10):
 def test_the_sample_is_spread_over_the_texts_and_no_larger_than_asked_for(
     long_bundle, tmp_path, sample_rows, expected
 ):
-    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    for file, numbers in zip(files, (range(20), range(20, 25)), strict=True):
-        table = pa.table({"text": [" ".join(["cat"] * (n + 1)) for n in numbers]})
-        pyarrow.parquet.write_table(table, file)
-    rows = subject(long_bundle.path, files=files, scratch=tmp_path, sample_rows=sample_rows).rows
+    texts = [" ".join(["cat"] * (n + 1)) for n in range(25)]
+    rows = subject(long_bundle.path, texts=texts, scratch=tmp_path, sample_rows=sample_rows).rows
     words = rows.lengths_N - 2
     step = -(-25 // sample_rows)
     assert words.tolist() == list(range(1, 26, step))
@@ -93,9 +85,9 @@ def test_the_sample_is_spread_over_the_texts_and_no_larger_than_asked_for(
 
 
 def test_the_others_run_the_checkpoints_weights(
-    long_bundle, teacher, texts_file, written_models, tmp_path
+    long_bundle, teacher, texts, written_models, tmp_path
 ):
-    found = subject(long_bundle.path, teacher, files=[texts_file], scratch=tmp_path)
+    found = subject(long_bundle.path, teacher, texts=texts, scratch=tmp_path)
     (written,) = written_models
     assert found.baselines is written
     assert written.model.config.num_hidden_layers == 1
@@ -108,7 +100,7 @@ def test_the_others_run_the_checkpoints_weights(
     assert len(written_models[1].rows) == 128  # made up, to calibrate with
 
 
-def test_a_shape_is_made_up_whole(teacher, texts_file, written_models, tmp_path, monkeypatch):
+def test_a_shape_is_made_up_whole(teacher, texts, written_models, tmp_path, monkeypatch):
     transformers = pytest.importorskip("transformers")
     shapes = []
 
@@ -124,9 +116,7 @@ def test_a_shape_is_made_up_whole(teacher, texts_file, written_models, tmp_path,
         return transformers.BertForSequenceClassification(config).eval()
 
     monkeypatch.setattr("fastformers.benchmark.random_models.make_random_model", make)
-    found = make_subject(
-        "pruned", teacher, files=[str(texts_file)], sample_rows=10, scratch=tmp_path
-    )
+    found = make_subject("pruned", teacher, texts=texts, sample_rows=10, scratch=tmp_path)
     vocab_size = found.bundle.load_tokenizer().vocab_size
     assert shapes == [replace(SHAPES_BY_NAME["pruned"], vocab_size=vocab_size)]
     assert open_bundle(found.bundle.path).provenance == {"teacher": "random weights"}
@@ -140,7 +130,7 @@ def test_a_shape_is_made_up_whole(teacher, texts_file, written_models, tmp_path,
 
 def test_a_shape_needs_a_tokenizer(written_models, tmp_path):
     with pytest.raises(InputError, match=r"--teacher .*none: has no tokenizer\.json"):
-        make_subject("pruned", tmp_path / "none", files=[], sample_rows=10, scratch=tmp_path)
+        make_subject("pruned", tmp_path / "none", texts=[], sample_rows=10, scratch=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

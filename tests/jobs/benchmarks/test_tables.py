@@ -32,8 +32,15 @@ def test_the_tables_show_what_was_measured_and_why_the_rest_was_not(bench_report
         *("the whole model's arithmetic at this machine's peak", "1,600"),
         *("Operators, 8x128, one core", "75.0%", "24.5%", "60%", "87.5%"),
         *("engine over stock", "3.00", "job over ray padded 64", "3.60"),
-        *("not run: --peers leaves it out", "40.0 rows/s: 3 actors [tuned]"),
-        *("90.0 rows/s on the same 5,000 rows", "saves 12.5%"),
+        *("not run: --peers leaves it out", "3 actors [tuned] (ray 2.50)", "saves 12.5%"),
+        *(
+            "90.0 (80.0-100.0)",
+            "2.25x (2.00-2.50)",
+            "62.5",
+            "12.5",
+            "91.25%",
+            "job over best ray data",
+        ),
     ):
         assert words in text
     assert "Shape" not in text  # below a hundredth
@@ -41,7 +48,7 @@ def test_the_tables_show_what_was_measured_and_why_the_rest_was_not(bench_report
     lines = text.splitlines()
     places = [
         next(number for number, line in enumerate(lines) if words in line)
-        for words in ("job over ray tuned", "job over ray padded", "rows/s: 3 actors [tuned]")
+        for words in ("3 actors [tuned]", "job over ray tuned", "job over ray padded")
     ]
     assert places == sorted(places)  # the tuned one first
 
@@ -54,4 +61,4 @@ def test_a_report_of_nothing_but_reasons(bench_report, shown):
     parts = ("engines", "operators", "job", "job_baselines")
     text = shown(replace(bench_report, **dict.fromkeys(parts, NotRun(reason="no corpus"))))
     assert text.count("not run: no corpus") == len(bench_report.ratios())
-    assert "rows/s" not in text
+    assert "Whole jobs" not in text

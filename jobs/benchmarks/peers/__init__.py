@@ -1,0 +1,1 @@
+"""Whole jobs of others (`bench --peers`): their environments, their texts, and the turns of all."""

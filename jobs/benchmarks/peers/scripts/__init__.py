@@ -1,0 +1,1 @@
+"""What runs under the interpreter of a job baseline: the standard library and its own packages."""
