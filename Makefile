@@ -11,7 +11,7 @@ TORCH_VERSION ?= 2.13.0
 # PyTorch's own index of builds for CPUs; asked for a moment, beside the index that pip has.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo gpu test test-wheel test-all chaos lint types demo-bundle dist clean
+.PHONY: demo gpu test test-wheel test-all chaos results lint types demo-bundle dist clean
 
 demo: $(VENV)/base
 	$(BIN)/fastformers demo
@@ -48,6 +48,11 @@ FAULTS ?= 20
 SEED ?= 1
 chaos: $(VENV)/dev
 	$(BIN)/python -m tests.cluster.chaos.run --faults $(FAULTS) --seed $(SEED)
+
+# Measures nothing: writes the tables, figures and pictures of the READMEs anew from the JSON files of
+# fastformers/benchmark/results, and prints for each the command that measures it.
+results: $(VENV)/dev
+	$(BIN)/python -m fastformers.jobs.results
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
