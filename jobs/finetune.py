@@ -137,7 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "quality": result.best and result.best.quality,
         }
 
-    return run(job, options, resume="Run the same command again to go on from the last checkpoint.")
+    resume = "Run the same command again to go on from the last checkpoint."
+    return run(job, options, resume=resume, measures=True)
 
 
 if __name__ == "__main__":

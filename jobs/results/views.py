@@ -5,6 +5,7 @@
 This module knows the keys of what commands print, and nothing of Markdown files.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,10 +14,13 @@ from fastformers.errors import InputError
 from fastformers.jobs.benchmarks.bench_report import BenchReport
 from fastformers.jobs.benchmarks.parts import JOB_BASELINES
 from fastformers.jobs.benchmarks.picture import draw_whole_jobs
+from fastformers.jobs.results import quality_views
 from fastformers.jobs.results.filed import Filed
 from fastformers.jobs.results.picture import Picture
 from fastformers.jobs.results.table import Table, read_table
 
+# The paper's speed-up in the note of a step.
+_PAPER = re.compile(r"the paper: ([\d.]+)x")
 # Shapes of `bench-gpu`, as a table names them.
 _SHAPES = {
     "bert-base": "BERT-base, 12 x 768",
@@ -29,13 +33,13 @@ View = Callable[[Sequence[Sequence[Filed]]], Table | Picture]
 
 def filed_table(groups: Sequence[Sequence[Filed]]) -> Table:
     """A table that was filed as one."""
-    (one,) = _one_of_each(groups)
+    one = quality_views.only(groups)
     return read_table(one.value("table"), one.name)
 
 
 def whole_jobs(groups: Sequence[Sequence[Filed]]) -> Table:
     """The whole jobs of a `bench`: ours, then the others with our rate over theirs."""
-    (one,) = _one_of_each(groups)
+    one = quality_views.only(groups)
     ours = one.value("job_beside_peers_rows_per_second")
     rows = [("**fastformers**", f"{ours:,.1f}", "")]
     for name, rate in one.value("peers").items():
@@ -48,7 +52,7 @@ def whole_jobs(groups: Sequence[Sequence[Filed]]) -> Table:
 
 def picture_of_jobs(groups: Sequence[Sequence[Filed]]) -> Picture:
     """The bars of the whole jobs of a `bench`."""
-    (one,) = _one_of_each(groups)
+    one = quality_views.only(groups)
     report = BenchReport.from_json(one.content, path=one.name)
     ours = one.value("job_beside_peers_rows_per_second")
     others = ", ".join(
@@ -62,9 +66,38 @@ def picture_of_jobs(groups: Sequence[Sequence[Filed]]) -> Picture:
     )
 
 
+def ladder(groups: Sequence[Sequence[Filed]]) -> Table:
+    """The steps of an `ablate`; a row that was scaled says from what, with its standard error."""
+    one = quality_views.only(groups)
+    steps = one.value("steps")
+    columns = ["optimization added", "time (s)", "cumulative", "step"]
+    has_accuracy = any(step["accuracy"] is not None for step in steps)
+    rows = []
+    for step in steps:
+        scaled = step["timed_rows"] < step["rows"]
+        name = step["name"]
+        if scaled:
+            name += f", scaled from {step['timed_rows']:,} of {step['rows']:,} texts"
+        error = step["standard_error_s"]
+        time = f"{step['seconds']:,.2f}" + ("" if error is None else f" ± {error:,.2f}")
+        row = [name, time, f"{step['cumulative']:,.2f}x", f"{step['step']:,.2f}x"]
+        if has_accuracy:
+            row.append("" if step["accuracy"] is None else f"{100 * step['accuracy']:.2f}")
+        rows.append(tuple(row))
+    papers = [_PAPER.search(step["note"]) for step in steps]
+    if has_accuracy:
+        columns.append("accuracy")
+    if any(papers):
+        columns.append("the paper, cumulative")
+        shown = ["" if paper is None else f"{float(paper[1]):.2f}x" for paper in papers]
+        rows = [(*row, paper) for row, paper in zip(rows, shown, strict=True)]
+    right = frozenset(range(1, len(columns)))
+    return Table(columns=tuple(columns), rows=tuple(rows), right=right)
+
+
 def gpu(groups: Sequence[Sequence[Filed]]) -> Table:
     """The shapes of a `bench-gpu` beside each other."""
-    (one,) = _one_of_each(groups)
+    one = quality_views.only(groups)
     shapes = one.value("shapes")
     lines: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "ours, rows/s": lambda s: f"{next(iter(s['rows_per_second'].values())):,.0f}",
@@ -90,15 +123,17 @@ def gpu(groups: Sequence[Sequence[Filed]]) -> Table:
     )
 
 
-def _one_of_each(groups: Sequence[Sequence[Filed]]) -> list[Filed]:
-    return [one for group in groups for one in group]
-
-
 VIEWS: dict[str, View] = {
+    "frontier": quality_views.frontier,
     "gpu": gpu,
     "jobs": whole_jobs,
+    "ladder": ladder,
+    "picture-of-frontier": quality_views.picture_of_frontier,
     "picture-of-jobs": picture_of_jobs,
+    "students": quality_views.students,
+    "systems": quality_views.systems,
     "table": filed_table,
+    "transfer-curve": quality_views.transfer_curve,
 }
 
 
