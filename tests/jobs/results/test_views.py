@@ -1,4 +1,4 @@
-"""Views show what commands printed: means and spreads of seeds, what was scaled, what was assumed."""
+"""Views show what commands print: means and spreads, what was scaled, what was assumed."""
 
 import pytest
 
