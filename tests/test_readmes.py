@@ -335,6 +335,14 @@ def test_no_table_of_figures_is_typed_by_hand(readme):
     assert not typed, f"{file}: file these figures as JSON (CONTRIBUTING.md):\n" + "\n".join(typed)
 
 
+def test_no_figure_that_a_sentence_boasts_of_is_typed_by_hand(readme):
+    file, text = readme
+    lines = [line for _, line in outside_fences(markdown.unmarked(text)) if line[:1] != "|"]
+    bold = [found for line in lines for found in re.findall(r"\*\*[^*]*\*\*", line)]
+    typed = [found for found in bold if re.search(r"\d(%|x\b| times| points)", found)]
+    assert not typed, f"{file}: mark these with where they are from (CONTRIBUTING.md): {typed}"
+
+
 def test_every_filed_measurement_is_shown_and_can_be_measured_anew():
     shown = {one.name for file in READMES for one in shown_in(read(file))}
     measurements = filed.load_all("*", filed.DIRECTORY)
