@@ -64,12 +64,16 @@ def transfer_curve(groups: Groups) -> Table:
                 _points(agreements),
             )
         )
-    metric = group[0].value("metric")
+    metric, num_seeds = group[0].value("metric"), len(group)
     columns = ("texts without labels", metric, "95% interval", "agreement with the teacher, %")
-    if len(group) > 1:
-        columns = (columns[0], f"{metric}, {len(group)} seeds", *columns[3:])
-        rows = [(row[0], row[1], row[3]) for row in rows]
-    return Table(columns=columns, rows=tuple(rows), right=frozenset(range(len(columns))))
+    if num_seeds > 1:
+        columns = (columns[0], f"{metric}, {num_seeds} seeds", "", columns[3])
+    kept = [place for place, head in enumerate(columns) if head]
+    return Table(
+        columns=tuple(columns[place] for place in kept),
+        rows=tuple(tuple(row[place] for place in kept) for row in rows),
+        right=frozenset(range(len(kept))),
+    )
 
 
 def frontier(groups: Groups) -> Table:
