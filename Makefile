@@ -15,7 +15,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PROCESSES ?= 2
 PARALLEL := --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo gpu test test-wheel test-all chaos mutants lint types demo-bundle dist clean
+.PHONY: demo gpu test test-wheel test-all chaos mutants results lint types demo-bundle dist clean
 
 demo: $(VENV)/base
 	$(BIN)/fastformers demo
@@ -60,6 +60,11 @@ SAMPLE ?= 40
 AGAIN ?=
 mutants: $(VENV)/dev
 	$(BIN)/python -m tests.mutants.run --modules $(MODULES) --sample $(SAMPLE) --seed $(SEED) $(if $(AGAIN),--again)
+
+# Measures nothing: writes the tables, figures and pictures of the READMEs anew from the JSON files of
+# fastformers/benchmark/results, and prints for each the command that measures it.
+results: $(VENV)/dev
+	$(BIN)/python -m fastformers.jobs.results
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

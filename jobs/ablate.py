@@ -1,12 +1,16 @@
-"""Measure the paper's Table 3 for your own model, data and machine.
+"""Measure the paper's Table 3, or a row of its Table 4, for your own model, data and machine.
 
 fastformers ablate --teacher DIR --student DIR --bundle DIR --bundle PRUNED --eval FILE --output DIR
 fastformers ablate --shapes-only bert-base --output DIR
+fastformers ablate --paper-table 4 --teacher DIR --bundle DIR --eval FILE --output DIR
 
 Each step adds one optimization: PyTorch padded to the maximum, unpadded, the distilled student,
 the first --bundle (one instance on all cores, then one for each core), then each further --bundle.
 With --shapes-only the paper's models run on random weights: speed only; the lengths are those of
 --eval, or BoolQ's. --keep-tokens then adds what the paper lacks, layers that drop tokens.
+
+With --paper-table 4 one bundle as a whole is held against the model that it was made from, out of
+the box: accuracy, speed-up from texts to logits, and electricity. It is for every task.
 """
 
 import argparse
@@ -26,12 +30,15 @@ from fastformers.ablation.plot import draw_ablation
 from fastformers.ablation.report import (
     CLOCK,
     COLUMNS,
+    ERROR,
+    is_scaled,
     numbered_cells,
     numbered_notes,
     render_markdown,
 )
 from fastformers.ablation.shapes import ABLATION_SHAPES, AblationShapes
 from fastformers.ablation.summary import Conditions, summarize
+from fastformers.ablation.system import SYSTEM_FILE, describe_system
 from fastformers.ablation.texts import TextsConfig, load_texts
 from fastformers.atomic_file import check_writable, whole_file
 from fastformers.cluster.execution.topology import HostTopology, discover_topology, plan_core_sets
@@ -66,8 +73,22 @@ _LINE_EVERY_S = 10.0  # between lines of progress, while the clock runs
 _BUSY_SHARE = 0.5
 
 
+def _is_table_4(options: argparse.Namespace) -> bool:
+    return bool(options.paper_table == 4)
+
+
 _IDLE = (
     SUPERGLUE,
+    IdleRule(
+        ("student", "shapes_only", "keep_tokens", "tokenizer", "max_length"),
+        _is_table_4,
+        "--paper-table 4 has the model and the bundle alone, which says how texts are cut",
+    ),
+    IdleRule(
+        ("usd_per_hour", "instance_type"),
+        _is_table_4,
+        "--paper-table 4 has no price",
+    ),
     IdleRule(
         ("tokenizer",),
         lambda options: options.shapes_only is None,
@@ -120,6 +141,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     models.add_argument("--output", type=Path, required=True, help="directory for table and plot")
     models.add_argument(
+        "--paper-table",
+        type=int,
+        choices=(3, 4),
+        default=3,
+        help="3: each optimization by itself; 4: a bundle as a whole against the teacher out of "
+        "the box, with electricity (3)",
+    )
+    models.add_argument(
         "--shapes-only",
         choices=ABLATION_SHAPES,
         help="in place of models, the paper's own shapes on random weights: speed only (none)",
@@ -155,10 +184,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
+        if _is_table_4(options):
+            return _measure_system(options)
         with tempfile.TemporaryDirectory(prefix="fastformers-ablate-") as scratch:
             return _ablate(options, Path(scratch))
 
-    return run(job, options, resume="Nothing was written.")
+    return run(job, options, resume="Nothing was written.", measures=True)
 
 
 def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -180,6 +211,8 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     summary = summarize(results, ablation, conditions)
     console.print(_table(results, summary.description))
     notes = [*numbered_notes(results), summary.headline, CLOCK]
+    if is_scaled(results):
+        notes.append(ERROR)
     console.print("\n".join([*notes, str(summary.texts), str(summary.conditions)]))
     content = summary.to_json()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -194,6 +227,45 @@ def _ablate(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     draw_ablation(results, plots, title=f"{summary.description}: {summary.headline}")
     console.print(f"table and plot are in {options.output}")
     return content
+
+
+def _measure_system(options: argparse.Namespace) -> dict[str, Any]:
+    """A row of Table 4."""
+    _check(options)
+    if len(options.bundles) != 1:
+        raise InputError(
+            f"--paper-table 4 is of one --bundle, not {len(options.bundles)}; run it for each"
+        )
+    topology = discover_topology()
+    load = _measure_load(topology)
+    core_sets = plan_core_sets(topology, num_actors=None, cores_per_actor=1)
+    config = read_config(TextsConfig, options)
+    with waiting("reading the texts"):
+        texts = load_texts(config)
+    with waiting("loading PyTorch") as on_step:
+        from fastformers.ablation.whole_system import measure_systems, open_systems
+
+        on_step("loading the models")
+        systems = open_systems(
+            texts,
+            teacher_path=options.teacher,
+            bundle_path=options.bundles[0],
+            cpus_of_instance=[core_set.cpus for core_set in core_sets],
+        )
+    with show_progress(line_every_s=_LINE_EVERY_S) as on_progress:
+        row = measure_systems(
+            systems,
+            config,
+            _conditions(topology, price_of(options), repeats=options.repeats, load_before=load),
+            task=options.superglue or options.eval.stem,
+            teacher=options.teacher.name,
+            on_progress=on_progress,
+        )
+    console.print("\n".join(describe_system(row)))
+    options.output.mkdir(parents=True, exist_ok=True)
+    with whole_file(options.output / SYSTEM_FILE) as unfinished:
+        unfinished.write_text(json.dumps(row.to_json(), indent=2) + "\n", encoding="utf-8")
+    return row.to_json()
 
 
 def _measure_load(topology: HostTopology) -> float:

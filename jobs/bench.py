@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draw_whole_jobs(report, options.plot)
         return report.to_json()
 
-    return run(job, options)
+    return run(job, options, measures=options.from_json is None)
 
 
 def _bench(options: argparse.Namespace, scratch: Path) -> BenchReport:

@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="fastformers-bench-") as scratch:
             return _bench(options, Path(scratch)).to_json()
 
-    return run(job, options)
+    return run(job, options, measures=True)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -247,7 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"share of its tokens that each layer keeps: {shown}")
         return {**_summary(result), **frontier}
 
-    return run(job, options, resume="Run the same command again to go on where it was.")
+    resume = "Run the same command again to go on where it was."
+    return run(job, options, resume=resume, measures=True)
 
 
 @describes(make_parser, CompressKeywords)

@@ -151,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "quality_interval": result.interval and [*result.interval],
         }
 
-    return run(job, options, resume="Run the same command again to go on from the last checkpoint.")
+    resume = "Run the same command again to go on from the last checkpoint."
+    return run(job, options, resume=resume, measures=True)
 
 
 def _describe(

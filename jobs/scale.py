@@ -162,9 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = _write_page(output, report)
         return {**report.to_json(), "output": str(output), "page": page}
 
-    return run(
-        job, options, resume="Prepared shards are kept: run the same command again to go on."
-    )
+    resume = "Prepared shards are kept: run the same command again to go on."
+    return run(job, options, resume=resume, measures=True)
 
 
 def _measure(

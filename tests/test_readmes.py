@@ -6,7 +6,6 @@ with `$ ` are commands and the others are output.
 
 import ast
 import importlib
-import json
 import re
 import shlex
 import tomllib
@@ -19,24 +18,18 @@ import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 
 from fastformers.inference.bundle import DEMO_BUNDLE
-from fastformers.jobs.benchmarks.bench_report import BenchReport
 from fastformers.jobs.console.cli import COMMANDS, module_of
+from fastformers.jobs.results import filed, markdown
+from fastformers.jobs.results.__main__ import READMES, rendered, shown_in
 
 ROOT = Path(__file__).parent.parent
-PROOF = "fastformers/benchmark/proof.json"
-READMES = [
-    "README.md",
-    "fastformers/README.md",
-    "fastformers/benchmark/README.md",
-    "cluster/README.md",
-    "jobs/README.md",
-]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FENCES = {"sh", "console", "python", "text", "mermaid", "yaml"}
 # Parts of Ray's own command line that READMEs may name without a command of ours behind them.
 RAY_COMMANDS = {("up",), ("down",), ("start",), ("status",), ("dashboard",), ("metrics",)}
 FOREIGN = "fastformers"  # the name on the public index
+FIGURE = re.compile(r"[-+]?\d[\d,.]*\d?(e[-+]\d+)?\s?(%|x|s|us|ms)?")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 
 
@@ -307,27 +300,58 @@ def test_no_readme_names_a_flag_that_no_command_has(readme, capsys):
 def test_every_flag_is_explained_in_the_readme_of_the_commands(command, capsys):
     sections = sections_of(read("jobs/README.md"))
     own = sections[command.replace(" ", "-")] + sections["every-command"]
-    linked = [sections[anchor] for anchor in re.findall(r"\(#([\w-]+)\)", own)]
+    links = re.findall(r"\(#([\w-]+)\)", own)  # one to a part of its own section adds nothing
+    linked = [sections[anchor] for anchor in links if anchor in sections]
     named = {flag for text in (own, *linked) for flag in FLAG.findall(text)}
     assert flags_of(command, capsys) <= named
 
 
 def test_a_newcomer_needs_two_minutes():
-    lines = read("README.md").splitlines()
-    assert 130 <= len(lines) <= 150
-    assert len(read("README.md").split()) <= 1600
+    seen = markdown.without_markers(read("README.md"))
+    assert 130 <= len(seen.splitlines()) <= 150
+    assert len(seen.split()) <= 1600
 
 
-def test_the_proof_is_what_was_measured():
-    report = BenchReport.from_json(json.loads(read(PROOF)), path=PROOF).to_json()
-    front = read("README.md").partition("## Two commands")[0]
-    picture = read(PROOF.replace(".json", ".svg"))
-    for ratio in (report["job_over_ray_tuned"], report["job_over_best_sentence_transformers"]):
-        assert f"{ratio:.1f} times" in front
-        assert f"{ratio:.1f}x" in picture
-    ours = f"{report['ours_beside_peers']['rows_per_second']:,.0f} rows/s"
-    assert ours in front
-    assert ours in picture
+def test_tables_figures_and_pictures_are_those_that_were_measured(readme):
+    file, text = readme
+    stale = []
+
+    def check(picture):
+        if not picture.is_current(filed.DIRECTORY):
+            stale.append(picture.name)
+
+    assert rendered(file, text, check) == text, f"{file}: run `make results`"
+    assert not stale, f"{file}: run `make results`, which draws {', '.join(stale)}"
+
+
+def test_no_table_of_figures_is_typed_by_hand(readme):
+    file, text = readme
+    cells = [
+        (line, cell.strip(" *"))
+        for _, line in outside_fences(markdown.unmarked(text))
+        if line.startswith("|")
+        for cell in line.strip().strip("|").split("|")[1:]
+    ]
+    typed = {line for line, cell in cells if FIGURE.fullmatch(cell)}
+    assert not typed, f"{file}: file these figures as JSON (CONTRIBUTING.md):\n" + "\n".join(typed)
+
+
+def test_no_figure_that_a_sentence_boasts_of_is_typed_by_hand(readme):
+    file, text = readme
+    lines = [line for _, line in outside_fences(markdown.unmarked(text)) if line[:1] != "|"]
+    bold = [found for line in lines for found in re.findall(r"\*\*[^*]*\*\*", line)]
+    typed = [found for found in bold if re.search(r"\d(%|x\b| times| points)", found)]
+    assert not typed, f"{file}: mark these with where they are from (CONTRIBUTING.md): {typed}"
+
+
+def test_every_filed_measurement_is_shown_and_can_be_measured_anew():
+    shown = {one.name for file in READMES for one in shown_in(read(file))}
+    measurements = filed.load_all("*", filed.DIRECTORY)
+    assert {one.name for one in measurements} == shown
+    for one in measurements:
+        for command in one.commands:
+            if not command.startswith(filed.NO_COMMAND):
+                check_command(command)
 
 
 def test_python_of_the_readme_runs_on_the_demo_bundle(tmp_path, monkeypatch, capsys):

@@ -31,10 +31,12 @@ class Timing:
     Attributes:
         seconds: Seconds of all N texts; scaled up where only a sample was timed.
         logits_NC: Logits of the texts, or None for random weights.
+        standard_error_s: Standard error of the scaling; None where nothing was scaled.
     """
 
     seconds: float
     logits_NC: NDArray[np.float32] | None
+    standard_error_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,10 @@ class StepResult:
         step: Speed-up over the step before.
         tokenization_s: Seconds of tokenizing all texts; None where there was no text.
         total_s: `seconds` and `tokenization_s` together; None where there was no text.
-        timed_rows: Texts that each run timed.
+        rows: Texts in all.
+        timed_rows: Texts that each run timed; where these are fewer, the seconds are scaled up.
+        standard_error_s: Standard error of that scaling, of the median run; None where nothing was
+            scaled.
         runs_s: Seconds of every run.
         note: Conditions of the run.
         is_aside: Whether the step is shown beside the ablation: neither the base of the next step
@@ -108,7 +113,9 @@ class StepResult:
     step: float
     tokenization_s: float | None
     total_s: float | None
+    rows: int
     timed_rows: int
+    standard_error_s: float | None
     runs_s: tuple[float, ...]
     note: str
     is_aside: bool
@@ -138,6 +145,7 @@ def measure_ablation(
         on_tokens = _TokenCounter(what, step.num_tokens * repeats, on_progress)
         timings = [step.run(on_tokens) for _ in range(repeats)]
         seconds = statistics.median(timing.seconds for timing in timings)
+        median_run = min(timings, key=lambda timing: abs(timing.seconds - seconds))
         previous = next((r for r in reversed(results) if not r.is_aside), None)
         result = StepResult(
             name=step.name,
@@ -150,7 +158,9 @@ def measure_ablation(
             step=previous.seconds / seconds if previous else 1.0,
             tokenization_s=step.tokenization_s,
             total_s=None if step.tokenization_s is None else seconds + step.tokenization_s,
+            rows=len(ablation.lengths_N),
             timed_rows=step.timed_rows,
+            standard_error_s=median_run.standard_error_s,
             runs_s=tuple(timing.seconds for timing in timings),
             note=step.note,
             is_aside=step.is_aside,
@@ -163,34 +173,6 @@ def measure_ablation(
 def usd_per_100m(seconds: float, *, num_rows: int, usd_per_hour: float) -> float:
     """USD of 100 million texts at the rate of `num_rows` in `seconds`, on one machine."""
     return seconds / 3600 * usd_per_hour / num_rows * 1e8
-
-
-def spread_sample(lengths_N: NDArray[np.integer], num_rows: int) -> NDArray[np.intp]:
-    """Texts (S,) that stand for all, evenly spaced over the texts sorted by length.
-
-    Each is the middle of one of S groups of equally many texts, so N times their mean time
-    estimates the time of all. If `num_rows` is N or more, these are all texts in their own order.
-    """
-    if num_rows >= len(lengths_N):
-        return np.arange(len(lengths_N))
-    order_N = np.argsort(lengths_N, kind="stable")
-    middles_S = ((np.arange(num_rows) + 0.5) * len(lengths_N) / num_rows).astype(np.intp)
-    sample_S: NDArray[np.intp] = order_N[middles_S]
-    return sample_S
-
-
-def extrapolate(times_S: NDArray[np.float64], num_rows: int, *, equal_cost: bool) -> float:
-    """Seconds of `num_rows` texts, of which some or all were timed.
-
-    Args:
-        times_S: Seconds of each timed text.
-        num_rows: Texts in all; if all were timed, the result is their sum.
-        equal_cost: Whether every text costs the same (padded), so that the median is taken and
-            interruptions do not count; else the mean is taken, of a sample of `spread_sample`.
-    """
-    if len(times_S) == num_rows:
-        return float(times_S.sum())
-    return num_rows * float(np.median(times_S) if equal_cost else times_S.mean())
 
 
 def _accuracy(

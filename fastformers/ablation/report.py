@@ -19,6 +19,8 @@ COLUMNS = (
     "USD per 100M",
     "with tokenization (s)",
 )
+# What the sign in a row of scaled seconds means.
+ERROR = "± is the standard error of scaling the seconds of some texts up to all."
 CLOCK = (
     "The clock starts after tokenization, as the paper's (arXiv:2010.13382, Table 3); loading a "
     "PyTorch model is outside it, creating sessions inside. USD per 100M is that of the same clock."
@@ -27,9 +29,11 @@ CLOCK = (
 
 def cells(result: StepResult) -> tuple[str, ...]:
     """The cells of one line of the table, in the order of `COLUMNS`."""
+    scaled = result.timed_rows < result.rows
+    note = f", scaled from {result.timed_rows:,} of {result.rows:,} texts" if scaled else ""
     return (
-        result.name,
-        _seconds(result.seconds),
+        f"{result.name}{note}",
+        _with_error(result),
         f"{result.cumulative:,.2f}x",
         f"{result.step:,.2f}x",
         "-" if result.accuracy is None else f"{100 * result.accuracy:.2f}",
@@ -64,13 +68,24 @@ def render_markdown(summary: AblationSummary) -> str:
         "",
         CLOCK,
         "",
+        *([ERROR, ""] if is_scaled(summary.steps) else []),
         f"{summary.texts}. {summary.conditions}",
     ]
     return "\n".join(lines) + "\n"
 
 
+def is_scaled(results: Sequence[StepResult]) -> bool:
+    """Whether the seconds of a step are scaled up, so that the sign has to be explained."""
+    return any(result.standard_error_s is not None for result in results)
+
+
 def _line(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+
+def _with_error(result: StepResult) -> str:
+    error = result.standard_error_s
+    return _seconds(result.seconds) + ("" if error is None else f" ± {_seconds(error)}")
 
 
 def _seconds(seconds: float) -> str:

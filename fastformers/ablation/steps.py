@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from fastformers.ablation.measure import AblationStep, OnTokens, Timing, extrapolate, spread_sample
+from fastformers.ablation.measure import AblationStep, OnTokens, Timing
+from fastformers.ablation.scaling import scale_by_tokens, scale_equal, spread_sample
 from fastformers.ablation.texts import TimedRows
 from fastformers.formatting import format_count
 from fastformers.inference.batching import in_row_order, plan_batches
@@ -93,7 +94,7 @@ def build_steps(
         graphs: First the unpruned student's graph, which runs one text on all cores and then as
             one instance for each core; further graphs run only in the latter way.
         padded_to: Tokens that the first step pads every text to.
-        baseline_rows: Texts of the teacher's steps to time; the rest is extrapolated.
+        baseline_rows: Texts of the teacher's steps to time; the rest is scaled.
         cpus_of_instance: Logical CPUs of each one-threaded instance, one instance for each core;
             as many threads are used where a step runs one text on all cores.
     """
@@ -133,7 +134,7 @@ def pytorch_step(
         model: Model to run.
         num_threads: Threads that compute one text.
         padded_to: Tokens that each text is padded to, under a mask; None for its own length.
-        max_timed_rows: Texts to time, the rest is extrapolated; None for all.
+        max_timed_rows: Texts to time, the rest is scaled; None for all.
     """
     rows = model.texts.rows
     lengths_N = rows.lengths_N
@@ -154,13 +155,21 @@ def pytorch_step(
                     on_tokens(int(computed_S[index]))
         finally:
             torch.set_num_threads(threads_before)
-        seconds = extrapolate(times_S, len(rows), equal_cost=padded_to is not None)
-        return Timing(seconds=seconds, logits_NC=model.logits_NC)
+        if padded_to is None:
+            total = {"num_rows": len(rows), "num_tokens": int(lengths_N.sum())}
+            scaled = scale_by_tokens(times_S, computed_S, **total)
+        else:
+            scaled = scale_equal(times_S, len(rows))
+        return Timing(
+            seconds=scaled.seconds,
+            logits_NC=model.logits_NC,
+            standard_error_s=scaled.standard_error_s,
+        )
 
     note = f"fp32, batch 1, {format_count(num_threads, 'thread')}"
     if len(sample_S) < len(rows):
-        how = "median text x texts" if padded_to else "evenly over sorted lengths, mean x texts"
-        note += f"; {len(sample_S):,} of {len(rows):,} texts timed ({how})"
+        how = "median text x texts" if padded_to else "evenly over sorted lengths, by tokens"
+        note += f"; scaled from {len(sample_S):,} of {len(rows):,} texts ({how})"
     return AblationStep(
         name=name,
         run=run,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastformers.ablation.measure import Ablation, StepResult
 
-FORMAT_VERSION = 1  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 2  # raised whenever a key comes, goes or changes its meaning
 
 
 @dataclass(frozen=True, kw_only=True)

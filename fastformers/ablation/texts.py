@@ -43,7 +43,8 @@ class TextsConfig:
     baseline_rows: int = field(
         default=200,
         metadata=option(
-            "texts to time in the teacher's steps; the rest is extrapolated", metavar="ROWS"
+            "texts to time in the teacher's steps; the rest is scaled, and its row says so",
+            metavar="ROWS",
         ),
     )
 

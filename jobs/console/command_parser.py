@@ -52,7 +52,8 @@ class CommandParser(PlainParser):
         """Options from the command line and from the file that `--config` names.
 
         Beside the arguments by name they have `given`, the flags that the user gave, there or in
-        the file, by name; and `settings`, what all flags are set to, as run.json has it.
+        the file, by name; `settings`, what all flags are set to, as run.json has it; and `words`,
+        the command line.
         """
         self._add_shared_arguments()
         self.usage = self._short_usage()
@@ -69,7 +70,9 @@ class CommandParser(PlainParser):
         options, unknown = self.parse_known_args([*configured, *words], namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._nearest(unknown[0])}")
-        return _with_given(options, given | self._given_in(configured))
+        with_given = _with_given(options, given | self._given_in(configured))
+        with_given.words = [*self.prog.split(), *words]
+        return with_given
 
     def take(self, values: Mapping[str, object]) -> argparse.Namespace:
         """Options of Python values, by the names of the arguments, as `parse_args` makes of words.

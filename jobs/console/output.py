@@ -88,6 +88,7 @@ def run(
     options: argparse.Namespace | None = None,
     *,
     resume: str = "",
+    measures: bool = False,
 ) -> int:
     """Run a job: print its result as the last line of stdout, or its error as one line.
 
@@ -95,6 +96,8 @@ def run(
         job: Does the work and returns what the last line shows.
         options: Options of the command, which say how much is shown; None for the defaults.
         resume: What to do after Ctrl-C or SIGTERM.
+        measures: Whether the last line says how it was measured (`measured`), so that it can be
+            filed; the options are then those of a command line.
 
     Returns:
         The exit status.
@@ -105,6 +108,10 @@ def run(
             settings = read_config(OutputSettings, options or argparse.Namespace())
             with _speaking(settings):
                 result = job()
+                if measures and options is not None:
+                    from fastformers.jobs.console.command_line.conditions import describe_conditions
+
+                    result = {**result, "measured": describe_conditions(options.words)}
         except AuditError as error:
             return _refuse(str(error), status=1)
         except FastformersError as error:

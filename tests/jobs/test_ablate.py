@@ -76,8 +76,11 @@ def test_table_plot_and_one_line_of_json(ablate, teacher, eval_file, bundle, tmp
     assert status == 0, err
     summary = json.loads(out.splitlines()[-1])
     assert len(out.splitlines()) == 1
+    measured = summary.pop("measured")
+    assert f"--teacher {teacher} --bundle {bundle.path} --bundle" in measured["command"]
+    assert {"torch", "onnxruntime"} <= set(measured["versions"])
     assert summary == json.loads((tmp_path / "out" / "ablate.json").read_text())
-    assert summary["format_version"] == 1
+    assert summary["format_version"] == 2
     steps = summary["steps"]
     assert len(steps) == 5
     assert all(len(step["runs_s"]) == 2 for step in steps)
@@ -96,7 +99,7 @@ def test_table_plot_and_one_line_of_json(ablate, teacher, eval_file, bundle, tmp
 
     page = (tmp_path / "out" / "table.md").read_text()
     assert page.count("\n| ") == 2 + 5
-    assert "5 of 12 texts timed" in page
+    assert page.count(", scaled from 5 of 12 texts [") == 2
     assert "Standard_F16s_v2" in page
     assert str(tmp_path) not in page
     assert (tmp_path / "out" / "ablate.png").read_bytes().startswith(b"\x89PNG")
@@ -121,6 +124,32 @@ def test_a_busy_machine_and_an_estimated_price_are_said_to_be_such(
     assert any("estimate" in line for line in err)
     assert summary["load_before"] == 1e3
     assert any("the times below cannot be trusted" in line for line in err)
+
+
+def test_a_whole_system_is_held_against_its_model_out_of_the_box(
+    ablate, teacher, eval_file, bundle, tmp_path
+):
+    status, out, err = ablate(
+        *("--paper-table", 4, "--teacher", teacher, "--bundle", bundle.path),
+        *("--eval", eval_file, "--repeats", 2),
+    )
+    assert status == 0, err
+    row = json.loads(out)
+    row.pop("measured")
+    assert row == json.loads((tmp_path / "out" / "system.json").read_text())
+    theirs, ours = row["out_of_the_box"], row["bundle"]
+    assert (row["task"], row["metric"], row["rows"]) == ("eval", "accuracy", 12)
+    assert [len(side["runs"]) for side in (theirs, ours)] == [2, 2]
+    assert 0 <= row["agreement"] <= 1
+    assert {side["quality"] for side in (theirs, ours)} <= {0.0, 0.5, 1.0}
+    low, high = row["speedup_range"]
+    assert low <= row["speedup"] <= high
+    assert row["speedup_standard_error"] is None  # all texts fit into one batch
+    assert row["energy_ratio"] > 0
+    assert row["energy_source"].startswith(("measured", "assumed", "unknown"))
+    shown = "\n".join(err)
+    assert f"speed-up {row['speedup']:,.1f}x" in shown
+    assert row["energy_source"] in shown.replace("\n", " ")
 
 
 def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
@@ -148,7 +177,7 @@ def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
     assert summary["speedup_with_tokenization"] is None
     page = (tmp_path / "out" / "table.md").read_text()
     assert page.startswith("# Ablation: shapes of bert-base, random weights (speed only)")
-    assert "2 of 6 texts timed" in page
+    assert page.count(", scaled from 2 of 6 texts [") == 2
 
 
 def test_an_official_file_is_read_as_compress_reads_it(ablate, tokenizer_json, tmp_path):
@@ -190,6 +219,7 @@ def test_the_command_line_offers_every_set_of_shapes(ablate, monkeypatch, capsys
         ("--teacher TEACHER --eval EVAL --tokenizer x", "it is for --shapes-only"),
         ("--teacher TEACHER --eval EVAL --instance-type c7i.4xlage", "did you mean c7i.4xlarge"),
         ("--teacher TEACHER --eval EVAL --usd-per-hour 0", "--usd-per-hour must be above 0"),
+        ("--paper-table 4 --teacher TEACHER --eval EVAL", "--paper-table 4 is of one --bundle"),
         ("--shapes-only bert-base --teacher TEACHER", "leave out --teacher, --student and"),
         ("--shapes-only bert-base --tokenizer x", "it reads the texts of --eval"),
         ("--shapes-only bert-base --max-length 600", "bert-base has 512 positions"),

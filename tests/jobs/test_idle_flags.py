@@ -138,6 +138,10 @@ IDLE = {
         "--tokenizer t.json",
         "--keep-tokens 0.5",
     ),
+    "ablate --paper-table 4 --teacher no-weights --bundle bundle --eval t.csv --output o": (
+        *("--student no-weights", "--shapes-only bert-base", "--keep-tokens 0.5"),
+        *("--tokenizer t.json", "--max-length 9", *SEARCHING[2:]),
+    ),
     f"{ABLATE} --eval t.csv --superglue BoolQ": COLUMNS,
     BENCH: (*PEERS, "--oversubscribe", "--binary-text"),
     f"{BENCH} --address local": ("--num-nodes 2",),
@@ -222,7 +226,7 @@ WORKING = {
     ),
     "ablate": (
         "--teacher --student --bundle --output --eval --max-length --limit --baseline-rows "
-        "--repeats --shapes-only --usd-per-hour --instance-type"
+        "--repeats --shapes-only --paper-table"
     ),
     "bench": "--plot --from-json",
     "bench-gpu": "--teacher --bundle --profile-out",

@@ -6,16 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fastformers.ablation.measure import (
     Ablation,
     AblationStep,
     Timing,
-    extrapolate,
     measure_ablation,
-    spread_sample,
     usd_per_100m,
 )
 from fastformers.ablation.summary import summarize
@@ -145,27 +141,9 @@ def test_instances_report_their_tokens_one_after_the_other():
     assert seen == list(range(1, 21))
 
 
-def test_a_padded_sample_is_scaled_by_its_median_and_others_by_their_mean():
-    times_S = np.array([1.0, 1.0, 4.0])
-    assert extrapolate(times_S, 3270, equal_cost=True) == 3270
-    assert extrapolate(times_S, 3270, equal_cost=False) == 6540
-    assert extrapolate(times_S, 3, equal_cost=True) == 6.0
-
-
-lengths = st.lists(st.integers(1, 512), min_size=1, max_size=200).map(np.array)
-
-
-@given(lengths, st.integers(1, 250))
-def test_a_sample_has_no_text_twice_and_all_texts_if_asked_for(lengths_N, num_rows):
-    sample_S = spread_sample(lengths_N, num_rows)
-    assert len(set(sample_S.tolist())) == min(num_rows, len(lengths_N))
-    if num_rows >= len(lengths_N):
-        assert sample_S.tolist() == list(range(len(lengths_N)))
-
-
-def test_a_sample_over_sorted_lengths_estimates_the_sum_of_a_cost_that_grows_with_length():
-    lengths_N = np.random.default_rng(0).lognormal(4.7, 0.5, 3270).clip(4, 512).astype(int)
-    cost_N = 3e-4 * lengths_N + 1e-7 * lengths_N**2
-    sample_S = spread_sample(lengths_N, 200)
-    estimate = extrapolate(cost_N[sample_S], 3270, equal_cost=False)
-    assert estimate == pytest.approx(cost_N.sum(), rel=0.005)
+def test_a_scaled_step_keeps_the_error_of_its_median_run(conditions):
+    runs = iter([Timing(seconds=s, logits_NC=None, standard_error_s=s / 10) for s in (9, 5, 7)])
+    scaled = replace(step(1.0), run=lambda tick: next(runs))
+    results = measure(ablation_of(scaled, step(2.0)), repeats=3)
+    assert [(r.seconds, r.standard_error_s) for r in results] == [(7, 0.7), (2, None)]
+    assert [(r.timed_rows, r.rows) for r in results] == [(1, 4), (1, 4)]

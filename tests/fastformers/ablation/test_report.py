@@ -1,4 +1,4 @@
-from fastformers.ablation.report import cells, render_markdown
+from fastformers.ablation.report import ERROR, cells, render_markdown
 from fastformers.ablation.summary import summarize
 
 
@@ -8,6 +8,14 @@ def test_cells_are_in_the_units_of_the_papers_table(make_result):
     )
     bare = cells(make_result(0.0123, accuracy=None, total_s=None, usd_per_100m=0.01234))
     assert bare[1:] == ("0.0123", "1,234.57x", "1.50x", "-", "0.0123", "-")
+
+
+def test_a_row_that_was_scaled_says_from_what_and_how_sure_it_is(make_result, ablation, conditions):
+    scaled = make_result(734.35, timed_rows=2, standard_error_s=12.3)
+    assert cells(scaled)[:2] == ("step of 734.35 s, scaled from 2 of 4 texts", "734.35 ± 12.30")
+    whole = [make_result(8.0), make_result(4.0)]
+    assert ERROR in render_markdown(summarize([scaled, *whole], ablation, conditions))
+    assert "±" not in render_markdown(summarize(whole, ablation, conditions))
 
 
 def test_the_page_has_every_step_with_its_note_and_both_headlines(

@@ -11,6 +11,7 @@ from fastformers.inference.tokenizer import Tokenizer
 torch = pytest.importorskip("torch")
 
 from fastformers.ablation import steps as steps_module  # noqa: E402
+from fastformers.ablation.scaling import Estimate  # noqa: E402
 from fastformers.ablation.steps import (  # noqa: E402
     GraphModel,
     TorchModel,
@@ -135,11 +136,13 @@ def test_steps_are_the_papers_and_each_further_graph_adds_one(make_teacher, rows
 
 def test_baselines_time_a_sample_and_say_so(make_teacher, rows, seen, monkeypatch):
     scaled = []
-    monkeypatch.setattr(
-        steps_module,
-        "extrapolate",
-        lambda times_S, num_rows, *, equal_cost: scaled.append((len(times_S), equal_cost)) or 7.0,
-    )
+
+    def scale(times_S, *tokens_S, **total):
+        scaled.append((len(times_S), total))
+        return Estimate(seconds=7.0, standard_error_s=0.5)
+
+    monkeypatch.setattr(steps_module, "scale_equal", lambda times_S, n: scale(times_S, n=n))
+    monkeypatch.setattr(steps_module, "scale_by_tokens", scale)
     padded, unpadded = build_steps(
         teacher=torch_model(seen(make_teacher()), rows),
         student=None,
@@ -150,10 +153,12 @@ def test_baselines_time_a_sample_and_say_so(make_teacher, rows, seen, monkeypatc
     )
     assert padded.name == "PyTorch out of the box, padded to 64"
     assert unpadded.name == "+ dynamic sequence length"
-    assert [step.run(lambda n: None).seconds for step in (padded, unpadded)] == [7.0, 7.0]
-    assert scaled == [(4, True), (4, False)]
-    assert "4 of 30 texts timed (median text x texts)" in padded.note
-    assert "4 of 30 texts timed (evenly over sorted lengths" in unpadded.note
+    timings = [step.run(lambda n: None) for step in (padded, unpadded)]
+    assert [(timing.seconds, timing.standard_error_s) for timing in timings] == [(7.0, 0.5)] * 2
+    num_tokens = int(rows.lengths_N.sum())
+    assert scaled == [(4, {"n": 30}), (4, {"num_rows": 30, "num_tokens": num_tokens})]
+    assert "scaled from 4 of 30 texts (median text x texts)" in padded.note
+    assert "scaled from 4 of 30 texts (evenly over sorted lengths, by tokens)" in unpadded.note
     lengths = [call[0]["input_ids"].shape[1] for call in seen.calls]
     assert lengths[:5] == [64] * 5
     spread = lengths[6:]

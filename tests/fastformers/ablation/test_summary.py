@@ -18,7 +18,7 @@ def test_the_keys_of_the_file_are_what_its_readers_expect(make_result, ablation,
     """Whoever parses ablate.json relies on them: a change of one needs another format version."""
     results = [make_result(8.0), make_result(4.0), make_result(0.5)]
     content = json.loads(json.dumps(summarize(results, ablation, conditions).to_json()))
-    assert content["format_version"] == FORMAT_VERSION == 1
+    assert content["format_version"] == FORMAT_VERSION == 2
     assert set(content) == {
         *("format_version", "steps", "description", "speedup", "speedup_unpadded"),
         *("speedup_with_tokenization", "speedup_unpadded_with_tokenization"),
@@ -31,6 +31,6 @@ def test_the_keys_of_the_file_are_what_its_readers_expect(make_result, ablation,
     assert content["versions"] == {"torch": "2.0", "onnxruntime": "1.30"}
     assert set(content["steps"][0]) == {
         *("name", "seconds", "accuracy", "usd_per_100m", "cumulative", "step", "tokenization_s"),
-        *("total_s", "timed_rows", "runs_s", "note", "is_aside"),
+        *("total_s", "rows", "timed_rows", "standard_error_s", "runs_s", "note", "is_aside"),
     }
     assert [step["seconds"] for step in content["steps"]] == [8, 4, 0.5]

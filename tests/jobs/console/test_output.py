@@ -186,3 +186,17 @@ def test_ray_ends_a_command_on_sigterm_while_it_starts(capsys):
     assert capsys.readouterr().err == "interrupted. run it again\n"
     with pytest.raises(SystemExit):
         run(raising(SystemExit(1)))
+
+
+def test_a_measuring_command_says_how_it_measured_and_keeps_its_secrets(capsys):
+    words = ["--quiet", "--storage-options", '{"secret_key": "hush"}', "a b"]
+    parser = CommandParser(prog="fastformers bench")
+    parser.add_argument("corpus")
+    parser.add_argument("--storage-options")
+    assert run(lambda: {"rate": 1.5}, parser.parse_args(words), measures=True) == 0
+    result = json.loads(capsys.readouterr().out)
+    measured = result.pop("measured")
+    assert result == {"rate": 1.5}
+    assert measured["command"] == "fastformers bench --quiet --storage-options ... 'a b'"
+    assert "core" in measured["machine"]
+    assert {"fastformers", "python"} <= set(measured["versions"])

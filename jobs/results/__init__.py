@@ -1,0 +1,1 @@
+"""Tables and figures of the READMEs, written from filed measurements; a tool of this project."""
