@@ -128,6 +128,12 @@ def test_a_run_s_times_are_the_clock_s(corpus, bundle, tmp_path, told):
     assert [use.self_check] == lines == ["1 worker x 1 thread in this process, pinned to no core"]
     assert (seen[-1].num_done, seen[-1].num_slices_left) == (len(told.shards), 0)
     assert seen[-1].predicted_left_s == pytest.approx(0.0, abs=1e-9)
+    forecasts = [progress for progress in seen if progress.time_left is not None]
+    assert len(forecasts) > 3
+    assert {sum(progress.machines.values()) for progress in forecasts} == {1}
+    for progress in forecasts:  # a tick is no measure of work, but the order of size is right
+        end_s = progress.elapsed_s + progress.time_left.seconds
+        assert 0.3 * result.wall_s < end_s < 3 * result.wall_s
 
 
 def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_locally, told):
@@ -323,6 +329,20 @@ def test_what_was_done_until_an_error_is_told_for_the_bill(corpus, bundle, tmp_p
     assert [node.reason for node in last.nodes] == [None]
     assert last.nodes[0].left_s == last.wall_s >= last.work_end_s
     assert all(result.wall_s <= last.wall_s for result, _ in early)
+    resumed = []
+    run_job(
+        plan(corpus, bundle, tmp_path / "out"),
+        ActorSettings(),
+        connect_here,
+        on_progress=resumed.append,
+        clock=lambda: 2.0 * next(clock),
+    )
+    first, end = resumed[0], resumed[-1]
+    assert first.predicted_before_s == pytest.approx(last.tally.scored.predicted_s)
+    assert first.predicted_before_s == end.predicted_before_s > 0
+    # slices that are not cut count from the start
+    known_s = first.predicted_done_s + first.predicted_left_s
+    assert 0.9 * end.predicted_done_s < known_s < 2.5 * end.predicted_done_s
 
 
 def test_a_run_tells_now_and_then_what_it_has_done(corpus, bundle, tmp_path):
