@@ -251,9 +251,9 @@ def warn_if_known(select: StageQuality, evaluated: StageQuality, path: Path) -> 
     if evaluated.interval is not None and select.quality > evaluated.interval[1]:
         logger.warning(
             "%s: the teacher has %s %.2f on the rows that choose, and %.2f on the evaluation "
-            "file: it was trained on them, so others seem to lose more than they do; give rows "
-            "that are new to it by --select, or make it by finetune, which sets the same rows of "
-            "a file apart",
+            "file: they are easier, or it was trained on them, and then others seem to lose more "
+            "than they do; give rows that are new to it by --select, or make it by finetune, which "
+            "sets the same rows of a file apart",
             path,
             select.metric,
             100 * select.quality,

@@ -25,6 +25,7 @@ _STAGES = {
     "prune": "pruned",
     "keep_tokens": "fewer tokens",
     "quantize": "int8",
+    "cascade": "cascade",
 }
 Groups = Sequence[Sequence[Filed]]
 
