@@ -226,7 +226,13 @@ def _plan_peers(
         return NotRun(reason="--peers leaves it out")
     num_workers = len(plan_actors(actor_settings(options)))
     plan = plan_peers(
-        options, names, subject, texts, settings, num_workers=num_workers, scratch=scratch
+        options,
+        names,
+        subject,
+        texts.first(options.peer_rows),
+        settings,
+        num_workers=num_workers,
+        scratch=scratch,
     )
     return plan or NotRun(reason="no --teacher")
 

@@ -155,6 +155,14 @@ _HEADER: dict[str, Any] = {
 }
 
 
+def _over(name: str) -> str:
+    return f"job_over_{name.replace('-', '_')}"
+
+
+# Keys of the ratios to one way to run a tool, beside those to the fastest way.
+SINGLE_BASELINES = frozenset(_over(name) for name in JOB_BASELINES)
+
+
 def load_report(path: Path) -> BenchReport:
     """Read a last line that was kept in a file.
 
@@ -176,10 +184,6 @@ def _value(ratio: Ratio | NotRun) -> float | NotRun:
 
 def _median(ratio: RatioRange | NotRun) -> float | NotRun:
     return ratio if isinstance(ratio, NotRun) else ratio.value
-
-
-def _over(name: str) -> str:
-    return f"job_over_{name.replace('-', '_')}"
 
 
 def _by_case(ratio: Ratio | NotRun) -> dict[str, float]:

@@ -7,13 +7,13 @@ this module measures nothing.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.table import Table
 
 from fastformers.formatting import format_count
-from fastformers.jobs.benchmarks.bench_report import BenchReport
+from fastformers.jobs.benchmarks.bench_report import SINGLE_BASELINES, BenchReport
 from fastformers.jobs.benchmarks.parts import (
     BaselineRate,
     BaselinesPart,
@@ -31,6 +31,8 @@ def print_report(report: BenchReport, console: Console) -> None:
         console.print(_operator_table(report.operators.operators))
     if not isinstance(report.job_baselines, NotRun):
         console.print(_job_table(report.job_baselines))
+        for line in _describe_jobs(report.job_baselines):
+            console.print(line)
     console.print(_ratio_table(report))
 
 
@@ -85,27 +87,21 @@ def _operator_table(operators: OperatorShares) -> Table:
 
 
 def _job_table(jobs: BaselinesPart) -> Table:
-    """Whole jobs, those that did not run with their reason."""
     table = Table(title="Whole jobs, medians (spread)", title_justify="left")
     for heading in ("", "rows/s", "ours is faster by", "rows", "s", "start-up s", "accuracy"):
-        table.add_column(heading, justify="left" if heading == "" else "right")
-    table.add_column("how")
+        table.add_column(heading, justify="right" if heading else "left")
     table.add_row("fastformers", *_cells(jobs.ours, ""))
-    for name, found in jobs.by_name.items():
+    for name, found in jobs.measured().items():
         ratio = jobs.our_ratio(name)
-        if isinstance(found, NotRun) or isinstance(ratio, NotRun):
-            reason = found.reason if isinstance(found, NotRun) else ""
-            table.add_row(name, *[""] * 6, f"not run: {reason}")
-            continue
-        spread = f" ({ratio.least:.2f}-{ratio.most:.2f})" if ratio.least < ratio.most else ""
-        table.add_row(name, *_cells(found, f"{ratio.value:.2f}x{spread}"))
+        if not isinstance(ratio, NotRun):
+            spread = f" ({ratio.least:.2f}-{ratio.most:.2f})" if ratio.least < ratio.most else ""
+            table.add_row(name, *_cells(found, f"{ratio.value:.2f}x{spread}"))
     return table
 
 
 def _cells(job: BaselineRate, ratio: str) -> list[str]:
     least, most = min(job.rows_per_second_by_turn), max(job.rows_per_second_by_turn)
     spread = f" ({least:,.1f}-{most:,.1f})" if least < most else ""
-    versions = ", ".join(f"{package} {version}" for package, version in job.versions.items())
     return [
         f"{job.rows_per_second:,.1f}{spread}",
         ratio,
@@ -113,13 +109,27 @@ def _cells(job: BaselineRate, ratio: str) -> list[str]:
         f"{job.seconds:.1f}",
         "" if job.startup_s is None else f"{job.startup_s:.1f}",
         "" if job.accuracy is None else f"{100 * job.accuracy:.2f}%",
-        f"{job.setting} ({versions})",
     ]
+
+
+def _describe_jobs(jobs: BaselinesPart) -> Iterator[str]:
+    """How each job ran, or why it did not, a line each."""
+    named: list[tuple[str, BaselineRate | NotRun]] = [("fastformers", jobs.ours)]
+    for name, job in named + list(jobs.by_name.items()):
+        if isinstance(job, NotRun):
+            yield f"{name}: not run: {job.reason}"
+        else:
+            versions = ", ".join(
+                f"{package} {version}" for package, version in job.versions.items()
+            )
+            yield f"{name}: {job.setting} ({versions})"
 
 
 def _ratio_table(report: BenchReport) -> Table:
     table = Table(title="Ratios", show_header=False, title_justify="left")
     for name, ratio in report.ratios().items():
+        if name in SINGLE_BASELINES:  # these have their own table
+            continue
         shown = f"not run: {ratio.reason}" if isinstance(ratio, NotRun) else f"{ratio:.2f}"
         table.add_row(name.replace("_", " "), shown)
     if not isinstance(report.job, NotRun):

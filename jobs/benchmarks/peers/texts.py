@@ -65,6 +65,11 @@ class DifferentTexts:
     directory: Path
     _parts: dict[tuple[int, int], Part] = field(default_factory=dict)
 
+    def first(self, num_rows: int) -> "DifferentTexts":
+        """The first of them."""
+        labels = None if self.labels is None else self.labels[:num_rows]
+        return DifferentTexts(texts=self.texts[:num_rows], labels=labels, directory=self.directory)
+
     def part(self, num_rows: int, *, num_workers: int) -> Part:
         """Files of about `num_rows` texts of the lengths of all, in the order of the corpus.
 
