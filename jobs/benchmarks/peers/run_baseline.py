@@ -3,8 +3,8 @@
     Part -> [run_baseline] -> scripts -> JobRun
 
 None of a baseline's threads, memory or warnings are ours, and of our package it can import nothing
-but what stands in `scripts`. However it ends, so do the processes that it started. This module knows
-nothing of how a baseline works.
+but what stands in `scripts`. However it ends, so do the processes that it started. This module
+knows nothing of how a baseline works.
 """
 
 import json

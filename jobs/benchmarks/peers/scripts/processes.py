@@ -2,8 +2,9 @@
 
     Work -> [processes] -> a share of the rows for each process
 
-A process that dies, or cannot import, ends all of them: a `multiprocessing.Pool` would start another
-in its place, and wait for ever. This module knows nothing of what a process does with its share.
+A process that dies, or cannot import, ends all of them: a `multiprocessing.Pool` would start
+another in its place, and wait for ever. This module knows nothing of what a process does with its
+share.
 """
 
 import importlib
