@@ -4,9 +4,9 @@
 
 Each job first runs on a few texts: that says whether it runs at all, makes what it makes once, and
 how many texts it takes to last the seconds that are asked for; where the first turn shows that
-these are too few, as loading a model hid the rate, it is run again on more. Then all take turns, so that other
-work on the machine hits all alike; medians count, and each turn has its own ratios. This module
-knows nothing of how a job works.
+these are too few, as loading a model hid the rate, it is run again on more. Then all take turns, so
+that other work on the machine hits all alike; medians count, and each turn has its own ratios. This
+module knows nothing of how a job works.
 """
 
 import statistics
