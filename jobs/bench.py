@@ -33,6 +33,7 @@ from fastformers.cluster.cost.machine_profile import MachineProfile, write_profi
 from fastformers.cluster.execution.topology import discover_topology
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.digest import versions_of
+from fastformers.formatting import format_count
 from fastformers.inference.autotune import EngineChoice, tune
 from fastformers.inference.bundle import DEMO_BUNDLE, Bundle, open_bundle
 from fastformers.inference.cascade.record import check_one_graph
@@ -199,13 +200,19 @@ def _read_texts(
     num_rows = _SAMPLED_FROM * options.sample_rows
     if has_peers(options):
         num_rows = max(num_rows, options.peer_rows)
-    return read_different_texts(
+    texts = read_different_texts(
         options.corpus,
         settings,
         num_rows=num_rows,
         directory=scratch / "texts",
         label_column=options.label_column,
     )
+    if texts.num_unlabeled:
+        console.print(
+            f"--label-column {options.label_column}: {format_count(texts.num_unlabeled, 'row')} "
+            "without a label left out"
+        )
+    return texts
 
 
 def _plan_peers(

@@ -269,7 +269,8 @@ def _cost(options: argparse.Namespace) -> dict[str, Any]:
             console.print(line)
         plan = describe_plans(costs[0].plans, plan_settings)
     _write_cluster(options, costs[0])
-    return {**describe_cost(costs[0]), "others": others, "plan": plan}
+    corpus = str(options.corpus)
+    return {"corpus": corpus, **describe_cost(costs[0]), "others": others, "plan": plan}
 
 
 def _estimate(options: argparse.Namespace) -> list[BundleCost]:

@@ -243,7 +243,13 @@ def _open(options: argparse.Namespace) -> _Opened:
     early = None
     if options.quote is not None:
         digests = {score_job.bundle.digest, score_job.pinned.open().digest}
-        early = read_early_quote(options.quote, digests, options.instance_type)
+        early = read_early_quote(
+            options.quote,
+            digests,
+            options.instance_type,
+            corpus=str(options.corpus),
+            log=console.print,
+        )
     return _Opened(job=score_job, price=price, meter=meter, early=early)
 
 

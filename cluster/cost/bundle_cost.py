@@ -68,6 +68,7 @@ class CostSettings:
         is_discount = 0 <= self.discount_percent < 100
         check_option(self, "discount_percent", is_discount, "percent, at least 0 and below 100")
         check_at_least(self, 1, "rows")
+        check_at_least(self, 0, "seed")
 
 
 @dataclass(frozen=True, kw_only=True)

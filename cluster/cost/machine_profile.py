@@ -252,11 +252,14 @@ def load_profiles(paths: Sequence[Path], bundles: Sequence[Bundle]) -> list[Mach
         paths: Files, or directories, of which every *.json counts, in name order.
         bundles: Bundles that profiles may be of.
 
+    Returns:
+        Each profile once, in how many files it may be: a machine is one machine.
+
     Raises:
         InputError: A directory has none, or a file is damaged, of a newer format or of another
             bundle; the message names it.
     """
-    profiles = []
+    profiles: list[MachineProfile] = []
     digests = {reference_profile().bundle_digest, *(bundle.digest for bundle in bundles)}
     for path in [file for given in paths for file in _profile_files(given)]:
         profile = load_profile(path)
@@ -266,7 +269,8 @@ def load_profiles(paths: Sequence[Path], bundles: Sequence[Bundle]) -> list[Mach
                 f"{path}: profile of another bundle than {names}, and not of this version's "
                 "built-in one; leave it out, or measure that machine again"
             )
-        profiles.append(profile)
+        if profile not in profiles:
+            profiles.append(profile)
     return profiles
 
 

@@ -117,6 +117,7 @@ MISTAKES = {
     f"{COST} --sample 0": ["--sample 0"],
     f"{COST} --sample nan": ["--sample nan"],
     f"{COST} --rows -1": ["--rows -1: give at least 1"],
+    f"{COST} --seed -1": ["--seed -1: give at least 0"],
     f"{COST} --discount 200": ["--discount 200"],
     f"{COST} --top 0": ["--top 0"],
     f"{COST} --deadline 0h": ["--deadline 0"],

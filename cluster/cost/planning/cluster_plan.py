@@ -29,6 +29,8 @@ NUM_PLANS = 5
 _NUM_DOUBTED = 3
 # Candidates of a type that are simulated at most; most often two are.
 _MAX_SIMULATED, _MAX_PROPOSED, _STEP = 5, 40, 1.01
+# Of many machines some start early, and a short job may be over before the average one has started.
+_LEAST_STRETCH = 0.1
 # Machines tried at most where no allowed cluster will do, to say which would.
 _BEYOND_INSTANCES = 4096
 
@@ -167,7 +169,7 @@ def _stretch_of(candidate: Candidate, outcome: Outcome, settings: PlanSettings) 
     sigmas = NormalDist().inv_cdf(settings.confidence)
     factor = math.exp(sigmas * rate_sigma(candidate.offer, candidate.num_instances))
     work_s = outcome.within_s(settings.confidence) - settings.startup_s
-    return max(work_s, 0.0) / (factor * (candidate.wall_s - settings.startup_s))
+    return max(work_s / (factor * (candidate.wall_s - settings.startup_s)), _LEAST_STRETCH)
 
 
 def _limit_s(candidate: Candidate, settings: PlanSettings) -> float:

@@ -7,7 +7,7 @@ was given. This module knows only the few keys that it needs.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,26 @@ from fastformers.errors import InputError
 _HOUR_S = 3600.0
 
 
-def read_early_quote(path: str, digests: Collection[str], instance_type: str | None) -> EarlyQuote:
+def read_early_quote(
+    path: str,
+    digests: Collection[str],
+    instance_type: str | None,
+    *,
+    corpus: str,
+    log: Callable[[str], None],
+) -> EarlyQuote:
     """The quote of a file for one instance type: its plan, if that is for this type, else its row.
+
+    A quote of another corpus is taken, and that is said: a part, or the files that were prepared
+    since, may have been costed.
 
     Args:
         path: The file.
         digests: Digests of the bundle that will score, as a whole and of its graph.
         instance_type: Type that the run will be priced as; None for that of the plan, or of the
             one row.
+        corpus: What the run scores, as the user names it.
+        log: Shows a line to the user.
 
     Raises:
         InputError: It is no such file, or quotes another bundle, or no or several such types.
@@ -40,6 +52,9 @@ def read_early_quote(path: str, digests: Collection[str], instance_type: str | N
                 f"{named}: quotes another bundle ({content['bundle']}); run fastformers cost with "
                 "the --bundle of this run"
             )
+        quoted = content.get("corpus")
+        if quoted is not None and _place(str(quoted)) != _place(corpus):
+            log(f"{named}: quotes another corpus, {quoted}; its error says nothing of this one")
         plan = content["plan"] if found is content else None
         if plan is not None and instance_type in (None, plan["instance_type"]):
             return _of_plan(path, plan)
@@ -58,6 +73,11 @@ def read_early_quote(path: str, digests: Collection[str], instance_type: str | N
             f"{named}: quotes {len(rows)} instance types; give the --instance-type of this run"
         )
     raise InputError(f"{named}: has no instance type {instance_type}; run fastformers cost again")
+
+
+def _place(corpus: str) -> str:
+    """A corpus, however it is written."""
+    return corpus.rstrip("/") if "://" in corpus else str(Path(corpus).resolve())
 
 
 def _of_plan(path: str, plan: dict[str, Any]) -> EarlyQuote:

@@ -9,6 +9,7 @@ import fnmatch
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from fastformers.cluster.report.run_report import REPORT_FILE, RunReport
 from fastformers.cluster.shards.identity import find_home
@@ -22,8 +23,8 @@ _NUM_THREADS = 16
 
 
 def is_glob(place: str) -> bool:
-    """Whether a path or URI has wildcards."""
-    return _GLOB.search(place) is not None
+    """Whether a path or URI has wildcards; a directory that is there is meant by its name."""
+    return _GLOB.search(place) is not None and not Path(place).is_dir()
 
 
 def find_outputs(places: Sequence[str], storage: StorageOptions) -> list[Directory]:

@@ -48,7 +48,7 @@ class RatioBlocks:
 
     Attributes:
         sum_x, sum_y: Sums of all.
-        count: Number of pairs.
+        count: Number of parts that they are of.
     """
 
     __slots__ = ("_blocks", "_in_last", "_per_block", "count", "sum_x", "sum_y")
@@ -64,8 +64,13 @@ class RatioBlocks:
         """Sum of y over sum of x; None before there is any x."""
         return self.sum_y / self.sum_x if self.sum_x > 0 else None
 
-    def add(self, x: float, y: float) -> None:
-        """Add a pair; one without x belongs to the pair before it."""
+    def add(self, x: float, y: float, *, parts: int = 1) -> None:
+        """Add a pair; one without x belongs to the pair before it.
+
+        Args:
+            x, y: The pair.
+            parts: How many parts it is the sum of.
+        """
         self.sum_x += x
         self.sum_y += y
         if self._blocks and (x <= 0 or self._in_last < self._per_block):
@@ -78,8 +83,8 @@ class RatioBlocks:
             self._blocks.append([x, y])
             self._in_last = 0
         if x > 0:
-            self.count += 1
-            self._in_last += 1
+            self.count += parts
+            self._in_last += parts
 
     def _join(self) -> None:
         pairs = zip(self._blocks[::2], self._blocks[1::2], strict=True)

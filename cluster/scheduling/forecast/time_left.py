@@ -13,7 +13,8 @@ of d seconds is done already in each of the N slots, while they end half a shard
 of T has these parts:
 
 - pace: for each kind of machine, by its share of R, V * (1 / done + 1 / left) with V of `blocks`:
-  how well f is known, and how the rest will differ from it;
+  how well f is known, and how the rest will differ from it; where no shard of the kind has ended,
+  its f is that of others of its device, and 0.3 of it is not known;
 - slices: the same for w and for c, by the number of slices;
 - the first shards to end, where few have, are the fast ones: `_bias_of_first`, and 0.6 of it;
 - tail: d^2 / 12, as the last shards end at any moment within a shard;
@@ -40,6 +41,7 @@ _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 _PACE, _SLICES = Prior(relative=0.12, weight=3), Prior(relative=0.4, weight=3)
 _DRIFT = 0.03
 _BIAS_TAKEN, _BIAS_UNKNOWN = 0.75, 0.6
+_OTHER_TYPE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class JobTimes:
         self._cut_by_scorers, self._cut_by_helpers = RatioBlocks(), RatioBlocks()
         self._slices = RatioBlocks()
         if num_cut and cut_s > 0:
-            self._slices.add(num_cut, cut_s)
+            self._slices.add(num_cut, cut_s, parts=num_cut)
 
     @property
     def predicted_of_slice_s(self) -> float:
@@ -151,11 +153,12 @@ class JobTimes:
         if not rate:
             return None
         scored_s = total_s / rate
-        shard_s = left.shard_s * num_slots / rate
-        in_hand = min(left.num_shards, num_slots)
+        num_timed = sum(left.scoring[kind] for kind in rates)
+        shard_s = left.shard_s * num_timed / rate
+        in_hand = min(left.num_shards, num_timed)
         least_s = 0.0 if left.num_slices else shard_s * in_hand / (in_hand + 1)
         cut = self._cutting_left(self._cut_by_scorers, left.num_slices, num_slots)
-        seconds = max(scored_s + cut.seconds - shard_s / (2 * num_slots), least_s)
+        seconds = max(scored_s + cut.seconds - shard_s / (2 * num_timed), least_s)
         parts = [
             *self._pace_variances(rates, left.scoring, total_s, scored_s),
             self._slice_variance(left.num_slices, total_s, scored_s),
@@ -207,10 +210,11 @@ class JobTimes:
         parts = []
         rate = sum(rates.values())
         for kind, own in rates.items():
-            pace = self._paces.get(kind)
+            pace, share = self._paces.get(kind), own / rate
+            if pace is None:
+                parts.append(_Variance((_OTHER_TYPE * share * scored_s) ** 2))
             if pace is None or not pace.ratio or total_s <= 0:
                 continue
-            share = own / rate
             spread = pace.spread(_PACE)
             relative = spread.per_x / pace.ratio**2 * (1 / pace.sum_x + 1 / (share * total_s))
             bias = _BIAS_UNKNOWN * _bias_of_first(pace, slots[kind])

@@ -37,7 +37,8 @@ def open_environment(
         log: Shows a line to the user.
 
     Returns:
-        The interpreter, or why the packages cannot be installed: the last line of the installer.
+        The interpreter, or why the packages cannot be installed: the last line of the installer, or
+        that something else is in their place.
     """
     place = (directory / environment.name).absolute()
     python, mark = place / "bin" / "python", place / _MARK
@@ -47,13 +48,20 @@ def open_environment(
     )
     if mark.is_file() and mark.read_text(encoding="utf-8") == wanted and python.is_file():
         return python
+    begun = place.with_name(f".{environment.name}-unfinished")
+    if place.exists() and not (mark.is_file() or begun.is_file()):
+        return NotRun(
+            reason=f"{place} is no environment that was made here; name another --peer-env"
+        )
     log(f"installing {', '.join(environment.packages)} into {place}")
-    shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
+    begun.touch()
+    shutil.rmtree(place, ignore_errors=True)
     for step in steps:
         if reason := _run(step):
             return NotRun(reason=f"cannot be installed: {reason}")
     mark.write_text(wanted, encoding="utf-8")
+    begun.unlink()
     return python
 
 

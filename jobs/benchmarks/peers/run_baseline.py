@@ -3,17 +3,21 @@
     Part -> [run_baseline] -> scripts -> JobRun
 
 None of a baseline's threads, memory or warnings are ours, and of our package it can import nothing
-but what stands in `scripts`. This module knows nothing of how a baseline works.
+but what stands in `scripts`. However it ends, so do the processes that it started. This module
+knows nothing of how a baseline works.
 """
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, TextIO
 
 import pyarrow.dataset
 
@@ -93,27 +97,43 @@ def read_predictions(directory: Path) -> dict[int, str | None] | None:
 
 def _ask(name: BaselineName, work: Work, python: Path) -> dict[str, Any] | NotRun:
     """The answer of a baseline."""
-    try:
-        finished = subprocess.run(
+    # Files, not pipes: processes that outlive it would hold these open.
+    with TemporaryFile("w+", errors="replace") as said, TemporaryFile("w+") as answered:
+        process = subprocess.Popen(
             [str(python), "-P", "-m", main.__name__, name],
-            input=json.dumps(asdict(work)),
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=answered,
+            stderr=said,
             text=True,
             env=_environment(Path(work.scratch)),
-            timeout=_TIMEOUT_S,
-            check=False,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return NotRun(reason=f"took more than {_TIMEOUT_S} s")
-    lines = finished.stdout.strip().splitlines()
-    if finished.returncode != 0 or not lines:
-        said = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
-        return NotRun(reason=said[-1])
+        try:
+            process.communicate(json.dumps(asdict(work)), timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return NotRun(reason=f"took more than {_TIMEOUT_S} s")
+        finally:
+            _end(process)
+        lines, reasons = _lines_of(answered), _lines_of(said)
+    if process.returncode != 0 or not lines:
+        return NotRun(reason=[f"exit status {process.returncode}", *reasons][-1])
     try:
         answer: dict[str, Any] = json.loads(lines[-1])
     except ValueError:
         return NotRun(reason=f"answered {lines[-1]!r}")
     return answer
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a baseline, if it still runs, and whatever it has started and left."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _lines_of(file: TextIO) -> list[str]:
+    file.seek(0)
+    return file.read().strip().splitlines()
 
 
 def _environment(scratch: Path) -> dict[str, str]:

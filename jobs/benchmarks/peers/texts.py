@@ -58,11 +58,13 @@ class DifferentTexts:
         texts: The texts, in the order of the corpus.
         labels: The label of each; None where they have none.
         directory: Directory that parts are written to.
+        num_unlabeled: Rows among them that were left out because they have no label.
     """
 
     texts: Sequence[str]
     labels: Sequence[Any] | None
     directory: Path
+    num_unlabeled: int = 0
     _parts: dict[tuple[int, int], Part] = field(default_factory=dict)
 
     def first(self, num_rows: int) -> "DifferentTexts":
@@ -116,10 +118,11 @@ def read_different_texts(
         settings: Its text column, its limit, and whether unreadable files are skipped.
         num_rows: Number of texts; fewer are read if the corpus has no more.
         directory: Directory that parts are written to.
-        label_column: Column with the labels; None where there are none.
+        label_column: Column with the labels, where rows without one are left out; None where there
+            are none.
 
     Raises:
-        InputError: A file cannot be read or lacks a column.
+        InputError: A file cannot be read or lacks a column, or no row is good.
     """
     kept = () if label_column is None else (label_column,)
     corpus = open_corpus(
@@ -130,6 +133,7 @@ def read_different_texts(
         options=settings.read_options,
     )
     found: dict[str, Any] = {}
+    num_unlabeled = 0
     reads = (
         rows
         for slice_ in corpus.plan_slices(limit=settings.limit)
@@ -138,15 +142,28 @@ def read_different_texts(
     for rows in reads:
         labels = rows.kept.column(0).to_pylist() if kept else [None] * rows.num_rows
         for row, (text, label) in enumerate(zip(rows.texts[0], labels, strict=True)):
-            if row not in rows.errors and (label is not None or not kept):
+            if row in rows.errors:
+                continue
+            if kept and _is_missing(label):
+                num_unlabeled += 1
+            else:
                 found.setdefault(text, label)
         if len(found) >= num_rows:
             break
+    if not found:
+        beside = "" if label_column is None else f" with a label in {label_column!r}"
+        raise InputError(f"{uri}: no row has text in {settings.text_column!r}{beside}")
     return DifferentTexts(
         texts=list(found)[:num_rows],
         labels=list(found.values())[:num_rows] if kept else None,
         directory=directory,
+        num_unlabeled=num_unlabeled,
     )
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a cell has no label: nothing, no number, or an empty field of a CSV file."""
+    return label is None or label == "" or label != label
 
 
 def classes_of(labels: Sequence[Any], names: Sequence[str], where: str) -> list[int]:

@@ -3,9 +3,10 @@
     runners + texts -> [turns] -> BaselinesPart
 
 Each job first runs on a few texts: that says whether it runs at all, makes what it makes once, and
-how many texts it takes to last the seconds that are asked for. Then all take turns, so that other
-work on the machine hits all alike; medians count, and each turn has its own ratios. This module
-knows nothing of how a job works.
+how many texts it takes to last the seconds that are asked for; where the first turn shows that
+these are too few, as loading a model hid the rate, it is run again on more. Then all take turns, so
+that other work on the machine hits all alike; medians count, and each turn has its own ratios. This
+module knows nothing of how a job works.
 """
 
 import statistics
@@ -77,6 +78,11 @@ def run_in_turns(
     for turn in range(settings.repeats):
         for name in [name for name in parts if name not in failed]:
             run = runners[name](parts[name])
+            longer = None if turn else _longer(parts[name], run, texts, settings)
+            if longer is not None:
+                parts[name] = longer
+                log(f"{name}: too short; once more on {longer.num_rows:,} rows")
+                run = runners[name](longer)
             if isinstance(run, NotRun):  # one that fails makes the others of it worthless
                 failed[_baseline(name)] = run
                 continue
@@ -123,6 +129,17 @@ def _size(
             f"{settings.min_seconds:.0f}; for longer runs give a larger CORPUS or --peer-rows"
         )
     return texts.part(max(1, round(wanted)), num_workers=settings.num_workers)
+
+
+def _longer(
+    part: Part, run: JobRun | NotRun, texts: DifferentTexts, settings: TurnSettings
+) -> Part | None:
+    """More texts for a job that was too short; None where it was not, or there are no more."""
+    if isinstance(run, NotRun) or run.seconds >= settings.min_seconds:
+        return None
+    num_rows = round(_MARGIN * settings.min_seconds * run.rows / run.seconds)
+    longer = texts.part(num_rows, num_workers=settings.num_workers)
+    return longer if longer.num_rows > part.num_rows else None
 
 
 def _baseline(name: str) -> BaselineName:

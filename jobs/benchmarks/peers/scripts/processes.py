@@ -2,11 +2,14 @@
 
     Work -> [processes] -> a share of the rows for each process
 
-This module knows nothing of what a process does with its share.
+A process that dies, or cannot import, ends all of them: a `multiprocessing.Pool` would start
+another in its place, and wait for ever. This module knows nothing of what a process does with its
+share.
 """
 
 import importlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 
@@ -15,17 +18,21 @@ from fastformers.jobs.benchmarks.peers.scripts.work import Clock, Work
 _ready: Barrier | None = None
 
 
-def _begin(ready: Barrier, modules: Sequence[str]) -> None:
+def _keep(ready: Barrier) -> None:
     global _ready
     _ready = ready
-    for module in modules:
-        importlib.import_module(module)
 
 
-def _wait(_: int) -> None:
-    """Wait for the others: each process takes one such call, so all have begun after it."""
-    if _ready is not None:
-        _ready.wait()
+def _begin(modules: Sequence[str]) -> None:
+    """Import, and wait for the others: each process takes one such call, so all have begun then."""
+    assert _ready is not None
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    except BaseException:
+        _ready.abort()
+        raise
+    _ready.wait()
 
 
 def run_shares(work: Work, modules: Sequence[str], score: Callable[[Work, int], None]) -> Clock:
@@ -40,10 +47,12 @@ def run_shares(work: Work, modules: Sequence[str], score: Callable[[Work, int], 
         The clock; all rows are on disk.
     """
     context = get_context("spawn")
-    ready = context.Barrier(work.num_workers)
-    with context.Pool(work.num_workers, _begin, (ready, modules)) as pool:
-        pool.map(_wait, range(work.num_workers), chunksize=1)
+    shares = range(work.num_workers)
+    with ProcessPoolExecutor(
+        work.num_workers, context, _keep, (context.Barrier(work.num_workers),)
+    ) as pool:
+        list(pool.map(_begin, [modules for _ in shares]))
         clock = Clock(work)
-        pool.starmap(score, [(work, share) for share in range(work.num_workers)], chunksize=1)
+        list(pool.map(score, [work for _ in shares], shares))
         clock.stop()
     return clock

@@ -54,7 +54,9 @@ def encode_openvino(work: Work, share: int) -> None:
         device="cpu",
         model_kwargs={
             "file_name": f"openvino/{_OPENVINO_FILE}",
-            "ov_config": {"INFERENCE_NUM_THREADS": 1},
+            # OpenVINO binds its threads to cores, from the first on, and knows no other process:
+            # all of them would share one core.
+            "ov_config": {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False},
         },
     )
     check_openvino(_graph_of(model))
@@ -83,7 +85,7 @@ def encode_onnx(work: Work, share: int) -> None:
 
 
 def check_openvino(graph: Any) -> None:
-    """Refuse what is not an int8 graph in OpenVINO on the CPU."""
+    """Refuse what is not an int8 graph in OpenVINO on the CPU, on any core of it."""
     if not type(graph).__module__.startswith("optimum.intel"):
         raise refuse(f"the OpenVINO backend gave a {type(graph).__name__}")
     if not any(node.get_type_name() == "FakeQuantize" for node in graph.model.get_ops()):
@@ -93,6 +95,8 @@ def check_openvino(graph: Any) -> None:
     devices = list(compiled.get_property("EXECUTION_DEVICES"))
     if devices != ["CPU"]:
         raise refuse(f"OpenVINO runs on {', '.join(devices)}, not on the CPU")
+    if compiled.get_property("ENABLE_CPU_PINNING"):
+        raise refuse("OpenVINO binds the threads of all processes to the same cores")
 
 
 def check_onnx(graph: Any, file_name: str) -> None:

@@ -5,8 +5,9 @@ Work -> [text_embeddings] -> predictions
 The router is a Rust program (or a container image) and in no Python package, so it cannot be
 installed from here: it runs where `text-embeddings-router` is on the PATH, built for CPUs as its
 page "Using TEI locally with CPU" says. Requests carry as many texts as its default allows, sorted
-by length, two of them for each core, so that it always has one to go on with. The router is up with
-its model loaded when the clock starts.
+by length, two of them for each core, so that it always has one to go on with. It has no option for
+a shorter text than its model reads, so texts are cut there, and its setting says so. The router is
+up with its model loaded when the clock starts.
 """
 
 import json
@@ -60,7 +61,8 @@ def run_router(work: Work) -> dict[str, Any]:
     finally:
         router.terminate()
         router.wait()
-    answer = clock.answer(f"one router on all cores, {_REQUEST_TEXTS} texts a request", ())
+    setting = f"one router on all cores, {_REQUEST_TEXTS} texts a request, cut where the model ends"
+    answer = clock.answer(setting, ())
     return {**answer, "versions": {PROGRAM: version}}
 
 

@@ -52,6 +52,17 @@ def test_more_confidence_takes_more_machines_where_less_is_known():
     assert number(0.95) < number(0.95, sample_error=0.5)
 
 
+@pytest.mark.parametrize(
+    ("job_s", "asked"), [(60.0, {"budget_usd": 100.0}), (300.0, {"deadline_s": 181.0})]
+)
+def test_a_job_that_may_be_over_before_the_average_machine_has_started_has_a_plan(job_s, asked):
+    """Twelve machines that start in 90 to 360 s: the first ones do all."""
+    settings = PlanSettings(**asked)
+    plan = plan_cluster([make_offer(job_s=job_s, shard_s=5.0)], settings)[0]
+    assert plan.hold_chance >= 0.95
+    assert 0 < plan.wall_s < settings.startup_s
+
+
 def test_a_plan_says_what_it_leaves_of_the_deadline():
     settings = PlanSettings(deadline_s=6 * 3600, confidence=0.9)
     plans = plan_cluster([make_offer(error_factor=1.6, sample_error=0.02)], settings)

@@ -24,10 +24,11 @@ COST = {"bundle": "b/", "bundle_digest": "d1", "instances": ROWS, "others": [], 
 
 @pytest.fixture
 def read(tmp_path):
-    def read(content, instance_type=None, digests=("d1",)):
+    def read(content, instance_type=None, digests=("d1",), corpus="c", log=None):
         path = tmp_path / "cost.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return read_early_quote(str(path), digests, instance_type)
+        said = [] if log is None else log
+        return read_early_quote(str(path), digests, instance_type, corpus=corpus, log=said.append)
 
     return read
 
@@ -87,4 +88,21 @@ def test_what_is_no_quote_is_refused_by_name(read, content, instance_type, reaso
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"--quote .*none: No such file"):
-        read_early_quote(str(tmp_path / "none"), ("d1",), None)
+        read_early_quote(str(tmp_path / "none"), ("d1",), None, corpus="c", log=print)
+
+
+@pytest.mark.parametrize(
+    ("quoted", "corpus", "is_said"),
+    [
+        ("s3://bucket/wiki", "s3://bucket/wiki/", False),
+        ("reviews/", "./reviews", False),
+        (None, "reviews", False),  # of an earlier version
+        ("s3://bucket/wiki", "s3://bucket/news", True),
+        ("reviews/part", "reviews", True),
+    ],
+)
+def test_a_quote_of_another_corpus_is_taken_and_that_is_said(read, quoted, corpus, is_said):
+    said = []
+    content = COST if quoted is None else {**COST, "corpus": quoted}
+    assert read(content, "c7a.large", corpus=corpus, log=said).usd == 2.0
+    assert [f"quotes another corpus, {quoted};" in line for line in said] == [True] * is_said

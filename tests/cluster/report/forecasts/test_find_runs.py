@@ -46,6 +46,12 @@ def test_a_glob_that_finds_nothing_is_refused(runs):
         find_outputs([f"{runs}/2026-a/x", f"{runs}/none-*"], NO_OPTIONS)
 
 
+def test_a_directory_with_brackets_in_its_name_is_no_glob(runs):
+    (runs / "out[1]").mkdir()
+    assert not is_glob(f"{runs}/out[1]")
+    assert names(find_outputs([f"{runs}/out[1]"], NO_OPTIONS), runs) == ["out[1]"]
+
+
 def test_a_bucket_has_globs_too():
     assert is_glob("s3://bucket/runs/*/")
     assert not is_glob("s3://bucket/runs/1")

@@ -54,6 +54,17 @@ def test_slices_of_earlier_sessions_say_what_is_left():
     assert times_of(into=times).time_left(replace(LEFT, num_slices=20)).seconds > 300.0
 
 
+def test_slices_of_earlier_sessions_are_as_many_as_they_are():
+    """The mean of a thousand is better known than one slice; it was taken for one."""
+    left = replace(LEFT, num_slices=1000)
+    widths = {}
+    for num_cut in (1, 1000):
+        times = times_of(into=JobTimes(num_cut=num_cut, cut_s=30.0 * num_cut))
+        found = times.time_left(left)
+        widths[num_cut] = found.high_s / found.low_s
+    assert widths[1000] < 1.3 < 2 < widths[1]
+
+
 def test_a_gpu_and_cores_share_the_rest_by_their_pace():
     times = times_of(factor=2.0)
     times_of(factor=0.1, kind=GPU, into=times)
@@ -72,6 +83,23 @@ def test_a_type_that_has_just_come_is_like_the_others_of_its_device():
     assert only_gpus.time_left(LEFT) is None
     both = only_gpus.time_left(replace(LEFT, scoring={new: 40, GPU: 4}))
     assert both.seconds == pytest.approx(900 * 0.1 / 4, rel=0.3)  # the cores are not counted yet
+
+
+def test_a_type_that_has_just_come_may_be_faster_or_slower():
+    new = SlotKind("cpu", "another type")
+    known = times_of().time_left(LEFT)
+    half = times_of().time_left(replace(LEFT, scoring={CPU: 2, new: 2}))
+    only = times_of().time_left(replace(LEFT, scoring={new: 4}))
+    widths = [each.high_s / each.low_s for each in (known, half, only)]
+    assert widths[0] < 1.2 < widths[1] < 2 < widths[2]
+
+
+def test_slots_of_which_nothing_is_known_do_not_lengthen_the_shards_of_others():
+    """The last shard of a GPU takes a second, however many cores have just come."""
+    left = replace(LEFT, known_s=40.0, num_shards=4, scoring={GPU: 4})
+    alone = times_of(factor=0.1, kind=GPU).time_left(left)
+    with_cores = times_of(factor=0.1, kind=GPU).time_left(replace(left, scoring={GPU: 4, CPU: 40}))
+    assert with_cores == alone
 
 
 def test_helpers_that_cannot_keep_up_are_waited_for():

@@ -57,6 +57,32 @@ def test_what_cannot_be_installed_is_a_reason_and_is_tried_again(steps, tmp_path
     assert isinstance(open_environment(SMALL, tmp_path / "env", print), Path)
 
 
+def test_an_installer_that_was_killed_is_started_anew(steps, tmp_path, monkeypatch):
+    def interrupted(step):
+        (tmp_path / "env" / "small" / "half").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environments, "_run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_environment(SMALL, tmp_path / "env", print)
+    assert isinstance(open_environment(SMALL, tmp_path / "env", print), Path)
+    assert [path.name for path in (tmp_path / "env").iterdir()] == ["small"]
+    assert not (tmp_path / "env" / "small" / "half").exists()
+
+
+def test_a_directory_that_is_somebody_s_own_is_kept(steps, tmp_path):
+    """`--peer-env ~/src` where src/small is a checkout, or an environment made by hand."""
+    run, _ = steps
+    own = tmp_path / "env" / "small" / "pyvenv.cfg"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    found = open_environment(SMALL, tmp_path / "env", print)
+    assert isinstance(found, NotRun)
+    assert f"{own.parent} is no environment that was made here" in found.reason
+    assert (own.read_text(), run) == ("mine", [])
+
+
 @pytest.mark.parametrize("uv", [None, "/bin/uv"])
 def test_pytorch_is_the_build_for_cpus_of_one_version(uv):
     """An open range would bring gigabytes of CUDA."""

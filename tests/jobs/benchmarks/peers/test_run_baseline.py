@@ -1,5 +1,6 @@
 import json
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -135,6 +136,24 @@ def test_a_baseline_that_takes_too_long_is_stopped(interpreter, work, tmp_path, 
         "pipeline", work, PART, python=interpreter("exec sleep 60"), output=tmp_path / "o"
     )
     assert result == NotRun(reason="took more than 0.2 s")
+
+
+@pytest.mark.parametrize("last", ["sleep 60", "exit 1"])
+def test_what_a_baseline_has_started_ends_with_it(interpreter, work, tmp_path, monkeypatch, last):
+    """It takes cores from the next one, and holds open what it inherited."""
+    monkeypatch.setattr(module, "_TIMEOUT_S", 1.0)
+    kept = tmp_path / "pid"
+    python = interpreter("cat > /dev/null", "sleep 60 &", f"echo $! > {kept}", last)
+    start = time.monotonic()
+    result = run_baseline("vllm", work, PART, python=python, output=tmp_path / "o")
+    assert isinstance(result, NotRun)
+    assert time.monotonic() - start < 30
+    started = Path(f"/proc/{kept.read_text().strip()}/stat")
+    for _ in range(100):  # whoever adopts it has yet to read its status
+        if not started.exists() or started.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    raise AssertionError("it still runs")
 
 
 def test_every_baseline_has_its_script_but_our_own_job():

@@ -47,6 +47,23 @@ def test_texts_come_from_all_files_and_all_reads_of_a_file(write_rows, tmp_path,
     assert [str(label) for label in found.labels] == [str(n % 4) for n in range(10)]
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("c.parquet", None), ("c.parquet", float("nan")), ("c.jsonl", None), ("c.csv", "")],
+)
+def test_rows_without_a_label_are_left_out_and_counted(write_rows, tmp_path, name, missing):
+    labels = [0 if name.endswith("csv") else 0.0, missing, 1, missing]
+    rows = [{"text": f"text {row}", "label": label} for row, label in enumerate(labels)]
+    settings = {"num_rows": 10, "directory": tmp_path, "label_column": "label"}
+    path = str(write_rows(tmp_path / name, rows))
+    found = read_different_texts(path, CorpusSettings(), **settings)
+    assert (found.texts, found.num_unlabeled) == (["text 0", "text 2"], 2)
+    assert classes_of(found.labels, ("bad", "good"), name) == [0, 1]
+    none = write_rows(tmp_path / "none" / name, [{"text": "one", "label": missing}])
+    with pytest.raises(InputError, match=r"no row has text in 'text' with a label in 'label'"):
+        read_different_texts(str(none), CorpusSettings(), **settings)
+
+
 def test_a_small_corpus_gives_what_it_has(write_rows, tmp_path):
     path = write_rows(tmp_path / "c.parquet", [{"text": f"text {n % 7}"} for n in range(20)])
     settings = CorpusSettings(limit=5)
