@@ -134,7 +134,10 @@ def add(source: Path, name: str, given: Mapping[str, str], directory: Path) -> t
     if not _NAME.fullmatch(name):
         raise InputError(f"--as {name}: give small letters, digits and hyphens")
     content = _read_last_json(source)
-    content["measured"] = {**_conditions_in(content), **content.get("measured", {}), **given}
+    own = content.get("measured", {})
+    if not isinstance(own, dict):
+        raise InputError(f"{source}: its `measured` is no object: {own!r:.40}")
+    content["measured"] = {**_conditions_in(content), **own, **given}
     _check(content, str(source))
     path = directory / f"{name}.json"
     is_replaced = path.exists()
@@ -164,6 +167,8 @@ def _read_last_json(source: Path) -> dict[str, Any]:
         text = source.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(f"{source}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: is no text ({error})") from None
     for candidate in (text, text.rpartition("\n")[2]):
         try:
             content = json.loads(candidate)
@@ -195,3 +200,8 @@ def _check(content: object, where: str) -> None:
     if missing:
         flags = ", ".join(f"--{name}" for name in missing)
         raise InputError(f"{where}: does not say {', '.join(missing)}; give {flags}")
+    command = measured["command"]
+    if not all(
+        isinstance(line, str) for line in (command if isinstance(command, list) else [command])
+    ):
+        raise InputError(f"{where}: its `command` is no command line: {command!r:.40}")

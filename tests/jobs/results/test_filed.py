@@ -43,11 +43,14 @@ def test_conditions_that_stand_under_other_keys_are_taken(tmp_path):
         ("[1]", "x", "neither the file nor its last line"),
         ("{}", "x", "does not say command, at, machine, versions"),
         ("{}", "../x", "--as ../x"),
+        ("\udcff", "x", "printed.txt: is no text"),
+        ('{"measured": 5}', "x", "its `measured` is no object: 5"),
+        (json.dumps({"measured": {**MEASURED, "command": [1]}}), "x", "is no command line: .1."),
     ],
 )
 def test_what_cannot_be_filed_is_refused(tmp_path, text, name, reason):
     printed = tmp_path / "printed.txt"
-    printed.write_text(text)
+    printed.write_text(text, errors="surrogateescape")
     with pytest.raises(InputError, match=reason):
         filed.add(printed, name, {}, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["printed.txt"]
