@@ -31,6 +31,7 @@ from fastformers.data.examples import Examples
 from fastformers.data.held_out import HeldOut, hold_out
 from fastformers.data.resampling import Interval, interval_of, resample_metric
 from fastformers.data.targets import (
+    class_names_of,
     classes_to_train,
     encode_targets,
     settle_labels,
@@ -164,7 +165,9 @@ def finetune(
     max_length = _check_encoder(model_path, config)
     chosen_by = "" if choosing is None else choosing.examples.digest
     decisive = (train.digest, chosen_by, task.name, asdict(config), library_versions())
-    key = digest_of(digest_checkpoint(model_path), decisive)
+    # Names that the rows that train tell by themselves are in their digest.
+    further = (names,) if task.has_labels and names != class_names_of(train, task) else ()
+    key = digest_of(digest_checkpoint(model_path), (*decisive, *further))
     result = _find_finished(output, model_path, key)
     if result is None:
         set_seed(config.training.seed)
