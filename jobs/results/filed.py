@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def load_all(pattern: str, directory: Path) -> list[Filed]:
     """
     if "*" not in pattern:
         return [load(pattern, directory)]
-    found = [load(path.stem, directory) for path in sorted(directory.glob(f"{pattern}.json"))]
+    names = sorted(path.stem for path in directory.glob("*.json"))
+    found = [load(name, directory) for name in names if fnmatchcase(name, pattern)]
     if not found:
         raise InputError(f"{pattern}: no file in {directory} has such a name")
     return found

@@ -84,6 +84,6 @@ def test_a_pattern_is_a_group_in_the_order_of_names(tmp_path):
         filed.write(tmp_path / f"{name}.json", {"measured": MEASURED})
     assert [one.name for one in filed.load_all("s-*", tmp_path)] == ["s-1", "s-2"]
     with pytest.raises(InputError, match="no file in"):
-        filed.load_all("u-*", tmp_path)
+        filed.load_all("u-**", tmp_path)
     with pytest.raises(InputError, match="--as u"):
         filed.load_all("u", tmp_path)
