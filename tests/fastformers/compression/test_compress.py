@@ -193,7 +193,7 @@ def test_a_teacher_below_chance_is_said_and_a_label_map_mends_it(
     work = tmp_path / "work"
     settings = {"recipe": FLOAT32, "columns": columns, "work": work}
     assert compress(configure(**wrong, **settings)).bundle.stages[0].quality < 1 / 3
-    [line] = [line for line in caplog.messages if "teacher" in line]
+    [line] = [line for line in caplog.messages if "the teacher" in line]
     assert re.search(
         r"wrong: the teacher is right for .* than by chance \(33\.3%\).*--label-map", line
     )
@@ -202,7 +202,7 @@ def test_a_teacher_below_chance_is_said_and_a_label_map_mends_it(
     (tmp_path / "map.json").write_text('{"B": "negative", "C": "neutral", "A": "positive"}')
     again = compress(configure(**wrong, **settings, output=tmp_path / "again")).bundle
     assert again.stages[0].quality == 0.8  # kept work is told by what the labels mean
-    assert not [line for line in caplog.messages if "teacher" in line]
+    assert not [line for line in caplog.messages if "the teacher" in line]
 
 
 def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
