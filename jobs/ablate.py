@@ -258,7 +258,7 @@ def _measure_system(options: argparse.Namespace) -> dict[str, Any]:
             config,
             _conditions(topology, price_of(options), repeats=options.repeats, load_before=load),
             task=options.superglue or options.eval.stem,
-            teacher=options.teacher.name,
+            teacher=find_model(options.teacher).name,
             on_progress=on_progress,
         )
     console.print("\n".join(describe_system(row)))

@@ -351,7 +351,7 @@ def _summary(result: "Compressed") -> dict[str, Any]:
         "train_rows": len(result.split.train),
         "select_rows": len(result.split.select or ()),
         "evaluation_rows": result.chosen.quality.num_rows,
-        "select_drop_points": result.selected.drop if len(result.candidates) > 1 else None,
+        "select_drop_points": bundle.provenance.get("select_drop_points"),
         "drop_points": result.chosen.drop,
         "drop_points_interval": list(result.chosen.certainty.drop_interval),
         "quality_interval": list(result.chosen.certainty.interval),

@@ -144,13 +144,13 @@ class SystemRow:
 def describe_system(row: SystemRow) -> list[str]:
     """The row in a few lines, for the terminal."""
     low, high = row.speedup_range
-    error = row.speedup_standard_error
+    error, few = row.speedup_standard_error, " ± <0.1 by the scaling"
     theirs, ours = row.out_of_the_box, row.bundle
     lines = [
         f"{row.task}: {row.metric} {100 * theirs.quality:.2f} out of the box, "
         f"{100 * ours.quality:.2f} by the bundle; they agree on {row.agreement:.2%}",
         f"speed-up {row.speedup:,.1f}x"
-        + ("" if error is None else f" ± {error:.1f} by the scaling")
+        + ("" if error is None else f" ± {error:.1f} by the scaling" if error >= 0.05 else few)
         + f" (turns: {low:,.1f}x to {high:,.1f}x); energy {row.energy_ratio:,.1f}x less",
     ]
     for side in (theirs, ours):

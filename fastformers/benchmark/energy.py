@@ -28,7 +28,8 @@ class Energy:
 
     Attributes:
         core_seconds: CPU time of this process.
-        joules: Electricity; None where there are no counters and the processor is not known.
+        joules: Electricity; None where there are no counters and the processor is not known, and
+            where the counters did not move.
         source: How the joules were found, for people.
     """
 
@@ -54,10 +55,16 @@ class EnergyMeter:
         generation = read_processor(root).generation
         self._watts = CPU_GENERATIONS[generation].watts_per_core if generation else None
         self._generation = generation
+        self._stood_still = False
 
     @property
     def source(self) -> str:
         """How joules are found here, for people."""
+        if self._stood_still:
+            return (
+                "unknown: the counters of RAPL stood still or could not be read during some work, "
+                "so ratios are of core-seconds"
+            )
         if self._zones:
             return "measured by RAPL, all work on the machine"
         if self._watts is None:
@@ -86,11 +93,14 @@ class EnergyMeter:
             return None if self._watts is None else core_seconds * self._watts
         used = 0
         for zone, first, last in zip(self._zones, before, after, strict=True):
-            assert first is not None, zone
-            if last is None:
-                return None
+            if first is None or last is None:
+                used = 0
+                break
             wrapped = 0 if last >= first else int((zone / "max_energy_range_uj").read_text())
             used += last - first + wrapped
+        if used == 0:  # some virtual machines show counters that never move: work draws more
+            self._stood_still = True
+            return None
         return used / _MICROJOULES
 
 

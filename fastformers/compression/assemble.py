@@ -97,7 +97,7 @@ def provenance(
     if split.select is not None:
         choosing["select"] = split.select_path.name
         choosing["select_rows"] = len(split.select)
-        choosing["chosen_on_select"] = list(config.choices)
+        choosing["chosen_on_select"] = choices_of(config, selected)
         if config.search:
             choosing["select_quality"] = selected.quality.quality
             choosing["select_drop_points"] = selected.drop
@@ -112,6 +112,16 @@ def provenance(
         "python": platform.python_version(),
         **library_versions(),
     }
+
+
+def choices_of(config: CompressConfig, selected: RecipeCandidate) -> list[str]:
+    """What of a bundle rows chose: a search may have chosen one without a threshold or int8."""
+    is_single = selected.cascade is None
+    idle = {
+        "the threshold": is_single,
+        "what is in int8": is_single and selected.config.student.is_static,
+    }
+    return [name for name in config.choices if not idle.get(name, False)]
 
 
 def origin_of_transfer(

@@ -248,7 +248,9 @@ def warn_if_known(select: StageQuality, evaluated: StageQuality, path: Path) -> 
         evaluated: The same on the evaluation rows.
         path: The file that the selection rows come from.
     """
-    if evaluated.interval is not None and select.quality > evaluated.interval[1]:
+    if select.interval is None or evaluated.interval is None:
+        return
+    if select.interval[0] > evaluated.interval[1]:
         logger.warning(
             "%s: the teacher has %s %.2f on the rows that choose, and %.2f on the evaluation "
             "file: they are easier, or it was trained on them, and then others seem to lose more "

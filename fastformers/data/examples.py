@@ -125,8 +125,9 @@ class Examples:
 
     @cached_property
     def digest(self) -> str:
-        """Identity of texts, labels and groups."""
-        return digest_of(self.texts, self.text_pairs, self.labels, self.groups)
+        """Identity of texts, labels, groups and overlaps."""
+        overlaps = () if self.overlaps is None else (self.overlaps,)
+        return digest_of(self.texts, self.text_pairs, self.labels, self.groups, *overlaps)
 
     def take(self, rows: Sequence[int] | NDArray[np.intp]) -> "Examples":
         """The examples at the given positions, in that order."""

@@ -96,19 +96,29 @@ def split_rows(
         InputError: Each text of the given examples trains or is evaluated, too.
     """
     evaluated = () if evaluation is None else (evaluation,)
+    for one in evaluated:
+        _warn_of_evaluated(train, one, path)
     rest = train
     select: Examples | None
     if given is not None:
         assert config.file is not None
         select = leave_out_known(given, train, *evaluated, path=config.file)
+        if (number := _num_judged(select)) < MIN_SELECT_ROWS:
+            logger.warning(
+                "--select %s: %d rows choose; so few choose by chance, so give %d or more",
+                config.file,
+                number,
+                MIN_SELECT_ROWS,
+            )
         meaning = f"{len(train):,} train, {len(select):,} of {config.file} choose"
     else:
         rest, select = split_off(train, config.share, but=evaluated)
         meaning = f"{len(rest):,} train, {len(select):,} others of {path} choose"
-        if len(select) < MIN_SELECT_ROWS:
+        if (number := _num_judged(select)) < MIN_SELECT_ROWS:
             meaning = f"{len(train):,} train, none choose"
             if config.share:
-                few = f"gives {len(select)} that --eval has not: too few"
+                what = "" if number == len(select) else "questions "
+                few = f"gives {number} {what}that --eval has not: too few"
                 meaning += f" (--select-share {config.share:g} {few})"
             rest, select = train, None
     return SplitRows(
@@ -169,8 +179,8 @@ def leave_out_known(given: Examples, *others: Examples, path: Path) -> Examples:
     Raises:
         InputError: None are left.
     """
-    known = {key for one in others for key in _text_keys(one)}
-    new = given.take([row for row, key in enumerate(_text_keys(given)) if key not in known])
+    known = {key for one in others for key in _keys(one)}
+    new = given.take([row for row, key in enumerate(_keys(given)) if key not in known])
     if len(new) == 0:
         raise InputError(
             f"--select {path}: each of its texts is in --train or --eval, too; give others"
@@ -183,6 +193,27 @@ def leave_out_known(given: Examples, *others: Examples, path: Path) -> Examples:
             f"{len(given):,}",
         )
     return new
+
+
+def _warn_of_evaluated(train: Examples, evaluation: Examples, path: Path) -> None:
+    """Log one line where texts that say how good a model is train it, too."""
+    known = set(_text_keys(train))
+    if number := sum(key in known for key in _text_keys(evaluation)):
+        logger.warning(
+            "%s: has the texts of %s of %s rows of --eval; models are trained on them, and seem "
+            "better than they are: take them out of one of the two",
+            path,
+            f"{number:,}",
+            f"{len(evaluation):,}",
+        )
+
+
+def _num_judged(examples: Examples) -> int:
+    """Rows that are right or wrong, or questions where one of their rows is the answer."""
+    is_choice = examples.task is not None and examples.task.is_choice
+    if examples.groups is None or not (is_choice or examples.overlaps is not None):
+        return len(examples)
+    return len(set(examples.groups))
 
 
 def _class_of(examples: Examples, rows: list[int]) -> str:

@@ -31,6 +31,7 @@ from fastformers.data.examples import Examples
 from fastformers.data.held_out import HeldOut, hold_out
 from fastformers.data.resampling import Interval, interval_of, resample_metric
 from fastformers.data.targets import (
+    class_names_of,
     classes_to_train,
     encode_targets,
     settle_labels,
@@ -164,7 +165,9 @@ def finetune(
     max_length = _check_encoder(model_path, config)
     chosen_by = "" if choosing is None else choosing.examples.digest
     decisive = (train.digest, chosen_by, task.name, asdict(config), library_versions())
-    key = digest_of(digest_checkpoint(model_path), decisive)
+    # Names that the rows that train tell by themselves are in their digest.
+    further = (names,) if task.has_labels and names != class_names_of(train, task) else ()
+    key = digest_of(digest_checkpoint(model_path), (*decisive, *further))
     result = _find_finished(output, model_path, key)
     if result is None:
         set_seed(config.training.seed)
@@ -199,9 +202,8 @@ class _HeldOutRows:
 
     def tokenize(self, tokenizer: PreTrainedTokenizerFast) -> TokenizedRows:
         """Their token ids."""
-        serialized = serialize_tokenizer(tokenizer)
-        encode = Tokenizer(serialized, max_length=tokenizer.model_max_length).encode
-        return encode(self.examples.texts, self.examples.text_pairs)
+        own = Tokenizer(serialize_tokenizer(tokenizer), max_length=tokenizer.model_max_length)
+        return own.encode(self.examples.texts, self.examples.text_pairs)
 
     def each_epoch(
         self,
@@ -260,9 +262,8 @@ def _judge(
     """Measure the teacher on the evaluation rows, unless it was, and write that beside it."""
     kept = read_json(output / TEACHER_FILE)
     if kept.get("evaluated") != rows.examples.digest:
-        model = load_model(output)
         tokens = rows.tokenize(open_tokenizer(output, may_convert=True))
-        outputs_NC = predict_logits(model, tokens, on_progress)
+        outputs_NC = predict_logits(load_model(output), tokens, on_progress)
         values_R = resample_metric(rows.held_out, outputs_NC, outputs_NC)
         kept |= {
             "evaluated": rows.examples.digest,
@@ -286,8 +287,7 @@ def _find_finished(output: Path, model_path: Path, key: str) -> Finetuned | None
     made = read_json(output / TEACHER_FILE)
     if not made or made["key"] != key:
         return None
-    best = made["best"]
-    return Finetuned(labels=made["labels"], best=None if best is None else Epoch(**best))
+    return Finetuned(labels=made["labels"], best=made["best"] and Epoch(**made["best"]))
 
 
 def _save(
@@ -396,7 +396,5 @@ class _Questions(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, question: int) -> dict[str, Any]:
         choices = [self._rows[row] for row in self._questions[question].tolist()]
-        example: dict[str, Any] = {
-            name: [choice[name] for choice in choices] for name in choices[0]
-        }
+        example: dict[str, Any] = {name: [c[name] for c in choices] for name in choices[0]}
         return {**example, "labels": example["labels"].index(1)}

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def load_all(pattern: str, directory: Path) -> list[Filed]:
     """
     if "*" not in pattern:
         return [load(pattern, directory)]
-    found = [load(path.stem, directory) for path in sorted(directory.glob(f"{pattern}.json"))]
+    names = sorted(path.stem for path in directory.glob("*.json"))
+    found = [load(name, directory) for name in names if fnmatchcase(name, pattern)]
     if not found:
         raise InputError(f"{pattern}: no file in {directory} has such a name")
     return found
@@ -134,7 +136,10 @@ def add(source: Path, name: str, given: Mapping[str, str], directory: Path) -> t
     if not _NAME.fullmatch(name):
         raise InputError(f"--as {name}: give small letters, digits and hyphens")
     content = _read_last_json(source)
-    content["measured"] = {**_conditions_in(content), **content.get("measured", {}), **given}
+    own = content.get("measured", {})
+    if not isinstance(own, dict):
+        raise InputError(f"{source}: its `measured` is no object: {own!r:.40}")
+    content["measured"] = {**_conditions_in(content), **own, **given}
     _check(content, str(source))
     path = directory / f"{name}.json"
     is_replaced = path.exists()
@@ -164,6 +169,8 @@ def _read_last_json(source: Path) -> dict[str, Any]:
         text = source.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(f"{source}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: is no text ({error})") from None
     for candidate in (text, text.rpartition("\n")[2]):
         try:
             content = json.loads(candidate)
@@ -195,3 +202,8 @@ def _check(content: object, where: str) -> None:
     if missing:
         flags = ", ".join(f"--{name}" for name in missing)
         raise InputError(f"{where}: does not say {', '.join(missing)}; give {flags}")
+    command = measured["command"]
+    if not all(
+        isinstance(line, str) for line in (command if isinstance(command, list) else [command])
+    ):
+        raise InputError(f"{where}: its `command` is no command line: {command!r:.40}")

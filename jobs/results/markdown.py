@@ -17,7 +17,8 @@ from fastformers.errors import InputError
 from fastformers.jobs.results.filed import Filed
 
 _BLOCK = re.compile(
-    r"^<!-- results: (?P<view>[\w-]+)(?P<names>(?: [\w*.-]+)+) -->\n(?P<old>.*?)^<!-- end -->$",
+    r"^<!-- results: (?P<view>[\w-]+)(?P<names>(?: [\w*.-]+)+) -->\n"
+    r"(?:(?!^<!-- results:).)*?^<!-- end -->$",
     re.MULTILINE | re.DOTALL,
 )
 _FIGURE = re.compile(
@@ -25,7 +26,7 @@ _FIGURE = re.compile(
     r"<!--(?P<name>[a-z0-9][a-z0-9-]*)\.(?P<path>[^:<>\n]+)(?::(?P<format>[^<>\s]*?))?-->"
 )
 # What looks like a marker must be one, or a figure would stay as it was typed.
-_MARKER = re.compile(r"<!--(?! end -->)[^\n]*-->|<!-- end -->")
+_MARKER = re.compile(r"<!-- end -->|<!--(?:.*?-->)?", re.DOTALL)
 _END = "<!-- end -->"
 
 
@@ -71,7 +72,11 @@ def rewrite(
     def figure(found: re.Match[str]) -> str:
         with _at(text, found, where):
             shown = _show(load(found["name"]).value(found["path"]), found["format"] or "")
-        return shown + found[0].removeprefix(found["old"])
+            marked = shown + found[0].removeprefix(found["old"])
+            again = _FIGURE.fullmatch(marked)
+            if again is None or again["old"] != shown:  # it could not be replaced the next time
+                raise InputError(f"{found['name']}.{found['path']}: {shown!r} is no figure")
+        return marked
 
     return _BLOCK.sub(block, _FIGURE.sub(figure, text))
 
@@ -111,8 +116,9 @@ def _check_markers(text: str, where: str) -> None:
     known = [(one.start(), one.end()) for p in (_BLOCK, _FIGURE) for one in p.finditer(text)]
     for marker in _MARKER.finditer(text):
         if not any(start <= marker.start() < end for start, end in known):
+            shown = marker[0].splitlines()[0]
             raise InputError(
-                f"{where}:{_line_of(text, marker)}: {marker[0]}: is neither behind a figure nor "
+                f"{where}:{_line_of(text, marker)}: {shown}: is neither behind a figure nor "
                 f"the beginning or the end of a table (<!-- results: VIEW NAME --> to {_END})"
             )
 

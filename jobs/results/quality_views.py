@@ -27,6 +27,8 @@ _STAGES = {
     "quantize": "int8",
     "cascade": "cascade",
 }
+# What the ratio of energies is where no joules are known.
+_ENERGY = {"unknown": "of core-seconds"}
 Groups = Sequence[Sequence[Filed]]
 
 
@@ -108,7 +110,7 @@ def systems(groups: Groups) -> Table:
         of = ""
         if theirs["timed_rows"] < one.value("rows"):
             of = f", scaled from {theirs['timed_rows']:,} of {one.value('rows'):,} texts"
-        how = "measured" if one.value("energy_source").startswith("measured") else "assumed"
+        how = str(one.value("energy_source")).partition(" ")[0].rstrip(":")
         rows.append(
             (
                 one.measured.get("title", one.value("task")),
@@ -116,9 +118,9 @@ def systems(groups: Groups) -> Table:
                 f"{100 * theirs['quality']:.2f}",
                 f"{100 * ours['quality']:.2f}",
                 f"**{one.value('speedup'):,.1f}x**"
-                + ("" if error is None else f" ± {error:.1f}")
+                + ("" if error is None else f" ± {error:.1f}" if error >= 0.05 else " ± <0.1")
                 + f" ({low:,.1f} to {high:,.1f}{of})",
-                f"{one.value('energy_ratio'):,.1f}x, {how}",
+                f"{one.value('energy_ratio'):,.1f}x, {_ENERGY.get(how, how)}",
             )
         )
     columns = ("task", "metric", "out of the box", "bundle", "speed-up (turns)", "energy")
@@ -155,10 +157,21 @@ def _qualities(group: Sequence[Filed]) -> dict[str, list[float]]:
     """Quality after each stage, of each seed; of several rounds, that after the last."""
     found: dict[str, list[float]] = {}
     for one in group:
+        if (what := _what(one)) != _what(group[0]):
+            raise InputError(
+                f"{one.name}: is of {what}, and {group[0].name} of {_what(group[0])}; one row "
+                "shows runs that differ in their seed alone"
+            )
         last = {stage["stage"].rstrip("-_ 0123456789"): stage for stage in one.value("stages")}
         for name, stage in last.items():
             found.setdefault(name, []).append(stage["quality"])
     return found
+
+
+def _what(one: Filed) -> str:
+    """What a `compress` measured: metric, rows and stages."""
+    stages = ", ".join(stage["stage"] for stage in one.value("stages"))
+    return f"{one.value('metric')} on {_judged(one):,} rows after {stages}"
 
 
 def _judged(one: Filed) -> int:

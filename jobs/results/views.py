@@ -206,4 +206,11 @@ def make_view(view: str, groups: Sequence[Sequence[Filed]]) -> Table | Picture:
     """
     if view not in VIEWS:
         raise InputError(f"{view}: no view has this name; there are {', '.join(sorted(VIEWS))}")
-    return VIEWS[view](groups)
+    try:
+        return VIEWS[view](groups)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        names = ", ".join(one.name for group in groups for one in group)
+        raise InputError(
+            f"{names}: {view} cannot show it: {type(error).__name__} {error}; is it what another "
+            "command or version printed?"
+        ) from error

@@ -127,10 +127,11 @@ def test_a_busy_machine_and_an_estimated_price_are_said_to_be_such(
 
 
 def test_a_whole_system_is_held_against_its_model_out_of_the_box(
-    ablate, teacher, eval_file, bundle, tmp_path
+    ablate, teacher, eval_file, bundle, tmp_path, hub
 ):
+    hub.add("org/teacher", teacher)
     status, out, err = ablate(
-        *("--paper-table", 4, "--teacher", teacher, "--bundle", bundle.path),
+        *("--paper-table", 4, "--teacher", "org/teacher", "--bundle", bundle.path),
         *("--eval", eval_file, "--repeats", 2),
     )
     assert status == 0, err
@@ -139,6 +140,7 @@ def test_a_whole_system_is_held_against_its_model_out_of_the_box(
     assert row == json.loads((tmp_path / "out" / "system.json").read_text())
     theirs, ours = row["out_of_the_box"], row["bundle"]
     assert (row["task"], row["metric"], row["rows"]) == ("eval", "accuracy", 12)
+    assert theirs["name"] == "org/teacher"  # and not the commit's directory in the hub's cache
     assert [len(side["runs"]) for side in (theirs, ours)] == [2, 2]
     assert 0 <= row["agreement"] <= 1
     assert {side["quality"] for side in (theirs, ours)} <= {0.0, 0.5, 1.0}

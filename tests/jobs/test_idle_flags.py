@@ -157,7 +157,7 @@ IDLE = {
     ),
     PROFILE: (
         *("--output o", "--engine auto", "--teacher no-weights", "--parts engines", "--repeats 2"),
-        *("--peers all", "--peer-rows 9", "--peer-python file", "--sample-rows 9", "--limit 9"),
+        *("--peers all", "--peer-rows 9", "--peer-env e", "--sample-rows 9", "--limit 9"),
         *("--plot x.svg", *READING, *TEXT_FILES, *ACTORS[:-1]),
     ),
     DRAW: (

@@ -53,7 +53,7 @@ def test_the_error_by_tokens_is_the_one_made(num_timed):
     assert 0.9 <= covered <= 0.98
 
 
-@pytest.mark.parametrize("num_timed", [20, 60, 200])
+@pytest.mark.parametrize("num_timed", [2, 3, 5, 20, 60, 200])
 def test_the_error_of_a_median_is_the_one_made(num_timed):
     noise = np.random.default_rng(2)
     missed, said = [], []
@@ -63,8 +63,9 @@ def test_the_error_of_a_median_is_the_one_made(num_timed):
         missed.append(estimate.seconds - times_N.sum())
         said.append(estimate.standard_error_s)
     made = np.sqrt(np.mean(np.square(missed)))
-    assert np.mean(said) == pytest.approx(made, rel=0.25)
-    assert np.mean(np.abs(missed) <= 1.96 * np.array(said)) >= 0.88
+    assert np.mean(said) == pytest.approx(made, rel=0.3)
+    if num_timed >= 5:  # of fewer, the error itself is too unsure for a normal's 1.96
+        assert np.mean(np.abs(missed) <= 1.96 * np.array(said)) >= 0.88
 
 
 def test_an_interruption_moves_no_median():

@@ -55,6 +55,9 @@ def test_a_speed_up_is_of_medians_with_its_turns_and_the_error_of_the_scaling(ro
     assert "speed-up 20.0x ± 1.0 by the scaling (turns: 18.0x to 27.5x)" in shown
     assert "bert: 100.00 ± 5.00 s, scaled from 2 of 4 texts, 800 J (PyTorch)" in shown
     assert "tiny: 5.00 s, 40 J (int8)" in shown
+    small = replace(row.out_of_the_box, runs=runs(100.0, error=0.1))
+    sure = replace(row, out_of_the_box=small, bundle=replace(row.bundle, runs=runs(5.0)))
+    assert "speed-up 20.0x ± <0.1 by the scaling" in describe_system(sure)[1]
 
 
 def test_without_joules_energy_is_the_ratio_of_core_seconds(row):

@@ -63,3 +63,16 @@ def test_counters_that_only_root_reads_are_none_and_an_unknown_processor_has_no_
     _, energy = EnergyMeter(tmp_path / "powercap", tmp_path).measure(lambda: None)
     assert energy.joules is None
     assert energy.source.startswith("unknown: no RAPL here")
+
+
+def test_counters_that_stand_still_or_vanish_are_no_measurement_of_nothing(tmp_path, root):
+    zone = write_zone(tmp_path / "powercap" / "intel-rapl:0", "package-0", 100)
+    for work in (lambda: None, zone.unlink):
+        zone.write_text("100\n")
+        meter = EnergyMeter(tmp_path / "powercap", root)
+        meter.measure(lambda: zone.write_text("500\n"))
+        assert meter.source.startswith("measured by RAPL")
+        _, energy = meter.measure(work)
+        assert energy.joules is None
+        assert energy.source == meter.source
+        assert energy.source.startswith("unknown: the counters of RAPL stood still")

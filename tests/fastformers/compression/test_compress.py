@@ -35,6 +35,7 @@ from fastformers.compression.recipe_config import (  # noqa: E402
 )
 from fastformers.compression.search import run_search  # noqa: E402
 from fastformers.compression.token_config import TokenConfig  # noqa: E402
+from fastformers.jobs import compress as compress_job  # noqa: E402
 from fastformers.models.forward import StoppedError, predict_logits  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
 from fastformers.models.training_config import TrainingConfig  # noqa: E402
@@ -192,7 +193,7 @@ def test_a_teacher_below_chance_is_said_and_a_label_map_mends_it(
     work = tmp_path / "work"
     settings = {"recipe": FLOAT32, "columns": columns, "work": work}
     assert compress(configure(**wrong, **settings)).bundle.stages[0].quality < 1 / 3
-    [line] = [line for line in caplog.messages if "teacher" in line]
+    [line] = [line for line in caplog.messages if "the teacher" in line]
     assert re.search(
         r"wrong: the teacher is right for .* than by chance \(33\.3%\).*--label-map", line
     )
@@ -201,7 +202,7 @@ def test_a_teacher_below_chance_is_said_and_a_label_map_mends_it(
     (tmp_path / "map.json").write_text('{"B": "negative", "C": "neutral", "A": "positive"}')
     again = compress(configure(**wrong, **settings, output=tmp_path / "again")).bundle
     assert again.stages[0].quality == 0.8  # kept work is told by what the labels mean
-    assert not [line for line in caplog.messages if "teacher" in line]
+    assert not [line for line in caplog.messages if "the teacher" in line]
 
 
 def test_a_float_bundle_of_pairs_has_the_logits_of_the_teacher(
@@ -476,6 +477,7 @@ def test_a_search_without_time_keeps_int8_of_the_teacher_and_says_what_it_left_o
     names = [(left.name, left.why) for left in result.left_out]
     assert ("1 layers, int8", "no time") in names
     assert min(left.predicted_s for left in result.left_out) > 0
+    assert compress_job._summary(result)["select_drop_points"] == result.selected.drop
 
 
 def test_a_training_that_would_end_too_late_goes_on_in_the_next_search(configure, tmp_path):

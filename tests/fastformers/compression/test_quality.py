@@ -59,12 +59,18 @@ def test_each_task_is_measured_as_itself():
 
 
 def test_a_teacher_that_knows_the_rows_that_choose_is_said(caplog):
-    def teacher(quality):
+    def teacher(quality, num_rows=400):
         return StageQuality(
-            stage="teacher", quality=quality, agreement=1, num_rows=400, model_bytes=1, seconds=0
+            stage="teacher",
+            quality=quality,
+            agreement=1,
+            num_rows=num_rows,
+            model_bytes=1,
+            seconds=0,
         )
 
     warn_if_known(teacher(0.83), teacher(0.80), Path("t.csv"))  # within 3.9 points of chance
+    warn_if_known(teacher(0.90, 20), teacher(0.80, 10_000), Path("t.csv"))  # 18 of 20 rows
     assert not caplog.records
     warn_if_known(teacher(0.99), teacher(0.80), Path("t.csv"))
     (line,) = caplog.messages

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,10 @@ def test_questions_of_multiple_choice_are_what_is_judged():
         task=MULTIPLE_CHOICE,
     )
     assert hold_out(examples, MULTIPLE_CHOICE, (), FILE).num_judged == 2
+
+
+def test_examples_whose_answers_overlap_otherwise_are_others():
+    """What was measured on the ones is not taken for the others."""
+    others = replace(EXAMPLES, overlaps=[0.5, 1.0, 0.25, 0.4, 1.0])
+    assert others.digest != EXAMPLES.digest
+    assert replace(EXAMPLES).digest == EXAMPLES.digest

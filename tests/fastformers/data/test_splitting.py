@@ -1,11 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fastformers.data.examples import Examples
+from fastformers.data.examples import Examples, choice_examples
 from fastformers.data.splitting import SelectConfig, leave_out_known, split_off, split_rows
 from fastformers.errors import InputError
-from fastformers.inference.tasks import REGRESSION
+from fastformers.inference.tasks import MULTIPLE_CHOICE, REGRESSION
 
 FILE = Path("t.csv")
 
@@ -110,3 +111,41 @@ def test_rows_that_are_given_choose_but_for_those_that_are_known(caplog):
     assert "s.csv: 2 of 4 rows are left out: their texts are in --train or --eval" in caplog.text
     with pytest.raises(InputError, match=r"--select s\.csv: each of its texts is in --train or"):
         split(train, given=make(["a"]), file=Path("s.csv"))
+
+
+def questions(*numbers):
+    return choice_examples(
+        [f"question {number}" for number in numbers],
+        [["the same"] * len(numbers), [f"choice {number}" for number in numbers]],
+        [1] * len(numbers),
+    )
+
+
+def test_a_question_that_trains_is_left_out_with_all_its_choices():
+    train = questions(0, 1)
+    given = replace(questions(1, 2, 3), text_pairs=["the same", "another"] * 3)
+    left = leave_out_known(given, train, path=FILE)
+    assert left.texts == ["question 2"] * 2 + ["question 3"] * 2
+    assert left.groups == [1, 1, 2, 2]
+
+
+def test_where_a_question_has_one_answer_questions_are_counted():
+    few = split(questions(*range(190)))
+    assert few.select is None
+    assert few.meaning.endswith("gives 19 questions that --eval has not: too few)")
+    enough = split(questions(*range(200)))
+    assert len(enough.select) == 40 and enough.select.task == MULTIPLE_CHOICE
+
+
+def test_rows_that_train_and_are_evaluated_and_few_that_choose_are_said(caplog):
+    split(numbered(300), evaluation=numbered(280).take(range(260, 280)))
+    split(numbered(300), evaluation=make(["Text  7 ", "new"]))
+    split(numbered(300), given=make([f"new {row}" for row in range(20)]), file=Path("s.csv"))
+    first, second = caplog.messages
+    assert first.startswith("t.csv: has the texts of 20 of 20 rows of --eval; models are trained")
+    assert second.startswith("t.csv: has the texts of 1 of 2 rows of --eval")
+    caplog.clear()
+    split(numbered(300), given=make([f"new {row}" for row in range(19)]), file=Path("s.csv"))
+    assert caplog.messages == [
+        "--select s.csv: 19 rows choose; so few choose by chance, so give 20 or more"
+    ]

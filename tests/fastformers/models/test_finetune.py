@@ -258,6 +258,7 @@ def test_a_finished_training_is_not_done_again_but_another_one_is(
     assert trained == ["fine-tune"] * 3
     run(corrected)
     assert accuracy_of(output, corrected) >= 0.95
+    assert run(corrected, classes=["dull", "bright"]).labels == ["dull", "bright"]
     assert not [path for path in output.rglob("*") if path.is_dir() or "optim" in path.name]
 
 

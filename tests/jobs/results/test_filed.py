@@ -43,11 +43,14 @@ def test_conditions_that_stand_under_other_keys_are_taken(tmp_path):
         ("[1]", "x", "neither the file nor its last line"),
         ("{}", "x", "does not say command, at, machine, versions"),
         ("{}", "../x", "--as ../x"),
+        ("\udcff", "x", "printed.txt: is no text"),
+        ('{"measured": 5}', "x", "its `measured` is no object: 5"),
+        (json.dumps({"measured": {**MEASURED, "command": [1]}}), "x", "is no command line: .1."),
     ],
 )
 def test_what_cannot_be_filed_is_refused(tmp_path, text, name, reason):
     printed = tmp_path / "printed.txt"
-    printed.write_text(text)
+    printed.write_text(text, errors="surrogateescape")
     with pytest.raises(InputError, match=reason):
         filed.add(printed, name, {}, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["printed.txt"]
@@ -81,6 +84,6 @@ def test_a_pattern_is_a_group_in_the_order_of_names(tmp_path):
         filed.write(tmp_path / f"{name}.json", {"measured": MEASURED})
     assert [one.name for one in filed.load_all("s-*", tmp_path)] == ["s-1", "s-2"]
     with pytest.raises(InputError, match="no file in"):
-        filed.load_all("u-*", tmp_path)
+        filed.load_all("u-**", tmp_path)
     with pytest.raises(InputError, match="--as u"):
         filed.load_all("u", tmp_path)

@@ -7,6 +7,8 @@ from fastformers.jobs.results import markdown
 from fastformers.jobs.results.filed import Filed
 
 CONTENT = {"rate": 1234.56, "share": 0.0549, "drop": -0.005, "name": "x", "tiny": 6.12e-4}
+CONTENT["none"] = float("nan")
+TABLE = "<!-- results: table y -->\n| b |\n<!-- end -->\n"
 
 
 def rewrite(text):
@@ -55,6 +57,16 @@ def test_a_table_is_replaced_as_a_whole():
         ("1<!--m.speed:.1f-->", "A.md:1: m.speed: no speed in it"),
         ("\n1<!--m.name-->", "A.md:2: 'x' is no number"),
         ("1<!--m.rate:.1y-->", "A.md:1: format .1y"),
+        # A second marker of a line, one that a line's end breaks, and one that nothing closes.
+        ("a\n1<!--m.rate--> 2 <!--m.rate-->\n", "A.md:2: <!--m.rate-->: is neither behind"),
+        ("a\n1<!--m.rate\n:.1f-->\n", "A.md:2: <!--m.rate: is neither behind a figure"),
+        ("1<!--m.rate:.1f\n", "A.md:1: <!--: is neither behind a figure"),
+        # A table without an end does not take what stands before the next one with it.
+        (f"<!-- results: table x -->\n| a |\n\nprose\n\n{TABLE}", "A.md:1: <!-- results: table x"),
+        (f"<!-- results: table x -->\n{TABLE}<!-- end -->\n", "A.md:1: <!-- results: table x"),
+        # What would be no figure the next time.
+        ("1<!--m.none:.1f-->", "A.md:1: m.none: 'nan' is no figure"),
+        ("1<!--m.rate:_.1f-->", "A.md:1: m.rate: '1_234.6' is no figure"),
     ],
 )
 def test_a_wrong_marker_is_refused_with_its_line(text, reason):

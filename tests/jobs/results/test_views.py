@@ -77,24 +77,29 @@ def test_a_ladder_says_which_rows_were_scaled_and_how_sure_they_are():
     assert whole == "| ours | 4.64 | 440.80x | 1.00x | |"
 
 
-def system(source):
-    return filed(
-        "s",
-        task="BoolQ",
-        metric="accuracy",
-        rows=100,
-        out_of_the_box={"quality": 0.75, "timed_rows": 64},
-        bundle={"quality": 0.74},
-        speedup=40.26,
-        speedup_range=[38.0, 41.0],
-        speedup_standard_error=1.25,
-        energy_ratio=14.0,
-        energy_source=source,
-    )
+def system(source, **changes):
+    content = {
+        "task": "BoolQ",
+        "metric": "accuracy",
+        "rows": 100,
+        "out_of_the_box": {"quality": 0.75, "timed_rows": 64},
+        "bundle": {"quality": 0.74},
+        "speedup": 40.26,
+        "speedup_range": [38.0, 41.0],
+        "speedup_standard_error": 1.25,
+        "energy_ratio": 14.0,
+        "energy_source": source,
+    }
+    return filed("s", **{**content, **changes})
 
 
 @pytest.mark.parametrize(
-    ("source", "shown"), [("measured by RAPL", "measured"), ("assumed: 3.9 W", "assumed")]
+    ("source", "shown"),
+    [
+        ("measured by RAPL", "measured"),
+        ("assumed: 3.9 W", "assumed"),
+        ("unknown: no RAPL here", "of core-seconds"),
+    ],
 )
 def test_a_row_of_table_4_says_what_was_scaled_and_whether_energy_was_measured(source, shown):
     *_, row = lines("systems", [system(source)])
@@ -102,6 +107,32 @@ def test_a_row_of_table_4_says_what_was_scaled_and_whether_energy_was_measured(s
         "| S | accuracy | 75.00 | 74.00 | **40.3x** ± 1.2 (38.0 to 41.0, scaled from 64 of 100 "
         f"texts) | 14.0x, {shown} |"
     )
+
+
+def test_an_error_that_is_small_is_not_shown_as_none():
+    *_, row = lines("systems", [system("measured by RAPL", speedup_standard_error=0.03)])
+    assert "**40.3x** ± <0.1 (38.0" in row
+
+
+def test_runs_that_differ_in_more_than_a_seed_are_no_row():
+    other = compressed("a-4", 0.7, 0.7, 0.7, 1.0)
+    other.content["stages"].pop()
+    with pytest.raises(InputError, match=r"a-4: is of accuracy on 3,270 rows after .*, and a-1"):
+        make_view("students", [[*SEEDS, other]])
+
+
+@pytest.mark.parametrize(
+    ("view", "content", "reason"),
+    [
+        ("ladder", {"steps": [{"name": "x", "accuracy": None}]}, "ladder cannot show it: KeyErr"),
+        ("systems", {"out_of_the_box": 1, "bundle": 1, "speedup_range": 3}, "systems cannot show"),
+        ("table", {"table": {"rows": 1}}, "table cannot show it: KeyError 'columns'"),
+        ("picture-of-frontier", {"candidates": [], "metric": "x"}, "picture-of-frontier cannot"),
+    ],
+)
+def test_what_a_view_cannot_show_is_named_in_one_line(view, content, reason):
+    with pytest.raises(InputError, match=f"b: {reason}"):
+        make_view(view, [[filed("b", **content)]])
 
 
 def candidate(name, quality, seconds, **changes):

@@ -121,7 +121,7 @@ def test_what_is_expected_is_cheaper_than_all_before_it():
 
 
 def test_what_is_expected_loses_nothing_so_that_a_cascade_may():
-    space = replace(SPACE, has_held_out=True)
+    space = replace(SPACE, with_cascades=True)
     teacher = Outcome(passes=True, seconds_per_million=10.0, drop=1.0)
     four_layers = Outcome(passes=False, seconds_per_million=0.1, drop=2.0)
     *_, last = expect_steps(space, [teacher, four_layers])
