@@ -11,10 +11,6 @@ TORCH_VERSION ?= 2.13.0
 # PyTorch's own index of builds for CPUs; asked for a moment, beside the index that pip has.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# Tests run in two processes; one has all that start Ray, first (tests/conftest.py).
-PROCESSES ?= 2
-PARALLEL := --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
-
 .PHONY: demo gpu test test-wheel test-all chaos mutants results lint types demo-bundle dist clean
 
 demo: $(VENV)/base
@@ -27,8 +23,8 @@ gpu: $(VENV)/base
 	$(BIN)/python -m pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.31.1"
 
 test: $(VENV)/dev
-	@echo "running the tests: about 12 minutes on two cores; nothing more is downloaded"
-	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
+	@echo "running the tests: about 17 minutes on two cores; nothing more is downloaded"
+	$(BIN)/python -m pytest -m "not slow"
 
 # The wheel and what it needs in a fresh environment of another Python, in a directory that has
 # packages named as our folders; then tests that need no torch: make test-wheel PYTHON=python3.13
@@ -42,10 +38,10 @@ test-wheel: $(VENV)/dev
 	wheel=$$(echo build/wheel/*.whl) && \
 		build/wheel/venv/bin/python -m pip install --quiet "$$wheel[aws,cluster,report,test]"
 	FASTFORMERS_PYTHON=build/wheel/venv/bin/python $(BIN)/python -m pytest tests/test_names_of_others.py
-	build/wheel/venv/bin/python -m pytest -m "not slow and not cluster" $(PARALLEL) $(WITHOUT_TORCH)
+	build/wheel/venv/bin/python -m pytest -m "not slow and not cluster" $(WITHOUT_TORCH)
 
 test-all: $(VENV)/dev
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest
 
 # Jobs under random faults, compared cell by cell with an undisturbed one: about 20 s a fault.
 FAULTS ?= 20

@@ -183,18 +183,6 @@ def make_bundle(
     return write_bundle(bundle, model=model, tokenizer_json=make_tokenizer_json())
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes, one has all files that start Ray, first; a file is in one process."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    with_ray = {item.path for item in items if item.get_closest_marker("cluster")}
-    items.sort(key=lambda item: item.path not in with_ray)
-    for item in items:
-        group = "ray" if item.path in with_ray else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Cache of this session alone: no test reads or writes the user's own."""
