@@ -49,11 +49,3 @@ def test_an_estimate_is_by_the_cores_of_each_machine():
     assert four.usd_per_hour == pytest.approx(2 * own.given.usd_per_hour)
     assert four.is_estimate
     assert "4 cores" in four.label
-
-
-def test_the_time_of_machines_is_priced_by_their_types():
-    own = prices(instance_type="c7i.4xlarge")
-    assert own.usd_of({"c7a.4xlarge": 3600.0, None: 1800.0}) == pytest.approx(
-        ON_DEMAND + own.given.usd_per_hour / 2
-    )
-    assert own.usd_of({}) == 0.0
