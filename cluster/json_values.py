@@ -7,10 +7,28 @@ dictionary by text, or one of these or None. Keys are the names of the fields. T
 nothing of what they mean.
 """
 
+import json
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def parse_last_json(text: str) -> dict[str, Any]:
+    """The JSON object that a command printed last: all of a text, or its last line.
+
+    Raises:
+        ValueError: Neither is an object.
+    """
+    text = text.strip()
+    for candidate in (text, text.rpartition("\n")[2]):
+        try:
+            content = json.loads(candidate)
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            return content
+    raise ValueError("neither all of it nor its last line is a JSON object")
 
 
 def to_plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 
 import fastformers.benchmark
 from fastformers.atomic_file import whole_file
+from fastformers.cluster.json_values import parse_last_json
 from fastformers.errors import InputError
 
 DIRECTORY = Path(fastformers.benchmark.__path__[0]).resolve() / "results"
@@ -166,19 +167,13 @@ def _joined_lists(text: str) -> str:
 
 def _read_last_json(source: Path) -> dict[str, Any]:
     try:
-        text = source.read_text(encoding="utf-8").strip()
+        return parse_last_json(source.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{source}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: is no text ({error})") from None
-    for candidate in (text, text.rpartition("\n")[2]):
-        try:
-            content = json.loads(candidate)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            return content
-    raise InputError(f"{source}: neither the file nor its last line is a JSON object")
+    except ValueError:
+        raise InputError(f"{source}: neither the file nor its last line is a JSON object") from None
 
 
 def _conditions_in(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ The file is the last line of `cost`: rows by instance type, and a plan where a d
 was given. This module knows only the few keys that it needs.
 """
 
-import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from fastformers.cluster.json_values import parse_last_json
 from fastformers.cluster.records.quotes import EarlyQuote
 from fastformers.errors import InputError
 
@@ -43,8 +43,7 @@ def read_early_quote(
     """
     named = f"--quote {path}"
     try:
-        lines = Path(path).read_text(encoding="utf-8").strip().splitlines()
-        content = json.loads(lines[-1] if lines and lines[0].strip() != "{" else "\n".join(lines))
+        content = parse_last_json(Path(path).read_text(encoding="utf-8"))
         costs = [content, *content["others"]]
         found = next((cost for cost in costs if cost["bundle_digest"] in digests), None)
         if found is None:
