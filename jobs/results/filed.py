@@ -26,6 +26,8 @@ CONDITIONS = ("command", "at", "machine", "versions")
 # How the command line of a measurement begins that no command of the project made.
 NO_COMMAND = "none of the project: "
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+# Directories of an absolute path: no part of an address, a ratio or a relative path.
+_DIRECTORIES = re.compile(r"(?<![\w.:/~*-])/(?:[\w.+@~-]+/)+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,7 @@ def add(source: Path, name: str, given: Mapping[str, str], directory: Path) -> t
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"--as {name}: give small letters, digits and hyphens")
-    content = _read_last_json(source)
+    content = without_directories(_read_last_json(source))
     own = content.get("measured", {})
     if not isinstance(own, dict):
         raise InputError(f"{source}: its `measured` is no object: {own!r:.40}")
@@ -174,6 +176,15 @@ def _read_last_json(source: Path) -> dict[str, Any]:
         raise InputError(f"{source}: is no text ({error})") from None
     except ValueError:
         raise InputError(f"{source}: neither the file nor its last line is a JSON object") from None
+
+
+def without_directories(found: Any) -> Any:
+    """What was read, with the last part of each absolute path: directories are of one machine."""
+    if isinstance(found, dict):
+        return {key: without_directories(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [without_directories(value) for value in found]
+    return _DIRECTORIES.sub("", found) if isinstance(found, str) else found
 
 
 def _conditions_in(content: Mapping[str, Any]) -> dict[str, Any]:

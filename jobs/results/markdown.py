@@ -95,8 +95,8 @@ def without_markers(text: str) -> str:
 
 
 def unmarked(text: str) -> str:
-    """The text without what was written from measurements."""
-    return _FIGURE.sub("", _BLOCK.sub("", text))
+    """The text without what was written from measurements: "#" for a figure, no table."""
+    return _FIGURE.sub("#", _BLOCK.sub("", text))
 
 
 @contextmanager

@@ -36,6 +36,22 @@ def test_conditions_that_stand_under_other_keys_are_taken(tmp_path):
     assert one.commands == ["make x"]
 
 
+def test_directories_of_the_machine_that_measured_are_not_filed(tmp_path):
+    printed = tmp_path / "printed.json"
+    command = "score /data/imdb/test.parquet --bundle hf://org/a@b --output=out/x --texts /mnt/a/*"
+    content = {"bundle": "/home/me/bundle", "notes": ["1 of 2 rows/s", "https://a.org/b/c"]}
+    printed.write_text(json.dumps({**content, "measured": {**MEASURED, "command": command}}))
+    one, _ = filed.add(printed, "x", {}, tmp_path)
+    assert one.content["bundle"] == "bundle"
+    assert one.content["notes"] == content["notes"]
+    assert one.commands == ["score test.parquet --bundle hf://org/a@b --output=out/x --texts *"]
+
+
+def test_no_filed_measurement_names_a_directory_of_its_machine():
+    for one in filed.load_all("*", filed.DIRECTORY):
+        assert filed.without_directories(one.content) == one.content, one.name
+
+
 @pytest.mark.parametrize(
     ("text", "name", "reason"),
     [

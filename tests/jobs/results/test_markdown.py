@@ -43,7 +43,7 @@ def test_a_table_is_replaced_as_a_whole():
     after = "a\n<!-- results: table x y-* -->\n| table x y-* |\n<!-- end -->\nb\n"
     assert rewrite(text) == after
     assert [(place.line, place.names) for place in markdown.places(after)] == [(2, ("x", "y-*"))]
-    assert markdown.unmarked(after) == "a\n\nb\n"
+    assert markdown.unmarked(f"1<!--m.rate-->x, 2x\n{after}") == "#x, 2x\na\n\nb\n"
     assert markdown.without_markers(after) == "a\n| table x y-* |\nb\n"
 
 
