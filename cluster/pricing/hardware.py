@@ -76,6 +76,11 @@ def log_spread(error_factor: float) -> float:
     return math.log(error_factor) / _SPREADS_OF_95_PERCENT
 
 
+def error_of_spread(spread: float) -> float:
+    """The error factor of this standard deviation of logarithms: the inverse of `log_spread`."""
+    return math.exp(_SPREADS_OF_95_PERCENT * spread)
+
+
 def learn_error(judged: float, ratios: Sequence[float]) -> float:
     """An error factor, after predictions were held against measurements.
 
@@ -90,8 +95,7 @@ def learn_error(judged: float, ratios: Sequence[float]) -> float:
     if not ratios:
         return judged
     squares = _JUDGED_MACHINES * log_spread(judged) ** 2 + sum(math.log(r) ** 2 for r in ratios)
-    spread = math.sqrt(squares / (_JUDGED_MACHINES + len(ratios)))
-    return math.exp(_SPREADS_OF_95_PERCENT * spread)
+    return error_of_spread(math.sqrt(squares / (_JUDGED_MACHINES + len(ratios))))
 
 
 def join_errors(*error_factors: float) -> float:
