@@ -8,8 +8,6 @@ was measured when the machine was busy, or with another engine than the newest p
 only where there is nothing else. This module knows nothing of markets.
 """
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -18,7 +16,7 @@ from fastformers.cluster.cost.gpu_pace import Helper
 from fastformers.cluster.cost.machine_profile import MachineProfile
 from fastformers.cluster.cost.measured.experience import Experience
 from fastformers.cluster.cost.type_speed import ModelTraits, Speed, Work, find_speed
-from fastformers.cluster.pricing.hardware import error_of_spread
+from fastformers.cluster.pricing.hardware import error_between_measurements
 from fastformers.cluster.pricing.prices import InstancePrice
 
 W = TypeVar("W", bound=Work)
@@ -77,10 +75,10 @@ def choose_speed(
     alike.sort(key=lambda each: (_seconds(each[1]), each[1].job_s))
     _, speed, work = alike[len(alike) // 2]
     if len(alike) > 1:
-        spread = statistics.stdev(math.log(_seconds(each)) for _, each, _ in alike)
+        differing = error_between_measurements([_seconds(each) for _, each, _ in alike])
         speed = replace(
             speed,
-            error_factor=max(least, error_of_spread(spread)),
+            error_factor=max(least, differing),
             scaled_from=f"{speed.scaled_from}; the middle of {len(alike)} profiles",
         )
     own = [profile for profile, _, _ in near if profile.instance_type == price.instance_type]
