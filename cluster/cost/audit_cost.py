@@ -14,8 +14,9 @@ from typing import Any
 from fastformers.cluster.cost.instances import InstanceCost, InstanceCosts
 from fastformers.cluster.cost.machine_profile import MachineProfile, profile_of_bundle
 from fastformers.cluster.cost.measured.experience import Experience
+from fastformers.cluster.cost.profile_choice import choose_speed
 from fastformers.cluster.cost.sampling import CorpusSample
-from fastformers.cluster.cost.type_speed import ModelTraits, find_speed
+from fastformers.cluster.cost.type_speed import ModelTraits
 from fastformers.cluster.cost.workload import Interval, Workload, estimate_share_s
 from fastformers.cluster.delivery.audit_bundle import pin_audit
 from fastformers.cluster.pricing.prices import InstancePrice
@@ -129,16 +130,11 @@ def add_audit(
 
     def seconds_on(instance: InstanceCost) -> float:
         cores = replace(instance.price, gpu_count=0, gpu_name="")
-        speeds = [
-            find_speed(profile, work, cores, prices, traits, None, experience)
-            for profile, work in works
-        ]
-        known = [speed for speed in speeds if speed is not None]
-        if not known:  # a type that only the other bundle was measured on
+        chosen = choose_speed(works, cores, prices, traits, None, experience)
+        if chosen is None:  # a type that only the other bundle was measured on
             return first.core_s / instance.num_actors
-        best = min(known, key=lambda speed: speed.error_factor)
-        on_gpus = instance.price.gpu_count > 0
-        return best.job_s * (best.num_actors / instance.num_actors if on_gpus else 1)
+        speed, on_gpus = chosen.speed, instance.price.gpu_count > 0
+        return speed.job_s * (speed.num_actors / instance.num_actors if on_gpus else 1)
 
     added = [_add(instance, seconds_on(instance)) for instance in costs.costs]
     added.sort(key=lambda one: (one.needs_gpu_graph, one.usd_total, one.price.instance_type))

@@ -226,6 +226,7 @@ def plan_offers(cost: BundleCost, settings: CostSettings) -> list[MachineOffer]:
                 job_s=job_s,
                 shard_s=job_s * instance.num_actors / num_shards,
                 error_factor=instance.error_factor,
+                is_measured=instance.basis == "measured",
                 sample_error=workload.relative_error,
                 uses_gpus=pace is not None,
                 helper=_helper_offer(instance),

@@ -2,7 +2,8 @@
 
     work + profiles + prices -> [instances] -> table, plan
 
-A type that a profile was measured on takes what was measured. Any other CPU type is scaled from the
+A type that a profile was measured on takes what was measured, by the middle profile where there are
+several (`profile_choice.py`). Any other CPU type is scaled from the
 profile with the least error by the rule of `hardware.py`: inference by cores, clock and vector
 extensions, tokenizing and reading by cores and clock alone. A GPU type takes what was measured on
 its GPU, or is scaled from published throughput; who tokenizes for it is part of its price (see
@@ -16,13 +17,12 @@ from datetime import date
 from fastformers.cluster.cost.gpu_pace import GpuPace, Helper, choose_helper
 from fastformers.cluster.cost.machine_profile import MachineProfile
 from fastformers.cluster.cost.measured.experience import Experience
+from fastformers.cluster.cost.profile_choice import ChosenSpeed, choose_speed
 from fastformers.cluster.cost.type_speed import (
     NO_EXPERIENCE,
     Basis,
     ModelTraits,
-    Speed,
     Work,
-    find_speed,
 )
 from fastformers.cluster.pricing.hardware import GPUS, NODE_WATTS_PER_CORE_WATT
 from fastformers.cluster.pricing.market import Market, MarketPrice, find_market_price
@@ -45,7 +45,8 @@ class InstanceCost:
         market_price: Price of an hour of it.
         basis: Whether its speed was measured on this very type, or how it was scaled.
         scaled_from: Description of what it was measured on or scaled from, for people.
-        error_factor: The speed is taken to be right up to this factor; 1 where measured.
+        error_factor: The speed is taken to be right up to this factor; 1 where it was measured
+            once.
         wall_s: Seconds on one machine, with `JOB_START_S`; without starting the machine.
         usd_total: Price of one machine for that time, and of the helpers beside it; more machines
             cost the same and take less.
@@ -59,6 +60,8 @@ class InstanceCost:
         num_helpers: Machines of the helper for each of this type, most often a fraction.
         needs_gpu_graph: Whether the bundle has no graph that it could run.
         audit_usd: Part of `usd_total` that an audit takes.
+        num_profiles: Profiles of which the middle one counts.
+        num_left_out: Profiles of this very type that do not count beside them.
     """
 
     price: InstancePrice
@@ -79,6 +82,8 @@ class InstanceCost:
     num_helpers: float = 0.0
     needs_gpu_graph: bool = False
     audit_usd: float = 0.0
+    num_profiles: int = 1
+    num_left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,34 +141,22 @@ def estimate_instances(
             helper = choose_helper(
                 price, prices, market, discount_percent=discount_percent, today=today
             )
-        speeds = [
-            (find_speed(profile, work, price, prices, traits, helper, experience), work)
-            for profile, work in _nearest_first(works, price)
-        ]
-        known = [(speed, work) for speed, work in speeds if speed is not None]
-        if not known:
+        chosen = choose_speed(works, price, prices, traits, helper, experience)
+        if chosen is None:
             left_out[name] = _why_unknown(price)
             continue
-        speed, work = min(known, key=lambda pair: pair[0].error_factor)
-        costs.append(_cost(price, market_price, speed, work, traits))
+        costs.append(_cost(price, market_price, chosen, traits))
     costs.sort(key=lambda cost: (cost.needs_gpu_graph, cost.usd_total, cost.price.instance_type))
     return InstanceCosts(costs=tuple(costs), left_out=left_out)
-
-
-def _nearest_first(
-    works: Sequence[tuple[MachineProfile, Work]], price: InstancePrice
-) -> list[tuple[MachineProfile, Work]]:
-    """The profiles, those of the type itself first: a GPU's host may be the only thing measured."""
-    return sorted(works, key=lambda pair: pair[0].instance_type != price.instance_type)
 
 
 def _cost(
     price: InstancePrice,
     market_price: MarketPrice,
-    speed: Speed,
-    work: Work,
+    chosen: ChosenSpeed[Work],
     traits: ModelTraits,
 ) -> InstanceCost:
+    speed, work = chosen.speed, chosen.work
     usd_per_hour, watts, pace = market_price.usd_per_hour, _watts(price), speed.pace
     job_s, scaled_from, helper, num_helpers = speed.job_s, speed.scaled_from, None, 0.0
     if pace is not None and pace.helper is not None and pace.is_helped(usd_per_hour):
@@ -197,6 +190,8 @@ def _cost(
         helper=helper,
         num_helpers=num_helpers,
         needs_gpu_graph=needs_gpu_graph,
+        num_profiles=chosen.num_profiles,
+        num_left_out=chosen.num_left_out,
     )
 
 

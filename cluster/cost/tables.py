@@ -153,6 +153,7 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
             f"{_name(needing[0])} at {needing[0].usd_per_million:.4f} USD per million, "
             f"x/÷ {needing[0].error_factor:.3g}"
         )
+    lines.extend(_explain_several(shown))
     rough = [p for p in cost.profiles if p.cost.is_rough]
     if rough:
         origins = ", ".join(dict.fromkeys(f"{p.origin} on {p.cost.cpu_model}" for p in rough))
@@ -176,6 +177,29 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
     if cost.instances.left_out:
         reasons = dict.fromkeys(cost.instances.left_out.values())
         lines.append(f"left out: {len(cost.instances.left_out)} types ({'; '.join(reasons)})")
+    return lines
+
+
+def _explain_several(shown: Sequence[InstanceCost]) -> list[str]:
+    """Lines about types that were measured more than once."""
+    measured = [i for i in shown if i.basis == "measured"]
+    several = [
+        f"{i.price.instance_type} {i.num_profiles} (x/÷ {i.error_factor:.3g})"
+        for i in measured
+        if i.num_profiles > 1
+    ]
+    lines = []
+    if several:
+        lines.append(
+            f"several profiles: {', '.join(several)}; the middle one counts, of two the slower, "
+            "and what they differ by is its error"
+        )
+    left_out = [f"{i.num_left_out} of {i.price.instance_type}" for i in measured if i.num_left_out]
+    if left_out:
+        lines.append(
+            f"profiles that do not count: {', '.join(left_out)}, of a busy machine or another "
+            "engine than the newest profile's"
+        )
     return lines
 
 
@@ -251,6 +275,7 @@ def _instance_json(cost: InstanceCost) -> dict[str, Any]:
         "basis": cost.basis,
         "scaled_from": cost.scaled_from,
         "error_factor": cost.error_factor,
+        "num_profiles": cost.num_profiles,
         "usd_per_hour": market.usd_per_hour,
         "market": market.market,
         "price_as_of": market.as_of,

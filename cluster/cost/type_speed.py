@@ -102,7 +102,8 @@ class Speed:
         num_actors: Actors on one machine.
         basis: Whether it was measured on this very type, or how it was scaled.
         scaled_from: What it was measured on or scaled from, for people.
-        error_factor: The speed is taken to be right up to this factor; 1 where measured.
+        error_factor: The speed is taken to be right up to this factor; 1 where it was measured
+            once, and what profiles differ by where there are several.
         pace: What GPUs take alone and with help; None without GPUs.
     """
 

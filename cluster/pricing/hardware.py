@@ -26,6 +26,7 @@ This module knows nothing of prices, corpora or Ray.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -76,6 +77,17 @@ def log_spread(error_factor: float) -> float:
     return math.log(error_factor) / _SPREADS_OF_95_PERCENT
 
 
+def error_between_measurements(values: Sequence[float]) -> float:
+    """Error factor of one more measurement, by how those that are there differ; 1 of a single one.
+
+    Args:
+        values: Seconds or rates, above 0, of machines that should be alike.
+    """
+    if len(values) < 2:
+        return 1.0
+    return _error_of(statistics.stdev(map(math.log, values)))
+
+
 def learn_error(judged: float, ratios: Sequence[float]) -> float:
     """An error factor, after predictions were held against measurements.
 
@@ -90,7 +102,11 @@ def learn_error(judged: float, ratios: Sequence[float]) -> float:
     if not ratios:
         return judged
     squares = _JUDGED_MACHINES * log_spread(judged) ** 2 + sum(math.log(r) ** 2 for r in ratios)
-    spread = math.sqrt(squares / (_JUDGED_MACHINES + len(ratios)))
+    return _error_of(math.sqrt(squares / (_JUDGED_MACHINES + len(ratios))))
+
+
+def _error_of(spread: float) -> float:
+    """The error factor of a standard deviation of logarithms: the inverse of `log_spread`."""
     return math.exp(_SPREADS_OF_95_PERCENT * spread)
 
 

@@ -44,7 +44,8 @@ class Machines:
         actors_per_node: Actors of a node; the last node may have fewer.
         node_startup_s: Sample of seconds until a node can be asked.
         actor_startup_s: Sample of seconds from then until an actor works.
-        node_sigma: Spread of the speed of nodes, as the sigma of a lognormal.
+        node_sigma: Spread of the speed of nodes around their mean, as the sigma of a lognormal; all
+            together are as fast as without it.
         slow_share, slow_factor: Share of actors that are slow, and by which factor they are.
         interruptions_per_hour: Interruptions of each node but the first, which is the head.
         failures_per_hour: Deaths of each actor while it works.

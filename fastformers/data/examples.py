@@ -105,6 +105,7 @@ class Examples:
         texts: First (or only) text of each example.
         text_pairs: Second text of each example, or None for single texts.
         labels: Content of the label column, unchanged unless a label map names the classes.
+        cells: Content of the label column where a label map has named the classes; else None.
         groups: Number of the question that each example belongs to, ascending, where several
             examples are choices of or answers to one question. None where each stands alone.
         overlaps: F1 of the words that each example's answer shares with the right ones, where a
@@ -116,6 +117,7 @@ class Examples:
     texts: list[str]
     text_pairs: list[str] | None
     labels: list[Label]
+    cells: list[Label] | None = None
     groups: list[int] | None = None
     overlaps: list[float] | None = None
     task: Task | None = TEXT_CLASSIFICATION
@@ -135,6 +137,7 @@ class Examples:
             texts=[self.texts[row] for row in rows],
             text_pairs=None if self.text_pairs is None else [self.text_pairs[row] for row in rows],
             labels=[self.labels[row] for row in rows],
+            cells=None if self.cells is None else [self.cells[row] for row in rows],
             groups=None if self.groups is None else [self.groups[row] for row in rows],
             overlaps=None if self.overlaps is None else [self.overlaps[row] for row in rows],
             task=self.task,
@@ -173,10 +176,11 @@ def load_examples(path: Path, columns: Columns) -> Examples:
         InputError: Nothing is there, a file is unreadable, lacks a column or has one of a wrong
             type; no row is left; or the columns contradict each other.
     """
-    texts, labels = _read_columns(path, columns)
+    texts, cells = _read_columns(path, columns)
+    labels = cells
     if columns.label is not None and columns.label_map is not None:
         classes = load_label_map(columns.label_map)
-        labels = [map_label(label, classes, str(path)) for label in labels]
+        labels = [map_label(cell, classes, str(path)) for cell in cells]
     if columns.choices:
         reading = read_labels(labels, columns.choices, str(path))
         rights = [reading.class_of[label] for label in labels]
@@ -185,7 +189,8 @@ def load_examples(path: Path, columns: Columns) -> Examples:
         texts=texts[0],
         text_pairs=texts[1] if texts[1:] else None,
         labels=labels,
-        task=EMBEDDING if columns.label is None else _task_of(labels),
+        cells=None if labels is cells else cells,
+        task=EMBEDDING if columns.label is None else task_of_cells(labels),
     )
 
 
@@ -207,6 +212,18 @@ def choice_examples(
         groups=[group for group in range(len(texts)) for _ in places],
         task=MULTIPLE_CHOICE,
     )
+
+
+def task_of_cells(labels: Sequence[Label]) -> Task | None:
+    """Task that the content of a label column suggests; None for fractions that are all whole."""
+    if any(isinstance(label, list) for label in labels):
+        return MULTI_LABEL_CLASSIFICATION
+    numbers = [_fraction_of(label) for label in labels]
+    if None in numbers:
+        return TEXT_CLASSIFICATION
+    if all(number_of(label) is not None for label in labels):
+        return None if any("." in str(label) for label in labels) else TEXT_CLASSIFICATION
+    return REGRESSION
 
 
 def _read_columns(path: Path, columns: Columns) -> tuple[list[list[str]], list[Label]]:
@@ -290,18 +307,6 @@ def _read_lists(labels: list[Label]) -> list[Label]:
 
 def _is_flat(cell: Any) -> bool:
     return cell is None or all(isinstance(part, str | int | float) for part in cell)
-
-
-def _task_of(labels: Sequence[Label]) -> Task | None:
-    """Task that the labels suggest; None for fractions that are all whole."""
-    if any(isinstance(label, list) for label in labels):
-        return MULTI_LABEL_CLASSIFICATION
-    numbers = [_fraction_of(label) for label in labels]
-    if None in numbers:
-        return TEXT_CLASSIFICATION
-    if all(number_of(label) is not None for label in labels):
-        return None if any("." in str(label) for label in labels) else TEXT_CLASSIFICATION
-    return REGRESSION
 
 
 def _fraction_of(label: Label) -> float | None:

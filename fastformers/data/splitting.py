@@ -3,20 +3,26 @@
     training rows -> [splitting] -> train (weights), select (choices)
     evaluation rows -> the number: they train and choose nothing
 
-Which rows of a training file choose depends on the hash of their texts, so that equal texts, and
-the rows of one passage, are on one side, and the same file is always split alike, however it is
-ordered and whatever is evaluated: `compress` chooses on rows that `finetune` did not train on, and
-a student's loss to a teacher that knows the rows by heart would say nothing. Each class gives its
+Which rows of a training file choose depends on the hash of what they are about, so that these rows
+are on one side: equal texts, questions of one first text (the passage of MultiRC and ReCoRD), and
+pairs that share the text of the longer column (BoolQ's passage, an NLI pair's premise). The shorter
+column does not count: a hypothesis such as "yes" would tie together what has nothing in common. Nor
+does a text that is everywhere, such as the same question in each row.
+
+The same file is always split alike, however it is ordered, whatever is evaluated and whatever a
+label map calls its classes: `compress` chooses on rows that `finetune` did not train on, and a
+student's loss to a teacher that knows the rows by heart would say nothing. Each class gives its
 share. This module knows nothing of models.
 """
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastformers.data.examples import Examples
+from fastformers.data.examples import LABEL_SEPARATOR, Examples, task_of_cells
 from fastformers.errors import InputError
 from fastformers.inference.tasks import TEXT_CLASSIFICATION
 from fastformers.options import check_option, option
@@ -26,6 +32,8 @@ logger = logging.getLogger(__name__)
 # One row in fewer is more than 5 points: a choice by so few would be one by chance.
 MIN_SELECT_ROWS = 20
 _MAX_SHARE = 0.5
+# What more rows, or questions, than these have is wording that they share and no passage.
+_MAX_SHARED_ROWS, _MAX_SHARED = 20, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,19 +146,25 @@ def split_off(
     Args:
         examples: Training examples.
         share: Share of them, 0 to 1; the rows of equal texts, or of one passage, stay together.
-        but: Examples whose texts are not split off: they are left with the others, and are not
-            replaced, so that the same texts are split off whatever is evaluated.
+        but: Examples whose texts are not split off: they are left with the others, with all that
+            must be on their side, and are not replaced, so that the same texts are split off
+            whatever is evaluated.
 
     Returns:
         The other examples, and those split off, each in the order of the file.
     """
-    keys = _keys(examples)
+    shared = _shared_wording(examples)
+    keys = _keys(examples, shared)
     rows_of: dict[bytes, list[int]] = {}
     for row, key in enumerate(keys):
         rows_of.setdefault(key, []).append(row)
+    class_of_row = _classes(examples)
+    num_rows = Counter(class_of_row)
     classes: dict[str, list[bytes]] = {}
     for key in sorted(rows_of):
-        classes.setdefault(_class_of(examples, rows_of[key]), []).append(key)
+        of_key = {class_of_row[row] for row in rows_of[key]}
+        rarest = min(of_key, key=lambda name: (num_rows[name], name))
+        classes.setdefault(rarest, []).append(key)
     # The place of each key in its class, 0 to 1: the lowest of all classes are taken together.
     places = {
         key: (place + 0.5) / len(of_class)
@@ -162,7 +176,9 @@ def split_off(
         if num_chosen + len(rows_of[key]) <= wanted:
             chosen.add(key)
             num_chosen += len(rows_of[key])
-    chosen -= {key for one in but for key in _keys(one)}
+    known = {identity for one in but for identity in _identities(one, shared)}
+    identities = _identities(examples, shared)
+    chosen -= {key for key, one in zip(keys, identities, strict=True) if one in known}
     select = [row for row, key in enumerate(keys) if key in chosen]
     rest = [row for row, key in enumerate(keys) if key not in chosen]
     return examples.take(rest), examples.take(select)
@@ -179,8 +195,10 @@ def leave_out_known(given: Examples, *others: Examples, path: Path) -> Examples:
     Raises:
         InputError: None are left.
     """
-    known = {key for one in others for key in _keys(one)}
-    new = given.take([row for row, key in enumerate(_keys(given)) if key not in known])
+    shared = _shared_wording(given, *others)
+    known = {identity for one in others for identity in _identities(one, shared)}
+    identities = _identities(given, shared)
+    new = given.take([row for row, one in enumerate(identities) if one not in known])
     if len(new) == 0:
         raise InputError(
             f"--select {path}: each of its texts is in --train or --eval, too; give others"
@@ -216,20 +234,65 @@ def _num_judged(examples: Examples) -> int:
     return len(set(examples.groups))
 
 
-def _class_of(examples: Examples, rows: list[int]) -> str:
-    """The class that rows of equal texts count for; one for all where labels are no classes."""
-    is_of_classes = examples.task in (None, TEXT_CLASSIFICATION) and examples.groups is None
-    return min(repr(examples.labels[row]) for row in rows) if is_of_classes else ""
+def _classes(examples: Examples) -> list[str]:
+    """The class that each row counts for, by its cell; one for all where these are no classes."""
+    cells = examples.labels if examples.cells is None else examples.cells
+    has_several = any(isinstance(cell, str) and LABEL_SEPARATOR in cell for cell in cells)
+    is_of_classes = task_of_cells(cells) in (None, TEXT_CLASSIFICATION) and not has_several
+    return [repr(cell) if is_of_classes and examples.groups is None else "" for cell in cells]
 
 
-def _keys(examples: Examples) -> list[bytes]:
-    """Hash of what must be on one side: of the text, or of the first text of a question."""
+def _keys(examples: Examples, shared: set[bytes]) -> list[bytes]:
+    """Hash of what must be on one side: of what a row is about, or of all its texts.
+
+    Args:
+        examples: The rows.
+        shared: Hashes of wording that says nothing of what a row is about.
+    """
+    subjects, wholes = _subjects(examples), _wholes(examples)
+    pairs = zip(subjects, wholes, strict=True)
+    return [whole if subject in shared else subject for subject, whole in pairs]
+
+
+def _identities(examples: Examples, shared: set[bytes]) -> list[bytes]:
+    """Hash of what makes rows of two files the same: all their texts, or the same question."""
+    return _wholes(examples) if examples.groups is None else _keys(examples, shared)
+
+
+def _shared_wording(*files: Examples) -> set[bytes]:
+    """Hashes of what so many rows, or questions, are about that it is no passage."""
+    counts = Counter[bytes]()
+    for one in files:
+        units = range(len(one)) if one.groups is None else one.groups
+        counts.update(subject for subject, _ in set(zip(_subjects(one), units, strict=True)))
+    most = max(_MAX_SHARED_ROWS, _MAX_SHARED * counts.total())
+    return {subject for subject, count in counts.items() if count > most}
+
+
+def _subjects(examples: Examples) -> list[bytes]:
+    """Hash of what each row is about: its text, the longer column of pairs, a question's first."""
+    texts = examples.texts
+    if examples.groups is not None:
+        first_of: dict[int, str] = {}
+        for group, text in zip(examples.groups, texts, strict=True):
+            first_of.setdefault(group, text)
+        texts = [first_of[group] for group in examples.groups]
+    elif examples.text_pairs is not None:
+        texts = max(texts, examples.text_pairs, key=lambda column: sum(map(len, column)))
+    return [_hash(text) for text in texts]
+
+
+def _wholes(examples: Examples) -> list[bytes]:
+    """Hash of all texts of each row, or of its question."""
     if examples.groups is None:
         return _text_keys(examples)
-    first_of: dict[int, str] = {}
-    for group, text in zip(examples.groups, examples.texts, strict=True):
-        first_of.setdefault(group, text)
-    return [_hash(first_of[group]) for group in examples.groups]
+    parts: dict[int, list[str]] = {}
+    for row, group in enumerate(examples.groups):
+        parts.setdefault(group, []).append(examples.texts[row])
+        if examples.text_pairs is not None:
+            parts[group].append(examples.text_pairs[row])
+    hashes = {group: _hash(*texts) for group, texts in parts.items()}
+    return [hashes[group] for group in examples.groups]
 
 
 def _text_keys(examples: Examples) -> list[bytes]:

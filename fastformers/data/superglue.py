@@ -97,7 +97,7 @@ def load_labeled(path: Path, columns: Columns) -> Examples:
         return examples
     classes = load_label_map(columns.label_map)
     labels = [map_label(label, classes, str(path)) for label in examples.labels]
-    return replace(examples, labels=labels)
+    return replace(examples, labels=labels, cells=examples.labels)
 
 
 def load_superglue(

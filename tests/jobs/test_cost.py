@@ -119,6 +119,9 @@ def test_a_discount_and_spot_change_prices(run_cost):
 def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
     profile = replace(profile_of_bundle(bundle), instance_type="c8a.4xlarge", num_workers=16)
     write_profile(tmp_path / "profiles" / "a.json", profile)
+    seconds = tuple(1.2 * s for s in profile.cost.seconds_per_row)
+    slower = replace(profile, cost=replace(profile.cost, seconds_per_row=seconds))
+    write_profile(tmp_path / "profiles" / "b.json", slower)
     strangers = replace(reference_profile(), instance_type="c7i.4xlarge", num_workers=8)
     write_profile(tmp_path / "strangers.json", strangers)
     shown, text = run_cost(
@@ -126,6 +129,10 @@ def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
     )
     basis = {i["instance_type"]: i["basis"] for i in shown["instances"]}
     assert [name for name, how in basis.items() if how == "measured"] == ["c8a.4xlarge"]
+    (c8a,) = [i for i in shown["instances"] if i["instance_type"] == "c8a.4xlarge"]
+    assert c8a["num_profiles"] == 2 and 1.2 < c8a["error_factor"] < 1.3
+    assert "several profiles: c8a.4xlarge 2 (x/÷ 1.2" in text
+    assert "profiles that do not count" not in text
     machines = {one["machine"]: one for one in shown["predicted_and_measured"]}
     assert list(machines)[:2] == ["c8a.4xlarge", "c7i.4xlarge"]
     assert len(machines) == 2 + len(load_shipped_profiles())

@@ -88,6 +88,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "cluster/scheduling/forecast/blocks.py": (),
     "cluster/scheduling/forecast/time_left.py": (),
     "fastformers/data/splitting.py": (),
+    "cluster/cost/profile_choice.py": (),
     "cluster/cost/type_speed.py": ("tests/cluster/cost/test_instances.py",),
     "cluster/cost/gpu_pace.py": ("tests/cluster/cost/test_instances.py",),
     "cluster/cost/run_elsewhere.py": (),

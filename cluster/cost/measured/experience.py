@@ -16,6 +16,7 @@ from fastformers.cluster.cost.machine_profile import MachineProfile
 from fastformers.cluster.pricing.hardware import (
     OTHER_BUNDLE_ERROR,
     SAME_GENERATION_ERROR,
+    error_between_measurements,
     join_errors,
     learn_error,
 )
@@ -135,12 +136,14 @@ class Experience:
         ]
         own = [c.ratio for c in known if instance_type and c.profile.instance_type == instance_type]
         if own:
-            return statistics.median(own), 1.0, f"the built-in bundle on {instance_type}"
+            source = f"the built-in bundle on {instance_type}"
+            return statistics.median(own), error_between_measurements(own), source
         if generation is None:
             return None
         error = self.error_of(SAME_GENERATION_ERROR, is_gpu=False)
         alike = [c.ratio for c in known if c.profile.cost.cpu_generation == generation]
         if alike:
+            error = max(error, error_between_measurements(alike))
             return statistics.median(alike), error, f"the built-in bundle on {generation}"
         if generation == self.reference_generation:
             return 1.0, error, f"the built-in bundle on {generation}"

@@ -159,7 +159,9 @@ def list_candidates(
 def rate_sigma(offer: MachineOffer, num_instances: int) -> float:
     """Spread of the time of the whole job, as the sigma of a lognormal.
 
-    The type's error factor, the sample's interval and the mean of so many machines add up.
+    The type's error factor, the sample's interval and the mean of so many machines add up. That
+    mean is here alone: the simulation draws how machines differ around it, and keeps what all of
+    them do together (`Draws.slowness`).
     """
     scaling = log_spread(max(offer.error_factor, MEASURED_ERROR))
     sampling = log_spread(1 + offer.sample_error)

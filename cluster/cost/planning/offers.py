@@ -95,7 +95,9 @@ class MachineOffer:
         num_actors: Actors on one machine.
         job_s: Seconds of the whole job on one machine, all actors busy, without helpers.
         shard_s: Seconds of a shard on one actor, that it waits for included.
-        error_factor: All seconds are taken to be right up to this factor; 1 where measured.
+        error_factor: All seconds are taken to be right up to this factor; 1 where they were
+            measured once.
+        is_measured: Whether they were measured on this very type.
         sample_error: Half of the 95% interval of the work, as a share of it.
         uses_gpus: Whether its actors are on GPUs.
         helper: What could tokenize for its GPUs; None where they need no help.
@@ -108,6 +110,7 @@ class MachineOffer:
     job_s: float
     shard_s: float
     error_factor: float = 1.0
+    is_measured: bool = False
     sample_error: float = 0.0
     uses_gpus: bool = False
     helper: HelperOffer | None = None

@@ -66,9 +66,8 @@ def explain_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> list[
         for name, value in (("deadline", settings.deadline_s), ("budget", settings.budget_usd))
         if value is not None
     )
-    error, origin = best.offer.error_factor, "not measured"
-    if error <= MEASURED_ERROR:
-        error, origin = MEASURED_ERROR, "measured"
+    error = max(best.offer.error_factor, MEASURED_ERROR)
+    origin = "measured" if best.offer.is_measured else "not measured"
     spot = (
         f"; {settings.interruptions_per_hour:g} interruptions an hour of each spot machine "
         "(--interruptions-per-hour), the head on demand; lost: USD and number of interruptions"

@@ -68,6 +68,49 @@ def test_rows_of_one_passage_are_on_one_side():
     assert {*rest.texts}.isdisjoint(select.texts)
 
 
+def test_pairs_of_one_passage_are_on_one_side_whichever_column_it_is_in():
+    """BoolQ's passages are second, NLI's premises first; a hypothesis may be that of many rows."""
+    passages = [f"a passage of many words, number {row // 4}" for row in range(1600)]
+    shorts = [("yes", "no", "maybe", f"other {row}")[row % 4] for row in range(1600)]
+    for texts, pairs in ((shorts, passages), (passages, shorts)):
+        rest, select = split_off(make(texts, text_pairs=pairs), 0.1)
+        assert len(select) == 160
+        sides = [{*one.texts, *one.text_pairs} - {*shorts} for one in (rest, select)]
+        assert sides[0].isdisjoint(sides[1]) and len(sides[1]) == 40
+    # One row of a passage is evaluated: all of it trains, so that it is on one side still.
+    evaluation = select.take([0])
+    rest, fewer = split_off(make(texts, text_pairs=pairs), 0.1, but=[evaluation])
+    assert {*select.texts} - {*fewer.texts} == {*evaluation.texts}
+    assert {*rest.texts}.isdisjoint(fewer.texts)
+
+
+def test_wording_that_all_rows_share_ties_no_rows_together(caplog):
+    question = "Which of the following two is the better answer to what was asked?"
+    texts = [f"text {row}" for row in range(400)]
+    rest, select = split_off(make(texts, text_pairs=[question] * 400), 0.1)
+    assert len(select) == 40 and {*rest.texts}.isdisjoint(select.texts)
+    choices = [[f"{name} {row}" for row in range(400)] for name in "ab"]
+    asked = choice_examples([question] * 400, choices, [1] * 400)
+    rest, select = split_off(asked, 0.1)
+    assert len(select) == 80 and {*rest.text_pairs}.isdisjoint(select.text_pairs)
+    both = choice_examples([question] * 2, [["a 7", "a new"], ["b 7", "b new"]], [1, 1])
+    assert leave_out_known(both, asked, path=FILE).text_pairs == ["a new", "b new"]
+
+
+def test_where_rows_of_one_passage_are_of_several_classes_the_rare_one_gives_its_share_too():
+    labels = ["rare" if row % 20 == 0 else "common" for row in range(2000)]
+    passages = [f"a passage of many words, number {row // 2}" for row in range(2000)]
+    questions = [f"question {row}" for row in range(2000)]
+    _, select = split_off(make(questions, text_pairs=passages, labels=labels), 0.1)
+    assert select.labels.count("rare") == 10
+
+
+def test_each_row_of_several_labels_may_choose_however_rare_its_labels_are_together():
+    labels = ["a" if row % 2 else f"a|b|{row}" for row in range(2000)]
+    _, select = split_off(numbered(2000, labels=labels), 0.1)
+    assert 60 < select.labels.count("a") < 140
+
+
 def test_pairs_that_differ_only_in_where_they_are_split_are_different():
     given = make(["ab", "a", "a"], text_pairs=["c", "bc", "b"])
     left = leave_out_known(given, make(["a"], text_pairs=["bc"]), path=FILE)

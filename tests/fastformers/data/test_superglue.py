@@ -302,7 +302,8 @@ def test_a_label_map_names_the_classes_of_official_files_too(tmp_path):
     path = write(tmp_path / "v.jsonl", {"question": "q", "passage": "p", "label": True})
     (tmp_path / "map.json").write_text('{"true": "right", "false": "wrong"}')
     columns = Columns(superglue="BoolQ", label_map=tmp_path / "map.json")
-    assert load_labeled(path, columns).labels == ["right"]
+    examples = load_labeled(path, columns)
+    assert (examples.labels, examples.cells) == (["right"], [True])  # the split is by cells
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != "ReCoRD"])

@@ -1,5 +1,7 @@
 """The files of a compression are read without a library that trains."""
 
+import json
+
 import pytest
 
 from fastformers.compression.compress_config import CompressConfig
@@ -23,6 +25,21 @@ def test_labels_are_read_where_the_teacher_learns_from_them(file):
     files = load_training_files(file, None, Columns(), SelectConfig(), has_labels=False)
     assert files.split.train.labels == [None] * 8
     assert files.evaluation is files.transfer is None
+
+
+@pytest.mark.parametrize("values", [("1", "2", "3"), ("0.5", "1.5", "2")])
+def test_a_label_map_does_not_move_the_split(tmp_path, write_rows, values):
+    """`compress` may be told what classes are called, and `finetune` not: both must agree."""
+    kinds = [values[min(row % 10, 2)] for row in range(600)]
+    rows = [{"text": f"a cat {row}", "label": kind} for row, kind in enumerate(kinds)]
+    file = write_rows(tmp_path / "t.csv", rows)
+    names = tmp_path / "map.json"
+    names.write_text(json.dumps(dict(zip(values, ("bad", "bad", "good"), strict=True))))
+    plain = load_training_files(file, None, Columns(), SelectConfig()).split
+    mapped = load_training_files(file, None, Columns(label_map=names), SelectConfig()).split
+    assert mapped.select.texts == plain.select.texts and len(plain.select) == 60
+    assert {*mapped.select.labels} == {"bad", "good"}
+    assert mapped.select.cells == plain.select.labels
 
 
 def test_no_row_of_the_labeled_files_is_taken_from_a_corpus(file, tmp_path, write_rows):

@@ -1,5 +1,6 @@
 """Machines that were measured, beside what the rules say of them, and what that teaches."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -123,6 +124,20 @@ def test_a_type_that_the_built_in_bundle_was_measured_on_is_corrected(bundle, ge
     assert after.error_factor == join_errors(OTHER_BUNDLE_ERROR, 1.0, same_generation)
     assert after.error_factor < before.error_factor
     assert after.scaled_from.endswith("as the built-in bundle on c7i.4xlarge did")
+
+
+def test_machines_of_a_type_that_differ_correct_it_less_surely(bundle, genoa):
+    known = learn(bundle, of_type("c7i.4xlarge", 1.2), of_type("c7i.4xlarge", 1.4))
+    found = speed_on("c7i.4xlarge", genoa, known)
+    differing = math.exp(1.96 * (math.log(1.4) - math.log(1.2)) / math.sqrt(2))
+    same_generation = known.error_of(SAME_GENERATION_ERROR, is_gpu=False)
+    expected = join_errors(OTHER_BUNDLE_ERROR, differing, same_generation)
+    assert found.error_factor == pytest.approx(expected, rel=1e-3)
+    plain = speed_on("c7i.4xlarge", genoa, learn(bundle))
+    assert found.job_s == pytest.approx(1.3 * plain.job_s)
+    apart = learn(bundle, of_type("c7i.4xlarge", 0.5), of_type("c7i.4xlarge", 2.0))
+    for name in ("c7i.4xlarge", "m7i.4xlarge"):  # less sure than the rule
+        assert "built-in" not in speed_on(name, genoa, apart).scaled_from
 
 
 def test_types_of_that_generation_are_corrected_less_surely(bundle, genoa):

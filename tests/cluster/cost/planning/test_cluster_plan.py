@@ -1,5 +1,7 @@
 """The plan that is chosen, and what is said where none will do."""
 
+from dataclasses import replace
+
 import pytest
 
 from fastformers.cluster.cost.planning.candidates import list_candidates
@@ -77,6 +79,11 @@ def test_a_plan_says_what_it_leaves_of_the_deadline():
     assert "90%: of 90% of them (--confidence), and what that leaves of the deadline" in text
     assert "x.large was not measured: right up to x/÷ 1.6 in 95% of cases" in text
     assert "the work that was sampled up to 2.0%" in text
+    measured = replace(plans[0], offer=replace(plans[0].offer, is_measured=True))
+    text = "\n".join(explain_plans([measured], settings))
+    assert (
+        "x.large was measured: right up to x/÷ 1.6 in 95% of cases" in text
+    )  # by several profiles
 
 
 def test_the_types_are_ordered_by_what_they_are_expected_to_cost():

@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from fastformers.cluster.cost.planning.candidates import predict_cluster, rate_sigma
+from fastformers.cluster.cost.planning.candidates import (
+    MEASURED_ERROR,
+    NODE_SIGMA,
+    predict_cluster,
+    rate_sigma,
+)
 from fastformers.cluster.cost.planning.offers import PlanSettings
 from fastformers.cluster.cost.planning.outcome import HABITS, simulate_candidate
 from fastformers.cluster.scaling.cluster_model import Machines, Work
@@ -60,6 +65,17 @@ def test_the_error_of_the_rate_is_the_spread_of_the_time():
         assert outcome.within_s(chance) == pytest.approx(expected, rel=0.03)
     assert outcome.mean_s == pytest.approx(180 + 20_000 * math.exp(sigma**2 / 2), rel=0.02)
     assert outcome.chance_of(outcome.within_s(0.95)) == pytest.approx(0.95, abs=0.001)
+
+
+def test_the_spread_of_machines_is_counted_once():
+    """Their mean is in the rate of a run, how they differ around it in the simulation."""
+    offer = make_offer()
+    outcome = simulate_cluster(offer, 1, num_runs=64)
+    times = [outcome.within_s(chance) - 180 for chance in (0.5, 0.95)]
+    pace = math.log(MEASURED_ERROR) / 1.96
+    assert math.log(times[1] / times[0]) / 1.645 == pytest.approx(
+        math.hypot(pace, NODE_SIGMA), rel=0.03
+    )
 
 
 def test_a_few_runs_say_what_many_do():

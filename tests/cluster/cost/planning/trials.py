@@ -239,6 +239,7 @@ def draw_wall_s(
     sigma = math.log(max(offer.error_factor, MEASURED_ERROR)) / 1.96
     rate = math.exp(sigma * rng.standard_normal())
     nodes, machine_s = plan.num_instances, offer.job_s
+    # The simulation below keeps the mean speed of the machines, so it is drawn here.
     factor = rate / float(np.mean(np.exp(NODE_SIGMA * rng.standard_normal(nodes))))
     if offer.helper is not None and plan.num_helpers:
         own, helpers = nodes / offer.helper.own_s, plan.num_helpers / offer.helper.helper_s
