@@ -11,6 +11,7 @@ from fastformers.cluster.execution.job import open_prepare_job, open_score_job
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, write_record
 from fastformers.errors import ChangedWorkError, FastformersError, InputError, StorageError
+from tests.cluster.outputs import contents
 
 
 @pytest.fixture
@@ -41,11 +42,6 @@ def claim(job):
     """Claim a job's directories, and give them back."""
     with claimed(job):
         pass
-
-
-def contents(directory):
-    """Every file below a directory, with what is in it."""
-    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def changed(error):

@@ -20,9 +20,10 @@ from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.cluster.shards.predictions import read_receipt
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.inference.bundle import DEMO_BUNDLE
-from tests.cluster.chaos.jobs import num_done, read_predictions
+from tests.cluster.chaos.jobs import num_done
 from tests.cluster.nodes.hosts import CORES, REPOSITORY, Hosts, Job
 from tests.cluster.nodes.three_hosts import joined, replace_host
+from tests.cluster.outputs import read_predictions
 
 pytestmark = pytest.mark.cluster
 
