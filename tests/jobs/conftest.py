@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 
-import pyarrow as pa
 import pytest
 
 import fastformers.jobs.console.execute
@@ -14,10 +13,25 @@ from fastformers.jobs.console.cli import main
 from fastformers.jobs.console.output import ConsoleHandler
 
 
+@contextlib.contextmanager
+def run_here():
+    """Let commands run their jobs in this process; gives what takes back further patches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
+        patch.setattr(fastformers.jobs.console.execute, "_tell_metrics", lambda *values: None)
+        yield patch
+
+
+@pytest.fixture
+def without_ray():
+    """Jobs of commands run in this process."""
+    with run_here():
+        yield
+
+
 @pytest.fixture(scope="module")
 def score(bundle):
     """Runs `fastformers score` with a worker in this process: its status, stdout and lines."""
-    pool = pa.default_memory_pool()  # a worker sets another one for its process
     warnings = ConsoleHandler(logging.WARNING)  # pytest's own handlers stand where the command's do
 
     def run(corpus, output, *flags):
@@ -29,16 +43,11 @@ def score(bundle):
             status = main([*arguments, *map(str, flags)])
         return status, shown.getvalue(), said.getvalue().splitlines()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
-        patch.setattr(
-            fastformers.jobs.console.execute, "_tell_metrics", lambda *arguments, **numbers: None
-        )
+    with run_here() as patch:
         patch.setattr(fastformers.jobs.console.execute, "write_page", lambda *arguments: None)
         logging.getLogger().addHandler(warnings)
         yield run
     logging.getLogger().removeHandler(warnings)
-    pa.set_memory_pool(pool)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,6 @@ import os
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 import ray
 
@@ -79,9 +77,7 @@ def test_one_queue_scores_each_row_once_and_as_one_process_does(seen, corpus, tw
     actors = ActorSettings(actors_per_gpu=2, oversubscribe=True)
     result = run_job(job, actors, connect)
     alone = open_job(corpus, two_graphs, tmp_path / "alone", precision="float16")
-    pool = pa.default_memory_pool()
     run_job(alone, ActorSettings(), connect_here)
-    pa.set_memory_pool(pool)
 
     assert sum(scored_by(result).values()) == NUM_ROWS + 1
     assert min(scored_by(result).values()) > 0

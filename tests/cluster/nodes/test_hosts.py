@@ -50,7 +50,6 @@ def corpus(tmp_path_factory):
 def expected(corpus, tmp_path_factory):
     """What one worker in this process predicts."""
     output = tmp_path_factory.mktemp("here") / "out"
-    pool = pa.default_memory_pool()  # a worker sets another one for its process
     job = open_score_job(
         str(corpus),
         DEMO_BUNDLE,
@@ -59,7 +58,6 @@ def expected(corpus, tmp_path_factory):
         max_batch_tokens=MAX_BATCH_TOKENS,
     )
     run_job(job, ActorSettings(), connect_here)
-    pa.set_memory_pool(pool)
     table = read_predictions(output)
     assert table.num_rows == NUM_ROWS
     assert table["label"].null_count == 2
