@@ -8,11 +8,10 @@ import pytest
 
 import fastformers.cluster.corpus.slices
 import fastformers.cluster.settings
-from fastformers.cluster.execution.job import open_prepare_job, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.execution.local import connect_here
 from fastformers.cluster.execution.run import run_job
-from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.settings import ActorSettings
 from fastformers.cluster.shards import preparation
 from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
 from fastformers.errors import (
@@ -20,6 +19,7 @@ from fastformers.errors import (
     InputError,
     ScoringError,
 )
+from tests.cluster.execution.plans import plan, plan_shards
 from tests.cluster.outputs import read_dead_letters, read_predictions
 
 TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
@@ -41,22 +41,6 @@ def corpus(tmp_path, write_rows):
         ]
         write_rows(tmp_path / "corpus" / f"{name}.jsonl", rows)
     return tmp_path / "corpus"
-
-
-def plan(corpus, bundle, output, *, max_batch_tokens=None, **settings):
-    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return open_score_job(
-        str(corpus),
-        bundle.path,
-        str(output),
-        CorpusSettings(**settings),
-        max_batch_tokens=max_batch_tokens,
-    )
-
-
-def plan_shards(corpus, bundle, output, **settings):
-    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return open_prepare_job(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
 
 
 def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_locally, told):

@@ -2,21 +2,10 @@ import pyarrow.parquet
 import pytest
 
 import fastformers.cluster.corpus.slices
-from fastformers.cluster.execution.job import open_score_job
-from fastformers.cluster.settings import CorpusSettings
+from tests.cluster.execution.plans import plan
 from tests.cluster.outputs import read_dead_letters
 
 TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
-
-
-def plan(corpus, bundle, output, *, shard_seconds=0.002):
-    return open_score_job(
-        str(corpus),
-        bundle.path,
-        str(output),
-        CorpusSettings(keep_columns=("id",), shard_seconds=shard_seconds),
-        max_batch_tokens=None,
-    )
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
