@@ -5,6 +5,7 @@ import io
 import logging
 
 import pytest
+from tokenizers import Tokenizer
 
 import fastformers.jobs.console.execute
 from fastformers import Scorer
@@ -54,3 +55,34 @@ def score(bundle):
 def scorer(bundle):
     """The bundle that `score` scores with."""
     return Scorer(bundle.path)
+
+
+@pytest.fixture(scope="session")
+def long_bundle(bundle_factory, tmp_path_factory):
+    """Reads as many tokens as the fixed shapes have."""
+    return bundle_factory(tmp_path_factory.mktemp("bundle") / "long", max_length=128)
+
+
+@pytest.fixture(scope="session")
+def save_teacher(tokenizer_json):
+    """Saves a classifier of one layer and random weights; returns its directory."""
+    transformers = pytest.importorskip("transformers")
+
+    def save(path, labels=("no", "yes")):
+        config = transformers.BertConfig(
+            vocab_size=128,
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+        )
+        transformers.BertForSequenceClassification(config).save_pretrained(path)
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(tokenizer_json), pad_token="[PAD]"
+        ).save_pretrained(path)
+        return path
+
+    return save
