@@ -6,11 +6,12 @@ fastformers finetune --model DIR --train train.parquet --eval validation.parquet
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastformers.atomic_file import check_writable
-from fastformers.data.examples import Columns
+from fastformers.data.examples import Columns, Examples
 from fastformers.data.held_out import metric_of
 from fastformers.data.splitting import SelectConfig, SplitRows
 from fastformers.data.targets import classes_to_train, task_of_labels
@@ -18,7 +19,7 @@ from fastformers.data.training_files import load_training_files
 from fastformers.errors import InputError
 from fastformers.files.hub import find_model
 from fastformers.inference.description.label_names import check_label_names
-from fastformers.inference.tasks import TASKS
+from fastformers.inference.tasks import TASKS, Task
 from fastformers.jobs.console.arguments import add_text_file_arguments
 from fastformers.jobs.console.command_line.idle_flags import (
     SELECT,
@@ -36,6 +37,7 @@ from fastformers.models.training_config import FinetuneConfig
 
 if TYPE_CHECKING:
     from fastformers.models.finetune import Finetuned
+    from fastformers.models.trainer import Epoch
 
 _IDLE = (
     SUPERGLUE,
@@ -89,70 +91,117 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def job() -> dict[str, Any]:
-        if options.limit is not None and options.limit < 1:
-            raise InputError(f"--limit {options.limit}: give at least 1")
         config = read_config(FinetuneConfig, options)
-        refuse_idle(options, _IDLE)
-        refuse_idle_labeled(options, options.train, options.eval, options.select)
-        options.model = find_model(options.model).path
-        check_model_directory(options.model)
-        check_teacher_output(options.output, options.model)
-        check_writable(options.output)
-        columns, select = read_config(Columns, options), read_config(SelectConfig, options)
-        with waiting("reading the labeled files"):
-            files = load_training_files(options.train, options.eval, columns, select)
-        train, split = files.split.train, files.split
-        console.print(f"rows: {split.meaning}", markup=False)
-        task = TASKS[options.task] if options.task else task_of_labels(train, options.train)
-        names = classes_to_train(split.whole, task, options.train)
-        if config.label_names:
-            check_label_names(config.label_names, names, flag="--label-names")
-        metric = metric_of(train, task)
-        if options.limit is not None:
-            train = train.sample(options.limit)
-        with waiting("loading PyTorch"):
-            from fastformers.models.finetune import finetune
-            from fastformers.models.trainer import Epoch
-
-        def on_epoch(epoch: Epoch) -> None:
-            console.print(f"epoch {epoch.number}: {metric} {100 * epoch.quality:.2f}")
-
-        with show_progress() as on_progress, waiting("tokenizing the texts"):
-            result = finetune(
-                options.model,
-                train,
-                options.train,
-                options.output,
-                config,
-                on_progress,
-                task=task,
-                classes=names,
-                select=split.select,
-                select_path=split.select_path,
-                evaluation=files.evaluation,
-                eval_path=options.eval,
-                on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
-                on_epoch=on_epoch,
-            )
-        outputs = f"{len(result.labels)} labels" if result.labels else "a score"
-        console.print(f"teacher for {task} with {outputs}, trained on {len(train):,} rows")
-        for line in _describe(result, split, metric, options):
-            console.print(line, markup=False)
-        return {
-            "teacher": str(options.output),
-            "task": task.name,
-            "labels": result.labels,
-            "rows": len(train),
-            "select_rows": len(split.select or ()),
-            "metric": metric,
-            "epoch": result.best and result.best.number,
-            "select_quality": result.best and result.best.quality,
-            "quality": result.quality,
-            "quality_interval": result.interval and [*result.interval],
-        }
+        _check(options)
+        work = _read(options, config)
+        result = _train(options, config, work)
+        return _conclude(options, work, result)
 
     resume = "Run the same command again to go on from the last checkpoint."
     return run(job, options, resume=resume, measures=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What is learned, from which rows.
+
+    Attributes:
+        task: The task.
+        names: Names of its classes.
+        train: The rows that train.
+        split: All rows that train or choose, before --limit.
+        evaluation: The rows of --eval, or None.
+    """
+
+    task: Task
+    names: list[str]
+    train: Examples
+    split: SplitRows
+    evaluation: Examples | None
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric of the task."""
+        return metric_of(self.split.train, self.task)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what is wrong before any file of rows is read; the model is on this machine then."""
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit {options.limit}: give at least 1")
+    refuse_idle(options, _IDLE)
+    refuse_idle_labeled(options, options.train, options.eval, options.select)
+    options.model = find_model(options.model).path
+    check_model_directory(options.model)
+    check_teacher_output(options.output, options.model)
+    check_writable(options.output)
+
+
+def _read(options: argparse.Namespace, config: FinetuneConfig) -> _Work:
+    """Read the labeled files, and settle what is learned from them."""
+    columns, select = read_config(Columns, options), read_config(SelectConfig, options)
+    with waiting("reading the labeled files"):
+        files = load_training_files(options.train, options.eval, columns, select)
+    split = files.split
+    console.print(f"rows: {split.meaning}", markup=False)
+    task = TASKS[options.task] if options.task else task_of_labels(split.train, options.train)
+    names = classes_to_train(split.whole, task, options.train)
+    if config.label_names:
+        check_label_names(config.label_names, names, flag="--label-names")
+    return _Work(
+        task=task,
+        names=names,
+        train=split.train if options.limit is None else split.train.sample(options.limit),
+        split=split,
+        evaluation=files.evaluation,
+    )
+
+
+def _train(options: argparse.Namespace, config: FinetuneConfig, work: _Work) -> "Finetuned":
+    """Train the teacher, and show its epochs."""
+    with waiting("loading PyTorch"):
+        from fastformers.models.finetune import finetune
+
+    def on_epoch(epoch: "Epoch") -> None:
+        console.print(f"epoch {epoch.number}: {work.metric} {100 * epoch.quality:.2f}")
+
+    with show_progress() as on_progress, waiting("tokenizing the texts"):
+        return finetune(
+            options.model,
+            work.train,
+            options.train,
+            options.output,
+            config,
+            on_progress,
+            task=work.task,
+            classes=work.names,
+            select=work.split.select,
+            select_path=work.split.select_path,
+            evaluation=work.evaluation,
+            eval_path=options.eval,
+            on_labels=lambda meaning: console.print(f"labels: {meaning}", markup=False),
+            on_epoch=on_epoch,
+        )
+
+
+def _conclude(options: argparse.Namespace, work: _Work, result: "Finetuned") -> dict[str, Any]:
+    """Show what was made; returns it as plain values."""
+    outputs = f"{len(result.labels)} labels" if result.labels else "a score"
+    console.print(f"teacher for {work.task} with {outputs}, trained on {len(work.train):,} rows")
+    for line in _describe(result, work.split, work.metric, options):
+        console.print(line, markup=False)
+    return {
+        "teacher": str(options.output),
+        "task": work.task.name,
+        "labels": result.labels,
+        "rows": len(work.train),
+        "select_rows": len(work.split.select or ()),
+        "metric": work.metric,
+        "epoch": result.best and result.best.number,
+        "select_quality": result.best and result.best.quality,
+        "quality": result.quality,
+        "quality_interval": result.interval and [*result.interval],
+    }
 
 
 def _describe(

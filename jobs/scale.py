@@ -22,6 +22,7 @@ from fastformers.cluster.execution.core_split import measure_split
 from fastformers.cluster.execution.job import ScoreJob, open_prepare_job, open_score_job
 from fastformers.cluster.nodes.addresses import check_address, check_output
 from fastformers.cluster.pricing.machine_prices import MachinePrices
+from fastformers.cluster.pricing.prices import HourlyPrice
 from fastformers.cluster.records.slice_table import load_shards
 from fastformers.cluster.scaling.cluster_model import Scheduling
 from fastformers.cluster.scaling.driver_load import (
@@ -63,6 +64,7 @@ from fastformers.cluster.scaling.summary import (
 )
 from fastformers.cluster.scaling.tables import render_scaling
 from fastformers.cluster.scheduling.nodes import running
+from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.cluster.shards.identity import PREPARED_FILE, read_record
 from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.storage.directory import Directory, open_directory
@@ -179,19 +181,7 @@ def _measure(
         )
     actors = actor_settings(options)
     settings = corpus_settings(options)
-    with waiting("checking the settings") as on_step:
-        prepare_job = open_prepare_job(
-            options.corpus,
-            options.bundle,
-            f"{home}/shards",
-            settings,
-            storage=options.storage_options,
-            asked=options.settings,
-            on_step=on_step,
-        )
-    assert prepare_job.corpus is not None
-    refuse_idle_reading(options, {type(prepare_job.corpus.reader)})
-    execute(prepare_job, replace(actors, cores_per_actor=1), prices.given)
+    _prepare(options, home, settings, replace(actors, cores_per_actor=1), prices.given)
     job = open_score_job(
         f"{home}/shards",
         options.bundle,
@@ -221,6 +211,29 @@ def _measure(
         )
     _empty(scratch)
     return Measured(job=job, shards=known, room=room, cores_per_actor=cores, runs=runs)
+
+
+def _prepare(
+    options: argparse.Namespace,
+    home: str,
+    settings: CorpusSettings,
+    actors: ActorSettings,
+    price: HourlyPrice,
+) -> None:
+    """Prepare the corpus, once for all points."""
+    with waiting("checking the settings") as on_step:
+        job = open_prepare_job(
+            options.corpus,
+            options.bundle,
+            f"{home}/shards",
+            settings,
+            storage=options.storage_options,
+            asked=options.settings,
+            on_step=on_step,
+        )
+    assert job.corpus is not None
+    refuse_idle_reading(options, {type(job.corpus.reader)})
+    execute(job, actors, price)
 
 
 def _load_driver(settings: LoadSettings) -> tuple[list[DriverLoad], Scheduling]:

@@ -67,6 +67,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
+MEMORY_POOL = pa.default_memory_pool()
 WORDS = [
     *("the", "a", "of", "to", "and", "in", "is", "it", "on", "cat", "dog"),
     *("sat", "mat", "ran", "fast", "slow", "good", "bad", "film", "text"),
@@ -190,6 +191,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(path))
         yield path
+
+
+@pytest.fixture(autouse=True)
+def own_memory_pool() -> Iterator[None]:
+    """Put Arrow's memory pool back: a worker in this process sets another one for it."""
+    yield
+    pa.set_memory_pool(MEMORY_POOL)
 
 
 @pytest.fixture(scope="session")

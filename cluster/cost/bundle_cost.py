@@ -146,23 +146,7 @@ def estimate_cost(
         InputError: The sample has nothing to score, or no type can be costed.
         BundleError: A bundle does not say how much arithmetic it does.
     """
-    own = [profile for profile in profiles if profile.bundle_digest == bundle.digest]
-    trusted = sorted(
-        [*own, profile_of_bundle(bundle)], key=lambda profile: profile.gpu_name is not None
-    )
-    workloads = [
-        (
-            profile,
-            estimate_workload(
-                sample,
-                profile,
-                shards_by=bundle.cost_profile,
-                rows=settings.rows,
-                goes_on=None if bundle.cascade is None else bundle.cascade.share_by_length,
-            ),
-        )
-        for profile in trusted
-    ]
+    workloads = _estimate_workloads(bundle, sample, profiles, settings.rows)
     experience = gain_experience(bundle, profiles, prices)
     instances = estimate_instances(
         workloads,
@@ -192,10 +176,33 @@ def estimate_cost(
         bundle=bundle,
         workload=workload,
         instances=instances,
-        profiles=tuple(trusted),
+        profiles=tuple(profile for profile, _ in workloads),
         audit=added,
         experience=experience,
     )
+
+
+def _estimate_workloads(
+    bundle: Bundle, sample: CorpusSample, profiles: Sequence[MachineProfile], rows: int | None
+) -> list[tuple[MachineProfile, Workload]]:
+    """The workload by each profile of the bundle: cores, then GPUs, the most trusted first."""
+    own = [profile for profile in profiles if profile.bundle_digest == bundle.digest]
+    trusted = sorted(
+        [*own, profile_of_bundle(bundle)], key=lambda profile: profile.gpu_name is not None
+    )
+    return [
+        (
+            profile,
+            estimate_workload(
+                sample,
+                profile,
+                shards_by=bundle.cost_profile,
+                rows=rows,
+                goes_on=None if bundle.cascade is None else bundle.cascade.share_by_length,
+            ),
+        )
+        for profile in trusted
+    ]
 
 
 def plan_offers(cost: BundleCost, settings: CostSettings) -> list[MachineOffer]:

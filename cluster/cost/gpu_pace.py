@@ -15,7 +15,6 @@ from datetime import date
 
 from fastformers.cluster.pricing.market import Market, MarketPrice, find_market_price
 from fastformers.cluster.pricing.prices import InstancePrice
-from fastformers.inference.cpu import CPU_GENERATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +129,7 @@ def choose_helper(
         market_price = find_market_price(
             other, market, discount_percent=discount_percent, today=today
         )
-        generation = CPU_GENERATIONS.get(other.cpu_generation or "")
+        generation = other.generation
         clock_ghz = other.clock_ghz or (generation.clock_ghz if generation is not None else None)
         if market_price is not None and clock_ghz is not None:
             helpers.append(Helper(price=other, market_price=market_price, clock_ghz=clock_ghz))
@@ -146,10 +145,5 @@ def choose_helper(
 
 def _are_neighbors(price: InstancePrice, other: InstancePrice) -> bool:
     """Whether machines of two types can be in one cluster."""
-    places = [(each.cloud, each.region, _is_arm(each)) for each in (price, other)]
+    places = [(each.cloud, each.region, each.is_arm) for each in (price, other)]
     return places[0] == places[1]
-
-
-def _is_arm(price: InstancePrice) -> bool:
-    generation = CPU_GENERATIONS.get(price.cpu_generation or "")
-    return generation is not None and generation.is_arm

@@ -27,7 +27,6 @@ from fastformers.cluster.cost.type_speed import (
 from fastformers.cluster.pricing.hardware import GPUS, NODE_WATTS_PER_CORE_WATT
 from fastformers.cluster.pricing.market import Market, MarketPrice, find_market_price
 from fastformers.cluster.pricing.prices import InstancePrice, usd_of, usd_per_million
-from fastformers.inference.cpu import CPU_GENERATIONS
 
 # To start Ray and one actor on each core of a running machine; from the demo's runs of 2026-11.
 JOB_START_S = 6.0
@@ -203,7 +202,7 @@ def _why_unknown(price: InstancePrice) -> str:
 
 def _watts(price: InstancePrice) -> float:
     """Power of the machine's share of a server."""
-    generation = CPU_GENERATIONS.get(price.cpu_generation or "")
+    generation = price.generation
     per_core = generation.watts_per_core if generation is not None else UNKNOWN_CORE_WATTS
     gpu = GPUS.get(price.gpu_name or "")
     gpu_watts = gpu.watts * price.gpu_count if gpu is not None else 0.0

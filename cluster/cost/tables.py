@@ -21,7 +21,6 @@ from fastformers.cluster.cost.workload import Interval
 from fastformers.cluster.formatting import format_short_duration
 from fastformers.cluster.pricing.hardware import GPU_RULES, SAME_GPU_ERROR
 from fastformers.cluster.pricing.market import STALE_AFTER_DAYS
-from fastformers.inference.cpu import CPU_GENERATIONS
 
 
 def describe_cost(cost: BundleCost) -> dict[str, Any]:
@@ -262,7 +261,7 @@ def _basis(cost: InstanceCost) -> str:
 
 def _instance_json(cost: InstanceCost) -> dict[str, Any]:
     price, market = cost.price, cost.market_price
-    generation = CPU_GENERATIONS.get(price.cpu_generation or "")
+    generation = price.generation
     return {
         "instance_type": price.instance_type,
         "cloud": price.cloud,

@@ -34,6 +34,7 @@ from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import TEMPORARY_SUFFIX, Directory
 from fastformers.errors import BundleError, FastformersError, NodeUnfitError
 from fastformers.inference.bundle import open_bundle
+from fastformers.inference.cpu import kernel_text
 from fastformers.inference.engines import ENGINES, REFERENCE_ENGINE
 
 _GIB = 2**30
@@ -234,14 +235,14 @@ def measure_free_memory(root: Path = Path("/")) -> int:
     free_bytes = [psutil.virtual_memory().available]
     cgroups = root / "sys/fs/cgroup"
     own = [cgroups]
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in kernel_text(root / "proc/self/cgroup").splitlines():
         if line.startswith("0::"):
             own += [cgroups / part for part in _parents(line.removeprefix("0::"))]
     for group in own:
-        limit, used = _read(group / "memory.max").strip(), _read(group / "memory.current").strip()
+        limit, used = (kernel_text(group / f"memory.{of}").strip() for of in ("max", "current"))
         if limit.isdigit() and used.isdigit():
             # The kernel drops cached files before it refuses memory.
-            stat = dict(line.split() for line in _read(group / "memory.stat").splitlines())
+            stat = dict(line.split() for line in kernel_text(group / "memory.stat").splitlines())
             free_bytes.append(int(limit) - int(used) + int(stat.get("inactive_file", 0)))
     return max(0, min(free_bytes))
 
@@ -249,13 +250,6 @@ def measure_free_memory(root: Path = Path("/")) -> int:
 def _parents(path: str) -> list[str]:
     parts = [part for part in path.split("/") if part not in ("", "..")]
     return ["/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 def _import_version(name: str) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastformers.inference.cpu import kernel_text
+
 # An identifier in CUDA_VISIBLE_DEVICES: a number in the order of PCI addresses, or a UUID.
 VISIBLE_CARDS = "CUDA_VISIBLE_DEVICES"
 _ADDRESS = re.compile(r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
@@ -73,18 +75,11 @@ def number_cards_by_address() -> None:
 
 
 def _read_uuid(root: Path, address: str) -> str | None:
-    found = _UUID.search(_read(root / "proc/driver/nvidia/gpus" / address / "information"))
+    found = _UUID.search(kernel_text(root / "proc/driver/nvidia/gpus" / address / "information"))
     return None if found is None else found[1]
 
 
 def _read_node(root: Path, address: str) -> int | None:
     """The NUMA node of a PCI device; the kernel says -1 where its firmware names none."""
-    text = _read(root / "sys/bus/pci/devices" / address.lower() / "numa_node").strip()
+    text = kernel_text(root / "sys/bus/pci/devices" / address.lower() / "numa_node").strip()
     return int(text) if text.isdigit() else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fastformers.cluster.corpus.inputs import is_kept, open_corpus_for
+from fastformers.cluster.corpus.inputs import open_corpus_for
 from fastformers.cluster.corpus.slices import Corpus
 from fastformers.cluster.delivery.audit_bundle import PinnedAudit, pin_audit
 from fastformers.cluster.delivery.bundle_delivery import PinnedBundle, pin_bundle
@@ -47,7 +47,11 @@ from fastformers.cluster.shards.identity import (
 )
 from fastformers.cluster.shards.layout import MAX_SHARD_SECONDS, plan_shard_seconds
 from fastformers.cluster.shards.preparation import Preparation
-from fastformers.cluster.shards.prepared import prepared_columns, prepared_identity
+from fastformers.cluster.shards.row_source import (
+    RowSource,
+    source_of_corpus,
+    source_of_shards,
+)
 from fastformers.cluster.storage.ahead import side_by_side
 from fastformers.cluster.storage.directory import Directory, open_directory
 from fastformers.cluster.storage.options import NO_OPTIONS, StorageOptions
@@ -243,15 +247,15 @@ def open_prepare_job(
     bundle: Bundle = pinned.open()
     on_step(f"listing the corpus {corpus_uri}")
     corpus = open_corpus_for(bundle, corpus_uri, settings, storage=storage, output=output)
-    corpus = replace(corpus, for_gpus=for_gpus)
+    rows = source_of_corpus(replace(corpus, for_gpus=for_gpus), bundle, settings)
     return ScoreJob(
         bundle=bundle,
         pinned=pinned,
         output=None,
         shards=output,
-        corpus=corpus,
+        corpus=rows.corpus,
         settings=settings,
-        keep_columns=tuple(corpus.reader.kept_schema.names),
+        keep_columns=rows.keep_columns,
         scorings=(
             Scoring(
                 device="cpu",
@@ -260,7 +264,7 @@ def open_prepare_job(
                 max_batch_tokens=bundle.cost_profile.max_batch_tokens,
             ),
         ),
-        identity=_corpus_identity(bundle, corpus, settings),
+        identity=rows.identity,
         asked=asked,
     )
 
@@ -312,7 +316,6 @@ def open_score_job(
         lambda: read_record(source, PREPARED_FILE, named=str(source)),
         lambda: pin_bundle(bundle_source, storage),
     )
-    corpus: Corpus | None = None
     bundle: Bundle = pinned.open()
     precisions = choose_precisions(bundle, scoring)
     graphs = {choose_graph(bundle, precision).digest for precision in precisions.values()}
@@ -320,8 +323,7 @@ def open_score_job(
     columns = choose_columns(written.columns, bundle.task, bundle.labels)
     check_label_column(written.label_column, bundle.task)
     if prepared is not None:
-        keep_columns = prepared_columns(source, prepared["identity"], settings, written)
-        identity = prepared_identity(source, prepared["identity"], bundle, settings)
+        rows = source_of_shards(source, prepared["identity"], bundle, settings, written)
     else:
         on_step(f"listing the corpus {corpus_uri}")
         label = written.label_column
@@ -329,11 +331,8 @@ def open_score_job(
             bundle, corpus_uri, settings, label_column=label, storage=storage, output=output
         )
         corpus = replace(corpus, for_gpus=scoring.uses_gpus)
-        keep_columns = tuple(corpus.reader.kept_schema.names)
-        if label is not None and not is_kept(label, settings.keep_columns):
-            keep_columns = tuple(name for name in keep_columns if name != label)
-        identity = _corpus_identity(bundle, corpus, settings)
-    check_kept(keep_columns, columns)
+        rows = source_of_corpus(corpus, bundle, settings, label_column=label)
+    check_kept(rows.keep_columns, columns)
     on_step("measuring which engine and batches are fastest here")
     scorings = choose_scorings(
         bundle,
@@ -342,42 +341,35 @@ def open_score_job(
         max_batch_tokens=max_batch_tokens,
         recorded={} if record is None else record["identity"],
     )
-    identity = {
-        "device": scoring.device,  # named first where all that follows from it changes, too
-        **identity,
-        **identify_scorings(bundle, scorings),
-        "keep columns": list(keep_columns),
-        "columns": [name for names in written.columns for name in split_names(names)],
-        "label column": written.label_column,
-        "audit": pinned_audit and [pinned_audit.share, pinned_audit.digest],
-    }
     return ScoreJob(
         bundle=choose_graph(bundle, scorings[0].precision),
         pinned=pinned,
         output=output,
         shards=output.child(RUN_DIRECTORY).child("shards") if prepared is None else source,
-        corpus=corpus,
+        corpus=rows.corpus,
         settings=settings,
-        keep_columns=keep_columns,
+        keep_columns=rows.keep_columns,
         scorings=scorings,
         columns=written.columns,
         label_column=written.label_column,
-        identity=identity,
+        identity={
+            "device": scoring.device,  # named first where all that follows from it changes, too
+            **rows.identity,
+            **identify_scorings(bundle, scorings),
+            **_identify_predictions(rows, written, pinned_audit),
+        },
         asked=asked,
         audit=pinned_audit,
     )
 
 
-def _corpus_identity(bundle: Bundle, corpus: Corpus, settings: CorpusSettings) -> dict[str, Any]:
+def _identify_predictions(
+    rows: RowSource, written: PredictionSettings, audit: PinnedAudit | None
+) -> dict[str, Any]:
+    """What must not change of the columns of predictions, and of who else scores."""
     return {
-        "corpus files": corpus.digest,
-        "tokenizer": bundle.preparation_digest,
-        "text columns": list(corpus.reader.text_columns),
-        "keep columns": corpus.reader.kept_schema.names,
-        "binary text": settings.binary_text,
-        "text files": settings.text_files.identity,
-        "limit": settings.limit,
-        "slice bytes": corpus.slice_bytes,
-        "shard seconds": settings.shard_seconds,
-        "cost profile": list(bundle.cost_profile.seconds_per_row),
+        "keep columns": list(rows.keep_columns),
+        "columns": [name for names in written.columns for name in split_names(names)],
+        "label column": written.label_column,
+        "audit": audit and [audit.share, audit.digest],
     }

@@ -26,7 +26,7 @@ import psutil
 from fastformers.cluster.devices.cards import Card
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
-from fastformers.inference.cpu import read_cpu_model
+from fastformers.inference.cpu import kernel_text, read_cpu_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def discover_topology(
         allowed_cpus = _affinity()
     if not allowed_cpus:
         raise ValueError("allowed_cpus is empty; leave it out to use the affinity of this process")
-    online = _parse_cpu_list(_read(root / "sys/devices/system/cpu/online"))
+    online = _parse_cpu_list(kernel_text(root / "sys/devices/system/cpu/online"))
     return HostTopology(
         hostname=platform.node(),
         cores=_discover_cores(root, allowed_cpus),
@@ -320,11 +320,13 @@ def _pin_all_threads(cpus: Collection[int]) -> None:
 def _discover_cores(root: Path, allowed_cpus: Collection[int]) -> tuple[Core, ...]:
     node_of_cpu = {}
     for node in (root / "sys/devices/system/node").glob("node[0-9]*"):
-        for cpu in _parse_cpu_list(_read(node / "cpulist")):
+        for cpu in _parse_cpu_list(kernel_text(node / "cpulist")):
             node_of_cpu[cpu] = int(node.name.removeprefix("node"))
     siblings_of_cores = set()
     for cpu in set(allowed_cpus):
-        listed = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        listed = kernel_text(
+            root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        )
         siblings = {cpu}.union(_parse_cpu_list(listed)).intersection(allowed_cpus)
         siblings_of_cores.add(tuple(sorted(siblings)))
     cores = [
@@ -337,8 +339,8 @@ def _discover_cores(root: Path, allowed_cpus: Collection[int]) -> tuple[Core, ..
 def _cgroup_quota(root: Path) -> float | None:
     pairs = []
     for group in _cgroups(root):
-        version_1 = _read(group / "cpu.cfs_quota_us") + _read(group / "cpu.cfs_period_us")
-        pairs += [_read(group / "cpu.max").split(), version_1.split()]
+        version_1 = "".join(kernel_text(group / f"cpu.cfs_{of}_us") for of in ("quota", "period"))
+        pairs += [kernel_text(group / "cpu.max").split(), version_1.split()]
     # An unlimited quota is "max" in version 2 and -1 in version 1.
     limits = [pair for pair in pairs if len(pair) == 2 and pair[0].isdigit()]
     return min((int(quota) / int(period) for quota, period in limits), default=None)
@@ -352,7 +354,7 @@ def _cgroups(root: Path) -> list[Path]:
     """
     top = root / "sys/fs/cgroup"
     path_of_mount = {top: "/", top / "unified": "/", top / "cpu": "/"}
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in kernel_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             path_of_mount |= {top: path, top / "unified": path}
@@ -363,14 +365,6 @@ def _cgroups(root: Path) -> list[Path]:
         parts = [part for part in path.split("/") if part not in ("", "..")]
         groups += [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
     return groups
-
-
-def _read(path: Path) -> str:
-    """The text of a kernel file, or "" where this kernel does not have it."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 def _parse_cpu_list(text: str) -> list[int]:

@@ -8,9 +8,7 @@ starts nothing and knows no prices.
 
 from typing import Any
 
-from fastformers.cluster.pricing.prices import InstancePrice
 from fastformers.errors import InputError
-from fastformers.inference.cpu import CPU_GENERATIONS
 
 _DISK_GIB = 100
 # Packages that Ray's node provider of each cloud imports on the head.
@@ -63,12 +61,6 @@ def plan_login(cloud: str) -> dict[str, str]:
         return {"ssh_user": "ubuntu"}
     keys = {"ssh_private_key": "~/.ssh/id_rsa", "ssh_public_key": "~/.ssh/id_rsa.pub"}
     return {"ssh_user": "ubuntu", **keys}
-
-
-def is_arm(price: InstancePrice) -> bool:
-    """Whether a type's processor is an ARM one."""
-    generation = CPU_GENERATIONS.get(price.cpu_generation or "")
-    return generation is not None and generation.is_arm
 
 
 def advise(cloud: str) -> list[str]:

@@ -15,7 +15,6 @@ from fastformers.cluster.launch.cloud_machines import (
     CLIENTS,
     advise,
     check_cloud,
-    is_arm,
     plan_login,
     plan_machine,
     plan_provider,
@@ -111,7 +110,7 @@ def build_cloud_file(cluster: CloudCluster, shipment: Shipment) -> dict[str, Any
             "node_config": plan_machine(
                 worker.cloud,
                 cluster.head_type or worker.instance_type,
-                is_arm=head_scores and is_arm(worker),
+                is_arm=head_scores and worker.is_arm,
                 gpus=worker.gpu_count if head_scores else 0,
                 spot=False,
             ),
@@ -148,7 +147,7 @@ def _workers(price: InstancePrice, number: int, *, spot: bool) -> dict[str, Any]
         "node_config": plan_machine(
             price.cloud,
             price.instance_type,
-            is_arm=is_arm(price),
+            is_arm=price.is_arm,
             gpus=price.gpu_count,
             spot=spot,
         ),

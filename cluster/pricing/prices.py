@@ -27,7 +27,7 @@ from pathlib import Path
 
 from fastformers.errors import InputError
 from fastformers.formatting import format_count
-from fastformers.inference.cpu import CPU_GENERATIONS
+from fastformers.inference.cpu import CPU_GENERATIONS, CpuGeneration
 
 PRICE_TABLE = Path(__file__).with_name("prices.csv")
 
@@ -76,6 +76,16 @@ class InstancePrice:
     usd_per_hour_reserved: float | None = None
     spot_as_of: str | None = None
     spot_is_estimate: bool = False
+
+    @property
+    def generation(self) -> CpuGeneration | None:
+        """What is known of its processor's generation; None where the cloud does not name it."""
+        return CPU_GENERATIONS.get(self.cpu_generation or "")
+
+    @property
+    def is_arm(self) -> bool:
+        """Whether its processor is known to be an ARM one."""
+        return self.generation is not None and self.generation.is_arm
 
 
 _OPTIONAL_COLUMNS = (

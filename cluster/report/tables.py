@@ -56,6 +56,20 @@ def _render_summary(report: RunReport) -> Table:
         table.add_row("quality", _describe_quality(report))
     for name, line in describe_audit(report.audit).items():
         table.add_row(name, line)
+    _add_speed(table, report)
+    _add_trouble(table, report)
+    table.add_row("price", f"{report.usd_per_hour:.4f} USD/h ({report.price})")
+    for mismatch in report.price_mismatches:
+        table.add_row("  but", mismatch)
+    per_million = report.usd_per_million
+    table.add_row("cost", format_usd(report.usd_total))
+    if per_million is not None:
+        table.add_row("per million rows", format_usd(per_million))
+    return table
+
+
+def _add_speed(table: Table, report: RunReport) -> None:
+    """Rows of how fast the run was, which actors were slowest, and what actors did."""
     table.add_row(
         "speed",
         f"{report.rows_per_second:,.0f} rows/s, {report.tokens_per_second:,.0f} tokens/s "
@@ -75,6 +89,10 @@ def _render_summary(report: RunReport) -> Table:
     table.add_row(
         "actor time", ", ".join(f"{name} {100 * s / total_s:.1f}%" for name, s in phases.items())
     )
+
+
+def _add_trouble(table: Table, report: RunReport) -> None:
+    """Rows of what was done again, left out or without a value; none where all went well."""
     if report.retries or report.skipped_files:
         table.add_row(
             "trouble",
@@ -87,14 +105,6 @@ def _render_summary(report: RunReport) -> Table:
         table.add_row("", f"{MAX_FILES} of {len(skipped):,} files; all are in report.json")
     if report.unfit_values:
         table.add_row("kept columns", describe_unfit(report.unfit_values))
-    table.add_row("price", f"{report.usd_per_hour:.4f} USD/h ({report.price})")
-    for mismatch in report.price_mismatches:
-        table.add_row("  but", mismatch)
-    per_million = report.usd_per_million
-    table.add_row("cost", format_usd(report.usd_total))
-    if per_million is not None:
-        table.add_row("per million rows", format_usd(per_million))
-    return table
 
 
 def describe_unfit(unfit_values: Mapping[str, int]) -> str:

@@ -143,19 +143,14 @@ def measure_systems(
     )
     rows = systems.encode(serialize_tokenizer(systems.tokenizer))
     teacher_logits_NC = predict_logits(systems.model, rows, on_progress)
-    batches = [
-        np.arange(at, min(at + BATCH_ROWS, len(rows))) for at in range(0, len(rows), BATCH_ROWS)
-    ]
-    padded = np.array([len(rows_B) * rows.lengths_N[rows_B].max() for rows_B in batches])
-    timed_S = spread_sample(padded, -(-config.baseline_rows // BATCH_ROWS))
-
+    batches = _Batches.of(rows, config.baseline_rows)
     meter = EnergyMeter()
     theirs: list[SystemRun] = []
     ours: list[SystemRun] = []
     logits_NC = None
     for turn in range(conditions.repeats):
         on_progress("turns", turn, conditions.repeats)
-        theirs.append(_run_model(systems, batches, padded, timed_S, meter))
+        theirs.append(_run_model(systems, batches, meter))
         run, logits_NC = _run_bundle(systems, meter)
         ours.append(run)
     assert logits_NC is not None, "no turn"
@@ -169,7 +164,7 @@ def measure_systems(
             name=teacher,
             how=f"PyTorch float32, {BATCH_ROWS} texts padded to the longest, {threads}",
             quality=held_out.measure(teacher_logits_NC, teacher_logits_NC),
-            timed_rows=int(sum(len(batches[batch]) for batch in timed_S)),
+            timed_rows=sum(map(len, batches.timed)),
             runs=tuple(theirs),
         ),
         bundle=Side(
@@ -185,22 +180,46 @@ def measure_systems(
     )
 
 
-def _run_model(
-    systems: Systems,
-    batches: Sequence[NDArray[np.intp]],
-    padded: NDArray[np.int64],
-    timed_S: NDArray[np.intp],
-    meter: EnergyMeter,
-) -> SystemRun:
+@dataclass(frozen=True, kw_only=True)
+class _Batches:
+    """The texts batch by batch, in the order of the file, and which of the batches are timed.
+
+    Attributes:
+        rows: Row numbers (B,) of each batch.
+        padded: Tokens of each, padded to its longest text.
+        timed_S: Numbers of those that are timed, see `spread_sample`.
+    """
+
+    rows: Sequence[NDArray[np.intp]]
+    padded: NDArray[np.int64]
+    timed_S: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, texts: TokenizedRows, timed_rows: int) -> "_Batches":
+        """All batches of the texts; about so many rows are timed."""
+        starts = range(0, len(texts), BATCH_ROWS)
+        rows = [np.arange(at, min(at + BATCH_ROWS, len(texts))) for at in starts]
+        padded = np.array([len(rows_B) * texts.lengths_N[rows_B].max() for rows_B in rows])
+        return cls(
+            rows=rows, padded=padded, timed_S=spread_sample(padded, -(-timed_rows // BATCH_ROWS))
+        )
+
+    @property
+    def timed(self) -> list[NDArray[np.intp]]:
+        """Row numbers of each batch that is timed."""
+        return [self.rows[batch] for batch in self.timed_S.tolist()]
+
+
+def _run_model(systems: Systems, batches: _Batches, meter: EnergyMeter) -> SystemRun:
     """Time some batches of the model out of the box, from texts to logits."""
     score = _out_of_the_box(systems)
-    score(batches[int(timed_S[-1])])  # warm up
+    score(batches.timed[-1])  # warm up
 
     def work() -> NDArray[np.float64]:
-        times_S = np.empty(len(timed_S))
-        for place, batch in enumerate(timed_S.tolist()):
+        times_S = np.empty(len(batches.timed_S))
+        for place, rows_B in enumerate(batches.timed):
             start_s = time.perf_counter()
-            score(batches[batch])
+            score(rows_B)
             times_S[place] = time.perf_counter() - start_s
         return times_S
 
@@ -211,7 +230,10 @@ def _run_model(
     finally:
         torch.set_num_threads(threads_before)
     scaled = scale_by_tokens(
-        times_S, padded[timed_S], num_rows=len(batches), num_tokens=int(padded.sum())
+        times_S,
+        batches.padded[batches.timed_S],
+        num_rows=len(batches.rows),
+        num_tokens=int(batches.padded.sum()),
     )
     times = scaled.seconds / float(times_S.sum())
     return SystemRun(

@@ -128,14 +128,7 @@ def compress(
     teacher = _open_teacher(config, model, split)
     _check_recipe(config, teacher.model)
     second = _check_cascade(config, teacher)
-    open_gate = partial(
-        QualityGate, teacher, max_accuracy_drop=config.allowed_drop, on_progress=on_progress
-    )
-    evaluated, choosing = open_gate(evaluation, config.eval), None
-    if config.search or config.cascade.cascade:
-        assert split.select is not None
-        choosing = open_gate(split.select, split.select_path)
-        warn_if_known(choosing.teacher, evaluated.teacher, split.select_path)
+    evaluated, choosing = _open_gates(config, teacher, split, evaluation, on_progress)
     run = _Run(
         config=config,
         teacher=teacher,
@@ -319,6 +312,29 @@ def _open_teacher(
     )
     check_own_pipeline(config.teacher, artifact)
     return artifact
+
+
+def _open_gates(
+    config: CompressConfig,
+    teacher: ModelArtifact,
+    split: SplitRows,
+    evaluation: Examples,
+    on_progress: OnProgress,
+) -> tuple[QualityGate, QualityGate | None]:
+    """The gates of the rows that evaluate, and of those that choose; None where nothing is chosen.
+
+    Only a search and a cascade choose by a gate; a stage chooses by the rows of its artifact.
+    """
+    open_gate = partial(
+        QualityGate, teacher, max_accuracy_drop=config.allowed_drop, on_progress=on_progress
+    )
+    evaluated = open_gate(evaluation, config.eval)
+    if not (config.search or config.cascade.cascade):
+        return evaluated, None
+    assert split.select is not None
+    choosing = open_gate(split.select, split.select_path)
+    warn_if_known(choosing.teacher, evaluated.teacher, split.select_path)
+    return evaluated, choosing
 
 
 def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:

@@ -15,6 +15,7 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,12 +131,7 @@ def _check_tokens(
     rows = artifact.tokenize(examples)
     has_types = takes_token_types(artifact.model)
     for row in range(len(examples)):
-        own = tokenizer(
-            examples.texts[row : row + 1],
-            None if examples.text_pairs is None else examples.text_pairs[row : row + 1],
-            truncation=True,
-            max_length=artifact.max_length,
-        )
+        own = _tokenize(tokenizer, examples, row, artifact.max_length)
         expected = np.array(own["input_ids"][0], np.int64)
         found = rows.ids[rows.offsets[row] : rows.offsets[row + 1]].astype(np.int64)
         _check_same(path, "token ids", expected, found, examples, row)
@@ -143,6 +139,24 @@ def _check_tokens(
             expected = np.array(own.get("token_type_ids", [[0] * len(expected)])[0], np.int64)
             found = rows.batch_types(np.array([row]))[0]
             _check_same(path, "token types", expected, found, examples, row)
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Examples,
+    row: int,
+    max_length: int,
+    *,
+    return_tensors: str | None = None,
+) -> Any:
+    """One row as the teacher's own tokenizer reads it, in a batch of its own."""
+    return tokenizer(
+        examples.texts[row : row + 1],
+        None if examples.text_pairs is None else examples.text_pairs[row : row + 1],
+        truncation=True,
+        max_length=max_length,
+        return_tensors=return_tensors,
+    )
 
 
 def _check_same(
@@ -186,13 +200,7 @@ def _own_outputs(
     outputs: list[NDArray[np.float32]] = []
     with torch.inference_mode():
         for row in range(len(examples)):
-            own = tokenizer(
-                examples.texts[row : row + 1],
-                None if examples.text_pairs is None else examples.text_pairs[row : row + 1],
-                truncation=True,
-                max_length=artifact.max_length,
-                return_tensors="pt",
-            )
+            own = _tokenize(tokenizer, examples, row, artifact.max_length, return_tensors="pt")
             if not takes_token_types(artifact.model):
                 own.pop("token_type_ids", None)  # a tokenizer of another architecture gives them
             if task.is_choice:

@@ -120,26 +120,30 @@ def write_graph(
         hidden = _layers(graph, encoder, hidden, attention, reducer)
     pooled = graph.in_float32(add_pooling(graph, hidden, encoder.pooling, weights))
     num_outputs = _head(graph, encoder.head, pooled, encoder.width)
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])]
-    if observe:
-        outputs += [
-            helper.make_tensor_value_info(f"{name}.input", TensorProto.FLOAT, None)
-            for name in graph.observe()
-        ]
-        outputs += [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-            for name in reducer.observable
-        ]
     _save(
         graph,
         path,
         inputs=["input_ids"] + (["token_type_ids"] if has_types else []),
-        outputs=outputs,
+        outputs=_outputs(graph, reducer, num_outputs, observe=observe),
         id_type=helper.np_dtype_to_tensor_dtype(np.dtype(graph.id_type)),
         opset=_OPSET_OF_ATTENTION if attention.uses_attention else _OPSET,
         properties={VOCABULARY_KEY: str(len(encoder.token_embeddings_VE))} if float16 else {},
     )
     return graph.projections
+
+
+def _outputs(
+    graph: GraphBuilder, reducer: TokenReducer, num_outputs: int, *, observe: bool
+) -> list[onnx.ValueInfoProto]:
+    """The graph's outputs: logits, and what is observed for calibration."""
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_outputs])
+    if not observe:
+        return [logits]
+    observed = [*(f"{name}.input" for name in graph.observe()), *reducer.observable]
+    return [
+        logits,
+        *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in observed),
+    ]
 
 
 def _layers(

@@ -151,29 +151,20 @@ class ParquetReader:
         )
         if not batches:
             return no_rows(self)
-        errors: dict[int, str] = {}
-        num_rows = 0
-        for batch in batches:
-            rows = range(num_rows, num_rows + batch.rows.num_rows)
-            if batch.reason is not None:
-                errors.update(dict.fromkeys(rows, batch.reason))
-            num_rows = rows.stop
+        errors = _find_damage(batches)
         table = pa.Table.from_batches([batch.rows for batch in batches]).combine_chunks()
-        texts = [_extract(table, name) for name in self.text_columns]
         columns = {name: _extract(table, name) for name in self._find_columns(path, table.schema)}
         kept, unfit = keep_rows(
             self.kept_schema,
             columns,
             path,
-            num_rows=num_rows,
+            num_rows=table.num_rows,
             first_row=batches[0].first_row,
         )
         if self.keeps_all:
-            count_unknown(unfit, batches[0].num_others * num_rows)
+            count_unknown(unfit, batches[0].num_others * table.num_rows)
         return Rows(
-            texts=check_texts(
-                list(map(_decode_column, texts)), column_places(self.text_columns), errors
-            ),
+            texts=self._read_texts(table, errors),
             errors=errors,
             kept=kept,
             unfit=unfit,
@@ -205,11 +196,13 @@ class ParquetReader:
             except (pa.ArrowException, OSError) as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{path}: cannot be sampled ({reason}); repair it") from error
-        table = pa.Table.from_batches(parts)
-        errors: dict[int, str] = {}
-        values = [_decode_column(_extract(table, name)) for name in self.text_columns]
-        texts = check_texts(values, column_places(self.text_columns), errors)
+        texts = self._read_texts(pa.Table.from_batches(parts), {})
         return SampledRows(texts=texts, size=stop - start)
+
+    def _read_texts(self, table: pa.Table, errors: dict[int, str]) -> tuple[list[str], ...]:
+        """The text columns, "" where a row is bad; adds why to `errors`."""
+        values = [_decode_column(_extract(table, name)) for name in self.text_columns]
+        return check_texts(values, column_places(self.text_columns), errors)
 
     def _find_columns(self, path: str, schema: pa.Schema) -> list[str]:
         """Columns that are read, as far as a file has them.
@@ -340,6 +333,18 @@ def _find_kept(
             is_read_as_text = is_bytes(kind) and options.binary_text
             fields.append((name, pa.string() if is_read_as_text else kind))
     return pa.schema(fields)
+
+
+def _find_damage(batches: Sequence[_Batch]) -> dict[int, str]:
+    """Why rows are bad that could not be read, by their positions in all batches."""
+    errors: dict[int, str] = {}
+    num_rows = 0
+    for batch in batches:
+        rows = range(num_rows, num_rows + batch.rows.num_rows)
+        if batch.reason is not None:
+            errors.update(dict.fromkeys(rows, batch.reason))
+        num_rows = rows.stop
+    return errors
 
 
 def _extract(table: pa.Table, name: str) -> pa.ChunkedArray:

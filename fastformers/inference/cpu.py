@@ -191,13 +191,20 @@ def _identify(fields: dict[str, str]) -> str | None:
     return None
 
 
+def kernel_text(path: Path) -> str:
+    """The text of a file in /proc or /sys; "" where this kernel does not have it."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 def _read_cpuinfo(path: Path) -> dict[str, str]:
     """Fields of the first processor."""
     fields: dict[str, str] = {}
-    if path.exists():
-        for line in path.read_text().splitlines():
-            name, _, value = line.partition(":")
-            fields.setdefault(name.strip(), value.strip())
+    for line in kernel_text(path).splitlines():
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
     return fields
 
 

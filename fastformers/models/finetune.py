@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    AutoModelForMultipleChoice,
     DataCollatorForMultipleChoice,
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -153,13 +152,8 @@ def finetune(
     given = [(train_path, train)]
     given += [] if select is None else [(select_path or train_path, select)]
     given += [] if evaluation is None else [(eval_path or train_path, evaluation)]
-    settled = settle_labels(given, task, names, has_places=False, new_names=config.label_names)
-    on_labels(settled.meaning)
-    train, *others = settled.files
-    held_out = [
-        _HeldOutRows(examples, hold_out(examples, task, names, path))
-        for examples, (path, _) in zip(others, given[1:], strict=True)
-    ]
+    meaning, train, held_out = _settle(given, task, names, config.label_names)
+    on_labels(meaning)
     choosing = None if select is None else held_out[0]
     targets = encode_targets(train, task, names, train_path)
     max_length = _check_encoder(model_path, config)
@@ -172,7 +166,9 @@ def finetune(
     if result is None:
         set_seed(config.training.seed)
         new_names = [*(config.label_names or names)]
-        model = _new_model(model_path, task, new_names, config.num_layers)
+        changes = _config_changes(model_path, config.num_layers)
+        with naming_file(model_path):
+            model = new_classifier(model_path, task, new_names or ["score"], **changes)
         check_supported(model, str(model_path))
         tokenizer = _open_for_training(model_path, model, max_length)
         work = output.with_name(f".{output.name}.work")
@@ -219,6 +215,19 @@ class _HeldOutRows:
             return self.held_out.measure(outputs_NC, outputs_NC)
 
         return EpochEvaluator(measure=measure, on_epoch=on_epoch)
+
+
+def _settle(
+    given: list[tuple[Path, Examples]], task: Task, names: list[str], new_names: Sequence[str]
+) -> tuple[str, Examples, list[_HeldOutRows]]:
+    """What the labels were taken for, the rows that train, and those of each further file."""
+    settled = settle_labels(given, task, names, has_places=False, new_names=new_names)
+    train, *others = settled.files
+    held_out = [
+        _HeldOutRows(examples, hold_out(examples, task, names, path))
+        for examples, (path, _) in zip(others, given[1:], strict=True)
+    ]
+    return settled.meaning, train, held_out
 
 
 def _train(
@@ -330,19 +339,6 @@ def _open_for_training(
         names = tokenizer.model_input_names
         tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     return tokenizer
-
-
-def _new_model(
-    model_path: Path, task: Task, names: list[str], num_layers: int | None
-) -> PreTrainedModel:
-    """The encoder with a head for the task; a head of another size is replaced."""
-    changes = _config_changes(model_path, num_layers)
-    with naming_file(model_path):
-        if task.is_choice:
-            return AutoModelForMultipleChoice.from_pretrained(
-                model_path, ignore_mismatched_sizes=True, **changes
-            )
-        return new_classifier(model_path, task, names or ["score"], **changes)
 
 
 def _check_encoder(model_path: Path, config: FinetuneConfig) -> int:

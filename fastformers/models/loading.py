@@ -150,10 +150,14 @@ def new_classifier(
 
     Args:
         path: Directory of a pretrained Hugging Face encoder, with or without a head.
-        task: One whose models are sequence classifiers.
-        names: Names of the outputs, by index.
+        task: One whose models are sequence classifiers, or multiple choice.
+        names: Names of the outputs, by index; of choices there are none.
         settings: What else `from_pretrained` takes.
     """
+    if task.is_choice:
+        return AutoModelForMultipleChoice.from_pretrained(
+            path, ignore_mismatched_sizes=True, **settings
+        )
     model = AutoModelForSequenceClassification.from_pretrained(
         path,
         id2label=dict(enumerate(names)),

@@ -9,7 +9,7 @@ This is where a command chooses who works: Ray is loaded here, when there is wor
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 
@@ -18,6 +18,7 @@ from fastformers.cluster.execution.claim import Claim, check_claim
 from fastformers.cluster.execution.connect import Connect, OpenNodes
 from fastformers.cluster.execution.job import ScoreJob
 from fastformers.cluster.execution.journal import find_earlier_work
+from fastformers.cluster.execution.result import RunResult
 from fastformers.cluster.execution.run import run_job
 from fastformers.cluster.execution.topology import (
     CoreSet,
@@ -137,60 +138,25 @@ def execute(
     start = _describe_start(check_run(job, actors), actors)
     unit: Unit = "prepared" if job.output is None else "scored"
     prices = MachinePrices(given=price, table=built_in_prices())
-
-    earlier: tuple[Session, ...] = ()
-
-    def usd_so_far(progress: Progress) -> float:
-        return price_machines(prices, progress.machine_s)
-
-    with StatusFile(job.home, unit, usd_so_far) as status_file:
+    with StatusFile(
+        job.home, unit, lambda progress: price_machines(prices, progress.machine_s)
+    ) as status_file:
         with meter or nullcontext(), ProgressDisplay() as display:
-
-            def begin(claim: Claim) -> None:
-                nonlocal earlier
-                record, quotes = claim.record, Quotes()
-                if not claim.is_new:
-                    earlier = read_sessions(job.home, but=record.run)
-                    quotes = read_quotes(job.home)
-                quotes = replace(quotes, early=early or quotes.early)
-                status_file.begin(
-                    claim,
-                    Quoter(
-                        record.run,
-                        record.started_at,
-                        partial(price_machines, prices),
-                        earlier=earlier,
-                        quotes=quotes,
-                    ),
-                )
-                display.wait_for("finding what is done already")
-
-            def show(progress: Progress) -> None:
-                status = status_file.add(progress)
-                if status.waits_for is not None:
-                    display.wait_for(status.waits_for if status.num_actors else start)
-                else:
-                    display.update(
-                        unit, status.share, status.numbers, status.remarks(), status.time_left
-                    )
-                    display.wait_for("finishing the output" if status.share >= 1 else None)
-                _tell_metrics(job.place.path, progress, usd_so_far(progress))
-
-            @contextmanager
-            def connect(address: str | None) -> Iterator[OpenNodes]:
-                with connect_ray(address) as open_nodes:
-                    display.wait_for(start)
-                    yield open_nodes
-
+            teller = _Teller(
+                job=job,
+                prices=prices,
+                early=early,
+                start=start,
+                status_file=status_file,
+                display=display,
+            )
             result = run_job(
                 job,
                 actors,
-                connect,
-                on_claim=begin,
-                on_progress=show,
-                on_result=lambda so_far: status_file.keep(
-                    summarize_session(so_far, prices, run=status_file.run)
-                ),
+                teller.connect,
+                on_claim=teller.begin,
+                on_progress=teller.show,
+                on_result=teller.keep,
                 log=console.print,
             )
         report = build_report(
@@ -198,7 +164,7 @@ def execute(
             result,
             prices,
             run=status_file.run,
-            earlier=earlier,
+            earlier=teller.earlier,
             quotes=status_file.quotes,
             energy=meter.energy if meter is not None else None,
         )
@@ -212,6 +178,68 @@ def execute(
         )
         job.home.write_json(REPORT_FILE, report.to_json())
     return report
+
+
+@dataclass(kw_only=True)
+class _Teller:
+    """Tells the display, the output's status and Ray's metrics what a run says as it goes.
+
+    Attributes:
+        job: The job that runs.
+        prices: Prices of the machines.
+        early: What was quoted for the run before it began, or None.
+        start: What is waited for until the first actors are there.
+        status_file: What the run writes of itself.
+        display: What the user sees.
+        earlier: The sessions before this one, from when the output is claimed.
+    """
+
+    job: ScoreJob
+    prices: MachinePrices
+    early: EarlyQuote | None
+    start: str
+    status_file: StatusFile
+    display: ProgressDisplay
+    earlier: tuple[Session, ...] = ()
+
+    def begin(self, claim: Claim) -> None:
+        """Begin to write and to quote, because the output is claimed."""
+        record, quotes = claim.record, Quotes()
+        if not claim.is_new:
+            self.earlier = read_sessions(self.job.home, but=record.run)
+            quotes = read_quotes(self.job.home)
+        quoter = Quoter(
+            record.run,
+            record.started_at,
+            partial(price_machines, self.prices),
+            earlier=self.earlier,
+            quotes=replace(quotes, early=self.early or quotes.early),
+        )
+        self.status_file.begin(claim, quoter)
+        self.display.wait_for("finding what is done already")
+
+    @contextmanager
+    def connect(self, address: str | None) -> Iterator[OpenNodes]:
+        """Connect to Ray, and wait for actors from then on."""
+        with connect_ray(address) as open_nodes:
+            self.display.wait_for(self.start)
+            yield open_nodes
+
+    def show(self, progress: Progress) -> None:
+        """Show a report of the driver."""
+        status = self.status_file.add(progress)
+        if status.waits_for is not None:
+            self.display.wait_for(status.waits_for if status.num_actors else self.start)
+        else:
+            self.display.update(
+                status.unit, status.share, status.numbers, status.remarks(), status.time_left
+            )
+            self.display.wait_for("finishing the output" if status.share >= 1 else None)
+        _tell_metrics(self.job.place.path, progress, status.usd)
+
+    def keep(self, so_far: RunResult) -> None:
+        """Keep what the session has done and cost so far."""
+        self.status_file.keep(summarize_session(so_far, self.prices, run=self.status_file.run))
 
 
 def execute_and_show(

@@ -75,15 +75,13 @@ def _listen(add, heard):
 @pytest.fixture
 def run_locally(told):
     """Runs a job in this process, without Ray, and returns the run's result; clears `told`."""
-    pool = pa.default_memory_pool()  # a worker sets another one for its process
 
     def run(job):
         for heard in vars(told).values():
             heard.clear()
         return run_job(job, ActorSettings(), connect_here)
 
-    yield run
-    pa.set_memory_pool(pool)
+    return run
 
 
 @pytest.fixture(scope="session", name="read_corpus")

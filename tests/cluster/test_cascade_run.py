@@ -1,10 +1,8 @@
 """A cascade in a job: predictions, dead letters, what is resumed, and what the bill says."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
@@ -25,6 +23,7 @@ from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.errors import ChangedWorkError, InputError
 from fastformers.inference.bundle import write_manifest
 from fastformers.inference.cascade.record import first_graph, second_graph
+from tests.cluster.outputs import read_dead_letters, read_predictions
 
 NUM_ROWS = 400
 WORDS = (
@@ -58,11 +57,6 @@ def plan(corpus, bundle, output, *, shard_seconds=0.05, max_batch_tokens=None, *
     )
 
 
-def predictions(output):
-    parts = sorted((Path(output) / "predictions").iterdir())
-    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
-
-
 def test_predictions_are_those_of_a_scorer_to_the_bit_however_the_corpus_is_cut(
     corpus, cascade_bundle, tmp_path, run_locally, texts
 ):
@@ -76,7 +70,7 @@ def test_predictions_are_those_of_a_scorer_to_the_bit_however_the_corpus_is_cut(
             max_batch_tokens=budget,
         )
         result = run_locally(job)
-        table = predictions(tmp_path / name)
+        table = read_predictions(tmp_path / name)
         assert table["id"].to_pylist() == list(range(NUM_ROWS))
         assert table["label"].to_pylist() == expected.labels
         assert table["probability"].to_numpy().tolist() == expected.probability.tolist()
@@ -127,14 +121,14 @@ def test_a_run_is_resumed_by_the_same_threshold_alone(
 ):
     job = plan(corpus, cascade_bundle, tmp_path / "out")
     run_locally(job)
-    whole = predictions(tmp_path / "out")
+    whole = read_predictions(tmp_path / "out")
     num_shards = len(told.receipts)
     assert num_shards > 4
     for part in sorted((tmp_path / "out" / "predictions").iterdir())[::2]:
         part.unlink()
     again = run_locally(plan(corpus, cascade_bundle, tmp_path / "out"))
     assert 0 < again.tally.scored.num_shards < num_shards
-    assert predictions(tmp_path / "out").equals(whole)
+    assert read_predictions(tmp_path / "out").equals(whole)
     both = again.tally.earlier.second_texts + again.tally.scored.second_texts
     assert both == sum(map(len, went_on_of(cascade_bundle, whole_texts(corpus))))
     other = cascade_factory(tmp_path / "other", threshold=0.9)
@@ -154,12 +148,11 @@ def test_a_text_that_the_second_graph_fails_on_is_a_dead_letter(
     result = run_locally(plan(corpus, crippled, tmp_path / "out"))
     expected = Scorer(crippled).score(texts)
     assert 0 < len(expected.errors) < sum("text" in text.split() for text in texts)
-    path = tmp_path / "out" / "__run__" / "dead_letters.parquet"
-    letters = pyarrow.parquet.read_table(path).to_pylist()
+    letters = read_dead_letters(tmp_path / "out").to_pylist()
     assert [letter["corpus_row"] for letter in letters] == list(expected.errors)
     assert result.dead_letters == len(letters)
     assert all("the cascade's second model failed on it" in one["error"] for one in letters)
-    table = predictions(tmp_path / "out")
+    table = read_predictions(tmp_path / "out")
     assert table["label"].to_pylist() == expected.labels
 
 

@@ -15,7 +15,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
@@ -24,6 +23,8 @@ import pytest
 from fastformers import Scorer, open_bundle
 from fastformers.cluster.execution.topology import discover_topology
 from fastformers.inference.cpu import read_processor
+from tests.cluster.chaos.jobs import family, ray_actors
+from tests.cluster.outputs import read_dead_letters, read_predictions
 
 pytestmark = pytest.mark.cluster
 
@@ -76,11 +77,6 @@ def score(corpus, bundle, output, *options):
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-def predictions(output):
-    parts = sorted((output / "predictions").glob("part-*.parquet"))
-    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(corpus, bundle, tmp_path_factory):
     output = tmp_path_factory.mktemp("undisturbed") / "out"
@@ -90,7 +86,7 @@ def undisturbed(corpus, bundle, tmp_path_factory):
 
 def test_predictions_are_those_of_the_scorer_in_corpus_order(corpus, bundle, undisturbed):
     output, summary, _ = undisturbed
-    table = predictions(output)
+    table = read_predictions(output)
     texts = pyarrow.parquet.read_table(corpus)["text"].to_pylist()
     good = [row for row, text in enumerate(texts) if text]
     expected = Scorer(bundle).score([texts[row] for row in good])
@@ -106,8 +102,8 @@ def test_predictions_are_those_of_the_scorer_in_corpus_order(corpus, bundle, und
 
 def test_bad_rows_keep_their_place_and_are_listed(undisturbed, corpus):
     output, summary, _ = undisturbed
-    table = predictions(output)
-    letters = pyarrow.parquet.read_table(output / "__run__" / "dead_letters.parquet").to_pylist()
+    table = read_predictions(output)
+    letters = read_dead_letters(output).to_pylist()
     assert summary["dead_letters"] == 2
     assert table["label"][7].as_py() is None
     assert table["probability"][8].as_py() is None
@@ -177,7 +173,7 @@ def test_a_lost_part_is_scored_again(corpus, bundle, undisturbed, tmp_path):
     parts[2].write_bytes(parts[2].read_bytes()[:-100])
     again, _ = score(corpus, bundle, copy)
     assert again["resumed_shards"] == first["shards"] - 2
-    assert predictions(copy).equals(predictions(output))
+    assert read_predictions(copy).equals(read_predictions(output))
 
 
 def test_prepared_shards_serve_and_stay(corpus, bundle, undisturbed, tmp_path):
@@ -204,7 +200,7 @@ def test_prepared_shards_serve_and_stay(corpus, bundle, undisturbed, tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["rows"] == NUM_ROWS
-    assert predictions(tmp_path / "out").equals(predictions(output))
+    assert read_predictions(tmp_path / "out").equals(read_predictions(output))
     assert len(list(shards.rglob("part-*"))) == summary["shards"]
 
 
@@ -236,8 +232,7 @@ def kill_actors(corpus, bundle, output, moments, before_kill=lambda: None):
         wait_for_parts(process, output, count)
         if process.poll() is not None:
             break
-        family = psutil.Process(process.pid).children(recursive=True)
-        actors = [child for child in family if "ScoringActor" in " ".join(_command_line(child))]
+        actors = ray_actors(family(process.pid), "ScoringActor")
         if actors:
             before_kill()
             random.choice(actors).kill()
@@ -245,13 +240,6 @@ def kill_actors(corpus, bundle, output, moments, before_kill=lambda: None):
     stdout, stderr = process.communicate(timeout=200)
     assert process.returncode == 0, stderr
     return json.loads(stdout.splitlines()[-1]), killed
-
-
-def _command_line(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @pytest.mark.parametrize(
@@ -263,7 +251,7 @@ def test_killing_the_driver_loses_nothing(corpus, bundle, undisturbed, tmp_path,
     moments = sorted(rng.randrange(first["shards"]) for _ in range(num_kills))
     summary, _ = kill_drivers(corpus, bundle, tmp_path / "out", moments)
     assert summary["resumed_shards"] >= moments[-1]
-    assert predictions(tmp_path / "out").equals(predictions(output))
+    assert read_predictions(tmp_path / "out").equals(read_predictions(output))
     assert not list((tmp_path / "out" / "predictions").glob("*.incomplete"))
 
 
@@ -276,7 +264,7 @@ def test_killing_actors_loses_nothing(corpus, bundle, undisturbed, tmp_path, num
     moments = sorted(rng.randrange(1, first["shards"] - 2) for _ in range(num_kills))
     _, killed = kill_actors(corpus, bundle, tmp_path / "out", moments)
     assert killed >= num_kills // 2
-    assert predictions(tmp_path / "out").equals(predictions(output))
+    assert read_predictions(tmp_path / "out").equals(read_predictions(output))
 
 
 def test_a_bundle_replaced_at_its_path_changes_nothing(
@@ -295,7 +283,7 @@ def test_a_bundle_replaced_at_its_path_changes_nothing(
     _, killed = kill_actors(corpus, own, output, [1, 2, 4], before_kill=replace_bundle)
     assert killed >= 1
     assert open_bundle(own.path).digest == other.digest
-    assert predictions(output).equals(predictions(undisturbed[0]))
+    assert read_predictions(output).equals(read_predictions(undisturbed[0]))
     refused = run(command(corpus, own, output))
     assert refused.returncode == 2
     assert "bundle changed since" in refused.stderr.splitlines()[-1]
@@ -320,7 +308,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(corpus, bundle, undisturbed
     assert "Traceback" not in stderr
     summary, _ = score(corpus, bundle, output)
     assert summary["resumed_shards"] >= 3
-    assert predictions(output).equals(predictions(undisturbed[0]))
+    assert read_predictions(output).equals(read_predictions(undisturbed[0]))
 
 
 @pytest.mark.slow
@@ -332,7 +320,7 @@ def test_a_tiny_shared_memory_is_enough(corpus, bundle, undisturbed, tmp_path):
     arguments = command(corpus, bundle, output, "--address", "local")
     done = run(["unshare", "--mount", "sh", "-c", mount + 'exec "$@"', "sh", *arguments])
     assert done.returncode == 0, done.stderr
-    assert predictions(output).equals(predictions(undisturbed[0]))
+    assert read_predictions(output).equals(read_predictions(undisturbed[0]))
 
 
 def test_disk_full_is_one_line_and_nothing_done_is_lost(corpus, bundle, undisturbed, tmp_path):
@@ -351,7 +339,7 @@ def test_disk_full_is_one_line_and_nothing_done_is_lost(corpus, bundle, undistur
         assert "Traceback" not in failed.stderr
         subprocess.run(["mount", "-o", "remount,size=20m", str(mount)], check=True)
         score(corpus, bundle, mount / "out")
-        assert predictions(mount / "out").equals(predictions(undisturbed[0]))
+        assert read_predictions(mount / "out").equals(read_predictions(undisturbed[0]))
     finally:
         subprocess.run(["umount", "-l", str(mount)], check=True)
 
@@ -370,7 +358,7 @@ def test_a_text_without_embedding_is_a_dead_letter(corpus, bundle_factory, tmp_p
     small = tmp_path / "small.parquet"
     pyarrow.parquet.write_table(pa.table({"id": list(range(5)), "text": texts}), small)
     summary, _ = score(small, crippled, tmp_path / "out")
-    table = predictions(tmp_path / "out")
+    table = read_predictions(tmp_path / "out")
     assert summary["dead_letters"] == 2
     assert [label is None for label in table["label"].to_pylist()] == [
         *(False, True, False, True, False)
@@ -391,7 +379,7 @@ def test_a_text_that_kills_or_hangs_its_actor_is_found(bundle, tmp_path, deed):
         [sys.executable, script, tmp_path / "c.parquet", bundle.path, tmp_path / "out", deed]
     )
     assert done.returncode == 0, done.stderr
-    table = predictions(tmp_path / "out")
+    table = read_predictions(tmp_path / "out")
     assert [row for row, label in enumerate(table["label"].to_pylist()) if label is None] == [23]
     assert "kills its actor" in table["error"][23].as_py()
     assert table.num_rows == 40

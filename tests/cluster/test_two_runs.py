@@ -20,6 +20,7 @@ from fastformers.cluster.execution.job import open_score_job
 from fastformers.cluster.execution.local import connect_here
 from fastformers.cluster.execution.run import run_job
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from tests.cluster.outputs import read_predictions
 
 pytestmark = pytest.mark.cluster
 
@@ -70,12 +71,7 @@ def expected(corpus, bundle, tmp_path_factory):
         max_batch_tokens=None,
     )
     run_job(job, ActorSettings(), connect_here)
-    return predictions(output)
-
-
-def predictions(output):
-    parts = sorted((output / "predictions").glob("part-*.parquet"))
-    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
+    return read_predictions(output)
 
 
 @pytest.fixture
@@ -149,7 +145,7 @@ def test_the_same_job_started_twice_is_refused_and_the_first_goes_on(start, expe
     assert f"(process {first.pid}) since 20" in line
     summary, _ = finish(first)
     assert summary["retries"] == 0
-    assert predictions(output).equals(expected)
+    assert read_predictions(output).equals(expected)
     assert status_of(output) == (0, "finished")
 
 
@@ -163,7 +159,7 @@ def test_a_killed_run_is_gone_on_with_at_once(start, expected, tmp_path):
     assert f"(process {first.pid})" in error.splitlines()[0]
     assert "was killed; this one goes on from there" in error.splitlines()[0]
     assert summary["resumed_shards"] >= 3
-    assert predictions(output).equals(expected)
+    assert read_predictions(output).equals(expected)
     assert not (output / "__run__" / "claim.json").exists()
 
 
@@ -197,7 +193,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(start, expected, tmp_path, moment):
     process.send_signal(signal.SIGTERM)
     check_ended_well(process, output, family)
     finish(start())
-    assert predictions(output).equals(expected)
+    assert read_predictions(output).equals(expected)
     report = json.loads((output / "__run__" / "report.json").read_text())
     assert [session["state"] for session in report["sessions"]] == ["interrupted", "finished"]
     assert sum(session["usd"] for session in report["sessions"]) == pytest.approx(
@@ -220,7 +216,7 @@ def test_sigterm_while_a_run_closes_loses_nothing(start, expected, tmp_path):
     check_ended_well(process, output, [])
     summary, _ = finish(start())
     assert summary["resumed_shards"] == summary["shards"]
-    assert predictions(output).equals(expected)
+    assert read_predictions(output).equals(expected)
 
 
 def test_sigterm_twice_ends_a_run_at_once_and_the_next_goes_on(start, expected, tmp_path):
@@ -234,4 +230,4 @@ def test_sigterm_twice_ends_a_run_at_once_and_the_next_goes_on(start, expected, 
     assert error.splitlines()[-1] == "interrupted twice: ended at once."
     assert status_of(output) == (3, "stale")
     finish(start())
-    assert predictions(output).equals(expected)
+    assert read_predictions(output).equals(expected)

@@ -12,34 +12,14 @@ from fastformers.cluster.execution.topology import discover_topology, plan_core_
 from fastformers.jobs.ablate import parse
 from fastformers.jobs.console.cli import main
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
 pytest.importorskip("matplotlib")
 
 
 @pytest.fixture(scope="module")
-def teacher(tokenizer_json, tmp_path_factory):
-    return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher", tokenizer_json)
-
-
-def save_teacher(path, tokenizer_json, labels=("no", "yes")):
-    from tokenizers import Tokenizer
-
-    config = transformers.BertConfig(
-        vocab_size=128,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
-    transformers.BertForSequenceClassification(config).save_pretrained(path)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(tokenizer_json), pad_token="[PAD]"
-    ).save_pretrained(path)
-    return path
+def teacher(save_teacher, tmp_path_factory):
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher")
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +162,9 @@ def test_shapes_only_says_so_everywhere(ablate, monkeypatch, tmp_path):
     assert page.count(", scaled from 2 of 6 texts [") == 2
 
 
-def test_an_official_file_is_read_as_compress_reads_it(ablate, tokenizer_json, tmp_path):
+def test_an_official_file_is_read_as_compress_reads_it(ablate, save_teacher, tmp_path):
     labels = ("entailment", "not_entailment")
-    teacher = save_teacher(tmp_path / "teacher", tokenizer_json, labels)
+    teacher = save_teacher(tmp_path / "teacher", labels)
     row = {"premise": "the cat sat", "hypothesis": "a dog ran", "label": "entailment"}
     path = tmp_path / "val.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for _ in range(8)))

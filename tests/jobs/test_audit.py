@@ -7,8 +7,6 @@ import pyarrow.parquet
 import pytest
 
 import fastformers
-import fastformers.jobs.console.execute
-from fastformers.cluster.execution.local import connect_here
 from fastformers.errors import AuditError
 from fastformers.jobs.console.cli import main
 
@@ -30,11 +28,8 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def score(capsys, monkeypatch, corpus, bundle, auditor, tmp_path):
+def score(capsys, without_ray, corpus, bundle, auditor, tmp_path):
     """Runs `fastformers score` with an audit; its status, its last line, and what it said."""
-    pool = pa.default_memory_pool()  # a worker sets another one for its process
-    monkeypatch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
-    monkeypatch.setattr(fastformers.jobs.console.execute, "_tell_metrics", lambda *_, **__: None)
 
     def run(*options):
         places = ["--bundle", bundle.path, "--output", tmp_path / "out"]
@@ -43,8 +38,7 @@ def score(capsys, monkeypatch, corpus, bundle, auditor, tmp_path):
         captured = capsys.readouterr()
         return status, captured.out, captured.err.splitlines()
 
-    yield run
-    pa.set_memory_pool(pool)
+    return run
 
 
 def test_the_bill_says_agreement_with_its_interval_and_cost(score, auditor, tmp_path):

@@ -42,12 +42,6 @@ CORPUS = [*TEXTS, *TEXTS[::4], ""]
 
 
 @pytest.fixture(scope="module")
-def long_bundle(bundle_factory, tmp_path_factory):
-    """Reads as many tokens as the fixed shapes have."""
-    return bundle_factory(tmp_path_factory.mktemp("bundle") / "long", max_length=128)
-
-
-@pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "corpus.parquet"
     pyarrow.parquet.write_table(pa.table({"text": CORPUS, "stars": ["yes"] * len(CORPUS)}), path)

@@ -8,7 +8,6 @@ import pytest
 
 from fastformers import Scorer
 from fastformers.cache import CACHE_VARIABLE
-from fastformers.cluster.execution.local import connect_here
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.jobs.console.cli import main
 
@@ -40,10 +39,8 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def fastformers(capsys, monkeypatch):
+def fastformers(capsys, without_ray):
     """Runs a command without Ray; returns what its last line says."""
-    pool = pa.default_memory_pool()  # a worker sets another one for its process
-    monkeypatch.setattr("fastformers.jobs.console.execute.connect_ray", connect_here)
 
     def run(*arguments):
         status = main([str(argument) for argument in arguments])
@@ -51,8 +48,7 @@ def fastformers(capsys, monkeypatch):
         assert status == 0, captured.err
         return json.loads(captured.out.splitlines()[-1])
 
-    yield run
-    pa.set_memory_pool(pool)
+    return run
 
 
 def test_score_reads_its_bundle_from_a_bucket(fastformers, uri, corpus, bundle, tmp_path):

@@ -9,10 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import fastformers.jobs.console.execute
 from fastformers import Scorer
 from fastformers.cache import CACHE_VARIABLE
-from fastformers.cluster.execution.local import connect_here
 from fastformers.jobs.console.cli import main
 from tests.hub_server import TOKEN
 
@@ -27,10 +25,8 @@ def corpus(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
+def run(capsys, without_ray):
     """Runs a command without Ray: its status, its last line as JSON, and its messages."""
-    pool = pa.default_memory_pool()  # a worker sets another one for its process
-    monkeypatch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
 
     def run(*arguments):
         status = main([str(argument) for argument in arguments])
@@ -38,8 +34,7 @@ def run(capsys, monkeypatch):
         last = json.loads(captured.out.splitlines()[-1]) if status == 0 else None
         return status, last, captured.err.splitlines()
 
-    yield run
-    pa.set_memory_pool(pool)
+    return run
 
 
 def test_a_run_pins_the_commit_that_it_fetched(

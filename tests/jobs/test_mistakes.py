@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
 
 from fastformers.jobs.console.cli import main
 from tests.jobs.odd.desk import write_desk
@@ -325,22 +324,8 @@ def test_a_relative_output_in_a_job_of_rays_job_server(refused, monkeypatch, com
     assert error.startswith("error: --output o: a job of Ray's job server runs in a directory")
 
 
-def test_label_set_that_does_not_match_the_model(refused, tokenizer_json):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=128,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        id2label={0: "no", 1: "yes"},
-        label2id={"no": 0, "yes": 1},
-    )
-    transformers.BertForSequenceClassification(config).save_pretrained("teacher")
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(tokenizer_json), model_max_length=64
-    ).save_pretrained("teacher")
+def test_label_set_that_does_not_match_the_model(refused, save_teacher):
+    save_teacher("teacher")
     Path("maybe.csv").write_text("text,label\n" + "a cat,yes\na dog,maybe\n" * 8)
     _, error = refused("compress --teacher teacher --train maybe.csv --eval maybe.csv --output o")
     assert "'maybe'" in error

@@ -105,8 +105,7 @@ def prune_stage(
         settings={
             **asdict(config),
             **timed,
-            "recovery": None if recovery is None else {"from": "teacher", **asdict(recovery)},
-            "transfer": "" if transfer is None else transfer.digest,
+            **_recovery_settings(recovery, transfer),
         },
         requires=require_no_graph,
         run=run,
@@ -114,6 +113,16 @@ def prune_stage(
         makes_student=True,
         measure=measure,
     )
+
+
+def _recovery_settings(
+    recovery: DistillConfig | None, transfer: Examples | None
+) -> dict[str, object]:
+    """What decides how a model learns from the teacher again."""
+    return {
+        "recovery": None if recovery is None else {"from": "teacher", **asdict(recovery)},
+        "transfer": "" if transfer is None else transfer.digest,
+    }
 
 
 def _rounds_of(config: PruneConfig) -> list[PruneConfig]:
@@ -181,8 +190,7 @@ def keep_tokens_stage(
         settings={
             **asdict(config),
             "rows": TOKEN_ROWS,
-            "recovery": None if recovery is None else {"from": "teacher", **asdict(recovery)},
-            "transfer": "" if transfer is None else transfer.digest,
+            **_recovery_settings(recovery, transfer),
         },
         requires=require_no_graph,
         run=run,

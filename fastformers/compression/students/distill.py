@@ -81,12 +81,7 @@ def distill(
         StageError: The training diverged.
     """
     _check_alike(student, teacher)
-    num_layers = student.config.num_hidden_layers
-    # Vectors that know nothing of the tokens beside them cannot learn states that do.
-    pairs = match_layers(num_layers, teacher.config.num_hidden_layers) if num_layers else []
-    hidden = [at for _, at in pairs] if config.hidden_weight else []
-    # The first match is that of the embeddings, which have no attention.
-    attention = [at - 1 for _, at in pairs[1:]] if config.attention_weight else []
+    hidden, attention = _taught_layers(student, teacher, config)
     teacher_outputs = compute_teacher_outputs(
         teacher,
         rows,
@@ -105,15 +100,7 @@ def distill(
     mean_length = float(rows.lengths_N.mean())
     with fastest_attention(student, mean_length, with_maps=config.attention_weight > 0):
         train_model(
-            _DistillationModel(
-                student,
-                teacher.config.hidden_size,
-                [reduction_of(teacher.config).pool_of_state(at) for at in hidden],
-                temperature=config.temperature,
-                hard_weight=config.hard_weight,
-                hidden_weight=config.hidden_weight if hidden else 0.0,
-                attention_weight=config.attention_weight if attention else 0.0,
-            ),
+            _with_losses(student, teacher, config, hidden, attention),
             _Rows(rows),
             _Collator(
                 rows=rows,
@@ -134,6 +121,19 @@ def distill(
     if not all(bool(parameter.isfinite().all()) for parameter in student.parameters()):
         raise StageError("distillation diverged; lower --learning-rate")
     return student.eval()
+
+
+def _taught_layers(
+    student: PreTrainedModel, teacher: PreTrainedModel, config: DistillConfig
+) -> tuple[list[int], list[int]]:
+    """Numbers of the teacher's hidden states and attention maps that the student learns."""
+    num_layers = student.config.num_hidden_layers
+    # Vectors that know nothing of the tokens beside them cannot learn states that do.
+    pairs = match_layers(num_layers, teacher.config.num_hidden_layers) if num_layers else []
+    hidden = [at for _, at in pairs] if config.hidden_weight else []
+    # The first match is that of the embeddings, which have no attention.
+    attention = [at - 1 for _, at in pairs[1:]] if config.attention_weight else []
+    return hidden, attention
 
 
 def match_layers(num_student: int, num_teacher: int) -> list[tuple[int, int]]:
@@ -186,6 +186,25 @@ def _check_alike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
             f"the student pools {ours_pool.every} tokens ({ours_pool.how}), its teacher "
             f"{theirs_pool.every} ({theirs_pool.how}); leave --pool-tokens out"
         )
+
+
+def _with_losses(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    config: DistillConfig,
+    hidden: Sequence[int],
+    attention: Sequence[int],
+) -> "_DistillationModel":
+    """The student with the losses of these hidden states and attention maps of the teacher."""
+    return _DistillationModel(
+        student,
+        teacher.config.hidden_size,
+        [reduction_of(teacher.config).pool_of_state(at) for at in hidden],
+        temperature=config.temperature,
+        hard_weight=config.hard_weight,
+        hidden_weight=config.hidden_weight if hidden else 0.0,
+        attention_weight=config.attention_weight if attention else 0.0,
+    )
 
 
 class _DistillationModel(nn.Module):

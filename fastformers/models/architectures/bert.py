@@ -3,6 +3,7 @@
 MiniLM, TinyBERT, BGE, E5 and most sentence encoders are this architecture too.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -18,11 +19,18 @@ from fastformers.models.architectures.architecture import (
 
 def bert_embeddings(encoder: PreTrainedModel) -> EmbeddingParts:
     """The embeddings of an encoder that names them as BERT does."""
+    return replace(
+        embeddings_without_types(encoder), token_types=encoder.embeddings.token_type_embeddings
+    )
+
+
+def embeddings_without_types(encoder: PreTrainedModel) -> EmbeddingParts:
+    """The embeddings of an encoder that names them as BERT does, but has none of token types."""
     embeddings = encoder.embeddings
     return EmbeddingParts(
         tokens=embeddings.word_embeddings,
         positions=embeddings.position_embeddings,
-        token_types=embeddings.token_type_embeddings,
+        token_types=None,
         norm=embeddings.LayerNorm,
     )
 

@@ -8,22 +8,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from fastformers.models.architectures.architecture import (
-    Architecture,
-    EmbeddingParts,
-    HeadParts,
-    LayerParts,
-)
-
-
-def _embeddings(encoder: PreTrainedModel) -> EmbeddingParts:
-    embeddings = encoder.embeddings
-    return EmbeddingParts(
-        tokens=embeddings.word_embeddings,
-        positions=embeddings.position_embeddings,
-        token_types=None,
-        norm=embeddings.LayerNorm,
-    )
+from fastformers.models.architectures.architecture import Architecture, HeadParts, LayerParts
+from fastformers.models.architectures.bert import embeddings_without_types
 
 
 def _layers(encoder: PreTrainedModel) -> nn.ModuleList:
@@ -58,7 +44,7 @@ def _head(model: PreTrainedModel) -> HeadParts:
 
 
 DISTILBERT = Architecture(
-    embeddings=_embeddings,
+    embeddings=embeddings_without_types,
     layers=_layers,
     parts=_parts,
     head=_head,

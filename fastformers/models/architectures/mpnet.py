@@ -9,26 +9,15 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from fastformers.models.architectures.architecture import (
     Architecture,
-    EmbeddingParts,
     LayerParts,
     OffsetTerms,
     key_offsets,
 )
-from fastformers.models.architectures.bert import bert_layers
+from fastformers.models.architectures.bert import bert_layers, embeddings_without_types
 from fastformers.models.architectures.roberta import roberta_head
 
 # MPNet's code fixes the padding id, whatever its configuration says; positions start after it.
 _PADDING_ID = 1
-
-
-def _embeddings(encoder: PreTrainedModel) -> EmbeddingParts:
-    embeddings = encoder.embeddings
-    return EmbeddingParts(
-        tokens=embeddings.word_embeddings,
-        positions=embeddings.position_embeddings,
-        token_types=None,
-        norm=embeddings.LayerNorm,
-    )
 
 
 def _parts(layer: Any) -> LayerParts:
@@ -60,7 +49,7 @@ def _offset_terms(encoder: PreTrainedModel) -> list[OffsetTerms]:
 
 
 MPNET = Architecture(
-    embeddings=_embeddings,
+    embeddings=embeddings_without_types,
     layers=bert_layers,
     parts=_parts,
     head=roberta_head,

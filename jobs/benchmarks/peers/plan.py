@@ -111,18 +111,8 @@ def plan_peers(
     labels = subject.bundle.labels
     scratch = scratch / "peers"
     scratch.mkdir()
-    true_labels = None
-    if texts.labels is not None:
-        where = f"{options.corpus}, column {options.label_column!r}"
-        true_labels = [labels[place] for place in classes_of(texts.labels, labels, where)]
-    train = None
-    if options.peer_train is not None:
-        columns = Columns(
-            text=settings.text_column, label=options.label_column, text_files=settings.text_files
-        )
-        train = write_training_rows(
-            options.peer_train, columns, labels, without=texts.texts, directory=scratch
-        )
+    true_labels = _true_labels(options, texts, labels)
+    train = _write_train(options, texts, labels, settings, scratch)
     return PeerPlan(
         names=names,
         work=Work(
@@ -145,6 +135,34 @@ def plan_peers(
         texts=texts,
         true_labels=true_labels,
         min_seconds=options.min_seconds,
+    )
+
+
+def _true_labels(
+    options: argparse.Namespace, texts: DifferentTexts, labels: Sequence[str]
+) -> list[str] | None:
+    """Name of each text's class, by the bundle's names; None without labels."""
+    if texts.labels is None:
+        return None
+    where = f"{options.corpus}, column {options.label_column!r}"
+    return [labels[place] for place in classes_of(texts.labels, labels, where)]
+
+
+def _write_train(
+    options: argparse.Namespace,
+    texts: DifferentTexts,
+    labels: Sequence[str],
+    settings: CorpusSettings,
+    scratch: Path,
+) -> str | None:
+    """Write the rows that others train on; returns their file, None where there are none."""
+    if options.peer_train is None:
+        return None
+    columns = Columns(
+        text=settings.text_column, label=options.label_column, text_files=settings.text_files
+    )
+    return write_training_rows(
+        options.peer_train, columns, labels, without=texts.texts, directory=scratch
     )
 
 

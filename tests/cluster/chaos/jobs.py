@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet
 
 REPOSITORY = Path(__file__).parents[3]
 ERROR_LINE = "fastformers score: error:"
@@ -111,13 +109,6 @@ def ray_actors(processes, kind):
 def num_done(output):
     """Shards whose predictions are on disk."""
     return len(list((Path(output) / "predictions").glob("part-*.parquet")))
-
-
-def read_predictions(output):
-    """All predictions in corpus order, without what differs between runs."""
-    parts = sorted((Path(output) / "predictions").glob("part-*.parquet"))
-    tables = [pyarrow.parquet.read_table(part).replace_schema_metadata() for part in parts]
-    return pa.concat_tables(tables)
 
 
 def summary_of(line):

@@ -29,7 +29,8 @@ from fastformers.data.demo_corpus import collect_docstrings
 from fastformers.inference.bundle import DEMO_BUNDLE, open_bundle, write_bundle
 from fastformers.inference.manifest import TOKENIZER_FILE
 from tests.cluster.chaos.faults import FAULTS, Scene, repair
-from tests.cluster.chaos.jobs import REPOSITORY, ScoreProcess, family, num_done, read_predictions
+from tests.cluster.chaos.jobs import REPOSITORY, ScoreProcess, family, num_done
+from tests.cluster.outputs import read_predictions
 
 NUM_ROWS, SHARD_SECONDS, TIMEOUT_S = 5000, 0.25, 8
 HANG_S, ANSWER_S, MAX_STARTS = 240.0, 60.0, 4

@@ -6,19 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
-from fastformers.formats.readers import ReadOptions
+from tests.cluster.corpus.open_file import open_file
 from tests.cluster.corpus.round_trip import check_round_trip, rows, sizes
-
-
-def open_file(path, *, keep=(), skip=False):
-    return open_corpus(
-        str(path),
-        text_columns=("text",),
-        keep_columns=keep,
-        options=ReadOptions(skip_unreadable=skip),
-    )
 
 
 @settings(deadline=None)

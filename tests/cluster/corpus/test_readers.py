@@ -7,23 +7,11 @@ import pyarrow.parquet
 import pytest
 
 import fastformers.cluster.corpus.slices
-from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.cluster.shards import preparation
 from fastformers.errors import InputError
-from fastformers.formats.readers import ReadOptions
 from fastformers.formats.recognize import FORMATS
-
-
-def open_file(path, *, keep=(), text=("text",), skip=False):
-    return open_corpus(
-        str(path), text_columns=text, keep_columns=keep, options=ReadOptions(skip_unreadable=skip)
-    )
-
-
-def binary_as_text(values):
-    """Strings that Arrow did not check."""
-    array = pa.array(values, pa.binary())
-    return pa.Array.from_buffers(pa.string(), len(array), array.buffers())
+from tests.cluster.corpus.open_file import open_file
+from tests.fastformers.formats.files import binary_as_text
 
 
 def write_bad_parquet(path):

@@ -7,19 +7,9 @@ import random
 import pytest
 
 import fastformers.cluster.corpus.slices
-from fastformers.cluster.corpus.slices import open_corpus
 from fastformers.errors import InputError
 from fastformers.formats import text_lines
-from fastformers.formats.readers import ReadOptions
-
-
-def open_file(path, *, keep=(), skip=False):
-    return open_corpus(
-        str(path),
-        text_columns=("text",),
-        keep_columns=keep,
-        options=ReadOptions(skip_unreadable=skip),
-    )
+from tests.cluster.corpus.open_file import open_file
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +27,7 @@ from fastformers.cluster.storage.directory import open_directory
 from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import NodeUnfitError
 from fastformers.inference.engine import OnnxEngine
+from tests.cluster.no_rights import no_rights
 from tests.needs import need_openvino
 
 REPOSITORY = Path(__file__).parents[3]
@@ -245,19 +245,6 @@ def test_the_disk_needs_room_for_the_bundle_only_where_it_is_not(request_, other
     packed = pinned.pack()
     check_node(request_, fetch=lambda: packed)
     check_host(request)
-
-
-@contextmanager
-def no_rights():
-    """Become another user for a moment, because root may do anything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
 
 
 def test_directories_without_permission(request_):

@@ -1,9 +1,7 @@
 """Whole runs with an audit: the same predictions, counts that survive a crash, an early end."""
 
 import json
-from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
@@ -14,6 +12,7 @@ from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.settings import AuditSettings, CorpusSettings, PredictionSettings
 from fastformers.cluster.shards import preparation
 from fastformers.errors import AuditError, ChangedWorkError, InputError
+from tests.cluster.outputs import read_predictions
 
 WORDS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
 TEXTS = [f"{WORDS[row % 8]} {row % 20}" if row != 33 else None for row in range(150)]
@@ -61,17 +60,12 @@ def plan(corpus, bundle, auditor, tmp_path):
     return plan
 
 
-def predictions(output):
-    parts = sorted((Path(output) / "predictions").iterdir())
-    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
-
-
 def test_an_audit_of_all_rows_says_what_both_bundles_say(
     plan, bundle, auditor, tmp_path, run_locally, told
 ):
     result = run_locally(plan(1.0, label_column="y"))
     run_locally(plan(name="unaudited", label_column="y"))
-    assert predictions(tmp_path / "out").equals(predictions(tmp_path / "unaudited"))
+    assert read_predictions(tmp_path / "out").equals(read_predictions(tmp_path / "unaudited"))
 
     own, theirs = (Scorer(one).score(TEXTS).labels for one in (bundle, auditor))
     good = [row for row in range(150) if row != 33]
@@ -157,7 +151,7 @@ def test_a_hopeless_run_ends_early_and_goes_on_with_a_lower_floor(plan, tmp_path
     assert 0 < done.num_rows < 150
     result = run_locally(plan(1.0, min_agreement=10))
     assert result.tally.earlier.num_rows == done.num_rows
-    assert predictions(tmp_path / "out").num_rows == 150
+    assert read_predictions(tmp_path / "out").num_rows == 150
 
 
 def test_another_bundle_is_refused_before_the_corpus_is_read(

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from fastformers.cluster.execution.claim import Claim, check_claim, claimed
-from fastformers.cluster.execution.job import open_prepare_job, open_score_job
-from fastformers.cluster.settings import CorpusSettings
 from fastformers.cluster.shards.identity import PREPARED_FILE, RUN_FILE, write_record
 from fastformers.errors import ChangedWorkError, FastformersError, InputError, StorageError
+from tests.cluster.execution.plans import plan, plan_shards
+from tests.cluster.outputs import contents
 
 
 @pytest.fixture
@@ -22,30 +22,10 @@ def corpus(tmp_path, write_rows):
     return tmp_path / "corpus"
 
 
-def plan(corpus, bundle, output, *, max_batch_tokens=None, **settings):
-    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return open_score_job(
-        str(corpus),
-        bundle.path,
-        str(output),
-        CorpusSettings(**settings),
-        max_batch_tokens=max_batch_tokens,
-    )
-
-
-def plan_shards(corpus, bundle, output, **settings):
-    return open_prepare_job(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
-
-
 def claim(job):
     """Claim a job's directories, and give them back."""
     with claimed(job):
         pass
-
-
-def contents(directory):
-    """Every file below a directory, with what is in it."""
-    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def changed(error):

@@ -24,6 +24,7 @@ from fastformers.cluster.shards.claim_file import CLAIM_FILE, new_claim, put_cla
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.cluster.storage.options import parse_storage_options
 from fastformers.errors import ClaimedError, InputError
+from tests.cluster.outputs import contents
 
 HOLDER = Path(__file__).parent / "holder.py"
 HOUR_S = 3600.0
@@ -96,10 +97,6 @@ def no_promise(monkeypatch):
     """The disk is like a bucket: nothing is written only if it is absent, or unchanged."""
     for name in ("put_claim_if_absent", "replace_claim"):
         monkeypatch.setattr(f"fastformers.cluster.execution.claim.{name}", lambda *arguments: None)
-
-
-def contents(directory):
-    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def test_a_claim_is_there_while_the_block_runs_and_then_no_more(job, home):

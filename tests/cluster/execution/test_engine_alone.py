@@ -9,21 +9,12 @@ from fastformers.cluster.execution.job import open_prepare_job, open_score_job
 from fastformers.cluster.scheduling.local_nodes import LocalNodes
 from fastformers.cluster.scheduling.nodes import Node
 from fastformers.cluster.settings import ActorSettings, CorpusSettings
-from fastformers.cluster.shards.layout import Shard
+from tests.cluster.scheduling.jobs import make_shard
 
 
 def make_shards(seconds):
     return [
-        Shard(
-            name=f"000000-{number:05d}",
-            num_rows=1,
-            num_unique=1,
-            num_tokens=1,
-            num_unique_tokens=1,
-            predicted_s=predicted_s,
-            spans=(("a.csv", 1),),
-        )
-        for number, predicted_s in enumerate(seconds)
+        make_shard(number, predicted_s=predicted_s) for number, predicted_s in enumerate(seconds)
     ]
 
 

@@ -7,15 +7,16 @@ import pytest
 import fastformers.cluster.corpus.slices
 import fastformers.cluster.devices.scoring
 from fastformers.cluster.devices.scoring import CARD_BATCH_TOKENS
-from fastformers.cluster.execution.job import describe, open_prepare_job, open_score_job
+from fastformers.cluster.execution.job import describe, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.records.slice_table import load_shards
-from fastformers.cluster.settings import SCORING_ON_CORES, CorpusSettings, ScoringSettings
+from fastformers.cluster.settings import CorpusSettings, ScoringSettings
 from fastformers.cluster.shards.layout import MIN_GPU_SHARD_TOKENS
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference import engines
 from fastformers.inference.autotune import EngineChoice
+from tests.cluster.execution.plans import plan, plan_shards
 from tests.needs import need_openvino
 
 
@@ -30,33 +31,6 @@ def corpus(tmp_path, write_rows):
     for name in "abc":
         write_rows(tmp_path / "corpus" / f"{name}.jsonl", rows)
     return tmp_path / "corpus"
-
-
-def plan(
-    corpus,
-    bundle,
-    output,
-    *,
-    max_batch_tokens=None,
-    engine="onnxruntime",
-    scoring=SCORING_ON_CORES,
-    **settings,
-):
-    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return open_score_job(
-        str(corpus),
-        bundle.path,
-        str(output),
-        CorpusSettings(**settings),
-        max_batch_tokens=max_batch_tokens,
-        engine=engine,
-        scoring=scoring,
-    )
-
-
-def plan_shards(corpus, bundle, output, **settings):
-    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return open_prepare_job(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
 
 
 def test_a_token_budget_below_one_is_refused(corpus, bundle, tmp_path):

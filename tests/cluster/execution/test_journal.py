@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet
 import pytest
 
 import fastformers.cluster.corpus.slices
@@ -20,6 +19,7 @@ from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.shard_set import key_of
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ClaimedError, ScoringError
+from tests.cluster.outputs import read_dead_letters
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def test_a_rerun_opens_no_file_that_the_log_knows(
     corpus, bundle, tmp_path, run_locally, files_read
 ):
     first = run_locally(plan(corpus, bundle, tmp_path / "out"))
-    letters = pyarrow.parquet.read_table(tmp_path / "out" / "__run__" / "dead_letters.parquet")
+    letters = read_dead_letters(tmp_path / "out")
     job = plan(corpus, bundle, tmp_path / "out")
     files_read.clear()
     earlier = find_earlier_work(job)
@@ -104,9 +104,7 @@ def test_a_rerun_opens_no_file_that_the_log_knows(
     num_objects = len(job.receipts_log.list_files()) + len(job.slices_log.list_files())
     assert len(files_read) == num_objects <= 2 + (len(earlier.done) + 40) // 4
     run_locally(job)
-    assert pyarrow.parquet.read_table(tmp_path / "out" / "__run__" / "dead_letters.parquet").equals(
-        letters
-    )
+    assert read_dead_letters(tmp_path / "out").equals(letters)
     assert letters.num_rows == 8
 
 

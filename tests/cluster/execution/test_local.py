@@ -1,6 +1,5 @@
 """One worker in this process, as the driver sees it."""
 
-import pyarrow as pa
 import pytest
 
 from fastformers.cluster.corpus.slices import Piece, Slice
@@ -33,14 +32,6 @@ def pool_of():
 
 def task(number, job):
     return Task(ticket=Ticket(number), job=job)
-
-
-@pytest.fixture(autouse=True)
-def same_memory_pool():
-    """Restore Arrow's memory pool, which a worker changes for its process."""
-    pool = pa.default_memory_pool()
-    yield
-    pa.set_memory_pool(pool)
 
 
 @pytest.fixture

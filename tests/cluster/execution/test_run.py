@@ -1,7 +1,6 @@
 import itertools
 import time
 from itertools import count
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -9,11 +8,10 @@ import pytest
 
 import fastformers.cluster.corpus.slices
 import fastformers.cluster.settings
-from fastformers.cluster.execution.job import open_prepare_job, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.execution.local import connect_here
 from fastformers.cluster.execution.run import run_job
-from fastformers.cluster.settings import ActorSettings, CorpusSettings
+from fastformers.cluster.settings import ActorSettings
 from fastformers.cluster.shards import preparation
 from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
 from fastformers.errors import (
@@ -21,6 +19,8 @@ from fastformers.errors import (
     InputError,
     ScoringError,
 )
+from tests.cluster.execution.plans import plan, plan_shards
+from tests.cluster.outputs import read_dead_letters, read_predictions
 
 TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
 
@@ -43,39 +43,14 @@ def corpus(tmp_path, write_rows):
     return tmp_path / "corpus"
 
 
-def plan(corpus, bundle, output, *, max_batch_tokens=None, **settings):
-    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return open_score_job(
-        str(corpus),
-        bundle.path,
-        str(output),
-        CorpusSettings(**settings),
-        max_batch_tokens=max_batch_tokens,
-    )
-
-
-def plan_shards(corpus, bundle, output, **settings):
-    settings = {"keep_columns": ("id",), "shard_seconds": 0.002, **settings}
-    return open_prepare_job(str(corpus), bundle.path, str(output), CorpusSettings(**settings))
-
-
-def predictions(output):
-    parts = sorted((Path(output) / "predictions").iterdir())
-    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
-
-
-def dead_letters(output):
-    return pyarrow.parquet.read_table(Path(output) / "__run__" / "dead_letters.parquet").to_pylist()
-
-
 def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_locally, told):
     result = run_locally(plan(corpus, bundle, tmp_path / "out"))
-    table = predictions(tmp_path / "out")
+    table = read_predictions(tmp_path / "out")
     ids = [*range(17), *range(100, 109), *range(200, 230)]
     assert table["id"].to_pylist() == ids
     assert table["error"].null_count == len(ids)
     assert result.dead_letters == 0
-    assert dead_letters(tmp_path / "out") == []
+    assert read_dead_letters(tmp_path / "out").num_rows == 0
     assert result.tally.known.num_shards == len(told.shards) > 5
     assert {shard.name for shard in told.shards} == {receipt.shard for receipt in told.receipts}
     assert not list((tmp_path / "out" / "__run__" / "shards").rglob("part-*"))
@@ -86,7 +61,7 @@ def test_a_run_scores_everything_and_tidies_up(corpus, bundle, tmp_path, run_loc
 
 def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally, told):
     first = run_locally(plan(corpus, bundle, tmp_path / "out"))
-    before = predictions(tmp_path / "out")
+    before = read_predictions(tmp_path / "out")
     asked = []
     again = run_job(plan(corpus, bundle, tmp_path / "out"), ActorSettings(), asked.append)
     assert asked == []
@@ -100,7 +75,7 @@ def test_a_finished_run_starts_nothing(corpus, bundle, tmp_path, run_locally, to
     [here] = again.nodes
     assert (here.joined_s, here.left_s) == (0.0, again.wall_s)
     assert (here.num_cores, here.num_idle_cores) == (0, 0)
-    assert predictions(tmp_path / "out").equals(before)
+    assert read_predictions(tmp_path / "out").equals(before)
 
 
 def test_a_run_s_times_are_the_clock_s(corpus, bundle, tmp_path, told):
@@ -139,7 +114,7 @@ def test_a_run_s_times_are_the_clock_s(corpus, bundle, tmp_path, told):
 def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_locally, told):
     run_locally(plan(corpus, bundle, tmp_path / "out"))
     names = sorted(shard.name for shard in told.shards)
-    before = predictions(tmp_path / "out")
+    before = read_predictions(tmp_path / "out")
     parts = sorted((tmp_path / "out" / "predictions").iterdir())
     parts[0].unlink()
     parts[2].write_bytes(parts[2].read_bytes()[:-50])
@@ -149,7 +124,7 @@ def test_lost_and_foreign_parts_are_scored_again(corpus, bundle, tmp_path, run_l
     again = run_locally(plan(corpus, bundle, tmp_path / "out"))
     assert sorted(receipt.shard for receipt in told.receipts) == [names[n] for n in (0, 2, 3)]
     assert again.tally.earlier.num_shards == len(names) - 3
-    assert predictions(tmp_path / "out").equals(before)
+    assert read_predictions(tmp_path / "out").equals(before)
     assert sorted((tmp_path / "out" / "predictions").iterdir()) == parts
 
 
@@ -171,7 +146,7 @@ def test_a_run_that_was_killed_goes_on(
     with killed_after(num_writes):
         run_locally(plan(corpus, bundle, tmp_path / "out"))
     run_locally(plan(corpus, bundle, tmp_path / "out"))
-    assert predictions(tmp_path / "out").equals(predictions(tmp_path / "whole"))
+    assert read_predictions(tmp_path / "out").equals(read_predictions(tmp_path / "whole"))
 
 
 def test_prepared_shards_are_scored_like_their_corpus(corpus, bundle, tmp_path, run_locally):
@@ -180,7 +155,7 @@ def test_prepared_shards_are_scored_like_their_corpus(corpus, bundle, tmp_path, 
     assert result.tally.scored.num_shards == 0
     run_locally(plan(corpus, bundle, tmp_path / "direct"))
     run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
-    assert predictions(tmp_path / "out").equals(predictions(tmp_path / "direct"))
+    assert read_predictions(tmp_path / "out").equals(read_predictions(tmp_path / "direct"))
     assert len(list((tmp_path / "shards").rglob("part-*"))) == result.tally.known.num_shards
     assert run_locally(
         plan_shards(corpus, bundle, tmp_path / "shards", keep_columns=("lang", "id"))
@@ -193,7 +168,7 @@ def test_prepared_shards_serve_every_bundle_with_their_tokenizer(
     run_locally(plan_shards(corpus, bundle, tmp_path / "shards"))
     smaller = bundle_factory(tmp_path / "smaller", num_layers=1)
     run_locally(plan(tmp_path / "shards", smaller, tmp_path / "out"))
-    assert predictions(tmp_path / "out").num_rows == 56
+    assert read_predictions(tmp_path / "out").num_rows == 56
     with pytest.raises(ChangedWorkError, match="of another run: bundle changed since;"):
         run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
 
@@ -208,7 +183,7 @@ def test_an_unfinished_preparation_is_not_scored(corpus, bundle, tmp_path, run_l
 
 def test_the_limit_takes_the_first_rows(corpus, bundle, tmp_path, run_locally):
     run_locally(plan(corpus, bundle, tmp_path / "out", limit=20))
-    assert predictions(tmp_path / "out")["id"].to_pylist() == [*range(17), 100, 101, 102]
+    assert read_predictions(tmp_path / "out")["id"].to_pylist() == [*range(17), 100, 101, 102]
 
 
 def test_bad_rows_stop_a_run_that_wants_none(bundle, tmp_path, write_rows, run_locally):
@@ -221,7 +196,7 @@ def test_bad_rows_stop_a_run_that_wants_none(bundle, tmp_path, write_rows, run_l
     for _ in range(2):
         with pytest.raises(ScoringError, match=r"a\.jsonl: row 1: .*empty text; "):
             run_locally(plan(path, bundle, tmp_path / "out", max_bad_rows="0"))
-        assert [letter["file_row"] for letter in dead_letters(tmp_path / "out")] == [1]
+        assert read_dead_letters(tmp_path / "out")["file_row"].to_pylist() == [1]
 
 
 def test_a_run_whose_rows_are_nearly_all_bad_ends_early_and_goes_on_with_another_limit(
@@ -239,7 +214,7 @@ def test_a_run_whose_rows_are_nearly_all_bad_ends_early_and_goes_on_with_another
     assert 20 <= earlier.cut.bad_rows.num_rows < 150
     result = run_locally(plan(path, bundle, tmp_path / "out", max_bad_rows="80%"))
     assert result.dead_letters == 150
-    assert predictions(tmp_path / "out")["id"].to_pylist() == list(range(200))
+    assert read_predictions(tmp_path / "out")["id"].to_pylist() == list(range(200))
 
 
 def test_shards_of_bad_rows_are_no_finished_preparation(bundle, tmp_path, write_rows, run_locally):
@@ -253,7 +228,7 @@ def test_shards_of_bad_rows_are_no_finished_preparation(bundle, tmp_path, write_
     run_locally(plan_shards(path, bundle, tmp_path / "shards", max_bad_rows="11"))
     with pytest.raises(ScoringError, match=r"^11 of 12 rows .*dead_letters\.parquet lists them"):
         run_locally(plan(tmp_path / "shards", bundle, tmp_path / "out"))
-    assert len(dead_letters(tmp_path / "out")) == 11
+    assert read_dead_letters(tmp_path / "out").num_rows == 11
 
 
 def test_values_that_fit_no_column_are_counted_by_column_once(
@@ -269,7 +244,7 @@ def test_values_that_fit_no_column_are_counted_by_column_once(
     for _ in range(2):  # the second time nothing is left to do
         result = run_locally(run)
         assert (result.dead_letters, dict(result.tally.unfit)) == (0, {"id": 3})
-    assert predictions(tmp_path / "out")["id"].to_pylist() == [1, 2, None, 3, None, None]
+    assert read_predictions(tmp_path / "out")["id"].to_pylist() == [1, 2, None, 3, None, None]
 
 
 def test_an_output_inside_the_corpus_is_no_part_of_it(bundle, tmp_path, write_rows, run_locally):
@@ -302,7 +277,7 @@ def test_skipped_files_are_reported(corpus, bundle, tmp_path, write_rows, run_lo
     run = plan(corpus, bundle, tmp_path / "out", skip_unreadable_files=True)
     for _ in range(2):  # the second time nothing is left to do
         assert list(run_locally(run).skipped_files) == [str(corpus / "b.parquet")]
-    assert predictions(tmp_path / "out").num_rows == 1
+    assert read_predictions(tmp_path / "out").num_rows == 1
 
 
 def test_what_was_done_until_an_error_is_told_for_the_bill(corpus, bundle, tmp_path):

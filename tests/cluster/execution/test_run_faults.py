@@ -3,10 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 
 import fastformers.cluster.corpus.slices
@@ -23,6 +20,7 @@ from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.cluster.shards import preparation
 from fastformers.cluster.shards.claim_file import new_claim, put_claim
 from fastformers.errors import ClaimedError, InputError, ScoringError
+from tests.cluster.outputs import read_dead_letters, read_predictions
 
 NUM_ROWS = {"a.csv": 7, "b.csv": 60, "c.csv": 5}
 IDS = list(range(sum(NUM_ROWS.values())))
@@ -55,13 +53,8 @@ def plan(corpus, bundle, output, settings=SETTINGS):
     )
 
 
-def predictions(output):
-    parts = sorted((Path(output) / "predictions").iterdir())
-    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
-
-
 def ids(output):
-    return [int(value) for value in predictions(output)["id"].to_pylist()]
+    return [int(value) for value in read_predictions(output)["id"].to_pylist()]
 
 
 @pytest.fixture
@@ -161,7 +154,7 @@ def test_a_run_scores_what_the_one_before_has_not(
     assert again.tally.scored.num_shards == len(names) - num_scored
     assert again.tally.earlier.num_shards == num_scored
     assert again.tally.known.num_shards == len(names)
-    assert predictions(tmp_path / "out").equals(predictions(tmp_path / "whole"))
+    assert read_predictions(tmp_path / "out").equals(read_predictions(tmp_path / "whole"))
 
 
 def test_where_every_node_leaves_the_run_says_so_and_the_next_one_goes_on(
@@ -206,13 +199,10 @@ def test_a_row_that_the_model_refuses_is_listed_or_ends_the_run(
         run_locally(plan(path, crippled, tmp_path / "out", none_bad))
     result = run_locally(plan(path, crippled, tmp_path / "out"))
     assert result.dead_letters == 1
-    table = predictions(tmp_path / "out")
+    table = read_predictions(tmp_path / "out")
     assert [label is None for label in table["label"].to_pylist()] == [False, True, False, False]
     assert "the model failed on it" in table["error"][1].as_py()
-    [letter] = pyarrow.parquet.read_table(
-        tmp_path / "out" / "__run__" / "dead_letters.parquet"
-    ).to_pylist()
-    assert letter["file_row"] == 1
+    assert read_dead_letters(tmp_path / "out")["file_row"].to_pylist() == [1]
 
 
 def test_a_preparation_is_complete_when_it_ends_and_only_then(

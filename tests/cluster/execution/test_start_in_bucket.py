@@ -64,7 +64,6 @@ def open_job(s3_server, bundle):
 
 
 def test_few_requests_follow_each_other_before_a_run_scores(open_job, take, told):
-    pool = pa.default_memory_pool()
     job = open_job()
     opening = take()
     claiming = []
@@ -76,7 +75,6 @@ def test_few_requests_follow_each_other_before_a_run_scores(open_job, take, told
             yield open_nodes
 
     run_job(job, ActorSettings(), connect)
-    pa.set_memory_pool(pool)
     later = take()
     corpus = next(n for n, request in enumerate(later) if "/corpus/" in request.path)
     scored = next(n for n, request in enumerate(later) if "/predictions/part" in request.path)

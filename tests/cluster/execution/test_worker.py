@@ -61,14 +61,6 @@ def many_slices(monkeypatch):
     monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", 1500)
 
 
-@pytest.fixture(autouse=True)
-def same_memory_pool():
-    """Restore Arrow's memory pool, which a worker changes for its process."""
-    pool = pa.default_memory_pool()
-    yield
-    pa.set_memory_pool(pool)
-
-
 def scorings_of(bundle, max_batch_tokens):
     scoring = Scoring(
         device="cpu",

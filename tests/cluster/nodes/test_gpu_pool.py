@@ -7,8 +7,6 @@ import os
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 import ray
 
@@ -18,6 +16,7 @@ from fastformers.cluster.execution.run import run_job
 from fastformers.cluster.nodes.connect import connect
 from fastformers.cluster.settings import ActorSettings, CorpusSettings, ScoringSettings
 from tests.cluster.nodes.fake_gpus import LOG, read_seen
+from tests.cluster.outputs import read_predictions
 
 REPOSITORY = Path(__file__).parents[3]
 NUM_ROWS = 1200
@@ -68,11 +67,6 @@ def open_job(corpus, bundle, output, **scoring):
     )
 
 
-def predictions_of(output):
-    parts = sorted((output / "predictions").glob("*.parquet"))
-    return pa.concat_tables(pyarrow.parquet.read_table(p).replace_schema_metadata() for p in parts)
-
-
 def scored_by(result):
     return {device: sums.num_rows for (device, _), sums in result.tally.scored.kinds.items()}
 
@@ -83,18 +77,16 @@ def test_one_queue_scores_each_row_once_and_as_one_process_does(seen, corpus, tw
     actors = ActorSettings(actors_per_gpu=2, oversubscribe=True)
     result = run_job(job, actors, connect)
     alone = open_job(corpus, two_graphs, tmp_path / "alone", precision="float16")
-    pool = pa.default_memory_pool()
     run_job(alone, ActorSettings(), connect_here)
-    pa.set_memory_pool(pool)
 
     assert sum(scored_by(result).values()) == NUM_ROWS + 1
     assert min(scored_by(result).values()) > 0
     assert {precision for _, precision in result.tally.scored.kinds} == {"float16"}
     assert result.tally.agreement.num_texts == 0  # one precision
-    found = predictions_of(tmp_path / "out")
+    found = read_predictions(tmp_path / "out")
     assert found["id"].to_pylist() == [*range(NUM_ROWS), -1]
     columns = ["id", "label", "error"]
-    expected = predictions_of(tmp_path / "alone")
+    expected = read_predictions(tmp_path / "alone")
     assert found.select(columns) == expected.select(columns)
 
     own = [one for one in read_seen(seen) if one["order"] == "PCI_BUS_ID"]  # not the node's check

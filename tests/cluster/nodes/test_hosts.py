@@ -20,9 +20,10 @@ from fastformers.cluster.settings import ActorSettings, CorpusSettings
 from fastformers.cluster.shards.predictions import read_receipt
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.inference.bundle import DEMO_BUNDLE
-from tests.cluster.chaos.jobs import num_done, read_predictions
+from tests.cluster.chaos.jobs import num_done
 from tests.cluster.nodes.hosts import CORES, REPOSITORY, Hosts, Job
 from tests.cluster.nodes.three_hosts import joined, replace_host
+from tests.cluster.outputs import read_predictions
 
 pytestmark = pytest.mark.cluster
 
@@ -49,7 +50,6 @@ def corpus(tmp_path_factory):
 def expected(corpus, tmp_path_factory):
     """What one worker in this process predicts."""
     output = tmp_path_factory.mktemp("here") / "out"
-    pool = pa.default_memory_pool()  # a worker sets another one for its process
     job = open_score_job(
         str(corpus),
         DEMO_BUNDLE,
@@ -58,7 +58,6 @@ def expected(corpus, tmp_path_factory):
         max_batch_tokens=MAX_BATCH_TOKENS,
     )
     run_job(job, ActorSettings(), connect_here)
-    pa.set_memory_pool(pool)
     table = read_predictions(output)
     assert table.num_rows == NUM_ROWS
     assert table["label"].null_count == 2

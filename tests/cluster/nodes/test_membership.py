@@ -284,14 +284,20 @@ def test_a_supervisor_that_dies_as_it_starts_is_started_again_some_times(cluster
     assert cluster.handles == {}
 
 
-def test_a_node_that_comes_back_is_used_with_all_of_its_cpus(cluster_of, clock):
-    """Ray learns with a delay that the actors of a lost supervisor have ended."""
+def after_a_loss(cluster_of):
+    """A cluster whose one node was there until its supervisor died."""
     cluster = cluster_of(state("a"))
     cluster.handles["a"].is_ready()
     cluster.wait()
     cluster.nodes.exchange("a", Orders())
     cluster.handles.pop("a").calls[-1].set_exception(RuntimeError("gone"))
     cluster.wait()
+    return cluster
+
+
+def test_a_node_that_comes_back_is_used_with_all_of_its_cpus(cluster_of, clock):
+    """Ray learns with a delay that the actors of a lost supervisor have ended."""
+    cluster = after_a_loss(cluster_of)
     cluster.show(state("a", free=1.0))
     assert cluster.handles == {}
     cluster.show(state("a", free=2.0))
@@ -299,12 +305,7 @@ def test_a_node_that_comes_back_is_used_with_all_of_its_cpus(cluster_of, clock):
 
 
 def test_cpus_that_stay_away_are_not_waited_for(cluster_of, clock):
-    cluster = cluster_of(state("a"))
-    cluster.handles["a"].is_ready()
-    cluster.wait()
-    cluster.nodes.exchange("a", Orders())
-    cluster.handles.pop("a").calls[-1].set_exception(RuntimeError("gone"))
-    cluster.wait()
+    cluster = after_a_loss(cluster_of)
     clock.now += 20.0
     cluster.show(state("a", free=1.0))
     assert cluster.handles["a"].num_actors == 1

@@ -61,13 +61,6 @@ def report(*outcomes, **doing):
     return NodeReport(ended=tuple(ended), doing=doing)
 
 
-class Clock:
-    now = 50.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def told(monkeypatch):
     """Calls that Ray gets: (name, value, tags without run and node), in their order."""
@@ -99,12 +92,8 @@ def told(monkeypatch):
 
 
 @pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
 def run_metrics(told, clock):
+    clock.now = 50.0
     return RunMetrics("run-1", node="vm", clock=clock)
 
 

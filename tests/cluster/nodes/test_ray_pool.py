@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 
@@ -32,6 +31,7 @@ from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.shard_queue import Lease
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.cluster.storage.options import StorageOptions
+from tests.cluster.chaos.jobs import family, ray_actors
 
 REPOSITORY = Path(__file__).parents[3]
 KNOWS_NO_RAY = [
@@ -87,15 +87,7 @@ def spec(bundle, tmp_path, write_rows):
 
 def actor_processes():
     """Processes of scoring actors below this one."""
-    family = psutil.Process().children(recursive=True)
-    return [child for child in family if "ScoringActor" in " ".join(_command_line(child))]
-
-
-def _command_line(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+    return ray_actors(family(os.getpid()), "ScoringActor")
 
 
 def outcomes(pool, number):

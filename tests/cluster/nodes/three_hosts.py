@@ -16,8 +16,9 @@ from pathlib import Path
 
 from fastformers.cache import CACHE_VARIABLE
 from fastformers.inference.bundle import DEMO_BUNDLE
-from tests.cluster.chaos.jobs import num_done, read_predictions
+from tests.cluster.chaos.jobs import num_done
 from tests.cluster.nodes.hosts import CORES, Hosts, Job
+from tests.cluster.outputs import read_predictions
 
 
 def joined(job):

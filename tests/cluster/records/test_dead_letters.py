@@ -1,27 +1,11 @@
-from pathlib import Path
-
 import pyarrow.parquet
 import pytest
 
 import fastformers.cluster.corpus.slices
-from fastformers.cluster.execution.job import open_score_job
-from fastformers.cluster.settings import CorpusSettings
+from tests.cluster.execution.plans import plan
+from tests.cluster.outputs import read_dead_letters
 
 TEXTS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
-
-
-def plan(corpus, bundle, output, *, shard_seconds=0.002):
-    return open_score_job(
-        str(corpus),
-        bundle.path,
-        str(output),
-        CorpusSettings(keep_columns=("id",), shard_seconds=shard_seconds),
-        max_batch_tokens=None,
-    )
-
-
-def dead_letters(output):
-    return pyarrow.parquet.read_table(Path(output) / "__run__" / "dead_letters.parquet").to_pylist()
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
@@ -44,7 +28,7 @@ def test_dead_letters_name_file_and_row(
     result = run_locally(plan(tmp_path / "corpus", bundle, tmp_path / "out", shard_seconds=0.0005))
     assert len(told.shards) > 10
     assert max(len(shard.spans) for shard in told.shards) > 1
-    letters = dead_letters(tmp_path / "out")
+    letters = read_dead_letters(tmp_path / "out").to_pylist()
     assert result.dead_letters == len(letters) == len(bad)
     expected = [(number, place) for number, place in enumerate(order) if place in bad]
     for letter, (corpus_row, (name, file_row)) in zip(letters, expected, strict=True):
@@ -61,9 +45,9 @@ def test_dead_letters_of_earlier_runs_are_listed(bundle, tmp_path, write_rows, r
     rows = [{"id": row, "text": "" if row % 5 == 0 else "a cat " * row} for row in range(30)]
     path = write_rows(tmp_path / "a.jsonl", rows)
     first = run_locally(plan(path, bundle, tmp_path / "out"))
-    letters = dead_letters(tmp_path / "out")
+    letters = read_dead_letters(tmp_path / "out").to_pylist()
     sorted((tmp_path / "out" / "predictions").iterdir())[0].unlink()
     again = run_locally(plan(path, bundle, tmp_path / "out"))
     assert 0 < again.tally.scored.num_shards < first.tally.scored.num_shards
     assert again.dead_letters == first.dead_letters == 6
-    assert dead_letters(tmp_path / "out") == letters
+    assert read_dead_letters(tmp_path / "out").to_pylist() == letters

@@ -21,13 +21,6 @@ from fastformers.cluster.shards.receipts import Receipt
 from fastformers.cluster.storage.directory import Directory, open_directory
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def directory(tmp_path):
     return open_directory(str(tmp_path / "log"))
@@ -116,8 +109,7 @@ def test_nothing_is_written_for_nothing(directory):
     assert (read_log(directory).next_number, records(directory)) == (0, [])
 
 
-def test_an_object_is_written_again_as_it_fills(directory, small_objects):
-    clock = Clock()
+def test_an_object_is_written_again_as_it_fills(directory, small_objects, clock):
     log = ReceiptsLog(directory, next_number=7, clock=clock)
     log.add({"a": 1})
     log.flush_if_due()

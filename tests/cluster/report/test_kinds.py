@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
 from fastformers.cluster.cost.machine_profile import find_misfit
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
@@ -16,12 +15,12 @@ from fastformers.cluster.pricing.prices import load_prices, price_on_demand
 from fastformers.cluster.records.tally import RunTally
 from fastformers.cluster.report.page import render_page
 from fastformers.cluster.report.summary import build_report
-from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.cluster.storage.directory import open_directory
+from tests.cluster.report.shown_bill import show_bill
 
 GPU_TYPE, CPU_TYPE = "g6.xlarge", "c7i.4xlarge"
 WALL_S = 100.0
@@ -221,19 +220,12 @@ def test_cores_alone_are_one_kind_and_compare_nothing(report_of):
     (kind,) = report.kinds
     assert (kind.device, kind.share_of_tokens, report.agreement) == ("cpu", 1.0, None)
     assert not report.uses_gpus
-    assert "Actors" not in show(report)
-
-
-def show(report):
-    console = Console(width=140)
-    with console.capture() as capture:
-        console.print(render_bill(report))
-    return capture.get()
+    assert "Actors" not in show_bill(report)
 
 
 def test_it_is_shown_in_the_terminal_and_on_the_page(mixed):
     assert (mixed.agreement.texts, mixed.agreement.equal_labels) == (400, 399 / 400)
-    shown = show(mixed)
+    shown = show_bill(mixed)
     assert (
         "int8 and float16: 99.75% equal labels of 400 texts scored in both, values differ" in shown
     )

@@ -1,9 +1,7 @@
-import io
 import json
 from dataclasses import asdict, replace
 
 import pytest
-from rich.console import Console
 
 from fastformers.cluster.delivery.bundle_delivery import pin_bundle
 from fastformers.cluster.devices.scoring import Scoring
@@ -14,7 +12,6 @@ from fastformers.cluster.pricing.prices import HourlyPrice, choose_price, load_p
 from fastformers.cluster.records.tally import RunTally
 from fastformers.cluster.report.run_report import ActorReport, Energy, PhaseSeconds
 from fastformers.cluster.report.summary import build_report, summarize_session
-from fastformers.cluster.report.tables import render_bill
 from fastformers.cluster.scheduling.journal import NodeUse
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.cluster.shards.label_counts import LabelCounts
@@ -23,6 +20,7 @@ from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import Attempt, Receipt
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.inference.cpu import Machine, Processor
+from tests.cluster.report.shown_bill import show_bill
 
 SLICE_PHASES = {"read": 0.5, "tokenize": 1.0, "write": 0.25}
 TABLE = load_prices()
@@ -317,7 +315,7 @@ def test_a_resumed_run_sums_its_sessions(job):
     assert round(sum(item.usd for item in report.bill.items), 9) == report.bill.total_usd
     assert report.phase_s.infer == pytest.approx(1.5 + 4.5)
     assert (report.num_actors, len(report.nodes)) == (2, 1)  # of the last one
-    text = bill(report)
+    text = show_bill(report)
     assert "running" in text
     assert "20 rows were scored in the last seconds of sessions that ended early" in " ".join(
         text.split()
@@ -327,7 +325,7 @@ def test_a_resumed_run_sums_its_sessions(job):
 def test_a_run_in_one_session_shows_no_sessions(job):
     report = build_report(job, make_result(earlier=[]), PRICE)
     assert (len(report.sessions), report.unrecorded_rows) == (1, 0)
-    assert "Sessions" not in bill(report)
+    assert "Sessions" not in show_bill(report)
 
 
 def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(job):
@@ -351,7 +349,7 @@ def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(job):
     assert report.usd_total == pytest.approx(0.36 * 0.5 / 3600)
     assert report.phase_s == PhaseSeconds(read=0, tokenize=0, infer=0, audit=0, write=0, idle=0)
     assert report.actors == {}
-    assert "per million rows" not in bill(report)
+    assert "per million rows" not in show_bill(report)
     assert [item.heading for item in report.bill.items] == ["start-up"]
 
 
@@ -362,30 +360,24 @@ def test_the_report_names_what_scored_and_where(job, bundle, tmp_path):
     assert report.cores == ("host: 2 actors",)
 
 
-def bill(report):
-    text = io.StringIO()
-    Console(file=text, width=200).print(render_bill(report))
-    return text.getvalue()
-
-
 def test_the_bill_says_what_was_lost_of_kept_columns(job):
     slices = [replace(SLICE, unfit={"k": 1200}), replace(SLICE, unfit={"k": 1, "*": 3})]
     report = build_report(job, make_result(slices=slices), PRICE)
     assert report.unfit_values == {"k": 1201, "*": 3}
-    assert "are null: 1,201 of 'k', 3 of columns that were not known before" in bill(report)
-    assert "kept columns" not in bill(build_report(job, make_result(), PRICE))
+    assert "are null: 1,201 of 'k', 3 of columns that were not known before" in show_bill(report)
+    assert "kept columns" not in show_bill(build_report(job, make_result(), PRICE))
 
 
 def test_the_bill_names_files_that_were_skipped(job):
     skipped = {f"{number}.csv": "empty" for number in range(11)}
-    text = bill(build_report(job, make_result(skipped_files=skipped), PRICE))
+    text = show_bill(build_report(job, make_result(skipped_files=skipped), PRICE))
     assert "7.csv: empty" in text
     assert "8.csv" not in text
     assert "8 of 11 files" in text
 
 
 def test_the_bill_says_what_the_report_says(job):
-    text = bill(build_report(job, make_result(skipped_files={"b.csv": "empty"}), PRICE))
+    text = show_bill(build_report(job, make_result(skipped_files={"b.csv": "empty"}), PRICE))
     for words in (
         "400 (320 different texts scored, 100 rows by earlier sessions)",
         "4,000 (padding efficiency 1.000)",
@@ -414,7 +406,7 @@ def test_the_bill_says_where_the_money_went(job):
         source="codecarbon",
     )
     report = build_report(job, make_result(), PRICE, energy=energy)
-    text = bill(report)
+    text = show_bill(report)
     for words in ("start-up", "idle tail", "retries", "saved: equal texts", "0.0010000"):
         assert words in text
     assert "4.5 core-seconds predicted, 4.5 measured (+0.0%)" in text
@@ -443,11 +435,11 @@ def test_a_machine_that_is_not_of_its_type_is_said_and_priced_by_the_part_that_i
         "priced as c7i.4xlarge, but it has 2 CPUs, not 16; 4 GiB of memory, not 32; "
         "AMD EPYC 9B45 (turin), not Intel Xeon 8488C Sapphire Rapids (x86 AMX, 2 vCPU/core)"
     )
-    assert mismatch in " ".join(bill(report).split())
+    assert mismatch in " ".join(show_bill(report).split())
 
 
 def test_the_bill_names_the_commonest_reasons_of_dead_letters(job):
-    text = bill(build_report(job, make_result(), PRICE))
+    text = show_bill(build_report(job, make_result(), PRICE))
     assert "5: null text" in text
 
 
@@ -471,18 +463,18 @@ def test_labels_of_the_rows_say_how_right_the_predictions_are(job):
     assert report.quality.confusion == ((4, 0), (2, 0))
     assert (
         "accuracy 66.67% (95%: 30.00 to 90.32) on 6 rows; column 'label' read by name"
-        in " ".join(bill(report).split())
+        in " ".join(show_bill(report).split())
     )
     unread = replace(counts, labels={'"x"': 3}, pairs={'"x"': {"0": 3}})
     result = make_result(scored=[make_receipt(1, labels=asdict(unread))], earlier=[])
     report = build_report(labeled, result, PRICE)
     assert report.quality is None
     assert report.quality_unknown.startswith("column 'label': label 'x' is not one of the model's")
-    assert "not known: column 'label'" in bill(report)
+    assert "not known: column 'label'" in show_bill(report)
 
 
 def test_the_bill_of_an_untroubled_run_mentions_no_trouble(job):
-    text = bill(build_report(job, make_result(attempts=ATTEMPTS[2:3], earlier=[]), PRICE))
+    text = show_bill(build_report(job, make_result(attempts=ATTEMPTS[2:3], earlier=[]), PRICE))
     assert "trouble" not in text
     assert "earlier sessions" not in text
 
@@ -522,7 +514,7 @@ def test_nodes_of_two_types_are_paid_for_at_the_price_of_each(job):
     assert (left.shards, left.rows, left.rows_per_second) == (1, 100, 25.0)
     assert left.usd == pytest.approx(4 * dear / 3600)
     assert left.left_because == "its cloud took it back"
-    text = bill(report)
+    text = show_bill(report)
     assert "c7a.4xlarge" in text
     assert "its cloud took it back" in text
 

@@ -5,26 +5,13 @@ import pytest
 from fastformers.cluster.scheduling.nodes import Orders
 from fastformers.cluster.scheduling.supervisor import MAX_TASKS_IN_CALL, OVERDUE, Supervisor
 from fastformers.cluster.scheduling.work import Finished, Lost, Returned, Task, Ticket
-from fastformers.cluster.shards.layout import Shard
-from fastformers.cluster.shards.shard_queue import Lease
+from tests.cluster.scheduling.jobs import make_lease
 
 
 def make_tasks(count, predicted_s=1.0, first=0):
-    shards = [
-        Shard(
-            name=f"000000-{number:05d}",
-            num_rows=1,
-            num_unique=1,
-            num_tokens=1,
-            num_unique_tokens=1,
-            predicted_s=predicted_s,
-            spans=(),
-        )
-        for number in range(first, first + count)
-    ]
     return tuple(
-        Task(ticket=Ticket(first + number), job=Lease(shard=shard, attempt=1))
-        for number, shard in enumerate(shards)
+        Task(ticket=Ticket(number), job=make_lease(number, predicted_s=predicted_s))
+        for number in range(first, first + count)
     )
 
 

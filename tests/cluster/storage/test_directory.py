@@ -1,11 +1,9 @@
 import errno
-import os
 import pickle
 import subprocess
 import sys
 import tempfile
 import uuid
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +17,7 @@ from fastformers.cluster.storage.directory import TEMPORARY_SUFFIX, open_directo
 from fastformers.cluster.storage.filesystems import resolve
 from fastformers.cluster.storage.options import StorageOptions
 from fastformers.errors import InputError, StorageError
+from tests.cluster.no_rights import no_rights
 
 REPOSITORY = Path(__file__).parents[3]
 json_values = st.recursive(
@@ -167,19 +166,6 @@ def test_a_full_disk_under_a_parquet_file(directory, full_disk, num_rows):
     ):
         pyarrow.parquet.write_table(table, file)
     assert names(directory) == []
-
-
-@contextmanager
-def no_rights():
-    """Become another user for a moment, because root may write anywhere."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Open one file, and read it in parts and chunks of any size."""
 
+import pyarrow as pa
 import pyarrow.fs
 
 from fastformers.formats.file_set import open_files
@@ -46,3 +47,9 @@ def read_all(reader, path, **cuts):
         assert set(rows.errors) <= set(range(rows.num_rows))
         found += [rows.errors.get(row, text) for row, text in enumerate(rows.texts[0])]
     return found
+
+
+def binary_as_text(values):
+    """Strings that Arrow did not check."""
+    array = pa.array(values, pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(array), array.buffers())

@@ -14,6 +14,7 @@ from fastformers.formats.column_types import (
     known_type,
     merge_types,
 )
+from tests.fastformers.formats.files import binary_as_text
 
 VIEW = pa.string_view()
 
@@ -73,14 +74,8 @@ def test_a_typed_column_in_another_type(values, kind, fitted):
     assert num_unfit == fitted.count(None) - values.null_count
 
 
-def unchecked(values):
-    """Strings that Arrow did not check."""
-    array = pa.array(values, pa.binary())
-    return pa.Array.from_buffers(pa.string(), len(array), array.buffers())
-
-
 def test_text_is_valid_when_it_leaves_however_deep():
-    texts = unchecked([b"good", b"bad \xff"])
+    texts = binary_as_text([b"good", b"bad \xff"])
     lists = pa.ListArray.from_arrays([0, 1, 2], texts)
     objects = pa.StructArray.from_arrays([texts, pa.array([1, 2])], ["a", "b"])
     for column, fixed in (

@@ -12,12 +12,6 @@ from fastformers.jobs.benchmarks.subject import make_subject, open_subject
 
 
 @pytest.fixture(scope="module")
-def long_bundle(bundle_factory, tmp_path_factory):
-    """Reads as many tokens as the fixed shapes have."""
-    return bundle_factory(tmp_path_factory.mktemp("bundle") / "long", max_length=128)
-
-
-@pytest.fixture(scope="module")
 def texts():
     return [f"the {'cat ' * (n % 9)}{n} ran" for n in range(40)]
 

@@ -4,8 +4,7 @@ import pytest
 
 from fastformers.cluster.report.forecasts.beside_bill import quotes_beside_bill
 from fastformers.cluster.report.page import can_draw, render_page
-from fastformers.cluster.report.tables import render_bill
-from fastformers.jobs.console.output import PlainConsole
+from tests.cluster.report.shown_bill import show_bill
 from tests.conftest import make_early_quote, make_quote
 
 QUOTES = {
@@ -17,13 +16,6 @@ QUOTES = {
         make_quote(share=0.95, usd=0.0205, usd_low=0.0202, usd_high=0.0208),
     ),
 }
-
-
-def shown(report):
-    console = PlainConsole(width=200)
-    with console.capture() as capture:
-        console.print(render_bill(report))
-    return capture.get()
 
 
 def test_each_quote_says_how_far_the_bill_is_from_it(make_report):
@@ -59,11 +51,11 @@ def test_one_quote_is_first_and_last(make_report):
 def test_a_run_without_quotes_has_no_table_of_them(make_report):
     report = make_report(history=(), early_quote=None)
     assert quotes_beside_bill(report) == []
-    assert "Quotes" not in shown(report)
+    assert "Quotes" not in show_bill(report)
 
 
 def test_the_table_is_under_the_bill(make_report):
-    lines = shown(make_report(**QUOTES)).splitlines()
+    lines = show_bill(make_report(**QUOTES)).splitlines()
     [title] = [line for line in lines if line.startswith("Quotes and bill")]
     assert lines.index(title) > max(n for n, line in enumerate(lines) if "saved:" in line)
     assert any("first quote, at 1%" in line and "+5.5%, within" in line for line in lines)

@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 
 from fastformers.errors import InputError
-from fastformers.export.graph import write_graph
-from fastformers.inference.engine import run_graph
-from fastformers.inference.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -34,24 +31,23 @@ from fastformers.models.architectures.architecture import (  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.layers import layer_parts  # noqa: E402
 from fastformers.models.loading import load_model, max_positions  # noqa: E402
-
-
-@pytest.fixture
-def rows(tokenizer_json, make_texts):
-    return Tokenizer(tokenizer_json, max_length=24).encode(make_texts(24))
-
-
-def check_graph(model, path, rows):
-    """The graph has PyTorch's logits, which differ between rows; returns them."""
-    write_graph(read_encoder(model), path, text_pairs=False)
-    logits_NC = predict_logits(model, rows)
-    np.testing.assert_allclose(run_graph(path, rows), logits_NC, atol=2e-5)
-    assert logits_NC.std(axis=0).min() > 0.05
-    return logits_NC
+from tests.fastformers.models.architectures.graphs import check_graph  # noqa: E402
 
 
 class MadeUpConfig(transformers.BertConfig):
     model_type = "made-up"
+
+
+def attend(layer, x_BTD):
+    """The attention of a layer, after its last projection."""
+
+    def split(y_BTW):
+        return y_BTW.unflatten(2, (layer.count, layer.width // layer.count)).transpose(1, 2)
+
+    attended = nn.functional.scaled_dot_product_attention(
+        *(split(project(x_BTD)) for project in (layer.q, layer.k, layer.v))
+    )
+    return layer.o(attended.transpose(1, 2).flatten(2))
 
 
 class MadeUpLayer(nn.Module):
@@ -65,13 +61,7 @@ class MadeUpLayer(nn.Module):
         self.norm2, self.bend = layer.output.LayerNorm, nn.GELU()
 
     def forward(self, x_BTD):
-        def split(y_BTW):
-            return y_BTW.unflatten(2, (self.count, self.width // self.count)).transpose(1, 2)
-
-        attended = nn.functional.scaled_dot_product_attention(
-            *(split(project(x_BTD)) for project in (self.q, self.k, self.v))
-        )
-        x_BTD = self.norm1(x_BTD + self.o(attended.transpose(1, 2).flatten(2)))
+        x_BTD = self.norm1(x_BTD + attend(self, x_BTD))
         return self.norm2(x_BTD + self.narrow(self.bend(self.wide(x_BTD))))
 
 
@@ -127,14 +117,7 @@ class GatedLayer(nn.Module):
         self.norm1, self.norm2 = (nn.LayerNorm(32, bias=False) for _ in range(2))
 
     def forward(self, x_BTD):
-        def split(y_BTW):
-            return y_BTW.unflatten(2, (self.count, self.width // self.count)).transpose(1, 2)
-
-        normed_BTD = self.norm1(x_BTD)
-        attended = nn.functional.scaled_dot_product_attention(
-            *(split(project(normed_BTD)) for project in (self.q, self.k, self.v))
-        )
-        x_BTD = x_BTD + self.o(attended.transpose(1, 2).flatten(2))
+        x_BTD = x_BTD + attend(self, self.norm1(x_BTD))
         normed_BTD = self.norm2(x_BTD)
         return x_BTD + self.narrow(self.bend(self.wide(normed_BTD)) * self.gate(normed_BTD))
 

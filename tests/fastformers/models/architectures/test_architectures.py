@@ -2,9 +2,6 @@ import numpy as np
 import pytest
 
 from fastformers.errors import InputError
-from fastformers.export.graph import write_graph
-from fastformers.inference.engine import run_graph
-from fastformers.inference.tokenizer import Tokenizer
 from tests.fastformers.conftest import ARCHITECTURES as WITH_LAYERS
 
 torch = pytest.importorskip("torch")
@@ -14,7 +11,6 @@ nn = torch.nn
 from fastformers.compression.pruning.prune import measure_importance  # noqa: E402
 from fastformers.compression.students.distill import replace_gelu  # noqa: E402
 from fastformers.compression.students.student import cut_layers  # noqa: E402
-from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.models.architectures import (  # noqa: E402
     ARCHITECTURES,
     architecture_of,
@@ -25,6 +21,7 @@ from fastformers.models.architectures.architecture import (  # noqa: E402
 )
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.trainer import without_attention_dropout  # noqa: E402
+from tests.fastformers.models.architectures.graphs import check_graph  # noqa: E402
 
 every_architecture = pytest.mark.parametrize("model_type", WITH_LAYERS)
 WIDTH, NUM_HEADS, FFN_WIDTH, NUM_LABELS = 32, 2, 64, 3
@@ -38,11 +35,6 @@ OFFSET_WEIGHTS = {
 }
 
 
-@pytest.fixture
-def rows(tokenizer_json, make_texts):
-    return Tokenizer(tokenizer_json, max_length=24).encode(make_texts(24))
-
-
 def make(make_model, model_type):
     return make_model(model_type, labels=("a", "b", "c"))
 
@@ -50,15 +42,6 @@ def make(make_model, model_type):
 def layers_of(model):
     architecture = architecture_of(model.config)
     return architecture.parts_of(architecture.layers(model.base_model))
-
-
-def check_graph(model, path, rows):
-    """The graph has PyTorch's logits, which differ between rows; returns them."""
-    write_graph(read_encoder(model), path, text_pairs=False)
-    logits_NC = predict_logits(model, rows)
-    np.testing.assert_allclose(run_graph(path, rows), logits_NC, atol=2e-5)
-    assert logits_NC.std(axis=0).min() > 0.05
-    return logits_NC
 
 
 @every_architecture

@@ -122,38 +122,19 @@ def test_a_file_that_is_not_there_is_refused(capsys):
 
 
 def test_the_settings_of_a_run_are_recorded_whether_a_file_or_a_flag_gave_them(
-    score_here, tmp_path, file, write_rows
+    score, tmp_path, file, write_rows
 ):
     corpus = write_rows(tmp_path / "corpus.jsonl", [{"text": "a cat"}])
     config = file("max-batch-tokens: 256\nstorage-options: {secret_key: SECRET, access_key: A}\n")
     uri = "s3://key:SECRET@bucket/x"
-    with pytest.raises(SystemExit):  # the secrets are for no bucket
-        raise SystemExit(score_here(corpus, tmp_path / "none", *config))
-    assert score_here(corpus, tmp_path / "out", "--limit", "1", *file("max-batch-tokens: 256")) == 0
+    status, _, _ = score(corpus, tmp_path / "none", *config)
+    assert status == 2  # the secrets are for no bucket
+    flags = ("--limit", "1", *file("max-batch-tokens: 256"))
+    status, _, said = score(corpus, tmp_path / "out", *flags)
+    assert status == 0, said
     text = (tmp_path / "out" / "__run__" / "run.json").read_text()
     settings = json.loads(text)["settings"]
     assert (settings["max_batch_tokens"], settings["limit"]) == (256, 1)
     assert settings["corpus"] == str(corpus)
     assert "SECRET" not in text and uri
     assert main(["status", str(tmp_path / "out")]) == 0
-
-
-@pytest.fixture
-def score_here(bundle, monkeypatch):
-    """Runs `fastformers score` with a worker in this process; its status."""
-    import pyarrow as pa
-
-    import fastformers.jobs.console.execute
-    from fastformers.cluster.execution.local import connect_here
-
-    pool = pa.default_memory_pool()
-    monkeypatch.setattr(fastformers.jobs.console.execute, "connect_ray", connect_here)
-    monkeypatch.setattr(fastformers.jobs.console.execute, "_tell_metrics", lambda *a, **n: None)
-    monkeypatch.setattr(fastformers.jobs.console.execute, "write_page", lambda *a: None)
-
-    def run(corpus, output, *flags):
-        arguments = [str(corpus), "--bundle", str(bundle.path), "--output", str(output)]
-        return main(["score", *arguments, *flags])
-
-    yield run
-    pa.set_memory_pool(pool)
