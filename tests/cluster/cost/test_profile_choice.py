@@ -13,6 +13,7 @@ from fastformers.cluster.pricing.prices import load_prices
 from tests.cluster.cost.test_instances import make_work
 
 PRICES = load_prices()
+OTHER = "Standard_F16als_v7"  # the processor of c8a.4xlarge
 STUDENT = ModelTraits(
     multiply_adds_per_token=4_500_000, width=312, is_int8=True, has_gpu_graph=True
 )
@@ -31,8 +32,13 @@ def measured(bundle):
             engine=engine,
             waiting_share=0.5 if busy else 0.0,
         )
-        fields = {"instance_type": "c8a.4xlarge", "num_workers": 16, "origin": "calibration"}
-        profile = replace(own, cost=cost, measured_at="2026-11-20", **(fields | changes))
+        fields = {
+            "instance_type": "c8a.4xlarge",
+            "num_workers": 16,
+            "origin": "calibration",
+            "measured_at": "2026-11-20",
+        }
+        profile = replace(own, cost=cost, **(fields | changes))
         infer_s = Interval(value=core_s, low=core_s, high=core_s)
         return profile, make_work(infer_s=infer_s, tokenize_s=0.0, other_s=0.0)
 
@@ -76,11 +82,11 @@ def test_machines_that_are_equally_near_are_scaled_from_by_the_middle_one(measur
     """The bundle's own profile, of one thread alone, counts where there is no other."""
     works = [measured(core_s, instance_type=None, num_workers=1) for core_s in (1e6, 4e6, 2e6)]
     own = measured(9e9, instance_type=None, num_workers=1, origin="bundle")
-    found = choose(*works, own, instance_type="c8a.8xlarge")
-    assert found.speed.job_s == pytest.approx(2e6 / PRICES["c8a.8xlarge"].physical_cores)
+    found = choose(*works, own, instance_type=OTHER)
+    assert found.speed.job_s == pytest.approx(2e6 / PRICES[OTHER].physical_cores)
     assert (found.num_profiles, found.num_left_out) == (3, 0)
     assert found.speed.error_factor == pytest.approx(2**1.96, rel=1e-3)
-    near = choose(*works[:1], measured(1.01e6, instance_type=None), instance_type="c8a.8xlarge")
+    near = choose(*works[:1], measured(1.01e6, instance_type=None), instance_type=OTHER)
     assert near.speed.error_factor == 1.15
 
 
