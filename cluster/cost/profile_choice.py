@@ -79,7 +79,7 @@ def choose_speed(
         speed = replace(
             speed,
             error_factor=max(least, differing),
-            scaled_from=f"{speed.scaled_from}; the middle of {len(alike)} profiles",
+            scaled_from=f"{speed.scaled_from} (the middle of {len(alike)} profiles)",
         )
     own = [profile for profile, _, _ in near if profile.instance_type == price.instance_type]
     return ChosenSpeed(

@@ -152,7 +152,7 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
             f"{_name(needing[0])} at {needing[0].usd_per_million:.4f} USD per million, "
             f"x/÷ {needing[0].error_factor:.3g}"
         )
-    lines.extend(_explain_several(shown))
+    lines.extend(_explain_several(cost.instances.costs))
     rough = [p for p in cost.profiles if p.cost.is_rough]
     if rough:
         origins = ", ".join(dict.fromkeys(f"{p.origin} on {p.cost.cpu_model}" for p in rough))
@@ -179,9 +179,9 @@ def explain_instances(cost: BundleCost, *, top: int) -> list[str]:
     return lines
 
 
-def _explain_several(shown: Sequence[InstanceCost]) -> list[str]:
+def _explain_several(costs: Sequence[InstanceCost]) -> list[str]:
     """Lines about types that were measured more than once."""
-    measured = [i for i in shown if i.basis == "measured"]
+    measured = [i for i in costs if i.basis == "measured"]
     several = [
         f"{i.price.instance_type} {i.num_profiles} (x/÷ {i.error_factor:.3g})"
         for i in measured

@@ -120,7 +120,11 @@ def test_a_profile_measured_on_a_type_is_told_apart(run_cost, bundle, tmp_path):
     profile = replace(profile_of_bundle(bundle), instance_type="c8a.4xlarge", num_workers=16)
     write_profile(tmp_path / "profiles" / "a.json", profile)
     seconds = tuple(1.2 * s for s in profile.cost.seconds_per_row)
-    slower = replace(profile, cost=replace(profile.cost, seconds_per_row=seconds))
+    slower = replace(
+        profile,
+        cost=replace(profile.cost, seconds_per_row=seconds),
+        tokenize_s_per_token=1.2 * profile.tokenize_s_per_token,
+    )
     write_profile(tmp_path / "profiles" / "b.json", slower)
     strangers = replace(reference_profile(), instance_type="c7i.4xlarge", num_workers=8)
     write_profile(tmp_path / "strangers.json", strangers)

@@ -78,7 +78,7 @@ def explain_plans(plans: Sequence[ClusterPlan], settings: PlanSettings) -> list[
         f"time: of half of all runs; {percent}: of {percent} of them (--confidence), and what that "
         f"leaves of the {asked}; holds: runs that keep it; USD: expected",
         f"simulated: {NUM_RUNS} runs of each candidate (--seed). The pace of "
-        f"{best.offer.instance_type} was {origin}: right up to x/÷ {error:g} in 95% of cases, "
+        f"{best.offer.instance_type} was {origin}: right up to x/÷ {error:.3g} in 95% of cases, "
         f"the work that was sampled up to {100 * best.offer.sample_error:.1f}%",
         f"assumed: {settings.startup_s:g} s to start a machine (--startup-s){spot}",
     ]

@@ -61,7 +61,7 @@ def test_the_middle_profile_counts_whatever_the_order_and_its_error_is_what_they
     spread = math.sqrt(sum((log - sum(logs) / 3) ** 2 for log in logs) / 2)
     assert found.speed.error_factor == pytest.approx(math.exp(1.96 * spread), rel=1e-3)
     assert found.speed.basis == "measured"
-    assert found.speed.scaled_from.endswith("; the middle of 3 profiles")
+    assert found.speed.scaled_from.endswith(" (the middle of 3 profiles)")
     assert choose(*works[:2]).speed.job_s == choose(*works[1::-1]).speed.job_s == 2.0e6 / 16
     alone = choose(works[0])
     assert (alone.speed.error_factor, alone.num_profiles, alone.num_left_out) == (1.0, 1, 0)
