@@ -9,7 +9,8 @@
    for its attention and norms (arXiv:2010.13382).
 4. The shallowest that passed, pruned, as far as it passes. How far that is is found by bisection,
    because each candidate is a training: one that passes rules out all lighter pruning, one that
-   does not rules out all heavier pruning.
+   does not rules out all heavier pruning. If it has lost more than half of what may be lost, it has
+   little left to lose by pruning, and the student before it is pruned heavily, too.
 5. The cheapest so far, with fewer and fewer tokens in its later layers, by bisection, too.
 6. Where texts are long, students that pool their tokens, from the shallowest that passed to deeper
    ones; the first that passes is pruned as the one before.
@@ -27,6 +28,8 @@ from fastformers.compression.recipe_config import RecipeConfig
 
 # Shares of heads and neurons, as in the paper's Table 3, and two steps beyond it.
 PRUNING_SHARES = ((0.25, 0.25), (0.33, 0.5), (0.42, 0.67), (0.5, 0.75))
+# Those by which a deeper student gets cheaper than a shallower one that is hardly pruned.
+HEAVY_PRUNING = PRUNING_SHARES[2:]
 # Share of its tokens that each layer keeps; at 0.6 the fourth layer reads a fifth of them.
 TOKEN_SHARES = (0.8, 0.6, 0.4)
 # Tokens that are pooled into one, and the mean length from which that is tried: of shorter texts
@@ -155,8 +158,11 @@ class _Order:
                 return
         shallowest = pruned = space.base
         if space.can_shrink:
-            shallowest = yield from self._cut_layers()
-            pruned = yield from self._prune(shallowest)
+            *deeper, shallowest = yield from self._cut_layers()
+            pruned = yield from self._prune(shallowest, PRUNING_SHARES)
+            if deeper and self._has_little_left(shallowest, pruned):
+                heavily = yield from self._prune(deeper[-1], HEAVY_PRUNING)
+                pruned = min(pruned, heavily, key=self._seconds)
         if space.can_drop_tokens:
             yield from self._drop_tokens(self._cheapest())
             yield from self._pool(shallowest, pruned)
@@ -173,25 +179,37 @@ class _Order:
         passed = [(config, outcome) for config, outcome in self.tried if outcome.passes]
         return min(passed, key=lambda one: one[1].seconds_per_million)[0]
 
-    def _cut_layers(self) -> _Recipes:
-        """Try students of fewer and fewer layers; returns the shallowest that passes."""
-        shallowest = self.space.base
+    def _outcome(self, config: RecipeConfig) -> Outcome:
+        return next(outcome for one, outcome in self.tried if one == config)
+
+    def _seconds(self, config: RecipeConfig) -> float:
+        return self._outcome(config).seconds_per_million
+
+    def _has_little_left(self, model: RecipeConfig, pruned: RecipeConfig) -> bool:
+        """Whether a model has lost most of what it may, and was not pruned as far as there is."""
+        heads, ffn = PRUNING_SHARES[-1]
+        is_at_end = (pruned.prune.prune_heads, pruned.prune.prune_ffn) == (heads, ffn)
+        return not is_at_end and self._outcome(model).drop > self.space.max_accuracy_drop / 2
+
+    def _cut_layers(self) -> Generator[Step, Outcome, list[RecipeConfig]]:
+        """Try students of fewer and fewer layers; returns those that pass, after the teacher."""
+        passed = [self.space.base]
         for config in shallower(self.space.base, self.space.num_layers):
             outcome = yield from self._try(config)
             if outcome.passes:
-                shallowest = config
+                passed.append(config)
             elif not outcome.is_left_out:
                 break
-        return shallowest
+        return passed
 
-    def _prune(self, model: RecipeConfig) -> _Recipes:
+    def _prune(self, model: RecipeConfig, shares: Sequence[tuple[float, float]]) -> _Recipes:
         """Prune a model as far as it passes; returns the most pruned that does."""
         return (
             yield from self._bisect(
                 model,
                 [
                     replace(model, prune=replace(model.prune, prune_heads=heads, prune_ffn=ffn))
-                    for heads, ffn in PRUNING_SHARES
+                    for heads, ffn in shares
                 ],
             )
         )

@@ -73,6 +73,41 @@ def test_how_far_pruning_may_go_is_found_by_bisection(most, pruned):
     assert tried == [(6, 0), (4, 0), (3, 0), *((4, ffn) for ffn in pruned)]
 
 
+@pytest.mark.parametrize(
+    ("most", "heavily"), [(0.75, [0.75]), (0.67, [0.75, 0.67]), (0.5, [0.75, 0.67])]
+)
+def test_a_student_that_has_little_left_to_lose_has_a_deeper_one_pruned_heavily(most, heavily):
+    def passes(layers, ffn):
+        return ffn <= most if layers == 4 else layers == 6 or (layers == 3 and ffn <= 0.25)
+
+    def drop(layers, ffn):
+        return 0.9 if layers == 3 else 0.2
+
+    tried, _ = walk(passes, drop=drop)
+    assert tried[:7] == [(6, 0), (4, 0), (3, 0), (2, 0), (3, 0.67), (3, 0.5), (3, 0.25)]
+    assert tried[7:] == [(4, ffn) for ffn in heavily]
+    assert walk(passes)[0] == tried[:7]  # half of what may be lost is enough for pruning
+
+
+def test_a_student_that_is_pruned_as_far_as_there_is_needs_no_deeper_one():
+    tried, _ = walk(lambda layers, ffn: layers >= 3, drop=lambda layers, ffn: 0.9)
+    assert tried[-2:] == [(3, 0.67), (3, 0.75)]
+
+
+def test_the_cheaper_of_two_pruned_students_loses_tokens_and_is_what_pools():
+    def passes(layers, ffn, *tokens):
+        return layers >= 4 or (layers == 3 and ffn <= 0.25 and "pooled" not in tokens)
+
+    space = replace(REDUCES, mean_tokens=LONG_TEXT_TOKENS)
+    tried, _ = walk(passes, space, drop=lambda layers, *others: 0.9 if layers == 3 else 0.2)
+    assert (4, 0.75, 0.6) in tried
+    assert [shape for shape in tried if "pooled" in shape] == [
+        (3, 0, "pooled"),
+        (4, 0, "pooled"),
+        (4, 0.75, "pooled"),
+    ]
+
+
 def test_students_get_shallower_until_one_loses_too_much():
     tried, _ = walk(lambda layers, ffn: layers >= 2 and ffn == 0)
     assert tried[:5] == [(6, 0), (4, 0), (3, 0), (2, 0), (1, 0)]
@@ -187,7 +222,7 @@ def test_a_cascade_is_of_what_is_cheaper_than_all_that_passes_and_the_best():
     assert [shape for shape in tried if shape[0] == "cascade"] == [
         ("cascade", (0, 0), (6, 0)),
         ("cascade", (4, 0.67), (6, 0)),
-        ("cascade", (4, 0.5), (6, 0)),
+        ("cascade", (6, 0.75), (6, 0)),
     ]
     *_, last = _steps_of(space, passes, drop)
     assert last.max_drop == pytest.approx(0.9)
