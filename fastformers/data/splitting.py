@@ -153,8 +153,9 @@ def split_off(
     Returns:
         The other examples, and those split off, each in the order of the file.
     """
-    shared = _shared_wording(examples)
-    keys = _keys(examples, shared)
+    hashed = _Hashed.of(examples)
+    shared = _shared_wording(hashed)
+    keys = hashed.keys(shared)
     rows_of: dict[bytes, list[int]] = {}
     for row, key in enumerate(keys):
         rows_of.setdefault(key, []).append(row)
@@ -176,8 +177,8 @@ def split_off(
         if num_chosen + len(rows_of[key]) <= wanted:
             chosen.add(key)
             num_chosen += len(rows_of[key])
-    known = {identity for one in but for identity in _identities(one, shared)}
-    identities = _identities(examples, shared)
+    known = {identity for one in but for identity in _Hashed.of(one).identities(shared)}
+    identities = hashed.identities(shared)
     chosen -= {key for key, one in zip(keys, identities, strict=True) if one in known}
     select = [row for row, key in enumerate(keys) if key in chosen]
     rest = [row for row, key in enumerate(keys) if key not in chosen]
@@ -195,10 +196,10 @@ def leave_out_known(given: Examples, *others: Examples, path: Path) -> Examples:
     Raises:
         InputError: None are left.
     """
-    shared = _shared_wording(given, *others)
-    known = {identity for one in others for identity in _identities(one, shared)}
-    identities = _identities(given, shared)
-    new = given.take([row for row, one in enumerate(identities) if one not in known])
+    hashed, hashed_others = _Hashed.of(given), [_Hashed.of(one) for one in others]
+    shared = _shared_wording(hashed, *hashed_others)
+    known = {identity for one in hashed_others for identity in one.identities(shared)}
+    new = given.take([row for row, one in enumerate(hashed.identities(shared)) if one not in known])
     if len(new) == 0:
         raise InputError(
             f"--select {path}: each of its texts is in --train or --eval, too; give others"
@@ -242,29 +243,47 @@ def _classes(examples: Examples) -> list[str]:
     return [repr(cell) if is_of_classes and examples.groups is None else "" for cell in cells]
 
 
-def _keys(examples: Examples, shared: set[bytes]) -> list[bytes]:
-    """Hash of what must be on one side: of what a row is about, or of all its texts.
+@dataclass(frozen=True, kw_only=True)
+class _Hashed:
+    """Hashes of rows, made once.
 
-    Args:
-        examples: The rows.
-        shared: Hashes of wording that says nothing of what a row is about.
+    Attributes:
+        subjects: Of what each row is about.
+        wholes: Of all texts of each row, or of its question.
+        groups: As those of `Examples`.
     """
-    subjects, wholes = _subjects(examples), _wholes(examples)
-    pairs = zip(subjects, wholes, strict=True)
-    return [whole if subject in shared else subject for subject, whole in pairs]
+
+    subjects: list[bytes]
+    wholes: list[bytes]
+    groups: list[int] | None
+
+    @classmethod
+    def of(cls, examples: Examples) -> "_Hashed":
+        wholes = _wholes(examples)
+        is_single = examples.groups is None and examples.text_pairs is None
+        subjects = wholes if is_single else _subjects(examples)
+        return cls(subjects=subjects, wholes=wholes, groups=examples.groups)
+
+    def keys(self, shared: set[bytes]) -> list[bytes]:
+        """What must be on one side: what a row is about, or all its texts.
+
+        Args:
+            shared: Hashes of wording that says nothing of what a row is about.
+        """
+        pairs = zip(self.subjects, self.wholes, strict=True)
+        return [whole if subject in shared else subject for subject, whole in pairs]
+
+    def identities(self, shared: set[bytes]) -> list[bytes]:
+        """What makes rows of two files the same: all their texts, or the same question."""
+        return self.wholes if self.groups is None else self.keys(shared)
 
 
-def _identities(examples: Examples, shared: set[bytes]) -> list[bytes]:
-    """Hash of what makes rows of two files the same: all their texts, or the same question."""
-    return _wholes(examples) if examples.groups is None else _keys(examples, shared)
-
-
-def _shared_wording(*files: Examples) -> set[bytes]:
+def _shared_wording(*files: _Hashed) -> set[bytes]:
     """Hashes of what so many rows, or questions, are about that it is no passage."""
     counts = Counter[bytes]()
     for one in files:
-        units = range(len(one)) if one.groups is None else one.groups
-        counts.update(subject for subject, _ in set(zip(_subjects(one), units, strict=True)))
+        units = range(len(one.subjects)) if one.groups is None else one.groups
+        counts.update(subject for subject, _ in set(zip(one.subjects, units, strict=True)))
     most = max(_MAX_SHARED_ROWS, _MAX_SHARED * counts.total())
     return {subject for subject, count in counts.items() if count > most}
 
