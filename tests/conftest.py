@@ -103,7 +103,7 @@ def make_encoder(
     max_length: int = 64,
 ) -> EncoderWeights:
     """A classifier of random weights, the same ones each time."""
-    rng = np.random.default_rng(0)
+    rng, rng_of_tokens = np.random.default_rng(0), np.random.default_rng(1)
 
     def floats(*shape: int) -> np.ndarray:
         return (rng.standard_normal(shape) * 0.3).astype(np.float32)
@@ -133,6 +133,7 @@ def make_encoder(
                 up=linear(width, 2 * width),
                 down=linear(2 * width, width),
                 ffn_norm=norm(),
+                significance_D=rng_of_tokens.standard_normal(width).astype(np.float32),
             )
             for _ in range(num_layers)
         ),

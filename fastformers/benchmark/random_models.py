@@ -72,7 +72,7 @@ def make_random_model(shape: EncoderShape, *, max_length: int = MAX_LENGTH) -> P
         kept = {"num_heads": shape.num_heads, "ffn_width": shape.ffn_width}
         config.pruned_layers = [kept] * shape.num_layers
     if shape.keep_shares:
-        change_reduction(model, TokenReduction(keep_shares=shape.keep_shares, kept_by="first"))
+        change_reduction(model, TokenReduction(keep_shares=shape.keep_shares))
     return model
 
 

@@ -77,8 +77,10 @@ class Layer:
         relative: Terms of content and offset that are added to the scores.
         rotary_frequencies: Radians per position by which each pair of a head's query and key
             values is rotated, (half of the head width,).
-        keep_share: Share of the tokens that enter the layer which go on after its attention: those
-            that receive most attention (see `EncoderWeights.kept_by`), and always the first.
+        keep_share: Share of the tokens that enter the layer which go on after its attention: the
+            most significant, and always the first.
+        significance_D: What the state of a token that enters is multiplied by; the sum is how much
+            the token matters. None where all go on.
     """
 
     num_heads: int
@@ -96,6 +98,7 @@ class Layer:
     relative: RelativePositions | None = None
     rotary_frequencies: Floats | None = None
     keep_share: float = 1.0
+    significance_D: Floats | None = None
 
     @property
     def head_width(self) -> int:
@@ -173,8 +176,6 @@ class EncoderWeights:
             `texts`: the mean of each text of a pair, beside their absolute difference and product.
         pooling_of_tokens: Where tokens are pooled between two layers; None where they are not.
         layers: Empty in a model of static vectors, whose head reads a mean of embeddings.
-        kept_by: Whose attention decides which tokens a layer with a share keeps: that of all
-            tokens, or of the first one.
     """
 
     max_length: int
@@ -191,7 +192,6 @@ class EncoderWeights:
     final_norm: Norm | None = None
     pooling: Literal["first", "mean", "texts"] = "first"
     pooling_of_tokens: TokenPooling | None = None
-    kept_by: Literal["all", "first"] = "all"
 
     @property
     def is_static(self) -> bool:
@@ -224,9 +224,7 @@ def count_multiply_adds(encoder: EncoderWeights) -> int:
     for index, layer in enumerate(encoder.layers):
         if pooling is not None and pooling.before_layer == index:
             share /= pooling.every
-        before: tuple[Linear, ...] = (layer.key, layer.value)
-        if encoder.kept_by == "all":
-            before = (layer.query, *before)
+        before = (layer.key, layer.value)
         total += share * _count_weights(before)
         share *= layer.keep_share
         total += share * (_count_weights(layer) - _count_weights(before))

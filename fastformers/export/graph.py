@@ -56,7 +56,7 @@ from fastformers.inference.onnx_files import VOCABULARY_KEY, weights_path
 # change after which the same model gives another graph: here, in graph_builder.py, layers/, int8.py
 # or where models are read. Graphs that `compress --work` kept under another version are built
 # again.
-GRAPH_VERSION = 5
+GRAPH_VERSION = 6
 # The first opset with Gelu, and the first with Attention.
 _OPSET, _OPSET_OF_ATTENTION = 20, 23
 
@@ -235,18 +235,13 @@ def _layer(
     if first_only:
         context = _attend_first(graph, name, layer, normed, attention, by_states=by_states)
         hidden = graph.first_token(hidden)
-    elif layer.keep_share < 1 and reducer.encoder.kept_by == "first":
+    elif layer.keep_share < 1:
         context, hidden = _attend_from_kept(graph, index, layer, hidden, attention, reducer)
     else:
         widths = [num_heads * layer.head_width for num_heads in attention.head_groups(layer)]
         merged = Linear.stacked(layer.query, layer.key, layer.value)
         projected = graph.split(graph.linear(normed, f"{name}.qkv", merged), widths * 3)
-        if layer.keep_share < 1:
-            context, probabilities = attention.attend_and_show(layer, projected)
-            positions = reducer.choose(index, probabilities)
-            context, hidden = (reducer.keep(values, positions) for values in (context, hidden))
-        else:
-            context = attention.attend(layer, projected, first_only=False)
+        context = attention.attend(layer, projected, first_only=False)
     hidden = graph.node("Add", [hidden, graph.linear(context, f"{name}.output", layer.output)])
     hidden = norm(hidden, "attention_norm", layer.attention_norm, first=False)
     normed = norm(hidden, "ffn_norm", layer.ffn_norm, first=True)
@@ -282,7 +277,7 @@ def _attend_from_kept(
     attention: Attention,
     reducer: TokenReducer,
 ) -> tuple[str, str]:
-    """Choose tokens by the first one's attention, and add the attention of those that are kept.
+    """Choose the tokens that go on, and add the attention of these.
 
     Returns:
         Names of their context (B, K, W) and of their states (B, K, D).
@@ -291,9 +286,7 @@ def _attend_from_kept(
     widths = [num_heads * layer.head_width for num_heads in attention.head_groups(layer)]
     merged = Linear.stacked(layer.key, layer.value)
     keys_values = graph.split(graph.linear(hidden, f"{name}.kv", merged), widths * 2)
-    first = graph.split(graph.linear(graph.first_token(hidden), f"{name}.q", layer.query), widths)
-    _, probabilities = attention.show(layer, first + keys_values)
-    kept = reducer.keep(hidden, reducer.choose(index, probabilities))
+    kept = reducer.keep(hidden, reducer.choose(index, hidden))
     query = graph.split(graph.linear(kept, f"{name}.q", layer.query), widths)
     return attention.attend(layer, query + keys_values, first_only=False), kept
 

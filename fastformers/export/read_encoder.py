@@ -43,6 +43,7 @@ from fastformers.models.architectures.architecture import (
 )
 from fastformers.models.loading import gives_probability, max_positions
 from fastformers.models.sentence_encoder import SentenceEncoder
+from fastformers.models.variants.reduced_layers import significance_of
 from fastformers.models.variants.token_reduction import reduction_of
 
 _Part = TypeVar("_Part")
@@ -81,15 +82,18 @@ def read_encoder(model: PreTrainedModel) -> EncoderWeights:
             project_first=embeddings.project_first,
             activation=check_activation(getattr(config, architecture.activation_setting)),
             layers=tuple(
-                _copy_layer(parts, term, share)
-                for parts, term, share in zip(
-                    layers, terms, reduction.shares_of(len(layers)), strict=True
+                _copy_layer(parts, term, share, weights_D)
+                for parts, term, share, weights_D in zip(
+                    layers,
+                    terms,
+                    reduction.shares_of(len(layers)),
+                    significance_of(model, len(layers)),
+                    strict=True,
                 )
             ),
             head=_embedding_head(model) if is_embedding else _copy_head(model),
             final_norm=_if_any(copy_norm, architecture.final_norm(encoder)),
             pooling=model.pooling if is_embedding else architecture.pooling(config),
-            kept_by=reduction.kept_by,
             pooling_of_tokens=_if_any(lambda pool: TokenPooling(**asdict(pool)), reduction.pool),
         )
 
@@ -102,7 +106,9 @@ def _padding(positions: nn.Embedding | None, first_position: int) -> Padding | N
     return Padding(token_id=token_id, embedding_1E=copy_floats(positions.weight[[token_id]]))
 
 
-def _copy_layer(parts: LayerParts, terms: OffsetTerms, keep_share: float) -> Layer:
+def _copy_layer(
+    parts: LayerParts, terms: OffsetTerms, keep_share: float, significance_D: torch.Tensor | None
+) -> Layer:
     query, scale = copy_linear(parts.query), np.float32(parts.query_scale)
     return Layer(
         num_heads=parts.num_heads,
@@ -120,6 +126,7 @@ def _copy_layer(parts: LayerParts, terms: OffsetTerms, keep_share: float) -> Lay
         relative=_if_any(_copy_tables, terms.relative),
         rotary_frequencies=_if_any(copy_floats, terms.rotary_frequencies),
         keep_share=keep_share,
+        significance_D=_if_any(copy_floats, significance_D if keep_share < 1 else None),
     )
 
 

@@ -2,8 +2,8 @@
 
     EncoderWeights + rows -> graph that shows significance -> [token_choices] -> gaps
 
-Two programs that compute the same model round differently. Where two tokens receive nearly the same
-attention, one of them may keep the first token and the other one the second, and what the model
+Two programs that compute the same model round differently. Where two tokens are nearly as
+significant, one of them may keep the first token and the other one the second, and what the model
 says of such a row then differs by more than rounding. This module knows nothing of PyTorch.
 
 Shape suffixes: M rows that are asked about, T tokens that enter a layer.
@@ -35,9 +35,9 @@ def measure_choice_gaps(
         text_pairs: Whether rows are pairs, as for `write_graph`.
 
     Returns:
-        By how much of itself the least attention that a token kept received is above the most that
-        one dropped received, (M,), the least over the layers; 0 where both received none, inf
-        where nothing was chosen.
+        By how much the least significant token kept is above the most significant one dropped,
+        as a share of the spread of the row's tokens, (M,), the least over the layers; inf where
+        nothing was chosen.
     """
     shares = {
         f"layer{index}.significance": layer.keep_share
@@ -61,10 +61,10 @@ def measure_choice_gaps(
 
 
 def _gap(significance_T: NDArray[np.float32], share: float) -> float:
-    """Relative gap between the last token kept and the first one dropped."""
+    """Gap between the last token kept and the first one dropped, by the spread of all."""
     others = np.sort(significance_T[1:].astype(np.float64))[::-1]
     kept = int(count_kept_tokens(np.array([len(significance_T)]), [share])[0, 0]) - 1
     if not 0 < kept < len(others):
         return np.inf
-    last_kept, first_dropped = others[kept - 1], others[kept]
-    return float((last_kept - first_dropped) / last_kept) if last_kept else 0.0
+    spread = float(others.std())
+    return float(others[kept - 1] - others[kept]) / spread if spread else 0.0

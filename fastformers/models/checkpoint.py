@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -37,7 +38,11 @@ from fastformers.models.model_files import (
     read_config,
     weight_shapes,
 )
-from fastformers.models.variants.reduced_layers import install_reduction
+from fastformers.models.variants.reduced_layers import (
+    SIGNIFICANCE,
+    install_reduction,
+    reduced_layers,
+)
 
 
 def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str]]:
@@ -72,8 +77,43 @@ def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str
             f"{tuple(found)} there and {tuple(expected)} by the configuration (id2label has a name "
             f"for each of {config.num_labels} outputs)"
         )
-    install_reduction(model, str(path / CONFIG_FILE))
+    restore_reduction(model, path)
     return model.eval(), sorted(report["missing_keys"])
+
+
+def restore_reduction(model: PreTrainedModel, path: Path) -> None:
+    """Give a model from a directory the reduced forward that it was saved with, if it was.
+
+    Args:
+        model: Encoder or classifier; it is changed.
+        path: Directory that `save_pretrained` wrote.
+
+    Raises:
+        InputError: A setting makes no sense, the architecture cannot do it, or the weights that say
+            which tokens stay are missing or of another shape.
+    """
+    install_reduction(model, str(path / CONFIG_FILE))
+    layers = reduced_layers(model)
+    if layers is None or layers.significance_LD is None:
+        return
+    expected = tuple(layers.significance_LD.shape)
+    for file in sorted(path.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (it is no dict)
+                if name.rpartition(".")[2] != SIGNIFICANCE:
+                    continue
+                found = weights.get_tensor(name)
+                if tuple(found.shape) != expected:
+                    raise InputError(
+                        f"{file}: {name} is {tuple(found.shape)}, and {expected} by keep_tokens of "
+                        f"{CONFIG_FILE}"
+                    )
+                layers.significance_LD.data.copy_(found)
+                return
+    raise InputError(
+        f"{path}: {CONFIG_FILE} has keep_tokens, and no weights say which tokens stay "
+        f"({SIGNIFICANCE}): make the model again by --keep-tokens"
+    )
 
 
 def load_config(path: Path) -> PretrainedConfig:
@@ -142,7 +182,7 @@ def load_adapter(auto_class: Any, path: Path) -> PreTrainedModel:
             base, dtype=torch.float32, ignore_mismatched_sizes=True, **settings
         )
         merged = PeftModel.from_pretrained(model, path).merge_and_unload()
-        install_reduction(merged, str(base / CONFIG_FILE))
+        restore_reduction(merged, base)
         return merged.eval()
 
 

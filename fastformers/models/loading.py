@@ -35,6 +35,7 @@ from fastformers.models.checkpoint import (
     load_config,
     load_weights,
     naming_file,
+    restore_reduction,
 )
 from fastformers.models.model_files import (
     adapter_base,
@@ -49,7 +50,6 @@ from fastformers.models.sentence_encoder import (
     load_sentence_encoder,
     lowers_case,
 )
-from fastformers.models.variants.reduced_layers import install_reduction
 from fastformers.models.vocabulary import without_types
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -169,7 +169,7 @@ def new_classifier(
     for setting in _ACTIVATION_SETTINGS:  # of another head
         if hasattr(model.config, setting):
             setattr(model.config, setting, None)
-    install_reduction(model, f"{path}: config.json")
+    restore_reduction(model, path)
     return model
 
 

@@ -1,9 +1,9 @@
 """Make a model that drops tokens on its way, and measure what that does to it.
 
-    student -> [keep_tokens] -> token_plan -> [keep_tokens] -> distill
+    student, token_significance -> [keep_tokens] -> token_plan -> [keep_tokens] -> distill
 
-Which tokens go is decided anew for each row, by the attention that they receive
-(`models/variants`); what is decided here is how many. This module knows nothing of training.
+Which tokens go is decided anew for each row, by what their states say (`models/variants`); what is
+decided here is how many. This module knows nothing of training.
 
 Shape suffixes: N rows, C outputs.
 """
@@ -12,7 +12,7 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fastformers.arrays import Floats
@@ -30,34 +30,25 @@ from fastformers.models.layers import layer_parts
 from fastformers.models.loading import task_of
 from fastformers.models.losses import soft_loss
 from fastformers.models.sentence_encoder import SentenceEncoder
-from fastformers.models.variants.reduced_layers import change_reduction
-from fastformers.models.variants.token_reduction import KeptBy, reduction_of
+from fastformers.models.variants.reduced_layers import change_reduction, set_significance
+from fastformers.models.variants.token_reduction import reduction_of
 
 
-def keep_tokens(model: PreTrainedModel, shares: Shares) -> PreTrainedModel:
+def keep_tokens(model: PreTrainedModel, shares: Shares, weights_LD: Tensor) -> PreTrainedModel:
     """A copy of the model whose layers drop tokens.
 
     Args:
         model: Model; one that pools its tokens drops pooled ones.
         shares: Share of the tokens entering a layer that leave it, from the first layer on.
+        weights_LD: What says which tokens stay, from the first layer on (`fit_significance`).
 
     Raises:
         InputError: The architecture cannot do it.
     """
     model = copy.deepcopy(model)
-    reduction = replace(reduction_of(model.config), keep_shares=shares, kept_by=kept_by_of(model))
-    change_reduction(model, reduction)
+    change_reduction(model, replace(reduction_of(model.config), keep_shares=shares))
+    set_significance(model, weights_LD[: len(shares)])
     return model
-
-
-def kept_by_of(model: PreTrainedModel) -> KeptBy:
-    """Whose attention counts: the first token's where the head reads that token alone.
-
-    Before training it agrees with the whole model as often as that of all tokens, within noise, and
-    it costs less, because queries and contexts of dropped tokens are never computed
-    (fastformers/benchmark/README.md).
-    """
-    return "all" if reads_all_tokens(model) else "first"
 
 
 def count_dropping_layers(num_layers: int, *, reads_all_tokens: bool) -> int:
@@ -75,6 +66,7 @@ def reads_all_tokens(model: PreTrainedModel) -> bool:
 def choose_shares_for(
     model: PreTrainedModel,
     rows: TokenizedRows,
+    weights_LD: Tensor,
     *,
     min_agreement: float,
     on_progress: OnProgress = lambda what, done, total: None,
@@ -84,23 +76,22 @@ def choose_shares_for(
     Args:
         model: Model that drops no tokens; it is not changed.
         rows: Training rows.
+        weights_LD: As for `keep_tokens`.
         min_agreement: Agreement (0-1) with the model with all tokens that must be left.
         on_progress: Called with the name of the work, steps done, and steps at most.
     """
-    reduction = replace(reduction_of(model.config), kept_by=kept_by_of(model))
+    reduction = reduction_of(model.config)
     num_layers = count_dropping_layers(
         model.config.num_hidden_layers, reads_all_tokens=reads_all_tokens(model)
     )
     first_layer = 0 if reduction.pool is None else reduction.pool.before_layer
     task, expected_NC = task_of(model), predict_logits(model, rows)
     costs, num_all = _layer_costs(model), model.config.num_hidden_layers
-    trial = copy.deepcopy(model)
     num_done = 0
 
     def measure(shares: Shares) -> TokenEffect:
         nonlocal num_done
-        change_reduction(trial, replace(reduction, keep_shares=shares))
-        outputs_NC = predict_logits(trial, rows)
+        outputs_NC = predict_logits(keep_tokens(model, shares, weights_LD), rows)
         num_done += 1
         on_progress("token shares", num_done, 2 * 10 * (num_layers - first_layer))
         return TokenEffect(
@@ -112,9 +103,8 @@ def choose_shares_for(
         reduced = replace(reduction, keep_shares=shares)
         entering_LN = reduced.count_entering(rows.lengths_N, num_all)
         leaving_LN = reduced.count_tokens(rows.lengths_N, num_all)[1:]
-        # By the first token's attention the others attend only after the choice.
-        attending_LN = entering_LN if reduced.kept_by == "all" else leaving_LN
-        return count_multiply_adds(costs, entering_LN, attending_LN, leaving_LN)
+        # Tokens attend after the choice, and are attended to before it.
+        return count_multiply_adds(costs, entering_LN, leaving_LN, leaving_LN)
 
     return choose_shares(
         measure,

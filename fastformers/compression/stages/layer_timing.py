@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from fastformers.atomic_file import keep_json
 from fastformers.clock import CpuTimer, median_in_turns
 from fastformers.compression.artifact import ModelArtifact
-from fastformers.compression.pruning.keep_tokens import kept_by_of
 from fastformers.compression.pruning.layer_times import LayerTimes, PartTimes
 from fastformers.digest import digest_of, library_versions
 from fastformers.export.encoder import EncoderWeights, Layer, Linear
@@ -71,8 +70,10 @@ def keep_layer_times(
     if keep_shares:
         layers = list(encoder.layers)
         for index, share in enumerate(keep_shares):
-            layers[index] = replace(layers[index], keep_share=share)
-        encoder = replace(encoder, layers=tuple(layers), kept_by=kept_by_of(artifact.model))
+            # Any weights: how long a layer takes does not depend on which tokens stay.
+            weights_D = np.ones(encoder.width, np.float32)
+            layers[index] = replace(layers[index], keep_share=share, significance_D=weights_D)
+        encoder = replace(encoder, layers=tuple(layers))
     lengths = pick_lengths(artifact.tokenize(artifact.train).lengths_N)
     processor = read_processor()
     decisive = digest_of(

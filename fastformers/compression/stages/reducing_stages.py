@@ -21,6 +21,7 @@ from fastformers.compression.pruning.keep_tokens import choose_shares_for, keep_
 from fastformers.compression.pruning.prune import prune_model
 from fastformers.compression.pruning.pruning_plan import plan_rounds
 from fastformers.compression.pruning.token_plan import Shares
+from fastformers.compression.pruning.token_significance import fit_significance
 from fastformers.compression.recipe import Stage
 from fastformers.compression.recipe_config import DistillConfig, PruneConfig
 from fastformers.compression.stages.model_stages import (
@@ -44,6 +45,7 @@ from fastformers.models.variants.token_reduction import reduction_of
 logger = logging.getLogger(__name__)
 
 TOKEN_ROWS = 256  # rows that shares of tokens are chosen on
+_FITTED_ROWS = 512  # rows that a first guess of what tokens matter is fitted to
 
 
 def prune_stage(
@@ -148,10 +150,14 @@ def keep_tokens_stage(
     recovery = plan_recovery(config.token_epochs, distill)
 
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
+        rows = artifact.tokenize(artifact.train.sample(_FITTED_ROWS))
+        weights_LD = fit_significance(artifact.model, rows)
+
         def choose_shares() -> Shares:
             return choose_shares_for(
                 artifact.model,
                 artifact.tokenize(artifact.choosing.sample(TOKEN_ROWS)),
+                weights_LD,
                 min_agreement=config.min_token_agreement / 100,
                 on_progress=on_progress,
             )
@@ -164,7 +170,7 @@ def keep_tokens_stage(
                 f"{config.min_token_agreement:g}% of rows; lower --min-token-agreement or give "
                 "--keep-tokens as shares"
             )
-        model = keep_tokens(artifact.model, shares)
+        model = keep_tokens(artifact.model, shares, weights_LD)
         if recovery is not None:
             model = distill_from(
                 artifact,
@@ -190,6 +196,7 @@ def keep_tokens_stage(
         settings={
             **asdict(config),
             "rows": TOKEN_ROWS,
+            "fitted_rows": _FITTED_ROWS,
             **_recovery_settings(recovery, transfer),
         },
         requires=require_no_graph,

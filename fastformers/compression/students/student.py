@@ -38,6 +38,7 @@ from fastformers.models.layers import (
 from fastformers.models.loading import class_names, new_classifier, task_of
 from fastformers.models.model_files import read_config
 from fastformers.models.trainer import without_attention_dropout
+from fastformers.models.variants.reduced_layers import set_significance, significance_of
 from fastformers.models.variants.token_reduction import reduction_of, set_reduction
 
 
@@ -65,6 +66,10 @@ def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     model = copy.deepcopy(model)
     layers = layer_list(model)
     reduction = reduction_of(model.config)
+    significance = [
+        torch.zeros(model.config.hidden_size) if weights_D is None else weights_D
+        for weights_D in significance_of(model, len(layers))
+    ]
     outside = [at for at in keep if not 0 <= at < len(layers)]
     if outside or len(keep) == 0 or len(set(keep)) < len(keep):
         raise InputError(
@@ -82,6 +87,8 @@ def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
             setattr(model.config, name, [settings[at] for at in keep])
     if reduction.reduces:
         set_reduction(model.config, reduction.of_layers(keep))
+    if reduction.drops:
+        set_significance(model, torch.stack([significance[at] for at in keep]))
     return model
 
 
@@ -135,6 +142,9 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
     if final_norm is not None:
         keep_norm(final_norm, kept)
     _cut_head(model, kept)
+    if reduction_of(model.config).drops:
+        rows = [one for one in significance_of(model, len(layers)) if one is not None]
+        set_significance(model, torch.stack(rows)[:, kept.tolist()])
     model.config.hidden_size = hidden_width
     model.config.num_attention_heads = num_heads
     return model

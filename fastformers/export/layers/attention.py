@@ -37,8 +37,6 @@ MICROSOFT = "com.microsoft"
 # most rows of such a graph are shorter.
 _LONGEST_WHOLE = 512
 _HEADS_OF_NODE = 4
-# What Attention gives as its fourth output (qk_matmul_output_mode).
-_AFTER_SOFTMAX = 3
 END = np.array([np.iinfo(np.int64).max])  # of a slice: of all there is
 
 
@@ -95,8 +93,7 @@ class Attention:
     def head_groups(self, layer: Layer) -> list[int]:
         """Number of heads of each attention node of a layer."""
         adds_to_scores = layer.bias_HO is not None or layer.relative is not None
-        in_blocks = self.in_blocks and (self.for_gpu or layer.keep_share == 1)
-        if in_blocks or adds_to_scores or layer.rotary_frequencies is not None:
+        if self.in_blocks or adds_to_scores or layer.rotary_frequencies is not None:
             return [layer.num_heads]
         num_groups = -(-layer.num_heads // _HEADS_OF_NODE)
         return [len(heads) for heads in np.array_split(np.arange(layer.num_heads), num_groups)]
@@ -131,61 +128,6 @@ class Attention:
             for group, num_heads in enumerate(groups)
         ]
         return self.graph.node("Concat", contexts, axis=-1)
-
-    def attend_and_show(
-        self, layer: Layer, projected: list[str], *, score_scale: float | None = None
-    ) -> tuple[str, list[str]]:
-        """Add the attention of a layer by content alone whose probabilities are needed.
-
-        Args:
-            layer: As for `attend`.
-            projected: As for `attend`.
-            score_scale: As for `attend`.
-
-        Returns:
-            Names of the context (B, T, W), and of the probabilities (B, heads, T, T) of each group.
-        """
-        contexts, probabilities = self.show(layer, projected, score_scale=score_scale)
-        if len(contexts) == 1:
-            return contexts[0], probabilities
-        return self.graph.node("Concat", contexts, axis=-1), probabilities
-
-    def show(
-        self, layer: Layer, projected: list[str], *, score_scale: float | None = None
-    ) -> tuple[list[str], list[str]]:
-        """Add the same; names of the context and of the probabilities of each group of heads."""
-        groups = self.head_groups(layer)
-        if self.for_gpu:
-            context, shown = self._plainly(layer, *projected, score_scale=score_scale)
-            return [context], [shown]
-        self.uses_attention = True
-        contexts = [
-            self.graph.node(
-                "Attention",
-                projected[group :: len(groups)],
-                others=["", "", "probabilities"],
-                q_num_heads=num_heads,
-                kv_num_heads=num_heads,
-                qk_matmul_output_mode=_AFTER_SOFTMAX,
-            )
-            for group, num_heads in enumerate(groups)
-        ]
-        return contexts, [f"{context}.probabilities" for context in contexts]
-
-    def _plainly(
-        self, layer: Layer, query: str, key: str, value: str, *, score_scale: float | None
-    ) -> tuple[str, str]:
-        """Attention of single operators: no fused kernel of a GPU gives its probabilities."""
-        node, heads = self.graph.node, layer.num_heads
-        scale = layer.head_width**-0.5 if score_scale is None else score_scale
-        scaled = node("Mul", [query, self.graph.const("scale", np.array(scale, np.float32))])
-        keys = self._transposed(self._heads(key, heads), 4)
-        scores = node("MatMul", [self._heads(scaled, heads), keys])
-        probabilities = node("Softmax", [scores], axis=-1)
-        contexts = node("MatMul", [probabilities, self._heads(value, heads)])
-        shape = self.graph.const("shape.merged", np.array([0, 0, -1]))
-        rows = node("Transpose", [contexts], perm=[0, 2, 1, 3])
-        return node("Reshape", [rows, shape]), probabilities
 
     def _attend_all(
         self,

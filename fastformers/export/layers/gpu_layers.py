@@ -128,16 +128,8 @@ class GpuLayers:
         """
         name, layer = f"layer{index}", gpu_layer.layer
         total, normed = hidden
-        if layer.keep_share < 1 and not first_only and self.encoder.kept_by == "first":
+        if layer.keep_share < 1 and not first_only:
             context, total = self._attend_from_kept(index, gpu_layer, total)
-        elif layer.keep_share < 1 and not first_only:
-            context, probabilities = self.attention.attend_and_show(
-                layer,
-                self._project(name, layer, normed, normed),
-                score_scale=gpu_layer.score_scale,
-            )
-            positions = self.reducer.choose(index, probabilities)
-            context, total = (self.reducer.keep(v, positions) for v in (context, total))
         else:
             context = self._attend(name, gpu_layer, normed, first_only=first_only)
         if first_only:
@@ -215,14 +207,13 @@ class GpuLayers:
         )
 
     def _attend_from_kept(self, index: int, gpu_layer: GpuLayer, hidden: str) -> tuple[str, str]:
-        """Context of the tokens that the first one's attention keeps, and their states."""
-        name, layer, scale = f"layer{index}", gpu_layer.layer, gpu_layer.score_scale
-        projected = self._project(name, layer, self.graph.first_token(hidden), hidden)
-        _, probabilities = self.attention.show(layer, projected, score_scale=scale)
-        kept = self.reducer.keep(hidden, self.reducer.choose(index, probabilities))
-        query = self.graph.float_linear(kept, f"{name}.query", layer.query)
+        """Context of the tokens that go on, and their states."""
+        kept = self.reducer.keep(hidden, self.reducer.choose(index, hidden))
         context = self.attention.attend(
-            layer, [query, *projected[1:]], first_only=False, score_scale=scale
+            gpu_layer.layer,
+            self._project(f"layer{index}", gpu_layer.layer, kept, hidden),
+            first_only=False,
+            score_scale=gpu_layer.score_scale,
         )
         return context, kept
 

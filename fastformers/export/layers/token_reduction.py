@@ -1,22 +1,19 @@
 """Add what lets fewer tokens through: the choice of those to keep, and the pooling of groups.
 
-    probabilities of attention, states -> [token_reduction] -> states of fewer tokens
+    states -> [token_reduction] -> states of fewer tokens
 
-A layer with a share keeps the tokens that receive most attention, summed over all heads and all
-queries or that of the first token alone. Ties go to the lower position, which is how TopK decides,
-or, after a layer that dropped some, to the token that was the more significant there.
-By the first token's query what to keep is known before the attention of the others is computed, so
-that dropped tokens have no query. They go on in the order of their
+A layer with a share keeps the most significant tokens: those whose state, as it enters, has the
+largest product with what the layer learned for that (`models/variants/reduced_layers`). It is float
+also in an int8 graph. Ties go to the lower position, which is how TopK decides, or, after a layer
+that dropped some, to the token that was the more significant there. What is kept is known before
+the attention is computed, so dropped tokens have no query. The others go on in the order of their
 significance: later layers do not ask where a token stands, and to sort them by position takes up to
 6% of a student's time. The first token comes first, where the head looks for it.
 
 How many stay is looked up by the length of the row, so it does not depend on the batch. Neither
-does the sum: it is a product with a row of ones, computed for each row of the batch by itself, and
-four times as fast for a row of 512 tokens as ReduceSum. Pooling adds slices for the same reason.
+does the significance: weights times transposed states is one product for each row of the batch,
+which takes a third of the time of states times weights. Pooling adds slices for the same reason.
 This module knows nothing of projections, norms or int8.
-
-Source:
-    Goyal et al. 2020, PoWER-BERT, arXiv:2001.08950.
 
 Shape suffixes: as in encoder.py, and B rows of a batch, T tokens of each that enter a layer, K of
 them that are kept, G groups.
@@ -67,27 +64,24 @@ class TokenReducer:
             tokens = count_kept_tokens(tokens, [layer.keep_share])[0]
             self._leaving.append(tokens)
 
-    def choose(self, index: int, probabilities: list[str]) -> str:
+    def choose(self, index: int, hidden: str) -> str:
         """Choose the tokens that go on after the attention of a layer.
 
         Args:
             index: The layer.
-            probabilities: Names of the probabilities (B, heads, T or 1, T) of each group of its
-                heads.
+            hidden: Name of the states that enter it, (B, T, D).
 
         Returns:
             Name of their positions (B, K, 1), the most significant first, which is token 0.
         """
         node, const = self.graph.node, self.graph.const
-        num_heads, max_length = self.encoder.layers[index].num_heads, self.encoder.max_length
-        heads = np.array_split(np.arange(num_heads), len(probabilities))
+        weights_D, max_length = self.encoder.layers[index].significance_D, self.encoder.max_length
+        assert weights_D is not None
+        states = node("Transpose", [hidden], perm=[0, 2, 1])
+        weights = const(f"layer{index}.significance.weights", weights_D)
+        total = node("MatMul", [self._in_float32(weights), self._in_float32(states)])
+        first = const("first", np.array([np.inf] + [-np.inf] * (max_length - 1), np.float32))
         length = self._look_up(f"layer{index}.entering", self._entering[index])
-        sums = [
-            self._sum_queries(group, len(heads_of_group), length)
-            for group, heads_of_group in zip(probabilities, heads, strict=True)
-        ]
-        total = sums[0] if len(sums) == 1 else node("Sum", sums)
-        first = const("first", np.array([np.inf] + [0] * (max_length - 1), np.float32))
         significance = node(
             "Max",
             [total, self._in_float32(self._until(first, length))],
@@ -152,21 +146,6 @@ class TokenReducer:
         table = self.graph.node("Gather", [self.graph.const("pooling.weights", weights_EG1), row])
         axis, end = self.graph.const("one", np.array([1])), self.graph.const("end", END)
         return self.graph.node("Slice", [table, start, end, axis])
-
-    def _sum_queries(self, probabilities: str, num_heads: int, length: str) -> str:
-        """Attention that each token receives from the queries of a group of heads, (B, T)."""
-        node, const = self.graph.node, self.graph.const
-        if self.encoder.kept_by == "first":  # one query
-            by_head = const(f"shape.{num_heads}queries", np.array([0, num_heads, -1]))
-            rows = node("Reshape", [probabilities, by_head])
-            ones = const(f"ones.{num_heads}", np.ones(num_heads, np.float32))
-            return node("MatMul", [self._in_float32(ones), self._in_float32(rows)])
-        rows = node("Reshape", [probabilities, const("shape.queries", np.array([0, -1, 0]))])
-        num_rows = node("Mul", [length, const(f"number.{num_heads}", np.array([num_heads]))])
-        most_heads = max(layer.num_heads for layer in self.encoder.layers)
-        ones = const("ones", np.ones(most_heads * self.encoder.max_length, np.float32))
-        ones = self._until(ones, num_rows)
-        return node("MatMul", [self._in_float32(ones), self._in_float32(rows)])
 
     def _until(self, values: str, end: str) -> str:
         """The first values of a constant."""

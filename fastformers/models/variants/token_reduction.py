@@ -3,9 +3,9 @@
     config.keep_tokens, config.pool_tokens -> [token_reduction] -> reduced_layers, graph, losses
 
 Its settings stay with a model as any other of its Hugging Face configuration does: `keep_tokens`
-lists the share of the tokens entering a layer that leave it, from the first layer on, and
-`keep_tokens_by` whose attention decides; `pool_tokens` has the layer before which tokens are
-pooled, how many make one, and how. This module knows nothing of torch.
+lists the share of the tokens entering a layer that leave it, from the first layer on; `pool_tokens`
+has the layer before which tokens are pooled, how many make one, and how. Which tokens stay is
+learned, and stands among the weights. This module knows nothing of torch.
 
 Shape suffixes: N rows, L layers.
 """
@@ -21,7 +21,6 @@ from fastformers.errors import InputError
 from fastformers.models.variants.token_counts import count_kept_tokens, count_pooled_tokens
 
 PoolHow = Literal["mean", "max"]
-KeptBy = Literal["all", "first"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +46,10 @@ class TokenReduction:
         keep_shares: Share of the tokens entering a layer that leave it, from the first layer on;
             the layers that follow keep all.
         pool: How tokens are pooled; None where they are not.
-        kept_by: Whose attention makes a token significant: that of all tokens, or of the first one.
     """
 
     keep_shares: tuple[float, ...] = ()
     pool: TokenPool | None = None
-    kept_by: KeptBy = "all"
 
     @property
     def drops(self) -> bool:
@@ -142,12 +139,7 @@ def reduction_of(config: Any, source: str = "config.json") -> TokenReduction:
             f"{source}: pool_tokens {pool}: give before_layer (below {num_layers}), every (2 or "
             f"more) and how ({' or '.join(get_args(PoolHow))})"
         )
-    kept_by: Any = getattr(config, "keep_tokens_by", None) or "all"
-    if kept_by not in get_args(KeptBy):
-        raise InputError(
-            f"{source}: keep_tokens_by {kept_by!r}: give {' or '.join(get_args(KeptBy))}"
-        )
-    reduction = TokenReduction(keep_shares=tuple(map(float, shares)), pool=pooled, kept_by=kept_by)
+    reduction = TokenReduction(keep_shares=tuple(map(float, shares)), pool=pooled)
     check_order(reduction, f"{source}: keep_tokens")
     return reduction
 
@@ -171,5 +163,4 @@ def check_order(reduction: TokenReduction, source: str) -> None:
 def set_reduction(config: Any, reduction: TokenReduction) -> None:
     """Write what a model does with its tokens into its configuration, or take it out."""
     config.keep_tokens = list(reduction.keep_shares) or None
-    config.keep_tokens_by = reduction.kept_by if reduction.keep_shares else None
     config.pool_tokens = None if reduction.pool is None else asdict(reduction.pool)

@@ -28,12 +28,15 @@ class TokenStates:
         weights_BK: 1 for tokens of a row, 0 for padding; between the two for tokens that will be
             dropped and stay while a model learns to do without them.
         positions_BK: Which tokens they are, counted after pooling; None for all in their order.
+        bias_BK: What is added to the scores of a token that later layers attend to: 0, and the way
+            in which a loss reaches the significance of tokens while a model is trained; else None.
         pool: How they were pooled; None where they are tokens of the text.
     """
 
     values_BKD: Tensor
     weights_BK: Tensor
     positions_BK: Tensor | None = None
+    bias_BK: Tensor | None = None
     pool: TokenPool | None = None
 
 
@@ -91,21 +94,21 @@ def match_states(student: TokenStates, teacher: TokenStates) -> tuple[Tensor, Te
     return student.values_BKD, values_BKD[:, :num_left], student.weights_BK
 
 
-def choose_tokens(received_BK: Tensor, may_stay_BK: Tensor, counts_B: Tensor) -> Tensor:
-    """Mark the tokens of each row that received the most attention; the first token always stays.
+def choose_tokens(significance_BK: Tensor, may_stay_BK: Tensor, counts_B: Tensor) -> Tensor:
+    """Mark the most significant tokens of each row; the first token always stays.
 
     Args:
-        received_BK: Attention that each token received; of equal ones the first stays.
+        significance_BK: How much each token matters; of equal ones the first stays.
         may_stay_BK: Tokens that are there to choose from.
         counts_B: How many of each row stay; no more than there are.
 
     Returns:
         Marks (B, K).
     """
-    scores_BK = received_BK.masked_fill(~may_stay_BK, -torch.inf)
+    scores_BK = significance_BK.masked_fill(~may_stay_BK, -torch.inf)
     scores_BK[:, 0] = torch.inf
     order_BK = scores_BK.sort(dim=1, descending=True, stable=True).indices
-    ranks_K = torch.arange(received_BK.shape[1], device=received_BK.device)
+    ranks_K = torch.arange(scores_BK.shape[1], device=scores_BK.device)
     marks_BK = torch.zeros_like(may_stay_BK)
     return marks_BK.scatter(1, order_BK, ranks_K < counts_B[:, None])
 

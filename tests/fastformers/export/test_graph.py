@@ -56,7 +56,7 @@ def attend(values_TD, layer, name, names, project):
         np.split(project(values_TD, f"{name}.{part_name}", part), layer.num_heads, axis=1)
         for part, part_name in parts
     ]
-    contexts, received_T, received_from_first_T = [], 0, 0
+    contexts = []
     for head, (query, key, value) in enumerate(zip(*heads, strict=True)):
         if layer.rotary_frequencies is not None:
             query, key = (rotate(side, layer.rotary_frequencies) for side in (query, key))
@@ -65,16 +65,15 @@ def attend(values_TD, layer, name, names, project):
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         probabilities = scores / scores.sum(axis=1, keepdims=True)
         contexts.append(probabilities @ value)
-        received_T = received_T + probabilities.sum(axis=0)
-        received_from_first_T = received_from_first_T + probabilities[0]
-    return np.concatenate(contexts, axis=1), received_T, received_from_first_T
+    return np.concatenate(contexts, axis=1)
 
 
-def choose(received_T, share):
-    """Positions of the tokens that receive most attention, the first among them."""
-    received_T[0] = np.inf
-    count = math.ceil(share * len(received_T) - 1e-9)
-    return np.sort(np.argsort(-received_T, kind="stable")[:count])
+def choose(states_TD, layer):
+    """Positions of the most significant tokens, the first among them."""
+    significance_T = states_TD @ layer.significance_D
+    significance_T[0] = np.inf
+    count = math.ceil(layer.keep_share * len(states_TD) - 1e-9)
+    return np.sort(np.argsort(-significance_T, kind="stable")[:count])
 
 
 def pool(hidden_TD, pooling):
@@ -136,9 +135,9 @@ def reference_logits(encoder, ids_T, types_T, ranges=None):
         names = ("q", "kv", "kv") if is_last else ("qkv", "qkv", "qkv")
         before, after = (norm, lambda x, _: x) if layer.norm_first else (lambda x, _: x, norm)
         normed_TD = before(hidden_TD, layer.attention_norm)
-        context_TW, *received = attend(normed_TD, layer, name, names, project)
+        context_TW = attend(normed_TD, layer, name, names, project)
         if layer.keep_share < 1 and not is_last:
-            kept_K = choose(received[encoder.kept_by == "first"], layer.keep_share)
+            kept_K = choose(hidden_TD, layer)
             context_TW, hidden_TD = context_TW[kept_K], hidden_TD[kept_K]
         hidden_TD = hidden_TD + project(context_TW, f"{name}.output", layer.output)
         hidden_TD = after(hidden_TD, layer.attention_norm)
@@ -176,13 +175,11 @@ KINDS = (
     *("plain", "one layer", "pruned", "narrow embeddings", "projected before the norm"),
     *("relu", "no types", "no positions", "no biases", "norms first", "no attention norm"),
     *("gate", "bias", "window", "relative", "rotary", "mean", "more norms", "all at once"),
-    *("dropped", "dropped, then the mean", "dropped by the first token", "pooled by mean"),
-    *("pooled by max", "both"),
+    *("dropped", "dropped, then the mean", "pooled by mean", "pooled by max", "both"),
 )
 # Settings of the reductions: the layers' shares, and the pooling.
 REDUCTIONS = {
     "dropped": ((0.6, 0.75, 0.5), None),
-    "dropped by the first token": ((0.6, 0.75, 0.5), None),
     "dropped, then the mean": ((1.0, 0.5, 0.6), None),
     "pooled by mean": ((1.0,), TokenPooling(before_layer=1, every=4, how="mean")),
     "pooled by max": ((1.0,), TokenPooling(before_layer=0, every=3, how="max")),
@@ -284,7 +281,6 @@ def reduce_tokens(encoder, kind):
         layers=layers,
         pooling_of_tokens=pooling,
         pooling="mean" if "then the mean" in kind else "first",
-        kept_by="first" if kind in ("dropped by the first token", "both") else "all",
     )
 
 

@@ -26,7 +26,7 @@ from fastformers.export.encoder import (
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.int8 import ActivationRange
 
-VERSION = 5
+VERSION = 6
 # Digests of the graphs of that version.
 DIGESTS = {
     "float": "b92e063825b51a7f372eb84629c89f513dc7568b6854fd9097982752792c8624",
@@ -37,9 +37,8 @@ DIGESTS = {
     "relative positions": "479a87e9a327674839699648d0b4cd7c9b10b1d511b767dbe87dc78ee3bfce00",
     "rotary positions": "32c9ac41aba126e60a442a7ed796fb39d153c7f3c944ac44d9e3e015d506dff4",
     "padding without position": "7ac70eeacd63fd151114a5ac4f5ec1aa6496d8868cfb0edafa5836bf2a06e742",
-    "dropped tokens": "c329208272714731cc0553a7eb4c3679bca7f6ea8e2136ce07f8eeab6b593cc2",
-    "dropped tokens float16": "9a56441dc8df0d37c5ff67a43a0441c2f49bf815fc2f74829cdda02cf08c0ca7",
-    "dropped by first": "36d629d6ea1283232561ffacec27848491315b61bed8ddee5fd294160e64b013",
+    "dropped tokens": "d3af93d38db18d351c74f8a7123be56e5dcd49d058f4e7fb46734bf08124c88c",
+    "dropped tokens float16": "ed6c126beb343ef00b0f711b5e5506ad10ef9efa4de200f961ee6d8978a2b07c",
     "pooled tokens": "1fbcf7d644f4f5acc3524f27139047a8feb3a591a99340d48fdbe74fb51e1b05",
     "embedding model": "96a341a45eb8f1f322f9cb358dbb69f47749804833d00274af12ef65b8ee4d81",
     "static vectors": "5d4c6baa65ba60d86c933c75d5a577549a7d755ecca19dffcb364792b0cb3090",
@@ -163,9 +162,9 @@ def write_variant(variant, path):
             hidden = Linear(weight=hidden.weight.T, bias=encoder.head.hidden.bias)
             head = Head(hidden=hidden, activation="relu", output=encoder.head.output)
             write_graph(replace(encoder, head=head), path, text_pairs=True)
-        case "dropped tokens" | "dropped tokens float16" | "dropped by first":
-            kept_by = "first" if variant.endswith("first") else "all"
-            fewer = change_layers(replace(encoder, kept_by=kept_by), keep_share=0.5)
+        case "dropped tokens" | "dropped tokens float16":
+            weights_D = np.linspace(-1, 1, WIDTH, dtype=np.float32)
+            fewer = change_layers(encoder, keep_share=0.5, significance_D=weights_D)
             write_graph(fewer, path, text_pairs=False, float16=variant.endswith("float16"))
         case "pooled tokens":
             pooling = TokenPooling(before_layer=1, every=4, how="mean")

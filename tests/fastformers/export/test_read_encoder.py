@@ -16,7 +16,10 @@ transformers = pytest.importorskip("transformers")
 from fastformers.export.read_encoder import read_encoder  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.loading import load_model, max_positions  # noqa: E402
-from fastformers.models.variants.reduced_layers import change_reduction  # noqa: E402
+from fastformers.models.variants.reduced_layers import (  # noqa: E402
+    change_reduction,
+    significance_of,
+)
 from fastformers.models.variants.token_reduction import TokenPool, TokenReduction  # noqa: E402
 
 every_architecture = pytest.mark.parametrize("model_type", WITH_LAYERS)
@@ -118,7 +121,6 @@ def test_variants_give_the_logits_of_pytorch(make_model, tmp_path, model_type, c
 
 REDUCTIONS = {
     "dropped": TokenReduction(keep_shares=(0.6, 0.7)),
-    "dropped by the first": TokenReduction(keep_shares=(0.6, 0.7), kept_by="first"),
     "pooled": TokenReduction(pool=TokenPool(before_layer=1, every=4, how="mean")),
     "both": TokenReduction(
         keep_shares=(0.8, 0.6, 0.5), pool=TokenPool(before_layer=0, every=2, how="max")
@@ -135,7 +137,10 @@ def test_tokens_are_dropped_and_pooled_as_by_pytorch(make_model, tmp_path, model
     check_equal(model, tmp_path / "model.onnx", text_pairs=model_type == "bert")
     encoder = read_encoder(model)
     assert [layer.keep_share for layer in encoder.layers] == reduction.shares_of(3)
-    assert encoder.kept_by == reduction.kept_by
+    for layer, weights_D in zip(encoder.layers, significance_of(model, 3), strict=True):
+        assert (layer.significance_D is None) is (layer.keep_share == 1)
+        if layer.significance_D is not None:
+            np.testing.assert_array_equal(layer.significance_D, weights_D.detach())
     assert (encoder.pooling_of_tokens is None) is (reduction.pool is None)
 
 

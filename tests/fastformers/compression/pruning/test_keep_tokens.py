@@ -7,6 +7,7 @@ from fastformers.compression.pruning.keep_tokens import (  # noqa: E402
     choose_shares_for,
     keep_tokens,
 )
+from fastformers.compression.pruning.token_significance import fit_significance  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
@@ -26,7 +27,7 @@ def rows(tokenizer_json, make_texts):
 def test_a_copy_drops_tokens_and_the_model_does_not(make_teacher, rows):
     model = make_teacher(num_hidden_layers=3)
     before_NC = predict_logits(model, rows)
-    dropping = keep_tokens(model, (0.5, 0.5))
+    dropping = keep_tokens(model, (0.5, 0.5), fit_significance(model, rows))
     assert np.abs(predict_logits(dropping, rows) - before_NC).max() > 1e-3
     np.testing.assert_array_equal(predict_logits(model, rows), before_NC)
     assert not reduction_of(model.config).reduces
@@ -34,11 +35,13 @@ def test_a_copy_drops_tokens_and_the_model_does_not(make_teacher, rows):
 
 def test_chosen_shares_keep_the_agreement_asked_for(make_teacher, rows):
     model = make_teacher(num_hidden_layers=3, labels=("a", "b", "c"))
-    shares = choose_shares_for(model, rows, min_agreement=0.9)
+    weights_LD = fit_significance(model, rows)
+    shares = choose_shares_for(model, rows, weights_LD, min_agreement=0.9)
     assert len(shares) == 2  # of the last layer only the first token is read
     assert min(shares) < 1
     classes = [
-        predict_logits(one, rows).argmax(axis=1) for one in (model, keep_tokens(model, shares))
+        predict_logits(one, rows).argmax(axis=1)
+        for one in (model, keep_tokens(model, shares, weights_LD))
     ]
     assert (classes[0] == classes[1]).mean() >= 0.9
     assert not reduction_of(model.config).reduces
@@ -49,12 +52,13 @@ def test_a_layer_that_nobody_reads_after_drops_all_it_may(make_teacher, rows):
     model = make_teacher(num_hidden_layers=3)
     for layer in model.bert.encoder.layer[1:]:
         torch.nn.init.zeros_(layer.attention.output.dense.weight)
-    assert choose_shares_for(model, rows, min_agreement=1.0) == (0.1, 0.1)
+    weights_LD = fit_significance(model, rows)
+    assert choose_shares_for(model, rows, weights_LD, min_agreement=1.0) == (0.1, 0.1)
 
 
 def test_layers_before_the_pooling_keep_all_and_a_mean_reads_the_last(make_teacher, rows):
     model = SentenceEncoder(make_teacher(num_hidden_layers=2).base_model, pooling="mean")
     pool = TokenPool(before_layer=1, every=2, how="mean")
     change_reduction(model, TokenReduction(pool=pool))
-    shares = choose_shares_for(model, rows, min_agreement=0.0)
+    shares = choose_shares_for(model, rows, fit_significance(model, rows), min_agreement=0.0)
     assert shares == (1.0, 0.1)

@@ -17,15 +17,15 @@ from tests.fastformers.export.test_graph import REDUCTIONS, make_variant, reduce
 LONGEST = 300
 
 
-@pytest.fixture(scope="module", params=["all", "first"])
-def encoder(encoder_factory, request):
+@pytest.fixture(scope="module")
+def encoder(encoder_factory):
     """Three layers of 6 heads, in nodes of three, two of which drop tokens."""
     encoder = encoder_factory(width=48, num_layers=3, num_heads=6, max_length=LONGEST)
     layers = [
         replace(layer, keep_share=share)
         for layer, share in zip(encoder.layers, (0.7, 0.6, 1.0), strict=True)
     ]
-    return replace(encoder, layers=tuple(layers), kept_by=request.param)
+    return replace(encoder, layers=tuple(layers))
 
 
 def show(path, encoder, operator):
@@ -74,7 +74,7 @@ def test_as_many_stay_as_are_counted_and_the_first_token_comes_first(encoder, tm
 
 
 def test_of_equal_tokens_those_before_stay(encoder, tmp_path):
-    equal = replace(encoder, position_embeddings_PE=None)  # all tokens receive the same attention
+    equal = replace(encoder, position_embeddings_PE=None)  # the states of all tokens are the same
     session = open_session(show(tmp_path / "model.onnx", equal, "Reshape"), 1)
     names = [output.name for output in session.get_outputs()]
     outputs = session.run(names, {"input_ids": np.full((2, 40), 7)})
@@ -99,7 +99,8 @@ def test_graphs_for_longer_rows_keep_the_same_tokens(encoder, tmp_path, monkeypa
     monkeypatch.setattr(attention, "_LONGEST_WHOLE", 0)
     write_graph(encoder, tmp_path / "blocks.onnx", text_pairs=False)
     kinds = {node.op_type for node in onnx.load(tmp_path / "blocks.onnx").graph.node}
-    assert "Attention" in kinds
+    assert "MultiHeadAttention" in kinds
+    assert "Attention" not in kinds
     logits = [
         OnnxEngine(tmp_path / name).run(ids_BT, None) for name in ("whole.onnx", "blocks.onnx")
     ]

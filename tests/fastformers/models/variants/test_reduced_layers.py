@@ -22,6 +22,7 @@ from fastformers.models.variants.reduced_layers import (  # noqa: E402
     change_reduction,
     reduced_layers,
     run_with_states,
+    significance_of,
 )
 from fastformers.models.variants.token_reduction import (  # noqa: E402
     TokenPool,
@@ -57,7 +58,7 @@ def batch_of(rows, numbers, pad_to=None):
     return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
-def reference(model, reduction, ids_T):
+def reference(model, reduction, weights, ids_T):
     """Logits of one row, computed slowly: dropped tokens stay and are masked by hand."""
     architecture = architecture_of(model.config)
     with torch.no_grad():
@@ -71,20 +72,19 @@ def reference(model, reduction, ids_T):
                 x = torch.stack([x[0], *map(one, groups)])
                 stays = torch.ones(len(x), dtype=torch.bool)
             parts = architecture.parts(layer)
-            outputs, received = [], torch.zeros(len(x))
+            outputs = []
+            significance = None if weights[at] is None else (x * weights[at]).sum(dim=1)
             for head in range(parts.num_heads):
                 part = slice(head * parts.head_width, (head + 1) * parts.head_width)
                 q, k, v = (p(x)[:, part] for p in (parts.query, parts.key, parts.value))
                 scores = q @ k.T / parts.head_width**0.5
-                weights = scores.masked_fill(~stays, -torch.inf).softmax(dim=1)
-                received += weights[stays].sum(dim=0)
-                outputs.append(weights @ v)
+                outputs.append(scores.masked_fill(~stays, -torch.inf).softmax(dim=1) @ v)
             x = parts.attention_norm(parts.output(torch.cat(outputs, dim=1)) + x)
             if at < len(reduction.keep_shares):
                 num_left = int(np.ceil(reduction.keep_shares[at] * int(stays.sum()) - 1e-9))
-                received[0] = torch.inf
+                significance[0] = torch.inf
                 order = sorted(
-                    stays.nonzero()[:, 0].tolist(), key=lambda t: (-float(received[t]), t)
+                    stays.nonzero()[:, 0].tolist(), key=lambda t: (-float(significance[t]), t)
                 )
                 stays = torch.zeros_like(stays)
                 stays[order[: max(num_left, 1)]] = True
@@ -105,7 +105,7 @@ def test_it_gives_what_masking_by_hand_gives(make_prunable, rows, reduction):
     plain_NC = predict_logits(model, rows)
     for row in (0, 5, int(rows.lengths_N.argmin())):
         ids = torch.from_numpy(rows.ids[rows.offsets[row] : rows.offsets[row + 1]].astype(np.int64))
-        expected = reference(model, reduction, ids)
+        expected = reference(model, reduction, significance_of(ours, 3), ids)
         np.testing.assert_allclose(found_NC[row], expected, atol=2e-5)
     assert np.abs(found_NC - plain_NC).max() > 1e-2  # it does something
 
@@ -164,7 +164,8 @@ def test_it_survives_copies_files_cuts_and_pruning(make_prunable, rows, tmp_path
     np.testing.assert_allclose(predict_logits(loaded, rows), logits_NC, atol=1e-5)
 
     narrow = cut_width(model, 16, measure_importance(model, rows))
-    assert reduced_layers(narrow) is not None
+    assert np.isfinite(predict_logits(narrow, rows)).all()
+    assert {len(one) for one in significance_of(narrow, 3) if one is not None} == {16}
     plan = plan_pruning(measure_importance(model, rows), prune_heads=0.5, prune_ffn=0.5)
     pruned = prune_model(model, plan)
     pruned.save_pretrained(tmp_path / "pruned")
@@ -180,6 +181,8 @@ def test_a_student_of_fewer_layers_keeps_the_shares_of_its_own(make_teacher, row
     )
     model = reduced(make_teacher(num_hidden_layers=4), whole)
     student = cut_layers(model, [0, 2, 3])
+    before, after = significance_of(model, 4), significance_of(student, 3)
+    torch.testing.assert_close(after[1], before[2])
     assert reduction_of(student.config) == replace(whole, keep_shares=(1.0, 0.5, 1.0))
     assert np.isfinite(predict_logits(student, rows)).all()
     assert reduction_of(cut_layers(model, [2, 3]).config).pool.before_layer == 0
@@ -230,6 +233,60 @@ def test_gradients_reach_all_layers(make_teacher, rows):
         if ".layer." in name and "query.bias" not in name and "key.bias" not in name:
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("dropped_weight", [0.0, 0.5], ids=["dropped", "softly"])
+def test_losses_reach_what_says_which_tokens_stay(make_teacher, rows, dropped_weight):
+    model = reduced(without_dropout(make_teacher(num_hidden_layers=3)), DROP)
+    layers = reduced_layers(model)
+    layers.dropped_weight = dropped_weight
+    ids, mask = batch_of(rows, np.arange(24))
+    out = model.train()(ids, attention_mask=mask).logits
+    expected = model.eval()(ids, attention_mask=mask).logits
+    torch.testing.assert_close(out, expected)  # what training adds is 0
+    out.square().sum().backward()
+    gradient_LD = layers.significance_LD.grad
+    assert (gradient_LD.abs().sum(dim=1) > 0).all()
+
+
+def without_dropout(model):
+    """A copy whose training adds no noise."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def test_the_more_a_token_helps_the_more_significant_it_becomes(make_teacher, rows):
+    """Steps along that gradient alone lower a loss, though it is a step function of the weights."""
+    whole = without_dropout(make_teacher(num_hidden_layers=2))
+    model = reduced(whole, TokenReduction(keep_shares=(0.5,))).train()
+    ids, mask = batch_of(rows, np.arange(24))
+    with torch.no_grad():
+        target = whole(ids, attention_mask=mask).logits
+    layers = reduced_layers(model)
+    optimizer = torch.optim.Adam([layers.significance_LD], lr=2e-3)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = (model(ids, attention_mask=mask).logits - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_files_that_do_not_say_which_tokens_stay_are_refused(make_teacher, tmp_path):
+    model = reduced(make_teacher(num_hidden_layers=3), DROP)
+    make_teacher(num_hidden_layers=3).save_pretrained(tmp_path)  # as before there were weights
+    model.config.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"no weights say which tokens stay.*--keep-tokens"):
+        load_model(tmp_path)
+    model.config.keep_tokens = [0.8]
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"significance_LD is \(2, 32\), and \(1, 32\) by keep_"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("model_type", ["mpnet", "deberta-v2", "modernbert"])
