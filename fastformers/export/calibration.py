@@ -123,12 +123,10 @@ class Histogram:
     def clipped_range(self, share: float) -> ActivationRange:
         """Narrowest range around zero that leaves at most `share` of the values outside."""
         edges = np.linspace(self.low, self.high, NUM_BINS + 1)
-        below = np.cumsum(self.counts) / max(1, self.counts.sum())
-        first = int(np.searchsorted(below, share / 2, side="right")) if share else 0
-        last = int(np.searchsorted(below, 1 - share / 2)) if share else NUM_BINS - 1
-        return ActivationRange(
-            low=float(min(edges[first], 0)), high=float(max(edges[min(last, NUM_BINS - 1) + 1], 0))
-        )
+        below = np.cumsum(self.counts) / self.counts.sum()
+        first = np.searchsorted(below, share / 2, side="right")
+        last = np.searchsorted(below, 1 - share / 2)
+        return ActivationRange(low=float(min(edges[first], 0)), high=float(max(edges[last + 1], 0)))
 
 
 def collect_histograms(observed_graph: Path, rows: TokenizedRows) -> dict[str, Histogram]:

@@ -1,5 +1,6 @@
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,6 +128,35 @@ def test_every_projection_is_observed_in_full(model, observed, rows):
     assert histograms["layer0.qkv"].counts.sum() == num_tokens * width
     assert histograms["layer0.down"].counts.sum() == num_tokens * 2 * width
     assert histograms["layer1.up"].counts.sum() == len(rows) * width  # of the first token alone
+
+
+@pytest.mark.parametrize("text_pairs", [False, True])
+def test_values_are_those_of_the_rows_token_types(model, rows, tmp_path, text_pairs):
+    """Values of the first projection, with every token of the second type."""
+    write_graph(model, tmp_path / "a.onnx", text_pairs=text_pairs, observe=True)
+    second = SimpleNamespace(
+        lengths_N=rows.lengths_N,
+        batch_ids=rows.batch_ids,
+        batch_types=lambda rows_B: np.ones_like(rows.batch_ids(rows_B)),
+    )
+    own, others = (
+        collect_histograms(tmp_path / "a.onnx", each)["layer0.qkv"] for each in (rows, second)
+    )
+    assert ((own.low, own.high) != (others.low, others.high)) == text_pairs
+
+
+def test_static_vectors_have_no_projection_to_calibrate(encoder_factory, rows, tmp_path):
+    static = replace(encoder_factory(), layers=(), position_embeddings_PE=None, pooling="mean")
+    assert choose_ranges(
+        replace(static, token_types_KE=None, embedding_norm=None),
+        rows,
+        rows,
+        text_pairs=False,
+        scratch=tmp_path,
+        agreement_of=SAME_LABEL,
+        dynamic=False,
+        min_agreement=1.0,
+    ) == ({}, ())
 
 
 def logits_error(model, ranges, rows, float_logits_NC, path):
