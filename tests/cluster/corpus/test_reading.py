@@ -4,6 +4,7 @@ import gzip
 import pickle
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -189,8 +190,13 @@ def test_a_later_file_without_values_fits_every_type(monkeypatch):
 def test_seconds_of_a_read_are_those_of_a_core(monkeypatch):
     make_store(monkeypatch, ".jsonl")
     corpus = open_store()
-    for read in read_pieces(corpus.reader, pieces_of(corpus), chunk_bytes=2**20):
+    pieces = pieces_of(corpus)
+    for read in read_pieces(corpus.reader, pieces, chunk_bytes=2**20):
         assert 0 < read.cpu_s < 5
+    clock = SimpleNamespace(thread_time=iter([100.0, 100.5]).__next__)
+    monkeypatch.setattr(fastformers.cluster.corpus.reading, "time", clock)
+    [read] = read_pieces(corpus.reader, pieces[:1], chunk_bytes=2**20)
+    assert read.cpu_s == 0.5
 
 
 def make_dense_files(monkeypatch):
