@@ -204,6 +204,26 @@ def test_an_outlier_that_the_model_ignores_is_clipped(model, observed, rows, tmp
     assert chosen["layer0.down"].high < 50
 
 
+def test_what_makes_no_difference_is_not_clipped(model, observed, rows, tmp_path):
+    """Nothing reads the neurons, whatever their range."""
+    layers = tuple(
+        replace(layer, down=replace(layer.down, weight=0 * layer.down.weight))
+        for layer in model.layers
+    )
+    histograms = collect_histograms(observed, rows)
+    chosen = calibrate(
+        replace(model, layers=layers),
+        histograms,
+        rows=rows,
+        float_logits_NC=run_graph(observed, rows),
+        text_pairs=False,
+        scratch=tmp_path,
+        clipped_shares=(0.5,),
+    )
+    for name in ("layer0.down", "layer1.down"):
+        assert chosen[name] == histograms[name].clipped_range(0)
+
+
 def test_a_model_that_is_not_finite_cannot_be_calibrated(model, observed, rows, tmp_path):
     with pytest.raises(StageError, match="no calibration gives finite logits"):
         calibrate(
@@ -256,6 +276,21 @@ def test_projections_that_int8_would_harm_stay_in_float(fragile, rows, tmp_path,
         for chosen in (everything, ranges)
     )
     assert error < int8_error / 10
+
+
+def test_nothing_stays_in_float_where_that_helps_nothing(model, rows, tmp_path, caplog):
+    _, kept = choose_ranges(
+        model,
+        rows,
+        rows,
+        text_pairs=False,
+        scratch=tmp_path,
+        agreement_of=lambda logits_NC, float_logits_NC: 0.5,
+        dynamic=True,
+        min_agreement=0.9,
+    )
+    assert kept == ()
+    assert "int8 agrees with the float model to 50.0% even with more in float" in caplog.text
 
 
 def test_int8_that_is_good_enough_is_left_alone(model, rows, tmp_path):
