@@ -55,19 +55,26 @@ MODULES: dict[str, tuple[str, ...]] = {
     # preparation
     "cluster/shards/preparation.py": ("tests/cluster/shards/test_slices_of_files.py",),
     # readers
-    "fastformers/formats/readers.py": _CORPUS,
-    "fastformers/formats/file_set.py": _CORPUS,
+    "fastformers/formats/readers.py": (*_CORPUS, _SAMPLING),
+    "fastformers/formats/file_set.py": (*_CORPUS, _PLANNING),
     "fastformers/formats/parquet.py": (*_CORPUS, _SAMPLING),
-    "fastformers/formats/row_groups.py": (*_CORPUS, _PLANNING),
+    "fastformers/formats/row_groups.py": (
+        "tests/fastformers/formats/test_parquet.py",
+        *_CORPUS,
+        _PLANNING,
+    ),
     "fastformers/formats/csv_files.py": (*_CORPUS, _SAMPLING),
-    "fastformers/formats/json_lines.py": (*_CORPUS, _SAMPLING),
+    "fastformers/formats/json_lines.py": (*_CORPUS, _SAMPLING, _PLANNING),
     "fastformers/formats/text_lines.py": (*_CORPUS, _SAMPLING),
     "fastformers/formats/windows.py": ("tests/fastformers/data/test_transfer_sample.py",),
     "fastformers/formats/kept_columns.py": _CORPUS,
     "fastformers/formats/column_types.py": _CORPUS,
     "fastformers/formats/records/record_stream.py": _CORPUS,
     "fastformers/formats/records/json_array.py": _CORPUS,
-    "fastformers/formats/records/csv_records.py": _CORPUS,
+    "fastformers/formats/records/csv_records.py": (
+        *_CORPUS,
+        "tests/fastformers/formats/test_csv_files.py",
+    ),
     "cluster/corpus/slices.py": (*_CORPUS, _PLANNING),
     "cluster/corpus/reading.py": _CORPUS,
     # bill
