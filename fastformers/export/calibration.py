@@ -72,7 +72,7 @@ def choose_ranges(
         Ranges for `write_graph`, and the names of the projections that stay in float.
 
     Raises:
-        StageError: No calibration gives finite logits.
+        StageError: An activation is not finite, or no calibration gives finite logits.
     """
     observed = scratch / "observed.onnx"
     names = write_graph(encoder, observed, text_pairs=text_pairs, observe=True)
@@ -135,6 +135,9 @@ def collect_histograms(observed_graph: Path, rows: TokenizedRows) -> dict[str, H
     Args:
         observed_graph: A float graph written with `observe=True`.
         rows: Calibration rows; a few hundred are enough.
+
+    Raises:
+        StageError: A value is not finite.
     """
     session = onnxruntime.InferenceSession(observed_graph, providers=["CPUExecutionProvider"])
     outputs = [o.name for o in session.get_outputs() if o.name.endswith(".input")]
@@ -146,6 +149,8 @@ def collect_histograms(observed_graph: Path, rows: TokenizedRows) -> dict[str, H
             if takes_types:
                 feed["token_type_ids"] = rows.batch_types(rows_B)
             for name, values in zip(histograms, session.run(outputs, feed), strict=True):
+                if not np.isfinite(values).all():
+                    raise StageError(f"the input of {name} is not finite; is the teacher finite?")
                 step(histograms[name], values)
     return histograms
 

@@ -237,6 +237,20 @@ def test_a_model_that_is_not_finite_cannot_be_calibrated(model, observed, rows, 
         )
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_activation_that_is_not_finite_is_named(model, rows, tmp_path, value):
+    first, last = model.layers
+    up = replace(first.up, bias=np.full_like(first.up.bias, value))
+    write_graph(
+        replace(model, layers=(replace(first, up=up), last)),
+        tmp_path / "a.onnx",
+        text_pairs=False,
+        observe=True,
+    )
+    with pytest.raises(StageError, match=r"layer0\.down is not finite; is the teacher finite\?"):
+        collect_histograms(tmp_path / "a.onnx", rows)
+
+
 @pytest.fixture(scope="module")
 def fragile(model):
     """One neuron of layer 0 is always at 3,000 and means nothing; its neighbors all round to 0."""
