@@ -156,6 +156,7 @@ class Attention:
         """Add the same; names of the context and of the probabilities of each group of heads."""
         groups = self.head_groups(layer)
         if self.for_gpu:
+            assert score_scale is not None  # that of the heads before they were padded
             context, shown = self._plainly(layer, *projected, score_scale=score_scale)
             return [context], [shown]
         self.uses_attention = True
@@ -173,12 +174,12 @@ class Attention:
         return contexts, [f"{context}.probabilities" for context in contexts]
 
     def _plainly(
-        self, layer: Layer, query: str, key: str, value: str, *, score_scale: float | None
+        self, layer: Layer, query: str, key: str, value: str, *, score_scale: float
     ) -> tuple[str, str]:
         """Attention of single operators: no fused kernel of a GPU gives its probabilities."""
         node, heads = self.graph.node, layer.num_heads
-        scale = layer.head_width**-0.5 if score_scale is None else score_scale
-        scaled = node("Mul", [query, self.graph.const("scale", np.array(scale, np.float32))])
+        scale = self.graph.const("scale", np.array(score_scale, np.float32))
+        scaled = node("Mul", [query, scale])
         keys = self._transposed(self._heads(key, heads), 4)
         scores = node("MatMul", [self._heads(scaled, heads), keys])
         probabilities = node("Softmax", [scores], axis=-1)
