@@ -72,7 +72,7 @@ def choose_ranges(
         Ranges for `write_graph`, and the names of the projections that stay in float.
 
     Raises:
-        StageError: No calibration gives finite logits.
+        StageError: An activation is not finite, or no calibration gives finite logits.
     """
     observed = scratch / "observed.onnx"
     names = write_graph(encoder, observed, text_pairs=text_pairs, observe=True)
@@ -123,12 +123,10 @@ class Histogram:
     def clipped_range(self, share: float) -> ActivationRange:
         """Narrowest range around zero that leaves at most `share` of the values outside."""
         edges = np.linspace(self.low, self.high, NUM_BINS + 1)
-        below = np.cumsum(self.counts) / max(1, self.counts.sum())
-        first = int(np.searchsorted(below, share / 2, side="right")) if share else 0
-        last = int(np.searchsorted(below, 1 - share / 2)) if share else NUM_BINS - 1
-        return ActivationRange(
-            low=float(min(edges[first], 0)), high=float(max(edges[min(last, NUM_BINS - 1) + 1], 0))
-        )
+        below = np.cumsum(self.counts) / self.counts.sum()
+        first = np.searchsorted(below, share / 2, side="right")
+        last = np.searchsorted(below, 1 - share / 2)
+        return ActivationRange(low=float(min(edges[first], 0)), high=float(max(edges[last + 1], 0)))
 
 
 def collect_histograms(observed_graph: Path, rows: TokenizedRows) -> dict[str, Histogram]:
@@ -137,6 +135,9 @@ def collect_histograms(observed_graph: Path, rows: TokenizedRows) -> dict[str, H
     Args:
         observed_graph: A float graph written with `observe=True`.
         rows: Calibration rows; a few hundred are enough.
+
+    Raises:
+        StageError: A value is not finite.
     """
     session = onnxruntime.InferenceSession(observed_graph, providers=["CPUExecutionProvider"])
     outputs = [o.name for o in session.get_outputs() if o.name.endswith(".input")]
@@ -148,6 +149,8 @@ def collect_histograms(observed_graph: Path, rows: TokenizedRows) -> dict[str, H
             if takes_types:
                 feed["token_type_ids"] = rows.batch_types(rows_B)
             for name, values in zip(histograms, session.run(outputs, feed), strict=True):
+                if not np.isfinite(values).all():
+                    raise StageError(f"the input of {name} is not finite; is the teacher finite?")
                 step(histograms[name], values)
     return histograms
 

@@ -1,5 +1,7 @@
 """Time calls on a fake clock that only the calls move."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -63,7 +65,11 @@ def test_of_two_turns_the_middle_counts():
 
 def test_cpu_seconds_count_and_the_wait_beside_them_is_known(monkeypatch):
     fake = SimpleNamespace(wall=50.0, cpu=3.0)
-    times = SimpleNamespace(perf_counter=lambda: fake.wall, process_time=lambda: fake.cpu)
+    times = SimpleNamespace(
+        perf_counter=lambda: fake.wall,
+        process_time=lambda: fake.cpu,
+        thread_time=lambda: min(fake.cpu, 5.0),
+    )
     monkeypatch.setattr(clock, "time", times)
 
     def work(wall, cpu):
@@ -75,5 +81,18 @@ def test_cpu_seconds_count_and_the_wait_beside_them_is_known(monkeypatch):
     assert timer.time_call(lambda: work(2.0, 0.5)) == 0.5
     assert timer.time_call(lambda: work(2.0, 1.5)) == 1.5
     assert (timer.wall_s, timer.cpu_s, timer.waiting_share) == (4.0, 2.0, 0.5)
-    timer.time_call(lambda: work(1.0, 9.0))  # of several threads
+    assert timer.time_call(lambda: work(1.0, 9.0)) == 9.0  # of several threads
     assert timer.waiting_share == 0.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="clocks of Linux")
+def test_a_limit_of_cpu_time_makes_no_short_call_free():
+    script = (
+        "import resource\n"
+        "from fastformers.clock import CpuTimer\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (100, 100))\n"
+        "timer = CpuTimer()\n"
+        "seconds = [timer.time_call(lambda: sum(range(1000))) for _ in range(20)]\n"
+        "assert min(seconds) > 1e-6, seconds\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

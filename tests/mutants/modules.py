@@ -12,6 +12,7 @@ _CORPUS = tuple(
     f"tests/cluster/corpus/test_{name}.py"
     for name in ("readers", "csv_files", "json_lines", "parquet", "text_lines", "slices", "reading")
 )
+_PLANNING = "tests/cluster/corpus/test_planning.py"
 _DRIVER = tuple(
     f"tests/cluster/scheduling/test_{name}.py"
     for name in ("driver", "driver_ends", "driver_orders", "two_kinds")
@@ -54,20 +55,27 @@ MODULES: dict[str, tuple[str, ...]] = {
     # preparation
     "cluster/shards/preparation.py": ("tests/cluster/shards/test_slices_of_files.py",),
     # readers
-    "fastformers/formats/readers.py": _CORPUS,
-    "fastformers/formats/file_set.py": _CORPUS,
+    "fastformers/formats/readers.py": (*_CORPUS, _SAMPLING),
+    "fastformers/formats/file_set.py": (*_CORPUS, _PLANNING),
     "fastformers/formats/parquet.py": (*_CORPUS, _SAMPLING),
-    "fastformers/formats/row_groups.py": _CORPUS,
+    "fastformers/formats/row_groups.py": (
+        "tests/fastformers/formats/test_parquet.py",
+        *_CORPUS,
+        _PLANNING,
+    ),
     "fastformers/formats/csv_files.py": (*_CORPUS, _SAMPLING),
-    "fastformers/formats/json_lines.py": (*_CORPUS, _SAMPLING),
+    "fastformers/formats/json_lines.py": (*_CORPUS, _SAMPLING, _PLANNING),
     "fastformers/formats/text_lines.py": (*_CORPUS, _SAMPLING),
     "fastformers/formats/windows.py": ("tests/fastformers/data/test_transfer_sample.py",),
     "fastformers/formats/kept_columns.py": _CORPUS,
     "fastformers/formats/column_types.py": _CORPUS,
     "fastformers/formats/records/record_stream.py": _CORPUS,
     "fastformers/formats/records/json_array.py": _CORPUS,
-    "fastformers/formats/records/csv_records.py": _CORPUS,
-    "cluster/corpus/slices.py": _CORPUS,
+    "fastformers/formats/records/csv_records.py": (
+        *_CORPUS,
+        "tests/fastformers/formats/test_csv_files.py",
+    ),
+    "cluster/corpus/slices.py": (*_CORPUS, _PLANNING),
     "cluster/corpus/reading.py": _CORPUS,
     # bill
     "cluster/report/bill.py": ("tests/cluster/report/test_summary.py",),
@@ -97,7 +105,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "fastformers/inference/cost_profile.py": (),
     # graph
     "fastformers/export/graph.py": (_ATTENTION,),
-    "fastformers/export/layers/attention.py": ("tests/fastformers/export/test_graph.py",),
+    "fastformers/export/layers/attention.py": (
+        "tests/fastformers/export/test_graph.py",
+        "tests/fastformers/export/layers/test_token_reduction.py",
+    ),
     # quantization
     "fastformers/export/int8.py": (),
     "fastformers/export/calibration.py": (),

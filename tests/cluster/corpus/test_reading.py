@@ -4,6 +4,7 @@ import gzip
 import pickle
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -189,8 +190,13 @@ def test_a_later_file_without_values_fits_every_type(monkeypatch):
 def test_seconds_of_a_read_are_those_of_a_core(monkeypatch):
     make_store(monkeypatch, ".jsonl")
     corpus = open_store()
-    for read in read_pieces(corpus.reader, pieces_of(corpus), chunk_bytes=2**20):
+    pieces = pieces_of(corpus)
+    for read in read_pieces(corpus.reader, pieces, chunk_bytes=2**20):
         assert 0 < read.cpu_s < 5
+    clock = SimpleNamespace(thread_time=iter([100.0, 100.5]).__next__)
+    monkeypatch.setattr(fastformers.cluster.corpus.reading, "time", clock)
+    [read] = read_pieces(corpus.reader, pieces[:1], chunk_bytes=2**20)
+    assert read.cpu_s == 0.5
 
 
 def make_dense_files(monkeypatch):
@@ -205,14 +211,15 @@ def make_dense_files(monkeypatch):
 
 def test_what_is_read_ahead_is_no_more_than_one_piece_and_its_rest_follows_it(monkeypatch):
     """Small compressed files may hold far more text than their sizes promise."""
-    monkeypatch.setattr(fastformers.cluster.corpus.reading, "_MIN_AHEAD_BYTES", 100)
     rows = make_dense_files(monkeypatch)
     corpus = open_store()
-    reads = list(read_pieces(corpus.reader, pieces_of(corpus), chunk_bytes=1600))
+    for least_bytes, ahead in ((500, 5), (100, 1)):
+        monkeypatch.setattr(fastformers.cluster.corpus.reading, "_MIN_AHEAD_BYTES", least_bytes)
+        reads = list(read_pieces(corpus.reader, pieces_of(corpus), chunk_bytes=1600))
+        assert {read.rows.num_rows for read in reads if read.is_ahead} == {ahead}
     every = [row["text"] for file in rows for row in file]
     assert [text for read in reads for text in read.rows.texts[0]] == every
     assert [read.is_ahead for read in reads] == [True, False, False, False] * 3
-    assert {read.rows.num_rows for read in reads if read.is_ahead} == {1}
     assert max(read.rows.num_rows for read in reads) == 14
 
 

@@ -1,5 +1,6 @@
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,6 +130,35 @@ def test_every_projection_is_observed_in_full(model, observed, rows):
     assert histograms["layer1.up"].counts.sum() == len(rows) * width  # of the first token alone
 
 
+@pytest.mark.parametrize("text_pairs", [False, True])
+def test_values_are_those_of_the_rows_token_types(model, rows, tmp_path, text_pairs):
+    """Values of the first projection, with every token of the second type."""
+    write_graph(model, tmp_path / "a.onnx", text_pairs=text_pairs, observe=True)
+    second = SimpleNamespace(
+        lengths_N=rows.lengths_N,
+        batch_ids=rows.batch_ids,
+        batch_types=lambda rows_B: np.ones_like(rows.batch_ids(rows_B)),
+    )
+    own, others = (
+        collect_histograms(tmp_path / "a.onnx", each)["layer0.qkv"] for each in (rows, second)
+    )
+    assert ((own.low, own.high) != (others.low, others.high)) == text_pairs
+
+
+def test_static_vectors_have_no_projection_to_calibrate(encoder_factory, rows, tmp_path):
+    static = replace(encoder_factory(), layers=(), position_embeddings_PE=None, pooling="mean")
+    assert choose_ranges(
+        replace(static, token_types_KE=None, embedding_norm=None),
+        rows,
+        rows,
+        text_pairs=False,
+        scratch=tmp_path,
+        agreement_of=SAME_LABEL,
+        dynamic=False,
+        min_agreement=1.0,
+    ) == ({}, ())
+
+
 def logits_error(model, ranges, rows, float_logits_NC, path):
     write_graph(model, path, text_pairs=False, ranges=ranges)
     return np.square(run_graph(path, rows) - float_logits_NC).mean()
@@ -174,6 +204,26 @@ def test_an_outlier_that_the_model_ignores_is_clipped(model, observed, rows, tmp
     assert chosen["layer0.down"].high < 50
 
 
+def test_what_makes_no_difference_is_not_clipped(model, observed, rows, tmp_path):
+    """Nothing reads the neurons, whatever their range."""
+    layers = tuple(
+        replace(layer, down=replace(layer.down, weight=0 * layer.down.weight))
+        for layer in model.layers
+    )
+    histograms = collect_histograms(observed, rows)
+    chosen = calibrate(
+        replace(model, layers=layers),
+        histograms,
+        rows=rows,
+        float_logits_NC=run_graph(observed, rows),
+        text_pairs=False,
+        scratch=tmp_path,
+        clipped_shares=(0.5,),
+    )
+    for name in ("layer0.down", "layer1.down"):
+        assert chosen[name] == histograms[name].clipped_range(0)
+
+
 def test_a_model_that_is_not_finite_cannot_be_calibrated(model, observed, rows, tmp_path):
     with pytest.raises(StageError, match="no calibration gives finite logits"):
         calibrate(
@@ -185,6 +235,20 @@ def test_a_model_that_is_not_finite_cannot_be_calibrated(model, observed, rows, 
             scratch=tmp_path,
             clipped_shares=(),
         )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_activation_that_is_not_finite_is_named(model, rows, tmp_path, value):
+    first, last = model.layers
+    up = replace(first.up, bias=np.full_like(first.up.bias, value))
+    write_graph(
+        replace(model, layers=(replace(first, up=up), last)),
+        tmp_path / "a.onnx",
+        text_pairs=False,
+        observe=True,
+    )
+    with pytest.raises(StageError, match=r"layer0\.down is not finite; is the teacher finite\?"):
+        collect_histograms(tmp_path / "a.onnx", rows)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +290,21 @@ def test_projections_that_int8_would_harm_stay_in_float(fragile, rows, tmp_path,
         for chosen in (everything, ranges)
     )
     assert error < int8_error / 10
+
+
+def test_nothing_stays_in_float_where_that_helps_nothing(model, rows, tmp_path, caplog):
+    _, kept = choose_ranges(
+        model,
+        rows,
+        rows,
+        text_pairs=False,
+        scratch=tmp_path,
+        agreement_of=lambda logits_NC, float_logits_NC: 0.5,
+        dynamic=True,
+        min_agreement=0.9,
+    )
+    assert kept == ()
+    assert "int8 agrees with the float model to 50.0% even with more in float" in caplog.text
 
 
 def test_int8_that_is_good_enough_is_left_alone(model, rows, tmp_path):

@@ -8,7 +8,13 @@ import onnxruntime
 import pytest
 
 from fastformers.export.calibration import collect_histograms
-from fastformers.export.encoder import Layer, Linear, RelativePositions, TokenPooling
+from fastformers.export.encoder import (
+    EmbeddingHead,
+    Layer,
+    Linear,
+    RelativePositions,
+    TokenPooling,
+)
 from fastformers.export.graph import write_graph
 from fastformers.export.int8 import quantize_token_embeddings, quantize_weight
 from fastformers.inference.engine import OnnxEngine
@@ -111,7 +117,15 @@ def offset_scores(layer, head, query_Td, key_Td):
 
 
 def reference_logits(encoder, ids_T, types_T, ranges=None):
-    """Logits of the encoder as in its paper, in float64, with every layer on every token."""
+    """Logits of the encoder as in its paper, in float64."""
+    pooled_D = reference_pooled(encoder, ids_T, types_T, ranges)
+    head = encoder.head
+    inner_D = norm(activate(linear(pooled_D, head.hidden), head.activation), head.norm)
+    return linear(inner_D, head.output)
+
+
+def reference_pooled(encoder, ids_T, types_T, ranges=None):
+    """What its head takes, with every layer on every token."""
     token_embeddings_VE = encoder.token_embeddings_VE
     if ranges:
         steps_VE, scale_V = quantize_token_embeddings(token_embeddings_VE)
@@ -147,10 +161,7 @@ def reference_logits(encoder, ids_T, types_T, ranges=None):
             inner_TF = inner_TF * project(normed_TD, f"{name}.up", layer.gate)
         hidden_TD = after(hidden_TD + project(inner_TF, f"{name}.down", layer.down), layer.ffn_norm)
     hidden_TD = norm(hidden_TD, encoder.final_norm)
-    pooled_D = hidden_TD[0] if encoder.pooling == "first" else hidden_TD.mean(axis=0)
-    head = encoder.head
-    inner_D = norm(activate(linear(pooled_D, head.hidden), head.activation), head.norm)
-    return linear(inner_D, head.output)
+    return hidden_TD[0] if encoder.pooling == "first" else hidden_TD.mean(axis=0)
 
 
 def prune(layer: Layer, num_heads: int) -> Layer:
@@ -300,6 +311,41 @@ def test_the_graph_computes_what_the_encoder_means(encoder_factory, tmp_path, ki
             reference_logits(encoder, *row) for row in zip(ids_BT, types_BT, strict=True)
         ]
         np.testing.assert_allclose(engine.run(ids_BT, types_BT), expected_BC, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "normalize", "num_outputs"),
+    [(None, True, 32), ("tanh", True, 7), ("relu", False, None)],
+)
+@pytest.mark.parametrize("num_layers", [0, 2])
+def test_a_vector_is_what_its_head_means(
+    encoder_factory, tmp_path, num_layers, activation, normalize, num_outputs
+):
+    encoder = replace(encoder_factory(num_layers=num_layers), pooling="mean")
+    if not num_layers:  # static vectors
+        encoder = replace(
+            encoder, position_embeddings_PE=None, token_types_KE=None, embedding_norm=None
+        )
+    projection = encoder.head.hidden if activation else None
+    head = EmbeddingHead(
+        projection=projection,
+        activation=activation,
+        normalize=normalize,
+        num_outputs=num_outputs,
+    )
+    write_graph(replace(encoder, head=head), tmp_path / "a.onnx", text_pairs=False)
+    operators = [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node]
+    # Of the table of positions, and of the vector where that gives fewer values than it has.
+    assert operators.count("Slice") == (num_layers > 0) + (num_outputs == 7)
+    ids_BT = np.random.default_rng(0).integers(0, 128, (3, 9))
+    vectors_BD = OnnxEngine(tmp_path / "a.onnx").run(ids_BT, None)
+    for ids_T, vector_D in zip(ids_BT, vectors_BD, strict=True):
+        expected_D = reference_pooled(encoder, ids_T, 0 * ids_T)
+        if activation:
+            expected_D = activate(linear(expected_D, projection), activation)
+        if normalize:
+            expected_D = expected_D / np.linalg.norm(expected_D)
+        np.testing.assert_allclose(vector_D, expected_D[:num_outputs], atol=2e-5)
 
 
 @pytest.fixture(scope="module")

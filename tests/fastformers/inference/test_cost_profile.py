@@ -15,6 +15,8 @@ from fastformers.inference.cost_profile import (
     CostProfile,
     measure_budgets,
     measure_cost_profile,
+    measure_speeds,
+    warn_if_busy,
 )
 from fastformers.inference.cpu import read_cpu_model
 
@@ -51,6 +53,14 @@ def test_rows_of_full_batches_cost_least_and_a_row_alone_most():
     # A batch costs 4.5 and each of its rows 0.5: two rows 5.5, three 6, four 11 (3 and 1).
     totals = [profile.estimate_total_seconds(np.full(n, 10)) for n in (1, 2, 3, 4, 6)]
     assert totals == pytest.approx([5.0, 5.5, 6.0, 11.0, 12.0])
+
+
+def test_a_batch_of_one_row_costs_as_much_by_itself_as_at_the_next_shorter_length():
+    profile = replace(PROFILE, max_batch_tokens=30, seconds_alone=(1.5, 5.0, 20.0))
+    # A batch of rows of 10 costs 4.5, and so does one of two rows of 15; a row costs 0.5 at 10
+    # tokens and 15.5 at 100.
+    (seconds,) = profile.estimate_seconds(np.array([15]))
+    assert seconds == pytest.approx(4.5 / 2 + 0.5 + 15.0 * 5 / 90)
 
 
 def test_rows_in_a_full_batch_never_cost_more_than_alone_however_noisy_the_measurement():
@@ -112,6 +122,7 @@ def machine(monkeypatch):
             timer = SimpleNamespace(
                 perf_counter=lambda: fake.slowed * fake.perf_counter(),
                 process_time=fake.perf_counter,
+                thread_time=fake.perf_counter,
             )
             monkeypatch.setattr(module, "time", timer)
         return fake
@@ -170,6 +181,8 @@ def test_no_batch_exceeds_the_largest_budget_and_the_longest_row(machine, max_le
     fake = machine(per_token)
     profile = measure_cost_profile(fake, max_length=max_length)
     assert profile.max_batch_tokens >= min(max_length, 512)
+    # What a row between measured lengths would hide is hidden from no budget.
+    assert {length for _, length in fake.shapes} - {512} <= set(profile.lengths)
     for rows, length in fake.shapes:
         assert rows * length <= max(*TOKEN_BUDGETS, max_length)
         assert rows <= MAX_BATCH_ROWS
@@ -221,3 +234,32 @@ def test_a_busy_machine_is_said_and_its_profile_is_marked_but_as_cheap(machine, 
     assert busy.is_rough
     assert replace(busy, waiting_share=0.0) == idle
     assert "busy: measuring the cost profile waited 86% of the time for a CPU" in caplog.text
+    for share, is_busy in ((clock.BUSY_SHARE, False), (clock.BUSY_SHARE + 0.01, True)):
+        assert replace(busy, waiting_share=share).is_rough is is_busy
+        assert warn_if_busy(SimpleNamespace(waiting_share=share), "it") is is_busy
+
+
+def test_speeds_are_those_of_full_batches_at_the_lengths_of_a_profile(machine):
+    profile = measure_cost_profile(machine(per_token), max_length=64)
+    fake = machine(lambda rows, length: 2 * per_token(rows, length))
+    assert measure_speeds(fake, profile, limit_s=1e9) == pytest.approx(
+        {length: 0.002 * length for length in profile.lengths}
+    )
+    assert max(rows * length for rows, length in fake.shapes) <= profile.max_batch_tokens
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "lengths"),
+    [(1e9, [2, 9, 19, 37, 75, 139]), (3.0, [9, 37, 139]), (1.1, [37]), (0.0, [37])],
+)
+def test_where_time_is_short_fewer_lengths_are_measured_over_the_whole_range(
+    machine, limit_s, lengths
+):
+    """A full batch takes 0.25 s at each length, and four turns of all six 6 s."""
+    profile = replace(
+        PROFILE,
+        max_batch_tokens=250,
+        lengths=(2, 9, 19, 37, 75, 139),
+        seconds_per_row=tuple(0.25 / n for n in (125, 27, 13, 6, 3, 1)),
+    )
+    assert list(measure_speeds(machine(per_token), profile, limit_s=limit_s)) == lengths

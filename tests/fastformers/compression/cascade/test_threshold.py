@@ -81,6 +81,21 @@ def test_nine_of_ten_cascades_keep_the_promise_on_new_rows():
     assert kept >= 33  # 36 expected; 33 or more with a probability of 96%
 
 
+@pytest.mark.parametrize("num_wrong", [100, 400])
+def test_not_one_row_more_goes_on_than_must(num_wrong):
+    """Of 400 rows the student is wrong on those that it is least sure of, the second on none."""
+    order = np.random.default_rng(0).permutation(400)
+    sign_N = np.where(order < num_wrong, -1, 1)
+    first_NC = np.stack([0 * order, sign_N * (order + 1)], 1).astype(np.float32)
+    second_NC = np.tile(np.float32([0, 1]), (400, 1))
+    held_out = HeldOut(task=TEXT_CLASSIFICATION, targets_N=np.ones(400, int))
+    plan = plan_cascade(first_NC, second_NC, order, held_out, max_drop=1.0)
+    # Two wrong rows lose 0.5 points, and 0.95 at most; three would lose up to 1.3.
+    assert plan.share == (num_wrong - 2) / 400
+    assert plan.drop == pytest.approx(0.5)
+    assert plan.drop_bound == pytest.approx(0.95, abs=0.005)
+
+
 def test_few_rows_cannot_show_that_little_is_lost():
     (first_NC, second_NC), (lengths_N, held_out) = make_task(num_rows=200)
     with pytest.raises(
@@ -136,6 +151,24 @@ def test_rows_of_one_question_count_together():
     loose = HeldOut(task=TEXT_CLASSIFICATION, targets_N=grouped.targets_N)
     fooled = plan_cascade(*four, np.repeat(lengths_N, 4), loose, max_drop=0.5)
     assert fooled.share < alone.share - 0.01
+
+
+def test_a_logit_of_zero_is_a_label_and_no_label_at_all_may_be_right():
+    targets_NC = np.tile(np.float32([[1, 0], [0, 0]]), (1000, 1))
+    second_NC = np.tile(np.float32([[0, -4], [-4, -4]]), (1000, 1))
+    first_NC = second_NC.copy()
+    first_NC[:500, 1] = np.linspace(0, 0.1, 500)  # a label too many; surer from row to row
+    held_out = HeldOut(task=MULTI_LABEL_CLASSIFICATION, targets_N=targets_NC)
+    plan = plan_cascade(first_NC, second_NC, np.full(2000, 9), held_out, max_drop=5.0)
+    goes_on_N = margins(MULTI_LABEL_CLASSIFICATION, first_NC) < plan.threshold
+    assert 0 < goes_on_N.sum() < 2000
+    joined_NC = np.where(goes_on_N[:, None], second_NC, first_NC)
+    assert plan.drop == pytest.approx(100 * (1 - held_out.measure(joined_NC, second_NC)))
+
+    none = HeldOut(task=MULTI_LABEL_CLASSIFICATION, targets_N=np.zeros((400, 1)))
+    wrong_NC, right_NC = np.ones((400, 1)), -np.ones((400, 1))
+    with pytest.raises(QualityError, match=r"\(100\.32 points with nearly all of them"):
+        plan_cascade(wrong_NC, right_NC, np.full(400, 9), none, max_drop=1.0)
 
 
 @settings(max_examples=20)

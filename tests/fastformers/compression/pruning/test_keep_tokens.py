@@ -3,6 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from fastformers.compression.pruning import keep_tokens as keep_tokens_module  # noqa: E402
 from fastformers.compression.pruning.keep_tokens import (  # noqa: E402
     choose_shares_for,
     keep_tokens,
@@ -60,5 +61,37 @@ def test_layers_before_the_pooling_keep_all_and_a_mean_reads_the_last(make_teach
     model = SentenceEncoder(make_teacher(num_hidden_layers=2).base_model, pooling="mean")
     pool = TokenPool(before_layer=1, every=2, how="mean")
     change_reduction(model, TokenReduction(pool=pool))
-    shares = choose_shares_for(model, rows, fit_significance(model, rows), min_agreement=0.0)
+    reports = []
+    shares = choose_shares_for(
+        model,
+        rows,
+        fit_significance(model, rows),
+        min_agreement=0.0,
+        on_progress=lambda *report: reports.append(report),
+    )
     assert shares == (1.0, 0.1)
+    # Of one layer; ten steps, of which each may be measured twice.
+    assert reports == [("token shares", done + 1, 20) for done in range(len(reports))]
+    assert len(reports) >= 9
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_a_share_costs_what_is_multiplied_for_the_tokens_of_each_step(
+    make_teacher, rows, monkeypatch, pooling
+):
+    """Half of the tokens leave the first of two layers."""
+    model = SentenceEncoder(make_teacher(num_hidden_layers=2).base_model, pooling=pooling)
+    asked = []
+    monkeypatch.setattr(
+        keep_tokens_module, "choose_shares", lambda measure, cost_of, **_: asked.append(cost_of)
+    )
+    choose_shares_for(model, rows, torch.zeros(2, 32), min_agreement=0.9)
+    all_N = rows.lengths_N.astype(int)
+    kept_N, of_square, of_ffn, of_pair = -(-all_N // 2), 32 * 32, 2 * 32 * 64, 2 * 32
+    # Tokens attend only once they are kept, and in the last layer the first alone where it is read.
+    first_N = of_square * (2 * all_N + kept_N) + of_pair * all_N * kept_N
+    second_N = (2 * of_square + of_pair) * kept_N
+    if pooling == "mean":
+        second_N = (4 * of_square + of_ffn) * kept_N + of_pair * kept_N**2
+    first_N = first_N + (of_square + of_ffn) * kept_N
+    assert asked[0]((0.5,)) == pytest.approx((first_N + second_N).mean())

@@ -72,4 +72,12 @@ def test_a_part_that_stays_whole_is_not_measured(model, rows):
         on_progress=lambda what, done, total: ran.append((done, total)) if "size" in what else None,
     )
     assert curves.heads[0].sizes == (4,)
-    assert ran[-1] == (8, 8)
+    assert ran == [(done, 8) for done in range(1, 9)]
+
+
+def test_sizes_are_spread_over_a_part_from_its_least_on(make_teacher, rows):
+    model = make_teacher(num_attention_heads=8, intermediate_size=8)
+    left = PruningPlan(heads=(np.arange(1), np.arange(8)), neurons=(np.arange(8), np.arange(8)))
+    _, curves = measure(prune_model(model, left), rows)
+    assert [curve.sizes for curve in curves.heads] == [(1,), (1, 2, 4, 6, 8)]
+    assert [curve.sizes for curve in curves.neurons] == [(1, 2, 4, 6, 8)] * 2

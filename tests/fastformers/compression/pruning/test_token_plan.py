@@ -47,6 +47,13 @@ def test_harm_counts_by_the_multiply_adds_that_it_saves():
     assert Model(saved=(100.0, 1000.0, 100.0)).choose(0.955) == (1.0, 0.9, 1.0)
 
 
+def test_harm_counts_however_small_it_is_and_from_where_the_other_layers_are():
+    assert Model(harms=(0.9, 0.5, 0.95)).choose(0.9905) == (1.0, 0.9, 1.0)
+    # A step of the first saves ten times as much for 13 times the harm, also after nine of the
+    # second; both together would be too much.
+    assert Model(harms=(4.0, 0.3), saved=(1000.0, 100.0)).choose(0.9565) == (1.0, 0.1)
+
+
 def test_what_is_left_is_at_the_level_or_above_and_no_layer_could_drop_more():
     model = Model(harms=(1.0, 1.5, 1.2))
     shares = model.choose(0.9)

@@ -95,6 +95,36 @@ def test_a_recipe_takes_as_long_as_its_tokens_and_layers(teacher, clock, monkeyp
     assert durations.predict(work) == pytest.approx(100 + 40 + 40)
 
 
+def test_a_training_without_progress_leaves_the_rate_that_was_learned(teacher, clock, monkeypatch):
+    monkeypatch.setattr(durations_module, "_time_teacher", lambda teacher: 0.01)
+    durations = Durations(teacher, None)
+    work = Work(trained_tokens=100.0, num_stages=1)
+    timer = WorkTimer(lambda *_: None, clock=clock)
+    report(timer, clock, "distill", done=1, total=100, seconds_each=3)
+    durations.learn(work, 300.0, timer)
+    durations.learn(work, 5.0, WorkTimer(lambda *_: None))  # over before its first report
+    assert durations.predict(Work(trained_tokens=10.0, num_stages=1)) == pytest.approx(30 + 5)
+
+
+def test_the_teacher_is_timed_once_on_a_few_rows_and_warm(teacher, clock, monkeypatch):
+    """A token takes 0.5 s, and the first pass as long again."""
+    passes = []
+
+    def predict(model, rows):
+        passes.append(rows)
+        clock.now_s += 0.5 * rows.lengths_N.sum() * (2 if len(passes) == 1 else 1)
+
+    monkeypatch.setattr(durations_module, "predict_logits", predict)
+    monkeypatch.setattr(durations_module, "time", SimpleNamespace(perf_counter=clock))
+    asked = []
+    teacher.train.sample = asked.append
+    durations = Durations(teacher, None)
+    work = Work(read_tokens=40.0, trained_tokens=7.0, num_stages=1)
+    for _ in range(2):
+        assert durations.predict(work) == pytest.approx(40 * 0.5 + 7 * 3 * 0.5)
+    assert (len(passes), asked) == (2, [64])
+
+
 def test_what_is_kept_takes_no_time_and_what_was_begun_the_rest(teacher, monkeypatch):
     monkeypatch.setattr(durations_module, "_time_teacher", lambda teacher: 0.01)
     durations, both = Durations(teacher, None), stages("distill", "export")

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 
 from fastformers import open_bundle
-from fastformers.errors import BundleError
+from fastformers.errors import BundleError, InputError
 from fastformers.inference import manifest
 from fastformers.inference.bundle import write_bundle, write_manifest
 from fastformers.inference.cascade.graphs import measure_profile
-from fastformers.inference.cascade.record import describe, first_graph, second_graph
+from fastformers.inference.cascade.record import (
+    check_one_graph,
+    describe,
+    first_graph,
+    graphs_by_share,
+    second_graph,
+)
 from fastformers.inference.description.model_card import card_of
 from fastformers.inference.description.rename_labels import name_labels
 from fastformers.inference.scorer import Scorer
@@ -144,6 +150,20 @@ def test_the_cost_of_a_row_is_that_of_both_graphs_by_the_share_of_its_length(cas
     assert shares_N.tolist() == [0.75, 0.75, 0.5, 0.25, 0.25]
     at_ends = [1e-4 + 0.75 * 1e-3, 1e-3 + 0.25 * 1e-2]
     assert cascade_bundle.cost_profile.seconds_per_row == pytest.approx(at_ends)
+
+
+def test_each_graph_is_expected_to_score_its_share_of_the_rows(cascade_bundle, bundle):
+    assert graphs_by_share(bundle) == ((bundle, 1.0),)
+    assert graphs_by_share(cascade_bundle) == (
+        (first_graph(cascade_bundle), 1.0),
+        (second_graph(cascade_bundle), 0.5),
+    )
+
+
+def test_what_needs_one_graph_refuses_a_cascade(cascade_bundle, bundle):
+    check_one_graph(bundle, "it takes", "--one")
+    with pytest.raises(InputError, match="is a cascade of two graphs, and it takes one; give --o"):
+        check_one_graph(cascade_bundle, "it takes", "--one")
 
 
 def test_a_profile_is_measured_of_both_graphs(cascade_bundle):
