@@ -23,7 +23,7 @@ gpu: $(VENV)/base
 	$(BIN)/python -m pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.31.1"
 
 test: $(VENV)/dev
-	@echo "running the tests: about 17 minutes on two cores; nothing more is downloaded"
+	@echo "running the tests: about 22 minutes on two cores; nothing more is downloaded"
 	$(BIN)/python -m pytest -m "not slow"
 
 # The wheel and what it needs in a fresh environment of another Python, in a directory that has

@@ -84,11 +84,7 @@ _IDLE = (
         _is_table_4,
         "--paper-table 4 has the model and the bundle alone, which says how texts are cut",
     ),
-    IdleRule(
-        ("usd_per_hour", "instance_type"),
-        _is_table_4,
-        "--paper-table 4 has no price",
-    ),
+    IdleRule(("usd_per_hour", "instance_type"), _is_table_4, "--paper-table 4 has no price"),
     IdleRule(
         ("tokenizer",),
         lambda options: options.shapes_only is None,
@@ -117,17 +113,18 @@ _IDLE = (
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of `fastformers ablate`."""
-    parser = CommandParser(
-        prog="fastformers ablate",
-        description=__doc__,
-    )
+    parser = CommandParser(prog="fastformers ablate", description=__doc__)
     models = parser.add_argument_group("models and output")
     models.add_argument(
-        "--teacher", type=Path, help="Hugging Face model directory, or org/name of the hub (none)"
+        "--teacher",
+        type=Path,
+        metavar="DIR",
+        help="Hugging Face model directory, or org/name of the hub (none)",
     )
     models.add_argument(
         "--student",
         type=Path,
+        metavar="DIR",
         help="distilled Hugging Face model directory, or org/name of the hub (none)",
     )
     models.add_argument(
@@ -136,10 +133,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         dest="bundles",
+        metavar="DIR",
         help="bundle of the unpruned student; again for each further step, such as a pruned one "
         "(none)",
     )
-    models.add_argument("--output", type=Path, required=True, help="directory for table and plot")
+    models.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="directory for table and plot"
+    )
     models.add_argument(
         "--paper-table",
         type=int,

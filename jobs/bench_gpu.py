@@ -104,10 +104,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
     )
     parser.add_argument(
-        "corpus", nargs="?", help="file, directory, glob or URI of texts of usual lengths"
+        "corpus", nargs="?", help="file, directory, glob or URI of texts of usual lengths (none)"
     )
     parser.add_argument(
-        "--teacher", type=Path, help="Hugging Face checkpoint with the tokenizer (none)"
+        "--teacher",
+        type=Path,
+        metavar="DIR",
+        help="Hugging Face checkpoint with the tokenizer (none)",
     )
     profile = parser.add_argument_group("profile")
     profile.add_argument("--bundle", help="bundle with a float16 graph, or its URI (none)")
@@ -132,7 +135,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="shape that the whole job runs (%(default)s)",
     )
     parser.add_argument(
-        "--sample-rows", type=int, default=4000, help="texts that give the lengths (%(default)s)"
+        "--sample-rows",
+        type=int,
+        default=4000,
+        metavar="ROWS",
+        help="texts that give the lengths (%(default)s)",
     )
     parser.add_argument(
         "--repeats", type=int, default=3, help="how many times everything runs, in turns (3)"

@@ -115,10 +115,7 @@ _IDLE = (
 
 def make_parser() -> CommandParser:
     """The parser of `fastformers cost`."""
-    parser = CommandParser(
-        prog="fastformers cost",
-        description=__doc__,
-    )
+    parser = CommandParser(prog="fastformers cost", description=__doc__)
     parser.add_argument("corpus", nargs="?", help="file, directory, glob or URI (none)")
     parser.add_argument_group("model").add_argument(
         "--bundle", action="append", required=True, help="bundle (or its URI); several are compared"
@@ -160,13 +157,13 @@ def make_parser() -> CommandParser:
     speed.add_argument("--calibrate", action="store_true", help="measure this machine")
     speed.add_argument(
         "--fit-run",
-        metavar="OUTPUT",
+        metavar="DIR",
         help="output of a finished run on this machine, to learn from (none)",
     )
     speed.add_argument(
         "--profile-out", type=Path, metavar="FILE", help="keep what was measured (none)"
     )
-    speed.add_argument("--instance-type", help="the cloud's name of this machine (none)")
+    speed.add_argument("--instance-type", metavar="NAME", help="type of this machine (none)")
     plan = parser.add_argument_group("plan")
     add_config_arguments(plan, PlanSettings, parsers={"deadline_s": duration})
     plan.add_argument(
@@ -193,10 +190,13 @@ def parse_refresh(arguments: Sequence[str]) -> argparse.Namespace:
         "--cloud", choices=tuple(SOURCE_OF_CLOUD), required=True, help="cloud whose list is read"
     )
     parser.add_argument("--region", required=True, help="region, by the cloud's own name")
-    parser.add_argument("--output", type=Path, required=True, help="CSV to write, for --prices")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="CSV to write, for --prices"
+    )
     parser.add_argument(
         "--prices",
         type=Path,
+        metavar="FILE",
         help="table of the types to look up (the one that ships with the package)",
     )
     parser.add_argument("--endpoint", help="URL of a mirror of the price list (the cloud's own)")

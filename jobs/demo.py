@@ -54,6 +54,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output",
         type=Path,
+        metavar="DIR",
         default=Path("demo-output"),
         help="directory of the docstrings and their predictions (%(default)s)",
     )

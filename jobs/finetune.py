@@ -58,15 +58,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--model",
         type=Path,
         required=True,
+        metavar="DIR",
         help="directory of a pretrained encoder, or org/name[@revision] of the hub",
     )
-    models.add_argument("--train", type=Path, required=True, help="labeled files")
+    models.add_argument("--train", type=Path, required=True, metavar="FILE", help="labeled files")
     models.add_argument(
         "--eval",
         type=Path,
+        metavar="FILE",
         help="labeled files that say how good the teacher is, and choose nothing (none)",
     )
-    models.add_argument("--output", type=Path, required=True, help="directory of the teacher")
+    models.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="directory of the teacher"
+    )
     files = parser.add_argument_group("labeled files")
     add_config_arguments(files, Columns)
     add_config_arguments(files, SelectConfig)

@@ -59,14 +59,24 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         required=True,
         help="where the machines are; local: hosts that you reach by SSH",
     )
-    parser.add_argument("--output", type=Path, required=True, help="directory to write to")
     parser.add_argument(
-        "--bundle", type=Path, help="directory of a bundle that travels along (none)"
+        "--output", type=Path, required=True, metavar="DIR", help="directory to write to"
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="directory of a bundle that travels along (none)",
     )
     clouds = parser.add_argument_group(f"machines of {', '.join(CLIENTS)}, and pods of Kubernetes")
-    clouds.add_argument("--instance-type", help="the workers' type, out of the price table (none)")
+    clouds.add_argument(
+        "--instance-type",
+        metavar="NAME",
+        help="the workers' type, out of the price table (none)",
+    )
     clouds.add_argument(
         "--head-type",
+        metavar="NAME",
         help=f"type of the on-demand head, which does not score; {_SAME}: as the workers, and it "
         "scores (one of 2 vCPUs)",
     )
@@ -78,11 +88,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     clouds.add_argument("--image", help="name of the container image to build and push (none)")
     clouds.add_argument("--cpus-per-worker", type=int, help="CPUs of each worker pod (8)")
     hosts = parser.add_argument_group("hosts of one's own")
-    hosts.add_argument("--head-ip", help="address of the head (none)")
+    hosts.add_argument("--head-ip", metavar="ADDRESS", help="address of the head (none)")
     hosts.add_argument("--worker-ips", metavar="A,B", help="addresses of the other hosts (none)")
-    hosts.add_argument("--ssh-user", help="login on all hosts (ubuntu)")
+    hosts.add_argument("--ssh-user", metavar="NAME", help="login on all hosts (ubuntu)")
     hosts.add_argument(
-        "--ssh-key", help="private key on this machine, for these hosts alone (~/.ssh/id_ed25519)"
+        "--ssh-key",
+        metavar="FILE",
+        help="private key on this machine, for these hosts alone (~/.ssh/id_ed25519)",
     )
     return parser.parse_args(arguments)
 

@@ -51,7 +51,8 @@ class CostSettings:
         default=None,
         metadata=option(
             "share of the rows to tokenize (at most 1), or their number "
-            f"({DEFAULT_SHARE:g}; {DEFAULT_MIN_ROWS:,} to {DEFAULT_MAX_ROWS:,})"
+            f"({DEFAULT_SHARE:g}; {DEFAULT_MIN_ROWS:,} to {DEFAULT_MAX_ROWS:,})",
+            metavar="SHARE|N",
         ),
     )
     seed: int = field(default=0, metadata=option("seed of the sampled rows and of simulated plans"))
@@ -61,7 +62,8 @@ class CostSettings:
     )
     market: Market = "on-demand"
     discount_percent: float = field(
-        default=0.0, metadata=option("percent off the on-demand price", name="discount")
+        default=0.0,
+        metadata=option("percent off the on-demand price", name="discount", metavar="PERCENT"),
     )
 
     def __post_init__(self) -> None:

@@ -260,8 +260,10 @@ class Supervisor:
         call = self._calls.pop(outcome.ticket)
         task = call.tasks.pop(outcome.ticket)
         now = self._clock()
-        start = now if call.began is None else call.began
         books = self._books.get(call.slot)
+        if isinstance(outcome, Finished) and call.began is None and books is not None:
+            _put_first(call, books.calls)
+        start = now if call.began is None else call.began
         if isinstance(outcome, Finished):
             end = min(now, start + outcome.seconds)
             call.began = end  # of the next task of the call
@@ -369,3 +371,12 @@ class Supervisor:
         if kind not in self._paces:
             return None
         return self._books[slot].paces[kind].expect(task.predicted_s, otherwise=self._paces[kind])
+
+
+def _put_first(call: _Call, calls: list[_Call]) -> None:
+    """Give a call the turn of the first one: its worker has read both, and did this one first."""
+    first = calls[0]
+    call.began, call.deadline = first.began, first.deadline
+    first.began, first.deadline = None, float("inf")
+    calls.remove(call)
+    calls.insert(0, call)

@@ -41,14 +41,19 @@ class CompressConfig:
 
     teacher: Path = field(
         metadata=option(
-            "Hugging Face or sentence-transformers directory, or org/name[@revision] of the hub"
+            "Hugging Face or sentence-transformers directory, or org/name[@revision] of the hub",
+            metavar="DIR",
         )
     )
-    train: Path = field(metadata=option("labeled files to distill, rank and calibrate on"))
-    eval: Path = field(
-        metadata=option("labeled files that say how good the bundle is, and choose nothing")
+    train: Path = field(
+        metadata=option("labeled files to distill, rank and calibrate on", metavar="FILE")
     )
-    output: Path = field(metadata=option("directory of the bundle"))
+    eval: Path = field(
+        metadata=option(
+            "labeled files that say how good the bundle is, and choose nothing", metavar="FILE"
+        )
+    )
+    output: Path = field(metadata=option("directory of the bundle", metavar="DIR"))
     work: Path | None = field(
         default=None,
         metadata=option(

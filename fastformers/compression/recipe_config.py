@@ -121,7 +121,9 @@ class DistillConfig:
     )
     hard_weight: float = field(
         default=0.5,
-        metadata=option("share (0-1) of the loss on labels; the rest is on teacher outputs"),
+        metadata=option(
+            "share (0-1) of the loss on labels; the rest is on teacher outputs", metavar="SHARE"
+        ),
     )
     hidden_weight: float = field(
         default=10.0,
@@ -206,7 +208,8 @@ class QuantizeConfig:
         metadata=option(
             "int8: for CPUs, ranges observed on training rows; int8-dynamic: ranges of each batch, "
             "so that a row's score depends on the rows beside it; float16: for GPUs; float32: the "
-            "tuned graph alone; int8,float16: both graphs in one bundle, for CPUs and GPUs"
+            "tuned graph alone; int8,float16: both graphs in one bundle, for CPUs and GPUs",
+            metavar="NAME",
         ),
     )
     # The agreement is measured on few rows, and where none are set apart on training rows, where a

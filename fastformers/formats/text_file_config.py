@@ -22,7 +22,9 @@ class TextFileConfig:
 
     encoding: str | None = field(
         default=None,
-        metadata=option("encoding of text files, such as latin-1 (UTF-8, UTF-16 by its mark)"),
+        metadata=option(
+            "encoding of text files, such as latin-1 (UTF-8; UTF-16 and UTF-32 by their mark)"
+        ),
     )
     csv_delimiter: str | None = field(
         default=None,

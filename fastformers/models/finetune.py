@@ -166,10 +166,7 @@ def finetune(
     if result is None:
         set_seed(config.training.seed)
         new_names = [*(config.label_names or names)]
-        changes = _config_changes(model_path, config.num_layers)
-        with naming_file(model_path):
-            model = new_classifier(model_path, task, new_names or ["score"], **changes)
-        check_supported(model, str(model_path))
+        model = _new_model(model_path, config.num_layers, task, new_names)
         tokenizer = _open_for_training(model_path, model, max_length)
         work = output.with_name(f".{output.name}.work")
         best = _train(
@@ -354,14 +351,20 @@ def _check_encoder(model_path: Path, config: FinetuneConfig) -> int:
     return config.max_length or min(DEFAULT_MAX_LENGTH, positions)
 
 
-def _config_changes(model_path: Path, num_layers: int | None) -> dict[str, Any]:
-    config = load_config(model_path)
+def _new_model(
+    path: Path, num_layers: int | None, task: Task, names: Sequence[str]
+) -> PreTrainedModel:
+    """The encoder, or its first layers, with a new head for these classes."""
+    config = load_config(path)
     changes: dict[str, Any] = without_attention_dropout(config)
     if num_layers is not None:
         changes["num_hidden_layers"] = num_layers
         for name in architecture_of(config).layer_settings:
             changes[name] = getattr(config, name)[:num_layers]
-    return changes
+    with naming_file(path):
+        model = new_classifier(path, task, names or ["score"], **changes)
+    check_supported(model, str(path))
+    return model
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):

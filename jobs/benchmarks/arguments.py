@@ -210,6 +210,7 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
     measured.add_argument(
         "--teacher",
         type=Path,
+        metavar="DIR",
         help="Hugging Face checkpoint of the bundle, or org/name of the hub (none)",
     )
     measured.add_argument(
@@ -232,7 +233,9 @@ def parse_bench(arguments: Sequence[str] | None, description: str | None) -> arg
         help=f"whole jobs of others, of {','.join(JOB_BASELINES)}, or all (none: they are slow)",
     )
     _add_peer_arguments(parser.add_argument_group("whole jobs of others"))
-    measured.add_argument("--sample-rows", type=int, default=1000, help="rows for engines (1000)")
+    measured.add_argument(
+        "--sample-rows", type=int, default=1000, metavar="ROWS", help="rows for engines (1000)"
+    )
     measured.add_argument(
         "--repeats", type=int, default=3, help="how many times everything runs, in turns (3)"
     )

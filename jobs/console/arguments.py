@@ -42,6 +42,7 @@ def add_corpus_arguments(
     places.add_argument(
         "--output",
         required=needs_output,
+        metavar="DIR",
         help="directory or URI to write to" + ("" if needs_output else " (a temporary directory)"),
     )
     corpus = parser.add_argument_group("corpus")

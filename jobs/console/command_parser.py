@@ -105,7 +105,7 @@ class CommandParser(PlainParser):
 
     def _add_shared_arguments(self) -> None:
         from fastformers.jobs.console.command_line.output_settings import OutputSettings
-        from fastformers.jobs.console.flags import add_config_arguments
+        from fastformers.jobs.console.flags import METAVARS, add_config_arguments
 
         shared = self.add_argument_group("settings and output of this command")
         shared.add_argument(
@@ -116,6 +116,11 @@ class CommandParser(PlainParser):
             " those of the command line come first (none)",
         )
         add_config_arguments(shared, OutputSettings)
+        # A value is named by its type, or as the argument; argparse would write NUM_ACTORS.
+        for action in self._actions:
+            if action.nargs != 0 and action.metavar is None and action.choices is None:
+                own = [*action.option_strings, action.dest][0].lstrip("-").upper()
+                action.metavar = METAVARS.get(action.type, own)
 
     def _given_in(self, words: Sequence[str]) -> set[argparse.Action]:
         """The flags among the words of a command line."""

@@ -17,7 +17,7 @@ from fastformers.options import Option, flag_of, option_of
 C = TypeVar("C")
 
 # What stands for a value in a command's help where the field says nothing.
-_METAVARS = {int: "N", float: "NUMBER", str: "NAME", Path: "PATH"}
+METAVARS: dict[object, str] = {int: "N", float: "NUMBER", str: "NAME", Path: "PATH"}
 
 
 def add_config_arguments(
@@ -90,7 +90,7 @@ def _add_flag(
 ) -> None:
     meaning = option.meaning
     if not any(default is unshown for unshown in (MISSING, None, False, ())):
-        meaning += f" ({default:g})" if isinstance(default, float) else f" ({default})"
+        meaning += f" ({_as_typed(default)})"
     meaning = meaning.replace("%", "%%")
     if hint is bool:
         parser.add_argument(flag_of(name), action="store_true", help=meaning)
@@ -114,9 +114,16 @@ def _add_flag(
         choices=get_args(value_type) if is_choice else None,
         required=default is MISSING,
         default=None if default is MISSING else default,
-        metavar=option.metavar or (None if is_choice else _METAVARS.get(value_type)),
+        metavar=option.metavar or (None if is_choice else METAVARS.get(value_type)),
         help=meaning,
     )
+
+
+def _as_typed(default: object) -> str:
+    """A default as a user would type it: 5e-5 and 10,100, as Python writes neither."""
+    if isinstance(default, tuple):
+        return ",".join(map(_as_typed, default))
+    return f"{default:g}".replace("e-0", "e-") if isinstance(default, float) else str(default)
 
 
 def name_or_number(text: str) -> str:

@@ -26,7 +26,9 @@ class PlanSettings:
     deadline_s: float | None = field(
         default=None,
         metadata=option(
-            "90m, 6h, 2d: plan the cheapest cluster that meets it (none)", name="deadline"
+            "90m, 6h, 2d: plan the cheapest cluster that meets it (none)",
+            name="deadline",
+            metavar="TIME",
         ),
     )
     budget_usd: float | None = field(
@@ -39,7 +41,9 @@ class PlanSettings:
     )
     confidence: float = field(
         default=0.95,
-        metadata=option("chance with which deadline and budget are kept, simulated"),
+        metadata=option(
+            "chance (0.5-0.99) with which deadline and budget are kept, simulated", metavar="CHANCE"
+        ),
     )
     max_instances: int = field(
         default=100, metadata=option("largest number of machines, head and helpers among them")

@@ -9,6 +9,7 @@ knows nothing of how a baseline works.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -25,10 +26,16 @@ import fastformers
 from fastformers.jobs.benchmarks.parts import NotRun
 from fastformers.jobs.benchmarks.peers.catalog import BaselineName
 from fastformers.jobs.benchmarks.peers.scripts import main
-from fastformers.jobs.benchmarks.peers.scripts.work import Work
+from fastformers.jobs.benchmarks.peers.scripts.work import REASON_CHARACTERS, Work
 from fastformers.jobs.benchmarks.peers.texts import ID_COLUMN, LABEL_COLUMN, Part
 
 _TIMEOUT_S = 7200
+
+_ERROR = re.compile(r"\b\w*(?:Error|Exception): .+")
+_WARNING = re.compile(r"\b\w*Warning: ")
+# What vLLM ends with where another of its processes failed.
+_POINTER = re.compile(r"(?:stack ?trace|traceback)\b.*\babove", re.IGNORECASE)
+_QUOTED = re.compile(r"'(.+)'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +72,7 @@ def run_baseline(
         output: Directory for its predictions; must not be there.
 
     Returns:
-        What it did, or why it failed: the last line that it said.
+        What it did, or why it failed.
     """
     work = replace(work, files=part.files, output=str(output), started_at=time.time())
     answer = _ask(name, work, python)
@@ -114,14 +121,34 @@ def _ask(name: BaselineName, work: Work, python: Path) -> dict[str, Any] | NotRu
             return NotRun(reason=f"took more than {_TIMEOUT_S} s")
         finally:
             _end(process)
-        lines, reasons = _lines_of(answered), _lines_of(said)
+        lines, said_lines = _lines_of(answered), _lines_of(said)
     if process.returncode != 0 or not lines:
-        return NotRun(reason=[f"exit status {process.returncode}", *reasons][-1])
+        return NotRun(reason=_find_reason(lines, said_lines) or f"exit status {process.returncode}")
     try:
         answer: dict[str, Any] = json.loads(lines[-1])
     except ValueError:
         return NotRun(reason=f"answered {lines[-1]!r}")
     return answer
+
+
+def _find_reason(answered: Sequence[str], said: Sequence[str]) -> str | None:
+    """Why a baseline failed: its last line, or the error that this line points to.
+
+    Args:
+        answered: Lines of its standard output, where vLLM writes its log.
+        said: Lines of its standard error, which Python may end with warnings.
+    """
+    plain = [line for line in said if line[:1].strip() and not _WARNING.search(line)]
+    last = plain[-1] if plain else None
+    if last is None or not _POINTER.search(last):
+        return last
+    errors = [found[0] for line in (*answered, *said) if (found := _ERROR.search(line))]
+    for error in reversed(errors):
+        if not _POINTER.search(error):
+            return error[:REASON_CHARACTERS]
+        if quoted := _QUOTED.search(error):
+            return quoted[1][:REASON_CHARACTERS]
+    return last
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

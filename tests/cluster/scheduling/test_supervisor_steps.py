@@ -169,6 +169,23 @@ def test_a_second_call_begins_when_the_first_has_ended(bench):
     assert node.ended() == [(Failed, 1, "host:0", 6.0, 8.0)]
 
 
+def test_a_second_call_that_is_done_first_had_the_turn_of_the_first(bench, clock):
+    """A worker reads two shards at once, and computes the one that it has read."""
+    clock.now = 10.0
+    node = bench(1, timeout_s=20.0)
+    node.order(*tasks(0, 1, 2), is_plenty=True, now=10.0)
+    node.end(done(1, 6.0), at=16.0)
+    node.end(done(0, 5.0), at=21.0)
+    node.end(at=40.0)
+    assert node.pool.killed == []  # the third one's time is from 21 on
+    node.end(done(2, 19.5), at=40.5)
+    assert node.ended() == [
+        (Finished, 1, "host:0", 10.0, 16.0),
+        (Finished, 0, "host:0", 16.0, 21.0),
+        (Finished, 2, "host:0", 21.0, 40.5),
+    ]
+
+
 def test_a_task_that_dies_before_its_turn_has_taken_no_time(bench):
     node = bench(1)
     node.order(*tasks(0, 1), is_plenty=True)

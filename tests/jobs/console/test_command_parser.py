@@ -1,5 +1,7 @@
 """What a parser refuses is shown without secrets and without commands to the terminal."""
 
+import re
+
 import pytest
 
 from fastformers.jobs import score
@@ -50,7 +52,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest_known_one_and_a_short_usage
     with pytest.raises(SystemExit):
         score.parse([*GIVEN, "--limt=3"])
     usage, error = capsys.readouterr().err.splitlines()
-    assert usage == "usage: fastformers score CORPUS --bundle BUNDLE --output OUTPUT [FLAG ...]"
+    assert usage == "usage: fastformers score CORPUS --bundle BUNDLE --output DIR [FLAG ...]"
     assert error.endswith("unrecognized arguments: --limt=3; did you mean --limit?")
 
 
@@ -68,6 +70,23 @@ def test_what_was_given_is_known_even_where_it_is_the_default():
 def test_settings_show_no_secret():
     options = score.parse(["s3://key:SECRET@bucket/c", *GIVEN[1:]])
     assert options.settings["corpus"] == "s3://***@bucket/c"
+
+
+def test_values_and_defaults_look_as_a_user_types_them(parsers):
+    python = re.compile(r"\(\(|,\)|\([\[{<']|None|True|False|Path\(|\de-0")
+    odd = []
+    for parser in parsers:
+        for action in parser._actions:
+            if python.search(action.help):
+                odd.append(f"{parser.prog}: {action.help}")
+            if action.metavar is None:
+                shown = ",".join(map(str, action.choices or ()))
+                is_odd = action.nargs != 0 and len(set(shown.split(","))) < len(shown.split(","))
+            else:
+                is_odd = re.search("[-_]", action.metavar)
+            if is_odd:
+                odd.append(f"{parser.prog}: {action.option_strings} {action.metavar}")
+    assert odd == []
 
 
 def test_every_flag_says_what_holds_without_it_and_stands_in_a_group(parsers):

@@ -15,6 +15,7 @@ from fastformers.options import check_at_least, option
 @dataclass(frozen=True, kw_only=True)
 class Inner:
     num_rounds: int = field(default=2, metadata=option("rounds of all"))
+    small: float = field(default=5e-5, metadata=option("rate of a step"))
     rate: float = field(default=1e-3, metadata=option("share (100% is 1) a round"))
 
     def __post_init__(self) -> None:
@@ -28,6 +29,9 @@ class Outer:
     is_dry: bool = field(default=False, metadata=option("do nothing"))
     names: tuple[str, ...] = field(default=(), metadata=option("of columns", metavar="A,B"))
     limit: int | None = field(default=None, metadata=option("only the first rows", metavar="ROWS"))
+    sizes: tuple[int, ...] = field(
+        default=(10, 200), metadata=option("of what is tried", metavar="A,B")
+    )
     wait_s: float | None = field(default=None, metadata=option("how long", name="wait"))
     hidden: int = 7
     inner: Inner = field(default=Inner(num_rounds=5))
@@ -42,9 +46,13 @@ def minutes(text):
     return 60.0 * int(text[:-1])
 
 
+def sizes(text):
+    return tuple(int(size) for size in text.split(","))
+
+
 def make_parser():
     parser = argparse.ArgumentParser()
-    add_config_arguments(parser, Outer, parsers={"wait_s": minutes})
+    add_config_arguments(parser, Outer, parsers={"wait_s": minutes, "sizes": sizes})
     add_config_arguments(parser, Outer.inner)
     return parser
 
@@ -59,7 +67,7 @@ def test_without_flags_the_config_is_the_default_one():
 
 def test_a_field_that_is_left_out_keeps_its_default():
     parser = argparse.ArgumentParser()
-    add_config_arguments(parser, Outer, leave_out=["limit", "is_dry"])
+    add_config_arguments(parser, Outer, leave_out=["limit", "is_dry", "sizes"])
     options = parser.parse_args(["--path", "a", "--kind", "short"])
     assert not hasattr(options, "limit") and not hasattr(options, "is_dry")
     assert read_config(Outer, options) == Outer(path=Path("a"), kind="short")
@@ -115,5 +123,7 @@ def test_help_has_the_meaning_and_the_default_of_every_flag():
         "--wait NUMBER how long",
         "--num-rounds N rounds of all (5)",
         "--rate NUMBER share (100% is 1) a round (0.001)",
+        "--small NUMBER rate of a step (5e-5)",
+        "--sizes A,B of what is tried (10,200)",
     ):
         assert line in text

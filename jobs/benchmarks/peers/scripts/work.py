@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_REASON_CHARACTERS = 300  # some errors bring all that they were given
+REASON_CHARACTERS = 300  # some errors bring all that they were given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,4 +110,4 @@ def write_share(work: Work, share: int, ids: Sequence[int], **columns: Any) -> N
 
 def refuse(reason: str) -> SystemExit:
     """What ends a baseline that would not run as it should: the reason is its last line."""
-    return SystemExit(" ".join(reason.split())[:_REASON_CHARACTERS])
+    return SystemExit(" ".join(reason.split())[:REASON_CHARACTERS])

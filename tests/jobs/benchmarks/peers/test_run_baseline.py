@@ -99,6 +99,8 @@ def test_a_baseline_is_told_its_work_and_its_last_line_is_the_answer(
         (["kill -9 $$"], "exit status -9"),
         (["exit 0"], "exit status 0"),
         (["echo", "echo 'ran out of texts' >&2"], "ran out of texts"),
+        (["echo 'no texts' >&2", "echo 'a.py:2: UserWarning: leaked' >&2", "exit 1"], "no texts"),
+        (["echo 'ValueError: below' >&2", "echo 'ran above it' >&2", "exit 1"], "ran above it"),
         (["echo done"], "answered 'done'"),
         (['echo \'{"seconds": 3, "secs": 1}\''], "answered"),
     ],
@@ -111,6 +113,43 @@ def test_a_baseline_that_gives_no_answer_gives_a_reason(
     result = run_baseline("pipeline", work, PART, python=python, output=output)
     assert isinstance(result, NotRun)
     assert reason in result.reason
+
+
+# What vLLM said of a model with heads of 26, on which of the two streams, the rest of it left out.
+SAID_OF_ANOTHER = (
+    "EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause."
+)
+CAUSE = "Unsupported CPU attention configuration: head_dim=26 isa=1 kv_cache_idx=0"
+IN_WORKER = f"(Worker pid=6415) ERROR 11-26 [executor.py:1063] RuntimeError: {CAUSE}"
+IN_ENGINE = (
+    f"(EngineCore pid=6385) ERROR 11-26 [core.py:1512] RuntimeError: Worker failed with error "
+    f"'{CAUSE}', please check the stack trace above for the root cause"
+)
+
+
+@pytest.mark.parametrize(
+    ("logged", "reason"),
+    [
+        ([IN_WORKER, IN_ENGINE], CAUSE),
+        ([IN_WORKER], f"RuntimeError: {CAUSE}"),
+        ([f"{IN_WORKER}{'=' * 1000}"], f"RuntimeError: {CAUSE}{'=' * 1000}"[:300]),
+        (["INFO 11-26 loaded"], SAID_OF_ANOTHER),
+    ],
+)
+@pytest.mark.parametrize("stream", [1, 2])
+def test_the_reason_is_what_the_last_line_points_to(
+    interpreter, predictions, work, logged, reason, stream
+):
+    output = predictions(id=[3, 7])
+    said = [f"vllm.v1.{SAID_OF_ANOTHER}", SAID_OF_ANOTHER, "a.py:2: UserWarning: x", "  warn(x)"]
+    python = interpreter(
+        "cat > /dev/null",
+        *(f'echo "{line}" >&{stream}' for line in logged),
+        *(f'echo "{line}" >&2' for line in said),
+        "exit 1",
+    )
+    result = run_baseline("vllm", work, PART, python=python, output=output)
+    assert result == NotRun(reason=reason)
 
 
 @pytest.mark.parametrize(("ids", "found"), [([3], 1), ([3, 8], 2), (None, 0)])
