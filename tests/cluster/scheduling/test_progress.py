@@ -19,7 +19,9 @@ def kind(instance_type, num_cores=2):
 
 
 def test_nothing_has_happened_at_the_start():
-    assert Counts().at(5.0, 5.0, [], num_slices_left=7, num_retries=0) == Progress(
+    at_start = Counts().at(5.0, 5.0, [], num_slices_left=7, num_retries=0)
+    assert at_start == Progress(num_slices_left=7)
+    assert at_start == Progress(
         elapsed_s=0.0,
         num_done=0,
         num_known=0,

@@ -14,6 +14,13 @@ def test_texts_tokens_and_padding_by_length():
     }
 
 
+def test_bins_are_those_that_files_of_older_runs_hold():
+    """Runs add up the counts of all files of an output: other edges would add what differs."""
+    edges = [8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096]
+    counts = count_lengths(np.array([*edges, 4097, 8193]), [], [])
+    assert counts == {**{str(edge): [1, edge, 0] for edge in edges}, "8192": [2, 12290, 0]}
+
+
 def test_a_batch_without_its_tokens_is_refused():
     with pytest.raises(ValueError, match="shorter"):
         count_lengths(np.array([3, 3]), [np.array([0, 1])], [])

@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from statistics import NormalDist
 
 import pytest
 
 from fastformers.cluster.cost.planning.candidates import (
     MEASURED_ERROR,
+    SHARD_SIGMA,
     list_candidates,
     name_machines,
     predict_cluster,
@@ -27,6 +29,20 @@ def test_one_machine_takes_its_time_and_more_share_it():
     assert ten.usd_total > one.usd_total
     assert ten.startup_usd == pytest.approx(180 / 3600 * 8)
     assert (ten.interruptions, ten.interruption_usd) == (0, 0)
+
+
+@pytest.mark.parametrize("num_actors", [1, 2, 3, 16])
+def test_all_wait_for_the_largest_of_the_actors_last_shards(num_actors):
+    """Of 20 s each: half of one is within the time of the work, the rest of the largest is not."""
+    share = num_actors / (num_actors + 1)
+    spread = math.exp(SHARD_SIGMA * NormalDist().inv_cdf(share)) if num_actors > 1 else 1.0
+    candidate = predict_cluster(make_offer(num_actors=num_actors), 1, PlanSettings())
+    assert candidate.tail_s == pytest.approx(20 * (share * spread - 0.5))
+    assert candidate.tail_usd == pytest.approx(candidate.tail_s * 0.8 / 3600)
+    each_one = predict_cluster(
+        make_offer(num_actors=num_actors, job_s=20.0), 1, PlanSettings()
+    )  # as many shards as actors: no actor waits without one
+    assert each_one.wall_s == pytest.approx(180 + 20 + candidate.tail_s)
 
 
 def test_spot_machines_are_interrupted_but_not_the_head():
