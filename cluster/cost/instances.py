@@ -13,6 +13,7 @@ its GPU, or is scaled from published throughput; who tokenizes for it is part of
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Protocol
 
 from fastformers.cluster.cost.gpu_pace import GpuPace, Helper, choose_helper
 from fastformers.cluster.cost.machine_profile import MachineProfile
@@ -33,6 +34,13 @@ JOB_START_S = 6.0
 # Power of a core whose generation is not known. Assumed: about the median of `CPU_GENERATIONS`,
 # which was 4.15 W in 2026-11, of entries from 3 to 10 W.
 UNKNOWN_CORE_WATTS = 4.0
+
+
+class UnsureWork(Work, Protocol):
+    """Work that is known as well as a sample of the corpus tells."""
+
+    @property
+    def relative_error(self) -> float: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +114,7 @@ class InstanceCosts:
 
 
 def estimate_instances(
-    works: Sequence[tuple[MachineProfile, Work]],
+    works: Sequence[tuple[MachineProfile, UnsureWork]],
     prices: Mapping[str, InstancePrice],
     *,
     traits: ModelTraits,
@@ -152,7 +160,7 @@ def estimate_instances(
 def _cost(
     price: InstancePrice,
     market_price: MarketPrice,
-    chosen: ChosenSpeed[Work],
+    chosen: ChosenSpeed[UnsureWork],
     traits: ModelTraits,
 ) -> InstanceCost:
     speed, work = chosen.speed, chosen.work

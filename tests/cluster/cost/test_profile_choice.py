@@ -74,6 +74,8 @@ def test_a_busy_machine_and_an_older_engine_do_not_count_beside_others(measured)
     found = choose(old, busy, new)
     assert (found.speed.job_s, found.num_profiles, found.num_left_out) == (2e6 / 16, 1, 2)
     assert found.speed.error_factor == 1.0
+    own = [measured(2e6, origin="bundle", engine=f"onnxruntime 1.{n}.0") for n in (20, 32)]
+    assert choose(*own).num_left_out == 1
     assert choose(busy).speed.job_s == 9e6 / 16
     assert choose(busy, old).speed.job_s == 3e6 / 16
 

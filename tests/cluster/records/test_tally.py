@@ -208,9 +208,7 @@ def test_a_gpu_is_watched_from_one_end_of_the_model_to_the_next_however_short_th
     for number, start in enumerate((0.0, 0.5, 0.5)):  # the last one ends where the second does
         receipt = make_receipt(number)
         phase_s = {"read": 0.125, "infer": 0.25}
-        tally.add_receipt(
-            replace(receipt, started_at=1e9 + start, gpu_busy=0.5, phase_s=phase_s)
-        )
+        tally.add_receipt(replace(receipt, started_at=1e9 + start, gpu_busy=0.5, phase_s=phase_s))
     actor = tally.actors["", "host:0"]
     assert (actor.infer_s, actor.span_s) == (0.75, 0.75)
     assert (actor.gpu_busy_s, actor.gpu_watched_s) == (0.375, 0.75)

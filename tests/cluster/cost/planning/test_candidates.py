@@ -13,6 +13,7 @@ from fastformers.cluster.cost.planning.candidates import (
     name_machines,
     predict_cluster,
     rate_sigma,
+    useful_share,
 )
 from fastformers.cluster.cost.planning.offers import PlanSettings
 from fastformers.cluster.cost.planning.outcome import simulate_candidate
@@ -69,6 +70,24 @@ def test_helpers_tokenize_what_hosts_do_not_and_are_paid_for():
     assert few.wall_s == pytest.approx(180 + 500 + few.tail_s)
     many = predict_cluster(SLOW_HOST, 4, PlanSettings(), num_helpers=9)
     assert many.wall_s == helped.wall_s
+
+
+def test_a_spot_machine_loses_half_a_shard_and_the_start_of_its_replacement():
+    """Once an hour, of which a shard is a fifth and a start a tenth."""
+    settings = PlanSettings(spot=True, interruptions_per_hour=1.0, startup_s=360.0)
+    assert useful_share(make_offer(shard_s=720.0), settings) == pytest.approx(0.9 / 1.1)
+    assert useful_share(make_offer(shard_s=7200.0), settings) == 0.0
+    assert useful_share(make_offer(), PlanSettings(interruptions_per_hour=1.0)) == 1.0
+
+
+def test_helpers_are_none_just_too_few_or_just_enough():
+    """Each host of the slow type needs three quarters of one."""
+    listed = list_candidates(SLOW_HOST, PlanSettings(), range(1, 4))
+    assert [(each.num_instances, each.num_helpers) for each in listed] == [
+        *((1, 0), (1, 1)),
+        *((2, 0), (2, 1), (2, 2)),
+        *((3, 0), (3, 2), (3, 3)),
+    ]
 
 
 def test_spot_helpers_are_interrupted_too():
