@@ -40,7 +40,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "cluster/execution/journal.py": _RUN,
     "cluster/execution/claim.py": ("tests/cluster/execution/test_claim_held.py",),
     "cluster/execution/core_split.py": (),
-    "cluster/execution/topology.py": (),
+    "cluster/execution/topology.py": ("tests/cluster/execution/test_card_cores.py",),
     # shards
     "cluster/shards/layout.py": (),
     "cluster/shards/shard_set.py": (),
