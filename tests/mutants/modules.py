@@ -37,7 +37,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     # run
     "cluster/execution/run.py": _RUN[1:],
     "cluster/execution/job.py": _RUN,
-    "cluster/execution/journal.py": _RUN,
+    "cluster/execution/journal.py": (*_RUN, "tests/cluster/execution/test_audited_run.py"),
     "cluster/execution/claim.py": ("tests/cluster/execution/test_claim_held.py",),
     "cluster/execution/core_split.py": (),
     "cluster/execution/topology.py": ("tests/cluster/execution/test_card_cores.py",),
