@@ -83,6 +83,7 @@ def test_every_receipt_is_logged_once(corpus, bundle, tmp_path, run_locally, tol
     records = logged(job.receipts_log)
     assert {record["shard"] for record in records} == set(by_name)
     assert len(records) == len(by_name) == result.tally.scored.num_shards
+    assert result.tally.attempts.num_added == len(told.attempts) > len(by_name)
     for record in records:
         assert record["file_bytes"] == (
             (tmp_path / "out" / "predictions" / f"part-{record['shard']}.parquet").stat().st_size
