@@ -4,7 +4,7 @@ import pytest
 
 from fastformers.cluster.scheduling.forecast.time_left import JobTimes, WorkLeft
 from fastformers.cluster.scheduling.node_books import NodeBooks
-from fastformers.cluster.scheduling.progress import Counts, MachineKind, Progress
+from fastformers.cluster.scheduling.progress import Before, Counts, MachineKind, Progress
 from tests.cluster.scheduling.jobs import (
     make_lease,
     make_node,
@@ -22,6 +22,7 @@ def kind(instance_type, num_cores=2):
 def test_nothing_has_happened_at_the_start():
     at_start = Counts().at(5.0, 5.0, [], num_slices_left=7, num_retries=0)
     assert at_start == Progress(num_slices_left=7)
+    assert Before() == Before(predicted_s=0.0, num_cut=0, cut_s=0.0)
     assert at_start == Progress(
         elapsed_s=0.0,
         num_done=0,
