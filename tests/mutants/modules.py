@@ -46,7 +46,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "cluster/shards/shard_set.py": (),
     "cluster/shards/receipts.py": ("tests/cluster/shards/test_slice_receipts.py",),
     "cluster/records/slice_table.py": ("tests/cluster/records/test_dead_letters.py",),
-    "cluster/records/receipts_log.py": (),
+    "cluster/records/receipts_log.py": ("tests/cluster/execution/test_journal.py",),
     "cluster/records/tally.py": (
         "tests/cluster/report/test_bill.py",
         "tests/cluster/report/test_summary.py",
