@@ -122,7 +122,7 @@ def test_what_a_deadline_would_take_is_a_type_that_can_keep_it_however_cheap_ano
 def test_the_fastest_type_of_many_is_found_where_the_budget_is_less_than_twice_the_work():
     """One machine of it is the slowest of all; a budget of 8 USD buys many for a short time."""
     large = [
-        make_offer(instance_type=f"large{number}", job_s=20_000.0, shard_s=20_000.0)
+        make_offer(instance_type=f"large{number}", job_s=10_000.0, shard_s=10_000.0)
         for number in range(5)  # of one shard an actor: a second machine has nothing to do
     ]
     small = make_offer(instance_type="small", usd_per_hour=0.2, worker_usd_per_hour=0.2)
