@@ -15,7 +15,7 @@ from fastformers.cluster.records import samples
 from fastformers.cluster.records import tally as tally_module
 from fastformers.cluster.records.samples import MAX_ATTEMPTS, MAX_LOST, MAX_PREDICTIONS
 from fastformers.cluster.records.slice_table import SliceTable
-from fastformers.cluster.records.tally import ReceiptSums, RunTally
+from fastformers.cluster.records.tally import ActorTally, ReceiptSums, RunTally
 from fastformers.cluster.shards import shard_set
 from fastformers.cluster.shards.audit_counts import AuditCounts
 from fastformers.cluster.shards.label_counts import LabelCounts
@@ -201,6 +201,31 @@ def test_sums_of_two_sessions_are_those_over_the_receipts_of_both(order):
     assert [len(numbers) for numbers in samples_of[0]] == [12, 12]
     both.numbers, both.audit_numbers = whole.numbers, whole.audit_numbers
     assert both == whole
+
+
+def test_what_an_actor_waits_between_two_jobs_is_no_part_of_either():
+    """The last one is said to begin half a second before the one before it has ended."""
+    actor = ActorTally()
+    for start_s, end_s in ((1.0, 3.0), (4.5, 6.5), (6.0, 8.5)):
+        actor.add_attempt(
+            Attempt(
+                node="n0",
+                actor="host:0",
+                job="prepare",
+                name="slice 0",
+                number=1,
+                start_s=start_s,
+                end_s=end_s,
+                is_lost=False,
+                phase_s={"read": 0.5},
+            )
+        )
+    assert actor.seconds == {
+        "reading": 3 * 0.5,
+        "model load": 1.5,
+        "waiting": 1.5,
+        "hand-over": 1.5 + 1.5,
+    }
 
 
 def test_a_gpu_is_watched_from_one_end_of_the_model_to_the_next_however_short_that_is():
