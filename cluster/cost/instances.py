@@ -66,9 +66,9 @@ class InstanceCost:
         helper: Type whose machines tokenize for it, as this cost has it; None where no other does.
         num_helpers: Machines of the helper for each of this type, most often a fraction.
         needs_gpu_graph: Whether the bundle has no graph that it could run.
-        audit_usd: Part of `usd_total` that an audit takes.
         num_profiles: Profiles of which the middle one counts.
         num_left_out: Profiles of this very type that do not count beside them.
+        audit_usd: Part of `usd_total` that an audit takes.
     """
 
     price: InstancePrice
@@ -84,13 +84,13 @@ class InstanceCost:
     kwh: float
     num_actors: int
     job_s: float
-    pace: GpuPace | None = None
-    helper: Helper | None = None
-    num_helpers: float = 0.0
-    needs_gpu_graph: bool = False
+    pace: GpuPace | None
+    helper: Helper | None
+    num_helpers: float
+    needs_gpu_graph: bool
+    num_profiles: int
+    num_left_out: int
     audit_usd: float = 0.0
-    num_profiles: int = 1
-    num_left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
