@@ -48,11 +48,6 @@ class AuditWork:
         """Seconds of one worker for all of the work."""
         return self.infer_s.value
 
-    @property
-    def relative_error(self) -> float:
-        """Half of the interval of the core-seconds, as a share of them."""
-        return (self.infer_s.high - self.infer_s.low) / 2 / max(self.infer_s.value, 1e-12)
-
 
 @dataclass(frozen=True, kw_only=True)
 class AuditCost:

@@ -13,6 +13,7 @@ its GPU, or is scaled from published throughput; who tokenizes for it is part of
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Protocol
 
 from fastformers.cluster.cost.gpu_pace import GpuPace, Helper, choose_helper
 from fastformers.cluster.cost.machine_profile import MachineProfile
@@ -33,6 +34,13 @@ JOB_START_S = 6.0
 # Power of a core whose generation is not known. Assumed: about the median of `CPU_GENERATIONS`,
 # which was 4.15 W in 2026-11, of entries from 3 to 10 W.
 UNKNOWN_CORE_WATTS = 4.0
+
+
+class UnsureWork(Work, Protocol):
+    """Work that is known as well as a sample of the corpus tells."""
+
+    @property
+    def relative_error(self) -> float: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +66,9 @@ class InstanceCost:
         helper: Type whose machines tokenize for it, as this cost has it; None where no other does.
         num_helpers: Machines of the helper for each of this type, most often a fraction.
         needs_gpu_graph: Whether the bundle has no graph that it could run.
-        audit_usd: Part of `usd_total` that an audit takes.
         num_profiles: Profiles of which the middle one counts.
         num_left_out: Profiles of this very type that do not count beside them.
+        audit_usd: Part of `usd_total` that an audit takes.
     """
 
     price: InstancePrice
@@ -76,13 +84,13 @@ class InstanceCost:
     kwh: float
     num_actors: int
     job_s: float
-    pace: GpuPace | None = None
-    helper: Helper | None = None
-    num_helpers: float = 0.0
-    needs_gpu_graph: bool = False
+    pace: GpuPace | None
+    helper: Helper | None
+    num_helpers: float
+    needs_gpu_graph: bool
+    num_profiles: int
+    num_left_out: int
     audit_usd: float = 0.0
-    num_profiles: int = 1
-    num_left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +114,7 @@ class InstanceCosts:
 
 
 def estimate_instances(
-    works: Sequence[tuple[MachineProfile, Work]],
+    works: Sequence[tuple[MachineProfile, UnsureWork]],
     prices: Mapping[str, InstancePrice],
     *,
     traits: ModelTraits,
@@ -152,7 +160,7 @@ def estimate_instances(
 def _cost(
     price: InstancePrice,
     market_price: MarketPrice,
-    chosen: ChosenSpeed[Work],
+    chosen: ChosenSpeed[UnsureWork],
     traits: ModelTraits,
 ) -> InstanceCost:
     speed, work = chosen.speed, chosen.work

@@ -26,7 +26,7 @@ NUM_TYPES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class RunWork:
-    """The work of a run as an `instances.Work`: it is known, so its intervals are points."""
+    """The work of a run as an `instances.UnsureWork`: it is known, so its intervals are points."""
 
     rows: Interval
     scored_tokens: Interval

@@ -38,16 +38,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     # run
     "cluster/execution/run.py": _RUN[1:],
     "cluster/execution/job.py": _RUN,
-    "cluster/execution/journal.py": _RUN,
+    "cluster/execution/journal.py": (*_RUN, "tests/cluster/execution/test_audited_run.py"),
     "cluster/execution/claim.py": ("tests/cluster/execution/test_claim_held.py",),
     "cluster/execution/core_split.py": (),
-    "cluster/execution/topology.py": (),
+    "cluster/execution/topology.py": ("tests/cluster/execution/test_card_cores.py",),
     # shards
     "cluster/shards/layout.py": (),
     "cluster/shards/shard_set.py": (),
     "cluster/shards/receipts.py": ("tests/cluster/shards/test_slice_receipts.py",),
     "cluster/records/slice_table.py": ("tests/cluster/records/test_dead_letters.py",),
-    "cluster/records/receipts_log.py": (),
+    "cluster/records/receipts_log.py": ("tests/cluster/execution/test_journal.py",),
     "cluster/records/tally.py": (
         "tests/cluster/report/test_bill.py",
         "tests/cluster/report/test_summary.py",

@@ -87,6 +87,10 @@ def test_a_measured_profile_of_the_audit_bundle_counts(cost_of, auditor):
     assert quick.audit.core_s.value == pytest.approx(slow.audit.core_s.value / 10)
     name = "c7i.4xlarge"
     assert by_type(quick)[name].audit_usd < 0.5 * by_type(slow)[name].audit_usd
+    threads = replace(measured, num_workers=16)  # two on each of the machine's 8 cores
+    before = by_type(cost_of(None))[name].job_s
+    added_s = [by_type(one)[name].job_s - before for one in (quick, cost_of(0.01, threads))]
+    assert added_s[1] == pytest.approx(added_s[0] / 2)
 
 
 def test_a_plan_rents_machines_for_the_audit_too(cost_of):
@@ -106,6 +110,12 @@ def test_tables_and_json_say_what_it_adds(cost_of, auditor):
     assert line.startswith(f"1% of the rows by {auditor}: ")
     assert f"% of the USD on {cost.instances.costs[0].price.instance_type}" in line
     assert describe_cost(cost_of(None))["audit"] is None
+
+
+def test_what_is_asked_for_is_planned_and_nothing_else(bundle, auditor):
+    assert plan_audit(AuditSettings(), bundle, NO_OPTIONS) is None
+    plan = plan_audit(AuditSettings(share=0.1, bundle=str(auditor.path)), bundle, NO_OPTIONS)
+    assert (plan.share, plan.bundle.digest) == (0.1, auditor.digest)
 
 
 def test_a_bundle_that_cannot_audit_is_refused(bundle, pair_bundle):

@@ -76,7 +76,8 @@ def test_every_type_is_costed_cheapest_first(profile):
 
 def test_the_same_core_takes_the_same_time(profile):
     cost = by_type(cost_all((profile, make_work())))["c7a.4xlarge"]
-    assert cost.wall_s == pytest.approx(JOB_START_S + 1.03e6 / 16)
+    assert cost.wall_s == pytest.approx(6.0 + 1.03e6 / 16)  # Ray and the actors start in 6 s
+    assert (cost.num_profiles, cost.num_left_out, cost.audit_usd) == (1, 0, 0.0)
     assert cost.usd_total == pytest.approx(cost.wall_s / 3600 * 0.82112)
     assert cost.usd_per_million == pytest.approx(cost.usd_total / 100)
     assert cost.error_factor == 1.15
@@ -98,6 +99,9 @@ def test_the_interval_of_the_sample_widens_the_cost(profile):
     cost = by_type(cost_all((profile, work)))["c7a.4xlarge"]
     assert cost.usd_low == pytest.approx(cost.usd_total * 0.9 / 1.15)
     assert cost.usd_high == pytest.approx(cost.usd_total * 1.1 * 1.15)
+    unsure = make_work(infer_s=Interval(value=1e6, low=-0.5e6, high=2.5e6))
+    cost = by_type(cost_all((profile, unsure)))["c7a.4xlarge"]
+    assert (cost.usd_low, cost.usd_high) == (0.0, pytest.approx(cost.usd_total * 2.5 * 1.15))
 
 
 def test_what_was_measured_on_the_type_is_taken_as_it_is(profile):
@@ -183,6 +187,12 @@ def test_machines_that_tokenize_are_part_of_the_price_where_that_is_cheaper(prof
     per_hour = 0.8048 + number * helper.usd_per_hour_on_demand
     assert cost.usd_total == pytest.approx((JOB_START_S + gpu_s) / 3600 * per_hour)
     assert f"{number:,.2f} x {helper.instance_type} tokenize for each" in cost.scaled_from
+    helper_watts, host_watts = (
+        1.5 * price.physical_cores * price.generation.watts_per_core
+        for price in (helper, cost.price)
+    )
+    watts = host_watts + 72 + number * helper_watts  # 72 of the L4
+    assert cost.kwh == pytest.approx(watts * cost.wall_s / 3.6e6)
     alone = by_type(cost_all((profile, SLOW_TOKENIZING), prices=without_helpers("aws")))
     assert cost.usd_total < alone["g6.xlarge"].usd_total
 

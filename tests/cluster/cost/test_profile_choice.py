@@ -65,6 +65,9 @@ def test_the_middle_profile_counts_whatever_the_order_and_its_error_is_what_they
     assert choose(*works[:2]).speed.job_s == choose(*works[1::-1]).speed.job_s == 2.0e6 / 16
     alone = choose(works[0])
     assert (alone.speed.error_factor, alone.num_profiles, alone.num_left_out) == (1.0, 1, 0)
+    assert alone.speed.scaled_from == "calibration of 2026-11-20"
+    with_another = choose(measured(1e6, instance_type=None), works[0])  # of a type that is like it
+    assert (with_another.speed.job_s, with_another.speed.error_factor) == (1.6e6 / 16, 1.0)
 
 
 def test_a_busy_machine_and_an_older_engine_do_not_count_beside_others(measured):
@@ -74,6 +77,8 @@ def test_a_busy_machine_and_an_older_engine_do_not_count_beside_others(measured)
     found = choose(old, busy, new)
     assert (found.speed.job_s, found.num_profiles, found.num_left_out) == (2e6 / 16, 1, 2)
     assert found.speed.error_factor == 1.0
+    own = [measured(2e6, origin="bundle", engine=f"onnxruntime 1.{n}.0") for n in (20, 32)]
+    assert choose(*own).num_left_out == 1
     assert choose(busy).speed.job_s == 9e6 / 16
     assert choose(busy, old).speed.job_s == 3e6 / 16
 

@@ -158,13 +158,13 @@ def test_the_profile_decides_the_seconds(tmp_path, rows, bundle, write_rows, tak
         cost=replace(
             profile.cost, seconds_per_row=tuple(3 * s for s in profile.cost.seconds_per_row)
         ),
-        tokenize_s_per_token=1.0,
+        tokenize_s_per_token=2.0,
         overhead_share=0.5,
     )
     work = estimate_workload(sample, slow, shards_by=bundle.cost_profile)
     usual = estimate(sample, bundle)
     assert work.infer_s.value == pytest.approx(3 * usual.infer_s.value)
-    assert work.tokenize_s == pytest.approx(work.tokens.value)
+    assert work.tokenize_s == pytest.approx(2 * work.tokens.value)
     assert work.core_s == pytest.approx(1.5 * work.infer_s.value + work.tokenize_s)
     assert work.num_shards == usual.num_shards
 
@@ -174,6 +174,50 @@ def test_the_profile_decides_the_seconds(tmp_path, rows, bundle, write_rows, tak
 )
 def test_quantiles_are_those_of_the_tables(freedom, quantile):
     assert student_t(freedom) == pytest.approx(quantile, rel=2e-3)
+
+
+def test_three_degrees_are_assumed_where_there_are_fewer():
+    assert student_t(1) == student_t(3) == pytest.approx(3.1824, rel=0.01)
+
+
+def windows_of(*lengths, num_windows):
+    """Windows of 100 rows, of each of which ten were tokenized: half one token shorter."""
+    windows = [
+        Window(
+            size=100,
+            num_rows=100,
+            num_bad=0,
+            num_unique=100,
+            lengths_S=np.array([length - 1, length + 1] * 5),
+            is_first_S=np.ones(10, bool),
+        )
+        for length in lengths
+    ]
+    return CorpusSample(
+        windows=tuple(windows),
+        total_size=100 * num_windows,
+        num_windows=num_windows,
+        is_rows=True,
+        text_bytes=1000,
+        max_length=16,
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_windows", "between", "freedom"),
+    [(3, 0.0, 30 - 3), (12, 0.75 * 3 / 2 * (200**2 + 200**2), 2)],
+)
+def test_a_total_has_the_interval_of_two_stages(bundle, num_windows, between, freedom):
+    """Cochran, Sampling Techniques, 11.22: of three windows with 600, 800 and 1,000 tokens."""
+    sample = windows_of(6, 8, 10, num_windows=num_windows)
+    tokens = estimate(sample, bundle).tokens
+    of_window = 100**2 * (1 - 10 / 100) * (10 / 9) / 10
+    variance = between + 3 / num_windows * 3 * of_window
+    half = student_t(freedom) * variance**0.5 * num_windows / 3
+    value = 800 * num_windows
+    assert (tokens.value, tokens.low, tokens.high) == pytest.approx(
+        (value, max(0.0, value - half), value + half)
+    )
 
 
 def repeats_in(bundle, *repeats, num_windows):

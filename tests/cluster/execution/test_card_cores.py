@@ -74,7 +74,7 @@ def test_a_gpu_without_a_place_has_any_cores():
     assert "whose distance is not known" in describe_card_cores(plans, host, num_actors=2)
 
 
-@pytest.mark.parametrize(("quota", "left"), [(None, 2), (3.0, 1), (2.0, 1)])
+@pytest.mark.parametrize(("quota", "left"), [(None, 2), (4.0, 2), (3.0, 1), (2.0, 1)])
 def test_the_other_actors_have_what_is_left(quota, left):
     host = make_host(0, 0, 1, 1, quota_cores=quota)
     rest = without_card_cores(host, plan(host, cards_on(1, 0)))

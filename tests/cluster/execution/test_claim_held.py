@@ -23,7 +23,7 @@ from fastformers.cluster.settings import CorpusSettings
 from fastformers.cluster.shards.claim_file import CLAIM_FILE, new_claim, put_claim, read_claim
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.cluster.storage.options import parse_storage_options
-from fastformers.errors import ClaimedError, InputError
+from fastformers.errors import ChangedWorkError, ClaimedError, InputError
 from tests.cluster.outputs import contents
 
 HOLDER = Path(__file__).parent / "holder.py"
@@ -149,19 +149,35 @@ def test_where_a_claim_holds_at_once_nothing_is_done_meanwhile(job):
         assert claim.is_new
 
 
-def test_a_run_that_comes_and_goes_in_the_meantime_is_gone_on_from(job, home, monkeypatch):
-    """It ends between the first look at the record and the claim."""
+@pytest.fixture
+def comes_and_goes(monkeypatch):
+    """Lets a run of a job end between the next one's first look at the record and its claim."""
     acquire = Claim.acquire
 
-    def acquire_late(claim, *arguments):
-        monkeypatch.setattr(Claim, "acquire", acquire)
-        with claimed(job):
-            pass
-        acquire(claim, *arguments)
+    def arm(job):
+        def acquire_late(claim, *arguments):
+            monkeypatch.setattr(Claim, "acquire", acquire)
+            with claimed(job):
+                pass
+            acquire(claim, *arguments)
 
-    monkeypatch.setattr(Claim, "acquire", acquire_late)
+        monkeypatch.setattr(Claim, "acquire", acquire_late)
+
+    return arm
+
+
+def test_a_run_that_comes_and_goes_in_the_meantime_is_gone_on_from(job, comes_and_goes):
+    comes_and_goes(job)
     with claimed(job) as claim:
         assert not claim.is_new
+
+
+def test_other_work_that_comes_and_goes_in_the_meantime_is_not(job, home, comes_and_goes):
+    comes_and_goes(replace(job, identity={**job.identity, "engine": "another"}))
+    changed = pytest.raises(ChangedWorkError, match="of another run: engine changed since")
+    with changed, claimed(job):
+        pytest.fail("two runs write into one output")
+    assert read_claim(home) is None
 
 
 def test_a_second_run_is_refused_at_once_and_touches_nothing(job, home, tmp_path, clock, times):

@@ -7,10 +7,10 @@ import pytest
 
 from fastformers.cluster.execution.core_split import join_all, measure_split, open_asked_nodes
 from fastformers.cluster.scheduling.local_nodes import LocalNodes
-from fastformers.cluster.scheduling.nodes import Node
+from fastformers.cluster.scheduling.nodes import Node, NodeJoined, NodeLeft, NodeRefused
 from fastformers.cluster.scheduling.work import MeasureRate
 from fastformers.cluster.settings import ActorSettings
-from fastformers.errors import InputError
+from fastformers.errors import InputError, ScoringError
 
 SCORES = SimpleNamespace(predictions="somewhere", scorings={"cpu": None})
 
@@ -89,6 +89,63 @@ def test_preparing_has_no_split_to_measure(scripted_pool):
         open_asked_nodes(
             machines, SimpleNamespace(predictions=None), ActorSettings(cores_per_actor=None), print
         )
+
+
+def test_where_gpus_alone_score_there_is_no_split_to_measure(scripted_pool):
+    machines = Machines(scripted_pool, {"host": 2}, {})
+    spec = SimpleNamespace(predictions="somewhere", scorings={"cuda": None})
+    with pytest.raises(InputError, match="--cores-per-actor auto: no model runs on cores"):
+        open_asked_nodes(machines, spec, ActorSettings(cores_per_actor=None), print)
+    assert machines.asked == []
+
+
+def test_a_worker_that_fails_over_the_measurement_ends_it_by_its_error(scripted_pool):
+    machines = Machines(scripted_pool, {"host": 1}, {1: 1.0})
+
+    def open_failing(spec, actors, *, cores_per_actor):
+        nodes = machines(spec, actors, cores_per_actor=cores_per_actor)
+        for pool in machines.pools:
+            pool.decide = lambda worker, job: "fails"
+        return nodes
+
+    with pytest.raises(ScoringError, match="no such device"):
+        measure_split(open_failing, SCORES, ActorSettings(), print)
+    assert [pool.num_stops for pool in machines.pools] == [1]
+
+
+class ToldNodes:
+    """Nodes of which each wait tells one event, with how many nodes then still start."""
+
+    def __init__(self, *told):
+        self.told, self.num_starting = list(told), 1
+
+    def wait(self, timeout_s):
+        event, self.num_starting = self.told.pop(0)
+        return [event]
+
+
+JOINED = NodeJoined(
+    node=Node(id="a", name="a", instance_type=None, slots=(), num_cores=1, self_check="")
+)
+REFUSED = NodeRefused(name="host", reason="has no engine")
+
+
+def test_where_no_node_can_work_each_says_why():
+    other = NodeRefused(name="other", reason="has no bundle")
+    with pytest.raises(InputError) as refused:
+        join_all(ToldNodes((REFUSED, 1), (other, 0)))
+    assert str(refused.value) == "no node can work: host: has no engine; other: has no bundle"
+
+
+@pytest.mark.parametrize("told", [[(REFUSED, 1), (JOINED, 0)], [(JOINED, 1), (REFUSED, 0)]])
+def test_nodes_that_can_work_are_enough(told):
+    assert join_all(ToldNodes(*told)) == [JOINED.node]
+
+
+def test_a_node_that_leaves_ends_the_measurement():
+    left = NodeLeft(id="a", reason="its raylet died")
+    with pytest.raises(ScoringError, match="left while it was measured: its raylet died"):
+        join_all(ToldNodes((JOINED, 1), (left, 0)))
 
 
 def test_nodes_that_never_come_are_not_waited_for_without_end(clock):

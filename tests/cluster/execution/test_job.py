@@ -7,10 +7,10 @@ import pytest
 import fastformers.cluster.corpus.slices
 import fastformers.cluster.devices.scoring
 from fastformers.cluster.devices.scoring import CARD_BATCH_TOKENS
-from fastformers.cluster.execution.job import describe, open_score_job
+from fastformers.cluster.execution.job import describe, open_prepare_job, open_score_job
 from fastformers.cluster.execution.journal import find_earlier_work
 from fastformers.cluster.records.slice_table import load_shards
-from fastformers.cluster.settings import CorpusSettings, ScoringSettings
+from fastformers.cluster.settings import CorpusSettings, PredictionSettings, ScoringSettings
 from fastformers.cluster.shards.layout import MIN_GPU_SHARD_TOKENS
 from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
@@ -75,6 +75,31 @@ def test_columns_of_the_predictions_cannot_be_kept(
                 plan(path, bundle, tmp_path / "out", keep_columns=(name,))
         else:
             assert plan(path, bundle, tmp_path / "out", keep_columns=(name,))
+
+
+def test_labels_are_refused_where_predictions_have_none(corpus, bundle_factory, tmp_path):
+    embeds = bundle_factory(tmp_path / "embeds", task="embedding")
+    with pytest.raises(InputError, match=r"--label-column lang: predictions .*no labels; leave"):
+        open_score_job(
+            str(corpus),
+            embeds.path,
+            str(tmp_path / "out"),
+            CorpusSettings(),
+            max_batch_tokens=None,
+            written=PredictionSettings(label_column="lang"),
+        )
+
+
+def test_what_may_take_long_is_told_as_it_begins(corpus, bundle, tmp_path):
+    told = []
+    places = (str(corpus), bundle.path, str(tmp_path / "out"), CorpusSettings())
+    open_score_job(*places, max_batch_tokens=None, on_step=told.append)
+    checking = f"checking the output {tmp_path}/out and reading the bundle {bundle.path}"
+    listing = f"listing the corpus {corpus}"
+    assert told == [checking, listing, "measuring which engine and batches are fastest here"]
+    told.clear()
+    open_prepare_job(*places, on_step=told.append)
+    assert told == [checking, listing]
 
 
 def test_a_missing_bundle_or_corpus_is_refused(corpus, bundle, tmp_path):

@@ -16,6 +16,7 @@ from fastformers.cluster.records.receipts_log import ReceiptsLog, read_log
 from fastformers.cluster.settings import CorpusSettings
 from fastformers.cluster.shards import preparation
 from fastformers.cluster.shards.layout import Shard
+from fastformers.cluster.shards.predictions import Agreement
 from fastformers.cluster.shards.shard_set import key_of
 from fastformers.cluster.storage.directory import Directory
 from fastformers.errors import ClaimedError, ScoringError
@@ -82,6 +83,7 @@ def test_every_receipt_is_logged_once(corpus, bundle, tmp_path, run_locally, tol
     records = logged(job.receipts_log)
     assert {record["shard"] for record in records} == set(by_name)
     assert len(records) == len(by_name) == result.tally.scored.num_shards
+    assert result.tally.attempts.num_added == len(told.attempts) > len(by_name)
     for record in records:
         assert record["file_bytes"] == (
             (tmp_path / "out" / "predictions" / f"part-{record['shard']}.parquet").stat().st_size
@@ -172,6 +174,7 @@ def test_a_preparation_is_logged_and_its_log_is_used(
     earlier = find_earlier_work(job)
     assert [name for name in files_read if name.endswith(".json")] == ["prepared.json"]
     assert len(earlier.cut.shards) == prepared.tally.known.num_shards > 5
+    assert earlier.num_slices == 0  # none is left to cut, and nobody asks how many there were
     before = sorted(shards.rglob("*"))
     run_locally(job)
     assert sorted(shards.rglob("*")) == before  # what others prepared is left as it is
@@ -196,6 +199,15 @@ def test_shards_are_freed_as_they_are_done(corpus, bundle, tmp_path, run_locally
     assert held == [0]
 
 
+def test_what_agrees_in_two_precisions_is_summed(corpus, bundle, tmp_path):
+    journal = RunJournal(plan(corpus, bundle, tmp_path / "out"))
+    for num_equal in (3, 4):
+        journal.add_agreement(
+            Agreement(num_texts=5, num_equal=num_equal, largest_difference=num_equal / 8)
+        )
+    assert journal.tally.agreement == Agreement(num_texts=10, num_equal=7, largest_difference=0.5)
+
+
 def test_records_are_flushed_when_it_is_time(corpus, bundle, tmp_path, run_locally, monkeypatch):
     asked = []
     monkeypatch.setattr(ReceiptsLog, "flush_if_due", lambda log: asked.append(log))
@@ -205,7 +217,7 @@ def test_records_are_flushed_when_it_is_time(corpus, bundle, tmp_path, run_local
 
 @pytest.mark.parametrize(
     ("error", "waits_s"),
-    [(None, receipts_log.CLOSE_S), (KeyboardInterrupt, receipts_log.CLOSE_AFTER_ERROR_S)],
+    [(None, 120.0), (KeyboardInterrupt, 5.0)],
 )
 def test_a_run_that_ends_by_an_error_does_not_wait_long_for_its_log(
     corpus, bundle, tmp_path, monkeypatch, error, waits_s

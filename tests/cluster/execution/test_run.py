@@ -1,5 +1,7 @@
 import itertools
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 
 import pyarrow as pa
@@ -8,12 +10,15 @@ import pytest
 
 import fastformers.cluster.corpus.slices
 import fastformers.cluster.settings
-from fastformers.cluster.execution.journal import find_earlier_work
+from fastformers.cluster.execution import run as run_module
+from fastformers.cluster.execution.journal import RunJournal, find_earlier_work
 from fastformers.cluster.execution.local import connect_here
 from fastformers.cluster.execution.run import run_job
-from fastformers.cluster.settings import ActorSettings
+from fastformers.cluster.scheduling.progress import Before
+from fastformers.cluster.settings import ActorSettings, ScoringSettings
 from fastformers.cluster.shards import preparation
 from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
+from fastformers.cluster.shards.layout import Shard
 from fastformers.errors import (
     ChangedWorkError,
     InputError,
@@ -318,6 +323,76 @@ def test_what_was_done_until_an_error_is_told_for_the_bill(corpus, bundle, tmp_p
     # slices that are not cut count from the start
     known_s = first.predicted_done_s + first.predicted_left_s
     assert 0.9 * end.predicted_done_s < known_s < 2.5 * end.predicted_done_s
+
+
+def test_what_was_cut_before_is_all_but_what_is_left(corpus, bundle, tmp_path, run_locally):
+    job = plan(corpus, bundle, tmp_path / "out")
+    planned = len(job.corpus.plan_slices())
+    assert run_module._before(find_earlier_work(job)) == Before()
+    run_locally(job)
+    (tmp_path / "out" / "predictions" / "part-000001-00000.parquet").unlink()
+    earlier = find_earlier_work(job)  # slice 1 is to be cut again
+    assert [slice_.index for slice_ in earlier.cut.slices] == [1]
+    before = run_module._before(earlier)
+    assert before == Before(
+        predicted_s=earlier.receipts.predicted_s,
+        num_cut=planned - 1,
+        cut_s=earlier.receipts.predicted_s,
+    )
+    waiting = replace(earlier, cut=replace(earlier.cut, shards=[told_shard(2.5), told_shard(4.0)]))
+    assert run_module._before(waiting).cut_s == before.predicted_s + 6.5
+
+
+def told_shard(predicted_s):
+    return Shard(
+        name="000002-00000",
+        num_rows=1,
+        num_unique=1,
+        num_tokens=1,
+        num_unique_tokens=1,
+        predicted_s=predicted_s,
+        spans=(),
+    )
+
+
+def test_predictions_are_compared_where_they_are_of_two_precisions(
+    corpus, two_graphs, tmp_path, monkeypatch
+):
+    @contextmanager
+    def connect(address):
+        yield lambda spec, actors, *, cores_per_actor: None
+
+    seen = []
+
+    def refuse(nodes, *, crew, **rest):
+        seen.append(crew.compares)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "Driver", refuse)
+    for device in ("cpu", "cuda", "mixed"):
+        job = plan(corpus, two_graphs, tmp_path / device, scoring=ScoringSettings(device=device))
+        with pytest.raises(KeyboardInterrupt):
+            run_job(job, ActorSettings(), connect)
+    assert seen == [False, False, True]
+
+
+def test_a_run_tells_every_five_seconds_and_takes_a_hundredth_of_the_time_for_it(
+    corpus, bundle, tmp_path, clock
+):
+    told, took_s = [], [0.0, 0.5, 0.0]
+
+    def tell(result):
+        told.append(clock.now)
+        assert result.wall_s == clock.now - 100.0
+        clock.now += took_s[len(told) - 1]
+
+    journal = RunJournal(plan(corpus, bundle, tmp_path / "out"))
+    clock.now = 100.0
+    with run_module._told(tell, journal, start=100.0, clock=clock) as tell_if_due:
+        for now in (100.0, 104.9, 105.0, 109.9, 110.0, 115.5, 160.4, 160.5, 165.4):
+            clock.now = now
+            tell_if_due(list)
+    assert told == [105.0, 110.0, 160.5]
 
 
 def test_a_run_tells_now_and_then_what_it_has_done(corpus, bundle, tmp_path):

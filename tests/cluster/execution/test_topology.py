@@ -302,6 +302,20 @@ def test_every_thread_is_pinned_and_pools_are_sized(num_threads, environment):
     assert pools == environment
 
 
+def test_where_threads_cannot_be_pinned_one_by_one_the_process_is(monkeypatch):
+    """As on Windows."""
+    pinned = []
+    for name in ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    monkeypatch.setattr(
+        psutil.Process, "cpu_affinity", lambda process, cpus: pinned.append(cpus), raising=False
+    )
+    apply_core_set(CoreSet(cpus=(1, 3), num_threads=2))
+    assert pinned == [[1, 3]]
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
 def test_cpus_of_another_host_are_refused_before_anything_changes():
     before = os.sched_getaffinity(0), dict(os.environ)

@@ -11,6 +11,7 @@ from fastformers.cluster.pricing.hardware import (
     SAME_GPU_ERROR,
     UNKNOWN_ERROR,
     error_between,
+    error_between_measurements,
     find_gpu_name,
     join_errors,
     learn_error,
@@ -78,6 +79,8 @@ def test_the_error_grows_with_the_distance():
     assert error_between(core("milan"), core("milan")) == SAME_GENERATION_ERROR
     assert error_between(core("rome"), core("milan")) == SAME_EXTENSIONS_ERROR
     assert error_between(core("milan"), core("turin")) == OTHER_EXTENSIONS_ERROR
+    assert error_between(core("genoa"), core("turin")) == OTHER_EXTENSIONS_ERROR  # half the rate
+    assert error_between(core("ice-lake"), core("turin")) == SAME_EXTENSIONS_ERROR
     assert error_between(core(None), core("turin")) == UNKNOWN_ERROR
 
 
@@ -165,6 +168,13 @@ def test_an_error_factor_holds_in_95_of_100_cases():
     errors = NormalDist(0, log_spread(1.6))
     assert errors.cdf(math.log(1.6)) - errors.cdf(-math.log(1.6)) == pytest.approx(0.95, abs=1e-4)
     assert log_spread(1.0) == 0
+
+
+def test_one_more_measurement_is_off_by_what_those_that_are_there_differ_by():
+    assert error_between_measurements([3.0]) == 1.0
+    assert error_between_measurements([3.0, 3.0]) == 1.0
+    spread = math.log(2) / math.sqrt(2)  # the deviation of two that differ by a factor of 2
+    assert error_between_measurements([3.0, 6.0]) == pytest.approx(math.exp(1.96 * spread), 1e-4)
 
 
 def test_an_error_factor_is_judgment_until_machines_were_measured():

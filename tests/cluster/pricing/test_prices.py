@@ -82,6 +82,12 @@ def test_only_series_without_a_second_thread_have_a_core_for_each_cpu(shipped):
         assert price.vcpus == threads * price.physical_cores, name
 
 
+def test_a_type_is_arm_where_its_generation_is_and_not_where_none_is_known(shipped, write_table):
+    assert shipped["c7g.4xlarge"].is_arm
+    assert not shipped["c7i.4xlarge"].is_arm
+    assert not load_prices(write_table(ROW))["x.large"].is_arm
+
+
 def test_a_table_of_the_user_is_read(write_table):
     path = write_table(ROW, ROW | {"instance_type": "y.large", "usd_per_hour_spot": "0.05"})
     prices = load_prices(path)

@@ -10,12 +10,19 @@ import pytest
 from fastformers.cluster.corpus.slices import Piece, Slice
 from fastformers.cluster.records.dead_letters import DEAD_LETTERS_FILE, write_dead_letters
 from fastformers.cluster.records.receipts_log import LoggedRecords, ReceiptsLog, read_log
-from fastformers.cluster.records.slice_table import SLICE_LOG, SliceTable, load_slices
+from fastformers.cluster.records.slice_table import (
+    SLICE_LOG,
+    SliceTable,
+    load_shards,
+    load_slices,
+)
 from fastformers.cluster.records.tally import ShardCounts
+from fastformers.cluster.shards.identity import PREPARED_FILE, write_record
 from fastformers.cluster.shards.layout import TOKENS, Shard
 from fastformers.cluster.shards.preparation import SliceReceipt, receipt_name
 from fastformers.cluster.shards.shard_set import ShardSet, make_key
 from fastformers.cluster.storage.directory import open_directory
+from fastformers.errors import InputError
 
 NO_LOG = LoggedRecords()
 
@@ -169,6 +176,18 @@ def test_a_preparation_holds_no_shard(directory):
     cut, _ = load(directory, slices, [], scores=False)
     assert (cut.shards, cut.slices) == ([], [])
     assert cut.known.num_shards == sum(len(receipt.shards) for _, receipt in receipts)
+
+
+def test_shards_of_a_preparation_are_all_there_or_refused(directory):
+    receipts = make_corpus(seed=5)
+    write(directory, receipts)
+    with pytest.raises(InputError, match="preparation is incomplete; run the same prepare again"):
+        load_shards(directory)
+    write_record(directory, PREPARED_FILE, {}, complete=False)
+    with pytest.raises(InputError, match="preparation is incomplete; run the same prepare again"):
+        load_shards(directory)
+    write_record(directory, PREPARED_FILE, {}, complete=True)
+    assert load_shards(directory) == [s for _, receipt in receipts for s in receipt.shards]
 
 
 @pytest.mark.parametrize(

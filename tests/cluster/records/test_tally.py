@@ -5,7 +5,7 @@ import math
 import random
 import sys
 import tracemalloc
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -15,8 +15,10 @@ from fastformers.cluster.records import samples
 from fastformers.cluster.records import tally as tally_module
 from fastformers.cluster.records.samples import MAX_ATTEMPTS, MAX_LOST, MAX_PREDICTIONS
 from fastformers.cluster.records.slice_table import SliceTable
-from fastformers.cluster.records.tally import RunTally
+from fastformers.cluster.records.tally import ActorTally, ReceiptSums, RunTally
 from fastformers.cluster.shards import shard_set
+from fastformers.cluster.shards.audit_counts import AuditCounts
+from fastformers.cluster.shards.label_counts import LabelCounts
 from fastformers.cluster.shards.layout import Shard
 from fastformers.cluster.shards.preparation import SliceReceipt
 from fastformers.cluster.shards.receipts import PHASES, Attempt, Receipt
@@ -149,6 +151,92 @@ def test_actors_of_equal_names_on_two_nodes_are_told_apart(seed):
         lost_s = sum(a.end_s - a.start_s for a, _ in own if a.is_lost or a.job == "search")
         assert actor.seconds.get("retries", 0.0) >= lost_s - 1e-9
         assert math.fsum(actor.seconds.values()) == pytest.approx(actor.end_s - actor.first_start_s)
+
+
+def make_judged_receipt(number):
+    """The receipt of a shard of a cascade whose rows have labels and are audited."""
+    labels = LabelCounts(
+        num_rows=3,
+        num_unlabeled=number,
+        pairs={'"a"': {str(number % 2): 3}},
+        labels={'"a"': 3},
+        classes={str(number % 2): 3},
+        numbers=[[1.0, float(number)]],
+    )
+    audit = AuditCounts(
+        num_rows=4,
+        num_failed=1,
+        num_equal=number,
+        total=2**32,
+        squares=2**31 + number,
+        numbers=[[float(number), 2.0, None]],
+        own=labels,
+        differing={'"a"': {"0 1": number}},
+    )
+    return replace(
+        make_receipt(number),
+        device="cuda" if number % 3 else "cpu",
+        labels=asdict(labels),
+        audit=asdict(audit),
+        second_texts=number,
+        second_s=0.25,
+    )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_sums_of_two_sessions_are_those_over_the_receipts_of_both(order):
+    receipts = [make_judged_receipt(number) for number in range(12)]
+    whole, both = ReceiptSums(), ReceiptSums()
+    for receipt in receipts:
+        whole.add(receipt)
+    halves = [ReceiptSums(), ReceiptSums()]
+    for number, receipt in enumerate(receipts):
+        halves[number >= 5].add(receipt)
+    for half in halves[::order]:
+        both.add_sums(half)
+    samples_of = [(sums.numbers.items, sums.audit_numbers.items) for sums in (whole, both)]
+    assert [sorted(numbers) for numbers in samples_of[0]] == [
+        sorted(numbers) for numbers in samples_of[1]
+    ]
+    assert [len(numbers) for numbers in samples_of[0]] == [12, 12]
+    both.numbers, both.audit_numbers = whole.numbers, whole.audit_numbers
+    assert both == whole
+
+
+def test_what_an_actor_waits_between_two_jobs_is_no_part_of_either():
+    """The last one is said to begin half a second before the one before it has ended."""
+    actor = ActorTally()
+    for start_s, end_s in ((1.0, 3.0), (4.5, 6.5), (6.0, 8.5)):
+        actor.add_attempt(
+            Attempt(
+                node="n0",
+                actor="host:0",
+                job="prepare",
+                name="slice 0",
+                number=1,
+                start_s=start_s,
+                end_s=end_s,
+                is_lost=False,
+                phase_s={"read": 0.5},
+            )
+        )
+    assert actor.seconds == {
+        "reading": 3 * 0.5,
+        "model load": 1.5,
+        "waiting": 1.5,
+        "hand-over": 1.5 + 1.5,
+    }
+
+
+def test_a_gpu_is_watched_from_one_end_of_the_model_to_the_next_however_short_that_is():
+    tally = RunTally()
+    for number, start in enumerate((0.0, 0.5, 0.5)):  # the last one ends where the second does
+        receipt = make_receipt(number)
+        phase_s = {"read": 0.125, "infer": 0.25}
+        tally.add_receipt(replace(receipt, started_at=1e9 + start, gpu_busy=0.5, phase_s=phase_s))
+    actor = tally.actors["", "host:0"]
+    assert (actor.infer_s, actor.span_s) == (0.75, 0.75)
+    assert (actor.gpu_busy_s, actor.gpu_watched_s) == (0.375, 0.75)
 
 
 def test_an_attempt_whose_receipt_never_comes_is_in_the_timeline_without_rows():

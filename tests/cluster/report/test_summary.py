@@ -250,13 +250,14 @@ def test_the_timeline_has_every_attempt_of_this_run(job):
     report = build_report(job, make_result(), PRICE)
     timeline = report.timeline
     assert report.attempts == len(timeline)
-    assert [(e.job, e.name, e.attempt, e.lost, e.rows) for e in timeline] == [
-        ("prepare", "slice 0", 1, False, 0),
-        ("score", "00000-00003", 1, True, 0),
-        ("score", "00000-00001", 1, False, 100),
-        ("score", "00000-00003", 2, False, 100),
-        ("score", "00000-00002", 1, False, 100),
+    assert [(e.job, e.name, e.attempt, e.lost, e.rows, e.tokens) for e in timeline] == [
+        ("prepare", "slice 0", 1, False, 0, 0),
+        ("score", "00000-00003", 1, True, 0, 0),
+        ("score", "00000-00001", 1, False, 100, 1000),
+        ("score", "00000-00003", 2, False, 100, 1000),
+        ("score", "00000-00002", 1, False, 100, 1000),
     ]
+    assert [(e.predicted_s, e.rss_bytes) for e in timeline[1:3]] == [(0.0, 0), (1.5, 50 * 2**20)]
     assert (timeline[3].start_s, timeline[3].end_s) == (6.5, 9.0)
     assert timeline[3].infer_s == 1.5
     assert timeline[3].busy_s == 1.875
@@ -281,6 +282,35 @@ def test_a_prediction_of_core_seconds_is_held_against_all_cores_of_an_actor(job)
     prediction = build_report(job, result, PRICE).bill.prediction
     assert prediction.measured_core_s == pytest.approx(4 * 4.5)
     assert prediction.error == pytest.approx(-0.75)
+
+
+def test_an_actor_that_no_attempt_was_told_of_counts_as_one_core(job):
+    result = make_result(attempts=[])
+    for receipt in SCORED:
+        result.tally.add_receipt(receipt)
+    prediction = build_report(job, result, PRICE).bill.prediction
+    assert prediction.measured_core_s == pytest.approx(4.5)
+    assert prediction.error == pytest.approx(0.0)
+
+
+def test_rates_of_less_than_a_second_are_rates(job):
+    scored = [make_receipt(1, seconds=0.5), make_receipt(2, "host:1", seconds=0.0)]
+    actors = build_report(job, make_result(scored=scored, earlier=[]), PRICE).actors
+    rates = [(one.rows_per_second, one.tokens_per_second) for one in actors.values()]
+    assert rates == [(200.0, 2000.0), (0.0, 0.0)]
+
+
+def test_a_run_that_was_charged_nothing_has_the_price_of_its_dearest_machine(job):
+    cores_of = {"c7i.4xlarge": 8, "c7a.4xlarge": 16}
+    nodes = [
+        make_node(node=name, name=name, instance_type=name, num_cores=cores, left_s=0.0)
+        for name, cores in cores_of.items()
+    ]
+    result = make_result(nodes=nodes, scored=[], attempts=[], slices=[], wall_s=1.0)
+    given = choose_price(usd_per_hour=None, instance_type=None, num_cores=1, prices=TABLE)
+    report = build_report(job, result, MachinePrices(given=given, table=TABLE))
+    assert report.usd_per_hour == TABLE["c7a.4xlarge"].usd_per_hour_on_demand
+    assert report.usd_total == 0.0
 
 
 def test_a_resumed_run_sums_its_sessions(job):
@@ -356,6 +386,9 @@ def test_a_run_with_nothing_left_to_do_costs_its_seconds_and_has_no_rate(job):
 def test_the_report_names_what_scored_and_where(job, bundle, tmp_path):
     report = build_report(job, make_result(), PRICE)
     assert report.output == str(tmp_path / "out")
+    assert report.corpus == str(job.shards)
+    asked = replace(job, asked={"corpus": "s3://bucket/corpus"})
+    assert build_report(asked, make_result(), PRICE).corpus == "s3://bucket/corpus"
     assert report.bundle.digest == bundle.digest
     assert report.cores == ("host: 2 actors",)
 

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from fastformers.cluster.scheduling.forecast.time_left import JobTimes, WorkLeft
 from fastformers.cluster.scheduling.node_books import NodeBooks
-from fastformers.cluster.scheduling.progress import Counts, MachineKind, Progress
+from fastformers.cluster.scheduling.progress import Before, Counts, MachineKind, Progress
 from tests.cluster.scheduling.jobs import (
     make_lease,
     make_node,
@@ -19,7 +20,10 @@ def kind(instance_type, num_cores=2):
 
 
 def test_nothing_has_happened_at_the_start():
-    assert Counts().at(5.0, 5.0, [], num_slices_left=7, num_retries=0) == Progress(
+    at_start = Counts().at(5.0, 5.0, [], num_slices_left=7, num_retries=0)
+    assert at_start == Progress(num_slices_left=7)
+    assert Before() == Before(predicted_s=0.0, num_cut=0, cut_s=0.0)
+    assert at_start == Progress(
         elapsed_s=0.0,
         num_done=0,
         num_known=0,
@@ -116,6 +120,31 @@ def test_a_machine_that_is_two_nodes_costs_from_the_first_that_joins_to_the_last
     assert counts.at(30.0, 0.0, [], num_slices_left=0, num_retries=0).machine_s == {
         kind("large", 4): 15.0
     }
+
+
+def test_what_is_left_is_forecast_from_what_is_known():
+    """Of 10.5 s predicted, half a second is left; before any shard is known, slices are."""
+    books = NodeBooks(make_node(0, 3), "node0", 0.0, 0.0, 3)
+    counts, cutting = Counts(), Counts()
+    for each in (counts, cutting):
+        for _ in range(20):
+            each._times.add_shard(books.kind, 10.0, 20.0)
+    for number, predicted_s in enumerate((10.0, 0.5)):
+        counts.add_known(make_shard(number, predicted_s=predicted_s))
+    counts.add_receipt(make_receipt(make_lease(0), predicted_s=10.0))
+    cutting.add_slice(make_slice_receipt(make_slice(0), make_shard(0, predicted_s=30.0)))
+    times = JobTimes()
+    for _ in range(20):
+        times.add_shard(books.kind, 10.0, 20.0)
+    left = WorkLeft(
+        known_s=0.5, num_shards=1, shard_s=10.5 / 2, num_slices=0, scoring={books.kind: 3}
+    )
+    progress = counts.at(9.0, 0.0, [books], num_slices_left=0, num_retries=0)
+    assert progress.time_left == times.time_left(left)
+    times.add_slice(30.0, is_rest=False)
+    left = WorkLeft(known_s=0.0, num_shards=0, shard_s=0.0, num_slices=4, scoring={books.kind: 3})
+    progress = cutting.at(9.0, 0.0, [books], num_slices_left=4, num_retries=0)
+    assert progress.time_left == times.time_left(left)
 
 
 def test_slices_that_are_not_cut_are_taken_to_be_like_those_that_are():

@@ -54,6 +54,26 @@ def test_counts_travel_as_json_and_add_up_in_any_order(task):
         sums.append(total)
     assert sums[0] == sums[1]
     assert sums[0].num_rows == 1000
+    for name in ("num_failed", "num_equal", "total", "squares"):
+        assert getattr(sums[0], name) == sum(getattr(part, name) for part in parts)
+    assert AuditCounts() == AuditCounts(num_rows=0, num_equal=0, total=0, squares=0)
+
+
+def test_sums_are_in_the_units_of_those_that_older_runs_have_stored():
+    own, _ = outputs("embedding", num_rows=8)
+    counts = count_audit(own, own, TASKS["embedding"], NAMES)
+    assert (counts.total, counts.squares) == (
+        pytest.approx(8 * 2**32, rel=1e-6),
+        pytest.approx(8 * 2**32, rel=1e-6),
+    )
+
+
+def test_a_logit_of_zero_is_a_label_of_either_bundle():
+    task = next(task for task in TASKS.values() if task.targets == "label set")
+    rows = np.array([[0, -1, 1], [1, -1, 1], [-1, -1, 1]], np.float32)
+    for own, auditors in ((rows[0], rows[1]), (rows[1], rows[0])):
+        assert count_audit(own[None], auditors[None], task, NAMES).num_equal == 1
+        assert count_audit(own[None], rows[2][None], task, NAMES).num_equal == 0
 
 
 def test_rows_without_a_finite_output_have_failed():

@@ -311,6 +311,16 @@ def test_files_of_one_slice_are_read_whole_in_as_many_reads_as_it_takes(
     assert "2.jsonl: row 3: " in example
 
 
+def test_of_a_large_file_an_actor_holds_16_mib_of_text_at_a_time(tmp_path, write_rows, bundle):
+    rows = [{"text": letter * 2**20} for letter in "abcdefghijklmnopqrstuvwxyz"]
+    path = write_rows(tmp_path / "a.jsonl.gz", rows)
+    corpus = open_corpus(str(path), text_columns=("text",))
+    [slice_] = corpus.plan_slices()
+    read = make_preparation(tmp_path / "shards", corpus, bundle)._read(slice_)
+    assert 15 <= read.num_rows <= 17
+    assert len(read.left) == 1
+
+
 @pytest.mark.parametrize("shard_seconds", [1e-5, 1.0])
 def test_a_corpus_of_bad_rows_only(tmp_path, write_rows, bundle, shard_seconds):
     path = write_rows(tmp_path / "a.jsonl", [{"text": " "} for _ in range(5)])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fastformers.cluster.shards.receipts import count_lengths, count_reasons
+from fastformers.cluster.shards.receipts import Receipt, count_lengths, count_reasons
 
 
 def test_texts_tokens_and_padding_by_length():
@@ -12,6 +12,25 @@ def test_texts_tokens_and_padding_by_length():
         "16": [1, 9, 12],
         "8192": [1, 9000, 9000],
     }
+
+
+def test_bins_are_those_that_files_of_older_runs_hold():
+    """Runs add up the counts of all files of an output: other edges would add what differs."""
+    edges = [8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096]
+    counts = count_lengths(np.array([*edges, 4097, 8193]), [], [])
+    assert counts == {**{str(edge): [1, edge, 0] for edge in edges}, "8192": [2, 12290, 0]}
+
+
+def test_a_receipt_of_an_older_run_tells_nothing_of_what_came_later():
+    fields = (
+        *("shard", "actor", "attempt", "num_rows", "num_unique", "num_errors", "num_tokens"),
+        *("num_scored_tokens", "num_computed_tokens", "num_batches", "started_at", "finished_at"),
+        *("predicted_s", "rss_bytes", "peak_rss_bytes"),
+    )
+    receipt = Receipt(**dict.fromkeys(fields, 1))
+    assert (receipt.file_bytes, receipt.second_texts, receipt.second_s) == (0, 0, 0.0)
+    assert (receipt.device, receipt.precision, receipt.gpu_busy) == ("cpu", None, None)
+    assert (receipt.labels, receipt.audit, receipt.failures) == ({}, {}, {})
 
 
 def test_a_batch_without_its_tokens_is_refused():

@@ -2,15 +2,18 @@
 
 import itertools
 import math
+from statistics import NormalDist
 
 import pytest
 
 from fastformers.cluster.cost.planning.candidates import (
     MEASURED_ERROR,
+    SHARD_SIGMA,
     list_candidates,
     name_machines,
     predict_cluster,
     rate_sigma,
+    useful_share,
 )
 from fastformers.cluster.cost.planning.offers import PlanSettings
 from fastformers.cluster.cost.planning.outcome import simulate_candidate
@@ -27,6 +30,20 @@ def test_one_machine_takes_its_time_and_more_share_it():
     assert ten.usd_total > one.usd_total
     assert ten.startup_usd == pytest.approx(180 / 3600 * 8)
     assert (ten.interruptions, ten.interruption_usd) == (0, 0)
+
+
+@pytest.mark.parametrize("num_actors", [1, 2, 3, 16])
+def test_all_wait_for_the_largest_of_the_actors_last_shards(num_actors):
+    """Of 20 s each: half of one is within the time of the work, the rest of the largest is not."""
+    share = num_actors / (num_actors + 1)
+    spread = math.exp(SHARD_SIGMA * NormalDist().inv_cdf(share)) if num_actors > 1 else 1.0
+    candidate = predict_cluster(make_offer(num_actors=num_actors), 1, PlanSettings())
+    assert candidate.tail_s == pytest.approx(20 * (share * spread - 0.5))
+    assert candidate.tail_usd == pytest.approx(candidate.tail_s * 0.8 / 3600)
+    each_one = predict_cluster(
+        make_offer(num_actors=num_actors, job_s=20.0), 1, PlanSettings()
+    )  # as many shards as actors: no actor waits without one
+    assert each_one.wall_s == pytest.approx(180 + 20 + candidate.tail_s)
 
 
 def test_spot_machines_are_interrupted_but_not_the_head():
@@ -53,6 +70,24 @@ def test_helpers_tokenize_what_hosts_do_not_and_are_paid_for():
     assert few.wall_s == pytest.approx(180 + 500 + few.tail_s)
     many = predict_cluster(SLOW_HOST, 4, PlanSettings(), num_helpers=9)
     assert many.wall_s == helped.wall_s
+
+
+def test_a_spot_machine_loses_half_a_shard_and_the_start_of_its_replacement():
+    """Once an hour, of which a shard is a fifth and a start a tenth."""
+    settings = PlanSettings(spot=True, interruptions_per_hour=1.0, startup_s=360.0)
+    assert useful_share(make_offer(shard_s=720.0), settings) == pytest.approx(0.9 / 1.1)
+    assert useful_share(make_offer(shard_s=7200.0), settings) == 0.0
+    assert useful_share(make_offer(), PlanSettings(interruptions_per_hour=1.0)) == 1.0
+
+
+def test_helpers_are_none_just_too_few_or_just_enough():
+    """Each host of the slow type needs three quarters of one."""
+    listed = list_candidates(SLOW_HOST, PlanSettings(), range(1, 4))
+    assert [(each.num_instances, each.num_helpers) for each in listed] == [
+        *((1, 0), (1, 1)),
+        *((2, 0), (2, 1), (2, 2)),
+        *((3, 0), (3, 2), (3, 3)),
+    ]
 
 
 def test_spot_helpers_are_interrupted_too():

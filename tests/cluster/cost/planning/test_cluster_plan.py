@@ -110,6 +110,27 @@ def test_a_deadline_out_of_reach_says_what_comes_nearest_and_what_would_do():
     assert plan_cluster([make_offer()], enough)[0].num_instances == number
 
 
+def test_what_a_deadline_would_take_is_a_type_that_can_keep_it_however_cheap_another_is():
+    """A shard of the cheap type alone takes longer than there is time."""
+    cheap = make_offer(
+        instance_type="cheap", usd_per_hour=0.01, worker_usd_per_hour=0.01, shard_s=7200.0
+    )
+    with pytest.raises(InputError, match=r"the deadline would take \d+ x x\.large"):
+        plan_cluster([cheap, make_offer()], PlanSettings(deadline_s=3600, max_instances=4))
+
+
+def test_the_fastest_type_of_many_is_found_where_the_budget_is_less_than_twice_the_work():
+    """One machine of it is the slowest of all; a budget of 8 USD buys many for a short time."""
+    large = [
+        make_offer(instance_type=f"large{number}", job_s=10_000.0, shard_s=10_000.0)
+        for number in range(5)  # of one shard an actor: a second machine has nothing to do
+    ]
+    small = make_offer(instance_type="small", usd_per_hour=0.2, worker_usd_per_hour=0.2)
+    plans = plan_cluster([*large, small], PlanSettings(budget_usd=8.0))
+    assert plans[0].offer.instance_type == "small"
+    assert plans[0].num_instances > 10
+
+
 def test_a_cluster_that_would_do_half_of_the_time_is_no_plan():
     settings = PlanSettings(deadline_s=3600, max_instances=32)
     offer = make_offer(error_factor=1.6)

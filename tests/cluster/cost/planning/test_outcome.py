@@ -12,7 +12,7 @@ from fastformers.cluster.cost.planning.candidates import (
     rate_sigma,
 )
 from fastformers.cluster.cost.planning.offers import PlanSettings
-from fastformers.cluster.cost.planning.outcome import HABITS, simulate_candidate
+from fastformers.cluster.cost.planning.outcome import HABITS, _Runs, simulate_candidate
 from fastformers.cluster.scaling.cluster_model import Machines, Work
 from fastformers.cluster.scaling.simulation import simulate
 from fastformers.cluster.scheduling.work import CALLS_IN_HAND
@@ -54,6 +54,25 @@ def test_a_smaller_run_in_bundles_ends_when_the_whole_one_does(offer, number, se
     whole = [simulate(work, machines, HABITS, seed=seed).wall_s for seed in range(12)]
     outcome = simulate_cluster(offer, number, settings)
     assert outcome.within_s(0.5) == pytest.approx(np.median(whole), rel=0.06)
+
+
+def test_of_more_actors_than_are_simulated_the_last_shard_is_later():
+    """A thousand actors with a shard of 600 s each, on machines that are half as fast."""
+    candidate = predict_cluster(
+        make_offer(num_actors=64, job_s=600.0 * 16, shard_s=600.0), 16, PlanSettings()
+    )
+    runs = _Runs(candidate, PlanSettings(), 240)
+    later, wall_s = runs._later, runs.wall_s(2.0, seed=1)
+    assert 0 < later < 1
+    runs._later = 0.0
+    assert wall_s - runs.wall_s(2.0, seed=1) == pytest.approx(later * 1200)
+
+
+def test_only_single_shards_are_read_ahead():
+    for job_s, jobs_in_hand in ((130.0, HABITS.jobs_in_hand), (9000.0, 1)):
+        candidate = predict_cluster(make_offer(job_s=job_s), 4, PlanSettings())
+        assert _Runs(candidate, PlanSettings(), 240)._habits.jobs_in_hand == jobs_in_hand
+    assert HABITS.jobs_in_hand > 1
 
 
 def test_the_error_of_the_rate_is_the_spread_of_the_time():

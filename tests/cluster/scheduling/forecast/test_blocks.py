@@ -56,6 +56,21 @@ def test_pairs_that_resemble_their_neighbors_vary_more_in_sum(number):
     assert 0.4 * 9 * 0.18 < sum(spreads) / len(spreads) < 1.6 * 9 * 0.18
 
 
+@pytest.mark.parametrize(
+    ("prior", "correlation"),
+    [(NOTHING_ASSUMED, 0.5), (Prior(relative=0.1, weight=4.0), 0.25)],
+)
+def test_the_spread_is_what_the_formula_says(prior, correlation):
+    """Of residuals -1, -1, 1, 1: squares of 4, products of neighbors 1, so 1/4 + 1/4 is taken."""
+    blocks = RatioBlocks()
+    for y in (5.0, 5.0, 7.0, 7.0):
+        blocks.add(1.0, y)
+    spread = blocks.spread(prior)
+    own = 4 * (1 + correlation) / (1 - correlation)
+    assert spread.freedom == prior.weight + 3
+    assert spread.per_x == pytest.approx((prior.weight * 0.6**2 + own) / spread.freedom)
+
+
 def test_one_pair_says_what_was_assumed():
     blocks = RatioBlocks()
     blocks.add(2.0, 6.0)

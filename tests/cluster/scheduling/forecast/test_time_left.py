@@ -1,12 +1,18 @@
 """How long the rest of a run takes: arithmetic where nothing varies, and coverage where it does."""
 
+import math
 import random
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from fastformers.cluster.scheduling.forecast.time_left import JobTimes, SlotKind, WorkLeft
+from fastformers.cluster.scheduling.forecast.time_left import (
+    JobTimes,
+    SlotKind,
+    WorkLeft,
+    _student,
+)
 from tests.cluster.scheduling.forecast.synthetic import CPU, draw_world, play
 
 GPU = SlotKind("cuda", "some type")
@@ -46,6 +52,33 @@ def test_the_rest_of_a_slice_is_no_slice_of_its_own():
     for is_rest in (False, True, True):
         times.add_slice(10.0, is_rest=is_rest)
     assert times.predicted_of_slice_s == 30.0
+
+
+def test_slices_of_which_nothing_is_predicted_say_nothing_of_others():
+    """As where all rows of those that are cut are bad."""
+    times = times_of(into=JobTimes(num_cut=5, cut_s=0.0))
+    assert times.time_left(replace(LEFT, num_slices=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile", "error"),
+    [(3, 2.3534, 3e-3), (4, 2.1318, 1e-3), (10, 1.8125, 1e-3), (100, 1.6602, 1e-4)],
+)
+def test_the_interval_is_student_s_of_what_is_known(freedom, quantile, error):
+    """Ninety-five of a hundred are below it, by the tables."""
+    assert _student(freedom) == pytest.approx(quantile, rel=error)
+
+
+def test_a_shard_at_the_end_is_as_unsure_as_a_moment_within_it():
+    """One slot, 100 s left: the last shard takes 60 s, so its end is off by 60 / sqrt(12)."""
+    times = JobTimes()
+    for _ in range(10_000):
+        times.add_shard(CPU, 60.0, 60.0)
+    left = WorkLeft(known_s=130.0, num_shards=2, shard_s=60.0, num_slices=0, scoring={CPU: 1})
+    found = times.time_left(left)
+    assert found.seconds == pytest.approx(100.0)
+    sigma = math.sqrt(math.log1p((60**2 / 12 + 3**2) / 100**2))  # and 3% of drift
+    assert found.high_s == pytest.approx(100 * math.exp(1.645 * sigma), rel=0.01)
 
 
 def test_slices_of_earlier_sessions_say_what_is_left():
