@@ -117,6 +117,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "fastformers/compression/pruning/latency_plan.py": (),
     "fastformers/compression/pruning/loss_curves.py": (),
     "fastformers/compression/pruning/token_plan.py": (),
+    "fastformers/compression/pruning/token_significance.py": (),
     "fastformers/compression/pruning/keep_tokens.py": (),
     "fastformers/compression/pruning/prune.py": (),
     # search order
