@@ -1,4 +1,3 @@
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -39,6 +38,8 @@ from fastformers.jobs import compress as compress_job  # noqa: E402
 from fastformers.models.forward import StoppedError, predict_logits  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
 from fastformers.models.training_config import TrainingConfig  # noqa: E402
+from fastformers.models.variants.reduced_layers import change_reduction  # noqa: E402
+from fastformers.models.variants.token_reduction import TokenReduction  # noqa: E402
 
 FLOAT32 = RecipeConfig(quantize=QuantizeConfig(precision="float32"))
 LABELS = ("negative", "neutral", "positive")
@@ -371,8 +372,9 @@ def test_a_bundle_of_a_model_that_drops_tokens_already_needs_no_training(
     configure, save_teacher, tmp_path
 ):
     teacher = save_teacher(tmp_path / "teacher", labels=LABELS)
-    settings = json.loads((teacher / "config.json").read_text())
-    (teacher / "config.json").write_text(json.dumps({**settings, "keep_tokens": [0.5]}))
+    model = load_model(teacher)
+    change_reduction(model, TokenReduction(keep_shares=(0.5,)))
+    model.save_pretrained(teacher)
     bundle = compress(configure(teacher=teacher, recipe=FLOAT32)).bundle
     assert bundle.stages[1].agreement == 1
     assert bundle.provenance["keep_tokens"] == [0.5]
