@@ -62,7 +62,7 @@ FILE_PALETTE = Palette(
     paper="#ffffff",
     background="#ffffff",
     bad="#c62f2f",
-    series=("#2f6fc1", "#d97706", "#2e8b6f", "#8a5cc2", "#b0457b", "#7f98b8"),
+    series=("#2f6fc1", "#d97706", "#2e8b6f", "#8a5cc2", "#b0457b", "#7f98b8", "#9a8b1f"),
 )
 
 
@@ -74,7 +74,7 @@ THEME = Palette(
     paper="#010104",
     background="none",
     bad="#010105",
-    series=tuple(f"#0102{number:02x}" for number in range(1, 7)),
+    series=tuple(f"#0102{number:02x}" for number in range(1, 8)),
 )
 _VARIABLE_OF = {
     THEME.ink: "ink",

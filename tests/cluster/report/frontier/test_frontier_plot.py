@@ -1,4 +1,6 @@
 import re
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 
@@ -25,3 +27,14 @@ def test_a_page_gets_it_twice_in_the_colors_of_the_theme():
     drawings = render_frontier(POINTS[:1], metric="accuracy")
     assert drawings.count("<svg") == 2
     assert not re.findall(r"#[0-9a-f]{6}\b", drawings)
+
+
+def test_every_kind_of_model_has_a_color_of_its_own(tmp_path):
+    pytest.importorskip("torch", reason="compressing needs the extra `compress`")
+    from fastformers.compression.search.candidate import Kind
+
+    path = tmp_path / "frontier.svg"
+    kinds = [replace(POINTS[0], kind=kind) for kind in get_args(Kind)]
+    save_frontier(kinds, path, metric="accuracy", title="x")
+    svg = path.read_text(encoding="utf-8")
+    assert sum(color in svg for color in FILE_PALETTE.series) == len(kinds)
