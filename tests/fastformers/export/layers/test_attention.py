@@ -70,9 +70,11 @@ def test_a_bias_is_shifted_once_for_all_layers_and_cut_for_the_last(write_encode
     assert sum(node.op_type == "Expand" for node in nodes) == 1
 
 
+@pytest.mark.parametrize("sides", [(-1, 1), (-1,), (1,)])
 @pytest.mark.parametrize(("max_length", "num_inputs"), [(6, 3), (7, 4)])
-def test_a_window_that_no_row_exceeds_is_left_out(write_encoder, max_length, num_inputs):
-    nodes = onnx.load(write_encoder(max_length=max_length, bias_HO=WINDOW)).graph.node
+def test_a_window_that_no_row_exceeds_is_left_out(write_encoder, max_length, num_inputs, sides):
+    bias_HO = np.where(np.isin(np.sign(OFFSETS), sides), WINDOW, 0)
+    nodes = onnx.load(write_encoder(max_length=max_length, bias_HO=bias_HO)).graph.node
     attentions = [node for node in nodes if node.op_type == "Attention"]
     assert {len(node.input) for node in attentions} == {num_inputs}
 

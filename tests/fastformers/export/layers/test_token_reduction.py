@@ -107,8 +107,9 @@ def test_graphs_for_longer_rows_keep_the_same_tokens(encoder, tmp_path, monkeypa
     np.testing.assert_allclose(*logits, atol=1e-5)
 
 
-def test_float16_rounds_what_goes_on_and_no_more(encoder_factory, tmp_path):
-    encoder = reduce_tokens(encoder_factory(num_layers=3, num_heads=6, width=48), "both")
+@pytest.mark.parametrize("kind", ["both", "dropped"])
+def test_float16_rounds_what_goes_on_and_no_more(encoder_factory, tmp_path, kind):
+    encoder = reduce_tokens(encoder_factory(num_layers=3, num_heads=6, width=48), kind)
     logits = []
     for float16 in (False, True):
         write_graph(encoder, tmp_path / "model.onnx", text_pairs=False, float16=float16)
