@@ -129,7 +129,7 @@ class CpuSpec:
     generation: str
     features: tuple[str, ...]
     clock_ghz: float
-    is_guess: bool = False
+    is_guess: bool
 
     @property
     def name(self) -> str:

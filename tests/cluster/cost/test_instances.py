@@ -208,6 +208,17 @@ def test_the_cores_that_are_cheapest_for_their_clock_tokenize(profile):
     assert cost.helper.price.instance_type == min(rates, key=rates.get)
 
 
+def test_prices_are_those_of_types_that_were_costed_and_of_those_that_help_them(profile):
+    """A type of an unknown generation is not costed, and its clock says how fast it tokenizes."""
+    table = load_prices()
+    hidden = replace(table["c7a.4xlarge"], cpu_generation=None)
+    prices = {"g6.xlarge": table["g6.xlarge"], "c7a.4xlarge": hidden}
+    costs = cost_all((profile, SLOW_TOKENIZING), prices=prices)
+    assert [cost.price.instance_type for cost in costs.costs] == ["g6.xlarge"]
+    assert costs.prices == prices
+    assert cost_all((profile, SLOW_TOKENIZING)).prices == table
+
+
 def test_what_was_measured_on_a_gpu_replaces_the_arithmetic(profile, measured_l4):
     seconds = make_work(infer_s=exactly(7200.0), tokenize_s=100.0, other_s=0.0)
     costs = by_type(cost_all((profile, make_work()), (measured_l4, seconds)))

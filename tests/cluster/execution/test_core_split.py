@@ -99,18 +99,29 @@ def test_where_gpus_alone_score_there_is_no_split_to_measure(scripted_pool):
     assert machines.asked == []
 
 
-def test_a_worker_that_fails_over_the_measurement_ends_it_by_its_error(scripted_pool):
+@pytest.mark.parametrize(
+    ("fate", "reason"), [("fails", "no such device"), ("dies", r"host:0: its actor died")]
+)
+def test_a_worker_that_fails_over_the_measurement_ends_it_by_its_error(scripted_pool, fate, reason):
     machines = Machines(scripted_pool, {"host": 1}, {1: 1.0})
 
     def open_failing(spec, actors, *, cores_per_actor):
         nodes = machines(spec, actors, cores_per_actor=cores_per_actor)
         for pool in machines.pools:
-            pool.decide = lambda worker, job: "fails"
+            pool.decide = lambda worker, job: fate
         return nodes
 
-    with pytest.raises(ScoringError, match="no such device"):
+    with pytest.raises(ScoringError, match=reason):
         measure_split(open_failing, SCORES, ActorSettings(), print)
     assert [pool.num_stops for pool in machines.pools] == [1]
+
+
+def test_what_happens_beside_a_report_holds_up_no_measurement(scripted_pool, monkeypatch):
+    """A node that is refused again and again, as one may be while others are measured."""
+    wait = LocalNodes.wait
+    monkeypatch.setattr(LocalNodes, "wait", lambda nodes, s: [REFUSED, *wait(nodes, s)])
+    machines = Machines(scripted_pool, {"host": 2}, {1: 1.0, 2: 3.0})
+    assert measure_split(machines, SCORES, ActorSettings(), lambda line: None) == 2
 
 
 class ToldNodes:
@@ -146,6 +157,21 @@ def test_a_node_that_leaves_ends_the_measurement():
     left = NodeLeft(id="a", reason="its raylet died")
     with pytest.raises(ScoringError, match="left while it was measured: its raylet died"):
         join_all(ToldNodes((JOINED, 1), (left, 0)))
+
+
+def test_a_node_that_starts_for_long_is_waited_for_and_a_minute_more(clock):
+    class StartsInVain:
+        @property
+        def num_starting(self):
+            return int(clock.now < 100.0)
+
+        def wait(self, timeout_s):
+            clock.now += timeout_s
+            return []
+
+    with pytest.raises(InputError, match="no node has had free CPUs for 60 s"):
+        join_all(StartsInVain(), clock=clock)
+    assert 159.0 <= clock.now <= 162.0
 
 
 def test_nodes_that_never_come_are_not_waited_for_without_end(clock):

@@ -203,6 +203,14 @@ def test_sums_of_two_sessions_are_those_over_the_receipts_of_both(order):
     assert both == whole
 
 
+@pytest.mark.parametrize(("second_s", "share"), [(0.0, 0.0), (1.0, 0.25), (4.5, 1.0)])
+def test_a_second_graph_takes_no_more_than_all_of_the_model_s_time(second_s, share):
+    sums = ReceiptSums(second_s=second_s)
+    assert sums.second_share == 0.0
+    sums.phase_s["infer"] = 4.0
+    assert sums.second_share == share
+
+
 def test_what_an_actor_waits_between_two_jobs_is_no_part_of_either():
     """The last one is said to begin half a second before the one before it has ended."""
     actor = ActorTally()

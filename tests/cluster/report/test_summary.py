@@ -296,21 +296,28 @@ def test_an_actor_that_no_attempt_was_told_of_counts_as_one_core(job):
 def test_rates_of_less_than_a_second_are_rates(job):
     scored = [make_receipt(1, seconds=0.5), make_receipt(2, "host:1", seconds=0.0)]
     actors = build_report(job, make_result(scored=scored, earlier=[]), PRICE).actors
+    assert list(actors) == ["host:0", "host:1"]
+    other_order = make_result(attempts=ATTEMPTS[::-1], scored=scored, earlier=[])
+    assert list(build_report(job, other_order, PRICE).actors) == ["host:0", "host:1"]
     rates = [(one.rows_per_second, one.tokens_per_second) for one in actors.values()]
     assert rates == [(200.0, 2000.0), (0.0, 0.0)]
 
 
-def test_a_run_that_was_charged_nothing_has_the_price_of_its_dearest_machine(job):
+@pytest.mark.parametrize(("left_s", "shares"), [(0.0, (0.0, 1.0)), (0.25, (0.5, 0.5))])
+def test_a_run_that_was_charged_nothing_has_the_price_of_its_dearest_machine(job, left_s, shares):
+    """And one that was charged for half a second the mean of both."""
     cores_of = {"c7i.4xlarge": 8, "c7a.4xlarge": 16}
     nodes = [
-        make_node(node=name, name=name, instance_type=name, num_cores=cores, left_s=0.0)
+        make_node(node=name, name=name, instance_type=name, num_cores=cores, left_s=left_s)
         for name, cores in cores_of.items()
     ]
     result = make_result(nodes=nodes, scored=[], attempts=[], slices=[], wall_s=1.0)
     given = choose_price(usd_per_hour=None, instance_type=None, num_cores=1, prices=TABLE)
     report = build_report(job, result, MachinePrices(given=given, table=TABLE))
-    assert report.usd_per_hour == TABLE["c7a.4xlarge"].usd_per_hour_on_demand
-    assert report.usd_total == 0.0
+    usd = [TABLE[name].usd_per_hour_on_demand for name in cores_of]
+    expected = sum(share * each for share, each in zip(shares, usd, strict=True))
+    assert report.usd_per_hour == pytest.approx(expected)
+    assert report.usd_total == pytest.approx(left_s * sum(usd) / 3600)
 
 
 def test_a_resumed_run_sums_its_sessions(job):

@@ -139,8 +139,10 @@ def test_what_is_left_is_forecast_from_what_is_known():
     left = WorkLeft(
         known_s=0.5, num_shards=1, shard_s=10.5 / 2, num_slices=0, scoring={books.kind: 3}
     )
-    progress = counts.at(9.0, 0.0, [books], num_slices_left=0, num_retries=0)
+    leaves = NodeBooks(make_node(1, 2), "node1", 0.0, 0.0, 2, leaving="its cloud takes it back")
+    progress = counts.at(9.0, 0.0, [leaves, books], num_slices_left=0, num_retries=0)
     assert progress.time_left == times.time_left(left)
+    assert progress.num_actors == 5
     times.add_slice(30.0, is_rest=False)
     left = WorkLeft(known_s=0.0, num_shards=0, shard_s=0.0, num_slices=4, scoring={books.kind: 3})
     progress = cutting.at(9.0, 0.0, [books], num_slices_left=4, num_retries=0)
