@@ -13,8 +13,9 @@ are left in float, again by measurement. This module knows nothing of labels or 
 Shape suffixes: N rows, C classes.
 """
 
+import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,7 @@ _BATCH_TOKENS = 1024
 logger = logging.getLogger(__name__)
 
 Ranges = Mapping[str, ActivationRange | None]  # as `write_graph` takes them
+OnProgress = Callable[[str, int, int], None]
 # Takes logits (N, C) and the float model's; returns their agreement, at most 1.
 Agreement = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 
@@ -54,6 +56,7 @@ def choose_ranges(
     agreement_of: Agreement,
     dynamic: bool,
     min_agreement: float,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> tuple[dict[str, ActivationRange | None], tuple[str, ...]]:
     """Decide which projections are int8, and the ranges of their inputs.
 
@@ -67,6 +70,8 @@ def choose_ranges(
         dynamic: Whether ranges are left to the batch at hand; a row's score then depends on the
             other rows of its batch.
         min_agreement: Agreement with the float model that int8 must reach, at most 1.
+        on_progress: Called with the name of the work, candidates run, and how many there are at
+            most.
 
     Returns:
         Ranges for `write_graph`, and the names of the projections that stay in float.
@@ -80,6 +85,14 @@ def choose_ranges(
         return {}, ()
     float_logits_NC = run_graph(observed, choosing, max_batch_tokens=_BATCH_TOKENS)
     ranges: dict[str, ActivationRange | None] = dict.fromkeys(names)
+    most = 1 + len(names) + int(MAX_FLOAT_SHARE * len(names))
+    if not dynamic:
+        most += 1 + len(_kinds(names)) * len(CLIPPED_SHARES)
+    numbers = itertools.count(1)
+
+    def on_candidate() -> None:
+        on_progress("int8 candidates", next(numbers), most)
+
     if not dynamic:
         ranges |= calibrate(
             encoder,
@@ -88,6 +101,7 @@ def choose_ranges(
             float_logits_NC=float_logits_NC,
             text_pairs=text_pairs,
             scratch=scratch,
+            on_candidate=on_candidate,
         )
     ranges = keep_in_float(
         encoder,
@@ -98,6 +112,7 @@ def choose_ranges(
         scratch=scratch,
         agreement_of=agreement_of,
         min_agreement=min_agreement,
+        on_candidate=on_candidate,
     )
     return ranges, tuple(name for name in names if name not in ranges)
 
@@ -164,6 +179,7 @@ def calibrate(
     text_pairs: bool,
     scratch: Path,
     clipped_shares: Sequence[float] = CLIPPED_SHARES,
+    on_candidate: Callable[[], None] = lambda: None,
 ) -> dict[str, ActivationRange]:
     """Choose how much to clip for each kind of projection, by running the candidates.
 
@@ -179,6 +195,7 @@ def calibrate(
         text_pairs: Whether rows are pairs, as for `write_graph`.
         scratch: Directory for candidate graphs.
         clipped_shares: Shares of values to try to leave outside the range, both tails together.
+        on_candidate: Called whenever a candidate has run.
 
     Returns:
         Range of every projection's input, by the projection's name.
@@ -189,11 +206,12 @@ def calibrate(
 
     def error_of(ranges: Ranges) -> float:
         logits_NC = _int8_logits(encoder, ranges, rows=rows, text_pairs=text_pairs, scratch=scratch)
+        on_candidate()
         return float(np.square(logits_NC - float_logits_NC).mean())
 
     ranges = {name: histogram.clipped_range(0.0) for name, histogram in histograms.items()}
     error = error_of(ranges)
-    for kind in dict.fromkeys(name.rpartition(".")[2] for name in histograms):
+    for kind in _kinds(histograms):
         for share in clipped_shares:
             clipped = {
                 name: histogram.clipped_range(share)
@@ -217,6 +235,7 @@ def keep_in_float(
     scratch: Path,
     agreement_of: Agreement,
     min_agreement: float,
+    on_candidate: Callable[[], None] = lambda: None,
 ) -> dict[str, ActivationRange | None]:
     """Take projections out of int8, the most harmful first, until int8 agrees well enough.
 
@@ -234,13 +253,16 @@ def keep_in_float(
         scratch: Directory for candidate graphs.
         agreement_of: Measures the agreement of logits with the float model's.
         min_agreement: Agreement with the float model that int8 must reach, at most 1.
+        on_candidate: As for `calibrate`.
 
     Returns:
         `ranges` without the projections that stay in float.
     """
 
     def logits_of(ranges: Ranges) -> NDArray[np.float32]:
-        return _int8_logits(encoder, ranges, rows=rows, text_pairs=text_pairs, scratch=scratch)
+        logits_NC = _int8_logits(encoder, ranges, rows=rows, text_pairs=text_pairs, scratch=scratch)
+        on_candidate()
+        return logits_NC
 
     agreement = agreement_of(logits_of(ranges), float_logits_NC)
     if agreement >= min_agreement:
@@ -265,6 +287,11 @@ def keep_in_float(
             100 * min_agreement,
         )
     return _without(ranges, ranking[:best])
+
+
+def _kinds(names: Iterable[str]) -> list[str]:
+    """Kinds of projections, such as `up`, in the order of the names."""
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
 
 
 def _without(ranges: Ranges, names: Sequence[str]) -> dict[str, ActivationRange | None]:

@@ -105,6 +105,7 @@ def quantize_stage(config: QuantizeConfig) -> Stage:
             agreement_of=partial(task_of(artifact.model).measure_agreement, groups_N=groups_N),
             dynamic=config.is_dynamic,
             min_agreement=config.min_int8_agreement / 100,
+            on_progress=on_progress,
         )
         graph = directory / "model.onnx"
         write_graph(encoder, graph, text_pairs=artifact.text_pairs, ranges=ranges)

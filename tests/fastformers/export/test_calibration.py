@@ -292,6 +292,24 @@ def test_projections_that_int8_would_harm_stay_in_float(fragile, rows, tmp_path,
     assert error < int8_error / 10
 
 
+@pytest.mark.parametrize(("dynamic", "most"), [(False, 1 + 5 * 4 + 1 + 8 + 2), (True, 1 + 8 + 2)])
+def test_each_candidate_that_ran_is_told(model, rows, tmp_path, dynamic, most):
+    """Of 8 projections of 5 kinds: with clipped ranges, one by one in float, then two at most."""
+    reports = []
+    choose_ranges(
+        model,
+        rows,
+        rows,
+        text_pairs=False,
+        scratch=tmp_path,
+        agreement_of=lambda logits_NC, float_logits_NC: 0.5,
+        dynamic=dynamic,
+        min_agreement=0.9,
+        on_progress=lambda *report: reports.append(report),
+    )
+    assert reports == [("int8 candidates", done, most) for done in range(1, most + 1)]
+
+
 def test_nothing_stays_in_float_where_that_helps_nothing(model, rows, tmp_path, caplog):
     _, kept = choose_ranges(
         model,
