@@ -133,7 +133,7 @@ def gpu(groups: Sequence[Sequence[Filed]]) -> Table:
     shapes = one.value("shapes")
     lines: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "ours, rows/s": lambda s: f"{next(iter(s['rows_per_second'].values())):,.0f}",
-        "over PyTorch float32 out of the box, 32 rows padded (the paper, on a V100: 12.4x)": (
+        "over PyTorch float32 out of the box, 32 rows padded (the paper, V100: 12.4x)": (
             lambda s: f"**{s['over_float32']:.1f}x**"
         ),
         "over PyTorch float16, fused attention, sorted, its fastest token budget": (
