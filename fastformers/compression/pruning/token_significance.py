@@ -82,7 +82,7 @@ class _Sums:
         mean_D = self.total_D / self.count
         # The targets sum to 0, so means of the states have no say in the other products.
         covariance_DD = self.products_DD / self.count - torch.outer(mean_D, mean_D)
-        ridge = _RIDGE * float(covariance_DD.diagonal().mean()) + 1e-12
+        ridge = _RIDGE * float(covariance_DD.diagonal().mean()) + _NO_SPREAD
         covariance_DD += ridge * torch.eye(len(mean_D), dtype=torch.float64)
         weights_D: Tensor = torch.linalg.solve(covariance_DD, self.products_D / self.count)
         return weights_D.float()

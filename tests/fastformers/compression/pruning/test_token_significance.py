@@ -54,6 +54,23 @@ def test_weights_tell_which_tokens_receive_attention(make_teacher, rows, archite
     assert np.mean(at_random) < 0.5
 
 
+def test_they_are_those_of_a_ridge_regression(make_teacher, rows):
+    model = make_teacher()
+    weights_LD = fit_significance(model, rows).numpy()
+    seen = [states_and_attention(model, rows, row) for row in range(len(rows))]
+    for weights_D, of_rows in zip(weights_LD, zip(*seen, strict=True), strict=True):
+        states_MD = np.concatenate([states_TD[1:] for states_TD, _ in of_rows]).astype(float)
+        logs = [np.log(received_T[1:].astype(float)) for _, received_T in of_rows]
+        target_M = np.concatenate([log_T - log_T.mean() for log_T in logs])
+        covariance_DD = np.cov(states_MD.T, bias=True)
+        ridge = 0.01 * np.diag(covariance_DD).mean()
+        expected_D = np.linalg.solve(
+            covariance_DD + ridge * np.eye(len(weights_D)), states_MD.T @ target_M
+        )
+        expected_D *= SIGNIFICANCE_SPREAD / (expected_D**2).mean() ** 0.5
+        np.testing.assert_allclose(weights_D, expected_D, atol=1e-4)
+
+
 def test_pooled_tokens_are_looked_at_where_tokens_are_pooled(make_teacher, rows):
     model = SentenceEncoder(make_teacher(num_hidden_layers=2).base_model, pooling="mean")
     plain_LD = fit_significance(model, rows)
