@@ -24,7 +24,7 @@ from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures.architecture import LayerParts
 from fastformers.models.forward import predict_logits
 from fastformers.models.layers import layer_parts
-from fastformers.models.variants.reduced_layers import SIGNIFICANCE_SPREAD
+from fastformers.models.variants.reduced_layers import SIGNIFICANCE_SPREAD, by_head
 
 _RIDGE = 0.01  # of the mean variance of a state's values
 _LEAST_ATTENTION = 1e-6
@@ -61,10 +61,7 @@ class _Sums:
 
     def add(self, key_BTW: Tensor, head_width: int) -> None:
         """Add the tokens of a batch, whose states and queries have been seen."""
-        query_BHTX, key_BHTX = (
-            side.reshape(*side.shape[:2], -1, head_width).transpose(1, 2)
-            for side in (self.query_BTW, key_BTW)
-        )
+        query_BHTX, key_BHTX = (by_head(side, head_width) for side in (self.query_BTW, key_BTW))
         scores_BHTT = query_BHTX @ key_BHTX.transpose(2, 3) / head_width**0.5
         received_BT = scores_BHTT.softmax(dim=3).sum(dim=(1, 2))
         logs_BM = received_BT[:, 1:].clamp(min=_LEAST_ATTENTION).log()

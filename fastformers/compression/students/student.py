@@ -66,16 +66,13 @@ def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     model = copy.deepcopy(model)
     layers = layer_list(model)
     reduction = reduction_of(model.config)
-    significance = [
-        torch.zeros(model.config.hidden_size) if weights_D is None else weights_D
-        for weights_D in significance_of(model, len(layers))
-    ]
     outside = [at for at in keep if not 0 <= at < len(layers)]
     if outside or len(keep) == 0 or len(set(keep)) < len(keep):
         raise InputError(
             f"layers {', '.join(map(str, keep)) or 'none'} of a teacher that has "
             f"0 to {len(layers) - 1}: name each at most once"
         )
+    significance = significance_of(model, len(layers))
     kept = [layers[at] for at in keep]
     del layers[:]
     layers.extend(kept)
@@ -88,7 +85,9 @@ def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     if reduction.reduces:
         set_reduction(model.config, reduction.of_layers(keep))
     if reduction.drops:
-        set_significance(model, torch.stack([significance[at] for at in keep]))
+        none_D = torch.zeros(model.config.hidden_size)  # of a layer that keeps all
+        rows = [none_D if (own_D := significance[at]) is None else own_D for at in keep]
+        set_significance(model, torch.stack(rows))
     return model
 
 

@@ -127,7 +127,7 @@ class ReducedLayers(nn.Module):
         if places_BK is not None:
             asking_BKD = take_tokens(hidden_BTD, places_BK)
         query, key, value = (
-            _by_head(linear(values), parts.head_width)
+            by_head(linear(values), parts.head_width)
             for linear, values in (
                 (parts.query, asking_BKD),
                 (parts.key, hidden_BTD),
@@ -267,7 +267,7 @@ def _real_tokens(hidden_BTD: Tensor, mask: Tensor | None) -> Tensor:
     return is_real_BT.float()
 
 
-def _by_head(values_BTW: Tensor, head_width: int) -> Tensor:
+def by_head(values_BTW: Tensor, head_width: int) -> Tensor:
     """Values of each head by itself, (B, H, T, X)."""
     num_rows, num_tokens, _ = values_BTW.shape
     return values_BTW.reshape(num_rows, num_tokens, -1, head_width).transpose(1, 2)

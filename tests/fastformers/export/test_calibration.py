@@ -145,15 +145,25 @@ def test_values_are_those_of_the_rows_token_types(model, rows, tmp_path, text_pa
     assert ((own.low, own.high) != (others.low, others.high)) == text_pairs
 
 
-def test_static_vectors_have_no_projection_to_calibrate(encoder_factory, rows, tmp_path):
-    static = replace(encoder_factory(), layers=(), position_embeddings_PE=None, pooling="mean")
-    assert choose_ranges(
-        replace(static, token_types_KE=None, embedding_norm=None),
+def choose(model, rows, scratch, *, agreement_of=SAME_LABEL, **settings):
+    """Choose ranges on the rows that calibrate."""
+    return choose_ranges(
+        model,
         rows,
         rows,
         text_pairs=False,
-        scratch=tmp_path,
-        agreement_of=SAME_LABEL,
+        scratch=scratch,
+        agreement_of=agreement_of,
+        **settings,
+    )
+
+
+def test_static_vectors_have_no_projection_to_calibrate(encoder_factory, rows, tmp_path):
+    static = replace(encoder_factory(), layers=(), position_embeddings_PE=None, pooling="mean")
+    assert choose(
+        replace(static, token_types_KE=None, embedding_norm=None),
+        rows,
+        tmp_path,
         dynamic=False,
         min_agreement=1.0,
     ) == ({}, ())
@@ -264,21 +274,9 @@ def fragile(model):
 
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_projections_that_int8_would_harm_stay_in_float(fragile, rows, tmp_path, dynamic, caplog):
-    def choose(min_agreement):
-        return choose_ranges(
-            fragile,
-            rows,
-            rows,
-            text_pairs=False,
-            scratch=tmp_path,
-            agreement_of=SAME_LABEL,
-            dynamic=dynamic,
-            min_agreement=min_agreement,
-        )
-
-    everything, kept = choose(0)
+    everything, kept = choose(fragile, rows, tmp_path, dynamic=dynamic, min_agreement=0)
     assert kept == ()
-    ranges, kept = choose(0.9)
+    ranges, kept = choose(fragile, rows, tmp_path, dynamic=dynamic, min_agreement=0.9)
     assert kept == ("layer0.down",)
     assert set(everything) - set(ranges) == set(kept)
     assert caplog.records == []
@@ -296,12 +294,10 @@ def test_projections_that_int8_would_harm_stay_in_float(fragile, rows, tmp_path,
 def test_each_candidate_that_ran_is_told(model, rows, tmp_path, dynamic, most):
     """Of 8 projections of 5 kinds: with clipped ranges, one by one in float, then two at most."""
     reports = []
-    choose_ranges(
+    choose(
         model,
         rows,
-        rows,
-        text_pairs=False,
-        scratch=tmp_path,
+        tmp_path,
         agreement_of=lambda logits_NC, float_logits_NC: 0.5,
         dynamic=dynamic,
         min_agreement=0.9,
@@ -311,12 +307,10 @@ def test_each_candidate_that_ran_is_told(model, rows, tmp_path, dynamic, most):
 
 
 def test_nothing_stays_in_float_where_that_helps_nothing(model, rows, tmp_path, caplog):
-    _, kept = choose_ranges(
+    _, kept = choose(
         model,
         rows,
-        rows,
-        text_pairs=False,
-        scratch=tmp_path,
+        tmp_path,
         agreement_of=lambda logits_NC, float_logits_NC: 0.5,
         dynamic=True,
         min_agreement=0.9,
@@ -327,31 +321,13 @@ def test_nothing_stays_in_float_where_that_helps_nothing(model, rows, tmp_path, 
 
 def test_int8_that_is_good_enough_is_left_alone(model, rows, tmp_path):
     for dynamic in (False, True):
-        ranges, kept = choose_ranges(
-            model,
-            rows,
-            rows,
-            text_pairs=False,
-            scratch=tmp_path,
-            agreement_of=SAME_LABEL,
-            dynamic=dynamic,
-            min_agreement=0.9,
-        )
+        ranges, kept = choose(model, rows, tmp_path, dynamic=dynamic, min_agreement=0.9)
         assert kept == ()
         assert [span is None for span in ranges.values()] == [dynamic] * (2 * 4)
 
 
 def test_a_target_out_of_reach_costs_a_quarter_of_int8_at_most(model, rows, tmp_path, caplog):
-    ranges, kept = choose_ranges(
-        model,
-        rows,
-        rows,
-        text_pairs=False,
-        scratch=tmp_path,
-        agreement_of=SAME_LABEL,
-        dynamic=True,
-        min_agreement=1.1,
-    )
+    ranges, kept = choose(model, rows, tmp_path, dynamic=True, min_agreement=1.1)
     assert len(kept) <= 0.25 * 8
     assert len(ranges) == 8 - len(kept)
     (record,) = caplog.records
