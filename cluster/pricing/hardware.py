@@ -14,8 +14,8 @@ core's measured peak would have allowed 79,000 (onnxruntime 1.32, 2026-11): 57% 
 
 For GPUs: published throughput of BERT-large, by arithmetic, less for narrow matrices. It is of int8
 (or fp8), and our graph for GPUs is float16, whose peak is half as high on each of these: so half.
-One card was held against it: an H200, whose processors are an H100's, did 1.02 times as much with
-BERT-base and 1.24 times with the 4 x 312 student as the rule says of an H100 (131 tokens a row,
+One card was held against it: an H200, whose processors are an H100's, did 1.01 times as much with
+BERT-base and 1.22 times with the 4 x 312 student as the rule says of an H100 (131 tokens a row,
 onnxruntime-gpu 1.31.1, 2026-11-26).
 
 Each rule has an error factor, which goes with every figure that the rule makes: in 95 of 100 cases
